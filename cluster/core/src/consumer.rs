@@ -1,0 +1,20 @@
+//! A durable consumer: a named cursor in the replicated state.
+
+use alloc::string::String;
+
+/// The replicated state of a durable consumer or group.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Consumer {
+    /// Name, unique in its namespace among consumers and groups.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Pattern it was created with.
+    #[prost(string, tag = "2")]
+    pub subject: String,
+    /// Members share the cursor, and each event goes to one of them.
+    #[prost(bool, tag = "3")]
+    pub group: bool,
+    /// Every event of the pattern up to here is done with: acknowledged, or dead-lettered.
+    #[prost(uint64, tag = "4")]
+    pub ack_floor: u64,
+}

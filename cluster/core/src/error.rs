@@ -1,0 +1,167 @@
+//! The one numbered list of refusals: why the bus said no.
+
+use alloc::string::String;
+
+/// Why a request was refused. The number is stable across releases; the text is for people.
+///
+/// A refusal means that nothing was stored, except [`Refusal::OutcomeUnknown`], which says
+/// that it cannot be known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The namespace is neither created nor may it be created by a publish.
+    #[error("namespace not found: {0}")]
+    NamespaceNotFound(String),
+    /// Clients may not write to this namespace.
+    #[error("namespace {0} is reserved")]
+    NamespaceReserved(String),
+    /// A namespace of this name exists.
+    #[error("namespace exists: {0}")]
+    NamespaceExists(String),
+    /// The cluster holds as many namespaces as it may.
+    #[error("too many namespaces")]
+    NamespacesExhausted,
+    /// The dedupe key was used on this subject within the window.
+    #[error("key was processed before")]
+    KeyProcessed,
+    /// An event of this id is stored in the namespace.
+    #[error("event id already exists")]
+    EventIdExists,
+    /// The durable consumer was created for another subject.
+    #[error("consumer {name} exists with subject {subject}")]
+    ConsumerSubject {
+        /// Name of the consumer.
+        name: String,
+        /// The pattern it was created with.
+        subject: String,
+    },
+    /// A group of this name exists where a consumer was asked for, or the reverse.
+    #[error("consumer {0} exists with another kind")]
+    ConsumerKind(String),
+    /// No durable consumer of this name.
+    #[error("consumer not found: {0}")]
+    ConsumerNotFound(String),
+    /// The namespace holds as many durable consumers as it may.
+    #[error("too many consumers in namespace {0}")]
+    ConsumersExhausted(String),
+    /// The frame could not be read: written by a newer node, or damaged.
+    #[error("malformed command: {0}")]
+    Malformed(String),
+    /// Too much is waiting; come back later.
+    #[error("overloaded: {0}")]
+    Overloaded(String),
+    /// No leader or no quorum; nothing was stored.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// The answer did not come in time: the write may or may not have been stored.
+    #[error("unavailable: outcome unknown: {0}")]
+    OutcomeUnknown(String),
+    /// Free disk space is below the reserve.
+    #[error("insufficient storage: {0}")]
+    InsufficientStorage(String),
+    /// The store failed.
+    #[error("failed to append event to log")]
+    Storage,
+}
+
+impl Refusal {
+    /// Stable number of this refusal.
+    #[must_use]
+    pub const fn number(&self) -> u16 {
+        match self {
+            Self::NamespaceNotFound(_) => 1,
+            Self::NamespaceReserved(_) => 2,
+            Self::NamespaceExists(_) => 3,
+            Self::NamespacesExhausted => 4,
+            Self::KeyProcessed => 5,
+            Self::EventIdExists => 6,
+            Self::ConsumerSubject { .. } => 7,
+            Self::ConsumerKind(_) => 8,
+            Self::ConsumerNotFound(_) => 9,
+            Self::ConsumersExhausted(_) => 10,
+            Self::Malformed(_) => 11,
+            Self::Overloaded(_) => 12,
+            Self::Unavailable(_) => 13,
+            Self::OutcomeUnknown(_) => 14,
+            Self::InsufficientStorage(_) => 15,
+            Self::Storage => 16,
+        }
+    }
+
+    /// HTTP status that every HTTP surface answers with.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        match self {
+            Self::NamespaceNotFound(_) | Self::NamespaceReserved(_) | Self::Malformed(_) => 400,
+            Self::ConsumerNotFound(_) => 404,
+            Self::NamespaceExists(_)
+            | Self::KeyProcessed
+            | Self::EventIdExists
+            | Self::ConsumerSubject { .. }
+            | Self::ConsumerKind(_)
+            | Self::NamespacesExhausted
+            | Self::ConsumersExhausted(_) => 409,
+            Self::Overloaded(_) | Self::Unavailable(_) | Self::OutcomeUnknown(_) => 503,
+            Self::InsufficientStorage(_) => 507,
+            Self::Storage => 500,
+        }
+    }
+
+    /// Short machine-readable name, used in problem+json and as a metric label.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NamespaceNotFound(_) => "namespace_not_found",
+            Self::NamespaceReserved(_) => "namespace_reserved",
+            Self::NamespaceExists(_) => "namespace_exists",
+            Self::NamespacesExhausted => "namespaces_exhausted",
+            Self::KeyProcessed => "key_processed",
+            Self::EventIdExists => "event_id_exists",
+            Self::ConsumerSubject { .. } => "consumer_subject",
+            Self::ConsumerKind(_) => "consumer_kind",
+            Self::ConsumerNotFound(_) => "consumer_not_found",
+            Self::ConsumersExhausted(_) => "consumers_exhausted",
+            Self::Malformed(_) => "malformed",
+            Self::Overloaded(_) => "overloaded",
+            Self::Unavailable(_) => "unavailable",
+            Self::OutcomeUnknown(_) => "outcome_unknown",
+            Self::InsufficientStorage(_) => "insufficient_storage",
+            Self::Storage => "storage",
+        }
+    }
+
+    /// One of each, in the order of their numbers: the list printed into the README.
+    #[must_use]
+    pub fn all() -> alloc::vec::Vec<Self> {
+        let s = String::from;
+        alloc::vec![
+            Self::NamespaceNotFound(s("<name>")),
+            Self::NamespaceReserved(s("<name>")),
+            Self::NamespaceExists(s("<name>")),
+            Self::NamespacesExhausted,
+            Self::KeyProcessed,
+            Self::EventIdExists,
+            Self::ConsumerSubject { name: s("<name>"), subject: s("<subject>") },
+            Self::ConsumerKind(s("<name>")),
+            Self::ConsumerNotFound(s("<name>")),
+            Self::ConsumersExhausted(s("<namespace>")),
+            Self::Malformed(s("<detail>")),
+            Self::Overloaded(s("<detail>")),
+            Self::Unavailable(s("<detail>")),
+            Self::OutcomeUnknown(s("<detail>")),
+            Self::InsufficientStorage(s("<detail>")),
+            Self::Storage,
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_dense_and_in_the_order_of_the_list() {
+        for (at, refusal) in Refusal::all().iter().enumerate() {
+            assert_eq!(usize::from(refusal.number()), at + 1, "{refusal:?}");
+        }
+    }
+}

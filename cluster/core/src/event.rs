@@ -1,0 +1,316 @@
+//! An event: its id, and the record that the log holds.
+//!
+//! A record is encoded once, where the publish is parsed, and the same bytes go
+//! to the raft log, to the settled blocks and to every reader:
+//!
+//! ```text
+//! u32 length of what follows | u8 flags | u8 subject length | subject
+//! i64 seconds | u32 nanos
+//! [u8 length | id] [u16 length | trace_id] [u16 length | key] [u8 length | response_subject]
+//! payload, to the end
+//! ```
+//!
+//! All numbers are little-endian. A record does not hold its own sequence
+//! number: that is assigned when the entry is applied and follows from the place.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::time::Timestamp;
+
+const HAS_ID: u8 = 1;
+const HAS_TRACE: u8 = 2;
+const HAS_KEY: u8 = 4;
+const HAS_RESPONSE: u8 = 8;
+const HAS_PAYLOAD: u8 = 16;
+
+/// The fields of an event, borrowed from where they are stored or were received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Event<'a> {
+    /// Chosen by the client, or empty: then the id follows from time and position.
+    pub id: &'a str,
+    /// For distributed tracing, or empty.
+    pub trace_id: &'a str,
+    /// Dedupe key, or empty.
+    pub key: &'a str,
+    /// Validated by [`crate::subject::Subject::validate`].
+    pub subject: &'a str,
+    /// Where the publisher waits for an answer, or empty.
+    pub response_subject: &'a str,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// JSON exactly as it came; `None` when the publisher sent no payload.
+    pub payload: Option<&'a [u8]>,
+}
+
+/// A field is longer than its length prefix can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is longer than {limit} bytes")]
+pub struct TooLong {
+    /// Name of the field.
+    pub field: &'static str,
+    /// Most bytes it may have.
+    pub limit: usize,
+}
+
+impl<'a> Event<'a> {
+    /// Appends the record of this event, with its length prefix.
+    ///
+    /// # Errors
+    /// A field longer than [`crate::limits`] allows; `out` is then as it was.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        let start = out.len();
+        let result = self.encode_fields(out);
+        let body = out.len().saturating_sub(start).saturating_sub(4);
+        match (result, u32::try_from(body)) {
+            (Ok(()), Ok(length)) => {
+                if let Some(prefix) = out.get_mut(start..start.saturating_add(4)) {
+                    prefix.copy_from_slice(&length.to_le_bytes());
+                }
+                Ok(())
+            }
+            (Err(error), _) => {
+                out.truncate(start);
+                Err(error)
+            }
+            (Ok(()), Err(_)) => {
+                out.truncate(start);
+                Err(TooLong { field: "event", limit: 0xffff_ffff })
+            }
+        }
+    }
+
+    fn encode_fields(&self, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        let mut flags = 0;
+        for (set, flag) in [
+            (!self.id.is_empty(), HAS_ID),
+            (!self.trace_id.is_empty(), HAS_TRACE),
+            (!self.key.is_empty(), HAS_KEY),
+            (!self.response_subject.is_empty(), HAS_RESPONSE),
+            (self.payload.is_some(), HAS_PAYLOAD),
+        ] {
+            if set {
+                flags |= flag;
+            }
+        }
+        out.extend_from_slice(&[0, 0, 0, 0, flags]);
+        short(out, "subject", self.subject)?;
+        out.extend_from_slice(&self.created_at.seconds.to_le_bytes());
+        out.extend_from_slice(&self.created_at.nanos.to_le_bytes());
+        if !self.id.is_empty() {
+            short(out, "id", self.id)?;
+        }
+        if !self.trace_id.is_empty() {
+            long(out, "trace_id", self.trace_id)?;
+        }
+        if !self.key.is_empty() {
+            long(out, "key", self.key)?;
+        }
+        if !self.response_subject.is_empty() {
+            short(out, "response_subject", self.response_subject)?;
+        }
+        out.extend_from_slice(self.payload.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Reads the record at the start of `bytes` and says how many bytes it takes, prefix included.
+    /// `None` when it is damaged.
+    #[must_use]
+    pub fn decode(bytes: &'a [u8]) -> Option<(Self, usize)> {
+        let length = usize::try_from(u32::from_le_bytes(*bytes.first_chunk()?)).ok()?;
+        let total = length.checked_add(4)?;
+        let mut rest = Fields(bytes.get(4..total)?);
+        let flags = rest.u8()?;
+        let mut event = Event { subject: rest.short()?, ..Event::default() };
+        event.created_at.seconds = i64::from_le_bytes(rest.array()?);
+        event.created_at.nanos = u32::from_le_bytes(rest.array()?);
+        if flags & HAS_ID != 0 {
+            event.id = rest.short()?;
+        }
+        if flags & HAS_TRACE != 0 {
+            event.trace_id = rest.long()?;
+        }
+        if flags & HAS_KEY != 0 {
+            event.key = rest.long()?;
+        }
+        if flags & HAS_RESPONSE != 0 {
+            event.response_subject = rest.short()?;
+        }
+        if flags & HAS_PAYLOAD != 0 {
+            event.payload = Some(rest.0);
+        }
+        Some((event, total))
+    }
+
+    /// Length of the record at the start of `bytes` without reading its fields.
+    #[must_use]
+    pub fn skip(bytes: &[u8]) -> Option<usize> {
+        let length = usize::try_from(u32::from_le_bytes(*bytes.first_chunk()?)).ok()?;
+        length.checked_add(4).filter(|total| *total <= bytes.len())
+    }
+
+    /// The id that clients see: the chosen one, or the one that follows from time and position.
+    pub fn write_id(&self, sequence: u64, out: &mut impl Extend<u8>) {
+        if self.id.is_empty() {
+            EventId::new(self.created_at, sequence).write(out);
+        } else {
+            out.extend(self.id.bytes());
+        }
+    }
+}
+
+fn short(out: &mut Vec<u8>, field: &'static str, text: &str) -> Result<(), TooLong> {
+    let length = u8::try_from(text.len()).map_err(|_| TooLong { field, limit: 255 })?;
+    out.push(length);
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+fn long(out: &mut Vec<u8>, field: &'static str, text: &str) -> Result<(), TooLong> {
+    let length = u16::try_from(text.len()).map_err(|_| TooLong { field, limit: 65_535 })?;
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+/// What is left to read of a record.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.first_chunk().copied()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn short(&mut self) -> Option<&'a str> {
+        let length = usize::from(self.u8()?);
+        core::str::from_utf8(self.take(length)?).ok()
+    }
+
+    fn long(&mut self) -> Option<&'a str> {
+        let length = usize::from(u16::from_le_bytes(self.array()?));
+        core::str::from_utf8(self.take(length)?).ok()
+    }
+}
+
+/// The id of an event that the server named: `e_` and 20 characters of base32hex over 4 bytes of
+/// creation second and 8 bytes of position, so that resuming at an id needs no search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EventId {
+    /// Creation second, as far as 32 bits hold it.
+    pub second: u32,
+    /// Position in the namespace's log.
+    pub sequence: u64,
+}
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+
+impl EventId {
+    /// The id of the event at `sequence` that was created at `created_at`.
+    #[must_use]
+    pub fn new(created_at: Timestamp, sequence: u64) -> Self {
+        let second = u32::try_from(created_at.seconds.clamp(0, i64::from(u32::MAX))).unwrap_or(0);
+        Self { second, sequence }
+    }
+
+    /// Appends `e_` and the 20 characters.
+    pub fn write(&self, out: &mut impl Extend<u8>) {
+        out.extend(*b"e_");
+        let bits = (u128::from(self.second) << 64 | u128::from(self.sequence)) << 4;
+        out.extend((0..20_u32).map(|at| {
+            let digit = usize::try_from(bits >> (95 - at * 5) & 31).unwrap_or(0);
+            ALPHABET.get(digit).copied().unwrap_or(b'0')
+        }));
+    }
+
+    /// Reads an id that a server may have made. `None` for any other text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("e_").filter(|digits| digits.len() == 20)?;
+        let mut bits = 0_u128;
+        for byte in digits.bytes() {
+            let digit = match byte {
+                b'0'..=b'9' => byte - b'0',
+                b'a'..=b'v' => byte - b'a' + 10,
+                _ => return None,
+            };
+            bits = bits << 5 | u128::from(digit);
+        }
+        // 20 digits hold 100 bits, an id 96: the last four are zero.
+        if bits & 15 != 0 {
+            return None;
+        }
+        let bits = bits >> 4;
+        Some(Self {
+            second: u32::try_from(bits >> 64).ok()?,
+            sequence: u64::try_from(bits & u128::from(u64::MAX)).ok()?,
+        })
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::with_capacity(22);
+        self.write(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
+    }
+}
+
+/// Whether a client may choose this id: 1 to 128 characters of `[0-9A-Za-z_.:-]`.
+#[must_use]
+pub fn is_event_id(text: &str) -> bool {
+    (1..=crate::limits::EVENT_ID_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_id_reads_back_and_sorts_by_second_then_position(a in any::<(u32, u64)>(), b in any::<(u32, u64)>()) {
+            let (one, two) = (EventId { second: a.0, sequence: a.1 }, EventId { second: b.0, sequence: b.1 });
+            prop_assert_eq!(EventId::parse(&one.to_string()), Some(one));
+            prop_assert_eq!(one.to_string().len(), 22);
+            prop_assert_eq!(one.cmp(&two), one.to_string().cmp(&two.to_string()));
+        }
+
+        #[test]
+        fn a_record_reads_back_and_a_damaged_one_never_panics(
+            id in "[a-z]{0,20}", trace in ".{0,40}", key in ".{0,40}", subject in "[a-z]{1,9}\\.[a-z]{1,9}",
+            payload in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..60)),
+            cut in 0_usize..200, flip in 0_usize..200,
+        ) {
+            let event = Event { id: &id, trace_id: &trace, key: &key, subject: &subject,
+                payload: payload.as_deref(), created_at: Timestamp { seconds: 7, nanos: 9 }, ..Event::default() };
+            let mut bytes = Vec::new();
+            event.encode(&mut bytes).unwrap();
+            prop_assert_eq!(Event::decode(&bytes), Some((event, bytes.len())));
+            prop_assert_eq!(Event::skip(&bytes), Some(bytes.len()));
+            let _ = Event::decode(bytes.get(..cut).unwrap_or_default());
+            let mut damaged = bytes.clone();
+            if let Some(byte) = damaged.get_mut(flip) { *byte ^= 0xff; }
+            let _ = Event::decode(&damaged);
+        }
+    }
+
+    #[test]
+    fn texts_that_no_server_made_are_not_ids() {
+        for text in ["", "e_", "c_00000000000000000000", "e_0000000000000000000z", "e_00000000000000000001", "e_000"] {
+            assert_eq!(EventId::parse(text), None, "{text}");
+        }
+    }
+}

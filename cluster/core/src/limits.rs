@@ -1,0 +1,16 @@
+//! Every maximum of the rules, named with its unit.
+
+/// Longest `key`, `trace_id` of an event, in bytes.
+pub const FIELD_BYTES_MAX: usize = 1024;
+/// Longest event id a client may choose, in bytes.
+pub const EVENT_ID_BYTES_MAX: usize = 128;
+/// Most events in one batch publish.
+pub const BATCH_EVENTS_MAX: usize = 100_000;
+/// Most namespaces of one cluster, deleted ones that still hold their numbering included.
+pub const NAMESPACES_MAX: usize = 100_000;
+/// Most durable consumers of one namespace.
+pub const CONSUMERS_PER_NAMESPACE_MAX: usize = 10_000;
+/// Newest dedupe keys remembered for each subject when the publisher does not say otherwise.
+pub const DEDUPE_KEYS_PER_SUBJECT: u32 = 1000;
+/// Longest name of a durable consumer or group, in bytes.
+pub const CONSUMER_NAME_BYTES_MAX: usize = 64;

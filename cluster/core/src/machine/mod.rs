@@ -1,0 +1,342 @@
+//! The replicated state machine: a pure function of its state and the entries of the log.
+//!
+//! Small state (namespaces, consumers) is held here and mirrored into rows; large
+//! state (where events are, chosen ids, dedupe keys) lives in rows alone. Time is the
+//! entry's, made monotone; nothing else enters.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use prost::Message as _;
+
+use crate::command::{Command, ConsumerAdvance, ConsumerOpen, Done, Reply, Trim};
+use crate::consumer::Consumer;
+use crate::entry::{Entry, Frame};
+use crate::error::Refusal;
+use crate::limits;
+use crate::namespace::{Head, Retention};
+use crate::pattern::Pattern;
+use crate::rows::{self, Family, IndexRow, Rows, RowsError, Writes};
+use crate::subject::Namespace;
+
+mod publish;
+
+/// Row of [`Family::Meta`] that holds the cluster id.
+pub const META_CLUSTER: &[u8] = b"cluster";
+/// Row of [`Family::Meta`] that holds the log time.
+pub const META_MILLIS: &[u8] = b"millis";
+/// Row of [`Family::Meta`] that holds the number of the next new namespace.
+pub const META_NEXT_NAMESPACE: &[u8] = b"next_namespace";
+
+/// What a node must read back to build a [`Machine`] from its rows.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// All rows of [`Family::Meta`].
+    pub meta: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Values of all rows of [`Family::Heads`].
+    pub heads: Vec<Vec<u8>>,
+    /// All rows of [`Family::Consumers`].
+    pub consumers: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// The state that every node has alike.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Machine {
+    cluster_id: String,
+    millis: u64,
+    next_namespace: u32,
+    heads: BTreeMap<String, Head>,
+    consumers: BTreeMap<(u32, String), Consumer>,
+}
+
+/// What one entry did to one namespace.
+#[derive(Debug, Default)]
+struct Touched {
+    row: IndexRow,
+    first: u64,
+}
+
+/// Where a frame is: its entry, and its ordinal among all frames of the entry.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    entry: u64,
+    ordinal: u32,
+}
+
+/// Collects the index rows of an entry: one per namespace it touches.
+type Index = BTreeMap<u32, Touched>;
+
+impl Machine {
+    /// Rebuilds the machine from its rows.
+    ///
+    /// # Errors
+    /// A row that cannot be read is corruption, never treated as absent.
+    pub fn load(loaded: &Loaded) -> Result<Self, RowsError> {
+        let mut machine = Self::default();
+        for (key, value) in &loaded.meta {
+            let number = || value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)).ok_or_else(|| corrupt("meta"));
+            match key.as_slice() {
+                META_CLUSTER => machine.cluster_id = String::from_utf8_lossy(value).into_owned(),
+                META_MILLIS => machine.millis = number()?,
+                META_NEXT_NAMESPACE => {
+                    machine.next_namespace = u32::try_from(number()?).map_err(|_| corrupt("meta"))?;
+                }
+                _ => {}
+            }
+        }
+        for value in &loaded.heads {
+            let head = Head::decode(value.as_slice()).map_err(|_| corrupt("heads"))?;
+            machine.heads.insert(head.name.clone(), head);
+        }
+        for (key, value) in &loaded.consumers {
+            let namespace = key.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)).ok_or_else(|| corrupt("consumers"))?;
+            let consumer = Consumer::decode(value.as_slice()).map_err(|_| corrupt("consumers"))?;
+            machine.consumers.insert((namespace, consumer.name.clone()), consumer);
+        }
+        Ok(machine)
+    }
+
+    /// Applies one entry: a reply for each frame, effects into `writes`.
+    ///
+    /// # Errors
+    /// The store failed. The machine must then not be used any further.
+    pub fn apply(
+        &mut self,
+        index: u64,
+        entry: &Entry<'_>,
+        rows: &impl Rows,
+        writes: &mut Writes,
+    ) -> Result<Vec<Reply>, RowsError> {
+        if entry.millis > self.millis {
+            self.millis = entry.millis;
+            writes.put(Family::Meta, META_MILLIS.into(), self.millis.to_be_bytes().into());
+        }
+        let mut replies = Vec::with_capacity(usize::try_from(entry.len()).unwrap_or_default().min(4096));
+        let mut touched = Index::new();
+        let mut frames = entry.frames();
+        for (ordinal, frame) in (0_u32..).zip(frames.by_ref()) {
+            replies.push(match frame {
+                Frame::Publish(publish) => {
+                    self.publish(Place { entry: index, ordinal }, &publish, rows, writes, &mut touched)?
+                }
+                Frame::Command(body) => match Command::decode(body) {
+                    Ok(command) => self.command(command, writes, &mut touched),
+                    Err(refusal) => Err(refusal),
+                },
+                Frame::Unknown(kind) => Err(Refusal::Malformed(alloc::format!("frame of unknown kind {kind}"))),
+            });
+        }
+        if !frames.intact() {
+            return Err(RowsError(alloc::format!("entry {index} has damaged frames")));
+        }
+        for (namespace, touched) in touched {
+            writes.put(Family::Index, rows::index_key(namespace, touched.first), touched.row.encode_to_vec());
+        }
+        Ok(replies)
+    }
+
+    /// A namespace that clients can see.
+    #[must_use]
+    pub fn head(&self, name: &str) -> Option<&Head> {
+        self.heads.get(name).filter(|head| !head.deleted)
+    }
+
+    /// All namespaces by name, deleted ones included.
+    pub fn heads(&self) -> impl Iterator<Item = &Head> {
+        self.heads.values()
+    }
+
+    /// A durable consumer.
+    #[must_use]
+    pub fn consumer(&self, namespace: u32, name: &str) -> Option<&Consumer> {
+        self.consumers.get(&(namespace, name.to_string()))
+    }
+
+    /// The durable consumers of a namespace by name.
+    pub fn consumers(&self, namespace: u32) -> impl Iterator<Item = &Consumer> {
+        let from = (namespace, String::new());
+        self.consumers.range(from..).take_while(move |((of, _), _)| *of == namespace).map(|(_, consumer)| consumer)
+    }
+
+    /// Time of the log, milliseconds since 1970.
+    #[must_use]
+    pub const fn millis(&self) -> u64 {
+        self.millis
+    }
+
+    /// The cluster id, empty before the cluster was founded.
+    #[must_use]
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    fn command(&mut self, command: Command, writes: &mut Writes, touched: &mut Index) -> Reply {
+        match command {
+            Command::Found(found) => Ok(self.found(found.cluster_id, writes)),
+            Command::NamespaceCreate(create) => {
+                if self.head(&create.name).is_some() {
+                    return Err(Refusal::NamespaceExists(create.name));
+                }
+                self.create_namespace(&create.name, create.retention, false, writes).map(|head| Done::Namespace(head.clone()))
+            }
+            Command::NamespaceRetain(retain) => {
+                let head = self.head_mut(&retain.name)?;
+                head.retention = retain.retention;
+                Ok(Done::Namespace(saved(head, writes)))
+            }
+            Command::NamespaceDelete(delete) => self.delete_namespace(&delete.name, writes, touched),
+            Command::Trim(trim) => self.trim(&trim, writes),
+            Command::ConsumerOpen(open) => self.open_consumer(open, writes),
+            Command::ConsumerAdvance(advance) => self.advance_consumer(advance, writes),
+            Command::ConsumerDelete(delete) => {
+                let namespace = self.head_mut(&delete.namespace)?.id;
+                if self.consumers.remove(&(namespace, delete.name.clone())).is_none() {
+                    return Err(Refusal::ConsumerNotFound(delete.name));
+                }
+                writes.delete(Family::Consumers, rows::key(namespace, &[delete.name.as_bytes()]));
+                Ok(Done::Nothing)
+            }
+        }
+    }
+
+    /// Only the first one counts: a second founding of the same log would be a second cluster.
+    fn found(&mut self, cluster_id: String, writes: &mut Writes) -> Done {
+        if self.cluster_id.is_empty() {
+            self.cluster_id = cluster_id;
+            writes.put(Family::Meta, META_CLUSTER.into(), self.cluster_id.as_bytes().into());
+        }
+        Done::Nothing
+    }
+
+    fn head_mut(&mut self, name: &str) -> Result<&mut Head, Refusal> {
+        match self.heads.get_mut(name) {
+            Some(head) if !head.deleted => Ok(head),
+            _ => Err(Refusal::NamespaceNotFound(name.into())),
+        }
+    }
+
+    fn create_namespace(
+        &mut self,
+        name: &str,
+        retention: Retention,
+        internal: bool,
+        writes: &mut Writes,
+    ) -> Result<&mut Head, Refusal> {
+        if Namespace::parse(name).is_err() {
+            return Err(Refusal::NamespaceNotFound(name.into()));
+        }
+        if Namespace::is_reserved(name) && !internal {
+            return Err(Refusal::NamespaceReserved(name.into()));
+        }
+        if self.heads.len() >= limits::NAMESPACES_MAX && !self.heads.contains_key(name) {
+            return Err(Refusal::NamespacesExhausted);
+        }
+        let next_namespace = &mut self.next_namespace;
+        let head = self.heads.entry(name.into()).or_insert_with(|| {
+            *next_namespace = next_namespace.saturating_add(1);
+            writes.put(Family::Meta, META_NEXT_NAMESPACE.into(), u64::from(*next_namespace).to_be_bytes().into());
+            Head { id: *next_namespace, name: name.into(), next: 1, first: 1, ..Head::default() }
+        });
+        head.deleted = false;
+        head.retention = retention;
+        saved(head, writes);
+        Ok(head)
+    }
+
+    fn delete_namespace(&mut self, name: &str, writes: &mut Writes, touched: &mut Index) -> Reply {
+        if Namespace::is_reserved(name) {
+            return Err(Refusal::NamespaceReserved(name.into()));
+        }
+        let head = self.head_mut(name)?;
+        head.deleted = true;
+        head.first = head.next;
+        head.bytes_first = head.bytes_end;
+        head.retention = Retention::default();
+        let id = head.id;
+        saved(head, writes);
+        touched.remove(&id);
+        self.consumers.retain(|(namespace, _), _| *namespace != id);
+        for family in [Family::Index, Family::Ids, Family::Keys, Family::KeyRing, Family::Consumers] {
+            let (from, to) = rows::bounds(id);
+            writes.delete_range(family, from, to);
+        }
+        Ok(Done::Nothing)
+    }
+
+    fn trim(&mut self, trim: &Trim, writes: &mut Writes) -> Reply {
+        let head = self.head_mut(&trim.name)?;
+        if trim.first > head.first {
+            head.first = trim.first.min(head.next);
+            head.bytes_first = trim.bytes_first.clamp(head.bytes_first, head.bytes_end);
+        }
+        Ok(Done::Namespace(saved(head, writes)))
+    }
+
+    fn open_consumer(&mut self, open: ConsumerOpen, writes: &mut Writes) -> Reply {
+        let namespace = self.head_mut(&open.namespace)?.id;
+        let wanted = open.consumer;
+        let key = (namespace, wanted.name.clone());
+        if let Some(present) = self.consumers.get(&key) {
+            if present.subject != wanted.subject {
+                return Err(Refusal::ConsumerSubject { name: wanted.name, subject: present.subject.clone() });
+            }
+            if present.group != wanted.group {
+                return Err(Refusal::ConsumerKind(wanted.name));
+            }
+            return Ok(Done::Consumer(present.clone()));
+        }
+        let named = (1..=limits::CONSUMER_NAME_BYTES_MAX).contains(&wanted.name.len());
+        if !named || Pattern::parse(&wanted.subject).is_err() {
+            return Err(Refusal::Malformed("consumer".into()));
+        }
+        if self.consumers(namespace).count() >= limits::CONSUMERS_PER_NAMESPACE_MAX {
+            return Err(Refusal::ConsumersExhausted(open.namespace));
+        }
+        writes.put(Family::Consumers, rows::key(namespace, &[wanted.name.as_bytes()]), wanted.encode_to_vec());
+        self.consumers.insert(key, wanted.clone());
+        Ok(Done::Consumer(wanted))
+    }
+
+    fn advance_consumer(&mut self, advance: ConsumerAdvance, writes: &mut Writes) -> Reply {
+        let head = self.head_mut(&advance.namespace)?;
+        let (namespace, last) = (head.id, head.last());
+        let Some(consumer) = self.consumers.get_mut(&(namespace, advance.name.clone())) else {
+            return Err(Refusal::ConsumerNotFound(advance.name));
+        };
+        let floor = advance.ack_floor.min(last);
+        if floor > consumer.ack_floor {
+            consumer.ack_floor = floor;
+            writes.put(Family::Consumers, rows::key(namespace, &[advance.name.as_bytes()]), consumer.encode_to_vec());
+        }
+        Ok(Done::Consumer(consumer.clone()))
+    }
+
+    /// Panics where the state contradicts itself; for tests and simulations.
+    #[cfg(any(test, debug_assertions))]
+    pub fn check_invariants(&self) {
+        for (name, head) in &self.heads {
+            assert_eq!(*name, head.name);
+            assert!(head.first >= 1 && head.first <= head.next, "{head:?}");
+            assert!(head.bytes_first <= head.bytes_end, "{head:?}");
+            assert!(head.id >= 1 && head.id <= self.next_namespace, "{head:?}");
+        }
+        for ((namespace, name), consumer) in &self.consumers {
+            let head = self.heads.values().find(|head| head.id == *namespace);
+            assert!(head.is_some_and(|head| !head.deleted && consumer.ack_floor <= head.last()), "{consumer:?}");
+            assert_eq!(*name, consumer.name);
+        }
+    }
+}
+
+/// Writes the row of a namespace and gives a copy.
+fn saved(head: &Head, writes: &mut Writes) -> Head {
+    writes.put(Family::Heads, rows::key(head.id, &[]), head.encode_to_vec());
+    head.clone()
+}
+
+fn corrupt(family: &str) -> RowsError {
+    RowsError(alloc::format!("corrupt row in {family}"))
+}
+
+#[cfg(test)]
+mod tests;

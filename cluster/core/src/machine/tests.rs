@@ -1,0 +1,328 @@
+//! What the rules promise, and that two replicas of them never differ.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::command::{ConsumerDelete, NamespaceCreate, NamespaceDelete, NamespaceRetain};
+use crate::entry::{EntryBuilder, FLAG_CREATE, FLAG_INTERNAL, FLAG_KEYED, begin_publish, finish_publish};
+use crate::event::Event;
+use crate::limits::DEDUPE_KEYS_PER_SUBJECT;
+use crate::time::Timestamp;
+
+/// A store in memory that also keeps the entries, as a node does.
+#[derive(Default, Clone, PartialEq, Debug)]
+struct Memory {
+    rows: BTreeMap<(Family, Vec<u8>), Vec<u8>>,
+    entries: BTreeMap<u64, Vec<u8>>,
+    names: BTreeMap<u32, String>,
+}
+
+impl Rows for Memory {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
+        Ok(self.rows.get(&(family, key.to_vec())).cloned())
+    }
+
+    fn event_id(&self, head: &Head, sequence: u64) -> Result<Option<String>, RowsError> {
+        Ok(self.events(head.id).into_iter().find(|(at, _)| *at == sequence).map(|(_, id)| id))
+    }
+}
+
+impl Memory {
+    fn commit(&mut self, writes: &mut Writes) {
+        for (family, from, to) in writes.ranges() {
+            self.rows.retain(|(of, key), _| of != family || key < from || key >= to);
+        }
+        for (family, key, value) in writes.rows() {
+            match value {
+                Some(value) => self.rows.insert((family, key.to_vec()), value.to_vec()),
+                None => self.rows.remove(&(family, key.to_vec())),
+            };
+        }
+        writes.clear();
+    }
+
+    /// Position and id of every stored event of a namespace, read through its index rows.
+    fn events(&self, namespace: u32) -> Vec<(u64, String)> {
+        let mut found = Vec::new();
+        for ((family, key), value) in &self.rows {
+            let Some(first) = rows::index_sequence(namespace, key).filter(|_| *family == Family::Index) else { continue };
+            let row = IndexRow::decode(value.as_slice()).unwrap();
+            let entry = Entry::parse(&self.entries[&row.entry]).unwrap();
+            let mut sequence = first;
+            for publish in row.frames(&entry, &self.names[&namespace]) {
+                let mut rest = publish.records;
+                for _ in 0..publish.events {
+                    let (event, used) = Event::decode(rest).unwrap();
+                    let mut id = Vec::new();
+                    event.write_id(sequence, &mut id);
+                    found.push((sequence, String::from_utf8(id).unwrap()));
+                    rest = &rest[used..];
+                    sequence += 1;
+                }
+            }
+            assert_eq!(sequence, first + row.events, "an index row counts what its frames hold");
+        }
+        found
+    }
+}
+
+#[derive(Default)]
+struct Replica {
+    machine: Machine,
+    memory: Memory,
+    index: u64,
+}
+
+impl Replica {
+    fn apply(&mut self, frames: &[Vec<u8>]) -> Vec<Reply> {
+        self.index += 1;
+        let mut builder = EntryBuilder::new(0);
+        frames.iter().for_each(|frame| builder.push(frame));
+        let bytes = builder.finish(self.index * 10);
+        let mut writes = Writes::default();
+        let replies =
+            self.machine.apply(self.index, &Entry::parse(&bytes).unwrap(), &self.memory, &mut writes).unwrap();
+        self.memory.entries.insert(self.index, bytes);
+        self.memory.names = self.machine.heads().map(|head| (head.id, head.name.clone())).collect();
+        self.memory.commit(&mut writes);
+        self.machine.check_invariants();
+        replies
+    }
+
+    fn one(&mut self, frame: Vec<u8>) -> Reply {
+        self.apply(&[frame]).pop().unwrap()
+    }
+
+    fn reloaded(&self) -> Machine {
+        let of = |wanted: Family| {
+            let rows = self.memory.rows.iter().filter(move |((family, _), _)| *family == wanted);
+            rows.map(|((_, key), value)| (key.clone(), value.clone())).collect::<Vec<_>>()
+        };
+        let heads = of(Family::Heads).into_iter().map(|(_, value)| value).collect();
+        Machine::load(&Loaded { meta: of(Family::Meta), heads, consumers: of(Family::Consumers) }).unwrap()
+    }
+}
+
+fn event<'a>(subject: &'a str, key: &'a str, id: &'a str) -> Event<'a> {
+    Event { subject, key, id, created_at: Timestamp { seconds: 5, nanos: 0 }, ..Event::default() }
+}
+
+fn publish(namespace: &str, events: &[Event<'_>], flags: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    begin_publish(&mut out, namespace).unwrap();
+    events.iter().for_each(|event| event.encode(&mut out).unwrap());
+    let keyed = if events.iter().any(|e| !e.key.is_empty() || !e.id.is_empty()) { FLAG_KEYED } else { 0 };
+    finish_publish(&mut out, 0, flags | keyed, u32::try_from(events.len()).unwrap()).unwrap();
+    out
+}
+
+fn plain(namespace: &str) -> Vec<u8> {
+    publish(namespace, &[event(&format!("{namespace}.x"), "", "")], FLAG_CREATE)
+}
+
+fn keyed(key: &str) -> Vec<u8> {
+    publish("app", &[event("app.x", key, "")], FLAG_CREATE)
+}
+
+fn published(first: u64, events: u32) -> Reply {
+    Ok(Done::Published { first, events })
+}
+
+#[test]
+fn each_namespace_numbers_its_events_from_one_without_gaps() {
+    let mut replica = Replica::default();
+    let replies = replica.apply(&[plain("app"), plain("web"), plain("app"), plain("app")]);
+    assert_eq!(replies, [published(1, 1), published(1, 1), published(2, 1), published(3, 1)]);
+    assert_eq!(replica.one(plain("web")), published(2, 1));
+    assert_eq!(replica.machine.head("app").unwrap().events(), 3);
+}
+
+#[test]
+fn a_namespace_is_created_only_by_a_publish_that_may() {
+    let mut replica = Replica::default();
+    let refused = publish("app", &[event("app.x", "", "")], 0);
+    assert_eq!(replica.one(refused.clone()), Err(Refusal::NamespaceNotFound("app".into())));
+    assert_eq!(replica.apply(&[refused, plain("app")])[1], published(1, 1));
+    assert_eq!(replica.memory.events(1).len(), 1, "the refused frame of the entry is not an event");
+}
+
+#[test]
+fn clients_cannot_write_to_reserved_namespaces_and_the_bus_can() {
+    let mut replica = Replica::default();
+    for name in ["_bus_", "_dead_", "roll"] {
+        assert_eq!(replica.one(plain(name)), Err(Refusal::NamespaceReserved(name.into())));
+    }
+    let dead = publish("_dead_", &[event("_dead_.a.b", "", "")], FLAG_CREATE | FLAG_INTERNAL);
+    assert_eq!(replica.one(dead), published(1, 1));
+}
+
+
+#[test]
+fn a_key_is_taken_once_per_subject_and_a_refused_publish_burns_none() {
+    let mut replica = Replica::default();
+    assert_eq!(replica.one(keyed("k")), published(1, 1));
+    assert_eq!(replica.one(keyed("k")), Err(Refusal::KeyProcessed));
+    assert_eq!(replica.one(publish("app", &[event("app.other", "k", "")], 0)), published(2, 1));
+    let half = publish("app", &[event("app.x", "new", ""), event("app.x", "k", "")], 0);
+    assert_eq!(replica.one(half), Err(Refusal::KeyProcessed));
+    assert_eq!(replica.one(keyed("new")), published(3, 1));
+    let twice = publish("app", &[event("app.x", "t", ""), event("app.x", "t", "")], 0);
+    assert_eq!(replica.one(twice), Err(Refusal::KeyProcessed));
+}
+
+#[test]
+fn frames_of_one_entry_see_each_others_keys_and_only_the_accepted_ones_are_events() {
+    let mut replica = Replica::default();
+    let replies = replica.apply(&[keyed("a"), keyed("a"), keyed("b"), keyed("b"), keyed("c")]);
+    let refused = Err(Refusal::KeyProcessed);
+    assert_eq!(replies, [published(1, 1), refused.clone(), published(2, 1), refused, published(3, 1)]);
+    assert_eq!(replica.memory.events(1).len(), 3);
+}
+
+#[test]
+fn the_newest_thousand_keys_of_a_subject_are_remembered() {
+    let mut replica = Replica::default();
+    let window = u64::from(DEDUPE_KEYS_PER_SUBJECT);
+    for at in 0..=window {
+        assert!(replica.one(keyed(&at.to_string())).is_ok());
+    }
+    assert_eq!(replica.one(keyed("1")), Err(Refusal::KeyProcessed), "the oldest of the window");
+    assert!(replica.one(keyed("0")).is_ok(), "the first one has left the window");
+    let rows = replica.memory.rows.keys().filter(|(family, _)| *family == Family::Keys).count();
+    assert_eq!(rows, usize::try_from(window).unwrap(), "no row is left behind");
+}
+
+#[test]
+fn a_chosen_id_is_unique_in_its_namespace() {
+    let mut replica = Replica::default();
+    let with = |namespace: &str, id: &str| publish(namespace, &[event(&format!("{namespace}.x"), "", id)], FLAG_CREATE);
+    assert_eq!(replica.one(with("app", "mine")), published(1, 1));
+    assert_eq!(replica.one(with("app", "mine")), Err(Refusal::EventIdExists));
+    assert_eq!(replica.one(with("web", "mine")), published(1, 1));
+}
+
+#[test]
+fn an_id_that_the_server_made_is_recognised_when_it_comes_back_as_a_chosen_one() {
+    let mut replica = Replica::default();
+    replica.apply(&[plain("app"), plain("app")]);
+    let id = replica.memory.events(1)[1].1.clone();
+    let again = publish("app", &[event("app.x", "", &id)], 0);
+    assert_eq!(replica.one(again.clone()), Err(Refusal::EventIdExists));
+    let mut elsewhere = Replica::default();
+    elsewhere.apply(&[plain("app")]);
+    assert_eq!(elsewhere.one(again.clone()), published(2, 1), "a restore into an empty place keeps the id");
+    assert_eq!(elsewhere.one(again), Err(Refusal::EventIdExists), "and is refused the second time");
+}
+
+#[test]
+fn a_deleted_namespace_loses_everything_but_its_numbering() {
+    let mut replica = Replica::default();
+    replica.apply(&[keyed("k"), keyed("l")]);
+    let delete = Command::NamespaceDelete(NamespaceDelete { name: "app".into() }).frame().unwrap();
+    assert_eq!(replica.one(delete.clone()), Ok(Done::Nothing));
+    assert_eq!(replica.one(delete.clone()), Err(Refusal::NamespaceNotFound("app".into())));
+    assert_eq!(replica.one(keyed("k")), published(3, 1), "its keys are forgotten, its numbers are not");
+    let replies = replica.apply(&[keyed("z"), delete, keyed("z")]);
+    assert_eq!(replies[2], published(5, 1));
+    assert_eq!(replica.memory.events(1).iter().map(|(at, _)| *at).collect::<Vec<_>>(), [5]);
+}
+
+#[test]
+fn a_trim_moves_the_first_event_and_never_back() {
+    let mut replica = Replica::default();
+    (0..5).for_each(|_| drop(replica.one(plain("app"))));
+    let trim = |first| Command::Trim(Trim { name: "app".into(), first, bytes_first: 40 }).frame().unwrap();
+    let Ok(Done::Namespace(head)) = replica.one(trim(4)) else { panic!("trimmed") };
+    assert_eq!((head.first, head.events(), head.bytes_first), (4, 2, 40));
+    let Ok(Done::Namespace(head)) = replica.one(trim(2)) else { panic!("unchanged") };
+    assert_eq!(head.first, 4);
+    let Ok(Done::Namespace(head)) = replica.one(trim(99)) else { panic!("all gone") };
+    assert_eq!((head.first, head.events(), head.next), (6, 0, 6));
+}
+
+#[test]
+fn a_consumer_keeps_its_subject_and_its_floor_only_grows() {
+    let mut replica = Replica::default();
+    (0..5).for_each(|_| drop(replica.one(plain("app"))));
+    let open = |name: &str, subject: &str, group| {
+        let consumer = Consumer { name: name.into(), subject: subject.into(), group, ack_floor: 2 };
+        Command::ConsumerOpen(ConsumerOpen { namespace: "app".into(), consumer }).frame().unwrap()
+    };
+    let advance = |ack_floor| {
+        let advance = ConsumerAdvance { namespace: "app".into(), name: "c".into(), ack_floor };
+        Command::ConsumerAdvance(advance).frame().unwrap()
+    };
+    let floor = |reply: Reply| match reply {
+        Ok(Done::Consumer(consumer)) => consumer.ack_floor,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(floor(replica.one(open("c", "app.>", false))), 2);
+    assert_eq!(floor(replica.one(advance(4))), 4);
+    assert_eq!(floor(replica.one(advance(3))), 4);
+    assert_eq!(floor(replica.one(advance(99))), 5, "never beyond the newest event");
+    assert_eq!(floor(replica.one(open("c", "app.>", false))), 5, "coming back resumes");
+    assert!(matches!(replica.one(open("c", "app.x", false)), Err(Refusal::ConsumerSubject { .. })));
+    assert!(matches!(replica.one(open("c", "app.>", true)), Err(Refusal::ConsumerKind(_))));
+}
+
+/// One step of the simulation.
+fn step() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop_oneof![Just("app"), Just("web"), Just("_dead_")];
+    let text = "[ab]{0,2}";
+    let event = (name.clone(), text, text).prop_map(|(name, key, id)| (name, key, id));
+    prop_oneof![
+        6 => (event, 1_usize..4, any::<bool>()).prop_map(|((name, key, id), count, create)| {
+            let subject = format!("{name}.s");
+            let keys: Vec<_> = (0..count).map(|at| if key.is_empty() { String::new() } else { format!("{key}{at}") }).collect();
+            let ids: Vec<_> = (0..count).map(|at| if id.is_empty() { String::new() } else { format!("{id}{at}") }).collect();
+            let events: Vec<_> = keys.iter().zip(&ids).map(|(key, id)| super::tests::event(&subject, key, id)).collect();
+            publish(name, &events, if create { FLAG_CREATE } else { 0 })
+        }),
+        1 => name.clone().prop_map(|name| Command::NamespaceDelete(NamespaceDelete { name: name.into() }).frame().unwrap()),
+        1 => name.clone().prop_map(|name| Command::NamespaceCreate(NamespaceCreate {
+            name: name.into(), retention: Retention::default() }).frame().unwrap()),
+        1 => name.clone().prop_map(|name| Command::NamespaceRetain(NamespaceRetain {
+            name: name.into(), retention: Retention { events_max: 3, ..Retention::default() } }).frame().unwrap()),
+        1 => (name.clone(), 0_u64..20).prop_map(|(name, first)| Command::Trim(Trim {
+            name: name.into(), first, bytes_first: first * 10 }).frame().unwrap()),
+        1 => (name.clone(), 0_u64..20).prop_map(|(name, ack_floor)| Command::ConsumerAdvance(ConsumerAdvance {
+            namespace: name.into(), name: "c".into(), ack_floor }).frame().unwrap()),
+        1 => name.clone().prop_map(|name| Command::ConsumerOpen(ConsumerOpen { namespace: name.into(),
+            consumer: Consumer { name: "c".into(), subject: format!("{name}.>"), ..Consumer::default() } }).frame().unwrap()),
+        1 => name.prop_map(|name| Command::ConsumerDelete(ConsumerDelete {
+            namespace: name.into(), name: "c".into() }).frame().unwrap()),
+        1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(|junk| command_frame_of(&junk)),
+    ]
+}
+
+fn command_frame_of(junk: &[u8]) -> Vec<u8> {
+    crate::entry::command_frame(junk).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn two_replicas_agree_and_a_reloaded_one_goes_on_alike(entries in proptest::collection::vec(
+        proptest::collection::vec(step(), 1..4), 1..40), reload in 0_usize..40) {
+        let (mut one, mut two) = (Replica::default(), Replica::default());
+        for (at, frames) in entries.iter().enumerate() {
+            if at == reload {
+                two.machine = two.reloaded();
+            }
+            prop_assert_eq!(one.apply(frames), two.apply(frames));
+        }
+        prop_assert_eq!(&one.machine, &two.reloaded());
+        prop_assert_eq!(&one.memory, &two.memory);
+        for head in one.machine.heads() {
+            let stored = one.memory.events(head.id);
+            let expected = if head.deleted { 0 } else { stored.len() };
+            prop_assert_eq!(stored.len(), expected);
+            prop_assert!(stored.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0), "gap in {:?}", stored);
+        }
+    }
+}

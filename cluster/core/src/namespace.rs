@@ -1,0 +1,74 @@
+//! A namespace: one log with its own numbering, and how long it keeps events.
+
+use alloc::string::String;
+
+/// How long a namespace keeps its events; the tightest bound wins, zero means "no bound".
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Retention {
+    /// Events older than this many milliseconds may go.
+    #[prost(uint64, tag = "1")]
+    pub age_ms_max: u64,
+    /// Oldest events go while the records of the namespace take more bytes than this.
+    #[prost(uint64, tag = "2")]
+    pub bytes_max: u64,
+    /// Oldest events go while there are more than this.
+    #[prost(uint64, tag = "3")]
+    pub events_max: u64,
+}
+
+impl Retention {
+    /// Whether everything is kept for ever.
+    #[must_use]
+    pub const fn is_unlimited(&self) -> bool {
+        self.age_ms_max == 0 && self.bytes_max == 0 && self.events_max == 0
+    }
+}
+
+/// The replicated state of a namespace. Same bytes on every node.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Head {
+    /// Number in row keys; never reused.
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    /// Name as clients write it.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Sequence number of the next event; the first event of all has 1.
+    #[prost(uint64, tag = "3")]
+    pub next: u64,
+    /// Sequence number of the oldest event that clients can see.
+    #[prost(uint64, tag = "4")]
+    pub first: u64,
+    /// Bytes of all records ever appended: a position on the byte axis, it only grows.
+    #[prost(uint64, tag = "5")]
+    pub bytes_end: u64,
+    /// Position on that axis of the record at `first`, as the last trim said.
+    #[prost(uint64, tag = "6")]
+    pub bytes_first: u64,
+    /// How long events are kept.
+    #[prost(message, required, tag = "7")]
+    pub retention: Retention,
+    /// The namespace was deleted: its numbering is kept so that a new one of the name goes on.
+    #[prost(bool, tag = "8")]
+    pub deleted: bool,
+}
+
+impl Head {
+    /// Number of events that clients can see.
+    #[must_use]
+    pub const fn events(&self) -> u64 {
+        self.next.saturating_sub(self.first)
+    }
+
+    /// Sequence number of the newest event ever, 0 before the first.
+    #[must_use]
+    pub const fn last(&self) -> u64 {
+        self.next.saturating_sub(1)
+    }
+
+    /// Bytes of the records that clients can see.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes_end.saturating_sub(self.bytes_first)
+    }
+}

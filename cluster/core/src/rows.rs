@@ -1,0 +1,215 @@
+//! Rows: how the replicated state is laid out for a sorted key-value store.
+//!
+//! Integers in keys are big-endian, so that rows sort by number. Every key starts
+//! with the number of the namespace, so that deleting one is a range.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::entry::{Entry, Frame, Publish};
+use crate::namespace::Head;
+
+/// A family of rows; the store keeps each in a column family of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// One row each for the cluster id and the log time.
+    Meta,
+    /// namespace -> [`crate::namespace::Head`].
+    Heads,
+    /// namespace, first sequence -> [`IndexRow`]: one row per namespace and entry.
+    Index,
+    /// namespace, event id -> sequence: only ids that clients chose.
+    Ids,
+    /// namespace, subject, 0, key -> ordinal within the subject's window.
+    Keys,
+    /// namespace, subject, 0, ordinal -> key; ordinal 0 holds the window's two ends.
+    KeyRing,
+    /// namespace, name -> [`crate::consumer::Consumer`].
+    Consumers,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Meta, Self::Heads, Self::Index, Self::Ids, Self::Keys, Self::KeyRing, Self::Consumers];
+
+    /// Name of the column family.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Heads => "heads",
+            Self::Index => "index",
+            Self::Ids => "ids",
+            Self::Keys => "keys",
+            Self::KeyRing => "keyring",
+            Self::Consumers => "consumers",
+        }
+    }
+}
+
+/// The store could not be read: the state machine must stop, it may not guess.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("state store: {0}")]
+pub struct RowsError(pub String);
+
+/// Read access to the rows as of the last committed writes.
+pub trait Rows {
+    /// The value of a row.
+    ///
+    /// # Errors
+    /// The store failed; this is never reported as an absent row.
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError>;
+
+    /// The id of the event at a position of a namespace, `None` when there is none. All entries
+    /// before the one being applied must be visible.
+    ///
+    /// # Errors
+    /// The store failed; this is never reported as an absent event.
+    fn event_id(&self, head: &Head, sequence: u64) -> Result<Option<String>, RowsError>;
+}
+
+/// The effects of applied entries, not yet committed. Later writes win over earlier ones.
+#[derive(Debug, Default)]
+pub struct Writes {
+    rows: BTreeMap<(Family, Vec<u8>), Option<Vec<u8>>>,
+    ranges: Vec<(Family, Vec<u8>, Vec<u8>)>,
+}
+
+impl Writes {
+    /// Sets a row.
+    pub fn put(&mut self, family: Family, key: Vec<u8>, value: Vec<u8>) {
+        self.rows.insert((family, key), Some(value));
+    }
+
+    /// Removes a row.
+    pub fn delete(&mut self, family: Family, key: Vec<u8>) {
+        self.rows.insert((family, key), None);
+    }
+
+    /// Removes the rows `from .. to`, pending ones included.
+    pub fn delete_range(&mut self, family: Family, from: Vec<u8>, to: Vec<u8>) {
+        self.rows.retain(|(of, key), _| *of != family || *key < from || *key >= to);
+        self.ranges.push((family, from, to));
+    }
+
+    /// A row as it will be after these writes.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn get(&self, rows: &impl Rows, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
+        if !self.rows.is_empty()
+            && let Some(value) = self.rows.get(&(family, key.to_vec()))
+        {
+            return Ok(value.clone());
+        }
+        let gone = |(of, from, to): &(Family, Vec<u8>, Vec<u8>)| {
+            *of == family && key >= from.as_slice() && key < to.as_slice()
+        };
+        if self.ranges.iter().any(gone) {
+            return Ok(None);
+        }
+        rows.get(family, key)
+    }
+
+    /// Removed ranges, to be carried out before [`Writes::rows`].
+    #[must_use]
+    pub fn ranges(&self) -> &[(Family, Vec<u8>, Vec<u8>)] {
+        &self.ranges
+    }
+
+    /// Rows to set (`Some`) or remove (`None`).
+    pub fn rows(&self) -> impl Iterator<Item = (Family, &[u8], Option<&[u8]>)> {
+        self.rows.iter().map(|((family, key), value)| (*family, key.as_slice(), value.as_deref()))
+    }
+
+    /// Forgets everything after it was committed.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.ranges.clear();
+    }
+}
+
+/// Key of the rows of a namespace: its number and what follows.
+#[must_use]
+pub fn key(namespace: u32, parts: &[&[u8]]) -> Vec<u8> {
+    let length = parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut out = Vec::with_capacity(length.saturating_add(4));
+    out.extend_from_slice(&namespace.to_be_bytes());
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out
+}
+
+/// Bounds `from .. to` of all rows of a namespace.
+#[must_use]
+pub fn bounds(namespace: u32) -> (Vec<u8>, Vec<u8>) {
+    (key(namespace, &[]), key(namespace.saturating_add(1), &[]))
+}
+
+/// Where the events `first_sequence ..` of a namespace are: which entry of the raft log holds them.
+///
+/// The events of the entry's frames for that namespace have consecutive sequence numbers, in the
+/// order of the frames, except that refused frames are left out.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct IndexRow {
+    /// Index of the entry in the raft log.
+    #[prost(uint64, tag = "1")]
+    pub entry: u64,
+    /// How many events.
+    #[prost(uint64, tag = "2")]
+    pub events: u64,
+    /// Time of the entry, milliseconds since 1970.
+    #[prost(uint64, tag = "3")]
+    pub millis: u64,
+    /// Position of the first record on the namespace's byte axis.
+    #[prost(uint64, tag = "4")]
+    pub bytes_first: u64,
+    /// Bytes of the records.
+    #[prost(uint64, tag = "5")]
+    pub bytes: u64,
+    /// Ordinal within the entry of the frame that holds the first of them.
+    #[prost(uint32, tag = "6")]
+    pub first_frame: u32,
+    /// Ordinals of later publish frames for this namespace that were refused.
+    #[prost(uint32, repeated, tag = "7")]
+    pub refused: Vec<u32>,
+}
+
+/// Key of an [`IndexRow`].
+#[must_use]
+pub fn index_key(namespace: u32, first: u64) -> Vec<u8> {
+    key(namespace, &[&first.to_be_bytes()])
+}
+
+/// The sequence number in the key of an [`IndexRow`] of that namespace.
+#[must_use]
+pub fn index_sequence(namespace: u32, key: &[u8]) -> Option<u64> {
+    let (of, sequence) = key.split_first_chunk::<4>()?;
+    if u32::from_be_bytes(*of) != namespace || sequence.len() != 8 {
+        return None;
+    }
+    sequence.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+impl IndexRow {
+    /// The accepted publish frames of the namespace `name` in this row's entry, in order.
+    pub fn frames<'a>(&'a self, entry: &Entry<'a>, name: &'a str) -> impl Iterator<Item = Publish<'a>> + 'a {
+        let wanted = move |(ordinal, frame): (u32, Frame<'a>)| match frame {
+            Frame::Publish(publish)
+                if ordinal >= self.first_frame && publish.namespace == name && !self.refused.contains(&ordinal) =>
+            {
+                Some(publish)
+            }
+            Frame::Publish(_) | Frame::Command(_) | Frame::Unknown(_) => None,
+        };
+        let mut left = self.events;
+        (0_u32..).zip(entry.frames()).filter_map(wanted).take_while(move |publish| {
+            let more = left > 0;
+            left = left.saturating_sub(u64::from(publish.events));
+            more
+        })
+    }
+}
