@@ -4,7 +4,7 @@
 //! to the raft log, to the settled blocks and to every reader:
 //!
 //! ```text
-//! u32 length of what follows | u8 flags | u8 subject length | subject
+//! u32 length of what follows | u8 flags | u16 subject length | subject
 //! i64 seconds | u32 nanos
 //! [u8 length | id] [u16 length | trace_id] [u16 length | key] [u8 length | response_subject]
 //! payload, to the end
@@ -95,7 +95,7 @@ impl<'a> Event<'a> {
             }
         }
         out.extend_from_slice(&[0, 0, 0, 0, flags]);
-        short(out, "subject", self.subject)?;
+        long(out, "subject", self.subject)?;
         out.extend_from_slice(&self.created_at.seconds.to_le_bytes());
         out.extend_from_slice(&self.created_at.nanos.to_le_bytes());
         if !self.id.is_empty() {
@@ -122,7 +122,7 @@ impl<'a> Event<'a> {
         let total = length.checked_add(4)?;
         let mut rest = Fields(bytes.get(4..total)?);
         let flags = rest.u8()?;
-        let mut event = Event { subject: rest.short()?, ..Event::default() };
+        let mut event = Event { subject: rest.long()?, ..Event::default() };
         event.created_at.seconds = i64::from_le_bytes(rest.array()?);
         event.created_at.nanos = u32::from_le_bytes(rest.array()?);
         if flags & HAS_ID != 0 {

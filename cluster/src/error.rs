@@ -1,0 +1,97 @@
+//! Failures of the cluster, apart from refusals by the rules.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a node cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The data directory cannot be used.
+    #[error("data directory {}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has the data directory open.
+    #[error("data directory {} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// The data directory was written by a release that this one does not know.
+    #[error("data directory {} has format {found:?}, this release knows {known:?}", path.display())]
+    Format {
+        /// The directory.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+        /// What this release reads.
+        known: &'static str,
+    },
+    /// The data directory belongs to another node.
+    #[error("data directory {} belongs to node {found}, not to node {wanted}", path.display())]
+    NodeId {
+        /// The directory.
+        path: PathBuf,
+        /// Node that wrote it.
+        found: u64,
+        /// Node that was asked for.
+        wanted: u64,
+    },
+    /// The raft log is damaged at a place that is not a torn tail.
+    #[error("raft log is corrupt: {file} at offset {offset}: {detail}; nothing was changed; restore this node from a backup, or remove it from the cluster and let it join again under a new id")]
+    Corrupt {
+        /// The damaged file.
+        file: String,
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong there.
+        detail: String,
+    },
+    /// The raft log ends before what was acknowledged.
+    #[error("raft log ends at entry {found}, but entry {promised} was acknowledged: {file} ends at offset {offset}; nothing was changed; acknowledged events are missing, restore this node from a backup, or remove it from the cluster and let it join again under a new id")]
+    Truncated {
+        /// Last entry in the log.
+        found: u64,
+        /// Last entry that was acknowledged.
+        promised: u64,
+        /// The newest log file that is there.
+        file: String,
+        /// Where its valid part ends.
+        offset: u64,
+    },
+    /// The state is ahead of the raft log, so payloads are missing.
+    #[error("state of this node is at entry {state}, but its raft log ends at {log}: files of the data directory are missing")]
+    StateAhead {
+        /// Applied index of the state.
+        state: u64,
+        /// Last index of the log.
+        log: u64,
+    },
+    /// A store failed.
+    #[error("store {store}: {detail}")]
+    Store {
+        /// Which database.
+        store: &'static str,
+        /// What RocksDB said.
+        detail: String,
+    },
+    /// Raft stopped.
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+/// A read of the book failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("book: {0}")]
+pub struct ReadError(pub String);
+
+impl From<rocksdb::Error> for ReadError {
+    fn from(error: rocksdb::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A RocksDB failure as openraft wants it.
+pub(crate) fn io_error(error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(error.to_string())
+}

@@ -1,0 +1,236 @@
+//! Opens the three RocksDB instances of a node: all names and options in one place.
+//!
+//! - `raft`: the log and the vote. Every write is synced. The journal, and the store of recent events.
+//! - `state`: effects of applied entries. Never synced by itself: flushed before the log is purged.
+//! - `ledger`: settled events in compressed blocks.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
+    WriteOptions,
+};
+use rollbook_core::rows::Family;
+
+use crate::error::{NodeError, ReadError};
+
+/// Column family of the log: group, index -> entry.
+pub(crate) const CF_LOG: &str = "log";
+/// Column family of vote, purged and committed marks.
+pub(crate) const CF_META: &str = "meta";
+/// Column family of the state database for applied index, membership and settled index.
+pub(crate) const CF_SYSTEM: &str = "system";
+/// Column family of the ledger: namespace, first sequence -> compressed block.
+pub(crate) const CF_BLOCKS: &str = "blocks";
+/// Column family of the ledger: namespace, first sequence -> what the block holds.
+pub(crate) const CF_BLOCK_META: &str = "block_meta";
+
+/// All of rollbook is one raft group for now; every key starts with its number.
+pub(crate) const GROUP: u32 = 0;
+
+const FORMAT: &str = "rollbook data 1";
+const MIB: usize = 1 << 20;
+
+/// Where the parts of a data directory are.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Creates the directory when it is not there, and checks that this node may use it.
+    pub(crate) fn open(root: &Path, node: u64) -> Result<Self, NodeError> {
+        let wrap = |source| NodeError::Directory { path: root.to_path_buf(), source };
+        fs::create_dir_all(root).map_err(wrap)?;
+        let file = root.join("FORMAT");
+        let wanted = format!("{FORMAT}\nnode {node}\n");
+        match fs::read_to_string(&file) {
+            Ok(found) => check_format(root, &found, node)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let mut out = fs::File::create(&file).map_err(wrap)?;
+                out.write_all(wanted.as_bytes()).and_then(|()| out.sync_all()).map_err(wrap)?;
+                sync_directory(root).map_err(wrap)?;
+            }
+            Err(error) => return Err(wrap(error)),
+        }
+        Ok(Self { root: root.to_path_buf() })
+    }
+
+    pub(crate) fn raft(&self) -> PathBuf {
+        self.root.join("raft")
+    }
+
+    /// Directory of the state database of a generation.
+    pub(crate) fn state(&self, generation: u64) -> PathBuf {
+        self.root.join(format!("state-{generation}"))
+    }
+
+    /// Directory of the ledger of a generation.
+    pub(crate) fn ledger(&self, generation: u64) -> PathBuf {
+        self.root.join(format!("ledger-{generation}"))
+    }
+
+    /// Which state and ledger are the present ones; an installed snapshot is the next generation.
+    pub(crate) fn generation(&self) -> Result<u64, NodeError> {
+        let path = self.root.join("GENERATION");
+        let wrap = |source| NodeError::Directory { path: path.clone(), source };
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let damaged = || wrap(std::io::Error::other("damaged"));
+                text.trim().parse().map_err(|_| damaged())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(wrap(error)),
+        }
+    }
+
+    /// Makes another generation the present one, atomically.
+    pub(crate) fn set_generation(&self, generation: u64) -> Result<(), NodeError> {
+        let (path, draft) = (self.root.join("GENERATION"), self.root.join("GENERATION.new"));
+        let write = || {
+            let mut out = fs::File::create(&draft)?;
+            out.write_all(generation.to_string().as_bytes())?;
+            out.sync_all()?;
+            fs::rename(&draft, &path)?;
+            sync_directory(&self.root)
+        };
+        write().map_err(|source| NodeError::Directory { path: path.clone(), source })
+    }
+
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    pub(crate) fn mark(&self) -> PathBuf {
+        self.root.join("MARK")
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+fn check_format(root: &Path, found: &str, node: u64) -> Result<(), NodeError> {
+    let mut lines = found.lines();
+    if lines.next() != Some(FORMAT) {
+        return Err(NodeError::Format { path: root.to_path_buf(), found: found.trim().to_owned(), known: FORMAT });
+    }
+    let owner = lines.next().and_then(|line| line.strip_prefix("node ")).and_then(|id| id.parse().ok());
+    match owner {
+        Some(found) if found != node => Err(NodeError::NodeId { path: root.to_path_buf(), found, wanted: node }),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn sync_directory(path: &Path) -> std::io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+fn base_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_paranoid_checks(true);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(MIB);
+    options.set_max_background_jobs(2);
+    options.set_bytes_per_sync(1 << 20);
+    options
+}
+
+fn cached(cache: &Cache, compression: DBCompressionType) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_bloom_filter(10.0, false);
+    table.set_format_version(5);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(compression);
+    options
+}
+
+/// Opens the raft database. Recovery never drops what was not torn off the end: any other damage is an error.
+pub(crate) fn open_raft(path: &Path) -> Result<DB, rocksdb::Error> {
+    let mut options = base_options();
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_use_direct_io_for_flush_and_compaction(true);
+    options.set_max_total_wal_size(64 << 20);
+    let cache = Cache::new_lru_cache(8 * MIB);
+    let mut log = cached(&cache, DBCompressionType::None);
+    log.set_write_buffer_size(32 * MIB);
+    log.set_max_write_buffer_number(4);
+    let mut meta = cached(&cache, DBCompressionType::None);
+    meta.set_write_buffer_size(MIB);
+    let families =
+        [ColumnFamilyDescriptor::new(CF_LOG, log), ColumnFamilyDescriptor::new(CF_META, meta)];
+    DB::open_cf_descriptors(&options, path, families)
+}
+
+/// Opens the state database. It has no write-ahead log: all families are flushed together.
+pub(crate) fn open_state(path: &Path) -> Result<DB, rocksdb::Error> {
+    let mut options = base_options();
+    options.set_atomic_flush(true);
+    options.set_db_write_buffer_size(64 * MIB);
+    let cache = Cache::new_lru_cache(32 * MIB);
+    let family = |name| {
+        let mut options = cached(&cache, DBCompressionType::Lz4);
+        options.set_write_buffer_size(32 * MIB);
+        ColumnFamilyDescriptor::new(name, options)
+    };
+    let names = Family::ALL.into_iter().map(Family::name).chain([CF_SYSTEM]);
+    DB::open_cf_descriptors(&options, path, names.map(family))
+}
+
+/// Opens the ledger.
+pub(crate) fn open_ledger(path: &Path) -> Result<DB, rocksdb::Error> {
+    let mut options = base_options();
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_max_total_wal_size(16 << 20);
+    let cache = Cache::new_lru_cache(32 * MIB);
+    let family = |(name, size)| {
+        let mut options = ledger_options(&cache);
+        options.set_write_buffer_size(size);
+        ColumnFamilyDescriptor::new(name, options)
+    };
+    DB::open_cf_descriptors(&options, path, [(CF_BLOCKS, 8 * MIB), (CF_BLOCK_META, 2 * MIB)].map(family))
+}
+
+/// Options of the ledger's families, which the files that are ingested into them share. Blocks are
+/// compressed by us, so that one is read with one decompression.
+pub(crate) fn ledger_options(cache: &Cache) -> Options {
+    cached(cache, DBCompressionType::None)
+}
+
+/// A column family that was opened above.
+pub(crate) fn family<'a>(db: &'a DB, name: &'static str) -> Result<&'a ColumnFamily, ReadError> {
+    db.cf_handle(name).ok_or_else(|| ReadError(format!("column family {name} is not open")))
+}
+
+/// Options of a write that is on the disk when it returns.
+pub(crate) fn synced() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+/// Options of a write that only the log makes durable.
+pub(crate) fn unlogged() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.disable_wal(true);
+    options
+}
+
+/// Turns what RocksDB says while opening into an error that names the directory.
+pub(crate) fn open_error(store: &'static str, root: &Path, error: &rocksdb::Error) -> NodeError {
+    let detail = error.to_string();
+    if detail.contains("lock ") || detail.contains("LOCK") {
+        return NodeError::InUse(root.to_path_buf());
+    }
+    NodeError::Store { store, detail }
+}

@@ -1,0 +1,44 @@
+//! The types that openraft is instantiated with.
+
+use std::fmt;
+
+use bytes::Bytes;
+use openraft::impls::{BasicNode, leader_id_std};
+use rollbook_core::command::Reply;
+
+/// What an entry of the log carries: the bytes of a [`rollbook_core::entry::Entry`], refcounted.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct EntryData(pub(crate) Bytes);
+
+impl fmt::Debug for EntryData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "entry of {} bytes", self.0.len())
+    }
+}
+
+impl fmt::Display for EntryData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What applying an entry answers: a reply for each frame.
+pub(crate) type Replies = Vec<Reply>;
+
+openraft::declare_raft_types!(
+    /// The types of rollbook.
+    pub(crate) Types:
+        D = EntryData,
+        R = Replies,
+        NodeId = u64,
+        Node = BasicNode,
+        LeaderId = leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+);
+
+pub(crate) type LogId = openraft::alias::LogIdOf<Types>;
+pub(crate) type Vote = openraft::alias::VoteOf<Types>;
+pub(crate) type Entry = openraft::alias::EntryOf<Types>;
+pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
+pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
+pub(crate) type IoFlushed = openraft::storage::IOFlushed<Types>;
+pub(crate) type Raft = openraft::Raft<Types, crate::state::StateMachine>;

@@ -1,0 +1,181 @@
+//! The one thread that writes the raft database: group commit in call order.
+//!
+//! All queued operations go into one write batch and one fsync, in the order in which
+//! they were called, which is a safety rule of raft. While one fsync runs, the next
+//! group gathers; no timers. An error of the disk ends the process: after a failed
+//! fsync nobody knows what is stored, and trying again may falsely succeed.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rocksdb::{DB, WriteBatch};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::{NodeError, ReadError};
+use crate::mark::{Mark, MarkFile};
+use crate::store::{CF_LOG, CF_META, family, synced};
+use crate::types::IoFlushed;
+
+/// Most operations in one group.
+const GROUP_OPS_MAX: usize = 1024;
+/// Most bytes in one group, so that one acknowledgement does not wait for a very large write.
+const GROUP_BYTES_MAX: usize = 4 << 20;
+/// How often the mark is brought to the disk.
+const MARK_SYNC: Duration = Duration::from_secs(1);
+
+/// One operation on the raft database.
+pub(crate) enum Op {
+    /// Append encoded entries; `last` is the index of the last one.
+    Append { rows: Vec<(Vec<u8>, Vec<u8>)>, last: u64, done: IoFlushed },
+    /// Store the vote.
+    Vote { value: Vec<u8>, term: u64, done: oneshot::Sender<()> },
+    /// Remove the entries `from .. to`; `last` is the index of the last one that stays.
+    Truncate { from: Vec<u8>, to: Vec<u8>, last: Option<u64> },
+    /// Entries below are no longer needed.
+    Purge { from: Vec<u8>, to: Vec<u8>, mark: Vec<u8> },
+    /// A mark that may wait for the next group.
+    Lazy { key: Vec<u8>, value: Vec<u8> },
+    /// Answer when everything before is done, and let the memtables go to the disk.
+    Flush { done: oneshot::Sender<()> },
+}
+
+/// The thread and its queue.
+pub(crate) struct Wal {
+    pub(crate) queue: mpsc::Sender<Op>,
+    pub(crate) thread: JoinHandle<()>,
+}
+
+/// What the thread tells the rest of the node.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress {
+    /// Index behind the last entry that is on the disk.
+    pub(crate) durable: watch::Sender<u64>,
+}
+
+struct Writer {
+    db: Arc<DB>,
+    mark: MarkFile,
+    progress: Progress,
+    vote_key: Vec<u8>,
+    purged_key: Vec<u8>,
+    synced_at: Instant,
+}
+
+/// Starts the thread.
+pub(crate) fn start(
+    db: Arc<DB>,
+    mark: MarkFile,
+    progress: Progress,
+    vote_key: Vec<u8>,
+    purged_key: Vec<u8>,
+) -> Result<Wal, NodeError> {
+    let (queue, ops) = mpsc::channel(4096);
+    let mut writer = Writer { db, mark, progress, vote_key, purged_key, synced_at: Instant::now() };
+    let thread = std::thread::Builder::new()
+        .name("raft-wal".to_owned())
+        .spawn(move || writer.run(ops))
+        .map_err(|error| NodeError::Store { store: "raft", detail: error.to_string() })?;
+    Ok(Wal { queue, thread })
+}
+
+impl Writer {
+    fn run(&mut self, mut ops: mpsc::Receiver<Op>) {
+        let mut group = Vec::new();
+        while let Some(op) = ops.blocking_recv() {
+            group.push(op);
+            let mut bytes = group.first().map_or(0, Op::bytes);
+            while group.len() < GROUP_OPS_MAX && bytes < GROUP_BYTES_MAX {
+                let Ok(op) = ops.try_recv() else { break };
+                bytes = bytes.saturating_add(op.bytes());
+                group.push(op);
+            }
+            if let Err(error) = self.write(&mut group) {
+                tracing::error!(%error, "the raft log cannot be written; the process ends, nothing more is acknowledged");
+                std::process::abort();
+            }
+        }
+        if let Err(error) = self.mark.sync() {
+            tracing::error!(%error, "the mark could not be synced");
+        }
+    }
+
+    fn write(&mut self, group: &mut Vec<Op>) -> Result<(), ReadError> {
+        let (log, meta) = (family(&self.db, CF_LOG)?, family(&self.db, CF_META)?);
+        let mut batch = WriteBatch::default();
+        let mut mark = self.mark.get();
+        let mut lowered = mark;
+        for op in group.iter() {
+            match op {
+                Op::Append { rows, last, .. } => {
+                    rows.iter().for_each(|(key, value)| batch.put_cf(log, key, value));
+                    mark.next_index = mark.next_index.max(last.saturating_add(1));
+                }
+                Op::Vote { value, term, .. } => {
+                    batch.put_cf(meta, &self.vote_key, value);
+                    mark.vote_term = mark.vote_term.max(*term);
+                }
+                Op::Truncate { from, to, last } => {
+                    batch.delete_range_cf(log, from, to);
+                    mark.next_index = last.map_or(0, |last| last.saturating_add(1));
+                    lowered.next_index = lowered.next_index.min(mark.next_index);
+                }
+                Op::Purge { from, to, mark } => {
+                    batch.delete_range_cf(log, from, to);
+                    batch.put_cf(meta, &self.purged_key, mark);
+                }
+                Op::Lazy { key, value } => batch.put_cf(meta, key, value),
+                Op::Flush { .. } => {}
+            }
+        }
+        // A truncation lowers the mark before it happens: a crash between must not look like a loss.
+        self.store_mark(lowered)?;
+        if !batch.is_empty() {
+            self.db.write_opt(batch, &synced())?;
+        }
+        self.store_mark(mark)?;
+        self.progress.durable.send_replace(mark.next_index);
+        for op in group.drain(..) {
+            self.complete(op)?;
+        }
+        if self.synced_at.elapsed() >= MARK_SYNC {
+            self.sync_mark()?;
+        }
+        Ok(())
+    }
+
+    fn store_mark(&mut self, mark: Mark) -> Result<(), ReadError> {
+        self.mark.set(mark).map_err(|error| ReadError(format!("mark: {error}")))
+    }
+
+    fn sync_mark(&mut self) -> Result<(), ReadError> {
+        self.synced_at = Instant::now();
+        self.mark.sync().map_err(|error| ReadError(format!("mark: {error}")))
+    }
+
+    fn complete(&mut self, op: Op) -> Result<(), ReadError> {
+        match op {
+            Op::Append { done, .. } => done.io_completed(Ok(())),
+            // The asker may be gone; the vote is stored all the same.
+            Op::Vote { done, .. } => done.send(()).unwrap_or(()),
+            Op::Flush { done } => {
+                self.sync_mark()?;
+                for name in [CF_LOG, CF_META] {
+                    self.db.flush_cf(family(&self.db, name)?)?;
+                }
+                done.send(()).ok();
+            }
+            Op::Truncate { .. } | Op::Purge { .. } | Op::Lazy { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+impl Op {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Append { rows, .. } => rows.iter().map(|(_, value)| value.len()).sum(),
+            Self::Vote { .. } | Self::Truncate { .. } | Self::Purge { .. } | Self::Lazy { .. } | Self::Flush { .. } => 0,
+        }
+    }
+}
