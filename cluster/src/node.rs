@@ -220,6 +220,12 @@ async fn retain_loop(node: Node, stop: CancellationToken) {
 }
 
 impl Node {
+    /// Number of this node in its cluster.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.inner.id
+    }
+
     /// Puts a whole frame into the log. The answer comes when it is synced on a majority and applied here.
     ///
     /// # Errors

@@ -290,10 +290,11 @@ impl RaftStateMachine<Types> for StateMachine {
         Ok(self.state.system())
     }
 
-    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
     where
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
     {
+        let mut entries = entries.fuse();
         while let Some(item) = entries.next().await {
             let mut chunk = Vec::new();
             let mut responders = Vec::new();

@@ -1,0 +1,96 @@
+# Two commands matter: `make run` and `make test`. Both work on a Debian or Ubuntu machine that has only
+# git, make, gcc and rustup's cargo.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Everything that is compiled lies outside the clone, so that clones and CI share it.
+CACHE ?= $(or $(ROLLBOOK_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rollbook)
+export ROLLBOOK_CACHE := $(CACHE)
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+export CARGO_TARGET_DIR := $(CACHE)/target
+# Made by .ci/rocksdb; whatever else changes, RocksDB's C++ is not compiled again.
+export ROCKSDB_LIB_DIR := $(shell .ci/rocksdb --path)
+export ROCKSDB_STATIC := 1
+
+ROLLBOOK := $(CARGO_TARGET_DIR)/release/rollbook
+# One profile for everything: nothing is compiled twice.
+EVERYTHING := --release --workspace
+APT := DEBIAN_FRONTEND=noninteractive apt-get -q -o Acquire::Retries=2 -o Acquire::http::Timeout=30
+
+.PHONY: help run build test bench fmt cargo env packages test-packages rocksdb
+
+help: ## list these commands
+	@echo "make COMMAND [ARGS=...]"
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 12
+
+run: build ## build and start one node on loopback, data in ./data; ARGS="--log 127.0.0.1:3000"
+	@exec $(ROLLBOOK) serve --data ./data $(ARGS)
+
+build: rocksdb ## build everything, installing missing system packages first
+	@cargo build $(EVERYTHING)
+
+test: rocksdb test-packages ## everything that CI runs: format, lints, tests, documentation
+	cargo fmt --all --check
+	cargo clippy $(EVERYTHING) --all-targets -- -D warnings
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	    set -x; cargo nextest run $(EVERYTHING) --no-fail-fast; cargo test $(EVERYTHING) --doc; \
+	else \
+	    set -x; cargo test $(EVERYTHING) --no-fail-fast; \
+	fi
+	RUSTDOCFLAGS="-D warnings" cargo doc $(EVERYTHING) --no-deps
+
+bench: build ## micro benchmarks, then the table of limits; ARGS="--quick"
+	cargo bench --workspace --bench subject --bench interest --bench codec --bench apply
+	$(ROLLBOOK) bench all $(ARGS)
+
+fmt: ## format all sources
+	cargo fmt --all
+
+cargo: rocksdb ## any cargo command with the settings of this file; ARGS="test --release -p rollbook-core"
+	@cargo $(ARGS)
+
+env: ## print those settings for a shell: eval "$(make -s env)"
+	@printf 'export %s=%q\n' CARGO_TARGET_DIR "$(CARGO_TARGET_DIR)" ROCKSDB_LIB_DIR "$(ROCKSDB_LIB_DIR)" ROCKSDB_STATIC 1
+
+rocksdb: packages
+	@.ci/rocksdb >/dev/null
+
+# Compilers, and libclang for the bindings to RocksDB. Only what is missing is installed.
+packages:
+	@missing=(); \
+	command -v cargo >/dev/null || { echo "error: there is no cargo; install Rust from https://rustup.rs" >&2; exit 1; }; \
+	command -v gcc >/dev/null || command -v cc >/dev/null || missing+=(gcc libc6-dev); \
+	command -v g++ >/dev/null || command -v c++ >/dev/null || missing+=(g++); \
+	found() { compgen -G "$$1" >/dev/null || compgen -G "$$2" >/dev/null; }; \
+	[ -n "$${LIBCLANG_PATH:-}" ] || { found '/usr/lib/llvm-*/lib/libclang*.so*' '/usr/lib*/libclang*.so*' \
+	    && found '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' '/usr/lib/clang/*/include/stddef.h'; } \
+	    || missing+=(libclang-dev); \
+	[ $${#missing[@]} -eq 0 ] && exit; \
+	echo "missing system packages: $${missing[*]}"; \
+	command -v apt-get >/dev/null || { \
+	    echo "error: there is no apt-get; install a C++ compiler and libclang with its headers, then try again" >&2; exit 1; }; \
+	sudo=; [ "$$(id -u)" -eq 0 ] || sudo=sudo; \
+	[ -z "$$sudo" ] || command -v sudo >/dev/null || { \
+	    echo "error: run this as root: apt-get install $${missing[*]}" >&2; exit 1; }; \
+	$$sudo env $(APT) update </dev/null; \
+	$$sudo env $(APT) install -y --no-install-recommends "$${missing[@]}" </dev/null
+
+# rustfmt and clippy are needed. The rest is best effort: a test that wants what is missing says so.
+test-packages: packages
+	@cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+	@missing=(); \
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	    || missing+=(chromium); \
+	command -v node >/dev/null || missing+=(nodejs); \
+	command -v npm >/dev/null || missing+=(npm); \
+	command -v python3 >/dev/null || missing+=(python3); \
+	[ $${#missing[@]} -eq 0 ] && exit; \
+	sudo=; [ "$$(id -u)" -eq 0 ] || sudo="sudo -n"; \
+	echo "installing for the tests: $${missing[*]}"; \
+	{ $$sudo env $(APT) update && $$sudo env $(APT) install -y --no-install-recommends "$${missing[@]}"; } \
+	    </dev/null >"$(CACHE)/test-packages.log" 2>&1 \
+	    || echo "note: not installed ($(CACHE)/test-packages.log says why); tests that need them are skipped"

@@ -1,0 +1,86 @@
+//! Errors of the REST surface as problem+json (RFC 9457).
+
+use actix_web::error::JsonPayloadError;
+use actix_web::http::StatusCode;
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use rollbook_core::error::Refusal;
+use serde::Serialize;
+
+/// One problem.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Problem {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    code: &'static str,
+}
+
+impl Problem {
+    pub(super) fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
+        let known = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        Self { r#type: "about:blank", title: known.unwrap_or("Error"), status, detail: detail.into(), code }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal {
+            Refusal::NamespaceNotFound(_) => 404,
+            ref other => other.status(),
+        };
+        Self::new(status, refusal.code(), refusal.to_string())
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut builder = HttpResponse::build(self.status_code());
+        if self.status == 503 {
+            builder.insert_header((header::RETRY_AFTER, "1"));
+        }
+        let body = serde_json::to_vec(self).unwrap_or_default();
+        builder.insert_header((header::CONTENT_TYPE, "application/problem+json")).body(body)
+    }
+}
+
+/// The answer to a body that is not what the endpoint takes.
+pub(super) fn body(error: JsonPayloadError, _: &HttpRequest) -> actix_web::Error {
+    let status = match error {
+        JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => 413,
+        _ => 400,
+    };
+    Problem::new(status, "bad_request", error.to_string()).into()
+}
+
+/// The answer on a path that nothing serves.
+pub(super) async fn not_found(request: HttpRequest) -> Answer {
+    Answer(Problem::new(404, "not_found", format!("nothing at {}", request.path())))
+}
+
+/// The answer to a method that a path does not take.
+pub(super) async fn method_not_allowed(request: HttpRequest) -> Answer {
+    Answer(Problem::new(405, "method_not_allowed", format!("{} does not take {}", request.path(), request.method())))
+}
+
+/// A problem as a plain answer.
+pub(super) struct Answer(Problem);
+
+impl actix_web::Responder for Answer {
+    type Body = actix_web::body::BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
+        self.0.error_response()
+    }
+}

@@ -1,0 +1,220 @@
+//! Arguments of `rollbook bench`: the options every workload shares and those of each workload.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+/// Options shared by every workload.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Common {
+    /// Event log listener of the server under test
+    #[arg(long, global = true, default_value = "http://127.0.0.1:2021")]
+    pub(super) url: String,
+    /// Web listener of the server under test: its /metrics gives the server's CPU time and memory
+    #[arg(long, global = true, default_value = "http://127.0.0.1:7440")]
+    pub(super) web: String,
+    /// Read the server's CPU time and memory from this local process instead of /metrics
+    #[arg(long, global = true)]
+    pub(super) pid: Option<u32>,
+    /// How long each run lasts, for example 5s, 500ms or 1m
+    #[arg(long, global = true, value_parser = parse_duration, conflicts_with = "n")]
+    pub(super) duration: Option<Duration>,
+    /// Stop each run after this many operations instead of after a time
+    #[arg(long, global = true)]
+    pub(super) n: Option<u64>,
+    /// Bytes of each event's JSON payload
+    #[arg(long, global = true, default_value_t = 200)]
+    pub(super) size: usize,
+    /// Subject to publish to or read from [default: bench.load]
+    #[arg(long, global = true)]
+    pub(super) subject: Option<String>,
+    /// Runs of each case; the median is reported
+    #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) runs: u32,
+    /// Worker threads of the load generator
+    #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) threads: u16,
+    /// Print one JSON document instead of a table
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum Workload {
+    /// Single events by POST, one request in flight per connection
+    Publish(PublishArgs),
+    /// JSON arrays of events by POST
+    Batch(BatchArgs),
+    /// Publishers to many SSE subscribers: deliveries per second and delivery latency
+    Fanout(FanoutArgs),
+    /// One subscriber reading the log from its oldest event
+    Replay(ReplayArgs),
+    /// Time to the first event of a new subscriber, and replay of a rare subject
+    Start(StartArgs),
+    /// Memory of idle SSE connections and the rate of handshakes
+    Idle(IdleArgs),
+    /// Baseline: an HTTP handler that only reads the body and answers 202
+    Floor(FloorArgs),
+    /// Baseline: fdatasync of 4 KiB appends on this disk
+    Fsync(FsyncArgs),
+    /// Start a fresh server and run the whole table of limits
+    All(AllArgs),
+    /// The server side of `floor`
+    #[command(hide = true)]
+    FloorServer(FloorServerArgs),
+}
+
+/// Options of `publish`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct PublishArgs {
+    /// Keep-alive connections
+    #[arg(long, default_value = "64", value_delimiter = ',')]
+    pub(super) connections: Vec<usize>,
+    /// Open loop: requests per second over all connections, latency from the intended send time
+    #[arg(long)]
+    pub(super) rate: Option<u64>,
+}
+
+/// Options of `batch`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct BatchArgs {
+    /// Events of one request
+    #[arg(long, default_value_t = 1000)]
+    pub(super) batch: usize,
+    /// Keep-alive connections
+    #[arg(long, default_value = "1", value_delimiter = ',')]
+    pub(super) connections: Vec<usize>,
+    /// Open loop: events per second over all connections, latency from the intended send time
+    #[arg(long)]
+    pub(super) rate: Option<u64>,
+}
+
+/// Options of `fanout`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct FanoutArgs {
+    /// Numbers of subscribers, one case each
+    #[arg(long, default_value = "1,10,100,1000", value_delimiter = ',')]
+    pub(super) subscribers: Vec<usize>,
+    /// Publishing connections
+    #[arg(long, default_value_t = 4)]
+    pub(super) publishers: usize,
+    /// Events of one publish request
+    #[arg(long, default_value_t = 1)]
+    pub(super) batch: usize,
+    /// Events that publishers may be ahead of the slowest subscriber
+    #[arg(long, default_value_t = 256)]
+    pub(super) window: u64,
+}
+
+/// Options of `replay`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ReplayArgs {
+    /// Publish this many events first
+    #[arg(long, default_value_t = 0)]
+    pub(super) prefill: u64,
+}
+
+/// Options of `start`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct StartArgs {
+    /// Publish this many events first
+    #[arg(long, default_value_t = 0)]
+    pub(super) prefill: u64,
+    /// Events of a rare subject, spread among the prefilled ones
+    #[arg(long, default_value_t = 7)]
+    pub(super) rare: u64,
+}
+
+/// Options of `idle`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct IdleArgs {
+    /// SSE connections to open
+    #[arg(long, default_value_t = 5000)]
+    pub(super) connections: usize,
+    /// How long they stay idle before memory is read
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    pub(super) wait: Duration,
+}
+
+/// Options of `floor`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct FloorArgs {
+    /// Keep-alive connections
+    #[arg(long, default_value = "64", value_delimiter = ',')]
+    pub(super) connections: Vec<usize>,
+    /// Worker threads of the baseline server
+    #[arg(long, default_value_t = 2)]
+    pub(super) workers: usize,
+}
+
+/// Options of `floor-server`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct FloorServerArgs {
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub(super) addr: SocketAddr,
+    /// Worker threads
+    #[arg(long, default_value_t = 2)]
+    pub(super) workers: usize,
+}
+
+/// Options of `fsync`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct FsyncArgs {
+    /// Directory on the disk to measure
+    #[arg(long, default_value = ".")]
+    pub(super) dir: PathBuf,
+}
+
+/// Options of `all`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct AllArgs {
+    /// Where the temporary data directories go
+    #[arg(long, default_value = ".")]
+    pub(super) dir: PathBuf,
+    /// Worker threads of the baseline server
+    #[arg(long, default_value_t = 2)]
+    pub(super) workers: usize,
+    /// A few seconds on a small log: a smoke test, its figures mean little
+    #[arg(long)]
+    pub(super) quick: bool,
+}
+
+/// Reads `500ms`, `5s`, `1.5s` or `2m`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit_at = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let scale = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err(format!("`{text}` is not a duration; write 500ms, 5s or 1m")),
+    };
+    number
+        .parse::<f64>()
+        .ok()
+        .and_then(|n| Duration::try_from_secs_f64(n * scale).ok())
+        .filter(|d| !d.is_zero())
+        .ok_or_else(|| format!("`{text}` is not a duration above zero; write 500ms, 5s or 1m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_with_a_unit_are_read() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "5", "s", "5h", "0s", "-1s", "1..2s", "1e9s"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

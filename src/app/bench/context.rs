@@ -1,0 +1,186 @@
+//! What every workload needs: the server's addresses, the size and length of runs, progress on a terminal.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use super::args::Common;
+use super::http::{Connection, Target};
+use super::load::Stop;
+use super::meter::Meter;
+use super::payload::{Random, Request, Shape};
+use super::units::{Clock, nanos};
+
+/// The subject of a workload that is not given one.
+const SUBJECT: &str = "bench.load";
+const DURATION: Duration = Duration::from_secs(5);
+/// Events of one prefill request.
+const PREFILL_BATCH: u64 = 1000;
+
+/// The server under test and the shape of the runs.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    /// Event log listener.
+    pub(super) target: Target,
+    /// Web listener, if its address could be resolved.
+    pub(super) web: Option<Target>,
+    /// Where the server's CPU time is read.
+    pub(super) meter: Meter,
+    /// Subject given on the command line.
+    pub(super) subject: Option<String>,
+    /// Bytes of a payload.
+    pub(super) size: usize,
+    /// Time of a run given on the command line.
+    pub(super) duration: Option<Duration>,
+    /// Number of operations given on the command line.
+    pub(super) n: Option<u64>,
+    /// Runs of each case.
+    pub(super) runs: u32,
+}
+
+impl Context {
+    /// Resolves the addresses on the command line.
+    pub(super) async fn new(common: &Common) -> Result<Self> {
+        Ok(Self {
+            target: Target::resolve(&common.url).await?,
+            web: Target::resolve(&common.web).await.ok(),
+            meter: Meter::find(common.pid, &common.web).await,
+            subject: common.subject.clone(),
+            size: common.size,
+            duration: common.duration,
+            n: common.n,
+            runs: common.runs,
+        })
+    }
+
+    /// The end of a timed run.
+    pub(super) fn stop(&self) -> Stop {
+        self.n.map_or_else(|| Stop::After(self.time()), Stop::Count)
+    }
+
+    /// The length of a run that cannot be counted.
+    pub(super) fn time(&self) -> Duration {
+        self.duration.unwrap_or(DURATION)
+    }
+
+    /// The subject to publish to.
+    pub(super) fn subject(&self) -> &str {
+        self.subject.as_deref().unwrap_or(SUBJECT)
+    }
+
+    /// The same server with another subject.
+    pub(super) fn with_subject(&self, subject: &str) -> Self {
+        Self {
+            subject: Some(subject.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// First segment of the subject.
+    pub(super) fn namespace(&self) -> &str {
+        self.subject().split('.').next().unwrap_or_default()
+    }
+
+    /// Publishes one event over `connection` and returns its id.
+    pub(super) async fn publish_one(
+        &self,
+        connection: &mut Connection,
+        subject: &str,
+    ) -> Result<String> {
+        let shape = Shape::single(subject, self.size)?;
+        let mut random = Random::new(nanos(SystemTime::UNIX_EPOCH.elapsed()?));
+        let mut request = Request::new(&self.target, &shape, &mut random);
+        let reply = connection.ask(request.stamped(0)).await?;
+        ensure!(
+            reply.status == 202,
+            "publish to {subject}: {}",
+            reply.describe()
+        );
+        reply
+            .header("X-BUS-EVENT-ID")
+            .context("the answer to a publish has no X-BUS-EVENT-ID")
+    }
+
+    /// Publishes one event, so that the namespace exists and can be subscribed to.
+    pub(super) async fn create_namespace(&self) -> Result<()> {
+        let mut connection = Connection::open(&self.target).await?;
+        self.publish_one(&mut connection, self.subject())
+            .await
+            .map(drop)
+    }
+
+    /// Publishes `events` varied events in batches, and `rare` more to another subject, spread among them.
+    pub(super) async fn prefill(&self, events: u64, rare: Option<(&str, u64)>) -> Result<()> {
+        let mut connection = Connection::open(&self.target).await?;
+        let bar = progress_bar(events, "prefill");
+        let (mut random, clock) = (Random::new(events), Clock::start());
+        let (rare_subject, rare_count) = rare.unwrap_or_default();
+        let (mut done, mut rare_done) = (0, 0);
+        while done < events {
+            let batch = PREFILL_BATCH.min(events - done);
+            let shape = Shape::batch(self.subject(), self.size, usize::try_from(batch)?)?;
+            let mut request = Request::new(&self.target, &shape, &mut random);
+            let reply = connection.ask(request.stamped(clock.now())).await?;
+            ensure!(
+                reply.status == 202,
+                "prefill of {}: {}",
+                self.subject(),
+                reply.describe()
+            );
+            done += batch;
+            bar.inc(batch);
+            // The middle of the rare events' share of the log, so that none is first or last.
+            while rare_done < rare_count && done * 2 * rare_count >= (2 * rare_done + 1) * events {
+                self.publish_one(&mut connection, rare_subject).await?;
+                rare_done += 1;
+            }
+        }
+        for _ in rare_done..rare_count {
+            self.publish_one(&mut connection, rare_subject).await?;
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// What the web listener says about the namespace.
+    pub(super) async fn namespace_state(&self) -> Result<Value> {
+        let web = self
+            .web
+            .as_ref()
+            .context("the address given with --web cannot be resolved")?;
+        let mut connection = Connection::open(web).await?;
+        let path = format!("/api/namespaces/{}", self.namespace());
+        let reply = connection.ask(&web.get(&path, "application/json")).await?;
+        ensure!(reply.status == 200, "GET {path}: {}", reply.describe());
+        Ok(serde_json::from_slice(&reply.body)?)
+    }
+
+    /// A number of the namespace's state.
+    pub(super) async fn namespace_number(&self, field: &str) -> Result<u64> {
+        let state = self.namespace_state().await?;
+        state
+            .get(field)
+            .and_then(Value::as_u64)
+            .with_context(|| format!("the namespace has no number `{field}`"))
+    }
+}
+
+/// A bar on standard error, drawn only when that is a terminal.
+pub(super) fn progress_bar(length: u64, message: &'static str) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}");
+    let bar = ProgressBar::new(length).with_message(message);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// A line on standard error saying what runs now, drawn only when that is a terminal.
+pub(super) fn progress_line(message: String) -> ProgressBar {
+    let line = ProgressBar::new_spinner().with_message(message);
+    line.enable_steady_tick(Duration::from_millis(250));
+    line
+}

@@ -1,0 +1,125 @@
+//! `rollbook bench`: a load generator that spends little CPU of its own, since it usually shares the machine
+//! with the server. HTTP is written by hand on raw sockets, one request in flight per connection.
+//!
+//! | file | what |
+//! |---|---|
+//! | `args` | options of every workload |
+//! | `http`, `chunk`, `sse` | the HTTP client, chunked decoding and SSE frames, a subscriber |
+//! | `payload`, `pace`, `load` | publish requests, open-loop schedule, the publish load itself |
+//! | `figures`, `limits`, `meter` | results and medians, the table of limits, CPU and memory |
+//! | `context`, `child` | the server under test, servers started here |
+//! | `all`, `rounds` | the whole table, and its part that is measured alternately |
+//! | the others | one workload each |
+
+mod all;
+mod args;
+mod child;
+mod chunk;
+mod context;
+mod fanout;
+mod figures;
+mod floor;
+mod fsync;
+mod http;
+mod idle;
+mod limits;
+mod load;
+mod meter;
+mod pace;
+mod payload;
+mod publish;
+mod replay;
+mod rounds;
+mod sse;
+mod start;
+mod units;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use tokio::runtime::Builder;
+use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
+
+use args::{Common, Workload};
+use context::Context;
+use figures::Report;
+
+const EXAMPLES: &str = "\
+Examples:
+  rollbook bench publish --connections 1,16,64
+  rollbook bench publish --connections 64 --rate 5000 --duration 10s
+  rollbook bench batch --batch 1000 --connections 4 --json
+  rollbook bench fanout --subscribers 1,10,100,1000
+  rollbook bench replay --prefill 1000000
+  rollbook bench start --prefill 1000000 --rare 7
+  rollbook bench idle --connections 5000        (after `ulimit -n 65536`)
+  rollbook bench floor --connections 64,256
+  rollbook bench fsync --dir ./data
+  rollbook bench all --dir /var/tmp             starts its own server
+
+The load generator shares the machine with the server: compare figures of one run, not of two days.
+CPU columns are microseconds per event or delivery.";
+
+/// Measure a running server, or start one and measure everything
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    workload: Workload,
+}
+
+/// Runs one workload and prints its result.
+///
+/// # Errors
+///
+/// When the server cannot be reached, refuses the load or loses an event, or when the benchmark is interrupted.
+pub fn run(args: BenchArgs) -> Result<()> {
+    if let Workload::FloorServer(server) = &args.workload {
+        return floor::serve(server);
+    }
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(usize::from(args.common.threads))
+        .enable_all()
+        .build()
+        .context("cannot start the load generator's threads")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        // Returning, not exiting, so that servers started here are stopped and their data is removed.
+        tokio::select! {
+            result = measure(&args) => result,
+            _ = ctrl_c() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
+        }
+    })
+}
+
+async fn measure(args: &BenchArgs) -> Result<()> {
+    let context = Context::new(&args.common).await?;
+    let report = match &args.workload {
+        Workload::Publish(publish) => publish::publish(&context, publish).await?,
+        Workload::Batch(batch) => publish::batch(&context, batch).await?,
+        Workload::Fanout(fanout) => fanout::run(&context, fanout).await?,
+        Workload::Replay(replay) => replay::run(&context, replay).await?,
+        Workload::Start(start) => start::run(&context, start).await?,
+        Workload::Idle(idle) => idle::run(&context, idle).await?,
+        Workload::Floor(floor) => floor::run(&context, floor).await?,
+        Workload::Fsync(fsync) => fsync::run(context.runs, context.stop(), fsync).await?,
+        Workload::All(all) => return all::run(&context, all, args.common.json).await,
+        Workload::FloorServer(server) => return floor::serve(server),
+    };
+    print(&report, args.common.json);
+    match report.first_error {
+        Some(error) => bail!("not every request was accepted; the first error: {error}"),
+        None => Ok(()),
+    }
+}
+
+fn print(report: &Report, json: bool) {
+    if json {
+        println!("{:#}", report.json());
+    } else {
+        println!("{}", report.table());
+    }
+}

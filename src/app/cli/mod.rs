@@ -1,0 +1,101 @@
+//! The command line: parses it, carries out the commands that talk to a node, and turns failures into words
+//! and exit codes. `serve` and `bench` are only parsed here.
+
+mod ack;
+pub mod args;
+mod config;
+mod consumers;
+mod dump;
+mod event;
+mod follow;
+mod health;
+mod http;
+mod lines;
+mod namespaces;
+mod output;
+mod publish;
+mod restore;
+pub(crate) mod sse;
+mod store;
+mod subscribe;
+#[cfg(test)]
+mod testing;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+pub use args::{Cli, ClientCommand, Command, Global, Output, ServeArgs};
+
+use crate::app::config::ConfigError;
+
+/// The command line asks for something that makes no sense: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Exit code of bad usage and bad configuration.
+const EXIT_USAGE: u8 = 2;
+
+/// Carries out a command on a runtime of its own.
+///
+/// # Errors
+///
+/// What went wrong, in words that say what to do; [`exit`] prints it.
+pub fn run(global: &Global, command: ClientCommand) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let result = runtime.block_on(dispatch(global, command));
+    // A thread may still wait for a line on standard input.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()> {
+    match command {
+        ClientCommand::Publish(args) => publish::run(global, args).await,
+        ClientCommand::Subscribe(args) => subscribe::run(global, args).await,
+        ClientCommand::Ack(args) => ack::run(global, args).await,
+        ClientCommand::Dump(args) => dump::run(global, args).await,
+        ClientCommand::Restore(args) => restore::run(global, args).await,
+        ClientCommand::Namespaces(args) => namespaces::run(global, args).await,
+        ClientCommand::Consumers(args) => consumers::run(global, args).await,
+        ClientCommand::Config(args) => config::run(global, args).await,
+        ClientCommand::Health(args) => health::run(global, args).await,
+    }
+}
+
+/// Prints a failure to standard error and tells the exit code: 0 done, 1 failed, 2 bad usage or configuration.
+#[must_use]
+pub fn exit(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if error.is::<output::Closed>() {
+        return ExitCode::SUCCESS;
+    }
+    if let Some(error) = error.downcast_ref::<ConfigError>() {
+        for problem in &error.problems {
+            output::note(&format!("error: {problem}"));
+        }
+        return EXIT_USAGE.into();
+    }
+    output::note(&format!("error: {error:#}"));
+    if error.is::<Usage>() { EXIT_USAGE.into() } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::config::Config;
+
+    #[test]
+    fn exit_codes() {
+        let code = |error: anyhow::Error| format!("{:?}", exit(Err(error)));
+        let expected = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(format!("{:?}", exit(Ok(()))), expected(0));
+        assert_eq!(code(output::Closed.into()), expected(0));
+        assert_eq!(code(anyhow::anyhow!("no")), expected(1));
+        assert_eq!(code(anyhow::Error::new(Usage("no".into())).context("more")), expected(2));
+        let unknown = [("node.x", toml::Value::Integer(1))];
+        assert_eq!(code(Config::load(None, std::iter::empty(), &unknown).unwrap_err().into()), expected(2));
+    }
+}

@@ -1,0 +1,270 @@
+//! `rollbook publish`: one event, or one event per line of standard input.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use reqwest::Response;
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::args::{Global, Output};
+use super::http::Client;
+use super::lines::{self, Line};
+use super::output::{Unit, counted, print, progress};
+use super::{Usage, store};
+
+const EXAMPLES: &str = "\
+Examples:
+  rollbook publish app.orders.created '{\"order\":17}'
+  rollbook publish app.note '\"a string needs its quotes\"' --key note-1
+  rollbook publish app.report --file report.json
+  date +%s | rollbook publish app.tick -
+  rollbook publish app.lines --batch < lines.ndjson
+
+Prints the id of the event and its index in the log of the namespace. With --key a publish may be repeated
+safely: the second is refused with 409.";
+
+/// Arguments of `publish`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct PublishArgs {
+    /// Subject; its first part is the namespace
+    subject: String,
+    /// Payload as JSON, or - for standard input; none publishes an event without payload
+    #[arg(conflicts_with_all = ["file", "batch"])]
+    payload: Option<String>,
+    /// Read the payload from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
+    file: Option<PathBuf>,
+    /// Deduplication key: the same key and subject are stored once
+    #[arg(long, conflicts_with = "batch")]
+    key: Option<String>,
+    /// Trace id to store with the event
+    #[arg(long)]
+    trace_id: Option<String>,
+    /// Event id instead of one made by the node
+    #[arg(long, conflicts_with = "batch")]
+    id: Option<String>,
+    /// One payload per line of standard input, sent in arrays of up to 1000
+    #[arg(long)]
+    batch: bool,
+}
+
+/// The request of one event.
+#[derive(Serialize)]
+struct NewEvent<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    subject: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a RawValue>,
+}
+
+pub(super) async fn run(global: &Global, args: PublishArgs) -> anyhow::Result<()> {
+    let client = Client::log(global)?;
+    if args.batch {
+        let (source, _) = lines::open(None)?;
+        return batch(global, &client, &args, source).await;
+    }
+    let payload = payload(&args)?;
+    let payload = payload.as_deref().map(|text| json_text(text, "the payload")).transpose()?;
+    let response = store::one(&client, &event(&args, payload)?).await?;
+    print(&published(global.output, &response))
+}
+
+/// The line about a stored event.
+fn published(output: Output, response: &Response) -> String {
+    let header =
+        |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (id, index) = (header("X-BUS-EVENT-ID"), header("X-BUS-EVENT-INDEX"));
+    match output {
+        Output::Table => format!("{id} {index}"),
+        Output::Json => {
+            let created_at = header("X-BUS-EVENT-CREATED-AT");
+            json!({ "id": id, "index": index.parse::<i64>().ok(), "created_at": created_at }).to_string()
+        }
+    }
+}
+
+/// The payload's text, from wherever it is to come.
+fn payload(args: &PublishArgs) -> anyhow::Result<Option<String>> {
+    let path = match (&args.payload, &args.file) {
+        (Some(text), _) if text != "-" => return Ok(Some(text.clone())),
+        (Some(_), _) => Path::new("-"),
+        (None, Some(path)) => path,
+        (None, None) => return Ok(None),
+    };
+    let mut text = String::new();
+    let (mut source, _) = lines::open(Some(path))?;
+    source
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read the payload from {}", path.display()))?;
+    Ok(Some(text))
+}
+
+fn json_text<'a>(text: &'a str, what: &str) -> anyhow::Result<&'a RawValue> {
+    serde_json::from_str(text).map_err(|error| {
+        Usage(format!(
+            "{what} is not JSON ({error}); a string needs double quotes inside the shell's: '\"hello\"'"
+        ))
+        .into()
+    })
+}
+
+fn event(args: &PublishArgs, payload: Option<&RawValue>) -> anyhow::Result<String> {
+    let event = NewEvent {
+        id: args.id.as_deref(),
+        trace_id: args.trace_id.as_deref(),
+        key: args.key.as_deref(),
+        subject: &args.subject,
+        payload,
+    };
+    Ok(serde_json::to_string(&event)?)
+}
+
+/// Sends what lines are there, without waiting for a batch to be full.
+async fn batch(
+    global: &Global,
+    client: &Client,
+    args: &PublishArgs,
+    source: impl Read + Send + 'static,
+) -> anyhow::Result<()> {
+    let mut lines = lines::read(source);
+    let bar = progress(None, Unit::Events);
+    let mut published: u64 = 0;
+    let mut taken = Vec::new();
+    while lines.recv_many(&mut taken, store::BATCH_EVENTS).await > 0 {
+        let mut events = Vec::with_capacity(taken.len());
+        let mut bad = None;
+        for line in taken.drain(..) {
+            match line.and_then(|line| batch_event(args, &line)) {
+                Ok(event) => events.push(event),
+                Err(error) => {
+                    bad = Some(error);
+                    break;
+                }
+            }
+        }
+        for events in by_size(&events) {
+            let sent = store::arrays(client, events).await;
+            let stored = sent.as_ref().map_or_else(|(stored, _)| *stored, |()| events.len());
+            published = published.saturating_add(u64::try_from(stored)?);
+            bar.set_position(published);
+            sent.map_err(|(_, error)| error).with_context(|| stopped(published))?;
+        }
+        if let Some(error) = bad {
+            return Err(error.context(stopped(published)));
+        }
+    }
+    bar.finish_and_clear();
+    print(&match global.output {
+        Output::Table => format!("published {}", counted(published, "event")),
+        Output::Json => json!({ "published": published }).to_string(),
+    })
+}
+
+fn stopped(published: u64) -> String {
+    format!("stopped with {} stored", counted(published, "event"))
+}
+
+fn batch_event(args: &PublishArgs, line: &Line) -> anyhow::Result<String> {
+    event(args, Some(json_text(&line.text, &format!("line {}", line.number))?))
+}
+
+/// Cuts the events into runs of bounded size.
+fn by_size(mut events: &[String]) -> Vec<&[String]> {
+    let mut runs = Vec::new();
+    while !events.is_empty() {
+        let mut bytes: usize = 0;
+        let fits = |event: &&String| {
+            bytes = bytes.saturating_add(event.len());
+            bytes <= store::BATCH_BYTES
+        };
+        let count = events.iter().take_while(fits).count().max(1);
+        let (run, rest) = events.split_at_checked(count).unwrap_or((events, &[]));
+        runs.push(run);
+        events = rest;
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Fake, answer};
+    use super::*;
+
+    fn args(subject: &str) -> PublishArgs {
+        let subject = subject.to_owned();
+        PublishArgs { subject, payload: None, file: None, key: None, trace_id: None, id: None, batch: false }
+    }
+
+    const STORED: &str =
+        "X-BUS-EVENT-ID: e_1\r\nX-BUS-EVENT-INDEX: 42\r\nX-BUS-EVENT-CREATED-AT: 2026-01-01T00:00:00Z\r\n";
+
+    #[tokio::test]
+    async fn sends_the_fields_given_and_the_payload_untouched() {
+        let fake = Fake::start(vec![answer("202 Accepted", STORED, ""); 2]).await;
+        let payload = Some("{\"n\": 1.50,\n \"s\":\"\\u00e4\"}".to_owned());
+        let given = PublishArgs {
+            payload,
+            key: Some("k\"1".into()),
+            trace_id: Some("t".into()),
+            id: Some("e_1".into()),
+            ..args("app.x")
+        };
+        run(&fake.global(), given).await.unwrap();
+        run(&fake.global(), args("app.y")).await.unwrap();
+        let first = "{\"id\":\"e_1\",\"trace_id\":\"t\",\"key\":\"k\\\"1\",\"subject\":\"app.x\",\"payload\":{\"n\": 1.50,\n \"s\":\"\\u00e4\"}}";
+        assert_eq!(fake.bodies(), [first, "{\"subject\":\"app.y\"}"]);
+        assert_eq!(fake.calls(), ["POST /", "POST /"]);
+    }
+
+    #[tokio::test]
+    async fn a_payload_that_is_not_json_is_bad_usage_and_not_sent() {
+        let fake = Fake::start(vec![]).await;
+        let error = run(&fake.global(), PublishArgs { payload: Some("hello".into()), ..args("app.x") })
+            .await
+            .unwrap_err();
+        assert!(error.is::<Usage>() && error.to_string().contains("a string needs double quotes"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_batch_goes_out_as_arrays() {
+        // The lines may arrive in more than one go.
+        let fake = Fake::start(vec![answer("202 Accepted", "", ""); 4]).await;
+        let client = Client::log(&fake.global()).unwrap();
+        let source = std::io::Cursor::new("{\"a\":1}\n\n[2]\n\"x\"\n");
+        batch(&fake.global(), &client, &args("app.x"), source).await.unwrap();
+        let sent = fake.bodies().concat().replace("][", ",");
+        assert_eq!(
+            sent,
+            r#"[{"subject":"app.x","payload":{"a":1}},{"subject":"app.x","payload":[2]},{"subject":"app.x","payload":"x"}]"#
+        );
+    }
+
+    #[tokio::test]
+    async fn a_bad_line_is_named_after_the_good_ones_are_sent() {
+        // The lines may arrive in more than one go.
+        let fake = Fake::start(vec![answer("202 Accepted", "", ""); 4]).await;
+        let client = Client::log(&fake.global()).unwrap();
+        let source = std::io::Cursor::new("1\n2\nnope\n4\n");
+        let error = batch(&fake.global(), &client, &args("app.x"), source).await.unwrap_err();
+        let text = format!("{error:#}");
+        assert!(text.starts_with("stopped with 2 events stored: line 3 is not JSON"), "{text}");
+    }
+
+    #[test]
+    fn runs_are_bounded_by_bytes() {
+        let event = "x".repeat(store::BATCH_BYTES / 2);
+        let events = [event.clone(), event.clone(), event, "y".repeat(store::BATCH_BYTES * 2), "z".into()];
+        let sizes: Vec<usize> = by_size(&events).iter().map(|run| run.len()).collect();
+        assert_eq!(sizes, [2, 1, 1, 1]);
+    }
+}

@@ -1,0 +1,210 @@
+//! Parser of `text/event-stream`: takes bytes as they come, split anywhere, and gives events.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Largest event taken; a server that sends more is not one of ours.
+const EVENT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// One dispatched event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SseEvent {
+    /// Last id seen on the stream, this event's own included.
+    pub(crate) id: Option<String>,
+    /// Event type; `message` when the stream names none.
+    pub(crate) kind: String,
+    /// Data lines, joined by line feeds.
+    pub(crate) data: String,
+}
+
+/// What a stream says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SseItem {
+    /// An event is complete.
+    Event(SseEvent),
+    /// `retry:`, the time to wait before the next connection.
+    Retry(Duration),
+}
+
+/// An event grew past what is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the stream sent an event of more than {EVENT_BYTES_MAX} bytes")]
+pub(crate) struct TooLarge;
+
+/// The parser of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct SseParser {
+    /// Start of a line whose end has not come yet.
+    line: Vec<u8>,
+    /// The last byte was CR: an LF that follows belongs to the same line end.
+    after_cr: bool,
+    /// The first line may begin with a byte order mark.
+    started: bool,
+    id: Option<String>,
+    kind: String,
+    data: Vec<u8>,
+    has_data: bool,
+}
+
+impl SseParser {
+    /// Takes the next bytes and appends what they complete. At the end of a stream just drop the parser: an
+    /// event without its blank line does not count.
+    pub(crate) fn push(&mut self, bytes: &[u8], items: &mut VecDeque<SseItem>) -> Result<(), TooLarge> {
+        let mut rest = bytes;
+        while let Some(&first) = rest.first() {
+            if std::mem::take(&mut self.after_cr) && first == b'\n' {
+                rest = rest.get(1..).unwrap_or_default();
+                continue;
+            }
+            let Some(end) = memchr::memchr2(b'\n', b'\r', rest) else {
+                self.line.extend_from_slice(rest);
+                break;
+            };
+            let (head, tail) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+            self.after_cr = tail.first() == Some(&b'\r');
+            rest = tail.get(1..).unwrap_or_default();
+            if self.line.is_empty() {
+                self.take_line(head, items);
+            } else {
+                let mut line = std::mem::take(&mut self.line);
+                line.extend_from_slice(head);
+                self.take_line(&line, items);
+                // Keeps the allocation for the next line that comes in pieces.
+                line.clear();
+                self.line = line;
+            }
+            self.check_size()?;
+        }
+        self.check_size()
+    }
+
+    fn check_size(&self) -> Result<(), TooLarge> {
+        let fits = self.line.len().saturating_add(self.data.len()) <= EVENT_BYTES_MAX;
+        if fits { Ok(()) } else { Err(TooLarge) }
+    }
+
+    fn take_line(&mut self, line: &[u8], items: &mut VecDeque<SseItem>) {
+        let line = if std::mem::replace(&mut self.started, true) {
+            line
+        } else {
+            line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line)
+        };
+        if line.is_empty() {
+            return self.dispatch(items);
+        }
+        let (field, value) = match memchr::memchr(b':', line).and_then(|colon| line.split_at_checked(colon)) {
+            Some((field, value)) => {
+                let value = value.get(1..).unwrap_or_default();
+                (field, value.strip_prefix(b" ").unwrap_or(value))
+            }
+            None => (line, [].as_slice()),
+        };
+        match field {
+            b"data" => {
+                if self.has_data {
+                    self.data.push(b'\n');
+                }
+                self.has_data = true;
+                self.data.extend_from_slice(value);
+            }
+            b"id" if !value.contains(&0) => self.id = Some(text(value)),
+            b"event" => self.kind = text(value),
+            b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
+                if let Ok(millis) = text(value).parse() {
+                    items.push_back(SseItem::Retry(Duration::from_millis(millis)));
+                }
+            }
+            // A comment (empty field name), or a field of a later version.
+            _ => {}
+        }
+    }
+
+    fn dispatch(&mut self, items: &mut VecDeque<SseItem>) {
+        let kind = std::mem::take(&mut self.kind);
+        if !std::mem::take(&mut self.has_data) {
+            return;
+        }
+        let data = String::from_utf8(std::mem::take(&mut self.data))
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        let kind = if kind.is_empty() { "message".to_owned() } else { kind };
+        items.push_back(SseItem::Event(SseEvent { id: self.id.clone(), kind, data }));
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: Option<&str>, kind: &str, data: &str) -> SseItem {
+        SseItem::Event(SseEvent { id: id.map(str::to_owned), kind: kind.to_owned(), data: data.to_owned() })
+    }
+
+    fn parse(chunks: &[&[u8]]) -> Vec<SseItem> {
+        let (mut parser, mut items) = (SseParser::default(), VecDeque::new());
+        for chunk in chunks {
+            parser.push(chunk, &mut items).unwrap();
+        }
+        items.into()
+    }
+
+    const STREAM: &str = "\u{feff}: consumer c_1\n\nid: e_1\nevent: msg\ndata: {\"a\":\"\u{e4}\"}\n\n: ping\n\n\
+        id: e_2\r\nevent: msg\r\ndata: one\r\ndata:two\r\ndata\r\n\r\nretry: 1500\rdata: three\r\r\
+        id: bad\0id\ndata: four\n\nretry: 1s\nevent: only\n\nevent: error\ndata:  x: y\nother: z\n\n\
+        id\ndata: five\n\ndata: never ends\n";
+
+    fn expected() -> Vec<SseItem> {
+        vec![
+            event(Some("e_1"), "msg", "{\"a\":\"\u{e4}\"}"),
+            event(Some("e_2"), "msg", "one\ntwo\n"),
+            SseItem::Retry(Duration::from_millis(1500)),
+            event(Some("e_2"), "message", "three"),
+            event(Some("e_2"), "message", "four"),
+            event(Some("e_2"), "error", " x: y"),
+            event(Some(""), "message", "five"),
+        ]
+    }
+
+    #[test]
+    fn whole() {
+        assert_eq!(parse(&[STREAM.as_bytes()]), expected());
+    }
+
+    #[test]
+    fn split_at_every_byte() {
+        let bytes = STREAM.as_bytes();
+        for at in 0..=bytes.len() {
+            let (head, tail) = bytes.split_at(at);
+            assert_eq!(parse(&[head, tail]), expected(), "split at {at}");
+        }
+        let single: Vec<&[u8]> = bytes.chunks(1).collect();
+        assert_eq!(parse(&single), expected());
+    }
+
+    #[test]
+    fn every_line_end() {
+        for end in ["\n", "\r", "\r\n"] {
+            let stream = ["id: 1", "data: a", "data: b", "", "data: c", "", ""].join(end);
+            let expected = vec![event(Some("1"), "message", "a\nb"), event(Some("1"), "message", "c")];
+            assert_eq!(parse(&[stream.as_bytes()]), expected, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_without_data_still_counts_and_an_empty_data_line_is_an_event() {
+        assert_eq!(parse(&[b"id: 7\n\ndata\n\n"]), [event(Some("7"), "message", "")]);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_replaced() {
+        assert_eq!(parse(&[b"data: \xff\n\n"]), [event(None, "message", "\u{fffd}")]);
+    }
+
+    #[test]
+    fn a_retry_before_the_end_needs_no_blank_line() {
+        assert_eq!(parse(&[b"retry: 700\n"]), [SseItem::Retry(Duration::from_millis(700))]);
+    }
+}

@@ -1,0 +1,335 @@
+//! The layers of the configuration: each is read into leaves, checked leaf by leaf, and laid over the one below.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::{Config, FLAGS};
+
+/// Start of the names of environment variables that are settings.
+const ENV_PREFIX: &str = "ROLLBOOK_";
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// A line of the TOML file, counted from 1.
+    File(PathBuf, usize),
+    /// An environment variable.
+    Env(String),
+    /// A flag of the command line.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path, line) => write!(f, "file {}:{line}", path.display()),
+            Self::Env(name) => write!(f, "env {name}"),
+            Self::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// `file:line:column`, the variable, or the flag.
+    pub place: String,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigError {
+    /// Everything that is wrong; never empty.
+    pub problems: Vec<Problem>,
+}
+
+/// A configuration that passed every check.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// Where each value comes from, by dotted key.
+    pub origins: BTreeMap<String, Origin>,
+}
+
+impl Loaded {
+    /// Every setting as dotted key, value and origin, in order of the keys.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(String, Value, Origin)> {
+        let mut settings = Vec::new();
+        for (section, table) in schema_of(&self.config) {
+            let Value::Table(table) = table else { continue };
+            for (key, value) in table {
+                let dotted = format!("{section}.{key}");
+                let origin = self.origins.get(&dotted).cloned().unwrap_or(Origin::Default);
+                settings.push((dotted, value, origin));
+            }
+        }
+        settings
+    }
+
+    /// The whole configuration as TOML that `--config` reads back; with `origins`, each line says its own.
+    #[must_use]
+    pub fn dump(&self, origins: bool) -> String {
+        let mut text = String::new();
+        let mut open = String::new();
+        for (dotted, value, origin) in self.settings() {
+            let (section, key) = dotted.split_once('.').unwrap_or(("", &dotted));
+            if section != open {
+                text.push_str(if open.is_empty() { "[" } else { "\n[" });
+                text.push_str(section);
+                text.push_str("]\n");
+                section.clone_into(&mut open);
+            }
+            let line = format!("{key} = {value}");
+            text.push_str(&if origins { format!("{line:<40} # {origin}\n") } else { format!("{line}\n") });
+        }
+        text
+    }
+}
+
+/// One value of one layer.
+struct Leaf {
+    section: String,
+    key: String,
+    value: Value,
+    origin: Origin,
+    /// Of the key and of the value, for messages.
+    key_place: String,
+    value_place: String,
+}
+
+/// Reads the file.
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+    let problem = |message: String| ConfigError {
+        problems: vec![Problem { place: path.display().to_string(), message }],
+    };
+    let bytes = std::fs::read(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    String::from_utf8(bytes)
+        .map_err(|error| problem(format!("is not UTF-8 after byte {}", error.utf8_error().valid_up_to())))
+}
+
+/// Lays the layers over the defaults.
+pub(super) fn load(
+    file: Option<(&Path, &str)>,
+    env: impl Iterator<Item = (String, String)>,
+    flags: &[(&str, Value)],
+) -> Result<Loaded, ConfigError> {
+    let schema = schema_of(&Config::default());
+    let mut problems = Vec::new();
+    let mut leaves = Vec::new();
+    if let Some((path, text)) = file {
+        file_leaves(&schema, path, text, &mut leaves, &mut problems);
+    }
+    env_leaves(&schema, env, &mut leaves, &mut problems);
+    flag_leaves(flags, &mut leaves);
+
+    let mut merged = schema.clone();
+    let mut origins = BTreeMap::new();
+    for leaf in leaves {
+        match check(&schema, &leaf) {
+            Ok(()) => {
+                origins.insert(format!("{}.{}", leaf.section, leaf.key), leaf.origin);
+                if let Some(Value::Table(section)) = merged.get_mut(&leaf.section) {
+                    section.insert(leaf.key, leaf.value);
+                }
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(ConfigError { problems });
+    }
+    let config = Config::deserialize(Value::Table(merged)).map_err(|error| ConfigError {
+        problems: vec![Problem { place: "configuration".to_owned(), message: error.message().to_owned() }],
+    })?;
+    let problems: Vec<Problem> = config
+        .contradictions()
+        .into_iter()
+        .map(|(key, message)| Problem { place: place_of(key, &origins), message })
+        .collect();
+    if problems.is_empty() { Ok(Loaded { config, origins }) } else { Err(ConfigError { problems }) }
+}
+
+fn place_of(key: &str, origins: &BTreeMap<String, Origin>) -> String {
+    match origins.get(key) {
+        Some(origin) => format!("{key} ({origin})"),
+        None => key.to_owned(),
+    }
+}
+
+/// The defaults as a table: they name every section and key, and the type of each.
+fn schema_of(config: &Config) -> Table {
+    Table::try_from(config).unwrap_or_default()
+}
+
+/// Whether the key exists and the value by itself is one it can have.
+fn check(schema: &Table, leaf: &Leaf) -> Result<(), Problem> {
+    let Leaf { section, key, .. } = leaf;
+    let Some(Value::Table(keys)) = schema.get(section) else {
+        return Err(unknown_section(schema, section, leaf.key_place.clone()));
+    };
+    if !keys.contains_key(key) {
+        let message = format!("unknown key `{key}` in [{section}]; keys are {}", names(keys));
+        return Err(Problem { place: leaf.key_place.clone(), message });
+    }
+    let alone = Table::from_iter([(key.clone(), leaf.value.clone())]);
+    let alone = Table::from_iter([(section.clone(), Value::Table(alone))]);
+    match Config::deserialize(Value::Table(alone)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Problem {
+            place: leaf.value_place.clone(),
+            message: format!("{section}.{key}: {}", error.message()),
+        }),
+    }
+}
+
+fn unknown_section(schema: &Table, name: &str, place: String) -> Problem {
+    Problem { place, message: format!("unknown section [{name}]; sections are {}", names(schema)) }
+}
+
+fn names(table: &Table) -> String {
+    table.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The leaves of the TOML text, with their positions.
+fn file_leaves(schema: &Table, path: &Path, text: &str, leaves: &mut Vec<Leaf>, problems: &mut Vec<Problem>) {
+    let place = |offset: usize| {
+        let (line, column) = position(text, offset);
+        format!("{}:{line}:{column}", path.display())
+    };
+    let syntax = |error: &toml::de::Error| Problem {
+        place: place(error.span().map_or(0, |span| span.start)),
+        message: error.message().replace('\n', "; "),
+    };
+    let (spans, errors) = toml::de::DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        problems.extend(errors.iter().map(syntax));
+        return;
+    }
+    // The spanned tree knows positions, the plain one values.
+    let values: Table = match toml::from_str(text) {
+        Ok(values) => values,
+        Err(error) => return problems.push(syntax(&error)),
+    };
+    for (section, keys) in spans.get_ref() {
+        let (name, at) = (section.get_ref().as_ref(), place(section.span().start));
+        let (Some(keys), Some(Value::Table(values))) = (keys.get_ref().as_table(), values.get(name)) else {
+            problems.push(Problem {
+                place: at,
+                message: format!("`{name}` stands outside a section; write it as a key under [section]"),
+            });
+            continue;
+        };
+        if keys.is_empty() && !schema.contains_key(name) {
+            problems.push(unknown_section(schema, name, at));
+        }
+        for (key, value) in keys {
+            let Some(plain) = values.get(key.get_ref().as_ref()) else { continue };
+            leaves.push(Leaf {
+                section: name.to_owned(),
+                key: key.get_ref().to_string(),
+                value: plain.clone(),
+                origin: Origin::File(path.to_owned(), position(text, key.span().start).0),
+                key_place: place(key.span().start),
+                value_place: place(value.span().start),
+            });
+        }
+    }
+}
+
+/// Line and column of a byte, both from 1, the column in characters.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    let line = before.matches('\n').count() + 1;
+    (line, before.get(line_start..).unwrap_or_default().chars().count() + 1)
+}
+
+/// `ROLLBOOK_SECTION__KEY`. Other variables of that prefix are not ours (a container platform sets some for
+/// every service it knows), unless one is a setting with an underscore too few.
+fn env_leaves(
+    schema: &Table,
+    env: impl Iterator<Item = (String, String)>,
+    leaves: &mut Vec<Leaf>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut variables: Vec<(String, String)> = env.filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
+    variables.sort();
+    for (name, text) in variables {
+        let lower = name.get(ENV_PREFIX.len()..).unwrap_or_default().to_ascii_lowercase();
+        let Some((section, key)) = lower.split_once("__") else {
+            if let Some(meant) = single_underscore(schema, &lower) {
+                problems.push(Problem { place: name, message: format!("is not a setting; write {meant}") });
+            }
+            continue;
+        };
+        match env_value(schema, section, key, text) {
+            Ok(value) => leaves.push(Leaf {
+                section: section.to_owned(),
+                key: key.to_owned(),
+                value,
+                origin: Origin::Env(name.clone()),
+                key_place: name.clone(),
+                value_place: name,
+            }),
+            Err(message) => problems.push(Problem { place: name, message }),
+        }
+    }
+}
+
+/// The right spelling, when the section and the key are separated by one underscore instead of two.
+fn single_underscore(schema: &Table, lower: &str) -> Option<String> {
+    let (section, key) = lower.split_once('_')?;
+    let known = schema.get(section)?.as_table()?.contains_key(key);
+    known.then(|| format!("{ENV_PREFIX}{}__{}", section.to_ascii_uppercase(), key.to_ascii_uppercase()))
+}
+
+/// A variable is text; the default tells which type it stands for.
+fn env_value(schema: &Table, section: &str, key: &str, text: String) -> Result<Value, String> {
+    match schema.get(section).and_then(|keys| keys.get(key)) {
+        Some(Value::Integer(_)) => text
+            .trim()
+            .parse()
+            .map(Value::Integer)
+            .map_err(|_| format!("{section}.{key}: `{text}` is not a whole number")),
+        Some(Value::Boolean(_)) => text
+            .trim()
+            .parse()
+            .map(Value::Boolean)
+            .map_err(|_| format!("{section}.{key}: `{text}` is neither true nor false")),
+        _ => Ok(Value::String(text)),
+    }
+}
+
+fn flag_leaves(flags: &[(&str, Value)], leaves: &mut Vec<Leaf>) {
+    for (dotted, value) in flags {
+        let (section, key) = dotted.split_once('.').unwrap_or((dotted, ""));
+        let known = FLAGS.iter().find(|(key, _)| key == dotted);
+        let name = known.map_or_else(|| format!("--{dotted}"), |(_, flag)| (*flag).to_owned());
+        leaves.push(Leaf {
+            section: section.to_owned(),
+            key: key.to_owned(),
+            value: value.clone(),
+            origin: Origin::Flag(name.clone()),
+            key_place: name.clone(),
+            value_place: name,
+        });
+    }
+}

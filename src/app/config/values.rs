@@ -1,0 +1,172 @@
+//! Values of the configuration that are more than a number or a text: listeners, namespaces, log format.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a door listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Listen {
+    /// The door stays closed.
+    Off,
+    /// Address and port; port 0 picks a free one.
+    Addr(SocketAddr),
+}
+
+impl Listen {
+    /// The address, unless the door is off.
+    #[must_use]
+    pub fn addr(self) -> Option<SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::Addr(addr) => Some(addr),
+        }
+    }
+
+    /// Whether another machine can reach it.
+    #[must_use]
+    pub fn is_exposed(self) -> bool {
+        self.addr().is_some_and(|addr| !addr.ip().to_canonical().is_loopback())
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse().map(Self::Addr).map_err(|_| {
+            format!("`{text}` is not a listen address; write IP:PORT (127.0.0.1:2021, [::1]:2021) or off")
+        })
+    }
+}
+
+impl TryFrom<String> for Listen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Listen> for String {
+    fn from(listen: Listen) -> Self {
+        listen.to_string()
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Addr(addr) => addr.fmt(f),
+        }
+    }
+}
+
+/// Namespaces that belong to the node itself.
+pub const RESERVED_NAMESPACES: [&str; 3] = ["_bus_", "_dead_", "roll"];
+
+/// Longest name of a namespace.
+const NAMESPACE_LEN_MAX: usize = 64;
+
+/// Which namespaces clients may use.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "NamespacesText")]
+pub enum Namespaces {
+    /// `*`: any, each created by its first publish.
+    Any,
+    /// These, and those created through the admin interface; never empty.
+    Listed(Vec<String>),
+}
+
+/// As written: one text (`*` or a comma list) or a list.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected \"*\", a comma list or a list of namespaces")]
+enum NamespacesText {
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Namespaces {
+    fn listed<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+        let mut listed: Vec<String> = Vec::new();
+        for name in names {
+            check_namespace(name)?;
+            if listed.iter().any(|other| other == name) {
+                return Err(format!("namespace {name} is listed twice"));
+            }
+            listed.push(name.to_owned());
+        }
+        if listed.is_empty() {
+            return Err("no namespaces provided".to_owned());
+        }
+        Ok(Self::Listed(listed))
+    }
+}
+
+fn check_namespace(name: &str) -> Result<(), String> {
+    if RESERVED_NAMESPACES.contains(&name) {
+        return Err(format!("namespace {name} is reserved"));
+    }
+    if name == "*" {
+        return Err("`*` means any namespace and stands alone, not in a list".to_owned());
+    }
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if name.is_empty() || name.len() > NAMESPACE_LEN_MAX || !name.bytes().all(legal) {
+        return Err(format!(
+            "`{name}` is not a namespace; a name has 1 to {NAMESPACE_LEN_MAX} letters, digits, `_` or `-`"
+        ));
+    }
+    Ok(())
+}
+
+impl FromStr for Namespaces {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "*" => Ok(Self::Any),
+            "" => Self::listed(std::iter::empty()),
+            list => Self::listed(list.split(',').map(str::trim)),
+        }
+    }
+}
+
+impl TryFrom<NamespacesText> for Namespaces {
+    type Error = String;
+
+    fn try_from(text: NamespacesText) -> Result<Self, String> {
+        match text {
+            NamespacesText::Text(text) => text.parse(),
+            NamespacesText::List(names) => match names.as_slice() {
+                [any] if any == "*" => Ok(Self::Any),
+                names => Self::listed(names.iter().map(String::as_str)),
+            },
+        }
+    }
+}
+
+impl Serialize for Namespaces {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Any => serializer.serialize_str("*"),
+            Self::Listed(names) => names.serialize(serializer),
+        }
+    }
+}
+
+/// How log lines are written to standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}

@@ -1,0 +1,6 @@
+//! The application: reads the configuration, builds the floors bottom up, drains in reverse.
+
+pub mod bench;
+pub mod cli;
+pub mod config;
+pub mod run;

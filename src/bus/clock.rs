@@ -1,0 +1,18 @@
+//! The only place of the bus that asks for the time.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use rollbook_core::time::Timestamp;
+
+/// Now, for measuring.
+#[must_use]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Now, as it is stored with an event.
+#[must_use]
+pub fn timestamp() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
+}

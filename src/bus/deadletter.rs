@@ -1,0 +1,87 @@
+//! Dead letters: events that nobody acknowledged, kept where an operator finds them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rollbook_core::entry::{FLAG_CREATE, FLAG_INTERNAL, begin_publish, finish_publish};
+use rollbook_core::error::Refusal;
+use rollbook_core::event::Event;
+use rollbook_core::subject::Namespace;
+
+use super::clock;
+use super::event_json;
+use super::handle::Bus;
+use super::item::Item;
+
+/// How long to wait before storing is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// An event that is given up.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// The event.
+    pub item: Arc<Item>,
+    /// To whom it was sent last.
+    pub consumer_id: String,
+    /// Durable consumer, if it was one.
+    pub consumer: Option<String>,
+    /// Group, if it was one.
+    pub group: Option<String>,
+    /// How often it was sent.
+    pub deliveries: u32,
+}
+
+impl DeadLetter {
+    /// Stores the letter; returns when it is durable. Tries again as long as the cluster refuses.
+    pub async fn store(&self, bus: &Bus) {
+        bus.metrics().dead_letters.inc();
+        let subject = self.item.event().subject.to_owned();
+        if subject.split('.').next() == Some(Namespace::DEAD) {
+            tracing::warn!(event = %self.item.id(), consumer_id = %self.consumer_id, "a dead letter was not acknowledged; it stays where it is");
+            return;
+        }
+        let Ok(frame) = self.frame(&subject) else {
+            tracing::error!(event = %self.item.id(), "a dead letter cannot be encoded");
+            return;
+        };
+        while let Err(refusal) = bus.proposer().propose(frame.clone().into()).await.map(drop) {
+            tracing::warn!(%refusal, event = %self.item.id(), "a dead letter is not stored yet");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    fn frame(&self, subject: &str) -> Result<Vec<u8>, Refusal> {
+        let mut frame = Vec::new();
+        begin_publish(&mut frame, Namespace::DEAD)?;
+        let payload = self.payload();
+        let event = Event {
+            subject: &format!("{}.{subject}", Namespace::DEAD),
+            created_at: clock::timestamp(),
+            payload: Some(&payload),
+            ..Event::default()
+        };
+        event.encode(&mut frame).map_err(|error| Refusal::Malformed(error.to_string()))?;
+        finish_publish(&mut frame, 0, FLAG_CREATE | FLAG_INTERNAL, 1)?;
+        Ok(frame)
+    }
+
+    fn payload(&self) -> Vec<u8> {
+        let mut out = b"{\"event\":".to_vec();
+        event_json::write(self.item.index(), &self.item.event(), &mut out);
+        out.extend_from_slice(format!(",\"index\":{}", self.item.index()).as_bytes());
+        for (name, text) in [
+            ("consumer_id", Some(&self.consumer_id)),
+            ("consumer", self.consumer.as_ref()),
+            ("group", self.group.as_ref()),
+        ] {
+            out.extend_from_slice(format!(",\"{name}\":").as_bytes());
+            match text {
+                Some(text) => event_json::string(text, &mut out),
+                None => out.extend_from_slice(b"null"),
+            }
+        }
+        let tail = format!(",\"deliveries\":{},\"reason\":\"redelivery_count exceeded\"}}", self.deliveries);
+        out.extend_from_slice(tail.as_bytes());
+        out
+    }
+}

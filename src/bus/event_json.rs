@@ -1,0 +1,92 @@
+//! The JSON form of an event, the same on every surface.
+
+use rollbook_core::event::Event;
+
+/// Appends the event as compact JSON: `id, trace_id, key, subject, response_subject, created_at,
+/// payload, index`, empty ones left out, the payload byte for byte as it was published.
+pub fn write(index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"id\":\"");
+    event.write_id(u64::try_from(index).unwrap_or(0), out);
+    out.push(b'"');
+    field(out, b",\"trace_id\":", event.trace_id);
+    field(out, b",\"key\":", event.key);
+    field(out, b",\"subject\":", event.subject);
+    field(out, b",\"response_subject\":", event.response_subject);
+    out.extend_from_slice(b",\"created_at\":\"");
+    event.created_at.write(out);
+    out.push(b'"');
+    if let Some(payload) = event.payload {
+        out.extend_from_slice(b",\"payload\":");
+        out.extend_from_slice(payload);
+    }
+    out.extend_from_slice(b",\"index\":");
+    decimal(index, out);
+    out.push(b'}');
+}
+
+fn field(out: &mut Vec<u8>, name: &[u8], text: &str) {
+    if !text.is_empty() {
+        out.extend_from_slice(name);
+        string(text, out);
+    }
+}
+
+/// Appends a JSON string.
+pub fn string(text: &str, out: &mut Vec<u8>) {
+    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if text.bytes().all(plain) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else if serde_json::to_writer(&mut *out, text).is_err() {
+        // Writing a string into memory cannot fail; an empty one keeps the JSON valid.
+        out.extend_from_slice(b"\"\"");
+    }
+}
+
+fn decimal(value: i64, out: &mut Vec<u8>) {
+    let mut text = [0; 20];
+    let mut rest = value.unsigned_abs();
+    let mut used = 0;
+    for slot in text.iter_mut().rev() {
+        *slot = b'0'.wrapping_add(u8::try_from(rest % 10).unwrap_or(0));
+        used += 1;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if value < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(text.get(text.len() - used..).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(index: i64, event: &Event<'_>) -> String {
+        let mut out = Vec::new();
+        write(index, event, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn empty_fields_are_left_out_and_the_payload_is_kept_byte_for_byte() {
+        let event = Event { subject: "a.b", payload: Some(b"{ \"n\":1e400 }"), ..Event::default() };
+        let id = "e_00000000000000000050";
+        assert_eq!(
+            text(10, &event),
+            format!("{{\"id\":\"{id}\",\"subject\":\"a.b\",\"created_at\":\"1970-01-01T00:00:00Z\",\"payload\":{{ \"n\":1e400 }},\"index\":10}}")
+        );
+    }
+
+    #[test]
+    fn quotes_and_control_characters_of_fields_are_escaped() {
+        let event = Event { subject: "a.b", id: "x", key: "w\"k\\\n", trace_id: "\t", ..Event::default() };
+        let value: serde_json::Value = serde_json::from_str(&text(-1, &event)).unwrap();
+        assert_eq!((&value["key"], &value["trace_id"]), (&"w\"k\\\n".into(), &"\t".into()));
+        assert_eq!((&value["index"], &value["id"]), (&(-1).into(), &"x".into()));
+    }
+}

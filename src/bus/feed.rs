@@ -1,0 +1,213 @@
+//! The feed: new events to the subscriptions that want them.
+//!
+//! One thread per node follows the applied index. For each namespace that somebody
+//! subscribes to, it reads the new events once, keeps the newest in a ring, finds the
+//! subscriptions of each subject in the interest index and puts the shared event into their
+//! inboxes. A subscription that is not interested is not woken; a namespace that
+//! nobody subscribes to costs nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rollbook_cluster::error::ReadError;
+use rollbook_cluster::node::Node;
+use rollbook_core::interest::Interest;
+use rollbook_core::pattern::Pattern;
+use tokio_util::sync::CancellationToken;
+
+use super::inbox::Inbox;
+use super::item::Item;
+
+/// Most events and bytes in the ring of one namespace.
+const RING_EVENTS_MAX: usize = 4096;
+const RING_BYTES_MAX: usize = 4 << 20;
+/// Most events read under one look at the book.
+const PAGE_EVENTS_MAX: usize = 512;
+
+/// Number of one attached subscription.
+pub type Ticket = u64;
+
+#[derive(Default)]
+struct Channel {
+    /// Position behind the newest event that went through.
+    head: u64,
+    ring: VecDeque<Arc<Item>>,
+    ring_bytes: usize,
+    interest: Interest<Ticket>,
+    inboxes: HashMap<Ticket, Arc<Inbox>>,
+}
+
+/// Shared by the feed's thread and all subscriptions of a node.
+pub struct Feed {
+    node: Node,
+    channels: Mutex<HashMap<Box<str>, Arc<Mutex<Channel>>>>,
+    tickets: std::sync::atomic::AtomicU64,
+}
+
+impl std::fmt::Debug for Feed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Feed").finish_non_exhaustive()
+    }
+}
+
+impl Attached {
+    /// Position behind the newest event that was considered for this subscription. What it wants of
+    /// the events before is in its inbox, or was taken.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        let channel = lock(&self.feed.channels).get(self.pattern.namespace()).map(Arc::clone);
+        channel.map_or(1, |channel| lock(&channel).head)
+    }
+}
+
+/// A subscription's place in the feed. Leaves when dropped.
+#[derive(Debug)]
+pub struct Attached {
+    feed: Arc<Feed>,
+    pattern: Pattern,
+    ticket: Ticket,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.feed.detach(&self.pattern, self.ticket);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Feed {
+    /// A feed of this node; [`Feed::run`] makes it work.
+    #[must_use]
+    pub fn new(node: Node) -> Arc<Self> {
+        Arc::new(Self { node, channels: Mutex::default(), tickets: std::sync::atomic::AtomicU64::new(1) })
+    }
+
+    /// Lets a subscription that has seen everything before `next` go on from the feed. `None` when
+    /// the feed does not reach back that far: read the book first.
+    #[must_use]
+    pub fn attach(self: &Arc<Self>, pattern: &Pattern, next: u64, inbox: &Arc<Inbox>) -> Option<Attached> {
+        let channel = {
+            let mut channels = lock(&self.channels);
+            Arc::clone(channels.entry(pattern.namespace().into()).or_default())
+        };
+        let mut channel = lock(&channel);
+        if channel.inboxes.is_empty() {
+            // Nobody was here: the ring is stale. Start at what is applied now.
+            let newest = self.node.namespace(pattern.namespace()).map_or(1, |head| head.next);
+            *channel = Channel { head: newest, ..Channel::default() };
+        }
+        let reaches = channel.ring.front().map_or(channel.head, |oldest| oldest.sequence());
+        if next < reaches {
+            return None;
+        }
+        let ticket = self.tickets.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        for item in channel.ring.iter().filter(|item| item.sequence() >= next) {
+            if pattern.matches(item.event().subject) {
+                inbox.put(item);
+            }
+        }
+        channel.interest.insert(pattern, ticket);
+        channel.inboxes.insert(ticket, Arc::clone(inbox));
+        Some(Attached { feed: Arc::clone(self), pattern: pattern.clone(), ticket })
+    }
+
+    fn detach(&self, pattern: &Pattern, ticket: Ticket) {
+        let mut channels = lock(&self.channels);
+        let Some(shared) = channels.get(pattern.namespace()).map(Arc::clone) else { return };
+        let mut channel = lock(&shared);
+        channel.interest.remove(pattern, ticket);
+        channel.inboxes.remove(&ticket);
+        if channel.inboxes.is_empty() {
+            channels.remove(pattern.namespace());
+        }
+    }
+
+    /// Follows the applied index until cancelled. Blocks: call it on a thread of its own.
+    pub fn run(self: Arc<Self>, stop: &CancellationToken) {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        let mut applied = self.node.applied();
+        loop {
+            let going = runtime.block_on(async {
+                tokio::select! {
+                    () = stop.cancelled() => false,
+                    changed = applied.changed() => changed.is_ok(),
+                }
+            });
+            if !going {
+                return;
+            }
+            let channels: Vec<_> = {
+                let channels = lock(&self.channels);
+                channels.iter().map(|(name, channel)| (name.clone(), Arc::clone(channel))).collect()
+            };
+            for (name, channel) in channels {
+                if let Err(error) = self.advance(&name, &channel) {
+                    tracing::error!(%error, namespace = %name, "the feed cannot read the book");
+                    std::thread::sleep(Duration::from_millis(100));
+                    applied.mark_changed();
+                }
+            }
+        }
+    }
+
+    fn advance(&self, name: &str, channel: &Mutex<Channel>) -> Result<(), ReadError> {
+        loop {
+            let head = lock(channel).head;
+            let Some(now) = self.node.namespace(name) else { return Ok(()) };
+            if now.next <= head {
+                return Ok(());
+            }
+            let (items, next) = self.page(name, head)?;
+            let mut channel = lock(channel);
+            // A subscriber who came meanwhile may have started the channel anew.
+            if channel.head == head {
+                channel.pass(items, next.max(now.first));
+            }
+        }
+    }
+
+    /// Reads a page of new events; their records share one allocation.
+    fn page(&self, name: &str, from: u64) -> Result<(Vec<Arc<Item>>, u64), ReadError> {
+        let mut bytes = BytesMut::with_capacity(64 << 10);
+        let mut places = Vec::new();
+        let next = self.node.book().read(name, from, None, &mut |sequence, _, record| {
+            places.push((sequence, record.len()));
+            bytes.extend_from_slice(record);
+            if places.len() < PAGE_EVENTS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        let mut bytes: Bytes = bytes.freeze();
+        let items = places.into_iter().map(|(sequence, length)| {
+            Arc::new(Item::stored(sequence, bytes.split_to(length)))
+        });
+        Ok((items.collect(), next))
+    }
+}
+
+impl Channel {
+    fn pass(&mut self, items: Vec<Arc<Item>>, next: u64) {
+        let mut wanted = Vec::new();
+        for item in items {
+            wanted.clear();
+            let event = item.event();
+            self.interest.find(event.subject, &mut wanted);
+            for ticket in &wanted {
+                if let Some(inbox) = self.inboxes.get(ticket) {
+                    inbox.put(&item);
+                }
+            }
+            self.ring_bytes = self.ring_bytes.saturating_add(event.payload.map_or(0, <[u8]>::len));
+            self.ring.push_back(item);
+        }
+        while self.ring.len() > RING_EVENTS_MAX || self.ring_bytes > RING_BYTES_MAX {
+            let Some(old) = self.ring.pop_front() else { break };
+            self.ring_bytes = self.ring_bytes.saturating_sub(old.event().payload.map_or(0, <[u8]>::len));
+        }
+        self.head = next;
+    }
+}

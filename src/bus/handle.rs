@@ -1,0 +1,138 @@
+//! What every room above the cluster shares: the node, the ways in and out of the book.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use actix::Recipient;
+use rollbook_cluster::error::ReadError;
+use rollbook_cluster::node::Node;
+use tokio::sync::Semaphore;
+
+use super::feed::Feed;
+use super::inboxes::Inboxes;
+use super::message::{Acknowledge, Close};
+use super::metrics::Metrics;
+use super::proposer::Proposer;
+
+/// Reads of the book from the disk at the same time; more would only wait for the same disk.
+const READS_MAX: usize = 4;
+
+/// A live subscription as others reach it.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// Which connection has the id now; a newer one has a larger number.
+    pub serial: u64,
+    /// Where acknowledgements go.
+    pub acknowledge: Recipient<Acknowledge>,
+    /// How it is told to end.
+    pub close: Recipient<Close>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    node: Node,
+    feed: Arc<Feed>,
+    proposer: Proposer,
+    inboxes: Inboxes,
+    metrics: Metrics,
+    reads: Semaphore,
+    live: Mutex<HashMap<Box<str>, Live>>,
+}
+
+/// The bus of a node. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    inner: Arc<Inner>,
+}
+
+impl Bus {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(node: Node, feed: Arc<Feed>, proposer: Proposer, metrics: Metrics) -> Self {
+        let inner = Inner {
+            node,
+            feed,
+            proposer,
+            inboxes: Inboxes::default(),
+            metrics,
+            reads: Semaphore::new(READS_MAX),
+            live: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.inner.node
+    }
+
+    /// New events as they are applied.
+    #[must_use]
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.inner.feed
+    }
+
+    /// The way into the book.
+    #[must_use]
+    pub fn proposer(&self) -> &Proposer {
+        &self.inner.proposer
+    }
+
+    /// Live messages.
+    #[must_use]
+    pub fn inboxes(&self) -> &Inboxes {
+        &self.inner.inboxes
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// Runs a read that may touch the disk, off the async threads.
+    ///
+    /// # Errors
+    /// What the read answers; also when the node is stopping.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let stopping = |_| ReadError("node is stopping".to_owned());
+        let _permit = self.inner.reads.acquire().await.map_err(|_| ReadError("node is stopping".to_owned()))?;
+        tokio::task::spawn_blocking(read).await.map_err(stopping)?
+    }
+
+    fn live(&self) -> MutexGuard<'_, HashMap<Box<str>, Live>> {
+        self.inner.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a subscription reachable by its consumer id; the one that had the id before is returned.
+    #[must_use]
+    pub fn enlist(&self, consumer_id: &str, live: Live) -> Option<Live> {
+        self.inner.metrics.subscriptions.inc();
+        self.live().insert(consumer_id.into(), live)
+    }
+
+    /// Takes a subscription off the list, unless another has the id by now.
+    pub fn delist(&self, consumer_id: &str, serial: u64) {
+        self.inner.metrics.subscriptions.dec();
+        let mut live = self.live();
+        if live.get(consumer_id).is_some_and(|now| now.serial == serial) {
+            live.remove(consumer_id);
+        }
+    }
+
+    /// The live subscription with this consumer id.
+    #[must_use]
+    pub fn find(&self, consumer_id: &str) -> Option<Live> {
+        self.live().get(consumer_id).cloned()
+    }
+
+    /// All live subscriptions.
+    #[must_use]
+    pub fn all_live(&self) -> Vec<Live> {
+        self.live().values().cloned().collect()
+    }
+}

@@ -1,0 +1,51 @@
+//! Counters of the bus, as Prometheus reads them.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// What the bus counts. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    /// Publishes that were acknowledged.
+    pub publishes: Counter,
+    /// Events in them.
+    pub events: Counter,
+    /// Publishes that were refused.
+    pub refused: Counter,
+    /// Open streams.
+    pub subscriptions: Gauge,
+    /// Events sent again.
+    pub redeliveries: Counter,
+    /// Events that became dead letters.
+    pub dead_letters: Counter,
+    /// Acknowledgements that ended a delivery.
+    pub acks: Counter,
+    /// Messages delivered to inbox listeners.
+    pub inbox_messages: Counter,
+    /// Messages that a slow inbox listener lost.
+    pub inbox_dropped: Counter,
+    /// Actors that were started again after they died.
+    pub restarts: Counter,
+}
+
+impl Metrics {
+    /// Registers everything under its documented name.
+    pub fn register(&self, registry: &mut Registry) {
+        let counters = [
+            ("publishes", "Publishes that were acknowledged", &self.publishes),
+            ("events", "Events that were acknowledged", &self.events),
+            ("publishes_refused", "Publishes that were refused", &self.refused),
+            ("redeliveries", "Events sent again because nobody acknowledged", &self.redeliveries),
+            ("dead_letters", "Events stored as dead letters", &self.dead_letters),
+            ("acks", "Acknowledgements that ended a delivery", &self.acks),
+            ("inbox_messages", "Messages delivered to inbox listeners", &self.inbox_messages),
+            ("inbox_dropped", "Messages dropped because an inbox listener was slow", &self.inbox_dropped),
+            ("actor_restarts", "Actors started again after they died", &self.restarts),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(format!("rollbook_{name}"), help, counter.clone());
+        }
+        registry.register("rollbook_subscriptions", "Open streams", self.subscriptions.clone());
+    }
+}

@@ -1,0 +1,167 @@
+//! Recorded writes on their way in: admission, deadline, counting.
+//!
+//! Batching happens behind it, at the leader, where the asks of all nodes meet. What
+//! is here is what must be decided before a byte is queued: is there disk, is there room.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rollbook_cluster::disk;
+use rollbook_cluster::node::Node;
+use rollbook_core::command::{Done, Reply};
+use rollbook_core::error::Refusal;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::Metrics;
+
+/// Bounds of the proposer.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the node stores everything.
+    pub data: PathBuf,
+    /// Free space below which publishes are refused, bytes.
+    pub reserve_bytes: u64,
+    /// Most bytes of publishes that wait at once.
+    pub pending_bytes_max: usize,
+    /// Longest wait for an answer.
+    pub timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Inner {
+    node: Node,
+    config: Config,
+    metrics: Metrics,
+    pending_bytes: AtomicUsize,
+    disk_low: AtomicBool,
+    free_bytes: AtomicU64,
+}
+
+/// The way into the book. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Proposer {
+    inner: Arc<Inner>,
+}
+
+/// Bytes counted against the budget; given back when dropped.
+struct Permit<'a> {
+    pending: &'a AtomicUsize,
+    bytes: usize,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.pending.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Proposer {
+    /// A proposer for this node.
+    #[must_use]
+    pub fn new(node: Node, config: Config, metrics: Metrics) -> Self {
+        let inner = Inner {
+            node,
+            config,
+            metrics,
+            pending_bytes: AtomicUsize::new(0),
+            disk_low: AtomicBool::new(false),
+            free_bytes: AtomicU64::new(u64::MAX),
+        };
+        let proposer = Self { inner: Arc::new(inner) };
+        proposer.look_at_disk();
+        proposer
+    }
+
+    /// Watches the free space until cancelled.
+    pub async fn watch_disk(self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => self.look_at_disk(),
+            }
+        }
+    }
+
+    fn look_at_disk(&self) {
+        let inner = &self.inner;
+        match disk::free_bytes(&inner.config.data) {
+            Ok(free) => {
+                let low = free < inner.config.reserve_bytes;
+                inner.free_bytes.store(free, Ordering::Relaxed);
+                if inner.disk_low.swap(low, Ordering::Relaxed) != low {
+                    tracing::warn!(free, reserve = inner.config.reserve_bytes, low, "free disk space crossed the reserve");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "free disk space is unknown"),
+        }
+    }
+
+    fn admit(&self, bytes: usize) -> Result<Permit<'_>, Refusal> {
+        let inner = &*self.inner;
+        if inner.disk_low.load(Ordering::Relaxed) {
+            let free = inner.free_bytes.load(Ordering::Relaxed);
+            let reserve = inner.config.reserve_bytes;
+            return Err(Refusal::InsufficientStorage(format!("{free} bytes free, {reserve} bytes are kept in reserve")));
+        }
+        let before = inner.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let permit = Permit { pending: &inner.pending_bytes, bytes };
+        if before != 0 && before.saturating_add(bytes) > inner.config.pending_bytes_max {
+            return Err(Refusal::Overloaded("too many bytes of publishes wait".to_owned()));
+        }
+        Ok(permit)
+    }
+
+    /// Puts the frame of a publish into the book: position of its first event, and how many.
+    ///
+    /// # Errors
+    /// Any [`Refusal`]; after [`Refusal::OutcomeUnknown`] the events may or may not be stored.
+    pub async fn publish(&self, frame: Bytes) -> Result<(u64, u32), Refusal> {
+        let result = match self.admit(frame.len()) {
+            Ok(_permit) => self.propose(frame).await,
+            Err(refusal) => Err(refusal),
+        };
+        match result {
+            Ok(Done::Published { first, events }) => {
+                self.inner.metrics.publishes.inc();
+                self.inner.metrics.events.inc_by(u64::from(events));
+                Ok((first, events))
+            }
+            Ok(Done::Namespace(_) | Done::Consumer(_) | Done::Nothing) => {
+                Err(Refusal::Malformed("the answer is not that of a publish".to_owned()))
+            }
+            Err(refusal) => {
+                self.inner.metrics.refused.inc();
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Puts any frame into the log. Not subject to the disk reserve: deletes and acks must go through.
+    ///
+    /// # Errors
+    /// Any [`Refusal`].
+    pub async fn propose(&self, frame: Bytes) -> Reply {
+        let reply = self.inner.node.propose(frame)?;
+        match tokio::time::timeout(self.inner.config.timeout, reply).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_)) => Err(Refusal::OutcomeUnknown("node is stopping".to_owned())),
+            Err(_) => Err(Refusal::OutcomeUnknown("no answer in time".to_owned())),
+        }
+    }
+
+    /// Free bytes of the data directory when last looked.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        self.inner.free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether publishes are refused for lack of disk.
+    #[must_use]
+    pub fn is_disk_low(&self) -> bool {
+        self.inner.disk_low.load(Ordering::Relaxed)
+    }
+}

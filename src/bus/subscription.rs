@@ -1,0 +1,403 @@
+//! One open stream: an actor that owns a cursor and writes what its client may get.
+//!
+//! The client's pace is the outlet's: while it is full nothing is read. What is
+//! waiting goes out in one write.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Recipient, ResponseFuture, SpawnHandle,
+    WrapFuture,
+};
+use bytes::{Bytes, BytesMut};
+use rollbook_core::error::Refusal;
+
+use super::clock;
+use super::deadletter::DeadLetter;
+use super::handle::{Bus, Live};
+use super::inbox::Taken;
+use super::inboxes::Listening;
+use super::item::Item;
+use super::message::{Acknowledge, Acknowledged, Close, Deliver, Leave, MemberAck, Reason};
+use super::outlet::Outlet;
+use super::source::{Page, Source};
+use super::window::{Patience, Step, Window};
+use super::wire::Wire;
+
+/// What a stream delivers, and how.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Everything from a cursor on, as fast as the client reads.
+    Stream(Source),
+    /// One event at a time, each until it is acknowledged.
+    Manual(Source, Patience),
+    /// Live messages of an inbox.
+    Inbox(Listening),
+    /// What a durable consumer gives to this member.
+    Member(Membership),
+}
+
+/// The place of a stream in a durable consumer.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    /// Namespace of the consumer.
+    pub namespace: String,
+    /// Name of the consumer.
+    pub consumer: String,
+    /// Where acknowledgements go.
+    pub acknowledge: Recipient<MemberAck>,
+    /// How to leave.
+    pub leave: Recipient<Leave>,
+}
+
+/// What a subscription needs to start.
+#[derive(Debug)]
+pub struct Opening {
+    /// The bus.
+    pub bus: Bus,
+    /// Id that acknowledgements name.
+    pub consumer_id: String,
+    /// Number of this connection; a newer one has a larger number.
+    pub serial: u64,
+    /// How its door writes.
+    pub wire: &'static dyn Wire,
+    /// The way to the client.
+    pub outlet: Outlet,
+    /// After this long without a write something is written.
+    pub keep_alive: Duration,
+    /// What it delivers.
+    pub delivery: Delivery,
+}
+
+impl std::fmt::Debug for dyn Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "wire {}", self.slot())
+    }
+}
+
+/// What an acknowledged stream keeps.
+struct Manual {
+    source: Option<Source>,
+    window: Window,
+    timer: Option<SpawnHandle>,
+}
+
+enum State {
+    Streaming,
+    Manual(Box<Manual>),
+    Member(Membership),
+}
+
+/// The actor of one stream.
+pub struct Subscription {
+    bus: Bus,
+    consumer_id: String,
+    serial: u64,
+    wire: &'static dyn Wire,
+    outlet: Outlet,
+    keep_alive: Duration,
+    written: Instant,
+    delivery: Option<Delivery>,
+    state: State,
+}
+
+/// The only member of a subscription's own window.
+const SELF: u64 = 0;
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription").field("consumer_id", &self.consumer_id).finish_non_exhaustive()
+    }
+}
+
+impl Subscription {
+    /// A subscription that begins when it is started.
+    #[must_use]
+    pub fn new(opening: Opening) -> Self {
+        Self {
+            bus: opening.bus,
+            consumer_id: opening.consumer_id,
+            serial: opening.serial,
+            wire: opening.wire,
+            outlet: opening.outlet,
+            keep_alive: opening.keep_alive,
+            written: clock::now(),
+            delivery: Some(opening.delivery),
+            state: State::Streaming,
+        }
+    }
+
+    fn write(&mut self, chunk: Bytes) {
+        self.written = clock::now();
+        self.outlet.push(chunk);
+    }
+
+    fn write_items(&mut self, items: &[Arc<Item>]) {
+        let chunk = join(items, self.wire);
+        self.write(chunk);
+    }
+
+    /// Writes a comment when nothing was written for long; the client's end is noticed by it too.
+    fn arm_keep_alive(&self, wait: Duration, ctx: &mut Context<Self>) {
+        ctx.run_later(wait, |act, ctx| {
+            if act.outlet.is_gone() {
+                ctx.stop();
+                return;
+            }
+            let idle = clock::now().saturating_duration_since(act.written);
+            let wait = match act.keep_alive.checked_sub(idle) {
+                Some(left) if !left.is_zero() => left,
+                _ => {
+                    let mut out = Vec::new();
+                    act.wire.keep_alive(&mut out);
+                    act.write(out.into());
+                    act.keep_alive
+                }
+            };
+            act.arm_keep_alive(wait, ctx);
+        });
+    }
+
+    /// Delivers pages until the client has gone or the book cannot be read.
+    fn stream(&mut self, source: Source, ctx: &mut Context<Self>) {
+        let (outlet, wire) = (self.outlet.clone(), self.wire);
+        let step = async move {
+            let mut source = source;
+            let page = if outlet.ready().await { Some(source.next(Some(wire)).await) } else { None };
+            (source, page)
+        };
+        ctx.spawn(step.into_actor(self).map(|(source, page), act, ctx| match page {
+            None => ctx.stop(),
+            Some(Ok(page)) => {
+                match page {
+                    Page::Bytes(bytes) => act.write(bytes),
+                    Page::Items(items) => act.write_items(&items),
+                }
+                act.stream(source, ctx);
+            }
+            Some(Err(error)) => act.fail(&error.to_string(), ctx),
+        }));
+    }
+
+    fn listen(&mut self, listening: Listening, ctx: &mut Context<Self>) {
+        let outlet = self.outlet.clone();
+        let step = async move {
+            let inbox = listening.inbox();
+            let taken = if outlet.ready().await { Some(inbox.take().await) } else { None };
+            (listening, taken)
+        };
+        ctx.spawn(step.into_actor(self).map(|(listening, taken), act, ctx| match taken {
+            None => ctx.stop(),
+            Some(Taken::Items(items)) => {
+                act.write_items(&items);
+                act.listen(listening, ctx);
+            }
+            Some(Taken::Overflowed) => act.listen(listening, ctx),
+        }));
+    }
+
+    /// Fetches, sends, and arms the timer, as far as there is something to do.
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        let State::Manual(manual) = &mut self.state else { return };
+        let steps = manual.window.assign(clock::now());
+        if manual.window.wants_more()
+            && let Some(mut source) = manual.source.take()
+        {
+            let fetch = async move {
+                let page = source.next(None).await;
+                (source, page)
+            };
+            ctx.spawn(fetch.into_actor(self).map(|(source, page), act, ctx| match page {
+                Ok(page) => {
+                    if let State::Manual(manual) = &mut act.state {
+                        manual.source = Some(source);
+                        if let Page::Items(items) = page {
+                            manual.window.offer(items);
+                        }
+                    }
+                    act.pump(ctx);
+                }
+                Err(error) => act.fail(&error.to_string(), ctx),
+            }));
+        }
+        self.carry_out(steps, ctx);
+        self.arm_redelivery(ctx);
+    }
+
+    fn carry_out(&mut self, steps: Vec<Step>, ctx: &mut Context<Self>) {
+        for step in steps {
+            match step {
+                Step::Send(_, item) => self.write_items(&[item]),
+                Step::Bury(_, item, deliveries) => {
+                    let letter = DeadLetter {
+                        item: Arc::clone(&item),
+                        consumer_id: self.consumer_id.clone(),
+                        consumer: None,
+                        group: None,
+                        deliveries,
+                    };
+                    let bus = self.bus.clone();
+                    let bury = async move { letter.store(&bus).await };
+                    ctx.spawn(bury.into_actor(self).map(move |(), act, ctx| {
+                        if let State::Manual(manual) = &mut act.state {
+                            manual.window.buried(item.sequence());
+                        }
+                        act.pump(ctx);
+                    }));
+                }
+            }
+        }
+    }
+
+    fn arm_redelivery(&mut self, ctx: &mut Context<Self>) {
+        let State::Manual(manual) = &mut self.state else { return };
+        if let Some(timer) = manual.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let Some(deadline) = manual.window.deadline() else { return };
+        let wait = deadline.saturating_duration_since(clock::now());
+        manual.timer = Some(ctx.run_later(wait, |act, ctx| {
+            let State::Manual(manual) = &mut act.state else { return };
+            manual.timer = None;
+            let steps = manual.window.expire(clock::now());
+            let again = steps.iter().filter(|step| matches!(step, Step::Send(..))).count();
+            act.bus.metrics().redeliveries.inc_by(u64::try_from(again).unwrap_or_default());
+            act.carry_out(steps, ctx);
+            act.pump(ctx);
+        }));
+    }
+
+    fn fail(&mut self, text: &str, ctx: &mut Context<Self>) {
+        tracing::error!(consumer_id = %self.consumer_id, error = text, "a stream ends");
+        let mut out = Vec::new();
+        self.wire.failure(text, &mut out);
+        self.write(out.into());
+        ctx.stop();
+    }
+}
+
+/// All frames in one piece.
+fn join(items: &[Arc<Item>], wire: &'static dyn Wire) -> Bytes {
+    if let [only] = items {
+        return only.frame(wire);
+    }
+    let mut out = BytesMut::with_capacity(items.len().saturating_mul(384));
+    items.iter().for_each(|item| out.extend_from_slice(&item.frame(wire)));
+    out.freeze()
+}
+
+impl Actor for Subscription {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let live = Live { serial: self.serial, acknowledge: ctx.address().recipient(), close: ctx.address().recipient() };
+        if let Some(before) = self.bus.enlist(&self.consumer_id, live) {
+            // The older connection may have ended by itself.
+            before.close.try_send(Close { reason: Reason::TakenOver }).ok();
+        }
+        self.arm_keep_alive(self.keep_alive, ctx);
+        match self.delivery.take() {
+            Some(Delivery::Stream(source)) => self.stream(source, ctx),
+            Some(Delivery::Inbox(listening)) => self.listen(listening, ctx),
+            Some(Delivery::Manual(source, patience)) => {
+                let mut window = Window::default();
+                window.join(SELF, patience);
+                self.state = State::Manual(Box::new(Manual { source: Some(source), window, timer: None }));
+                self.pump(ctx);
+                self.watch_client(ctx);
+            }
+            Some(Delivery::Member(membership)) => {
+                self.state = State::Member(membership);
+                self.watch_client(ctx);
+            }
+            None => ctx.stop(),
+        }
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.bus.delist(&self.consumer_id, self.serial);
+        if let State::Member(membership) = &self.state {
+            let leave = Leave {
+                namespace: membership.namespace.clone(),
+                consumer: membership.consumer.clone(),
+                member: self.serial,
+            };
+            // A consumer that is gone has no members to remove.
+            membership.leave.try_send(leave).ok();
+        }
+    }
+}
+
+impl Subscription {
+    /// Stops when the client goes, for streams that do not write by themselves.
+    fn watch_client(&self, ctx: &mut Context<Self>) {
+        let outlet = self.outlet.clone();
+        ctx.spawn(async move { outlet.gone().await }.into_actor(self).map(|(), _, ctx| ctx.stop()));
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // However the actor ends, its client must see the end and come back.
+        self.outlet.end();
+    }
+}
+
+impl Handler<Close> for Subscription {
+    type Result = ();
+
+    fn handle(&mut self, close: Close, ctx: &mut Context<Self>) {
+        if close.reason == Reason::Draining {
+            let mut out = Vec::new();
+            self.wire.farewell(spread_millis(), &mut out);
+            self.write(out.into());
+        }
+        ctx.stop();
+    }
+}
+
+/// 500 to 3000 ms at random, so that clients do not come back in one instant.
+fn spread_millis() -> u64 {
+    let random = uuid::Uuid::new_v4().as_u64_pair().0;
+    500 + random % 2501
+}
+
+impl Handler<Deliver> for Subscription {
+    type Result = ResponseFuture<bool>;
+
+    fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
+        self.write_items(&deliver.items);
+        let outlet = self.outlet.clone();
+        Box::pin(async move { outlet.ready().await })
+    }
+}
+
+impl Handler<Acknowledge> for Subscription {
+    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
+
+    fn handle(&mut self, ack: Acknowledge, ctx: &mut Context<Self>) -> Self::Result {
+        match &mut self.state {
+            State::Streaming => Box::pin(std::future::ready(Ok(Acknowledged::NotInFlight))),
+            State::Manual(manual) => {
+                let done = manual.window.ack(SELF, &ack.event_id).is_some();
+                if done {
+                    self.bus.metrics().acks.inc();
+                    self.pump(ctx);
+                }
+                let answer = if done { Acknowledged::Yes } else { Acknowledged::NotInFlight };
+                Box::pin(std::future::ready(Ok(answer)))
+            }
+            State::Member(membership) => {
+                let sent = membership.acknowledge.send(MemberAck {
+                    namespace: membership.namespace.clone(),
+                    consumer: membership.consumer.clone(),
+                    member: self.serial,
+                    event_id: ack.event_id,
+                });
+                let gone = |_| Refusal::Unavailable("the consumer is being restarted".to_owned());
+                Box::pin(async move { sent.await.map_err(gone)? })
+            }
+        }
+    }
+}

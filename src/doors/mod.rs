@@ -1,0 +1,3 @@
+//! The doors: one folder per protocol, none of which sees another.
+
+pub mod sse;

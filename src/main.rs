@@ -1,0 +1,23 @@
+//! `rollbook`: one binary for the node, its client commands and its benchmark.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use rollbook::app::cli::{self, Cli, Command};
+use rollbook::app::{bench, run};
+
+// RocksDB's C++ allocates through it too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Serve(args) => match args.load() {
+            Ok(loaded) => cli::exit(run::serve(&loaded.config)),
+            Err(error) => cli::exit(Err(error.into())),
+        },
+        Command::Client(command) => cli::exit(cli::run(&cli.global, command)),
+        Command::Bench(args) => cli::exit(bench::run(args)),
+    }
+}

@@ -1,0 +1,338 @@
+//! The command line as a user types it: happy paths, error texts, exit codes.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::harness::node::{Exit, Node, Options, rollbook, run_command};
+use crate::harness::{SOON, ms};
+
+/// A command that talks to that node.
+fn command(node: &Node, args: &[&str]) -> Command {
+    let mut command = rollbook();
+    command.args(args);
+    command.args(["--log-url", &format!("http://{}", node.log)]);
+    command.args(["--web-url", &format!("http://{}", node.web)]);
+    command
+}
+
+fn run(node: &Node, args: &[&str], input: &str) -> Exit {
+    run_command(command(node, args), input.as_bytes(), SOON * 2)
+}
+
+/// A program without a node, in a directory of its own.
+fn alone(args: &[&str], env: &[(&str, &str)]) -> Exit {
+    let here = tempfile::tempdir().expect("temporary directory");
+    let mut command = rollbook();
+    command.args(args).envs(env.iter().copied()).current_dir(here.path());
+    run_command(command, b"", SOON)
+}
+
+/// Standard output of a command that must succeed.
+fn done(exit: Exit) -> String {
+    assert_eq!(exit.code, Some(0), "{exit:#?}");
+    exit.stdout
+}
+
+/// A failure tells what is wrong in one line that begins with `error: `.
+fn failed(exit: &Exit, code: i32, part: &str) {
+    assert_eq!(exit.code, Some(code), "{exit:#?}");
+    assert!(exit.stderr.contains(part), "{part:?} is not told: {exit:#?}");
+    assert!(exit.stderr.contains("error: "), "{exit:#?}");
+    assert!(!exit.stderr.contains("panicked"), "{exit:#?}");
+}
+
+#[test]
+fn publish_prints_id_and_index() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    let subject = format!("{ns}.x");
+    let text = done(run(&node, &["publish", &subject, "{\"n\": 1.50}"], ""));
+    let (id, index) = text.trim().split_once(' ').expect("id and index");
+    assert!(id.starts_with("e_") && index == "1", "{text:?}");
+    let json = done(run(&node, &["publish", &subject, "2", "-o", "json", "--trace-id", "t", "--key", "k"], ""));
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["index"], 2);
+    done(run(&node, &["publish", &subject, "-"], "[3]\n"));
+    done(run(&node, &["publish", &subject], ""));
+    done(run(&node, &["publish", &subject, "5", "--id", "mine"], ""));
+    let events = node.replay(&subject).events(5, SOON);
+    assert!(events[0].text().contains("\"payload\":{\"n\": 1.50}"), "{}", events[0].text());
+    let second = events[1].json();
+    assert_eq!((&second["trace_id"], &second["key"], &second["id"]), (&json!("t"), &json!("k"), &json["id"]));
+    assert_eq!(events[2].payload(), json!([3]));
+    assert_eq!(events[3].json().get("payload"), None);
+    assert_eq!(events[4].event_id(), "mine");
+    failed(&run(&node, &["publish", &subject, "9", "--key", "k"], ""), 1, "key was processed before");
+}
+
+#[test]
+fn publish_sends_lines_as_a_batch() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    let subject = format!("{ns}.x");
+    let lines: String = (0..2500).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    let text = done(run(&node, &["publish", &subject, "--batch"], &lines));
+    assert!(text.contains("2500"), "{text:?}");
+    let events = node.replay(&subject).events(2500, SOON);
+    for (event, n) in events.iter().zip(0..) {
+        assert_eq!(event.payload()["n"], n);
+    }
+}
+
+#[test]
+fn publish_tells_what_is_wrong() {
+    let node = Node::shared();
+    failed(&run(&node, &["publish", "a.x", "not json"], ""), 2, "JSON");
+    failed(&run(&node, &["publish", "nodots", "1"], ""), 1, "missing namespace");
+    failed(&run(&node, &["publish", "nope.x", "1"], ""), 1, "namespace not found: nope");
+    failed(&run(&node, &["publish", "a.x", "--file", "/does/not/exist"], ""), 1, "/does/not/exist");
+    let nobody = alone(&["publish", "a.x", "1", "--log-url", "http://127.0.0.1:1"], &[]);
+    failed(&nobody, 1, "http://127.0.0.1:1");
+    assert!(nobody.stderr.contains("rollbook serve"), "says what to do: {nobody:#?}");
+}
+
+#[test]
+fn subscribe_prints_events_and_stops_after_a_count() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    let subject = format!("{ns}.x");
+    for payload in ["{\"n\":\n1.0}", "2", "3"] {
+        node.publish(&subject, payload);
+    }
+    let pattern = format!("{ns}.>");
+    let text = done(run(&node, &["subscribe", &pattern, "--start", "oldest", "--count", "3"], ""));
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert_eq!(lines[2]["index"], 3);
+    let args = ["subscribe", &pattern, "--start", "oldest", "--count", "2", "--payload-only"];
+    assert_eq!(done(run(&node, &args, "")), "{\"n\": 1.0}\n2\n");
+    let second = lines[1]["id"].as_str().expect("an id").to_owned();
+    let args = ["subscribe", &pattern, "--start", &second, "--count", "1", "--payload-only"];
+    assert_eq!(done(run(&node, &args, "")), "3\n");
+    let unknown = ["subscribe", &pattern, "--start", "e_unknown", "--count", "1"];
+    failed(&run(&node, &unknown, ""), 1, "start event id e_unknown not found");
+    failed(&run(&node, &["subscribe", "*.x"], ""), 1, "subject should not starts with *");
+}
+
+#[test]
+fn subscribe_with_a_group_and_ack_goes_on_where_it_was() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    for n in 1..=4 {
+        node.publish(&format!("{ns}.x"), &n.to_string());
+    }
+    let pattern = format!("{ns}.>");
+    for want in ["1\n2\n", "3\n4\n"] {
+        let args = [
+            "subscribe",
+            &pattern,
+            "--group",
+            "workers",
+            "--ack",
+            "--start",
+            "oldest",
+            "--count",
+            "2",
+            "--payload-only",
+        ];
+        assert_eq!(done(run(&node, &args, "")), want);
+    }
+    let listed = done(run(&node, &["consumers", "list", "--namespace", &ns, "-o", "json"], ""));
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!((&listed[0]["name"], &listed[0]["lag"]), (&json!("workers"), &json!(0)));
+    done(run(&node, &["consumers", "delete", &ns, "workers"], ""));
+    assert_eq!(node.consumer(&ns, "workers"), None);
+}
+
+#[test]
+fn ack_acknowledges_one_event() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    let subject = format!("{ns}.x");
+    node.publish(&subject, "1");
+    node.publish(&subject, "2");
+    let query = [("subject", subject.as_str()), ("start", "oldest"), ("ack", "manual"), ("redelivery", "30s")];
+    let mut stream = node.subscribe(&query);
+    let first = stream.next_event(SOON).event_id();
+    done(run(&node, &["ack", &stream.consumer_id(), &first], ""));
+    assert_eq!(stream.next_event(SOON).payload(), 2);
+    failed(&run(&node, &["ack", "nonsense", &first], ""), 1, "invalid consumer_id");
+}
+
+#[test]
+fn a_dump_restores_to_the_same_events() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    let subject = format!("{ns}.x");
+    let full = format!(
+        "{{\"subject\":\"{subject}\",\"key\":\"k\",\"trace_id\":\"t\",\"response_subject\":\"{ns}.r\",\"payload\":{{\"a\":\n1e400}}}}"
+    );
+    node.post(full).published();
+    node.post(format!("{{\"subject\":\"{subject}\",\"id\":\"mine\"}}")).published();
+    node.post(format!("{{\"subject\":\"{subject}\",\"payload\":null}}")).published();
+    let items = vec![format!("{{\"subject\":\"{subject}\",\"payload\":[1.0, 2]}}"); 1500];
+    assert_eq!(node.post(format!("[{}]", items.join(","))).status, 202);
+    let dump = done(run(&node, &["dump", &ns], ""));
+    assert_eq!(dump.lines().count(), 1503);
+
+    let other = Node::start(&Options::new());
+    let text = done(run(&other, &["restore"], &dump));
+    assert!(text.contains("1503"), "{text:?}");
+    let again = done(run(&other, &["dump", &ns], ""));
+    assert!(again == dump, "a dump of what was restored is the same dump");
+    let text = done(run(&other, &["restore", "-o", "json"], &dump));
+    let tally: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(tally, json!({"restored": 0, "present": 1503}), "a second restore changes nothing");
+    // Keys were restored too.
+    let refused = other.post(format!("{{\"subject\":\"{subject}\",\"key\":\"k\"}}"));
+    refused.refusal(409, "key was processed before").expect("key of a restored event");
+}
+
+#[test]
+fn a_dump_of_a_file_appears_when_it_is_complete() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    node.publish(&format!("{ns}.x"), "1");
+    let here = tempfile::tempdir().expect("temporary directory");
+    let path = here.path().join("dump.ndjson");
+    let name = path.to_str().expect("a path");
+    done(run(&node, &["dump", &ns, "--out", name], ""));
+    assert_eq!(std::fs::read_to_string(&path).expect("the dump").lines().count(), 1);
+    assert_eq!(std::fs::read_dir(here.path()).expect("a directory").count(), 1, "no other file is left");
+    failed(&run(&node, &["dump", "nope"], ""), 1, "nope");
+    failed(&run(&node, &["restore"], "not json\n"), 1, "line 1");
+    failed(&run(&node, &["restore", "--in", "/does/not/exist"], ""), 1, "/does/not/exist");
+}
+
+#[test]
+fn namespaces_are_managed_from_the_command_line() {
+    let node = Node::start(&Options::namespaces("app"));
+    done(run(&node, &["namespaces", "create", "extra", "--max-events", "100"], ""));
+    done(run(&node, &["namespaces", "retention", "extra", "--max-age", "24h", "--max-events", "none"], ""));
+    let listed = done(run(&node, &["namespaces", "list", "-o", "json"], ""));
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    let extra = listed.as_array().and_then(|items| items.iter().find(|item| item["name"] == "extra"));
+    let retention = &extra.expect("listed")["retention"];
+    assert_eq!((&retention["max_age"], &retention["max_events"]), (&json!("24h"), &Value::Null));
+    let table = done(run(&node, &["namespaces", "list"], ""));
+    assert!(table.contains("extra") && table.contains("app"), "{table}");
+    done(run(&node, &["namespaces", "delete", "extra", "--yes"], ""));
+    assert!(!done(run(&node, &["namespaces", "list"], "")).contains("extra"));
+    failed(&run(&node, &["namespaces", "create", "app"], ""), 1, "app");
+    failed(&run(&node, &["namespaces", "create", "roll"], ""), 1, "reserved");
+    failed(&run(&node, &["namespaces", "delete", "extra", "--yes"], ""), 1, "extra");
+}
+
+#[test]
+fn health_is_an_exit_code() {
+    let mut node = Node::start(&Options::new());
+    assert_eq!(done(run(&node, &["health"], "")), "ready\n");
+    node.kill9();
+    let exit = run(&node, &["health"], "");
+    assert_eq!(exit.code, Some(1), "{exit:#?}");
+    let exit = run(&node, &["health", "--wait", "300ms"], "");
+    assert_eq!(exit.code, Some(1), "{exit:#?}");
+}
+
+#[test]
+fn bad_usage_exits_with_2_and_names_the_argument() {
+    for (args, part) in [
+        (vec!["serve", "--nonsense"], "--nonsense"),
+        (vec!["nonsense"], "nonsense"),
+        (vec!["serve", "--node", "0"], "--node"),
+        (vec!["serve", "--node", "x"], "--node"),
+        (vec!["serve", "--log", "nowhere"], "nowhere"),
+        (vec!["serve", "--web", "127.0.0.1"], "127.0.0.1"),
+        (vec!["serve", "--namespaces", "a b"], "a b"),
+        (vec!["serve", "--namespaces", ""], "no namespaces provided"),
+        (vec!["serve", "--namespaces", "app,_bus_"], "namespace _bus_ is reserved"),
+        (vec!["serve", "--namespaces", "roll"], "namespace roll is reserved"),
+        (vec!["serve", "--config", "/does/not/exist.toml"], "/does/not/exist.toml"),
+        (vec!["serve", "--log", "0.0.0.0:0"], "--insecure"),
+        (vec!["publish"], "SUBJECT"),
+    ] {
+        let exit = alone(&args, &[]);
+        assert_eq!(exit.code, Some(2), "{args:?}: {exit:#?}");
+        assert!(exit.stderr.contains(part), "{args:?} does not name {part:?}: {exit:#?}");
+        assert!(exit.stdout.is_empty(), "{args:?}: {exit:#?}");
+    }
+}
+
+#[test]
+fn unknown_settings_are_errors_in_every_layer() {
+    let here = tempfile::tempdir().expect("temporary directory");
+    let path = here.path().join("rollbook.toml");
+    let name = path.to_str().expect("a path");
+    std::fs::write(&path, "[sse]\nkeep_alive = \"10s\"\nnonsense = 1\n").expect("write");
+    for args in [vec!["serve", "--config", name], vec!["config", "check", name]] {
+        let exit = alone(&args, &[]);
+        failed(&exit, 2, "nonsense");
+        assert!(exit.stderr.contains(":3:"), "the line is named: {exit:#?}");
+    }
+    for (variable, value, part) in [
+        ("ROLLBOOK_SSE__NONSENSE", "1", "ROLLBOOK_SSE__NONSENSE"),
+        ("ROLLBOOK_NONSENSE__KEY", "1", "ROLLBOOK_NONSENSE__KEY"),
+        ("ROLLBOOK_SSE__KEEP_ALIVE", "soon", "ROLLBOOK_SSE__KEEP_ALIVE"),
+        ("ROLLBOOK_BOOK__DEDUPE_KEYS", "many", "ROLLBOOK_BOOK__DEDUPE_KEYS"),
+    ] {
+        failed(&alone(&["serve"], &[(variable, value)]), 2, part);
+    }
+}
+
+#[test]
+fn settings_come_from_the_highest_layer() {
+    let here = tempfile::tempdir().expect("temporary directory");
+    let path = here.path().join("rollbook.toml");
+    let name = path.to_str().expect("a path");
+    std::fs::write(&path, "[sse]\nlisten = \"127.0.0.1:1111\"\nkeep_alive = \"7s\"\n[node]\nid = 5\n").expect("write");
+    assert!(done(alone(&["config", "check", name], &[])).contains("ok"));
+    let args = ["config", "dump", "--config", name, "--node", "9", "-o", "json"];
+    let json = done(alone(&args, &[("ROLLBOOK_SSE__LISTEN", "127.0.0.1:2222"), ("ROLLBOOK_NODE__ID", "7")]));
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["sse.listen"], "127.0.0.1:2222");
+    assert_eq!(json["sse.keep_alive"], "7s");
+    assert_eq!(json["node.id"], 9);
+    assert_eq!(json["web.listen"], "127.0.0.1:7440");
+    // What is dumped can be read back.
+    let dumped = done(alone(&["config", "dump", "--config", name], &[]));
+    std::fs::write(&path, dumped).expect("write");
+    done(alone(&["config", "check", name], &[]));
+}
+
+#[test]
+fn help_shows_examples_and_the_version_is_told() {
+    for args in [
+        vec!["--help"],
+        vec!["serve", "--help"],
+        vec!["publish", "--help"],
+        vec!["subscribe", "--help"],
+        vec!["ack", "--help"],
+        vec!["dump", "--help"],
+        vec!["restore", "--help"],
+        vec!["namespaces", "--help"],
+        vec!["config", "--help"],
+        vec!["health", "--help"],
+        vec!["bench", "--help"],
+    ] {
+        let text = done(alone(&args, &[]));
+        assert!(text.contains("Usage") && text.contains("Examples"), "{args:?}: {text}");
+    }
+    assert!(done(alone(&["--version"], &[])).starts_with("rollbook "));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    let items = vec![format!("{{\"subject\":\"{ns}.x\",\"payload\":\"{}\"}}", "x".repeat(2000)); 500];
+    assert_eq!(node.post(format!("[{}]", items.join(","))).status, 202);
+    let script = "\"$0\" dump \"$1\" --log-url \"$2\" --web-url \"$3\" | head -n 1 | wc -l; echo done";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_rollbook"), &ns]);
+    shell.args([format!("http://{}", node.log), format!("http://{}", node.web)]);
+    let exit = run_command(shell, b"", SOON);
+    std::thread::sleep(ms(20));
+    assert_eq!(exit.stdout.split_whitespace().collect::<Vec<_>>(), ["1", "done"], "{exit:#?}");
+    assert!(!exit.stderr.contains("panicked") && !exit.stderr.contains("error"), "{exit:#?}");
+}

@@ -1,0 +1,32 @@
+//! The node from outside: the real binary, raw sockets, files on disk.
+//!
+//! Nothing here uses the library. Each test names the behaviour it checks.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and tells what it did on standard error"
+)]
+
+/// Processes, HTTP and SSE for all tests.
+mod harness;
+
+/// The command line: publish, subscribe, dump, restore, namespaces, config, health.
+mod cli;
+/// Damaged logs, taken ports, unwritable directories: refused with a clear message.
+mod damage;
+/// The five doors, one folder entry per chapter of their protocols.
+mod doors;
+/// `kill -9` under load: acknowledged events survive, in order, once.
+mod durability;
+/// Input that is too large, too deep or too slow.
+mod limits;
+/// SIGTERM and start: drained streams, nothing lost, everything back.
+mod restart;
+/// A full disk, and space that returns.
+mod space;
+/// Health, metrics and the administration of namespaces.
+mod web;

@@ -1,0 +1,224 @@
+//! How things look: doors, file sizes, words, links, the lock file.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Tree;
+use super::source::tokens;
+
+const DOOR_FILES: [&str; 5] = ["README.md", "codec.rs", "mod.rs", "session.rs", "tests.rs"];
+const LINES_MAX: usize = 600;
+const LINES_WITHOUT_REASON_MAX: usize = 500;
+/// Crates that must not be in the tree, with the start of the version when only some are meant.
+const BANNED: [(&str, &str); 6] =
+    [("h2", "0.3."), ("ring", ""), ("bincode", ""), ("openssl", ""), ("openssl-sys", ""), ("native-tls", "")];
+/// Crates that only one other crate may depend on.
+const HIDDEN: [(&str, &str); 3] =
+    [("openraft", "rollbook-cluster"), ("rocksdb", "rollbook-cluster"), ("librocksdb-sys", "rocksdb")];
+
+pub(crate) fn doors(tree: &Tree) -> Vec<String> {
+    let mut doors: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for path in tree.keys().filter_map(|path| path.strip_prefix("src/doors/")) {
+        match path.split_once('/') {
+            Some((door, file)) => drop(doors.entry(door).or_default().insert(file)),
+            None if path == "mod.rs" => {}
+            None => drop(doors.entry(path).or_default()),
+        }
+    }
+    let mut findings = Vec::new();
+    for (door, files) in doors {
+        let missing = DOOR_FILES.into_iter().filter(|file| !files.contains(file));
+        findings.extend(missing.map(|file| format!("src/doors/{door}: {file} is missing")));
+        let odd =
+            files.iter().filter(|file| !DOOR_FILES.contains(file) && (!file.ends_with(".rs") || file.contains('/')));
+        findings.extend(odd.map(|file| format!("src/doors/{door}/{file}: no door has such a file")));
+    }
+    findings
+}
+
+pub(crate) fn files(tree: &Tree) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (path, text) in tree.iter().filter(|(path, _)| path.ends_with(".rs")) {
+        if !text.starts_with("//!") && !text.starts_with("#![doc = include_str!") {
+            findings.push(format!("{path}: the first line must say what the file is for (//!)"));
+        }
+        let lines = text.lines().count();
+        let reason = text.lines().any(|line| line.starts_with("//! Size:"));
+        if lines > LINES_MAX {
+            findings.push(format!("{path}: {lines} lines, split it (at most {LINES_MAX})"));
+        } else if lines > LINES_WITHOUT_REASON_MAX && !reason {
+            findings.push(format!(
+                "{path}: {lines} lines need a reason, `//! Size: ...` (over {LINES_WITHOUT_REASON_MAX})"
+            ));
+        }
+    }
+    findings
+}
+
+/// Words that do not belong into a finished file, and paths of one machine.
+pub(crate) fn words(tree: &Tree) -> Vec<String> {
+    let banned = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("/wo", "rk"), concat!("/ro", "ot")];
+    let mut findings = Vec::new();
+    for (path, text) in tree {
+        for (number, line) in (1..).zip(text.lines()) {
+            for word in banned {
+                let alone = |at: usize| {
+                    let joins = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+                    let before = line[..at].chars().next_back().is_some_and(|c| joins(c) || c == '.' || c == '}');
+                    !before && !line[at + word.len()..].chars().next().is_some_and(joins)
+                };
+                if line.match_indices(word).any(|(at, _)| alone(at)) {
+                    findings.push(format!("{path}:{number}: {word}"));
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// Every relative link of a Markdown file leads to a file or folder. A code span right behind a link to
+/// a Rust file names something in that file: ``[`a.rs`](a.rs) `Thing::act` ``.
+pub(crate) fn links(tree: &Tree) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (path, text) in tree.iter().filter(|(path, _)| path.ends_with(".md")) {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for line in prose(text) {
+            for piece in line.split("](").skip(1) {
+                let Some((link, behind)) = piece.split_once(')') else { continue };
+                let link = link.split('#').next().unwrap_or_default();
+                if link.is_empty() || link.contains(':') {
+                    continue;
+                }
+                let target = joined(folder, link);
+                let folder_of_files = format!("{}/", target.trim_end_matches('/'));
+                if !tree.contains_key(&target) && !tree.keys().any(|path| path.starts_with(&folder_of_files)) {
+                    findings.push(format!("{path}: nothing is at {link}"));
+                }
+                let (Some(source), Some(name)) = (tree.get(&target), behind.strip_prefix(" `")) else { continue };
+                let name = name.split('`').next().unwrap_or_default();
+                let last = name.rsplit("::").next().unwrap_or(name).trim_end_matches("()");
+                if target.ends_with(".rs") && !tokens(source).contains(&last) {
+                    findings.push(format!("{path}: {target} has no `{name}`"));
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// The lines of a Markdown text outside of fenced blocks.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut fenced = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fenced && !fence
+    })
+}
+
+fn joined(folder: &str, link: &str) -> String {
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in link.split('/').filter(|part| !matches!(*part, "." | "")) {
+        if part == ".." {
+            parts.pop();
+        } else {
+            parts.push(part);
+        }
+    }
+    parts.join("/")
+}
+
+/// Looks at the lock file, which holds every crate of every platform: nothing is fetched.
+pub(crate) fn lock(lock: &str) -> Vec<String> {
+    let mut findings = Vec::new();
+    for package in lock.split("[[package]]").skip(1) {
+        let field =
+            |key: &str| package.lines().find_map(|line| line.strip_prefix(key)).map(|value| value.trim_matches('"'));
+        let (name, version) = (field("name = ").unwrap_or_default(), field("version = ").unwrap_or_default());
+        if BANNED.iter().any(|(banned, start)| name == *banned && version.starts_with(start)) {
+            findings.push(format!("Cargo.lock: {name} {version} is banned, see .deny.toml"));
+        }
+        let dependencies = package.lines().filter_map(|line| line.strip_prefix(" \"")?.split(['"', ' ']).next());
+        for dependency in dependencies {
+            if HIDDEN.iter().any(|(hidden, only)| dependency == *hidden && name != *only) {
+                findings.push(format!("Cargo.lock: {name} must not depend on {dependency}, see .deny.toml"));
+            }
+        }
+    }
+    findings
+}
+
+#[test]
+fn a_door_with_a_missing_or_an_odd_file_is_reported() {
+    let whole = DOOR_FILES.map(|file| (format!("src/doors/sse/{file}"), String::new()));
+    let mut tree = Tree::from(whole);
+    tree.insert("src/doors/sse/groups.rs".to_owned(), String::new());
+    assert_eq!(doors(&tree), [""; 0]);
+    tree.remove("src/doors/sse/session.rs");
+    tree.insert("src/doors/sse/notes.txt".to_owned(), String::new());
+    tree.insert("src/doors/loose.rs".to_owned(), String::new());
+    let findings = doors(&tree);
+    assert!(findings.contains(&"src/doors/sse: session.rs is missing".to_owned()), "{findings:?}");
+    assert!(findings.contains(&"src/doors/sse/notes.txt: no door has such a file".to_owned()), "{findings:?}");
+    assert!(findings.contains(&"src/doors/loose.rs: README.md is missing".to_owned()), "{findings:?}");
+}
+
+#[test]
+fn a_file_without_a_purpose_or_too_long_is_reported() {
+    let lines = |count: usize, second: &str| format!("//! x\n{second}\n{}", "\n".repeat(count - 2));
+    let tree: Tree = [
+        ("a.rs", "fn f() {}".to_owned()),
+        ("b.rs", lines(500, "")),
+        ("c.rs", lines(501, "")),
+        ("d.rs", lines(600, "//! Size: one table.")),
+        ("e.rs", lines(601, "//! Size: one table.")),
+        ("f.md", String::new()),
+    ]
+    .map(|(path, text)| (path.to_owned(), text))
+    .into();
+    let findings = files(&tree);
+    let starts = |at: usize, start: &str| findings[at].starts_with(start);
+    assert_eq!(findings.len(), 3, "{findings:?}");
+    assert!(starts(0, "a.rs: the first line") && starts(1, "c.rs: 501") && starts(2, "e.rs: 601"), "{findings:?}");
+}
+
+#[test]
+fn unfinished_words_and_machine_paths_are_reported() {
+    let bad = [concat!("// TO", "DO: x"), concat!("FIX", "ME"), concat!("cd /wo", "rk/main"), concat!("\"/ro", "ot\"")];
+    for line in bad {
+        assert_eq!(words(&super::tree(&[("a.sh", line)])).len(), 1, "{line}");
+    }
+    let fine = concat!("src/wo", "rkers /wo", "rkload ./wo", "rk TO", "DOS ${X}/ro", "ot");
+    assert_eq!(words(&super::tree(&[("a.sh", fine)])), [""; 0]);
+}
+
+#[test]
+fn a_link_to_nothing_and_a_name_that_is_gone_are_reported() {
+    let map = "[`a.rs`](bus/a.rs) `A::go`, [up](../README.md#x), [room](bus), [web](https://x.y/z), [`x`](#here)
+```text
+[not](a link)
+```
+[gone](bus/b.rs) [`a.rs`](bus/a.rs) `A::stop`";
+    let tree = super::tree(&[
+        ("src/ARCHITECTURE.md", map),
+        ("src/bus/a.rs", "impl A { fn go() {} } // stop"),
+        ("README.md", ""),
+    ]);
+    assert_eq!(
+        links(&tree),
+        ["src/ARCHITECTURE.md: nothing is at bus/b.rs", "src/ARCHITECTURE.md: src/bus/a.rs has no `A::stop`"]
+    );
+}
+
+#[test]
+fn a_banned_crate_and_a_leaked_one_are_reported() {
+    let lock = "version = 4\n\n[[package]]\nname = \"h2\"\nversion = \"0.3.27\"\n\n[[package]]\nname = \"h2\"\nversion = \"0.4.1\"\n
+[[package]]\nname = \"rollbook\"\nversion = \"0.1.0\"\ndependencies = [\n \"ringbuf\",\n \"rocksdb 0.25.0\",\n]\n
+[[package]]\nname = \"rollbook-cluster\"\nversion = \"0.1.0\"\ndependencies = [\n \"rocksdb 0.25.0\",\n]\n";
+    assert_eq!(
+        super::shapes::lock(lock),
+        [
+            "Cargo.lock: h2 0.3.27 is banned, see .deny.toml",
+            "Cargo.lock: rollbook must not depend on rocksdb, see .deny.toml"
+        ]
+    );
+}
