@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::codec;
 use crate::error::{NodeError, ReadError, io_error};
-use crate::mark::MarkFile;
+use crate::mark::{Mark, MarkFile};
 use crate::store::{self, CF_LOG, CF_META, GROUP, Layout, family};
 use crate::tail::Tail;
 use crate::types::{Entry, IoFlushed, LogId, Types, Vote};
@@ -53,6 +53,14 @@ struct Known {
     committed: Option<LogId>,
 }
 
+impl Known {
+    /// Index behind the last entry, and the term of the vote.
+    fn reach(&self) -> (u64, u64) {
+        let next = self.last.map_or(0, |last| last.index.saturating_add(1));
+        (next, self.vote.as_ref().map_or(0, |vote| vote.leader_id.term))
+    }
+}
+
 struct Inner {
     db: Arc<DB>,
     queue: mpsc::Sender<Op>,
@@ -83,13 +91,9 @@ impl LogStore {
     pub(crate) fn open(layout: &Layout) -> Result<(Self, std::thread::JoinHandle<()>), NodeError> {
         let mark = MarkFile::open(&layout.mark())
             .map_err(|source| NodeError::Directory { path: layout.mark(), source })?;
-        let db = Arc::new(open_checked(layout, mark.get().next_index)?);
+        let db = Arc::new(open_checked(layout, mark.get())?);
         let known = load(&db).map_err(|error| corrupt(&layout.raft(), &error.to_string()))?;
-        let next = known.last.map_or(0, |last| last.index.saturating_add(1));
-        let vote_term = known.vote.as_ref().map_or(0, |vote| vote.leader_id.term);
-        if next < mark.get().next_index || vote_term < mark.get().vote_term {
-            return Err(truncated(&layout.raft(), next, mark.get().next_index));
-        }
+        let (next, _) = known.reach();
         let progress = Progress { durable: watch::Sender::new(next) };
         let Wal { queue, thread } =
             wal::start(Arc::clone(&db), mark, progress.clone(), meta_key(b'v'), meta_key(b'p'))?;
@@ -193,23 +197,44 @@ impl LogStore {
     }
 }
 
-/// Opens the database. A tail that was torn and never acknowledged is cut; anything else is refused.
-fn open_checked(layout: &Layout, promised: u64) -> Result<DB, NodeError> {
+/// Opens the database. A tail that was torn and never acknowledged is cut; anything else is refused, and a
+/// refusal leaves every file as it was.
+fn open_checked(layout: &Layout, promised: Mark) -> Result<DB, NodeError> {
     let path = layout.raft();
-    let first = match store::open_raft(&path) {
-        Ok(db) => return Ok(db),
+    let open = || store::open_raft(&path).map_err(|error| store::open_error("raft", layout.root(), &error));
+    if !path.join("CURRENT").exists() {
+        if promised.next_index > 0 {
+            return Err(truncated(&path, 0, promised.next_index));
+        }
+        return open();
+    }
+    let error = match store::look_at_raft(&path) {
+        Ok(db) => {
+            let known = load(&db).map_err(|error| corrupt(&path, &error.to_string()))?;
+            let (next, vote_term) = known.reach();
+            if next < promised.next_index || vote_term < promised.vote_term {
+                return Err(truncated(&path, next, promised.next_index));
+            }
+            drop(db);
+            return open();
+        }
         Err(error) => error,
     };
-    let detail = first.to_string();
+    let detail = error.to_string();
+    if detail.contains("olumn famil") && promised.next_index == 0 {
+        // A first start that was cut short before all families were there.
+        return open();
+    }
     if !detail.starts_with("Corruption") {
-        return Err(store::open_error("raft", layout.root(), &first));
+        return Err(store::open_error("raft", layout.root(), &error));
     }
     let Ok(Some(scan)) = walscan::first_damage(&path) else { return Err(corrupt(&path, &detail)) };
     let newest = walscan::log_files(&path).ok().and_then(|mut files| files.pop());
     if scan.damage.is_none() || newest.as_ref() != Some(&scan.file) {
         return Err(corrupt(&path, &detail));
     }
-    cut_torn_tail(&scan, promised).map_err(|_| corrupt(&path, &detail))?.ok_or_else(|| corrupt(&path, &detail))
+    let cut = cut_torn_tail(&scan, promised.next_index).map_err(|_| corrupt(&path, &detail))?;
+    cut.ok_or_else(|| corrupt(&path, &detail))
 }
 
 /// Tries the log without its damaged tail. The original is put back when acknowledged entries would be missing.
@@ -230,9 +255,9 @@ fn cut_torn_tail(scan: &walscan::Scan, promised: u64) -> io::Result<Option<DB>> 
     if let Some(name) = scan.file.file_name() {
         cut(&trial.join(name))?;
     }
-    let keeps = store::open_raft(&trial).ok().and_then(|db| load(&db).ok());
+    let keeps = store::look_at_raft(&trial).ok().and_then(|db| load(&db).ok());
     std::fs::remove_dir_all(&trial)?;
-    let next = keeps.map_or(0, |known| known.last.map_or(0, |last| last.index.saturating_add(1)));
+    let next = keeps.map_or(0, |known| known.reach().0);
     if next < promised {
         return Ok(None);
     }

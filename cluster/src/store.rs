@@ -155,8 +155,7 @@ fn cached(cache: &Cache, compression: DBCompressionType) -> Options {
     options
 }
 
-/// Opens the raft database. Recovery never drops what was not torn off the end: any other damage is an error.
-pub(crate) fn open_raft(path: &Path) -> Result<DB, rocksdb::Error> {
+fn raft_options() -> (Options, [(&'static str, Options); 2]) {
     let mut options = base_options();
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_use_direct_io_for_flush_and_compaction(true);
@@ -167,9 +166,20 @@ pub(crate) fn open_raft(path: &Path) -> Result<DB, rocksdb::Error> {
     log.set_max_write_buffer_number(4);
     let mut meta = cached(&cache, DBCompressionType::None);
     meta.set_write_buffer_size(MIB);
-    let families =
-        [ColumnFamilyDescriptor::new(CF_LOG, log), ColumnFamilyDescriptor::new(CF_META, meta)];
-    DB::open_cf_descriptors(&options, path, families)
+    (options, [(CF_LOG, log), (CF_META, meta)])
+}
+
+/// Opens the raft database. Recovery never drops what was not torn off the end: any other damage is an error.
+pub(crate) fn open_raft(path: &Path) -> Result<DB, rocksdb::Error> {
+    let (options, families) = raft_options();
+    DB::open_cf_descriptors(&options, path, families.map(|(name, options)| ColumnFamilyDescriptor::new(name, options)))
+}
+
+/// Opens the raft database without changing a byte of it, to look before it is opened for good.
+pub(crate) fn look_at_raft(path: &Path) -> Result<DB, rocksdb::Error> {
+    let (options, families) = raft_options();
+    let families = families.map(|(name, options)| ColumnFamilyDescriptor::new(name, options));
+    DB::open_cf_descriptors_read_only(&options, path, families, false)
 }
 
 /// Opens the state database. It has no write-ahead log: all families are flushed together.

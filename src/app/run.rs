@@ -9,6 +9,9 @@ use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer};
 use anyhow::Context as _;
 use rollbook_cluster::node::{Node, NodeConfig, Running};
+use rollbook_core::command::{Command, NamespaceCreate};
+use rollbook_core::error::Refusal;
+use rollbook_core::namespace::Retention;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, Listen, LogFormat, Namespaces};
@@ -101,6 +104,7 @@ async fn house(
     let feed = Feed::new(node.clone());
     let (running_feed, feed_stop) = (Arc::clone(&feed), stop.clone());
     std::thread::Builder::new().name("feed".to_owned()).spawn(move || running_feed.run(&feed_stop))?;
+    declare(&node, &config.book.namespaces).await?;
     let bus = Bus::new(node, feed, proposer, metrics);
     let registry = Registry::new(&bus).start();
     let admin = Admin::new(bus.clone(), registry.clone());
@@ -122,6 +126,19 @@ async fn house(
     Ok(())
 }
 
+/// Creates the namespaces that the configuration lists and that are not there yet.
+async fn declare(node: &Node, namespaces: &Namespaces) -> anyhow::Result<()> {
+    let Namespaces::Listed(names) = namespaces else { return Ok(()) };
+    for name in names.iter().filter(|name| node.namespace(name).is_none()) {
+        let create = NamespaceCreate { name: name.clone(), retention: Retention::default() };
+        match node.command(Command::NamespaceCreate(create)).await {
+            Ok(_) | Err(Refusal::NamespaceExists(_)) => {}
+            Err(refusal) => anyhow::bail!("namespace {name} cannot be created: {refusal}"),
+        }
+    }
+    Ok(())
+}
+
 impl House {
     fn serve_sse(&mut self, config: &Config, listener: TcpListener) -> anyhow::Result<()> {
         let workers = match config.threads.workers {
@@ -133,6 +150,8 @@ impl House {
             .workers(workers)
             .max_connections(config.sse.connections_max.div_ceil(workers))
             .tcp_nodelay(true)
+            // A client that closes its side has left: its events must go to others at once.
+            .h1_allow_half_closed(false)
             .backlog(4096)
             .shutdown_timeout(DRAIN.as_secs())
             .disable_signals()

@@ -327,7 +327,7 @@ fn frame(namespace: &str, events: &[Event<'_>]) -> Result<Vec<u8>, Rejected> {
 
 /// The time of an event: its own, or now. Go's zero time means "not set".
 fn created_at(draft: &Draft<'_>, now: Timestamp) -> Result<Timestamp, Rejected> {
-    let Some(text) = &draft.created_at else { return Ok(now) };
+    let Some(text) = draft.created_at.as_ref().filter(|text| !text.is_empty()) else { return Ok(now) };
     let time = parse_rfc3339(text).ok_or_else(|| bad("invalid timestamp format"))?;
     Ok(if time.seconds == ZERO_YEAR_SECONDS && time.nanos == 0 { now } else { time })
 }

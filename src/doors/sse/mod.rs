@@ -71,8 +71,10 @@ static EVENT_CREATED_AT: HeaderName = HeaderName::from_static("x-bus-event-creat
 static EVENT_INDEX: HeaderName = HeaderName::from_static("x-bus-event-index");
 static ANY: HeaderValue = HeaderValue::from_static("*");
 static METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, OPTIONS");
-const HEADERS: &str = "Content-Type, X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID";
-static HEADERS_VALUE: HeaderValue = HeaderValue::from_static(HEADERS);
+const ALLOWED: &str = "Content-Type, X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID";
+static HEADERS: HeaderValue = HeaderValue::from_static(ALLOWED);
+static EXPOSED: HeaderValue =
+    HeaderValue::from_static("X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID");
 /// Request headers that a preflight may ask for beyond the usual ones.
 const EXTRA_HEADERS: [&str; 3] = ["Authorization", "Last-Event-ID", "Cache-Control"];
 
@@ -108,10 +110,7 @@ async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Doo
         &Method::HEAD => subscribe(&request, &door, true).await,
         &Method::PUT => acknowledge(&request, &door).await,
         &Method::OPTIONS => Ok(preflight(request.headers())),
-        _ => Ok(answer(StatusCode::METHOD_NOT_ALLOWED)
-            .insert_header((header::ALLOW, "GET, HEAD, OPTIONS, POST, PUT"))
-            .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
-            .body("Method Not Allowed")),
+        _ => Err(Rejected { status: 405, text: "Method Not Allowed".into() }),
     };
     answer.unwrap_or_else(|rejected| reject(&rejected))
 }
@@ -122,8 +121,8 @@ fn answer(status: StatusCode) -> HttpResponseBuilder {
     builder
         .insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY.clone()))
         .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, METHODS.clone()))
-        .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS_VALUE.clone()))
-        .insert_header((header::ACCESS_CONTROL_EXPOSE_HEADERS, HEADERS_VALUE.clone()));
+        .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS.clone()))
+        .insert_header((header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED.clone()));
     builder
 }
 
@@ -133,6 +132,9 @@ fn reject(rejected: &Rejected) -> HttpResponse {
     builder
         .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        builder.insert_header((header::ALLOW, "GET, HEAD, OPTIONS, POST, PUT"));
+    }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         builder.insert_header((header::RETRY_AFTER, "1"));
     }
@@ -150,7 +152,7 @@ fn refused(refusal: &Refusal) -> Rejected {
 fn preflight(headers: &HeaderMap) -> HttpResponse {
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).and_then(|value| value.to_str().ok()).unwrap_or("");
     let asked: Vec<&str> = asked.split(',').map(str::trim).collect();
-    let mut allowed = HEADERS.to_owned();
+    let mut allowed = ALLOWED.to_owned();
     for extra in EXTRA_HEADERS {
         if asked.iter().any(|name| name.eq_ignore_ascii_case(extra)) {
             allowed.push_str(", ");
@@ -284,17 +286,11 @@ async fn subscribe(request: &HttpRequest, door: &Door, head: bool) -> Result<Htt
     let wanted = session::subscribe(&query, pattern, last)?;
     door.accepting()?;
     let consumer_id = wanted.consumer_id.clone().unwrap_or_else(|| new_consumer_id(door));
-    let builder = stream_answer(&consumer_id);
+    let mut builder = stream_answer(&consumer_id);
     if head {
-        return Ok(head_only(builder));
+        return Ok(builder.finish());
     }
     open(door, wanted, consumer_id, builder).await
-}
-
-fn head_only(mut builder: HttpResponseBuilder) -> HttpResponse {
-    let (outlet, body) = outlet::pair();
-    outlet.end();
-    builder.body(body)
 }
 
 fn stream_answer(consumer_id: &str) -> HttpResponseBuilder {
