@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use rollbook::app::cli::{self, Cli, Command};
-use rollbook::app::{bench, run};
+use rollbook::app::cli::args::{Cli, Command};
+use rollbook::app::{bench, cli, run};
 
 // RocksDB's C++ allocates through it too.
 #[global_allocator]

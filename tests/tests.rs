@@ -1,6 +1,6 @@
 //! The node from outside: the real binary, raw sockets, files on disk.
 //!
-//! Nothing here uses the library. Each test names the behaviour it checks.
+//! Nothing here uses the library, but for the list of refusals. Each test names the behaviour it checks.
 
 #![expect(
     clippy::expect_used,
@@ -14,6 +14,8 @@
 /// Processes, HTTP and SSE for all tests.
 mod harness;
 
+/// The page of README.md in a real browser.
+mod browser;
 /// The command line: publish, subscribe, dump, restore, namespaces, config, health.
 mod cli;
 /// Damaged logs, taken ports, unwritable directories: refused with a clear message.
@@ -24,6 +26,8 @@ mod doors;
 mod durability;
 /// Input that is too large, too deep or too slow.
 mod limits;
+/// README.md: what it says is what happens.
+mod readme;
 /// SIGTERM and start: drained streams, nothing lost, everything back.
 mod restart;
 /// A full disk, and space that returns.

@@ -1,11 +1,11 @@
 //! The leader's batcher: many asks become one raft entry.
 //!
-//! It takes what waits, up to 128 KiB, while at most four entries are in flight. No
+//! It takes what waits, up to 128 KiB, while at most two entries are in flight. No
 //! timer: when the disk is quick, batches are small and prompt; when it is slow, they
 //! grow by themselves.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use openraft::errors::{ClientWriteError, RaftError};
@@ -15,12 +15,14 @@ use rollbook_core::entry::EntryBuilder;
 use rollbook_core::error::Refusal;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::types::{EntryData, Raft, Types};
+use crate::raft::Raft;
+use crate::types::{EntryData, Types};
 
 /// Entries are cut at this many bytes; one larger ask is an entry of its own.
 const ENTRY_BYTES_MAX: usize = 128 << 10;
-/// Entries on their way to the disk at the same time.
-const IN_FLIGHT_MAX: usize = 4;
+/// Entries on their way to the disk at the same time: one gathers while one is being synced. More would
+/// make smaller entries, each of which costs a round through raft and its share of an fsync.
+const IN_FLIGHT_MAX: usize = 2;
 /// Asks that may wait for the batcher.
 pub(crate) const QUEUE_ASKS_MAX: usize = 65_536;
 
@@ -36,8 +38,9 @@ pub(crate) fn now_millis() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Turns asks into entries until the queue is closed.
-pub(crate) async fn run(raft: Raft, mut asks: mpsc::Receiver<Ask>) {
+/// Turns asks into entries until the queue is closed. Every ask is answered within about `timeout` of
+/// the moment its entry is proposed; one timer serves a whole entry.
+pub(crate) async fn run(raft: Raft, mut asks: mpsc::Receiver<Ask>, timeout: Duration) {
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut held: Option<Ask> = None;
     loop {
@@ -66,10 +69,11 @@ pub(crate) async fn run(raft: Raft, mut asks: mpsc::Receiver<Ask>) {
         let sent = raft.client_write_ff(data, Some(responder)).await;
         tokio::spawn(async move {
             let replies = match sent {
-                Ok(()) => match result.await {
-                    Ok(Ok(response)) => Ok(response.data),
-                    Ok(Err(error)) => Err(refused(error)),
-                    Err(_) => Err(Refusal::OutcomeUnknown("leadership was lost".to_owned())),
+                Ok(()) => match tokio::time::timeout(timeout, result).await {
+                    Ok(Ok(Ok(response))) => Ok(response.data),
+                    Ok(Ok(Err(error))) => Err(refused(error)),
+                    Ok(Err(_)) => Err(Refusal::OutcomeUnknown("leadership was lost".to_owned())),
+                    Err(_) => Err(Refusal::OutcomeUnknown("no answer in time".to_owned())),
                 },
                 Err(fatal) => Err(Refusal::Unavailable(format!("raft has stopped: {fatal}"))),
             };

@@ -19,9 +19,12 @@ mod log;
 mod ledger;
 mod state;
 mod snapshot;
+mod machine;
+mod raft;
 mod network;
 mod batch;
 mod settle;
+mod settler;
 mod retain;
 
 pub mod disk;

@@ -22,10 +22,11 @@ use crate::events::Book;
 use crate::log::LogStore;
 use crate::network::Network;
 use crate::retain;
-use crate::settle::Settler;
-use crate::state::{State, StateMachine};
+use crate::settler::Settler;
+use crate::machine::StateMachine;
+use crate::state::State;
 use crate::store::Layout;
-use crate::types::Raft;
+use crate::raft::Raft;
 
 /// What a node needs to start.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub struct NodeConfig {
     pub data: PathBuf,
     /// Where other nodes reach it.
     pub address: String,
+    /// Longest wait for the answer to a proposed entry.
+    pub timeout: Duration,
 }
 
 /// How a node sees its cluster.
@@ -103,7 +106,7 @@ impl Running {
         }
         // openraft must not share a thread with the doors: it has a runtime of its own.
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(raft_threads())
             .thread_name("raft")
             .enable_all()
             .build()
@@ -111,7 +114,7 @@ impl Running {
         let stop = CancellationToken::new();
         let (asks, queue) = mpsc::channel(QUEUE_ASKS_MAX);
         let raft = runtime.block_on(start_raft(config, &log, &state))?;
-        runtime.spawn(batch::run(raft.clone(), queue));
+        runtime.spawn(batch::run(raft.clone(), queue, config.timeout));
         let node = Node { inner: Arc::new(Inner { id: config.id, raft: raft.clone(), asks, state: Arc::clone(&state), log: log.clone() }) };
         runtime.block_on(node.found())?;
         runtime.spawn(retain_loop(node.clone(), stop.clone()));
@@ -141,15 +144,22 @@ impl Running {
             tracing::error!("the settler had panicked");
         }
         let inner = &self.node.inner;
+        tracing::debug!("the settler has stopped");
         let stopped = self.runtime.block_on(async {
             let shutdown = inner.raft.shutdown().await.map_err(|error| NodeError::Raft(error.to_string()));
             inner.log.flush().await.map_err(|e| NodeError::Store { store: "raft", detail: e.to_string() })?;
             shutdown
         });
+        tracing::debug!("raft has stopped and its log is flushed");
         inner.state.flush().map_err(|error| NodeError::Store { store: "state", detail: error.0 })?;
         self.runtime.shutdown_timeout(Duration::from_secs(2));
         stopped
     }
+}
+
+/// Raft's tasks hand work to each other: on few cores, threads between them only add wake-ups.
+fn raft_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
 }
 
 async fn start_raft(config: &NodeConfig, log: &LogStore, state: &Arc<State>) -> Result<Raft, NodeError> {
@@ -264,6 +274,12 @@ impl Node {
     #[must_use]
     pub fn namespace(&self, name: &str) -> Option<Head> {
         self.inner.state.machine().head(name).cloned()
+    }
+
+    /// Whether there is a namespace of this name that clients can see.
+    #[must_use]
+    pub fn has_namespace(&self, name: &str) -> bool {
+        self.inner.state.machine().head(name).is_some()
     }
 
     /// All namespaces that clients can see, by name.

@@ -4,9 +4,8 @@
 //! flushed -> log purged. A crash between any two leaves an event in both places or
 //! in the log, never in neither; readers ask the ledger first.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use openraft::impls::EntryPayload;
 use prost::Message as _;
@@ -15,129 +14,15 @@ use rollbook_core::entry::Entry;
 use rollbook_core::event::Event;
 use rollbook_core::namespace::Head;
 use rollbook_core::rows::{Family, IndexRow, bounds, index_key, index_sequence};
-use tokio_util::sync::CancellationToken;
 
 use crate::error::ReadError;
 use crate::ledger::{Block, BlockBuilder};
 use crate::log::LogStore;
 use crate::state::State;
 use crate::store::{family, unlogged};
-use crate::types::Raft;
 
-/// A step begins when this many bytes of entries wait, or the oldest waits this long.
-const STEP_BYTES: u64 = 8 << 20;
-const STEP_AGE: Duration = Duration::from_secs(5);
-/// The log is purged when this many bytes were settled, or when nothing comes any more.
-const PURGE_BYTES: u64 = 64 << 20;
 /// Compressed blocks of a namespace go to the ledger when they have about this many bytes.
 const STORE_BYTES: usize = 4 << 20;
-/// With less than this waiting, the settler rests between blocks and leaves the cores to others.
-const REST_BELOW_BYTES: u64 = 32 << 20;
-const REST: Duration = Duration::from_millis(1);
-const TICK: Duration = Duration::from_millis(200);
-
-/// The background task of a node. Runs on a thread of its own until cancelled.
-pub(crate) struct Settler {
-    pub(crate) state: Arc<State>,
-    pub(crate) log: LogStore,
-    pub(crate) raft: Raft,
-    pub(crate) runtime: tokio::runtime::Handle,
-    pub(crate) stop: CancellationToken,
-}
-
-#[derive(Default)]
-struct Done {
-    /// Bytes applied when the last step began, and when the log was last purged.
-    stepped: u64,
-    purged: u64,
-    /// Entries below this are settled in every namespace.
-    limit: u64,
-    /// What was asked to be purged last.
-    asked: u64,
-    /// First visible event of each namespace when its blocks were last forgotten.
-    forgotten: HashMap<u32, u64>,
-    /// The memtables of the log were emptied after the last purge.
-    idle: bool,
-}
-
-impl Settler {
-    /// Settles until the token is cancelled.
-    pub(crate) fn run(self) {
-        // Below everything that a client waits for.
-        if let Err(error) = rustix::process::nice(10) {
-            tracing::debug!(%error, "the settler keeps its priority");
-        }
-        let mut done = Done { stepped: self.state.applied_bytes(), ..Done::default() };
-        let mut since = Instant::now();
-        while !self.stop.is_cancelled() {
-            std::thread::sleep(TICK);
-            let waiting = self.state.applied_bytes().saturating_sub(done.stepped);
-            let aged = since.elapsed() >= STEP_AGE;
-            if waiting < STEP_BYTES && !aged {
-                continue;
-            }
-            since = Instant::now();
-            if let Err(error) = self.step(&mut done, waiting) {
-                tracing::error!(%error, "settling failed; it will be tried again");
-            }
-        }
-    }
-
-    fn step(&self, done: &mut Done, waiting: u64) -> Result<(), ReadError> {
-        let applied_bytes = self.state.applied_bytes();
-        let limit = *self.state.applied().borrow();
-        let rest = if waiting < REST_BELOW_BYTES { REST } else { Duration::ZERO };
-        if limit > done.limit {
-            settle(&self.state, &self.log, limit, rest)?;
-            done.limit = limit;
-            done.idle = false;
-        }
-        done.stepped = applied_bytes;
-        self.forget(done)?;
-        let due = applied_bytes.saturating_sub(done.purged) >= PURGE_BYTES || waiting < STEP_BYTES;
-        if due && done.asked < done.limit {
-            done.purged = applied_bytes;
-            self.purge(done.limit)?;
-            done.asked = done.limit;
-        } else if due && !done.idle {
-            done.idle = true;
-            self.runtime.block_on(self.log.flush()).map_err(|e| ReadError(e.to_string()))?;
-        }
-        Ok(())
-    }
-
-    /// Lets openraft purge the log below `limit`: it wants a snapshot announced first.
-    fn purge(&self, limit: u64) -> Result<(), ReadError> {
-        let Some(last) = limit.checked_sub(1) else { return Ok(()) };
-        self.state.flush()?;
-        self.runtime.block_on(async {
-            let failed = |error: &dyn std::fmt::Display| ReadError(format!("raft: {error}"));
-            self.raft.trigger().snapshot().await.map_err(|e| failed(&e))?;
-            let wait = self.raft.wait(Some(Duration::from_secs(5)));
-            let reached = |metrics: &openraft::RaftMetrics<crate::types::Types>| {
-                metrics.snapshot.as_ref().is_some_and(|id| id.index >= last)
-            };
-            if let Err(error) = wait.metrics(reached, "snapshot reaches the settled entry").await {
-                tracing::debug!(%error, "the log is purged in a later step");
-            }
-            self.raft.trigger().purge_log(last).await.map_err(|e| failed(&e))
-        })
-    }
-
-    /// Gives back the disk of what retention or deletion took out of sight.
-    fn forget(&self, done: &mut Done) -> Result<(), ReadError> {
-        let heads: Vec<(u32, u64)> = self.state.machine().heads().map(|head| (head.id, head.first)).collect();
-        let _settling = self.state.settling.lock().unwrap_or_else(PoisonError::into_inner);
-        for (namespace, first) in heads {
-            if first > 1 && done.forgotten.get(&namespace) != Some(&first) {
-                self.state.ledger().forget(namespace, first, false)?;
-                done.forgotten.insert(namespace, first);
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Settles everything that is applied now.
 pub(crate) fn everything(state: &State, log: &LogStore) -> Result<(), ReadError> {
     let limit = *state.applied().borrow();
@@ -145,7 +30,7 @@ pub(crate) fn everything(state: &State, log: &LogStore) -> Result<(), ReadError>
 }
 
 /// Moves the events of all entries below `limit` to the ledger.
-fn settle(state: &State, log: &LogStore, limit: u64, rest: Duration) -> Result<(), ReadError> {
+pub(crate) fn settle(state: &State, log: &LogStore, limit: u64, rest: Duration) -> Result<(), ReadError> {
     let _settling = state.settling.lock().unwrap_or_else(PoisonError::into_inner);
     let heads: Vec<Head> = state.machine().heads().cloned().collect();
     let mut batch = WriteBatch::default();

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use openraft::alias::SnapshotOf;
 use openraft::storage::RaftSnapshotBuilder;
@@ -24,26 +24,6 @@ use crate::types::{SnapshotMeta, Types};
 #[derive(Debug, Clone)]
 pub(crate) struct Checkpoint {
     directory: PathBuf,
-}
-
-/// The newest snapshot that was announced.
-#[derive(Debug, Default)]
-pub(crate) struct Snapshots {
-    announced: Mutex<Option<SnapshotMeta>>,
-}
-
-impl Snapshots {
-    fn announced(&self) -> Option<SnapshotMeta> {
-        self.announced.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Never backwards: a slow old build must not hide a newer snapshot.
-    fn announce(&self, meta: &SnapshotMeta) {
-        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-        if announced.as_ref().is_none_or(|present| present.last_log_id < meta.last_log_id) {
-            *announced = Some(meta.clone());
-        }
-    }
 }
 
 fn meta(state: &State) -> SnapshotMeta {

@@ -4,7 +4,8 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use crate::log::LogStore;
-use crate::state::{State, StateMachine};
+use crate::machine::StateMachine;
+use crate::state::State;
 use crate::store::Layout;
 use crate::types::Types;
 

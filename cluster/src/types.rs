@@ -41,4 +41,3 @@ pub(crate) type Entry = openraft::alias::EntryOf<Types>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 pub(crate) type IoFlushed = openraft::storage::IOFlushed<Types>;
-pub(crate) type Raft = openraft::Raft<Types, crate::state::StateMachine>;

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
-use rollbook_core::command::{
-    Command, ConsumerDelete, Done, NamespaceCreate, NamespaceDelete, NamespaceRetain,
-};
+use rollbook_core::command::{Command, ConsumerDelete, Done, NamespaceCreate, NamespaceDelete, NamespaceRetain};
 use rollbook_core::error::Refusal;
 use rollbook_core::namespace::{Head, Retention};
 use rollbook_core::subject::Namespace;
@@ -23,9 +21,7 @@ type Answer = Result<HttpResponse, Problem>;
 pub(super) fn mount(services: &mut web::ServiceConfig) {
     let resource = |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
     services
-        .service(
-            resource("/api/namespaces").route(web::get().to(namespaces)).route(web::post().to(create_namespace)),
-        )
+        .service(resource("/api/namespaces").route(web::get().to(namespaces)).route(web::post().to(create_namespace)))
         .service(
             resource("/api/namespaces/{name}")
                 .route(web::get().to(namespace))
@@ -72,11 +68,7 @@ impl RetentionJson {
         if self.max_bytes == Some(0) || self.max_events == Some(0) {
             return Err(wrong("a bound must be at least 1; null means no bound".to_owned()));
         }
-        Ok(Retention {
-            age_ms_max,
-            bytes_max: self.max_bytes.unwrap_or(0),
-            events_max: self.max_events.unwrap_or(0),
-        })
+        Ok(Retention { age_ms_max, bytes_max: self.max_bytes.unwrap_or(0), events_max: self.max_events.unwrap_or(0) })
     }
 }
 
@@ -151,8 +143,8 @@ async fn create_namespace(admin: web::Data<Admin>, body: web::Json<CreateJson>) 
 async fn retain_namespace(admin: web::Data<Admin>, name: web::Path<String>, body: web::Json<Value>) -> Answer {
     let wrong = |detail: String| Problem::new(400, "bad_request", detail);
     let head = find(&admin, &name)?;
-    let mut merged = serde_json::to_value(RetentionJson::from_rules(head.retention))
-        .map_err(|error| wrong(error.to_string()))?;
+    let mut merged =
+        serde_json::to_value(RetentionJson::from_rules(head.retention)).map_err(|error| wrong(error.to_string()))?;
     let Value::Object(patch) = body.into_inner() else { return Err(wrong("expected an object".to_owned())) };
     for (key, value) in patch {
         match (key.as_str(), value) {
@@ -204,9 +196,7 @@ async fn consumers(admin: web::Data<Admin>, query: web::Query<ConsumersQuery>) -
         for consumer in node.consumers(&head) {
             let who = Who { namespace: head.name.clone(), consumer: consumer.name.clone() };
             let members = admin.registry.send(who).await.unwrap_or_default();
-            let member = |state: crate::bus::message::MemberState| {
-                json!({ "consumer_id": state.consumer_id, "in_flight": state.in_flight.into_iter().collect::<Vec<_>>() })
-            };
+            let member = |state: crate::bus::message::MemberState| json!({ "consumer_id": state.consumer_id, "in_flight": state.in_flight.into_iter().collect::<Vec<_>>() });
             items.push(json!({
                 "namespace": head.name,
                 "name": consumer.name,

@@ -71,7 +71,8 @@ fn gauges(admin: &Admin, text: &mut String) {
         }
     }
     if let Some((cpu_seconds, resident_bytes)) = process() {
-        writeln!(text, "# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total {cpu_seconds}").unwrap_or_default();
+        writeln!(text, "# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total {cpu_seconds}")
+            .unwrap_or_default();
         writeln!(text, "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {resident_bytes}")
             .unwrap_or_default();
     }

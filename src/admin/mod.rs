@@ -3,7 +3,7 @@
 mod api;
 mod health;
 mod problem;
-mod request_log;
+pub mod request_log;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +13,6 @@ use actix_web::web;
 
 use crate::bus::handle::Bus;
 use crate::bus::registry::Registry;
-
-pub use request_log::log_request;
 
 /// What the handlers share.
 pub struct Admin {

@@ -15,10 +15,7 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 ///
 /// # Errors
 /// What the inner service answers.
-pub async fn log_request<B: MessageBody>(
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<B>, Error> {
+pub async fn log_request<B: MessageBody>(request: ServiceRequest, next: Next<B>) -> Result<ServiceResponse<B>, Error> {
     let id = request_id(&request);
     let span = tracing::info_span!("request", request_id = %id, method = %request.method(), path = %request.path());
     let began = clock::now();

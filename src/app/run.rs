@@ -14,7 +14,9 @@ use rollbook_core::error::Refusal;
 use rollbook_core::namespace::Retention;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{Config, Listen, LogFormat, Namespaces};
+use super::config::settings::Config;
+use super::config::values::{Listen, LogFormat, Namespaces};
+use crate::admin::request_log::log_request;
 use crate::admin::{self, Admin};
 use crate::bus::feed::Feed;
 use crate::bus::handle::Bus;
@@ -37,7 +39,8 @@ pub fn serve(config: &Config) -> anyhow::Result<()> {
     let sse = bind("sse", &config.sse.listen)?;
     let web = bind("web", &config.web.listen)?;
     let address = "127.0.0.1:7441".to_owned();
-    let running = Running::start(&NodeConfig { id: config.node.id, data: config.node.data.clone(), address })?;
+    let timeout = config.book.publish_timeout;
+    let running = Running::start(&NodeConfig { id: config.node.id, data: config.node.data.clone(), address, timeout })?;
     let served = actix_web::rt::System::new().block_on(house(config, running.node(), sse, web));
     let stopped = running.stop().context("the node did not stop cleanly");
     served.and(stopped)
@@ -45,7 +48,7 @@ pub fn serve(config: &Config) -> anyhow::Result<()> {
 
 fn log(config: &Config) -> anyhow::Result<()> {
     // What the operator asks for comes later and wins.
-    let filter = format!("openraft=warn,{}", config.log.filter);
+    let filter = format!("openraft=warn,actix_server=warn,{}", config.log.filter);
     let filter = tracing_subscriber::EnvFilter::try_new(filter).context("log.filter")?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     // A second call in one process, as in tests, keeps the first.
@@ -91,12 +94,7 @@ struct House {
     servers: Vec<ServerHandle>,
 }
 
-async fn house(
-    config: &Config,
-    node: Node,
-    sse: Option<TcpListener>,
-    web: Option<TcpListener>,
-) -> anyhow::Result<()> {
+async fn house(config: &Config, node: Node, sse: Option<TcpListener>, web: Option<TcpListener>) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
     let proposer = Proposer::new(node.clone(), proposer_config(config), metrics.clone());
@@ -142,7 +140,8 @@ async fn declare(node: &Node, namespaces: &Namespaces) -> anyhow::Result<()> {
 impl House {
     fn serve_sse(&mut self, config: &Config, listener: TcpListener) -> anyhow::Result<()> {
         let workers = match config.threads.workers {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            // One core is left to raft, the log and the settler.
+            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1)),
             workers => workers,
         };
         let door = Arc::clone(&self.door);
@@ -166,7 +165,7 @@ impl House {
         let admin = Arc::clone(&self.admin);
         let server = HttpServer::new(move || {
             App::new()
-                .wrap(actix_web::middleware::from_fn(admin::log_request))
+                .wrap(actix_web::middleware::from_fn(log_request))
                 .configure(|services| admin::mount(&admin, services))
         })
         .workers(1)
@@ -186,9 +185,11 @@ impl House {
         if self.registry.send(Drain).await.is_err() {
             tracing::error!("the registry had stopped before");
         }
+        tracing::info!("streams were told to end");
         // Give the streams a moment to write their last line before connections are closed.
         actix_web::rt::time::sleep(Duration::from_millis(100)).await;
         futures_util::future::join_all(self.servers.iter().map(|server| server.stop(true))).await;
+        tracing::info!("listeners are closed");
         self.stop.cancel();
     }
 }
@@ -198,7 +199,6 @@ fn proposer_config(config: &Config) -> proposer::Config {
         data: config.node.data.clone(),
         reserve_bytes: config.book.reserve_bytes,
         pending_bytes_max: config.book.pending_bytes_max,
-        timeout: config.book.publish_timeout,
     }
 }
 

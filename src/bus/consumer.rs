@@ -20,7 +20,7 @@ use super::clock;
 use super::deadletter::DeadLetter;
 use super::handle::Bus;
 use super::item::Item;
-use super::message::{Acknowledged, Close, Deliver, Join, Leave, MemberAck, MemberState, Members, Reason, Terms};
+use super::message::{Acknowledged, Deliver, Dismiss, Join, Leave, MemberAck, MemberState, Members, Reason, Tell, Terms};
 use super::source::{Page, Place, Source};
 use super::window::{Member, Step, Window};
 
@@ -229,7 +229,7 @@ impl Consumer {
     fn close_all(&mut self, reason: Reason) {
         for seat in self.seats.values() {
             // A member that died needs no word.
-            seat.join.close.try_send(Close { reason }).ok();
+            seat.join.tell.try_send(Tell::Close(reason)).ok();
         }
         self.seats.clear();
     }
@@ -265,7 +265,7 @@ impl Handler<Join> for Consumer {
         for member in gone {
             if let Some(seat) = self.seats.remove(&member) {
                 self.window.leave(member);
-                seat.join.close.try_send(Close { reason: Reason::TakenOver }).ok();
+                seat.join.tell.try_send(Tell::Close(Reason::TakenOver)).ok();
             }
         }
         if self.terms.manual {
@@ -312,11 +312,11 @@ impl Handler<MemberAck> for Consumer {
     }
 }
 
-impl Handler<Close> for Consumer {
+impl Handler<Dismiss> for Consumer {
     type Result = ();
 
-    fn handle(&mut self, close: Close, ctx: &mut Context<Self>) {
-        self.close_all(close.reason);
+    fn handle(&mut self, dismiss: Dismiss, ctx: &mut Context<Self>) {
+        self.close_all(dismiss.0);
         ctx.stop();
     }
 }

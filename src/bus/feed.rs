@@ -45,6 +45,8 @@ pub struct Feed {
     node: Node,
     channels: Mutex<HashMap<Box<str>, Arc<Mutex<Channel>>>>,
     tickets: std::sync::atomic::AtomicU64,
+    /// Somebody came while nobody was there.
+    awake: tokio::sync::Notify,
 }
 
 impl std::fmt::Debug for Feed {
@@ -85,7 +87,12 @@ impl Feed {
     /// A feed of this node; [`Feed::run`] makes it work.
     #[must_use]
     pub fn new(node: Node) -> Arc<Self> {
-        Arc::new(Self { node, channels: Mutex::default(), tickets: std::sync::atomic::AtomicU64::new(1) })
+        Arc::new(Self {
+            node,
+            channels: Mutex::default(),
+            tickets: std::sync::atomic::AtomicU64::new(1),
+            awake: tokio::sync::Notify::new(),
+        })
     }
 
     /// Lets a subscription that has seen everything before `next` go on from the feed. `None` when
@@ -114,6 +121,8 @@ impl Feed {
         }
         channel.interest.insert(pattern, ticket);
         channel.inboxes.insert(ticket, Arc::clone(inbox));
+        drop(channel);
+        self.awake.notify_one();
         Some(Attached { feed: Arc::clone(self), pattern: pattern.clone(), ticket })
     }
 
@@ -136,7 +145,7 @@ impl Feed {
             let going = runtime.block_on(async {
                 tokio::select! {
                     () = stop.cancelled() => false,
-                    changed = applied.changed() => changed.is_ok(),
+                    going = self.something_to_do(&mut applied) => going,
                 }
             });
             if !going {
@@ -154,6 +163,14 @@ impl Feed {
                 }
             }
         }
+    }
+
+    /// Pends while nobody subscribes, then until something is applied. `false` when the node has gone.
+    async fn something_to_do(&self, applied: &mut tokio::sync::watch::Receiver<u64>) -> bool {
+        while lock(&self.channels).is_empty() {
+            self.awake.notified().await;
+        }
+        applied.changed().await.is_ok()
     }
 
     fn advance(&self, name: &str, channel: &Mutex<Channel>) -> Result<(), ReadError> {

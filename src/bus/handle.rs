@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::feed::Feed;
 use super::inboxes::Inboxes;
-use super::message::{Acknowledge, Close};
+use super::message::Tell;
 use super::metrics::Metrics;
 use super::proposer::Proposer;
 
@@ -22,10 +22,8 @@ const READS_MAX: usize = 4;
 pub struct Live {
     /// Which connection has the id now; a newer one has a larger number.
     pub serial: u64,
-    /// Where acknowledgements go.
-    pub acknowledge: Recipient<Acknowledge>,
-    /// How it is told to end.
-    pub close: Recipient<Close>,
+    /// The way to it.
+    pub tell: Recipient<Tell>,
 }
 
 #[derive(Debug)]

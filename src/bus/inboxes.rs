@@ -10,10 +10,12 @@ use super::metrics::Metrics;
 /// Most messages that wait for one listener; more are dropped and counted.
 pub const INBOX_MESSAGES_MAX: usize = 256;
 
+type Listeners = HashMap<Box<str>, Vec<Arc<Inbox>>>;
+
 /// The listeners of this node, by subject. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Inboxes {
-    listeners: Arc<Mutex<HashMap<Box<str>, Vec<Arc<Inbox>>>>>,
+    listeners: Arc<Mutex<Listeners>>,
 }
 
 /// A listener's place. Leaves when dropped.
@@ -45,7 +47,7 @@ impl Drop for Listening {
 }
 
 impl Inboxes {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Vec<Arc<Inbox>>>> {
+    fn lock(&self) -> MutexGuard<'_, Listeners> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

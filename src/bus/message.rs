@@ -9,12 +9,14 @@ use rollbook_core::pattern::Pattern;
 use super::item::Item;
 use super::window::{Member, Patience};
 
-/// An event was dealt with by the client of a subscription.
+/// What others tell a live subscription. One message, so that one address serves for all of it.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Acknowledged, Refusal>")]
-pub struct Acknowledge {
-    /// Id of the event.
-    pub event_id: String,
+pub enum Tell {
+    /// Its client has dealt with the event of this id.
+    Acknowledge(String),
+    /// End the stream.
+    Close(Reason),
 }
 
 /// What an acknowledgement did.
@@ -35,14 +37,6 @@ pub enum Reason {
     TakenOver,
     /// The durable consumer was deleted.
     Deleted,
-}
-
-/// End the stream.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct Close {
-    /// Why.
-    pub reason: Reason,
 }
 
 /// Write these events; the answer comes when there is room for more, `false` when the client is gone.
@@ -83,7 +77,7 @@ pub struct Join {
     /// Where its events go.
     pub deliver: Recipient<Deliver>,
     /// How it is told to end.
-    pub close: Recipient<Close>,
+    pub tell: Recipient<Tell>,
 }
 
 /// A member goes.
@@ -111,6 +105,11 @@ pub struct MemberAck {
     /// Id of the event.
     pub event_id: String,
 }
+
+/// All members must go.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Dismiss(pub Reason);
 
 /// What a consumer is doing now.
 #[derive(Debug, Clone, Message)]

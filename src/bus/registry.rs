@@ -11,7 +11,7 @@ use rollbook_core::error::Refusal;
 use super::clock;
 use super::consumer::Consumer;
 use super::handle::Bus;
-use super::message::{Acknowledged, Close, Join, Leave, MemberAck, MemberState, Members, Reason};
+use super::message::{Acknowledged, Dismiss, Join, Leave, MemberAck, MemberState, Members, Reason, Tell};
 use super::supervisor::{Health, Supervised};
 use super::window::Member;
 
@@ -87,7 +87,7 @@ impl Registry {
                 }
                 Health::GivenUp => {
                     tracing::error!(namespace = %key.0, consumer = %key.1, "a consumer died too often; its members must come again");
-                    child.joins.values().for_each(|join| drop(join.close.try_send(Close { reason: Reason::Draining })));
+                    child.joins.values().for_each(|join| send_close(&join.tell));
                     lost.push(key.clone());
                 }
             }
@@ -181,7 +181,7 @@ impl Handler<Forget> for Registry {
         let keys: Vec<Key> = self.children.keys().filter(|key| gone(key)).cloned().collect();
         for key in keys {
             if let Some(child) = self.children.remove(&key) {
-                child.consumer.child().try_send(Close { reason: Reason::Deleted }).ok();
+                child.consumer.child().try_send(Dismiss(Reason::Deleted)).ok();
             }
         }
     }
@@ -194,7 +194,7 @@ impl Handler<Drain> for Registry {
         self.children.clear();
         if let Some(bus) = self.bus.take() {
             for live in bus.all_live() {
-                send_close(&live.close);
+                send_close(&live.tell);
             }
         }
         MessageResult(())
@@ -202,6 +202,6 @@ impl Handler<Drain> for Registry {
 }
 
 /// A stream that died needs no word.
-fn send_close(close: &Recipient<Close>) {
-    close.try_send(Close { reason: Reason::Draining }).ok();
+fn send_close(tell: &Recipient<Tell>) {
+    tell.try_send(Tell::Close(Reason::Draining)).ok();
 }

@@ -90,11 +90,13 @@ impl Source {
             }
             if self.is_attached() {
                 match self.inbox.take().await {
-                    Taken::Items(items) => {
+                    Taken::Items(mut items) => {
+                        // The feed may be a moment behind what was applied when this source began.
+                        items.retain(|item| item.sequence() >= self.place.next.get());
                         if let Some(last) = items.last() {
                             self.place.next.set(last.sequence().saturating_add(1));
+                            return Ok(Page::Items(items));
                         }
-                        return Ok(Page::Items(items));
                     }
                     Taken::Overflowed => drop(self.place.attached.take()),
                 }

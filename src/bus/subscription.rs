@@ -19,7 +19,7 @@ use super::handle::{Bus, Live};
 use super::inbox::Taken;
 use super::inboxes::Listening;
 use super::item::Item;
-use super::message::{Acknowledge, Acknowledged, Close, Deliver, Leave, MemberAck, Reason};
+use super::message::{Acknowledged, Deliver, Leave, MemberAck, Reason, Tell};
 use super::outlet::Outlet;
 use super::source::{Page, Source};
 use super::window::{Patience, Step, Window};
@@ -98,7 +98,7 @@ pub struct Subscription {
     outlet: Outlet,
     keep_alive: Duration,
     written: Instant,
-    delivery: Option<Delivery>,
+    delivery: Option<Box<Delivery>>,
     state: State,
 }
 
@@ -123,7 +123,7 @@ impl Subscription {
             outlet: opening.outlet,
             keep_alive: opening.keep_alive,
             written: clock::now(),
-            delivery: Some(opening.delivery),
+            delivery: Some(Box::new(opening.delivery)),
             state: State::Streaming,
         }
     }
@@ -291,13 +291,13 @@ impl Actor for Subscription {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let live = Live { serial: self.serial, acknowledge: ctx.address().recipient(), close: ctx.address().recipient() };
+        let live = Live { serial: self.serial, tell: ctx.address().recipient() };
         if let Some(before) = self.bus.enlist(&self.consumer_id, live) {
             // The older connection may have ended by itself.
-            before.close.try_send(Close { reason: Reason::TakenOver }).ok();
+            before.tell.try_send(Tell::Close(Reason::TakenOver)).ok();
         }
         self.arm_keep_alive(self.keep_alive, ctx);
-        match self.delivery.take() {
+        match self.delivery.take().map(|delivery| *delivery) {
             Some(Delivery::Stream(source)) => self.stream(source, ctx),
             Some(Delivery::Inbox(listening)) => self.listen(listening, ctx),
             Some(Delivery::Manual(source, patience)) => {
@@ -344,11 +344,9 @@ impl Drop for Subscription {
     }
 }
 
-impl Handler<Close> for Subscription {
-    type Result = ();
-
-    fn handle(&mut self, close: Close, ctx: &mut Context<Self>) {
-        if close.reason == Reason::Draining {
+impl Subscription {
+    fn close(&mut self, reason: Reason, ctx: &mut Context<Self>) {
+        if reason == Reason::Draining {
             let mut out = Vec::new();
             self.wire.farewell(spread_millis(), &mut out);
             self.write(out.into());
@@ -373,14 +371,21 @@ impl Handler<Deliver> for Subscription {
     }
 }
 
-impl Handler<Acknowledge> for Subscription {
+impl Handler<Tell> for Subscription {
     type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
 
-    fn handle(&mut self, ack: Acknowledge, ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, tell: Tell, ctx: &mut Context<Self>) -> Self::Result {
+        let event_id = match tell {
+            Tell::Acknowledge(event_id) => event_id,
+            Tell::Close(reason) => {
+                self.close(reason, ctx);
+                return Box::pin(std::future::ready(Ok(Acknowledged::NotInFlight)));
+            }
+        };
         match &mut self.state {
             State::Streaming => Box::pin(std::future::ready(Ok(Acknowledged::NotInFlight))),
             State::Manual(manual) => {
-                let done = manual.window.ack(SELF, &ack.event_id).is_some();
+                let done = manual.window.ack(SELF, &event_id).is_some();
                 if done {
                     self.bus.metrics().acks.inc();
                     self.pump(ctx);
@@ -393,7 +398,7 @@ impl Handler<Acknowledge> for Subscription {
                     namespace: membership.namespace.clone(),
                     consumer: membership.consumer.clone(),
                     member: self.serial,
-                    event_id: ack.event_id,
+                    event_id,
                 });
                 let gone = |_| Refusal::Unavailable("the consumer is being restarted".to_owned());
                 Box::pin(async move { sent.await.map_err(gone)? })

@@ -86,14 +86,7 @@ struct Node {
 pub(super) async fn run(context: &Context, args: &AllArgs, json: bool) -> Result<()> {
     let scale = Scale::new(context, args.quick);
     let (limits, reports, problems) = (Limits::default(), Vec::new(), Vec::new());
-    let mut bench = Bench {
-        base: context,
-        args,
-        scale,
-        limits,
-        reports,
-        problems,
-    };
+    let mut bench = Bench { base: context, args, scale, limits, reports, problems };
     let result = Box::pin(bench.publish()).await;
     bench.note("publish", result);
     let result = Box::pin(bench.log()).await;
@@ -121,10 +114,7 @@ impl Bench<'_> {
     fn print(&self, json: bool) {
         if json {
             let reports: Vec<_> = self.reports.iter().map(Report::json).collect();
-            println!(
-                "{:#}",
-                json!({"limits": self.limits.json(), "reports": reports, "problems": self.problems})
-            );
+            println!("{:#}", json!({"limits": self.limits.json(), "reports": reports, "problems": self.problems}));
             return;
         }
         println!("{}", self.limits.markdown());
@@ -140,20 +130,8 @@ impl Bench<'_> {
     async fn node(&self, subject: &str) -> Result<Node> {
         let data = ScratchDir::new(&self.args.dir)?;
         let path = data.path().join("data").to_string_lossy().into_owned();
-        let arguments = [
-            "serve",
-            "--data",
-            &path,
-            "--log",
-            "127.0.0.1:0",
-            "--web",
-            "127.0.0.1:0",
-        ];
-        let server = Server::start(
-            arguments.map(str::to_owned).to_vec(),
-            data.path().join("serve.log"),
-        )
-        .await?;
+        let arguments = ["serve", "--data", &path, "--log", "127.0.0.1:0", "--web", "127.0.0.1:0"];
+        let server = Server::start(arguments.map(str::to_owned).to_vec(), data.path().join("serve.log")).await?;
         let context = Context {
             target: Target::resolve(&server.url("sse")?).await?,
             web: Some(Target::resolve(&server.url("web")?).await?),
@@ -164,23 +142,16 @@ impl Bench<'_> {
             n: None,
             runs: self.scale.runs,
         };
-        Ok(Node {
-            _server: server,
-            context,
-            data,
-        })
+        Ok(Node { _server: server, context, data })
     }
 
     /// Publish, batches and their baselines, alternately.
     async fn publish(&mut self) -> Result<()> {
         let node = self.node("bench.load").await?;
-        let (_server, floor) =
-            floor::start(&node.context, self.args.workers, node.data.path()).await?;
+        let (_server, floor) = floor::start(&node.context, self.args.workers, node.data.path()).await?;
         let mut rounds = Rounds::new(&node.context)?;
         for _ in 0..self.scale.runs {
-            let problems = rounds
-                .round(&node.context, &floor, &self.args.dir, self.scale.quiet)
-                .await?;
+            let problems = rounds.round(&node.context, &floor, &self.args.dir, self.scale.quiet).await?;
             self.problems.extend(problems);
         }
         rounds.limits(&mut self.limits);
@@ -191,84 +162,39 @@ impl Bench<'_> {
     /// Start and replay on a long log.
     async fn log(&mut self) -> Result<()> {
         let node = self.node("log.load").await?;
-        let started = start::run(
-            &node.context,
-            &StartArgs {
-                prefill: self.scale.log_events,
-                rare: 7,
-            },
-        )
-        .await?;
-        let figure = |case: usize, name| {
-            started
-                .cases
-                .get(case)
-                .and_then(|case| case.median().get(name))
-        };
+        let started = start::run(&node.context, &StartArgs { prefill: self.scale.log_events, rare: 7 }).await?;
+        let figure = |case: usize, name| started.cases.get(case).and_then(|case| case.median().get(name));
         for (what, name) in [
             ("first event, start=newest", "newest_first_ms"),
             ("first event, start=<id>", "after_id_first_ms"),
-            (
-                "replay from <id> of the last event but one",
-                "after_id_replay_ms",
-            ),
+            ("replay from <id> of the last event but one", "after_id_replay_ms"),
         ] {
-            let note =
-                figure(0, name).map_or_else(String::new, |ms| format!("empty log: {ms:.2} ms"));
-            self.limits
-                .limit(what, "ms", (Side::AtMost, 5.0), figure(1, name), note);
+            let note = figure(0, name).map_or_else(String::new, |ms| format!("empty log: {ms:.2} ms"));
+            self.limits.limit(what, "ms", (Side::AtMost, 5.0), figure(1, name), note);
         }
         let rare = figure(2, "rare_replay_ms");
-        self.limits.limit(
-            "replay of 7 rare events",
-            "ms",
-            (Side::AtMost, 50.0),
-            rare,
-            "",
-        );
+        self.limits.limit("replay of 7 rare events", "ms", (Side::AtMost, 50.0), rare, "");
         self.reports.push(started);
 
         let everything = node.context.with_subject("log.>");
         quiet(&everything, self.scale.quiet).await;
         let replayed = replay::run(&everything, &ReplayArgs { prefill: 0 }).await?;
-        let rate = replayed
-            .cases
-            .first()
-            .and_then(|case| case.median().get("events_per_s"));
-        self.limits.limit(
-            "replay from oldest, 1 subscriber",
-            "events/s",
-            (Side::AtLeast, 400_000.0),
-            rate,
-            "",
-        );
+        let rate = replayed.cases.first().and_then(|case| case.median().get("events_per_s"));
+        self.limits.limit("replay from oldest, 1 subscriber", "events/s", (Side::AtLeast, 400_000.0), rate, "");
         self.reports.push(replayed);
         Ok(())
     }
 
     async fn fanout(&mut self) -> Result<()> {
         let node = self.node("bench.fan").await?;
-        let args = FanoutArgs {
-            subscribers: self.scale.subscribers.clone(),
-            publishers: 4,
-            batch: 1,
-            window: 256,
-        };
+        let args = FanoutArgs { subscribers: self.scale.subscribers.clone(), publishers: 64, batch: 1, window: 256 };
         let report = fanout::run(&node.context, &args).await?;
         for (case, subscribers) in report.cases.iter().zip(&self.scale.subscribers) {
-            let (median, what) = (
-                case.median(),
-                format!("fan-out to {}", plural(*subscribers, "subscriber")),
-            );
+            let (median, what) = (case.median(), format!("fan-out to {}", plural(*subscribers, "subscriber")));
             let rate = median.get("deliveries_per_s");
-            let note = median
-                .get("p99_us")
-                .map_or_else(String::new, |us| format!("p99 {:.1} ms", us / 1e3));
+            let note = median.get("p99_us").map_or_else(String::new, |us| format!("p99 {:.1} ms", us / 1e3));
             match subscribers {
-                100 => {
-                    self.limits
-                        .limit(what, "deliveries/s", (Side::AtLeast, 300_000.0), rate, note)
-                }
+                100 => self.limits.limit(what, "deliveries/s", (Side::AtLeast, 300_000.0), rate, note),
                 _ => self.limits.baseline(what, "deliveries/s", rate, note),
             }
         }
@@ -278,27 +204,12 @@ impl Bench<'_> {
 
     async fn idle(&mut self) -> Result<()> {
         let node = self.node("bench.idle").await?;
-        let args = IdleArgs {
-            connections: self.scale.idle,
-            wait: self.scale.time,
-        };
+        let args = IdleArgs { connections: self.scale.idle, wait: self.scale.time };
         let report = idle::run(&node.context, &args).await?;
-        let figure = |name| {
-            report
-                .cases
-                .first()
-                .and_then(|case| case.median().get(name))
-        };
+        let figure = |name| report.cases.first().and_then(|case| case.median().get(name));
         let what = format!("memory of one of {} idle connections", args.connections);
-        self.limits.limit(
-            what,
-            "KiB",
-            (Side::AtMost, 10.0),
-            figure("kib_per_connection"),
-            "",
-        );
-        self.limits
-            .baseline("handshakes", "/s", figure("handshakes_per_s"), "");
+        self.limits.limit(what, "KiB", (Side::AtMost, 10.0), figure("kib_per_connection"), "");
+        self.limits.baseline("handshakes", "/s", figure("handshakes_per_s"), "");
         self.reports.push(report);
         Ok(())
     }
@@ -312,20 +223,10 @@ impl Bench<'_> {
         let raw = float(events) * float(count(node.context.size));
         let percent = float(disk_bytes(&node.data.path().join("data"))) / raw * 100.0;
         let note = format!("{events} events; settled up to {settled}");
-        self.limits.limit(
-            "data directory / raw payload bytes",
-            "%",
-            (Side::AtMost, 60.0),
-            Some(percent),
-            note,
-        );
+        self.limits.limit("data directory / raw payload bytes", "%", (Side::AtMost, 60.0), Some(percent), note);
 
         node.context.prefill(events / 4, None).await?;
-        let before = node
-            .context
-            .namespace_number("settled_index")
-            .await
-            .unwrap_or_default();
+        let before = node.context.namespace_number("settled_index").await.unwrap_or_default();
         let shape = Shape::batch(node.context.subject(), node.context.size, BATCH)?;
         let mut case = Case::new(format!("{SETTLING_RATE}/s in batches of {BATCH}"));
         for _ in 0..self.scale.runs {
@@ -335,21 +236,12 @@ impl Bench<'_> {
             case.runs.push(outcome.figures());
             self.problems.extend(outcome.first_error);
         }
-        let after = node
-            .context
-            .namespace_number("settled_index")
-            .await
-            .unwrap_or_default();
+        let after = node.context.namespace_number("settled_index").await.unwrap_or_default();
         let p99 = case.median().get("p99_us").map(|us| us / 1e3);
         let note = format!("{} events settled meanwhile", after.saturating_sub(before));
         let what = format!("p99 at {SETTLING_RATE} events/s while settling");
-        self.limits
-            .limit(what, "ms", (Side::AtMost, 20.0), p99, note);
-        self.reports.push(Report {
-            bench: "settling",
-            cases: vec![case],
-            first_error: None,
-        });
+        self.limits.limit(what, "ms", (Side::AtMost, 20.0), p99, note);
+        self.reports.push(Report { bench: "settling", cases: vec![case], first_error: None });
         Ok(())
     }
 }
@@ -361,11 +253,7 @@ async fn settle(node: &Node, longest: Duration) -> u64 {
     let (deadline, mut same, mut last) = (Instant::now() + longest, 0, (0, 0));
     while same < 12 && Instant::now() < deadline {
         sleep(SAMPLE).await;
-        let settled = node
-            .context
-            .namespace_number("settled_index")
-            .await
-            .unwrap_or_default();
+        let settled = node.context.namespace_number("settled_index").await.unwrap_or_default();
         let now = (settled, disk_bytes(&node.data.path().join("data")));
         same = if now == last { same + 1 } else { 0 };
         last = now;

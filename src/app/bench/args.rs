@@ -185,9 +185,7 @@ pub(super) struct AllArgs {
 
 /// Reads `500ms`, `5s`, `1.5s` or `2m`.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit_at = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let scale = match unit {
         "us" => 1e-6,

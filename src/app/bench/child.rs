@@ -60,8 +60,7 @@ impl Server {
 
     fn start_blocking(arguments: &[String], log: &Path) -> Result<Self> {
         let program = env::current_exe().context("cannot find this program")?;
-        let errors =
-            File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        let errors = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -69,28 +68,18 @@ impl Server {
             .stderr(errors)
             .spawn()
             .context("cannot start the server")?;
-        let output = child
-            .stdout
-            .take()
-            .context("the server has no standard output")?;
-        let mut server = Self {
-            child,
-            lines: Vec::new(),
-        };
+        let output = child.stdout.take().context("the server has no standard output")?;
+        let mut server = Self { child, lines: Vec::new() };
         let (sender, receiver) = sync_channel(64);
-        thread::Builder::new()
-            .name("server-output".to_owned())
-            .spawn(move || {
-                // After `ready` nobody receives any more; reading on keeps the server from blocking on a full pipe.
-                for line in BufReader::new(output).lines().map_while(Result::ok) {
-                    sender.try_send(line).ok();
-                }
-            })?;
+        thread::Builder::new().name("server-output".to_owned()).spawn(move || {
+            // After `ready` nobody receives any more; reading on keeps the server from blocking on a full pipe.
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                sender.try_send(line).ok();
+            }
+        })?;
         match server.wait_until_ready(&receiver) {
             Ok(()) => Ok(server),
-            Err(error) => {
-                Err(error.context(format!("`{}`{}", arguments.join(" "), last_lines(log))))
-            }
+            Err(error) => Err(error.context(format!("`{}`{}", arguments.join(" "), last_lines(log)))),
         }
     }
 
@@ -112,10 +101,7 @@ impl Server {
             let mut words = line.split_whitespace();
             (words.next() == Some(name)).then(|| words.next().map(str::to_owned))?
         };
-        self.lines
-            .iter()
-            .find_map(url)
-            .with_context(|| format!("the server printed no URL for `{name}`"))
+        self.lines.iter().find_map(url).with_context(|| format!("the server printed no URL for `{name}`"))
     }
 
     /// Its process id.
@@ -135,11 +121,7 @@ fn last_lines(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let mut lines: Vec<&str> = text.lines().rev().take(LOG_LINES).collect();
     lines.reverse();
-    if lines.is_empty() {
-        String::new()
-    } else {
-        format!(" said:\n{}", lines.join("\n"))
-    }
+    if lines.is_empty() { String::new() } else { format!(" said:\n{}", lines.join("\n")) }
 }
 
 /// Bytes that the files below `path` take on the disk. Files that vanish meanwhile count nothing.

@@ -24,10 +24,7 @@ pub(super) struct ChunkDecoder(State);
 
 impl Default for ChunkDecoder {
     fn default() -> Self {
-        Self(State::Size {
-            value: 0,
-            digits: 0,
-        })
+        Self(State::Size { value: 0, digits: 0 })
     }
 }
 
@@ -46,11 +43,7 @@ impl ChunkDecoder {
                 out.extend_from_slice(data);
                 rest = remaining;
                 let left = left - data.len();
-                self.0 = if left == 0 {
-                    State::DataCr
-                } else {
-                    State::Data { left }
-                };
+                self.0 = if left == 0 { State::DataCr } else { State::Data { left } };
                 continue;
             }
             if self.is_done() {
@@ -70,31 +63,21 @@ impl State {
             (Self::Size { value, digits: 1.. }, b'\r') => Self::SizeLf { value },
             (Self::Size { value, digits: 1.. }, b';' | b' ') => Self::Extension { value },
             (Self::Size { value, digits }, _) => {
-                let digit = char::from(byte)
-                    .to_digit(16)
-                    .and_then(|d| usize::try_from(d).ok());
+                let digit = char::from(byte).to_digit(16).and_then(|d| usize::try_from(d).ok());
                 let Some(digit) = digit.filter(|_| value < CHUNK_BYTES_MAX / 16) else {
                     bail!("malformed chunk size");
                 };
-                Self::Size {
-                    value: value * 16 + digit,
-                    digits: digits.saturating_add(1),
-                }
+                Self::Size { value: value * 16 + digit, digits: digits.saturating_add(1) }
             }
             (Self::Extension { value }, b'\r') => Self::SizeLf { value },
             (Self::Extension { value }, _) => Self::Extension { value },
             (Self::SizeLf { value: 0 }, b'\n') => Self::Trailer { blank: true },
             (Self::SizeLf { value }, b'\n') => Self::Data { left: value },
             (Self::DataCr, b'\r') => Self::DataLf,
-            (Self::DataLf, b'\n') => Self::Size {
-                value: 0,
-                digits: 0,
-            },
+            (Self::DataLf, b'\n') => Self::Size { value: 0, digits: 0 },
             (Self::Trailer { blank: true }, b'\n') => Self::Done,
             (Self::Trailer { blank }, b'\r') => Self::Trailer { blank },
-            (Self::Trailer { .. }, _) => Self::Trailer {
-                blank: byte == b'\n',
-            },
+            (Self::Trailer { .. }, _) => Self::Trailer { blank: byte == b'\n' },
             (Self::SizeLf { .. } | Self::DataCr | Self::DataLf, _) => {
                 bail!("malformed chunk framing")
             }
@@ -134,10 +117,7 @@ pub(super) struct Frames {
 
 impl Default for Frames {
     fn default() -> Self {
-        Self {
-            pending: Vec::new(),
-            blank_line: memmem::Finder::new(b"\n\n"),
-        }
+        Self { pending: Vec::new(), blank_line: memmem::Finder::new(b"\n\n") }
     }
 }
 
@@ -177,18 +157,11 @@ mod tests {
 
     #[test]
     fn frames_are_the_same_however_the_stream_is_cut() {
-        let expected = vec![
-            b"id: 1\nevent: msg\ndata: {\"a\":1}".to_vec(),
-            b": ping".to_vec(),
-        ];
+        let expected = vec![b"id: 1\nevent: msg\ndata: {\"a\":1}".to_vec(), b": ping".to_vec()];
         let length = STREAM.len() - b"NEXT".len();
         for cut in 0..=STREAM.len() {
             let (left, right) = STREAM.split_at(cut);
-            assert_eq!(
-                feed(&[left, right]),
-                (expected.clone(), length, true),
-                "{cut}"
-            );
+            assert_eq!(feed(&[left, right]), (expected.clone(), length, true), "{cut}");
         }
         let bytes: Vec<&[u8]> = STREAM.chunks(1).collect();
         assert_eq!(feed(&bytes), (expected, length, true));
@@ -196,28 +169,14 @@ mod tests {
 
     #[test]
     fn malformed_framing_is_refused() {
-        for bad in [
-            &b"\r\n"[..],
-            b"xyz\r\n",
-            b"5\r\nhelloX\r",
-            b"1\rX",
-            b"ffffffffffffffff\r\n",
-        ] {
-            assert!(
-                ChunkDecoder::default()
-                    .decode(bad, &mut Vec::new())
-                    .is_err(),
-                "{bad:?}"
-            );
+        for bad in [&b"\r\n"[..], b"xyz\r\n", b"5\r\nhelloX\r", b"1\rX", b"ffffffffffffffff\r\n"] {
+            assert!(ChunkDecoder::default().decode(bad, &mut Vec::new()).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn the_first_line_tells_the_kind() {
-        assert_eq!(
-            frame_kind(b"id: e_1\nevent: msg\ndata: {}"),
-            FrameKind::Event
-        );
+        assert_eq!(frame_kind(b"id: e_1\nevent: msg\ndata: {}"), FrameKind::Event);
         assert_eq!(frame_kind(b"event: error\ndata: no"), FrameKind::Error);
         assert_eq!(frame_kind(b": ping"), FrameKind::Other);
         assert_eq!(frame_kind(b"retry: 900"), FrameKind::Other);

@@ -72,10 +72,7 @@ impl Context {
 
     /// The same server with another subject.
     pub(super) fn with_subject(&self, subject: &str) -> Self {
-        Self {
-            subject: Some(subject.to_owned()),
-            ..self.clone()
-        }
+        Self { subject: Some(subject.to_owned()), ..self.clone() }
     }
 
     /// First segment of the subject.
@@ -84,31 +81,19 @@ impl Context {
     }
 
     /// Publishes one event over `connection` and returns its id.
-    pub(super) async fn publish_one(
-        &self,
-        connection: &mut Connection,
-        subject: &str,
-    ) -> Result<String> {
+    pub(super) async fn publish_one(&self, connection: &mut Connection, subject: &str) -> Result<String> {
         let shape = Shape::single(subject, self.size)?;
         let mut random = Random::new(nanos(SystemTime::UNIX_EPOCH.elapsed()?));
         let mut request = Request::new(&self.target, &shape, &mut random);
         let reply = connection.ask(request.stamped(0)).await?;
-        ensure!(
-            reply.status == 202,
-            "publish to {subject}: {}",
-            reply.describe()
-        );
-        reply
-            .header("X-BUS-EVENT-ID")
-            .context("the answer to a publish has no X-BUS-EVENT-ID")
+        ensure!(reply.status == 202, "publish to {subject}: {}", reply.describe());
+        reply.header("X-BUS-EVENT-ID").context("the answer to a publish has no X-BUS-EVENT-ID")
     }
 
     /// Publishes one event, so that the namespace exists and can be subscribed to.
     pub(super) async fn create_namespace(&self) -> Result<()> {
         let mut connection = Connection::open(&self.target).await?;
-        self.publish_one(&mut connection, self.subject())
-            .await
-            .map(drop)
+        self.publish_one(&mut connection, self.subject()).await.map(drop)
     }
 
     /// Publishes `events` varied events in batches, and `rare` more to another subject, spread among them.
@@ -123,12 +108,7 @@ impl Context {
             let shape = Shape::batch(self.subject(), self.size, usize::try_from(batch)?)?;
             let mut request = Request::new(&self.target, &shape, &mut random);
             let reply = connection.ask(request.stamped(clock.now())).await?;
-            ensure!(
-                reply.status == 202,
-                "prefill of {}: {}",
-                self.subject(),
-                reply.describe()
-            );
+            ensure!(reply.status == 202, "prefill of {}: {}", self.subject(), reply.describe());
             done += batch;
             bar.inc(batch);
             // The middle of the rare events' share of the log, so that none is first or last.
@@ -146,10 +126,7 @@ impl Context {
 
     /// What the web listener says about the namespace.
     pub(super) async fn namespace_state(&self) -> Result<Value> {
-        let web = self
-            .web
-            .as_ref()
-            .context("the address given with --web cannot be resolved")?;
+        let web = self.web.as_ref().context("the address given with --web cannot be resolved")?;
         let mut connection = Connection::open(web).await?;
         let path = format!("/api/namespaces/{}", self.namespace());
         let reply = connection.ask(&web.get(&path, "application/json")).await?;
@@ -160,17 +137,13 @@ impl Context {
     /// A number of the namespace's state.
     pub(super) async fn namespace_number(&self, field: &str) -> Result<u64> {
         let state = self.namespace_state().await?;
-        state
-            .get(field)
-            .and_then(Value::as_u64)
-            .with_context(|| format!("the namespace has no number `{field}`"))
+        state.get(field).and_then(Value::as_u64).with_context(|| format!("the namespace has no number `{field}`"))
     }
 }
 
 /// A bar on standard error, drawn only when that is a terminal.
 pub(super) fn progress_bar(length: u64, message: &'static str) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}");
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}");
     let bar = ProgressBar::new(length).with_message(message);
     match style {
         Ok(style) => bar.with_style(style),

@@ -29,19 +29,12 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// Runs `fanout` for each number of subscribers.
 pub(super) async fn run(context: &Context, args: &FanoutArgs) -> Result<Report> {
-    let mut report = Report {
-        bench: "fanout",
-        cases: Vec::new(),
-        first_error: None,
-    };
+    let mut report = Report { bench: "fanout", cases: Vec::new(), first_error: None };
     context.create_namespace().await?;
     for &subscribers in &args.subscribers {
         let mut case = Case::new(plural(subscribers, "subscriber"));
         for run in 1..=context.runs {
-            let line = progress_line(format!(
-                "fanout: {}, run {run} of {}",
-                case.name, context.runs
-            ));
+            let line = progress_line(format!("fanout: {}, run {run} of {}", case.name, context.runs));
             case.runs.push(once(context, args, subscribers).await?);
             line.finish_and_clear();
         }
@@ -65,20 +58,13 @@ struct Gate {
 impl Gate {
     fn new(subscribers: u64, window: u64) -> Self {
         let step = (window / 4).max(1);
-        Self {
-            subscribers,
-            step,
-            reached: Default::default(),
-            floor: watch::Sender::new(0),
-        }
+        Self { subscribers, step, reached: Default::default(), floor: watch::Sender::new(0) }
     }
 
     /// Tells that one subscriber went from `before` to `after` events.
     fn advance(&self, before: u64, after: u64) {
         for step in before / self.step + 1..=after / self.step {
-            let slot = usize::try_from(step)
-                .ok()
-                .and_then(|step| self.reached.get(step % STEPS));
+            let slot = usize::try_from(step).ok().and_then(|step| self.reached.get(step % STEPS));
             let Some(slot) = slot else { continue };
             if slot.fetch_add(1, Ordering::AcqRel) + 1 == self.subscribers {
                 slot.store(0, Ordering::Release);
@@ -107,14 +93,8 @@ struct Shared {
 }
 
 async fn once(context: &Context, args: &FanoutArgs, subscribers: usize) -> Result<Figures> {
-    ensure!(
-        subscribers > 0 && args.publishers > 0,
-        "--subscribers and --publishers must be at least 1"
-    );
-    ensure!(
-        args.window >= 4 * count(args.batch),
-        "--window must be at least four batches"
-    );
+    ensure!(subscribers > 0 && args.publishers > 0, "--subscribers and --publishers must be at least 1");
+    ensure!(args.window >= 4 * count(args.batch), "--window must be at least four batches");
     let opened = open(context, context.subject(), subscribers).await?;
     let cpu = (context.meter.cpu_seconds().await, own_cpu_seconds());
     let clock = Clock::start();
@@ -134,24 +114,11 @@ async fn once(context: &Context, args: &FanoutArgs, subscribers: usize) -> Resul
     }
     let mut publishers = JoinSet::new();
     for seed in 0..args.publishers {
-        publishers.spawn(publish(
-            Arc::clone(&shared),
-            context.clone(),
-            args.batch,
-            count(seed),
-        ));
+        publishers.spawn(publish(Arc::clone(&shared), context.clone(), args.batch, count(seed)));
     }
     let limit = context.time() + DRAIN;
-    timeout(
-        limit,
-        finish(&shared, &mut readers, publishers, count(subscribers)),
-    )
-    .await
-    .with_context(|| {
-        let (sent, got) = (
-            shared.reserved.load(Ordering::Relaxed),
-            shared.received.load(Ordering::Relaxed),
-        );
+    timeout(limit, finish(&shared, &mut readers, publishers, count(subscribers))).await.with_context(|| {
+        let (sent, got) = (shared.reserved.load(Ordering::Relaxed), shared.received.load(Ordering::Relaxed));
         format!("{subscribers} subscribers received {got} events of {sent} published, then nothing")
     })??;
     let after = (context.meter.cpu_seconds().await, own_cpu_seconds());
@@ -163,21 +130,11 @@ type Cpu = (Option<f64>, Option<f64>);
 fn figures(shared: &Shared, before: Cpu, after: Cpu) -> Figures {
     let deliveries = shared.received.load(Ordering::Relaxed);
     let elapsed = Duration::from_nanos(shared.last_received.load(Ordering::Relaxed));
-    let each = |before: Option<f64>, after: Option<f64>| {
-        Some((after? - before?) * 1e6 / float(deliveries.max(1)))
-    };
+    let each = |before: Option<f64>, after: Option<f64>| Some((after? - before?) * 1e6 / float(deliveries.max(1)));
     let mut figures = Figures::default();
     figures.set("deliveries_per_s", per_second(deliveries, elapsed));
-    figures.set(
-        "events_per_s",
-        per_second(shared.reserved.load(Ordering::Relaxed), elapsed),
-    );
-    figures.set_latency(
-        &shared
-            .latency
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner),
-    );
+    figures.set("events_per_s", per_second(shared.reserved.load(Ordering::Relaxed), elapsed));
+    figures.set_latency(&shared.latency.lock().unwrap_or_else(PoisonError::into_inner));
     figures.set_known("server_cpu_us", each(before.0, after.0));
     figures.set_known("client_cpu_us", each(before.1, after.1));
     figures
@@ -193,9 +150,7 @@ pub(super) async fn open(context: &Context, subject: &str, n: usize) -> Result<V
             opened.push(subscriber??);
         }
         let (target, subject) = (context.target.clone(), subject.to_owned());
-        opening.spawn(
-            async move { Subscriber::open(&target, &subject, "newest", BUFFER_BYTES).await },
-        );
+        opening.spawn(async move { Subscriber::open(&target, &subject, "newest", BUFFER_BYTES).await });
     }
     while let Some(subscriber) = opening.join_next().await {
         let subscriber: Result<Subscriber> = subscriber?;
@@ -226,22 +181,14 @@ async fn finish(
 
 async fn publish(shared: Arc<Shared>, context: Context, batch: usize, seed: u64) -> Result<()> {
     let single = Shape::single(context.subject(), context.size)?;
-    let shape = if batch == 1 {
-        single
-    } else {
-        Shape::batch(context.subject(), context.size, batch)?
-    };
+    let shape = if batch == 1 { single } else { Shape::batch(context.subject(), context.size, batch)? };
     let mut request = Request::new(&context.target, &shape, &mut Random::new(seed));
     let mut connection = Connection::open(&context.target).await?;
     let mut floor = shared.gate.floor.subscribe();
     while shared.clock.now() < shared.until {
         let last = shared.reserved.fetch_add(shape.events(), Ordering::Relaxed) + shape.events();
-        floor
-            .wait_for(|floor| last <= floor + shared.window)
-            .await?;
-        let reply = connection
-            .exchange(request.stamped(shared.clock.now()))
-            .await?;
+        floor.wait_for(|floor| last <= floor + shared.window).await?;
+        let reply = connection.exchange(request.stamped(shared.clock.now())).await?;
         ensure!(reply.status == 202, "publish: {}", reply.describe());
     }
     Ok(())
@@ -251,9 +198,7 @@ async fn receive(shared: Arc<Shared>, mut subscriber: Subscriber) -> Result<()> 
     let (stamps, mut seen, mut sent) = (StampReader::default(), 0, Vec::new());
     loop {
         sent.clear();
-        let events = subscriber
-            .read(|frame| sent.extend(stamps.read(frame)))
-            .await?;
+        let events = subscriber.read(|frame| sent.extend(stamps.read(frame))).await?;
         if events == 0 {
             continue;
         }

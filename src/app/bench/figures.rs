@@ -48,12 +48,7 @@ impl Figures {
         if latency.is_empty() {
             return;
         }
-        for (name, quantile) in [
-            ("p50_us", 0.5),
-            ("p90_us", 0.9),
-            ("p99_us", 0.99),
-            ("p999_us", 0.999),
-        ] {
+        for (name, quantile) in [("p50_us", 0.5), ("p90_us", 0.9), ("p99_us", 0.99), ("p999_us", 0.999)] {
             self.set(name, float(latency.value_at_quantile(quantile)) / 1e3);
         }
         self.set("max_us", float(latency.max()) / 1e3);
@@ -82,10 +77,7 @@ pub(super) struct Case {
 impl Case {
     /// A case without runs yet.
     pub(super) fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            runs: Vec::new(),
-        }
+        Self { name: name.into(), runs: Vec::new() }
     }
 
     /// The median of each figure over the runs.
@@ -143,14 +135,9 @@ impl Report {
                 names.push(name);
             }
         }
-        let header = [self.bench]
-            .into_iter()
-            .chain(names.iter().copied())
-            .map(str::to_owned);
+        let header = [self.bench].into_iter().chain(names.iter().copied()).map(str::to_owned);
         let rows = self.cases.iter().zip(&medians).map(|(case, figures)| {
-            let values = names
-                .iter()
-                .map(|name| figures.get(name).map_or_else(|| "-".to_owned(), number));
+            let values = names.iter().map(|name| figures.get(name).map_or_else(|| "-".to_owned(), number));
             [case.name.clone()].into_iter().chain(values).collect()
         });
         let mut text = grid(header.collect(), rows.collect(), presets::NOTHING);
@@ -208,10 +195,7 @@ mod tests {
             figures.set_known("extra", extra);
             figures
         };
-        let case = Case {
-            name: "c".to_owned(),
-            runs: vec![run(3.0, None), run(1.0, Some(5.0)), run(2.0, Some(7.0))],
-        };
+        let case = Case { name: "c".to_owned(), runs: vec![run(3.0, None), run(1.0, Some(5.0)), run(2.0, Some(7.0))] };
         assert_eq!(case.median().get("rate"), Some(2.0));
         assert_eq!(case.median().get("extra"), Some(6.0));
         assert_eq!(median(Vec::new()), None);

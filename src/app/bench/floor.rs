@@ -30,20 +30,11 @@ pub(super) async fn run(context: &Context, args: &FloorArgs) -> Result<Report> {
 }
 
 /// Starts the baseline server; the context is the given one with the server's address.
-pub(super) async fn start(
-    context: &Context,
-    workers: usize,
-    scratch: &Path,
-) -> Result<(Server, Context)> {
+pub(super) async fn start(context: &Context, workers: usize, scratch: &Path) -> Result<(Server, Context)> {
     let arguments = ["bench", "floor-server", "--workers", &workers.to_string()].map(str::to_owned);
     let server = Server::start(arguments.to_vec(), scratch.join("floor.log")).await?;
     let target = Target::resolve(&server.url("floor")?).await?;
-    let floor = Context {
-        target,
-        web: None,
-        meter: Meter::Process(server.pid()),
-        ..context.clone()
-    };
+    let floor = Context { target, web: None, meter: Meter::Process(server.pid()), ..context.clone() };
     Ok((server, floor))
 }
 
@@ -59,13 +50,11 @@ pub(super) fn serve(args: &FloorServerArgs) -> Result<()> {
     System::new().block_on(async move {
         let server = bound.run();
         let handle = server.handle();
-        thread::Builder::new()
-            .name("stdin".to_owned())
-            .spawn(move || {
-                // The end of the input means that the benchmark is gone, however it ended.
-                io::stdin().lock().read_to_end(&mut Vec::new()).ok();
-                System::new().block_on(handle.stop(false));
-            })?;
+        thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+            // The end of the input means that the benchmark is gone, however it ended.
+            io::stdin().lock().read_to_end(&mut Vec::new()).ok();
+            System::new().block_on(handle.stop(false));
+        })?;
         server.await.map_err(anyhow::Error::from)
     })
 }

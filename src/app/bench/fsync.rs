@@ -26,19 +26,14 @@ pub(super) async fn run(runs: u32, stop: Stop, args: &FsyncArgs) -> Result<Repor
         case.runs.push(once(&args.dir, stop).await?);
         line.finish_and_clear();
     }
-    Ok(Report {
-        bench: "fsync",
-        cases: vec![case],
-        first_error: None,
-    })
+    Ok(Report { bench: "fsync", cases: vec![case], first_error: None })
 }
 
 /// One run on the disk of `dir`.
 pub(super) async fn once(dir: &Path, stop: Stop) -> Result<Figures> {
     let path = dir.join(format!("rollbook-bench-fsync-{}", process::id()));
     spawn_blocking(move || {
-        let measured =
-            appends(&path, stop).with_context(|| format!("cannot write {}", path.display()));
+        let measured = appends(&path, stop).with_context(|| format!("cannot write {}", path.display()));
         remove_file(&path).ok();
         measured
     })

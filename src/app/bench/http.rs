@@ -34,32 +34,19 @@ impl Target {
             bail!("`{url}` is not an http:// URL; TLS is not measured here");
         };
         let host = rest.split('/').next().unwrap_or_default();
-        let bare = host
-            .rsplit_once(':')
-            .is_none_or(|(_, port)| port.parse::<u16>().is_err());
-        let lookup = if bare {
-            format!("{host}:80")
-        } else {
-            host.to_owned()
-        };
+        let bare = host.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err());
+        let lookup = if bare { format!("{host}:80") } else { host.to_owned() };
         let addr = lookup_host(&lookup)
             .await
             .with_context(|| format!("cannot resolve `{host}`"))?
             .next()
             .with_context(|| format!("`{host}` has no address"))?;
-        Ok(Self {
-            addr,
-            host: host.to_owned(),
-        })
+        Ok(Self { addr, host: host.to_owned() })
     }
 
     /// The bytes of a GET request.
     pub(super) fn get(&self, path: &str, accept: &str) -> Vec<u8> {
-        format!(
-            "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n\r\n",
-            self.host
-        )
-        .into_bytes()
+        format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n\r\n", self.host).into_bytes()
     }
 
     /// The head of a POST request to `/` with a JSON body of `length` bytes.
@@ -120,26 +107,18 @@ pub(super) fn parse_head(input: &[u8]) -> Result<Option<Head>> {
         .and_then(digits)
         .and_then(|n| u16::try_from(n).ok());
     let Some(status) = status else {
-        bail!(
-            "not an HTTP/1.1 response: {}",
-            String::from_utf8_lossy(head.get(..32).unwrap_or(head))
-        );
+        bail!("not an HTTP/1.1 response: {}", String::from_utf8_lossy(head.get(..32).unwrap_or(head)));
     };
     let body = if matches!(status, 204 | 304) {
         Body::Sized(0)
     } else if let Some(length) = header(head, b"content-length") {
         Body::Sized(digits(length).context("malformed Content-Length")?)
-    } else if header(head, b"transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case(b"chunked"))
-    {
+    } else if header(head, b"transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case(b"chunked")) {
         Body::Chunked
     } else {
         Body::UntilClose
     };
-    Ok(Some(Head {
-        status,
-        length: end + 4,
-        body,
-    }))
+    Ok(Some(Head { status, length: end + 4, body }))
 }
 
 /// The value of a header of a response head, without surrounding blanks.
@@ -155,9 +134,7 @@ fn digits(text: &[u8]) -> Option<usize> {
     if text.is_empty() || text.len() > 15 {
         return None;
     }
-    text.iter().try_fold(0, |n: usize, &b| {
-        b.is_ascii_digit().then(|| n * 10 + usize::from(b - b'0'))
-    })
+    text.iter().try_fold(0, |n: usize, &b| b.is_ascii_digit().then(|| n * 10 + usize::from(b - b'0')))
 }
 
 /// One response.
@@ -180,11 +157,7 @@ impl Reply<'_> {
     /// Status and first line of the body, for an error message.
     pub(super) fn describe(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
-        format!(
-            "HTTP {}: {}",
-            self.status,
-            text.lines().next().unwrap_or_default()
-        )
+        format!("HTTP {}: {}", self.status, text.lines().next().unwrap_or_default())
     }
 }
 
@@ -200,18 +173,12 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects.
     pub(super) async fn open(target: &Target) -> Result<Self> {
-        Ok(Self {
-            stream: target.connect().await?,
-            buffer: Vec::with_capacity(4096),
-            used: 0,
-        })
+        Ok(Self { stream: target.connect().await?, buffer: Vec::with_capacity(4096), used: 0 })
     }
 
     /// Like [`Connection::exchange`], but gives up on a server that does not answer in 30 s.
     pub(super) async fn ask(&mut self, request: &[u8]) -> Result<Reply<'_>> {
-        timeout(ANSWER_TIMEOUT, self.exchange(request))
-            .await
-            .context("no answer in 30 s")?
+        timeout(ANSWER_TIMEOUT, self.exchange(request)).await.context("no answer in 30 s")?
     }
 
     /// Sends one request and waits for its whole response, without the cost of a timer.
@@ -236,19 +203,14 @@ impl Connection {
             Body::UntilClose => bail!("response without a length on a keep-alive connection"),
         };
         let bytes = self.buffer.get(..head.length).unwrap_or_default();
-        Ok(Reply {
-            status: head.status,
-            head: bytes,
-            body,
-        })
+        Ok(Reply { status: head.status, head: bytes, body })
     }
 
     async fn chunked_body(&mut self, start: usize) -> Result<Vec<u8>> {
         let (mut decoder, mut body) = (ChunkDecoder::default(), Vec::new());
         self.used = start;
         loop {
-            let taken =
-                decoder.decode(self.buffer.get(self.used..).unwrap_or_default(), &mut body)?;
+            let taken = decoder.decode(self.buffer.get(self.used..).unwrap_or_default(), &mut body)?;
             self.used += taken;
             if decoder.is_done() {
                 return Ok(body);
@@ -291,8 +253,7 @@ pub(super) fn encode(value: &str) -> String {
 mod tests {
     use super::*;
 
-    const ACCEPTED: &[u8] =
-        b"HTTP/1.1 202 Accepted\r\ncontent-length: 5\r\nX-BUS-EVENT-ID: e_1 \r\n\r\nhello";
+    const ACCEPTED: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-length: 5\r\nX-BUS-EVENT-ID: e_1 \r\n\r\nhello";
 
     #[test]
     fn a_head_cut_at_every_byte_waits_for_more() {
@@ -300,11 +261,7 @@ mod tests {
         assert_eq!((whole.status, whole.body), (202, Body::Sized(5)));
         for cut in 0..ACCEPTED.len() {
             let expected = (cut >= whole.length).then_some(whole);
-            assert_eq!(
-                parse_head(ACCEPTED.get(..cut).unwrap()).unwrap(),
-                expected,
-                "{cut}"
-            );
+            assert_eq!(parse_head(ACCEPTED.get(..cut).unwrap()).unwrap(), expected, "{cut}");
         }
         let head = ACCEPTED.get(..whole.length).unwrap();
         assert_eq!(header(head, b"x-bus-event-id"), Some(&b"e_1"[..]));
@@ -314,10 +271,7 @@ mod tests {
     #[test]
     fn body_framing_follows_the_head() {
         let body = |head: &str| parse_head(head.as_bytes()).unwrap().unwrap().body;
-        assert_eq!(
-            body("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
-            Body::Chunked
-        );
+        assert_eq!(body("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), Body::Chunked);
         assert_eq!(body("HTTP/1.1 204 No Content\r\n\r\n"), Body::Sized(0));
         assert_eq!(body("HTTP/1.1 200 OK\r\n\r\n"), Body::UntilClose);
     }

@@ -31,33 +31,18 @@ pub(super) async fn run(context: &Context, args: &IdleArgs) -> Result<Report> {
     drop(open(context, context.subject(), WARM_UP.min(args.connections)).await?);
     let line = progress_line(format!("idle: {} connections", args.connections));
     sleep(args.wait).await;
-    let before = context
-        .meter
-        .resident_bytes()
-        .await
-        .context("the server's memory is unknown: give --web or --pid")?;
+    let before = context.meter.resident_bytes().await.context("the server's memory is unknown: give --web or --pid")?;
     let started = Instant::now();
     let connections = open(context, context.subject(), args.connections).await?;
     let elapsed = started.elapsed();
     sleep(args.wait).await;
-    let after = context
-        .meter
-        .resident_bytes()
-        .await
-        .context("the server's memory is unknown")?;
+    let after = context.meter.resident_bytes().await.context("the server's memory is unknown")?;
     line.finish_and_clear();
     let n = count(connections.len());
     let mut figures = Figures::default();
     figures.set("kib_per_connection", (after - before) / 1024.0 / float(n));
     figures.set("handshakes_per_s", per_second(n, elapsed));
     figures.set("server_mib", after / 1024.0 / 1024.0);
-    let case = Case {
-        name: format!("{n} connections"),
-        runs: vec![figures],
-    };
-    Ok(Report {
-        bench: "idle",
-        cases: vec![case],
-        first_error: None,
-    })
+    let case = Case { name: format!("{n} connections"), runs: vec![figures] };
+    Ok(Report { bench: "idle", cases: vec![case], first_error: None })
 }

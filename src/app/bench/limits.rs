@@ -37,13 +37,7 @@ impl Limits {
         measured: Option<f64>,
         note: impl Into<String>,
     ) {
-        self.0.push(Row {
-            what: what.into(),
-            unit,
-            limit: Some(limit),
-            measured,
-            note: note.into(),
-        });
+        self.0.push(Row { what: what.into(), unit, limit: Some(limit), measured, note: note.into() });
     }
 
     /// Adds a figure without one, for comparison.
@@ -54,43 +48,22 @@ impl Limits {
         measured: Option<f64>,
         note: impl Into<String>,
     ) {
-        self.0.push(Row {
-            what: what.into(),
-            unit,
-            limit: None,
-            measured,
-            note: note.into(),
-        });
+        self.0.push(Row { what: what.into(), unit, limit: None, measured, note: note.into() });
     }
 
     /// The rows as Markdown.
     pub(super) fn markdown(&self) -> String {
-        let header = ["", "limit", "measured", "unit", "met", "note"]
-            .map(str::to_owned)
-            .to_vec();
+        let header = ["", "limit", "measured", "unit", "met", "note"].map(str::to_owned).to_vec();
         let cells = |row: &Row| {
             let limit = row.limit.map_or_else(String::new, |(side, limit)| {
                 let sign = if side == Side::AtLeast { "≥" } else { "≤" };
                 format!("{sign} {}", number(limit))
             });
             let measured = row.measured.map_or_else(|| "-".to_owned(), number);
-            let met = row
-                .limit
-                .map_or("", |_| if row.met() { "yes" } else { "no" });
-            vec![
-                row.what.clone(),
-                limit,
-                measured,
-                row.unit.to_owned(),
-                met.to_owned(),
-                row.note.clone(),
-            ]
+            let met = row.limit.map_or("", |_| if row.met() { "yes" } else { "no" });
+            vec![row.what.clone(), limit, measured, row.unit.to_owned(), met.to_owned(), row.note.clone()]
         };
-        grid(
-            header,
-            self.0.iter().map(cells).collect(),
-            presets::ASCII_MARKDOWN,
-        )
+        grid(header, self.0.iter().map(cells).collect(), presets::ASCII_MARKDOWN)
     }
 
     /// The rows as JSON.
@@ -123,23 +96,11 @@ mod tests {
     #[test]
     fn rows_say_whether_the_limit_is_met() {
         let mut limits = Limits::default();
-        limits.limit(
-            "rate",
-            "/s",
-            (Side::AtLeast, 300_000.0),
-            Some(300_000.0),
-            "",
-        );
+        limits.limit("rate", "/s", (Side::AtLeast, 300_000.0), Some(300_000.0), "");
         limits.limit("p99", "ms", (Side::AtMost, 20.0), Some(20.1), "busy");
         limits.limit("lost", "ms", (Side::AtMost, 20.0), None, "");
         limits.baseline("floor", "/s", Some(1.0), "");
-        let met: Vec<_> = limits
-            .json()
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|r| r.get("met").unwrap().clone())
-            .collect();
+        let met: Vec<_> = limits.json().as_array().unwrap().iter().map(|r| r.get("met").unwrap().clone()).collect();
         assert_eq!(met, [json!(true), json!(false), json!(false), Value::Null]);
         let text = limits.markdown();
         assert!(text.contains("≥ 300,000"), "{text}");

@@ -118,12 +118,7 @@ pub(super) async fn drive(plan: &Plan<'_>) -> Result<Outcome> {
     let mut cpu = (plan.meter.cpu_seconds().await, own_cpu_seconds());
     let mut workers = JoinSet::new();
     for (connection, requests) in ready {
-        workers.spawn(work(
-            Arc::clone(&shared),
-            plan.target.clone(),
-            connection,
-            requests,
-        ));
+        workers.spawn(work(Arc::clone(&shared), plan.target.clone(), connection, requests));
     }
     let mut used = (None, None);
     if let Stop::After(_) = plan.stop {
@@ -131,9 +126,7 @@ pub(super) async fn drive(plan: &Plan<'_>) -> Result<Outcome> {
         cpu = (plan.meter.cpu_seconds().await, own_cpu_seconds());
         sleep_until(shared.clock.instant(shared.until).into()).await;
         used = (plan.meter.cpu_seconds().await, own_cpu_seconds());
-        timeout(DRAIN, join(workers))
-            .await
-            .context("requests still unanswered 30 s after the end of the run")??;
+        timeout(DRAIN, join(workers)).await.context("requests still unanswered 30 s after the end of the run")??;
     } else {
         join(workers).await?;
     }
@@ -160,10 +153,7 @@ fn outcome(plan: &Plan<'_>, shared: Shared, before: Cpu, after: Cpu) -> Outcome 
         first_error: taken(shared.first_error),
         events: plan.shape.events(),
         latency: taken(shared.latency),
-        lag: plan
-            .rate
-            .is_some()
-            .then(|| (taken(shared.lag), shared.given_up.into_inner())),
+        lag: plan.rate.is_some().then(|| (taken(shared.lag), shared.given_up.into_inner())),
         elapsed: Duration::from_nanos(end.saturating_sub(shared.measure_from)),
         server_cpu: used(before.0, after.0),
         own_cpu: used(before.1, after.1),
@@ -187,11 +177,7 @@ fn shared(plan: &Plan<'_>) -> Result<Shared> {
     if let Some(rate) = plan.rate {
         ensure!(rate > 0, "--rate must be at least 1");
         let interval = (plan.shape.events().saturating_mul(1_000_000_000) / rate).max(1);
-        let schedule = Schedule {
-            start: clock.now(),
-            interval,
-            total: budget.min(until / interval),
-        };
+        let schedule = Schedule { start: clock.now(), interval, total: budget.min(until / interval) };
         budget = schedule.total;
         until = until.saturating_add(schedule.start);
         pace = Some((schedule, Pacer::start(clock, schedule, plan.connections)?));
@@ -217,9 +203,7 @@ fn requests(plan: &Plan<'_>, seed: u64) -> Vec<Request> {
     let mut random = Random::new(seed + 1);
     let each = usize::try_from(plan.shape.events()).unwrap_or(usize::MAX);
     let ready = (EVENTS_READY / each.max(1)).clamp(1, REQUESTS_READY);
-    (0..ready)
-        .map(|_| Request::new(plan.target, plan.shape, &mut random))
-        .collect()
+    (0..ready).map(|_| Request::new(plan.target, plan.shape, &mut random)).collect()
 }
 
 async fn join(mut workers: JoinSet<Result<()>>) -> Result<()> {
@@ -243,10 +227,7 @@ async fn work(
         }
         let ticket = shared.tickets.fetch_add(1, Ordering::Relaxed);
         let now = shared.clock.now();
-        let intended = shared
-            .pace
-            .as_ref()
-            .map_or(now, |(schedule, _)| schedule.due(ticket));
+        let intended = shared.pace.as_ref().map_or(now, |(schedule, _)| schedule.due(ticket));
         if ticket >= shared.budget || intended >= shared.until {
             return Ok(());
         }
@@ -298,10 +279,7 @@ impl Shared {
 
     fn refuse(&self, describe: impl FnOnce() -> String) {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        let mut first = self
-            .first_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut first = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert_with(describe);
     }
 }
@@ -321,17 +299,11 @@ mod tests {
             let Some(head) = memchr::memmem::find(&input, b"\r\n\r\n") else {
                 continue;
             };
-            let length = String::from_utf8_lossy(header(&input, b"content-length").unwrap())
-                .parse::<usize>()
-                .unwrap();
+            let length = String::from_utf8_lossy(header(&input, b"content-length").unwrap()).parse::<usize>().unwrap();
             if input.len() < head + 4 + length {
                 continue;
             }
-            assert_eq!(
-                input.len(),
-                head + 4 + length,
-                "more than one request in flight"
-            );
+            assert_eq!(input.len(), head + 4 + length, "more than one request in flight");
             input.clear();
             requests += 1;
             let (status, rest) = if requests % 10 == 0 {
@@ -339,9 +311,7 @@ mod tests {
             } else {
                 ("202 Ok", "content-length: 0\r\n\r\n")
             };
-            stream
-                .write_all(format!("HTTP/1.1 {status}\r\n").as_bytes())
-                .await?;
+            stream.write_all(format!("HTTP/1.1 {status}\r\n").as_bytes()).await?;
             stream.write_all(rest.as_bytes()).await?;
         }
         Ok(())
@@ -355,22 +325,10 @@ mod tests {
                 tokio::spawn(answer(stream));
             }
         });
-        let target = Target {
-            addr,
-            host: addr.to_string(),
-        };
+        let target = Target { addr, host: addr.to_string() };
         let shape = Shape::single("a.b", 200).unwrap();
         let (meter, connections) = (Meter::Unknown, 2);
-        drive(&Plan {
-            target: &target,
-            meter: &meter,
-            shape: &shape,
-            connections,
-            rate,
-            stop,
-        })
-        .await
-        .unwrap()
+        drive(&Plan { target: &target, meter: &meter, shape: &shape, connections, rate, stop }).await.unwrap()
     }
 
     #[tokio::test]
@@ -386,10 +344,7 @@ mod tests {
     async fn an_open_loop_sends_what_is_due_and_no_more() {
         let outcome = load(Some(1000), Stop::After(Duration::from_millis(200))).await;
         let sent = outcome.accepted + outcome.errors;
-        assert!(
-            (180..=240).contains(&sent),
-            "{sent} of 200 and up to 40 of the warm-up"
-        );
+        assert!((180..=240).contains(&sent), "{sent} of 200 and up to 40 of the warm-up");
         assert_eq!(outcome.lag.map(|(_, given_up)| given_up), Some(0));
     }
 }

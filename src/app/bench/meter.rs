@@ -28,11 +28,7 @@ impl Meter {
             return Self::Unknown;
         };
         let meter = Self::Metrics(target);
-        if meter.cpu_seconds().await.is_some() {
-            meter
-        } else {
-            Self::Unknown
-        }
+        if meter.cpu_seconds().await.is_some() { meter } else { Self::Unknown }
     }
 
     /// CPU seconds the server has used so far.
@@ -49,9 +45,7 @@ impl Meter {
         match self {
             Self::Process(pid) => {
                 let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-                let line = status
-                    .lines()
-                    .find_map(|line| line.strip_prefix("VmRSS:"))?;
+                let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
                 let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
                 Some(kib * 1024.0)
             }
@@ -77,10 +71,7 @@ fn process_cpu_seconds(pid: &str) -> Option<f64> {
 
 async fn metric(target: &Target, name: &str) -> Option<f64> {
     let mut connection = Connection::open(target).await.ok()?;
-    let reply = connection
-        .ask(&target.get("/metrics", "text/plain"))
-        .await
-        .ok()?;
+    let reply = connection.ask(&target.get("/metrics", "text/plain")).await.ok()?;
     if reply.status != 200 {
         return None;
     }
@@ -90,11 +81,7 @@ async fn metric(target: &Target, name: &str) -> Option<f64> {
 fn find_metric(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| {
         let rest = line.strip_prefix(name)?;
-        let value = if rest.starts_with('{') {
-            rest.rsplit_once('}')?.1
-        } else {
-            rest.strip_prefix(' ')?
-        };
+        let value = if rest.starts_with('{') { rest.rsplit_once('}')?.1 } else { rest.strip_prefix(' ')? };
         value.split_whitespace().next()?.parse().ok()
     })
 }
@@ -102,9 +89,7 @@ fn find_metric(text: &str, name: &str) -> Option<f64> {
 /// The soft limit on open files of this process.
 pub(super) fn open_files_max() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 

@@ -11,6 +11,8 @@
 //! | `all`, `rounds` | the whole table, and its part that is measured alternately |
 //! | the others | one workload each |
 
+#![expect(clippy::print_stdout, reason = "the results are for standard output")]
+
 mod all;
 mod args;
 mod child;

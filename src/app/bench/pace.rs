@@ -29,8 +29,7 @@ pub(super) struct Schedule {
 impl Schedule {
     /// When request number `ticket` is due.
     pub(super) fn due(&self, ticket: u64) -> u64 {
-        self.start
-            .saturating_add(ticket.saturating_mul(self.interval))
+        self.start.saturating_add(ticket.saturating_mul(self.interval))
     }
 
     fn due_by(&self, now: u64) -> u64 {
@@ -51,18 +50,13 @@ pub(super) struct Pacer {
 impl Pacer {
     /// Starts the schedule; after its end `spare` more permits let as many waiting workers find out.
     pub(super) fn start(clock: Clock, schedule: Schedule, spare: usize) -> anyhow::Result<Self> {
-        let (permits, stop) = (
-            Arc::new(Semaphore::new(0)),
-            Arc::new(AtomicBool::new(false)),
-        );
+        let (permits, stop) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicBool::new(false)));
         let (released_to, stopped) = (Arc::clone(&permits), Arc::clone(&stop));
-        thread::Builder::new()
-            .name("pacer".to_owned())
-            .spawn(move || {
-                sharpen_sleep();
-                release(clock, schedule, &released_to, &stopped);
-                released_to.add_permits(spare);
-            })?;
+        thread::Builder::new().name("pacer".to_owned()).spawn(move || {
+            sharpen_sleep();
+            release(clock, schedule, &released_to, &stopped);
+            released_to.add_permits(spare);
+        })?;
         Ok(Self { permits, stop })
     }
 
@@ -99,11 +93,7 @@ fn release(clock: Clock, schedule: Schedule, permits: &Semaphore, stop: &AtomicB
 /// the schedule only adds to the measured latency.
 fn sharpen_sleep() {
     let thread = fs::read_link("/proc/thread-self").ok();
-    if let Some(id) = thread
-        .as_deref()
-        .and_then(|path| path.file_name())
-        .and_then(|name| name.to_str())
-    {
+    if let Some(id) = thread.as_deref().and_then(|path| path.file_name()).and_then(|name| name.to_str()) {
         fs::write(format!("/proc/{id}/timerslack_ns"), "1").ok();
     }
 }
@@ -114,15 +104,8 @@ mod tests {
 
     #[test]
     fn requests_fall_due_on_schedule() {
-        let schedule = Schedule {
-            start: 1000,
-            interval: 10,
-            total: 3,
-        };
-        assert_eq!(
-            [0, 999, 1000, 1009, 1010, 5000].map(|now| schedule.due_by(now)),
-            [0, 0, 1, 1, 2, 3]
-        );
+        let schedule = Schedule { start: 1000, interval: 10, total: 3 };
+        assert_eq!([0, 999, 1000, 1009, 1010, 5000].map(|now| schedule.due_by(now)), [0, 0, 1, 1, 2, 3]);
         assert_eq!(schedule.due(2), 1020);
     }
 }

@@ -89,20 +89,13 @@ impl Shape {
     /// Single events.
     pub(super) fn single(subject: &str, size: usize) -> Result<Self> {
         ensure!(size >= SIZE_MIN, "--size must be at least {SIZE_MIN}");
-        Ok(Self {
-            subject: subject.to_owned(),
-            size,
-            batch: None,
-        })
+        Ok(Self { subject: subject.to_owned(), size, batch: None })
     }
 
     /// Arrays of `batch` events.
     pub(super) fn batch(subject: &str, size: usize, batch: usize) -> Result<Self> {
         ensure!(batch > 0, "--batch must be at least 1");
-        Ok(Self {
-            batch: Some(batch),
-            ..Self::single(subject, size)?
-        })
+        Ok(Self { batch: Some(batch), ..Self::single(subject, size)? })
     }
 
     /// Events of one request.
@@ -137,9 +130,7 @@ impl Request {
         }
         let mut bytes = target.post_head(body.len()).into_bytes();
         bytes.extend_from_slice(&body);
-        let stamps = memmem::find_iter(&bytes, STAMP_KEY)
-            .map(|at| at + STAMP_KEY.len())
-            .collect();
+        let stamps = memmem::find_iter(&bytes, STAMP_KEY).map(|at| at + STAMP_KEY.len()).collect();
         Self { bytes, stamps }
     }
 
@@ -169,11 +160,8 @@ fn event(out: &mut Vec<u8>, shape: &Shape, random: &mut Random) {
     if shape.size >= SIZE_RICH {
         let (user, amount) = (random.next() & 0xFFFF_FFFF, random.next() % 1_000_000);
         let kind = random.pick(&KINDS);
-        let rich = format!(
-            "\"user\":\"{user:08x}\",\"kind\":\"{kind}\",\"amount\":{}.{:02},",
-            amount / 100,
-            amount % 100
-        );
+        let rich =
+            format!("\"user\":\"{user:08x}\",\"kind\":\"{kind}\",\"amount\":{}.{:02},", amount / 100, amount % 100);
         out.extend_from_slice(rich.as_bytes());
     }
     out.extend_from_slice(b"\"text\":\"");
@@ -200,13 +188,10 @@ impl StampReader {
     /// The timestamp in a frame, if it has one.
     pub(super) fn read(&self, frame: &[u8]) -> Option<u64> {
         let at = self.0.find(frame)? + STAMP_KEY.len();
-        frame
-            .get(at..at + STAMP_DIGITS)?
-            .iter()
-            .try_fold(0_u64, |n, &b| {
-                let digit = b.checked_sub(b'0').filter(|d| *d <= 9)?;
-                n.checked_mul(10)?.checked_add(u64::from(digit))
-            })
+        frame.get(at..at + STAMP_DIGITS)?.iter().try_fold(0_u64, |n, &b| {
+            let digit = b.checked_sub(b'0').filter(|d| *d <= 9)?;
+            n.checked_mul(10)?.checked_add(u64::from(digit))
+        })
     }
 }
 
@@ -216,10 +201,7 @@ mod tests {
     use serde_json::Value;
 
     fn target() -> Target {
-        Target {
-            addr: "127.0.0.1:1".parse().unwrap(),
-            host: "h".to_owned(),
-        }
+        Target { addr: "127.0.0.1:1".parse().unwrap(), host: "h".to_owned() }
     }
 
     fn body(request: &[u8]) -> Value {
@@ -251,12 +233,7 @@ mod tests {
         let shape = Shape::batch("a.b", 200, 3).unwrap();
         let mut request = Request::new(&target(), &shape, &mut Random::new(1));
         let events = body(request.stamped(u64::MAX));
-        let stamps: Vec<_> = events
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|e| e.pointer("/payload/ts").unwrap())
-            .collect();
+        let stamps: Vec<_> = events.as_array().unwrap().iter().map(|e| e.pointer("/payload/ts").unwrap()).collect();
         assert_eq!(stamps, ["18446744073709551615"; 3]);
     }
 }

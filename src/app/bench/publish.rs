@@ -28,18 +28,11 @@ pub(super) async fn cases(
     connections: &[usize],
     rate: Option<u64>,
 ) -> Result<Report> {
-    let mut report = Report {
-        bench,
-        cases: Vec::new(),
-        first_error: None,
-    };
+    let mut report = Report { bench, cases: Vec::new(), first_error: None };
     for &connections in connections {
         let mut case = Case::new(plural(connections, "connection"));
         for run in 1..=context.runs {
-            let line = progress_line(format!(
-                "{bench}: {}, run {run} of {}",
-                case.name, context.runs
-            ));
+            let line = progress_line(format!("{bench}: {}, run {run} of {}", case.name, context.runs));
             let outcome = once(context, shape, connections, rate).await?;
             line.finish_and_clear();
             case.runs.push(outcome.figures());
@@ -51,24 +44,11 @@ pub(super) async fn cases(
 }
 
 /// One run. With `--n` the number counts events, here turned into requests.
-pub(super) async fn once(
-    context: &Context,
-    shape: &Shape,
-    connections: usize,
-    rate: Option<u64>,
-) -> Result<Outcome> {
+pub(super) async fn once(context: &Context, shape: &Shape, connections: usize, rate: Option<u64>) -> Result<Outcome> {
     let stop = match context.stop() {
         Stop::Count(n) => Stop::Count(n.div_ceil(shape.events().max(1))),
         after @ Stop::After(_) => after,
     };
     let (target, meter) = (&context.target, &context.meter);
-    drive(&Plan {
-        target,
-        meter,
-        shape,
-        connections,
-        rate,
-        stop,
-    })
-    .await
+    drive(&Plan { target, meter, shape, connections, rate, stop }).await
 }

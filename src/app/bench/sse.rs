@@ -28,35 +28,16 @@ pub(super) struct Subscriber {
 
 impl Subscriber {
     /// Subscribes to `subject` from `start` with a receive buffer of `capacity` bytes.
-    pub(super) async fn open(
-        target: &Target,
-        subject: &str,
-        start: &str,
-        capacity: usize,
-    ) -> Result<Self> {
-        timeout(
-            OPEN_TIMEOUT,
-            Self::subscribe(target, subject, start, capacity),
-        )
-        .await
-        .context("no answer to the subscribe request in 10 s")?
+    pub(super) async fn open(target: &Target, subject: &str, start: &str, capacity: usize) -> Result<Self> {
+        timeout(OPEN_TIMEOUT, Self::subscribe(target, subject, start, capacity))
+            .await
+            .context("no answer to the subscribe request in 10 s")?
     }
 
-    async fn subscribe(
-        target: &Target,
-        subject: &str,
-        start: &str,
-        capacity: usize,
-    ) -> Result<Self> {
+    async fn subscribe(target: &Target, subject: &str, start: &str, capacity: usize) -> Result<Self> {
         let mut stream = target.connect().await?;
-        let path = format!(
-            "/?subject={}&start={}&ack=none",
-            encode(subject),
-            encode(start)
-        );
-        stream
-            .write_all(&target.get(&path, "text/event-stream"))
-            .await?;
+        let path = format!("/?subject={}&start={}&ack=none", encode(subject), encode(start));
+        stream.write_all(&target.get(&path, "text/event-stream")).await?;
         let mut buffer = Vec::with_capacity(capacity);
         let head = loop {
             if stream.read_buf(&mut buffer).await? == 0 {
@@ -69,11 +50,7 @@ impl Subscriber {
         buffer.drain(..head.length);
         if head.status != 200 {
             let text = String::from_utf8_lossy(&buffer);
-            bail!(
-                "subscribe to {subject}: HTTP {}: {}",
-                head.status,
-                text.trim()
-            );
+            bail!("subscribe to {subject}: HTTP {}: {}", head.status, text.trim());
         }
         let decoder = match head.body {
             Body::Chunked => Some(ChunkDecoder::default()),
@@ -81,13 +58,7 @@ impl Subscriber {
             Body::Sized(_) => bail!("subscribe to {subject}: the answer is not a stream"),
         };
         let bytes = count(buffer.len());
-        Ok(Self {
-            stream,
-            buffer,
-            decoder,
-            frames: Frames::default(),
-            bytes,
-        })
+        Ok(Self { stream, buffer, decoder, frames: Frames::default(), bytes })
     }
 
     /// Waits for bytes, calls `each` with every event frame they complete, and returns how many there were.
@@ -116,10 +87,7 @@ impl Subscriber {
             FrameKind::Other => {}
         });
         if let Some(text) = failure {
-            bail!(
-                "the stream ended with an error: {}",
-                text.replace('\n', " ")
-            );
+            bail!("the stream ended with an error: {}", text.replace('\n', " "));
         }
         if events == 0 && self.decoder.as_ref().is_some_and(ChunkDecoder::is_done) {
             bail!("the server ended the stream");

@@ -37,18 +37,11 @@ pub(super) async fn run(context: &Context, args: &StartArgs) -> Result<Report> {
         }
         cases.push(case);
     }
-    Ok(Report {
-        bench: "start",
-        cases,
-        first_error: None,
-    })
+    Ok(Report { bench: "start", cases, first_error: None })
 }
 
 async fn log_name(context: &Context, prefilled: u64) -> String {
-    let events = context
-        .namespace_number("events")
-        .await
-        .unwrap_or(prefilled);
+    let events = context.namespace_number("events").await.unwrap_or(prefilled);
     format!("log of {events} events")
 }
 
@@ -68,10 +61,9 @@ async fn once(context: &Context, connection: &mut Connection) -> Result<Figures>
     let mut figures = Figures::default();
     let subject = context.subject();
     let id = context.publish_one(connection, subject).await?;
-    for (start, open, first) in [
-        ("newest", "newest_open_ms", "newest_first_ms"),
-        (&*id, "after_id_open_ms", "after_id_first_ms"),
-    ] {
+    for (start, open, first) in
+        [("newest", "newest_open_ms", "newest_first_ms"), (&*id, "after_id_open_ms", "after_id_first_ms")]
+    {
         let begun = Instant::now();
         let mut subscriber = subscribe(context, subject, start).await?;
         figures.set(open, millis(begun));
@@ -105,9 +97,7 @@ async fn wait_for(subscriber: &mut Subscriber, events: u64) -> Result<()> {
     let mut seen = 0;
     while seen < events {
         let read = timeout(PATIENCE, subscriber.read(|_| {})).await;
-        seen += read.with_context(|| {
-            format!("{seen} of {events} events arrived, then nothing for 10 s")
-        })??;
+        seen += read.with_context(|| format!("{seen} of {events} events arrived, then nothing for 10 s"))??;
     }
     Ok(())
 }

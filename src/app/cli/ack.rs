@@ -3,15 +3,15 @@
 use clap::Args;
 use reqwest::Method;
 
-use super::args::Global;
+use super::global::Global;
 use super::http::{CallError, Client};
 
 const EXAMPLES: &str = "\
 Examples:
   rollbook ack c_dc0unahksdu9ruucpt80 e_dc0unahksdu9ruucpt81
 
-The consumer id is that of a stream opened with `rollbook subscribe --ack=manual`, which prints it to standard
-error, or the X-BUS-CONSUMER-ID header of any other client's stream. The node takes an acknowledgment of an unknown
+The consumer id is that of a stream opened with `rollbook subscribe --ack=manual`, which prints it to standard \
+error, or the X-BUS-CONSUMER-ID header of any other client's stream. The node takes an acknowledgment of an unknown \
 event as done.";
 
 /// Arguments of `ack`.

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::args::{Global, Output, ServeArgs};
+use super::global::{Global, Output};
 use super::output::print;
-use crate::app::config::{Config, Loaded};
+use super::serve::ServeArgs;
+use crate::app::config::layers::Loaded;
+use crate::app::config::settings::Config;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -73,7 +75,7 @@ fn as_json(loaded: &Loaded, origins: bool) -> anyhow::Result<Value> {
 mod tests {
     use super::super::testing::global;
     use super::*;
-    use crate::app::config::ConfigError;
+    use crate::app::config::layers::ConfigError;
     use std::path::Path;
 
     #[tokio::test]

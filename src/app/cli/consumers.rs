@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::args::{Global, Output};
+use super::global::{Global, Output};
 use super::http::Client;
 use super::output::{print, table};
 
@@ -15,7 +15,7 @@ Examples:
   rollbook consumers list --namespace app -o json
   rollbook consumers delete app billing
 
-LAG is how many events of its subject a consumer still has to do; DONE UP TO the index behind which it resumes.";
+DONE UP TO is the index behind which a consumer resumes, LAG how many events of any subject the log holds behind it.";
 
 /// Arguments of `consumers`.
 #[derive(Debug, Args)]
@@ -68,8 +68,7 @@ pub(super) async fn run(global: &Global, args: ConsumersArgs) -> anyhow::Result<
     let client = Client::web(global)?;
     match args.action {
         Action::List { namespace } => {
-            let query: Vec<(&str, &str)> =
-                namespace.iter().map(|name| ("namespace", name.as_str())).collect();
+            let query: Vec<(&str, &str)> = namespace.iter().map(|name| ("namespace", name.as_str())).collect();
             show(global, client.list(&["api", "consumers"], &query).await?)
         }
         Action::Delete { namespace, name } => {
@@ -84,8 +83,7 @@ fn show(global: &Global, items: Vec<Value>) -> anyhow::Result<()> {
     if global.output == Output::Json {
         return print(&Value::Array(items).to_string());
     }
-    let header =
-        ["NAMESPACE", "NAME", "KIND", "SUBJECT", "DONE UP TO", "LAG", "CONNECTED", "IN FLIGHT", "STATE"];
+    let header = ["NAMESPACE", "NAME", "KIND", "SUBJECT", "DONE UP TO", "LAG", "CONNECTED", "IN FLIGHT", "STATE"];
     let mut rows = Vec::with_capacity(items.len());
     for item in items {
         let consumer = Consumer::deserialize(item)?;

@@ -9,13 +9,13 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde::Deserialize;
 
-use super::args::Global;
 use super::event::{Event, one_line};
 use super::follow::{Follower, Next, Patience};
+use super::global::Global;
 use super::http::{CallError, Client};
 use super::namespaces::{self, Namespace};
 use super::output::{Out, Unit, counted, note, progress};
-use crate::app::config::RESERVED_NAMESPACES;
+use crate::app::config::values::RESERVED_NAMESPACES;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,7 +24,7 @@ Examples:
   rollbook dump --all --out everything.ndjson
   rollbook dump app | zstd > app.ndjson.zst
 
-One event per line with id, trace_id, key, subject, response_subject, created_at and payload; the index is left
+One event per line with id, trace_id, key, subject, response_subject, created_at and payload; the index is left \
 out, as it belongs to the log. `rollbook restore` reads it back. --all leaves out the node's own namespaces.";
 
 /// Pause in the stream after which the log is asked whether there is still something to wait for.
@@ -71,13 +71,7 @@ fn part_of(path: &Path) -> PathBuf {
     name.into()
 }
 
-async fn to_file(
-    log: &Client,
-    web: &Client,
-    namespaces: &[Namespace],
-    path: &Path,
-    part: &Path,
-) -> anyhow::Result<()> {
+async fn to_file(log: &Client, web: &Client, namespaces: &[Namespace], path: &Path, part: &Path) -> anyhow::Result<()> {
     let cannot = || format!("cannot write {}", path.display());
     let file = File::create(part).with_context(cannot)?;
     let disk = file.try_clone().with_context(cannot)?;
@@ -90,8 +84,7 @@ async fn to_file(
 async fn all(web: &Client) -> anyhow::Result<Vec<Namespace>> {
     let items = web.list(&["api", "namespaces"], &[]).await?;
     let namespaces: Result<Vec<Namespace>, _> = items.into_iter().map(Namespace::deserialize).collect();
-    let mut namespaces =
-        namespaces.context("the node lists its namespaces in a way this version does not know")?;
+    let mut namespaces = namespaces.context("the node lists its namespaces in a way this version does not know")?;
     namespaces.retain(|namespace| !RESERVED_NAMESPACES.contains(&namespace.name.as_str()));
     Ok(namespaces)
 }
@@ -169,10 +162,7 @@ mod tests {
         serde_json::from_str(json).unwrap()
     }
 
-    async fn dumped(
-        answers: Vec<String>,
-        namespaces: &[Namespace],
-    ) -> (anyhow::Result<()>, String, Vec<String>) {
+    async fn dumped(answers: Vec<String>, namespaces: &[Namespace]) -> (anyhow::Result<()>, String, Vec<String>) {
         let fake = Fake::start(answers).await;
         let client = Client::log(&fake.global()).unwrap();
         let (mut out, text) = captured();
@@ -209,12 +199,10 @@ mod tests {
 
     #[tokio::test]
     async fn ends_when_retention_took_the_rest() {
-        let (result, text, _) =
-            dumped(vec![testing::stream("c_a", &frame(9, "1"))], &[parsed(&app(1, 3))]).await;
+        let (result, text, _) = dumped(vec![testing::stream("c_a", &frame(9, "1"))], &[parsed(&app(1, 3))]).await;
         result.unwrap();
         assert_eq!(text, "");
-        let fake =
-            Fake::start(vec![answer("200 OK", "", &app(3, 3)), answer("404 Not Found", "", "gone")]).await;
+        let fake = Fake::start(vec![answer("200 OK", "", &app(3, 3)), answer("404 Not Found", "", "gone")]).await;
         let client = Client::web(&fake.global()).unwrap();
         assert!(is_gone(&client, "app", 2).await.unwrap());
         assert!(is_gone(&client, "app", 2).await.unwrap());
@@ -225,13 +213,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.ndjson");
         let args = || DumpArgs { namespace: Some("app".into()), all: false, out: Some(path.clone()) };
-        let fake =
-            Fake::start(vec![answer("200 OK", "", &app(1, 2)), answer("400 Bad Request", "", "no\n")]).await;
+        let fake = Fake::start(vec![answer("200 OK", "", &app(1, 2)), answer("400 Bad Request", "", "no\n")]).await;
         let error = run(&fake.global(), args()).await.unwrap_err();
         assert_eq!(format!("{error:#}"), "dump of namespace app: no (HTTP 400)");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        let fake =
-            Fake::start(vec![answer("200 OK", "", &app(1, 2)), testing::stream("c_a", &frame(1, "1"))]).await;
+        let fake = Fake::start(vec![answer("200 OK", "", &app(1, 2)), testing::stream("c_a", &frame(1, "1"))]).await;
         run(&fake.global(), args()).await.unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), record(1, "1"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -129,13 +129,11 @@ impl<'a> Follower<'a> {
     }
 
     async fn connect(&mut self) -> Result<(), FollowError> {
-        let query: Vec<(&str, &str)> =
-            self.query.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let query: Vec<(&str, &str)> = self.query.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let url = self.client.url(&[], &query);
         match self.client.stream(url, self.last_id.as_deref()).await {
             Ok(response) => {
-                let header =
-                    response.headers().get("X-BUS-CONSUMER-ID").and_then(|value| value.to_str().ok());
+                let header = response.headers().get("X-BUS-CONSUMER-ID").and_then(|value| value.to_str().ok());
                 self.consumer_id = header.unwrap_or_default().to_owned();
                 self.open = Some(Open { response, parser: SseParser::default(), last_byte: Instant::now() });
                 self.was_open = true;
@@ -224,8 +222,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_event_ends_it() {
         let text = "start event id e_x not found in namespace app";
-        let fake =
-            Fake::start(vec![testing::stream("c_a", &format!("event: error\ndata: {text}\n\n"))]).await;
+        let fake = Fake::start(vec![testing::stream("c_a", &format!("event: error\ndata: {text}\n\n"))]).await;
         let client = Client::log(&fake.global()).unwrap();
         let error = follower(&client).next(None).await.unwrap_err();
         assert_eq!(error.to_string(), format!("the node ended the stream: {text}"));
@@ -235,18 +232,14 @@ mod tests {
     async fn a_refusal_ends_it_and_so_does_a_node_that_never_was() {
         let fake = Fake::start(vec![testing::answer("400 Bad Request", "", "subject is empty\n")]).await;
         let client = Client::log(&fake.global()).unwrap();
-        assert_eq!(
-            follower(&client).next(None).await.unwrap_err().to_string(),
-            "subject is empty (HTTP 400)"
-        );
+        assert_eq!(follower(&client).next(None).await.unwrap_err().to_string(), "subject is empty (HTTP 400)");
         let client = Client::log(&testing::global("http://127.0.0.1:1", "")).unwrap();
         assert!(follower(&client).next(None).await.unwrap_err().to_string().starts_with("no node answers"));
     }
 
     #[tokio::test]
     async fn gives_up_after_the_attempts_allowed() {
-        let fake =
-            Fake::start(vec![testing::stream("c_a", &format!("retry: 1\n\n{}", frame(1, "{}")))]).await;
+        let fake = Fake::start(vec![testing::stream("c_a", &format!("retry: 1\n\n{}", frame(1, "{}")))]).await;
         let client = Client::log(&fake.global()).unwrap();
         let mut follower = follower(&client);
         assert_eq!(id(&mut follower).await, "e_1");

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::args::{Global, Output};
+use super::global::{Global, Output};
 use super::http::{CallError, Client};
 use super::output::print;
 use crate::bus::duration;
@@ -85,15 +85,9 @@ mod tests {
     async fn says_why_not() {
         let fake = Fake::start(vec![not_ready()]).await;
         let args = HealthArgs { wait: Duration::ZERO };
-        assert_eq!(
-            run(&fake.global(), args).await.unwrap_err().to_string(),
-            "not ready: no leader (HTTP 503)"
-        );
+        assert_eq!(run(&fake.global(), args).await.unwrap_err().to_string(), "not ready: no leader (HTTP 503)");
         let args = HealthArgs { wait: Duration::from_millis(150) };
         let error = run(&testing::global("", "http://127.0.0.1:1"), args).await.unwrap_err();
-        assert!(
-            error.to_string().starts_with("not ready: no node answers at http://127.0.0.1:1/"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("not ready: no node answers at http://127.0.0.1:1/"), "{error}");
     }
 }

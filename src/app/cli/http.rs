@@ -8,8 +8,9 @@ use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::args::Global;
-use super::{Usage, event};
+use super::error::Usage;
+use super::event;
+use super::global::Global;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -104,12 +105,7 @@ impl Client {
     }
 
     /// Sends a request and takes its answer, which must come in time and be a success.
-    pub(super) async fn send(
-        &self,
-        method: Method,
-        url: Url,
-        body: Option<Vec<u8>>,
-    ) -> Result<Response, CallError> {
+    pub(super) async fn send(&self, method: Method, url: Url, body: Option<Vec<u8>>) -> Result<Response, CallError> {
         let mut request = self.http.request(method, url.clone()).timeout(ANSWER_TIMEOUT);
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
@@ -207,14 +203,13 @@ fn error_text(body: &str) -> String {
 fn hint(status: u16, text: &str) -> String {
     let namespace = text.strip_prefix("namespace not found: ");
     match (status, namespace) {
+        // REST was asked about it; the event log was asked to use it.
+        (404, Some(_)) => "; `rollbook namespaces list` shows what there is".to_owned(),
         (_, Some(name)) => format!("; create it with `rollbook namespaces create {name}`"),
-        (404, _) => {
-            "; `rollbook namespaces list` and `rollbook consumers list` show what there is".to_owned()
-        }
+        (404, None) if text.starts_with("consumer ") => "; `rollbook consumers list` shows what there is".to_owned(),
         (413, _) => "; send less at a time, or raise sse.body_bytes_max of the node".to_owned(),
         (503, _) => "; try again, and see `rollbook health`".to_owned(),
-        (507, _) => "; free disk space on the node, or lower retention with `rollbook namespaces retention`"
-            .to_owned(),
+        (507, _) => "; free disk space on the node, or lower retention with `rollbook namespaces retention`".to_owned(),
         _ => String::new(),
     }
 }
@@ -242,6 +237,16 @@ mod tests {
                 "400 Bad Request",
                 "namespace not found: nope\n",
                 "namespace not found: nope (HTTP 400); create it with `rollbook namespaces create nope`",
+            ),
+            (
+                "404 Not Found",
+                r#"{"type":"about:blank","title":"Not Found","status":404,"detail":"namespace not found: nope","code":"x"}"#,
+                "namespace not found: nope (HTTP 404); `rollbook namespaces list` shows what there is",
+            ),
+            (
+                "404 Not Found",
+                r#"{"type":"about:blank","title":"Not Found","status":404,"detail":"consumer not found: c","code":"x"}"#,
+                "consumer not found: c (HTTP 404); `rollbook consumers list` shows what there is",
             ),
             (
                 "409 Conflict",
@@ -275,26 +280,17 @@ mod tests {
         assert_eq!(items.len(), 3);
         let requests = fake.requests();
         assert!(requests[0].starts_with("GET /api/consumers?namespace=app HTTP/1.1\r\n"), "{requests:?}");
-        assert!(
-            requests[1].starts_with("GET /api/consumers?namespace=app&cursor=x+y HTTP/1.1\r\n"),
-            "{requests:?}"
-        );
+        assert!(requests[1].starts_with("GET /api/consumers?namespace=app&cursor=x+y HTTP/1.1\r\n"), "{requests:?}");
     }
 
     #[test]
     fn addresses_are_checked_and_segments_escaped() {
         for bad in ["", "127.0.0.1:2021", "https://h:1", "http://", "localhost:2021"] {
             let error = Client::new(bad, "--log-url").unwrap_err();
-            assert!(
-                error.is::<Usage>() && error.to_string().ends_with("write http://HOST:PORT"),
-                "{bad}: {error}"
-            );
+            assert!(error.is::<Usage>() && error.to_string().ends_with("write http://HOST:PORT"), "{bad}: {error}");
         }
         let client = Client::new("http://h:1/base/", "--log-url").unwrap();
-        assert_eq!(
-            client.url(&["api", "a/b"], &[("q", "ü&=")]).as_str(),
-            "http://h:1/base/api/a%2Fb?q=%C3%BC%26%3D"
-        );
+        assert_eq!(client.url(&["api", "a/b"], &[("q", "ü&=")]).as_str(), "http://h:1/base/api/a%2Fb?q=%C3%BC%26%3D");
         assert_eq!(client.url(&[], &[]).as_str(), "http://h:1/base/");
     }
 }

@@ -6,8 +6,10 @@ pub mod args;
 mod config;
 mod consumers;
 mod dump;
+mod error;
 mod event;
 mod follow;
+pub mod global;
 mod health;
 mod http;
 mod lines;
@@ -15,6 +17,7 @@ mod namespaces;
 mod output;
 mod publish;
 mod restore;
+pub mod serve;
 pub(crate) mod sse;
 mod store;
 mod subscribe;
@@ -25,14 +28,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-pub use args::{Cli, ClientCommand, Command, Global, Output, ServeArgs};
+use args::ClientCommand;
+use error::Usage;
+use global::Global;
 
-use crate::app::config::ConfigError;
-
-/// The command line asks for something that makes no sense: exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Usage(pub String);
+use crate::app::config::layers::ConfigError;
 
 /// Exit code of bad usage and bad configuration.
 const EXIT_USAGE: u8 = 2;
@@ -78,14 +78,34 @@ pub fn exit(result: anyhow::Result<()>) -> ExitCode {
         }
         return EXIT_USAGE.into();
     }
-    output::note(&format!("error: {error:#}"));
+    output::note(&format!("error: {}", words(&error)));
     if error.is::<Usage>() { EXIT_USAGE.into() } else { ExitCode::FAILURE }
+}
+
+/// The error and its causes in one line. Some errors tell their cause themselves: it is not told again.
+fn words(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !words.ends_with(&cause) {
+            words.push_str(if words.is_empty() { "" } else { ": " });
+            words.push_str(&cause);
+        }
+    }
+    words
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::config::Config;
+    use crate::app::config::settings::Config;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("denied").context("open x: denied").context("cannot start");
+        assert_eq!(words(&error), "cannot start: open x: denied");
+        assert_eq!(words(&anyhow::anyhow!("denied").context("open x")), "open x: denied");
+    }
 
     #[test]
     fn exit_codes() {

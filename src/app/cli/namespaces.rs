@@ -7,8 +7,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Usage;
-use super::args::{Global, Output};
+use super::error::Usage;
+use super::global::{Global, Output};
 use super::http::Client;
 use super::output::{note, print, size, table};
 use crate::bus::duration;
@@ -119,12 +119,11 @@ fn bytes(text: &str) -> Result<Value, String> {
         "TiB" => Some(1 << 40),
         _ => None,
     };
-    let bytes =
-        number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    let bytes = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
     let bytes = bytes.filter(|bytes| *bytes > 0);
-    bytes.map(Value::from).ok_or_else(|| {
-        "write a whole number above 0 with B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, or none".to_owned()
-    })
+    bytes
+        .map(Value::from)
+        .ok_or_else(|| "write a whole number above 0 with B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, or none".to_owned())
 }
 
 /// A namespace as REST shows it.
@@ -151,11 +150,8 @@ struct Retention {
 
 impl std::fmt::Display for Retention {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let limits = [
-            self.max_age.clone(),
-            self.max_bytes.map(size),
-            self.max_events.map(|events| format!("{events} events")),
-        ];
+        let limits =
+            [self.max_age.clone(), self.max_bytes.map(size), self.max_events.map(|events| format!("{events} events"))];
         let limits: Vec<String> = limits.into_iter().flatten().collect();
         f.write_str(&if limits.is_empty() { "everything".to_owned() } else { limits.join(", ") })
     }
@@ -169,16 +165,13 @@ pub(super) async fn run(global: &Global, args: NamespacesArgs) -> anyhow::Result
             let mut limits = retention.json();
             limits.retain(|_, limit| !limit.is_null());
             let body = json!({ "name": name, "retention": limits });
-            let created =
-                client.json(Method::POST, client.url(&["api", "namespaces"], &[]), Some(&body)).await?;
+            let created = client.json(Method::POST, client.url(&["api", "namespaces"], &[]), Some(&body)).await?;
             show(global, vec![created])
         }
         Action::Retention { name, retention } => {
             let limits = retention.json();
             if limits.is_empty() {
-                return Err(
-                    Usage("give at least one of --max-age, --max-bytes and --max-events".to_owned()).into()
-                );
+                return Err(Usage("give at least one of --max-age, --max-bytes and --max-events".to_owned()).into());
             }
             let url = client.url(&["api", "namespaces", &name], &[]);
             let changed = client.json(Method::PATCH, url, Some(&json!({ "retention": limits }))).await?;
@@ -295,9 +288,6 @@ mod tests {
     fn what_is_kept_is_told_in_words() {
         let words = |json: &str| serde_json::from_str::<Retention>(json).unwrap().to_string();
         assert_eq!(words("{}"), "everything");
-        assert_eq!(
-            words(r#"{"max_age":"24h","max_bytes":1048576,"max_events":100}"#),
-            "24h, 1.00 MiB, 100 events"
-        );
+        assert_eq!(words(r#"{"max_age":"24h","max_bytes":1048576,"max_events":100}"#), "24h, 1.00 MiB, 100 events");
     }
 }

@@ -10,11 +10,12 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::args::{Global, Output};
+use super::error::Usage;
+use super::global::{Global, Output};
 use super::http::Client;
 use super::lines::{self, Line};
 use super::output::{Unit, counted, print, progress};
-use super::{Usage, store};
+use super::store;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,8 +25,10 @@ Examples:
   date +%s | rollbook publish app.tick -
   rollbook publish app.lines --batch < lines.ndjson
 
-Prints the id of the event and its index in the log of the namespace. With --key a publish may be repeated
-safely: the second is refused with 409.";
+Prints the id of the event and its index in the log of the namespace, -1 for an inbox, which keeps nothing. \
+With --key a publish may be repeated safely: the second is refused with 409.";
+
+const SHELL_QUOTES: &str = "; a string needs double quotes inside the shell's: '\"hello\"'";
 
 /// Arguments of `publish`.
 #[derive(Debug, Args)]
@@ -74,15 +77,16 @@ pub(super) async fn run(global: &Global, args: PublishArgs) -> anyhow::Result<()
         return batch(global, &client, &args, source).await;
     }
     let payload = payload(&args)?;
-    let payload = payload.as_deref().map(|text| json_text(text, "the payload")).transpose()?;
+    // The shell eats the outer quotes, which files and standard input do not have.
+    let quotes = if args.payload.as_deref().is_some_and(|text| text != "-") { SHELL_QUOTES } else { "" };
+    let payload = payload.as_deref().map(|text| json_text(text, "the payload", quotes)).transpose()?;
     let response = store::one(&client, &event(&args, payload)?).await?;
     print(&published(global.output, &response))
 }
 
 /// The line about a stored event.
 fn published(output: Output, response: &Response) -> String {
-    let header =
-        |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (id, index) = (header("X-BUS-EVENT-ID"), header("X-BUS-EVENT-INDEX"));
     match output {
         Output::Table => format!("{id} {index}"),
@@ -103,19 +107,12 @@ fn payload(args: &PublishArgs) -> anyhow::Result<Option<String>> {
     };
     let mut text = String::new();
     let (mut source, _) = lines::open(Some(path))?;
-    source
-        .read_to_string(&mut text)
-        .with_context(|| format!("cannot read the payload from {}", path.display()))?;
+    source.read_to_string(&mut text).with_context(|| format!("cannot read the payload from {}", path.display()))?;
     Ok(Some(text))
 }
 
-fn json_text<'a>(text: &'a str, what: &str) -> anyhow::Result<&'a RawValue> {
-    serde_json::from_str(text).map_err(|error| {
-        Usage(format!(
-            "{what} is not JSON ({error}); a string needs double quotes inside the shell's: '\"hello\"'"
-        ))
-        .into()
-    })
+fn json_text<'a>(text: &'a str, what: &str, hint: &str) -> anyhow::Result<&'a RawValue> {
+    serde_json::from_str(text).map_err(|error| Usage(format!("{what} is not JSON ({error}){hint}")).into())
 }
 
 fn event(args: &PublishArgs, payload: Option<&RawValue>) -> anyhow::Result<String> {
@@ -175,7 +172,7 @@ fn stopped(published: u64) -> String {
 }
 
 fn batch_event(args: &PublishArgs, line: &Line) -> anyhow::Result<String> {
-    event(args, Some(json_text(&line.text, &format!("line {}", line.number))?))
+    event(args, Some(json_text(&line.text, &format!("line {}", line.number), "")?))
 }
 
 /// Cuts the events into runs of bounded size.
@@ -229,9 +226,8 @@ mod tests {
     #[tokio::test]
     async fn a_payload_that_is_not_json_is_bad_usage_and_not_sent() {
         let fake = Fake::start(vec![]).await;
-        let error = run(&fake.global(), PublishArgs { payload: Some("hello".into()), ..args("app.x") })
-            .await
-            .unwrap_err();
+        let error =
+            run(&fake.global(), PublishArgs { payload: Some("hello".into()), ..args("app.x") }).await.unwrap_err();
         assert!(error.is::<Usage>() && error.to_string().contains("a string needs double quotes"), "{error}");
     }
 

@@ -8,8 +8,8 @@ use clap::Args;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::args::{Global, Output};
 use super::event::Event;
+use super::global::{Global, Output};
 use super::http::{CallError, Client};
 use super::lines::{self, Line};
 use super::output::{Unit, counted, print, progress};
@@ -21,7 +21,7 @@ Examples:
   rollbook restore < app.ndjson
   zstd -dc app.ndjson.zst | rollbook restore
 
-Events keep id and created_at and come into the log in the order of the lines. Those that are there already are
+Events keep id and created_at and come into the log in the order of the lines. Those that are there already are \
 left out, so a restore that was interrupted is simply started again.";
 
 /// How long a node may stay away before the restore stops.
@@ -95,10 +95,8 @@ impl Restore<'_> {
             let line = line?;
             read(line.bytes);
             let item = item(line)?;
-            let full = run.len() >= store::BATCH_EVENTS
-                || bytes.saturating_add(item.json.len()) > store::BATCH_BYTES;
-            let fits =
-                |last: &Item| last.namespace == item.namespace && !last.single && !item.single && !full;
+            let full = run.len() >= store::BATCH_EVENTS || bytes.saturating_add(item.json.len()) > store::BATCH_BYTES;
+            let fits = |last: &Item| last.namespace == item.namespace && !last.single && !item.single && !full;
             if !run.last().is_none_or(fits) {
                 self.run(&std::mem::take(&mut run)).await?;
                 bytes = 0;
@@ -133,11 +131,7 @@ impl Restore<'_> {
             waiting = waiting.get(stored..).unwrap_or_default();
             if error.status() == Some(409) {
                 // What was cut off a too large array may be stored; the rest is taken one by one.
-                return if stored == 0 {
-                    Ok(false)
-                } else {
-                    Box::pin(self.each(waiting)).await.map(|()| true)
-                };
+                return if stored == 0 { Ok(false) } else { Box::pin(self.each(waiting)).await.map(|()| true) };
             }
             pause(error, deadline).await.with_context(|| at_line(waiting))?;
         }
@@ -171,9 +165,7 @@ impl Restore<'_> {
                     return Ok(false);
                 }
                 // The id makes a repetition safe: at worst it is found to be there.
-                Err(error) => {
-                    pause(error, deadline).await.with_context(|| at_line(std::slice::from_ref(item)))?
-                }
+                Err(error) => pause(error, deadline).await.with_context(|| at_line(std::slice::from_ref(item)))?,
             }
         }
     }
@@ -258,8 +250,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_there_is_counted_and_the_rest_goes_as_an_array_again() {
         let lines = [event(1, "a.x"), event(2, "a.x"), event(3, "a.x"), event(4, "a.x"), event(5, "a.x")];
-        let (result, counted, bodies) =
-            restored(vec![conflict(), conflict(), conflict(), ok(), ok()], &lines).await;
+        let (result, counted, bodies) = restored(vec![conflict(), conflict(), conflict(), ok(), ok()], &lines).await;
         result.unwrap();
         assert_eq!(counted, tally(3, 2));
         assert_eq!(bodies[4], format!("[{},{}]", lines[3], lines[4]));
@@ -274,12 +265,7 @@ mod tests {
         assert_eq!(counted, tally(3, 1));
         assert_eq!(
             bodies[2..],
-            [
-                format!("[{},{},{}]", lines[1], lines[2], lines[3]),
-                lines[1].clone(),
-                lines[2].clone(),
-                lines[3].clone()
-            ]
+            [format!("[{},{},{}]", lines[1], lines[2], lines[3]), lines[1].clone(), lines[2].clone(), lines[3].clone()]
         );
     }
 
@@ -296,8 +282,7 @@ mod tests {
     async fn a_halved_array_with_known_events_counts_each_once() {
         let lines = [event(1, "a.x"), event(2, "a.x"), event(3, "a.x"), event(4, "a.x")];
         let large = answer("413 Payload Too Large", "", "request body too large\n");
-        let (result, counted, bodies) =
-            restored(vec![large, ok(), conflict(), conflict(), ok()], &lines).await;
+        let (result, counted, bodies) = restored(vec![large, ok(), conflict(), conflict(), ok()], &lines).await;
         result.unwrap();
         assert_eq!(counted, tally(3, 1));
         assert_eq!(bodies[4], lines[3]);

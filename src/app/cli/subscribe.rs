@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::ack::acknowledge;
-use super::args::Global;
 use super::event::{Event, one_line};
 use super::follow::{Follower, Next, Patience};
+use super::global::Global;
 use super::http::Client;
 use super::output::{Out, note};
 use crate::bus::duration;
@@ -19,8 +19,8 @@ Examples:
   rollbook subscribe 'app.>' --consumer billing --ack
   rollbook subscribe 'app.>' --group workers --ack --redelivery 30s
 
-Prints one event per line as JSON. When the connection ends it comes back and goes on behind the last event. A
-consumer or a group has its place in the log on the cluster: --start counts only when it is new. With --ack an
+Prints one event per line as JSON. When the connection ends it comes back and goes on behind the last event. A \
+consumer or a group has its place in the log on the cluster: --start counts only when it is new. With --ack an \
 event counts as done once it is printed; one that is not done is delivered again.";
 
 /// Arguments of `subscribe`.
@@ -128,9 +128,7 @@ async fn acknowledge_or_leave(client: &Client, consumer_id: &str, event_id: &str
     for attempt in 1..=ACK_ATTEMPTS {
         match acknowledge(client, consumer_id, event_id).await {
             Ok(()) => return,
-            Err(error) if error.is_transient() && attempt < ACK_ATTEMPTS => {
-                tokio::time::sleep(ACK_PAUSE).await
-            }
+            Err(error) if error.is_transient() && attempt < ACK_ATTEMPTS => tokio::time::sleep(ACK_PAUSE).await,
             Err(error) => {
                 return note(&format!("rollbook: {event_id} is not acknowledged and comes again: {error}"));
             }
@@ -156,11 +154,7 @@ mod tests {
     #[test]
     fn options_become_the_query() {
         let query = |line| {
-            query(&args(line))
-                .iter()
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect::<Vec<_>>()
-                .join("&")
+            query(&args(line)).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
         };
         assert_eq!(query("app.>"), "subject=app.>&start=newest");
         assert_eq!(query("app.> --ack"), "subject=app.>&start=newest&ack=manual");
@@ -199,8 +193,7 @@ mod tests {
         let (mut out, text) = captured();
         let client = Client::log(&fake.global()).unwrap();
         follow(&client, &args("app.> --count 2"), &mut out).await.unwrap();
-        let lines: Vec<serde_json::Value> =
-            text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<serde_json::Value> = text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((lines.len(), &lines[0]["payload"]["a"], &lines[1]["index"]), (2, &1.into(), &2.into()));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::args::{Global, Output};
+use super::global::{Global, Output};
 use super::output::Out;
 
 pub(super) fn global(log_url: &str, web_url: &str) -> Global {
@@ -88,9 +88,8 @@ async fn read_request(stream: &mut TcpStream) -> String {
         let count = stream.read(&mut buffer).await.unwrap();
         text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head
-                .lines()
-                .find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
+            let length =
+                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
             if count == 0 || body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
                 return text;
             }

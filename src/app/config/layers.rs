@@ -1,4 +1,8 @@
 //! The layers of the configuration: each is read into leaves, checked leaf by leaf, and laid over the one below.
+//!
+//! A value comes from the highest layer that names it: default < TOML file < environment
+//! (`ROLLBOOK_SECTION__KEY`) < command line flag. Unknown keys are errors in every layer; each value
+//! remembers where it came from.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,10 +11,20 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Config, FLAGS};
+use super::settings::Config;
 
 /// Start of the names of environment variables that are settings.
 const ENV_PREFIX: &str = "ROLLBOOK_";
+
+/// Settings that have a flag of `rollbook serve`, so that messages can name it.
+const FLAGS: [(&str, &str); 6] = [
+    ("node.id", "--node"),
+    ("node.data", "--data"),
+    ("node.insecure", "--insecure"),
+    ("web.listen", "--web"),
+    ("sse.listen", "--log"),
+    ("book.namespaces", "--namespaces"),
+];
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,18 +129,41 @@ struct Leaf {
     value_place: String,
 }
 
+impl Config {
+    /// Puts the layers together: defaults, then `file`, then `env`, then `flags` (dotted key and value).
+    ///
+    /// # Errors
+    ///
+    /// Every problem found, each with its place: file with line and column, variable, or flag.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+        flags: &[(&str, Value)],
+    ) -> Result<Loaded, ConfigError> {
+        let text = match file {
+            Some(path) => Some((path, read(path)?)),
+            None => None,
+        };
+        lay(text.as_ref().map(|(path, text)| (*path, text.as_str())), env, flags)
+    }
+}
+
+/// The environment as [`Config::load`] takes it; what is not UTF-8 cannot be a setting.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// Reads the file.
-pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
-    let problem = |message: String| ConfigError {
-        problems: vec![Problem { place: path.display().to_string(), message }],
-    };
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let problem =
+        |message: String| ConfigError { problems: vec![Problem { place: path.display().to_string(), message }] };
     let bytes = std::fs::read(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
     String::from_utf8(bytes)
         .map_err(|error| problem(format!("is not UTF-8 after byte {}", error.utf8_error().valid_up_to())))
 }
 
 /// Lays the layers over the defaults.
-pub(super) fn load(
+pub(super) fn lay(
     file: Option<(&Path, &str)>,
     env: impl Iterator<Item = (String, String)>,
     flags: &[(&str, Value)],
@@ -193,10 +230,9 @@ fn check(schema: &Table, leaf: &Leaf) -> Result<(), Problem> {
     let alone = Table::from_iter([(section.clone(), Value::Table(alone))]);
     match Config::deserialize(Value::Table(alone)) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Problem {
-            place: leaf.value_place.clone(),
-            message: format!("{section}.{key}: {}", error.message()),
-        }),
+        Err(error) => {
+            Err(Problem { place: leaf.value_place.clone(), message: format!("{section}.{key}: {}", error.message()) })
+        }
     }
 }
 

@@ -1,11 +1,17 @@
 //! The layers, their precedence and origins, and the text of each refusal.
 
-use super::*;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
 use toml::Value;
+
+use super::layers::{self, Loaded, Origin};
+use super::settings::Config;
+use super::values::{Namespaces, RESERVED_NAMESPACES};
 
 fn load(file: &str, env: &[(&str, &str)], flags: &[(&str, Value)]) -> Result<Loaded, String> {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    layers::load(Some((Path::new("r.toml"), file)), env, flags).map_err(|error| error.to_string())
+    layers::lay(Some((Path::new("r.toml"), file)), env, flags).map_err(|error| error.to_string())
 }
 
 fn refusal(file: &str) -> String {
@@ -31,11 +37,8 @@ fn defaults_are_those_of_the_readme() {
 #[test]
 fn each_layer_beats_the_one_below_and_is_remembered() {
     let file = "[sse]\nlisten = \"127.0.0.1:1\"\nkeep_alive = \"1m\"\n\n[web]\nlisten = \"127.0.0.1:2\"\n";
-    let env = [
-        ("ROLLBOOK_SSE__LISTEN", "127.0.0.1:3"),
-        ("ROLLBOOK_NODE__ID", "7"),
-        ("ROLLBOOK_NODE__INSECURE", "true"),
-    ];
+    let env =
+        [("ROLLBOOK_SSE__LISTEN", "127.0.0.1:3"), ("ROLLBOOK_NODE__ID", "7"), ("ROLLBOOK_NODE__INSECURE", "true")];
     let loaded = load(file, &env, &[("node.id", Value::Integer(9))]).unwrap();
     let config = &loaded.config;
     assert_eq!(config.sse.listen.to_string(), "127.0.0.1:3");
@@ -55,7 +58,8 @@ fn each_layer_beats_the_one_below_and_is_remembered() {
 
 #[test]
 fn a_dump_is_a_file_that_reads_back() {
-    let file = "[book]\nnamespaces = [\"a\", \"b-2\"]\nreserve_bytes = 1\n[web]\nlisten = \"off\"\n[log]\nformat = \"json\"\n";
+    let file =
+        "[book]\nnamespaces = [\"a\", \"b-2\"]\nreserve_bytes = 1\n[web]\nlisten = \"off\"\n[log]\nformat = \"json\"\n";
     let loaded = load(file, &[], &[]).unwrap();
     for origins in [false, true] {
         assert_eq!(load(&loaded.dump(origins), &[], &[]).unwrap().config, loaded.config);
@@ -68,10 +72,7 @@ fn a_typo_is_an_error_with_line_and_column() {
         refusal("[sse]\nlisten = \"off\"\n  lisen = 1\n"),
         "r.toml:3:3: unknown key `lisen` in [sse]; keys are body_bytes_max, body_timeout, connections_max, keep_alive, listen"
     );
-    assert!(
-        refusal("[see]\nlisten = 1\n")
-            .starts_with("r.toml:2:1: unknown section [see]; sections are book, log, ")
-    );
+    assert!(refusal("[see]\nlisten = 1\n").starts_with("r.toml:2:1: unknown section [see]; sections are book, log, "));
     assert!(refusal("\n[see]\n").starts_with("r.toml:2:2: unknown section [see]"));
     assert!(refusal("listen = 1\n").starts_with("r.toml:1:1: `listen` stands outside a section"));
     assert!(refusal("sse = 1\n").starts_with("r.toml:1:1: `sse` stands outside a section"));
@@ -79,8 +80,7 @@ fn a_typo_is_an_error_with_line_and_column() {
     assert!(refusal("[sse]\nlisten = \n").starts_with("r.toml:2:10: "));
     assert!(refusal("[sse]\nlisten = \"off\"\nlisten = \"off\"\n").starts_with("r.toml:3:1: "));
     assert!(
-        refusal("[node]\nid = \"1\"\n")
-            .starts_with("r.toml:2:6: node.id: invalid type: string \"1\", expected u64")
+        refusal("[node]\nid = \"1\"\n").starts_with("r.toml:2:6: node.id: invalid type: string \"1\", expected u64")
     );
     assert!(refusal("[node]\nid = -1\n").starts_with("r.toml:2:6: node.id: "));
     assert!(
@@ -101,22 +101,16 @@ fn all_errors_are_told_at_once() {
 fn variables_are_typed_by_their_default_and_checked() {
     let good = [
         ("ROLLBOOK_BOOK__NAMESPACES", "a, b"),
-        ("ROLLBOOK_BOOK__DEDUPE_KEYS", "5"),
+        ("ROLLBOOK_BOOK__RESERVE_BYTES", "5"),
         ("PATH", "/bin"),
         ("ROLLBOOK_LOG_URL", "x"),
     ];
     let config = load("", &good, &[]).unwrap().config;
     assert_eq!(config.book.namespaces, Namespaces::Listed(vec!["a".into(), "b".into()]));
-    assert_eq!(config.book.dedupe_keys, 5);
-    assert_eq!(
-        refusal_env("ROLLBOOK_NODE__ID", "x"),
-        "ROLLBOOK_NODE__ID: node.id: `x` is not a whole number"
-    );
+    assert_eq!(config.book.reserve_bytes, 5);
+    assert_eq!(refusal_env("ROLLBOOK_NODE__ID", "x"), "ROLLBOOK_NODE__ID: node.id: `x` is not a whole number");
     assert!(refusal_env("ROLLBOOK_NODE__INSECURE", "yes").contains("neither true nor false"));
-    assert!(
-        refusal_env("ROLLBOOK_NODE__NAME", "x")
-            .starts_with("ROLLBOOK_NODE__NAME: unknown key `name` in [node]")
-    );
+    assert!(refusal_env("ROLLBOOK_NODE__NAME", "x").starts_with("ROLLBOOK_NODE__NAME: unknown key `name` in [node]"));
     assert!(refusal_env("ROLLBOOK_X__Y", "x").starts_with("ROLLBOOK_X__Y: unknown section [x]"));
     assert_eq!(
         refusal_env("ROLLBOOK_SSE_LISTEN", "off"),
@@ -138,9 +132,7 @@ fn namespaces_refuse_nothing_reserved_ones_and_bad_names() {
         assert_eq!(refused(nothing), "r.toml:2:14: book.namespaces: no namespaces provided");
     }
     for name in RESERVED_NAMESPACES {
-        assert!(
-            refused(&format!("[\"app\", \"{name}\"]")).ends_with(&format!("namespace {name} is reserved"))
-        );
+        assert!(refused(&format!("[\"app\", \"{name}\"]")).ends_with(&format!("namespace {name} is reserved")));
     }
     assert!(refused("[\"a\", \"*\"]").contains("stands alone"));
     assert!(refused("\"a,,b\"").contains("is not a namespace"));
@@ -165,20 +157,14 @@ fn an_exposed_listener_needs_insecure() {
         assert!(load("", &[], &flags(safe)).is_ok(), "{safe}");
     }
     for bad in ["", "2021", ":2021", "localhost:2021", "OFF", "127.0.0.1", "127.0.0.1:70000"] {
-        assert!(
-            load("", &[], &flags(bad)).unwrap_err().contains("is not a listen address; write IP:PORT"),
-            "{bad}"
-        );
+        assert!(load("", &[], &flags(bad)).unwrap_err().contains("is not a listen address; write IP:PORT"), "{bad}");
     }
 }
 
 #[test]
 fn values_that_contradict_each_other_are_refused() {
     for (file, says) in [
-        (
-            "[web]\nlisten = \"127.0.0.1:2021\"",
-            "sse.listen: 127.0.0.1:2021 is already the address of web.listen",
-        ),
+        ("[web]\nlisten = \"127.0.0.1:2021\"", "sse.listen: 127.0.0.1:2021 is already the address of web.listen"),
         ("[node]\nid = 0", "node.id (file r.toml:2): node numbers start at 1"),
         ("[node]\ndata = \"\"", "node.data (file r.toml:2): name a directory"),
         (

@@ -40,9 +40,9 @@ impl FromStr for Listen {
         if text == "off" {
             return Ok(Self::Off);
         }
-        text.parse().map(Self::Addr).map_err(|_| {
-            format!("`{text}` is not a listen address; write IP:PORT (127.0.0.1:2021, [::1]:2021) or off")
-        })
+        text.parse()
+            .map(Self::Addr)
+            .map_err(|_| format!("`{text}` is not a listen address; write IP:PORT (127.0.0.1:2021, [::1]:2021) or off"))
     }
 }
 

@@ -47,7 +47,16 @@ enum Part {
     #[default]
     Frame,
     Text,
+    /// The payload, or what follows it up to the next name.
     Payload,
+}
+
+/// How far reading an event came, for the text of an error.
+#[derive(Debug, Default)]
+struct Progress {
+    part: Cell<Part>,
+    /// A time was there and is none.
+    bad_time: Cell<bool>,
 }
 
 /// A string, borrowed when it holds no escapes.
@@ -75,8 +84,8 @@ impl<'de> serde::Deserialize<'de> for Text<'de> {
     }
 }
 
-/// Reads one event, and notes which part it is at.
-struct EventSeed<'p>(&'p Cell<Part>);
+/// Reads one event, and notes how far it is.
+struct EventSeed<'p>(&'p Progress);
 
 impl<'de> DeserializeSeed<'de> for EventSeed<'_> {
     type Value = Draft<'de>;
@@ -96,28 +105,33 @@ impl<'de> Visitor<'de> for EventSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut draft = Draft::default();
         while let Some(Text(name)) = map.next_key()? {
-            self.0.set(Part::Text);
+            self.0.part.set(Part::Text);
             let field = match name.as_ref() {
                 "id" => &mut draft.id,
                 "trace_id" => &mut draft.trace_id,
                 "key" => &mut draft.key,
                 "subject" => &mut draft.subject,
                 "response_subject" => &mut draft.response_subject,
-                "created_at" => draft.created_at.insert(Cow::Borrowed("")),
+                "created_at" => {
+                    let text = map.next_value::<Text<'de>>()?.0;
+                    self.0.bad_time.set(!text.is_empty() && parse_rfc3339(&text).is_none());
+                    draft.created_at = Some(text);
+                    self.0.part.set(Part::Frame);
+                    continue;
+                }
                 "payload" => {
-                    self.0.set(Part::Payload);
+                    self.0.part.set(Part::Payload);
                     draft.payload = Some(map.next_value()?);
-                    self.0.set(Part::Frame);
                     continue;
                 }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
-                    self.0.set(Part::Frame);
+                    self.0.part.set(Part::Frame);
                     continue;
                 }
             };
             *field = map.next_value::<Text<'de>>()?.0;
-            self.0.set(Part::Frame);
+            self.0.part.set(Part::Frame);
         }
         Ok(draft)
     }
@@ -134,9 +148,9 @@ impl<'de> Visitor<'de> for BatchSeed {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let part = Cell::default();
+        let progress = Progress::default();
         let mut drafts = Vec::new();
-        while let Some(draft) = items.next_element_seed(EventSeed(&part))? {
+        while let Some(draft) = items.next_element_seed(EventSeed(&progress))? {
             if drafts.len() >= BATCH_EVENTS_MAX {
                 return Err(A::Error::custom(format_args!("more than {BATCH_EVENTS_MAX} events")));
             }
@@ -179,22 +193,27 @@ pub(super) struct Single {
     pub(super) created_at: Timestamp,
 }
 
+/// Tells whether clients may publish to a namespace.
+pub(super) type Enabled<'e> = dyn Fn(&str) -> bool + 'e;
+
 /// Reads the body of a publish; `now` is the time of events that bring none.
-pub(super) fn parse_publish(body: &[u8], now: Timestamp) -> Result<Parsed, Rejected> {
+pub(super) fn parse_publish(body: &[u8], now: Timestamp, enabled: &Enabled<'_>) -> Result<Parsed, Rejected> {
     let start = body.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or_else(|| bad("empty body"))?;
     let text = std::str::from_utf8(body).map_err(|_| bad("body is not valid UTF-8"))?;
     match body.get(start) {
-        Some(b'[') => parse_batch(text, now),
-        Some(b'{') => parse_single(text, now),
+        Some(b'[') => parse_batch(text, now, enabled),
+        Some(b'{') => parse_single(text, now, enabled),
         _ => Err(bad("expected opening brace")),
     }
 }
 
-fn parse_single(text: &str, now: Timestamp) -> Result<Parsed, Rejected> {
-    let part = Cell::default();
+fn parse_single(text: &str, now: Timestamp, enabled: &Enabled<'_>) -> Result<Parsed, Rejected> {
+    let progress = Progress::default();
     let mut json = serde_json::Deserializer::from_str(text);
-    let draft = EventSeed(&part).deserialize(&mut json).map_err(|error| match (error.classify(), part.get()) {
+    let draft = EventSeed(&progress).deserialize(&mut json);
+    let draft = draft.map_err(|error| match (error.classify(), progress.part.get()) {
         (Category::Eof | Category::Io, _) => bad("incomplete event"),
+        (_, Part::Payload) if progress.bad_time.get() => bad("invalid timestamp format"),
         (_, Part::Payload) => bad("invalid payload: not valid JSON"),
         (_, Part::Text | Part::Frame) => bad("expected string"),
     })?;
@@ -203,7 +222,7 @@ fn parse_single(text: &str, now: Timestamp) -> Result<Parsed, Rejected> {
     check_subjects(&draft)?;
     check_fields(&draft)?;
     let event = event(&draft, created_at);
-    let namespace = namespace(&draft.subject)?;
+    let namespace = namespace(&draft.subject, enabled)?;
     if namespace == Namespace::INBOX {
         let mut record = Vec::new();
         event.encode(&mut record).map_err(|error| bad(error.to_string()))?;
@@ -214,13 +233,15 @@ fn parse_single(text: &str, now: Timestamp) -> Result<Parsed, Rejected> {
     Ok(Parsed::Publish(Publish { namespace: namespace.to_owned(), frame, single }))
 }
 
-fn parse_batch(text: &str, now: Timestamp) -> Result<Parsed, Rejected> {
+fn parse_batch(text: &str, now: Timestamp, enabled: &Enabled<'_>) -> Result<Parsed, Rejected> {
     let mut json = serde_json::Deserializer::from_str(text);
     let drafts = json.deserialize_seq(BatchSeed).and_then(|drafts| json.end().map(|()| drafts));
     let drafts = drafts.map_err(|error| match error.classify() {
         Category::Eof => bad("unexpected end of JSON input"),
         Category::Io | Category::Syntax | Category::Data => bad(format!("invalid batch: {error}")),
     })?;
+    // What an event by itself is refused for first.
+    let times: Vec<Timestamp> = drafts.iter().map(|draft| created_at(draft, now)).collect::<Result<_, _>>()?;
     if drafts.is_empty() {
         return Err(bad("empty batch"));
     }
@@ -228,20 +249,27 @@ fn parse_batch(text: &str, now: Timestamp) -> Result<Parsed, Rejected> {
         return Err(bad("batch items must not have response subject"));
     }
     let mut events = Vec::with_capacity(drafts.len());
-    for draft in &drafts {
+    for (draft, created_at) in drafts.iter().zip(times) {
         check_subjects(draft)?;
         check_fields(draft)?;
-        events.push(event(draft, created_at(draft, now)?));
+        events.push(event(draft, created_at));
     }
     if drafts.iter().any(|draft| draft.subject.split('.').next() == Some(Namespace::INBOX)) {
         return Err(bad("batch cannot publish to the reserved _bus_ namespace"));
     }
     let first = events.first().map_or("", |event| event.subject);
-    let common = namespace(first)?;
+    let common = namespace(first, enabled)?;
+    // A name that is not enabled is told before a second name.
+    let mut other = false;
     for event in &events {
-        if namespace(event.subject)? != common {
-            return Err(bad("all events in batch must belong to the same namespace"));
+        let name = event.subject.split('.').next().unwrap_or_default();
+        if name != common {
+            namespace(event.subject, enabled)?;
+            other = true;
         }
+    }
+    if other {
+        return Err(bad("all events in batch must belong to the same namespace"));
     }
     let frame = frame(common, &events)?;
     Ok(Parsed::Publish(Publish { namespace: common.to_owned(), frame, single: None }))
@@ -278,12 +306,12 @@ fn check_fields(draft: &Draft<'_>) -> Result<(), Rejected> {
 }
 
 /// The namespace of a subject that clients may write to, or the inbox.
-fn namespace(subject: &str) -> Result<&str, Rejected> {
+fn namespace<'s>(subject: &'s str, enabled: &Enabled<'_>) -> Result<&'s str, Rejected> {
     let name = subject.split('.').next().unwrap_or_default();
     if name == Namespace::DEAD || name == Namespace::ROLL {
         return Err(bad(format!("namespace {name} is reserved")));
     }
-    if Namespace::parse(name).is_err() {
+    if name != Namespace::INBOX && (Namespace::parse(name).is_err() || !enabled(name)) {
         return Err(bad(format!("namespace not found: {name}")));
     }
     Ok(name)

@@ -5,10 +5,11 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::future::{Future as _, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use actix::{Actor as _, Addr};
@@ -24,12 +25,13 @@ use rollbook_core::error::Refusal;
 use rollbook_core::event::EventId;
 use rollbook_core::namespace::Retention;
 use rollbook_core::pattern::Pattern;
+use rollbook_core::subject::Namespace;
 use rollbook_core::time::Timestamp;
 
 use crate::bus::clock;
 use crate::bus::handle::Bus;
 use crate::bus::item::Item;
-use crate::bus::message::{Acknowledge, Acknowledged, Close, Join, Reason, Terms};
+use crate::bus::message::{Acknowledged, Join, Reason, Tell, Terms};
 use crate::bus::outlet;
 use crate::bus::registry::Registry;
 use crate::bus::source::Source;
@@ -39,8 +41,6 @@ use crate::bus::wire::Wire as _;
 
 use codec::{FRAMES, Parsed, Publish, Rejected, Single};
 use session::{Durable, Query, Start, Subscribe};
-
-pub use session::Enabled;
 
 /// What this door can be told.
 #[derive(Debug, Clone)]
@@ -53,6 +53,30 @@ pub struct Config {
     pub keep_alive: Duration,
     /// Which namespaces clients may use.
     pub enabled: Enabled,
+}
+
+/// Namespaces that clients may use without having been created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enabled {
+    /// Any, created by its first publish.
+    Any,
+    /// These, and those that exist.
+    Listed(Vec<String>),
+}
+
+impl Enabled {
+    /// Whether a publish may create the namespace.
+    fn may_create(&self, name: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(names) => names.iter().any(|listed| listed == name),
+        }
+    }
+
+    /// Whether the namespace may be read although it does not exist yet.
+    fn may_read(&self, name: &str) -> bool {
+        name == Namespace::ROLL || name == Namespace::DEAD || (Namespace::parse(name).is_ok() && self.may_create(name))
+    }
 }
 
 /// The door.
@@ -75,6 +99,8 @@ const ALLOWED: &str = "Content-Type, X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-B
 static HEADERS: HeaderValue = HeaderValue::from_static(ALLOWED);
 static EXPOSED: HeaderValue =
     HeaderValue::from_static("X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID");
+/// Most bytes of a meaningless body that are read past.
+const DISCARD_BYTES_MAX: usize = 64 << 10;
 /// Request headers that a preflight may ask for beyond the usual ones.
 const EXTRA_HEADERS: [&str; 3] = ["Authorization", "Last-Event-ID", "Cache-Control"];
 
@@ -108,7 +134,10 @@ async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Doo
         &Method::POST => publish(&request, payload, &door).await,
         &Method::GET => subscribe(&request, &door, false).await,
         &Method::HEAD => subscribe(&request, &door, true).await,
-        &Method::PUT => acknowledge(&request, &door).await,
+        &Method::PUT => {
+            discard(payload).await;
+            acknowledge(&request, &door).await
+        }
         &Method::OPTIONS => Ok(preflight(request.headers())),
         _ => Err(Rejected { status: 405, text: "Method Not Allowed".into() }),
     };
@@ -195,7 +224,27 @@ async fn read_body(request: &HttpRequest, payload: web::Payload, config: &Config
         Ok(first.unwrap_or_else(|| joined.freeze()))
     };
     let late = |_| Rejected { status: 408, text: "request body did not arrive in time".into() };
-    tokio::time::timeout(config.body_timeout, read).await.map_err(late)?
+    let mut read = pin!(read);
+    // Most bodies came with their head: those need no timer.
+    match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+        Poll::Ready(body) => body,
+        Poll::Pending => tokio::time::timeout(config.body_timeout, read).await.map_err(late)?,
+    }
+}
+
+/// Reads past a small body that means nothing, so that the connection can go on.
+async fn discard(mut payload: web::Payload) {
+    let mut left = DISCARD_BYTES_MAX;
+    let read = async {
+        while let Some(Ok(chunk)) = poll_fn(|cx| Pin::new(&mut payload).poll_next(cx)).await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Late or large: actix closes the connection with the answer.
+    tokio::time::timeout(Duration::from_secs(1), read).await.unwrap_or(());
 }
 
 fn broken_body(error: PayloadError) -> Rejected {
@@ -208,7 +257,8 @@ async fn publish(request: &HttpRequest, payload: web::Payload, door: &Door) -> R
         door.accepting()?;
     }
     let now = clock::timestamp();
-    match codec::parse_publish(&body, now)? {
+    let enabled = |name: &str| door.config.enabled.may_create(name) || door.bus.node().has_namespace(name);
+    match codec::parse_publish(&body, now, &enabled)? {
         Parsed::Inbox { subject, record, created_at } => Ok(post(door, &subject, record, created_at)),
         Parsed::Publish(publish) => store(door, publish).await,
     }
@@ -253,7 +303,7 @@ async fn acknowledge(request: &HttpRequest, door: &Door) -> Result<HttpResponse,
     let acknowledged = match door.bus.find(&ack.consumer_id) {
         None => Acknowledged::NotInFlight,
         // A stream that has just ended is the same as one that is unknown.
-        Some(live) => match live.acknowledge.send(Acknowledge { event_id: ack.event_id }).await {
+        Some(live) => match live.tell.send(Tell::Acknowledge(ack.event_id)).await {
             Err(_) => Acknowledged::NotInFlight,
             Ok(Ok(acknowledged)) => acknowledged,
             Ok(Err(refusal)) if refusal.status() == 503 => return Err(refused(&refusal)),
@@ -429,8 +479,8 @@ async fn join(
     let (member, consumer_id) = (opening.serial, opening.consumer_id.clone());
     let stream = Subscription::new(opening).start();
     let patience = patience.unwrap_or(Patience { redelivery: Duration::ZERO, count_max: 0 });
-    let (deliver, close) = (stream.clone().recipient(), stream.clone().recipient());
-    let join = Join { terms, member, consumer_id, name, patience, deliver, close };
+    let (deliver, tell) = (stream.clone().recipient(), stream.clone().recipient());
+    let join = Join { terms, member, consumer_id, name, patience, deliver, tell };
     let joined = door.registry.send(join).await;
     let refusal = match joined {
         Ok(Ok(())) => return Ok(()),
@@ -438,6 +488,6 @@ async fn join(
         Err(_) => Refusal::Unavailable("node is stopping".to_owned()),
     };
     // It has not begun; if its mailbox is closed it has ended already.
-    stream.try_send(Close { reason: Reason::Deleted }).ok();
+    stream.try_send(Tell::Close(Reason::Deleted)).ok();
     Err(refused(&refusal))
 }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use rollbook_core::pattern::Pattern;
-use rollbook_core::subject::Namespace;
 
 use super::codec::Rejected;
 use crate::bus::duration;
@@ -171,28 +170,4 @@ pub(super) fn ack(query: &Query<'_>) -> Result<Ack, Rejected> {
     let event_id = query.given("event_id").ok_or_else(|| bad("missing event_id in query string"))?;
     let unusual = !event_id.starts_with("e_");
     Ok(Ack { consumer_id: consumer_id.to_owned(), event_id: event_id.to_owned(), unusual })
-}
-
-/// Namespaces that clients may use without having been created.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Enabled {
-    /// Any, created by its first publish.
-    Any,
-    /// These, and those that exist.
-    Listed(Vec<String>),
-}
-
-impl Enabled {
-    /// Whether a publish may create the namespace.
-    pub(super) fn may_create(&self, name: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Listed(names) => names.iter().any(|listed| listed == name),
-        }
-    }
-
-    /// Whether the namespace may be read although it does not exist yet.
-    pub(super) fn may_read(&self, name: &str) -> bool {
-        name == Namespace::ROLL || name == Namespace::DEAD || (Namespace::parse(name).is_ok() && self.may_create(name))
-    }
 }

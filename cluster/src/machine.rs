@@ -1,0 +1,200 @@
+//! Applies the committed log to [`State`]: what openraft drives.
+//!
+//! Effects and applied index go into one write batch. It is not synced: the durable log
+//! makes it again. An entry is applied only when it is durable on this very node, so the
+//! state never gets ahead of the log that holds its payloads.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use openraft::impls::EntryPayload;
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use rocksdb::{DB, WriteBatch};
+use rollbook_core::command::Reply;
+use rollbook_core::entry::{Entry as Frames, FLAG_KEYED, Frame};
+use rollbook_core::namespace::Head;
+use rollbook_core::rows::{Family, Rows, RowsError, Writes};
+use tokio::sync::watch;
+
+use crate::codec;
+use crate::error::{ReadError, io_error};
+use crate::events::Reader;
+use crate::log::LogStore;
+use crate::snapshot::{self, Builder, Checkpoint};
+use crate::state::{APPLIED, MEMBERSHIP, State, System};
+use crate::store::{CF_SYSTEM, family, unlogged};
+use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, Types};
+
+/// Most entries applied under one hold of the lock.
+const CHUNK_ENTRIES_MAX: usize = 64;
+
+/// Applies entries and commits their effects together with the applied index.
+fn apply(state: &State, log: Option<&LogStore>, entries: &[Entry]) -> Result<Vec<Vec<Reply>>, ReadError> {
+    let db = state.db();
+    let mut machine = state.machine.write().unwrap_or_else(PoisonError::into_inner);
+    let mut system = state.system.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut writes = Writes::default();
+    let mut replies = Vec::with_capacity(entries.len());
+    let rows = StateRows { state, db: &db, log };
+    for entry in entries {
+        let mut reply = Vec::new();
+        match &entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Membership(members) => {
+                system.membership = StoredMembership::new(Some(entry.log_id), members.clone());
+            }
+            EntryPayload::Normal(data) => {
+                let wrong = |what| ReadError(format!("entry {}: {what}", entry.log_id.index));
+                let frames = Frames::parse_trusted(&data.0).map_err(wrong)?;
+                let bytes = u64::try_from(data.0.len()).unwrap_or_default();
+                state.applied_bytes.fetch_add(bytes, Ordering::Relaxed);
+                if is_keyed(&frames) {
+                    // A chosen id may name any event before: they must all be readable.
+                    commit(&db, &mut writes, &system)?;
+                }
+                reply = machine
+                    .apply(entry.log_id.index, &frames, &rows, &mut writes)
+                    .map_err(|RowsError(error)| ReadError(error))?;
+            }
+        }
+        system.applied = Some(entry.log_id);
+        replies.push(reply);
+    }
+    commit(&db, &mut writes, &system)?;
+    let next = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
+    *state.system.lock().unwrap_or_else(PoisonError::into_inner) = system;
+    drop(machine);
+    state.applied.send_replace(next);
+    Ok(replies)
+}
+
+fn is_keyed(entry: &Frames<'_>) -> bool {
+    entry.frames().any(|frame| matches!(frame, Frame::Publish(publish) if publish.flags & FLAG_KEYED != 0))
+}
+
+fn commit(db: &DB, writes: &mut Writes, system: &System) -> Result<(), ReadError> {
+    let mut batch = WriteBatch::default();
+    for (of, from, to) in writes.ranges() {
+        batch.delete_range_cf(family(db, of.name())?, from, to);
+    }
+    for (of, key, value) in writes.rows() {
+        let column = family(db, of.name())?;
+        match value {
+            Some(value) => batch.put_cf(column, key, value),
+            None => batch.delete_cf(column, key),
+        }
+    }
+    let column = family(db, CF_SYSTEM)?;
+    if let Some(applied) = &system.applied {
+        batch.put_cf(column, APPLIED, codec::encode_log_id(applied));
+    }
+    batch.put_cf(column, MEMBERSHIP, codec::encode_membership(&system.membership));
+    db.write_opt(batch, &unlogged())?;
+    writes.clear();
+    Ok(())
+}
+
+/// The rows as the machine reads them while it is being applied.
+struct StateRows<'a> {
+    state: &'a State,
+    db: &'a DB,
+    log: Option<&'a LogStore>,
+}
+
+impl Rows for StateRows<'_> {
+    fn get(&self, of: Family, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
+        let column = family(self.db, of.name()).map_err(|error| RowsError(error.0))?;
+        self.db.get_cf(column, key).map_err(|error| RowsError(error.to_string()))
+    }
+
+    fn event_id(&self, head: &Head, sequence: u64) -> Result<Option<String>, RowsError> {
+        let Some(log) = self.log else { return Ok(None) };
+        Reader { state: self.state, log }.event_id(head, sequence).map_err(|error| RowsError(error.0))
+    }
+}
+
+/// What openraft drives: applies the committed log to [`State`].
+pub(crate) struct StateMachine {
+    state: Arc<State>,
+    log: Option<LogStore>,
+    durable: Option<watch::Receiver<u64>>,
+}
+
+impl StateMachine {
+    /// A state machine behind the log of the same node.
+    pub(crate) fn new(state: Arc<State>, log: &LogStore) -> Self {
+        Self { state, log: Some(log.clone()), durable: Some(log.durable()) }
+    }
+
+    /// A state machine whose entries never passed through a log, as in openraft's storage suite.
+    #[cfg(test)]
+    pub(crate) const fn detached(state: Arc<State>) -> Self {
+        Self { state, log: None, durable: None }
+    }
+
+    async fn wait_durable(&mut self, index: u64) -> io::Result<()> {
+        match &mut self.durable {
+            Some(durable) => durable.wait_for(|next| *next > index).await.map(drop).map_err(io_error),
+            None => Ok(()),
+        }
+    }
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotData = Checkpoint;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok(self.state.system())
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
+    {
+        let mut entries = entries.fuse();
+        while let Some(item) = entries.next().await {
+            let mut chunk = Vec::new();
+            let mut responders = Vec::new();
+            let (entry, responder) = item?;
+            chunk.push(entry);
+            responders.push(responder);
+            while chunk.len() < CHUNK_ENTRIES_MAX {
+                let Some(Some(item)) = entries.next().now_or_never() else { break };
+                let (entry, responder) = item?;
+                chunk.push(entry);
+                responders.push(responder);
+            }
+            if let Some(last) = chunk.last() {
+                self.wait_durable(last.log_id.index).await?;
+            }
+            let replies = apply(&self.state, self.log.as_ref(), &chunk).map_err(io_error)?;
+            for (responder, reply) in responders.into_iter().zip(replies) {
+                if let Some(responder) = responder {
+                    responder.send(reply);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
+        Some(self.get_snapshot_builder().await)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder::new(Arc::clone(&self.state))
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Checkpoint) -> Result<(), io::Error> {
+        snapshot::install(&self.state, meta, &snapshot).map_err(io_error)
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<openraft::alias::SnapshotOf<Types, Checkpoint>>, io::Error> {
+        snapshot::current(&self.state, self.log.as_ref()).map_err(io_error)
+    }
+}
