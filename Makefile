@@ -35,11 +35,7 @@ build: rocksdb ## build everything, installing missing system packages first
 test: rocksdb test-packages ## everything that CI runs: format, lints, tests, documentation
 	cargo fmt --all --check
 	cargo clippy $(EVERYTHING) --all-targets -- -D warnings
-	@if cargo nextest --version >/dev/null 2>&1; then \
-	    set -x; cargo nextest run $(EVERYTHING) --no-fail-fast; cargo test $(EVERYTHING) --doc; \
-	else \
-	    set -x; cargo test $(EVERYTHING) --no-fail-fast; \
-	fi
+	cargo test $(EVERYTHING) --no-fail-fast
 	RUSTDOCFLAGS="-D warnings" cargo doc $(EVERYTHING) --no-deps
 
 bench: build ## micro benchmarks, then the table of limits; ARGS="--quick"
@@ -88,6 +84,7 @@ test-packages: packages
 	command -v node >/dev/null || missing+=(nodejs); \
 	command -v npm >/dev/null || missing+=(npm); \
 	command -v python3 >/dev/null || missing+=(python3); \
+	command -v curl >/dev/null || missing+=(curl); \
 	[ $${#missing[@]} -eq 0 ] && exit; \
 	sudo=; [ "$$(id -u)" -eq 0 ] || sudo="sudo -n"; \
 	echo "installing for the tests: $${missing[*]}"; \

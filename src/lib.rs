@@ -1,4 +1,5 @@
 #![doc = include_str!("ARCHITECTURE.md")]
+#![cfg_attr(test, allow(clippy::string_slice, reason = "tests cut strings that they made themselves"))]
 
 pub mod admin;
 pub mod app;

@@ -118,6 +118,19 @@ impl LogStore {
         wait.await.map_err(io_error)
     }
 
+    /// Gives back the disk of purged entries: whole files at once, the rest when `thorough`. Blocks, so
+    /// not on the writer's thread.
+    pub(crate) fn reclaim(&self, thorough: bool) -> Result<(), ReadError> {
+        let Some(purged) = lock(&self.inner.known).purged else { return Ok(()) };
+        let log = family(&self.inner.db, CF_LOG)?;
+        let (from, to) = (entry_key(0), entry_key(purged.index.saturating_add(1)));
+        self.inner.db.delete_file_in_range_cf(log, &from, &to)?;
+        if thorough {
+            self.inner.db.compact_range_cf(log, Some(&from), Some(&to));
+        }
+        Ok(())
+    }
+
     async fn enqueue(&self, op: Op) -> io::Result<()> {
         self.inner.queue.send(op).await.map_err(|_| io_error("the log writer has stopped"))
     }

@@ -85,9 +85,11 @@ impl Settler {
             done.purged = applied_bytes;
             self.purge(done.limit)?;
             done.asked = done.limit;
+            self.log.reclaim(false)?;
         } else if due && !done.idle {
             done.idle = true;
             self.runtime.block_on(self.log.flush()).map_err(|e| ReadError(e.to_string()))?;
+            self.log.reclaim(true)?;
         }
         Ok(())
     }

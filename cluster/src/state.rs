@@ -138,7 +138,8 @@ fn open_databases(layout: &Layout, generation: u64) -> Result<(Databases, Machin
 }
 
 fn load_machine(db: &DB) -> Result<Machine, ReadError> {
-    let rows = |of: Family| -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+    let rows = |of: Family| -> Result<Pairs, ReadError> {
         let rows = db.iterator_cf(family(db, of.name())?, IteratorMode::Start);
         rows.map(|row| row.map(|(key, value)| (key.into(), value.into())).map_err(ReadError::from)).collect()
     };

@@ -103,6 +103,12 @@ impl Outlet {
         .await;
     }
 
+    /// Whether the writer should wait.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.shared.borrow().bytes >= QUEUE_BYTES_MAX
+    }
+
     /// Whether the client has gone.
     #[must_use]
     pub fn is_gone(&self) -> bool {

@@ -228,7 +228,9 @@ impl Subscription {
     fn carry_out(&mut self, steps: Vec<Step>, ctx: &mut Context<Self>) {
         for step in steps {
             match step {
-                Step::Send(_, item) => self.write_items(&[item]),
+                // A client that reads nothing has a copy waiting already: more would only pile up.
+                Step::Send(_, item) if !self.outlet.is_full() => self.write_items(&[item]),
+                Step::Send(..) => {}
                 Step::Bury(_, item, deliveries) => {
                     let letter = DeadLetter {
                         item: Arc::clone(&item),
@@ -297,6 +299,7 @@ impl Actor for Subscription {
             before.tell.try_send(Tell::Close(Reason::TakenOver)).ok();
         }
         self.arm_keep_alive(self.keep_alive, ctx);
+        self.watch_client(ctx);
         match self.delivery.take().map(|delivery| *delivery) {
             Some(Delivery::Stream(source)) => self.stream(source, ctx),
             Some(Delivery::Inbox(listening)) => self.listen(listening, ctx),
@@ -305,11 +308,9 @@ impl Actor for Subscription {
                 window.join(SELF, patience);
                 self.state = State::Manual(Box::new(Manual { source: Some(source), window, timer: None }));
                 self.pump(ctx);
-                self.watch_client(ctx);
             }
             Some(Delivery::Member(membership)) => {
                 self.state = State::Member(membership);
-                self.watch_client(ctx);
             }
             None => ctx.stop(),
         }
@@ -330,7 +331,7 @@ impl Actor for Subscription {
 }
 
 impl Subscription {
-    /// Stops when the client goes, for streams that do not write by themselves.
+    /// Stops when the client goes.
     fn watch_client(&self, ctx: &mut Context<Self>) {
         let outlet = self.outlet.clone();
         ctx.spawn(async move { outlet.gone().await }.into_actor(self).map(|(), _, ctx| ctx.stop()));

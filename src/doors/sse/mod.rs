@@ -130,15 +130,15 @@ pub fn mount(door: &Arc<Door>, services: &mut web::ServiceConfig) {
 }
 
 async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Door>) -> HttpResponse {
-    let answer = match request.method() {
-        &Method::POST => publish(&request, payload, &door).await,
-        &Method::GET => subscribe(&request, &door, false).await,
-        &Method::HEAD => subscribe(&request, &door, true).await,
-        &Method::PUT => {
+    let answer = match *request.method() {
+        Method::POST => publish(&request, payload, &door).await,
+        Method::GET => subscribe(&request, &door, false).await,
+        Method::HEAD => subscribe(&request, &door, true).await,
+        Method::PUT => {
             discard(payload).await;
             acknowledge(&request, &door).await
         }
-        &Method::OPTIONS => Ok(preflight(request.headers())),
+        Method::OPTIONS => Ok(preflight(request.headers())),
         _ => Err(Rejected { status: 405, text: "Method Not Allowed".into() }),
     };
     answer.unwrap_or_else(|rejected| reject(&rejected))

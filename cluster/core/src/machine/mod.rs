@@ -311,8 +311,11 @@ impl Machine {
         Ok(Done::Consumer(consumer.clone()))
     }
 
-    /// Panics where the state contradicts itself; for tests and simulations.
-    #[cfg(any(test, debug_assertions))]
+    /// Checks that the state does not contradict itself; for tests and simulations.
+    ///
+    /// # Panics
+    /// Where it does.
+    #[cfg(test)]
     pub fn check_invariants(&self) {
         for (name, head) in &self.heads {
             assert_eq!(*name, head.name);

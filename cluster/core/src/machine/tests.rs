@@ -111,6 +111,11 @@ fn event<'a>(subject: &'a str, key: &'a str, id: &'a str) -> Event<'a> {
     Event { subject, key, id, created_at: Timestamp { seconds: 5, nanos: 0 }, ..Event::default() }
 }
 
+/// [`event`] under a name that the strategies below do not shadow.
+fn event_of<'a>(subject: &'a str, key: &'a str, id: &'a str) -> Event<'a> {
+    event(subject, key, id)
+}
+
 fn publish(namespace: &str, events: &[Event<'_>], flags: u8) -> Vec<u8> {
     let mut out = Vec::new();
     begin_publish(&mut out, namespace).unwrap();
@@ -279,7 +284,7 @@ fn step() -> impl Strategy<Value = Vec<u8>> {
             let subject = format!("{name}.s");
             let keys: Vec<_> = (0..count).map(|at| if key.is_empty() { String::new() } else { format!("{key}{at}") }).collect();
             let ids: Vec<_> = (0..count).map(|at| if id.is_empty() { String::new() } else { format!("{id}{at}") }).collect();
-            let events: Vec<_> = keys.iter().zip(&ids).map(|(key, id)| super::tests::event(&subject, key, id)).collect();
+            let events: Vec<_> = keys.iter().zip(&ids).map(|(key, id)| event_of(&subject, key, id)).collect();
             publish(name, &events, if create { FLAG_CREATE } else { 0 })
         }),
         1 => name.clone().prop_map(|name| Command::NamespaceDelete(NamespaceDelete { name: name.into() }).frame().unwrap()),
