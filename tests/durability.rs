@@ -48,7 +48,7 @@ struct Ledger {
 #[test]
 fn acknowledged_events_survive_kills_at_random_moments() {
     let rounds = std::env::var("ROLLBOOK_KILL_ROUNDS");
-    let rounds: u64 = rounds.ok().and_then(|text| text.parse().ok()).unwrap_or(10);
+    let rounds: u64 = rounds.ok().and_then(|text| text.parse().ok()).unwrap_or(50);
     let mut rng = Rng::from_env("kill -9");
     let mut node = Node::start(&Options::namespaces("app,other"));
     let mut ledger = Ledger::default();

@@ -38,7 +38,9 @@ pub enum NodeError {
         wanted: u64,
     },
     /// The raft log is damaged at a place that is not a torn tail.
-    #[error("raft log is corrupt: {file} at offset {offset}: {detail}; nothing was changed; restore this node from a backup, or remove it from the cluster and let it join again under a new id")]
+    #[error(
+        "raft log is corrupt: {file} at offset {offset}: {detail}; nothing was changed; restore this node from a backup, or remove it from the cluster and let it join again under a new id"
+    )]
     Corrupt {
         /// The damaged file.
         file: String,
@@ -48,7 +50,9 @@ pub enum NodeError {
         detail: String,
     },
     /// The raft log ends before what was acknowledged.
-    #[error("raft log ends at entry {found}, but entry {promised} was acknowledged: {file} ends at offset {offset}; nothing was changed; acknowledged events are missing, restore this node from a backup, or remove it from the cluster and let it join again under a new id")]
+    #[error(
+        "raft log ends at entry {found}, but entry {promised} was acknowledged: {file} ends at offset {offset}; nothing was changed; acknowledged events are missing, restore this node from a backup, or remove it from the cluster and let it join again under a new id"
+    )]
     Truncated {
         /// Last entry in the log.
         found: u64,
@@ -60,7 +64,9 @@ pub enum NodeError {
         offset: u64,
     },
     /// The state is ahead of the raft log, so payloads are missing.
-    #[error("state of this node is at entry {state}, but its raft log ends at {log}: files of the data directory are missing")]
+    #[error(
+        "state of this node is at entry {state}, but its raft log ends at {log}: files of the data directory are missing"
+    )]
     StateAhead {
         /// Applied index of the state.
         state: u64,

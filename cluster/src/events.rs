@@ -17,6 +17,9 @@ use crate::log::LogStore;
 use crate::state::State;
 use crate::store::family;
 
+/// Most blocks and entries that one read looks into: a client that left meanwhile is noticed between reads.
+const STEPS_MAX: usize = 512;
+
 /// What a visitor of [`Book::read`] sees: the sequence number, the event at it, and its whole record.
 pub type Visit<'v> = dyn FnMut(u64, &Event<'_>, &[u8]) -> ControlFlow<()> + 'v;
 
@@ -45,7 +48,8 @@ impl Book {
     }
 
     /// Shows the events of `namespace` from `from` on to `visit`, in order, without gaps, until it
-    /// breaks or the newest event was shown. With a pattern, only events of the pattern are shown.
+    /// breaks, the newest event was shown, or a bounded part of the book was searched. With a pattern,
+    /// only events of the pattern are shown.
     ///
     /// Returns the sequence number to go on from. May read from the disk: not for async threads.
     ///
@@ -60,7 +64,9 @@ impl Book {
     ) -> Result<u64, ReadError> {
         let Some(head) = self.head(namespace) else { return Ok(from) };
         let mut next = from.max(head.first);
-        while next < head.next {
+        let mut steps = 0;
+        while next < head.next && steps < STEPS_MAX {
+            steps += 1;
             let step = match self.reader().step(&head, next, pattern, visit)? {
                 Step::Missing => self.missing(&head, next)?,
                 step @ (Step::More(_) | Step::Broken(_)) => step,

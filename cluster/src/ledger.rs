@@ -153,7 +153,8 @@ impl Ledger {
         // From the back: the last block of each namespace says how far it is settled.
         loop {
             let metas = family(&ledger.db, CF_BLOCK_META)?;
-            let last = ledger.db.iterator_cf(metas, IteratorMode::From(&bound, Direction::Reverse)).next().transpose()?;
+            let last =
+                ledger.db.iterator_cf(metas, IteratorMode::From(&bound, Direction::Reverse)).next().transpose()?;
             let Some((key, value)) = last else { break };
             let Some(namespace) = key.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)) else { break };
             let meta = BlockMeta::decode(value.as_ref()).map_err(|e| ReadError(format!("block meta: {e}")))?;

@@ -8,24 +8,24 @@
 //!
 //! All openraft and rocksdb types stay inside this crate. Modules in reading order.
 
-mod types;
-mod codec;
-mod store;
-mod mark;
-mod walscan;
-mod tail;
-mod wal;
-mod log;
-mod ledger;
-mod state;
-mod snapshot;
-mod machine;
-mod raft;
-mod network;
 mod batch;
+mod codec;
+mod ledger;
+mod log;
+mod machine;
+mod mark;
+mod network;
+mod raft;
+mod retain;
 mod settle;
 mod settler;
-mod retain;
+mod snapshot;
+mod state;
+mod store;
+mod tail;
+mod types;
+mod wal;
+mod walscan;
 
 pub mod disk;
 pub mod error;

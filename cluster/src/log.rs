@@ -89,15 +89,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl LogStore {
     /// Opens the log, refuses one that lost its end, and starts its writer thread.
     pub(crate) fn open(layout: &Layout) -> Result<(Self, std::thread::JoinHandle<()>), NodeError> {
-        let mark = MarkFile::open(&layout.mark())
-            .map_err(|source| NodeError::Directory { path: layout.mark(), source })?;
+        let mark =
+            MarkFile::open(&layout.mark()).map_err(|source| NodeError::Directory { path: layout.mark(), source })?;
         let db = Arc::new(open_checked(layout, mark.get())?);
         let known = load(&db).map_err(|error| corrupt(&layout.raft(), &error.to_string()))?;
         let (next, _) = known.reach();
         let progress = Progress { durable: watch::Sender::new(next) };
         let Wal { queue, thread } =
             wal::start(Arc::clone(&db), mark, progress.clone(), meta_key(b'v'), meta_key(b'p'))?;
-        let inner = Inner { db, queue, progress, known: Mutex::new(known), tail: Mutex::new(Tail::new(TAIL_BYTES_MAX)) };
+        let inner =
+            Inner { db, queue, progress, known: Mutex::new(known), tail: Mutex::new(Tail::new(TAIL_BYTES_MAX)) };
         Ok((Self { inner: Arc::new(inner) }, thread))
     }
 
@@ -311,7 +312,8 @@ fn load(db: &DB) -> Result<Known, ReadError> {
     let purged = read(b'p')?.map(|bytes| codec::decode_log_id(&bytes)).transpose().map_err(wrap)?;
     let committed = read(b'c')?.map(|bytes| codec::decode_log_id(&bytes)).transpose().map_err(wrap)?;
     let log = family(db, CF_LOG)?;
-    let newest = db.iterator_cf(log, IteratorMode::From(&entry_key(u64::MAX), Direction::Reverse)).next().transpose()?;
+    let newest =
+        db.iterator_cf(log, IteratorMode::From(&entry_key(u64::MAX), Direction::Reverse)).next().transpose()?;
     let last = match newest.and_then(|(key, value)| Some((key_index(&key)?, value))) {
         Some((index, value)) => Some(codec::decode_entry(index, value.into()).map_err(wrap)?.log_id),
         None => purged,

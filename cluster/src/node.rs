@@ -20,13 +20,13 @@ use crate::batch::{self, Ask, QUEUE_ASKS_MAX, describe, now_millis};
 use crate::error::NodeError;
 use crate::events::Book;
 use crate::log::LogStore;
+use crate::machine::StateMachine;
 use crate::network::Network;
+use crate::raft::Raft;
 use crate::retain;
 use crate::settler::Settler;
-use crate::machine::StateMachine;
 use crate::state::State;
 use crate::store::Layout;
-use crate::raft::Raft;
 
 /// What a node needs to start.
 #[derive(Debug, Clone)]
@@ -115,7 +115,15 @@ impl Running {
         let (asks, queue) = mpsc::channel(QUEUE_ASKS_MAX);
         let raft = runtime.block_on(start_raft(config, &log, &state))?;
         runtime.spawn(batch::run(raft.clone(), queue, config.timeout));
-        let node = Node { inner: Arc::new(Inner { id: config.id, raft: raft.clone(), asks, state: Arc::clone(&state), log: log.clone() }) };
+        let node = Node {
+            inner: Arc::new(Inner {
+                id: config.id,
+                raft: raft.clone(),
+                asks,
+                state: Arc::clone(&state),
+                log: log.clone(),
+            }),
+        };
         runtime.block_on(node.found())?;
         runtime.spawn(retain_loop(node.clone(), stop.clone()));
         let settler = Settler { state, log, raft, runtime: runtime.handle().clone(), stop: stop.clone() };

@@ -49,13 +49,7 @@ pub(crate) fn settle(state: &State, log: &LogStore, limit: u64, rest: Duration) 
     Ok(())
 }
 
-fn settle_namespace(
-    state: &State,
-    log: &LogStore,
-    head: &Head,
-    limit: u64,
-    rest: Duration,
-) -> Result<(), ReadError> {
+fn settle_namespace(state: &State, log: &LogStore, head: &Head, limit: u64, rest: Duration) -> Result<(), ReadError> {
     let ledger = state.ledger();
     let start = ledger.settled(head.id).max(head.first);
     let mut builder = if start == ledger.settled(head.id) { ledger.reopen_last(head.id)? } else { None };
@@ -155,7 +149,8 @@ pub(crate) fn trim_point(state: &State, head: &Head, now: u64) -> Result<Option<
     let mut going = true;
     let mut sequence = head.first;
     while going && let Some(found) = ledger.seek(head.id, sequence, None)? {
-        going = advance(found.first, found.meta.events, found.meta.millis, found.meta.bytes_first, found.meta.raw_bytes);
+        going =
+            advance(found.first, found.meta.events, found.meta.millis, found.meta.bytes_first, found.meta.raw_bytes);
         sequence = found.first.saturating_add(found.meta.events);
     }
     if going {

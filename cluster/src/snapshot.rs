@@ -93,7 +93,10 @@ pub(crate) fn install(state: &State, meta: &SnapshotMeta, snapshot: &Checkpoint)
     state.replace(next)?;
     if state.system().0 != meta.last_log_id {
         state.replace(present)?;
-        return Err(NodeError::Store { store: "state", detail: "the snapshot is not what its metadata says".to_owned() });
+        return Err(NodeError::Store {
+            store: "state",
+            detail: "the snapshot is not what its metadata says".to_owned(),
+        });
     }
     layout.set_generation(next)?;
     if let Some(old) = present.checked_sub(1) {

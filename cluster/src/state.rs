@@ -127,7 +127,8 @@ impl State {
 }
 
 fn open_databases(layout: &Layout, generation: u64) -> Result<(Databases, Machine, System), NodeError> {
-    let state = store::open_state(&layout.state(generation)).map_err(|e| store::open_error("state", layout.root(), &e))?;
+    let state =
+        store::open_state(&layout.state(generation)).map_err(|e| store::open_error("state", layout.root(), &e))?;
     let ledger =
         store::open_ledger(&layout.ledger(generation)).map_err(|e| store::open_error("ledger", layout.root(), &e))?;
     let failed = |store: &'static str| move |error: ReadError| NodeError::Store { store, detail: error.0 };

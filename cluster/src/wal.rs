@@ -175,7 +175,9 @@ impl Op {
     fn bytes(&self) -> usize {
         match self {
             Self::Append { rows, .. } => rows.iter().map(|(_, value)| value.len()).sum(),
-            Self::Vote { .. } | Self::Truncate { .. } | Self::Purge { .. } | Self::Lazy { .. } | Self::Flush { .. } => 0,
+            Self::Vote { .. } | Self::Truncate { .. } | Self::Purge { .. } | Self::Lazy { .. } | Self::Flush { .. } => {
+                0
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use rollbook_cluster::node::{Node, NodeConfig, Running};
 use rollbook_core::command::{Command, NamespaceCreate};
 use rollbook_core::error::Refusal;
 use rollbook_core::namespace::Retention;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::config::settings::Config;
@@ -117,8 +118,10 @@ async fn house(config: &Config, node: Node, sse: Option<TcpListener>, web: Optio
         lines.push(("web", listener.local_addr()?));
         house.serve_web(listener)?;
     }
+    // Before anybody is told that the node is there: from then on a stop must be a clean one.
+    let told_to_stop = signals()?;
     announce(&lines);
-    signal().await?;
+    told_to_stop.await;
     tracing::info!("stopping");
     house.drain().await;
     Ok(())
@@ -223,10 +226,14 @@ fn announce(lines: &[(&str, SocketAddr)]) {
     println!("ready");
 }
 
-async fn signal() -> anyhow::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result.context("signals"),
-        _ = terminate.recv() => Ok(()),
-    }
+/// Catches the signals that end the node; resolves with the first.
+fn signals() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }

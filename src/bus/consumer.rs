@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix::fut;
 use actix::prelude::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, ResponseFuture, SpawnHandle,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, SpawnHandle,
     WrapFuture,
 };
 use rollbook_core::command::{Command, ConsumerAdvance};
@@ -20,7 +21,9 @@ use super::clock;
 use super::deadletter::DeadLetter;
 use super::handle::Bus;
 use super::item::Item;
-use super::message::{Acknowledged, Deliver, Dismiss, Join, Leave, MemberAck, MemberState, Members, Reason, Tell, Terms};
+use super::message::{
+    Acknowledged, Deliver, Dismiss, Join, Leave, MemberAck, MemberState, Members, Reason, Tell, Terms,
+};
 use super::source::{Page, Place, Source};
 use super::window::{Member, Step, Window};
 
@@ -294,21 +297,26 @@ impl Handler<Leave> for Consumer {
 }
 
 impl Handler<MemberAck> for Consumer {
-    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
+    type Result = ResponseActFuture<Self, Result<Acknowledged, Refusal>>;
 
     fn handle(&mut self, ack: MemberAck, ctx: &mut Context<Self>) -> Self::Result {
         if self.window.ack(ack.member, &ack.event_id).is_none() {
-            return Box::pin(std::future::ready(Ok(Acknowledged::NotInFlight)));
+            return Box::pin(fut::ready(Ok(Acknowledged::NotInFlight)));
         }
         self.bus.metrics().acks.inc();
         let floor = self.present_floor();
         self.pump(ctx);
         if floor <= self.floor {
-            return Box::pin(std::future::ready(Ok(Acknowledged::Yes)));
+            return Box::pin(fut::ready(Ok(Acknowledged::Yes)));
         }
-        self.floor = floor;
         let (bus, terms) = (self.bus.clone(), self.terms.clone());
-        Box::pin(async move { advance(&bus, &terms, floor).await.map(|()| Acknowledged::Yes) })
+        let durable = async move { advance(&bus, &terms, floor).await };
+        Box::pin(durable.into_actor(self).map(move |durable, act, _| {
+            durable.map(|()| {
+                act.floor = act.floor.max(floor);
+                Acknowledged::Yes
+            })
+        }))
     }
 }
 

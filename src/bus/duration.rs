@@ -177,10 +177,9 @@ mod tests {
 
     #[test]
     fn refuses_what_go_refuses() {
-        for text in [
-            "", "3", "-", "s", ".", "-.", ".s", "+.s", "1d", "2d", "1 s", " 1s", "1s ", "1h-5m", "1e3s",
-            "\u{661}s",
-        ] {
+        for text in
+            ["", "3", "-", "s", ".", "-.", ".s", "+.s", "1d", "2d", "1 s", " 1s", "1s ", "1h-5m", "1e3s", "\u{661}s"]
+        {
             assert!(matches!(parse(text), Err(DurationError::Malformed(_))), "{text}: {:?}", parse(text));
         }
         assert!(matches!(parse("-5s"), Err(DurationError::Negative(_))));

@@ -78,7 +78,9 @@ mod tests {
         let id = "e_00000000000000000050";
         assert_eq!(
             text(10, &event),
-            format!("{{\"id\":\"{id}\",\"subject\":\"a.b\",\"created_at\":\"1970-01-01T00:00:00Z\",\"payload\":{{ \"n\":1e400 }},\"index\":10}}")
+            format!(
+                "{{\"id\":\"{id}\",\"subject\":\"a.b\",\"created_at\":\"1970-01-01T00:00:00Z\",\"payload\":{{ \"n\":1e400 }},\"index\":10}}"
+            )
         );
     }
 

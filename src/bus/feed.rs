@@ -99,16 +99,19 @@ impl Feed {
     /// the feed does not reach back that far: read the book first.
     #[must_use]
     pub fn attach(self: &Arc<Self>, pattern: &Pattern, next: u64, inbox: &Arc<Inbox>) -> Option<Attached> {
-        let channel = {
-            let mut channels = lock(&self.channels);
-            Arc::clone(channels.entry(pattern.namespace().into()).or_default())
-        };
-        let mut channel = lock(&channel);
-        if channel.inboxes.is_empty() {
-            // Nobody was here: the ring is stale. Start at what is applied now.
+        // Held to the end: a channel that is being left by its last subscriber must not be joined.
+        let mut channels = lock(&self.channels);
+        if !channels.contains_key(pattern.namespace()) {
+            // Nobody is here: the feed would begin at what is applied now.
             let newest = self.node.namespace(pattern.namespace()).map_or(1, |head| head.next);
-            *channel = Channel { head: newest, ..Channel::default() };
+            if next < newest {
+                return None;
+            }
+            let channel = Channel { head: newest, ..Channel::default() };
+            channels.insert(pattern.namespace().into(), Arc::new(Mutex::new(channel)));
         }
+        let channel = Arc::clone(channels.get(pattern.namespace())?);
+        let mut channel = lock(&channel);
         let reaches = channel.ring.front().map_or(channel.head, |oldest| oldest.sequence());
         if next < reaches {
             return None;
@@ -121,7 +124,6 @@ impl Feed {
         }
         channel.interest.insert(pattern, ticket);
         channel.inboxes.insert(ticket, Arc::clone(inbox));
-        drop(channel);
         self.awake.notify_one();
         Some(Attached { feed: Arc::clone(self), pattern: pattern.clone(), ticket })
     }
@@ -199,9 +201,8 @@ impl Feed {
             if places.len() < PAGE_EVENTS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         let mut bytes: Bytes = bytes.freeze();
-        let items = places.into_iter().map(|(sequence, length)| {
-            Arc::new(Item::stored(sequence, bytes.split_to(length)))
-        });
+        let items =
+            places.into_iter().map(|(sequence, length)| Arc::new(Item::stored(sequence, bytes.split_to(length))));
         Ok((items.collect(), next))
     }
 }

@@ -12,22 +12,22 @@
 //! waits on a child. Modules in reading order.
 
 pub mod clock;
+pub mod consumer;
+pub mod deadletter;
 pub mod duration;
-pub mod wire;
-pub mod item;
 pub mod event_json;
-pub mod metrics;
-pub mod proposer;
-pub mod inbox;
-pub mod inboxes;
 pub mod feed;
 pub mod handle;
-pub mod outlet;
-pub mod source;
-pub mod window;
+pub mod inbox;
+pub mod inboxes;
+pub mod item;
 pub mod message;
-pub mod deadletter;
-pub mod subscription;
-pub mod consumer;
-pub mod supervisor;
+pub mod metrics;
+pub mod outlet;
+pub mod proposer;
 pub mod registry;
+pub mod source;
+pub mod subscription;
+pub mod supervisor;
+pub mod window;
+pub mod wire;

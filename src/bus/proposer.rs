@@ -91,7 +91,12 @@ impl Proposer {
                 let low = free < inner.config.reserve_bytes;
                 inner.free_bytes.store(free, Ordering::Relaxed);
                 if inner.disk_low.swap(low, Ordering::Relaxed) != low {
-                    tracing::warn!(free, reserve = inner.config.reserve_bytes, low, "free disk space crossed the reserve");
+                    tracing::warn!(
+                        free,
+                        reserve = inner.config.reserve_bytes,
+                        low,
+                        "free disk space crossed the reserve"
+                    );
                 }
             }
             Err(error) => tracing::warn!(%error, "free disk space is unknown"),
@@ -103,7 +108,9 @@ impl Proposer {
         if inner.disk_low.load(Ordering::Relaxed) {
             let free = inner.free_bytes.load(Ordering::Relaxed);
             let reserve = inner.config.reserve_bytes;
-            return Err(Refusal::InsufficientStorage(format!("{free} bytes free, {reserve} bytes are kept in reserve")));
+            return Err(Refusal::InsufficientStorage(format!(
+                "{free} bytes free, {reserve} bytes are kept in reserve"
+            )));
         }
         let before = inner.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
         let permit = Permit { pending: &inner.pending_bytes, bytes };

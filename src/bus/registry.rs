@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use actix::prelude::{
-    Actor, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseFuture,
-};
+use actix::prelude::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseFuture};
 use rollbook_core::error::Refusal;
 
 use super::clock;

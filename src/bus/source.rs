@@ -9,8 +9,8 @@ use bytes::Bytes;
 use rollbook_cluster::error::ReadError;
 use rollbook_core::pattern::Pattern;
 
-use super::handle::Bus;
 use super::feed::Attached;
+use super::handle::Bus;
 use super::inbox::{INBOX_EVENTS_MAX, Inbox, Taken};
 use super::item::Item;
 use super::wire::Wire;
@@ -102,7 +102,8 @@ impl Source {
                 }
                 continue;
             }
-            if let Some(page) = self.read(wire).await? {
+            // Out of line: thousands of level sources wait here without it.
+            if let Some(page) = Box::pin(self.read(wire)).await? {
                 return Ok(page);
             }
         }

@@ -138,7 +138,8 @@ impl Window {
             self.again.remove(&sequence);
             return Some(sequence);
         }
-        let seat = self.seats.values_mut().find(|seat| seat.flight.as_ref().is_some_and(|(held, _)| held.item.id() == id))?;
+        let seat =
+            self.seats.values_mut().find(|seat| seat.flight.as_ref().is_some_and(|(held, _)| held.item.id() == id))?;
         seat.flight.take().map(|(held, _)| held.item.sequence())
     }
 
@@ -151,7 +152,8 @@ impl Window {
     /// Positions in flight, by member.
     #[must_use]
     pub fn in_flight(&self) -> Vec<(Member, Option<u64>)> {
-        let of = |(member, seat): (&Member, &Seat)| (*member, seat.flight.as_ref().map(|(held, _)| held.item.sequence()));
+        let of =
+            |(member, seat): (&Member, &Seat)| (*member, seat.flight.as_ref().map(|(held, _)| held.item.sequence()));
         self.seats.iter().map(of).collect()
     }
 

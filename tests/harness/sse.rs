@@ -1,6 +1,6 @@
 //! An SSE reader that keeps the raw bytes: chunk framing, frames, and how the stream ended.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -169,6 +169,7 @@ impl Sse {
             match self.stream.read(&mut bytes) {
                 Ok(0) => self.end = Some(End::Cut),
                 Ok(count) => self.wire.extend_from_slice(&bytes[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) => return false,
                 Err(_) => self.end = Some(End::Cut),
             }

@@ -179,7 +179,7 @@ pub enum Done {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{EntryBuilder, Entry, Frame};
+    use crate::entry::{Entry, EntryBuilder, Frame};
 
     #[test]
     fn a_command_reads_back_from_its_frame() {

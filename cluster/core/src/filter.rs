@@ -85,19 +85,10 @@ impl FilterBuilder {
     #[must_use]
     pub fn build(&self) -> Vec<u8> {
         let count = self.hashes.len();
-        let length = (count * BITS_PER_HASH)
-            .div_ceil(8)
-            .clamp(ARRAY_BYTES_MIN, ARRAY_BYTES_MAX);
+        let length = (count * BITS_PER_HASH).div_ceil(8).clamp(ARRAY_BYTES_MIN, ARRAY_BYTES_MAX);
         // ln 2 = 7/10 times the bits for each hash: fewer probes when the array cannot grow further.
-        let probes = (length * 8 * 7)
-            .checked_div(count * 10)
-            .unwrap_or(1)
-            .clamp(1, PROBES_MAX);
-        let probes = if self.overfull {
-            0
-        } else {
-            u8::try_from(probes).unwrap_or(1)
-        };
+        let probes = (length * 8 * 7).checked_div(count * 10).unwrap_or(1).clamp(1, PROBES_MAX);
+        let probes = if self.overfull { 0 } else { u8::try_from(probes).unwrap_or(1) };
 
         let mut array = vec![0_u8; length];
         for hash in &self.hashes {
@@ -140,20 +131,14 @@ impl<'a> Filter<'a> {
         if pattern.is_literal() {
             return self.has(whole_hash(pattern.as_str()));
         }
-        pattern
-            .literals()
-            .all(|(position, segment)| self.has(segment_hash(position, segment)))
+        pattern.literals().all(|(position, segment)| self.has(segment_hash(position, segment)))
     }
 
     fn has(&self, hash: u64) -> bool {
         let [first, _, _, array @ ..] = self.0 else {
             return true;
         };
-        bits(hash, first & 0xf, array.len()).all(|bit| {
-            array
-                .get(bit / 8)
-                .is_none_or(|byte| byte & 1 << (bit % 8) != 0)
-        })
+        bits(hash, first & 0xf, array.len()).all(|bit| array.get(bit / 8).is_none_or(|byte| byte & 1 << (bit % 8) != 0))
     }
 }
 
@@ -169,10 +154,7 @@ fn whole_hash(subject: &str) -> u64 {
 }
 
 fn segment_hash(position: usize, segment: &str) -> u64 {
-    hash(
-        u8::try_from(position).map_or(POSITION_MAX, |at| at.min(POSITION_MAX)),
-        segment,
-    )
+    hash(u8::try_from(position).map_or(POSITION_MAX, |at| at.min(POSITION_MAX)), segment)
 }
 
 /// FNV-1a, then a mixer: FNV alone leaves the high bits of short texts nearly equal.
@@ -212,9 +194,7 @@ mod tests {
     const PINNED_WHOLE: u64 = 0xce1d_3b27_01d4_aa86;
     const PINNED_FIRST: u64 = 0x5b83_7e37_3e68_6a6c;
     const PINNED_SECOND: u64 = 0x2506_33f1_5019_7690;
-    const PINNED_FILTER: [u8; 11] = [
-        0x17, 0x08, 0x00, 0x07, 0xc8, 0x10, 0x29, 0xc0, 0x88, 0x28, 0x22,
-    ];
+    const PINNED_FILTER: [u8; 11] = [0x17, 0x08, 0x00, 0x07, 0xc8, 0x10, 0x29, 0xc0, 0x88, 0x28, 0x22];
 
     fn filter_of<S: AsRef<str>>(subjects: &[S]) -> Vec<u8> {
         let mut builder = FilterBuilder::new();
@@ -232,24 +212,10 @@ mod tests {
     #[test]
     fn a_replay_reads_the_blocks_that_may_match_and_skips_the_others() {
         let filter = filter_of(&["app.orders.created", "app.users.deleted"]);
-        for pattern in [
-            "app.orders.created",
-            "app.>",
-            "app.orders.*",
-            "app.*.deleted",
-            "app.*.*",
-            "app.users.**",
-        ] {
+        for pattern in ["app.orders.created", "app.>", "app.orders.*", "app.*.deleted", "app.*.*", "app.users.**"] {
             assert!(reads(&filter, pattern), "{pattern}");
         }
-        for pattern in [
-            "app.orders",
-            "app.orders.deleted",
-            "app.rare.>",
-            "app.*.rare",
-            "app.created.*",
-            "other.>",
-        ] {
+        for pattern in ["app.orders", "app.orders.deleted", "app.rare.>", "app.*.rare", "app.created.*", "other.>"] {
             assert!(!reads(&filter, pattern), "{pattern}");
         }
         // Both segments occur, only not together: the price of one filter for all patterns.
@@ -279,14 +245,7 @@ mod tests {
 
     #[test]
     fn a_filter_has_ten_bits_for_each_hash_and_at_most_2_kib() {
-        let size = |subjects: usize| {
-            filter_of(
-                &(0..subjects)
-                    .map(|n| format!("app.s{n}"))
-                    .collect::<Vec<_>>(),
-            )
-            .len()
-        };
+        let size = |subjects: usize| filter_of(&(0..subjects).map(|n| format!("app.s{n}")).collect::<Vec<_>>()).len();
         assert_eq!(size(0), 3 + 8);
         assert_eq!(size(1), 3 + 8);
         // 100 subjects: 100 whole, 100 second segments, one namespace.
@@ -298,18 +257,9 @@ mod tests {
     #[test]
     fn few_blocks_are_read_in_vain() {
         for (subjects, tolerated) in [(1, 2), (50, 2), (500, 2), (800, 2), (3_000, 35)] {
-            let filter = filter_of(
-                &(0..subjects)
-                    .map(|n| format!("app.orders.s{n}"))
-                    .collect::<Vec<_>>(),
-            );
-            let vain = (0..1_000)
-                .filter(|n| reads(&filter, &format!("app.orders.t{n}")))
-                .count();
-            assert!(
-                vain * 100 <= tolerated * 1_000,
-                "{vain} of 1000 with {subjects} subjects"
-            );
+            let filter = filter_of(&(0..subjects).map(|n| format!("app.orders.s{n}")).collect::<Vec<_>>());
+            let vain = (0..1_000).filter(|n| reads(&filter, &format!("app.orders.t{n}"))).count();
+            assert!(vain * 100 <= tolerated * 1_000, "{vain} of 1000 with {subjects} subjects");
         }
     }
 
@@ -329,10 +279,7 @@ mod tests {
     fn a_block_whose_filter_cannot_be_read_is_read() {
         let filter = filter_of(&["app.a"]);
         for length in 0..filter.len() {
-            assert!(
-                filter.get(..length).is_some_and(|cut| reads(cut, "app.b")),
-                "cut to {length}"
-            );
+            assert!(filter.get(..length).is_some_and(|cut| reads(cut, "app.b")), "cut to {length}");
         }
         let mut longer = filter.clone();
         longer.push(0);

@@ -32,10 +32,7 @@ impl<K: Copy + Eq + Hash> Interest<K> {
     /// An index without patterns.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            root: Node::new(),
-            len: 0,
-        }
+        Self { root: Node::new(), len: 0 }
     }
 
     /// How many pairs of pattern and key there are.
@@ -56,11 +53,7 @@ impl<K: Copy + Eq + Hash> Interest<K> {
         for segment in pattern.segments() {
             node = node.grow(segment);
         }
-        let keys = if pattern.has_tail() {
-            &mut node.tail
-        } else {
-            &mut node.here
-        };
+        let keys = if pattern.has_tail() { &mut node.tail } else { &mut node.here };
         let added = keys.insert(key);
         self.len += usize::from(added);
         added
@@ -68,9 +61,7 @@ impl<K: Copy + Eq + Hash> Interest<K> {
 
     /// Takes `key` away from under `pattern`. Returns whether it was there.
     pub fn remove(&mut self, pattern: &Pattern, key: K) -> bool {
-        let removed = self
-            .root
-            .remove(&mut pattern.segments(), pattern.has_tail(), key);
+        let removed = self.root.remove(&mut pattern.segments(), pattern.has_tail(), key);
         self.len -= usize::from(removed);
         removed
     }
@@ -90,19 +81,11 @@ impl<K: Copy + Eq + Hash> Default for Interest<K> {
 
 impl<K: Copy + Eq + Hash> Node<K> {
     fn new() -> Self {
-        Self {
-            literal: HashMap::new(),
-            any: None,
-            here: Keys::new(),
-            tail: Keys::new(),
-        }
+        Self { literal: HashMap::new(), any: None, here: Keys::new(), tail: Keys::new() }
     }
 
     fn is_empty(&self) -> bool {
-        self.literal.is_empty()
-            && self.any.is_none()
-            && self.here.is_empty()
-            && self.tail.is_empty()
+        self.literal.is_empty() && self.any.is_none() && self.here.is_empty() && self.tail.is_empty()
     }
 
     /// The child for one segment of a pattern, made if it is not there.
@@ -110,25 +93,15 @@ impl<K: Copy + Eq + Hash> Node<K> {
         if segment == "*" {
             return self.any.get_or_insert_with(|| Box::new(Self::new()));
         }
-        self.literal
-            .entry_ref(segment)
-            .or_insert_with(|| Box::new(Self::new()))
+        self.literal.entry_ref(segment).or_insert_with(|| Box::new(Self::new()))
     }
 
     /// Removes on the way down and prunes on the way up. A pattern's length bounds the recursion.
     fn remove(&mut self, segments: &mut dyn Iterator<Item = &str>, tail: bool, key: K) -> bool {
         let Some(segment) = segments.next() else {
-            return if tail {
-                self.tail.remove(key)
-            } else {
-                self.here.remove(key)
-            };
+            return if tail { self.tail.remove(key) } else { self.here.remove(key) };
         };
-        let child = if segment == "*" {
-            self.any.as_mut()
-        } else {
-            self.literal.get_mut(segment)
-        };
+        let child = if segment == "*" { self.any.as_mut() } else { self.literal.get_mut(segment) };
         let Some(child) = child else {
             return false;
         };
@@ -175,10 +148,7 @@ struct Keys<K> {
 
 impl<K: Copy + Eq + Hash> Keys<K> {
     fn new() -> Self {
-        Self {
-            list: Vec::new(),
-            place: HashMap::new(),
-        }
+        Self { list: Vec::new(), place: HashMap::new() }
     }
 
     fn is_empty(&self) -> bool {
@@ -232,10 +202,7 @@ mod tests {
     fn index(patterns: &[(&str, u32)]) -> Interest<u32> {
         let mut interest = Interest::new();
         for (text, key) in patterns {
-            assert_eq!(
-                Pattern::parse(text).map(|pattern| interest.insert(&pattern, *key)),
-                Ok(true)
-            );
+            assert_eq!(Pattern::parse(text).map(|pattern| interest.insert(&pattern, *key)), Ok(true));
         }
         interest
     }
@@ -283,10 +250,7 @@ mod tests {
     #[test]
     fn a_key_counts_once_under_a_pattern_and_once_more_under_each_other_pattern() {
         let mut interest = index(&[("app.>", 1), ("app.a", 1)]);
-        assert_eq!(
-            Pattern::parse("app.**").map(|pattern| interest.insert(&pattern, 1)),
-            Ok(false)
-        );
+        assert_eq!(Pattern::parse("app.**").map(|pattern| interest.insert(&pattern, 1)), Ok(false));
         assert_eq!(found(&interest, "app.a"), [1, 1]);
         assert_eq!(interest.len(), 2);
         assert!(remove(&mut interest, "app.**", 1));
@@ -296,14 +260,9 @@ mod tests {
     #[test]
     fn removes_only_what_is_there() {
         let mut interest = index(&[("app.a.b", 1), ("app.a.b", 2), ("app.*", 3)]);
-        for (pattern, key) in [
-            ("app.a.b", 3),
-            ("app.a", 1),
-            ("app.a.b.c", 1),
-            ("app.a.b.>", 1),
-            ("app.>", 3),
-            ("x.y", 1),
-        ] {
+        for (pattern, key) in
+            [("app.a.b", 3), ("app.a", 1), ("app.a.b.c", 1), ("app.a.b.>", 1), ("app.>", 3), ("x.y", 1)]
+        {
             assert!(!remove(&mut interest, pattern, key), "{pattern} {key}");
         }
         assert!(remove(&mut interest, "app.a.b", 1));
@@ -323,11 +282,7 @@ mod tests {
         }
         assert_eq!(interest.len(), 5000);
         for key in 0..1000 {
-            assert!(
-                patterns
-                    .iter()
-                    .all(|pattern| remove(&mut interest, pattern, key))
-            );
+            assert!(patterns.iter().all(|pattern| remove(&mut interest, pattern, key)));
         }
         assert!(interest.is_empty());
         assert!(interest.root.is_empty(), "empty nodes are pruned");
@@ -336,9 +291,7 @@ mod tests {
     #[test]
     fn memory_of_inboxes_that_came_and_went_is_given_back() {
         let mut interest = Interest::new();
-        let inboxes = (0..10_000)
-            .filter_map(|n| Pattern::parse(&format!("_bus_.{n}")).ok())
-            .collect::<Vec<_>>();
+        let inboxes = (0..10_000).filter_map(|n| Pattern::parse(&format!("_bus_.{n}")).ok()).collect::<Vec<_>>();
         for (key, inbox) in (0..).zip(&inboxes) {
             interest.insert(inbox, key);
         }
@@ -346,14 +299,7 @@ mod tests {
             assert!(interest.remove(inbox, key));
         }
         assert_eq!(found(&interest, "_bus_.0"), [0]);
-        assert_eq!(
-            interest
-                .root
-                .literal
-                .get("_bus_")
-                .map(|node| node.literal.capacity() <= 64),
-            Some(true)
-        );
+        assert_eq!(interest.root.literal.get("_bus_").map(|node| node.literal.capacity() <= 64), Some(true));
     }
 
     proptest! {

@@ -6,17 +6,17 @@
 #![no_std]
 extern crate alloc;
 
-pub mod limits;
-pub mod error;
-pub mod time;
-pub mod subject;
-pub mod pattern;
-pub mod interest;
-pub mod filter;
-pub mod event;
-pub mod entry;
-pub mod namespace;
-pub mod consumer;
 pub mod command;
-pub mod rows;
+pub mod consumer;
+pub mod entry;
+pub mod error;
+pub mod event;
+pub mod filter;
+pub mod interest;
+pub mod limits;
 pub mod machine;
+pub mod namespace;
+pub mod pattern;
+pub mod rows;
+pub mod subject;
+pub mod time;

@@ -55,11 +55,7 @@ impl Pattern {
     }
 
     fn prepare(text: &str) -> Self {
-        let head = text
-            .strip_suffix(".>")
-            .or_else(|| text.strip_suffix(".**"))
-            .unwrap_or(text)
-            .len();
+        let head = text.strip_suffix(".>").or_else(|| text.strip_suffix(".**")).unwrap_or(text).len();
         let mut pieces: Vec<Piece> = Vec::new();
         let mut prefix = 0;
         let mut end = 0;
@@ -74,12 +70,7 @@ impl Pattern {
                 Some(Piece::Any) => pieces.push(Piece::Literal(start..end)),
             }
         }
-        Self {
-            text: Arc::from(text),
-            head,
-            prefix,
-            pieces: Arc::from(pieces),
-        }
+        Self { text: Arc::from(text), head, prefix, pieces: Arc::from(pieces) }
     }
 
     /// The pattern as it was given.
@@ -119,9 +110,7 @@ impl Pattern {
 
     /// The literal segments with their positions; the namespace has position 0.
     pub fn literals(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.segments()
-            .enumerate()
-            .filter(|(_, segment)| *segment != "*")
+        self.segments().enumerate().filter(|(_, segment)| *segment != "*")
     }
 
     /// Whether `subject` is one of those asked for. Allocates nothing.
@@ -132,9 +121,7 @@ impl Pattern {
         }
         let text = self.text.as_bytes();
         // Invariant of the loop: what is left of the subject is empty or begins with a dot.
-        let Some(mut left) = text
-            .get(..self.prefix)
-            .and_then(|prefix| strip_segments(subject.as_bytes(), prefix))
+        let Some(mut left) = text.get(..self.prefix).and_then(|prefix| strip_segments(subject.as_bytes(), prefix))
         else {
             return false;
         };
@@ -144,9 +131,7 @@ impl Pattern {
             };
             let stripped = match piece {
                 Piece::Any => Some(skip_segment(next)),
-                Piece::Literal(run) => text
-                    .get(run.clone())
-                    .and_then(|run| strip_segments(next, run)),
+                Piece::Literal(run) => text.get(run.clone()).and_then(|run| strip_segments(next, run)),
             };
             match stripped {
                 Some(rest) => left = rest,
@@ -169,10 +154,7 @@ fn strip_segments<'a>(subject: &'a [u8], segments: &[u8]) -> Option<&'a [u8]> {
 
 /// Takes one segment off the front of a subject.
 fn skip_segment(subject: &[u8]) -> &[u8] {
-    let end = subject
-        .iter()
-        .position(|&byte| byte == b'.')
-        .unwrap_or(subject.len());
+    let end = subject.iter().position(|&byte| byte == b'.').unwrap_or(subject.len());
     subject.get(end..).unwrap_or_default()
 }
 
@@ -250,10 +232,7 @@ pub(crate) mod tests {
 
     /// The text a subscriber sees, or "" when the pattern is accepted.
     fn refusal(pattern: &str) -> String {
-        Pattern::parse(pattern)
-            .err()
-            .map(|error| error.to_string())
-            .unwrap_or_default()
+        Pattern::parse(pattern).err().map(|error| error.to_string()).unwrap_or_default()
     }
 
     /// (subject, pattern) pairs of the reference.
@@ -297,17 +276,9 @@ pub(crate) mod tests {
     /// Holds for the rule as written, for `**` in the place of `>`, and for the prepared pattern.
     fn assert_matching(subject: &str, pattern: &str, expected: bool) {
         for pattern in [pattern.to_string(), pattern.replace('>', "**")] {
-            assert_eq!(
-                matches(&pattern, subject),
-                expected,
-                "{subject:?} ~ {pattern:?}"
-            );
+            assert_eq!(matches(&pattern, subject), expected, "{subject:?} ~ {pattern:?}");
             if let Ok(prepared) = Pattern::parse(&pattern) {
-                assert_eq!(
-                    prepared.matches(subject),
-                    expected,
-                    "{subject:?} ~ prepared {pattern:?}"
-                );
+                assert_eq!(prepared.matches(subject), expected, "{subject:?} ~ prepared {pattern:?}");
             }
         }
     }
@@ -327,12 +298,7 @@ pub(crate) mod tests {
             assert_matching(subject, pattern, false);
         }
         // A segment matches as a whole or not at all.
-        for (subject, pattern) in [
-            ("ab.c", "a.>"),
-            ("a.bc", "a.b.>"),
-            ("a.x.bc", "a.*.b"),
-            ("a.x.b", "a.*.bc"),
-        ] {
+        for (subject, pattern) in [("ab.c", "a.>"), ("a.bc", "a.b.>"), ("a.x.bc", "a.*.b"), ("a.x.b", "a.*.bc")] {
             assert_matching(subject, pattern, false);
         }
     }
@@ -363,10 +329,7 @@ pub(crate) mod tests {
             a.ü|a.日本|a.日本.>|ü.*|_bus_.x|_dead_.app.**|nope.x";
         for pattern in patterns.split('|') {
             assert_eq!(refusal(pattern), "", "{pattern}");
-            assert_eq!(
-                Pattern::parse(pattern).as_ref().map(Pattern::as_str),
-                Ok(pattern)
-            );
+            assert_eq!(Pattern::parse(pattern).as_ref().map(Pattern::as_str), Ok(pattern));
         }
     }
 
@@ -380,98 +343,45 @@ pub(crate) mod tests {
             (">|>.a", "subject should not starts with >"),
             ("a.b.|a.*.|a.|a..", "subject should not ends with dot"),
             ("a. b.c| |a b", "subject should not have spaces"),
-            (
-                "a..b.c|a..>|a..*",
-                "subject should not have series of dots one after another",
-            ),
-            (
-                "a.b>.c|a.>.c|a.>.|a.>>",
-                "subject should not have anything after >",
-            ),
+            ("a..b.c|a..>|a..*", "subject should not have series of dots one after another"),
+            ("a.b>.c|a.>.c|a.>.|a.>>", "subject should not have anything after >"),
             ("a.b>|a>", "subject should have a dot before >"),
             ("a.b*|a.b**|a*.b|a*", "subject should have a dot before *"),
-            (
-                "a.*b|a.***|a.**b|a.*>|a.*>.b|a.** ",
-                "subject should have a dot after *",
-            ),
-            (
-                "a.**.b|a.**.|a.**.**",
-                "subject should not have anything after **",
-            ),
-            (
-                "a.b.c$|a.b/c|a.b:c|a.b\n|a.b\r|a.\0|a.\u{7f}|$|a.😀",
-                character,
-            ),
+            ("a.*b|a.***|a.**b|a.*>|a.*>.b|a.** ", "subject should have a dot after *"),
+            ("a.**.b|a.**.|a.**.**", "subject should not have anything after **"),
+            ("a.b.c$|a.b/c|a.b:c|a.b\n|a.b\r|a.\0|a.\u{7f}|$|a.😀", character),
             ("a|_bus_|ü|-", "invalid subject: missing namespace"),
-            (
-                "_bus_.*|_bus_.>|_bus_.**|_bus_.x.*",
-                "inbox subjects cannot contain wildcards",
-            ),
+            ("_bus_.*|_bus_.>|_bus_.**|_bus_.x.*", "inbox subjects cannot contain wildcards"),
         ] {
             for pattern in patterns.split('|') {
                 assert_eq!(refusal(pattern), text, "{pattern:?}");
             }
         }
-        assert_eq!(
-            SubjectError::NamespaceWildcard.to_string(),
-            "subject namespace cannot contain wildcards"
-        );
+        assert_eq!(SubjectError::NamespaceWildcard.to_string(), "subject namespace cannot contain wildcards");
     }
 
     #[test]
     fn a_pattern_has_the_limits_of_a_subject() {
         assert_eq!(refusal(&format!("a.{}.>", "b".repeat(251))), "");
-        assert_eq!(
-            refusal(&format!("a.{}.>", "b".repeat(252))),
-            "subject is longer than 255 bytes"
-        );
+        assert_eq!(refusal(&format!("a.{}.>", "b".repeat(252))), "subject is longer than 255 bytes");
         assert_eq!(refusal(&format!("a{}.>", ".*".repeat(30))), "");
-        assert_eq!(
-            refusal(&format!("a{}.>", ".*".repeat(31))),
-            "subject has more than 32 segments"
-        );
+        assert_eq!(refusal(&format!("a{}.>", ".*".repeat(31))), "subject has more than 32 segments");
     }
 
     #[test]
     fn a_pattern_knows_its_parts() {
         let parts = |text: &str| {
             Pattern::parse(text).map(|pattern| {
-                let literals = pattern
-                    .literals()
-                    .map(|(at, name)| format!("{at}={name}"))
-                    .collect::<Vec<_>>();
-                (
-                    pattern.namespace().to_string(),
-                    pattern.is_literal(),
-                    pattern.has_tail(),
-                    literals.join(" "),
-                )
+                let literals = pattern.literals().map(|(at, name)| format!("{at}={name}")).collect::<Vec<_>>();
+                (pattern.namespace().to_string(), pattern.is_literal(), pattern.has_tail(), literals.join(" "))
             })
         };
-        assert_eq!(
-            parts("app.a.b"),
-            Ok(("app".into(), true, false, "0=app 1=a 2=b".into()))
-        );
-        assert_eq!(
-            parts("app.*.b.*"),
-            Ok(("app".into(), false, false, "0=app 2=b".into()))
-        );
-        assert_eq!(
-            parts("app.a.>"),
-            Ok(("app".into(), false, true, "0=app 1=a".into()))
-        );
-        assert_eq!(
-            parts("app.**"),
-            Ok(("app".into(), false, true, "0=app".into()))
-        );
-        assert_eq!(
-            Pattern::parse("_bus_.x").map(|pattern| pattern.is_inbox()),
-            Ok(true)
-        );
-        assert_eq!(
-            Pattern::parse("app.x").map(|pattern| pattern.is_inbox()),
-            Ok(false)
-        );
+        assert_eq!(parts("app.a.b"), Ok(("app".into(), true, false, "0=app 1=a 2=b".into())));
+        assert_eq!(parts("app.*.b.*"), Ok(("app".into(), false, false, "0=app 2=b".into())));
+        assert_eq!(parts("app.a.>"), Ok(("app".into(), false, true, "0=app 1=a".into())));
+        assert_eq!(parts("app.**"), Ok(("app".into(), false, true, "0=app".into())));
+        assert_eq!(Pattern::parse("_bus_.x").map(|pattern| pattern.is_inbox()), Ok(true));
+        assert_eq!(Pattern::parse("app.x").map(|pattern| pattern.is_inbox()), Ok(false));
     }
 
     #[test]

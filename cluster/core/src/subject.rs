@@ -182,8 +182,7 @@ impl Namespace {
 
 /// Everything before the first dot.
 pub(crate) fn namespace_of(text: &str) -> &str {
-    text.split_once('.')
-        .map_or(text, |(namespace, _)| namespace)
+    text.split_once('.').map_or(text, |(namespace, _)| namespace)
 }
 
 /// Whether `text` is surely a legal subject without wildcards: the common case, decided without
@@ -194,13 +193,9 @@ pub(crate) fn is_plain(text: &str) -> bool {
     if bytes.len() > SUBJECT_BYTES_MAX {
         return false;
     }
-    let legal = bytes.iter().fold(true, |legal, &byte| {
-        legal & (is_plain_byte(byte) | (byte == b'.'))
-    });
+    let legal = bytes.iter().fold(true, |legal, &byte| legal & (is_plain_byte(byte) | (byte == b'.')));
     let pairs = bytes.iter().zip(bytes.iter().skip(1));
-    let doubled = pairs.fold(false, |found, (&left, &right)| {
-        found | ((left == b'.') & (right == b'.'))
-    });
+    let doubled = pairs.fold(false, |found, (&left, &right)| found | ((left == b'.') & (right == b'.')));
     let dots = bytes.iter().filter(|&&byte| byte == b'.').count();
     let open = !text.starts_with('.') && !text.ends_with('.');
     legal && !doubled && open && (1..SUBJECT_SEGMENTS_MAX).contains(&dots)
@@ -213,10 +208,7 @@ pub(crate) fn check_characters(text: &str) -> Result<(), SubjectError> {
         return Err(SubjectError::Empty);
     }
     // A dead letter's subject must stay readable however long the original was.
-    let counted = text
-        .strip_prefix(Namespace::DEAD)
-        .and_then(|rest| rest.strip_prefix('.'))
-        .unwrap_or(text);
+    let counted = text.strip_prefix(Namespace::DEAD).and_then(|rest| rest.strip_prefix('.')).unwrap_or(text);
     if counted.len() > SUBJECT_BYTES_MAX {
         return Err(SubjectError::TooLong);
     }
@@ -330,10 +322,7 @@ mod tests {
 
     /// The text a publisher sees, or "" when the subject is accepted.
     fn refusal(subject: &str) -> String {
-        Subject::parse(subject)
-            .err()
-            .map(|error| error.to_string())
-            .unwrap_or_default()
+        Subject::parse(subject).err().map(|error| error.to_string()).unwrap_or_default()
     }
 
     #[test]
@@ -342,10 +331,7 @@ mod tests {
         for subject in subjects.split('|') {
             assert_eq!(Subject::validate(subject), Ok(()), "{subject}");
             assert_eq!(validate_response_subject(subject), Ok(()), "{subject}");
-            assert_eq!(
-                Subject::parse(subject).map(|s| s.as_str().to_string()),
-                Ok(subject.to_string())
-            );
+            assert_eq!(Subject::parse(subject).map(|s| s.as_str().to_string()), Ok(subject.to_string()));
         }
     }
 
@@ -354,17 +340,11 @@ mod tests {
         let character = "subject should have only consists of alphanumerics, dots, *, > and _";
         let illegal = "a.b.c$|a.b/c|a.b:c|a.b\n|a.b\r\nid: x|a.\0|a.\t|a.b\u{2028}|a.\u{a0}|a.😀";
         for (subjects, text) in [
-            (
-                "*|a.*|a.>|a.**|a.b>|a b.*",
-                "subject should not have * or >",
-            ),
+            ("*|a.*|a.>|a.**|a.b>|a b.*", "subject should not have * or >"),
             ("|a|a b|.|.a.b", "invalid subject: missing namespace"),
             ("a.|a.b.|a..", "subject should not ends with dot"),
             ("a. b.c|a b.c| .a", "subject should not have spaces"),
-            (
-                "a..b.c",
-                "subject should not have series of dots one after another",
-            ),
+            ("a..b.c", "subject should not have series of dots one after another"),
             (illegal, character),
         ] {
             for subject in subjects.split('|') {
@@ -377,17 +357,10 @@ mod tests {
     fn a_response_subject_has_its_own_wildcard_text_and_else_the_same_rules() {
         for subject in ["_bus_.*", "_bus_.>", "*", "a.**"] {
             let text = validate_response_subject(subject).map_err(|error| error.to_string());
-            assert_eq!(
-                text,
-                Err("response subject should not have * or >".to_string())
-            );
+            assert_eq!(text, Err("response subject should not have * or >".to_string()));
         }
         for subject in ["", "a", ".a", "a..b", "a b.c", "a.b\n"] {
-            assert_eq!(
-                validate_response_subject(subject),
-                Subject::validate(subject),
-                "{subject:?}"
-            );
+            assert_eq!(validate_response_subject(subject), Subject::validate(subject), "{subject:?}");
         }
     }
 
@@ -396,10 +369,7 @@ mod tests {
         let bytes = |n: usize| format!("a.{}", "b".repeat(n - 2));
         assert_eq!(refusal(&bytes(255)), "");
         assert_eq!(refusal(&bytes(256)), "subject is longer than 255 bytes");
-        assert_eq!(
-            refusal(&format!("a.{}", "ü".repeat(127))),
-            "subject is longer than 255 bytes"
-        );
+        assert_eq!(refusal(&format!("a.{}", "ü".repeat(127))), "subject is longer than 255 bytes");
         let segments = |n: usize| format!("a{}", ".b".repeat(n - 1));
         assert_eq!(refusal(&segments(32)), "");
         assert_eq!(refusal(&segments(33)), "subject has more than 32 segments");
@@ -407,15 +377,9 @@ mod tests {
 
     #[test]
     fn a_dead_letter_keeps_the_original_subject_however_long_it_was() {
-        for original in [
-            format!("a.{}", "b".repeat(253)),
-            format!("a{}", ".b".repeat(31)),
-        ] {
+        for original in [format!("a.{}", "b".repeat(253)), format!("a{}", ".b".repeat(31))] {
             let dead = Subject::parse(&original).map(|subject| subject.dead_letter());
-            assert_eq!(
-                dead.as_ref().map(Subject::as_str),
-                Ok(format!("_dead_.{original}").as_str())
-            );
+            assert_eq!(dead.as_ref().map(Subject::as_str), Ok(format!("_dead_.{original}").as_str()));
             assert_eq!(dead.as_ref().map(Subject::namespace), Ok("_dead_"));
             assert_eq!(refusal(&format!("_dead_.{original}")), "");
             assert_ne!(refusal(&format!("_dead_._dead_.{original}")), "");
@@ -424,52 +388,22 @@ mod tests {
 
     #[test]
     fn the_namespace_is_everything_before_the_first_dot() {
-        assert_eq!(
-            Subject::parse("app.a.b").as_ref().map(Subject::namespace),
-            Ok("app")
-        );
-        assert_eq!(
-            Subject::parse("_bus_.x").map(|subject| subject.is_inbox()),
-            Ok(true)
-        );
-        assert_eq!(
-            Subject::parse("_bus.x").map(|subject| subject.is_inbox()),
-            Ok(false)
-        );
+        assert_eq!(Subject::parse("app.a.b").as_ref().map(Subject::namespace), Ok("app"));
+        assert_eq!(Subject::parse("_bus_.x").map(|subject| subject.is_inbox()), Ok(true));
+        assert_eq!(Subject::parse("_bus.x").map(|subject| subject.is_inbox()), Ok(false));
     }
 
     #[test]
     fn a_namespace_name_is_1_to_64_letters_digits_underscores_and_dashes() {
-        for name in [
-            "a",
-            "app",
-            "my-app",
-            "my_app",
-            "A9",
-            "_bus_",
-            "_dead_",
-            "roll",
-            &"x".repeat(64),
-        ] {
-            assert_eq!(
-                Namespace::parse(name).as_ref().map(Namespace::as_str),
-                Ok(name)
-            );
+        for name in ["a", "app", "my-app", "my_app", "A9", "_bus_", "_dead_", "roll", &"x".repeat(64)] {
+            assert_eq!(Namespace::parse(name).as_ref().map(Namespace::as_str), Ok(name));
         }
         for name in ["", "a.b", "a b", "*", "ü", "a\n", "a/b", &"x".repeat(65)] {
             let text = Namespace::parse(name).map_err(|error| error.to_string());
             assert_eq!(text, Err(format!("invalid namespace name: {name}")));
         }
-        assert!(
-            ["_bus_", "_dead_", "roll"]
-                .into_iter()
-                .all(Namespace::is_reserved)
-        );
-        assert!(
-            !["app", "Roll", "_bus", "rolls", ""]
-                .into_iter()
-                .any(Namespace::is_reserved)
-        );
+        assert!(["_bus_", "_dead_", "roll"].into_iter().all(Namespace::is_reserved));
+        assert!(!["app", "Roll", "_bus", "rolls", ""].into_iter().any(Namespace::is_reserved));
     }
 
     proptest! {

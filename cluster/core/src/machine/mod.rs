@@ -89,7 +89,8 @@ impl Machine {
             machine.heads.insert(head.name.clone(), head);
         }
         for (key, value) in &loaded.consumers {
-            let namespace = key.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)).ok_or_else(|| corrupt("consumers"))?;
+            let namespace =
+                key.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)).ok_or_else(|| corrupt("consumers"))?;
             let consumer = Consumer::decode(value.as_slice()).map_err(|_| corrupt("consumers"))?;
             machine.consumers.insert((namespace, consumer.name.clone()), consumer);
         }
@@ -177,7 +178,8 @@ impl Machine {
                 if self.head(&create.name).is_some() {
                     return Err(Refusal::NamespaceExists(create.name));
                 }
-                self.create_namespace(&create.name, create.retention, false, writes).map(|head| Done::Namespace(head.clone()))
+                self.create_namespace(&create.name, create.retention, false, writes)
+                    .map(|head| Done::Namespace(head.clone()))
             }
             Command::NamespaceRetain(retain) => {
                 let head = self.head_mut(&retain.name)?;

@@ -49,7 +49,9 @@ impl Memory {
     fn events(&self, namespace: u32) -> Vec<(u64, String)> {
         let mut found = Vec::new();
         for ((family, key), value) in &self.rows {
-            let Some(first) = rows::index_sequence(namespace, key).filter(|_| *family == Family::Index) else { continue };
+            let Some(first) = rows::index_sequence(namespace, key).filter(|_| *family == Family::Index) else {
+                continue;
+            };
             let row = IndexRow::decode(value.as_slice()).unwrap();
             let entry = Entry::parse(&self.entries[&row.entry]).unwrap();
             let mut sequence = first;
@@ -164,7 +166,6 @@ fn clients_cannot_write_to_reserved_namespaces_and_the_bus_can() {
     let dead = publish("_dead_", &[event("_dead_.a.b", "", "")], FLAG_CREATE | FLAG_INTERNAL);
     assert_eq!(replica.one(dead), published(1, 1));
 }
-
 
 #[test]
 fn a_key_is_taken_once_per_subject_and_a_refused_publish_burns_none() {
