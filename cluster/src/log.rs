@@ -102,6 +102,11 @@ impl LogStore {
         Ok((Self { inner: Arc::new(inner) }, thread))
     }
 
+    /// Whether there are other handles.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.inner) > 1
+    }
+
     /// Index behind the last entry on the disk.
     pub(crate) fn durable(&self) -> watch::Receiver<u64> {
         self.inner.progress.durable.subscribe()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -27,6 +27,9 @@ use crate::retain;
 use crate::settler::Settler;
 use crate::state::State;
 use crate::store::Layout;
+
+/// How long a stop waits for others to let go of the stores.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
 
 /// What a node needs to start.
 #[derive(Debug, Clone)]
@@ -89,6 +92,7 @@ pub struct Running {
     runtime: tokio::runtime::Runtime,
     stop: CancellationToken,
     settler: Mutex<Option<std::thread::JoinHandle<()>>>,
+    writer: std::thread::JoinHandle<()>,
 }
 
 impl Running {
@@ -98,7 +102,7 @@ impl Running {
     /// The data directory cannot be used, is damaged, or raft does not come up.
     pub fn start(config: &NodeConfig) -> Result<Self, NodeError> {
         let layout = Layout::open(&config.data, config.id)?;
-        let (log, _writer) = LogStore::open(&layout)?;
+        let (log, writer) = LogStore::open(&layout)?;
         let state = State::open(&layout)?;
         let (state_next, log_next) = (*state.applied().borrow(), log.next_index());
         if state_next > log_next {
@@ -131,7 +135,7 @@ impl Running {
             .name("settle".to_owned())
             .spawn(move || settler.run())
             .map_err(|error| NodeError::Raft(error.to_string()))?;
-        Ok(Self { node, runtime, stop, settler: Mutex::new(Some(settler)) })
+        Ok(Self { node, runtime, stop, settler: Mutex::new(Some(settler)), writer })
     }
 
     /// The handle to use the node with.
@@ -160,8 +164,29 @@ impl Running {
         });
         tracing::debug!("raft has stopped and its log is flushed");
         inner.state.flush().map_err(|error| NodeError::Store { store: "state", detail: error.0 })?;
-        self.runtime.shutdown_timeout(Duration::from_secs(2));
+        let Self { node, runtime, writer, .. } = self;
+        let (state, log) = (Arc::clone(&node.inner.state), node.inner.log.clone());
+        drop(node);
+        runtime.shutdown_timeout(Duration::from_secs(2));
+        close(state, log, writer);
         stopped
+    }
+}
+
+/// Closes the stores here, when nobody else has them any more: RocksDB aborts a process that ends while one of
+/// its threads still closes them.
+fn close(state: Arc<State>, log: LogStore, writer: std::thread::JoinHandle<()>) {
+    let until = Instant::now() + RELEASE_MAX;
+    while Arc::strong_count(&state) > 1 || log.is_shared() {
+        if Instant::now() > until {
+            tracing::warn!("the stores are still in use at the end");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop((state, log));
+    if writer.join().is_err() {
+        tracing::error!("the log writer had panicked");
     }
 }
 
