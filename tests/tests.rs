@@ -30,6 +30,8 @@ mod limits;
 mod readme;
 /// SIGTERM and start: drained streams, nothing lost, everything back.
 mod restart;
+/// Settled events, and retention that gives disk back.
+mod settling;
 /// A full disk, and space that returns.
 mod space;
 /// Health, metrics and the administration of namespaces.

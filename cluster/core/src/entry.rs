@@ -31,7 +31,7 @@ pub const FLAG_INTERNAL: u8 = 2;
 /// Some event carries a key or a chosen id, so each one must be looked at.
 pub const FLAG_KEYED: u8 = 4;
 
-/// Starts a publish frame in `out`; records are appended behind it, then [`finish_frame`] is called.
+/// Starts a publish frame in `out`; records are appended behind it, then [`finish_publish`] is called.
 ///
 /// # Errors
 /// [`Refusal::Malformed`] when the namespace is longer than 255 bytes.
