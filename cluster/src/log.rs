@@ -227,7 +227,18 @@ fn open_checked(layout: &Layout, promised: Mark) -> Result<DB, NodeError> {
         }
         return open();
     }
-    let error = match store::look_at_raft(&path) {
+    // Our own scan comes first: RocksDB's reader was seen to loop for ever on garbage behind the last record.
+    if let Ok(Some(scan)) = walscan::first_damage(&path)
+        && let Some(damage) = scan.damage
+    {
+        let newest = walscan::log_files(&path).ok().and_then(|mut files| files.pop());
+        if newest.as_ref() != Some(&scan.file) {
+            return Err(corrupt(&path, damage));
+        }
+        let cut = cut_torn_tail(&scan, promised.next_index).map_err(|_| corrupt(&path, damage))?;
+        return cut.ok_or_else(|| corrupt(&path, damage));
+    }
+    match store::look_at_raft(&path) {
         Ok(db) => {
             let known = load(&db).map_err(|error| corrupt(&path, &error.to_string()))?;
             let (next, vote_term) = known.reach();
@@ -235,25 +246,13 @@ fn open_checked(layout: &Layout, promised: Mark) -> Result<DB, NodeError> {
                 return Err(truncated(&path, next, promised.next_index));
             }
             drop(db);
-            return open();
+            open()
         }
-        Err(error) => error,
-    };
-    let detail = error.to_string();
-    if detail.contains("olumn famil") && promised.next_index == 0 {
         // A first start that was cut short before all families were there.
-        return open();
+        Err(error) if error.to_string().contains("olumn famil") && promised.next_index == 0 => open(),
+        Err(error) if error.to_string().starts_with("Corruption") => Err(corrupt(&path, &error.to_string())),
+        Err(error) => Err(store::open_error("raft", layout.root(), &error)),
     }
-    if !detail.starts_with("Corruption") {
-        return Err(store::open_error("raft", layout.root(), &error));
-    }
-    let Ok(Some(scan)) = walscan::first_damage(&path) else { return Err(corrupt(&path, &detail)) };
-    let newest = walscan::log_files(&path).ok().and_then(|mut files| files.pop());
-    if scan.damage.is_none() || newest.as_ref() != Some(&scan.file) {
-        return Err(corrupt(&path, &detail));
-    }
-    let cut = cut_torn_tail(&scan, promised.next_index).map_err(|_| corrupt(&path, &detail))?;
-    cut.ok_or_else(|| corrupt(&path, &detail))
 }
 
 /// Tries the log without its damaged tail. The original is put back when acknowledged entries would be missing.
