@@ -250,7 +250,7 @@ fn open_checked(layout: &Layout, promised: Mark) -> Result<DB, NodeError> {
         }
         // A first start that was cut short before all families were there.
         Err(error) if error.to_string().contains("olumn famil") && promised.next_index == 0 => open(),
-        Err(error) if error.to_string().starts_with("Corruption") => Err(corrupt(&path, &error.to_string())),
+        Err(error) if error.to_string().starts_with("Corruption") => Err(corrupt(&path, error.as_ref())),
         Err(error) => Err(store::open_error("raft", layout.root(), &error)),
     }
 }

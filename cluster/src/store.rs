@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
@@ -37,6 +38,8 @@ const MIB: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     root: PathBuf,
+    /// Held as long as anybody uses the directory: what looks torn may be a log that another node writes.
+    _lock: Arc<fs::File>,
 }
 
 impl Layout {
@@ -55,7 +58,9 @@ impl Layout {
             }
             Err(error) => return Err(wrap(error)),
         }
-        Ok(Self { root: root.to_path_buf() })
+        let lock = fs::File::open(&file).map_err(wrap)?;
+        lock.try_lock().map_err(|_| NodeError::InUse(root.to_path_buf()))?;
+        Ok(Self { root: root.to_path_buf(), _lock: Arc::new(lock) })
     }
 
     pub(crate) fn raft(&self) -> PathBuf {
