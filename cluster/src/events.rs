@@ -3,10 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use openraft::impls::EntryPayload;
 use prost::Message as _;
 use rocksdb::{Direction, IteratorMode};
-use rollbook_core::entry::Entry;
 use rollbook_core::event::{Event, EventId};
 use rollbook_core::namespace::Head;
 use rollbook_core::pattern::Pattern;
@@ -14,6 +12,7 @@ use rollbook_core::rows::{Family, IndexRow, index_key, index_sequence, key};
 
 pub use crate::error::ReadError;
 use crate::log::LogStore;
+use crate::records;
 use crate::state::State;
 use crate::store::family;
 
@@ -222,16 +221,25 @@ impl Reader<'_> {
         visit: &mut Visit<'_>,
     ) -> Result<Step, ReadError> {
         let Some((first, row)) = self.index_row(head.id, from)? else { return Ok(Step::Missing) };
-        let Some(EntryPayload::Normal(data)) = self.log.entry(row.entry)?.map(|entry| entry.payload) else {
-            return Ok(Step::Missing);
-        };
-        let entry = Entry::parse_trusted(&data.0).map_err(|e| ReadError(format!("entry {}: {e}", row.entry)))?;
         let mut sequence = first;
-        for publish in row.frames(&entry, &head.name) {
-            match show(publish.records, sequence, u64::from(publish.events), from, pattern, visit)? {
-                Step::More(next) => sequence = next,
-                other @ (Step::Broken(_) | Step::Missing) => return Ok(other),
-            }
+        let mut broken = None;
+        let found = records::visit(self.state, self.log, head, first, &row, &mut |events, records| {
+            Ok(match show(records, sequence, events, from, pattern, visit)? {
+                Step::More(next) => {
+                    sequence = next;
+                    ControlFlow::Continue(())
+                }
+                other @ (Step::Broken(_) | Step::Missing) => {
+                    broken = Some(other);
+                    ControlFlow::Break(())
+                }
+            })
+        })?;
+        if let Some(step) = broken {
+            return Ok(step);
+        }
+        if !found {
+            return Ok(Step::Missing);
         }
         Ok(Step::More(sequence.max(from)))
     }

@@ -16,6 +16,7 @@ mod machine;
 mod mark;
 mod network;
 mod raft;
+mod records;
 mod retain;
 mod settle;
 mod settler;

@@ -4,13 +4,12 @@
 //! flushed -> log purged. A crash between any two leaves an event in both places or
 //! in the log, never in neither; readers ask the ledger first.
 
+use std::ops::ControlFlow;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use openraft::impls::EntryPayload;
 use prost::Message as _;
 use rocksdb::{Direction, IteratorMode, ReadOptions, WriteBatch};
-use rollbook_core::entry::Entry;
 use rollbook_core::event::Event;
 use rollbook_core::namespace::Head;
 use rollbook_core::rows::{Family, IndexRow, bounds, index_key, index_sequence};
@@ -18,6 +17,7 @@ use rollbook_core::rows::{Family, IndexRow, bounds, index_key, index_sequence};
 use crate::error::ReadError;
 use crate::ledger::{Block, BlockBuilder};
 use crate::log::LogStore;
+use crate::records;
 use crate::state::State;
 use crate::store::{family, unlogged};
 
@@ -42,7 +42,9 @@ pub(crate) fn settle(state: &State, log: &LogStore, limit: u64, rest: Duration) 
         let (from, _) = bounds(head.id);
         let to = index_key(head.id, state.ledger().settled(head.id));
         if from < to {
-            batch.delete_range_cf(family(&db, Family::Index.name())?, from, to);
+            for of in [Family::Index, Family::Made] {
+                batch.delete_range_cf(family(&db, of.name())?, &from, &to);
+            }
         }
     }
     state.db().write_opt(batch, &unlogged())?;
@@ -59,13 +61,9 @@ fn settle_namespace(state: &State, log: &LogStore, head: &Head, limit: u64, rest
         if row.entry >= limit {
             break;
         }
-        let Some(EntryPayload::Normal(data)) = log.entry(row.entry)?.map(|entry| entry.payload) else {
-            return Err(ReadError(format!("entry {} of the log is missing", row.entry)));
-        };
-        let entry = Entry::parse_trusted(&data.0).map_err(|e| ReadError(format!("entry {}: {e}", row.entry)))?;
         let (mut sequence, mut position) = (first, row.bytes_first);
-        for publish in row.frames(&entry, &head.name) {
-            let mut records = publish.records;
+        let found = records::visit(state, log, head, first, &row, &mut |_, records| {
+            let mut records = records;
             while let Some((event, used)) = Event::decode(records) {
                 let (record, after) = records.split_at(used);
                 if sequence >= start {
@@ -83,6 +81,10 @@ fn settle_namespace(state: &State, log: &LogStore, head: &Head, limit: u64, rest
                 position = position.saturating_add(u64::try_from(used).unwrap_or_default());
                 records = after;
             }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if !found {
+            return Err(ReadError(format!("entry {} of the log is missing", row.entry)));
         }
         if bytes >= STORE_BYTES.saturating_mul(4) {
             ledger.store(head.id, &blocks)?;

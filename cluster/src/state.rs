@@ -145,7 +145,9 @@ fn load_machine(db: &DB) -> Result<Machine, ReadError> {
         rows.map(|row| row.map(|(key, value)| (key.into(), value.into())).map_err(ReadError::from)).collect()
     };
     let heads = rows(Family::Heads)?.into_iter().map(|(_, value)| value).collect();
-    let loaded = Loaded { meta: rows(Family::Meta)?, heads, consumers: rows(Family::Consumers)? };
+    let nodes = rows(Family::Nodes)?.into_iter().map(|(_, value)| value).collect();
+    let batches = rows(Family::Batches)?.into_iter().map(|(key, _)| key).collect();
+    let loaded = Loaded { meta: rows(Family::Meta)?, heads, consumers: rows(Family::Consumers)?, nodes, batches };
     Machine::load(&loaded).map_err(|RowsError(error)| ReadError(error))
 }
 

@@ -8,6 +8,7 @@ use crate::consumer::Consumer;
 use crate::entry::command_frame;
 use crate::error::Refusal;
 use crate::namespace::{Head, Retention};
+use crate::node::{Node, Owner};
 
 /// A change of the replicated state. Encoded as protobuf: tags are never reused, unknown ones refused.
 #[derive(Clone, PartialEq, Eq, prost::Oneof)]
@@ -36,6 +37,18 @@ pub enum Command {
     /// Delete a durable consumer.
     #[prost(message, tag = "8")]
     ConsumerDelete(ConsumerDelete),
+    /// A node is there: it has started, or come back.
+    #[prost(message, tag = "9")]
+    NodeUp(NodeUp),
+    /// A node is gone: it has stopped, or the leader has not heard from it for long.
+    #[prost(message, tag = "10")]
+    NodeDown(NodeDown),
+    /// Give a number to a node that wants to join.
+    #[prost(message, tag = "11")]
+    NodeAllocate(NodeAllocate),
+    /// Take a node out of the cluster for good.
+    #[prost(message, tag = "12")]
+    NodeRemove(NodeRemove),
 }
 
 /// See [`Command::Found`].
@@ -99,6 +112,9 @@ pub struct ConsumerOpen {
     /// The consumer as it shall be when it does not exist.
     #[prost(message, required, tag = "2")]
     pub consumer: Consumer,
+    /// Who serves the members when nobody does.
+    #[prost(message, optional, tag = "3")]
+    pub claimant: Option<Owner>,
 }
 
 /// See [`Command::ConsumerAdvance`].
@@ -126,10 +142,57 @@ pub struct ConsumerDelete {
     pub name: String,
 }
 
+/// See [`Command::NodeUp`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct NodeUp {
+    /// Its number.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Which of its lives begins.
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    /// Where other nodes reach it.
+    #[prost(string, tag = "3")]
+    pub address: String,
+}
+
+/// See [`Command::NodeDown`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct NodeDown {
+    /// Its number.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Which of its lives ends; a later one is not touched.
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    /// Why, in one word: `stopped` or `lost`.
+    #[prost(string, tag = "3")]
+    pub reason: String,
+}
+
+/// See [`Command::NodeAllocate`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct NodeAllocate {
+    /// Where other nodes will reach it.
+    #[prost(string, tag = "1")]
+    pub address: String,
+    /// Largest number among the members now; the new one is above it.
+    #[prost(uint64, tag = "2")]
+    pub above: u64,
+}
+
+/// See [`Command::NodeRemove`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct NodeRemove {
+    /// Its number.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+}
+
 /// The message around [`Command`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct Envelope {
-    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     command: Option<Command>,
 }
 
@@ -172,6 +235,8 @@ pub enum Done {
     Namespace(Head),
     /// The durable consumer as it is now.
     Consumer(Consumer),
+    /// The node as it is now.
+    Node(Node),
     /// Nothing more to say.
     Nothing,
 }

@@ -2,6 +2,8 @@
 
 use alloc::string::String;
 
+use crate::node::Owner;
+
 /// The replicated state of a durable consumer or group.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Consumer {
@@ -17,4 +19,7 @@ pub struct Consumer {
     /// Every event of the pattern up to here is done with: acknowledged, or dead-lettered.
     #[prost(uint64, tag = "4")]
     pub ack_floor: u64,
+    /// The node that serves its members, wherever they are connected. Another takes over when that life of it ends.
+    #[prost(message, optional, tag = "5")]
+    pub owner: Option<Owner>,
 }

@@ -7,22 +7,29 @@
 //! frame:           u8 kind | u8 flags | u32 body length | body
 //! publish body:    u8 length | namespace | u32 number of events | records
 //! command body:    a protobuf message, see `command`
+//! batch body:      u64 node | u64 incarnation | u64 number of the batch | u32 how many frames behind it belong to it
 //! ```
 
 use alloc::vec::Vec;
 
 use crate::error::Refusal;
+use crate::node::Owner;
 
 /// Version byte of the entries that this release writes.
 pub const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 13;
 const FRAME_HEADER_BYTES: usize = 6;
 const CHECKSUM_BYTES: usize = 4;
+const BATCH_BODY_BYTES: u8 = 28;
+/// Bytes of a whole batch frame.
+pub const BATCH_FRAME_BYTES: usize = 34;
 
 /// Kind of a frame that appends events.
 pub const KIND_PUBLISH: u8 = 1;
 /// Kind of a frame that holds a [`crate::command::Command`].
 pub const KIND_COMMAND: u8 = 2;
+/// Kind of a frame that marks the following ones as a batch which a node forwarded, perhaps for the second time.
+pub const KIND_BATCH: u8 = 3;
 
 /// The namespace may be created by this publish.
 pub const FLAG_CREATE: u8 = 1;
@@ -67,6 +74,19 @@ pub fn command_frame(command: &[u8]) -> Result<Vec<u8>, Refusal> {
     Ok(out)
 }
 
+/// Builds a frame that marks the `frames` behind it as one forwarded batch.
+#[must_use]
+pub fn batch_frame(batch: Batch) -> [u8; BATCH_FRAME_BYTES] {
+    let mut out = [0; BATCH_FRAME_BYTES];
+    out[0] = KIND_BATCH;
+    out[2] = BATCH_BODY_BYTES;
+    out[6..14].copy_from_slice(&batch.owner.node.to_le_bytes());
+    out[14..22].copy_from_slice(&batch.owner.incarnation.to_le_bytes());
+    out[22..30].copy_from_slice(&batch.number.to_le_bytes());
+    out[30..34].copy_from_slice(&batch.frames.to_le_bytes());
+    out
+}
+
 fn finish_frame(frame: &mut [u8], flags: u8) -> Result<(), Refusal> {
     let length = frame.len().saturating_sub(FRAME_HEADER_BYTES);
     let length = u32::try_from(length).map_err(|_| malformed("frame too long"))?;
@@ -98,8 +118,13 @@ impl EntryBuilder {
 
     /// Appends one whole frame.
     pub fn push(&mut self, frame: &[u8]) {
-        self.bytes.extend_from_slice(frame);
-        self.frames = self.frames.saturating_add(1);
+        self.push_many(frame, 1);
+    }
+
+    /// Appends whole frames, one behind the other.
+    pub fn push_many(&mut self, frames: &[u8], count: u32) {
+        self.bytes.extend_from_slice(frames);
+        self.frames = self.frames.saturating_add(count);
     }
 
     /// Bytes so far.
@@ -196,8 +221,40 @@ pub enum Frame<'a> {
     Publish(Publish<'a>),
     /// An encoded [`crate::command::Command`].
     Command(&'a [u8]),
+    /// The frames behind it are a forwarded batch.
+    Batch(Batch),
     /// Of a kind that this release does not know: refused, never skipped silently.
     Unknown(u8),
+}
+
+/// Which forwarded batch the frames behind this one are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// The node that forwarded it.
+    pub owner: Owner,
+    /// Its number: that node counts them.
+    pub number: u64,
+    /// How many frames.
+    pub frames: u32,
+}
+
+impl Batch {
+    fn parse(body: &[u8]) -> Option<Self> {
+        let (node, rest) = body.split_first_chunk::<8>()?;
+        let (incarnation, rest) = rest.split_first_chunk::<8>()?;
+        let (number, frames) = rest.split_first_chunk::<8>()?;
+        let owner = Owner { node: u64::from_le_bytes(*node), incarnation: u64::from_le_bytes(*incarnation) };
+        let frames = u32::from_le_bytes(*frames.first_chunk()?);
+        Some(Self { owner, number: u64::from_le_bytes(*number), frames })
+    }
+}
+
+/// Whether the bytes are exactly `count` whole frames that clients may cause: what a node forwards is
+/// checked before it gets into the log.
+#[must_use]
+pub fn are_frames(bytes: &[u8], count: u32) -> bool {
+    let mut frames = Frames { rest: bytes, left: count };
+    frames.by_ref().all(|frame| matches!(frame, Frame::Publish(_) | Frame::Command(_))) && frames.intact()
 }
 
 /// The frame of a publish.
@@ -235,6 +292,7 @@ impl<'a> Frames<'a> {
         let frame = match kind {
             KIND_PUBLISH => Frame::Publish(Publish::parse(flags, body)?),
             KIND_COMMAND => Frame::Command(body),
+            KIND_BATCH => Frame::Batch(Batch::parse(body)?),
             other => Frame::Unknown(other),
         };
         self.rest = rest;
@@ -298,6 +356,23 @@ mod tests {
         assert_eq!(Event::decode(&first.records[used..]).unwrap().0.subject, "app.b");
         assert!(matches!(frames.next(), Some(Frame::Command(b"xyz"))));
         assert!(frames.next().is_none() && frames.intact());
+    }
+
+    #[test]
+    fn a_batch_frame_reads_back_and_only_whole_frames_of_clients_may_be_forwarded() {
+        let batch = Batch { owner: Owner { node: 3, incarnation: 9 }, number: 77, frames: 2 };
+        let mut builder = EntryBuilder::new(0);
+        builder.push(&batch_frame(batch));
+        let mut two = publish("app", &["app.a"]);
+        two.extend_from_slice(&command_frame(b"x").unwrap());
+        builder.push_many(&two, 2);
+        let bytes = builder.finish(1);
+        let entry = Entry::parse(&bytes).unwrap();
+        assert_eq!(entry.len(), 3);
+        assert!(matches!(entry.frames().next(), Some(Frame::Batch(found)) if found == batch));
+        assert!(are_frames(&two, 2));
+        assert!(!are_frames(&two, 1) && !are_frames(&two, 3) && !are_frames(&two[..two.len() - 1], 2));
+        assert!(!are_frames(&batch_frame(batch), 1), "a batch in a batch");
     }
 
     #[test]

@@ -61,6 +61,12 @@ pub enum Refusal {
     /// The store failed.
     #[error("failed to append event to log")]
     Storage,
+    /// There is no node of this number in the cluster.
+    #[error("node not found: {0}")]
+    NodeNotFound(String),
+    /// The cluster cannot be changed like this now.
+    #[error("membership: {0}")]
+    Membership(String),
 }
 
 impl Refusal {
@@ -84,6 +90,8 @@ impl Refusal {
             Self::OutcomeUnknown(_) => 14,
             Self::InsufficientStorage(_) => 15,
             Self::Storage => 16,
+            Self::NodeNotFound(_) => 17,
+            Self::Membership(_) => 18,
         }
     }
 
@@ -92,14 +100,15 @@ impl Refusal {
     pub const fn status(&self) -> u16 {
         match self {
             Self::NamespaceNotFound(_) | Self::NamespaceReserved(_) | Self::Malformed(_) => 400,
-            Self::ConsumerNotFound(_) => 404,
+            Self::ConsumerNotFound(_) | Self::NodeNotFound(_) => 404,
             Self::NamespaceExists(_)
             | Self::KeyProcessed
             | Self::EventIdExists
             | Self::ConsumerSubject { .. }
             | Self::ConsumerKind(_)
             | Self::NamespacesExhausted
-            | Self::ConsumersExhausted(_) => 409,
+            | Self::ConsumersExhausted(_)
+            | Self::Membership(_) => 409,
             Self::Overloaded(_) | Self::Unavailable(_) | Self::OutcomeUnknown(_) => 503,
             Self::InsufficientStorage(_) => 507,
             Self::Storage => 500,
@@ -126,6 +135,8 @@ impl Refusal {
             Self::OutcomeUnknown(_) => "outcome_unknown",
             Self::InsufficientStorage(_) => "insufficient_storage",
             Self::Storage => "storage",
+            Self::NodeNotFound(_) => "node_not_found",
+            Self::Membership(_) => "membership",
         }
     }
 
@@ -150,7 +161,59 @@ impl Refusal {
             Self::OutcomeUnknown(s("<detail>")),
             Self::InsufficientStorage(s("<detail>")),
             Self::Storage,
+            Self::NodeNotFound(s("<number>")),
+            Self::Membership(s("<detail>")),
         ]
+    }
+
+    /// The words that this refusal carries, in order.
+    #[must_use]
+    pub fn details(&self) -> alloc::vec::Vec<&str> {
+        match self {
+            Self::NamespaceNotFound(a)
+            | Self::NamespaceReserved(a)
+            | Self::NamespaceExists(a)
+            | Self::ConsumerKind(a)
+            | Self::ConsumerNotFound(a)
+            | Self::ConsumersExhausted(a)
+            | Self::Malformed(a)
+            | Self::Overloaded(a)
+            | Self::Unavailable(a)
+            | Self::OutcomeUnknown(a)
+            | Self::InsufficientStorage(a)
+            | Self::NodeNotFound(a)
+            | Self::Membership(a) => alloc::vec![a],
+            Self::ConsumerSubject { name, subject } => alloc::vec![name, subject],
+            Self::NamespacesExhausted | Self::KeyProcessed | Self::EventIdExists | Self::Storage => {
+                alloc::vec::Vec::new()
+            }
+        }
+    }
+
+    /// The same refusal with other words; those that are missing are empty.
+    #[must_use]
+    pub fn with_details(&self, details: alloc::vec::Vec<String>) -> Self {
+        let mut refusal = self.clone();
+        let mut details = details.into_iter();
+        let mut next = || details.next().unwrap_or_default();
+        match &mut refusal {
+            Self::NamespaceNotFound(a)
+            | Self::NamespaceReserved(a)
+            | Self::NamespaceExists(a)
+            | Self::ConsumerKind(a)
+            | Self::ConsumerNotFound(a)
+            | Self::ConsumersExhausted(a)
+            | Self::Malformed(a)
+            | Self::Overloaded(a)
+            | Self::Unavailable(a)
+            | Self::OutcomeUnknown(a)
+            | Self::InsufficientStorage(a)
+            | Self::NodeNotFound(a)
+            | Self::Membership(a) => *a = next(),
+            Self::ConsumerSubject { name, subject } => (*name, *subject) = (next(), next()),
+            Self::NamespacesExhausted | Self::KeyProcessed | Self::EventIdExists | Self::Storage => {}
+        }
+        refusal
     }
 }
 

@@ -14,3 +14,9 @@ pub const CONSUMERS_PER_NAMESPACE_MAX: usize = 10_000;
 pub const DEDUPE_KEYS_PER_SUBJECT: u32 = 1000;
 /// Longest name of a durable consumer or group, in bytes.
 pub const CONSUMER_NAME_BYTES_MAX: usize = 64;
+/// Most nodes that a cluster ever had, those that were removed included.
+pub const NODES_MAX: usize = 1000;
+/// Longest address of a node, in bytes.
+pub const ADDRESS_BYTES_MAX: usize = 256;
+/// Newest forwarded batches of a node that are remembered, so that one that comes twice is stored once.
+pub const BATCHES_PER_PRODUCER: u64 = 64;

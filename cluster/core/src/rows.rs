@@ -27,12 +27,28 @@ pub enum Family {
     KeyRing,
     /// namespace, name -> [`crate::consumer::Consumer`].
     Consumers,
+    /// namespace, sequence -> record of an event that the rules made: it is in no entry of the log.
+    Made,
+    /// node -> [`crate::node::Node`].
+    Nodes,
+    /// node, incarnation, batch -> replies of a forwarded batch.
+    Batches,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Meta, Self::Heads, Self::Index, Self::Ids, Self::Keys, Self::KeyRing, Self::Consumers];
+    pub const ALL: [Self; 10] = [
+        Self::Meta,
+        Self::Heads,
+        Self::Index,
+        Self::Ids,
+        Self::Keys,
+        Self::KeyRing,
+        Self::Consumers,
+        Self::Made,
+        Self::Nodes,
+        Self::Batches,
+    ];
 
     /// Name of the column family.
     #[must_use]
@@ -45,6 +61,9 @@ impl Family {
             Self::Keys => "keys",
             Self::KeyRing => "keyring",
             Self::Consumers => "consumers",
+            Self::Made => "made",
+            Self::Nodes => "nodes",
+            Self::Batches => "batches",
         }
     }
 }
@@ -176,6 +195,9 @@ pub struct IndexRow {
     /// Ordinals of later publish frames for this namespace that were refused.
     #[prost(uint32, repeated, tag = "7")]
     pub refused: Vec<u32>,
+    /// The rules made these events: their records are in [`Family::Made`], not in the entry.
+    #[prost(bool, tag = "8")]
+    pub made: bool,
 }
 
 /// Key of an [`IndexRow`].
@@ -203,7 +225,7 @@ impl IndexRow {
             {
                 Some(publish)
             }
-            Frame::Publish(_) | Frame::Command(_) | Frame::Unknown(_) => None,
+            Frame::Publish(_) | Frame::Command(_) | Frame::Batch(_) | Frame::Unknown(_) => None,
         };
         let mut left = self.events;
         (0_u32..).zip(entry.frames()).filter_map(wanted).take_while(move |publish| {

@@ -451,8 +451,9 @@ async fn durable_terms(
         subject: pattern.as_str().to_owned(),
         group: durable.group,
         ack_floor: next.saturating_sub(1),
+        owner: None,
     };
-    let open = ConsumerOpen { namespace: namespace.to_owned(), consumer };
+    let open = ConsumerOpen { namespace: namespace.to_owned(), consumer, claimant: None };
     propose(door, Command::ConsumerOpen(open)).await.map_err(|refusal| refused(&refusal))?;
     Ok(Terms { name: durable.name.clone(), pattern: pattern.clone(), group: durable.group, manual })
 }

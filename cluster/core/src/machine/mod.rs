@@ -9,16 +9,22 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use prost::Message as _;
 
+use batch::{Open, Recent};
+use nodes::Effects;
+
 use crate::command::{Command, ConsumerAdvance, ConsumerOpen, Done, Reply, Trim};
 use crate::consumer::Consumer;
 use crate::entry::{Entry, Frame};
 use crate::error::Refusal;
 use crate::limits;
 use crate::namespace::{Head, Retention};
+use crate::node::Node;
 use crate::pattern::Pattern;
 use crate::rows::{self, Family, IndexRow, Rows, RowsError, Writes};
 use crate::subject::Namespace;
 
+mod batch;
+mod nodes;
 mod publish;
 
 /// Row of [`Family::Meta`] that holds the cluster id.
@@ -27,6 +33,8 @@ pub const META_CLUSTER: &[u8] = b"cluster";
 pub const META_MILLIS: &[u8] = b"millis";
 /// Row of [`Family::Meta`] that holds the number of the next new namespace.
 pub const META_NEXT_NAMESPACE: &[u8] = b"next_namespace";
+/// Row of [`Family::Meta`] that holds the number of the next new node.
+pub const META_NEXT_NODE: &[u8] = b"next_node";
 
 /// What a node must read back to build a [`Machine`] from its rows.
 #[derive(Debug, Default)]
@@ -37,6 +45,10 @@ pub struct Loaded {
     pub heads: Vec<Vec<u8>>,
     /// All rows of [`Family::Consumers`].
     pub consumers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Values of all rows of [`Family::Nodes`].
+    pub nodes: Vec<Vec<u8>>,
+    /// Keys of all rows of [`Family::Batches`].
+    pub batches: Vec<Vec<u8>>,
 }
 
 /// The state that every node has alike.
@@ -47,6 +59,9 @@ pub struct Machine {
     next_namespace: u32,
     heads: BTreeMap<String, Head>,
     consumers: BTreeMap<(u32, String), Consumer>,
+    next_node: u64,
+    nodes: BTreeMap<u64, Node>,
+    recent: BTreeMap<u64, Recent>,
 }
 
 /// What one entry did to one namespace.
@@ -81,8 +96,16 @@ impl Machine {
                 META_NEXT_NAMESPACE => {
                     machine.next_namespace = u32::try_from(number()?).map_err(|_| corrupt("meta"))?;
                 }
+                META_NEXT_NODE => machine.next_node = number()?,
                 _ => {}
             }
+        }
+        for value in &loaded.nodes {
+            let node = Node::decode(value.as_slice()).map_err(|_| corrupt("nodes"))?;
+            machine.nodes.insert(node.id, node);
+        }
+        for key in &loaded.batches {
+            machine.load_batch(key)?;
         }
         for value in &loaded.heads {
             let head = Head::decode(value.as_slice()).map_err(|_| corrupt("heads"))?;
@@ -115,17 +138,27 @@ impl Machine {
         let mut replies = Vec::with_capacity(usize::try_from(entry.len()).unwrap_or_default().min(4096));
         let mut touched = Index::new();
         let mut frames = entry.frames();
+        let mut open = None;
         for (ordinal, frame) in (0_u32..).zip(frames.by_ref()) {
-            replies.push(match frame {
-                Frame::Publish(publish) => {
-                    self.publish(Place { entry: index, ordinal }, &publish, rows, writes, &mut touched)?
+            if let Frame::Batch(batch) = frame {
+                open = Some(self.open_batch(batch, replies.len(), rows, writes)?);
+                continue;
+            }
+            let place = Place { entry: index, ordinal };
+            let repeated = if let Some(Open::Repeated(answers)) = &mut open { answers.next() } else { None };
+            if let Some(reply) = repeated {
+                self.skip(&frame, ordinal, &mut touched);
+                replies.push(reply);
+                continue;
+            }
+            replies.push(self.frame(place, &frame, rows, writes, &mut touched)?);
+            if let Some(Open::Fresh { batch, start, left }) = &mut open {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    self.close_batch(batch, replies.get(*start..).unwrap_or_default(), writes);
+                    open = None;
                 }
-                Frame::Command(body) => match Command::decode(body) {
-                    Ok(command) => self.command(command, writes, &mut touched),
-                    Err(refusal) => Err(refusal),
-                },
-                Frame::Unknown(kind) => Err(Refusal::Malformed(alloc::format!("frame of unknown kind {kind}"))),
-            });
+            }
         }
         if !frames.intact() {
             return Err(RowsError(alloc::format!("entry {index} has damaged frames")));
@@ -134,6 +167,25 @@ impl Machine {
             writes.put(Family::Index, rows::index_key(namespace, touched.first), touched.row.encode_to_vec());
         }
         Ok(replies)
+    }
+
+    fn frame(
+        &mut self,
+        place: Place,
+        frame: &Frame<'_>,
+        rows: &impl Rows,
+        writes: &mut Writes,
+        touched: &mut Index,
+    ) -> Result<Reply, RowsError> {
+        match frame {
+            Frame::Publish(publish) => self.publish(place, publish, rows, writes, touched),
+            Frame::Command(body) => Ok(match Command::decode(body) {
+                Ok(command) => self.command(command, &mut Effects { entry: place.entry, writes, touched }),
+                Err(refusal) => Err(refusal),
+            }),
+            Frame::Batch(_) => Ok(Err(Refusal::Malformed("a batch within a batch".into()))),
+            Frame::Unknown(kind) => Ok(Err(Refusal::Malformed(alloc::format!("frame of unknown kind {kind}")))),
+        }
     }
 
     /// A namespace that clients can see.
@@ -171,7 +223,8 @@ impl Machine {
         &self.cluster_id
     }
 
-    fn command(&mut self, command: Command, writes: &mut Writes, touched: &mut Index) -> Reply {
+    fn command(&mut self, command: Command, effects: &mut Effects<'_>) -> Reply {
+        let writes = &mut *effects.writes;
         match command {
             Command::Found(found) => Ok(self.found(found.cluster_id, writes)),
             Command::NamespaceCreate(create) => {
@@ -186,7 +239,7 @@ impl Machine {
                 head.retention = retain.retention;
                 Ok(Done::Namespace(saved(head, writes)))
             }
-            Command::NamespaceDelete(delete) => self.delete_namespace(&delete.name, writes, touched),
+            Command::NamespaceDelete(delete) => self.delete_namespace(&delete.name, writes, effects.touched),
             Command::Trim(trim) => self.trim(&trim, writes),
             Command::ConsumerOpen(open) => self.open_consumer(open, writes),
             Command::ConsumerAdvance(advance) => self.advance_consumer(advance, writes),
@@ -198,6 +251,10 @@ impl Machine {
                 writes.delete(Family::Consumers, rows::key(namespace, &[delete.name.as_bytes()]));
                 Ok(Done::Nothing)
             }
+            Command::NodeUp(up) => self.node_up(up, effects),
+            Command::NodeDown(down) => self.node_down(&down, effects),
+            Command::NodeAllocate(allocate) => self.node_allocate(allocate, writes),
+            Command::NodeRemove(remove) => self.node_remove(&remove, effects),
         }
     }
 
@@ -230,7 +287,7 @@ impl Machine {
         if Namespace::is_reserved(name) && !internal {
             return Err(Refusal::NamespaceReserved(name.into()));
         }
-        if self.heads.len() >= limits::NAMESPACES_MAX && !self.heads.contains_key(name) {
+        if !internal && self.heads.len() >= limits::NAMESPACES_MAX && !self.heads.contains_key(name) {
             return Err(Refusal::NamespacesExhausted);
         }
         let next_namespace = &mut self.next_namespace;
@@ -276,17 +333,27 @@ impl Machine {
 
     fn open_consumer(&mut self, open: ConsumerOpen, writes: &mut Writes) -> Reply {
         let namespace = self.head_mut(&open.namespace)?.id;
-        let wanted = open.consumer;
+        let mut wanted = open.consumer;
+        // Only a node that is here may serve.
+        let claimant = open.claimant.filter(|claimant| self.is_alive(*claimant));
         let key = (namespace, wanted.name.clone());
-        if let Some(present) = self.consumers.get(&key) {
+        if let Some(present) = self.consumers.get(&key).cloned() {
             if present.subject != wanted.subject {
                 return Err(Refusal::ConsumerSubject { name: wanted.name, subject: present.subject.clone() });
             }
             if present.group != wanted.group {
                 return Err(Refusal::ConsumerKind(wanted.name));
             }
-            return Ok(Done::Consumer(present.clone()));
+            let served = present.owner.is_some_and(|owner| self.is_alive(owner));
+            if served || claimant.is_none() {
+                return Ok(Done::Consumer(present));
+            }
+            let taken = Consumer { owner: claimant, ..present };
+            writes.put(Family::Consumers, rows::key(namespace, &[wanted.name.as_bytes()]), taken.encode_to_vec());
+            self.consumers.insert(key, taken.clone());
+            return Ok(Done::Consumer(taken));
         }
+        wanted.owner = claimant;
         let named = (1..=limits::CONSUMER_NAME_BYTES_MAX).contains(&wanted.name.len());
         if !named || Pattern::parse(&wanted.subject).is_err() {
             return Err(Refusal::Malformed("consumer".into()));

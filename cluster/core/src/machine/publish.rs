@@ -62,7 +62,8 @@ impl Machine {
 
     fn publish_head(&mut self, publish: &Publish<'_>, writes: &mut Writes) -> Result<&mut Head, Refusal> {
         let internal = publish.flags & FLAG_INTERNAL != 0;
-        if Namespace::is_reserved(publish.namespace) && !internal {
+        // Only the rules write the roll: see `make_event`.
+        if publish.namespace == Namespace::ROLL || (Namespace::is_reserved(publish.namespace) && !internal) {
             return Err(Refusal::NamespaceReserved(publish.namespace.into()));
         }
         if self.head(publish.namespace).is_none() {

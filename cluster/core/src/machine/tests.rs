@@ -3,14 +3,20 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::command::{ConsumerDelete, NamespaceCreate, NamespaceDelete, NamespaceRetain};
-use crate::entry::{EntryBuilder, FLAG_CREATE, FLAG_INTERNAL, FLAG_KEYED, begin_publish, finish_publish};
+use crate::command::{
+    ConsumerDelete, NamespaceCreate, NamespaceDelete, NamespaceRetain, NodeAllocate, NodeDown, NodeRemove, NodeUp,
+};
+use crate::entry::{
+    Batch, EntryBuilder, FLAG_CREATE, FLAG_INTERNAL, FLAG_KEYED, batch_frame, begin_publish, finish_publish,
+};
 use crate::event::Event;
 use crate::limits::DEDUPE_KEYS_PER_SUBJECT;
+use crate::node::Owner;
 use crate::time::Timestamp;
 
 /// A store in memory that also keeps the entries, as a node does.
@@ -55,6 +61,11 @@ impl Memory {
             let row = IndexRow::decode(value.as_slice()).unwrap();
             let entry = Entry::parse(&self.entries[&row.entry]).unwrap();
             let mut sequence = first;
+            while row.made && sequence < first + row.events {
+                let record = &self.rows[&(Family::Made, rows::index_key(namespace, sequence))];
+                found.push((sequence, String::from(Event::decode(record).unwrap().0.subject)));
+                sequence += 1;
+            }
             for publish in row.frames(&entry, &self.names[&namespace]) {
                 let mut rest = publish.records;
                 for _ in 0..publish.events {
@@ -105,7 +116,10 @@ impl Replica {
             rows.map(|((_, key), value)| (key.clone(), value.clone())).collect::<Vec<_>>()
         };
         let heads = of(Family::Heads).into_iter().map(|(_, value)| value).collect();
-        Machine::load(&Loaded { meta: of(Family::Meta), heads, consumers: of(Family::Consumers) }).unwrap()
+        let nodes = of(Family::Nodes).into_iter().map(|(_, value)| value).collect();
+        let batches = of(Family::Batches).into_iter().map(|(key, _)| key).collect();
+        let loaded = Loaded { meta: of(Family::Meta), heads, consumers: of(Family::Consumers), nodes, batches };
+        Machine::load(&loaded).unwrap()
     }
 }
 
@@ -255,8 +269,8 @@ fn a_consumer_keeps_its_subject_and_its_floor_only_grows() {
     let mut replica = Replica::default();
     (0..5).for_each(|_| drop(replica.one(plain("app"))));
     let open = |name: &str, subject: &str, group| {
-        let consumer = Consumer { name: name.into(), subject: subject.into(), group, ack_floor: 2 };
-        Command::ConsumerOpen(ConsumerOpen { namespace: "app".into(), consumer }).frame().unwrap()
+        let consumer = Consumer { name: name.into(), subject: subject.into(), group, ack_floor: 2, owner: None };
+        Command::ConsumerOpen(ConsumerOpen { namespace: "app".into(), consumer, claimant: None }).frame().unwrap()
     };
     let advance = |ack_floor| {
         let advance = ConsumerAdvance { namespace: "app".into(), name: "c".into(), ack_floor };
@@ -273,6 +287,101 @@ fn a_consumer_keeps_its_subject_and_its_floor_only_grows() {
     assert_eq!(floor(replica.one(open("c", "app.>", false))), 5, "coming back resumes");
     assert!(matches!(replica.one(open("c", "app.x", false)), Err(Refusal::ConsumerSubject { .. })));
     assert!(matches!(replica.one(open("c", "app.>", true)), Err(Refusal::ConsumerKind(_))));
+}
+
+fn node_up(id: u64, incarnation: u64) -> Vec<u8> {
+    Command::NodeUp(NodeUp { id, incarnation, address: format!("h{id}:1") }).frame().unwrap()
+}
+
+fn node_down(id: u64, incarnation: u64) -> Vec<u8> {
+    Command::NodeDown(NodeDown { id, incarnation, reason: "lost".into() }).frame().unwrap()
+}
+
+fn mark(node: u64, incarnation: u64, number: u64, frames: u32) -> Vec<u8> {
+    batch_frame(Batch { owner: Owner { node, incarnation }, number, frames }).into()
+}
+
+fn roll(replica: &Replica) -> Vec<String> {
+    let id = replica.machine.head("roll").unwrap().id;
+    replica.memory.events(id).into_iter().map(|(_, subject)| subject).collect()
+}
+
+#[test]
+fn each_life_of_a_node_begins_and_ends_once_in_the_roll() {
+    let mut replica = Replica::default();
+    assert!(replica.one(node_up(1, 1)).is_ok());
+    assert!(replica.one(node_up(1, 1)).is_ok(), "the same again is no news");
+    assert!(replica.one(node_down(1, 2)).is_ok(), "another life is not touched");
+    assert!(replica.one(node_up(1, 3)).is_ok(), "a start that nobody saw the end before");
+    assert!(matches!(replica.one(node_up(1, 2)), Err(Refusal::Membership(_))), "an old life never comes back");
+    assert!(replica.one(node_down(1, 3)).is_ok() && replica.one(node_down(1, 3)).is_ok());
+    assert!(matches!(replica.one(node_up(1, 3)), Err(Refusal::Membership(_))), "an ended one needs a new number");
+    assert_eq!(roll(&replica), ["roll.node.up", "roll.node.down", "roll.node.up", "roll.node.down"]);
+    assert!(matches!(replica.one(plain("roll")), Err(Refusal::NamespaceReserved(_))));
+}
+
+#[test]
+fn numbers_of_nodes_are_never_used_twice() {
+    let mut replica = Replica::default();
+    drop(replica.one(node_up(3, 1)));
+    let allocate = |above| Command::NodeAllocate(NodeAllocate { address: "h:1".into(), above }).frame().unwrap();
+    let id = |reply: Reply| match reply {
+        Ok(Done::Node(node)) => node.id,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(id(replica.one(allocate(0))), 4);
+    assert!(replica.one(Command::NodeRemove(NodeRemove { id: 4 }).frame().unwrap()).is_ok());
+    assert_eq!(id(replica.one(allocate(7))), 8);
+    assert!(matches!(replica.one(node_up(4, 9)), Err(Refusal::Membership(_))), "removed is removed");
+}
+
+#[test]
+fn a_forwarded_batch_that_comes_twice_is_stored_once_and_answered_alike() {
+    let mut replica = Replica::default();
+    let batch =
+        |number| [mark(2, 5, number, 2), plain("app"), publish("app", &[event("app.k", "key", "")], FLAG_CREATE)];
+    let first = replica.apply(&batch(1));
+    assert_eq!(first.len(), 2, "the mark itself has no answer");
+    let mut again = vec![plain("app")];
+    again.extend(batch(1));
+    again.push(plain("app"));
+    let replies = replica.apply(&again);
+    assert_eq!(replies[1..3], first[..], "although the key was used by then");
+    assert_eq!(replica.memory.events(replica.machine.head("app").unwrap().id).len(), 4);
+    assert!(matches!(replica.apply(&batch(2))[1], Err(Refusal::KeyProcessed)), "a new batch is judged anew");
+    replica.machine = replica.reloaded();
+    assert_eq!(replica.apply(&batch(1)), first, "remembered by a node that has just started");
+    let old = [mark(2, 4, 9, 1), plain("app")];
+    assert!(matches!(replica.apply(&old)[0], Err(Refusal::Unavailable(_))), "an earlier life of the sender");
+    for number in 10..200 {
+        drop(replica.apply(&[mark(2, 5, number, 1), plain("app")]));
+    }
+    assert!(matches!(replica.apply(&batch(1))[0], Err(Refusal::OutcomeUnknown(_))), "too old to be remembered");
+    let kept = replica.memory.rows.keys().filter(|(family, _)| *family == Family::Batches).count();
+    assert_eq!(u64::try_from(kept).unwrap(), limits::BATCHES_PER_PRODUCER);
+}
+
+#[test]
+fn a_consumer_is_served_by_one_living_node() {
+    let mut replica = Replica::default();
+    drop(replica.one(plain("app")));
+    let open = |node, incarnation| {
+        let consumer = Consumer { name: "c".into(), subject: "app.>".into(), ..Consumer::default() };
+        let claimant = Some(Owner { node, incarnation });
+        Command::ConsumerOpen(ConsumerOpen { namespace: "app".into(), consumer, claimant }).frame().unwrap()
+    };
+    let owner = |reply: Reply| match reply {
+        Ok(Done::Consumer(consumer)) => consumer.owner.map(|owner| owner.node),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(owner(replica.one(open(1, 1))), None, "a node that is not here serves nobody");
+    drop((replica.one(node_up(1, 1)), replica.one(node_up(2, 1))));
+    assert_eq!(owner(replica.one(open(1, 1))), Some(1));
+    assert_eq!(owner(replica.one(open(2, 1))), Some(1));
+    drop(replica.one(node_down(1, 1)));
+    assert_eq!(owner(replica.one(open(2, 1))), Some(2));
+    drop(replica.one(node_up(1, 2)));
+    assert_eq!(owner(replica.one(open(1, 2))), Some(2));
 }
 
 /// One step of the simulation.
@@ -298,9 +407,13 @@ fn step() -> impl Strategy<Value = Vec<u8>> {
         1 => (name.clone(), 0_u64..20).prop_map(|(name, ack_floor)| Command::ConsumerAdvance(ConsumerAdvance {
             namespace: name.into(), name: "c".into(), ack_floor }).frame().unwrap()),
         1 => name.clone().prop_map(|name| Command::ConsumerOpen(ConsumerOpen { namespace: name.into(),
-            consumer: Consumer { name: "c".into(), subject: format!("{name}.>"), ..Consumer::default() } }).frame().unwrap()),
+            consumer: Consumer { name: "c".into(), subject: format!("{name}.>"), ..Consumer::default() }, claimant: Some(Owner { node: 1, incarnation: 2 }) }).frame().unwrap()),
         1 => name.prop_map(|name| Command::ConsumerDelete(ConsumerDelete {
             namespace: name.into(), name: "c".into() }).frame().unwrap()),
+        1 => (1_u64..3, 1_u64..4).prop_map(|(id, incarnation)| node_up(id, incarnation)),
+        1 => (1_u64..3, 1_u64..4).prop_map(|(id, incarnation)| node_down(id, incarnation)),
+        1 => (1_u64..3, 1_u64..3, 1_u64..6, 1_u32..3).prop_map(|(node, incarnation, number, frames)| mark(
+            node, incarnation, number, frames)),
         1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(|junk| command_frame_of(&junk)),
     ]
 }

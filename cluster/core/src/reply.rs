@@ -1,0 +1,136 @@
+//! Replies as bytes: nodes pass them on, and the rules remember them for batches that come twice.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use prost::Message as _;
+
+use crate::command::{Done, Reply};
+use crate::consumer::Consumer;
+use crate::error::Refusal;
+use crate::namespace::Head;
+use crate::node::Node;
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Replies {
+    #[prost(message, repeated, tag = "1")]
+    replies: Vec<One>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct One {
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6")]
+    kind: Option<Kind>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Kind {
+    #[prost(message, tag = "1")]
+    Published(Published),
+    #[prost(message, tag = "2")]
+    Namespace(Head),
+    #[prost(message, tag = "3")]
+    Consumer(Consumer),
+    #[prost(message, tag = "4")]
+    Node(Node),
+    #[prost(message, tag = "5")]
+    Refused(Refused),
+    #[prost(bool, tag = "6")]
+    Nothing(bool),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Published {
+    #[prost(uint64, tag = "1")]
+    first: u64,
+    #[prost(uint32, tag = "2")]
+    events: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Refused {
+    #[prost(uint32, tag = "1")]
+    number: u32,
+    #[prost(string, repeated, tag = "2")]
+    details: Vec<String>,
+}
+
+/// Replies in order, as bytes.
+#[must_use]
+pub fn encode(replies: &[Reply]) -> Vec<u8> {
+    let one = |reply: &Reply| One {
+        kind: Some(match reply {
+            Ok(Done::Published { first, events }) => Kind::Published(Published { first: *first, events: *events }),
+            Ok(Done::Namespace(head)) => Kind::Namespace(head.clone()),
+            Ok(Done::Consumer(consumer)) => Kind::Consumer(consumer.clone()),
+            Ok(Done::Node(node)) => Kind::Node(node.clone()),
+            Ok(Done::Nothing) => Kind::Nothing(true),
+            Err(refusal) => Kind::Refused(refuse(refusal)),
+        }),
+    };
+    Replies { replies: replies.iter().map(one).collect() }.encode_to_vec()
+}
+
+/// Reads replies back; `None` for bytes that are none.
+#[must_use]
+pub fn decode(bytes: &[u8]) -> Option<Vec<Reply>> {
+    let one = |one: One| {
+        Some(match one.kind? {
+            Kind::Published(Published { first, events }) => Ok(Done::Published { first, events }),
+            Kind::Namespace(head) => Ok(Done::Namespace(head)),
+            Kind::Consumer(consumer) => Ok(Done::Consumer(consumer)),
+            Kind::Node(node) => Ok(Done::Node(node)),
+            Kind::Nothing(_) => Ok(Done::Nothing),
+            Kind::Refused(refused) => Err(refusal(refused)?),
+        })
+    };
+    Replies::decode(bytes).ok()?.replies.into_iter().map(one).collect()
+}
+
+/// One refusal as bytes.
+#[must_use]
+pub fn encode_refusal(of: &Refusal) -> Vec<u8> {
+    refuse(of).encode_to_vec()
+}
+
+/// Reads a refusal back.
+#[must_use]
+pub fn decode_refusal(bytes: &[u8]) -> Option<Refusal> {
+    refusal(Refused::decode(bytes).ok()?)
+}
+
+fn refuse(refusal: &Refusal) -> Refused {
+    Refused { number: refusal.number().into(), details: refusal.details().iter().map(ToString::to_string).collect() }
+}
+
+fn refusal(refused: Refused) -> Option<Refusal> {
+    let all = Refusal::all();
+    let kind = all.iter().find(|kind| u32::from(kind.number()) == refused.number)?;
+    Some(kind.with_details(refused.details))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn every_reply_reads_back() {
+        let mut replies: Vec<Reply> = vec![
+            Ok(Done::Published { first: 7, events: 2 }),
+            Ok(Done::Namespace(Head { name: "app".into(), next: 3, ..Head::default() })),
+            Ok(Done::Consumer(Consumer { name: "c".into(), ..Consumer::default() })),
+            Ok(Done::Node(Node { id: 4, ..Node::default() })),
+            Ok(Done::Nothing),
+        ];
+        replies.extend(Refusal::all().into_iter().map(Err));
+        assert_eq!(decode(&encode(&replies)), Some(replies));
+        assert_eq!(decode(&[0xff; 5]), None);
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_details() {
+        for refusal in Refusal::all() {
+            assert_eq!(decode_refusal(&encode_refusal(&refusal)), Some(refusal));
+        }
+    }
+}
