@@ -1,35 +1,82 @@
-//! The leader's batcher: many asks become one raft entry.
+//! The batcher: many asks become one raft entry, or one batch for the leader.
 //!
-//! It takes what waits, up to 128 KiB, while at most two entries are in flight. No
+//! It takes what waits, up to 128 KiB, while at most a few batches are in flight. No
 //! timer: when the disk is quick, batches are small and prompt; when it is slow, they
-//! grow by themselves.
+//! grow by themselves. Where a batch then goes is up to [`crate::carry`].
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use openraft::errors::{ClientWriteError, RaftError};
-use openraft::impls::ProgressResponder;
 use rollbook_core::command::Reply;
-use rollbook_core::entry::EntryBuilder;
+use rollbook_core::entry::{BATCH_FRAME_BYTES, Batch, EntryBuilder, KIND_COMMAND, batch_frame};
 use rollbook_core::error::Refusal;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::raft::Raft;
-use crate::types::{EntryData, Types};
+use crate::carry::Carrier;
 
 /// Entries are cut at this many bytes; one larger ask is an entry of its own.
 const ENTRY_BYTES_MAX: usize = 128 << 10;
-/// Entries on their way to the disk at the same time: one gathers while one is being synced. More would
-/// make smaller entries, each of which costs a round through raft and its share of an fsync.
+/// Batches on their way at the same time: one gathers while one is being synced. More would make smaller
+/// entries, each of which costs a round through raft and its share of an fsync.
 const IN_FLIGHT_MAX: usize = 2;
 /// Asks that may wait for the batcher.
 pub(crate) const QUEUE_ASKS_MAX: usize = 65_536;
 
-/// One frame that somebody wants in the log, and where the answer goes.
+/// Frames that somebody wants in the log, and where the answer goes.
 pub(crate) struct Ask {
-    pub(crate) frame: Bytes,
-    pub(crate) answer: oneshot::Sender<Reply>,
+    /// Whole frames, one behind the other.
+    pub(crate) frames: Bytes,
+    /// How many replies they get.
+    pub(crate) replies: usize,
+    pub(crate) answer: Answer,
+}
+
+/// Where an answer goes.
+pub(crate) enum Answer {
+    /// To a client of this node that asked for one frame.
+    One(oneshot::Sender<Reply>),
+    /// To another node that forwarded a batch, its mark included.
+    Guest(oneshot::Sender<Result<Carried, Failure>>),
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone)]
+pub(crate) struct Carried {
+    /// Index of its entry.
+    pub(crate) index: u64,
+    /// In the order of its frames.
+    pub(crate) replies: Vec<Reply>,
+}
+
+/// Why a forwarded batch was not carried out here.
+#[derive(Debug, Clone)]
+pub(crate) enum Failure {
+    /// Ask the leader, again or anew: the batch is known by its mark.
+    NotLeader,
+    /// It is refused for good.
+    Refused(Refusal),
+}
+
+/// What was gathered: own asks, and batches of other nodes.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    /// Frames of own asks, behind their mark when they have one.
+    pub(crate) own: Vec<u8>,
+    pub(crate) answers: Vec<oneshot::Sender<Reply>>,
+    /// The own frames have a mark, so they may be sent twice.
+    pub(crate) marked: bool,
+    /// Some own frame is a command: who asked may look at its effect at once, on this node.
+    pub(crate) commands: bool,
+    pub(crate) guests: Vec<Guest>,
+    bytes: usize,
+}
+
+/// A batch of another node.
+pub(crate) struct Guest {
+    pub(crate) frames: Bytes,
+    pub(crate) replies: usize,
+    pub(crate) answer: oneshot::Sender<Result<Carried, Failure>>,
 }
 
 /// Milliseconds since 1970. The clock of the leader gives entries their time.
@@ -38,9 +85,57 @@ pub(crate) fn now_millis() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Turns asks into entries until the queue is closed. Every ask is answered within about `timeout` of
-/// the moment its entry is proposed; one timer serves a whole entry.
-pub(crate) async fn run(raft: Raft, mut asks: mpsc::Receiver<Ask>, timeout: Duration) {
+impl Gathered {
+    fn new(marked: bool, bytes: usize) -> Self {
+        let mut own = Vec::with_capacity(bytes.saturating_mul(16).min(ENTRY_BYTES_MAX));
+        if marked {
+            own.extend_from_slice(&[0; BATCH_FRAME_BYTES]);
+        }
+        Self { own, marked, ..Self::default() }
+    }
+
+    fn push(&mut self, ask: Ask) {
+        self.bytes = self.bytes.saturating_add(ask.frames.len());
+        match ask.answer {
+            Answer::One(answer) => {
+                self.commands |= ask.frames.first() == Some(&KIND_COMMAND);
+                self.own.extend_from_slice(&ask.frames);
+                self.answers.push(answer);
+            }
+            Answer::Guest(answer) => {
+                self.guests.push(Guest { frames: ask.frames, replies: ask.replies, answer });
+            }
+        }
+    }
+
+    fn seal(&mut self, batch: Batch) {
+        if let Some(slot) = self.own.get_mut(..BATCH_FRAME_BYTES).filter(|_| self.marked) {
+            slot.copy_from_slice(&batch_frame(batch));
+        }
+    }
+
+    /// Frames of the own part, its mark included.
+    pub(crate) fn own_frames(&self) -> u32 {
+        let frames = self.answers.len().saturating_add(usize::from(self.marked));
+        u32::try_from(frames).unwrap_or(u32::MAX)
+    }
+
+    /// The entry that holds everything gathered.
+    pub(crate) fn entry(&self) -> Bytes {
+        let mut entry = EntryBuilder::new(self.own.len().saturating_add(self.bytes));
+        for guest in &self.guests {
+            let frames = u32::try_from(guest.replies).unwrap_or(u32::MAX).saturating_add(1);
+            entry.push_many(&guest.frames, frames);
+        }
+        if !self.answers.is_empty() {
+            entry.push_many(&self.own, self.own_frames());
+        }
+        entry.finish(now_millis()).into()
+    }
+}
+
+/// Gathers asks until the queue is closed.
+pub(crate) async fn run(carrier: Arc<Carrier>, mut asks: mpsc::Receiver<Ask>) {
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut held: Option<Ask> = None;
     loop {
@@ -51,65 +146,21 @@ pub(crate) async fn run(raft: Raft, mut asks: mpsc::Receiver<Ask>, timeout: Dura
             return;
         };
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
-        let mut entry = EntryBuilder::new(ENTRY_BYTES_MAX.min(first.frame.len().saturating_mul(16)));
-        let mut answers = Vec::new();
-        entry.push(&first.frame);
-        answers.push(first.answer);
-        while entry.len() < ENTRY_BYTES_MAX {
+        let mut gathered = Gathered::new(carrier.has_peers(), first.frames.len());
+        gathered.push(first);
+        while gathered.bytes < ENTRY_BYTES_MAX {
             let Ok(next) = asks.try_recv() else { break };
-            if entry.len().saturating_add(next.frame.len()) > ENTRY_BYTES_MAX {
+            if gathered.bytes.saturating_add(next.frames.len()) > ENTRY_BYTES_MAX {
                 held = Some(next);
                 break;
             }
-            entry.push(&next.frame);
-            answers.push(next.answer);
+            gathered.push(next);
         }
-        let data = EntryData(entry.finish(now_millis()).into());
-        let (responder, result) = ProgressResponder::<Types, _>::complete_only();
-        let sent = raft.client_write_ff(data, Some(responder)).await;
+        gathered.seal(carrier.next_batch(gathered.answers.len()));
+        let carrier = Arc::clone(&carrier);
         tokio::spawn(async move {
-            let replies = match sent {
-                Ok(()) => match tokio::time::timeout(timeout, result).await {
-                    Ok(Ok(Ok(response))) => Ok(response.data),
-                    Ok(Ok(Err(error))) => Err(refused(error)),
-                    Ok(Err(_)) => Err(Refusal::OutcomeUnknown("leadership was lost".to_owned())),
-                    Err(_) => Err(Refusal::OutcomeUnknown("no answer in time".to_owned())),
-                },
-                Err(fatal) => Err(Refusal::Unavailable(format!("raft has stopped: {fatal}"))),
-            };
+            carrier.carry(gathered).await;
             drop(permit);
-            answer(answers, replies);
         });
     }
-}
-
-fn refused(error: ClientWriteError<Types>) -> Refusal {
-    match error {
-        ClientWriteError::ForwardToLeader(_) => Refusal::Unavailable("no leader".to_owned()),
-        // A new leader may have kept the entry or not.
-        ClientWriteError::LogEntryDiscarded(_) => Refusal::OutcomeUnknown("leadership was lost".to_owned()),
-        other @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)) => {
-            Refusal::Unavailable(other.to_string())
-        }
-    }
-}
-
-fn answer(answers: Vec<oneshot::Sender<Reply>>, replies: Result<Vec<Reply>, Refusal>) {
-    match replies {
-        Ok(replies) => {
-            for (sender, reply) in answers.into_iter().zip(replies) {
-                // The asker may have gone; what was done stays done.
-                drop(sender.send(reply));
-            }
-        }
-        Err(refusal) => answers.into_iter().for_each(|sender| drop(sender.send(Err(refusal.clone())))),
-    }
-}
-
-/// The text of a raft failure for an operator.
-pub(crate) fn describe<E: std::error::Error>(error: &RaftError<Types, E>) -> String
-where
-    RaftError<Types, E>: std::fmt::Display,
-{
-    error.to_string()
 }

@@ -21,21 +21,21 @@ const KIND_MEMBERSHIP: u8 = 2;
 const HEADER_BYTES: usize = 14;
 
 #[derive(Clone, PartialEq, Message)]
-struct LogIdProto {
+pub(crate) struct LogIdProto {
     #[prost(uint64, tag = "1")]
-    term: u64,
+    pub(crate) term: u64,
     #[prost(uint64, tag = "2")]
-    index: u64,
+    pub(crate) index: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct VoteProto {
+pub(crate) struct VoteProto {
     #[prost(uint64, tag = "1")]
-    term: u64,
+    pub(crate) term: u64,
     #[prost(uint64, tag = "2")]
-    node: u64,
+    pub(crate) node: u64,
     #[prost(bool, tag = "3")]
-    committed: bool,
+    pub(crate) committed: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -91,7 +91,7 @@ pub(crate) fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(term.into(), index)
 }
 
-fn log_id_proto(id: &LogId) -> LogIdProto {
+pub(crate) fn log_id_proto(id: &LogId) -> LogIdProto {
     LogIdProto { term: id.leader_id.term, index: id.index }
 }
 
@@ -103,14 +103,24 @@ pub(crate) fn decode_log_id(bytes: &[u8]) -> io::Result<LogId> {
     open::<LogIdProto>(bytes, "log id").map(|id| log_id(id.term, id.index))
 }
 
+pub(crate) fn log_id_of(id: &LogIdProto) -> LogId {
+    log_id(id.term, id.index)
+}
+
+pub(crate) fn vote_proto(vote: &Vote) -> VoteProto {
+    VoteProto { term: vote.leader_id.term, node: vote.leader_id.voted_for, committed: vote.committed }
+}
+
+pub(crate) fn vote_of(vote: &VoteProto) -> Vote {
+    if vote.committed { Vote::new_committed(vote.term, vote.node) } else { Vote::new(vote.term, vote.node) }
+}
+
 pub(crate) fn encode_vote(vote: &Vote) -> Vec<u8> {
-    let node = vote.leader_id.voted_for;
-    seal(&VoteProto { term: vote.leader_id.term, node, committed: vote.committed })
+    seal(&vote_proto(vote))
 }
 
 pub(crate) fn decode_vote(bytes: &[u8]) -> io::Result<Vote> {
-    let vote: VoteProto = open(bytes, "vote")?;
-    Ok(if vote.committed { Vote::new_committed(vote.term, vote.node) } else { Vote::new(vote.term, vote.node) })
+    open(bytes, "vote").map(|vote| vote_of(&vote))
 }
 
 fn membership_proto(membership: &Membership, log_id: Option<LogIdProto>) -> MembershipProto {
@@ -144,6 +154,13 @@ pub(crate) fn decode_membership(bytes: &[u8]) -> io::Result<StoredMembership> {
 /// The value of an entry in the log. The payload of an application entry carries its own checksum;
 /// everything else is covered by the one of the header.
 pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let mut out = Vec::new();
+    append_entry(entry, &mut out);
+    out
+}
+
+/// Appends what [`encode_entry`] gives.
+pub(crate) fn append_entry(entry: &Entry, out: &mut Vec<u8>) {
     let body;
     let (kind, payload, covered): (u8, &[u8], &[u8]) = match &entry.payload {
         EntryPayload::Blank => (KIND_BLANK, &[], &[]),
@@ -153,14 +170,14 @@ pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
             (KIND_MEMBERSHIP, &body, &body)
         }
     };
-    let mut out = Vec::with_capacity(payload.len().saturating_add(HEADER_BYTES));
+    out.reserve(payload.len().saturating_add(HEADER_BYTES));
+    let start = out.len();
     out.push(VERSION);
     out.push(kind);
     out.extend_from_slice(&entry.log_id.leader_id.term.to_le_bytes());
-    let checksum = header_checksum(&out, entry.log_id.index, covered);
+    let checksum = header_checksum(out.get(start..).unwrap_or_default(), entry.log_id.index, covered);
     out.extend_from_slice(&checksum.to_le_bytes());
     out.extend_from_slice(payload);
-    out
 }
 
 fn header_checksum(start: &[u8], index: u64, covered: &[u8]) -> u32 {

@@ -81,6 +81,12 @@ pub enum NodeError {
         /// What RocksDB said.
         detail: String,
     },
+    /// This node cannot be part of the cluster as it is.
+    #[error("{0}")]
+    Cluster(String),
+    /// The certificates cannot be used.
+    #[error("{0}")]
+    Tls(String),
     /// Raft stopped.
     #[error("raft: {0}")]
     Raft(String),

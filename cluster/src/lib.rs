@@ -9,12 +9,20 @@
 //! All openraft and rocksdb types stay inside this crate. Modules in reading order.
 
 mod batch;
+mod carry;
 mod codec;
+mod contact;
+mod founding;
 mod ledger;
+mod liveness;
 mod log;
 mod machine;
 mod mark;
+mod members;
 mod network;
+mod office;
+mod peer;
+mod presence;
 mod raft;
 mod records;
 mod retain;
@@ -31,7 +39,11 @@ mod walscan;
 pub mod disk;
 pub mod error;
 pub mod events;
+pub mod live;
 pub mod node;
+pub mod running;
+pub mod status;
+pub mod tls;
 
 #[cfg(test)]
 mod suite;

@@ -189,12 +189,17 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Checkpoint) -> Result<(), io::Error> {
-        snapshot::install(&self.state, meta, &snapshot).map_err(io_error)
+        let (state, meta) = (Arc::clone(&self.state), meta.clone());
+        // RocksDB opens files: not on a thread that heartbeats need.
+        let install = tokio::task::spawn_blocking(move || snapshot::install(&state, &meta, &snapshot));
+        install.await.map_err(io_error)?.map_err(io_error)
     }
 
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<openraft::alias::SnapshotOf<Types, Checkpoint>>, io::Error> {
-        snapshot::current(&self.state, self.log.as_ref()).map_err(io_error)
+        let (state, log) = (Arc::clone(&self.state), self.log.clone());
+        let current = tokio::task::spawn_blocking(move || snapshot::current(&state, log.as_ref()));
+        current.await.map_err(io_error)?.map_err(io_error)
     }
 }

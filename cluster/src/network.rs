@@ -1,30 +1,58 @@
-//! The network to the other nodes. A cluster of one voter has none to talk to.
+//! What openraft sends to other nodes, over the links.
 
 use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
-use openraft::alias::{SnapshotOf, VoteOf};
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use futures_util::{Stream, StreamExt as _, stream};
+use openraft::alias::SnapshotOf;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BasicNode;
-use openraft::network::RPCOption;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
-use openraft::{AnyError, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RaftNetworkFactory,
+};
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
 
+use crate::peer::conn::{CallError, Session};
+use crate::peer::frame::Kind;
+use crate::peer::link::{Links, Purpose};
+use crate::peer::send::{self, SendError};
+use crate::peer::wire;
 use crate::snapshot::Checkpoint;
-use crate::types::Types;
+use crate::state::{Sending, State};
+use crate::types::{Types, Vote};
 
-/// Makes the connections to peers.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Network;
+/// A stream of appends that gets no answer for this long has stopped.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Time for a vote: two fsyncs, on a busy disk.
+const VOTE_MAX: Duration = Duration::from_millis(500);
+/// Between attempts to reach a peer.
+const BACKOFF: Duration = Duration::from_millis(100);
 
-/// The connection to one peer.
-#[derive(Debug)]
-pub(crate) struct Peer {
-    id: u64,
+/// Makes the clients of peers.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) links: Arc<Links>,
+    pub(crate) state: Arc<State>,
 }
 
-impl Peer {
-    fn unreachable(&self) -> Unreachable<Types> {
-        Unreachable::new(&AnyError::error(format!("node {} has no peer link", self.id)))
+/// The client of one peer.
+pub(crate) struct Peer {
+    network: Network,
+    target: u64,
+    purpose: Purpose,
+}
+
+impl Network {
+    fn peer(&self, target: u64, purpose: Purpose) -> Peer {
+        Peer { network: self.clone(), target, purpose }
     }
 }
 
@@ -32,45 +60,196 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, _node: &BasicNode) -> Peer {
-        Peer { id: target }
+        self.peer(target, Purpose::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &BasicNode) -> Peer {
+        self.peer(target, Purpose::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, _node: &BasicNode) -> Peer {
+        self.peer(target, Purpose::Snapshot)
     }
 }
 
-impl RaftNetworkV2<Types> for Peer {
-    type SnapshotData = Checkpoint;
+fn rpc_error(error: CallError) -> RPCError<Types> {
+    match error {
+        CallError::Unreachable(_) => RPCError::Unreachable(Unreachable::new(&error)),
+        CallError::Lost | CallError::Late | CallError::NotLeader | CallError::Refused(_) | CallError::Protocol(_) => {
+            RPCError::Network(NetworkError::new(&error))
+        }
+    }
+}
 
-    async fn append_entries(
-        &mut self,
-        _rpc: AppendEntriesRequest<Types>,
-        _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+impl Peer {
+    async fn call(&self, kind: Kind, body: Bytes) -> Result<Bytes, RPCError<Types>> {
+        self.network.links.call(self.target, Purpose::Control, kind, body, VOTE_MAX).await.map_err(rpc_error)
     }
 
-    async fn vote(
-        &mut self,
-        _rpc: VoteRequest<Types>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+    async fn ballot(&self, kind: Kind, rpc: &VoteRequest<Types>) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let body = self.call(kind, wire::encode_vote_request(rpc)).await?;
+        wire::decode_vote_response(&body).map_err(|what| rpc_error(CallError::Protocol(what)))
+    }
+}
+
+impl NetVote<Types> for Peer {
+    async fn vote(&mut self, rpc: VoteRequest<Types>, _: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ballot(Kind::Vote, &rpc).await
     }
 
     async fn pre_vote(
         &mut self,
-        _rpc: VoteRequest<Types>,
-        _option: RPCOption,
+        rpc: VoteRequest<Types>,
+        _: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        // The default grants, which would make an unreachable peer a supporter.
-        Err(RPCError::Unreachable(self.unreachable()))
+        self.ballot(Kind::PreVote, &rpc).await
     }
+}
+
+impl NetTransferLeader<Types> for Peer {
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<Types>,
+        _: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        // A refusal has the same outcome as silence: the old leader waits, then goes on.
+        self.call(Kind::Transfer, wire::encode_transfer(&req)).await.map(|_| Ok(()))
+    }
+}
+
+impl NetBackoff<Types> for Peer {
+    fn backoff(&self) -> Option<Backoff> {
+        // Short: a follower that is back must not wait for its leader.
+        Some(Backoff::new(std::iter::repeat(BACKOFF)))
+    }
+}
+
+/// A stream of appends on its way.
+struct Appends<S> {
+    session: Session,
+    /// Gone when all was sent.
+    input: Option<S>,
+    /// Encoded, not yet sent.
+    next: Option<Bytes>,
+    /// Sent, not yet answered.
+    open: u64,
+}
+
+impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Appends<S> {
+    /// Sends what there is until an answer comes.
+    async fn answer(&mut self) -> Option<Result<StreamAppendResult<Types>, CallError>> {
+        loop {
+            let received = {
+                let Self { session, input, next, open } = self;
+                // Both halves go on at the same time; a half that did not finish loses nothing.
+                let (sender, receive) = session.halves();
+                let send = async {
+                    if next.is_none() {
+                        match input {
+                            Some(requests) => match requests.next().await {
+                                Some(request) => *next = Some(wire::encode_append(&request)),
+                                None => {
+                                    *input = None;
+                                    return sender.send(Kind::End, Bytes::new()).await;
+                                }
+                            },
+                            None => std::future::pending().await,
+                        }
+                    }
+                    if let Some(body) = next.clone() {
+                        sender.send(Kind::Append, body).await?;
+                        *next = None;
+                        *open = open.saturating_add(1);
+                    }
+                    Ok(())
+                };
+                match select(pin!(receive), pin!(send)).await {
+                    Either::Left((received, _)) => received,
+                    Either::Right((Ok(()), _)) => continue,
+                    Either::Right((Err(error), _)) => Err(error),
+                }
+            };
+            return match received {
+                Ok(frame) if frame.kind == Kind::End => None,
+                Ok(frame) if frame.kind == Kind::Appended => {
+                    self.open = self.open.saturating_sub(1);
+                    Some(wire::decode_appended(&frame.body).map_err(CallError::Protocol))
+                }
+                Ok(_) => Some(Err(CallError::Protocol("an answer of another kind"))),
+                Err(error) => Some(Err(error)),
+            };
+        }
+    }
+
+    /// Like [`Appends::answer`], but does not wait for ever when something was asked.
+    async fn answer_in_time(&mut self) -> Option<Result<StreamAppendResult<Types>, CallError>> {
+        loop {
+            let waited = self.open > 0;
+            match tokio::time::timeout(SILENCE_MAX, self.answer()).await {
+                Ok(answer) => return answer,
+                Err(_) if waited => return Some(Err(CallError::Late)),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl NetStreamAppend<Types> for Peer {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let within = option.soft_ttl().max(Duration::from_millis(50));
+            let conn = self.network.links.conn(self.target, self.purpose, within).await.map_err(rpc_error)?;
+            let appends = Appends { session: conn.open(), input: Some(input), next: None, open: 0 };
+            let answers = stream::unfold(Some(appends), |appends| async move {
+                let mut appends = appends?;
+                match appends.answer_in_time().await? {
+                    Ok(result) => {
+                        // Behind a conflict or a higher vote nothing comes but the end.
+                        Some((Ok(result), Some(appends)))
+                    }
+                    Err(error) => Some((Err(rpc_error(error)), None)),
+                }
+            });
+            let answers: BoxStream<'s, _> = Box::pin(answers);
+            Ok(answers)
+        })
+    }
+}
+
+impl NetSnapshot<Types> for Peer {
+    type SnapshotData = Checkpoint;
 
     async fn full_snapshot(
         &mut self,
-        _vote: VoteOf<Types>,
-        _snapshot: SnapshotOf<Types, Checkpoint>,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
-        _option: RPCOption,
+        vote: Vote,
+        snapshot: SnapshotOf<Types, Checkpoint>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        Err(StreamingError::Unreachable(self.unreachable()))
+        let last = snapshot.meta.last_log_id.map_or(0, |last| last.index);
+        let _sending = Sending::begin(&self.network.state, last);
+        let transfer = async {
+            let within = Duration::from_secs(2);
+            let conn = self.network.links.conn(self.target, Purpose::Snapshot, within).await?;
+            send::send(&conn, vote, snapshot.meta.clone(), snapshot.snapshot.directory()).await
+        };
+        match select(pin!(transfer), pin!(cancel)).await {
+            Either::Left((Ok(vote), _)) => Ok(SnapshotResponse::new(vote)),
+            Either::Left((Err(error), _)) => {
+                tracing::warn!(to = self.target, %error, "a snapshot was not sent; it will be tried again");
+                Err(match error {
+                    SendError::Call(error) => rpc_error(error).into(),
+                    SendError::Read(error) => StreamingError::Network(NetworkError::new(&error)),
+                })
+            }
+            Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
+        }
     }
 }

@@ -1,76 +1,66 @@
-//! The node handle: propose, read, follow what is applied; start and stop.
+//! The node handle: propose, read, follow what is applied, talk to other nodes.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, join_all};
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::impls::BasicNode;
-use openraft::{Config, ServerState, SnapshotPolicy};
-use rollbook_core::command::{Command, Found, Reply};
+use openraft::{ReadPolicy, ServerState};
+use rollbook_core::command::{Command, Done, Found, Reply};
 use rollbook_core::consumer::Consumer;
 use rollbook_core::error::Refusal;
 use rollbook_core::namespace::Head;
+use rollbook_core::node::{Node as Row, Owner};
+use rollbook_core::reply;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
 
-use crate::batch::{self, Ask, QUEUE_ASKS_MAX, describe, now_millis};
+use crate::batch::{Answer, Ask};
+use crate::contact::Contact;
 use crate::error::NodeError;
 use crate::events::Book;
+use crate::live::Live;
 use crate::log::LogStore;
-use crate::machine::StateMachine;
-use crate::network::Network;
+use crate::members::{Change, Members};
+use crate::peer::conn::CallError;
+use crate::peer::frame::Kind;
+use crate::peer::identity::Identity;
+use crate::peer::link::{Links, Purpose};
+use crate::peer::wire;
 use crate::raft::Raft;
-use crate::retain;
-use crate::settler::Settler;
 use crate::state::State;
-use crate::store::Layout;
+use crate::status::{self, Member, Status};
 
-/// How long a stop waits for others to let go of the stores.
-const RELEASE_MAX: Duration = Duration::from_secs(5);
+/// How long the leader may take to answer a question.
+const ASK_MAX: Duration = Duration::from_secs(2);
+/// How long a change of the membership may take.
+const CHANGE_MAX: Duration = Duration::from_secs(15);
+/// How long a read waits until this node has seen enough.
+const READ_MAX: Duration = Duration::from_secs(5);
 
-/// What a node needs to start.
-#[derive(Debug, Clone)]
-pub struct NodeConfig {
-    /// Number of this node in the cluster.
-    pub id: u64,
-    /// Everything this node stores.
-    pub data: PathBuf,
-    /// Where other nodes reach it.
-    pub address: String,
-    /// Longest wait for the answer to a proposed entry.
-    pub timeout: Duration,
+/// How fresh a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// As if there were one node: the leader asks a majority first.
+    #[default]
+    Linearizable,
+    /// As the leader has it now, as far as it believes to lead.
+    Leader,
+    /// As this node has it, however old.
+    Stale,
 }
 
-/// How a node sees its cluster.
-#[derive(Debug, Clone)]
-pub struct Status {
-    /// This node.
-    pub id: u64,
-    /// Random id of the cluster, empty before it was founded.
-    pub cluster_id: String,
-    /// The leader, when there is one.
-    pub leader: Option<u64>,
-    /// Raft term.
-    pub term: u64,
-    /// `leader`, `follower`, `learner`, `candidate` or `shutdown`.
-    pub role: &'static str,
-    /// Index of the last entry in this node's log.
-    pub last_index: u64,
-    /// Index of the last entry applied on this node.
-    pub applied_index: u64,
-    /// Members by id, with their addresses.
-    pub members: BTreeMap<u64, String>,
-}
-
-struct Inner {
-    id: u64,
-    raft: Raft,
-    asks: mpsc::Sender<Ask>,
-    state: Arc<State>,
-    log: LogStore,
+pub(crate) struct Inner {
+    pub(crate) raft: Raft,
+    pub(crate) asks: mpsc::Sender<Ask>,
+    pub(crate) state: Arc<State>,
+    pub(crate) log: LogStore,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) contact: Arc<Contact>,
+    pub(crate) members: Members,
+    pub(crate) live: Arc<OnceLock<Arc<dyn Live>>>,
+    pub(crate) log_keep_bytes: u64,
 }
 
 /// Handle of a running node. Clones share it; safe to use from any thread and runtime.
@@ -81,201 +71,56 @@ pub struct Node {
 
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Node").field("id", &self.inner.id).finish_non_exhaustive()
+        f.debug_struct("Node").field("id", &self.inner.identity.id).finish_non_exhaustive()
     }
 }
 
-/// Owns what a node runs on: raft's threads, the settler. Stop it from a thread that may block.
-#[derive(Debug)]
-pub struct Running {
-    node: Node,
-    runtime: tokio::runtime::Runtime,
-    stop: CancellationToken,
-    settler: Mutex<Option<std::thread::JoinHandle<()>>>,
-    writer: std::thread::JoinHandle<()>,
-}
-
-impl Running {
-    /// Opens the stores, joins the cluster or founds one, and waits until there is a leader.
-    ///
-    /// # Errors
-    /// The data directory cannot be used, is damaged, or raft does not come up.
-    pub fn start(config: &NodeConfig) -> Result<Self, NodeError> {
-        let layout = Layout::open(&config.data, config.id)?;
-        let (log, writer) = LogStore::open(&layout)?;
-        let state = State::open(&layout)?;
-        let (state_next, log_next) = (*state.applied().borrow(), log.next_index());
-        if state_next > log_next {
-            return Err(NodeError::StateAhead { state: state_next.saturating_sub(1), log: log_next.saturating_sub(1) });
-        }
-        // openraft must not share a thread with the doors: it has a runtime of its own.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(raft_threads())
-            .thread_name("raft")
-            .enable_all()
-            .build()
-            .map_err(|error| NodeError::Raft(error.to_string()))?;
-        let stop = CancellationToken::new();
-        let (asks, queue) = mpsc::channel(QUEUE_ASKS_MAX);
-        let raft = runtime.block_on(start_raft(config, &log, &state))?;
-        runtime.spawn(batch::run(raft.clone(), queue, config.timeout));
-        let node = Node {
-            inner: Arc::new(Inner {
-                id: config.id,
-                raft: raft.clone(),
-                asks,
-                state: Arc::clone(&state),
-                log: log.clone(),
-            }),
-        };
-        runtime.block_on(node.found())?;
-        runtime.spawn(retain_loop(node.clone(), stop.clone()));
-        let settler = Settler { state, log, raft, runtime: runtime.handle().clone(), stop: stop.clone() };
-        let settler = std::thread::Builder::new()
-            .name("settle".to_owned())
-            .spawn(move || settler.run())
-            .map_err(|error| NodeError::Raft(error.to_string()))?;
-        Ok(Self { node, runtime, stop, settler: Mutex::new(Some(settler)), writer })
-    }
-
-    /// The handle to use the node with.
-    #[must_use]
-    pub fn node(&self) -> Node {
-        self.node.clone()
-    }
-
-    /// Stops raft, then brings everything to the disk, so that the next start has nothing to do.
-    ///
-    /// # Errors
-    /// What could not be brought to the disk; acknowledged events are on it in any case.
-    pub fn stop(self) -> Result<(), NodeError> {
-        self.stop.cancel();
-        if let Some(settler) = self.settler.lock().unwrap_or_else(PoisonError::into_inner).take()
-            && settler.join().is_err()
-        {
-            tracing::error!("the settler had panicked");
-        }
-        let inner = &self.node.inner;
-        tracing::debug!("the settler has stopped");
-        let stopped = self.runtime.block_on(async {
-            let shutdown = inner.raft.shutdown().await.map_err(|error| NodeError::Raft(error.to_string()));
-            inner.log.flush().await.map_err(|e| NodeError::Store { store: "raft", detail: e.to_string() })?;
-            shutdown
-        });
-        tracing::debug!("raft has stopped and its log is flushed");
-        inner.state.flush().map_err(|error| NodeError::Store { store: "state", detail: error.0 })?;
-        let Self { node, runtime, writer, .. } = self;
-        let (state, log) = (Arc::clone(&node.inner.state), node.inner.log.clone());
-        drop(node);
-        runtime.shutdown_timeout(Duration::from_secs(2));
-        close(state, log, writer);
-        stopped
-    }
-}
-
-/// Closes the stores here, when nobody else has them any more: RocksDB aborts a process that ends while one of
-/// its threads still closes them.
-fn close(state: Arc<State>, log: LogStore, writer: std::thread::JoinHandle<()>) {
-    let until = Instant::now() + RELEASE_MAX;
-    while Arc::strong_count(&state) > 1 || log.is_shared() {
-        if Instant::now() > until {
-            tracing::warn!("the stores are still in use at the end");
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    drop((state, log));
-    if writer.join().is_err() {
-        tracing::error!("the log writer had panicked");
-    }
-}
-
-/// Raft's tasks hand work to each other: on few cores, threads between them only add wake-ups.
-fn raft_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
-}
-
-async fn start_raft(config: &NodeConfig, log: &LogStore, state: &Arc<State>) -> Result<Raft, NodeError> {
-    let failed = |error: &dyn std::fmt::Display| NodeError::Raft(error.to_string());
-    let settings = Config {
-        cluster_name: "rollbook".to_owned(),
-        heartbeat_interval: 100,
-        election_timeout_min: 500,
-        election_timeout_max: 1000,
-        max_payload_entries: 64,
-        max_append_entries: Some(1024),
-        api_channel_size: Some(4096),
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 1_000_000,
-        purge_batch_size: 1,
-        enable_pre_vote: Some(true),
-        enable_leader_restore: Some(false),
-        allow_log_reversion: Some(false),
-        broadcast_submitted_on_append: Some(true),
-        ..Config::default()
-    };
-    let settings = Arc::new(settings.validate().map_err(|error| failed(&error))?);
-    let machine = StateMachine::new(Arc::clone(state), log);
-    let raft = Raft::new(config.id, settings, Network, log.clone(), machine).await.map_err(|error| failed(&error))?;
-    let initialized = raft.is_initialized().await.map_err(|error| failed(&error))?;
-    if initialized {
-        // Alone there is nobody to wait for: the election timeout would only delay the start.
-        if raft.voter_ids().eq([config.id]) {
-            raft.trigger().elect(false).await.map_err(|error| failed(&error))?;
-        }
-    } else {
-        let members = BTreeMap::from([(config.id, BasicNode::new(&config.address))]);
-        raft.initialize(members).await.map_err(|error| NodeError::Raft(describe(&error)))?;
-    }
-    let wait = Some(Duration::from_secs(30));
-    raft.wait(wait).metrics(|metrics| metrics.current_leader.is_some(), "a leader").await.map_err(|e| failed(&e))?;
-    raft.wait_for_recovery(wait).await.map_err(|error| failed(&error))?;
-    Ok(raft)
-}
-
-/// Once a second, on the leader: proposes what retention takes away.
-async fn retain_loop(node: Node, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        if node.status().role != "leader" {
-            continue;
-        }
-        let state = Arc::clone(&node.inner.state);
-        let due = tokio::task::spawn_blocking(move || retain::due(&state, now_millis())).await;
-        let commands = match due {
-            Ok(Ok(commands)) => commands,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "retention could not look at the book");
-                continue;
-            }
-            Err(_) => return,
-        };
-        for command in commands {
-            if let Err(refusal) = node.command(command).await {
-                tracing::warn!(%refusal, "retention was refused");
-            }
+fn refusal(error: CallError) -> Refusal {
+    match error {
+        CallError::Refused(refusal) => refusal,
+        other @ (CallError::Lost | CallError::Late) => Refusal::OutcomeUnknown(other.to_string()),
+        other @ (CallError::Unreachable(_) | CallError::NotLeader | CallError::Protocol(_)) => {
+            Refusal::Unavailable(other.to_string())
         }
     }
 }
 
 impl Node {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     /// Number of this node in its cluster.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.inner.id
+        self.inner.identity.id
     }
 
-    /// Puts a whole frame into the log. The answer comes when it is synced on a majority and applied here.
+    /// This life of this node.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        self.inner.identity.owner()
+    }
+
+    /// Whether this node leads, as far as it knows.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.inner.raft.is_leader()
+    }
+
+    /// Puts a whole frame into the log, through the leader when that is another node. The answer comes when it
+    /// is synced on a majority; that of a command also when this node shows its effect.
     ///
     /// # Errors
     /// [`Refusal::Overloaded`] when too many asks wait already.
     pub fn propose(&self, frame: Bytes) -> Result<oneshot::Receiver<Reply>, Refusal> {
         let (answer, reply) = oneshot::channel();
-        self.inner.asks.try_send(Ask { frame, answer }).map_err(|error| match error {
+        let ask = Ask { frames: frame, replies: 1, answer: Answer::One(answer) };
+        self.inner.asks.try_send(ask).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refusal::Overloaded("too many publishes wait".to_owned()),
             mpsc::error::TrySendError::Closed(_) => Refusal::Unavailable("node is stopping".to_owned()),
         })?;
@@ -333,16 +178,29 @@ impl Node {
         self.inner.state.machine().consumer(head.id, name).cloned()
     }
 
+    /// Whether that life of a node has not ended.
+    #[must_use]
+    pub fn is_alive(&self, owner: Owner) -> bool {
+        self.inner.state.machine().is_alive(owner)
+    }
+
+    /// The other nodes that are up, as far as the cluster knows.
+    #[must_use]
+    pub fn others_up(&self) -> Vec<u64> {
+        let machine = self.inner.state.machine();
+        machine.nodes().filter(|row| row.up && row.id != self.inner.identity.id).map(|row| row.id).collect()
+    }
+
     /// How this node sees its cluster.
     #[must_use]
     pub fn status(&self) -> Status {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let members = metrics.membership_config.membership().nodes().map(|(id, node)| (*id, node.addr.clone()));
+        let machine = self.inner.state.machine();
         Status {
-            id: self.inner.id,
-            cluster_id: self.inner.state.machine().cluster_id().to_owned(),
-            leader: metrics.current_leader,
+            id: self.inner.identity.id,
+            cluster_id: self.inner.identity.cluster_id(),
+            leader: self.inner.contact.leader(),
             term: metrics.current_term,
             role: match metrics.state {
                 ServerState::Leader => "leader",
@@ -353,25 +211,185 @@ impl Node {
             },
             last_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
-            members: members.collect(),
+            members: status::members(&metrics, &machine, &self.inner.identity.address),
         }
+    }
+
+    /// The members of the cluster with how far each of them is, those that answer asked themselves.
+    pub async fn members(&self) -> Vec<Member> {
+        let members = self.status().members;
+        let ask = async |member: Member| {
+            if member.id == self.id() || member.state != "up" {
+                return member;
+            }
+            let asked = self.inner.links.call(member.id, Purpose::Control, Kind::Standing, Bytes::new(), ASK_MAX);
+            match asked.await.ok().and_then(|body| wire::decode_numbers(&body).ok()).as_deref() {
+                Some([last, applied]) => Member { last_index: Some(*last), applied_index: Some(*applied), ..member },
+                _ => Member { state: "unknown", ..member },
+            }
+        };
+        join_all(members.into_iter().map(ask)).await
     }
 
     /// Whether recorded writes can be accepted, and if not, why.
     ///
     /// # Errors
-    /// [`Refusal::Unavailable`] without a leader.
+    /// [`Refusal::Unavailable`] without a leader that has a majority.
     pub fn ready(&self) -> Result<(), Refusal> {
-        match self.inner.raft.metrics().borrow_watched().current_leader {
-            Some(_) => Ok(()),
-            None => Err(Refusal::Unavailable("no leader".to_owned())),
+        self.inner.contact.ready().map(drop)
+    }
+
+    /// Waits until a read on this node is as fresh as wanted; the index of the last entry that it then sees.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] when that cannot be had: no leader, no majority, or this node is too far behind.
+    pub async fn read_barrier(&self, consistency: Consistency) -> Result<u64, Refusal> {
+        let mut applied = self.inner.state.applied();
+        let wanted = match consistency {
+            Consistency::Stale => 0,
+            Consistency::Leader | Consistency::Linearizable => self.read_index(consistency).await?,
+        };
+        let behind = |_| Refusal::Unavailable("this node is behind the leader".to_owned());
+        let seen = tokio::time::timeout(READ_MAX, applied.wait_for(|next| *next > wanted || wanted == 0));
+        let seen = seen.await.map_err(behind)?;
+        seen.map(|next| next.saturating_sub(1)).map_err(|_| Refusal::Unavailable("node is stopping".to_owned()))
+    }
+
+    async fn read_index(&self, consistency: Consistency) -> Result<u64, Refusal> {
+        let leader = self.inner.contact.ready()?;
+        let no_majority = || Refusal::Unavailable("no majority of the cluster answers".to_owned());
+        if leader == self.id() {
+            if consistency == Consistency::Leader {
+                return Ok(0);
+            }
+            let read = self.inner.raft.get_read_log_id(ReadPolicy::ReadIndex);
+            let read = tokio::time::timeout(ASK_MAX, read).await.map_err(|_| no_majority())?;
+            return read.map(|(id, _)| id.index()).map_err(|_| no_majority());
+        }
+        let kind = if consistency == Consistency::Leader { Kind::Standing } else { Kind::ReadIndex };
+        let body = self.inner.links.call(leader, Purpose::Control, kind, Bytes::new(), ASK_MAX).await;
+        let body = body.map_err(|error| Refusal::Unavailable(format!("leader: {error}")))?;
+        let malformed = |what: &str| Refusal::Unavailable(what.to_owned());
+        if kind == Kind::ReadIndex {
+            return wire::decode_number(&body).map_err(malformed);
+        }
+        let numbers = wire::decode_numbers(&body).map_err(malformed)?;
+        Ok(numbers.get(1).copied().unwrap_or_default())
+    }
+
+    /// A new node gets a number and learns from now on; it is to listen at `address`.
+    ///
+    /// # Errors
+    /// The refusal of the rules or of the cluster.
+    pub async fn join(&self, address: String) -> Result<Row, Refusal> {
+        self.change(Change::Join(address)).await
+    }
+
+    /// A learner that has caught up votes from now on.
+    ///
+    /// # Errors
+    /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] when it is behind, or the cluster is not available.
+    pub async fn promote(&self, id: u64) -> Result<Row, Refusal> {
+        self.change(Change::Promote(id)).await
+    }
+
+    /// A node leaves the cluster for good; its number is never used again.
+    ///
+    /// # Errors
+    /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] for the last voter, or the cluster is not available.
+    pub async fn remove(&self, id: u64) -> Result<Row, Refusal> {
+        self.change(Change::Remove(id)).await
+    }
+
+    /// Another voter leads from now on: `to`, or the best one. Gives the new leader.
+    ///
+    /// # Errors
+    /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] when it did not take over, or the cluster is not available.
+    pub async fn transfer(&self, to: Option<u64>) -> Result<Row, Refusal> {
+        self.change(Change::Transfer(to.unwrap_or(0))).await
+    }
+
+    async fn change(&self, change: Change) -> Result<Row, Refusal> {
+        let until = tokio::time::Instant::now() + CHANGE_MAX;
+        loop {
+            let leader = self.inner.contact.leader();
+            let changed = match leader {
+                Some(leader) if leader == self.id() => self.change_here(change.clone()).await,
+                Some(leader) => self.change_there(leader, &change).await,
+                None => Err(CallError::NotLeader),
+            };
+            match changed {
+                // Leadership is on its way to another node.
+                Err(CallError::NotLeader) if tokio::time::Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(CallError::NotLeader) => return Err(Refusal::Unavailable("no leader".to_owned())),
+                Err(error) => return Err(refusal(error)),
+                Ok(row) => return Ok(row),
+            }
         }
     }
 
+    pub(crate) async fn change_here(&self, change: Change) -> Result<Row, CallError> {
+        let node = self.clone();
+        let propose = move |command| -> BoxFuture<'static, Reply> {
+            let node = node.clone();
+            Box::pin(async move { node.command(command).await })
+        };
+        self.inner.members.change(change, &propose).await
+    }
+
+    async fn change_there(&self, leader: u64, change: &Change) -> Result<Row, CallError> {
+        let body = Bytes::from(change.to_bytes());
+        let answer = self.inner.links.call(leader, Purpose::Control, Kind::Change, body, CHANGE_MAX).await?;
+        match reply::decode(&answer).and_then(|mut replies| replies.pop()) {
+            Some(Ok(Done::Node(row))) => Ok(row),
+            _ => Err(CallError::Protocol("an answer of another kind")),
+        }
+    }
+
+    /// Hands leadership over when this node leads and somebody else can. For a stop.
+    pub async fn step_down(&self) {
+        if !self.leads() || self.inner.contact.voters() < 2 {
+            return;
+        }
+        match self.inner.members.transfer(0).await {
+            Ok(row) => tracing::info!(to = row.id, "leadership was handed over"),
+            Err(error) => tracing::warn!(%error, "leadership was not handed over"),
+        }
+    }
+
+    /// From now on live messages of other nodes go there. Only the first call counts.
+    pub fn set_live(&self, live: Arc<dyn Live>) {
+        if self.inner.live.set(live).is_err() {
+            tracing::error!("live messages have a taker already");
+        }
+    }
+
+    /// Sends a live message without an answer, when there is room on the way now.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] when the node is not reachable, [`Refusal::Overloaded`] when too much is on the way.
+    pub async fn tell(&self, node: u64, message: Bytes) -> Result<(), Refusal> {
+        let conn = match self.inner.links.present(node, Purpose::Relay) {
+            Some(conn) => conn,
+            None => self.inner.links.conn(node, Purpose::Relay, ASK_MAX).await.map_err(refusal)?,
+        };
+        conn.tell(Kind::Tell, message).map_err(|_| Refusal::Overloaded("too much is on the way".to_owned()))
+    }
+
+    /// Sends a live message and waits for its answer.
+    ///
+    /// # Errors
+    /// The refusal of the other side, or [`Refusal::Unavailable`] when there was no answer.
+    pub async fn ask(&self, node: u64, message: Bytes, within: Duration) -> Result<Bytes, Refusal> {
+        self.inner.links.call(node, Purpose::Relay, Kind::Ask, message, within).await.map_err(refusal)
+    }
+
     /// Gives a new cluster its id.
-    async fn found(&self) -> Result<(), NodeError> {
+    pub(crate) async fn found(&self) -> Result<(), NodeError> {
         if self.inner.state.machine().cluster_id().is_empty() {
-            let found = Found { cluster_id: uuid::Uuid::new_v4().simple().to_string() };
+            let found = Found { cluster_id: self.inner.identity.cluster_id() };
             self.command(Command::Found(found)).await.map_err(|refusal| NodeError::Raft(refusal.to_string()))?;
         }
         Ok(())

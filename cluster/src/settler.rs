@@ -1,9 +1,10 @@
 //! The thread that settles: when to take a step, when to purge the log, when to give disk back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use openraft::async_runtime::watch::WatchReceiver as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ReadError;
@@ -11,6 +12,7 @@ use crate::log::LogStore;
 use crate::raft::Raft;
 use crate::settle::settle;
 use crate::state::State;
+use crate::types::LogId;
 
 /// A step begins when this many bytes of entries wait, or the oldest waits this long.
 const STEP_BYTES: u64 = 8 << 20;
@@ -20,6 +22,8 @@ const PURGE_BYTES: u64 = 64 << 20;
 /// With less than this waiting, the settler rests between blocks and leaves the cores to others.
 const REST_BELOW_BYTES: u64 = 32 << 20;
 const REST: Duration = Duration::from_millis(1);
+/// Most remembered places of the log.
+const MARKS_MAX: usize = 4096;
 const TICK: Duration = Duration::from_millis(200);
 
 /// The background task of a node. Runs on a thread of its own until cancelled.
@@ -29,6 +33,8 @@ pub(crate) struct Settler {
     pub(crate) raft: Raft,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) stop: CancellationToken,
+    /// Bytes of the log that are kept for nodes that are behind.
+    pub(crate) keep_bytes: u64,
 }
 
 #[derive(Default)]
@@ -44,6 +50,8 @@ struct Done {
     forgotten: HashMap<u32, u64>,
     /// The memtables of the log were emptied after the last purge.
     idle: bool,
+    /// How many bytes were applied when the log was at an entry, oldest first.
+    marks: VecDeque<(u64, u64)>,
 }
 
 impl Settler {
@@ -81,10 +89,11 @@ impl Settler {
         done.stepped = applied_bytes;
         self.forget(done)?;
         let due = applied_bytes.saturating_sub(done.purged) >= PURGE_BYTES || waiting < STEP_BYTES;
-        if due && done.asked < done.limit {
+        let limit = self.purge_limit(done, applied_bytes);
+        if due && done.asked < limit {
             done.purged = applied_bytes;
-            self.purge(done.limit)?;
-            done.asked = done.limit;
+            self.purge(limit)?;
+            done.asked = limit;
             self.log.reclaim(false)?;
         } else if due && !done.idle {
             done.idle = true;
@@ -92,6 +101,31 @@ impl Settler {
             self.log.reclaim(true)?;
         }
         Ok(())
+    }
+
+    /// Below which entry the log may go: a node that is behind is waited for, as long as that costs no more
+    /// than a bound; the receiver of a snapshot is always waited for.
+    fn purge_limit(&self, done: &mut Done, applied_bytes: u64) -> u64 {
+        if done.marks.back().is_none_or(|(entry, _)| *entry < done.limit) {
+            done.marks.push_back((done.limit, applied_bytes));
+        }
+        let old = |(_, bytes): &(u64, u64)| applied_bytes.saturating_sub(*bytes) > self.keep_bytes;
+        // The newest mark beyond the bound stays: everything below it may go.
+        while done.marks.len() > MARKS_MAX || done.marks.get(1).is_some_and(old) {
+            done.marks.pop_front();
+        }
+        let beyond = done.marks.front().filter(|mark| old(mark)).map_or(0, |(entry, _)| *entry);
+        let slowest = self.slowest().unwrap_or(done.limit);
+        let limit = slowest.max(beyond).min(done.limit);
+        limit.min(self.state.snapshots.needed().unwrap_or(limit))
+    }
+
+    /// On the leader: the first entry that some other node does not have.
+    fn slowest(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let next = |id: &Option<LogId>| id.map_or(0, |id| id.index.saturating_add(1));
+        metrics.replication.as_ref()?.values().map(next).min()
     }
 
     /// Lets openraft purge the log below `limit`: it wants a snapshot announced first.

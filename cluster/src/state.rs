@@ -1,5 +1,6 @@
 //! The applied state of a node: its databases, the machine of the rules, how far it is.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -159,13 +160,44 @@ fn load_system(db: &DB) -> Result<System, ReadError> {
     Ok(System { applied, membership: membership.transpose().map_err(wrong)?.unwrap_or_default() })
 }
 
-/// The newest snapshot that was announced.
+/// The newest snapshot that was announced, and those that are being sent.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
     announced: Mutex<Option<SnapshotMeta>>,
+    /// Behind which entries the receivers of snapshots will go on.
+    sending: Mutex<BTreeMap<u64, u64>>,
+}
+
+/// While it lives, the log behind a snapshot that is being sent is kept.
+pub(crate) struct Sending {
+    state: Arc<State>,
+    number: u64,
+}
+
+impl Sending {
+    /// A snapshot that reaches up to entry `last` is being sent.
+    pub(crate) fn begin(state: &Arc<State>, last: u64) -> Self {
+        let mut sending = state.snapshots.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = sending.last_key_value().map_or(0, |(number, _)| number.saturating_add(1));
+        sending.insert(number, last);
+        drop(sending);
+        Self { state: Arc::clone(state), number }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.state.snapshots.sending.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
 }
 
 impl Snapshots {
+    /// The first entry that a receiver of a snapshot will need.
+    pub(crate) fn needed(&self) -> Option<u64> {
+        let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        sending.values().min().map(|last| last.saturating_add(1))
+    }
+
     pub(crate) fn announced(&self) -> Option<SnapshotMeta> {
         self.announced.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -79,29 +79,75 @@ impl Layout {
 
     /// Which state and ledger are the present ones; an installed snapshot is the next generation.
     pub(crate) fn generation(&self) -> Result<u64, NodeError> {
-        let path = self.root.join("GENERATION");
-        let wrap = |source| NodeError::Directory { path: path.clone(), source };
-        match fs::read_to_string(&path) {
-            Ok(text) => {
-                let damaged = || wrap(std::io::Error::other("damaged"));
-                text.trim().parse().map_err(|_| damaged())
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(wrap(error)),
-        }
+        let name = "GENERATION";
+        let damaged = || NodeError::Directory { path: self.root.join(name), source: std::io::Error::other("damaged") };
+        self.read_text(name)?.map_or(Ok(0), |text| text.parse().map_err(|_| damaged()))
     }
 
     /// Makes another generation the present one, atomically.
     pub(crate) fn set_generation(&self, generation: u64) -> Result<(), NodeError> {
-        let (path, draft) = (self.root.join("GENERATION"), self.root.join("GENERATION.new"));
+        self.write_text("GENERATION", &generation.to_string())
+    }
+
+    fn write_text(&self, name: &str, text: &str) -> Result<(), NodeError> {
+        let (path, draft) = (self.root.join(name), self.root.join(format!("{name}.new")));
         let write = || {
             let mut out = fs::File::create(&draft)?;
-            out.write_all(generation.to_string().as_bytes())?;
+            out.write_all(text.as_bytes())?;
             out.sync_all()?;
             fs::rename(&draft, &path)?;
             sync_directory(&self.root)
         };
         write().map_err(|source| NodeError::Directory { path: path.clone(), source })
+    }
+
+    fn read_text(&self, name: &str) -> Result<Option<String>, NodeError> {
+        let path = self.root.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(NodeError::Directory { path, source }),
+        }
+    }
+
+    /// Id of the cluster that this directory belongs to.
+    pub(crate) fn cluster_id(&self) -> Result<Option<String>, NodeError> {
+        self.read_text("CLUSTER")
+    }
+
+    /// From now on this directory belongs to that cluster.
+    pub(crate) fn set_cluster_id(&self, cluster_id: &str) -> Result<(), NodeError> {
+        self.write_text("CLUSTER", &format!("{cluster_id}\n"))
+    }
+
+    /// Counts the lives of this node.
+    pub(crate) fn next_incarnation(&self) -> Result<u64, NodeError> {
+        let name = "INCARNATION";
+        let damaged = || NodeError::Directory { path: self.root.join(name), source: std::io::Error::other("damaged") };
+        let present: u64 = self.read_text(name)?.map_or(Ok(0), |text| text.parse().map_err(|_| damaged()))?;
+        let next = present.saturating_add(1);
+        self.write_text(name, &format!("{next}\n"))?;
+        Ok(next)
+    }
+
+    /// Notes that a generation came as a snapshot up to the entry before `next`: its log need not reach there.
+    pub(crate) fn note_installed(&self, generation: u64, next: u64) -> Result<(), NodeError> {
+        self.write_text("INSTALLED", &format!("{generation} {next}\n"))
+    }
+
+    /// Behind which entry the snapshot ended that the present generation came as; 0 when it did not.
+    pub(crate) fn installed(&self) -> Result<u64, NodeError> {
+        let text = self.read_text("INSTALLED")?.unwrap_or_default();
+        let numbers: Vec<u64> = text.split(' ').filter_map(|number| number.parse().ok()).collect();
+        match numbers.as_slice() {
+            [generation, next] if *generation == self.generation()? => Ok(*next),
+            _ => Ok(0),
+        }
+    }
+
+    /// Where the files of a snapshot from that node gather.
+    pub(crate) fn incoming(&self, from: u64) -> PathBuf {
+        self.root.join("incoming").join(from.to_string())
     }
 
     pub(crate) fn snapshots(&self) -> PathBuf {

@@ -69,7 +69,7 @@ impl Machine {
         };
         if batch.owner.incarnation < recent.incarnation {
             let detail = format!("that life of node {} has ended", batch.owner.node);
-            return Ok(refuse(Refusal::Unavailable(detail)));
+            return Ok(refuse(Refusal::OutcomeUnknown(detail)));
         }
         if recent.numbers.contains(&batch.number) {
             let row = writes.get(rows, Family::Batches, &row_key(&batch, batch.number))?;

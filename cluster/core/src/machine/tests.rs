@@ -352,7 +352,7 @@ fn a_forwarded_batch_that_comes_twice_is_stored_once_and_answered_alike() {
     replica.machine = replica.reloaded();
     assert_eq!(replica.apply(&batch(1)), first, "remembered by a node that has just started");
     let old = [mark(2, 4, 9, 1), plain("app")];
-    assert!(matches!(replica.apply(&old)[0], Err(Refusal::Unavailable(_))), "an earlier life of the sender");
+    assert!(matches!(replica.apply(&old)[0], Err(Refusal::OutcomeUnknown(_))), "an earlier life of the sender");
     for number in 10..200 {
         drop(replica.apply(&[mark(2, 5, number, 1), plain("app")]));
     }

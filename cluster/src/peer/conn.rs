@@ -1,0 +1,289 @@
+//! A connection between two nodes that many exchanges share.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::frame::{self, FRAME_BYTES_MAX, Frame, Kind};
+
+/// The receiving half of a stream, whatever carries it.
+pub(crate) type Reader = BufReader<Box<dyn AsyncRead + Send + Unpin>>;
+/// The sending half.
+pub(crate) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// Bytes on their way out to one peer; more wait at their sender.
+const OUT_BYTES_MAX: usize = 64 << 20;
+/// Frames on their way out.
+const OUT_FRAMES_MAX: usize = 1024;
+/// Frames that wait in one session.
+const SESSION_FRAMES_MAX: usize = 64;
+/// Small frames leave together, up to this many bytes.
+const WRITE_BYTES: usize = 128 << 10;
+/// A peer that takes nothing for this long is cut off.
+const WRITE_MAX: Duration = Duration::from_secs(10);
+
+/// Why an exchange did not end well.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The peer could not be reached; it saw nothing.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// The connection ended; the peer may have seen it.
+    #[error("the connection was lost")]
+    Lost,
+    /// No answer in time; the peer may have seen it.
+    #[error("no answer in time")]
+    Late,
+    /// The peer is not the leader and did nothing.
+    #[error("not the leader")]
+    NotLeader,
+    /// The peer refused.
+    #[error("{0}")]
+    Refused(rollbook_core::error::Refusal),
+    /// The peer does not keep to the protocol.
+    #[error("peer protocol: {0}")]
+    Protocol(&'static str),
+}
+
+type Queued = (Frame, OwnedSemaphorePermit);
+
+/// The way out of a connection. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    queue: mpsc::Sender<Queued>,
+    room: Arc<Semaphore>,
+    closed: CancellationToken,
+}
+
+impl Sender {
+    /// Sends a frame as soon as there is room.
+    pub(crate) async fn send(&self, frame: Frame) -> Result<(), CallError> {
+        let bytes = u32::try_from(frame.body.len().saturating_add(64)).unwrap_or(u32::MAX);
+        let send = async {
+            let permit = Arc::clone(&self.room).acquire_many_owned(bytes).await.map_err(|_| CallError::Lost)?;
+            self.queue.send((frame, permit)).await.map_err(|_| CallError::Lost)
+        };
+        tokio::select! {
+            sent = send => sent,
+            () = self.closed.cancelled() => Err(CallError::Lost),
+        }
+    }
+
+    /// Sends a frame when there is room now.
+    pub(crate) fn try_send(&self, frame: Frame) -> Result<(), CallError> {
+        let bytes = u32::try_from(frame.body.len().saturating_add(64)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| CallError::Late)?;
+        self.queue.try_send((frame, permit)).map_err(|_| CallError::Lost)
+    }
+
+    /// Ends the connection.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
+    /// Resolves when the connection has ended.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+}
+
+/// Starts to write what is sent; the connection is closed when that fails.
+pub(crate) fn start_writer(writer: Writer) -> Sender {
+    let (queue, frames) = mpsc::channel(OUT_FRAMES_MAX);
+    let closed = CancellationToken::new();
+    let sender = Sender { queue, room: Arc::new(Semaphore::new(OUT_BYTES_MAX)), closed: closed.clone() };
+    tokio::spawn(async move {
+        let _close = closed.clone().drop_guard();
+        tokio::select! {
+            () = closed.cancelled() => {}
+            result = write(writer, frames) => if let Err(error) = result {
+                tracing::debug!(%error, "a peer connection cannot be written");
+            }
+        }
+    });
+    sender
+}
+
+async fn write(mut writer: Writer, mut frames: mpsc::Receiver<Queued>) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(4096);
+    while let Some((frame, permit)) = frames.recv().await {
+        let mut permits = vec![permit];
+        let large = gather(&mut buffer, frame);
+        let mut large = large.into_iter().collect::<Vec<Bytes>>();
+        while large.is_empty() && buffer.len() < WRITE_BYTES {
+            let Ok((frame, permit)) = frames.try_recv() else { break };
+            permits.push(permit);
+            large.extend(gather(&mut buffer, frame));
+        }
+        let write = async {
+            writer.write_all(&buffer).await?;
+            for body in &large {
+                writer.write_all(body).await?;
+            }
+            writer.flush().await
+        };
+        tokio::time::timeout(WRITE_MAX, write).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        buffer.clear();
+        if buffer.capacity() > WRITE_BYTES.saturating_mul(2) {
+            buffer = Vec::with_capacity(4096);
+        }
+        drop(permits);
+    }
+    Ok(())
+}
+
+/// Puts a frame into the buffer; a large body is given back instead, to be written as it is.
+fn gather(buffer: &mut Vec<u8>, frame: Frame) -> Option<Bytes> {
+    buffer.extend_from_slice(&frame.header());
+    if frame.body.len() >= WRITE_BYTES / 4 {
+        return Some(frame.body);
+    }
+    buffer.extend_from_slice(&frame.body);
+    None
+}
+
+type Sessions = HashMap<u64, mpsc::Sender<Frame>>;
+
+/// The calling side of a connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    sender: Sender,
+    sessions: Arc<Mutex<Sessions>>,
+    next: AtomicU64,
+    /// Which process is at the other end.
+    pub(crate) process: u64,
+    _closes: DropGuard,
+}
+
+fn lock(sessions: &Mutex<Sessions>) -> MutexGuard<'_, Sessions> {
+    sessions.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Conn {
+    /// A connection whose hello was answered.
+    pub(crate) fn start(mut reader: Reader, sender: Sender, process: u64) -> Self {
+        let sessions = Arc::new(Mutex::new(Sessions::new()));
+        let (found, closed) = (Arc::clone(&sessions), sender.closed.clone());
+        let guard = sender.closed.clone().drop_guard();
+        tokio::spawn(async move {
+            let _close = closed.clone().drop_guard();
+            loop {
+                let frame = tokio::select! {
+                    () = closed.cancelled() => break,
+                    frame = frame::read(&mut reader, FRAME_BYTES_MAX) => frame,
+                };
+                let Ok(Some(frame)) = frame else { break };
+                let session = lock(&found).get(&frame.session).cloned();
+                // Nobody waits any more for an answer that came too late.
+                if let Some(session) = session {
+                    session.send(frame).await.ok();
+                }
+            }
+            lock(&found).clear();
+        });
+        Self { sender, sessions, next: AtomicU64::new(1), process, _closes: guard }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Resolves when the connection has ended.
+    pub(crate) async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
+    /// Begins an exchange.
+    pub(crate) fn open(self: &Arc<Self>) -> Session {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, frames) = mpsc::channel(SESSION_FRAMES_MAX);
+        lock(&self.sessions).insert(id, sender);
+        if self.is_closed() {
+            lock(&self.sessions).clear();
+        }
+        Session { id, frames, conn: Arc::clone(self) }
+    }
+
+    /// Asks and waits for the answer.
+    pub(crate) async fn call(self: &Arc<Self>, kind: Kind, body: Bytes, within: Duration) -> Result<Bytes, CallError> {
+        let mut session = self.open();
+        let exchange = async {
+            session.send(kind, body).await?;
+            session.reply().await
+        };
+        tokio::time::timeout(within, exchange).await.unwrap_or(Err(CallError::Late))
+    }
+
+    /// Tells, when there is room now.
+    pub(crate) fn tell(&self, kind: Kind, body: Bytes) -> Result<(), CallError> {
+        self.sender.try_send(Frame::new(kind, 0, body))
+    }
+}
+
+/// One exchange on a connection. Ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Session {
+    id: u64,
+    frames: mpsc::Receiver<Frame>,
+    conn: Arc<Conn>,
+}
+
+impl Session {
+    pub(crate) async fn send(&self, kind: Kind, body: Bytes) -> Result<(), CallError> {
+        self.conn.sender.send(Frame::new(kind, self.id, body)).await
+    }
+
+    /// Both directions, to be used at the same time.
+    pub(crate) fn halves(&mut self) -> (Outward<'_>, impl Future<Output = Result<Frame, CallError>> + '_) {
+        let Self { id, frames, conn } = self;
+        let receive = async { frames.recv().await.ok_or(CallError::Lost) };
+        (Outward { id: *id, sender: &conn.sender }, receive)
+    }
+
+    /// The next frame from the other side.
+    pub(crate) async fn receive(&mut self) -> Result<Frame, CallError> {
+        self.frames.recv().await.ok_or(CallError::Lost)
+    }
+
+    /// The next frame, which must be an answer.
+    pub(crate) async fn reply(&mut self) -> Result<Bytes, CallError> {
+        let frame = self.receive().await?;
+        match frame.kind {
+            Kind::Reply => Ok(frame.body),
+            Kind::NotLeader => Err(CallError::NotLeader),
+            Kind::Refused => Err(rollbook_core::reply::decode_refusal(&frame.body)
+                .map_or(CallError::Protocol("a refusal of an unknown kind"), CallError::Refused)),
+            _ => Err(CallError::Protocol("an answer of another kind")),
+        }
+    }
+}
+
+/// The sending half of a session.
+pub(crate) struct Outward<'a> {
+    id: u64,
+    sender: &'a Sender,
+}
+
+impl Outward<'_> {
+    pub(crate) async fn send(&self, kind: Kind, body: Bytes) -> Result<(), CallError> {
+        self.sender.send(Frame::new(kind, self.id, body)).await
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        lock(&self.conn.sessions).remove(&self.id);
+    }
+}

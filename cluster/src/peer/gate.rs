@@ -1,0 +1,192 @@
+//! The gate: which calls of other nodes are taken.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::hello::{Hello, Reason, Unwelcome, VERSION};
+use super::identity::Identity;
+use crate::state::State;
+
+/// The process that a node number belongs to, as far as this node knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Caller {
+    process: u64,
+    incarnation: u64,
+    connections: usize,
+}
+
+/// Decides on hellos.
+pub(crate) struct Gate {
+    identity: Arc<Identity>,
+    state: Arc<State>,
+    callers: Mutex<BTreeMap<u64, Caller>>,
+}
+
+/// A connection that was let in. Counts while it lives.
+pub(crate) struct Pass {
+    gate: Arc<Gate>,
+    from: u64,
+    process: u64,
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(caller) = self.gate.callers().get_mut(&self.from)
+            && caller.process == self.process
+        {
+            caller.connections = caller.connections.saturating_sub(1);
+        }
+    }
+}
+
+fn no(reason: Reason, text: String) -> Unwelcome {
+    Unwelcome::because(reason, text)
+}
+
+impl Gate {
+    pub(crate) fn new(identity: Arc<Identity>, state: Arc<State>) -> Self {
+        Self { identity, state, callers: Mutex::default() }
+    }
+
+    fn callers(&self) -> MutexGuard<'_, BTreeMap<u64, Caller>> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes or refuses a call. `certified`: node numbers of the caller's certificate, when there is one.
+    /// `initialized`: whether this node has a log of the cluster. `answering`: which process answers at the
+    /// address of the caller now, asked only when two processes claim one number.
+    pub(crate) async fn admit(
+        self: &Arc<Self>,
+        hello: &Hello,
+        certified: Option<&[u64]>,
+        initialized: bool,
+        answering: impl Future<Output = Option<u64>>,
+    ) -> Result<Pass, Unwelcome> {
+        self.check_who(hello, certified)?;
+        self.check_cluster(hello, initialized)?;
+        self.check_life(hello)?;
+        let known = self.callers().get(&hello.from).copied().filter(|other| other.process != hello.process);
+        if known.is_some_and(|other| other.incarnation > hello.incarnation) {
+            return Err(no(Reason::OldLife, format!("a later life of node {} was here", hello.from)));
+        }
+        if let Some(other) = known.filter(|other| other.connections > 0)
+            && (other.incarnation == hello.incarnation || answering.await == Some(other.process))
+        {
+            let text = format!("node number {} is in use by another process", hello.from);
+            return Err(no(Reason::InUse, text));
+        }
+        let mut callers = self.callers();
+        let caller = callers.entry(hello.from).or_insert(Caller { process: 0, incarnation: 0, connections: 0 });
+        if caller.process != hello.process {
+            *caller = Caller { process: hello.process, incarnation: hello.incarnation, connections: 0 };
+        }
+        caller.incarnation = caller.incarnation.max(hello.incarnation);
+        caller.connections = caller.connections.saturating_add(1);
+        Ok(Pass { gate: Arc::clone(self), from: hello.from, process: hello.process })
+    }
+
+    fn check_who(&self, hello: &Hello, certified: Option<&[u64]>) -> Result<(), Unwelcome> {
+        let Hello { version, from, to, .. } = hello;
+        if *version != VERSION {
+            return Err(no(Reason::Version, format!("peer protocol {version} is not spoken here, only {VERSION}")));
+        }
+        if *to != self.identity.id || *from == self.identity.id || *from == 0 {
+            return Err(no(Reason::WrongNode, format!("this is node {}, called was {to} by {from}", self.identity.id)));
+        }
+        if certified.is_some_and(|nodes| !nodes.contains(from)) {
+            return Err(no(Reason::Certificate, format!("the certificate is not that of node {from}")));
+        }
+        Ok(())
+    }
+
+    fn check_cluster(&self, hello: &Hello, initialized: bool) -> Result<(), Unwelcome> {
+        let (ours, theirs, from) = (self.identity.cluster_id(), &hello.cluster_id, hello.from);
+        let founder = self.identity.founders.contains_key(&from);
+        match (ours.is_empty(), theirs.is_empty()) {
+            (false, false) if ours != *theirs => {
+                Err(no(Reason::WrongCluster, format!("this is cluster {ours}, not {theirs}")))
+            }
+            (false, false) => Ok(()),
+            (false, true) if initialized => {
+                let text = format!(
+                    "node {from} has no data of cluster {ours}: a new node, or one that lost its disk, must get a new number with `rollbook cluster join`"
+                );
+                Err(no(Reason::LostData, text))
+            }
+            (true, false) => {
+                Err(no(Reason::NotFounded, format!("node {} has no data of cluster {theirs}", self.identity.id)))
+            }
+            _ if founder => Ok(()),
+            _ => Err(no(Reason::Stranger, format!("node {from} is not among the founding nodes"))),
+        }
+    }
+
+    fn check_life(&self, hello: &Hello) -> Result<(), Unwelcome> {
+        let machine = self.state.machine();
+        let Some(node) = machine.node(hello.from) else { return Ok(()) };
+        if node.removed {
+            return Err(no(Reason::Removed, format!("node {} was removed from the cluster", hello.from)));
+        }
+        if node.incarnation > hello.incarnation {
+            let text = format!("a later life of node {} is known: is this a copy of its data?", hello.from);
+            return Err(no(Reason::OldLife, text));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Layout;
+
+    fn gate() -> (tempfile::TempDir, Arc<Gate>) {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::open(directory.path(), 1).unwrap();
+        let founders = BTreeMap::from([(1, "a:1".to_owned()), (2, "b:1".to_owned())]);
+        let identity = Arc::new(Identity::begin(&layout, 1, "a:1".to_owned(), founders).unwrap());
+        let state = State::open(&layout).unwrap();
+        (directory, Arc::new(Gate::new(identity, state)))
+    }
+
+    fn hello(from: u64, cluster: &str, incarnation: u64, process: u64) -> Hello {
+        let (cluster_id, address) = (cluster.to_owned(), "b:1".to_owned());
+        Hello { version: VERSION, cluster_id, purpose: 1, from, to: 1, incarnation, process, address }
+    }
+
+    async fn why(gate: &Arc<Gate>, hello: &Hello, initialized: bool) -> Option<Reason> {
+        gate.admit(hello, None, initialized, async { None }).await.err().map(|no| no.why())
+    }
+
+    #[tokio::test]
+    async fn strangers_other_clusters_and_wrong_numbers_are_refused() {
+        let (_dir, gate) = gate();
+        assert_eq!(why(&gate, &hello(2, "", 1, 7), false).await, None);
+        assert_eq!(why(&gate, &hello(9, "", 1, 7), false).await, Some(Reason::Stranger));
+        assert_eq!(why(&gate, &hello(1, "", 1, 7), false).await, Some(Reason::WrongNode));
+        assert_eq!(why(&gate, &hello(2, "x", 1, 7), false).await, Some(Reason::NotFounded));
+        let old = Hello { version: 0, ..hello(2, "", 1, 7) };
+        assert_eq!(why(&gate, &old, false).await, Some(Reason::Version));
+        gate.identity.belong_to("x").unwrap();
+        assert_eq!(why(&gate, &hello(2, "", 1, 7), false).await, None, "the founding is not complete");
+        assert_eq!(why(&gate, &hello(2, "", 1, 7), true).await, Some(Reason::LostData));
+        assert_eq!(why(&gate, &hello(2, "y", 1, 7), true).await, Some(Reason::WrongCluster));
+        assert_eq!(why(&gate, &hello(9, "x", 1, 7), true).await, None, "a member that joined later");
+        let certified = gate.admit(&hello(2, "x", 1, 7), Some(&[3]), true, async { None }).await;
+        assert_eq!(certified.err().map(|no| no.why()), Some(Reason::Certificate));
+    }
+
+    #[tokio::test]
+    async fn two_processes_never_have_one_number() {
+        let (_dir, gate) = gate();
+        let first = gate.admit(&hello(2, "", 4, 7), None, false, async { None }).await.unwrap_or_else(|_| panic!());
+        assert_eq!(why(&gate, &hello(2, "", 4, 8), false).await, Some(Reason::InUse), "a copy of its data");
+        let alive = gate.admit(&hello(2, "", 5, 8), None, false, async { Some(7) }).await;
+        assert_eq!(alive.err().map(|no| no.why()), Some(Reason::InUse), "the first one still answers");
+        let gone = gate.admit(&hello(2, "", 5, 8), None, false, async { None }).await;
+        assert!(gone.is_ok(), "its machine lost power, its connections are only not closed yet");
+        drop(first);
+        assert_eq!(why(&gate, &hello(2, "", 4, 7), false).await, Some(Reason::OldLife), "the earlier process");
+    }
+}

@@ -1,0 +1,94 @@
+//! The hello: what a node says of itself when it calls another, and the answer.
+
+use prost::Message;
+
+/// Version of the peer protocol.
+pub(crate) const VERSION: u32 = 1;
+
+/// First frame of a connection.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Hello {
+    #[prost(uint32, tag = "1")]
+    pub(crate) version: u32,
+    /// Empty before the cluster was founded.
+    #[prost(string, tag = "2")]
+    pub(crate) cluster_id: String,
+    /// [`super::link::Purpose`] as a number.
+    #[prost(uint32, tag = "3")]
+    pub(crate) purpose: u32,
+    #[prost(uint64, tag = "4")]
+    pub(crate) from: u64,
+    #[prost(uint64, tag = "5")]
+    pub(crate) to: u64,
+    /// Which life of the node calls.
+    #[prost(uint64, tag = "6")]
+    pub(crate) incarnation: u64,
+    /// Random for each process.
+    #[prost(uint64, tag = "7")]
+    pub(crate) process: u64,
+    /// Where the caller listens itself.
+    #[prost(string, tag = "8")]
+    pub(crate) address: String,
+}
+
+/// The call is taken.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Welcome {
+    /// Random for each process.
+    #[prost(uint64, tag = "1")]
+    pub(crate) process: u64,
+}
+
+/// Why a call is refused. Numbers are never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub(crate) enum Reason {
+    Unknown = 0,
+    /// Another version of the protocol.
+    Version = 1,
+    /// The node is another one than the caller wanted.
+    WrongNode = 2,
+    /// The caller is of another cluster.
+    WrongCluster = 3,
+    /// The caller is no founder and no member.
+    Stranger = 4,
+    /// The cluster knows the caller, but the caller does not know the cluster: its disk was lost.
+    LostData = 5,
+    /// Another process has this node number now.
+    InUse = 6,
+    /// A later life of the caller is known.
+    OldLife = 7,
+    /// The caller was taken out of the cluster.
+    Removed = 8,
+    /// The certificate is not that of the caller.
+    Certificate = 9,
+    /// The node that was called has no data of the cluster.
+    NotFounded = 10,
+}
+
+impl Reason {
+    /// Whether the caller can never be taken as it is, so that it must not go on.
+    pub(crate) const fn ends_the_caller(self) -> bool {
+        matches!(self, Self::LostData | Self::InUse | Self::OldLife | Self::Removed)
+    }
+}
+
+/// The call is refused.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(crate) struct Unwelcome {
+    #[prost(enumeration = "Reason", tag = "1")]
+    reason: i32,
+    /// For people.
+    #[prost(string, tag = "2")]
+    pub(crate) text: String,
+}
+
+impl Unwelcome {
+    pub(crate) fn because(reason: Reason, text: impl Into<String>) -> Self {
+        Self { reason: reason.into(), text: text.into() }
+    }
+
+    pub(crate) fn why(&self) -> Reason {
+        Reason::try_from(self.reason).unwrap_or(Reason::Unknown)
+    }
+}

@@ -1,0 +1,123 @@
+//! Who this node is to others: its number, its life, its cluster.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use rollbook_core::node::Owner;
+use tokio::sync::watch;
+
+use crate::error::NodeError;
+use crate::store::Layout;
+
+/// Shared by everything that talks to peers.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: u64,
+    /// Random for each process: tells two processes of one number apart.
+    pub(crate) process: u64,
+    /// Where others reach this node.
+    pub(crate) address: String,
+    /// The nodes that found the cluster, as the configuration lists them.
+    pub(crate) founders: BTreeMap<u64, String>,
+    incarnation: AtomicU64,
+    cluster: RwLock<String>,
+    layout: Layout,
+    /// Why this node must not go on, once that is known.
+    fatal: watch::Sender<Option<String>>,
+    began: Instant,
+    /// When a leader was last heard, in milliseconds since `began`, counted from 1.
+    heard: AtomicU64,
+}
+
+impl Identity {
+    /// Begins a new life of this node.
+    pub(crate) fn begin(
+        layout: &Layout,
+        id: u64,
+        address: String,
+        founders: BTreeMap<u64, String>,
+    ) -> Result<Self, NodeError> {
+        let incarnation = layout.next_incarnation()?;
+        let (process, _) = uuid::Uuid::new_v4().as_u64_pair();
+        Ok(Self {
+            id,
+            process,
+            address,
+            founders,
+            incarnation: AtomicU64::new(incarnation),
+            cluster: RwLock::new(layout.cluster_id()?.unwrap_or_default()),
+            layout: layout.clone(),
+            fatal: watch::Sender::new(None),
+            began: Instant::now(),
+            heard: AtomicU64::new(0),
+        })
+    }
+
+    /// This life of this node.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner { node: self.id, incarnation: self.incarnation.load(Ordering::Relaxed) }
+    }
+
+    /// Ends the present life and begins the next: the cluster had given this node up.
+    pub(crate) fn live_again(&self, above: u64) -> Result<(), NodeError> {
+        let mut next = self.layout.next_incarnation()?;
+        while next <= above {
+            next = self.layout.next_incarnation()?;
+        }
+        self.incarnation.store(next, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Id of the cluster, empty before it was founded.
+    pub(crate) fn cluster_id(&self) -> String {
+        self.cluster.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on this node belongs to that cluster, for good: it is on the disk when this returns.
+    pub(crate) fn belong_to(&self, cluster_id: &str) -> Result<(), NodeError> {
+        let mut present = self.cluster.write().unwrap_or_else(PoisonError::into_inner);
+        if *present == cluster_id {
+            return Ok(());
+        }
+        if !present.is_empty() {
+            return Err(NodeError::Cluster(format!("this node belongs to cluster {present}, not to {cluster_id}")));
+        }
+        self.layout.set_cluster_id(cluster_id)?;
+        cluster_id.clone_into(&mut present);
+        Ok(())
+    }
+
+    /// This node must not go on.
+    pub(crate) fn fail(&self, why: String) {
+        self.fatal.send_if_modified(|fatal| {
+            let first = fatal.is_none();
+            if first {
+                tracing::error!(reason = %why, "this node must not go on");
+                *fatal = Some(why);
+            }
+            first
+        });
+    }
+
+    /// Follows whether this node must not go on.
+    pub(crate) fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.fatal.subscribe()
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// A leader was heard now.
+    pub(crate) fn hear_leader(&self) {
+        self.heard.store(self.millis(), Ordering::Relaxed);
+    }
+
+    /// How long ago a leader was heard, `None` when never.
+    pub(crate) fn leader_silence(&self) -> Option<Duration> {
+        let heard = self.heard.load(Ordering::Relaxed);
+        (heard > 0).then(|| Duration::from_millis(self.millis().saturating_sub(heard)))
+    }
+}

@@ -1,0 +1,215 @@
+//! Links to the other nodes: where they are, how they are called, and the connections that are open.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prost::Message as _;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::net::TcpStream;
+
+use super::conn::{CallError, Conn, Reader, Writer, start_writer};
+use super::frame::{self, Frame, HELLO_BYTES_MAX, Kind};
+use super::hello::{Hello, Unwelcome, VERSION, Welcome};
+use super::identity::Identity;
+use crate::state::State;
+use crate::tls::Tls;
+
+/// What a connection is for. Each has its own, so that none waits behind another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Purpose {
+    /// Heartbeats, votes, read index, membership. Its end is a sign that the peer died.
+    Control = 1,
+    /// Append-entries.
+    Log = 2,
+    /// Snapshots.
+    Snapshot = 3,
+    /// Forwarded writes and live messages.
+    Relay = 4,
+}
+
+/// Why a node could not be called.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    /// Nobody listens there: the process is gone.
+    #[error("{0}: connection refused")]
+    Gone(String),
+    /// It may be there.
+    #[error("{0}")]
+    Failed(String),
+    /// It is there and does not want this node.
+    #[error("{}", .0.text)]
+    Unwelcome(Unwelcome),
+}
+
+type Place = Arc<tokio::sync::Mutex<Option<Arc<Conn>>>>;
+
+/// All links of a node.
+pub(crate) struct Links {
+    identity: Arc<Identity>,
+    state: Arc<State>,
+    tls: Option<Tls>,
+    /// What callers said of themselves, and what the membership says.
+    told: Mutex<BTreeMap<u64, String>>,
+    places: Mutex<HashMap<(u64, Purpose), Place>>,
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Splits a stream for frames.
+pub(crate) fn halves(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> (Reader, Writer) {
+    let (reader, writer) = tokio::io::split(stream);
+    (BufReader::with_capacity(64 << 10, Box::new(reader)), Box::new(writer))
+}
+
+impl Links {
+    pub(crate) fn new(identity: Arc<Identity>, state: Arc<State>, tls: Option<Tls>) -> Self {
+        Self { identity, state, tls, told: Mutex::default(), places: Mutex::default() }
+    }
+
+    /// Somebody says where a node is.
+    pub(crate) fn learn(&self, node: u64, address: &str) {
+        if !address.is_empty() {
+            lock(&self.told).insert(node, address.to_owned());
+        }
+    }
+
+    /// Where a node may be, the likeliest first.
+    fn addresses(&self, node: u64) -> Vec<String> {
+        let recorded = self.state.machine().node(node).map(|node| node.address.clone());
+        let founder = self.identity.founders.get(&node).cloned();
+        let told = lock(&self.told).get(&node).cloned();
+        let member = self.state.system().1.membership().get_node(&node).map(|node| node.addr.clone());
+        let mut addresses = Vec::new();
+        for address in [told, recorded, founder, member].into_iter().flatten() {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
+    /// Calls a node on a new connection.
+    pub(crate) async fn dial(&self, node: u64, purpose: Purpose, within: Duration) -> Result<Conn, DialError> {
+        let mut failed = DialError::Failed(format!("the address of node {node} is not known"));
+        for address in self.addresses(node) {
+            let dialed = tokio::time::timeout(within, self.dial_address(node, purpose, &address)).await;
+            failed = match dialed {
+                Ok(Ok(conn)) => return Ok(conn),
+                Ok(Err(error)) => error,
+                Err(_) => DialError::Failed(format!("{address}: no answer in time")),
+            };
+        }
+        if let DialError::Unwelcome(no) = &failed
+            && no.why().ends_the_caller()
+        {
+            self.identity.fail(no.text.clone());
+        }
+        Err(failed)
+    }
+
+    async fn dial_address(&self, node: u64, purpose: Purpose, address: &str) -> Result<Conn, DialError> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => DialError::Gone(address.to_owned()),
+            _ => DialError::Failed(format!("{address}: {error}")),
+        };
+        let tcp = TcpStream::connect(address).await.map_err(failed)?;
+        tcp.set_nodelay(true).map_err(failed)?;
+        let (mut reader, writer) = match &self.tls {
+            None => halves(tcp),
+            Some(tls) => halves(tls.connect(tcp, node).await.map_err(failed)?),
+        };
+        let sender = start_writer(writer);
+        let owner = self.identity.owner();
+        let hello = Hello {
+            version: VERSION,
+            cluster_id: self.identity.cluster_id(),
+            purpose: u32::from(purpose.number()),
+            from: owner.node,
+            to: node,
+            incarnation: owner.incarnation,
+            process: self.identity.process,
+            address: self.identity.address.clone(),
+        };
+        let lost = |_| DialError::Failed(format!("{address}: the connection was closed"));
+        sender.send(Frame::new(Kind::Hello, 0, hello.encode_to_vec())).await.map_err(lost)?;
+        let answer = frame::read(&mut reader, HELLO_BYTES_MAX).await.map_err(failed)?;
+        let strange = || DialError::Failed(format!("{address}: not a rollbook peer listener"));
+        match answer.ok_or_else(|| lost(CallError::Lost))? {
+            Frame { kind: Kind::Welcome, body, .. } => {
+                let welcome = Welcome::decode(body).map_err(|_| strange())?;
+                Ok(Conn::start(reader, sender, welcome.process))
+            }
+            Frame { kind: Kind::Unwelcome, body, .. } => {
+                Err(DialError::Unwelcome(Unwelcome::decode(body).map_err(|_| strange())?))
+            }
+            _ => Err(strange()),
+        }
+    }
+
+    fn place(&self, node: u64, purpose: Purpose) -> Place {
+        Arc::clone(lock(&self.places).entry((node, purpose)).or_default())
+    }
+
+    /// The open connection to a node, or a new one.
+    pub(crate) async fn conn(&self, node: u64, purpose: Purpose, within: Duration) -> Result<Arc<Conn>, CallError> {
+        let place = self.place(node, purpose);
+        let connect = async {
+            let mut place = place.lock().await;
+            if let Some(conn) = place.as_ref().filter(|conn| !conn.is_closed()) {
+                return Ok(Arc::clone(conn));
+            }
+            let dialed = self.dial(node, purpose, within).await;
+            let conn = Arc::new(dialed.map_err(|error| CallError::Unreachable(error.to_string()))?);
+            *place = Some(Arc::clone(&conn));
+            Ok(conn)
+        };
+        let late = || Err(CallError::Unreachable("no connection in time".to_owned()));
+        tokio::time::timeout(within.saturating_mul(2), connect).await.unwrap_or_else(|_| late())
+    }
+
+    /// The open connection to a node, when there is one now.
+    pub(crate) fn present(&self, node: u64, purpose: Purpose) -> Option<Arc<Conn>> {
+        let place = self.place(node, purpose);
+        let place = place.try_lock().ok()?;
+        place.as_ref().filter(|conn| !conn.is_closed()).cloned()
+    }
+
+    /// Puts a connection into its place.
+    pub(crate) async fn keep(&self, node: u64, purpose: Purpose, conn: Conn) -> Arc<Conn> {
+        let conn = Arc::new(conn);
+        *self.place(node, purpose).lock().await = Some(Arc::clone(&conn));
+        conn
+    }
+
+    /// Asks a node and waits for its answer.
+    pub(crate) async fn call(
+        &self,
+        node: u64,
+        purpose: Purpose,
+        kind: Kind,
+        body: bytes::Bytes,
+        within: Duration,
+    ) -> Result<bytes::Bytes, CallError> {
+        self.conn(node, purpose, within).await?.call(kind, body, within).await
+    }
+
+    /// Ends all connections.
+    pub(crate) fn close(&self) {
+        lock(&self.places).clear();
+    }
+}
+
+impl Purpose {
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Control => 1,
+            Self::Log => 2,
+            Self::Snapshot => 3,
+            Self::Relay => 4,
+        }
+    }
+}

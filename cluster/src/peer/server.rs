@@ -1,0 +1,294 @@
+//! The answering side: takes calls of other nodes and hands their frames to those who answer.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use openraft::raft::AppendEntriesRequest;
+use prost::Message as _;
+use rollbook_core::error::Refusal;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::conn::{Reader, Sender, start_writer};
+use super::frame::{self, FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX, Kind};
+use super::gate::{Gate, Pass};
+use super::hello::{Hello, Welcome};
+use super::identity::Identity;
+use super::link::{Links, Purpose, halves};
+use super::receive::Receiver;
+use super::wire;
+use crate::raft::Raft;
+use crate::tls::Tls;
+use crate::types::Types;
+
+/// How long a caller may take to say who it is.
+const HELLO_MAX: Duration = Duration::from_secs(5);
+/// Connections of all nodes together, those that have not said who they are included.
+const CONNECTIONS_MAX: usize = 256;
+/// Append requests that wait for raft in one session.
+const APPENDS_MAX: usize = 64;
+/// Asks of one connection that are being answered at the same time.
+const ASKS_MAX: usize = 1024;
+
+/// What the answer to an ask is.
+pub(crate) enum Answer {
+    /// It was done.
+    Done(Bytes),
+    /// It was refused.
+    Refused(Refusal),
+    /// This node is not the leader; nothing was done.
+    NotLeader,
+}
+
+/// Answers what is not raft's own.
+pub(crate) trait Office: Send + Sync + 'static {
+    /// Answers an ask of a node.
+    fn answer(&self, from: u64, kind: Kind, body: Bytes) -> impl Future<Output = Answer> + Send;
+    /// Takes a live message of a node.
+    fn hear(&self, from: u64, body: Bytes);
+}
+
+/// Everything the answering side needs.
+pub(crate) struct Server<O> {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) raft: Raft,
+    pub(crate) receiver: Receiver,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) office: O,
+}
+
+impl<O: Office> Server<O> {
+    /// Takes calls until cancelled.
+    pub(crate) async fn run(self: Arc<Self>, listener: StdListener, stop: CancellationToken) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                accepted = listener.accept() => accepted,
+            };
+            let (tcp, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a peer connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                tracing::warn!(%address, "too many peer connections");
+                continue;
+            };
+            let (server, stop) = (Arc::clone(&self), stop.clone());
+            tokio::spawn(async move {
+                let _permit = permit;
+                if let Err(error) = server.take(tcp, stop).await {
+                    tracing::debug!(%address, %error, "a peer connection ended");
+                }
+            });
+        }
+    }
+
+    async fn take(self: Arc<Self>, tcp: TcpStream, stop: CancellationToken) -> io::Result<()> {
+        tcp.set_nodelay(true)?;
+        let shake = async {
+            let (mut reader, writer, certified) = match &self.tls {
+                None => {
+                    let (reader, writer) = halves(tcp);
+                    (reader, writer, None)
+                }
+                Some(tls) => {
+                    let (stream, nodes) = tls.accept(tcp).await?;
+                    let (reader, writer) = halves(stream);
+                    (reader, writer, Some(nodes))
+                }
+            };
+            let first = frame::read(&mut reader, HELLO_BYTES_MAX).await?;
+            Ok::<_, io::Error>((reader, writer, certified, first))
+        };
+        let (reader, writer, certified, first) =
+            tokio::time::timeout(HELLO_MAX, shake).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let hello = first.filter(|frame| frame.kind == Kind::Hello).and_then(|frame| Hello::decode(frame.body).ok());
+        let hello = hello.ok_or(io::ErrorKind::InvalidData)?;
+        let sender = start_writer(writer);
+        let initialized = self.raft.is_initialized().await.unwrap_or(true);
+        let answering = async {
+            let within = Duration::from_millis(500);
+            let conn = self.links.conn(hello.from, Purpose::Control, within).await.ok()?;
+            conn.call(Kind::Ping, Bytes::new(), within).await.ok().map(|_| conn.process)
+        };
+        let pass = match self.gate.admit(&hello, certified.as_deref(), initialized, answering).await {
+            Ok(pass) => pass,
+            Err(no) => {
+                tracing::warn!(from = hello.from, reason = %no.text, "a peer was refused");
+                let no = Frame::new(Kind::Unwelcome, 0, no.encode_to_vec());
+                sender.send(no).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+                // The answer must leave before the connection ends.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                sender.close();
+                return Ok(());
+            }
+        };
+        self.links.learn(hello.from, &hello.address);
+        let welcome = Welcome { process: self.identity.process };
+        let welcome = Frame::new(Kind::Welcome, 0, welcome.encode_to_vec());
+        sender.send(welcome).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.serve(Call { from: hello.from, reader, sender, _pass: pass }, stop).await
+    }
+
+    async fn serve(self: Arc<Self>, call: Call, stop: CancellationToken) -> io::Result<()> {
+        let Call { from, mut reader, sender, _pass } = call;
+        let mut streams: HashMap<u64, mpsc::Sender<Frame>> = HashMap::new();
+        let asks = Arc::new(Semaphore::new(ASKS_MAX));
+        loop {
+            let frame = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = sender.closed() => return Ok(()),
+                frame = frame::read(&mut reader, FRAME_BYTES_MAX) => frame?,
+            };
+            let Some(frame) = frame else {
+                sender.close();
+                return Ok(());
+            };
+            match frame.kind {
+                Kind::Append | Kind::Offer | Kind::Chunk | Kind::Complete | Kind::End => {
+                    self.stream(&mut streams, from, &sender, frame).await;
+                }
+                Kind::Tell => self.office.hear(from, frame.body),
+                _ => {
+                    let Ok(permit) = Arc::clone(&asks).acquire_owned().await else { return Ok(()) };
+                    let (server, sender) = (Arc::clone(&self), sender.clone());
+                    tokio::spawn(async move {
+                        let _permit = permit;
+                        server.ask(from, &sender, frame).await;
+                    });
+                }
+            }
+        }
+    }
+
+    /// A frame of a session that goes on.
+    async fn stream(&self, streams: &mut HashMap<u64, mpsc::Sender<Frame>>, from: u64, sender: &Sender, frame: Frame) {
+        let (session, end) = (frame.session, frame.kind == Kind::End);
+        if end {
+            streams.remove(&session);
+            return;
+        }
+        if !streams.contains_key(&session) {
+            // Sessions that ended by themselves.
+            streams.retain(|_, stream| !stream.is_closed());
+            let (frames, received) = mpsc::channel(APPENDS_MAX);
+            match frame.kind {
+                Kind::Append => drop(tokio::spawn(append(
+                    self.raft.clone(),
+                    Arc::clone(&self.identity),
+                    sender.clone(),
+                    session,
+                    received,
+                ))),
+                Kind::Offer => {
+                    let (receiver, raft, sender) = (self.receiver.clone(), self.raft.clone(), sender.clone());
+                    tokio::spawn(async move { receiver.run(from, raft, sender, session, received).await });
+                }
+                // The rest of a session that ended.
+                _ => return,
+            }
+            streams.insert(session, frames);
+        }
+        if let Some(stream) = streams.get(&session) {
+            // Ended by itself: the caller has the reason already.
+            stream.send(frame).await.ok();
+        }
+    }
+
+    async fn ask(&self, from: u64, sender: &Sender, frame: Frame) {
+        let answer = match frame.kind {
+            Kind::Vote | Kind::PreVote | Kind::Transfer => self.raft_ask(frame.kind, &frame.body).await,
+            Kind::Ping => Answer::Done(Bytes::new()),
+            kind => self.office.answer(from, kind, frame.body).await,
+        };
+        let frame = match answer {
+            Answer::Done(body) => Frame::new(Kind::Reply, frame.session, body),
+            Answer::Refused(refusal) => {
+                Frame::new(Kind::Refused, frame.session, rollbook_core::reply::encode_refusal(&refusal))
+            }
+            Answer::NotLeader => Frame::new(Kind::NotLeader, frame.session, Bytes::new()),
+        };
+        // The asker may have gone.
+        sender.send(frame).await.ok();
+    }
+
+    async fn raft_ask(&self, kind: Kind, body: &[u8]) -> Answer {
+        let malformed = |what: &str| Answer::Refused(Refusal::Malformed(what.to_owned()));
+        let fatal = |error: &dyn std::fmt::Display| Answer::Refused(Refusal::Unavailable(error.to_string()));
+        if kind == Kind::Transfer {
+            let request = match wire::decode_transfer(body) {
+                Ok(request) => request,
+                Err(what) => return malformed(what),
+            };
+            return match self.raft.handle_transfer_leader(request).await {
+                Ok(Ok(())) => Answer::Done(Bytes::new()),
+                Ok(Err(error)) => Answer::Refused(Refusal::Membership(error.to_string())),
+                Err(error) => fatal(&error),
+            };
+        }
+        let request = match wire::decode_vote_request(body) {
+            Ok(request) => request,
+            Err(what) => return malformed(what),
+        };
+        let voted = if kind == Kind::Vote { self.raft.vote(request).await } else { self.raft.pre_vote(request).await };
+        match voted {
+            Ok(response) => Answer::Done(wire::encode_vote_response(&response)),
+            Err(error) => fatal(&error),
+        }
+    }
+}
+
+/// A connection that was taken.
+struct Call {
+    from: u64,
+    reader: Reader,
+    sender: Sender,
+    _pass: Pass,
+}
+
+/// Hands the append requests of a session to raft, and its answers back in order.
+async fn append(raft: Raft, identity: Arc<Identity>, sender: Sender, session: u64, frames: mpsc::Receiver<Frame>) {
+    let requests = stream::unfold((frames, identity), |(mut frames, identity)| async move {
+        let frame = frames.recv().await?;
+        match wire::decode_append(frame.body) {
+            Ok(request) => {
+                if request.vote.committed {
+                    identity.hear_leader();
+                }
+                Some((request, (frames, identity)))
+            }
+            Err(error) => {
+                tracing::error!(error, "an append of a peer is damaged");
+                None
+            }
+        }
+    });
+    let requests: std::pin::Pin<Box<dyn futures_util::Stream<Item = AppendEntriesRequest<Types>> + Send>> =
+        Box::pin(requests);
+    let mut results = pin!(raft.stream_append(requests));
+    while let Some(result) = results.next().await {
+        let Ok(result) = result else { break };
+        let frame = Frame::new(Kind::Appended, session, wire::encode_appended(&result));
+        if sender.send(frame).await.is_err() {
+            return;
+        }
+    }
+    sender.send(Frame::new(Kind::End, session, Bytes::new())).await.ok();
+}

@@ -1,0 +1,351 @@
+//! A node that runs: starts everything of this floor from the bottom up, and stops it in reverse.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use openraft::{Config, SnapshotPolicy};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{self, QUEUE_ASKS_MAX, now_millis};
+use crate::carry::Carrier;
+use crate::contact::Contact;
+use crate::error::NodeError;
+use crate::founding::Founding;
+use crate::liveness::Liveness;
+use crate::log::LogStore;
+use crate::machine::StateMachine;
+use crate::members::Members;
+use crate::network::Network;
+use crate::node::{Inner, Node};
+use crate::office::Desk;
+use crate::peer::gate::Gate;
+use crate::peer::identity::Identity;
+use crate::peer::link::Links;
+use crate::peer::receive::Receiver;
+use crate::peer::server::Server;
+use crate::presence::{self, Presence};
+use crate::raft::Raft;
+use crate::retain;
+use crate::settler::Settler;
+use crate::state::State;
+use crate::store::Layout;
+use crate::tls::{Tls, TlsFiles};
+
+/// How long a stop waits for others to let go of the stores.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
+/// How long a node that is alone may take to lead itself.
+const ALONE_MAX: Duration = Duration::from_secs(30);
+
+/// What a node needs to start.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// Number of this node in the cluster.
+    pub id: u64,
+    /// Everything this node stores.
+    pub data: PathBuf,
+    /// Where other nodes call; `None` for a node that stays alone.
+    pub listener: Option<TcpListener>,
+    /// Where other nodes reach that listener.
+    pub address: String,
+    /// The nodes that found the cluster, this one included; empty for a node that is alone, or that joins.
+    pub founders: BTreeMap<u64, String>,
+    /// Certificates for calls between nodes; without, everybody who reaches the listener is believed.
+    pub tls: Option<TlsFiles>,
+    /// Longest wait for the answer to a proposed entry.
+    pub timeout: Duration,
+    /// A node that was not heard for this long is taken off the roll.
+    pub node_timeout: Duration,
+    /// Bytes of the log that are kept for nodes that are behind.
+    pub log_keep_bytes: u64,
+}
+
+/// Owns what a node runs on: raft's threads, the settler. Stop it from a thread that may block.
+#[derive(Debug)]
+pub struct Running {
+    node: Node,
+    runtime: tokio::runtime::Runtime,
+    stop: CancellationToken,
+    settler: Mutex<Option<std::thread::JoinHandle<()>>>,
+    writer: std::thread::JoinHandle<()>,
+}
+
+/// The stores of a node, opened and compared with each other.
+struct Stores {
+    layout: Layout,
+    log: LogStore,
+    writer: std::thread::JoinHandle<()>,
+    state: Arc<State>,
+}
+
+fn open(config: &NodeConfig) -> Result<Stores, NodeError> {
+    let layout = Layout::open(&config.data, config.id)?;
+    // Snapshots that were being sent; nobody asks for them any more.
+    let _gone = std::fs::remove_dir_all(layout.snapshots());
+    let (log, writer) = LogStore::open(&layout)?;
+    let state = State::open(&layout)?;
+    let (state_next, log_next) = (*state.applied().borrow(), log.next_index());
+    // What came as a snapshot needs no log.
+    if state_next > log_next.max(layout.installed()?) {
+        return Err(NodeError::StateAhead { state: state_next.saturating_sub(1), log: log_next.saturating_sub(1) });
+    }
+    Ok(Stores { layout, log, writer, state })
+}
+
+fn raft_error(error: &dyn std::fmt::Display) -> NodeError {
+    NodeError::Raft(error.to_string())
+}
+
+impl Running {
+    /// Opens the stores and takes part in the cluster, or founds one. A node that is alone leads when this
+    /// returns; one of several may still look for the others.
+    ///
+    /// # Errors
+    /// The data directory cannot be used, is damaged, or raft does not come up.
+    pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        let Stores { layout, log, writer, state } = open(&config)?;
+        // openraft must not share a thread with the doors: it has a runtime of its own.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(raft_threads())
+            .thread_name("raft")
+            .enable_all()
+            .build()
+            .map_err(|error| raft_error(&error))?;
+        let stop = CancellationToken::new();
+        let node = runtime.block_on(assemble(config, &layout, &log, &state, &stop))?;
+        let settler = Settler {
+            state,
+            log,
+            raft: node.inner().raft.clone(),
+            runtime: runtime.handle().clone(),
+            stop: stop.clone(),
+            keep_bytes: node.inner().log_keep_bytes,
+        };
+        let settler = std::thread::Builder::new()
+            .name("settle".to_owned())
+            .spawn(move || settler.run())
+            .map_err(|error| raft_error(&error))?;
+        Ok(Self { node, runtime, stop, settler: Mutex::new(Some(settler)), writer })
+    }
+
+    /// The handle to use the node with.
+    #[must_use]
+    pub fn node(&self) -> Node {
+        self.node.clone()
+    }
+
+    /// Follows whether this node must not go on, and why.
+    #[must_use]
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.node.inner().identity.fatal()
+    }
+
+    /// Stops raft, then brings everything to the disk, so that the next start has nothing to do.
+    ///
+    /// # Errors
+    /// What could not be brought to the disk; acknowledged events are on it in any case.
+    pub fn stop(self) -> Result<(), NodeError> {
+        if self.node.inner().contact.voters() > 1 {
+            self.runtime.block_on(presence::leave(&self.node));
+        }
+        self.stop.cancel();
+        if let Some(settler) = self.settler.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && settler.join().is_err()
+        {
+            tracing::error!("the settler had panicked");
+        }
+        let inner = self.node.inner();
+        tracing::debug!("the settler has stopped");
+        let stopped = self.runtime.block_on(async {
+            let shutdown = inner.raft.shutdown().await.map_err(|error| raft_error(&error));
+            inner.links.close();
+            inner.log.flush().await.map_err(|e| NodeError::Store { store: "raft", detail: e.to_string() })?;
+            shutdown
+        });
+        tracing::debug!("raft has stopped and its log is flushed");
+        inner.state.flush().map_err(|error| NodeError::Store { store: "state", detail: error.0 })?;
+        let Self { node, runtime, writer, .. } = self;
+        let (state, log) = (Arc::clone(&node.inner().state), node.inner().log.clone());
+        drop(node);
+        runtime.shutdown_timeout(Duration::from_secs(2));
+        close(state, log, writer);
+        stopped
+    }
+}
+
+/// Closes the stores here, when nobody else has them any more: RocksDB aborts a process that ends while one of
+/// its threads still closes them.
+fn close(state: Arc<State>, log: LogStore, writer: std::thread::JoinHandle<()>) {
+    let until = Instant::now() + RELEASE_MAX;
+    while Arc::strong_count(&state) > 1 || log.is_shared() {
+        if Instant::now() > until {
+            tracing::warn!("the stores are still in use at the end");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop((state, log));
+    if writer.join().is_err() {
+        tracing::error!("the log writer had panicked");
+    }
+}
+
+/// Raft's tasks hand work to each other: on few cores, threads between them only add wake-ups.
+fn raft_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
+}
+
+fn settings() -> Result<Arc<Config>, NodeError> {
+    let settings = Config {
+        cluster_name: "rollbook".to_owned(),
+        heartbeat_interval: 100,
+        election_timeout_min: 500,
+        election_timeout_max: 1000,
+        max_payload_entries: 64,
+        max_append_entries: Some(1024),
+        api_channel_size: Some(4096),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 1_000_000,
+        purge_batch_size: 1,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        broadcast_submitted_on_append: Some(true),
+        ..Config::default()
+    };
+    Ok(Arc::new(settings.validate().map_err(|error| raft_error(&error))?))
+}
+
+/// Puts the parts together, on raft's runtime.
+async fn assemble(
+    config: NodeConfig,
+    layout: &Layout,
+    log: &LogStore,
+    state: &Arc<State>,
+    stop: &CancellationToken,
+) -> Result<Node, NodeError> {
+    let tls = config.tls.as_ref().map(Tls::load).transpose().map_err(|error| NodeError::Tls(error.to_string()))?;
+    let identity = Arc::new(Identity::begin(layout, config.id, config.address, config.founders)?);
+    let recorded = state.machine().cluster_id().to_owned();
+    if !recorded.is_empty() {
+        identity.belong_to(&recorded)?;
+    }
+    let links = Arc::new(Links::new(Arc::clone(&identity), Arc::clone(state), tls.clone()));
+    let network = Network { links: Arc::clone(&links), state: Arc::clone(state) };
+    let machine = StateMachine::new(Arc::clone(state), log);
+    let raft = Raft::new(config.id, settings()?, network, log.clone(), machine).await;
+    let raft = raft.map_err(|error| raft_error(&error))?;
+    let contact = Arc::new(Contact::new(raft.clone(), Arc::clone(&identity)));
+    let (asks, queue) = mpsc::channel(QUEUE_ASKS_MAX);
+    let carrier = Carrier {
+        raft: raft.clone(),
+        identity: Arc::clone(&identity),
+        links: Arc::clone(&links),
+        state: Arc::clone(state),
+        contact: Arc::clone(&contact),
+        timeout: config.timeout,
+        batches: AtomicU64::new(1),
+    };
+    tokio::spawn(batch::run(Arc::new(carrier), queue));
+    let live = Arc::new(OnceLock::new());
+    let members = Members { raft: raft.clone(), identity: Arc::clone(&identity), turn: tokio::sync::Mutex::new(()) };
+    let node = Node::new(Inner {
+        raft: raft.clone(),
+        asks: asks.clone(),
+        state: Arc::clone(state),
+        log: log.clone(),
+        identity: Arc::clone(&identity),
+        links: Arc::clone(&links),
+        contact,
+        members,
+        live: Arc::clone(&live),
+        log_keep_bytes: config.log_keep_bytes,
+    });
+    let founding = || Founding { raft: raft.clone(), identity: Arc::clone(&identity), links: Arc::clone(&links) };
+    if let Some(listener) = config.listener {
+        let server = Arc::new(Server {
+            identity: Arc::clone(&identity),
+            gate: Arc::new(Gate::new(Arc::clone(&identity), Arc::clone(state))),
+            links: Arc::clone(&links),
+            raft: raft.clone(),
+            receiver: Receiver::new(layout),
+            tls,
+            office: Desk { node: node.clone(), asks, founding: founding(), live },
+        });
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            if let Err(error) = server.run(listener, stop).await {
+                tracing::error!(%error, "the peer listener has stopped");
+            }
+        });
+    }
+    join_in(&node, founding()).await?;
+    let presence = Presence { node: node.clone(), node_timeout: config.node_timeout };
+    tokio::spawn(presence.run(stop.clone()));
+    tokio::spawn(retain_loop(node.clone(), stop.clone()));
+    tokio::spawn(founding().run(stop.clone()));
+    tokio::spawn(Liveness { raft, identity, links }.run(stop.clone()));
+    Ok(node)
+}
+
+/// A node that is alone leads at once; one that is not yet in a cluster founds its own when nobody else is meant to.
+async fn join_in(node: &Node, founding: Founding) -> Result<(), NodeError> {
+    let inner = node.inner();
+    let (raft, identity) = (&inner.raft, &inner.identity);
+    let initialized = raft.is_initialized().await.map_err(|error| raft_error(&error))?;
+    let alone = if initialized {
+        // Nobody to wait for: the election timeout would only delay the start.
+        raft.voter_ids().eq([identity.id])
+    } else {
+        // With a cluster but no log it waits to be called: it joins.
+        identity.cluster_id().is_empty() && identity.founders.len() <= 1
+    };
+    if !alone {
+        return Ok(());
+    }
+    if initialized {
+        raft.trigger().elect(false).await.map_err(|error| raft_error(&error))?;
+    } else {
+        founding.alone().await?;
+    }
+    let wait = Some(ALONE_MAX);
+    raft.wait(wait)
+        .metrics(|metrics| metrics.current_leader.is_some(), "a leader")
+        .await
+        .map_err(|e| raft_error(&e))?;
+    raft.wait_for_recovery(wait).await.map_err(|error| raft_error(&error))?;
+    node.found().await
+}
+
+/// Once a second, on the leader: proposes what retention takes away.
+async fn retain_loop(node: Node, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        if !node.leads() {
+            continue;
+        }
+        let state = Arc::clone(&node.inner().state);
+        let due = tokio::task::spawn_blocking(move || retain::due(&state, now_millis())).await;
+        let commands = match due {
+            Ok(Ok(commands)) => commands,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "retention could not look at the book");
+                continue;
+            }
+            Err(_) => return,
+        };
+        for command in commands {
+            if let Err(refusal) = node.command(command).await {
+                tracing::warn!(%refusal, "retention was refused");
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! How a node sees its cluster.
+
+use openraft::RaftMetrics;
+use rollbook_core::machine::Machine;
+
+use crate::types::Types;
+
+/// How a node sees its cluster.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// This node.
+    pub id: u64,
+    /// Random id of the cluster, empty before it was founded.
+    pub cluster_id: String,
+    /// The leader, when there is one.
+    pub leader: Option<u64>,
+    /// Raft term.
+    pub term: u64,
+    /// `leader`, `follower`, `learner`, `candidate` or `shutdown`.
+    pub role: &'static str,
+    /// Index of the last entry in this node's log.
+    pub last_index: u64,
+    /// Index of the last entry applied on this node.
+    pub applied_index: u64,
+    /// Members by number.
+    pub members: Vec<Member>,
+}
+
+/// One member of the cluster.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Its number.
+    pub id: u64,
+    /// Where other nodes reach it.
+    pub address: String,
+    /// `leader`, `voter` or `learner`.
+    pub role: &'static str,
+    /// `up`, `down`, or `unknown` when it is said to be up and does not answer.
+    pub state: &'static str,
+    /// Which of its lives this is.
+    pub incarnation: u64,
+    /// Index of the last entry in its log, where known.
+    pub last_index: Option<u64>,
+    /// Index of the last entry it applied, where known.
+    pub applied_index: Option<u64>,
+}
+
+/// The members as this node knows them without asking anybody.
+pub(crate) fn members(metrics: &RaftMetrics<Types>, machine: &Machine, own_address: &str) -> Vec<Member> {
+    let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+    let member = |id: u64, address: &str| {
+        let (row, here) = (machine.node(id), id == metrics.id);
+        let recorded = row.map(|row| row.address.as_str()).filter(|address| !address.is_empty());
+        let up = here || row.is_some_and(|row| row.up);
+        Member {
+            id,
+            address: if here { own_address } else { recorded.unwrap_or(address) }.to_owned(),
+            role: match metrics.current_leader {
+                Some(leader) if leader == id => "leader",
+                _ if voters.contains(&id) => "voter",
+                _ => "learner",
+            },
+            state: if up { "up" } else { "down" },
+            incarnation: row.map_or(0, |row| row.incarnation),
+            last_index: if here { Some(metrics.last_log_index.unwrap_or(0)) } else { None },
+            applied_index: if here { Some(metrics.last_applied.as_ref().map_or(0, |id| id.index)) } else { None },
+        }
+    };
+    metrics.membership_config.nodes().map(|(id, node)| member(*id, &node.addr)).collect()
+}
