@@ -301,6 +301,28 @@ fn settings_come_from_the_highest_layer() {
 }
 
 #[test]
+fn certificates_come_with_the_lines_that_use_them() {
+    let here = tempfile::tempdir().expect("temporary directory");
+    let dir = here.path().join("certs");
+    let name = dir.to_str().expect("a path");
+    let text = done(alone(&["cert", "dev", "--dir", name, "--nodes", "1,2"], &[]));
+    assert!(text.contains(&format!("wrote {name}/ca.pem\n")), "{text}");
+    let lines =
+        format!("[peer]\nca = \"{name}/ca.pem\"\ncertificate = \"{name}/node-2.pem\"\nkey = \"{name}/node-2.key\"");
+    assert!(text.contains(&lines), "{text}");
+    let json = done(alone(&["cert", "dev", "--dir", name, "--nodes", "3", "-o", "json"], &[]));
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["written"], json!([format!("{name}/node-3.key"), format!("{name}/node-3.pem")]));
+    assert_eq!(json["nodes"][0]["peer"]["key"], format!("{name}/node-3.key"));
+    failed(&alone(&["cert", "dev", "--dir", name, "--nodes", "3"], &[]), 1, "node-3.pem exists");
+    failed(
+        &alone(&["cert", "dev", "--dir", name, "--nodes", "4", "--host", "node-1.rollbook.internal"], &[]),
+        2,
+        "--host",
+    );
+}
+
+#[test]
 fn help_shows_examples_and_the_version_is_told() {
     for args in [
         vec!["--help"],
@@ -311,6 +333,7 @@ fn help_shows_examples_and_the_version_is_told() {
         vec!["dump", "--help"],
         vec!["restore", "--help"],
         vec!["namespaces", "--help"],
+        vec!["cert", "--help"],
         vec!["config", "--help"],
         vec!["health", "--help"],
         vec!["bench", "--help"],

@@ -3,6 +3,7 @@
 
 mod ack;
 pub mod args;
+mod cert;
 mod config;
 mod consumers;
 mod dump;
@@ -60,6 +61,7 @@ async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()>
         ClientCommand::Restore(args) => restore::run(global, args).await,
         ClientCommand::Namespaces(args) => namespaces::run(global, args).await,
         ClientCommand::Consumers(args) => consumers::run(global, args).await,
+        ClientCommand::Cert(args) => cert::run(global, args),
         ClientCommand::Config(args) => config::run(global, args).await,
         ClientCommand::Health(args) => health::run(global, args).await,
     }
