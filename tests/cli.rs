@@ -333,6 +333,7 @@ fn help_shows_examples_and_the_version_is_told() {
         vec!["dump", "--help"],
         vec!["restore", "--help"],
         vec!["namespaces", "--help"],
+        vec!["cluster", "--help"],
         vec!["cert", "--help"],
         vec!["config", "--help"],
         vec!["health", "--help"],

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use super::global::Global;
 use super::serve::ServeArgs;
-use super::{ack, cert, config, consumers, dump, health, namespaces, publish, restore, subscribe};
+use super::{ack, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe};
 use crate::app::bench::BenchArgs;
 
 const EXAMPLES: &str = "\
@@ -57,6 +57,8 @@ pub enum ClientCommand {
     Namespaces(namespaces::NamespacesArgs),
     /// List and delete durable consumers
     Consumers(consumers::ConsumersArgs),
+    /// Show the nodes of the cluster, add, promote and remove them
+    Cluster(cluster::ClusterArgs),
     /// Make certificates for the connections between nodes
     Cert(cert::CertArgs),
     /// Check a configuration file, or show what is in force

@@ -207,6 +207,7 @@ fn hint(status: u16, text: &str) -> String {
         (404, Some(_)) => "; `rollbook namespaces list` shows what there is".to_owned(),
         (_, Some(name)) => format!("; create it with `rollbook namespaces create {name}`"),
         (404, None) if text.starts_with("consumer ") => "; `rollbook consumers list` shows what there is".to_owned(),
+        (404, None) if text.starts_with("node ") => "; `rollbook cluster status` shows what there is".to_owned(),
         (413, _) => "; send less at a time, or raise sse.body_bytes_max of the node".to_owned(),
         (503, _) => "; try again, and see `rollbook health`".to_owned(),
         (507, _) => "; free disk space on the node, or lower retention with `rollbook namespaces retention`".to_owned(),

@@ -4,6 +4,7 @@
 mod ack;
 pub mod args;
 mod cert;
+mod cluster;
 mod config;
 mod consumers;
 mod dump;
@@ -61,6 +62,7 @@ async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()>
         ClientCommand::Restore(args) => restore::run(global, args).await,
         ClientCommand::Namespaces(args) => namespaces::run(global, args).await,
         ClientCommand::Consumers(args) => consumers::run(global, args).await,
+        ClientCommand::Cluster(args) => cluster::run(global, args).await,
         ClientCommand::Cert(args) => cert::run(global, args),
         ClientCommand::Config(args) => config::run(global, args).await,
         ClientCommand::Health(args) => health::run(global, args).await,
