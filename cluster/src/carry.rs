@@ -4,11 +4,14 @@
 //! client sees a change of leader as a pause, not as an error, as long as there is a
 //! leader again before its deadline.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use rollbook_core::entry::Batch;
@@ -75,13 +78,15 @@ impl Carrier {
         let mut unknown: Option<&'static str> = None;
         loop {
             let attempt = match self.contact.leader() {
-                Some(leader) if leader == self.identity.id => self.write(&gathered, deadline).await,
+                Some(leader) if leader == self.identity.id => {
+                    self.while_leads(leader, self.write(&gathered, deadline)).await
+                }
                 Some(leader) => {
                     dismiss_guests(&mut gathered);
                     if gathered.answers.is_empty() {
                         return;
                     }
-                    self.forward(leader, &gathered).await
+                    self.while_leads(leader, self.forward(leader, &gathered)).await
                 }
                 None => Attempt::Elsewhere,
             };
@@ -109,6 +114,14 @@ impl Carrier {
                 return refuse(gathered, &refusal);
             }
             self.contact.changed_within(PAUSE).await;
+        }
+    }
+
+    /// An attempt that nobody waits for when there is another leader: it may not answer any more.
+    async fn while_leads(&self, leader: u64, attempt: impl Future<Output = Attempt>) -> Attempt {
+        match select(pin!(attempt), pin!(self.contact.gone(leader))).await {
+            Either::Left((attempt, _)) => attempt,
+            Either::Right(_) => Attempt::Unknown("leadership was lost"),
         }
     }
 

@@ -56,6 +56,16 @@ impl Contact {
         Ok(leader)
     }
 
+    /// Resolves when that node does not lead any more.
+    pub(crate) async fn gone(&self, leader: u64) {
+        let mut metrics = self.raft.server_metrics();
+        while metrics.borrow_watched().current_leader == Some(leader) {
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Resolves when something about the leader has changed, at latest after `within`.
     pub(crate) async fn changed_within(&self, within: Duration) {
         let mut metrics = self.raft.server_metrics();

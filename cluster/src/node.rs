@@ -30,6 +30,7 @@ use crate::peer::wire;
 use crate::raft::Raft;
 use crate::state::State;
 use crate::status::{self, Member, Status};
+use crate::types::LogId;
 
 /// How long the leader may take to answer a question.
 const ASK_MAX: Duration = Duration::from_secs(2);
@@ -224,7 +225,9 @@ impl Node {
             }
             let asked = self.inner.links.call(member.id, Purpose::Control, Kind::Standing, Bytes::new(), ASK_MAX);
             match asked.await.ok().and_then(|body| wire::decode_numbers(&body).ok()).as_deref() {
-                Some([last, applied]) => Member { last_index: Some(*last), applied_index: Some(*applied), ..member },
+                Some([last, applied, ..]) => {
+                    Member { last_index: Some(*last), applied_index: Some(*applied), ..member }
+                }
                 _ => Member { state: "unknown", ..member },
             }
         };
@@ -236,7 +239,14 @@ impl Node {
     /// # Errors
     /// [`Refusal::Unavailable`] without a leader that has a majority.
     pub fn ready(&self) -> Result<(), Refusal> {
-        self.inner.contact.ready().map(drop)
+        self.inner.contact.ready()?;
+        if self.is_alive(self.owner()) { Ok(()) } else { Err(Refusal::Unavailable("node is joining".to_owned())) }
+    }
+
+    /// Whether another node can be called now.
+    #[must_use]
+    pub fn reaches(&self, node: u64) -> bool {
+        self.inner.links.present(node, Purpose::Control).is_some()
     }
 
     /// Waits until a read on this node is as fresh as wanted; the index of the last entry that it then sees.
@@ -384,6 +394,25 @@ impl Node {
     /// The refusal of the other side, or [`Refusal::Unavailable`] when there was no answer.
     pub async fn ask(&self, node: u64, message: Bytes, within: Duration) -> Result<Bytes, Refusal> {
         self.inner.links.call(node, Purpose::Relay, Kind::Ask, message, within).await.map_err(refusal)
+    }
+
+    /// The first entry that some other node does not have, when this node leads.
+    pub(crate) fn slowest_follower(&self) -> Option<u64> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let next = |id: &Option<LogId>| id.map_or(0, |id| id.index.saturating_add(1));
+        let others = metrics.replication.as_ref()?.iter().filter(|(id, _)| **id != self.id());
+        Some(others.map(|(_, matched)| next(matched)).min().unwrap_or(u64::MAX))
+    }
+
+    /// The first entry that some node does not have, as the leader says; `None` when it cannot be asked.
+    pub(crate) async fn slowest(&self) -> Option<u64> {
+        let leader = self.inner.contact.leader()?;
+        if leader == self.id() {
+            return self.slowest_follower();
+        }
+        let asked = self.inner.links.call(leader, Purpose::Control, Kind::Standing, Bytes::new(), ASK_MAX).await;
+        wire::decode_numbers(&asked.ok()?).ok()?.get(2).copied()
     }
 
     /// Gives a new cluster its id.

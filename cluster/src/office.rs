@@ -106,7 +106,8 @@ impl Office for Desk {
             Kind::ReadIndex => self.read_index().await,
             Kind::Standing => {
                 let status = self.node.status();
-                Answer::Done(wire::encode_numbers(vec![status.last_index, status.applied_index]))
+                let slowest = self.node.slowest_follower().unwrap_or(0);
+                Answer::Done(wire::encode_numbers(vec![status.last_index, status.applied_index, slowest]))
             }
             Kind::Change => self.change(&body).await,
             Kind::Founding => Answer::Done(self.founding.standing().await.encode_to_vec().into()),

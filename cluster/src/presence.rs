@@ -29,7 +29,7 @@ impl Presence {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            if self.node.ready().is_err() {
+            if self.node.inner().contact.ready().is_err() {
                 led_since = None;
                 continue;
             }
@@ -57,7 +57,7 @@ impl Presence {
     }
 
     /// Makes this life of this node known.
-    async fn be_known(&self) {
+    pub(crate) async fn be_known(&self) {
         let inner = self.node.inner();
         let identity = &inner.identity;
         let row: Row = inner.state.machine().node(identity.id).cloned().unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -64,6 +64,12 @@ pub struct NodeConfig {
     pub log_keep_bytes: u64,
 }
 
+/// The node number that a data directory was made for.
+#[must_use]
+pub fn recorded_node(data: &Path) -> Option<u64> {
+    Layout::recorded_node(data)
+}
+
 /// Owns what a node runs on: raft's threads, the settler. Stop it from a thread that may block.
 #[derive(Debug)]
 pub struct Running {
@@ -121,6 +127,7 @@ impl Running {
             state,
             log,
             raft: node.inner().raft.clone(),
+            node: node.clone(),
             runtime: runtime.handle().clone(),
             stop: stop.clone(),
             keep_bytes: node.inner().log_keep_bytes,
@@ -283,8 +290,10 @@ async fn assemble(
             }
         });
     }
-    join_in(&node, founding()).await?;
     let presence = Presence { node: node.clone(), node_timeout: config.node_timeout };
+    if join_in(&node, founding()).await? {
+        presence.be_known().await;
+    }
     tokio::spawn(presence.run(stop.clone()));
     tokio::spawn(retain_loop(node.clone(), stop.clone()));
     tokio::spawn(founding().run(stop.clone()));
@@ -292,8 +301,8 @@ async fn assemble(
     Ok(node)
 }
 
-/// A node that is alone leads at once; one that is not yet in a cluster founds its own when nobody else is meant to.
-async fn join_in(node: &Node, founding: Founding) -> Result<(), NodeError> {
+/// Whether this node is alone. Then it leads at once; one that is not yet in a cluster founds its own when nobody else is meant to.
+async fn join_in(node: &Node, founding: Founding) -> Result<bool, NodeError> {
     let inner = node.inner();
     let (raft, identity) = (&inner.raft, &inner.identity);
     let initialized = raft.is_initialized().await.map_err(|error| raft_error(&error))?;
@@ -305,7 +314,7 @@ async fn join_in(node: &Node, founding: Founding) -> Result<(), NodeError> {
         identity.cluster_id().is_empty() && identity.founders.len() <= 1
     };
     if !alone {
-        return Ok(());
+        return Ok(false);
     }
     if initialized {
         raft.trigger().elect(false).await.map_err(|error| raft_error(&error))?;
@@ -318,7 +327,8 @@ async fn join_in(node: &Node, founding: Founding) -> Result<(), NodeError> {
         .await
         .map_err(|e| raft_error(&e))?;
     raft.wait_for_recovery(wait).await.map_err(|error| raft_error(&error))?;
-    node.found().await
+    node.found().await?;
+    Ok(true)
 }
 
 /// Once a second, on the leader: proposes what retention takes away.

@@ -4,15 +4,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use openraft::async_runtime::watch::WatchReceiver as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ReadError;
 use crate::log::LogStore;
+use crate::node::Node;
 use crate::raft::Raft;
 use crate::settle::settle;
 use crate::state::State;
-use crate::types::LogId;
 
 /// A step begins when this many bytes of entries wait, or the oldest waits this long.
 const STEP_BYTES: u64 = 8 << 20;
@@ -31,6 +30,7 @@ pub(crate) struct Settler {
     pub(crate) state: Arc<State>,
     pub(crate) log: LogStore,
     pub(crate) raft: Raft,
+    pub(crate) node: Node,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) stop: CancellationToken,
     /// Bytes of the log that are kept for nodes that are behind.
@@ -115,17 +115,10 @@ impl Settler {
             done.marks.pop_front();
         }
         let beyond = done.marks.front().filter(|mark| old(mark)).map_or(0, |(entry, _)| *entry);
-        let slowest = self.slowest().unwrap_or(done.limit);
+        // Unknown without a leader: then nothing is given up.
+        let slowest = self.runtime.block_on(self.node.slowest()).unwrap_or(0);
         let limit = slowest.max(beyond).min(done.limit);
         limit.min(self.state.snapshots.needed().unwrap_or(limit))
-    }
-
-    /// On the leader: the first entry that some other node does not have.
-    fn slowest(&self) -> Option<u64> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let next = |id: &Option<LogId>| id.map_or(0, |id| id.index.saturating_add(1));
-        metrics.replication.as_ref()?.values().map(next).min()
     }
 
     /// Lets openraft purge the log below `limit`: it wants a snapshot announced first.

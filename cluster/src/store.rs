@@ -63,6 +63,11 @@ impl Layout {
         Ok(Self { root: root.to_path_buf(), _lock: Arc::new(lock) })
     }
 
+    /// The node number that a directory was made for.
+    pub(crate) fn recorded_node(root: &Path) -> Option<u64> {
+        owner_of(&fs::read_to_string(root.join("FORMAT")).ok()?)
+    }
+
     pub(crate) fn raft(&self) -> PathBuf {
         self.root.join("raft")
     }
@@ -168,15 +173,17 @@ impl Layout {
 }
 
 fn check_format(root: &Path, found: &str, node: u64) -> Result<(), NodeError> {
-    let mut lines = found.lines();
-    if lines.next() != Some(FORMAT) {
+    if found.lines().next() != Some(FORMAT) {
         return Err(NodeError::Format { path: root.to_path_buf(), found: found.trim().to_owned(), known: FORMAT });
     }
-    let owner = lines.next().and_then(|line| line.strip_prefix("node ")).and_then(|id| id.parse().ok());
-    match owner {
+    match owner_of(found) {
         Some(found) if found != node => Err(NodeError::NodeId { path: root.to_path_buf(), found, wanted: node }),
         _ => Ok(()),
     }
+}
+
+fn owner_of(format: &str) -> Option<u64> {
+    format.lines().nth(1)?.strip_prefix("node ")?.parse().ok()
 }
 
 pub(crate) fn sync_directory(path: &Path) -> std::io::Result<()> {

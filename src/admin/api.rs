@@ -1,6 +1,5 @@
 //! `/api/...`: namespaces, durable consumers, the cluster.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 use super::{Admin, problem};
 use crate::bus::duration;
 use crate::bus::registry::{Forget, Who};
+use crate::bus::relay::{ForgetEverywhere, WhoAnywhere};
 use problem::Problem;
 
 type Answer = Result<HttpResponse, Problem>;
@@ -29,8 +29,7 @@ pub(super) fn mount(services: &mut web::ServiceConfig) {
                 .route(web::delete().to(delete_namespace)),
         )
         .service(resource("/api/consumers").route(web::get().to(consumers)))
-        .service(resource("/api/consumers/{namespace}/{name}").route(web::delete().to(delete_consumer)))
-        .service(resource("/api/cluster").route(web::get().to(cluster)));
+        .service(resource("/api/consumers/{namespace}/{name}").route(web::delete().to(delete_consumer)));
 }
 
 /// Retention as clients see it: durations as text, `null` for no bound.
@@ -162,7 +161,9 @@ async fn retain_namespace(admin: web::Data<Admin>, name: web::Path<String>, body
     let retain = NamespaceRetain { name: name.into_inner(), retention: retention.into_rules()? };
     match propose(&admin, Command::NamespaceRetain(retain)).await? {
         Done::Namespace(head) => Ok(HttpResponse::Ok().json(show(&admin, &head).await?)),
-        Done::Published { .. } | Done::Consumer(_) | Done::Nothing => Err(Problem::new(500, "storage", "no answer")),
+        Done::Published { .. } | Done::Consumer(_) | Done::Node(_) | Done::Nothing => {
+            Err(Problem::new(500, "storage", "no answer"))
+        }
     }
 }
 
@@ -175,8 +176,8 @@ async fn delete_namespace(admin: web::Data<Admin>, name: web::Path<String>) -> A
 
 /// Ends the streams of what was deleted.
 async fn forget(admin: &Admin, namespace: String, consumer: Option<String>) {
-    if admin.registry.send(Forget { namespace, consumer }).await.is_err() {
-        tracing::debug!("the registry is stopping");
+    if admin.relay.send(ForgetEverywhere(Forget { namespace, consumer })).await.is_err() {
+        tracing::debug!("the relay is stopping");
     }
 }
 
@@ -195,7 +196,7 @@ async fn consumers(admin: web::Data<Admin>, query: web::Query<ConsumersQuery>) -
     for head in heads {
         for consumer in node.consumers(&head) {
             let who = Who { namespace: head.name.clone(), consumer: consumer.name.clone() };
-            let members = admin.registry.send(who).await.unwrap_or_default();
+            let members = admin.relay.send(WhoAnywhere(who)).await.unwrap_or_default();
             let member = |state: crate::bus::message::MemberState| json!({ "consumer_id": state.consumer_id, "in_flight": state.in_flight.into_iter().collect::<Vec<_>>() });
             items.push(json!({
                 "namespace": head.name,
@@ -218,25 +219,4 @@ async fn delete_consumer(admin: web::Data<Admin>, path: web::Path<(String, Strin
     propose(&admin, Command::ConsumerDelete(delete)).await?;
     forget(&admin, namespace, Some(name)).await;
     Ok(HttpResponse::NoContent().finish())
-}
-
-async fn cluster(admin: web::Data<Admin>) -> Answer {
-    let status = Arc::new(admin.bus.node().status());
-    let node = |(id, address): (&u64, &String)| {
-        let here = *id == status.id;
-        json!({
-            "id": id,
-            "address": address,
-            "role": if here { status.role } else { "voter" },
-            "state": if here { "up" } else { "unknown" },
-            "last_index": if here { Some(status.last_index) } else { None },
-            "applied_index": if here { Some(status.applied_index) } else { None },
-        })
-    };
-    Ok(HttpResponse::Ok().json(json!({
-        "cluster_id": status.cluster_id,
-        "leader": status.leader,
-        "term": status.term,
-        "nodes": status.members.iter().map(node).collect::<Vec<_>>(),
-    })))
 }

@@ -1,6 +1,8 @@
 //! REST administration, health and metrics on the web listener.
 
 mod api;
+mod cluster;
+pub mod consistency;
 mod health;
 mod problem;
 pub mod request_log;
@@ -12,12 +14,12 @@ use actix::Addr;
 use actix_web::web;
 
 use crate::bus::handle::Bus;
-use crate::bus::registry::Registry;
+use crate::bus::relay::Relay;
 
 /// What the handlers share.
 pub struct Admin {
     bus: Bus,
-    registry: Addr<Registry>,
+    relay: Addr<Relay>,
     metrics: prometheus_client::registry::Registry,
     draining: AtomicBool,
 }
@@ -31,10 +33,10 @@ impl std::fmt::Debug for Admin {
 impl Admin {
     /// Administration of this bus.
     #[must_use]
-    pub fn new(bus: Bus, registry: Addr<Registry>) -> Arc<Self> {
+    pub fn new(bus: Bus, relay: Addr<Relay>) -> Arc<Self> {
         let mut metrics = prometheus_client::registry::Registry::default();
         bus.metrics().register(&mut metrics);
-        Arc::new(Self { bus, registry, metrics, draining: AtomicBool::new(false) })
+        Arc::new(Self { bus, relay, metrics, draining: AtomicBool::new(false) })
     }
 
     /// From now on the node is not ready.
@@ -51,5 +53,6 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .app_data(json)
         .configure(health::mount)
         .configure(api::mount)
+        .configure(cluster::mount)
         .default_service(web::to(problem::not_found));
 }

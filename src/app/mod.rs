@@ -3,4 +3,6 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+mod isolation;
+mod membership;
 pub mod run;

@@ -8,15 +8,20 @@ use actix::Actor as _;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer};
 use anyhow::Context as _;
-use rollbook_cluster::node::{Node, NodeConfig, Running};
+use rollbook_cluster::node::Node;
+use rollbook_cluster::running::Running;
 use rollbook_core::command::{Command, NamespaceCreate};
 use rollbook_core::error::Refusal;
 use rollbook_core::namespace::Retention;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::config::layers::Loaded;
 use super::config::settings::Config;
 use super::config::values::{Listen, LogFormat, Namespaces};
+use super::{isolation, membership};
+use crate::admin::consistency::ensure;
 use crate::admin::request_log::log_request;
 use crate::admin::{self, Admin};
 use crate::bus::feed::Feed;
@@ -24,32 +29,35 @@ use crate::bus::handle::Bus;
 use crate::bus::metrics::Metrics;
 use crate::bus::proposer::{self, Proposer};
 use crate::bus::registry::{Drain, Registry};
+use crate::bus::relay::{Mailbox, Relay};
 use crate::doors::sse::{self, Door, Enabled};
 
 /// How long open streams have to end after the signal.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether the cluster has a leader.
+const READY_LOOK: Duration = Duration::from_millis(10);
 
 /// Runs a node until it is told to stop.
 ///
 /// # Errors
 /// The node cannot start, or cannot bring everything to the disk at its end.
-pub fn serve(config: &Config) -> anyhow::Result<()> {
+pub fn serve(loaded: &Loaded) -> anyhow::Result<()> {
+    let config = &loaded.config;
     log(config)?;
     end_with_node_threads();
     // Before anything is opened: a port in use must not touch the data.
     let sse = bind("sse", &config.sse.listen)?;
     let web = bind("web", &config.web.listen)?;
-    let address = "127.0.0.1:7441".to_owned();
-    let timeout = config.book.publish_timeout;
-    let running = Running::start(&NodeConfig { id: config.node.id, data: config.node.data.clone(), address, timeout })?;
-    let served = actix_web::rt::System::new().block_on(house(config, running.node(), sse, web));
+    let running = Running::start(membership::node_config(loaded)?)?;
+    let above = Above { node: running.node(), fatal: running.fatal() };
+    let served = actix_web::rt::System::new().block_on(house(config, above, sse, web));
     let stopped = running.stop().context("the node did not stop cleanly");
     served.and(stopped)
 }
 
 fn log(config: &Config) -> anyhow::Result<()> {
     // What the operator asks for comes later and wins.
-    let filter = format!("openraft=warn,actix_server=warn,{}", config.log.filter);
+    let filter = format!("openraft=error,actix_server=warn,{}", config.log.filter);
     let filter = tracing_subscriber::EnvFilter::try_new(filter).context("log.filter")?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     // A second call in one process, as in tests, keeps the first.
@@ -95,7 +103,20 @@ struct House {
     servers: Vec<ServerHandle>,
 }
 
-async fn house(config: &Config, node: Node, sse: Option<TcpListener>, web: Option<TcpListener>) -> anyhow::Result<()> {
+/// What the house stands on.
+struct Above {
+    node: Node,
+    /// Why the node must not go on, once that is known.
+    fatal: watch::Receiver<Option<String>>,
+}
+
+async fn house(
+    config: &Config,
+    above: Above,
+    sse: Option<TcpListener>,
+    web: Option<TcpListener>,
+) -> anyhow::Result<()> {
+    let Above { node, mut fatal } = above;
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
     let proposer = Proposer::new(node.clone(), proposer_config(config), metrics.clone());
@@ -103,11 +124,12 @@ async fn house(config: &Config, node: Node, sse: Option<TcpListener>, web: Optio
     let feed = Feed::new(node.clone());
     let (running_feed, feed_stop) = (Arc::clone(&feed), stop.clone());
     std::thread::Builder::new().name("feed".to_owned()).spawn(move || running_feed.run(&feed_stop))?;
-    declare(&node, &config.book.namespaces).await?;
-    let bus = Bus::new(node, feed, proposer, metrics);
+    let bus = Bus::new(node.clone(), feed, proposer, metrics);
     let registry = Registry::new(&bus).start();
-    let admin = Admin::new(bus.clone(), registry.clone());
-    let door = Door::new(bus, registry.clone(), door_config(config));
+    let relay = Relay::new(&bus, registry.clone()).start();
+    node.set_live(Arc::new(Mailbox(relay.clone())));
+    let admin = Admin::new(bus.clone(), relay.clone());
+    let door = Door::new(bus, registry.clone(), relay, door_config(config));
     let mut house = House { door, admin, registry, stop, servers: Vec::new() };
     let mut lines = Vec::new();
     if let Some(listener) = sse {
@@ -118,13 +140,30 @@ async fn house(config: &Config, node: Node, sse: Option<TcpListener>, web: Optio
         lines.push(("web", listener.local_addr()?));
         house.serve_web(listener)?;
     }
+    let (registry, cluster, stop) = (house.registry.clone(), config.cluster.clone(), house.stop.clone());
+    actix_web::rt::spawn(isolation::watch(node.clone(), registry, cluster, stop));
     // Before anybody is told that the node is there: from then on a stop must be a clean one.
     let told_to_stop = signals()?;
     announce(&lines);
-    told_to_stop.await;
+    let lives = async {
+        if config.peer.listen.addr().is_some() && node.ready().is_err() {
+            tracing::info!("waiting for the other nodes");
+        }
+        while node.ready().is_err() {
+            actix_web::rt::time::sleep(READY_LOOK).await;
+        }
+        declare(&node, &config.book.namespaces).await?;
+        say_ready();
+        std::future::pending::<anyhow::Result<()>>().await
+    };
+    let ended = tokio::select! {
+        () = told_to_stop => Ok(()),
+        failed = lives => failed,
+        why = fatal.wait_for(Option::is_some) => Err(anyhow::anyhow!(why.map_or_else(|_| None, |why| why.clone()).unwrap_or_default())),
+    };
     tracing::info!("stopping");
-    house.drain().await;
-    Ok(())
+    house.drain(&node).await;
+    ended
 }
 
 /// Creates the namespaces that the configuration lists and that are not there yet.
@@ -168,6 +207,7 @@ impl House {
         let admin = Arc::clone(&self.admin);
         let server = HttpServer::new(move || {
             App::new()
+                .wrap(actix_web::middleware::from_fn(ensure))
                 .wrap(actix_web::middleware::from_fn(log_request))
                 .configure(|services| admin::mount(&admin, services))
         })
@@ -182,8 +222,10 @@ impl House {
     }
 
     /// Not ready any more, streams end with a hint, requests in flight are answered, then silence.
-    async fn drain(self) {
+    async fn drain(self, node: &Node) {
         self.admin.drain();
+        // First: writes on their way go through the next leader, and nobody waits for an election.
+        node.step_down().await;
         self.door.drain();
         if self.registry.send(Drain).await.is_err() {
             tracing::error!("the registry had stopped before");
@@ -217,13 +259,18 @@ fn door_config(config: &Config) -> sse::Config {
     }
 }
 
-/// One line for each door, then `ready`: scripts wait for it.
+/// The last line: scripts wait for it.
+#[expect(clippy::print_stdout, reason = "the lines are the interface of `serve` to scripts")]
+fn say_ready() {
+    println!("ready");
+}
+
+/// One line for each door.
 #[expect(clippy::print_stdout, reason = "the lines are the interface of `serve` to scripts")]
 fn announce(lines: &[(&str, SocketAddr)]) {
     for (name, address) in lines {
         println!("{name:<5} http://{address}/");
     }
-    println!("ready");
 }
 
 /// Catches the signals that end the node; resolves with the first.

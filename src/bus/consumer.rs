@@ -240,7 +240,12 @@ impl Consumer {
 
 async fn advance(bus: &Bus, terms: &Terms, ack_floor: u64) -> Result<(), Refusal> {
     let namespace = terms.pattern.namespace().to_owned();
-    let command = Command::ConsumerAdvance(ConsumerAdvance { namespace, name: terms.name.clone(), ack_floor });
+    let command = Command::ConsumerAdvance(ConsumerAdvance {
+        namespace,
+        name: terms.name.clone(),
+        ack_floor,
+        owner: Some(bus.node().owner()),
+    });
     bus.proposer().propose(command.frame()?.into()).await.map(drop)
 }
 

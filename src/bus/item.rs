@@ -43,6 +43,12 @@ impl Item {
         self.sequence
     }
 
+    /// Its bytes.
+    #[must_use]
+    pub fn record(&self) -> Bytes {
+        self.record.clone()
+    }
+
     /// The event.
     #[must_use]
     pub fn event(&self) -> Event<'_> {

@@ -4,6 +4,7 @@
 //! Registry   supervises; knows every live subscription of this node; one per node
 //!  +- Consumer       one per durable consumer or group with members here
 //!  +- Subscription   one per open stream
+//! Relay      streams and consumers of other nodes; a guest for each of their members here
 //! Proposer   admission and deadline of recorded writes
 //! Feed       one thread: new events to the subscriptions that want them
 //! ```
@@ -26,6 +27,7 @@ pub mod metrics;
 pub mod outlet;
 pub mod proposer;
 pub mod registry;
+pub mod relay;
 pub mod source;
 pub mod subscription;
 pub mod supervisor;

@@ -21,6 +21,11 @@ const LOOK: Duration = Duration::from_millis(250);
 #[rtype(result = "()")]
 pub struct Drain;
 
+/// End all streams of this node now; new ones may come.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Scatter;
+
 /// Who is in a durable consumer now.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Vec<MemberState>")]
@@ -69,10 +74,23 @@ impl Registry {
         Self { bus: Some(bus.clone()), children: HashMap::new() }
     }
 
+    fn end_streams(&mut self) {
+        self.children.clear();
+        if let Some(bus) = &self.bus {
+            bus.all_live().iter().for_each(|live| send_close(&live.tell));
+        }
+    }
+
     fn look(&mut self) {
         let Some(bus) = &self.bus else { return };
         let mut lost = Vec::new();
         for (key, child) in &mut self.children {
+            if !serves(bus, key) {
+                tracing::warn!(namespace = %key.0, consumer = %key.1, "another node may serve this consumer now; its members must come again");
+                child.joins.values().for_each(|join| send_close(&join.tell));
+                lost.push(key.clone());
+                continue;
+            }
             match child.consumer.look(clock::now()) {
                 Health::Alive | Health::Waiting => {}
                 Health::Restarted => {
@@ -189,14 +207,26 @@ impl Handler<Drain> for Registry {
     type Result = MessageResult<Drain>;
 
     fn handle(&mut self, _: Drain, _: &mut Context<Self>) -> Self::Result {
-        self.children.clear();
-        if let Some(bus) = self.bus.take() {
-            for live in bus.all_live() {
-                send_close(&live.tell);
-            }
-        }
+        self.end_streams();
+        self.bus = None;
         MessageResult(())
     }
+}
+
+impl Handler<Scatter> for Registry {
+    type Result = MessageResult<Scatter>;
+
+    fn handle(&mut self, _: Scatter, _: &mut Context<Self>) -> Self::Result {
+        self.end_streams();
+        MessageResult(())
+    }
+}
+
+/// Whether this life of this node serves the consumer, or nobody has claimed it yet.
+fn serves(bus: &Bus, key: &Key) -> bool {
+    let node = bus.node();
+    let consumer = node.namespace(&key.0).and_then(|head| node.consumer(&head, &key.1));
+    consumer.and_then(|consumer| consumer.owner).is_none_or(|owner| owner == node.owner())
 }
 
 /// A stream that died needs no word.

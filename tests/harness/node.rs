@@ -140,7 +140,7 @@ impl Node {
     pub(crate) fn launch(options: &Options, data: &Path) -> Result<Self, Exit> {
         let mut command = rollbook();
         command.arg("serve").arg("--data").arg(data);
-        command.args(["--web", "127.0.0.1:0", "--log"]);
+        command.args(["--web", "127.0.0.1:0", "--peer", "127.0.0.1:0", "--log"]);
         command.arg(options.listen.as_deref().unwrap_or("127.0.0.1:0"));
         command.args(&options.args);
         command.envs(options.env.iter().map(|(name, value)| (name, value)));

@@ -129,6 +129,9 @@ pub struct ConsumerAdvance {
     /// New floor; a lower one than the present changes nothing.
     #[prost(uint64, tag = "3")]
     pub ack_floor: u64,
+    /// Who says so; refused when another node serves the consumer by now.
+    #[prost(message, optional, tag = "4")]
+    pub owner: Option<Owner>,
 }
 
 /// See [`Command::ConsumerDelete`].

@@ -130,8 +130,9 @@ impl Bench<'_> {
     async fn node(&self, subject: &str) -> Result<Node> {
         let data = ScratchDir::new(&self.args.dir)?;
         let path = data.path().join("data").to_string_lossy().into_owned();
-        let arguments = ["serve", "--data", &path, "--log", "127.0.0.1:0", "--web", "127.0.0.1:0"];
-        let server = Server::start(arguments.map(str::to_owned).to_vec(), data.path().join("serve.log")).await?;
+        let addresses = ["--log", "127.0.0.1:0", "--web", "127.0.0.1:0", "--peer", "127.0.0.1:0"];
+        let arguments = ["serve", "--data", &path].into_iter().chain(addresses);
+        let server = Server::start(arguments.map(str::to_owned).collect(), data.path().join("serve.log")).await?;
         let context = Context {
             target: Target::resolve(&server.url("sse")?).await?,
             web: Some(Target::resolve(&server.url("web")?).await?),

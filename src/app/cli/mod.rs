@@ -69,6 +69,11 @@ async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()>
     }
 }
 
+/// The error of a command line or configuration that makes no sense.
+pub(crate) fn usage(text: String) -> anyhow::Error {
+    Usage(text).into()
+}
+
 /// Prints a failure to standard error and tells the exit code: 0 done, 1 failed, 2 bad usage or configuration.
 #[must_use]
 pub fn exit(result: anyhow::Result<()>) -> ExitCode {

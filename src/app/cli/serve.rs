@@ -14,6 +14,7 @@ Examples:
   rollbook serve --data /var/lib/rollbook --namespaces app,audit
   rollbook serve --log 0.0.0.0:2021 --web off --insecure
   rollbook serve --config rollbook.toml
+  rollbook serve --node 2 --data d2 --web 127.0.0.1:7450 --log 127.0.0.1:2022 --cluster 1=127.0.0.1:7441,2=127.0.0.1:7451,3=127.0.0.1:7461
 
 Each setting comes from the highest of: flag, environment (ROLLBOOK_SSE__LISTEN for listen in [sse]), \
 file, default. `rollbook config dump --origins` shows all of them. Port 0 picks a free port; `off` closes a door.
@@ -27,7 +28,7 @@ pub struct ServeArgs {
     /// Read settings from this TOML file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Number of this node [default: 1]
+    /// Number of this node [default: that of the data directory, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     pub node: Option<i64>,
     /// Directory of everything this node stores [default: ./data]
@@ -39,6 +40,15 @@ pub struct ServeArgs {
     /// Where the event log listens, or off [default: 127.0.0.1:2021]
     #[arg(long, value_name = "ADDR")]
     pub log: Option<String>,
+    /// Where other nodes call, or off [default: its own entry in --cluster, else 127.0.0.1:7441]
+    #[arg(long, value_name = "ADDR")]
+    pub peer: Option<String>,
+    /// Where other nodes reach that listener [default: its own entry in --cluster, else --peer]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// The nodes that found the cluster, as NUMBER=HOST:PORT separated by commas [default: this node alone]
+    #[arg(long, value_name = "LIST")]
+    pub cluster: Option<String>,
     /// Namespaces clients may use, separated by commas; * creates each with its first publish [default: *]
     #[arg(long, value_name = "LIST")]
     pub namespaces: Option<String>,
@@ -67,6 +77,9 @@ impl ServeArgs {
             ("node.insecure", self.insecure.then_some(Value::Boolean(true))),
             ("web.listen", text(&self.web)),
             ("sse.listen", text(&self.log)),
+            ("peer.listen", text(&self.peer)),
+            ("peer.advertise", text(&self.advertise)),
+            ("cluster.founders", text(&self.cluster)),
             ("book.namespaces", text(&self.namespaces)),
         ]
         .into_iter()

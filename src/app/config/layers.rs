@@ -17,12 +17,15 @@ use super::settings::Config;
 const ENV_PREFIX: &str = "ROLLBOOK_";
 
 /// Settings that have a flag of `rollbook serve`, so that messages can name it.
-const FLAGS: [(&str, &str); 6] = [
+const FLAGS: [(&str, &str); 9] = [
     ("node.id", "--node"),
     ("node.data", "--data"),
     ("node.insecure", "--insecure"),
     ("web.listen", "--web"),
     ("sse.listen", "--log"),
+    ("peer.listen", "--peer"),
+    ("peer.advertise", "--advertise"),
+    ("cluster.founders", "--cluster"),
     ("book.namespaces", "--namespaces"),
 ];
 

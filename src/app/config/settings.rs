@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bus::duration;
 
-use super::values::{Listen, LogFormat, Namespaces};
+use super::values::{Founders, Listen, LogFormat, Namespaces, OnIsolation};
 
 /// Everything `rollbook serve` can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -21,6 +21,10 @@ pub struct Config {
     pub sse: Sse,
     /// The event log itself.
     pub book: Book,
+    /// Calls between nodes.
+    pub peer: Peer,
+    /// The cluster that this node is part of.
+    pub cluster: Cluster,
     /// Log lines.
     pub log: Log,
     /// Threads.
@@ -115,6 +119,63 @@ impl Default for Book {
     }
 }
 
+/// `[peer]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Peer {
+    /// Where it listens for other nodes, never for clients.
+    pub listen: Listen,
+    /// Where other nodes reach it, HOST:PORT; empty: its entry in `cluster.founders`, else where it listens.
+    pub advertise: String,
+    /// Certificate of the authority that signs those of all nodes, PEM; empty: no TLS between nodes.
+    pub ca: PathBuf,
+    /// Certificate of this node, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        let path = PathBuf::new;
+        Self { listen: loopback(7441), advertise: String::new(), ca: path(), certificate: path(), key: path() }
+    }
+}
+
+impl Peer {
+    /// Whether certificates are configured.
+    #[must_use]
+    pub fn has_certificates(&self) -> bool {
+        !self.ca.as_os_str().is_empty()
+    }
+}
+
+/// `[cluster]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// The nodes that found the cluster, `1=HOST:PORT,2=...`; empty: this node alone, or one that joined.
+    pub founders: Founders,
+    /// A node that was not heard for this long is taken off the roll.
+    #[serde(with = "duration")]
+    pub node_timeout: Duration,
+    /// What a node does with its streams when it has had no majority for `node_timeout`: `close` or `hold`.
+    pub on_isolation: OnIsolation,
+    /// Bytes of the log that are kept for a node that is behind; a node further behind gets a snapshot.
+    pub log_keep_bytes: u64,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            founders: Founders::default(),
+            node_timeout: Duration::from_secs(5),
+            on_isolation: OnIsolation::Close,
+            log_keep_bytes: 256 * 1024 * 1024,
+        }
+    }
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -139,6 +200,10 @@ pub struct Threads {
     pub workers: usize,
 }
 
+/// Largest body of a publish that can be configured.
+const BODY_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// Shortest time until a silent node is given up.
+const NODE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// Most HTTP worker threads that make sense to ask for.
 const WORKERS_MAX: usize = 1024;
 
@@ -164,6 +229,27 @@ impl Config {
             "must be at least sse.body_bytes_max, or the largest publish could never be taken",
         );
         require(
+            self.sse.body_bytes_max <= BODY_BYTES_MAX,
+            "sse.body_bytes_max",
+            &format!("at most {BODY_BYTES_MAX}: a publish must fit into one message between nodes"),
+        );
+        require(
+            self.cluster.node_timeout >= NODE_TIMEOUT_MIN,
+            "cluster.node_timeout",
+            "must be at least 1s: nodes that only pause must not be taken off the roll",
+        );
+        let given = [&self.peer.ca, &self.peer.certificate, &self.peer.key].map(|path| !path.as_os_str().is_empty());
+        require(
+            given == [true; 3] || given == [false; 3],
+            "peer.ca",
+            "TLS between nodes needs peer.ca, peer.certificate and peer.key together",
+        );
+        require(
+            self.cluster.founders.is_empty() || self.peer.listen.addr().is_some(),
+            "peer.listen",
+            "a node of a cluster must listen for the others",
+        );
+        require(
             self.threads.workers <= WORKERS_MAX,
             "threads.workers",
             &format!("at most {WORKERS_MAX}; 0 means one less than the cores"),
@@ -187,6 +273,17 @@ impl Config {
                     ),
                 ));
             }
+        }
+        if self.peer.listen.is_exposed() && !self.peer.has_certificates() && !self.node.insecure {
+            found.push((
+                "peer.listen",
+                format!(
+                    "{} can be reached from other machines and there are no certificates for calls between nodes; \
+                     set peer.ca, peer.certificate and peer.key (see `rollbook cert dev`), or pass --insecure \
+                     (node.insecure = true) if the network is trusted",
+                    self.peer.listen
+                ),
+            ));
         }
         if let (Some(web), Some(sse)) = (self.web.listen.addr(), self.sse.listen.addr())
             && web == sse

@@ -1,5 +1,6 @@
 //! Values of the configuration that are more than a number or a text: listeners, namespaces, log format.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -66,6 +67,83 @@ impl fmt::Display for Listen {
             Self::Off => f.write_str("off"),
             Self::Addr(addr) => addr.fmt(f),
         }
+    }
+}
+
+/// What a node without a majority does with its streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnIsolation {
+    /// It ends them, so that clients move to another node.
+    Close,
+    /// It keeps them, in the hope that it comes back.
+    Hold,
+}
+
+/// Most founding nodes.
+const FOUNDERS_MAX: usize = 9;
+
+/// The nodes that found a cluster, with their peer addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Founders(BTreeMap<u64, String>);
+
+impl Founders {
+    /// Whether none are given.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Addresses by number.
+    #[must_use]
+    pub fn addresses(&self) -> &BTreeMap<u64, String> {
+        &self.0
+    }
+}
+
+/// Whether a text is `HOST:PORT` as others may dial it.
+#[must_use]
+pub fn is_host_port(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let any = matches!(host, "0.0.0.0" | "[::]");
+    !host.is_empty() && !any && text.bytes().all(plain) && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+impl TryFrom<String> for Founders {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let mut founders = BTreeMap::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let wrong = || format!("`{part}` is not NUMBER=HOST:PORT, as in 1=10.0.0.1:7441,2=10.0.0.2:7441");
+            let (id, address) = part.split_once('=').ok_or_else(wrong)?;
+            let id: u64 = id.trim().parse().ok().filter(|id| *id > 0).ok_or_else(wrong)?;
+            if !is_host_port(address.trim()) {
+                return Err(wrong());
+            }
+            if founders.insert(id, address.trim().to_owned()).is_some() {
+                return Err(format!("node {id} is there twice"));
+            }
+        }
+        let mut addresses: Vec<&String> = founders.values().collect();
+        addresses.sort();
+        addresses.dedup();
+        if addresses.len() != founders.len() {
+            return Err("two nodes have the same address".to_owned());
+        }
+        if founders.len() > FOUNDERS_MAX {
+            return Err(format!("at most {FOUNDERS_MAX} founding nodes; more can join later"));
+        }
+        Ok(Self(founders))
+    }
+}
+
+impl From<Founders> for String {
+    fn from(founders: Founders) -> Self {
+        let part = |(id, address): (u64, String)| format!("{id}={address}");
+        founders.0.into_iter().map(part).collect::<Vec<_>>().join(",")
     }
 }
 

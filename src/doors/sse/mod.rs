@@ -19,11 +19,13 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream as _;
+use rollbook_cluster::node::Consistency;
 use rollbook_core::command::{Command, ConsumerOpen, Done, NamespaceCreate};
 use rollbook_core::consumer::Consumer;
 use rollbook_core::error::Refusal;
 use rollbook_core::event::EventId;
 use rollbook_core::namespace::Retention;
+use rollbook_core::node::Owner;
 use rollbook_core::pattern::Pattern;
 use rollbook_core::subject::Namespace;
 use rollbook_core::time::Timestamp;
@@ -34,6 +36,7 @@ use crate::bus::item::Item;
 use crate::bus::message::{Acknowledged, Join, Reason, Tell, Terms};
 use crate::bus::outlet;
 use crate::bus::registry::Registry;
+use crate::bus::relay::{AckElsewhere, JoinElsewhere, PostElsewhere, Relay, SupersedeElsewhere};
 use crate::bus::source::Source;
 use crate::bus::subscription::{Delivery, Membership, Opening, Subscription};
 use crate::bus::window::Patience;
@@ -84,6 +87,7 @@ impl Enabled {
 pub struct Door {
     bus: Bus,
     registry: Addr<Registry>,
+    relay: Addr<Relay>,
     config: Config,
     serial: AtomicU64,
     draining: AtomicBool,
@@ -107,8 +111,10 @@ const EXTRA_HEADERS: [&str; 3] = ["Authorization", "Last-Event-ID", "Cache-Contr
 impl Door {
     /// A door onto this bus.
     #[must_use]
-    pub fn new(bus: Bus, registry: Addr<Registry>, config: Config) -> Arc<Self> {
-        Arc::new(Self { bus, registry, config, serial: AtomicU64::new(1), draining: AtomicBool::new(false) })
+    pub fn new(bus: Bus, registry: Addr<Registry>, relay: Addr<Relay>, config: Config) -> Arc<Self> {
+        // Members of one consumer come from all nodes: their numbers must differ.
+        let serial = AtomicU64::new((bus.node().id() << 44) + 1);
+        Arc::new(Self { bus, registry, relay, config, serial, draining: AtomicBool::new(false) })
     }
 
     /// From now on nothing new is accepted.
@@ -282,6 +288,10 @@ async fn store(door: &Door, publish: Publish) -> Result<HttpResponse, Rejected> 
 fn post(door: &Door, subject: &str, record: Vec<u8>, created_at: Timestamp) -> HttpResponse {
     let item = Arc::new(Item::unstored(record.into()));
     door.bus.inboxes().post(subject, &item, door.bus.metrics());
+    let elsewhere = PostElsewhere { subject: subject.to_owned(), record: item.record() };
+    if door.relay.try_send(elsewhere).is_err() {
+        door.bus.metrics().inbox_dropped.inc();
+    }
     let mut builder = answer(StatusCode::ACCEPTED);
     event_headers(&mut builder, &item.id(), created_at, -1);
     builder.finish()
@@ -301,7 +311,7 @@ fn event_headers(builder: &mut HttpResponseBuilder, id: &str, created_at: Timest
 async fn acknowledge(request: &HttpRequest, door: &Door) -> Result<HttpResponse, Rejected> {
     let ack = session::ack(&Query::parse(request.query_string()))?;
     let acknowledged = match door.bus.find(&ack.consumer_id) {
-        None => Acknowledged::NotInFlight,
+        None => acknowledge_elsewhere(door, &ack.consumer_id, &ack.event_id).await?,
         // A stream that has just ended is the same as one that is unknown.
         Some(live) => match live.tell.send(Tell::Acknowledge(ack.event_id)).await {
             Err(_) => Acknowledged::NotInFlight,
@@ -317,6 +327,14 @@ async fn acknowledge(request: &HttpRequest, door: &Door) -> Result<HttpResponse,
         return Err(session::invalid_event_id());
     }
     Ok(answer(StatusCode::ACCEPTED).finish())
+}
+
+/// The stream may be open on another node.
+async fn acknowledge_elsewhere(door: &Door, consumer_id: &str, event_id: &str) -> Result<Acknowledged, Rejected> {
+    let ack = AckElsewhere { consumer_id: consumer_id.to_owned(), event_id: event_id.to_owned() };
+    let stopping = |_| Refusal::Unavailable("node is stopping".to_owned());
+    let answer = door.relay.send(ack).await.map_err(stopping).and_then(|answer| answer);
+    answer.map_err(|refusal| refused(&refusal))
 }
 
 async fn subscribe(request: &HttpRequest, door: &Door, head: bool) -> Result<HttpResponse, Rejected> {
@@ -335,7 +353,14 @@ async fn subscribe(request: &HttpRequest, door: &Door, head: bool) -> Result<Htt
     };
     let wanted = session::subscribe(&query, pattern, last)?;
     door.accepting()?;
-    let consumer_id = wanted.consumer_id.clone().unwrap_or_else(|| new_consumer_id(door));
+    let consumer_id = match wanted.consumer_id.clone() {
+        Some(chosen) => {
+            // A connection with this id may be open on another node; missing this is no harm.
+            door.relay.try_send(SupersedeElsewhere(chosen.clone())).ok();
+            chosen
+        }
+        None => new_consumer_id(door),
+    };
     let mut builder = stream_answer(&consumer_id);
     if head {
         return Ok(builder.finish());
@@ -362,6 +387,18 @@ fn new_consumer_id(door: &Door) -> String {
 
 /// Position of an event by id.
 async fn position(door: &Door, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
+    let found = find(door, namespace, id).await?;
+    if found.is_some() {
+        return Ok(found);
+    }
+    // Another node may have given out an id that this one has not seen yet.
+    if door.bus.node().read_barrier(Consistency::Leader).await.is_err() {
+        return Ok(None);
+    }
+    find(door, namespace, id).await
+}
+
+async fn find(door: &Door, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
     let (book, namespace, id) = (door.bus.node().book(), namespace.to_owned(), id.to_owned());
     door.bus.read(move || book.find_id(&namespace, &id)).await.map_err(|error| {
         tracing::error!(%error, "a stream cannot be opened");
@@ -410,8 +447,8 @@ async fn open(
     };
     match (wanted.durable, wanted.manual) {
         (Some(durable), manual) => {
-            let terms = durable_terms(door, &durable, &wanted.pattern, manual.is_some(), next).await?;
-            join(door, terms, durable.member, manual, opening).await?;
+            let (terms, owner) = durable_terms(door, &durable, &wanted.pattern, manual.is_some(), next).await?;
+            join(door, (terms, owner), durable.member, manual, opening).await?;
         }
         (None, Some(patience)) => {
             let source = Source::new(&door.bus, wanted.pattern, next);
@@ -437,7 +474,7 @@ async fn durable_terms(
     pattern: &Pattern,
     manual: bool,
     next: u64,
-) -> Result<Terms, Rejected> {
+) -> Result<(Terms, Owner), Rejected> {
     let namespace = pattern.namespace();
     if door.bus.node().namespace(namespace).is_none() {
         let create = NamespaceCreate { name: namespace.to_owned(), retention: Retention::default() };
@@ -453,36 +490,44 @@ async fn durable_terms(
         ack_floor: next.saturating_sub(1),
         owner: None,
     };
-    let open = ConsumerOpen { namespace: namespace.to_owned(), consumer, claimant: None };
-    propose(door, Command::ConsumerOpen(open)).await.map_err(|refusal| refused(&refusal))?;
-    Ok(Terms { name: durable.name.clone(), pattern: pattern.clone(), group: durable.group, manual })
+    let open = ConsumerOpen { namespace: namespace.to_owned(), consumer, claimant: Some(door.bus.node().owner()) };
+    let opened = propose(door, Command::ConsumerOpen(open)).await.map_err(|refusal| refused(&refusal))?;
+    let owner = match opened {
+        Done::Consumer(Consumer { owner: Some(owner), .. }) => owner,
+        // The cluster does not know this life of this node yet.
+        _ => return Err(refused(&Refusal::Unavailable("node is joining".to_owned()))),
+    };
+    Ok((Terms { name: durable.name.clone(), pattern: pattern.clone(), group: durable.group, manual }, owner))
 }
 
 async fn propose(door: &Door, command: Command) -> Result<Done, Refusal> {
     door.bus.proposer().propose(command.frame()?.into()).await
 }
 
-/// Starts the stream of a member of a durable consumer.
+/// Starts the stream of a member of a durable consumer, which this node or another one serves.
 async fn join(
     door: &Door,
-    terms: Terms,
+    (terms, owner): (Terms, Owner),
     name: Option<String>,
     patience: Option<Patience>,
     opening: impl Fn(Delivery) -> Opening,
 ) -> Result<(), Rejected> {
-    let membership = Membership {
-        namespace: terms.pattern.namespace().to_owned(),
-        consumer: terms.name.clone(),
-        acknowledge: door.registry.clone().recipient(),
-        leave: door.registry.clone().recipient(),
+    let here = owner == door.bus.node().owner();
+    let (acknowledge, leave) = if here {
+        (door.registry.clone().recipient(), door.registry.clone().recipient())
+    } else {
+        (door.relay.clone().recipient(), door.relay.clone().recipient())
     };
+    let namespace = terms.pattern.namespace().to_owned();
+    let membership = Membership { namespace, consumer: terms.name.clone(), acknowledge, leave };
     let opening = opening(Delivery::Member(membership));
     let (member, consumer_id) = (opening.serial, opening.consumer_id.clone());
     let stream = Subscription::new(opening).start();
     let patience = patience.unwrap_or(Patience { redelivery: Duration::ZERO, count_max: 0 });
     let (deliver, tell) = (stream.clone().recipient(), stream.clone().recipient());
     let join = Join { terms, member, consumer_id, name, patience, deliver, tell };
-    let joined = door.registry.send(join).await;
+    let joined =
+        if here { door.registry.send(join).await } else { door.relay.send(JoinElsewhere { owner, join }).await };
     let refusal = match joined {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(refusal)) => refusal,

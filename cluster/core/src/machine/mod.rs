@@ -372,6 +372,9 @@ impl Machine {
         let Some(consumer) = self.consumers.get_mut(&(namespace, advance.name.clone())) else {
             return Err(Refusal::ConsumerNotFound(advance.name));
         };
+        if advance.owner.is_some() && consumer.owner.is_some() && advance.owner != consumer.owner {
+            return Err(Refusal::Unavailable(alloc::format!("another node serves consumer {}", advance.name)));
+        }
         let floor = advance.ack_floor.min(last);
         if floor > consumer.ack_floor {
             consumer.ack_floor = floor;

@@ -273,7 +273,7 @@ fn a_consumer_keeps_its_subject_and_its_floor_only_grows() {
         Command::ConsumerOpen(ConsumerOpen { namespace: "app".into(), consumer, claimant: None }).frame().unwrap()
     };
     let advance = |ack_floor| {
-        let advance = ConsumerAdvance { namespace: "app".into(), name: "c".into(), ack_floor };
+        let advance = ConsumerAdvance { namespace: "app".into(), name: "c".into(), ack_floor, owner: None };
         Command::ConsumerAdvance(advance).frame().unwrap()
     };
     let floor = |reply: Reply| match reply {
@@ -405,7 +405,7 @@ fn step() -> impl Strategy<Value = Vec<u8>> {
         1 => (name.clone(), 0_u64..20).prop_map(|(name, first)| Command::Trim(Trim {
             name: name.into(), first, bytes_first: first * 10 }).frame().unwrap()),
         1 => (name.clone(), 0_u64..20).prop_map(|(name, ack_floor)| Command::ConsumerAdvance(ConsumerAdvance {
-            namespace: name.into(), name: "c".into(), ack_floor }).frame().unwrap()),
+            namespace: name.into(), name: "c".into(), ack_floor, owner: Some(Owner { node: 1, incarnation: 2 }) }).frame().unwrap()),
         1 => name.clone().prop_map(|name| Command::ConsumerOpen(ConsumerOpen { namespace: name.into(),
             consumer: Consumer { name: "c".into(), subject: format!("{name}.>"), ..Consumer::default() }, claimant: Some(Owner { node: 1, incarnation: 2 }) }).frame().unwrap()),
         1 => name.prop_map(|name| Command::ConsumerDelete(ConsumerDelete {

@@ -1,0 +1,70 @@
+//! How fresh a read is: named by the request, said in the answer.
+//!
+//! `?consistency=linearizable` (default), `leader` or `stale` on any `GET /api/...`. The answer says with
+//! `X-Rollbook-Index` which entry of the log it has seen. `/api/cluster` is what this node believes, so
+//! that it answers when nothing else does: it is `stale` unless the request says otherwise.
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpResponse, web};
+use rollbook_cluster::node::Consistency;
+
+use super::Admin;
+use super::problem::Problem;
+
+static INDEX: HeaderName = HeaderName::from_static("x-rollbook-index");
+static CONSISTENCY: HeaderName = HeaderName::from_static("x-rollbook-consistency");
+
+fn wanted(request: &ServiceRequest) -> Result<Consistency, Problem> {
+    let mut pairs = form_urlencoded::parse(request.query_string().as_bytes());
+    match pairs.find(|(name, _)| name == "consistency").map(|(_, value)| value).as_deref() {
+        Some("linearizable") => Ok(Consistency::Linearizable),
+        Some("leader") => Ok(Consistency::Leader),
+        Some("stale") => Ok(Consistency::Stale),
+        None if request.path() == "/api/cluster" => Ok(Consistency::Stale),
+        None => Ok(Consistency::default()),
+        Some(_) => Err(Problem::new(400, "bad_request", "consistency: linearizable, leader or stale")),
+    }
+}
+
+const fn name(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::Linearizable => "linearizable",
+        Consistency::Leader => "leader",
+        Consistency::Stale => "stale",
+    }
+}
+
+/// Waits until the read may be served, and says what it has seen.
+///
+/// # Errors
+/// What the handler behind it fails with.
+pub async fn ensure(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let admin = request.app_data::<web::Data<Admin>>().cloned();
+    let (Some(admin), true) = (admin, request.method() == Method::GET && request.path().starts_with("/api/")) else {
+        return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
+    };
+    let seen = match wanted(&request) {
+        Ok(consistency) => {
+            admin.bus.node().read_barrier(consistency).await.map_err(Problem::from).map(|index| (consistency, index))
+        }
+        Err(problem) => Err(problem),
+    };
+    let (consistency, index) = match seen {
+        Ok(seen) => seen,
+        Err(problem) => {
+            let answer = HttpResponse::from_error(problem);
+            return Ok(request.into_response(answer).map_into_boxed_body());
+        }
+    };
+    let mut answer = next.call(request).await?.map_into_boxed_body();
+    answer.headers_mut().insert(INDEX.clone(), HeaderValue::from(index));
+    answer.headers_mut().insert(CONSISTENCY.clone(), HeaderValue::from_static(name(consistency)));
+    Ok(answer)
+}

@@ -1,0 +1,43 @@
+//! A node without a majority: its clients must move to one that has it.
+
+use std::time::Duration;
+
+use actix::Addr;
+use rollbook_cluster::node::Node;
+use tokio_util::sync::CancellationToken;
+
+use super::config::settings::Cluster;
+use super::config::values::OnIsolation;
+use crate::bus::clock;
+use crate::bus::registry::{Registry, Scatter};
+
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Ends all streams when there was no majority for `node_timeout`, until cancelled.
+pub(super) async fn watch(node: Node, registry: Addr<Registry>, config: Cluster, stop: CancellationToken) {
+    let mut since = None;
+    let mut was_ready = false;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        if node.ready().is_ok() {
+            (since, was_ready) = (None, true);
+            continue;
+        }
+        let since = *since.get_or_insert_with(clock::now);
+        if !was_ready || clock::now().saturating_duration_since(since) < config.node_timeout {
+            continue;
+        }
+        was_ready = false;
+        if config.on_isolation == OnIsolation::Hold {
+            tracing::warn!("this node has no majority; its streams are kept");
+            continue;
+        }
+        tracing::warn!("this node has no majority; its streams are ended so that clients move");
+        if registry.send(Scatter).await.is_err() {
+            tracing::debug!("the registry is stopping");
+        }
+    }
+}

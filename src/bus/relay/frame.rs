@@ -1,0 +1,319 @@
+//! Messages between the buses of two nodes, as bytes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use rollbook_core::error::Refusal;
+use rollbook_core::pattern::Pattern;
+
+use crate::bus::item::Item;
+use crate::bus::message::{Acknowledged, MemberAck, MemberState, Reason, Terms};
+use crate::bus::window::Patience;
+
+/// One message. Tags are never reused; unknown ones are refused.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(super) enum Frame {
+    /// A live message for whoever listens to an inbox.
+    #[prost(message, tag = "1")]
+    Post(Post),
+    /// An acknowledgement for a stream of the node that is asked.
+    #[prost(message, tag = "2")]
+    Ack(Ack),
+    /// A connection with this consumer id is elsewhere now: end the older one.
+    #[prost(string, tag = "3")]
+    Supersede(String),
+    /// A durable consumer was deleted, or all of a namespace.
+    #[prost(message, tag = "4")]
+    Forget(Forgotten),
+    /// A member comes to a durable consumer that the asked node serves.
+    #[prost(message, tag = "5")]
+    Join(RemoteJoin),
+    /// It goes.
+    #[prost(message, tag = "6")]
+    Leave(Seat),
+    /// It acknowledges.
+    #[prost(message, tag = "7")]
+    MemberAck(SeatAck),
+    /// Events for a member of the node that is asked.
+    #[prost(message, tag = "8")]
+    Deliver(Delivery),
+    /// A member must end.
+    #[prost(message, tag = "9")]
+    Close(Closing),
+    /// Who is in a durable consumer?
+    #[prost(message, tag = "10")]
+    Who(Forgotten),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Envelope {
+    #[prost(oneof = "Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    frame: Option<Frame>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Post {
+    #[prost(string, tag = "1")]
+    pub(super) subject: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(super) record: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Ack {
+    #[prost(string, tag = "1")]
+    pub(super) consumer_id: String,
+    #[prost(string, tag = "2")]
+    pub(super) event_id: String,
+}
+
+/// A durable consumer, or all of a namespace.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Forgotten {
+    #[prost(string, tag = "1")]
+    pub(super) namespace: String,
+    #[prost(string, optional, tag = "2")]
+    pub(super) consumer: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RemoteJoin {
+    #[prost(string, tag = "1")]
+    consumer: String,
+    #[prost(string, tag = "2")]
+    pattern: String,
+    #[prost(bool, tag = "3")]
+    group: bool,
+    #[prost(bool, tag = "4")]
+    manual: bool,
+    #[prost(uint64, tag = "5")]
+    pub(super) member: u64,
+    #[prost(string, tag = "6")]
+    pub(super) consumer_id: String,
+    #[prost(string, optional, tag = "7")]
+    pub(super) name: Option<String>,
+    #[prost(uint64, tag = "8")]
+    redelivery_ms: u64,
+    #[prost(uint32, tag = "9")]
+    count_max: u32,
+    /// How far the asking node had applied: the asked one must have seen as much.
+    #[prost(uint64, tag = "10")]
+    pub(super) seen: u64,
+}
+
+impl RemoteJoin {
+    pub(super) fn new(join: &crate::bus::message::Join, seen: u64) -> Self {
+        Self {
+            consumer: join.terms.name.clone(),
+            pattern: join.terms.pattern.as_str().to_owned(),
+            group: join.terms.group,
+            manual: join.terms.manual,
+            member: join.member,
+            consumer_id: join.consumer_id.clone(),
+            name: join.name.clone(),
+            redelivery_ms: u64::try_from(join.patience.redelivery.as_millis()).unwrap_or(u64::MAX),
+            count_max: join.patience.count_max,
+            seen,
+        }
+    }
+
+    /// What the member expects, `None` when the pattern is none.
+    pub(super) fn terms(&self) -> Option<(Terms, Patience)> {
+        let pattern = Pattern::parse(&self.pattern).ok()?;
+        let terms = Terms { name: self.consumer.clone(), pattern, group: self.group, manual: self.manual };
+        let redelivery = Duration::from_millis(self.redelivery_ms);
+        Some((terms, Patience { redelivery, count_max: self.count_max }))
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Seat {
+    #[prost(string, tag = "1")]
+    pub(super) namespace: String,
+    #[prost(string, tag = "2")]
+    pub(super) consumer: String,
+    #[prost(uint64, tag = "3")]
+    pub(super) member: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct SeatAck {
+    #[prost(message, required, tag = "1")]
+    seat: Seat,
+    #[prost(string, tag = "2")]
+    event_id: String,
+}
+
+impl SeatAck {
+    pub(super) fn new(ack: &MemberAck) -> Self {
+        let seat = Seat { namespace: ack.namespace.clone(), consumer: ack.consumer.clone(), member: ack.member };
+        Self { seat, event_id: ack.event_id.clone() }
+    }
+
+    pub(super) fn into_ack(self) -> MemberAck {
+        let Seat { namespace, consumer, member } = self.seat;
+        MemberAck { namespace, consumer, member, event_id: self.event_id }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Delivery {
+    #[prost(uint64, tag = "1")]
+    pub(super) member: u64,
+    #[prost(message, repeated, tag = "2")]
+    items: Vec<Stored>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Stored {
+    #[prost(uint64, tag = "1")]
+    sequence: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    record: Bytes,
+}
+
+impl Delivery {
+    pub(super) fn new(member: u64, items: &[Arc<Item>]) -> Self {
+        let stored = |item: &Arc<Item>| Stored { sequence: item.sequence(), record: item.record() };
+        Self { member, items: items.iter().map(stored).collect() }
+    }
+
+    pub(super) fn into_items(self) -> Vec<Arc<Item>> {
+        self.items.into_iter().map(|stored| Arc::new(Item::stored(stored.sequence, stored.record))).collect()
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Closing {
+    #[prost(uint64, tag = "1")]
+    pub(super) member: u64,
+    #[prost(uint32, tag = "2")]
+    reason: u32,
+}
+
+impl Closing {
+    pub(super) fn new(member: u64, reason: Reason) -> Self {
+        let reason = match reason {
+            Reason::Draining => 1,
+            Reason::TakenOver => 2,
+            Reason::Deleted => 3,
+        };
+        Self { member, reason }
+    }
+
+    pub(super) const fn reason(&self) -> Reason {
+        match self.reason {
+            2 => Reason::TakenOver,
+            3 => Reason::Deleted,
+            _ => Reason::Draining,
+        }
+    }
+}
+
+impl Frame {
+    pub(super) fn into_bytes(self) -> Bytes {
+        Envelope { frame: Some(self) }.encode_to_vec().into()
+    }
+
+    pub(super) fn from_bytes(bytes: Bytes) -> Option<Self> {
+        Envelope::decode(bytes).ok()?.frame
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Reply {
+    #[prost(uint32, tag = "1")]
+    number: u32,
+    #[prost(message, repeated, tag = "2")]
+    members: Vec<Member>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Member {
+    #[prost(string, tag = "1")]
+    consumer_id: String,
+    #[prost(uint64, optional, tag = "2")]
+    in_flight: Option<u64>,
+}
+
+fn number(number: u32) -> Bytes {
+    Reply { number, members: Vec::new() }.encode_to_vec().into()
+}
+
+fn read_number(bytes: Bytes) -> u32 {
+    Reply::decode(bytes).map_or(0, |reply| reply.number)
+}
+
+/// What became of an acknowledgement; `None` when the stream is not there.
+pub(super) fn encode_acknowledged(acknowledged: Option<Acknowledged>) -> Bytes {
+    number(match acknowledged {
+        None => 0,
+        Some(Acknowledged::NotInFlight) => 1,
+        Some(Acknowledged::Yes) => 2,
+    })
+}
+
+/// Reads [`encode_acknowledged`] back.
+pub(super) fn decode_acknowledged(bytes: Bytes) -> Option<Acknowledged> {
+    match read_number(bytes) {
+        2 => Some(Acknowledged::Yes),
+        1 => Some(Acknowledged::NotInFlight),
+        _ => None,
+    }
+}
+
+/// Yes or no.
+pub(super) fn encode_yes(yes: bool) -> Bytes {
+    number(u32::from(yes))
+}
+
+/// Reads [`encode_yes`] back.
+pub(super) fn decode_yes(bytes: Bytes) -> bool {
+    read_number(bytes) == 1
+}
+
+pub(super) fn encode_members(members: &[MemberState]) -> Bytes {
+    let member = |state: &MemberState| Member { consumer_id: state.consumer_id.clone(), in_flight: state.in_flight };
+    Reply { number: 1, members: members.iter().map(member).collect() }.encode_to_vec().into()
+}
+
+pub(super) fn decode_members(bytes: Bytes) -> Vec<MemberState> {
+    let state = |member: Member| MemberState { consumer_id: member.consumer_id, in_flight: member.in_flight };
+    Reply::decode(bytes).map(|reply| reply.members.into_iter().map(state).collect()).unwrap_or_default()
+}
+
+pub(super) fn malformed() -> Refusal {
+    Refusal::Malformed("a live message of an unknown kind".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_answers_read_back() {
+        let items = [Arc::new(Item::stored(7, Bytes::from_static(b"record")))];
+        let frames = [
+            Frame::Post(Post { subject: "_bus_.x".into(), record: Bytes::from_static(b"r") }),
+            Frame::Ack(Ack { consumer_id: "c".into(), event_id: "e".into() }),
+            Frame::Supersede("c".into()),
+            Frame::Deliver(Delivery::new(9, &items)),
+            Frame::Close(Closing::new(9, Reason::Deleted)),
+        ];
+        for frame in frames {
+            assert_eq!(Frame::from_bytes(frame.clone().into_bytes()), Some(frame));
+        }
+        assert_eq!(Frame::from_bytes(Bytes::from_static(&[0xff; 3])), None);
+        assert_eq!(Frame::from_bytes(Bytes::new()), None);
+        for answer in [None, Some(Acknowledged::Yes), Some(Acknowledged::NotInFlight)] {
+            assert_eq!(decode_acknowledged(encode_acknowledged(answer)), answer);
+        }
+        for reason in [Reason::Draining, Reason::TakenOver, Reason::Deleted] {
+            assert_eq!(Closing::new(1, reason).reason(), reason);
+        }
+        let members = [MemberState { consumer_id: "c".into(), in_flight: Some(3) }];
+        assert_eq!(decode_members(encode_members(&members)), members);
+    }
+}

@@ -1,0 +1,73 @@
+//! A member of a durable consumer that is connected to another node: it stands in for it here.
+
+use std::time::Duration;
+
+use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, ResponseFuture};
+use rollbook_cluster::node::Node;
+use rollbook_core::error::Refusal;
+
+use super::frame::{Closing, Delivery, Frame, Seat, decode_yes};
+use crate::bus::message::{Acknowledged, Deliver, Leave, Tell};
+
+/// How long the other node may take to write events to its client.
+const DELIVER_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether the other node is there.
+const LOOK: Duration = Duration::from_millis(500);
+/// After this many looks in vain the member has left.
+const MISSED_MAX: u32 = 3;
+
+/// The actor.
+pub(super) struct Guest {
+    pub(super) node: Node,
+    /// Where the client is.
+    pub(super) at: u64,
+    pub(super) seat: Seat,
+    pub(super) leave: Recipient<Leave>,
+    pub(super) missed: u32,
+}
+
+impl Guest {
+    fn depart(&self) {
+        let Seat { namespace, consumer, member } = self.seat.clone();
+        // A consumer that is gone has no members to remove.
+        self.leave.try_send(Leave { namespace, consumer, member }).ok();
+    }
+}
+
+impl Actor for Guest {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(LOOK, |act, ctx| {
+            act.missed = if act.node.reaches(act.at) { 0 } else { act.missed.saturating_add(1) };
+            if act.missed >= MISSED_MAX {
+                act.depart();
+                ctx.stop();
+            }
+        });
+    }
+}
+
+impl Handler<Deliver> for Guest {
+    type Result = ResponseFuture<bool>;
+
+    fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
+        let (node, at) = (self.node.clone(), self.at);
+        let message = Frame::Deliver(Delivery::new(self.seat.member, &deliver.items)).into_bytes();
+        Box::pin(async move { node.ask(at, message, DELIVER_MAX).await.is_ok_and(decode_yes) })
+    }
+}
+
+impl Handler<Tell> for Guest {
+    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
+
+    fn handle(&mut self, tell: Tell, ctx: &mut Context<Self>) -> Self::Result {
+        let Tell::Close(reason) = tell else {
+            return Box::pin(std::future::ready(Ok(Acknowledged::NotInFlight)));
+        };
+        let (node, at) = (self.node.clone(), self.at);
+        let message = Frame::Close(Closing::new(self.seat.member, reason)).into_bytes();
+        ctx.stop();
+        Box::pin(async move { node.tell(at, message).await.map(|()| Acknowledged::NotInFlight) })
+    }
+}

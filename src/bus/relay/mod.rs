@@ -1,0 +1,415 @@
+//! The relay: what clients of this node have to do with streams and consumers of other nodes.
+//!
+//! A durable consumer is served by one node, wherever its members are connected. There a [`guest`] stands
+//! in for a member that is elsewhere; here a seat remembers who serves a stream of ours. Acknowledgements
+//! and inbox messages go to the node that their id names, or to all.
+
+mod frame;
+mod guest;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use actix::prelude::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseFuture};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, join_all};
+use rollbook_cluster::live::Live;
+use rollbook_cluster::node::Node;
+use rollbook_core::error::Refusal;
+use rollbook_core::event::EventId;
+use rollbook_core::node::Owner;
+
+use super::clock;
+use super::handle::Bus;
+use super::item::Item;
+use super::message::{Acknowledged, Deliver, Join, Leave, MemberAck, MemberState, Reason, Tell};
+use super::registry::{Forget, Registry, Who};
+use super::window::Member;
+use frame::{Ack, Forgotten, Frame, Post, RemoteJoin, Seat, SeatAck};
+use guest::Guest;
+
+/// How long another node may take.
+const ASK_MAX: Duration = Duration::from_secs(3);
+/// How often it is looked whether those who serve our streams are there.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long one who serves may be out of reach.
+const REACH_MAX: Duration = Duration::from_secs(1);
+/// How long this node may take to see what another has seen.
+const SEEN_MAX: Duration = Duration::from_secs(2);
+
+/// An acknowledgement for a stream that is not here.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Acknowledged, Refusal>")]
+pub struct AckElsewhere {
+    /// Of the stream.
+    pub consumer_id: String,
+    /// Of the event.
+    pub event_id: String,
+}
+
+/// A live message for listeners on other nodes.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct PostElsewhere {
+    /// The inbox.
+    pub subject: String,
+    /// The event.
+    pub record: Bytes,
+}
+
+/// A stream with this id begins here; an older one elsewhere must end.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct SupersedeElsewhere(pub String);
+
+/// A durable consumer was deleted: its members on all nodes must go.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct ForgetEverywhere(pub Forget);
+
+/// Who is in a durable consumer, wherever it is served.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Vec<MemberState>")]
+pub struct WhoAnywhere(pub Who);
+
+/// A message of another node.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Bytes, Refusal>")]
+struct Incoming {
+    from: u64,
+    frame: Frame,
+}
+
+/// A stream of ours whose consumer another node serves.
+struct Served {
+    owner: Owner,
+    deliver: Recipient<Deliver>,
+    tell: Recipient<Tell>,
+    /// Since when that node is out of reach.
+    lost: Option<Instant>,
+}
+
+/// The actor.
+pub struct Relay {
+    bus: Bus,
+    registry: Addr<Registry>,
+    served: HashMap<Member, Served>,
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay").field("served", &self.served.len()).finish_non_exhaustive()
+    }
+}
+
+fn done<T: Send + 'static>(value: T) -> ResponseFuture<T> {
+    Box::pin(std::future::ready(value))
+}
+
+fn stopping<E>(_: E) -> Refusal {
+    Refusal::Unavailable("node is stopping".to_owned())
+}
+
+/// The node that a consumer id was made by: ids that clients choose name none.
+fn maker(consumer_id: &str) -> Option<u64> {
+    let id = consumer_id.strip_prefix('c').map(|rest| format!("e{rest}"))?;
+    EventId::parse(&id).map(|id| u64::from(id.second))
+}
+
+impl Relay {
+    /// A relay of this bus.
+    #[must_use]
+    pub fn new(bus: &Bus, registry: Addr<Registry>) -> Self {
+        Self { bus: bus.clone(), registry, served: HashMap::new() }
+    }
+
+    fn node(&self) -> &Node {
+        self.bus.node()
+    }
+
+    /// Tells all other nodes; whoever cannot take it now misses it.
+    fn tell_all(&self, frame: Frame, ctx: &mut Context<Self>) {
+        self.tell_some(self.node().others_up(), frame, ctx);
+    }
+
+    fn tell_some(&self, nodes: Vec<u64>, frame: Frame, ctx: &mut Context<Self>) {
+        if nodes.is_empty() {
+            return;
+        }
+        let (node, message, metrics) = (self.node().clone(), frame.into_bytes(), self.bus.metrics().clone());
+        let tell = async move {
+            for to in nodes {
+                if let Err(refusal) = node.tell(to, message.clone()).await {
+                    metrics.inbox_dropped.inc();
+                    tracing::debug!(to, %refusal, "a live message was dropped");
+                }
+            }
+        };
+        ctx.spawn(actix::fut::wrap_future(tell));
+    }
+
+    /// Ends streams whose serving node is gone: they come back and find another.
+    fn look(&mut self) {
+        let node = self.bus.node().clone();
+        let now = clock::now();
+        self.served.retain(|_, served| {
+            let there = node.reaches(served.owner.node) && node.is_alive(served.owner);
+            served.lost = if there { None } else { Some(served.lost.unwrap_or(now)) };
+            let stays = served.lost.is_none_or(|lost| now.saturating_duration_since(lost) < REACH_MAX);
+            if !stays {
+                // A stream that ended needs no word.
+                served.tell.try_send(Tell::Close(Reason::Draining)).ok();
+            }
+            stays
+        });
+    }
+
+    /// A member of another node comes to a consumer that this node serves.
+    fn join_here(&self, from: u64, wanted: RemoteJoin) -> ResponseFuture<Result<Bytes, Refusal>> {
+        let Some((terms, patience)) = wanted.terms() else { return done(Err(frame::malformed())) };
+        let namespace = terms.pattern.namespace().to_owned();
+        let seat = Seat { namespace, consumer: terms.name.clone(), member: wanted.member };
+        let leave = self.registry.clone().recipient();
+        let guest = Guest { node: self.node().clone(), at: from, seat, leave, missed: 0 }.start();
+        let join = Join {
+            terms,
+            member: wanted.member,
+            consumer_id: wanted.consumer_id,
+            name: wanted.name,
+            patience,
+            deliver: guest.clone().recipient(),
+            tell: guest.recipient(),
+        };
+        let (registry, mut applied, seen) = (self.registry.clone(), self.node().applied(), wanted.seen);
+        Box::pin(async move {
+            let behind = |_| Refusal::Unavailable("the serving node is behind".to_owned());
+            tokio::time::timeout(SEEN_MAX, applied.wait_for(|next| *next >= seen))
+                .await
+                .map_err(behind)?
+                .map_err(stopping)?;
+            registry.send(join).await.map_err(stopping)?.map(|()| Bytes::new())
+        })
+    }
+
+    /// An acknowledgement for one of our streams.
+    fn ack_here(&self, ack: Ack) -> ResponseFuture<Result<Bytes, Refusal>> {
+        let Some(live) = self.bus.find(&ack.consumer_id) else {
+            return done(Ok(frame::encode_acknowledged(None)));
+        };
+        let answer = live.tell.send(Tell::Acknowledge(ack.event_id));
+        Box::pin(async move {
+            match answer.await {
+                Ok(acknowledged) => acknowledged.map(|acknowledged| frame::encode_acknowledged(Some(acknowledged))),
+                Err(_) => Ok(frame::encode_acknowledged(None)),
+            }
+        })
+    }
+}
+
+impl Actor for Relay {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(4096);
+        ctx.run_interval(LOOK, |act, _| act.look());
+    }
+}
+
+impl Handler<Incoming> for Relay {
+    type Result = ResponseFuture<Result<Bytes, Refusal>>;
+
+    fn handle(&mut self, incoming: Incoming, _: &mut Context<Self>) -> Self::Result {
+        let registry = self.registry.clone();
+        match incoming.frame {
+            Frame::Post(Post { subject, record }) => {
+                let item = std::sync::Arc::new(Item::unstored(record));
+                self.bus.inboxes().post(&subject, &item, self.bus.metrics());
+            }
+            Frame::Ack(ack) => return self.ack_here(ack),
+            Frame::Supersede(consumer_id) => {
+                if let Some(live) = self.bus.find(&consumer_id) {
+                    live.tell.try_send(Tell::Close(Reason::TakenOver)).ok();
+                }
+            }
+            Frame::Forget(Forgotten { namespace, consumer }) => {
+                registry.try_send(Forget { namespace, consumer }).ok();
+            }
+            Frame::Join(join) => return self.join_here(incoming.from, join),
+            Frame::Leave(Seat { namespace, consumer, member }) => {
+                registry.try_send(Leave { namespace, consumer, member }).ok();
+            }
+            Frame::MemberAck(ack) => {
+                return Box::pin(async move {
+                    let acknowledged = registry.send(ack.into_ack()).await.map_err(stopping)??;
+                    Ok(frame::encode_acknowledged(Some(acknowledged)))
+                });
+            }
+            Frame::Deliver(delivery) => {
+                let Some(served) = self.served.get(&delivery.member) else {
+                    return done(Ok(frame::encode_yes(false)));
+                };
+                let written = served.deliver.send(Deliver { items: delivery.into_items() });
+                return Box::pin(async move { Ok(frame::encode_yes(written.await.unwrap_or(false))) });
+            }
+            Frame::Close(closing) => {
+                if let Some(served) = self.served.remove(&closing.member) {
+                    served.tell.try_send(Tell::Close(closing.reason())).ok();
+                }
+            }
+            Frame::Who(Forgotten { namespace, consumer }) => {
+                let who = Who { namespace, consumer: consumer.unwrap_or_default() };
+                return Box::pin(async move {
+                    registry.send(who).await.map(|members| frame::encode_members(&members)).map_err(stopping)
+                });
+            }
+        }
+        done(Ok(Bytes::new()))
+    }
+}
+
+/// Joins a durable consumer that another node serves.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct JoinElsewhere {
+    /// Who serves it.
+    pub owner: Owner,
+    /// The member.
+    pub join: Join,
+}
+
+impl Handler<JoinElsewhere> for Relay {
+    type Result = ResponseFuture<Result<(), Refusal>>;
+
+    fn handle(&mut self, JoinElsewhere { owner, join }: JoinElsewhere, _: &mut Context<Self>) -> Self::Result {
+        let seen = *self.node().applied().borrow();
+        let message = Frame::Join(RemoteJoin::new(&join, seen)).into_bytes();
+        let served = Served { owner, deliver: join.deliver, tell: join.tell, lost: None };
+        // Before the answer: events may come first.
+        self.served.insert(join.member, served);
+        let node = self.node().clone();
+        Box::pin(async move { node.ask(owner.node, message, ASK_MAX).await.map(drop) })
+    }
+}
+
+impl Handler<Leave> for Relay {
+    type Result = ();
+
+    fn handle(&mut self, leave: Leave, ctx: &mut Context<Self>) {
+        let Leave { namespace, consumer, member } = leave;
+        if let Some(served) = self.served.remove(&member) {
+            self.tell_some(vec![served.owner.node], Frame::Leave(Seat { namespace, consumer, member }), ctx);
+        }
+    }
+}
+
+impl Handler<MemberAck> for Relay {
+    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
+
+    fn handle(&mut self, ack: MemberAck, _: &mut Context<Self>) -> Self::Result {
+        let Some(served) = self.served.get(&ack.member) else { return done(Ok(Acknowledged::NotInFlight)) };
+        let (node, owner) = (self.node().clone(), served.owner.node);
+        let message = Frame::MemberAck(SeatAck::new(&ack)).into_bytes();
+        Box::pin(async move {
+            let answer = node.ask(owner, message, ASK_MAX).await?;
+            Ok(frame::decode_acknowledged(answer).unwrap_or(Acknowledged::NotInFlight))
+        })
+    }
+}
+
+impl Handler<AckElsewhere> for Relay {
+    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
+
+    fn handle(&mut self, ack: AckElsewhere, _: &mut Context<Self>) -> Self::Result {
+        let node = self.node().clone();
+        let others = node.others_up();
+        let asked = match maker(&ack.consumer_id).filter(|maker| others.contains(maker)) {
+            Some(maker) => vec![maker],
+            None => others,
+        };
+        let message = Frame::Ack(Ack { consumer_id: ack.consumer_id, event_id: ack.event_id }).into_bytes();
+        Box::pin(async move {
+            let answers = join_all(asked.into_iter().map(|to| node.ask(to, message.clone(), ASK_MAX))).await;
+            let mut refused = None;
+            for answer in answers {
+                match answer.map(frame::decode_acknowledged) {
+                    Ok(Some(acknowledged)) => return Ok(acknowledged),
+                    Ok(None) => {}
+                    Err(refusal) => refused = Some(refusal),
+                }
+            }
+            // A node that did not answer may have had the stream.
+            refused.map_or(Ok(Acknowledged::NotInFlight), |refusal| Err(Refusal::Unavailable(refusal.to_string())))
+        })
+    }
+}
+
+impl Handler<PostElsewhere> for Relay {
+    type Result = ();
+
+    fn handle(&mut self, post: PostElsewhere, ctx: &mut Context<Self>) {
+        self.tell_all(Frame::Post(Post { subject: post.subject, record: post.record }), ctx);
+    }
+}
+
+impl Handler<SupersedeElsewhere> for Relay {
+    type Result = ();
+
+    fn handle(&mut self, supersede: SupersedeElsewhere, ctx: &mut Context<Self>) {
+        self.tell_all(Frame::Supersede(supersede.0), ctx);
+    }
+}
+
+impl Handler<ForgetEverywhere> for Relay {
+    type Result = MessageResult<ForgetEverywhere>;
+
+    fn handle(&mut self, ForgetEverywhere(forget): ForgetEverywhere, ctx: &mut Context<Self>) -> Self::Result {
+        let frame = Frame::Forget(Forgotten { namespace: forget.namespace.clone(), consumer: forget.consumer.clone() });
+        self.tell_all(frame, ctx);
+        if self.registry.try_send(forget).is_err() {
+            tracing::debug!("the registry is stopping");
+        }
+        MessageResult(())
+    }
+}
+
+impl Handler<WhoAnywhere> for Relay {
+    type Result = ResponseFuture<Vec<MemberState>>;
+
+    fn handle(&mut self, WhoAnywhere(who): WhoAnywhere, _: &mut Context<Self>) -> Self::Result {
+        let node = self.node().clone();
+        let head = node.namespace(&who.namespace);
+        let owner = head.and_then(|head| node.consumer(&head, &who.consumer)).and_then(|consumer| consumer.owner);
+        let registry = self.registry.clone();
+        match owner.filter(|owner| owner.node != node.id()) {
+            None => Box::pin(async move { registry.send(who).await.unwrap_or_default() }),
+            Some(owner) => Box::pin(async move {
+                let frame = Frame::Who(Forgotten { namespace: who.namespace, consumer: Some(who.consumer) });
+                let answer = node.ask(owner.node, frame.into_bytes(), ASK_MAX).await;
+                answer.map(frame::decode_members).unwrap_or_default()
+            }),
+        }
+    }
+}
+
+/// Hands live messages of other nodes to the relay.
+#[derive(Debug)]
+pub struct Mailbox(pub Addr<Relay>);
+
+impl Live for Mailbox {
+    fn hear(&self, from: u64, message: Bytes) {
+        let Some(frame) = Frame::from_bytes(message) else { return };
+        // Live messages are at most once: a relay that is full drops them.
+        if self.0.try_send(Incoming { from, frame }).is_err() {
+            tracing::debug!(from, "a live message was dropped");
+        }
+    }
+
+    fn answer(&self, from: u64, message: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        let Some(frame) = Frame::from_bytes(message) else {
+            return std::future::ready(Err(frame::malformed())).boxed();
+        };
+        let answer = self.0.send(Incoming { from, frame });
+        async move { answer.await.map_err(stopping)? }.boxed()
+    }
+}
