@@ -20,7 +20,7 @@ ROLLBOOK := $(CARGO_TARGET_DIR)/release/rollbook
 EVERYTHING := --release --workspace
 APT := DEBIAN_FRONTEND=noninteractive apt-get -q -o Acquire::Retries=2 -o Acquire::http::Timeout=30
 
-.PHONY: help run build test bench fmt cargo env packages test-packages rocksdb
+.PHONY: help run run-cluster build test bench fmt cargo env packages test-packages rocksdb
 
 help: ## list these commands
 	@echo "make COMMAND [ARGS=...]"
@@ -28,6 +28,9 @@ help: ## list these commands
 
 run: build ## build and start one node on loopback, data in ./data; ARGS="--log 127.0.0.1:3000"
 	@exec $(ROLLBOOK) serve --data ./data $(ARGS)
+
+run-cluster: build ## build and start three nodes on loopback, data in ./data/cluster; kill and restart them at will
+	@exec ./.ci/cluster $(ROLLBOOK) ./data/cluster
 
 build: rocksdb ## build everything, installing missing system packages first
 	@cargo build $(EVERYTHING)

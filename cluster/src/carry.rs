@@ -18,8 +18,8 @@ use rollbook_core::entry::Batch;
 use rollbook_core::error::Refusal;
 use rollbook_core::reply;
 
-use crate::batch::{Carried, Failure, Gathered};
 use crate::contact::Contact;
+use crate::gather::{Carried, Failure, Gathered};
 use crate::peer::conn::CallError;
 use crate::peer::frame::Kind;
 use crate::peer::identity::Identity;

@@ -13,6 +13,7 @@ mod carry;
 mod codec;
 mod contact;
 mod founding;
+mod gather;
 mod ledger;
 mod liveness;
 mod log;
@@ -45,5 +46,7 @@ pub mod running;
 pub mod status;
 pub mod tls;
 
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod suite;

@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
+use rollbook_core::command::{Command, NodeDown};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::members;
+use crate::node::Node;
 use crate::peer::conn::Conn;
 use crate::peer::identity::Identity;
 use crate::peer::link::{DialError, Links, Purpose};
 use crate::raft::Raft;
+use crate::types::Vote;
 
 /// How often the list of nodes is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -32,6 +35,7 @@ const ELECTIONS_MAX: u32 = 10;
 
 /// Keeps a connection to every other node.
 pub(crate) struct Liveness {
+    pub(crate) node: Node,
     pub(crate) raft: Raft,
     pub(crate) identity: Arc<Identity>,
     pub(crate) links: Arc<Links>,
@@ -113,37 +117,53 @@ impl Liveness {
 
     /// The connection to a node has ended. A new one, when the node lives.
     async fn lost(&self, node: u64, process: u64) -> Option<Conn> {
-        if !self.leads(node) {
+        let led = self.leads(node);
+        if !led && !self.raft.is_leader() {
             return None;
         }
         let vote = members::vote(&self.raft);
+        let life = self.node.life_of(node);
         match self.probe(node, process).await {
             Probe::Alive(conn) => return conn,
             Probe::Unknown => {
-                tracing::warn!(leader = node, "the connection to the leader was lost; it may be alive");
+                tracing::warn!(node, "the connection to a node was lost; it may be alive");
                 return None;
             }
             Probe::Dead => {}
         }
-        tracing::warn!(leader = node, "the leader is dead");
+        tracing::warn!(node, leader = led, "a node is dead");
+        if led {
+            self.succeed(node, vote).await;
+        }
+        // Whoever leads now takes it off the roll, so that others serve what it served.
+        if let Some(owner) = life.filter(|_| self.raft.is_leader()) {
+            let down = NodeDown { id: owner.node, incarnation: owner.incarnation, reason: "lost".to_owned() };
+            if let Err(refusal) = self.node.command(Command::NodeDown(down)).await {
+                tracing::debug!(%refusal, "the list of nodes could not be changed; it will be tried again");
+            }
+        }
+        None
+    }
+
+    /// Ends the lease of a leader that is dead, and sees to it that there is another.
+    async fn succeed(&self, leader: u64, vote: Vote) {
         // As if it had handed over: its lease ends now. Only when it is certain: a reset under a living
         // leader would depose it.
-        let request = TransferLeaderRequest::new(vote, node, None);
+        let request = TransferLeaderRequest::new(vote, leader, None);
         if let Err(error) = self.raft.handle_transfer_leader(request).await {
             tracing::debug!(%error, "raft has stopped");
-            return None;
+            return;
         }
         for attempt in 0..ELECTIONS_MAX {
             let (from, to) = if attempt == 0 { (10, 80) } else { (100, 200) };
             tokio::time::sleep(between(from, to)).await;
-            if !self.leads(node) && self.raft.current_leader().await.is_some() {
-                return None;
+            if !self.leads(leader) && self.raft.current_leader().await.is_some() {
+                return;
             }
             if self.raft.trigger().elect(true).await.is_err() {
-                return None;
+                return;
             }
         }
-        None
     }
 
     async fn probe(&self, node: u64, process: u64) -> Probe {
@@ -155,9 +175,6 @@ impl Liveness {
                 Err(DialError::Gone(_)) => return Probe::Dead,
                 Err(DialError::Unwelcome(_)) => return Probe::Alive(None),
                 Err(DialError::Failed(_)) => tokio::time::sleep(PROBE_PAUSE).await,
-            }
-            if !self.leads(node) {
-                return Probe::Unknown;
             }
         }
         Probe::Unknown

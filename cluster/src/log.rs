@@ -102,6 +102,20 @@ impl LogStore {
         Ok((Self { inner: Arc::new(inner) }, thread))
     }
 
+    /// Opens the log for a simulation, whose disk takes `delay` for every group.
+    #[cfg(test)]
+    pub(crate) fn open_simulated(layout: &Layout, delay: std::time::Duration) -> Result<Self, NodeError> {
+        let mark =
+            MarkFile::open(&layout.mark()).map_err(|source| NodeError::Directory { path: layout.mark(), source })?;
+        let db = Arc::new(open_checked(layout, mark.get())?);
+        let known = load(&db).map_err(|error| corrupt(&layout.raft(), &error.to_string()))?;
+        let progress = Progress { durable: watch::Sender::new(known.reach().0) };
+        let keys = (meta_key(b'v'), meta_key(b'p'));
+        let queue = wal::start_simulated(Arc::clone(&db), mark, progress.clone(), keys, delay);
+        let tail = Mutex::new(Tail::new(TAIL_BYTES_MAX));
+        Ok(Self { inner: Arc::new(Inner { db, queue, progress, known: Mutex::new(known), tail }) })
+    }
+
     /// Whether there are other handles.
     pub(crate) fn is_shared(&self) -> bool {
         Arc::strong_count(&self.inner) > 1

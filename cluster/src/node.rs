@@ -15,10 +15,10 @@ use rollbook_core::node::{Node as Row, Owner};
 use rollbook_core::reply;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::batch::{Answer, Ask};
 use crate::contact::Contact;
 use crate::error::NodeError;
 use crate::events::Book;
+use crate::gather::{Answer, Ask};
 use crate::live::Live;
 use crate::log::LogStore;
 use crate::members::{Change, Members};
@@ -183,6 +183,12 @@ impl Node {
     #[must_use]
     pub fn is_alive(&self, owner: Owner) -> bool {
         self.inner.state.machine().is_alive(owner)
+    }
+
+    /// The present life of a node, as the cluster knows it.
+    pub(crate) fn life_of(&self, id: u64) -> Option<Owner> {
+        let machine = self.inner.state.machine();
+        machine.node(id).filter(|row| row.up).map(|row| Owner { node: id, incarnation: row.incarnation })
     }
 
     /// The other nodes that are up, as far as the cluster knows.

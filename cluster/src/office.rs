@@ -11,9 +11,9 @@ use rollbook_core::error::Refusal;
 use rollbook_core::reply;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::batch::{Answer as To, Ask, Failure};
 use crate::carry::encode_carried;
 use crate::founding::Founding;
+use crate::gather::{Answer as To, Ask, Failure};
 use crate::live::Live;
 use crate::members::Change;
 use crate::node::Node;

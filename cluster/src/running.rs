@@ -11,11 +11,12 @@ use openraft::{Config, SnapshotPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{self, QUEUE_ASKS_MAX, now_millis};
+use crate::batch::{self, QUEUE_ASKS_MAX};
 use crate::carry::Carrier;
 use crate::contact::Contact;
 use crate::error::NodeError;
 use crate::founding::Founding;
+use crate::gather::now_millis;
 use crate::liveness::Liveness;
 use crate::log::LogStore;
 use crate::machine::StateMachine;
@@ -94,12 +95,18 @@ fn open(config: &NodeConfig) -> Result<Stores, NodeError> {
     let _gone = std::fs::remove_dir_all(layout.snapshots());
     let (log, writer) = LogStore::open(&layout)?;
     let state = State::open(&layout)?;
+    check(&layout, &state, &log)?;
+    Ok(Stores { layout, log, writer, state })
+}
+
+/// The state must not be ahead of the log that holds its payloads.
+pub(crate) fn check(layout: &Layout, state: &State, log: &LogStore) -> Result<(), NodeError> {
     let (state_next, log_next) = (*state.applied().borrow(), log.next_index());
     // What came as a snapshot needs no log.
     if state_next > log_next.max(layout.installed()?) {
         return Err(NodeError::StateAhead { state: state_next.saturating_sub(1), log: log_next.saturating_sub(1) });
     }
-    Ok(Stores { layout, log, writer, state })
+    Ok(())
 }
 
 fn raft_error(error: &dyn std::fmt::Display) -> NodeError {
@@ -206,7 +213,7 @@ fn raft_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
 }
 
-fn settings() -> Result<Arc<Config>, NodeError> {
+pub(crate) fn settings() -> Result<Arc<Config>, NodeError> {
     let settings = Config {
         cluster_name: "rollbook".to_owned(),
         heartbeat_interval: 100,
@@ -297,7 +304,8 @@ async fn assemble(
     tokio::spawn(presence.run(stop.clone()));
     tokio::spawn(retain_loop(node.clone(), stop.clone()));
     tokio::spawn(founding().run(stop.clone()));
-    tokio::spawn(Liveness { raft, identity, links }.run(stop.clone()));
+    let liveness = Liveness { node: node.clone(), raft, identity, links };
+    tokio::spawn(liveness.run(stop.clone()));
     Ok(node)
 }
 

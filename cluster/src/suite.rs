@@ -7,7 +7,7 @@ use crate::log::LogStore;
 use crate::machine::StateMachine;
 use crate::state::State;
 use crate::store::Layout;
-use crate::types::Types;
+use crate::types::{Runtime, Types};
 
 struct Stores;
 
@@ -24,5 +24,5 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for Stores {
 #[test]
 fn our_stores_pass_the_storage_suite_of_openraft() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(Suite::test_all(Stores)).unwrap();
+    runtime.block_on(Runtime::scope(1, Suite::test_all(Stores))).unwrap();
 }

@@ -25,6 +25,12 @@ impl fmt::Display for EntryData {
 /// What applying an entry answers: a reply for each frame.
 pub(crate) type Replies = Vec<Reply>;
 
+/// Tests draw every random number from a seed.
+#[cfg(test)]
+pub(crate) type Runtime = openraft_rt::deterministic_rng::DeterministicRng<openraft::TokioRuntime>;
+#[cfg(not(test))]
+pub(crate) type Runtime = openraft::TokioRuntime;
+
 openraft::declare_raft_types!(
     /// The types of rollbook.
     pub(crate) Types:
@@ -32,6 +38,7 @@ openraft::declare_raft_types!(
         R = Replies,
         NodeId = u64,
         Node = BasicNode,
+        AsyncRuntime = Runtime,
         LeaderId = leader_id_std::LeaderId<Self::Term, Self::NodeId>,
 );
 

@@ -79,6 +79,31 @@ pub(crate) fn start(
     Ok(Wal { queue, thread })
 }
 
+/// Like [`start`], as a task of a simulation: every group takes `delay` of its time.
+#[cfg(test)]
+pub(crate) fn start_simulated(
+    db: Arc<DB>,
+    mark: MarkFile,
+    progress: Progress,
+    keys: (Vec<u8>, Vec<u8>),
+    delay: Duration,
+) -> mpsc::Sender<Op> {
+    let (queue, mut ops) = mpsc::channel(4096);
+    let (vote_key, purged_key) = keys;
+    let mut writer = Writer { db, mark, progress, vote_key, purged_key, synced_at: Instant::now() };
+    tokio::spawn(async move {
+        while let Some(op) = ops.recv().await {
+            let mut group = vec![op];
+            tokio::time::sleep(delay).await;
+            while let Ok(op) = ops.try_recv() {
+                group.push(op);
+            }
+            writer.write(&mut group).unwrap();
+        }
+    });
+    queue
+}
+
 impl Writer {
     fn run(&mut self, mut ops: mpsc::Receiver<Op>) {
         let mut group = Vec::new();

@@ -30,6 +30,7 @@ pub(crate) struct Options {
     args: Vec<String>,
     env: Vec<(String, String)>,
     listen: Option<String>,
+    peer: Option<String>,
 }
 
 impl Options {
@@ -50,6 +51,12 @@ impl Options {
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Where other nodes call, instead of a free port.
+    pub(crate) fn peer(mut self, address: &str) -> Self {
+        self.peer = Some(address.to_owned());
         self
     }
 
@@ -138,9 +145,20 @@ impl Node {
 
     /// Starts a node, or says how the attempt ended.
     pub(crate) fn launch(options: &Options, data: &Path) -> Result<Self, Exit> {
+        let (mut process, lines) = Self::spawn(options, data);
+        match process.await_ready(&lines) {
+            Some((log, web)) => {
+                Ok(Self { log, web, data: data.to_owned(), options: options.clone(), process, keep: None })
+            }
+            None => Err(process.into_exit()),
+        }
+    }
+
+    fn spawn(options: &Options, data: &Path) -> (Process, Receiver<String>) {
         let mut command = rollbook();
         command.arg("serve").arg("--data").arg(data);
-        command.args(["--web", "127.0.0.1:0", "--peer", "127.0.0.1:0", "--log"]);
+        command.args(["--peer", options.peer.as_deref().unwrap_or("127.0.0.1:0")]);
+        command.args(["--web", "127.0.0.1:0", "--log"]);
         command.arg(options.listen.as_deref().unwrap_or("127.0.0.1:0"));
         command.args(&options.args);
         command.envs(options.env.iter().map(|(name, value)| (name, value)));
@@ -149,13 +167,31 @@ impl Node {
         let mut child = command.spawn().expect("start rollbook");
         let (stdout, lines) = collect(child.stdout.take().expect("piped stdout"));
         let (stderr, _) = collect(child.stderr.take().expect("piped stderr"));
-        let mut process = Process { guard: guard(child.id(), None), child, stdout, stderr };
-        match process.await_ready(&lines) {
-            Some((log, web)) => {
-                Ok(Self { log, web, data: data.to_owned(), options: options.clone(), process, keep: None })
+        (Process { guard: guard(child.id(), None), child, stdout, stderr }, lines)
+    }
+
+    /// Starts a node that must not become ready within `bound`; it is killed afterwards.
+    pub(crate) fn not_ready(options: &Options, data: &Path, bound: Duration) -> bool {
+        let (mut process, lines) = Self::spawn(options, data);
+        let deadline = Instant::now() + bound;
+        loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.trim() == "ready" => return false,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => return process.child.try_wait().is_ok_and(|code| code.is_none()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    process.show();
+                    return false;
+                }
             }
-            None => Err(process.into_exit()),
         }
+    }
+
+    /// Runs a node for that long, then kills it.
+    pub(crate) fn run_for(options: &Options, data: &Path, long: Duration) {
+        let (process, _lines) = Self::spawn(options, data);
+        std::thread::sleep(long);
+        drop(process);
     }
 
     /// The one node that tests share which only need names of their own.

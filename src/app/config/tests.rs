@@ -72,7 +72,10 @@ fn a_typo_is_an_error_with_line_and_column() {
         refusal("[sse]\nlisten = \"off\"\n  lisen = 1\n"),
         "r.toml:3:3: unknown key `lisen` in [sse]; keys are body_bytes_max, body_timeout, connections_max, keep_alive, listen"
     );
-    assert!(refusal("[see]\nlisten = 1\n").starts_with("r.toml:2:1: unknown section [see]; sections are book, log, "));
+    assert!(
+        refusal("[see]\nlisten = 1\n")
+            .starts_with("r.toml:2:1: unknown section [see]; sections are book, cluster, log, ")
+    );
     assert!(refusal("\n[see]\n").starts_with("r.toml:2:2: unknown section [see]"));
     assert!(refusal("listen = 1\n").starts_with("r.toml:1:1: `listen` stands outside a section"));
     assert!(refusal("sse = 1\n").starts_with("r.toml:1:1: `sse` stands outside a section"));

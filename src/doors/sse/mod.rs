@@ -1,4 +1,6 @@
 //! The door `sse`: the event log over HTTP, with Server-Sent Events.
+//!
+//! Size: a door has one file for its handlers, and they share their answers.
 
 mod codec;
 mod session;
@@ -105,6 +107,9 @@ static EXPOSED: HeaderValue =
     HeaderValue::from_static("X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID");
 /// Most bytes of a meaningless body that are read past.
 const DISCARD_BYTES_MAX: usize = 64 << 10;
+/// How long a member waits for a node that serves its consumer.
+const SERVED_MAX: Duration = Duration::from_secs(8);
+const SERVED_PAUSE: Duration = Duration::from_millis(100);
 /// Request headers that a preflight may ask for beyond the usual ones.
 const EXTRA_HEADERS: [&str; 3] = ["Authorization", "Last-Event-ID", "Cache-Control"];
 
@@ -447,8 +452,17 @@ async fn open(
     };
     match (wanted.durable, wanted.manual) {
         (Some(durable), manual) => {
-            let (terms, owner) = durable_terms(door, &durable, &wanted.pattern, manual.is_some(), next).await?;
-            join(door, (terms, owner), durable.member, manual, opening).await?;
+            let until = clock::now() + SERVED_MAX;
+            loop {
+                let served = durable_terms(door, &durable, &wanted.pattern, manual.is_some(), next).await?;
+                match join(door, served, durable.member.clone(), manual, opening).await {
+                    Err(rejected) if rejected.status == 503 && clock::now() < until => {
+                        // The node that served it has just died; another will be found in a moment.
+                        tokio::time::sleep(SERVED_PAUSE).await;
+                    }
+                    joined => break joined?,
+                }
+            }
         }
         (None, Some(patience)) => {
             let source = Source::new(&door.bus, wanted.pattern, next);
@@ -510,7 +524,7 @@ async fn join(
     (terms, owner): (Terms, Owner),
     name: Option<String>,
     patience: Option<Patience>,
-    opening: impl Fn(Delivery) -> Opening,
+    opening: impl Fn(Delivery) -> Opening + Copy,
 ) -> Result<(), Rejected> {
     let here = owner == door.bus.node().owner();
     let (acknowledge, leave) = if here {

@@ -6,37 +6,16 @@
 
 use alloc::collections::BTreeSet;
 use alloc::format;
-use alloc::vec::{self, Vec};
 
-use super::{Index, Machine, corrupt};
+use super::effects::Index;
+use super::recent::{Open, Recent, row_key};
+use super::{Machine, corrupt};
 use crate::command::Reply;
 use crate::entry::{Batch, Frame};
 use crate::error::Refusal;
 use crate::limits::BATCHES_PER_PRODUCER;
 use crate::reply;
 use crate::rows::{Family, Rows, RowsError, Writes};
-
-/// The newest batches of a node.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Recent {
-    incarnation: u64,
-    numbers: BTreeSet<u64>,
-}
-
-/// A batch whose frames are being applied.
-pub(super) enum Open {
-    /// For the first time: `left` frames are to come, the replies begin at `start`.
-    Fresh { batch: Batch, start: usize, left: u32 },
-    /// Again: these are the answers.
-    Repeated(vec::IntoIter<Reply>),
-}
-
-fn row_key(batch: &Batch, number: u64) -> Vec<u8> {
-    let mut key = batch.owner.node.to_be_bytes().to_vec();
-    key.extend_from_slice(&batch.owner.incarnation.to_be_bytes());
-    key.extend_from_slice(&number.to_be_bytes());
-    key
-}
 
 impl Machine {
     /// Reads back which batches are remembered.

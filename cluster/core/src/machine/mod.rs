@@ -9,8 +9,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use prost::Message as _;
 
-use batch::{Open, Recent};
-use nodes::Effects;
+use effects::{Effects, Index};
+use recent::{Open, Recent};
 
 use crate::command::{Command, ConsumerAdvance, ConsumerOpen, Done, Reply, Trim};
 use crate::consumer::Consumer;
@@ -20,12 +20,14 @@ use crate::limits;
 use crate::namespace::{Head, Retention};
 use crate::node::Node;
 use crate::pattern::Pattern;
-use crate::rows::{self, Family, IndexRow, Rows, RowsError, Writes};
+use crate::rows::{self, Family, Rows, RowsError, Writes};
 use crate::subject::Namespace;
 
 mod batch;
+mod effects;
 mod nodes;
 mod publish;
+mod recent;
 
 /// Row of [`Family::Meta`] that holds the cluster id.
 pub const META_CLUSTER: &[u8] = b"cluster";
@@ -64,22 +66,12 @@ pub struct Machine {
     recent: BTreeMap<u64, Recent>,
 }
 
-/// What one entry did to one namespace.
-#[derive(Debug, Default)]
-struct Touched {
-    row: IndexRow,
-    first: u64,
-}
-
 /// Where a frame is: its entry, and its ordinal among all frames of the entry.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     entry: u64,
     ordinal: u32,
 }
-
-/// Collects the index rows of an entry: one per namespace it touches.
-type Index = BTreeMap<u32, Touched>;
 
 impl Machine {
     /// Rebuilds the machine from its rows.

@@ -4,7 +4,8 @@ use alloc::format;
 use alloc::string::String;
 use prost::Message as _;
 
-use super::{Index, META_NEXT_NODE, Machine, Touched, saved};
+use super::effects::{Effects, Touched};
+use super::{META_NEXT_NODE, Machine, saved};
 use crate::command::{Done, NodeAllocate, NodeDown, NodeRemove, NodeUp, Reply};
 use crate::error::Refusal;
 use crate::event::Event;
@@ -14,14 +15,6 @@ use crate::node::{Node, Owner};
 use crate::rows::{self, Family, IndexRow, Writes};
 use crate::subject::Namespace;
 use crate::time::Timestamp;
-
-/// Where the effects of a command go.
-pub(super) struct Effects<'a> {
-    /// Index of the entry that is being applied.
-    pub(super) entry: u64,
-    pub(super) writes: &'a mut Writes,
-    pub(super) touched: &'a mut Index,
-}
 
 impl Machine {
     /// A node that was ever here.

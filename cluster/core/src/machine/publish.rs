@@ -4,7 +4,8 @@ use alloc::collections::BTreeSet;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use super::{Index, Machine, Place, Touched, saved};
+use super::effects::{Index, Touched};
+use super::{Machine, Place, saved};
 use crate::command::{Done, Reply};
 use crate::entry::{FLAG_CREATE, FLAG_INTERNAL, FLAG_KEYED, Publish};
 use crate::error::Refusal;

@@ -17,6 +17,7 @@ use crate::entry::{
 use crate::event::Event;
 use crate::limits::DEDUPE_KEYS_PER_SUBJECT;
 use crate::node::Owner;
+use crate::rows::IndexRow;
 use crate::time::Timestamp;
 
 /// A store in memory that also keeps the entries, as a node does.

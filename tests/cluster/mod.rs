@@ -1,0 +1,12 @@
+//! Three nodes that are one bus.
+
+/// What a client may do on any node.
+mod any_node;
+/// Nodes that were away, and what they get when they are back.
+mod catch_up;
+/// Nodes that die, stop, or are alone.
+mod failure;
+/// How a cluster begins, and who may be part of it.
+mod formation;
+/// Calls between nodes with certificates.
+mod tls;

@@ -1,0 +1,141 @@
+//! Three nodes on loopback, each a real process with a data directory of its own.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::node::{Node, Options};
+use super::{SOON, wait_for};
+
+/// A cluster; its nodes have the numbers 1, 2, 3.
+pub(crate) struct Cluster {
+    nodes: Vec<Option<Node>>,
+    pub(crate) options: Options,
+    pub(crate) directory: TempDir,
+    pub(crate) peers: Vec<String>,
+    founders: String,
+}
+
+/// Addresses that nobody uses now.
+pub(crate) fn free_addresses(count: usize) -> Vec<String> {
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("its address").to_string()).collect()
+}
+
+impl Cluster {
+    /// Three nodes that are ready.
+    pub(crate) fn start() -> Self {
+        Self::start_with(Options::new())
+    }
+
+    /// Three nodes with these options each.
+    pub(crate) fn start_with(options: Options) -> Self {
+        Self::prepare(options).with_all_up()
+    }
+
+    /// Directories and addresses, no process yet.
+    pub(crate) fn prepare(options: Options) -> Self {
+        let directory = TempDir::with_prefix("rollbook-cluster-").expect("temporary directory");
+        let peers = free_addresses(3);
+        let founders: Vec<String> = (1..).zip(&peers).map(|(id, peer)| format!("{id}={peer}")).collect();
+        Self { nodes: (0..3).map(|_| None).collect(), options, directory, peers, founders: founders.join(",") }
+    }
+
+    /// What node `id` is started with.
+    pub(crate) fn options_of(&self, id: usize) -> Options {
+        let options = self.options.clone().peer(&self.peers[id - 1]);
+        options.arg("--node").arg(&id.to_string()).arg("--cluster").arg(&self.founders)
+    }
+
+    pub(crate) fn data(&self, id: usize) -> std::path::PathBuf {
+        self.directory.path().join(format!("d{id}"))
+    }
+
+    /// Starts these nodes at the same time: none is ready before a majority is there.
+    pub(crate) fn up(&mut self, ids: &[usize]) {
+        self.up_with(ids, |_, options| options);
+    }
+
+    /// Starts these nodes, each with what `more` makes of its options.
+    pub(crate) fn up_with(&mut self, ids: &[usize], more: impl Fn(usize, Options) -> Options) {
+        let started: Vec<(usize, Node)> = std::thread::scope(|scope| {
+            let start = |id: usize| {
+                let (options, data) = (more(id, self.options_of(id)), self.data(id));
+                scope.spawn(move || (id, Node::start_at(&options, &data)))
+            };
+            let threads: Vec<_> = ids.iter().map(|id| start(*id)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a node that starts")).collect()
+        });
+        for (id, node) in started {
+            self.nodes[id - 1] = Some(node);
+        }
+    }
+
+    fn with_all_up(mut self) -> Self {
+        self.up(&[1, 2, 3]);
+        self
+    }
+
+    pub(crate) fn node(&self, id: usize) -> &Node {
+        self.nodes[id - 1].as_ref().unwrap_or_else(|| panic!("node {id} is down"))
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self, id: usize) {
+        self.nodes[id - 1].take().unwrap_or_else(|| panic!("node {id} is down")).kill9();
+    }
+
+    /// SIGTERM; waits for exit code 0.
+    pub(crate) fn terminate(&mut self, id: usize) {
+        self.nodes[id - 1].take().unwrap_or_else(|| panic!("node {id} is down")).terminate();
+    }
+
+    /// Numbers of the nodes that run.
+    pub(crate) fn running(&self) -> Vec<usize> {
+        (1..=3).filter(|id| self.nodes[id - 1].is_some()).collect()
+    }
+
+    /// `/api/cluster` as a node sees it.
+    pub(crate) fn view(&self, id: usize) -> Value {
+        self.node(id).web("GET", "/api/cluster", "").json()
+    }
+
+    /// The leader that all running nodes agree on.
+    pub(crate) fn leader(&self) -> usize {
+        let running = self.running();
+        wait_for("one leader that all nodes name", SOON, || {
+            let named: Vec<Option<u64>> = running.iter().map(|id| self.view(*id)["leader"].as_u64()).collect();
+            let first = named.first().copied().flatten()?;
+            let first_id = usize::try_from(first).ok()?;
+            (named.iter().all(|leader| *leader == Some(first)) && running.contains(&first_id)).then_some(first_id)
+        })
+    }
+
+    /// Running nodes that do not lead.
+    pub(crate) fn followers(&self) -> Vec<usize> {
+        let leader = self.leader();
+        self.running().into_iter().filter(|id| *id != leader).collect()
+    }
+
+    /// Publishes through whoever takes it, with a key so that trying again does no harm.
+    pub(crate) fn publish_anywhere(&self, subject: &str, key: &str) {
+        let body = format!(r#"{{"subject":"{subject}","key":"{key}","payload":"{key}"}}"#);
+        let mut turn = 0_usize;
+        let running = self.running();
+        wait_for("a node that takes the event", Duration::from_secs(15), || {
+            turn += 1;
+            let node = self.node(running[turn % running.len()]);
+            // A key that was processed means that the first try was stored.
+            matches!(node.post(&body).status, 202 | 409).then_some(())
+        });
+    }
+
+    /// Payloads of a namespace from its first event on, as a node has them.
+    pub(crate) fn payloads(&self, id: usize, pattern: &str, count: usize) -> Vec<String> {
+        let events = self.node(id).replay(pattern).events(count, SOON);
+        events.iter().map(|event| event.payload().as_str().unwrap_or_default().to_owned()).collect()
+    }
+}
