@@ -207,7 +207,8 @@ impl Node {
         Status {
             id: self.inner.identity.id,
             cluster_id: self.inner.identity.cluster_id(),
-            leader: self.inner.contact.leader(),
+            // One that lost its majority does not lead, whatever it believes.
+            leader: self.inner.contact.ready().ok(),
             term: metrics.current_term,
             role: match metrics.state {
                 ServerState::Leader => "leader",

@@ -58,7 +58,10 @@ fn lost() -> RPCError<Types> {
 
 impl Peer {
     /// Carries a call there and its answer back, if the network pleases; perhaps twice.
-    async fn carry<T>(&self, call: impl AsyncFn(Raft) -> Option<T>) -> Result<T, RPCError<Types>> {
+    async fn carry<T>(
+        &self,
+        call: impl Fn(Raft) -> BoxFuture<'static, Option<T>> + Send + Sync,
+    ) -> Result<T, RPCError<Types>> {
         let (world, from, to) = (&self.network.world, self.network.from, self.to);
         world.travel().await;
         if world.loses(from, to) {
@@ -80,7 +83,11 @@ impl NetAppend<Types> for Peer {
         rpc: AppendEntriesRequest<Types>,
         _: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        self.carry(async |raft| raft.append_entries(rpc.clone()).await.ok()).await
+        self.carry(move |raft| {
+            let request = rpc.clone();
+            Box::pin(async move { raft.append_entries(request).await.ok() })
+        })
+        .await
     }
 }
 
@@ -99,7 +106,11 @@ impl NetStreamAppend<Types> for Peer {
 
 impl NetVote<Types> for Peer {
     async fn vote(&mut self, rpc: VoteRequest<Types>, _: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.carry(async |raft| raft.vote(rpc.clone()).await.ok()).await
+        self.carry(move |raft| {
+            let request = rpc.clone();
+            Box::pin(async move { raft.vote(request).await.ok() })
+        })
+        .await
     }
 
     async fn pre_vote(
@@ -107,7 +118,11 @@ impl NetVote<Types> for Peer {
         rpc: VoteRequest<Types>,
         _: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.carry(async |raft| raft.pre_vote(rpc.clone()).await.ok()).await
+        self.carry(move |raft| {
+            let request = rpc.clone();
+            Box::pin(async move { raft.pre_vote(request).await.ok() })
+        })
+        .await
     }
 }
 
@@ -117,7 +132,11 @@ impl NetTransferLeader<Types> for Peer {
         req: TransferLeaderRequest<Types>,
         _: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        self.carry(async |raft| raft.handle_transfer_leader(req.clone()).await.ok()).await
+        self.carry(move |raft| {
+            let request = req.clone();
+            Box::pin(async move { raft.handle_transfer_leader(request).await.ok() })
+        })
+        .await
     }
 }
 
