@@ -1,14 +1,18 @@
 //! Where a node keeps its data: a folder, or a disk of its own whose power can be cut and which can fill up.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
-use crate::system::{run, try_run};
+use rustix::fs::FallocateFlags;
+
+use crate::system::run;
 
 /// Size of a disk: about the smallest that xfs can be made on.
 const BYTES: &str = "400M";
 /// Free space below which a node on such a disk refuses publishes.
 pub(crate) const RESERVE: u64 = 48 << 20;
+/// Smallest piece of space that is taken away.
+const PIECE_MIN: u64 = 4096;
 
 /// What is under the data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,17 +67,28 @@ impl Volume {
         run("mount", &["-o", "loop", text(&self.image), text(&self.root)]);
     }
 
-    /// Takes space away until that many bytes are left.
+    /// Takes space away until about that many bytes are left.
     pub(crate) fn fill(&self, left: u64) {
         assert_eq!(self.medium, Medium::Disk, "only a disk can fill up");
-        let stat = rustix::fs::statvfs(&self.root).expect("ask for the free space");
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let bytes = free.saturating_sub(left).to_string();
-        let ballast = self.root.join("ballast");
-        // The node writes meanwhile: a little less must do then.
-        if let Err(error) = try_run("fallocate", &["-l", &bytes, text(&ballast)], "") {
-            eprintln!("less space was taken away than asked for: {error}");
+        let ballast = OpenOptions::new().create(true).append(true).open(self.root.join("ballast"));
+        let ballast = ballast.expect("create the ballast");
+        let mut end = ballast.metadata().expect("size of the ballast").len();
+        // The node writes meanwhile, and the file system keeps some for itself: smaller and smaller pieces.
+        let mut piece = self.space().saturating_sub(left);
+        while piece >= PIECE_MIN {
+            if rustix::fs::fallocate(&ballast, FallocateFlags::empty(), end, piece).is_ok() {
+                end += piece;
+                piece = piece.min(self.space().saturating_sub(left));
+            } else {
+                piece /= 2;
+            }
         }
+    }
+
+    /// Free bytes.
+    fn space(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.root).expect("ask for the free space");
+        stat.f_bavail.saturating_mul(stat.f_frsize)
     }
 
     /// Gives the space back.
@@ -96,4 +111,33 @@ impl Volume {
 /// Paths of the lab are text.
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
+}
+
+#[test]
+fn a_power_cut_takes_what_was_not_synced_and_nothing_else() {
+    if let Some(why) = crate::system::missing() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let _guard = crate::system::Guard::start("rbdisk", dir.path());
+    let volume = Volume::create(dir.path(), "disk", Medium::Disk);
+    let write = |name: &str, sync: bool| {
+        let file = fs::File::create(volume.root.join(name)).expect("create a file");
+        std::io::Write::write_all(&mut &file, &[7; 10_000]).expect("write a file");
+        if sync {
+            file.sync_all().expect("sync a file");
+        }
+    };
+    write("synced", true);
+    write("unsynced", false);
+    volume.cut_power();
+    volume.power_on();
+    let length = |name: &str| fs::metadata(volume.root.join(name)).map_or(0, |found| found.len());
+    assert_eq!((length("synced"), length("unsynced")), (10_000, 0));
+    volume.fill(RESERVE);
+    assert!(volume.space() < RESERVE + (1 << 20), "{} bytes are left", volume.space());
+    volume.free();
+    // The file system gives it back in the background.
+    crate::harness::wait_for("space", crate::harness::SOON, || (volume.space() > RESERVE * 2).then_some(()));
 }

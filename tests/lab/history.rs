@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 /// The lab itself among the processes: faults, starts and ends of nodes.
 pub(crate) const LAB: u32 = 0;
 
+/// The name of the fault that is none: from here on everything must work on every node.
+pub(crate) const THE_END: &str = "the end";
+
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -98,6 +101,16 @@ pub(crate) struct Publish {
     pub(crate) index: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) id: Option<String>,
+    /// Why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) said: Option<String>,
+}
+
+impl Publish {
+    /// As it is asked for.
+    pub(crate) const fn new(log: Log, payload: u64, count: u64, attempt: u32) -> Self {
+        Self { log, payload, count, attempt, index: None, id: None, said: None }
+    }
 }
 
 /// All lines of a run, in the order of time.
@@ -227,7 +240,7 @@ fn a_history_is_read_back_as_it_was_written() {
     let recorder = Recorder::create(&path).expect("create the history");
     let publish = |index, id: Option<&str>| {
         let id = id.map(str::to_owned);
-        Op::Publish(Publish { log: Log::Lab, payload: 1 << 40, count: 1, attempt: 1, index, id })
+        Op::Publish(Publish { index, id, ..Publish::new(Log::Lab, 1 << 40, 1, 1) })
     };
     recorder.note(1, 2, Phase::Invoke, publish(None, None));
     let fault = Op::Fault { name: "pause leader".to_owned(), majority: vec![1, 3], graceful: false };

@@ -42,9 +42,10 @@ mod workload;
 
 use std::path::PathBuf;
 
-use checker::{Property, broken};
+use checker::{Bounds, Property, Report, broken, check};
 use faults::Fault;
 use harness::Rng;
+use history::History;
 use run::{Plan, Verdict, seed};
 
 /// Faults in one long run.
@@ -101,7 +102,7 @@ fn long_runs_with_faults_of_all_kinds() {
         let mut rng = Rng::seeded(seed);
         let kinds: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| nodes > 1 || fault.alone()).collect();
         let faults = (0..LONG).map(|_| kinds[rng.pick(0, kinds.len() as u64) as usize]).collect();
-        Plan { name: "long", seed, nodes, faults, binary: None }.must_hold();
+        Plan { name: "long", seed, nodes, faults, stretch: 3, binary: None }.must_hold();
     }
 }
 
@@ -117,9 +118,22 @@ fn a_build_that_acknowledges_before_fsync_is_found_out_by_a_power_cut() {
     for nodes in [1, 3] {
         let plan = Plan { binary: Some(binary.clone()), ..Plan::new("broken-build", nodes, &[Fault::PowerAll]) };
         let Some(Verdict { violations, evidence }) = plan.run() else { continue };
-        eprint!("{}", checker::Report(&violations));
+        eprint!("{}", Report(&violations));
         let found = broken(&violations);
         let lost = found.iter().any(|property| matches!(property, Property::LostWrite | Property::Hole));
         assert!(lost, "acknowledged writes must be missed: {found:?}; evidence in {}", evidence.display());
     }
+}
+
+/// The evidence of a run that failed, judged once more: for work on the judge.
+#[test]
+#[ignore = "needs ROLLBOOK_LAB_HISTORY, the history.ndjson of a run"]
+fn a_saved_history_is_judged_again() {
+    let Some(path) = std::env::var_os("ROLLBOOK_LAB_HISTORY").map(PathBuf::from) else {
+        eprintln!("skipped: ROLLBOOK_LAB_HISTORY is not set");
+        return;
+    };
+    let history = History::load(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let violations = check(&history, &Bounds::default());
+    assert!(violations.is_empty(), "{}", Report(&violations));
 }

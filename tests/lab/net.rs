@@ -61,9 +61,13 @@ impl Net {
 
     /// This thread, and all that it starts from now on, is a client.
     pub(crate) fn enter_clients(&self) {
-        let file = File::open(self.path(CLIENTS)).expect("open the namespace of the clients");
+        self.enter(CLIENTS);
+    }
+
+    fn enter(&self, number: u8) {
+        let file = File::open(self.path(number)).expect("open a namespace");
         let moved = move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network));
-        moved.expect("enter the namespace of the clients");
+        moved.expect("enter a namespace");
     }
 
     /// From now on packets between these nodes are lost, without a word to anybody.
@@ -101,4 +105,53 @@ fn ip(number: u8) -> Ipv4Addr {
 /// An address of a node.
 pub(crate) fn address(node: u8, port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(ip(node)), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::harness::ms;
+    use crate::system::{Guard, missing};
+
+    /// A socket of that host.
+    fn socket(net: &Net, number: u8) -> UdpSocket {
+        let net = net.clone();
+        let bound = std::thread::spawn(move || {
+            net.enter(number);
+            UdpSocket::bind((ip(number), 999)).expect("bind a socket")
+        });
+        let socket = bound.join().expect("a thread in the namespace");
+        socket.set_read_timeout(Some(ms(100))).expect("set the time-out");
+        socket
+    }
+
+    fn arrives(from: &UdpSocket, to: &UdpSocket) -> bool {
+        let address = to.local_addr().expect("an address");
+        // What the own rules forbid is an error at once.
+        from.send_to(b"hello", address).is_ok() && to.recv(&mut [0; 8]).is_ok()
+    }
+
+    #[test]
+    fn packets_are_lost_where_a_link_is_cut_and_nowhere_else() {
+        if let Some(why) = missing() {
+            eprintln!("skipped: {why}");
+            return;
+        }
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let tag = format!("rbnet{}", std::process::id());
+        let _guard = Guard::start(&tag, dir.path());
+        let net = Net::build(&tag, 3);
+        let [one, two, three, client] = [1, 2, 3, CLIENTS].map(|number| socket(&net, number));
+        let links =
+            || [(&one, &two), (&two, &one), (&one, &three), (&client, &one)].map(|(from, to)| arrives(from, to));
+        assert_eq!(links(), [true; 4], "at first");
+        net.cut(1, &[1, 2], Loss::Both);
+        assert_eq!(links(), [false, false, true, true], "cut");
+        net.heal();
+        assert_eq!(links(), [true; 4], "healed");
+        net.cut(1, &[1, 2], Loss::Deaf);
+        assert_eq!(links(), [true, false, true, true], "deaf");
+    }
 }

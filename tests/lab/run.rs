@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, Design};
 use crate::disk::Medium;
 use crate::faults::{Fault, Nemesis};
 use crate::harness::{Rng, ms};
-use crate::history::{History, Op, Phase, Recorder};
+use crate::history::{History, LAB, Op, Phase, Recorder, THE_END};
 use crate::system;
 use crate::workload::Workload;
 
@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     /// One node alone, or three.
     pub(crate) nodes: u8,
     pub(crate) faults: Vec<Fault>,
+    /// Faults last up to so many times as long: beyond the time after which a node is given up.
+    pub(crate) stretch: u64,
     /// Another binary than the one that is tested.
     pub(crate) binary: Option<PathBuf>,
 }
@@ -39,7 +41,7 @@ pub(crate) struct Verdict {
 
 impl Plan {
     pub(crate) fn new(name: &'static str, nodes: u8, faults: &[Fault]) -> Self {
-        Self { name, seed: seed(), nodes, faults: faults.to_vec(), binary: None }
+        Self { name, seed: seed(), nodes, faults: faults.to_vec(), stretch: 1, binary: None }
     }
 
     /// Runs it; there must be no violation. Says so if it cannot be run here.
@@ -87,11 +89,13 @@ impl Plan {
         let design = Design { binary, founders: self.nodes, spares, medium };
         let mut cluster = Cluster::found(design, evidence, recorder.clone());
         let workload = Workload::start(&cluster, self.seed);
-        let mut nemesis = Nemesis { cluster: &mut cluster, rng: Rng::seeded(self.seed) };
+        let mut nemesis = Nemesis { cluster: &mut cluster, rng: Rng::seeded(self.seed), stretch: self.stretch };
         for fault in &self.faults {
             std::thread::sleep(CALM);
             nemesis.strike(*fault);
         }
+        let end = Op::Fault { name: THE_END.to_owned(), majority: Vec::new(), graceful: false };
+        [Phase::Invoke, Phase::Ok].into_iter().for_each(|phase| recorder.note(LAB, 0, phase, end.clone()));
         workload.finish(&cluster);
         let ended = cluster.casualties();
         assert!(ended.is_empty(), "nodes ended by themselves: hosts {ended:?}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::facts::{Facts, Window};
 use super::{Bounds, Property, Violation, nanos, seconds};
-use crate::history::{Log, Op, Phase};
+use crate::history::{Log, Op, Phase, THE_END};
 
 pub(super) fn check(facts: &Facts<'_>, bounds: &Bounds) -> Vec<Violation> {
     let mut violations = liveness(facts, bounds);
@@ -27,7 +27,8 @@ fn liveness(facts: &Facts<'_>, bounds: &Bounds) -> Vec<Violation> {
     let mut violations = Vec::new();
     for window in &facts.windows {
         let (healed, late) = (window.end, window.end.saturating_add(nanos(bounds.live)));
-        let next = facts.windows.iter().map(|other| other.begin).filter(|begin| *begin >= healed).min();
+        let later = facts.windows.iter().filter(|other| other.begin >= healed && other.name != THE_END);
+        let next = later.map(|other| other.begin).min();
         if next.is_some_and(|next| next < late) {
             continue;
         }

@@ -38,8 +38,8 @@ impl Story {
     /// A publish, its delivery to the tailing consumer, and what the nodes keep of it.
     fn publish(&mut self, log: Log, producer: u32, node: u64, number: u64, index: u64) {
         let payload = payload(producer, number);
-        let answer = Publish { log, payload, count: 1, attempt: 1, index: Some(index), id: Some(id(index)) };
-        let ask = Publish { index: None, id: None, ..answer.clone() };
+        let ask = Publish::new(log, payload, 1, 1);
+        let answer = Publish { index: Some(index), id: Some(id(index)), ..ask.clone() };
         self.line(producer, node, Phase::Invoke, Op::Publish(ask));
         self.line(producer, node, Phase::Ok, Op::Publish(answer));
     }
@@ -88,7 +88,7 @@ fn good() -> Story {
     story.line(LAB, 2, Phase::Invoke, fault("kill", &[1, 3], false));
     story.line(LAB, 2, Phase::Seen, Op::Process { running: false });
     // Its connection broke: this one is stored all the same.
-    let cut = Publish { log: Log::Lab, payload: payload(1, 4), count: 1, attempt: 1, index: None, id: None };
+    let cut = Publish::new(Log::Lab, payload(1, 4), 1, 1);
     story.call(1, 2, Phase::Unknown, &Op::Publish(cut));
     story.publish(Log::Lab, 1, 3, 5, 5);
     story.call(REGISTER, 3, Phase::Ok, &Op::Write { register: 0, value: 2 });
@@ -96,13 +96,13 @@ fn good() -> Story {
     story.line(LAB, 2, Phase::Seen, Op::Process { running: true });
     story.line(LAB, 2, Phase::Ok, fault("kill", &[1, 3], false));
     story.line(LAB, 3, Phase::Invoke, fault("hand-over", &[1, 2, 3], true));
-    let refused = Publish { log: Log::Lab, payload: payload(2, 6), count: 1, attempt: 1, index: None, id: None };
+    let refused = Publish::new(Log::Lab, payload(2, 6), 1, 1);
     story.call(2, 3, Phase::Fail, &Op::Publish(refused));
     story.line(LAB, 3, Phase::Ok, fault("hand-over", &[1, 2, 3], true));
     for (node, index) in [(1, 6), (2, 7), (3, 8)] {
         story.publish(Log::Lab, 2, node, index + 10, index);
     }
-    let batch = Publish { log: Log::Lab, payload: payload(1, 20), count: 2, attempt: 1, index: None, id: None };
+    let batch = Publish::new(Log::Lab, payload(1, 20), 2, 1);
     story.call(1, 1, Phase::Ok, &Op::Publish(batch));
     for (index, payload) in lab().into_iter().skip(3) {
         story.deliver(TAIL, Log::Lab, 1, index, payload);
@@ -359,7 +359,7 @@ fn a_write_before_one_that_was_acknowledged_earlier_is_reported() {
 #[test]
 fn what_was_seen_and_is_gone_is_a_dirty_read() {
     let found = spoiled(|story| {
-        let cut = Publish { log: Log::Lab, payload: payload(1, 30), count: 1, attempt: 1, index: None, id: None };
+        let cut = Publish::new(Log::Lab, payload(1, 30), 1, 1);
         story.call(1, 2, Phase::Unknown, &Op::Publish(cut));
         story.deliver(TAIL, Log::Lab, 1, 11, payload(1, 30));
     });
@@ -491,7 +491,7 @@ fn a_hand_over_that_a_second_attempt_still_notices_is_reported() {
                 && record.phase == Phase::Fail
         });
         let at = story.records[during.expect("the refused publish")].at;
-        let again = Publish { log: Log::Lab, payload: payload(2, 6), count: 1, attempt: 2, index: None, id: None };
+        let again = Publish::new(Log::Lab, payload(2, 6), 1, 2);
         let place = during.expect("the refused publish") + 1;
         for (offset, phase) in [(1, Phase::Fail), (0, Phase::Invoke)] {
             let op = Op::Publish(again.clone());

@@ -93,6 +93,8 @@ impl Fault {
 pub(crate) struct Nemesis<'a> {
     pub(crate) cluster: &'a mut Cluster,
     pub(crate) rng: Rng,
+    /// Faults last up to so many times as long.
+    pub(crate) stretch: u64,
 }
 
 /// Where a fault strikes and what it leaves.
@@ -169,6 +171,7 @@ impl Nemesis<'_> {
 
     /// Lasts between so many milliseconds.
     fn last(&mut self, low: u64, high: u64) {
-        std::thread::sleep(Duration::from_millis(self.rng.pick(low, high)));
+        let stretch = self.rng.pick(1, self.stretch + 1);
+        std::thread::sleep(Duration::from_millis(self.rng.pick(low, high) * stretch));
     }
 }

@@ -58,7 +58,7 @@ impl Answer {
     pub(super) fn phase(&self, done: u16) -> Phase {
         match self {
             Self::Said(answer) if answer.status == done => Phase::Ok,
-            Self::Said(answer) if answer.status == 503 && answer.text().contains("outcome unknown") => Phase::Unknown,
+            Self::Said(answer) if answer.status == 503 && unknown(&answer.text()) => Phase::Unknown,
             Self::Said(_) | Self::NotAsked => Phase::Fail,
             Self::Lost => Phase::Unknown,
         }
@@ -70,6 +70,11 @@ impl Answer {
             Self::NotAsked | Self::Lost => None,
         }
     }
+}
+
+/// The text of the event log, the code of REST.
+fn unknown(text: &str) -> bool {
+    text.contains("outcome unknown") || text.contains("outcome_unknown")
 }
 
 /// The namespaces exist before the first consumer comes.

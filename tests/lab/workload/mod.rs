@@ -115,6 +115,7 @@ impl Workload {
         self.stop_writers();
         let ends = reading::marks(&self.scene, &cluster.running());
         let behind = |reader: &Reader| reader.stand.load(Ordering::Relaxed) < ends[&reader.log];
+        // Consumers that cannot get there are told by the check of liveness.
         let deadline = Instant::now() + CATCH_UP;
         while self.readers.iter().any(behind) && Instant::now() < deadline {
             std::thread::sleep(ms(20));

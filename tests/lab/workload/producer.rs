@@ -49,7 +49,7 @@ impl Producer {
         let attempts = if self.keys { ATTEMPTS } else { 1 };
         for attempt in 1..=attempts {
             self.host = self.scene.hosts.after(self.host);
-            let publish = Publish { log: self.log, payload: self.next, count, attempt, index: None, id: None };
+            let publish = Publish::new(self.log, self.next, count, attempt);
             let (phase, _) = publish_once(&self.scene, &mut self.client, self.process, self.host, publish, &body);
             if phase == Phase::Ok {
                 break;
@@ -91,6 +91,9 @@ pub(super) fn publish_once(
         }
         // The key is known: an attempt before was stored.
         Answer::Said(answer) if answer.status == 409 && publish.attempt > 1 => phase = Phase::Ok,
+        Answer::Said(answer) if answer.status != 202 => {
+            publish.said = Some(format!("{} {}", answer.status, answer.text().trim()));
+        }
         Answer::Said(_) | Answer::NotAsked | Answer::Lost => {}
     }
     let index = publish.index;

@@ -19,7 +19,7 @@ const PROBED: Duration = Duration::from_secs(11);
 /// Bound of reading one log of one host.
 const READ: Duration = Duration::from_secs(20);
 /// A log that has not come further for so long is at its end.
-const QUIET: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Every host is asked for publishes until one is accepted.
 pub(super) fn probe(scene: &Scene, hosts: &[u8]) {
@@ -44,7 +44,7 @@ fn probe_of(host: u8) -> u32 {
 
 /// Publishes without a key; the index if it was accepted.
 fn note(scene: &Scene, client: &mut Client, log: Log, host: u8, payload: u64) -> Option<u64> {
-    let publish = Publish { log, payload, count: 1, attempt: 1, index: None, id: None };
+    let publish = Publish::new(log, payload, 1, 1);
     let body = format!("{{\"subject\":\"{}.mark\",\"payload\":{{\"n\":{payload}}}}}", namespace(log));
     publish_once(scene, client, probe_of(host), host, publish, &body).1
 }
@@ -65,8 +65,8 @@ pub(super) fn marks(scene: &Scene, hosts: &[u8]) -> BTreeMap<Log, u64> {
             }
             std::thread::sleep(ms(50));
         }
-        // Told by the check of liveness; read what there is.
-        0
+        // Told by the check of liveness: what there is is read until nothing more comes.
+        u64::MAX
     };
     let mut ends = BTreeMap::from([(Log::Lab, mark(Log::Lab)), (Log::Work, mark(Log::Work))]);
     if let Some(end) = hosts.iter().filter_map(|host| end_of_roll(*host)).max() {
