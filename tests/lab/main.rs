@@ -97,11 +97,13 @@ fn a_leader_that_is_told_to_stop_hands_over() {
 fn long_runs_with_faults_of_all_kinds() {
     let runs = std::env::var("ROLLBOOK_LAB_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
     let nodes = std::env::var("ROLLBOOK_LAB_NODES").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let chosen = std::env::var("ROLLBOOK_LAB_FAULTS").ok().map(|text| text.split(',').map(Fault::named).collect());
     let first = seed();
     for seed in first..first + runs {
         let mut rng = Rng::seeded(seed);
         let kinds: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| nodes > 1 || fault.alone()).collect();
-        let faults = (0..LONG).map(|_| kinds[rng.pick(0, kinds.len() as u64) as usize]).collect();
+        let any = |_| kinds[rng.pick(0, kinds.len() as u64) as usize];
+        let faults: Vec<Fault> = chosen.clone().unwrap_or_else(|| (0..LONG).map(any).collect());
         Plan { name: "long", seed, nodes, faults, stretch: 3, binary: None }.must_hold();
     }
 }

@@ -12,6 +12,8 @@ mod progress;
 mod register;
 mod stored;
 #[cfg(test)]
+mod story;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

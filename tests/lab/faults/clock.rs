@@ -10,8 +10,8 @@ impl Nemesis<'_> {
         let fault = if ahead > 0 { Fault::ClockAhead } else { Fault::ClockBehind };
         let dir = tempfile::tempdir().expect("temporary directory");
         let library = dir.path().join("clock.so");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/clock.c");
-        if let Err(error) = try_run("cc", &["-O1", "-shared", "-fPIC", "-o", text(&library), source], "") {
+        let options = ["-O1", "-shared", "-fPIC", "-o", text(&library), "-x", "c", "-"];
+        if let Err(error) = try_run("cc", &options, include_str!("../clock.c")) {
             eprintln!("    skipped: the clock cannot be set: {error}");
             return;
         }

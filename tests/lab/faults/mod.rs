@@ -72,6 +72,12 @@ impl Fault {
         Self::HandOver,
     ];
 
+    /// The one that an operator asks for.
+    pub(crate) fn named(name: &str) -> Self {
+        let found = Self::ALL.into_iter().find(|fault| format!("{fault:?}") == name.trim());
+        found.unwrap_or_else(|| panic!("no fault is named {name:?}; there are {:?}", Self::ALL))
+    }
+
     /// What the nodes must lie on.
     pub(crate) const fn medium(self) -> Medium {
         match self {
