@@ -82,6 +82,8 @@ pub(crate) enum Op {
     Stored { log: Log, index: u64, id: String, payload: u64, sum: u64 },
     /// An event `roll.node.up` or `roll.node.down` about `node`.
     Lifecycle { index: u64, incarnation: u64, up: bool },
+    /// Who leads, as `node` tells it.
+    Leader { leader: Option<u64>, term: Option<u64> },
     /// The lab started a process of `node`, or knows that it has ended.
     Process { running: bool },
     /// A fault, from `invoke` to `ok`. The nodes of `majority` can still form a quorum; a graceful fault

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::checker::{Bounds, Report, Violation, check};
+use crate::checker::{Bounds, Report, Violation, check, gaps};
 use crate::cluster::{Cluster, Design};
 use crate::disk::Medium;
 use crate::faults::{Fault, Nemesis};
@@ -113,8 +113,9 @@ impl Plan {
         let seen = history.seen().count();
         let took = Duration::from_nanos(history.end());
         eprintln!(
-            "{}: {took:.1?}: {ok} publishes acknowledged, {fail} refused, {unknown} unknown; {seen} observations; {violations} violations",
-            self.name
+            "{}: {took:.1?}: {ok} publishes acknowledged, {fail} refused, {unknown} unknown; {seen} observations; {violations} violations{}",
+            self.name,
+            gaps(history)
         );
         assert!(ok >= LEAST, "too little load to prove anything: {ok} publishes acknowledged");
     }

@@ -113,6 +113,12 @@ pub(crate) fn check(history: &History, bounds: &Bounds) -> Vec<Violation> {
     violations
 }
 
+/// How long the majority went without an acknowledgement in each fault, for people.
+pub(crate) fn gaps(history: &History) -> String {
+    let gaps = progress::gaps(&Facts::new(history));
+    gaps.into_iter().map(|(name, gap)| format!("; {name}: gap of {}", seconds(gap))).collect()
+}
+
 /// The properties that are broken, each once.
 pub(crate) fn broken(violations: &[Violation]) -> Vec<Property> {
     let mut properties: Vec<Property> = violations.iter().map(|violation| violation.property).collect();

@@ -77,6 +77,13 @@ fn left_behind(facts: &Facts<'_>) -> Vec<Violation> {
     violations
 }
 
+/// For each fault that a majority survives: its name and the longest time without an acknowledgement.
+pub(super) fn gaps(facts: &Facts<'_>) -> Vec<(String, u64)> {
+    let acknowledged = acknowledged(facts);
+    let judged = facts.windows.iter().filter(|window| !window.majority.is_empty());
+    judged.map(|window| (window.name.clone(), longest_gap(window, &acknowledged))).collect()
+}
+
 /// The p99 over the faults of the longest time without an acknowledgement from a node of the majority.
 fn availability(facts: &Facts<'_>, bounds: &Bounds) -> Vec<Violation> {
     let acknowledged = acknowledged(facts);

@@ -6,6 +6,7 @@ mod producer;
 mod reading;
 mod register;
 mod tail;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,6 +37,8 @@ const REGISTER_CLIENTS: u32 = 3;
 const PROBES: u32 = 40;
 /// Who reads a host at the end has this and the number of the host.
 const READERS: u32 = 50;
+/// Who watches a host has this and the number of the host.
+const WATCHES: u32 = 60;
 /// Bound of the catching up of consumers at the end.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
@@ -55,6 +58,7 @@ pub(crate) struct Workload {
     scene: Scene,
     writers: Vec<JoinHandle<()>>,
     readers: Vec<Reader>,
+    watches: Vec<JoinHandle<()>>,
 }
 
 /// A consumer and how far it is.
@@ -73,12 +77,13 @@ impl Workload {
             written: Arc::default(),
             read: Arc::default(),
         };
-        let mut workload = Self { scene, writers: Vec::new(), readers: Vec::new() };
+        let mut workload = Self { scene, writers: Vec::new(), readers: Vec::new(), watches: Vec::new() };
         client::create_namespaces(cluster);
         register::begin(cluster);
         let seeded = move |process: u32| Rng::seeded(seed.wrapping_add(u64::from(process)));
         for host in workload.scene.hosts.inhabited() {
-            let process = TAILS + u32::from(host);
+            let (process, watched) = (TAILS + u32::from(host), workload.scene.clone());
+            workload.watches.push(std::thread::spawn(move || watch::run(&watched, WATCHES + u32::from(host), host)));
             workload.reader(Log::Lab, move |scene, stand| Tail::new(scene, process, stand).stay(host));
         }
         workload.reader(Log::Lab, move |scene, stand| Tail::new(scene, ROAMER, stand).roam(&mut seeded(ROAMER)));
@@ -132,6 +137,7 @@ impl Workload {
     fn stop_readers(&mut self) {
         self.scene.read.store(true, Ordering::Relaxed);
         self.readers.drain(..).for_each(|reader| reader.thread.join().expect("a reader"));
+        self.watches.drain(..).for_each(|thread| thread.join().expect("a watch"));
     }
 }
 
@@ -140,7 +146,8 @@ impl Drop for Workload {
     fn drop(&mut self) {
         self.scene.written.store(true, Ordering::Relaxed);
         self.scene.read.store(true, Ordering::Relaxed);
-        for thread in self.writers.drain(..).chain(self.readers.drain(..).map(|reader| reader.thread)) {
+        let readers = self.readers.drain(..).map(|reader| reader.thread);
+        for thread in self.writers.drain(..).chain(readers).chain(self.watches.drain(..)) {
             if thread.join().is_err() {
                 eprintln!("a client of the lab panicked");
             }

@@ -32,7 +32,9 @@ pub(super) struct Producer {
 impl Producer {
     pub(super) fn new(scene: Scene, process: u32, log: Log, keys: bool, rng: Rng) -> Self {
         let next = u64::from(process) << 32;
-        Self { scene, process, log, keys, rng, client: Client::default(), next, host: 0 }
+        // Not all at the same host at a time: one that hangs must not make all of them wait.
+        let first = scene.hosts.inhabited()[usize::try_from(process).unwrap_or(0) % scene.hosts.inhabited().len()];
+        Self { scene, process, log, keys, rng, client: Client::default(), next, host: first }
     }
 
     pub(super) fn run(mut self) {
