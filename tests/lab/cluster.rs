@@ -1,5 +1,7 @@
 //! The cluster: nodes on hosts of their own, and what an operator can do with them.
 
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,8 +20,12 @@ use crate::system::Guard;
 
 /// Bound of one question to REST.
 const ASK: Duration = Duration::from_secs(2);
-/// Bound of a change of the membership, catching up included.
-const MEMBERSHIP: Duration = Duration::from_secs(30);
+/// Bound of one change that an operator asks for.
+const CHANGE: Duration = Duration::from_secs(15);
+/// Bound of a change of the membership over all attempts, catching up included.
+const MEMBERSHIP: Duration = Duration::from_secs(60);
+/// The log that is kept for a node that is behind: little, so that a snapshot is needed soon.
+const LOG_KEEP: u64 = 16 << 20;
 
 /// How a cluster is built.
 #[derive(Clone, Debug)]
@@ -30,6 +36,8 @@ pub(crate) struct Design {
     /// Hosts that have no node at the beginning.
     pub(crate) spares: u8,
     pub(crate) medium: Medium,
+    /// The binary keeps the log for nodes that are behind, and can be told how much.
+    pub(crate) keeps_log: bool,
 }
 
 /// A running cluster. Everything of it is gone when it is dropped, but for the evidence.
@@ -52,7 +60,13 @@ impl Cluster {
         let count = design.founders + design.spares;
         let net = Net::build(&tag, count);
         net.enter_clients();
-        let node = |host| Node::new(host, net.path(host), dir.path(), evidence, design.medium);
+        let node = |host| {
+            let mut node = Node::new(host, net.path(host), dir.path(), evidence, design.medium);
+            if design.keeps_log {
+                node.environment.push(("ROLLBOOK_CLUSTER__LOG_KEEP_BYTES".to_owned(), LOG_KEEP.to_string()));
+            }
+            node
+        };
         let nodes = (1..=count).map(node).collect();
         let hosts = Hosts::new(design.founders, design.spares);
         let mut cluster = Self { hosts, nodes, net, recorder, design, _guard: guard, _dir: dir };
@@ -157,7 +171,7 @@ impl Cluster {
         let mut said = String::from("nobody could be asked");
         while Instant::now() < deadline {
             for host in self.running() {
-                match ask(host, method, target, &body) {
+                match ask_within(host, method, target, &body, CHANGE) {
                     Ok(answer) if (200..300).contains(&answer.status) => {
                         return serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
                     }
@@ -187,10 +201,19 @@ impl Cluster {
             panic!("no id and cluster_id in {given}");
         };
         let data = self.node(host).volume.data();
-        let write = |name: &str, text: String| std::fs::write(data.join(name), text);
         std::fs::create_dir_all(&data).expect("create a data directory");
-        write("FORMAT", format!("rollbook data 1\nnode {node}\n")).expect("write FORMAT");
-        write("CLUSTER", format!("{cluster}\n")).expect("write CLUSTER");
+        let files = [("FORMAT", format!("rollbook data 1\nnode {node}\n")), ("CLUSTER", format!("{cluster}\n"))];
+        for (name, text) in files {
+            let written = File::create(data.join(name)).and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()
+            });
+            written.unwrap_or_else(|error| panic!("write {name}: {error}"));
+        }
+        // A power cut may come next.
+        [Some(data.as_path()), data.parent()].into_iter().flatten().for_each(|folder| {
+            File::open(folder).and_then(|folder| folder.sync_all()).expect("sync a folder");
+        });
         self.hosts.settle(host, node);
         node
     }
@@ -227,7 +250,11 @@ impl Drop for Cluster {
 }
 
 /// One question to REST of a host.
-pub(crate) fn ask(host: u8, method: &str, target: &str, body: &str) -> std::io::Result<Response> {
-    let mut http = Http::connect_within(hosts::web(host), ASK)?;
+pub(crate) fn ask(host: u8, method: &str, target: &str, body: &str) -> io::Result<Response> {
+    ask_within(host, method, target, body, ASK)
+}
+
+fn ask_within(host: u8, method: &str, target: &str, body: &str, bound: Duration) -> io::Result<Response> {
+    let mut http = Http::connect_within(hosts::web(host), bound)?;
     http.try_request(method, target, &[("Content-Type", "application/json")], body.as_bytes())
 }

@@ -86,7 +86,8 @@ impl Plan {
         let disk = self.faults.iter().any(|fault| fault.medium() == Medium::Disk);
         let spares = u8::from(self.faults.contains(&Fault::MembershipCut));
         let medium = if disk { Medium::Disk } else { Medium::Folder };
-        let design = Design { binary, founders: self.nodes, spares, medium };
+        let keeps_log = told(&binary, &["config", "dump"]).contains("log_keep_bytes");
+        let design = Design { binary, founders: self.nodes, spares, medium, keeps_log };
         let mut cluster = Cluster::found(design, evidence, recorder.clone());
         let workload = Workload::start(&cluster, self.seed);
         let mut nemesis = Nemesis { cluster: &mut cluster, rng: Rng::seeded(self.seed), stretch: self.stretch };
@@ -135,9 +136,15 @@ fn binary() -> PathBuf {
 
 /// Why that binary cannot be run on so many nodes.
 fn unable(binary: &Path, nodes: u8) -> Option<String> {
-    let mut help = Command::new(binary);
-    let output = help.args(["serve", "--help"]).stdin(Stdio::null()).output();
-    let Ok(output) = output else { return Some(format!("{} cannot be run", binary.display())) };
-    let knows = String::from_utf8_lossy(&output.stdout).contains("--cluster");
-    (nodes > 1 && !knows).then(|| "this build has no --cluster: it is one node".to_owned())
+    let help = told(binary, &["serve", "--help"]);
+    if help.is_empty() {
+        return Some(format!("{} cannot be run", binary.display()));
+    }
+    (nodes > 1 && !help.contains("--cluster")).then(|| "this build has no --cluster: it is one node".to_owned())
+}
+
+/// What the program prints; nothing when it cannot be run.
+fn told(binary: &Path, args: &[&str]) -> String {
+    let output = Command::new(binary).args(args).stdin(Stdio::null()).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }

@@ -101,12 +101,13 @@ impl<'a> Facts<'a> {
         self.lives.iter().filter(|life| life.end.is_none()).map(|life| life.node).collect()
     }
 
-    /// Whether a publish was acknowledged by that process.
-    pub(super) fn worked(&self, life: &Life) -> bool {
-        let mut acknowledged = self.calls.iter().filter(|call| call.phase == Phase::Ok && call.node == life.node);
-        acknowledged.any(|call| {
-            matches!(call.op, Op::Publish(_)) && call.begin > life.begin && life.end.is_none_or(|end| call.begin < end)
-        })
+    /// How long the process lived on after it had acknowledged a publish for the first time.
+    pub(super) fn worked(&self, life: &Life) -> Option<u64> {
+        let until = life.end.unwrap_or(self.end);
+        let own = self.calls.iter().filter(|call| call.phase == Phase::Ok && call.node == life.node);
+        let first =
+            own.filter(|call| matches!(call.op, Op::Publish(_)) && call.begin > life.begin).find_map(|call| call.end);
+        first.and_then(|first| until.checked_sub(first))
     }
 
     /// Whether that node ran all the time in between.

@@ -58,8 +58,9 @@ fn missing(facts: &Facts<'_>, bounds: &Bounds, nodes: &BTreeMap<u64, Vec<Told>>)
     let mut starts: BTreeMap<u64, (usize, Option<u64>)> = BTreeMap::new();
     for life in &facts.lives {
         let (count, end) = starts.entry(life.node).or_default();
-        // One that was killed before it took part need not have been noticed.
-        (*count, *end) = (*count + usize::from(facts.worked(life)), life.end);
+        // One that was killed as soon as it took part need not have been noticed.
+        let known = facts.worked(life).is_some_and(|worked| worked > nanos(bounds.known));
+        (*count, *end) = (*count + usize::from(known), life.end);
     }
     for (node, (count, ended)) in starts {
         let told = nodes.get(&node).map(Vec::as_slice).unwrap_or_default();

@@ -89,12 +89,15 @@ pub(crate) struct Bounds {
     pub(crate) gap: Duration,
     /// A node that is gone for longer is told to be down.
     pub(crate) gone: Duration,
+    /// A node that works for longer is told to be up.
+    pub(crate) known: Duration,
 }
 
 impl Default for Bounds {
     /// Three times the longest election time-out of 1 s, and the node time-out of 5 s with time to tell of it.
     fn default() -> Self {
-        Self { live: Duration::from_secs(10), gap: Duration::from_secs(3), gone: Duration::from_secs(8) }
+        let [live, gap, gone, known] = [10, 3, 8, 3].map(Duration::from_secs);
+        Self { live, gap, gone, known }
     }
 }
 

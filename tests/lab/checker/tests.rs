@@ -313,6 +313,20 @@ fn a_missing_and_a_double_lifecycle_event_are_reported() {
         story.call(REGISTER, 1, Phase::Ok, &Op::Write { register: 0, value: 9 });
     });
     assert_eq!(never_told, [Property::Lifecycle], "gone for longer than the bound");
+    let restarted = |worked: u64| {
+        spoiled(move |story| {
+            story.wait(4000);
+            story.line(LAB, 3, Phase::Seen, Op::Process { running: false });
+            story.line(LAB, 3, Phase::Seen, Op::Process { running: true });
+            story.publish(Log::Lab, 2, 3, 90, 11);
+            story.deliver(TAIL, Log::Lab, 1, 11, payload(2, 90));
+            story.stored(Log::Lab, 11, payload(2, 90));
+            story.wait(worked);
+            story.call(REGISTER, 1, Phase::Ok, &Op::Write { register: 0, value: 9 });
+        })
+    };
+    assert_eq!(restarted(4000), [Property::Lifecycle], "a second life that nobody was told of");
+    assert_eq!(restarted(100), [], "a short one need not be told");
 }
 
 #[test]
