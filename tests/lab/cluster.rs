@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::disk::Medium;
 use crate::harness::http::{Http, Response};
-use crate::harness::{ms, wait_for};
+use crate::harness::{copy_tree, ms, wait_for};
 use crate::history::{LAB, Op, Phase, Recorder};
 use crate::hosts::{self, Hosts};
 use crate::net::Net;
@@ -234,6 +234,17 @@ impl Cluster {
         }
         self.node(host).volume.replace();
         self.hosts.settle(host, 0);
+    }
+
+    /// Ends all nodes and keeps what is on their disks.
+    pub(crate) fn preserve(&mut self, evidence: &Path) {
+        for node in &mut self.nodes {
+            node.kill();
+            let data = node.volume.data();
+            if data.exists() {
+                copy_tree(&data, &evidence.join(format!("host-{}-data", node.host)));
+            }
+        }
     }
 
     /// A node leaves the cluster for good.

@@ -72,16 +72,14 @@ impl Plan {
         fs::create_dir_all(&evidence).expect("create the folder of the evidence");
         let (plan, folder) = (self.clone(), evidence.clone());
         // A thread of its own: it becomes a client of the cluster and cannot go back.
-        let history = std::thread::spawn(move || plan.drive(binary, &folder)).join().unwrap_or_else(|panic| {
+        let violations = std::thread::spawn(move || plan.drive(binary, &folder)).join().unwrap_or_else(|panic| {
             eprintln!("{}: ROLLBOOK_LAB_SEED={}: evidence in {}", self.name, self.seed, evidence.display());
             std::panic::resume_unwind(panic)
         });
-        let violations = check(&history, &Bounds::default());
-        self.tell(&history, violations.len());
         Some(Verdict { violations, evidence })
     }
 
-    fn drive(&self, binary: PathBuf, evidence: &Path) -> History {
+    fn drive(&self, binary: PathBuf, evidence: &Path) -> Vec<Violation> {
         let recorder = Recorder::create(&evidence.join("history.ndjson")).expect("create the history");
         let disk = self.faults.iter().any(|fault| fault.medium() == Medium::Disk);
         let spares = u8::from(self.faults.contains(&Fault::MembershipCut));
@@ -100,7 +98,13 @@ impl Plan {
         workload.finish(&cluster);
         let ended = cluster.casualties();
         assert!(ended.is_empty(), "nodes ended by themselves: hosts {ended:?}");
-        recorder.history()
+        let history = recorder.history();
+        let violations = check(&history, &Bounds::default());
+        self.tell(&history, violations.len());
+        if !violations.is_empty() {
+            cluster.preserve(evidence);
+        }
+        violations
     }
 
     /// What was done and seen, in a line.
