@@ -287,6 +287,18 @@ pub(crate) fn synced() -> WriteOptions {
     options
 }
 
+/// Options of a write to the raft log, which is on the disk when it returns.
+///
+/// With the feature `lab-ack-before-fsync` it is not, and is reported as if it were. That feature exists to
+/// prove that the checker of the lab (`tests/lab`) notices a lost acknowledgement after a power cut: a test
+/// that has never failed proves nothing. No release is built with it, and nothing at run time can ask for it.
+pub(crate) fn journaled() -> WriteOptions {
+    if ACK_BEFORE_FSYNC { WriteOptions::default() } else { synced() }
+}
+
+/// Whether this build lies about what is on the disk; see [`journaled`].
+pub(crate) const ACK_BEFORE_FSYNC: bool = cfg!(feature = "lab-ack-before-fsync");
+
 /// Options of a write that only the log makes durable.
 pub(crate) fn unlogged() -> WriteOptions {
     let mut options = WriteOptions::default();

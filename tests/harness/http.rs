@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Bound of one response.
-const ANSWER: Duration = Duration::from_secs(20);
+pub(crate) const ANSWER: Duration = Duration::from_secs(20);
 
 /// Value of `Access-Control-Allow-Headers` and, from the second name on, of
 /// `Access-Control-Expose-Headers`.
@@ -42,10 +42,15 @@ impl Http {
     }
 
     pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, ANSWER)?;
+        Self::connect_within(address, ANSWER)
+    }
+
+    /// Connecting, and each read and write, takes at most that long.
+    pub(crate) fn connect_within(address: SocketAddr, bound: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, bound)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        stream.set_write_timeout(Some(ANSWER))?;
+        stream.set_read_timeout(Some(bound))?;
+        stream.set_write_timeout(Some(bound))?;
         Ok(Self { stream, buffer: Vec::new() })
     }
 

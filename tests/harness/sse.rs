@@ -1,12 +1,12 @@
 //! An SSE reader that keeps the raw bytes: chunk framing, frames, and how the stream ended.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::http::{Http, Response, head};
+use super::http::{ANSWER, Http, Response, head};
 
 /// Parsed bytes are kept for inspection up to this many.
 const KEPT: usize = 4 << 20;
@@ -21,7 +21,8 @@ pub(crate) struct Sse {
     raw: Vec<u8>,
     parsed: usize,
     scanned: usize,
-    end: Option<End>,
+    /// How it ended, if it did.
+    pub(crate) end: Option<End>,
 }
 
 /// Where the reader is in the chunked coding.
@@ -53,17 +54,28 @@ pub(crate) struct Frame {
 impl Sse {
     /// Subscribes; the answer must be 200.
     pub(crate) fn open(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Self {
-        let mut http = Http::connect(address);
+        let sse = Self::try_open(address, target, headers, ANSWER);
+        let sse = sse.unwrap_or_else(|error| panic!("GET {target}: no answer: {error}"));
+        if sse.head.status != 200 {
+            panic!("GET {target}: status {}: {:?}", sse.head.status, sse.head.headers);
+        }
+        sse
+    }
+
+    /// Subscribes and reads the head of the answer, whatever it says.
+    pub(crate) fn try_open(
+        address: SocketAddr,
+        target: &str,
+        headers: &[(&str, &str)],
+        bound: Duration,
+    ) -> io::Result<Self> {
+        let mut http = Http::connect_within(address, bound)?;
         let mut bytes = head("GET", target, headers);
         bytes.extend_from_slice(b"\r\n");
-        http.send(&bytes).expect("send the subscription");
-        let head = http.read_head();
-        let head = head.unwrap_or_else(|error| panic!("GET {target}: no answer: {error}"));
-        if head.status != 200 {
-            panic!("GET {target}: status {}: {:?}", head.status, head.headers);
-        }
+        http.send(&bytes)?;
+        let head = http.read_head()?;
         let (stream, wire) = http.into_parts();
-        Self { head, stream, wire, chunk: Chunk::Size, raw: Vec::new(), parsed: 0, scanned: 0, end: None }
+        Ok(Self { head, stream, wire, chunk: Chunk::Size, raw: Vec::new(), parsed: 0, scanned: 0, end: None })
     }
 
     pub(crate) fn consumer_id(&self) -> String {
@@ -157,7 +169,7 @@ impl Sse {
     }
 
     /// Reads once; false when the deadline is over or the stream has ended.
-    fn fill(&mut self, deadline: Instant) -> bool {
+    pub(crate) fn fill(&mut self, deadline: Instant) -> bool {
         if self.wire.is_empty() || !self.decode() {
             let left = deadline.saturating_duration_since(Instant::now());
             if self.end.is_some() || left.is_zero() {
@@ -222,8 +234,8 @@ impl Sse {
 }
 
 /// Whether a read ended because nothing came in time.
-pub(crate) fn is_timeout(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
+    use ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
 }
 

@@ -1,0 +1,121 @@
+//! The end of a run: what every node takes and what every node has.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::cluster;
+use crate::harness::ms;
+use crate::harness::sse::Sse;
+use crate::history::{Log, Op, Phase, Publish};
+use crate::hosts;
+
+use super::client::{Client, PATIENCE};
+use super::producer::publish_once;
+use super::tail::Event;
+use super::{PROBES, READERS, Scene, namespace};
+
+/// How long each host is asked for a publish, and a little more than is promised.
+const PROBED: Duration = Duration::from_secs(11);
+/// Bound of reading one log of one host.
+const READ: Duration = Duration::from_secs(20);
+/// A log that has not come further for so long is at its end.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// Every host is asked for publishes until one is accepted.
+pub(super) fn probe(scene: &Scene, hosts: &[u8]) {
+    std::thread::scope(|scope| {
+        for host in hosts {
+            scope.spawn(|| {
+                let mut client = Client::default();
+                let deadline = Instant::now() + PROBED;
+                let mut payload = u64::from(probe_of(*host)) << 32;
+                while note(scene, &mut client, Log::Lab, *host, payload).is_none() && Instant::now() < deadline {
+                    payload += 1;
+                    std::thread::sleep(ms(50));
+                }
+            });
+        }
+    });
+}
+
+fn probe_of(host: u8) -> u32 {
+    PROBES + u32::from(host)
+}
+
+/// Publishes without a key; the index if it was accepted.
+fn note(scene: &Scene, client: &mut Client, log: Log, host: u8, payload: u64) -> Option<u64> {
+    let publish = Publish::new(log, payload, 1, 1);
+    let body = format!("{{\"subject\":\"{}.mark\",\"payload\":{{\"n\":{payload}}}}}", namespace(log));
+    publish_once(scene, client, probe_of(host), host, publish, &body).1
+}
+
+/// A last event for each log, through whichever host takes it; its index is where the log ends.
+pub(super) fn marks(scene: &Scene, hosts: &[u8]) -> BTreeMap<Log, u64> {
+    let mut client = Client::default();
+    let mut payload = 1 << 24;
+    let mut mark = |log: Log| {
+        let deadline = Instant::now() + PROBED;
+        while Instant::now() < deadline {
+            for host in hosts {
+                payload += 1;
+                let number = (u64::from(probe_of(*host)) << 32) + payload;
+                if let Some(index) = note(scene, &mut client, log, *host, number) {
+                    return index;
+                }
+            }
+            std::thread::sleep(ms(50));
+        }
+        // Told by the check of liveness: what there is is read until nothing more comes.
+        u64::MAX
+    };
+    let mut ends = BTreeMap::from([(Log::Lab, mark(Log::Lab)), (Log::Work, mark(Log::Work))]);
+    if let Some(end) = hosts.iter().filter_map(|host| end_of_roll(*host)).max() {
+        ends.insert(Log::Roll, end);
+    }
+    ends
+}
+
+/// None when nodes do not call the roll.
+fn end_of_roll(host: u8) -> Option<u64> {
+    let answer = cluster::ask(host, "GET", "/api/namespaces/roll?consistency=stale", "").ok()?;
+    (answer.status == 200).then(|| answer.json()["next_index"].as_u64())?.map(|next| next.saturating_sub(1))
+}
+
+/// Reads every log of every host from its oldest event.
+pub(super) fn read(scene: &Scene, hosts: &[u8], ends: &BTreeMap<Log, u64>) {
+    for host in hosts {
+        for (log, end) in ends {
+            read_one(scene, *host, *log, *end, hosts.first() == Some(host));
+        }
+    }
+}
+
+fn read_one(scene: &Scene, host: u8, log: Log, end: u64, first: bool) {
+    let (process, node) = (READERS + u32::from(host), scene.hosts.node(host));
+    let target = format!("/?subject={}.%3E&start=oldest", namespace(log));
+    let Ok(mut stream) = Sse::try_open(hosts::log(host), &target, &[], PATIENCE) else { return };
+    let deadline = Instant::now() + READ;
+    let mut index = 0;
+    while index < end && Instant::now() < deadline {
+        let Some(event) = stream.try_event(QUIET).as_ref().and_then(Event::of) else { return };
+        index = event.index;
+        let Event { payload, sum, .. } = event;
+        scene.recorder.note(process, node, Phase::Seen, Op::Stored { log, index, id: event.id.clone(), payload, sum });
+        if log == Log::Roll && first {
+            lifecycle(scene, process, &event);
+        }
+    }
+}
+
+/// Events of other kinds are none of a node's life.
+fn lifecycle(scene: &Scene, process: u32, event: &Event) {
+    let up = match event.json["subject"].as_str() {
+        Some("roll.node.up") => true,
+        Some("roll.node.down") => false,
+        _ => return,
+    };
+    let about = &event.json["payload"]["node"];
+    let number = |name: &str| about[name].as_u64().unwrap_or_else(|| panic!("no {name} in {}", event.json));
+    let op = Op::Lifecycle { index: event.index, incarnation: number("incarnation"), up };
+    scene.recorder.note(process, number("id"), Phase::Seen, op);
+}
