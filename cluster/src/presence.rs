@@ -29,6 +29,13 @@ impl Presence {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
+            let stopped = self.node.inner().raft.metrics().borrow_watched().running_state.clone();
+            if let Err(fatal) = stopped
+                && !stop.is_cancelled()
+            {
+                // Nothing brings it back but a new start.
+                return self.node.inner().identity.fail(format!("raft has stopped: {fatal}"));
+            }
             if self.node.inner().contact.ready().is_err() {
                 led_since = None;
                 continue;

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use openraft::alias::SnapshotOf;
 use openraft::storage::RaftSnapshotBuilder;
@@ -20,6 +21,9 @@ use crate::settle;
 use crate::state::State;
 use crate::store::sync_directory;
 use crate::types::{SnapshotMeta, Types};
+
+/// Between attempts to bring the state to the disk.
+const FLUSH_AGAIN: Duration = Duration::from_secs(1);
 
 /// Files of a snapshot: a directory with `state` and `ledger`.
 #[derive(Debug, Clone)]
@@ -78,8 +82,15 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<Types, Checkpoint>, io::Error> {
         let meta = meta(&self.state);
         // What is announced must survive a crash: the log below it may be purged at once.
-        let state = Arc::clone(&self.state);
-        tokio::task::spawn_blocking(move || state.flush()).await.map_err(io_error)?.map_err(io_error)?;
+        loop {
+            let state = Arc::clone(&self.state);
+            match tokio::task::spawn_blocking(move || state.flush()).await.map_err(io_error)? {
+                Ok(()) => break,
+                // A full disk may have room again; an error here would end raft.
+                Err(error) => tracing::error!(%error, "the state cannot be flushed; it will be tried again"),
+            }
+            tokio::time::sleep(FLUSH_AGAIN).await;
+        }
         self.state.snapshots.announce(&meta);
         // Nobody reads these files: `current` makes them when they are wanted.
         Ok(openraft::Snapshot { meta, snapshot: Checkpoint::received(self.state.layout().snapshots()) })
