@@ -201,14 +201,16 @@ impl Node {
     /// How this node sees its cluster.
     #[must_use]
     pub fn status(&self) -> Status {
+        // One that lost its majority does not lead, whatever it believes. Before the metrics are borrowed: who
+        // borrows them twice waits for ever when raft wants to change them in between, and raft with him.
+        let leader = self.inner.contact.ready().ok();
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         let machine = self.inner.state.machine();
         Status {
             id: self.inner.identity.id,
             cluster_id: self.inner.identity.cluster_id(),
-            // One that lost its majority does not lead, whatever it believes.
-            leader: self.inner.contact.ready().ok(),
+            leader,
             term: metrics.current_term,
             role: match metrics.state {
                 ServerState::Leader => "leader",
