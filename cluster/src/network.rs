@@ -205,7 +205,16 @@ impl NetStreamAppend<Types> for Peer {
     {
         Box::pin(async move {
             let within = option.soft_ttl().max(Duration::from_millis(50));
-            let conn = self.network.links.conn(self.target, self.purpose, within).await.map_err(rpc_error)?;
+            let conn = match self.network.links.conn(self.target, self.purpose, within).await {
+                Ok(conn) => conn,
+                Err(error) => {
+                    // openraft waits between requests, but there was none: without this it would try at once.
+                    if self.purpose == Purpose::Log {
+                        tokio::time::sleep(BACKOFF).await;
+                    }
+                    return Err(rpc_error(error));
+                }
+            };
             let appends = Appends { session: conn.open(), input: Some(input), next: None, open: 0 };
             let answers = stream::unfold(Some(appends), |appends| async move {
                 let mut appends = appends?;

@@ -65,6 +65,8 @@ impl Handler<Tell> for Guest {
         let Tell::Close(reason) = tell else {
             return Box::pin(std::future::ready(Ok(Acknowledged::NotInFlight)));
         };
+        // The registry would bring it back with its consumer otherwise: nobody else says that it has left.
+        self.depart();
         let (node, at) = (self.node.clone(), self.at);
         let message = Frame::Close(Closing::new(self.seat.member, reason)).into_bytes();
         ctx.stop();
