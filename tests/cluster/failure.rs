@@ -6,7 +6,7 @@ use crate::harness::cluster::Cluster;
 use crate::harness::node::Options;
 use crate::harness::{SOON, ms, wait_for};
 
-/// Longest time without a leader that a test accepts on a busy machine. `rollbook bench failover` measures.
+/// Longest time without a leader that a test accepts on a busy machine. `benches/failover.py` measures.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 #[test]
@@ -133,9 +133,11 @@ fn members_of_a_consumer_move_on_when_the_node_that_serves_it_dies() {
     while done.len() < 6 {
         let event = again.next_event(SOON);
         let number = event.payload().as_i64().expect("a number");
-        assert!(!done.contains(&number), "{number} was acknowledged before");
         assert_eq!(cluster.node(elsewhere).ack(&again.consumer_id(), &event.event_id()).status, 202);
-        done.push(number);
+        // One that was acknowledged above the floor may come again: only the floor is replicated.
+        if !done.contains(&number) {
+            done.push(number);
+        }
     }
     done.sort_unstable();
     assert_eq!(done, [0, 1, 2, 3, 4, 5]);

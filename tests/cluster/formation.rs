@@ -78,6 +78,22 @@ fn a_node_that_lost_its_disk_is_refused_and_joins_under_a_new_number() {
 }
 
 #[test]
+fn a_node_that_moved_is_found_at_its_new_address() {
+    let mut cluster = Cluster::start();
+    let moved = cluster.followers()[0];
+    cluster.publish_anywhere("app.x", "1");
+    cluster.terminate(moved);
+    let [address] = free_addresses(1).try_into().expect("one");
+    cluster.up_with(&[moved], |_, options| options.peer(&address).arg("--advertise").arg(&address));
+    cluster.publish_anywhere("app.x", "2");
+    assert_eq!(cluster.payloads(moved, "app.x", 2), ["1", "2"]);
+    let other = cluster.running().into_iter().find(|id| *id != moved).expect("another node");
+    let view = cluster.view(other);
+    let shown = view["nodes"].as_array().and_then(|nodes| nodes.iter().find(|node| node["id"] == moved)).cloned();
+    assert_eq!(shown.map(|node| node["address"].clone()), Some(address.into()), "{view}");
+}
+
+#[test]
 fn a_copy_of_a_node_does_not_run_beside_it() {
     let cluster = Cluster::start();
     cluster.publish_anywhere("app.x", "1");
