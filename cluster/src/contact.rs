@@ -69,7 +69,9 @@ impl Contact {
     /// Resolves when something about the leader has changed, at latest after `within`.
     pub(crate) async fn changed_within(&self, within: Duration) {
         let mut metrics = self.raft.server_metrics();
-        // Either is a reason to look again.
-        tokio::time::timeout(within, metrics.changed()).await.ok();
+        if let Ok(Err(_)) = tokio::time::timeout(within, metrics.changed()).await {
+            // Raft has stopped: nothing changes any more, and nobody may spin on that.
+            tokio::time::sleep(within).await;
+        }
     }
 }

@@ -191,6 +191,12 @@ impl Node {
         machine.node(id).filter(|row| row.up).map(|row| Owner { node: id, incarnation: row.incarnation })
     }
 
+    /// Whether the cluster knows this number, and that the node is not up.
+    #[must_use]
+    pub fn is_down(&self, id: u64) -> bool {
+        self.inner.state.machine().node(id).is_some_and(|row| !row.up)
+    }
+
     /// The other nodes that are up, as far as the cluster knows.
     #[must_use]
     pub fn others_up(&self) -> Vec<u64> {

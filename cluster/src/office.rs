@@ -78,7 +78,7 @@ impl Desk {
 
     fn found(&self, body: &[u8]) -> Answer {
         let id = std::str::from_utf8(body).unwrap_or_default();
-        if !(1..=64).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return malformed("an id of a cluster");
         }
         match self.node.inner().identity.belong_to(id) {

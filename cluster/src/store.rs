@@ -32,6 +32,10 @@ pub(crate) const CF_BLOCK_META: &str = "block_meta";
 pub(crate) const GROUP: u32 = 0;
 
 const FORMAT: &str = "rollbook data 1";
+/// What the checksum of a small file stands behind.
+const SEAL: &str = "crc32c ";
+/// Length of the id of a cluster.
+const CLUSTER_ID_BYTES: usize = 32;
 const MIB: usize = 1 << 20;
 
 /// Where the parts of a data directory are.
@@ -85,8 +89,7 @@ impl Layout {
     /// Which state and ledger are the present ones; an installed snapshot is the next generation.
     pub(crate) fn generation(&self) -> Result<u64, NodeError> {
         let name = "GENERATION";
-        let damaged = || NodeError::Directory { path: self.root.join(name), source: std::io::Error::other("damaged") };
-        self.read_text(name)?.map_or(Ok(0), |text| text.parse().map_err(|_| damaged()))
+        self.read_text(name)?.map_or(Ok(0), |text| text.parse().map_err(|_| self.damaged(name)))
     }
 
     /// Makes another generation the present one, atomically.
@@ -94,11 +97,14 @@ impl Layout {
         self.write_text("GENERATION", &generation.to_string())
     }
 
+    /// Replaces a small file: its text, and a line with the checksum of it.
     fn write_text(&self, name: &str, text: &str) -> Result<(), NodeError> {
         let (path, draft) = (self.root.join(name), self.root.join(format!("{name}.new")));
+        let text = text.trim();
+        let sealed = format!("{text}\n{SEAL}{:08x}\n", crc32c::crc32c(text.as_bytes()));
         let write = || {
             let mut out = fs::File::create(&draft)?;
-            out.write_all(text.as_bytes())?;
+            out.write_all(sealed.as_bytes())?;
             out.sync_all()?;
             fs::rename(&draft, &path)?;
             sync_directory(&self.root)
@@ -106,18 +112,36 @@ impl Layout {
         write().map_err(|source| NodeError::Directory { path: path.clone(), source })
     }
 
+    /// Reads such a file. One without a checksum was written by hand, or by an earlier release.
     fn read_text(&self, name: &str) -> Result<Option<String>, NodeError> {
         let path = self.root.join(name);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text.trim().to_owned())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(NodeError::Directory { path, source }),
-        }
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(NodeError::Directory { path, source }),
+        };
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default().trim();
+        let good = lines.next().is_none_or(|seal| {
+            let sum = seal.strip_prefix(SEAL).and_then(|sum| u32::from_str_radix(sum, 16).ok());
+            sum == Some(crc32c::crc32c(first.as_bytes()))
+        });
+        if good { Ok(Some(first.to_owned())) } else { Err(self.damaged(name)) }
+    }
+
+    fn damaged(&self, name: &str) -> NodeError {
+        NodeError::Directory { path: self.root.join(name), source: std::io::Error::other("damaged") }
     }
 
     /// Id of the cluster that this directory belongs to.
     pub(crate) fn cluster_id(&self) -> Result<Option<String>, NodeError> {
-        self.read_text("CLUSTER")
+        let name = "CLUSTER";
+        match self.read_text(name)? {
+            Some(id) if id.len() != CLUSTER_ID_BYTES || !id.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                Err(self.damaged(name))
+            }
+            id => Ok(id),
+        }
     }
 
     /// From now on this directory belongs to that cluster.
@@ -128,8 +152,7 @@ impl Layout {
     /// Counts the lives of this node.
     pub(crate) fn next_incarnation(&self) -> Result<u64, NodeError> {
         let name = "INCARNATION";
-        let damaged = || NodeError::Directory { path: self.root.join(name), source: std::io::Error::other("damaged") };
-        let present: u64 = self.read_text(name)?.map_or(Ok(0), |text| text.parse().map_err(|_| damaged()))?;
+        let present: u64 = self.read_text(name)?.map_or(Ok(0), |text| text.parse().map_err(|_| self.damaged(name)))?;
         let next = present.saturating_add(1);
         self.write_text(name, &format!("{next}\n"))?;
         Ok(next)
@@ -313,4 +336,32 @@ pub(crate) fn open_error(store: &'static str, root: &Path, error: &rocksdb::Erro
         return NodeError::InUse(root.to_path_buf());
     }
     NodeError::Store { store, detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_file_that_is_damaged_is_refused_and_one_written_by_hand_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::open(directory.path(), 1).unwrap();
+        let id = "0123456789abcdef0123456789abcdef";
+        assert_eq!(layout.cluster_id().unwrap(), None);
+        layout.set_cluster_id(id).unwrap();
+        assert_eq!(layout.cluster_id().unwrap().as_deref(), Some(id));
+        let path = directory.path().join("CLUSTER");
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() - 1 {
+            let mut flipped = good.clone();
+            flipped[at] ^= 1;
+            fs::write(&path, &flipped).unwrap();
+            assert!(layout.cluster_id().is_err(), "byte {at}");
+        }
+        fs::write(&path, &good[..17]).unwrap();
+        assert!(layout.cluster_id().is_err(), "cut");
+        fs::write(&path, format!("{id}\n")).unwrap();
+        assert_eq!(layout.cluster_id().unwrap().as_deref(), Some(id));
+        assert_eq!((layout.next_incarnation().unwrap(), layout.next_incarnation().unwrap()), (1, 2));
+    }
 }

@@ -141,6 +141,9 @@ mod tests {
     use super::*;
     use crate::store::Layout;
 
+    const X: &str = "0123456789abcdef0123456789abcdef";
+    const Y: &str = "fedcba9876543210fedcba9876543210";
+
     fn gate() -> (tempfile::TempDir, Arc<Gate>) {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::open(directory.path(), 1).unwrap();
@@ -165,15 +168,15 @@ mod tests {
         assert_eq!(why(&gate, &hello(2, "", 1, 7), false).await, None);
         assert_eq!(why(&gate, &hello(9, "", 1, 7), false).await, Some(Reason::Stranger));
         assert_eq!(why(&gate, &hello(1, "", 1, 7), false).await, Some(Reason::WrongNode));
-        assert_eq!(why(&gate, &hello(2, "x", 1, 7), false).await, Some(Reason::NotFounded));
+        assert_eq!(why(&gate, &hello(2, X, 1, 7), false).await, Some(Reason::NotFounded));
         let old = Hello { version: 0, ..hello(2, "", 1, 7) };
         assert_eq!(why(&gate, &old, false).await, Some(Reason::Version));
-        gate.identity.belong_to("x").unwrap();
+        gate.identity.belong_to(X).unwrap();
         assert_eq!(why(&gate, &hello(2, "", 1, 7), false).await, None, "the founding is not complete");
         assert_eq!(why(&gate, &hello(2, "", 1, 7), true).await, Some(Reason::LostData));
-        assert_eq!(why(&gate, &hello(2, "y", 1, 7), true).await, Some(Reason::WrongCluster));
-        assert_eq!(why(&gate, &hello(9, "x", 1, 7), true).await, None, "a member that joined later");
-        let certified = gate.admit(&hello(2, "x", 1, 7), Some(&[3]), true, async { None }).await;
+        assert_eq!(why(&gate, &hello(2, Y, 1, 7), true).await, Some(Reason::WrongCluster));
+        assert_eq!(why(&gate, &hello(9, X, 1, 7), true).await, None, "a member that joined later");
+        let certified = gate.admit(&hello(2, X, 1, 7), Some(&[3]), true, async { None }).await;
         assert_eq!(certified.err().map(|no| no.why()), Some(Reason::Certificate));
     }
 

@@ -323,6 +323,10 @@ impl Handler<AckElsewhere> for Relay {
     fn handle(&mut self, ack: AckElsewhere, _: &mut Context<Self>) -> Self::Result {
         let node = self.node().clone();
         let others = node.others_up();
+        if maker(&ack.consumer_id).is_some_and(|maker| node.is_down(maker)) {
+            // Its streams ended with it. Yes would be a lie: the event comes again.
+            return done(Err(Refusal::Unavailable("the node of that stream is gone".to_owned())));
+        }
         let asked = match maker(&ack.consumer_id).filter(|maker| others.contains(maker)) {
             Some(maker) => vec![maker],
             None => others,
