@@ -169,7 +169,7 @@ impl Sse {
     }
 
     /// Reads once; false when the deadline is over or the stream has ended.
-    pub(crate) fn fill(&mut self, deadline: Instant) -> bool {
+    fn fill(&mut self, deadline: Instant) -> bool {
         if self.wire.is_empty() || !self.decode() {
             let left = deadline.saturating_duration_since(Instant::now());
             if self.end.is_some() || left.is_zero() {

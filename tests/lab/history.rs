@@ -74,6 +74,8 @@ pub(crate) enum Op {
     Deliver { log: Log, connection: u32, index: u64, id: String, payload: u64 },
     /// An event of a durable consumer is acknowledged.
     Ack { log: Log, connection: u32, index: u64 },
+    /// The consumer has done everything up to there, as `node` tells it: that is committed.
+    Floor { log: Log, index: u64 },
     /// A register is set.
     Write { register: u32, value: u64 },
     /// A register is read, linearizable.

@@ -257,18 +257,30 @@ fn a_read_of_what_was_overwritten_is_stale() {
 
 #[test]
 fn an_event_that_comes_after_its_acknowledgement_is_a_redelivery() {
-    let same = spoiled(|story| story.deliver(DURABLE, Log::Work, 2, 3, payload(2, 3)));
-    assert_eq!(same, [Property::Redelivery]);
-    let next = spoiled(|story| {
+    let same = |millis: u64| {
+        spoiled(move |story| {
+            story.line(REGISTER, 3, Phase::Seen, Op::Floor { log: Log::Work, index: 3 });
+            story.wait(millis);
+            story.deliver(DURABLE, Log::Work, 2, 3, payload(2, 3));
+        })
+    };
+    assert_eq!(same(1100), [Property::Redelivery], "on the same connection");
+    assert_eq!(same(10), [], "it may have been on its way");
+    let again = |story: &mut Story, index: u64| {
         story.call(DURABLE, 3, Phase::Ok, &Op::Subscribe { log: Log::Work, connection: 3, durable: true });
-        story.deliver(DURABLE, Log::Work, 3, 2, payload(2, 2));
+        story.deliver(DURABLE, Log::Work, 3, index, payload(2, index));
+    };
+    assert_eq!(spoiled(|story| again(story, 2)), [Property::Redelivery], "the connection had gone on behind it");
+    assert_eq!(spoiled(|story| again(story, 3)), [], "an answer alone is no proof that it is committed");
+    let told = spoiled(|story| {
+        story.line(REGISTER, 3, Phase::Seen, Op::Floor { log: Log::Work, index: 3 });
+        again(story, 3);
     });
-    assert_eq!(next, [Property::Redelivery]);
+    assert_eq!(told, [Property::Redelivery], "a node had told that it is committed");
     let unknown = spoiled(|story| {
-        let acks = story.records.iter_mut().filter(|record| matches!(record.op, Op::Ack { index: 3, .. }));
+        let acks = story.records.iter_mut().filter(|record| matches!(record.op, Op::Ack { index: 2, .. }));
         acks.filter(|record| record.phase == Phase::Ok).for_each(|record| record.phase = Phase::Unknown);
-        story.call(DURABLE, 3, Phase::Ok, &Op::Subscribe { log: Log::Work, connection: 3, durable: true });
-        story.deliver(DURABLE, Log::Work, 3, 3, payload(2, 3));
+        again(story, 2);
     });
     assert_eq!(unknown, [], "before its acknowledgement is committed it may come again");
 }
