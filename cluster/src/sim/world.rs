@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use openraft::impls::BasicNode;
 use rollbook_core::machine::Machine;
 
 use super::network::Network;
+use crate::error::NodeError;
 use crate::events::Book;
 use crate::log::LogStore;
 use crate::machine::StateMachine;
@@ -47,7 +48,7 @@ pub(super) type Books = BTreeMap<String, Vec<String>>;
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         // Memory where there is some: the simulation is about order, not about disks.
-        let memory = std::path::Path::new("/dev/shm");
+        let memory = Path::new("/dev/shm");
         let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         Self {
             directory: directory.unwrap(),
@@ -99,16 +100,18 @@ impl World {
 
     async fn start(self: &Arc<Self>, id: u64) {
         let path = self.directory.path().join(id.to_string());
-        // The last tasks of the life before still let go of the stores.
-        let layout = loop {
-            match Layout::open(&path, id) {
-                Ok(layout) => break layout,
-                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        let delay = Duration::from_millis(self.random(12));
+        // The last tasks of the life before still let go of the stores, some on threads of real time.
+        let mut tries = 0;
+        let (layout, log, state) = loop {
+            match open(&path, id, delay) {
+                Ok(stores) => break stores,
+                Err(NodeError::InUse(_)) if tries < 10_000 => tries += 1,
+                Err(error) => panic!("node {id}: {error}"),
             }
+            std::thread::sleep(Duration::from_millis(1));
+            tokio::time::sleep(Duration::from_millis(1)).await;
         };
-        let delay = self.random(12);
-        let log = LogStore::open_simulated(&layout, Duration::from_millis(delay)).unwrap();
-        let state = State::open(&layout).unwrap();
         running::check(&layout, &state, &log).unwrap();
         let machine = StateMachine::new(Arc::clone(&state), &log);
         let network = Network { world: Arc::clone(self), from: id };
@@ -226,6 +229,13 @@ impl World {
             self.kill(id).await;
         }
     }
+}
+
+fn open(path: &Path, id: u64, delay: Duration) -> Result<(Layout, LogStore, Arc<State>), NodeError> {
+    let layout = Layout::open(path, id)?;
+    let log = LogStore::open_simulated(&layout, delay)?;
+    let state = State::open(&layout)?;
+    Ok((layout, log, state))
 }
 
 fn read(book: &Book, state: &State) -> Books {

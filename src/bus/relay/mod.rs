@@ -1,6 +1,6 @@
 //! The relay: what clients of this node have to do with streams and consumers of other nodes.
 //!
-//! A durable consumer is served by one node, wherever its members are connected. There a [`guest`] stands
+//! A durable consumer is served by one node, wherever its members are connected. There a guest stands
 //! in for a member that is elsewhere; here a seat remembers who serves a stream of ours. Acknowledgements
 //! and inbox messages go to the node that their id names, or to all.
 
