@@ -73,6 +73,9 @@ impl Cluster {
         let founders: Vec<u8> = cluster.hosts.inhabited();
         founders.iter().for_each(|host| cluster.spawn(*host));
         founders.iter().for_each(|host| cluster.await_ready(*host));
+        // A cluster that has just been founded is not what is tested: a build that forgets to sync must lose
+        // what it acknowledged, and not itself.
+        cluster.nodes.iter().filter(|_| cluster.design.medium == Medium::Disk).for_each(|node| node.volume.sync());
         cluster
     }
 

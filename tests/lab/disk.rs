@@ -50,6 +50,11 @@ impl Volume {
         self.root.join("data")
     }
 
+    /// What was written so far is on the disk, as the system would see to by itself after a while.
+    pub(crate) fn sync(&self) {
+        run("sync", &["-f", text(&self.root)]);
+    }
+
     /// Nothing that was not synced reaches the disk any more. The node must be killed next: what it sees
     /// from now on, no process sees after a power cut.
     pub(crate) fn cut_power(&self) {
