@@ -69,6 +69,27 @@ struct Inner {
     tail: Mutex<Tail>,
 }
 
+/// Entries that are being read, contiguous.
+struct Page {
+    next: u64,
+    to: u64,
+    bytes: usize,
+    bytes_max: usize,
+    found: Vec<Entry>,
+}
+
+impl Page {
+    fn wants_more(&self) -> bool {
+        self.next < self.to && (self.bytes < self.bytes_max || self.found.is_empty())
+    }
+
+    fn push(&mut self, entry: Entry, bytes: usize) {
+        self.found.push(entry);
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.next = self.next.saturating_add(1);
+    }
+}
+
 /// Handle of the log; clones share it.
 #[derive(Clone)]
 pub(crate) struct LogStore {
@@ -169,50 +190,59 @@ impl LogStore {
 
     /// Entries of `from .. to` in order, at most about `bytes_max` of them but at least one.
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
-        // The tail may still hold what was purged, the database what is being truncated.
+        // The tail may still hold what was purged.
         let (from, to) = {
             let known = lock(&self.inner.known);
             let behind = |id: Option<LogId>| id.map_or(0, |id| id.index.saturating_add(1));
             (from.max(behind(known.purged)), to.min(behind(known.last)))
         };
-        let mut found = Vec::new();
-        let mut bytes = 0_usize;
-        let mut next = self.read_tail(from, to, bytes_max, &mut bytes, &mut found);
-        if next != from || from >= to {
-            return Ok(found);
+        let mut page = Page { next: from, to, bytes: 0, bytes_max, found: Vec::new() };
+        // What is not in the database yet is in the tail, and what leaves the tail is in the database.
+        while page.wants_more() {
+            let before = page.next;
+            self.read_tail(&mut page);
+            self.read_database(&mut page)?;
+            if page.next == before {
+                break;
+            }
+        }
+        Ok(page.found)
+    }
+
+    fn read_database(&self, page: &mut Page) -> Result<(), ReadError> {
+        if !page.wants_more() {
+            return Ok(());
         }
         let log = family(&self.inner.db, CF_LOG)?;
         let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(entry_key(to));
-        let start = entry_key(from);
+        options.set_iterate_upper_bound(entry_key(page.to));
+        let start = entry_key(page.next);
         for row in self.inner.db.iterator_cf_opt(log, options, IteratorMode::From(&start, Direction::Forward)) {
             let (key, value) = row?;
             let Some(index) = key_index(&key) else { break };
-            if bytes >= bytes_max && !found.is_empty() {
-                return Ok(found);
+            if page.found.is_empty() {
+                page.next = page.next.max(index);
             }
-            bytes = bytes.saturating_add(value.len());
-            let entry = codec::decode_entry(index, Bytes::from(value)).map_err(|e| ReadError(e.to_string()))?;
-            found.push(entry);
-            next = index.saturating_add(1);
+            if !page.wants_more() || index != page.next {
+                break;
+            }
+            let bytes = value.len();
+            let entry = codec::decode_entry(page.next, Bytes::from(value)).map_err(|e| ReadError(e.to_string()))?;
+            page.push(entry, bytes);
         }
-        // What is not in the database yet is in the tail.
-        self.read_tail(next, to, bytes_max, &mut bytes, &mut found);
-        Ok(found)
+        Ok(())
     }
 
-    fn read_tail(&self, from: u64, to: u64, bytes_max: usize, bytes: &mut usize, found: &mut Vec<Entry>) -> u64 {
+    fn read_tail(&self, page: &mut Page) {
         let tail = lock(&self.inner.tail);
-        let mut next = from;
-        while next < to && (*bytes < bytes_max || found.is_empty()) {
-            let Some(entry) = tail.get(next) else { break };
-            if let openraft::impls::EntryPayload::Normal(data) = &entry.payload {
-                *bytes = bytes.saturating_add(data.0.len());
-            }
-            found.push(entry.clone());
-            next = next.saturating_add(1);
+        while page.wants_more() {
+            let Some(entry) = tail.get(page.next) else { break };
+            let bytes = match &entry.payload {
+                openraft::impls::EntryPayload::Normal(data) => data.0.len(),
+                _ => 0,
+            };
+            page.push(entry.clone(), bytes);
         }
-        next
     }
 
     fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
@@ -449,7 +479,11 @@ impl RaftLogStorage<Types> for LogStore {
             known.last.map(|last| last.index)
         };
         let (from, to) = (entry_key(first_removed), entry_key(u64::MAX));
-        self.enqueue(Op::Truncate { from, to, last }).await
+        let (done, wait) = oneshot::channel();
+        self.enqueue(Op::Truncate { from, to, last, done }).await?;
+        // Until it has happened the database has the old entries, and says that as many are durable: a reader
+        // would take an old one for the new one at its place, and apply it.
+        wait.await.map_err(io_error)
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {

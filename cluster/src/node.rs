@@ -225,6 +225,7 @@ impl Node {
                 ServerState::Candidate => "candidate",
                 ServerState::Shutdown => "shutdown",
             },
+            first_index: metrics.purged.as_ref().map_or(0, |id| id.index.saturating_add(1)),
             last_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
             members: status::members(&metrics, &machine, &self.inner.identity.address),

@@ -18,6 +18,8 @@ pub struct Status {
     pub term: u64,
     /// `leader`, `follower`, `learner`, `candidate` or `shutdown`.
     pub role: &'static str,
+    /// Index of the first entry that is still in this node's log.
+    pub first_index: u64,
     /// Index of the last entry in this node's log.
     pub last_index: u64,
     /// Index of the last entry applied on this node.

@@ -1,13 +1,19 @@
-//! openraft's own storage suite on our stores.
+//! openraft's own storage suite on our stores, and what it does not look at.
+
+use std::time::Duration;
 
 use openraft::StorageError;
+use openraft::impls::EntryPayload;
+use openraft::storage::{RaftLogReader as _, RaftLogStorage as _};
 use openraft::testing::log::{StoreBuilder, Suite};
+use rollbook_core::entry::EntryBuilder;
 
+use crate::codec::log_id;
 use crate::log::LogStore;
 use crate::machine::StateMachine;
 use crate::state::State;
 use crate::store::Layout;
-use crate::types::{Runtime, Types};
+use crate::types::{Entry, EntryData, IoFlushed, Runtime, Types};
 
 struct Stores;
 
@@ -25,4 +31,35 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for Stores {
 fn our_stores_pass_the_storage_suite_of_openraft() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(Runtime::scope(1, Suite::test_all(Stores))).unwrap();
+}
+
+#[tokio::test]
+async fn entries_that_replace_truncated_ones_are_read_at_once_and_are_not_durable_yet() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || LogStore::open_simulated(&Layout::open(directory.path(), 0).unwrap(), Duration::from_millis(20));
+    let entry = |term, index| Entry {
+        log_id: log_id(term, index),
+        payload: EntryPayload::Normal(EntryData(EntryBuilder::new(0).finish(0).into())),
+    };
+    let mut log = open().unwrap();
+    log.append((1..=5).map(|index| entry(1, index)), IoFlushed::noop()).await.unwrap();
+    log.durable().wait_for(|next| *next == 6).await.unwrap();
+    drop(log);
+    let mut tries = 0;
+    let mut log = loop {
+        tries += 1;
+        // The writer lets go of the database a moment later.
+        match open() {
+            Ok(log) => break log,
+            Err(error) if tries == 1000 => panic!("{error}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    };
+    // Nothing is in memory now, so that what stays is read from the database and the rest from memory.
+    log.truncate_after(Some(log_id(1, 2))).await.unwrap();
+    assert_eq!(*log.durable().borrow(), 3, "durable");
+    log.append((3..=4).map(|index| entry(2, index)), IoFlushed::noop()).await.unwrap();
+    assert_eq!(*log.durable().borrow(), 3, "durable");
+    let read: Vec<_> = log.try_get_log_entries(1..9).await.unwrap().into_iter().map(|entry| entry.log_id).collect();
+    assert_eq!(read, [log_id(1, 1), log_id(1, 2), log_id(2, 3), log_id(2, 4)]);
 }

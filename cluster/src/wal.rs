@@ -31,7 +31,7 @@ pub(crate) enum Op {
     /// Store the vote.
     Vote { value: Vec<u8>, term: u64, done: oneshot::Sender<()> },
     /// Remove the entries `from .. to`; `last` is the index of the last one that stays.
-    Truncate { from: Vec<u8>, to: Vec<u8>, last: Option<u64> },
+    Truncate { from: Vec<u8>, to: Vec<u8>, last: Option<u64>, done: oneshot::Sender<()> },
     /// Entries below are no longer needed.
     Purge { from: Vec<u8>, to: Vec<u8>, mark: Vec<u8> },
     /// A mark that may wait for the next group.
@@ -143,7 +143,7 @@ impl Writer {
                     batch.put_cf(meta, &self.vote_key, value);
                     mark.vote_term = mark.vote_term.max(*term);
                 }
-                Op::Truncate { from, to, last } => {
+                Op::Truncate { from, to, last, .. } => {
                     batch.delete_range_cf(log, from, to);
                     mark.next_index = last.map_or(0, |last| last.saturating_add(1));
                     lowered.next_index = lowered.next_index.min(mark.next_index);
@@ -188,8 +188,8 @@ impl Writer {
     fn complete(&mut self, op: Op) -> Result<(), ReadError> {
         match op {
             Op::Append { done, .. } => done.io_completed(Ok(())),
-            // The asker may be gone; the vote is stored all the same.
-            Op::Vote { done, .. } => done.send(()).unwrap_or(()),
+            // The asker may be gone; it is stored all the same.
+            Op::Vote { done, .. } | Op::Truncate { done, .. } => done.send(()).unwrap_or(()),
             Op::Flush { done } => {
                 self.sync_mark()?;
                 for name in [CF_LOG, CF_META] {
@@ -197,7 +197,7 @@ impl Writer {
                 }
                 done.send(()).ok();
             }
-            Op::Truncate { .. } | Op::Purge { .. } | Op::Lazy { .. } => {}
+            Op::Purge { .. } | Op::Lazy { .. } => {}
         }
         Ok(())
     }

@@ -54,6 +54,7 @@ fn gauges(admin: &Admin, text: &mut String) {
     let status = admin.bus.node().status();
     gauge("rollbook_is_leader", "1 on the leader", f64::from(u8::from(status.role == "leader")));
     gauge("rollbook_raft_term", "Raft term", float(status.term));
+    gauge("rollbook_raft_first_index", "First entry still in the log of this node", float(status.first_index));
     gauge("rollbook_raft_last_index", "Last entry in the log of this node", float(status.last_index));
     gauge("rollbook_raft_applied_index", "Last entry applied on this node", float(status.applied_index));
     gauge("rollbook_disk_free_bytes", "Free bytes of the data directory", float(admin.bus.proposer().free_bytes()));

@@ -35,28 +35,41 @@ fn caught_up(cluster: &Cluster, id: usize, next: u64) {
     assert_eq!(event(id), event(id % 3 + 1), "the oldest events");
 }
 
+/// A number that a node tells about itself.
+fn metric(node: &Node, name: &str) -> u64 {
+    let text = node.web("GET", "/metrics", "").text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse::<f64>().ok()).unwrap_or_else(|| panic!("{name}: {text}")) as u64
+}
+
+/// Writes until the log of a node begins behind `entry`.
+fn write_until_purged(node: &Node, entry: u64) {
+    wait_for("the log is purged", Duration::from_secs(90), || {
+        write(node, 20);
+        std::thread::sleep(ms(500));
+        (metric(node, "rollbook_raft_first_index") > entry).then_some(())
+    });
+}
+
 #[test]
 fn a_node_that_missed_more_than_the_log_keeps_gets_a_snapshot_while_the_cluster_goes_on() {
     let options = Options::new().env("ROLLBOOK_CLUSTER__LOG_KEEP_BYTES", "1000000");
     let mut cluster = Cluster::start_with(options);
     let away = cluster.followers()[0];
+    let missed = metric(cluster.node(away), "rollbook_raft_last_index");
     cluster.kill(away);
     let other = cluster.leader();
-    write(cluster.node(other), 60);
-    // Settled and purged a few seconds after the last write.
-    wait_for("the log is purged", Duration::from_secs(60), || {
-        let settled = cluster.node(other).web("GET", "/api/namespaces/app?consistency=stale", "").json();
-        (settled["settled_index"].as_u64()? >= 30_000).then_some(())
-    });
-    std::thread::sleep(Duration::from_secs(7));
+    // More than heartbeats and elections can add.
+    write_until_purged(cluster.node(other), missed + 20);
     cluster.up(&[away]);
     write(cluster.node(other), 10);
-    caught_up(&cluster, away, 35_001);
+    let next = next_index(cluster.node(other));
+    caught_up(&cluster, away, next);
     assert!(cluster.data(away).join("INSTALLED").exists(), "it came as a snapshot, not by the log");
     // And survives being killed right after.
     cluster.kill(away);
     cluster.up(&[away]);
-    caught_up(&cluster, away, 35_001);
+    caught_up(&cluster, away, next);
 }
 
 #[test]
@@ -64,14 +77,15 @@ fn a_node_killed_again_and_again_while_it_catches_up_gets_there() {
     let options = Options::new().env("ROLLBOOK_CLUSTER__LOG_KEEP_BYTES", "1000000");
     let mut cluster = Cluster::start_with(options);
     let away = cluster.followers()[0];
+    let missed = metric(cluster.node(away), "rollbook_raft_last_index");
     cluster.kill(away);
     let other = cluster.leader();
-    write(cluster.node(other), 60);
-    std::thread::sleep(Duration::from_secs(8));
+    write_until_purged(cluster.node(other), missed + 20);
+    let next = next_index(cluster.node(other));
     for round in 1..=5 {
         let (options, data) = (cluster.options_of(away), cluster.data(away));
         Node::run_for(&options, &data, ms(60 * round));
     }
     cluster.up(&[away]);
-    caught_up(&cluster, away, 30_001);
+    caught_up(&cluster, away, next);
 }
