@@ -18,8 +18,10 @@ mod harness;
 mod browser;
 /// The command line: publish, subscribe, dump, restore, namespaces, config, health.
 mod cli;
+
 /// Three nodes: one book, one roll, any node for any request.
 mod cluster;
+mod config;
 /// Damaged logs, taken ports, unwritable directories: refused with a clear message.
 mod damage;
 /// The five doors, one folder entry per chapter of their protocols.

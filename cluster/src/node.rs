@@ -7,16 +7,19 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{ReadPolicy, ServerState};
+use prost::Message as _;
+use rollbook_core::central::ConfigRevision;
 use rollbook_core::command::{Command, Done, Found, Reply};
 use rollbook_core::consumer::Consumer;
 use rollbook_core::error::Refusal;
 use rollbook_core::namespace::Head;
 use rollbook_core::node::{Node as Row, Owner};
 use rollbook_core::reply;
+use rollbook_core::rows::Family;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::contact::Contact;
-use crate::error::NodeError;
+use crate::error::{NodeError, ReadError};
 use crate::events::Book;
 use crate::gather::{Answer, Ask};
 use crate::live::Live;
@@ -177,6 +180,30 @@ impl Node {
     #[must_use]
     pub fn consumer(&self, head: &Head, name: &str) -> Option<Consumer> {
         self.inner.state.machine().consumer(head.id, name).cloned()
+    }
+
+    /// The central configuration as it is now; revision 0 before anybody set it.
+    #[must_use]
+    pub fn config(&self) -> ConfigRevision {
+        self.inner.state.machine().config().clone()
+    }
+
+    /// An earlier central configuration, while it is remembered. Reads from the disk.
+    ///
+    /// # Errors
+    /// The store failed or is damaged.
+    pub fn config_revision(&self, revision: u64) -> Result<Option<ConfigRevision>, ReadError> {
+        let row = self.inner.state.row(Family::Config, &revision.to_be_bytes())?;
+        row.map(|row| decode_config(&row)).transpose()
+    }
+
+    /// The central configurations that are remembered, oldest first. Reads from the disk.
+    ///
+    /// # Errors
+    /// The store failed or is damaged.
+    pub fn config_revisions(&self) -> Result<Vec<ConfigRevision>, ReadError> {
+        let rows = self.inner.state.rows(Family::Config)?;
+        rows.iter().map(|(_, row)| decode_config(row)).collect()
     }
 
     /// Whether that life of a node has not ended.
@@ -439,4 +466,8 @@ impl Node {
         }
         Ok(())
     }
+}
+
+fn decode_config(row: &[u8]) -> Result<ConfigRevision, ReadError> {
+    ConfigRevision::decode(row).map_err(|error| ReadError(format!("config row: {error}")))
 }

@@ -104,6 +104,11 @@ impl State {
         Ok(db.get_cf(family(&db, of.name())?, key)?)
     }
 
+    /// All rows of a small family, in the order of their keys.
+    pub(crate) fn rows(&self, of: Family) -> Result<Pairs, ReadError> {
+        rows(&self.db(), of)
+    }
+
     /// Brings the state to the disk, all families as of one moment.
     pub(crate) fn flush(&self) -> Result<(), ReadError> {
         let db = self.db();
@@ -139,16 +144,22 @@ fn open_databases(layout: &Layout, generation: u64) -> Result<(Databases, Machin
     Ok((Databases { state: Arc::new(state), ledger }, machine, system))
 }
 
+/// Keys and values.
+pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn rows(db: &DB, of: Family) -> Result<Pairs, ReadError> {
+    let rows = db.iterator_cf(family(db, of.name())?, IteratorMode::Start);
+    rows.map(|row| row.map(|(key, value)| (key.into(), value.into())).map_err(ReadError::from)).collect()
+}
+
 fn load_machine(db: &DB) -> Result<Machine, ReadError> {
-    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
-    let rows = |of: Family| -> Result<Pairs, ReadError> {
-        let rows = db.iterator_cf(family(db, of.name())?, IteratorMode::Start);
-        rows.map(|row| row.map(|(key, value)| (key.into(), value.into())).map_err(ReadError::from)).collect()
-    };
+    let rows = |of: Family| rows(db, of);
     let heads = rows(Family::Heads)?.into_iter().map(|(_, value)| value).collect();
     let nodes = rows(Family::Nodes)?.into_iter().map(|(_, value)| value).collect();
     let batches = rows(Family::Batches)?.into_iter().map(|(key, _)| key).collect();
-    let loaded = Loaded { meta: rows(Family::Meta)?, heads, consumers: rows(Family::Consumers)?, nodes, batches };
+    let config = rows(Family::Config)?.into_iter().next_back().map(|(_, value)| value);
+    let (meta, consumers) = (rows(Family::Meta)?, rows(Family::Consumers)?);
+    let loaded = Loaded { meta, heads, consumers, nodes, batches, config };
     Machine::load(&loaded).map_err(|RowsError(error)| ReadError(error))
 }
 

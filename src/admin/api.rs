@@ -16,7 +16,7 @@ use crate::bus::registry::{Forget, Who};
 use crate::bus::relay::{ForgetEverywhere, WhoAnywhere};
 use problem::Problem;
 
-type Answer = Result<HttpResponse, Problem>;
+pub(super) type Answer = Result<HttpResponse, Problem>;
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
     let resource = |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
@@ -101,7 +101,7 @@ fn find(admin: &Admin, name: &str) -> Result<Head, Problem> {
     admin.bus.node().namespace(name).ok_or_else(missing)
 }
 
-async fn propose(admin: &Admin, command: Command) -> Result<Done, Problem> {
+pub(super) async fn propose(admin: &Admin, command: Command) -> Result<Done, Problem> {
     let frame = command.frame().map_err(Problem::from)?;
     admin.bus.proposer().propose(frame.into()).await.map_err(Problem::from)
 }
@@ -161,9 +161,7 @@ async fn retain_namespace(admin: web::Data<Admin>, name: web::Path<String>, body
     let retain = NamespaceRetain { name: name.into_inner(), retention: retention.into_rules()? };
     match propose(&admin, Command::NamespaceRetain(retain)).await? {
         Done::Namespace(head) => Ok(HttpResponse::Ok().json(show(&admin, &head).await?)),
-        Done::Published { .. } | Done::Consumer(_) | Done::Node(_) | Done::Nothing => {
-            Err(Problem::new(500, "storage", "no answer"))
-        }
+        _ => Err(Problem::new(500, "storage", "no answer")),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod api;
 mod cluster;
+mod config;
 pub mod consistency;
 mod health;
 mod problem;
@@ -51,8 +52,10 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
     services
         .app_data(web::Data::from(Arc::clone(admin)))
         .app_data(json)
+        .app_data(web::QueryConfig::default().error_handler(problem::query))
         .configure(health::mount)
         .configure(api::mount)
         .configure(cluster::mount)
+        .configure(config::mount)
         .default_service(web::to(problem::not_found));
 }

@@ -1,6 +1,6 @@
 //! Errors of the REST surface as problem+json (RFC 9457).
 
-use actix_web::error::JsonPayloadError;
+use actix_web::error::{JsonPayloadError, QueryPayloadError};
 use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
@@ -21,6 +21,13 @@ impl Problem {
     pub(super) fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
         let known = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
         Self { r#type: "about:blank", title: known.unwrap_or("Error"), status, detail: detail.into(), code }
+    }
+}
+
+impl Problem {
+    /// Whether it tells of this kind of refusal.
+    pub(super) fn is(&self, refusal: &Refusal) -> bool {
+        self.code == refusal.code()
     }
 }
 
@@ -62,6 +69,11 @@ pub(super) fn body(error: JsonPayloadError, _: &HttpRequest) -> actix_web::Error
         _ => 400,
     };
     Problem::new(status, "bad_request", error.to_string()).into()
+}
+
+/// The answer to a query that the endpoint does not take.
+pub(super) fn query(error: QueryPayloadError, _: &HttpRequest) -> actix_web::Error {
+    Problem::new(400, "bad_request", error.to_string()).into()
 }
 
 /// The answer on a path that nothing serves.

@@ -135,9 +135,7 @@ impl Proposer {
                 self.inner.metrics.events.inc_by(u64::from(events));
                 Ok((first, events))
             }
-            Ok(Done::Namespace(_) | Done::Consumer(_) | Done::Node(_) | Done::Nothing) => {
-                Err(Refusal::Malformed("the answer is not that of a publish".to_owned()))
-            }
+            Ok(_) => Err(Refusal::Malformed("the answer is not that of a publish".to_owned())),
             Err(refusal) => {
                 self.inner.metrics.refused.inc();
                 Err(refusal)

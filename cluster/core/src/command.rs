@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use prost::Message as _;
 
+use crate::central::ConfigSet;
 use crate::consumer::Consumer;
 use crate::entry::command_frame;
 use crate::error::Refusal;
@@ -49,6 +50,9 @@ pub enum Command {
     /// Take a node out of the cluster for good.
     #[prost(message, tag = "12")]
     NodeRemove(NodeRemove),
+    /// Replace the central configuration.
+    #[prost(message, tag = "13")]
+    ConfigSet(ConfigSet),
 }
 
 /// See [`Command::Found`].
@@ -195,7 +199,7 @@ pub struct NodeRemove {
 /// The message around [`Command`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct Envelope {
-    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     command: Option<Command>,
 }
 
@@ -240,6 +244,8 @@ pub enum Done {
     Consumer(Consumer),
     /// The node as it is now.
     Node(Node),
+    /// The central configuration is at this revision now.
+    Config(u64),
     /// Nothing more to say.
     Nothing,
 }

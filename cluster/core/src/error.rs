@@ -67,6 +67,9 @@ pub enum Refusal {
     /// The cluster cannot be changed like this now.
     #[error("membership: {0}")]
     Membership(String),
+    /// It was changed by somebody else meanwhile.
+    #[error("changed meanwhile: {0}")]
+    RevisionMismatch(String),
 }
 
 impl Refusal {
@@ -92,6 +95,7 @@ impl Refusal {
             Self::Storage => 16,
             Self::NodeNotFound(_) => 17,
             Self::Membership(_) => 18,
+            Self::RevisionMismatch(_) => 19,
         }
     }
 
@@ -109,6 +113,7 @@ impl Refusal {
             | Self::NamespacesExhausted
             | Self::ConsumersExhausted(_)
             | Self::Membership(_) => 409,
+            Self::RevisionMismatch(_) => 412,
             Self::Overloaded(_) | Self::Unavailable(_) | Self::OutcomeUnknown(_) => 503,
             Self::InsufficientStorage(_) => 507,
             Self::Storage => 500,
@@ -137,6 +142,7 @@ impl Refusal {
             Self::Storage => "storage",
             Self::NodeNotFound(_) => "node_not_found",
             Self::Membership(_) => "membership",
+            Self::RevisionMismatch(_) => "revision_mismatch",
         }
     }
 
@@ -163,6 +169,7 @@ impl Refusal {
             Self::Storage,
             Self::NodeNotFound(s("<number>")),
             Self::Membership(s("<detail>")),
+            Self::RevisionMismatch(s("<detail>")),
         ]
     }
 
@@ -182,7 +189,8 @@ impl Refusal {
             | Self::OutcomeUnknown(a)
             | Self::InsufficientStorage(a)
             | Self::NodeNotFound(a)
-            | Self::Membership(a) => alloc::vec![a],
+            | Self::Membership(a)
+            | Self::RevisionMismatch(a) => alloc::vec![a],
             Self::ConsumerSubject { name, subject } => alloc::vec![name, subject],
             Self::NamespacesExhausted | Self::KeyProcessed | Self::EventIdExists | Self::Storage => {
                 alloc::vec::Vec::new()
@@ -209,7 +217,8 @@ impl Refusal {
             | Self::OutcomeUnknown(a)
             | Self::InsufficientStorage(a)
             | Self::NodeNotFound(a)
-            | Self::Membership(a) => *a = next(),
+            | Self::Membership(a)
+            | Self::RevisionMismatch(a) => *a = next(),
             Self::ConsumerSubject { name, subject } => (*name, *subject) = (next(), next()),
             Self::NamespacesExhausted | Self::KeyProcessed | Self::EventIdExists | Self::Storage => {}
         }

@@ -6,6 +6,7 @@
 #![no_std]
 extern crate alloc;
 
+pub mod central;
 pub mod command;
 pub mod consumer;
 pub mod entry;

@@ -12,6 +12,10 @@ pub const NAMESPACES_MAX: usize = 100_000;
 pub const CONSUMERS_PER_NAMESPACE_MAX: usize = 10_000;
 /// Newest dedupe keys remembered for each subject when the publisher does not say otherwise.
 pub const DEDUPE_KEYS_PER_SUBJECT: u32 = 1000;
+/// Longest central configuration, in bytes of its JSON text.
+pub const CONFIG_BYTES_MAX: usize = 256 << 10;
+/// Newest revisions of the central configuration that can be looked at and returned to.
+pub const CONFIG_REVISIONS_KEPT: u64 = 100;
 /// Longest name of a durable consumer or group, in bytes.
 pub const CONSUMER_NAME_BYTES_MAX: usize = 64;
 /// Most nodes that a cluster ever had, those that were removed included.

@@ -18,7 +18,7 @@ struct Replies {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct One {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
     kind: Option<Kind>,
 }
 
@@ -36,6 +36,8 @@ enum Kind {
     Refused(Refused),
     #[prost(bool, tag = "6")]
     Nothing(bool),
+    #[prost(uint64, tag = "7")]
+    Config(u64),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -63,6 +65,7 @@ pub fn encode(replies: &[Reply]) -> Vec<u8> {
             Ok(Done::Namespace(head)) => Kind::Namespace(head.clone()),
             Ok(Done::Consumer(consumer)) => Kind::Consumer(consumer.clone()),
             Ok(Done::Node(node)) => Kind::Node(node.clone()),
+            Ok(Done::Config(revision)) => Kind::Config(*revision),
             Ok(Done::Nothing) => Kind::Nothing(true),
             Err(refusal) => Kind::Refused(refuse(refusal)),
         }),
@@ -79,6 +82,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Reply>> {
             Kind::Namespace(head) => Ok(Done::Namespace(head)),
             Kind::Consumer(consumer) => Ok(Done::Consumer(consumer)),
             Kind::Node(node) => Ok(Done::Node(node)),
+            Kind::Config(revision) => Ok(Done::Config(revision)),
             Kind::Nothing(_) => Ok(Done::Nothing),
             Kind::Refused(refused) => Err(refusal(refused)?),
         })
@@ -120,6 +124,7 @@ mod tests {
             Ok(Done::Namespace(Head { name: "app".into(), next: 3, ..Head::default() })),
             Ok(Done::Consumer(Consumer { name: "c".into(), ..Consumer::default() })),
             Ok(Done::Node(Node { id: 4, ..Node::default() })),
+            Ok(Done::Config(3)),
             Ok(Done::Nothing),
         ];
         replies.extend(Refusal::all().into_iter().map(Err));

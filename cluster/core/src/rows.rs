@@ -33,11 +33,13 @@ pub enum Family {
     Nodes,
     /// node, incarnation, batch -> replies of a forwarded batch.
     Batches,
+    /// revision -> [`crate::central::ConfigRevision`]: the newest ones.
+    Config,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::Heads,
         Self::Index,
@@ -48,6 +50,7 @@ impl Family {
         Self::Made,
         Self::Nodes,
         Self::Batches,
+        Self::Config,
     ];
 
     /// Name of the column family.
@@ -64,6 +67,7 @@ impl Family {
             Self::Made => "made",
             Self::Nodes => "nodes",
             Self::Batches => "batches",
+            Self::Config => "config",
         }
     }
 }

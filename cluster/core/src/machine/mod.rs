@@ -12,6 +12,7 @@ use prost::Message as _;
 use effects::{Effects, Index};
 use recent::{Open, Recent};
 
+use crate::central::ConfigRevision;
 use crate::command::{Command, ConsumerAdvance, ConsumerOpen, Done, Reply, Trim};
 use crate::consumer::Consumer;
 use crate::entry::{Entry, Frame};
@@ -24,10 +25,12 @@ use crate::rows::{self, Family, Rows, RowsError, Writes};
 use crate::subject::Namespace;
 
 mod batch;
+mod central;
 mod effects;
 mod nodes;
 mod publish;
 mod recent;
+mod tell;
 
 /// Row of [`Family::Meta`] that holds the cluster id.
 pub const META_CLUSTER: &[u8] = b"cluster";
@@ -51,6 +54,8 @@ pub struct Loaded {
     pub nodes: Vec<Vec<u8>>,
     /// Keys of all rows of [`Family::Batches`].
     pub batches: Vec<Vec<u8>>,
+    /// Value of the newest row of [`Family::Config`].
+    pub config: Option<Vec<u8>>,
 }
 
 /// The state that every node has alike.
@@ -64,6 +69,7 @@ pub struct Machine {
     next_node: u64,
     nodes: BTreeMap<u64, Node>,
     recent: BTreeMap<u64, Recent>,
+    config: ConfigRevision,
 }
 
 /// Where a frame is: its entry, and its ordinal among all frames of the entry.
@@ -95,6 +101,9 @@ impl Machine {
         for value in &loaded.nodes {
             let node = Node::decode(value.as_slice()).map_err(|_| corrupt("nodes"))?;
             machine.nodes.insert(node.id, node);
+        }
+        if let Some(value) = &loaded.config {
+            machine.config = ConfigRevision::decode(value.as_slice()).map_err(|_| corrupt("config"))?;
         }
         for key in &loaded.batches {
             machine.load_batch(key)?;
@@ -247,6 +256,7 @@ impl Machine {
             Command::NodeDown(down) => self.node_down(&down, effects),
             Command::NodeAllocate(allocate) => self.node_allocate(allocate, writes),
             Command::NodeRemove(remove) => self.node_remove(&remove, effects),
+            Command::ConfigSet(set) => self.config_set(set, effects),
         }
     }
 

@@ -3,18 +3,15 @@
 use alloc::format;
 use alloc::string::String;
 use prost::Message as _;
+use serde::Serialize;
 
-use super::effects::{Effects, Touched};
-use super::{META_NEXT_NODE, Machine, saved};
+use super::effects::Effects;
+use super::{META_NEXT_NODE, Machine};
 use crate::command::{Done, NodeAllocate, NodeDown, NodeRemove, NodeUp, Reply};
 use crate::error::Refusal;
-use crate::event::Event;
 use crate::limits;
-use crate::namespace::Retention;
 use crate::node::{Node, Owner};
-use crate::rows::{self, Family, IndexRow, Writes};
-use crate::subject::Namespace;
-use crate::time::Timestamp;
+use crate::rows::{Family, Writes};
 
 impl Machine {
     /// A node that was ever here.
@@ -51,12 +48,12 @@ impl Machine {
             return Err(Refusal::Membership(format!("that life of node {} has ended", up.id)));
         }
         if node.up && !again {
-            self.tell("down", &node, Some("restarted"), effects);
+            self.tell_node("down", &node, Some("restarted"), effects);
         }
         (node.incarnation, node.address, node.up) = (up.incarnation, up.address, true);
         self.save_node(&node, effects.writes);
         if !again {
-            self.tell("up", &node, None, effects);
+            self.tell_node("up", &node, None, effects);
         }
         Ok(Done::Node(node))
     }
@@ -68,7 +65,7 @@ impl Machine {
             node.up = false;
             self.save_node(&node, effects.writes);
             let reason = if down.reason == "stopped" { "stopped" } else { "lost" };
-            self.tell("down", &node, Some(reason), effects);
+            self.tell_node("down", &node, Some(reason), effects);
         }
         Ok(Done::Node(node))
     }
@@ -95,7 +92,7 @@ impl Machine {
         (node.up, node.removed) = (false, true);
         self.save_node(&node, effects.writes);
         if was_up {
-            self.tell("down", &node, Some("removed"), effects);
+            self.tell_node("down", &node, Some("removed"), effects);
         }
         Ok(Done::Node(node))
     }
@@ -105,51 +102,27 @@ impl Machine {
         self.nodes.insert(node.id, node.clone());
     }
 
-    fn tell(&mut self, what: &str, node: &Node, reason: Option<&str>, effects: &mut Effects<'_>) {
+    fn tell_node(&mut self, what: &str, node: &Node, reason: Option<&str>, effects: &mut Effects<'_>) {
         let Node { id, incarnation, address, .. } = node;
-        let reason = reason.map(|reason| format!(r#","reason":"{reason}""#)).unwrap_or_default();
-        let mut at = alloc::vec::Vec::new();
-        Timestamp::from_millis(self.millis).write(&mut at);
-        let at = String::from_utf8(at).unwrap_or_default();
-        let payload = format!(
-            r#"{{"node":{{"id":{id},"incarnation":{incarnation},"address":"{address}"}}{reason},"at":"{at}"}}"#
-        );
-        self.make_event(&format!("{}.node.{what}", Namespace::ROLL), payload.as_bytes(), effects);
+        let told = Told { node: NodeJson { id: *id, incarnation: *incarnation, address }, reason, at: self.at() };
+        self.tell(&format!("node.{what}"), &told, effects);
     }
+}
 
-    /// Appends an event to the roll: part of the very change that it tells of.
-    fn make_event(&mut self, subject: &str, payload: &[u8], effects: &mut Effects<'_>) {
-        let millis = self.millis;
-        let event =
-            Event { subject, created_at: Timestamp::from_millis(millis), payload: Some(payload), ..Event::default() };
-        let mut record = alloc::vec::Vec::new();
-        if event.encode(&mut record).is_err() {
-            return;
-        }
-        if self.head(Namespace::ROLL).is_none()
-            && self.create_namespace(Namespace::ROLL, Retention::default(), true, effects.writes).is_err()
-        {
-            return;
-        }
-        let Some(head) = self.heads.get_mut(Namespace::ROLL) else { return };
-        let bytes = u64::try_from(record.len()).unwrap_or(u64::MAX);
-        let touched = effects.touched.entry(head.id).or_insert_with(|| Touched {
-            first: head.next,
-            row: IndexRow {
-                entry: effects.entry,
-                millis,
-                bytes_first: head.bytes_end,
-                made: true,
-                ..IndexRow::default()
-            },
-        });
-        touched.row.events = touched.row.events.saturating_add(1);
-        touched.row.bytes = touched.row.bytes.saturating_add(bytes);
-        effects.writes.put(Family::Made, rows::index_key(head.id, head.next), record);
-        head.next = head.next.saturating_add(1);
-        head.bytes_end = head.bytes_end.saturating_add(bytes);
-        saved(head, effects.writes);
-    }
+/// Payload of `roll.node.*`.
+#[derive(Serialize)]
+struct Told<'a> {
+    node: NodeJson<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    at: String,
+}
+
+#[derive(Serialize)]
+struct NodeJson<'a> {
+    id: u64,
+    incarnation: u64,
+    address: &'a str,
 }
 
 /// What may stand in JSON and in a log line as it is.

@@ -1,0 +1,59 @@
+//! The central configuration changes: a new revision, and the event that carries it to everybody.
+
+use alloc::format;
+use alloc::string::String;
+use prost::Message as _;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::Machine;
+use super::effects::Effects;
+use crate::central::{ConfigRevision, ConfigSet};
+use crate::command::{Done, Reply};
+use crate::error::Refusal;
+use crate::limits;
+use crate::rows::Family;
+
+/// Payload of `roll.config.updated`.
+#[derive(Serialize)]
+struct Told<'a> {
+    revision: u64,
+    config: &'a RawValue,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+    at: String,
+}
+
+impl Machine {
+    /// The central configuration as it is now; revision 0 before anybody set it.
+    #[must_use]
+    pub const fn config(&self) -> &ConfigRevision {
+        &self.config
+    }
+
+    pub(super) fn config_set(&mut self, set: ConfigSet, effects: &mut Effects<'_>) -> Reply {
+        let present = self.config.revision;
+        if let Some(wanted) = set.if_revision.filter(|wanted| *wanted != present) {
+            return Err(Refusal::RevisionMismatch(format!("revision is {present}, not {wanted}")));
+        }
+        let wrong = |what: &str| Refusal::Malformed(format!("config: {what}"));
+        if set.document.len() > limits::CONFIG_BYTES_MAX {
+            return Err(wrong(&format!("at most {} bytes", limits::CONFIG_BYTES_MAX)));
+        }
+        if set.reason.len() > limits::FIELD_BYTES_MAX {
+            return Err(wrong(&format!("reason: at most {} bytes", limits::FIELD_BYTES_MAX)));
+        }
+        let config: &RawValue =
+            serde_json::from_slice(&set.document).map_err(|error| wrong(&format!("not JSON: {error}")))?;
+        let revision = present.saturating_add(1);
+        let told = Told { revision, config, reason: &set.reason, at: self.at() };
+        self.tell("config.updated", &told, effects);
+        let changed = ConfigRevision { revision, millis: self.millis, document: set.document, reason: set.reason };
+        effects.writes.put(Family::Config, revision.to_be_bytes().into(), changed.encode_to_vec());
+        if let Some(oldest) = revision.checked_sub(limits::CONFIG_REVISIONS_KEPT) {
+            effects.writes.delete(Family::Config, oldest.to_be_bytes().into());
+        }
+        self.config = changed;
+        Ok(Done::Config(revision))
+    }
+}

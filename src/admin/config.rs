@@ -1,0 +1,218 @@
+//! `/api/config`: the central configuration, its history, and the way back.
+
+use actix_web::http::header::{ContentType, ETAG, IF_MATCH, IF_NONE_MATCH};
+use actix_web::{HttpRequest, HttpResponse, web};
+use rollbook_core::central::{ConfigRevision, ConfigSet};
+use rollbook_core::command::{Command, Done};
+use rollbook_core::error::Refusal;
+use rollbook_core::limits;
+use rollbook_core::time::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::api::{Answer, propose};
+use super::{Admin, problem};
+use problem::Problem;
+
+/// What a document is before anybody set one.
+const EMPTY: &[u8] = b"{}";
+/// How often a merge is tried anew when others change the document at the same time.
+const MERGES_MAX: u32 = 32;
+
+pub(super) fn mount(services: &mut web::ServiceConfig) {
+    let resource = |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
+    let json = web::JsonConfig::default().limit(limits::CONFIG_BYTES_MAX).error_handler(problem::body);
+    services
+        .service(
+            resource("/api/config")
+                .app_data(json)
+                .route(web::get().to(show))
+                .route(web::post().to(replace))
+                .route(web::patch().to(merge)),
+        )
+        .service(resource("/api/config/history").route(web::get().to(history)))
+        .service(resource("/api/config/diff").route(web::get().to(diff)))
+        .service(resource("/api/config/rollback").route(web::post().to(roll_back)));
+}
+
+fn wrong(detail: impl Into<String>) -> Problem {
+    Problem::new(400, "bad_request", detail)
+}
+
+fn etag(revision: u64) -> String {
+    format!("\"{revision}\"")
+}
+
+fn text(of: &ConfigRevision) -> &[u8] {
+    if of.revision == 0 { EMPTY } else { &of.document }
+}
+
+fn document(of: &ConfigRevision) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header(ContentType::json())
+        .insert_header((ETAG, etag(of.revision)))
+        .body(text(of).to_vec())
+}
+
+fn parse(of: &ConfigRevision) -> Result<Value, Problem> {
+    serde_json::from_slice(text(of)).map_err(|error| Problem::new(500, "storage", format!("config: {error}")))
+}
+
+/// A revision that is still there; the present one when none is named.
+async fn find(admin: &Admin, revision: Option<u64>) -> Result<ConfigRevision, Problem> {
+    let present = admin.bus.node().config();
+    let Some(wanted) = revision.filter(|wanted| *wanted != present.revision) else { return Ok(present) };
+    let node = admin.bus.node().clone();
+    let found = admin.bus.read(move || node.config_revision(wanted)).await;
+    let found = found.map_err(|error| Problem::new(500, "storage", error.to_string()))?;
+    found.ok_or_else(|| Problem::new(404, "revision_not_found", format!("revision {wanted} is not in the history")))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShowQuery {
+    revision: Option<u64>,
+    /// Seen by [`super::consistency`].
+    #[serde(rename = "consistency")]
+    _consistency: Option<String>,
+}
+
+async fn show(admin: web::Data<Admin>, request: HttpRequest, query: web::Query<ShowQuery>) -> Answer {
+    let found = find(&admin, query.revision).await?;
+    let known = request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let known = known.is_some_and(|list| list.split(',').any(|tag| tag.trim() == etag(found.revision)));
+    if known {
+        return Ok(HttpResponse::NotModified().insert_header((ETAG, etag(found.revision))).finish());
+    }
+    Ok(document(&found))
+}
+
+/// The revision that `If-Match` names; `*` matches any.
+fn expected(request: &HttpRequest) -> Result<Option<u64>, Problem> {
+    let Some(value) = request.headers().get(IF_MATCH) else { return Ok(None) };
+    let tag = value.to_str().map(str::trim).unwrap_or_default();
+    if tag == "*" {
+        return Ok(None);
+    }
+    let number = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
+    number.map(Some).ok_or_else(|| wrong("If-Match: the ETag of a GET, like \"7\""))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeQuery {
+    /// Why, for people.
+    #[serde(default)]
+    reason: String,
+}
+
+/// Stores a document and shows what it is then.
+async fn set(admin: &Admin, document: Vec<u8>, if_revision: Option<u64>, reason: String) -> Result<u64, Problem> {
+    let command = Command::ConfigSet(ConfigSet { document, if_revision, reason });
+    match propose(admin, command).await? {
+        Done::Config(revision) => Ok(revision),
+        _ => Err(Problem::new(500, "storage", "no answer")),
+    }
+}
+
+fn stored(revision: u64, document: Vec<u8>) -> HttpResponse {
+    HttpResponse::Ok().insert_header(ContentType::json()).insert_header((ETAG, etag(revision))).body(document)
+}
+
+async fn replace(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    query: web::Query<ChangeQuery>,
+    body: web::Json<Box<RawValue>>,
+) -> Answer {
+    let body = body.into_inner();
+    // Stored as it came, and only if everybody can read it.
+    let value: Value = serde_json::from_str(body.get()).map_err(|error| wrong(error.to_string()))?;
+    if !value.is_object() {
+        return Err(wrong("the configuration is an object"));
+    }
+    let document = body.get().as_bytes().to_vec();
+    let revision = set(&admin, document.clone(), expected(&request)?, query.into_inner().reason).await?;
+    Ok(stored(revision, document))
+}
+
+/// Merges the body into the document, as RFC 7396 says.
+async fn merge(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    query: web::Query<ChangeQuery>,
+    patch: web::Json<Value>,
+) -> Answer {
+    let (expected, reason) = (expected(&request)?, query.into_inner().reason);
+    if !patch.is_object() {
+        return Err(wrong("the configuration is an object, and so is a merge patch for it"));
+    }
+    for _ in 0..MERGES_MAX {
+        let present = admin.bus.node().config();
+        let mut value = parse(&present)?;
+        json_patch::merge(&mut value, &patch);
+        let document = serde_json::to_vec(&value).map_err(|error| wrong(error.to_string()))?;
+        let only_at = Some(expected.unwrap_or(present.revision));
+        match set(&admin, document.clone(), only_at, reason.clone()).await {
+            Ok(revision) => return Ok(stored(revision, document)),
+            Err(problem) if expected.is_none() && problem.is(&Refusal::RevisionMismatch(String::new())) => {}
+            Err(problem) => return Err(problem),
+        }
+    }
+    Err(Refusal::Overloaded("others change the configuration all the time".to_owned()).into())
+}
+
+async fn history(admin: web::Data<Admin>) -> Answer {
+    let node = admin.bus.node().clone();
+    let revisions = admin.bus.read(move || node.config_revisions()).await;
+    let revisions = revisions.map_err(|error| Problem::new(500, "storage", error.to_string()))?;
+    let item = |of: &ConfigRevision| {
+        let mut at = Vec::new();
+        Timestamp::from_millis(of.millis).write(&mut at);
+        json!({
+            "revision": of.revision,
+            "at": String::from_utf8_lossy(&at),
+            "bytes": of.document.len(),
+            "reason": of.reason,
+        })
+    };
+    let items: Vec<Value> = revisions.iter().rev().map(item).collect();
+    Ok(HttpResponse::Ok().json(json!({ "items": items, "next_cursor": null })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiffQuery {
+    from: Option<u64>,
+    to: Option<u64>,
+    #[serde(rename = "consistency")]
+    _consistency: Option<String>,
+}
+
+/// What leads from one revision to another, as RFC 6902 says; from the one before the present one by default.
+async fn diff(admin: web::Data<Admin>, query: web::Query<DiffQuery>) -> Answer {
+    let to = find(&admin, query.to).await?;
+    let from = match query.from.unwrap_or(to.revision.saturating_sub(1)) {
+        0 => ConfigRevision::default(),
+        from => find(&admin, Some(from)).await?,
+    };
+    let patch = json_patch::diff(&parse(&from)?, &parse(&to)?);
+    let body = serde_json::to_vec(&patch).map_err(|error| Problem::new(500, "storage", error.to_string()))?;
+    Ok(HttpResponse::Ok().insert_header(("content-type", "application/json-patch+json")).body(body))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackJson {
+    revision: u64,
+}
+
+/// An earlier document becomes the newest revision.
+async fn roll_back(admin: web::Data<Admin>, request: HttpRequest, body: web::Json<BackJson>) -> Answer {
+    let found = find(&admin, Some(body.revision)).await?;
+    let document = text(&found).to_vec();
+    let reason = format!("back to revision {}", found.revision);
+    let revision = set(&admin, document.clone(), expected(&request)?, reason).await?;
+    Ok(stored(revision, document))
+}
