@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use openraft::{Config, SnapshotPolicy};
+use rollbook_core::command::Command;
+use rollbook_core::service::ServiceExpire;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -302,7 +304,7 @@ async fn assemble(
         presence.be_known().await;
     }
     tokio::spawn(presence.run(stop.clone()));
-    tokio::spawn(retain_loop(node.clone(), stop.clone()));
+    tokio::spawn(due_loop(node.clone(), stop.clone()));
     tokio::spawn(founding().run(stop.clone()));
     let liveness = Liveness { node: node.clone(), raft, identity, links };
     tokio::spawn(liveness.run(stop.clone()));
@@ -339,8 +341,8 @@ async fn join_in(node: &Node, founding: Founding) -> Result<bool, NodeError> {
     Ok(true)
 }
 
-/// Once a second, on the leader: proposes what retention takes away.
-async fn retain_loop(node: Node, stop: CancellationToken) {
+/// Once a second, on the leader: proposes what retention takes away, and what has stayed away for too long.
+async fn due_loop(node: Node, stop: CancellationToken) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
@@ -360,9 +362,11 @@ async fn retain_loop(node: Node, stop: CancellationToken) {
             }
             Err(_) => return,
         };
-        for command in commands {
+        let ids = node.inner().state.machine().services_due(now_millis());
+        let expire = (!ids.is_empty()).then_some(Command::ServiceExpire(ServiceExpire { ids }));
+        for command in commands.into_iter().chain(expire) {
             if let Err(refusal) = node.command(command).await {
-                tracing::warn!(%refusal, "retention was refused");
+                tracing::warn!(%refusal, "what was due was refused");
             }
         }
     }

@@ -159,7 +159,9 @@ fn load_machine(db: &DB) -> Result<Machine, ReadError> {
     let batches = rows(Family::Batches)?.into_iter().map(|(key, _)| key).collect();
     let config = rows(Family::Config)?.into_iter().next_back().map(|(_, value)| value);
     let (meta, consumers) = (rows(Family::Meta)?, rows(Family::Consumers)?);
-    let loaded = Loaded { meta, heads, consumers, nodes, batches, config };
+    let values = |pairs: Pairs| pairs.into_iter().map(|(_, value)| value).collect();
+    let (services, instances) = (values(rows(Family::Services)?), values(rows(Family::Instances)?));
+    let loaded = Loaded { meta, heads, consumers, nodes, batches, config, services, instances };
     Machine::load(&loaded).map_err(|RowsError(error)| ReadError(error))
 }
 

@@ -1,5 +1,6 @@
 //! All that may be proposed beside a publish, and what the rules answer.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use prost::Message as _;
@@ -10,6 +11,10 @@ use crate::entry::command_frame;
 use crate::error::Refusal;
 use crate::namespace::{Head, Retention};
 use crate::node::{Node, Owner};
+use crate::service::{
+    InstanceLeave, InstanceMark, InstanceRegister, Registered, Removed, Service, ServiceExpire, ServiceRemove,
+    ServiceUpdate,
+};
 
 /// A change of the replicated state. Encoded as protobuf: tags are never reused, unknown ones refused.
 #[derive(Clone, PartialEq, Eq, prost::Oneof)]
@@ -53,6 +58,24 @@ pub enum Command {
     /// Replace the central configuration.
     #[prost(message, tag = "13")]
     ConfigSet(ConfigSet),
+    /// An instance of a service comes, comes back, or says something new.
+    #[prost(message, tag = "14")]
+    InstanceRegister(Box<InstanceRegister>),
+    /// Instances are gone.
+    #[prost(message, tag = "15")]
+    InstanceLeave(InstanceLeave),
+    /// Instances get nothing new, or do again.
+    #[prost(message, tag = "16")]
+    InstanceMark(InstanceMark),
+    /// Replace the metadata of a service.
+    #[prost(message, tag = "17")]
+    ServiceUpdate(ServiceUpdate),
+    /// Take a service and its instances off the roll.
+    #[prost(message, tag = "18")]
+    ServiceRemove(ServiceRemove),
+    /// The grace of services without instances has ended.
+    #[prost(message, tag = "19")]
+    ServiceExpire(ServiceExpire),
 }
 
 /// See [`Command::Found`].
@@ -199,7 +222,7 @@ pub struct NodeRemove {
 /// The message around [`Command`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct Envelope {
-    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     command: Option<Command>,
 }
 
@@ -246,6 +269,12 @@ pub enum Done {
     Node(Node),
     /// The central configuration is at this revision now.
     Config(u64),
+    /// The instance as it is now, and what it replaced.
+    Registered(Registered),
+    /// The service as it is now.
+    Service(Service),
+    /// Instances that are gone.
+    Removed(Removed),
     /// Nothing more to say.
     Nothing,
 }

@@ -70,6 +70,12 @@ pub enum Refusal {
     /// It was changed by somebody else meanwhile.
     #[error("changed meanwhile: {0}")]
     RevisionMismatch(String),
+    /// No service of this id.
+    #[error("service not found: {0}")]
+    ServiceNotFound(String),
+    /// No connected instance of this id.
+    #[error("instance not found: {0}")]
+    InstanceNotFound(String),
 }
 
 impl Refusal {
@@ -96,6 +102,8 @@ impl Refusal {
             Self::NodeNotFound(_) => 17,
             Self::Membership(_) => 18,
             Self::RevisionMismatch(_) => 19,
+            Self::ServiceNotFound(_) => 20,
+            Self::InstanceNotFound(_) => 21,
         }
     }
 
@@ -104,7 +112,10 @@ impl Refusal {
     pub const fn status(&self) -> u16 {
         match self {
             Self::NamespaceNotFound(_) | Self::NamespaceReserved(_) | Self::Malformed(_) => 400,
-            Self::ConsumerNotFound(_) | Self::NodeNotFound(_) => 404,
+            Self::ConsumerNotFound(_)
+            | Self::NodeNotFound(_)
+            | Self::ServiceNotFound(_)
+            | Self::InstanceNotFound(_) => 404,
             Self::NamespaceExists(_)
             | Self::KeyProcessed
             | Self::EventIdExists
@@ -143,6 +154,8 @@ impl Refusal {
             Self::NodeNotFound(_) => "node_not_found",
             Self::Membership(_) => "membership",
             Self::RevisionMismatch(_) => "revision_mismatch",
+            Self::ServiceNotFound(_) => "service_not_found",
+            Self::InstanceNotFound(_) => "instance_not_found",
         }
     }
 
@@ -170,6 +183,8 @@ impl Refusal {
             Self::NodeNotFound(s("<number>")),
             Self::Membership(s("<detail>")),
             Self::RevisionMismatch(s("<detail>")),
+            Self::ServiceNotFound(s("<id>")),
+            Self::InstanceNotFound(s("<id>")),
         ]
     }
 
@@ -190,7 +205,9 @@ impl Refusal {
             | Self::InsufficientStorage(a)
             | Self::NodeNotFound(a)
             | Self::Membership(a)
-            | Self::RevisionMismatch(a) => alloc::vec![a],
+            | Self::RevisionMismatch(a)
+            | Self::ServiceNotFound(a)
+            | Self::InstanceNotFound(a) => alloc::vec![a],
             Self::ConsumerSubject { name, subject } => alloc::vec![name, subject],
             Self::NamespacesExhausted | Self::KeyProcessed | Self::EventIdExists | Self::Storage => {
                 alloc::vec::Vec::new()
@@ -218,7 +235,9 @@ impl Refusal {
             | Self::InsufficientStorage(a)
             | Self::NodeNotFound(a)
             | Self::Membership(a)
-            | Self::RevisionMismatch(a) => *a = next(),
+            | Self::RevisionMismatch(a)
+            | Self::ServiceNotFound(a)
+            | Self::InstanceNotFound(a) => *a = next(),
             Self::ConsumerSubject { name, subject } => (*name, *subject) = (next(), next()),
             Self::NamespacesExhausted | Self::KeyProcessed | Self::EventIdExists | Self::Storage => {}
         }

@@ -21,5 +21,6 @@ pub mod node;
 pub mod pattern;
 pub mod reply;
 pub mod rows;
+pub mod service;
 pub mod subject;
 pub mod time;

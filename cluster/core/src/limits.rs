@@ -16,6 +16,22 @@ pub const DEDUPE_KEYS_PER_SUBJECT: u32 = 1000;
 pub const CONFIG_BYTES_MAX: usize = 256 << 10;
 /// Newest revisions of the central configuration that can be looked at and returned to.
 pub const CONFIG_REVISIONS_KEPT: u64 = 100;
+/// Most services of one cluster.
+pub const SERVICES_MAX: usize = 100_000;
+/// Most connected instances of one cluster.
+pub const INSTANCES_MAX: usize = 200_000;
+/// Most capabilities of one instance.
+pub const CAPABILITIES_MAX: usize = 256;
+/// Most actions of one capability.
+pub const ACTIONS_MAX: usize = 1024;
+/// Longest id of a service or instance, and longest name of a capability or action, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Longest text for people, in bytes.
+pub const TEXT_BYTES_MAX: usize = 1024;
+/// Longest version or kind of a service, in bytes.
+pub const VERSION_BYTES_MAX: usize = 64;
+/// Longest metadata of a service, in bytes of its JSON text.
+pub const METADATA_BYTES_MAX: usize = 16 << 10;
 /// Longest name of a durable consumer or group, in bytes.
 pub const CONSUMER_NAME_BYTES_MAX: usize = 64;
 /// Most nodes that a cluster ever had, those that were removed included.

@@ -9,6 +9,7 @@ use crate::consumer::Consumer;
 use crate::error::Refusal;
 use crate::namespace::Head;
 use crate::node::Node;
+use crate::service::{Registered, Removed, Service};
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Replies {
@@ -18,7 +19,7 @@ struct Replies {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct One {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     kind: Option<Kind>,
 }
 
@@ -38,6 +39,12 @@ enum Kind {
     Nothing(bool),
     #[prost(uint64, tag = "7")]
     Config(u64),
+    #[prost(message, tag = "8")]
+    Registered(Registered),
+    #[prost(message, tag = "9")]
+    Service(Service),
+    #[prost(message, tag = "10")]
+    Removed(Removed),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -66,6 +73,9 @@ pub fn encode(replies: &[Reply]) -> Vec<u8> {
             Ok(Done::Consumer(consumer)) => Kind::Consumer(consumer.clone()),
             Ok(Done::Node(node)) => Kind::Node(node.clone()),
             Ok(Done::Config(revision)) => Kind::Config(*revision),
+            Ok(Done::Registered(registered)) => Kind::Registered(registered.clone()),
+            Ok(Done::Service(service)) => Kind::Service(service.clone()),
+            Ok(Done::Removed(removed)) => Kind::Removed(removed.clone()),
             Ok(Done::Nothing) => Kind::Nothing(true),
             Err(refusal) => Kind::Refused(refuse(refusal)),
         }),
@@ -83,6 +93,9 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Reply>> {
             Kind::Consumer(consumer) => Ok(Done::Consumer(consumer)),
             Kind::Node(node) => Ok(Done::Node(node)),
             Kind::Config(revision) => Ok(Done::Config(revision)),
+            Kind::Registered(registered) => Ok(Done::Registered(registered)),
+            Kind::Service(service) => Ok(Done::Service(service)),
+            Kind::Removed(removed) => Ok(Done::Removed(removed)),
             Kind::Nothing(_) => Ok(Done::Nothing),
             Kind::Refused(refused) => Err(refusal(refused)?),
         })
@@ -125,6 +138,9 @@ mod tests {
             Ok(Done::Consumer(Consumer { name: "c".into(), ..Consumer::default() })),
             Ok(Done::Node(Node { id: 4, ..Node::default() })),
             Ok(Done::Config(3)),
+            Ok(Done::Registered(Registered::default())),
+            Ok(Done::Service(Service { id: "s".into(), ..Service::default() })),
+            Ok(Done::Removed(Removed::default())),
             Ok(Done::Nothing),
         ];
         replies.extend(Refusal::all().into_iter().map(Err));

@@ -35,11 +35,15 @@ pub enum Family {
     Batches,
     /// revision -> [`crate::central::ConfigRevision`]: the newest ones.
     Config,
+    /// id -> [`crate::service::Service`].
+    Services,
+    /// service, 0, id -> [`crate::service::Instance`].
+    Instances,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Meta,
         Self::Heads,
         Self::Index,
@@ -51,6 +55,8 @@ impl Family {
         Self::Nodes,
         Self::Batches,
         Self::Config,
+        Self::Services,
+        Self::Instances,
     ];
 
     /// Name of the column family.
@@ -68,6 +74,8 @@ impl Family {
             Self::Nodes => "nodes",
             Self::Batches => "batches",
             Self::Config => "config",
+            Self::Services => "services",
+            Self::Instances => "instances",
         }
     }
 }
@@ -76,6 +84,13 @@ impl Family {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("state store: {0}")]
 pub struct RowsError(pub String);
+
+impl RowsError {
+    /// A row of this family cannot be read: corruption, never treated as absent.
+    pub(crate) fn corrupt(family: &str) -> Self {
+        Self(alloc::format!("corrupt row in {family}"))
+    }
+}
 
 /// Read access to the rows as of the last committed writes.
 pub trait Rows {

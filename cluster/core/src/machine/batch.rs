@@ -7,9 +7,9 @@
 use alloc::collections::BTreeSet;
 use alloc::format;
 
+use super::Machine;
 use super::effects::Index;
 use super::recent::{Open, Recent, row_key};
-use super::{Machine, corrupt};
 use crate::command::Reply;
 use crate::entry::{Batch, Frame};
 use crate::error::Refusal;
@@ -22,7 +22,7 @@ impl Machine {
     pub(super) fn load_batch(&mut self, key: &[u8]) -> Result<(), RowsError> {
         let number = |at: usize| key.get(at..at.saturating_add(8)).and_then(|bytes| bytes.first_chunk());
         let (Some(node), Some(incarnation), Some(batch)) = (number(0), number(8), number(16)) else {
-            return Err(corrupt("batches"));
+            return Err(RowsError::corrupt("batches"));
         };
         let recent = self.recent.entry(u64::from_be_bytes(*node)).or_default();
         recent.incarnation = u64::from_be_bytes(*incarnation);
@@ -52,7 +52,7 @@ impl Machine {
         }
         if recent.numbers.contains(&batch.number) {
             let row = writes.get(rows, Family::Batches, &row_key(&batch, batch.number))?;
-            let replies = row.as_deref().and_then(reply::decode).ok_or_else(|| corrupt("batches"))?;
+            let replies = row.as_deref().and_then(reply::decode).ok_or_else(|| RowsError::corrupt("batches"))?;
             return Ok(Open::Repeated(replies.into_iter()));
         }
         let newest = recent.numbers.last().copied().unwrap_or(0);

@@ -11,6 +11,7 @@ use prost::Message as _;
 
 use effects::{Effects, Index};
 use recent::{Open, Recent};
+use services::Services;
 
 use crate::central::ConfigRevision;
 use crate::command::{Command, ConsumerAdvance, ConsumerOpen, Done, Reply, Trim};
@@ -30,6 +31,8 @@ mod effects;
 mod nodes;
 mod publish;
 mod recent;
+mod roll;
+mod services;
 mod tell;
 
 /// Row of [`Family::Meta`] that holds the cluster id.
@@ -56,6 +59,10 @@ pub struct Loaded {
     pub batches: Vec<Vec<u8>>,
     /// Value of the newest row of [`Family::Config`].
     pub config: Option<Vec<u8>>,
+    /// Values of all rows of [`Family::Services`].
+    pub services: Vec<Vec<u8>>,
+    /// Values of all rows of [`Family::Instances`].
+    pub instances: Vec<Vec<u8>>,
 }
 
 /// The state that every node has alike.
@@ -70,6 +77,7 @@ pub struct Machine {
     nodes: BTreeMap<u64, Node>,
     recent: BTreeMap<u64, Recent>,
     config: ConfigRevision,
+    services: Services,
 }
 
 /// Where a frame is: its entry, and its ordinal among all frames of the entry.
@@ -87,35 +95,40 @@ impl Machine {
     pub fn load(loaded: &Loaded) -> Result<Self, RowsError> {
         let mut machine = Self::default();
         for (key, value) in &loaded.meta {
-            let number = || value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)).ok_or_else(|| corrupt("meta"));
+            let number = || {
+                value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)).ok_or_else(|| RowsError::corrupt("meta"))
+            };
             match key.as_slice() {
                 META_CLUSTER => machine.cluster_id = String::from_utf8_lossy(value).into_owned(),
                 META_MILLIS => machine.millis = number()?,
                 META_NEXT_NAMESPACE => {
-                    machine.next_namespace = u32::try_from(number()?).map_err(|_| corrupt("meta"))?;
+                    machine.next_namespace = u32::try_from(number()?).map_err(|_| RowsError::corrupt("meta"))?;
                 }
                 META_NEXT_NODE => machine.next_node = number()?,
                 _ => {}
             }
         }
         for value in &loaded.nodes {
-            let node = Node::decode(value.as_slice()).map_err(|_| corrupt("nodes"))?;
+            let node = Node::decode(value.as_slice()).map_err(|_| RowsError::corrupt("nodes"))?;
             machine.nodes.insert(node.id, node);
         }
+        machine.services = Services::load(&loaded.services, &loaded.instances)?;
         if let Some(value) = &loaded.config {
-            machine.config = ConfigRevision::decode(value.as_slice()).map_err(|_| corrupt("config"))?;
+            machine.config = ConfigRevision::decode(value.as_slice()).map_err(|_| RowsError::corrupt("config"))?;
         }
         for key in &loaded.batches {
             machine.load_batch(key)?;
         }
         for value in &loaded.heads {
-            let head = Head::decode(value.as_slice()).map_err(|_| corrupt("heads"))?;
+            let head = Head::decode(value.as_slice()).map_err(|_| RowsError::corrupt("heads"))?;
             machine.heads.insert(head.name.clone(), head);
         }
         for (key, value) in &loaded.consumers {
-            let namespace =
-                key.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)).ok_or_else(|| corrupt("consumers"))?;
-            let consumer = Consumer::decode(value.as_slice()).map_err(|_| corrupt("consumers"))?;
+            let namespace = key
+                .first_chunk()
+                .map(|bytes| u32::from_be_bytes(*bytes))
+                .ok_or_else(|| RowsError::corrupt("consumers"))?;
+            let consumer = Consumer::decode(value.as_slice()).map_err(|_| RowsError::corrupt("consumers"))?;
             machine.consumers.insert((namespace, consumer.name.clone()), consumer);
         }
         Ok(machine)
@@ -257,6 +270,12 @@ impl Machine {
             Command::NodeAllocate(allocate) => self.node_allocate(allocate, writes),
             Command::NodeRemove(remove) => self.node_remove(&remove, effects),
             Command::ConfigSet(set) => self.config_set(set, effects),
+            Command::InstanceRegister(register) => self.instance_register(*register, effects),
+            Command::InstanceLeave(leave) => self.instance_leave(&leave, effects),
+            Command::InstanceMark(mark) => self.instance_mark(&mark, effects),
+            Command::ServiceUpdate(update) => self.service_update(update, effects),
+            Command::ServiceRemove(remove) => self.service_remove(&remove, effects),
+            Command::ServiceExpire(expire) => self.service_expire(&expire, effects),
         }
     }
 
@@ -402,6 +421,7 @@ impl Machine {
             assert!(head.is_some_and(|head| !head.deleted && consumer.ack_floor <= head.last()), "{consumer:?}");
             assert_eq!(*name, consumer.name);
         }
+        self.check_services();
     }
 }
 
@@ -409,10 +429,6 @@ impl Machine {
 fn saved(head: &Head, writes: &mut Writes) -> Head {
     writes.put(Family::Heads, rows::key(head.id, &[]), head.encode_to_vec());
     head.clone()
-}
-
-fn corrupt(family: &str) -> RowsError {
-    RowsError(alloc::format!("corrupt row in {family}"))
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ impl Machine {
         }
         if node.up && !again {
             self.tell_node("down", &node, Some("restarted"), effects);
+            self.expire_instances(Owner { node: node.id, incarnation: node.incarnation }, effects);
         }
         (node.incarnation, node.address, node.up) = (up.incarnation, up.address, true);
         self.save_node(&node, effects.writes);
@@ -66,6 +67,7 @@ impl Machine {
             self.save_node(&node, effects.writes);
             let reason = if down.reason == "stopped" { "stopped" } else { "lost" };
             self.tell_node("down", &node, Some(reason), effects);
+            self.expire_instances(Owner { node: node.id, incarnation: node.incarnation }, effects);
         }
         Ok(Done::Node(node))
     }
@@ -93,6 +95,7 @@ impl Machine {
         self.save_node(&node, effects.writes);
         if was_up {
             self.tell_node("down", &node, Some("removed"), effects);
+            self.expire_instances(Owner { node: node.id, incarnation: node.incarnation }, effects);
         }
         Ok(Done::Node(node))
     }

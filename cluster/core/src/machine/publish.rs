@@ -169,7 +169,7 @@ fn remember_key(namespace: u32, event: &Event<'_>, rows: &impl Rows, writes: &mu
     let (mut oldest, newest) = match writes.get(rows, Family::KeyRing, &ends_key)?.as_deref().map(ends) {
         None => (1, 0),
         Some(Some(ends)) => ends,
-        Some(None) => return Err(super::corrupt("keyring")),
+        Some(None) => return Err(RowsError::corrupt("keyring")),
     };
     let newest = newest.saturating_add(1);
     writes.put(Family::Keys, dedupe_key(namespace, event), newest.to_be_bytes().into());

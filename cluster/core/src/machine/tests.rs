@@ -8,7 +8,6 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::central::ConfigSet;
 use crate::command::{
     ConsumerDelete, NamespaceCreate, NamespaceDelete, NamespaceRetain, NodeAllocate, NodeDown, NodeRemove, NodeUp,
 };
@@ -20,6 +19,9 @@ use crate::limits::DEDUPE_KEYS_PER_SUBJECT;
 use crate::node::Owner;
 use crate::rows::IndexRow;
 use crate::time::Timestamp;
+
+mod central;
+mod services;
 
 /// A store in memory that also keeps the entries, as a node does.
 #[derive(Default, Clone, PartialEq, Debug)]
@@ -121,7 +123,10 @@ impl Replica {
         let nodes = of(Family::Nodes).into_iter().map(|(_, value)| value).collect();
         let batches = of(Family::Batches).into_iter().map(|(key, _)| key).collect();
         let config = of(Family::Config).pop().map(|(_, value)| value);
-        let loaded = Loaded { meta: of(Family::Meta), heads, consumers: of(Family::Consumers), nodes, batches, config };
+        let values = |of: Vec<(Vec<u8>, Vec<u8>)>| of.into_iter().map(|(_, value)| value).collect::<Vec<_>>();
+        let (services, instances) = (values(of(Family::Services)), values(of(Family::Instances)));
+        let (meta, consumers) = (of(Family::Meta), of(Family::Consumers));
+        let loaded = Loaded { meta, heads, consumers, nodes, batches, config, services, instances };
         Machine::load(&loaded).unwrap()
     }
 }
@@ -387,50 +392,6 @@ fn a_consumer_is_served_by_one_living_node() {
     assert_eq!(owner(replica.one(open(1, 2))), Some(2));
 }
 
-fn config(document: &str, if_revision: Option<u64>) -> Vec<u8> {
-    let set = ConfigSet { document: document.into(), if_revision, reason: String::new() };
-    Command::ConfigSet(set).frame().unwrap()
-}
-
-#[test]
-fn each_change_of_the_configuration_is_a_revision_and_an_event_with_the_whole_document() {
-    let mut replica = Replica::default();
-    assert_eq!(replica.machine.config().revision, 0);
-    assert_eq!(replica.one(config(r#"{"b": 1.0}"#, Some(0))), Ok(Done::Config(1)));
-    assert!(matches!(replica.one(config("{}", Some(0))), Err(Refusal::RevisionMismatch(_))), "somebody was first");
-    assert_eq!(replica.one(config("{}", Some(1))), Ok(Done::Config(2)));
-    assert_eq!(replica.one(config("{}", None)), Ok(Done::Config(3)), "the same again tells everybody again");
-    assert_eq!(roll(&replica), ["roll.config.updated"; 3]);
-    let id = replica.machine.head("roll").unwrap().id;
-    let record = replica.memory.rows.get(&(Family::Made, rows::index_key(id, 1))).unwrap();
-    let (event, _) = Event::decode(record).unwrap();
-    let payload = core::str::from_utf8(event.payload.unwrap()).unwrap();
-    assert!(payload.starts_with(r#"{"revision":1,"config":{"b": 1.0},"at":"#), "{payload}");
-}
-
-#[test]
-fn what_is_no_configuration_is_refused_and_changes_nothing() {
-    let mut replica = Replica::default();
-    let long = format!("\"{}\"", "x".repeat(limits::CONFIG_BYTES_MAX));
-    for document in ["", "{", "{} {}", "nonsense", long.as_str()] {
-        assert!(matches!(replica.one(config(document, None)), Err(Refusal::Malformed(_))), "{document:.20}");
-    }
-    assert_eq!(replica.machine.config().revision, 0);
-    assert!(replica.machine.head("roll").is_none());
-}
-
-#[test]
-fn the_newest_hundred_revisions_are_remembered() {
-    let mut replica = Replica::default();
-    for number in 1..=130 {
-        assert_eq!(replica.one(config(&number.to_string(), None)), Ok(Done::Config(number)));
-    }
-    let kept: Vec<_> = replica.memory.rows.keys().filter(|(family, _)| *family == Family::Config).collect();
-    assert_eq!(kept.len(), 100);
-    assert_eq!(kept[0].1, 31_u64.to_be_bytes());
-    assert_eq!(replica.reloaded().config(), replica.machine.config());
-}
-
 /// One step of the simulation.
 fn step() -> impl Strategy<Value = Vec<u8>> {
     let name = prop_oneof![Just("app"), Just("web"), Just("_dead_")];
@@ -461,7 +422,14 @@ fn step() -> impl Strategy<Value = Vec<u8>> {
         1 => (1_u64..3, 1_u64..4).prop_map(|(id, incarnation)| node_down(id, incarnation)),
         1 => (1_u64..3, 1_u64..3, 1_u64..6, 1_u32..3).prop_map(|(node, incarnation, number, frames)| mark(
             node, incarnation, number, frames)),
-        1 => (0_u64..4, "[{}1]{0,2}").prop_map(|(revision, document)| config(&document, Some(revision).filter(|it| *it > 0))),
+        1 => (0_u64..4, "[{}1]{0,2}").prop_map(|(revision, document)| central::config(&document, Some(revision).filter(|it| *it > 0))),
+        2 => ("[st]", "[ab]", 1_u64..3, 1_u64..3).prop_map(|(service, id, node, serial)| services::register(
+            &service, &id, services::on(node, serial))),
+        1 => ("[st]", "[ab]", 1_u64..3, 1_u64..3).prop_map(|(service, id, node, serial)| services::leave(
+            &service, &id, services::on(node, serial))),
+        1 => ("[st]", "[ab]?", any::<Option<bool>>(), any::<Option<bool>>()).prop_map(|(service, id, one, two)|
+            services::mark_instance(&service, &id, one, two)),
+        1 => "[st]".prop_map(|id| services::remove(&id)),
         1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(|junk| command_frame_of(&junk)),
     ]
 }

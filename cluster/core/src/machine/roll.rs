@@ -1,0 +1,324 @@
+//! Services and instances come and go: who is on the roll, and the events that tell of it.
+//!
+//! *connect* and *disconnect* are about each instance, *online* and *offline* about the first and the last
+//! of a service, cluster-wide. They are decided here, in the same step as the change, so everybody sees each
+//! of them once and in one order.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use prost::Message as _;
+use serde::Serialize;
+
+use super::Machine;
+use super::effects::Effects;
+use super::services::Key;
+use crate::command::{Done, Reply};
+use crate::error::Refusal;
+use crate::limits;
+use crate::node::Owner;
+use crate::rows::{Family, Writes};
+use crate::service::{
+    Instance, InstanceLeave, InstanceMark, InstanceRef, InstanceRegister, Leaving, Registered, Removed, Service,
+    ServiceExpire, ServiceRemove, ServiceUpdate, check_metadata,
+};
+
+/// Key of the row of an instance.
+fn row_key(service: &str, instance: &str) -> Vec<u8> {
+    // Names have no control characters, so this cannot be ambiguous.
+    [service.as_bytes(), instance.as_bytes()].join(&0)
+}
+
+/// Payload of `roll.service.*`.
+#[derive(Serialize)]
+struct Told<'a> {
+    service: ServiceJson<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<InstanceJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    at: String,
+}
+
+#[derive(Serialize)]
+struct ServiceJson<'a> {
+    id: &'a str,
+    name: &'a str,
+    version: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+}
+
+#[derive(Serialize)]
+struct InstanceJson<'a> {
+    id: &'a str,
+    node: u64,
+    door: &'a str,
+}
+
+impl Machine {
+    /// A service that was registered and not removed.
+    #[must_use]
+    pub fn service(&self, id: &str) -> Option<&Service> {
+        self.services.services.get(id)
+    }
+
+    /// All services, by id.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.services.values()
+    }
+
+    /// The connected instances of a service, by id.
+    pub fn instances(&self, service: &str) -> impl Iterator<Item = &Instance> {
+        self.services.of(service)
+    }
+
+    /// One connected instance.
+    #[must_use]
+    pub fn instance(&self, service: &str, id: &str) -> Option<&Instance> {
+        self.services.instances.get(&(service.to_string(), id.to_string()))
+    }
+
+    /// Who may be asked for `name`: the instances that offer a capability of that name, or else those of the
+    /// service with that id.
+    #[must_use]
+    pub fn providers(&self, name: &str) -> Vec<&Instance> {
+        match self.services.offers.get(name) {
+            Some(keys) => keys.iter().filter_map(|key| self.services.instances.get(key)).collect(),
+            None => self.instances(name).collect(),
+        }
+    }
+
+    /// The services whose grace ends at this time or before, `now` in milliseconds since 1970.
+    #[must_use]
+    pub fn services_due(&self, now: u64) -> Vec<String> {
+        let due = |service: &&Service| service.offline_at != 0 && service.offline_at <= now;
+        self.services().filter(due).map(|service| service.id.clone()).collect()
+    }
+
+    pub(super) fn instance_register(&mut self, register: InstanceRegister, effects: &mut Effects<'_>) -> Reply {
+        let InstanceRegister { service: said, mut instance } = register;
+        said.check()?;
+        instance.check()?;
+        if said.id != instance.service {
+            return Err(Refusal::Malformed("an instance of another service".into()));
+        }
+        if !self.is_alive(instance.connection.owner) {
+            return Err(Refusal::Unavailable("that life of the node has ended".into()));
+        }
+        let present = self.instance(&instance.service, &instance.id).cloned();
+        if present.is_none() && self.services.instances.len() >= limits::INSTANCES_MAX {
+            return Err(Refusal::Overloaded("too many instances".into()));
+        }
+        let known = self.service(&said.id).cloned();
+        if known.is_none() && self.services.services.len() >= limits::SERVICES_MAX {
+            return Err(Refusal::Overloaded("too many services".into()));
+        }
+        let fresh = known.is_none();
+        let mut service = known.unwrap_or(Service { id: said.id, registered_at: self.millis, ..Service::default() });
+        let changed = (&service.name, &service.version, &service.kind) != (&said.name, &said.version, &said.kind);
+        (service.name, service.version, service.kind) = (said.name, said.version, said.kind);
+        instance.connected_at = present.as_ref().map_or(self.millis, |present| present.connected_at);
+        // A replacement goes on where the one before was, as far as the operator is concerned.
+        instance.draining = present.as_ref().is_some_and(|present| present.draining);
+        instance.unhealthy = false;
+        let other = present.as_ref().is_some_and(|present| !says_the_same(present, &instance));
+        (service.offline_at, service.leaving) = (0, None);
+        let first = !service.online;
+        service.online = true;
+        if fresh || changed {
+            service.revision = service.revision.saturating_add(1);
+        }
+        self.save_service(service.clone(), effects.writes);
+        self.save_instance(instance.clone(), effects.writes);
+        let reference = instance.reference();
+        if fresh {
+            self.tell_service("registered", &service, Some(&reference), None, effects);
+        } else if changed || other {
+            self.tell_service("updated", &service, Some(&reference), None, effects);
+        }
+        if present.is_none() {
+            self.tell_service("connect", &service, Some(&reference), None, effects);
+        }
+        if first {
+            self.tell_service("online", &service, Some(&reference), None, effects);
+        }
+        let before = present.map(|present| present.connection);
+        let replaced = before.filter(|before| *before != instance.connection);
+        Ok(Done::Registered(Registered { instance, replaced }))
+    }
+
+    pub(super) fn instance_leave(&mut self, leave: &InstanceLeave, effects: &mut Effects<'_>) -> Reply {
+        for Leaving { service, instance, connection } in &leave.leaving {
+            if self.instance(service, instance).is_some_and(|present| present.connection == *connection) {
+                self.remove_instance(&(service.clone(), instance.clone()), "left", effects);
+            }
+        }
+        Ok(Done::Nothing)
+    }
+
+    /// A life of a node has ended, and with it everything that was connected to it.
+    pub(super) fn expire_instances(&mut self, owner: Owner, effects: &mut Effects<'_>) {
+        let of = |(_, instance): &(&Key, &Instance)| instance.connection.owner == owner;
+        let gone: Vec<Key> = self.services.instances.iter().filter(of).map(|(key, _)| key.clone()).collect();
+        for key in &gone {
+            self.remove_instance(key, "node_lost", effects);
+        }
+    }
+
+    pub(super) fn instance_mark(&mut self, mark: &InstanceMark, effects: &mut Effects<'_>) -> Reply {
+        let Some(service) = self.service(&mark.service).cloned() else {
+            return Err(Refusal::ServiceNotFound(mark.service.clone()));
+        };
+        let wanted = |one: &&Instance| {
+            (mark.instance.is_empty() || one.id == mark.instance)
+                && mark.connection.is_none_or(|connection| connection == one.connection)
+        };
+        let marked: Vec<Instance> = self.instances(&mark.service).filter(wanted).cloned().collect();
+        if marked.is_empty() && !mark.instance.is_empty() {
+            return Err(Refusal::InstanceNotFound(mark.instance.clone()));
+        }
+        for mut instance in marked {
+            let before = (instance.draining, instance.unhealthy);
+            instance.draining = mark.draining.unwrap_or(instance.draining);
+            instance.unhealthy = mark.unhealthy.unwrap_or(instance.unhealthy);
+            if (instance.draining, instance.unhealthy) == before {
+                continue;
+            }
+            let reason = match (instance.unhealthy, instance.draining) {
+                (true, _) => "unhealthy",
+                (false, true) => "draining",
+                (false, false) => "available",
+            };
+            let reference = instance.reference();
+            self.save_instance(instance, effects.writes);
+            self.tell_service("updated", &service, Some(&reference), Some(reason), effects);
+        }
+        Ok(Done::Nothing)
+    }
+
+    pub(super) fn service_update(&mut self, update: ServiceUpdate, effects: &mut Effects<'_>) -> Reply {
+        check_metadata(&update.metadata)?;
+        let Some(mut service) = self.service(&update.id).cloned() else {
+            return Err(Refusal::ServiceNotFound(update.id));
+        };
+        if let Some(wanted) = update.if_revision.filter(|wanted| *wanted != service.revision) {
+            return Err(Refusal::RevisionMismatch(format!("revision is {}, not {wanted}", service.revision)));
+        }
+        service.metadata = update.metadata;
+        service.revision = service.revision.saturating_add(1);
+        self.save_service(service.clone(), effects.writes);
+        self.tell_service("updated", &service, None, Some("metadata"), effects);
+        Ok(Done::Service(service))
+    }
+
+    pub(super) fn service_remove(&mut self, remove: &ServiceRemove, effects: &mut Effects<'_>) -> Reply {
+        let Some(mut service) = self.service(&remove.id).cloned() else {
+            return Err(Refusal::ServiceNotFound(remove.id.clone()));
+        };
+        let instances: Vec<Instance> = self.instances(&remove.id).cloned().collect();
+        for instance in &instances {
+            self.forget_instance(instance, effects.writes);
+            self.tell_service("disconnect", &service, Some(&instance.reference()), Some("removed"), effects);
+        }
+        if service.online {
+            let last = instances.last().map(Instance::reference).or_else(|| service.leaving.take());
+            self.tell_service("offline", &service, last.as_ref(), Some("removed"), effects);
+        }
+        self.services.services.remove(&remove.id);
+        effects.writes.delete(Family::Services, remove.id.clone().into_bytes());
+        self.tell_service("removed", &service, None, None, effects);
+        Ok(Done::Removed(Removed { instances }))
+    }
+
+    pub(super) fn service_expire(&mut self, expire: &ServiceExpire, effects: &mut Effects<'_>) -> Reply {
+        for id in &expire.ids {
+            let Some(service) = self.service(id).cloned() else { continue };
+            if service.offline_at != 0 && service.offline_at <= self.millis {
+                self.take_offline(service, effects);
+            }
+        }
+        Ok(Done::Nothing)
+    }
+
+    fn remove_instance(&mut self, key: &Key, reason: &str, effects: &mut Effects<'_>) {
+        let Some(instance) = self.services.instances.get(key).cloned() else { return };
+        self.forget_instance(&instance, effects.writes);
+        let Some(mut service) = self.service(&key.0).cloned() else { return };
+        self.tell_service("disconnect", &service, Some(&instance.reference()), Some(reason), effects);
+        if self.instances(&key.0).next().is_some() {
+            return;
+        }
+        service.leaving = Some(instance.reference());
+        if instance.grace_ms == 0 {
+            self.take_offline(service, effects);
+        } else {
+            service.offline_at = self.millis.saturating_add(instance.grace_ms);
+            self.save_service(service, effects.writes);
+        }
+    }
+
+    fn take_offline(&mut self, mut service: Service, effects: &mut Effects<'_>) {
+        let last = service.leaving.take();
+        (service.online, service.offline_at) = (false, 0);
+        self.save_service(service.clone(), effects.writes);
+        self.tell_service("offline", &service, last.as_ref(), None, effects);
+    }
+
+    fn save_service(&mut self, service: Service, writes: &mut Writes) {
+        writes.put(Family::Services, service.id.clone().into_bytes(), service.encode_to_vec());
+        self.services.services.insert(service.id.clone(), service);
+    }
+
+    fn save_instance(&mut self, instance: Instance, writes: &mut Writes) {
+        writes.put(Family::Instances, row_key(&instance.service, &instance.id), instance.encode_to_vec());
+        self.services.insert(instance);
+    }
+
+    fn forget_instance(&mut self, instance: &Instance, writes: &mut Writes) {
+        writes.delete(Family::Instances, row_key(&instance.service, &instance.id));
+        self.services.take(&(instance.service.clone(), instance.id.clone()));
+    }
+
+    fn tell_service(
+        &mut self,
+        what: &str,
+        service: &Service,
+        instance: Option<&InstanceRef>,
+        reason: Option<&str>,
+        effects: &mut Effects<'_>,
+    ) {
+        let Service { id, name, version, kind, .. } = service;
+        let told = Told {
+            service: ServiceJson { id, name, version, kind },
+            instance: instance.map(|of| InstanceJson { id: &of.id, node: of.node, door: &of.door }),
+            reason,
+            at: self.at(),
+        };
+        self.tell(&format!("service.{what}"), &told, effects);
+    }
+
+    /// Checks that what is derived follows from what it is derived from; for tests.
+    #[cfg(test)]
+    pub(super) fn check_services(&self) {
+        let mut offers = alloc::collections::BTreeMap::<String, alloc::collections::BTreeSet<Key>>::new();
+        for (key, instance) in &self.services.instances {
+            assert_eq!(*key, (instance.service.clone(), instance.id.clone()));
+            assert!(self.service(&key.0).is_some_and(|service| service.online && service.offline_at == 0), "{key:?}");
+            assert!(self.is_alive(instance.connection.owner), "{key:?} outlived its node");
+            for capability in &instance.capabilities {
+                offers.entry(capability.name.clone()).or_default().insert(key.clone());
+            }
+        }
+        assert_eq!(offers, self.services.offers);
+        for service in self.services() {
+            let some = self.instances(&service.id).next().is_some();
+            assert_eq!(service.online, some || service.offline_at != 0, "{service:?}");
+        }
+    }
+}
+
+/// Whether a registration brings nothing new.
+fn says_the_same(one: &Instance, two: &Instance) -> bool {
+    (one.port, &one.version, &one.capabilities) == (two.port, &two.version, &two.capabilities)
+}

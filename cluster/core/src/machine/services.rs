@@ -1,0 +1,66 @@
+//! The clients that are on the roll, and who offers what.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use prost::Message as _;
+
+use crate::rows::RowsError;
+use crate::service::{Instance, Service};
+
+/// Service and instance.
+pub(super) type Key = (String, String);
+
+/// The clients that are on the roll.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Services {
+    pub(super) services: BTreeMap<String, Service>,
+    pub(super) instances: BTreeMap<Key, Instance>,
+    /// Who offers what.
+    pub(super) offers: BTreeMap<String, BTreeSet<Key>>,
+}
+
+impl Services {
+    /// Rebuilds them from their rows.
+    pub(super) fn load(services: &[Vec<u8>], instances: &[Vec<u8>]) -> Result<Self, RowsError> {
+        let mut loaded = Self::default();
+        for value in services {
+            let service = Service::decode(value.as_slice()).map_err(|_| RowsError::corrupt("services"))?;
+            loaded.services.insert(service.id.clone(), service);
+        }
+        for value in instances {
+            loaded.insert(Instance::decode(value.as_slice()).map_err(|_| RowsError::corrupt("instances"))?);
+        }
+        Ok(loaded)
+    }
+
+    /// The instances of a service, by id.
+    pub(super) fn of<'a>(&'a self, service: &str) -> impl Iterator<Item = &'a Instance> + use<'a> {
+        let (from, of) = ((service.to_string(), String::new()), service.to_string());
+        self.instances.range(from..).take_while(move |((service, _), _)| *service == of).map(|(_, instance)| instance)
+    }
+
+    /// Puts an instance where the one before of that id was.
+    pub(super) fn insert(&mut self, instance: Instance) {
+        let key = (instance.service.clone(), instance.id.clone());
+        self.take(&key);
+        for capability in &instance.capabilities {
+            self.offers.entry(capability.name.clone()).or_default().insert(key.clone());
+        }
+        self.instances.insert(key, instance);
+    }
+
+    /// Takes an instance out.
+    pub(super) fn take(&mut self, key: &Key) -> Option<Instance> {
+        let instance = self.instances.remove(key)?;
+        for capability in &instance.capabilities {
+            if let Some(offers) = self.offers.get_mut(&capability.name) {
+                offers.remove(key);
+                if offers.is_empty() {
+                    self.offers.remove(&capability.name);
+                }
+            }
+        }
+        Some(instance)
+    }
+}

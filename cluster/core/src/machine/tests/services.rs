@@ -1,0 +1,226 @@
+//! Who is on the roll, and what is told of it.
+
+use alloc::boxed::Box;
+
+use super::*;
+use crate::service::{
+    Capability, Connection, Instance, InstanceLeave, InstanceMark, InstanceRegister, Leaving, Service, ServiceExpire,
+    ServiceRemove, ServiceUpdate,
+};
+
+/// The connection `serial` of the first life of a node.
+pub(super) const fn on(node: u64, serial: u64) -> Connection {
+    Connection { owner: Owner { node, incarnation: 1 }, serial }
+}
+
+pub(super) fn said(service: &str, id: &str, connection: Connection) -> InstanceRegister {
+    let capability = Capability { name: format!("{service}-work"), ..Capability::default() };
+    let instance = Instance {
+        id: id.into(),
+        service: service.into(),
+        connection,
+        door: "test".into(),
+        capabilities: vec![capability],
+        ..Instance::default()
+    };
+    InstanceRegister { service: Service { id: service.into(), ..Service::default() }, instance }
+}
+
+pub(super) fn register(service: &str, id: &str, connection: Connection) -> Vec<u8> {
+    Command::InstanceRegister(Box::new(said(service, id, connection))).frame().unwrap()
+}
+
+pub(super) fn leave(service: &str, id: &str, connection: Connection) -> Vec<u8> {
+    let leaving = Leaving { service: service.into(), instance: id.into(), connection };
+    Command::InstanceLeave(InstanceLeave { leaving: vec![leaving] }).frame().unwrap()
+}
+
+pub(super) fn mark_instance(service: &str, id: &str, draining: Option<bool>, unhealthy: Option<bool>) -> Vec<u8> {
+    let mark = InstanceMark { service: service.into(), instance: id.into(), draining, unhealthy, connection: None };
+    Command::InstanceMark(mark).frame().unwrap()
+}
+
+pub(super) fn remove(id: &str) -> Vec<u8> {
+    Command::ServiceRemove(ServiceRemove { id: id.into() }).frame().unwrap()
+}
+
+/// Two nodes that are up.
+fn two_nodes() -> Replica {
+    let mut replica = Replica::default();
+    assert!(replica.one(node_up(1, 1)).is_ok() && replica.one(node_up(2, 1)).is_ok());
+    replica
+}
+
+/// What was told of services, without `roll.service.`.
+fn told(replica: &Replica) -> Vec<String> {
+    roll(replica).iter().filter_map(|subject| subject.strip_prefix("roll.service.")).map(ToString::to_string).collect()
+}
+
+/// Payload of the newest event of the roll.
+fn newest(replica: &Replica) -> String {
+    let head = replica.machine.head("roll").unwrap();
+    let record = replica.memory.rows.get(&(Family::Made, rows::index_key(head.id, head.last()))).unwrap();
+    String::from_utf8(Event::decode(record).unwrap().0.payload.unwrap().to_vec()).unwrap()
+}
+
+#[test]
+fn online_is_told_with_the_first_instance_and_offline_with_the_last_wherever_they_are() {
+    let mut replica = two_nodes();
+    assert!(replica.one(register("s", "a", on(1, 1))).is_ok());
+    assert!(replica.one(register("s", "b", on(2, 1))).is_ok());
+    assert!(replica.one(leave("s", "a", on(1, 1))).is_ok());
+    assert!(replica.one(leave("s", "b", on(2, 1))).is_ok());
+    let wanted = ["registered", "connect", "online", "connect", "disconnect", "disconnect", "offline"];
+    assert_eq!(told(&replica), wanted);
+    let payload = newest(&replica);
+    let wanted =
+        r#"{"service":{"id":"s","name":"","version":"","type":""},"instance":{"id":"b","node":2,"door":"test"},"at":"#;
+    assert!(payload.starts_with(wanted), "{payload}");
+    assert!(replica.machine.service("s").is_some_and(|service| !service.online), "it stays registered");
+    assert!(replica.one(register("s", "c", on(1, 2))).is_ok());
+    assert_eq!(told(&replica)[7..], ["connect", "online"]);
+}
+
+#[test]
+fn the_same_instance_on_another_connection_is_a_replacement() {
+    let mut replica = two_nodes();
+    drop(replica.one(register("s", "a", on(1, 1))));
+    drop(replica.one(mark_instance("s", "a", Some(true), None)));
+    let Ok(Done::Registered(registered)) = replica.one(register("s", "a", on(2, 7))) else { panic!("registered") };
+    assert_eq!(registered.replaced, Some(on(1, 1)));
+    assert!(registered.instance.draining, "what the operator said stays said");
+    assert!(replica.one(leave("s", "a", on(1, 1))).is_ok(), "the old connection ends later");
+    assert_eq!(replica.machine.instances("s").count(), 1);
+    assert_eq!(told(&replica), ["registered", "connect", "online", "updated"]);
+    let Ok(Done::Registered(again)) = replica.one(register("s", "a", on(2, 7))) else { panic!("registered") };
+    assert_eq!(again.replaced, None, "the same connection again");
+}
+
+#[test]
+fn a_node_that_is_lost_takes_its_instances_along() {
+    let mut replica = two_nodes();
+    drop(replica.one(register("s", "a", on(1, 1))));
+    drop(replica.one(register("s", "b", on(2, 1))));
+    drop(replica.one(register("t", "a", on(1, 2))));
+    drop(replica.one(node_down(1, 1)));
+    assert_eq!(told(&replica)[7..], ["disconnect", "disconnect", "offline"]);
+    assert_eq!(replica.machine.providers("s-work").len(), 1);
+    assert!(replica.machine.providers("t-work").is_empty());
+    let late = replica.one(register("t", "a", on(1, 2)));
+    assert!(matches!(late, Err(Refusal::Unavailable(_))), "a dead life registers nothing: {late:?}");
+    drop(replica.one(node_up(2, 2)));
+    assert_eq!(replica.machine.instances("s").count(), 0, "a start that nobody saw the end before");
+}
+
+#[test]
+fn a_grace_keeps_a_service_online_until_it_has_ended() {
+    let mut replica = two_nodes();
+    let mut patient = said("s", "a", on(1, 1));
+    patient.instance.grace_ms = 50;
+    drop(replica.one(Command::InstanceRegister(Box::new(patient.clone())).frame().unwrap()));
+    let expire = || Command::ServiceExpire(ServiceExpire { ids: vec!["s".into(), "x".into()] }).frame().unwrap();
+    drop(replica.one(leave("s", "a", on(1, 1))));
+    drop(replica.one(expire()));
+    assert_eq!(told(&replica), ["registered", "connect", "online", "disconnect"], "too early");
+    assert!(replica.machine.services_due(u64::MAX).contains(&"s".to_string()));
+    drop(replica.one(Command::InstanceRegister(Box::new(patient)).frame().unwrap()));
+    assert_eq!(told(&replica)[4..], ["connect"], "it never was offline");
+    drop(replica.one(leave("s", "a", on(1, 1))));
+    (0..6).for_each(|_| drop(replica.one(node_up(1, 1))));
+    drop(replica.one(expire()));
+    assert_eq!(told(&replica)[5..], ["disconnect", "offline"]);
+    assert!(replica.machine.services_due(u64::MAX).is_empty());
+}
+
+#[test]
+fn a_capability_is_found_first_and_the_id_of_a_service_else() {
+    let mut replica = two_nodes();
+    drop(replica.one(register("users", "a", on(1, 1))));
+    let mut other = said("people", "b", on(2, 1));
+    other.instance.capabilities = vec![Capability { name: "users".into(), ..Capability::default() }];
+    let ids = |replica: &Replica, name| {
+        replica.machine.providers(name).iter().map(|instance| instance.id.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&replica, "users"), ["a"], "nobody offers it, but a service has that id");
+    drop(replica.one(Command::InstanceRegister(Box::new(other)).frame().unwrap()));
+    assert_eq!(
+        (ids(&replica, "users"), ids(&replica, "users-work"), ids(&replica, "people")),
+        (vec!["b".to_string()], vec!["a".to_string()], vec!["b".to_string()])
+    );
+    drop(replica.one(leave("people", "b", on(2, 1))));
+    assert_eq!(ids(&replica, "users"), ["a"]);
+    assert!(ids(&replica, "nothing").is_empty());
+}
+
+#[test]
+fn draining_and_unhealthy_instances_say_so_once() {
+    let mut replica = two_nodes();
+    drop(replica.one(register("s", "a", on(1, 1))));
+    drop(replica.one(register("s", "b", on(2, 1))));
+    for _ in 0..2 {
+        assert!(replica.one(mark_instance("s", "", Some(true), None)).is_ok());
+        assert!(replica.one(mark_instance("s", "a", None, Some(true))).is_ok());
+    }
+    assert_eq!(told(&replica)[4..], ["updated", "updated", "updated"]);
+    assert!(newest(&replica).contains(r#""reason":"unhealthy""#), "{}", newest(&replica));
+    assert!(replica.machine.instances("s").all(|instance| !instance.is_available()));
+    assert!(matches!(replica.one(mark_instance("s", "c", Some(true), None)), Err(Refusal::InstanceNotFound(_))));
+    assert!(matches!(replica.one(mark_instance("x", "", Some(true), None)), Err(Refusal::ServiceNotFound(_))));
+}
+
+#[test]
+fn a_service_that_is_removed_is_gone_with_its_instances_and_may_come_back() {
+    let mut replica = two_nodes();
+    drop(replica.one(register("s", "a", on(1, 1))));
+    let Ok(Done::Removed(removed)) = replica.one(remove("s")) else { panic!("removed") };
+    assert_eq!(removed.instances.iter().map(|instance| instance.connection).collect::<Vec<_>>(), [on(1, 1)]);
+    assert_eq!(told(&replica)[3..], ["disconnect", "offline", "removed"]);
+    assert!(matches!(replica.one(remove("s")), Err(Refusal::ServiceNotFound(_))));
+    assert!(replica.one(leave("s", "a", on(1, 1))).is_ok(), "its connection ends later");
+    drop(replica.one(register("s", "a", on(1, 2))));
+    assert_eq!(told(&replica)[6..], ["registered", "connect", "online"]);
+}
+
+#[test]
+fn metadata_belongs_to_the_operator() {
+    let mut replica = two_nodes();
+    drop(replica.one(register("s", "a", on(1, 1))));
+    let update = |metadata: &str, if_revision| {
+        let update = ServiceUpdate { id: "s".into(), metadata: metadata.into(), if_revision };
+        Command::ServiceUpdate(update).frame().unwrap()
+    };
+    assert!(matches!(replica.one(update(r#"{"team":"x"}"#, Some(1))), Ok(Done::Service(_))));
+    assert!(matches!(replica.one(update("{}", Some(1))), Err(Refusal::RevisionMismatch(_))));
+    for metadata in ["[]", "1", "{", "nonsense"] {
+        assert!(matches!(replica.one(update(metadata, None)), Err(Refusal::Malformed(_))), "{metadata}");
+    }
+    drop(replica.one(register("s", "a", on(1, 1))));
+    let kept = replica.machine.service("s").map(|service| service.metadata.as_str());
+    assert_eq!(kept, Some(r#"{"team":"x"}"#), "a registration does not touch it");
+}
+
+#[test]
+fn what_cannot_be_a_service_is_refused_and_leaves_nothing() {
+    let mut replica = two_nodes();
+    let long = "x".repeat(limits::NAME_BYTES_MAX + 1);
+    let names = ["", " ", " a", "a\u{0}", "a\nb", long.as_str()];
+    for name in names {
+        assert!(matches!(replica.one(register(name, "a", on(1, 1))), Err(Refusal::Malformed(_))), "service {name:?}");
+        assert!(matches!(replica.one(register("s", name, on(1, 1))), Err(Refusal::Malformed(_))), "instance {name:?}");
+    }
+    let twice = Capability { name: "c".into(), ..Capability::default() };
+    let odd: [fn(&mut Instance, &Capability); 4] = [
+        |instance, twice| instance.capabilities = vec![twice.clone(), twice.clone()],
+        |instance, _| instance.port = 65_536,
+        |instance, twice| instance.capabilities = vec![twice.clone(); limits::CAPABILITIES_MAX + 1],
+        |instance, _| instance.service = "other".into(),
+    ];
+    for (at, change) in odd.iter().enumerate() {
+        let mut register = said("s", "a", on(1, 1));
+        change(&mut register.instance, &twice);
+        let reply = replica.one(Command::InstanceRegister(Box::new(register)).frame().unwrap());
+        assert!(matches!(reply, Err(Refusal::Malformed(_))), "{at}: {reply:?}");
+    }
+    assert_eq!(told(&replica), Vec::<String>::new());
+    assert_eq!(replica.machine.services().count(), 0);
+}
