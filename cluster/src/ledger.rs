@@ -279,14 +279,10 @@ impl Ledger {
     /// Gives back the disk of the blocks that lie wholly before `first`, or of the whole namespace.
     pub(crate) fn forget(&self, namespace: u32, first: u64, deleted: bool) -> Result<bool, ReadError> {
         let (from, end) = bounds(namespace);
-        let to = if deleted {
-            end
-        } else {
-            match self.seek(namespace, first, None)? {
-                Some(found) => index_key(namespace, found.first),
-                None => end,
-            }
-        };
+        let stays = if deleted { None } else { self.seek(namespace, first, None)?.map(|found| found.first) };
+        let to = stays.map_or(end, |stays| index_key(namespace, stays));
+        // RocksDB takes files that end with the second key along: it must be one that goes, or that nobody has.
+        let last = stays.map_or_else(|| to.clone(), |stays| index_key(namespace, stays.saturating_sub(1)));
         let metas = family(&self.db, CF_BLOCK_META)?;
         let oldest = self.db.iterator_cf(metas, IteratorMode::From(&from, Direction::Forward)).next().transpose()?;
         if oldest.is_none_or(|(key, _)| key.as_ref() >= to.as_slice()) {
@@ -299,7 +295,7 @@ impl Ledger {
         self.db.write_opt(batch, &synced())?;
         for name in [CF_BLOCK_META, CF_BLOCKS] {
             let column = family(&self.db, name)?;
-            self.db.delete_file_in_range_cf(column, &from, &to)?;
+            self.db.delete_file_in_range_cf(column, &from, &last)?;
             self.db.flush_cf(column)?;
             self.db.compact_range_cf(column, Some(&from), Some(&to));
         }
@@ -338,6 +334,26 @@ mod tests {
 
     fn ledger(dir: &Path) -> Arc<Ledger> {
         Ledger::new(crate::store::open_ledger(&dir.join("ledger")).unwrap(), &dir.join("staging")).unwrap()
+    }
+
+    #[test]
+    fn giving_back_what_is_forgotten_keeps_the_first_block_that_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(dir.path());
+        let blocks: Vec<Block> = (1..=3).map(|first| block(first, &["a.x"])).collect();
+        ledger.store(1, &blocks).unwrap();
+        // Compacted files that end with the first block that stays.
+        for name in [CF_BLOCKS, CF_BLOCK_META] {
+            let column = family(&ledger.db, name).unwrap();
+            ledger.db.flush_cf(column).unwrap();
+            ledger.db.compact_range_cf(column, None::<&[u8]>, None::<&[u8]>);
+        }
+        ledger.store(1, &[block(4, &["a.x"])]).unwrap();
+        ledger.store(2, &[block(1, &["b.x"])]).unwrap();
+        assert!(ledger.forget(1, 3, false).unwrap());
+        assert!(ledger.records(1, 2).is_err() && ledger.records(1, 3).is_ok() && ledger.records(1, 4).is_ok());
+        assert!(ledger.forget(1, 3, true).unwrap());
+        assert!(ledger.records(1, 3).is_err() && ledger.records(2, 1).is_ok());
     }
 
     #[test]

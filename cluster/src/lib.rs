@@ -22,6 +22,7 @@ mod mark;
 mod members;
 mod network;
 mod office;
+mod page;
 mod peer;
 mod presence;
 mod raft;

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::codec;
 use crate::error::{NodeError, ReadError, io_error};
 use crate::mark::{Mark, MarkFile};
+use crate::page::Page;
 use crate::store::{self, CF_LOG, CF_META, GROUP, Layout, family};
 use crate::tail::Tail;
 use crate::types::{Entry, IoFlushed, LogId, Types, Vote};
@@ -67,27 +68,6 @@ struct Inner {
     progress: Progress,
     known: Mutex<Known>,
     tail: Mutex<Tail>,
-}
-
-/// Entries that are being read, contiguous.
-struct Page {
-    next: u64,
-    to: u64,
-    bytes: usize,
-    bytes_max: usize,
-    found: Vec<Entry>,
-}
-
-impl Page {
-    fn wants_more(&self) -> bool {
-        self.next < self.to && (self.bytes < self.bytes_max || self.found.is_empty())
-    }
-
-    fn push(&mut self, entry: Entry, bytes: usize) {
-        self.found.push(entry);
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.next = self.next.saturating_add(1);
-    }
 }
 
 /// Handle of the log; clones share it.
@@ -164,12 +144,29 @@ impl LogStore {
     pub(crate) fn reclaim(&self, thorough: bool) -> Result<(), ReadError> {
         let Some(purged) = lock(&self.inner.known).purged else { return Ok(()) };
         let log = family(&self.inner.db, CF_LOG)?;
-        let (from, to) = (entry_key(0), entry_key(purged.index.saturating_add(1)));
+        let (from, to) = (entry_key(0), entry_key(purged.index));
+        // RocksDB takes files that end with the second key along: it must be one that is purged.
         self.inner.db.delete_file_in_range_cf(log, &from, &to)?;
         if thorough {
             self.inner.db.compact_range_cf(log, Some(&from), Some(&to));
         }
         Ok(())
+    }
+
+    /// Puts everything into compacted files.
+    #[cfg(test)]
+    pub(crate) fn compact(&self) {
+        let log = family(&self.inner.db, CF_LOG).unwrap();
+        self.inner.db.compact_range_cf(log, None::<&[u8]>, None::<&[u8]>);
+    }
+
+    /// The entries that the database has.
+    #[cfg(test)]
+    pub(crate) fn on_disk(&self) -> Result<Vec<u64>, ReadError> {
+        let rows = self.inner.db.iterator_cf(family(&self.inner.db, CF_LOG)?, IteratorMode::Start);
+        rows.filter_map(|row| row.map(|(key, _)| key_index(&key)).transpose())
+            .map(|row| row.map_err(Into::into))
+            .collect()
     }
 
     async fn enqueue(&self, op: Op) -> io::Result<()> {

@@ -63,3 +63,23 @@ async fn entries_that_replace_truncated_ones_are_read_at_once_and_are_not_durabl
     let read: Vec<_> = log.try_get_log_entries(1..9).await.unwrap().into_iter().map(|entry| entry.log_id).collect();
     assert_eq!(read, [log_id(1, 1), log_id(1, 2), log_id(2, 3), log_id(2, 4)]);
 }
+
+#[tokio::test]
+async fn giving_back_purged_entries_keeps_the_one_behind_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut log, _writer) = LogStore::open(&Layout::open(directory.path(), 0).unwrap()).unwrap();
+    let entry = |index| Entry {
+        log_id: log_id(1, index),
+        payload: EntryPayload::Normal(EntryData(EntryBuilder::new(0).finish(0).into())),
+    };
+    log.append((1..=4).map(entry), IoFlushed::noop()).await.unwrap();
+    log.flush().await.unwrap();
+    // A compacted file that ends with the first entry that stays.
+    log.compact();
+    log.append((5..=6).map(entry), IoFlushed::noop()).await.unwrap();
+    log.purge(log_id(1, 3)).await.unwrap();
+    log.flush().await.unwrap();
+    log.reclaim(false).unwrap();
+    log.reclaim(true).unwrap();
+    assert_eq!(log.on_disk().unwrap(), [4, 5, 6]);
+}
