@@ -20,7 +20,7 @@ ROLLBOOK := $(CARGO_TARGET_DIR)/release/rollbook
 EVERYTHING := --release --workspace
 APT := DEBIAN_FRONTEND=noninteractive apt-get -q -o Acquire::Retries=2 -o Acquire::http::Timeout=30
 
-.PHONY: help run run-cluster build test lab bench fmt cargo env packages test-packages rocksdb
+.PHONY: help run run-cluster build test lab bench fmt cargo env packages test-packages test-clients rocksdb
 
 help: ## list these commands
 	@echo "make COMMAND [ARGS=...]"
@@ -35,7 +35,7 @@ run-cluster: build ## build and start three nodes on loopback, data in ./data/cl
 build: rocksdb ## build everything, installing missing system packages first
 	@cargo build $(EVERYTHING)
 
-test: rocksdb test-packages ## everything that CI runs: format, lints, tests, documentation
+test: rocksdb test-packages test-clients ## everything that CI runs: format, lints, tests, documentation
 	cargo fmt --all --check
 	cargo clippy $(EVERYTHING) --all-targets -- -D warnings
 	cargo test $(EVERYTHING) --no-fail-fast
@@ -105,3 +105,16 @@ test-packages: packages
 	{ $$sudo env $(APT) update && $$sudo env $(APT) install -y --no-install-recommends "$${missing[@]}"; } \
 	    </dev/null >"$(CACHE)/test-packages.log" 2>&1 \
 	    || echo "note: not installed ($(CACHE)/test-packages.log says why); tests that need them are skipped"
+
+# The client libraries of other languages that tests drive, once per list of them. Best effort too.
+CLIENTS := $(CACHE)/clients
+test-clients: test-packages
+	@wanted=$$(cat tests/clients/package.json tests/clients/requirements.txt | cksum); \
+	[ "$$(cat "$(CLIENTS)/ready" 2>/dev/null)" = "$$wanted" ] && exit; \
+	echo "installing the client libraries for the tests"; \
+	mkdir -p "$(CLIENTS)"; rm -f "$(CLIENTS)/ready"; cp tests/clients/package.json tests/clients/requirements.txt "$(CLIENTS)/"; \
+	{ npm install --prefix "$(CLIENTS)" --no-package-lock --no-audit --no-fund && echo "$$wanted" >"$(CLIENTS)/ready" \
+	    && { python3 -m venv "$(CLIENTS)/venv" || { python3 -m pip install --user virtualenv && python3 -m virtualenv "$(CLIENTS)/venv"; }; } \
+	    && "$(CLIENTS)/venv/bin/python" -m pip install -q -r "$(CLIENTS)/requirements.txt"; } \
+	    </dev/null >"$(CACHE)/test-clients.log" 2>&1 \
+	    || echo "note: not all are installed ($(CACHE)/test-clients.log says why); tests that need them are skipped"

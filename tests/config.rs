@@ -5,17 +5,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::cluster::Cluster;
-use crate::harness::http::{Http, Response};
+use crate::harness::http::Response;
 use crate::harness::node::{Node, Options};
 use crate::harness::{SOON, wait_for};
 
 const PATH: &str = "/api/config";
-
-fn send(node: &Node, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Response {
-    let mut all = vec![("Content-Type", "application/json")];
-    all.extend_from_slice(headers);
-    Http::connect(node.web).request(method, target, &all, body.as_bytes())
-}
 
 /// Status, document and `ETag`.
 fn seen(answer: &Response) -> (u16, String, String) {
@@ -33,7 +27,7 @@ fn the_document_is_kept_as_it_came_with_a_version() {
     let document = r#"{ "z": 1.0, "a": [18446744073709551615], "ñ": "😀" }"#;
     assert_eq!(seen(&node.web("POST", PATH, document)), is(200, document, "\"1\""));
     assert_eq!(seen(&node.web("GET", PATH, "")), is(200, document, "\"1\""));
-    assert_eq!(send(&node, "GET", PATH, &[("If-None-Match", "\"1\"")], "").status, 304);
+    assert_eq!(node.web_with("GET", PATH, &[("If-None-Match", "\"1\"")], "").status, 304);
     node.kill9();
     node.restart();
     assert_eq!(seen(&node.web("GET", PATH, "")), is(200, document, "\"1\""), "after kill -9");
@@ -53,13 +47,13 @@ fn a_merge_changes_what_it_names_and_keeps_the_order() {
 #[test]
 fn two_administrators_do_not_overwrite_each_other() {
     let node = Node::start(&Options::new());
-    let change = |method: &str, etag: &str, body: &str| send(&node, method, PATH, &[("If-Match", etag)], body).status;
+    let change = |method: &str, etag: &str, body: &str| node.web_with(method, PATH, &[("If-Match", etag)], body).status;
     assert_eq!(change("POST", "\"0\"", r#"{"a":1}"#), 200);
     assert_eq!(change("POST", "\"0\"", r#"{"a":2}"#), 412);
     assert_eq!(change("PATCH", "\"0\"", r#"{"a":2}"#), 412);
     assert_eq!(change("POST", "*", r#"{"a":3}"#), 200);
     assert_eq!(change("PATCH", "2", r#"{"a":4}"#), 400, "no ETag");
-    let problem = send(&node, "POST", PATH, &[("If-Match", "\"0\"")], "{}").json();
+    let problem = node.web_with("POST", PATH, &[("If-Match", "\"0\"")], "{}").json();
     assert_eq!(problem["code"], "revision_mismatch", "{problem}");
     assert_eq!(node.web("GET", PATH, "").json(), json!({"a": 3}));
 }
@@ -138,7 +132,7 @@ fn what_is_no_configuration_is_refused_and_changes_nothing() {
             let problem = answer.header("content-type") == Some("application/problem+json");
             assert!(answer.status == status && problem, "{method} {body:.30}: {} {}", answer.status, answer.text());
         }
-        assert_eq!(send(&node, method, PATH, &[("If-Match", "nonsense")], "{}").status, 400, "{method}");
+        assert_eq!(node.web_with(method, PATH, &[("If-Match", "nonsense")], "{}").status, 400, "{method}");
         assert_eq!(node.web(method, "/api/config?reson=x", "{}").status, 400, "{method}: a typo");
     }
     assert_eq!(node.web("DELETE", PATH, "").status, 405);

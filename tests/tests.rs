@@ -34,6 +34,8 @@ mod limits;
 mod readme;
 /// SIGTERM and start: drained streams, nothing lost, everything back.
 mod restart;
+/// The service bus over Socket.IO and REST.
+mod services;
 /// Settled events, and retention that gives disk back.
 mod settling;
 /// A full disk, and space that returns.

@@ -12,6 +12,7 @@ use rollbook_core::central::ConfigRevision;
 use rollbook_core::command::{Command, Done, Found, Reply};
 use rollbook_core::consumer::Consumer;
 use rollbook_core::error::Refusal;
+use rollbook_core::machine::Machine;
 use rollbook_core::namespace::Head;
 use rollbook_core::node::{Node as Row, Owner};
 use rollbook_core::reply;
@@ -180,6 +181,11 @@ impl Node {
     #[must_use]
     pub fn consumer(&self, head: &Head, name: &str) -> Option<Consumer> {
         self.inner.state.machine().consumer(head.id, name).cloned()
+    }
+
+    /// Looks at the rules' own view of the cluster. Whatever is done in there holds up what is applied.
+    pub fn with_machine<T>(&self, look: impl FnOnce(&Machine) -> T) -> T {
+        look(&self.inner.state.machine())
     }
 
     /// The central configuration as it is now; revision 0 before anybody set it.

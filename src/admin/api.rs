@@ -10,7 +10,7 @@ use rollbook_core::subject::Namespace;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Admin, problem};
+use super::{Admin, page, problem};
 use crate::bus::duration;
 use crate::bus::registry::{Forget, Who};
 use crate::bus::relay::{ForgetEverywhere, WhoAnywhere};
@@ -82,8 +82,7 @@ struct CreateJson {
 async fn show(admin: &Admin, head: &Head) -> Result<Value, Problem> {
     let (book, copy) = (admin.bus.node().book(), head.clone());
     let read = move || Ok((book.settled(&copy), book.settled_bytes(&copy)?));
-    let (settled, disk_bytes) =
-        admin.bus.read(read).await.map_err(|error| Problem::new(500, "storage", error.to_string()))?;
+    let (settled, disk_bytes) = admin.bus.read(read).await?;
     Ok(json!({
         "name": head.name,
         "first_index": head.first,
@@ -111,11 +110,7 @@ async fn namespaces(admin: web::Data<Admin>) -> Answer {
     for head in admin.bus.node().namespaces() {
         items.push(show(&admin, &head).await?);
     }
-    Ok(list(items))
-}
-
-fn list(items: Vec<Value>) -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "items": items, "next_cursor": null }))
+    Ok(page::whole(items))
 }
 
 async fn namespace(admin: web::Data<Admin>, name: web::Path<String>) -> Answer {
@@ -161,7 +156,7 @@ async fn retain_namespace(admin: web::Data<Admin>, name: web::Path<String>, body
     let retain = NamespaceRetain { name: name.into_inner(), retention: retention.into_rules()? };
     match propose(&admin, Command::NamespaceRetain(retain)).await? {
         Done::Namespace(head) => Ok(HttpResponse::Ok().json(show(&admin, &head).await?)),
-        _ => Err(Problem::new(500, "storage", "no answer")),
+        _ => Err(Problem::storage("no answer")),
     }
 }
 
@@ -208,7 +203,7 @@ async fn consumers(admin: web::Data<Admin>, query: web::Query<ConsumersQuery>) -
             }));
         }
     }
-    Ok(list(items))
+    Ok(page::whole(items))
 }
 
 async fn delete_consumer(admin: web::Data<Admin>, path: web::Path<(String, String)>) -> Answer {

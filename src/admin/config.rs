@@ -1,6 +1,6 @@
 //! `/api/config`: the central configuration, its history, and the way back.
 
-use actix_web::http::header::{ContentType, ETAG, IF_MATCH, IF_NONE_MATCH};
+use actix_web::http::header::{ContentType, ETAG};
 use actix_web::{HttpRequest, HttpResponse, web};
 use rollbook_core::central::{ConfigRevision, ConfigSet};
 use rollbook_core::command::{Command, Done};
@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::api::{Answer, propose};
-use super::{Admin, problem};
+use super::preconditions::{etag, expected, is_known};
+use super::{Admin, page, problem};
 use problem::Problem;
 
 /// What a document is before anybody set one.
@@ -40,23 +41,12 @@ fn wrong(detail: impl Into<String>) -> Problem {
     Problem::new(400, "bad_request", detail)
 }
 
-fn etag(revision: u64) -> String {
-    format!("\"{revision}\"")
-}
-
 fn text(of: &ConfigRevision) -> &[u8] {
     if of.revision == 0 { EMPTY } else { &of.document }
 }
 
-fn document(of: &ConfigRevision) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header(ContentType::json())
-        .insert_header((ETAG, etag(of.revision)))
-        .body(text(of).to_vec())
-}
-
 fn parse(of: &ConfigRevision) -> Result<Value, Problem> {
-    serde_json::from_slice(text(of)).map_err(|error| Problem::new(500, "storage", format!("config: {error}")))
+    serde_json::from_slice(text(of)).map_err(|error| Problem::storage(format!("config: {error}")))
 }
 
 /// A revision that is still there; the present one when none is named.
@@ -64,8 +54,7 @@ async fn find(admin: &Admin, revision: Option<u64>) -> Result<ConfigRevision, Pr
     let present = admin.bus.node().config();
     let Some(wanted) = revision.filter(|wanted| *wanted != present.revision) else { return Ok(present) };
     let node = admin.bus.node().clone();
-    let found = admin.bus.read(move || node.config_revision(wanted)).await;
-    let found = found.map_err(|error| Problem::new(500, "storage", error.to_string()))?;
+    let found = admin.bus.read(move || node.config_revision(wanted)).await?;
     found.ok_or_else(|| Problem::new(404, "revision_not_found", format!("revision {wanted} is not in the history")))
 }
 
@@ -80,23 +69,10 @@ struct ShowQuery {
 
 async fn show(admin: web::Data<Admin>, request: HttpRequest, query: web::Query<ShowQuery>) -> Answer {
     let found = find(&admin, query.revision).await?;
-    let known = request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let known = known.is_some_and(|list| list.split(',').any(|tag| tag.trim() == etag(found.revision)));
-    if known {
+    if is_known(&request, found.revision) {
         return Ok(HttpResponse::NotModified().insert_header((ETAG, etag(found.revision))).finish());
     }
-    Ok(document(&found))
-}
-
-/// The revision that `If-Match` names; `*` matches any.
-fn expected(request: &HttpRequest) -> Result<Option<u64>, Problem> {
-    let Some(value) = request.headers().get(IF_MATCH) else { return Ok(None) };
-    let tag = value.to_str().map(str::trim).unwrap_or_default();
-    if tag == "*" {
-        return Ok(None);
-    }
-    let number = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
-    number.map(Some).ok_or_else(|| wrong("If-Match: the ETag of a GET, like \"7\""))
+    Ok(stored(found.revision, text(&found).to_vec()))
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,7 +88,7 @@ async fn set(admin: &Admin, document: Vec<u8>, if_revision: Option<u64>, reason:
     let command = Command::ConfigSet(ConfigSet { document, if_revision, reason });
     match propose(admin, command).await? {
         Done::Config(revision) => Ok(revision),
-        _ => Err(Problem::new(500, "storage", "no answer")),
+        _ => Err(Problem::storage("no answer")),
     }
 }
 
@@ -165,20 +141,16 @@ async fn merge(
 
 async fn history(admin: web::Data<Admin>) -> Answer {
     let node = admin.bus.node().clone();
-    let revisions = admin.bus.read(move || node.config_revisions()).await;
-    let revisions = revisions.map_err(|error| Problem::new(500, "storage", error.to_string()))?;
+    let revisions = admin.bus.read(move || node.config_revisions()).await?;
     let item = |of: &ConfigRevision| {
-        let mut at = Vec::new();
-        Timestamp::from_millis(of.millis).write(&mut at);
         json!({
             "revision": of.revision,
-            "at": String::from_utf8_lossy(&at),
+            "at": Timestamp::from_millis(of.millis).to_string(),
             "bytes": of.document.len(),
             "reason": of.reason,
         })
     };
-    let items: Vec<Value> = revisions.iter().rev().map(item).collect();
-    Ok(HttpResponse::Ok().json(json!({ "items": items, "next_cursor": null })))
+    Ok(page::whole(revisions.iter().rev().map(item).collect()))
 }
 
 #[derive(Debug, Deserialize)]
@@ -198,7 +170,7 @@ async fn diff(admin: web::Data<Admin>, query: web::Query<DiffQuery>) -> Answer {
         from => find(&admin, Some(from)).await?,
     };
     let patch = json_patch::diff(&parse(&from)?, &parse(&to)?);
-    let body = serde_json::to_vec(&patch).map_err(|error| Problem::new(500, "storage", error.to_string()))?;
+    let body = serde_json::to_vec(&patch).map_err(|error| Problem::storage(error.to_string()))?;
     Ok(HttpResponse::Ok().insert_header(("content-type", "application/json-patch+json")).body(body))
 }
 

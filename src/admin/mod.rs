@@ -2,27 +2,39 @@
 
 mod api;
 mod cluster;
+mod commands;
 mod config;
+mod connections;
 pub mod consistency;
 mod health;
+mod page;
+mod preconditions;
 mod problem;
 pub mod request_log;
+mod services;
+mod views;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use actix::Addr;
 use actix_web::web;
 
+use crate::bus::clock;
 use crate::bus::handle::Bus;
 use crate::bus::relay::Relay;
+use crate::bus::services::Services;
 
 /// What the handlers share.
 pub struct Admin {
     bus: Bus,
+    services: Services,
     relay: Addr<Relay>,
     metrics: prometheus_client::registry::Registry,
     draining: AtomicBool,
+    keys: commands::Keys,
+    began: Instant,
 }
 
 impl std::fmt::Debug for Admin {
@@ -34,10 +46,19 @@ impl std::fmt::Debug for Admin {
 impl Admin {
     /// Administration of this bus.
     #[must_use]
-    pub fn new(bus: Bus, relay: Addr<Relay>) -> Arc<Self> {
+    pub fn new(services: Services, relay: Addr<Relay>) -> Arc<Self> {
+        let bus = services.bus.clone();
         let mut metrics = prometheus_client::registry::Registry::default();
         bus.metrics().register(&mut metrics);
-        Arc::new(Self { bus, relay, metrics, draining: AtomicBool::new(false) })
+        Arc::new(Self {
+            bus,
+            services,
+            relay,
+            metrics,
+            draining: AtomicBool::new(false),
+            keys: commands::Keys::default(),
+            began: clock::now(),
+        })
     }
 
     /// From now on the node is not ready.
@@ -57,5 +78,9 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .configure(api::mount)
         .configure(cluster::mount)
         .configure(config::mount)
+        // Before the services: `restart-all` is no service.
+        .configure(commands::mount)
+        .configure(services::mount)
+        .configure(connections::mount)
         .default_service(web::to(problem::not_found));
 }

@@ -4,8 +4,12 @@ use actix_web::error::{JsonPayloadError, QueryPayloadError};
 use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use rollbook_cluster::error::ReadError;
 use rollbook_core::error::Refusal;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::bus::call::CallError;
 
 /// One problem.
 #[derive(Debug, Clone, Serialize)]
@@ -15,16 +19,35 @@ pub(super) struct Problem {
     status: u16,
     detail: String,
     code: &'static str,
+    /// What the provider of a call said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Box<RawValue>>,
 }
 
 impl Problem {
     pub(super) fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
         let known = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-        Self { r#type: "about:blank", title: known.unwrap_or("Error"), status, detail: detail.into(), code }
+        Self {
+            r#type: "about:blank",
+            title: known.unwrap_or("Error"),
+            status,
+            detail: detail.into(),
+            code,
+            error: None,
+        }
     }
-}
 
-impl Problem {
+    /// The store failed, or did what it should not.
+    pub(super) fn storage(detail: impl Into<String>) -> Self {
+        Self::new(500, "storage", detail)
+    }
+
+    /// A provider did not do what it was asked; `error` is what it says, JSON.
+    pub(super) fn refused_by_provider(error: &str) -> Self {
+        let error = RawValue::from_string(error.to_owned()).ok();
+        Self { error, ..Self::new(422, "refused", "the provider refused the call") }
+    }
+
     /// Whether it tells of this kind of refusal.
     pub(super) fn is(&self, refusal: &Refusal) -> bool {
         self.code == refusal.code()
@@ -41,6 +64,27 @@ impl From<Refusal> for Problem {
     }
 }
 
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        Self::storage(error.to_string())
+    }
+}
+
+impl From<CallError> for Problem {
+    fn from(error: CallError) -> Self {
+        let status = match error {
+            CallError::BadRequest(_) => 400,
+            CallError::Forbidden(_) => 403,
+            CallError::NotRegistered => 409,
+            CallError::Overloaded(_) => 429,
+            CallError::ProviderLost => 502,
+            CallError::NoProvider(_) | CallError::Unavailable(_) | CallError::Cancelled => 503,
+            CallError::DeadlineExceeded => 504,
+        };
+        Self::new(status, error.code(), error.to_string())
+    }
+}
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.detail)
@@ -54,7 +98,7 @@ impl ResponseError for Problem {
 
     fn error_response(&self) -> HttpResponse {
         let mut builder = HttpResponse::build(self.status_code());
-        if self.status == 503 {
+        if self.status == 503 || self.status == 429 {
             builder.insert_header((header::RETRY_AFTER, "1"));
         }
         let body = serde_json::to_vec(self).unwrap_or_default();
@@ -69,6 +113,14 @@ pub(super) fn body(error: JsonPayloadError, _: &HttpRequest) -> actix_web::Error
         _ => 400,
     };
     Problem::new(status, "bad_request", error.to_string()).into()
+}
+
+/// Reads a body that may be left out.
+pub(super) fn optional<'b, T: Deserialize<'b> + Default>(body: &'b [u8]) -> Result<T, Problem> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(body).map_err(|error| Problem::new(400, "bad_request", error.to_string()))
 }
 
 /// The answer to a query that the endpoint does not take.

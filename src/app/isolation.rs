@@ -8,13 +8,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::settings::Cluster;
 use super::config::values::OnIsolation;
+use crate::bus::client::{Clients, Farewell};
 use crate::bus::clock;
 use crate::bus::registry::{Registry, Scatter};
 
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Ends all streams when there was no majority for `node_timeout`, until cancelled.
-pub(super) async fn watch(node: Node, registry: Addr<Registry>, config: Cluster, stop: CancellationToken) {
+pub(super) async fn watch(
+    node: Node,
+    registry: Addr<Registry>,
+    clients: Clients,
+    config: Cluster,
+    stop: CancellationToken,
+) {
     let mut since = None;
     let mut was_ready = false;
     loop {
@@ -36,6 +43,7 @@ pub(super) async fn watch(node: Node, registry: Addr<Registry>, config: Cluster,
             continue;
         }
         tracing::warn!("this node has no majority; its streams are ended so that clients move");
+        clients.close_all(Farewell::Draining);
         if registry.send(Scatter).await.is_err() {
             tracing::debug!("the registry is stopping");
         }

@@ -5,4 +5,5 @@ pub mod cli;
 pub mod config;
 mod isolation;
 mod membership;
+mod parts;
 pub mod run;

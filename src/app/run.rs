@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::Actor as _;
 use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpServer};
+use actix_web::{App, HttpServer, web};
 use anyhow::Context as _;
 use rollbook_cluster::node::Node;
 use rollbook_cluster::running::Running;
@@ -20,17 +20,22 @@ use tokio_util::sync::CancellationToken;
 use super::config::layers::Loaded;
 use super::config::settings::Config;
 use super::config::values::{Listen, LogFormat, Namespaces};
-use super::{isolation, membership};
+use super::{isolation, membership, parts};
 use crate::admin::consistency::ensure;
 use crate::admin::request_log::log_request;
 use crate::admin::{self, Admin};
+use crate::bus::announcer;
+use crate::bus::client::Farewell;
 use crate::bus::feed::Feed;
 use crate::bus::handle::Bus;
 use crate::bus::metrics::Metrics;
-use crate::bus::proposer::{self, Proposer};
+use crate::bus::proposer::Proposer;
 use crate::bus::registry::{Drain, Registry};
+use crate::bus::relay::desk::Desk;
 use crate::bus::relay::{Mailbox, Relay};
-use crate::doors::sse::{self, Door, Enabled};
+use crate::bus::services::Services;
+use crate::doors::socketio;
+use crate::doors::sse::{self, Door};
 
 /// How long open streams have to end after the signal.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -97,6 +102,8 @@ fn flag(name: &str) -> &str {
 /// Everything above the node.
 struct House {
     door: Arc<Door>,
+    socketio: Arc<socketio::Door>,
+    services: Services,
     admin: Arc<Admin>,
     registry: actix::Addr<Registry>,
     stop: CancellationToken,
@@ -119,7 +126,7 @@ async fn house(
     let Above { node, mut fatal } = above;
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
-    let proposer = Proposer::new(node.clone(), proposer_config(config), metrics.clone());
+    let proposer = Proposer::new(node.clone(), parts::proposer(config), metrics.clone());
     actix_web::rt::spawn(proposer.clone().watch_disk(stop.clone()));
     let feed = Feed::new(node.clone());
     let (running_feed, feed_stop) = (Arc::clone(&feed), stop.clone());
@@ -127,10 +134,17 @@ async fn house(
     let bus = Bus::new(node.clone(), feed, proposer, metrics);
     let registry = Registry::new(&bus).start();
     let relay = Relay::new(&bus, registry.clone()).start();
-    node.set_live(Arc::new(Mailbox(relay.clone())));
-    let admin = Admin::new(bus.clone(), relay.clone());
-    let door = Door::new(bus, registry.clone(), relay, door_config(config));
-    let mut house = House { door, admin, registry, stop, servers: Vec::new() };
+    let services = Services::new(&bus, parts::roll(config), parts::calls(config));
+    let desk = Desk::new(node.id(), services.clients.clone(), services.router.clone());
+    let socketio = socketio::Door::new(&services, parts::socketio(config));
+    desk.set_doors(socketio.live().map(|live| (socketio::NAME, live)).into_iter().collect());
+    node.set_live(Arc::new(Mailbox { relay: relay.clone(), desk }));
+    actix_web::rt::spawn(services.roll.clone().run(stop.clone()));
+    actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
+    actix_web::rt::spawn(announcer::run(bus.clone(), services.clients.clone(), stop.clone()));
+    let admin = Admin::new(services.clone(), relay.clone());
+    let door = Door::new(bus, registry.clone(), relay, parts::sse(config));
+    let mut house = House { door, socketio, services, admin, registry, stop, servers: Vec::new() };
     let mut lines = Vec::new();
     if let Some(listener) = sse {
         lines.push(("sse", listener.local_addr()?));
@@ -138,10 +152,11 @@ async fn house(
     }
     if let Some(listener) = web {
         lines.push(("web", listener.local_addr()?));
-        house.serve_web(listener)?;
+        house.serve_web(config, listener)?;
     }
     let (registry, cluster, stop) = (house.registry.clone(), config.cluster.clone(), house.stop.clone());
-    actix_web::rt::spawn(isolation::watch(node.clone(), registry, cluster, stop));
+    let clients = house.services.clients.clone();
+    actix_web::rt::spawn(isolation::watch(node.clone(), registry, clients, cluster, stop));
     // Before anybody is told that the node is there: from then on a stop must be a clean one.
     let told_to_stop = signals()?;
     announce(&lines);
@@ -203,15 +218,26 @@ impl House {
         Ok(())
     }
 
-    fn serve_web(&mut self, listener: TcpListener) -> anyhow::Result<()> {
-        let admin = Arc::clone(&self.admin);
+    fn serve_web(&mut self, config: &Config, listener: TcpListener) -> anyhow::Result<()> {
+        let (admin, socketio) = (Arc::clone(&self.admin), Arc::clone(&self.socketio));
+        let workers = match config.threads.web {
+            // A request between two services of one thread wakes no other.
+            0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
+            workers => workers,
+        };
         let server = HttpServer::new(move || {
-            App::new()
-                .wrap(actix_web::middleware::from_fn(ensure))
-                .wrap(actix_web::middleware::from_fn(log_request))
-                .configure(|services| admin::mount(&admin, services))
+            App::new().configure(|services| socketio::mount(&socketio, services)).service(
+                web::scope("")
+                    .wrap(actix_web::middleware::from_fn(ensure))
+                    .wrap(actix_web::middleware::from_fn(log_request))
+                    .configure(|services| admin::mount(&admin, services)),
+            )
         })
-        .workers(1)
+        .workers(workers)
+        .tcp_nodelay(true)
+        .backlog(4096)
+        // One more than there may be: the door says no by itself, the operator still gets in.
+        .max_connections(config.socketio.connections_max.saturating_mul(2).saturating_add(1000).div_ceil(workers))
         .shutdown_timeout(DRAIN.as_secs())
         .disable_signals()
         .listen(listener)?
@@ -227,35 +253,19 @@ impl House {
         // First: writes on their way go through the next leader, and nobody waits for an election.
         node.step_down().await;
         self.door.drain();
+        self.socketio.drain();
+        self.services.clients.close_all(Farewell::Draining);
         if self.registry.send(Drain).await.is_err() {
             tracing::error!("the registry had stopped before");
         }
         tracing::info!("streams were told to end");
         // Give the streams a moment to write their last line before connections are closed.
         actix_web::rt::time::sleep(Duration::from_millis(100)).await;
+        // Their clients are off the roll before the node is, so that others take over at once.
+        self.services.roll.take_off().await;
         futures_util::future::join_all(self.servers.iter().map(|server| server.stop(true))).await;
         tracing::info!("listeners are closed");
         self.stop.cancel();
-    }
-}
-
-fn proposer_config(config: &Config) -> proposer::Config {
-    proposer::Config {
-        data: config.node.data.clone(),
-        reserve_bytes: config.book.reserve_bytes,
-        pending_bytes_max: config.book.pending_bytes_max,
-    }
-}
-
-fn door_config(config: &Config) -> sse::Config {
-    sse::Config {
-        body_bytes_max: config.sse.body_bytes_max,
-        body_timeout: config.sse.body_timeout,
-        keep_alive: config.sse.keep_alive,
-        enabled: match &config.book.namespaces {
-            Namespaces::Any => Enabled::Any,
-            Namespaces::Listed(names) => Enabled::Listed(names.clone()),
-        },
     }
 }
 

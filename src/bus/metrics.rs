@@ -1,6 +1,7 @@
 //! Counters of the bus, as Prometheus reads them.
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
@@ -25,6 +26,16 @@ pub struct Metrics {
     pub inbox_messages: Counter,
     /// Messages that a slow inbox listener lost.
     pub inbox_dropped: Counter,
+    /// Requests that ended, by how.
+    pub requests: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Requests that went to a second provider after the first was lost.
+    pub requests_retried: Counter,
+    /// Answers that came when their caller had been told that there is none.
+    pub answers_late: Counter,
+    /// Connected clients of services.
+    pub clients: Gauge,
+    /// Clients that were disconnected because they did not read.
+    pub clients_slow: Counter,
     /// Actors that were started again after they died.
     pub restarts: Counter,
 }
@@ -41,11 +52,20 @@ impl Metrics {
             ("acks", "Acknowledgements that ended a delivery", &self.acks),
             ("inbox_messages", "Messages delivered to inbox listeners", &self.inbox_messages),
             ("inbox_dropped", "Messages dropped because an inbox listener was slow", &self.inbox_dropped),
+            (
+                "requests_retried",
+                "Requests that went to a second provider after the first was lost",
+                &self.requests_retried,
+            ),
+            ("answers_late", "Answers that came after the deadline of their request", &self.answers_late),
+            ("clients_slow", "Clients that were disconnected because they did not read", &self.clients_slow),
             ("actor_restarts", "Actors started again after they died", &self.restarts),
         ];
         for (name, help, counter) in counters {
             registry.register(format!("rollbook_{name}"), help, counter.clone());
         }
+        registry.register("rollbook_requests", "Requests that ended, by outcome", self.requests.clone());
+        registry.register("rollbook_clients", "Connected clients of services", self.clients.clone());
         registry.register("rollbook_subscriptions", "Open streams", self.subscriptions.clone());
     }
 }

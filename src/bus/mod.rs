@@ -12,6 +12,9 @@
 //! Forward edges are bounded and answer by oneshot; delivery is pulled by cursor; nobody
 //! waits on a child. Modules in reading order.
 
+pub mod announcer;
+pub mod call;
+pub mod client;
 pub mod clock;
 pub mod consumer;
 pub mod deadletter;
@@ -28,8 +31,14 @@ pub mod outlet;
 pub mod proposer;
 pub mod registry;
 pub mod relay;
+pub mod roll;
+pub mod router;
+pub mod services;
 pub mod source;
 pub mod subscription;
 pub mod supervisor;
+pub mod survey;
+pub mod websocket;
 pub mod window;
 pub mod wire;
+pub mod wsguard;

@@ -1,3 +1,4 @@
 //! The doors: one folder per protocol, none of which sees another.
 
+pub mod socketio;
 pub mod sse;

@@ -1,6 +1,7 @@
 //! Three nodes on loopback, each a real process with a data directory of its own.
 
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,11 +19,14 @@ pub(crate) struct Cluster {
     founders: String,
 }
 
-/// Addresses that nobody uses now.
+/// Addresses that nobody uses now. Their ports are below those that the system gives out by itself, so that nobody
+/// gets one of them between now and the start of the node.
 pub(crate) fn free_addresses(count: usize) -> Vec<String> {
-    let listeners: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    listeners.iter().map(|listener| listener.local_addr().expect("its address").to_string()).collect()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id() * 97;
+    let port = || 12_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 18_000;
+    let addresses = std::iter::repeat_with(|| format!("127.0.0.1:{}", port()));
+    addresses.filter(|address| TcpListener::bind(address).is_ok()).take(count).collect()
 }
 
 impl Cluster {

@@ -1,5 +1,6 @@
 //! What every test starts from: a real node process, a raw HTTP client, an SSE reader.
 
+pub(crate) mod bus;
 pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod node;

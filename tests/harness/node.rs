@@ -294,8 +294,14 @@ impl Node {
 
     /// A request to the web listener.
     pub(crate) fn web(&self, method: &str, target: &str, body: &str) -> Response {
-        let headers = [("Content-Type", "application/json")];
-        Http::connect(self.web).request(method, target, &headers, body.as_bytes())
+        self.web_with(method, target, &[], body)
+    }
+
+    /// The same with more headers.
+    pub(crate) fn web_with(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Response {
+        let mut all = vec![("Content-Type", "application/json")];
+        all.extend_from_slice(headers);
+        Http::connect(self.web).request(method, target, &all, body.as_bytes())
     }
 
     /// The description of a durable consumer, once it is listed.

@@ -278,6 +278,10 @@ impl Frame {
         id.unwrap_or_else(|| panic!("frame without id: {:?}", self.raw))
     }
 
+    pub(crate) fn subject(&self) -> String {
+        self.json()["subject"].as_str().unwrap_or_default().to_owned()
+    }
+
     pub(crate) fn payload(&self) -> Value {
         self.json()["payload"].clone()
     }

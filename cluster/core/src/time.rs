@@ -1,5 +1,8 @@
 //! A moment as stored with an event, and its RFC 3339 text.
 
+use alloc::vec::Vec;
+use core::fmt;
+
 /// A point in time: seconds since 1970-01-01T00:00:00Z and nanoseconds within the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Timestamp {
@@ -46,6 +49,14 @@ impl Timestamp {
             digits(out, fraction, width);
         }
         out.extend(*b"Z");
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::with_capacity(32);
+        self.write(&mut text);
+        f.write_str(core::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::bus::duration;
+use crate::bus::router::choice::Strategies;
 
 use super::values::{Founders, Listen, LogFormat, Namespaces, OnIsolation};
 
@@ -25,6 +26,12 @@ pub struct Config {
     pub peer: Peer,
     /// The cluster that this node is part of.
     pub cluster: Cluster,
+    /// The service bus for Socket.IO clients.
+    pub socketio: SocketIo,
+    /// Services and their instances.
+    pub roll: Roll,
+    /// Requests between services.
+    pub calls: Calls,
     /// Log lines.
     pub log: Log,
     /// Threads.
@@ -176,6 +183,106 @@ impl Default for Cluster {
     }
 }
 
+/// `[socketio]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SocketIo {
+    /// Time from a pong to the next ping.
+    #[serde(with = "duration")]
+    pub ping_interval: Duration,
+    /// Time for the pong, after which the client has gone.
+    #[serde(with = "duration")]
+    pub ping_timeout: Duration,
+    /// Longest time the change from polling to WebSocket may take.
+    #[serde(with = "duration")]
+    pub upgrade_timeout: Duration,
+    /// Longest time until a client joins a namespace.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// Largest message in bytes; a client that sends more is disconnected.
+    pub message_bytes_max: usize,
+    /// Most bytes that wait for a client; one that does not read is disconnected.
+    pub queue_bytes_max: usize,
+    /// Most clients at a time.
+    pub connections_max: usize,
+    /// Origins of web pages that may connect beside the door's own, separated by commas; `*`: any.
+    pub origins: String,
+}
+
+impl Default for SocketIo {
+    fn default() -> Self {
+        Self {
+            ping_interval: Duration::from_secs(25),
+            ping_timeout: Duration::from_secs(20),
+            upgrade_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(45),
+            message_bytes_max: 1_000_000,
+            queue_bytes_max: 4 * 1024 * 1024,
+            connections_max: 20_000,
+            origins: String::new(),
+        }
+    }
+}
+
+/// `[roll]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Roll {
+    /// How long a service stays online after its last instance left, so that a short absence is none.
+    #[serde(with = "duration")]
+    pub grace: Duration,
+    /// An instance without a heartbeat for this long is unhealthy and gets no requests.
+    #[serde(with = "duration")]
+    pub heartbeat_timeout: Duration,
+    /// An instance without a heartbeat for this long is disconnected.
+    #[serde(with = "duration")]
+    pub heartbeat_drop: Duration,
+    /// Whether this also holds for instances that have never sent a heartbeat.
+    pub heartbeat_required: bool,
+}
+
+impl Default for Roll {
+    fn default() -> Self {
+        Self {
+            grace: Duration::ZERO,
+            heartbeat_timeout: Duration::from_secs(30),
+            heartbeat_drop: Duration::from_secs(90),
+            heartbeat_required: false,
+        }
+    }
+}
+
+/// `[calls]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Calls {
+    /// Deadline of a request that names none.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Longest deadline that a request may name; a longer one is cut.
+    #[serde(with = "duration")]
+    pub timeout_max: Duration,
+    /// Most requests in flight at this node.
+    pub in_flight_max: usize,
+    /// Most requests that one instance gets at a time.
+    pub in_flight_per_instance: u32,
+    /// How providers are chosen, `CAPABILITY=STRATEGY` separated by commas, `*` for all others: `least_in_flight`
+    /// (default), `round_robin`, `random`, `sticky`.
+    pub strategies: Strategies,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            timeout_max: Duration::from_secs(600),
+            in_flight_max: 65_536,
+            in_flight_per_instance: 1024,
+            strategies: Strategies::default(),
+        }
+    }
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -198,12 +305,16 @@ impl Default for Log {
 pub struct Threads {
     /// HTTP worker threads of the event log; 0 = one less than the cores, at least one.
     pub workers: usize,
+    /// Threads of the web listener, where services are connected; 0 = half of the cores, at least one.
+    pub web: usize,
 }
 
 /// Largest body of a publish that can be configured.
 const BODY_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Shortest time until a silent node is given up.
 const NODE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// Largest message of a Socket.IO client that can be configured.
+const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most HTTP worker threads that make sense to ask for.
 const WORKERS_MAX: usize = 1024;
 
@@ -254,10 +365,56 @@ impl Config {
             "threads.workers",
             &format!("at most {WORKERS_MAX}; 0 means one less than the cores"),
         );
+        require(
+            self.threads.web <= WORKERS_MAX,
+            "threads.web",
+            &format!("at most {WORKERS_MAX}; 0 means half of the cores"),
+        );
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&self.log.filter) {
             found.push(("log.filter", format!("{error}; write a level (info) or pairs (info,rollbook=debug)")));
         }
+        found.extend(self.service_contradictions());
         found.extend(self.listener_contradictions());
+        found
+    }
+
+    fn service_contradictions(&self) -> Vec<(&'static str, String)> {
+        let (door, roll, calls) = (&self.socketio, &self.roll, &self.calls);
+        let times = [
+            (door.ping_interval, "socketio.ping_interval"),
+            (door.ping_timeout, "socketio.ping_timeout"),
+            (door.upgrade_timeout, "socketio.upgrade_timeout"),
+            (door.connect_timeout, "socketio.connect_timeout"),
+            (roll.heartbeat_timeout, "roll.heartbeat_timeout"),
+            (calls.timeout, "calls.timeout"),
+        ];
+        let zero = times.into_iter().filter(|(time, _)| time.is_zero());
+        let mut found: Vec<_> = zero.map(|(_, key)| (key, "must be more than 0s".to_owned())).collect();
+        let mut require = |holds: bool, key: &'static str, message: &str| {
+            if !holds {
+                found.push((key, message.to_owned()));
+            }
+        };
+        let message = 1..=MESSAGE_BYTES_MAX;
+        require(
+            message.contains(&door.message_bytes_max),
+            "socketio.message_bytes_max",
+            &format!("1 to {MESSAGE_BYTES_MAX}: a message must fit into one message between nodes"),
+        );
+        require(
+            door.queue_bytes_max >= door.message_bytes_max,
+            "socketio.queue_bytes_max",
+            "must be at least socketio.message_bytes_max",
+        );
+        require(door.connections_max > 0, "socketio.connections_max", "must be more than 0");
+        require(
+            roll.heartbeat_drop >= roll.heartbeat_timeout,
+            "roll.heartbeat_drop",
+            "must be at least roll.heartbeat_timeout",
+        );
+        require(calls.timeout_max >= calls.timeout, "calls.timeout_max", "must be at least calls.timeout");
+        require(calls.in_flight_max > 0, "calls.in_flight_max", "must be more than 0");
+        require(calls.in_flight_per_instance > 0, "calls.in_flight_per_instance", "must be more than 0");
         found
     }
 

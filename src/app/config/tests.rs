@@ -74,7 +74,7 @@ fn a_typo_is_an_error_with_line_and_column() {
     );
     assert!(
         refusal("[see]\nlisten = 1\n")
-            .starts_with("r.toml:2:1: unknown section [see]; sections are book, cluster, log, ")
+            .starts_with("r.toml:2:1: unknown section [see]; sections are book, calls, cluster, ")
     );
     assert!(refusal("\n[see]\n").starts_with("r.toml:2:2: unknown section [see]"));
     assert!(refusal("listen = 1\n").starts_with("r.toml:1:1: `listen` stands outside a section"));

@@ -8,6 +8,7 @@ use prost::Message;
 use rollbook_core::error::Refusal;
 use rollbook_core::pattern::Pattern;
 
+use super::live::{Call, Dismissed, Ordered, Through};
 use crate::bus::item::Item;
 use crate::bus::message::{Acknowledged, MemberAck, MemberState, Reason, Terms};
 use crate::bus::window::Patience;
@@ -45,11 +46,32 @@ pub(super) enum Frame {
     /// Who is in a durable consumer?
     #[prost(message, tag = "10")]
     Who(Forgotten),
+    /// A request for a client of the node that is asked.
+    #[prost(message, tag = "11")]
+    Call(Call),
+    /// A command of the operator for a client of the node that is asked.
+    #[prost(message, tag = "12")]
+    Order(Ordered),
+    /// A client of the node that is told must go.
+    #[prost(message, tag = "13")]
+    Dismiss(Dismissed),
+    /// Who is connected?
+    #[prost(bool, tag = "14")]
+    Survey(bool),
+    /// The connection of this number must go, whoever it is.
+    #[prost(uint64, tag = "15")]
+    Kick(u64),
+    /// A notification that is in no log, as a record.
+    #[prost(bytes = "bytes", tag = "16")]
+    Notify(Bytes),
+    /// For a door.
+    #[prost(message, tag = "17")]
+    Door(Through),
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct Envelope {
-    #[prost(oneof = "Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
     frame: Option<Frame>,
 }
 
@@ -238,11 +260,13 @@ struct Member {
     in_flight: Option<u64>,
 }
 
-fn number(number: u32) -> Bytes {
+/// A number as an answer.
+pub(super) fn number(number: u32) -> Bytes {
     Reply { number, members: Vec::new() }.encode_to_vec().into()
 }
 
-fn read_number(bytes: Bytes) -> u32 {
+/// Reads [`number`] back; 0 when it is none.
+pub(super) fn read_number(bytes: Bytes) -> u32 {
     Reply::decode(bytes).map_or(0, |reply| reply.number)
 }
 

@@ -4,8 +4,11 @@
 //! in for a member that is elsewhere; here a seat remembers who serves a stream of ours. Acknowledgements
 //! and inbox messages go to the node that their id names, or to all.
 
+pub mod away;
+pub mod desk;
 mod frame;
 mod guest;
+mod live;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -26,6 +29,7 @@ use super::item::Item;
 use super::message::{Acknowledged, Deliver, Join, Leave, MemberAck, MemberState, Reason, Tell};
 use super::registry::{Forget, Registry, Who};
 use super::window::Member;
+use desk::Desk;
 use frame::{Ack, Forgotten, Frame, Post, RemoteJoin, Seat, SeatAck};
 use guest::Guest;
 
@@ -263,6 +267,8 @@ impl Handler<Incoming> for Relay {
                     registry.send(who).await.map(|members| frame::encode_members(&members)).map_err(stopping)
                 });
             }
+            // The desk has taken what is for clients and doors.
+            _ => return done(Err(frame::malformed())),
         }
         done(Ok(Bytes::new()))
     }
@@ -396,15 +402,21 @@ impl Handler<WhoAnywhere> for Relay {
     }
 }
 
-/// Hands live messages of other nodes to the relay.
+/// Hands live messages of other nodes to whom they are for.
 #[derive(Debug)]
-pub struct Mailbox(pub Addr<Relay>);
+pub struct Mailbox {
+    /// For streams and consumers.
+    pub relay: Addr<Relay>,
+    /// For clients and doors, without a detour over an actor.
+    pub desk: std::sync::Arc<Desk>,
+}
 
 impl Live for Mailbox {
     fn hear(&self, from: u64, message: Bytes) {
         let Some(frame) = Frame::from_bytes(message) else { return };
+        let Err(frame) = self.desk.hear(from, frame) else { return };
         // Live messages are at most once: a relay that is full drops them.
-        if self.0.try_send(Incoming { from, frame }).is_err() {
+        if self.relay.try_send(Incoming { from, frame: *frame }).is_err() {
             tracing::debug!(from, "a live message was dropped");
         }
     }
@@ -413,7 +425,11 @@ impl Live for Mailbox {
         let Some(frame) = Frame::from_bytes(message) else {
             return std::future::ready(Err(frame::malformed())).boxed();
         };
-        let answer = self.0.send(Incoming { from, frame });
+        let frame = match self.desk.answer(from, frame) {
+            Ok(answer) => return answer,
+            Err(frame) => frame,
+        };
+        let answer = self.relay.send(Incoming { from, frame: *frame });
         async move { answer.await.map_err(stopping)? }.boxed()
     }
 }

@@ -1,7 +1,7 @@
 //! Events that the rules make: part of the very change that they tell of.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use serde::Serialize;
 
@@ -56,8 +56,6 @@ impl Machine {
 
     /// The time of the log as events show it.
     pub(super) fn at(&self) -> String {
-        let mut at = Vec::new();
-        Timestamp::from_millis(self.millis).write(&mut at);
-        String::from_utf8(at).unwrap_or_default()
+        Timestamp::from_millis(self.millis).to_string()
     }
 }

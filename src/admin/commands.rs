@@ -1,0 +1,225 @@
+//! Commands to services, and calls of them: `/api/services/{id}/restart|shutdown|ping`, `/api/services/restart-all`,
+//! `/api/call/{service}/{method}`.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use actix_web::http::header::HeaderMap;
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use rollbook_core::service::Instance;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::api::Answer;
+use super::services::find;
+use super::{Admin, problem};
+use crate::bus::call::{Answer as Answered, Body, CallError, Caller, Request};
+use crate::bus::relay::away::{Delivery, Order};
+use crate::bus::{clock, duration};
+use problem::Problem;
+
+/// How long the acknowledgement of a command is waited for.
+const WAIT: Duration = Duration::from_secs(1);
+/// Answers to commands that are remembered for their `Idempotency-Key`.
+const KEYS_MAX: usize = 1000;
+/// Longest key, bytes.
+const KEY_BYTES_MAX: usize = 128;
+/// Largest payload of a call, bytes.
+const CALL_BYTES_MAX: usize = 1_000_000;
+const TIMEOUT_HEADER: &str = "x-rollbook-timeout";
+const KEY_HEADER: &str = "idempotency-key";
+
+pub(super) fn mount(services: &mut web::ServiceConfig) {
+    let resource = |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
+    services
+        .service(resource("/api/services/restart-all").route(web::post().to(restart_all)))
+        .service(resource("/api/services/{id}/restart").route(web::post().to(restart)))
+        .service(resource("/api/services/{id}/shutdown").route(web::post().to(shutdown)))
+        .service(resource("/api/services/{id}/ping").route(web::post().to(ping)))
+        .service(
+            resource("/api/call/{service}/{method}")
+                .app_data(web::PayloadConfig::new(CALL_BYTES_MAX))
+                .route(web::post().to(call)),
+        );
+}
+
+/// Answers of commands by their key: who asks twice is told what became of the first. Of this node alone.
+#[derive(Debug, Default)]
+pub(super) struct Keys(Mutex<VecDeque<(String, Bytes)>>);
+
+impl Keys {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(String, Bytes)>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn find(&self, key: &str) -> Option<Bytes> {
+        self.lock().iter().find(|(known, _)| known == key).map(|(_, answer)| answer.clone())
+    }
+
+    fn keep(&self, key: String, answer: Bytes) {
+        let mut keys = self.lock();
+        if keys.len() >= KEYS_MAX {
+            keys.pop_front();
+        }
+        keys.push_back((key, answer));
+    }
+}
+
+/// The key of a command; it counts for this path alone.
+fn key(request: &HttpRequest) -> Result<Option<String>, Problem> {
+    let Some(value) = request.headers().get(KEY_HEADER) else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| (1..=KEY_BYTES_MAX).contains(&text.len()));
+    let wrong = || Problem::new(400, "bad_request", format!("Idempotency-Key: 1 to {KEY_BYTES_MAX} characters"));
+    Ok(Some(format!("{} {}", request.path(), text.ok_or_else(wrong)?)))
+}
+
+/// Why, and which instance.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct OrderJson {
+    reason: Option<String>,
+    instance: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Delivered {
+    service: String,
+    instance: String,
+    node: u64,
+    /// `acknowledged`, `delivered` or `failed`.
+    result: &'static str,
+    /// Milliseconds to the acknowledgement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt_ms: Option<f64>,
+}
+
+async fn deliver(admin: &Admin, instance: Instance, order: Order) -> Delivered {
+    let began = clock::now();
+    let delivery = admin.services.peers.order(instance.connection, order, &admin.services.clients).await;
+    let rtt = began.elapsed().as_secs_f64() * 1000.0;
+    Delivered {
+        node: instance.connection.owner.node,
+        service: instance.service,
+        instance: instance.id,
+        result: delivery.name(),
+        rtt_ms: (delivery == Delivery::Acknowledged).then_some((rtt * 1000.0).round() / 1000.0),
+    }
+}
+
+/// Gives a command to instances and says what became of each.
+async fn command(
+    admin: &Admin,
+    request: &HttpRequest,
+    name: &'static str,
+    instances: Vec<Instance>,
+    reason: Option<String>,
+) -> Answer {
+    let key = key(request)?;
+    let known = key.as_ref().and_then(|key| admin.keys.find(key));
+    let answer = |body: Bytes| HttpResponse::Ok().content_type("application/json").body(body);
+    if let Some(known) = known {
+        return Ok(answer(known));
+    }
+    let timestamp = clock::millis();
+    let json = match name {
+        "ping" => json!({ "timestamp": timestamp }),
+        _ => {
+            json!({ "reason": reason.unwrap_or_else(|| "requested by the operator".to_owned()), "timestamp": timestamp })
+        }
+    };
+    let order = Order { name, json: json.to_string().into(), wait: WAIT };
+    let items = join_all(instances.into_iter().map(|instance| deliver(admin, instance, order.clone()))).await;
+    let body: Bytes = serde_json::to_vec(&json!({ "items": items, "next_cursor": null })).unwrap_or_default().into();
+    if let Some(key) = key {
+        admin.keys.keep(key, body.clone());
+    }
+    Ok(answer(body))
+}
+
+async fn of_service(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    id: String,
+    body: Bytes,
+    name: &'static str,
+) -> Answer {
+    let OrderJson { reason, instance } = problem::optional(&body)?;
+    let (_, mut instances) = find(&admin, &id)?;
+    if let Some(wanted) = instance {
+        instances.retain(|instance| instance.id == wanted);
+        if instances.is_empty() {
+            return Err(rollbook_core::error::Refusal::InstanceNotFound(wanted).into());
+        }
+    }
+    command(&admin, &request, name, instances, reason).await
+}
+
+async fn restart(admin: web::Data<Admin>, request: HttpRequest, id: web::Path<String>, body: Bytes) -> Answer {
+    of_service(admin, request, id.into_inner(), body, "restart").await
+}
+
+async fn shutdown(admin: web::Data<Admin>, request: HttpRequest, id: web::Path<String>, body: Bytes) -> Answer {
+    of_service(admin, request, id.into_inner(), body, "shutdown").await
+}
+
+async fn ping(admin: web::Data<Admin>, request: HttpRequest, id: web::Path<String>, body: Bytes) -> Answer {
+    of_service(admin, request, id.into_inner(), body, "ping").await
+}
+
+async fn restart_all(admin: web::Data<Admin>, request: HttpRequest, body: Bytes) -> Answer {
+    let OrderJson { reason, .. } = problem::optional(&body)?;
+    let instances = admin.bus.node().with_machine(|machine| {
+        let of =
+            |service: &rollbook_core::service::Service| machine.instances(&service.id).cloned().collect::<Vec<_>>();
+        machine.services().flat_map(of).collect()
+    });
+    command(&admin, &request, "restart", instances, reason).await
+}
+
+/// The deadline that a call asks for.
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
+    let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(None) };
+    let time = value.to_str().ok().and_then(|text| duration::parse(text).ok()).filter(|time| !time.is_zero());
+    time.map(Some).ok_or_else(|| Problem::new(400, "bad_request", "X-Rollbook-Timeout: a duration like 5s"))
+}
+
+/// Asks a provider of `service` for `method`; the body is the payload, the answer's body its data.
+async fn call(admin: web::Data<Admin>, request: HttpRequest, path: web::Path<(String, String)>, body: Bytes) -> Answer {
+    let (capability, action) = path.into_inner();
+    let router = &admin.services.router;
+    let known = admin
+        .bus
+        .node()
+        .with_machine(|machine| machine.service(&capability).is_some() || !machine.providers(&capability).is_empty());
+    if !known {
+        return Err(Problem::new(404, "service_not_found", format!("service not found: {capability}")));
+    }
+    let bounds = router.config();
+    let timeout = timeout(request.headers())?.unwrap_or(bounds.timeout).min(bounds.timeout_max);
+    // Checked here, and handed on as it came.
+    problem::optional::<Option<&RawValue>>(&body)?;
+    let (reply, outcome) = tokio::sync::oneshot::channel();
+    let asks = Request {
+        id: String::new(),
+        capability,
+        action,
+        payload: Body::json(body),
+        from: Caller::default(),
+        deadline: clock::now() + timeout,
+        retries: 0,
+        key: String::new(),
+    };
+    // Nobody is told any more when the caller has gone.
+    router.call(asks, Box::new(move |outcome| drop(reply.send(outcome))));
+    match outcome.await.unwrap_or(Err(CallError::Cancelled)) {
+        Ok(Answered { success: true, body }) => {
+            Ok(HttpResponse::Ok().content_type("application/json").body(body.text().to_owned()))
+        }
+        Ok(Answered { success: false, body }) => Err(Problem::refused_by_provider(body.text())),
+        Err(error) => Err(error.into()),
+    }
+}

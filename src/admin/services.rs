@@ -1,0 +1,256 @@
+//! `/api/services`: the roll as the operator sees and changes it, on any node for the whole cluster.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use actix_web::http::header::ETAG;
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use rollbook_core::command::{Command, Done};
+use rollbook_core::error::Refusal;
+use rollbook_core::pattern::Pattern;
+use rollbook_core::service::{Instance, InstanceMark, Service, ServiceRemove, ServiceUpdate};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::api::{Answer, propose};
+use super::page::{self, Page};
+use super::preconditions::{etag, expected, is_known};
+use super::views::{InstanceView, ServiceDetail, ServiceView};
+use super::{Admin, connections, problem};
+use crate::bus::client::Farewell;
+use crate::bus::event_json;
+use crate::bus::survey::ClientView;
+use problem::Problem;
+
+/// So many of the newest events of the roll are looked through for the history of one service.
+const HISTORY_DEPTH: u64 = 100_000;
+/// How often a merge is tried anew when others change the service at the same time.
+const MERGES_MAX: u32 = 32;
+
+pub(super) fn mount(services: &mut web::ServiceConfig) {
+    let resource = |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
+    services
+        .service(resource("/api/services").route(web::get().to(list)))
+        .service(
+            resource("/api/services/{id}")
+                .route(web::get().to(show))
+                .route(web::put().to(merge))
+                .route(web::patch().to(merge))
+                .route(web::delete().to(remove)),
+        )
+        .service(resource("/api/services/{id}/instances").route(web::get().to(instances)))
+        .service(resource("/api/services/{id}/history").route(web::get().to(history)))
+        .service(resource("/api/services/{id}/drain").route(web::post().to(drain)))
+        .service(resource("/api/services/{id}/undrain").route(web::post().to(undrain)));
+}
+
+/// A service with its instances, as the cluster knows them.
+pub(super) fn find(admin: &Admin, id: &str) -> Result<(Service, Vec<Instance>), Problem> {
+    let found = admin.bus.node().with_machine(|machine| {
+        let service = machine.service(id)?.clone();
+        Some((service, machine.instances(id).cloned().collect()))
+    });
+    found.ok_or_else(|| Refusal::ServiceNotFound(id.to_owned()).into())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// `online` or `offline`.
+    status: Option<Status>,
+    r#type: Option<String>,
+    capability: Option<String>,
+    /// Part of the id or name.
+    q: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+    /// Seen by [`super::consistency`].
+    #[serde(rename = "consistency")]
+    _consistency: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Online,
+    Offline,
+}
+
+impl ListQuery {
+    fn wants(&self, service: &ServiceView) -> bool {
+        let part = |text: &str| self.q.as_ref().is_none_or(|q| text.to_lowercase().contains(&q.to_lowercase()));
+        let online = service.status == "online";
+        self.status.is_none_or(|status| (status == Status::Online) == online)
+            && self.r#type.as_ref().is_none_or(|kind| *kind == service.r#type)
+            && self.capability.as_ref().is_none_or(|name| service.capabilities.iter().any(|one| one.name == *name))
+            && (part(&service.id) || part(&service.name))
+    }
+}
+
+async fn list(admin: web::Data<Admin>, query: web::Query<ListQuery>) -> Answer {
+    let page = Page::new(query.limit, query.cursor.clone())?;
+    let all = admin.bus.node().with_machine(|machine| {
+        let view = |service: &Service| {
+            let instances: Vec<Instance> = machine.instances(&service.id).cloned().collect();
+            ServiceView::new(service, &instances)
+        };
+        machine.services().map(view).filter(|service| query.wants(service)).collect::<Vec<_>>()
+    });
+    Ok(page.of(all.into_iter(), |service| &service.id))
+}
+
+/// The instances of a service with what their nodes know of them.
+async fn views(admin: &Admin, instances: &[Instance]) -> Vec<InstanceView> {
+    let nodes = instances.iter().map(|instance| instance.connection.owner.node).collect();
+    let clients = connections::survey(admin, nodes).await;
+    let key = |client: &ClientView| (client.node, client.serial);
+    let clients: HashMap<(u64, u64), ClientView> = clients.into_iter().map(|client| (key(&client), client)).collect();
+    let of = |instance: &Instance| clients.get(&(instance.connection.owner.node, instance.connection.serial));
+    instances.iter().map(|instance| InstanceView::new(instance, of(instance))).collect()
+}
+
+async fn show(admin: web::Data<Admin>, request: HttpRequest, id: web::Path<String>) -> Answer {
+    let (service, instances) = find(&admin, &id)?;
+    let tag = etag(service.revision);
+    if is_known(&request, service.revision) {
+        return Ok(HttpResponse::NotModified().insert_header((ETAG, tag)).finish());
+    }
+    let detail =
+        ServiceDetail { service: ServiceView::new(&service, &instances), instances: views(&admin, &instances).await };
+    Ok(HttpResponse::Ok().insert_header((ETAG, tag)).json(detail))
+}
+
+async fn instances(admin: web::Data<Admin>, id: web::Path<String>) -> Answer {
+    let (_, instances) = find(&admin, &id)?;
+    Ok(page::whole(views(&admin, &instances).await))
+}
+
+/// Merges the body into the metadata of the service, as RFC 7396 says.
+async fn merge(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    patch: web::Json<Value>,
+) -> Answer {
+    let expected = expected(&request)?;
+    if !patch.is_object() {
+        return Err(Problem::new(400, "bad_request", "the body is an object: the metadata to be merged"));
+    }
+    for _ in 0..MERGES_MAX {
+        let (service, instances) = find(&admin, &id)?;
+        let mut metadata = ServiceView::new(&service, &instances).metadata;
+        json_patch::merge(&mut metadata, &patch);
+        let if_revision = Some(expected.unwrap_or(service.revision));
+        let update = ServiceUpdate { id: id.clone(), metadata: metadata.to_string(), if_revision };
+        match propose(&admin, Command::ServiceUpdate(update)).await {
+            Ok(Done::Service(service)) => {
+                let tag = etag(service.revision);
+                return Ok(HttpResponse::Ok().insert_header((ETAG, tag)).json(ServiceView::new(&service, &instances)));
+            }
+            Ok(_) => return Err(Problem::storage("no answer")),
+            Err(problem) if expected.is_none() && problem.is(&Refusal::RevisionMismatch(String::new())) => {}
+            Err(problem) => return Err(problem),
+        }
+    }
+    Err(Refusal::Overloaded("others change the service all the time".to_owned()).into())
+}
+
+/// Takes a service and all its instances off the roll; their connections are ended, and stay away.
+async fn remove(admin: web::Data<Admin>, id: web::Path<String>) -> Answer {
+    match propose(&admin, Command::ServiceRemove(ServiceRemove { id: id.into_inner() })).await? {
+        Done::Removed(removed) => {
+            for instance in removed.instances {
+                admin.services.peers.close(instance.connection, Farewell::Removed, &admin.services.clients);
+            }
+            Ok(HttpResponse::NoContent().finish())
+        }
+        _ => Err(Problem::storage("no answer")),
+    }
+}
+
+/// Which instances of a service; all when none is named.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WhichJson {
+    instance: Option<String>,
+}
+
+async fn drain(admin: web::Data<Admin>, id: web::Path<String>, body: Bytes) -> Answer {
+    mark(&admin, id.into_inner(), body, true).await
+}
+
+async fn undrain(admin: web::Data<Admin>, id: web::Path<String>, body: Bytes) -> Answer {
+    mark(&admin, id.into_inner(), body, false).await
+}
+
+async fn mark(admin: &Admin, service: String, body: Bytes, draining: bool) -> Answer {
+    let WhichJson { instance } = problem::optional(&body)?;
+    let instance = instance.unwrap_or_default();
+    let mark = InstanceMark {
+        service: service.clone(),
+        instance,
+        draining: Some(draining),
+        unhealthy: None,
+        connection: None,
+    };
+    propose(admin, Command::InstanceMark(mark)).await?;
+    let (_, instances) = find(admin, &service)?;
+    Ok(page::whole(views(admin, &instances).await))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HistoryQuery {
+    limit: Option<usize>,
+    /// Seen by [`super::consistency`].
+    #[serde(rename = "consistency")]
+    _consistency: Option<String>,
+}
+
+/// The newest lifecycle events of a service, newest first, out of the book.
+async fn history(admin: web::Data<Admin>, id: web::Path<String>, query: web::Query<HistoryQuery>) -> Answer {
+    let limit = Page::new(query.limit, None)?.limit();
+    let (book, head) = (admin.bus.node().book(), admin.bus.node().namespace("roll"));
+    let id = id.into_inner();
+    let pattern = Pattern::parse("roll.service.>").map_err(|error| Problem::storage(error.to_string()))?;
+    let read = move || {
+        let Some(head) = head else { return Ok(Vec::new()) };
+        let mut found = std::collections::VecDeque::new();
+        let mut from = head.next.saturating_sub(HISTORY_DEPTH).max(head.first);
+        while from < head.next {
+            from = book.read("roll", from, Some(&pattern), &mut |sequence, event, _| {
+                if is_about(event.payload, &id) {
+                    let mut json = Vec::new();
+                    event_json::write(i64::try_from(sequence).unwrap_or(i64::MAX), event, &mut json);
+                    found.push_front(json);
+                    found.truncate(limit);
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(found.into_iter().collect::<Vec<_>>())
+    };
+    let found = admin.bus.read(read).await?;
+    let parse =
+        |json: Vec<u8>| serde_json::from_slice::<Value>(&json).map_err(|error| Problem::storage(error.to_string()));
+    let items: Vec<Value> = found.into_iter().map(parse).collect::<Result<_, _>>()?;
+    Ok(page::whole(items))
+}
+
+#[derive(Deserialize)]
+struct AboutJson<'a> {
+    #[serde(borrow)]
+    service: IdJson<'a>,
+}
+
+#[derive(Deserialize)]
+struct IdJson<'a> {
+    #[serde(borrow)]
+    id: std::borrow::Cow<'a, str>,
+}
+
+fn is_about(payload: Option<&[u8]>, id: &str) -> bool {
+    let about = payload.and_then(|payload| serde_json::from_slice::<AboutJson<'_>>(payload).ok());
+    about.is_some_and(|about| about.service.id == id)
+}

@@ -1,0 +1,129 @@
+//! What the administration shows of services, as JSON.
+
+use rollbook_core::service::{Capability, Instance, Service};
+use rollbook_core::time::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::bus::survey::{ClientView, RequestsView};
+
+/// A service.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct ServiceView {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) r#type: String,
+    pub(super) version: String,
+    /// `online` or `offline`.
+    pub(super) status: &'static str,
+    /// What the operator noted.
+    pub(super) metadata: Value,
+    pub(super) registered_at: String,
+    /// Counts the changes of the service; the ETag.
+    pub(super) revision: u64,
+    /// Its connected instances.
+    pub(super) instances: usize,
+    /// Everything that its instances offer.
+    pub(super) capabilities: Vec<CapabilityView>,
+}
+
+/// A capability.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct CapabilityView {
+    pub(super) name: String,
+    pub(super) description: String,
+    /// What can be asked of it; empty when anything can.
+    pub(super) actions: Vec<String>,
+}
+
+/// A connected instance.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct InstanceView {
+    pub(super) id: String,
+    pub(super) service: String,
+    pub(super) node: u64,
+    pub(super) door: String,
+    pub(super) port: u32,
+    pub(super) version: String,
+    pub(super) capabilities: Vec<CapabilityView>,
+    pub(super) connected_at: String,
+    /// `available`, `draining` or `unhealthy`.
+    pub(super) state: &'static str,
+    /// Its connection; absent when its node does not answer.
+    pub(super) connection: Option<String>,
+    /// Where it comes from.
+    pub(super) address: Option<String>,
+    /// What its newest heartbeat said.
+    pub(super) heartbeat: Option<Value>,
+    pub(super) heartbeat_at: Option<String>,
+    /// Its requests, as its own node has seen them.
+    pub(super) requests: Option<RequestsView>,
+}
+
+/// One service with its instances.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct ServiceDetail {
+    #[serde(flatten)]
+    pub(super) service: ServiceView,
+    /// In place of their number.
+    pub(super) instances: Vec<InstanceView>,
+}
+
+impl CapabilityView {
+    fn new(of: &Capability) -> Self {
+        Self { name: of.name.clone(), description: of.description.clone(), actions: of.actions.clone() }
+    }
+}
+
+impl ServiceView {
+    pub(super) fn new(service: &Service, instances: &[Instance]) -> Self {
+        let mut capabilities: Vec<CapabilityView> = Vec::new();
+        for capability in instances.iter().flat_map(|instance| &instance.capabilities) {
+            if !capabilities.iter().any(|known| known.name == capability.name) {
+                capabilities.push(CapabilityView::new(capability));
+            }
+        }
+        capabilities.sort_by(|one, two| one.name.cmp(&two.name));
+        let metadata = Some(service.metadata.as_str()).filter(|text| !text.is_empty());
+        Self {
+            id: service.id.clone(),
+            name: service.name.clone(),
+            r#type: service.kind.clone(),
+            version: service.version.clone(),
+            status: if service.online { "online" } else { "offline" },
+            metadata: metadata
+                .and_then(|text| serde_json::from_str(text).ok())
+                .unwrap_or_else(|| serde_json::json!({})),
+            registered_at: Timestamp::from_millis(service.registered_at).to_string(),
+            revision: service.revision,
+            instances: instances.len(),
+            capabilities,
+        }
+    }
+}
+
+impl InstanceView {
+    pub(super) fn new(of: &Instance, client: Option<&ClientView>) -> Self {
+        let state = match (of.unhealthy, of.draining) {
+            (true, _) => "unhealthy",
+            (false, true) => "draining",
+            (false, false) => "available",
+        };
+        Self {
+            id: of.id.clone(),
+            service: of.service.clone(),
+            node: of.connection.owner.node,
+            door: of.door.clone(),
+            port: of.port,
+            version: of.version.clone(),
+            capabilities: of.capabilities.iter().map(CapabilityView::new).collect(),
+            connected_at: Timestamp::from_millis(of.connected_at).to_string(),
+            state,
+            connection: client.map(|client| client.id.clone()),
+            address: client.map(|client| client.address.clone()),
+            heartbeat: client.and_then(|client| client.heartbeat.clone()),
+            heartbeat_at: client.and_then(|client| client.heartbeat_at.clone()),
+            requests: client.map(|client| client.requests.clone()),
+        }
+    }
+}

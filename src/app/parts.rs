@@ -1,0 +1,64 @@
+//! What the settings mean for the parts of the house.
+
+use super::config::settings::Config;
+use super::config::values::Namespaces;
+use crate::bus::router::terms;
+use crate::bus::{proposer, roll};
+use crate::doors::sse::Enabled;
+use crate::doors::{socketio, sse};
+
+pub(super) fn proposer(config: &Config) -> proposer::Config {
+    proposer::Config {
+        data: config.node.data.clone(),
+        reserve_bytes: config.book.reserve_bytes,
+        pending_bytes_max: config.book.pending_bytes_max,
+    }
+}
+
+pub(super) fn sse(config: &Config) -> sse::Config {
+    sse::Config {
+        body_bytes_max: config.sse.body_bytes_max,
+        body_timeout: config.sse.body_timeout,
+        keep_alive: config.sse.keep_alive,
+        enabled: match &config.book.namespaces {
+            Namespaces::Any => Enabled::Any,
+            Namespaces::Listed(names) => Enabled::Listed(names.clone()),
+        },
+    }
+}
+
+pub(super) fn socketio(config: &Config) -> socketio::Config {
+    let door = &config.socketio;
+    let origins = door.origins.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+    socketio::Config {
+        ping_interval: door.ping_interval,
+        ping_timeout: door.ping_timeout,
+        upgrade_timeout: door.upgrade_timeout,
+        connect_timeout: door.connect_timeout,
+        message_bytes_max: door.message_bytes_max,
+        queue_bytes_max: door.queue_bytes_max,
+        connections_max: door.connections_max,
+        origins: origins.map(str::to_owned).collect(),
+    }
+}
+
+pub(super) fn roll(config: &Config) -> roll::Config {
+    let roll = &config.roll;
+    roll::Config {
+        grace: roll.grace,
+        heartbeat_timeout: roll.heartbeat_timeout,
+        heartbeat_drop: roll.heartbeat_drop,
+        heartbeat_required: roll.heartbeat_required,
+    }
+}
+
+pub(super) fn calls(config: &Config) -> terms::Config {
+    let calls = &config.calls;
+    terms::Config {
+        timeout: calls.timeout,
+        timeout_max: calls.timeout_max,
+        in_flight_max: calls.in_flight_max,
+        in_flight_per_instance: calls.in_flight_per_instance,
+        strategies: calls.strategies.clone(),
+    }
+}

@@ -1,0 +1,184 @@
+//! Live requests, commands and questions between the buses of two nodes, as bytes.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prost::Message;
+use rollbook_core::service::Connection;
+
+use crate::bus::call::{Answer, Body, CallError, Caller, Outcome, Request};
+use crate::bus::client::Farewell;
+
+/// A request for a client of the node that is asked.
+#[derive(Clone, PartialEq, Message)]
+pub(in crate::bus) struct Call {
+    #[prost(message, required, tag = "1")]
+    pub(super) to: Connection,
+    #[prost(string, tag = "2")]
+    id: String,
+    #[prost(string, tag = "3")]
+    capability: String,
+    #[prost(string, tag = "4")]
+    action: String,
+    #[prost(bytes = "bytes", tag = "5")]
+    json: Bytes,
+    #[prost(bytes = "bytes", repeated, tag = "6")]
+    attachments: Vec<Bytes>,
+    #[prost(string, tag = "7")]
+    service: String,
+    #[prost(string, tag = "8")]
+    instance: String,
+    #[prost(uint64, tag = "9")]
+    left_ms: u64,
+    #[prost(string, tag = "10")]
+    key: String,
+}
+
+impl Call {
+    pub(super) fn new(to: Connection, request: &Request, left: Duration) -> Self {
+        Self {
+            to,
+            id: request.id.clone(),
+            capability: request.capability.clone(),
+            action: request.action.clone(),
+            json: request.payload.json.clone(),
+            attachments: request.payload.attachments.clone(),
+            service: request.from.service.clone(),
+            instance: request.from.instance.clone(),
+            left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            key: request.key.clone(),
+        }
+    }
+
+    pub(super) fn into_request(self, now: Instant, longest: Duration) -> Request {
+        Request {
+            id: self.id,
+            capability: self.capability,
+            action: self.action,
+            payload: Body { json: self.json, attachments: self.attachments },
+            from: Caller { service: self.service, instance: self.instance, connection: None },
+            deadline: now + Duration::from_millis(self.left_ms).min(longest),
+            retries: 0,
+            key: self.key,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Answered {
+    #[prost(bool, tag = "1")]
+    success: bool,
+    #[prost(bytes = "bytes", tag = "2")]
+    json: Bytes,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    attachments: Vec<Bytes>,
+    /// Code of the error when there is no answer.
+    #[prost(string, tag = "4")]
+    code: String,
+    #[prost(string, tag = "5")]
+    text: String,
+}
+
+/// What became of a [`Call`].
+pub(super) fn encode_outcome(outcome: Outcome) -> Bytes {
+    let answered = match outcome {
+        Ok(Answer { success, body: Body { json, attachments } }) => {
+            Answered { success, json, attachments, ..Answered::default() }
+        }
+        Err(error) => Answered { code: error.code().to_owned(), text: error.to_string(), ..Answered::default() },
+    };
+    answered.encode_to_vec().into()
+}
+
+/// Reads [`encode_outcome`] back.
+pub(super) fn decode_outcome(bytes: Bytes) -> Outcome {
+    let strange = |_| CallError::Unavailable("an answer of an unknown kind".to_owned());
+    let Answered { success, json, attachments, code, text } = Answered::decode(bytes).map_err(strange)?;
+    match CallError::from_code(&code, text) {
+        Some(error) => Err(error),
+        None => Ok(Answer { success, body: Body { json, attachments } }),
+    }
+}
+
+/// A command of the operator for a client of the node that is asked.
+#[derive(Clone, PartialEq, Message)]
+pub(in crate::bus) struct Ordered {
+    #[prost(message, required, tag = "1")]
+    pub(super) to: Connection,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(super) json: Bytes,
+    #[prost(uint64, tag = "4")]
+    pub(super) wait_ms: u64,
+}
+
+/// A client of the node that is told must go.
+#[derive(Clone, PartialEq, Message)]
+pub(in crate::bus) struct Dismissed {
+    #[prost(message, required, tag = "1")]
+    pub(super) to: Connection,
+    #[prost(uint32, tag = "2")]
+    why: u32,
+}
+
+impl Dismissed {
+    pub(super) const fn new(to: Connection, why: Farewell) -> Self {
+        let why = match why {
+            Farewell::Draining => 1,
+            Farewell::Replaced => 2,
+            Farewell::Removed => 3,
+            Farewell::Unresponsive => 4,
+        };
+        Self { to, why }
+    }
+
+    pub(super) const fn why(&self) -> Farewell {
+        match self.why {
+            2 => Farewell::Replaced,
+            3 => Farewell::Removed,
+            4 => Farewell::Unresponsive,
+            _ => Farewell::Draining,
+        }
+    }
+}
+
+/// Bytes for the same door of another node.
+#[derive(Clone, PartialEq, Message)]
+pub(in crate::bus) struct Through {
+    #[prost(string, tag = "1")]
+    pub(super) door: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(super) message: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_outcomes_read_back() {
+        let now = Instant::now();
+        let request = Request {
+            id: "r1".to_owned(),
+            capability: "users".to_owned(),
+            action: "get".to_owned(),
+            payload: Body { json: Bytes::from_static(b"{}"), attachments: vec![Bytes::from_static(&[1, 2])] },
+            from: Caller { service: "s".to_owned(), instance: "i".to_owned(), connection: None },
+            deadline: now + Duration::from_secs(3),
+            retries: 0,
+            key: "k".to_owned(),
+        };
+        let call = Call::new(Connection::default(), &request, Duration::from_secs(3));
+        let back = call.into_request(now, Duration::from_secs(60));
+        assert_eq!(format!("{back:?}"), format!("{request:?}"));
+        let answer = Answer { success: true, body: Body::json(&b"[1]"[..]) };
+        let refused = Answer { success: false, body: Body::default() };
+        for outcome in [Ok(answer), Ok(refused), Err(CallError::ProviderLost), Err(CallError::Overloaded("x".into()))] {
+            assert_eq!(decode_outcome(encode_outcome(outcome.clone())), outcome);
+        }
+        for why in [Farewell::Draining, Farewell::Replaced, Farewell::Removed, Farewell::Unresponsive] {
+            assert_eq!(Dismissed::new(Connection::default(), why).why(), why);
+        }
+    }
+}

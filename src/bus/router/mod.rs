@@ -1,0 +1,319 @@
+//! The router: live requests from a caller to one provider and back.
+//!
+//! A shared handle, not an actor: a request touches one mutex twice and no mailbox of its own. Who offers
+//! what is asked of the replicated machine; how much is in flight, and which instance keeps failing, is what
+//! this node has seen. A provider on another node is asked over the peer link; the router there knows which of
+//! its clients it is. Everything ends once: by an answer, by the loss of the provider, or by its deadline.
+
+mod breaker;
+pub mod choice;
+mod flight;
+mod state;
+pub mod terms;
+#[cfg(test)]
+mod tests;
+
+use std::hash::RandomState;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rollbook_cluster::node::Node;
+use rollbook_core::machine::Machine;
+use rollbook_core::service::{Connection, Instance};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::call::{Answer, CallError, Handed, Outcome, Request};
+use super::client::{Clients, Told};
+use super::clock;
+use super::metrics::Metrics;
+use choice::{Candidate, Strategy, Turn};
+use flight::{Flight, Place, Reply};
+use state::State;
+use terms::{Answered, Away, Config, Key, LoadView};
+
+/// How long the wait for deadlines may be; one that comes earlier wakes it.
+const IDLE: Duration = Duration::from_secs(3600);
+
+struct Inner {
+    node: Node,
+    clients: Clients,
+    config: Config,
+    metrics: Metrics,
+    random: RandomState,
+    away: Box<dyn Away>,
+    state: Mutex<State>,
+    /// A deadline came that is earlier than all others.
+    earlier: Notify,
+}
+
+/// The router. Clones share it.
+#[derive(Clone)]
+pub struct Router {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router").finish_non_exhaustive()
+    }
+}
+
+impl Router {
+    /// A router of this node; [`Router::watch_deadlines`] ends what takes too long.
+    #[must_use]
+    pub fn new(node: Node, clients: Clients, config: Config, metrics: Metrics, away: Box<dyn Away>) -> Self {
+        let inner = Inner {
+            node,
+            clients,
+            config,
+            metrics,
+            random: RandomState::new(),
+            away,
+            state: Mutex::default(),
+            earlier: Notify::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// How long requests may take.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks a provider of the request's capability. `reply` is called once, at the latest at the deadline.
+    pub fn call(&self, request: Request, reply: Reply) {
+        self.launch(Flight::new(Arc::new(request), reply));
+    }
+
+    /// Asks that client of this node, for another node.
+    pub fn call_here(&self, to: Connection, request: Request, reply: Reply) {
+        let flight = Flight::new(Arc::new(request), reply);
+        let local = to.owner == self.inner.node.owner();
+        let begun = match self.inner.clients.find(to.serial).filter(|_| local) {
+            Some(_) => self.state().begin(flight, Place { provider: to, local: true }, &self.inner.config),
+            None => Err((CallError::ProviderLost, flight)),
+        };
+        match begun {
+            Ok(number) => self.hand_over(number),
+            Err((error, flight)) => self.end(flight, Err(error)),
+        }
+    }
+
+    fn launch(&self, flight: Flight) {
+        let picked = self.inner.node.with_machine(|machine| self.pick(machine, flight));
+        match picked {
+            Ok(number) => self.hand_over(number),
+            Err((error, flight)) => self.end(flight, Err(error)),
+        }
+    }
+
+    /// Chooses a provider and takes note of it. Under the lock of the machine.
+    fn pick(&self, machine: &Machine, flight: Flight) -> Result<u64, (CallError, Flight)> {
+        let providers = machine.providers(&flight.request.capability);
+        let mut state = self.state();
+        let mut seen = Seen::default();
+        let fit: Vec<&Instance> =
+            providers.into_iter().filter(|instance| self.fits(&mut state, instance, &flight, &mut seen)).collect();
+        let candidates: Vec<Candidate<'_>> = fit.iter().map(|instance| self.candidate(&state, instance)).collect();
+        let strategy = self.inner.config.strategies.of(&flight.request.capability);
+        let turn = match strategy {
+            Strategy::RoundRobin | Strategy::Random => state.turn(&flight.request.capability),
+            Strategy::LeastInFlight | Strategy::Sticky => 0,
+        };
+        let turn = Turn { turn, key: &flight.request.key };
+        let chosen = strategy.choose(&candidates, turn, &self.inner.random).and_then(|place| fit.get(place));
+        let Some(instance) = chosen else { return Err((seen.error(&flight.request), flight)) };
+        let provider = instance.connection;
+        let local = provider.owner == self.inner.node.owner();
+        let number = state.begin(flight, Place { provider, local }, &self.inner.config)?;
+        drop(state);
+        Ok(number)
+    }
+
+    /// Whether an instance may be asked, or why not.
+    fn fits(&self, state: &mut State, instance: &Instance, flight: &Flight, seen: &mut Seen) -> bool {
+        let (request, node) = (&flight.request, &self.inner.node);
+        let offered = instance.capability(&request.capability).is_none_or(|offer| offer.offers(&request.action));
+        if !offered {
+            seen.without_action = true;
+            return false;
+        }
+        if Some(instance.connection) == request.from.connection {
+            seen.itself = true;
+            return false;
+        }
+        let there = if instance.connection.owner == node.owner() {
+            self.inner.clients.find(instance.connection.serial).is_some()
+        } else {
+            node.reaches(instance.connection.owner.node)
+        };
+        if !instance.is_available() || !there || flight.tried.contains(&instance.connection) {
+            seen.unavailable = true;
+            return false;
+        }
+        if !state.permits(&request.capability, instance.connection, clock::now()) {
+            seen.tripped = true;
+            return false;
+        }
+        if state.in_flight(instance.connection) >= self.inner.config.in_flight_per_instance {
+            seen.full = true;
+            return false;
+        }
+        true
+    }
+
+    fn candidate<'i>(&self, state: &State, instance: &'i Instance) -> Candidate<'i> {
+        let (in_flight, asked) = state.load(instance.connection);
+        let local = instance.connection.owner == self.inner.node.owner();
+        Candidate { instance: &instance.id, local, in_flight, asked }
+    }
+
+    /// Gives a request that was noted to its provider.
+    fn hand_over(&self, number: u64) {
+        let Some((place, id, request, first)) = self.state().handed(number) else { return };
+        if first {
+            self.inner.earlier.notify_one();
+        }
+        if place.local {
+            let handed = Handed { id, number, request };
+            let client = self.inner.clients.find(place.provider.serial);
+            if !client.is_some_and(|client| client.tell(Told::Request(handed))) {
+                // Gone, or it takes nothing more: as good as gone for this request.
+                self.lose(number);
+            }
+            return;
+        }
+        let router = self.clone();
+        let reply = Box::new(move |outcome| match outcome {
+            Err(CallError::ProviderLost | CallError::Unavailable(_)) => router.lose(number),
+            outcome => router.finish(number, outcome),
+        });
+        self.inner.away.call(place.provider, request, reply);
+    }
+
+    /// A client answers what it was asked.
+    pub fn answer(&self, provider: u64, key: Key<'_>, answer: Answer) -> Answered {
+        let (found, late) = {
+            let state = self.state();
+            let found = state.find(provider, key);
+            (found, found.is_none() && state.was_late(provider, key))
+        };
+        match found {
+            Some(number) => {
+                self.finish(number, Ok(answer));
+                Answered::Yes
+            }
+            None if late => {
+                self.inner.metrics.answers_late.inc();
+                Answered::Late
+            }
+            None => Answered::Unknown,
+        }
+    }
+
+    /// A client of this node is gone: what it was asked goes to others, or fails.
+    pub fn forget(&self, provider: u64) {
+        let connection = Connection { owner: self.inner.node.owner(), serial: provider };
+        let numbers = self.state().leave(connection);
+        numbers.into_iter().for_each(|number| self.lose(number));
+    }
+
+    /// The provider of a request was lost.
+    fn lose(&self, number: u64) {
+        let Some(mut flight) = self.state().end(number, true, clock::now()) else { return };
+        if flight.may_retry(clock::now()) {
+            self.inner.metrics.requests_retried.inc();
+            return self.launch(flight);
+        }
+        self.end(flight, Err(CallError::ProviderLost));
+    }
+
+    fn finish(&self, number: u64, outcome: Outcome) {
+        let failed = matches!(outcome, Err(CallError::DeadlineExceeded | CallError::ProviderLost));
+        let Some(flight) = self.state().end(number, failed, clock::now()) else { return };
+        self.end(flight, outcome);
+    }
+
+    fn end(&self, flight: Flight, outcome: Outcome) {
+        let what = match &outcome {
+            Ok(Answer { success: true, .. }) => "success",
+            Ok(Answer { success: false, .. }) => "failure",
+            Err(error) => error.code(),
+        };
+        self.inner.metrics.requests.get_or_create(&[("outcome", what)]).inc();
+        (flight.reply)(outcome);
+    }
+
+    /// Ends requests whose time is over, until cancelled.
+    pub async fn watch_deadlines(self, stop: CancellationToken) {
+        loop {
+            let now = clock::now();
+            let (over, next) = self.state().overdue(now);
+            over.into_iter().for_each(|number| self.finish(number, Err(CallError::DeadlineExceeded)));
+            let pause = next.map_or(IDLE, |next| next.saturating_duration_since(clock::now()));
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.inner.earlier.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        let all = self.state().all();
+        all.into_iter().for_each(|number| self.finish(number, Err(CallError::Cancelled)));
+    }
+
+    /// Requests in flight at this node.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.state().len()
+    }
+
+    /// What this node knows of the load of an instance.
+    #[must_use]
+    pub fn load_of(&self, provider: Connection) -> LoadView {
+        self.state().view(provider)
+    }
+
+    /// The same of a client of this node.
+    #[must_use]
+    pub fn load_here(&self, serial: u64) -> LoadView {
+        self.load_of(Connection { owner: self.inner.node.owner(), serial })
+    }
+}
+
+/// Why nobody fits.
+#[derive(Default)]
+struct Seen {
+    without_action: bool,
+    itself: bool,
+    unavailable: bool,
+    tripped: bool,
+    full: bool,
+}
+
+impl Seen {
+    fn error(&self, request: &Request) -> CallError {
+        let Request { capability, action, .. } = request;
+        if self.full {
+            return CallError::Overloaded(format!("all providers of {capability} have too many requests"));
+        }
+        if self.tripped {
+            return CallError::NoProvider(format!("all providers of {capability} keep failing; try again later"));
+        }
+        if self.unavailable {
+            return CallError::NoProvider(format!("no provider of {capability} is available now"));
+        }
+        if self.itself {
+            return CallError::BadRequest(format!("the caller is the only provider of {capability}"));
+        }
+        if self.without_action {
+            return CallError::NoProvider(format!("no provider of {capability} offers {action}"));
+        }
+        CallError::NoProvider(format!("nobody offers {capability}"))
+    }
+}

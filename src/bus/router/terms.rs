@@ -1,0 +1,76 @@
+//! The words of the router: its bounds, its way to other nodes, what an answer is and does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rollbook_core::service::Connection;
+
+use super::choice::Strategies;
+use crate::bus::call::{Outcome, Request};
+
+/// Bounds of the router.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How long a request may take that does not say so.
+    pub timeout: Duration,
+    /// How long one may take that does.
+    pub timeout_max: Duration,
+    /// Most requests in flight at this node.
+    pub in_flight_max: usize,
+    /// Most requests that one instance has at a time, as far as this node knows.
+    pub in_flight_per_instance: u32,
+    /// How providers are chosen.
+    pub strategies: Strategies,
+}
+
+/// The way of a request to another node.
+pub trait Away: Send + Sync + 'static {
+    /// Asks that client of another node; the outcome comes by `reply`.
+    fn call(&self, to: Connection, request: Arc<Request>, reply: Box<dyn FnOnce(Outcome) + Send>);
+}
+
+/// Under what name a provider answers.
+#[derive(Debug, Clone, Copy)]
+pub enum Key<'a> {
+    /// The id that it was handed.
+    Id(&'a str),
+    /// The number that it was handed.
+    Number(u64),
+}
+
+/// What became of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// It is on its way to the caller.
+    Yes,
+    /// The caller had been told before that there is none.
+    Late,
+    /// This client was not asked that.
+    Unknown,
+}
+
+/// The load of an instance as one node sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadView {
+    /// Requests it has now.
+    pub in_flight: u32,
+    /// Requests that ended with an answer.
+    pub answered: u64,
+    /// Requests that ended without one.
+    pub failed: u64,
+    /// Time of all of them together.
+    pub busy: Duration,
+    /// By capability.
+    pub breakers: Vec<BreakerView>,
+}
+
+/// A breaker as one node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakerView {
+    /// The capability.
+    pub capability: String,
+    /// `closed`, `open` or `half_open`.
+    pub state: &'static str,
+    /// Failures in the present minute.
+    pub failures: u32,
+}

@@ -1,0 +1,97 @@
+//! What the doors of services share: clients, router, roll and the way to other nodes; put together once.
+
+use bytes::Bytes;
+use rollbook_core::entry;
+use rollbook_core::error::Refusal;
+use rollbook_core::event::{Event, EventId};
+use serde_json::value::RawValue;
+
+use super::announcer::{self, From, NOTIFY, Notification};
+use super::client::{Clients, Farewell, Noted};
+use super::clock;
+use super::handle::Bus;
+use super::item::Item;
+use super::relay::away::Peers;
+use super::roll::{self, Roll};
+use super::router::Router;
+use super::router::terms;
+
+/// Longest name of a notification, bytes.
+const EVENT_BYTES_MAX: usize = 128;
+
+/// The parts. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// The bus below.
+    pub bus: Bus,
+    /// Who is connected to this node.
+    pub clients: Clients,
+    /// Live requests.
+    pub router: Router,
+    /// The way onto the roll.
+    pub roll: Roll,
+    /// The other nodes.
+    pub peers: Peers,
+}
+
+impl Services {
+    /// Puts them together.
+    #[must_use]
+    pub fn new(bus: &Bus, roll: roll::Config, router: terms::Config) -> Self {
+        let node = bus.node();
+        let clients = Clients::new(bus.metrics().clone());
+        let peers = Peers::new(node.clone());
+        let away = Box::new(peers.clone());
+        let router = Router::new(node.clone(), clients.clone(), router, bus.metrics().clone(), away);
+        let roll = Roll::new(node.clone(), bus.proposer().clone(), clients.clone(), peers.clone(), roll);
+        Self { bus: bus.clone(), clients, router, roll, peers }
+    }
+
+    /// Tells a connection of any node to go; `false` when it is not there.
+    ///
+    /// # Errors
+    /// Its node did not answer.
+    pub async fn kick(&self, node: u64, serial: u64) -> Result<bool, Refusal> {
+        if node != self.bus.node().id() {
+            return self.peers.kick(node, serial).await;
+        }
+        Ok(self.clients.find(serial).is_some_and(|client| client.close(Farewell::Removed)))
+    }
+
+    /// Tells all other registered clients of the cluster. In the book unless `volatile`: then whoever is
+    /// connected now gets it, at most once.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] for a name that is none; the refusals of a publish.
+    pub async fn notify(
+        &self,
+        from: From,
+        event: &str,
+        data: Option<&RawValue>,
+        volatile: bool,
+    ) -> Result<Noted, Refusal> {
+        if !(1..=EVENT_BYTES_MAX).contains(&event.len()) {
+            return Err(Refusal::Malformed(format!("event: 1 to {EVENT_BYTES_MAX} bytes")));
+        }
+        let subject = announcer::subject(event);
+        let notification = Notification { event: event.to_owned(), data, from: Some(from) };
+        let malformed = |error: String| Refusal::Malformed(error);
+        let payload = serde_json::to_vec(&notification).map_err(|error| malformed(error.to_string()))?;
+        let created_at = clock::timestamp();
+        let told = Event { subject: &subject, created_at, payload: Some(&payload), ..Event::default() };
+        let mut record = Vec::with_capacity(payload.len().saturating_add(64));
+        if volatile {
+            told.encode(&mut record).map_err(|error| malformed(error.to_string()))?;
+            let record = Bytes::from(record);
+            self.peers.notify(record.clone());
+            let item = std::sync::Arc::new(Item::unstored(record));
+            announcer::spread(&self.clients, &item);
+            return Ok(Noted { id: item.id(), index: None });
+        }
+        entry::begin_publish(&mut record, NOTIFY)?;
+        told.encode(&mut record).map_err(|error| malformed(error.to_string()))?;
+        entry::finish_publish(&mut record, 0, entry::FLAG_CREATE, 1)?;
+        let (index, _) = self.bus.proposer().publish(record.into()).await?;
+        Ok(Noted { id: EventId::new(created_at, index).to_string(), index: Some(index) })
+    }
+}

@@ -1,0 +1,132 @@
+//! Who is connected to a node: as the operator sees it, and as nodes tell each other.
+
+use bytes::Bytes;
+use rollbook_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::client::{Client, Clients};
+use super::router::Router;
+use super::router::terms::{BreakerView, LoadView};
+
+/// One client of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClientView {
+    /// Unique in the cluster.
+    pub id: String,
+    /// The node it is connected to.
+    pub node: u64,
+    /// Its number there.
+    pub serial: u64,
+    /// The door it came through.
+    pub door: String,
+    /// How it is connected.
+    pub transport: String,
+    /// Where it comes from.
+    pub address: String,
+    /// What it calls itself.
+    pub name: String,
+    /// When it came.
+    pub connected_at: String,
+    /// The service that it is an instance of.
+    pub service: Option<String>,
+    /// Its instance id.
+    pub instance: Option<String>,
+    /// What its newest heartbeat said.
+    pub heartbeat: Option<Value>,
+    /// When that came.
+    pub heartbeat_at: Option<String>,
+    /// Its requests.
+    pub requests: RequestsView,
+}
+
+/// The requests of an instance, as its own node has seen them.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RequestsView {
+    /// Those it has now.
+    pub in_flight: u32,
+    /// Those that ended with an answer.
+    pub answered: u64,
+    /// Those that ended without one.
+    pub failed: u64,
+    /// Mean time until the end, in milliseconds.
+    pub mean_ms: f64,
+    /// Its circuit breakers.
+    pub breakers: Vec<BreakerJson>,
+}
+
+/// A circuit breaker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerJson {
+    /// Of this capability.
+    pub capability: String,
+    /// `closed`, `open` or `half_open`.
+    pub state: String,
+    /// Failures in the present minute.
+    pub failures: u32,
+}
+
+/// The clients of one node.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Survey {
+    /// In the order they came.
+    pub clients: Vec<ClientView>,
+    /// Requests in flight that this node routes.
+    pub in_flight: usize,
+}
+
+impl Survey {
+    /// As nodes tell each other.
+    #[must_use]
+    pub fn into_json(self) -> Bytes {
+        serde_json::to_vec(&self).unwrap_or_default().into()
+    }
+}
+
+impl RequestsView {
+    fn new(load: LoadView) -> Self {
+        let ended = load.answered.saturating_add(load.failed);
+        let micros = load.busy.as_micros().checked_div(u128::from(ended)).unwrap_or_default();
+        let breaker = |view: BreakerView| BreakerJson {
+            capability: view.capability,
+            state: view.state.to_owned(),
+            failures: view.failures,
+        };
+        Self {
+            in_flight: load.in_flight,
+            answered: load.answered,
+            failed: load.failed,
+            mean_ms: f64::from(u32::try_from(micros).unwrap_or(u32::MAX)) / 1000.0,
+            breakers: load.breakers.into_iter().map(breaker).collect(),
+        }
+    }
+}
+
+fn view(node: u64, client: &Client, load: LoadView) -> ClientView {
+    let about = client.about();
+    let (service, instance) = about.registration.map(|own| (own.service.id, own.instance.id)).unzip();
+    ClientView {
+        id: about.id,
+        node,
+        serial: client.serial,
+        door: client.door.to_owned(),
+        transport: about.transport.to_owned(),
+        address: about.address,
+        name: about.name,
+        connected_at: client.since.to_string(),
+        service,
+        instance,
+        heartbeat: about.heartbeat.and_then(|says| serde_json::from_slice(&says).ok()),
+        heartbeat_at: about.heartbeat_at.map(|at: Timestamp| at.to_string()),
+        requests: RequestsView::new(load),
+    }
+}
+
+/// The clients of this node.
+#[must_use]
+pub fn of(node: u64, clients: &Clients, router: &Router) -> Survey {
+    let mut all: Vec<ClientView> =
+        clients.all().iter().map(|client| view(node, client, router.load_here(client.serial))).collect();
+    all.sort_by_key(|client| client.serial);
+    Survey { clients: all, in_flight: router.in_flight() }
+}

@@ -1,0 +1,213 @@
+//! A bound on what a WebSocket peer announces, looked at before a byte of it is kept.
+//!
+//! The WebSocket layer of actix compares a frame with its limit only when the whole frame is in memory. This
+//! stream stands in front of it, follows the frame *headers* and ends as soon as one announces too much: a
+//! frame, or the sum of the fragments of one message. Bytes pass through unchanged.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use actix_web::error::PayloadError;
+use bytes::Bytes;
+use futures_util::Stream;
+
+/// Longest header: two bytes, eight of length, four of mask.
+const HEADER_MAX: usize = 14;
+/// Longest control frame that RFC 6455 allows.
+const CONTROL_MAX: u64 = 125;
+
+/// Why a stream was ended, for the close code.
+#[derive(Debug, Clone, Default)]
+pub struct Why(Rc<Cell<bool>>);
+
+impl Why {
+    /// Whether more was announced than is allowed.
+    #[must_use]
+    pub fn too_big(&self) -> bool {
+        self.0.get()
+    }
+}
+
+/// Follows the frames of one direction: pure.
+#[derive(Debug)]
+struct Follower {
+    message_max: u64,
+    header: [u8; HEADER_MAX],
+    header_len: usize,
+    /// Payload bytes still to pass by.
+    skip: u64,
+    /// Bytes of the fragments of the message so far.
+    sum: u64,
+}
+
+impl Follower {
+    const fn new(message_max: u64) -> Self {
+        Self { message_max, header: [0; HEADER_MAX], header_len: 0, skip: 0, sum: 0 }
+    }
+
+    /// `false` as soon as too much is announced.
+    fn pass(&mut self, mut chunk: &[u8]) -> bool {
+        while !chunk.is_empty() {
+            if self.skip > 0 {
+                let here = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+                self.skip = self.skip.saturating_sub(u64::try_from(here).unwrap_or(0));
+                chunk = chunk.get(here..).unwrap_or_default();
+                continue;
+            }
+            let Some((byte, rest)) = chunk.split_first() else { break };
+            chunk = rest;
+            if let Some(slot) = self.header.get_mut(self.header_len) {
+                *slot = *byte;
+                self.header_len = self.header_len.saturating_add(1);
+            }
+            if self.header_len >= needed(&self.header, self.header_len) && !self.announced() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A header is complete.
+    fn announced(&mut self) -> bool {
+        let [first, second, ..] = self.header;
+        let length = match second & 0x7f {
+            126 => u64::from(u16::from_be_bytes([self.header[2], self.header[3]])),
+            127 => {
+                let mut bytes = [0; 8];
+                bytes.copy_from_slice(&self.header[2..10]);
+                u64::from_be_bytes(bytes)
+            }
+            short => u64::from(short),
+        };
+        (self.header_len, self.skip) = (0, length);
+        let (last, opcode) = (first & 0x80 != 0, first & 0x0f);
+        if opcode >= 8 {
+            return length <= CONTROL_MAX;
+        }
+        self.sum = if opcode == 0 { self.sum.saturating_add(length) } else { length };
+        let fits = self.sum <= self.message_max;
+        if last {
+            self.sum = 0;
+        }
+        fits
+    }
+}
+
+/// Bytes of the header that begins like this.
+const fn needed(header: &[u8; HEADER_MAX], present: usize) -> usize {
+    if present < 2 {
+        return 2;
+    }
+    let length = match header[1] & 0x7f {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    let mask = if header[1] & 0x80 == 0 { 0 } else { 4 };
+    2 + length + mask
+}
+
+/// The stream.
+#[derive(Debug)]
+pub struct Guarded<S> {
+    inner: S,
+    follower: Follower,
+    why: Why,
+    ended: bool,
+}
+
+impl<S> Guarded<S> {
+    /// Lets messages of at most so many bytes pass.
+    pub fn new(inner: S, message_bytes_max: usize) -> (Self, Why) {
+        let why = Why::default();
+        let follower = Follower::new(u64::try_from(message_bytes_max).unwrap_or(u64::MAX));
+        (Self { inner, follower, why: why.clone(), ended: false }, why)
+    }
+}
+
+impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for Guarded<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(item) = Pin::new(&mut self.inner).poll_next(cx) else { return Poll::Pending };
+        if let Some(Ok(chunk)) = &item
+            && !self.follower.pass(chunk)
+        {
+            self.ended = true;
+            self.why.0.set(true);
+            return Poll::Ready(Some(Err(PayloadError::Overflow)));
+        }
+        Poll::Ready(item)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A masked frame that announces `length` bytes, with `present` of them.
+    fn frame(first: u8, length: u64, present: usize) -> Vec<u8> {
+        let mut out = vec![first];
+        match length {
+            0..=125 => out.push(0x80 | u8::try_from(length).unwrap_or(0)),
+            126..=65_535 => {
+                out.push(0x80 | 126);
+                out.extend(u16::try_from(length).unwrap_or(0).to_be_bytes());
+            }
+            _ => {
+                out.push(0x80 | 127);
+                out.extend(length.to_be_bytes());
+            }
+        }
+        out.extend([1, 2, 3, 4]);
+        out.extend(std::iter::repeat_n(7, present));
+        out
+    }
+
+    #[test]
+    fn what_is_announced_too_large_ends_the_stream_before_its_payload() {
+        for length in [101, 1 << 20, 1 << 40, 1 << 63, u64::MAX] {
+            let mut follower = Follower::new(100);
+            let bytes = frame(0x82, length, 0);
+            let ends_at = (1..=bytes.len()).find(|end| !Follower::new(100).pass(&bytes[..*end]));
+            assert_eq!(ends_at, Some(bytes.len()), "{length}: not before the header is whole");
+            assert!(!follower.pass(&bytes));
+        }
+        assert!(Follower::new(100).pass(&frame(0x82, 100, 100)), "exactly at the limit");
+    }
+
+    #[test]
+    fn headers_may_be_cut_anywhere_and_chunks_may_hold_many_frames() {
+        let mut bytes = Vec::new();
+        for length in [0, 1, 125, 126, 300] {
+            bytes.extend(frame(0x81, length, usize::try_from(length).unwrap_or(0)));
+        }
+        bytes.extend(frame(0x81, 301, 0));
+        for size in 1..bytes.len() {
+            let mut follower = Follower::new(300);
+            let passed = bytes.chunks(size).all(|chunk| follower.pass(chunk));
+            assert!(!passed, "chunks of {size}");
+        }
+        let whole = &bytes[..bytes.len() - 8];
+        for size in 1..whole.len() {
+            let mut follower = Follower::new(300);
+            assert!(whole.chunks(size).all(|chunk| follower.pass(chunk)), "chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn fragments_count_together_and_control_frames_between_them_do_not() {
+        let mut follower = Follower::new(100);
+        assert!(follower.pass(&frame(0x01, 60, 60)));
+        assert!(follower.pass(&frame(0x89, 125, 125)), "a ping between fragments");
+        assert!(follower.pass(&frame(0x80, 40, 40)), "the last fragment, exactly at the limit");
+        assert!(follower.pass(&frame(0x01, 60, 60)));
+        assert!(!follower.pass(&frame(0x00, 41, 0)), "one over");
+        assert!(!Follower::new(1000).pass(&frame(0x89, 126, 0)), "a control frame that is too long");
+    }
+}

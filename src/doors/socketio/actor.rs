@@ -1,0 +1,374 @@
+//! The actor of one session: puts the pure parts to work with time, transports and the bus.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Message, MessageResult};
+use actix::{ActorFutureExt as _, WrapFuture as _};
+use bytestring::ByteString;
+use tokio::sync::oneshot;
+
+use super::engine::{Engine, Polled, Step, Timing, Wrong};
+use super::session::{Application, Away, Handshake, Out, Session};
+use super::table::Place;
+use crate::bus::client::Told;
+use crate::bus::clock;
+use crate::bus::websocket::{Frame, Inbound, Received, Write, Writer};
+
+/// Messages that wait for a session: more than all it may be asked and all it may have asked.
+const MAILBOX: usize = 4096;
+/// Close code of an end without a reason of its own.
+const NORMAL: u16 = 1000;
+
+/// What the sessions of a door share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) timing: Timing,
+    /// From the handshake to the first CONNECT.
+    pub(super) connect_timeout: Duration,
+    /// Most bytes that wait for a client.
+    pub(super) queue_bytes_max: usize,
+}
+
+/// A GET; the answer may take as long as the client is quiet.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Poll(pub(super) oneshot::Sender<Result<String, Wrong>>);
+
+/// The connection of the GET was cut.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct PollGone;
+
+/// A POST begins.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Wrong>")]
+pub(super) struct PostBegins;
+
+/// The POST has come; `None` when it is no text.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Wrong>")]
+pub(super) struct PostEnds(pub(super) Option<ByteString>);
+
+/// The POST will not come.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct PostGone(pub(super) &'static str);
+
+/// A WebSocket for this session: the first of it, or one that wants to take over.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Attach {
+    pub(super) conn: u64,
+    pub(super) writer: Writer,
+    /// What is written first.
+    pub(super) open: Option<ByteString>,
+}
+
+/// What was written to a WebSocket has left, or will never.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Written {
+    conn: u64,
+    left: bool,
+}
+
+/// The actor.
+pub(super) struct SessionActor {
+    engine: Engine,
+    session: Session,
+    bounds: Bounds,
+    began: Instant,
+    poll: Option<oneshot::Sender<Result<String, Wrong>>>,
+    writers: Vec<(u64, Writer)>,
+    /// The timer that is set.
+    armed: Option<Instant>,
+    ended: bool,
+    /// Messages that came behind one that is still being dealt with.
+    backlog: VecDeque<Frame>,
+    waits: bool,
+    /// Its place in the table of the door.
+    _place: Place<Self>,
+}
+
+impl SessionActor {
+    /// A session that begins with polling, or with the WebSocket `conn`.
+    pub(super) fn new(
+        bounds: Bounds,
+        conn: Option<u64>,
+        application: Arc<dyn Application>,
+        handshake: Handshake,
+        place: Place<Self>,
+    ) -> Self {
+        let now = clock::now();
+        Self {
+            engine: Engine::new(bounds.timing, conn, now),
+            session: Session::new(application, handshake),
+            bounds,
+            began: now,
+            poll: None,
+            writers: Vec::new(),
+            armed: None,
+            ended: false,
+            backlog: VecDeque::new(),
+            waits: false,
+            _place: place,
+        }
+    }
+
+    /// Does what the engine wants done.
+    fn settle(&mut self, ctx: &mut Context<Self>) {
+        loop {
+            let steps = self.engine.take();
+            if steps.is_empty() {
+                break;
+            }
+            for step in steps {
+                self.step(step, ctx);
+            }
+        }
+        self.arm(ctx);
+    }
+
+    fn step(&mut self, step: Step, ctx: &mut Context<Self>) {
+        match step {
+            Step::Answer(payload) => self.answer(Ok(payload)),
+            Step::Write(conn, frames) => self.write(conn, Write::Frames(frames), ctx),
+            Step::Shut(conn, code) => {
+                self.write(conn, Write::Close(code), ctx);
+                self.writers.retain(|(other, _)| *other != conn);
+            }
+            Step::Message(frame) => {
+                self.backlog.push_back(frame);
+                self.work_off(ctx);
+            }
+            Step::Closed(reason) => self.closed(reason, ctx),
+        }
+    }
+
+    /// Deals with what came, up to something that takes time.
+    fn work_off(&mut self, ctx: &mut Context<Self>) {
+        while !self.waits && !self.ended {
+            let Some(frame) = self.backlog.pop_front() else { return };
+            match self.session.message(frame) {
+                Ok(out) => self.carry_out(out, ctx),
+                Err(malformed) => self.engine.close(malformed.0, NORMAL, clock::now()),
+            }
+        }
+    }
+
+    fn closed(&mut self, reason: &'static str, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        tracing::debug!(reason, "a session ended");
+        self.session.end();
+        match self.engine.afterlife() {
+            Duration::ZERO => ctx.stop(),
+            afterlife => drop(ctx.run_later(afterlife, |_, ctx| ctx.stop())),
+        }
+    }
+
+    fn answer(&mut self, answer: Result<String, Wrong>) {
+        if let Some(poll) = self.poll.take() {
+            // A client that has gone needs no answer.
+            poll.send(answer).unwrap_or(());
+        }
+    }
+
+    fn write(&mut self, conn: u64, write: Write, ctx: &mut Context<Self>) {
+        let Some((_, writer)) = self.writers.iter().find(|(other, _)| *other == conn) else { return };
+        // Not a future of this actor: when the actor stops, its last word must still go out.
+        let (request, session) = (writer.send(write), ctx.address());
+        actix_web::rt::spawn(async move {
+            let left = request.await.is_ok();
+            // A session that is over need not know.
+            session.try_send(Written { conn, left }).unwrap_or(());
+        });
+    }
+
+    fn carry_out(&mut self, mut out: Out, ctx: &mut Context<Self>) {
+        if out.away == Some(Away::Kick) {
+            self.session.kick(&mut out);
+        }
+        self.engine.send(out.frames);
+        if let Some(Away::Drop(reason, code)) = out.away {
+            self.engine.close(reason, code, clock::now());
+        }
+        if self.engine.waiting_bytes() > self.bounds.queue_bytes_max {
+            self.engine.close("client does not read", NORMAL, clock::now());
+        }
+        if let Some(wait) = out.wait {
+            self.waits = true;
+            let told = wait.into_actor(self).map(|told, act: &mut Self, ctx| {
+                act.waits = false;
+                act.tell(told, ctx);
+                act.work_off(ctx);
+                act.settle(ctx);
+            });
+            ctx.wait(told);
+        }
+    }
+
+    fn tell(&mut self, told: Told, ctx: &mut Context<Self>) {
+        if self.ended {
+            return;
+        }
+        let out = self.session.told(told);
+        self.carry_out(out, ctx);
+        self.settle(ctx);
+    }
+
+    /// Sets the timer, unless one is set that comes first.
+    fn arm(&mut self, ctx: &mut Context<Self>) {
+        if self.ended {
+            return;
+        }
+        let mut next = self.engine.next_deadline();
+        if !self.session.is_joined() {
+            next = next.min(self.began + self.bounds.connect_timeout);
+        }
+        if self.armed.is_some_and(|armed| armed <= next) {
+            return;
+        }
+        self.armed = Some(next);
+        ctx.run_later(next.saturating_duration_since(clock::now()), move |act, ctx| {
+            if act.armed == Some(next) {
+                act.armed = None;
+            }
+            let now = clock::now();
+            if !act.session.is_joined() && now >= act.began + act.bounds.connect_timeout {
+                act.engine.close("no CONNECT in time", NORMAL, now);
+            }
+            act.engine.tick(now);
+            act.settle(ctx);
+        });
+    }
+}
+
+impl Actor for SessionActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        self.arm(ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        if !self.ended {
+            self.session.end();
+        }
+    }
+}
+
+impl Handler<Poll> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, Poll(answer): Poll, ctx: &mut Self::Context) {
+        let polled = self.engine.poll(clock::now());
+        // Steps of an overlap concern the poll that was there before.
+        self.settle(ctx);
+        let answered = match polled {
+            Polled::Now(payload) => answer.send(Ok(payload)),
+            Polled::Wrong(wrong) => answer.send(Err(wrong)),
+            Polled::Later => {
+                self.poll = Some(answer);
+                return;
+            }
+        };
+        if answered.is_err() {
+            self.engine.poll_gone();
+        }
+        if self.engine.is_over() && self.ended {
+            ctx.stop();
+        }
+    }
+}
+
+impl Handler<PollGone> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: PollGone, ctx: &mut Self::Context) {
+        self.engine.poll_gone();
+        self.settle(ctx);
+    }
+}
+
+impl Handler<PostBegins> for SessionActor {
+    type Result = MessageResult<PostBegins>;
+
+    fn handle(&mut self, _: PostBegins, ctx: &mut Self::Context) -> Self::Result {
+        let begun = self.engine.post_begins();
+        self.settle(ctx);
+        MessageResult(begun)
+    }
+}
+
+impl Handler<PostEnds> for SessionActor {
+    type Result = MessageResult<PostEnds>;
+
+    fn handle(&mut self, PostEnds(body): PostEnds, ctx: &mut Self::Context) -> Self::Result {
+        let taken = self.engine.post(body.as_ref(), clock::now());
+        self.settle(ctx);
+        MessageResult(taken)
+    }
+}
+
+impl Handler<PostGone> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, PostGone(reason): PostGone, ctx: &mut Self::Context) {
+        self.engine.post_gone(reason);
+        self.settle(ctx);
+    }
+}
+
+impl Handler<Attach> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, Attach { conn, writer, open }: Attach, ctx: &mut Self::Context) {
+        self.writers.push((conn, writer));
+        match open {
+            Some(open) => self.engine.send([Frame::Text(open)]),
+            None => self.engine.attach(conn, clock::now()),
+        }
+        self.settle(ctx);
+    }
+}
+
+impl Handler<Written> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, Written { conn, left }: Written, ctx: &mut Self::Context) {
+        if left {
+            self.engine.written(conn);
+        } else {
+            self.engine.conn_closed(conn);
+        }
+        self.settle(ctx);
+    }
+}
+
+impl Handler<Received> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, Received { conn, what }: Received, ctx: &mut Self::Context) {
+        match what {
+            Inbound::Frame(frame) => self.engine.frame(conn, frame, clock::now()),
+            Inbound::Closed => {
+                self.engine.conn_closed(conn);
+                self.writers.retain(|(other, _)| *other != conn);
+            }
+        }
+        self.settle(ctx);
+    }
+}
+
+impl Handler<Told> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, told: Told, ctx: &mut Self::Context) {
+        self.tell(told, ctx);
+    }
+}

@@ -1,0 +1,332 @@
+//! Bytes and packets: Engine.IO v4 and Socket.IO v5. Pure; what is malformed is an error, never a panic.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde_json::value::RawValue;
+
+use crate::bus::websocket::Frame;
+
+/// Between the packets of one polling payload.
+const SEPARATOR: char = '\u{1e}';
+/// Most binary parts of one packet, as in socket.io-parser.
+const ATTACHMENTS_MAX: usize = 10;
+/// Deepest JSON that is taken: what nobody writes by hand only serves to exhaust a parser further on.
+const DEPTH_MAX: usize = 128;
+/// Longest namespace name.
+const NAMESPACE_BYTES_MAX: usize = 256;
+
+/// A packet or payload that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Malformed(pub(super) &'static str);
+
+/// An Engine.IO packet of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Engine {
+    Close,
+    Ping(ByteString),
+    Pong,
+    Message(Frame),
+    Upgrade,
+    /// Open and noop: only servers send them; the reference server takes no notice.
+    Meaningless,
+}
+
+impl Engine {
+    /// Reads one message of a WebSocket.
+    pub(super) fn decode(frame: Frame) -> Result<Self, Malformed> {
+        let text = match frame {
+            Frame::Binary(_) => return Ok(Self::Message(frame)),
+            Frame::Text(text) => text,
+        };
+        let rest = |text: &ByteString| text.get(1..).map(|rest| text.slice_ref(rest)).unwrap_or_default();
+        Ok(match text.as_bytes().first() {
+            Some(b'1') => Self::Close,
+            Some(b'2') => Self::Ping(rest(&text)),
+            Some(b'3') => Self::Pong,
+            Some(b'4') => Self::Message(Frame::Text(rest(&text))),
+            Some(b'5') => Self::Upgrade,
+            Some(b'0' | b'6') => Self::Meaningless,
+            _ => return Err(Malformed("unknown engine packet")),
+        })
+    }
+
+    /// Reads the packets of a polling payload up to the first that is malformed.
+    pub(super) fn decode_payload(body: &ByteString) -> impl Iterator<Item = Result<Self, Malformed>> {
+        body.split(SEPARATOR).map(|part| match part.strip_prefix('b') {
+            Some(encoded) => {
+                let bytes = STANDARD.decode(encoded).map_err(|_| Malformed("not base64"))?;
+                Ok(Self::Message(Frame::Binary(bytes.into())))
+            }
+            None => Self::decode(Frame::Text(body.slice_ref(part))),
+        })
+    }
+}
+
+/// Joins packets into the body of a poll's answer.
+pub(super) fn encode_payload(frames: &[Frame]) -> String {
+    let mut payload = String::with_capacity(frames.iter().map(|frame| frame.len().saturating_add(2)).sum());
+    for (at, frame) in frames.iter().enumerate() {
+        if at > 0 {
+            payload.push(SEPARATOR);
+        }
+        match frame {
+            Frame::Text(text) => payload.push_str(text),
+            Frame::Binary(bytes) => {
+                payload.push('b');
+                STANDARD.encode_string(bytes, &mut payload);
+            }
+        }
+    }
+    payload
+}
+
+/// What a Socket.IO packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Connect,
+    Disconnect,
+    Event,
+    Ack,
+}
+
+/// A Socket.IO packet of a client. Its binary parts follow as messages of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Packet {
+    pub(super) kind: Kind,
+    pub(super) namespace: ByteString,
+    pub(super) id: Option<u64>,
+    /// What it carries: the members of an array, or one object.
+    pub(super) data: Vec<ByteString>,
+    /// Binary parts that follow.
+    pub(super) attachments: usize,
+}
+
+/// Names that only the library itself may use.
+const RESERVED: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
+/// Whether a client library would refuse to receive an event of this name.
+pub(super) fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
+impl Packet {
+    /// Reads the text of a packet.
+    pub(super) fn decode(text: &ByteString) -> Result<Self, Malformed> {
+        let (kind, binary) = match text.as_bytes().first() {
+            Some(b'0') => (Kind::Connect, false),
+            Some(b'1') => (Kind::Disconnect, false),
+            Some(b'2') => (Kind::Event, false),
+            Some(b'3') => (Kind::Ack, false),
+            Some(b'4') => return Err(Malformed("a client sends no connect error")),
+            Some(b'5') => (Kind::Event, true),
+            Some(b'6') => (Kind::Ack, true),
+            _ => return Err(Malformed("unknown packet type")),
+        };
+        let mut rest = text.get(1..).unwrap_or_default();
+        let mut attachments = 0;
+        if binary {
+            let (count, after) = rest.split_once('-').ok_or(Malformed("illegal attachments"))?;
+            attachments = digits(count).ok_or(Malformed("illegal attachments"))?;
+            if attachments > ATTACHMENTS_MAX {
+                return Err(Malformed("too many attachments"));
+            }
+            rest = after;
+        }
+        let mut namespace = "/";
+        if rest.starts_with('/') {
+            (namespace, rest) = rest.split_once(',').unwrap_or((rest, ""));
+            namespace = namespace.split('?').next().unwrap_or("/");
+            if namespace.len() > NAMESPACE_BYTES_MAX {
+                return Err(Malformed("namespace is too long"));
+            }
+        }
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, json) = rest.split_at_checked(end).unwrap_or((rest, ""));
+        let id = match number {
+            "" => None,
+            number => Some(digits(number).ok_or(Malformed("invalid ack id"))?),
+        };
+        let data = payload(kind, text, json)?;
+        if kind == Kind::Ack && id.is_none() {
+            return Err(Malformed("invalid ack id"));
+        }
+        let namespace = if namespace == "/" { ByteString::from_static("/") } else { text.slice_ref(namespace) };
+        Ok(Self { kind, namespace, id, data, attachments })
+    }
+}
+
+fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
+    // `parse` would take a sign.
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// What a packet of this kind must carry.
+fn payload(kind: Kind, text: &ByteString, json: &str) -> Result<Vec<ByteString>, Malformed> {
+    let invalid = Malformed("invalid payload");
+    if !is_shallow(json) {
+        return Err(Malformed("invalid payload: nested too deep"));
+    }
+    match kind {
+        Kind::Connect if json.is_empty() => Ok(Vec::new()),
+        Kind::Connect => {
+            let object: &RawValue = serde_json::from_str(json).map_err(|_| invalid)?;
+            if object.get().starts_with('{') { Ok(vec![text.slice_ref(object.get())]) } else { Err(invalid) }
+        }
+        Kind::Disconnect => {
+            if json.is_empty() {
+                Ok(Vec::new())
+            } else {
+                Err(invalid)
+            }
+        }
+        Kind::Event | Kind::Ack => {
+            let members: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| invalid)?;
+            let members: Vec<ByteString> = members.into_iter().map(|member| text.slice_ref(member.get())).collect();
+            if kind == Kind::Event {
+                let name = members.first().ok_or(invalid)?;
+                let number = name.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+                if !number && event_name(name).is_none_or(|name| is_reserved(&name)) {
+                    return Err(invalid);
+                }
+            }
+            Ok(members)
+        }
+    }
+}
+
+/// The name that a JSON string stands for; `None` when it is none.
+pub(super) fn event_name(json: &ByteString) -> Option<ByteString> {
+    let plain = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|name| !name.contains('\\'));
+    match plain {
+        Some(name) => Some(json.slice_ref(name)),
+        None => serde_json::from_str::<String>(json).ok().map(ByteString::from),
+    }
+}
+
+/// Whether no part of a JSON text is nested deeper than allowed.
+fn is_shallow(json: &str) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in json.bytes() {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'[' | b'{' => depth = depth.saturating_add(1),
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether every placeholder of a binary packet stands for one of its parts. Clients that get one which does not
+/// would break their connection.
+pub(super) fn placeholders_fit(data: &[ByteString], attachments: usize) -> bool {
+    fn fits(value: &serde_json::Value, attachments: usize) -> bool {
+        match value {
+            serde_json::Value::Array(members) => members.iter().all(|member| fits(member, attachments)),
+            serde_json::Value::Object(members) => {
+                if members.get("_placeholder") == Some(&serde_json::Value::Bool(true)) {
+                    let number = members.get("num").and_then(serde_json::Value::as_u64);
+                    return number.and_then(|n| usize::try_from(n).ok()).is_some_and(|n| n < attachments);
+                }
+                members.values().all(|member| fits(member, attachments))
+            }
+            _ => true,
+        }
+    }
+    data.iter().all(|member| serde_json::from_str(member).is_ok_and(|value| fits(&value, attachments)))
+}
+
+/// Writes the head of a packet, the engine's digit included.
+fn head(digits: [char; 2], namespace: &str, id: Option<u64>, attachments: usize) -> String {
+    let mut text = String::with_capacity(64);
+    text.push('4');
+    text.push(if attachments == 0 { digits[0] } else { digits[1] });
+    if attachments > 0 {
+        text.push_str(&attachments.to_string());
+        text.push('-');
+    }
+    if namespace != "/" {
+        text.push_str(namespace);
+        text.push(',');
+    }
+    if let Some(id) = id {
+        text.push_str(&id.to_string());
+    }
+    text
+}
+
+/// An event with its arguments, each of them JSON.
+pub(super) fn event(namespace: &str, id: Option<u64>, name: &str, args: &[&str], attachments: usize) -> ByteString {
+    let mut text = head(['2', '5'], namespace, id, attachments);
+    text.push('[');
+    text.push_str(&serde_json::Value::from(name).to_string());
+    for arg in args {
+        text.push(',');
+        text.push_str(arg);
+    }
+    text.push(']');
+    text.into()
+}
+
+/// An acknowledgement with its arguments, each of them JSON.
+pub(super) fn ack(namespace: &str, id: u64, args: &[&str], attachments: usize) -> ByteString {
+    let mut text = head(['3', '6'], namespace, Some(id), attachments);
+    text.push('[');
+    text.push_str(&args.join(","));
+    text.push(']');
+    text.into()
+}
+
+/// The answer to a CONNECT.
+pub(super) fn connected(namespace: &str, sid: &str) -> ByteString {
+    let mut text = head(['0', '0'], namespace, None, 0);
+    text.push_str(&serde_json::json!({ "sid": sid }).to_string());
+    text.into()
+}
+
+/// The refusal of a CONNECT.
+pub(super) fn refused(namespace: &str, error: &serde_json::Value) -> ByteString {
+    let mut text = head(['4', '4'], namespace, None, 0);
+    text.push_str(&error.to_string());
+    text.into()
+}
+
+/// The client must leave a namespace and stay away.
+pub(super) fn disconnected(namespace: &str) -> ByteString {
+    head(['1', '1'], namespace, None, 0).into()
+}
+
+/// What an Engine.IO handshake is answered with.
+pub(super) fn open(sid: &str, upgrade: bool, timing: (u64, u64), payload_bytes_max: usize) -> ByteString {
+    let upgrades: &[&str] = if upgrade { &["websocket"] } else { &[] };
+    let (interval, timeout) = timing;
+    let open = serde_json::json!({
+        "sid": sid,
+        "upgrades": upgrades,
+        "pingInterval": interval,
+        "pingTimeout": timeout,
+        "maxPayload": payload_bytes_max,
+    });
+    format!("0{open}").into()
+}
+
+/// The binary parts of a packet as messages.
+pub(super) fn binaries(attachments: Vec<Bytes>) -> impl Iterator<Item = Frame> {
+    attachments.into_iter().map(Frame::Binary)
+}

@@ -1,0 +1,186 @@
+//! The two ends of a tunnelled WebSocket: [`Near`] where it is connected, [`Far`] where its session is. Each
+//! stands in for the other at its own node, and each waits for the other, so nothing piles up in between.
+
+use std::time::Duration;
+
+use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture};
+use actix::{ActorFutureExt as _, WrapFuture as _};
+use rollbook_cluster::node::Node;
+
+use super::between::{Carried, NAME, Word, decode};
+use crate::bus::relay::away::Peers;
+use crate::bus::websocket::{Inbound, Received, Write, Writer};
+
+/// How long the other end may take for one message.
+const CARRY_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether the other node is there.
+const LOOK: Duration = Duration::from_millis(250);
+/// After this many looks in vain it has gone.
+const MISSED_MAX: u32 = 4;
+/// Close code: the service restarts, come back.
+const RESTART: u16 = 1012;
+
+/// The way to the other end.
+pub(super) struct Link {
+    pub(super) node: Node,
+    pub(super) peers: Peers,
+    /// The other node.
+    pub(super) to: u64,
+    /// Number of the WebSocket at the node where it is connected.
+    pub(super) conn: u64,
+}
+
+impl Link {
+    fn carry(&self, word: Word) -> impl Future<Output = bool> + use<> {
+        let (peers, to) = (self.peers.clone(), self.to);
+        async move { decode(peers.ask_door(to, NAME, word.into_bytes(), CARRY_MAX).await).is_ok() }
+    }
+
+    /// Whether the other node is gone, after one more look.
+    fn misses(&self, missed: &mut u32) -> bool {
+        *missed = if self.node.reaches(self.to) { 0 } else { missed.saturating_add(1) };
+        *missed >= MISSED_MAX
+    }
+}
+
+/// Where the WebSocket is connected: stands in for the session.
+pub(super) struct Near {
+    link: Link,
+    writer: Option<Writer>,
+    forget: Option<Box<dyn FnOnce() + Send>>,
+    missed: u32,
+}
+
+/// The WebSocket that a [`Near`] belongs to; sent before anything can have come over it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Keep(pub(super) Writer);
+
+impl Near {
+    pub(super) fn new(link: Link, forget: Box<dyn FnOnce() + Send>) -> Self {
+        Self { link, writer: None, forget: Some(forget), missed: 0 }
+    }
+
+    fn shut(&self) {
+        if let Some(writer) = &self.writer {
+            writer.try_send(Write::Close(RESTART)).unwrap_or(());
+        }
+    }
+}
+
+impl Actor for Near {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(LOOK, |act, ctx| {
+            if act.link.misses(&mut act.missed) {
+                act.shut();
+                ctx.stop();
+            }
+        });
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        if let Some(forget) = self.forget.take() {
+            forget();
+        }
+    }
+}
+
+impl Handler<Keep> for Near {
+    type Result = ();
+
+    fn handle(&mut self, Keep(writer): Keep, _: &mut Self::Context) {
+        self.writer = Some(writer);
+    }
+}
+
+impl Handler<Received> for Near {
+    type Result = ();
+
+    fn handle(&mut self, received: Received, ctx: &mut Self::Context) {
+        let ended = received.what == Inbound::Closed;
+        let carried = match received.what {
+            Inbound::Frame(frame) => Carried::new(self.link.conn, vec![frame]),
+            Inbound::Closed => Carried::end(self.link.conn, 1000),
+        };
+        // One after the other: nothing more is read until this has arrived.
+        let carried = self.link.carry(Word::In(carried)).into_actor(self).map(move |arrived, act, ctx| {
+            if !arrived {
+                act.shut();
+            }
+            if ended || !arrived {
+                ctx.stop();
+            }
+        });
+        ctx.wait(carried);
+    }
+}
+
+/// Where the session is: stands in for the WebSocket.
+pub(super) struct Far {
+    link: Link,
+    session: Recipient<Received>,
+    /// Number of the WebSocket here.
+    conn: u64,
+    forget: Option<Box<dyn FnOnce() + Send>>,
+    missed: u32,
+}
+
+impl Far {
+    pub(super) fn new(link: Link, session: Recipient<Received>, conn: u64, forget: Box<dyn FnOnce() + Send>) -> Self {
+        Self { link, session, conn, forget: Some(forget), missed: 0 }
+    }
+
+    fn closed(&self) {
+        // A session that is gone needs no word.
+        self.session.try_send(Received { conn: self.conn, what: Inbound::Closed }).unwrap_or(());
+    }
+}
+
+impl Actor for Far {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(LOOK, |act, ctx| {
+            if !act.session.connected() {
+                return ctx.stop();
+            }
+            if act.link.misses(&mut act.missed) {
+                act.closed();
+                ctx.stop();
+            }
+        });
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        if let Some(forget) = self.forget.take() {
+            forget();
+        }
+    }
+}
+
+impl Handler<Write> for Far {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, write: Write, ctx: &mut Self::Context) -> Self::Result {
+        let ends = matches!(write, Write::Close(_));
+        let carried = match write {
+            Write::Frames(frames) => Carried::new(self.link.conn, frames),
+            Write::Close(code) => Carried::end(self.link.conn, code),
+        };
+        let carry = self.link.carry(Word::Out(carried));
+        let (session, conn) = (self.session.clone(), self.conn);
+        if ends {
+            // The last word goes out on its own.
+            actix_web::rt::spawn(carry);
+            ctx.stop();
+            return Box::pin(std::future::ready(()));
+        }
+        Box::pin(async move {
+            if !carry.await {
+                session.try_send(Received { conn, what: Inbound::Closed }).unwrap_or(());
+            }
+        })
+    }
+}

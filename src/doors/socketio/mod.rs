@@ -1,0 +1,467 @@
+//! The door `socketio`: the service bus for `socket.io-client`, polling and WebSocket.
+
+mod actor;
+mod between;
+mod codec;
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod conformance_socket;
+mod engine;
+mod far;
+mod remote;
+mod says;
+mod service;
+mod session;
+mod table;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix::{Actor as _, Addr, AsyncContext as _, Context};
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::BytesMut;
+use bytestring::ByteString;
+use futures_util::StreamExt as _;
+use rollbook_cluster::live::Live;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use crate::bus::services::Services;
+use crate::bus::websocket;
+
+use actor::{Attach, Bounds, Poll, PollGone, PostBegins, PostEnds, PostGone, SessionActor};
+use engine::{Timing, Wrong};
+use remote::{Ear, Remote};
+use service::BusApplication;
+use session::{Application, Handshake};
+use table::Table;
+
+/// What this door can be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// From a pong, or the handshake, to the next ping.
+    pub ping_interval: Duration,
+    /// From a ping to its pong.
+    pub ping_timeout: Duration,
+    /// Longest time an upgrade to WebSocket may take.
+    pub upgrade_timeout: Duration,
+    /// From the handshake to the first CONNECT.
+    pub connect_timeout: Duration,
+    /// Largest message and largest POST, bytes.
+    pub message_bytes_max: usize,
+    /// Most bytes that wait for a client.
+    pub queue_bytes_max: usize,
+    /// Most sessions of this node.
+    pub connections_max: usize,
+    /// Origins of browsers beside the door's own; `*` is any.
+    pub origins: Vec<String>,
+}
+
+/// The door.
+pub struct Door {
+    config: Config,
+    bounds: Bounds,
+    node: u64,
+    table: Table<SessionActor>,
+    application: Arc<dyn Application>,
+    remote: Option<Arc<Remote>>,
+    draining: AtomicBool,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Door").field("sessions", &self.table.len()).finish_non_exhaustive()
+    }
+}
+
+/// Its name to other nodes.
+pub const NAME: &str = between::NAME;
+/// Longest time that a POST may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The numbered errors of Engine.IO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    TransportUnknown,
+    SidUnknown,
+    BadMethod,
+    BadRequest,
+    Forbidden,
+    BadVersion,
+    Draining,
+    TooMany,
+    TooLarge,
+}
+
+impl Failure {
+    const fn parts(self) -> (u16, u8, &'static str) {
+        match self {
+            Self::TransportUnknown => (400, 0, "Transport unknown"),
+            Self::SidUnknown => (400, 1, "Session ID unknown"),
+            Self::BadMethod => (400, 2, "Bad handshake method"),
+            Self::BadRequest => (400, 3, "Bad request"),
+            Self::Forbidden => (403, 4, "Forbidden"),
+            Self::BadVersion => (400, 5, "Unsupported protocol version"),
+            Self::Draining => (503, 4, "Node is stopping"),
+            Self::TooMany => (503, 4, "Too many connections"),
+            Self::TooLarge => (413, 3, "Payload too large"),
+        }
+    }
+
+    fn answer(self, upgrade: bool) -> HttpResponse {
+        let (status, code, message) = self.parts();
+        let mut answer = HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST));
+        if upgrade || self == Self::TooLarge {
+            answer.force_close();
+        }
+        if upgrade {
+            return answer.insert_header((header::CONTENT_TYPE, "text/html")).body(message);
+        }
+        answer.json(json!({ "code": code, "message": message }))
+    }
+}
+
+impl From<Wrong> for Failure {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::Unknown => Self::SidUnknown,
+            Wrong::Request => Self::BadRequest,
+        }
+    }
+}
+
+impl Door {
+    /// A door onto the bus.
+    #[must_use]
+    pub fn new(services: &Services, config: Config) -> Arc<Self> {
+        let node = services.bus.node().clone();
+        let application = Arc::new(BusApplication::new(services.clone()));
+        let table = Table::default();
+        let patience = config.ping_interval + config.ping_timeout;
+        let remote = Remote::new(node.clone(), services.peers.clone(), table.clone(), patience);
+        Self::with(node.id(), config, table, application, Some(remote))
+    }
+
+    fn with(
+        node: u64,
+        config: Config,
+        table: Table<SessionActor>,
+        application: Arc<dyn Application>,
+        remote: Option<Arc<Remote>>,
+    ) -> Arc<Self> {
+        let Config { ping_interval, ping_timeout, upgrade_timeout, connect_timeout, queue_bytes_max, .. } = config;
+        let timing = Timing { ping_interval, ping_timeout, upgrade_timeout };
+        let bounds = Bounds { timing, connect_timeout, queue_bytes_max };
+        Arc::new(Self { config, bounds, node, table, application, remote, draining: AtomicBool::new(false) })
+    }
+
+    /// What other nodes send to this door.
+    #[must_use]
+    pub fn live(&self) -> Option<Arc<dyn Live>> {
+        let remote = self.remote.clone()?;
+        Some(Arc::new(Ear(remote)))
+    }
+
+    /// From now on nobody new is let in.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn start(&self, sid: &str, conn: Option<u64>, mut handshake: Handshake) -> Addr<SessionActor> {
+        let (bounds, application, place) = (self.bounds, Arc::clone(&self.application), self.table.place(sid));
+        let addr = SessionActor::create(|ctx: &mut Context<SessionActor>| {
+            handshake.mailbox = Some(ctx.address().recipient());
+            SessionActor::new(bounds, conn, application, handshake, place)
+        });
+        self.table.fill(sid, addr.clone());
+        addr
+    }
+
+    fn open(&self, sid: &str, upgrade: bool) -> ByteString {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let times = (millis(self.config.ping_interval), millis(self.config.ping_timeout));
+        codec::open(sid, upgrade, times, self.config.message_bytes_max)
+    }
+
+    /// Whether pages of this origin may use the door. Programs that are no browsers send none.
+    fn allows(&self, request: &HttpRequest) -> Result<Option<HeaderValue>, Failure> {
+        let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(None) };
+        let text = origin.to_str().map_err(|_| Failure::BadRequest)?;
+        let host = text.split_once("://").map_or(text, |(_, host)| host);
+        let own = request.headers().get(header::HOST).is_some_and(|own| own.as_bytes() == host.as_bytes());
+        let listed = self.config.origins.iter().any(|known| known == "*" || known == text);
+        if own || listed { Ok(Some(origin.clone())) } else { Err(Failure::Forbidden) }
+    }
+}
+
+/// Lets a server answer below `/socket.io/` with this door.
+pub fn mount(door: &Arc<Door>, services: &mut web::ServiceConfig) {
+    let resource = || web::resource(["/socket.io/", "/socket.io"]);
+    services.service(resource().app_data(web::Data::from(Arc::clone(door))).default_service(web::to(handle)));
+}
+
+/// What a request says of itself.
+struct Asked {
+    websocket: bool,
+    sid: Option<String>,
+    version: Option<String>,
+    query: Vec<(String, String)>,
+}
+
+fn asked(request: &HttpRequest) -> Result<Asked, Failure> {
+    let query: Vec<(String, String)> = form_urlencoded::parse(request.query_string().as_bytes()).into_owned().collect();
+    let find = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let websocket = match find("transport").as_deref() {
+        Some("polling") => false,
+        Some("websocket") => true,
+        _ => return Err(Failure::TransportUnknown),
+    };
+    Ok(Asked { websocket, sid: find("sid"), version: find("EIO"), query })
+}
+
+fn is_upgrade(request: &HttpRequest) -> bool {
+    let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
+    upgrade.is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+}
+
+async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Door>) -> HttpResponse {
+    let upgrade = is_upgrade(&request);
+    let origin = match door.allows(&request) {
+        Ok(origin) => origin,
+        Err(failure) => return failure.answer(upgrade),
+    };
+    let answer = if request.method() == Method::OPTIONS {
+        Ok(preflight(&request))
+    } else {
+        answer(&request, payload, &door, upgrade).await
+    };
+    let mut answer = answer.unwrap_or_else(|failure| failure.answer(upgrade));
+    if let Some(origin) = origin {
+        let headers = answer.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+    answer
+}
+
+fn preflight(request: &HttpRequest) -> HttpResponse {
+    let mut answer = HttpResponse::NoContent();
+    answer.insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"));
+    answer.insert_header((header::ACCESS_CONTROL_MAX_AGE, "86400"));
+    if let Some(wanted) = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        answer.insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone()));
+    }
+    answer.finish()
+}
+
+/// The checks of the reference server, in its order.
+async fn answer(
+    request: &HttpRequest,
+    payload: web::Payload,
+    door: &Door,
+    upgrade: bool,
+) -> Result<HttpResponse, Failure> {
+    let asked = asked(request)?;
+    if let Some(sid) = &asked.sid {
+        if asked.websocket && !upgrade {
+            return Err(Failure::BadRequest);
+        }
+        return match table::node_of(sid) {
+            Some(node) if node != door.node => {
+                let remote = door.remote.as_ref().ok_or(Failure::SidUnknown)?;
+                elsewhere(request, payload, door, remote, node, sid, asked.websocket).await
+            }
+            _ => here(request, payload, door, sid, asked.websocket).await,
+        };
+    }
+    if *request.method() != Method::GET {
+        return Err(Failure::BadMethod);
+    }
+    if asked.websocket != upgrade {
+        return Err(Failure::BadRequest);
+    }
+    if door.draining.load(Ordering::Relaxed) {
+        return Err(Failure::Draining);
+    }
+    if door.table.len() >= door.config.connections_max {
+        return Err(Failure::TooMany);
+    }
+    if asked.version.as_deref() != Some("4") {
+        return Err(Failure::BadVersion);
+    }
+    shake_hands(request, payload, door, asked)
+}
+
+fn shake_hands(
+    request: &HttpRequest,
+    payload: web::Payload,
+    door: &Door,
+    asked: Asked,
+) -> Result<HttpResponse, Failure> {
+    let sid = table::sid(door.node);
+    let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
+    let handshake = Handshake { query: asked.query, address, mailbox: None };
+    if !asked.websocket {
+        door.start(&sid, None, handshake);
+        return Ok(polled(door.open(&sid, true).to_string()));
+    }
+    let conn = door.table.conn();
+    let session = door.start(&sid, Some(conn), handshake);
+    let open = Some(door.open(&sid, false));
+    upgraded(request, payload, door, &session, conn, open)
+}
+
+/// Starts a WebSocket of a session of this node.
+fn upgraded(
+    request: &HttpRequest,
+    payload: web::Payload,
+    door: &Door,
+    session: &Addr<SessionActor>,
+    conn: u64,
+    open: Option<ByteString>,
+) -> Result<HttpResponse, Failure> {
+    let limit = door.config.message_bytes_max;
+    let started = websocket::start(request, payload, limit, session.clone().recipient(), conn);
+    let Ok((writer, response)) = started else {
+        // No WebSocket, no session that was to begin with it.
+        session.try_send(PostGone("bad upgrade")).ok();
+        return Err(Failure::BadRequest);
+    };
+    session.try_send(Attach { conn, writer, open }).map_err(|_| Failure::SidUnknown)?;
+    Ok(response)
+}
+
+async fn here(
+    request: &HttpRequest,
+    payload: web::Payload,
+    door: &Door,
+    sid: &str,
+    websocket: bool,
+) -> Result<HttpResponse, Failure> {
+    let session = door.table.find(sid).ok_or(Failure::SidUnknown)?;
+    if websocket {
+        let conn = door.table.conn();
+        return upgraded(request, payload, door, &session, conn, None);
+    }
+    match *request.method() {
+        Method::GET => {
+            let (answer, polled_later) = oneshot::channel();
+            let gone = Gone(Some(|| session.try_send(PollGone).unwrap_or(())));
+            session.send(Poll(answer)).await.map_err(|_| Failure::SidUnknown)?;
+            let payload = polled_later.await.map_err(|_| Failure::SidUnknown);
+            gone.disarm();
+            Ok(polled(payload??))
+        }
+        Method::POST => {
+            session.send(PostBegins).await.map_err(|_| Failure::SidUnknown)??;
+            let cut = || session.try_send(PostGone("data request connection closed prematurely")).unwrap_or(());
+            let gone = Gone(Some(cut));
+            let body = read_body(request, payload, door.config.message_bytes_max).await;
+            gone.disarm();
+            let body = match body {
+                Ok(body) => body,
+                Err(failure) => {
+                    session.try_send(PostGone("payload too large")).ok();
+                    return Err(failure);
+                }
+            };
+            session.send(PostEnds(body)).await.map_err(|_| Failure::SidUnknown)??;
+            Ok(posted())
+        }
+        _ => Err(Failure::BadRequest),
+    }
+}
+
+async fn elsewhere(
+    request: &HttpRequest,
+    payload: web::Payload,
+    door: &Door,
+    remote: &Arc<Remote>,
+    node: u64,
+    sid: &str,
+    websocket: bool,
+) -> Result<HttpResponse, Failure> {
+    if websocket {
+        let (conn, limit) = (door.table.conn(), door.config.message_bytes_max);
+        return Ok(remote.tunnel(request, payload, limit, node, sid, conn).await?);
+    }
+    match *request.method() {
+        Method::GET => {
+            let gone = Gone(Some(|| remote.poll_gone(node, sid)));
+            let payload = remote.poll(node, sid).await;
+            gone.disarm();
+            Ok(polled(payload?))
+        }
+        Method::POST => {
+            let body = read_body(request, payload, door.config.message_bytes_max).await?;
+            remote.post(node, sid, body).await?;
+            Ok(posted())
+        }
+        _ => Err(Failure::BadRequest),
+    }
+}
+
+/// Tells when a handler is dropped because its client has gone.
+struct Gone<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Gone<F> {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<F: FnOnce()> Drop for Gone<F> {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell();
+        }
+    }
+}
+
+/// Reads a POST; `None` when it is no text. Nothing is buffered beyond the limit.
+async fn read_body(
+    request: &HttpRequest,
+    mut payload: web::Payload,
+    bytes_max: usize,
+) -> Result<Option<ByteString>, Failure> {
+    let binary = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: usize| length > bytes_max) {
+        return Err(Failure::TooLarge);
+    }
+    let read = async {
+        let mut body = BytesMut::with_capacity(length.unwrap_or_default());
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|_| Failure::BadRequest)?;
+            if body.len().saturating_add(chunk.len()) > bytes_max {
+                return Err(Failure::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    };
+    let body = tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(|_| Failure::BadRequest)??;
+    Ok(if binary { None } else { ByteString::try_from(body).ok() })
+}
+
+fn polled(payload: String) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/plain; charset=UTF-8"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(payload)
+}
+
+fn posted() -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/html"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body("ok")
+}

@@ -1,0 +1,210 @@
+//! Sessions of other nodes: whatever arrives here for one of them goes to its node over the peer link, so that a
+//! load balancer needs no memory. Polls and posts are forwarded one by one, a WebSocket is tunnelled.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use actix::{Actor as _, ArbiterHandle, Recipient};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use bytestring::ByteString;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use rollbook_cluster::live::Live;
+use rollbook_cluster::node::Node;
+use rollbook_core::error::Refusal;
+use tokio::sync::oneshot;
+
+use super::actor::{Attach, Poll, PollGone, PostBegins, PostEnds, SessionActor};
+use super::between::{Carried, NAME, Open, Post, Word, decode, encode};
+use super::engine::Wrong;
+use super::far::{Far, Keep, Link, Near};
+use super::table::Table;
+use crate::bus::relay::away::Peers;
+use crate::bus::websocket::{self, Inbound, Received, Write, Writer};
+
+/// How long the other node may take for what needs no client.
+const ASK_MAX: Duration = Duration::from_secs(3);
+
+/// The other end of a WebSocket that is at another node.
+struct FarEnd {
+    session: Recipient<Received>,
+    /// Its number here.
+    conn: u64,
+}
+
+/// The way to the same door of other nodes.
+pub(super) struct Remote {
+    node: Node,
+    peers: Peers,
+    table: Table<SessionActor>,
+    /// How long a poll may take.
+    patience: Duration,
+    arbiter: ArbiterHandle,
+    /// WebSockets that are here for sessions of other nodes.
+    near: Mutex<HashMap<u64, Writer>>,
+    /// WebSockets that are at other nodes for sessions here, by node and number there.
+    far: Mutex<HashMap<(u64, u64), FarEnd>>,
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remote").finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Remote {
+    pub(super) fn new(node: Node, peers: Peers, table: Table<SessionActor>, patience: Duration) -> Arc<Self> {
+        let patience = patience + ASK_MAX;
+        let arbiter = actix::Arbiter::current();
+        Arc::new(Self { node, peers, table, patience, arbiter, near: Mutex::default(), far: Mutex::default() })
+    }
+
+    async fn ask(&self, node: u64, word: Word, within: Duration) -> Result<String, Wrong> {
+        if !self.node.others_up().contains(&node) {
+            return Err(Wrong::Unknown);
+        }
+        decode(self.peers.ask_door(node, NAME, word.into_bytes(), within).await)
+    }
+
+    pub(super) async fn poll(&self, node: u64, sid: &str) -> Result<String, Wrong> {
+        self.ask(node, Word::Poll(sid.to_owned()), self.patience).await
+    }
+
+    pub(super) fn poll_gone(&self, node: u64, sid: &str) {
+        self.peers.tell_door(node, NAME, Word::PollGone(sid.to_owned()).into_bytes());
+    }
+
+    pub(super) async fn post(&self, node: u64, sid: &str, body: Option<ByteString>) -> Result<(), Wrong> {
+        let post = Post { sid: sid.to_owned(), body: body.map(|body| body.to_string()) };
+        self.ask(node, Word::Post(post), ASK_MAX.saturating_mul(5)).await.map(drop)
+    }
+
+    /// Lets a WebSocket here serve a session there.
+    pub(super) async fn tunnel(
+        self: &Arc<Self>,
+        request: &HttpRequest,
+        payload: web::Payload,
+        limit: usize,
+        node: u64,
+        sid: &str,
+        conn: u64,
+    ) -> Result<HttpResponse, Wrong> {
+        self.ask(node, Word::Open(Open { sid: sid.to_owned(), conn }), ASK_MAX).await?;
+        let link = Link { node: self.node.clone(), peers: self.peers.clone(), to: node, conn };
+        let remote = Arc::clone(self);
+        let near = Near::new(link, Box::new(move || drop(lock(&remote.near).remove(&conn)))).start();
+        let started = websocket::start(request, payload, limit, near.clone().recipient(), conn);
+        let (writer, response) = started.map_err(|_| Wrong::Request)?;
+        lock(&self.near).insert(conn, writer.clone());
+        // The mailbox of a new actor has room.
+        near.try_send(Keep(writer)).map_err(|_| Wrong::Unknown)?;
+        Ok(response)
+    }
+
+    fn poll_here(&self, sid: &str) -> BoxFuture<'static, Result<String, Wrong>> {
+        let Some(session) = self.table.find(sid) else { return ready(Err(Wrong::Unknown)) };
+        async move {
+            let (answer, polled) = oneshot::channel();
+            session.send(Poll(answer)).await.map_err(|_| Wrong::Unknown)?;
+            polled.await.unwrap_or(Err(Wrong::Unknown))
+        }
+        .boxed()
+    }
+
+    fn post_here(&self, post: Post) -> BoxFuture<'static, Result<String, Wrong>> {
+        let Some(session) = self.table.find(&post.sid) else { return ready(Err(Wrong::Unknown)) };
+        async move {
+            session.send(PostBegins).await.map_err(|_| Wrong::Unknown)??;
+            let body = post.body.map(ByteString::from);
+            session.send(PostEnds(body)).await.map_err(|_| Wrong::Unknown)??;
+            Ok(String::new())
+        }
+        .boxed()
+    }
+
+    fn open_here(self: &Arc<Self>, from: u64, open: Open) -> BoxFuture<'static, Result<String, Wrong>> {
+        let Some(session) = self.table.find(&open.sid) else { return ready(Err(Wrong::Unknown)) };
+        let conn = self.table.conn();
+        let key = (from, open.conn);
+        lock(&self.far).insert(key, FarEnd { session: session.clone().recipient(), conn });
+        let link = Link { node: self.node.clone(), peers: self.peers.clone(), to: from, conn: open.conn };
+        let (remote, to) = (Arc::clone(self), session.clone().recipient());
+        let forget = Box::new(move || drop(lock(&remote.far).remove(&key)));
+        let far = Far::start_in_arbiter(&self.arbiter, move |_| Far::new(link, to, conn, forget));
+        async move {
+            let attach = Attach { conn, writer: far.recipient(), open: None };
+            session.send(attach).await.map_err(|_| Wrong::Unknown)?;
+            Ok(String::new())
+        }
+        .boxed()
+    }
+
+    /// Something came over a WebSocket that is at another node.
+    fn came(&self, from: u64, carried: Carried) -> BoxFuture<'static, Result<String, Wrong>> {
+        let key = (from, carried.conn);
+        let Some((session, conn)) = lock(&self.far).get(&key).map(|end| (end.session.clone(), end.conn)) else {
+            return ready(Err(Wrong::Unknown));
+        };
+        let ended = carried.code.is_some();
+        if ended {
+            lock(&self.far).remove(&key);
+        }
+        async move {
+            for frame in carried.into_frames() {
+                let received = Received { conn, what: Inbound::Frame(frame) };
+                session.send(received).await.map_err(|_| Wrong::Unknown)?;
+            }
+            if ended {
+                session.send(Received { conn, what: Inbound::Closed }).await.map_err(|_| Wrong::Unknown)?;
+            }
+            Ok(String::new())
+        }
+        .boxed()
+    }
+
+    /// Something is to be written to a WebSocket that is here.
+    fn goes(&self, carried: Carried) -> BoxFuture<'static, Result<String, Wrong>> {
+        let Some(writer) = lock(&self.near).get(&carried.conn).cloned() else { return ready(Err(Wrong::Unknown)) };
+        let write = match carried.code {
+            Some(code) => Write::Close(u16::try_from(code).unwrap_or(1000)),
+            None => Write::Frames(carried.into_frames()),
+        };
+        async move { writer.send(write).await.map(|()| String::new()).map_err(|_| Wrong::Unknown) }.boxed()
+    }
+}
+
+fn ready(became: Result<String, Wrong>) -> BoxFuture<'static, Result<String, Wrong>> {
+    std::future::ready(became).boxed()
+}
+
+/// The door as other nodes reach it.
+#[derive(Debug)]
+pub(super) struct Ear(pub(super) Arc<Remote>);
+
+impl Live for Ear {
+    fn hear(&self, _: u64, message: Bytes) {
+        if let Some(Word::PollGone(sid)) = Word::from_bytes(message)
+            && let Some(session) = self.0.table.find(&sid)
+        {
+            session.try_send(PollGone).unwrap_or(());
+        }
+    }
+
+    fn answer(&self, from: u64, message: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        let became = match Word::from_bytes(message) {
+            Some(Word::Poll(sid)) => self.0.poll_here(&sid),
+            Some(Word::Post(post)) => self.0.post_here(post),
+            Some(Word::Open(open)) => self.0.open_here(from, open),
+            Some(Word::In(carried)) => self.0.came(from, carried),
+            Some(Word::Out(carried)) => self.0.goes(carried),
+            Some(Word::PollGone(_)) | None => ready(Err(Wrong::Request)),
+        };
+        async move { Ok(encode(became.await)) }.boxed()
+    }
+}

@@ -1,0 +1,316 @@
+//! What clients say in the events of the bus, checked field by field. Pure.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use rollbook_core::service::{Capability, Instance, InstanceRegister, Service};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::codec;
+use crate::bus::call::{Answer, Body, CallError};
+
+/// Longest `requestId`, bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Longest `key`, bytes.
+const KEY_BYTES_MAX: usize = 256;
+/// Most providers that a request may be given to beside the first.
+const RETRIES_MAX: u32 = 3;
+/// What a service is when it does not say.
+const KIND: &str = "service";
+
+fn bad(error: impl std::fmt::Display) -> CallError {
+    CallError::BadRequest(error.to_string())
+}
+
+/// Reads an argument of an event; the error names the field.
+fn parse<'a, T: Deserialize<'a>>(arg: &'a str) -> Result<T, CallError> {
+    if !arg.trim_start().starts_with('{') {
+        return Err(bad("expected an object"));
+    }
+    serde_json::from_str(arg).map_err(|error| {
+        let text = error.to_string();
+        // The place is that within one argument, which nobody can look up.
+        bad(text.split(" at line").next().unwrap_or(&text))
+    })
+}
+
+/// A part of the text that an argument is, without a copy of it.
+pub(super) fn part(arg: &ByteString, part: Option<std::ops::Range<usize>>) -> Bytes {
+    part.map(|range| arg.as_bytes().slice(range)).unwrap_or_default()
+}
+
+/// Where `part` lies in `whole`.
+fn range(whole: &str, part: Option<&RawValue>) -> Option<std::ops::Range<usize>> {
+    let part = part?.get();
+    let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
+    Some(start..start.checked_add(part.len())?)
+}
+
+/// A port, as number or digits.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(untagged, expecting = "a port is a number from 0 to 65535")]
+enum Port {
+    Number(u16),
+    #[serde(deserialize_with = "digits")]
+    Digits(u16),
+}
+
+fn digits<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
+}
+
+impl Port {
+    const fn number(self) -> u16 {
+        match self {
+            Self::Number(port) | Self::Digits(port) => port,
+        }
+    }
+}
+
+/// What a client called itself when it connected.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Auth {
+    pub(super) id: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) port: Option<u16>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AuthJson {
+    app_id: Option<String>,
+    app_name: Option<String>,
+    app_port: Option<Port>,
+}
+
+impl Auth {
+    /// From the payload of CONNECT and the query of the first request.
+    pub(super) fn parse(auth: Option<&str>, query: &[(String, String)]) -> Result<Self, CallError> {
+        let AuthJson { app_id, app_name, app_port } = match auth {
+            Some(auth) => parse(auth)?,
+            None => AuthJson { app_id: None, app_name: None, app_port: None },
+        };
+        let app = || query.iter().find(|(key, _)| key == "app").map(|(_, app)| app.clone());
+        let full = |text: &String| !text.is_empty();
+        Ok(Self {
+            id: app_id.filter(full),
+            name: app_name.filter(full).or_else(app).filter(full),
+            port: app_port.map(Port::number),
+        })
+    }
+}
+
+/// `bus:register`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Registers {
+    id: Option<String>,
+    name: Option<String>,
+    r#type: Option<String>,
+    port: Option<Port>,
+    version: Option<String>,
+    #[serde(default)]
+    capabilities: Vec<Offered>,
+    instance_id: Option<String>,
+}
+
+/// A capability, as an object or by its name alone.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a capability is {name, description, actions} or a name")]
+enum Offered {
+    Name(String),
+    Full {
+        name: String,
+        #[serde(default)]
+        description: String,
+        #[serde(default)]
+        actions: Vec<String>,
+    },
+}
+
+impl Registers {
+    pub(super) fn parse(arg: &str) -> Result<Self, CallError> {
+        parse(arg)
+    }
+
+    /// The registration, with what the client said of itself before where it says nothing now.
+    pub(super) fn into_register(self, auth: &Auth, sid: &str) -> Result<InstanceRegister, CallError> {
+        let id = self.id.or_else(|| auth.id.clone()).ok_or_else(|| bad("id: missing"))?;
+        let name = self.name.or_else(|| auth.name.clone()).unwrap_or_else(|| id.clone());
+        let version = self.version.unwrap_or_default();
+        let capability = |offered| match offered {
+            Offered::Name(name) => Capability { name, ..Capability::default() },
+            Offered::Full { name, description, actions } => Capability { name, description, actions },
+        };
+        let instance = Instance {
+            id: self.instance_id.unwrap_or_else(|| sid.to_owned()),
+            service: id.clone(),
+            door: super::between::NAME.to_owned(),
+            port: u32::from(self.port.map(Port::number).or(auth.port).unwrap_or_default()),
+            version: version.clone(),
+            capabilities: self.capabilities.into_iter().map(capability).collect(),
+            ..Instance::default()
+        };
+        let kind = self.r#type.unwrap_or_else(|| KIND.to_owned());
+        let service = Service { id, name, version, kind, ..Service::default() };
+        // The rules check again; here the client learns of it without a round through the cluster.
+        service.check().and_then(|()| instance.check()).map_err(CallError::from)?;
+        Ok(InstanceRegister { service, instance })
+    }
+}
+
+/// `bus:request`
+#[derive(Debug)]
+pub(super) struct Asks {
+    pub(super) id: String,
+    pub(super) capability: String,
+    pub(super) action: String,
+    /// Where in the argument it is.
+    pub(super) payload: Option<std::ops::Range<usize>>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) retries: u32,
+    pub(super) key: String,
+}
+
+/// A request that is none, with its name as far as it has one.
+#[derive(Debug)]
+pub(super) struct NoRequest {
+    pub(super) id: Option<String>,
+    pub(super) error: CallError,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AsksJson<'a> {
+    request_id: Option<String>,
+    capability: Option<String>,
+    action: Option<String>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+    timeout: Option<u64>,
+    #[serde(default)]
+    retries: u32,
+    key: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct IdJson {
+    request_id: Option<String>,
+}
+
+impl Asks {
+    /// `has_ack`: the client does not need a name of its own for it.
+    pub(super) fn parse(arg: &str, has_ack: bool) -> Result<Self, NoRequest> {
+        let json: AsksJson<'_> = parse(arg).map_err(|error| {
+            let id = serde_json::from_str::<IdJson>(arg).ok().and_then(|json| json.request_id);
+            NoRequest { id, error }
+        })?;
+        let id = json.request_id.clone();
+        let wrong = |error: CallError| NoRequest { id: id.clone(), error };
+        let request_id = match json.request_id {
+            Some(id) if id.is_empty() || id.len() > REQUEST_ID_BYTES_MAX => {
+                return Err(wrong(bad(format!("requestId: 1 to {REQUEST_ID_BYTES_MAX} bytes"))));
+            }
+            Some(id) => id,
+            None if has_ack => String::new(),
+            None => return Err(wrong(bad("requestId: missing"))),
+        };
+        let capability = json.capability.filter(|name| !name.is_empty());
+        let capability = capability.ok_or_else(|| wrong(bad("capability: missing")))?;
+        if json.timeout == Some(0) {
+            return Err(wrong(bad("timeout: at least 1 ms")));
+        }
+        if json.retries > RETRIES_MAX {
+            return Err(wrong(bad(format!("retries: at most {RETRIES_MAX}"))));
+        }
+        let key = json.key.unwrap_or_default();
+        if key.len() > KEY_BYTES_MAX {
+            return Err(wrong(bad(format!("key: at most {KEY_BYTES_MAX} bytes"))));
+        }
+        Ok(Self {
+            id: request_id,
+            capability,
+            action: json.action.unwrap_or_default(),
+            payload: range(arg, json.payload),
+            timeout: json.timeout.map(Duration::from_millis),
+            retries: json.retries,
+            key,
+        })
+    }
+}
+
+/// `bus:request` on its way to a provider.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Asked<'a> {
+    pub(super) request_id: &'a str,
+    pub(super) capability: &'a str,
+    pub(super) action: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) payload: Option<&'a RawValue>,
+    pub(super) from: serde_json::Value,
+    /// Milliseconds until nobody waits any more.
+    pub(super) timeout: u64,
+}
+
+/// `bus:response`
+#[derive(Debug)]
+pub(super) struct Responds {
+    pub(super) id: Option<String>,
+    success: bool,
+    body: Option<std::ops::Range<usize>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RespondsJson<'a> {
+    request_id: Option<String>,
+    success: bool,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+impl Responds {
+    pub(super) fn parse(arg: &str) -> Result<Self, CallError> {
+        let RespondsJson { request_id, success, data, error } = parse(arg)?;
+        let body = range(arg, if success { data } else { error });
+        Ok(Self { id: request_id, success, body })
+    }
+
+    /// The answer that it is, in the arguments that it was read from.
+    pub(super) fn answer(&self, args: &[ByteString], attachments: &[Bytes]) -> Answer {
+        let json = args.first().map(|arg| part(arg, self.body.clone())).unwrap_or_default();
+        Answer { success: self.success, body: Body { json, attachments: attachments.to_vec() } }
+    }
+}
+
+/// `bus:notify`
+#[derive(Debug, Deserialize)]
+pub(super) struct Notifies {
+    pub(super) event: String,
+    pub(super) data: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub(super) volatile: bool,
+}
+
+impl Notifies {
+    pub(super) fn parse(arg: &str) -> Result<Self, CallError> {
+        let notifies: Self = parse(arg)?;
+        if is_ours(&notifies.event) {
+            return Err(bad(format!("event: {} is reserved", notifies.event)));
+        }
+        Ok(notifies)
+    }
+}
+
+/// Names of events that only the library or the bus itself may use.
+pub(super) fn is_ours(event: &str) -> bool {
+    let prefixes = ["bus:", "config:", "service:"];
+    event.is_empty() || codec::is_reserved(event) || prefixes.iter().any(|prefix| event.starts_with(prefix))
+}

@@ -1,0 +1,424 @@
+//! The events of the service bus, for one client: translates them into what the bus can do, and back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use futures_util::FutureExt as _;
+use rollbook_core::service::InstanceRegister;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use super::between::NAME;
+use super::says::{self, Asks, Auth, Notifies, Registers, Responds};
+use super::session::{Application, Away, Event, Handshake, Out, Refused, Socket};
+use super::table;
+use super::wire::FRAMES;
+use crate::bus::announcer::From;
+use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request};
+use crate::bus::client::{About, Command, Farewell, Seat, Told};
+use crate::bus::clock;
+use crate::bus::router::terms::{Answered, Key};
+use crate::bus::services::Services;
+
+/// Most requests that one client may have on their way, and most notifications.
+const IN_FLIGHT_MAX: usize = 1024;
+/// Longest heartbeat, bytes.
+const HEARTBEAT_BYTES_MAX: usize = 4096;
+/// Numbers of acknowledgements that are not those of requests begin here; JavaScript counts exactly to 2^53.
+const COMMANDS_FROM: u64 = 1 << 52;
+/// Most commands that wait for the acknowledgement of one client.
+const COMMANDS_MAX: usize = 64;
+/// Close codes: the node goes, or the client should.
+const RESTART: u16 = 1012;
+const NORMAL: u16 = 1000;
+
+/// The service bus behind the main namespace.
+pub(super) struct BusApplication {
+    services: Services,
+}
+
+impl BusApplication {
+    pub(super) const fn new(services: Services) -> Self {
+        Self { services }
+    }
+}
+
+impl Application for BusApplication {
+    fn sid(&self) -> String {
+        table::sid(self.services.bus.node().id())
+    }
+
+    fn connect(
+        &self,
+        namespace: &str,
+        sid: &str,
+        handshake: &Handshake,
+        auth: Option<&str>,
+    ) -> Result<Box<dyn Socket>, Refused> {
+        let refused = |message: &str| Refused { message: message.to_owned(), data: None };
+        if namespace != "/" {
+            return Err(refused("Invalid namespace"));
+        }
+        let mailbox = handshake.mailbox.clone().ok_or_else(|| refused("Node is stopping"))?;
+        let auth = Auth::parse(auth, &handshake.query)
+            .map_err(|error| Refused { message: error.to_string(), data: Some(json!({ "code": error.code() })) })?;
+        let about = About {
+            id: sid.to_owned(),
+            address: handshake.address.clone(),
+            name: auth.name.clone().unwrap_or_default(),
+            transport: "socket.io",
+            ..About::default()
+        };
+        let seat = self.services.clients.seat(NAME, &FRAMES, mailbox, about);
+        // A service that has forgotten to register is reminded; who only calls is left alone.
+        if auth.id.is_some() {
+            seat.client().remind_from_now();
+        }
+        Ok(Box::new(BusSocket {
+            services: self.services.clone(),
+            seat,
+            sid: sid.to_owned(),
+            auth,
+            registered: None,
+            attempted: Vec::new(),
+            asked: HashMap::new(),
+            ticket: 0,
+            notifying: 0,
+            commands: HashMap::new(),
+            command: COMMANDS_FROM,
+        }))
+    }
+}
+
+/// A request of this client that has no end yet.
+struct Asked {
+    /// What it called it.
+    id: String,
+    /// It wants the response as an acknowledgement.
+    ack: Option<u64>,
+}
+
+struct BusSocket {
+    services: Services,
+    seat: Seat,
+    sid: String,
+    auth: Auth,
+    /// The service and instance that it is.
+    registered: Option<(String, String)>,
+    /// Those that it tried to be: they must be left even if nobody knows whether it was.
+    attempted: Vec<(String, String)>,
+    asked: HashMap<u64, Asked>,
+    ticket: u64,
+    notifying: usize,
+    commands: HashMap<u64, oneshot::Sender<()>>,
+    command: u64,
+}
+
+/// What an acknowledgement says.
+type Said = Result<serde_json::Value, CallError>;
+
+fn error_json(error: &CallError) -> serde_json::Value {
+    json!({ "code": error.code(), "message": error.to_string() })
+}
+
+impl BusSocket {
+    /// Answers an event: by its acknowledgement, or, when it wants none, by an event if it failed.
+    fn answer(name: &str, id: Option<u64>, said: Said, out: &mut Out) {
+        match (said, id) {
+            (Ok(mut says), Some(id)) => {
+                let mut object = serde_json::Map::new();
+                object.insert("success".to_owned(), true.into());
+                if let Some(more) = says.as_object_mut() {
+                    object.append(more);
+                }
+                out.ack(id, &[&serde_json::Value::from(object).to_string()], Vec::new());
+            }
+            (Ok(_), None) => {}
+            (Err(error), Some(id)) => {
+                let failed = json!({ "success": false, "error": error_json(&error) });
+                out.ack(id, &[&failed.to_string()], Vec::new());
+            }
+            (Err(error), None) => {
+                let failed = json!({ "event": name, "error": error_json(&error) });
+                out.emit(None, "bus:error", &[&failed.to_string()], Vec::new());
+            }
+        }
+    }
+
+    fn identity(&self) -> Result<&(String, String), CallError> {
+        self.registered.as_ref().ok_or(CallError::NotRegistered)
+    }
+
+    /// The way back to this client, for what takes time.
+    fn mailbox(&self) -> impl Fn(Told) + Send + use<> {
+        let client = Arc::clone(self.seat.client());
+        move |told| {
+            if !client.tell(told) {
+                client.loses();
+            }
+        }
+    }
+
+    fn register(&mut self, id: Option<u64>, arg: &str, out: &mut Out) -> Result<(), CallError> {
+        let register = Registers::parse(arg)?.into_register(&self.auth, &self.sid)?;
+        let new = (register.service.id.clone(), register.instance.id.clone());
+        if let Some((service, instance)) = self.registered.take_if(|old| *old != new) {
+            self.services.roll.leave(self.seat.client().serial, &service, &instance);
+            self.attempted.retain(|(a, b)| (a, b) != (&service, &instance));
+        }
+        if !self.attempted.contains(&new) {
+            self.attempted.push(new);
+        }
+        let (roll, client) = (self.services.roll.clone(), Arc::clone(self.seat.client()));
+        out.wait = Some(register_and_tell(roll, client, register, id).boxed());
+        Ok(())
+    }
+
+    fn registered(&mut self, id: Option<u64>, became: Result<(String, String), CallError>, out: &mut Out) {
+        let said = became.map(|(service, instance)| {
+            let says = json!({ "id": service, "instanceId": instance });
+            self.registered = Some((service, instance));
+            says
+        });
+        Self::answer("bus:register", id, said, out);
+    }
+
+    fn heartbeat(&self, arg: &ByteString) -> Said {
+        self.identity()?;
+        let object = serde_json::from_str::<&RawValue>(arg).is_ok_and(|raw| raw.get().starts_with('{'));
+        if !object || arg.len() > HEARTBEAT_BYTES_MAX {
+            let message = format!("a heartbeat is an object of at most {HEARTBEAT_BYTES_MAX} bytes");
+            return Err(CallError::BadRequest(message));
+        }
+        self.seat.client().heartbeat(Bytes::copy_from_slice(arg.as_bytes()));
+        Ok(json!({}))
+    }
+
+    fn request(&mut self, event: &Event, out: &mut Out) {
+        let parsed = Asks::parse(first(event), event.id.is_some());
+        let asks = match parsed {
+            Ok(asks) => asks,
+            Err(refused) => {
+                let outcome = Err(refused.error);
+                return Self::respond(event.id, refused.id.as_deref().unwrap_or_default(), outcome, out);
+            }
+        };
+        if self.asked.len() >= IN_FLIGHT_MAX {
+            let error = CallError::Overloaded(format!("at most {IN_FLIGHT_MAX} requests in flight for each client"));
+            return Self::respond(event.id, &asks.id, Err(error), out);
+        }
+        self.ticket = self.ticket.wrapping_add(1);
+        let (ticket, tell) = (self.ticket, self.mailbox());
+        self.asked.insert(ticket, Asked { id: asks.id.clone(), ack: event.id });
+        let bounds = self.services.router.config();
+        let timeout = asks.timeout.unwrap_or(bounds.timeout).min(bounds.timeout_max);
+        let (service, instance) = self.registered.clone().unwrap_or_default();
+        let connection = self.services.roll.connection(self.seat.client().serial);
+        let json = event.args.first().map(|arg| says::part(arg, asks.payload)).unwrap_or_default();
+        let request = Request {
+            id: asks.id,
+            capability: asks.capability,
+            action: asks.action,
+            payload: Body { json, attachments: event.attachments.clone() },
+            from: Caller { service, instance, connection: Some(connection) },
+            deadline: clock::now() + timeout,
+            retries: asks.retries,
+            key: asks.key,
+        };
+        self.services.router.call(request, Box::new(move |outcome| tell(Told::Outcome(ticket, outcome))));
+    }
+
+    /// Gives a client the outcome of its request, in the one way that it asked for.
+    fn respond(ack: Option<u64>, id: &str, outcome: Outcome, out: &mut Out) {
+        let (success, member, text, attachments) = match outcome {
+            Ok(Answer { success: true, body }) => (true, "data", body.text().to_owned(), body.attachments),
+            Ok(Answer { success: false, body }) => (false, "error", body.text().to_owned(), body.attachments),
+            Err(error) => (false, "error", error_json(&error).to_string(), Vec::new()),
+        };
+        let id = serde_json::Value::from(id);
+        let response = format!("{{\"requestId\":{id},\"success\":{success},\"{member}\":{text}}}");
+        match ack {
+            Some(ack) => out.ack(ack, &[&response], attachments),
+            None => out.emit(None, "bus:response", &[&response], attachments),
+        }
+    }
+
+    /// Hands a request of somebody else to this client.
+    fn ask(Handed { id, number, request }: Handed, out: &mut Out) {
+        let left = request.deadline.saturating_duration_since(clock::now());
+        let Caller { service, instance, .. } = &request.from;
+        let asks = says::Asked {
+            request_id: &id,
+            capability: &request.capability,
+            action: &request.action,
+            payload: serde_json::from_str(request.payload.text()).ok(),
+            from: json!({ "service": service, "instance": instance }),
+            timeout: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        };
+        let Ok(text) = serde_json::to_string(&asks) else { return };
+        out.emit(Some(number), "bus:request", &[&text], request.payload.attachments.clone());
+    }
+
+    fn response(&self, event: &Event) -> Said {
+        let responds = Responds::parse(first(event))?;
+        let Some(id) = &responds.id else { return Err(CallError::BadRequest("requestId: missing".to_owned())) };
+        let answer = responds.answer(&event.args, &event.attachments);
+        self.answered(Key::Id(id), answer).map(|()| json!({}))
+    }
+
+    fn answered(&self, key: Key<'_>, answer: Answer) -> Result<(), CallError> {
+        match self.services.router.answer(self.seat.client().serial, key, answer) {
+            Answered::Yes => Ok(()),
+            Answered::Late => Err(CallError::DeadlineExceeded),
+            Answered::Unknown => Err(CallError::Forbidden("this client was not asked that".to_owned())),
+        }
+    }
+
+    fn notify(&mut self, event: &Event) -> Result<(), CallError> {
+        let (service, instance) = self.identity()?.clone();
+        let notifies = Notifies::parse(first(event))?;
+        if !event.attachments.is_empty() {
+            return Err(CallError::BadRequest("binary data: only in requests and responses".to_owned()));
+        }
+        if self.notifying >= IN_FLIGHT_MAX {
+            return Err(CallError::Overloaded(format!("at most {IN_FLIGHT_MAX} notifications on their way")));
+        }
+        self.notifying = self.notifying.saturating_add(1);
+        let (services, tell, id) = (self.services.clone(), self.mailbox(), event.id);
+        // Not waited for: those of one client go into the book in their order, many at a time.
+        actix_web::rt::spawn(async move {
+            let Notifies { event, data, volatile } = notifies;
+            let from = From { service, instance };
+            let noted = services.notify(from, &event, data.as_deref(), volatile).await;
+            tell(Told::Notified(id, noted.map_err(CallError::from)));
+        });
+        Ok(())
+    }
+
+    fn config(&self, id: Option<u64>, out: &mut Out) {
+        let config = self.services.bus.node().config();
+        let text = std::str::from_utf8(&config.document).ok().filter(|text| !text.is_empty()).unwrap_or("{}");
+        match id {
+            Some(id) => out.ack(id, &[text], Vec::new()),
+            None => out.emit(None, "config:updated", &[text], Vec::new()),
+        }
+    }
+
+    fn command(&mut self, Command { name, json, done }: Command, out: &mut Out) {
+        self.commands.retain(|_, done| !done.is_closed());
+        if self.commands.len() >= COMMANDS_MAX {
+            return;
+        }
+        self.command = self.command.wrapping_add(1);
+        self.commands.insert(self.command, done);
+        let text = std::str::from_utf8(&json).unwrap_or("{}");
+        out.emit(Some(self.command), &format!("bus:{name}"), &[text], Vec::new());
+    }
+
+    fn close(why: Farewell, out: &mut Out) {
+        out.away = Some(match why {
+            Farewell::Draining => Away::Drop("server shutting down", RESTART),
+            Farewell::Replaced | Farewell::Removed => Away::Kick,
+            Farewell::Unresponsive => Away::Drop("no sign of life", NORMAL),
+        });
+    }
+}
+
+fn first(event: &Event) -> &str {
+    event.args.first().map_or("null", |arg| arg)
+}
+
+async fn register_and_tell(
+    roll: crate::bus::roll::Roll,
+    client: Arc<crate::bus::client::Client>,
+    register: InstanceRegister,
+    id: Option<u64>,
+) -> Told {
+    let registered = tokio::select! {
+        registered = roll.register(&client, register) => registered.map_err(CallError::from),
+        () = client.closing() => Err(CallError::Unavailable("the connection is about to end".to_owned())),
+    };
+    Told::Registered(id, registered.map(|registered| (registered.instance.service, registered.instance.id)))
+}
+
+impl Socket for BusSocket {
+    fn joined(&mut self, _: &mut Out) {}
+
+    fn event(&mut self, event: Event, out: &mut Out) {
+        let said = match &*event.name {
+            "bus:register" => match self.register(event.id, first(&event), out) {
+                // The acknowledgement comes with the answer of the cluster.
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+            "bus:heartbeat" => self.heartbeat(&event.args.first().cloned().unwrap_or_default()),
+            "bus:request" => return self.request(&event, out),
+            "bus:response" => self.response(&event),
+            "bus:notify" => match self.notify(&event) {
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+            "config:request" => return self.config(event.id, out),
+            other => Err(CallError::BadRequest(format!("the bus takes no event of the name {other}"))),
+        };
+        Self::answer(&event.name, event.id, said, out);
+    }
+
+    fn acked(&mut self, id: u64, args: Vec<ByteString>, attachments: Vec<Bytes>, _: &mut Out) {
+        if let Some(done) = self.commands.remove(&id) {
+            return done.send(()).unwrap_or(());
+        }
+        // The acknowledgement of a request is a response too, for providers that like it.
+        let answered = Responds::parse(args.first().map_or("null", |arg| arg))
+            .and_then(|responds| self.answered(Key::Number(id), responds.answer(&args, &attachments)));
+        if let Err(error) = answered {
+            tracing::debug!(%error, "an acknowledgement of nothing");
+        }
+    }
+
+    fn told(&mut self, told: Told, out: &mut Out) {
+        if self.seat.client().has_lost() {
+            self.services.bus.metrics().clients_slow.inc();
+            return Self::close(Farewell::Unresponsive, out);
+        }
+        match told {
+            Told::Request(handed) => Self::ask(handed, out),
+            Told::Outcome(ticket, outcome) => {
+                if let Some(Asked { id, ack }) = self.asked.remove(&ticket) {
+                    Self::respond(ack, &id, outcome, out);
+                }
+            }
+            Told::Event(item) => {
+                if let Ok(frame) = ByteString::try_from(item.frame(&FRAMES)) {
+                    out.frames.push(crate::bus::websocket::Frame::Text(frame));
+                }
+            }
+            Told::Command(command) => self.command(command, out),
+            Told::Registered(id, became) => self.registered(id, became, out),
+            Told::Notified(id, noted) => {
+                self.notifying = self.notifying.saturating_sub(1);
+                let said = noted.map(|noted| match noted.index {
+                    Some(index) => json!({ "id": noted.id, "index": index }),
+                    None => json!({ "id": noted.id }),
+                });
+                Self::answer("bus:notify", id, said, out);
+            }
+            Told::Remind => {
+                let reminder = json!({ "reason": "not registered", "timestamp": clock::millis() });
+                out.emit(None, "bus:reregister-request", &[&reminder.to_string()], Vec::new());
+            }
+            Told::Close(why) => Self::close(why, out),
+        }
+    }
+
+    fn left(&mut self) {
+        let serial = self.seat.client().serial;
+        for (service, instance) in std::mem::take(&mut self.attempted) {
+            self.services.roll.leave(serial, &service, &instance);
+        }
+        self.services.router.forget(serial);
+    }
+}

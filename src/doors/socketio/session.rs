@@ -1,0 +1,243 @@
+//! Socket.IO v5 on top of one Engine.IO session: namespaces, events, acknowledgements, binary parts. Pure;
+//! what is behind a namespace is an [`Application`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix::Recipient;
+use bytes::Bytes;
+use bytestring::ByteString;
+use futures_util::future::BoxFuture;
+
+use super::codec::{self, Kind, Malformed, Packet};
+use crate::bus::client::Told;
+use crate::bus::websocket::Frame;
+
+/// Most namespaces that one connection may join.
+const NAMESPACES_MAX: usize = 64;
+
+/// How a client came.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Handshake {
+    /// Query of the first request.
+    pub(super) query: Vec<(String, String)>,
+    /// Where it comes from.
+    pub(super) address: String,
+    /// How the bus reaches it.
+    pub(super) mailbox: Option<Recipient<Told>>,
+}
+
+/// An event of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Event {
+    /// Its name; empty when it was a number.
+    pub(super) name: ByteString,
+    /// What the client wants an answer under.
+    pub(super) id: Option<u64>,
+    /// Each of them JSON.
+    pub(super) args: Vec<ByteString>,
+    /// What the placeholders in them stand for.
+    pub(super) attachments: Vec<Bytes>,
+}
+
+/// Why a client may not join a namespace.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Refused {
+    pub(super) message: String,
+    pub(super) data: Option<serde_json::Value>,
+}
+
+/// What is behind the namespaces.
+pub(super) trait Application: Send + Sync {
+    /// A client joins; `auth` is a JSON object or nothing.
+    fn connect(
+        &self,
+        namespace: &str,
+        sid: &str,
+        handshake: &Handshake,
+        auth: Option<&str>,
+    ) -> Result<Box<dyn Socket>, Refused>;
+
+    /// A new id for a client.
+    fn sid(&self) -> String;
+}
+
+/// One client in one namespace.
+pub(super) trait Socket {
+    /// It has been told that it is in.
+    fn joined(&mut self, out: &mut Out);
+    /// It sends an event.
+    fn event(&mut self, event: Event, out: &mut Out);
+    /// It answers what it was sent under `id`.
+    fn acked(&mut self, id: u64, args: Vec<ByteString>, attachments: Vec<Bytes>, out: &mut Out);
+    /// The bus tells it something.
+    fn told(&mut self, told: Told, out: &mut Out);
+    /// It has gone.
+    fn left(&mut self);
+}
+
+/// How a client is sent away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Away {
+    /// Out of the namespace: it stays away.
+    Kick,
+    /// The connection ends: it comes back by itself.
+    Drop(&'static str, u16),
+}
+
+/// What a socket wants done.
+#[derive(Default)]
+pub(super) struct Out {
+    /// To be sent to the client.
+    pub(super) frames: Vec<Frame>,
+    /// Nothing more is taken from the client until this is done; its result is told.
+    pub(super) wait: Option<BoxFuture<'static, Told>>,
+    pub(super) away: Option<Away>,
+    namespace: ByteString,
+}
+
+impl Out {
+    fn of(namespace: &ByteString) -> Self {
+        Self { namespace: namespace.clone(), ..Self::default() }
+    }
+
+    /// Sends an event; with an `id` the client may answer it.
+    pub(super) fn emit(&mut self, id: Option<u64>, name: &str, args: &[&str], attachments: Vec<Bytes>) {
+        self.frames.push(Frame::Text(codec::event(&self.namespace, id, name, args, attachments.len())));
+        self.frames.extend(codec::binaries(attachments));
+    }
+
+    /// Answers an event.
+    pub(super) fn ack(&mut self, id: u64, args: &[&str], attachments: Vec<Bytes>) {
+        self.frames.push(Frame::Text(codec::ack(&self.namespace, id, args, attachments.len())));
+        self.frames.extend(codec::binaries(attachments));
+    }
+}
+
+/// The session.
+pub(super) struct Session {
+    application: Arc<dyn Application>,
+    handshake: Handshake,
+    sockets: BTreeMap<ByteString, Box<dyn Socket>>,
+    /// A packet whose binary parts are not all there.
+    partial: Option<(Packet, Vec<Bytes>)>,
+}
+
+impl Session {
+    pub(super) fn new(application: Arc<dyn Application>, handshake: Handshake) -> Self {
+        Self { application, handshake, sockets: BTreeMap::new(), partial: None }
+    }
+
+    /// Whether the client is in any namespace.
+    pub(super) fn is_joined(&self) -> bool {
+        !self.sockets.is_empty()
+    }
+
+    /// A message of the client.
+    pub(super) fn message(&mut self, frame: Frame) -> Result<Out, Malformed> {
+        match frame {
+            Frame::Text(text) => {
+                if self.partial.is_some() {
+                    return Err(Malformed("got plaintext data when reconstructing a packet"));
+                }
+                let packet = Packet::decode(&text)?;
+                if packet.attachments > 0 {
+                    self.partial = Some((packet, Vec::new()));
+                    return Ok(Out::default());
+                }
+                self.packet(packet, Vec::new())
+            }
+            Frame::Binary(part) => {
+                let Some((packet, mut parts)) = self.partial.take() else {
+                    return Err(Malformed("got binary data when not reconstructing a packet"));
+                };
+                parts.push(part);
+                if parts.len() < packet.attachments {
+                    self.partial = Some((packet, parts));
+                    return Ok(Out::default());
+                }
+                if !codec::placeholders_fit(&packet.data, parts.len()) {
+                    return Err(Malformed("illegal attachments"));
+                }
+                self.packet(packet, parts)
+            }
+        }
+    }
+
+    fn packet(&mut self, packet: Packet, attachments: Vec<Bytes>) -> Result<Out, Malformed> {
+        let mut out = Out::of(&packet.namespace);
+        if packet.kind == Kind::Connect {
+            self.connect(&packet, &mut out)?;
+            return Ok(out);
+        }
+        let Some(socket) = self.sockets.get_mut(&packet.namespace) else {
+            return Err(Malformed("a packet for a namespace that is not joined"));
+        };
+        let mut args = packet.data.into_iter();
+        match (packet.kind, packet.id) {
+            (Kind::Event, id) => {
+                let name = args.next().and_then(|name| codec::event_name(&name)).unwrap_or_default();
+                socket.event(Event { name, id, args: args.collect(), attachments }, &mut out);
+            }
+            (Kind::Ack, Some(id)) => socket.acked(id, args.collect(), attachments, &mut out),
+            _ => self.leave(&packet.namespace),
+        }
+        Ok(out)
+    }
+
+    fn connect(&mut self, packet: &Packet, out: &mut Out) -> Result<(), Malformed> {
+        let namespace = &packet.namespace;
+        if self.sockets.contains_key(namespace) {
+            return Err(Malformed("joined before"));
+        }
+        if self.sockets.len() >= NAMESPACES_MAX {
+            return Err(Malformed("too many namespaces"));
+        }
+        let sid = self.application.sid();
+        let auth = packet.data.first().map(|auth| &**auth);
+        match self.application.connect(namespace, &sid, &self.handshake, auth) {
+            Ok(mut socket) => {
+                out.frames.push(Frame::Text(codec::connected(namespace, &sid)));
+                socket.joined(out);
+                self.sockets.insert(namespace.clone(), socket);
+            }
+            Err(Refused { message, data }) => {
+                let mut error = serde_json::Map::new();
+                error.insert("message".to_owned(), message.into());
+                if let Some(data) = data {
+                    error.insert("data".to_owned(), data);
+                }
+                out.frames.push(Frame::Text(codec::refused(namespace, &error.into())));
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, namespace: &ByteString) {
+        if let Some(mut socket) = self.sockets.remove(namespace) {
+            socket.left();
+        }
+    }
+
+    /// The bus tells the client something: that concerns the main namespace.
+    pub(super) fn told(&mut self, told: Told) -> Out {
+        let main = ByteString::from_static("/");
+        let mut out = Out::of(&main);
+        if let Some(socket) = self.sockets.get_mut(&main) {
+            socket.told(told, &mut out);
+        }
+        out
+    }
+
+    /// Sends a client out of the namespace that `out` is about.
+    pub(super) fn kick(&mut self, out: &mut Out) {
+        let namespace = out.namespace.clone();
+        out.frames.push(Frame::Text(codec::disconnected(&namespace)));
+        self.leave(&namespace);
+    }
+
+    /// The connection is over.
+    pub(super) fn end(&mut self) {
+        std::mem::take(&mut self.sockets).into_values().for_each(|mut socket| socket.left());
+    }
+}

@@ -1,0 +1,224 @@
+//! The pure parts: packets in and out, and a session told what happens and when.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use proptest::prelude::*;
+
+use super::codec::{self, Engine as Packet0, Kind, Packet, encode_payload};
+use super::engine::{Engine, Polled, Step, Timing, Wrong};
+use super::says::{Asks, Auth, Notifies, Registers, Responds};
+use super::{between, table};
+use crate::bus::websocket::Frame;
+
+fn text(text: &str) -> Frame {
+    Frame::Text(text.into())
+}
+
+fn packet(text: &str) -> Option<Packet> {
+    Packet::decode(&text.into()).ok()
+}
+
+#[test]
+fn packets_read_back_as_they_were_written() {
+    let written = codec::event("/", Some(7), "a\"b", &["1", "{\"x\":[]}"], 0);
+    assert_eq!(written, "427[\"a\\\"b\",1,{\"x\":[]}]");
+    let read = packet(written.strip_prefix('4').unwrap_or_default()).expect("a packet");
+    assert_eq!((read.kind, read.id, &*read.namespace), (Kind::Event, Some(7), "/"));
+    assert_eq!(codec::event_name(&read.data[0]).as_deref(), Some("a\"b"));
+    assert_eq!(read.data[1..], ["1", "{\"x\":[]}"]);
+    assert_eq!(codec::event("/admin", None, "x", &[], 2), "452-/admin,[\"x\"]");
+    assert_eq!(codec::ack("/admin", 3, &["1", "2"], 0), "43/admin,3[1,2]");
+    assert_eq!(codec::disconnected("/admin"), "41/admin,");
+    let read = packet("0/admin?token=1,{\"a\":1}").expect("a packet");
+    assert_eq!((read.kind, &*read.namespace, &*read.data[0]), (Kind::Connect, "/admin", "{\"a\":1}"));
+}
+
+#[test]
+fn a_number_may_be_the_name_of_an_event() {
+    let read = packet("2[7,\"x\"]").expect("a packet");
+    assert_eq!(codec::event_name(&read.data[0]), None);
+    assert_eq!(packet("2[true]"), None);
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_decoder_panic(bytes in "\\PC{0,200}", start in "[0-6][0-9]{0,3}-?(/[a-z?]{0,3},)?[0-9]{0,3}") {
+        let _read = packet(&bytes);
+        let _read = packet(&format!("{start}{bytes}"));
+        let _read: Vec<_> = Packet0::decode_payload(&ByteString::from(bytes)).collect();
+    }
+
+    #[test]
+    fn payloads_read_back(parts in prop::collection::vec(prop_oneof![
+        "[^\u{1e}]{0,30}".prop_map(|rest| Frame::Text(format!("4{rest}").into())),
+        prop::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| Frame::Binary(bytes.into())),
+    ], 1..8)) {
+        let payload: ByteString = encode_payload(&parts).into();
+        let read: Vec<_> = Packet0::decode_payload(&payload).map(|packet| match packet {
+            Ok(Packet0::Message(Frame::Text(rest))) => Frame::Text(format!("4{rest}").into()),
+            Ok(Packet0::Message(binary)) => binary,
+            other => text(&format!("{other:?}")),
+        }).collect();
+        prop_assert_eq!(read, parts);
+    }
+
+    #[test]
+    fn an_event_of_any_name_and_arguments_reads_back(name in "\\PC{1,20}", n in any::<i64>(), id in prop::option::of(0_u64..1 << 53)) {
+        prop_assume!(!codec::is_reserved(&name));
+        let number = n.to_string();
+        let written = codec::event("/x", id, &name, &[&number], 0);
+        let read = packet(written.strip_prefix('4').unwrap_or_default()).expect("a packet");
+        prop_assert_eq!(read.id, id);
+        prop_assert_eq!(codec::event_name(&read.data[0]).map(|name| name.to_string()), Some(name));
+        prop_assert_eq!(&*read.data[1], &number);
+    }
+}
+
+#[test]
+fn messages_between_nodes_read_back() {
+    let frames = vec![text("42[1]"), Frame::Binary(Bytes::from_static(&[0, 255]))];
+    for word in [
+        between::Word::Poll("n1.x".to_owned()),
+        between::Word::In(between::Carried::new(7, frames.clone())),
+        between::Word::Out(between::Carried::end(7, 1012)),
+    ] {
+        assert_eq!(between::Word::from_bytes(word.clone().into_bytes()), Some(word));
+    }
+    assert_eq!(between::Carried::new(7, frames.clone()).into_frames(), frames);
+    for became in [Ok("6".to_owned()), Err(Wrong::Unknown), Err(Wrong::Request)] {
+        assert_eq!(between::decode(Ok(between::encode(became.clone()))), became);
+    }
+}
+
+#[test]
+fn a_sid_names_its_node() {
+    let (one, two) = (table::sid(12), table::sid(12));
+    assert_ne!(one, two);
+    assert_eq!((table::node_of(&one), one.len()), (Some(12), 4 + 22));
+    for strange in ["", "n", "n1", "x1.abc", "n-1.abc", "n99999999999999999999.a"] {
+        assert_eq!(table::node_of(strange), None, "{strange}");
+    }
+}
+
+/// A session with a clock of its own.
+struct Told {
+    engine: Engine,
+    now: Instant,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn session(conn: Option<u64>) -> Told {
+    let timing = Timing { ping_interval: SECOND * 25, ping_timeout: SECOND * 20, upgrade_timeout: SECOND * 10 };
+    let now = Instant::now();
+    Told { engine: Engine::new(timing, conn, now), now }
+}
+
+impl Told {
+    fn after(&mut self, seconds: u32) -> Vec<Step> {
+        self.now += SECOND * seconds;
+        self.engine.tick(self.now);
+        self.engine.take()
+    }
+
+    fn frame(&mut self, conn: u64, packet: &str) -> Vec<Step> {
+        self.engine.frame(conn, text(packet), self.now);
+        self.engine.take()
+    }
+
+    fn post(&mut self, body: &str) -> Result<(), Wrong> {
+        self.engine.post_begins()?;
+        self.engine.post(Some(&body.into()), self.now)
+    }
+}
+
+#[test]
+fn the_interval_begins_anew_with_the_pong() {
+    let mut told = session(Some(1));
+    assert_eq!(told.after(24), []);
+    assert_eq!(told.after(1), [Step::Write(1, vec![text("2")])]);
+    told.engine.written(1);
+    assert_eq!(told.after(19), []);
+    assert_eq!(told.frame(1, "3"), []);
+    assert_eq!(told.after(24), []);
+    assert_eq!(told.after(1), [Step::Write(1, vec![text("2")])], "25 s after the pong");
+    assert_eq!(told.after(20), [Step::Shut(1, 1000), Step::Closed("ping timeout")]);
+    assert!(told.engine.is_over());
+}
+
+#[test]
+fn what_is_sent_while_a_write_is_on_its_way_leaves_with_the_next() {
+    let mut told = session(Some(1));
+    told.engine.send([text("4a")]);
+    told.engine.send([text("4b")]);
+    told.engine.send([text("4c")]);
+    assert_eq!(told.engine.take(), [Step::Write(1, vec![text("4a")])]);
+    assert_eq!(told.engine.waiting_bytes(), 4);
+    told.engine.written(1);
+    assert_eq!(told.engine.take(), [Step::Write(1, vec![text("4b"), text("4c")])]);
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_doubled_by_an_upgrade() {
+    let mut told = session(None);
+    told.engine.attach(5, told.now);
+    told.engine.send([text("41")]);
+    assert_eq!(told.frame(5, "2probe"), [Step::Write(5, vec![text("3probe")])]);
+    assert_eq!(told.engine.poll(told.now), Polled::Now("41".to_owned()), "what waits comes before the noop");
+    assert_eq!(told.engine.poll(told.now), Polled::Now("6".to_owned()));
+    assert_eq!(told.post("4in"), Ok(()), "data may still come over polling");
+    told.engine.send([text("42")]);
+    assert_eq!(told.frame(5, "5"), [Step::Message(text("in")), Step::Write(5, vec![text("42")])]);
+    assert_eq!(told.engine.poll(told.now), Polled::Wrong(Wrong::Request));
+    assert_eq!(told.post("4late"), Err(Wrong::Request));
+}
+
+#[test]
+fn an_upgrade_that_takes_too_long_leaves_polling_as_it_was() {
+    let mut told = session(None);
+    told.engine.attach(5, told.now);
+    assert_eq!(told.after(10), [Step::Shut(5, 1000)]);
+    assert_eq!(told.engine.poll(told.now), Polled::Later);
+    told.engine.attach(6, told.now);
+    told.engine.attach(7, told.now);
+    assert_eq!(told.engine.take(), [Step::Shut(7, 1000)], "one at a time");
+}
+
+#[test]
+fn a_close_waits_for_the_next_poll() {
+    let mut told = session(None);
+    told.engine.send([text("4last")]);
+    told.engine.close("draining", 1012, told.now);
+    assert_eq!(told.engine.take(), [Step::Closed("draining")]);
+    assert_eq!(told.engine.afterlife(), SECOND * 30);
+    assert_eq!(told.engine.poll(told.now), Polled::Now("4last\u{1e}1".to_owned()));
+    assert_eq!(told.engine.poll(told.now), Polled::Wrong(Wrong::Unknown));
+}
+
+#[test]
+fn packets_behind_a_bad_one_are_not_taken() {
+    let mut told = session(None);
+    assert_eq!(told.post("4a\u{1e}x\u{1e}4b"), Err(Wrong::Request));
+    assert_eq!(told.engine.take(), [Step::Message(text("a")), Step::Closed("parse error")]);
+}
+
+#[test]
+fn what_clients_say_is_checked_field_by_field() {
+    let auth = Auth::parse(Some(r#"{"appId":"a","appPort":"80"}"#), &[("app".to_owned(), "A".to_owned())]);
+    assert_eq!(auth, Ok(Auth { id: Some("a".to_owned()), name: Some("A".to_owned()), port: Some(80) }));
+    let register = Registers::parse("{}").and_then(|says| says.into_register(&auth.expect("an auth"), "n1.s"));
+    let register = register.expect("a registration");
+    assert_eq!((register.service.id.as_str(), register.instance.id.as_str()), ("a", "n1.s"));
+    assert_eq!((register.service.kind.as_str(), register.instance.port), ("service", 80));
+    let arg = r#"{"requestId":"r","capability":"c","payload": {"a": 1.0} }"#;
+    let asks = Asks::parse(arg, false).expect("a request");
+    assert_eq!(asks.payload.and_then(|range| arg.get(range)), Some("{\"a\": 1.0}"), "the bytes that came");
+    let refused = Asks::parse(r#"{"requestId":"r","capability":[]}"#, false).expect_err("no request");
+    assert_eq!(refused.id.as_deref(), Some("r"), "so that the caller knows which");
+    let args = [ByteString::from(r#"{"requestId":"r","success":false,"data":1,"error":"no"}"#)];
+    let answer = Responds::parse(&args[0]).expect("a response").answer(&args, &[]);
+    assert_eq!((answer.success, answer.body.text()), (false, "\"no\""));
+    assert!(Notifies::parse(r#"{"event":"bus:restart"}"#).is_err());
+}

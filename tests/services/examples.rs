@@ -1,0 +1,64 @@
+//! The real client libraries, and the examples of the documentation.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::harness::SOON;
+use crate::harness::node::{Exit, Node, Options, run_command};
+use crate::readme::{blocks, readme};
+
+/// The client libraries, when `make test` could install them.
+pub(crate) struct Clients(PathBuf);
+
+/// Finds them, or says that there are none.
+pub(crate) fn clients() -> Option<Clients> {
+    let cache = std::env::var_os("ROLLBOOK_CACHE").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache/rollbook")))?;
+    let clients = cache.join("clients");
+    if !clients.join("ready").exists() {
+        eprintln!("skipped: the client libraries are not installed; make test does it");
+        return None;
+    }
+    Some(Clients(clients))
+}
+
+impl Clients {
+    /// Runs a script of `tests/clients`.
+    pub(crate) fn node(&self, script: &str, args: &[&str], bound: Duration) -> Exit {
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
+        self.node_at(&script, args, bound)
+    }
+
+    fn node_at(&self, script: &std::path::Path, args: &[&str], bound: Duration) -> Exit {
+        let mut command = Command::new("node");
+        command.arg(script).args(args);
+        // The documentation says `socket.io-client`; here each version has a name of its own.
+        command.env("NODE_PATH", self.0.join("node_modules"));
+        run_command(command, b"", bound)
+    }
+}
+
+#[test]
+fn the_two_services_of_the_documentation_call_each_other() {
+    let Some(clients) = clients() else { return };
+    let node = Node::start(&Options::new());
+    let directory = tempfile::TempDir::new().expect("temporary directory");
+    let text = readme();
+    for (language, title) in [("js", "users.js"), ("js", "orders.js")] {
+        let block = blocks(&text).into_iter().find(|block| block.language == language && block.text.contains(title));
+        let block = block.unwrap_or_else(|| panic!("README.md has no {title}"));
+        let code = block.text.replace("http://localhost:7440", &format!("http://{}", node.web));
+        std::fs::write(directory.path().join(title), code.replace("'socket.io-client'", "'socket.io-client-4'"))
+            .expect("write");
+    }
+    let users = directory.path().join("users.js");
+    let serving = std::thread::spawn({
+        let clients = Clients(clients.0.clone());
+        move || clients.node_at(&users, &["5000"], SOON * 2)
+    });
+    let output = clients.node_at(&directory.path().join("orders.js"), &[], SOON * 2);
+    assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
+    assert!(output.stdout.contains("Ada Lovelace"), "{}{}", output.stdout, output.stderr);
+    drop(serving);
+}

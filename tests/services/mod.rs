@@ -1,0 +1,16 @@
+//! The service bus: services that find and call each other, as their clients see it.
+
+/// Requests between services, and every way in which they end.
+mod calls;
+/// Three nodes behind a balancer that remembers nothing.
+mod cluster;
+/// The real client libraries, and the examples of the documentation.
+mod examples;
+/// Clients that send what they should not.
+mod hostile;
+/// Notifications and the central configuration.
+mod notify;
+/// Coming, going, being replaced, forgotten heartbeats.
+mod presence;
+/// REST over services.
+mod rest;

@@ -1,0 +1,184 @@
+//! REST over services: what the operator sees and does, on any node.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::harness::bus::BusClient;
+use crate::harness::cluster::Cluster;
+use crate::harness::node::{Node, Options};
+use crate::harness::{SOON, ms, wait_for};
+
+fn ids(list: &Value) -> Vec<String> {
+    let items = list["items"].as_array().cloned().unwrap_or_default();
+    items.iter().map(|item| item["id"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn services_are_listed_in_pages_and_filtered() {
+    let node = Node::start(&Options::new());
+    let clients: Vec<BusClient> = (0..5).map(|_| BusClient::connect(node.web)).collect();
+    for (n, client) in clients.iter().enumerate() {
+        let kind = if n < 2 { "worker" } else { "app" };
+        let register = json!({ "id": format!("s{n}"), "name": format!("Service {n}"), "type": kind, "capabilities": [format!("c{}", n % 2)] });
+        assert_eq!(client.ask("bus:register", &register)["success"], true);
+    }
+    let get = |query: &str| node.web("GET", &format!("/api/services{query}"), "").json();
+    assert_eq!(ids(&get("")), ["s0", "s1", "s2", "s3", "s4"]);
+    let first = get("?limit=2");
+    assert_eq!((ids(&first), &first["next_cursor"]), (vec!["s0".to_owned(), "s1".to_owned()], &json!("s1")));
+    let last = get("?limit=3&cursor=s1");
+    assert_eq!(
+        (ids(&last), &last["next_cursor"]),
+        (vec!["s2".to_owned(), "s3".to_owned(), "s4".to_owned()], &json!(null))
+    );
+    assert_eq!(ids(&get("?type=worker")), ["s0", "s1"]);
+    assert_eq!(ids(&get("?capability=c1")), ["s1", "s3"]);
+    assert_eq!(ids(&get("?q=SERVICE%204")), ["s4"]);
+    assert_eq!(ids(&get("?status=offline")), Vec::<String>::new());
+    for wrong in ["?limit=0", "?limit=1001", "?status=odd", "?colour=red"] {
+        let answer = node.web("GET", &format!("/api/services{wrong}"), "");
+        assert_eq!((answer.status, answer.header("content-type")), (400, Some("application/problem+json")), "{wrong}");
+    }
+    assert_eq!(node.web("GET", "/api/services/none", "").json()["code"], "service_not_found");
+    assert_eq!(node.web("POST", "/api/services/s0", "").status, 405);
+}
+
+#[test]
+fn metadata_is_merged_under_its_revision() {
+    let node = Node::start(&Options::new());
+    let client = BusClient::connect(node.web);
+    client.register("svc", &[]);
+    let put = |headers: &[(&str, &str)], body: &str| node.web_with("PUT", "/api/services/svc", headers, body);
+    let answer = put(&[], r#"{"owner":"ops","tags":{"a":1,"b":2}}"#);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answer = put(&[], r#"{"tags":{"a":null}}"#);
+    assert_eq!(answer.json()["metadata"], json!({ "owner": "ops", "tags": { "b": 2 } }));
+    let tag = answer.header("etag").expect("an ETag").to_owned();
+    assert_eq!(put(&[("If-Match", "\"1\"")], "{}").status, 412);
+    assert_eq!(put(&[("If-Match", &tag)], "{}").status, 200);
+    assert_eq!(put(&[], "[]").status, 400);
+    assert_eq!(put(&[], &json!({ "x": "y".repeat(20_000) }).to_string()).status, 400);
+    drop(client);
+    wait_for("the service to be offline", SOON, || {
+        let shown = node.web("GET", "/api/services/svc", "").json();
+        (shown["status"] == "offline" && shown["metadata"]["owner"] == "ops").then_some(())
+    });
+    assert_eq!(node.web("DELETE", "/api/services/svc", "").status, 204);
+    assert_eq!(node.web("DELETE", "/api/services/svc", "").status, 404);
+}
+
+#[test]
+fn commands_say_what_became_of_them_for_each_instance() {
+    let node = Node::start(&Options::new());
+    let (polite, mute) = (BusClient::connect(node.web), BusClient::connect(node.web));
+    let names = [polite.register("svc", &[]), mute.register("svc", &[])];
+    let post = |path: &str, body: &str| node.web("POST", path, body);
+    let result = |list: &Value, instance: &str| {
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        items.iter().find(|item| item["instance"] == instance).map(|item| item["result"].clone()).unwrap_or_default()
+    };
+    let answer = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| post("/api/services/svc/restart", r#"{"reason":"deploy"}"#).json());
+        let told = polite.event("bus:restart");
+        assert_eq!(told.args[0]["reason"], "deploy");
+        assert!(told.args[0]["timestamp"].as_u64().is_some_and(|at| at > 1_600_000_000_000));
+        polite.ack(told.ack.expect("a number"), &json!({}));
+        asked.join().expect("an answer")
+    });
+    assert_eq!((result(&answer, &names[0]), result(&answer, &names[1])), (json!("acknowledged"), json!("delivered")));
+    mute.event("bus:restart");
+    // One of them, and one that is not there.
+    post("/api/services/svc/shutdown", &json!({ "instance": names[1] }).to_string());
+    mute.event("bus:shutdown");
+    assert!(!polite.hears("bus:shutdown", ms(100)));
+    assert_eq!(post("/api/services/svc/ping", r#"{"instance":"none"}"#).status, 404);
+    assert_eq!(post("/api/services/none/ping", "").status, 404);
+    assert_eq!(post("/api/services/svc/ping", "{").status, 400);
+    // The same key: the same answer, and no second command.
+    let key = [("Idempotency-Key", "k1")];
+    let one = node.web_with("POST", "/api/services/restart-all", &key, "").text();
+    polite.event("bus:restart");
+    assert_eq!(node.web_with("POST", "/api/services/restart-all", &key, "").text(), one);
+    assert!(!polite.hears("bus:restart", ms(100)));
+}
+
+#[test]
+fn a_call_over_http_is_answered_by_a_provider() {
+    let node = Node::start(&Options::new());
+    let provider = BusClient::connect(node.web);
+    provider.register("users", &["users"]);
+    let answer = |body: &str, response: Value| {
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| node.web("POST", "/api/call/users/get", body));
+            let asked = provider.event("bus:request");
+            let mut response = response;
+            response["requestId"] = asked.args[0]["requestId"].clone();
+            provider.emit("bus:response", &response);
+            (asked.args[0].clone(), call.join().expect("an answer"))
+        })
+    };
+    let (asked, got) = answer(r#"{"id":7}"#, json!({ "success": true, "data": [1, 2] }));
+    assert_eq!((&asked["action"], &asked["payload"]), (&json!("get"), &json!({ "id": 7 })));
+    assert_eq!((got.status, got.text().as_str()), (200, "[1,2]"));
+    let (_, got) = answer("", json!({ "success": false, "error": { "code": "E7" } }));
+    assert_eq!((got.status, &got.json()["error"]), (422, &json!({ "code": "E7" })));
+    let late = node.web_with("POST", "/api/call/users/get", &[("X-Rollbook-Timeout", "50ms")], "");
+    assert_eq!((late.status, &late.json()["code"]), (504, &json!("deadline_exceeded")));
+    assert_eq!(node.web("POST", "/api/call/nobody/get", "").status, 404);
+    assert_eq!(node.web("POST", "/api/call/users/get", "{").status, 400);
+    let wrong = node.web_with("POST", "/api/call/users/get", &[("X-Rollbook-Timeout", "soon")], "");
+    assert_eq!(wrong.status, 400);
+    drop(provider);
+    wait_for("nobody to be there", SOON, || {
+        (node.web("POST", "/api/call/users/get", "").json()["code"] == "no_provider").then_some(())
+    });
+}
+
+#[test]
+fn the_history_of_a_service_comes_from_the_book() {
+    let node = Node::start(&Options::new());
+    let (one, other) = (BusClient::connect(node.web), BusClient::connect(node.web));
+    one.register("svc", &[]);
+    other.register("other", &[]);
+    drop(one);
+    let words = || -> Vec<String> {
+        let items = node.web("GET", "/api/services/svc/history", "").json()["items"].as_array().cloned();
+        let word = |item: &Value| item["subject"].as_str().unwrap_or_default().replace("roll.service.", "");
+        items.unwrap_or_default().iter().map(word).collect()
+    };
+    let newest_first = ["offline", "disconnect", "online", "connect", "registered"];
+    wait_for("the whole story", SOON, || (words() == newest_first).then_some(()));
+    let two = node.web("GET", "/api/services/svc/history?limit=2", "").json();
+    assert_eq!(two["items"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn any_node_shows_and_commands_the_whole_cluster() {
+    let cluster = Cluster::start();
+    let clients: Vec<BusClient> = (1..=3).map(|id| BusClient::connect(cluster.node(id).web)).collect();
+    clients.iter().for_each(|client| drop(client.register("svc", &["work"])));
+    for id in 1..=3 {
+        let node = cluster.node(id);
+        let shown = node.web("GET", "/api/services/svc", "").json();
+        let nodes: BTreeSet<u64> =
+            shown["instances"].as_array().into_iter().flatten().filter_map(|one| one["node"].as_u64()).collect();
+        assert_eq!(nodes, BTreeSet::from([1, 2, 3]), "{shown}");
+        assert!(shown["instances"][0]["address"].is_string(), "what only the other nodes know: {shown}");
+        assert_eq!(node.web("GET", "/api/connections", "").json()["items"].as_array().map(Vec::len), Some(3));
+        let stats = node.web("GET", "/api/stats", "").json();
+        assert_eq!((&stats["services"]["online"], &stats["connections"]), (&json!(1), &json!(3)), "{stats}");
+    }
+    let restart = cluster.node(1).web("POST", "/api/services/svc/restart", "").json();
+    assert_eq!(restart["items"].as_array().map(Vec::len), Some(3));
+    clients.iter().for_each(|client| drop(client.event("bus:restart")));
+    // A connection is ended from another node, and stays away.
+    let path = format!("/api/connections/{}", clients[2].sid);
+    assert_eq!(cluster.node(1).web("GET", &path, "").json()["node"], 3);
+    assert_eq!(cluster.node(1).web("DELETE", &path, "").status, 204);
+    assert_eq!(clients[2].end(), "sent away");
+    wait_for("it to be gone everywhere", SOON, || (cluster.node(2).web("GET", &path, "").status == 404).then_some(()));
+    // So is a whole service.
+    assert_eq!(cluster.node(3).web("DELETE", "/api/services/svc", "").status, 204);
+    clients[..2].iter().for_each(|client| assert_eq!(client.end(), "sent away"));
+}
