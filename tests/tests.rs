@@ -22,6 +22,8 @@ mod cli;
 /// Three nodes: one book, one roll, any node for any request.
 mod cluster;
 mod config;
+/// Pause, resume and reset of durable consumers.
+mod consumers;
 /// Damaged logs, taken ports, unwritable directories: refused with a clear message.
 mod damage;
 /// The five doors, one folder entry per chapter of their protocols.

@@ -2,52 +2,77 @@
 
 use actix_web::{HttpResponse, web};
 use rollbook_cluster::status::Member;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Admin;
-use super::problem::{self, Problem};
-
-type Answer = Result<HttpResponse, Problem>;
+use super::body::{self, Object};
+use super::common::Answer;
+use super::problem::{Problem, Problems, resource};
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
-    let resource = |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
     services
-        .service(resource("/api/cluster").route(web::get().to(cluster)))
-        .service(resource("/api/cluster/nodes").route(web::post().to(join)))
-        .service(resource("/api/cluster/nodes/{id}").route(web::delete().to(remove)))
-        .service(resource("/api/cluster/nodes/{id}/promote").route(web::post().to(promote)))
-        .service(resource("/api/cluster/transfer").route(web::post().to(transfer)));
+        .service(resource("/api/cluster", "GET").route(web::get().to(cluster)))
+        .service(resource("/api/cluster/nodes", "POST").route(web::post().to(join)))
+        .service(resource("/api/cluster/nodes/{id}", "DELETE").route(web::delete().to(remove)))
+        .service(resource("/api/cluster/nodes/{id}/promote", "POST").route(web::post().to(promote)))
+        .service(resource("/api/cluster/transfer", "POST").route(web::post().to(transfer)));
 }
 
-fn show(member: &Member) -> Value {
-    json!({
-        "id": member.id,
-        "address": member.address,
-        "role": member.role,
-        "state": member.state,
-        "incarnation": member.incarnation,
-        "last_index": member.last_index,
-        "applied_index": member.applied_index,
-    })
+/// A node of the cluster, as this one sees it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct MemberView {
+    id: u64,
+    address: String,
+    role: String,
+    state: String,
+    incarnation: u64,
+    last_index: Option<u64>,
+    applied_index: Option<u64>,
 }
 
-async fn cluster(admin: web::Data<Admin>) -> Answer {
+/// The cluster, as this node sees it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ClusterView {
+    cluster_id: String,
+    /// This node.
+    node: u64,
+    leader: Option<u64>,
+    term: u64,
+    nodes: Vec<MemberView>,
+}
+
+fn show(member: &Member) -> MemberView {
+    MemberView {
+        id: member.id,
+        address: member.address.clone(),
+        role: member.role.to_string(),
+        state: member.state.to_string(),
+        incarnation: member.incarnation,
+        last_index: member.last_index,
+        applied_index: member.applied_index,
+    }
+}
+
+#[utoipa::path(get, path = "/api/cluster", operation_id = "cluster_cluster", tag = "cluster", responses((status = 200, description = "done", body = ClusterView), Problems))]
+pub(super) async fn cluster(admin: web::Data<Admin>) -> Answer {
     let node = admin.bus.node();
     let status = node.status();
     let members = node.members().await;
-    Ok(HttpResponse::Ok().json(json!({
-        "cluster_id": status.cluster_id,
-        "node": status.id,
-        "leader": status.leader,
-        "term": status.term,
-        "nodes": members.iter().map(show).collect::<Vec<_>>(),
-    })))
+    Ok(HttpResponse::Ok().json(ClusterView {
+        cluster_id: status.cluster_id,
+        node: status.id,
+        leader: status.leader,
+        term: status.term,
+        nodes: members.iter().map(show).collect(),
+    }))
 }
 
-#[derive(Debug, Deserialize)]
+/// A node that wants to join.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct JoinJson {
+pub(super) struct JoinJson {
     address: String,
 }
 
@@ -63,8 +88,9 @@ fn check_address(address: &str) -> Result<(), Problem> {
     }
 }
 
-async fn join(admin: web::Data<Admin>, body: web::Json<JoinJson>) -> Answer {
-    let address = body.into_inner().address;
+#[utoipa::path(post, path = "/api/cluster/nodes", operation_id = "cluster_join", tag = "cluster", request_body = JoinJson, responses((status = 201, description = "done", body = Object), Problems))]
+pub(super) async fn join(admin: web::Data<Admin>, Object(body): Object<JoinJson>) -> Answer {
+    let address = body.address;
     check_address(&address)?;
     let node = admin.bus.node();
     let joined = node.join(address).await.map_err(Problem::from)?;
@@ -72,7 +98,8 @@ async fn join(admin: web::Data<Admin>, body: web::Json<JoinJson>) -> Answer {
     Ok(HttpResponse::Created().json(body))
 }
 
-async fn promote(admin: web::Data<Admin>, id: web::Path<u64>) -> Answer {
+#[utoipa::path(post, path = "/api/cluster/nodes/{id}/promote", operation_id = "cluster_promote", tag = "cluster", params(("id" = u64, Path)), responses((status = 200, description = "done", body = MemberView), Problems))]
+pub(super) async fn promote(admin: web::Data<Admin>, id: web::Path<u64>) -> Answer {
     let node = admin.bus.node();
     node.promote(*id).await.map_err(Problem::from)?;
     let members = node.members().await;
@@ -81,25 +108,23 @@ async fn promote(admin: web::Data<Admin>, id: web::Path<u64>) -> Answer {
     Ok(HttpResponse::Ok().json(show(member)))
 }
 
-async fn remove(admin: web::Data<Admin>, id: web::Path<u64>) -> Answer {
+#[utoipa::path(delete, path = "/api/cluster/nodes/{id}", operation_id = "cluster_remove", tag = "cluster", params(("id" = u64, Path)), responses((status = 204, description = "done"), Problems))]
+pub(super) async fn remove(admin: web::Data<Admin>, id: web::Path<u64>) -> Answer {
     admin.bus.node().remove(*id).await.map_err(Problem::from)?;
     Ok(HttpResponse::NoContent().finish())
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Who is to lead; whoever is best when nobody is named.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-struct TransferJson {
+pub(super) struct TransferJson {
     to: Option<u64>,
 }
 
-async fn transfer(admin: web::Data<Admin>, body: web::Bytes) -> Answer {
+#[utoipa::path(post, path = "/api/cluster/transfer", operation_id = "cluster_transfer", tag = "cluster", request_body = Option<TransferJson>, responses((status = 200, description = "done", body = Object), Problems))]
+pub(super) async fn transfer(admin: web::Data<Admin>, body: web::Bytes) -> Answer {
     // An empty body means: whoever is best.
-    let wanted: TransferJson = match body.is_empty() {
-        true => TransferJson::default(),
-        false => {
-            serde_json::from_slice(&body).map_err(|error| Problem::new(400, "bad_request", format!("body: {error}")))?
-        }
-    };
+    let wanted: TransferJson = body::optional(&body)?;
     let leader = admin.bus.node().transfer(wanted.to).await.map_err(Problem::from)?;
     Ok(HttpResponse::Ok().json(json!({ "leader": leader.id })))
 }

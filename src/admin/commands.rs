@@ -12,15 +12,16 @@ use futures_util::future::join_all;
 use rollbook_core::service::Instance;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
-use super::api::Answer;
+use super::common::Answer;
+use super::page::List;
+use super::problem::{Problem, Problems, resource};
 use super::services::find;
-use super::{Admin, problem};
+use super::{Admin, body};
 use crate::bus::call::{Answer as Answered, Body, CallError, Caller, Request};
 use crate::bus::relay::away::{Delivery, Order};
 use crate::bus::{clock, duration};
-use problem::Problem;
 
 /// How long the acknowledgement of a command is waited for.
 const WAIT: Duration = Duration::from_secs(1);
@@ -34,14 +35,13 @@ const TIMEOUT_HEADER: &str = "x-rollbook-timeout";
 const KEY_HEADER: &str = "idempotency-key";
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
-    let resource = |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
     services
-        .service(resource("/api/services/restart-all").route(web::post().to(restart_all)))
-        .service(resource("/api/services/{id}/restart").route(web::post().to(restart)))
-        .service(resource("/api/services/{id}/shutdown").route(web::post().to(shutdown)))
-        .service(resource("/api/services/{id}/ping").route(web::post().to(ping)))
+        .service(resource("/api/services/restart-all", "POST").route(web::post().to(restart_all)))
+        .service(resource("/api/services/{id}/restart", "POST").route(web::post().to(restart)))
+        .service(resource("/api/services/{id}/shutdown", "POST").route(web::post().to(shutdown)))
+        .service(resource("/api/services/{id}/ping", "POST").route(web::post().to(ping)))
         .service(
-            resource("/api/call/{service}/{method}")
+            resource("/api/call/{service}/{method}", "POST")
                 .app_data(web::PayloadConfig::new(CALL_BYTES_MAX))
                 .route(web::post().to(call)),
         );
@@ -78,15 +78,16 @@ fn key(request: &HttpRequest) -> Result<Option<String>, Problem> {
 }
 
 /// Why, and which instance.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-struct OrderJson {
+pub(super) struct OrderJson {
     reason: Option<String>,
     instance: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct Delivered {
+/// What became of a command at one instance.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Delivered {
     service: String,
     instance: String,
     node: u64,
@@ -147,7 +148,7 @@ async fn of_service(
     body: Bytes,
     name: &'static str,
 ) -> Answer {
-    let OrderJson { reason, instance } = problem::optional(&body)?;
+    let OrderJson { reason, instance } = body::optional(&body)?;
     let (_, mut instances) = find(&admin, &id)?;
     if let Some(wanted) = instance {
         instances.retain(|instance| instance.id == wanted);
@@ -158,20 +159,34 @@ async fn of_service(
     command(&admin, &request, name, instances, reason).await
 }
 
-async fn restart(admin: web::Data<Admin>, request: HttpRequest, id: web::Path<String>, body: Bytes) -> Answer {
+#[utoipa::path(post, path = "/api/services/{id}/restart", operation_id = "commands_restart", tag = "commands", params(("id" = String, Path)), request_body = Option<OrderJson>, responses((status = 200, description = "done", body = List<Delivered>), Problems))]
+pub(super) async fn restart(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: Bytes,
+) -> Answer {
     of_service(admin, request, id.into_inner(), body, "restart").await
 }
 
-async fn shutdown(admin: web::Data<Admin>, request: HttpRequest, id: web::Path<String>, body: Bytes) -> Answer {
+#[utoipa::path(post, path = "/api/services/{id}/shutdown", operation_id = "commands_shutdown", tag = "commands", params(("id" = String, Path)), request_body = Option<OrderJson>, responses((status = 200, description = "done", body = List<Delivered>), Problems))]
+pub(super) async fn shutdown(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: Bytes,
+) -> Answer {
     of_service(admin, request, id.into_inner(), body, "shutdown").await
 }
 
-async fn ping(admin: web::Data<Admin>, request: HttpRequest, id: web::Path<String>, body: Bytes) -> Answer {
+#[utoipa::path(post, path = "/api/services/{id}/ping", operation_id = "commands_ping", tag = "commands", params(("id" = String, Path)), request_body = Option<OrderJson>, responses((status = 200, description = "done", body = List<Delivered>), Problems))]
+pub(super) async fn ping(admin: web::Data<Admin>, request: HttpRequest, id: web::Path<String>, body: Bytes) -> Answer {
     of_service(admin, request, id.into_inner(), body, "ping").await
 }
 
-async fn restart_all(admin: web::Data<Admin>, request: HttpRequest, body: Bytes) -> Answer {
-    let OrderJson { reason, .. } = problem::optional(&body)?;
+#[utoipa::path(post, path = "/api/services/restart-all", operation_id = "commands_restart_all", tag = "commands", request_body = Option<OrderJson>, responses((status = 200, description = "done", body = List<Delivered>), Problems))]
+pub(super) async fn restart_all(admin: web::Data<Admin>, request: HttpRequest, body: Bytes) -> Answer {
+    let OrderJson { reason, .. } = body::optional(&body)?;
     let instances = admin.bus.node().with_machine(|machine| {
         let of =
             |service: &rollbook_core::service::Service| machine.instances(&service.id).cloned().collect::<Vec<_>>();
@@ -188,7 +203,13 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
 }
 
 /// Asks a provider of `service` for `method`; the body is the payload, the answer's body its data.
-async fn call(admin: web::Data<Admin>, request: HttpRequest, path: web::Path<(String, String)>, body: Bytes) -> Answer {
+#[utoipa::path(post, path = "/api/call/{service}/{method}", operation_id = "commands_call", tag = "commands", params(("service" = String, Path), ("method" = String, Path), ("X-Rollbook-Timeout" = Option<String>, Header, description = "a duration like 5s")), request_body = Option<Value>, responses((status = 200, description = "what the provider says", body = Value), Problems))]
+pub(super) async fn call(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    body: Bytes,
+) -> Answer {
     let (capability, action) = path.into_inner();
     let router = &admin.services.router;
     let known = admin
@@ -201,7 +222,7 @@ async fn call(admin: web::Data<Admin>, request: HttpRequest, path: web::Path<(St
     let bounds = router.config();
     let timeout = timeout(request.headers())?.unwrap_or(bounds.timeout).min(bounds.timeout_max);
     // Checked here, and handed on as it came.
-    problem::optional::<Option<&RawValue>>(&body)?;
+    body::any(&body)?;
     let (reply, outcome) = tokio::sync::oneshot::channel();
     let asks = Request {
         id: String::new(),

@@ -1,5 +1,7 @@
 //! `/api/config`: the central configuration, its history, and the way back.
 
+#![expect(unused_qualifications, reason = "the macro that describes a handler writes them")]
+
 use actix_web::http::header::{ContentType, ETAG};
 use actix_web::{HttpRequest, HttpResponse, web};
 use rollbook_core::central::{ConfigRevision, ConfigSet};
@@ -7,14 +9,17 @@ use rollbook_core::command::{Command, Done};
 use rollbook_core::error::Refusal;
 use rollbook_core::limits;
 use rollbook_core::time::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
-use super::api::{Answer, propose};
+use super::body::Object;
+use super::common::{Answer, propose};
+use super::page::List;
 use super::preconditions::{etag, expected, is_known};
-use super::{Admin, page, problem};
-use problem::Problem;
+use super::problem::{Problem, Problems, resource};
+use super::{Admin, body, page};
 
 /// What a document is before anybody set one.
 const EMPTY: &[u8] = b"{}";
@@ -22,19 +27,18 @@ const EMPTY: &[u8] = b"{}";
 const MERGES_MAX: u32 = 32;
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
-    let resource = |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
-    let json = web::JsonConfig::default().limit(limits::CONFIG_BYTES_MAX).error_handler(problem::body);
+    let json = web::JsonConfig::default().limit(limits::CONFIG_BYTES_MAX).error_handler(body::unreadable);
     services
         .service(
-            resource("/api/config")
+            resource("/api/config", "GET, POST, PATCH")
                 .app_data(json)
                 .route(web::get().to(show))
                 .route(web::post().to(replace))
                 .route(web::patch().to(merge)),
         )
-        .service(resource("/api/config/history").route(web::get().to(history)))
-        .service(resource("/api/config/diff").route(web::get().to(diff)))
-        .service(resource("/api/config/rollback").route(web::post().to(roll_back)));
+        .service(resource("/api/config/history", "GET").route(web::get().to(history)))
+        .service(resource("/api/config/diff", "GET").route(web::get().to(diff)))
+        .service(resource("/api/config/rollback", "POST").route(web::post().to(roll_back)));
 }
 
 fn wrong(detail: impl Into<String>) -> Problem {
@@ -58,16 +62,18 @@ async fn find(admin: &Admin, revision: Option<u64>) -> Result<ConfigRevision, Pr
     found.ok_or_else(|| Problem::new(404, "revision_not_found", format!("revision {wanted} is not in the history")))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct ShowQuery {
+pub(super) struct ShowQuery {
     revision: Option<u64>,
     /// Seen by [`super::consistency`].
     #[serde(rename = "consistency")]
     _consistency: Option<String>,
 }
 
-async fn show(admin: web::Data<Admin>, request: HttpRequest, query: web::Query<ShowQuery>) -> Answer {
+#[utoipa::path(get, path = "/api/config", operation_id = "config_show", tag = "config", params(ShowQuery), responses((status = 200, description = "done", body = Object), (status = 304, description = "the caller has it"), Problems))]
+pub(super) async fn show(admin: web::Data<Admin>, request: HttpRequest, query: web::Query<ShowQuery>) -> Answer {
     let found = find(&admin, query.revision).await?;
     if is_known(&request, found.revision) {
         return Ok(HttpResponse::NotModified().insert_header((ETAG, etag(found.revision))).finish());
@@ -75,9 +81,10 @@ async fn show(admin: web::Data<Admin>, request: HttpRequest, query: web::Query<S
     Ok(stored(found.revision, text(&found).to_vec()))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct ChangeQuery {
+pub(super) struct ChangeQuery {
     /// Why, for people.
     #[serde(default)]
     reason: String,
@@ -96,7 +103,8 @@ fn stored(revision: u64, document: Vec<u8>) -> HttpResponse {
     HttpResponse::Ok().insert_header(ContentType::json()).insert_header((ETAG, etag(revision))).body(document)
 }
 
-async fn replace(
+#[utoipa::path(post, path = "/api/config", operation_id = "config_replace", tag = "config", params(ChangeQuery), request_body = Object, responses((status = 200, description = "done", body = Object), Problems))]
+pub(super) async fn replace(
     admin: web::Data<Admin>,
     request: HttpRequest,
     query: web::Query<ChangeQuery>,
@@ -114,7 +122,8 @@ async fn replace(
 }
 
 /// Merges the body into the document, as RFC 7396 says.
-async fn merge(
+#[utoipa::path(patch, path = "/api/config", operation_id = "config_merge", tag = "config", params(ChangeQuery), request_body = Object, responses((status = 200, description = "done", body = Object), Problems))]
+pub(super) async fn merge(
     admin: web::Data<Admin>,
     request: HttpRequest,
     query: web::Query<ChangeQuery>,
@@ -139,23 +148,32 @@ async fn merge(
     Err(Refusal::Overloaded("others change the configuration all the time".to_owned()).into())
 }
 
-async fn history(admin: web::Data<Admin>) -> Answer {
+/// A revision of the configuration.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RevisionView {
+    revision: u64,
+    at: String,
+    bytes: usize,
+    reason: String,
+}
+
+#[utoipa::path(get, path = "/api/config/history", operation_id = "config_history", tag = "config", responses((status = 200, description = "done", body = List<RevisionView>), Problems))]
+pub(super) async fn history(admin: web::Data<Admin>) -> Answer {
     let node = admin.bus.node().clone();
     let revisions = admin.bus.read(move || node.config_revisions()).await?;
-    let item = |of: &ConfigRevision| {
-        json!({
-            "revision": of.revision,
-            "at": Timestamp::from_millis(of.millis).to_string(),
-            "bytes": of.document.len(),
-            "reason": of.reason,
-        })
+    let item = |of: &ConfigRevision| RevisionView {
+        revision: of.revision,
+        at: Timestamp::from_millis(of.millis).to_string(),
+        bytes: of.document.len(),
+        reason: of.reason.clone(),
     };
     Ok(page::whole(revisions.iter().rev().map(item).collect()))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct DiffQuery {
+pub(super) struct DiffQuery {
     from: Option<u64>,
     to: Option<u64>,
     #[serde(rename = "consistency")]
@@ -163,7 +181,8 @@ struct DiffQuery {
 }
 
 /// What leads from one revision to another, as RFC 6902 says; from the one before the present one by default.
-async fn diff(admin: web::Data<Admin>, query: web::Query<DiffQuery>) -> Answer {
+#[utoipa::path(get, path = "/api/config/diff", operation_id = "config_diff", tag = "config", params(DiffQuery), responses((status = 200, description = "done", body = Vec<Object>, content_type = "application/json-patch+json"), Problems))]
+pub(super) async fn diff(admin: web::Data<Admin>, query: web::Query<DiffQuery>) -> Answer {
     let to = find(&admin, query.to).await?;
     let from = match query.from.unwrap_or(to.revision.saturating_sub(1)) {
         0 => ConfigRevision::default(),
@@ -174,14 +193,16 @@ async fn diff(admin: web::Data<Admin>, query: web::Query<DiffQuery>) -> Answer {
     Ok(HttpResponse::Ok().insert_header(("content-type", "application/json-patch+json")).body(body))
 }
 
-#[derive(Debug, Deserialize)]
+/// Which revision becomes the newest.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct BackJson {
+pub(super) struct BackJson {
     revision: u64,
 }
 
 /// An earlier document becomes the newest revision.
-async fn roll_back(admin: web::Data<Admin>, request: HttpRequest, body: web::Json<BackJson>) -> Answer {
+#[utoipa::path(post, path = "/api/config/rollback", operation_id = "config_roll_back", tag = "config", request_body = BackJson, responses((status = 200, description = "done", body = Object), Problems))]
+pub(super) async fn roll_back(admin: web::Data<Admin>, request: HttpRequest, Object(body): Object<BackJson>) -> Answer {
     let found = find(&admin, Some(body.revision)).await?;
     let document = text(&found).to_vec();
     let reason = format!("back to revision {}", found.revision);

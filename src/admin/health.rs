@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpResponse, web};
 
-use super::{Admin, problem};
+use super::Admin;
+use super::problem::resource;
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
-    let get = |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
     services
-        .service(get("/livez").route(web::get().to(livez)))
-        .service(get("/readyz").route(web::get().to(readyz)))
-        .service(get("/metrics").route(web::get().to(metrics)));
+        .service(resource("/livez", "GET").route(web::get().to(livez)))
+        .service(resource("/readyz", "GET").route(web::get().to(readyz)))
+        .service(resource("/metrics", "GET").route(web::get().to(metrics)));
 }
 
 async fn livez() -> HttpResponse {

@@ -1,16 +1,21 @@
 //! REST administration, health and metrics on the web listener.
 
-mod api;
+mod body;
 mod cluster;
 mod commands;
+mod common;
 mod config;
 mod connections;
 pub mod consistency;
+mod consumers;
 mod health;
+mod namespaces;
+mod openapi;
 mod page;
 mod preconditions;
 mod problem;
 pub mod request_log;
+pub mod same_origin;
 mod services;
 mod views;
 
@@ -69,18 +74,20 @@ impl Admin {
 
 /// Lets a server answer with the administration.
 pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
-    let json = web::JsonConfig::default().limit(64 << 10).error_handler(problem::body);
+    let json = web::JsonConfig::default().limit(64 << 10).error_handler(body::unreadable);
     services
         .app_data(web::Data::from(Arc::clone(admin)))
         .app_data(json)
         .app_data(web::QueryConfig::default().error_handler(problem::query))
         .configure(health::mount)
-        .configure(api::mount)
+        .configure(namespaces::mount)
+        .configure(consumers::mount)
         .configure(cluster::mount)
         .configure(config::mount)
         // Before the services: `restart-all` is no service.
         .configure(commands::mount)
         .configure(services::mount)
         .configure(connections::mount)
+        .configure(openapi::mount)
         .default_service(web::to(problem::not_found));
 }

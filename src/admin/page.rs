@@ -4,6 +4,7 @@ use actix_web::HttpResponse;
 use serde::Serialize;
 
 use super::problem::Problem;
+use utoipa::ToSchema;
 
 /// Items of a page that does not say.
 const LIMIT: usize = 100;
@@ -17,15 +18,22 @@ pub(super) struct Page {
     after: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct List<T> {
+/// A page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct List<T> {
     items: Vec<T>,
+    /// Where the next page begins; `null` when this is the last one.
     next_cursor: Option<String>,
+}
+
+/// A page that was cut before.
+pub(super) fn list<T: Serialize>(items: Vec<T>, next_cursor: Option<String>) -> HttpResponse {
+    HttpResponse::Ok().json(List { items, next_cursor })
 }
 
 /// A list that is always whole.
 pub(super) fn whole<T: Serialize>(items: Vec<T>) -> HttpResponse {
-    HttpResponse::Ok().json(List { items, next_cursor: None })
+    list(items, None)
 }
 
 impl Page {
@@ -43,13 +51,27 @@ impl Page {
         self.limit
     }
 
-    /// The page of a list that is sorted by `key`.
-    pub(super) fn of<T: Serialize>(&self, items: impl Iterator<Item = T>, key: impl Fn(&T) -> &str) -> HttpResponse {
-        let behind = |item: &T| self.after.as_deref().is_none_or(|after| key(item) > after);
-        let mut items: Vec<T> = items.filter(behind).take(self.limit.saturating_add(1)).collect();
+    /// The page of a list that is sorted by `key`, and where the next begins.
+    pub(super) fn cut<T>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        key: impl Fn(&T) -> String,
+    ) -> (Vec<T>, Option<String>) {
+        let behind = |item: &T| self.after.as_ref().is_none_or(|after| key(item) > *after);
+        let mut items: Vec<T> = items.into_iter().filter(behind).take(self.limit.saturating_add(1)).collect();
         let more = items.len() > self.limit;
         items.truncate(self.limit);
-        let next_cursor = items.last().filter(|_| more).map(|last| key(last).to_owned());
-        HttpResponse::Ok().json(List { items, next_cursor })
+        let next_cursor = items.last().filter(|_| more).map(key);
+        (items, next_cursor)
+    }
+
+    /// That page as an answer.
+    pub(super) fn of<T: Serialize>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        key: impl Fn(&T) -> String,
+    ) -> HttpResponse {
+        let (items, next_cursor) = self.cut(items, key);
+        list(items, next_cursor)
     }
 }

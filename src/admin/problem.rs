@@ -1,19 +1,21 @@
 //! Errors of the REST surface as problem+json (RFC 9457).
 
-use actix_web::error::{JsonPayloadError, QueryPayloadError};
+use actix_web::error::QueryPayloadError;
 use actix_web::http::StatusCode;
-use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, Resource, ResponseError, web};
 use rollbook_cluster::error::ReadError;
 use rollbook_core::error::Refusal;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::bus::call::CallError;
 
 /// One problem.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Problem {
+    /// `about:blank`: the code says what it is.
     r#type: &'static str,
     title: &'static str,
     status: u16,
@@ -21,7 +23,20 @@ pub(super) struct Problem {
     code: &'static str,
     /// What the provider of a call said.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
     error: Option<Box<RawValue>>,
+}
+
+/// Every request can fail.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum Problems {
+    /// The request is wrong, or not possible now.
+    #[response(status = "4XX", content_type = "application/problem+json")]
+    Request(#[to_schema] Problem),
+    /// The node or the cluster cannot.
+    #[response(status = "5XX", content_type = "application/problem+json")]
+    Node(#[to_schema] Problem),
 }
 
 impl Problem {
@@ -106,23 +121,6 @@ impl ResponseError for Problem {
     }
 }
 
-/// The answer to a body that is not what the endpoint takes.
-pub(super) fn body(error: JsonPayloadError, _: &HttpRequest) -> actix_web::Error {
-    let status = match error {
-        JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => 413,
-        _ => 400,
-    };
-    Problem::new(status, "bad_request", error.to_string()).into()
-}
-
-/// Reads a body that may be left out.
-pub(super) fn optional<'b, T: Deserialize<'b> + Default>(body: &'b [u8]) -> Result<T, Problem> {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(T::default());
-    }
-    serde_json::from_slice(body).map_err(|error| Problem::new(400, "bad_request", error.to_string()))
-}
-
 /// The answer to a query that the endpoint does not take.
 pub(super) fn query(error: QueryPayloadError, _: &HttpRequest) -> actix_web::Error {
     Problem::new(400, "bad_request", error.to_string()).into()
@@ -133,9 +131,15 @@ pub(super) async fn not_found(request: HttpRequest) -> Answer {
     Answer(Problem::new(404, "not_found", format!("nothing at {}", request.path())))
 }
 
-/// The answer to a method that a path does not take.
-pub(super) async fn method_not_allowed(request: HttpRequest) -> Answer {
-    Answer(Problem::new(405, "method_not_allowed", format!("{} does not take {}", request.path(), request.method())))
+/// A path that takes these methods, and says so when it is asked for another.
+pub(super) fn resource(path: &str, allowed: &'static str) -> Resource {
+    let refuse = move |request: HttpRequest| async move {
+        let detail = format!("{} does not take {}", request.path(), request.method());
+        let mut answer = Problem::new(405, "method_not_allowed", detail).error_response();
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+        answer
+    };
+    web::resource(path).default_service(web::to(refuse))
 }
 
 /// A problem as a plain answer.

@@ -1,5 +1,7 @@
 //! `/api/services`: the roll as the operator sees and changes it, on any node for the whole cluster.
 
+#![expect(unused_qualifications, reason = "the macro that describes a handler writes them")]
+
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
@@ -12,16 +14,17 @@ use rollbook_core::pattern::Pattern;
 use rollbook_core::service::{Instance, InstanceMark, Service, ServiceRemove, ServiceUpdate};
 use serde::Deserialize;
 use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
 
-use super::api::{Answer, propose};
-use super::page::{self, Page};
+use super::common::{Answer, propose};
+use super::page::{List, Page};
 use super::preconditions::{etag, expected, is_known};
+use super::problem::{Problem, Problems, resource};
 use super::views::{InstanceView, ServiceDetail, ServiceView};
-use super::{Admin, connections, problem};
+use super::{Admin, body, connections, page};
 use crate::bus::client::Farewell;
 use crate::bus::event_json;
 use crate::bus::survey::ClientView;
-use problem::Problem;
 
 /// So many of the newest events of the roll are looked through for the history of one service.
 const HISTORY_DEPTH: u64 = 100_000;
@@ -29,20 +32,18 @@ const HISTORY_DEPTH: u64 = 100_000;
 const MERGES_MAX: u32 = 32;
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
-    let resource = |path: &str| web::resource(path).default_service(web::to(problem::method_not_allowed));
     services
-        .service(resource("/api/services").route(web::get().to(list)))
+        .service(resource("/api/services", "GET").route(web::get().to(list)))
         .service(
-            resource("/api/services/{id}")
+            resource("/api/services/{id}", "GET, PUT, DELETE")
                 .route(web::get().to(show))
                 .route(web::put().to(merge))
-                .route(web::patch().to(merge))
                 .route(web::delete().to(remove)),
         )
-        .service(resource("/api/services/{id}/instances").route(web::get().to(instances)))
-        .service(resource("/api/services/{id}/history").route(web::get().to(history)))
-        .service(resource("/api/services/{id}/drain").route(web::post().to(drain)))
-        .service(resource("/api/services/{id}/undrain").route(web::post().to(undrain)));
+        .service(resource("/api/services/{id}/instances", "GET").route(web::get().to(instances)))
+        .service(resource("/api/services/{id}/history", "GET").route(web::get().to(history)))
+        .service(resource("/api/services/{id}/drain", "POST").route(web::post().to(drain)))
+        .service(resource("/api/services/{id}/undrain", "POST").route(web::post().to(undrain)));
 }
 
 /// A service with its instances, as the cluster knows them.
@@ -54,15 +55,18 @@ pub(super) fn find(admin: &Admin, id: &str) -> Result<(Service, Vec<Instance>), 
     found.ok_or_else(|| Refusal::ServiceNotFound(id.to_owned()).into())
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct ListQuery {
+pub(super) struct ListQuery {
     /// `online` or `offline`.
+    #[param(inline)]
     status: Option<Status>,
     r#type: Option<String>,
     capability: Option<String>,
     /// Part of the id or name.
     q: Option<String>,
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     cursor: Option<String>,
     /// Seen by [`super::consistency`].
@@ -70,7 +74,7 @@ struct ListQuery {
     _consistency: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Status {
     Online,
@@ -88,7 +92,8 @@ impl ListQuery {
     }
 }
 
-async fn list(admin: web::Data<Admin>, query: web::Query<ListQuery>) -> Answer {
+#[utoipa::path(get, path = "/api/services", operation_id = "services_list", tag = "services", params(ListQuery), responses((status = 200, description = "done", body = List<ServiceView>), Problems))]
+pub(super) async fn list(admin: web::Data<Admin>, query: web::Query<ListQuery>) -> Answer {
     let page = Page::new(query.limit, query.cursor.clone())?;
     let all = admin.bus.node().with_machine(|machine| {
         let view = |service: &Service| {
@@ -97,7 +102,7 @@ async fn list(admin: web::Data<Admin>, query: web::Query<ListQuery>) -> Answer {
         };
         machine.services().map(view).filter(|service| query.wants(service)).collect::<Vec<_>>()
     });
-    Ok(page.of(all.into_iter(), |service| &service.id))
+    Ok(page.of(all, |service| service.id.clone()))
 }
 
 /// The instances of a service with what their nodes know of them.
@@ -110,24 +115,26 @@ async fn views(admin: &Admin, instances: &[Instance]) -> Vec<InstanceView> {
     instances.iter().map(|instance| InstanceView::new(instance, of(instance))).collect()
 }
 
-async fn show(admin: web::Data<Admin>, request: HttpRequest, id: web::Path<String>) -> Answer {
+#[utoipa::path(get, path = "/api/services/{id}", operation_id = "services_show", tag = "services", params(("id" = String, Path)), responses((status = 200, description = "done", body = ServiceDetail), (status = 304, description = "the caller has it"), Problems))]
+pub(super) async fn show(admin: web::Data<Admin>, request: HttpRequest, id: web::Path<String>) -> Answer {
     let (service, instances) = find(&admin, &id)?;
     let tag = etag(service.revision);
     if is_known(&request, service.revision) {
         return Ok(HttpResponse::NotModified().insert_header((ETAG, tag)).finish());
     }
-    let detail =
-        ServiceDetail { service: ServiceView::new(&service, &instances), instances: views(&admin, &instances).await };
+    let detail = ServiceDetail::new(ServiceView::new(&service, &instances), views(&admin, &instances).await);
     Ok(HttpResponse::Ok().insert_header((ETAG, tag)).json(detail))
 }
 
-async fn instances(admin: web::Data<Admin>, id: web::Path<String>) -> Answer {
+#[utoipa::path(get, path = "/api/services/{id}/instances", operation_id = "services_instances", tag = "services", params(("id" = String, Path)), responses((status = 200, description = "done", body = List<InstanceView>), Problems))]
+pub(super) async fn instances(admin: web::Data<Admin>, id: web::Path<String>) -> Answer {
     let (_, instances) = find(&admin, &id)?;
     Ok(page::whole(views(&admin, &instances).await))
 }
 
 /// Merges the body into the metadata of the service, as RFC 7396 says.
-async fn merge(
+#[utoipa::path(put, path = "/api/services/{id}", operation_id = "services_merge", tag = "services", params(("id" = String, Path)), request_body(content = Object, description = "metadata to be merged"), responses((status = 200, description = "done", body = ServiceView), Problems))]
+pub(super) async fn merge(
     admin: web::Data<Admin>,
     request: HttpRequest,
     id: web::Path<String>,
@@ -157,7 +164,8 @@ async fn merge(
 }
 
 /// Takes a service and all its instances off the roll; their connections are ended, and stay away.
-async fn remove(admin: web::Data<Admin>, id: web::Path<String>) -> Answer {
+#[utoipa::path(delete, path = "/api/services/{id}", operation_id = "services_remove", tag = "services", params(("id" = String, Path)), responses((status = 204, description = "done"), Problems))]
+pub(super) async fn remove(admin: web::Data<Admin>, id: web::Path<String>) -> Answer {
     match propose(&admin, Command::ServiceRemove(ServiceRemove { id: id.into_inner() })).await? {
         Done::Removed(removed) => {
             for instance in removed.instances {
@@ -170,22 +178,24 @@ async fn remove(admin: web::Data<Admin>, id: web::Path<String>) -> Answer {
 }
 
 /// Which instances of a service; all when none is named.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-struct WhichJson {
+pub(super) struct WhichJson {
     instance: Option<String>,
 }
 
-async fn drain(admin: web::Data<Admin>, id: web::Path<String>, body: Bytes) -> Answer {
+#[utoipa::path(post, path = "/api/services/{id}/drain", operation_id = "services_drain", tag = "services", params(("id" = String, Path)), request_body = Option<WhichJson>, responses((status = 200, description = "done", body = List<InstanceView>), Problems))]
+pub(super) async fn drain(admin: web::Data<Admin>, id: web::Path<String>, body: Bytes) -> Answer {
     mark(&admin, id.into_inner(), body, true).await
 }
 
-async fn undrain(admin: web::Data<Admin>, id: web::Path<String>, body: Bytes) -> Answer {
+#[utoipa::path(post, path = "/api/services/{id}/undrain", operation_id = "services_undrain", tag = "services", params(("id" = String, Path)), request_body = Option<WhichJson>, responses((status = 200, description = "done", body = List<InstanceView>), Problems))]
+pub(super) async fn undrain(admin: web::Data<Admin>, id: web::Path<String>, body: Bytes) -> Answer {
     mark(&admin, id.into_inner(), body, false).await
 }
 
 async fn mark(admin: &Admin, service: String, body: Bytes, draining: bool) -> Answer {
-    let WhichJson { instance } = problem::optional(&body)?;
+    let WhichJson { instance } = body::optional(&body)?;
     let instance = instance.unwrap_or_default();
     let mark = InstanceMark {
         service: service.clone(),
@@ -199,9 +209,11 @@ async fn mark(admin: &Admin, service: String, body: Bytes, draining: bool) -> An
     Ok(page::whole(views(admin, &instances).await))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct HistoryQuery {
+pub(super) struct HistoryQuery {
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// Seen by [`super::consistency`].
     #[serde(rename = "consistency")]
@@ -209,7 +221,8 @@ struct HistoryQuery {
 }
 
 /// The newest lifecycle events of a service, newest first, out of the book.
-async fn history(admin: web::Data<Admin>, id: web::Path<String>, query: web::Query<HistoryQuery>) -> Answer {
+#[utoipa::path(get, path = "/api/services/{id}/history", operation_id = "services_history", tag = "services", params(("id" = String, Path), HistoryQuery), responses((status = 200, description = "done", body = List<Object>), Problems))]
+pub(super) async fn history(admin: web::Data<Admin>, id: web::Path<String>, query: web::Query<HistoryQuery>) -> Answer {
     let limit = Page::new(query.limit, None)?.limit();
     let (book, head) = (admin.bus.node().book(), admin.bus.node().namespace("roll"));
     let id = id.into_inner();

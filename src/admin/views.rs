@@ -4,11 +4,12 @@ use rollbook_core::service::{Capability, Instance, Service};
 use rollbook_core::time::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::bus::survey::{ClientView, RequestsView};
 
 /// A service.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct ServiceView {
     pub(super) id: String,
     pub(super) name: String,
@@ -17,6 +18,7 @@ pub(super) struct ServiceView {
     /// `online` or `offline`.
     pub(super) status: &'static str,
     /// What the operator noted.
+    #[schema(value_type = Object)]
     pub(super) metadata: Value,
     pub(super) registered_at: String,
     /// Counts the changes of the service; the ETag.
@@ -28,7 +30,7 @@ pub(super) struct ServiceView {
 }
 
 /// A capability.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct CapabilityView {
     pub(super) name: String,
     pub(super) description: String,
@@ -37,7 +39,7 @@ pub(super) struct CapabilityView {
 }
 
 /// A connected instance.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct InstanceView {
     pub(super) id: String,
     pub(super) service: String,
@@ -54,6 +56,7 @@ pub(super) struct InstanceView {
     /// Where it comes from.
     pub(super) address: Option<String>,
     /// What its newest heartbeat said.
+    #[schema(value_type = Option<Object>)]
     pub(super) heartbeat: Option<Value>,
     pub(super) heartbeat_at: Option<String>,
     /// Its requests, as its own node has seen them.
@@ -61,12 +64,30 @@ pub(super) struct InstanceView {
 }
 
 /// One service with its instances.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct ServiceDetail {
-    #[serde(flatten)]
-    pub(super) service: ServiceView,
-    /// In place of their number.
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) r#type: String,
+    pub(super) version: String,
+    /// `online` or `offline`.
+    pub(super) status: &'static str,
+    /// What the operator noted.
+    #[schema(value_type = Object)]
+    pub(super) metadata: Value,
+    pub(super) registered_at: String,
+    /// Counts the changes of the service; the ETag.
+    pub(super) revision: u64,
     pub(super) instances: Vec<InstanceView>,
+    /// Everything that its instances offer.
+    pub(super) capabilities: Vec<CapabilityView>,
+}
+
+impl ServiceDetail {
+    pub(super) fn new(of: ServiceView, instances: Vec<InstanceView>) -> Self {
+        let ServiceView { id, name, r#type, version, status, metadata, registered_at, revision, capabilities, .. } = of;
+        Self { id, name, r#type, version, status, metadata, registered_at, revision, instances, capabilities }
+    }
 }
 
 impl CapabilityView {

@@ -23,7 +23,7 @@ use super::config::values::{Listen, LogFormat, Namespaces};
 use super::{isolation, membership, parts};
 use crate::admin::consistency::ensure;
 use crate::admin::request_log::log_request;
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, same_origin};
 use crate::bus::announcer;
 use crate::bus::client::Farewell;
 use crate::bus::feed::Feed;
@@ -228,6 +228,7 @@ impl House {
         let server = HttpServer::new(move || {
             App::new().configure(|services| socketio::mount(&socketio, services)).service(
                 web::scope("")
+                    .wrap(actix_web::middleware::from_fn(same_origin::require))
                     .wrap(actix_web::middleware::from_fn(ensure))
                     .wrap(actix_web::middleware::from_fn(log_request))
                     .configure(|services| admin::mount(&admin, services)),

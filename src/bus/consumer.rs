@@ -15,6 +15,7 @@ use actix::prelude::{
     WrapFuture,
 };
 use rollbook_core::command::{Command, ConsumerAdvance};
+use rollbook_core::consumer::Consumer as Known;
 use rollbook_core::error::Refusal;
 
 use super::clock;
@@ -29,6 +30,8 @@ use super::window::{Member, Step, Window};
 
 /// How often a consumer with nothing to do notes how far it has looked.
 const NOTE: Duration = Duration::from_secs(1);
+/// How often a page that was read waits for the end of a pause.
+const PAUSE_LOOK: Duration = Duration::from_millis(250);
 /// Most events that one member without acknowledgement gets in one go.
 const SHARE_EVENTS_MAX: usize = 64;
 
@@ -52,6 +55,10 @@ pub struct Consumer {
     shares: VecDeque<Arc<Item>>,
     /// The cursor as it is in the replicated state, as far as we know.
     floor: u64,
+    /// Which life of the cursor that belongs to: a reset begins the next.
+    generation: u64,
+    /// The operator has stopped delivery.
+    paused: bool,
     advancing: bool,
     timer: Option<SpawnHandle>,
 }
@@ -63,9 +70,10 @@ impl std::fmt::Debug for Consumer {
 }
 
 impl Consumer {
-    /// A consumer that goes on behind `floor`.
+    /// A consumer that goes on where its cursor is.
     #[must_use]
-    pub fn new(bus: &Bus, terms: Terms, floor: u64) -> Self {
+    pub fn new(bus: &Bus, terms: Terms, known: &Known) -> Self {
+        let Known { ack_floor: floor, generation, paused, .. } = *known;
         let source = Source::new(bus, terms.pattern.clone(), floor.saturating_add(1));
         Self {
             bus: bus.clone(),
@@ -76,12 +84,25 @@ impl Consumer {
             window: Window::default(),
             shares: VecDeque::new(),
             floor,
+            generation,
+            paused,
             advancing: false,
             timer: None,
         }
     }
 
+    /// Whether the operator has stopped delivery, as the cluster has it now.
+    fn look_at_pause(&mut self, ctx: &mut Context<Self>) {
+        let paused = is_paused(&self.bus, &self.terms);
+        if std::mem::replace(&mut self.paused, paused) && !paused {
+            self.pump(ctx);
+        }
+    }
+
     fn pump(&mut self, ctx: &mut Context<Self>) {
+        if self.paused {
+            return;
+        }
         if self.terms.manual {
             let steps = self.window.assign(clock::now());
             self.carry_out(steps, ctx);
@@ -100,7 +121,8 @@ impl Consumer {
     }
 
     fn fetch(&mut self, mut source: Source, ctx: &mut Context<Self>) {
-        let (manual, bus, terms) = (self.terms.manual, self.bus.clone(), self.terms.clone());
+        let (manual, bus, terms, generation) =
+            (self.terms.manual, self.bus.clone(), self.terms.clone(), self.generation);
         let fetch = async move {
             let page = source.next(None).await;
             let items = match page {
@@ -108,9 +130,13 @@ impl Consumer {
                 Ok(Page::Bytes(_)) => Vec::new(),
                 Err(error) => return (source, Err(error.to_string())),
             };
+            // What was asked for before the pause waits here, not yet counted as delivered.
+            while is_paused(&bus, &terms) {
+                tokio::time::sleep(PAUSE_LOOK).await;
+            }
             if !manual && let Some(last) = items.last() {
                 // At most once: the cursor is durable before the first byte is written.
-                if let Err(refusal) = advance(&bus, &terms, last.sequence()).await {
+                if let Err(refusal) = advance(&bus, &terms, last.sequence(), generation).await {
                     return (source, Err(refusal.to_string()));
                 }
             }
@@ -191,6 +217,10 @@ impl Consumer {
         let wait = deadline.saturating_duration_since(clock::now());
         self.timer = Some(ctx.run_later(wait, |act, ctx| {
             act.timer = None;
+            if act.paused {
+                // Nothing is sent again, and nothing given up, until it goes on.
+                return;
+            }
             let steps = act.window.expire(clock::now());
             let again = steps.iter().filter(|step| matches!(step, Step::Send(..))).count();
             act.bus.metrics().redeliveries.inc_by(u64::try_from(again).unwrap_or_default());
@@ -214,12 +244,13 @@ impl Consumer {
     /// Makes the floor durable when it has moved and nobody waits for it.
     fn note_floor(&mut self, ctx: &mut Context<Self>) {
         let floor = self.present_floor();
-        if floor <= self.floor || self.advancing {
+        // In a pause a page may have been read that nobody has got.
+        if floor <= self.floor || self.advancing || is_paused(&self.bus, &self.terms) {
             return;
         }
         self.advancing = true;
-        let (bus, terms) = (self.bus.clone(), self.terms.clone());
-        let note = async move { advance(&bus, &terms, floor).await };
+        let (bus, terms, generation) = (self.bus.clone(), self.terms.clone(), self.generation);
+        let note = async move { advance(&bus, &terms, floor, generation).await };
         ctx.spawn(note.into_actor(self).map(move |noted, act, _| {
             act.advancing = false;
             match noted {
@@ -238,13 +269,19 @@ impl Consumer {
     }
 }
 
-async fn advance(bus: &Bus, terms: &Terms, ack_floor: u64) -> Result<(), Refusal> {
+fn is_paused(bus: &Bus, terms: &Terms) -> bool {
+    let head = bus.node().namespace(terms.pattern.namespace());
+    head.and_then(|head| bus.node().consumer(&head, &terms.name)).is_some_and(|known| known.paused)
+}
+
+async fn advance(bus: &Bus, terms: &Terms, ack_floor: u64, generation: u64) -> Result<(), Refusal> {
     let namespace = terms.pattern.namespace().to_owned();
     let command = Command::ConsumerAdvance(ConsumerAdvance {
         namespace,
         name: terms.name.clone(),
         ack_floor,
         owner: Some(bus.node().owner()),
+        generation,
     });
     bus.proposer().propose(command.frame()?.into()).await.map(drop)
 }
@@ -254,7 +291,10 @@ impl Actor for Consumer {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
-        ctx.run_interval(NOTE, |act, ctx| act.note_floor(ctx));
+        ctx.run_interval(NOTE, |act, ctx| {
+            act.note_floor(ctx);
+            act.look_at_pause(ctx);
+        });
     }
 }
 
@@ -314,8 +354,8 @@ impl Handler<MemberAck> for Consumer {
         if floor <= self.floor {
             return Box::pin(fut::ready(Ok(Acknowledged::Yes)));
         }
-        let (bus, terms) = (self.bus.clone(), self.terms.clone());
-        let durable = async move { advance(&bus, &terms, floor).await };
+        let (bus, terms, generation) = (self.bus.clone(), self.terms.clone(), self.generation);
+        let durable = async move { advance(&bus, &terms, floor, generation).await };
         Box::pin(durable.into_actor(self).map(move |durable, act, _| {
             durable.map(|()| {
                 act.floor = act.floor.max(floor);

@@ -36,7 +36,7 @@ pub struct Who {
     pub consumer: String,
 }
 
-/// A durable consumer was deleted: its members must go.
+/// A durable consumer was deleted or reset: its members must go.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Forget {
@@ -44,6 +44,8 @@ pub struct Forget {
     pub namespace: String,
     /// Name of the consumer, or all of the namespace.
     pub consumer: Option<String>,
+    /// Why, which says whether they may come again.
+    pub reason: Reason,
 }
 
 struct Child {
@@ -134,7 +136,7 @@ impl Handler<Join> for Registry {
             let factory = move || {
                 let head = factory_bus.node().namespace(&key.0);
                 let known = head.and_then(|head| factory_bus.node().consumer(&head, &key.1));
-                Consumer::new(&factory_bus, terms.clone(), known.map_or(0, |consumer| consumer.ack_floor))
+                Consumer::new(&factory_bus, terms.clone(), &known.unwrap_or_default())
             };
             Child { consumer: Supervised::start(clock::now(), factory), joins: BTreeMap::new() }
         });
@@ -197,7 +199,7 @@ impl Handler<Forget> for Registry {
         let keys: Vec<Key> = self.children.keys().filter(|key| gone(key)).cloned().collect();
         for key in keys {
             if let Some(child) = self.children.remove(&key) {
-                child.consumer.child().try_send(Dismiss(Reason::Deleted)).ok();
+                child.consumer.child().try_send(Dismiss(forget.reason)).ok();
             }
         }
     }

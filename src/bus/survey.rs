@@ -4,13 +4,14 @@ use bytes::Bytes;
 use rollbook_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::client::{Client, Clients};
 use super::router::Router;
 use super::router::terms::{BreakerView, LoadView};
 
 /// One client of a node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClientView {
     /// Unique in the cluster.
     pub id: String,
@@ -33,6 +34,7 @@ pub struct ClientView {
     /// Its instance id.
     pub instance: Option<String>,
     /// What its newest heartbeat said.
+    #[schema(value_type = Option<Object>)]
     pub heartbeat: Option<Value>,
     /// When that came.
     pub heartbeat_at: Option<String>,
@@ -41,7 +43,7 @@ pub struct ClientView {
 }
 
 /// The requests of an instance, as its own node has seen them.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 pub struct RequestsView {
     /// Those it has now.
     pub in_flight: u32,
@@ -56,7 +58,7 @@ pub struct RequestsView {
 }
 
 /// A circuit breaker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BreakerJson {
     /// Of this capability.
     pub capability: String,

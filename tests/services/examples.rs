@@ -24,17 +24,26 @@ pub(crate) fn clients() -> Option<Clients> {
 }
 
 impl Clients {
+    /// A script of `tests/clients`.
+    pub(crate) fn script(&self, name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+    }
+
+    /// Where the packages are.
+    pub(crate) fn modules(&self) -> PathBuf {
+        self.0.join("node_modules")
+    }
+
     /// Runs a script of `tests/clients`.
     pub(crate) fn node(&self, script: &str, args: &[&str], bound: Duration) -> Exit {
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
-        self.node_at(&script, args, bound)
+        self.node_at(&self.script(script), args, bound)
     }
 
     fn node_at(&self, script: &std::path::Path, args: &[&str], bound: Duration) -> Exit {
         let mut command = Command::new("node");
         command.arg(script).args(args);
         // The documentation says `socket.io-client`; here each version has a name of its own.
-        command.env("NODE_PATH", self.0.join("node_modules"));
+        command.env("NODE_PATH", self.modules());
         run_command(command, b"", bound)
     }
 }
@@ -61,4 +70,24 @@ fn the_two_services_of_the_documentation_call_each_other() {
     assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
     assert!(output.stdout.contains("Ada Lovelace"), "{}{}", output.stdout, output.stderr);
     drop(serving);
+}
+
+#[test]
+fn schemathesis_finds_no_violation() {
+    let Some(clients) = clients() else { return };
+    let program = clients.0.join("venv/bin/schemathesis");
+    if !program.exists() {
+        eprintln!("skipped: schemathesis is not installed; make test does it");
+        return;
+    }
+    let node = Node::start(&Options::new());
+    let mut command = Command::new(program);
+    let directory = tempfile::TempDir::new().expect("temporary directory");
+    command.current_dir(directory.path()).arg("run").arg(format!("http://{}/openapi.json", node.web));
+    // Changes of the membership would take the node from itself; what the schema cannot say (a config that does not
+    // exist, an id that is free) may be refused.
+    command.args(["--checks", "all", "--exclude-checks", "positive_data_acceptance", "--max-examples", "10"]);
+    command.args(["--exclude-path-regex", "cluster/(nodes|transfer)", "--seed", "1", "--no-color"]);
+    let output = run_command(command, b"", SOON * 18);
+    assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
 }

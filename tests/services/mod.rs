@@ -8,6 +8,8 @@ mod cluster;
 mod examples;
 /// Clients that send what they should not.
 mod hostile;
+/// How fast it must be, beside Node's own server.
+mod limits;
 /// Notifications and the central configuration.
 mod notify;
 /// Coming, going, being replaced, forgotten heartbeats.

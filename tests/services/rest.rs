@@ -182,3 +182,33 @@ fn any_node_shows_and_commands_the_whole_cluster() {
     assert_eq!(cluster.node(3).web("DELETE", "/api/services/svc", "").status, 204);
     clients[..2].iter().for_each(|client| assert_eq!(client.end(), "sent away"));
 }
+
+#[test]
+fn a_page_of_another_origin_may_read_the_refusal_and_change_nothing() {
+    let node = Node::start(&Options::new());
+    for (origin, status) in [("https://evil.example", 403), ("null", 403), ("http://rollbook.test", 200)] {
+        let answer = node.web_with("POST", "/api/config", &[("Origin", origin)], "{}");
+        assert_eq!(answer.status, status, "{origin}: {}", answer.text());
+    }
+    assert_eq!(node.web("GET", "/api/config/history", "").json()["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn the_description_names_what_there_is() {
+    let node = Node::start(&Options::new());
+    let described = node.web("GET", "/openapi.json", "").json();
+    assert_eq!(described["openapi"], "3.1.0");
+    let paths = described["paths"].as_object().expect("paths").clone();
+    assert!(paths.len() >= 25, "{}", paths.len());
+    for (path, methods) in paths {
+        // What is not taken is refused with what is.
+        let target = path.replace(['{', '}'], "");
+        let answer = node.web("TRACE", &target, "");
+        let allowed: BTreeSet<String> =
+            answer.header("allow").unwrap_or_default().split(", ").map(str::to_lowercase).collect();
+        let named: BTreeSet<String> = methods.as_object().expect("methods").keys().cloned().collect();
+        assert_eq!((answer.status, allowed), (405, named), "{path}");
+    }
+    let page = node.web("GET", "/docs/", "");
+    assert!(page.status == 200 && !page.text().contains("https://"), "nothing from elsewhere: {}", page.text());
+}

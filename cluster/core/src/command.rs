@@ -76,6 +76,9 @@ pub enum Command {
     /// The grace of services without instances has ended.
     #[prost(message, tag = "19")]
     ServiceExpire(ServiceExpire),
+    /// The operator sets the cursor of a durable consumer, or stops and starts its delivery.
+    #[prost(message, tag = "20")]
+    ConsumerSet(ConsumerSet),
 }
 
 /// See [`Command::Found`].
@@ -159,6 +162,26 @@ pub struct ConsumerAdvance {
     /// Who says so; refused when another node serves the consumer by now.
     #[prost(message, optional, tag = "4")]
     pub owner: Option<Owner>,
+    /// What [`Consumer::generation`] was when this was read.
+    #[prost(uint64, tag = "5")]
+    pub generation: u64,
+}
+
+/// See [`Command::ConsumerSet`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ConsumerSet {
+    /// The namespace.
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    /// The consumer.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Everything up to here is done with, and nothing behind it.
+    #[prost(uint64, optional, tag = "3")]
+    pub ack_floor: Option<u64>,
+    /// Whether its members get nothing.
+    #[prost(bool, optional, tag = "4")]
+    pub paused: Option<bool>,
 }
 
 /// See [`Command::ConsumerDelete`].
@@ -222,7 +245,7 @@ pub struct NodeRemove {
 /// The message around [`Command`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct Envelope {
-    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20")]
     command: Option<Command>,
 }
 

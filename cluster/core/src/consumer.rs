@@ -22,4 +22,10 @@ pub struct Consumer {
     /// The node that serves its members, wherever they are connected. Another takes over when that life of it ends.
     #[prost(message, optional, tag = "5")]
     pub owner: Option<Owner>,
+    /// Its members get nothing until it goes on.
+    #[prost(bool, tag = "6")]
+    pub paused: bool,
+    /// Counts the times its cursor was set by the operator.
+    #[prost(uint64, tag = "7")]
+    pub generation: u64,
 }

@@ -98,6 +98,9 @@ pub(super) struct Forgotten {
     pub(super) namespace: String,
     #[prost(string, optional, tag = "2")]
     pub(super) consumer: Option<String>,
+    /// Its members may come again.
+    #[prost(bool, tag = "3")]
+    pub(super) again: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -236,8 +236,9 @@ impl Handler<Incoming> for Relay {
                     live.tell.try_send(Tell::Close(Reason::TakenOver)).ok();
                 }
             }
-            Frame::Forget(Forgotten { namespace, consumer }) => {
-                registry.try_send(Forget { namespace, consumer }).ok();
+            Frame::Forget(Forgotten { namespace, consumer, again }) => {
+                let reason = if again { Reason::Draining } else { Reason::Deleted };
+                registry.try_send(Forget { namespace, consumer, reason }).ok();
             }
             Frame::Join(join) => return self.join_here(incoming.from, join),
             Frame::Leave(Seat { namespace, consumer, member }) => {
@@ -261,7 +262,7 @@ impl Handler<Incoming> for Relay {
                     served.tell.try_send(Tell::Close(closing.reason())).ok();
                 }
             }
-            Frame::Who(Forgotten { namespace, consumer }) => {
+            Frame::Who(Forgotten { namespace, consumer, .. }) => {
                 let who = Who { namespace, consumer: consumer.unwrap_or_default() };
                 return Box::pin(async move {
                     registry.send(who).await.map(|members| frame::encode_members(&members)).map_err(stopping)
@@ -374,7 +375,11 @@ impl Handler<ForgetEverywhere> for Relay {
     type Result = MessageResult<ForgetEverywhere>;
 
     fn handle(&mut self, ForgetEverywhere(forget): ForgetEverywhere, ctx: &mut Context<Self>) -> Self::Result {
-        let frame = Frame::Forget(Forgotten { namespace: forget.namespace.clone(), consumer: forget.consumer.clone() });
+        let frame = Frame::Forget(Forgotten {
+            namespace: forget.namespace.clone(),
+            consumer: forget.consumer.clone(),
+            again: forget.reason == Reason::Draining,
+        });
         self.tell_all(frame, ctx);
         if self.registry.try_send(forget).is_err() {
             tracing::debug!("the registry is stopping");
@@ -394,7 +399,8 @@ impl Handler<WhoAnywhere> for Relay {
         match owner.filter(|owner| owner.node != node.id()) {
             None => Box::pin(async move { registry.send(who).await.unwrap_or_default() }),
             Some(owner) => Box::pin(async move {
-                let frame = Frame::Who(Forgotten { namespace: who.namespace, consumer: Some(who.consumer) });
+                let frame =
+                    Frame::Who(Forgotten { namespace: who.namespace, consumer: Some(who.consumer), again: false });
                 let answer = node.ask(owner.node, frame.into_bytes(), ASK_MAX).await;
                 answer.map(frame::decode_members).unwrap_or_default()
             }),

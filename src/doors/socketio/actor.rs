@@ -74,6 +74,11 @@ struct Written {
     left: bool,
 }
 
+/// What was queued leaves now.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Flush;
+
 /// The actor.
 pub(super) struct SessionActor {
     engine: Engine,
@@ -88,6 +93,8 @@ pub(super) struct SessionActor {
     /// Messages that came behind one that is still being dealt with.
     backlog: VecDeque<Frame>,
     waits: bool,
+    /// A flush is on its way.
+    flushes: bool,
     /// Its place in the table of the door.
     _place: Place<Self>,
 }
@@ -113,6 +120,7 @@ impl SessionActor {
             ended: false,
             backlog: VecDeque::new(),
             waits: false,
+            flushes: false,
             _place: place,
         }
     }
@@ -192,7 +200,13 @@ impl SessionActor {
         if out.away == Some(Away::Kick) {
             self.session.kick(&mut out);
         }
-        self.engine.send(out.frames);
+        if !out.frames.is_empty() {
+            self.engine.queue(out.frames);
+            // Behind all messages that wait now: what they have to say leaves in one write.
+            if !std::mem::replace(&mut self.flushes, true) {
+                ctx.notify(Flush);
+            }
+        }
         if let Some(Away::Drop(reason, code)) = out.away {
             self.engine.close(reason, code, clock::now());
         }
@@ -200,6 +214,8 @@ impl SessionActor {
             self.engine.close("client does not read", NORMAL, clock::now());
         }
         if let Some(wait) = out.wait {
+            // Nothing else happens until it is over.
+            self.engine.flush();
             self.waits = true;
             let told = wait.into_actor(self).map(|told, act: &mut Self, ctx| {
                 act.waits = false;
@@ -333,6 +349,16 @@ impl Handler<Attach> for SessionActor {
             Some(open) => self.engine.send([Frame::Text(open)]),
             None => self.engine.attach(conn, clock::now()),
         }
+        self.settle(ctx);
+    }
+}
+
+impl Handler<Flush> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
+        self.flushes = false;
+        self.engine.flush();
         self.settle(ctx);
     }
 }

@@ -343,6 +343,12 @@ impl Engine {
 
     /// Sends, as soon as there is a way.
     pub(super) fn send(&mut self, frames: impl IntoIterator<Item = Frame>) {
+        self.queue(frames);
+        self.flush();
+    }
+
+    /// Sends with the next [`Engine::flush`].
+    pub(super) fn queue(&mut self, frames: impl IntoIterator<Item = Frame>) {
         if self.life != Life::Open {
             return;
         }
@@ -350,10 +356,10 @@ impl Engine {
             self.out_bytes = self.out_bytes.saturating_add(frame.len());
             self.out.push_back(frame);
         }
-        self.flush();
     }
 
-    fn flush(&mut self) {
+    /// Sends what waits, if there is a way.
+    pub(super) fn flush(&mut self) {
         if self.out.is_empty() {
             return;
         }

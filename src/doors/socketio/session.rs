@@ -1,7 +1,6 @@
 //! Socket.IO v5 on top of one Engine.IO session: namespaces, events, acknowledgements, binary parts. Pure;
 //! what is behind a namespace is an [`Application`].
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::Recipient;
@@ -118,14 +117,19 @@ impl Out {
 pub(super) struct Session {
     application: Arc<dyn Application>,
     handshake: Handshake,
-    sockets: BTreeMap<ByteString, Box<dyn Socket>>,
+    /// One, nearly always: not worth a map.
+    sockets: Vec<(ByteString, Box<dyn Socket>)>,
     /// A packet whose binary parts are not all there.
     partial: Option<(Packet, Vec<Bytes>)>,
 }
 
 impl Session {
     pub(super) fn new(application: Arc<dyn Application>, handshake: Handshake) -> Self {
-        Self { application, handshake, sockets: BTreeMap::new(), partial: None }
+        Self { application, handshake, sockets: Vec::new(), partial: None }
+    }
+
+    fn socket(&mut self, namespace: &ByteString) -> Option<&mut Box<dyn Socket>> {
+        self.sockets.iter_mut().find(|(name, _)| name == namespace).map(|(_, socket)| socket)
     }
 
     /// Whether the client is in any namespace.
@@ -170,7 +174,7 @@ impl Session {
             self.connect(&packet, &mut out)?;
             return Ok(out);
         }
-        let Some(socket) = self.sockets.get_mut(&packet.namespace) else {
+        let Some(socket) = self.socket(&packet.namespace) else {
             return Err(Malformed("a packet for a namespace that is not joined"));
         };
         let mut args = packet.data.into_iter();
@@ -187,7 +191,7 @@ impl Session {
 
     fn connect(&mut self, packet: &Packet, out: &mut Out) -> Result<(), Malformed> {
         let namespace = &packet.namespace;
-        if self.sockets.contains_key(namespace) {
+        if self.socket(namespace).is_some() {
             return Err(Malformed("joined before"));
         }
         if self.sockets.len() >= NAMESPACES_MAX {
@@ -199,7 +203,8 @@ impl Session {
             Ok(mut socket) => {
                 out.frames.push(Frame::Text(codec::connected(namespace, &sid)));
                 socket.joined(out);
-                self.sockets.insert(namespace.clone(), socket);
+                self.sockets.reserve_exact(1);
+                self.sockets.push((namespace.clone(), socket));
             }
             Err(Refused { message, data }) => {
                 let mut error = serde_json::Map::new();
@@ -214,8 +219,8 @@ impl Session {
     }
 
     fn leave(&mut self, namespace: &ByteString) {
-        if let Some(mut socket) = self.sockets.remove(namespace) {
-            socket.left();
+        if let Some(at) = self.sockets.iter().position(|(name, _)| name == namespace) {
+            self.sockets.swap_remove(at).1.left();
         }
     }
 
@@ -223,7 +228,7 @@ impl Session {
     pub(super) fn told(&mut self, told: Told) -> Out {
         let main = ByteString::from_static("/");
         let mut out = Out::of(&main);
-        if let Some(socket) = self.sockets.get_mut(&main) {
+        if let Some(socket) = self.socket(&main) {
             socket.told(told, &mut out);
         }
         out
@@ -238,6 +243,6 @@ impl Session {
 
     /// The connection is over.
     pub(super) fn end(&mut self) {
-        std::mem::take(&mut self.sockets).into_values().for_each(|mut socket| socket.left());
+        std::mem::take(&mut self.sockets).into_iter().for_each(|(_, mut socket)| socket.left());
     }
 }

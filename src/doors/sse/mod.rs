@@ -502,7 +502,7 @@ async fn durable_terms(
         subject: pattern.as_str().to_owned(),
         group: durable.group,
         ack_floor: next.saturating_sub(1),
-        owner: None,
+        ..Consumer::default()
     };
     let open = ConsumerOpen { namespace: namespace.to_owned(), consumer, claimant: Some(door.bus.node().owner()) };
     let opened = propose(door, Command::ConsumerOpen(open)).await.map_err(|refusal| refused(&refusal))?;

@@ -14,19 +14,19 @@ use recent::{Open, Recent};
 use services::Services;
 
 use crate::central::ConfigRevision;
-use crate::command::{Command, ConsumerAdvance, ConsumerOpen, Done, Reply, Trim};
+use crate::command::{Command, Done, Reply, Trim};
 use crate::consumer::Consumer;
 use crate::entry::{Entry, Frame};
 use crate::error::Refusal;
 use crate::limits;
 use crate::namespace::{Head, Retention};
 use crate::node::Node;
-use crate::pattern::Pattern;
 use crate::rows::{self, Family, Rows, RowsError, Writes};
 use crate::subject::Namespace;
 
 mod batch;
 mod central;
+mod consumers;
 mod effects;
 mod nodes;
 mod publish;
@@ -257,14 +257,8 @@ impl Machine {
             Command::Trim(trim) => self.trim(&trim, writes),
             Command::ConsumerOpen(open) => self.open_consumer(open, writes),
             Command::ConsumerAdvance(advance) => self.advance_consumer(advance, writes),
-            Command::ConsumerDelete(delete) => {
-                let namespace = self.head_mut(&delete.namespace)?.id;
-                if self.consumers.remove(&(namespace, delete.name.clone())).is_none() {
-                    return Err(Refusal::ConsumerNotFound(delete.name));
-                }
-                writes.delete(Family::Consumers, rows::key(namespace, &[delete.name.as_bytes()]));
-                Ok(Done::Nothing)
-            }
+            Command::ConsumerDelete(delete) => self.delete_consumer(delete, writes),
+            Command::ConsumerSet(set) => self.set_consumer(set, writes),
             Command::NodeUp(up) => self.node_up(up, effects),
             Command::NodeDown(down) => self.node_down(&down, effects),
             Command::NodeAllocate(allocate) => self.node_allocate(allocate, writes),
@@ -350,58 +344,6 @@ impl Machine {
             head.bytes_first = trim.bytes_first.clamp(head.bytes_first, head.bytes_end);
         }
         Ok(Done::Namespace(saved(head, writes)))
-    }
-
-    fn open_consumer(&mut self, open: ConsumerOpen, writes: &mut Writes) -> Reply {
-        let namespace = self.head_mut(&open.namespace)?.id;
-        let mut wanted = open.consumer;
-        // Only a node that is here may serve.
-        let claimant = open.claimant.filter(|claimant| self.is_alive(*claimant));
-        let key = (namespace, wanted.name.clone());
-        if let Some(present) = self.consumers.get(&key).cloned() {
-            if present.subject != wanted.subject {
-                return Err(Refusal::ConsumerSubject { name: wanted.name, subject: present.subject.clone() });
-            }
-            if present.group != wanted.group {
-                return Err(Refusal::ConsumerKind(wanted.name));
-            }
-            let served = present.owner.is_some_and(|owner| self.is_alive(owner));
-            if served || claimant.is_none() {
-                return Ok(Done::Consumer(present));
-            }
-            let taken = Consumer { owner: claimant, ..present };
-            writes.put(Family::Consumers, rows::key(namespace, &[wanted.name.as_bytes()]), taken.encode_to_vec());
-            self.consumers.insert(key, taken.clone());
-            return Ok(Done::Consumer(taken));
-        }
-        wanted.owner = claimant;
-        let named = (1..=limits::CONSUMER_NAME_BYTES_MAX).contains(&wanted.name.len());
-        if !named || Pattern::parse(&wanted.subject).is_err() {
-            return Err(Refusal::Malformed("consumer".into()));
-        }
-        if self.consumers(namespace).count() >= limits::CONSUMERS_PER_NAMESPACE_MAX {
-            return Err(Refusal::ConsumersExhausted(open.namespace));
-        }
-        writes.put(Family::Consumers, rows::key(namespace, &[wanted.name.as_bytes()]), wanted.encode_to_vec());
-        self.consumers.insert(key, wanted.clone());
-        Ok(Done::Consumer(wanted))
-    }
-
-    fn advance_consumer(&mut self, advance: ConsumerAdvance, writes: &mut Writes) -> Reply {
-        let head = self.head_mut(&advance.namespace)?;
-        let (namespace, last) = (head.id, head.last());
-        let Some(consumer) = self.consumers.get_mut(&(namespace, advance.name.clone())) else {
-            return Err(Refusal::ConsumerNotFound(advance.name));
-        };
-        if advance.owner.is_some() && consumer.owner.is_some() && advance.owner != consumer.owner {
-            return Err(Refusal::Unavailable(alloc::format!("another node serves consumer {}", advance.name)));
-        }
-        let floor = advance.ack_floor.min(last);
-        if floor > consumer.ack_floor {
-            consumer.ack_floor = floor;
-            writes.put(Family::Consumers, rows::key(namespace, &[advance.name.as_bytes()]), consumer.encode_to_vec());
-        }
-        Ok(Done::Consumer(consumer.clone()))
     }
 
     /// Checks that the state does not contradict itself; for tests and simulations.

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::command::{ConsumerAdvance, ConsumerOpen, ConsumerSet};
 use crate::command::{
     ConsumerDelete, NamespaceCreate, NamespaceDelete, NamespaceRetain, NodeAllocate, NodeDown, NodeRemove, NodeUp,
 };
@@ -162,6 +163,35 @@ fn published(first: u64, events: u32) -> Reply {
 }
 
 #[test]
+fn a_reset_of_a_consumer_is_not_undone_by_what_was_done_before() {
+    let mut replica = Replica::default();
+    for _ in 0..5 {
+        drop(replica.one(plain("app")));
+    }
+    let consumer = Consumer { name: "c".into(), subject: "app.>".into(), ack_floor: 4, ..Consumer::default() };
+    let open = ConsumerOpen { namespace: "app".into(), consumer, claimant: None };
+    drop(replica.one(Command::ConsumerOpen(open).frame().unwrap()));
+    let mut set = |ack_floor, paused| {
+        let set = ConsumerSet { namespace: "app".into(), name: "c".into(), ack_floor, paused };
+        match replica.one(Command::ConsumerSet(set).frame().unwrap()) {
+            Ok(Done::Consumer(consumer)) => (consumer.ack_floor, consumer.generation, consumer.paused),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(set(None, Some(true)), (4, 0, true));
+    assert_eq!(set(Some(1), None), (1, 1, true), "a pause outlives a reset");
+    assert_eq!(set(Some(99), Some(false)), (5, 2, false), "not behind what there is");
+    assert_eq!(set(Some(0), None), (0, 3, false));
+    let mut advance = |generation| {
+        let advance =
+            ConsumerAdvance { namespace: "app".into(), name: "c".into(), ack_floor: 3, owner: None, generation };
+        replica.one(Command::ConsumerAdvance(advance).frame().unwrap())
+    };
+    assert!(matches!(advance(2), Err(Refusal::Unavailable(_))), "an acknowledgement from before the reset");
+    assert!(matches!(advance(3), Ok(Done::Consumer(Consumer { ack_floor: 3, .. }))));
+}
+
+#[test]
 fn each_namespace_numbers_its_events_from_one_without_gaps() {
     let mut replica = Replica::default();
     let replies = replica.apply(&[plain("app"), plain("web"), plain("app"), plain("app")]);
@@ -277,11 +307,13 @@ fn a_consumer_keeps_its_subject_and_its_floor_only_grows() {
     let mut replica = Replica::default();
     (0..5).for_each(|_| drop(replica.one(plain("app"))));
     let open = |name: &str, subject: &str, group| {
-        let consumer = Consumer { name: name.into(), subject: subject.into(), group, ack_floor: 2, owner: None };
+        let consumer =
+            Consumer { name: name.into(), subject: subject.into(), group, ack_floor: 2, ..Consumer::default() };
         Command::ConsumerOpen(ConsumerOpen { namespace: "app".into(), consumer, claimant: None }).frame().unwrap()
     };
     let advance = |ack_floor| {
-        let advance = ConsumerAdvance { namespace: "app".into(), name: "c".into(), ack_floor, owner: None };
+        let advance =
+            ConsumerAdvance { namespace: "app".into(), name: "c".into(), ack_floor, owner: None, generation: 0 };
         Command::ConsumerAdvance(advance).frame().unwrap()
     };
     let floor = |reply: Reply| match reply {
@@ -413,7 +445,10 @@ fn step() -> impl Strategy<Value = Vec<u8>> {
         1 => (name.clone(), 0_u64..20).prop_map(|(name, first)| Command::Trim(Trim {
             name: name.into(), first, bytes_first: first * 10 }).frame().unwrap()),
         1 => (name.clone(), 0_u64..20).prop_map(|(name, ack_floor)| Command::ConsumerAdvance(ConsumerAdvance {
-            namespace: name.into(), name: "c".into(), ack_floor, owner: Some(Owner { node: 1, incarnation: 2 }) }).frame().unwrap()),
+            namespace: name.into(), name: "c".into(), ack_floor,
+            owner: Some(Owner { node: 1, incarnation: 2 }), generation: ack_floor % 2 }).frame().unwrap()),
+        1 => (name.clone(), prop::option::of(0_u64..20), prop::option::of(any::<bool>())).prop_map(|(name, ack_floor, paused)|
+            Command::ConsumerSet(ConsumerSet { namespace: name.into(), name: "c".into(), ack_floor, paused }).frame().unwrap()),
         1 => name.clone().prop_map(|name| Command::ConsumerOpen(ConsumerOpen { namespace: name.into(),
             consumer: Consumer { name: "c".into(), subject: format!("{name}.>"), ..Consumer::default() }, claimant: Some(Owner { node: 1, incarnation: 2 }) }).frame().unwrap()),
         1 => name.prop_map(|name| Command::ConsumerDelete(ConsumerDelete {

@@ -1,0 +1,93 @@
+//! Durable consumers: who is there, who serves them, how far they are.
+
+use prost::Message as _;
+
+use super::Machine;
+use crate::command::{ConsumerAdvance, ConsumerDelete, ConsumerOpen, ConsumerSet, Done, Reply};
+use crate::consumer::Consumer;
+use crate::error::Refusal;
+use crate::limits;
+use crate::pattern::Pattern;
+use crate::rows::{self, Family, Writes};
+
+impl Machine {
+    pub(super) fn open_consumer(&mut self, open: ConsumerOpen, writes: &mut Writes) -> Reply {
+        let namespace = self.head_mut(&open.namespace)?.id;
+        let mut wanted = open.consumer;
+        // Only a node that is here may serve.
+        let claimant = open.claimant.filter(|claimant| self.is_alive(*claimant));
+        let key = (namespace, wanted.name.clone());
+        if let Some(present) = self.consumers.get(&key).cloned() {
+            if present.subject != wanted.subject {
+                return Err(Refusal::ConsumerSubject { name: wanted.name, subject: present.subject.clone() });
+            }
+            if present.group != wanted.group {
+                return Err(Refusal::ConsumerKind(wanted.name));
+            }
+            let served = present.owner.is_some_and(|owner| self.is_alive(owner));
+            if served || claimant.is_none() {
+                return Ok(Done::Consumer(present));
+            }
+            let taken = Consumer { owner: claimant, ..present };
+            writes.put(Family::Consumers, rows::key(namespace, &[wanted.name.as_bytes()]), taken.encode_to_vec());
+            self.consumers.insert(key, taken.clone());
+            return Ok(Done::Consumer(taken));
+        }
+        wanted.owner = claimant;
+        let named = (1..=limits::CONSUMER_NAME_BYTES_MAX).contains(&wanted.name.len());
+        if !named || Pattern::parse(&wanted.subject).is_err() {
+            return Err(Refusal::Malformed("consumer".into()));
+        }
+        if self.consumers(namespace).count() >= limits::CONSUMERS_PER_NAMESPACE_MAX {
+            return Err(Refusal::ConsumersExhausted(open.namespace));
+        }
+        writes.put(Family::Consumers, rows::key(namespace, &[wanted.name.as_bytes()]), wanted.encode_to_vec());
+        self.consumers.insert(key, wanted.clone());
+        Ok(Done::Consumer(wanted))
+    }
+
+    pub(super) fn advance_consumer(&mut self, advance: ConsumerAdvance, writes: &mut Writes) -> Reply {
+        let head = self.head_mut(&advance.namespace)?;
+        let (namespace, last) = (head.id, head.last());
+        let Some(consumer) = self.consumers.get_mut(&(namespace, advance.name.clone())) else {
+            return Err(Refusal::ConsumerNotFound(advance.name));
+        };
+        if advance.owner.is_some() && consumer.owner.is_some() && advance.owner != consumer.owner {
+            return Err(Refusal::Unavailable(alloc::format!("another node serves consumer {}", advance.name)));
+        }
+        if advance.generation != consumer.generation {
+            // What was done before a reset must not undo it.
+            return Err(Refusal::Unavailable(alloc::format!("consumer {} was reset", advance.name)));
+        }
+        let floor = advance.ack_floor.min(last);
+        if floor > consumer.ack_floor {
+            consumer.ack_floor = floor;
+            writes.put(Family::Consumers, rows::key(namespace, &[advance.name.as_bytes()]), consumer.encode_to_vec());
+        }
+        Ok(Done::Consumer(consumer.clone()))
+    }
+
+    pub(super) fn delete_consumer(&mut self, delete: ConsumerDelete, writes: &mut Writes) -> Reply {
+        let namespace = self.head_mut(&delete.namespace)?.id;
+        if self.consumers.remove(&(namespace, delete.name.clone())).is_none() {
+            return Err(Refusal::ConsumerNotFound(delete.name));
+        }
+        writes.delete(Family::Consumers, rows::key(namespace, &[delete.name.as_bytes()]));
+        Ok(Done::Nothing)
+    }
+
+    pub(super) fn set_consumer(&mut self, set: ConsumerSet, writes: &mut Writes) -> Reply {
+        let head = self.head_mut(&set.namespace)?;
+        let (namespace, last) = (head.id, head.last());
+        let Some(consumer) = self.consumers.get_mut(&(namespace, set.name.clone())) else {
+            return Err(Refusal::ConsumerNotFound(set.name));
+        };
+        if let Some(floor) = set.ack_floor {
+            consumer.ack_floor = floor.min(last);
+            consumer.generation = consumer.generation.saturating_add(1);
+        }
+        consumer.paused = set.paused.unwrap_or(consumer.paused);
+        writes.put(Family::Consumers, rows::key(namespace, &[set.name.as_bytes()]), consumer.encode_to_vec());
+        Ok(Done::Consumer(consumer.clone()))
+    }
+}

@@ -1,0 +1,199 @@
+//! `/api/namespaces`: what there is, and how long it is kept.
+
+use std::time::Duration;
+
+use actix_web::{HttpResponse, web};
+use rollbook_core::command::{Command, Done, NamespaceCreate, NamespaceDelete, NamespaceRetain};
+use rollbook_core::error::Refusal;
+use rollbook_core::namespace::{Head, Retention};
+use rollbook_core::subject::Namespace;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::body::{self, Object};
+use super::common::{Answer, find_namespace, propose};
+use super::page::List;
+use super::problem::{Problem, Problems, resource};
+use super::{Admin, consumers, page};
+use crate::bus::duration;
+use crate::bus::message::Reason;
+
+pub(super) fn mount(services: &mut web::ServiceConfig) {
+    services
+        .service(
+            resource("/api/namespaces", "GET, POST")
+                .route(web::get().to(namespaces))
+                .route(web::post().to(create_namespace)),
+        )
+        .service(
+            resource("/api/namespaces/{name}", "GET, PATCH, DELETE")
+                .route(web::get().to(namespace))
+                .route(web::patch().to(retain_namespace))
+                .route(web::delete().to(delete_namespace)),
+        );
+}
+
+/// Retention as clients see it: durations as text, `null` for no bound.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RetentionJson {
+    /// A duration like `24h`.
+    max_age: Option<String>,
+    #[schema(minimum = 1)]
+    max_bytes: Option<u64>,
+    #[schema(minimum = 1)]
+    max_events: Option<u64>,
+}
+
+impl RetentionJson {
+    fn from_rules(retention: Retention) -> Self {
+        let bound = |value: u64| Some(value).filter(|value| *value != 0);
+        Self {
+            max_age: bound(retention.age_ms_max).map(|ms| duration::format(Duration::from_millis(ms))),
+            max_bytes: bound(retention.bytes_max),
+            max_events: bound(retention.events_max),
+        }
+    }
+
+    fn into_rules(self) -> Result<Retention, Problem> {
+        let wrong = |detail: String| Problem::new(400, "bad_request", detail);
+        let age_ms_max = match self.max_age {
+            None => 0,
+            Some(text) => {
+                let age = duration::parse(&text).map_err(|error| wrong(format!("max_age: {error}")))?;
+                let millis = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+                if millis == 0 {
+                    return Err(wrong("max_age: must be at least 1ms; null means no bound".to_owned()));
+                }
+                millis
+            }
+        };
+        if self.max_bytes == Some(0) || self.max_events == Some(0) {
+            return Err(wrong("a bound must be at least 1; null means no bound".to_owned()));
+        }
+        Ok(Retention { age_ms_max, bytes_max: self.max_bytes.unwrap_or(0), events_max: self.max_events.unwrap_or(0) })
+    }
+}
+
+/// A namespace to be created.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateJson {
+    #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    name: String,
+    #[serde(default, deserialize_with = "body::object")]
+    retention: RetentionJson,
+}
+
+/// What of a namespace can be changed.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "only its schema is used: a merge patch is read as JSON")]
+pub(super) struct RetainJson {
+    /// `null` takes all bounds away.
+    retention: Option<RetentionJson>,
+}
+
+/// A namespace.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct NamespaceView {
+    name: String,
+    /// Oldest event that is there.
+    first_index: u64,
+    /// That of the next event.
+    next_index: u64,
+    events: u64,
+    bytes: u64,
+    retention: RetentionJson,
+    /// Up to here events are in compressed blocks.
+    settled_index: u64,
+    /// Bytes of those blocks.
+    disk_bytes: u64,
+}
+
+async fn show(admin: &Admin, head: &Head) -> Result<NamespaceView, Problem> {
+    let (book, copy) = (admin.bus.node().book(), head.clone());
+    let read = move || Ok((book.settled(&copy), book.settled_bytes(&copy)?));
+    let (settled, disk_bytes) = admin.bus.read(read).await?;
+    Ok(NamespaceView {
+        name: head.name.clone(),
+        first_index: head.first,
+        next_index: head.next,
+        events: head.events(),
+        bytes: head.bytes(),
+        retention: RetentionJson::from_rules(head.retention),
+        settled_index: settled.saturating_sub(1),
+        disk_bytes,
+    })
+}
+
+#[utoipa::path(get, path = "/api/namespaces", operation_id = "namespaces_namespaces", tag = "namespaces", responses((status = 200, description = "done", body = List<NamespaceView>), Problems))]
+pub(super) async fn namespaces(admin: web::Data<Admin>) -> Answer {
+    let mut items = Vec::new();
+    for head in admin.bus.node().namespaces() {
+        items.push(show(&admin, &head).await?);
+    }
+    Ok(page::whole(items))
+}
+
+#[utoipa::path(get, path = "/api/namespaces/{name}", operation_id = "namespaces_namespace", tag = "namespaces", params(("name" = String, Path)), responses((status = 200, description = "done", body = NamespaceView), Problems))]
+pub(super) async fn namespace(admin: web::Data<Admin>, name: web::Path<String>) -> Answer {
+    let head = find_namespace(&admin, &name)?;
+    Ok(HttpResponse::Ok().json(show(&admin, &head).await?))
+}
+
+#[utoipa::path(post, path = "/api/namespaces", operation_id = "namespaces_create_namespace", tag = "namespaces", request_body = CreateJson, responses((status = 201, description = "done", body = NamespaceView), Problems))]
+pub(super) async fn create_namespace(admin: web::Data<Admin>, Object(body): Object<CreateJson>) -> Answer {
+    let CreateJson { name, retention } = body;
+    if Namespace::parse(&name).is_err() {
+        let detail = "a namespace name has 1 to 64 characters of A-Z a-z 0-9 _ -";
+        return Err(Problem::new(400, "bad_request", detail));
+    }
+    if Namespace::is_reserved(&name) {
+        return Err(Refusal::NamespaceReserved(name).into());
+    }
+    let create = NamespaceCreate { name: name.clone(), retention: retention.into_rules()? };
+    propose(&admin, Command::NamespaceCreate(create)).await?;
+    let head = find_namespace(&admin, &name)?;
+    Ok(HttpResponse::Created().json(show(&admin, &head).await?))
+}
+
+/// Merges the given members into the present retention, as RFC 7396 says.
+#[utoipa::path(patch, path = "/api/namespaces/{name}", operation_id = "namespaces_retain_namespace", tag = "namespaces", params(("name" = String, Path)), request_body = RetainJson, responses((status = 200, description = "done", body = NamespaceView), Problems))]
+pub(super) async fn retain_namespace(
+    admin: web::Data<Admin>,
+    name: web::Path<String>,
+    body: web::Json<Value>,
+) -> Answer {
+    let wrong = |detail: String| Problem::new(400, "bad_request", detail);
+    let head = find_namespace(&admin, &name)?;
+    let mut merged =
+        serde_json::to_value(RetentionJson::from_rules(head.retention)).map_err(|error| wrong(error.to_string()))?;
+    let Value::Object(patch) = body.into_inner() else { return Err(wrong("expected an object".to_owned())) };
+    for (key, value) in patch {
+        match (key.as_str(), value) {
+            ("retention", Value::Null) => merged = json!({}),
+            ("retention", Value::Object(members)) => {
+                let Value::Object(present) = &mut merged else { continue };
+                present.extend(members);
+            }
+            ("retention", _) => return Err(wrong("retention: expected an object".to_owned())),
+            (other, _) => return Err(wrong(format!("unknown field {other}; only retention can be changed"))),
+        }
+    }
+    let retention: RetentionJson =
+        serde_json::from_value(merged).map_err(|error| wrong(format!("retention: {error}")))?;
+    let retain = NamespaceRetain { name: name.into_inner(), retention: retention.into_rules()? };
+    match propose(&admin, Command::NamespaceRetain(retain)).await? {
+        Done::Namespace(head) => Ok(HttpResponse::Ok().json(show(&admin, &head).await?)),
+        _ => Err(Problem::storage("no answer")),
+    }
+}
+
+#[utoipa::path(delete, path = "/api/namespaces/{name}", operation_id = "namespaces_delete_namespace", tag = "namespaces", params(("name" = String, Path)), responses((status = 204, description = "done"), Problems))]
+pub(super) async fn delete_namespace(admin: web::Data<Admin>, name: web::Path<String>) -> Answer {
+    let name = name.into_inner();
+    propose(&admin, Command::NamespaceDelete(NamespaceDelete { name: name.clone() })).await?;
+    consumers::forget(&admin, name, None, Reason::Deleted).await;
+    Ok(HttpResponse::NoContent().finish())
+}

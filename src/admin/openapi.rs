@@ -1,0 +1,71 @@
+//! `/openapi.json`, generated from the handlers, and `/docs`, a page to read and try it that needs no network.
+
+use actix_web::{HttpResponse, web};
+use utoipa::OpenApi;
+use utoipa_swagger_ui::SwaggerUi;
+
+use super::problem::resource;
+use super::{cluster, commands, config, connections, consumers, namespaces, services};
+
+/// Where the description is.
+const PATH: &str = "/openapi.json";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "rollbook",
+        description = "Administration of a rollbook cluster: any node answers for all of it. Errors are problem+json (RFC 9457) with a stable `code`.",
+    ),
+    paths(
+        services::list,
+        services::show,
+        services::merge,
+        services::remove,
+        services::instances,
+        services::drain,
+        services::undrain,
+        services::history,
+        commands::restart,
+        commands::shutdown,
+        commands::ping,
+        commands::restart_all,
+        commands::call,
+        connections::list,
+        connections::show,
+        connections::kick,
+        connections::stats,
+        config::show,
+        config::replace,
+        config::merge,
+        config::history,
+        config::diff,
+        config::roll_back,
+        namespaces::namespaces,
+        namespaces::namespace,
+        namespaces::create_namespace,
+        namespaces::retain_namespace,
+        namespaces::delete_namespace,
+        consumers::list,
+        consumers::show,
+        consumers::delete,
+        consumers::reset,
+        consumers::pause,
+        consumers::resume,
+        cluster::cluster,
+        cluster::join,
+        cluster::promote,
+        cluster::remove,
+        cluster::transfer,
+    )
+)]
+struct Description;
+
+pub(super) fn mount(services: &mut web::ServiceConfig) {
+    services
+        .service(resource(PATH, "GET").route(web::get().to(describe)))
+        .service(SwaggerUi::new("/docs/{_:.*}").config(utoipa_swagger_ui::Config::from(PATH)));
+}
+
+async fn describe() -> HttpResponse {
+    HttpResponse::Ok().json(Description::openapi())
+}

@@ -1,0 +1,262 @@
+//! How fast it must be, beside Node's own socket.io server: both under the same clients, one after the other.
+//!
+//! `make cargo ARGS="test --release --test tests services::limits -- --ignored --nocapture --test-threads=1"`
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::examples::clients;
+use crate::harness::cluster::Cluster;
+use crate::harness::node::{Node, Options};
+
+/// Rounds of each; the median counts.
+const ROUNDS: usize = 5;
+const SECONDS: u64 = 2;
+/// Sockets of the broadcast.
+const SOCKETS: usize = 1000;
+
+struct Relay(Child, SocketAddr);
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn relay() -> Option<Relay> {
+    let clients = clients()?;
+    let mut command = Command::new("node");
+    command.arg(clients.script("relay.js")).env("NODE_PATH", clients.modules()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("start node");
+    let mut port = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut port).expect("its port");
+    let port: u16 = port.trim().parse().expect("a number");
+    Some(Relay(child, ([127, 0, 0, 1], port).into()))
+}
+
+/// A client over a WebSocket that has joined and registered.
+struct Socket(WebSocketStream<TcpStream>);
+
+impl Socket {
+    async fn open(at: SocketAddr, id: &str, capabilities: &[&str]) -> Self {
+        let tcp = TcpStream::connect(at).await.expect("connect");
+        tcp.set_nodelay(true).expect("no delay");
+        let url = format!("ws://{at}/socket.io/?EIO=4&transport=websocket");
+        let (ws, _) = tokio_tungstenite::client_async(url, tcp).await.expect("an upgrade");
+        let mut socket = Self(ws);
+        socket.text().await;
+        socket.send("40".to_owned()).await;
+        socket.until("40").await;
+        socket.send(format!("420{}", json!(["bus:register", { "id": id, "capabilities": capabilities }]))).await;
+        socket.until("430").await;
+        socket
+    }
+
+    async fn send(&mut self, text: String) {
+        self.0.send(Message::text(text)).await.expect("send");
+    }
+
+    async fn text(&mut self) -> String {
+        loop {
+            let message = self.0.next().await.expect("a message").expect("no error");
+            let text = message.into_text().expect("text").to_string();
+            if text == "2" {
+                self.send("3".to_owned()).await;
+                continue;
+            }
+            return text;
+        }
+    }
+
+    async fn until(&mut self, start: &str) -> String {
+        loop {
+            let text = self.text().await;
+            if text.starts_with(start) {
+                return text;
+            }
+        }
+    }
+}
+
+/// The name of the request in a packet of either server.
+fn request_id(text: &str) -> &str {
+    let (_, rest) = text.split_once("\"requestId\":\"").unwrap_or_default();
+    rest.split('"').next().unwrap_or_default()
+}
+
+/// Round trips between two clients: rate, median and 99th percentile in microseconds.
+async fn round_trips(caller_at: SocketAddr, provider_at: SocketAddr, window: usize) -> [f64; 3] {
+    let name = format!("c{window}");
+    let mut provider = Socket::open(provider_at, "provider", &[&name]).await;
+    let mut caller = Socket::open(caller_at, "caller", &[]).await;
+    // Another node must have heard of the provider.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let serving = tokio::spawn(async move {
+        loop {
+            let asked = provider.until("42").await;
+            if asked.contains("\"bus:request\"") {
+                let id = request_id(&asked).to_owned();
+                provider
+                    .send(format!("42[\"bus:response\",{{\"requestId\":\"{id}\",\"success\":true,\"data\":1}}]"))
+                    .await;
+            }
+        }
+    });
+    let payload = "x".repeat(200);
+    let request = |n: usize| {
+        format!(
+            "42{}",
+            json!(["bus:request", { "requestId": n.to_string(), "capability": name, "action": "get", "payload": payload }])
+        )
+    };
+    let mut sent = Vec::with_capacity(1 << 20);
+    let mut took = Vec::with_capacity(1 << 20);
+    let began = Instant::now();
+    for _ in 0..window {
+        caller.send(request(sent.len())).await;
+        sent.push(Instant::now());
+    }
+    while began.elapsed() < Duration::from_secs(SECONDS) {
+        let text = caller.until("42").await;
+        if !text.contains("\"bus:response\"") {
+            continue;
+        }
+        assert!(text.contains("\"success\":true"), "{text}");
+        let n: usize = request_id(&text).parse().expect("a number");
+        took.push(sent[n].elapsed().as_secs_f64() * 1e6);
+        caller.send(request(sent.len())).await;
+        sent.push(Instant::now());
+    }
+    serving.abort();
+    took.sort_by(f64::total_cmp);
+    let rate = took.len() as f64 / began.elapsed().as_secs_f64();
+    [rate, took[took.len() / 2], took[took.len() * 99 / 100]]
+}
+
+/// Reads until so many notifications have come. Frames are only told apart, so that the client costs little.
+async fn count_frames(mut tcp: TcpStream, wanted: usize) {
+    let mut bytes = Vec::with_capacity(64 << 10);
+    let mut seen = 0;
+    while seen < wanted {
+        assert!(tcp.read_buf(&mut bytes).await.expect("no error") > 0, "the connection ended");
+        let mut at = 0;
+        // Text frames of 126 to 65535 bytes, as all notifications are; others are short.
+        while let Some(header) = bytes.get(at..at + 4) {
+            let length = match header[1] {
+                126 => 4 + usize::from(u16::from_be_bytes([header[2], header[3]])),
+                short => 2 + usize::from(short),
+            };
+            if bytes.len() < at + length {
+                break;
+            }
+            seen += usize::from(header[1] == 126);
+            at += length;
+        }
+        bytes.drain(..at);
+    }
+}
+
+/// Deliveries per second of notifications to many sockets.
+async fn broadcast(at: SocketAddr) -> f64 {
+    let mut receivers = Vec::new();
+    for n in 0..SOCKETS {
+        receivers.push(Socket::open(at, &format!("r{n}"), &[]).await);
+    }
+    let mut sender = Socket::open(at, "sender", &[]).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let data = "x".repeat(200);
+    let rounds = 200;
+    let counting: Vec<_> =
+        receivers.into_iter().map(|receiver| tokio::spawn(count_frames(receiver.0.into_inner(), rounds))).collect();
+    let began = Instant::now();
+    let notify = format!("42{}", json!(["bus:notify", { "event": "tick", "data": data, "volatile": true }]))
+        .replacen("42", "421", 1);
+    let mut waiting = 0;
+    for _ in 0..rounds {
+        sender.send(notify.clone()).await;
+        waiting += 1;
+        if waiting == 4 {
+            sender.until("431").await;
+            waiting -= 1;
+        }
+    }
+    for count in counting {
+        count.await.expect("all notifications");
+    }
+    (rounds * SOCKETS) as f64 / began.elapsed().as_secs_f64()
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn run<F: Future>(work: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(work)
+}
+
+/// Runs both servers alternately and gives the medians of each figure.
+fn compare<const N: usize>(mut ours: impl FnMut() -> [f64; N], mut theirs: impl FnMut() -> [f64; N]) -> [[f64; N]; 2] {
+    let rounds: Vec<[[f64; N]; 2]> = (0..ROUNDS).map(|_| [ours(), theirs()]).collect();
+    [0, 1].map(|side| std::array::from_fn(|figure| median(rounds.iter().map(|round| round[side][figure]).collect())))
+}
+
+#[test]
+#[ignore = "measures; wants a machine that does nothing else"]
+fn round_trips_and_broadcasts_beside_node() {
+    let relay = relay().expect("the client libraries");
+    let node = Node::start(&Options::new());
+    let mut failed = Vec::new();
+    for window in [1, 64] {
+        let [ours, theirs] =
+            compare(|| run(round_trips(node.web, node.web, window)), || run(round_trips(relay.1, relay.1, window)));
+        eprintln!(
+            "| round trips, {window} in flight | {:.0}/s p50 {:.0} p99 {:.0} us | {:.0}/s p50 {:.0} p99 {:.0} us | {:.2} |",
+            ours[0],
+            ours[1],
+            ours[2],
+            theirs[0],
+            theirs[1],
+            theirs[2],
+            ours[0] / theirs[0]
+        );
+        if ours[0] < theirs[0] || ours[2] > theirs[2] {
+            failed.push(format!("round trips, {window} in flight"));
+        }
+    }
+    let [[ours], [theirs]] = compare(|| [run(broadcast(node.web))], || [run(broadcast(relay.1))]);
+    eprintln!("| broadcast to {SOCKETS} | {ours:.0}/s | {theirs:.0}/s | {:.2} |", ours / theirs);
+    if ours < theirs * 2.0 {
+        failed.push("broadcast".to_owned());
+    }
+    assert!(failed.is_empty(), "limits that are not kept: {failed:?}");
+}
+
+#[test]
+#[ignore = "measures; wants a machine that does nothing else"]
+fn round_trips_across_nodes_take_less_than_twice_as_long() {
+    let cluster = Cluster::start();
+    let [near, far] = [cluster.node(1).web, cluster.node(2).web];
+    for window in [1, 64] {
+        let [one, two] = compare(|| run(round_trips(near, near, window)), || run(round_trips(near, far, window)));
+        eprintln!(
+            "| {window} in flight | one node {:.0}/s p50 {:.0} us | two nodes {:.0}/s p50 {:.0} us | {:.2} |",
+            one[0],
+            one[1],
+            two[0],
+            two[1],
+            two[1] / one[1]
+        );
+    }
+}
