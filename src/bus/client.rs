@@ -262,6 +262,7 @@ pub struct Clients {
 pub struct Seat {
     clients: Clients,
     client: Arc<Client>,
+    vacated: bool,
 }
 
 impl Seat {
@@ -272,12 +273,22 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
+impl Seat {
+    /// Leaves now: nobody finds the client any more.
+    pub fn vacate(&mut self) {
+        if std::mem::replace(&mut self.vacated, true) {
+            return;
+        }
         let mut table = self.clients.lock();
         table.clients.remove(&self.client.serial);
         table.all = None;
         self.clients.metrics.clients.dec();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.vacate();
     }
 }
 
@@ -315,7 +326,7 @@ impl Clients {
         table.clients.insert(serial, Arc::clone(&client));
         table.all = None;
         self.metrics.clients.inc();
-        Seat { clients: self.clone(), client }
+        Seat { clients: self.clone(), client, vacated: false }
     }
 
     /// The client of that number.

@@ -165,6 +165,17 @@ fn without_a_majority_clients_are_sent_away_and_registrations_are_refused() {
 
 #[test]
 fn who_is_online_is_told_once_and_in_one_order_on_every_node() {
+    coming_and_going(20, 300, 40);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn a_thousand_services_come_and_go_and_each_is_told_once_on_every_node() {
+    coming_and_going(1000, 6000, 600);
+}
+
+/// Services join and leave at random, a node is killed in the middle; then the book of the two others is judged.
+fn coming_and_going(services: usize, steps: usize, here_max: usize) {
     let mut cluster = Cluster::start_with(Options::new().env("ROLLBOOK_CLUSTER__NODE_TIMEOUT", "1s"));
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = move |below: usize| {
@@ -175,18 +186,18 @@ fn who_is_online_is_told_once_and_in_one_order_on_every_node() {
     };
     let mut here: Vec<(usize, BusClient)> = Vec::new();
     let victim = cluster.followers()[0];
-    for step in 0..300 {
-        if step == 200 {
+    for step in 0..steps {
+        if step == steps * 2 / 3 {
             cluster.kill(victim);
             here.retain(|(at, _)| *at != victim);
         }
         let running = cluster.running();
-        if here.len() > 40 || (!here.is_empty() && next(3) == 0) {
+        if here.len() > here_max || (!here.is_empty() && next(3) == 0) {
             here.swap_remove(next(here.len()));
         } else {
             let at = running[next(running.len())];
             let client = BusClient::connect(cluster.node(at).web);
-            client.register(&format!("s{}", next(20)), &[]);
+            client.register(&format!("s{}", next(services)), &[]);
             here.push((at, client));
         }
     }

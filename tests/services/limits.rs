@@ -196,6 +196,37 @@ async fn broadcast(at: SocketAddr) -> f64 {
     (rounds * SOCKETS) as f64 / began.elapsed().as_secs_f64()
 }
 
+/// Recorded notifications per second: all in the book before they are acknowledged.
+async fn recorded(at: SocketAddr) -> f64 {
+    const SENDERS: usize = 4;
+    const EACH: usize = 10_000;
+    const WINDOW: usize = 500;
+    let mut senders = Vec::new();
+    for n in 0..SENDERS {
+        senders.push(Socket::open(at, &format!("n{n}"), &[]).await);
+    }
+    let notify = format!("421{}", json!(["bus:notify", { "event": "tick", "data": "x".repeat(200) }]));
+    let began = Instant::now();
+    let sending = senders.into_iter().map(|mut sender| {
+        let notify = notify.clone();
+        tokio::spawn(async move {
+            for n in 0..EACH + WINDOW {
+                if n < EACH {
+                    sender.send(notify.clone()).await;
+                }
+                if n >= WINDOW {
+                    let acked = sender.until("431").await;
+                    assert!(acked.contains("\"success\":true"), "{acked}");
+                }
+            }
+        })
+    });
+    for sent in sending.collect::<Vec<_>>() {
+        sent.await.expect("all of them");
+    }
+    (SENDERS * EACH) as f64 / began.elapsed().as_secs_f64()
+}
+
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
@@ -241,6 +272,14 @@ fn round_trips_and_broadcasts_beside_node() {
         failed.push("broadcast".to_owned());
     }
     assert!(failed.is_empty(), "limits that are not kept: {failed:?}");
+}
+
+#[test]
+#[ignore = "measures; wants a machine that does nothing else"]
+fn recorded_notifications_are_as_fast_as_publishes() {
+    let node = Node::start(&Options::new());
+    let rate = median((0..ROUNDS).map(|_| run(recorded(node.web))).collect());
+    eprintln!("| recorded notifications, 4 senders with 500 in flight | {rate:.0}/s |");
 }
 
 #[test]

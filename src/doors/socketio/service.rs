@@ -415,10 +415,19 @@ impl Socket for BusSocket {
     }
 
     fn left(&mut self) {
+        // In this order: a request that is being routed now finds nobody, or is found here.
+        self.seat.vacate();
         let serial = self.seat.client().serial;
         for (service, instance) in std::mem::take(&mut self.attempted) {
             self.services.roll.leave(serial, &service, &instance);
         }
         self.services.router.forget(serial);
+    }
+}
+
+impl Drop for BusSocket {
+    /// Also when its session died without a word.
+    fn drop(&mut self) {
+        self.left();
     }
 }
