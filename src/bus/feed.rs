@@ -96,7 +96,7 @@ impl Feed {
     }
 
     /// Lets a subscription that has seen everything before `next` go on from the feed. `None` when
-    /// the feed does not reach back that far: read the book first.
+    /// the feed does not reach back that far, or it is more than the inbox takes: read the book first.
     #[must_use]
     pub fn attach(self: &Arc<Self>, pattern: &Pattern, next: u64, inbox: &Arc<Inbox>) -> Option<Attached> {
         // Held to the end: a channel that is being left by its last subscriber must not be joined.
@@ -116,12 +116,16 @@ impl Feed {
         if next < reaches {
             return None;
         }
-        let ticket = self.tickets.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        for item in channel.ring.iter().filter(|item| item.sequence() >= next) {
-            if pattern.matches(item.event().subject) {
-                inbox.put(item);
-            }
+        let wanted = |item: &&Arc<Item>| item.sequence() >= next && pattern.matches(item.event().subject);
+        let missing: Vec<&Arc<Item>> = channel.ring.iter().filter(wanted).collect();
+        if !inbox.takes(missing.len()) {
+            // It would overflow before anything was taken, and come back here for ever.
+            return None;
         }
+        for item in missing {
+            inbox.put(item);
+        }
+        let ticket = self.tickets.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         channel.interest.insert(pattern, ticket);
         channel.inboxes.insert(ticket, Arc::clone(inbox));
         self.awake.notify_one();

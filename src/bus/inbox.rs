@@ -47,6 +47,13 @@ impl Inbox {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether so many more events fit in now.
+    #[must_use]
+    pub fn takes(&self, count: usize) -> bool {
+        let waiting = self.lock();
+        !waiting.overflowed && waiting.items.len().saturating_add(count) <= self.events_max
+    }
+
     /// Puts an event in. `false` when it did not fit: then nothing more is kept until taken.
     pub fn put(&self, item: &Arc<Item>) -> bool {
         let mut waiting = self.lock();

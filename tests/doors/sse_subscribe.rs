@@ -342,3 +342,16 @@ fn with_a_star_a_namespace_is_created_by_its_first_publish() {
     let answer = node.post(format!("{{\"subject\":\"{long}.x\"}}"));
     assert_eq!(answer.status, 400, "a namespace of 65 characters");
 }
+
+#[test]
+fn a_subscriber_far_behind_catches_up_while_another_follows() {
+    let node = Node::start(&Options::new());
+    // Somebody who follows keeps the newest events in memory: more of them than may wait for one subscriber.
+    let follower = node.subscribe(&[("subject", "app.>"), ("start", "newest")]);
+    let batch: Vec<String> = (0..3000).map(|n| format!(r#"{{"subject":"app.x","payload":{n}}}"#)).collect();
+    assert_eq!(node.post(format!("[{}]", batch.join(","))).status, 202);
+    let mut late = node.subscribe(&[("subject", "app.>"), ("start", "oldest")]);
+    let events = late.events(3000, SOON * 3);
+    assert_eq!(events.last().map(crate::harness::sse::Frame::index), Some(3000));
+    drop(follower);
+}

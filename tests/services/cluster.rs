@@ -1,8 +1,9 @@
 //! Three nodes behind a balancer that remembers nothing.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -174,6 +175,18 @@ fn a_thousand_services_come_and_go_and_each_is_told_once_on_every_node() {
     coming_and_going(1000, 6000, 600);
 }
 
+/// Subjects and payloads of the whole roll, as a node has it.
+fn story(log: SocketAddr, count: usize) -> Vec<(String, Value)> {
+    let url = format!("http://{log}/?subject=roll.%3E&start=oldest");
+    let mut curl = Command::new("curl").args(["-sN", &url]).stdout(Stdio::piped()).spawn().expect("start curl");
+    let lines = BufReader::new(curl.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let events = lines.filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+    let subject = |event: &Value| event["subject"].as_str().unwrap_or_default().to_owned();
+    let story = events.take(count).map(|event| (subject(&event), event["payload"].clone())).collect();
+    drop((curl.kill(), curl.wait()));
+    story
+}
+
 /// Services join and leave at random, a node is killed in the middle; then the book of the two others is judged.
 fn coming_and_going(services: usize, steps: usize, here_max: usize) {
     let mut cluster = Cluster::start_with(Options::new().env("ROLLBOOK_CLUSTER__NODE_TIMEOUT", "1s"));
@@ -209,10 +222,7 @@ fn coming_and_going(services: usize, steps: usize, here_max: usize) {
     });
     let count = cluster.node(one).web("GET", "/api/namespaces/roll", "").json()["events"].as_u64().expect("a number");
     let count = usize::try_from(count).expect("small");
-    let story = |at: usize| -> Vec<(String, Value)> {
-        let events = cluster.node(at).replay("roll.>").events(count, SOON);
-        events.iter().map(|event| (event.subject(), event.payload())).collect()
-    };
+    let story = |at: usize| story(cluster.node(at).log, count);
     let story_of_one = story(one);
     assert_eq!(story_of_one, story(other), "one order on all nodes");
     // Connect and disconnect alternate for each instance, online and offline for each service, exactly at the
