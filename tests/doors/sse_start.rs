@@ -125,8 +125,10 @@ fn an_unknown_start_id_is_told_at_once_and_ends_the_stream() {
     let node = Node::shared();
     let (full, empty) = (node.namespace(), node.namespace());
     fill(&node, &full, 3);
-    // The id of an event of another namespace is unknown too.
-    let foreign = node.publish("a.foreign", "1").id;
+    // The id of an event of another namespace is unknown too, when nothing is at its place here.
+    let other = node.namespace();
+    fill(&node, &other, 4);
+    let foreign = node.publish(&format!("{other}.foreign"), "1").id;
     for ns in [&full, &empty] {
         let subject = format!("{ns}.x");
         for id in ["e_doesnotexist", "e_dc0unahksdu9ruucpt80", "e_00000000000000000000", "whatever", "e_", &foreign] {
