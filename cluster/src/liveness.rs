@@ -99,7 +99,7 @@ impl Liveness {
             };
             match dialed {
                 Ok(conn) => {
-                    let conn = self.links.keep(node, Purpose::Control, conn).await;
+                    let conn = self.links.keep(node, Purpose::Control, conn);
                     conn.closed().await;
                     next = self.lost(node, conn.process).await;
                 }

@@ -28,6 +28,7 @@ use crate::log::LogStore;
 use crate::members::{Change, Members};
 use crate::peer::conn::CallError;
 use crate::peer::frame::Kind;
+use crate::peer::home::Homes;
 use crate::peer::identity::Identity;
 use crate::peer::link::{Links, Purpose};
 use crate::peer::wire;
@@ -65,6 +66,7 @@ pub(crate) struct Inner {
     pub(crate) contact: Arc<Contact>,
     pub(crate) members: Members,
     pub(crate) live: Arc<OnceLock<Arc<dyn Live>>>,
+    pub(crate) homes: Arc<Homes>,
     pub(crate) log_keep_bytes: u64,
 }
 
@@ -425,15 +427,21 @@ impl Node {
         }
     }
 
+    /// The calling thread, which runs a runtime of its own, waits for live messages: from now on it has connections
+    /// of its own to other nodes for them, and takes those of other nodes, so that they wake no other thread.
+    ///
+    /// # Panics
+    /// When there is no runtime.
+    pub fn settle_here(&self) {
+        self.inner.homes.add_this_thread();
+    }
+
     /// Sends a live message without an answer, when there is room on the way now.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`] when the node is not reachable, [`Refusal::Overloaded`] when too much is on the way.
     pub async fn tell(&self, node: u64, message: Bytes) -> Result<(), Refusal> {
-        let conn = match self.inner.links.present(node, Purpose::Relay) {
-            Some(conn) => conn,
-            None => self.inner.links.conn(node, Purpose::Relay, ASK_MAX).await.map_err(refusal)?,
-        };
+        let conn = self.inner.links.conn(node, Purpose::Live, ASK_MAX).await.map_err(refusal)?;
         conn.tell(Kind::Tell, message).map_err(|_| Refusal::Overloaded("too much is on the way".to_owned()))
     }
 
@@ -442,7 +450,7 @@ impl Node {
     /// # Errors
     /// The refusal of the other side, or [`Refusal::Unavailable`] when there was no answer.
     pub async fn ask(&self, node: u64, message: Bytes, within: Duration) -> Result<Bytes, Refusal> {
-        self.inner.links.call(node, Purpose::Relay, Kind::Ask, message, within).await.map_err(refusal)
+        self.inner.links.call(node, Purpose::Live, Kind::Ask, message, within).await.map_err(refusal)
     }
 
     /// The first entry that some other node does not have, when this node leads.

@@ -27,6 +27,7 @@ use crate::network::Network;
 use crate::node::{Inner, Node};
 use crate::office::Desk;
 use crate::peer::gate::Gate;
+use crate::peer::home::Homes;
 use crate::peer::identity::Identity;
 use crate::peer::link::Links;
 use crate::peer::receive::Receiver;
@@ -267,7 +268,7 @@ async fn assemble(
         batches: AtomicU64::new(1),
     };
     tokio::spawn(batch::run(Arc::new(carrier), queue));
-    let live = Arc::new(OnceLock::new());
+    let (live, homes) = (Arc::new(OnceLock::new()), Arc::<Homes>::default());
     let members = Members { raft: raft.clone(), identity: Arc::clone(&identity), turn: tokio::sync::Mutex::new(()) };
     let node = Node::new(Inner {
         raft: raft.clone(),
@@ -279,6 +280,7 @@ async fn assemble(
         contact,
         members,
         live: Arc::clone(&live),
+        homes: Arc::clone(&homes),
         log_keep_bytes: config.log_keep_bytes,
     });
     let founding = || Founding { raft: raft.clone(), identity: Arc::clone(&identity), links: Arc::clone(&links) };
@@ -289,6 +291,7 @@ async fn assemble(
             links: Arc::clone(&links),
             raft: raft.clone(),
             receiver: Receiver::new(layout),
+            homes,
             tls,
             office: Desk { node: node.clone(), asks, founding: founding(), live },
         });

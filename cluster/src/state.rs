@@ -154,13 +154,12 @@ fn rows(db: &DB, of: Family) -> Result<Pairs, ReadError> {
 
 fn load_machine(db: &DB) -> Result<Machine, ReadError> {
     let rows = |of: Family| rows(db, of);
-    let heads = rows(Family::Heads)?.into_iter().map(|(_, value)| value).collect();
-    let nodes = rows(Family::Nodes)?.into_iter().map(|(_, value)| value).collect();
+    let values = |of: Family| rows(of).map(|pairs| pairs.into_iter().map(|(_, value)| value).collect());
+    let (heads, nodes) = (values(Family::Heads)?, values(Family::Nodes)?);
+    let (services, instances) = (values(Family::Services)?, values(Family::Instances)?);
     let batches = rows(Family::Batches)?.into_iter().map(|(key, _)| key).collect();
     let config = rows(Family::Config)?.into_iter().next_back().map(|(_, value)| value);
     let (meta, consumers) = (rows(Family::Meta)?, rows(Family::Consumers)?);
-    let values = |pairs: Pairs| pairs.into_iter().map(|(_, value)| value).collect();
-    let (services, instances) = (values(rows(Family::Services)?), values(rows(Family::Instances)?));
     let loaded = Loaded { meta, heads, consumers, nodes, batches, config, services, instances };
     Machine::load(&loaded).map_err(|RowsError(error)| ReadError(error))
 }

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use super::conn::{CallError, Conn, Reader, Writer, start_writer};
 use super::frame::{self, Frame, HELLO_BYTES_MAX, Kind};
 use super::hello::{Hello, Unwelcome, VERSION, Welcome};
+use super::home;
 use super::identity::Identity;
 use crate::state::State;
 use crate::tls::Tls;
@@ -25,8 +26,10 @@ pub(crate) enum Purpose {
     Log = 2,
     /// Snapshots.
     Snapshot = 3,
-    /// Forwarded writes and live messages.
+    /// Forwarded writes.
     Relay = 4,
+    /// Live messages. Threads that wait for their answers have connections of their own.
+    Live = 5,
 }
 
 /// Why a node could not be called.
@@ -43,7 +46,26 @@ pub(crate) enum DialError {
     Unwelcome(Unwelcome),
 }
 
-type Place = Arc<tokio::sync::Mutex<Option<Arc<Conn>>>>;
+/// Where the connection of a purpose is.
+#[derive(Default)]
+struct Place {
+    conn: Mutex<Option<Arc<Conn>>>,
+    /// Held by whoever dials.
+    dialing: tokio::sync::Mutex<()>,
+}
+
+impl Place {
+    /// The connection, when it is open now. Never waits for who dials.
+    fn present(&self) -> Option<Arc<Conn>> {
+        lock(&self.conn).as_ref().filter(|conn| !conn.is_closed()).cloned()
+    }
+
+    fn keep(&self, conn: Conn) -> Arc<Conn> {
+        let conn = Arc::new(conn);
+        *lock(&self.conn) = Some(Arc::clone(&conn));
+        conn
+    }
+}
 
 /// All links of a node.
 pub(crate) struct Links {
@@ -52,7 +74,8 @@ pub(crate) struct Links {
     tls: Option<Tls>,
     /// What callers said of themselves, and what the membership says.
     told: Mutex<BTreeMap<u64, String>>,
-    places: Mutex<HashMap<(u64, Purpose), Place>>,
+    /// By node, purpose and lane.
+    places: Mutex<HashMap<(u64, Purpose, u64), Arc<Place>>>,
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -150,22 +173,25 @@ impl Links {
         }
     }
 
-    fn place(&self, node: u64, purpose: Purpose) -> Place {
-        Arc::clone(lock(&self.places).entry((node, purpose)).or_default())
+    fn place(&self, node: u64, purpose: Purpose) -> Arc<Place> {
+        let lane = if purpose == Purpose::Live { home::lane() } else { 0 };
+        Arc::clone(lock(&self.places).entry((node, purpose, lane)).or_default())
     }
 
     /// The open connection to a node, or a new one.
     pub(crate) async fn conn(&self, node: u64, purpose: Purpose, within: Duration) -> Result<Arc<Conn>, CallError> {
         let place = self.place(node, purpose);
+        // The usual case needs no timer.
+        if let Some(conn) = place.present() {
+            return Ok(conn);
+        }
         let connect = async {
-            let mut place = place.lock().await;
-            if let Some(conn) = place.as_ref().filter(|conn| !conn.is_closed()) {
-                return Ok(Arc::clone(conn));
+            let _dialing = place.dialing.lock().await;
+            if let Some(conn) = place.present() {
+                return Ok(conn);
             }
             let dialed = self.dial(node, purpose, within).await;
-            let conn = Arc::new(dialed.map_err(|error| CallError::Unreachable(error.to_string()))?);
-            *place = Some(Arc::clone(&conn));
-            Ok(conn)
+            Ok(place.keep(dialed.map_err(|error| CallError::Unreachable(error.to_string()))?))
         };
         let late = || Err(CallError::Unreachable("no connection in time".to_owned()));
         tokio::time::timeout(within.saturating_mul(2), connect).await.unwrap_or_else(|_| late())
@@ -173,16 +199,12 @@ impl Links {
 
     /// The open connection to a node, when there is one now.
     pub(crate) fn present(&self, node: u64, purpose: Purpose) -> Option<Arc<Conn>> {
-        let place = self.place(node, purpose);
-        let place = place.try_lock().ok()?;
-        place.as_ref().filter(|conn| !conn.is_closed()).cloned()
+        self.place(node, purpose).present()
     }
 
     /// Puts a connection into its place.
-    pub(crate) async fn keep(&self, node: u64, purpose: Purpose, conn: Conn) -> Arc<Conn> {
-        let conn = Arc::new(conn);
-        *self.place(node, purpose).lock().await = Some(Arc::clone(&conn));
-        conn
+    pub(crate) fn keep(&self, node: u64, purpose: Purpose, conn: Conn) -> Arc<Conn> {
+        self.place(node, purpose).keep(conn)
     }
 
     /// Asks a node and waits for its answer.
@@ -210,6 +232,26 @@ impl Purpose {
             Self::Log => 2,
             Self::Snapshot => 3,
             Self::Relay => 4,
+            Self::Live => 5,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_seen_also_while_somebody_dials_until_it_ends() {
+        let (near, far) = tokio::io::duplex(64);
+        let (reader, writer) = halves(near);
+        let place = Place::default();
+        assert!(place.present().is_none());
+        let conn = place.keep(Conn::start(reader, start_writer(writer), 7));
+        let _dialing = place.dialing.lock().await;
+        assert!(place.present().is_some());
+        drop(far);
+        conn.closed().await;
+        assert!(place.present().is_none());
     }
 }

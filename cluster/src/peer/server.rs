@@ -21,6 +21,7 @@ use super::conn::{Reader, Sender, start_writer};
 use super::frame::{self, FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX, Kind};
 use super::gate::{Gate, Pass};
 use super::hello::{Hello, Welcome};
+use super::home::{Home, Homes, Movable};
 use super::identity::Identity;
 use super::link::{Links, Purpose, halves};
 use super::receive::Receiver;
@@ -32,7 +33,7 @@ use crate::types::Types;
 /// How long a caller may take to say who it is.
 const HELLO_MAX: Duration = Duration::from_secs(5);
 /// Connections of all nodes together, those that have not said who they are included.
-const CONNECTIONS_MAX: usize = 256;
+const CONNECTIONS_MAX: usize = 1024;
 /// Append requests that wait for raft in one session.
 const APPENDS_MAX: usize = 64;
 /// Asks of one connection that are being answered at the same time.
@@ -63,6 +64,7 @@ pub(crate) struct Server<O> {
     pub(crate) links: Arc<Links>,
     pub(crate) raft: Raft,
     pub(crate) receiver: Receiver,
+    pub(crate) homes: Arc<Homes>,
     pub(crate) tls: Option<Tls>,
     pub(crate) office: O,
 }
@@ -103,25 +105,23 @@ impl<O: Office> Server<O> {
     async fn take(self: Arc<Self>, tcp: TcpStream, stop: CancellationToken) -> io::Result<()> {
         tcp.set_nodelay(true)?;
         let shake = async {
-            let (mut reader, writer, certified) = match &self.tls {
-                None => {
-                    let (reader, writer) = halves(tcp);
-                    (reader, writer, None)
-                }
+            let peer = tcp.peer_addr().map_or_else(|_| "a client".to_owned(), |addr| addr.to_string());
+            let home = Home::new(tcp);
+            let (mut stream, certified): (Box<dyn Movable>, _) = match &self.tls {
+                None => (Box::new(home), None),
                 Some(tls) => {
-                    let (stream, nodes) = tls.accept(tcp).await?;
-                    let (reader, writer) = halves(stream);
-                    (reader, writer, Some(nodes))
+                    let (stream, nodes) = tls.accept(home, &peer).await?;
+                    (Box::new(stream), Some(nodes))
                 }
             };
-            let first = frame::read(&mut reader, HELLO_BYTES_MAX).await?;
-            Ok::<_, io::Error>((reader, writer, certified, first))
+            // Not one byte more than the hello: the rest may be read elsewhere.
+            let first = frame::read(&mut stream, HELLO_BYTES_MAX).await?;
+            Ok::<_, io::Error>((stream, certified, first))
         };
-        let (reader, writer, certified, first) =
+        let (mut stream, certified, first) =
             tokio::time::timeout(HELLO_MAX, shake).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let hello = first.filter(|frame| frame.kind == Kind::Hello).and_then(|frame| Hello::decode(frame.body).ok());
         let hello = hello.ok_or(io::ErrorKind::InvalidData)?;
-        let sender = start_writer(writer);
         let initialized = self.raft.is_initialized().await.unwrap_or(true);
         let answering = async {
             let within = Duration::from_millis(500);
@@ -133,6 +133,7 @@ impl<O: Office> Server<O> {
             Err(no) => {
                 tracing::warn!(from = hello.from, reason = %no.text, "a peer was refused");
                 let no = Frame::new(Kind::Unwelcome, 0, no.encode_to_vec());
+                let sender = start_writer(halves(stream).1);
                 sender.send(no).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
                 // The answer must leave before the connection ends.
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -141,6 +142,26 @@ impl<O: Office> Server<O> {
             }
         };
         self.links.learn(hello.from, &hello.address);
+        if hello.purpose != u32::from(Purpose::Live.number()) {
+            return self.welcome(&hello, pass, stream, stop).await;
+        }
+        let homes = Arc::clone(&self.homes);
+        let serve = async move {
+            stream.settle()?;
+            self.welcome(&hello, pass, stream, stop).await
+        };
+        homes.run(serve).await
+    }
+
+    async fn welcome(
+        self: Arc<Self>,
+        hello: &Hello,
+        pass: Pass,
+        stream: Box<dyn Movable>,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
+        let (reader, writer) = halves(stream);
+        let sender = start_writer(writer);
         let welcome = Welcome { process: self.identity.process };
         let welcome = Frame::new(Kind::Welcome, 0, welcome.encode_to_vec());
         sender.send(welcome).await.map_err(|_| io::ErrorKind::BrokenPipe)?;

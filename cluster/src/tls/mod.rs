@@ -20,6 +20,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier, danger::Clien
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, InconsistentKeys, RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
@@ -181,15 +182,17 @@ impl Tls {
         Err(failed(&peer, io::Error::new(io::ErrorKind::InvalidData, "its certificate is not that of this node")))
     }
 
-    /// Makes a connection from a node secure, and tells which nodes the certificate of the other end names. It is of
+    /// Makes a connection from a node secure, `peer` in errors, and tells which nodes the certificate of the other end names. It is of
     /// the CA, but may name no node at all: what it is good for is up to the caller.
     ///
     /// # Errors
     /// When the connection breaks, the handshake takes too long, or the other end has no certificate of the CA.
-    pub async fn accept(&self, tcp: TcpStream) -> io::Result<(server::TlsStream<TcpStream>, Vec<u64>)> {
-        let peer = tcp.peer_addr().map_or_else(|_| "a client".to_owned(), |addr| addr.to_string());
-        let stream = in_time(HANDSHAKE_TIMEOUT, &peer, self.acceptor.accept(tcp)).await?;
-        let nodes = nodes_of_peer(stream.get_ref().1.peer_certificates()).map_err(|error| failed(&peer, error))?;
+    pub async fn accept<S>(&self, tcp: S, peer: &str) -> io::Result<(server::TlsStream<S>, Vec<u64>)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stream = in_time(HANDSHAKE_TIMEOUT, peer, self.acceptor.accept(tcp)).await?;
+        let nodes = nodes_of_peer(stream.get_ref().1.peer_certificates()).map_err(|error| failed(peer, error))?;
         Ok((stream, nodes))
     }
 }

@@ -82,7 +82,7 @@ async fn meet(client: &Tls, server: &Tls, node: u64) -> (io::Result<()>, io::Res
         Ok(())
     };
     let far = async {
-        let (mut stream, nodes) = server.accept(far).await?;
+        let (mut stream, nodes) = server.accept(far, "a client").await?;
         let mut question = [0; 4];
         stream.read_exact(&mut question).await?;
         assert_eq!(&question, b"ping");
@@ -116,7 +116,7 @@ async fn a_connection_is_not_resumed() {
     let (one, two) = (ca.node(1), ca.node(2));
     for _ in 0..2 {
         let (near, far) = pair().await;
-        let (near, far) = tokio::join!(one.connect(near, 2), two.accept(far));
+        let (near, far) = tokio::join!(one.connect(near, 2), two.accept(far, "a client"));
         let (near, (far, _)) = (near.unwrap(), far.unwrap());
         let full = |kind| kind == Some(rustls::HandshakeKind::Full);
         assert!(full(near.get_ref().1.handshake_kind()) && full(far.get_ref().1.handshake_kind()));
@@ -180,7 +180,7 @@ async fn a_client_without_a_certificate_is_refused() {
         let mut stream = connector.connect(server_name(2).unwrap(), near).await?;
         stream.read_u8().await
     };
-    let (near, far) = tokio::join!(near, server.accept(far));
+    let (near, far) = tokio::join!(near, server.accept(far, "a client"));
     assert!(near.is_err());
     says(far, "no certificates");
 }
@@ -191,14 +191,14 @@ async fn plain_text_is_no_handshake() {
     let node = ca.node(1);
     let (mut near, far) = pair().await;
     near.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    says(node.accept(far).await, "corrupt message");
+    says(node.accept(far, "a client").await, "corrupt message");
     let (near, mut far) = pair().await;
     far.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
     says(node.connect(near, 2).await, "corrupt message");
     let (near, far) = pair().await;
     drop(near);
     // Handshakes are for tasks of their own.
-    says(tokio::spawn(async move { node.accept(far).await }).await.unwrap(), "eof");
+    says(tokio::spawn(async move { node.accept(far, "a client").await }).await.unwrap(), "eof");
 }
 
 #[tokio::test]

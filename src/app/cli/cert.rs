@@ -265,7 +265,7 @@ mod tests {
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (far, _) = listener.accept().await.unwrap();
         let (one, three) = (tls(&dir, 1), tls(&dir, 3));
-        let (near, far) = tokio::join!(one.connect(near, 3), three.accept(far));
+        let (near, far) = tokio::join!(one.connect(near, 3), three.accept(far, "a client"));
         near.unwrap();
         assert_eq!(far.unwrap().1, [1]);
     }
