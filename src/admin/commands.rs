@@ -1,8 +1,6 @@
 //! Commands to services, and calls of them: `/api/services/{id}/restart|shutdown|ping`, `/api/services/restart-all`,
 //! `/api/call/{service}/{method}`.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use actix_web::http::header::HeaderMap;
@@ -15,24 +13,21 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::common::Answer;
+use super::keys::Claimed;
 use super::page::List;
 use super::problem::{Problem, Problems, resource};
 use super::services::find;
 use super::{Admin, body};
 use crate::bus::call::{Answer as Answered, Body, CallError, Caller, Request};
 use crate::bus::relay::away::{Delivery, Order};
+use crate::bus::services::Services;
 use crate::bus::{clock, duration};
 
 /// How long the acknowledgement of a command is waited for.
 const WAIT: Duration = Duration::from_secs(1);
-/// Answers to commands that are remembered for their `Idempotency-Key`.
-const KEYS_MAX: usize = 1000;
-/// Longest key, bytes.
-const KEY_BYTES_MAX: usize = 128;
 /// Largest payload of a call, bytes.
 const CALL_BYTES_MAX: usize = 1_000_000;
 const TIMEOUT_HEADER: &str = "x-rollbook-timeout";
-const KEY_HEADER: &str = "idempotency-key";
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
     services
@@ -45,36 +40,6 @@ pub(super) fn mount(services: &mut web::ServiceConfig) {
                 .app_data(web::PayloadConfig::new(CALL_BYTES_MAX))
                 .route(web::post().to(call)),
         );
-}
-
-/// Answers of commands by their key: who asks twice is told what became of the first. Of this node alone.
-#[derive(Debug, Default)]
-pub(super) struct Keys(Mutex<VecDeque<(String, Bytes)>>);
-
-impl Keys {
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(String, Bytes)>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn find(&self, key: &str) -> Option<Bytes> {
-        self.lock().iter().find(|(known, _)| known == key).map(|(_, answer)| answer.clone())
-    }
-
-    fn keep(&self, key: String, answer: Bytes) {
-        let mut keys = self.lock();
-        if keys.len() >= KEYS_MAX {
-            keys.pop_front();
-        }
-        keys.push_back((key, answer));
-    }
-}
-
-/// The key of a command; it counts for this path alone.
-fn key(request: &HttpRequest) -> Result<Option<String>, Problem> {
-    let Some(value) = request.headers().get(KEY_HEADER) else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| (1..=KEY_BYTES_MAX).contains(&text.len()));
-    let wrong = || Problem::new(400, "bad_request", format!("Idempotency-Key: 1 to {KEY_BYTES_MAX} characters"));
-    Ok(Some(format!("{} {}", request.path(), text.ok_or_else(wrong)?)))
 }
 
 /// Why, and which instance.
@@ -98,9 +63,9 @@ pub(super) struct Delivered {
     rtt_ms: Option<f64>,
 }
 
-async fn deliver(admin: &Admin, instance: Instance, order: Order) -> Delivered {
+async fn deliver(services: &Services, instance: Instance, order: Order) -> Delivered {
     let began = clock::now();
-    let delivery = admin.services.peers.order(instance.connection, order, &admin.services.clients).await;
+    let delivery = services.peers.order(instance.connection, order, &services.clients).await;
     let rtt = began.elapsed().as_secs_f64() * 1000.0;
     Delivered {
         node: instance.connection.owner.node,
@@ -119,12 +84,11 @@ async fn command(
     instances: Vec<Instance>,
     reason: Option<String>,
 ) -> Answer {
-    let key = key(request)?;
-    let known = key.as_ref().and_then(|key| admin.keys.find(key));
     let answer = |body: Bytes| HttpResponse::Ok().content_type("application/json").body(body);
-    if let Some(known) = known {
-        return Ok(answer(known));
-    }
+    let claim = match admin.keys.claim(request, &admin.services).await? {
+        Claimed::New(claim) => claim,
+        Claimed::Before(body) => return Ok(answer(body)),
+    };
     let timestamp = clock::millis();
     let json = match name {
         "ping" => json!({ "timestamp": timestamp }),
@@ -133,12 +97,15 @@ async fn command(
         }
     };
     let order = Order { name, json: json.to_string().into(), wait: WAIT };
-    let items = join_all(instances.into_iter().map(|instance| deliver(admin, instance, order.clone()))).await;
-    let body: Bytes = serde_json::to_vec(&json!({ "items": items, "next_cursor": null })).unwrap_or_default().into();
-    if let Some(key) = key {
-        admin.keys.keep(key, body.clone());
-    }
-    Ok(answer(body))
+    let services = admin.services.clone();
+    // Goes on when the operator hangs up: what becomes of it is to be found under its key.
+    let given = actix_web::rt::spawn(async move {
+        let items = join_all(instances.into_iter().map(|instance| deliver(&services, instance, order.clone()))).await;
+        let body: Bytes = serde_json::to_vec(&List::whole(items)).unwrap_or_default().into();
+        claim.done(&body);
+        body
+    });
+    given.await.map(answer).map_err(|error| Problem::storage(error.to_string()))
 }
 
 async fn of_service(

@@ -2,6 +2,7 @@
 
 use actix_web::HttpResponse;
 use rollbook_core::command::{Command, Done};
+use rollbook_core::error::Refusal;
 use rollbook_core::namespace::Head;
 
 use super::Admin;
@@ -12,12 +13,10 @@ pub(super) type Answer = Result<HttpResponse, Problem>;
 
 /// Proposes a command and waits for what became of it.
 pub(super) async fn propose(admin: &Admin, command: Command) -> Result<Done, Problem> {
-    let frame = command.frame().map_err(Problem::from)?;
-    admin.bus.proposer().propose(frame.into()).await.map_err(Problem::from)
+    admin.bus.proposer().command(command).await.map_err(Problem::from)
 }
 
 /// A namespace that clients can see.
 pub(super) fn find_namespace(admin: &Admin, name: &str) -> Result<Head, Problem> {
-    let missing = || Problem::new(404, "namespace_not_found", format!("namespace not found: {name}"));
-    admin.bus.node().namespace(name).ok_or_else(missing)
+    admin.bus.node().namespace(name).ok_or_else(|| Refusal::NamespaceNotFound(name.to_owned()).into())
 }

@@ -21,8 +21,6 @@ use super::preconditions::{etag, expected, is_known};
 use super::problem::{Problem, Problems, resource};
 use super::{Admin, body, page};
 
-/// What a document is before anybody set one.
-const EMPTY: &[u8] = b"{}";
 /// How often a merge is tried anew when others change the document at the same time.
 const MERGES_MAX: u32 = 32;
 
@@ -45,12 +43,8 @@ fn wrong(detail: impl Into<String>) -> Problem {
     Problem::new(400, "bad_request", detail)
 }
 
-fn text(of: &ConfigRevision) -> &[u8] {
-    if of.revision == 0 { EMPTY } else { &of.document }
-}
-
 fn parse(of: &ConfigRevision) -> Result<Value, Problem> {
-    serde_json::from_slice(text(of)).map_err(|error| Problem::storage(format!("config: {error}")))
+    serde_json::from_slice(of.text()).map_err(|error| Problem::storage(format!("config: {error}")))
 }
 
 /// A revision that is still there; the present one when none is named.
@@ -78,7 +72,7 @@ pub(super) async fn show(admin: web::Data<Admin>, request: HttpRequest, query: w
     if is_known(&request, found.revision) {
         return Ok(HttpResponse::NotModified().insert_header((ETAG, etag(found.revision))).finish());
     }
-    Ok(stored(found.revision, text(&found).to_vec()))
+    Ok(stored(found.revision, found.text().to_vec()))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -204,7 +198,7 @@ pub(super) struct BackJson {
 #[utoipa::path(post, path = "/api/config/rollback", operation_id = "config_roll_back", tag = "config", request_body = BackJson, responses((status = 200, description = "done", body = Object), Problems))]
 pub(super) async fn roll_back(admin: web::Data<Admin>, request: HttpRequest, Object(body): Object<BackJson>) -> Answer {
     let found = find(&admin, Some(body.revision)).await?;
-    let document = text(&found).to_vec();
+    let document = found.text().to_vec();
     let reason = format!("back to revision {}", found.revision);
     let revision = set(&admin, document.clone(), expected(&request)?, reason).await?;
     Ok(stored(revision, document))

@@ -15,7 +15,7 @@ use super::Admin;
 use super::common::Answer;
 use super::page::{List, Page};
 use super::problem::{Problem, Problems, resource};
-use crate::bus::survey::{self, ClientView, Survey};
+use crate::bus::survey::{ClientView, Survey, Wanted};
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
     services
@@ -32,22 +32,22 @@ fn nodes(admin: &Admin) -> BTreeSet<u64> {
     node.others_up().into_iter().chain([node.id()]).collect()
 }
 
-/// What each of these nodes says; those that do not answer are missing.
-async fn surveys(admin: &Admin, nodes: BTreeSet<u64>) -> Vec<(u64, Survey)> {
+/// What each of these nodes says of those wanted of it; nodes that do not answer are missing.
+async fn surveys(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> Vec<(u64, Survey)> {
     let (services, own) = (&admin.services, admin.bus.node().id());
-    let ask = |node: u64| async move {
+    let ask = |(node, wanted): (u64, Wanted)| async move {
         if node == own {
-            return Some((node, survey::of(own, &services.clients, &services.router)));
+            return Some((node, services.survey(&wanted)));
         }
-        let said = services.peers.survey(node).await.ok()?;
+        let said = services.peers.survey(node, wanted).await.ok()?;
         Some((node, serde_json::from_slice(&said).ok()?))
     };
-    join_all(nodes.into_iter().map(ask)).await.into_iter().flatten().collect()
+    join_all(asked.map(ask)).await.into_iter().flatten().collect()
 }
 
-/// The clients of these nodes.
-pub(super) async fn survey(admin: &Admin, nodes: BTreeSet<u64>) -> Vec<ClientView> {
-    surveys(admin, nodes).await.into_iter().flat_map(|(_, survey)| survey.clients).collect()
+/// The clients that are wanted of each node.
+pub(super) async fn survey(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> Vec<ClientView> {
+    surveys(admin, asked).await.into_iter().flat_map(|(_, survey)| survey.clients).collect()
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -68,8 +68,8 @@ pub(super) struct ListQuery {
 #[utoipa::path(get, path = "/api/connections", operation_id = "connections_list", tag = "connections", params(ListQuery), responses((status = 200, description = "done", body = List<ClientView>), Problems))]
 pub(super) async fn list(admin: web::Data<Admin>, query: web::Query<ListQuery>) -> Answer {
     let page = Page::new(query.limit, query.cursor.clone())?;
-    let wanted = nodes(&admin).into_iter().filter(|node| query.node.is_none_or(|one| one == *node)).collect();
-    let mut clients = survey(&admin, wanted).await;
+    let wanted = nodes(&admin).into_iter().filter(|node| query.node.is_none_or(|one| one == *node));
+    let mut clients = survey(&admin, wanted.map(|node| (node, Wanted::all()))).await;
     clients.retain(|client| {
         query.service.as_ref().is_none_or(|service| client.service.as_ref() == Some(service))
             && query.door.as_ref().is_none_or(|door| *door == client.door)
@@ -79,9 +79,9 @@ pub(super) async fn list(admin: web::Data<Admin>, query: web::Query<ListQuery>) 
 }
 
 async fn find(admin: &Admin, id: &str) -> Result<ClientView, Problem> {
-    let clients = survey(admin, nodes(admin)).await;
+    let clients = survey(admin, nodes(admin).into_iter().map(|node| (node, Wanted::called(id)))).await;
     let missing = || Problem::new(404, "connection_not_found", format!("connection not found: {id}"));
-    clients.into_iter().find(|client| client.id == id).ok_or_else(missing)
+    clients.into_iter().next().ok_or_else(missing)
 }
 
 #[utoipa::path(get, path = "/api/connections/{id}", operation_id = "connections_show", tag = "connections", params(("id" = String, Path)), responses((status = 200, description = "done", body = ClientView), Problems))]
@@ -93,7 +93,7 @@ pub(super) async fn show(admin: web::Data<Admin>, id: web::Path<String>) -> Answ
 #[utoipa::path(delete, path = "/api/connections/{id}", operation_id = "connections_kick", tag = "connections", params(("id" = String, Path)), responses((status = 204, description = "done"), Problems))]
 pub(super) async fn kick(admin: web::Data<Admin>, id: web::Path<String>) -> Answer {
     let client = find(&admin, &id).await?;
-    let kicked = admin.services.kick(client.node, client.serial).await?;
+    let kicked = admin.services.kick(client.node, client.serial, &client.id).await?;
     if kicked { Ok(HttpResponse::NoContent().finish()) } else { Err(Refusal::Overloaded(id.into_inner()).into()) }
 }
 
@@ -164,7 +164,7 @@ fn count_roll(machine: &Machine) -> (OfServices, OfInstances) {
 #[utoipa::path(get, path = "/api/stats", operation_id = "connections_stats", tag = "connections", responses((status = 200, description = "done", body = Stats), Problems))]
 pub(super) async fn stats(admin: web::Data<Admin>) -> Answer {
     let node = admin.bus.node();
-    let surveys = surveys(&admin, nodes(&admin)).await;
+    let surveys = surveys(&admin, nodes(&admin).into_iter().map(|node| (node, Wanted::all()))).await;
     let (services, instances) = node.with_machine(count_roll);
     let heads = node.namespaces();
     let of = |(id, survey): &(u64, Survey)| OfNode {

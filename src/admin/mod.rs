@@ -9,6 +9,7 @@ mod connections;
 pub mod consistency;
 mod consumers;
 mod health;
+pub mod keys;
 mod namespaces;
 mod openapi;
 mod page;
@@ -25,6 +26,7 @@ use std::time::Instant;
 
 use actix::Addr;
 use actix_web::web;
+use rollbook_cluster::live::Live;
 
 use crate::bus::clock;
 use crate::bus::handle::Bus;
@@ -38,7 +40,7 @@ pub struct Admin {
     relay: Addr<Relay>,
     metrics: prometheus_client::registry::Registry,
     draining: AtomicBool,
-    keys: commands::Keys,
+    keys: keys::Keys,
     began: Instant,
 }
 
@@ -61,9 +63,15 @@ impl Admin {
             relay,
             metrics,
             draining: AtomicBool::new(false),
-            keys: commands::Keys::default(),
+            keys: keys::Keys::default(),
             began: clock::now(),
         })
+    }
+
+    /// What other nodes ask the administration.
+    #[must_use]
+    pub fn live(&self) -> Arc<dyn Live> {
+        Arc::new(self.keys.clone())
     }
 
     /// From now on the node is not ready.

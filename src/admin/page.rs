@@ -26,6 +26,13 @@ pub(super) struct List<T> {
     next_cursor: Option<String>,
 }
 
+impl<T> List<T> {
+    /// A list that is always whole.
+    pub(super) const fn whole(items: Vec<T>) -> Self {
+        Self { items, next_cursor: None }
+    }
+}
+
 /// A page that was cut before.
 pub(super) fn list<T: Serialize>(items: Vec<T>, next_cursor: Option<String>) -> HttpResponse {
     HttpResponse::Ok().json(List { items, next_cursor })
@@ -33,7 +40,7 @@ pub(super) fn list<T: Serialize>(items: Vec<T>, next_cursor: Option<String>) -> 
 
 /// A list that is always whole.
 pub(super) fn whole<T: Serialize>(items: Vec<T>) -> HttpResponse {
-    list(items, None)
+    HttpResponse::Ok().json(List::whole(items))
 }
 
 impl Page {

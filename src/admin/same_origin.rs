@@ -3,11 +3,12 @@
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::{Method, header};
+use actix_web::http::Method;
 use actix_web::middleware::Next;
 use actix_web::{Error, ResponseError as _};
 
 use super::problem::Problem;
+use crate::bus::origin::Origin;
 
 /// Lets requests pass that no page of another origin has caused.
 ///
@@ -18,10 +19,7 @@ pub async fn require(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    let headers = request.headers();
-    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let own = origin.is_none_or(|origin| origin.split_once("://").map(|(_, of)| of) == host);
+    let own = matches!(Origin::of(request.headers()), Origin::None | Origin::Own(_));
     if reads || own {
         return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rollbook_core::command::{Command, Done};
 use rollbook_core::error::Refusal;
 use rollbook_core::pattern::Pattern;
-use rollbook_core::service::{Instance, InstanceMark, Service, ServiceRemove, ServiceUpdate};
+use rollbook_core::service::{Connection, Instance, InstanceMark, Service, ServiceRemove, ServiceUpdate};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -24,7 +24,7 @@ use super::views::{InstanceView, ServiceDetail, ServiceView};
 use super::{Admin, body, connections, page};
 use crate::bus::client::Farewell;
 use crate::bus::event_json;
-use crate::bus::survey::ClientView;
+use crate::bus::survey::{ClientView, Wanted};
 
 /// So many of the newest events of the roll are looked through for the history of one service.
 const HISTORY_DEPTH: u64 = 100_000;
@@ -107,8 +107,12 @@ pub(super) async fn list(admin: web::Data<Admin>, query: web::Query<ListQuery>) 
 
 /// The instances of a service with what their nodes know of them.
 async fn views(admin: &Admin, instances: &[Instance]) -> Vec<InstanceView> {
-    let nodes = instances.iter().map(|instance| instance.connection.owner.node).collect();
-    let clients = connections::survey(admin, nodes).await;
+    let mut serials: HashMap<u64, Vec<u64>> = HashMap::new();
+    for Connection { owner, serial } in instances.iter().map(|instance| instance.connection) {
+        serials.entry(owner.node).or_default().push(serial);
+    }
+    let asked = serials.into_iter().map(|(node, serials)| (node, Wanted::serials(serials)));
+    let clients = connections::survey(admin, asked).await;
     let key = |client: &ClientView| (client.node, client.serial);
     let clients: HashMap<(u64, u64), ClientView> = clients.into_iter().map(|client| (key(&client), client)).collect();
     let of = |instance: &Instance| clients.get(&(instance.connection.owner.node, instance.connection.serial));

@@ -125,11 +125,6 @@ impl ServiceView {
 
 impl InstanceView {
     pub(super) fn new(of: &Instance, client: Option<&ClientView>) -> Self {
-        let state = match (of.unhealthy, of.draining) {
-            (true, _) => "unhealthy",
-            (false, true) => "draining",
-            (false, false) => "available",
-        };
         Self {
             id: of.id.clone(),
             service: of.service.clone(),
@@ -139,7 +134,7 @@ impl InstanceView {
             version: of.version.clone(),
             capabilities: of.capabilities.iter().map(CapabilityView::new).collect(),
             connected_at: Timestamp::from_millis(of.connected_at).to_string(),
-            state,
+            state: of.state(),
             connection: client.map(|client| client.id.clone()),
             address: client.map(|client| client.address.clone()),
             heartbeat: client.and_then(|client| client.heartbeat.clone()),

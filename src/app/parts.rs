@@ -38,6 +38,7 @@ pub(super) fn socketio(config: &Config) -> socketio::Config {
         message_bytes_max: door.message_bytes_max,
         queue_bytes_max: door.queue_bytes_max,
         connections_max: door.connections_max,
+        max_disconnection: door.max_disconnection,
         origins: origins.map(str::to_owned).collect(),
     }
 }

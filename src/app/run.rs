@@ -23,8 +23,8 @@ use super::config::values::{Listen, LogFormat, Namespaces};
 use super::{isolation, membership, parts};
 use crate::admin::consistency::ensure;
 use crate::admin::request_log::log_request;
-use crate::admin::{self, Admin, same_origin};
-use crate::bus::announcer;
+use crate::admin::{self, Admin, keys, same_origin};
+use crate::bus::announcer::Announcer;
 use crate::bus::client::Farewell;
 use crate::bus::feed::Feed;
 use crate::bus::handle::Bus;
@@ -135,14 +135,15 @@ async fn house(
     let registry = Registry::new(&bus).start();
     let relay = Relay::new(&bus, registry.clone()).start();
     let services = Services::new(&bus, parts::roll(config), parts::calls(config));
-    let desk = Desk::new(node.id(), services.clients.clone(), services.router.clone());
+    let desk = Desk::new(services.clone());
     let socketio = socketio::Door::new(&services, parts::socketio(config));
-    desk.set_doors(socketio.live().map(|live| (socketio::NAME, live)).into_iter().collect());
+    let admin = Admin::new(services.clone(), relay.clone());
+    let doors = socketio.live().map(|live| (socketio::NAME, live)).into_iter();
+    desk.set_doors(doors.chain([(keys::NAME, admin.live())]).collect());
     node.set_live(Arc::new(Mailbox { relay: relay.clone(), desk }));
     actix_web::rt::spawn(services.roll.clone().run(stop.clone()));
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
-    actix_web::rt::spawn(announcer::run(bus.clone(), services.clients.clone(), stop.clone()));
-    let admin = Admin::new(services.clone(), relay.clone());
+    actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));
     let door = Door::new(bus, registry.clone(), relay, parts::sse(config));
     let mut house = House { door, socketio, services, admin, registry, stop, servers: Vec::new() };
     let mut lines = Vec::new();
@@ -225,7 +226,10 @@ impl House {
             0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
             workers => workers,
         };
+        let node = self.services.bus.node().clone();
         let server = HttpServer::new(move || {
+            // Runs on each of the threads. The services that they talk to may be connected to other nodes.
+            node.settle_here();
             App::new().configure(|services| socketio::mount(&socketio, services)).service(
                 web::scope("")
                     .wrap(actix_web::middleware::from_fn(same_origin::require))

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use actix::{Message, Recipient};
@@ -11,11 +11,11 @@ use rollbook_core::service::InstanceRegister;
 use rollbook_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
+use super::announcement::{Announcement, Position, Tells};
 use super::call::{CallError, Handed, Outcome};
 use super::clock;
-use super::item::Item;
+use super::lock::lock;
 use super::metrics::Metrics;
-use super::wire::Wire;
 
 /// How long a service may take to register before it is reminded, and then again.
 const REMIND_FIRST: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ pub enum Told {
     /// What became of a request of its own; the ticket is what it gave the router.
     Outcome(u64, Outcome),
     /// An event of the roll, or a notification.
-    Event(Arc<Item>),
+    Event(Arc<Announcement>),
     /// The operator wants something of it.
     Command(Command),
     /// What became of its registration: its service and instance. The number is its acknowledgement's.
@@ -110,11 +110,10 @@ pub struct Client {
     /// Of its newest sign of life that counts as a heartbeat.
     beat: Mutex<Instant>,
     unhealthy: AtomicBool,
-    heartbeats: AtomicBool,
     closing: Notify,
     /// When it is to be reminded to register.
     remind: Mutex<Option<Instant>>,
-    wire: &'static dyn Wire,
+    tells: &'static dyn Tells,
 }
 
 impl std::fmt::Debug for Client {
@@ -125,7 +124,7 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     fn about_mut(&self) -> MutexGuard<'_, About> {
-        self.about.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.about)
     }
 
     /// What it is now.
@@ -147,10 +146,16 @@ impl Client {
         self.registered.load(Ordering::Relaxed)
     }
 
-    /// How its door writes events.
+    /// How its door tells events.
     #[must_use]
-    pub fn wire(&self) -> &'static dyn Wire {
-        self.wire
+    pub fn tells(&self) -> &'static dyn Tells {
+        self.tells
+    }
+
+    /// Whether its door calls it so.
+    #[must_use]
+    pub fn is_called(&self, id: &str) -> bool {
+        self.about_mut().id == id
     }
 
     /// Whether it is this instance.
@@ -182,36 +187,35 @@ impl Client {
             about.heartbeat = Some(says);
             about.heartbeat_at = Some(clock::timestamp());
         });
-        self.heartbeats.store(true, Ordering::Relaxed);
         self.beats();
     }
 
     /// Whether it has ever sent a heartbeat.
     #[must_use]
     pub fn sends_heartbeats(&self) -> bool {
-        self.heartbeats.load(Ordering::Relaxed)
+        self.about_mut().heartbeat.is_some()
     }
 
     /// Takes note of a sign of life.
     pub fn beats(&self) {
-        *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = clock::now();
+        *lock(&self.beat) = clock::now();
     }
 
     /// When it gave its newest sign of life.
     #[must_use]
     pub fn beat(&self) -> Instant {
-        *self.beat.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.beat)
     }
 
     /// It is a service: from now on it is reminded to register until it does.
     pub fn remind_from_now(&self) {
-        *self.remind.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now() + REMIND_FIRST);
+        *lock(&self.remind) = Some(clock::now() + REMIND_FIRST);
     }
 
     /// Whether it should be reminded now.
     #[must_use]
     pub fn takes_reminder(&self, now: Instant) -> bool {
-        let mut remind = self.remind.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut remind = lock(&self.remind);
         let due = !self.is_registered() && remind.is_some_and(|remind| remind <= now);
         if due {
             *remind = Some(now + REMIND_AGAIN);
@@ -254,6 +258,8 @@ struct Table {
 pub struct Clients {
     table: Arc<Mutex<Table>>,
     serial: Arc<AtomicU64>,
+    /// How much of the book has been told.
+    position: Arc<Mutex<Position>>,
     metrics: Metrics,
 }
 
@@ -271,9 +277,7 @@ impl Seat {
     pub const fn client(&self) -> &Arc<Client> {
         &self.client
     }
-}
 
-impl Seat {
     /// Leaves now: nobody finds the client any more.
     pub fn vacate(&mut self) {
         if std::mem::replace(&mut self.vacated, true) {
@@ -296,16 +300,16 @@ impl Clients {
     /// An empty table.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
-        Self { table: Arc::default(), serial: Arc::new(AtomicU64::new(1)), metrics }
+        Self { table: Arc::default(), serial: Arc::new(AtomicU64::new(1)), position: Arc::default(), metrics }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     /// A client comes.
     #[must_use]
-    pub fn seat(&self, door: &'static str, wire: &'static dyn Wire, to: Recipient<Told>, about: About) -> Seat {
+    pub fn seat(&self, door: &'static str, tells: &'static dyn Tells, to: Recipient<Told>, about: About) -> Seat {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let client = Arc::new(Client {
             serial,
@@ -317,10 +321,9 @@ impl Clients {
             lost: AtomicBool::new(false),
             beat: Mutex::new(clock::now()),
             unhealthy: AtomicBool::new(false),
-            heartbeats: AtomicBool::new(false),
             closing: Notify::new(),
             remind: Mutex::new(None),
-            wire,
+            tells,
         });
         let mut table = self.lock();
         table.clients.insert(serial, Arc::clone(&client));
@@ -335,6 +338,17 @@ impl Clients {
         self.lock().clients.get(&serial).cloned()
     }
 
+    /// How much of the book those who are here have been told, or are just being told.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        *lock(&self.position)
+    }
+
+    /// Everything up to there is told now.
+    pub fn set_position(&self, position: Position) {
+        *lock(&self.position) = position;
+    }
+
     /// All of them.
     #[must_use]
     pub fn all(&self) -> Arc<[Arc<Client>]> {
@@ -345,6 +359,11 @@ impl Clients {
         let all: Arc<[Arc<Client>]> = table.clients.values().cloned().collect();
         table.all = Some(Arc::clone(&all));
         all
+    }
+
+    /// Tells the client of that number to go; `false` when it is not there.
+    pub fn close(&self, serial: u64, why: Farewell) -> bool {
+        self.find(serial).is_some_and(|client| client.close(why))
     }
 
     /// Tells all of them to go.

@@ -283,7 +283,7 @@ async fn advance(bus: &Bus, terms: &Terms, ack_floor: u64, generation: u64) -> R
         owner: Some(bus.node().owner()),
         generation,
     });
-    bus.proposer().propose(command.frame()?.into()).await.map(drop)
+    bus.proposer().command(command).await.map(drop)
 }
 
 impl Actor for Consumer {

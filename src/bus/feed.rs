@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::inbox::Inbox;
 use super::item::Item;
+use super::lock::lock;
 
 /// Most events and bytes in the ring of one namespace.
 const RING_EVENTS_MAX: usize = 4096;
@@ -77,10 +78,6 @@ impl Drop for Attached {
     fn drop(&mut self) {
         self.feed.detach(&self.pattern, self.ticket);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Feed {

@@ -1,7 +1,7 @@
 //! What every room above the cluster shares: the node, the ways in and out of the book.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use actix::Recipient;
 use rollbook_cluster::error::ReadError;
@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::feed::Feed;
 use super::inboxes::Inboxes;
+use super::lock::lock;
 use super::message::Tell;
 use super::metrics::Metrics;
 use super::proposer::Proposer;
@@ -103,7 +104,7 @@ impl Bus {
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<Box<str>, Live>> {
-        self.inner.live.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.live)
     }
 
     /// Makes a subscription reachable by its consumer id; the one that had the id before is returned.

@@ -4,11 +4,12 @@
 //! wait, they are dropped and the subscription reads the book from its cursor instead:
 //! a slow client costs a cursor, not a queue.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
 use super::item::Item;
+use super::lock::lock;
 
 /// Most events that wait for one subscriber of stored subjects.
 pub const INBOX_EVENTS_MAX: usize = 1024;
@@ -44,7 +45,7 @@ impl Inbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     /// Whether so many more events fit in now.

@@ -1,10 +1,11 @@
 //! Inbox subjects `_bus_.<name>`: live messages to whoever listens now, never stored.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::inbox::Inbox;
 use super::item::Item;
+use super::lock::lock;
 use super::metrics::Metrics;
 
 /// Most messages that wait for one listener; more are dropped and counted.
@@ -48,7 +49,7 @@ impl Drop for Listening {
 
 impl Inboxes {
     fn lock(&self) -> MutexGuard<'_, Listeners> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.listeners)
     }
 
     /// Listens to a subject.

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub clients: Gauge,
     /// Clients that were disconnected because they did not read.
     pub clients_slow: Counter,
+    /// Clients that came back and found their state.
+    pub clients_recovered: Counter,
     /// Actors that were started again after they died.
     pub restarts: Counter,
 }
@@ -59,6 +61,7 @@ impl Metrics {
             ),
             ("answers_late", "Answers that came after the deadline of their request", &self.answers_late),
             ("clients_slow", "Clients that were disconnected because they did not read", &self.clients_slow),
+            ("clients_recovered", "Clients that came back and found their state", &self.clients_recovered),
             ("actor_restarts", "Actors started again after they died", &self.restarts),
         ];
         for (name, help, counter) in counters {

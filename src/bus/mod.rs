@@ -12,7 +12,9 @@
 //! Forward edges are bounded and answer by oneshot; delivery is pulled by cursor; nobody
 //! waits on a child. Modules in reading order.
 
+pub mod announcement;
 pub mod announcer;
+pub mod body;
 pub mod call;
 pub mod client;
 pub mod clock;
@@ -25,8 +27,10 @@ pub mod handle;
 pub mod inbox;
 pub mod inboxes;
 pub mod item;
+pub mod lock;
 pub mod message;
 pub mod metrics;
+pub mod origin;
 pub mod outlet;
 pub mod proposer;
 pub mod registry;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rollbook_cluster::disk;
 use rollbook_cluster::node::Node;
-use rollbook_core::command::{Done, Reply};
+use rollbook_core::command::{Command, Done, Reply};
 use rollbook_core::error::Refusal;
 use tokio_util::sync::CancellationToken;
 
@@ -151,6 +151,14 @@ impl Proposer {
         // The node answers within its own timeout: one timer for each entry, not one for each publish.
         let reply = self.inner.node.propose(frame)?;
         reply.await.unwrap_or_else(|_| Err(Refusal::OutcomeUnknown("node is stopping".to_owned())))
+    }
+
+    /// Proposes a command, as [`Proposer::propose`] does a frame.
+    ///
+    /// # Errors
+    /// Any [`Refusal`].
+    pub async fn command(&self, command: Command) -> Reply {
+        self.propose(command.frame()?.into()).await
     }
 
     /// Free bytes of the data directory when last looked.

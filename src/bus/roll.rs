@@ -5,7 +5,7 @@
 //! registration was still on its way. When the node begins a new life because the cluster had given it up, the
 //! clients that it kept are registered anew.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rollbook_cluster::node::Node;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Clients, Farewell, Told};
 use super::clock;
+use super::lock::lock;
 use super::proposer::Proposer;
 use super::relay::away::Peers;
 
@@ -74,7 +75,7 @@ impl Roll {
     }
 
     fn gone(&self) -> MutexGuard<'_, Vec<Gone>> {
-        self.inner.gone.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.gone)
     }
 
     /// The connection that a client of this node is.
@@ -91,8 +92,8 @@ impl Roll {
         let connection = self.connection(client.serial);
         register.instance.connection = connection;
         register.instance.grace_ms = u64::try_from(self.inner.config.grace.as_millis()).unwrap_or(u64::MAX);
-        let frame = Command::InstanceRegister(Box::new(register.clone())).frame()?;
-        let Done::Registered(registered) = self.inner.proposer.propose(frame.into()).await? else {
+        let command = Command::InstanceRegister(Box::new(register.clone()));
+        let Done::Registered(registered) = self.inner.proposer.command(command).await? else {
             return Err(Refusal::Malformed("the answer is not that of a registration".to_owned()));
         };
         client.describe(|about| about.registration = Some(register));
@@ -140,11 +141,8 @@ impl Roll {
             if leaving.is_empty() {
                 return;
             }
-            let frame = match Command::InstanceLeave(InstanceLeave { leaving: leaving.clone() }).frame() {
-                Ok(frame) => frame,
-                Err(refusal) => return tracing::error!(%refusal, "those who left cannot be named"),
-            };
-            match self.inner.proposer.propose(frame.into()).await {
+            let leave = InstanceLeave { leaving: leaving.clone() };
+            match self.inner.proposer.command(Command::InstanceLeave(leave)).await {
                 Ok(_) => self.asked(&leaving),
                 // The next look tries again.
                 Err(refusal) => return tracing::debug!(%refusal, "those who left are still on the roll"),
@@ -168,8 +166,9 @@ impl Roll {
     }
 
     fn asked(&self, leaving: &[Leaving]) {
-        let asked: std::collections::HashSet<u64> = leaving.iter().map(|one| one.connection.serial).collect();
-        for gone in self.gone().iter_mut().filter(|gone| asked.contains(&gone.leaving.connection.serial)) {
+        let key = |one: &Leaving| (one.connection.serial, one.service.clone(), one.instance.clone());
+        let asked: std::collections::HashSet<_> = leaving.iter().map(key).collect();
+        for gone in self.gone().iter_mut().filter(|gone| asked.contains(&key(&gone.leaving))) {
             gone.asked = true;
         }
     }
@@ -226,11 +225,7 @@ impl Roll {
             unhealthy: Some(unhealthy),
             connection: Some(self.connection(client.serial)),
         };
-        let proposed = match Command::InstanceMark(mark).frame() {
-            Ok(frame) => self.inner.proposer.propose(frame.into()).await,
-            Err(refusal) => Err(refusal),
-        };
-        match proposed {
+        match self.inner.proposer.command(Command::InstanceMark(mark)).await {
             Ok(_) | Err(Refusal::InstanceNotFound(_) | Refusal::ServiceNotFound(_)) => client.set_unhealthy(unhealthy),
             Err(refusal) => tracing::debug!(%refusal, "the health of an instance could not be noted"),
         }

@@ -1,11 +1,14 @@
 //! What the doors of services share: clients, router, roll and the way to other nodes; put together once.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rollbook_core::entry;
 use rollbook_core::error::Refusal;
 use rollbook_core::event::{Event, EventId};
 use serde_json::value::RawValue;
 
+use super::announcement::Announcement;
 use super::announcer::{self, From, NOTIFY, Notification};
 use super::client::{Clients, Farewell, Noted};
 use super::clock;
@@ -15,6 +18,7 @@ use super::relay::away::Peers;
 use super::roll::{self, Roll};
 use super::router::Router;
 use super::router::terms;
+use super::survey::{self, Survey, Wanted};
 
 /// Longest name of a notification, bytes.
 const EVENT_BYTES_MAX: usize = 128;
@@ -51,11 +55,24 @@ impl Services {
     ///
     /// # Errors
     /// Its node did not answer.
-    pub async fn kick(&self, node: u64, serial: u64) -> Result<bool, Refusal> {
+    pub async fn kick(&self, node: u64, serial: u64, id: &str) -> Result<bool, Refusal> {
         if node != self.bus.node().id() {
-            return self.peers.kick(node, serial).await;
+            return self.peers.kick(node, serial, id).await;
         }
-        Ok(self.clients.find(serial).is_some_and(|client| client.close(Farewell::Removed)))
+        Ok(self.kick_here(serial, id))
+    }
+
+    /// What this node says of its clients.
+    #[must_use]
+    pub fn survey(&self, wanted: &Wanted) -> Survey {
+        survey::of(self.bus.node().id(), &self.clients, &self.router, wanted)
+    }
+
+    /// Tells a client of this node to go if its door calls it so; `false` when it is not there.
+    #[must_use]
+    pub fn kick_here(&self, serial: u64, id: &str) -> bool {
+        let client = self.clients.find(serial).filter(|client| client.is_called(id));
+        client.is_some_and(|client| client.close(Farewell::Removed))
     }
 
     /// Tells all other registered clients of the cluster. In the book unless `volatile`: then whoever is
@@ -84,9 +101,9 @@ impl Services {
             told.encode(&mut record).map_err(|error| malformed(error.to_string()))?;
             let record = Bytes::from(record);
             self.peers.notify(record.clone());
-            let item = std::sync::Arc::new(Item::unstored(record));
-            announcer::spread(&self.clients, &item);
-            return Ok(Noted { id: item.id(), index: None });
+            let announcement = Arc::new(Announcement::unstored(Arc::new(Item::unstored(record))));
+            announcer::spread(&self.clients, &announcement);
+            return Ok(Noted { id: announcement.item.id(), index: None });
         }
         entry::begin_publish(&mut record, NOTIFY)?;
         told.encode(&mut record).map_err(|error| malformed(error.to_string()))?;

@@ -1,5 +1,7 @@
 //! Who is connected to a node: as the operator sees it, and as nodes tell each other.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rollbook_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -68,6 +70,45 @@ pub struct BreakerJson {
     pub failures: u32,
 }
 
+/// Which clients of a node.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Wanted {
+    #[prost(bool, tag = "1")]
+    all: bool,
+    #[prost(uint64, repeated, tag = "2")]
+    serials: Vec<u64>,
+    #[prost(string, optional, tag = "3")]
+    id: Option<String>,
+}
+
+impl Wanted {
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { all: true, ..Self::default() }
+    }
+
+    /// Those of these numbers.
+    #[must_use]
+    pub fn serials(serials: Vec<u64>) -> Self {
+        Self { serials, ..Self::default() }
+    }
+
+    /// The one that its door calls so.
+    #[must_use]
+    pub fn called(id: &str) -> Self {
+        Self { id: Some(id.to_owned()), ..Self::default() }
+    }
+
+    fn of(&self, clients: &Clients) -> Vec<Arc<Client>> {
+        if !self.serials.is_empty() {
+            return self.serials.iter().filter_map(|serial| clients.find(*serial)).collect();
+        }
+        let wants = |client: &&Arc<Client>| self.all || self.id.as_ref().is_some_and(|id| client.is_called(id));
+        clients.all().iter().filter(wants).cloned().collect()
+    }
+}
+
 /// The clients of one node.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Survey {
@@ -124,11 +165,11 @@ fn view(node: u64, client: &Client, load: LoadView) -> ClientView {
     }
 }
 
-/// The clients of this node.
+/// Clients of this node.
 #[must_use]
-pub fn of(node: u64, clients: &Clients, router: &Router) -> Survey {
-    let mut all: Vec<ClientView> =
-        clients.all().iter().map(|client| view(node, client, router.load_here(client.serial))).collect();
-    all.sort_by_key(|client| client.serial);
-    Survey { clients: all, in_flight: router.in_flight() }
+pub fn of(node: u64, clients: &Clients, router: &Router, wanted: &Wanted) -> Survey {
+    let mut clients: Vec<ClientView> =
+        wanted.of(clients).iter().map(|client| view(node, client, router.load_here(client.serial))).collect();
+    clients.sort_by_key(|client| client.serial);
+    Survey { clients, in_flight: router.in_flight() }
 }

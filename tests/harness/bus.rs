@@ -24,6 +24,8 @@ struct Inbox {
     events: VecDeque<Told>,
     acks: Vec<(u64, Value)>,
     ended: Option<String>,
+    /// The last string that ended an event, as client libraries take note of it.
+    offset: Option<String>,
 }
 
 struct Shared {
@@ -37,6 +39,8 @@ pub(crate) struct BusClient {
     tcp: TcpStream,
     shared: Arc<Shared>,
     pub(crate) sid: String,
+    /// The name of its state, when that is kept.
+    pub(crate) pid: Option<String>,
 }
 
 impl BusClient {
@@ -70,13 +74,14 @@ impl BusClient {
         let answer = read(&mut reader)?;
         let object: Value = serde_json::from_str(answer.get(2..).unwrap_or_default()).unwrap_or_default();
         let sid = object["sid"].as_str().ok_or(answer)?.to_owned();
+        let pid = object["pid"].as_str().map(str::to_owned);
         tcp.set_read_timeout(None).map_err(|error| error.to_string())?;
         let shared = Arc::new(Shared { inbox: Mutex::default(), changed: Condvar::new() });
         let role = tungstenite::protocol::Role::Client;
         let clone = |tcp: &TcpStream| tcp.try_clone().expect("one more handle");
         // Reading and writing take turns of their own; a pong is the only thing that both would write.
         let writer = WebSocket::from_raw_socket(clone(&tcp), role, None);
-        let client = Self { writer: Mutex::new((writer, 0)), tcp: clone(&tcp), shared: Arc::clone(&shared), sid };
+        let client = Self { writer: Mutex::new((writer, 0)), tcp: clone(&tcp), shared: Arc::clone(&shared), sid, pid };
         let pongs = clone(&tcp);
         std::thread::spawn(move || follow(reader, &pongs, &shared));
         Ok(client)
@@ -174,6 +179,14 @@ impl BusClient {
         asked
     }
 
+    /// Cuts the connection, and gives what a client library says when it comes back.
+    pub(crate) fn cut(&self) -> Value {
+        self.tcp.shutdown(std::net::Shutdown::Both).ok();
+        self.end();
+        let offset = self.inbox().offset.clone();
+        json!({ "pid": self.pid, "offset": offset })
+    }
+
     /// Waits for the end of the connection and says how it came.
     pub(crate) fn end(&self) -> String {
         self.wait("the end of the connection", SOON, |inbox| inbox.ended.clone())
@@ -236,6 +249,9 @@ fn follow(mut reader: WebSocket<TcpStream>, pongs: &TcpStream, shared: &Shared) 
             ("42", ack) => {
                 let mut args = args.into_iter();
                 let name = args.next().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default();
+                if let Some(offset) = args.as_slice().last().and_then(Value::as_str) {
+                    inbox.offset = Some(offset.to_owned());
+                }
                 inbox.events.push_back(Told { name, args: args.collect(), ack });
             }
             ("43", Some(id)) => inbox.acks.push((id, args.into_iter().next().unwrap_or_default())),

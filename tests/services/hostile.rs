@@ -77,6 +77,7 @@ fn a_client_that_does_not_read_is_disconnected_and_others_do_not_notice() {
     let options = Options::new();
     let options = options.env("ROLLBOOK_SOCKETIO__QUEUE_BYTES_MAX", "1000000");
     let node = Node::start(&options);
+    let (sender, receiver) = (BusClient::connect(node.web), BusClient::connect(node.web));
     let mut deaf = TcpStream::connect(node.web).expect("connect");
     let upgrade = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
                    Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -90,7 +91,6 @@ fn a_client_that_does_not_read_is_disconnected_and_others_do_not_notice() {
     };
     deaf.write_all(&frame("40")).expect("write");
     deaf.write_all(&frame("42[\"bus:register\",{\"id\":\"deaf\"}]")).expect("write");
-    let (sender, receiver) = (BusClient::connect(node.web), BusClient::connect(node.web));
     sender.event("service:online");
     sender.register("sender", &[]);
     receiver.register("receiver", &[]);

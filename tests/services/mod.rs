@@ -14,5 +14,7 @@ mod limits;
 mod notify;
 /// Coming, going, being replaced, forgotten heartbeats.
 mod presence;
+/// Clients whose connection breaks, and who find their state again.
+mod recovery;
 /// REST over services.
 mod rest;

@@ -104,6 +104,46 @@ fn commands_say_what_became_of_them_for_each_instance() {
 }
 
 #[test]
+fn a_command_with_a_key_is_given_once_through_whatever_nodes() {
+    let cluster = Cluster::start();
+    let client = BusClient::connect(cluster.node(1).web);
+    client.register("svc", &[]);
+    wait_for("all nodes to know it", SOON, || {
+        let known = |id| cluster.node(id).web("GET", "/api/services/svc", "").status == 200;
+        (1..=3).all(known).then_some(())
+    });
+    let path = "/api/services/svc/restart";
+    let post = |id: usize, key: &str| cluster.node(id).web_with("POST", path, &[("Idempotency-Key", key)], "");
+    let first = post(2, "k").text();
+    client.event("bus:restart");
+    for id in [1, 3, 2] {
+        assert_eq!(post(id, "k").text(), first, "node {id}");
+    }
+    assert!(!client.hears("bus:restart", ms(200)));
+    // Asked at the same moment: given at most once, and who was too early tries again.
+    for round in 0..10 {
+        let key = format!("round {round}");
+        let together = std::sync::Barrier::new(3);
+        let answers = std::thread::scope(|scope| {
+            let ask = |id| {
+                let (together, key) = (&together, &key);
+                move || {
+                    together.wait();
+                    post(id, key)
+                }
+            };
+            let asked = [1, 2, 3].map(|id| scope.spawn(ask(id)));
+            asked.map(|asked| asked.join().expect("an answer"))
+        });
+        let statuses = answers.map(|answer| answer.status);
+        assert!(statuses.iter().all(|status| [200, 409].contains(status)), "{statuses:?}");
+        wait_for("the key to be free or done", SOON, || (post(1, &key).status == 200).then_some(()));
+        client.event("bus:restart");
+        assert!(!client.hears("bus:restart", ms(50)), "round {round}: {statuses:?}");
+    }
+}
+
+#[test]
 fn a_call_over_http_is_answered_by_a_provider() {
     let node = Node::start(&Options::new());
     let provider = BusClient::connect(node.web);

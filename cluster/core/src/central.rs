@@ -20,6 +20,14 @@ pub struct ConfigRevision {
     pub reason: String,
 }
 
+impl ConfigRevision {
+    /// The document; an empty object before anybody set one.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        if self.revision == 0 { b"{}" } else { &self.document }
+    }
+}
+
 /// Replaces the document. See [`crate::command::Command::ConfigSet`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ConfigSet {

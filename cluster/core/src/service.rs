@@ -244,6 +244,16 @@ impl Instance {
         !self.draining && !self.unhealthy
     }
 
+    /// The word for that: `available`, `draining` or `unhealthy`.
+    #[must_use]
+    pub const fn state(&self) -> &'static str {
+        match (self.unhealthy, self.draining) {
+            (true, _) => "unhealthy",
+            (false, true) => "draining",
+            (false, false) => "available",
+        }
+    }
+
     /// The capability of that name.
     #[must_use]
     pub fn capability(&self, name: &str) -> Option<&Capability> {

@@ -205,6 +205,10 @@ pub struct SocketIo {
     pub queue_bytes_max: usize,
     /// Most clients at a time.
     pub connections_max: usize,
+    /// How long the state of a client whose connection broke is kept, so that it finds it again when it comes back,
+    /// with what it missed; 0s: it is not.
+    #[serde(with = "duration")]
+    pub max_disconnection: Duration,
     /// Origins of web pages that may connect beside the door's own, separated by commas; `*`: any.
     pub origins: String,
 }
@@ -219,6 +223,7 @@ impl Default for SocketIo {
             message_bytes_max: 1_000_000,
             queue_bytes_max: 4 * 1024 * 1024,
             connections_max: 20_000,
+            max_disconnection: Duration::ZERO,
             origins: String::new(),
         }
     }

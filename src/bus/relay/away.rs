@@ -9,11 +9,12 @@ use rollbook_core::error::Refusal;
 use rollbook_core::service::Connection;
 
 use super::frame::{Frame, decode_yes};
-use super::live::{Call, Dismissed, Ordered, Through, decode_outcome};
+use super::live::{Call, Dismissed, Kicked, Ordered, Through, decode_outcome};
 use crate::bus::call::{CallError, Outcome, Request};
 use crate::bus::client::{Clients, Command, Farewell, Told};
 use crate::bus::clock;
 use crate::bus::router::terms::Away;
+use crate::bus::survey::Wanted;
 
 /// How long another node may take to say who is connected to it.
 const SURVEY_MAX: Duration = Duration::from_secs(2);
@@ -108,8 +109,8 @@ impl Peers {
     /// Tells a client, wherever it is, to go.
     pub fn close(&self, to: Connection, why: Farewell, clients: &Clients) {
         if to.owner.node == self.node.id() {
-            if let Some(client) = clients.find(to.serial).filter(|_| to.owner == self.node.owner()) {
-                client.close(why);
+            if to.owner == self.node.owner() {
+                clients.close(to.serial, why);
             }
             return;
         }
@@ -140,16 +141,17 @@ impl Peers {
     ///
     /// # Errors
     /// It did not answer.
-    pub async fn survey(&self, node: u64) -> Result<Bytes, Refusal> {
-        self.node.ask(node, Frame::Survey(true).into_bytes(), SURVEY_MAX).await
+    pub async fn survey(&self, node: u64, wanted: Wanted) -> Result<Bytes, Refusal> {
+        self.node.ask(node, Frame::Survey(wanted).into_bytes(), SURVEY_MAX).await
     }
 
     /// Tells a connection of another node to go, whatever it is; `false` when it is not there.
     ///
     /// # Errors
     /// The node did not answer.
-    pub async fn kick(&self, node: u64, serial: u64) -> Result<bool, Refusal> {
-        self.node.ask(node, Frame::Kick(serial).into_bytes(), SURVEY_MAX).await.map(decode_yes)
+    pub async fn kick(&self, node: u64, serial: u64, id: &str) -> Result<bool, Refusal> {
+        let kicked = Kicked { serial, id: id.to_owned() };
+        self.node.ask(node, Frame::Kick(kicked).into_bytes(), SURVEY_MAX).await.map(decode_yes)
     }
 
     /// A notification that is in no log, for the clients of all other nodes.

@@ -9,26 +9,24 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rollbook_cluster::live::Live;
 use rollbook_core::error::Refusal;
+use rollbook_core::service::Connection;
 
-use super::away::{Order, command_name, order_here};
+use super::away::{Delivery, Order, command_name, order_here};
 use super::frame::{self, Frame};
-use super::live::{Call, Ordered, Through, encode_outcome};
+use super::live::{Call, Kicked, Ordered, Through, encode_outcome};
+use crate::bus::announcement::Announcement;
 use crate::bus::announcer;
 use crate::bus::call::CallError;
-use crate::bus::client::{Clients, Farewell};
 use crate::bus::clock;
 use crate::bus::item::Item;
-use crate::bus::router::Router;
-use crate::bus::survey;
+use crate::bus::services::Services;
 
 /// Longest wait for an acknowledgement that another node may ask for.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What the desk passes messages on to.
 pub struct Desk {
-    clients: Clients,
-    router: Router,
-    node: u64,
+    services: Services,
     doors: OnceLock<HashMap<&'static str, Arc<dyn Live>>>,
 }
 
@@ -41,8 +39,8 @@ impl std::fmt::Debug for Desk {
 impl Desk {
     /// A desk of this node.
     #[must_use]
-    pub fn new(node: u64, clients: Clients, router: Router) -> Arc<Self> {
-        Arc::new(Self { clients, router, node, doors: OnceLock::new() })
+    pub fn new(services: Services) -> Arc<Self> {
+        Arc::new(Self { services, doors: OnceLock::new() })
     }
 
     /// From now on messages for doors go there. Only the first call counts.
@@ -50,6 +48,11 @@ impl Desk {
         if self.doors.set(doors).is_err() {
             tracing::error!("the doors have their messages already");
         }
+    }
+
+    /// Numbers of clients begin anew with each process: a late message must not reach a stranger.
+    fn is_of_this_life(&self, to: Connection) -> bool {
+        to.owner == self.services.bus.node().owner()
     }
 
     fn door(&self, name: &str) -> Option<&Arc<dyn Live>> {
@@ -60,11 +63,14 @@ impl Desk {
     pub(super) fn hear(&self, from: u64, frame: Frame) -> Result<(), Box<Frame>> {
         match frame {
             Frame::Dismiss(dismissed) => {
-                if let Some(client) = self.clients.find(dismissed.to.serial) {
-                    client.close(dismissed.why());
+                if self.is_of_this_life(dismissed.to) {
+                    self.services.clients.close(dismissed.to.serial, dismissed.why());
                 }
             }
-            Frame::Notify(record) => announcer::spread(&self.clients, &Arc::new(Item::unstored(record))),
+            Frame::Notify(record) => {
+                let announcement = Announcement::unstored(Arc::new(Item::unstored(record)));
+                announcer::spread(&self.services.clients, &Arc::new(announcement));
+            }
             Frame::Door(Through { door, message }) => {
                 if let Some(door) = self.door(&door) {
                     door.hear(from, message);
@@ -85,11 +91,8 @@ impl Desk {
         Ok(match frame {
             Frame::Call(call) => self.call(call),
             Frame::Order(ordered) => self.order(ordered),
-            Frame::Survey(_) => ready(survey::of(self.node, &self.clients, &self.router).into_json()),
-            Frame::Kick(serial) => {
-                let client = self.clients.find(serial);
-                ready(frame::encode_yes(client.is_some_and(|client| client.close(Farewell::Removed))))
-            }
+            Frame::Survey(wanted) => ready(self.services.survey(&wanted).into_json()),
+            Frame::Kick(Kicked { serial, id }) => ready(frame::encode_yes(self.services.kick_here(serial, &id))),
             Frame::Door(Through { door, message }) => match self.door(&door) {
                 Some(door) => door.answer(from, message),
                 None => std::future::ready(Err(frame::malformed())).boxed(),
@@ -100,10 +103,10 @@ impl Desk {
 
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Bytes, Refusal>> {
         let to = call.to;
-        let request = call.into_request(clock::now(), self.router.config().timeout_max);
+        let request = call.into_request(clock::now(), self.services.router.config().timeout_max);
         let (reply, outcome) = tokio::sync::oneshot::channel();
         // Nobody listens any more when the other node is gone.
-        self.router.call_here(to, request, Box::new(move |outcome| drop(reply.send(outcome))));
+        self.services.router.call_here(to, request, Box::new(move |outcome| drop(reply.send(outcome))));
         async move { Ok(encode_outcome(outcome.await.unwrap_or(Err(CallError::Cancelled)))) }.boxed()
     }
 
@@ -111,9 +114,12 @@ impl Desk {
         let Some(name) = command_name(&ordered.name) else {
             return std::future::ready(Err(frame::malformed())).boxed();
         };
+        if !self.is_of_this_life(ordered.to) {
+            return std::future::ready(Ok(frame::number(Delivery::Failed.number()))).boxed();
+        }
         let wait = Duration::from_millis(ordered.wait_ms).min(WAIT_MAX);
         let order = Order { name, json: ordered.json, wait };
-        let delivery = order_here(self.clients.clone(), ordered.to.serial, order);
+        let delivery = order_here(self.services.clients.clone(), ordered.to.serial, order);
         async move { Ok(frame::number(delivery.await.number())) }.boxed()
     }
 }

@@ -8,9 +8,10 @@ use prost::Message;
 use rollbook_core::error::Refusal;
 use rollbook_core::pattern::Pattern;
 
-use super::live::{Call, Dismissed, Ordered, Through};
+use super::live::{Call, Dismissed, Kicked, Ordered, Through};
 use crate::bus::item::Item;
 use crate::bus::message::{Acknowledged, MemberAck, MemberState, Reason, Terms};
+use crate::bus::survey::Wanted;
 use crate::bus::window::Patience;
 
 /// One message. Tags are never reused; unknown ones are refused.
@@ -56,11 +57,11 @@ pub(super) enum Frame {
     #[prost(message, tag = "13")]
     Dismiss(Dismissed),
     /// Who is connected?
-    #[prost(bool, tag = "14")]
-    Survey(bool),
-    /// The connection of this number must go, whoever it is.
-    #[prost(uint64, tag = "15")]
-    Kick(u64),
+    #[prost(message, tag = "14")]
+    Survey(Wanted),
+    /// The connection that its door calls so must go.
+    #[prost(message, tag = "15")]
+    Kick(Kicked),
     /// A notification that is in no log, as a record.
     #[prost(bytes = "bytes", tag = "16")]
     Notify(Bytes),

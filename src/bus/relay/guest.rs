@@ -7,6 +7,7 @@ use rollbook_cluster::node::Node;
 use rollbook_core::error::Refusal;
 
 use super::frame::{Closing, Delivery, Frame, Seat, decode_yes};
+use super::reach::Reach;
 use crate::bus::message::{Acknowledged, Deliver, Leave, Tell};
 
 /// How long the other node may take to write events to its client.
@@ -14,7 +15,7 @@ const DELIVER_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked whether the other node is there.
 const LOOK: Duration = Duration::from_millis(500);
 /// After this many looks in vain the member has left.
-const MISSED_MAX: u32 = 3;
+pub(super) const MISSED_MAX: u32 = 3;
 
 /// The actor.
 pub(super) struct Guest {
@@ -23,7 +24,7 @@ pub(super) struct Guest {
     pub(super) at: u64,
     pub(super) seat: Seat,
     pub(super) leave: Recipient<Leave>,
-    pub(super) missed: u32,
+    pub(super) reach: Reach,
 }
 
 impl Guest {
@@ -39,8 +40,7 @@ impl Actor for Guest {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(LOOK, |act, ctx| {
-            act.missed = if act.node.reaches(act.at) { 0 } else { act.missed.saturating_add(1) };
-            if act.missed >= MISSED_MAX {
+            if act.reach.is_lost() {
                 act.depart();
                 ctx.stop();
             }

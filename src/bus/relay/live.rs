@@ -143,6 +143,16 @@ impl Dismissed {
     }
 }
 
+/// A client of the node that is asked, by its number there and the name that its door gave it: numbers begin
+/// anew with each process.
+#[derive(Clone, PartialEq, Message)]
+pub(in crate::bus) struct Kicked {
+    #[prost(uint64, tag = "1")]
+    pub(super) serial: u64,
+    #[prost(string, tag = "2")]
+    pub(super) id: String,
+}
+
 /// Bytes for the same door of another node.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct Through {

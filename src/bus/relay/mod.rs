@@ -9,6 +9,7 @@ pub mod desk;
 mod frame;
 mod guest;
 mod live;
+pub mod reach;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ use super::window::Member;
 use desk::Desk;
 use frame::{Ack, Forgotten, Frame, Post, RemoteJoin, Seat, SeatAck};
 use guest::Guest;
+use reach::Reach;
 
 /// How long another node may take.
 const ASK_MAX: Duration = Duration::from_secs(3);
@@ -175,7 +177,8 @@ impl Relay {
         let namespace = terms.pattern.namespace().to_owned();
         let seat = Seat { namespace, consumer: terms.name.clone(), member: wanted.member };
         let leave = self.registry.clone().recipient();
-        let guest = Guest { node: self.node().clone(), at: from, seat, leave, missed: 0 }.start();
+        let reach = Reach::new(self.node().clone(), from, guest::MISSED_MAX);
+        let guest = Guest { node: self.node().clone(), at: from, seat, leave, reach }.start();
         let join = Join {
             terms,
             member: wanted.member,

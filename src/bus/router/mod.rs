@@ -14,7 +14,7 @@ pub mod terms;
 mod tests;
 
 use std::hash::RandomState;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rollbook_cluster::node::Node;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::call::{Answer, CallError, Handed, Outcome, Request};
 use super::client::{Clients, Told};
 use super::clock;
+use super::lock::lock;
 use super::metrics::Metrics;
 use choice::{Candidate, Strategy, Turn};
 use flight::{Flight, Place, Reply};
@@ -83,7 +84,7 @@ impl Router {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.state)
     }
 
     /// Asks a provider of the request's capability. `reply` is called once, at the latest at the deadline.

@@ -217,13 +217,16 @@ impl SessionActor {
             // Nothing else happens until it is over.
             self.engine.flush();
             self.waits = true;
-            let told = wait.into_actor(self).map(|told, act: &mut Self, ctx| {
+            let waited = wait.into_actor(self).map(|waited, act: &mut Self, ctx| {
                 act.waits = false;
-                act.tell(told, ctx);
+                if !act.ended {
+                    let out = act.session.waited(waited);
+                    act.carry_out(out, ctx);
+                }
                 act.work_off(ctx);
                 act.settle(ctx);
             });
-            ctx.wait(told);
+            ctx.wait(waited);
         }
     }
 

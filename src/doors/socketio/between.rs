@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use prost::Message;
 use rollbook_core::error::Refusal;
+use rollbook_core::service::InstanceRegister;
 
 use super::engine::Wrong;
+use crate::bus::announcement::Position;
 use crate::bus::websocket::Frame;
 
 /// Its name to other nodes.
@@ -13,7 +15,7 @@ pub(super) const NAME: &str = "socketio";
 /// A message between the doors of two nodes.
 #[derive(Clone, PartialEq, Message)]
 struct Envelope {
-    #[prost(oneof = "Word", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "Word", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     word: Option<Word>,
 }
 
@@ -38,6 +40,42 @@ pub(super) enum Word {
     /// Something is to be written to it, at the node that is asked.
     #[prost(message, tag = "6")]
     Out(Carried),
+    /// Has the node that is asked kept the state of this pid?
+    #[prost(string, tag = "7")]
+    Restore(String),
+    /// A state for the node that is told to keep.
+    #[prost(message, boxed, tag = "8")]
+    Keep(Box<Kept>),
+}
+
+/// What a client was.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Kept {
+    /// The secret by which it finds this.
+    #[prost(string, tag = "1")]
+    pub(super) pid: String,
+    /// Its id.
+    #[prost(string, tag = "2")]
+    pub(super) sid: String,
+    #[prost(message, optional, tag = "3")]
+    pub(super) registration: Option<InstanceRegister>,
+    #[prost(uint64, tag = "4")]
+    roll: u64,
+    #[prost(uint64, tag = "5")]
+    notify: u64,
+}
+
+impl Kept {
+    /// What a client was that is told of the book what comes after `floor`.
+    pub(super) fn new(pid: &str, sid: &str, registration: Option<InstanceRegister>, floor: Position) -> Self {
+        let Position { roll, notify } = floor;
+        Self { pid: pid.to_owned(), sid: sid.to_owned(), registration, roll, notify }
+    }
+
+    /// Nothing up to here concerns it.
+    pub(super) const fn floor(&self) -> Position {
+        Position { roll: self.roll, notify: self.notify }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -114,6 +114,11 @@ pub(super) fn is_reserved(name: &str) -> bool {
 }
 
 impl Packet {
+    /// The object that a CONNECT carries.
+    pub(super) fn object(&self) -> Option<&str> {
+        self.data.first().map(|object| &**object)
+    }
+
     /// Reads the text of a packet.
     pub(super) fn decode(text: &ByteString) -> Result<Self, Malformed> {
         let (kind, binary) = match text.as_bytes().first() {
@@ -293,10 +298,14 @@ pub(super) fn ack(namespace: &str, id: u64, args: &[&str], attachments: usize) -
     text.into()
 }
 
-/// The answer to a CONNECT.
-pub(super) fn connected(namespace: &str, sid: &str) -> ByteString {
+/// The answer to a CONNECT; with the `pid` under which the client finds its state again if that is kept.
+pub(super) fn connected(namespace: &str, sid: &str, pid: Option<&str>) -> ByteString {
     let mut text = head(['0', '0'], namespace, None, 0);
-    text.push_str(&serde_json::json!({ "sid": sid }).to_string());
+    let says = match pid {
+        Some(pid) => serde_json::json!({ "sid": sid, "pid": pid }),
+        None => serde_json::json!({ "sid": sid }),
+    };
+    text.push_str(&says.to_string());
     text.into()
 }
 

@@ -75,7 +75,7 @@ impl Socket for Echoing {
 
     fn told(&mut self, _: Told, _: &mut Out) {}
 
-    fn left(&mut self) {}
+    fn left(&mut self, _: bool) {}
 }
 
 /// A server with the times of the public suites, but for how long a pong may take.
@@ -89,6 +89,7 @@ pub(super) fn serve(ping_timeout: Duration) -> SocketAddr {
         message_bytes_max: 1_000_000,
         queue_bytes_max: 4_000_000,
         connections_max: 1000,
+        max_disconnection: Duration::ZERO,
         origins: vec!["*".to_owned()],
     };
     let door = Door::with(1, config, Table::default(), Arc::new(Echo), None);

@@ -9,6 +9,7 @@ use rollbook_cluster::node::Node;
 
 use super::between::{Carried, NAME, Word, decode};
 use crate::bus::relay::away::Peers;
+use crate::bus::relay::reach::Reach;
 use crate::bus::websocket::{Inbound, Received, Write, Writer};
 
 /// How long the other end may take for one message.
@@ -36,10 +37,8 @@ impl Link {
         async move { decode(peers.ask_door(to, NAME, word.into_bytes(), CARRY_MAX).await).is_ok() }
     }
 
-    /// Whether the other node is gone, after one more look.
-    fn misses(&self, missed: &mut u32) -> bool {
-        *missed = if self.node.reaches(self.to) { 0 } else { missed.saturating_add(1) };
-        *missed >= MISSED_MAX
+    fn reach(&self) -> Reach {
+        Reach::new(self.node.clone(), self.to, MISSED_MAX)
     }
 }
 
@@ -48,7 +47,7 @@ pub(super) struct Near {
     link: Link,
     writer: Option<Writer>,
     forget: Option<Box<dyn FnOnce() + Send>>,
-    missed: u32,
+    reach: Reach,
 }
 
 /// The WebSocket that a [`Near`] belongs to; sent before anything can have come over it.
@@ -58,7 +57,7 @@ pub(super) struct Keep(pub(super) Writer);
 
 impl Near {
     pub(super) fn new(link: Link, forget: Box<dyn FnOnce() + Send>) -> Self {
-        Self { link, writer: None, forget: Some(forget), missed: 0 }
+        Self { reach: link.reach(), link, writer: None, forget: Some(forget) }
     }
 
     fn shut(&self) {
@@ -73,7 +72,7 @@ impl Actor for Near {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(LOOK, |act, ctx| {
-            if act.link.misses(&mut act.missed) {
+            if act.reach.is_lost() {
                 act.shut();
                 ctx.stop();
             }
@@ -124,12 +123,12 @@ pub(super) struct Far {
     /// Number of the WebSocket here.
     conn: u64,
     forget: Option<Box<dyn FnOnce() + Send>>,
-    missed: u32,
+    reach: Reach,
 }
 
 impl Far {
     pub(super) fn new(link: Link, session: Recipient<Received>, conn: u64, forget: Box<dyn FnOnce() + Send>) -> Self {
-        Self { link, session, conn, forget: Some(forget), missed: 0 }
+        Self { reach: link.reach(), link, session, conn, forget: Some(forget) }
     }
 
     fn closed(&self) {
@@ -146,7 +145,7 @@ impl Actor for Far {
             if !act.session.connected() {
                 return ctx.stop();
             }
-            if act.link.misses(&mut act.missed) {
+            if act.reach.is_lost() {
                 act.closed();
                 ctx.stop();
             }

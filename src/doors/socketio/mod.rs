@@ -1,6 +1,7 @@
 //! The door `socketio`: the service bus for `socket.io-client`, polling and WebSocket.
 
 mod actor;
+mod application;
 mod between;
 mod codec;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod conformance;
 mod conformance_socket;
 mod engine;
 mod far;
+mod recovery;
 mod remote;
 mod says;
 mod service;
@@ -26,20 +28,21 @@ use actix::{Actor as _, Addr, AsyncContext as _, Context};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
-use bytes::BytesMut;
 use bytestring::ByteString;
-use futures_util::StreamExt as _;
 use rollbook_cluster::live::Live;
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use crate::bus::body::{self, BodyError};
+use crate::bus::origin::Origin;
 use crate::bus::services::Services;
 use crate::bus::websocket;
 
 use actor::{Attach, Bounds, Poll, PollGone, PostBegins, PostEnds, PostGone, SessionActor};
+use application::BusApplication;
 use engine::{Timing, Wrong};
+use recovery::Recovery;
 use remote::{Ear, Remote};
-use service::BusApplication;
 use session::{Application, Handshake};
 use table::Table;
 
@@ -60,6 +63,8 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// Most sessions of this node.
     pub connections_max: usize,
+    /// How long the state of a client whose connection broke is kept for it; zero: it is not.
+    pub max_disconnection: Duration,
     /// Origins of browsers beside the door's own; `*` is any.
     pub origins: Vec<String>,
 }
@@ -71,7 +76,8 @@ pub struct Door {
     node: u64,
     table: Table<SessionActor>,
     application: Arc<dyn Application>,
-    remote: Option<Arc<Remote>>,
+    /// What other nodes share with it; a door without others has none.
+    ear: Option<Arc<Ear>>,
     draining: AtomicBool,
 }
 
@@ -142,11 +148,14 @@ impl Door {
     #[must_use]
     pub fn new(services: &Services, config: Config) -> Arc<Self> {
         let node = services.bus.node().clone();
-        let application = Arc::new(BusApplication::new(services.clone()));
+        let (time, count_max) = (config.max_disconnection, config.connections_max);
+        let recovery = Recovery::new(node.clone(), services.peers.clone(), time, count_max);
+        let application = BusApplication::new(services.clone(), Arc::clone(&recovery), config.queue_bytes_max);
         let table = Table::default();
         let patience = config.ping_interval + config.ping_timeout;
         let remote = Remote::new(node.clone(), services.peers.clone(), table.clone(), patience);
-        Self::with(node.id(), config, table, application, Some(remote))
+        let ear = Ear { remote, recovery };
+        Self::with(node.id(), config, table, Arc::new(application), Some(Arc::new(ear)))
     }
 
     fn with(
@@ -154,24 +163,27 @@ impl Door {
         config: Config,
         table: Table<SessionActor>,
         application: Arc<dyn Application>,
-        remote: Option<Arc<Remote>>,
+        ear: Option<Arc<Ear>>,
     ) -> Arc<Self> {
         let Config { ping_interval, ping_timeout, upgrade_timeout, connect_timeout, queue_bytes_max, .. } = config;
         let timing = Timing { ping_interval, ping_timeout, upgrade_timeout };
         let bounds = Bounds { timing, connect_timeout, queue_bytes_max };
-        Arc::new(Self { config, bounds, node, table, application, remote, draining: AtomicBool::new(false) })
+        Arc::new(Self { config, bounds, node, table, application, ear, draining: AtomicBool::new(false) })
     }
 
     /// What other nodes send to this door.
     #[must_use]
     pub fn live(&self) -> Option<Arc<dyn Live>> {
-        let remote = self.remote.clone()?;
-        Some(Arc::new(Ear(remote)))
+        let ear: Arc<dyn Live> = self.ear.clone()?;
+        Some(ear)
     }
 
-    /// From now on nobody new is let in.
+    /// From now on nobody new is let in, and another node keeps what clients come back for.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        if let Some(ear) = &self.ear {
+            ear.recovery.leave();
+        }
     }
 
     fn start(&self, sid: &str, conn: Option<u64>, mut handshake: Handshake) -> Addr<SessionActor> {
@@ -192,12 +204,13 @@ impl Door {
 
     /// Whether pages of this origin may use the door. Programs that are no browsers send none.
     fn allows(&self, request: &HttpRequest) -> Result<Option<HeaderValue>, Failure> {
-        let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(None) };
-        let text = origin.to_str().map_err(|_| Failure::BadRequest)?;
-        let host = text.split_once("://").map_or(text, |(_, host)| host);
-        let own = request.headers().get(header::HOST).is_some_and(|own| own.as_bytes() == host.as_bytes());
-        let listed = self.config.origins.iter().any(|known| known == "*" || known == text);
-        if own || listed { Ok(Some(origin.clone())) } else { Err(Failure::Forbidden) }
+        let allowed = match Origin::of(request.headers()) {
+            Origin::None => return Ok(None),
+            Origin::Own(_) => true,
+            Origin::Other(other) => self.config.origins.iter().any(|known| known == "*" || known == other),
+            Origin::Unreadable => return Err(Failure::BadRequest),
+        };
+        if allowed { Ok(request.headers().get(header::ORIGIN).cloned()) } else { Err(Failure::Forbidden) }
     }
 }
 
@@ -276,8 +289,8 @@ async fn answer(
         }
         return match table::node_of(sid) {
             Some(node) if node != door.node => {
-                let remote = door.remote.as_ref().ok_or(Failure::SidUnknown)?;
-                elsewhere(request, payload, door, remote, node, sid, asked.websocket).await
+                let ear = door.ear.as_ref().ok_or(Failure::SidUnknown)?;
+                elsewhere(request, payload, door, &ear.remote, node, sid, asked.websocket).await
             }
             _ => here(request, payload, door, sid, asked.websocket).await,
         };
@@ -426,29 +439,17 @@ impl<F: FnOnce()> Drop for Gone<F> {
     }
 }
 
-/// Reads a POST; `None` when it is no text. Nothing is buffered beyond the limit.
+/// Reads a POST; `None` when it is no text.
 async fn read_body(
     request: &HttpRequest,
-    mut payload: web::Payload,
+    payload: web::Payload,
     bytes_max: usize,
 ) -> Result<Option<ByteString>, Failure> {
     let binary = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: usize| length > bytes_max) {
-        return Err(Failure::TooLarge);
-    }
-    let read = async {
-        let mut body = BytesMut::with_capacity(length.unwrap_or_default());
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|_| Failure::BadRequest)?;
-            if body.len().saturating_add(chunk.len()) > bytes_max {
-                return Err(Failure::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body.freeze())
-    };
-    let body = tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(|_| Failure::BadRequest)??;
+    let body = body::read(request, payload, bytes_max, BODY_TIMEOUT).await.map_err(|error| match error {
+        BodyError::TooLarge => Failure::TooLarge,
+        BodyError::Late | BodyError::Broken(_) => Failure::BadRequest,
+    })?;
     Ok(if binary { None } else { ByteString::try_from(body).ok() })
 }
 

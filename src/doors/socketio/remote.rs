@@ -2,7 +2,7 @@
 //! load balancer needs no memory. Polls and posts are forwarded one by one, a WebSocket is tunnelled.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor as _, ArbiterHandle, Recipient};
@@ -20,7 +20,9 @@ use super::actor::{Attach, Poll, PollGone, PostBegins, PostEnds, SessionActor};
 use super::between::{Carried, NAME, Open, Post, Word, decode, encode};
 use super::engine::Wrong;
 use super::far::{Far, Keep, Link, Near};
+use super::recovery::Recovery;
 use super::table::Table;
+use crate::bus::lock::lock;
 use crate::bus::relay::away::Peers;
 use crate::bus::websocket::{self, Inbound, Received, Write, Writer};
 
@@ -52,10 +54,6 @@ impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Remote").finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Remote {
@@ -185,25 +183,33 @@ fn ready(became: Result<String, Wrong>) -> BoxFuture<'static, Result<String, Wro
 
 /// The door as other nodes reach it.
 #[derive(Debug)]
-pub(super) struct Ear(pub(super) Arc<Remote>);
+pub(super) struct Ear {
+    pub(super) remote: Arc<Remote>,
+    pub(super) recovery: Arc<Recovery>,
+}
 
 impl Live for Ear {
     fn hear(&self, _: u64, message: Bytes) {
-        if let Some(Word::PollGone(sid)) = Word::from_bytes(message)
-            && let Some(session) = self.0.table.find(&sid)
-        {
-            session.try_send(PollGone).unwrap_or(());
+        match Word::from_bytes(message) {
+            Some(Word::PollGone(sid)) => {
+                if let Some(session) = self.remote.table.find(&sid) {
+                    session.try_send(PollGone).unwrap_or(());
+                }
+            }
+            Some(Word::Keep(kept)) => self.recovery.keep(*kept),
+            _ => {}
         }
     }
 
     fn answer(&self, from: u64, message: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>> {
         let became = match Word::from_bytes(message) {
-            Some(Word::Poll(sid)) => self.0.poll_here(&sid),
-            Some(Word::Post(post)) => self.0.post_here(post),
-            Some(Word::Open(open)) => self.0.open_here(from, open),
-            Some(Word::In(carried)) => self.0.came(from, carried),
-            Some(Word::Out(carried)) => self.0.goes(carried),
-            Some(Word::PollGone(_)) | None => ready(Err(Wrong::Request)),
+            Some(Word::Poll(sid)) => self.remote.poll_here(&sid),
+            Some(Word::Post(post)) => self.remote.post_here(post),
+            Some(Word::Open(open)) => self.remote.open_here(from, open),
+            Some(Word::In(carried)) => self.remote.came(from, carried),
+            Some(Word::Out(carried)) => self.remote.goes(carried),
+            Some(Word::Restore(pid)) => return std::future::ready(Ok(self.recovery.answer(&pid))).boxed(),
+            Some(Word::PollGone(_) | Word::Keep(_)) | None => ready(Err(Wrong::Request)),
         };
         async move { Ok(encode(became.await)) }.boxed()
     }

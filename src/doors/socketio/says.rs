@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::codec;
+use crate::bus::announcement::Position;
 use crate::bus::call::{Answer, Body, CallError};
 
 /// Longest `requestId`, bytes.
@@ -100,6 +101,33 @@ impl Auth {
             name: app_name.filter(full).or_else(app).filter(full),
             port: app_port.map(Port::number),
         })
+    }
+}
+
+/// What a client that was here before says when it connects: the name of its state, and what it was last told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Resumes {
+    pub(super) pid: String,
+    pub(super) offset: Option<Position>,
+}
+
+#[derive(Deserialize)]
+struct ResumesJson<'a> {
+    #[serde(borrow)]
+    pid: std::borrow::Cow<'a, str>,
+    #[serde(borrow, default)]
+    offset: Option<std::borrow::Cow<'a, str>>,
+}
+
+impl Resumes {
+    /// From the payload of CONNECT; `None` when it says nothing of the kind, or nothing that can be.
+    pub(super) fn parse(auth: &str) -> Option<Self> {
+        let ResumesJson { pid, offset } = serde_json::from_str(auth).ok()?;
+        let offset = match offset {
+            Some(offset) => Some(Position::parse(&offset)?),
+            None => None,
+        };
+        Some(Self { pid: pid.into_owned(), offset })
     }
 }
 

@@ -11,17 +11,18 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::between::NAME;
+use super::between::Kept;
+use super::recovery::Recovery;
 use super::says::{self, Asks, Auth, Notifies, Registers, Responds};
-use super::session::{Application, Away, Event, Handshake, Out, Refused, Socket};
-use super::table;
-use super::wire::FRAMES;
+use super::session::{Away, Event, Out, Socket, Waited};
+use crate::bus::announcement::Position;
 use crate::bus::announcer::From;
 use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request};
-use crate::bus::client::{About, Command, Farewell, Seat, Told};
+use crate::bus::client::{Client, Command, Farewell, Seat, Told};
 use crate::bus::clock;
 use crate::bus::router::terms::{Answered, Key};
 use crate::bus::services::Services;
+use crate::bus::websocket::Frame;
 
 /// Most requests that one client may have on their way, and most notifications.
 const IN_FLIGHT_MAX: usize = 1024;
@@ -35,61 +36,20 @@ const COMMANDS_MAX: usize = 64;
 const RESTART: u16 = 1012;
 const NORMAL: u16 = 1000;
 
-/// The service bus behind the main namespace.
-pub(super) struct BusApplication {
-    services: Services,
+/// What is known of a client that may come back for its state.
+pub(super) struct Memory {
+    recovery: Arc<Recovery>,
+    pid: String,
+    /// Nothing of the book up to here concerns it.
+    floor: Position,
+    /// It has been told everything up to here when it came back.
+    told: Option<Position>,
 }
 
-impl BusApplication {
-    pub(super) const fn new(services: Services) -> Self {
-        Self { services }
-    }
-}
-
-impl Application for BusApplication {
-    fn sid(&self) -> String {
-        table::sid(self.services.bus.node().id())
-    }
-
-    fn connect(
-        &self,
-        namespace: &str,
-        sid: &str,
-        handshake: &Handshake,
-        auth: Option<&str>,
-    ) -> Result<Box<dyn Socket>, Refused> {
-        let refused = |message: &str| Refused { message: message.to_owned(), data: None };
-        if namespace != "/" {
-            return Err(refused("Invalid namespace"));
-        }
-        let mailbox = handshake.mailbox.clone().ok_or_else(|| refused("Node is stopping"))?;
-        let auth = Auth::parse(auth, &handshake.query)
-            .map_err(|error| Refused { message: error.to_string(), data: Some(json!({ "code": error.code() })) })?;
-        let about = About {
-            id: sid.to_owned(),
-            address: handshake.address.clone(),
-            name: auth.name.clone().unwrap_or_default(),
-            transport: "socket.io",
-            ..About::default()
-        };
-        let seat = self.services.clients.seat(NAME, &FRAMES, mailbox, about);
-        // A service that has forgotten to register is reminded; who only calls is left alone.
-        if auth.id.is_some() {
-            seat.client().remind_from_now();
-        }
-        Ok(Box::new(BusSocket {
-            services: self.services.clone(),
-            seat,
-            sid: sid.to_owned(),
-            auth,
-            registered: None,
-            attempted: Vec::new(),
-            asked: HashMap::new(),
-            ticket: 0,
-            notifying: 0,
-            commands: HashMap::new(),
-            command: COMMANDS_FROM,
-        }))
+impl Memory {
+    /// Of a client that came when everything up to `floor` had been told.
+    pub(super) fn new(recovery: &Arc<Recovery>, pid: String, floor: Position) -> Self {
+        Self { recovery: Arc::clone(recovery), pid, floor, told: None }
     }
 }
 
@@ -101,11 +61,13 @@ struct Asked {
     ack: Option<u64>,
 }
 
-struct BusSocket {
+/// One client.
+pub(super) struct BusSocket {
     services: Services,
     seat: Seat,
     sid: String,
     auth: Auth,
+    memory: Option<Memory>,
     /// The service and instance that it is.
     registered: Option<(String, String)>,
     /// Those that it tried to be: they must be left even if nobody knows whether it was.
@@ -125,6 +87,34 @@ fn error_json(error: &CallError) -> serde_json::Value {
 }
 
 impl BusSocket {
+    pub(super) fn new(services: Services, seat: Seat, sid: &str, auth: Auth, memory: Option<Memory>) -> Self {
+        Self {
+            services,
+            seat,
+            sid: sid.to_owned(),
+            auth,
+            memory,
+            registered: None,
+            attempted: Vec::new(),
+            asked: HashMap::new(),
+            ticket: 0,
+            notifying: 0,
+            commands: HashMap::new(),
+            command: COMMANDS_FROM,
+        }
+    }
+
+    pub(super) const fn client(&self) -> &Arc<Client> {
+        self.seat.client()
+    }
+
+    /// It was told what it had missed behind `floor`, up to `told`.
+    pub(super) fn was_told(&mut self, floor: Position, told: Position) {
+        if let Some(memory) = &mut self.memory {
+            (memory.floor, memory.told) = (floor, Some(told));
+        }
+    }
+
     /// Answers an event: by its acknowledgement, or, when it wants none, by an event if it failed.
     fn answer(name: &str, id: Option<u64>, said: Said, out: &mut Out) {
         match (said, id) {
@@ -173,13 +163,28 @@ impl BusSocket {
             self.attempted.push(new);
         }
         let (roll, client) = (self.services.roll.clone(), Arc::clone(self.seat.client()));
-        out.wait = Some(register_and_tell(roll, client, register, id).boxed());
+        out.wait = Some(register_and_tell(roll, client, register, id).map(Waited::Told).boxed_local());
         Ok(())
+    }
+
+    /// Registers a client as what it was before its connection broke.
+    pub(super) async fn register_again(&mut self, register: InstanceRegister) -> Option<()> {
+        let (service, instance) = (register.service.id.clone(), register.instance.id.clone());
+        self.attempted.push((service.clone(), instance.clone()));
+        self.services.roll.register(self.seat.client(), register).await.ok()?;
+        self.registered = Some((service, instance));
+        Some(())
     }
 
     fn registered(&mut self, id: Option<u64>, became: Result<(String, String), CallError>, out: &mut Out) {
         let said = became.map(|(service, instance)| {
             let says = json!({ "id": service, "instanceId": instance });
+            // Notifications concern it from the first time on that it is registered.
+            if self.registered.is_none()
+                && let Some(memory) = &mut self.memory
+            {
+                memory.floor.notify = self.services.clients.position().notify;
+            }
             self.registered = Some((service, instance));
             says
         });
@@ -300,7 +305,7 @@ impl BusSocket {
 
     fn config(&self, id: Option<u64>, out: &mut Out) {
         let config = self.services.bus.node().config();
-        let text = std::str::from_utf8(&config.document).ok().filter(|text| !text.is_empty()).unwrap_or("{}");
+        let text = std::str::from_utf8(config.text()).unwrap_or("{}");
         match id {
             Some(id) => out.ack(id, &[text], Vec::new()),
             None => out.emit(None, "config:updated", &[text], Vec::new()),
@@ -333,7 +338,7 @@ fn first(event: &Event) -> &str {
 
 async fn register_and_tell(
     roll: crate::bus::roll::Roll,
-    client: Arc<crate::bus::client::Client>,
+    client: Arc<Client>,
     register: InstanceRegister,
     id: Option<u64>,
 ) -> Told {
@@ -391,9 +396,13 @@ impl Socket for BusSocket {
                     Self::respond(ack, &id, outcome, out);
                 }
             }
-            Told::Event(item) => {
-                if let Ok(frame) = ByteString::try_from(item.frame(&FRAMES)) {
-                    out.frames.push(crate::bus::websocket::Frame::Text(frame));
+            Told::Event(event) => {
+                let told = self.memory.as_ref().and_then(|memory| memory.told);
+                if told.is_some_and(|told| event.is_within(told)) {
+                    return;
+                }
+                if let Ok(frame) = ByteString::try_from(event.frame(self.seat.client().tells())) {
+                    out.frames.push(Frame::Text(frame));
                 }
             }
             Told::Command(command) => self.command(command, out),
@@ -414,7 +423,15 @@ impl Socket for BusSocket {
         }
     }
 
-    fn left(&mut self) {
+    fn pid(&self) -> Option<&str> {
+        self.memory.as_ref().map(|memory| &*memory.pid)
+    }
+
+    fn left(&mut self, broke: bool) {
+        if let Some(Memory { recovery, pid, floor, .. }) = self.memory.take().filter(|_| broke) {
+            let registration = self.seat.client().about().registration;
+            recovery.keep(Kept::new(&pid, &self.sid, registration, floor));
+        }
         // In this order: a request that is being routed now finds nobody, or is found here.
         self.seat.vacate();
         let serial = self.seat.client().serial;
@@ -428,6 +445,6 @@ impl Socket for BusSocket {
 impl Drop for BusSocket {
     /// Also when its session died without a word.
     fn drop(&mut self) {
-        self.left();
+        self.left(false);
     }
 }

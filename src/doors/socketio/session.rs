@@ -6,7 +6,8 @@ use std::sync::Arc;
 use actix::Recipient;
 use bytes::Bytes;
 use bytestring::ByteString;
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
 
 use super::codec::{self, Kind, Malformed, Packet};
 use crate::bus::client::Told;
@@ -59,6 +60,26 @@ pub(super) trait Application: Send + Sync {
 
     /// A new id for a client.
     fn sid(&self) -> String;
+
+    /// Looks for the state of a client that was here before and says so in `auth`; `None` when it does not, or when
+    /// no state is ever kept.
+    fn restore(
+        &self,
+        _namespace: &str,
+        _handshake: &Handshake,
+        _auth: Option<&str>,
+    ) -> Option<LocalBoxFuture<'static, Option<Restored>>> {
+        None
+    }
+}
+
+/// A client that has found its state again.
+pub(super) struct Restored {
+    /// The id that it had.
+    pub(super) sid: String,
+    pub(super) socket: Box<dyn Socket>,
+    /// What it has missed.
+    pub(super) missed: Vec<Frame>,
 }
 
 /// One client in one namespace.
@@ -71,8 +92,20 @@ pub(super) trait Socket {
     fn acked(&mut self, id: u64, args: Vec<ByteString>, attachments: Vec<Bytes>, out: &mut Out);
     /// The bus tells it something.
     fn told(&mut self, told: Told, out: &mut Out);
-    /// It has gone.
-    fn left(&mut self);
+    /// It has gone; it may come back for its state if it was its connection that `broke`.
+    fn left(&mut self, broke: bool);
+    /// What it finds its state by when it comes back, if that is kept.
+    fn pid(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// What was waited for.
+pub(super) enum Waited {
+    /// A word of the bus.
+    Told(Told),
+    /// The state that the client of this CONNECT left behind.
+    Restored(Packet, Option<Restored>),
 }
 
 /// How a client is sent away.
@@ -90,7 +123,7 @@ pub(super) struct Out {
     /// To be sent to the client.
     pub(super) frames: Vec<Frame>,
     /// Nothing more is taken from the client until this is done; its result is told.
-    pub(super) wait: Option<BoxFuture<'static, Told>>,
+    pub(super) wait: Option<LocalBoxFuture<'static, Waited>>,
     pub(super) away: Option<Away>,
     namespace: ByteString,
 }
@@ -171,7 +204,7 @@ impl Session {
     fn packet(&mut self, packet: Packet, attachments: Vec<Bytes>) -> Result<Out, Malformed> {
         let mut out = Out::of(&packet.namespace);
         if packet.kind == Kind::Connect {
-            self.connect(&packet, &mut out)?;
+            self.connect(packet, &mut out)?;
             return Ok(out);
         }
         let Some(socket) = self.socket(&packet.namespace) else {
@@ -189,38 +222,65 @@ impl Session {
         Ok(out)
     }
 
-    fn connect(&mut self, packet: &Packet, out: &mut Out) -> Result<(), Malformed> {
-        let namespace = &packet.namespace;
-        if self.socket(namespace).is_some() {
+    fn connect(&mut self, packet: Packet, out: &mut Out) -> Result<(), Malformed> {
+        if self.socket(&packet.namespace).is_some() {
             return Err(Malformed("joined before"));
         }
         if self.sockets.len() >= NAMESPACES_MAX {
             return Err(Malformed("too many namespaces"));
         }
-        let sid = self.application.sid();
-        let auth = packet.data.first().map(|auth| &**auth);
-        match self.application.connect(namespace, &sid, &self.handshake, auth) {
-            Ok(mut socket) => {
-                out.frames.push(Frame::Text(codec::connected(namespace, &sid)));
-                socket.joined(out);
-                self.sockets.reserve_exact(1);
-                self.sockets.push((namespace.clone(), socket));
+        match self.application.restore(&packet.namespace, &self.handshake, packet.object()) {
+            Some(restored) => {
+                out.wait = Some(restored.map(|restored| Waited::Restored(packet, restored)).boxed_local());
             }
+            None => self.join(&packet, out),
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, packet: &Packet, out: &mut Out) {
+        let sid = self.application.sid();
+        match self.application.connect(&packet.namespace, &sid, &self.handshake, packet.object()) {
+            Ok(socket) => self.seat(&packet.namespace, &sid, socket, out),
             Err(Refused { message, data }) => {
                 let mut error = serde_json::Map::new();
                 error.insert("message".to_owned(), message.into());
                 if let Some(data) = data {
                     error.insert("data".to_owned(), data);
                 }
-                out.frames.push(Frame::Text(codec::refused(namespace, &error.into())));
+                out.frames.push(Frame::Text(codec::refused(&packet.namespace, &error.into())));
             }
         }
-        Ok(())
+    }
+
+    fn seat(&mut self, namespace: &ByteString, sid: &str, mut socket: Box<dyn Socket>, out: &mut Out) {
+        out.frames.push(Frame::Text(codec::connected(namespace, sid, socket.pid())));
+        socket.joined(out);
+        self.sockets.reserve_exact(1);
+        self.sockets.push((namespace.clone(), socket));
+    }
+
+    /// What [`Out::wait`] was for has come.
+    pub(super) fn waited(&mut self, waited: Waited) -> Out {
+        match waited {
+            Waited::Told(told) => self.told(told),
+            Waited::Restored(packet, Some(Restored { sid, socket, missed })) => {
+                let mut out = Out::of(&packet.namespace);
+                self.seat(&packet.namespace, &sid, socket, &mut out);
+                out.frames.extend(missed);
+                out
+            }
+            Waited::Restored(packet, None) => {
+                let mut out = Out::of(&packet.namespace);
+                self.join(&packet, &mut out);
+                out
+            }
+        }
     }
 
     fn leave(&mut self, namespace: &ByteString) {
         if let Some(at) = self.sockets.iter().position(|(name, _)| name == namespace) {
-            self.sockets.swap_remove(at).1.left();
+            self.sockets.swap_remove(at).1.left(false);
         }
     }
 
@@ -243,6 +303,6 @@ impl Session {
 
     /// The connection is over.
     pub(super) fn end(&mut self) {
-        std::mem::take(&mut self.sockets).into_iter().for_each(|(_, mut socket)| socket.left());
+        std::mem::take(&mut self.sockets).into_iter().for_each(|(_, mut socket)| socket.left(true));
     }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use actix::{Actor, Addr};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::bus::lock::lock;
 
 struct Inner<A: Actor> {
     sessions: Mutex<HashMap<String, Addr<A>>>,
@@ -55,7 +57,7 @@ pub(super) fn node_of(sid: &str) -> Option<u64> {
 
 impl<A: Actor> Table<A> {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Addr<A>>> {
-        self.inner.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.sessions)
     }
 
     /// A place for a session that is about to start; [`Table::fill`] makes it findable.

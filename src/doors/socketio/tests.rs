@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::codec::{self, Engine as Packet0, Kind, Packet, encode_payload};
 use super::engine::{Engine, Polled, Step, Timing, Wrong};
-use super::says::{Asks, Auth, Notifies, Registers, Responds};
+use super::says::{Asks, Auth, Notifies, Registers, Responds, Resumes};
 use super::{between, table};
 use crate::bus::websocket::Frame;
 
@@ -33,6 +33,18 @@ fn packets_read_back_as_they_were_written() {
     assert_eq!(codec::disconnected("/admin"), "41/admin,");
     let read = packet("0/admin?token=1,{\"a\":1}").expect("a packet");
     assert_eq!((read.kind, &*read.namespace, &*read.data[0]), (Kind::Connect, "/admin", "{\"a\":1}"));
+}
+
+#[test]
+fn who_comes_back_says_what_it_was_and_what_it_was_told() {
+    let resumes = |auth: &str| Resumes::parse(auth).map(|said| (said.pid, said.offset.map(|at| at.to_string())));
+    let pid = || "p".to_owned();
+    assert_eq!(resumes(r#"{"pid":"p","offset":"3.9","appId":"x"}"#), Some((pid(), Some("3.9".to_owned()))));
+    assert_eq!(resumes(r#"{"pid":"p"}"#), Some((pid(), None)));
+    assert_eq!(resumes(r#"{"pid":"p","offset":null}"#), Some((pid(), None)));
+    for wrong in [r#"{"offset":"3.9"}"#, r#"{"pid":7}"#, r#"{"pid":"p","offset":"3"}"#, r#"{"pid":"p","offset":3}"#] {
+        assert_eq!(resumes(wrong), None, "{wrong}");
+    }
 }
 
 #[test]

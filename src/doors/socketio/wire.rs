@@ -1,4 +1,4 @@
-//! How this door writes events of the book: encoded once, shared by all its clients.
+//! How this door tells events of the book: encoded once, shared by all its clients.
 
 use rollbook_core::event::Event;
 use serde::Deserialize;
@@ -7,15 +7,19 @@ use serde_json::value::RawValue;
 
 use super::codec;
 use super::says::is_ours;
+use crate::bus::announcement::{Announcement, Position, Tells};
 use crate::bus::announcer::{NOTIFY, Notification};
-use crate::bus::wire::Wire;
 
-/// The one value of it.
-pub(super) static FRAMES: Frames = Frames;
+/// Without offsets.
+pub(super) static PLAIN: Frames = Frames { offsets: false };
+/// With an offset behind every event of the book, for clients whose state is kept.
+pub(super) static OFFSETS: Frames = Frames { offsets: true };
 
-/// How this door writes events.
+/// How this door tells events.
 #[derive(Debug)]
-pub(super) struct Frames;
+pub(super) struct Frames {
+    offsets: bool,
+}
 
 #[derive(Deserialize)]
 struct OfService {
@@ -35,9 +39,13 @@ struct OfConfig<'a> {
 }
 
 /// The packet for an event; `None` when it means nothing to the clients of this door.
-fn packet(index: i64, event: &Event<'_>) -> Option<bytestring::ByteString> {
+fn packet(index: i64, event: &Event<'_>, offset: Option<Position>) -> Option<bytestring::ByteString> {
     let payload = event.payload?;
-    let emit = |name: &str, args: &[&str]| codec::event("/", None, name, args, 0);
+    let offset = offset.map(|offset| format!("\"{offset}\""));
+    let emit = |name: &str, args: &[&str]| {
+        let args: Vec<&str> = args.iter().copied().chain(offset.as_deref()).collect();
+        codec::event("/", None, name, &args, 0)
+    };
     match event.subject {
         "roll.service.online" | "roll.service.offline" => {
             let OfService { service: Named { id, name } } = serde_json::from_slice(payload).ok()?;
@@ -63,21 +71,16 @@ fn packet(index: i64, event: &Event<'_>) -> Option<bytestring::ByteString> {
     }
 }
 
-impl Wire for Frames {
+impl Tells for Frames {
     fn slot(&self) -> usize {
-        1
+        usize::from(self.offsets)
     }
 
-    fn event(&self, index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
-        if let Some(packet) = packet(index, event) {
+    fn announce(&self, announcement: &Announcement, out: &mut Vec<u8>) {
+        let offset = announcement.at.map(|(_, position)| position).filter(|_| self.offsets);
+        let item = &announcement.item;
+        if let Some(packet) = packet(item.index(), &item.event(), offset) {
             out.extend_from_slice(packet.as_bytes());
         }
     }
-
-    // Engine.IO has its own way for each of these.
-    fn keep_alive(&self, _: &mut Vec<u8>) {}
-
-    fn failure(&self, _: &str, _: &mut Vec<u8>) {}
-
-    fn farewell(&self, _: u64, _: &mut Vec<u8>) {}
 }

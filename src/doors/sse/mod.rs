@@ -7,19 +7,17 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::future::{Future as _, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use actix::{Actor as _, Addr};
-use actix_web::error::PayloadError;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::Stream as _;
 use rollbook_cluster::node::Consistency;
 use rollbook_core::command::{Command, ConsumerOpen, Done, NamespaceCreate};
@@ -32,6 +30,7 @@ use rollbook_core::pattern::Pattern;
 use rollbook_core::subject::Namespace;
 use rollbook_core::time::Timestamp;
 
+use crate::bus::body::{self, BodyError};
 use crate::bus::clock;
 use crate::bus::handle::Bus;
 use crate::bus::item::Item;
@@ -205,42 +204,13 @@ fn preflight(headers: &HeaderMap) -> HttpResponse {
         .finish()
 }
 
-/// Reads the body. Nothing is buffered beyond the limit, and nobody may be slow for ever.
 async fn read_body(request: &HttpRequest, payload: web::Payload, config: &Config) -> Result<Bytes, Rejected> {
-    let too_large = || Rejected { status: 413, text: "request body too large".into() };
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: u64| usize::try_from(length).map_or(true, |n| n > config.body_bytes_max)) {
-        return Err(too_large());
-    }
-    let mut payload = payload;
-    let read = async {
-        let mut first: Option<Bytes> = None;
-        let mut joined = BytesMut::new();
-        while let Some(chunk) = poll_fn(|cx| Pin::new(&mut payload).poll_next(cx)).await {
-            let chunk = chunk.map_err(broken_body)?;
-            let present = first.as_ref().map_or(joined.len(), Bytes::len);
-            if present.saturating_add(chunk.len()) > config.body_bytes_max {
-                return Err(too_large());
-            }
-            match first.take() {
-                None if joined.is_empty() => first = Some(chunk),
-                None => joined.extend_from_slice(&chunk),
-                Some(before) => {
-                    joined.reserve(before.len().saturating_add(chunk.len()));
-                    joined.extend_from_slice(&before);
-                    joined.extend_from_slice(&chunk);
-                }
-            }
-        }
-        Ok(first.unwrap_or_else(|| joined.freeze()))
-    };
-    let late = |_| Rejected { status: 408, text: "request body did not arrive in time".into() };
-    let mut read = pin!(read);
-    // Most bodies came with their head: those need no timer.
-    match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
-        Poll::Ready(body) => body,
-        Poll::Pending => tokio::time::timeout(config.body_timeout, read).await.map_err(late)?,
-    }
+    let read = body::read(request, payload, config.body_bytes_max, config.body_timeout).await;
+    read.map_err(|error| match error {
+        BodyError::TooLarge => Rejected { status: 413, text: "request body too large".into() },
+        BodyError::Late => Rejected { status: 408, text: "request body did not arrive in time".into() },
+        BodyError::Broken(error) => Rejected { status: 400, text: format!("incomplete body: {error}").into() },
+    })
 }
 
 /// Reads past a small body that means nothing, so that the connection can go on.
@@ -256,10 +226,6 @@ async fn discard(mut payload: web::Payload) {
     };
     // Late or large: actix closes the connection with the answer.
     tokio::time::timeout(Duration::from_secs(1), read).await.unwrap_or(());
-}
-
-fn broken_body(error: PayloadError) -> Rejected {
-    Rejected { status: 400, text: format!("incomplete body: {error}").into() }
 }
 
 async fn publish(request: &HttpRequest, payload: web::Payload, door: &Door) -> Result<HttpResponse, Rejected> {
@@ -515,7 +481,7 @@ async fn durable_terms(
 }
 
 async fn propose(door: &Door, command: Command) -> Result<Done, Refusal> {
-    door.bus.proposer().propose(command.frame()?.into()).await
+    door.bus.proposer().command(command).await
 }
 
 /// Starts the stream of a member of a durable consumer, which this node or another one serves.

@@ -48,8 +48,7 @@ impl Machine {
             return Err(Refusal::Membership(format!("that life of node {} has ended", up.id)));
         }
         if node.up && !again {
-            self.tell_node("down", &node, Some("restarted"), effects);
-            self.expire_instances(Owner { node: node.id, incarnation: node.incarnation }, effects);
+            self.end_life(&node, "restarted", effects);
         }
         (node.incarnation, node.address, node.up) = (up.incarnation, up.address, true);
         self.save_node(&node, effects.writes);
@@ -66,8 +65,7 @@ impl Machine {
             node.up = false;
             self.save_node(&node, effects.writes);
             let reason = if down.reason == "stopped" { "stopped" } else { "lost" };
-            self.tell_node("down", &node, Some(reason), effects);
-            self.expire_instances(Owner { node: node.id, incarnation: node.incarnation }, effects);
+            self.end_life(&node, reason, effects);
         }
         Ok(Done::Node(node))
     }
@@ -94,10 +92,15 @@ impl Machine {
         (node.up, node.removed) = (false, true);
         self.save_node(&node, effects.writes);
         if was_up {
-            self.tell_node("down", &node, Some("removed"), effects);
-            self.expire_instances(Owner { node: node.id, incarnation: node.incarnation }, effects);
+            self.end_life(&node, "removed", effects);
         }
         Ok(Done::Node(node))
+    }
+
+    /// A node was up and is not any more; what it held goes with it.
+    fn end_life(&mut self, node: &Node, reason: &str, effects: &mut Effects<'_>) {
+        self.tell_node("down", node, Some(reason), effects);
+        self.expire_instances(Owner { node: node.id, incarnation: node.incarnation }, effects);
     }
 
     fn save_node(&mut self, node: &Node, writes: &mut Writes) {

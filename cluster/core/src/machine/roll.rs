@@ -185,11 +185,7 @@ impl Machine {
             if (instance.draining, instance.unhealthy) == before {
                 continue;
             }
-            let reason = match (instance.unhealthy, instance.draining) {
-                (true, _) => "unhealthy",
-                (false, true) => "draining",
-                (false, false) => "available",
-            };
+            let reason = instance.state();
             let reference = instance.reference();
             self.save_instance(instance, effects.writes);
             self.tell_service("updated", &service, Some(&reference), Some(reason), effects);
