@@ -101,16 +101,17 @@ fn is_batch_of(from: u64, frames: &[u8], count: u32) -> bool {
 
 impl Office for Desk {
     async fn answer(&self, from: u64, kind: Kind, body: Bytes) -> Answer {
+        // Boxed but for live messages: those are many, and each would carry the room of the others.
         match kind {
-            Kind::Forward => self.forward(from, body).await,
-            Kind::ReadIndex => self.read_index().await,
+            Kind::Forward => Box::pin(self.forward(from, body)).await,
+            Kind::ReadIndex => Box::pin(self.read_index()).await,
             Kind::Standing => {
                 let status = self.node.status();
                 let slowest = self.node.slowest_follower().unwrap_or(0);
                 Answer::Done(wire::encode_numbers(vec![status.last_index, status.applied_index, slowest]))
             }
-            Kind::Change => self.change(&body).await,
-            Kind::Founding => Answer::Done(self.founding.standing().await.encode_to_vec().into()),
+            Kind::Change => Box::pin(self.change(&body)).await,
+            Kind::Founding => Answer::Done(Box::pin(self.founding.standing()).await.encode_to_vec().into()),
             Kind::Found => self.found(&body),
             Kind::Ask => match self.live.get() {
                 Some(live) => match live.answer(from, body).await {

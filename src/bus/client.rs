@@ -88,7 +88,7 @@ pub struct About {
     /// How it is connected.
     pub transport: &'static str,
     /// Its registration.
-    pub registration: Option<InstanceRegister>,
+    pub registration: Option<Box<InstanceRegister>>,
     /// What its newest heartbeat said: a JSON object.
     pub heartbeat: Option<Bytes>,
     /// When that came.
@@ -256,10 +256,15 @@ struct Table {
 /// The clients of this node. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Clients {
-    table: Arc<Mutex<Table>>,
-    serial: Arc<AtomicU64>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    table: Mutex<Table>,
+    serial: AtomicU64,
     /// How much of the book has been told.
-    position: Arc<Mutex<Position>>,
+    position: Mutex<Position>,
     metrics: Metrics,
 }
 
@@ -286,7 +291,7 @@ impl Seat {
         let mut table = self.clients.lock();
         table.clients.remove(&self.client.serial);
         table.all = None;
-        self.clients.metrics.clients.dec();
+        self.clients.inner.metrics.clients.dec();
     }
 }
 
@@ -300,17 +305,18 @@ impl Clients {
     /// An empty table.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
-        Self { table: Arc::default(), serial: Arc::new(AtomicU64::new(1)), position: Arc::default(), metrics }
+        let (table, position) = (Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { table, serial: AtomicU64::new(1), position, metrics }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        lock(&self.table)
+        lock(&self.inner.table)
     }
 
     /// A client comes.
     #[must_use]
     pub fn seat(&self, door: &'static str, tells: &'static dyn Tells, to: Recipient<Told>, about: About) -> Seat {
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let serial = self.inner.serial.fetch_add(1, Ordering::Relaxed);
         let client = Arc::new(Client {
             serial,
             door,
@@ -328,7 +334,7 @@ impl Clients {
         let mut table = self.lock();
         table.clients.insert(serial, Arc::clone(&client));
         table.all = None;
-        self.metrics.clients.inc();
+        self.inner.metrics.clients.inc();
         Seat { clients: self.clone(), client, vacated: false }
     }
 
@@ -341,12 +347,12 @@ impl Clients {
     /// How much of the book those who are here have been told, or are just being told.
     #[must_use]
     pub fn position(&self) -> Position {
-        *lock(&self.position)
+        *lock(&self.inner.position)
     }
 
     /// Everything up to there is told now.
     pub fn set_position(&self, position: Position) {
-        *lock(&self.position) = position;
+        *lock(&self.inner.position) = position;
     }
 
     /// All of them.

@@ -96,7 +96,7 @@ impl Roll {
         let Done::Registered(registered) = self.inner.proposer.command(command).await? else {
             return Err(Refusal::Malformed("the answer is not that of a registration".to_owned()));
         };
-        client.describe(|about| about.registration = Some(register));
+        client.describe(|about| about.registration = Some(Box::new(register)));
         client.beats();
         client.set_unhealthy(false);
         if let Some(replaced) = registered.replaced {
@@ -181,7 +181,7 @@ impl Roll {
         }
         for client in self.inner.clients.all().iter() {
             let Some(register) = client.about().registration else { continue };
-            if let Err(refusal) = self.register(client, register).await {
+            if let Err(refusal) = self.register(client, *register).await {
                 tracing::warn!(%refusal, "a client could not be registered again; it must come anew");
                 client.close(Farewell::Draining);
             }

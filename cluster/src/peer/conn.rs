@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::frame::{self, FRAME_BYTES_MAX, Frame, Kind};
@@ -66,7 +68,16 @@ pub(crate) struct Sender {
 impl Sender {
     /// Sends a frame as soon as there is room.
     pub(crate) async fn send(&self, frame: Frame) -> Result<(), CallError> {
-        let bytes = u32::try_from(frame.body.len().saturating_add(64)).unwrap_or(u32::MAX);
+        let bytes = frame.room();
+        let frame = match Arc::clone(&self.room).try_acquire_many_owned(bytes) {
+            // There is room, nearly always.
+            Ok(permit) => match self.queue.try_send((frame, permit)) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Closed(_)) => return Err(CallError::Lost),
+                Err(TrySendError::Full((frame, _))) => frame,
+            },
+            Err(_) => frame,
+        };
         let send = async {
             let permit = Arc::clone(&self.room).acquire_many_owned(bytes).await.map_err(|_| CallError::Lost)?;
             self.queue.send((frame, permit)).await.map_err(|_| CallError::Lost)
@@ -79,8 +90,7 @@ impl Sender {
 
     /// Sends a frame when there is room now.
     pub(crate) fn try_send(&self, frame: Frame) -> Result<(), CallError> {
-        let bytes = u32::try_from(frame.body.len().saturating_add(64)).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| CallError::Late)?;
+        let permit = Arc::clone(&self.room).try_acquire_many_owned(frame.room()).map_err(|_| CallError::Late)?;
         self.queue.try_send((frame, permit)).map_err(|_| CallError::Lost)
     }
 
@@ -154,7 +164,16 @@ fn gather(buffer: &mut Vec<u8>, frame: Frame) -> Option<Bytes> {
     None
 }
 
-type Sessions = HashMap<u64, mpsc::Sender<Frame>>;
+/// Who waits for the frames of an exchange.
+#[derive(Debug)]
+enum Waiter {
+    /// For many.
+    Session(mpsc::Sender<Frame>),
+    /// For one answer.
+    Call(oneshot::Sender<Frame>),
+}
+
+type Sessions = HashMap<u64, Waiter>;
 
 /// The calling side of a connection.
 #[derive(Debug)]
@@ -171,6 +190,19 @@ fn lock(sessions: &Mutex<Sessions>) -> MutexGuard<'_, Sessions> {
     sessions.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Gives a frame to whoever waits for it; back when it is for a session, which may be full. Nobody waits any more
+/// for an answer that came too late.
+fn hand_over(sessions: &Mutex<Sessions>, frame: Frame) -> Option<(mpsc::Sender<Frame>, Frame)> {
+    let mut sessions = lock(sessions);
+    if let Waiter::Session(session) = sessions.get(&frame.session)? {
+        return Some((session.clone(), frame));
+    }
+    if let Some(Waiter::Call(call)) = sessions.remove(&frame.session) {
+        call.send(frame).ok();
+    }
+    None
+}
+
 impl Conn {
     /// A connection whose hello was answered.
     pub(crate) fn start(mut reader: Reader, sender: Sender, process: u64) -> Self {
@@ -179,15 +211,15 @@ impl Conn {
         let guard = sender.closed.clone().drop_guard();
         tokio::spawn(async move {
             let _close = closed.clone().drop_guard();
+            let mut cancelled = pin!(closed.cancelled());
             loop {
                 let frame = tokio::select! {
-                    () = closed.cancelled() => break,
+                    biased;
+                    () = &mut cancelled => break,
                     frame = frame::read(&mut reader, FRAME_BYTES_MAX) => frame,
                 };
                 let Ok(Some(frame)) = frame else { break };
-                let session = lock(&found).get(&frame.session).cloned();
-                // Nobody waits any more for an answer that came too late.
-                if let Some(session) = session {
+                if let Some((session, frame)) = hand_over(&found, frame) {
                     session.send(frame).await.ok();
                 }
             }
@@ -205,25 +237,30 @@ impl Conn {
         self.sender.closed().await;
     }
 
-    /// Begins an exchange.
-    pub(crate) fn open(self: &Arc<Self>) -> Session {
+    fn begin(self: &Arc<Self>, waiter: Waiter) -> Exchange {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, frames) = mpsc::channel(SESSION_FRAMES_MAX);
-        lock(&self.sessions).insert(id, sender);
+        lock(&self.sessions).insert(id, waiter);
         if self.is_closed() {
             lock(&self.sessions).clear();
         }
-        Session { id, frames, conn: Arc::clone(self) }
+        Exchange { id, conn: Arc::clone(self) }
+    }
+
+    /// Begins an exchange of many frames.
+    pub(crate) fn open(self: &Arc<Self>) -> Session {
+        let (sender, frames) = mpsc::channel(SESSION_FRAMES_MAX);
+        Session { exchange: self.begin(Waiter::Session(sender)), frames }
     }
 
     /// Asks and waits for the answer.
     pub(crate) async fn call(self: &Arc<Self>, kind: Kind, body: Bytes, within: Duration) -> Result<Bytes, CallError> {
-        let mut session = self.open();
-        let exchange = async {
-            session.send(kind, body).await?;
-            session.reply().await
+        let (sender, answer) = oneshot::channel();
+        let exchange = self.begin(Waiter::Call(sender));
+        let asked = async {
+            exchange.send(kind, body).await?;
+            reply(answer.await.map_err(|_| CallError::Lost)?)
         };
-        tokio::time::timeout(within, exchange).await.unwrap_or(Err(CallError::Late))
+        tokio::time::timeout(within, asked).await.unwrap_or(Err(CallError::Late))
     }
 
     /// Tells, when there is room now.
@@ -232,24 +269,53 @@ impl Conn {
     }
 }
 
+/// What an answer says.
+fn reply(frame: Frame) -> Result<Bytes, CallError> {
+    match frame.kind {
+        Kind::Reply => Ok(frame.body),
+        Kind::NotLeader => Err(CallError::NotLeader),
+        Kind::Refused => Err(rollbook_core::reply::decode_refusal(&frame.body)
+            .map_or(CallError::Protocol("a refusal of an unknown kind"), CallError::Refused)),
+        _ => Err(CallError::Protocol("an answer of another kind")),
+    }
+}
+
 /// One exchange on a connection. Ends when dropped.
 #[derive(Debug)]
-pub(crate) struct Session {
+struct Exchange {
     id: u64,
-    frames: mpsc::Receiver<Frame>,
     conn: Arc<Conn>,
+}
+
+impl Exchange {
+    async fn send(&self, kind: Kind, body: Bytes) -> Result<(), CallError> {
+        self.conn.sender.send(Frame::new(kind, self.id, body)).await
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        lock(&self.conn.sessions).remove(&self.id);
+    }
+}
+
+/// An exchange of many frames. Ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Session {
+    exchange: Exchange,
+    frames: mpsc::Receiver<Frame>,
 }
 
 impl Session {
     pub(crate) async fn send(&self, kind: Kind, body: Bytes) -> Result<(), CallError> {
-        self.conn.sender.send(Frame::new(kind, self.id, body)).await
+        self.exchange.send(kind, body).await
     }
 
     /// Both directions, to be used at the same time.
     pub(crate) fn halves(&mut self) -> (Outward<'_>, impl Future<Output = Result<Frame, CallError>> + '_) {
-        let Self { id, frames, conn } = self;
+        let Self { exchange, frames } = self;
         let receive = async { frames.recv().await.ok_or(CallError::Lost) };
-        (Outward { id: *id, sender: &conn.sender }, receive)
+        (Outward { exchange }, receive)
     }
 
     /// The next frame from the other side.
@@ -259,31 +325,17 @@ impl Session {
 
     /// The next frame, which must be an answer.
     pub(crate) async fn reply(&mut self) -> Result<Bytes, CallError> {
-        let frame = self.receive().await?;
-        match frame.kind {
-            Kind::Reply => Ok(frame.body),
-            Kind::NotLeader => Err(CallError::NotLeader),
-            Kind::Refused => Err(rollbook_core::reply::decode_refusal(&frame.body)
-                .map_or(CallError::Protocol("a refusal of an unknown kind"), CallError::Refused)),
-            _ => Err(CallError::Protocol("an answer of another kind")),
-        }
+        reply(self.receive().await?)
     }
 }
 
 /// The sending half of a session.
 pub(crate) struct Outward<'a> {
-    id: u64,
-    sender: &'a Sender,
+    exchange: &'a Exchange,
 }
 
 impl Outward<'_> {
     pub(crate) async fn send(&self, kind: Kind, body: Bytes) -> Result<(), CallError> {
-        self.sender.send(Frame::new(kind, self.id, body)).await
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        lock(&self.conn.sessions).remove(&self.id);
+        self.exchange.send(kind, body).await
     }
 }

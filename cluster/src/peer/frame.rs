@@ -123,6 +123,11 @@ impl Frame {
         Self { kind, session, body: body.into() }
     }
 
+    /// Bytes that it takes while it waits to be written.
+    pub(crate) fn room(&self) -> u32 {
+        u32::try_from(self.body.len().saturating_add(64)).unwrap_or(u32::MAX)
+    }
+
     /// What stands before the body.
     pub(crate) fn header(&self) -> [u8; HEADER_BYTES] {
         let length = u32::try_from(self.body.len().saturating_add(HEADER_BYTES - 4)).unwrap_or(u32::MAX);

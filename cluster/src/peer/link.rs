@@ -185,14 +185,15 @@ impl Links {
         if let Some(conn) = place.present() {
             return Ok(conn);
         }
-        let connect = async {
+        // Boxed: to dial takes much room, which every call would carry.
+        let connect = Box::pin(async {
             let _dialing = place.dialing.lock().await;
             if let Some(conn) = place.present() {
                 return Ok(conn);
             }
             let dialed = self.dial(node, purpose, within).await;
             Ok(place.keep(dialed.map_err(|error| CallError::Unreachable(error.to_string()))?))
-        };
+        });
         let late = || Err(CallError::Unreachable("no connection in time".to_owned()));
         tokio::time::timeout(within.saturating_mul(2), connect).await.unwrap_or_else(|_| late())
     }

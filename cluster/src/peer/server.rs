@@ -172,10 +172,12 @@ impl<O: Office> Server<O> {
         let Call { from, mut reader, sender, _pass } = call;
         let mut streams: HashMap<u64, mpsc::Sender<Frame>> = HashMap::new();
         let asks = Arc::new(Semaphore::new(ASKS_MAX));
+        let (mut stopped, mut closed) = (pin!(stop.cancelled()), pin!(sender.closed()));
         loop {
             let frame = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = sender.closed() => return Ok(()),
+                biased;
+                () = &mut stopped => return Ok(()),
+                () = &mut closed => return Ok(()),
                 frame = frame::read(&mut reader, FRAME_BYTES_MAX) => frame?,
             };
             let Some(frame) = frame else {
@@ -235,7 +237,7 @@ impl<O: Office> Server<O> {
 
     async fn ask(&self, from: u64, sender: &Sender, frame: Frame) {
         let answer = match frame.kind {
-            Kind::Vote | Kind::PreVote | Kind::Transfer => self.raft_ask(frame.kind, &frame.body).await,
+            Kind::Vote | Kind::PreVote | Kind::Transfer => Box::pin(self.raft_ask(frame.kind, &frame.body)).await,
             Kind::Ping => Answer::Done(Bytes::new()),
             kind => self.office.answer(from, kind, frame.body).await,
         };

@@ -83,8 +83,9 @@ struct Flush;
 pub(super) struct SessionActor {
     engine: Engine,
     session: Session,
-    bounds: Bounds,
-    began: Instant,
+    queue_bytes_max: usize,
+    /// When it must have joined a namespace.
+    join_by: Instant,
     poll: Option<oneshot::Sender<Result<String, Wrong>>>,
     writers: Vec<(u64, Writer)>,
     /// The timer that is set.
@@ -112,8 +113,8 @@ impl SessionActor {
         Self {
             engine: Engine::new(bounds.timing, conn, now),
             session: Session::new(application, handshake),
-            bounds,
-            began: now,
+            queue_bytes_max: bounds.queue_bytes_max,
+            join_by: now + bounds.connect_timeout,
             poll: None,
             writers: Vec::new(),
             armed: None,
@@ -147,10 +148,8 @@ impl SessionActor {
                 self.write(conn, Write::Close(code), ctx);
                 self.writers.retain(|(other, _)| *other != conn);
             }
-            Step::Message(frame) => {
-                self.backlog.push_back(frame);
-                self.work_off(ctx);
-            }
+            Step::Message(frame) if self.waits || !self.backlog.is_empty() => self.backlog.push_back(frame),
+            Step::Message(frame) => self.message(frame, ctx),
             Step::Closed(reason) => self.closed(reason, ctx),
         }
     }
@@ -159,10 +158,17 @@ impl SessionActor {
     fn work_off(&mut self, ctx: &mut Context<Self>) {
         while !self.waits && !self.ended {
             let Some(frame) = self.backlog.pop_front() else { return };
-            match self.session.message(frame) {
-                Ok(out) => self.carry_out(out, ctx),
-                Err(malformed) => self.engine.close(malformed.0, NORMAL, clock::now()),
-            }
+            self.message(frame, ctx);
+        }
+    }
+
+    fn message(&mut self, frame: Frame, ctx: &mut Context<Self>) {
+        if self.ended {
+            return;
+        }
+        match self.session.message(frame) {
+            Ok(out) => self.carry_out(out, ctx),
+            Err(malformed) => self.engine.close(malformed.0, NORMAL, clock::now()),
         }
     }
 
@@ -210,7 +216,7 @@ impl SessionActor {
         if let Some(Away::Drop(reason, code)) = out.away {
             self.engine.close(reason, code, clock::now());
         }
-        if self.engine.waiting_bytes() > self.bounds.queue_bytes_max {
+        if self.engine.waiting_bytes() > self.queue_bytes_max {
             self.engine.close("client does not read", NORMAL, clock::now());
         }
         if let Some(wait) = out.wait {
@@ -246,7 +252,7 @@ impl SessionActor {
         }
         let mut next = self.engine.next_deadline();
         if !self.session.is_joined() {
-            next = next.min(self.began + self.bounds.connect_timeout);
+            next = next.min(self.join_by);
         }
         if self.armed.is_some_and(|armed| armed <= next) {
             return;
@@ -257,7 +263,7 @@ impl SessionActor {
                 act.armed = None;
             }
             let now = clock::now();
-            if !act.session.is_joined() && now >= act.began + act.bounds.connect_timeout {
+            if !act.session.is_joined() && now >= act.join_by {
                 act.engine.close("no CONNECT in time", NORMAL, now);
             }
             act.engine.tick(now);

@@ -101,7 +101,7 @@ impl Application for BusApplication {
             return Err(refused("Invalid namespace"));
         }
         let mailbox = handshake.mailbox.clone().ok_or_else(|| refused("Node is stopping"))?;
-        let auth = Auth::parse(auth, &handshake.query)
+        let auth = Auth::parse(auth, handshake.parameter("app"))
             .map_err(|error| Refused { message: error.to_string(), data: Some(json!({ "code": error.code() })) })?;
         let came = Came { mailbox, address: handshake.address.clone(), auth };
         Ok(Box::new(self.socket(came, sid, self.recovery.is_on().then(Recovery::pid))))
@@ -118,7 +118,7 @@ impl Application for BusApplication {
         }
         // Whoever says something that cannot be is refused as everybody is.
         let resumes = Resumes::parse(auth?)?;
-        let auth = Auth::parse(auth, &handshake.query).ok()?;
+        let auth = Auth::parse(auth, handshake.parameter("app")).ok()?;
         let came = Came { mailbox: handshake.mailbox.clone()?, address: handshake.address.clone(), auth };
         Some(self.clone().restored(came, resumes).boxed_local())
     }

@@ -45,7 +45,7 @@ impl Application for Echo {
             return Err(Refused { message: "not authorized".to_owned(), data: Some(json!({ "code": "E1" })) });
         }
         let query: serde_json::Map<String, Value> =
-            handshake.query.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
+            form_urlencoded::parse(handshake.query.as_bytes()).map(|(key, value)| (key.into(), value.into())).collect();
         Ok(Box::new(Echoing { auth, query: Value::from(query).to_string() }))
     }
 }

@@ -225,18 +225,16 @@ struct Asked {
     websocket: bool,
     sid: Option<String>,
     version: Option<String>,
-    query: Vec<(String, String)>,
 }
 
 fn asked(request: &HttpRequest) -> Result<Asked, Failure> {
-    let query: Vec<(String, String)> = form_urlencoded::parse(request.query_string().as_bytes()).into_owned().collect();
-    let find = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let find = |name: &str| session::parameter(request.query_string(), name);
     let websocket = match find("transport").as_deref() {
         Some("polling") => false,
         Some("websocket") => true,
         _ => return Err(Failure::TransportUnknown),
     };
-    Ok(Asked { websocket, sid: find("sid"), version: find("EIO"), query })
+    Ok(Asked { websocket, sid: find("sid"), version: find("EIO") })
 }
 
 fn is_upgrade(request: &HttpRequest) -> bool {
@@ -321,7 +319,7 @@ fn shake_hands(
 ) -> Result<HttpResponse, Failure> {
     let sid = table::sid(door.node);
     let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
-    let handshake = Handshake { query: asked.query, address, mailbox: None };
+    let handshake = Handshake { query: request.query_string().to_owned(), address, mailbox: None };
     if !asked.websocket {
         door.start(&sid, None, handshake);
         return Ok(polled(door.open(&sid, true).to_string()));

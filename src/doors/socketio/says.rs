@@ -88,17 +88,16 @@ struct AuthJson {
 }
 
 impl Auth {
-    /// From the payload of CONNECT and the query of the first request.
-    pub(super) fn parse(auth: Option<&str>, query: &[(String, String)]) -> Result<Self, CallError> {
+    /// From the payload of CONNECT; `app` is what the query of the first request said.
+    pub(super) fn parse(auth: Option<&str>, app: Option<String>) -> Result<Self, CallError> {
         let AuthJson { app_id, app_name, app_port } = match auth {
             Some(auth) => parse(auth)?,
             None => AuthJson { app_id: None, app_name: None, app_port: None },
         };
-        let app = || query.iter().find(|(key, _)| key == "app").map(|(_, app)| app.clone());
         let full = |text: &String| !text.is_empty();
         Ok(Self {
             id: app_id.filter(full),
-            name: app_name.filter(full).or_else(app).filter(full),
+            name: app_name.filter(full).or(app).filter(full),
             port: app_port.map(Port::number),
         })
     }

@@ -429,7 +429,7 @@ impl Socket for BusSocket {
 
     fn left(&mut self, broke: bool) {
         if let Some(Memory { recovery, pid, floor, .. }) = self.memory.take().filter(|_| broke) {
-            let registration = self.seat.client().about().registration;
+            let registration = self.seat.client().about().registration.map(|register| *register);
             recovery.keep(Kept::new(&pid, &self.sid, registration, floor));
         }
         // In this order: a request that is being routed now finds nobody, or is found here.

@@ -19,12 +19,24 @@ const NAMESPACES_MAX: usize = 64;
 /// How a client came.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Handshake {
-    /// Query of the first request.
-    pub(super) query: Vec<(String, String)>,
+    /// Query of the first request, as it came.
+    pub(super) query: String,
     /// Where it comes from.
     pub(super) address: String,
     /// How the bus reaches it.
     pub(super) mailbox: Option<Recipient<Told>>,
+}
+
+impl Handshake {
+    /// The value of a parameter of the query.
+    pub(super) fn parameter(&self, name: &str) -> Option<String> {
+        parameter(&self.query, name)
+    }
+}
+
+/// The value of a parameter of a query.
+pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
+    form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
 /// An event of a client.
@@ -153,7 +165,7 @@ pub(super) struct Session {
     /// One, nearly always: not worth a map.
     sockets: Vec<(ByteString, Box<dyn Socket>)>,
     /// A packet whose binary parts are not all there.
-    partial: Option<(Packet, Vec<Bytes>)>,
+    partial: Option<Box<(Packet, Vec<Bytes>)>>,
 }
 
 impl Session {
@@ -179,18 +191,18 @@ impl Session {
                 }
                 let packet = Packet::decode(&text)?;
                 if packet.attachments > 0 {
-                    self.partial = Some((packet, Vec::new()));
+                    self.partial = Some(Box::new((packet, Vec::new())));
                     return Ok(Out::default());
                 }
                 self.packet(packet, Vec::new())
             }
             Frame::Binary(part) => {
-                let Some((packet, mut parts)) = self.partial.take() else {
+                let Some((packet, mut parts)) = self.partial.take().map(|partial| *partial) else {
                     return Err(Malformed("got binary data when not reconstructing a packet"));
                 };
                 parts.push(part);
                 if parts.len() < packet.attachments {
-                    self.partial = Some((packet, parts));
+                    self.partial = Some(Box::new((packet, parts)));
                     return Ok(Out::default());
                 }
                 if !codec::placeholders_fit(&packet.data, parts.len()) {

@@ -218,7 +218,7 @@ fn packets_behind_a_bad_one_are_not_taken() {
 
 #[test]
 fn what_clients_say_is_checked_field_by_field() {
-    let auth = Auth::parse(Some(r#"{"appId":"a","appPort":"80"}"#), &[("app".to_owned(), "A".to_owned())]);
+    let auth = Auth::parse(Some(r#"{"appId":"a","appPort":"80"}"#), Some("A".to_owned()));
     assert_eq!(auth, Ok(Auth { id: Some("a".to_owned()), name: Some("A".to_owned()), port: Some(80) }));
     let register = Registers::parse("{}").and_then(|says| says.into_register(&auth.expect("an auth"), "n1.s"));
     let register = register.expect("a registration");
