@@ -55,6 +55,8 @@ fn a_client_finds_its_id_its_registration_and_what_it_missed_on_any_node() {
     notify(&sender, &json!(4));
     assert_eq!(heard(&back, 1), [4]);
     assert!(!back.hears("n", ms(200)), "{:?}", back.heard());
+    let online = back.heard().iter().filter(|name| *name == "service:online").count();
+    assert_eq!(online, 1, "its own return, out of the book or live, but once: {:?}", back.heard());
 }
 
 #[test]

@@ -14,8 +14,12 @@ pub(super) type Reply = Box<dyn FnOnce(Outcome) + Send>;
 pub(super) struct Flight {
     pub(super) request: Arc<Request>,
     pub(super) reply: Reply,
-    /// Providers that were lost with it.
+    /// Providers that do not get it again.
     pub(super) tried: Vec<Connection>,
+    /// How many of them were lost with it.
+    pub(super) lost: u32,
+    /// Another node has chosen the provider, and chooses the next.
+    chosen: bool,
 }
 
 /// Who has a request.
@@ -27,12 +31,21 @@ pub(super) struct Place {
 
 impl Flight {
     pub(super) const fn new(request: Arc<Request>, reply: Reply) -> Self {
-        Self { request, reply, tried: Vec::new() }
+        Self { request, reply, tried: Vec::new(), lost: 0, chosen: false }
     }
 
-    /// Whether another provider may be tried; who was tried last is in `tried` already.
-    pub(super) fn may_retry(&mut self, now: Instant) -> bool {
-        let tried = u32::try_from(self.tried.len()).unwrap_or(u32::MAX);
-        tried <= self.request.retries && now < self.request.deadline
+    /// A request that another node sends to a provider here.
+    pub(super) const fn chosen(request: Arc<Request>, reply: Reply) -> Self {
+        Self { request, reply, tried: Vec::new(), lost: 0, chosen: true }
+    }
+
+    /// Whether another provider may get what this one has not.
+    pub(super) fn may_go_on(&self, now: Instant) -> bool {
+        !self.chosen && now < self.request.deadline
+    }
+
+    /// Whether another provider may be tried after one was lost with it.
+    pub(super) fn may_retry(&self, now: Instant) -> bool {
+        self.lost <= self.request.retries && now < self.request.deadline
     }
 }

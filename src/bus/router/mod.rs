@@ -94,7 +94,7 @@ impl Router {
 
     /// Asks that client of this node, for another node.
     pub fn call_here(&self, to: Connection, request: Request, reply: Reply) {
-        let flight = Flight::new(Arc::new(request), reply);
+        let flight = Flight::chosen(Arc::new(request), reply);
         let local = to.owner == self.inner.node.owner();
         let begun = match self.inner.clients.find(to.serial).filter(|_| local) {
             Some(_) => self.state().begin(flight, Place { provider: to, local: true }, &self.inner.config),
@@ -185,8 +185,7 @@ impl Router {
             let handed = Handed { id, number, request };
             let client = self.inner.clients.find(place.provider.serial);
             if !client.is_some_and(|client| client.tell(Told::Request(handed))) {
-                // Gone, or it takes nothing more: as good as gone for this request.
-                self.lose(number);
+                self.pass_on(number);
             }
             return;
         }
@@ -225,9 +224,20 @@ impl Router {
         numbers.into_iter().for_each(|number| self.lose(number));
     }
 
+    /// The provider of a request has not got it: it is gone, or takes nothing more. Nothing has happened yet, so
+    /// another one may have it, whatever the caller says of retries.
+    fn pass_on(&self, number: u64) {
+        let Some(flight) = self.state().end(number, true, clock::now()) else { return };
+        if flight.may_go_on(clock::now()) {
+            return self.launch(flight);
+        }
+        self.end(flight, Err(CallError::ProviderLost));
+    }
+
     /// The provider of a request was lost.
     fn lose(&self, number: u64) {
         let Some(mut flight) = self.state().end(number, true, clock::now()) else { return };
+        flight.lost = flight.lost.saturating_add(1);
         if flight.may_retry(clock::now()) {
             self.inner.metrics.requests_retried.inc();
             return self.launch(flight);

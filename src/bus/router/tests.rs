@@ -95,8 +95,13 @@ fn a_lost_provider_gives_back_all_it_had_and_a_retry_knows_where_it_was() {
     let number = state.begin(flight("c", deadline, 1), place(7), &config()).map_err(|(error, _)| error).expect("room");
     let mut flight = state.end(number, true, now).expect("it was there");
     assert_eq!(flight.tried, [place(7).provider]);
+    flight.lost = 1;
     assert!(flight.may_retry(now), "once");
     assert!(!flight.may_retry(deadline), "not behind its deadline");
-    flight.tried.push(place(8).provider);
+    flight.lost = 2;
     assert!(!flight.may_retry(now), "not twice");
+    assert!(flight.may_go_on(now), "who has not got it was not lost with it");
+    assert!(!flight.may_go_on(deadline));
+    let chosen = Flight::chosen(Arc::clone(&flight.request), Box::new(drop));
+    assert!(!chosen.may_go_on(now), "the node of the caller chooses");
 }
