@@ -59,36 +59,63 @@ fn a_client_finds_its_id_its_registration_and_what_it_missed_on_any_node() {
     assert_eq!(online, 1, "its own return, out of the book or live, but once: {:?}", back.heard());
 }
 
+/// Everything of that name that has come and was not taken.
+fn rest(client: &BusClient, name: &str) -> Vec<i64> {
+    let count = client.heard().iter().filter(|heard| *heard == name).count();
+    (0..count).map(|_| number(&client.event(name).args[0])).collect()
+}
+
+/// The number that is told: itself, or in a document.
+fn number(told: &Value) -> i64 {
+    told.as_i64().or_else(|| told["n"].as_i64()).unwrap_or(-1)
+}
+
+/// The first that is not what it should be, with its neighbours.
+fn wrong(all: &[i64]) -> Option<&[i64]> {
+    let at = (0..).zip(all).position(|(n, one)| n != *one)?;
+    Some(&all[at.saturating_sub(3)..(at + 3).min(all.len())])
+}
+
 #[test]
 fn everything_is_told_once_and_in_order_however_often_the_connection_breaks() {
-    const COUNT: i64 = 3000;
-    let mut seed = Rng::from_env("recovery");
+    const NOTIFICATIONS: usize = 3000;
+    const CONFIGS: usize = 150;
+    let mut rng = Rng::from_env("recovery");
     let cluster = Cluster::start_with(options());
     let [sender, mut receiver] = pair(cluster.node(1));
     let id = receiver.sid.clone();
-    let sending = std::thread::spawn(move || (0..COUNT).for_each(|n| notify(&sender, &json!(n))));
-    let mut all: Vec<i64> = Vec::new();
+    let (mut notified, mut configured) = (Vec::new(), Vec::new());
     let mut breaks = 0;
-    while all.len() < usize::try_from(COUNT).unwrap_or(0) {
-        let some = usize::try_from(seed.pick(1, 150)).unwrap_or(1).min(usize::try_from(COUNT).unwrap_or(0) - all.len());
-        all.extend(heard(&receiver, some));
-        let resumes = receiver.cut();
-        // What came before the cut counts.
-        let came = receiver.heard().iter().filter(|name| *name == "n").count();
-        all.extend(heard(&receiver, came));
-        let at = cluster.node(usize::try_from(seed.pick(1, 4)).unwrap_or(1)).web;
-        std::thread::sleep(ms(seed.pick(0, 30)));
-        receiver = wait_for("its state", SOON, || {
-            let back = BusClient::connect_as(at, &resumes);
-            (back.sid == id).then_some(back)
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..NOTIFICATIONS).for_each(|n| notify(&sender, &json!(n))));
+        // Told to everybody: also to who is back and not registered yet.
+        scope.spawn(|| {
+            for n in 0..CONFIGS {
+                assert_eq!(cluster.node(2).web("POST", "/api/config", &json!({ "n": n }).to_string()).status, 200);
+                std::thread::sleep(ms(10));
+            }
         });
-        breaks += 1;
+        while notified.len() < NOTIFICATIONS {
+            let some = usize::try_from(rng.pick(1, 150)).unwrap_or(1).min(NOTIFICATIONS - notified.len());
+            notified.extend((0..some).map(|_| number(&receiver.event("n").args[0])));
+            let resumes = receiver.cut();
+            // What came before the cut counts.
+            notified.extend(rest(&receiver, "n"));
+            configured.extend(rest(&receiver, "config:updated"));
+            let at = cluster.node(usize::try_from(rng.pick(1, 4)).unwrap_or(1)).web;
+            std::thread::sleep(ms(rng.pick(0, 30)));
+            receiver = wait_for("its state", SOON, || {
+                let back = BusClient::connect_as(at, &resumes);
+                (back.sid == id).then_some(back)
+            });
+            breaks += 1;
+        }
+    });
+    while configured.len() < CONFIGS {
+        configured.push(number(&receiver.event("config:updated").args[0]));
     }
-    sending.join().expect("all were sent");
-    let expected: Vec<i64> = (0..COUNT).collect();
-    let wrong = all.iter().zip(&expected).position(|(one, other)| one != other);
-    assert_eq!(wrong, None, "after {breaks} breaks: {:?}", wrong.map(|at| all.get(at.saturating_sub(3)..at + 3)));
-    assert!(breaks > 10, "{breaks}");
+    assert_eq!((wrong(&notified), wrong(&configured)), (None, None), "after {breaks} breaks");
+    assert!(breaks > 10 && !receiver.hears("config:updated", ms(100)), "{breaks}: {:?}", receiver.heard());
 }
 
 #[test]
