@@ -42,6 +42,7 @@ pub mod disk;
 pub mod error;
 pub mod events;
 pub mod live;
+pub mod lock;
 pub mod node;
 pub mod running;
 pub mod status;

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::codec;
 use crate::error::{ReadError, io_error};
 use crate::events::Reader;
+use crate::lock::lock;
 use crate::log::LogStore;
 use crate::snapshot::{self, Builder, Checkpoint};
 use crate::state::{APPLIED, MEMBERSHIP, State, System};
@@ -34,7 +35,7 @@ const CHUNK_ENTRIES_MAX: usize = 64;
 fn apply(state: &State, log: Option<&LogStore>, entries: &[Entry]) -> Result<Vec<Vec<Reply>>, ReadError> {
     let db = state.db();
     let mut machine = state.machine.write().unwrap_or_else(PoisonError::into_inner);
-    let mut system = state.system.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut system = lock(&state.system).clone();
     let mut writes = Writes::default();
     let mut replies = Vec::with_capacity(entries.len());
     let rows = StateRows { state, db: &db, log };
@@ -64,7 +65,7 @@ fn apply(state: &State, log: Option<&LogStore>, entries: &[Entry]) -> Result<Vec
     }
     commit(&db, &mut writes, &system)?;
     let next = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
-    *state.system.lock().unwrap_or_else(PoisonError::into_inner) = system;
+    *lock(&state.system) = system;
     drop(machine);
     state.applied.send_replace(next);
     Ok(replies)

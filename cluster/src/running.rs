@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use openraft::{Config, SnapshotPolicy};
@@ -20,6 +20,7 @@ use crate::error::NodeError;
 use crate::founding::Founding;
 use crate::gather::now_millis;
 use crate::liveness::Liveness;
+use crate::lock::lock;
 use crate::log::LogStore;
 use crate::machine::StateMachine;
 use crate::members::Members;
@@ -170,7 +171,7 @@ impl Running {
             self.runtime.block_on(presence::leave(&self.node));
         }
         self.stop.cancel();
-        if let Some(settler) = self.settler.lock().unwrap_or_else(PoisonError::into_inner).take()
+        if let Some(settler) = lock(&self.settler).take()
             && settler.join().is_err()
         {
             tracing::error!("the settler had panicked");

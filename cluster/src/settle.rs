@@ -5,7 +5,6 @@
 //! in the log, never in neither; readers ask the ledger first.
 
 use std::ops::ControlFlow;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -16,6 +15,7 @@ use rollbook_core::rows::{Family, IndexRow, bounds, index_key, index_sequence};
 
 use crate::error::ReadError;
 use crate::ledger::{Block, BlockBuilder};
+use crate::lock::lock;
 use crate::log::LogStore;
 use crate::records;
 use crate::state::State;
@@ -31,7 +31,7 @@ pub(crate) fn everything(state: &State, log: &LogStore) -> Result<(), ReadError>
 
 /// Moves the events of all entries below `limit` to the ledger.
 pub(crate) fn settle(state: &State, log: &LogStore, limit: u64, rest: Duration) -> Result<(), ReadError> {
-    let _settling = state.settling.lock().unwrap_or_else(PoisonError::into_inner);
+    let _settling = lock(&state.settling);
     let heads: Vec<Head> = state.machine().heads().cloned().collect();
     let mut batch = WriteBatch::default();
     for head in &heads {

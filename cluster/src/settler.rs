@@ -1,12 +1,13 @@
 //! The thread that settles: when to take a step, when to purge the log, when to give disk back.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ReadError;
+use crate::lock::lock;
 use crate::log::LogStore;
 use crate::node::Node;
 use crate::raft::Raft;
@@ -142,7 +143,7 @@ impl Settler {
     /// Gives back the disk of what retention or deletion took out of sight.
     fn forget(&self, done: &mut Done) -> Result<(), ReadError> {
         let heads: Vec<(u32, u64)> = self.state.machine().heads().map(|head| (head.id, head.first)).collect();
-        let _settling = self.state.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        let _settling = lock(&self.state.settling);
         for (namespace, first) in heads {
             if first > 1 && done.forgotten.get(&namespace) != Some(&first) {
                 self.state.ledger().forget(namespace, first, false)?;

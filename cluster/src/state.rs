@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::codec;
 use crate::error::{NodeError, ReadError};
 use crate::ledger::Ledger;
+use crate::lock::lock;
 use crate::store::{self, CF_SYSTEM, Layout, family};
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
 
@@ -94,7 +95,7 @@ impl State {
 
     /// Applied log id and the membership as of it.
     pub(crate) fn system(&self) -> (Option<LogId>, StoredMembership) {
-        let system = self.system.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let system = lock(&self.system).clone();
         (system.applied, system.membership)
     }
 
@@ -126,7 +127,7 @@ impl State {
         let applied = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
         *self.databases.write().unwrap_or_else(PoisonError::into_inner) = databases;
         *self.machine.write().unwrap_or_else(PoisonError::into_inner) = machine;
-        *self.system.lock().unwrap_or_else(PoisonError::into_inner) = system;
+        *lock(&self.system) = system;
         self.applied.send_replace(applied);
         Ok(())
     }
@@ -189,7 +190,7 @@ pub(crate) struct Sending {
 impl Sending {
     /// A snapshot that reaches up to entry `last` is being sent.
     pub(crate) fn begin(state: &Arc<State>, last: u64) -> Self {
-        let mut sending = state.snapshots.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sending = lock(&state.snapshots.sending);
         let number = sending.last_key_value().map_or(0, |(number, _)| number.saturating_add(1));
         sending.insert(number, last);
         drop(sending);
@@ -199,24 +200,24 @@ impl Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.state.snapshots.sending.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        lock(&self.state.snapshots.sending).remove(&self.number);
     }
 }
 
 impl Snapshots {
     /// The first entry that a receiver of a snapshot will need.
     pub(crate) fn needed(&self) -> Option<u64> {
-        let sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let sending = lock(&self.sending);
         sending.values().min().map(|last| last.saturating_add(1))
     }
 
     pub(crate) fn announced(&self) -> Option<SnapshotMeta> {
-        self.announced.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.announced).clone()
     }
 
     /// Never backwards: a slow old build must not hide a newer snapshot.
     pub(crate) fn announce(&self, meta: &SnapshotMeta) {
-        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut announced = lock(&self.announced);
         if announced.as_ref().is_none_or(|present| present.last_log_id < meta.last_log_id) {
             *announced = Some(meta.clone());
         }

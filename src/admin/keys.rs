@@ -12,10 +12,10 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 use rollbook_cluster::live::Live;
+use rollbook_cluster::lock::lock;
 use rollbook_core::error::Refusal;
 
 use super::problem::Problem;
-use crate::bus::lock::lock;
 use crate::bus::services::Services;
 
 /// Its name to other nodes.

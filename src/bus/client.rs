@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Message, Recipient};
 use bytes::Bytes;
+use rollbook_cluster::lock::lock;
 use rollbook_core::service::InstanceRegister;
 use rollbook_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot};
@@ -14,7 +15,6 @@ use tokio::sync::{Notify, oneshot};
 use super::announcement::{Announcement, Position, Tells};
 use super::call::{CallError, Handed, Outcome};
 use super::clock;
-use super::lock::lock;
 use super::metrics::Metrics;
 
 /// How long a service may take to register before it is reminded, and then again.

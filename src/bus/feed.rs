@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rollbook_cluster::error::ReadError;
+use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 use rollbook_core::interest::Interest;
 use rollbook_core::pattern::Pattern;
@@ -20,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::inbox::Inbox;
 use super::item::Item;
-use super::lock::lock;
 
 /// Most events and bytes in the ring of one namespace.
 const RING_EVENTS_MAX: usize = 4096;

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use actix::Recipient;
 use rollbook_cluster::error::ReadError;
+use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 use tokio::sync::Semaphore;
 
 use super::feed::Feed;
 use super::inboxes::Inboxes;
-use super::lock::lock;
 use super::message::Tell;
 use super::metrics::Metrics;
 use super::proposer::Proposer;

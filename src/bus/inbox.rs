@@ -6,10 +6,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use rollbook_cluster::lock::lock;
 use tokio::sync::Notify;
 
 use super::item::Item;
-use super::lock::lock;
 
 /// Most events that wait for one subscriber of stored subjects.
 pub const INBOX_EVENTS_MAX: usize = 1024;

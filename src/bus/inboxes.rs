@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use rollbook_cluster::lock::lock;
+
 use super::inbox::Inbox;
 use super::item::Item;
-use super::lock::lock;
 use super::metrics::Metrics;
 
 /// Most messages that wait for one listener; more are dropped and counted.

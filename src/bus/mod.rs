@@ -27,7 +27,6 @@ pub mod handle;
 pub mod inbox;
 pub mod inboxes;
 pub mod item;
-pub mod lock;
 pub mod message;
 pub mod metrics;
 pub mod origin;

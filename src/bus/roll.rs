@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 use rollbook_core::command::{Command, Done};
 use rollbook_core::error::Refusal;
@@ -18,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Clients, Farewell, Told};
 use super::clock;
-use super::lock::lock;
 use super::proposer::Proposer;
 use super::relay::away::Peers;
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::frame::{self, FRAME_BYTES_MAX, Frame, Kind};
+use crate::lock::lock;
 
 /// The receiving half of a stream, whatever carries it.
 pub(crate) type Reader = BufReader<Box<dyn AsyncRead + Send + Unpin>>;
@@ -184,10 +185,6 @@ pub(crate) struct Conn {
     /// Which process is at the other end.
     pub(crate) process: u64,
     _closes: DropGuard,
-}
-
-fn lock(sessions: &Mutex<Sessions>) -> MutexGuard<'_, Sessions> {
-    sessions.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Gives a frame to whoever waits for it; back when it is for a session, which may be full. Nobody waits any more

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::hello::{Hello, Reason, Unwelcome, VERSION};
 use super::identity::Identity;
+use crate::lock::lock;
 use crate::state::State;
 
 /// The process that a node number belongs to, as far as this node knows.
@@ -50,7 +51,7 @@ impl Gate {
     }
 
     fn callers(&self) -> MutexGuard<'_, BTreeMap<u64, Caller>> {
-        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.callers)
     }
 
     /// Takes or refuses a call. `certified`: node numbers of the caller's certificate, when there is one.

@@ -8,14 +8,16 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio_rustls::server::TlsStream;
+
+use crate::lock::lock;
 
 thread_local! {
     static LANE: Cell<u64> = const { Cell::new(0) };
@@ -41,14 +43,14 @@ impl Homes {
             return;
         }
         LANE.set(LANES.fetch_add(1, Ordering::Relaxed));
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(Handle::current());
+        lock(&self.threads).push(Handle::current());
     }
 
     /// Runs what serves a connection on one of these threads, or here when there is none.
     pub(crate) async fn run<F: Future<Output = io::Result<()>> + Send + 'static>(&self, serve: F) -> io::Result<()> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let thread = {
-            let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            let threads = lock(&self.threads);
             turn.checked_rem(threads.len()).and_then(|at| threads.get(at).cloned())
         };
         match thread {

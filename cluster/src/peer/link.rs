@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prost::Message as _;
@@ -14,6 +14,7 @@ use super::frame::{self, Frame, HELLO_BYTES_MAX, Kind};
 use super::hello::{Hello, Unwelcome, VERSION, Welcome};
 use super::home;
 use super::identity::Identity;
+use crate::lock::lock;
 use crate::state::State;
 use crate::tls::Tls;
 
@@ -76,10 +77,6 @@ pub(crate) struct Links {
     told: Mutex<BTreeMap<u64, String>>,
     /// By node, purpose and lane.
     places: Mutex<HashMap<(u64, Purpose, u64), Arc<Place>>>,
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Splits a stream for frames.

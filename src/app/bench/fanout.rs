@@ -1,10 +1,11 @@
 //! `bench fanout`: closed-loop publishers to many SSE subscribers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rollbook_cluster::lock::lock;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -134,7 +135,7 @@ fn figures(shared: &Shared, before: Cpu, after: Cpu) -> Figures {
     let mut figures = Figures::default();
     figures.set("deliveries_per_s", per_second(deliveries, elapsed));
     figures.set("events_per_s", per_second(shared.reserved.load(Ordering::Relaxed), elapsed));
-    figures.set_latency(&shared.latency.lock().unwrap_or_else(PoisonError::into_inner));
+    figures.set_latency(&lock(&shared.latency));
     figures.set_known("server_cpu_us", each(before.0, after.0));
     figures.set_known("client_cpu_us", each(before.1, after.1));
     figures

@@ -1,11 +1,13 @@
 //! Results: named figures of each run, their medians, printed as a table or as JSON.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, TableStyle, presets};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
+
+use rollbook_cluster::lock::lock;
 
 use super::units::float;
 
@@ -22,7 +24,7 @@ pub(super) fn latency() -> Result<Latency> {
 
 /// Counts one latency.
 pub(super) fn record(latency: &Mutex<Latency>, nanos: u64) {
-    let mut latency = latency.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut latency = lock(latency);
     latency.saturating_record(nanos.clamp(1, LATENCY_MAX));
 }
 

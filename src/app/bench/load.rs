@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rollbook_cluster::lock::lock;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
@@ -279,7 +280,7 @@ impl Shared {
 
     fn refuse(&self, describe: impl FnOnce() -> String) {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        let mut first = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut first = lock(&self.first_error);
         first.get_or_insert_with(describe);
     }
 }

@@ -17,6 +17,7 @@ use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 use rollbook_core::machine::Machine;
 use rollbook_core::service::{Connection, Instance};
@@ -26,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 use super::call::{Answer, CallError, Handed, Outcome, Request};
 use super::client::{Clients, Told};
 use super::clock;
-use super::lock::lock;
 use super::metrics::Metrics;
 use choice::{Candidate, Strategy, Turn};
 use flight::{Flight, Place, Reply};

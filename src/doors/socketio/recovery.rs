@@ -14,11 +14,11 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use prost::Message;
+use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 
 use super::between::{Kept, NAME, Word};
 use crate::bus::clock;
-use crate::bus::lock::lock;
 use crate::bus::relay::away::Peers;
 
 /// How long another node may take to look.

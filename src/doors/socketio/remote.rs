@@ -12,6 +12,7 @@ use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rollbook_cluster::live::Live;
+use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 use rollbook_core::error::Refusal;
 use tokio::sync::oneshot;
@@ -22,7 +23,6 @@ use super::engine::Wrong;
 use super::far::{Far, Keep, Link, Near};
 use super::recovery::Recovery;
 use super::table::Table;
-use crate::bus::lock::lock;
 use crate::bus::relay::away::Peers;
 use crate::bus::websocket::{self, Inbound, Received, Write, Writer};
 

@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use actix::{Actor, Addr};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
-use crate::bus::lock::lock;
+use rollbook_cluster::lock::lock;
 
 struct Inner<A: Actor> {
     sessions: Mutex<HashMap<String, Addr<A>>>,
