@@ -44,3 +44,5 @@ mod settling;
 mod space;
 /// Health, metrics and the administration of namespaces.
 mod web;
+/// Plain JSON services over a WebSocket, and calls across doors.
+mod websocket;

@@ -18,7 +18,7 @@ use super::page::List;
 use super::problem::{Problem, Problems, resource};
 use super::services::find;
 use super::{Admin, body};
-use crate::bus::call::{Answer as Answered, Body, CallError, Caller, Request};
+use crate::bus::call::{Answer as Answered, Body, CallError, Caller, Request, Responder, traceparent};
 use crate::bus::relay::away::{Delivery, Order};
 use crate::bus::services::Services;
 use crate::bus::{clock, duration};
@@ -28,6 +28,8 @@ const WAIT: Duration = Duration::from_secs(1);
 /// Largest payload of a call, bytes.
 const CALL_BYTES_MAX: usize = 1_000_000;
 const TIMEOUT_HEADER: &str = "x-rollbook-timeout";
+/// Of W3C Trace Context: handed to the provider.
+const TRACE_HEADER: &str = "traceparent";
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
     services
@@ -170,7 +172,7 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
 }
 
 /// Asks a provider of `service` for `method`; the body is the payload, the answer's body its data.
-#[utoipa::path(post, path = "/api/call/{service}/{method}", operation_id = "commands_call", tag = "commands", params(("service" = String, Path), ("method" = String, Path), ("X-Rollbook-Timeout" = Option<String>, Header, description = "a duration like 5s")), request_body = Option<Value>, responses((status = 200, description = "what the provider says", body = Value), Problems))]
+#[utoipa::path(post, path = "/api/call/{service}/{method}", operation_id = "commands_call", tag = "commands", params(("service" = String, Path), ("method" = String, Path), ("X-Rollbook-Timeout" = Option<String>, Header, description = "a duration like 5s"), ("traceparent" = Option<String>, Header, description = "W3C Trace Context, handed to the provider")), request_body = Option<Value>, responses((status = 200, description = "what the provider says", body = Value), Problems))]
 pub(super) async fn call(
     admin: web::Data<Admin>,
     request: HttpRequest,
@@ -200,6 +202,8 @@ pub(super) async fn call(
         deadline: clock::now() + timeout,
         retries: 0,
         key: String::new(),
+        responder: Responder::Caller,
+        traceparent: request.headers().get(TRACE_HEADER).and_then(|value| traceparent(value.to_str().ok()?)),
     };
     // Nobody is told any more when the caller has gone.
     router.call(asks, Box::new(move |outcome| drop(reply.send(outcome))));

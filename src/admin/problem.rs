@@ -93,7 +93,7 @@ impl From<CallError> for Problem {
             CallError::NotRegistered => 409,
             CallError::Overloaded(_) => 429,
             CallError::ProviderLost => 502,
-            CallError::NoProvider(_) | CallError::Unavailable(_) | CallError::Cancelled => 503,
+            CallError::NoProvider(..) | CallError::Unavailable(_) | CallError::Cancelled => 503,
             CallError::DeadlineExceeded => 504,
         };
         Self::new(status, error.code(), error.to_string())

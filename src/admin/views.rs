@@ -48,6 +48,9 @@ pub(super) struct InstanceView {
     pub(super) port: u32,
     pub(super) version: String,
     pub(super) capabilities: Vec<CapabilityView>,
+    /// What it says of itself.
+    #[schema(value_type = Object)]
+    pub(super) metadata: Value,
     pub(super) connected_at: String,
     /// `available`, `draining` or `unhealthy`.
     pub(super) state: &'static str,
@@ -105,16 +108,13 @@ impl ServiceView {
             }
         }
         capabilities.sort_by(|one, two| one.name.cmp(&two.name));
-        let metadata = Some(service.metadata.as_str()).filter(|text| !text.is_empty());
         Self {
             id: service.id.clone(),
             name: service.name.clone(),
             r#type: service.kind.clone(),
             version: service.version.clone(),
             status: if service.online { "online" } else { "offline" },
-            metadata: metadata
-                .and_then(|text| serde_json::from_str(text).ok())
-                .unwrap_or_else(|| serde_json::json!({})),
+            metadata: object(&service.metadata),
             registered_at: Timestamp::from_millis(service.registered_at).to_string(),
             revision: service.revision,
             instances: instances.len(),
@@ -133,6 +133,7 @@ impl InstanceView {
             port: of.port,
             version: of.version.clone(),
             capabilities: of.capabilities.iter().map(CapabilityView::new).collect(),
+            metadata: object(&of.metadata),
             connected_at: Timestamp::from_millis(of.connected_at).to_string(),
             state: of.state(),
             connection: client.map(|client| client.id.clone()),
@@ -142,4 +143,12 @@ impl InstanceView {
             requests: client.map(|client| client.requests.clone()),
         }
     }
+}
+
+/// A JSON object that is kept as text; none is an empty one.
+fn object(text: &str) -> Value {
+    Some(text)
+        .filter(|text| !text.is_empty())
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_else(|| serde_json::json!({}))
 }

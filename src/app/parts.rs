@@ -5,7 +5,7 @@ use super::config::values::Namespaces;
 use crate::bus::router::terms;
 use crate::bus::{proposer, roll};
 use crate::doors::sse::Enabled;
-use crate::doors::{socketio, sse};
+use crate::doors::{socketio, sse, websocket};
 
 pub(super) fn proposer(config: &Config) -> proposer::Config {
     proposer::Config {
@@ -29,7 +29,6 @@ pub(super) fn sse(config: &Config) -> sse::Config {
 
 pub(super) fn socketio(config: &Config) -> socketio::Config {
     let door = &config.socketio;
-    let origins = door.origins.split(',').map(str::trim).filter(|origin| !origin.is_empty());
     socketio::Config {
         ping_interval: door.ping_interval,
         ping_timeout: door.ping_timeout,
@@ -39,8 +38,28 @@ pub(super) fn socketio(config: &Config) -> socketio::Config {
         queue_bytes_max: door.queue_bytes_max,
         connections_max: door.connections_max,
         max_disconnection: door.max_disconnection,
-        origins: origins.map(str::to_owned).collect(),
+        origins: listed(&door.origins),
     }
+}
+
+pub(super) fn websocket(config: &Config) -> websocket::Config {
+    let door = &config.websocket;
+    websocket::Config {
+        ping_interval: door.ping_interval,
+        silence_max: door.silence_max,
+        register_timeout: door.register_timeout,
+        drain_timeout: door.drain_timeout,
+        message_bytes_max: door.message_bytes_max,
+        queue_bytes_max: door.queue_bytes_max,
+        in_flight_max: door.in_flight_max,
+        connections_max: door.connections_max,
+        origins: listed(&door.origins),
+    }
+}
+
+/// The words of a list with commas.
+fn listed(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 pub(super) fn roll(config: &Config) -> roll::Config {

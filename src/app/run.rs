@@ -34,8 +34,8 @@ use crate::bus::registry::{Drain, Registry};
 use crate::bus::relay::desk::Desk;
 use crate::bus::relay::{Mailbox, Relay};
 use crate::bus::services::Services;
-use crate::doors::socketio;
 use crate::doors::sse::{self, Door};
+use crate::doors::{socketio, websocket};
 
 /// How long open streams have to end after the signal.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -103,6 +103,7 @@ fn flag(name: &str) -> &str {
 struct House {
     door: Arc<Door>,
     socketio: Arc<socketio::Door>,
+    websocket: Arc<websocket::Door>,
     services: Services,
     admin: Arc<Admin>,
     registry: actix::Addr<Registry>,
@@ -137,6 +138,7 @@ async fn house(
     let services = Services::new(&bus, parts::roll(config), parts::calls(config));
     let desk = Desk::new(services.clone());
     let socketio = socketio::Door::new(&services, parts::socketio(config));
+    let websocket = websocket::Door::new(&services, parts::websocket(config));
     let admin = Admin::new(services.clone(), relay.clone());
     let doors = socketio.live().map(|live| (socketio::NAME, live)).into_iter();
     desk.set_doors(doors.chain([(keys::NAME, admin.live())]).collect());
@@ -145,7 +147,7 @@ async fn house(
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
     actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));
     let door = Door::new(bus, registry.clone(), relay, parts::sse(config));
-    let mut house = House { door, socketio, services, admin, registry, stop, servers: Vec::new() };
+    let mut house = House { door, socketio, websocket, services, admin, registry, stop, servers: Vec::new() };
     let mut lines = Vec::new();
     if let Some(listener) = sse {
         lines.push(("sse", listener.local_addr()?));
@@ -221,16 +223,21 @@ impl House {
 
     fn serve_web(&mut self, config: &Config, listener: TcpListener) -> anyhow::Result<()> {
         let (admin, socketio) = (Arc::clone(&self.admin), Arc::clone(&self.socketio));
+        let websocket = Arc::clone(&self.websocket);
         let workers = match config.threads.web {
             // A request between two services of one thread wakes no other.
             0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
             workers => workers,
         };
+        // A client that polls has two.
+        let (twice, once) = (config.socketio.connections_max, config.websocket.connections_max);
+        let connections_max = twice.saturating_mul(2).saturating_add(once);
         let node = self.services.bus.node().clone();
         let server = HttpServer::new(move || {
             // Runs on each of the threads. The services that they talk to may be connected to other nodes.
             node.settle_here();
-            App::new().configure(|services| socketio::mount(&socketio, services)).service(
+            let app = App::new().configure(|services| socketio::mount(&socketio, services));
+            app.configure(|services| websocket::mount(&websocket, services)).service(
                 web::scope("")
                     .wrap(actix_web::middleware::from_fn(same_origin::require))
                     .wrap(actix_web::middleware::from_fn(ensure))
@@ -240,9 +247,10 @@ impl House {
         })
         .workers(workers)
         .tcp_nodelay(true)
+        .on_connect(|io, _| end_when_unread(io))
         .backlog(4096)
-        // One more than there may be: the door says no by itself, the operator still gets in.
-        .max_connections(config.socketio.connections_max.saturating_mul(2).saturating_add(1000).div_ceil(workers))
+        // More than there may be: the doors say no by themselves, the operator still gets in.
+        .max_connections(connections_max.saturating_add(1000).div_ceil(workers))
         .shutdown_timeout(DRAIN.as_secs())
         .disable_signals()
         .listen(listener)?
@@ -259,6 +267,7 @@ impl House {
         node.step_down().await;
         self.door.drain();
         self.socketio.drain();
+        self.websocket.drain();
         self.services.clients.close_all(Farewell::Draining);
         if self.registry.send(Drain).await.is_err() {
             tracing::error!("the registry had stopped before");
@@ -271,6 +280,17 @@ impl House {
         futures_util::future::join_all(self.servers.iter().map(|server| server.stop(true))).await;
         tracing::info!("listeners are closed");
         self.stop.cancel();
+    }
+}
+
+/// A connection whose peer takes nothing for this long is cut by the kernel: who does not read, and does not close
+/// either, would keep what waits for it for ever.
+const UNREAD_MAX: Duration = Duration::from_secs(60);
+
+fn end_when_unread(io: &dyn std::any::Any) {
+    let Some(tcp) = io.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
+    if let Err(error) = socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(UNREAD_MAX)) {
+        tracing::debug!(%error, "a connection without a bound on what it does not read");
     }
 }
 

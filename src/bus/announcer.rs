@@ -27,11 +27,17 @@ pub const NOTIFY: &str = Log::Notify.name();
 /// Pause after the book could not be read.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// The notification that a message could not be delivered. No client may send one of this name.
+pub const UNHANDLED: &str = "bus:unhandled";
+
 /// Payload of a notification.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Notification<'a> {
     /// The name that it has for clients.
     pub event: String,
+    /// What its sender calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// What it says.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub data: Option<&'a RawValue>,
@@ -58,7 +64,8 @@ pub fn subject(event: &str) -> String {
 }
 
 /// What an event of the book says if it is a notification.
-fn notification<'e>(event: &Event<'e>) -> Option<Notification<'e>> {
+#[must_use]
+pub fn notification<'e>(event: &Event<'e>) -> Option<Notification<'e>> {
     event.subject.strip_prefix(NOTIFY).filter(|rest| rest.starts_with('.'))?;
     serde_json::from_slice(event.payload?).ok()
 }
@@ -90,7 +97,11 @@ pub fn spread(clients: &Clients, announcement: &Arc<Announcement>) {
             continue;
         }
         if !client.tell(Told::Event(Arc::clone(announcement))) {
-            client.loses();
+            // What is in no log may be missed; nothing of the book may.
+            match announcement.at {
+                Some(_) => client.loses(),
+                None => clients.skips(),
+            }
         }
     }
 }

@@ -55,6 +55,33 @@ pub struct Caller {
     pub connection: Option<Connection>,
 }
 
+/// Who waits for the answer of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Responder {
+    /// The caller, who needs no name for it.
+    #[default]
+    Caller,
+    /// The caller, under this name, which means something only to it.
+    Named(String),
+    /// Nobody: the request is over as soon as a provider has it.
+    Nobody,
+}
+
+/// The longest text that is passed on as the context of a trace, bytes.
+const TRACEPARENT_BYTES_MAX: usize = 128;
+
+/// The context of a trace as W3C Trace Context writes it; `None` for anything else, which is to be ignored.
+#[must_use]
+pub fn traceparent(text: &str) -> Option<String> {
+    let shape =
+        |part: &str, len: usize| part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let mut parts = text.splitn(5, '-');
+    let fits = text.len() <= TRACEPARENT_BYTES_MAX
+        && [2, 32, 16, 2].into_iter().all(|len| parts.next().is_some_and(|part| shape(part, len)))
+        && text.is_ascii();
+    fits.then(|| text.to_owned())
+}
+
 /// A request, as the router takes it.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -74,6 +101,10 @@ pub struct Request {
     pub retries: u32,
     /// Requests with the same key go to the same instance, when the strategy of the capability is `sticky`.
     pub key: String,
+    /// Who waits for the answer.
+    pub responder: Responder,
+    /// The context of a trace, see [`traceparent`].
+    pub traceparent: Option<String>,
 }
 
 /// What a provider says.
@@ -85,12 +116,23 @@ pub struct Answer {
     pub body: Body,
 }
 
+/// What there is none of when nobody can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// No instance offers the capability.
+    Capability,
+    /// Instances offer it, but none of them the action.
+    Action,
+    /// Those who offer it cannot be asked now.
+    Provider,
+}
+
 /// Why there is no answer. The same codes on every door.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// Nobody who could do it is there.
-    #[error("{0}")]
-    NoProvider(String),
+    #[error("{1}")]
+    NoProvider(Missing, String),
     /// The provider went away before it answered.
     #[error("the provider was lost before it answered")]
     ProviderLost,
@@ -122,7 +164,7 @@ impl CallError {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::NoProvider(_) => "no_provider",
+            Self::NoProvider(..) => "no_provider",
             Self::ProviderLost => "provider_lost",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Overloaded(_) => "overloaded",
@@ -134,11 +176,12 @@ impl CallError {
         }
     }
 
-    /// The error of that code; `None` when there is no such code.
+    /// The error of that code; `None` when there is no such code. Who is missing is not in it: another node is asked
+    /// for a provider that was found.
     #[must_use]
     pub fn from_code(code: &str, text: String) -> Option<Self> {
         Some(match code {
-            "no_provider" => Self::NoProvider(text),
+            "no_provider" => Self::NoProvider(Missing::Provider, text),
             "provider_lost" => Self::ProviderLost,
             "deadline_exceeded" => Self::DeadlineExceeded,
             "overloaded" => Self::Overloaded(text),
@@ -177,4 +220,21 @@ pub struct Handed {
     pub number: u64,
     /// What was asked.
     pub request: std::sync::Arc<Request>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_passed_on_only_in_the_form_that_is_agreed_on() {
+        let known = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(traceparent(known).as_deref(), Some(known));
+        let later = format!("{known}-what-later-versions-say");
+        assert_eq!(traceparent(&later).as_deref(), Some(&*later));
+        let long = format!("{known}-{}", "x".repeat(128));
+        for wrong in ["", "00", "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", &known[1..], &long] {
+            assert_eq!(traceparent(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -344,6 +344,11 @@ impl Clients {
         self.lock().clients.get(&serial).cloned()
     }
 
+    /// Takes note that somebody missed an event that may be missed.
+    pub fn skips(&self) {
+        self.inner.metrics.notifications_skipped.inc();
+    }
+
     /// How much of the book those who are here have been told, or are just being told.
     #[must_use]
     pub fn position(&self) -> Position {

@@ -38,6 +38,10 @@ pub struct Metrics {
     pub clients_slow: Counter,
     /// Clients that came back and found their state.
     pub clients_recovered: Counter,
+    /// Notifications in no log that a client with a full queue has missed.
+    pub notifications_skipped: Counter,
+    /// Messages that nobody could be given.
+    pub messages_unhandled: Counter,
     /// Actors that were started again after they died.
     pub restarts: Counter,
 }
@@ -62,6 +66,12 @@ impl Metrics {
             ("answers_late", "Answers that came after the deadline of their request", &self.answers_late),
             ("clients_slow", "Clients that were disconnected because they did not read", &self.clients_slow),
             ("clients_recovered", "Clients that came back and found their state", &self.clients_recovered),
+            (
+                "notifications_skipped",
+                "Broadcasts and volatile notifications that a client with a full queue has missed",
+                &self.notifications_skipped,
+            ),
+            ("messages_unhandled", "Messages that nobody could be given", &self.messages_unhandled),
             ("actor_restarts", "Actors started again after they died", &self.restarts),
         ];
         for (name, help, counter) in counters {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rollbook_core::entry;
 use rollbook_core::error::Refusal;
 use rollbook_core::event::{Event, EventId};
+use rollbook_core::time::Timestamp;
 use serde_json::value::RawValue;
 
 use super::announcement::Announcement;
@@ -75,40 +76,62 @@ impl Services {
         client.is_some_and(|client| client.close(Farewell::Removed))
     }
 
-    /// Tells all other registered clients of the cluster. In the book unless `volatile`: then whoever is
-    /// connected now gets it, at most once.
+    /// Tells all other registered clients of the cluster, in the book.
     ///
     /// # Errors
     /// [`Refusal::Malformed`] for a name that is none; the refusals of a publish.
-    pub async fn notify(
-        &self,
-        from: From,
-        event: &str,
-        data: Option<&RawValue>,
-        volatile: bool,
-    ) -> Result<Noted, Refusal> {
+    pub async fn notify(&self, notice: Notice<'_>) -> Result<Noted, Refusal> {
+        let mut record = Vec::new();
+        entry::begin_publish(&mut record, NOTIFY)?;
+        let created_at = notice.encode(&mut record)?;
+        entry::finish_publish(&mut record, 0, entry::FLAG_CREATE, 1)?;
+        let (index, _) = self.bus.proposer().publish(record.into()).await?;
+        Ok(Noted { id: EventId::new(created_at, index).to_string(), index: Some(index) })
+    }
+
+    /// Tells those of them who are connected now, each at most once.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] for a name that is none.
+    pub fn notify_now(&self, notice: Notice<'_>) -> Result<Noted, Refusal> {
+        let mut record = Vec::new();
+        notice.encode(&mut record)?;
+        let record = Bytes::from(record);
+        self.peers.notify(record.clone());
+        let announcement = Arc::new(Announcement::unstored(Arc::new(Item::unstored(record))));
+        announcer::spread(&self.clients, &announcement);
+        Ok(Noted { id: announcement.item.id(), index: None })
+    }
+}
+
+/// What one client tells all others.
+#[derive(Debug, Clone)]
+pub struct Notice<'a> {
+    /// Who says it.
+    pub from: From,
+    /// What its sender calls it.
+    pub id: Option<String>,
+    /// Its name.
+    pub event: &'a str,
+    /// What it says: JSON.
+    pub data: Option<&'a RawValue>,
+}
+
+impl Notice<'_> {
+    /// Appends its record; the time is that of now.
+    fn encode(self, out: &mut Vec<u8>) -> Result<Timestamp, Refusal> {
+        let Self { from, id, event, data } = self;
         if !(1..=EVENT_BYTES_MAX).contains(&event.len()) {
             return Err(Refusal::Malformed(format!("event: 1 to {EVENT_BYTES_MAX} bytes")));
         }
         let subject = announcer::subject(event);
-        let notification = Notification { event: event.to_owned(), data, from: Some(from) };
+        let notification = Notification { event: event.to_owned(), id, data, from: Some(from) };
         let malformed = |error: String| Refusal::Malformed(error);
         let payload = serde_json::to_vec(&notification).map_err(|error| malformed(error.to_string()))?;
         let created_at = clock::timestamp();
+        out.reserve(payload.len().saturating_add(64));
         let told = Event { subject: &subject, created_at, payload: Some(&payload), ..Event::default() };
-        let mut record = Vec::with_capacity(payload.len().saturating_add(64));
-        if volatile {
-            told.encode(&mut record).map_err(|error| malformed(error.to_string()))?;
-            let record = Bytes::from(record);
-            self.peers.notify(record.clone());
-            let announcement = Arc::new(Announcement::unstored(Arc::new(Item::unstored(record))));
-            announcer::spread(&self.clients, &announcement);
-            return Ok(Noted { id: announcement.item.id(), index: None });
-        }
-        entry::begin_publish(&mut record, NOTIFY)?;
-        told.encode(&mut record).map_err(|error| malformed(error.to_string()))?;
-        entry::finish_publish(&mut record, 0, entry::FLAG_CREATE, 1)?;
-        let (index, _) = self.bus.proposer().publish(record.into()).await?;
-        Ok(Noted { id: EventId::new(created_at, index).to_string(), index: Some(index) })
+        told.encode(out).map_err(|error| malformed(error.to_string()))?;
+        Ok(created_at)
     }
 }

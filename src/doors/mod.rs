@@ -2,3 +2,4 @@
 
 pub mod socketio;
 pub mod sse;
+pub mod websocket;

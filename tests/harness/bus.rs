@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 use super::SOON;
+use super::shared::Shared;
 
 /// An event of the bus.
 #[derive(Debug, Clone)]
@@ -19,7 +20,7 @@ pub(crate) struct Told {
     pub(crate) ack: Option<u64>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Inbox {
     events: VecDeque<Told>,
     acks: Vec<(u64, Value)>,
@@ -28,16 +29,11 @@ struct Inbox {
     offset: Option<String>,
 }
 
-struct Shared {
-    inbox: Mutex<Inbox>,
-    changed: Condvar,
-}
-
 /// The client. Its connection is cut when it is dropped.
 pub(crate) struct BusClient {
     writer: Mutex<(WebSocket<TcpStream>, u64)>,
     tcp: TcpStream,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<Inbox>>,
     pub(crate) sid: String,
     /// The name of its state, when that is kept.
     pub(crate) pid: Option<String>,
@@ -76,7 +72,7 @@ impl BusClient {
         let sid = object["sid"].as_str().ok_or(answer)?.to_owned();
         let pid = object["pid"].as_str().map(str::to_owned);
         tcp.set_read_timeout(None).map_err(|error| error.to_string())?;
-        let shared = Arc::new(Shared { inbox: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::<Shared<Inbox>>::default();
         let role = tungstenite::protocol::Role::Client;
         let clone = |tcp: &TcpStream| tcp.try_clone().expect("one more handle");
         // Reading and writing take turns of their own; a pong is the only thing that both would write.
@@ -118,7 +114,7 @@ impl BusClient {
 
     /// Waits for an acknowledgement.
     pub(crate) fn acked(&self, id: u64) -> Value {
-        self.wait(&format!("acknowledgement {id}"), SOON, |inbox| {
+        self.shared.wait(&format!("acknowledgement {id}"), SOON, |inbox| {
             let at = inbox.acks.iter().position(|(acked, _)| *acked == id)?;
             Some(inbox.acks.swap_remove(at).1)
         })
@@ -143,7 +139,7 @@ impl BusClient {
 
     /// The next event of that name; others stay.
     pub(crate) fn event(&self, name: &str) -> Told {
-        self.wait(&format!("event {name}"), SOON, |inbox| {
+        self.shared.wait(&format!("event {name}"), SOON, |inbox| {
             let at = inbox.events.iter().position(|told| told.name == name)?;
             inbox.events.remove(at)
         })
@@ -151,23 +147,12 @@ impl BusClient {
 
     /// Whether an event of that name comes within a time.
     pub(crate) fn hears(&self, name: &str, within: Duration) -> bool {
-        let deadline = Instant::now() + within;
-        let mut inbox = self.inbox();
-        loop {
-            if inbox.events.iter().any(|told| told.name == name) {
-                return true;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            inbox = self.shared.changed.wait_timeout(inbox, left).expect("the inbox").0;
-        }
+        self.shared.within(within, |inbox| inbox.events.iter().any(|told| told.name == name).then_some(())).is_some()
     }
 
     /// Names of all events that have come and were not taken.
     pub(crate) fn heard(&self) -> Vec<String> {
-        self.inbox().events.iter().map(|told| told.name.clone()).collect()
+        self.shared.lock().events.iter().map(|told| told.name.clone()).collect()
     }
 
     /// Answers the next request with `success` and what `answer` makes of its payload.
@@ -183,36 +168,18 @@ impl BusClient {
     pub(crate) fn cut(&self) -> Value {
         self.tcp.shutdown(std::net::Shutdown::Both).ok();
         self.end();
-        let offset = self.inbox().offset.clone();
+        let offset = self.shared.lock().offset.clone();
         json!({ "pid": self.pid, "offset": offset })
     }
 
     /// Waits for the end of the connection and says how it came.
     pub(crate) fn end(&self) -> String {
-        self.wait("the end of the connection", SOON, |inbox| inbox.ended.clone())
+        self.shared.wait("the end of the connection", SOON, |inbox| inbox.ended.clone())
     }
 
     /// Whether the connection has ended.
     pub(crate) fn has_ended(&self) -> bool {
-        self.inbox().ended.is_some()
-    }
-
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.shared.inbox.lock().expect("the inbox")
-    }
-
-    fn wait<T>(&self, what: &str, bound: Duration, mut ready: impl FnMut(&mut Inbox) -> Option<T>) -> T {
-        let deadline = Instant::now() + bound;
-        let mut inbox = self.inbox();
-        loop {
-            if let Some(value) = ready(&mut inbox) {
-                return value;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let names: Vec<&String> = inbox.events.iter().map(|told| &told.name).collect();
-            assert!(!left.is_zero(), "waited {bound:?} for: {what}; events {names:?}; ended: {:?}", inbox.ended);
-            inbox = self.shared.changed.wait_timeout(inbox, left).expect("the inbox").0;
-        }
+        self.shared.lock().ended.is_some()
     }
 }
 
@@ -222,7 +189,7 @@ impl Drop for BusClient {
     }
 }
 
-fn follow(mut reader: WebSocket<TcpStream>, pongs: &TcpStream, shared: &Shared) {
+fn follow(mut reader: WebSocket<TcpStream>, pongs: &TcpStream, shared: &Shared<Inbox>) {
     let role = tungstenite::protocol::Role::Client;
     let mut pongs = WebSocket::from_raw_socket(pongs, role, None);
     let ended = loop {
@@ -239,13 +206,12 @@ fn follow(mut reader: WebSocket<TcpStream>, pongs: &TcpStream, shared: &Shared) 
         if text == "41" {
             break "sent away".to_owned();
         }
-        let mut inbox = shared.inbox.lock().expect("the inbox");
         let (kind, rest) = text.split_at_checked(2).unwrap_or_default();
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let (number, args) = rest.split_at(digits);
         let id = number.parse().ok();
         let args: Vec<Value> = serde_json::from_str(args).unwrap_or_default();
-        match (kind, id) {
+        shared.change(|inbox| match (kind, id) {
             ("42", ack) => {
                 let mut args = args.into_iter();
                 let name = args.next().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default();
@@ -256,9 +222,7 @@ fn follow(mut reader: WebSocket<TcpStream>, pongs: &TcpStream, shared: &Shared) 
             }
             ("43", Some(id)) => inbox.acks.push((id, args.into_iter().next().unwrap_or_default())),
             _ => {}
-        }
-        shared.changed.notify_all();
+        });
     };
-    shared.inbox.lock().expect("the inbox").ended = Some(ended);
-    shared.changed.notify_all();
+    shared.change(|inbox| inbox.ended = Some(ended));
 }

@@ -4,6 +4,10 @@ pub(crate) mod bus;
 pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod node;
+/// What a reading thread shares with a test.
+pub(crate) mod shared;
+/// Plain JSON over a WebSocket.
+pub(crate) mod socket;
 pub(crate) mod sse;
 
 use std::path::Path;

@@ -14,13 +14,13 @@ pub struct Service {
     /// Unique in the cluster.
     #[prost(string, tag = "1")]
     pub id: String,
-    /// For people.
+    /// For people. A registration that says none leaves it as it is; at first it is the id.
     #[prost(string, tag = "2")]
     pub name: String,
     /// What its newest registration said.
     #[prost(string, tag = "3")]
     pub version: String,
-    /// What kind of program it is; any word.
+    /// What kind of program it is; any word. A registration that says none leaves it as it is.
     #[prost(string, tag = "4")]
     pub kind: String,
     /// A JSON object that belongs to the operator; empty when there is none.
@@ -79,6 +79,9 @@ pub struct Instance {
     /// How long after it left its service stays online when it was the last, in milliseconds.
     #[prost(uint64, tag = "11")]
     pub grace_ms: u64,
+    /// A JSON object that it says of itself; empty when it says none.
+    #[prost(string, tag = "12")]
+    pub metadata: String,
 }
 
 /// One connection of a client, told apart from all others there ever were.
@@ -106,7 +109,7 @@ pub struct Capability {
     pub actions: Vec<String>,
 }
 
-/// Which instance, and where it is or was.
+/// Which instance, where it is or was, and what it offers: it is told of when nothing else of it is left.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct InstanceRef {
     /// Unique within its service.
@@ -118,6 +121,12 @@ pub struct InstanceRef {
     /// Its door.
     #[prost(string, tag = "3")]
     pub door: String,
+    /// Its version.
+    #[prost(string, tag = "4")]
+    pub version: String,
+    /// What it can or could be asked for, without descriptions.
+    #[prost(message, repeated, tag = "5")]
+    pub capabilities: Vec<Capability>,
 }
 
 /// An instance of a service comes, comes back, or says something new about itself.
@@ -235,7 +244,14 @@ impl Instance {
     /// Which instance this is.
     #[must_use]
     pub fn reference(&self) -> InstanceRef {
-        InstanceRef { id: self.id.clone(), node: self.connection.owner.node, door: self.door.clone() }
+        let offered = |one: &Capability| Capability { description: String::new(), ..one.clone() };
+        InstanceRef {
+            id: self.id.clone(),
+            node: self.connection.owner.node,
+            door: self.door.clone(),
+            version: self.version.clone(),
+            capabilities: self.capabilities.iter().map(offered).collect(),
+        }
     }
 
     /// Whether new requests may go to it.
@@ -268,6 +284,7 @@ impl Instance {
         check_name("instance id", &self.id)?;
         check_text("version", &self.version, limits::VERSION_BYTES_MAX)?;
         check_name("door", &self.door)?;
+        check_metadata(&self.metadata)?;
         if self.port > u32::from(u16::MAX) {
             return Err(wrong("port: 0 to 65535"));
         }

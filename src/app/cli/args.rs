@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use super::global::Global;
 use super::serve::ServeArgs;
-use super::{ack, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe};
+use super::{ack, call, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe};
 use crate::app::bench::BenchArgs;
 
 const EXAMPLES: &str = "\
@@ -53,6 +53,8 @@ pub enum ClientCommand {
     Dump(dump::DumpArgs),
     /// Publish the events of a dump again, with their ids and times
     Restore(restore::RestoreArgs),
+    /// Ask a service for something and print its answer
+    Call(call::CallArgs),
     /// List, create and delete namespaces, set what they keep
     Namespaces(namespaces::NamespacesArgs),
     /// List and delete durable consumers

@@ -16,6 +16,8 @@ use super::global::Global;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for an answer; a node gives up on a publish earlier.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The header that says how long a service may take.
+const CALL_TIMEOUT: &str = "X-Rollbook-Timeout";
 /// Most of an error's text that is shown.
 const ERROR_TEXT_MAX: usize = 2000;
 
@@ -113,6 +115,15 @@ impl Client {
         self.answer(request, url).await
     }
 
+    /// Asks a service for something, which may take so long; what it answers.
+    pub(super) async fn call(&self, url: Url, payload: Vec<u8>, timeout: Duration) -> Result<String, CallError> {
+        // The node says by itself when the time is over.
+        let request = self.http.post(url.clone()).timeout(timeout.saturating_add(ANSWER_TIMEOUT));
+        let request = request.header(CONTENT_TYPE, "application/json").header(CALL_TIMEOUT, millis(timeout));
+        let response = self.answer(request.body(payload), url.clone()).await?;
+        response.text().await.map_err(|error| self.failed(url, &error))
+    }
+
     /// Opens an event stream: the head must come in time, the body may take forever.
     pub(super) async fn stream(&self, url: Url, last_event_id: Option<&str>) -> Result<Response, CallError> {
         let mut request = self.http.get(url.clone()).header(ACCEPT, "text/event-stream");
@@ -190,13 +201,21 @@ impl Client {
     }
 }
 
+/// A duration as a header says it.
+fn millis(time: Duration) -> String {
+    format!("{}ms", time.as_millis())
+}
+
 /// The text of an error: the event log sends a line, REST a problem document.
 fn error_text(body: &str) -> String {
     let problem: Option<Value> = serde_json::from_str(body).ok();
     let field = |name: &str| problem.as_ref().and_then(|problem| problem.get(name)).and_then(Value::as_str);
     let text = field("detail").or_else(|| field("title")).unwrap_or(body).trim();
     let text = if text.is_empty() { "the node refused without saying why" } else { text };
-    event::one_line(text).chars().take(ERROR_TEXT_MAX).collect()
+    // What a service says that was called.
+    let said = problem.as_ref().and_then(|problem| problem.get("error"));
+    let text = said.map_or_else(|| text.to_owned(), |said| format!("{text}: {said}"));
+    event::one_line(&text).chars().take(ERROR_TEXT_MAX).collect()
 }
 
 /// What to do about a refusal, where the text alone does not say it.

@@ -3,6 +3,7 @@
 
 mod ack;
 pub mod args;
+mod call;
 mod cert;
 mod cluster;
 mod config;
@@ -60,6 +61,7 @@ async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()>
         ClientCommand::Ack(args) => ack::run(global, args).await,
         ClientCommand::Dump(args) => dump::run(global, args).await,
         ClientCommand::Restore(args) => restore::run(global, args).await,
+        ClientCommand::Call(args) => call::run(global, args).await,
         ClientCommand::Namespaces(args) => namespaces::run(global, args).await,
         ClientCommand::Consumers(args) => consumers::run(global, args).await,
         ClientCommand::Cluster(args) => cluster::run(global, args).await,

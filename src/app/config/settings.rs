@@ -1,4 +1,6 @@
 //! The sections of the configuration, their defaults, and the checks that need more than one value.
+//!
+//! Size: a list of all settings, which is looked up and not read.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +30,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// The service bus for Socket.IO clients.
     pub socketio: SocketIo,
+    /// The door for plain WebSockets.
+    pub websocket: WebSocket,
     /// Services and their instances.
     pub roll: Roll,
     /// Requests between services.
@@ -229,6 +233,50 @@ impl Default for SocketIo {
     }
 }
 
+/// `[websocket]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebSocket {
+    /// Silence after which a client is asked for a sign of life.
+    #[serde(with = "duration")]
+    pub ping_interval: Duration,
+    /// Silence after which a client has gone.
+    #[serde(with = "duration")]
+    pub silence_max: Duration,
+    /// Longest time until a client registers.
+    #[serde(with = "duration")]
+    pub register_timeout: Duration,
+    /// How long a client that leaves may take to end what it has begun.
+    #[serde(with = "duration")]
+    pub drain_timeout: Duration,
+    /// Largest message in bytes; a client that sends more is disconnected.
+    pub message_bytes_max: usize,
+    /// Most bytes that wait for a client; one that does not read is disconnected.
+    pub queue_bytes_max: usize,
+    /// Most messages of one client that have no end yet.
+    pub in_flight_max: usize,
+    /// Most clients at a time.
+    pub connections_max: usize,
+    /// Origins of web pages that may connect beside the door's own, separated by commas; `*`: any.
+    pub origins: String,
+}
+
+impl Default for WebSocket {
+    fn default() -> Self {
+        Self {
+            ping_interval: Duration::from_secs(20),
+            silence_max: Duration::from_secs(40),
+            register_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(10),
+            message_bytes_max: 1024 * 1024,
+            queue_bytes_max: 8 * 1024 * 1024,
+            in_flight_max: 1000,
+            connections_max: 20_000,
+            origins: String::new(),
+        }
+    }
+}
+
 /// `[roll]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -384,12 +432,14 @@ impl Config {
     }
 
     fn service_contradictions(&self) -> Vec<(&'static str, String)> {
-        let (door, roll, calls) = (&self.socketio, &self.roll, &self.calls);
+        let (door, socket, roll, calls) = (&self.socketio, &self.websocket, &self.roll, &self.calls);
         let times = [
             (door.ping_interval, "socketio.ping_interval"),
             (door.ping_timeout, "socketio.ping_timeout"),
             (door.upgrade_timeout, "socketio.upgrade_timeout"),
             (door.connect_timeout, "socketio.connect_timeout"),
+            (socket.ping_interval, "websocket.ping_interval"),
+            (socket.register_timeout, "websocket.register_timeout"),
             (roll.heartbeat_timeout, "roll.heartbeat_timeout"),
             (calls.timeout, "calls.timeout"),
         ];
@@ -412,6 +462,23 @@ impl Config {
             "must be at least socketio.message_bytes_max",
         );
         require(door.connections_max > 0, "socketio.connections_max", "must be more than 0");
+        require(
+            message.contains(&socket.message_bytes_max),
+            "websocket.message_bytes_max",
+            &format!("1 to {MESSAGE_BYTES_MAX}: a message must fit into one message between nodes"),
+        );
+        require(
+            socket.queue_bytes_max >= socket.message_bytes_max,
+            "websocket.queue_bytes_max",
+            "must be at least websocket.message_bytes_max",
+        );
+        require(
+            socket.silence_max > socket.ping_interval,
+            "websocket.silence_max",
+            "must be more than websocket.ping_interval",
+        );
+        require(socket.connections_max > 0, "websocket.connections_max", "must be more than 0");
+        require(socket.in_flight_max > 0, "websocket.in_flight_max", "must be more than 0");
         require(
             roll.heartbeat_drop >= roll.heartbeat_timeout,
             "roll.heartbeat_drop",

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use rollbook_core::service::Connection;
 
-use crate::bus::call::{Answer, Body, CallError, Caller, Outcome, Request};
+use crate::bus::call::{Answer, Body, CallError, Caller, Outcome, Request, Responder};
 use crate::bus::client::Farewell;
 
 /// A request for a client of the node that is asked.
@@ -32,6 +32,12 @@ pub(in crate::bus) struct Call {
     left_ms: u64,
     #[prost(string, tag = "10")]
     key: String,
+    #[prost(string, optional, tag = "11")]
+    responder: Option<String>,
+    #[prost(bool, tag = "12")]
+    one_way: bool,
+    #[prost(string, optional, tag = "13")]
+    traceparent: Option<String>,
 }
 
 impl Call {
@@ -47,6 +53,12 @@ impl Call {
             instance: request.from.instance.clone(),
             left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             key: request.key.clone(),
+            responder: match &request.responder {
+                Responder::Named(name) => Some(name.clone()),
+                Responder::Caller | Responder::Nobody => None,
+            },
+            one_way: request.responder == Responder::Nobody,
+            traceparent: request.traceparent.clone(),
         }
     }
 
@@ -60,6 +72,12 @@ impl Call {
             deadline: now + Duration::from_millis(self.left_ms).min(longest),
             retries: 0,
             key: self.key,
+            responder: match self.responder {
+                _ if self.one_way => Responder::Nobody,
+                Some(name) => Responder::Named(name),
+                None => Responder::Caller,
+            },
+            traceparent: self.traceparent,
         }
     }
 }
@@ -178,10 +196,15 @@ mod tests {
             deadline: now + Duration::from_secs(3),
             retries: 0,
             key: "k".to_owned(),
+            responder: Responder::Caller,
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         };
-        let call = Call::new(Connection::default(), &request, Duration::from_secs(3));
-        let back = call.into_request(now, Duration::from_secs(60));
-        assert_eq!(format!("{back:?}"), format!("{request:?}"));
+        for responder in [Responder::Caller, Responder::Named(String::new()), Responder::Nobody] {
+            let request = Request { responder, ..request.clone() };
+            let call = Call::new(Connection::default(), &request, Duration::from_secs(3));
+            let back = call.into_request(now, Duration::from_secs(60));
+            assert_eq!(format!("{back:?}"), format!("{request:?}"));
+        }
         let answer = Answer { success: true, body: Body::json(&b"[1]"[..]) };
         let refused = Answer { success: false, body: Body::default() };
         for outcome in [Ok(answer), Ok(refused), Err(CallError::ProviderLost), Err(CallError::Overloaded("x".into()))] {

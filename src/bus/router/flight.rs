@@ -18,6 +18,8 @@ pub(super) struct Flight {
     pub(super) tried: Vec<Connection>,
     /// How many of them were lost with it.
     pub(super) lost: u32,
+    /// One of them is there but takes nothing more.
+    pub(super) full: bool,
     /// Another node has chosen the provider, and chooses the next.
     chosen: bool,
 }
@@ -31,12 +33,12 @@ pub(super) struct Place {
 
 impl Flight {
     pub(super) const fn new(request: Arc<Request>, reply: Reply) -> Self {
-        Self { request, reply, tried: Vec::new(), lost: 0, chosen: false }
+        Self { request, reply, tried: Vec::new(), lost: 0, full: false, chosen: false }
     }
 
     /// A request that another node sends to a provider here.
     pub(super) const fn chosen(request: Arc<Request>, reply: Reply) -> Self {
-        Self { request, reply, tried: Vec::new(), lost: 0, chosen: true }
+        Self { request, reply, tried: Vec::new(), lost: 0, full: false, chosen: true }
     }
 
     /// Whether another provider may get what this one has not.

@@ -24,7 +24,7 @@ use rollbook_core::service::{Connection, Instance};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{Answer, CallError, Handed, Outcome, Request};
+use super::call::{Answer, Body, CallError, Handed, Missing, Outcome, Request, Responder};
 use super::client::{Clients, Told};
 use super::clock;
 use super::metrics::Metrics;
@@ -98,7 +98,7 @@ impl Router {
         let local = to.owner == self.inner.node.owner();
         let begun = match self.inner.clients.find(to.serial).filter(|_| local) {
             Some(_) => self.state().begin(flight, Place { provider: to, local: true }, &self.inner.config),
-            None => Err((CallError::ProviderLost, flight)),
+            None => Err((CallError::NoProvider(Missing::Provider, "the provider is gone".to_owned()), flight)),
         };
         match begun {
             Ok(number) => self.hand_over(number),
@@ -129,7 +129,7 @@ impl Router {
         };
         let turn = Turn { turn, key: &flight.request.key };
         let chosen = strategy.choose(&candidates, turn, &self.inner.random).and_then(|place| fit.get(place));
-        let Some(instance) = chosen else { return Err((seen.error(&flight.request), flight)) };
+        let Some(instance) = chosen else { return Err((seen.error(&flight), flight)) };
         let provider = instance.connection;
         let local = provider.owner == self.inner.node.owner();
         let number = state.begin(flight, Place { provider, local }, &self.inner.config)?;
@@ -183,15 +183,17 @@ impl Router {
         }
         if place.local {
             let handed = Handed { id, number, request };
-            let client = self.inner.clients.find(place.provider.serial);
-            if !client.is_some_and(|client| client.tell(Told::Request(handed))) {
-                self.pass_on(number);
+            match self.inner.clients.find(place.provider.serial) {
+                Some(client) if client.tell(Told::Request(handed)) => {}
+                client => self.pass_on(number, client.is_some()),
             }
             return;
         }
         let router = self.clone();
         let reply = Box::new(move |outcome| match outcome {
             Err(CallError::ProviderLost | CallError::Unavailable(_)) => router.lose(number),
+            Err(CallError::NoProvider(..)) => router.pass_on(number, false),
+            Err(CallError::Overloaded(_)) => router.pass_on(number, true),
             outcome => router.finish(number, outcome),
         });
         self.inner.away.call(place.provider, request, reply);
@@ -199,22 +201,47 @@ impl Router {
 
     /// A client answers what it was asked.
     pub fn answer(&self, provider: u64, key: Key<'_>, answer: Answer) -> Answered {
-        let (found, late) = {
+        let found = {
             let state = self.state();
-            let found = state.find(provider, key);
-            (found, found.is_none() && state.was_late(provider, key))
+            state.find(provider, key).ok_or_else(|| state.answered_late(provider, key))
         };
-        match found {
-            Some(number) => {
+        let answered = match found {
+            Ok(number) => {
                 self.finish(number, Ok(answer));
                 Answered::Yes
             }
-            None if late => {
-                self.inner.metrics.answers_late.inc();
-                Answered::Late
-            }
-            None => Answered::Unknown,
+            Err(answered) => answered,
+        };
+        if answered == Answered::Late {
+            self.inner.metrics.answers_late.inc();
         }
+        answered
+    }
+
+    /// A client of this node has got the request of that number: it is over if nobody waits for an answer.
+    pub fn taken(&self, provider: u64, number: u64) {
+        let one_way = {
+            let state = self.state();
+            let request = state.find(provider, Key::Number(number)).and_then(|number| state.request(number));
+            request.is_some_and(|request| request.responder == Responder::Nobody)
+        };
+        if one_way {
+            self.finish(number, Ok(Answer { success: true, body: Body::default() }));
+        }
+    }
+
+    /// A client of this node cannot be given the request of that number: nothing more fits into its queue.
+    pub fn decline(&self, provider: u64, number: u64) {
+        let found = self.state().find(provider, Key::Number(number));
+        if let Some(number) = found {
+            self.pass_on(number, true);
+        }
+    }
+
+    /// Requests that a client of this node has and that somebody waits for.
+    #[must_use]
+    pub fn held(&self, provider: u64) -> usize {
+        self.state().held(provider)
     }
 
     /// A client of this node is gone: what it was asked goes to others, or fails.
@@ -224,14 +251,19 @@ impl Router {
         numbers.into_iter().for_each(|number| self.lose(number));
     }
 
-    /// The provider of a request has not got it: it is gone, or takes nothing more. Nothing has happened yet, so
-    /// another one may have it, whatever the caller says of retries.
-    fn pass_on(&self, number: u64) {
-        let Some(flight) = self.state().end(number, true, clock::now()) else { return };
+    /// The provider of a request has not got it: it is gone, or full. Nothing has happened yet, so another one may
+    /// have it, whatever the caller says of retries.
+    fn pass_on(&self, number: u64, full: bool) {
+        let Some(mut flight) = self.state().end(number, true, clock::now()) else { return };
+        flight.full |= full;
         if flight.may_go_on(clock::now()) {
             return self.launch(flight);
         }
-        self.end(flight, Err(CallError::ProviderLost));
+        let error = match full {
+            true => CallError::Overloaded("the provider takes nothing more".to_owned()),
+            false => CallError::NoProvider(Missing::Provider, "the provider is gone".to_owned()),
+        };
+        self.end(flight, Err(error));
     }
 
     /// The provider of a request was lost.
@@ -308,23 +340,25 @@ struct Seen {
 }
 
 impl Seen {
-    fn error(&self, request: &Request) -> CallError {
-        let Request { capability, action, .. } = request;
-        if self.full {
+    fn error(&self, flight: &Flight) -> CallError {
+        let Request { capability, action, .. } = &*flight.request;
+        if self.full || (self.unavailable && flight.full) {
             return CallError::Overloaded(format!("all providers of {capability} have too many requests"));
         }
         if self.tripped {
-            return CallError::NoProvider(format!("all providers of {capability} keep failing; try again later"));
+            let text = format!("all providers of {capability} keep failing; try again later");
+            return CallError::NoProvider(Missing::Provider, text);
         }
         if self.unavailable {
-            return CallError::NoProvider(format!("no provider of {capability} is available now"));
+            let text = format!("no provider of {capability} is available now");
+            return CallError::NoProvider(Missing::Provider, text);
         }
         if self.itself {
             return CallError::BadRequest(format!("the caller is the only provider of {capability}"));
         }
         if self.without_action {
-            return CallError::NoProvider(format!("no provider of {capability} offers {action}"));
+            return CallError::NoProvider(Missing::Action, format!("no provider of {capability} offers {action}"));
         }
-        CallError::NoProvider(format!("nobody offers {capability}"))
+        CallError::NoProvider(Missing::Capability, format!("nobody offers {capability}"))
     }
 }

@@ -8,12 +8,12 @@ use rollbook_core::service::Connection;
 
 use super::breaker::Breaker;
 use super::flight::{Flight, Place};
-use super::terms::{BreakerView, Config, Key, LoadView};
-use crate::bus::call::{CallError, Request};
+use super::terms::{Answered, BreakerView, Config, Key, LoadView};
+use crate::bus::call::{CallError, Request, Responder};
 use crate::bus::clock;
 
-/// Requests whose time was over, so that a late answer is known as such.
-const LATE_MAX: usize = 1024;
+/// Requests that ended without an answer, so that one that comes later is known as such.
+const OVER_MAX: usize = 1024;
 /// So many providers are remembered before it is looked which of them have nothing any more.
 const LOADS_MIN: usize = 1024;
 /// So many capabilities have turns before all begin anew.
@@ -25,6 +25,15 @@ struct Pending {
     /// The name under which the provider answers.
     id: String,
     begun: Instant,
+}
+
+/// A request that ended at its provider without an answer.
+struct Over {
+    provider: u64,
+    number: u64,
+    id: String,
+    /// What an answer is that comes nevertheless.
+    answer: Answered,
 }
 
 /// What one provider has and had.
@@ -50,7 +59,7 @@ pub(super) struct State {
     /// Requests that clients of this node have, by the name under which they answer.
     ids: HashMap<u64, HashMap<String, u64>>,
     turns: HashMap<String, u64>,
-    late: VecDeque<(u64, u64, String)>,
+    over: VecDeque<Over>,
 }
 
 impl State {
@@ -131,15 +140,24 @@ impl State {
         }
     }
 
-    /// Whether a client answers what was given up before.
-    pub(super) fn was_late(&self, provider: u64, key: Key<'_>) -> bool {
-        self.late.iter().any(|(of, number, id)| {
-            *of == provider
-                && match key {
-                    Key::Number(wanted) => wanted == *number,
-                    Key::Id(wanted) => wanted == id,
-                }
-        })
+    /// What an answer is to something that this client does not have (any more).
+    pub(super) fn answered_late(&self, provider: u64, key: Key<'_>) -> Answered {
+        let is_it = |over: &&Over| match key {
+            Key::Number(number) => number == over.number,
+            Key::Id(id) => id == over.id,
+        };
+        let over = self.over.iter().filter(|over| over.provider == provider).find(is_it);
+        over.map_or(Answered::Unknown, |over| over.answer)
+    }
+
+    /// How many requests a client of this node has.
+    pub(super) fn held(&self, provider: u64) -> usize {
+        self.ids.get(&provider).map_or(0, HashMap::len)
+    }
+
+    /// What was asked, while it has no end.
+    pub(super) fn request(&self, number: u64) -> Option<&Request> {
+        self.pending.get(&number).map(|pending| &*pending.flight.request)
     }
 
     /// Takes a request out.
@@ -165,11 +183,13 @@ impl State {
         {
             ids.remove(&id);
         }
-        if failed && place.local {
-            if self.late.len() >= LATE_MAX {
-                self.late.pop_front();
+        let one_way = flight.request.responder == Responder::Nobody;
+        if place.local && (failed || one_way) {
+            if self.over.len() >= OVER_MAX {
+                self.over.pop_front();
             }
-            self.late.push_back((place.provider.serial, number, id));
+            let answer = if one_way { Answered::NotAwaited } else { Answered::Late };
+            self.over.push_back(Over { provider: place.provider.serial, number, id, answer });
         }
         flight.tried.push(place.provider);
         Some(flight)

@@ -45,6 +45,8 @@ pub enum Answered {
     Yes,
     /// The caller had been told before that there is none.
     Late,
+    /// Nobody waits for it, as the request said.
+    NotAwaited,
     /// This client was not asked that.
     Unknown,
 }

@@ -8,8 +8,8 @@ use rollbook_core::service::Connection;
 
 use super::flight::{Flight, Place};
 use super::state::State;
-use super::terms::{Config, Key};
-use crate::bus::call::{Body, CallError, Caller, Request};
+use super::terms::{Answered, Config, Key};
+use crate::bus::call::{Body, CallError, Caller, Request, Responder};
 
 fn config() -> Config {
     Config {
@@ -35,6 +35,8 @@ fn flight(id: &str, deadline: Instant, retries: u32) -> Flight {
         deadline,
         retries,
         key: String::new(),
+        responder: Responder::Caller,
+        traceparent: None,
     };
     Flight::new(Arc::new(request), Box::new(drop))
 }
@@ -54,7 +56,8 @@ fn a_request_is_found_by_its_provider_alone_and_only_until_it_ends() {
     assert!(state.end(number, false, now).is_some());
     assert!(state.end(number, false, now).is_none(), "it ends once");
     assert_eq!(state.find(7, Key::Id("r")), None);
-    assert!(!state.was_late(7, Key::Id("r")), "an answer that came in time is not late the second time");
+    let again = state.answered_late(7, Key::Id("r"));
+    assert_eq!(again, Answered::Unknown, "an answer that came in time is not late the second time");
 }
 
 #[test]
@@ -78,7 +81,9 @@ fn what_is_overdue_ends_and_a_late_answer_is_known_as_such() {
     let (over, next) = state.overdue(now + Duration::from_secs(1));
     assert_eq!((over, next), (vec![soon], Some(now + Duration::from_secs(2))));
     assert!(state.end(soon, true, now).is_some());
-    assert!(state.was_late(7, Key::Id("a")) && !state.was_late(8, Key::Id("a")));
+    assert_eq!(state.answered_late(7, Key::Id("a")), Answered::Late);
+    assert_eq!(state.answered_late(8, Key::Id("a")), Answered::Unknown);
+    assert_eq!(state.held(7), 1);
     assert_eq!(state.load(place(7).provider), (1, later));
     let view = state.view(place(7).provider);
     assert_eq!((view.in_flight, view.failed, view.breakers.len()), (1, 1, 1));

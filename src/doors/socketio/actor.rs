@@ -14,7 +14,8 @@ use super::session::{Application, Away, Handshake, Out, Session};
 use super::table::Place;
 use crate::bus::client::Told;
 use crate::bus::clock;
-use crate::bus::websocket::{Frame, Inbound, Received, Write, Writer};
+use crate::bus::socket::Frame;
+use crate::bus::websocket::{Inbound, Received, Write, Writer};
 
 /// Messages that wait for a session: more than all it may be asked and all it may have asked.
 const MAILBOX: usize = 4096;

@@ -19,7 +19,7 @@ use super::wire::{OFFSETS, PLAIN};
 use crate::bus::announcer;
 use crate::bus::client::{About, Told};
 use crate::bus::services::Services;
-use crate::bus::websocket::Frame;
+use crate::bus::socket::Frame;
 
 /// The service bus behind the main namespace.
 #[derive(Clone)]

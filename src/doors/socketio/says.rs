@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::codec;
 use crate::bus::announcement::Position;
-use crate::bus::call::{Answer, Body, CallError};
+use crate::bus::call::{Answer, Body, CallError, traceparent};
 
 /// Longest `requestId`, bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -200,6 +200,7 @@ pub(super) struct Asks {
     pub(super) timeout: Option<Duration>,
     pub(super) retries: u32,
     pub(super) key: String,
+    pub(super) traceparent: Option<String>,
 }
 
 /// A request that is none, with its name as far as it has one.
@@ -221,6 +222,7 @@ struct AsksJson<'a> {
     #[serde(default)]
     retries: u32,
     key: Option<String>,
+    traceparent: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -266,6 +268,7 @@ impl Asks {
             timeout: json.timeout.map(Duration::from_millis),
             retries: json.retries,
             key,
+            traceparent: json.traceparent.as_deref().and_then(traceparent),
         })
     }
 }
@@ -282,6 +285,8 @@ pub(super) struct Asked<'a> {
     pub(super) from: serde_json::Value,
     /// Milliseconds until nobody waits any more.
     pub(super) timeout: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) traceparent: Option<&'a str>,
 }
 
 /// `bus:response`

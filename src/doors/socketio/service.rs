@@ -17,12 +17,12 @@ use super::says::{self, Asks, Auth, Notifies, Registers, Responds};
 use super::session::{Away, Event, Out, Socket, Waited};
 use crate::bus::announcement::Position;
 use crate::bus::announcer::From;
-use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request};
+use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request, Responder};
 use crate::bus::client::{Client, Command, Farewell, Seat, Told};
 use crate::bus::clock;
 use crate::bus::router::terms::{Answered, Key};
-use crate::bus::services::Services;
-use crate::bus::websocket::Frame;
+use crate::bus::services::{Notice, Services};
+use crate::bus::socket::Frame;
 
 /// Most requests that one client may have on their way, and most notifications.
 const IN_FLIGHT_MAX: usize = 1024;
@@ -232,6 +232,8 @@ impl BusSocket {
             deadline: clock::now() + timeout,
             retries: asks.retries,
             key: asks.key,
+            responder: Responder::Caller,
+            traceparent: asks.traceparent,
         };
         self.services.router.call(request, Box::new(move |outcome| tell(Told::Outcome(ticket, outcome))));
     }
@@ -262,6 +264,7 @@ impl BusSocket {
             payload: serde_json::from_str(request.payload.text()).ok(),
             from: json!({ "service": service, "instance": instance }),
             timeout: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            traceparent: request.traceparent.as_deref(),
         };
         let Ok(text) = serde_json::to_string(&asks) else { return };
         out.emit(Some(number), "bus:request", &[&text], request.payload.attachments.clone());
@@ -276,7 +279,8 @@ impl BusSocket {
 
     fn answered(&self, key: Key<'_>, answer: Answer) -> Result<(), CallError> {
         match self.services.router.answer(self.seat.client().serial, key, answer) {
-            Answered::Yes => Ok(()),
+            // Whoever asked without waiting for an answer is not told of it.
+            Answered::Yes | Answered::NotAwaited => Ok(()),
             Answered::Late => Err(CallError::DeadlineExceeded),
             Answered::Unknown => Err(CallError::Forbidden("this client was not asked that".to_owned())),
         }
@@ -297,7 +301,8 @@ impl BusSocket {
         actix_web::rt::spawn(async move {
             let Notifies { event, data, volatile } = notifies;
             let from = From { service, instance };
-            let noted = services.notify(from, &event, data.as_deref(), volatile).await;
+            let notice = Notice { from, id: None, event: &event, data: data.as_deref() };
+            let noted = if volatile { services.notify_now(notice) } else { services.notify(notice).await };
             tell(Told::Notified(id, noted.map_err(CallError::from)));
         });
         Ok(())
@@ -390,7 +395,11 @@ impl Socket for BusSocket {
             return Self::close(Farewell::Unresponsive, out);
         }
         match told {
-            Told::Request(handed) => Self::ask(handed, out),
+            Told::Request(handed) => {
+                let number = handed.number;
+                Self::ask(handed, out);
+                self.services.router.taken(self.seat.client().serial, number);
+            }
             Told::Outcome(ticket, outcome) => {
                 if let Some(Asked { id, ack }) = self.asked.remove(&ticket) {
                     Self::respond(ack, &id, outcome, out);

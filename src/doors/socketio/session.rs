@@ -11,7 +11,7 @@ use futures_util::future::LocalBoxFuture;
 
 use super::codec::{self, Kind, Malformed, Packet};
 use crate::bus::client::Told;
-use crate::bus::websocket::Frame;
+use crate::bus::socket::Frame;
 
 /// Most namespaces that one connection may join.
 const NAMESPACES_MAX: usize = 64;

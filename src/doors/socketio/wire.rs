@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::codec;
 use super::says::is_ours;
 use crate::bus::announcement::{Announcement, Position, Tells};
-use crate::bus::announcer::{NOTIFY, Notification};
+use crate::bus::announcer::{Notification, UNHANDLED, notification};
 
 /// Without offsets.
 pub(super) static PLAIN: Frames = Frames { offsets: false };
@@ -56,9 +56,13 @@ fn packet(index: i64, event: &Event<'_>, offset: Option<Position>) -> Option<byt
             let OfConfig { config } = serde_json::from_slice(payload).ok()?;
             Some(emit("config:updated", &[config.get()]))
         }
-        subject if subject.strip_prefix(NOTIFY).is_some_and(|rest| rest.starts_with('.')) => {
+        _ => {
+            let Notification { event: name, data, from, .. } = notification(event)?;
+            // What is in no log is from a node and can be our own.
+            if index < 0 && name == UNHANDLED {
+                return Some(emit(UNHANDLED, &[data?.get()]));
+            }
             // Any client may write into this namespace; what it wrote must not pass for the bus.
-            let Notification { event: name, data, from } = serde_json::from_slice(payload).ok()?;
             if is_ours(&name) {
                 return None;
             }
@@ -67,7 +71,6 @@ fn packet(index: i64, event: &Event<'_>, offset: Option<Position>) -> Option<byt
             let about = json!({ "from": from, "id": String::from_utf8_lossy(&id), "index": index });
             Some(emit(&name, &[data.map_or("null", RawValue::get), &about.to_string()]))
         }
-        _ => None,
     }
 }
 

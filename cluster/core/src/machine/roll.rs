@@ -1,7 +1,7 @@
 //! Services and instances come and go: who is on the roll, and the events that tell of it.
 //!
-//! *connect* and *disconnect* are about each instance, *online* and *offline* about the first and the last
-//! of a service, cluster-wide. They are decided here, in the same step as the change, so everybody sees each
+//! *connect* and *disconnect* are about each connection of an instance (one that takes the place of another is
+//! both), *online* and *offline* about the first and the last of a service, cluster-wide. They are decided here, in the same step as the change, so everybody sees each
 //! of them once and in one order.
 
 use alloc::format;
@@ -19,8 +19,8 @@ use crate::limits;
 use crate::node::Owner;
 use crate::rows::{Family, Writes};
 use crate::service::{
-    Instance, InstanceLeave, InstanceMark, InstanceRef, InstanceRegister, Leaving, Registered, Removed, Service,
-    ServiceExpire, ServiceRemove, ServiceUpdate, check_metadata,
+    Capability, Instance, InstanceLeave, InstanceMark, InstanceRef, InstanceRegister, Leaving, Registered, Removed,
+    Service, ServiceExpire, ServiceRemove, ServiceUpdate, check_metadata,
 };
 
 /// Key of the row of an instance.
@@ -54,6 +54,22 @@ struct InstanceJson<'a> {
     id: &'a str,
     node: u64,
     door: &'a str,
+    version: &'a str,
+    capabilities: Vec<CapabilityJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct CapabilityJson<'a> {
+    name: &'a str,
+    actions: &'a [String],
+}
+
+impl<'a> InstanceJson<'a> {
+    fn of(reference: &'a InstanceRef) -> Self {
+        let InstanceRef { id, node, door, version, capabilities } = reference;
+        let capability = |one: &'a Capability| CapabilityJson { name: &one.name, actions: &one.actions };
+        Self { id, node: *node, door, version, capabilities: capabilities.iter().map(capability).collect() }
+    }
 }
 
 impl Machine {
@@ -115,14 +131,22 @@ impl Machine {
             return Err(Refusal::Overloaded("too many services".into()));
         }
         let fresh = known.is_none();
-        let mut service = known.unwrap_or(Service { id: said.id, registered_at: self.millis, ..Service::default() });
-        let changed = (&service.name, &service.version, &service.kind) != (&said.name, &said.version, &said.kind);
-        (service.name, service.version, service.kind) = (said.name, said.version, said.kind);
+        let mut service = known.unwrap_or(Service {
+            name: said.id.clone(),
+            id: said.id,
+            registered_at: self.millis,
+            ..Service::default()
+        });
+        let or = |said: String, present: &str| if said.is_empty() { present.to_string() } else { said };
+        let (name, kind) = (or(said.name, &service.name), or(said.kind, &service.kind));
+        let changed = (&service.name, &service.version, &service.kind) != (&name, &said.version, &kind);
+        (service.name, service.version, service.kind) = (name, said.version, kind);
         instance.connected_at = present.as_ref().map_or(self.millis, |present| present.connected_at);
         // A replacement goes on where the one before was, as far as the operator is concerned.
         instance.draining = present.as_ref().is_some_and(|present| present.draining);
         instance.unhealthy = false;
-        let other = present.as_ref().is_some_and(|present| !says_the_same(present, &instance));
+        let replaced = present.as_ref().filter(|present| present.connection != instance.connection);
+        let other = present.as_ref().is_some_and(|present| replaced.is_none() && !says_the_same(present, &instance));
         (service.offline_at, service.leaving) = (0, None);
         let first = !service.online;
         service.online = true;
@@ -137,14 +161,16 @@ impl Machine {
         } else if changed || other {
             self.tell_service("updated", &service, Some(&reference), None, effects);
         }
-        if present.is_none() {
+        if let Some(replaced) = replaced {
+            self.tell_service("disconnect", &service, Some(&replaced.reference()), Some("replaced"), effects);
+        }
+        if present.is_none() || replaced.is_some() {
             self.tell_service("connect", &service, Some(&reference), None, effects);
         }
         if first {
             self.tell_service("online", &service, Some(&reference), None, effects);
         }
-        let before = present.map(|present| present.connection);
-        let replaced = before.filter(|before| *before != instance.connection);
+        let replaced = replaced.map(|replaced| replaced.connection);
         Ok(Done::Registered(Registered { instance, replaced }))
     }
 
@@ -287,7 +313,7 @@ impl Machine {
         let Service { id, name, version, kind, .. } = service;
         let told = Told {
             service: ServiceJson { id, name, version, kind },
-            instance: instance.map(|of| InstanceJson { id: &of.id, node: of.node, door: &of.door }),
+            instance: instance.map(InstanceJson::of),
             reason,
             at: self.at(),
         };
@@ -316,5 +342,6 @@ impl Machine {
 
 /// Whether a registration brings nothing new.
 fn says_the_same(one: &Instance, two: &Instance) -> bool {
-    (one.port, &one.version, &one.capabilities) == (two.port, &two.version, &two.capabilities)
+    (one.port, &one.version, &one.capabilities, &one.metadata)
+        == (two.port, &two.version, &two.capabilities, &two.metadata)
 }

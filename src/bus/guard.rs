@@ -1,38 +1,16 @@
 //! A bound on what a WebSocket peer announces, looked at before a byte of it is kept.
 //!
-//! The WebSocket layer of actix compares a frame with its limit only when the whole frame is in memory. This
-//! stream stands in front of it, follows the frame *headers* and ends as soon as one announces too much: a
-//! frame, or the sum of the fragments of one message. Bytes pass through unchanged.
-
-use std::cell::Cell;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
-
-use actix_web::error::PayloadError;
-use bytes::Bytes;
-use futures_util::Stream;
+//! The codec compares a frame with its limit only when the whole frame is in memory. This one follows the frame
+//! *headers* and says where one announces too much: a frame, or the sum of the fragments of one message.
 
 /// Longest header: two bytes, eight of length, four of mask.
 const HEADER_MAX: usize = 14;
 /// Longest control frame that RFC 6455 allows.
 const CONTROL_MAX: u64 = 125;
 
-/// Why a stream was ended, for the close code.
-#[derive(Debug, Clone, Default)]
-pub struct Why(Rc<Cell<bool>>);
-
-impl Why {
-    /// Whether more was announced than is allowed.
-    #[must_use]
-    pub fn too_big(&self) -> bool {
-        self.0.get()
-    }
-}
-
 /// Follows the frames of one direction: pure.
 #[derive(Debug)]
-struct Follower {
+pub struct Guard {
     message_max: u64,
     header: [u8; HEADER_MAX],
     header_len: usize,
@@ -42,18 +20,28 @@ struct Follower {
     sum: u64,
 }
 
-impl Follower {
-    const fn new(message_max: u64) -> Self {
+impl Guard {
+    /// Lets messages of at most so many bytes pass.
+    #[must_use]
+    pub fn new(message_bytes_max: usize) -> Self {
+        let message_max = u64::try_from(message_bytes_max).unwrap_or(u64::MAX);
         Self { message_max, header: [0; HEADER_MAX], header_len: 0, skip: 0, sum: 0 }
     }
 
-    /// `false` as soon as too much is announced.
-    fn pass(&mut self, mut chunk: &[u8]) -> bool {
+    /// Follows a chunk.
+    ///
+    /// # Errors
+    /// Too much is announced: so many bytes of the chunk are of frames before that one.
+    pub fn pass(&mut self, whole: &[u8]) -> Result<(), usize> {
+        let (mut chunk, mut good) = (whole, 0);
         while !chunk.is_empty() {
             if self.skip > 0 {
                 let here = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
                 self.skip = self.skip.saturating_sub(u64::try_from(here).unwrap_or(0));
                 chunk = chunk.get(here..).unwrap_or_default();
+                if self.skip == 0 {
+                    good = whole.len().saturating_sub(chunk.len());
+                }
                 continue;
             }
             let Some((byte, rest)) = chunk.split_first() else { break };
@@ -62,11 +50,16 @@ impl Follower {
                 *slot = *byte;
                 self.header_len = self.header_len.saturating_add(1);
             }
-            if self.header_len >= needed(&self.header, self.header_len) && !self.announced() {
-                return false;
+            if self.header_len >= needed(&self.header, self.header_len) {
+                if !self.announced() {
+                    return Err(good);
+                }
+                if self.skip == 0 {
+                    good = whole.len().saturating_sub(chunk.len());
+                }
             }
         }
-        true
+        Ok(())
     }
 
     /// A header is complete.
@@ -109,43 +102,6 @@ const fn needed(header: &[u8; HEADER_MAX], present: usize) -> usize {
     2 + length + mask
 }
 
-/// The stream.
-#[derive(Debug)]
-pub struct Guarded<S> {
-    inner: S,
-    follower: Follower,
-    why: Why,
-    ended: bool,
-}
-
-impl<S> Guarded<S> {
-    /// Lets messages of at most so many bytes pass.
-    pub fn new(inner: S, message_bytes_max: usize) -> (Self, Why) {
-        let why = Why::default();
-        let follower = Follower::new(u64::try_from(message_bytes_max).unwrap_or(u64::MAX));
-        (Self { inner, follower, why: why.clone(), ended: false }, why)
-    }
-}
-
-impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for Guarded<S> {
-    type Item = S::Item;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let Poll::Ready(item) = Pin::new(&mut self.inner).poll_next(cx) else { return Poll::Pending };
-        if let Some(Ok(chunk)) = &item
-            && !self.follower.pass(chunk)
-        {
-            self.ended = true;
-            self.why.0.set(true);
-            return Poll::Ready(Some(Err(PayloadError::Overflow)));
-        }
-        Poll::Ready(item)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,13 +128,14 @@ mod tests {
     #[test]
     fn what_is_announced_too_large_ends_the_stream_before_its_payload() {
         for length in [101, 1 << 20, 1 << 40, 1 << 63, u64::MAX] {
-            let mut follower = Follower::new(100);
-            let bytes = frame(0x82, length, 0);
-            let ends_at = (1..=bytes.len()).find(|end| !Follower::new(100).pass(&bytes[..*end]));
+            let mut bytes = frame(0x82, 7, 7);
+            let before = bytes.len();
+            bytes.extend(frame(0x82, length, 0));
+            let ends_at = (1..=bytes.len()).find(|end| Guard::new(100).pass(&bytes[..*end]).is_err());
             assert_eq!(ends_at, Some(bytes.len()), "{length}: not before the header is whole");
-            assert!(!follower.pass(&bytes));
+            assert_eq!(Guard::new(100).pass(&bytes), Err(before), "what came before is good");
         }
-        assert!(Follower::new(100).pass(&frame(0x82, 100, 100)), "exactly at the limit");
+        assert_eq!(Guard::new(100).pass(&frame(0x82, 100, 100)), Ok(()), "exactly at the limit");
     }
 
     #[test]
@@ -189,25 +146,25 @@ mod tests {
         }
         bytes.extend(frame(0x81, 301, 0));
         for size in 1..bytes.len() {
-            let mut follower = Follower::new(300);
-            let passed = bytes.chunks(size).all(|chunk| follower.pass(chunk));
+            let mut guard = Guard::new(300);
+            let passed = bytes.chunks(size).all(|chunk| guard.pass(chunk).is_ok());
             assert!(!passed, "chunks of {size}");
         }
         let whole = &bytes[..bytes.len() - 8];
         for size in 1..whole.len() {
-            let mut follower = Follower::new(300);
-            assert!(whole.chunks(size).all(|chunk| follower.pass(chunk)), "chunks of {size}");
+            let mut guard = Guard::new(300);
+            assert!(whole.chunks(size).all(|chunk| guard.pass(chunk).is_ok()), "chunks of {size}");
         }
     }
 
     #[test]
     fn fragments_count_together_and_control_frames_between_them_do_not() {
-        let mut follower = Follower::new(100);
-        assert!(follower.pass(&frame(0x01, 60, 60)));
-        assert!(follower.pass(&frame(0x89, 125, 125)), "a ping between fragments");
-        assert!(follower.pass(&frame(0x80, 40, 40)), "the last fragment, exactly at the limit");
-        assert!(follower.pass(&frame(0x01, 60, 60)));
-        assert!(!follower.pass(&frame(0x00, 41, 0)), "one over");
-        assert!(!Follower::new(1000).pass(&frame(0x89, 126, 0)), "a control frame that is too long");
+        let mut guard = Guard::new(100);
+        assert_eq!(guard.pass(&frame(0x01, 60, 60)), Ok(()));
+        assert_eq!(guard.pass(&frame(0x89, 125, 125)), Ok(()), "a ping between fragments");
+        assert_eq!(guard.pass(&frame(0x80, 40, 40)), Ok(()), "the last fragment, exactly at the limit");
+        assert_eq!(guard.pass(&frame(0x01, 60, 60)), Ok(()));
+        assert_eq!(guard.pass(&frame(0x00, 41, 0)), Err(0), "one over");
+        assert_eq!(Guard::new(1000).pass(&frame(0x89, 126, 0)), Err(0), "a control frame that is too long");
     }
 }

@@ -1,0 +1,473 @@
+//! A WebSocket whose upgrade was answered: what comes is a stream, what goes is written to a sink.
+//!
+//! Both ends live on the thread of the connection, so there is no lock. The sink is the body of the answer to the
+//! upgrade: everything that waits leaves in one write, and what waits is known in bytes. Pings are answered and
+//! faults of the protocol end the connection here; who owns it sees messages.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use actix_http::ws::{Codec, Frame as Part, Item};
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::{Error, HttpRequest, HttpResponse, web};
+use actix_web_actors::ws::handshake_with_protocols;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use bytestring::ByteString;
+use futures_util::Stream;
+use tokio::time::Sleep;
+use tokio_util::codec::Decoder as _;
+
+use super::guard::Guard;
+
+/// How long a peer that was told farewell may take to answer it. Its last bytes are read meanwhile: a connection
+/// that is cut with unread bytes loses what was written last.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+/// So much is handed to the connection at a time.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Pings of a peer that does not read are not answered when this much waits for it.
+const PONG_BYTES_MAX: usize = 64 << 10;
+
+/// Close codes of RFC 6455 that are sent.
+pub mod code {
+    /// The end, as agreed.
+    pub const NORMAL: u16 = 1000;
+    /// The node goes.
+    pub const AWAY: u16 = 1001;
+    /// Against the protocol.
+    pub const PROTOCOL: u16 = 1002;
+    /// Not text.
+    pub const UNSUPPORTED: u16 = 1003;
+    /// Not UTF-8.
+    pub const INVALID: u16 = 1007;
+    /// A message that is too large.
+    pub const SIZE: u16 = 1009;
+    /// A fault of ours.
+    pub const INTERNAL: u16 = 1011;
+    /// The node starts anew.
+    pub const RESTART: u16 = 1012;
+    /// The cluster has no majority.
+    pub const AGAIN: u16 = 1013;
+}
+
+/// One message, in either direction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// Valid UTF-8.
+    Text(ByteString),
+    /// Any bytes.
+    Binary(Bytes),
+}
+
+impl Frame {
+    /// Bytes in it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What comes over a WebSocket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Came {
+    /// A whole message.
+    Frame(Frame),
+    /// A ping or a pong: the peer lives.
+    Sign,
+    /// The last: nothing more comes, and nothing can be written.
+    Closed,
+}
+
+#[derive(Default)]
+struct Out {
+    buffer: BytesMut,
+    /// Farewell was said: nothing is written behind it.
+    closing: bool,
+    /// Nothing more leaves.
+    ended: bool,
+    body: Option<Waker>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
+
+/// What is written to a WebSocket. Clones write to the same.
+#[derive(Clone, Default)]
+pub struct Sink {
+    out: Rc<RefCell<Out>>,
+}
+
+impl std::fmt::Debug for Sink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sink").field("waiting", &self.waiting()).finish_non_exhaustive()
+    }
+}
+
+impl Sink {
+    fn put(&self, opcode: u8, parts: &[&[u8]]) {
+        let mut out = self.out.borrow_mut();
+        if out.closing || out.ended {
+            return;
+        }
+        let length = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
+        out.buffer.reserve(length.saturating_add(10));
+        out.buffer.put_u8(0x80 | opcode);
+        match (u8::try_from(length), u16::try_from(length)) {
+            (Ok(short @ 0..=125), _) => out.buffer.put_u8(short),
+            (_, Ok(middle)) => {
+                out.buffer.put_u8(126);
+                out.buffer.put_u16(middle);
+            }
+            _ => {
+                out.buffer.put_u8(127);
+                out.buffer.put_u64(u64::try_from(length).unwrap_or(u64::MAX));
+            }
+        }
+        parts.iter().for_each(|part| out.buffer.put_slice(part));
+        wake(&mut out.body);
+    }
+
+    /// Writes a message of text that these parts are together.
+    pub fn text(&self, parts: &[&[u8]]) {
+        self.put(TEXT, parts);
+    }
+
+    /// Writes a message.
+    pub fn frame(&self, frame: &Frame) {
+        match frame {
+            Frame::Text(text) => self.put(TEXT, &[text.as_bytes()]),
+            Frame::Binary(bytes) => self.put(BINARY, &[bytes]),
+        }
+    }
+
+    /// Asks for a sign of life.
+    pub fn ping(&self) {
+        self.put(PING, &[]);
+    }
+
+    /// Says farewell; the stream of what comes ends when the peer has answered, or has taken too long.
+    pub fn close(&self, code: u16) {
+        self.farewell(&[&code.to_be_bytes()]);
+    }
+
+    fn farewell(&self, parts: &[&[u8]]) {
+        self.put(CLOSE, parts);
+        let mut out = self.out.borrow_mut();
+        out.closing = true;
+        wake(&mut out.reader);
+        wake(&mut out.writer);
+    }
+
+    /// Nothing more leaves than what waits.
+    fn end(&self) {
+        let mut out = self.out.borrow_mut();
+        (out.closing, out.ended) = (true, true);
+        wake(&mut out.body);
+        wake(&mut out.writer);
+    }
+
+    /// Bytes that have not left.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.out.borrow().buffer.len()
+    }
+
+    /// Waits until everything has left, or nothing can leave any more.
+    pub async fn drained(&self) {
+        poll_fn(|cx| {
+            let mut out = self.out.borrow_mut();
+            if out.buffer.is_empty() || out.closing {
+                return Poll::Ready(());
+            }
+            out.writer = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// The body of the answer to an upgrade.
+struct Body(Sink);
+
+impl MessageBody for Body {
+    type Error = std::convert::Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let mut out = self.0.out.borrow_mut();
+        if !out.buffer.is_empty() {
+            let chunk = if out.buffer.len() <= CHUNK_BYTES {
+                std::mem::take(&mut out.buffer)
+            } else {
+                out.buffer.split_to(CHUNK_BYTES)
+            };
+            return Poll::Ready(Some(Ok(chunk.freeze())));
+        }
+        wake(&mut out.writer);
+        if out.ended {
+            return Poll::Ready(None);
+        }
+        out.body = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Body {
+    /// The connection is gone.
+    fn drop(&mut self) {
+        let mut out = self.0.out.borrow_mut();
+        (out.closing, out.ended) = (true, true);
+        out.buffer = BytesMut::new();
+        wake(&mut out.reader);
+        wake(&mut out.writer);
+    }
+}
+
+/// What comes over a WebSocket; ends with [`Came::Closed`].
+pub struct Reader {
+    payload: web::Payload,
+    sink: Sink,
+    guard: Guard,
+    codec: Codec,
+    buffer: BytesMut,
+    /// More was announced than is allowed; what came before is still in the buffer.
+    too_big: bool,
+    /// The fragments so far, and whether they are text.
+    parts: Option<(bool, BytesMut)>,
+    farewell: Option<Pin<Box<Sleep>>>,
+    over: bool,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("over", &self.over).finish_non_exhaustive()
+    }
+}
+
+/// Answers an upgrade request: messages of at most `message_bytes_max`, in the first of these subprotocols that the
+/// client offers too.
+///
+/// # Errors
+/// The request is not a proper upgrade.
+pub fn open(
+    request: &HttpRequest,
+    payload: web::Payload,
+    message_bytes_max: usize,
+    protocols: &[&str],
+) -> Result<(Reader, Sink, HttpResponse), Error> {
+    let mut answer = handshake_with_protocols(request, protocols)?;
+    let sink = Sink::default();
+    let response = answer.body(Body(sink.clone()));
+    let reader = Reader {
+        payload,
+        sink: sink.clone(),
+        guard: Guard::new(message_bytes_max),
+        codec: Codec::new().max_size(message_bytes_max),
+        buffer: BytesMut::new(),
+        too_big: false,
+        parts: None,
+        farewell: None,
+        over: false,
+    };
+    Ok((reader, sink, response))
+}
+
+impl Reader {
+    fn keep(&mut self, chunk: Bytes) {
+        let good = match self.guard.pass(&chunk) {
+            Ok(()) => chunk,
+            Err(good) => {
+                self.too_big = true;
+                chunk.slice(..good)
+            }
+        };
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::from(good);
+        } else {
+            self.buffer.extend_from_slice(&good);
+        }
+    }
+
+    /// What the next frame in the buffer means; `None` when there is no whole one.
+    fn next_part(&mut self) -> Option<Came> {
+        loop {
+            match self.codec.decode(&mut self.buffer) {
+                Ok(Some(part)) => {
+                    let came = self.part(part);
+                    if came.is_some() {
+                        return came;
+                    }
+                }
+                Ok(None) if self.too_big => self.sink.close(code::SIZE),
+                Ok(None) => {
+                    if self.buffer.is_empty() {
+                        self.buffer = BytesMut::new();
+                    }
+                    return None;
+                }
+                Err(_) => self.sink.close(code::PROTOCOL),
+            }
+            if self.sink.out.borrow().closing {
+                return None;
+            }
+        }
+    }
+
+    fn part(&mut self, part: Part) -> Option<Came> {
+        match part {
+            Part::Text(bytes) => self.text(bytes),
+            Part::Binary(bytes) => Some(Came::Frame(Frame::Binary(bytes))),
+            Part::Continuation(item) => self.fragment(item),
+            Part::Ping(bytes) => {
+                if self.sink.waiting() <= PONG_BYTES_MAX {
+                    self.sink.put(PONG, &[&bytes]);
+                }
+                Some(Came::Sign)
+            }
+            Part::Pong(_) => Some(Came::Sign),
+            Part::Close(reason) => {
+                match reason {
+                    Some(reason) => self.sink.close(reason.code.into()),
+                    None => self.sink.farewell(&[]),
+                }
+                self.over = true;
+                Some(Came::Closed)
+            }
+        }
+    }
+
+    fn text(&self, bytes: Bytes) -> Option<Came> {
+        if let Ok(text) = ByteString::try_from(bytes) {
+            return Some(Came::Frame(Frame::Text(text)));
+        }
+        self.sink.close(code::INVALID);
+        None
+    }
+
+    fn fragment(&mut self, item: Item) -> Option<Came> {
+        match item {
+            Item::FirstText(part) => self.parts = Some((true, BytesMut::from(part))),
+            Item::FirstBinary(part) => self.parts = Some((false, BytesMut::from(part))),
+            Item::Continue(part) => {
+                if let Some((_, parts)) = &mut self.parts {
+                    parts.extend_from_slice(&part);
+                }
+            }
+            Item::Last(part) => {
+                let (text, mut parts) = self.parts.take()?;
+                parts.extend_from_slice(&part);
+                let whole = parts.freeze();
+                return if text { self.text(whole) } else { Some(Came::Frame(Frame::Binary(whole))) };
+            }
+        }
+        None
+    }
+
+    /// Reads past what comes until the peer says farewell too; `true` when the wait is over.
+    fn part_with(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            // A farewell may be in what was read already.
+            while let Ok(Some(part)) = self.codec.decode(&mut self.buffer) {
+                if matches!(part, Part::Close(_)) {
+                    return true;
+                }
+            }
+            match Pin::new(&mut self.payload).poll_next(cx) {
+                Poll::Ready(Some(Ok(chunk))) => self.rest(chunk),
+                Poll::Ready(_) => return true,
+                Poll::Pending => break,
+            }
+        }
+        let farewell = self.farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(FAREWELL_MAX)));
+        farewell.as_mut().poll(cx).is_ready()
+    }
+
+    /// What comes behind our farewell.
+    fn rest(&mut self, chunk: Bytes) {
+        if !self.too_big {
+            self.keep(chunk);
+        }
+        if self.too_big {
+            self.buffer = BytesMut::new();
+        }
+    }
+}
+
+impl Stream for Reader {
+    type Item = Came;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Came>> {
+        let this = &mut *self;
+        loop {
+            if this.over {
+                this.sink.end();
+                return Poll::Ready(None);
+            }
+            let (closing, ended) = {
+                let out = this.sink.out.borrow();
+                (out.closing, out.ended)
+            };
+            if ended {
+                this.over = true;
+                return Poll::Ready(Some(Came::Closed));
+            }
+            if closing {
+                if !this.part_with(cx) {
+                    return Poll::Pending;
+                }
+                this.over = true;
+                return Poll::Ready(Some(Came::Closed));
+            }
+            if let Some(came) = this.next_part() {
+                return Poll::Ready(Some(came));
+            }
+            if this.sink.out.borrow().closing {
+                continue;
+            }
+            match Pin::new(&mut this.payload).poll_next(cx) {
+                Poll::Ready(Some(Ok(chunk))) => this.keep(chunk),
+                Poll::Ready(_) => {
+                    this.over = true;
+                    return Poll::Ready(Some(Came::Closed));
+                }
+                Poll::Pending => {
+                    this.sink.out.borrow_mut().reader = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Reader {
+    /// Nobody listens any more.
+    fn drop(&mut self) {
+        self.sink.end();
+    }
+}

@@ -1,0 +1,485 @@
+//! The actor of one connection: puts the pure parts to work with time, the socket and the bus.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
+use actix::{ActorFutureExt as _, WrapFuture as _};
+use bytes::Bytes;
+use rollbook_core::error::Refusal;
+use rollbook_core::service::Registered;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use super::codec::{Code, Message, Registers, Wrong};
+use super::config::{Config, NAME};
+use super::frames::{self, Asked, Text};
+use super::session::{Bounds, Identity, Session, Step, close};
+use super::snapshot::{Snapshot, Snapshots};
+use super::throttle::Throttle;
+use super::wire::{BROADCAST, FRAMES};
+use crate::bus::announcement::{Announcement, Log};
+use crate::bus::announcer::{From, UNHANDLED};
+use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request};
+use crate::bus::client::{About, Command, Farewell, Seat, Told};
+use crate::bus::clock;
+use crate::bus::router::terms::{Answered, Key};
+use crate::bus::services::{Notice, Services};
+use crate::bus::socket::{Came, Frame, Sink, code};
+
+/// Messages that wait for a connection: more than all it may be asked and all it may have asked.
+const MAILBOX: usize = 4096;
+/// Most commands that wait for the acknowledgement of one client.
+const COMMANDS_MAX: usize = 64;
+/// How often one that leaves is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What the connections of a door share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) services: Services,
+    pub(super) config: Config,
+    pub(super) snapshots: Snapshots,
+    pub(super) throttle: Throttle,
+    pub(super) count: AtomicUsize,
+}
+
+/// The actor.
+pub(super) struct Connection {
+    shared: Arc<Shared>,
+    session: Session,
+    sink: Sink,
+    seat: Seat,
+    /// When anything came from it.
+    sign: Instant,
+    /// The service and instance that it is, or may be when nobody knows what became of its registration.
+    attempted: Option<(String, String)>,
+    /// The snapshot that it has got tells of everything up to this index of the roll.
+    floor: u64,
+    /// Events that came while its registration was on its way.
+    held: Vec<Arc<Announcement>>,
+    commands: HashMap<u64, oneshot::Sender<()>>,
+    command: u64,
+    left: bool,
+}
+
+impl Connection {
+    /// A client that has just come.
+    pub(super) fn new(shared: Arc<Shared>, sink: Sink, address: String, ctx: &Context<Self>) -> Self {
+        let id = uuid::Uuid::new_v4().to_string();
+        let bounds = shared.services.router.config();
+        let bounds = Bounds {
+            in_flight_max: shared.config.in_flight_max,
+            timeout: bounds.timeout,
+            timeout_max: bounds.timeout_max,
+        };
+        let about = About { id: id.clone(), address, transport: NAME, ..About::default() };
+        let seat = shared.services.clients.seat(NAME, &FRAMES, ctx.address().recipient(), about);
+        shared.count.fetch_add(1, Ordering::Relaxed);
+        let connect = frames::connect(&id, shared.services.bus.node().id(), shared.config.message_bytes_max);
+        write(&sink, &connect);
+        Self {
+            shared,
+            session: Session::new(bounds),
+            sink,
+            seat,
+            sign: clock::now(),
+            attempted: None,
+            floor: 0,
+            held: Vec::new(),
+            commands: HashMap::new(),
+            command: 0,
+            left: false,
+        }
+    }
+
+    fn serial(&self) -> u64 {
+        self.seat.client().serial
+    }
+
+    /// Writes something that may not be missed.
+    fn send(&mut self, text: &Text) {
+        if self.session.is_closed() {
+            return;
+        }
+        if self.is_full() {
+            return self.slow();
+        }
+        write(&self.sink, text);
+    }
+
+    fn is_full(&self) -> bool {
+        self.sink.waiting() >= self.shared.config.queue_bytes_max
+    }
+
+    fn slow(&mut self) {
+        self.shared.services.bus.metrics().clients_slow.inc();
+        self.end(close::SLOW, "client does not read");
+    }
+
+    /// Says farewell and leaves.
+    fn end(&mut self, code: u16, reason: &str) {
+        if self.session.is_closed() {
+            return;
+        }
+        tracing::debug!(code, reason, "a connection ends");
+        self.session.close();
+        write(&self.sink, &frames::disconnect(code, reason));
+        self.sink.close(code);
+        self.leave();
+    }
+
+    /// Nobody finds it any more.
+    fn vacate(&mut self) {
+        // In this order: a request that is being routed now finds nobody, or is found here.
+        self.seat.vacate();
+        if let Some((service, instance)) = self.attempted.take() {
+            self.shared.services.roll.leave(self.serial(), &service, &instance);
+        }
+    }
+
+    fn leave(&mut self) {
+        if std::mem::replace(&mut self.left, true) {
+            return;
+        }
+        self.vacate();
+        self.shared.services.router.forget(self.serial());
+    }
+
+    /// Nothing new comes to it; it ends when what it has and what it asked has.
+    fn drain(&mut self, code: u16, reason: &'static str, ctx: &mut Context<Self>) {
+        if self.session.is_closed() || self.left {
+            return;
+        }
+        self.session.drain();
+        self.vacate();
+        if code == code::AWAY {
+            write(&self.sink, &frames::disconnect(code, reason));
+        }
+        let until = clock::now() + self.shared.config.drain_timeout;
+        self.drained(code, reason, until, ctx);
+    }
+
+    fn drained(&mut self, code: u16, reason: &'static str, until: Instant, ctx: &mut Context<Self>) {
+        let held = self.shared.services.router.held(self.serial());
+        if (held == 0 && self.session.in_flight() == 0) || clock::now() >= until {
+            return self.end(code, reason);
+        }
+        ctx.run_later(LOOK, move |act, ctx| act.drained(code, reason, until, ctx));
+    }
+
+    fn step(&mut self, step: Step, ctx: &mut Context<Self>) {
+        match step {
+            Step::Send(text) => self.send(&text),
+            Step::Register(registers) => self.register(registers, ctx),
+            Step::Call(ticket, message, timeout) => self.call(ticket, message, timeout),
+            Step::Answer(id, answer) => self.answer(&id, answer),
+            Step::Broadcast(id, payload) => self.broadcast(id, &payload),
+            Step::Done(id) => {
+                if let Some(done) = self.commands.remove(&id) {
+                    // Whoever gave it may have stopped waiting.
+                    done.send(()).unwrap_or(());
+                }
+            }
+            Step::Leave => self.drain(code::NORMAL, "as asked", ctx),
+            Step::Close(last, code, reason) => {
+                self.send(&last);
+                self.end(code, reason);
+            }
+        }
+    }
+
+    fn register(&mut self, registers: Registers, ctx: &mut Context<Self>) {
+        let services = self.shared.services.clone();
+        if services.bus.node().ready().is_err() {
+            return self.refused(&Refusal::Unavailable("the cluster has no majority".to_owned()));
+        }
+        let snapshot = self.shared.snapshots.take(services.bus.node());
+        let name = registers.name.clone();
+        self.seat.client().describe(|about| about.name.clone_from(&name));
+        if registers.methods.is_empty() {
+            let identity = Identity { name, instance: String::new() };
+            return self.registered(identity, &snapshot, ctx);
+        }
+        let register = registers.into_register();
+        if let Err(refusal) = register.service.check().and_then(|()| register.instance.check()) {
+            return self.refused(&refusal);
+        }
+        let identity = Identity { name, instance: register.instance.id.clone() };
+        self.attempted = Some((identity.name.clone(), identity.instance.clone()));
+        let client = Arc::clone(self.seat.client());
+        let registering = async move { services.roll.register(&client, register).await };
+        ctx.spawn(registering.into_actor(self).map(move |registered, act, ctx| {
+            act.became(registered, identity, &snapshot, ctx);
+        }));
+    }
+
+    fn became(
+        &mut self,
+        registered: Result<Registered, Refusal>,
+        identity: Identity,
+        snapshot: &Snapshot,
+        ctx: &mut Context<Self>,
+    ) {
+        if !self.session.is_registering() {
+            return;
+        }
+        match registered {
+            Ok(_) => self.registered(identity, snapshot, ctx),
+            Err(refusal) => self.refused(&refusal),
+        }
+    }
+
+    fn refused(&mut self, refusal: &Refusal) {
+        let (code, close, reason) = match CallError::from(refusal.clone()) {
+            CallError::Unavailable(_) => (Code::Unavailable, code::AGAIN, "no majority"),
+            CallError::Overloaded(_) => (Code::Overloaded, code::AGAIN, "too much is on its way"),
+            _ => (Code::BadRegistration, close::BAD_REGISTRATION, "bad registration"),
+        };
+        self.send(&Text::from(&Wrong::new(code, refusal.to_string())));
+        self.end(close, reason);
+    }
+
+    fn registered(&mut self, identity: Identity, snapshot: &Snapshot, ctx: &mut Context<Self>) {
+        let Snapshot { index, services } = snapshot;
+        let instance = Some(&*identity.instance).filter(|instance| !instance.is_empty());
+        self.send(&frames::registered(&identity.name, instance, *index, services.clone()));
+        self.floor = *index;
+        let backlog = self.session.registered(identity);
+        for event in std::mem::take(&mut self.held) {
+            self.announce(&event);
+        }
+        for frame in backlog {
+            if let Some(step) = self.session.hear(frame, clock::now()) {
+                self.step(step, ctx);
+            }
+        }
+    }
+
+    fn call(&self, ticket: u64, message: Message, timeout: Duration) {
+        let Message { id, service, method, consumer, responder, payload, key, traceparent, .. } = message;
+        let instance = self.session.identity().map(|identity| identity.instance.clone()).unwrap_or_default();
+        let request = Request {
+            id,
+            capability: service,
+            action: method,
+            payload: Body::json(payload),
+            // A service may send to itself.
+            from: Caller { service: consumer.unwrap_or_default(), instance, connection: None },
+            deadline: clock::now() + timeout,
+            retries: 0,
+            key,
+            responder,
+            traceparent,
+        };
+        let client = Arc::clone(self.seat.client());
+        let reply = move |outcome| {
+            if !client.tell(Told::Outcome(ticket, outcome)) {
+                client.loses();
+            }
+        };
+        self.shared.services.router.call(request, Box::new(reply));
+    }
+
+    /// A message of this client has ended.
+    fn ended(&mut self, ticket: u64, outcome: Outcome) {
+        let reason = outcome.as_ref().err().and_then(frames::unhandled_reason);
+        let Some((asked, told)) = self.session.ended(ticket, outcome, clock::now()) else { return };
+        if let Some(reason) = reason {
+            self.unhandled(&asked, reason);
+        }
+        if let Some(told) = told {
+            self.send(&told);
+        }
+    }
+
+    /// All services are told of a message that nobody could be given.
+    fn unhandled(&self, asked: &Asked, reason: &str) {
+        let Shared { services, throttle, .. } = &*self.shared;
+        services.bus.metrics().messages_unhandled.inc();
+        let Some(identity) = self.session.identity() else { return };
+        if !throttle.permits(&asked.destination, clock::now()) {
+            return;
+        }
+        let says = json!({
+            "destination": asked.destination, "consumer": identity.name, "message_id": asked.id, "reason": reason,
+            "node": frames::node_name(services.bus.node().id()), "at": clock::timestamp().to_string(),
+        });
+        self.notify(None, UNHANDLED, &says.to_string());
+    }
+
+    fn broadcast(&self, id: Option<String>, payload: &Bytes) {
+        let data = std::str::from_utf8(payload).ok().filter(|data| !data.is_empty());
+        self.notify(id, BROADCAST, data.unwrap_or("null"));
+    }
+
+    fn notify(&self, id: Option<String>, event: &str, data: &str) {
+        let Some(Identity { name, instance }) = self.session.identity().cloned() else { return };
+        let data = serde_json::from_str::<&RawValue>(data).ok();
+        let notice = Notice { from: From { service: name, instance }, id, event, data };
+        // It can only fail for a name that is none.
+        if let Err(refusal) = self.shared.services.notify_now(notice) {
+            tracing::error!(%refusal, event, "a broadcast failed");
+        }
+    }
+
+    fn answer(&mut self, id: &str, answer: Answer) {
+        match self.shared.services.router.answer(self.serial(), Key::Id(id), answer) {
+            Answered::Yes => {}
+            Answered::Late | Answered::NotAwaited | Answered::Unknown => {
+                let wrong = Wrong::new(Code::UnknownRequest, "nobody waits for that").of(id);
+                self.send(&Text::from(&wrong));
+            }
+        }
+    }
+
+    /// Hands it a request, unless it does not read what it has.
+    fn ask(&mut self, handed: &Handed) {
+        let router = &self.shared.services.router;
+        if self.is_full() {
+            return router.decline(self.serial(), handed.number);
+        }
+        write(&self.sink, &frames::delivered(handed));
+        router.taken(self.serial(), handed.number);
+    }
+
+    fn event(&mut self, event: Arc<Announcement>) {
+        if self.session.is_registering() {
+            // Not more than its mailbox would hold.
+            if self.held.len() >= MAILBOX {
+                return self.slow();
+            }
+            return self.held.push(event);
+        }
+        if self.session.is_registered() {
+            self.announce(&event);
+        }
+    }
+
+    fn announce(&mut self, event: &Announcement) {
+        if matches!(event.at, Some((Log::Roll, at)) if at.roll <= self.floor) {
+            return;
+        }
+        let frame = event.frame(&FRAMES);
+        if event.at.is_none() && self.is_full() {
+            return self.shared.services.clients.skips();
+        }
+        self.send(&Text { payload: frame, ..Text::default() });
+    }
+
+    fn command(&mut self, Command { name, json, done }: Command) {
+        self.commands.retain(|_, done| !done.is_closed());
+        if self.commands.len() >= COMMANDS_MAX || !self.session.is_registered() {
+            return;
+        }
+        self.command = self.command.wrapping_add(1);
+        self.commands.insert(self.command, done);
+        self.send(&frames::command(self.command, name, &json));
+    }
+
+    fn farewell(&mut self, why: Farewell, ctx: &mut Context<Self>) {
+        match why {
+            Farewell::Draining => self.drain(code::AWAY, "node stopping", ctx),
+            Farewell::Replaced => self.end(close::REPLACED, "another connection is this instance now"),
+            Farewell::Removed => self.end(close::REMOVED, "removed by the operator"),
+            Farewell::Unresponsive => self.end(close::TIMEOUT, "no sign of life"),
+        }
+    }
+
+    /// Looks for signs of life: after a while of silence it is asked for one.
+    fn watch(&self, wait: Duration, ctx: &mut Context<Self>) {
+        ctx.run_later(wait, |act, ctx| {
+            let Config { ping_interval, silence_max, .. } = act.shared.config;
+            let now = clock::now();
+            let silence = now.saturating_duration_since(act.sign);
+            act.session.tidy(now);
+            if silence >= silence_max {
+                return act.end(close::TIMEOUT, "no sign of life");
+            }
+            let next = match ping_interval.checked_sub(silence) {
+                Some(left) if !left.is_zero() => left,
+                _ => {
+                    act.sink.ping();
+                    silence_max.saturating_sub(silence).min(ping_interval)
+                }
+            };
+            act.watch(next, ctx);
+        });
+    }
+}
+
+fn write(sink: &Sink, text: &Text) {
+    sink.text(&[&text.head, &text.payload, text.tail.as_bytes()]);
+}
+
+impl Actor for Connection {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        let Config { ping_interval, register_timeout, .. } = self.shared.config;
+        self.watch(ping_interval, ctx);
+        ctx.run_later(register_timeout, |act, _| {
+            if act.session.is_waited_for() {
+                act.end(close::TIMEOUT, "no registration in time");
+            }
+        });
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.leave();
+    }
+}
+
+impl Drop for Connection {
+    /// Also when it died without a word.
+    fn drop(&mut self) {
+        self.leave();
+        self.shared.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl StreamHandler<Came> for Connection {
+    fn handle(&mut self, came: Came, ctx: &mut Self::Context) {
+        self.sign = clock::now();
+        match came {
+            Came::Frame(Frame::Text(text)) => {
+                if let Some(step) = self.session.hear(text, self.sign) {
+                    self.step(step, ctx);
+                }
+            }
+            Came::Frame(Frame::Binary(_)) => self.end(code::UNSUPPORTED, "binary frame"),
+            Came::Sign => {}
+            Came::Closed => {
+                self.session.close();
+                self.leave();
+                ctx.stop();
+            }
+        }
+    }
+}
+
+impl Handler<Told> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, told: Told, ctx: &mut Self::Context) {
+        if self.session.is_closed() {
+            return;
+        }
+        if self.seat.client().has_lost() {
+            return self.slow();
+        }
+        match told {
+            Told::Request(handed) => self.ask(&handed),
+            Told::Outcome(ticket, outcome) => self.ended(ticket, outcome),
+            Told::Event(event) => self.event(event),
+            Told::Command(command) => self.command(command),
+            Told::Close(why) => self.farewell(why, ctx),
+            // This door does not ask the bus for these.
+            Told::Registered(..) | Told::Notified(..) | Told::Remind => {}
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The frames that clients send: text to types. Pure.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use rollbook_core::limits;
+use rollbook_core::service::{Capability, Instance, InstanceRegister, Service};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::config::NAME;
+use crate::bus::call::{Answer, Body, Responder, traceparent};
+
+/// Longest id of a message, name of a callback, bytes.
+const ID_BYTES_MAX: usize = 128;
+/// Longest key of a message, bytes.
+const KEY_BYTES_MAX: usize = 256;
+/// Longest time that a message may ask for.
+const TIMEOUT_MAX_MS: u64 = 600_000;
+/// The code of a service that fails without saying one.
+pub(super) const SERVICE_ERROR: &str = "service_error";
+
+/// Codes of errors, see the README of this door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Code {
+    BadJson,
+    BadMessage,
+    BadRegistration,
+    NotRegistered,
+    AlreadyRegistered,
+    Forbidden,
+    ConsumerMismatch,
+    DuplicateId,
+    UnknownRequest,
+    Timeout,
+    InstanceLost,
+    Overloaded,
+    Unavailable,
+}
+
+impl Code {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::BadJson => "bad_json",
+            Self::BadMessage => "bad_message",
+            Self::BadRegistration => "bad_registration",
+            Self::NotRegistered => "not_registered",
+            Self::AlreadyRegistered => "already_registered",
+            Self::Forbidden => "forbidden",
+            Self::ConsumerMismatch => "consumer_mismatch",
+            Self::DuplicateId => "duplicate_id",
+            Self::UnknownRequest => "unknown_request",
+            Self::Timeout => "timeout",
+            Self::InstanceLost => "instance_lost",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    pub(super) const fn retryable(self) -> bool {
+        matches!(self, Self::InstanceLost | Self::Overloaded | Self::Unavailable)
+    }
+}
+
+/// A frame that is refused, with the id of its message as far as it has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wrong {
+    pub(super) code: Code,
+    pub(super) id: Option<String>,
+    pub(super) text: String,
+}
+
+impl Wrong {
+    pub(super) fn new(code: Code, text: impl Into<String>) -> Self {
+        Self { code, id: None, text: text.into() }
+    }
+
+    pub(super) fn of(self, id: &str) -> Self {
+        Self { id: Some(id.to_owned()), ..self }
+    }
+}
+
+fn bad(text: impl Into<String>) -> Wrong {
+    Wrong::new(Code::BadMessage, text)
+}
+
+/// What a client says.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Said {
+    Register(Registers),
+    Message(Message),
+    /// An answer, or the failure of what was asked.
+    Answer {
+        id: String,
+        answer: Answer,
+    },
+    Broadcast {
+        id: Option<String>,
+        payload: Bytes,
+    },
+    /// A command of the operator was understood.
+    Done {
+        id: u64,
+    },
+    Disconnect,
+    Ping,
+    /// Means nothing, but is a sign of life.
+    Pong,
+}
+
+/// A registration: of a service, or of a consumer when there are no methods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Registers {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) methods: Vec<String>,
+    pub(super) instance: Option<String>,
+    /// JSON; empty when there is none.
+    pub(super) metadata: String,
+}
+
+impl Registers {
+    /// What it means: a service with one capability of its own name.
+    pub(super) fn into_register(self) -> InstanceRegister {
+        let Self { name, version, methods, instance, metadata } = self;
+        let capability = Capability { name: name.clone(), description: String::new(), actions: methods };
+        let instance = Instance {
+            id: instance.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+            service: name.clone(),
+            door: NAME.to_owned(),
+            version: version.clone(),
+            capabilities: vec![capability],
+            metadata,
+            ..Instance::default()
+        };
+        // No name for people and no kind: those that the service may have stay.
+        let service = Service { id: name, version, ..Service::default() };
+        InstanceRegister { service, instance }
+    }
+}
+
+/// A message on its way to a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) id: String,
+    pub(super) service: String,
+    pub(super) method: String,
+    pub(super) consumer: Option<String>,
+    pub(super) responder: Responder,
+    pub(super) payload: Bytes,
+    pub(super) timeout: Option<Duration>,
+    pub(super) key: String,
+    pub(super) traceparent: Option<String>,
+}
+
+/// All members that mean something in some frame; `null` is the same as none.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    r#type: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    instance: Option<&'a RawValue>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    version: Option<&'a RawValue>,
+    #[serde(borrow)]
+    methods: Option<&'a RawValue>,
+    #[serde(borrow)]
+    metadata: Option<&'a RawValue>,
+    #[serde(borrow)]
+    destination: Option<&'a RawValue>,
+    #[serde(borrow)]
+    consumer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    responder: Option<&'a RawValue>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow)]
+    timeout_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    key: Option<&'a RawValue>,
+    #[serde(borrow)]
+    traceparent: Option<&'a RawValue>,
+    #[serde(borrow)]
+    code: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    retryable: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+type Field<'a> = Option<&'a RawValue>;
+
+/// A member that is text, of so many bytes at most.
+fn text<'a>(field: Field<'a>, name: &str, bytes_max: usize) -> Result<Option<Cow<'a, str>>, Wrong> {
+    #[derive(Deserialize)]
+    struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
+    let Some(raw) = field else { return Ok(None) };
+    let Borrowed(text) = serde_json::from_str(raw.get()).map_err(|_| bad(format!("{name}: expected a string")))?;
+    if text.len() > bytes_max {
+        return Err(bad(format!("{name}: at most {bytes_max} bytes")));
+    }
+    Ok(Some(text))
+}
+
+/// One that must be there and not be empty.
+fn needed<'a>(field: Field<'a>, name: &str, bytes_max: usize) -> Result<Cow<'a, str>, Wrong> {
+    text(field, name, bytes_max)?.filter(|text| !text.is_empty()).ok_or_else(|| bad(format!("{name}: missing")))
+}
+
+/// Reads a frame. `first`: a document without a type is a registration.
+pub(super) fn parse(frame: &ByteString, first: bool) -> Result<Said, Wrong> {
+    if !frame.trim_start().starts_with('{') {
+        return Err(Wrong::new(Code::BadJson, "a frame is a JSON object"));
+    }
+    let fields: Fields<'_> = serde_json::from_str(frame).map_err(|error| {
+        let code = if error.is_data() { Code::BadMessage } else { Code::BadJson };
+        Wrong::new(code, error.to_string())
+    })?;
+    let kind = text(fields.r#type, "type", ID_BYTES_MAX)?;
+    match kind.as_deref() {
+        None if first => registers(&fields).map(Said::Register),
+        None => Err(bad("type: missing")),
+        Some("register") => registers(&fields).map(Said::Register),
+        Some("message") => message(frame, &fields).map(Said::Message),
+        Some("response") => {
+            let id = needed(fields.id, "id", frame.len())?.into_owned();
+            let body = Body::json(part(frame, fields.payload));
+            Ok(Said::Answer { id, answer: Answer { success: true, body } })
+        }
+        Some("error") => failure(&fields),
+        Some("broadcast") => {
+            let id = text(fields.id, "id", ID_BYTES_MAX)?.map(Cow::into_owned);
+            Ok(Said::Broadcast { id, payload: part(frame, fields.payload) })
+        }
+        Some("done") => {
+            let id = needed(fields.id, "id", ID_BYTES_MAX)?;
+            Ok(Said::Done { id: id.parse().map_err(|_| bad("id: not that of a command"))? })
+        }
+        Some("disconnect") => Ok(Said::Disconnect),
+        Some("ping") => Ok(Said::Ping),
+        Some("pong") => Ok(Said::Pong),
+        Some(_) => Err(bad("type: unknown")),
+    }
+}
+
+/// The bytes of a member as they came, without a copy.
+fn part(frame: &ByteString, field: Field<'_>) -> Bytes {
+    field.map(|raw| frame.as_bytes().slice_ref(raw.get().as_bytes())).unwrap_or_default()
+}
+
+fn registers(fields: &Fields<'_>) -> Result<Registers, Wrong> {
+    let as_registration = |wrong: Wrong| Wrong { code: Code::BadRegistration, ..wrong };
+    let wrong = |text: &str| Wrong::new(Code::BadRegistration, text);
+    let name = needed(fields.name, "name", limits::NAME_BYTES_MAX).map_err(as_registration)?;
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if !name.chars().all(legal) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err(wrong("name: letters, digits, '.', '_', '-', of which the first is a letter or digit"));
+    }
+    let version = needed(fields.version, "version", limits::VERSION_BYTES_MAX).map_err(as_registration)?;
+    let instance = match text(fields.instance, "instance", limits::NAME_BYTES_MAX).map_err(as_registration)? {
+        None => text(fields.id, "id", limits::NAME_BYTES_MAX).map_err(as_registration)?,
+        instance => instance,
+    };
+    if instance.as_ref().is_some_and(|instance| instance.is_empty()) {
+        return Err(wrong("instance: 1 to 128 bytes"));
+    }
+    let metadata = fields.metadata.map(|raw| raw.get().to_owned()).unwrap_or_default();
+    Ok(Registers {
+        name: name.into_owned(),
+        version: version.into_owned(),
+        methods: methods(fields.methods)?,
+        instance: instance.map(Cow::into_owned),
+        metadata,
+    })
+}
+
+fn methods(field: Field<'_>) -> Result<Vec<String>, Wrong> {
+    let wrong = |text: String| Wrong::new(Code::BadRegistration, text);
+    let Some(raw) = field else { return Ok(Vec::new()) };
+    let named: Vec<String> =
+        serde_json::from_str(raw.get()).map_err(|_| wrong("methods: expected a list of strings".to_owned()))?;
+    let mut methods = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for method in named {
+        let illegal = |c: char| c == ':' || c.is_whitespace() || c.is_control();
+        if !(1..=limits::NAME_BYTES_MAX).contains(&method.len()) || method.contains(illegal) {
+            let text = format!("methods: 1 to {} bytes without ':' and blanks", limits::NAME_BYTES_MAX);
+            return Err(wrong(text));
+        }
+        if seen.insert(method.clone()) {
+            methods.push(method);
+        }
+    }
+    if methods.len() > limits::ACTIONS_MAX {
+        return Err(wrong(format!("methods: at most {}", limits::ACTIONS_MAX)));
+    }
+    Ok(methods)
+}
+
+fn message(frame: &ByteString, fields: &Fields<'_>) -> Result<Message, Wrong> {
+    let id = needed(fields.id, "id", ID_BYTES_MAX)?.into_owned();
+    message_of(frame, fields, &id).map_err(|wrong| wrong.of(&id))
+}
+
+fn message_of(frame: &ByteString, fields: &Fields<'_>, id: &str) -> Result<Message, Wrong> {
+    let longest = limits::NAME_BYTES_MAX.saturating_mul(2).saturating_add(1);
+    let destination = needed(fields.destination, "destination", longest)?;
+    let named = destination.split_once(':').filter(|(service, method)| !service.is_empty() && !method.is_empty());
+    let (service, method) = named.ok_or_else(|| bad("destination: expected <service>:<method>"))?;
+    let responder = text(fields.responder, "responder", ID_BYTES_MAX)?.filter(|name| !name.is_empty());
+    let timeout = match fields.timeout_ms {
+        None => None,
+        Some(raw) => match raw.get().parse() {
+            Ok(millis @ 1..=TIMEOUT_MAX_MS) => Some(Duration::from_millis(millis)),
+            _ => return Err(bad(format!("timeout_ms: a number from 1 to {TIMEOUT_MAX_MS}"))),
+        },
+    };
+    // Something that is no context of a trace is ignored, as W3C asks.
+    let trace = fields.traceparent.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+    Ok(Message {
+        id: id.to_owned(),
+        service: service.to_owned(),
+        method: method.to_owned(),
+        consumer: text(fields.consumer, "consumer", limits::NAME_BYTES_MAX)?.map(Cow::into_owned),
+        responder: responder.map_or(Responder::Nobody, |name| Responder::Named(name.into_owned())),
+        payload: part(frame, fields.payload),
+        timeout,
+        key: text(fields.key, "key", KEY_BYTES_MAX)?.unwrap_or_default().into_owned(),
+        traceparent: trace.as_deref().and_then(traceparent),
+    })
+}
+
+/// A service fails a request: what it says is for the caller.
+fn failure(fields: &Fields<'_>) -> Result<Said, Wrong> {
+    let id = needed(fields.id, "id", usize::MAX)?.into_owned();
+    let code = text(fields.code, "code", ID_BYTES_MAX).map_err(|wrong| wrong.of(&id))?;
+    let message = text(fields.message, "message", limits::TEXT_BYTES_MAX).map_err(|wrong| wrong.of(&id))?;
+    let mut out = serde_json::Map::new();
+    out.insert("code".to_owned(), code.filter(|code| !code.is_empty()).unwrap_or(SERVICE_ERROR.into()).into());
+    out.insert("message".to_owned(), message.unwrap_or_default().into());
+    let retryable = fields.retryable.is_some_and(|raw| raw.get() == "true");
+    out.insert("retryable".to_owned(), retryable.into());
+    let mut json = serde_json::Value::from(out).to_string();
+    if let Some(data) = fields.data {
+        json.pop();
+        json.push_str(",\"data\":");
+        json.push_str(data.get());
+        json.push('}');
+    }
+    Ok(Said::Answer { id, answer: Answer { success: false, body: Body::json(json) } })
+}

@@ -1,0 +1,217 @@
+//! The frames that clients get: types to text. Pure.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::codec::{Code, SERVICE_ERROR, Wrong};
+use crate::bus::call::{Answer, Body, CallError, Handed, Missing, Responder};
+use crate::bus::event_json;
+
+/// How a caller of another door is called back.
+const RESPONSE: &str = "response";
+
+/// A frame to write: JSON in three pieces, of which the middle one is a payload as it came.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Text {
+    pub(super) head: Vec<u8>,
+    pub(super) payload: Bytes,
+    pub(super) tail: &'static str,
+}
+
+impl From<serde_json::Value> for Text {
+    fn from(json: serde_json::Value) -> Self {
+        Self { head: json.to_string().into(), ..Self::default() }
+    }
+}
+
+impl From<&Wrong> for Text {
+    fn from(wrong: &Wrong) -> Self {
+        error(wrong.id.as_deref(), None, wrong.code, &wrong.text)
+    }
+}
+
+/// Builds a frame member by member.
+struct Builder(Vec<u8>);
+
+impl Builder {
+    fn new(kind: &str) -> Self {
+        Self(Vec::with_capacity(128)).raw("{\"type\":\"").raw(kind).raw("\"")
+    }
+
+    /// Appends this as it is.
+    fn raw(mut self, text: &str) -> Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    fn text(self, name: &str, value: &str) -> Self {
+        let mut named = self.raw(",\"").raw(name).raw("\":");
+        event_json::string(value, &mut named.0);
+        named
+    }
+
+    fn maybe(self, name: &str, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.text(name, value),
+            None => self,
+        }
+    }
+
+    fn retryable(self, retryable: bool) -> Self {
+        self.raw(if retryable { ",\"retryable\":true" } else { ",\"retryable\":false" })
+    }
+
+    /// Ends the frame with a member that is JSON already.
+    fn ends_with(self, name: &str, json: Bytes) -> Text {
+        let Self(head) = self.raw(",\"").raw(name).raw("\":");
+        Text { head, payload: json, tail: "}" }
+    }
+
+    /// Ends the frame with a payload.
+    fn payload(self, body: &Body) -> Text {
+        self.ends_with("payload", if body.json.is_empty() { Bytes::from_static(b"null") } else { body.json.clone() })
+    }
+
+    fn end(self) -> Text {
+        Text { head: self.raw("}").0, ..Text::default() }
+    }
+}
+
+/// How nodes are called here.
+pub(super) fn node_name(node: u64) -> String {
+    format!("n{node}")
+}
+
+pub(super) fn connect(connection: &str, node: u64, frame_max: usize) -> Text {
+    let frame = json!({
+        "type": "connect", "connection_id": connection, "node": node_name(node), "max_frame": frame_max,
+    });
+    frame.into()
+}
+
+/// `services` is a JSON list.
+pub(super) fn registered(name: &str, instance: Option<&str>, index: u64, services: Bytes) -> Text {
+    let builder = Builder::new("registered").text("name", name).maybe("instance_id", instance);
+    builder.raw(&format!(",\"index\":{index}")).ends_with("services", services)
+}
+
+/// A request on its way to a service.
+pub(super) fn delivered(handed: &Handed) -> Text {
+    let request = &handed.request;
+    let responder = match &request.responder {
+        Responder::Named(name) => Some(&**name),
+        Responder::Caller => Some(RESPONSE),
+        Responder::Nobody => None,
+    };
+    Builder::new("message")
+        .text("id", &handed.id)
+        .text("destination", &format!("{}:{}", request.capability, request.action))
+        .text("consumer", &request.from.service)
+        .maybe("responder", responder)
+        .maybe("traceparent", request.traceparent.as_deref())
+        .payload(&request.payload)
+}
+
+pub(super) fn disconnect(code: u16, reason: &str) -> Text {
+    json!({ "type": "disconnect", "code": code, "reason": reason }).into()
+}
+
+pub(super) fn pong() -> Text {
+    Builder::new("pong").end()
+}
+
+pub(super) fn command(id: u64, name: &str, data: &Bytes) -> Text {
+    Builder::new("command").text("id", &id.to_string()).text("command", name).ends_with("data", data.clone())
+}
+
+pub(super) fn error(id: Option<&str>, responder: Option<&str>, code: Code, text: &str) -> Text {
+    let builder = Builder::new("error").maybe("id", id).maybe("responder", responder);
+    builder.text("code", code.name()).text("message", text).retryable(code.retryable()).end()
+}
+
+/// A message that has no end yet, as its sender knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) id: String,
+    pub(super) destination: String,
+    /// `None`: nobody waits.
+    pub(super) responder: Option<String>,
+    pub(super) timeout: Duration,
+}
+
+/// Why a message was not delivered.
+pub(super) fn unhandled_reason(error: &CallError) -> Option<&'static str> {
+    Some(match error {
+        CallError::NoProvider(Missing::Capability, _) => "no_service",
+        CallError::NoProvider(Missing::Action, _) => "no_method",
+        CallError::NoProvider(Missing::Provider, _) => "unreachable",
+        CallError::Overloaded(_) => "overloaded",
+        _ => return None,
+    })
+}
+
+/// What became of a message, for its sender; `None` when there is nothing to say.
+pub(super) fn outcome(asked: &Asked, outcome: Result<Answer, CallError>) -> Option<Text> {
+    let Asked { id, destination, responder, timeout } = asked;
+    let responder = responder.as_deref();
+    let error = match outcome {
+        Ok(_) if responder.is_none() => return None,
+        Ok(Answer { success: true, body }) => {
+            return Some(Builder::new("response").text("id", id).maybe("responder", responder).payload(&body));
+        }
+        Ok(Answer { success: false, body }) => return Some(failed(id, responder, &body)),
+        Err(error) => error,
+    };
+    if let Some(reason) = unhandled_reason(&error) {
+        let builder = Builder::new("unhandled").text("id", id).maybe("responder", responder);
+        return Some(builder.text("destination", destination).text("reason", reason).end());
+    }
+    let code = match &error {
+        CallError::ProviderLost => Code::InstanceLost,
+        CallError::DeadlineExceeded => Code::Timeout,
+        CallError::Forbidden(_) => Code::Forbidden,
+        CallError::NotRegistered => Code::NotRegistered,
+        CallError::BadRequest(_) => Code::BadMessage,
+        CallError::NoProvider(..) | CallError::Overloaded(_) => Code::Overloaded,
+        CallError::Unavailable(_) | CallError::Cancelled => Code::Unavailable,
+    };
+    let text = match code {
+        Code::Timeout => format!("no response within {} ms", timeout.as_millis()),
+        _ => error.to_string(),
+    };
+    Some(self::error(Some(id), responder, code, &text))
+}
+
+/// What a service says that failed: as a service of this door says it, or anything else as data.
+fn failed(id: &str, responder: Option<&str>, body: &Body) -> Text {
+    #[derive(Deserialize)]
+    struct Failed<'a> {
+        code: Option<Cow<'a, str>>,
+        message: Option<Cow<'a, str>>,
+        #[serde(default)]
+        retryable: bool,
+        #[serde(borrow)]
+        data: Option<&'a RawValue>,
+    }
+    let said = body.text();
+    let shaped = serde_json::from_str::<Failed<'_>>(said).ok().filter(|shaped| shaped.message.is_some());
+    let shaped = shaped.unwrap_or_else(|| {
+        let message = serde_json::from_str::<String>(said).unwrap_or_else(|_| "the service failed".to_owned());
+        Failed { code: None, message: Some(message.into()), retryable: false, data: serde_json::from_str(said).ok() }
+    });
+    let builder = Builder::new("error")
+        .text("id", id)
+        .maybe("responder", responder)
+        .text("code", shaped.code.as_deref().unwrap_or(SERVICE_ERROR))
+        .text("message", shaped.message.as_deref().unwrap_or_default())
+        .retryable(shaped.retryable);
+    match shaped.data {
+        Some(data) => builder.ends_with("data", Bytes::copy_from_slice(data.get().as_bytes())),
+        None => builder.end(),
+    }
+}

@@ -1,0 +1,130 @@
+//! The door `websocket`: services and consumers with plain JSON over a WebSocket.
+
+mod actor;
+mod codec;
+mod config;
+mod frames;
+mod session;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod throttle;
+mod wire;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use actix::{Actor as _, AsyncContext as _, Context};
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::bus::origin::Origin;
+use crate::bus::services::Services;
+use crate::bus::socket;
+
+use actor::{Connection, Shared};
+pub use config::{Config, NAME};
+use snapshot::Snapshots;
+use throttle::Throttle;
+
+/// The version of the WebSocket protocol.
+const VERSION: &str = "13";
+/// Bytes of the key of an upgrade.
+const KEY_BYTES: usize = 16;
+/// The subprotocol, for clients that want to agree on one.
+const SUBPROTOCOL: &str = "rollbook.v1";
+
+/// The door.
+#[derive(Debug)]
+pub struct Door {
+    shared: Arc<Shared>,
+    draining: AtomicBool,
+}
+
+impl Door {
+    /// A door onto the bus.
+    #[must_use]
+    pub fn new(services: &Services, config: Config) -> Arc<Self> {
+        let shared = Shared {
+            services: services.clone(),
+            config,
+            snapshots: Snapshots::default(),
+            throttle: Throttle::default(),
+            count: AtomicUsize::new(0),
+        };
+        Arc::new(Self { shared: Arc::new(shared), draining: AtomicBool::new(false) })
+    }
+
+    /// From now on nobody new is let in.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether pages of this origin may use the door. Programs that are no browsers send none.
+    fn allows(&self, request: &HttpRequest) -> bool {
+        match Origin::of(request.headers()) {
+            Origin::None | Origin::Own(_) => true,
+            Origin::Other(other) => self.shared.config.origins.iter().any(|known| known == "*" || known == other),
+            Origin::Unreadable => false,
+        }
+    }
+}
+
+/// Lets a server answer at `/ws` with this door.
+pub fn mount(door: &Arc<Door>, services: &mut web::ServiceConfig) {
+    let resource = web::resource("/ws").app_data(web::Data::from(Arc::clone(door)));
+    services.service(resource.route(web::get().to(handle)).default_service(web::to(not_a_get)));
+}
+
+fn refuse(status: StatusCode, text: &'static str) -> HttpResponse {
+    let mut answer = HttpResponse::build(status);
+    if status == StatusCode::UPGRADE_REQUIRED {
+        answer.insert_header((header::UPGRADE, "websocket")).insert_header((header::SEC_WEBSOCKET_VERSION, VERSION));
+    }
+    answer.insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8")).body(format!("{text}\n"))
+}
+
+async fn not_a_get() -> HttpResponse {
+    HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, "GET")).finish()
+}
+
+async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Door>) -> HttpResponse {
+    let says = |name: header::HeaderName, wanted: &str| {
+        let value = request.headers().get(name).and_then(|value| value.to_str().ok());
+        value.is_some_and(|value| value.eq_ignore_ascii_case(wanted))
+    };
+    if !says(header::UPGRADE, "websocket") {
+        return refuse(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket: connect with a WebSocket client");
+    }
+    if !says(header::SEC_WEBSOCKET_VERSION, VERSION) {
+        return refuse(StatusCode::UPGRADE_REQUIRED, "only version 13 of the WebSocket protocol");
+    }
+    // Its value means nothing, but for its length.
+    let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
+    if !key.is_some_and(|key| BASE64.decode(key).is_ok_and(|key| key.len() == KEY_BYTES)) {
+        return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key: expected 16 bytes in base64");
+    }
+    if !door.allows(&request) {
+        return refuse(StatusCode::FORBIDDEN, "pages of this origin may not use this door");
+    }
+    if door.draining.load(Ordering::Relaxed) {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "node is stopping");
+    }
+    let shared = &door.shared;
+    if shared.count.load(Ordering::Relaxed) >= shared.config.connections_max {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
+    }
+    match socket::open(&request, payload, shared.config.message_bytes_max, &[SUBPROTOCOL]) {
+        Ok((reader, sink, response)) => {
+            let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
+            Connection::create(|ctx: &mut Context<Connection>| {
+                ctx.add_stream(reader);
+                Connection::new(Arc::clone(shared), sink, address, ctx)
+            });
+            response
+        }
+        Err(error) => error.error_response(),
+    }
+}

@@ -1,0 +1,289 @@
+//! What a client may say when, and what it means: the state machine of one connection. Pure.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::codec::{self, Code, Message, Registers, Said, Wrong};
+use super::frames::{self, Asked, Text};
+use crate::bus::call::{Answer, Outcome, Responder};
+
+/// Frames that wait while a registration is on its way.
+const BACKLOG_MAX: usize = 64;
+/// How long the id of a message that has ended may not be used again.
+const IDS_FOR: Duration = Duration::from_secs(60);
+/// The newest of them that are remembered.
+const IDS_MAX: usize = 10_000;
+
+/// Close codes of this door.
+pub(super) mod close {
+    /// Bad registration, or a first frame that is none.
+    pub(in super::super) const BAD_REGISTRATION: u16 = 4400;
+    /// No registration, or no sign of life, in time.
+    pub(in super::super) const TIMEOUT: u16 = 4408;
+    /// Another connection is that instance now.
+    pub(in super::super) const REPLACED: u16 = 4409;
+    /// The operator took it off the roll.
+    pub(in super::super) const REMOVED: u16 = 4410;
+    /// It does not read.
+    pub(in super::super) const SLOW: u16 = 4429;
+}
+
+/// Bounds of a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Most messages of one client that have no end yet.
+    pub(super) in_flight_max: usize,
+    /// How long a message may take that does not say so.
+    pub(super) timeout: Duration,
+    /// How long one may take that does.
+    pub(super) timeout_max: Duration,
+}
+
+/// Who a client is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// Of its service, or its own when it is a consumer.
+    pub(super) name: String,
+    /// Empty when it is a consumer.
+    pub(super) instance: String,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Step {
+    /// Write this.
+    Send(Text),
+    /// Put it on the roll; [`Session::registered`] follows.
+    Register(Registers),
+    /// Ask a service; [`Session::ended`] follows.
+    Call(u64, Message, Duration),
+    /// It answers a request that it was asked.
+    Answer(String, Answer),
+    /// Tell all services.
+    Broadcast(Option<String>, Bytes),
+    /// A command was understood.
+    Done(u64),
+    /// It wants to leave.
+    Leave,
+    /// Write this, and end it with this code for this reason.
+    Close(Text, u16, &'static str),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Connected,
+    Registering(VecDeque<ByteString>),
+    Registered,
+    Draining,
+    Closed,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub(super) struct Session {
+    bounds: Bounds,
+    state: State,
+    identity: Option<Identity>,
+    asked: HashMap<u64, Asked>,
+    ticket: u64,
+    ids: Ids,
+}
+
+impl Session {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        let ids = Ids::default();
+        Self { bounds, state: State::Connected, identity: None, asked: HashMap::new(), ticket: 0, ids }
+    }
+
+    /// Who it is, once it is registered.
+    pub(super) const fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Whether it is told events.
+    pub(super) fn is_registered(&self) -> bool {
+        self.state == State::Registered
+    }
+
+    /// Whether its registration is on its way.
+    pub(super) const fn is_registering(&self) -> bool {
+        matches!(self.state, State::Registering(_))
+    }
+
+    /// Whether it has not registered in time.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.state == State::Connected
+    }
+
+    /// Whether it is over.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// Messages of this client that have no end yet.
+    pub(super) fn in_flight(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// It leaves: what it has and what it asked may end, nothing new begins.
+    pub(super) fn drain(&mut self) {
+        if self.state != State::Closed {
+            self.state = State::Draining;
+        }
+    }
+
+    /// It is over.
+    pub(super) fn close(&mut self) {
+        self.state = State::Closed;
+    }
+
+    /// Forgets ids whose time is over.
+    pub(super) fn tidy(&mut self, now: Instant) {
+        self.ids.trim(now);
+    }
+
+    /// A frame came; `None` when there is nothing to do.
+    pub(super) fn hear(&mut self, frame: ByteString, now: Instant) -> Option<Step> {
+        if let State::Registering(backlog) = &mut self.state {
+            return match codec::parse(&frame, false) {
+                Ok(Said::Ping) => Some(Step::Send(frames::pong())),
+                _ if backlog.len() < BACKLOG_MAX => {
+                    backlog.push_back(frame);
+                    None
+                }
+                _ => refuse(Wrong::new(Code::Overloaded, "wait for the registration")),
+            };
+        }
+        let said = match codec::parse(&frame, self.state == State::Connected) {
+            Ok(said) => said,
+            Err(wrong) => return self.wrong(wrong),
+        };
+        let refused = |code: Code, text: &str| {
+            let wrong = Wrong::new(code, text);
+            refuse(match &said {
+                Said::Message(message) => wrong.of(&message.id),
+                _ => wrong,
+            })
+        };
+        match (&said, &self.state) {
+            (_, State::Closed) | (Said::Pong, _) | (Said::Disconnect, State::Draining) => return None,
+            (Said::Register(_), State::Connected) => self.state = State::Registering(VecDeque::new()),
+            (Said::Register(_), _) => return refused(Code::AlreadyRegistered, "this connection is registered"),
+            (Said::Ping | Said::Disconnect, _) => {}
+            (_, State::Connected) => return refused(Code::NotRegistered, "register first"),
+            (Said::Message(_) | Said::Broadcast { .. }, State::Draining) => {
+                return refused(Code::Unavailable, "this connection is about to end");
+            }
+            _ => {}
+        }
+        match said {
+            Said::Ping => Some(Step::Send(frames::pong())),
+            Said::Register(registers) => Some(Step::Register(registers)),
+            Said::Answer { id, answer } => Some(Step::Answer(id, answer)),
+            Said::Done { id } => Some(Step::Done(id)),
+            Said::Message(message) => self.message(message, now),
+            Said::Broadcast { id, payload } => Some(Step::Broadcast(id, payload)),
+            Said::Disconnect => Some(Step::Leave),
+            Said::Pong => None,
+        }
+    }
+
+    fn wrong(&self, wrong: Wrong) -> Option<Step> {
+        let reason = match wrong.code {
+            Code::BadJson => "bad first frame",
+            Code::BadRegistration => "bad registration",
+            _ => return refuse(wrong),
+        };
+        match self.state {
+            State::Connected => Some(Step::Close(Text::from(&wrong), close::BAD_REGISTRATION, reason)),
+            _ => refuse(wrong),
+        }
+    }
+
+    fn message(&mut self, mut message: Message, now: Instant) -> Option<Step> {
+        let wrong = |code: Code, text: &str| refuse(Wrong::new(code, text).of(&message.id));
+        let Some(identity) = &self.identity else { return wrong(Code::NotRegistered, "register first") };
+        if message.consumer.as_ref().is_some_and(|consumer| *consumer != identity.name) {
+            return wrong(Code::ConsumerMismatch, "consumer: not the name of this connection");
+        }
+        if self.asked.len() >= self.bounds.in_flight_max {
+            return wrong(Code::Overloaded, "too many messages of this connection have no end yet");
+        }
+        if !self.ids.begin(&message.id, now) {
+            return wrong(Code::DuplicateId, "a message of this id was sent before");
+        }
+        let timeout = message.timeout.unwrap_or(self.bounds.timeout).min(self.bounds.timeout_max);
+        message.consumer = Some(identity.name.clone());
+        self.ticket = self.ticket.wrapping_add(1);
+        let asked = Asked {
+            id: message.id.clone(),
+            destination: format!("{}:{}", message.service, message.method),
+            responder: match &message.responder {
+                Responder::Named(name) => Some(name.clone()),
+                Responder::Caller | Responder::Nobody => None,
+            },
+            timeout,
+        };
+        self.asked.insert(self.ticket, asked);
+        Some(Step::Call(self.ticket, message, timeout))
+    }
+
+    /// A message of this client has ended: what it was, and what its sender is told.
+    pub(super) fn ended(&mut self, ticket: u64, outcome: Outcome, now: Instant) -> Option<(Asked, Option<Text>)> {
+        let asked = self.asked.remove(&ticket)?;
+        self.ids.end(&asked.id, now);
+        let told = frames::outcome(&asked, outcome);
+        Some((asked, told))
+    }
+
+    /// Its registration is done: what it said meanwhile is heard now.
+    pub(super) fn registered(&mut self, identity: Identity) -> VecDeque<ByteString> {
+        self.identity = Some(identity);
+        match std::mem::replace(&mut self.state, State::Registered) {
+            State::Registering(backlog) => backlog,
+            _ => VecDeque::new(),
+        }
+    }
+}
+
+fn refuse(wrong: Wrong) -> Option<Step> {
+    Some(Step::Send(Text::from(&wrong)))
+}
+
+/// Ids of messages that may not be used again yet. Only hashes are kept, with a key of their own.
+#[derive(Debug, Default)]
+struct Ids {
+    random: RandomState,
+    known: HashSet<u64>,
+    ended: VecDeque<(Instant, u64)>,
+}
+
+impl Ids {
+    /// `false` when it is known.
+    fn begin(&mut self, id: &str, now: Instant) -> bool {
+        self.trim(now);
+        self.known.insert(self.random.hash_one(id))
+    }
+
+    fn end(&mut self, id: &str, now: Instant) {
+        self.ended.push_back((now, self.random.hash_one(id)));
+        self.trim(now);
+    }
+
+    fn trim(&mut self, now: Instant) {
+        while let Some((at, hash)) = self.ended.front() {
+            if self.ended.len() <= IDS_MAX && now.saturating_duration_since(*at) < IDS_FOR {
+                return;
+            }
+            self.known.remove(hash);
+            self.ended.pop_front();
+        }
+        if self.known.is_empty() {
+            (self.known, self.ended) = (HashSet::new(), VecDeque::new());
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What the pure parts of this door do: every state, every refusal, every frame.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use rollbook_core::event::Event;
+use serde_json::{Value, json};
+
+use super::codec;
+use super::frames::Text;
+use super::session::{Bounds, Identity, Session, Step, close};
+use super::wire::FRAMES;
+use crate::bus::announcement::{Announcement, Log, Position, Tells as _};
+use crate::bus::call::{Answer, Body, CallError, Missing, Responder};
+use crate::bus::item::Item;
+
+const BOUNDS: Bounds =
+    Bounds { in_flight_max: 3, timeout: Duration::from_secs(30), timeout_max: Duration::from_secs(60) };
+
+fn whole(text: &Text) -> String {
+    format!("{}{}{}", String::from_utf8_lossy(&text.head), String::from_utf8_lossy(&text.payload), text.tail)
+}
+
+fn value(text: &Text) -> Value {
+    let whole = whole(text);
+    serde_json::from_str(&whole).unwrap_or_else(|error| panic!("{error}: {whole}"))
+}
+
+fn hear(session: &mut Session, frame: &Value) -> Option<Step> {
+    session.hear(ByteString::from(frame.to_string()), Instant::now())
+}
+
+/// The code that a frame is refused with.
+fn refused(step: Option<Step>) -> String {
+    match step {
+        Some(Step::Send(text)) => value(&text)["code"].as_str().unwrap_or("none").to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn registered(name: &str) -> Session {
+    let mut session = Session::new(BOUNDS);
+    assert!(matches!(hear(&mut session, &json!({ "name": name, "version": "1" })), Some(Step::Register(_))));
+    session.registered(Identity { name: name.to_owned(), instance: String::new() });
+    session
+}
+
+fn message(id: &str) -> Value {
+    json!({ "type": "message", "id": id, "destination": "users:get", "responder": "cb", "payload": { "n": 1 } })
+}
+
+#[test]
+fn each_state_takes_its_frames_and_refuses_the_others() {
+    let others = [
+        message("m"),
+        json!({ "type": "response", "id": "m" }),
+        json!({ "type": "broadcast" }),
+        json!({ "type": "done", "id": "1" }),
+    ];
+    let mut session = Session::new(BOUNDS);
+    for frame in &others {
+        assert_eq!(refused(hear(&mut session, frame)), "not_registered", "{frame}");
+    }
+    assert!(matches!(hear(&mut session, &json!({ "type": "ping" })), Some(Step::Send(_))));
+    assert_eq!(hear(&mut session, &json!({ "type": "pong" })), None);
+    assert_eq!(hear(&mut session, &json!({ "type": "disconnect" })), Some(Step::Leave), "it may leave at any time");
+
+    let mut session = registered("shop");
+    assert_eq!(
+        refused(hear(&mut session, &json!({ "type": "register", "name": "a", "version": "1" }))),
+        "already_registered"
+    );
+    assert_eq!(refused(hear(&mut session, &json!({ "name": "a", "version": "1" }))), "bad_message");
+    assert!(matches!(hear(&mut session, &others[0]), Some(Step::Call(1, ..))));
+    assert!(matches!(hear(&mut session, &others[1]), Some(Step::Answer(..))));
+    assert!(matches!(hear(&mut session, &others[2]), Some(Step::Broadcast(None, _))));
+    assert_eq!(hear(&mut session, &others[3]), Some(Step::Done(1)));
+
+    session.drain();
+    assert_eq!(refused(hear(&mut session, &message("n"))), "unavailable");
+    assert_eq!(refused(hear(&mut session, &others[2])), "unavailable");
+    assert!(matches!(hear(&mut session, &others[1]), Some(Step::Answer(..))), "what it has it may end");
+    assert_eq!(hear(&mut session, &json!({ "type": "disconnect" })), None, "once");
+    session.close();
+    assert!(others.iter().all(|frame| hear(&mut session, frame).is_none()));
+    assert!(session.is_closed());
+}
+
+#[test]
+fn what_comes_while_a_registration_is_on_its_way_waits_up_to_a_bound() {
+    let mut session = Session::new(BOUNDS);
+    hear(&mut session, &json!({ "name": "users", "version": "1", "methods": ["get"] }));
+    assert!(session.is_registering() && !session.is_registered() && !session.is_waited_for());
+    assert!(matches!(hear(&mut session, &json!({ "type": "ping" })), Some(Step::Send(_))), "but for a ping");
+    (0..64).for_each(|n| assert_eq!(hear(&mut session, &message(&n.to_string())), None));
+    assert_eq!(refused(hear(&mut session, &message("65"))), "overloaded");
+    let backlog = session.registered(Identity { name: "users".to_owned(), instance: "a".to_owned() });
+    assert_eq!(backlog.len(), 64);
+    assert!(backlog.front().is_some_and(|first| first.contains("\"id\":\"0\"")), "in order");
+}
+
+#[test]
+fn a_first_frame_that_is_none_ends_the_connection() {
+    for (frame, code) in [("x", "bad_json"), ("{\"name\":\"a\"}", "bad_registration"), ("{}", "bad_registration")] {
+        let mut session = Session::new(BOUNDS);
+        let Some(Step::Close(text, closes, _)) = session.hear(ByteString::from(frame), Instant::now()) else {
+            panic!("{frame} ends it");
+        };
+        assert_eq!((value(&text)["code"].as_str(), closes), (Some(code), close::BAD_REGISTRATION));
+    }
+}
+
+#[test]
+fn ids_are_used_once_for_a_minute_and_not_remembered_for_ever() {
+    let (mut session, start) = (registered("shop"), Instant::now());
+    let ask =
+        |session: &mut Session, id: &str, at: Instant| session.hear(ByteString::from(message(id).to_string()), at);
+    assert!(matches!(ask(&mut session, "a", start), Some(Step::Call(1, ..))));
+    assert_eq!(refused(ask(&mut session, "a", start)), "duplicate_id");
+    let later = start + Duration::from_secs(120);
+    assert_eq!(refused(ask(&mut session, "a", later)), "duplicate_id", "as long as it has no end");
+    assert!(session.ended(1, Err(CallError::ProviderLost), later).is_some());
+    assert!(session.ended(1, Err(CallError::ProviderLost), later).is_none(), "it ends once");
+    assert_eq!(refused(ask(&mut session, "a", later + Duration::from_secs(59))), "duplicate_id");
+    assert!(matches!(ask(&mut session, "a", later + Duration::from_secs(60)), Some(Step::Call(2, ..))));
+    session.ended(2, Err(CallError::ProviderLost), later);
+    for n in 0..10_000_u64 {
+        assert!(matches!(ask(&mut session, &format!("n{n}"), later), Some(Step::Call(..))));
+        session.ended(n + 3, Err(CallError::ProviderLost), later);
+    }
+    assert!(matches!(ask(&mut session, "a", later), Some(Step::Call(..))), "ten thousand newer ones");
+}
+
+#[test]
+fn too_many_without_an_end_are_refused_and_times_are_bounded() {
+    let mut session = registered("shop");
+    for n in 0..3 {
+        assert!(matches!(hear(&mut session, &message(&n.to_string())), Some(Step::Call(..))));
+    }
+    assert_eq!(refused(hear(&mut session, &message("3"))), "overloaded");
+    assert_eq!(session.in_flight(), 3);
+    session.ended(1, Ok(Answer::default()), Instant::now());
+    let mut long = message("3");
+    long["timeout_ms"] = json!(600_000);
+    let Some(Step::Call(_, asked, timeout)) = hear(&mut session, &long) else { panic!("it goes") };
+    assert_eq!((timeout, asked.timeout), (BOUNDS.timeout_max, Some(Duration::from_secs(600))));
+    assert_eq!(asked.consumer.as_deref(), Some("shop"), "filled in");
+}
+
+#[test]
+fn every_end_of_a_message_is_told_as_what_it_is() {
+    let ends: [(Result<Answer, CallError>, &str); 10] = [
+        (
+            Ok(Answer { success: true, body: Body::json("{\"b\":1,\"a\":2}") }),
+            r#"{"type":"response","id":"m","responder":"cb","payload":{"b":1,"a":2}}"#,
+        ),
+        (
+            Ok(Answer { success: true, body: Body::default() }),
+            r#"{"type":"response","id":"m","responder":"cb","payload":null}"#,
+        ),
+        (
+            Ok(Answer { success: false, body: Body::json("\"no\"") }),
+            r#"{"type":"error","id":"m","responder":"cb","code":"service_error","message":"no","retryable":false,"data":"no"}"#,
+        ),
+        (
+            Ok(Answer { success: false, body: Body::json("{\"code\":\"E\",\"message\":\"x\"}") }),
+            r#"{"type":"error","id":"m","responder":"cb","code":"E","message":"x","retryable":false}"#,
+        ),
+        (
+            Err(CallError::NoProvider(Missing::Capability, String::new())),
+            r#"{"type":"unhandled","id":"m","responder":"cb","destination":"users:get","reason":"no_service"}"#,
+        ),
+        (
+            Err(CallError::NoProvider(Missing::Action, String::new())),
+            r#"{"type":"unhandled","id":"m","responder":"cb","destination":"users:get","reason":"no_method"}"#,
+        ),
+        (
+            Err(CallError::NoProvider(Missing::Provider, String::new())),
+            r#"{"type":"unhandled","id":"m","responder":"cb","destination":"users:get","reason":"unreachable"}"#,
+        ),
+        (
+            Err(CallError::Overloaded(String::new())),
+            r#"{"type":"unhandled","id":"m","responder":"cb","destination":"users:get","reason":"overloaded"}"#,
+        ),
+        (
+            Err(CallError::DeadlineExceeded),
+            r#"{"type":"error","id":"m","responder":"cb","code":"timeout","message":"no response within 30000 ms","retryable":false}"#,
+        ),
+        (
+            Err(CallError::ProviderLost),
+            r#"{"type":"error","id":"m","responder":"cb","code":"instance_lost","message":"the provider was lost before it answered","retryable":true}"#,
+        ),
+    ];
+    for (outcome, wanted) in ends {
+        let mut session = registered("shop");
+        hear(&mut session, &message("m"));
+        let (_, told) = session.ended(1, outcome, Instant::now()).expect("it was there");
+        assert_eq!(told.as_ref().map(whole).as_deref(), Some(wanted));
+    }
+    let mut session = registered("shop");
+    hear(&mut session, &json!({ "type": "message", "id": "m", "destination": "users:get" }));
+    let (asked, told) = session.ended(1, Ok(Answer::default()), Instant::now()).expect("it was there");
+    assert_eq!((asked.responder, told), (None, None), "nobody waits");
+}
+
+#[test]
+fn payloads_and_names_of_any_kind_survive() {
+    let payload = r#"{"z":1,"a":[1.0,1e400,"\u0000\ud800"],"big":123456789012345678901234567890}"#;
+    let frame = format!(
+        r#"{{"type":"message","id":"i\"\n","destination":"users:get:x","responder":"ñ","payload": {payload} }}"#
+    );
+    let mut session = registered("shop");
+    let Some(Step::Call(_, asked, _)) = session.hear(ByteString::from(frame), Instant::now()) else {
+        panic!("it goes")
+    };
+    assert_eq!((&*asked.service, &*asked.method), ("users", "get:x"), "cut at the first colon");
+    assert_eq!((asked.id.as_str(), &asked.responder), ("i\"\n", &Responder::Named("ñ".to_owned())));
+    assert_eq!(asked.payload, payload.as_bytes());
+    let (_, told) =
+        session.ended(1, Ok(Answer { success: true, body: Body::json(payload) }), Instant::now()).expect("there");
+    let told = whole(&told.expect("a frame"));
+    assert_eq!(told, format!(r#"{{"type":"response","id":"i\"\n","responder":"ñ","payload":{payload}}}"#));
+}
+
+#[test]
+fn no_text_makes_the_parser_panic() {
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_secs());
+    println!("seed {seed}");
+    let mut state = seed | 1;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap_or(0) % below
+    };
+    let good = [
+        message("m"),
+        json!({ "type": "error", "id": "m", "code": "x", "data": [1] }),
+        json!({ "name": "a", "version": "1", "methods": ["x"] }),
+    ];
+    for _ in 0..20_000 {
+        let mut text: Vec<char> = good[random(3)].to_string().chars().collect();
+        for _ in 0..=random(4) {
+            let at = random(text.len());
+            match random(3) {
+                0 => drop(text.remove(at)),
+                1 => text[at] = ['"', '{', '}', ':', ',', '\\', 'é', '0', '['][random(9)],
+                _ => text.insert(at, ['"', '{', '}', ':', ',', '\\', 'é', '0', '['][random(9)]),
+            }
+            if text.is_empty() {
+                break;
+            }
+        }
+        let text: String = text.into_iter().collect();
+        drop(codec::parse(&ByteString::from(text), random(2) == 0));
+    }
+}
+
+fn told(subject: &str, payload: &Value, index: Option<u64>) -> Value {
+    let payload = payload.to_string();
+    let mut record = Vec::new();
+    let event = Event { subject, payload: Some(payload.as_bytes()), ..Event::default() };
+    event.encode(&mut record).expect("a record");
+    let announcement = match index {
+        Some(index) => {
+            let item = std::sync::Arc::new(Item::stored(index, Bytes::from(record)));
+            Announcement::stored(item, Log::Roll, Position::default())
+        }
+        None => Announcement::unstored(std::sync::Arc::new(Item::unstored(Bytes::from(record)))),
+    };
+    let mut out = Vec::new();
+    FRAMES.announce(&announcement, &mut out);
+    serde_json::from_slice(&out).unwrap_or_default()
+}
+
+#[test]
+fn events_of_the_roll_and_broadcasts_have_their_frames_and_nothing_else_has() {
+    let instance = json!({ "id": "a", "node": 2, "door": "websocket", "version": "1.1", "capabilities": [{ "name": "users", "actions": ["get"] }] });
+    let lifecycle = json!({ "service": { "id": "users", "name": "Users", "version": "1", "type": "" }, "instance": instance, "at": "T" });
+    let wanted = json!({
+        "type": "event", "event": "service-online", "service": { "name": "users", "version": "1.1", "methods": ["get"] },
+        "instance_id": "a", "node": "n2", "index": 7, "at": "T",
+    });
+    assert_eq!(told("roll.service.online", &lifecycle, Some(7)), wanted);
+    for other in ["roll.service.updated", "roll.service.registered", "roll.node.up", "roll.config.updated", "app.x"] {
+        assert_eq!(told(other, &lifecycle, Some(7)), Value::Null, "{other}");
+    }
+    let from = json!({ "service": "shop", "instance": "" });
+    let broadcast = told("notify.x", &json!({ "event": "broadcast", "id": "b", "data": [1], "from": from }), None);
+    let said = ["type", "id", "consumer", "payload"].map(|name| broadcast[name].clone());
+    assert_eq!((said, broadcast.get("event")), ([json!("broadcast"), json!("b"), json!("shop"), json!([1])], None));
+    assert_eq!(told("notify.x", &json!({ "event": "price", "data": 1 }), Some(3))["event"], "price");
+    // Only a node says that something is unhandled, and it keeps that nowhere.
+    let unhandled = json!({ "event": "bus:unhandled", "data": { "destination": "x:y" } });
+    assert_eq!(told("notify.x", &unhandled, None)["event"], "unhandled");
+    assert_eq!(told("notify.x", &unhandled, Some(3)), Value::Null);
+}

@@ -1,0 +1,190 @@
+//! Every pair of doors calls each other, on one node and on three.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::harness::bus::BusClient;
+use crate::harness::cluster::Cluster;
+use crate::harness::http::Http;
+use crate::harness::node::{Node, Options, rollbook, run_command};
+use crate::harness::socket::Socket;
+use crate::harness::{SOON, wait_for};
+
+/// Somebody who can be asked, through some door.
+enum Provider {
+    WebSocket(Socket),
+    SocketIo(BusClient),
+}
+
+const PROVIDERS: [fn(SocketAddr, &str) -> Provider; 2] = [
+    |web, name| Provider::WebSocket(Socket::service(web, name, &["get"])),
+    |web, name| {
+        let client = BusClient::connect(web);
+        let capabilities = json!([{ "name": name, "actions": ["get"] }]);
+        let register = json!({ "id": format!("{name}-service"), "capabilities": capabilities });
+        assert_eq!(client.ask("bus:register", &register)["success"], true);
+        Provider::SocketIo(client)
+    },
+];
+
+impl Provider {
+    const fn door(&self) -> &'static str {
+        match self {
+            Self::WebSocket(_) => "websocket",
+            Self::SocketIo(_) => "socketio",
+        }
+    }
+
+    /// Answers the next request with what it was given.
+    fn echo(&self) {
+        match self {
+            Self::WebSocket(socket) => drop(socket.serve_one(|payload| json!({ "echo": payload }))),
+            Self::SocketIo(client) => drop(client.serve_one(|payload| json!({ "echo": payload }))),
+        }
+    }
+
+    /// Fails the next request.
+    fn fail(&self) {
+        match self {
+            Self::WebSocket(socket) => {
+                let id = socket.next("message")["id"].clone();
+                socket.send(&json!({ "type": "error", "id": id, "code": "E7", "message": "no" }));
+            }
+            Self::SocketIo(client) => {
+                let id = client.event("bus:request").args[0]["requestId"].clone();
+                let error = json!({ "code": "E7", "message": "no" });
+                client.emit("bus:response", &json!({ "requestId": id, "success": false, "error": error }));
+            }
+        }
+    }
+
+    /// Takes the next request and goes away with it.
+    fn vanish(self) {
+        match &self {
+            Self::WebSocket(socket) => drop(socket.next("message")),
+            Self::SocketIo(client) => drop(client.event("bus:request")),
+        }
+    }
+}
+
+/// Somebody who asks, through some door: the data, or the code of the error.
+type Asks = fn(SocketAddr, &str, &Value) -> Result<Value, String>;
+
+const CALLERS: [(&str, Asks); 4] = [
+    ("websocket", |web, capability, payload| {
+        let socket = Socket::consumer(web, "caller");
+        socket.ask("m", &format!("{capability}:get"), payload);
+        let told = socket.take_where("an end", |frame| frame["id"] == "m");
+        match told["type"].as_str() {
+            Some("response") => Ok(told["payload"].clone()),
+            Some("unhandled") => Err("no_provider".to_owned()),
+            _ => Err(match told["code"].as_str().unwrap_or_default() {
+                "instance_lost" => "provider_lost".to_owned(),
+                code => code.to_owned(),
+            }),
+        }
+    }),
+    ("socketio", |web, capability, payload| {
+        let client = BusClient::connect(web);
+        let request = json!({ "requestId": "m", "capability": capability, "action": "get", "payload": payload });
+        let told = client.ask("bus:request", &request);
+        match told["success"] {
+            Value::Bool(true) => Ok(told["data"].clone()),
+            _ => Err(told["error"]["code"].as_str().unwrap_or_default().to_owned()),
+        }
+    }),
+    ("http", |web, capability, payload| {
+        let mut http = Http::connect(web);
+        http.set_read_timeout(SOON);
+        let target = format!("/api/call/{capability}/get");
+        let answer = http.request("POST", &target, &[], payload.to_string().as_bytes());
+        match answer.status {
+            200 => Ok(answer.json()),
+            // What the provider said is inside.
+            422 => Err(answer.json()["error"]["code"].as_str().unwrap_or_default().to_owned()),
+            404 => Err("no_provider".to_owned()),
+            _ => Err(answer.json()["code"].as_str().unwrap_or_default().to_owned()),
+        }
+    }),
+    ("command line", |web, capability, payload| {
+        let mut command = rollbook();
+        let url = format!("http://{web}");
+        command.args(["call", &format!("{capability}:get"), &payload.to_string(), "--web-url", &url]);
+        let exit = run_command(command, b"", SOON);
+        if exit.code == Some(0) {
+            return Ok(serde_json::from_str(&exit.stdout).expect("JSON"));
+        }
+        let known =
+            [("HTTP 404", "no_provider"), ("HTTP 503", "no_provider"), ("HTTP 502", "provider_lost"), ("E7", "E7")];
+        let found = known.into_iter().find(|(text, _)| exit.stderr.contains(text));
+        Err(found.map_or(exit.stderr, |(_, code)| code.to_owned()))
+    }),
+];
+
+/// All callers at one node ask all providers at the other.
+fn matrix(callers_at: SocketAddr, providers_at: SocketAddr, names: &str) {
+    for (turn, provide) in PROVIDERS.iter().enumerate() {
+        for (door, ask) in CALLERS {
+            let capability = format!("{names}{turn}");
+            let payload = json!({ "n": 1.5, "text": "Ñandú", "list": [null, true] });
+            let provider = provide(providers_at, &capability);
+            let pair = format!("{door} -> {}", provider.door());
+            wait_for("the provider to be known", SOON, || {
+                let list = Http::connect(callers_at).request("GET", "/api/services", &[], b"").text();
+                list.contains(&capability).then_some(())
+            });
+            std::thread::scope(|scope| {
+                let asking = scope.spawn(|| ask(callers_at, &capability, &payload));
+                provider.echo();
+                assert_eq!(asking.join().expect("no panic"), Ok(json!({ "echo": payload })), "{pair}");
+                let asking = scope.spawn(|| ask(callers_at, &capability, &payload));
+                provider.fail();
+                assert_eq!(asking.join().expect("no panic"), Err("E7".to_owned()), "{pair}");
+                let asking = scope.spawn(|| ask(callers_at, &capability, &payload));
+                provider.vanish();
+                assert_eq!(asking.join().expect("no panic"), Err("provider_lost".to_owned()), "{pair}");
+            });
+            assert_eq!(ask(callers_at, "nobody", &payload), Err("no_provider".to_owned()), "{pair}");
+        }
+    }
+}
+
+#[test]
+fn all_doors_call_each_other_on_one_node() {
+    let node = Node::start(&Options::new());
+    matrix(node.web, node.web, "cap");
+}
+
+#[test]
+fn all_doors_call_each_other_across_three_nodes() {
+    let cluster = Cluster::start();
+    for (from, to) in [(1, 2), (2, 3), (3, 1)] {
+        matrix(cluster.node(from).web, cluster.node(to).web, &format!("cap{from}{to}"));
+    }
+}
+
+#[test]
+fn the_context_of_a_trace_and_the_deadline_reach_the_provider() {
+    let node = Node::start(&Options::new());
+    let web = node.web;
+    let users = Socket::service(web, "users", &["get"]);
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let asking = std::thread::spawn(move || {
+        let headers = [("traceparent", trace), ("X-Rollbook-Timeout", "300ms")];
+        Http::connect(web).request("POST", "/api/call/users/get", &headers, b"{}").status
+    });
+    let asked = users.next("message");
+    assert_eq!((&asked["traceparent"], &asked["responder"]), (&json!(trace), &json!("response")));
+    assert_eq!(asking.join().expect("no panic"), 504, "it was not answered in time");
+    let web_service = BusClient::connect(web);
+    web_service.register("web", &["mail"]);
+    users.send(
+        &json!({ "type": "message", "id": "m", "destination": "mail:send", "traceparent": trace, "responder": "cb" }),
+    );
+    assert_eq!(web_service.event("bus:request").args[0]["traceparent"], trace);
+    users.send(
+        &json!({ "type": "message", "id": "n", "destination": "mail:send", "traceparent": "mine", "responder": "cb" }),
+    );
+    assert_eq!(web_service.event("bus:request").args[0].get("traceparent"), None, "what is none is not passed on");
+}

@@ -1,0 +1,14 @@
+//! The door `websocket`: plain JSON services, as their clients see them.
+
+/// Every pair of doors calls each other, on one node and on three.
+mod across;
+/// The three documents of the specification, as they are.
+mod documents;
+/// Loss, overload, slowness, nonsense.
+mod faults;
+/// Messages and what becomes of them.
+mod messages;
+/// Coming, going, and what others are told of it.
+mod registration;
+/// The framing of RFC 6455, byte by byte.
+mod rfc6455;
