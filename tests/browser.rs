@@ -1,4 +1,4 @@
-//! The page of README.md in a real browser: it receives events and acknowledges them.
+//! Pages in a real browser: that of README.md receives events and acknowledges them, another one is a service.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::harness::node::{Node, Options};
+use crate::harness::node::{Node, Options, run_command};
 use crate::harness::{SOON, ms, wait_for};
 use crate::readme::{blocks, readme};
 
@@ -116,13 +116,47 @@ fn await_report(reports: &Receiver<String>, parts: &[&str]) -> String {
     }
 }
 
+fn browser() -> Option<&'static str> {
+    let programs = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+    let found = programs.into_iter().find(|program| Path::new(program).exists());
+    if found.is_none() {
+        eprintln!("skipped: there is no browser at {programs:?}");
+    }
+    found
+}
+
+#[test]
+fn a_page_in_a_browser_is_a_service_that_curl_calls() {
+    let Some(program) = browser() else { return };
+    let node = Node::start(&Options::new());
+    let profile = tempfile::tempdir().expect("temporary directory");
+    let url = format!("http://{}/docs/service.html", node.web);
+    let browser = Browser::open(program, profile.path(), &format!("{url}?name=my-page"));
+    let curl = |method: &str, body: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-d", body, &format!("http://{}/api/call/my-page/{method}", node.web)]);
+        run_command(curl, b"", BROWSER).stdout
+    };
+    let greeted = wait_for("the page to be there", BROWSER, || {
+        let answer = curl("greet", "{\"name\":\"Ada\"}");
+        answer.contains("Hello").then_some(answer)
+    });
+    assert!(greeted.contains("\"text\":\"Hello, Ada\"") && greeted.contains("Chrome"), "{greeted}");
+    assert_eq!(curl("add", "[1,2,3.5]"), "6.5");
+    assert!(curl("add", "{}").contains("\"code\":\"failed\""), "what it throws comes back");
+    let shown = node.web("GET", "/api/services/my-page", "").json();
+    assert_eq!(shown["instances"][0]["metadata"]["page"], true, "{shown}");
+    drop(browser);
+    wait_for("it to be offline", BROWSER, || {
+        (node.web("GET", "/api/services/my-page", "").json()["status"] == "offline").then_some(())
+    });
+    let page = node.web("GET", "/docs/service.html", "");
+    assert!(page.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'")));
+}
+
 #[test]
 fn the_page_of_the_readme_receives_and_acknowledges() {
-    let programs = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-    let Some(program) = programs.into_iter().find(|program| Path::new(program).exists()) else {
-        eprintln!("skipped: there is no browser at {programs:?}");
-        return;
-    };
+    let Some(program) = browser() else { return };
     let blocks = blocks(&readme());
     let page = blocks.iter().find(|block| block.language == "html").expect("a page in README.md");
     let node = Node::start(&Options::new());

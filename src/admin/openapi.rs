@@ -63,7 +63,18 @@ struct Description;
 pub(super) fn mount(services: &mut web::ServiceConfig) {
     services
         .service(resource(PATH, "GET").route(web::get().to(describe)))
+        .service(resource("/docs/service.html", "GET").route(web::get().to(service_page)))
         .service(SwaggerUi::new("/docs/{_:.*}").config(utoipa_swagger_ui::Config::from(PATH)));
+}
+
+/// A page that is a service of the bus while it is open.
+async fn service_page() -> HttpResponse {
+    let policy =
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self' ws: wss:";
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .insert_header(("Content-Security-Policy", policy))
+        .body(include_str!("pages/service.html"))
 }
 
 async fn describe() -> HttpResponse {

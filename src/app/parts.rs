@@ -2,9 +2,9 @@
 
 use super::config::settings::Config;
 use super::config::values::Namespaces;
+use crate::bus::access::Enabled;
 use crate::bus::router::terms;
 use crate::bus::{proposer, roll};
-use crate::doors::sse::Enabled;
 use crate::doors::{socketio, sse, websocket};
 
 pub(super) fn proposer(config: &Config) -> proposer::Config {
@@ -20,10 +20,13 @@ pub(super) fn sse(config: &Config) -> sse::Config {
         body_bytes_max: config.sse.body_bytes_max,
         body_timeout: config.sse.body_timeout,
         keep_alive: config.sse.keep_alive,
-        enabled: match &config.book.namespaces {
-            Namespaces::Any => Enabled::Any,
-            Namespaces::Listed(names) => Enabled::Listed(names.clone()),
-        },
+    }
+}
+
+pub(super) fn enabled(config: &Config) -> Enabled {
+    match &config.book.namespaces {
+        Namespaces::Any => Enabled::Any,
+        Namespaces::Listed(names) => Enabled::Listed(names.clone()),
     }
 }
 
@@ -42,9 +45,9 @@ pub(super) fn socketio(config: &Config) -> socketio::Config {
     }
 }
 
-pub(super) fn websocket(config: &Config) -> websocket::Config {
+pub(super) fn websocket(config: &Config) -> websocket::config::Config {
     let door = &config.websocket;
-    websocket::Config {
+    websocket::config::Config {
         ping_interval: door.ping_interval,
         silence_max: door.silence_max,
         register_timeout: door.register_timeout,

@@ -24,6 +24,7 @@ use super::{isolation, membership, parts};
 use crate::admin::consistency::ensure;
 use crate::admin::request_log::log_request;
 use crate::admin::{self, Admin, keys, same_origin};
+use crate::bus::access::Access;
 use crate::bus::announcer::Announcer;
 use crate::bus::client::Farewell;
 use crate::bus::feed::Feed;
@@ -101,6 +102,7 @@ fn flag(name: &str) -> &str {
 
 /// Everything above the node.
 struct House {
+    access: Access,
     door: Arc<Door>,
     socketio: Arc<socketio::Door>,
     websocket: Arc<websocket::Door>,
@@ -135,10 +137,11 @@ async fn house(
     let bus = Bus::new(node.clone(), feed, proposer, metrics);
     let registry = Registry::new(&bus).start();
     let relay = Relay::new(&bus, registry.clone()).start();
+    let access = Access::new(bus.clone(), registry.clone(), relay.clone(), parts::enabled(config));
     let services = Services::new(&bus, parts::roll(config), parts::calls(config));
     let desk = Desk::new(services.clone());
-    let socketio = socketio::Door::new(&services, parts::socketio(config));
-    let websocket = websocket::Door::new(&services, parts::websocket(config));
+    let socketio = socketio::Door::new(&services, access.clone(), parts::socketio(config));
+    let websocket = websocket::Door::new(&services, access.clone(), parts::websocket(config));
     let admin = Admin::new(services.clone(), relay.clone());
     let doors = socketio.live().map(|live| (socketio::NAME, live)).into_iter();
     desk.set_doors(doors.chain([(keys::NAME, admin.live())]).collect());
@@ -146,8 +149,8 @@ async fn house(
     actix_web::rt::spawn(services.roll.clone().run(stop.clone()));
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
     actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));
-    let door = Door::new(bus, registry.clone(), relay, parts::sse(config));
-    let mut house = House { door, socketio, websocket, services, admin, registry, stop, servers: Vec::new() };
+    let door = Door::new(access.clone(), parts::sse(config));
+    let mut house = House { access, door, socketio, websocket, services, admin, registry, stop, servers: Vec::new() };
     let mut lines = Vec::new();
     if let Some(listener) = sse {
         lines.push(("sse", listener.local_addr()?));
@@ -265,7 +268,7 @@ impl House {
         self.admin.drain();
         // First: writes on their way go through the next leader, and nobody waits for an election.
         node.step_down().await;
-        self.door.drain();
+        self.access.drain();
         self.socketio.drain();
         self.websocket.drain();
         self.services.clients.close_all(Farewell::Draining);

@@ -15,6 +15,8 @@ use tokio::sync::{Notify, oneshot};
 use super::announcement::{Announcement, Position, Tells};
 use super::call::{CallError, Handed, Outcome};
 use super::clock;
+use super::draft::{Published, Rejected};
+use super::message::Acknowledged;
 use super::metrics::Metrics;
 
 /// How long a service may take to register before it is reminded, and then again.
@@ -37,10 +39,27 @@ pub enum Told {
     Registered(Option<u64>, Result<(String, String), CallError>),
     /// What became of a notification of its own.
     Notified(Option<u64>, Result<Noted, CallError>),
+    /// What became of an event that it published. The number is its acknowledgement's.
+    Published(Option<u64>, Result<Option<Published>, Rejected>),
+    /// What became of its acknowledgement of an event of a stream.
+    Acknowledged(Option<u64>, Result<Acknowledged, Rejected>),
+    /// What a stream of the book says, by the number that it gave it.
+    Stream(u64, Streamed),
     /// It should register.
     Remind,
     /// It must go.
     Close(Farewell),
+}
+
+/// What a stream of the book says to its client.
+#[derive(Debug)]
+pub enum Streamed {
+    /// It is open, under this consumer id; or why it is not.
+    Opened(Result<String, Rejected>),
+    /// Pieces of it; the next come when it is told that there is room.
+    Chunk(Bytes, oneshot::Sender<()>),
+    /// Nothing more comes.
+    Ended,
 }
 
 /// Where a notification is in the book.

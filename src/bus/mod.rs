@@ -12,6 +12,7 @@
 //! Forward edges are bounded and answer by oneshot; delivery is pulled by cursor; nobody
 //! waits on a child. Modules in reading order.
 
+pub mod access;
 pub mod announcement;
 pub mod announcer;
 pub mod body;
@@ -20,6 +21,7 @@ pub mod client;
 pub mod clock;
 pub mod consumer;
 pub mod deadletter;
+pub mod draft;
 pub mod duration;
 pub mod event_json;
 pub mod feed;
@@ -32,6 +34,7 @@ pub mod message;
 pub mod metrics;
 pub mod origin;
 pub mod outlet;
+pub mod pieces;
 pub mod proposer;
 pub mod registry;
 pub mod relay;

@@ -122,6 +122,13 @@ fn wake(waker: Option<Waker>) {
     }
 }
 
+impl Body {
+    /// What waits, in one piece; `None` at the end.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await?.ok()
+    }
+}
+
 impl MessageBody for Body {
     type Error = std::convert::Infallible;
 

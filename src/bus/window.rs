@@ -22,6 +22,13 @@ pub struct Patience {
     pub count_max: u32,
 }
 
+impl Default for Patience {
+    /// What members get that say nothing.
+    fn default() -> Self {
+        Self { redelivery: Duration::from_secs(5), count_max: 3 }
+    }
+}
+
 /// Most events that may be beyond the floor at once; hides how slow the slowest member is.
 pub const WINDOW_EVENTS_MAX: usize = 4096;
 

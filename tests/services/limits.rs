@@ -20,11 +20,17 @@ use crate::harness::node::{Node, Options};
 
 /// Rounds of each; the median counts.
 const ROUNDS: usize = 5;
-const SECONDS: u64 = 2;
+pub(crate) const SECONDS: u64 = 2;
 /// Sockets of the broadcast.
-const SOCKETS: usize = 1000;
+pub(crate) const SOCKETS: usize = 1000;
 
-struct Relay(Child, SocketAddr);
+pub(crate) struct Relay(Child, pub(crate) SocketAddr);
+
+impl Relay {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Relay {
     fn drop(&mut self) {
@@ -33,10 +39,11 @@ impl Drop for Relay {
     }
 }
 
-fn relay() -> Option<Relay> {
+/// Starts a server of `tests/clients`.
+pub(crate) fn relay(script: &str) -> Option<Relay> {
     let clients = clients()?;
     let mut command = Command::new("node");
-    command.arg(clients.script("relay.js")).env("NODE_PATH", clients.modules()).stdout(Stdio::piped());
+    command.arg(clients.script(script)).env("NODE_PATH", clients.modules()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("start node");
     let mut port = String::new();
     BufReader::new(child.stdout.take().expect("piped")).read_line(&mut port).expect("its port");
@@ -44,11 +51,16 @@ fn relay() -> Option<Relay> {
     Some(Relay(child, ([127, 0, 0, 1], port).into()))
 }
 
+/// Somebody who answers whatever is asked.
+pub(crate) trait Provider {
+    async fn serve(self);
+}
+
 /// A client over a WebSocket that has joined and registered.
-struct Socket(WebSocketStream<TcpStream>);
+pub(crate) struct Socket(WebSocketStream<TcpStream>);
 
 impl Socket {
-    async fn open(at: SocketAddr, id: &str, capabilities: &[&str]) -> Self {
+    pub(crate) async fn open(at: SocketAddr, id: &str, capabilities: &[&str]) -> Self {
         let tcp = TcpStream::connect(at).await.expect("connect");
         tcp.set_nodelay(true).expect("no delay");
         let url = format!("ws://{at}/socket.io/?EIO=4&transport=websocket");
@@ -88,30 +100,46 @@ impl Socket {
     }
 }
 
-/// The name of the request in a packet of either server.
-fn request_id(text: &str) -> &str {
-    let (_, rest) = text.split_once("\"requestId\":\"").unwrap_or_default();
+/// The text of a member in a packet or frame of any server.
+pub(crate) fn field<'t>(text: &'t str, name: &str) -> &'t str {
+    let (_, rest) = text.split_once(&format!("\"{name}\":\"")).unwrap_or_default();
     rest.split('"').next().unwrap_or_default()
+}
+
+/// Rate, median and 99th percentile of what took so many microseconds.
+pub(crate) fn window_of(mut took: Vec<f64>, began: Instant) -> [f64; 3] {
+    let rate = took.len() as f64 / began.elapsed().as_secs_f64();
+    took.sort_by(f64::total_cmp);
+    [rate, took[took.len() / 2], took[took.len() * 99 / 100]]
+}
+
+impl Provider for Socket {
+    async fn serve(mut self) {
+        loop {
+            let asked = self.until("42").await;
+            if asked.contains("\"bus:request\"") {
+                let id = field(&asked, "requestId").to_owned();
+                self.send(format!("42[\"bus:response\",{{\"requestId\":\"{id}\",\"success\":true,\"data\":1}}]")).await;
+            }
+        }
+    }
 }
 
 /// Round trips between two clients: rate, median and 99th percentile in microseconds.
 async fn round_trips(caller_at: SocketAddr, provider_at: SocketAddr, window: usize) -> [f64; 3] {
     let name = format!("c{window}");
-    let mut provider = Socket::open(provider_at, "provider", &[&name]).await;
-    let mut caller = Socket::open(caller_at, "caller", &[]).await;
+    let provider = Socket::open(provider_at, "provider", &[&name]).await;
+    let serving = tokio::spawn(provider.serve());
     // Another node must have heard of the provider.
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let serving = tokio::spawn(async move {
-        loop {
-            let asked = provider.until("42").await;
-            if asked.contains("\"bus:request\"") {
-                let id = request_id(&asked).to_owned();
-                provider
-                    .send(format!("42[\"bus:response\",{{\"requestId\":\"{id}\",\"success\":true,\"data\":1}}]"))
-                    .await;
-            }
-        }
-    });
+    let figures = requests(caller_at, &name, window).await;
+    serving.abort();
+    figures
+}
+
+/// The same to somebody who is there.
+pub(crate) async fn requests(at: SocketAddr, name: &str, window: usize) -> [f64; 3] {
+    let mut caller = Socket::open(at, "caller", &[]).await;
     let payload = "x".repeat(200);
     let request = |n: usize| {
         format!(
@@ -132,19 +160,16 @@ async fn round_trips(caller_at: SocketAddr, provider_at: SocketAddr, window: usi
             continue;
         }
         assert!(text.contains("\"success\":true"), "{text}");
-        let n: usize = request_id(&text).parse().expect("a number");
+        let n: usize = field(&text, "requestId").parse().expect("a number");
         took.push(sent[n].elapsed().as_secs_f64() * 1e6);
         caller.send(request(sent.len())).await;
         sent.push(Instant::now());
     }
-    serving.abort();
-    took.sort_by(f64::total_cmp);
-    let rate = took.len() as f64 / began.elapsed().as_secs_f64();
-    [rate, took[took.len() / 2], took[took.len() * 99 / 100]]
+    window_of(took, began)
 }
 
 /// Reads until so many notifications have come. Frames are only told apart, so that the client costs little.
-async fn count_frames(mut tcp: TcpStream, wanted: usize) {
+pub(crate) async fn count_frames(mut tcp: TcpStream, wanted: usize) {
     let mut bytes = Vec::with_capacity(64 << 10);
     let mut seen = 0;
     while seen < wanted {
@@ -227,18 +252,21 @@ async fn recorded(at: SocketAddr) -> f64 {
     (SENDERS * EACH) as f64 / began.elapsed().as_secs_f64()
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
+pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }
 
-fn run<F: Future>(work: F) -> F::Output {
+pub(crate) fn run<F: Future>(work: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(work)
 }
 
 /// Runs both servers alternately and gives the medians of each figure.
-fn compare<const N: usize>(mut ours: impl FnMut() -> [f64; N], mut theirs: impl FnMut() -> [f64; N]) -> [[f64; N]; 2] {
+pub(crate) fn compare<const N: usize>(
+    mut ours: impl FnMut() -> [f64; N],
+    mut theirs: impl FnMut() -> [f64; N],
+) -> [[f64; N]; 2] {
     let rounds: Vec<[[f64; N]; 2]> = (0..ROUNDS).map(|_| [ours(), theirs()]).collect();
     [0, 1].map(|side| std::array::from_fn(|figure| median(rounds.iter().map(|round| round[side][figure]).collect())))
 }
@@ -246,7 +274,7 @@ fn compare<const N: usize>(mut ours: impl FnMut() -> [f64; N], mut theirs: impl 
 #[test]
 #[ignore = "measures; wants a machine that does nothing else"]
 fn round_trips_and_broadcasts_beside_node() {
-    let relay = relay().expect("the client libraries");
+    let relay = relay("relay.js").expect("the client libraries");
     let node = Node::start(&Options::new());
     let mut failed = Vec::new();
     for window in [1, 64] {

@@ -9,7 +9,7 @@ pub(crate) mod examples;
 /// Clients that send what they should not.
 mod hostile;
 /// How fast it must be, beside Node's own server.
-mod limits;
+pub(crate) mod limits;
 /// Notifications and the central configuration.
 mod notify;
 /// Coming, going, being replaced, forgotten heartbeats.

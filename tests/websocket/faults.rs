@@ -15,7 +15,7 @@ use crate::harness::socket::Socket;
 use crate::harness::{SOON, ms, wait_for};
 
 /// Bytes of memory that a process has.
-fn resident(pid: u32) -> u64 {
+pub(super) fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the status of the node");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024

@@ -2,10 +2,14 @@
 
 /// Every pair of doors calls each other, on one node and on three.
 mod across;
+/// Publishing, and streams of the book.
+mod book;
 /// The three documents of the specification, as they are.
 mod documents;
 /// Loss, overload, slowness, nonsense.
 mod faults;
+/// How fast it must be, beside a relay on Node.
+mod limits;
 /// Messages and what becomes of them.
 mod messages;
 /// Coming, going, and what others are told of it.

@@ -19,6 +19,8 @@ use crate::bus::websocket::{Inbound, Received, Write, Writer};
 
 /// Messages that wait for a session: more than all it may be asked and all it may have asked.
 const MAILBOX: usize = 4096;
+/// Streams of the book go on while less than this waits for their client.
+const ROOM_BYTES: usize = 256 << 10;
 /// Close code of an end without a reason of its own.
 const NORMAL: u16 = 1000;
 
@@ -97,6 +99,8 @@ pub(super) struct SessionActor {
     waits: bool,
     /// A flush is on its way.
     flushes: bool,
+    /// Streams that wait until little waits for the client.
+    rooms: Vec<oneshot::Sender<()>>,
     /// Its place in the table of the door.
     _place: Place<Self>,
 }
@@ -123,6 +127,7 @@ impl SessionActor {
             backlog: VecDeque::new(),
             waits: false,
             flushes: false,
+            rooms: Vec::new(),
             _place: place,
         }
     }
@@ -137,6 +142,10 @@ impl SessionActor {
             for step in steps {
                 self.step(step, ctx);
             }
+        }
+        if self.engine.waiting_bytes() < ROOM_BYTES {
+            // A stream that was ended meanwhile does not listen.
+            self.rooms.drain(..).for_each(|room| room.send(()).unwrap_or(()));
         }
         self.arm(ctx);
     }
@@ -207,6 +216,7 @@ impl SessionActor {
         if out.away == Some(Away::Kick) {
             self.session.kick(&mut out);
         }
+        self.rooms.append(&mut out.rooms);
         if !out.frames.is_empty() {
             self.engine.queue(out.frames);
             // Behind all messages that wait now: what they have to say leaves in one write.

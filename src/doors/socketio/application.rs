@@ -16,6 +16,7 @@ use super::service::{BusSocket, Memory};
 use super::session::{Application, Handshake, Refused, Restored, Socket};
 use super::table;
 use super::wire::{OFFSETS, PLAIN};
+use crate::bus::access::Access;
 use crate::bus::announcer;
 use crate::bus::client::{About, Told};
 use crate::bus::services::Services;
@@ -25,14 +26,20 @@ use crate::bus::socket::Frame;
 #[derive(Clone)]
 pub(super) struct BusApplication {
     services: Services,
+    access: Access,
     recovery: Arc<Recovery>,
     /// Most bytes of missed events that a client gets at once.
     missed_bytes_max: usize,
 }
 
 impl BusApplication {
-    pub(super) const fn new(services: Services, recovery: Arc<Recovery>, missed_bytes_max: usize) -> Self {
-        Self { services, recovery, missed_bytes_max }
+    pub(super) const fn new(
+        services: Services,
+        access: Access,
+        recovery: Arc<Recovery>,
+        missed_bytes_max: usize,
+    ) -> Self {
+        Self { services, access, recovery, missed_bytes_max }
     }
 
     /// A client that comes; with a pid when its state is kept.
@@ -53,7 +60,7 @@ impl BusApplication {
             seat.client().remind_from_now();
         }
         let memory = pid.map(|pid| Memory::new(&self.recovery, pid, floor));
-        BusSocket::new(self.services.clone(), seat, sid, auth, memory)
+        BusSocket::new((self.services.clone(), self.access.clone()), seat, sid, auth, memory)
     }
 
     /// Makes a client what it was, and finds what it has missed.

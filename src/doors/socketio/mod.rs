@@ -3,6 +3,7 @@
 mod actor;
 mod application;
 mod between;
+mod book;
 mod codec;
 #[cfg(test)]
 mod conformance;
@@ -15,6 +16,7 @@ mod remote;
 mod says;
 mod service;
 mod session;
+mod streams;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ use rollbook_cluster::live::Live;
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use crate::bus::access::Access;
 use crate::bus::body::{self, BodyError};
 use crate::bus::origin::Origin;
 use crate::bus::services::Services;
@@ -146,11 +149,11 @@ impl From<Wrong> for Failure {
 impl Door {
     /// A door onto the bus.
     #[must_use]
-    pub fn new(services: &Services, config: Config) -> Arc<Self> {
+    pub fn new(services: &Services, access: Access, config: Config) -> Arc<Self> {
         let node = services.bus.node().clone();
         let (time, count_max) = (config.max_disconnection, config.connections_max);
         let recovery = Recovery::new(node.clone(), services.peers.clone(), time, count_max);
-        let application = BusApplication::new(services.clone(), Arc::clone(&recovery), config.queue_bytes_max);
+        let application = BusApplication::new(services.clone(), access, Arc::clone(&recovery), config.queue_bytes_max);
         let table = Table::default();
         let patience = config.ping_interval + config.ping_timeout;
         let remote = Remote::new(node.clone(), services.peers.clone(), table.clone(), patience);

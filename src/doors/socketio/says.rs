@@ -26,7 +26,7 @@ fn bad(error: impl std::fmt::Display) -> CallError {
 }
 
 /// Reads an argument of an event; the error names the field.
-fn parse<'a, T: Deserialize<'a>>(arg: &'a str) -> Result<T, CallError> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(arg: &'a str) -> Result<T, CallError> {
     if !arg.trim_start().starts_with('{') {
         return Err(bad("expected an object"));
     }
@@ -343,6 +343,6 @@ impl Notifies {
 
 /// Names of events that only the library or the bus itself may use.
 pub(super) fn is_ours(event: &str) -> bool {
-    let prefixes = ["bus:", "config:", "service:"];
+    let prefixes = ["bus:", "book:", "config:", "service:"];
     event.is_empty() || codec::is_reserved(event) || prefixes.iter().any(|prefix| event.starts_with(prefix))
 }

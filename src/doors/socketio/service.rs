@@ -15,11 +15,14 @@ use super::between::Kept;
 use super::recovery::Recovery;
 use super::says::{self, Asks, Auth, Notifies, Registers, Responds};
 use super::session::{Away, Event, Out, Socket, Waited};
+use super::streams::Streams;
+use crate::bus::access::Access;
 use crate::bus::announcement::Position;
 use crate::bus::announcer::From;
 use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request, Responder};
 use crate::bus::client::{Client, Command, Farewell, Seat, Told};
 use crate::bus::clock;
+use crate::bus::draft::Rejected;
 use crate::bus::router::terms::{Answered, Key};
 use crate::bus::services::{Notice, Services};
 use crate::bus::socket::Frame;
@@ -64,6 +67,8 @@ struct Asked {
 /// One client.
 pub(super) struct BusSocket {
     services: Services,
+    pub(super) access: Access,
+    pub(super) streams: Streams,
     seat: Seat,
     sid: String,
     auth: Auth,
@@ -80,16 +85,40 @@ pub(super) struct BusSocket {
 }
 
 /// What an acknowledgement says.
-type Said = Result<serde_json::Value, CallError>;
+pub(super) type Said = Result<serde_json::Value, Failure>;
+
+/// What it says when it failed: code and message.
+pub(super) struct Failure(serde_json::Value);
+
+impl std::convert::From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        Self(error_json(&error))
+    }
+}
+
+impl std::convert::From<Rejected> for Failure {
+    fn from(rejected: Rejected) -> Self {
+        let code = match rejected.status {
+            409 => "conflict",
+            429 | 503 | 507 => "unavailable",
+            500.. => "internal",
+            _ => "bad_request",
+        };
+        Self(json!({ "code": code, "message": rejected.text }))
+    }
+}
 
 fn error_json(error: &CallError) -> serde_json::Value {
     json!({ "code": error.code(), "message": error.to_string() })
 }
 
 impl BusSocket {
-    pub(super) fn new(services: Services, seat: Seat, sid: &str, auth: Auth, memory: Option<Memory>) -> Self {
+    pub(super) fn new(way: (Services, Access), seat: Seat, sid: &str, auth: Auth, memory: Option<Memory>) -> Self {
+        let (services, access) = way;
         Self {
             services,
+            access,
+            streams: Streams::default(),
             seat,
             sid: sid.to_owned(),
             auth,
@@ -116,7 +145,7 @@ impl BusSocket {
     }
 
     /// Answers an event: by its acknowledgement, or, when it wants none, by an event if it failed.
-    fn answer(name: &str, id: Option<u64>, said: Said, out: &mut Out) {
+    pub(super) fn answer(name: &str, id: Option<u64>, said: Said, out: &mut Out) {
         match (said, id) {
             (Ok(mut says), Some(id)) => {
                 let mut object = serde_json::Map::new();
@@ -127,12 +156,12 @@ impl BusSocket {
                 out.ack(id, &[&serde_json::Value::from(object).to_string()], Vec::new());
             }
             (Ok(_), None) => {}
-            (Err(error), Some(id)) => {
-                let failed = json!({ "success": false, "error": error_json(&error) });
+            (Err(Failure(error)), Some(id)) => {
+                let failed = json!({ "success": false, "error": error });
                 out.ack(id, &[&failed.to_string()], Vec::new());
             }
-            (Err(error), None) => {
-                let failed = json!({ "event": name, "error": error_json(&error) });
+            (Err(Failure(error)), None) => {
+                let failed = json!({ "event": name, "error": error });
                 out.emit(None, "bus:error", &[&failed.to_string()], Vec::new());
             }
         }
@@ -143,7 +172,7 @@ impl BusSocket {
     }
 
     /// The way back to this client, for what takes time.
-    fn mailbox(&self) -> impl Fn(Told) + Send + use<> {
+    pub(super) fn mailbox(&self) -> impl Fn(Told) + Send + use<> {
         let client = Arc::clone(self.seat.client());
         move |told| {
             if !client.tell(told) {
@@ -177,7 +206,7 @@ impl BusSocket {
     }
 
     fn registered(&mut self, id: Option<u64>, became: Result<(String, String), CallError>, out: &mut Out) {
-        let said = became.map(|(service, instance)| {
+        let said = became.map_err(Failure::from).map(|(service, instance)| {
             let says = json!({ "id": service, "instanceId": instance });
             // Notifications concern it from the first time on that it is registered.
             if self.registered.is_none()
@@ -196,7 +225,7 @@ impl BusSocket {
         let object = serde_json::from_str::<&RawValue>(arg).is_ok_and(|raw| raw.get().starts_with('{'));
         if !object || arg.len() > HEARTBEAT_BYTES_MAX {
             let message = format!("a heartbeat is an object of at most {HEARTBEAT_BYTES_MAX} bytes");
-            return Err(CallError::BadRequest(message));
+            return Err(CallError::BadRequest(message).into());
         }
         self.seat.client().heartbeat(Bytes::copy_from_slice(arg.as_bytes()));
         Ok(json!({}))
@@ -272,9 +301,12 @@ impl BusSocket {
 
     fn response(&self, event: &Event) -> Said {
         let responds = Responds::parse(first(event))?;
-        let Some(id) = &responds.id else { return Err(CallError::BadRequest("requestId: missing".to_owned())) };
+        let Some(id) = &responds.id else {
+            return Err(CallError::BadRequest("requestId: missing".to_owned()).into());
+        };
         let answer = responds.answer(&event.args, &event.attachments);
-        self.answered(Key::Id(id), answer).map(|()| json!({}))
+        self.answered(Key::Id(id), answer)?;
+        Ok(json!({}))
     }
 
     fn answered(&self, key: Key<'_>, answer: Answer) -> Result<(), CallError> {
@@ -358,22 +390,23 @@ impl Socket for BusSocket {
     fn joined(&mut self, _: &mut Out) {}
 
     fn event(&mut self, event: Event, out: &mut Out) {
+        let later = |done: Result<(), CallError>| done.err().map(|error| Err(error.into()));
+        let (id, arg) = (event.id, first(&event));
+        // `None`: the answer comes when the cluster, or the book, has given its own.
         let said = match &*event.name {
-            "bus:register" => match self.register(event.id, first(&event), out) {
-                // The acknowledgement comes with the answer of the cluster.
-                Ok(()) => return,
-                Err(error) => Err(error),
-            },
-            "bus:heartbeat" => self.heartbeat(&event.args.first().cloned().unwrap_or_default()),
+            "bus:register" => later(self.register(id, arg, out)),
+            "bus:heartbeat" => Some(self.heartbeat(&event.args.first().cloned().unwrap_or_default())),
             "bus:request" => return self.request(&event, out),
-            "bus:response" => self.response(&event),
-            "bus:notify" => match self.notify(&event) {
-                Ok(()) => return,
-                Err(error) => Err(error),
-            },
-            "config:request" => return self.config(event.id, out),
-            other => Err(CallError::BadRequest(format!("the bus takes no event of the name {other}"))),
+            "bus:response" => Some(self.response(&event)),
+            "bus:notify" => later(self.notify(&event)),
+            "book:publish" => later(self.publish(id, arg)),
+            "book:subscribe" => later(self.subscribe(id, arg)),
+            "book:ack" => later(self.acknowledge(id, arg)),
+            "book:unsubscribe" => Some(self.unsubscribe(arg)),
+            "config:request" => return self.config(id, out),
+            other => Some(Err(CallError::BadRequest(format!("the bus takes no event of the name {other}")).into())),
         };
+        let Some(said) = said else { return };
         Self::answer(&event.name, event.id, said, out);
     }
 
@@ -418,12 +451,15 @@ impl Socket for BusSocket {
             Told::Registered(id, became) => self.registered(id, became, out),
             Told::Notified(id, noted) => {
                 self.notifying = self.notifying.saturating_sub(1);
-                let said = noted.map(|noted| match noted.index {
+                let said = noted.map_err(Failure::from).map(|noted| match noted.index {
                     Some(index) => json!({ "id": noted.id, "index": index }),
                     None => json!({ "id": noted.id }),
                 });
                 Self::answer("bus:notify", id, said, out);
             }
+            Told::Published(id, published) => self.published(id, published, out),
+            Told::Acknowledged(id, done) => self.acknowledged(id, done, out),
+            Told::Stream(number, streamed) => self.streamed(number, streamed, out),
             Told::Remind => {
                 let reminder = json!({ "reason": "not registered", "timestamp": clock::millis() });
                 out.emit(None, "bus:reregister-request", &[&reminder.to_string()], Vec::new());
@@ -441,6 +477,7 @@ impl Socket for BusSocket {
             let registration = self.seat.client().about().registration.map(|register| *register);
             recovery.keep(Kept::new(&pid, &self.sid, registration, floor));
         }
+        self.streams = Streams::default();
         // In this order: a request that is being routed now finds nobody, or is found here.
         self.seat.vacate();
         let serial = self.seat.client().serial;

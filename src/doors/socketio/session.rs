@@ -8,6 +8,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
+use tokio::sync::oneshot;
 
 use super::codec::{self, Kind, Malformed, Packet};
 use crate::bus::client::Told;
@@ -137,6 +138,8 @@ pub(super) struct Out {
     /// Nothing more is taken from the client until this is done; its result is told.
     pub(super) wait: Option<LocalBoxFuture<'static, Waited>>,
     pub(super) away: Option<Away>,
+    /// Told when what waits for the client has become little.
+    pub(super) rooms: Vec<oneshot::Sender<()>>,
     namespace: ByteString,
 }
 

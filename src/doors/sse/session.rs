@@ -5,44 +5,10 @@ use std::time::Duration;
 
 use rollbook_core::pattern::Pattern;
 
-use super::codec::Rejected;
+use crate::bus::access::{Start, Subscribe, is_name};
+use crate::bus::draft::Rejected;
 use crate::bus::duration;
 use crate::bus::window::Patience;
-
-/// Redelivery time when the client names none.
-const REDELIVERY: Duration = Duration::from_secs(5);
-/// Deliveries of an event when the client names no count.
-const DELIVERIES: u32 = 3;
-
-/// Where a subscription begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Start {
-    Oldest,
-    Newest,
-    After(String),
-}
-
-/// A subscription as it was asked for.
-#[derive(Debug, Clone)]
-pub(super) struct Subscribe {
-    pub(super) pattern: Pattern,
-    pub(super) start: Start,
-    /// `Some` with `ack=manual`.
-    pub(super) manual: Option<Patience>,
-    pub(super) consumer_id: Option<String>,
-    pub(super) durable: Option<Durable>,
-}
-
-/// A named cursor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Durable {
-    /// Name of the cursor.
-    pub(super) name: String,
-    /// Members share it.
-    pub(super) group: bool,
-    /// Stable name of this member in a group.
-    pub(super) member: Option<String>,
-}
 
 /// The parameters of a request, first one of a name counts.
 #[derive(Debug)]
@@ -63,14 +29,10 @@ impl<'a> Query<'a> {
     }
 }
 
-fn bad(text: impl Into<Cow<'static, str>>) -> Rejected {
-    Rejected { status: 400, text: text.into() }
-}
-
 /// Reads the pattern: the first check of every subscription.
 pub(super) fn pattern(query: &Query<'_>) -> Result<Pattern, Rejected> {
-    let text = query.get("subject").ok_or_else(|| bad("missing subject in query string"))?;
-    Pattern::parse(text).map_err(|error| bad(error.to_string()))
+    let text = query.get("subject").ok_or_else(|| Rejected::bad("missing subject in query string"))?;
+    Pattern::parse(text).map_err(|error| Rejected::bad(error.to_string()))
 }
 
 /// Reads the rest of a subscription.
@@ -82,65 +44,33 @@ pub(super) fn subscribe(
     let manual = match query.given("ack") {
         None | Some("none") => false,
         Some("manual") => true,
-        Some(other) => return Err(bad(format!("invalid ack: {other}"))),
+        Some(other) => return Err(Rejected::bad(format!("invalid ack: {other}"))),
     };
     let redelivery = redelivery(query.given("redelivery"))?;
     let count_max = deliveries(query.given("redelivery_count"))?;
     let consumer_id = query.given("consumer_id");
     if consumer_id.is_some_and(|id| !is_consumer_id(id)) {
-        return Err(bad("invalid consumer_id in query string"));
+        return Err(Rejected::bad("invalid consumer_id in query string"));
     }
-    let durable = durable(query)?;
-    if durable.is_some() && pattern.is_inbox() {
-        return Err(bad("inbox subjects cannot have a durable consumer"));
-    }
-    let start = match last_event_id.filter(|id| !id.is_empty()) {
-        Some(id) => Start::After(id.to_owned()),
-        None => match query.given("start") {
-            None | Some("newest") => Start::Newest,
-            Some("oldest") => Start::Oldest,
-            Some(id) => Start::After(id.to_owned()),
-        },
-    };
-    Ok(Subscribe {
-        pattern,
-        start,
-        manual: manual.then_some(Patience { redelivery, count_max }),
-        consumer_id: consumer_id.map(str::to_owned),
-        durable,
-    })
+    let start = last_event_id.filter(|id| !id.is_empty()).map(|id| Start::After(id.to_owned()));
+    let start = start.unwrap_or_else(|| Start::parse(query.given("start")));
+    let manual = manual.then_some(Patience { redelivery, count_max });
+    let wanted = Subscribe { pattern, start, manual, consumer_id: consumer_id.map(str::to_owned), durable: None };
+    wanted.named(query.given("consumer"), query.given("group"))
 }
 
 fn redelivery(text: Option<&str>) -> Result<Duration, Rejected> {
-    let Some(text) = text else { return Ok(REDELIVERY) };
-    let wrong = || bad(format!("invalid redelivery: {text}"));
+    let usual = Patience::default().redelivery;
+    let Some(text) = text else { return Ok(usual) };
+    let wrong = || Rejected::bad(format!("invalid redelivery: {text}"));
     let parsed = duration::parse(text).map_err(|_| wrong())?;
-    Ok(if parsed.is_zero() { REDELIVERY } else { parsed })
+    Ok(if parsed.is_zero() { usual } else { parsed })
 }
 
 fn deliveries(text: Option<&str>) -> Result<u32, Rejected> {
-    let Some(text) = text else { return Ok(DELIVERIES) };
-    let count: i64 = text.parse().map_err(|_| bad(format!("invalid redelivery_count: {text}")))?;
+    let Some(text) = text else { return Ok(Patience::default().count_max) };
+    let count: i64 = text.parse().map_err(|_| Rejected::bad(format!("invalid redelivery_count: {text}")))?;
     Ok(u32::try_from(count.max(0)).unwrap_or(u32::MAX))
-}
-
-fn durable(query: &Query<'_>) -> Result<Option<Durable>, Rejected> {
-    let name = |parameter: &'static str| match query.given(parameter) {
-        None => Ok(None),
-        Some(text) if is_name(text) => Ok(Some(text.to_owned())),
-        Some(text) => Err(bad(format!("invalid {parameter}: {text}"))),
-    };
-    let (consumer, group) = (name("consumer")?, name("group")?);
-    Ok(match (consumer, group) {
-        (None, None) => None,
-        (Some(name), None) => Some(Durable { name, group: false, member: None }),
-        (member, Some(name)) => Some(Durable { name, group: true, member }),
-    })
-}
-
-/// 1 to 64 of `[A-Za-z0-9_-]`.
-fn is_name(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 fn is_consumer_id(text: &str) -> bool {
@@ -158,16 +88,16 @@ pub(super) struct Ack {
 
 /// The refusal of an event id that nobody knows.
 pub(super) fn invalid_event_id() -> Rejected {
-    bad("invalid event_id in query string")
+    Rejected::bad("invalid event_id in query string")
 }
 
 /// Reads an acknowledgement.
 pub(super) fn ack(query: &Query<'_>) -> Result<Ack, Rejected> {
-    let consumer_id = query.given("consumer_id").ok_or_else(|| bad("missing consumer_id in query string"))?;
+    let consumer_id = query.given("consumer_id").ok_or_else(|| Rejected::bad("missing consumer_id in query string"))?;
     if !consumer_id.starts_with("c_") {
-        return Err(bad("invalid consumer_id in query string"));
+        return Err(Rejected::bad("invalid consumer_id in query string"));
     }
-    let event_id = query.given("event_id").ok_or_else(|| bad("missing event_id in query string"))?;
+    let event_id = query.given("event_id").ok_or_else(|| Rejected::bad("missing event_id in query string"))?;
     let unusual = !event_id.starts_with("e_");
     Ok(Ack { consumer_id: consumer_id.to_owned(), event_id: event_id.to_owned(), unusual })
 }

@@ -8,8 +8,10 @@ use rollbook_core::entry::{EntryBuilder, FLAG_CREATE, FLAG_KEYED, Frame};
 use rollbook_core::event::Event;
 use rollbook_core::time::Timestamp;
 
-use super::codec::{self, FRAMES, Parsed, Rejected};
-use super::session::{self, Ack, Query, Start, Subscribe};
+use super::codec::{self, FRAMES};
+use super::session::{self, Ack, Query};
+use crate::bus::access::{Start, Subscribe};
+use crate::bus::draft::{Parsed, Rejected, allow_create};
 use crate::bus::wire::Wire as _;
 
 const NOW: Timestamp = Timestamp { seconds: 1_710_498_645, nanos: 123_000_000 };
@@ -244,7 +246,7 @@ fn what_the_answer_of_a_single_event_needs() {
     assert_eq!(single(chosen), Some(("x".to_owned(), Timestamp { seconds: 1, nanos: 0 })));
     assert_eq!(single("[{\"subject\":\"a.b\"}]"), None);
     let Parsed::Publish(mut publish) = parse("{\"subject\":\"a.b\",\"key\":\"k\"}").unwrap() else { panic!("inbox") };
-    codec::allow_create(&mut publish.frame);
+    allow_create(&mut publish.frame);
     assert_eq!(publish.frame[1], FLAG_CREATE | FLAG_KEYED);
 }
 

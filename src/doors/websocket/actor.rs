@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
@@ -14,12 +14,14 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
+use super::close;
 use super::codec::{Code, Message, Registers, Wrong};
 use super::config::{Config, NAME};
 use super::frames::{self, Asked, Text};
-use super::session::{Bounds, Identity, Session, Step, close};
-use super::snapshot::{Snapshot, Snapshots};
-use super::throttle::Throttle;
+use super::session::{Bounds, Identity, Session, Step};
+use super::shared::Shared;
+use super::snapshot::Snapshot;
+use super::streams::Streams;
 use super::wire::{BROADCAST, FRAMES};
 use crate::bus::announcement::{Announcement, Log};
 use crate::bus::announcer::{From, UNHANDLED};
@@ -27,7 +29,7 @@ use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request
 use crate::bus::client::{About, Command, Farewell, Seat, Told};
 use crate::bus::clock;
 use crate::bus::router::terms::{Answered, Key};
-use crate::bus::services::{Notice, Services};
+use crate::bus::services::Notice;
 use crate::bus::socket::{Came, Frame, Sink, code};
 
 /// Messages that wait for a connection: more than all it may be asked and all it may have asked.
@@ -37,21 +39,12 @@ const COMMANDS_MAX: usize = 64;
 /// How often one that leaves is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What the connections of a door share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) services: Services,
-    pub(super) config: Config,
-    pub(super) snapshots: Snapshots,
-    pub(super) throttle: Throttle,
-    pub(super) count: AtomicUsize,
-}
-
 /// The actor.
 pub(super) struct Connection {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     session: Session,
-    sink: Sink,
+    pub(super) sink: Sink,
+    pub(super) streams: Streams,
     seat: Seat,
     /// When anything came from it.
     sign: Instant,
@@ -80,11 +73,12 @@ impl Connection {
         let seat = shared.services.clients.seat(NAME, &FRAMES, ctx.address().recipient(), about);
         shared.count.fetch_add(1, Ordering::Relaxed);
         let connect = frames::connect(&id, shared.services.bus.node().id(), shared.config.message_bytes_max);
-        write(&sink, &connect);
+        frames::write(&sink, &connect);
         Self {
             shared,
             session: Session::new(bounds),
             sink,
+            streams: Streams::default(),
             seat,
             sign: clock::now(),
             attempted: None,
@@ -100,15 +94,20 @@ impl Connection {
         self.seat.client().serial
     }
 
+    /// Whether it is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.session.is_closed()
+    }
+
     /// Writes something that may not be missed.
-    fn send(&mut self, text: &Text) {
+    pub(super) fn send(&mut self, text: &Text) {
         if self.session.is_closed() {
             return;
         }
         if self.is_full() {
             return self.slow();
         }
-        write(&self.sink, text);
+        frames::write(&self.sink, text);
     }
 
     fn is_full(&self) -> bool {
@@ -127,7 +126,7 @@ impl Connection {
         }
         tracing::debug!(code, reason, "a connection ends");
         self.session.close();
-        write(&self.sink, &frames::disconnect(code, reason));
+        frames::write(&self.sink, &frames::disconnect(code, reason));
         self.sink.close(code);
         self.leave();
     }
@@ -157,7 +156,7 @@ impl Connection {
         self.session.drain();
         self.vacate();
         if code == code::AWAY {
-            write(&self.sink, &frames::disconnect(code, reason));
+            frames::write(&self.sink, &frames::disconnect(code, reason));
         }
         let until = clock::now() + self.shared.config.drain_timeout;
         self.drained(code, reason, until, ctx);
@@ -184,6 +183,10 @@ impl Connection {
                     done.send(()).unwrap_or(());
                 }
             }
+            Step::Publish(publishes) => self.publish(&publishes, ctx),
+            Step::Subscribe(subscribes) => self.subscribe(*subscribes, ctx),
+            Step::Ack(id, event) => self.ack(id, event, ctx),
+            Step::Unsubscribe(id) => self.unsubscribe(&id, ctx),
             Step::Leave => self.drain(code::NORMAL, "as asked", ctx),
             Step::Close(last, code, reason) => {
                 self.send(&last);
@@ -342,7 +345,7 @@ impl Connection {
         if self.is_full() {
             return router.decline(self.serial(), handed.number);
         }
-        write(&self.sink, &frames::delivered(handed));
+        frames::write(&self.sink, &frames::delivered(handed));
         router.taken(self.serial(), handed.number);
     }
 
@@ -411,10 +414,6 @@ impl Connection {
     }
 }
 
-fn write(sink: &Sink, text: &Text) {
-    sink.text(&[&text.head, &text.payload, text.tail.as_bytes()]);
-}
-
 impl Actor for Connection {
     type Context = Context<Self>;
 
@@ -479,7 +478,12 @@ impl Handler<Told> for Connection {
             Told::Command(command) => self.command(command),
             Told::Close(why) => self.farewell(why, ctx),
             // This door does not ask the bus for these.
-            Told::Registered(..) | Told::Notified(..) | Told::Remind => {}
+            Told::Registered(..)
+            | Told::Notified(..)
+            | Told::Published(..)
+            | Told::Acknowledged(..)
+            | Told::Stream(..)
+            | Told::Remind => {}
         }
     }
 }

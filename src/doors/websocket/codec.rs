@@ -1,4 +1,6 @@
 //! The frames that clients send: text to types. Pure.
+//!
+//! Size: each of many frames has its few lines.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,7 +13,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::config::NAME;
+use crate::bus::access::Subscribe;
 use crate::bus::call::{Answer, Body, Responder, traceparent};
+use crate::bus::draft::{Draft, Rejected};
+use crate::bus::window::Patience;
 
 /// Longest id of a message, name of a callback, bytes.
 const ID_BYTES_MAX: usize = 128;
@@ -38,6 +43,8 @@ pub(super) enum Code {
     InstanceLost,
     Overloaded,
     Unavailable,
+    Conflict,
+    Internal,
 }
 
 impl Code {
@@ -56,11 +63,13 @@ impl Code {
             Self::InstanceLost => "instance_lost",
             Self::Overloaded => "overloaded",
             Self::Unavailable => "unavailable",
+            Self::Conflict => "conflict",
+            Self::Internal => "internal",
         }
     }
 
     pub(super) const fn retryable(self) -> bool {
-        matches!(self, Self::InstanceLost | Self::Overloaded | Self::Unavailable)
+        matches!(self, Self::InstanceLost | Self::Overloaded | Self::Unavailable | Self::Internal)
     }
 }
 
@@ -104,10 +113,73 @@ pub(super) enum Said {
     Done {
         id: u64,
     },
+    Publish(Box<Publishes>),
+    Subscribe(Box<Subscribes>),
+    Ack {
+        id: String,
+        event: String,
+    },
+    Unsubscribe {
+        id: String,
+    },
     Disconnect,
     Ping,
     /// Means nothing, but is a sign of life.
     Pong,
+}
+
+impl Said {
+    /// The id under which it is answered.
+    pub(super) fn id(&self) -> Option<&str> {
+        match self {
+            Self::Message(message) => Some(&message.id),
+            Self::Publish(publishes) => Some(&publishes.id),
+            Self::Subscribe(subscribes) => Some(&subscribes.id),
+            Self::Ack { id, .. } | Self::Unsubscribe { id } => Some(id),
+            _ => None,
+        }
+    }
+}
+
+/// An event for the book.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Publishes {
+    pub(super) id: String,
+    subject: String,
+    response_subject: String,
+    key: String,
+    trace_id: String,
+    event_id: String,
+    created_at: Option<String>,
+    payload: Option<Bytes>,
+}
+
+impl Publishes {
+    /// As the book takes it.
+    pub(super) fn draft(&self) -> Draft<'_> {
+        Draft {
+            id: (&*self.event_id).into(),
+            trace_id: (&*self.trace_id).into(),
+            key: (&*self.key).into(),
+            subject: (&*self.subject).into(),
+            response_subject: (&*self.response_subject).into(),
+            created_at: self.created_at.as_deref().map(Cow::from),
+            payload: self.payload.as_deref().and_then(|payload| serde_json::from_slice(payload).ok()),
+        }
+    }
+}
+
+/// A stream of the book.
+#[derive(Debug, Clone)]
+pub(super) struct Subscribes {
+    pub(super) id: String,
+    pub(super) wanted: Subscribe,
+}
+
+impl PartialEq for Subscribes {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
 }
 
 /// A registration: of a service, or of a consumer when there are no methods.
@@ -194,6 +266,26 @@ struct Fields<'a> {
     retryable: Option<&'a RawValue>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    subject: Option<&'a RawValue>,
+    #[serde(borrow)]
+    response_subject: Option<&'a RawValue>,
+    #[serde(borrow)]
+    trace_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    event_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    created_at: Option<&'a RawValue>,
+    #[serde(borrow)]
+    start: Option<&'a RawValue>,
+    #[serde(borrow)]
+    ack: Option<&'a RawValue>,
+    #[serde(borrow)]
+    group: Option<&'a RawValue>,
+    #[serde(borrow)]
+    redelivery_ms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_deliveries: Option<&'a RawValue>,
 }
 
 type Field<'a> = Option<&'a RawValue>;
@@ -244,6 +336,14 @@ pub(super) fn parse(frame: &ByteString, first: bool) -> Result<Said, Wrong> {
             let id = needed(fields.id, "id", ID_BYTES_MAX)?;
             Ok(Said::Done { id: id.parse().map_err(|_| bad("id: not that of a command"))? })
         }
+        Some("publish") => publishes(frame, &fields).map(|publishes| Said::Publish(Box::new(publishes))),
+        Some("subscribe") => subscribes(&fields).map(|subscribes| Said::Subscribe(Box::new(subscribes))),
+        Some("ack") => {
+            let id = needed(fields.id, "id", ID_BYTES_MAX)?.into_owned();
+            let event = needed(fields.event_id, "event_id", ID_BYTES_MAX).map_err(|wrong| wrong.of(&id))?;
+            Ok(Said::Ack { event: event.into_owned(), id })
+        }
+        Some("unsubscribe") => Ok(Said::Unsubscribe { id: needed(fields.id, "id", ID_BYTES_MAX)?.into_owned() }),
         Some("disconnect") => Ok(Said::Disconnect),
         Some("ping") => Ok(Said::Ping),
         Some("pong") => Ok(Said::Pong),
@@ -336,6 +436,61 @@ fn message_of(frame: &ByteString, fields: &Fields<'_>, id: &str) -> Result<Messa
         key: text(fields.key, "key", KEY_BYTES_MAX)?.unwrap_or_default().into_owned(),
         traceparent: trace.as_deref().and_then(traceparent),
     })
+}
+
+fn publishes(frame: &ByteString, fields: &Fields<'_>) -> Result<Publishes, Wrong> {
+    let id = needed(fields.id, "id", ID_BYTES_MAX)?.into_owned();
+    let short = |field, name| {
+        let text = text(field, name, limits::FIELD_BYTES_MAX).map_err(|wrong| wrong.of(&id))?;
+        Ok(text.unwrap_or_default().into_owned())
+    };
+    Ok(Publishes {
+        subject: short(fields.subject, "subject")?,
+        response_subject: short(fields.response_subject, "response_subject")?,
+        key: short(fields.key, "key")?,
+        trace_id: short(fields.trace_id, "trace_id")?,
+        event_id: short(fields.event_id, "event_id")?,
+        created_at: Some(short(fields.created_at, "created_at")?).filter(|time| !time.is_empty()),
+        payload: fields.payload.map(|_| part(frame, fields.payload)),
+        id,
+    })
+}
+
+fn subscribes(fields: &Fields<'_>) -> Result<Subscribes, Wrong> {
+    let id = needed(fields.id, "id", ID_BYTES_MAX)?.into_owned();
+    let wanted = subscription(fields).map_err(|wrong| wrong.of(&id))?;
+    Ok(Subscribes { id, wanted })
+}
+
+/// What a stream is to deliver, in the words of the book's own protocol.
+fn subscription(fields: &Fields<'_>) -> Result<Subscribe, Wrong> {
+    let named =
+        |field, name| text(field, name, limits::FIELD_BYTES_MAX).map(|text| text.filter(|text| !text.is_empty()));
+    let subject = named(fields.subject, "subject")?.ok_or_else(|| bad("subject: missing"))?;
+    let start = named(fields.start, "start")?;
+    let manual = match named(fields.ack, "ack")?.as_deref() {
+        None | Some("none") => false,
+        Some("manual") => true,
+        Some(_) => return Err(bad("ack: none or manual")),
+    };
+    let number = |field: Field<'_>, name: &str| match field {
+        None => Ok(None),
+        Some(raw) => raw.get().parse().map(Some).map_err(|_| bad(format!("{name}: a number from 0"))),
+    };
+    let (consumer, group) = (named(fields.consumer, "consumer")?, named(fields.group, "group")?);
+    let redelivery_ms: Option<u64> = number(fields.redelivery_ms, "redelivery_ms")?;
+    let max_deliveries: Option<u64> = number(fields.max_deliveries, "max_deliveries")?;
+    let rejected = |rejected: Rejected| bad(rejected.text);
+    Subscribe::parse(&subject, start.as_deref(), manual.then(|| patience(redelivery_ms, max_deliveries)))
+        .and_then(|wanted| wanted.named(consumer.as_deref(), group.as_deref()))
+        .map_err(rejected)
+}
+
+fn patience(redelivery_ms: Option<u64>, max_deliveries: Option<u64>) -> Patience {
+    let usual = Patience::default();
+    let redelivery = redelivery_ms.filter(|millis| *millis > 0).map(Duration::from_millis);
+    let count = max_deliveries.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+    Patience { redelivery: redelivery.unwrap_or(usual.redelivery), count_max: count.unwrap_or(usual.count_max) }
 }
 
 /// A service fails a request: what it says is for the caller.

@@ -10,7 +10,9 @@ use serde_json::value::RawValue;
 
 use super::codec::{Code, SERVICE_ERROR, Wrong};
 use crate::bus::call::{Answer, Body, CallError, Handed, Missing, Responder};
+use crate::bus::draft::{Published, Rejected};
 use crate::bus::event_json;
+use crate::bus::socket::Sink;
 
 /// How a caller of another door is called back.
 const RESPONSE: &str = "response";
@@ -33,6 +35,11 @@ impl From<&Wrong> for Text {
     fn from(wrong: &Wrong) -> Self {
         error(wrong.id.as_deref(), None, wrong.code, &wrong.text)
     }
+}
+
+/// Writes a frame.
+pub(super) fn write(sink: &Sink, text: &Text) {
+    sink.text(&[&text.head, &text.payload, text.tail.as_bytes()]);
 }
 
 /// Builds a frame member by member.
@@ -132,6 +139,41 @@ pub(super) fn command(id: u64, name: &str, data: &Bytes) -> Text {
 pub(super) fn error(id: Option<&str>, responder: Option<&str>, code: Code, text: &str) -> Text {
     let builder = Builder::new("error").maybe("id", id).maybe("responder", responder);
     builder.text("code", code.name()).text("message", text).retryable(code.retryable()).end()
+}
+
+pub(super) fn published(id: &str, published: &Published) -> Text {
+    let Published { id: event, created_at, index } = published;
+    let builder = Builder::new("published").text("id", id).text("event_id", event);
+    builder.raw(&format!(",\"index\":{index}")).text("created_at", &created_at.to_string()).end()
+}
+
+pub(super) fn subscribed(id: &str, consumer: &str) -> Text {
+    Builder::new("subscribed").text("id", id).text("consumer_id", consumer).end()
+}
+
+/// `event` is JSON.
+pub(super) fn delivery(id: &str, event: Bytes) -> Text {
+    Builder::new("delivery").text("id", id).ends_with("event", event)
+}
+
+pub(super) fn acked(id: &str, event: &str, in_flight: bool) -> Text {
+    let builder = Builder::new("acked").text("id", id).text("event_id", event);
+    builder.raw(if in_flight { ",\"in_flight\":true" } else { ",\"in_flight\":false" }).end()
+}
+
+pub(super) fn unsubscribed(id: &str, reason: Option<&str>) -> Text {
+    Builder::new("unsubscribed").text("id", id).maybe("reason", reason).end()
+}
+
+/// What the book says no to.
+pub(super) fn rejected(id: &str, rejected: &Rejected) -> Text {
+    let code = match rejected.status {
+        409 => Code::Conflict,
+        429 | 503 | 507 => Code::Unavailable,
+        500.. => Code::Internal,
+        _ => Code::BadMessage,
+    };
+    error(Some(id), None, code, &rejected.text)
 }
 
 /// A message that has no end yet, as its sender knows it.

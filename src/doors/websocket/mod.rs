@@ -1,11 +1,15 @@
 //! The door `websocket`: services and consumers with plain JSON over a WebSocket.
 
 mod actor;
+mod book;
+mod close;
 mod codec;
-mod config;
+pub mod config;
 mod frames;
 mod session;
+mod shared;
 mod snapshot;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -20,12 +24,14 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use crate::bus::access::Access;
 use crate::bus::origin::Origin;
 use crate::bus::services::Services;
 use crate::bus::socket;
 
-use actor::{Connection, Shared};
-pub use config::{Config, NAME};
+use actor::Connection;
+use config::Config;
+use shared::Shared;
 use snapshot::Snapshots;
 use throttle::Throttle;
 
@@ -46,9 +52,10 @@ pub struct Door {
 impl Door {
     /// A door onto the bus.
     #[must_use]
-    pub fn new(services: &Services, config: Config) -> Arc<Self> {
+    pub fn new(services: &Services, access: Access, config: Config) -> Arc<Self> {
         let shared = Shared {
             services: services.clone(),
+            access,
             config,
             snapshots: Snapshots::default(),
             throttle: Throttle::default(),

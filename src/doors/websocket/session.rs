@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::codec::{self, Code, Message, Registers, Said, Wrong};
+use super::close;
+use super::codec::{self, Code, Message, Publishes, Registers, Said, Subscribes, Wrong};
 use super::frames::{self, Asked, Text};
 use crate::bus::call::{Answer, Outcome, Responder};
 
@@ -17,20 +18,6 @@ const BACKLOG_MAX: usize = 64;
 const IDS_FOR: Duration = Duration::from_secs(60);
 /// The newest of them that are remembered.
 const IDS_MAX: usize = 10_000;
-
-/// Close codes of this door.
-pub(super) mod close {
-    /// Bad registration, or a first frame that is none.
-    pub(in super::super) const BAD_REGISTRATION: u16 = 4400;
-    /// No registration, or no sign of life, in time.
-    pub(in super::super) const TIMEOUT: u16 = 4408;
-    /// Another connection is that instance now.
-    pub(in super::super) const REPLACED: u16 = 4409;
-    /// The operator took it off the roll.
-    pub(in super::super) const REMOVED: u16 = 4410;
-    /// It does not read.
-    pub(in super::super) const SLOW: u16 = 4429;
-}
 
 /// Bounds of a session.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +54,14 @@ pub(super) enum Step {
     Broadcast(Option<String>, Bytes),
     /// A command was understood.
     Done(u64),
+    /// Put an event into the book.
+    Publish(Box<Publishes>),
+    /// Open a stream of the book.
+    Subscribe(Box<Subscribes>),
+    /// An event of that stream was dealt with.
+    Ack(String, String),
+    /// End that stream.
+    Unsubscribe(String),
     /// It wants to leave.
     Leave,
     /// Write this, and end it with this code for this reason.
@@ -164,9 +159,9 @@ impl Session {
         };
         let refused = |code: Code, text: &str| {
             let wrong = Wrong::new(code, text);
-            refuse(match &said {
-                Said::Message(message) => wrong.of(&message.id),
-                _ => wrong,
+            refuse(match said.id() {
+                Some(id) => wrong.of(id),
+                None => wrong,
             })
         };
         match (&said, &self.state) {
@@ -175,7 +170,8 @@ impl Session {
             (Said::Register(_), _) => return refused(Code::AlreadyRegistered, "this connection is registered"),
             (Said::Ping | Said::Disconnect, _) => {}
             (_, State::Connected) => return refused(Code::NotRegistered, "register first"),
-            (Said::Message(_) | Said::Broadcast { .. }, State::Draining) => {
+            (Said::Answer { .. } | Said::Done { .. }, _) => {}
+            (_, State::Draining) => {
                 return refused(Code::Unavailable, "this connection is about to end");
             }
             _ => {}
@@ -187,6 +183,10 @@ impl Session {
             Said::Done { id } => Some(Step::Done(id)),
             Said::Message(message) => self.message(message, now),
             Said::Broadcast { id, payload } => Some(Step::Broadcast(id, payload)),
+            Said::Publish(publishes) => Some(Step::Publish(publishes)),
+            Said::Subscribe(subscribes) => Some(Step::Subscribe(subscribes)),
+            Said::Ack { id, event } => Some(Step::Ack(id, event)),
+            Said::Unsubscribe { id } => Some(Step::Unsubscribe(id)),
             Said::Disconnect => Some(Step::Leave),
             Said::Pong => None,
         }

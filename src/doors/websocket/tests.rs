@@ -7,10 +7,10 @@ use bytestring::ByteString;
 use rollbook_core::event::Event;
 use serde_json::{Value, json};
 
-use super::codec;
 use super::frames::Text;
-use super::session::{Bounds, Identity, Session, Step, close};
+use super::session::{Bounds, Identity, Session, Step};
 use super::wire::FRAMES;
+use super::{close, codec};
 use crate::bus::announcement::{Announcement, Log, Position, Tells as _};
 use crate::bus::call::{Answer, Body, CallError, Missing, Responder};
 use crate::bus::item::Item;

@@ -1,0 +1,478 @@
+//! The way of clients to the book, the same through every door: publish, subscribe, acknowledge.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use actix::{Actor as _, Addr};
+use rollbook_cluster::node::Consistency;
+use rollbook_core::command::{Command, ConsumerOpen, Done, NamespaceCreate};
+use rollbook_core::consumer::Consumer;
+use rollbook_core::error::Refusal;
+use rollbook_core::event::EventId;
+use rollbook_core::namespace::Retention;
+use rollbook_core::node::Owner;
+use rollbook_core::pattern::Pattern;
+use rollbook_core::subject::Namespace;
+use rollbook_core::time::Timestamp;
+
+use super::clock;
+use super::draft::{Parsed, Publish, Published, Rejected, Single, allow_create};
+use super::handle::Bus;
+use super::item::Item;
+use super::message::{Acknowledged, Join, Reason, Tell, Terms};
+use super::outlet::Outlet;
+use super::registry::Registry;
+use super::relay::{AckElsewhere, JoinElsewhere, PostElsewhere, Relay, SupersedeElsewhere};
+use super::source::Source;
+use super::subscription::{Delivery, Membership, Opening, Subscription};
+use super::window::Patience;
+use super::wire::Wire;
+
+/// How long a member waits for a node that serves its consumer.
+const SERVED_MAX: Duration = Duration::from_secs(8);
+const SERVED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Namespaces that clients may use without having been created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enabled {
+    /// Any, created by its first publish.
+    Any,
+    /// These, and those that exist.
+    Listed(Vec<String>),
+}
+
+impl Enabled {
+    /// Whether a publish may create the namespace.
+    fn may_create(&self, name: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(names) => names.iter().any(|listed| listed == name),
+        }
+    }
+
+    /// Whether the namespace may be read although it does not exist yet.
+    fn may_read(&self, name: &str) -> bool {
+        name == Namespace::ROLL || name == Namespace::DEAD || (Namespace::parse(name).is_ok() && self.may_create(name))
+    }
+}
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// With the first event that is kept.
+    Oldest,
+    /// With the next one.
+    Newest,
+    /// Behind the event of this id.
+    After(String),
+}
+
+/// A subscription as it was asked for.
+#[derive(Debug, Clone)]
+pub struct Subscribe {
+    /// What it wants.
+    pub pattern: Pattern,
+    /// Where it begins.
+    pub start: Start,
+    /// `Some`: the client acknowledges.
+    pub manual: Option<Patience>,
+    /// The id of the stream when the client chooses it.
+    pub consumer_id: Option<String>,
+    /// `Some`: the cursor is kept under a name.
+    pub durable: Option<Durable>,
+}
+
+impl Subscribe {
+    /// A stream of these events from there on, `newest` when nothing is said.
+    ///
+    /// # Errors
+    /// That is no pattern.
+    pub fn parse(pattern: &str, start: Option<&str>, manual: Option<Patience>) -> Result<Self, Rejected> {
+        let pattern = Pattern::parse(pattern).map_err(|error| Rejected::bad(error.to_string()))?;
+        let start = Start::parse(start);
+        Ok(Self { pattern, start, manual, consumer_id: None, durable: None })
+    }
+
+    /// The same under the name of a consumer or group, if one is said.
+    ///
+    /// # Errors
+    /// One of them is no name, or an inbox cannot have one.
+    pub fn named(self, consumer: Option<&str>, group: Option<&str>) -> Result<Self, Rejected> {
+        let durable = Durable::named(consumer, group)?;
+        if durable.is_some() && self.pattern.is_inbox() {
+            return Err(Rejected::bad("inbox subjects cannot have a durable consumer"));
+        }
+        Ok(Self { durable, ..self })
+    }
+}
+
+impl Start {
+    /// What `start` says; nothing is the newest.
+    #[must_use]
+    pub fn parse(text: Option<&str>) -> Self {
+        match text {
+            None | Some("newest") => Self::Newest,
+            Some("oldest") => Self::Oldest,
+            Some(id) => Self::After(id.to_owned()),
+        }
+    }
+}
+
+/// A named cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Durable {
+    /// Name of the cursor.
+    pub name: String,
+    /// Members share it.
+    pub group: bool,
+    /// Stable name of this member in a group.
+    pub member: Option<String>,
+}
+
+impl Durable {
+    /// What the names of a consumer and of a group mean together.
+    ///
+    /// # Errors
+    /// One of them is no name; the parameter that it is in.
+    pub fn named(consumer: Option<&str>, group: Option<&str>) -> Result<Option<Self>, Rejected> {
+        let name = |parameter: &'static str, text: Option<&str>| match text {
+            None => Ok(None),
+            Some(text) if is_name(text) => Ok(Some(text.to_owned())),
+            Some(text) => Err(Rejected::bad(format!("invalid {parameter}: {text}"))),
+        };
+        Ok(match (name("consumer", consumer)?, name("group", group)?) {
+            (None, None) => None,
+            (Some(name), None) => Some(Self { name, group: false, member: None }),
+            (member, Some(name)) => Some(Self { name, group: true, member }),
+        })
+    }
+}
+
+/// 1 to 64 of `[A-Za-z0-9_-]`.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// The way of a stream to its client.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// Id that acknowledgements name.
+    pub consumer_id: String,
+    /// How its door writes.
+    pub wire: &'static dyn Wire,
+    /// Where to.
+    pub outlet: Outlet,
+    /// After this long without a write something is written.
+    pub keep_alive: Duration,
+}
+
+#[derive(Debug)]
+struct Inner {
+    bus: Bus,
+    registry: Addr<Registry>,
+    relay: Addr<Relay>,
+    enabled: Enabled,
+    serial: AtomicU64,
+    draining: AtomicBool,
+}
+
+/// The way to the book. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Access {
+    inner: Arc<Inner>,
+}
+
+impl Access {
+    /// The way to the book of this node.
+    #[must_use]
+    pub fn new(bus: Bus, registry: Addr<Registry>, relay: Addr<Relay>, enabled: Enabled) -> Self {
+        // Members of one consumer come from all nodes: their numbers must differ.
+        let serial = AtomicU64::new((bus.node().id() << 44) + 1);
+        Self { inner: Arc::new(Inner { bus, registry, relay, enabled, serial, draining: AtomicBool::new(false) }) }
+    }
+
+    /// From now on nothing new is accepted.
+    pub fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn bus(&self) -> &Bus {
+        &self.inner.bus
+    }
+
+    fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether streams are opened now.
+    fn accepting(&self) -> Result<(), Refusal> {
+        if self.is_draining() {
+            return Err(Refusal::Unavailable("node is stopping".to_owned()));
+        }
+        self.bus().node().ready()
+    }
+
+    /// Whether clients may write to a namespace.
+    #[must_use]
+    pub fn is_writable(&self, name: &str) -> bool {
+        self.inner.enabled.may_create(name) || self.bus().node().has_namespace(name)
+    }
+
+    /// Stores what is published; what became of it when it is a single event.
+    ///
+    /// # Errors
+    /// Why it is not stored.
+    pub async fn publish(&self, parsed: Parsed) -> Result<Option<Published>, Rejected> {
+        if self.is_draining() {
+            self.accepting()?;
+        }
+        match parsed {
+            Parsed::Inbox { subject, record, created_at } => Ok(Some(self.post(&subject, record, created_at))),
+            Parsed::Publish(publish) => self.store(publish).await,
+        }
+    }
+
+    async fn store(&self, publish: Publish) -> Result<Option<Published>, Rejected> {
+        let Publish { namespace, mut frame, single } = publish;
+        if self.inner.enabled.may_create(&namespace) {
+            allow_create(&mut frame);
+        }
+        let (first, _) = self.bus().proposer().publish(frame.into()).await?;
+        Ok(single.map(|Single { id, created_at }| {
+            let id = if id.is_empty() { EventId::new(created_at, first).to_string() } else { id };
+            Published { id, created_at, index: i64::try_from(first).unwrap_or(i64::MAX) }
+        }))
+    }
+
+    /// Gives a message to whoever listens to the inbox now.
+    fn post(&self, subject: &str, record: Vec<u8>, created_at: Timestamp) -> Published {
+        let item = Arc::new(Item::unstored(record.into()));
+        let bus = self.bus();
+        bus.inboxes().post(subject, &item, bus.metrics());
+        let elsewhere = PostElsewhere { subject: subject.to_owned(), record: item.record() };
+        if self.inner.relay.try_send(elsewhere).is_err() {
+            bus.metrics().inbox_dropped.inc();
+        }
+        Published { id: item.id(), created_at, index: -1 }
+    }
+
+    /// Acknowledges an event for a stream of any node.
+    ///
+    /// # Errors
+    /// Nobody knows whether it was acknowledged.
+    pub async fn acknowledge(&self, consumer_id: &str, event_id: &str) -> Result<Acknowledged, Rejected> {
+        let Some(live) = self.bus().find(consumer_id) else {
+            let ack = AckElsewhere { consumer_id: consumer_id.to_owned(), event_id: event_id.to_owned() };
+            let stopping = |_| Refusal::Unavailable("node is stopping".to_owned());
+            return Ok(self.inner.relay.send(ack).await.map_err(stopping).and_then(|answer| answer)?);
+        };
+        // A stream that has just ended is the same as one that is unknown.
+        match live.tell.send(Tell::Acknowledge(event_id.to_owned())).await {
+            Err(_) => Ok(Acknowledged::NotInFlight),
+            Ok(Ok(acknowledged)) => Ok(acknowledged),
+            Ok(Err(refusal)) if refusal.status() == 503 => Err(refusal.into()),
+            Ok(Err(refusal)) => {
+                tracing::error!(%refusal, "an acknowledgement failed");
+                Err(Rejected { status: 500, text: "failed to process acknowledgment".into() })
+            }
+        }
+    }
+
+    /// Whether there can be such a subscription.
+    ///
+    /// # Errors
+    /// Its namespace is not there.
+    pub fn check(&self, pattern: &Pattern) -> Result<(), Rejected> {
+        let namespace = pattern.namespace();
+        let known = pattern.is_inbox() || self.bus().node().namespace(namespace).is_some();
+        if !known && !self.inner.enabled.may_read(namespace) {
+            return Err(Rejected::bad(format!("namespace not found: {namespace}")));
+        }
+        Ok(())
+    }
+
+    /// The id of a new stream: the one that its client has chosen, or `c_` and 20 characters that carry this node's
+    /// number and 64 random bits.
+    ///
+    /// # Errors
+    /// Streams are not opened now.
+    pub fn consumer_id(&self, chosen: Option<&str>) -> Result<String, Rejected> {
+        self.accepting()?;
+        if let Some(chosen) = chosen {
+            // A connection with this id may be open on another node; missing this is no harm.
+            self.inner.relay.try_send(SupersedeElsewhere(chosen.to_owned())).ok();
+            return Ok(chosen.to_owned());
+        }
+        let node = u32::try_from(self.bus().node().id()).unwrap_or(u32::MAX);
+        let id = EventId { second: node, sequence: uuid::Uuid::new_v4().as_u64_pair().1 };
+        Ok(id.to_string().replacen('e', "c", 1))
+    }
+
+    /// Position of an event by id.
+    ///
+    /// # Errors
+    /// The book cannot be read.
+    pub async fn position(&self, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
+        let found = self.find(namespace, id).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        // Another node may have given out an id that this one has not seen yet.
+        if self.bus().node().read_barrier(Consistency::Leader).await.is_err() {
+            return Ok(None);
+        }
+        self.find(namespace, id).await
+    }
+
+    async fn find(&self, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
+        let (book, namespace, id) = (self.bus().node().book(), namespace.to_owned(), id.to_owned());
+        self.bus().read(move || book.find_id(&namespace, &id)).await.map_err(|error| {
+            tracing::error!(%error, "a stream cannot be opened");
+            Rejected { status: 500, text: "failed to initialize event stream".into() }
+        })
+    }
+
+    fn opening(&self, way: &Way, delivery: Delivery) -> Opening {
+        Opening {
+            bus: self.bus().clone(),
+            consumer_id: way.consumer_id.clone(),
+            serial: self.inner.serial.fetch_add(1, Ordering::Relaxed),
+            wire: way.wire,
+            outlet: way.outlet.clone(),
+            keep_alive: way.keep_alive,
+            delivery,
+        }
+    }
+
+    /// Opens a stream. When the event to begin behind is not there, it begins with a failure and ends.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn open(&self, wanted: Subscribe, way: Way) -> Result<(), Rejected> {
+        if wanted.pattern.is_inbox() {
+            let listening = self.bus().inboxes().listen(wanted.pattern.as_str());
+            Subscription::new(self.opening(&way, Delivery::Inbox(listening))).start();
+            return Ok(());
+        }
+        let namespace = wanted.pattern.namespace();
+        let resumes = wanted.durable.as_ref().is_some_and(|durable| self.is_known(namespace, &durable.name));
+        let next = match &wanted.start {
+            _ if resumes => 1,
+            Start::Oldest => 1,
+            Start::Newest => self.bus().node().namespace(namespace).map_or(1, |head| head.next),
+            Start::After(id) => match self.position(namespace, id).await? {
+                Some(sequence) => sequence.saturating_add(1),
+                None => {
+                    let mut out = Vec::new();
+                    way.wire.failure(&format!("start event id {id} not found in namespace {namespace}"), &mut out);
+                    way.outlet.push(out.into());
+                    way.outlet.end();
+                    return Ok(());
+                }
+            },
+        };
+        if let Some(durable) = &wanted.durable {
+            return self.join_when_served(durable, &wanted, next, &way).await;
+        }
+        let source = Source::new(self.bus(), wanted.pattern, next);
+        let delivery = match wanted.manual {
+            Some(patience) => Delivery::Manual(source, patience),
+            None => Delivery::Stream(source),
+        };
+        Subscription::new(self.opening(&way, delivery)).start();
+        Ok(())
+    }
+
+    fn is_known(&self, namespace: &str, name: &str) -> bool {
+        let node = self.bus().node();
+        node.namespace(namespace).is_some_and(|head| node.consumer(&head, name).is_some())
+    }
+
+    /// Joins a durable consumer; when the node that served it has just died, another will be found in a moment.
+    async fn join_when_served(
+        &self,
+        durable: &Durable,
+        wanted: &Subscribe,
+        next: u64,
+        way: &Way,
+    ) -> Result<(), Rejected> {
+        let until = clock::now() + SERVED_MAX;
+        loop {
+            let served = self.served(durable, wanted, next).await?;
+            match self.join(served, durable.member.clone(), wanted.manual, way).await {
+                Err(rejected) if rejected.status == 503 && clock::now() < until => {
+                    tokio::time::sleep(SERVED_PAUSE).await;
+                }
+                joined => return joined,
+            }
+        }
+    }
+
+    /// Creates the durable consumer, or finds it as it is, and the node that serves it.
+    async fn served(&self, durable: &Durable, wanted: &Subscribe, next: u64) -> Result<(Terms, Owner), Rejected> {
+        let (pattern, node) = (&wanted.pattern, self.bus().node());
+        let namespace = pattern.namespace();
+        if node.namespace(namespace).is_none() {
+            let create = NamespaceCreate { name: namespace.to_owned(), retention: Retention::default() };
+            match self.propose(Command::NamespaceCreate(create)).await {
+                Ok(_) | Err(Refusal::NamespaceExists(_)) => {}
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+        let consumer = Consumer {
+            name: durable.name.clone(),
+            subject: pattern.as_str().to_owned(),
+            group: durable.group,
+            ack_floor: next.saturating_sub(1),
+            ..Consumer::default()
+        };
+        let open = ConsumerOpen { namespace: namespace.to_owned(), consumer, claimant: Some(node.owner()) };
+        let owner = match self.propose(Command::ConsumerOpen(open)).await? {
+            Done::Consumer(Consumer { owner: Some(owner), .. }) => owner,
+            // The cluster does not know this life of this node yet.
+            _ => return Err(Refusal::Unavailable("node is joining".to_owned()).into()),
+        };
+        let manual = wanted.manual.is_some();
+        Ok((Terms { name: durable.name.clone(), pattern: pattern.clone(), group: durable.group, manual }, owner))
+    }
+
+    async fn propose(&self, command: Command) -> Result<Done, Refusal> {
+        self.bus().proposer().command(command).await
+    }
+
+    /// Starts the stream of a member of a durable consumer, which this node or another one serves.
+    async fn join(
+        &self,
+        (terms, owner): (Terms, Owner),
+        name: Option<String>,
+        patience: Option<Patience>,
+        way: &Way,
+    ) -> Result<(), Rejected> {
+        let Inner { registry, relay, .. } = &*self.inner;
+        let here = owner == self.bus().node().owner();
+        let (acknowledge, leave) = if here {
+            (registry.clone().recipient(), registry.clone().recipient())
+        } else {
+            (relay.clone().recipient(), relay.clone().recipient())
+        };
+        let namespace = terms.pattern.namespace().to_owned();
+        let membership = Membership { namespace, consumer: terms.name.clone(), acknowledge, leave };
+        let opening = self.opening(way, Delivery::Member(membership));
+        let (member, consumer_id) = (opening.serial, opening.consumer_id.clone());
+        let stream = Subscription::new(opening).start();
+        let patience = patience.unwrap_or(Patience { redelivery: Duration::ZERO, count_max: 0 });
+        let (deliver, tell) = (stream.clone().recipient(), stream.clone().recipient());
+        let join = Join { terms, member, consumer_id, name, patience, deliver, tell };
+        let joined = if here { registry.send(join).await } else { relay.send(JoinElsewhere { owner, join }).await };
+        let refusal = match joined {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(refusal)) => refusal,
+            Err(_) => Refusal::Unavailable("node is stopping".to_owned()),
+        };
+        // It has not begun; if its mailbox is closed it has ended already.
+        stream.try_send(Tell::Close(Reason::Deleted)).ok();
+        Err(refusal.into())
+    }
+}

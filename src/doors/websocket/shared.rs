@@ -1,0 +1,20 @@
+//! What the connections of a door share.
+
+use std::sync::atomic::AtomicUsize;
+
+use super::config::Config;
+use super::snapshot::Snapshots;
+use super::throttle::Throttle;
+use crate::bus::access::Access;
+use crate::bus::services::Services;
+
+/// What the connections of a door share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) services: Services,
+    pub(super) access: Access,
+    pub(super) config: Config,
+    pub(super) snapshots: Snapshots,
+    pub(super) throttle: Throttle,
+    pub(super) count: AtomicUsize,
+}
