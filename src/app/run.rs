@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Actor as _;
+use actix_server::Server;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use anyhow::Context as _;
@@ -27,6 +28,7 @@ use crate::admin::{self, Admin, keys, same_origin};
 use crate::bus::access::Access;
 use crate::bus::announcer::Announcer;
 use crate::bus::client::Farewell;
+use crate::bus::clock;
 use crate::bus::feed::Feed;
 use crate::bus::handle::Bus;
 use crate::bus::metrics::Metrics;
@@ -34,6 +36,7 @@ use crate::bus::proposer::Proposer;
 use crate::bus::registry::{Drain, Registry};
 use crate::bus::relay::desk::Desk;
 use crate::bus::relay::{Mailbox, Relay};
+use crate::bus::server;
 use crate::bus::services::Services;
 use crate::doors::sse::{self, Door};
 use crate::doors::{socketio, websocket};
@@ -110,6 +113,8 @@ struct House {
     admin: Arc<Admin>,
     registry: actix::Addr<Registry>,
     stop: CancellationToken,
+    /// No connection is kept for another request any more.
+    stopping: CancellationToken,
     servers: Vec<ServerHandle>,
 }
 
@@ -150,7 +155,18 @@ async fn house(
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
     actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));
     let door = Door::new(access.clone(), parts::sse(config));
-    let mut house = House { access, door, socketio, websocket, services, admin, registry, stop, servers: Vec::new() };
+    let mut house = House {
+        access,
+        door,
+        socketio,
+        websocket,
+        services,
+        admin,
+        registry,
+        stop,
+        stopping: CancellationToken::new(),
+        servers: Vec::new(),
+    };
     let mut lines = Vec::new();
     if let Some(listener) = sse {
         lines.push(("sse", listener.local_addr()?));
@@ -233,10 +249,9 @@ impl House {
             workers => workers,
         };
         // A client that polls has two.
-        let (twice, once) = (config.socketio.connections_max, config.websocket.connections_max);
-        let connections_max = twice.saturating_mul(2).saturating_add(once);
+        let connections_max = config.socketio.connections_max.saturating_mul(2);
         let node = self.services.bus.node().clone();
-        let server = HttpServer::new(move || {
+        let application = move || {
             // Runs on each of the threads. The services that they talk to may be connected to other nodes.
             node.settle_here();
             let app = App::new().configure(|services| socketio::mount(&socketio, services));
@@ -247,17 +262,16 @@ impl House {
                     .wrap(actix_web::middleware::from_fn(log_request))
                     .configure(|services| admin::mount(&admin, services)),
             )
-        })
-        .workers(workers)
-        .tcp_nodelay(true)
-        .on_connect(|io, _| end_when_unread(io))
-        .backlog(4096)
-        // More than there may be: the doors say no by themselves, the operator still gets in.
-        .max_connections(connections_max.saturating_add(1000).div_ceil(workers))
-        .shutdown_timeout(DRAIN.as_secs())
-        .disable_signals()
-        .listen(listener)?
-        .run();
+        };
+        let builder = Server::build()
+            .workers(workers)
+            .backlog(4096)
+            // A WebSocket is not among them. More than there may be: the doors say no by themselves, the operator
+            // still gets in.
+            .max_concurrent_connections(connections_max.saturating_add(1000).div_ceil(workers))
+            .shutdown_timeout(DRAIN.as_secs())
+            .disable_signals();
+        let server = server::listen(builder, listener, self.stopping.clone(), application)?;
         self.servers.push(server.handle());
         actix_web::rt::spawn(server);
         Ok(())
@@ -280,20 +294,14 @@ impl House {
         actix_web::rt::time::sleep(Duration::from_millis(100)).await;
         // Their clients are off the roll before the node is, so that others take over at once.
         self.services.roll.take_off().await;
+        self.stopping.cancel();
+        let until = clock::now() + DRAIN;
+        while self.socketio.connections() + self.websocket.connections() > 0 && clock::now() < until {
+            actix_web::rt::time::sleep(READY_LOOK).await;
+        }
         futures_util::future::join_all(self.servers.iter().map(|server| server.stop(true))).await;
         tracing::info!("listeners are closed");
         self.stop.cancel();
-    }
-}
-
-/// A connection whose peer takes nothing for this long is cut by the kernel: who does not read, and does not close
-/// either, would keep what waits for it for ever.
-const UNREAD_MAX: Duration = Duration::from_secs(60);
-
-fn end_when_unread(io: &dyn std::any::Any) {
-    let Some(tcp) = io.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
-    if let Err(error) = socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(UNREAD_MAX)) {
-        tracing::debug!(%error, "a connection without a bound on what it does not read");
     }
 }
 

@@ -40,6 +40,7 @@ pub mod registry;
 pub mod relay;
 pub mod roll;
 pub mod router;
+pub mod server;
 pub mod services;
 pub mod socket;
 pub mod source;

@@ -1,33 +1,38 @@
-//! A WebSocket whose upgrade was answered: what comes is a stream, what goes is written to a sink.
+//! A WebSocket: what comes is a stream, what goes is written to a sink.
 //!
-//! Both ends live on the thread of the connection, so there is no lock. The sink is the body of the answer to the
-//! upgrade: everything that waits leaves in one write, and what waits is known in bytes. Pings are answered and
-//! faults of the protocol end the connection here; who owns it sees messages.
+//! Both ends live on the thread of the connection, so there is no lock, and one poll of the stream reads and writes:
+//! everything that waits leaves in one write, and what waits is known in bytes. Pings are answered and faults of the
+//! protocol end the connection here; who owns it sees messages.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use actix_http::ws::{Codec, Frame as Part, Item};
-use actix_web::body::{BodySize, MessageBody};
-use actix_web::{Error, HttpRequest, HttpResponse, web};
+use actix_web::rt::net::TcpStream;
+use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse, error};
 use actix_web_actors::ws::handshake_with_protocols;
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use bytestring::ByteString;
 use futures_util::Stream;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::Sleep;
 use tokio_util::codec::Decoder as _;
 
 use super::guard::Guard;
+use super::server::{Slot, Taken};
 
 /// How long a peer that was told farewell may take to answer it. Its last bytes are read meanwhile: a connection
 /// that is cut with unread bytes loses what was written last.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
-/// So much is handed to the connection at a time.
-const CHUNK_BYTES: usize = 64 << 10;
+/// How long what waits for it may take to leave then.
+const UNREAD_MAX: Duration = Duration::from_secs(60);
+/// So much is read at a time, into memory that all connections of a thread share.
+const READ_BYTES: usize = 64 << 10;
 /// Pings of a peer that does not read are not answered when this much waits for it.
 const PONG_BYTES_MAX: usize = 64 << 10;
 
@@ -90,6 +95,10 @@ pub enum Came {
     Closed,
 }
 
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
 #[derive(Default)]
 struct Out {
     buffer: BytesMut,
@@ -97,9 +106,16 @@ struct Out {
     closing: bool,
     /// Nothing more leaves.
     ended: bool,
-    body: Option<Waker>,
     reader: Option<Waker>,
     writer: Option<Waker>,
+}
+
+impl Out {
+    fn end(&mut self) {
+        (self.closing, self.ended) = (true, true);
+        self.buffer = BytesMut::new();
+        wake(&mut self.writer);
+    }
 }
 
 fn wake(waker: &mut Option<Waker>) {
@@ -147,7 +163,20 @@ impl Sink {
             }
         }
         parts.iter().for_each(|part| out.buffer.put_slice(part));
-        wake(&mut out.body);
+        wake(&mut out.reader);
+    }
+
+    /// Writes the head of the answer to an upgrade.
+    fn head(&self, response: &HttpResponse) {
+        let mut out = self.out.borrow_mut();
+        out.buffer.put_slice(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n");
+        for (name, value) in response.headers() {
+            out.buffer.put_slice(name.as_str().as_bytes());
+            out.buffer.put_slice(b": ");
+            out.buffer.put_slice(value.as_bytes());
+            out.buffer.put_slice(b"\r\n");
+        }
+        out.buffer.put_slice(b"\r\n");
     }
 
     /// Writes a message of text that these parts are together.
@@ -181,14 +210,6 @@ impl Sink {
         wake(&mut out.writer);
     }
 
-    /// Nothing more leaves than what waits.
-    fn end(&self) {
-        let mut out = self.out.borrow_mut();
-        (out.closing, out.ended) = (true, true);
-        wake(&mut out.body);
-        wake(&mut out.writer);
-    }
-
     /// Bytes that have not left.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -209,49 +230,9 @@ impl Sink {
     }
 }
 
-/// The body of the answer to an upgrade.
-struct Body(Sink);
-
-impl MessageBody for Body {
-    type Error = std::convert::Infallible;
-
-    fn size(&self) -> BodySize {
-        BodySize::Stream
-    }
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        let mut out = self.0.out.borrow_mut();
-        if !out.buffer.is_empty() {
-            let chunk = if out.buffer.len() <= CHUNK_BYTES {
-                std::mem::take(&mut out.buffer)
-            } else {
-                out.buffer.split_to(CHUNK_BYTES)
-            };
-            return Poll::Ready(Some(Ok(chunk.freeze())));
-        }
-        wake(&mut out.writer);
-        if out.ended {
-            return Poll::Ready(None);
-        }
-        out.body = Some(cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Drop for Body {
-    /// The connection is gone.
-    fn drop(&mut self) {
-        let mut out = self.0.out.borrow_mut();
-        (out.closing, out.ended) = (true, true);
-        out.buffer = BytesMut::new();
-        wake(&mut out.reader);
-        wake(&mut out.writer);
-    }
-}
-
 /// What comes over a WebSocket; ends with [`Came::Closed`].
 pub struct Reader {
-    payload: web::Payload,
+    io: TcpStream,
     sink: Sink,
     guard: Guard,
     codec: Codec,
@@ -260,7 +241,11 @@ pub struct Reader {
     too_big: bool,
     /// The fragments so far, and whether they are text.
     parts: Option<(bool, BytesMut)>,
+    /// Until when what waits must have left behind a farewell, and until when that must be answered.
     farewell: Option<Pin<Box<Sleep>>>,
+    parting: Option<Pin<Box<Sleep>>>,
+    /// The peer has said farewell.
+    answered: bool,
     over: bool,
 }
 
@@ -271,21 +256,23 @@ impl std::fmt::Debug for Reader {
 }
 
 /// Answers an upgrade request: messages of at most `message_bytes_max`, in the first of these subprotocols that the
-/// client offers too.
+/// client offers too. The answer that is returned has been written.
 ///
 /// # Errors
 /// The request is not a proper upgrade.
 pub fn open(
     request: &HttpRequest,
-    payload: web::Payload,
     message_bytes_max: usize,
     protocols: &[&str],
 ) -> Result<(Reader, Sink, HttpResponse), Error> {
-    let mut answer = handshake_with_protocols(request, protocols)?;
+    let response = handshake_with_protocols(request, protocols)?.finish();
+    let slot = request.extensions().get::<Slot>().cloned();
+    let taken = slot.and_then(|slot| slot.take());
+    let Taken { io, rest } = taken.ok_or_else(|| error::ErrorInternalServerError("no connection to take"))?;
     let sink = Sink::default();
-    let response = answer.body(Body(sink.clone()));
-    let reader = Reader {
-        payload,
+    sink.head(&response);
+    let mut reader = Reader {
+        io,
         sink: sink.clone(),
         guard: Guard::new(message_bytes_max),
         codec: Codec::new().max_size(message_bytes_max),
@@ -293,25 +280,55 @@ pub fn open(
         too_big: false,
         parts: None,
         farewell: None,
+        parting: None,
+        answered: false,
         over: false,
     };
+    reader.keep(&rest);
     Ok((reader, sink, response))
 }
 
 impl Reader {
-    fn keep(&mut self, chunk: Bytes) {
-        let good = match self.guard.pass(&chunk) {
-            Ok(()) => chunk,
+    fn keep(&mut self, chunk: &[u8]) {
+        let good = match self.guard.pass(chunk) {
+            Ok(()) => chunk.len(),
             Err(good) => {
                 self.too_big = true;
-                chunk.slice(..good)
+                good
             }
         };
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::from(good);
-        } else {
-            self.buffer.extend_from_slice(&good);
+        self.buffer.extend_from_slice(chunk.get(..good).unwrap_or_default());
+    }
+
+    /// Writes what waits, as much as goes.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut out = self.sink.out.borrow_mut();
+        while !out.buffer.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &out.buffer))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            out.buffer.advance(written);
         }
+        // Thousands of connections are idle at a time: an empty queue keeps no memory.
+        out.buffer = BytesMut::new();
+        wake(&mut out.writer);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what is there; `false` at the end.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut read = ReadBuf::new(scratch);
+            let ends = match ready!(Pin::new(&mut self.io).poll_read(cx, &mut read)) {
+                Ok(()) => read.filled().is_empty(),
+                Err(_) => true,
+            };
+            if !self.too_big {
+                self.keep(read.filled());
+            }
+            Poll::Ready(!ends)
+        })
     }
 
     /// What the next frame in the buffer means; `None` when there is no whole one.
@@ -356,8 +373,8 @@ impl Reader {
                     Some(reason) => self.sink.close(reason.code.into()),
                     None => self.sink.farewell(&[]),
                 }
-                self.over = true;
-                Some(Came::Closed)
+                self.answered = true;
+                None
             }
         }
     }
@@ -390,32 +407,41 @@ impl Reader {
     }
 
     /// Reads past what comes until the peer says farewell too; `true` when the wait is over.
-    fn part_with(&mut self, cx: &mut Context<'_>) -> bool {
+    fn part_with(&mut self, cx: &mut Context<'_>, flushed: bool) -> bool {
         loop {
             // A farewell may be in what was read already.
             while let Ok(Some(part)) = self.codec.decode(&mut self.buffer) {
-                if matches!(part, Part::Close(_)) {
-                    return true;
-                }
+                self.answered |= matches!(part, Part::Close(_));
             }
-            match Pin::new(&mut self.payload).poll_next(cx) {
-                Poll::Ready(Some(Ok(chunk))) => self.rest(chunk),
-                Poll::Ready(_) => return true,
+            if self.answered && flushed {
+                return true;
+            }
+            if self.too_big {
+                self.buffer = BytesMut::new();
+            }
+            match self.read(cx) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return true,
                 Poll::Pending => break,
             }
         }
-        let farewell = self.farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(FAREWELL_MAX)));
+        if !flushed {
+            let unread = self.farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD_MAX)));
+            return unread.as_mut().poll(cx).is_ready();
+        }
+        let farewell = self.parting.get_or_insert_with(|| Box::pin(tokio::time::sleep(FAREWELL_MAX)));
         farewell.as_mut().poll(cx).is_ready()
     }
 
-    /// What comes behind our farewell.
-    fn rest(&mut self, chunk: Bytes) {
-        if !self.too_big {
-            self.keep(chunk);
-        }
-        if self.too_big {
-            self.buffer = BytesMut::new();
-        }
+    /// Is polled again when something is to be written.
+    fn listen(&self, cx: &Context<'_>) {
+        self.sink.out.borrow_mut().reader = Some(cx.waker().clone());
+    }
+
+    fn ends(&mut self) -> Poll<Option<Came>> {
+        self.over = true;
+        self.sink.out.borrow_mut().end();
+        Poll::Ready(Some(Came::Closed))
     }
 }
 
@@ -426,38 +452,32 @@ impl Stream for Reader {
         let this = &mut *self;
         loop {
             if this.over {
-                this.sink.end();
                 return Poll::Ready(None);
             }
-            let (closing, ended) = {
-                let out = this.sink.out.borrow();
-                (out.closing, out.ended)
+            let flushed = match this.flush(cx) {
+                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Err(_)) => return this.ends(),
+                Poll::Pending => false,
             };
-            if ended {
-                this.over = true;
-                return Poll::Ready(Some(Came::Closed));
-            }
-            if closing {
-                if !this.part_with(cx) {
-                    return Poll::Pending;
+            if this.sink.out.borrow().closing {
+                if this.part_with(cx, flushed) {
+                    return this.ends();
                 }
-                this.over = true;
-                return Poll::Ready(Some(Came::Closed));
+                this.listen(cx);
+                return Poll::Pending;
             }
             if let Some(came) = this.next_part() {
                 return Poll::Ready(Some(came));
             }
-            if this.sink.out.borrow().closing {
+            if !this.sink.out.borrow().buffer.is_empty() && flushed {
+                // A pong or a farewell of its own.
                 continue;
             }
-            match Pin::new(&mut this.payload).poll_next(cx) {
-                Poll::Ready(Some(Ok(chunk))) => this.keep(chunk),
-                Poll::Ready(_) => {
-                    this.over = true;
-                    return Poll::Ready(Some(Came::Closed));
-                }
+            match this.read(cx) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return this.ends(),
                 Poll::Pending => {
-                    this.sink.out.borrow_mut().reader = Some(cx.waker().clone());
+                    this.listen(cx);
                     return Poll::Pending;
                 }
             }
@@ -468,6 +488,6 @@ impl Stream for Reader {
 impl Drop for Reader {
     /// Nobody listens any more.
     fn drop(&mut self) {
-        self.sink.end();
+        self.sink.out.borrow_mut().end();
     }
 }

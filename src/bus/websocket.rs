@@ -4,7 +4,7 @@
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Message, Recipient, StreamHandler};
 use actix::{ActorFutureExt as _, ResponseFuture, WrapFuture as _};
-use actix_web::{Error, HttpRequest, HttpResponse, web};
+use actix_web::{Error, HttpRequest, HttpResponse};
 
 use super::socket::{self, Came, Frame, Sink};
 
@@ -46,12 +46,11 @@ pub type Writer = Recipient<Write>;
 /// The request is not a proper upgrade.
 pub fn start(
     request: &HttpRequest,
-    payload: web::Payload,
     message_bytes_max: usize,
     to: Recipient<Received>,
     conn: u64,
 ) -> Result<(Writer, HttpResponse), Error> {
-    let (reader, sink, response) = socket::open(request, payload, message_bytes_max, &[])?;
+    let (reader, sink, response) = socket::open(request, message_bytes_max, &[])?;
     let addr = Conn::create(|ctx| {
         ctx.add_stream(reader);
         Conn { to, conn, sink, told: false }

@@ -36,6 +36,11 @@ impl Clients {
         self.0.join("node_modules")
     }
 
+    /// The Python that has the packages.
+    pub(crate) fn python(&self) -> PathBuf {
+        self.0.join("venv/bin/python")
+    }
+
     /// Runs a script of `tests/clients`.
     pub(crate) fn node(&self, script: &str, args: &[&str], bound: Duration) -> Exit {
         self.node_at(&self.script(script), args, bound)

@@ -51,6 +51,22 @@ fn what_a_socket_publishes_is_in_the_book_and_what_is_there_it_can_follow() {
 }
 
 #[test]
+fn publishes_of_one_connection_keep_their_order() {
+    let node = Node::start(&Options::new());
+    let client = Socket::consumer(node.web, "client");
+    for burst in 0..50 {
+        for n in 0..100 {
+            client.send(&json!({ "type": "publish", "id": format!("{burst}-{n}"), "subject": "app.o", "payload": n }));
+        }
+        for n in 0..100 {
+            let id = format!("{burst}-{n}");
+            let published = client.take_where("an answer", |frame| frame["id"] == *id);
+            assert_eq!(published["index"], burst * 100 + n + 1, "{published}");
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused_under_its_id() {
     let node = Node::start(&Options::namespaces("app"));
     let client = Socket::consumer(node.web, "client");
@@ -128,6 +144,36 @@ fn what_is_not_acknowledged_comes_again_and_a_named_place_is_kept_on_all_nodes()
         // The first may have been sent twice before it was acknowledged.
         if other.event("book:event").args[1]["payload"] == 2 {
             break;
+        }
+    }
+}
+
+#[test]
+fn an_acknowledgement_right_before_the_end_of_its_stream_counts() {
+    let node = Node::start(&Options::new());
+    let (client, other) = (Socket::consumer(node.web, "client"), BusClient::connect(node.web));
+    (0..40).for_each(|n| drop(publish(&client, &format!("p{n}"), "app.job", json!({ "payload": n }))));
+    for n in 0..40 {
+        let consumer =
+            json!({ "start": "oldest", "ack": "manual", "consumer": "worker", "subject": "app.job", "id": "s" });
+        if n % 2 == 0 {
+            let mut subscribe = consumer;
+            subscribe["type"] = json!("subscribe");
+            client.send(&subscribe);
+            let event = delivered(&client, "s");
+            assert_eq!(event["payload"], n, "nothing comes again");
+            client.send(&json!({ "type": "ack", "id": "s", "event_id": event["id"] }));
+            client.send(&json!({ "type": "unsubscribe", "id": "s" }));
+            assert_eq!(client.next("acked")["in_flight"], true);
+            client.next("unsubscribed");
+        } else {
+            assert_eq!(other.ask("book:subscribe", &consumer)["success"], true);
+            let event = other.event("book:event");
+            assert_eq!(event.args[1]["payload"], n, "nothing comes again");
+            let acked = other.begin("book:ack", &json!({ "id": "s", "eventId": event.args[1]["id"] }));
+            let ended = other.begin("book:unsubscribe", &json!({ "id": "s" }));
+            assert_eq!(other.acked(acked), json!({ "success": true, "inFlight": true }));
+            assert_eq!(other.acked(ended), json!({ "success": true }));
         }
     }
 }

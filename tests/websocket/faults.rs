@@ -103,6 +103,7 @@ fn a_node_that_stops_says_so_and_lets_requests_end() {
     users.send(&json!({ "type": "response", "id": "m", "payload": "in time" }));
     assert_eq!(shop.next("response")["payload"], "in time");
     assert_eq!((users.end(), shop.end()), (1001, 1001));
+    assert!(!users.hears("disconnect", ms(0)), "it is told once");
     node.stopped();
 }
 

@@ -4,6 +4,8 @@
 mod across;
 /// Publishing, and streams of the book.
 mod book;
+/// The clients of this repository.
+mod clients;
 /// The three documents of the specification, as they are.
 mod documents;
 /// Loss, overload, slowness, nonsense.

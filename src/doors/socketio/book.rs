@@ -182,14 +182,20 @@ impl BusSocket {
         let (number, tell) = (self.streams.number, self.mailbox());
         let tell = move |streamed| tell(Told::Stream(number, streamed));
         let task = actix_web::rt::spawn(run(self.access.clone(), wanted, tell));
-        self.streams.open.insert(said.id, Stream { number, ack, consumer: String::new(), task });
+        self.streams.open.insert(said.id, Stream { number, ack, consumer: String::new(), task, acks: Vec::new() });
         Ok(())
     }
 
-    /// A stream says something; nobody listens when it was ended meanwhile.
+    /// A stream says something.
     pub(super) fn streamed(&mut self, number: u64, streamed: Streamed, out: &mut Out) {
         let found = self.streams.open.iter_mut().find(|(_, stream)| stream.number == number);
-        let Some((id, stream)) = found else { return };
+        let Some((id, stream)) = found else {
+            // One that is ended goes on until what was acknowledged has its answer.
+            if let Streamed::Chunk(_, room) = streamed {
+                out.rooms.push(room);
+            }
+            return;
+        };
         let id = id.clone();
         let ends = match streamed {
             Streamed::Opened(Ok(consumer)) => {
@@ -220,9 +226,13 @@ impl BusSocket {
         let consumer = stream.map(|stream| stream.consumer.clone()).ok_or_else(|| bad("id: no such stream is open"))?;
         self.takes_one_more()?;
         let (access, tell) = (self.access.clone(), self.mailbox());
-        actix_web::rt::spawn(async move {
+        let acknowledging = actix_web::rt::spawn(async move {
             tell(Told::Acknowledged(ack, access.acknowledge(&consumer, &event_id).await));
         });
+        if let Some(stream) = self.streams.open.get_mut(&id) {
+            stream.acks.retain(|before| !before.is_finished());
+            stream.acks.push(acknowledging);
+        }
         Ok(())
     }
 
@@ -234,7 +244,9 @@ impl BusSocket {
 
     pub(super) fn unsubscribe(&mut self, arg: &str) -> Said {
         let OfStream { id, .. } = parse(arg)?;
-        self.streams.open.remove(&id).map(|_| json!({})).ok_or_else(|| bad("id: no such stream is open").into())
+        let stream = self.streams.open.remove(&id).ok_or_else(|| bad("id: no such stream is open"))?;
+        stream.end();
+        Ok(json!({}))
     }
 }
 

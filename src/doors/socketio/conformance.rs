@@ -5,17 +5,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::{App, HttpServer};
+use actix_server::Server;
+use actix_web::App;
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
 
 use super::session::{Application, Away, Event, Handshake, Out, Refused, Socket};
 use super::table::{self, Table};
 use super::{Config, Door, mount};
 use crate::bus::client::Told;
+use crate::bus::server;
 
 /// Answers what it is told; refuses when the client asks for it.
 struct Echo;
@@ -95,8 +98,9 @@ pub(super) fn serve(ping_timeout: Duration) -> SocketAddr {
     let door = Door::with(1, config, Table::default(), Arc::new(Echo), None);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its number");
-    let server = HttpServer::new(move || App::new().configure(|services| mount(&door, services)));
-    let server = server.workers(1).disable_signals().listen(listener).expect("listen").run();
+    let application = move || App::new().configure(|services| mount(&door, services));
+    let builder = Server::build().workers(1).disable_signals();
+    let server = server::listen(builder, listener, CancellationToken::new(), application).expect("listen");
     actix_web::rt::spawn(server);
     address
 }

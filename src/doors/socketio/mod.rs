@@ -189,6 +189,12 @@ impl Door {
         }
     }
 
+    /// How many are connected.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.table.len()
+    }
+
     fn start(&self, sid: &str, conn: Option<u64>, mut handshake: Handshake) -> Addr<SessionActor> {
         let (bounds, application, place) = (self.bounds, Arc::clone(&self.application), self.table.place(sid));
         let addr = SessionActor::create(|ctx: &mut Context<SessionActor>| {
@@ -311,15 +317,10 @@ async fn answer(
     if asked.version.as_deref() != Some("4") {
         return Err(Failure::BadVersion);
     }
-    shake_hands(request, payload, door, asked)
+    shake_hands(request, door, asked)
 }
 
-fn shake_hands(
-    request: &HttpRequest,
-    payload: web::Payload,
-    door: &Door,
-    asked: Asked,
-) -> Result<HttpResponse, Failure> {
+fn shake_hands(request: &HttpRequest, door: &Door, asked: Asked) -> Result<HttpResponse, Failure> {
     let sid = table::sid(door.node);
     let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
     let handshake = Handshake { query: request.query_string().to_owned(), address, mailbox: None };
@@ -330,20 +331,19 @@ fn shake_hands(
     let conn = door.table.conn();
     let session = door.start(&sid, Some(conn), handshake);
     let open = Some(door.open(&sid, false));
-    upgraded(request, payload, door, &session, conn, open)
+    upgraded(request, door, &session, conn, open)
 }
 
 /// Starts a WebSocket of a session of this node.
 fn upgraded(
     request: &HttpRequest,
-    payload: web::Payload,
     door: &Door,
     session: &Addr<SessionActor>,
     conn: u64,
     open: Option<ByteString>,
 ) -> Result<HttpResponse, Failure> {
     let limit = door.config.message_bytes_max;
-    let started = websocket::start(request, payload, limit, session.clone().recipient(), conn);
+    let started = websocket::start(request, limit, session.clone().recipient(), conn);
     let Ok((writer, response)) = started else {
         // No WebSocket, no session that was to begin with it.
         session.try_send(PostGone("bad upgrade")).ok();
@@ -363,7 +363,7 @@ async fn here(
     let session = door.table.find(sid).ok_or(Failure::SidUnknown)?;
     if websocket {
         let conn = door.table.conn();
-        return upgraded(request, payload, door, &session, conn, None);
+        return upgraded(request, door, &session, conn, None);
     }
     match *request.method() {
         Method::GET => {
@@ -405,7 +405,7 @@ async fn elsewhere(
 ) -> Result<HttpResponse, Failure> {
     if websocket {
         let (conn, limit) = (door.table.conn(), door.config.message_bytes_max);
-        return Ok(remote.tunnel(request, payload, limit, node, sid, conn).await?);
+        return Ok(remote.tunnel(request, limit, node, sid, conn).await?);
     }
     match *request.method() {
         Method::GET => {

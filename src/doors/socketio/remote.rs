@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor as _, ArbiterHandle, Recipient};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
@@ -87,7 +87,6 @@ impl Remote {
     pub(super) async fn tunnel(
         self: &Arc<Self>,
         request: &HttpRequest,
-        payload: web::Payload,
         limit: usize,
         node: u64,
         sid: &str,
@@ -97,7 +96,7 @@ impl Remote {
         let link = Link { node: self.node.clone(), peers: self.peers.clone(), to: node, conn };
         let remote = Arc::clone(self);
         let near = Near::new(link, Box::new(move || drop(lock(&remote.near).remove(&conn)))).start();
-        let started = websocket::start(request, payload, limit, near.clone().recipient(), conn);
+        let started = websocket::start(request, limit, near.clone().recipient(), conn);
         let (writer, response) = started.map_err(|_| Wrong::Request)?;
         lock(&self.near).insert(conn, writer.clone());
         // The mailbox of a new actor has room.

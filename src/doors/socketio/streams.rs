@@ -23,6 +23,22 @@ pub(super) struct Stream {
     pub(super) consumer: String,
     /// What moves it along.
     pub(super) task: JoinHandle<()>,
+    /// Acknowledgements on their way: a stream is not ended before them.
+    pub(super) acks: Vec<JoinHandle<()>>,
+}
+
+impl Stream {
+    /// Ends it when all that was acknowledged has its answer.
+    pub(super) fn end(mut self) {
+        let acks = std::mem::take(&mut self.acks);
+        actix_web::rt::spawn(async move {
+            for ack in acks {
+                // One that failed has nothing to wait for.
+                ack.await.unwrap_or(());
+            }
+            drop(self);
+        });
+    }
 }
 
 impl Drop for Stream {

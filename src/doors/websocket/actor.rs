@@ -56,6 +56,8 @@ pub(super) struct Connection {
     held: Vec<Arc<Announcement>>,
     commands: HashMap<u64, oneshot::Sender<()>>,
     command: u64,
+    /// It knows that its end comes.
+    told: bool,
     left: bool,
 }
 
@@ -86,6 +88,7 @@ impl Connection {
             held: Vec::new(),
             commands: HashMap::new(),
             command: 0,
+            told: false,
             left: false,
         }
     }
@@ -126,9 +129,16 @@ impl Connection {
         }
         tracing::debug!(code, reason, "a connection ends");
         self.session.close();
-        frames::write(&self.sink, &frames::disconnect(code, reason));
+        self.bids_farewell(code, reason);
         self.sink.close(code);
         self.leave();
+    }
+
+    /// Tells it that its end comes, once.
+    fn bids_farewell(&mut self, code: u16, reason: &str) {
+        if !std::mem::replace(&mut self.told, true) {
+            frames::write(&self.sink, &frames::disconnect(code, reason));
+        }
     }
 
     /// Nobody finds it any more.
@@ -156,7 +166,7 @@ impl Connection {
         self.session.drain();
         self.vacate();
         if code == code::AWAY {
-            frames::write(&self.sink, &frames::disconnect(code, reason));
+            self.bids_farewell(code, reason);
         }
         let until = clock::now() + self.shared.config.drain_timeout;
         self.drained(code, reason, until, ctx);

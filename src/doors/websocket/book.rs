@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix::prelude::{AsyncContext, Context};
 use actix::{ActorFutureExt as _, WrapFuture as _};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 
 use super::actor::Connection;
 use super::codec::{Code, Publishes, Subscribes, Wrong};
@@ -12,7 +13,7 @@ use super::frames::{self, Text};
 use super::streams::Stream;
 use crate::bus::access::{Access, Subscribe, Way};
 use crate::bus::clock;
-use crate::bus::draft::Rejected;
+use crate::bus::draft::{Published, Rejected};
 use crate::bus::message::Acknowledged;
 use crate::bus::outlet::{self, Body};
 use crate::bus::pieces::{self, PIECES, Piece};
@@ -56,13 +57,24 @@ impl Connection {
         }
         let access = self.shared.access.clone();
         let parsed = publishes.draft().publish(clock::timestamp(), &|name| access.is_writable(name));
-        let publishing = async move { access.publish(parsed?).await };
-        ctx.spawn(publishing.into_actor(self).map(move |published, act, _| match published {
-            Ok(Some(published)) => act.answers(&frames::published(&id, &published)),
+        let mut publishing = Box::pin(async move { access.publish(parsed?).await });
+        // Begun here: an actor does not begin its futures in the order in which it got them, and those of one
+        // connection go into the book in theirs.
+        match (&mut publishing).now_or_never() {
+            Some(published) => self.published(&id, published),
+            None => drop(ctx.spawn(publishing.into_actor(self).map(move |published, act, _| {
+                act.published(&id, published);
+            }))),
+        }
+    }
+
+    fn published(&mut self, id: &str, published: Result<Option<Published>, Rejected>) {
+        match published {
+            Ok(Some(published)) => self.answers(&frames::published(id, &published)),
             // Only a batch has no event of its own.
             Ok(None) => {}
-            Err(rejected) => act.answers(&frames::rejected(&id, &rejected)),
-        }));
+            Err(rejected) => self.answers(&frames::rejected(id, &rejected)),
+        }
     }
 
     pub(super) fn subscribe(&mut self, Subscribes { id, wanted }: Subscribes, ctx: &mut Context<Self>) {
@@ -79,18 +91,22 @@ impl Connection {
         let handle = ctx.spawn(opening.into_actor(self).map(move |opened, act, ctx| match opened {
             Ok((consumer, body)) => {
                 act.send(&frames::subscribed(&name, &consumer));
-                act.follow(name, consumer, body, ctx);
+                if let Some(stream) = act.streams.open.get_mut(&name) {
+                    stream.consumer = consumer;
+                }
+                act.follow(name, body, ctx);
             }
             Err(rejected) => {
                 act.streams.open.remove(&name);
                 act.send(&frames::rejected(&name, &rejected));
             }
         }));
-        self.streams.open.insert(id, Stream { consumer: String::new(), handle });
+        let stream = Stream { consumer: String::new(), handle, acks: 0, leaving: false };
+        self.streams.open.insert(id, stream);
     }
 
     /// Waits for what a stream has to say, as soon as everything before has left.
-    fn follow(&mut self, id: String, consumer: String, mut body: Body, ctx: &mut Context<Self>) {
+    fn follow(&mut self, id: String, mut body: Body, ctx: &mut Context<Self>) {
         if self.is_over() {
             return;
         }
@@ -101,35 +117,38 @@ impl Connection {
             (body, chunk)
         };
         let handle = ctx.spawn(next.into_actor(self).map(move |(body, chunk), act, ctx| {
-            let Some(Stream { consumer, .. }) = act.streams.open.remove(&name) else { return };
-            match chunk {
-                Some(chunk) => {
-                    if act.deliver(&name, chunk) {
-                        act.follow(name, consumer, body, ctx);
-                    }
-                }
-                None => act.send(&frames::unsubscribed(&name, Some("the stream ended"))),
+            if act.deliver(&name, chunk) {
+                act.follow(name, body, ctx);
             }
         }));
-        self.streams.open.insert(id, Stream { consumer, handle });
+        if let Some(stream) = self.streams.open.get_mut(&id) {
+            stream.handle = handle;
+        }
     }
 
-    /// Writes the pieces of a stream; `false` when it has ended with them.
-    fn deliver(&mut self, id: &str, chunk: Bytes) -> bool {
+    /// Writes the pieces of a stream; `false` when it has ended.
+    fn deliver(&mut self, id: &str, chunk: Option<Bytes>) -> bool {
+        let Some(stream) = self.streams.open.get(id) else { return false };
+        if stream.leaving {
+            return chunk.is_some();
+        }
+        let Some(chunk) = chunk else { return self.ended_by(id, "ended", "the stream ended") };
         for piece in pieces::split(chunk) {
-            let reason = match piece {
-                Piece::Event(event) => {
-                    // Its own pace is that of the socket: it does not count as a client that does not read.
-                    frames::write(&self.sink, &frames::delivery(id, event));
-                    continue;
-                }
-                Piece::Failure(text) => String::from_utf8_lossy(&text).into_owned(),
-                Piece::Farewell => "node stopping".to_owned(),
-            };
-            self.send(&frames::unsubscribed(id, Some(&reason)));
-            return false;
+            match piece {
+                // Its own pace is that of the socket: it does not count as a client that does not read.
+                Piece::Event(event) => frames::write(&self.sink, &frames::delivery(id, event)),
+                Piece::Failure(text) => return self.ended_by(id, "failed", &String::from_utf8_lossy(&text)),
+                Piece::Farewell => return self.ended_by(id, "node_stopping", "node stopping"),
+            }
         }
         true
+    }
+
+    /// A stream has ended by itself.
+    fn ended_by(&mut self, id: &str, code: &str, reason: &str) -> bool {
+        self.streams.open.remove(id);
+        self.send(&frames::unsubscribed(id, Some((code, reason))));
+        false
     }
 
     pub(super) fn ack(&mut self, id: String, event: String, ctx: &mut Context<Self>) {
@@ -141,24 +160,43 @@ impl Connection {
         if !self.takes_one_more(&id) {
             return;
         }
+        if let Some(stream) = self.streams.open.get_mut(&id) {
+            stream.acks = stream.acks.saturating_add(1);
+        }
         let (access, name) = (self.shared.access.clone(), event.clone());
         let acknowledging = async move { access.acknowledge(&consumer, &name).await };
-        ctx.spawn(acknowledging.into_actor(self).map(move |acknowledged, act, _| match acknowledged {
-            Ok(done) => act.answers(&frames::acked(&id, &event, done == Acknowledged::Yes)),
-            Err(rejected) => act.answers(&frames::rejected(&id, &rejected)),
+        ctx.spawn(acknowledging.into_actor(self).map(move |acknowledged, act, ctx| {
+            match acknowledged {
+                Ok(done) => act.answers(&frames::acked(&id, &event, done == Acknowledged::Yes)),
+                Err(rejected) => act.answers(&frames::rejected(&id, &rejected)),
+            }
+            if let Some(stream) = act.streams.open.get_mut(&id) {
+                stream.acks = stream.acks.saturating_sub(1);
+                act.leave_stream(&id, ctx);
+            }
         }));
     }
 
     pub(super) fn unsubscribe(&mut self, id: &str, ctx: &mut Context<Self>) {
-        match self.streams.open.remove(id) {
+        match self.streams.open.get_mut(id) {
             Some(stream) => {
-                ctx.cancel_future(stream.handle);
-                self.send(&frames::unsubscribed(id, None));
+                stream.leaving = true;
+                self.leave_stream(id, ctx);
             }
             None => {
                 let wrong = Wrong::new(Code::UnknownRequest, "no stream of this id is open");
                 self.send(&Text::from(&wrong.of(id)));
             }
+        }
+    }
+
+    /// Ends a stream that is not wanted any more, when all that was acknowledged has its answer.
+    fn leave_stream(&mut self, id: &str, ctx: &mut Context<Self>) {
+        if self.streams.open.get(id).is_some_and(|stream| stream.leaving && stream.acks == 0)
+            && let Some(stream) = self.streams.open.remove(id)
+        {
+            ctx.cancel_future(stream.handle);
+            self.send(&frames::unsubscribed(id, None));
         }
     }
 }

@@ -347,7 +347,10 @@ pub(super) fn parse(frame: &ByteString, first: bool) -> Result<Said, Wrong> {
         Some("disconnect") => Ok(Said::Disconnect),
         Some("ping") => Ok(Said::Ping),
         Some("pong") => Ok(Said::Pong),
-        Some(_) => Err(bad("type: unknown")),
+        Some(_) => {
+            let id = text(fields.id, "id", ID_BYTES_MAX).unwrap_or_default();
+            Err(Wrong { id: id.map(Cow::into_owned), ..bad("type: unknown") })
+        }
     }
 }
 

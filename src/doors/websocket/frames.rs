@@ -161,8 +161,10 @@ pub(super) fn acked(id: &str, event: &str, in_flight: bool) -> Text {
     builder.raw(if in_flight { ",\"in_flight\":true" } else { ",\"in_flight\":false" }).end()
 }
 
-pub(super) fn unsubscribed(id: &str, reason: Option<&str>) -> Text {
-    Builder::new("unsubscribed").text("id", id).maybe("reason", reason).end()
+/// `why`: code and reason, when the stream has ended by itself.
+pub(super) fn unsubscribed(id: &str, why: Option<(&str, &str)>) -> Text {
+    let (code, reason) = why.unzip();
+    Builder::new("unsubscribed").text("id", id).maybe("code", code).maybe("reason", reason).end()
 }
 
 /// What the book says no to.

@@ -69,6 +69,12 @@ impl Door {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// How many are connected.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.count.load(Ordering::Relaxed)
+    }
+
     /// Whether pages of this origin may use the door. Programs that are no browsers send none.
     fn allows(&self, request: &HttpRequest) -> bool {
         match Origin::of(request.headers()) {
@@ -97,7 +103,7 @@ async fn not_a_get() -> HttpResponse {
     HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, "GET")).finish()
 }
 
-async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Door>) -> HttpResponse {
+async fn handle(request: HttpRequest, door: web::Data<Door>) -> HttpResponse {
     let says = |name: header::HeaderName, wanted: &str| {
         let value = request.headers().get(name).and_then(|value| value.to_str().ok());
         value.is_some_and(|value| value.eq_ignore_ascii_case(wanted))
@@ -120,10 +126,10 @@ async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Doo
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "node is stopping");
     }
     let shared = &door.shared;
-    if shared.count.load(Ordering::Relaxed) >= shared.config.connections_max {
+    if door.connections() >= shared.config.connections_max {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
     }
-    match socket::open(&request, payload, shared.config.message_bytes_max, &[SUBPROTOCOL]) {
+    match socket::open(&request, shared.config.message_bytes_max, &[SUBPROTOCOL]) {
         Ok((reader, sink, response)) => {
             let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
             Connection::create(|ctx: &mut Context<Connection>| {

@@ -170,7 +170,7 @@ impl Session {
             (Said::Register(_), _) => return refused(Code::AlreadyRegistered, "this connection is registered"),
             (Said::Ping | Said::Disconnect, _) => {}
             (_, State::Connected) => return refused(Code::NotRegistered, "register first"),
-            (Said::Answer { .. } | Said::Done { .. }, _) => {}
+            (Said::Answer { .. } | Said::Done { .. } | Said::Ack { .. } | Said::Unsubscribe { .. }, _) => {}
             (_, State::Draining) => {
                 return refused(Code::Unavailable, "this connection is about to end");
             }

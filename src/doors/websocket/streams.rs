@@ -18,4 +18,8 @@ pub(super) struct Stream {
     pub(super) consumer: String,
     /// What moves it along.
     pub(super) handle: SpawnHandle,
+    /// Acknowledgements on their way: a stream is not ended before them.
+    pub(super) acks: usize,
+    /// Its client wants no more of it.
+    pub(super) leaving: bool,
 }

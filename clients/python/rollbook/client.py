@@ -1,0 +1,226 @@
+"""A service or consumer of the bus that stays connected."""
+
+import asyncio
+import inspect
+import itertools
+import json
+import logging
+import random
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Literal
+from uuid import uuid4
+
+from websockets.exceptions import WebSocketException
+
+from .roll import Roll
+from .subscription import Subscription
+from .wire import Frame, Link, RollbookError, encode, error_frame
+
+Handler = Callable[[Any, Frame], Any]
+Callback = Callable[[Frame], Any]
+What = Literal[
+    "online", "offline", "connect", "disconnect", "broadcast", "unhandled", "command", "registered", "closed"]
+FINAL_CODES = frozenset({4400, 4403, 4409, 4410})
+DELAY_SECONDS, DELAY_SECONDS_MAX = 0.25, 15.0
+CLOSE_SECONDS = 15.0  # longer than a node waits for the end of what a client that leaves has begun
+log = logging.getLogger("rollbook")
+
+
+class Client:
+    """A client of the nodes at these URLs, ``ws://host:7440/ws``. With ``methods`` it is a service, whose
+    ``handler(payload, message)``, plain or async, returns the answer; without, a consumer. It connects with
+    ``async with``, ``ready`` or what is asked first. ``timeout``: seconds that anything asked may take, waiting for a
+    connection included. ``services``: those online, by name. ``closed``: set at the end. Raises ``RollbookError``."""
+
+    def __init__(self, urls: str | Sequence[str], *, name: str, version: str,
+                 methods: Mapping[str, Handler] | None = None, instance: str | None = None,
+                 metadata: Mapping[str, Any] | None = None, token: str | None = None, timeout: float = 30.0) -> None:
+        self._urls, self._token, self.timeout = [urls] if isinstance(urls, str) else [*urls], token, timeout
+        self._methods, self.instance_id = dict(methods or {}), instance
+        self._document = {"type": "register", "name": name, "version": version, "methods": [*self._methods],
+                          "instance": instance, "metadata": metadata and dict(metadata)}
+        encode(self._document)
+        self._callbacks, self._roll = dict[str, list[Callback]](), Roll()
+        self.services = self._roll.services
+        self._link: Link | None = None
+        self._run_task: asyncio.Task[None] | None = None
+        self._tasks = set[asyncio.Task[Any]]()
+        self._turn, self.closed = asyncio.Event(), asyncio.Event()
+        self._closing, self._why = False, "not connected yet"
+
+    async def __aenter__(self) -> "Client":
+        self._start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def on(self, event: What, callback: Callback) -> None:
+        """Calls ``callback(frame)``, plain or async: for services (on-, offline), instances (connect, disconnect), for
+        messages of others or ``send`` that are unhandled, and for this client. A command is done when none failed."""
+        self._callbacks.setdefault(event, []).append(callback)
+
+    async def ready(self, timeout: float | None = None) -> None:
+        """Waits until the client is registered, ``timeout`` seconds at most."""
+        await self._registered(timeout)
+
+    async def call(self, destination: str, payload: Any = None, *, timeout: float | None = None,
+                   key: str | None = None, traceparent: str | None = None) -> Any:
+        """What ``service:method`` answers in ``timeout`` seconds, 600 at most. ``key``: for ``sticky``. Raises what the
+        service or bus says, ``unhandled`` with its ``reason``, ``connection_lost`` (the service may have acted)."""
+        link, left = await self._registered(timeout)
+        frame = {"type": "message", "destination": destination, "payload": payload, "responder": "response",
+                 "timeout_ms": min(max(int(left * 1000), 1), 600_000), "key": key, "traceparent": traceparent}
+        return (await link.ask(frame, left)).get("payload")
+
+    async def send(self, destination: str, payload: Any = None) -> None:
+        """Sends a message that nobody answers, at most once. If nobody can take it, ``unhandled`` is called."""
+        link, _ = await self._registered(None)
+        await link.send({"type": "message", "id": str(uuid4()), "destination": destination, "payload": payload})
+
+    async def broadcast(self, payload: Any = None) -> None:
+        """Tells all instances of all services but this one."""
+        link, _ = await self._registered(None)
+        await link.send({"type": "broadcast", "payload": payload})
+
+    async def publish(self, subject: str, payload: Any = None, *, key: str | None = None,
+                      trace_id: str | None = None, timeout: float | None = None) -> tuple[str, int]:
+        """Stores an event: its id and index. After ``connection_lost`` or ``timeout`` it may be stored all the same;
+        with a ``key`` it is not stored twice."""
+        link, left = await self._registered(timeout)
+        event = {"type": "publish", "subject": subject, "payload": payload, "key": key, "trace_id": trace_id}
+        answer = await link.ask(event, left)
+        return str(answer.get("event_id")), int(answer.get("index", -1))
+
+    def subscribe(self, subject: str, *, start: str | None = None, ack: Literal["manual"] | None = None,
+                  consumer: str | None = None, group: str | None = None, redelivery_ms: int | None = None,
+                  max_deliveries: int | None = None, queue_max: int = 1024) -> Subscription:
+        """The events of a subject from ``oldest``, ``newest`` or behind an event id; the bus keeps the position of a
+        ``consumer`` or ``group``. While ``queue_max`` events wait here, the node holds the rest back."""
+        where = {"subject": subject, "start": start, "consumer": consumer, "group": group}
+        how = {"ack": ack, "redelivery_ms": redelivery_ms, "max_deliveries": max_deliveries}
+        return Subscription(self, {**where, **how}, queue_max)
+
+    async def close(self) -> None:
+        """Leaves: what was asked is answered first, for 15 seconds at most. Not to be awaited by a handler."""
+        run, self._closing = self._start(), True
+        self._turn.set()
+        if self._link:
+            await self._link.try_send({"type": "disconnect"})
+            await asyncio.wait([run], timeout=CLOSE_SECONDS)
+        run.cancel()
+        await asyncio.wait([run])
+        self.closed.set()
+
+    def _start(self) -> "asyncio.Task[None]":
+        self._run_task = self._run_task or asyncio.create_task(self._run())
+        return self._run_task
+
+    async def _registered(self, timeout: float | None) -> tuple[Link, float]:
+        """The connection, once there is one, and the seconds that are left."""
+        self._start()
+        until = monotonic() + (self.timeout if timeout is None else timeout)
+        while self._link is None or self._closing:
+            if self._closing or self.closed.is_set():
+                raise RollbookError("closed", self._why)
+            self._turn.clear()
+            try:
+                await asyncio.wait_for(self._turn.wait(), until - monotonic())
+            except asyncio.TimeoutError:
+                raise RollbookError("timeout", f"not registered in time: {self._why}", retryable=True) from None
+        return self._link, until - monotonic()
+
+    async def _run(self) -> None:
+        attempts, link = 0, Link()
+        try:
+            for url in itertools.cycle(self._urls):
+                link = Link()
+                await self._follow(link, url)
+                if self._closing or link.code in FINAL_CODES:
+                    return
+                attempts = 0 if link.registered else min(attempts + 1, 16)
+                delay = random.uniform(0, min(DELAY_SECONDS_MAX, DELAY_SECONDS * 2**attempts))
+                log.info("%s; next attempt in %.1f s", self._why, delay)
+                await asyncio.sleep(delay)
+        finally:
+            self.closed.set()
+            self._turn.set()
+            self._spawn(self._tell("closed", {"code": link.code, "reason": link.reason}))
+
+    async def _follow(self, link: Link, url: str) -> None:
+        """One connection, from its beginning to its end."""
+        try:
+            socket = await link.open(url, self._token)
+            await link.send(self._document)
+            async for data in socket:
+                with suppress(KeyError, TypeError, ValueError, AttributeError, RecursionError):
+                    self._hear(link, json.loads(data))
+        except (OSError, asyncio.TimeoutError, WebSocketException, RollbookError) as error:  # its text may hold the URL
+            self._why = f"{type(error).__name__} {getattr(getattr(error, 'response', 0), 'status_code', '')}".strip()
+        finally:
+            self._link = None
+            link.end()
+            self._why = f"connection closed with {link.code} {link.reason}" if link.code else self._why
+
+    def _hear(self, link: Link, frame: Frame) -> None:
+        """Takes a frame. Raises built-in errors for one that is malformed."""
+        match frame["type"]:
+            case "connect":
+                link.frame_max = int(frame["max_frame"])
+            case "registered":
+                self._roll.reset(frame["index"], frame["services"])
+                link.registered, self._link, self.instance_id = True, link, frame.get("instance_id")
+                self._turn.set()
+                self._spawn(self._tell("registered", frame))
+            case "event" if frame["event"] == "unhandled" or self._roll.apply(frame):
+                self._spawn(self._tell(frame["event"].removeprefix("service-"), frame))
+            case "broadcast":
+                self._spawn(self._tell("broadcast", frame))
+            case "message" if frame["id"]:
+                self._spawn(self._serve(link, frame))
+            case "command" if frame["id"]:
+                self._spawn(self._tell("command", frame, link))
+            case "delivery" | "unsubscribed":
+                link.streams[frame["id"]](frame)
+            case "disconnect":
+                link.leaving, self._link = True, None
+            case "response" | "error" | "unhandled" | "published" | "subscribed" | "acked":
+                if not link.answered(frame):
+                    log.debug("nobody waits for %s %s", frame["type"], frame.get("code", ""))
+                    self._spawn(self._tell(frame["type"], frame))
+
+    async def _serve(self, link: Link, message: Frame) -> None:
+        """Lets a handler work, and answers where an answer is wanted."""
+        wanted = message.get("responder")
+        try:
+            handler = self._methods[message["destination"].partition(":")[2]]
+            payload = await _result(handler, message.get("payload"), message)
+            if wanted:
+                await link.send({"type": "response", "id": message["id"], "payload": payload})
+        except Exception as error:
+            if not wanted or not isinstance(getattr(error, "code", None), str):
+                log.warning("a handler failed", exc_info=True)
+            if wanted:
+                await link.try_send(error_frame(message["id"], error))
+
+    async def _tell(self, event: str, frame: Frame, link: Link | None = None) -> None:
+        """Calls the callbacks of an event. A command, which has a link, is acknowledged when none of them failed."""
+        callbacks = [_result(callback, frame) for callback in self._callbacks.get(event, ())]
+        results = await asyncio.gather(*callbacks, return_exceptions=True)
+        failures = [result for result in results if isinstance(result, Exception)]
+        for failure in failures:
+            log.warning("a callback failed", exc_info=failure)
+        if link and not failures:
+            await link.try_send({"type": "done", "id": frame["id"]})
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _result(function: Callable[..., Any], *arguments: Any) -> Any:
+    result = function(*arguments)
+    return await result if inspect.isawaitable(result) else result

@@ -1,0 +1,242 @@
+"""Publishing and subscriptions at a bus that keeps its events in a list."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+from unittest import mock
+
+import rollbook
+from rollbook import client as client_module
+from rollbook.wire import Frame
+
+from .fake import FakeTest, Peer
+from .node import until
+
+
+class Log:
+    """A bus with one log. Streams without ``ack`` get all at once, others one event at a time."""
+
+    def __init__(self) -> None:
+        self.events: list[Frame] = []
+        self.subscribed: list[Frame] = []
+        self.unsubscribed = self.most = 0
+        self.acked: list[str] = []
+        self.cursors: dict[str, int] = {}
+        self.refuse: list[Frame] = []
+        self.peers: list[Peer] = []
+
+    def add(self, payload: Any) -> Frame:
+        index = len(self.events) + 1
+        event = {"id": f"e_{index}", "index": index, "subject": "app.x", "created_at": "now", "payload": payload}
+        self.events.append(event)
+        return event
+
+    async def __call__(self, peer: Peer) -> None:
+        await peer.register()
+        self.peers.append(peer)
+        streams: dict[str, asyncio.Task[None]] = {}
+        acks: asyncio.Queue[str] = asyncio.Queue()
+        try:
+            async for frame in peer.heard():
+                identity = str(frame.get("id"))
+                if frame["type"] == "publish":
+                    event = self.add(frame.get("payload"))
+                    members = {"event_id": event["id"], "index": event["index"], "created_at": "now"}
+                    await peer.send("published", id=identity, **members)
+                elif frame["type"] == "subscribe":
+                    self.subscribed.append(frame)
+                    if self.refuse:
+                        await peer.send("error", id=identity, **self.refuse.pop(0))
+                        continue
+                    await peer.send("subscribed", id=identity, consumer_id="c_1")
+                    streams[identity] = asyncio.create_task(self.stream(peer, frame, acks))
+                elif frame["type"] == "ack":
+                    self.acked.append(frame["event_id"])
+                    await peer.send("acked", id=identity, event_id=frame["event_id"])
+                    acks.put_nowait(frame["event_id"])
+                elif frame["type"] == "unsubscribe" and identity in streams:
+                    streams.pop(identity).cancel()
+                    self.unsubscribed += 1
+                    await peer.send("unsubscribed", id=identity)
+        finally:
+            for task in streams.values():
+                task.cancel()
+
+    async def stream(self, peer: Peer, frame: Frame, acks: asyncio.Queue[str]) -> None:
+        start, name = frame.get("start", "newest"), frame.get("consumer")
+        at = {"oldest": 0, "newest": len(self.events)}.get(start) if not start.startswith("e_") else int(start[2:])
+        assert at is not None
+        if name:
+            at = self.cursors.get(name, at)
+        while True:
+            while at < len(self.events):
+                await peer.send("delivery", id=frame["id"], event=self.events[at])
+                if frame.get("ack") == "manual":
+                    await acks.get()
+                at += 1
+                if name:
+                    self.cursors[name] = at
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
+
+
+async def take(events: Any, count: int) -> list[Any]:
+    """The payloads of so many events."""
+    return [(await asyncio.wait_for(events.__anext__(), 5)).payload for _ in range(count)]
+
+
+class LogTest(FakeTest):
+    async def asyncSetUp(self) -> None:
+        self.log = Log()
+        quick = mock.patch.object(client_module, "DELAY_SECONDS", 0.01)
+        quick.start()
+        self.addCleanup(quick.stop)
+        self.url = await self.bus(self.log)
+
+    async def cut(self) -> None:
+        """The connection breaks."""
+        self.log.peers[-1].socket.transport.abort()
+        count = len(self.log.peers)
+        await until(lambda: len(self.log.peers) > count)
+
+    async def test_publish_tells_id_and_index(self) -> None:
+        client = self.client(self.url)
+        self.assertEqual(await client.publish("app.x", {"n": 1}, key="k", trace_id="t"), ("e_1", 1))
+        self.assertEqual(self.log.events[0]["payload"], {"n": 1})
+
+    async def test_events_come_in_order_and_the_loop_ends_the_stream(self) -> None:
+        client = self.client(self.url)
+        for n in range(3):
+            self.log.add(n)
+        got = []
+        async for event in client.subscribe("app.>", start="oldest"):
+            got.append((event.id, event.index, event.subject, event.payload))
+            self.assertTrue(await event.ack() if event.index < 0 else True)
+            if len(got) == 3:
+                break
+        self.assertEqual(got, [(f"e_{n}", n, "app.x", n - 1) for n in (1, 2, 3)])
+        await until(lambda: self.log.unsubscribed == 1)
+        terms = {"type": "subscribe", "id": mock.ANY, "subject": "app.>", "start": "oldest"}
+        self.assertEqual(self.log.subscribed, [terms])
+
+    async def test_who_is_ready_misses_nothing(self) -> None:
+        client = self.client(self.url)
+        subscription = client.subscribe("app.>", start="newest")
+        await subscription.ready()
+        await client.publish("app.x", "after")
+        async with contextlib.aclosing(subscription.__aiter__()) as events:
+            self.assertEqual(await take(events, 1), ["after"])
+        await until(lambda: self.log.unsubscribed == 1)
+
+    async def test_it_goes_on_behind_the_last_event_it_gave(self) -> None:
+        client = self.client(self.url)
+        for n in range(5):
+            self.log.add(n)
+        events = client.subscribe("app.>", start="oldest").__aiter__()
+        self.assertEqual(await take(events, 2), [0, 1])
+        await self.cut()
+        self.log.add(5)
+        self.assertEqual(await take(events, 4), [2, 3, 4, 5])
+        await self.cut()
+        self.assertEqual(await take(events, 0), [])
+        self.log.add(6)
+        self.assertEqual(await take(events, 1), [6])
+        self.assertEqual([frame["start"] for frame in self.log.subscribed][-1], "e_6")
+
+    async def test_a_consumer_goes_on_where_the_bus_says(self) -> None:
+        client = self.client(self.url)
+        for n in range(3):
+            self.log.add(n)
+        subscription = client.subscribe("app.>", start="oldest", consumer="c", ack="manual", redelivery_ms=100)
+        events = subscription.__aiter__()
+        first = await events.__anext__()
+        self.assertTrue(await first.ack())
+        second = await events.__anext__()
+        await self.cut()
+        self.assertFalse(await second.ack())
+        again = await asyncio.wait_for(events.__anext__(), 5)
+        self.assertEqual((second.id, again.id), ("e_2", "e_2"))
+        self.assertTrue(await again.ack())
+        self.assertEqual(await take(events, 1), [2])
+        self.assertEqual(self.log.acked, ["e_1", "e_2"])
+        self.assertEqual({frame["start"] for frame in self.log.subscribed}, {"oldest"})
+        self.assertEqual(self.log.subscribed[0]["redelivery_ms"], 100)
+
+    async def test_a_slow_loop_holds_the_bus_back_and_calls_inside_it_work(self) -> None:
+        client = self.client(self.url)
+        for n in range(300):
+            self.log.add(n)
+        subscription = client.subscribe("app.>", start="oldest", queue_max=10)
+        got, most = [], 0
+        async for event in subscription:
+            got.append(event.payload)
+            most = max(most, subscription._queue.qsize())
+            if len(got) % 50 == 0:
+                await client.publish("app.y", f"beside {len(got)}")
+                await asyncio.sleep(0.02)
+            if len(got) == 306:
+                break
+        self.assertEqual(got[:300], list(range(300)))
+        self.assertEqual(got[300:], [f"beside {n}" for n in range(50, 301, 50)])
+        self.assertGreater(self.log.unsubscribed, 1)
+        self.assertLess(most, 150)
+
+    async def test_what_ends_it_is_told(self) -> None:
+        client = self.client(self.url)
+        events = client.subscribe("app.>").__aiter__()
+        waiting = asyncio.create_task(take(events, 1))
+        await until(lambda: self.log.subscribed)
+        await self.log.peers[0].send("unsubscribed", id=self.log.subscribed[0]["id"], reason="deleted")
+        with self.assertRaises(rollbook.RollbookError) as caught:
+            await waiting
+        self.assertEqual((caught.exception.code, caught.exception.reason), ("unsubscribed", "deleted"))
+
+    async def test_a_refusal_is_raised_and_one_that_may_pass_is_tried_again(self) -> None:
+        client = self.client(self.url)
+        self.log.refuse = [{"code": "unavailable", "message": "no majority", "retryable": True}]
+        subscription = client.subscribe("app.>")
+        await asyncio.wait_for(subscription.ready(), 5)
+        self.assertEqual(len(self.log.subscribed), 2)
+        self.log.refuse = [{"code": "bad_message", "message": "subject", "retryable": False}] * 2
+        for refused in (client.subscribe("app.").ready(), take(client.subscribe("app.").__aiter__(), 1)):
+            with self.assertRaises(rollbook.RollbookError) as caught:
+                await refused
+            self.assertEqual(caught.exception.code, "bad_message")
+
+    async def test_the_end_of_the_client_is_the_end_of_the_loop(self) -> None:
+        client = self.client(self.url)
+        self.log.add("last")
+        got = []
+
+        async def follow() -> None:
+            async for event in client.subscribe("app.>", start="oldest"):
+                got.append(event.payload)
+
+        following = asyncio.create_task(follow())
+        await until(lambda: got)
+        await self._close(client)
+        await asyncio.wait_for(following, 5)
+        self.assertEqual(got, ["last"])
+
+    async def test_the_end_of_a_subscription_wakes_its_loop(self) -> None:
+        client = self.client(self.url)
+        subscription = client.subscribe("app.>")
+        following = asyncio.create_task(take(subscription.__aiter__(), 1))
+        await until(lambda: self.log.subscribed)
+        await subscription.close()
+        with self.assertRaises(StopAsyncIteration):
+            await asyncio.wait_for(following, 5)
+        await until(lambda: self.log.unsubscribed == 1)
+
+    async def test_a_publish_that_is_cut_off_says_so(self) -> None:
+        async def script(peer: Peer) -> None:
+            await peer.register()
+            await peer.hear("publish")
+            peer.socket.transport.abort()
+
+        client = self.client(await self.bus(script))
+        with self.assertRaises(rollbook.RollbookError) as caught:
+            await client.publish("app.x", 1)
+        self.assertEqual((caught.exception.code, caught.exception.retryable), ("connection_lost", True))

@@ -1,0 +1,48 @@
+//! The clients of this repository against real nodes: their own tests, as they are.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::harness::node::run_command;
+use crate::services::examples::clients;
+
+/// They start and kill nodes.
+const BOUND: Duration = Duration::from_secs(240);
+
+fn folder(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
+}
+
+/// Copies the files of a folder that are sources, so that nothing is built inside the repository.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("the folder").flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        if ["node_modules", "dist", "__pycache__", ".mypy_cache"].iter().any(|skipped| name == *skipped) {
+            continue;
+        }
+        if path.is_dir() {
+            copy(&path, &to.join(name));
+        } else {
+            std::fs::copy(&path, to.join(name)).expect("a copy");
+        }
+    }
+}
+
+#[test]
+fn the_python_client_passes_its_tests() {
+    let Some(clients) = clients() else { return };
+    let python = clients.python();
+    if !python.exists() {
+        eprintln!("skipped: there is no Python environment; make test makes it");
+        return;
+    }
+    let directory = tempfile::TempDir::new().expect("temporary directory");
+    copy(&folder("python"), directory.path());
+    let mut command = Command::new(python);
+    command.args(["-m", "unittest", "discover", "-s", "tests", "-t", "."]).current_dir(directory.path());
+    command.env("ROLLBOOK_BIN", env!("CARGO_BIN_EXE_rollbook"));
+    let exit = run_command(command, b"", BOUND);
+    assert_eq!(exit.code, Some(0), "{}{}", exit.stdout, exit.stderr);
+}
