@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::harness::http::Http;
 use crate::harness::node::{Node, Options, target};
@@ -188,7 +188,9 @@ fn a_stop_right_after_ready_is_clean() {
     let mut node = Node::start_at(&Options::new(), &data);
     node.publish("app.x", "1");
     node.restart();
+    let began = Instant::now();
     node.terminate();
+    assert!(began.elapsed() < Duration::from_secs(3), "nobody is there to be waited for: {:?}", began.elapsed());
     node.restart();
     assert_eq!(node.publish("app.x", "2").index, 2);
 }

@@ -110,6 +110,8 @@ struct House {
     socketio: Arc<socketio::Door>,
     websocket: Arc<websocket::Door>,
     services: Services,
+    /// What other nodes reach the clients by, as long as the house stands.
+    desk: Arc<Desk>,
     admin: Arc<Admin>,
     registry: actix::Addr<Registry>,
     stop: CancellationToken,
@@ -150,7 +152,7 @@ async fn house(
     let admin = Admin::new(services.clone(), relay.clone());
     let doors = socketio.live().map(|live| (socketio::NAME, live)).into_iter();
     desk.set_doors(doors.chain([(keys::NAME, admin.live())]).collect());
-    node.set_live(Arc::new(Mailbox { relay: relay.clone(), desk }));
+    node.set_live(Arc::new(Mailbox { relay: relay.clone(), desk: Arc::downgrade(&desk) }));
     actix_web::rt::spawn(services.roll.clone().run(stop.clone()));
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
     actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));
@@ -161,6 +163,7 @@ async fn house(
         socketio,
         websocket,
         services,
+        desk,
         admin,
         registry,
         stop,
@@ -301,6 +304,8 @@ impl House {
         }
         futures_util::future::join_all(self.servers.iter().map(|server| server.stop(true))).await;
         tracing::info!("listeners are closed");
+        // Or the node would have what has the node, and its stores would never be closed.
+        drop(self.desk);
         self.stop.cancel();
     }
 }

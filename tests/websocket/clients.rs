@@ -31,6 +31,22 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
+fn the_typescript_client_passes_its_tests() {
+    let Some(clients) = clients() else { return };
+    let directory = tempfile::TempDir::new().expect("temporary directory");
+    copy(&folder("typescript"), directory.path());
+    std::os::unix::fs::symlink(clients.modules(), directory.path().join("node_modules")).expect("a link");
+    let run = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(directory.path()).env("ROLLBOOK_BIN", env!("CARGO_BIN_EXE_rollbook"));
+        let exit = run_command(command, b"", BOUND);
+        assert_eq!(exit.code, Some(0), "{}{}", exit.stdout, exit.stderr);
+    };
+    run("node", &["node_modules/typescript/bin/tsc", "-p", "."]);
+    run("npm", &["test"]);
+}
+
+#[test]
 fn the_python_client_passes_its_tests() {
     let Some(clients) = clients() else { return };
     let python = clients.python();
@@ -45,4 +61,15 @@ fn the_python_client_passes_its_tests() {
     command.env("ROLLBOOK_BIN", env!("CARGO_BIN_EXE_rollbook"));
     let exit = run_command(command, b"", BOUND);
     assert_eq!(exit.code, Some(0), "{}{}", exit.stdout, exit.stderr);
+}
+
+#[test]
+fn each_client_stays_small() {
+    for (name, sources, ending) in [("typescript", "src", "ts"), ("python", "rollbook", "py")] {
+        let files = std::fs::read_dir(folder(name).join(sources)).expect("its sources").flatten();
+        let files = files.filter(|file| file.path().extension().is_some_and(|found| found == ending));
+        let lines: usize =
+            files.map(|file| std::fs::read_to_string(file.path()).expect("a source").lines().count()).sum();
+        assert!((100..500).contains(&lines), "{name}: {lines} lines");
+    }
 }

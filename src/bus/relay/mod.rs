@@ -416,14 +416,15 @@ impl Handler<WhoAnywhere> for Relay {
 pub struct Mailbox {
     /// For streams and consumers.
     pub relay: Addr<Relay>,
-    /// For clients and doors, without a detour over an actor.
-    pub desk: std::sync::Arc<Desk>,
+    /// For clients and doors, without a detour over an actor. Not its owner: the desk has the node that has this.
+    pub desk: std::sync::Weak<Desk>,
 }
 
 impl Live for Mailbox {
     fn hear(&self, from: u64, message: Bytes) {
         let Some(frame) = Frame::from_bytes(message) else { return };
-        let Err(frame) = self.desk.hear(from, frame) else { return };
+        let Some(desk) = self.desk.upgrade() else { return };
+        let Err(frame) = desk.hear(from, frame) else { return };
         // Live messages are at most once: a relay that is full drops them.
         if self.relay.try_send(Incoming { from, frame: *frame }).is_err() {
             tracing::debug!(from, "a live message was dropped");
@@ -434,7 +435,10 @@ impl Live for Mailbox {
         let Some(frame) = Frame::from_bytes(message) else {
             return std::future::ready(Err(frame::malformed())).boxed();
         };
-        let frame = match self.desk.answer(from, frame) {
+        let Some(desk) = self.desk.upgrade() else {
+            return std::future::ready(Err(Refusal::Unavailable("node is stopping".to_owned()))).boxed();
+        };
+        let frame = match desk.answer(from, frame) {
             Ok(answer) => return answer,
             Err(frame) => frame,
         };

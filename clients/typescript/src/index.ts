@@ -1,0 +1,221 @@
+/** Services and consumers of the rollbook service bus. */
+import { Link, failure, newId, text, type Frame, type Send } from './link.js';
+import * as T from './types.js';
+export * from './types.js';
+
+/** Connects a service, or without methods a consumer. Throws a TypeError for options that cannot be. */
+export const connect = (options: T.Options): Client => new Client(options);
+
+export class Client extends Link {
+  private readonly roll = new Map<string, T.Service>();
+  /** By service and instance; a number stands for an instance that `registered` counts and does not name. */
+  private readonly methods = new Map<string, Map<unknown, string[]>>();
+  private index = 0;
+  /** What is there, by name; without a connection what was there. */
+  readonly services: ReadonlyMap<string, T.Service> = this.roll;
+
+  /** Asks `service:method`: the payload of its response. */
+  async call<Result = any>(destination: string, payload?: unknown, options: T.MessageOptions = {}): Promise<Result> {
+    const { key, traceparent } = options;
+    const frame = { type: 'message', destination, responder: 'call', payload, key, traceparent };
+    return (await this.ask(frame, 'response', options)).payload as Result;
+  }
+
+  /** Tells `service:method`. Resolved when it is sent; that nobody got it is the event `unhandled`. */
+  send(destination: string, payload?: unknown, options: T.MessageOptions = {}): Promise<void> {
+    const { key, traceparent } = options;
+    return this.post({ type: 'message', destination, payload, key, traceparent }, options);
+  }
+
+  /** Tells all instances of all services. Resolved when it is sent. */
+  broadcast(payload?: unknown, options: T.RequestOptions = {}): Promise<void> {
+    return this.post({ type: 'broadcast', payload }, options);
+  }
+
+  /** Writes an event into the log. */
+  async publish(subject: string, payload?: unknown, options: T.PublishOptions = {}): Promise<T.Published> {
+    const frame = { type: 'publish', subject, payload, key: options.key, trace_id: options.traceId };
+    const { event_id, index, created_at } = await this.ask(frame, 'published', options);
+    return { eventId: String(event_id), index: Number(index), createdAt: String(created_at) };
+  }
+
+  /** Follows the log: the handler has one event after the other. */
+  subscribe(subject: string, options: T.SubscribeOptions, handler: (event: T.LogEvent) => unknown): Subscription {
+    const subscription = new Subscription(subject, options, handler, this);
+    this.streams.add(subscription);
+    void subscription.ended.then(() => this.streams.delete(subscription));
+    if (this.live) void subscription.start();
+    if (this.over) subscription.end('closed', this.over);
+    return subscription;
+  }
+
+  private post(frame: Frame, options: T.RequestOptions): Promise<void> {
+    const sent = this.ask(frame, undefined, options).then(() => {});
+    sent.catch(() => {}); // Who does not wait for it does not want to know.
+    return sent;
+  }
+
+  protected override hear(frame: Frame, send: Send): void {
+    const { type, id: message_id, event, responder } = frame;
+    if (type === 'registered') this.reset(frame);
+    else if (type === 'message') void this.serve(frame, send);
+    else if (type === 'command') this.obey(frame, send);
+    else if (type === 'broadcast') this.emit('broadcast', frame);
+    else if (type === 'event' && event === 'unhandled') this.emit('unhandled', frame);
+    else if (type === 'event') this.change(frame);
+    else if (type === 'delivery' || type === 'unsubscribed') for (const one of this.streams) one.take(frame);
+    // With a responder it is for a call that nobody waits for any more.
+    else if (type === 'error' && !responder) this.emit('error', failure(frame));
+    else if (type === 'unhandled' && !responder) this.emit(type, { ...frame, message_id, consumer: this.options.name });
+  }
+
+  private reset({ index, instance_id, services }: Frame): void {
+    this.index = Number(index);
+    [this.roll, this.methods].forEach((map) => map.clear());
+    for (const service of (services ?? []) as T.Service[]) {
+      for (let n = 0; n < service.instances; n += 1) this.put(service, n, service.methods);
+    }
+    this.emit('registered', { instance_id, index });
+  }
+
+  private change(frame: Frame): void {
+    const word = /^service-(online|offline|connect|disconnect)$/.exec(String(frame.event))?.[1];
+    if (!word || !(Number(frame.index) > this.index)) return;
+    const { service, instance_id, index } = frame as unknown as T.ServiceEvent;
+    const known = this.roll.get(service.name);
+    this.index = index;
+    if (word === 'connect') this.put(service, instance_id, service.methods);
+    if (word === 'disconnect' && known) this.put(known, instance_id);
+    if (word === 'offline') [this.roll, this.methods].forEach((map) => map.delete(service.name));
+    this.emit(word as keyof T.Events, frame);
+  }
+
+  /** An instance came with its methods, or one went. */
+  private put({ name, version, capabilities }: T.ServiceEvent['service'], instance: unknown, came?: string[]): void {
+    const by = this.methods.get(name) ?? new Map<unknown, string[]>();
+    if (came) by.set(instance, came);
+    // One that nobody named is one of those that are only counted.
+    else by.delete(by.has(instance) ? instance : [...by.keys()].find((key) => typeof key === 'number'));
+    const methods = [...new Set([...by.values()].flat())];
+    this.methods.set(name, by);
+    this.roll.set(name, { name, version, methods, instances: by.size, ...(capabilities && { capabilities }) });
+  }
+
+  private async serve(frame: Frame, send: Send): Promise<void> {
+    const { payload, responder, ...told } = frame as unknown as T.Context & { payload: unknown; responder?: string };
+    const { id, destination, consumer, traceparent } = told;
+    const wanted = responder !== undefined;
+    try {
+      const { methods = {} } = this.options;
+      const method = destination.slice(destination.indexOf(':') + 1);
+      if (!Object.hasOwn(methods, method)) throw new T.RollbookError('no_method', `there is no method ${method}`);
+      const result = await methods[method]!(payload, { id, destination, method, consumer, traceparent, wanted });
+      if (wanted) send({ type: 'response', id, payload: result });
+    } catch (error) {
+      wanted ? refuse(id, error, send) : this.report(error);
+    }
+  }
+
+  private obey({ id, command, data }: Frame, send: Send): void {
+    const ordered = { id, command, data } as T.Command;
+    this.emit('command', ordered);
+    const done = Promise.resolve(ordered).then((order) => this.options.onCommand?.(order));
+    done.then(() => send({ type: 'done', id })).catch(this.report);
+  }
+}
+
+/** A stream of events of the log that goes on over lost connections. */
+export class Subscription {
+  private settle!: { begun(): void; refused(error: unknown): void };
+  private finish!: (reason?: string) => void;
+  /** Resolved when it has begun; rejected when it never does. */
+  readonly ready = new Promise<void>((begun, refused) => (this.settle = { begun, refused }));
+  /** Resolved when no more events come: with the reason, or nothing when it was closed as asked. */
+  readonly ended = new Promise<string | undefined>((resolve) => (this.finish = resolve));
+  private id = ''; // Of the stream: each attempt has its own.
+  private over = false;
+  private last?: string; // The newest event that was handled.
+  private running?: string; // The event that is being handled.
+  private work = Promise.resolve();
+
+  /** Use `client.subscribe`. */
+  constructor(
+    readonly subject: string, private readonly options: T.SubscribeOptions,
+    private readonly handler: (event: T.LogEvent) => unknown, private readonly link: Link,
+  ) {}
+
+  /** Ends it when the handler at work, which must not wait for this, is through; events behind it are dropped. */
+  async close(): Promise<void> {
+    if (this.over) return;
+    this.end();
+    await this.work;
+    if (this.link.live) await this.link.ask({ type: 'unsubscribe', id: this.id }, 'unsubscribed').catch(() => {});
+  }
+
+  /** There is a connection: begins, or goes on behind what was handled. */
+  async start(): Promise<void> {
+    const id = (this.id = newId());
+    await this.work;
+    if (this.over || this.id !== id) return;
+    const { redeliveryMs: redelivery_ms, maxDeliveries: max_deliveries, ...options } = this.options;
+    const start = options.consumer ?? options.group ? options.start : this.last ?? options.start;
+    const frame = { type: 'subscribe', id, subject: this.subject, ...options, start, redelivery_ms, max_deliveries };
+    try {
+      await this.link.ask(frame, 'subscribed');
+      this.settle.begun();
+    } catch (error) {
+      const { code, retryable } = error as T.RollbookError;
+      // After a loss, the next registration begins it again.
+      if (code === 'connection_lost' || this.over || this.id !== id) return;
+      if (code === 'timeout') this.link.live?.({ type: 'unsubscribe', id }); // It may have begun all the same.
+      else if (!retryable) this.end(code, error);
+      this.over ? this.link.report(error) : setTimeout(() => this.id === id && this.link.live && this.start(), 1000);
+    }
+  }
+
+  /** Takes a frame `delivery` or `unsubscribed`, of this stream or another. */
+  take({ type, id, event, code, reason }: Frame): void {
+    if (id !== this.id || this.over) return;
+    const came = event as T.LogEvent;
+    // A node that stops ends its streams and then its connections: they go on at another. Older ones tell no code.
+    const stops = code ? code === 'node_stopping' : reason === 'node stopping';
+    if (type === 'unsubscribed' && this.link.live && !stops) this.end(text(reason) ?? text(code) ?? 'unknown');
+    if (type === 'delivery' && came.id !== this.running) this.work = this.work.then(() => this.handle(came, id));
+  }
+
+  /** No more events: as asked, or for a reason. */
+  end(reason?: string, error: unknown = new T.RollbookError('closed', 'the subscription has ended')): void {
+    if (this.over) return;
+    this.over = true;
+    this.ready.catch(() => {}); // Who does not ask is told by the event `error`.
+    this.settle.refused(error);
+    this.finish(reason);
+  }
+
+  private async handle(event: T.LogEvent, id: string): Promise<void> {
+    if (this.over) return;
+    const { link, handler, options: { ack } } = this;
+    this.running = event.id;
+    // One that crossed its acknowledgement is not handled twice.
+    const done = event.id === this.last || (await Promise.resolve(event).then(handler).then(() => true, link.report));
+    // Behind one that is stored nowhere is nothing; one that is not acknowledged comes again.
+    if (event.index >= 0 && (done || ack !== 'manual')) this.last = event.id;
+    if (done && ack === 'manual' && this.id === id && link.live) {
+      await link.ask({ type: 'ack', id, event_id: event.id }, 'acked').catch(link.report);
+    }
+    this.running = undefined;
+  }
+}
+
+/** Tells what a method threw, without data that cannot be told. The bus takes 128 bytes of code, 1024 of message. */
+function refuse(id: string, thrown: unknown, send: Send): void {
+  const cut = (from = '', max: number) => from.slice(0, new TextEncoder().encodeInto(from, new Uint8Array(max)).read);
+  const said: Partial<T.RollbookError> = thrown instanceof Object ? thrown : { message: String(thrown) };
+  const [code, message] = [cut(text(said.code), 128) || 'service_error', cut(text(said.message), 1024)];
+  const frame = { type: 'error', id, code, message, retryable: said.retryable === true };
+  try {
+    send({ ...frame, data: said.data });
+  } catch {
+    send(frame);
+  }
+}

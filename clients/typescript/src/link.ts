@@ -1,0 +1,203 @@
+/** Keeps one registered connection, over losses and over nodes, and what was asked over it. */
+import type { Subscription } from './index.js';
+import { RollbookError, type Events, type Options, type RequestOptions, type SocketLike } from './types.js';
+
+/** A JSON object of which only the type is known. */
+export interface Frame { type: string; [member: string]: unknown }
+/** Sends over the connection that it belongs to, for nothing when that has ended. Throws for what cannot be sent. */
+export type Send = (frame: Frame) => void;
+/** `expects`: type of its end; without one it ends when it is sent. */
+interface Request { expects?: string; sent: boolean; begin(): void; settle(error: unknown, answer?: Frame): void }
+
+const TIMING = { minMs: 500, maxMs: 10_000, pingMs: 15_000, lostMs: 40_000 };
+/** An id that no other message has; without `crypto`, which pages that are not secure have not. */
+export const newId = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
+export const text = (value: unknown) => (typeof value === 'string' ? value : undefined);
+
+export abstract class Link {
+  private readonly WebSocket = this.options.WebSocket ?? globalThis.WebSocket;
+  private readonly urls = [this.options.url ?? [], this.options.urls ?? []].flat().map(address);
+  private readonly timing = { ...TIMING, ...this.options.backoff, ...this.options.heartbeat };
+  private readonly listeners = new Map<string, Set<(event: any) => void>>();
+  private readonly pending = new Map<unknown, Request>();
+  private socket?: SocketLike;
+  private timer: ReturnType<typeof setTimeout>;
+  private opening = false; // There is no registration yet.
+  private closing = false;
+  private transmit: Send = () => {};
+  private frameMax = Infinity;
+  private attempts = 0;
+  private failures = 0;
+  private refused?: RollbookError; // What the node said against the registration.
+  /** Why nothing follows any more. @internal */ over?: RollbookError;
+  /** The connection, while it takes anything: not when it is about to end. @internal */ live?: Send;
+  /** What goes on over lost connections. @internal */ readonly streams = new Set<Subscription>();
+
+  constructor(protected readonly options: Options) {
+    if (!this.WebSocket || !this.urls.length) throw new TypeError('url and WebSocket: one of each is needed');
+    JSON.stringify(options.metadata); // Throws for what cannot be JSON.
+    this.timer = setTimeout(() => this.open()); // Whoever made it has time to listen.
+  }
+
+  protected abstract hear(frame: Frame, send: Send): void; // What ends no request.
+
+  /** Listens until the function that it returns is called. */
+  on<Name extends keyof Events>(name: Name, listener: (event: Events[Name]) => void): () => void {
+    const listeners = this.listeners.get(name) ?? new Set();
+    this.listeners.set(name, listeners.add(listener));
+    return () => void listeners.delete(listener);
+  }
+
+  /** What a listener throws is a rejection that nobody handles, and disturbs nobody else. */
+  protected emit(name: keyof Events, event: unknown): void {
+    for (const listener of this.listeners.get(name) ?? []) void (async () => listener(event))();
+  }
+
+  /** Tells of a failure that no promise tells of. @internal */
+  readonly report = (error: unknown): void => {
+    if (error instanceof RollbookError) return this.emit('error', error);
+    const message = error instanceof Error ? error.message : String(error);
+    this.emit('error', new RollbookError('handler_failed', message, false, error));
+  };
+
+  /** Resolved when this client is registered; rejected when it has ended. */
+  async ready(): Promise<void> {
+    await this.ask();
+  }
+
+  /** Leaves: what is on its way may end, nothing new begins. Resolved when the connection has ended. */
+  async close(): Promise<void> {
+    if (this.over) return;
+    for (const stream of this.streams) stream.end();
+    this.closing = true;
+    this.live?.({ type: 'disconnect' });
+    this.live = undefined;
+    if (!this.socket || this.opening) this.end(1000, 'as asked');
+    if (!this.over) await new Promise<unknown>((resolve) => this.on('closed', resolve));
+  }
+
+  /** Sends a frame, or nothing, as soon as there is a registration, and waits for the end. @internal */
+  ask(frame?: Frame, expects?: string, { timeoutMs = this.options.timeoutMs ?? 30_000, signal }: RequestOptions = {}) {
+    const id = text(frame?.id) ?? newId();
+    return new Promise<Frame>((resolve, reject) => {
+      if (this.over) throw this.over;
+      signal?.throwIfAborted();
+      const late = () => settle(new RollbookError('timeout', `no end within ${timeoutMs} ms`, false, undefined, id));
+      const timer = frame && setTimeout(late, timeoutMs);
+      const abort = () => settle(signal?.reason);
+      signal?.addEventListener('abort', abort);
+      const settle = (error: unknown, answer?: Frame) => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', abort);
+        this.pending.delete(id);
+        answer ? resolve(answer) : reject(error);
+      };
+      const begin = () => {
+        request.sent = true;
+        try {
+          if (frame) this.transmit({ ...frame, id, timeout_ms: frame.responder ? timeoutMs : undefined });
+          if (!expects) settle(undefined, { type: 'sent' });
+        } catch (error) {
+          settle(error);
+        }
+      };
+      const request: Request = { expects, sent: false, begin, settle };
+      this.pending.set(id, request);
+      if (this.live) begin();
+    });
+  }
+
+  private open(): void {
+    const { protocols = [], token } = this.options;
+    const offered = ['rollbook.v1', ...protocols, ...(token === undefined ? [] : [`bearer.${token}`])];
+    [this.opening, this.frameMax] = [true, Infinity];
+    try {
+      const socket: SocketLike = new this.WebSocket(this.urls[this.attempts++ % this.urls.length]!, offered);
+      socket.onmessage = (event: { data: unknown }) => this.take(parse(event.data));
+      socket.onclose = (event: { code: number; reason: string }) => this.end(event.code, event.reason);
+      socket.onerror = (event: { message?: unknown }) => this.end(1006, text(event.message) ?? '');
+      this.socket = socket;
+      this.transmit = (frame) => {
+        const [json, max] = [JSON.stringify(frame), this.frameMax];
+        if (new TextEncoder().encode(json).length > max) throw new RollbookError('too_large', `more than ${max} bytes`);
+        if (socket === this.socket) socket.send(json);
+      };
+      this.watch(this.timing.pingMs, true); // The node speaks first.
+    } catch { // What was thrown may tell the token.
+      this.end(1006, 'no WebSocket can be made with this address, these subprotocols, this token');
+    }
+  }
+
+  private take(frame: Frame): void {
+    const { type } = frame;
+    const request = this.pending.get(frame.id);
+    this.watch(this.timing.pingMs, false);
+    if (type === 'connect' && this.opening) {
+      const { name, version, methods = {}, instance, metadata } = this.options;
+      this.transmit({ type: 'register', name, version, methods: Object.keys(methods), instance, metadata });
+      this.frameMax = Number(frame.max_frame) || Infinity;
+    } else if (type === 'registered' && this.opening) {
+      [this.opening, this.live, this.failures, this.refused] = [false, this.transmit, 0, undefined];
+      for (const { begin } of this.pending.values()) begin();
+      for (const stream of this.streams) void stream.start();
+      this.hear(frame, this.transmit);
+    } else if (type === 'disconnect') this.live = undefined;
+    else if (request && type === request.expects) request.settle(undefined, frame);
+    else if (request && (type === 'error' || type === 'unhandled')) request.settle(failure(frame));
+    else if (type !== 'registered') this.hear(frame, this.transmit);
+    if (type === 'error' && this.opening) this.refused = failure(frame);
+  }
+
+  /** After so much silence a sign of life is asked for; when one was `asked` for, the node is lost. */
+  private watch(waitMs: number, asked: boolean): void {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      if (asked) return this.end(1006, 'no sign of life');
+      this.transmit({ type: 'ping' });
+      this.watch(this.timing.lostMs - this.timing.pingMs, true);
+    }, waitMs);
+  }
+
+  /** The connection has ended, or is given up without waiting for the other side. */
+  private end(code: number, reason: string): void {
+    const { socket, timing: { minMs, maxMs } } = this;
+    clearTimeout(this.timer);
+    [this.socket, this.live, this.opening] = [undefined, undefined, false];
+    if (socket) [socket.onmessage, socket.onclose, socket.onerror] = [null, null, () => {}];
+    socket?.close();
+    const final = this.closing || [4400, 4403, 4409, 4410].includes(code); // Refused, not allowed, replaced, removed.
+    const waitMs = Math.random() * Math.min(maxMs, minMs * 2 ** this.failures++);
+    if (!final) this.timer = setTimeout(() => this.open(), waitMs);
+    const told = `the connection ${final ? 'has ended' : 'was lost'}: ${code} ${reason}`;
+    const lost = new RollbookError(final ? 'closed' : 'connection_lost', told, !final, { code, reason });
+    if (final) this.over = (!this.closing && this.refused) || lost;
+    // Nobody knows what becomes of what was sent; what was not goes over the next connection.
+    for (const { sent, settle } of this.pending.values()) if (sent || final) settle(this.over ?? lost);
+    if (!final) return this.report(lost);
+    for (const stream of this.streams) stream.end('closed', this.over);
+    this.emit('closed', { code, reason });
+  }
+}
+
+/** `http` is `ws`, and no path is `/ws`. Throws a TypeError when it is no address. */
+function address(url: string): string {
+  const parsed = new URL(url.replace(/^http/i, 'ws'));
+  if (parsed.pathname === '/') parsed.pathname = '/ws';
+  return parsed.href;
+}
+
+/** Reads a frame; what is none has no type. */
+function parse(data: unknown): Frame {
+  try {
+    return { type: '', ...JSON.parse(String(data)) };
+  } catch {
+    return { type: '' };
+  }
+}
+
+/** The error that a frame `error` or `unhandled` tells of. */
+export function failure({ type, id, destination, reason, code, message, retryable, data }: Frame): RollbookError {
+  const [fallback, told] = type === 'error' ? ['internal', ''] : ['unhandled', `${destination}: ${reason}`];
+  const passes = retryable === true || reason === 'unreachable' || reason === 'overloaded';
+  return new RollbookError(text(code) ?? fallback, text(message) ?? told, passes, data, text(id), text(reason));
+}

@@ -1,0 +1,74 @@
+/** What programs say to this client and hear from it. Members of frames are named as in the protocol. */
+
+/** What went wrong. `retryable`: the same again may succeed. `id`: of the request. `reason`: why it is `unhandled`. */
+export class RollbookError extends Error {
+  override readonly name = 'RollbookError';
+  constructor(
+    readonly code: string, message: string, readonly retryable = false, readonly data?: unknown,
+    readonly id?: string, readonly reason?: string,
+  ) {
+    super(message);
+  }
+}
+
+/** As much of a WebSocket as is needed: that of browsers, of Node, of `ws`. */
+export interface SocketLike { onmessage: any; onclose: any; onerror: any; send(data: string): void; close(): void }
+export interface Options {
+  /** `ws://host:7440/ws`; `http` will do, and so will no path. */ url?: string;
+  /** Several nodes: each attempt goes to the next one. */ urls?: string[];
+  name: string; version: string;
+  /** What others may call, by name; without any this is a consumer. */ methods?: Record<string, Method>;
+  /** Id of this instance, kept over reconnects; else the node makes one each time. */ instance?: string;
+  /** Shown to operators; at most 16 KiB of JSON. */ metadata?: object;
+  /** Subprotocols to offer; the token as `bearer.TOKEN`. */ protocols?: string[]; token?: string;
+  /** How long a request may take, milliseconds, 1 to 600000; 30000 unless said. */ timeoutMs?: number;
+  /** Bounds of the wait before an attempt; 500 and 10000 unless said. */ backoff?: { minMs?: number; maxMs?: number };
+  /** Silence until a ping, and until a loss; 15000 and 40000. */ heartbeat?: { pingMs?: number; lostMs?: number };
+  /** Does what is ordered; unless it throws, its end acknowledges. */ onCommand?: (command: Command) => unknown;
+  /** Needed where there is none. */ WebSocket?: new (url: string, protocols: string[]) => SocketLike;
+}
+/** What it returns is the response; what it throws an error, with its `code`, `message`, `retryable` and `data`. */
+export type Method = (payload: any, context: Context) => unknown;
+/** Of a message, beside its payload. `consumer`: who sent it. `wanted`: somebody waits for the result. */
+export interface Context {
+  id: string; destination: string; method: string; consumer: string; traceparent?: string; wanted: boolean;
+}
+/** What the operator orders: `ping`, `restart` or `shutdown`. */
+export interface Command { id: string; command: string; data: unknown }
+
+/** `timeoutMs` counts the wait for a connection as well. */
+export interface RequestOptions { timeoutMs?: number; signal?: AbortSignal }
+/** `key`: for the strategy `sticky`, the same key goes to the same instance. `traceparent`: W3C Trace Context. */
+export interface MessageOptions extends RequestOptions { key?: string; traceparent?: string }
+/** `key`: stored once per subject, so that a publish whose end nobody knows can be repeated. */
+export interface PublishOptions extends RequestOptions { key?: string; traceId?: string }
+export interface Published { eventId: string; index: number; createdAt: string }
+/** `start`: `oldest`, `newest` (unless said), or the id of an event to begin behind. `ack`: an event comes again until
+ *  its handler is through. `consumer`: the bus keeps the place under this name. `group`: each event to one member. */
+export interface SubscribeOptions {
+  start?: string; ack?: 'manual'; consumer?: string; group?: string; redeliveryMs?: number; maxDeliveries?: number;
+}
+/** An event of the log; `index` is -1 for one that is stored nowhere. */
+export interface LogEvent { id: string; index: number; subject: string; created_at: string; payload: any }
+
+/** `methods` are those of all instances; the version, and what it offers by other names, those of the newest. */
+export interface Service {
+  name: string; version: string; methods: string[]; instances: number;
+  capabilities?: { name: string; actions: string[] }[];
+}
+export interface ServiceEvent {
+  service: Omit<Service, 'instances'>; instance_id: string | null; node: string | null; index: number; at: string;
+}
+/** `event`: the name that a client of another door gave it. */
+export interface Broadcast { id?: string; consumer: string; event?: string; at: string; payload: any }
+/** A message that was not delivered: a one-way message of this client, or one of others, which services are told of. */
+export interface Unhandled { message_id: string; destination: string; consumer: string; reason: string }
+/** What `on` listens to. */
+export interface Events {
+  /** The first instance of a service is there; the last one has gone. */ online: ServiceEvent; offline: ServiceEvent;
+  /** An instance is there; one has gone. */ connect: ServiceEvent; disconnect: ServiceEvent;
+  broadcast: Broadcast; unhandled: Unhandled; command: Command;
+  /** This client is registered, at first or again. */ registered: { instance_id?: string; index: number };
+  /** It has ended and does not come back. */ closed: { code: number; reason: string };
+  /** A connection that was lost or not made, and failures that no promise tells of. */ error: RollbookError;
+}
