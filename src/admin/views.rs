@@ -147,8 +147,5 @@ impl InstanceView {
 
 /// A JSON object that is kept as text; none is an empty one.
 fn object(text: &str) -> Value {
-    Some(text)
-        .filter(|text| !text.is_empty())
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_else(|| serde_json::json!({}))
+    serde_json::from_str(text).unwrap_or_else(|_| serde_json::json!({}))
 }

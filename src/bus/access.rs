@@ -21,10 +21,12 @@ use super::draft::{Parsed, Publish, Published, Rejected, Single, allow_create};
 use super::handle::Bus;
 use super::item::Item;
 use super::message::{Acknowledged, Join, Reason, Tell, Terms};
-use super::outlet::Outlet;
+use super::outlet::{self, Body, Outlet};
+use super::pieces::PIECES;
 use super::registry::Registry;
 use super::relay::{AckElsewhere, JoinElsewhere, PostElsewhere, Relay, SupersedeElsewhere};
 use super::source::Source;
+use super::subscribe::{Durable, Start, Subscribe};
 use super::subscription::{Delivery, Membership, Opening, Subscription};
 use super::window::Patience;
 use super::wire::Wire;
@@ -32,6 +34,8 @@ use super::wire::Wire;
 /// How long a member waits for a node that serves its consumer.
 const SERVED_MAX: Duration = Duration::from_secs(8);
 const SERVED_PAUSE: Duration = Duration::from_millis(100);
+/// A stream of pieces notices that its client is gone at least this often; nothing is written.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Namespaces that clients may use without having been created.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,104 +59,6 @@ impl Enabled {
     fn may_read(&self, name: &str) -> bool {
         name == Namespace::ROLL || name == Namespace::DEAD || (Namespace::parse(name).is_ok() && self.may_create(name))
     }
-}
-
-/// Where a subscription begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Start {
-    /// With the first event that is kept.
-    Oldest,
-    /// With the next one.
-    Newest,
-    /// Behind the event of this id.
-    After(String),
-}
-
-/// A subscription as it was asked for.
-#[derive(Debug, Clone)]
-pub struct Subscribe {
-    /// What it wants.
-    pub pattern: Pattern,
-    /// Where it begins.
-    pub start: Start,
-    /// `Some`: the client acknowledges.
-    pub manual: Option<Patience>,
-    /// The id of the stream when the client chooses it.
-    pub consumer_id: Option<String>,
-    /// `Some`: the cursor is kept under a name.
-    pub durable: Option<Durable>,
-}
-
-impl Subscribe {
-    /// A stream of these events from there on, `newest` when nothing is said.
-    ///
-    /// # Errors
-    /// That is no pattern.
-    pub fn parse(pattern: &str, start: Option<&str>, manual: Option<Patience>) -> Result<Self, Rejected> {
-        let pattern = Pattern::parse(pattern).map_err(|error| Rejected::bad(error.to_string()))?;
-        let start = Start::parse(start);
-        Ok(Self { pattern, start, manual, consumer_id: None, durable: None })
-    }
-
-    /// The same under the name of a consumer or group, if one is said.
-    ///
-    /// # Errors
-    /// One of them is no name, or an inbox cannot have one.
-    pub fn named(self, consumer: Option<&str>, group: Option<&str>) -> Result<Self, Rejected> {
-        let durable = Durable::named(consumer, group)?;
-        if durable.is_some() && self.pattern.is_inbox() {
-            return Err(Rejected::bad("inbox subjects cannot have a durable consumer"));
-        }
-        Ok(Self { durable, ..self })
-    }
-}
-
-impl Start {
-    /// What `start` says; nothing is the newest.
-    #[must_use]
-    pub fn parse(text: Option<&str>) -> Self {
-        match text {
-            None | Some("newest") => Self::Newest,
-            Some("oldest") => Self::Oldest,
-            Some(id) => Self::After(id.to_owned()),
-        }
-    }
-}
-
-/// A named cursor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Durable {
-    /// Name of the cursor.
-    pub name: String,
-    /// Members share it.
-    pub group: bool,
-    /// Stable name of this member in a group.
-    pub member: Option<String>,
-}
-
-impl Durable {
-    /// What the names of a consumer and of a group mean together.
-    ///
-    /// # Errors
-    /// One of them is no name; the parameter that it is in.
-    pub fn named(consumer: Option<&str>, group: Option<&str>) -> Result<Option<Self>, Rejected> {
-        let name = |parameter: &'static str, text: Option<&str>| match text {
-            None => Ok(None),
-            Some(text) if is_name(text) => Ok(Some(text.to_owned())),
-            Some(text) => Err(Rejected::bad(format!("invalid {parameter}: {text}"))),
-        };
-        Ok(match (name("consumer", consumer)?, name("group", group)?) {
-            (None, None) => None,
-            (Some(name), None) => Some(Self { name, group: false, member: None }),
-            (member, Some(name)) => Some(Self { name, group: true, member }),
-        })
-    }
-}
-
-/// 1 to 64 of `[A-Za-z0-9_-]`.
-#[must_use]
-pub fn is_name(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 /// The way of a stream to its client.
@@ -344,6 +250,19 @@ impl Access {
             keep_alive: way.keep_alive,
             delivery,
         }
+    }
+
+    /// Opens a stream that says what it has to say in [`PIECES`]: its consumer id, and where that is to be read.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn follow(&self, wanted: Subscribe) -> Result<(String, Body), Rejected> {
+        self.check(&wanted.pattern)?;
+        let consumer_id = self.consumer_id(None)?;
+        let (outlet, body) = outlet::pair();
+        let way = Way { consumer_id: consumer_id.clone(), wire: &PIECES, outlet, keep_alive: KEEP_ALIVE };
+        self.open(wanted, way).await?;
+        Ok((consumer_id, body))
     }
 
     /// Opens a stream. When the event to begin behind is not there, it begins with a failure and ends.

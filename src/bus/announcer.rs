@@ -106,6 +106,13 @@ pub fn spread(clients: &Clients, announcement: &Arc<Announcement>) {
     }
 }
 
+/// Gives the event of a record that is in no log to everybody whom it concerns now.
+pub fn spread_now(clients: &Clients, record: Bytes) -> Arc<Announcement> {
+    let announcement = Arc::new(Announcement::unstored(Arc::new(Item::unstored(record))));
+    spread(clients, &announcement);
+    announcement
+}
+
 /// Follows the book.
 #[derive(Debug)]
 pub struct Announcer {
@@ -117,7 +124,7 @@ impl Announcer {
     /// From now on everything new is told by [`Announcer::run`].
     #[must_use]
     pub fn new(bus: Bus, clients: Clients) -> Self {
-        let last = |log: Log| bus.node().namespace(log.name()).map_or(0, |head| head.next.saturating_sub(1));
+        let last = |log: Log| bus.node().namespace(log.name()).map_or(0, |head| head.last());
         clients.set_position(Position { roll: last(Log::Roll), notify: last(Log::Notify) });
         Self { bus, clients }
     }

@@ -26,6 +26,30 @@ impl Rejected {
     pub fn bad(text: impl Into<Cow<'static, str>>) -> Self {
         Self { status: 400, text: text.into() }
     }
+
+    /// What kind it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self.status {
+            409 => Kind::Conflict,
+            429 | 503 | 507 => Kind::Unavailable,
+            500.. => Kind::Internal,
+            _ => Kind::Bad,
+        }
+    }
+}
+
+/// What kind of refusal it is, for doors that do not speak HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The client asks for something that cannot be.
+    Bad,
+    /// It is there already.
+    Conflict,
+    /// Not now: later, or elsewhere.
+    Unavailable,
+    /// A fault of the node.
+    Internal,
 }
 
 impl From<Refusal> for Rejected {

@@ -44,6 +44,7 @@ pub mod server;
 pub mod services;
 pub mod socket;
 pub mod source;
+pub mod subscribe;
 pub mod subscription;
 pub mod supervisor;
 pub mod survey;

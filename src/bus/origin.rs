@@ -27,6 +27,18 @@ impl<'a> Origin<'a> {
     }
 }
 
+impl Origin<'_> {
+    /// Whether pages from there may use a door that lets in these beside its own; `*` is any.
+    #[must_use]
+    pub fn is_allowed(self, origins: &[String]) -> bool {
+        match self {
+            Self::None | Self::Own(_) => true,
+            Self::Other(other) => origins.iter().any(|known| known == "*" || known == other),
+            Self::Unreadable => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use actix_web::http::header::HeaderValue;

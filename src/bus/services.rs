@@ -1,7 +1,5 @@
 //! What the doors of services share: clients, router, roll and the way to other nodes; put together once.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use rollbook_core::entry;
 use rollbook_core::error::Refusal;
@@ -9,12 +7,10 @@ use rollbook_core::event::{Event, EventId};
 use rollbook_core::time::Timestamp;
 use serde_json::value::RawValue;
 
-use super::announcement::Announcement;
 use super::announcer::{self, From, NOTIFY, Notification};
 use super::client::{Clients, Farewell, Noted};
 use super::clock;
 use super::handle::Bus;
-use super::item::Item;
 use super::relay::away::Peers;
 use super::roll::{self, Roll};
 use super::router::Router;
@@ -98,8 +94,7 @@ impl Services {
         notice.encode(&mut record)?;
         let record = Bytes::from(record);
         self.peers.notify(record.clone());
-        let announcement = Arc::new(Announcement::unstored(Arc::new(Item::unstored(record))));
-        announcer::spread(&self.clients, &announcement);
+        let announcement = announcer::spread_now(&self.clients, record);
         Ok(Noted { id: announcement.item.id(), index: None })
     }
 }

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use actix_http::ws::{Codec, Frame as Part, Item};
+use actix_web::http::header;
 use actix_web::rt::net::TcpStream;
 use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse, error};
 use actix_web_actors::ws::handshake_with_protocols;
@@ -50,8 +51,6 @@ pub mod code {
     pub const INVALID: u16 = 1007;
     /// A message that is too large.
     pub const SIZE: u16 = 1009;
-    /// A fault of ours.
-    pub const INTERNAL: u16 = 1011;
     /// The node starts anew.
     pub const RESTART: u16 = 1012;
     /// The cluster has no majority.
@@ -253,6 +252,13 @@ impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reader").field("over", &self.over).finish_non_exhaustive()
     }
+}
+
+/// Whether a request wants to become a WebSocket.
+#[must_use]
+pub fn is_upgrade(request: &HttpRequest) -> bool {
+    let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
+    upgrade.is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
 }
 
 /// Answers an upgrade request: messages of at most `message_bytes_max`, in the first of these subprotocols that the

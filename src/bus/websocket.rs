@@ -53,7 +53,7 @@ pub fn start(
     let (reader, sink, response) = socket::open(request, message_bytes_max, &[])?;
     let addr = Conn::create(|ctx| {
         ctx.add_stream(reader);
-        Conn { to, conn, sink, told: false }
+        Conn { to, conn, sink }
     });
     Ok((addr.recipient(), response))
 }
@@ -62,7 +62,6 @@ struct Conn {
     to: Recipient<Received>,
     conn: u64,
     sink: Sink,
-    told: bool,
 }
 
 impl Conn {
@@ -88,12 +87,10 @@ impl Actor for Conn {
     type Context = Context<Self>;
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        if !std::mem::replace(&mut self.told, true) {
-            // Its owner may be gone as well, or so busy that it will look by itself.
-            let to = self.to.clone();
-            let closed = Received { conn: self.conn, what: Inbound::Closed };
-            actix_web::rt::spawn(async move { to.send(closed).await.unwrap_or(()) });
-        }
+        // Its owner may be gone as well, or so busy that it will look by itself.
+        let to = self.to.clone();
+        let closed = Received { conn: self.conn, what: Inbound::Closed };
+        actix_web::rt::spawn(async move { to.send(closed).await.unwrap_or(()) });
     }
 }
 

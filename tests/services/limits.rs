@@ -20,7 +20,7 @@ use crate::harness::node::{Node, Options};
 
 /// Rounds of each; the median counts.
 const ROUNDS: usize = 5;
-pub(crate) const SECONDS: u64 = 2;
+const SECONDS: u64 = 2;
 /// Sockets of the broadcast.
 pub(crate) const SOCKETS: usize = 1000;
 
@@ -106,13 +106,6 @@ pub(crate) fn field<'t>(text: &'t str, name: &str) -> &'t str {
     rest.split('"').next().unwrap_or_default()
 }
 
-/// Rate, median and 99th percentile of what took so many microseconds.
-pub(crate) fn window_of(mut took: Vec<f64>, began: Instant) -> [f64; 3] {
-    let rate = took.len() as f64 / began.elapsed().as_secs_f64();
-    took.sort_by(f64::total_cmp);
-    [rate, took[took.len() / 2], took[took.len() * 99 / 100]]
-}
-
 impl Provider for Socket {
     async fn serve(mut self) {
         loop {
@@ -137,35 +130,63 @@ async fn round_trips(caller_at: SocketAddr, provider_at: SocketAddr, window: usi
     figures
 }
 
-/// The same to somebody who is there.
-pub(crate) async fn requests(at: SocketAddr, name: &str, window: usize) -> [f64; 3] {
-    let mut caller = Socket::open(at, "caller", &[]).await;
-    let payload = "x".repeat(200);
-    let request = |n: usize| {
-        format!(
-            "42{}",
-            json!(["bus:request", { "requestId": n.to_string(), "capability": name, "action": "get", "payload": payload }])
-        )
-    };
+/// Somebody who asks, and is answered by number.
+pub(crate) trait Caller {
+    async fn ask(&mut self, number: usize);
+    /// The number that the next answer is to.
+    async fn answered(&mut self) -> usize;
+}
+
+/// Asks with so many in flight: rate, median and 99th percentile in microseconds.
+pub(crate) async fn measured(mut caller: impl Caller, window: usize) -> [f64; 3] {
     let mut sent = Vec::with_capacity(1 << 20);
     let mut took = Vec::with_capacity(1 << 20);
     let began = Instant::now();
     for _ in 0..window {
-        caller.send(request(sent.len())).await;
+        caller.ask(sent.len()).await;
         sent.push(Instant::now());
     }
     while began.elapsed() < Duration::from_secs(SECONDS) {
-        let text = caller.until("42").await;
-        if !text.contains("\"bus:response\"") {
-            continue;
-        }
-        assert!(text.contains("\"success\":true"), "{text}");
-        let n: usize = field(&text, "requestId").parse().expect("a number");
-        took.push(sent[n].elapsed().as_secs_f64() * 1e6);
-        caller.send(request(sent.len())).await;
+        let number = caller.answered().await;
+        took.push(sent[number].elapsed().as_secs_f64() * 1e6);
+        caller.ask(sent.len()).await;
         sent.push(Instant::now());
     }
-    window_of(took, began)
+    let rate = took.len() as f64 / began.elapsed().as_secs_f64();
+    took.sort_by(f64::total_cmp);
+    [rate, took[took.len() / 2], took[took.len() * 99 / 100]]
+}
+
+/// Asks a provider of that capability.
+struct Requests {
+    socket: Socket,
+    capability: String,
+    payload: String,
+}
+
+impl Caller for Requests {
+    async fn ask(&mut self, number: usize) {
+        let request = json!(["bus:request", {
+            "requestId": number.to_string(), "capability": self.capability, "action": "get", "payload": self.payload,
+        }]);
+        self.socket.send(format!("42{request}")).await;
+    }
+
+    async fn answered(&mut self) -> usize {
+        loop {
+            let text = self.socket.until("42").await;
+            if text.contains("\"bus:response\"") {
+                assert!(text.contains("\"success\":true"), "{text}");
+                return field(&text, "requestId").parse().expect("a number");
+            }
+        }
+    }
+}
+
+/// The same to somebody who is there.
+pub(crate) async fn requests(at: SocketAddr, capability: &str, window: usize) -> [f64; 3] {
+    let socket = Socket::open(at, "caller", &[]).await;
+    measured(Requests { socket, capability: capability.to_owned(), payload: "x".repeat(200) }, window).await
 }
 
 /// Reads until so many notifications have come. Frames are only told apart, so that the client costs little.
@@ -271,6 +292,12 @@ pub(crate) fn compare<const N: usize>(
     [0, 1].map(|side| std::array::from_fn(|figure| median(rounds.iter().map(|round| round[side][figure]).collect())))
 }
 
+/// Prints a row of figures: what it is, ours, theirs, and how many times faster we are.
+pub(crate) fn row(what: &str, ours: [f64; 3], theirs: [f64; 3]) {
+    let cell = |[rate, median, last]: [f64; 3]| format!("{rate:.0}/s p50 {median:.0} p99 {last:.0} us");
+    eprintln!("| {what} | {} | {} | {:.2} |", cell(ours), cell(theirs), ours[0] / theirs[0]);
+}
+
 #[test]
 #[ignore = "measures; wants a machine that does nothing else"]
 fn round_trips_and_broadcasts_beside_node() {
@@ -280,16 +307,7 @@ fn round_trips_and_broadcasts_beside_node() {
     for window in [1, 64] {
         let [ours, theirs] =
             compare(|| run(round_trips(node.web, node.web, window)), || run(round_trips(relay.1, relay.1, window)));
-        eprintln!(
-            "| round trips, {window} in flight | {:.0}/s p50 {:.0} p99 {:.0} us | {:.0}/s p50 {:.0} p99 {:.0} us | {:.2} |",
-            ours[0],
-            ours[1],
-            ours[2],
-            theirs[0],
-            theirs[1],
-            theirs[2],
-            ours[0] / theirs[0]
-        );
+        row(&format!("round trips, {window} in flight"), ours, theirs);
         if ours[0] < theirs[0] || ours[2] > theirs[2] {
             failed.push(format!("round trips, {window} in flight"));
         }

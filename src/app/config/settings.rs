@@ -450,34 +450,28 @@ impl Config {
                 found.push((key, message.to_owned()));
             }
         };
-        let message = 1..=MESSAGE_BYTES_MAX;
-        require(
-            message.contains(&door.message_bytes_max),
-            "socketio.message_bytes_max",
-            &format!("1 to {MESSAGE_BYTES_MAX}: a message must fit into one message between nodes"),
-        );
-        require(
-            door.queue_bytes_max >= door.message_bytes_max,
-            "socketio.queue_bytes_max",
-            "must be at least socketio.message_bytes_max",
-        );
-        require(door.connections_max > 0, "socketio.connections_max", "must be more than 0");
-        require(
-            message.contains(&socket.message_bytes_max),
-            "websocket.message_bytes_max",
-            &format!("1 to {MESSAGE_BYTES_MAX}: a message must fit into one message between nodes"),
-        );
-        require(
-            socket.queue_bytes_max >= socket.message_bytes_max,
-            "websocket.queue_bytes_max",
-            "must be at least websocket.message_bytes_max",
-        );
+        // The bounds that both doors for sockets have: of a message, of what waits, of clients.
+        let sockets = [
+            (
+                [door.message_bytes_max, door.queue_bytes_max, door.connections_max],
+                ["socketio.message_bytes_max", "socketio.queue_bytes_max", "socketio.connections_max"],
+            ),
+            (
+                [socket.message_bytes_max, socket.queue_bytes_max, socket.connections_max],
+                ["websocket.message_bytes_max", "websocket.queue_bytes_max", "websocket.connections_max"],
+            ),
+        ];
+        for ([message, queue, connections], [message_key, queue_key, connections_key]) in sockets {
+            let fits = format!("1 to {MESSAGE_BYTES_MAX}: a message must fit into one message between nodes");
+            require((1..=MESSAGE_BYTES_MAX).contains(&message), message_key, &fits);
+            require(queue >= message, queue_key, &format!("must be at least {message_key}"));
+            require(connections > 0, connections_key, "must be more than 0");
+        }
         require(
             socket.silence_max > socket.ping_interval,
             "websocket.silence_max",
             "must be more than websocket.ping_interval",
         );
-        require(socket.connections_max > 0, "websocket.connections_max", "must be more than 0");
         require(socket.in_flight_max > 0, "websocket.in_flight_max", "must be more than 0");
         require(
             roll.heartbeat_drop >= roll.heartbeat_timeout,

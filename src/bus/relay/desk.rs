@@ -14,11 +14,9 @@ use rollbook_core::service::Connection;
 use super::away::{Delivery, Order, command_name, order_here};
 use super::frame::{self, Frame};
 use super::live::{Call, Kicked, Ordered, Through, encode_outcome};
-use crate::bus::announcement::Announcement;
 use crate::bus::announcer;
 use crate::bus::call::CallError;
 use crate::bus::clock;
-use crate::bus::item::Item;
 use crate::bus::services::Services;
 
 /// Longest wait for an acknowledgement that another node may ask for.
@@ -68,8 +66,7 @@ impl Desk {
                 }
             }
             Frame::Notify(record) => {
-                let announcement = Announcement::unstored(Arc::new(Item::unstored(record)));
-                announcer::spread(&self.services.clients, &Arc::new(announcement));
+                announcer::spread_now(&self.services.clients, record);
             }
             Frame::Door(Through { door, message }) => {
                 if let Some(door) = self.door(&door) {

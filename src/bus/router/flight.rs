@@ -37,8 +37,10 @@ impl Flight {
     }
 
     /// A request that another node sends to a provider here.
-    pub(super) const fn chosen(request: Arc<Request>, reply: Reply) -> Self {
-        Self { request, reply, tried: Vec::new(), lost: 0, full: false, chosen: true }
+    pub(super) fn chosen(request: Arc<Request>, reply: Reply) -> Self {
+        let mut flight = Self::new(request, reply);
+        flight.chosen = true;
+        flight
     }
 
     /// Whether another provider may get what this one has not.

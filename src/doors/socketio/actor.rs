@@ -14,15 +14,13 @@ use super::session::{Application, Away, Handshake, Out, Session};
 use super::table::Place;
 use crate::bus::client::Told;
 use crate::bus::clock;
-use crate::bus::socket::Frame;
+use crate::bus::socket::{Frame, code};
 use crate::bus::websocket::{Inbound, Received, Write, Writer};
 
 /// Messages that wait for a session: more than all it may be asked and all it may have asked.
 const MAILBOX: usize = 4096;
 /// Streams of the book go on while less than this waits for their client.
 const ROOM_BYTES: usize = 256 << 10;
-/// Close code of an end without a reason of its own.
-const NORMAL: u16 = 1000;
 
 /// What the sessions of a door share.
 #[derive(Debug, Clone, Copy)]
@@ -178,7 +176,7 @@ impl SessionActor {
         }
         match self.session.message(frame) {
             Ok(out) => self.carry_out(out, ctx),
-            Err(malformed) => self.engine.close(malformed.0, NORMAL, clock::now()),
+            Err(malformed) => self.engine.close(malformed.0, code::NORMAL, clock::now()),
         }
     }
 
@@ -228,7 +226,7 @@ impl SessionActor {
             self.engine.close(reason, code, clock::now());
         }
         if self.engine.waiting_bytes() > self.queue_bytes_max {
-            self.engine.close("client does not read", NORMAL, clock::now());
+            self.engine.close("client does not read", code::NORMAL, clock::now());
         }
         if let Some(wait) = out.wait {
             // Nothing else happens until it is over.
@@ -275,7 +273,7 @@ impl SessionActor {
             }
             let now = clock::now();
             if !act.session.is_joined() && now >= act.join_by {
-                act.engine.close("no CONNECT in time", NORMAL, now);
+                act.engine.close("no CONNECT in time", code::NORMAL, now);
             }
             act.engine.tick(now);
             act.settle(ctx);

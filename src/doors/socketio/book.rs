@@ -1,7 +1,5 @@
 //! Publishing, and streams of the book, for one client: by the rules of the door `sse`.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
@@ -11,23 +9,20 @@ use super::says::parse;
 use super::service::{BusSocket, Said};
 use super::session::Out;
 use super::streams::Stream;
-use crate::bus::access::{Access, Subscribe, Way};
+use crate::bus::access::Access;
 use crate::bus::call::CallError;
 use crate::bus::client::{Streamed, Told};
 use crate::bus::clock;
 use crate::bus::draft::{Draft, Published, Rejected};
 use crate::bus::message::Acknowledged;
-use crate::bus::outlet::{self, Outlet};
-use crate::bus::pieces::{self, PIECES, Piece};
-use crate::bus::window::Patience;
+use crate::bus::pieces::{self, Piece};
+use crate::bus::subscribe::{Options, Subscribe};
 
 /// Most streams of one client, and most publishes and acknowledgements that have no end yet.
 const STREAMS_MAX: usize = 100;
 const UNANSWERED_MAX: usize = 1000;
 /// Longest id of a stream, bytes.
 const ID_BYTES_MAX: usize = 128;
-/// A stream notices that its client is gone at least this often; nothing is written.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// `book:publish`
 #[derive(Deserialize)]
@@ -77,31 +72,26 @@ fn bad(text: impl Into<String>) -> CallError {
 
 impl Subscribes {
     fn wanted(&self) -> Result<Subscribe, CallError> {
-        let usual = Patience::default();
-        let patience = Patience {
-            redelivery: self.redelivery.filter(|millis| *millis > 0).map_or(usual.redelivery, Duration::from_millis),
-            count_max: self.max_deliveries.unwrap_or(usual.count_max),
+        let options = Options {
+            subject: &self.subject,
+            start: self.start.as_deref(),
+            ack: self.ack.as_deref(),
+            consumer: self.consumer.as_deref(),
+            group: self.group.as_deref(),
+            redelivery_ms: self.redelivery,
+            max_deliveries: self.max_deliveries.map(u64::from),
         };
-        let manual = match self.ack.as_deref() {
-            None | Some("none") => None,
-            Some("manual") => Some(patience),
-            Some(_) => return Err(bad("ack: none or manual")),
-        };
-        Subscribe::parse(&self.subject, self.start.as_deref(), manual)
-            .and_then(|wanted| wanted.named(self.consumer.as_deref(), self.group.as_deref()))
-            .map_err(|rejected| bad(rejected.text))
+        options.subscribe().map_err(|rejected| bad(rejected.text))
     }
 }
 
 /// Opens a stream and hands on what it says, at the pace of its client.
 async fn run(access: Access, wanted: Subscribe, tell: impl Fn(Streamed) + Send) {
-    let (outlet, mut body) = outlet::pair();
-    let opened = open(access, wanted, outlet).await;
-    let goes = opened.is_ok();
-    tell(Streamed::Opened(opened));
-    if !goes {
-        return;
-    }
+    let (consumer_id, mut body) = match access.follow(wanted).await {
+        Ok(opened) => opened,
+        Err(rejected) => return tell(Streamed::Opened(Err(rejected))),
+    };
+    tell(Streamed::Opened(Ok(consumer_id)));
     loop {
         let Some(chunk) = body.next().await else { return tell(Streamed::Ended) };
         let (room, there) = tokio::sync::oneshot::channel();
@@ -110,14 +100,6 @@ async fn run(access: Access, wanted: Subscribe, tell: impl Fn(Streamed) + Send) 
             return;
         }
     }
-}
-
-async fn open(access: Access, wanted: Subscribe, outlet: Outlet) -> Result<String, Rejected> {
-    access.check(&wanted.pattern)?;
-    let consumer_id = access.consumer_id(None)?;
-    let way = Way { consumer_id: consumer_id.clone(), wire: &PIECES, outlet, keep_alive: KEEP_ALIVE };
-    access.open(wanted, way).await?;
-    Ok(consumer_id)
 }
 
 impl BusSocket {

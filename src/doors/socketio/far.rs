@@ -10,6 +10,7 @@ use rollbook_cluster::node::Node;
 use super::between::{Carried, NAME, Word, decode};
 use crate::bus::relay::away::Peers;
 use crate::bus::relay::reach::Reach;
+use crate::bus::socket::code;
 use crate::bus::websocket::{Inbound, Received, Write, Writer};
 
 /// How long the other end may take for one message.
@@ -18,8 +19,6 @@ const CARRY_MAX: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(250);
 /// After this many looks in vain it has gone.
 const MISSED_MAX: u32 = 4;
-/// Close code: the service restarts, come back.
-const RESTART: u16 = 1012;
 
 /// The way to the other end.
 pub(super) struct Link {
@@ -62,7 +61,7 @@ impl Near {
 
     fn shut(&self) {
         if let Some(writer) = &self.writer {
-            writer.try_send(Write::Close(RESTART)).unwrap_or(());
+            writer.try_send(Write::Close(code::RESTART)).unwrap_or(());
         }
     }
 }

@@ -39,7 +39,7 @@ use crate::bus::access::Access;
 use crate::bus::body::{self, BodyError};
 use crate::bus::origin::Origin;
 use crate::bus::services::Services;
-use crate::bus::websocket;
+use crate::bus::{socket, websocket};
 
 use actor::{Attach, Bounds, Poll, PollGone, PostBegins, PostEnds, PostGone, SessionActor};
 use application::BusApplication;
@@ -213,13 +213,11 @@ impl Door {
 
     /// Whether pages of this origin may use the door. Programs that are no browsers send none.
     fn allows(&self, request: &HttpRequest) -> Result<Option<HeaderValue>, Failure> {
-        let allowed = match Origin::of(request.headers()) {
-            Origin::None => return Ok(None),
-            Origin::Own(_) => true,
-            Origin::Other(other) => self.config.origins.iter().any(|known| known == "*" || known == other),
-            Origin::Unreadable => return Err(Failure::BadRequest),
-        };
-        if allowed { Ok(request.headers().get(header::ORIGIN).cloned()) } else { Err(Failure::Forbidden) }
+        match Origin::of(request.headers()) {
+            Origin::Unreadable => Err(Failure::BadRequest),
+            origin if origin.is_allowed(&self.config.origins) => Ok(request.headers().get(header::ORIGIN).cloned()),
+            _ => Err(Failure::Forbidden),
+        }
     }
 }
 
@@ -246,13 +244,8 @@ fn asked(request: &HttpRequest) -> Result<Asked, Failure> {
     Ok(Asked { websocket, sid: find("sid"), version: find("EIO") })
 }
 
-fn is_upgrade(request: &HttpRequest) -> bool {
-    let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
-    upgrade.is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
-}
-
 async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Door>) -> HttpResponse {
-    let upgrade = is_upgrade(&request);
+    let upgrade = socket::is_upgrade(&request);
     let origin = match door.allows(&request) {
         Ok(origin) => origin,
         Err(failure) => return failure.answer(upgrade),

@@ -22,10 +22,10 @@ use crate::bus::announcer::From;
 use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request, Responder};
 use crate::bus::client::{Client, Command, Farewell, Seat, Told};
 use crate::bus::clock;
-use crate::bus::draft::Rejected;
+use crate::bus::draft::{Kind, Rejected};
 use crate::bus::router::terms::{Answered, Key};
 use crate::bus::services::{Notice, Services};
-use crate::bus::socket::Frame;
+use crate::bus::socket::{Frame, code};
 
 /// Most requests that one client may have on their way, and most notifications.
 const IN_FLIGHT_MAX: usize = 1024;
@@ -35,9 +35,6 @@ const HEARTBEAT_BYTES_MAX: usize = 4096;
 const COMMANDS_FROM: u64 = 1 << 52;
 /// Most commands that wait for the acknowledgement of one client.
 const COMMANDS_MAX: usize = 64;
-/// Close codes: the node goes, or the client should.
-const RESTART: u16 = 1012;
-const NORMAL: u16 = 1000;
 
 /// What is known of a client that may come back for its state.
 pub(super) struct Memory {
@@ -98,11 +95,11 @@ impl std::convert::From<CallError> for Failure {
 
 impl std::convert::From<Rejected> for Failure {
     fn from(rejected: Rejected) -> Self {
-        let code = match rejected.status {
-            409 => "conflict",
-            429 | 503 | 507 => "unavailable",
-            500.. => "internal",
-            _ => "bad_request",
+        let code = match rejected.kind() {
+            Kind::Bad => "bad_request",
+            Kind::Conflict => "conflict",
+            Kind::Unavailable => "unavailable",
+            Kind::Internal => "internal",
         };
         Self(json!({ "code": code, "message": rejected.text }))
     }
@@ -362,9 +359,9 @@ impl BusSocket {
 
     fn close(why: Farewell, out: &mut Out) {
         out.away = Some(match why {
-            Farewell::Draining => Away::Drop("server shutting down", RESTART),
+            Farewell::Draining => Away::Drop("server shutting down", code::RESTART),
             Farewell::Replaced | Farewell::Removed => Away::Kick,
-            Farewell::Unresponsive => Away::Drop("no sign of life", NORMAL),
+            Farewell::Unresponsive => Away::Drop("no sign of life", code::NORMAL),
         });
     }
 }

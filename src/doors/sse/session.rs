@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use rollbook_core::pattern::Pattern;
 
-use crate::bus::access::{Start, Subscribe, is_name};
 use crate::bus::draft::Rejected;
 use crate::bus::duration;
+use crate::bus::subscribe::{Start, Subscribe, is_name};
 use crate::bus::window::Patience;
 
 /// The parameters of a request, first one of a name counts.

@@ -10,8 +10,8 @@ use rollbook_core::time::Timestamp;
 
 use super::codec::{self, FRAMES};
 use super::session::{self, Ack, Query};
-use crate::bus::access::{Start, Subscribe};
 use crate::bus::draft::{Parsed, Rejected, allow_create};
+use crate::bus::subscribe::{Start, Subscribe};
 use crate::bus::wire::Wire as _;
 
 const NOW: Timestamp = Timestamp { seconds: 1_710_498_645, nanos: 123_000_000 };

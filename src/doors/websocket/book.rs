@@ -1,7 +1,5 @@
 //! Publishing, and streams of the book, over one connection: by the rules of the door `sse`.
 
-use std::time::Duration;
-
 use actix::prelude::{AsyncContext, Context};
 use actix::{ActorFutureExt as _, WrapFuture as _};
 use bytes::Bytes;
@@ -11,27 +9,15 @@ use super::actor::Connection;
 use super::codec::{Code, Publishes, Subscribes, Wrong};
 use super::frames::{self, Text};
 use super::streams::Stream;
-use crate::bus::access::{Access, Subscribe, Way};
 use crate::bus::clock;
 use crate::bus::draft::{Published, Rejected};
 use crate::bus::message::Acknowledged;
-use crate::bus::outlet::{self, Body};
-use crate::bus::pieces::{self, PIECES, Piece};
+use crate::bus::outlet::Body;
+use crate::bus::pieces::{self, Piece};
 
 /// Most streams of one connection, and most publishes and acknowledgements that have no end yet.
 const STREAMS_MAX: usize = 100;
 const UNANSWERED_MAX: usize = 1000;
-/// A stream notices that its client is gone at least this often; nothing is written.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-
-async fn open(access: Access, wanted: Subscribe) -> Result<(String, Body), Rejected> {
-    access.check(&wanted.pattern)?;
-    let consumer_id = access.consumer_id(None)?;
-    let (outlet, body) = outlet::pair();
-    let way = Way { consumer_id: consumer_id.clone(), wire: &PIECES, outlet, keep_alive: KEEP_ALIVE };
-    access.open(wanted, way).await?;
-    Ok((consumer_id, body))
-}
 
 impl Connection {
     /// Takes note of something that will be answered; `false` when there is too much of it.
@@ -87,7 +73,7 @@ impl Connection {
             return self.send(&Text::from(&Wrong::new(code, text).of(&id)));
         }
         let (access, name) = (self.shared.access.clone(), id.clone());
-        let opening = async move { open(access, wanted).await };
+        let opening = async move { access.follow(wanted).await };
         let handle = ctx.spawn(opening.into_actor(self).map(move |opened, act, ctx| match opened {
             Ok((consumer, body)) => {
                 act.send(&frames::subscribed(&name, &consumer));
@@ -151,12 +137,14 @@ impl Connection {
         false
     }
 
+    fn unknown_stream(&mut self, id: &str) {
+        let wrong = Wrong::new(Code::UnknownRequest, "no stream of this id is open");
+        self.send(&Text::from(&wrong.of(id)));
+    }
+
     pub(super) fn ack(&mut self, id: String, event: String, ctx: &mut Context<Self>) {
         let stream = self.streams.open.get(&id).filter(|stream| !stream.consumer.is_empty());
-        let Some(consumer) = stream.map(|stream| stream.consumer.clone()) else {
-            let wrong = Wrong::new(Code::UnknownRequest, "no stream of this id is open");
-            return self.send(&Text::from(&wrong.of(&id)));
-        };
+        let Some(consumer) = stream.map(|stream| stream.consumer.clone()) else { return self.unknown_stream(&id) };
         if !self.takes_one_more(&id) {
             return;
         }
@@ -183,10 +171,7 @@ impl Connection {
                 stream.leaving = true;
                 self.leave_stream(id, ctx);
             }
-            None => {
-                let wrong = Wrong::new(Code::UnknownRequest, "no stream of this id is open");
-                self.send(&Text::from(&wrong.of(id)));
-            }
+            None => self.unknown_stream(id),
         }
     }
 

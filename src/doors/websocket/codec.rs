@@ -13,10 +13,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::config::NAME;
-use crate::bus::access::Subscribe;
 use crate::bus::call::{Answer, Body, Responder, traceparent};
-use crate::bus::draft::{Draft, Rejected};
-use crate::bus::window::Patience;
+use crate::bus::draft::Draft;
+use crate::bus::subscribe::{Options, Subscribe};
 
 /// Longest id of a message, name of a callback, bytes.
 const ID_BYTES_MAX: usize = 128;
@@ -471,29 +470,22 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, Wrong> {
         |field, name| text(field, name, limits::FIELD_BYTES_MAX).map(|text| text.filter(|text| !text.is_empty()));
     let subject = named(fields.subject, "subject")?.ok_or_else(|| bad("subject: missing"))?;
     let start = named(fields.start, "start")?;
-    let manual = match named(fields.ack, "ack")?.as_deref() {
-        None | Some("none") => false,
-        Some("manual") => true,
-        Some(_) => return Err(bad("ack: none or manual")),
-    };
+    let ack = named(fields.ack, "ack")?;
     let number = |field: Field<'_>, name: &str| match field {
         None => Ok(None),
         Some(raw) => raw.get().parse().map(Some).map_err(|_| bad(format!("{name}: a number from 0"))),
     };
     let (consumer, group) = (named(fields.consumer, "consumer")?, named(fields.group, "group")?);
-    let redelivery_ms: Option<u64> = number(fields.redelivery_ms, "redelivery_ms")?;
-    let max_deliveries: Option<u64> = number(fields.max_deliveries, "max_deliveries")?;
-    let rejected = |rejected: Rejected| bad(rejected.text);
-    Subscribe::parse(&subject, start.as_deref(), manual.then(|| patience(redelivery_ms, max_deliveries)))
-        .and_then(|wanted| wanted.named(consumer.as_deref(), group.as_deref()))
-        .map_err(rejected)
-}
-
-fn patience(redelivery_ms: Option<u64>, max_deliveries: Option<u64>) -> Patience {
-    let usual = Patience::default();
-    let redelivery = redelivery_ms.filter(|millis| *millis > 0).map(Duration::from_millis);
-    let count = max_deliveries.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
-    Patience { redelivery: redelivery.unwrap_or(usual.redelivery), count_max: count.unwrap_or(usual.count_max) }
+    let options = Options {
+        subject: &subject,
+        start: start.as_deref(),
+        ack: ack.as_deref(),
+        consumer: consumer.as_deref(),
+        group: group.as_deref(),
+        redelivery_ms: number(fields.redelivery_ms, "redelivery_ms")?,
+        max_deliveries: number(fields.max_deliveries, "max_deliveries")?,
+    };
+    options.subscribe().map_err(|rejected| bad(rejected.text))
 }
 
 /// A service fails a request: what it says is for the caller.

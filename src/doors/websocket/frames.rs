@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::codec::{Code, SERVICE_ERROR, Wrong};
 use crate::bus::call::{Answer, Body, CallError, Handed, Missing, Responder};
-use crate::bus::draft::{Published, Rejected};
+use crate::bus::draft::{Kind, Published, Rejected};
 use crate::bus::event_json;
 use crate::bus::socket::Sink;
 
@@ -169,11 +169,11 @@ pub(super) fn unsubscribed(id: &str, why: Option<(&str, &str)>) -> Text {
 
 /// What the book says no to.
 pub(super) fn rejected(id: &str, rejected: &Rejected) -> Text {
-    let code = match rejected.status {
-        409 => Code::Conflict,
-        429 | 503 | 507 => Code::Unavailable,
-        500.. => Code::Internal,
-        _ => Code::BadMessage,
+    let code = match rejected.kind() {
+        Kind::Bad => Code::BadMessage,
+        Kind::Conflict => Code::Conflict,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::Internal => Code::Internal,
     };
     error(Some(id), None, code, &rejected.text)
 }

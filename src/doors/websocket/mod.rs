@@ -74,15 +74,6 @@ impl Door {
     pub fn connections(&self) -> usize {
         self.shared.count.load(Ordering::Relaxed)
     }
-
-    /// Whether pages of this origin may use the door. Programs that are no browsers send none.
-    fn allows(&self, request: &HttpRequest) -> bool {
-        match Origin::of(request.headers()) {
-            Origin::None | Origin::Own(_) => true,
-            Origin::Other(other) => self.shared.config.origins.iter().any(|known| known == "*" || known == other),
-            Origin::Unreadable => false,
-        }
-    }
 }
 
 /// Lets a server answer at `/ws` with this door.
@@ -104,14 +95,10 @@ async fn not_a_get() -> HttpResponse {
 }
 
 async fn handle(request: HttpRequest, door: web::Data<Door>) -> HttpResponse {
-    let says = |name: header::HeaderName, wanted: &str| {
-        let value = request.headers().get(name).and_then(|value| value.to_str().ok());
-        value.is_some_and(|value| value.eq_ignore_ascii_case(wanted))
-    };
-    if !says(header::UPGRADE, "websocket") {
+    if !socket::is_upgrade(&request) {
         return refuse(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket: connect with a WebSocket client");
     }
-    if !says(header::SEC_WEBSOCKET_VERSION, VERSION) {
+    if request.headers().get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
         return refuse(StatusCode::UPGRADE_REQUIRED, "only version 13 of the WebSocket protocol");
     }
     // Its value means nothing, but for its length.
@@ -119,7 +106,7 @@ async fn handle(request: HttpRequest, door: web::Data<Door>) -> HttpResponse {
     if !key.is_some_and(|key| BASE64.decode(key).is_ok_and(|key| key.len() == KEY_BYTES)) {
         return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key: expected 16 bytes in base64");
     }
-    if !door.allows(&request) {
+    if !Origin::of(request.headers()).is_allowed(&door.shared.config.origins) {
         return refuse(StatusCode::FORBIDDEN, "pages of this origin may not use this door");
     }
     if door.draining.load(Ordering::Relaxed) {

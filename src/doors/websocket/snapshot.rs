@@ -30,7 +30,7 @@ impl Snapshots {
     /// The services now.
     pub(super) fn take(&self, node: &Node) -> Snapshot {
         node.with_machine(|machine| {
-            let index = machine.head(Log::Roll.name()).map_or(0, |head| head.next.saturating_sub(1));
+            let index = machine.head(Log::Roll.name()).map_or(0, |head| head.last());
             let mut newest = lock(&self.newest);
             match &*newest {
                 Some(newest) if newest.index == index => newest.clone(),

@@ -1,8 +1,8 @@
 //! Services and instances come and go: who is on the roll, and the events that tell of it.
 //!
 //! *connect* and *disconnect* are about each connection of an instance (one that takes the place of another is
-//! both), *online* and *offline* about the first and the last of a service, cluster-wide. They are decided here, in the same step as the change, so everybody sees each
-//! of them once and in one order.
+//! both), *online* and *offline* about the first and the last of a service, cluster-wide. They are decided here, in
+//! the same step as the change, so everybody sees each of them once and in one order.
 
 use alloc::format;
 use alloc::string::{String, ToString};
