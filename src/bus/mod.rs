@@ -42,6 +42,7 @@ pub mod roll;
 pub mod router;
 pub mod server;
 pub mod services;
+pub mod sink;
 pub mod socket;
 pub mod source;
 pub mod subscribe;

@@ -5,11 +5,10 @@
 //! protocol end the connection here; who owns it sees messages.
 
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use actix_http::ws::{Codec, Frame as Part, Item};
@@ -17,7 +16,7 @@ use actix_web::http::header;
 use actix_web::rt::net::TcpStream;
 use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse, error};
 use actix_web_actors::ws::handshake_with_protocols;
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use bytestring::ByteString;
 use futures_util::Stream;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
@@ -26,6 +25,7 @@ use tokio_util::codec::Decoder as _;
 
 use super::guard::Guard;
 use super::server::{Slot, Taken};
+use super::sink::{Frame, Sink, wake};
 
 /// How long a peer that was told farewell may take to answer it. Its last bytes are read meanwhile: a connection
 /// that is cut with unread bytes loses what was written last.
@@ -57,32 +57,6 @@ pub mod code {
     pub const AGAIN: u16 = 1013;
 }
 
-/// One message, in either direction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Frame {
-    /// Valid UTF-8.
-    Text(ByteString),
-    /// Any bytes.
-    Binary(Bytes),
-}
-
-impl Frame {
-    /// Bytes in it.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Binary(bytes) => bytes.len(),
-        }
-    }
-
-    /// Whether it is empty.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
 /// What comes over a WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Came {
@@ -98,137 +72,6 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
 }
 
-#[derive(Default)]
-struct Out {
-    buffer: BytesMut,
-    /// Farewell was said: nothing is written behind it.
-    closing: bool,
-    /// Nothing more leaves.
-    ended: bool,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-}
-
-impl Out {
-    fn end(&mut self) {
-        (self.closing, self.ended) = (true, true);
-        self.buffer = BytesMut::new();
-        wake(&mut self.writer);
-    }
-}
-
-fn wake(waker: &mut Option<Waker>) {
-    if let Some(waker) = waker.take() {
-        waker.wake();
-    }
-}
-
-const TEXT: u8 = 0x1;
-const BINARY: u8 = 0x2;
-const CLOSE: u8 = 0x8;
-const PING: u8 = 0x9;
-const PONG: u8 = 0xa;
-
-/// What is written to a WebSocket. Clones write to the same.
-#[derive(Clone, Default)]
-pub struct Sink {
-    out: Rc<RefCell<Out>>,
-}
-
-impl std::fmt::Debug for Sink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sink").field("waiting", &self.waiting()).finish_non_exhaustive()
-    }
-}
-
-impl Sink {
-    fn put(&self, opcode: u8, parts: &[&[u8]]) {
-        let mut out = self.out.borrow_mut();
-        if out.closing || out.ended {
-            return;
-        }
-        let length = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
-        out.buffer.reserve(length.saturating_add(10));
-        out.buffer.put_u8(0x80 | opcode);
-        match (u8::try_from(length), u16::try_from(length)) {
-            (Ok(short @ 0..=125), _) => out.buffer.put_u8(short),
-            (_, Ok(middle)) => {
-                out.buffer.put_u8(126);
-                out.buffer.put_u16(middle);
-            }
-            _ => {
-                out.buffer.put_u8(127);
-                out.buffer.put_u64(u64::try_from(length).unwrap_or(u64::MAX));
-            }
-        }
-        parts.iter().for_each(|part| out.buffer.put_slice(part));
-        wake(&mut out.reader);
-    }
-
-    /// Writes the head of the answer to an upgrade.
-    fn head(&self, response: &HttpResponse) {
-        let mut out = self.out.borrow_mut();
-        out.buffer.put_slice(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n");
-        for (name, value) in response.headers() {
-            out.buffer.put_slice(name.as_str().as_bytes());
-            out.buffer.put_slice(b": ");
-            out.buffer.put_slice(value.as_bytes());
-            out.buffer.put_slice(b"\r\n");
-        }
-        out.buffer.put_slice(b"\r\n");
-    }
-
-    /// Writes a message of text that these parts are together.
-    pub fn text(&self, parts: &[&[u8]]) {
-        self.put(TEXT, parts);
-    }
-
-    /// Writes a message.
-    pub fn frame(&self, frame: &Frame) {
-        match frame {
-            Frame::Text(text) => self.put(TEXT, &[text.as_bytes()]),
-            Frame::Binary(bytes) => self.put(BINARY, &[bytes]),
-        }
-    }
-
-    /// Asks for a sign of life.
-    pub fn ping(&self) {
-        self.put(PING, &[]);
-    }
-
-    /// Says farewell; the stream of what comes ends when the peer has answered, or has taken too long.
-    pub fn close(&self, code: u16) {
-        self.farewell(&[&code.to_be_bytes()]);
-    }
-
-    fn farewell(&self, parts: &[&[u8]]) {
-        self.put(CLOSE, parts);
-        let mut out = self.out.borrow_mut();
-        out.closing = true;
-        wake(&mut out.reader);
-        wake(&mut out.writer);
-    }
-
-    /// Bytes that have not left.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.out.borrow().buffer.len()
-    }
-
-    /// Waits until everything has left, or nothing can leave any more.
-    pub async fn drained(&self) {
-        poll_fn(|cx| {
-            let mut out = self.out.borrow_mut();
-            if out.buffer.is_empty() || out.closing {
-                return Poll::Ready(());
-            }
-            out.writer = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
 /// What comes over a WebSocket; ends with [`Came::Closed`].
 pub struct Reader {
     io: TcpStream,
@@ -236,8 +79,10 @@ pub struct Reader {
     guard: Guard,
     codec: Codec,
     buffer: BytesMut,
-    /// More was announced than is allowed; what came before is still in the buffer.
+    /// More was announced than is allowed: nothing more is kept; what came before is still in the buffer.
     too_big: bool,
+    /// Where a frame begins is not known any more: nothing is kept.
+    lost: bool,
     /// The fragments so far, and whether they are text.
     parts: Option<(bool, BytesMut)>,
     /// Until when what waits must have left behind a farewell, and until when that must be answered.
@@ -284,6 +129,7 @@ pub fn open(
         codec: Codec::new().max_size(message_bytes_max),
         buffer: BytesMut::new(),
         too_big: false,
+        lost: false,
         parts: None,
         farewell: None,
         parting: None,
@@ -330,7 +176,7 @@ impl Reader {
                 Ok(()) => read.filled().is_empty(),
                 Err(_) => true,
             };
-            if !self.too_big {
+            if !self.too_big && !self.lost {
                 self.keep(read.filled());
             }
             Poll::Ready(!ends)
@@ -354,7 +200,10 @@ impl Reader {
                     }
                     return None;
                 }
-                Err(_) => self.sink.close(code::PROTOCOL),
+                Err(_) => {
+                    self.lost = true;
+                    self.sink.close(code::PROTOCOL);
+                }
             }
             if self.sink.out.borrow().closing {
                 return None;
@@ -369,7 +218,7 @@ impl Reader {
             Part::Continuation(item) => self.fragment(item),
             Part::Ping(bytes) => {
                 if self.sink.waiting() <= PONG_BYTES_MAX {
-                    self.sink.put(PONG, &[&bytes]);
+                    self.sink.pong(&bytes);
                 }
                 Some(Came::Sign)
             }
@@ -412,18 +261,26 @@ impl Reader {
         None
     }
 
+    /// It may be in what was read already.
+    fn look_for_farewell(&mut self) {
+        while !self.lost {
+            match self.codec.decode(&mut self.buffer) {
+                Ok(Some(part)) => self.answered |= matches!(part, Part::Close(_)),
+                Ok(None) => break,
+                Err(_) => self.lost = true,
+            }
+        }
+        if self.too_big || self.lost {
+            self.buffer = BytesMut::new();
+        }
+    }
+
     /// Reads past what comes until the peer says farewell too; `true` when the wait is over.
     fn part_with(&mut self, cx: &mut Context<'_>, flushed: bool) -> bool {
         loop {
-            // A farewell may be in what was read already.
-            while let Ok(Some(part)) = self.codec.decode(&mut self.buffer) {
-                self.answered |= matches!(part, Part::Close(_));
-            }
+            self.look_for_farewell();
             if self.answered && flushed {
                 return true;
-            }
-            if self.too_big {
-                self.buffer = BytesMut::new();
             }
             match self.read(cx) {
                 Poll::Ready(true) => {}

@@ -6,7 +6,8 @@ use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Messag
 use actix::{ActorFutureExt as _, ResponseFuture, WrapFuture as _};
 use actix_web::{Error, HttpRequest, HttpResponse};
 
-use super::socket::{self, Came, Frame, Sink};
+use super::sink::{Frame, Sink};
+use super::socket::{self, Came};
 
 /// What a connection hands to its owner.
 #[derive(Debug, Clone, Message)]

@@ -138,6 +138,24 @@ fn what_is_too_large_ends_the_connection_and_memory_stays_flat() {
 }
 
 #[test]
+fn what_comes_behind_nonsense_is_read_and_forgotten() {
+    let node = Node::start(&Options::new());
+    let before = resident(node.pid());
+    let mut tcp = TcpStream::connect(node.web).expect("a connection");
+    rfc6455::upgrade(&mut tcp);
+    // An opcode that there is not: farewell is said, and its answer waited for.
+    rfc6455::send(&mut tcp, 0x83, b"");
+    let (chunk, began) = (vec![0; 1 << 20], Instant::now());
+    let mut grown = 0;
+    while began.elapsed() < Duration::from_secs(1) && tcp.write_all(&chunk).is_ok() {
+        grown = grown.max(resident(node.pid()).saturating_sub(before));
+    }
+    assert!(grown < 8 << 20, "{grown} bytes");
+    drop(tcp.shutdown(std::net::Shutdown::Write));
+    assert_eq!(rfc6455::close_code(&rfc6455::read_to_end(&mut tcp)), Some(1002));
+}
+
+#[test]
 fn a_flood_of_pings_costs_nothing_but_time() {
     let node = Node::start(&Options::new());
     let other = Socket::consumer(node.web, "other");

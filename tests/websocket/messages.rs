@@ -295,3 +295,19 @@ fn who_leaves_ends_what_it_has_begun() {
     assert_eq!(shop.next("response")["payload"], "done");
     assert_eq!(users.end(), 1000);
 }
+
+#[test]
+fn who_publishes_and_leaves_is_told_what_became_of_it() {
+    let node = Node::start(&Options::new());
+    let client = Socket::consumer(node.web, "client");
+    for n in 0..50 {
+        client.send(&json!({ "type": "publish", "id": n.to_string(), "subject": "app.left", "payload": n }));
+    }
+    client.send(&json!({ "type": "disconnect" }));
+    // Each under its id, in any order.
+    let mut told: Vec<u64> =
+        (0..50).filter_map(|_| client.next("published")["id"].as_str().and_then(|id| id.parse().ok())).collect();
+    told.sort_unstable();
+    assert_eq!(told, (0..50).collect::<Vec<_>>());
+    assert_eq!(client.end(), 1000);
+}

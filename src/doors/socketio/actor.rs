@@ -14,7 +14,8 @@ use super::session::{Application, Away, Handshake, Out, Session};
 use super::table::Place;
 use crate::bus::client::Told;
 use crate::bus::clock;
-use crate::bus::socket::{Frame, code};
+use crate::bus::sink::Frame;
+use crate::bus::socket::code;
 use crate::bus::websocket::{Inbound, Received, Write, Writer};
 
 /// Messages that wait for a session: more than all it may be asked and all it may have asked.

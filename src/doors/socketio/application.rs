@@ -20,7 +20,7 @@ use crate::bus::access::Access;
 use crate::bus::announcer;
 use crate::bus::client::{About, Told};
 use crate::bus::services::Services;
-use crate::bus::socket::Frame;
+use crate::bus::sink::Frame;
 
 /// The service bus behind the main namespace.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use rollbook_core::service::InstanceRegister;
 
 use super::engine::Wrong;
 use crate::bus::announcement::Position;
-use crate::bus::socket::Frame;
+use crate::bus::sink::Frame;
 
 /// Its name to other nodes.
 pub(super) const NAME: &str = "socketio";

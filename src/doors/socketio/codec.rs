@@ -6,7 +6,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde_json::value::RawValue;
 
-use crate::bus::socket::Frame;
+use crate::bus::sink::Frame;
 
 /// Between the packets of one polling payload.
 const SEPARATOR: char = '\u{1e}';

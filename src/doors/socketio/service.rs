@@ -25,7 +25,8 @@ use crate::bus::clock;
 use crate::bus::draft::{Kind, Rejected};
 use crate::bus::router::terms::{Answered, Key};
 use crate::bus::services::{Notice, Services};
-use crate::bus::socket::{Frame, code};
+use crate::bus::sink::Frame;
+use crate::bus::socket::code;
 
 /// Most requests that one client may have on their way, and most notifications.
 const IN_FLIGHT_MAX: usize = 1024;

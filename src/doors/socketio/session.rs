@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::codec::{self, Kind, Malformed, Packet};
 use crate::bus::client::Told;
-use crate::bus::socket::Frame;
+use crate::bus::sink::Frame;
 
 /// Most namespaces that one connection may join.
 const NAMESPACES_MAX: usize = 64;

@@ -7,30 +7,26 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
 use actix::{ActorFutureExt as _, WrapFuture as _};
-use bytes::Bytes;
 use rollbook_core::error::Refusal;
 use rollbook_core::service::Registered;
-use serde_json::json;
-use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::close;
 use super::codec::{Code, Message, Registers, Wrong};
 use super::config::{Config, NAME};
-use super::frames::{self, Asked, Text};
+use super::frames::{self, Text};
 use super::session::{Bounds, Identity, Session, Step};
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::streams::Streams;
-use super::wire::{BROADCAST, FRAMES};
+use super::wire::FRAMES;
 use crate::bus::announcement::{Announcement, Log};
-use crate::bus::announcer::{From, UNHANDLED};
 use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request};
 use crate::bus::client::{About, Command, Farewell, Seat, Told};
 use crate::bus::clock;
 use crate::bus::router::terms::{Answered, Key};
-use crate::bus::services::Notice;
-use crate::bus::socket::{Came, Frame, Sink, code};
+use crate::bus::sink::{Frame, Sink};
+use crate::bus::socket::{Came, code};
 
 /// Messages that wait for a connection: more than all it may be asked and all it may have asked.
 const MAILBOX: usize = 4096;
@@ -42,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The actor.
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
-    session: Session,
+    pub(super) session: Session,
     pub(super) sink: Sink,
     pub(super) streams: Streams,
     seat: Seat,
@@ -174,7 +170,8 @@ impl Connection {
 
     fn drained(&mut self, code: u16, reason: &'static str, until: Instant, ctx: &mut Context<Self>) {
         let held = self.shared.services.router.held(self.serial());
-        if (held == 0 && self.session.in_flight() == 0) || clock::now() >= until {
+        let idle = held == 0 && self.session.in_flight() == 0 && self.streams.unanswered == 0;
+        if idle || clock::now() >= until {
             return self.end(code, reason);
         }
         ctx.run_later(LOOK, move |act, ctx| act.drained(code, reason, until, ctx));
@@ -306,36 +303,6 @@ impl Connection {
         }
         if let Some(told) = told {
             self.send(&told);
-        }
-    }
-
-    /// All services are told of a message that nobody could be given.
-    fn unhandled(&self, asked: &Asked, reason: &str) {
-        let Shared { services, throttle, .. } = &*self.shared;
-        services.bus.metrics().messages_unhandled.inc();
-        let Some(identity) = self.session.identity() else { return };
-        if !throttle.permits(&asked.destination, clock::now()) {
-            return;
-        }
-        let says = json!({
-            "destination": asked.destination, "consumer": identity.name, "message_id": asked.id, "reason": reason,
-            "node": frames::node_name(services.bus.node().id()), "at": clock::timestamp().to_string(),
-        });
-        self.notify(None, UNHANDLED, &says.to_string());
-    }
-
-    fn broadcast(&self, id: Option<String>, payload: &Bytes) {
-        let data = std::str::from_utf8(payload).ok().filter(|data| !data.is_empty());
-        self.notify(id, BROADCAST, data.unwrap_or("null"));
-    }
-
-    fn notify(&self, id: Option<String>, event: &str, data: &str) {
-        let Some(Identity { name, instance }) = self.session.identity().cloned() else { return };
-        let data = serde_json::from_str::<&RawValue>(data).ok();
-        let notice = Notice { from: From { service: name, instance }, id, event, data };
-        // It can only fail for a name that is none.
-        if let Err(refusal) = self.shared.services.notify_now(notice) {
-            tracing::error!(%refusal, event, "a broadcast failed");
         }
     }
 

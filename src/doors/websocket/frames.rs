@@ -12,7 +12,7 @@ use super::codec::{Code, SERVICE_ERROR, Wrong};
 use crate::bus::call::{Answer, Body, CallError, Handed, Missing, Responder};
 use crate::bus::draft::{Kind, Published, Rejected};
 use crate::bus::event_json;
-use crate::bus::socket::Sink;
+use crate::bus::sink::Sink;
 
 /// How a caller of another door is called back.
 const RESPONSE: &str = "response";

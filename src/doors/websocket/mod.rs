@@ -6,6 +6,7 @@ mod close;
 mod codec;
 pub mod config;
 mod frames;
+mod notices;
 mod session;
 mod shared;
 mod snapshot;
