@@ -1,15 +1,14 @@
 //! `rollbook call`: asks a service for something and prints its answer.
 
-use std::io::Read as _;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 
 use super::error::Usage;
 use super::global::Global;
 use super::http::Client;
 use super::output::print;
+use super::payload;
 use crate::bus::duration;
 
 const EXAMPLES: &str = "\
@@ -39,22 +38,10 @@ pub(super) async fn run(global: &Global, args: CallArgs) -> anyhow::Result<()> {
     let CallArgs { destination, payload, timeout } = args;
     let named = destination.split_once(':').filter(|(service, method)| !service.is_empty() && !method.is_empty());
     let (service, method) = named.ok_or_else(|| Usage(format!("{destination}: write SERVICE:METHOD")))?;
-    let payload = match payload.as_deref() {
-        Some("-") => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("standard input")?;
-            text
-        }
-        other => other.unwrap_or_default().to_owned(),
-    };
-    if !payload.trim().is_empty()
-        && let Err(error) = serde_json::from_str::<&serde_json::value::RawValue>(payload.trim())
-    {
-        return Err(Usage(format!("the payload is no JSON: {error}")).into());
-    }
+    let payload = payload::read(payload.as_deref(), None)?.map_or_else(Vec::new, |json| json.get().as_bytes().to_vec());
     let client = Client::web(global)?;
     let url = client.url(&["api", "call", service, method], &[]);
-    print(client.call(url, payload.into_bytes(), timeout).await?.trim_end())
+    print(client.call(url, payload, timeout).await?.trim_end())
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod http;
 mod lines;
 mod namespaces;
 mod output;
+mod payload;
 mod publish;
 mod restore;
 pub mod serve;

@@ -1,7 +1,7 @@
 //! `rollbook publish`: one event, or one event per line of standard input.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -10,11 +10,11 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::error::Usage;
 use super::global::{Global, Output};
 use super::http::Client;
 use super::lines::{self, Line};
 use super::output::{Unit, counted, print, progress};
+use super::payload;
 use super::store;
 
 const EXAMPLES: &str = "\
@@ -27,8 +27,6 @@ Examples:
 
 Prints the id of the event and its index in the log of the namespace, -1 for an inbox, which keeps nothing. \
 With --key a publish may be repeated safely: the second is refused with 409.";
-
-const SHELL_QUOTES: &str = "; a string needs double quotes inside the shell's: '\"hello\"'";
 
 /// Arguments of `publish`.
 #[derive(Debug, Args)]
@@ -76,11 +74,8 @@ pub(super) async fn run(global: &Global, args: PublishArgs) -> anyhow::Result<()
         let (source, _) = lines::open(None)?;
         return batch(global, &client, &args, source).await;
     }
-    let payload = payload(&args)?;
-    // The shell eats the outer quotes, which files and standard input do not have.
-    let quotes = if args.payload.as_deref().is_some_and(|text| text != "-") { SHELL_QUOTES } else { "" };
-    let payload = payload.as_deref().map(|text| json_text(text, "the payload", quotes)).transpose()?;
-    let response = store::one(&client, &event(&args, payload)?).await?;
+    let payload = payload::read(args.payload.as_deref(), args.file.as_deref())?;
+    let response = store::one(&client, &event(&args, payload.as_deref())?).await?;
     print(&published(global.output, &response))
 }
 
@@ -95,24 +90,6 @@ fn published(output: Output, response: &Response) -> String {
             json!({ "id": id, "index": index.parse::<i64>().ok(), "created_at": created_at }).to_string()
         }
     }
-}
-
-/// The payload's text, from wherever it is to come.
-fn payload(args: &PublishArgs) -> anyhow::Result<Option<String>> {
-    let path = match (&args.payload, &args.file) {
-        (Some(text), _) if text != "-" => return Ok(Some(text.clone())),
-        (Some(_), _) => Path::new("-"),
-        (None, Some(path)) => path,
-        (None, None) => return Ok(None),
-    };
-    let mut text = String::new();
-    let (mut source, _) = lines::open(Some(path))?;
-    source.read_to_string(&mut text).with_context(|| format!("cannot read the payload from {}", path.display()))?;
-    Ok(Some(text))
-}
-
-fn json_text<'a>(text: &'a str, what: &str, hint: &str) -> anyhow::Result<&'a RawValue> {
-    serde_json::from_str(text).map_err(|error| Usage(format!("{what} is not JSON ({error}){hint}")).into())
 }
 
 fn event(args: &PublishArgs, payload: Option<&RawValue>) -> anyhow::Result<String> {
@@ -172,7 +149,7 @@ fn stopped(published: u64) -> String {
 }
 
 fn batch_event(args: &PublishArgs, line: &Line) -> anyhow::Result<String> {
-    event(args, Some(json_text(&line.text, &format!("line {}", line.number), "")?))
+    event(args, Some(&*payload::json(&line.text, &format!("line {}", line.number), "")?))
 }
 
 /// Cuts the events into runs of bounded size.
@@ -194,6 +171,7 @@ fn by_size(mut events: &[String]) -> Vec<&[String]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::Usage;
     use super::super::testing::{Fake, answer};
     use super::*;
 
