@@ -20,7 +20,7 @@ use super::clock;
 use super::draft::{Parsed, Publish, Published, Rejected, Single, allow_create};
 use super::handle::Bus;
 use super::item::Item;
-use super::message::{Acknowledged, Join, Reason, Tell, Terms};
+use super::message::{Acknowledged, Join, Reason, Tell, Terms, stopping};
 use super::outlet::{self, Body, Outlet};
 use super::pieces::PIECES;
 use super::registry::Registry;
@@ -31,6 +31,10 @@ use super::subscription::{Delivery, Membership, Opening, Subscription};
 use super::window::Patience;
 use super::wire::Wire;
 
+/// Most streams of one connection that has other things on it.
+pub const STREAMS_MAX: usize = 100;
+/// Most publishes and acknowledgements of one that have no end yet.
+pub const UNANSWERED_MAX: usize = 1000;
 /// How long a member waits for a node that serves its consumer.
 const SERVED_MAX: Duration = Duration::from_secs(8);
 const SERVED_PAUSE: Duration = Duration::from_millis(100);
@@ -108,15 +112,14 @@ impl Access {
         &self.inner.bus
     }
 
-    fn is_draining(&self) -> bool {
-        self.inner.draining.load(Ordering::Relaxed)
+    /// Whether anything new is accepted.
+    fn staying(&self) -> Result<(), Refusal> {
+        if self.inner.draining.load(Ordering::Relaxed) { Err(stopping(())) } else { Ok(()) }
     }
 
     /// Whether streams are opened now.
     fn accepting(&self) -> Result<(), Refusal> {
-        if self.is_draining() {
-            return Err(Refusal::Unavailable("node is stopping".to_owned()));
-        }
+        self.staying()?;
         self.bus().node().ready()
     }
 
@@ -131,9 +134,7 @@ impl Access {
     /// # Errors
     /// Why it is not stored.
     pub async fn publish(&self, parsed: Parsed) -> Result<Option<Published>, Rejected> {
-        if self.is_draining() {
-            self.accepting()?;
-        }
+        self.staying()?;
         match parsed {
             Parsed::Inbox { subject, record, created_at } => Ok(Some(self.post(&subject, record, created_at))),
             Parsed::Publish(publish) => self.store(publish).await,
@@ -171,7 +172,6 @@ impl Access {
     pub async fn acknowledge(&self, consumer_id: &str, event_id: &str) -> Result<Acknowledged, Rejected> {
         let Some(live) = self.bus().find(consumer_id) else {
             let ack = AckElsewhere { consumer_id: consumer_id.to_owned(), event_id: event_id.to_owned() };
-            let stopping = |_| Refusal::Unavailable("node is stopping".to_owned());
             return Ok(self.inner.relay.send(ack).await.map_err(stopping).and_then(|answer| answer)?);
         };
         // A stream that has just ended is the same as one that is unknown.
@@ -388,7 +388,7 @@ impl Access {
         let refusal = match joined {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(refusal)) => refusal,
-            Err(_) => Refusal::Unavailable("node is stopping".to_owned()),
+            Err(error) => stopping(error),
         };
         // It has not begun; if its mailbox is closed it has ended already.
         stream.try_send(Tell::Close(Reason::Deleted)).ok();

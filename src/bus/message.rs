@@ -9,6 +9,11 @@ use rollbook_core::pattern::Pattern;
 use super::item::Item;
 use super::window::{Member, Patience};
 
+/// Nobody answers any more; in the place of whatever says so.
+pub(super) fn stopping<E>(_: E) -> Refusal {
+    Refusal::Unavailable("node is stopping".to_owned())
+}
+
 /// What others tell a live subscription. One message, so that one address serves for all of it.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Acknowledged, Refusal>")]

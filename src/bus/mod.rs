@@ -19,6 +19,7 @@ pub mod body;
 pub mod call;
 pub mod client;
 pub mod clock;
+pub mod commands;
 pub mod consumer;
 pub mod deadletter;
 pub mod draft;

@@ -9,7 +9,7 @@ use rollbook_core::error::Refusal;
 use super::clock;
 use super::consumer::Consumer;
 use super::handle::Bus;
-use super::message::{Acknowledged, Dismiss, Join, Leave, MemberAck, MemberState, Members, Reason, Tell};
+use super::message::{Acknowledged, Dismiss, Join, Leave, MemberAck, MemberState, Members, Reason, Tell, stopping};
 use super::supervisor::{Health, Supervised};
 use super::window::Member;
 
@@ -128,7 +128,7 @@ impl Handler<Join> for Registry {
 
     fn handle(&mut self, join: Join, _: &mut Context<Self>) -> Self::Result {
         let Some(bus) = self.bus.clone() else {
-            return Box::pin(std::future::ready(Err(Refusal::Unavailable("node is stopping".to_owned()))));
+            return Box::pin(std::future::ready(Err(stopping(()))));
         };
         let key = (join.terms.pattern.namespace().to_owned(), join.terms.name.clone());
         let child = self.children.entry(key.clone()).or_insert_with(|| {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::rfc6455;
+use super::{asked, rfc6455};
 use crate::harness::bus::BusClient;
 use crate::harness::cluster::Cluster;
 use crate::harness::node::{Node, Options};
@@ -24,10 +24,7 @@ pub(super) fn resident(pid: u32) -> u64 {
 #[test]
 fn a_provider_that_is_lost_in_the_middle_is_one_error() {
     let node = Node::start(&Options::new());
-    let users = Socket::service(node.web, "users", &["get"]);
-    let shop = Socket::consumer(node.web, "shop");
-    shop.ask("m", "users:get", &json!(1));
-    users.next("message");
+    let (users, shop) = asked(node.web);
     let began = Instant::now();
     users.cut();
     let error = shop.next("error");
@@ -64,10 +61,7 @@ fn a_node_that_is_lost_in_the_middle_is_one_error_at_each_sender() {
 #[test]
 fn a_sender_that_is_lost_is_not_answered() {
     let node = Node::start(&Options::new());
-    let users = Socket::service(node.web, "users", &["get"]);
-    let shop = Socket::consumer(node.web, "shop");
-    shop.ask("m", "users:get", &json!(1));
-    users.next("message");
+    let (users, shop) = asked(node.web);
     shop.cut();
     drop(shop);
     std::thread::sleep(ms(100));
@@ -93,10 +87,7 @@ fn without_a_majority_nobody_registers_and_who_is_there_is_sent_elsewhere() {
 #[test]
 fn a_node_that_stops_says_so_and_lets_requests_end() {
     let mut node = Node::start(&Options::new());
-    let users = Socket::service(node.web, "users", &["get"]);
-    let shop = Socket::consumer(node.web, "shop");
-    shop.ask("m", "users:get", &json!(1));
-    users.next("message");
+    let (users, shop) = asked(node.web);
     node.signal_term();
     let farewell = users.next("disconnect");
     assert_eq!((&farewell["code"], &farewell["reason"]), (&json!(1001), &json!("node stopping")));

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::faults::resident;
 use crate::harness::node::{Node, Options};
 use crate::services::limits::{
-    Caller, Provider, SOCKETS, compare, count_frames, field, measured, median, relay, row, run,
+    Caller, Provider, SOCKETS, beside_node, count_frames, field, measured, median, relay, run,
 };
 
 /// A client that is registered.
@@ -150,22 +150,9 @@ async fn broadcast(at: SocketAddr) -> f64 {
 #[test]
 #[ignore = "measures; wants a machine that does nothing else"]
 fn round_trips_and_broadcasts_beside_node() {
-    let relay = relay("ws_relay.js").expect("the client libraries");
-    let node = Node::start(&Options::new());
-    let mut failed = Vec::new();
-    for window in [1, 64] {
-        let [ours, theirs] = compare(|| run(round_trips(node.web, window)), || run(round_trips(relay.1, window)));
-        row(&format!("round trips, {window} in flight"), ours, theirs);
-        if window == 64 && (ours[0] < 1.5 * theirs[0] || ours[2] > theirs[2]) {
-            failed.push(format!("round trips, {window} in flight"));
-        }
-    }
-    let [[ours], [theirs]] = compare(|| [run(broadcast(node.web))], || [run(broadcast(relay.1))]);
-    eprintln!("| broadcast to {SOCKETS} | {ours:.0}/s | {theirs:.0}/s | {:.2} |", ours / theirs);
-    if ours < theirs * 2.0 {
-        failed.push("broadcast".to_owned());
-    }
-    assert!(failed.is_empty(), "limits that are not kept: {failed:?}");
+    let keeps =
+        |window, ours: [f64; 3], theirs: [f64; 3]| window != 64 || (ours[0] >= 1.5 * theirs[0] && ours[2] <= theirs[2]);
+    beside_node("ws_relay.js", round_trips, broadcast, keeps);
 }
 
 #[test]

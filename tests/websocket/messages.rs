@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::asked;
 use crate::harness::bus::BusClient;
 use crate::harness::cluster::Cluster;
 use crate::harness::node::{Node, Options};
@@ -281,10 +282,7 @@ fn a_broadcast_reaches_all_services_of_all_nodes_and_nobody_else() {
 #[test]
 fn who_leaves_ends_what_it_has_begun() {
     let node = Node::start(&Options::new());
-    let users = Socket::service(node.web, "users", &["get"]);
-    let shop = Socket::consumer(node.web, "shop");
-    shop.ask("m", "users:get", &json!(1));
-    users.next("message");
+    let (users, shop) = asked(node.web);
     users.send(&json!({ "type": "disconnect" }));
     shop.event("service-offline");
     shop.ask("n", "users:get", &json!(1));

@@ -1,5 +1,11 @@
 //! The door `websocket`: plain JSON services, as their clients see them.
 
+use std::net::SocketAddr;
+
+use serde_json::json;
+
+use crate::harness::socket::Socket;
+
 /// Every pair of doors calls each other, on one node and on three.
 mod across;
 /// Publishing, and streams of the book.
@@ -18,3 +24,12 @@ mod messages;
 mod registration;
 /// The framing of RFC 6455, byte by byte.
 mod rfc6455;
+
+/// A service `users` that has the message `m` of a consumer `shop`, and that consumer.
+fn asked(web: SocketAddr) -> (Socket, Socket) {
+    let users = Socket::service(web, "users", &["get"]);
+    let shop = Socket::consumer(web, "shop");
+    shop.ask("m", "users:get", &json!(1));
+    users.next("message");
+    (users, shop)
+}

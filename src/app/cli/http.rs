@@ -119,7 +119,8 @@ impl Client {
     pub(super) async fn call(&self, url: Url, payload: Vec<u8>, timeout: Duration) -> Result<String, CallError> {
         // The node says by itself when the time is over.
         let request = self.http.post(url.clone()).timeout(timeout.saturating_add(ANSWER_TIMEOUT));
-        let request = request.header(CONTENT_TYPE, "application/json").header(CALL_TIMEOUT, millis(timeout));
+        let millis = format!("{}ms", timeout.as_millis());
+        let request = request.header(CONTENT_TYPE, "application/json").header(CALL_TIMEOUT, millis);
         let response = self.answer(request.body(payload), url.clone()).await?;
         response.text().await.map_err(|error| self.failed(url, &error))
     }
@@ -199,11 +200,6 @@ impl Client {
             }
         }
     }
-}
-
-/// A duration as a header says it.
-fn millis(time: Duration) -> String {
-    format!("{}ms", time.as_millis())
 }
 
 /// The text of an error: the event log sends a line, REST a problem document.

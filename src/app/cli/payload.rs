@@ -19,20 +19,20 @@ const SHELL_QUOTES: &str = "; a string needs double quotes inside the shell's: '
 pub(super) fn read(argument: Option<&str>, file: Option<&Path>) -> anyhow::Result<Option<Box<RawValue>>> {
     let path = match (argument, file) {
         (Some("-"), _) => Path::new("-"),
-        (Some(text), _) => return json(text, "the payload", SHELL_QUOTES).map(Some),
+        (Some(text), _) => return Ok(Some(json(text, "the payload", SHELL_QUOTES)?.to_owned())),
         (None, Some(path)) => path,
         (None, None) => return Ok(None),
     };
     let mut text = String::new();
     let (mut source, _) = lines::open(Some(path))?;
     source.read_to_string(&mut text).with_context(|| format!("cannot read the payload from {}", path.display()))?;
-    json(&text, "the payload", "").map(Some)
+    Ok(Some(json(&text, "the payload", "")?.to_owned()))
 }
 
 /// The JSON that a text is.
 ///
 /// # Errors
 /// It is none; says so of `what`, and gives this hint.
-pub(super) fn json(text: &str, what: &str, hint: &str) -> anyhow::Result<Box<RawValue>> {
+pub(super) fn json<'a>(text: &'a str, what: &str, hint: &str) -> anyhow::Result<&'a RawValue> {
     serde_json::from_str(text).map_err(|error| Usage(format!("{what} is not JSON ({error}){hint}")).into())
 }

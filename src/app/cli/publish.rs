@@ -149,7 +149,7 @@ fn stopped(published: u64) -> String {
 }
 
 fn batch_event(args: &PublishArgs, line: &Line) -> anyhow::Result<String> {
-    event(args, Some(&*payload::json(&line.text, &format!("line {}", line.number), "")?))
+    event(args, Some(payload::json(&line.text, &format!("line {}", line.number), "")?))
 }
 
 /// Cuts the events into runs of bounded size.

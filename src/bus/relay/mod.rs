@@ -27,7 +27,7 @@ use rollbook_core::node::Owner;
 use super::clock;
 use super::handle::Bus;
 use super::item::Item;
-use super::message::{Acknowledged, Deliver, Join, Leave, MemberAck, MemberState, Reason, Tell};
+use super::message::{Acknowledged, Deliver, Join, Leave, MemberAck, MemberState, Reason, Tell, stopping};
 use super::registry::{Forget, Registry, Who};
 use super::window::Member;
 use desk::Desk;
@@ -111,10 +111,6 @@ impl std::fmt::Debug for Relay {
 
 fn done<T: Send + 'static>(value: T) -> ResponseFuture<T> {
     Box::pin(std::future::ready(value))
-}
-
-fn stopping<E>(_: E) -> Refusal {
-    Refusal::Unavailable("node is stopping".to_owned())
 }
 
 /// The node that a consumer id was made by: ids that clients choose name none.
@@ -436,7 +432,7 @@ impl Live for Mailbox {
             return std::future::ready(Err(frame::malformed())).boxed();
         };
         let Some(desk) = self.desk.upgrade() else {
-            return std::future::ready(Err(Refusal::Unavailable("node is stopping".to_owned()))).boxed();
+            return std::future::ready(Err(stopping(()))).boxed();
         };
         let frame = match desk.answer(from, frame) {
             Ok(answer) => return answer,

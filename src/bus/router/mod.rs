@@ -218,14 +218,13 @@ impl Router {
         answered
     }
 
-    /// A client of this node has got the request of that number: it is over if nobody waits for an answer.
-    pub fn taken(&self, provider: u64, number: u64) {
-        let one_way = {
-            let state = self.state();
-            let request = state.find(provider, Key::Number(number)).and_then(|number| state.request(number));
-            request.is_some_and(|request| request.responder == Responder::Nobody)
-        };
-        if one_way {
+    /// A client of this node has got this request: it is over if nobody waits for an answer.
+    pub fn taken(&self, provider: u64, handed: &Handed) {
+        if handed.request.responder != Responder::Nobody {
+            return;
+        }
+        let found = self.state().find(provider, Key::Number(handed.number));
+        if let Some(number) = found {
             self.finish(number, Ok(Answer { success: true, body: Body::default() }));
         }
     }

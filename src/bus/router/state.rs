@@ -155,11 +155,6 @@ impl State {
         self.ids.get(&provider).map_or(0, HashMap::len)
     }
 
-    /// What was asked, while it has no end.
-    pub(super) fn request(&self, number: u64) -> Option<&Request> {
-        self.pending.get(&number).map(|pending| &*pending.flight.request)
-    }
-
     /// Takes a request out.
     pub(super) fn end(&mut self, number: u64, failed: bool, now: Instant) -> Option<Flight> {
         let Pending { mut flight, place, id, begun } = self.pending.remove(&number)?;

@@ -9,7 +9,7 @@ use super::says::parse;
 use super::service::{BusSocket, Said};
 use super::session::Out;
 use super::streams::Stream;
-use crate::bus::access::Access;
+use crate::bus::access::{Access, STREAMS_MAX, UNANSWERED_MAX};
 use crate::bus::call::CallError;
 use crate::bus::client::{Streamed, Told};
 use crate::bus::clock;
@@ -18,9 +18,6 @@ use crate::bus::message::Acknowledged;
 use crate::bus::pieces::{self, Piece};
 use crate::bus::subscribe::{Options, Subscribe};
 
-/// Most streams of one client, and most publishes and acknowledgements that have no end yet.
-const STREAMS_MAX: usize = 100;
-const UNANSWERED_MAX: usize = 1000;
 /// Longest id of a stream, bytes.
 const ID_BYTES_MAX: usize = 128;
 

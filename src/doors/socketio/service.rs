@@ -9,7 +9,6 @@ use futures_util::FutureExt as _;
 use rollbook_core::service::InstanceRegister;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
 
 use super::between::Kept;
 use super::recovery::Recovery;
@@ -22,6 +21,7 @@ use crate::bus::announcer::From;
 use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request, Responder};
 use crate::bus::client::{Client, Command, Farewell, Seat, Told};
 use crate::bus::clock;
+use crate::bus::commands::Commands;
 use crate::bus::draft::{Kind, Rejected};
 use crate::bus::router::terms::{Answered, Key};
 use crate::bus::services::{Notice, Services};
@@ -34,8 +34,6 @@ const IN_FLIGHT_MAX: usize = 1024;
 const HEARTBEAT_BYTES_MAX: usize = 4096;
 /// Numbers of acknowledgements that are not those of requests begin here; JavaScript counts exactly to 2^53.
 const COMMANDS_FROM: u64 = 1 << 52;
-/// Most commands that wait for the acknowledgement of one client.
-const COMMANDS_MAX: usize = 64;
 
 /// What is known of a client that may come back for its state.
 pub(super) struct Memory {
@@ -78,8 +76,7 @@ pub(super) struct BusSocket {
     asked: HashMap<u64, Asked>,
     ticket: u64,
     notifying: usize,
-    commands: HashMap<u64, oneshot::Sender<()>>,
-    command: u64,
+    commands: Commands,
 }
 
 /// What an acknowledgement says.
@@ -126,8 +123,7 @@ impl BusSocket {
             asked: HashMap::new(),
             ticket: 0,
             notifying: 0,
-            commands: HashMap::new(),
-            command: COMMANDS_FROM,
+            commands: Commands::new(COMMANDS_FROM),
         }
     }
 
@@ -281,11 +277,11 @@ impl BusSocket {
     }
 
     /// Hands a request of somebody else to this client.
-    fn ask(Handed { id, number, request }: Handed, out: &mut Out) {
+    fn ask(Handed { id, number, request }: &Handed, out: &mut Out) {
         let left = request.deadline.saturating_duration_since(clock::now());
         let Caller { service, instance, .. } = &request.from;
         let asks = says::Asked {
-            request_id: &id,
+            request_id: id,
             capability: &request.capability,
             action: &request.action,
             payload: serde_json::from_str(request.payload.text()).ok(),
@@ -294,7 +290,7 @@ impl BusSocket {
             traceparent: request.traceparent.as_deref(),
         };
         let Ok(text) = serde_json::to_string(&asks) else { return };
-        out.emit(Some(number), "bus:request", &[&text], request.payload.attachments.clone());
+        out.emit(Some(*number), "bus:request", &[&text], request.payload.attachments.clone());
     }
 
     fn response(&self, event: &Event) -> Said {
@@ -348,14 +344,9 @@ impl BusSocket {
     }
 
     fn command(&mut self, Command { name, json, done }: Command, out: &mut Out) {
-        self.commands.retain(|_, done| !done.is_closed());
-        if self.commands.len() >= COMMANDS_MAX {
-            return;
-        }
-        self.command = self.command.wrapping_add(1);
-        self.commands.insert(self.command, done);
+        let Some(number) = self.commands.give(done) else { return };
         let text = std::str::from_utf8(&json).unwrap_or("{}");
-        out.emit(Some(self.command), &format!("bus:{name}"), &[text], Vec::new());
+        out.emit(Some(number), &format!("bus:{name}"), &[text], Vec::new());
     }
 
     fn close(why: Farewell, out: &mut Out) {
@@ -409,8 +400,8 @@ impl Socket for BusSocket {
     }
 
     fn acked(&mut self, id: u64, args: Vec<ByteString>, attachments: Vec<Bytes>, _: &mut Out) {
-        if let Some(done) = self.commands.remove(&id) {
-            return done.send(()).unwrap_or(());
+        if self.commands.done(id) {
+            return;
         }
         // The acknowledgement of a request is a response too, for providers that like it.
         let answered = Responds::parse(args.first().map_or("null", |arg| arg))
@@ -427,9 +418,8 @@ impl Socket for BusSocket {
         }
         match told {
             Told::Request(handed) => {
-                let number = handed.number;
-                Self::ask(handed, out);
-                self.services.router.taken(self.seat.client().serial, number);
+                Self::ask(&handed, out);
+                self.services.router.taken(self.seat.client().serial, &handed);
             }
             Told::Outcome(ticket, outcome) => {
                 if let Some(Asked { id, ack }) = self.asked.remove(&ticket) {

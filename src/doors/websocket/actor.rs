@@ -1,6 +1,5 @@
 //! The actor of one connection: puts the pure parts to work with time, the socket and the bus.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,7 +8,6 @@ use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Stream
 use actix::{ActorFutureExt as _, WrapFuture as _};
 use rollbook_core::error::Refusal;
 use rollbook_core::service::Registered;
-use tokio::sync::oneshot;
 
 use super::close;
 use super::codec::{Code, Message, Registers, Wrong};
@@ -24,14 +22,13 @@ use crate::bus::announcement::{Announcement, Log};
 use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request};
 use crate::bus::client::{About, Command, Farewell, Seat, Told};
 use crate::bus::clock;
+use crate::bus::commands::Commands;
 use crate::bus::router::terms::{Answered, Key};
 use crate::bus::sink::{Frame, Sink};
 use crate::bus::socket::{Came, code};
 
 /// Messages that wait for a connection: more than all it may be asked and all it may have asked.
 const MAILBOX: usize = 4096;
-/// Most commands that wait for the acknowledgement of one client.
-const COMMANDS_MAX: usize = 64;
 /// How often one that leaves is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -50,8 +47,7 @@ pub(super) struct Connection {
     floor: u64,
     /// Events that came while its registration was on its way.
     held: Vec<Arc<Announcement>>,
-    commands: HashMap<u64, oneshot::Sender<()>>,
-    command: u64,
+    commands: Commands,
     /// It knows that its end comes.
     told: bool,
     left: bool,
@@ -82,8 +78,7 @@ impl Connection {
             attempted: None,
             floor: 0,
             held: Vec::new(),
-            commands: HashMap::new(),
-            command: 0,
+            commands: Commands::new(0),
             told: false,
             left: false,
         }
@@ -185,10 +180,7 @@ impl Connection {
             Step::Answer(id, answer) => self.answer(&id, answer),
             Step::Broadcast(id, payload) => self.broadcast(id, &payload),
             Step::Done(id) => {
-                if let Some(done) = self.commands.remove(&id) {
-                    // Whoever gave it may have stopped waiting.
-                    done.send(()).unwrap_or(());
-                }
+                self.commands.done(id);
             }
             Step::Publish(publishes) => self.publish(&publishes, ctx),
             Step::Subscribe(subscribes) => self.subscribe(*subscribes, ctx),
@@ -323,7 +315,7 @@ impl Connection {
             return router.decline(self.serial(), handed.number);
         }
         frames::write(&self.sink, &frames::delivered(handed));
-        router.taken(self.serial(), handed.number);
+        router.taken(self.serial(), handed);
     }
 
     fn event(&mut self, event: Arc<Announcement>) {
@@ -351,13 +343,11 @@ impl Connection {
     }
 
     fn command(&mut self, Command { name, json, done }: Command) {
-        self.commands.retain(|_, done| !done.is_closed());
-        if self.commands.len() >= COMMANDS_MAX || !self.session.is_registered() {
-            return;
+        if self.session.is_registered()
+            && let Some(number) = self.commands.give(done)
+        {
+            self.send(&frames::command(number, name, &json));
         }
-        self.command = self.command.wrapping_add(1);
-        self.commands.insert(self.command, done);
-        self.send(&frames::command(self.command, name, &json));
     }
 
     fn farewell(&mut self, why: Farewell, ctx: &mut Context<Self>) {

@@ -9,15 +9,12 @@ use super::actor::Connection;
 use super::codec::{Code, Publishes, Subscribes, Wrong};
 use super::frames::{self, Text};
 use super::streams::Stream;
+use crate::bus::access::{STREAMS_MAX, UNANSWERED_MAX};
 use crate::bus::clock;
 use crate::bus::draft::{Published, Rejected};
 use crate::bus::message::Acknowledged;
 use crate::bus::outlet::Body;
 use crate::bus::pieces::{self, Piece};
-
-/// Most streams of one connection, and most publishes and acknowledgements that have no end yet.
-const STREAMS_MAX: usize = 100;
-const UNANSWERED_MAX: usize = 1000;
 
 impl Connection {
     /// Takes note of something that will be answered; `false` when there is too much of it.

@@ -188,15 +188,25 @@ pub(super) struct Asked {
     pub(super) timeout: Duration,
 }
 
-/// Why a message was not delivered.
-pub(super) fn unhandled_reason(error: &CallError) -> Option<&'static str> {
-    Some(match error {
-        CallError::NoProvider(Missing::Capability, _) => "no_service",
-        CallError::NoProvider(Missing::Action, _) => "no_method",
-        CallError::NoProvider(Missing::Provider, _) => "unreachable",
-        CallError::Overloaded(_) => "overloaded",
-        _ => return None,
+/// The end of a message that failed: the reason why it was not delivered, or the code of what happened then.
+const fn failure(error: &CallError) -> Result<Code, &'static str> {
+    Ok(match error {
+        CallError::NoProvider(Missing::Capability, _) => return Err("no_service"),
+        CallError::NoProvider(Missing::Action, _) => return Err("no_method"),
+        CallError::NoProvider(Missing::Provider, _) => return Err("unreachable"),
+        CallError::Overloaded(_) => return Err("overloaded"),
+        CallError::ProviderLost => Code::InstanceLost,
+        CallError::DeadlineExceeded => Code::Timeout,
+        CallError::Forbidden(_) => Code::Forbidden,
+        CallError::NotRegistered => Code::NotRegistered,
+        CallError::BadRequest(_) => Code::BadMessage,
+        CallError::Unavailable(_) | CallError::Cancelled => Code::Unavailable,
     })
+}
+
+/// Why a message was not delivered, if that is what happened.
+pub(super) fn unhandled_reason(error: &CallError) -> Option<&'static str> {
+    failure(error).err()
 }
 
 /// What became of a message, for its sender; `None` when there is nothing to say.
@@ -211,18 +221,12 @@ pub(super) fn outcome(asked: &Asked, outcome: Result<Answer, CallError>) -> Opti
         Ok(Answer { success: false, body }) => return Some(failed(id, responder, &body)),
         Err(error) => error,
     };
-    if let Some(reason) = unhandled_reason(&error) {
-        let builder = Builder::new("unhandled").text("id", id).maybe("responder", responder);
-        return Some(builder.text("destination", destination).text("reason", reason).end());
-    }
-    let code = match &error {
-        CallError::ProviderLost => Code::InstanceLost,
-        CallError::DeadlineExceeded => Code::Timeout,
-        CallError::Forbidden(_) => Code::Forbidden,
-        CallError::NotRegistered => Code::NotRegistered,
-        CallError::BadRequest(_) => Code::BadMessage,
-        CallError::NoProvider(..) | CallError::Overloaded(_) => Code::Overloaded,
-        CallError::Unavailable(_) | CallError::Cancelled => Code::Unavailable,
+    let code = match failure(&error) {
+        Ok(code) => code,
+        Err(reason) => {
+            let builder = Builder::new("unhandled").text("id", id).maybe("responder", responder);
+            return Some(builder.text("destination", destination).text("reason", reason).end());
+        }
     };
     let text = match code {
         Code::Timeout => format!("no response within {} ms", timeout.as_millis()),

@@ -1,0 +1,42 @@
+//! Commands of the operator that a client was given and has not acknowledged.
+
+use std::collections::HashMap;
+
+use tokio::sync::oneshot;
+
+/// Most that wait for the acknowledgement of one client.
+const WAITING_MAX: usize = 64;
+
+/// The commands of one client, each under a number.
+#[derive(Debug)]
+pub struct Commands {
+    last: u64,
+    waiting: HashMap<u64, oneshot::Sender<()>>,
+}
+
+impl Commands {
+    /// None; their numbers will be greater than this one.
+    #[must_use]
+    pub fn new(last: u64) -> Self {
+        Self { last, waiting: HashMap::new() }
+    }
+
+    /// The number of one that is given now; `None` when too many wait: it is not given.
+    pub fn give(&mut self, done: oneshot::Sender<()>) -> Option<u64> {
+        self.waiting.retain(|_, done| !done.is_closed());
+        if self.waiting.len() >= WAITING_MAX {
+            return None;
+        }
+        self.last = self.last.wrapping_add(1);
+        self.waiting.insert(self.last, done);
+        Some(self.last)
+    }
+
+    /// The client has acknowledged that one; `false` when there is none of that number.
+    pub fn done(&mut self, number: u64) -> bool {
+        let Some(done) = self.waiting.remove(&number) else { return false };
+        // Whoever gave it may have stopped waiting.
+        done.send(()).unwrap_or(());
+        true
+    }
+}
