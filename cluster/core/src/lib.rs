@@ -14,6 +14,7 @@ pub mod error;
 pub mod event;
 pub mod filter;
 pub mod interest;
+pub mod level;
 pub mod limits;
 pub mod machine;
 pub mod namespace;

@@ -18,6 +18,7 @@ use crate::command::{Command, Done, Reply, Trim};
 use crate::consumer::Consumer;
 use crate::entry::{Entry, Frame};
 use crate::error::Refusal;
+use crate::level::FeatureLevel;
 use crate::limits;
 use crate::namespace::{Head, Retention};
 use crate::node::Node;
@@ -37,6 +38,8 @@ mod tell;
 
 /// Row of [`Family::Meta`] that holds the cluster id.
 pub const META_CLUSTER: &[u8] = b"cluster";
+/// Row of [`Family::Meta`] that holds the feature level; absent at the first one.
+pub const META_LEVEL: &[u8] = b"level";
 /// Row of [`Family::Meta`] that holds the log time.
 pub const META_MILLIS: &[u8] = b"millis";
 /// Row of [`Family::Meta`] that holds the number of the next new namespace.
@@ -69,6 +72,7 @@ pub struct Loaded {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Machine {
     cluster_id: String,
+    level: FeatureLevel,
     millis: u64,
     next_namespace: u32,
     heads: BTreeMap<String, Head>,
@@ -100,6 +104,10 @@ impl Machine {
             };
             match key.as_slice() {
                 META_CLUSTER => machine.cluster_id = String::from_utf8_lossy(value).into_owned(),
+                META_LEVEL => {
+                    let level = u32::try_from(number()?).ok().and_then(FeatureLevel::new);
+                    machine.level = level.ok_or_else(|| RowsError::corrupt("meta"))?;
+                }
                 META_MILLIS => machine.millis = number()?,
                 META_NEXT_NAMESPACE => {
                     machine.next_namespace = u32::try_from(number()?).map_err(|_| RowsError::corrupt("meta"))?;
@@ -229,6 +237,12 @@ impl Machine {
     #[must_use]
     pub const fn millis(&self) -> u64 {
         self.millis
+    }
+
+    /// The feature level: which version of the rules this state follows.
+    #[must_use]
+    pub const fn level(&self) -> FeatureLevel {
+        self.level
     }
 
     /// The cluster id, empty before the cluster was founded.
