@@ -15,6 +15,7 @@ mod contact;
 mod founding;
 mod gather;
 mod ledger;
+mod level;
 mod liveness;
 mod log;
 mod machine;

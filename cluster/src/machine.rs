@@ -204,3 +204,31 @@ impl RaftStateMachine<Types> for StateMachine {
         current.await.map_err(io_error)?.map_err(io_error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rollbook_core::entry::{EntryBuilder, command_frame};
+
+    use super::*;
+    use crate::codec::log_id;
+    use crate::store::Layout;
+    use crate::types::EntryData;
+
+    #[test]
+    fn an_entry_that_needs_a_newer_release_stops_the_node_and_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::open(directory.path(), 1).unwrap();
+        let state = State::open(&layout).unwrap();
+        let entry = |index, frame: Vec<u8>| {
+            let mut entry = EntryBuilder::new(0);
+            entry.push(&frame);
+            Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(EntryData(entry.finish(9).into())) }
+        };
+        let unknown = command_frame(&[0xfa, 0x07, 0x00]).unwrap();
+        let stopped = apply(&state, None, &[entry(1, unknown)]).unwrap_err();
+        assert_eq!(stopped.0, "entry 1 has an unknown command: upgrade this node");
+        drop(state);
+        let state = State::open(&layout).unwrap();
+        assert_eq!((*state.applied().borrow(), state.machine().millis()), (0, 0), "it is applied after the upgrade");
+    }
+}

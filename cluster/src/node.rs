@@ -9,8 +9,9 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{ReadPolicy, ServerState};
 use prost::Message as _;
 use rollbook_core::central::ConfigRevision;
-use rollbook_core::command::{Command, Done, Found, Reply};
+use rollbook_core::command::{self, Command, Done, Found, Reply};
 use rollbook_core::consumer::Consumer;
+use rollbook_core::entry::KIND_COMMAND;
 use rollbook_core::error::Refusal;
 use rollbook_core::machine::Machine;
 use rollbook_core::namespace::Head;
@@ -23,6 +24,7 @@ use crate::contact::Contact;
 use crate::error::{NodeError, ReadError};
 use crate::events::Book;
 use crate::gather::{Answer, Ask};
+use crate::level;
 use crate::live::Live;
 use crate::log::LogStore;
 use crate::members::{Change, Members};
@@ -123,8 +125,12 @@ impl Node {
     /// is synced on a majority; that of a command also when this node shows its effect.
     ///
     /// # Errors
-    /// [`Refusal::Overloaded`] when too many asks wait already.
+    /// [`Refusal::Overloaded`] when too many asks wait already, [`Refusal::Unavailable`] for a command above the
+    /// feature level of the cluster.
     pub fn propose(&self, frame: Bytes) -> Result<oneshot::Receiver<Reply>, Refusal> {
+        if frame.first() == Some(&KIND_COMMAND) {
+            self.check_level(&frame, 1)?;
+        }
         let (answer, reply) = oneshot::channel();
         let ask = Ask { frames: frame, replies: 1, answer: Answer::One(answer) };
         self.inner.asks.try_send(ask).map_err(|error| match error {
@@ -132,6 +138,13 @@ impl Node {
             mpsc::error::TrySendError::Closed(_) => Refusal::Unavailable("node is stopping".to_owned()),
         })?;
         Ok(reply)
+    }
+
+    /// Whether these `count` frames may get into the log, as far as the feature level says. For own frames, and on
+    /// the leader for those that other nodes forward.
+    pub(crate) fn check_level(&self, frames: &[u8], count: u32) -> Result<(), Refusal> {
+        let level = self.inner.state.machine().level();
+        command::check_level(frames, count, level)
     }
 
     /// Proposes a command and waits for its answer.
@@ -291,6 +304,9 @@ impl Node {
     /// [`Refusal::Unavailable`] without a leader that has a majority.
     pub fn ready(&self) -> Result<(), Refusal> {
         self.inner.contact.ready()?;
+        if self.inner.state.machine().cluster_id().is_empty() {
+            return Err(Refusal::Unavailable("the cluster is being founded".to_owned()));
+        }
         if self.is_alive(self.owner()) { Ok(()) } else { Err(Refusal::Unavailable("node is joining".to_owned())) }
     }
 
@@ -472,8 +488,9 @@ impl Node {
         wire::decode_numbers(&asked.ok()?).ok()?.get(2).copied()
     }
 
-    /// Gives a new cluster its id.
+    /// Gives a new cluster its id. Its rules are the newest before the first event.
     pub(crate) async fn found(&self) -> Result<(), NodeError> {
+        level::raise(self).await;
         if self.inner.state.machine().cluster_id().is_empty() {
             let found = Found { cluster_id: self.inner.identity.cluster_id() };
             self.command(Command::Found(found)).await.map_err(|refusal| NodeError::Raft(refusal.to_string()))?;

@@ -47,6 +47,10 @@ impl Desk {
         if !is_batch_of(from, &body, count) {
             return malformed("a batch that is none");
         }
+        let frames = body.get(BATCH_FRAME_BYTES..).unwrap_or_default();
+        if let Err(refusal) = self.node.check_level(frames, count) {
+            return Answer::Refused(refusal);
+        }
         let (answer, answered) = oneshot::channel();
         let replies = usize::try_from(count).unwrap_or(usize::MAX);
         if self.asks.try_send(Ask { frames: body, replies, answer: To::Guest(answer) }).is_err() {

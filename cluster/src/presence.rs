@@ -9,9 +9,12 @@ use rollbook_core::command::{Command, Found, NodeDown, NodeUp};
 use rollbook_core::node::Node as Row;
 use tokio_util::sync::CancellationToken;
 
+use crate::level;
 use crate::node::Node;
 
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the first leader waits for the other founders before it names the cluster.
+const FOUNDERS_MAX: Duration = Duration::from_secs(2);
 
 /// The task of a node.
 pub(crate) struct Presence {
@@ -43,7 +46,7 @@ impl Presence {
             self.be_known().await;
             if self.node.leads() {
                 let since = *led_since.get_or_insert_with(Instant::now);
-                self.name_cluster().await;
+                self.name_cluster(since).await;
                 // A new leader hears of a node for the first time when that node answers it.
                 if since.elapsed() > self.node_timeout {
                     self.miss().await;
@@ -54,11 +57,17 @@ impl Presence {
         }
     }
 
-    /// The first leader writes the id of the cluster into the log.
-    async fn name_cluster(&self) {
+    /// The first leader writes the id of the cluster into the log, and any leader raises the feature level when all
+    /// members know more.
+    async fn name_cluster(&self, led_since: Instant) {
         let inner = self.node.inner();
+        let known = level::raise(&self.node).await;
         let cluster_id = inner.identity.cluster_id();
         if inner.state.machine().cluster_id().is_empty() && !cluster_id.is_empty() {
+            if !known && led_since.elapsed() < FOUNDERS_MAX {
+                // A new cluster has the newest rules from its first event on, unless a founder is lost meanwhile.
+                return;
+            }
             self.propose(Command::Found(Found { cluster_id })).await;
         }
     }

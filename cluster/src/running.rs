@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use openraft::{Config, SnapshotPolicy};
 use rollbook_core::command::Command;
+use rollbook_core::level::FeatureLevel;
 use rollbook_core::service::ServiceExpire;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -67,6 +68,9 @@ pub struct NodeConfig {
     pub node_timeout: Duration,
     /// Bytes of the log that are kept for nodes that are behind.
     pub log_keep_bytes: u64,
+    /// The highest feature level that this node says it knows: lower than that of this release only to try an
+    /// upgrade.
+    pub level: FeatureLevel,
 }
 
 /// The node number that a data directory was made for.
@@ -247,7 +251,8 @@ async fn assemble(
     stop: &CancellationToken,
 ) -> Result<Node, NodeError> {
     let tls = config.tls.as_ref().map(Tls::load).transpose().map_err(|error| NodeError::Tls(error.to_string()))?;
-    let identity = Arc::new(Identity::begin(layout, config.id, config.address, config.founders)?);
+    let identity = Identity::begin(layout, config.id, config.address, config.founders)?;
+    let identity = Arc::new(identity.knowing(config.level));
     let recorded = state.machine().cluster_id().to_owned();
     if !recorded.is_empty() {
         identity.belong_to(&recorded)?;

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use anyhow::Context as _;
 use rollbook_cluster::running::{NodeConfig, recorded_node};
 use rollbook_cluster::tls::{Tls, TlsFiles};
+use rollbook_core::level::FeatureLevel;
 
 use super::cli::usage;
 use super::config::layers::{Loaded, Origin};
@@ -55,6 +56,13 @@ fn advertised(config: &Config, id: u64, listener: Option<&TcpListener>) -> anyho
     Ok(address)
 }
 
+/// The feature level that this node says it knows. A test of an upgrade lets some nodes say what the release before
+/// would say; no other setting names the level.
+fn known_level() -> FeatureLevel {
+    let said = std::env::var("ROLLBOOK_TEST_LEVEL").ok().and_then(|text| text.parse().ok());
+    said.and_then(FeatureLevel::new).unwrap_or(FeatureLevel::LATEST)
+}
+
 /// What the node below needs to start. Binds the listener for other nodes.
 ///
 /// # Errors
@@ -94,5 +102,6 @@ pub(super) fn node_config(loaded: &Loaded) -> anyhow::Result<NodeConfig> {
         timeout: config.book.publish_timeout,
         node_timeout: config.cluster.node_timeout,
         log_keep_bytes: config.cluster.log_keep_bytes,
+        level: known_level(),
     })
 }

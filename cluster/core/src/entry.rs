@@ -257,6 +257,12 @@ pub fn are_frames(bytes: &[u8], count: u32) -> bool {
     frames.by_ref().all(|frame| matches!(frame, Frame::Publish(_) | Frame::Command(_))) && frames.intact()
 }
 
+/// The whole frames in `bytes`, as in an entry that announces `count` of them.
+#[must_use]
+pub const fn frames(bytes: &[u8], count: u32) -> Frames<'_> {
+    Frames { rest: bytes, left: count }
+}
+
 /// The frame of a publish.
 #[derive(Debug, Clone, Copy)]
 pub struct Publish<'a> {

@@ -1,4 +1,38 @@
 //! Every maximum of the rules, named with its unit.
+//!
+//! A maximum that `apply` checks is a rule: all nodes of a cluster must have the same one. The constants of this file
+//! are the same at every feature level, so none of them may be changed. Maxima that differ between levels are fields
+//! of [`Limits`], and a new value belongs to a new level.
+
+use crate::level::FeatureLevel;
+
+/// The maxima that depend on the feature level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most namespaces of one cluster that clients can see.
+    pub namespaces: usize,
+    /// Most durable consumers of one namespace.
+    pub consumers_per_namespace: usize,
+    /// Most services of one cluster.
+    pub services: usize,
+    /// Most connected instances of one cluster.
+    pub instances: usize,
+}
+
+impl Limits {
+    /// The maxima of that level.
+    #[must_use]
+    pub const fn of(level: FeatureLevel) -> Self {
+        // The same at all levels so far. A larger value at a later level: `if level.get() >= ...`.
+        let _all = level;
+        Self {
+            namespaces: NAMESPACES_MAX,
+            consumers_per_namespace: CONSUMERS_PER_NAMESPACE_MAX,
+            services: SERVICES_MAX,
+            instances: INSTANCES_MAX,
+        }
+    }
+}
 
 /// Longest `key`, `trace_id` of an event, in bytes.
 pub const FIELD_BYTES_MAX: usize = 1024;

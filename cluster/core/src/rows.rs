@@ -90,6 +90,11 @@ impl RowsError {
     pub(crate) fn corrupt(family: &str) -> Self {
         Self(alloc::format!("corrupt row in {family}"))
     }
+
+    /// An entry that only newer releases can apply.
+    pub(crate) fn newer(entry: u64, what: &str) -> Self {
+        Self(alloc::format!("entry {entry} {what}: upgrade this node"))
+    }
 }
 
 /// Read access to the rows as of the last committed writes.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::hello::{Hello, Reason, Unwelcome, VERSION};
+use super::hello::{self, Hello, Reason, Unwelcome, VERSION};
 use super::identity::Identity;
 use crate::lock::lock;
 use crate::state::State;
@@ -67,6 +67,7 @@ impl Gate {
         self.check_who(hello, certified)?;
         self.check_cluster(hello, initialized)?;
         self.check_life(hello)?;
+        self.check_level(hello)?;
         let known = self.callers().get(&hello.from).copied().filter(|other| other.process != hello.process);
         if known.is_some_and(|other| other.incarnation > hello.incarnation) {
             return Err(no(Reason::OldLife, format!("a later life of node {} was here", hello.from)));
@@ -123,6 +124,15 @@ impl Gate {
         }
     }
 
+    /// A node that does not know the rules of the cluster would apply the same entries in another way.
+    fn check_level(&self, hello: &Hello) -> Result<(), Unwelcome> {
+        let (known, needed) = (hello::level(hello.level), self.state.machine().level());
+        if known < needed {
+            return Err(no(Reason::Level, hello::too_low(hello.from, known, needed)));
+        }
+        Ok(())
+    }
+
     fn check_life(&self, hello: &Hello) -> Result<(), Unwelcome> {
         let machine = self.state.machine();
         let Some(node) = machine.node(hello.from) else { return Ok(()) };
@@ -139,6 +149,12 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use rollbook_core::command::{Command, LevelRaise};
+    use rollbook_core::entry::{Entry, EntryBuilder};
+    use rollbook_core::level::FeatureLevel;
+    use rollbook_core::namespace::Head;
+    use rollbook_core::rows::{Family, Rows, RowsError, Writes};
+
     use super::*;
     use crate::store::Layout;
 
@@ -156,7 +172,7 @@ mod tests {
 
     fn hello(from: u64, cluster: &str, incarnation: u64, process: u64) -> Hello {
         let (cluster_id, address) = (cluster.to_owned(), "b:1".to_owned());
-        Hello { version: VERSION, cluster_id, purpose: 1, from, to: 1, incarnation, process, address }
+        Hello { version: VERSION, cluster_id, purpose: 1, from, to: 1, incarnation, process, address, level: 0 }
     }
 
     async fn why(gate: &Arc<Gate>, hello: &Hello, initialized: bool) -> Option<Reason> {
@@ -179,6 +195,40 @@ mod tests {
         assert_eq!(why(&gate, &hello(9, X, 1, 7), true).await, None, "a member that joined later");
         let certified = gate.admit(&hello(2, X, 1, 7), Some(&[3]), true, async { None }).await;
         assert_eq!(certified.err().map(|no| no.why()), Some(Reason::Certificate));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_does_not_know_the_rules_of_the_cluster_is_refused() {
+        let (_dir, gate) = gate();
+        let knows = |level| Hello { level, ..hello(2, "", 1, 7) };
+        assert_eq!(why(&gate, &knows(0), false).await, None, "the cluster is at the first level");
+        let mut entry = EntryBuilder::new(0);
+        let level = FeatureLevel::BOUNDED.get();
+        entry.push(&Command::LevelRaise(LevelRaise { level }).frame().unwrap());
+        let (entry, mut writes) = (entry.finish(1), Writes::default());
+        let entry = Entry::parse(&entry).unwrap();
+        gate.state.machine.write().unwrap().apply(1, &entry, &NoRows, &mut writes).unwrap();
+        for old in [0, 1] {
+            let no = gate.admit(&knows(old), None, false, async { None }).await.err().unwrap();
+            assert_eq!(no.why(), Reason::Level);
+            assert!(no.text.ends_with("the cluster follows level 2: upgrade node 2"), "{}", no.text);
+            assert!(no.why().ends_the_caller());
+        }
+        assert_eq!(why(&gate, &knows(2), false).await, None);
+        assert_eq!(why(&gate, &knows(3), false).await, None, "a node that knows more");
+    }
+
+    /// A store without rows.
+    struct NoRows;
+
+    impl Rows for NoRows {
+        fn get(&self, _: Family, _: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
+            Ok(None)
+        }
+
+        fn event_id(&self, _: &Head, _: u64) -> Result<Option<String>, RowsError> {
+            Ok(None)
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! The hello: what a node says of itself when it calls another, and the answer.
 
 use prost::Message;
+use rollbook_core::level::FeatureLevel;
 
 /// Version of the peer protocol.
 pub(crate) const VERSION: u32 = 1;
@@ -29,6 +30,9 @@ pub(crate) struct Hello {
     /// Where the caller listens itself.
     #[prost(string, tag = "8")]
     pub(crate) address: String,
+    /// The highest feature level that the release of the caller knows; 0 from releases before there were levels.
+    #[prost(uint32, tag = "20")]
+    pub(crate) level: u32,
 }
 
 /// The call is taken.
@@ -37,6 +41,22 @@ pub(crate) struct Welcome {
     /// Random for each process.
     #[prost(uint64, tag = "1")]
     pub(crate) process: u64,
+    /// As [`Hello::level`], of the node that was called.
+    #[prost(uint32, tag = "20")]
+    pub(crate) level: u32,
+}
+
+/// The level that a hello or its answer names.
+pub(crate) fn level(number: u32) -> FeatureLevel {
+    FeatureLevel::new(number).unwrap_or_default()
+}
+
+/// Why a node of that level cannot take part at `needed`.
+pub(crate) fn too_low(node: u64, known: FeatureLevel, needed: FeatureLevel) -> String {
+    let (known, needed) = (known.get(), needed.get());
+    format!(
+        "node {node} runs a release that knows feature level {known} and the cluster follows level {needed}: upgrade node {node}"
+    )
 }
 
 /// Why a call is refused. Numbers are never reused.
@@ -64,12 +84,14 @@ pub(crate) enum Reason {
     Certificate = 9,
     /// The node that was called has no data of the cluster.
     NotFounded = 10,
+    /// The cluster follows rules that the release of the caller does not know.
+    Level = 20,
 }
 
 impl Reason {
     /// Whether the caller can never be taken as it is, so that it must not go on.
     pub(crate) const fn ends_the_caller(self) -> bool {
-        matches!(self, Self::LostData | Self::InUse | Self::OldLife | Self::Removed)
+        matches!(self, Self::LostData | Self::InUse | Self::OldLife | Self::Removed | Self::Level)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use rollbook_core::level::FeatureLevel;
 use rollbook_core::node::Owner;
 use tokio::sync::watch;
 
@@ -21,6 +22,8 @@ pub(crate) struct Identity {
     pub(crate) address: String,
     /// The nodes that found the cluster, as the configuration lists them.
     pub(crate) founders: BTreeMap<u64, String>,
+    /// The highest feature level that this node says it knows.
+    pub(crate) level: FeatureLevel,
     incarnation: AtomicU64,
     cluster: RwLock<String>,
     layout: Layout,
@@ -46,6 +49,7 @@ impl Identity {
             process,
             address,
             founders,
+            level: FeatureLevel::LATEST,
             incarnation: AtomicU64::new(incarnation),
             cluster: RwLock::new(layout.cluster_id()?.unwrap_or_default()),
             layout: layout.clone(),
@@ -53,6 +57,11 @@ impl Identity {
             began: Instant::now(),
             heard: AtomicU64::new(0),
         })
+    }
+
+    /// The same node, of a release that knows no more than `level`.
+    pub(crate) fn knowing(self, level: FeatureLevel) -> Self {
+        Self { level: level.min(FeatureLevel::LATEST), ..self }
     }
 
     /// This life of this node.

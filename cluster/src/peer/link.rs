@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prost::Message as _;
+use rollbook_core::level::FeatureLevel;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 
 use super::conn::{CallError, Conn, Reader, Writer, start_writer};
 use super::frame::{self, Frame, HELLO_BYTES_MAX, Kind};
-use super::hello::{Hello, Unwelcome, VERSION, Welcome};
+use super::hello::{self, Hello, Unwelcome, VERSION, Welcome};
 use super::home;
 use super::identity::Identity;
 use crate::lock::lock;
@@ -75,6 +76,8 @@ pub(crate) struct Links {
     tls: Option<Tls>,
     /// What callers said of themselves, and what the membership says.
     told: Mutex<BTreeMap<u64, String>>,
+    /// The process of each node that was called last, and the feature level that it knows.
+    levels: Mutex<BTreeMap<u64, (u64, FeatureLevel)>>,
     /// By node, purpose and lane.
     places: Mutex<HashMap<(u64, Purpose, u64), Arc<Place>>>,
 }
@@ -87,7 +90,7 @@ pub(crate) fn halves(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'stati
 
 impl Links {
     pub(crate) fn new(identity: Arc<Identity>, state: Arc<State>, tls: Option<Tls>) -> Self {
-        Self { identity, state, tls, told: Mutex::default(), places: Mutex::default() }
+        Self { identity, state, tls, told: Mutex::default(), levels: Mutex::default(), places: Mutex::default() }
     }
 
     /// Somebody says where a node is.
@@ -153,6 +156,7 @@ impl Links {
             incarnation: owner.incarnation,
             process: self.identity.process,
             address: self.identity.address.clone(),
+            level: self.identity.level.get(),
         };
         let lost = |_| DialError::Failed(format!("{address}: the connection was closed"));
         sender.send(Frame::new(Kind::Hello, 0, hello.encode_to_vec())).await.map_err(lost)?;
@@ -161,6 +165,11 @@ impl Links {
         match answer.ok_or_else(|| lost(CallError::Lost))? {
             Frame { kind: Kind::Welcome, body, .. } => {
                 let welcome = Welcome::decode(body).map_err(|_| strange())?;
+                let (known, needed) = (hello::level(welcome.level), self.state.machine().level());
+                if known < needed {
+                    return Err(DialError::Failed(hello::too_low(node, known, needed)));
+                }
+                lock(&self.levels).insert(node, (welcome.process, known));
                 Ok(Conn::start(reader, sender, welcome.process))
             }
             Frame { kind: Kind::Unwelcome, body, .. } => {
@@ -198,6 +207,13 @@ impl Links {
     /// The open connection to a node, when there is one now.
     pub(crate) fn present(&self, node: u64, purpose: Purpose) -> Option<Arc<Conn>> {
         self.place(node, purpose).present()
+    }
+
+    /// The feature level that a node knows which is connected now.
+    pub(crate) fn level_of(&self, node: u64) -> Option<FeatureLevel> {
+        let conn = self.present(node, Purpose::Control)?;
+        let (process, level) = lock(&self.levels).get(&node).copied()?;
+        (process == conn.process).then_some(level)
     }
 
     /// Puts a connection into its place.

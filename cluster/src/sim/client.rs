@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rollbook_core::command::Done;
-use rollbook_core::entry::{Batch, EntryBuilder, FLAG_CREATE, batch_frame, begin_publish, finish_publish};
+use rollbook_core::entry::{Batch, EntryBuilder, FLAG_CREATE, FLAG_KEYED, batch_frame, begin_publish, finish_publish};
 use rollbook_core::event::Event;
 use rollbook_core::node::Owner;
 
+use super::roll;
 use super::world::World;
 use crate::gather::now_millis;
 use crate::types::EntryData;
@@ -39,17 +40,30 @@ impl Client {
             let namespace = if self.world.random(3) == 0 { "b" } else { "a" };
             let outcome = self.publish(namespace, &id, number).await;
             outcomes.insert(id, outcome);
+            self.change_roll().await;
             tokio::time::sleep(Duration::from_millis(self.world.random(60))).await;
         }
         outcomes
+    }
+
+    /// Something about services and nodes changes; nobody waits for it to be done.
+    async fn change_roll(&self) {
+        let mut entry = EntryBuilder::new(0);
+        entry.push(&roll::change(&self.world).frame().unwrap());
+        let entry = EntryData(entry.finish(now_millis()).into());
+        if let Some(raft) = self.world.raft(1 + self.world.random(3)) {
+            tokio::time::timeout(Duration::from_millis(200), raft.client_write(entry)).await.ok();
+        }
     }
 
     async fn publish(&self, namespace: &str, id: &str, number: u64) -> Outcome {
         let mut frame = Vec::new();
         begin_publish(&mut frame, namespace).unwrap();
         let subject = format!("{namespace}.{id}");
-        Event { subject: &subject, payload: Some(b"1"), ..Event::default() }.encode(&mut frame).unwrap();
-        finish_publish(&mut frame, 0, FLAG_CREATE, 1).unwrap();
+        let key = if self.world.random(4) == 0 { id } else { "" };
+        Event { subject: &subject, key, payload: Some(b"1"), ..Event::default() }.encode(&mut frame).unwrap();
+        let flags = if key.is_empty() { FLAG_CREATE } else { FLAG_CREATE | FLAG_KEYED };
+        finish_publish(&mut frame, 0, flags, 1).unwrap();
         let owner = Owner { node: 100 + self.id, incarnation: 1 };
         let mut builder = EntryBuilder::new(0);
         builder.push(&batch_frame(Batch { owner, number, frames: 1 }));

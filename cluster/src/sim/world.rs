@@ -9,18 +9,24 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::impls::BasicNode;
+use rollbook_core::command::{Command, LevelRaise};
+use rollbook_core::entry::EntryBuilder;
+use rollbook_core::level::FeatureLevel;
 use rollbook_core::machine::Machine;
+use rollbook_core::rows::Family;
 
 use super::network::Network;
 use crate::error::NodeError;
 use crate::events::Book;
+use crate::level;
 use crate::log::LogStore;
 use crate::machine::StateMachine;
 use crate::raft::Raft;
 use crate::running;
 use crate::settle;
-use crate::state::State;
+use crate::state::{Pairs, State};
 use crate::store::Layout;
+use crate::types::EntryData;
 
 const NODES: u64 = 3;
 
@@ -40,7 +46,12 @@ pub(super) struct World {
     losses: AtomicU64,
     dice: AtomicU64,
     stopped: AtomicBool,
+    /// What the release of each node knows: some begin with the one before.
+    levels: Mutex<BTreeMap<u64, FeatureLevel>>,
 }
+
+/// Rows of a family, by its name.
+pub(super) type Rows = BTreeMap<&'static str, Pairs>;
 
 /// Names of the events of each namespace, in order.
 pub(super) type Books = BTreeMap<String, Vec<String>>;
@@ -57,6 +68,7 @@ impl World {
             losses: AtomicU64::new(0),
             dice: AtomicU64::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             stopped: AtomicBool::new(false),
+            levels: Mutex::new((1..=NODES).map(|id| (id, first_level(seed, id))).collect()),
         }
     }
 
@@ -146,10 +158,32 @@ impl World {
             8 => {
                 self.kill(node).await;
                 tokio::time::sleep(Duration::from_millis(self.random(1500))).await;
+                if self.random(2) == 0 {
+                    self.upgrade(node);
+                }
                 self.start(node).await;
             }
+            9 => self.raise().await,
             _ => self.purge(node).await,
         }
+    }
+
+    /// The node runs the newest release from its next start on.
+    fn upgrade(&self, id: u64) {
+        self.levels.lock().unwrap().insert(id, FeatureLevel::LATEST);
+    }
+
+    /// What the leader does when it knows of all members what they know.
+    pub(super) async fn raise(&self) {
+        let levels = self.levels.lock().unwrap().clone();
+        let known = levels.into_iter().map(|(id, level)| self.raft(id).map(|_| level));
+        let Some(level) = level::common(FeatureLevel::LATEST, known) else { return };
+        let Some(leader) = (1..=NODES).filter_map(|id| self.raft(id)).find(Raft::is_leader) else { return };
+        let mut entry = EntryBuilder::new(0);
+        entry.push(&Command::LevelRaise(LevelRaise { level: level.get() }).frame().unwrap());
+        let entry = EntryData(entry.finish(0).into());
+        // Not raised by a leader that is cut off: the next look tries again.
+        tokio::time::timeout(Duration::from_secs(1), leader.client_write(entry)).await.ok();
     }
 
     /// Settles what is applied and lets the log go, so that others need a snapshot.
@@ -174,9 +208,17 @@ impl World {
         self.cuts.lock().unwrap().clear();
         self.losses.store(0, Ordering::Relaxed);
         for id in 1..=NODES {
+            if self.levels.lock().unwrap().get(&id) != Some(&FeatureLevel::LATEST) {
+                self.kill(id).await;
+                self.upgrade(id);
+            }
             if self.raft(id).is_none() {
                 self.start(id).await;
             }
+        }
+        while self.machines().iter().any(|machine| machine.level() != FeatureLevel::LATEST) {
+            self.raise().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -224,11 +266,27 @@ impl World {
         self.nodes.lock().unwrap().values().map(|node| node.state.machine().clone()).collect()
     }
 
+    /// The rows of every node, without those that go at different times: where events are before they are settled.
+    pub(super) fn rows(&self) -> Vec<Rows> {
+        let same = |of: &Family| !matches!(of, Family::Index | Family::Made);
+        let of = |state: &State| {
+            let families = Family::ALL.into_iter().filter(same);
+            families.map(|of| (of.name(), state.rows(of).unwrap())).collect()
+        };
+        self.nodes.lock().unwrap().values().map(|node| of(&node.state)).collect()
+    }
+
     pub(super) async fn close(&self) {
         for id in 1..=NODES {
             self.kill(id).await;
         }
     }
+}
+
+/// In one of two runs a node begins with the release that knows no levels.
+fn first_level(seed: u64, id: u64) -> FeatureLevel {
+    let old = seed.is_multiple_of(2) && id == 1 + seed / 2 % NODES;
+    if old { FeatureLevel::FIRST } else { FeatureLevel::LATEST }
 }
 
 fn open(path: &Path, id: u64, delay: Duration) -> Result<(Layout, LogStore, Arc<State>), NodeError> {

@@ -38,7 +38,7 @@ impl Machine {
         if !named || Pattern::parse(&wanted.subject).is_err() {
             return Err(Refusal::Malformed("consumer".into()));
         }
-        if self.consumers(namespace).count() >= limits::CONSUMERS_PER_NAMESPACE_MAX {
+        if self.consumers(namespace).count() >= self.limits().consumers_per_namespace {
             return Err(Refusal::ConsumersExhausted(open.namespace));
         }
         writes.put(Family::Consumers, rows::key(namespace, &[wanted.name.as_bytes()]), wanted.encode_to_vec());

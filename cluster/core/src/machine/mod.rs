@@ -14,12 +14,12 @@ use recent::{Open, Recent};
 use services::Services;
 
 use crate::central::ConfigRevision;
-use crate::command::{Command, Done, Reply, Trim};
+use crate::command::{Command, DecodeError, Done, Reply, Trim};
 use crate::consumer::Consumer;
 use crate::entry::{Entry, Frame};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
-use crate::limits;
+use crate::limits::Limits;
 use crate::namespace::{Head, Retention};
 use crate::node::Node;
 use crate::rows::{self, Family, Rows, RowsError, Writes};
@@ -29,6 +29,7 @@ mod batch;
 mod central;
 mod consumers;
 mod effects;
+mod level;
 mod nodes;
 mod publish;
 mod recent;
@@ -104,10 +105,7 @@ impl Machine {
             };
             match key.as_slice() {
                 META_CLUSTER => machine.cluster_id = String::from_utf8_lossy(value).into_owned(),
-                META_LEVEL => {
-                    let level = u32::try_from(number()?).ok().and_then(FeatureLevel::new);
-                    machine.level = level.ok_or_else(|| RowsError::corrupt("meta"))?;
-                }
+                META_LEVEL => machine.load_level(number()?)?,
                 META_MILLIS => machine.millis = number()?,
                 META_NEXT_NAMESPACE => {
                     machine.next_namespace = u32::try_from(number()?).map_err(|_| RowsError::corrupt("meta"))?;
@@ -145,7 +143,8 @@ impl Machine {
     /// Applies one entry: a reply for each frame, effects into `writes`.
     ///
     /// # Errors
-    /// The store failed. The machine must then not be used any further.
+    /// The store failed, or the entry needs rules that this release does not know. The machine must then not be used
+    /// any further.
     pub fn apply(
         &mut self,
         index: u64,
@@ -202,11 +201,16 @@ impl Machine {
         match frame {
             Frame::Publish(publish) => self.publish(place, publish, rows, writes, touched),
             Frame::Command(body) => Ok(match Command::decode(body) {
+                Ok(Command::LevelRaise(raise)) => Ok(self.level_raise(place.entry, &raise, writes)?),
                 Ok(command) => self.command(command, &mut Effects { entry: place.entry, writes, touched }),
-                Err(refusal) => Err(refusal),
+                Err(DecodeError::Unknown) => return Err(RowsError::newer(place.entry, "has an unknown command")),
+                // No release wrote it: all of them refuse it alike.
+                Err(damaged @ DecodeError::Damaged(_)) => Err(damaged.into()),
             }),
             Frame::Batch(_) => Ok(Err(Refusal::Malformed("a batch within a batch".into()))),
-            Frame::Unknown(kind) => Ok(Err(Refusal::Malformed(alloc::format!("frame of unknown kind {kind}")))),
+            Frame::Unknown(kind) => {
+                Err(RowsError::newer(place.entry, &alloc::format!("has a frame of unknown kind {kind}")))
+            }
         }
     }
 
@@ -243,6 +247,12 @@ impl Machine {
     #[must_use]
     pub const fn level(&self) -> FeatureLevel {
         self.level
+    }
+
+    /// The maxima of that level.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        Limits::of(self.level)
     }
 
     /// The cluster id, empty before the cluster was founded.
@@ -284,6 +294,8 @@ impl Machine {
             Command::ServiceUpdate(update) => self.service_update(update, effects),
             Command::ServiceRemove(remove) => self.service_remove(&remove, effects),
             Command::ServiceExpire(expire) => self.service_expire(&expire, effects),
+            // Applied where it can stop the node.
+            Command::LevelRaise(_) => Ok(Done::Nothing),
         }
     }
 
@@ -316,7 +328,7 @@ impl Machine {
         if Namespace::is_reserved(name) && !internal {
             return Err(Refusal::NamespaceReserved(name.into()));
         }
-        if !internal && self.heads.len() >= limits::NAMESPACES_MAX && !self.heads.contains_key(name) {
+        if !internal && self.heads.len() >= self.limits().namespaces && !self.heads.contains_key(name) {
             return Err(Refusal::NamespacesExhausted);
         }
         let next_namespace = &mut self.next_namespace;

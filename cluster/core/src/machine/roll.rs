@@ -15,7 +15,6 @@ use super::effects::Effects;
 use super::services::Key;
 use crate::command::{Done, Reply};
 use crate::error::Refusal;
-use crate::limits;
 use crate::node::Owner;
 use crate::rows::{Family, Writes};
 use crate::service::{
@@ -123,11 +122,11 @@ impl Machine {
             return Err(Refusal::Unavailable("that life of the node has ended".into()));
         }
         let present = self.instance(&instance.service, &instance.id).cloned();
-        if present.is_none() && self.services.instances.len() >= limits::INSTANCES_MAX {
+        if present.is_none() && self.services.instances.len() >= self.limits().instances {
             return Err(Refusal::Overloaded("too many instances".into()));
         }
         let known = self.service(&said.id).cloned();
-        if known.is_none() && self.services.services.len() >= limits::SERVICES_MAX {
+        if known.is_none() && self.services.services.len() >= self.limits().services {
             return Err(Refusal::Overloaded("too many services".into()));
         }
         let fresh = known.is_none();

@@ -16,12 +16,13 @@ use crate::entry::{
     Batch, EntryBuilder, FLAG_CREATE, FLAG_INTERNAL, FLAG_KEYED, batch_frame, begin_publish, finish_publish,
 };
 use crate::event::Event;
-use crate::limits::DEDUPE_KEYS_PER_SUBJECT;
+use crate::limits::{self, DEDUPE_KEYS_PER_SUBJECT};
 use crate::node::Owner;
 use crate::rows::IndexRow;
 use crate::time::Timestamp;
 
 mod central;
+mod level;
 mod services;
 
 /// A store in memory that also keeps the entries, as a node does.
@@ -465,12 +466,9 @@ fn step() -> impl Strategy<Value = Vec<u8>> {
         1 => ("[st]", "[ab]?", any::<Option<bool>>(), any::<Option<bool>>()).prop_map(|(service, id, one, two)|
             services::mark_instance(&service, &id, one, two)),
         1 => "[st]".prop_map(|id| services::remove(&id)),
-        1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(|junk| command_frame_of(&junk)),
+        1 => proptest::collection::vec(any::<u8>(), 0..20).prop_filter_map("damaged", level::damaged),
+        1 => level::step(),
     ]
-}
-
-fn command_frame_of(junk: &[u8]) -> Vec<u8> {
-    crate::entry::command_frame(junk).unwrap()
 }
 
 proptest! {

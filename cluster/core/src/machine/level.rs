@@ -1,0 +1,44 @@
+//! The feature level is raised, and what that changes at once.
+
+use alloc::format;
+
+use super::{META_LEVEL, Machine};
+use crate::command::{Done, LevelRaise};
+use crate::level::FeatureLevel;
+use crate::rows::{Family, RowsError, Writes};
+
+impl Machine {
+    /// Reads the level of a stored state back.
+    pub(super) fn load_level(&mut self, number: u64) -> Result<(), RowsError> {
+        let level = u32::try_from(number).ok().and_then(FeatureLevel::new).ok_or_else(|| RowsError::corrupt("meta"))?;
+        if level > FeatureLevel::LATEST {
+            let known = FeatureLevel::LATEST.get();
+            return Err(RowsError(format!(
+                "the state follows feature level {number} and this release knows {known}: upgrade this node"
+            )));
+        }
+        self.level = level;
+        Ok(())
+    }
+
+    /// Follows the rules of another level from the next frame on. A level that this release does not know stops the
+    /// node: it would apply everything behind in another way than the others.
+    pub(super) fn level_raise(
+        &mut self,
+        entry: u64,
+        raise: &LevelRaise,
+        writes: &mut Writes,
+    ) -> Result<Done, RowsError> {
+        let known = FeatureLevel::LATEST;
+        let Some(level) = FeatureLevel::new(raise.level).filter(|level| *level > self.level) else {
+            return Ok(Done::Nothing);
+        };
+        if level > known {
+            let what = format!("raises the feature level to {} and this release knows {}", level.get(), known.get());
+            return Err(RowsError::newer(entry, &what));
+        }
+        self.level = level;
+        writes.put(Family::Meta, META_LEVEL.into(), u64::from(level.get()).to_be_bytes().into());
+        Ok(Done::Nothing)
+    }
+}

@@ -1,0 +1,61 @@
+//! The feature level of the cluster: the leader raises the level when all members know more.
+//!
+//! Nodes tell each other in the hello what their release knows, and not through the log: a release that does not know
+//! a field drops the field, and would have other rows than the others.
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+use rollbook_core::command::{Command, LevelRaise};
+use rollbook_core::level::FeatureLevel;
+
+use crate::node::Node;
+
+/// The highest level that all nodes know, `None` while one of them has not said what it knows.
+pub(crate) fn common(
+    own: FeatureLevel,
+    others: impl IntoIterator<Item = Option<FeatureLevel>>,
+) -> Option<FeatureLevel> {
+    others.into_iter().try_fold(own, |common, known| Some(common.min(known?)))
+}
+
+/// Raises the level to what every member knows, voters and learners; a member that is not connected now may come back
+/// with another release. Whether it is known of all members what they know.
+pub(crate) async fn raise(node: &Node) -> bool {
+    let inner = node.inner();
+    let (own, present) = (inner.identity.level, inner.state.machine().level());
+    if own <= present {
+        return true;
+    }
+    // Nobody joins between the look at the members and the raise.
+    let Ok(_turn) = inner.members.turn.try_lock() else { return false };
+    let others: Vec<u64> = {
+        let metrics = inner.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.nodes().map(|(id, _)| *id).filter(|id| *id != inner.identity.id).collect()
+    };
+    let Some(level) = common(own, others.into_iter().map(|id| inner.links.level_of(id))) else { return false };
+    if level > present {
+        match node.command(Command::LevelRaise(LevelRaise { level: level.get() })).await {
+            Ok(_) => tracing::info!(from = present.get(), to = level.get(), "the feature level was raised"),
+            Err(refusal) => {
+                tracing::debug!(%refusal, "the feature level could not be raised; it will be tried again");
+                return false;
+            }
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_common_when_all_members_say_so() {
+        let level = |number| FeatureLevel::new(number);
+        let two = FeatureLevel::BOUNDED;
+        assert_eq!(common(two, []), Some(two), "a node that is alone");
+        assert_eq!(common(two, [level(3), level(2)]), Some(two), "a node that knows more");
+        assert_eq!(common(two, [level(2), level(1)]), level(1));
+        assert_eq!(common(two, [level(2), None]), None, "a member that is away");
+    }
+}

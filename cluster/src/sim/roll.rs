@@ -1,0 +1,45 @@
+//! What changes beside the book: services and nodes that come and go, namespaces that are made and deleted.
+
+use rollbook_core::command::{Command, NamespaceCreate, NamespaceDelete, NodeDown, NodeUp};
+use rollbook_core::namespace::Retention;
+use rollbook_core::node::Owner;
+use rollbook_core::service::{
+    Capability, Connection, Instance, InstanceLeave, InstanceMark, InstanceRegister, Leaving, Service, ServiceExpire,
+    ServiceRemove,
+};
+
+use super::world::World;
+
+/// Any command of a kind that does not touch the events of clients.
+pub(super) fn change(world: &World) -> Command {
+    // Numbers that no node of the simulation has.
+    let (id, incarnation) = (101 + world.random(2), 1 + world.random(4));
+    let connection = Connection { owner: Owner { node: id, incarnation }, serial: world.random(3) };
+    let service = ["s", "t"][usize::from(world.random(2) == 1)].to_owned();
+    let instance = ["a", "b", "c"][usize::try_from(world.random(3)).unwrap()].to_owned();
+    match world.random(12) {
+        0 | 1 => Command::NodeUp(NodeUp { id, incarnation, address: format!("h{id}:1") }),
+        2 => Command::NodeDown(NodeDown { id, incarnation, reason: "lost".to_owned() }),
+        3..=5 => {
+            let capabilities = vec![Capability { name: format!("{service}-work"), ..Capability::default() }];
+            let grace_ms = world.random(2) * 300;
+            let said = Service { id: service.clone(), ..Service::default() };
+            let door = "test".to_owned();
+            let instance =
+                Instance { id: instance, service, connection, door, capabilities, grace_ms, ..Instance::default() };
+            Command::InstanceRegister(Box::new(InstanceRegister { service: said, instance }))
+        }
+        6 => Command::InstanceLeave(InstanceLeave { leaving: vec![Leaving { service, instance, connection }] }),
+        7 => Command::InstanceMark(InstanceMark {
+            service,
+            instance: String::new(),
+            draining: Some(world.random(2) == 0),
+            unhealthy: None,
+            connection: None,
+        }),
+        8 => Command::ServiceRemove(ServiceRemove { id: service }),
+        9 => Command::ServiceExpire(ServiceExpire { ids: vec![service] }),
+        10 => Command::NamespaceCreate(NamespaceCreate { name: "made".to_owned(), retention: Retention::default() }),
+        _ => Command::NamespaceDelete(NamespaceDelete { name: "made".to_owned() }),
+    }
+}
