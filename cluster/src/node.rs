@@ -255,11 +255,10 @@ impl Node {
     /// How this node sees its cluster.
     #[must_use]
     pub fn status(&self) -> Status {
-        // One that lost its majority does not lead, whatever it believes. Before the metrics are borrowed: who
-        // borrows them twice waits for ever when raft wants to change them in between, and raft with him.
+        // One that lost its majority does not lead, whatever it believes.
         let leader = self.inner.contact.ready().ok();
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow_watched();
+        // A copy: raft waits for whoever borrows its metrics, and nobody may borrow them while he waits for the rules.
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
         let machine = self.inner.state.machine();
         Status {
             id: self.inner.identity.id,

@@ -24,18 +24,17 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// Looks until cancelled.
+    /// Looks until cancelled. Nothing is proposed any more when this returns.
     pub(crate) async fn run(self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.look()).await;
+    }
+
+    async fn look(&self) {
         let mut led_since: Option<Instant> = None;
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK) => {}
-            }
+            tokio::time::sleep(LOOK).await;
             let stopped = self.node.inner().raft.metrics().borrow_watched().running_state.clone();
-            if let Err(fatal) = stopped
-                && !stop.is_cancelled()
-            {
+            if let Err(fatal) = stopped {
                 // Nothing brings it back but a new start.
                 return self.node.inner().identity.fail(format!("raft has stopped: {fatal}"));
             }
@@ -99,10 +98,10 @@ impl Presence {
     /// Takes nodes off the list that do not answer.
     async fn miss(&self) {
         let inner = self.node.inner();
+        // A copy: raft waits for whoever borrows its metrics, and nobody may borrow them while he waits for the rules.
+        let heartbeats = inner.raft.metrics().borrow_watched().heartbeat.clone();
+        let Some(heartbeats) = heartbeats else { return };
         let silent: Vec<Row> = {
-            let metrics = inner.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let Some(heartbeats) = &metrics.heartbeat else { return };
             let answers = |id: u64| {
                 let at = heartbeats.get(&id).copied().flatten();
                 at.is_some_and(|at| at.elapsed() < self.node_timeout)

@@ -85,8 +85,16 @@ pub struct Running {
     node: Node,
     runtime: tokio::runtime::Runtime,
     stop: CancellationToken,
+    presence: Task,
     settler: Mutex<Option<std::thread::JoinHandle<()>>>,
     writer: std::thread::JoinHandle<()>,
+}
+
+/// A task that is ended before the others.
+#[derive(Debug)]
+struct Task {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
 }
 
 /// The stores of a node, opened and compared with each other.
@@ -137,7 +145,7 @@ impl Running {
             .build()
             .map_err(|error| raft_error(&error))?;
         let stop = CancellationToken::new();
-        let node = runtime.block_on(assemble(config, &layout, &log, &state, &stop))?;
+        let (node, presence) = runtime.block_on(assemble(config, &layout, &log, &state, &stop))?;
         let settler = Settler {
             state,
             log,
@@ -151,7 +159,7 @@ impl Running {
             .name("settle".to_owned())
             .spawn(move || settler.run())
             .map_err(|error| raft_error(&error))?;
-        Ok(Self { node, runtime, stop, settler: Mutex::new(Some(settler)), writer })
+        Ok(Self { node, runtime, stop, presence, settler: Mutex::new(Some(settler)), writer })
     }
 
     /// The handle to use the node with.
@@ -171,9 +179,17 @@ impl Running {
     /// # Errors
     /// What could not be brought to the disk; acknowledged events are on it in any case.
     pub fn stop(self) -> Result<(), NodeError> {
-        if self.node.inner().contact.voters() > 1 {
-            self.runtime.block_on(presence::leave(&self.node));
-        }
+        let Task { stop, task } = self.presence;
+        stop.cancel();
+        self.runtime.block_on(async {
+            // First, or this node would see that it is given up and begin a new life.
+            if task.await.is_err() {
+                tracing::error!("the task that makes this node known had panicked");
+            }
+            if self.node.inner().contact.voters() > 1 {
+                presence::leave(&self.node).await;
+            }
+        });
         self.stop.cancel();
         if let Some(settler) = lock(&self.settler).take()
             && settler.join().is_err()
@@ -249,7 +265,7 @@ async fn assemble(
     log: &LogStore,
     state: &Arc<State>,
     stop: &CancellationToken,
-) -> Result<Node, NodeError> {
+) -> Result<(Node, Task), NodeError> {
     let tls = config.tls.as_ref().map(Tls::load).transpose().map_err(|error| NodeError::Tls(error.to_string()))?;
     let identity = Identity::begin(layout, config.id, config.address, config.founders)?;
     let identity = Arc::new(identity.knowing(config.level));
@@ -312,12 +328,13 @@ async fn assemble(
     if join_in(&node, founding()).await? {
         presence.be_known().await;
     }
-    tokio::spawn(presence.run(stop.clone()));
+    let until = stop.child_token();
+    let presence = Task { stop: until.clone(), task: tokio::spawn(presence.run(until)) };
     tokio::spawn(due_loop(node.clone(), stop.clone()));
     tokio::spawn(founding().run(stop.clone()));
     let liveness = Liveness { node: node.clone(), raft, identity, links };
     tokio::spawn(liveness.run(stop.clone()));
-    Ok(node)
+    Ok((node, presence))
 }
 
 /// Whether this node is alone. Then it leads at once; one that is not yet in a cluster founds its own when nobody else is meant to.
