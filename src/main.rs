@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Serve(args) => match args.load() {
-            Ok(loaded) => cli::exit(run::serve(&loaded)),
+            Ok(loaded) => cli::exit(run::serve(&loaded, args.accept_lost_mark)),
             Err(error) => cli::exit(Err(error.into())),
         },
         Command::Client(command) => cli::exit(cli::run(&cli.global, command)),

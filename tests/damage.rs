@@ -158,6 +158,36 @@ fn a_flipped_byte_in_the_middle_of_the_log_is_refused() {
 }
 
 #[test]
+fn a_lost_mark_is_refused_until_the_operator_asks_for_a_start_without_it() {
+    let scene = Scene::new();
+    for lost in ["removed", "emptied", "overwritten"] {
+        let data = scene.copy();
+        let mark = data.join("MARK");
+        match lost {
+            "removed" => fs::remove_file(&mark).expect("remove the mark"),
+            "emptied" => fs::write(&mark, []).expect("empty the mark"),
+            _ => fs::write(&mark, [0xa5; 8192]).expect("overwrite the mark"),
+        }
+        let exit = match scene.launch(&data) {
+            Err(exit) => exit,
+            Ok(_) => panic!("{lost}: started without its mark"),
+        };
+        assert_eq!(exit.code, Some(1), "{exit:#?}");
+        let last = exit.stderr.lines().last().unwrap_or_default();
+        assert!(last.contains("MARK") && last.contains("--accept-lost-mark"), "{lost}: {exit:#?}");
+        match Node::launch(&scene.options.clone().arg("--accept-lost-mark"), &data) {
+            Ok(node) => scene.assert_whole(&node, lost),
+            Err(exit) => panic!("{lost}: does not start though it was asked for: {exit:#?}"),
+        }
+        // Once is enough.
+        match scene.launch(&data) {
+            Ok(node) => scene.assert_whole(&node, lost),
+            Err(exit) => panic!("{lost}: the mark is still lost: {exit:#?}"),
+        }
+    }
+}
+
+#[test]
 fn garbage_after_the_last_record_is_cut_off() {
     let scene = Scene::new();
     let mut rng = Rng::from_env("garbage");

@@ -63,6 +63,31 @@ pub enum NodeError {
         /// Where its valid part ends.
         offset: u64,
     },
+    /// The raft log has an older vote than the one that was given.
+    #[error(
+        "raft log has the vote of term {found}, but this node voted in term {promised}: {file} ends at offset {offset}; nothing was changed; a node that forgets its vote could vote twice, restore this node from a backup, or remove it from the cluster and let it join again under a new id"
+    )]
+    LostVote {
+        /// Term of the vote in the log.
+        found: u64,
+        /// Term of the last vote that was given.
+        promised: u64,
+        /// The newest log file that is there.
+        file: String,
+        /// Where its valid part ends.
+        offset: u64,
+    },
+    /// The high-water mark is lost, so nobody knows whether the raft log is whole.
+    #[error(
+        "high-water mark {} {what}, so that acknowledged entries that are missing from the raft log would stay unnoticed; nothing was changed; put the file back, or remove this node from the cluster and let it join again under a new id; to go on with the raft log as it is, start once with --accept-lost-mark",
+        path.display()
+    )]
+    LostMark {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The state is ahead of the raft log, so payloads are missing.
     #[error(
         "state of this node is at entry {state}, but its raft log ends at {log}: files of the data directory are missing"

@@ -28,6 +28,7 @@ mod peer;
 mod presence;
 mod raft;
 mod records;
+mod recovery;
 mod retain;
 mod settle;
 mod settler;
@@ -53,3 +54,5 @@ pub mod tls;
 mod sim;
 #[cfg(test)]
 mod suite;
+#[cfg(test)]
+mod torn;

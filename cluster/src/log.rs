@@ -3,7 +3,6 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -15,53 +14,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::codec;
 use crate::error::{NodeError, ReadError, io_error};
 use crate::lock::lock;
-use crate::mark::{Mark, MarkFile};
 use crate::page::Page;
-use crate::store::{self, CF_LOG, CF_META, GROUP, Layout, family};
+use crate::recovery::{self, Known, Opened, entry_key, key_index, meta_key};
+use crate::store::{CF_LOG, Layout, family};
 use crate::tail::Tail;
 use crate::types::{Entry, IoFlushed, LogId, Types, Vote};
 use crate::wal::{self, Op, Progress, Wal};
-use crate::walscan;
 
 /// Most bytes of entries that one read gives.
 const READ_BYTES_MAX: usize = 1 << 20;
+/// How often an entry is looked for before it counts as missing.
+const MISSED_MAX: usize = 3;
 /// Memory of the tail cache.
 const TAIL_BYTES_MAX: usize = 64 << 20;
-
-fn meta_key(kind: u8) -> Vec<u8> {
-    let mut key = GROUP.to_be_bytes().to_vec();
-    key.push(kind);
-    key
-}
-
-fn entry_key(index: u64) -> Vec<u8> {
-    let mut key = GROUP.to_be_bytes().to_vec();
-    key.extend_from_slice(&index.to_be_bytes());
-    key
-}
-
-fn key_index(key: &[u8]) -> Option<u64> {
-    let (group, index) = key.split_first_chunk::<4>()?;
-    (u32::from_be_bytes(*group) == GROUP).then_some(())?;
-    index.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
-}
-
-/// What openraft asks for at any moment, without a read.
-#[derive(Debug, Default)]
-struct Known {
-    vote: Option<Vote>,
-    purged: Option<LogId>,
-    last: Option<LogId>,
-    committed: Option<LogId>,
-}
-
-impl Known {
-    /// Index behind the last entry, and the term of the vote.
-    fn reach(&self) -> (u64, u64) {
-        let next = self.last.map_or(0, |last| last.index.saturating_add(1));
-        (next, self.vote.as_ref().map_or(0, |vote| vote.leader_id.term))
-    }
-}
 
 struct Inner {
     db: Arc<DB>,
@@ -84,14 +49,14 @@ impl Debug for LogStore {
 }
 
 impl LogStore {
-    /// Opens the log, refuses one that lost its end, and starts its writer thread.
-    pub(crate) fn open(layout: &Layout) -> Result<(Self, std::thread::JoinHandle<()>), NodeError> {
-        let mark =
-            MarkFile::open(&layout.mark()).map_err(|source| NodeError::Directory { path: layout.mark(), source })?;
-        let db = Arc::new(open_checked(layout, mark.get())?);
-        let known = load(&db).map_err(|error| corrupt(&layout.raft(), &error.to_string()))?;
-        let (next, _) = known.reach();
-        let progress = Progress { durable: watch::Sender::new(next) };
+    /// Opens the log, refuses one that lost its end, and starts its writer thread. With `accept_lost_mark` a log
+    /// whose mark is lost is taken as it is.
+    pub(crate) fn open(
+        layout: &Layout,
+        accept_lost_mark: bool,
+    ) -> Result<(Self, std::thread::JoinHandle<()>), NodeError> {
+        let Opened { db, known, mark } = recovery::open(layout, accept_lost_mark)?;
+        let (db, progress) = (Arc::new(db), Progress { durable: watch::Sender::new(known.reach().next_index) });
         let Wal { queue, thread } =
             wal::start(Arc::clone(&db), mark, progress.clone(), meta_key(b'v'), meta_key(b'p'))?;
         let inner =
@@ -102,11 +67,8 @@ impl LogStore {
     /// Opens the log for a simulation, whose disk takes `delay` for every group.
     #[cfg(test)]
     pub(crate) fn open_simulated(layout: &Layout, delay: std::time::Duration) -> Result<Self, NodeError> {
-        let mark =
-            MarkFile::open(&layout.mark()).map_err(|source| NodeError::Directory { path: layout.mark(), source })?;
-        let db = Arc::new(open_checked(layout, mark.get())?);
-        let known = load(&db).map_err(|error| corrupt(&layout.raft(), &error.to_string()))?;
-        let progress = Progress { durable: watch::Sender::new(known.reach().0) };
+        let Opened { db, known, mark } = recovery::open(layout, false)?;
+        let (db, progress) = (Arc::new(db), Progress { durable: watch::Sender::new(known.reach().next_index) });
         let keys = (meta_key(b'v'), meta_key(b'p'));
         let queue = wal::start_simulated(Arc::clone(&db), mark, progress.clone(), keys, delay);
         let tail = Mutex::new(Tail::new(TAIL_BYTES_MAX));
@@ -156,6 +118,13 @@ impl LogStore {
         self.inner.db.compact_range_cf(log, None::<&[u8]>, None::<&[u8]>);
     }
 
+    /// Takes an entry out of the database and out of memory, as damage would.
+    #[cfg(test)]
+    pub(crate) fn lose(&self, index: u64) {
+        self.inner.db.delete_cf(family(&self.inner.db, CF_LOG).unwrap(), entry_key(index)).unwrap();
+        lock(&self.inner.tail).clear();
+    }
+
     /// The entries that the database has.
     #[cfg(test)]
     pub(crate) fn on_disk(&self) -> Result<Vec<u64>, ReadError> {
@@ -181,30 +150,70 @@ impl LogStore {
         }
     }
 
-    /// Entries of `from .. to` in order, at most about `bytes_max` of them but at least one.
+    /// The part of `from .. to` that is in the log.
+    fn present(&self, from: u64, to: u64) -> (u64, u64) {
+        let known = lock(&self.inner.known);
+        let behind = |id: Option<LogId>| id.map_or(0, |id| id.index.saturating_add(1));
+        (from.max(behind(known.purged)), to.min(behind(known.last)))
+    }
+
+    /// Entries of `from .. to` in order, at most about `bytes_max` of them but at least one. An entry that should be
+    /// in the log and is not is an error.
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
         // The tail may still hold what was purged.
-        let (from, to) = {
-            let known = lock(&self.inner.known);
-            let behind = |id: Option<LogId>| id.map_or(0, |id| id.index.saturating_add(1));
-            (from.max(behind(known.purged)), to.min(behind(known.last)))
-        };
+        let (from, to) = self.present(from, to);
         let mut page = Page { next: from, to, bytes: 0, bytes_max, found: Vec::new() };
+        let mut missed = 0;
         // What is not in the database yet is in the tail, and what leaves the tail is in the database.
         while page.wants_more() {
             let before = page.next;
             self.read_tail(&mut page);
-            self.read_database(&mut page)?;
-            if page.next == before {
-                break;
+            let found = self.read_database(&mut page)?;
+            if page.next > before {
+                missed = 0;
+                continue;
+            }
+            // Entries may have been purged or truncated meanwhile, and written anew.
+            let (from, to) = self.present(page.next, page.to);
+            page.to = to;
+            if from > page.next {
+                if !page.found.is_empty() {
+                    break;
+                }
+                page.next = from;
+            } else if page.wants_more() {
+                missed += 1;
+                if missed == MISSED_MAX {
+                    let begins = self.begins()?.filter(|begins| page.found.is_empty() && *begins > page.next);
+                    page.next = begins.ok_or_else(|| self.hole(page.next, found))?;
+                }
             }
         }
         Ok(page.found)
     }
 
-    fn read_database(&self, page: &mut Page) -> Result<(), ReadError> {
+    /// The first entry of a log of which nothing was purged.
+    fn begins(&self) -> Result<Option<u64>, ReadError> {
+        if lock(&self.inner.known).purged.is_some() {
+            return Ok(None);
+        }
+        let rows = self.inner.db.iterator_cf(family(&self.inner.db, CF_LOG)?, IteratorMode::Start);
+        let stored = rows.map(|row| row.map(|(key, _)| key_index(&key))).next().transpose()?.flatten();
+        let cached = lock(&self.inner.tail).first();
+        Ok(stored.into_iter().chain(cached).min())
+    }
+
+    /// An entry is not where the entries around it are.
+    fn hole(&self, index: u64, found: Option<u64>) -> ReadError {
+        let next =
+            found.map_or_else(|| "none follows it in the database".to_owned(), |found| format!("{found} follows"));
+        ReadError(format!("entry {index} of the raft log is missing, {next}: {}", self.inner.db.path().display()))
+    }
+
+    /// Takes what follows from the database; the index of the first entry there that does not.
+    fn read_database(&self, page: &mut Page) -> Result<Option<u64>, ReadError> {
         if !page.wants_more() {
-            return Ok(());
+            return Ok(None);
         }
         let log = family(&self.inner.db, CF_LOG)?;
         let mut options = ReadOptions::default();
@@ -213,17 +222,26 @@ impl LogStore {
         for row in self.inner.db.iterator_cf_opt(log, options, IteratorMode::From(&start, Direction::Forward)) {
             let (key, value) = row?;
             let Some(index) = key_index(&key) else { break };
-            if page.found.is_empty() {
-                page.next = page.next.max(index);
+            if index != page.next {
+                return Ok(Some(index));
             }
-            if !page.wants_more() || index != page.next {
+            if !page.wants_more() {
                 break;
             }
             let bytes = value.len();
             let entry = codec::decode_entry(page.next, Bytes::from(value)).map_err(|e| ReadError(e.to_string()))?;
             page.push(entry, bytes);
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Entries from exactly `from` on, one page of them; none behind the end of the log.
+    fn read_from(&self, from: u64, to: u64) -> Result<Vec<Entry>, ReadError> {
+        let page = self.read(from, to, READ_BYTES_MAX)?;
+        match page.first().map(|first| first.log_id.index) {
+            Some(first) if first != from => Err(ReadError(format!("entry {from} of the raft log was purged"))),
+            _ => Ok(page),
+        }
     }
 
     fn read_tail(&self, page: &mut Page) {
@@ -253,115 +271,6 @@ impl LogStore {
     }
 }
 
-/// Opens the database. A tail that was torn and never acknowledged is cut; anything else is refused, and a
-/// refusal leaves every file as it was.
-fn open_checked(layout: &Layout, promised: Mark) -> Result<DB, NodeError> {
-    let path = layout.raft();
-    let open = || store::open_raft(&path).map_err(|error| store::open_error("raft", layout.root(), &error));
-    if !path.join("CURRENT").exists() {
-        if promised.next_index > 0 {
-            return Err(truncated(&path, 0, promised.next_index));
-        }
-        return open();
-    }
-    // Our own scan comes first: RocksDB's reader was seen to loop for ever on garbage behind the last record.
-    if let Ok(Some(scan)) = walscan::first_damage(&path)
-        && let Some(damage) = scan.damage
-    {
-        let newest = walscan::log_files(&path).ok().and_then(|mut files| files.pop());
-        if newest.as_ref() != Some(&scan.file) {
-            return Err(corrupt(&path, damage));
-        }
-        let cut = cut_torn_tail(&scan, promised.next_index).map_err(|_| corrupt(&path, damage))?;
-        return cut.ok_or_else(|| corrupt(&path, damage));
-    }
-    match store::look_at_raft(&path) {
-        Ok(db) => {
-            let known = load(&db).map_err(|error| corrupt(&path, &error.to_string()))?;
-            let (next, vote_term) = known.reach();
-            if next < promised.next_index || vote_term < promised.vote_term {
-                return Err(truncated(&path, next, promised.next_index));
-            }
-            drop(db);
-            open()
-        }
-        // A first start that was cut short before all families were there.
-        Err(error) if error.to_string().contains("olumn famil") && promised.next_index == 0 => open(),
-        Err(error) if error.to_string().starts_with("Corruption") => Err(corrupt(&path, error.as_ref())),
-        Err(error) => Err(store::open_error("raft", layout.root(), &error)),
-    }
-}
-
-/// Tries the log without its damaged tail. The original is put back when acknowledged entries would be missing.
-fn cut_torn_tail(scan: &walscan::Scan, promised: u64) -> io::Result<Option<DB>> {
-    let directory = scan.file.parent().unwrap_or(Path::new("."));
-    let backup = scan.file.with_extension("torn");
-    let trial = directory.with_extension("trial");
-    let _stale = std::fs::remove_dir_all(&trial);
-    // The trial works on a copy, so that a refusal leaves everything as it was.
-    std::fs::create_dir_all(&trial)?;
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            std::fs::copy(entry.path(), trial.join(entry.file_name()))?;
-        }
-    }
-    let cut = |file: &Path| std::fs::OpenOptions::new().write(true).open(file)?.set_len(scan.valid);
-    if let Some(name) = scan.file.file_name() {
-        cut(&trial.join(name))?;
-    }
-    let keeps = store::look_at_raft(&trial).ok().and_then(|db| load(&db).ok());
-    std::fs::remove_dir_all(&trial)?;
-    let next = keeps.map_or(0, |known| known.reach().0);
-    if next < promised {
-        return Ok(None);
-    }
-    std::fs::copy(&scan.file, &backup)?;
-    cut(&scan.file)?;
-    tracing::warn!(file = %scan.file.display(), offset = scan.valid, backup = %backup.display(),
-        "the raft log had a torn tail that was never acknowledged; it was cut");
-    store::open_raft(directory).map(Some).map_err(io_error)
-}
-
-fn corrupt(path: &Path, detail: &str) -> NodeError {
-    let (file, offset, what) = match walscan::first_damage(path) {
-        Ok(Some(scan)) if scan.damage.is_some() => {
-            (scan.file.display().to_string(), scan.valid, scan.damage.unwrap_or_default())
-        }
-        _ => (path.display().to_string(), 0, ""),
-    };
-    let detail = if what.is_empty() { detail.to_owned() } else { format!("{what} ({detail})") };
-    NodeError::Corrupt { file, offset, detail }
-}
-
-fn truncated(path: &Path, next: u64, promised: u64) -> NodeError {
-    let newest = walscan::log_files(path).ok().and_then(|mut files| files.pop());
-    let scan = newest.and_then(|file| walscan::scan(&file).ok());
-    NodeError::Truncated {
-        found: next.saturating_sub(1),
-        promised: promised.saturating_sub(1),
-        file: scan.as_ref().map_or_else(|| path.display().to_string(), |scan| scan.file.display().to_string()),
-        offset: scan.map_or(0, |scan| scan.valid),
-    }
-}
-
-fn load(db: &DB) -> Result<Known, ReadError> {
-    let wrap = |error: io::Error| ReadError(error.to_string());
-    let meta = family(db, CF_META)?;
-    let read = |kind| db.get_cf(meta, meta_key(kind));
-    let vote = read(b'v')?.map(|bytes| codec::decode_vote(&bytes)).transpose().map_err(wrap)?;
-    let purged = read(b'p')?.map(|bytes| codec::decode_log_id(&bytes)).transpose().map_err(wrap)?;
-    let committed = read(b'c')?.map(|bytes| codec::decode_log_id(&bytes)).transpose().map_err(wrap)?;
-    let log = family(db, CF_LOG)?;
-    let newest =
-        db.iterator_cf(log, IteratorMode::From(&entry_key(u64::MAX), Direction::Reverse)).next().transpose()?;
-    let last = match newest.and_then(|(key, value)| Some((key_index(&key)?, value))) {
-        Some((index, value)) => Some(codec::decode_entry(index, value.into()).map_err(wrap)?.log_id),
-        None => purged,
-    };
-    Ok(Known { vote, purged, last: last.max(purged), committed })
-}
-
 impl RaftLogReader<Types> for LogStore {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
         &mut self,
@@ -382,7 +291,7 @@ impl RaftLogReader<Types> for LogStore {
             if from >= to {
                 return None;
             }
-            let page = log.read(from, to, READ_BYTES_MAX).map_err(io_error);
+            let page = log.read_from(from, to).map_err(io_error);
             let next = match &page {
                 Ok(entries) => entries.last().map_or(to, |last| last.log_id.index.saturating_add(1)),
                 Err(_) => to,
@@ -459,7 +368,6 @@ impl RaftLogStorage<Types> for LogStore {
         if let Some(committed) = committed {
             self.enqueue(Op::Lazy { key: meta_key(b'c'), value: codec::encode_log_id(&committed) }).await?;
         }
-        let last = last.map_or(0, |last| last.index);
         self.enqueue(Op::Append { rows, last, done: callback }).await
     }
 
@@ -469,7 +377,7 @@ impl RaftLogStorage<Types> for LogStore {
         let last = {
             let mut known = lock(&self.inner.known);
             known.last = known.last.min(last_log_id).max(known.purged);
-            known.last.map(|last| last.index)
+            known.last
         };
         let (from, to) = (entry_key(first_removed), entry_key(u64::MAX));
         let (done, wait) = oneshot::channel();

@@ -71,6 +71,8 @@ pub struct NodeConfig {
     /// The highest feature level that this node says it knows: lower than that of this release only to try an
     /// upgrade.
     pub level: FeatureLevel,
+    /// The operator goes on with the raft log as it is, though the mark that says how far it was acknowledged is lost.
+    pub accept_lost_mark: bool,
 }
 
 /// The node number that a data directory was made for.
@@ -107,9 +109,7 @@ struct Stores {
 
 fn open(config: &NodeConfig) -> Result<Stores, NodeError> {
     let layout = Layout::open(&config.data, config.id)?;
-    // Snapshots that were being sent; nobody asks for them any more.
-    let _gone = std::fs::remove_dir_all(layout.snapshots());
-    let (log, writer) = LogStore::open(&layout)?;
+    let (log, writer) = LogStore::open(&layout, config.accept_lost_mark)?;
     let state = State::open(&layout)?;
     check(&layout, &state, &log)?;
     Ok(Stores { layout, log, writer, state })

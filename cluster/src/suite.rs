@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use openraft::StorageError;
 use openraft::impls::EntryPayload;
 use openraft::storage::{RaftLogReader as _, RaftLogStorage as _};
@@ -21,7 +22,7 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for Stores {
     async fn build(&self) -> Result<(tempfile::TempDir, LogStore, StateMachine), StorageError<Types>> {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::open(directory.path(), 0).unwrap();
-        let (log, _writer) = LogStore::open(&layout).unwrap();
+        let (log, _writer) = LogStore::open(&layout, false).unwrap();
         let machine = StateMachine::detached(State::open(&layout).unwrap());
         Ok((directory, log, machine))
     }
@@ -67,7 +68,7 @@ async fn entries_that_replace_truncated_ones_are_read_at_once_and_are_not_durabl
 #[tokio::test]
 async fn giving_back_purged_entries_keeps_the_one_behind_them() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut log, _writer) = LogStore::open(&Layout::open(directory.path(), 0).unwrap()).unwrap();
+    let (mut log, _writer) = LogStore::open(&Layout::open(directory.path(), 0).unwrap(), false).unwrap();
     let entry = |index| Entry {
         log_id: log_id(1, index),
         payload: EntryPayload::Normal(EntryData(EntryBuilder::new(0).finish(0).into())),
@@ -82,4 +83,33 @@ async fn giving_back_purged_entries_keeps_the_one_behind_them() {
     log.reclaim(false).unwrap();
     log.reclaim(true).unwrap();
     assert_eq!(log.on_disk().unwrap(), [4, 5, 6]);
+}
+
+#[tokio::test]
+async fn a_hole_in_the_log_is_an_error_for_every_reader_and_what_was_purged_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut log, _writer) = LogStore::open(&Layout::open(directory.path(), 0).unwrap(), false).unwrap();
+    let entry = |index| Entry {
+        log_id: log_id(1, index),
+        payload: EntryPayload::Normal(EntryData(EntryBuilder::new(0).finish(0).into())),
+    };
+    log.append((1..=9).map(entry), IoFlushed::noop()).await.unwrap();
+    log.purge(log_id(1, 2)).await.unwrap();
+    log.flush().await.unwrap();
+    log.lose(5);
+    let indexes = |entries: Vec<Entry>| entries.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>();
+    assert_eq!(indexes(log.try_get_log_entries(0..5).await.unwrap()), [3, 4], "purged entries are no hole");
+    assert_eq!(indexes(log.limited_get_log_entries(6, 20).await.unwrap()), [6, 7, 8, 9]);
+    for (from, to) in [(3, 9), (5, 9), (5, 6), (4, 6)] {
+        let error = log.try_get_log_entries(from..to).await.unwrap_err().to_string();
+        let named = error.contains("entry 5 ") && error.contains(directory.path().join("raft").to_str().unwrap());
+        assert!(named, "{from}..{to}: {error}");
+        assert!(log.limited_get_log_entries(from, to).await.is_err(), "{from}..{to}");
+        let last = log.entries_stream(from..to).await.collect::<Vec<_>>().await.pop().unwrap();
+        assert!(last.is_err(), "{from}..{to} is applied as if it were whole");
+    }
+    let first = log.entries_stream(1..5).await.collect::<Vec<_>>().await;
+    assert!(first.first().unwrap().is_err(), "what is to be applied was purged");
+    log.lose(9);
+    assert!(log.try_get_log_entries(8..10).await.is_err(), "the last one is missing");
 }

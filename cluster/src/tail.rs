@@ -23,6 +23,11 @@ impl Tail {
         Self { first: 0, entries: VecDeque::new(), bytes: 0, bytes_max }
     }
 
+    /// Index of the oldest entry, `None` while empty.
+    pub(crate) fn first(&self) -> Option<u64> {
+        (!self.entries.is_empty()).then_some(self.first)
+    }
+
     /// Index behind the newest entry, `None` while empty.
     fn end(&self) -> Option<u64> {
         let length = u64::try_from(self.entries.len()).ok().filter(|length| *length > 0)?;

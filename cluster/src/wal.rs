@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::error::{NodeError, ReadError};
 use crate::mark::{Mark, MarkFile};
 use crate::store::{ACK_BEFORE_FSYNC, CF_LOG, CF_META, family, journaled};
-use crate::types::IoFlushed;
+use crate::types::{IoFlushed, LogId};
 
 /// Most operations in one group.
 const GROUP_OPS_MAX: usize = 1024;
@@ -26,12 +26,12 @@ const MARK_SYNC: Duration = Duration::from_secs(1);
 
 /// One operation on the raft database.
 pub(crate) enum Op {
-    /// Append encoded entries; `last` is the index of the last one.
-    Append { rows: Vec<(Vec<u8>, Vec<u8>)>, last: u64, done: IoFlushed },
+    /// Append encoded entries; `last` is the last one.
+    Append { rows: Vec<(Vec<u8>, Vec<u8>)>, last: Option<LogId>, done: IoFlushed },
     /// Store the vote.
     Vote { value: Vec<u8>, term: u64, done: oneshot::Sender<()> },
-    /// Remove the entries `from .. to`; `last` is the index of the last one that stays.
-    Truncate { from: Vec<u8>, to: Vec<u8>, last: Option<u64>, done: oneshot::Sender<()> },
+    /// Remove the entries `from .. to`; `last` is the last one that stays.
+    Truncate { from: Vec<u8>, to: Vec<u8>, last: Option<LogId>, done: oneshot::Sender<()> },
     /// Entries below are no longer needed.
     Purge { from: Vec<u8>, to: Vec<u8>, mark: Vec<u8> },
     /// A mark that may wait for the next group.
@@ -137,7 +137,9 @@ impl Writer {
             match op {
                 Op::Append { rows, last, .. } => {
                     rows.iter().for_each(|(key, value)| batch.put_cf(log, key, value));
-                    mark.next_index = mark.next_index.max(last.saturating_add(1));
+                    if last.is_some_and(|last| last.index >= mark.next_index) {
+                        mark.end_with(*last);
+                    }
                 }
                 Op::Vote { value, term, .. } => {
                     batch.put_cf(meta, &self.vote_key, value);
@@ -145,8 +147,10 @@ impl Writer {
                 }
                 Op::Truncate { from, to, last, .. } => {
                     batch.delete_range_cf(log, from, to);
-                    mark.next_index = last.map_or(0, |last| last.saturating_add(1));
-                    lowered.next_index = lowered.next_index.min(mark.next_index);
+                    mark.end_with(*last);
+                    if mark.next_index < lowered.next_index {
+                        lowered.end_with(*last);
+                    }
                 }
                 Op::Purge { from, to, mark } => {
                     batch.delete_range_cf(log, from, to);
@@ -156,8 +160,11 @@ impl Writer {
                 Op::Flush { .. } => {}
             }
         }
-        // A truncation lowers the mark before it happens: a crash between must not look like a loss.
-        self.store_mark(lowered)?;
+        if lowered != self.mark.get() {
+            // On the disk before the truncation is: a crash or a power cut between must not look like a loss.
+            self.mark.lower(lowered).map_err(|error| ReadError(format!("mark: {error}")))?;
+            self.sync_mark()?;
+        }
         if !batch.is_empty() {
             self.db.write_opt(batch, &journaled())?;
         }

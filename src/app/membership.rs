@@ -103,5 +103,6 @@ pub(super) fn node_config(loaded: &Loaded) -> anyhow::Result<NodeConfig> {
         node_timeout: config.cluster.node_timeout,
         log_keep_bytes: config.cluster.log_keep_bytes,
         level: known_level(),
+        accept_lost_mark: false,
     })
 }

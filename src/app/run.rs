@@ -10,7 +10,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use anyhow::Context as _;
 use rollbook_cluster::node::Node;
-use rollbook_cluster::running::Running;
+use rollbook_cluster::running::{NodeConfig, Running};
 use rollbook_core::command::{Command, NamespaceCreate};
 use rollbook_core::error::Refusal;
 use rollbook_core::namespace::Retention;
@@ -46,18 +46,18 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether the cluster has a leader.
 const READY_LOOK: Duration = Duration::from_millis(10);
 
-/// Runs a node until it is told to stop.
+/// Runs a node until it is told to stop. With `accept_lost_mark` it takes its raft log as it is.
 ///
 /// # Errors
 /// The node cannot start, or cannot bring everything to the disk at its end.
-pub fn serve(loaded: &Loaded) -> anyhow::Result<()> {
+pub fn serve(loaded: &Loaded, accept_lost_mark: bool) -> anyhow::Result<()> {
     let config = &loaded.config;
     log(config)?;
     end_with_node_threads();
     // Before anything is opened: a port in use must not touch the data.
     let sse = bind("sse", &config.sse.listen)?;
     let web = bind("web", &config.web.listen)?;
-    let running = Running::start(membership::node_config(loaded)?)?;
+    let running = Running::start(NodeConfig { accept_lost_mark, ..membership::node_config(loaded)? })?;
     let above = Above { node: running.node(), fatal: running.fatal() };
     let served = actix_web::rt::System::new().block_on(house(config, above, sse, web));
     let stopped = running.stop().context("the node did not stop cleanly");

@@ -55,6 +55,9 @@ pub struct ServeArgs {
     /// Allow listeners that other machines can reach, without TLS and authentication
     #[arg(long)]
     pub insecure: bool,
+    /// Start once although the file MARK is lost; acknowledged events missing from the raft log then stay unnoticed
+    #[arg(long)]
+    pub accept_lost_mark: bool,
 }
 
 impl ServeArgs {
