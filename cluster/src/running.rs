@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use openraft::{Config, SnapshotPolicy};
-use rollbook_core::command::Command;
+use rollbook_core::command::{Command, InstanceExpire, Trim, TrimMany};
 use rollbook_core::level::FeatureLevel;
+use rollbook_core::limits::{ROLL_STEP_MAX, TRIMS_MAX};
 use rollbook_core::service::ServiceExpire;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -367,9 +368,11 @@ async fn join_in(node: &Node, founding: Founding) -> Result<bool, NodeError> {
     Ok(true)
 }
 
-/// Once a second, on the leader: proposes what retention takes away, and what has stayed away for too long.
+/// Once a second, on the leader: proposes what retention takes away, and what has stayed away for too long. What takes
+/// more than one step goes on without a pause.
 async fn due_loop(node: Node, stop: CancellationToken) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -379,21 +382,45 @@ async fn due_loop(node: Node, stop: CancellationToken) {
             continue;
         }
         let state = Arc::clone(&node.inner().state);
-        let due = tokio::task::spawn_blocking(move || retain::due(&state, now_millis())).await;
-        let commands = match due {
-            Ok(Ok(commands)) => commands,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "retention could not look at the book");
-                continue;
-            }
-            Err(_) => return,
-        };
-        let ids = node.inner().state.machine().services_due(now_millis());
-        let expire = (!ids.is_empty()).then_some(Command::ServiceExpire(ServiceExpire { ids }));
-        for command in commands.into_iter().chain(expire) {
-            if let Err(refusal) = node.command(command).await {
-                tracing::warn!(%refusal, "what was due was refused");
+        while state.machine().is_expiring() && !stop.is_cancelled() {
+            if !propose_due(&node, Command::InstanceExpire(InstanceExpire {})).await {
+                break;
             }
         }
+        let now = now_millis();
+        let ids: Vec<String> = state.machine().services_due(now).map(str::to_owned).collect();
+        for ids in ids.chunks(ROLL_STEP_MAX) {
+            propose_due(&node, Command::ServiceExpire(ServiceExpire { ids: ids.to_vec() })).await;
+        }
+        let looked = tokio::task::spawn_blocking(move || retain::due(&state, now)).await;
+        match looked {
+            Ok(Ok(trims)) => propose_trims(&node, trims).await,
+            Ok(Err(error)) => tracing::error!(%error, "retention could not look at the book"),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Whether it was done.
+async fn propose_due(node: &Node, command: Command) -> bool {
+    let done = node.command(command).await;
+    if let Err(refusal) = &done {
+        tracing::warn!(%refusal, "what was due was refused");
+    }
+    done.is_ok()
+}
+
+/// Many trims are one command, where all members know such a command.
+async fn propose_trims(node: &Node, commands: Vec<Command>) {
+    if node.inner().state.machine().level() < FeatureLevel::BOUNDED {
+        for command in commands {
+            propose_due(node, command).await;
+        }
+        return;
+    }
+    let trim = |command| if let Command::Trim(trim) = command { Some(trim) } else { None };
+    let trims: Vec<Trim> = commands.into_iter().filter_map(trim).collect();
+    for trims in trims.chunks(TRIMS_MAX) {
+        propose_due(node, Command::TrimMany(TrimMany { trims: trims.to_vec() })).await;
     }
 }

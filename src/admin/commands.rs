@@ -181,10 +181,9 @@ pub(super) async fn call(
 ) -> Answer {
     let (capability, action) = path.into_inner();
     let router = &admin.services.router;
-    let known = admin
-        .bus
-        .node()
-        .with_machine(|machine| machine.service(&capability).is_some() || !machine.providers(&capability).is_empty());
+    let known = admin.bus.node().with_machine(|machine| {
+        machine.service(&capability).is_some() || machine.providers(&capability).next().is_some()
+    });
     if !known {
         return Err(Problem::new(404, "service_not_found", format!("service not found: {capability}")));
     }

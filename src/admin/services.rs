@@ -28,6 +28,8 @@ use crate::bus::survey::{ClientView, Wanted};
 
 /// So many of the newest events of the roll are looked through for the history of one service.
 const HISTORY_DEPTH: u64 = 100_000;
+/// Most commands that one request makes when a service has so many instances that one command is not enough.
+const STEPS_MAX: usize = 4096;
 /// How often a merge is tried anew when others change the service at the same time.
 const MERGES_MAX: u32 = 32;
 
@@ -170,15 +172,19 @@ pub(super) async fn merge(
 /// Takes a service and all its instances off the roll; their connections are ended, and stay away.
 #[utoipa::path(delete, path = "/api/services/{id}", operation_id = "services_remove", tag = "services", params(("id" = String, Path)), responses((status = 204, description = "done"), Problems))]
 pub(super) async fn remove(admin: web::Data<Admin>, id: web::Path<String>) -> Answer {
-    match propose(&admin, Command::ServiceRemove(ServiceRemove { id: id.into_inner() })).await? {
-        Done::Removed(removed) => {
-            for instance in removed.instances {
-                admin.services.peers.close(instance.connection, Farewell::Removed, &admin.services.clients);
-            }
-            Ok(HttpResponse::NoContent().finish())
+    let remove = ServiceRemove { id: id.into_inner() };
+    for _ in 0..STEPS_MAX {
+        let Done::Removed(removed) = propose(&admin, Command::ServiceRemove(remove.clone())).await? else {
+            return Err(Problem::storage("no answer"));
+        };
+        for instance in removed.instances {
+            admin.services.peers.close(instance.connection, Farewell::Removed, &admin.services.clients);
         }
-        _ => Err(Problem::storage("no answer")),
+        if !removed.more {
+            return Ok(HttpResponse::NoContent().finish());
+        }
     }
+    Err(Refusal::Overloaded("its instances come back as fast as they are removed".to_owned()).into())
 }
 
 /// Which instances of a service; all when none is named.
@@ -208,7 +214,11 @@ async fn mark(admin: &Admin, service: String, body: Bytes, draining: bool) -> An
         unhealthy: None,
         connection: None,
     };
-    propose(admin, Command::InstanceMark(mark)).await?;
+    for _ in 0..STEPS_MAX {
+        if propose(admin, Command::InstanceMark(mark.clone())).await? != Done::More {
+            break;
+        }
+    }
     let (_, instances) = find(admin, &service)?;
     Ok(page::whole(views(admin, &instances).await))
 }

@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long one who left is looked for: longer than a registration may be on its way.
 const LINGER: Duration = Duration::from_secs(60);
 /// Most that leave in one command.
-const LEAVING_MAX: usize = 1000;
+const LEAVING_MAX: usize = rollbook_core::limits::ROLL_STEP_MAX;
 
 /// What is expected of instances.
 #[derive(Debug, Clone)]
@@ -143,6 +143,7 @@ impl Roll {
             }
             let leave = InstanceLeave { leaving: leaving.clone() };
             match self.inner.proposer.command(Command::InstanceLeave(leave)).await {
+                // Those that the rules left for the next step are still shown, and asked for again.
                 Ok(_) => self.asked(&leaving),
                 // The next look tries again.
                 Err(refusal) => return tracing::debug!(%refusal, "those who left are still on the roll"),

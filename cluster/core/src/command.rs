@@ -87,6 +87,15 @@ pub enum Command {
     /// Follow newer rules from here on.
     #[prost(message, tag = "21")]
     LevelRaise(LevelRaise),
+    /// Take more of the instances off the roll whose node is gone. From feature level `BOUNDED` on.
+    #[prost(message, tag = "22")]
+    InstanceExpire(InstanceExpire),
+    /// Take the oldest events of several namespaces out of sight. From feature level `BOUNDED` on.
+    #[prost(message, tag = "23")]
+    TrimMany(TrimMany),
+    /// Set the time of the log back, which a wrong clock had taken ahead. From feature level `BOUNDED` on.
+    #[prost(message, tag = "24")]
+    ClockSet(ClockSet),
 }
 
 /// See [`Command::Found`].
@@ -258,10 +267,33 @@ pub struct LevelRaise {
     pub level: u32,
 }
 
+/// See [`Command::InstanceExpire`].
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct InstanceExpire {}
+
+/// See [`Command::TrimMany`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct TrimMany {
+    /// At most [`crate::limits::TRIMS_MAX`]; those of namespaces that are gone are passed by.
+    #[prost(message, repeated, tag = "1")]
+    pub trims: Vec<Trim>,
+}
+
+/// See [`Command::ClockSet`].
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ClockSet {
+    /// The right time, milliseconds since 1970; one that is not before the time of the log changes nothing.
+    #[prost(uint64, tag = "1")]
+    pub millis: u64,
+}
+
 /// The message around [`Command`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct Envelope {
-    #[prost(oneof = "Command", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21")]
+    #[prost(
+        oneof = "Command",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
+    )]
     command: Option<Command>,
 }
 
@@ -313,6 +345,7 @@ impl Command {
             | Self::ServiceRemove(_)
             | Self::ServiceExpire(_)
             | Self::ConsumerSet(_) => FeatureLevel::FIRST,
+            Self::InstanceExpire(_) | Self::TrimMany(_) | Self::ClockSet(_) => FeatureLevel::BOUNDED,
         }
     }
 
@@ -392,6 +425,8 @@ pub enum Done {
     Service(Service),
     /// Instances that are gone.
     Removed(Removed),
+    /// A part was done: the same command again does the next one.
+    More,
     /// Nothing more to say.
     Nothing,
 }

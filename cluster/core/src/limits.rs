@@ -44,6 +44,16 @@ pub const BATCH_EVENTS_MAX: usize = 100_000;
 pub const NAMESPACES_MAX: usize = 100_000;
 /// Most durable consumers of one namespace.
 pub const CONSUMERS_PER_NAMESPACE_MAX: usize = 10_000;
+/// Most deleted namespaces whose numbering is remembered from feature level `BOUNDED` on; the one that was deleted
+/// first is forgotten.
+pub const NAMESPACES_DELETED_MAX: usize = 10_000;
+/// Most instances or services that one command changes or takes off the roll from feature level `BOUNDED` on, and
+/// about how many bytes of them: what is left needs another command.
+pub const ROLL_STEP_MAX: usize = 256;
+/// See [`ROLL_STEP_MAX`].
+pub const ROLL_STEP_BYTES_MAX: usize = 512 << 10;
+/// Most namespaces that one `TrimMany` trims.
+pub const TRIMS_MAX: usize = 64;
 /// Newest dedupe keys remembered for each subject when the publisher does not say otherwise.
 pub const DEDUPE_KEYS_PER_SUBJECT: u32 = 1000;
 /// Longest central configuration, in bytes of its JSON text.

@@ -2,6 +2,8 @@
 
 use alloc::string::String;
 
+use crate::subject::Namespace;
+
 /// How long a namespace keeps its events; the tightest bound wins, zero means "no bound".
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Retention {
@@ -22,6 +24,24 @@ impl Retention {
     pub const fn is_unlimited(&self) -> bool {
         self.age_ms_max == 0 && self.bytes_max == 0 && self.events_max == 0
     }
+}
+
+/// Where notifications to clients are.
+const NOTIFY: &str = "notify";
+
+/// What a namespace that the bus writes keeps when nobody has said otherwise, from feature level `BOUNDED` on: they grow by
+/// themselves, and would fill every disk in the end.
+#[must_use]
+pub fn bus_retention(name: &str) -> Retention {
+    const DAY_MS: u64 = 86_400_000;
+    let (days, bytes_max, events_max) = match name {
+        Namespace::DEAD => (30, 4 << 30, 1_000_000),
+        Namespace::ROLL | NOTIFY => (7, 256 << 20, 100_000),
+        _ => return Retention::default(),
+    };
+    let mut keep = Retention::default();
+    (keep.age_ms_max, keep.bytes_max, keep.events_max) = (days * DAY_MS, bytes_max, events_max);
+    keep
 }
 
 /// The replicated state of a namespace. Same bytes on every node.
@@ -51,6 +71,9 @@ pub struct Head {
     /// The namespace was deleted: its numbering is kept so that a new one of the name goes on.
     #[prost(bool, tag = "8")]
     pub deleted: bool,
+    /// The entry that deleted it: the one that was deleted first is forgotten first. 0 below feature level `BOUNDED`.
+    #[prost(uint64, tag = "9")]
+    pub deleted_by: u64,
 }
 
 impl Head {

@@ -19,7 +19,7 @@ struct Replies {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct One {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     kind: Option<Kind>,
 }
 
@@ -45,6 +45,8 @@ enum Kind {
     Service(Service),
     #[prost(message, tag = "10")]
     Removed(Removed),
+    #[prost(bool, tag = "11")]
+    More(bool),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -77,6 +79,7 @@ pub fn encode(replies: &[Reply]) -> Vec<u8> {
             Ok(Done::Service(service)) => Kind::Service(service.clone()),
             Ok(Done::Removed(removed)) => Kind::Removed(removed.clone()),
             Ok(Done::Nothing) => Kind::Nothing(true),
+            Ok(Done::More) => Kind::More(true),
             Err(refusal) => Kind::Refused(refuse(refusal)),
         }),
     };
@@ -97,6 +100,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Reply>> {
             Kind::Service(service) => Ok(Done::Service(service)),
             Kind::Removed(removed) => Ok(Done::Removed(removed)),
             Kind::Nothing(_) => Ok(Done::Nothing),
+            Kind::More(_) => Ok(Done::More),
             Kind::Refused(refused) => Err(refusal(refused)?),
         })
     };
@@ -142,6 +146,7 @@ mod tests {
             Ok(Done::Service(Service { id: "s".into(), ..Service::default() })),
             Ok(Done::Removed(Removed::default())),
             Ok(Done::Nothing),
+            Ok(Done::More),
         ];
         replies.extend(Refusal::all().into_iter().map(Err));
         assert_eq!(decode(&encode(&replies)), Some(replies));

@@ -230,6 +230,9 @@ pub struct Removed {
     /// In the order of their ids.
     #[prost(message, repeated, tag = "1")]
     pub instances: Vec<Instance>,
+    /// There are more: the same command again takes the next ones.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
 }
 
 impl Capability {

@@ -44,24 +44,28 @@ pub struct Turn<'a> {
 }
 
 impl Strategy {
-    /// The place of the one to ask.
+    /// The one to ask. Looks at the candidates once or twice, and keeps none of them.
     #[must_use]
-    pub fn choose(self, candidates: &[Candidate<'_>], turn: Turn<'_>, random: &RandomState) -> Option<usize> {
-        let count = u64::try_from(candidates.len()).ok().filter(|count| *count > 0)?;
-        let at = |number: u64| usize::try_from(number.checked_rem(count)?).ok();
-        match self {
-            Self::RoundRobin => at(turn.turn),
-            Self::Random => at(random.hash_one(turn.turn)),
+    pub fn choose<'a, T>(
+        self,
+        mut candidates: impl Iterator<Item = (T, Candidate<'a>)> + Clone,
+        turn: Turn<'_>,
+        random: &RandomState,
+    ) -> Option<T> {
+        let chosen = match self {
+            Self::RoundRobin | Self::Random => {
+                let count = u64::try_from(candidates.clone().count()).ok()?;
+                let number = if self == Self::Random { random.hash_one(turn.turn) } else { turn.turn };
+                candidates.nth(usize::try_from(number.checked_rem(count)?).ok()?)
+            }
             Self::Sticky if !turn.key.is_empty() => {
-                let weight = |candidate: &Candidate<'_>| rendezvous(turn.key, candidate.instance);
-                let best = candidates.iter().enumerate().max_by_key(|(_, candidate)| weight(candidate));
-                best.map(|(place, _)| place)
+                candidates.max_by_key(|(_, candidate)| rendezvous(turn.key, candidate.instance))
             }
             Self::LeastInFlight | Self::Sticky => {
-                let order = |candidate: &Candidate<'_>| (candidate.in_flight, !candidate.local, candidate.asked);
-                candidates.iter().enumerate().min_by_key(|(_, candidate)| order(candidate)).map(|(place, _)| place)
+                candidates.min_by_key(|(_, candidate)| (candidate.in_flight, !candidate.local, candidate.asked))
             }
-        }
+        };
+        chosen.map(|(it, _)| it)
     }
 }
 
@@ -153,9 +157,8 @@ mod tests {
     fn least_in_flight_prefers_this_node_then_the_one_that_rested_longest() {
         let random = RandomState::new();
         let choose = |candidates: &[Candidate<'_>]| {
-            Strategy::LeastInFlight
-                .choose(candidates, turn(0, ""), &random)
-                .map(|place| candidates[place].instance.to_owned())
+            let named = candidates.iter().map(|one| (one.instance, *one));
+            Strategy::LeastInFlight.choose(named, turn(0, ""), &random).map(ToOwned::to_owned)
         };
         assert_eq!(choose(&[]), None);
         let [near, far] = [candidate("near", true, 1, 9), candidate("far", false, 0, 1)];
@@ -171,15 +174,17 @@ mod tests {
         let random = RandomState::new();
         let names: Vec<String> = (0..5).map(|n| format!("i{n}")).collect();
         let all: Vec<Candidate<'_>> = names.iter().map(|name| candidate(name, false, 0, 0)).collect();
-        let visited: Vec<usize> =
-            (0..5).filter_map(|n| Strategy::RoundRobin.choose(&all, turn(n, ""), &random)).collect();
+        let visited: Vec<usize> = (0..5)
+            .filter_map(|n| Strategy::RoundRobin.choose(all.iter().copied().enumerate(), turn(n, ""), &random))
+            .collect();
         assert_eq!(visited, [0, 1, 2, 3, 4]);
         let mut counts = [0; 5];
         for key in 0..1000 {
             let key = key.to_string();
-            let before = Strategy::Sticky.choose(&all, turn(0, &key), &random).unwrap_or(9);
+            let before = Strategy::Sticky.choose(all.iter().copied().enumerate(), turn(0, &key), &random).unwrap_or(9);
             counts[before] += 1;
-            let after = Strategy::Sticky.choose(&all[..4], turn(7, &key), &random).unwrap_or(9);
+            let after =
+                Strategy::Sticky.choose(all.iter().copied().enumerate().take(4), turn(7, &key), &random).unwrap_or(9);
             assert!(before == 4 || after == before, "key {key} moved from {before} to {after}");
         }
         assert!(counts.iter().all(|count| (100..300).contains(count)), "{counts:?}");

@@ -13,9 +13,10 @@ pub mod terms;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
@@ -116,19 +117,20 @@ impl Router {
 
     /// Chooses a provider and takes note of it. Under the lock of the machine.
     fn pick(&self, machine: &Machine, flight: Flight) -> Result<u64, (CallError, Flight)> {
-        let providers = machine.providers(&flight.request.capability);
         let mut state = self.state();
-        let mut seen = Seen::default();
-        let fit: Vec<&Instance> =
-            providers.into_iter().filter(|instance| self.fits(&mut state, instance, &flight, &mut seen)).collect();
-        let candidates: Vec<Candidate<'_>> = fit.iter().map(|instance| self.candidate(&state, instance)).collect();
         let strategy = self.inner.config.strategies.of(&flight.request.capability);
         let turn = match strategy {
             Strategy::RoundRobin | Strategy::Random => state.turn(&flight.request.capability),
             Strategy::LeastInFlight | Strategy::Sticky => 0,
         };
         let turn = Turn { turn, key: &flight.request.key };
-        let chosen = strategy.choose(&candidates, turn, &self.inner.random).and_then(|place| fit.get(place));
+        let (seen, now) = (Seen::default(), clock::now());
+        // Nothing is collected: there may be many thousands, and what is applied waits meanwhile.
+        let fit = machine
+            .providers(&flight.request.capability)
+            .filter(|instance| self.fits(&state, instance, &flight, &seen, now));
+        let candidates = fit.map(|instance| (instance, self.candidate(&state, instance)));
+        let chosen = strategy.choose(candidates, turn, &self.inner.random);
         let Some(instance) = chosen else { return Err((seen.error(&flight), flight)) };
         let provider = instance.connection;
         let local = provider.owner == self.inner.node.owner();
@@ -138,15 +140,15 @@ impl Router {
     }
 
     /// Whether an instance may be asked, or why not.
-    fn fits(&self, state: &mut State, instance: &Instance, flight: &Flight, seen: &mut Seen) -> bool {
+    fn fits(&self, state: &State, instance: &Instance, flight: &Flight, seen: &Seen, now: Instant) -> bool {
         let (request, node) = (&flight.request, &self.inner.node);
         let offered = instance.capability(&request.capability).is_none_or(|offer| offer.offers(&request.action));
         if !offered {
-            seen.without_action = true;
+            seen.without_action.set(true);
             return false;
         }
         if Some(instance.connection) == request.from.connection {
-            seen.itself = true;
+            seen.itself.set(true);
             return false;
         }
         let there = if instance.connection.owner == node.owner() {
@@ -155,15 +157,15 @@ impl Router {
             node.reaches(instance.connection.owner.node)
         };
         if !instance.is_available() || !there || flight.tried.contains(&instance.connection) {
-            seen.unavailable = true;
+            seen.unavailable.set(true);
             return false;
         }
-        if !state.permits(&request.capability, instance.connection, clock::now()) {
-            seen.tripped = true;
+        if !state.permits(&request.capability, instance.connection, now) {
+            seen.tripped.set(true);
             return false;
         }
         if state.in_flight(instance.connection) >= self.inner.config.in_flight_per_instance {
-            seen.full = true;
+            seen.full.set(true);
             return false;
         }
         true
@@ -331,31 +333,31 @@ impl Router {
 /// Why nobody fits.
 #[derive(Default)]
 struct Seen {
-    without_action: bool,
-    itself: bool,
-    unavailable: bool,
-    tripped: bool,
-    full: bool,
+    without_action: Cell<bool>,
+    itself: Cell<bool>,
+    unavailable: Cell<bool>,
+    tripped: Cell<bool>,
+    full: Cell<bool>,
 }
 
 impl Seen {
     fn error(&self, flight: &Flight) -> CallError {
         let Request { capability, action, .. } = &*flight.request;
-        if self.full || (self.unavailable && flight.full) {
+        if self.full.get() || (self.unavailable.get() && flight.full) {
             return CallError::Overloaded(format!("all providers of {capability} have too many requests"));
         }
-        if self.tripped {
+        if self.tripped.get() {
             let text = format!("all providers of {capability} keep failing; try again later");
             return CallError::NoProvider(Missing::Provider, text);
         }
-        if self.unavailable {
+        if self.unavailable.get() {
             let text = format!("no provider of {capability} is available now");
             return CallError::NoProvider(Missing::Provider, text);
         }
-        if self.itself {
+        if self.itself.get() {
             return CallError::BadRequest(format!("the caller is the only provider of {capability}"));
         }
-        if self.without_action {
+        if self.without_action.get() {
             return CallError::NoProvider(Missing::Action, format!("no provider of {capability} offers {action}"));
         }
         CallError::NoProvider(Missing::Capability, format!("nobody offers {capability}"))

@@ -1,11 +1,13 @@
 //! Durable consumers: who is there, who serves them, how far they are.
 
+use alloc::collections::BTreeMap;
 use prost::Message as _;
 
 use super::Machine;
 use crate::command::{ConsumerAdvance, ConsumerDelete, ConsumerOpen, ConsumerSet, Done, Reply};
 use crate::consumer::Consumer;
 use crate::error::Refusal;
+use crate::level::FeatureLevel;
 use crate::limits;
 use crate::pattern::Pattern;
 use crate::rows::{self, Family, Writes};
@@ -16,8 +18,7 @@ impl Machine {
         let mut wanted = open.consumer;
         // Only a node that is here may serve.
         let claimant = open.claimant.filter(|claimant| self.is_alive(*claimant));
-        let key = (namespace, wanted.name.clone());
-        if let Some(present) = self.consumers.get(&key).cloned() {
+        if let Some(present) = self.consumer(namespace, &wanted.name).cloned() {
             if present.subject != wanted.subject {
                 return Err(Refusal::ConsumerSubject { name: wanted.name, subject: present.subject.clone() });
             }
@@ -30,7 +31,7 @@ impl Machine {
             }
             let taken = Consumer { owner: claimant, ..present };
             writes.put(Family::Consumers, rows::key(namespace, &[wanted.name.as_bytes()]), taken.encode_to_vec());
-            self.consumers.insert(key, taken.clone());
+            self.consumers.entry(namespace).or_default().insert(wanted.name, taken.clone());
             return Ok(Done::Consumer(taken));
         }
         wanted.owner = claimant;
@@ -38,18 +39,20 @@ impl Machine {
         if !named || Pattern::parse(&wanted.subject).is_err() {
             return Err(Refusal::Malformed("consumer".into()));
         }
-        if self.consumers(namespace).count() >= self.limits().consumers_per_namespace {
+        let present = self.consumers.get(&namespace).map_or(0, BTreeMap::len);
+        if present >= self.limits().consumers_per_namespace {
             return Err(Refusal::ConsumersExhausted(open.namespace));
         }
         writes.put(Family::Consumers, rows::key(namespace, &[wanted.name.as_bytes()]), wanted.encode_to_vec());
-        self.consumers.insert(key, wanted.clone());
+        self.consumers.entry(namespace).or_default().insert(wanted.name.clone(), wanted.clone());
         Ok(Done::Consumer(wanted))
     }
 
     pub(super) fn advance_consumer(&mut self, advance: ConsumerAdvance, writes: &mut Writes) -> Reply {
+        let quiet = self.level >= FeatureLevel::BOUNDED;
         let head = self.head_mut(&advance.namespace)?;
         let (namespace, last) = (head.id, head.last());
-        let Some(consumer) = self.consumers.get_mut(&(namespace, advance.name.clone())) else {
+        let Some(consumer) = self.consumers.get_mut(&namespace).and_then(|of| of.get_mut(&advance.name)) else {
             return Err(Refusal::ConsumerNotFound(advance.name));
         };
         if advance.owner.is_some() && consumer.owner.is_some() && advance.owner != consumer.owner {
@@ -64,13 +67,18 @@ impl Machine {
             consumer.ack_floor = floor;
             writes.put(Family::Consumers, rows::key(namespace, &[advance.name.as_bytes()]), consumer.encode_to_vec());
         }
-        Ok(Done::Consumer(consumer.clone()))
+        // Nobody looks at the whole consumer, and this comes with every few acknowledgements.
+        Ok(if quiet { Done::Nothing } else { Done::Consumer(consumer.clone()) })
     }
 
     pub(super) fn delete_consumer(&mut self, delete: ConsumerDelete, writes: &mut Writes) -> Reply {
         let namespace = self.head_mut(&delete.namespace)?.id;
-        if self.consumers.remove(&(namespace, delete.name.clone())).is_none() {
+        let of = self.consumers.get_mut(&namespace);
+        if of.and_then(|of| of.remove(&delete.name)).is_none() {
             return Err(Refusal::ConsumerNotFound(delete.name));
+        }
+        if self.consumers.get(&namespace).is_some_and(BTreeMap::is_empty) {
+            self.consumers.remove(&namespace);
         }
         writes.delete(Family::Consumers, rows::key(namespace, &[delete.name.as_bytes()]));
         Ok(Done::Nothing)
@@ -79,7 +87,7 @@ impl Machine {
     pub(super) fn set_consumer(&mut self, set: ConsumerSet, writes: &mut Writes) -> Reply {
         let head = self.head_mut(&set.namespace)?;
         let (namespace, last) = (head.id, head.last());
-        let Some(consumer) = self.consumers.get_mut(&(namespace, set.name.clone())) else {
+        let Some(consumer) = self.consumers.get_mut(&namespace).and_then(|of| of.get_mut(&set.name)) else {
             return Err(Refusal::ConsumerNotFound(set.name));
         };
         if let Some(floor) = set.ack_floor {

@@ -2,9 +2,10 @@
 
 use alloc::format;
 
-use super::{META_LEVEL, Machine};
+use super::{META_LEVEL, Machine, saved};
 use crate::command::{Done, LevelRaise};
 use crate::level::FeatureLevel;
+use crate::namespace::bus_retention;
 use crate::rows::{Family, RowsError, Writes};
 
 impl Machine {
@@ -39,6 +40,13 @@ impl Machine {
         }
         self.level = level;
         writes.put(Family::Meta, META_LEVEL.into(), u64::from(level.get()).to_be_bytes().into());
+        for head in self.heads.values_mut().filter(|head| !head.deleted && head.retention.is_unlimited()) {
+            let keep = bus_retention(&head.name);
+            if !keep.is_unlimited() {
+                head.retention = keep;
+                saved(head, writes);
+            }
+        }
         Ok(Done::Nothing)
     }
 }

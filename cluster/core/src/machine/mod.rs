@@ -4,8 +4,8 @@
 //! state (where events are, chosen ids, dedupe keys) lives in rows alone. Time is the
 //! entry's, made monotone; nothing else enters.
 
-use alloc::collections::BTreeMap;
-use alloc::string::{String, ToString};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
 use alloc::vec::Vec;
 use prost::Message as _;
 
@@ -14,22 +14,24 @@ use recent::{Open, Recent};
 use services::Services;
 
 use crate::central::ConfigRevision;
-use crate::command::{Command, DecodeError, Done, Reply, Trim};
+use crate::command::{Command, DecodeError, Done, Reply};
 use crate::consumer::Consumer;
 use crate::entry::{Entry, Frame};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
 use crate::limits::Limits;
-use crate::namespace::{Head, Retention};
+use crate::namespace::Head;
 use crate::node::Node;
 use crate::rows::{self, Family, Rows, RowsError, Writes};
-use crate::subject::Namespace;
 
 mod batch;
 mod central;
+mod clock;
 mod consumers;
 mod effects;
+mod expire;
 mod level;
+mod namespaces;
 mod nodes;
 mod publish;
 mod recent;
@@ -77,7 +79,10 @@ pub struct Machine {
     millis: u64,
     next_namespace: u32,
     heads: BTreeMap<String, Head>,
-    consumers: BTreeMap<(u32, String), Consumer>,
+    /// Deleted namespaces, by the entry that deleted them.
+    deleted: BTreeSet<(u64, String)>,
+    /// By namespace and name.
+    consumers: BTreeMap<u32, BTreeMap<String, Consumer>>,
     next_node: u64,
     nodes: BTreeMap<u64, Node>,
     recent: BTreeMap<u64, Recent>,
@@ -127,6 +132,9 @@ impl Machine {
         }
         for value in &loaded.heads {
             let head = Head::decode(value.as_slice()).map_err(|_| RowsError::corrupt("heads"))?;
+            if head.deleted {
+                machine.deleted.insert((head.deleted_by, head.name.clone()));
+            }
             machine.heads.insert(head.name.clone(), head);
         }
         for (key, value) in &loaded.consumers {
@@ -135,7 +143,7 @@ impl Machine {
                 .map(|bytes| u32::from_be_bytes(*bytes))
                 .ok_or_else(|| RowsError::corrupt("consumers"))?;
             let consumer = Consumer::decode(value.as_slice()).map_err(|_| RowsError::corrupt("consumers"))?;
-            machine.consumers.insert((namespace, consumer.name.clone()), consumer);
+            machine.consumers.entry(namespace).or_default().insert(consumer.name.clone(), consumer);
         }
         Ok(machine)
     }
@@ -228,13 +236,12 @@ impl Machine {
     /// A durable consumer.
     #[must_use]
     pub fn consumer(&self, namespace: u32, name: &str) -> Option<&Consumer> {
-        self.consumers.get(&(namespace, name.to_string()))
+        self.consumers.get(&namespace)?.get(name)
     }
 
     /// The durable consumers of a namespace by name.
     pub fn consumers(&self, namespace: u32) -> impl Iterator<Item = &Consumer> {
-        let from = (namespace, String::new());
-        self.consumers.range(from..).take_while(move |((of, _), _)| *of == namespace).map(|(_, consumer)| consumer)
+        self.consumers.get(&namespace).into_iter().flat_map(BTreeMap::values)
     }
 
     /// Time of the log, milliseconds since 1970.
@@ -277,8 +284,10 @@ impl Machine {
                 head.retention = retain.retention;
                 Ok(Done::Namespace(saved(head, writes)))
             }
-            Command::NamespaceDelete(delete) => self.delete_namespace(&delete.name, writes, effects.touched),
+            Command::NamespaceDelete(delete) => self.delete_namespace(&delete.name, effects),
             Command::Trim(trim) => self.trim(&trim, writes),
+            Command::TrimMany(many) => self.trim_many(&many, writes),
+            Command::ClockSet(set) => self.clock_set(set, writes),
             Command::ConsumerOpen(open) => self.open_consumer(open, writes),
             Command::ConsumerAdvance(advance) => self.advance_consumer(advance, writes),
             Command::ConsumerDelete(delete) => self.delete_consumer(delete, writes),
@@ -294,6 +303,7 @@ impl Machine {
             Command::ServiceUpdate(update) => self.service_update(update, effects),
             Command::ServiceRemove(remove) => self.service_remove(&remove, effects),
             Command::ServiceExpire(expire) => self.service_expire(&expire, effects),
+            Command::InstanceExpire(_) => self.instance_expire(effects),
             // Applied where it can stop the node.
             Command::LevelRaise(_) => Ok(Done::Nothing),
         }
@@ -308,70 +318,6 @@ impl Machine {
         Done::Nothing
     }
 
-    fn head_mut(&mut self, name: &str) -> Result<&mut Head, Refusal> {
-        match self.heads.get_mut(name) {
-            Some(head) if !head.deleted => Ok(head),
-            _ => Err(Refusal::NamespaceNotFound(name.into())),
-        }
-    }
-
-    fn create_namespace(
-        &mut self,
-        name: &str,
-        retention: Retention,
-        internal: bool,
-        writes: &mut Writes,
-    ) -> Result<&mut Head, Refusal> {
-        if Namespace::parse(name).is_err() {
-            return Err(Refusal::NamespaceNotFound(name.into()));
-        }
-        if Namespace::is_reserved(name) && !internal {
-            return Err(Refusal::NamespaceReserved(name.into()));
-        }
-        if !internal && self.heads.len() >= self.limits().namespaces && !self.heads.contains_key(name) {
-            return Err(Refusal::NamespacesExhausted);
-        }
-        let next_namespace = &mut self.next_namespace;
-        let head = self.heads.entry(name.into()).or_insert_with(|| {
-            *next_namespace = next_namespace.saturating_add(1);
-            writes.put(Family::Meta, META_NEXT_NAMESPACE.into(), u64::from(*next_namespace).to_be_bytes().into());
-            Head { id: *next_namespace, name: name.into(), next: 1, first: 1, ..Head::default() }
-        });
-        head.deleted = false;
-        head.retention = retention;
-        saved(head, writes);
-        Ok(head)
-    }
-
-    fn delete_namespace(&mut self, name: &str, writes: &mut Writes, touched: &mut Index) -> Reply {
-        if Namespace::is_reserved(name) {
-            return Err(Refusal::NamespaceReserved(name.into()));
-        }
-        let head = self.head_mut(name)?;
-        head.deleted = true;
-        head.first = head.next;
-        head.bytes_first = head.bytes_end;
-        head.retention = Retention::default();
-        let id = head.id;
-        saved(head, writes);
-        touched.remove(&id);
-        self.consumers.retain(|(namespace, _), _| *namespace != id);
-        for family in [Family::Index, Family::Ids, Family::Keys, Family::KeyRing, Family::Consumers] {
-            let (from, to) = rows::bounds(id);
-            writes.delete_range(family, from, to);
-        }
-        Ok(Done::Nothing)
-    }
-
-    fn trim(&mut self, trim: &Trim, writes: &mut Writes) -> Reply {
-        let head = self.head_mut(&trim.name)?;
-        if trim.first > head.first {
-            head.first = trim.first.min(head.next);
-            head.bytes_first = trim.bytes_first.clamp(head.bytes_first, head.bytes_end);
-        }
-        Ok(Done::Namespace(saved(head, writes)))
-    }
-
     /// Checks that the state does not contradict itself; for tests and simulations.
     ///
     /// # Panics
@@ -384,7 +330,10 @@ impl Machine {
             assert!(head.bytes_first <= head.bytes_end, "{head:?}");
             assert!(head.id >= 1 && head.id <= self.next_namespace, "{head:?}");
         }
-        for ((namespace, name), consumer) in &self.consumers {
+        let deleted = self.heads.values().filter(|head| head.deleted);
+        assert_eq!(self.deleted, deleted.map(|head| (head.deleted_by, head.name.clone())).collect());
+        let consumers = self.consumers.iter().flat_map(|(of, all)| all.iter().map(move |(name, one)| (of, name, one)));
+        for (namespace, name, consumer) in consumers {
             let head = self.heads.values().find(|head| head.id == *namespace);
             assert!(head.is_some_and(|head| !head.deleted && consumer.ack_floor <= head.last()), "{consumer:?}");
             assert_eq!(*name, consumer.name);

@@ -4,6 +4,7 @@
 //! both), *online* and *offline* about the first and the last of a service, cluster-wide. They are decided here, in
 //! the same step as the change, so everybody sees each of them once and in one order.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -12,10 +13,10 @@ use serde::Serialize;
 
 use super::Machine;
 use super::effects::Effects;
+use super::expire::{Budget, NODE_LOST};
 use super::services::Key;
 use crate::command::{Done, Reply};
 use crate::error::Refusal;
-use crate::node::Owner;
 use crate::rows::{Family, Writes};
 use crate::service::{
     Capability, Instance, InstanceLeave, InstanceMark, InstanceRef, InstanceRegister, Leaving, Registered, Removed,
@@ -95,20 +96,20 @@ impl Machine {
     }
 
     /// Who may be asked for `name`: the instances that offer a capability of that name, or else those of the
-    /// service with that id.
-    #[must_use]
-    pub fn providers(&self, name: &str) -> Vec<&Instance> {
-        match self.services.offers.get(name) {
-            Some(keys) => keys.iter().filter_map(|key| self.services.instances.get(key)).collect(),
-            None => self.instances(name).collect(),
-        }
+    /// service with that id. An instance whose node is gone is not asked, also while it is still on the roll.
+    pub fn providers<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Instance> + Clone + use<'a> {
+        let there = move |instance: &&Instance| self.is_alive(instance.connection.owner);
+        let of =
+            move |keys: &'a BTreeSet<Key>| keys.iter().filter_map(|key| self.services.instances.get(key)).filter(there);
+        let offered = self.services.offers.get(name).filter(|keys| of(keys).next().is_some());
+        let of_service = offered.is_none().then(|| self.services.of(name).filter(there));
+        offered.into_iter().flat_map(of).chain(of_service.into_iter().flatten())
     }
 
-    /// The services whose grace ends at this time or before, `now` in milliseconds since 1970.
-    #[must_use]
-    pub fn services_due(&self, now: u64) -> Vec<String> {
-        let due = |service: &&Service| service.offline_at != 0 && service.offline_at <= now;
-        self.services().filter(due).map(|service| service.id.clone()).collect()
+    /// The services whose grace ends at this time or before, `now` in milliseconds since 1970; those that have waited
+    /// longest first.
+    pub fn services_due(&self, now: u64) -> impl Iterator<Item = &str> {
+        self.services.due.iter().take_while(move |(at, _)| *at <= now).map(|(_, id)| id.as_str())
     }
 
     pub(super) fn instance_register(&mut self, register: InstanceRegister, effects: &mut Effects<'_>) -> Reply {
@@ -120,6 +121,11 @@ impl Machine {
         }
         if !self.is_alive(instance.connection.owner) {
             return Err(Refusal::Unavailable("that life of the node has ended".into()));
+        }
+        let ended = |present: &&Instance| !self.is_alive(present.connection.owner);
+        if let Some(ended) = self.instance(&instance.service, &instance.id).filter(ended) {
+            // The end of its node takes it off, before it comes anew.
+            self.remove_instance(&(ended.service.clone(), ended.id.clone()), NODE_LOST, effects);
         }
         let present = self.instance(&instance.service, &instance.id).cloned();
         if present.is_none() && self.services.instances.len() >= self.limits().instances {
@@ -174,21 +180,17 @@ impl Machine {
     }
 
     pub(super) fn instance_leave(&mut self, leave: &InstanceLeave, effects: &mut Effects<'_>) -> Reply {
+        let mut budget = Budget::of(self.level());
         for Leaving { service, instance, connection } in &leave.leaving {
-            if self.instance(service, instance).is_some_and(|present| present.connection == *connection) {
+            let present = self.instance(service, instance).filter(|present| present.connection == *connection);
+            if let Some(present) = present {
+                if !budget.spend(present.encoded_len()) {
+                    return Ok(Done::More);
+                }
                 self.remove_instance(&(service.clone(), instance.clone()), "left", effects);
             }
         }
         Ok(Done::Nothing)
-    }
-
-    /// A life of a node has ended, and with it everything that was connected to it.
-    pub(super) fn expire_instances(&mut self, owner: Owner, effects: &mut Effects<'_>) {
-        let of = |(_, instance): &(&Key, &Instance)| instance.connection.owner == owner;
-        let gone: Vec<Key> = self.services.instances.iter().filter(of).map(|(key, _)| key.clone()).collect();
-        for key in &gone {
-            self.remove_instance(key, "node_lost", effects);
-        }
     }
 
     pub(super) fn instance_mark(&mut self, mark: &InstanceMark, effects: &mut Effects<'_>) -> Reply {
@@ -199,23 +201,29 @@ impl Machine {
             (mark.instance.is_empty() || one.id == mark.instance)
                 && mark.connection.is_none_or(|connection| connection == one.connection)
         };
-        let marked: Vec<Instance> = self.instances(&mark.service).filter(wanted).cloned().collect();
-        if marked.is_empty() && !mark.instance.is_empty() {
+        if !mark.instance.is_empty() && !self.instance(&mark.service, &mark.instance).as_ref().is_some_and(wanted) {
             return Err(Refusal::InstanceNotFound(mark.instance.clone()));
         }
-        for mut instance in marked {
-            let before = (instance.draining, instance.unhealthy);
-            instance.draining = mark.draining.unwrap_or(instance.draining);
-            instance.unhealthy = mark.unhealthy.unwrap_or(instance.unhealthy);
-            if (instance.draining, instance.unhealthy) == before {
-                continue;
+        let after = |one: &Instance| (mark.draining.unwrap_or(one.draining), mark.unhealthy.unwrap_or(one.unhealthy));
+        let mut budget = Budget::of(self.level());
+        let (mut marked, mut more) = (Vec::new(), false);
+        for one in self.instances(&mark.service).filter(wanted) {
+            if (one.draining, one.unhealthy) != after(one) {
+                more = !budget.spend(one.encoded_len());
+                if more {
+                    break;
+                }
+                marked.push(one.clone());
             }
+        }
+        for mut instance in marked {
+            (instance.draining, instance.unhealthy) = after(&instance);
             let reason = instance.state();
             let reference = instance.reference();
             self.save_instance(instance, effects.writes);
             self.tell_service("updated", &service, Some(&reference), Some(reason), effects);
         }
-        Ok(Done::Nothing)
+        Ok(if more { Done::More } else { Done::Nothing })
     }
 
     pub(super) fn service_update(&mut self, update: ServiceUpdate, effects: &mut Effects<'_>) -> Reply {
@@ -237,32 +245,42 @@ impl Machine {
         let Some(mut service) = self.service(&remove.id).cloned() else {
             return Err(Refusal::ServiceNotFound(remove.id.clone()));
         };
-        let instances: Vec<Instance> = self.instances(&remove.id).cloned().collect();
+        let mut budget = Budget::of(self.level());
+        let next = self.instances(&remove.id).take_while(|instance| budget.spend(instance.encoded_len()));
+        let instances: Vec<Instance> = next.cloned().collect();
         for instance in &instances {
             self.forget_instance(instance, effects.writes);
             self.tell_service("disconnect", &service, Some(&instance.reference()), Some("removed"), effects);
+        }
+        if self.instances(&remove.id).next().is_some() {
+            // The service goes with the last of them.
+            return Ok(Done::Removed(Removed { instances, more: true }));
         }
         if service.online {
             let last = instances.last().map(Instance::reference).or_else(|| service.leaving.take());
             self.tell_service("offline", &service, last.as_ref(), Some("removed"), effects);
         }
-        self.services.services.remove(&remove.id);
+        self.services.remove(&remove.id);
         effects.writes.delete(Family::Services, remove.id.clone().into_bytes());
         self.tell_service("removed", &service, None, None, effects);
-        Ok(Done::Removed(Removed { instances }))
+        Ok(Done::Removed(Removed { instances, more: false }))
     }
 
     pub(super) fn service_expire(&mut self, expire: &ServiceExpire, effects: &mut Effects<'_>) -> Reply {
+        let mut budget = Budget::of(self.level());
         for id in &expire.ids {
             let Some(service) = self.service(id).cloned() else { continue };
             if service.offline_at != 0 && service.offline_at <= self.millis {
+                if !budget.spend(service.encoded_len()) {
+                    return Ok(Done::More);
+                }
                 self.take_offline(service, effects);
             }
         }
         Ok(Done::Nothing)
     }
 
-    fn remove_instance(&mut self, key: &Key, reason: &str, effects: &mut Effects<'_>) {
+    pub(super) fn remove_instance(&mut self, key: &Key, reason: &str, effects: &mut Effects<'_>) {
         let Some(instance) = self.services.instances.get(key).cloned() else { return };
         self.forget_instance(&instance, effects.writes);
         let Some(mut service) = self.service(&key.0).cloned() else { return };
@@ -286,9 +304,9 @@ impl Machine {
         self.tell_service("offline", &service, last.as_ref(), None, effects);
     }
 
-    fn save_service(&mut self, service: Service, writes: &mut Writes) {
+    pub(super) fn save_service(&mut self, service: Service, writes: &mut Writes) {
         writes.put(Family::Services, service.id.clone().into_bytes(), service.encode_to_vec());
-        self.services.services.insert(service.id.clone(), service);
+        self.services.put(service);
     }
 
     fn save_instance(&mut self, instance: Instance, writes: &mut Writes) {
@@ -317,25 +335,6 @@ impl Machine {
             at: self.at(),
         };
         self.tell(&format!("service.{what}"), &told, effects);
-    }
-
-    /// Checks that what is derived follows from what it is derived from; for tests.
-    #[cfg(test)]
-    pub(super) fn check_services(&self) {
-        let mut offers = alloc::collections::BTreeMap::<String, alloc::collections::BTreeSet<Key>>::new();
-        for (key, instance) in &self.services.instances {
-            assert_eq!(*key, (instance.service.clone(), instance.id.clone()));
-            assert!(self.service(&key.0).is_some_and(|service| service.online && service.offline_at == 0), "{key:?}");
-            assert!(self.is_alive(instance.connection.owner), "{key:?} outlived its node");
-            for capability in &instance.capabilities {
-                offers.entry(capability.name.clone()).or_default().insert(key.clone());
-            }
-        }
-        assert_eq!(offers, self.services.offers);
-        for service in self.services() {
-            let some = self.instances(&service.id).next().is_some();
-            assert_eq!(service.online, some || service.offline_at != 0, "{service:?}");
-        }
     }
 }
 

@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use prost::Message as _;
 
+use crate::node::Owner;
 use crate::rows::RowsError;
 use crate::service::{Instance, Service};
 
@@ -18,6 +19,10 @@ pub(super) struct Services {
     pub(super) instances: BTreeMap<Key, Instance>,
     /// Who offers what.
     pub(super) offers: BTreeMap<String, BTreeSet<Key>>,
+    /// The instances of each life of a node.
+    pub(super) owned: BTreeMap<Owner, BTreeSet<Key>>,
+    /// The services whose grace ends, by when.
+    pub(super) due: BTreeSet<(u64, String)>,
 }
 
 impl Services {
@@ -26,7 +31,7 @@ impl Services {
         let mut loaded = Self::default();
         for value in services {
             let service = Service::decode(value.as_slice()).map_err(|_| RowsError::corrupt("services"))?;
-            loaded.services.insert(service.id.clone(), service);
+            loaded.put(service);
         }
         for value in instances {
             loaded.insert(Instance::decode(value.as_slice()).map_err(|_| RowsError::corrupt("instances"))?);
@@ -35,9 +40,27 @@ impl Services {
     }
 
     /// The instances of a service, by id.
-    pub(super) fn of<'a>(&'a self, service: &str) -> impl Iterator<Item = &'a Instance> + use<'a> {
+    pub(super) fn of<'a>(&'a self, service: &str) -> impl Iterator<Item = &'a Instance> + Clone + use<'a> {
         let (from, of) = ((service.to_string(), String::new()), service.to_string());
         self.instances.range(from..).take_while(move |((service, _), _)| *service == of).map(|(_, instance)| instance)
+    }
+
+    /// Puts a service where the one before of that id was.
+    pub(super) fn put(&mut self, service: Service) {
+        self.remove(&service.id);
+        if service.offline_at != 0 {
+            self.due.insert((service.offline_at, service.id.clone()));
+        }
+        self.services.insert(service.id.clone(), service);
+    }
+
+    /// Takes a service out.
+    pub(super) fn remove(&mut self, id: &str) {
+        if let Some(before) = self.services.remove(id)
+            && before.offline_at != 0
+        {
+            self.due.remove(&(before.offline_at, before.id));
+        }
     }
 
     /// Puts an instance where the one before of that id was.
@@ -47,6 +70,7 @@ impl Services {
         for capability in &instance.capabilities {
             self.offers.entry(capability.name.clone()).or_default().insert(key.clone());
         }
+        self.owned.entry(instance.connection.owner).or_default().insert(key.clone());
         self.instances.insert(key, instance);
     }
 
@@ -54,13 +78,19 @@ impl Services {
     pub(super) fn take(&mut self, key: &Key) -> Option<Instance> {
         let instance = self.instances.remove(key)?;
         for capability in &instance.capabilities {
-            if let Some(offers) = self.offers.get_mut(&capability.name) {
-                offers.remove(key);
-                if offers.is_empty() {
-                    self.offers.remove(&capability.name);
-                }
-            }
+            drop_key(&mut self.offers, &capability.name, key);
         }
+        drop_key(&mut self.owned, &instance.connection.owner, key);
         Some(instance)
+    }
+}
+
+/// Takes a key out of one of the sets, and the set with its last key.
+fn drop_key<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<Key>>, of: &K, key: &Key) {
+    if let Some(set) = sets.get_mut(of) {
+        set.remove(key);
+        if set.is_empty() {
+            sets.remove(of);
+        }
     }
 }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::command::{ConsumerAdvance, ConsumerOpen, ConsumerSet};
+use crate::command::{ConsumerAdvance, ConsumerOpen, ConsumerSet, Trim};
 use crate::command::{
     ConsumerDelete, NamespaceCreate, NamespaceDelete, NamespaceRetain, NodeAllocate, NodeDown, NodeRemove, NodeUp,
 };
@@ -17,10 +17,12 @@ use crate::entry::{
 };
 use crate::event::Event;
 use crate::limits::{self, DEDUPE_KEYS_PER_SUBJECT};
+use crate::namespace::Retention;
 use crate::node::Owner;
 use crate::rows::IndexRow;
 use crate::time::Timestamp;
 
+mod bounded;
 mod central;
 mod level;
 mod services;

@@ -1,7 +1,7 @@
 //! The feature level: raised once on all replicas alike, and what is above it stops a node.
 
 use super::*;
-use crate::command::{DecodeError, LevelRaise, check_level};
+use crate::command::{ClockSet, DecodeError, InstanceExpire, LevelRaise, TrimMany, check_level};
 use crate::entry::command_frame;
 
 pub(super) fn raise(level: u32) -> Vec<u8> {
@@ -17,7 +17,14 @@ pub(super) fn newest() -> Replica {
 
 /// Steps of the random test that belong to newer levels.
 pub(super) fn step() -> impl Strategy<Value = Vec<u8>> {
-    (0..=FeatureLevel::LATEST.get()).prop_map(raise)
+    let trim = (0_u64..20).prop_map(|first| Trim { name: "app".into(), first, bytes_first: first * 10 });
+    let due = proptest::collection::vec(trim, 0..3);
+    prop_oneof![
+        1 => (0..=FeatureLevel::LATEST.get()).prop_map(raise),
+        1 => Just(Command::InstanceExpire(InstanceExpire {}).frame().unwrap()),
+        1 => due.prop_map(|trims| Command::TrimMany(TrimMany { trims }).frame().unwrap()),
+        1 => (0_u64..400).prop_map(|millis| Command::ClockSet(ClockSet { millis }).frame().unwrap()),
+    ]
 }
 
 /// A command frame of these bytes, unless they are a command of a newer release: that stops a replica.
@@ -62,6 +69,49 @@ fn a_state_above_the_known_level_is_not_loaded() {
 }
 
 #[test]
+fn what_the_bus_writes_is_bounded_from_the_raise_on_unless_somebody_says_otherwise() {
+    let retain = |name: &str, retention| {
+        Command::NamespaceRetain(NamespaceRetain { name: name.into(), retention }).frame().unwrap()
+    };
+    let dead = publish("_dead_", &[event("_dead_.a.b", "", "")], FLAG_CREATE | FLAG_INTERNAL);
+    let keeps = |replica: &Replica, name: &str| {
+        let Retention { age_ms_max, events_max, bytes_max, .. } = replica.machine.head(name).unwrap().retention;
+        (age_ms_max / 86_400_000, events_max, bytes_max >> 20)
+    };
+    let mut replica = Replica::default();
+    drop(replica.apply(&[node_up(1, 1), dead.clone(), plain("notify"), plain("app")]));
+    let own = Retention { events_max: 7, ..Retention::default() };
+    drop(replica.one(retain("notify", own)));
+    assert_eq!(keeps(&replica, "roll"), (0, 0, 0));
+    drop(replica.one(raise(2)));
+    assert_eq!(keeps(&replica, "roll"), (7, 100_000, 256));
+    assert_eq!(keeps(&replica, "_dead_"), (30, 1_000_000, 4096));
+    assert_eq!(keeps(&replica, "notify"), (0, 7, 0), "somebody has said what");
+    assert_eq!(keeps(&replica, "app"), (0, 0, 0));
+    drop(replica.one(retain("roll", Retention::default())));
+    drop(replica.one(raise(2)));
+    assert_eq!(keeps(&replica, "roll"), (0, 0, 0), "everything, when somebody wants it");
+    assert_eq!(&replica.machine, &replica.reloaded());
+    let mut new = newest();
+    drop(new.apply(&[node_up(1, 1), dead, plain("notify"), plain("app")]));
+    assert_eq!(keeps(&new, "roll"), (7, 100_000, 256));
+    assert_eq!((keeps(&new, "notify"), keeps(&new, "app")), ((7, 100_000, 256), (0, 0, 0)));
+}
+
+#[test]
+fn the_time_of_the_log_is_set_back_only() {
+    let mut replica = newest();
+    let set = |millis| Command::ClockSet(ClockSet { millis }).frame().unwrap();
+    let before = replica.machine.millis();
+    drop(replica.one(set(before + 1_000_000)));
+    assert_eq!(replica.machine.millis(), before + 10, "the time of the entry itself");
+    drop(replica.one(set(3)));
+    assert_eq!((replica.machine.millis(), replica.reloaded().millis()), (3, 3));
+    drop(replica.one(plain("app")));
+    assert!(replica.machine.millis() > 3, "and goes on");
+}
+
+#[test]
 fn a_level_is_raised_once_and_never_lowered() {
     let mut replica = Replica::default();
     assert_eq!(replica.machine.level(), FeatureLevel::FIRST);
@@ -80,10 +130,9 @@ fn a_command_above_the_level_of_the_cluster_is_not_proposed() {
         check_level(&[plain("app"), unknown].concat(), 2, FeatureLevel::LATEST),
         Err(Refusal::Malformed(_))
     ));
-    let raise = Command::LevelRaise(LevelRaise { level: 9 });
-    assert_eq!(raise.check_level(FeatureLevel::FIRST), Ok(()));
-    let all = (1..=FeatureLevel::LATEST.get()).filter_map(FeatureLevel::new);
-    for level in all.filter(|level| *level < raise.required_level()) {
-        assert!(matches!(raise.check_level(level), Err(Refusal::Unavailable(_))));
-    }
+    let expire = Command::InstanceExpire(InstanceExpire {});
+    assert!(matches!(expire.check_level(FeatureLevel::FIRST), Err(Refusal::Unavailable(_))));
+    assert_eq!(expire.check_level(FeatureLevel::BOUNDED), Ok(()));
+    let many = [plain("app"), Command::TrimMany(TrimMany::default()).frame().unwrap()].concat();
+    assert!(matches!(check_level(&many, 2, FeatureLevel::FIRST), Err(Refusal::Unavailable(_))));
 }

@@ -105,8 +105,8 @@ fn a_node_that_is_lost_takes_its_instances_along() {
     drop(replica.one(register("t", "a", on(1, 2))));
     drop(replica.one(node_down(1, 1)));
     assert_eq!(told(&replica)[7..], ["disconnect", "disconnect", "offline"]);
-    assert_eq!(replica.machine.providers("s-work").len(), 1);
-    assert!(replica.machine.providers("t-work").is_empty());
+    assert_eq!(replica.machine.providers("s-work").count(), 1);
+    assert!(replica.machine.providers("t-work").next().is_none());
     let late = replica.one(register("t", "a", on(1, 2)));
     assert!(matches!(late, Err(Refusal::Unavailable(_))), "a dead life registers nothing: {late:?}");
     drop(replica.one(node_up(2, 2)));
@@ -123,14 +123,14 @@ fn a_grace_keeps_a_service_online_until_it_has_ended() {
     drop(replica.one(leave("s", "a", on(1, 1))));
     drop(replica.one(expire()));
     assert_eq!(told(&replica), ["registered", "connect", "online", "disconnect"], "too early");
-    assert!(replica.machine.services_due(u64::MAX).contains(&"s".to_string()));
+    assert!(replica.machine.services_due(u64::MAX).any(|id| id == "s"));
     drop(replica.one(Command::InstanceRegister(Box::new(patient)).frame().unwrap()));
     assert_eq!(told(&replica)[4..], ["connect"], "it never was offline");
     drop(replica.one(leave("s", "a", on(1, 1))));
     (0..6).for_each(|_| drop(replica.one(node_up(1, 1))));
     drop(replica.one(expire()));
     assert_eq!(told(&replica)[5..], ["disconnect", "offline"]);
-    assert!(replica.machine.services_due(u64::MAX).is_empty());
+    assert!(replica.machine.services_due(u64::MAX).next().is_none());
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_capability_is_found_first_and_the_id_of_a_service_else() {
     let mut other = said("people", "b", on(2, 1));
     other.instance.capabilities = vec![Capability { name: "users".into(), ..Capability::default() }];
     let ids = |replica: &Replica, name| {
-        replica.machine.providers(name).iter().map(|instance| instance.id.clone()).collect::<Vec<_>>()
+        replica.machine.providers(name).map(|instance| instance.id.clone()).collect::<Vec<_>>()
     };
     assert_eq!(ids(&replica, "users"), ["a"], "nobody offers it, but a service has that id");
     drop(replica.one(Command::InstanceRegister(Box::new(other)).frame().unwrap()));

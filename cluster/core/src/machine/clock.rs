@@ -1,0 +1,28 @@
+//! The time of the log is set back, which a wrong clock had taken ahead.
+
+use alloc::vec::Vec;
+
+use super::{META_MILLIS, Machine};
+use crate::command::{ClockSet, Done, Reply};
+use crate::rows::{Family, Writes};
+use crate::service::Service;
+
+impl Machine {
+    /// Times go on from an earlier one. What was stored keeps the time that it has; what waits for a time waits as
+    /// long as it would have.
+    pub(super) fn clock_set(&mut self, set: ClockSet, writes: &mut Writes) -> Reply {
+        let back = self.millis.saturating_sub(set.millis);
+        if back == 0 {
+            return Ok(Done::Nothing);
+        }
+        self.millis = set.millis;
+        writes.put(Family::Meta, META_MILLIS.into(), self.millis.to_be_bytes().into());
+        let waiting: Vec<Service> = self.services.due.iter().filter_map(|(_, id)| self.service(id)).cloned().collect();
+        for mut service in waiting {
+            // 0 would mean that it does not wait.
+            service.offline_at = service.offline_at.saturating_sub(back).max(1);
+            self.save_service(service, writes);
+        }
+        Ok(Done::Nothing)
+    }
+}

@@ -1,0 +1,119 @@
+//! Namespaces come and go, and what is too old goes out of sight.
+
+use super::effects::Effects;
+use super::{META_NEXT_NAMESPACE, Machine, saved};
+use crate::command::{Done, Reply, Trim, TrimMany};
+use crate::error::Refusal;
+use crate::level::FeatureLevel;
+use crate::limits::{NAMESPACES_DELETED_MAX, TRIMS_MAX};
+use crate::namespace::{Head, Retention, bus_retention};
+use crate::rows::{self, Family, Writes};
+use crate::subject::Namespace;
+
+/// Most deleted namespaces that are forgotten with the deletion of one.
+const FORGOTTEN_AT_ONCE: usize = 16;
+
+impl Machine {
+    pub(super) fn head_mut(&mut self, name: &str) -> Result<&mut Head, Refusal> {
+        match self.heads.get_mut(name) {
+            Some(head) if !head.deleted => Ok(head),
+            _ => Err(Refusal::NamespaceNotFound(name.into())),
+        }
+    }
+
+    pub(super) fn create_namespace(
+        &mut self,
+        name: &str,
+        retention: Retention,
+        internal: bool,
+        writes: &mut Writes,
+    ) -> Result<&mut Head, Refusal> {
+        if Namespace::parse(name).is_err() {
+            return Err(Refusal::NamespaceNotFound(name.into()));
+        }
+        if Namespace::is_reserved(name) && !internal {
+            return Err(Refusal::NamespaceReserved(name.into()));
+        }
+        let bounded = self.level >= FeatureLevel::BOUNDED;
+        let counted = if bounded { self.heads.len().saturating_sub(self.deleted.len()) } else { self.heads.len() };
+        let known = self.heads.get(name).filter(|head| !bounded || !head.deleted).is_some();
+        if !internal && counted >= self.limits().namespaces && !known {
+            return Err(Refusal::NamespacesExhausted);
+        }
+        let mut retention = retention;
+        if bounded && retention.is_unlimited() {
+            let bus = bus_retention(name);
+            (retention.age_ms_max, retention.bytes_max, retention.events_max) =
+                (bus.age_ms_max, bus.bytes_max, bus.events_max);
+        }
+        let next_namespace = &mut self.next_namespace;
+        let head = self.heads.entry(name.into()).or_insert_with(|| {
+            *next_namespace = next_namespace.saturating_add(1);
+            writes.put(Family::Meta, META_NEXT_NAMESPACE.into(), u64::from(*next_namespace).to_be_bytes().into());
+            Head { id: *next_namespace, name: name.into(), next: 1, first: 1, ..Head::default() }
+        });
+        if head.deleted {
+            self.deleted.remove(&(head.deleted_by, head.name.clone()));
+        }
+        (head.deleted, head.deleted_by) = (false, 0);
+        head.retention = retention;
+        saved(head, writes);
+        Ok(head)
+    }
+
+    pub(super) fn delete_namespace(&mut self, name: &str, effects: &mut Effects<'_>) -> Reply {
+        if Namespace::is_reserved(name) {
+            return Err(Refusal::NamespaceReserved(name.into()));
+        }
+        let bounded = self.level >= FeatureLevel::BOUNDED;
+        let Effects { entry, writes, touched } = effects;
+        let head = self.head_mut(name)?;
+        (head.deleted, head.deleted_by) = (true, if bounded { *entry } else { 0 });
+        head.first = head.next;
+        head.bytes_first = head.bytes_end;
+        head.retention = Retention::default();
+        let id = head.id;
+        let key = (head.deleted_by, head.name.clone());
+        saved(head, writes);
+        self.deleted.insert(key);
+        touched.remove(&id);
+        self.consumers.remove(&id);
+        for family in [Family::Index, Family::Ids, Family::Keys, Family::KeyRing, Family::Consumers] {
+            let (from, to) = rows::bounds(id);
+            writes.delete_range(family, from, to);
+        }
+        if bounded {
+            self.forget_deleted(writes);
+        }
+        Ok(Done::Nothing)
+    }
+
+    /// Forgets the namespaces that were deleted first, when there are too many: one of such a name begins anew, under
+    /// another number. A few at a time, when an earlier release left more.
+    fn forget_deleted(&mut self, writes: &mut Writes) {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            if self.deleted.len() <= NAMESPACES_DELETED_MAX {
+                return;
+            }
+            let Some(head) = self.deleted.pop_first().and_then(|(_, name)| self.heads.remove(&name)) else { return };
+            writes.delete(Family::Heads, rows::key(head.id, &[]));
+        }
+    }
+
+    pub(super) fn trim(&mut self, trim: &Trim, writes: &mut Writes) -> Reply {
+        let head = self.head_mut(&trim.name)?;
+        if trim.first > head.first {
+            head.first = trim.first.min(head.next);
+            head.bytes_first = trim.bytes_first.clamp(head.bytes_first, head.bytes_end);
+        }
+        Ok(Done::Namespace(saved(head, writes)))
+    }
+
+    /// Several trims; a namespace that is gone meanwhile needs none.
+    pub(super) fn trim_many(&mut self, many: &TrimMany, writes: &mut Writes) -> Reply {
+        for trim in many.trims.iter().take(TRIMS_MAX) {
+            drop(self.trim(trim, writes));
+        }
+        Ok(if many.trims.len() > TRIMS_MAX { Done::More } else { Done::Nothing })
+    }
+}
