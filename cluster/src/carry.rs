@@ -2,24 +2,30 @@
 //!
 //! A batch with a mark may be sent as often as needed: the rules store it once. So a
 //! client sees a change of leader as a pause, not as an error, as long as there is a
-//! leader again before its deadline.
+//! leader again before its deadline. What is sent when, and in which order, is up to
+//! [`crate::batch`]; here is one attempt.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use rollbook_core::entry::Batch;
 use rollbook_core::error::Refusal;
+use rollbook_core::limits::BATCHES_PER_PRODUCER;
 use rollbook_core::reply;
+use tokio::sync::oneshot;
 
 use crate::contact::Contact;
-use crate::gather::{Carried, Failure, Gathered};
+use crate::gather::{Carried, Content};
+use crate::lock::lock;
 use crate::peer::conn::CallError;
 use crate::peer::frame::Kind;
 use crate::peer::identity::Identity;
@@ -30,12 +36,11 @@ use crate::types::{EntryData, Types};
 
 /// How long a batch waits for a leader.
 const LEADERLESS_MAX: Duration = Duration::from_secs(3);
+/// How long a batch waits for a leader when raft still names one that was not heard for [`crate::contact`]'s time:
+/// the election should have been over by then.
+const SILENT_LEADER_MAX: Duration = Duration::from_millis(500);
 /// How long one attempt at the leader may take before the next.
-const ATTEMPT_MAX: Duration = Duration::from_secs(3);
-/// Between attempts.
-const PAUSE: Duration = Duration::from_millis(5);
-/// How long the effect of a command may take to show on this node.
-const SHOW_MAX: Duration = Duration::from_secs(2);
+pub(crate) const ATTEMPT_MAX: Duration = Duration::from_secs(3);
 
 /// Knows the way into the log.
 pub(crate) struct Carrier {
@@ -44,158 +49,189 @@ pub(crate) struct Carrier {
     pub(crate) links: Arc<Links>,
     pub(crate) state: Arc<State>,
     pub(crate) contact: Arc<Contact>,
-    /// Longest wait for the answer to a batch.
-    pub(crate) timeout: Duration,
     pub(crate) batches: AtomicU64,
 }
 
-/// One attempt.
-enum Attempt {
+/// How one attempt ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
     Done(Carried),
-    /// Nothing was stored; try again.
+    /// Nothing was given to raft; try again.
     Elsewhere,
     /// It may be stored; try again when that is harmless.
-    Unknown(&'static str),
+    Unknown(Cow<'static, str>),
+    /// Nothing was given to raft, and trying again does not help.
     Refused(Refusal),
 }
 
-impl Carrier {
-    /// Whether a batch may have to be sent twice.
-    pub(crate) fn has_peers(&self) -> bool {
-        self.contact.voters() > 1
+/// What an attempt says once its content cannot be called back.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    given: AtomicBool,
+    /// The batch behind it waits for this.
+    next: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+impl Handed {
+    pub(crate) const fn new(next: oneshot::Sender<()>) -> Self {
+        Self { given: AtomicBool::new(false), next: Mutex::new(Some(next)) }
     }
 
-    /// The mark of the next batch of so many frames.
-    pub(crate) fn next_batch(&self, frames: usize) -> Batch {
-        let number = self.batches.fetch_add(1, Ordering::Relaxed);
-        Batch { owner: self.identity.owner(), number, frames: u32::try_from(frames).unwrap_or(u32::MAX) }
+    /// The content was given to raft, or to the connection to the leader. `in_order`: whatever is given there from
+    /// now on comes behind it.
+    pub(crate) fn give(&self, in_order: bool) {
+        self.given.store(true, Ordering::Relaxed);
+        if in_order {
+            self.pass();
+        }
     }
 
-    /// Carries a batch to its end and answers everybody who asked.
-    pub(crate) async fn carry(&self, mut gathered: Gathered) {
-        let deadline = Instant::now() + self.timeout;
-        let mut leaderless = Instant::now();
-        let mut unknown: Option<&'static str> = None;
-        loop {
-            let attempt = match self.contact.leader() {
-                Some(leader) if leader == self.identity.id => {
-                    self.while_leads(leader, self.write(&gathered, deadline)).await
+    /// The batch behind it may go.
+    pub(crate) fn pass(&self) {
+        if let Some(next) = lock(&self.next).take() {
+            next.send(()).ok();
+        }
+    }
+
+    /// Whether the content may be in a log, now or later.
+    pub(crate) fn is_given(&self) -> bool {
+        self.given.load(Ordering::Relaxed)
+    }
+}
+
+/// Gets the content of batches into the log, one attempt after the other.
+pub(crate) trait Submit: Send + Sync + 'static {
+    /// This node.
+    fn id(&self) -> u64;
+    /// The leader, when there is one.
+    fn leader(&self) -> Option<u64>;
+    /// The mark of the next batch of so many frames; none when there is no other node that it could be sent to.
+    fn mark(&self, frames: usize) -> Option<Batch>;
+    /// One attempt, at that leader.
+    fn attempt(&self, leader: u64, content: &Content, handed: &Handed) -> impl Future<Output = Attempt> + Send;
+    /// Resolves when this node shows the effect of that entry, at latest after `within`.
+    fn shown(&self, index: u64, within: Duration) -> impl Future<Output = ()> + Send;
+    /// Resolves when something about the leader has changed, at latest after `within`.
+    fn changed_within(&self, within: Duration) -> impl Future<Output = ()> + Send;
+    /// Whether batches that have waited so long for a leader are to be refused.
+    fn is_hopeless(&self, waited: Duration) -> bool;
+}
+
+impl Submit for Carrier {
+    fn id(&self) -> u64 {
+        self.identity.id
+    }
+
+    fn leader(&self) -> Option<u64> {
+        self.contact.leader()
+    }
+
+    fn mark(&self, frames: usize) -> Option<Batch> {
+        if self.is_alone() {
+            return None;
+        }
+        // The rules refuse a number that is as far below the newest one as they remember batches. So with steps of
+        // that size none is stored behind a later one, whatever the ways of both were.
+        let number = self.batches.fetch_add(1, Ordering::Relaxed).saturating_mul(BATCHES_PER_PRODUCER);
+        Some(Batch { owner: self.identity.owner(), number, frames: u32::try_from(frames).unwrap_or(u32::MAX) })
+    }
+
+    async fn attempt(&self, leader: u64, content: &Content, handed: &Handed) -> Attempt {
+        let attempted = {
+            let attempt = async {
+                if leader == self.identity.id {
+                    self.write(content, handed).await
+                } else {
+                    self.forward(leader, content, handed).await
                 }
-                Some(leader) => {
-                    dismiss_guests(&mut gathered);
-                    if gathered.answers.is_empty() {
-                        return;
-                    }
-                    self.while_leads(leader, self.forward(leader, &gathered)).await
-                }
-                None => Attempt::Elsewhere,
             };
-            match attempt {
-                Attempt::Done(carried) => return self.answer(gathered, carried).await,
-                Attempt::Refused(refusal) => return refuse(gathered, &refusal),
-                Attempt::Unknown(why) => {
-                    unknown = Some(why);
-                    leaderless = Instant::now();
-                    if !gathered.marked {
-                        return refuse(gathered, &Refusal::OutcomeUnknown(why.to_owned()));
-                    }
-                }
-                Attempt::Elsewhere => {}
+            match select(pin!(attempt), pin!(self.contact.gone(leader))).await {
+                Either::Left((attempt, _)) => Some(attempt),
+                // Nobody waits for a leader that may not answer any more, when there is another one.
+                Either::Right(_) => None,
             }
-            dismiss_guests(&mut gathered);
-            if gathered.answers.is_empty() {
-                return;
-            }
-            if Instant::now() >= deadline || leaderless.elapsed() >= LEADERLESS_MAX {
-                let refusal = match unknown {
-                    Some(why) => Refusal::OutcomeUnknown(why.to_owned()),
-                    None => Refusal::Unavailable("no leader".to_owned()),
-                };
-                return refuse(gathered, &refusal);
-            }
-            self.contact.changed_within(PAUSE).await;
+        };
+        match attempted {
+            Some(attempt) => attempt,
+            None if handed.is_given() => Attempt::Unknown("leadership was lost".into()),
+            None => Attempt::Elsewhere,
         }
     }
 
-    /// An attempt that nobody waits for when there is another leader: it may not answer any more.
-    async fn while_leads(&self, leader: u64, attempt: impl Future<Output = Attempt>) -> Attempt {
-        match select(pin!(attempt), pin!(self.contact.gone(leader))).await {
-            Either::Left((attempt, _)) => attempt,
-            Either::Right(_) => Attempt::Unknown("leadership was lost"),
+    async fn shown(&self, index: u64, within: Duration) {
+        let mut applied = self.state.applied();
+        let shown = applied.wait_for(|next| *next > index);
+        if tokio::time::timeout(within, shown).await.is_err() {
+            tracing::debug!(index, "this node is behind the leader");
         }
+    }
+
+    async fn changed_within(&self, within: Duration) {
+        self.contact.changed_within(within).await;
+    }
+
+    fn is_hopeless(&self, waited: Duration) -> bool {
+        let named = self.raft.server_metrics().borrow_watched().current_leader;
+        let silent = named.is_some() && self.leader().is_none();
+        waited >= if silent { SILENT_LEADER_MAX } else { LEADERLESS_MAX }
+    }
+}
+
+impl Carrier {
+    /// Whether this node is the only member of its cluster: no other node can lead, now or later in this term.
+    fn is_alone(&self) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.nodes().map(|(id, _)| *id).eq([self.identity.id])
     }
 
     /// Writes the entry as the leader.
-    async fn write(&self, gathered: &Gathered, deadline: Instant) -> Attempt {
+    async fn write(&self, content: &Content, handed: &Handed) -> Attempt {
         let (responder, result) = ProgressResponder::<Types, _>::complete_only();
-        if let Err(fatal) = self.raft.client_write_ff(EntryData(gathered.entry()), Some(responder)).await {
+        if let Err(fatal) = self.raft.client_write_ff(EntryData(content.entry()), Some(responder)).await {
             return Attempt::Refused(Refusal::Unavailable(format!("raft has stopped: {fatal}")));
         }
-        match tokio::time::timeout_at(deadline.into(), result).await {
-            Ok(Ok(Ok(response))) => Attempt::Done(Carried { index: response.log_id.index, replies: response.data }),
-            Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => Attempt::Elsewhere,
-            // A new leader may have kept the entry or not.
-            Ok(Ok(Err(ClientWriteError::LogEntryDiscarded(_))) | Err(_)) => Attempt::Unknown("leadership was lost"),
-            Ok(Ok(Err(other))) => Attempt::Refused(Refusal::Unavailable(other.to_string())),
-            Err(_) => Attempt::Unknown("no answer in time"),
+        // Raft takes them in the order of its channel.
+        handed.give(true);
+        match result.await {
+            Ok(Ok(response)) => Attempt::Done(Carried { index: response.log_id.index, replies: response.data }),
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => Attempt::Elsewhere,
+            // A new leader may have kept the entry or not; and raft may have stopped with the entry in its log.
+            Ok(Err(ClientWriteError::LogEntryDiscarded(_))) | Err(_) => Attempt::Unknown("leadership was lost".into()),
+            Ok(Err(other)) => Attempt::Refused(Refusal::Unavailable(other.to_string())),
         }
     }
 
     /// Sends the own part to the leader.
-    async fn forward(&self, leader: u64, gathered: &Gathered) -> Attempt {
-        if !gathered.marked {
-            // Gathered when this node was alone: it cannot be told apart when it comes twice.
-            return Attempt::Refused(Refusal::Unavailable("the cluster is being changed".to_owned()));
-        }
-        let mut body = Vec::with_capacity(gathered.own.len().saturating_add(4));
-        body.extend_from_slice(&u32::try_from(gathered.answers.len()).unwrap_or(u32::MAX).to_le_bytes());
-        body.extend_from_slice(&gathered.own);
-        let answer = self.links.call(leader, Purpose::Relay, Kind::Forward, body.into(), ATTEMPT_MAX).await;
-        match answer {
-            Ok(body) => decode_carried(&body, gathered.answers.len()).map_or(
-                Attempt::Refused(Refusal::Unavailable("a leader of another release".to_owned())),
-                Attempt::Done,
-            ),
-            Err(CallError::NotLeader | CallError::Unreachable(_)) => Attempt::Elsewhere,
-            Err(CallError::Lost) => Attempt::Unknown("the connection to the leader was lost"),
-            Err(CallError::Late) => Attempt::Unknown("the leader did not answer in time"),
-            Err(CallError::Refused(refusal)) => Attempt::Refused(refusal),
-            Err(CallError::Protocol(what)) => Attempt::Refused(Refusal::Unavailable(what.to_owned())),
-        }
-    }
-
-    async fn answer(&self, gathered: Gathered, carried: Carried) {
-        let Carried { index, replies } = carried;
-        let mut replies = replies.into_iter();
-        for guest in gathered.guests {
-            let replies = replies.by_ref().take(guest.replies).collect();
-            // The asker may have gone; what was done stays done.
-            drop(guest.answer.send(Ok(Carried { index, replies })));
-        }
-        if gathered.commands {
-            let mut applied = self.state.applied();
-            let shown = applied.wait_for(|next| *next > index);
-            if tokio::time::timeout(SHOW_MAX, shown).await.is_err() {
-                tracing::debug!(index, "this node is behind the leader");
-            }
-        }
-        for (answer, reply) in gathered.answers.into_iter().zip(replies) {
-            drop(answer.send(reply));
-        }
+    async fn forward(&self, leader: u64, content: &Content, handed: &Handed) -> Attempt {
+        // Without a mark when this node was alone a moment ago: the next attempt has one.
+        let Some(body) = content.forward() else { return Attempt::Elsewhere };
+        let conn = match self.links.conn(leader, Purpose::Relay, ATTEMPT_MAX).await {
+            Ok(conn) => conn,
+            Err(error) => return outcome(Err(error), content.replies()),
+        };
+        let asked = match conn.ask(Kind::Forward, body).await {
+            Ok(asked) => asked,
+            Err(error) => return outcome(Err(error), content.replies()),
+        };
+        handed.give(conn.takes_in_order);
+        outcome(asked.answer(ATTEMPT_MAX).await, content.replies())
     }
 }
 
-fn dismiss_guests(gathered: &mut Gathered) {
-    for guest in gathered.guests.drain(..) {
-        drop(guest.answer.send(Err(Failure::NotLeader)));
+/// What the answer of a leader means for a batch that gets so many replies.
+fn outcome(answer: Result<Bytes, CallError>, wanted: usize) -> Attempt {
+    match answer {
+        Ok(body) => decode_carried(&body, wanted)
+            .map_or(Attempt::Unknown("the answer of the leader cannot be read".into()), Attempt::Done),
+        Err(CallError::NotLeader | CallError::Unreachable(_)) => Attempt::Elsewhere,
+        Err(CallError::Lost) => Attempt::Unknown("the connection to the leader was lost".into()),
+        Err(CallError::Late) => Attempt::Unknown("the leader did not answer in time".into()),
+        // The leader had given it to raft when it lost its leadership.
+        Err(CallError::Refused(Refusal::OutcomeUnknown(why))) => Attempt::Unknown(why.into()),
+        Err(CallError::Refused(refusal)) => Attempt::Refused(refusal),
+        Err(CallError::Protocol(what)) => Attempt::Unknown(what.into()),
     }
-}
-
-fn refuse(gathered: Gathered, refusal: &Refusal) {
-    for guest in gathered.guests {
-        drop(guest.answer.send(Err(Failure::Refused(refusal.clone()))));
-    }
-    gathered.answers.into_iter().for_each(|answer| drop(answer.send(Err(refusal.clone()))));
 }
 
 /// `u64 index of the entry | replies`
@@ -209,4 +245,32 @@ fn decode_carried(body: &[u8], wanted: usize) -> Option<Carried> {
     let (index, replies) = body.split_first_chunk::<8>()?;
     let replies = reply::decode(replies).filter(|replies| replies.len() == wanted)?;
     Some(Carried { index: u64::from_le_bytes(*index), replies })
+}
+
+#[cfg(test)]
+mod tests {
+    use rollbook_core::command::Done;
+
+    use super::*;
+
+    #[test]
+    fn only_answers_that_say_so_mean_that_nothing_was_stored() {
+        let carried = Carried { index: 7, replies: vec![Ok(Done::Published { first: 3, events: 1 })] };
+        let answer = |answer| outcome(answer, 1);
+        assert_eq!(answer(Ok(encode_carried(&carried))), Attempt::Done(carried.clone()));
+        for not_read in
+            [Bytes::new(), Bytes::from_static(&[9; 30]), encode_carried(&Carried { index: 7, replies: vec![] })]
+        {
+            assert!(matches!(answer(Ok(not_read.clone())), Attempt::Unknown(_)), "{not_read:?}");
+        }
+        for lost in [CallError::Lost, CallError::Late, CallError::Protocol("?")] {
+            assert!(matches!(answer(Err(lost.clone())), Attempt::Unknown(_)), "{lost:?}");
+        }
+        let unknown = CallError::Refused(Refusal::OutcomeUnknown("leadership was lost".to_owned()));
+        assert_eq!(answer(Err(unknown)), Attempt::Unknown("leadership was lost".into()));
+        assert_eq!(answer(Err(CallError::NotLeader)), Attempt::Elsewhere);
+        assert_eq!(answer(Err(CallError::Unreachable(String::new()))), Attempt::Elsewhere);
+        let full = Refusal::Overloaded("full".to_owned());
+        assert_eq!(answer(Err(CallError::Refused(full.clone()))), Attempt::Refused(full));
+    }
 }

@@ -18,12 +18,12 @@ use rollbook_core::namespace::Head;
 use rollbook_core::node::{Node as Row, Owner};
 use rollbook_core::reply;
 use rollbook_core::rows::Family;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use crate::contact::Contact;
 use crate::error::{NodeError, ReadError};
 use crate::events::Book;
-use crate::gather::{Answer, Ask};
+use crate::gather::{Ask, Queue};
 use crate::level;
 use crate::live::Live;
 use crate::log::LogStore;
@@ -60,7 +60,9 @@ pub enum Consistency {
 
 pub(crate) struct Inner {
     pub(crate) raft: Raft,
-    pub(crate) asks: mpsc::Sender<Ask>,
+    pub(crate) asks: Queue,
+    /// Longest wait for the answer to an ask.
+    pub(crate) timeout: Duration,
     pub(crate) state: Arc<State>,
     pub(crate) log: LogStore,
     pub(crate) identity: Arc<Identity>,
@@ -122,7 +124,9 @@ impl Node {
     }
 
     /// Puts a whole frame into the log, through the leader when that is another node. The answer comes when it
-    /// is synced on a majority; that of a command also when this node shows its effect.
+    /// is synced on a majority; that of a command also when this node shows its effect. Frames of one caller get into
+    /// the log in their order, and each has an answer within the timeout of the node. A publish whose answer nobody
+    /// waits for any more is not written, unless it was on its way already.
     ///
     /// # Errors
     /// [`Refusal::Overloaded`] when too many asks wait already, [`Refusal::Unavailable`] for a command above the
@@ -131,12 +135,8 @@ impl Node {
         if frame.first() == Some(&KIND_COMMAND) {
             self.check_level(&frame, 1)?;
         }
-        let (answer, reply) = oneshot::channel();
-        let ask = Ask { frames: frame, replies: 1, answer: Answer::One(answer) };
-        self.inner.asks.try_send(ask).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Refusal::Overloaded("too many publishes wait".to_owned()),
-            mpsc::error::TrySendError::Closed(_) => Refusal::Unavailable("node is stopping".to_owned()),
-        })?;
+        let (ask, reply) = Ask::of_client(frame, self.inner.timeout);
+        self.inner.asks.push(ask)?;
         Ok(reply)
     }
 

@@ -1,5 +1,6 @@
 //! Answers what other nodes ask of this one, beside raft's own messages.
 
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -9,11 +10,12 @@ use rollbook_core::command::Done;
 use rollbook_core::entry::{BATCH_FRAME_BYTES, Entry, EntryBuilder, Frame, are_frames};
 use rollbook_core::error::Refusal;
 use rollbook_core::reply;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use crate::carry::encode_carried;
+use crate::carry::{ATTEMPT_MAX, encode_carried};
 use crate::founding::Founding;
-use crate::gather::{Answer as To, Ask, Failure};
+use crate::gather::{Answer as To, Ask, Carried, Failure, Queue};
 use crate::live::Live;
 use crate::members::Change;
 use crate::node::Node;
@@ -25,7 +27,7 @@ use crate::peer::wire;
 /// What the desk needs.
 pub(crate) struct Desk {
     pub(crate) node: Node,
-    pub(crate) asks: mpsc::Sender<Ask>,
+    pub(crate) asks: Queue,
     pub(crate) founding: Founding,
     pub(crate) live: Arc<OnceLock<Arc<dyn Live>>>,
 }
@@ -35,17 +37,17 @@ fn malformed(what: &str) -> Answer {
 }
 
 impl Desk {
-    /// Puts the batch of another node into the log.
-    async fn forward(&self, from: u64, mut body: Bytes) -> Answer {
+    /// Queues the batch of another node for the log.
+    fn take(&self, from: u64, mut body: Bytes) -> Result<oneshot::Receiver<Result<Carried, Failure>>, Answer> {
         if !self.node.leads() {
-            return Answer::NotLeader;
+            return Err(Answer::NotLeader);
         }
         let Some(count) = body.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)) else {
-            return malformed("a batch that was cut");
+            return Err(malformed("a batch that was cut"));
         };
         drop(body.split_to(4));
         if !is_batch_of(from, &body, count) {
-            return malformed("a batch that is none");
+            return Err(malformed("a batch that is none"));
         }
         let frames = body.get(BATCH_FRAME_BYTES..).unwrap_or_default();
         if let Err(refusal) = self.node.check_level(frames, count) {
@@ -53,14 +55,10 @@ impl Desk {
         }
         let (answer, answered) = oneshot::channel();
         let replies = usize::try_from(count).unwrap_or(usize::MAX);
-        if self.asks.try_send(Ask { frames: body, replies, answer: To::Guest(answer) }).is_err() {
-            return Answer::Refused(Refusal::Overloaded("too many publishes wait".to_owned()));
-        }
-        match answered.await {
-            Ok(Ok(carried)) => Answer::Done(encode_carried(&carried)),
-            Ok(Err(Failure::Refused(refusal))) => Answer::Refused(refusal),
-            Ok(Err(Failure::NotLeader)) | Err(_) => Answer::NotLeader,
-        }
+        let until = Instant::now() + ATTEMPT_MAX;
+        let ask = Ask { frames: body, replies, until, answer: To::Guest(answer) };
+        self.asks.push(ask).map_err(Answer::Refused)?;
+        Ok(answered)
     }
 
     async fn read_index(&self) -> Answer {
@@ -103,11 +101,33 @@ fn is_batch_of(from: u64, frames: &[u8], count: u32) -> bool {
     marked && count > 0 && are_frames(rest, count)
 }
 
+/// What a node is told of the batch that it forwarded.
+fn told(became: Result<Carried, Failure>) -> Answer {
+    match became {
+        Ok(carried) => Answer::Done(encode_carried(&carried)),
+        Err(Failure::Refused(refusal)) => Answer::Refused(refusal),
+        Err(Failure::NotLeader) => Answer::NotLeader,
+        // Understood by the release before, which tells its clients just that.
+        Err(Failure::Unknown(why)) => Answer::Refused(Refusal::OutcomeUnknown(why.into_owned())),
+    }
+}
+
 impl Office for Desk {
+    fn forward(&self, from: u64, body: Bytes) -> impl Future<Output = Answer> + Send + use<> {
+        let taken = self.take(from, body);
+        async move {
+            match taken {
+                Ok(answered) => {
+                    told(answered.await.unwrap_or_else(|_| Err(Failure::Unknown("node is stopping".into()))))
+                }
+                Err(answer) => answer,
+            }
+        }
+    }
+
     async fn answer(&self, from: u64, kind: Kind, body: Bytes) -> Answer {
         // Boxed but for live messages: those are many, and each would carry the room of the others.
         match kind {
-            Kind::Forward => Box::pin(self.forward(from, body)).await,
             Kind::ReadIndex => Box::pin(self.read_index()).await,
             Kind::Standing => {
                 let status = self.node.status();

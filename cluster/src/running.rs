@@ -7,20 +7,21 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, SnapshotPolicy};
 use rollbook_core::command::{Command, InstanceExpire, Trim, TrimMany};
 use rollbook_core::level::FeatureLevel;
 use rollbook_core::limits::{ROLL_STEP_MAX, TRIMS_MAX};
 use rollbook_core::service::ServiceExpire;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{self, QUEUE_ASKS_MAX};
+use crate::batch;
 use crate::carry::Carrier;
 use crate::contact::Contact;
 use crate::error::NodeError;
 use crate::founding::Founding;
-use crate::gather::now_millis;
+use crate::gather::{self, now_millis};
 use crate::liveness::Liveness;
 use crate::lock::lock;
 use crate::log::LogStore;
@@ -187,7 +188,7 @@ impl Running {
             if task.await.is_err() {
                 tracing::error!("the task that makes this node known had panicked");
             }
-            if self.node.inner().contact.voters() > 1 {
+            if has_others(&self.node) {
                 presence::leave(&self.node).await;
             }
         });
@@ -214,6 +215,13 @@ impl Running {
         close(state, log, writer);
         stopped
     }
+}
+
+/// Whether the cluster has other members than this node, voters or learners.
+fn has_others(node: &Node) -> bool {
+    let metrics = node.inner().raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.membership_config.nodes().any(|(id, _)| *id != node.id())
 }
 
 /// Closes the stores here, when nobody else has them any more: RocksDB aborts a process that ends while one of
@@ -280,14 +288,13 @@ async fn assemble(
     let raft = Raft::new(config.id, settings()?, network, log.clone(), machine).await;
     let raft = raft.map_err(|error| raft_error(&error))?;
     let contact = Arc::new(Contact::new(raft.clone(), Arc::clone(&identity)));
-    let (asks, queue) = mpsc::channel(QUEUE_ASKS_MAX);
+    let (asks, queue) = gather::queue();
     let carrier = Carrier {
         raft: raft.clone(),
         identity: Arc::clone(&identity),
         links: Arc::clone(&links),
         state: Arc::clone(state),
         contact: Arc::clone(&contact),
-        timeout: config.timeout,
         batches: AtomicU64::new(1),
     };
     tokio::spawn(batch::run(Arc::new(carrier), queue));
@@ -296,6 +303,7 @@ async fn assemble(
     let node = Node::new(Inner {
         raft: raft.clone(),
         asks: asks.clone(),
+        timeout: config.timeout,
         state: Arc::clone(state),
         log: log.clone(),
         identity: Arc::clone(&identity),

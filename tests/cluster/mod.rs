@@ -8,5 +8,7 @@ mod catch_up;
 mod failure;
 /// How a cluster begins, and who may be part of it.
 mod formation;
+/// Publishes on their way through the cluster.
+mod publish;
 /// Calls between nodes with certificates.
 mod tls;

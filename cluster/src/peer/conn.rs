@@ -184,6 +184,8 @@ pub(crate) struct Conn {
     next: AtomicU64,
     /// Which process is at the other end.
     pub(crate) process: u64,
+    /// Whether the other end takes forwarded writes in the order in which they are sent. The release before does not.
+    pub(crate) takes_in_order: bool,
     _closes: DropGuard,
 }
 
@@ -222,7 +224,12 @@ impl Conn {
             }
             lock(&found).clear();
         });
-        Self { sender, sessions, next: AtomicU64::new(1), process, _closes: guard }
+        Self { sender, sessions, next: AtomicU64::new(1), process, takes_in_order: false, _closes: guard }
+    }
+
+    /// The same, when the other end has said how it takes forwarded writes.
+    pub(crate) fn taking_in_order(self, takes_in_order: bool) -> Self {
+        Self { takes_in_order, ..self }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -260,6 +267,16 @@ impl Conn {
         tokio::time::timeout(within, asked).await.unwrap_or(Err(CallError::Late))
     }
 
+    /// Asks, and leaves the wait for the answer to the caller: what is asked next comes behind it.
+    pub(crate) async fn ask(self: &Arc<Self>, kind: Kind, body: Bytes) -> Result<Asked, CallError> {
+        let (sender, answer) = oneshot::channel();
+        let exchange = self.begin(Waiter::Call(sender));
+        // What was not even queued has not been seen by anybody.
+        let closed = |_| CallError::Unreachable("the connection was lost".to_owned());
+        exchange.send(kind, body).await.map_err(closed)?;
+        Ok(Asked { _exchange: exchange, answer })
+    }
+
     /// Tells, when there is room now.
     pub(crate) fn tell(&self, kind: Kind, body: Bytes) -> Result<(), CallError> {
         self.sender.try_send(Frame::new(kind, 0, body))
@@ -274,6 +291,24 @@ fn reply(frame: Frame) -> Result<Bytes, CallError> {
         Kind::Refused => Err(rollbook_core::reply::decode_refusal(&frame.body)
             .map_or(CallError::Protocol("a refusal of an unknown kind"), CallError::Refused)),
         _ => Err(CallError::Protocol("an answer of another kind")),
+    }
+}
+
+/// Something that was asked. Nobody waits for the answer any more when dropped.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    _exchange: Exchange,
+    answer: oneshot::Receiver<Frame>,
+}
+
+impl Asked {
+    /// Waits for the answer.
+    pub(crate) async fn answer(self, within: Duration) -> Result<Bytes, CallError> {
+        match tokio::time::timeout(within, self.answer).await {
+            Ok(Ok(frame)) => reply(frame),
+            Ok(Err(_)) => Err(CallError::Lost),
+            Err(_) => Err(CallError::Late),
+        }
     }
 }
 

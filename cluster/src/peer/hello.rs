@@ -44,6 +44,9 @@ pub(crate) struct Welcome {
     /// As [`Hello::level`], of the node that was called.
     #[prost(uint32, tag = "20")]
     pub(crate) level: u32,
+    /// Recorded writes that are forwarded on this connection are taken in the order in which they come.
+    #[prost(bool, tag = "2")]
+    pub(crate) in_order: bool,
 }
 
 /// The level that a hello or its answer names.

@@ -170,7 +170,7 @@ impl Links {
                     return Err(DialError::Failed(hello::too_low(node, known, needed)));
                 }
                 lock(&self.levels).insert(node, (welcome.process, known));
-                Ok(Conn::start(reader, sender, welcome.process))
+                Ok(Conn::start(reader, sender, welcome.process).taking_in_order(welcome.in_order))
             }
             Frame { kind: Kind::Unwelcome, body, .. } => {
                 Err(DialError::Unwelcome(Unwelcome::decode(body).map_err(|_| strange())?))

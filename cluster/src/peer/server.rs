@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use futures_util::{StreamExt as _, stream};
 use openraft::raft::AppendEntriesRequest;
 use prost::Message as _;
@@ -49,10 +50,25 @@ pub(crate) enum Answer {
     NotLeader,
 }
 
+impl Answer {
+    fn frame(self, session: u64) -> Frame {
+        match self {
+            Self::Done(body) => Frame::new(Kind::Reply, session, body),
+            Self::Refused(refusal) => {
+                Frame::new(Kind::Refused, session, rollbook_core::reply::encode_refusal(&refusal))
+            }
+            Self::NotLeader => Frame::new(Kind::NotLeader, session, Bytes::new()),
+        }
+    }
+}
+
 /// Answers what is not raft's own.
 pub(crate) trait Office: Send + Sync + 'static {
     /// Answers an ask of a node.
     fn answer(&self, from: u64, kind: Kind, body: Bytes) -> impl Future<Output = Answer> + Send;
+    /// Takes recorded writes of a node before it returns, so that they keep the order of the calls; the answer comes
+    /// later. Nobody waits for it any more when it is dropped.
+    fn forward(&self, from: u64, body: Bytes) -> impl Future<Output = Answer> + Send + use<Self>;
     /// Takes a live message of a node.
     fn hear(&self, from: u64, body: Bytes);
 }
@@ -162,7 +178,8 @@ impl<O: Office> Server<O> {
     ) -> io::Result<()> {
         let (reader, writer) = halves(stream);
         let sender = start_writer(writer);
-        let welcome = Welcome { process: self.identity.process, level: self.identity.level.get() };
+        let welcome =
+            Welcome { process: self.identity.process, level: self.identity.level.get(), in_order: true };
         let welcome = Frame::new(Kind::Welcome, 0, welcome.encode_to_vec());
         sender.send(welcome).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
         self.serve(Call { from: hello.from, reader, sender, _pass: pass }, stop).await
@@ -189,6 +206,17 @@ impl<O: Office> Server<O> {
                     self.stream(&mut streams, from, &sender, frame).await;
                 }
                 Kind::Tell => self.office.hear(from, frame.body),
+                Kind::Forward => {
+                    let Ok(permit) = Arc::clone(&asks).acquire_owned().await else { return Ok(()) };
+                    let (answer, sender) = (self.office.forward(from, frame.body), sender.clone());
+                    tokio::spawn(async move {
+                        let _permit = permit;
+                        // A node whose connection has ended asks again, on another one.
+                        if let Either::Left((answer, _)) = select(pin!(answer), pin!(sender.closed())).await {
+                            sender.send(answer.frame(frame.session)).await.ok();
+                        }
+                    });
+                }
                 _ => {
                     let Ok(permit) = Arc::clone(&asks).acquire_owned().await else { return Ok(()) };
                     let (server, sender) = (Arc::clone(&self), sender.clone());
@@ -241,15 +269,8 @@ impl<O: Office> Server<O> {
             Kind::Ping => Answer::Done(Bytes::new()),
             kind => self.office.answer(from, kind, frame.body).await,
         };
-        let frame = match answer {
-            Answer::Done(body) => Frame::new(Kind::Reply, frame.session, body),
-            Answer::Refused(refusal) => {
-                Frame::new(Kind::Refused, frame.session, rollbook_core::reply::encode_refusal(&refusal))
-            }
-            Answer::NotLeader => Frame::new(Kind::NotLeader, frame.session, Bytes::new()),
-        };
         // The asker may have gone.
-        sender.send(frame).await.ok();
+        sender.send(answer.frame(frame.session)).await.ok();
     }
 
     async fn raft_ask(&self, kind: Kind, body: &[u8]) -> Answer {

@@ -25,6 +25,7 @@ use crate::time::Timestamp;
 mod bounded;
 mod central;
 mod level;
+mod order;
 mod services;
 
 /// A store in memory that also keeps the entries, as a node does.
