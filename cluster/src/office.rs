@@ -6,9 +6,10 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use openraft::ReadPolicy;
 use prost::Message as _;
-use rollbook_core::command::Done;
-use rollbook_core::entry::{BATCH_FRAME_BYTES, Entry, EntryBuilder, Frame, are_frames};
+use rollbook_core::command::{Command, Done};
+use rollbook_core::entry::{BATCH_FRAME_BYTES, FLAG_KEYED, Frame, Publish, frames};
 use rollbook_core::error::Refusal;
+use rollbook_core::event::Event;
 use rollbook_core::reply;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -51,7 +52,7 @@ impl Desk {
         }
         let frames = body.get(BATCH_FRAME_BYTES..).unwrap_or_default();
         if let Err(refusal) = self.node.check_level(frames, count) {
-            return Answer::Refused(refusal);
+            return Err(Answer::Refused(refusal));
         }
         let (answer, answered) = oneshot::channel();
         let replies = usize::try_from(count).unwrap_or(usize::MAX);
@@ -90,15 +91,38 @@ impl Desk {
     }
 }
 
-/// Whether the bytes are `count` frames behind the mark of a batch of that node.
-fn is_batch_of(from: u64, frames: &[u8], count: u32) -> bool {
-    let Some((mark, rest)) = frames.split_first_chunk::<BATCH_FRAME_BYTES>() else { return false };
-    let mut entry = EntryBuilder::new(BATCH_FRAME_BYTES);
-    entry.push(mark);
-    let entry = entry.finish(0);
-    let first = Entry::parse_trusted(&entry).ok().and_then(|entry| entry.frames().next());
+/// Whether the bytes are `count` frames behind the mark of a batch of that node, and all that the rules take for
+/// granted of them is so: what is in the log is applied by all nodes.
+fn is_batch_of(from: u64, bytes: &[u8], count: u32) -> bool {
+    let Some((mark, rest)) = bytes.split_first_chunk::<BATCH_FRAME_BYTES>() else { return false };
+    let first = frames(mark, 1).next();
     let marked = matches!(first, Some(Frame::Batch(batch)) if batch.owner.node == from && batch.frames == count);
-    marked && count > 0 && are_frames(rest, count)
+    let mut frames = frames(rest, count);
+    marked && count > 0 && frames.by_ref().all(|frame| is_sound(&frame)) && frames.intact()
+}
+
+fn is_sound(frame: &Frame<'_>) -> bool {
+    match frame {
+        Frame::Publish(publish) => are_records(publish),
+        Frame::Command(body) => Command::decode(body).is_ok(),
+        Frame::Batch(_) | Frame::Unknown(_) => false,
+    }
+}
+
+/// Whether the records are as many as the frame says, each whole and of its namespace. Positions are given out by the
+/// number alone, and those without a key or an id are not read before somebody subscribes.
+fn are_records(publish: &Publish<'_>) -> bool {
+    let mut rest = publish.records;
+    for _ in 0..publish.events {
+        let Some((event, used)) = Event::decode(rest) else { return false };
+        let place = event.subject.strip_prefix(publish.namespace);
+        let keyed = !event.key.is_empty() || !event.id.is_empty();
+        if place.is_none_or(|topic| !topic.starts_with('.')) || (keyed && publish.flags & FLAG_KEYED == 0) {
+            return false;
+        }
+        rest = rest.get(used..).unwrap_or_default();
+    }
+    publish.events > 0 && rest.is_empty()
 }
 
 /// What a node is told of the batch that it forwarded.
@@ -152,5 +176,67 @@ impl Office for Desk {
         if let Some(live) = self.live.get() {
             live.hear(from, body);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rollbook_core::command::NamespaceDelete;
+    use rollbook_core::entry::{Batch, FLAG_CREATE, batch_frame, begin_publish, command_frame, finish_publish};
+    use rollbook_core::node::Owner;
+
+    use super::*;
+
+    fn batch(node: u64, said: u32, frames: &[Vec<u8>]) -> Vec<u8> {
+        let owner = Owner { node, incarnation: 1 };
+        [batch_frame(Batch { owner, number: 64, frames: said }).as_slice(), &frames.concat()].concat()
+    }
+
+    fn publish(namespace: &str, events: &[Event<'_>], said: usize, flags: u8) -> Vec<u8> {
+        let mut frame = Vec::new();
+        begin_publish(&mut frame, namespace).unwrap();
+        events.iter().for_each(|event| event.encode(&mut frame).unwrap());
+        finish_publish(&mut frame, 0, flags, u32::try_from(said).unwrap()).unwrap();
+        frame
+    }
+
+    #[test]
+    fn of_another_node_only_what_the_rules_can_apply_gets_into_the_log() {
+        let event = Event { subject: "app.x", payload: Some(b"1"), ..Event::default() };
+        let keyed = Event { key: "k", ..event };
+        let named = Event { id: "mine", ..event };
+        let delete = Command::NamespaceDelete(NamespaceDelete { name: "app".to_owned() }).frame().unwrap();
+        let two = publish("app", &[event, event], 2, FLAG_CREATE);
+        let good = batch(2, 3, &[two.clone(), publish("app", &[keyed, named], 2, FLAG_KEYED), delete.clone()]);
+        assert!(is_batch_of(2, &good, 3));
+        assert!(!is_batch_of(3, &good, 3), "of another node");
+        for count in [0, 1, 2, 4, u32::MAX] {
+            assert!(!is_batch_of(2, &good, count), "{count}");
+        }
+        for cut in 0..good.len() {
+            assert!(!is_batch_of(2, &good[..cut], 3), "cut at {cut}");
+        }
+        let mut torn = publish("app", &[event], 1, 0);
+        // The length of the record goes beyond the frame.
+        torn[15] = torn[15].wrapping_add(1);
+        for (what, frame) in [
+            ("more events than it says", publish("app", &[event, event], 1, 0)),
+            ("fewer events than it says", publish("app", &[event], 2, 0)),
+            ("very many fewer", publish("app", &[event], 4_000_000_000, 0)),
+            ("no event", publish("app", &[], 0, 0)),
+            ("a record that is cut", torn),
+            ("an event of another namespace", publish("web", &[event], 1, 0)),
+            ("an event of a longer name", publish("ap", &[event], 1, 0)),
+            ("a key that is not announced", publish("app", &[keyed], 1, 0)),
+            ("an id that is not announced", publish("app", &[named], 1, 0)),
+            ("a command of a later release", command_frame(&[0xfa, 0x07, 0x00]).unwrap()),
+            ("a command that is none", command_frame(b"xyz").unwrap()),
+            ("an empty command", command_frame(b"").unwrap()),
+            ("a batch in a batch", batch(2, 1, &[])),
+            ("an unknown kind", vec![9, 0, 0, 0, 0, 0]),
+        ] {
+            assert!(!is_batch_of(2, &batch(2, 1, &[frame]), 1), "{what}");
+        }
+        assert!(is_batch_of(2, &batch(2, 1, &[two]), 1) && is_batch_of(2, &batch(2, 1, &[delete]), 1));
     }
 }

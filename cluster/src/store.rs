@@ -266,12 +266,12 @@ pub(crate) fn look_at_raft(path: &Path) -> Result<DB, rocksdb::Error> {
 /// Opens the state database. It has no write-ahead log: all families are flushed together.
 pub(crate) fn open_state(path: &Path) -> Result<DB, rocksdb::Error> {
     let mut options = base_options();
-/// Whether the raft database has all its families: a first start may have been cut short before that.
-pub(crate) fn is_complete_raft(path: &Path) -> bool {
-    let (options, families) = raft_options();
-    let found = DB::list_cf(&options, path);
-    found.map_or(true, |found| families.iter().all(|(name, _)| found.iter().any(|other| other == name)))
-}
+    /// Whether the raft database has all its families: a first start may have been cut short before that.
+    pub(crate) fn is_complete_raft(path: &Path) -> bool {
+        let (options, families) = raft_options();
+        let found = DB::list_cf(&options, path);
+        found.map_or(true, |found| families.iter().all(|(name, _)| found.iter().any(|other| other == name)))
+    }
 
     options.set_atomic_flush(true);
     options.set_db_write_buffer_size(64 * MIB);

@@ -178,8 +178,7 @@ impl<O: Office> Server<O> {
     ) -> io::Result<()> {
         let (reader, writer) = halves(stream);
         let sender = start_writer(writer);
-        let welcome =
-            Welcome { process: self.identity.process, level: self.identity.level.get(), in_order: true };
+        let welcome = Welcome { process: self.identity.process, level: self.identity.level.get(), in_order: true };
         let welcome = Frame::new(Kind::Welcome, 0, welcome.encode_to_vec());
         sender.send(welcome).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
         self.serve(Call { from: hello.from, reader, sender, _pass: pass }, stop).await
