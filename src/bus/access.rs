@@ -38,6 +38,8 @@ pub const UNANSWERED_MAX: usize = 1000;
 /// How long a member waits for a node that serves its consumer.
 const SERVED_MAX: Duration = Duration::from_secs(8);
 const SERVED_PAUSE: Duration = Duration::from_millis(100);
+/// How long a stream that begins with the next event waits to hear how far the cluster is.
+const NEWEST_MAX: Duration = Duration::from_secs(1);
 /// A stream of pieces notices that its client is gone at least this often; nothing is written.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
@@ -219,17 +221,33 @@ impl Access {
     /// Position of an event by id.
     ///
     /// # Errors
-    /// The book cannot be read.
-    pub async fn position(&self, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
+    /// The book cannot be read, or nobody can say now whether there is such an event.
+    async fn position(&self, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
         let found = self.find(namespace, id).await?;
         if found.is_some() {
             return Ok(found);
         }
         // Another node may have given out an id that this one has not seen yet.
-        if self.bus().node().read_barrier(Consistency::Leader).await.is_err() {
-            return Ok(None);
-        }
+        self.bus().node().read_barrier(Consistency::Leader).await?;
         self.find(namespace, id).await
+    }
+
+    /// The first event that is kept, when the event of that id is one that retention or a delete took away. Of an id
+    /// that its publisher chose nothing is left then.
+    fn kept_behind(&self, namespace: &str, id: &str) -> Option<u64> {
+        let gone = EventId::parse(id).filter(|id| id.sequence > 0)?;
+        let head = self.bus().node().namespace(namespace)?;
+        (gone.sequence < head.first).then_some(head.first)
+    }
+
+    /// The position behind every event that was acknowledged by now, on any node.
+    async fn newest(&self, namespace: &str) -> u64 {
+        let node = self.bus().node();
+        let seen = tokio::time::timeout(NEWEST_MAX, node.read_barrier(Consistency::Leader));
+        if !matches!(seen.await, Ok(Ok(_))) {
+            tracing::debug!(namespace, "a stream begins behind the newest event that this node has seen");
+        }
+        node.namespace(namespace).map_or(1, |head| head.next)
     }
 
     async fn find(&self, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
@@ -265,7 +283,8 @@ impl Access {
         Ok((consumer_id, body))
     }
 
-    /// Opens a stream. When the event to begin behind is not there, it begins with a failure and ends.
+    /// Opens a stream. When the event to begin behind is not there, it begins with a failure and ends; when it is the
+    /// last one that the client has had, the stream is refused, or says what is missing.
     ///
     /// # Errors
     /// Why there is none.
@@ -280,7 +299,7 @@ impl Access {
         let next = match &wanted.start {
             _ if resumes => 1,
             Start::Oldest => 1,
-            Start::Newest => self.bus().node().namespace(namespace).map_or(1, |head| head.next),
+            Start::Newest => self.newest(namespace).await,
             Start::After(id) => match self.position(namespace, id).await? {
                 Some(sequence) => sequence.saturating_add(1),
                 None => {
@@ -289,6 +308,18 @@ impl Access {
                     way.outlet.push(out.into());
                     way.outlet.end();
                     return Ok(());
+                }
+            },
+            Start::Resume(id) => match self.position(namespace, id).await? {
+                Some(sequence) => sequence.saturating_add(1),
+                None => {
+                    // Refused, or it would come back with the same id for ever.
+                    let unknown = || Rejected::bad(format!("Last-Event-ID {id} not found in namespace {namespace}"));
+                    let first = self.kept_behind(namespace, id).ok_or_else(unknown)?;
+                    let mut out = Vec::new();
+                    way.wire.gap(first, &mut out);
+                    way.outlet.push(out.into());
+                    first
                 }
             },
         };

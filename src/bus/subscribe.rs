@@ -16,6 +16,9 @@ pub enum Start {
     Newest,
     /// Behind the event of this id.
     After(String),
+    /// Behind the event of this id, which the client has had: when it is gone by now, with the first event that is
+    /// kept.
+    Resume(String),
 }
 
 /// A subscription as it was asked for.

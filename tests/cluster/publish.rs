@@ -97,3 +97,24 @@ fn a_learner_beside_the_only_voter_is_ready_and_takes_publishes() {
     assert_eq!(roll.next_event(SOON).payload()["reason"], "stopped", "it says that it goes");
     voter.publish("app.x", "3");
 }
+
+#[test]
+fn what_was_acknowledged_on_one_node_does_not_come_as_new_on_another() {
+    let cluster = Cluster::start();
+    let (leader, follower) = (cluster.leader(), cluster.followers()[0]);
+    for number in 0..100 {
+        let before = cluster.node(leader).publish("app.x", &format!("\"before {number}\""));
+        let mut stream = cluster.node(follower).subscribe(&[("subject", "app.x"), ("start", "newest")]);
+        let next = cluster.node(leader).publish("app.x", &format!("\"after {number}\""));
+        assert_eq!(next.index, before.index + 1);
+        assert_eq!(stream.next_event(SOON).payload(), format!("after {number}"));
+    }
+    // The namespace itself is new to the follower.
+    for number in 0..20 {
+        cluster.node(leader).publish(&format!("n{number}.x"), "1");
+        let subject = format!("n{number}.x");
+        let mut stream = cluster.node(follower).subscribe(&[("subject", &subject)]);
+        cluster.node(leader).publish(&subject, "2");
+        assert_eq!(stream.next_event(SOON).payload(), 2);
+    }
+}

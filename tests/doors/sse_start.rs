@@ -2,7 +2,7 @@
 
 use crate::harness::node::{Node, Shared, target};
 use crate::harness::sse::{End, Sse};
-use crate::harness::{SOON, ms};
+use crate::harness::{SOON, ms, wait_for};
 
 /// Publishes `1..=count` and gives the ids.
 fn fill(node: &Shared, ns: &str, count: u32) -> Vec<String> {
@@ -101,14 +101,64 @@ fn last_event_id_beats_start() {
         let mut stream = Sse::open(node.log, &query, &[("Last-Event-ID", &ids[1])]);
         assert_eq!(payloads(&mut stream, 4), [3, 4, 5, 6], "start={start}");
     }
-    // A stored id counts in any form; anything else is ignored.
+    // A stored id counts in any form; an empty one is none.
     let query = target(&[("subject", &subject), ("start", "oldest")]);
     let mut stream = Sse::open(node.log, &query, &[("last-event-id", "own")]);
     assert_eq!(payloads(&mut stream, 1), [6]);
-    for ignored in ["", "17", "nothing"] {
-        let mut stream = Sse::open(node.log, &query, &[("Last-Event-ID", ignored)]);
-        assert_eq!(payloads(&mut stream, 1), [1], "Last-Event-ID: {ignored}");
+    let mut stream = Sse::open(node.log, &query, &[("Last-Event-ID", "")]);
+    assert_eq!(payloads(&mut stream, 1), [1]);
+}
+
+#[test]
+fn a_last_event_id_that_is_not_known_is_refused_so_that_a_browser_does_not_come_back_with_it_for_ever() {
+    let node = Node::shared();
+    let (full, empty) = (node.namespace(), node.namespace());
+    fill(&node, &full, 3);
+    fill(&node, &full, 1);
+    for ns in [&full, &empty] {
+        let query = target(&[("subject", &format!("{ns}.x")), ("start", "oldest")]);
+        // The last one is of an index that was not given out yet.
+        for id in ["17", "nothing", "e_", "e_unknown", "e_00000000000000000000", "e_dc0unahksdu9ruucpt80"] {
+            let refused = node.http().request("GET", &query, &[("Last-Event-ID", id)], b"");
+            let text = format!("Last-Event-ID {id} not found in namespace {ns}\n");
+            assert_eq!((refused.status, refused.text()), (400, text), "{ns}");
+        }
+        let refused = node.http().request("GET", &query, &[("Last-Event-ID", "\u{e9}")], b"");
+        assert_eq!((refused.status, refused.text()), (400, "invalid Last-Event-ID\n".to_owned()));
     }
+    // An inbox holds nothing, so there is nothing to go on behind, and the cursor of a durable consumer is its own.
+    let mut inbox = Sse::open(node.log, "/?subject=_bus_.a", &[("Last-Event-ID", "e_unknown")]);
+    inbox.quiet(ms(60));
+    let subject = format!("{full}.x");
+    let query = [("subject", subject.as_str()), ("start", "oldest"), ("consumer", "c")];
+    assert_eq!(payloads(&mut node.subscribe(&query), 4), [1, 2, 3, 1]);
+    node.publish(&subject, "5");
+    let mut durable = Sse::open(node.log, &target(&query), &[("Last-Event-ID", "e_unknown")]);
+    assert_eq!(payloads(&mut durable, 1), [5]);
+}
+
+#[test]
+fn a_stream_whose_last_event_retention_took_away_goes_on_with_the_oldest_and_says_what_is_missing() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    let ids = fill(&node, &ns, 5);
+    let retention = r#"{"retention":{"max_events":2}}"#;
+    assert_eq!(node.web("PATCH", &format!("/api/namespaces/{ns}"), retention).status, 200);
+    let first = wait_for("events are gone", SOON, || {
+        node.publish(&format!("{ns}.x"), "6");
+        let head = node.web("GET", &format!("/api/namespaces/{ns}"), "").json();
+        head["first_index"].as_u64().filter(|first| *first > 3)
+    });
+    let query = target(&[("subject", &format!("{ns}.x"))]);
+    let mut stream = Sse::open(node.log, &query, &[("Last-Event-ID", &ids[0])]);
+    let event = stream.next_event(SOON);
+    let index = event.json()["index"].as_u64().expect("an index");
+    assert!(index >= first, "{index} {first}");
+    let comment = format!(": events are missing, the first that is kept has index {index}\n\n");
+    assert_eq!(stream.raw().matches(&comment).count(), 1, "{}", stream.raw());
+    // What was asked for in so many words is refused as before.
+    let stream = node.subscribe(&[("subject", &format!("{ns}.x")), ("start", &ids[0])]);
+    expect_not_found(stream, &ids[0], &ns);
 }
 
 /// Reads the stream of an unknown start id to its end.
@@ -135,9 +185,6 @@ fn an_unknown_start_id_is_told_at_once_and_ends_the_stream() {
             let stream = node.subscribe(&[("subject", &subject), ("start", id)]);
             expect_not_found(stream, id, ns);
         }
-        let query = target(&[("subject", &subject), ("start", "oldest")]);
-        let stream = Sse::open(node.log, &query, &[("Last-Event-ID", "e_unknown")]);
-        expect_not_found(stream, "e_unknown", ns);
     }
 }
 

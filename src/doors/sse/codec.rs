@@ -238,6 +238,10 @@ impl Wire for Frames {
         out.extend_from_slice(b": ping\n\n");
     }
 
+    fn gap(&self, first: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!(": events are missing, the first that is kept has index {first}\n\n").as_bytes());
+    }
+
     fn failure(&self, text: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(b"event: error\n");
         data_lines(text.as_bytes(), out);

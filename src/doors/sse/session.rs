@@ -52,7 +52,7 @@ pub(super) fn subscribe(
     if consumer_id.is_some_and(|id| !is_consumer_id(id)) {
         return Err(Rejected::bad("invalid consumer_id in query string"));
     }
-    let start = last_event_id.filter(|id| !id.is_empty()).map(|id| Start::After(id.to_owned()));
+    let start = last_event_id.filter(|id| !id.is_empty()).map(|id| Start::Resume(id.to_owned()));
     let start = start.unwrap_or_else(|| Start::parse(query.given("start")));
     let manual = manual.then_some(Patience { redelivery, count_max });
     let wanted = Subscribe { pattern, start, manual, consumer_id: consumer_id.map(str::to_owned), durable: None };

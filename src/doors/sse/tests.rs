@@ -266,11 +266,12 @@ fn frames_byte_for_byte() {
     );
     let mut out = Vec::new();
     FRAMES.keep_alive(&mut out);
+    FRAMES.gap(4, &mut out);
     FRAMES.failure("start event id e_x\r\nid: y not found", &mut out);
     FRAMES.farewell(1234, &mut out);
     assert_eq!(
         String::from_utf8(out).unwrap(),
-        ": ping\n\nevent: error\ndata: start event id e_x\ndata: id: y not found\n\nretry: 1234\n\n"
+        ": ping\n\n: events are missing, the first that is kept has index 4\n\nevent: error\ndata: start event id e_x\ndata: id: y not found\n\nretry: 1234\n\n"
     );
 }
 
@@ -290,6 +291,7 @@ fn subscribed(query: &str, last_event_id: Option<&str>) -> String {
         Start::Oldest => line.push_str("oldest"),
         Start::Newest => line.push_str("newest"),
         Start::After(id) => line.push_str(&format!("after {id}")),
+        Start::Resume(id) => line.push_str(&format!("resumes after {id}")),
     }
     if let Some(patience) = manual {
         line.push_str(&format!(" manual {}ms x{}", patience.redelivery.as_millis(), patience.count_max));
@@ -351,7 +353,7 @@ fn parameters_of_a_subscription() {
     }
     assert_eq!(subscribed(&format!("subject=a.b&group={long}"), None), format!("a.b newest group {long}"));
     assert_eq!(subscribed(&format!("subject=a.b&group={long}n"), None), format!("invalid group: {long}n"));
-    assert_eq!(subscribed("subject=a.b&start=oldest", Some("e_7")), "a.b after e_7");
+    assert_eq!(subscribed("subject=a.b&start=oldest", Some("e_7")), "a.b resumes after e_7");
     assert_eq!(subscribed("subject=a.b&start=oldest", Some("")), "a.b oldest");
 }
 
