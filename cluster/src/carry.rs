@@ -187,6 +187,10 @@ impl Carrier {
 
     /// Writes the entry as the leader.
     async fn write(&self, content: &Content, handed: &Handed) -> Attempt {
+        if self.identity.shortage.full.load(Ordering::Relaxed) {
+            // To write it would end the process.
+            return Attempt::Refused(Refusal::InsufficientStorage("the disk of the leader is full".to_owned()));
+        }
         let (responder, result) = ProgressResponder::<Types, _>::complete_only();
         if let Err(fatal) = self.raft.client_write_ff(EntryData(content.entry()), Some(responder)).await {
             return Attempt::Refused(Refusal::Unavailable(format!("raft has stopped: {fatal}")));

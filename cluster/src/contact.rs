@@ -28,7 +28,12 @@ impl Contact {
 
     /// How many voters there are.
     pub(crate) fn voters(&self) -> usize {
-        self.raft.server_metrics().borrow_watched().membership_config.voter_ids().count()
+        self.voter_ids().len()
+    }
+
+    /// The voters.
+    pub(crate) fn voter_ids(&self) -> Vec<u64> {
+        self.raft.server_metrics().borrow_watched().membership_config.voter_ids().collect()
     }
 
     /// The leader, as far as this node has heard of it lately.

@@ -1,12 +1,102 @@
-//! Free space of the data directory.
+//! Free space of the data directory: bytes, and inodes, without which no file can be created.
 
+use std::io;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
-/// Bytes that this process may still write to the file system of `path`.
+use crate::error::ReadError;
+
+/// Inodes that are kept in reserve, where a file system has a fixed number of them.
+pub const INODES_RESERVE: u64 = 1000;
+/// Below this part of the reserve a node takes no entries: what is left is for ending what has begun.
+const FULL_PART: u64 = 8;
+/// Room that a step needs beyond what it writes itself: manifests, options, logs.
+const SLACK_BYTES: u64 = 8 << 20;
+/// Files that a step creates at most beside tables.
+const SLACK_INODES: u64 = 64;
+
+/// What is known of shortages.
+#[derive(Debug, Default)]
+pub(crate) struct Shortage {
+    /// This node is below its reserve.
+    pub(crate) here: AtomicBool,
+    /// It takes no entries any more.
+    pub(crate) full: AtomicBool,
+    /// So many voters are below theirs that no majority has room; known on the leader.
+    pub(crate) majority: AtomicBool,
+}
+
+/// What this process may still use of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Free {
+    /// Bytes that may be written.
+    pub bytes: u64,
+    /// Files that may be created; the largest number where the file system does not count them.
+    pub inodes: u64,
+}
+
+/// What is free on the file system of `path`.
 ///
 /// # Errors
 /// What the system said.
-pub fn free_bytes(path: &Path) -> std::io::Result<u64> {
+pub fn free(path: &Path) -> io::Result<Free> {
     let stat = rustix::fs::statvfs(path)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    // A file system that makes inodes as they are needed says that it has none.
+    let inodes = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
+    Ok(Free { bytes: stat.f_bavail.saturating_mul(stat.f_frsize), inodes })
+}
+
+impl Free {
+    /// What is missing of so many bytes and of the inodes in reserve, for people; nothing when there is enough.
+    #[must_use]
+    pub fn lacks(self, bytes: u64) -> Option<String> {
+        let Self { bytes: free, inodes } = self;
+        if free < bytes {
+            return Some(format!("{free} bytes free, {bytes} bytes are kept in reserve"));
+        }
+        (inodes < INODES_RESERVE).then(|| format!("{inodes} inodes free, {INODES_RESERVE} inodes are kept in reserve"))
+    }
+
+    /// Whether nothing may be written any more, not even what would give room back.
+    #[must_use]
+    pub const fn is_full(self, reserve_bytes: u64) -> bool {
+        self.bytes < reserve_bytes / FULL_PART || self.inodes < INODES_RESERVE / FULL_PART
+    }
+}
+
+/// Refuses a step that would write so many bytes, when there is no room for them: RocksDB takes no more writes
+/// after one that failed for lack of room.
+pub(crate) fn require(path: &Path, bytes: u64) -> Result<(), ReadError> {
+    // Where it cannot be known, the step itself finds out.
+    let Ok(free) = free(path) else { return Ok(()) };
+    let needed = bytes.saturating_add(SLACK_BYTES);
+    if free.bytes >= needed && free.inodes >= SLACK_INODES {
+        return Ok(());
+    }
+    Err(ReadError(format!(
+        "no room at {}: {} bytes and {} inodes are free, {needed} bytes and {SLACK_INODES} inodes are needed; free some, or make the disk larger",
+        path.display(),
+        free.bytes,
+        free.inodes
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_inodes_both_count() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(free(directory.path()).unwrap().bytes > 0);
+        assert!(free(&directory.path().join("absent")).is_err());
+        assert_eq!(Free { bytes: 10, inodes: u64::MAX }.lacks(10), None);
+        assert!(Free { bytes: 9, inodes: u64::MAX }.lacks(10).unwrap().contains("9 bytes free"));
+        assert!(Free { bytes: 10, inodes: 6 }.lacks(10).unwrap().contains("6 inodes free"));
+        let full = |bytes, inodes| Free { bytes, inodes }.is_full(800);
+        assert_eq!([full(100, 125), full(99, 125), full(100, 124)], [false, true, true]);
+        assert!(require(directory.path(), 0).is_ok());
+        let text = require(directory.path(), u64::MAX).unwrap_err().to_string();
+        assert!(text.contains("no room") && text.contains("needed"), "{text}");
+    }
 }

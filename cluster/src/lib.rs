@@ -32,6 +32,7 @@ mod recovery;
 mod retain;
 mod settle;
 mod settler;
+mod shortage;
 mod snapshot;
 mod state;
 mod store;

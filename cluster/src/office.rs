@@ -1,6 +1,7 @@
 //! Answers what other nodes ask of this one, beside raft's own messages.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -156,7 +157,11 @@ impl Office for Desk {
             Kind::Standing => {
                 let status = self.node.status();
                 let slowest = self.node.slowest_follower().unwrap_or(0);
-                Answer::Done(wire::encode_numbers(vec![status.last_index, status.applied_index, slowest]))
+                let shortage = &self.node.inner().identity.shortage;
+                let flag = |flag: &AtomicBool| u64::from(flag.load(Ordering::Relaxed));
+                let short = [flag(&shortage.here), flag(&shortage.majority)];
+                let numbers = [status.last_index, status.applied_index, slowest].into_iter().chain(short);
+                Answer::Done(wire::encode_numbers(numbers.collect()))
             }
             Kind::Change => Box::pin(self.change(&body)).await,
             Kind::Founding => Answer::Done(Box::pin(self.founding.standing()).await.encode_to_vec().into()),

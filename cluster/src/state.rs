@@ -11,6 +11,7 @@ use rollbook_core::rows::{Family, RowsError};
 use tokio::sync::watch;
 
 use crate::codec;
+use crate::disk;
 use crate::error::{NodeError, ReadError};
 use crate::ledger::Ledger;
 use crate::lock::lock;
@@ -118,6 +119,12 @@ impl State {
         let mut options = rocksdb::FlushOptions::default();
         options.set_wait(true);
         db.flush_cfs_opt(&families, &options)?;
+        let mut bytes = 0_u64;
+        for column in &families {
+            let waits = db.property_int_value_cf(column, "rocksdb.cur-size-all-mem-tables")?;
+            bytes = bytes.saturating_add(waits.unwrap_or_default());
+        }
+        disk::require(self.layout.root(), bytes)?;
         Ok(())
     }
 

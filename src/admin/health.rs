@@ -27,7 +27,11 @@ async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
         admin.bus.node().ready().err().map(|refusal| refusal.to_string())
     };
     let (mut builder, text) = match reason {
-        None => (HttpResponse::Ok(), "ready\n".to_owned()),
+        None => match admin.bus.proposer().lacks() {
+            None => (HttpResponse::Ok(), "ready\n".to_owned()),
+            // It reads, delivers and acknowledges: that is no reason to send clients elsewhere.
+            Some(lacks) => (HttpResponse::Ok(), format!("ready\npublishes are refused: {lacks}\n")),
+        },
         Some(reason) => (HttpResponse::ServiceUnavailable(), format!("not ready: {reason}\n")),
     };
     builder.insert_header((CONTENT_TYPE, "text/plain; charset=utf-8")).body(text)
@@ -58,6 +62,8 @@ fn gauges(admin: &Admin, text: &mut String) {
     gauge("rollbook_raft_last_index", "Last entry in the log of this node", float(status.last_index));
     gauge("rollbook_raft_applied_index", "Last entry applied on this node", float(status.applied_index));
     gauge("rollbook_disk_free_bytes", "Free bytes of the data directory", float(admin.bus.proposer().free_bytes()));
+    let inodes = float(admin.bus.proposer().free_inodes());
+    gauge("rollbook_disk_free_inodes", "Files that can still be created in the data directory", inodes);
     let low = f64::from(u8::from(admin.bus.proposer().is_disk_low()));
     gauge("rollbook_disk_low", "1 while publishes are refused for lack of disk", low);
     for head in admin.bus.node().namespaces() {

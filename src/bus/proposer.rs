@@ -4,18 +4,24 @@
 //! is here is what must be decided before a byte is queued: is there disk, is there room.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rollbook_cluster::disk;
+use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 use rollbook_core::command::{Command, Done, Reply};
 use rollbook_core::error::Refusal;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
+
+/// How often the own disk is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often the leader is asked whether the cluster has room.
+const ASK: Duration = Duration::from_secs(1);
 
 /// Bounds of the proposer.
 #[derive(Debug, Clone)]
@@ -34,8 +40,18 @@ struct Inner {
     config: Config,
     metrics: Metrics,
     pending_bytes: AtomicUsize,
+    /// Publishes are refused for lack of disk, here or elsewhere in the cluster.
     disk_low: AtomicBool,
+    /// What is short, here and elsewhere.
+    lacks: Mutex<Lacks>,
     free_bytes: AtomicU64,
+    free_inodes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Lacks {
+    here: Option<String>,
+    elsewhere: Option<String>,
 }
 
 /// The way into the book. Clones share it.
@@ -56,6 +72,12 @@ impl Drop for Permit<'_> {
     }
 }
 
+impl Lacks {
+    fn reason(&self) -> Option<&str> {
+        self.here.as_deref().or(self.elsewhere.as_deref())
+    }
+}
+
 impl Proposer {
     /// A proposer for this node.
     #[must_use]
@@ -66,7 +88,9 @@ impl Proposer {
             metrics,
             pending_bytes: AtomicUsize::new(0),
             disk_low: AtomicBool::new(false),
+            lacks: Mutex::default(),
             free_bytes: AtomicU64::new(u64::MAX),
+            free_inodes: AtomicU64::new(u64::MAX),
         };
         let proposer = Self { inner: Arc::new(inner) };
         proposer.look_at_disk();
@@ -75,42 +99,67 @@ impl Proposer {
 
     /// Watches the free space until cancelled.
     pub async fn watch_disk(self, stop: CancellationToken) {
-        let mut tick = tokio::time::interval(Duration::from_millis(100));
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = tick.tick() => self.look_at_disk(),
+        let here = async {
+            let mut tick = tokio::time::interval(LOOK);
+            loop {
+                tick.tick().await;
+                self.look_at_disk();
             }
+        };
+        let elsewhere = async {
+            let mut tick = tokio::time::interval(ASK);
+            loop {
+                tick.tick().await;
+                let elsewhere = self.inner.node.short_of_disk().await;
+                self.note(|lacks| lacks.elsewhere = elsewhere);
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = here => {}
+            () = elsewhere => {}
         }
     }
 
     fn look_at_disk(&self) {
         let inner = &self.inner;
-        match disk::free_bytes(&inner.config.data) {
+        match disk::free(&inner.config.data) {
             Ok(free) => {
-                let low = free < inner.config.reserve_bytes;
-                inner.free_bytes.store(free, Ordering::Relaxed);
-                if inner.disk_low.swap(low, Ordering::Relaxed) != low {
-                    tracing::warn!(
-                        free,
-                        reserve = inner.config.reserve_bytes,
-                        low,
-                        "free disk space crossed the reserve"
-                    );
-                }
+                inner.free_bytes.store(free.bytes, Ordering::Relaxed);
+                inner.free_inodes.store(free.inodes, Ordering::Relaxed);
+                let (here, full) = (free.lacks(inner.config.reserve_bytes), free.is_full(inner.config.reserve_bytes));
+                inner.node.tell_disk(here.is_some(), full);
+                self.note(|lacks| lacks.here = here);
             }
             Err(error) => tracing::warn!(%error, "free disk space is unknown"),
         }
     }
 
+    fn note(&self, change: impl FnOnce(&mut Lacks)) {
+        let inner = &self.inner;
+        let mut lacks = lock(&inner.lacks);
+        change(&mut lacks);
+        let reason = lacks.reason();
+        let low = reason.is_some();
+        if inner.disk_low.swap(low, Ordering::Relaxed) != low {
+            let reason = reason.unwrap_or("there is room again");
+            tracing::warn!(low, reason, "free disk space crossed the reserve");
+        }
+    }
+
+    /// What of the disk is short, while publishes are refused for that.
+    #[must_use]
+    pub fn lacks(&self) -> Option<String> {
+        if !self.is_disk_low() {
+            return None;
+        }
+        lock(&self.inner.lacks).reason().map(ToOwned::to_owned)
+    }
+
     fn admit(&self, bytes: usize) -> Result<Permit<'_>, Refusal> {
         let inner = &*self.inner;
-        if inner.disk_low.load(Ordering::Relaxed) {
-            let free = inner.free_bytes.load(Ordering::Relaxed);
-            let reserve = inner.config.reserve_bytes;
-            return Err(Refusal::InsufficientStorage(format!(
-                "{free} bytes free, {reserve} bytes are kept in reserve"
-            )));
+        if let Some(lacks) = self.lacks() {
+            return Err(Refusal::InsufficientStorage(lacks));
         }
         let before = inner.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
         let permit = Permit { pending: &inner.pending_bytes, bytes };
@@ -143,7 +192,8 @@ impl Proposer {
         }
     }
 
-    /// Puts any frame into the log. Not subject to the disk reserve: deletes and acks must go through.
+    /// Puts any frame into the log. Not subject to the disk reserve: deletes and acks must go through, until the
+    /// leader has used up nearly all of it.
     ///
     /// # Errors
     /// Any [`Refusal`].
@@ -165,6 +215,12 @@ impl Proposer {
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
         self.inner.free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Free inodes of the data directory when last looked.
+    #[must_use]
+    pub fn free_inodes(&self) -> u64 {
+        self.inner.free_inodes.load(Ordering::Relaxed)
     }
 
     /// Whether publishes are refused for lack of disk.

@@ -9,6 +9,7 @@ use rollbook_core::level::FeatureLevel;
 use rollbook_core::node::Owner;
 use tokio::sync::watch;
 
+use crate::disk::Shortage;
 use crate::error::NodeError;
 use crate::store::Layout;
 
@@ -32,6 +33,8 @@ pub(crate) struct Identity {
     began: Instant,
     /// When a leader was last heard, in milliseconds since `began`, counted from 1.
     heard: AtomicU64,
+    /// What this node lacks of disk.
+    pub(crate) shortage: Shortage,
 }
 
 impl Identity {
@@ -56,6 +59,7 @@ impl Identity {
             fatal: watch::Sender::new(None),
             began: Instant::now(),
             heard: AtomicU64::new(0),
+            shortage: Shortage::default(),
         })
     }
 

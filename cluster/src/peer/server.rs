@@ -6,6 +6,7 @@ use std::io;
 use std::net::TcpListener as StdListener;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +36,8 @@ use crate::types::Types;
 const HELLO_MAX: Duration = Duration::from_secs(5);
 /// Connections of all nodes together, those that have not said who they are included.
 const CONNECTIONS_MAX: usize = 1024;
+/// How long a node whose disk is full keeps an append request before it ends the session.
+const FULL_PAUSE: Duration = Duration::from_millis(500);
 /// Append requests that wait for raft in one session.
 const APPENDS_MAX: usize = 64;
 /// Asks of one connection that are being answered at the same time.
@@ -311,6 +314,11 @@ async fn append(raft: Raft, identity: Arc<Identity>, sender: Sender, session: u6
     let requests = stream::unfold((frames, identity), |(mut frames, identity)| async move {
         let frame = frames.recv().await?;
         match wire::decode_append(frame.body) {
+            Ok(request) if !request.entries.is_empty() && identity.shortage.full.load(Ordering::Relaxed) => {
+                // The leader tries again for as long as it takes; to write it would end the process.
+                tokio::time::sleep(FULL_PAUSE).await;
+                None
+            }
             Ok(request) => {
                 if request.vote.committed {
                     identity.hear_leader();
