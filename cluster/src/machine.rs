@@ -171,7 +171,9 @@ impl RaftStateMachine<Types> for StateMachine {
             if let Some(last) = chunk.last() {
                 self.wait_durable(last.log_id.index).await?;
             }
+            let applying = self.state.applying.lock().await;
             let replies = apply(&self.state, self.log.as_ref(), &chunk).map_err(io_error)?;
+            drop(applying);
             for (responder, reply) in responders.into_iter().zip(replies) {
                 if let Some(responder) = responder {
                     responder.send(reply);
@@ -191,17 +193,26 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Checkpoint) -> Result<(), io::Error> {
         let (state, meta) = (Arc::clone(&self.state), meta.clone());
+        // Only a test installs what was not received; the files live until they are installed.
+        let (directory, _made) = match snapshot {
+            Checkpoint::Received(directory) => (directory, None),
+            promised @ Checkpoint::Promised(_) => {
+                let made = promised.make().await.map_err(io_error)?;
+                (made.directory().to_path_buf(), Some(made))
+            }
+        };
+        let _applying = self.state.applying.lock().await;
         // RocksDB opens files: not on a thread that heartbeats need.
-        let install = tokio::task::spawn_blocking(move || snapshot::install(&state, &meta, &snapshot));
-        install.await.map_err(io_error)?.map_err(io_error)
+        let install = tokio::task::spawn_blocking(move || snapshot::install(&state, &meta, &directory));
+        let replaced = install.await.map_err(io_error)?.map_err(io_error)?;
+        tokio::spawn(replaced.retire());
+        Ok(())
     }
 
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<openraft::alias::SnapshotOf<Types, Checkpoint>>, io::Error> {
-        let (state, log) = (Arc::clone(&self.state), self.log.clone());
-        let current = tokio::task::spawn_blocking(move || snapshot::current(&state, log.as_ref()));
-        current.await.map_err(io_error)?.map_err(io_error)
+        Ok(snapshot::current(&self.state, self.log.as_ref()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What openraft sends to other nodes, over the links.
 
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,10 @@ use crate::types::{Types, Vote};
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Time for a vote: two fsyncs, on a busy disk.
 const VOTE_MAX: Duration = Duration::from_millis(500);
+/// Between attempts to make the files of a snapshot.
+const MAKE_AGAIN: Duration = Duration::from_secs(5);
+/// Between attempts to send them.
+const SEND_AGAIN: Duration = Duration::from_secs(1);
 /// Between attempts to reach a peer.
 const BACKOFF: Duration = Duration::from_millis(100);
 
@@ -247,7 +252,20 @@ impl NetSnapshot<Types> for Peer {
         let transfer = async {
             let within = Duration::from_secs(2);
             let conn = self.network.links.conn(self.target, Purpose::Snapshot, within).await?;
-            send::send(&conn, vote, snapshot.meta.clone(), snapshot.snapshot.directory()).await
+            let made = match snapshot.snapshot.make().await {
+                Ok(made) => made,
+                Err(error) => {
+                    tracing::error!(to = self.target, %error, "a node needs a snapshot, and none can be made now; it will be tried again");
+                    tokio::time::sleep(MAKE_AGAIN).await;
+                    return Err(io::Error::other(error).into());
+                }
+            };
+            let sent = send::send(&conn, vote, &made).await;
+            if sent.is_err() {
+                // openraft tries again at once, and each attempt makes files.
+                tokio::time::sleep(SEND_AGAIN).await;
+            }
+            sent
         };
         match select(pin!(transfer), pin!(cancel)).await {
             Either::Left((Ok(vote), _)) => Ok(SnapshotResponse::new(vote)),

@@ -40,6 +40,7 @@ use crate::presence::{self, Presence};
 use crate::raft::Raft;
 use crate::retain;
 use crate::settler::Settler;
+use crate::snapshot;
 use crate::state::State;
 use crate::store::Layout;
 use crate::tls::{Tls, TlsFiles};
@@ -176,6 +177,12 @@ impl Running {
         self.node.inner().identity.fatal()
     }
 
+    /// How many tasks the node has now. One that only grows would be a leak.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.runtime.metrics().num_alive_tasks()
+    }
+
     /// Stops raft, then brings everything to the disk, so that the next start has nothing to do.
     ///
     /// # Errors
@@ -275,6 +282,10 @@ async fn assemble(
     state: &Arc<State>,
     stop: &CancellationToken,
 ) -> Result<(Node, Task), NodeError> {
+    // Before raft makes or takes a snapshot. What stays behind costs disk and nothing else.
+    if let Err(error) = snapshot::sweep(layout) {
+        tracing::warn!(%error, "what nobody uses any more could not be removed");
+    }
     let tls = config.tls.as_ref().map(Tls::load).transpose().map_err(|error| NodeError::Tls(error.to_string()))?;
     let identity = Identity::begin(layout, config.id, config.address, config.founders)?;
     let identity = Arc::new(identity.knowing(config.level));

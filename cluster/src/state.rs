@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) snapshots: Snapshots,
     /// Held while events move to the ledger.
     pub(crate) settling: Mutex<()>,
+    /// Held while entries are applied, and by whoever holds them back; taken before `settling`.
+    pub(crate) applying: tokio::sync::Mutex<()>,
     /// Bytes of entries applied since this process started.
     pub(crate) applied_bytes: AtomicU64,
 }
@@ -63,6 +65,7 @@ impl State {
             applied: watch::Sender::new(applied),
             snapshots: Snapshots::default(),
             settling: Mutex::new(()),
+            applying: tokio::sync::Mutex::new(()),
             applied_bytes: AtomicU64::new(0),
         }))
     }
@@ -116,21 +119,27 @@ impl State {
         let db = self.db();
         let names = Family::ALL.into_iter().map(Family::name).chain([CF_SYSTEM]);
         let families = names.map(|name| family(&db, name)).collect::<Result<Vec<_>, _>>()?;
-        let mut options = rocksdb::FlushOptions::default();
-        options.set_wait(true);
-        db.flush_cfs_opt(&families, &options)?;
         let mut bytes = 0_u64;
         for column in &families {
             let waits = db.property_int_value_cf(column, "rocksdb.cur-size-all-mem-tables")?;
             bytes = bytes.saturating_add(waits.unwrap_or_default());
         }
         disk::require(self.layout.root(), bytes)?;
+        let mut options = rocksdb::FlushOptions::default();
+        options.set_wait(true);
+        db.flush_cfs_opt(&families, &options)?;
         Ok(())
     }
 
-    /// Replaces the databases by those of a new generation.
-    pub(crate) fn replace(&self, generation: u64) -> Result<(), NodeError> {
+    /// Replaces the databases by those of a new generation, when `accept` takes what they have applied. Nobody sees
+    /// them before.
+    pub(crate) fn replace(
+        &self,
+        generation: u64,
+        accept: impl FnOnce(Option<LogId>) -> Result<(), NodeError>,
+    ) -> Result<(), NodeError> {
         let (databases, machine, system) = open_databases(&self.layout, generation)?;
+        accept(system.applied)?;
         let applied = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
         *self.databases.write().unwrap_or_else(PoisonError::into_inner) = databases;
         *self.machine.write().unwrap_or_else(PoisonError::into_inner) = machine;

@@ -173,9 +173,19 @@ impl Layout {
         }
     }
 
+    /// Where the files of snapshots gather, a directory for each sender.
+    pub(crate) fn arriving(&self) -> PathBuf {
+        self.root.join("incoming")
+    }
+
     /// Where the files of a snapshot from that node gather.
     pub(crate) fn incoming(&self, from: u64) -> PathBuf {
-        self.root.join("incoming").join(from.to_string())
+        self.arriving().join(from.to_string())
+    }
+
+    /// Directories that are being removed.
+    pub(crate) fn discarded(&self) -> PathBuf {
+        self.root.join("discarded")
     }
 
     pub(crate) fn snapshots(&self) -> PathBuf {
@@ -256,6 +266,13 @@ pub(crate) fn open_raft(path: &Path) -> Result<DB, rocksdb::Error> {
     DB::open_cf_descriptors(&options, path, families.map(|(name, options)| ColumnFamilyDescriptor::new(name, options)))
 }
 
+/// Whether the raft database has all its families: a first start may have been cut short before that.
+pub(crate) fn is_complete_raft(path: &Path) -> bool {
+    let (options, families) = raft_options();
+    let found = DB::list_cf(&options, path);
+    found.map_or(true, |found| families.iter().all(|(name, _)| found.iter().any(|other| other == name)))
+}
+
 /// Opens the raft database without changing a byte of it, to look before it is opened for good.
 pub(crate) fn look_at_raft(path: &Path) -> Result<DB, rocksdb::Error> {
     let (options, families) = raft_options();
@@ -266,13 +283,6 @@ pub(crate) fn look_at_raft(path: &Path) -> Result<DB, rocksdb::Error> {
 /// Opens the state database. It has no write-ahead log: all families are flushed together.
 pub(crate) fn open_state(path: &Path) -> Result<DB, rocksdb::Error> {
     let mut options = base_options();
-    /// Whether the raft database has all its families: a first start may have been cut short before that.
-    pub(crate) fn is_complete_raft(path: &Path) -> bool {
-        let (options, families) = raft_options();
-        let found = DB::list_cf(&options, path);
-        found.map_or(true, |found| families.iter().all(|(name, _)| found.iter().any(|other| other == name)))
-    }
-
     options.set_atomic_flush(true);
     options.set_db_write_buffer_size(64 * MIB);
     let cache = Cache::new_lru_cache(32 * MIB);

@@ -284,7 +284,7 @@ impl Conn {
 }
 
 /// What an answer says.
-fn reply(frame: Frame) -> Result<Bytes, CallError> {
+pub(crate) fn reply(frame: Frame) -> Result<Bytes, CallError> {
     match frame.kind {
         Kind::Reply => Ok(frame.body),
         Kind::NotLeader => Err(CallError::NotLeader),
@@ -331,11 +331,27 @@ impl Drop for Exchange {
     }
 }
 
-/// An exchange of many frames. Ends when dropped.
+/// An exchange of many frames. Ends when dropped, for the other side too.
 #[derive(Debug)]
 pub(crate) struct Session {
     exchange: Exchange,
     frames: mpsc::Receiver<Frame>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let (id, sender) = (self.exchange.id, self.exchange.conn.sender.clone());
+        let end = move || Frame::new(Kind::End, id, Bytes::new());
+        if sender.is_closed() || sender.try_send(end()).is_ok() {
+            return;
+        }
+        // Without this the other side would wait as long as the connection lives.
+        match tokio::runtime::Handle::try_current() {
+            // Behind the frames of the session that are queued. Ends when there is room, or with the connection.
+            Ok(runtime) => drop(runtime.spawn(async move { sender.send(end()).await })),
+            Err(_) => sender.close(),
+        }
+    }
 }
 
 impl Session {
@@ -355,9 +371,9 @@ impl Session {
         self.frames.recv().await.ok_or(CallError::Lost)
     }
 
-    /// The next frame, which must be an answer.
-    pub(crate) async fn reply(&mut self) -> Result<Bytes, CallError> {
-        reply(self.receive().await?)
+    /// A frame that has come already.
+    pub(crate) fn arrived(&mut self) -> Option<Frame> {
+        self.frames.try_recv().ok()
     }
 }
 

@@ -64,6 +64,8 @@ pub(crate) enum Kind {
     Chunk = 41,
     /// All files were sent.
     Complete = 42,
+    /// The receiver of a snapshot is at work; sent only to who said that it understands this.
+    Progress = 43,
     /// An answer.
     Reply = 50,
     /// A refusal, see [`rollbook_core::reply::decode_refusal`].
@@ -73,7 +75,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 25] = [
         Self::Hello,
         Self::Welcome,
         Self::Unwelcome,
@@ -95,6 +97,7 @@ impl Kind {
         Self::Offer,
         Self::Chunk,
         Self::Complete,
+        Self::Progress,
         Self::Reply,
         Self::Refused,
         Self::NotLeader,

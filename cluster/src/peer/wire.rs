@@ -185,6 +185,8 @@ struct OfferProto {
     membership: Vec<u8>,
     #[prost(message, repeated, tag = "4")]
     files: Vec<FileProto>,
+    #[prost(bool, tag = "5")]
+    progress: bool,
 }
 
 /// One file of a snapshot, by its path below the directory of the snapshot.
@@ -202,6 +204,8 @@ pub(crate) struct Offer {
     pub(crate) vote: Vote,
     pub(crate) meta: SnapshotMeta,
     pub(crate) files: Vec<FileProto>,
+    /// The sender understands [`super::frame::Kind::Progress`]; an earlier release does not.
+    pub(crate) progress: bool,
 }
 
 pub(crate) fn encode_offer(offer: &Offer) -> Bytes {
@@ -210,6 +214,7 @@ pub(crate) fn encode_offer(offer: &Offer) -> Bytes {
         last: offer.meta.last_log_id.as_ref().map(log_id_proto),
         membership: encode_membership(&offer.meta.last_membership),
         files: offer.files.clone(),
+        progress: offer.progress,
     };
     proto.encode_to_vec().into()
 }
@@ -218,7 +223,7 @@ pub(crate) fn decode_offer(body: &[u8]) -> Result<Offer, Malformed> {
     let proto: OfferProto = read(body)?;
     let last_membership = decode_membership(&proto.membership).map_err(|_| "a membership that cannot be read")?;
     let meta = SnapshotMeta { last_log_id: proto.last.as_ref().map(log_id_of), last_membership };
-    Ok(Offer { vote: vote_of(&proto.vote), meta, files: proto.files })
+    Ok(Offer { vote: vote_of(&proto.vote), meta, files: proto.files, progress: proto.progress })
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -162,8 +162,9 @@ impl NetSnapshot<Types> for Peer {
                 return Err(unreachable());
             }
             let (raft, incoming) = self.network.world.receiver(self.to, self.network.from).ok_or_else(unreachable)?;
-            let arrived = copy(snapshot.snapshot.directory(), &incoming).map_err(|_| lost())?;
-            let copy = openraft::Snapshot { meta: snapshot.meta.clone(), snapshot: Checkpoint::received(arrived) };
+            let made = snapshot.snapshot.make().await.map_err(|_| lost())?;
+            let arrived = copy(made.directory(), &incoming).map_err(|_| lost())?;
+            let copy = openraft::Snapshot { meta: made.meta.clone(), snapshot: Checkpoint::Received(arrived) };
             raft.install_full_snapshot(vote, copy).await.map_err(|_| lost())
         };
         match select(pin!(transfer), pin!(cancel)).await {
