@@ -192,7 +192,8 @@ impl Carrier {
             return Attempt::Refused(Refusal::InsufficientStorage("the disk of the leader is full".to_owned()));
         }
         let (responder, result) = ProgressResponder::<Types, _>::complete_only();
-        if let Err(fatal) = self.raft.client_write_ff(EntryData(content.entry()), Some(responder)).await {
+        let entry = EntryData(content.entry(self.state.clock.stamp()));
+        if let Err(fatal) = self.raft.client_write_ff(entry, Some(responder)).await {
             return Attempt::Refused(Refusal::Unavailable(format!("raft has stopped: {fatal}")));
         }
         // Raft takes them in the order of its channel.

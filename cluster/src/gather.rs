@@ -177,8 +177,8 @@ impl Content {
         self.own.len()
     }
 
-    /// The entry that holds everything gathered.
-    pub(crate) fn entry(&self) -> Bytes {
+    /// The entry that holds everything gathered, proposed at this time.
+    pub(crate) fn entry(&self, millis: u64) -> Bytes {
         let mut entry = EntryBuilder::new(self.bytes.saturating_add(BATCH_FRAME_BYTES));
         for (frames, replies) in &self.guests {
             entry.push_many(frames, u32::try_from(*replies).unwrap_or(u32::MAX).saturating_add(1));
@@ -187,7 +187,7 @@ impl Content {
             entry.push(&batch_frame(mark));
         }
         self.own.iter().for_each(|frame| entry.push(frame));
-        entry.finish(now_millis()).into()
+        entry.finish(millis).into()
     }
 
     /// The own part as it is forwarded, `u32 number of frames | frames, the mark first`; `None` without a mark.
@@ -265,7 +265,7 @@ pub(crate) struct Gathered {
     pub(crate) order: u64,
 }
 
-/// Milliseconds since 1970. The clock of the leader gives entries their time.
+/// What the wall clock says, milliseconds since 1970.
 pub(crate) fn now_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -10,6 +10,7 @@
 
 mod batch;
 mod carry;
+mod clock;
 mod codec;
 mod contact;
 mod founding;

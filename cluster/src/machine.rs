@@ -24,7 +24,7 @@ use crate::events::Reader;
 use crate::lock::lock;
 use crate::log::LogStore;
 use crate::snapshot::{self, Builder, Checkpoint};
-use crate::state::{APPLIED, MEMBERSHIP, State, System};
+use crate::state::{APPLIED, MEMBERSHIP, State, System, is_alone};
 use crate::store::{CF_SYSTEM, family, unlogged};
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, Types};
 
@@ -45,6 +45,7 @@ fn apply(state: &State, log: Option<&LogStore>, entries: &[Entry]) -> Result<Vec
             EntryPayload::Blank => {}
             EntryPayload::Membership(members) => {
                 system.membership = StoredMembership::new(Some(entry.log_id), members.clone());
+                state.clock.set_alone(is_alone(&system.membership));
             }
             EntryPayload::Normal(data) => {
                 let wrong = |what| ReadError(format!("entry {}: {what}", entry.log_id.index));
@@ -66,6 +67,7 @@ fn apply(state: &State, log: Option<&LogStore>, entries: &[Entry]) -> Result<Vec
     commit(&db, &mut writes, &system)?;
     let next = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
     *lock(&state.system) = system;
+    state.clock.observe(machine.millis());
     drop(machine);
     state.applied.send_replace(next);
     Ok(replies)

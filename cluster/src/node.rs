@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
+use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::{ReadPolicy, ServerState};
 use prost::Message as _;
 use rollbook_core::central::ConfigRevision;
 use rollbook_core::command::{self, Command, Done, Found, Reply};
@@ -133,18 +133,11 @@ impl Node {
     /// feature level of the cluster.
     pub fn propose(&self, frame: Bytes) -> Result<oneshot::Receiver<Reply>, Refusal> {
         if frame.first() == Some(&KIND_COMMAND) {
-            self.check_level(&frame, 1)?;
+            command::check_level(&frame, 1, self.inner.state.machine().level())?;
         }
         let (ask, reply) = Ask::of_client(frame, self.inner.timeout);
         self.inner.asks.push(ask)?;
         Ok(reply)
-    }
-
-    /// Whether these `count` frames may get into the log, as far as the feature level says. For own frames, and on
-    /// the leader for those that other nodes forward.
-    pub(crate) fn check_level(&self, frames: &[u8], count: u32) -> Result<(), Refusal> {
-        let level = self.inner.state.machine().level();
-        command::check_level(frames, count, level)
     }
 
     /// Proposes a command and waits for its answer.
@@ -265,13 +258,7 @@ impl Node {
             cluster_id: self.inner.identity.cluster_id(),
             leader,
             term: metrics.current_term,
-            role: match metrics.state {
-                ServerState::Leader => "leader",
-                ServerState::Follower => "follower",
-                ServerState::Learner => "learner",
-                ServerState::Candidate => "candidate",
-                ServerState::Shutdown => "shutdown",
-            },
+            role: status::role(metrics.state),
             first_index: metrics.purged.as_ref().map_or(0, |id| id.index.saturating_add(1)),
             last_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
@@ -485,6 +472,13 @@ impl Node {
         }
         let asked = self.inner.links.call(leader, Purpose::Control, Kind::Standing, Bytes::new(), ASK_MAX).await;
         wire::decode_numbers(&asked.ok()?).ok()?.get(2).copied()
+    }
+
+    /// By how many milliseconds the clocks of the nodes are ahead of the time that entries get, while that is in
+    /// doubt; 0 when all is well.
+    #[must_use]
+    pub fn clock_skew(&self) -> i64 {
+        self.inner.state.clock.skew()
     }
 
     /// Gives a new cluster its id. Its rules are the newest before the first event.

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use openraft::ReadPolicy;
 use prost::Message as _;
-use rollbook_core::command::{Command, Done};
+use rollbook_core::command::{Command, Done, check_level};
 use rollbook_core::entry::{BATCH_FRAME_BYTES, FLAG_KEYED, Frame, Publish, frames};
 use rollbook_core::error::Refusal;
 use rollbook_core::event::Event;
@@ -52,7 +52,8 @@ impl Desk {
             return Err(malformed("a batch that is none"));
         }
         let frames = body.get(BATCH_FRAME_BYTES..).unwrap_or_default();
-        if let Err(refusal) = self.node.check_level(frames, count) {
+        let level = self.node.inner().state.machine().level();
+        if let Err(refusal) = check_level(frames, count, level) {
             return Err(Answer::Refused(refusal));
         }
         let (answer, answered) = oneshot::channel();
@@ -161,6 +162,7 @@ impl Office for Desk {
                 let flag = |flag: &AtomicBool| u64::from(flag.load(Ordering::Relaxed));
                 let short = [flag(&shortage.here), flag(&shortage.majority)];
                 let numbers = [status.last_index, status.applied_index, slowest].into_iter().chain(short);
+                let numbers = numbers.chain([self.node.inner().state.clock.wall()]);
                 Answer::Done(wire::encode_numbers(numbers.collect()))
             }
             Kind::Change => Box::pin(self.change(&body)).await,

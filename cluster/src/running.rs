@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, SnapshotPolicy};
-use rollbook_core::command::{Command, InstanceExpire, Trim, TrimMany};
+use rollbook_core::command::{ClockSet, Command, InstanceExpire, Trim, TrimMany};
 use rollbook_core::level::FeatureLevel;
 use rollbook_core::limits::{ROLL_STEP_MAX, TRIMS_MAX};
 use rollbook_core::service::ServiceExpire;
@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch;
 use crate::carry::Carrier;
+use crate::clock;
 use crate::contact::Contact;
 use crate::error::NodeError;
 use crate::founding::Founding;
-use crate::gather::{self, now_millis};
+use crate::gather;
 use crate::liveness::Liveness;
 use crate::lock::lock;
 use crate::log::LogStore;
@@ -47,6 +48,8 @@ use crate::tls::{Tls, TlsFiles};
 
 /// How long a stop waits for others to let go of the stores.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
+/// The leader compares the clocks of the members in one of so many rounds of what is due.
+const CLOCKS_EVERY: u64 = 10;
 /// How long a node that is alone may take to lead itself.
 const ALONE_MAX: Duration = Duration::from_secs(30);
 
@@ -392,6 +395,7 @@ async fn join_in(node: &Node, founding: Founding) -> Result<bool, NodeError> {
 async fn due_loop(node: Node, stop: CancellationToken) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut round = 0_u64;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -400,18 +404,28 @@ async fn due_loop(node: Node, stop: CancellationToken) {
         if !node.leads() {
             continue;
         }
+        if round.is_multiple_of(CLOCKS_EVERY) {
+            clock::compare(&node).await;
+        }
+        round = round.wrapping_add(1);
         let state = Arc::clone(&node.inner().state);
+        if let Some(millis) = state.clock.correction()
+            && state.machine().level() >= FeatureLevel::BOUNDED
+        {
+            tracing::warn!(log = state.machine().millis(), millis, "the time of the log is set back");
+            propose_due(&node, Command::ClockSet(ClockSet { millis })).await;
+        }
         while state.machine().is_expiring() && !stop.is_cancelled() {
             if !propose_due(&node, Command::InstanceExpire(InstanceExpire {})).await {
                 break;
             }
         }
-        let now = now_millis();
+        let now = state.clock.stamp();
         let ids: Vec<String> = state.machine().services_due(now).map(str::to_owned).collect();
         for ids in ids.chunks(ROLL_STEP_MAX) {
             propose_due(&node, Command::ServiceExpire(ServiceExpire { ids: ids.to_vec() })).await;
         }
-        let looked = tokio::task::spawn_blocking(move || retain::due(&state, now)).await;
+        let looked = tokio::task::spawn_blocking(move || retain::due(&state, state.clock.retention_now())).await;
         match looked {
             Ok(Ok(trims)) => propose_trims(&node, trims).await,
             Ok(Err(error)) => tracing::error!(%error, "retention could not look at the book"),

@@ -10,6 +10,7 @@ use rollbook_core::machine::{Loaded, Machine};
 use rollbook_core::rows::{Family, RowsError};
 use tokio::sync::watch;
 
+use crate::clock::LogClock;
 use crate::codec;
 use crate::disk;
 use crate::error::{NodeError, ReadError};
@@ -49,6 +50,8 @@ pub(crate) struct State {
     pub(crate) applying: tokio::sync::Mutex<()>,
     /// Bytes of entries applied since this process started.
     pub(crate) applied_bytes: AtomicU64,
+    /// Gives entries their time.
+    pub(crate) clock: LogClock,
 }
 
 impl State {
@@ -57,6 +60,8 @@ impl State {
         let generation = layout.generation()?;
         let (databases, machine, system) = open_databases(layout, generation)?;
         let applied = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
+        let clock = LogClock::new(machine.millis());
+        clock.set_alone(is_alone(&system.membership));
         Ok(Arc::new(Self {
             layout: layout.clone(),
             databases: RwLock::new(databases),
@@ -67,6 +72,7 @@ impl State {
             settling: Mutex::new(()),
             applying: tokio::sync::Mutex::new(()),
             applied_bytes: AtomicU64::new(0),
+            clock,
         }))
     }
 
@@ -141,12 +147,19 @@ impl State {
         let (databases, machine, system) = open_databases(&self.layout, generation)?;
         accept(system.applied)?;
         let applied = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
+        self.clock.observe(machine.millis());
+        self.clock.set_alone(is_alone(&system.membership));
         *self.databases.write().unwrap_or_else(PoisonError::into_inner) = databases;
         *self.machine.write().unwrap_or_else(PoisonError::into_inner) = machine;
         *lock(&self.system) = system;
         self.applied.send_replace(applied);
         Ok(())
     }
+}
+
+/// Whether there is one member, or none yet.
+pub(crate) fn is_alone(membership: &StoredMembership) -> bool {
+    membership.nodes().count() <= 1
 }
 
 fn open_databases(layout: &Layout, generation: u64) -> Result<(Databases, Machine, System), NodeError> {

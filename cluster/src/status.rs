@@ -1,6 +1,6 @@
 //! How a node sees its cluster.
 
-use openraft::RaftMetrics;
+use openraft::{RaftMetrics, ServerState};
 use rollbook_core::machine::Machine;
 
 use crate::types::Types;
@@ -45,6 +45,17 @@ pub struct Member {
     pub last_index: Option<u64>,
     /// Index of the last entry it applied, where known.
     pub applied_index: Option<u64>,
+}
+
+/// The word for what a node does in raft.
+pub(crate) const fn role(state: ServerState) -> &'static str {
+    match state {
+        ServerState::Leader => "leader",
+        ServerState::Follower => "follower",
+        ServerState::Learner => "learner",
+        ServerState::Candidate => "candidate",
+        ServerState::Shutdown => "shutdown",
+    }
 }
 
 /// The members as this node knows them without asking anybody.

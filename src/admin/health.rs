@@ -64,6 +64,12 @@ fn gauges(admin: &Admin, text: &mut String) {
     gauge("rollbook_disk_free_bytes", "Free bytes of the data directory", float(admin.bus.proposer().free_bytes()));
     let inodes = float(admin.bus.proposer().free_inodes());
     gauge("rollbook_disk_free_inodes", "Files that can still be created in the data directory", inodes);
+    let level = admin.bus.node().with_machine(|machine| machine.level().get());
+    gauge("rollbook_feature_level", "Which version of the rules the cluster follows", f64::from(level));
+    let skew = admin.bus.node().clock_skew();
+    let sign = if skew < 0 { -1.0 } else { 1.0 };
+    let help = "Seconds that the clocks are ahead of the time of the log while that is in doubt, else 0";
+    gauge("rollbook_clock_skew_seconds", help, sign * float(skew.unsigned_abs()) / 1000.0);
     let low = f64::from(u8::from(admin.bus.proposer().is_disk_low()));
     gauge("rollbook_disk_low", "1 while publishes are refused for lack of disk", low);
     for head in admin.bus.node().namespaces() {

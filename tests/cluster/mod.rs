@@ -12,3 +12,5 @@ mod formation;
 mod publish;
 /// Calls between nodes with certificates.
 mod tls;
+/// Nodes of two releases.
+mod upgrade;

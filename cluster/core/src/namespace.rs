@@ -28,6 +28,8 @@ impl Retention {
 
 /// Where notifications to clients are.
 const NOTIFY: &str = "notify";
+/// The namespaces that the bus writes.
+pub(crate) const OF_THE_BUS: [&str; 3] = [Namespace::ROLL, NOTIFY, Namespace::DEAD];
 
 /// What a namespace that the bus writes keeps when nobody has said otherwise, from feature level `BOUNDED` on: they grow by
 /// themselves, and would fill every disk in the end.

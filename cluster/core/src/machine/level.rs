@@ -5,7 +5,7 @@ use alloc::format;
 use super::{META_LEVEL, Machine, saved};
 use crate::command::{Done, LevelRaise};
 use crate::level::FeatureLevel;
-use crate::namespace::bus_retention;
+use crate::namespace::{OF_THE_BUS, bus_retention};
 use crate::rows::{Family, RowsError, Writes};
 
 impl Machine {
@@ -40,10 +40,10 @@ impl Machine {
         }
         self.level = level;
         writes.put(Family::Meta, META_LEVEL.into(), u64::from(level.get()).to_be_bytes().into());
-        for head in self.heads.values_mut().filter(|head| !head.deleted && head.retention.is_unlimited()) {
-            let keep = bus_retention(&head.name);
-            if !keep.is_unlimited() {
-                head.retention = keep;
+        for name in OF_THE_BUS {
+            let head = self.heads.get_mut(name);
+            if let Some(head) = head.filter(|head| !head.deleted && head.retention.is_unlimited()) {
+                head.retention = bus_retention(name);
                 saved(head, writes);
             }
         }

@@ -1,0 +1,67 @@
+//! A cluster whose nodes are upgraded one after the other.
+
+use serde_json::json;
+
+use crate::harness::cluster::Cluster;
+use crate::harness::node::{Node, Options};
+use crate::harness::{SOON, wait_for};
+
+/// Lets a node say what a release said that knew no levels.
+const OLD: (&str, &str) = ("ROLLBOOK_TEST_LEVEL", "1");
+
+fn level(node: &Node) -> u64 {
+    let metrics = node.web("GET", "/metrics", "").text();
+    let line = metrics.lines().find_map(|line| line.strip_prefix("rollbook_feature_level ")).expect("the level");
+    line.parse().expect("a number")
+}
+
+fn start_old(id: usize, old: &[usize], options: Options) -> Options {
+    if old.contains(&id) { options.env(OLD.0, OLD.1) } else { options }
+}
+
+#[test]
+fn the_level_rises_by_itself_when_the_last_node_was_upgraded_and_then_no_old_node_is_let_in() {
+    let mut cluster = Cluster::prepare(Options::new().env("ROLLBOOK_CLUSTER__NODE_TIMEOUT", "1s"));
+    cluster.up_with(&[1, 2, 3], |id, options| start_old(id, &[2, 3], options));
+    (0..20).for_each(|number| cluster.publish_anywhere("app.x", &number.to_string()));
+    cluster.kill(2);
+    cluster.publish_anywhere("app.x", "20");
+    cluster.up_with(&[2], |id, options| start_old(id, &[3], options));
+    (21..30).for_each(|number| cluster.publish_anywhere("app.x", &number.to_string()));
+    let levels = |cluster: &Cluster| [1, 2, 3].map(|id| level(cluster.node(id)));
+    assert_eq!(levels(&cluster), [1, 1, 1], "node 3 does not know more");
+    cluster.terminate(3);
+    cluster.publish_anywhere("app.x", "30");
+    assert_eq!([1, 2].map(|id| level(cluster.node(id))), [1, 1], "node 3 may come back as it was");
+    cluster.up_with(&[3], |_, options| options);
+    wait_for("the level rises on all nodes", SOON, || (levels(&cluster) == [2, 2, 2]).then_some(()));
+    cluster.publish_anywhere("app.x", "31");
+    let wanted: Vec<String> = (0..32).map(|number| number.to_string()).collect();
+    for id in 1..=3 {
+        assert_eq!(cluster.payloads(id, "app.x", 32), wanted, "node {id}");
+    }
+    let roll = |id: usize| {
+        let events = cluster.node(id).replay("roll.>").events(6, SOON);
+        events.iter().map(|event| event.json().to_string()).collect::<Vec<_>>()
+    };
+    assert!(roll(1) == roll(2) && roll(2) == roll(3), "one history");
+    cluster.kill(2);
+    let old = start_old(2, &[2], cluster.options_of(2));
+    let exit = Node::launch(&old, &cluster.data(2)).err().expect("it must not start");
+    assert_eq!(exit.code, Some(1), "{exit:?}");
+    assert!(exit.stderr.contains("the cluster follows level 2: upgrade node 2"), "{}", exit.stderr);
+}
+
+#[test]
+fn a_new_node_has_the_newest_rules_from_its_first_event_on() {
+    let node = Node::start(&Options::new());
+    assert_eq!(level(&node), 2);
+    let keeps = |name: &str| node.web("GET", &format!("/api/namespaces/{name}"), "").json()["retention"].clone();
+    let wanted = json!({"max_age": "168h", "max_bytes": 268_435_456, "max_events": 100_000});
+    assert_eq!(keeps("roll"), wanted, "the roll has a bounded past");
+    let change = node.web("PATCH", "/api/namespaces/roll", r#"{"retention":{"max_age":null,"max_events":7}}"#);
+    assert_eq!(change.status, 200, "{}", change.text());
+    assert_eq!(keeps("roll"), json!({"max_age": null, "max_bytes": 268_435_456, "max_events": 7}));
+    let cluster = Cluster::start();
+    assert_eq!([1, 2, 3].map(|id| level(cluster.node(id))), [2, 2, 2], "as soon as it is ready");
+}
