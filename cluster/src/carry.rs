@@ -34,11 +34,6 @@ use crate::raft::Raft;
 use crate::state::State;
 use crate::types::{EntryData, Types};
 
-/// How long a batch waits for a leader.
-const LEADERLESS_MAX: Duration = Duration::from_secs(3);
-/// How long a batch waits for a leader when raft still names one that was not heard for [`crate::contact`]'s time:
-/// the election should have been over by then.
-const SILENT_LEADER_MAX: Duration = Duration::from_millis(500);
 /// How long one attempt at the leader may take before the next.
 pub(crate) const ATTEMPT_MAX: Duration = Duration::from_secs(3);
 
@@ -173,7 +168,9 @@ impl Submit for Carrier {
     fn is_hopeless(&self, waited: Duration) -> bool {
         let named = self.raft.server_metrics().borrow_watched().current_leader;
         let silent = named.is_some() && self.leader().is_none();
-        waited >= if silent { SILENT_LEADER_MAX } else { LEADERLESS_MAX }
+        let timing = self.links.timing();
+        // A leader that was not heard for so long is not coming back in the time of one election.
+        self.contact.is_isolated() || waited >= if silent { timing.election_min() } else { timing.leaderless() }
     }
 }
 

@@ -50,6 +50,7 @@ pub mod lock;
 pub mod node;
 pub mod running;
 pub mod status;
+pub mod timing;
 pub mod tls;
 
 #[cfg(test)]

@@ -21,25 +21,20 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 
-use crate::peer::conn::{CallError, Session};
+use crate::peer::conn::{CallError, Conn, Session};
 use crate::peer::frame::Kind;
 use crate::peer::link::{Links, Purpose};
 use crate::peer::send::{self, SendError};
 use crate::peer::wire;
 use crate::snapshot::Checkpoint;
 use crate::state::{Sending, State};
+use crate::timing::Timing;
 use crate::types::{Types, Vote};
 
-/// A stream of appends that gets no answer for this long has stopped.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
-/// Time for a vote: two fsyncs, on a busy disk.
-const VOTE_MAX: Duration = Duration::from_millis(500);
 /// Between attempts to make the files of a snapshot.
 const MAKE_AGAIN: Duration = Duration::from_secs(5);
 /// Between attempts to send them.
 const SEND_AGAIN: Duration = Duration::from_secs(1);
-/// Between attempts to reach a peer.
-const BACKOFF: Duration = Duration::from_millis(100);
 
 /// Makes the clients of peers.
 #[derive(Clone)]
@@ -56,6 +51,10 @@ pub(crate) struct Peer {
 }
 
 impl Network {
+    fn timing(&self) -> Timing {
+        self.links.timing()
+    }
+
     fn peer(&self, target: u64, purpose: Purpose) -> Peer {
         Peer { network: self.clone(), target, purpose }
     }
@@ -88,7 +87,8 @@ fn rpc_error(error: CallError) -> RPCError<Types> {
 
 impl Peer {
     async fn call(&self, kind: Kind, body: Bytes) -> Result<Bytes, RPCError<Types>> {
-        self.network.links.call(self.target, Purpose::Control, kind, body, VOTE_MAX).await.map_err(rpc_error)
+        let within = self.network.timing().vote();
+        self.network.links.call(self.target, Purpose::Control, kind, body, within).await.map_err(rpc_error)
     }
 
     async fn ballot(&self, kind: Kind, rpc: &VoteRequest<Types>) -> Result<VoteResponse<Types>, RPCError<Types>> {
@@ -125,13 +125,16 @@ impl NetTransferLeader<Types> for Peer {
 impl NetBackoff<Types> for Peer {
     fn backoff(&self) -> Option<Backoff> {
         // Short: a follower that is back must not wait for its leader.
-        Some(Backoff::new(std::iter::repeat(BACKOFF)))
+        Some(Backoff::new(std::iter::repeat(self.network.timing().heartbeat())))
     }
 }
 
 /// A stream of appends on its way.
 struct Appends<S> {
+    conn: Arc<Conn>,
     session: Session,
+    /// Longest time without an answer.
+    silence: Duration,
     /// Gone when all was sent.
     input: Option<S>,
     /// Encoded, not yet sent.
@@ -145,7 +148,7 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Appends<S> {
     async fn answer(&mut self) -> Option<Result<StreamAppendResult<Types>, CallError>> {
         loop {
             let received = {
-                let Self { session, input, next, open } = self;
+                let Self { session, input, next, open, .. } = self;
                 // Both halves go on at the same time; a half that did not finish loses nothing.
                 let (sender, receive) = session.halves();
                 let send = async {
@@ -190,9 +193,13 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Appends<S> {
     async fn answer_in_time(&mut self) -> Option<Result<StreamAppendResult<Types>, CallError>> {
         loop {
             let waited = self.open > 0;
-            match tokio::time::timeout(SILENCE_MAX, self.answer()).await {
+            match tokio::time::timeout(self.silence, self.answer()).await {
                 Ok(answer) => return answer,
-                Err(_) if waited => return Some(Err(CallError::Late)),
+                Err(_) if waited => {
+                    // The next stream must not go onto a connection that carries nothing.
+                    self.conn.close();
+                    return Some(Err(CallError::Late));
+                }
                 Err(_) => {}
             }
         }
@@ -209,18 +216,21 @@ impl NetStreamAppend<Types> for Peer {
         S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
     {
         Box::pin(async move {
-            let within = option.soft_ttl().max(Duration::from_millis(50));
+            let timing = self.network.timing();
+            // The dial goes on when that is over.
+            let within = option.soft_ttl();
             let conn = match self.network.links.conn(self.target, self.purpose, within).await {
                 Ok(conn) => conn,
                 Err(error) => {
                     // openraft waits between requests, but there was none: without this it would try at once.
                     if self.purpose == Purpose::Log {
-                        tokio::time::sleep(BACKOFF).await;
+                        tokio::time::sleep(timing.heartbeat()).await;
                     }
                     return Err(rpc_error(error));
                 }
             };
-            let appends = Appends { session: conn.open(), input: Some(input), next: None, open: 0 };
+            let (session, silence) = (conn.open(), timing.stream());
+            let appends = Appends { conn, session, silence, input: Some(input), next: None, open: 0 };
             let answers = stream::unfold(Some(appends), |appends| async move {
                 let mut appends = appends?;
                 match appends.answer_in_time().await? {
@@ -250,7 +260,7 @@ impl NetSnapshot<Types> for Peer {
         let last = snapshot.meta.last_log_id.map_or(0, |last| last.index);
         let _sending = Sending::begin(&self.network.state, last);
         let transfer = async {
-            let within = Duration::from_secs(2);
+            let within = self.network.timing().dial();
             let conn = self.network.links.conn(self.target, Purpose::Snapshot, within).await?;
             let made = match snapshot.snapshot.make().await {
                 Ok(made) => made,

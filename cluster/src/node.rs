@@ -249,7 +249,7 @@ impl Node {
     #[must_use]
     pub fn status(&self) -> Status {
         // One that lost its majority does not lead, whatever it believes.
-        let leader = self.inner.contact.ready().ok();
+        let leader = self.inner.contact.leader();
         // A copy: raft waits for whoever borrows its metrics, and nobody may borrow them while he waits for the rules.
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
         let machine = self.inner.state.machine();
@@ -262,7 +262,7 @@ impl Node {
             first_index: metrics.purged.as_ref().map_or(0, |id| id.index.saturating_add(1)),
             last_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
-            members: status::members(&metrics, &machine, &self.inner.identity.address),
+            members: status::members(&metrics, leader, &machine, &self.inner.identity.address),
         }
     }
 
@@ -294,6 +294,12 @@ impl Node {
             return Err(Refusal::Unavailable("the cluster is being founded".to_owned()));
         }
         if self.is_alive(self.owner()) { Ok(()) } else { Err(Refusal::Unavailable("node is joining".to_owned())) }
+    }
+
+    /// How long this node has had no leader with a majority, as far as it knows; `None` while it has one.
+    #[must_use]
+    pub fn isolated_for(&self) -> Option<Duration> {
+        self.inner.contact.lost_for()
     }
 
     /// Whether another node can be called now.

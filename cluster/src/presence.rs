@@ -1,12 +1,13 @@
 //! Who is here: every node makes itself known, and the leader takes those off the list that it has not
 //! heard for long.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use rollbook_core::command::{Command, Found, NodeDown, NodeUp};
 use rollbook_core::node::Node as Row;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::level;

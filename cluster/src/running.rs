@@ -37,6 +37,7 @@ use crate::peer::identity::Identity;
 use crate::peer::link::Links;
 use crate::peer::receive::Receiver;
 use crate::peer::server::Server;
+use crate::peer::transport::{Acceptor, Dialer, Tcp, TcpAcceptor};
 use crate::presence::{self, Presence};
 use crate::raft::Raft;
 use crate::retain;
@@ -44,6 +45,7 @@ use crate::settler::Settler;
 use crate::snapshot;
 use crate::state::State;
 use crate::store::Layout;
+use crate::timing::Timing;
 use crate::tls::{Tls, TlsFiles};
 
 /// How long a stop waits for others to let go of the stores.
@@ -72,6 +74,8 @@ pub struct NodeConfig {
     pub timeout: Duration,
     /// A node that was not heard for this long is taken off the roll.
     pub node_timeout: Duration,
+    /// How often a leader sends heartbeats, the same on all nodes; every other time of the cluster follows from it.
+    pub heartbeat: Duration,
     /// Bytes of the log that are kept for nodes that are behind.
     pub log_keep_bytes: u64,
     /// The highest feature level that this node says it knows: lower than that of this release only to try an
@@ -151,7 +155,11 @@ impl Running {
             .build()
             .map_err(|error| raft_error(&error))?;
         let stop = CancellationToken::new();
-        let (node, presence) = runtime.block_on(assemble(config, &layout, &log, &state, &stop))?;
+        let (node, presence) = runtime.block_on(async {
+            let mut config = config;
+            let transport = Transport::tcp(&mut config)?;
+            assemble(config, transport, &layout, &log, &state, &stop).await
+        })?;
         let settler = Settler {
             state,
             log,
@@ -256,12 +264,15 @@ fn raft_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
 }
 
-pub(crate) fn settings() -> Result<Arc<Config>, NodeError> {
+pub(crate) fn settings(timing: Timing) -> Result<Arc<Config>, NodeError> {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let settings = Config {
         cluster_name: "rollbook".to_owned(),
-        heartbeat_interval: 100,
-        election_timeout_min: 500,
-        election_timeout_max: 1000,
+        // Of a heartbeat openraft lets one time be the interval and the time for its answer. It is the latter here,
+        // and the interval is kept by `beat`.
+        heartbeat_interval: millis(timing.answer()),
+        election_timeout_min: millis(timing.election_min()),
+        election_timeout_max: millis(timing.election_max()),
         max_payload_entries: 64,
         max_append_entries: Some(1024),
         api_channel_size: Some(4096),
@@ -269,6 +280,9 @@ pub(crate) fn settings() -> Result<Arc<Config>, NodeError> {
         max_in_snapshot_log_to_keep: 1_000_000,
         purge_batch_size: 1,
         enable_pre_vote: Some(true),
+        // A leader without a majority is silent every other time: the lease of those who hear it must not keep them
+        // from electing another one with nodes that it cannot reach.
+        quorum_loss_probe_interval: Some(millis(timing.election_max().saturating_mul(2))),
         enable_leader_restore: Some(false),
         allow_log_reversion: Some(false),
         broadcast_submitted_on_append: Some(true),
@@ -277,9 +291,42 @@ pub(crate) fn settings() -> Result<Arc<Config>, NodeError> {
     Ok(Arc::new(settings.validate().map_err(|error| raft_error(&error))?))
 }
 
+/// Sends the heartbeats of a leader until raft stops. Between two of them a follower has time to answer, and one that
+/// has not answered yet gets no other.
+pub(crate) async fn beat(raft: Raft, timing: Timing) {
+    while raft.metrics().borrow_watched().running_state.is_ok() {
+        tokio::time::sleep(timing.heartbeat()).await;
+        if raft.is_leader() && raft.trigger().heartbeat().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// How other nodes are reached, and reach this one.
+struct Transport {
+    dialer: Box<dyn Dialer>,
+    acceptor: Option<Box<dyn Acceptor>>,
+}
+
+impl Transport {
+    /// TCP, on raft's runtime.
+    fn tcp(config: &mut NodeConfig) -> Result<Self, NodeError> {
+        let tcp = Tcp { timing: Timing::new(config.heartbeat) };
+        let acceptor: Option<Box<dyn Acceptor>> = match config.listener.take() {
+            None => None,
+            Some(listener) => {
+                let unusable = |error| NodeError::Raft(format!("the peer listener: {error}"));
+                Some(Box::new(TcpAcceptor::new(listener, tcp).map_err(unusable)?))
+            }
+        };
+        Ok(Self { dialer: Box::new(tcp), acceptor })
+    }
+}
+
 /// Puts the parts together, on raft's runtime.
 async fn assemble(
     config: NodeConfig,
+    transport: Transport,
     layout: &Layout,
     log: &LogStore,
     state: &Arc<State>,
@@ -296,12 +343,17 @@ async fn assemble(
     if !recorded.is_empty() {
         identity.belong_to(&recorded)?;
     }
-    let links = Arc::new(Links::new(Arc::clone(&identity), Arc::clone(state), tls.clone()));
+    let Transport { dialer, acceptor } = transport;
+    let timing = Timing::new(config.heartbeat);
+    let links = Arc::new(Links::new(Arc::clone(&identity), Arc::clone(state), tls.clone(), dialer, timing));
     let network = Network { links: Arc::clone(&links), state: Arc::clone(state) };
     let machine = StateMachine::new(Arc::clone(state), log);
-    let raft = Raft::new(config.id, settings()?, network, log.clone(), machine).await;
+    let raft = Raft::new(config.id, settings(timing)?, network, log.clone(), machine).await;
     let raft = raft.map_err(|error| raft_error(&error))?;
-    let contact = Arc::new(Contact::new(raft.clone(), Arc::clone(&identity)));
+    let contact = Arc::new(Contact::new(raft.clone(), Arc::clone(&identity), timing));
+    let (beats, looks, ends) = (raft.clone(), Arc::clone(&contact), stop.clone());
+    tokio::spawn(async move { ends.run_until_cancelled(beat(beats, timing)).await });
+    tokio::spawn(looks.run(stop.clone()));
     let (asks, queue) = gather::queue();
     let carrier = Carrier {
         raft: raft.clone(),
@@ -322,30 +374,26 @@ async fn assemble(
         log: log.clone(),
         identity: Arc::clone(&identity),
         links: Arc::clone(&links),
-        contact,
+        contact: Arc::clone(&contact),
         members,
         live: Arc::clone(&live),
         homes: Arc::clone(&homes),
         log_keep_bytes: config.log_keep_bytes,
     });
     let founding = || Founding { raft: raft.clone(), identity: Arc::clone(&identity), links: Arc::clone(&links) };
-    if let Some(listener) = config.listener {
+    if let Some(acceptor) = acceptor {
         let server = Arc::new(Server {
             identity: Arc::clone(&identity),
             gate: Arc::new(Gate::new(Arc::clone(&identity), Arc::clone(state))),
             links: Arc::clone(&links),
             raft: raft.clone(),
+            contact: Arc::clone(&contact),
             receiver: Receiver::new(layout),
             homes,
             tls,
             office: Desk { node: node.clone(), asks, founding: founding(), live },
         });
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            if let Err(error) = server.run(listener, stop).await {
-                tracing::error!(%error, "the peer listener has stopped");
-            }
-        });
+        tokio::spawn(server.run(acceptor, stop.clone()));
     }
     let presence = Presence { node: node.clone(), node_timeout: config.node_timeout };
     if join_in(&node, founding()).await? {
@@ -355,7 +403,7 @@ async fn assemble(
     let presence = Task { stop: until.clone(), task: tokio::spawn(presence.run(until)) };
     tokio::spawn(due_loop(node.clone(), stop.clone()));
     tokio::spawn(founding().run(stop.clone()));
-    let liveness = Liveness { node: node.clone(), raft, identity, links };
+    let liveness = Liveness::new(node.clone(), raft, identity, links);
     tokio::spawn(liveness.run(stop.clone()));
     Ok((node, presence))
 }

@@ -59,7 +59,12 @@ pub(crate) const fn role(state: ServerState) -> &'static str {
 }
 
 /// The members as this node knows them without asking anybody.
-pub(crate) fn members(metrics: &RaftMetrics<Types>, machine: &Machine, own_address: &str) -> Vec<Member> {
+pub(crate) fn members(
+    metrics: &RaftMetrics<Types>,
+    leader: Option<u64>,
+    machine: &Machine,
+    own_address: &str,
+) -> Vec<Member> {
     let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
     let member = |id: u64, address: &str| {
         let (row, here) = (machine.node(id), id == metrics.id);
@@ -68,7 +73,7 @@ pub(crate) fn members(metrics: &RaftMetrics<Types>, machine: &Machine, own_addre
         Member {
             id,
             address: if here { own_address } else { recorded.unwrap_or(address) }.to_owned(),
-            role: match metrics.current_leader {
+            role: match leader {
                 Some(leader) if leader == id => "leader",
                 _ if voters.contains(&id) => "voter",
                 _ => "learner",

@@ -33,7 +33,9 @@ pub(super) async fn watch(
             (since, was_ready) = (None, true);
             continue;
         }
-        let since = *since.get_or_insert_with(clock::now);
+        // The node is not ready only after a while without a majority: that while counts.
+        let silent = node.isolated_for().unwrap_or_default();
+        let since = *since.get_or_insert_with(|| clock::now().checked_sub(silent).unwrap_or_else(clock::now));
         if !was_ready || clock::now().saturating_duration_since(since) < config.node_timeout {
             continue;
         }

@@ -101,6 +101,7 @@ pub(super) fn node_config(loaded: &Loaded) -> anyhow::Result<NodeConfig> {
         tls,
         timeout: config.book.publish_timeout,
         node_timeout: config.cluster.node_timeout,
+        heartbeat: config.cluster.heartbeat,
         log_keep_bytes: config.cluster.log_keep_bytes,
         level: known_level(),
         accept_lost_mark: false,

@@ -186,6 +186,8 @@ pub(crate) struct Conn {
     pub(crate) process: u64,
     /// Whether the other end takes forwarded writes in the order in which they are sent. The release before does not.
     pub(crate) takes_in_order: bool,
+    /// Where the other end is.
+    pub(crate) address: String,
     _closes: DropGuard,
 }
 
@@ -204,7 +206,7 @@ fn hand_over(sessions: &Mutex<Sessions>, frame: Frame) -> Option<(mpsc::Sender<F
 
 impl Conn {
     /// A connection whose hello was answered.
-    pub(crate) fn start(mut reader: Reader, sender: Sender, process: u64) -> Self {
+    pub(crate) fn start(mut reader: Reader, sender: Sender, process: u64, address: String) -> Self {
         let sessions = Arc::new(Mutex::new(Sessions::new()));
         let (found, closed) = (Arc::clone(&sessions), sender.closed.clone());
         let guard = sender.closed.clone().drop_guard();
@@ -224,7 +226,7 @@ impl Conn {
             }
             lock(&found).clear();
         });
-        Self { sender, sessions, next: AtomicU64::new(1), process, takes_in_order: false, _closes: guard }
+        Self { sender, sessions, next: AtomicU64::new(1), process, address, takes_in_order: false, _closes: guard }
     }
 
     /// The same, when the other end has said how it takes forwarded writes.
@@ -239,6 +241,11 @@ impl Conn {
     /// Resolves when the connection has ended.
     pub(crate) async fn closed(&self) {
         self.sender.closed().await;
+    }
+
+    /// Ends the connection; all who wait for something on it are told that it was lost.
+    pub(crate) fn close(&self) {
+        self.sender.close();
     }
 
     fn begin(self: &Arc<Self>, waiter: Waiter) -> Exchange {

@@ -70,14 +70,14 @@ impl Home {
         Self(Some(tcp))
     }
 
-    fn tcp(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+    fn socket(&mut self) -> io::Result<Pin<&mut TcpStream>> {
         self.0.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
 impl AsyncRead for Home {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.tcp() {
+        match self.socket() {
             Ok(tcp) => tcp.poll_read(cx, buf),
             Err(error) => Poll::Ready(Err(error)),
         }
@@ -86,21 +86,21 @@ impl AsyncRead for Home {
 
 impl AsyncWrite for Home {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.tcp() {
+        match self.socket() {
             Ok(tcp) => tcp.poll_write(cx, buf),
             Err(error) => Poll::Ready(Err(error)),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.tcp() {
+        match self.socket() {
             Ok(tcp) => tcp.poll_flush(cx),
             Err(error) => Poll::Ready(Err(error)),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.tcp() {
+        match self.socket() {
             Ok(tcp) => tcp.poll_shutdown(cx),
             Err(error) => Poll::Ready(Err(error)),
         }
@@ -109,27 +109,43 @@ impl AsyncWrite for Home {
 
 /// A connection, plain or secure, that can move to another runtime.
 pub(crate) trait Movable: AsyncRead + AsyncWrite + Send + Unpin {
-    fn home(&mut self) -> &mut Home;
-
     /// Belongs to the runtime of the caller from now on.
-    fn settle(&mut self) -> io::Result<()> {
-        let home = self.home();
-        if let Some(tcp) = home.0.take() {
-            home.0 = Some(TcpStream::from_std(tcp.into_std()?)?);
-        }
-        Ok(())
-    }
+    fn settle(&mut self) -> io::Result<()>;
+
+    /// The socket that carries it, unless it is carried in memory.
+    fn tcp(&self) -> Option<&TcpStream>;
 }
 
 impl Movable for Home {
-    fn home(&mut self) -> &mut Home {
-        self
+    fn settle(&mut self) -> io::Result<()> {
+        if let Some(tcp) = self.0.take() {
+            self.0 = Some(TcpStream::from_std(tcp.into_std()?)?);
+        }
+        Ok(())
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        self.0.as_ref()
     }
 }
 
-impl Movable for TlsStream<Home> {
-    fn home(&mut self) -> &mut Home {
-        self.get_mut().0
+impl<S: Movable> Movable for TlsStream<S> {
+    fn settle(&mut self) -> io::Result<()> {
+        self.get_mut().0.settle()
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        self.get_ref().0.tcp()
+    }
+}
+
+impl Movable for Box<dyn Movable> {
+    fn settle(&mut self) -> io::Result<()> {
+        self.as_mut().settle()
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        self.as_ref().tcp()
     }
 }
 

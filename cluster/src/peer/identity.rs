@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
-use std::time::{Duration, Instant};
 
 use rollbook_core::level::FeatureLevel;
 use rollbook_core::node::Owner;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::disk::Shortage;
 use crate::error::NodeError;
@@ -119,7 +119,8 @@ impl Identity {
         self.fatal.subscribe()
     }
 
-    fn millis(&self) -> u64 {
+    /// Milliseconds of the life of this process, counted from 1.
+    pub(crate) fn millis(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
@@ -128,9 +129,8 @@ impl Identity {
         self.heard.store(self.millis(), Ordering::Relaxed);
     }
 
-    /// How long ago a leader was heard, `None` when never.
-    pub(crate) fn leader_silence(&self) -> Option<Duration> {
-        let heard = self.heard.load(Ordering::Relaxed);
-        (heard > 0).then(|| Duration::from_millis(self.millis().saturating_sub(heard)))
+    /// When a leader was last heard, as [`Identity::millis`] counts; 0 when never.
+    pub(crate) fn leader_heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
     }
 }

@@ -1,22 +1,32 @@
 //! Links to the other nodes: where they are, how they are called, and the connections that are open.
+//!
+//! A connection is dialed in a task of its own, with a time limit of its own; whoever wants to use it waits no longer
+//! than it would for an answer, and the next one who asks finds the same dial still on its way.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::Shared;
 use prost::Message as _;
 use rollbook_core::level::FeatureLevel;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
-use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::conn::{CallError, Conn, Reader, Writer, start_writer};
 use super::frame::{self, Frame, HELLO_BYTES_MAX, Kind};
-use super::hello::{self, Hello, Unwelcome, VERSION, Welcome};
+use super::hello::{self, Hello, Reason, Unwelcome, VERSION, Welcome};
 use super::home;
 use super::identity::Identity;
+use super::transport::{self, Dialer};
 use crate::lock::lock;
 use crate::state::State;
+use crate::timing::Timing;
 use crate::tls::Tls;
 
 /// What a connection is for. Each has its own, so that none waits behind another.
@@ -48,12 +58,24 @@ pub(crate) enum DialError {
     Unwelcome(Unwelcome),
 }
 
+/// The end of a dial, for all who wait for it.
+type Outcome = Shared<oneshot::Receiver<Result<Arc<Conn>, CallError>>>;
+
+/// Whether somebody dials.
+#[derive(Default)]
+enum Dialing {
+    #[default]
+    Idle,
+    Going(Outcome),
+    /// It failed just now, and would again.
+    Failed(Instant, CallError),
+}
+
 /// Where the connection of a purpose is.
 #[derive(Default)]
 struct Place {
     conn: Mutex<Option<Arc<Conn>>>,
-    /// Held by whoever dials.
-    dialing: tokio::sync::Mutex<()>,
+    dialing: Mutex<Dialing>,
 }
 
 impl Place {
@@ -69,11 +91,28 @@ impl Place {
     }
 }
 
+/// A dial on its way. However it ends, the next one can begin.
+struct Dial {
+    place: Arc<Place>,
+    end: Dialing,
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        *lock(&self.place.dialing) = std::mem::take(&mut self.end);
+    }
+}
+
 /// All links of a node.
 pub(crate) struct Links {
     identity: Arc<Identity>,
     state: Arc<State>,
     tls: Option<Tls>,
+    dialer: Box<dyn Dialer>,
+    timing: Timing,
+    /// Where connections live that no thread has for itself.
+    runtime: Handle,
+    closed: CancellationToken,
     /// What callers said of themselves, and what the membership says.
     told: Mutex<BTreeMap<u64, String>>,
     /// The process of each node that was called last, and the feature level that it knows.
@@ -89,8 +128,21 @@ pub(crate) fn halves(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'stati
 }
 
 impl Links {
-    pub(crate) fn new(identity: Arc<Identity>, state: Arc<State>, tls: Option<Tls>) -> Self {
-        Self { identity, state, tls, told: Mutex::default(), levels: Mutex::default(), places: Mutex::default() }
+    /// Inside the runtime that connections are to live in.
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        state: Arc<State>,
+        tls: Option<Tls>,
+        dialer: Box<dyn Dialer>,
+        timing: Timing,
+    ) -> Self {
+        let (runtime, closed) = (Handle::current(), CancellationToken::new());
+        let (told, levels, places) = Default::default();
+        Self { identity, state, tls, dialer, timing, runtime, closed, told, levels, places }
+    }
+
+    pub(crate) const fn timing(&self) -> Timing {
+        self.timing
     }
 
     /// Somebody says where a node is.
@@ -115,16 +167,18 @@ impl Links {
         addresses
     }
 
-    /// Calls a node on a new connection.
-    pub(crate) async fn dial(&self, node: u64, purpose: Purpose, within: Duration) -> Result<Conn, DialError> {
+    /// Calls a node on a new connection, at one of its addresses.
+    pub(crate) async fn dial(&self, node: u64, purpose: Purpose) -> Result<Conn, DialError> {
         let mut failed = DialError::Failed(format!("the address of node {node} is not known"));
         for address in self.addresses(node) {
-            let dialed = tokio::time::timeout(within, self.dial_address(node, purpose, &address)).await;
-            failed = match dialed {
-                Ok(Ok(conn)) => return Ok(conn),
-                Ok(Err(error)) => error,
-                Err(_) => DialError::Failed(format!("{address}: no answer in time")),
+            let error = match self.dial_at(node, purpose, &address, self.timing.dial()).await {
+                Ok(conn) => return Ok(conn),
+                Err(error) => error,
             };
+            // An answer says more than silence at another address.
+            if !matches!(failed, DialError::Unwelcome(_)) {
+                failed = error;
+            }
         }
         if let DialError::Unwelcome(no) = &failed
             && no.why().ends_the_caller()
@@ -134,16 +188,31 @@ impl Links {
         Err(failed)
     }
 
-    async fn dial_address(&self, node: u64, purpose: Purpose, address: &str) -> Result<Conn, DialError> {
+    /// Calls a node on a new connection, at this address.
+    pub(crate) async fn dial_at(
+        &self,
+        node: u64,
+        purpose: Purpose,
+        address: &str,
+        within: Duration,
+    ) -> Result<Conn, DialError> {
+        let late = || Err(DialError::Failed(format!("{address}: no answer in time")));
+        tokio::time::timeout(within, self.greet(node, purpose, address)).await.unwrap_or_else(|_| late())
+    }
+
+    async fn greet(&self, node: u64, purpose: Purpose, address: &str) -> Result<Conn, DialError> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::ConnectionRefused => DialError::Gone(address.to_owned()),
             _ => DialError::Failed(format!("{address}: {error}")),
         };
-        let tcp = TcpStream::connect(address).await.map_err(failed)?;
-        tcp.set_nodelay(true).map_err(failed)?;
+        let stream = self.dialer.dial(address).await.map_err(failed)?;
+        // Of several behind a name, the one that was reached.
+        let reached = stream.tcp().and_then(|tcp| tcp.peer_addr().ok());
+        let reached = reached.map_or_else(|| address.to_owned(), |reached| reached.to_string());
+        transport::carries(&stream, purpose.is_bulk(), self.timing).map_err(failed)?;
         let (mut reader, writer) = match &self.tls {
-            None => halves(tcp),
-            Some(tls) => halves(tls.connect(tcp, node).await.map_err(failed)?),
+            None => halves(stream),
+            Some(tls) => halves(tls.connect(stream, node).await.map_err(failed)?),
         };
         let sender = start_writer(writer);
         let owner = self.identity.owner();
@@ -170,10 +239,15 @@ impl Links {
                     return Err(DialError::Failed(hello::too_low(node, known, needed)));
                 }
                 lock(&self.levels).insert(node, (welcome.process, known));
-                Ok(Conn::start(reader, sender, welcome.process).taking_in_order(welcome.in_order))
+                Ok(Conn::start(reader, sender, welcome.process, reached).taking_in_order(welcome.in_order))
             }
             Frame { kind: Kind::Unwelcome, body, .. } => {
-                Err(DialError::Unwelcome(Unwelcome::decode(body).map_err(|_| strange())?))
+                let no = Unwelcome::decode(body).map_err(|_| strange())?;
+                if no.why() == Reason::OldLife && self.identity.owner() != owner {
+                    // This node began its next life while the hello was on its way.
+                    return Err(DialError::Failed(format!("{address}: called by an earlier life of this node")));
+                }
+                Err(DialError::Unwelcome(no))
             }
             _ => Err(strange()),
         }
@@ -184,24 +258,64 @@ impl Links {
         Arc::clone(lock(&self.places).entry((node, purpose, lane)).or_default())
     }
 
-    /// The open connection to a node, or a new one.
-    pub(crate) async fn conn(&self, node: u64, purpose: Purpose, within: Duration) -> Result<Arc<Conn>, CallError> {
+    /// The open connection to a node, or a new one when that is there in time.
+    pub(crate) async fn conn(
+        self: &Arc<Self>,
+        node: u64,
+        purpose: Purpose,
+        within: Duration,
+    ) -> Result<Arc<Conn>, CallError> {
         let place = self.place(node, purpose);
         // The usual case needs no timer.
         if let Some(conn) = place.present() {
             return Ok(conn);
         }
-        // Boxed: to dial takes much room, which every call would carry.
-        let connect = Box::pin(async {
-            let _dialing = place.dialing.lock().await;
-            if let Some(conn) = place.present() {
-                return Ok(conn);
+        let dialed = self.dialed(node, purpose, &place)?;
+        let unreachable = |text: &str| CallError::Unreachable(text.to_owned());
+        let dialed = tokio::time::timeout(within, dialed).await.map_err(|_| unreachable("no connection in time"))?;
+        dialed.map_err(|_| unreachable("the dial was given up"))?
+    }
+
+    /// The dial that is on its way, or a new one.
+    fn dialed(self: &Arc<Self>, node: u64, purpose: Purpose, place: &Arc<Place>) -> Result<Outcome, CallError> {
+        let mut dialing = lock(&place.dialing);
+        match &*dialing {
+            Dialing::Going(outcome) => return Ok(outcome.clone()),
+            Dialing::Failed(at, error) if at.elapsed() < self.timing.heartbeat() / 2 => return Err(error.clone()),
+            Dialing::Idle | Dialing::Failed(..) => {}
+        }
+        let (tell, told) = oneshot::channel();
+        let outcome = told.shared();
+        if let Some(conn) = place.present() {
+            // It came between.
+            tell.send(Ok(conn)).ok();
+            return Ok(outcome);
+        }
+        *dialing = Dialing::Going(outcome.clone());
+        let mut dial = Dial { place: Arc::clone(place), end: Dialing::Idle };
+        let links = Arc::clone(self);
+        let task = async move {
+            let dialed = tokio::select! {
+                () = links.closed.cancelled() => Err(CallError::Unreachable("node is stopping".to_owned())),
+                dialed = links.dial(node, purpose) => match dialed {
+                    Ok(conn) => Ok(dial.place.keep(conn)),
+                    Err(error) => Err(CallError::Unreachable(error.to_string())),
+                },
+            };
+            if let Err(error) = &dialed {
+                dial.end = Dialing::Failed(Instant::now(), error.clone());
             }
-            let dialed = self.dial(node, purpose, within).await;
-            Ok(place.keep(dialed.map_err(|error| CallError::Unreachable(error.to_string()))?))
-        });
-        let late = || Err(CallError::Unreachable("no connection in time".to_owned()));
-        tokio::time::timeout(within.saturating_mul(2), connect).await.unwrap_or_else(|_| late())
+            drop(dial);
+            // Those who asked may have gone.
+            tell.send(dialed).ok();
+        };
+        // A thread that has connections of its own keeps them to itself.
+        if purpose == Purpose::Live && home::lane() > 0 {
+            tokio::spawn(task);
+        } else {
+            self.runtime.spawn(task);
+        }
+        Ok(outcome)
     }
 
     /// The open connection to a node, when there is one now.
@@ -223,18 +337,35 @@ impl Links {
 
     /// Asks a node and waits for its answer.
     pub(crate) async fn call(
-        &self,
+        self: &Arc<Self>,
         node: u64,
         purpose: Purpose,
         kind: Kind,
         body: bytes::Bytes,
         within: Duration,
     ) -> Result<bytes::Bytes, CallError> {
-        self.conn(node, purpose, within).await?.call(kind, body, within).await
+        if let Some(conn) = self.present(node, purpose) {
+            return conn.call(kind, body, within).await;
+        }
+        let until = Instant::now() + within;
+        let conn = self.conn(node, purpose, within).await?;
+        conn.call(kind, body, until.saturating_duration_since(Instant::now())).await
     }
 
-    /// Ends all connections.
+    /// Ends all connections to a node whose control connection has ended, so that new ones are dialed: the others
+    /// may be as dead and not know it yet.
+    pub(crate) fn cut(&self, node: u64) {
+        let places = lock(&self.places);
+        for place in places.iter().filter_map(|((to, ..), place)| (*to == node).then_some(place)) {
+            if let Some(conn) = place.present() {
+                conn.close();
+            }
+        }
+    }
+
+    /// Ends all connections, and what dials.
     pub(crate) fn close(&self) {
+        self.closed.cancel();
         lock(&self.places).clear();
     }
 }
@@ -249,23 +380,17 @@ impl Purpose {
             Self::Live => 5,
         }
     }
+
+    /// Whether so much may come at once that a receiver takes nothing for a while.
+    pub(crate) const fn is_bulk(self) -> bool {
+        !matches!(self, Self::Control)
+    }
+
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
+        let all = [Self::Control, Self::Log, Self::Snapshot, Self::Relay, Self::Live];
+        all.into_iter().find(|purpose| u32::from(purpose.number()) == number)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_connection_is_seen_also_while_somebody_dials_until_it_ends() {
-        let (near, far) = tokio::io::duplex(64);
-        let (reader, writer) = halves(near);
-        let place = Place::default();
-        assert!(place.present().is_none());
-        let conn = place.keep(Conn::start(reader, start_writer(writer), 7));
-        let _dialing = place.dialing.lock().await;
-        assert!(place.present().is_some());
-        drop(far);
-        conn.closed().await;
-        assert!(place.present().is_none());
-    }
-}
+pub(crate) mod tests;

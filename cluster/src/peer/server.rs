@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::TcpListener as StdListener;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +14,6 @@ use futures_util::{StreamExt as _, stream};
 use openraft::raft::AppendEntriesRequest;
 use prost::Message as _;
 use rollbook_core::error::Refusal;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -23,11 +21,13 @@ use super::conn::{Reader, Sender, start_writer};
 use super::frame::{self, FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX, Kind};
 use super::gate::{Gate, Pass};
 use super::hello::{Hello, Welcome};
-use super::home::{Home, Homes, Movable};
+use super::home::{Homes, Movable};
 use super::identity::Identity;
 use super::link::{Links, Purpose, halves};
 use super::receive::Receiver;
+use super::transport::{self, Acceptor, Carriage};
 use super::wire;
+use crate::contact::Contact;
 use crate::raft::Raft;
 use crate::tls::Tls;
 use crate::types::Types;
@@ -82,6 +82,7 @@ pub(crate) struct Server<O> {
     pub(crate) gate: Arc<Gate>,
     pub(crate) links: Arc<Links>,
     pub(crate) raft: Raft,
+    pub(crate) contact: Arc<Contact>,
     pub(crate) receiver: Receiver,
     pub(crate) homes: Arc<Homes>,
     pub(crate) tls: Option<Tls>,
@@ -90,16 +91,14 @@ pub(crate) struct Server<O> {
 
 impl<O: Office> Server<O> {
     /// Takes calls until cancelled.
-    pub(crate) async fn run(self: Arc<Self>, listener: StdListener, stop: CancellationToken) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
+    pub(crate) async fn run(self: Arc<Self>, mut acceptor: Box<dyn Acceptor>, stop: CancellationToken) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let accepted = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return,
+                accepted = acceptor.accept() => accepted,
             };
-            let (tcp, address) = match accepted {
+            let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a peer connection could not be accepted");
@@ -114,22 +113,19 @@ impl<O: Office> Server<O> {
             let (server, stop) = (Arc::clone(&self), stop.clone());
             tokio::spawn(async move {
                 let _permit = permit;
-                if let Err(error) = server.take(tcp, stop).await {
+                if let Err(error) = server.take(stream, &address, stop).await {
                     tracing::debug!(%address, %error, "a peer connection ended");
                 }
             });
         }
     }
 
-    async fn take(self: Arc<Self>, tcp: TcpStream, stop: CancellationToken) -> io::Result<()> {
-        tcp.set_nodelay(true)?;
+    async fn take(self: Arc<Self>, stream: Carriage, peer: &str, stop: CancellationToken) -> io::Result<()> {
         let shake = async {
-            let peer = tcp.peer_addr().map_or_else(|_| "a client".to_owned(), |addr| addr.to_string());
-            let home = Home::new(tcp);
-            let (mut stream, certified): (Box<dyn Movable>, _) = match &self.tls {
-                None => (Box::new(home), None),
+            let (mut stream, certified): (Carriage, _) = match &self.tls {
+                None => (stream, None),
                 Some(tls) => {
-                    let (stream, nodes) = tls.accept(home, &peer).await?;
+                    let (stream, nodes) = tls.accept(stream, peer).await?;
                     (Box::new(stream), Some(nodes))
                 }
             };
@@ -143,7 +139,7 @@ impl<O: Office> Server<O> {
         let hello = hello.ok_or(io::ErrorKind::InvalidData)?;
         let initialized = self.raft.is_initialized().await.unwrap_or(true);
         let answering = async {
-            let within = Duration::from_millis(500);
+            let within = self.links.timing().connect();
             let conn = self.links.conn(hello.from, Purpose::Control, within).await.ok()?;
             conn.call(Kind::Ping, Bytes::new(), within).await.ok().map(|_| conn.process)
         };
@@ -161,6 +157,8 @@ impl<O: Office> Server<O> {
             }
         };
         self.links.learn(hello.from, &hello.address);
+        let bulk = Purpose::from_number(hello.purpose).is_some_and(Purpose::is_bulk);
+        transport::carries(&stream, bulk, self.links.timing())?;
         if hello.purpose != u32::from(Purpose::Live.number()) {
             return self.welcome(&hello, pass, stream, stop).await;
         }
@@ -176,7 +174,7 @@ impl<O: Office> Server<O> {
         self: Arc<Self>,
         hello: &Hello,
         pass: Pass,
-        stream: Box<dyn Movable>,
+        stream: Carriage,
         stop: CancellationToken,
     ) -> io::Result<()> {
         let (reader, writer) = halves(stream);
@@ -268,7 +266,7 @@ impl<O: Office> Server<O> {
     async fn ask(&self, from: u64, sender: &Sender, frame: Frame) {
         let answer = match frame.kind {
             Kind::Vote | Kind::PreVote | Kind::Transfer => Box::pin(self.raft_ask(frame.kind, &frame.body)).await,
-            Kind::Ping => Answer::Done(Bytes::new()),
+            Kind::Ping => Answer::Done(self.contact.pong().encode_to_vec().into()),
             kind => self.office.answer(from, kind, frame.body).await,
         };
         // The asker may have gone.
@@ -343,3 +341,6 @@ async fn append(raft: Raft, identity: Arc<Identity>, sender: Sender, session: u6
     }
     sender.send(Frame::new(Kind::End, session, Bytes::new())).await.ok();
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ use crate::running;
 use crate::settle;
 use crate::state::{Pairs, State};
 use crate::store::Layout;
+use crate::timing::{HEARTBEAT, Timing};
 use crate::types::EntryData;
 
 const NODES: u64 = 3;
@@ -127,7 +128,9 @@ impl World {
         running::check(&layout, &state, &log).unwrap();
         let machine = StateMachine::new(Arc::clone(&state), &log);
         let network = Network { world: Arc::clone(self), from: id };
-        let raft = Raft::new(id, running::settings().unwrap(), network, log.clone(), machine).await.unwrap();
+        let timing = Timing::new(HEARTBEAT);
+        let raft = Raft::new(id, running::settings(timing).unwrap(), network, log.clone(), machine).await.unwrap();
+        tokio::spawn(running::beat(raft.clone(), timing));
         self.nodes.lock().unwrap().insert(id, Node { raft, state, log, layout });
     }
 

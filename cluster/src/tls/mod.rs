@@ -21,7 +21,6 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, InconsistentKeys, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 /// Domain of the names of nodes.
@@ -171,7 +170,10 @@ impl Tls {
     ///
     /// # Errors
     /// When the connection breaks, the handshake takes too long, or the other end is not that node.
-    pub async fn connect(&self, tcp: TcpStream, node: u64) -> io::Result<client::TlsStream<TcpStream>> {
+    pub async fn connect<S>(&self, tcp: S, node: u64) -> io::Result<client::TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let peer = format!("node {node}");
         let stream = in_time(HANDSHAKE_TIMEOUT, &peer, self.connector.connect(server_name(node)?, tcp)).await?;
         // A wildcard is good enough for TLS, but names no node.

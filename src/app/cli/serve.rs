@@ -17,7 +17,8 @@ Examples:
   rollbook serve --node 2 --data d2 --web 127.0.0.1:7450 --log 127.0.0.1:2022 --cluster 1=127.0.0.1:7441,2=127.0.0.1:7451,3=127.0.0.1:7461
 
 Each setting comes from the highest of: flag, environment (ROLLBOOK_SSE__LISTEN for listen in [sse]), \
-file, default. `rollbook config dump --origins` shows all of them. Port 0 picks a free port; `off` closes a door.
+file, default. `rollbook config dump --origins` shows all of them. Port 0 picks a free port; `off` closes a door. \
+Nodes whose round trips take more than 200 ms need a larger cluster.heartbeat, the same on all.
 
 Standard output gets one line per open door, then `ready`.";
 

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rollbook_cluster::timing::{HEARTBEAT, HEARTBEAT_MAX, HEARTBEAT_MIN, NODE_TIMEOUT_HEARTBEATS};
 use serde::{Deserialize, Serialize};
 
 use crate::bus::duration;
@@ -170,6 +171,10 @@ pub struct Cluster {
     /// A node that was not heard for this long is taken off the roll.
     #[serde(with = "duration")]
     pub node_timeout: Duration,
+    /// How often a leader sends heartbeats, the same on all nodes. A leader that is silent for 10 to 20 of them is
+    /// replaced, and round trips may take 2 of them.
+    #[serde(with = "duration")]
+    pub heartbeat: Duration,
     /// What a node does with its streams when it has had no majority for `node_timeout`: `close` or `hold`.
     pub on_isolation: OnIsolation,
     /// Bytes of the log that are kept for a node that is behind; a node further behind gets a snapshot.
@@ -181,6 +186,7 @@ impl Default for Cluster {
         Self {
             founders: Founders::default(),
             node_timeout: Duration::from_secs(5),
+            heartbeat: HEARTBEAT,
             on_isolation: OnIsolation::Close,
             log_keep_bytes: 256 * 1024 * 1024,
         }
@@ -401,6 +407,16 @@ impl Config {
             self.cluster.node_timeout >= NODE_TIMEOUT_MIN,
             "cluster.node_timeout",
             "must be at least 1s: nodes that only pause must not be taken off the roll",
+        );
+        require(
+            (HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&self.cluster.heartbeat),
+            "cluster.heartbeat",
+            "must be 20ms to 1s: about the round trip between nodes, or half of it",
+        );
+        require(
+            self.cluster.node_timeout >= self.cluster.heartbeat.saturating_mul(NODE_TIMEOUT_HEARTBEATS),
+            "cluster.node_timeout",
+            "must be at least 10 times cluster.heartbeat: the nodes must have time to elect another leader",
         );
         let given = [&self.peer.ca, &self.peer.certificate, &self.peer.key].map(|path| !path.as_os_str().is_empty());
         require(

@@ -176,6 +176,9 @@ fn values_that_contradict_each_other_are_refused() {
         ),
         ("[sse]\nbody_bytes_max = 0", "sse.body_bytes_max (file r.toml:2): must be more than 0"),
         ("[sse]\nkeep_alive = \"0s\"", "sse.keep_alive (file r.toml:2): must be more than 0s"),
+        ("[cluster]\nheartbeat = \"10ms\"", "cluster.heartbeat (file r.toml:2): must be 20ms to 1s"),
+        ("[cluster]\nheartbeat = \"2s\"", "cluster.heartbeat (file r.toml:2): must be 20ms to 1s"),
+        ("[cluster]\nheartbeat = \"600ms\"", "cluster.node_timeout: must be at least 10 times cluster.heartbeat"),
         ("[threads]\nworkers = 5000", "threads.workers (file r.toml:2): at most 1024"),
         ("[log]\nfilter = \"rollbook=loud\"", "log.filter (file r.toml:2): "),
     ] {
