@@ -2,6 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 use rollbook_cluster::status::Member;
+use rollbook_core::error::Refusal;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -40,6 +41,8 @@ pub(super) struct ClusterView {
     node: u64,
     leader: Option<u64>,
     term: u64,
+    /// Why nothing can be published through this node; null when it can.
+    warning: Option<String>,
     nodes: Vec<MemberView>,
 }
 
@@ -65,6 +68,10 @@ pub(super) async fn cluster(admin: web::Data<Admin>) -> Answer {
         node: status.id,
         leader: status.leader,
         term: status.term,
+        warning: node.ready().err().map(|refusal| match refusal {
+            Refusal::Unavailable(text) => text,
+            other => other.to_string(),
+        }),
         nodes: members.iter().map(show).collect(),
     }))
 }

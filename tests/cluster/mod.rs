@@ -10,6 +10,8 @@ mod failure;
 mod formation;
 /// Publishes on their way through the cluster.
 mod publish;
+/// Nodes whose majority is gone.
+mod quorum;
 /// Calls between nodes with certificates.
 mod tls;
 /// Nodes of two releases.

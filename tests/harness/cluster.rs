@@ -1,4 +1,4 @@
-//! Three nodes on loopback, each a real process with a data directory of its own.
+//! Nodes on loopback, mostly three, each a real process with a data directory of its own.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::node::{Node, Options};
 use super::{SOON, wait_for};
 
-/// A cluster; its nodes have the numbers 1, 2, 3.
+/// A cluster; its nodes have the numbers 1, 2, 3 and so on.
 pub(crate) struct Cluster {
     nodes: Vec<Option<Node>>,
     pub(crate) options: Options,
@@ -42,10 +42,15 @@ impl Cluster {
 
     /// Directories and addresses, no process yet.
     pub(crate) fn prepare(options: Options) -> Self {
+        Self::prepare_of(3, options)
+    }
+
+    /// Directories and addresses for so many nodes.
+    pub(crate) fn prepare_of(count: usize, options: Options) -> Self {
         let directory = TempDir::with_prefix("rollbook-cluster-").expect("temporary directory");
-        let peers = free_addresses(3);
+        let peers = free_addresses(count);
         let founders: Vec<String> = (1..).zip(&peers).map(|(id, peer)| format!("{id}={peer}")).collect();
-        Self { nodes: (0..3).map(|_| None).collect(), options, directory, peers, founders: founders.join(",") }
+        Self { nodes: (0..count).map(|_| None).collect(), options, directory, peers, founders: founders.join(",") }
     }
 
     /// What node `id` is started with.
@@ -99,7 +104,7 @@ impl Cluster {
 
     /// Numbers of the nodes that run.
     pub(crate) fn running(&self) -> Vec<usize> {
-        (1..=3).filter(|id| self.nodes[id - 1].is_some()).collect()
+        (1..=self.nodes.len()).filter(|id| self.nodes[id - 1].is_some()).collect()
     }
 
     /// `/api/cluster` as a node sees it.

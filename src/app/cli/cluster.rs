@@ -92,6 +92,9 @@ fn address(text: &str) -> Result<String, String> {
 #[derive(Debug, Deserialize)]
 struct Cluster {
     leader: Option<u64>,
+    /// The release before does not say it.
+    #[serde(default)]
+    warning: Option<String>,
     nodes: Vec<Node>,
 }
 
@@ -151,8 +154,10 @@ async fn status(global: &Global, client: &Client) -> anyhow::Result<()> {
     let body: Value = client.json(Method::GET, client.url(&["api", "cluster"], &[]), None).await?;
     let cluster: Cluster = parse(&body)?;
     show(global, &body, cluster.nodes)?;
-    if cluster.leader.is_none() {
-        note("the cluster has no leader: nothing can be published");
+    match cluster.warning {
+        Some(warning) => note(&format!("warning: {warning}: nothing can be published through this node")),
+        None if cluster.leader.is_none() => note("warning: no leader: nothing can be published through this node"),
+        None => {}
     }
     Ok(())
 }
