@@ -67,10 +67,20 @@ impl LogStore {
     /// Opens the log for a simulation, whose disk takes `delay` for every group.
     #[cfg(test)]
     pub(crate) fn open_simulated(layout: &Layout, delay: std::time::Duration) -> Result<Self, NodeError> {
+        Self::open_until(layout, delay, tokio_util::sync::CancellationToken::new())
+    }
+
+    /// Like [`LogStore::open_simulated`], for a process whose disk takes nothing once the process is `killed`.
+    #[cfg(test)]
+    pub(crate) fn open_until(
+        layout: &Layout,
+        delay: std::time::Duration,
+        killed: tokio_util::sync::CancellationToken,
+    ) -> Result<Self, NodeError> {
         let Opened { db, known, mark } = recovery::open(layout, false)?;
         let (db, progress) = (Arc::new(db), Progress { durable: watch::Sender::new(known.reach().next_index) });
         let keys = (meta_key(b'v'), meta_key(b'p'));
-        let queue = wal::start_simulated(Arc::clone(&db), mark, progress.clone(), keys, delay);
+        let queue = wal::start_simulated(Arc::clone(&db), mark, progress.clone(), keys, delay, killed);
         let tail = Mutex::new(Tail::new(TAIL_BYTES_MAX));
         Ok(Self { inner: Arc::new(Inner { db, queue, progress, known: Mutex::new(known), tail }) })
     }

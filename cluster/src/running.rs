@@ -104,7 +104,7 @@ pub struct Running {
 
 /// A task that is ended before the others.
 #[derive(Debug)]
-struct Task {
+pub(crate) struct Task {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
@@ -303,9 +303,9 @@ pub(crate) async fn beat(raft: Raft, timing: Timing) {
 }
 
 /// How other nodes are reached, and reach this one.
-struct Transport {
-    dialer: Box<dyn Dialer>,
-    acceptor: Option<Box<dyn Acceptor>>,
+pub(crate) struct Transport {
+    pub(crate) dialer: Box<dyn Dialer>,
+    pub(crate) acceptor: Option<Box<dyn Acceptor>>,
 }
 
 impl Transport {
@@ -324,7 +324,7 @@ impl Transport {
 }
 
 /// Puts the parts together, on raft's runtime.
-async fn assemble(
+pub(crate) async fn assemble(
     config: NodeConfig,
     transport: Transport,
     layout: &Layout,

@@ -82,7 +82,8 @@ pub(crate) fn start(
     Ok(Wal { queue, thread })
 }
 
-/// Like [`start`], as a task of a simulation: every group takes `delay` of its time.
+/// Like [`start`], as a task of a simulation: every group takes `delay` of its time, and nothing is written any more
+/// once the process is `killed`.
 #[cfg(test)]
 pub(crate) fn start_simulated(
     db: Arc<DB>,
@@ -90,6 +91,7 @@ pub(crate) fn start_simulated(
     progress: Progress,
     keys: (Vec<u8>, Vec<u8>),
     delay: Duration,
+    killed: tokio_util::sync::CancellationToken,
 ) -> mpsc::Sender<Op> {
     let (queue, mut ops) = mpsc::channel(4096);
     let (vote_key, purged_key) = keys;
@@ -100,6 +102,9 @@ pub(crate) fn start_simulated(
             tokio::time::sleep(delay).await;
             while let Ok(op) = ops.try_recv() {
                 group.push(op);
+            }
+            if killed.is_cancelled() {
+                return;
             }
             writer.write(&mut group).unwrap();
         }

@@ -19,9 +19,11 @@ use std::time::{Duration, Instant};
 
 use rollbook_cluster::node::Node;
 use rollbook_cluster::running::{NodeConfig, Running};
+use rollbook_cluster::timing::HEARTBEAT;
 use rollbook_core::command::Done;
 use rollbook_core::entry::{FLAG_CREATE, begin_publish, finish_publish};
 use rollbook_core::event::Event;
+use rollbook_core::level::FeatureLevel;
 use tempfile::TempDir;
 
 /// Bytes of an event that does not compress.
@@ -131,7 +133,9 @@ impl Trial {
             tls: None,
             timeout: Duration::from_secs(10),
             node_timeout: Duration::from_secs(5),
+            heartbeat: HEARTBEAT,
             log_keep_bytes: 1_000_000,
+            level: FeatureLevel::LATEST,
             accept_lost_mark: false,
         };
         self.running.insert(id, Running::start(config).unwrap());

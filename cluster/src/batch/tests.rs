@@ -170,7 +170,7 @@ impl Log {
         }
         let (entry, replies) = {
             let mut world = lock(&self.world);
-            let entry = content.entry();
+            let entry = content.entry(1);
             let replies = match fate {
                 Fate::Stored | Fate::AnswerLost => world.apply(&entry),
                 Fate::Late => {

@@ -149,7 +149,7 @@ mod tests {
     async fn a_session_that_is_dropped_ends_at_the_other_side_behind_its_frames_also_when_the_queue_is_full() {
         let (near, far) = tokio::io::duplex(64);
         let (reader, writer) = halves(near);
-        let conn = Arc::new(Conn::start(reader, start_writer(writer), 7));
+        let conn = Arc::new(Conn::start(reader, start_writer(writer), 7, "b:1".to_owned()));
         let (mut far, _writer) = halves(far);
         for full in [false, true] {
             let session = conn.open();
@@ -185,7 +185,7 @@ mod tests {
     async fn a_receiver_that_is_at_work_is_waited_for_and_one_that_says_nothing_is_not() {
         let (near, far) = tokio::io::duplex(1 << 16);
         let (reader, writer) = halves(near);
-        let conn = Arc::new(Conn::start(reader, start_writer(writer), 7));
+        let conn = Arc::new(Conn::start(reader, start_writer(writer), 7, "b:1".to_owned()));
         let sender = start_writer(halves(far).1);
         let mut session = conn.open();
         let id = 1;

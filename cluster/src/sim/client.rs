@@ -1,24 +1,46 @@
-//! A client: publishes one event after the other, each as a batch with a mark, until it is acknowledged.
+//! A client: publishes bursts of events through a node of its choice, each event once, and remembers the answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rollbook_core::command::Done;
-use rollbook_core::entry::{Batch, EntryBuilder, FLAG_CREATE, FLAG_KEYED, batch_frame, begin_publish, finish_publish};
+use bytes::Bytes;
+use rollbook_core::command::{Done, Reply};
+use rollbook_core::entry::{FLAG_CREATE, FLAG_KEYED, begin_publish, finish_publish};
+use rollbook_core::error::Refusal;
 use rollbook_core::event::Event;
-use rollbook_core::node::Owner;
 
 use super::roll;
-use super::world::World;
-use crate::gather::now_millis;
-use crate::types::EntryData;
+use super::world::{NODES, Reachable, World};
+
+/// Most events that a client sends without waiting for answers.
+const BURST_MAX: u64 = 6;
+/// A client that has no answer by then gives up: what became of its event is unknown.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a client knows of an event.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
+    /// Stored there.
     Acknowledged { namespace: String, sequence: u64 },
+    /// The answer says that the event was not stored and will not be.
+    Refused(String),
+    /// Stored or not.
     Unknown,
+}
+
+/// The answers to all events, by their ids, and which events were sent one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Story {
+    pub(super) outcomes: BTreeMap<String, Outcome>,
+    pub(super) bursts: Vec<Vec<String>>,
+}
+
+impl Story {
+    pub(super) fn extend(&mut self, other: Self) {
+        self.outcomes.extend(other.outcomes);
+        self.bursts.extend(other.bursts);
+    }
 }
 
 pub(super) struct Client {
@@ -31,60 +53,74 @@ impl Client {
         Self { id, world }
     }
 
-    pub(super) async fn run(self) -> BTreeMap<String, Outcome> {
-        let mut outcomes = BTreeMap::new();
+    pub(super) async fn run(self) -> Story {
+        let mut story = Story::default();
         let mut number = 0;
         while !self.world.clients_stopped() {
-            number += 1;
-            let id = format!("{}-{number}", self.id);
-            let namespace = if self.world.random(3) == 0 { "b" } else { "a" };
-            let outcome = self.publish(namespace, &id, number).await;
-            outcomes.insert(id, outcome);
+            let namespace = if self.world.dice.below(3) == 0 { "b" } else { "a" };
+            let burst: Vec<String> = (0..=self.world.dice.below(BURST_MAX))
+                .map(|_| {
+                    number += 1;
+                    format!("{}-{number}", self.id)
+                })
+                .collect();
+            let outcomes = self.publish(namespace, &burst).await;
+            story.outcomes.extend(burst.iter().cloned().zip(outcomes));
+            story.bursts.push(burst);
             self.change_roll().await;
-            tokio::time::sleep(Duration::from_millis(self.world.random(60))).await;
+            tokio::time::sleep(Duration::from_millis(self.world.dice.below(120))).await;
         }
-        outcomes
+        story
     }
 
     /// Something about services and nodes changes; nobody waits for it to be done.
     async fn change_roll(&self) {
-        let mut entry = EntryBuilder::new(0);
-        entry.push(&roll::change(&self.world).frame().unwrap());
-        let entry = EntryData(entry.finish(now_millis()).into());
-        if let Some(raft) = self.world.raft(1 + self.world.random(3)) {
-            tokio::time::timeout(Duration::from_millis(200), raft.client_write(entry)).await.ok();
-        }
+        let Some(Reachable { node, .. }) = self.world.node(1 + self.world.dice.below(NODES)) else { return };
+        let changed = node.command(roll::change(&self.world.dice));
+        drop(tokio::time::timeout(Duration::from_millis(200), changed).await);
     }
 
-    async fn publish(&self, namespace: &str, id: &str, number: u64) -> Outcome {
-        let mut frame = Vec::new();
-        begin_publish(&mut frame, namespace).unwrap();
-        let subject = format!("{namespace}.{id}");
-        let key = if self.world.random(4) == 0 { id } else { "" };
-        Event { subject: &subject, key, payload: Some(b"1"), ..Event::default() }.encode(&mut frame).unwrap();
-        let flags = if key.is_empty() { FLAG_CREATE } else { FLAG_CREATE | FLAG_KEYED };
-        finish_publish(&mut frame, 0, flags, 1).unwrap();
-        let owner = Owner { node: 100 + self.id, incarnation: 1 };
-        let mut builder = EntryBuilder::new(0);
-        builder.push(&batch_frame(Batch { owner, number, frames: 1 }));
-        builder.push(&frame);
-        let entry = EntryData(builder.finish(now_millis()).into());
-        for _ in 0..200 {
-            let node = 1 + self.world.random(3);
-            if let Some(raft) = self.world.raft(node) {
-                let write = raft.client_write(entry.clone());
-                let wait = Duration::from_millis(200 + self.world.random(1500));
-                if let Ok(Ok(response)) = tokio::time::timeout(wait, write).await {
-                    match response.data.first() {
-                        Some(Ok(Done::Published { first, events: 1 })) => {
-                            return Outcome::Acknowledged { namespace: namespace.to_owned(), sequence: *first };
-                        }
-                        other => panic!("event {id}: {other:?}"),
-                    }
+    /// Sends all events of a burst to one node before it waits for the first answer.
+    async fn publish(&self, namespace: &str, burst: &[String]) -> Vec<Outcome> {
+        let Some(Reachable { node, killed }) = self.world.node(1 + self.world.dice.below(NODES)) else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            return vec![Outcome::Refused("no connection".to_owned()); burst.len()];
+        };
+        let waiting: Vec<_> =
+            burst.iter().map(|id| node.propose(frame(namespace, id, self.world.dice.below(4) == 0))).collect();
+        let mut outcomes = Vec::new();
+        for proposed in waiting {
+            let answer = async {
+                match proposed {
+                    Ok(reply) => outcome(namespace, tokio::time::timeout(PATIENCE, reply).await.ok()?.ok()?),
+                    Err(refusal) => Some(Outcome::Refused(refusal.to_string())),
                 }
-            }
-            tokio::time::sleep(Duration::from_millis(10 + self.world.random(100))).await;
+            };
+            // A process that was killed says nothing more.
+            outcomes.push(killed.run_until_cancelled(answer).await.flatten().unwrap_or(Outcome::Unknown));
         }
-        Outcome::Unknown
+        outcomes
     }
+}
+
+/// What an answer says of an event; nothing when it is an error that leaves it open.
+fn outcome(namespace: &str, reply: Reply) -> Option<Outcome> {
+    match reply {
+        Ok(Done::Published { first, events: 1 }) => {
+            Some(Outcome::Acknowledged { namespace: namespace.to_owned(), sequence: first })
+        }
+        Ok(other) => panic!("an answer of another kind: {other:?}"),
+        Err(Refusal::OutcomeUnknown(_)) => None,
+        Err(refusal) => Some(Outcome::Refused(refusal.to_string())),
+    }
+}
+
+fn frame(namespace: &str, id: &str, keyed: bool) -> Bytes {
+    let mut frame = Vec::new();
+    begin_publish(&mut frame, namespace).unwrap();
+    let subject = format!("{namespace}.{id}");
+    let (key, flags) = if keyed { (id, FLAG_CREATE | FLAG_KEYED) } else { ("", FLAG_CREATE) };
+    Event { subject: &subject, key, payload: Some(b"1"), ..Event::default() }.encode(&mut frame).unwrap();
+    finish_publish(&mut frame, 0, flags, 1).unwrap();
+    frame.into()
 }

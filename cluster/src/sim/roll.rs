@@ -8,21 +8,21 @@ use rollbook_core::service::{
     ServiceRemove,
 };
 
-use super::world::World;
+use super::dice::Dice;
 
 /// Any command of a kind that does not touch the events of clients.
-pub(super) fn change(world: &World) -> Command {
+pub(super) fn change(dice: &Dice) -> Command {
     // Numbers that no node of the simulation has.
-    let (id, incarnation) = (101 + world.random(2), 1 + world.random(4));
-    let connection = Connection { owner: Owner { node: id, incarnation }, serial: world.random(3) };
-    let service = ["s", "t"][usize::from(world.random(2) == 1)].to_owned();
-    let instance = ["a", "b", "c"][usize::try_from(world.random(3)).unwrap()].to_owned();
-    match world.random(12) {
+    let (id, incarnation) = (101 + dice.below(2), 1 + dice.below(4));
+    let connection = Connection { owner: Owner { node: id, incarnation }, serial: dice.below(3) };
+    let service = ["s", "t"][usize::from(dice.below(2) == 1)].to_owned();
+    let instance = ["a", "b", "c"][usize::try_from(dice.below(3)).unwrap()].to_owned();
+    match dice.below(12) {
         0 | 1 => Command::NodeUp(NodeUp { id, incarnation, address: format!("h{id}:1") }),
         2 => Command::NodeDown(NodeDown { id, incarnation, reason: "lost".to_owned() }),
         3..=5 => {
             let capabilities = vec![Capability { name: format!("{service}-work"), ..Capability::default() }];
-            let grace_ms = world.random(2) * 300;
+            let grace_ms = dice.below(2) * 300;
             let said = Service { id: service.clone(), ..Service::default() };
             let door = "test".to_owned();
             let instance =
@@ -33,7 +33,7 @@ pub(super) fn change(world: &World) -> Command {
         7 => Command::InstanceMark(InstanceMark {
             service,
             instance: String::new(),
-            draining: Some(world.random(2) == 0),
+            draining: Some(dice.below(2) == 0),
             unhealthy: None,
             connection: None,
         }),

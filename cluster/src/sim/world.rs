@@ -1,6 +1,6 @@
-//! The world of a simulation: nodes, links, the dice.
+//! The world of a simulation: whole nodes, their disks, what fails.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,167 +8,147 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::impls::BasicNode;
-use rollbook_core::command::{Command, LevelRaise};
-use rollbook_core::entry::EntryBuilder;
 use rollbook_core::level::FeatureLevel;
 use rollbook_core::machine::Machine;
 use rollbook_core::rows::Family;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::network::Network;
-use crate::error::NodeError;
+use super::dice::Dice;
+use super::disk;
+use super::net::Net;
 use crate::events::Book;
-use crate::level;
 use crate::log::LogStore;
-use crate::machine::StateMachine;
+use crate::node::Node;
 use crate::raft::Raft;
-use crate::running;
+use crate::running::{self, NodeConfig, Transport};
 use crate::settle;
 use crate::state::{Pairs, State};
 use crate::store::Layout;
 use crate::timing::{HEARTBEAT, Timing};
-use crate::types::EntryData;
 
-const NODES: u64 = 3;
+pub(super) const NODES: u64 = 3;
+/// How long a publish may wait.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-struct Node {
-    raft: Raft,
+/// A process of a node.
+struct Process {
+    node: Node,
     state: Arc<State>,
     log: LogStore,
-    layout: Layout,
+    directory: PathBuf,
+    /// Cancelled when the process is killed: nothing reaches its disk, its clients or its peers any more.
+    killed: CancellationToken,
+}
+
+/// A node as a client sees it.
+pub(super) struct Reachable {
+    pub(super) node: Node,
+    /// The connection of the client ends with the process.
+    pub(super) killed: CancellationToken,
 }
 
 pub(super) struct World {
     directory: tempfile::TempDir,
-    nodes: Mutex<BTreeMap<u64, Node>>,
-    /// Directions that are cut.
-    cuts: Mutex<BTreeSet<(u64, u64)>>,
-    /// Messages lost, of 100.
-    losses: AtomicU64,
-    dice: AtomicU64,
-    stopped: AtomicBool,
-    /// What the release of each node knows: some begin with the one before.
+    pub(super) dice: Arc<Dice>,
+    net: Arc<Net>,
+    processes: Mutex<BTreeMap<u64, Process>>,
+    /// Where the disk of each node is.
+    disks: Mutex<BTreeMap<u64, PathBuf>>,
+    /// The highest feature level that the release of each node knows.
     levels: Mutex<BTreeMap<u64, FeatureLevel>>,
+    images: AtomicU64,
+    stopped: AtomicBool,
 }
-
-/// Rows of a family, by its name.
-pub(super) type Rows = BTreeMap<&'static str, Pairs>;
 
 /// Names of the events of each namespace, in order.
 pub(super) type Books = BTreeMap<String, Vec<String>>;
+/// Rows by the name of their family.
+pub(super) type Rows = BTreeMap<&'static str, Pairs>;
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         // Memory where there is some: the simulation is about order, not about disks.
         let memory = Path::new("/dev/shm");
         let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let dice = Arc::new(Dice::new(seed));
         Self {
             directory: directory.unwrap(),
-            nodes: Mutex::default(),
-            cuts: Mutex::default(),
-            losses: AtomicU64::new(0),
-            dice: AtomicU64::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
-            stopped: AtomicBool::new(false),
+            net: Net::new(Arc::clone(&dice), Timing::new(HEARTBEAT)),
+            dice,
+            processes: Mutex::default(),
+            disks: Mutex::default(),
             levels: Mutex::new((1..=NODES).map(|id| (id, first_level(seed, id))).collect()),
+            images: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
         }
     }
 
-    /// A number below `limit`.
-    pub(super) fn random(&self, limit: u64) -> u64 {
-        let mut x = self.dice.load(Ordering::Relaxed);
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.dice.store(x, Ordering::Relaxed);
-        (x >> 20) % limit.max(1)
+    pub(super) fn node(&self, id: u64) -> Option<Reachable> {
+        let processes = self.processes.lock().unwrap();
+        processes.get(&id).map(|process| Reachable { node: process.node.clone(), killed: process.killed.clone() })
     }
 
-    pub(super) async fn travel(&self) {
-        let slow = self.random(50) == 0;
-        let millis = if slow { self.random(400) } else { self.random(8) };
-        tokio::time::sleep(Duration::from_millis(millis)).await;
+    fn raft(&self, id: u64) -> Option<Raft> {
+        self.processes.lock().unwrap().get(&id).map(|process| process.node.inner().raft.clone())
     }
 
-    pub(super) fn loses(&self, from: u64, to: u64) -> bool {
-        self.cuts.lock().unwrap().contains(&(from, to)) || self.random(100) < self.losses.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn raft(&self, id: u64) -> Option<Raft> {
-        self.nodes.lock().unwrap().get(&id).map(|node| node.raft.clone())
-    }
-
-    /// Where a node takes a snapshot.
-    pub(super) fn receiver(&self, id: u64, from: u64) -> Option<(Raft, PathBuf)> {
-        let nodes = self.nodes.lock().unwrap();
-        nodes.get(&id).map(|node| (node.raft.clone(), node.layout.incoming(from)))
-    }
-
-    pub(super) async fn found(self: &Arc<Self>) {
+    pub(super) async fn found(&self) {
         for id in 1..=NODES {
             self.start(id).await;
         }
-        let members: BTreeMap<u64, BasicNode> = (1..=NODES).map(|id| (id, BasicNode::new(id))).collect();
-        self.raft(1).unwrap().initialize(members).await.unwrap();
     }
 
-    async fn start(self: &Arc<Self>, id: u64) {
-        let path = self.directory.path().join(id.to_string());
-        let delay = Duration::from_millis(self.random(12));
-        // The last tasks of the life before still let go of the stores, some on threads of real time.
-        let mut tries = 0;
-        let (layout, log, state) = loop {
-            match open(&path, id, delay) {
-                Ok(stores) => break stores,
-                Err(NodeError::InUse(_)) if tries < 10_000 => tries += 1,
-                Err(error) => panic!("node {id}: {error}"),
-            }
-            std::thread::sleep(Duration::from_millis(1));
-            tokio::time::sleep(Duration::from_millis(1)).await;
+    async fn start(&self, id: u64) {
+        let directory = {
+            let mut disks = self.disks.lock().unwrap();
+            disks.entry(id).or_insert_with(|| self.directory.path().join(id.to_string())).clone()
         };
+        let killed = CancellationToken::new();
+        let delay = Duration::from_millis(self.dice.below(12));
+        let layout = Layout::open(&directory, id).unwrap();
+        let log = LogStore::open_until(&layout, delay, killed.clone()).unwrap();
+        let state = State::open(&layout).unwrap();
         running::check(&layout, &state, &log).unwrap();
-        let machine = StateMachine::new(Arc::clone(&state), &log);
-        let network = Network { world: Arc::clone(self), from: id };
-        let timing = Timing::new(HEARTBEAT);
-        let raft = Raft::new(id, running::settings(timing).unwrap(), network, log.clone(), machine).await.unwrap();
-        tokio::spawn(running::beat(raft.clone(), timing));
-        self.nodes.lock().unwrap().insert(id, Node { raft, state, log, layout });
+        let config = NodeConfig {
+            id,
+            data: directory.clone(),
+            listener: None,
+            address: Net::address(id),
+            founders: (1..=NODES).map(|id| (id, Net::address(id))).collect(),
+            tls: None,
+            timeout: TIMEOUT,
+            node_timeout: Duration::from_secs(3),
+            heartbeat: HEARTBEAT,
+            log_keep_bytes: 1 << 20,
+            level: self.levels.lock().unwrap()[&id],
+            accept_lost_mark: false,
+        };
+        let transport = Transport { dialer: self.net.dialer(id), acceptor: Some(self.net.listen(id)) };
+        let assembled = running::assemble(config, transport, &layout, &log, &state, &killed);
+        let (node, _) = assembled.await.unwrap();
+        self.processes.lock().unwrap().insert(id, Process { node, state, log, directory, killed });
     }
 
-    async fn kill(&self, id: u64) {
-        let node = self.nodes.lock().unwrap().remove(&id);
-        if let Some(Node { raft, .. }) = node {
-            raft.shutdown().await.unwrap();
-        }
+    /// Ends a process as `kill -9` does: its disk stays as it is at this moment, its connections are reset.
+    fn kill(&self, id: u64) {
+        let Some(process) = self.processes.lock().unwrap().remove(&id) else { return };
+        process.killed.cancel();
+        let image = self.directory.path().join(format!("{id}-{}", self.images.fetch_add(1, Ordering::Relaxed)));
+        disk::copy(&process.directory, &image);
+        self.disks.lock().unwrap().insert(id, image);
+        self.net.kill(id);
+        // What is left of it uses files that nobody reads any more.
+        tokio::spawn(async move { process.node.inner().raft.shutdown().await });
     }
 
-    /// Something fails, or gets well again.
-    pub(super) async fn fault(self: &Arc<Self>) {
-        let node = 1 + self.random(NODES);
-        let other = 1 + (node + self.random(NODES - 1)) % NODES;
-        match self.random(12) {
-            0 | 1 => {
-                self.cuts.lock().unwrap().insert((node, other));
-            }
-            2 => {
-                let mut cuts = self.cuts.lock().unwrap();
-                for peer in 1..=NODES {
-                    cuts.extend([(node, peer), (peer, node)]);
-                }
-            }
-            3..=5 => self.cuts.lock().unwrap().clear(),
-            6 => self.losses.store(self.random(30), Ordering::Relaxed),
-            7 => self.losses.store(0, Ordering::Relaxed),
-            8 => {
-                self.kill(node).await;
-                tokio::time::sleep(Duration::from_millis(self.random(1500))).await;
-                if self.random(2) == 0 {
-                    self.upgrade(node);
-                }
-                self.start(node).await;
-            }
-            9 => self.raise().await,
-            _ => self.purge(node).await,
+    async fn restart(&self, id: u64) {
+        self.kill(id);
+        tokio::time::sleep(Duration::from_millis(self.dice.below(1500))).await;
+        if self.dice.below(2) == 0 {
+            self.upgrade(id);
         }
+        self.start(id).await;
     }
 
     /// The node runs the newest release from its next start on.
@@ -176,25 +156,60 @@ impl World {
         self.levels.lock().unwrap().insert(id, FeatureLevel::LATEST);
     }
 
-    /// What the leader does when it knows of all members what they know.
-    pub(super) async fn raise(&self) {
-        let levels = self.levels.lock().unwrap().clone();
-        let known = levels.into_iter().map(|(id, level)| self.raft(id).map(|_| level));
-        let Some(level) = level::common(FeatureLevel::LATEST, known) else { return };
-        let Some(leader) = (1..=NODES).filter_map(|id| self.raft(id)).find(Raft::is_leader) else { return };
-        let mut entry = EntryBuilder::new(0);
-        entry.push(&Command::LevelRaise(LevelRaise { level: level.get() }).frame().unwrap());
-        let entry = EntryData(entry.finish(0).into());
-        // Not raised by a leader that is cut off: the next look tries again.
-        tokio::time::timeout(Duration::from_secs(1), leader.client_write(entry)).await.ok();
+    fn others(id: u64) -> impl Iterator<Item = u64> {
+        (1..=NODES).filter(move |other| *other != id)
+    }
+
+    /// Both directions between a node and all others.
+    fn isolation(id: u64) -> impl Iterator<Item = (u64, u64)> {
+        Self::others(id).flat_map(move |other| [(id, other), (other, id)])
+    }
+
+    /// Something fails, or gets well again.
+    pub(super) async fn fault(&self) {
+        let id = 1 + self.dice.below(NODES);
+        let other = 1 + (id + self.dice.below(NODES - 1)) % NODES;
+        match self.dice.below(16) {
+            0 | 1 => self.net.cut([(id, other)]),
+            2 => self.net.cut(Self::isolation(id)),
+            3..=6 => self.net.heal(),
+            7 => self.net.slow_down(self.dice.below(60), self.dice.below(100)),
+            8 => self.restart(id).await,
+            9 => {
+                self.kill(other);
+                self.restart(id).await;
+                self.start(other).await;
+            }
+            10 | 11 => self.transfer(other).await,
+            _ => self.purge(id).await,
+        }
+    }
+
+    /// Hands leadership over, whatever else goes on.
+    async fn transfer(&self, to: u64) {
+        let leader = (1..=NODES).filter_map(|id| self.node(id)).find(|reachable| reachable.node.leads());
+        if let Some(leader) = leader {
+            // It may be refused, or come too late.
+            drop(leader.killed.run_until_cancelled(leader.node.transfer(Some(to))).await);
+        }
+    }
+
+    /// Cuts one node, or all nodes from each other, for longer than any TCP connection lives.
+    pub(super) async fn long_partition(&self) {
+        let id = self.dice.below(NODES + 1);
+        let cut: Vec<u64> = if id == 0 { (1..=NODES).collect() } else { vec![id] };
+        for id in cut {
+            self.net.cut(Self::isolation(id));
+        }
+        tokio::time::sleep(Duration::from_millis(60_000 + self.dice.below(30_000))).await;
     }
 
     /// Settles what is applied and lets the log go, so that others need a snapshot.
     async fn purge(&self, id: u64) {
         let (raft, state, log) = {
-            let nodes = self.nodes.lock().unwrap();
-            let Some(node) = nodes.get(&id) else { return };
-            (node.raft.clone(), Arc::clone(&node.state), node.log.clone())
+            let processes = self.processes.lock().unwrap();
+            let Some(process) = processes.get(&id) else { return };
+            (process.node.inner().raft.clone(), Arc::clone(&process.state), process.log.clone())
         };
         let next = *state.applied().borrow();
         settle::settle(&state, &log, next, Duration::ZERO).unwrap();
@@ -207,22 +222,33 @@ impl World {
         }
     }
 
-    pub(super) async fn heal(self: &Arc<Self>) {
-        self.cuts.lock().unwrap().clear();
-        self.losses.store(0, Ordering::Relaxed);
+    /// Ends all faults.
+    pub(super) async fn heal(&self) {
+        self.net.heal();
         for id in 1..=NODES {
-            if self.levels.lock().unwrap().get(&id) != Some(&FeatureLevel::LATEST) {
-                self.kill(id).await;
+            if self.levels.lock().unwrap()[&id] != FeatureLevel::LATEST {
+                self.kill(id);
                 self.upgrade(id);
             }
-            if self.raft(id).is_none() {
+            if self.node(id).is_none() {
                 self.start(id).await;
             }
         }
-        while self.machines().iter().any(|machine| machine.level() != FeatureLevel::LATEST) {
-            self.raise().await;
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    /// How long it takes until every node says that it is ready. A cluster of one release also follows its rules then.
+    pub(super) async fn recovery(&self) -> Duration {
+        let began = Instant::now();
+        for id in 1..=NODES {
+            while self.node(id).is_none_or(|reachable| reachable.node.ready().is_err()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
+        let took = began.elapsed();
+        while self.machines().iter().any(|machine| machine.level() != FeatureLevel::LATEST) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        took
     }
 
     pub(super) fn stop_clients(&self) {
@@ -246,7 +272,7 @@ impl World {
         };
         loop {
             let applied: Vec<u64> =
-                self.nodes.lock().unwrap().values().map(|node| *node.state.applied().borrow()).collect();
+                self.processes.lock().unwrap().values().map(|process| *process.state.applied().borrow()).collect();
             if applied.iter().all(|next| *next > goal && Some(next) == applied.first()) {
                 return;
             }
@@ -255,18 +281,23 @@ impl World {
     }
 
     pub(super) fn describe(&self) -> String {
-        let nodes = self.nodes.lock().unwrap();
-        let line = |(id, node): (&u64, &Node)| format!("node {id}: {}", node.raft.metrics().borrow_watched().clone());
-        nodes.iter().map(line).collect::<Vec<_>>().join("\n")
+        let processes = self.processes.lock().unwrap();
+        let line = |(id, process): (&u64, &Process)| {
+            let raft = &process.node.inner().raft;
+            format!("node {id}: {:?} {}", process.node.ready(), raft.metrics().borrow_watched().clone())
+        };
+        processes.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
     pub(super) fn books(&self) -> Vec<Books> {
-        let nodes = self.nodes.lock().unwrap();
-        nodes.values().map(|node| read(&Book::new(Arc::clone(&node.state), node.log.clone()), &node.state)).collect()
+        let processes = self.processes.lock().unwrap();
+        let read =
+            |process: &Process| read(&Book::new(Arc::clone(&process.state), process.log.clone()), &process.state);
+        processes.values().map(read).collect()
     }
 
     pub(super) fn machines(&self) -> Vec<Machine> {
-        self.nodes.lock().unwrap().values().map(|node| node.state.machine().clone()).collect()
+        self.processes.lock().unwrap().values().map(|process| process.state.machine().clone()).collect()
     }
 
     /// The rows of every node, without those that go at different times: where events are before they are settled.
@@ -276,12 +307,14 @@ impl World {
             let families = Family::ALL.into_iter().filter(same);
             families.map(|of| (of.name(), state.rows(of).unwrap())).collect()
         };
-        self.nodes.lock().unwrap().values().map(|node| of(&node.state)).collect()
+        self.processes.lock().unwrap().values().map(|process| of(&process.state)).collect()
     }
 
-    pub(super) async fn close(&self) {
-        for id in 1..=NODES {
-            self.kill(id).await;
+    pub(super) fn close(&self) {
+        let processes = std::mem::take(&mut *self.processes.lock().unwrap());
+        for (id, process) in processes {
+            process.killed.cancel();
+            self.net.kill(id);
         }
     }
 }
@@ -290,13 +323,6 @@ impl World {
 fn first_level(seed: u64, id: u64) -> FeatureLevel {
     let old = seed.is_multiple_of(2) && id == 1 + seed / 2 % NODES;
     if old { FeatureLevel::FIRST } else { FeatureLevel::LATEST }
-}
-
-fn open(path: &Path, id: u64, delay: Duration) -> Result<(Layout, LogStore, Arc<State>), NodeError> {
-    let layout = Layout::open(path, id)?;
-    let log = LogStore::open_simulated(&layout, delay)?;
-    let state = State::open(&layout)?;
-    Ok((layout, log, state))
 }
 
 fn read(book: &Book, state: &State) -> Books {
@@ -316,5 +342,7 @@ fn read(book: &Book, state: &State) -> Books {
             next = after;
         }
     };
-    names.into_iter().map(|name| (name.clone(), all(&name))).collect()
+    // The roll tells of nodes, not of what clients did.
+    let of_clients = names.into_iter().filter(|name| name.len() == 1);
+    of_clients.map(|name| (name.clone(), all(&name))).collect()
 }

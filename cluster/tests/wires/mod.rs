@@ -13,6 +13,7 @@ use rollbook_cluster::running::{NodeConfig, Running};
 use rollbook_cluster::timing::HEARTBEAT;
 use rollbook_cluster::tls::{TlsFiles, node_name};
 use rollbook_core::command::{Command, NamespaceCreate, Reply};
+use rollbook_core::level::FeatureLevel;
 use rollbook_core::namespace::Retention;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -180,6 +181,8 @@ impl Trial {
             node_timeout: Duration::from_secs(5),
             heartbeat: HEARTBEAT,
             log_keep_bytes: 64 << 20,
+            level: FeatureLevel::LATEST,
+            accept_lost_mark: false,
         };
         self.running.insert(id, Running::start(config).unwrap());
     }

@@ -38,7 +38,7 @@ pub(crate) async fn answer(acceptor: &mut MemoryAcceptor, with: impl FnOnce(Hell
 }
 
 pub(crate) fn welcome(process: u64) -> Frame {
-    Frame::new(Kind::Welcome, 0, Welcome { process }.encode_to_vec())
+    Frame::new(Kind::Welcome, 0, Welcome { process, ..Welcome::default() }.encode_to_vec())
 }
 
 /// Carries a dial after a while, and counts.

@@ -1,6 +1,7 @@
 //! Both sides of the transport, in memory and on simulated time.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 
 use openraft::impls::BasicNode;
 
@@ -22,6 +23,10 @@ struct Echo;
 impl Office for Echo {
     async fn answer(&self, from: u64, _: Kind, _: Bytes) -> Answer {
         Answer::Done(wire::encode_number(from))
+    }
+
+    fn forward(&self, from: u64, _: Bytes) -> impl Future<Output = Answer> + Send + use<> {
+        std::future::ready(Answer::Done(wire::encode_number(from)))
     }
 
     fn hear(&self, _: u64, _: Bytes) {}
