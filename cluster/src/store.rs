@@ -21,7 +21,7 @@ use crate::error::{NodeError, ReadError};
 pub(crate) const CF_LOG: &str = "log";
 /// Column family of vote, purged and committed marks.
 pub(crate) const CF_META: &str = "meta";
-/// Column family of the state database for applied index, membership and settled index.
+/// Column family of the state database for applied index, membership, and how far each namespace is settled.
 pub(crate) const CF_SYSTEM: &str = "system";
 /// Column family of the ledger: namespace, first sequence -> compressed block.
 pub(crate) const CF_BLOCKS: &str = "blocks";
@@ -37,6 +37,8 @@ const SEAL: &str = "crc32c ";
 /// Length of the id of a cluster.
 const CLUSTER_ID_BYTES: usize = 32;
 const MIB: usize = 1 << 20;
+/// Most files that state and ledger keep open, each of them.
+const OPEN_FILES_MAX: i32 = 512;
 
 /// Where the parts of a data directory are.
 #[derive(Debug, Clone)]
@@ -52,18 +54,25 @@ impl Layout {
         let wrap = |source| NodeError::Directory { path: root.to_path_buf(), source };
         fs::create_dir_all(root).map_err(wrap)?;
         let file = root.join("FORMAT");
-        let wanted = format!("{FORMAT}\nnode {node}\n");
-        match fs::read_to_string(&file) {
-            Ok(found) => check_format(root, &found, node)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let mut out = fs::File::create(&file).map_err(wrap)?;
-                out.write_all(wanted.as_bytes()).and_then(|()| out.sync_all()).map_err(wrap)?;
-                sync_directory(root).map_err(wrap)?;
-            }
-            Err(error) => return Err(wrap(error)),
+        if !file.exists() {
+            create_format(root, &file, node).map_err(wrap)?;
         }
         let lock = fs::File::open(&file).map_err(wrap)?;
+        let found = fs::read_to_string(&file).map_err(wrap)?;
+        let unborn = found.is_empty() && !root.join("raft").exists();
+        if !unborn {
+            check_format(root, &found, node)?;
+        }
         lock.try_lock().map_err(|_| NodeError::InUse(root.to_path_buf()))?;
+        if unborn {
+            // An earlier release was cut off at the first start of this node. The file itself stays: it is locked.
+            let write = || {
+                let mut out = fs::OpenOptions::new().write(true).open(&file)?;
+                out.write_all(format_of(node).as_bytes())?;
+                out.sync_all()
+            };
+            write().map_err(wrap)?;
+        }
         Ok(Self { root: root.to_path_buf(), _lock: Arc::new(lock) })
     }
 
@@ -103,9 +112,7 @@ impl Layout {
         let text = text.trim();
         let sealed = format!("{text}\n{SEAL}{:08x}\n", crc32c::crc32c(text.as_bytes()));
         let write = || {
-            let mut out = fs::File::create(&draft)?;
-            out.write_all(sealed.as_bytes())?;
-            out.sync_all()?;
+            write_draft(&draft, &sealed)?;
             fs::rename(&draft, &path)?;
             sync_directory(&self.root)
         };
@@ -205,6 +212,31 @@ impl Layout {
     }
 }
 
+fn format_of(node: u64) -> String {
+    format!("{FORMAT}\nnode {node}\n")
+}
+
+fn write_draft(draft: &Path, text: &str) -> std::io::Result<()> {
+    let mut out = fs::File::create(draft)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()
+}
+
+/// Creates the file whole or not at all. It is never replaced: of two processes that start at once, both must lock
+/// the same file.
+fn create_format(root: &Path, file: &Path, node: u64) -> std::io::Result<()> {
+    // A name of its own: two containers on one volume may have the same process number.
+    let draft = root.join(format!("FORMAT.{}", uuid::Uuid::new_v4().simple()));
+    write_draft(&draft, &format_of(node))?;
+    let linked = match fs::hard_link(&draft, file) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    };
+    fs::remove_file(&draft)?;
+    linked?;
+    sync_directory(root)
+}
+
 fn check_format(root: &Path, found: &str, node: u64) -> Result<(), NodeError> {
     if found.lines().next() != Some(FORMAT) {
         return Err(NodeError::Format { path: root.to_path_buf(), found: found.trim().to_owned(), known: FORMAT });
@@ -236,7 +268,18 @@ fn base_options() -> Options {
 }
 
 fn cached(cache: &Cache, compression: DBCompressionType) -> Options {
+    tabled(BlockBasedOptions::default(), cache, compression)
+}
+
+/// Of a database that can have very many files: what is kept of each in memory counts against the cache.
+fn bounded(cache: &Cache, compression: DBCompressionType) -> Options {
     let mut table = BlockBasedOptions::default();
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    tabled(table, cache, compression)
+}
+
+fn tabled(mut table: BlockBasedOptions, cache: &Cache, compression: DBCompressionType) -> Options {
     table.set_block_cache(cache);
     table.set_bloom_filter(10.0, false);
     table.set_format_version(5);
@@ -285,9 +328,10 @@ pub(crate) fn open_state(path: &Path) -> Result<DB, rocksdb::Error> {
     let mut options = base_options();
     options.set_atomic_flush(true);
     options.set_db_write_buffer_size(64 * MIB);
+    options.set_max_open_files(OPEN_FILES_MAX);
     let cache = Cache::new_lru_cache(32 * MIB);
     let family = |name| {
-        let mut options = cached(&cache, DBCompressionType::Lz4);
+        let mut options = bounded(&cache, DBCompressionType::Lz4);
         options.set_write_buffer_size(32 * MIB);
         ColumnFamilyDescriptor::new(name, options)
     };
@@ -300,6 +344,7 @@ pub(crate) fn open_ledger(path: &Path) -> Result<DB, rocksdb::Error> {
     let mut options = base_options();
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_max_total_wal_size(16 << 20);
+    options.set_max_open_files(OPEN_FILES_MAX);
     let cache = Cache::new_lru_cache(32 * MIB);
     let family = |(name, size)| {
         let mut options = ledger_options(&cache);
@@ -312,7 +357,10 @@ pub(crate) fn open_ledger(path: &Path) -> Result<DB, rocksdb::Error> {
 /// Options of the ledger's families, which the files that are ingested into them share. Blocks are
 /// compressed by us, so that one is read with one decompression.
 pub(crate) fn ledger_options(cache: &Cache) -> Options {
-    cached(cache, DBCompressionType::None)
+    let mut options = bounded(cache, DBCompressionType::None);
+    // Blocks that are forgotten one by one: a file of which half is gone is compacted.
+    options.add_compact_on_deletion_collector_factory(128, 64, 0.5);
+    options
 }
 
 /// A column family that was opened above.
@@ -380,5 +428,38 @@ mod tests {
         fs::write(&path, format!("{id}\n")).unwrap();
         assert_eq!(layout.cluster_id().unwrap().as_deref(), Some(id));
         assert_eq!((layout.next_incarnation().unwrap(), layout.next_incarnation().unwrap()), (1, 2));
+    }
+
+    #[test]
+    fn the_format_file_is_there_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let format = root.join("FORMAT");
+        drop(Layout::open(root, 7).unwrap());
+        assert_eq!(fs::read_to_string(&format).unwrap(), "rollbook data 1\nnode 7\n");
+        let files: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(files, ["FORMAT"]);
+        // A release before this one was cut off at its first start: nothing is in the directory yet.
+        fs::write(&format, "").unwrap();
+        let layout = Layout::open(root, 7).unwrap();
+        assert!(matches!(Layout::open(root, 7), Err(NodeError::InUse(_))));
+        drop(layout);
+        assert_eq!(Layout::recorded_node(root), Some(7));
+        // With a log in it, nobody knows whose it is.
+        fs::create_dir(root.join("raft")).unwrap();
+        fs::write(&format, "").unwrap();
+        assert!(matches!(Layout::open(root, 7), Err(NodeError::Format { .. })));
+    }
+
+    #[test]
+    fn of_processes_that_start_at_once_one_gets_the_directory() {
+        for _ in 0..20 {
+            let directory = tempfile::tempdir().unwrap();
+            let opened: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| Layout::open(directory.path(), 1))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(opened.iter().filter(|opened| opened.is_ok()).count(), 1, "{opened:?}");
+        }
     }
 }
