@@ -98,6 +98,23 @@ pub enum NodeError {
         /// Last index of the log.
         log: u64,
     },
+    /// The ledger has fewer events than were settled in it.
+    #[error(
+        "ledger {} ends at event {found} of namespace {namespace} (number {number}), but all events up to {promised} were settled in it: files of it are missing or were cut; restore this node from a backup, or remove it from the cluster and let it join again under a new id",
+        directory.display()
+    )]
+    LedgerBehind {
+        /// Directory of the ledger.
+        directory: PathBuf,
+        /// Name of the namespace.
+        namespace: String,
+        /// Number of the namespace, which keys and other messages name.
+        number: u32,
+        /// Last event that is there.
+        found: u64,
+        /// Last event that was settled.
+        promised: u64,
+    },
     /// A store failed.
     #[error("store {store}: {detail}")]
     Store {

@@ -4,20 +4,24 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use prost::Message as _;
-use rocksdb::{Direction, IteratorMode};
+use rocksdb::{Direction, IteratorMode, ReadOptions};
 use rollbook_core::event::{Event, EventId};
 use rollbook_core::namespace::Head;
 use rollbook_core::pattern::Pattern;
 use rollbook_core::rows::{Family, IndexRow, index_key, index_sequence, key};
 
 pub use crate::error::ReadError;
+use crate::ledger::Sought;
 use crate::log::LogStore;
 use crate::records;
-use crate::state::State;
+use crate::state::{Databases, State};
 use crate::store::family;
 
 /// Most blocks and entries that one read looks into: a client that left meanwhile is noticed between reads.
 const STEPS_MAX: usize = 512;
+/// Most blocks that one read passes by because their filter excludes the pattern: 16 MiB of filters, that is 1 GiB of
+/// records.
+const FILTERS_MAX: usize = 8192;
 
 /// What a visitor of [`Book::read`] sees: the sequence number, the event at it, and its whole record.
 pub type Visit<'v> = dyn FnMut(u64, &Event<'_>, &[u8]) -> ControlFlow<()> + 'v;
@@ -64,11 +68,15 @@ impl Book {
         let Some(head) = self.head(namespace) else { return Ok(from) };
         let mut next = from.max(head.first);
         let mut steps = 0;
-        while next < head.next && steps < STEPS_MAX {
+        let mut filters = FILTERS_MAX;
+        while next < head.next && steps < STEPS_MAX && filters > 0 {
             steps += 1;
-            let step = match self.reader().step(&head, next, pattern, visit)? {
-                Step::Missing => self.missing(&head, next)?,
-                step @ (Step::More(_) | Step::Broken(_)) => step,
+            let step = match self.reader().step(&head, next, pattern, visit, &mut filters) {
+                Ok(Step::Missing) => self.missing(&head, next)?,
+                Ok(step) => step,
+                // What was trimmed while it was read may be gone from anywhere.
+                Err(_) if self.is_out_of_sight(&head, next) => return Ok(next),
+                Err(error) => return Err(error),
             };
             match step {
                 Step::More(sequence) => next = sequence,
@@ -124,24 +132,26 @@ impl Book {
         self.state.ledger().settled(head.id)
     }
 
-    /// Bytes of the settled blocks of a namespace. Reads from the disk.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn settled_bytes(&self, head: &Head) -> Result<u64, ReadError> {
+    /// Bytes of the settled blocks of a namespace.
+    #[must_use]
+    pub fn settled_bytes(&self, head: &Head) -> u64 {
         self.state.ledger().stored_bytes(head.id)
     }
 
     /// The events at `from` were neither in the log nor in the ledger when we looked.
     fn missing(&self, head: &Head, from: u64) -> Result<Step, ReadError> {
-        let now = self.head(&head.name).filter(|now| now.id == head.id && now.first <= from);
-        if now.is_none() {
+        if self.is_out_of_sight(head, from) {
             return Ok(Step::Broken(from));
         }
-        if self.reader().settled(head) > from {
+        if self.settled(head) > from {
             return Ok(Step::More(from));
         }
         Err(ReadError(format!("event {from} of namespace {} is missing", head.name)))
+    }
+
+    /// Whether the event at `sequence` is not visible any more.
+    fn is_out_of_sight(&self, head: &Head, sequence: u64) -> bool {
+        self.head(&head.name).is_none_or(|now| now.id != head.id || now.first > sequence)
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -157,10 +167,6 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn settled(&self, head: &Head) -> u64 {
-        self.state.ledger().settled(head.id)
-    }
-
     /// Shows the events of one block or one entry.
     fn step(
         &self,
@@ -168,11 +174,15 @@ impl Reader<'_> {
         from: u64,
         pattern: Option<&Pattern>,
         visit: &mut Visit<'_>,
+        filters: &mut usize,
     ) -> Result<Step, ReadError> {
-        if from < self.settled(head) {
-            self.step_ledger(head, from, pattern, visit)
-        } else {
-            self.step_log(head, from, pattern, visit)
+        let databases = self.state.databases();
+        if from >= databases.ledger.settled(head.id) {
+            return self.step_log(&databases, head, from, pattern, visit);
+        }
+        match databases.ledger.seek(head.id, from, pattern, filters)? {
+            Sought::Block(found) => show(&found.records, found.first, found.events, from, pattern, visit),
+            Sought::Passed(next) => Ok(Step::More(next)),
         }
     }
 
@@ -188,42 +198,26 @@ impl Reader<'_> {
             ControlFlow::Break(())
         };
         // Between the looks at ledger and log the event may have been settled; then the second finds it.
-        for _ in 0..2 {
-            if !matches!(self.step(head, sequence, None, &mut visit)?, Step::Missing) {
+        for mut filters in [1, 1] {
+            if !matches!(self.step(head, sequence, None, &mut visit, &mut filters)?, Step::Missing) {
                 return Ok(id);
             }
         }
         Err(ReadError(format!("event {sequence} of namespace {} is missing", head.name)))
     }
 
-    fn step_ledger(
-        &self,
-        head: &Head,
-        from: u64,
-        pattern: Option<&Pattern>,
-        visit: &mut Visit<'_>,
-    ) -> Result<Step, ReadError> {
-        let ledger = self.state.ledger();
-        let settled = ledger.settled(head.id);
-        let Some(found) = ledger.seek(head.id, from, pattern)? else {
-            // No block from here on holds an event of the pattern.
-            return Ok(Step::More(settled.max(from.saturating_add(1))));
-        };
-        let records = ledger.records(head.id, found.first)?;
-        show(&records, found.first, found.meta.events, from, pattern, visit)
-    }
-
     fn step_log(
         &self,
+        databases: &Databases,
         head: &Head,
         from: u64,
         pattern: Option<&Pattern>,
         visit: &mut Visit<'_>,
     ) -> Result<Step, ReadError> {
-        let Some((first, row)) = self.index_row(head.id, from)? else { return Ok(Step::Missing) };
+        let Some((first, row)) = index_row(databases, head.id, from)? else { return Ok(Step::Missing) };
         let mut sequence = first;
         let mut broken = None;
-        let found = records::visit(self.state, self.log, head, first, &row, &mut |events, records| {
+        let found = records::visit(&databases.state, self.log, head, first, &row, &mut |events, records| {
             Ok(match show(records, sequence, events, from, pattern, visit)? {
                 Step::More(next) => {
                     sequence = next;
@@ -243,20 +237,21 @@ impl Reader<'_> {
         }
         Ok(Step::More(sequence.max(from)))
     }
+}
 
-    /// The index row that holds `sequence`, and the sequence number of its first event.
-    fn index_row(&self, namespace: u32, sequence: u64) -> Result<Option<(u64, IndexRow)>, ReadError> {
-        let db = self.state.db();
-        let family = family(&db, Family::Index.name())?;
-        let start = index_key(namespace, sequence);
-        let Some(row) = db.iterator_cf(family, IteratorMode::From(&start, Direction::Reverse)).next() else {
-            return Ok(None);
-        };
-        let (key, value) = row?;
-        let Some(first) = index_sequence(namespace, &key) else { return Ok(None) };
-        let row = IndexRow::decode(value.as_ref()).map_err(|e| ReadError(format!("index row: {e}")))?;
-        Ok((first.saturating_add(row.events) > sequence).then_some((first, row)))
-    }
+/// The index row that holds `sequence`, and the sequence number of its first event.
+fn index_row(databases: &Databases, namespace: u32, sequence: u64) -> Result<Option<(u64, IndexRow)>, ReadError> {
+    let mut options = ReadOptions::default();
+    // Iterating over what was removed is slow.
+    options.set_iterate_lower_bound(index_key(namespace, databases.dropped(namespace)));
+    let start = index_key(namespace, sequence);
+    let family = family(&databases.state, Family::Index.name())?;
+    let mut rows = databases.state.iterator_cf_opt(family, options, IteratorMode::From(&start, Direction::Reverse));
+    let Some(row) = rows.next() else { return Ok(None) };
+    let (key, value) = row?;
+    let Some(first) = index_sequence(namespace, &key) else { return Ok(None) };
+    let row = IndexRow::decode(value.as_ref()).map_err(|e| ReadError(format!("index row: {e}")))?;
+    Ok((first.saturating_add(row.events) > sequence).then_some((first, row)))
 }
 
 /// How far a read came.
@@ -297,6 +292,9 @@ fn show(
         if flow.is_break() {
             return Ok(Step::Broken(sequence));
         }
+    }
+    if !rest.is_empty() {
+        return Err(ReadError(format!("there are more records than the events {first} to {}", end.saturating_sub(1))));
     }
     Ok(Step::More(sequence))
 }

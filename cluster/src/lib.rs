@@ -9,10 +9,14 @@
 //! All openraft and rocksdb types stay inside this crate. Modules in reading order.
 
 mod batch;
+mod block;
 mod carry;
+mod changes;
 mod clock;
 mod codec;
 mod contact;
+mod crash;
+mod forget;
 mod founding;
 mod gather;
 mod ledger;
@@ -31,6 +35,7 @@ mod raft;
 mod records;
 mod recovery;
 mod retain;
+mod schedule;
 mod settle;
 mod settler;
 mod shortage;

@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError};
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use openraft::impls::EntryPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine};
+use prost::Message as _;
 use rocksdb::{DB, WriteBatch};
 use rollbook_core::command::Reply;
 use rollbook_core::entry::{Entry as Frames, FLAG_KEYED, Frame};
@@ -32,7 +33,7 @@ use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, Types};
 const CHUNK_ENTRIES_MAX: usize = 64;
 
 /// Applies entries and commits their effects together with the applied index.
-fn apply(state: &State, log: Option<&LogStore>, entries: &[Entry]) -> Result<Vec<Vec<Reply>>, ReadError> {
+pub(crate) fn apply(state: &State, log: Option<&LogStore>, entries: &[Entry]) -> Result<Vec<Vec<Reply>>, ReadError> {
     let db = state.db();
     let mut machine = state.machine.write().unwrap_or_else(PoisonError::into_inner);
     let mut system = lock(&state.system).clone();
@@ -54,7 +55,7 @@ fn apply(state: &State, log: Option<&LogStore>, entries: &[Entry]) -> Result<Vec
                 state.applied_bytes.fetch_add(bytes, Ordering::Relaxed);
                 if is_keyed(&frames) {
                     // A chosen id may name any event before: they must all be readable.
-                    commit(&db, &mut writes, &system)?;
+                    commit(state, &db, &mut writes, &system)?;
                 }
                 reply = machine
                     .apply(entry.log_id.index, &frames, &rows, &mut writes)
@@ -64,7 +65,7 @@ fn apply(state: &State, log: Option<&LogStore>, entries: &[Entry]) -> Result<Vec
         system.applied = Some(entry.log_id);
         replies.push(reply);
     }
-    commit(&db, &mut writes, &system)?;
+    commit(state, &db, &mut writes, &system)?;
     let next = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
     *lock(&state.system) = system;
     state.clock.observe(machine.millis());
@@ -77,7 +78,7 @@ fn is_keyed(entry: &Frames<'_>) -> bool {
     entry.frames().any(|frame| matches!(frame, Frame::Publish(publish) if publish.flags & FLAG_KEYED != 0))
 }
 
-fn commit(db: &DB, writes: &mut Writes, system: &System) -> Result<(), ReadError> {
+fn commit(state: &State, db: &DB, writes: &mut Writes, system: &System) -> Result<(), ReadError> {
     let mut batch = WriteBatch::default();
     for (of, from, to) in writes.ranges() {
         batch.delete_range_cf(family(db, of.name())?, from, to);
@@ -95,6 +96,13 @@ fn commit(db: &DB, writes: &mut Writes, system: &System) -> Result<(), ReadError
     }
     batch.put_cf(column, MEMBERSHIP, codec::encode_membership(&system.membership));
     db.write_opt(batch, &unlogged())?;
+    // Behind the write: who looks at a namespace because it changed must see the change.
+    let heads = writes.rows().filter_map(|(of, _, value)| value.filter(|_| of == Family::Heads));
+    let mut changes = lock(&state.changes);
+    for head in heads {
+        changes.note(Head::decode(head).map_err(|error| ReadError(format!("head: {error}")))?);
+    }
+    drop(changes);
     writes.clear();
     Ok(())
 }

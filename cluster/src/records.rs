@@ -3,21 +3,22 @@
 use std::ops::ControlFlow;
 
 use openraft::impls::EntryPayload;
+use rocksdb::DB;
 use rollbook_core::entry::Entry;
 use rollbook_core::namespace::Head;
 use rollbook_core::rows::{Family, IndexRow, index_key};
 
 use crate::error::ReadError;
 use crate::log::LogStore;
-use crate::state::State;
+use crate::store::family;
 
 /// Sees the number of events and their records, one behind the other.
 pub(crate) type Visit<'v> = dyn FnMut(u64, &[u8]) -> Result<ControlFlow<()>, ReadError> + 'v;
 
-/// Shows the records of a row, the first of which has the sequence number `first`. `false` when they
+/// Shows the records of a row of the state `db`, the first of which has the sequence number `first`. `false` when they
 /// are not there: settled, trimmed or purged meanwhile.
 pub(crate) fn visit(
-    state: &State,
+    db: &DB,
     log: &LogStore,
     head: &Head,
     first: u64,
@@ -25,7 +26,7 @@ pub(crate) fn visit(
     visit: &mut Visit<'_>,
 ) -> Result<bool, ReadError> {
     if row.made {
-        return visit_made(state, head, first, row, visit);
+        return visit_made(db, head, first, row, visit);
     }
     let Some(EntryPayload::Normal(data)) = log.entry(row.entry)?.map(|entry| entry.payload) else {
         return Ok(false);
@@ -39,15 +40,10 @@ pub(crate) fn visit(
     Ok(true)
 }
 
-fn visit_made(
-    state: &State,
-    head: &Head,
-    first: u64,
-    row: &IndexRow,
-    visit: &mut Visit<'_>,
-) -> Result<bool, ReadError> {
+fn visit_made(db: &DB, head: &Head, first: u64, row: &IndexRow, visit: &mut Visit<'_>) -> Result<bool, ReadError> {
     for sequence in first..first.saturating_add(row.events) {
-        let Some(record) = state.row(Family::Made, &index_key(head.id, sequence))? else { return Ok(false) };
+        let record = db.get_pinned_cf(family(db, Family::Made.name())?, index_key(head.id, sequence))?;
+        let Some(record) = record else { return Ok(false) };
         if visit(1, &record)?.is_break() {
             break;
         }

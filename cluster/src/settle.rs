@@ -1,166 +1,457 @@
 //! Settling: older events move from the raft log into per-namespace compressed blocks.
 //!
 //! Order of a step: blocks to the ledger (on the disk) -> index rows dropped -> state
-//! flushed -> log purged. A crash between any two leaves an event in both places or
-//! in the log, never in neither; readers ask the ledger first.
+//! flushed -> blocks that are out of sight forgotten -> log purged. A crash between any two leaves an event in both
+//! places or in the log, never in neither; readers ask the ledger first. The order is that of the types: only
+//! [`Settled`] can be flushed, only [`Flushed`] gives disk back or lets the log go.
+//!
+//! Costs follow what changed: a step looks only at namespaces that were touched since they were settled, and does its
+//! work in strides, so that nobody waits long for the lock.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use rocksdb::{Direction, IteratorMode, ReadOptions, WriteBatch};
+use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch};
 use rollbook_core::event::Event;
 use rollbook_core::namespace::Head;
 use rollbook_core::rows::{Family, IndexRow, bounds, index_key, index_sequence};
 
+use crate::block::BlockBuilder;
+use crate::crash;
 use crate::error::ReadError;
-use crate::ledger::{Block, BlockBuilder};
+use crate::ledger::Run;
 use crate::lock::lock;
 use crate::log::LogStore;
 use crate::records;
-use crate::state::State;
+use crate::state::{Databases, State};
 use crate::store::{family, unlogged};
 
-/// Compressed blocks of a namespace go to the ledger when they have about this many bytes.
-const STORE_BYTES: usize = 4 << 20;
+/// Most namespaces and bytes of records in one stride.
+const STRIDE_NAMESPACES: usize = 64;
+const STRIDE_BYTES: usize = if cfg!(test) { 1 << 20 } else { 8 << 20 };
+/// More rows of a namespace than this are dropped as a range: a mark of a range makes all later reads a little slower,
+/// so few rows are better dropped one by one.
+const KEYS_MAX: usize = 64;
+/// Most namespaces whose blocks are forgotten under one hold of the lock.
+const FORGET_NAMESPACES: usize = 64;
+/// What an index row counts for among the bytes of a stride.
+const ROW_BYTES: usize = 64;
+/// Longest rest between two strides.
+const REST_MAX: Duration = Duration::from_millis(100);
+
+/// The events of all entries below a limit are in the ledger, on the disk.
+pub(crate) struct Settled {
+    databases: Arc<Databases>,
+    limit: u64,
+    failed: Option<ReadError>,
+}
+
+/// They are, and the state that no longer points into the log is on the disk too.
+pub(crate) struct Flushed {
+    databases: Arc<Databases>,
+    limit: u64,
+    /// Namespaces that were trimmed, and the first event that stays: the trims are on the disk.
+    trims: Vec<(u32, u64)>,
+}
+
 /// Settles everything that is applied now.
-pub(crate) fn everything(state: &State, log: &LogStore) -> Result<(), ReadError> {
+pub(crate) fn everything(state: &State, log: &LogStore) -> Result<Settled, ReadError> {
     let limit = *state.applied().borrow();
     settle(state, log, limit, Duration::ZERO)
 }
 
 /// Moves the events of all entries below `limit` to the ledger.
-pub(crate) fn settle(state: &State, log: &LogStore, limit: u64, rest: Duration) -> Result<(), ReadError> {
-    let _settling = lock(&state.settling);
-    let heads: Vec<Head> = state.machine().heads().cloned().collect();
-    let mut batch = WriteBatch::default();
-    for head in &heads {
-        if state.ledger().settled(head.id) < head.next {
-            settle_namespace(state, log, head, limit, rest)?;
+pub(crate) fn settle(state: &State, log: &LogStore, limit: u64, rest: Duration) -> Result<Settled, ReadError> {
+    let settled = settle_most(state, log, limit, rest)?;
+    match settled.failed {
+        Some(error) => Err(error),
+        None => Ok(settled),
+    }
+}
+
+/// Moves the events of all entries below `limit` to the ledger, except those of namespaces that are damaged: the
+/// others go on, and the log is kept from the first entry that is missing in the ledger.
+pub(crate) fn settle_most(state: &State, log: &LogStore, limit: u64, rest: Duration) -> Result<Settled, ReadError> {
+    let mut pass = Pass { settled: Settled { databases: state.databases(), limit, failed: None }, from: 0 };
+    while let Some(blocks) = pass.stride(state, log, limit)? {
+        std::thread::sleep(rest.saturating_mul(blocks).min(REST_MAX));
+    }
+    Ok(pass.settled)
+}
+
+/// One pass over the namespaces that changed.
+struct Pass {
+    settled: Settled,
+    /// Number of the next namespace.
+    from: u32,
+}
+
+impl Pass {
+    /// Settles some namespaces. How many blocks that were; `None` when none are left.
+    fn stride(&mut self, state: &State, log: &LogStore, limit: u64) -> Result<Option<u32>, ReadError> {
+        let _settling = lock(&state.settling);
+        let databases = state.databases();
+        if !Arc::ptr_eq(&databases, &self.settled.databases) {
+            // A snapshot was installed: all that was done is gone, and what is there now is settled.
+            *self = Self { settled: Settled { databases: Arc::clone(&databases), limit, failed: None }, from: 0 };
         }
-        let db = state.db();
-        let (from, _) = bounds(head.id);
-        let to = index_key(head.id, state.ledger().settled(head.id));
-        if from < to {
-            for of in [Family::Index, Family::Made] {
-                batch.delete_range_cf(family(&db, of.name())?, &from, &to);
+        let heads = lock(&state.changes).unsettled(self.from, STRIDE_NAMESPACES);
+        if heads.is_empty() {
+            return Ok(None);
+        }
+        crash::point("settle: a stride")?;
+        let mut gathered = Vec::new();
+        let mut bytes = 0_usize;
+        for head in heads {
+            if bytes >= STRIDE_BYTES {
+                break;
+            }
+            self.from = head.id.saturating_add(1);
+            crash::point("settle: a namespace")?;
+            let mut gather = Gather::new(&databases, &head, limit, STRIDE_BYTES.saturating_sub(bytes));
+            match gather.run(log) {
+                Ok(()) => {
+                    bytes = bytes.saturating_add(gather.bytes);
+                    if !gather.finished {
+                        self.from = head.id;
+                    }
+                    gathered.push(gather.finish()?);
+                }
+                // Trimmed or deleted meanwhile: that change is still to come.
+                Err(_) if is_out_of_sight(state, &head, gather.next) => {}
+                Err(error) => {
+                    tracing::error!(%error, namespace = head.name, sequence = gather.next, "events cannot be settled");
+                    self.settled.limit = self.settled.limit.min(gather.entry);
+                    self.settled.failed.get_or_insert(error);
+                }
             }
         }
+        let blocks = gathered.iter().map(|gathered| gathered.run.blocks.len()).sum::<usize>();
+        store(state, &databases, gathered)?;
+        Ok(Some(u32::try_from(blocks).unwrap_or(u32::MAX)))
     }
-    state.db().write_opt(batch, &unlogged())?;
+}
+
+/// Whether the event at `sequence` is not visible any more in what this node has applied by now.
+fn is_out_of_sight(state: &State, head: &Head, sequence: u64) -> bool {
+    let machine = state.machine();
+    machine.head(&head.name).is_none_or(|now| now.id != head.id || now.first > sequence)
+}
+
+/// Blocks to the ledger, then the index rows go.
+fn store(state: &State, databases: &Databases, gathered: Vec<Gathered>) -> Result<(), ReadError> {
+    let (runs, drops): (Vec<Run>, Vec<Drops>) =
+        gathered.into_iter().map(|gathered| (gathered.run, gathered.drops)).unzip();
+    databases.ledger.store(&runs)?;
+    crash::point("settle: blocks are stored")?;
+    let mut batch = WriteBatch::default();
+    let moved = |drops: &&Drops| drops.end > databases.dropped(drops.namespace);
+    for drops in drops.iter().filter(moved) {
+        drops.put(databases, &mut batch)?;
+    }
+    if !batch.is_empty() {
+        databases.state.write_opt(batch, &unlogged())?;
+    }
+    crash::point("settle: index rows are dropped")?;
+    let mut changes = lock(&state.changes);
+    for drops in &drops {
+        if moved(&drops) {
+            databases.promised(drops.namespace, drops.end);
+        }
+        changes.settled(drops.namespace, databases.dropped(drops.namespace));
+    }
     Ok(())
 }
 
-fn settle_namespace(state: &State, log: &LogStore, head: &Head, limit: u64, rest: Duration) -> Result<(), ReadError> {
-    let ledger = state.ledger();
-    let start = ledger.settled(head.id).max(head.first);
-    let mut builder = if start == ledger.settled(head.id) { ledger.reopen_last(head.id)? } else { None };
-    let mut blocks: Vec<Block> = Vec::new();
-    let mut bytes = 0_usize;
-    for (first, row) in unsettled(state, head, start)? {
-        if row.entry >= limit {
-            break;
+/// What one stride takes from the log for one namespace.
+struct Gathered {
+    run: Run,
+    drops: Drops,
+}
+
+/// Index rows that are not needed any more, and records that the rules made.
+struct Drops {
+    namespace: u32,
+    /// All rows before this go.
+    end: u64,
+    keys: Vec<Vec<u8>>,
+    made: Vec<(u64, u64)>,
+    /// Rows that nobody listed may be there as well.
+    unknown: bool,
+}
+
+impl Drops {
+    fn put(&self, databases: &Databases, batch: &mut WriteBatch) -> Result<(), ReadError> {
+        let db = &databases.state;
+        let (index, made) = (family(db, Family::Index.name())?, family(db, Family::Made.name())?);
+        let from = index_key(self.namespace, databases.dropped(self.namespace));
+        let to = index_key(self.namespace, self.end);
+        if self.unknown || self.keys.len() > KEYS_MAX {
+            batch.delete_range_cf(index, &from, &to);
+        } else {
+            self.keys.iter().for_each(|key| batch.delete_cf(index, key));
         }
+        let records: u64 = self.made.iter().map(|(first, end)| end.saturating_sub(*first)).sum();
+        if self.unknown || usize::try_from(records).unwrap_or(usize::MAX) > KEYS_MAX {
+            batch.delete_range_cf(made, &from, &to);
+        } else {
+            let sequences = self.made.iter().flat_map(|(first, end)| *first..*end);
+            sequences.for_each(|sequence| batch.delete_cf(made, index_key(self.namespace, sequence)));
+        }
+        databases.promise(batch, self.namespace, self.end)
+    }
+}
+
+struct Gather<'a> {
+    databases: &'a Databases,
+    head: &'a Head,
+    limit: u64,
+    bytes_max: usize,
+    builder: Option<BlockBuilder>,
+    run: Run,
+    drops: Drops,
+    bytes: usize,
+    /// The next event to settle.
+    next: u64,
+    /// The entry that holds it, as far as that is known.
+    entry: u64,
+    /// Whether nothing below the limit is left.
+    finished: bool,
+}
+
+impl<'a> Gather<'a> {
+    fn new(databases: &'a Databases, head: &'a Head, limit: u64, bytes_max: usize) -> Self {
+        let (namespace, visible) = (head.id, head.first);
+        Self {
+            databases,
+            head,
+            limit,
+            bytes_max,
+            builder: None,
+            run: Run { namespace, blocks: Vec::new(), visible, replaced: None },
+            drops: Drops {
+                namespace,
+                end: databases.dropped(namespace),
+                keys: Vec::new(),
+                made: Vec::new(),
+                unknown: false,
+            },
+            bytes: 0,
+            next: databases.ledger.settled(namespace).max(visible),
+            entry: 0,
+            finished: true,
+        }
+    }
+
+    /// Goes over the index rows. The first one must hold the next event, each other one begin where the one before
+    /// ended.
+    fn run(&mut self, log: &LogStore) -> Result<(), ReadError> {
+        let head = self.head;
+        let start = self.next;
+        if start >= head.next && head.first >= head.next {
+            // Nothing is visible, and a namespace that was deleted has no rows any more.
+            self.drops.unknown = self.drops.end.max(1) < head.next;
+            self.drops.end = head.next;
+            return Ok(());
+        }
+        let mut end = self.drops.end;
+        for row in index_rows(&self.databases.state, head.id, self.drops.end, self.drops.end)? {
+            let (first, row) = row?;
+            end = first.saturating_add(row.events);
+            if end > start {
+                self.entry = row.entry;
+                if row.entry >= self.limit {
+                    return Ok(());
+                }
+                if first > self.next || (first < self.next && self.next != start) {
+                    self.entry = 0;
+                    return Err(self.wrong(format_args!("the next index row begins at {first}")));
+                }
+                self.settle_row(log, first, &row)?;
+                if self.next < end {
+                    // Enough for one stride, in the middle of the row.
+                    self.finished = false;
+                    return Ok(());
+                }
+            }
+            self.drops.end = end;
+            self.drops.keys.push(index_key(head.id, first));
+            self.bytes = self.bytes.saturating_add(ROW_BYTES);
+            if row.made {
+                self.drops.made.push((first, end));
+            }
+            if self.bytes >= self.bytes_max {
+                self.finished = end >= head.next;
+                return Ok(());
+            }
+        }
+        if self.next.max(end) < head.next {
+            self.entry = 0;
+            return Err(self.wrong(format_args!("no index row holds it, but the namespace goes up to {}", head.last())));
+        }
+        // Rows of entries that are still to be applied again after a crash come behind the head.
+        self.drops.end = self.drops.end.max(self.next.min(head.next));
+        Ok(())
+    }
+
+    fn wrong(&self, what: impl std::fmt::Display) -> ReadError {
+        let (name, id) = (&self.head.name, self.head.id);
+        let directory = self.databases.state.path().display();
+        ReadError(format!("state {directory}: namespace {name} (number {id}), event {}: {what}", self.next))
+    }
+
+    /// Appends the events of a row from the next one on, until there are enough.
+    fn settle_row(&mut self, log: &LogStore, first: u64, row: &IndexRow) -> Result<(), ReadError> {
+        let (databases, head) = (self.databases, self.head);
         let (mut sequence, mut position) = (first, row.bytes_first);
-        let found = records::visit(state, log, head, first, &row, &mut |_, records| {
+        let found = records::visit(&databases.state, log, head, first, row, &mut |events, records| {
+            let end = sequence.saturating_add(events);
             let mut records = records;
-            while let Some((event, used)) = Event::decode(records) {
+            while let Some((event, used)) = Event::decode(records).filter(|_| sequence < end) {
                 let (record, after) = records.split_at(used);
-                if sequence >= start {
-                    let block = builder.get_or_insert_with(|| BlockBuilder::new(sequence, position));
-                    block.push(event.subject, record, row.millis);
-                    if block.is_full()
-                        && let Some(full) = builder.take()
-                    {
-                        blocks.push(full.finish()?);
-                        bytes = bytes.saturating_add(crate::ledger::BLOCK_BYTES);
-                        std::thread::sleep(rest);
-                    }
+                if sequence >= self.next && self.push(event.subject, record, row.millis, position)? {
+                    return Ok(ControlFlow::Break(()));
                 }
                 sequence = sequence.saturating_add(1);
                 position = position.saturating_add(u64::try_from(used).unwrap_or_default());
                 records = after;
             }
+            if sequence != end || !records.is_empty() {
+                return Err(self.wrong(format_args!("entry {} has other records than its frame says", row.entry)));
+            }
             Ok(ControlFlow::Continue(()))
         })?;
         if !found {
-            return Err(ReadError(format!("entry {} of the log is missing", row.entry)));
+            return Err(
+                self.wrong(format_args!("entry {} of the log, or a record of the rules, is missing", row.entry))
+            );
         }
-        if bytes >= STORE_BYTES.saturating_mul(4) {
-            ledger.store(head.id, &blocks)?;
-            blocks.clear();
-            bytes = 0;
+        let end = first.saturating_add(row.events);
+        if self.next > end || (self.next < end && self.bytes < self.bytes_max) {
+            return Err(self.wrong(format_args!("entry {} has other events than its index row says", row.entry)));
         }
+        Ok(())
     }
-    if let Some(last) = builder.filter(|last| !last.is_empty()) {
-        blocks.push(last.finish()?);
+
+    /// Appends the next event. Whether that is enough for this stride: then a block has just been sealed.
+    fn push(&mut self, subject: &str, record: &[u8], millis: u64, position: u64) -> Result<bool, ReadError> {
+        let mut builder = match self.builder.take() {
+            Some(builder) => builder,
+            None => self.begin(position)?,
+        };
+        builder.push(subject, record, millis);
+        self.next = self.next.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(record.len());
+        if !builder.is_full() {
+            self.builder = Some(builder);
+            return Ok(false);
+        }
+        self.run.blocks.push(builder.finish()?);
+        Ok(self.bytes >= self.bytes_max)
     }
-    ledger.store(head.id, &blocks)
+
+    /// The last block when it is not full, or a new one.
+    fn begin(&mut self, position: u64) -> Result<BlockBuilder, ReadError> {
+        let ledger = &self.databases.ledger;
+        if self.run.blocks.is_empty()
+            && self.next == ledger.settled(self.head.id)
+            && let Some((last, stored_bytes)) = ledger.reopen_last(self.head.id)?
+        {
+            self.run.replaced = Some(stored_bytes);
+            return Ok(last);
+        }
+        Ok(BlockBuilder::new(self.head.id, self.next, position))
+    }
+
+    fn finish(mut self) -> Result<Gathered, ReadError> {
+        if let Some(last) = self.builder.take().filter(|last| !last.is_empty()) {
+            self.run.blocks.push(last.finish()?);
+        }
+        Ok(Gathered { run: self.run, drops: self.drops })
+    }
 }
 
-/// The index rows of a namespace that hold events from `start` on.
-fn unsettled(state: &State, head: &Head, start: u64) -> Result<Vec<(u64, IndexRow)>, ReadError> {
-    let db = state.db();
-    let column = family(&db, Family::Index.name())?;
-    let decode = |key: &[u8], value: &[u8]| {
-        let first = index_sequence(head.id, key).ok_or_else(|| ReadError("index key".to_owned()))?;
+/// The index rows of a namespace in order, from the one on that holds `from`, or from the first one behind.
+/// All rows before `lower` are known to be gone: iterating over what was removed is slow.
+pub(crate) fn index_rows(
+    db: &DB,
+    namespace: u32,
+    lower: u64,
+    from: u64,
+) -> Result<impl Iterator<Item = Result<(u64, IndexRow), ReadError>> + '_, ReadError> {
+    let column = family(db, Family::Index.name())?;
+    let bounded = || {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(index_key(namespace, lower));
+        options.set_iterate_upper_bound(bounds(namespace).1);
+        options
+    };
+    let mut start = index_key(namespace, from);
+    if lower < from {
+        // The row before may reach over `from`.
+        let before = db.iterator_cf_opt(column, bounded(), IteratorMode::From(&start, Direction::Reverse)).next();
+        if let Some((key, _)) = before.transpose()? {
+            start = key.to_vec();
+        }
+    }
+    let rows = db.iterator_cf_opt(column, bounded(), IteratorMode::From(&start, Direction::Forward));
+    let decode = move |key: &[u8], value: &[u8]| {
+        let first = index_sequence(namespace, key).ok_or_else(|| ReadError("index key".to_owned()))?;
         Ok((first, IndexRow::decode(value).map_err(|e| ReadError(format!("index row: {e}")))?))
     };
-    let mut options = ReadOptions::default();
-    let (lower, upper) = bounds(head.id);
-    options.set_iterate_lower_bound(lower);
-    options.set_iterate_upper_bound(upper);
-    let from = index_key(head.id, start);
-    // The row before may reach over `start`.
-    let before = db.iterator_cf_opt(column, options, IteratorMode::From(&from, Direction::Reverse)).next();
-    let from = match before.transpose()? {
-        Some((key, value)) => {
-            let (first, row) = decode(&key, &value)?;
-            if first.saturating_add(row.events) > start { key.to_vec() } else { from }
-        }
-        None => from,
-    };
-    let mut options = ReadOptions::default();
-    options.set_iterate_upper_bound(bounds(head.id).1);
-    let rows = db.iterator_cf_opt(column, options, IteratorMode::From(&from, Direction::Forward));
-    rows.map(|row| row.map_err(ReadError::from).and_then(|(key, value)| decode(&key, &value))).collect()
+    let rows = rows.map(move |row| row.map_err(ReadError::from).and_then(|(key, value)| decode(&key, &value)));
+    Ok(rows.skip_while(move |row| {
+        row.as_ref().is_ok_and(|(first, row)| first.saturating_add(row.events) <= from && lower < from)
+    }))
 }
 
-/// The oldest event that stays when those that are too old, or too many bytes or events, go;
-/// and its position on the byte axis. `None` when all stay.
-pub(crate) fn trim_point(state: &State, head: &Head, now: u64) -> Result<Option<(u64, u64)>, ReadError> {
-    let keep = head.retention;
-    let by_count = if keep.events_max == 0 { 0 } else { head.next.saturating_sub(keep.events_max) };
-    let old = if keep.age_ms_max == 0 { 0 } else { now.saturating_sub(keep.age_ms_max) };
-    let excess = if keep.bytes_max == 0 { 0 } else { head.bytes_end.saturating_sub(keep.bytes_max) };
-    let (mut first, mut position) = (head.first, head.bytes_first);
-    let mut advance = |start: u64, events: u64, millis: u64, bytes_first: u64, bytes: u64| {
-        let end = start.saturating_add(events);
-        if end <= by_count || millis < old || bytes_first.saturating_add(bytes) <= excess {
-            (first, position) = (end.max(first), bytes_first.saturating_add(bytes).max(position));
-            return true;
-        }
-        if by_count > start {
-            // Inside a block: its records are taken to be of equal size.
-            let share = bytes.saturating_mul(by_count.saturating_sub(start)).checked_div(events).unwrap_or(0);
-            (first, position) = (by_count.max(first), bytes_first.saturating_add(share).max(position));
-        }
-        false
-    };
-    let ledger = state.ledger();
-    let mut going = true;
-    let mut sequence = head.first;
-    while going && let Some(found) = ledger.seek(head.id, sequence, None)? {
-        going =
-            advance(found.first, found.meta.events, found.meta.millis, found.meta.bytes_first, found.meta.raw_bytes);
-        sequence = found.first.saturating_add(found.meta.events);
+impl Settled {
+    /// Up to which entry all is settled.
+    pub(crate) const fn limit(&self) -> u64 {
+        self.limit
     }
-    if going {
-        for (start, row) in unsettled(state, head, sequence.max(ledger.settled(head.id)))? {
-            if !advance(start, row.events, row.millis, row.bytes_first, row.bytes) {
+
+    /// Brings the state to the disk: what points into the log is gone from it, and all trims are in it.
+    pub(crate) fn flush(self, state: &State) -> Result<Flushed, ReadError> {
+        let Self { databases, limit, .. } = self;
+        let trims = lock(&state.changes).trimmed().collect();
+        databases.flush()?;
+        crash::point("flush: the state is on the disk")?;
+        Ok(Flushed { databases, limit, trims })
+    }
+}
+
+impl Flushed {
+    /// The log is not needed below this entry.
+    pub(crate) const fn limit(&self) -> u64 {
+        self.limit
+    }
+}
+
+/// Whether some namespace has whole blocks that are out of sight.
+pub(crate) fn is_forgettable(state: &State) -> bool {
+    let ledger = state.ledger();
+    lock(&state.changes).any_forgettable(|namespace, first| ledger.is_forgettable(namespace, first))
+}
+
+/// Gives back the disk of what retention or deletion took out of sight: only of trims that are on the disk. An older
+/// state that came back after a crash would look for the events before, and apply entries differently.
+pub(crate) fn forget(state: &State, flushed: &Flushed) -> Result<(), ReadError> {
+    let ledger = &flushed.databases.ledger;
+    for trims in flushed.trims.chunks(FORGET_NAMESPACES) {
+        loop {
+            let _settling = lock(&state.settling);
+            if ledger.forget(trims)? {
                 break;
             }
         }
+        let mut changes = lock(&state.changes);
+        trims.iter().for_each(|(namespace, first)| changes.forgotten(*namespace, *first));
     }
-    Ok((first > head.first).then_some((first, position)))
+    Ok(())
 }
+
+#[cfg(test)]
+mod tests;

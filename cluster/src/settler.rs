@@ -1,17 +1,16 @@
 //! The thread that settles: when to take a step, when to purge the log, when to give disk back.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ReadError;
-use crate::lock::lock;
 use crate::log::LogStore;
 use crate::node::Node;
 use crate::raft::Raft;
-use crate::settle::settle;
+use crate::settle::{self, Flushed};
 use crate::state::State;
 
 /// A step begins when this many bytes of entries wait, or the oldest waits this long.
@@ -22,6 +21,8 @@ const PURGE_BYTES: u64 = 64 << 20;
 /// With less than this waiting, the settler rests between blocks and leaves the cores to others.
 const REST_BELOW_BYTES: u64 = 32 << 20;
 const REST: Duration = Duration::from_millis(1);
+/// Blocks that are out of sight wait at most this long, if the state need not be flushed before for the log.
+const FORGET_AGE: Duration = Duration::from_secs(5);
 /// Most remembered places of the log.
 const MARKS_MAX: usize = 4096;
 const TICK: Duration = Duration::from_millis(200);
@@ -47,8 +48,8 @@ struct Done {
     limit: u64,
     /// What was asked to be purged last.
     asked: u64,
-    /// First visible event of each namespace when its blocks were last forgotten.
-    forgotten: HashMap<u32, u64>,
+    /// When the state was last flushed here.
+    flushed: Option<Instant>,
     /// The memtables of the log were emptied after the last purge.
     idle: bool,
     /// How many bytes were applied when the log was at an entry, oldest first.
@@ -82,26 +83,37 @@ impl Settler {
         let applied_bytes = self.state.applied_bytes();
         let limit = *self.state.applied().borrow();
         let rest = if waiting < REST_BELOW_BYTES { REST } else { Duration::ZERO };
-        if limit > done.limit {
-            settle(&self.state, &self.log, limit, rest)?;
-            done.limit = limit;
+        let settled = settle::settle_most(&self.state, &self.log, limit, rest)?;
+        if settled.limit() > done.limit {
+            done.limit = settled.limit();
             done.idle = false;
         }
         done.stepped = applied_bytes;
-        self.forget(done)?;
-        let due = applied_bytes.saturating_sub(done.purged) >= PURGE_BYTES || waiting < STEP_BYTES;
-        let limit = self.purge_limit(done, applied_bytes);
-        if due && done.asked < limit {
-            done.purged = applied_bytes;
-            self.purge(limit)?;
-            done.asked = limit;
-            self.log.reclaim(false)?;
-        } else if due && !done.idle {
+        let idle = waiting < STEP_BYTES;
+        let due = applied_bytes.saturating_sub(done.purged) >= PURGE_BYTES || idle;
+        let limit = self.purge_limit(done, applied_bytes).min(settled.limit());
+        let purge = due && done.asked < limit;
+        let waited = done.flushed.is_none_or(|flushed| flushed.elapsed() >= FORGET_AGE);
+        let forget = (purge || waited) && settle::is_forgettable(&self.state);
+        if purge || forget {
+            let flushed = settled.flush(&self.state)?;
+            done.flushed = Some(Instant::now());
+            if forget {
+                settle::forget(&self.state, &flushed)?;
+            }
+            if purge {
+                done.purged = applied_bytes;
+                self.purge(flushed, limit)?;
+                done.asked = limit;
+                self.log.reclaim(false)?;
+            }
+        }
+        if !purge && due && !done.idle {
             done.idle = true;
             self.runtime.block_on(self.log.flush()).map_err(|e| ReadError(e.to_string()))?;
             self.log.reclaim(true)?;
         }
-        Ok(())
+        self.state.ledger().reclaim(idle)
     }
 
     /// Below which entry the log may go: a node that is behind is waited for, as long as that costs no more
@@ -123,9 +135,8 @@ impl Settler {
     }
 
     /// Lets openraft purge the log below `limit`: it wants a snapshot announced first.
-    fn purge(&self, limit: u64) -> Result<(), ReadError> {
-        let Some(last) = limit.checked_sub(1) else { return Ok(()) };
-        self.state.flush()?;
+    fn purge(&self, flushed: Flushed, limit: u64) -> Result<(), ReadError> {
+        let Some(last) = flushed.limit().min(limit).checked_sub(1) else { return Ok(()) };
         self.runtime.block_on(async {
             let failed = |error: &dyn std::fmt::Display| ReadError(format!("raft: {error}"));
             self.raft.trigger().snapshot().await.map_err(|e| failed(&e))?;
@@ -138,18 +149,5 @@ impl Settler {
             }
             self.raft.trigger().purge_log(last).await.map_err(|e| failed(&e))
         })
-    }
-
-    /// Gives back the disk of what retention or deletion took out of sight.
-    fn forget(&self, done: &mut Done) -> Result<(), ReadError> {
-        let heads: Vec<(u32, u64)> = self.state.machine().heads().map(|head| (head.id, head.first)).collect();
-        let _settling = lock(&self.state.settling);
-        for (namespace, first) in heads {
-            if first > 1 && done.forgotten.get(&namespace) != Some(&first) {
-                self.state.ledger().forget(namespace, first, false)?;
-                done.forgotten.insert(namespace, first);
-            }
-        }
-        Ok(())
     }
 }

@@ -213,7 +213,7 @@ fn make(state: &Arc<State>, log: Option<&LogStore>) -> Result<Made, ReadError> {
     static SERIAL: AtomicU64 = AtomicU64::new(0);
     let layout = state.layout();
     disk::require(layout.root(), MAKE_BYTES)?;
-    let settle = || log.map_or(Ok(()), |log| settle::everything(state, log));
+    let settle = || log.map_or(Ok(()), |log| settle::everything(state, log).map(drop));
     // Most of the work first, while entries are applied.
     settle()?;
     state.flush()?;

@@ -1,31 +1,120 @@
 //! The applied state of a node: its databases, the machine of the rules, how far it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use rocksdb::{DB, IteratorMode};
+use rocksdb::{DB, Direction, IteratorMode, WriteBatch};
 use rollbook_core::machine::{Loaded, Machine};
 use rollbook_core::rows::{Family, RowsError};
 use tokio::sync::watch;
 
+use crate::changes::Changes;
 use crate::clock::LogClock;
 use crate::codec;
 use crate::disk;
 use crate::error::{NodeError, ReadError};
 use crate::ledger::Ledger;
 use crate::lock::lock;
+use crate::schedule::Schedule;
 use crate::store::{self, CF_SYSTEM, Layout, family};
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
 
 pub(crate) const APPLIED: &[u8] = b"applied";
 pub(crate) const MEMBERSHIP: &[u8] = b"membership";
+/// Begins the keys of the rows that say how far each namespace is settled; its number follows.
+const SETTLED: &[u8] = b"settled\0";
 
 /// The two databases that a snapshot replaces together.
-struct Databases {
-    state: Arc<DB>,
-    ledger: Arc<Ledger>,
+pub(crate) struct Databases {
+    pub(crate) state: Arc<DB>,
+    pub(crate) ledger: Arc<Ledger>,
+    /// Below which sequence number the state has no index rows any more, by namespace: those events are in the
+    /// ledger, or out of sight. The same as the rows of [`SETTLED`], which are in one batch with the removal.
+    dropped: RwLock<HashMap<u32, u64>>,
+}
+
+impl Databases {
+    /// Below which sequence number the state has no index rows of a namespace.
+    pub(crate) fn dropped(&self, namespace: u32) -> u64 {
+        self.dropped.read().unwrap_or_else(PoisonError::into_inner).get(&namespace).copied().unwrap_or(0)
+    }
+
+    /// Puts into the batch that drops index rows how far the namespace is settled: a ledger that has less at the next
+    /// start has lost something.
+    pub(crate) fn promise(&self, batch: &mut WriteBatch, namespace: u32, end: u64) -> Result<(), ReadError> {
+        let key = [SETTLED, &namespace.to_be_bytes()].concat();
+        batch.put_cf(family(&self.state, CF_SYSTEM)?, key, end.to_be_bytes());
+        Ok(())
+    }
+
+    /// The batch with the promise was written.
+    pub(crate) fn promised(&self, namespace: u32, end: u64) {
+        self.dropped.write().unwrap_or_else(PoisonError::into_inner).insert(namespace, end);
+    }
+
+    /// Brings the state to the disk, all families as of one moment.
+    pub(crate) fn flush(&self) -> Result<(), ReadError> {
+        let names = Family::ALL.into_iter().map(Family::name).chain([CF_SYSTEM]);
+        let families = names.map(|name| family(&self.state, name)).collect::<Result<Vec<_>, _>>()?;
+        let mut bytes = 0_u64;
+        for column in &families {
+            let waits = self.state.property_int_value_cf(column, "rocksdb.cur-size-all-mem-tables")?;
+            bytes = bytes.saturating_add(waits.unwrap_or_default());
+        }
+        disk::require(self.ledger.directory(), bytes)?;
+        let mut options = rocksdb::FlushOptions::default();
+        options.set_wait(true);
+        self.state.flush_cfs_opt(&families, &options)?;
+        Ok(())
+    }
+
+    /// The ledger must have all that was settled in it. Says what else is wrong with it, which only reads there notice.
+    fn compare(&self, machine: &Machine) -> Result<(), NodeError> {
+        let directory = self.ledger.directory();
+        for head in machine.heads() {
+            let (has, promised) = (self.ledger.settled(head.id), self.dropped(head.id));
+            if has.max(head.first) < promised {
+                return Err(NodeError::LedgerBehind {
+                    directory: directory.to_path_buf(),
+                    namespace: head.name.clone(),
+                    number: head.id,
+                    found: has.saturating_sub(1),
+                    promised: promised.saturating_sub(1),
+                });
+            }
+            let extent = self.ledger.extent(head.id);
+            if extent.first > head.first && head.first < extent.end {
+                tracing::error!(directory = %directory.display(), namespace = head.name, number = head.id,
+                    from = head.first, to = extent.first.saturating_sub(1), "events are missing in the ledger; reads of them will fail");
+            }
+            let here = self.ledger.holes().iter().filter(|hole| hole.namespace == head.id);
+            for hole in here.filter(|hole| hole.end.max(hole.next) > head.first) {
+                let (what, from, to) = if hole.end < hole.next {
+                    ("events are missing in the ledger; reads of them will fail", hole.end, hole.next)
+                } else {
+                    ("events are in two blocks of the ledger; reads of these blocks will fail", hole.next, hole.end)
+                };
+                tracing::error!(directory = %directory.display(), namespace = head.name, number = head.id,
+                    from, to = to.saturating_sub(1), "{what}");
+            }
+        }
+        Ok(())
+    }
+
+    /// What there is to do at a start.
+    fn changes(&self, machine: &Machine) -> Changes {
+        let mut changes = Changes::default();
+        machine.heads().for_each(|head| changes.note(head.clone()));
+        for head in machine.heads() {
+            changes.settled(head.id, self.dropped(head.id));
+            if !self.ledger.is_forgettable(head.id, head.first) {
+                changes.forgotten(head.id, head.first);
+            }
+        }
+        changes
+    }
 }
 
 /// How far this node has applied.
@@ -38,16 +127,20 @@ pub(crate) struct System {
 /// The applied state, shared by the state machine, the settler and all readers.
 pub(crate) struct State {
     layout: Layout,
-    databases: RwLock<Databases>,
+    databases: RwLock<Arc<Databases>>,
     pub(crate) machine: RwLock<Machine>,
     pub(crate) system: Mutex<System>,
     /// Index behind the last applied entry.
     pub(crate) applied: watch::Sender<u64>,
     pub(crate) snapshots: Snapshots,
-    /// Held while events move to the ledger.
+    /// Held while some events move to the ledger or are removed from it, never for long.
     pub(crate) settling: Mutex<()>,
     /// Held while entries are applied, and by whoever holds them back; taken before `settling`.
     pub(crate) applying: tokio::sync::Mutex<()>,
+    /// What changed since the settler and retention looked.
+    pub(crate) changes: Mutex<Changes>,
+    /// When retention looks again.
+    pub(crate) schedule: Mutex<Schedule>,
     /// Bytes of entries applied since this process started.
     pub(crate) applied_bytes: AtomicU64,
     /// Gives entries their time.
@@ -58,13 +151,17 @@ impl State {
     /// Opens the state and the ledger of the present generation.
     pub(crate) fn open(layout: &Layout) -> Result<Arc<Self>, NodeError> {
         let generation = layout.generation()?;
+        // Each ledger has a folder of its own in there; those of earlier lives are of no use.
+        let _stale = std::fs::remove_dir_all(layout.staging());
         let (databases, machine, system) = open_databases(layout, generation)?;
         let applied = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
         let clock = LogClock::new(machine.millis());
         clock.set_alone(is_alone(&system.membership));
         Ok(Arc::new(Self {
+            changes: Mutex::new(databases.changes(&machine)),
+            schedule: Mutex::default(),
             layout: layout.clone(),
-            databases: RwLock::new(databases),
+            databases: RwLock::new(Arc::new(databases)),
             machine: RwLock::new(machine),
             system: Mutex::new(system),
             applied: watch::Sender::new(applied),
@@ -81,12 +178,17 @@ impl State {
         self.machine.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// State and ledger of one generation. Who needs both, or one twice, takes them once.
+    pub(crate) fn databases(&self) -> Arc<Databases> {
+        Arc::clone(&self.databases.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(crate) fn db(&self) -> Arc<DB> {
-        Arc::clone(&self.databases.read().unwrap_or_else(PoisonError::into_inner).state)
+        Arc::clone(&self.databases().state)
     }
 
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
-        Arc::clone(&self.databases.read().unwrap_or_else(PoisonError::into_inner).ledger)
+        Arc::clone(&self.databases().ledger)
     }
 
     pub(crate) const fn layout(&self) -> &Layout {
@@ -122,19 +224,7 @@ impl State {
 
     /// Brings the state to the disk, all families as of one moment.
     pub(crate) fn flush(&self) -> Result<(), ReadError> {
-        let db = self.db();
-        let names = Family::ALL.into_iter().map(Family::name).chain([CF_SYSTEM]);
-        let families = names.map(|name| family(&db, name)).collect::<Result<Vec<_>, _>>()?;
-        let mut bytes = 0_u64;
-        for column in &families {
-            let waits = db.property_int_value_cf(column, "rocksdb.cur-size-all-mem-tables")?;
-            bytes = bytes.saturating_add(waits.unwrap_or_default());
-        }
-        disk::require(self.layout.root(), bytes)?;
-        let mut options = rocksdb::FlushOptions::default();
-        options.set_wait(true);
-        db.flush_cfs_opt(&families, &options)?;
-        Ok(())
+        self.databases().flush()
     }
 
     /// Replaces the databases by those of a new generation, when `accept` takes what they have applied. Nobody sees
@@ -144,11 +234,16 @@ impl State {
         generation: u64,
         accept: impl FnOnce(Option<LogId>) -> Result<(), NodeError>,
     ) -> Result<(), NodeError> {
+        // The log of a step that is being settled may go as soon as this returns.
+        let _settling = lock(&self.settling);
         let (databases, machine, system) = open_databases(&self.layout, generation)?;
         accept(system.applied)?;
+        let databases = Arc::new(databases);
         let applied = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
         self.clock.observe(machine.millis());
         self.clock.set_alone(is_alone(&system.membership));
+        *lock(&self.changes) = databases.changes(&machine);
+        *lock(&self.schedule) = Schedule::default();
         *self.databases.write().unwrap_or_else(PoisonError::into_inner) = databases;
         *self.machine.write().unwrap_or_else(PoisonError::into_inner) = machine;
         *lock(&self.system) = system;
@@ -168,10 +263,30 @@ fn open_databases(layout: &Layout, generation: u64) -> Result<(Databases, Machin
     let ledger =
         store::open_ledger(&layout.ledger(generation)).map_err(|e| store::open_error("ledger", layout.root(), &e))?;
     let failed = |store: &'static str| move |error: ReadError| NodeError::Store { store, detail: error.0 };
-    let ledger = Ledger::new(ledger, &layout.staging()).map_err(failed("ledger"))?;
+    let staging = layout.staging().join(generation.to_string());
+    let ledger = Ledger::new(ledger, &staging).map_err(failed("ledger"))?;
     let machine = load_machine(&state).map_err(failed("state"))?;
     let system = load_system(&state).map_err(failed("state"))?;
-    Ok((Databases { state: Arc::new(state), ledger }, machine, system))
+    let dropped = RwLock::new(load_settled(&state).map_err(failed("state"))?);
+    let databases = Databases { state: Arc::new(state), ledger, dropped };
+    databases.compare(&machine)?;
+    Ok((databases, machine, system))
+}
+
+/// How far each namespace is settled, as the state remembers.
+fn load_settled(db: &DB) -> Result<HashMap<u32, u64>, ReadError> {
+    let mut settled = HashMap::new();
+    for row in db.iterator_cf(family(db, CF_SYSTEM)?, IteratorMode::From(SETTLED, Direction::Forward)) {
+        let (key, value) = row?;
+        let Some(namespace) = key.strip_prefix(SETTLED) else { break };
+        let namespace = namespace.try_into().map(u32::from_be_bytes);
+        let end = value.as_ref().try_into().map(u64::from_be_bytes);
+        let (Ok(namespace), Ok(end)) = (namespace, end) else {
+            return Err(ReadError("damaged row of what is settled".to_owned()));
+        };
+        settled.insert(namespace, end);
+    }
+    Ok(settled)
 }
 
 /// Keys and values.

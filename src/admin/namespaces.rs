@@ -112,9 +112,7 @@ pub(super) struct NamespaceView {
 }
 
 async fn show(admin: &Admin, head: &Head) -> Result<NamespaceView, Problem> {
-    let (book, copy) = (admin.bus.node().book(), head.clone());
-    let read = move || Ok((book.settled(&copy), book.settled_bytes(&copy)?));
-    let (settled, disk_bytes) = admin.bus.read(read).await?;
+    let book = admin.bus.node().book();
     Ok(NamespaceView {
         name: head.name.clone(),
         first_index: head.first,
@@ -122,8 +120,8 @@ async fn show(admin: &Admin, head: &Head) -> Result<NamespaceView, Problem> {
         events: head.events(),
         bytes: head.bytes(),
         retention: RetentionJson::from_rules(head.retention),
-        settled_index: settled.saturating_sub(1),
-        disk_bytes,
+        settled_index: book.settled(head).saturating_sub(1),
+        disk_bytes: book.settled_bytes(head),
     })
 }
 
