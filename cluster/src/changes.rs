@@ -14,6 +14,8 @@ pub(crate) struct Changes {
     trimmed: BTreeMap<u32, u64>,
     /// For retention; only the leader asks.
     limited: HashMap<u32, Arc<Head>>,
+    /// For those who follow new events.
+    followed: HashMap<u32, Arc<Head>>,
 }
 
 impl Changes {
@@ -24,7 +26,8 @@ impl Changes {
             self.trimmed.insert(head.id, head.first);
         }
         self.unsettled.insert(head.id, Arc::clone(&head));
-        self.limited.insert(head.id, head);
+        self.limited.insert(head.id, Arc::clone(&head));
+        self.followed.insert(head.id, head);
     }
 
     /// Some of the namespaces that may have something to settle, from number `from` on.
@@ -64,7 +67,12 @@ impl Changes {
         }
     }
 
-    /// The heads that changed since the last call.
+    /// The heads that changed since the last call, for those who follow new events.
+    pub(crate) fn take_followed(&mut self) -> HashMap<u32, Arc<Head>> {
+        std::mem::take(&mut self.followed)
+    }
+
+    /// The heads that changed since the last call, for retention.
     pub(crate) fn take_limited(&mut self) -> HashMap<u32, Arc<Head>> {
         std::mem::take(&mut self.limited)
     }
@@ -101,6 +109,7 @@ mod tests {
         changes.forgotten(2, 4);
         assert_eq!(changes.trimmed().count(), 0);
         assert_eq!((changes.take_limited().len(), changes.take_limited().len()), (2, 0));
+        assert_eq!((changes.take_followed().len(), changes.take_followed().len()), (2, 0));
     }
 
     #[test]

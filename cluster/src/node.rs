@@ -26,6 +26,7 @@ use crate::events::Book;
 use crate::gather::{Ask, Queue};
 use crate::level;
 use crate::live::Live;
+use crate::lock::lock;
 use crate::log::LogStore;
 use crate::members::{Change, Members};
 use crate::peer::conn::CallError;
@@ -159,6 +160,13 @@ impl Node {
     #[must_use]
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.inner.state.applied()
+    }
+
+    /// The heads of the namespaces that changed since the last call, whether clients can see them or not. A change
+    /// is here before [`Node::applied`] moves. For one caller alone: the feed.
+    #[must_use]
+    pub fn take_changed(&self) -> Vec<Arc<Head>> {
+        lock(&self.inner.state.changes).take_followed().into_values().collect()
     }
 
     /// A namespace that clients can see.

@@ -1,12 +1,12 @@
 //! The feed: new events to the subscriptions that want them.
 //!
-//! One thread per node follows the applied index. For each namespace that somebody
+//! One thread per node follows the applied index. For each namespace that has changed and that somebody
 //! subscribes to, it reads the new events once, keeps the newest in a ring, finds the
 //! subscriptions of each subject in the interest index and puts the shared event into their
 //! inboxes. A subscription that is not interested is not woken; a namespace that
 //! nobody subscribes to costs nothing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -144,6 +144,7 @@ impl Feed {
     pub fn run(self: Arc<Self>, stop: &CancellationToken) {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         let mut applied = self.node.applied();
+        let mut failed = BTreeSet::new();
         loop {
             let going = runtime.block_on(async {
                 tokio::select! {
@@ -154,14 +155,19 @@ impl Feed {
             if !going {
                 return;
             }
+            // The changes first: a channel that begins behind them begins at a head that has them.
+            let mut names: BTreeSet<Box<str>> = std::mem::take(&mut failed);
+            names.extend(self.node.take_changed().iter().map(|head| Box::from(head.name.as_str())));
             let channels: Vec<_> = {
                 let channels = lock(&self.channels);
-                channels.iter().map(|(name, channel)| (name.clone(), Arc::clone(channel))).collect()
+                let here = |name: Box<str>| channels.get(&name).map(|channel| (name, Arc::clone(channel)));
+                names.into_iter().filter_map(here).collect()
             };
             for (name, channel) in channels {
                 if let Err(error) = self.advance(&name, &channel) {
                     tracing::error!(%error, namespace = %name, "the feed cannot read the book");
                     std::thread::sleep(Duration::from_millis(100));
+                    failed.insert(name);
                     applied.mark_changed();
                 }
             }
