@@ -1,6 +1,8 @@
 //! What changes beside the book: services and nodes that come and go, namespaces that are made and deleted.
 
-use rollbook_core::command::{Command, NamespaceCreate, NamespaceDelete, NodeDown, NodeUp};
+use rollbook_core::command::{
+    ClockSet, Command, InstanceExpire, NamespaceCreate, NamespaceDelete, NodeDown, NodeUp, Trim, TrimMany,
+};
 use rollbook_core::namespace::Retention;
 use rollbook_core::node::Owner;
 use rollbook_core::service::{
@@ -9,6 +11,7 @@ use rollbook_core::service::{
 };
 
 use super::dice::Dice;
+use crate::gather::now_millis;
 
 /// Any command of a kind that does not touch the events of clients.
 pub(super) fn change(dice: &Dice) -> Command {
@@ -17,6 +20,16 @@ pub(super) fn change(dice: &Dice) -> Command {
     let connection = Connection { owner: Owner { node: id, incarnation }, serial: dice.below(3) };
     let service = ["s", "t"][usize::from(dice.below(2) == 1)].to_owned();
     let instance = ["a", "b", "c"][usize::try_from(dice.below(3)).unwrap()].to_owned();
+    // Refused below the feature level that knows them.
+    if dice.below(6) == 0 {
+        return match dice.below(3) {
+            0 => Command::InstanceExpire(InstanceExpire {}),
+            1 => Command::TrimMany(TrimMany {
+                trims: vec![Trim { name: "made".to_owned(), first: 1 + dice.below(3), bytes_first: 0 }],
+            }),
+            _ => Command::ClockSet(ClockSet { millis: now_millis().saturating_sub(dice.below(2000)) }),
+        };
+    }
     match dice.below(12) {
         0 | 1 => Command::NodeUp(NodeUp { id, incarnation, address: format!("h{id}:1") }),
         2 => Command::NodeDown(NodeDown { id, incarnation, reason: "lost".to_owned() }),
