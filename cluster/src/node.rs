@@ -4,19 +4,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::join_all;
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use prost::Message as _;
 use rollbook_core::central::ConfigRevision;
-use rollbook_core::command::{self, Command, Done, Found, Reply};
+use rollbook_core::command::{self, Command, Found, Reply};
 use rollbook_core::consumer::Consumer;
 use rollbook_core::entry::KIND_COMMAND;
 use rollbook_core::error::Refusal;
 use rollbook_core::machine::Machine;
 use rollbook_core::namespace::Head;
-use rollbook_core::node::{Node as Row, Owner};
-use rollbook_core::reply;
+use rollbook_core::node::Owner;
 use rollbook_core::rows::Family;
 use tokio::sync::{oneshot, watch};
 
@@ -28,7 +27,7 @@ use crate::level;
 use crate::live::Live;
 use crate::lock::lock;
 use crate::log::LogStore;
-use crate::members::{Change, Members};
+use crate::members::Members;
 use crate::peer::conn::CallError;
 use crate::peer::frame::Kind;
 use crate::peer::home::Homes;
@@ -42,8 +41,6 @@ use crate::types::LogId;
 
 /// How long the leader may take to answer a question.
 const ASK_MAX: Duration = Duration::from_secs(2);
-/// How long a change of the membership may take.
-const CHANGE_MAX: Duration = Duration::from_secs(15);
 /// How long a read waits until this node has seen enough.
 const READ_MAX: Duration = Duration::from_secs(5);
 
@@ -87,7 +84,8 @@ impl std::fmt::Debug for Node {
     }
 }
 
-fn refusal(error: CallError) -> Refusal {
+/// What somebody who asked hears of a failed call.
+pub(crate) fn refusal(error: CallError) -> Refusal {
     match error {
         CallError::Refused(refusal) => refusal,
         other @ (CallError::Lost | CallError::Late) => Refusal::OutcomeUnknown(other.to_string()),
@@ -297,6 +295,10 @@ impl Node {
     /// # Errors
     /// [`Refusal::Unavailable`] without a leader that has a majority.
     pub fn ready(&self) -> Result<(), Refusal> {
+        // Perhaps it was removed, and is on its way out.
+        if let Some(why) = self.inner.identity.failure() {
+            return Err(Refusal::Unavailable(why));
+        }
         self.inner.contact.ready()?;
         if self.inner.state.machine().cluster_id().is_empty() {
             return Err(Refusal::Unavailable("the cluster is being founded".to_owned()));
@@ -352,88 +354,6 @@ impl Node {
         }
         let numbers = wire::decode_numbers(&body).map_err(malformed)?;
         Ok(numbers.get(1).copied().unwrap_or_default())
-    }
-
-    /// A new node gets a number and learns from now on; it is to listen at `address`.
-    ///
-    /// # Errors
-    /// The refusal of the rules or of the cluster.
-    pub async fn join(&self, address: String) -> Result<Row, Refusal> {
-        self.change(Change::Join(address)).await
-    }
-
-    /// A learner that has caught up votes from now on.
-    ///
-    /// # Errors
-    /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] when it is behind, or the cluster is not available.
-    pub async fn promote(&self, id: u64) -> Result<Row, Refusal> {
-        self.change(Change::Promote(id)).await
-    }
-
-    /// A node leaves the cluster for good; its number is never used again.
-    ///
-    /// # Errors
-    /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] for the last voter, or the cluster is not available.
-    pub async fn remove(&self, id: u64) -> Result<Row, Refusal> {
-        self.change(Change::Remove(id)).await
-    }
-
-    /// Another voter leads from now on: `to`, or the best one. Gives the new leader.
-    ///
-    /// # Errors
-    /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] when it did not take over, or the cluster is not available.
-    pub async fn transfer(&self, to: Option<u64>) -> Result<Row, Refusal> {
-        self.change(Change::Transfer(to.unwrap_or(0))).await
-    }
-
-    async fn change(&self, change: Change) -> Result<Row, Refusal> {
-        let until = tokio::time::Instant::now() + CHANGE_MAX;
-        loop {
-            let leader = self.inner.contact.leader();
-            let changed = match leader {
-                Some(leader) if leader == self.id() => self.change_here(change.clone()).await,
-                Some(leader) => self.change_there(leader, &change).await,
-                None => Err(CallError::NotLeader),
-            };
-            match changed {
-                // Leadership is on its way to another node.
-                Err(CallError::NotLeader) if tokio::time::Instant::now() < until => {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                Err(CallError::NotLeader) => return Err(Refusal::Unavailable("no leader".to_owned())),
-                Err(error) => return Err(refusal(error)),
-                Ok(row) => return Ok(row),
-            }
-        }
-    }
-
-    pub(crate) async fn change_here(&self, change: Change) -> Result<Row, CallError> {
-        let node = self.clone();
-        let propose = move |command| -> BoxFuture<'static, Reply> {
-            let node = node.clone();
-            Box::pin(async move { node.command(command).await })
-        };
-        self.inner.members.change(change, &propose).await
-    }
-
-    async fn change_there(&self, leader: u64, change: &Change) -> Result<Row, CallError> {
-        let body = Bytes::from(change.to_bytes());
-        let answer = self.inner.links.call(leader, Purpose::Control, Kind::Change, body, CHANGE_MAX).await?;
-        match reply::decode(&answer).and_then(|mut replies| replies.pop()) {
-            Some(Ok(Done::Node(row))) => Ok(row),
-            _ => Err(CallError::Protocol("an answer of another kind")),
-        }
-    }
-
-    /// Hands leadership over when this node leads and somebody else can. For a stop.
-    pub async fn step_down(&self) {
-        if !self.leads() || self.inner.contact.voters() < 2 {
-            return;
-        }
-        match self.inner.members.transfer(0).await {
-            Ok(row) => tracing::info!(to = row.id, "leadership was handed over"),
-            Err(error) => tracing::warn!(%error, "leadership was not handed over"),
-        }
     }
 
     /// From now on live messages of other nodes go there. Only the first call counts.

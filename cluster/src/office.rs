@@ -19,7 +19,8 @@ use crate::carry::{ATTEMPT_MAX, encode_carried};
 use crate::founding::Founding;
 use crate::gather::{Answer as To, Ask, Carried, Failure, Queue};
 use crate::live::Live;
-use crate::members::Change;
+use crate::members::Wanted;
+use crate::membership::LEADER_MAX;
 use crate::node::Node;
 use crate::peer::conn::CallError;
 use crate::peer::frame::Kind;
@@ -43,6 +44,10 @@ impl Desk {
     fn take(&self, from: u64, mut body: Bytes) -> Result<oneshot::Receiver<Result<Carried, Failure>>, Answer> {
         if !self.node.leads() {
             return Err(Answer::NotLeader);
+        }
+        // Its connections end, but what it sent before may still be read.
+        if self.node.is_removed(from) {
+            return Err(Answer::Refused(Refusal::Unavailable(format!("node {from} was removed from the cluster"))));
         }
         let Some(count) = body.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)) else {
             return Err(malformed("a batch that was cut"));
@@ -72,8 +77,8 @@ impl Desk {
     }
 
     async fn change(&self, body: &[u8]) -> Answer {
-        let Some(change) = Change::from_bytes(body) else { return malformed("an unknown change of the membership") };
-        match self.node.change_here(change).await {
+        let Some(wanted) = Wanted::from_bytes(body) else { return malformed("an unknown change of the membership") };
+        match self.node.change_here(wanted, LEADER_MAX).await {
             Ok(node) => Answer::Done(reply::encode(&[Ok(Done::Node(node))]).into()),
             Err(CallError::Refused(refusal)) => Answer::Refused(refusal),
             Err(CallError::NotLeader) => Answer::NotLeader,

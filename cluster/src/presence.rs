@@ -47,6 +47,7 @@ impl Presence {
             if self.node.leads() {
                 let since = *led_since.get_or_insert_with(Instant::now);
                 self.name_cluster(since).await;
+                self.node.complete_changes();
                 // A new leader hears of a node for the first time when that node answers it.
                 if since.elapsed() > self.node_timeout {
                     self.miss().await;

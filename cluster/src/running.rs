@@ -206,7 +206,8 @@ impl Running {
             if task.await.is_err() {
                 tracing::error!("the task that makes this node known had panicked");
             }
-            if has_others(&self.node) {
+            // One that must not go on has no last word: nobody hears a node that was removed.
+            if has_others(&self.node) && self.node.inner().identity.failure().is_none() {
                 presence::leave(&self.node).await;
             }
         });
@@ -365,7 +366,13 @@ pub(crate) async fn assemble(
     };
     tokio::spawn(batch::run(Arc::new(carrier), queue));
     let (live, homes) = (Arc::new(OnceLock::new()), Arc::<Homes>::default());
-    let members = Members { raft: raft.clone(), identity: Arc::clone(&identity), turn: tokio::sync::Mutex::new(()) };
+    let members = Members {
+        raft: raft.clone(),
+        identity: Arc::clone(&identity),
+        state: Arc::clone(state),
+        runtime: tokio::runtime::Handle::current(),
+        turn: tokio::sync::Mutex::new(()),
+    };
     let node = Node::new(Inner {
         raft: raft.clone(),
         asks: asks.clone(),

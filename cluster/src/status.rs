@@ -12,7 +12,7 @@ pub struct Status {
     pub id: u64,
     /// Random id of the cluster, empty before it was founded.
     pub cluster_id: String,
-    /// The leader, when there is one.
+    /// The leader, when there is one and a majority answers it.
     pub leader: Option<u64>,
     /// Raft term.
     pub term: u64,
@@ -35,9 +35,10 @@ pub struct Member {
     pub id: u64,
     /// Where other nodes reach it.
     pub address: String,
-    /// `leader`, `voter` or `learner`.
+    /// `leader`, `voter`, `learner`, or `none`: it has a number and is no member, because its joining or its removal
+    /// was cut; removing it ends that.
     pub role: &'static str,
-    /// `up`, `down`, or `unknown` when it is said to be up and does not answer.
+    /// `up`, `down`, `new` when it was never heard, or `unknown` when it is said to be up and does not answer.
     pub state: &'static str,
     /// Which of its lives this is.
     pub incarnation: u64,
@@ -58,7 +59,8 @@ pub(crate) const fn role(state: ServerState) -> &'static str {
     }
 }
 
-/// The members as this node knows them without asking anybody.
+/// The members as this node knows them without asking anybody, and numbers that were given out in vain. `leader`
+/// is the one that has a majority.
 pub(crate) fn members(
     metrics: &RaftMetrics<Types>,
     leader: Option<u64>,
@@ -66,23 +68,38 @@ pub(crate) fn members(
     own_address: &str,
 ) -> Vec<Member> {
     let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
-    let member = |id: u64, address: &str| {
+    let member = |id: u64, address: &str, role: &'static str| {
         let (row, here) = (machine.node(id), id == metrics.id);
         let recorded = row.map(|row| row.address.as_str()).filter(|address| !address.is_empty());
         let up = here || row.is_some_and(|row| row.up);
+        let was_here = row.is_some_and(|row| row.incarnation > 0);
         Member {
             id,
             address: if here { own_address } else { recorded.unwrap_or(address) }.to_owned(),
-            role: match leader {
-                Some(leader) if leader == id => "leader",
-                _ if voters.contains(&id) => "voter",
-                _ => "learner",
+            role: if leader == Some(id) { "leader" } else { role },
+            state: if up {
+                "up"
+            } else if was_here {
+                "down"
+            } else {
+                "new"
             },
-            state: if up { "up" } else { "down" },
             incarnation: row.map_or(0, |row| row.incarnation),
             last_index: if here { Some(metrics.last_log_index.unwrap_or(0)) } else { None },
             applied_index: if here { Some(metrics.last_applied.as_ref().map_or(0, |id| id.index)) } else { None },
         }
     };
-    metrics.membership_config.nodes().map(|(id, node)| member(*id, &node.addr)).collect()
+    let config = &metrics.membership_config;
+    let mut members: Vec<Member> = config
+        .nodes()
+        .map(|(id, node)| member(*id, &node.addr, if voters.contains(id) { "voter" } else { "learner" }))
+        .collect();
+    let is_member = |id: &u64| config.get_node(id).is_some();
+    // Before the cluster was founded nobody is a member.
+    if !members.is_empty() {
+        let others = machine.nodes().filter(|row| !row.removed && !is_member(&row.id));
+        members.extend(others.map(|row| member(row.id, &row.address, "none")));
+    }
+    members.sort_by_key(|member| member.id);
+    members
 }

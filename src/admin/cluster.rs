@@ -1,11 +1,13 @@
 //! `/api/cluster`: who is in the cluster, and changes of that.
 
+#![expect(unused_qualifications, reason = "the macro that describes a handler writes them")]
+
 use actix_web::{HttpResponse, web};
 use rollbook_cluster::status::Member;
 use rollbook_core::error::Refusal;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
 use super::body::{self, Object};
@@ -25,11 +27,18 @@ pub(super) fn mount(services: &mut web::ServiceConfig) {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct MemberView {
     id: u64,
+    /// Where other nodes reach it.
     address: String,
+    /// `leader`, `voter` or `learner`, which gets the log and has no vote. `none`: a number that was given out, but is
+    /// no member, as its joining or removal was cut; removing it ends that.
     role: String,
+    /// `up`, `down`, `new` when it was never heard, or `unknown` when it is said to be up and does not answer.
     state: String,
+    /// Which of its lives this is; 0 before the first.
     incarnation: u64,
+    /// Last entry in its log, when it answers.
     last_index: Option<u64>,
+    /// Last entry that it applied, when it answers.
     applied_index: Option<u64>,
 }
 
@@ -39,6 +48,7 @@ pub(super) struct ClusterView {
     cluster_id: String,
     /// This node.
     node: u64,
+    /// Who leads; null without a leader that has a majority.
     leader: Option<u64>,
     term: u64,
     /// Why nothing can be published through this node; null when it can.
@@ -58,6 +68,7 @@ fn show(member: &Member) -> MemberView {
     }
 }
 
+/// The cluster as the node that is asked sees it. Answers also without a majority.
 #[utoipa::path(get, path = "/api/cluster", operation_id = "cluster_cluster", tag = "cluster", responses((status = 200, description = "done", body = ClusterView), Problems))]
 pub(super) async fn cluster(admin: web::Data<Admin>) -> Answer {
     let node = admin.bus.node();
@@ -80,7 +91,18 @@ pub(super) async fn cluster(admin: web::Data<Admin>) -> Answer {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JoinJson {
+    /// `HOST:PORT` where the other nodes will reach it.
     address: String,
+}
+
+/// How a change is wanted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ForceQuery {
+    /// Make the change in spite of what speaks against it, as far as raft can.
+    #[serde(default)]
+    force: bool,
 }
 
 /// `HOST:PORT` as other nodes will dial it.
@@ -95,6 +117,8 @@ fn check_address(address: &str) -> Result<(), Problem> {
     }
 }
 
+/// Gives out a number for a new node, which is a learner from then on: it gets the log and has no vote. Asked twice,
+/// there are two numbers. Answers within 10 s; 503 `outcome_unknown` means: look at the cluster before asking again.
 #[utoipa::path(post, path = "/api/cluster/nodes", operation_id = "cluster_join", tag = "cluster", request_body = JoinJson, responses((status = 201, description = "done", body = Object), Problems))]
 pub(super) async fn join(admin: web::Data<Admin>, Object(body): Object<JoinJson>) -> Answer {
     let address = body.address;
@@ -105,19 +129,26 @@ pub(super) async fn join(admin: web::Data<Admin>, Object(body): Object<JoinJson>
     Ok(HttpResponse::Created().json(body))
 }
 
-#[utoipa::path(post, path = "/api/cluster/nodes/{id}/promote", operation_id = "cluster_promote", tag = "cluster", params(("id" = u64, Path)), responses((status = 200, description = "done", body = MemberView), Problems))]
-pub(super) async fn promote(admin: web::Data<Admin>, id: web::Path<u64>) -> Answer {
+/// Gives a learner a vote. 409 with what to do when it was never heard, does not answer or is behind; `force` promotes
+/// it all the same. Also with `force`, 409 when the voters would have no majority that answers: raft could not complete
+/// the change, and nothing could be written until the missing nodes are back. May be repeated. Answers within 10 s.
+#[utoipa::path(post, path = "/api/cluster/nodes/{id}/promote", operation_id = "cluster_promote", tag = "cluster", params(("id" = u64, Path), ForceQuery), responses((status = 200, description = "done", body = MemberView), Problems))]
+pub(super) async fn promote(admin: web::Data<Admin>, id: web::Path<u64>, query: web::Query<ForceQuery>) -> Answer {
     let node = admin.bus.node();
-    node.promote(*id).await.map_err(Problem::from)?;
+    node.promote(*id, query.force).await.map_err(Problem::from)?;
     let members = node.members().await;
     let missing = || Problem::new(404, "node_not_found", format!("node not found: {id}"));
     let member = members.iter().find(|member| member.id == *id).ok_or_else(missing)?;
     Ok(HttpResponse::Ok().json(show(member)))
 }
 
-#[utoipa::path(delete, path = "/api/cluster/nodes/{id}", operation_id = "cluster_remove", tag = "cluster", params(("id" = u64, Path)), responses((status = 204, description = "done"), Problems))]
-pub(super) async fn remove(admin: web::Data<Admin>, id: web::Path<u64>) -> Answer {
-    admin.bus.node().remove(*id).await.map_err(Problem::from)?;
+/// Takes a node out of the cluster for good: its number is never used again, and its process ends by itself. 409 when
+/// the voters that are left would have no majority that answers; with `force` those that do not answer lose their votes
+/// in the same step and go on as learners. A removal that was cut may be repeated, and so may one that was completed.
+/// Answers within 10 s.
+#[utoipa::path(delete, path = "/api/cluster/nodes/{id}", operation_id = "cluster_remove", tag = "cluster", params(("id" = u64, Path), ForceQuery), responses((status = 204, description = "done"), Problems))]
+pub(super) async fn remove(admin: web::Data<Admin>, id: web::Path<u64>, query: web::Query<ForceQuery>) -> Answer {
+    admin.bus.node().remove(*id, query.force).await.map_err(Problem::from)?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -125,9 +156,11 @@ pub(super) async fn remove(admin: web::Data<Admin>, id: web::Path<u64>) -> Answe
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TransferJson {
+    /// Number of a voter that answers.
     to: Option<u64>,
 }
 
+/// Lets another voter lead, for example before the leader is stopped. 409 when it does not answer or did not take over.
 #[utoipa::path(post, path = "/api/cluster/transfer", operation_id = "cluster_transfer", tag = "cluster", request_body = Option<TransferJson>, responses((status = 200, description = "done", body = Object), Problems))]
 pub(super) async fn transfer(admin: web::Data<Admin>, body: web::Bytes) -> Answer {
     // An empty body means: whoever is best.

@@ -8,6 +8,8 @@ mod catch_up;
 mod failure;
 /// How a cluster begins, and who may be part of it.
 mod formation;
+/// Promotions and removals: which are refused, what becomes of a node that was removed.
+mod membership;
 /// Publishes on their way through the cluster.
 mod publish;
 /// Nodes whose majority is gone.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::node::{Node, Options};
+use super::node::{Exit, Node, Options};
 use super::{SOON, wait_for};
 
 /// A cluster; its nodes have the numbers 1, 2, 3 and so on.
@@ -100,6 +100,13 @@ impl Cluster {
     /// SIGTERM; waits for exit code 0.
     pub(crate) fn terminate(&mut self, id: usize) {
         self.nodes[id - 1].take().unwrap_or_else(|| panic!("node {id} is down")).terminate();
+    }
+
+    /// Waits for a node that ends by itself, and how it ended.
+    pub(crate) fn ended(&mut self, id: usize, bound: Duration) -> Exit {
+        let exit = self.nodes[id - 1].as_mut().unwrap_or_else(|| panic!("node {id} is down")).ended(bound);
+        self.nodes[id - 1] = None;
+        exit
     }
 
     /// Numbers of the nodes that run.

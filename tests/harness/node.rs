@@ -235,6 +235,14 @@ impl Node {
         assert_eq!(code, Some(Some(0)), "exit code after SIGTERM ({STOP:?})");
     }
 
+    /// Waits for the end of a node that ends by itself, and how it ended.
+    pub(crate) fn ended(&mut self, bound: Duration) -> Exit {
+        let code = exit_code(&mut self.process.child, bound);
+        let code = code.unwrap_or_else(|| panic!("the node still runs after {bound:?}"));
+        std::thread::sleep(super::ms(20));
+        Exit { code, stdout: self.stdout(), stderr: lock(&self.process.stderr).clone() }
+    }
+
     /// Starts again on the same data; a node that still runs is killed first.
     pub(crate) fn restart(&mut self) {
         self.restart_with(&self.options.clone());

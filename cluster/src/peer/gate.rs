@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use tokio_util::sync::CancellationToken;
+
 use super::hello::{self, Hello, Reason, Unwelcome, VERSION};
 use super::identity::Identity;
 use crate::lock::lock;
 use crate::state::State;
 
 /// The process that a node number belongs to, as far as this node knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Caller {
     process: u64,
     incarnation: u64,
     connections: usize,
+    /// Ends its connections.
+    ended: CancellationToken,
 }
 
 /// Decides on hellos.
@@ -29,6 +33,14 @@ pub(crate) struct Pass {
     gate: Arc<Gate>,
     from: u64,
     process: u64,
+    ended: CancellationToken,
+}
+
+impl Pass {
+    /// Resolves when the caller is not to be served any more: the cluster removed it.
+    pub(crate) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
 }
 
 impl Drop for Pass {
@@ -68,8 +80,8 @@ impl Gate {
         self.check_cluster(hello, initialized)?;
         self.check_life(hello)?;
         self.check_level(hello)?;
-        let known = self.callers().get(&hello.from).copied().filter(|other| other.process != hello.process);
-        if known.is_some_and(|other| other.incarnation > hello.incarnation) {
+        let known = self.callers().get(&hello.from).cloned().filter(|other| other.process != hello.process);
+        if known.as_ref().is_some_and(|other| other.incarnation > hello.incarnation) {
             return Err(no(Reason::OldLife, format!("a later life of node {} was here", hello.from)));
         }
         if let Some(other) = known.filter(|other| other.connections > 0)
@@ -79,13 +91,35 @@ impl Gate {
             return Err(no(Reason::InUse, text));
         }
         let mut callers = self.callers();
-        let caller = callers.entry(hello.from).or_insert(Caller { process: 0, incarnation: 0, connections: 0 });
+        let fresh = || Caller {
+            process: hello.process,
+            incarnation: hello.incarnation,
+            connections: 0,
+            ended: CancellationToken::new(),
+        };
+        let caller = callers.entry(hello.from).or_insert_with(fresh);
         if caller.process != hello.process {
-            *caller = Caller { process: hello.process, incarnation: hello.incarnation, connections: 0 };
+            *caller = fresh();
         }
         caller.incarnation = caller.incarnation.max(hello.incarnation);
         caller.connections = caller.connections.saturating_add(1);
-        Ok(Pass { gate: Arc::clone(self), from: hello.from, process: hello.process })
+        let ended = caller.ended.clone();
+        Ok(Pass { gate: Arc::clone(self), from: hello.from, process: hello.process, ended })
+    }
+
+    /// Ends the connections of nodes that were removed. They call again, and hear why they are refused.
+    pub(crate) fn end_removed(&self) {
+        let callers: Vec<u64> = self.callers().keys().copied().collect();
+        let removed: Vec<u64> = {
+            let machine = self.state.machine();
+            callers.into_iter().filter(|id| machine.node(*id).is_some_and(|node| node.removed)).collect()
+        };
+        for id in removed {
+            if let Some(caller) = self.callers().remove(&id) {
+                tracing::info!(node = id, "a node was removed; its connections end");
+                caller.ended.cancel();
+            }
+        }
     }
 
     fn check_who(&self, hello: &Hello, certified: Option<&[u64]>) -> Result<(), Unwelcome> {

@@ -119,6 +119,11 @@ impl Identity {
         self.fatal.subscribe()
     }
 
+    /// Why this node must not go on, once that is known.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.fatal.borrow().clone()
+    }
+
     /// Milliseconds of the life of this process, counted from 1.
     pub(crate) fn millis(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)

@@ -34,6 +34,12 @@ use crate::types::Types;
 
 /// How long a caller may take to say who it is.
 const HELLO_MAX: Duration = Duration::from_secs(5);
+/// How often it is looked whether a caller was removed from the cluster.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long the asks of a node that was removed may take to be answered before its connection ends.
+const FAREWELL_MAX: Duration = Duration::from_millis(500);
+/// An answer must leave before its connection ends.
+const ANSWER_LEAVES: Duration = Duration::from_millis(50);
 /// Connections of all nodes together, those that have not said who they are included.
 const CONNECTIONS_MAX: usize = 1024;
 /// How long a node whose disk is full keeps an append request before it ends the session.
@@ -93,9 +99,14 @@ impl<O: Office> Server<O> {
     /// Takes calls until cancelled.
     pub(crate) async fn run(self: Arc<Self>, mut acceptor: Box<dyn Acceptor>, stop: CancellationToken) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut look = tokio::time::interval(LOOK);
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
+                _ = look.tick() => {
+                    self.gate.end_removed();
+                    continue;
+                }
                 accepted = acceptor.accept() => accepted,
             };
             let (stream, address) = match accepted {
@@ -150,8 +161,7 @@ impl<O: Office> Server<O> {
                 let no = Frame::new(Kind::Unwelcome, 0, no.encode_to_vec());
                 let sender = start_writer(halves(stream).1);
                 sender.send(no).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
-                // The answer must leave before the connection ends.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(ANSWER_LEAVES).await;
                 sender.close();
                 return Ok(());
             }
@@ -182,19 +192,28 @@ impl<O: Office> Server<O> {
         let welcome = Welcome { process: self.identity.process, level: self.identity.level.get(), in_order: true };
         let welcome = Frame::new(Kind::Welcome, 0, welcome.encode_to_vec());
         sender.send(welcome).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
-        self.serve(Call { from: hello.from, reader, sender, _pass: pass }, stop).await
+        self.serve(Call { from: hello.from, reader, sender, pass }, stop).await
     }
 
     async fn serve(self: Arc<Self>, call: Call, stop: CancellationToken) -> io::Result<()> {
-        let Call { from, mut reader, sender, _pass } = call;
+        let Call { from, mut reader, sender, pass } = call;
         let mut streams: HashMap<u64, mpsc::Sender<Frame>> = HashMap::new();
         let asks = Arc::new(Semaphore::new(ASKS_MAX));
         let (mut stopped, mut closed) = (pin!(stop.cancelled()), pin!(sender.closed()));
+        let mut ended = pin!(pass.ended());
         loop {
             let frame = tokio::select! {
                 biased;
                 () = &mut stopped => return Ok(()),
                 () = &mut closed => return Ok(()),
+                () = &mut ended => {
+                    // What it asked before is answered: perhaps that it be removed.
+                    let all = u32::try_from(ASKS_MAX).unwrap_or(u32::MAX);
+                    tokio::time::timeout(FAREWELL_MAX, asks.acquire_many(all)).await.ok();
+                    tokio::time::sleep(ANSWER_LEAVES).await;
+                    sender.close();
+                    return Ok(());
+                }
                 frame = frame::read(&mut reader, FRAME_BYTES_MAX) => frame?,
             };
             let Some(frame) = frame else {
@@ -304,7 +323,7 @@ struct Call {
     from: u64,
     reader: Reader,
     sender: Sender,
-    _pass: Pass,
+    pass: Pass,
 }
 
 /// Hands the append requests of a session to raft, and its answers back in order.

@@ -300,12 +300,6 @@ impl World {
         self.processes.lock().unwrap().values().map(|process| process.state.machine().clone()).collect()
     }
 
-    /// The highest level that some node follows: the entries behind the raise may need it.
-    pub(super) fn level(&self) -> FeatureLevel {
-        let nodes = self.nodes.lock().unwrap();
-        nodes.values().map(|node| node.state.machine().level()).max().unwrap_or_default()
-    }
-
     /// The rows of every node, without those that go at different times: where events are before they are settled.
     pub(super) fn rows(&self) -> Vec<Rows> {
         let same = |of: &Family| !matches!(of, Family::Index | Family::Made);

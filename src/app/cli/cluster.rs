@@ -1,18 +1,16 @@
 //! `rollbook cluster`: which nodes there are, and adding, promoting and removing them.
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::error::Usage;
 use super::global::{Global, Output};
-use super::http::{CallError, Client};
+use super::http::Client;
+use super::join;
 use super::output::{note, print, table};
 
 const EXAMPLES: &str = "\
@@ -23,17 +21,65 @@ Examples:
   rollbook cluster transfer 2
   rollbook cluster remove 4
 
-Any node of the cluster can be asked: --web-url.
+Any node of the cluster can be asked: --web-url. Exit code 1 when a change was refused, or its outcome is not known: \
+then look at `status` before you repeat it. A change is answered within 10 seconds.";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  rollbook cluster status
+  rollbook cluster status --output json | jq -r '.warning // \"ok\"'
+
+ROLE    leader; voter; learner, which gets the log and has no vote; none, a number whose joining or removal was cut: \
+remove it
+STATE   up; down; new, which was never heard; unknown, which is said to be up and does not answer
+LAST    the last entry in its log, when it answers
+APPLIED the last entry it has applied, when it answers
+
+Without a majority a line on standard error says so; the exit code is 0 whenever the node answers. `rollbook health` \
+exits with 1 when the node takes no requests.";
+
+const JOIN_EXAMPLES: &str = "\
+Examples:
+  rollbook cluster join --address 10.0.0.4:7441 --data /var/lib/rollbook
+  rollbook serve --data /var/lib/rollbook --peer 10.0.0.4:7441
+  rollbook cluster promote 4
 
 A node joins as a learner, which gets the log but has no vote. Its data directory must be new, as a node that has \
-lost what it acknowledged must not come back under its old number. Start the node and promote it once `status` shows \
-that LAST has caught up.
+lost what it acknowledged must not come back under its old number. Start the node, then promote it. Joining twice \
+gives out two numbers; the one that is not needed can be removed.";
 
-remove does not ask. Of three voters, the two that are left must both be up for anything to be published. Stop the \
-removed node and throw its data directory away; to come back it joins anew.";
+const PROMOTE_EXAMPLES: &str = "\
+Examples:
+  rollbook cluster promote 4
+  rollbook cluster promote 4 --force
 
-/// First line of the file FORMAT, as the node expects it.
-const FORMAT: &str = "rollbook data 1";
+The node must answer, and have all that was committed when it was asked for: otherwise nothing is changed, and the \
+reason says what to do. --force promotes it all the same. Until it is there, it counts as a voter that is down.
+
+Force cannot help when the voters, the new one included, have no majority that answers: raft needs a majority of the \
+voters before and of those after the change. The change could not be completed, and nothing could be published until \
+the missing nodes are back.";
+
+const REMOVE_EXAMPLES: &str = "\
+Examples:
+  rollbook cluster remove 4
+  rollbook cluster remove 4 --force
+
+The node, when it runs, logs that it was removed, ends its streams and exits with 1; one that is down does so when it \
+is started. Throw its data directory away; to come back it joins anew. A removal that was cut may be repeated.
+
+Of three voters, the two that are left must both be up for anything to be published. When the voters that are left \
+have no majority that answers, nothing is changed: bring the others back, or remove them first. --force takes the \
+votes of those that do not answer in the same step; they go on as learners and can be promoted when they are back.
+
+Force cannot help when the present voters have no majority that answers, and the last voter cannot be removed.";
+
+const TRANSFER_EXAMPLES: &str = "\
+Examples:
+  rollbook cluster transfer
+  rollbook cluster transfer 2
+
+The node must have a vote and answer. A node that is stopped with SIGTERM hands leadership over by itself.";
 
 /// Arguments of `cluster`.
 #[derive(Debug, Args)]
@@ -46,8 +92,10 @@ pub struct ClusterArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Show all nodes
+    #[command(after_help = STATUS_EXAMPLES)]
     Status,
     /// Add a node, and make the data directory that it starts with
+    #[command(after_help = JOIN_EXAMPLES)]
     Join {
         /// Where the other nodes will reach the new one
         #[arg(long, value_name = "HOST:PORT", value_parser = address)]
@@ -57,18 +105,27 @@ enum Action {
         data: PathBuf,
     },
     /// Give a learner a vote
+    #[command(after_help = PROMOTE_EXAMPLES)]
     Promote {
         /// Number of the node
         #[arg(value_parser = clap::value_parser!(u64).range(1..))]
         id: u64,
+        /// Also when it does not answer or is behind
+        #[arg(long)]
+        force: bool,
     },
     /// Take a node out of the cluster for good, without asking
+    #[command(after_help = REMOVE_EXAMPLES)]
     Remove {
         /// Number of the node
         #[arg(value_parser = clap::value_parser!(u64).range(1..))]
         id: u64,
+        /// Take the votes of nodes that do not answer too, when there would be no majority otherwise
+        #[arg(long)]
+        force: bool,
     },
     /// Let another node lead, for example before this one is stopped
+    #[command(after_help = TRANSFER_EXAMPLES)]
     Transfer {
         /// Number of the node; without it, the leader picks one
         #[arg(value_parser = clap::value_parser!(u64).range(1..))]
@@ -109,13 +166,6 @@ struct Node {
     applied_index: Option<u64>,
 }
 
-/// A node that was just added.
-#[derive(Debug, Deserialize)]
-struct Joined {
-    id: u64,
-    cluster_id: String,
-}
-
 /// Who leads now.
 #[derive(Debug, Deserialize)]
 struct Transferred {
@@ -126,15 +176,18 @@ pub(super) async fn run(global: &Global, args: ClusterArgs) -> anyhow::Result<()
     let client = Client::web(global)?;
     match args.action {
         Action::Status => status(global, &client).await,
-        Action::Join { address, data } => join(global, &client, &address, &data).await,
-        Action::Promote { id } => {
-            let url = client.url(&["api", "cluster", "nodes", &id.to_string(), "promote"], &[]);
+        Action::Join { address, data } => join::run(global, &client, &address, &data).await,
+        Action::Promote { id, force } => {
+            let url = client.url(&["api", "cluster", "nodes", &id.to_string(), "promote"], forced(force));
             let node: Value = client.json(Method::POST, url, None).await?;
             show(global, &node, vec![parse(&node)?])
         }
-        Action::Remove { id } => {
-            client.send(Method::DELETE, client.url(&["api", "cluster", "nodes", &id.to_string()], &[]), None).await?;
-            note(&format!("node {id} is no longer part of the cluster; stop it, and throw its data directory away"));
+        Action::Remove { id, force } => {
+            let url = client.url(&["api", "cluster", "nodes", &id.to_string()], forced(force));
+            client.send(Method::DELETE, url, None).await?;
+            note(&format!(
+                "node {id} is no longer part of the cluster; its process ends by itself, throw its data directory away"
+            ));
             Ok(())
         }
         Action::Transfer { id } => {
@@ -150,16 +203,47 @@ pub(super) async fn run(global: &Global, args: ClusterArgs) -> anyhow::Result<()
     }
 }
 
+const fn forced(force: bool) -> &'static [(&'static str, &'static str)] {
+    if force { &[("force", "true")] } else { &[] }
+}
+
 async fn status(global: &Global, client: &Client) -> anyhow::Result<()> {
     let body: Value = client.json(Method::GET, client.url(&["api", "cluster"], &[]), None).await?;
     let cluster: Cluster = parse(&body)?;
+    let notes = notes(&cluster);
     show(global, &body, cluster.nodes)?;
-    match cluster.warning {
-        Some(warning) => note(&format!("warning: {warning}: nothing can be published through this node")),
-        None if cluster.leader.is_none() => note("warning: no leader: nothing can be published through this node"),
-        None => {}
-    }
+    notes.iter().for_each(|text| note(text));
     Ok(())
+}
+
+/// What the table does not say by itself.
+fn notes(cluster: &Cluster) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let (Some(why), Some(_)) = (&cluster.warning, cluster.leader) {
+        notes.push(format!("warning: {why}: nothing can be published through this node"));
+    }
+    if cluster.leader.is_none() {
+        let why = cluster.warning.as_deref().unwrap_or("no leader");
+        let voters = || cluster.nodes.iter().filter(|node| matches!(node.role.as_str(), "leader" | "voter"));
+        let silent: Vec<String> = voters().filter(|node| node.state != "up").map(|node| node.id.to_string()).collect();
+        let count = voters().count().saturating_sub(silent.len());
+        let missing = if silent.is_empty() { String::new() } else { format!(", {} not", silent.join(", ")) };
+        let total = voters().count();
+        let text = "nothing can be published through this node";
+        notes.push(format!("warning: {why}: {text}; {count} of {total} voters answer{missing}"));
+    }
+    for Node { id, role, state, .. } in &cluster.nodes {
+        match (role.as_str(), state.as_str()) {
+            ("none", _) => notes.push(format!(
+                "node {id} is no member, its joining or removal was cut: `rollbook cluster remove {id}` ends that"
+            )),
+            (_, "new") => notes.push(format!(
+                "node {id} was never heard: start it, or take it out with `rollbook cluster remove {id}`"
+            )),
+            _ => {}
+        }
+    }
+    notes
 }
 
 fn parse<'a, T: Deserialize<'a>>(answer: &'a Value) -> anyhow::Result<T> {
@@ -184,91 +268,6 @@ fn show(global: &Global, body: &Value, nodes: Vec<Node>) -> anyhow::Result<()> {
     print(&table(&["NODE", "ADDRESS", "ROLE", "STATE", "LAST", "APPLIED"], nodes.into_iter().map(row).collect()))
 }
 
-async fn join(global: &Global, client: &Client, address: &str, data: &Path) -> anyhow::Result<()> {
-    // Before anything is asked of the cluster: a node without a directory would stay in it.
-    let made = prepare(data)?;
-    let joined = match add(client, address).await {
-        Ok(joined) => joined,
-        Err(error) => {
-            if made {
-                // It is empty; that it stays there would not be in the way.
-                fs::remove_dir(data).ok();
-            }
-            return Err(error);
-        }
-    };
-    let Joined { id, cluster_id } = &joined;
-    let written = write(data, &joined);
-    let directory = data.display();
-    written.with_context(|| {
-        format!("node {id} was added, but {directory} cannot be written; undo it with `rollbook cluster remove {id}`")
-    })?;
-    print(&match global.output {
-        Output::Json => {
-            json!({ "id": id, "cluster_id": cluster_id, "address": address, "data": directory.to_string() }).to_string()
-        }
-        Output::Table => format!(
-            "node {id} is a learner of cluster {cluster_id}; its data directory is {directory}\n\
-             start it, with its certificate:\n  \
-             rollbook serve --node {id} --data {} --peer {address} ...\n\
-             once `rollbook cluster status` shows that it has caught up, give it a vote:\n  \
-             rollbook cluster promote {id}",
-            quoted(&directory.to_string())
-        ),
-    })
-}
-
-async fn add(client: &Client, address: &str) -> anyhow::Result<Joined> {
-    let url = client.url(&["api", "cluster", "nodes"], &[]);
-    let added = client.json(Method::POST, url, Some(&json!({ "address": address }))).await;
-    let joined: Joined = added.map_err(|error| match error.downcast_ref() {
-        Some(CallError::Slow { .. } | CallError::Broken { .. }) => {
-            error.context("look into `rollbook cluster status` before trying again: the node may have been added")
-        }
-        _ => error,
-    })?;
-    // It becomes part of a file and of the lines that are shown.
-    if joined.cluster_id.is_empty() || !joined.cluster_id.chars().all(|c| c.is_ascii_hexdigit()) {
-        bail!("the cluster calls itself {:?}, which this version does not know", joined.cluster_id);
-    }
-    Ok(joined)
-}
-
-/// Creates the directory, unless it is there and empty. Returns whether it is new.
-fn prepare(data: &Path) -> anyhow::Result<bool> {
-    match fs::read_dir(data) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(false),
-            Some(_) => Err(Usage(format!("{} is not empty; a node joins with a new directory", data.display())).into()),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(data).with_context(|| format!("cannot create {}", data.display()))?;
-            Ok(true)
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot use {}", data.display())),
-    }
-}
-
-/// Makes it the data directory of the new node. FORMAT comes last: what lacks it belongs to nobody.
-fn write(data: &Path, joined: &Joined) -> io::Result<()> {
-    let Joined { id, cluster_id } = joined;
-    for (name, text) in [("CLUSTER", format!("{cluster_id}\n")), ("FORMAT", format!("{FORMAT}\nnode {id}\n"))] {
-        let mut file = fs::File::create_new(data.join(name))?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::File::open(data)?.sync_all()?;
-    }
-    // The entry of the directory itself; a name without a parent lies in the present one.
-    let parent = data.parent().filter(|parent| !parent.as_os_str().is_empty());
-    fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// A word for a shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
-    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::args::{Cli, ClientCommand, Command};
@@ -277,7 +276,6 @@ mod tests {
     use clap::Parser;
 
     const NODE: &str = r#"{"id":2,"address":"127.0.0.1:7442","role":"learner","state":"unknown","incarnation":1,"last_index":null,"applied_index":null}"#;
-    const JOINED: &str = r#"{"id":4,"cluster_id":"0af3","address":"10.0.0.4:7441"}"#;
 
     async fn call(fake: &Fake, words: &[&str]) -> anyhow::Result<()> {
         let words = ["rollbook", "cluster"].iter().chain(words);
@@ -296,9 +294,19 @@ mod tests {
             answer("204 No Content", "", ""),
             answer("200 OK", "", r#"{"leader":2}"#),
             answer("200 OK", "", r#"{"leader":1}"#),
+            answer("200 OK", "", NODE),
+            answer("204 No Content", "", ""),
         ])
         .await;
-        for words in [&["status"][..], &["promote", "2"], &["remove", "2"], &["transfer", "2"], &["transfer"]] {
+        for words in [
+            &["status"][..],
+            &["promote", "2"],
+            &["remove", "2"],
+            &["transfer", "2"],
+            &["transfer"],
+            &["promote", "2", "--force"],
+            &["remove", "--force", "2"],
+        ] {
             call(&fake, words).await.unwrap();
         }
         let calls = [
@@ -307,12 +315,35 @@ mod tests {
             "DELETE /api/cluster/nodes/2",
             "POST /api/cluster/transfer",
             "POST /api/cluster/transfer",
+            "POST /api/cluster/nodes/2/promote?force=true",
+            "DELETE /api/cluster/nodes/2?force=true",
         ];
         assert_eq!(fake.calls(), calls);
-        assert_eq!(fake.bodies(), ["", "", "", r#"{"to":2}"#, "{}"]);
+        assert_eq!(fake.bodies(), ["", "", "", r#"{"to":2}"#, "{}", "", ""]);
         for words in [&["promote", "0"][..], &["promote"], &["remove", "x"], &["transfer", "-1"], &["join"]] {
             assert!(call(&fake, words).await.is_err(), "{words:?}");
         }
+    }
+
+    #[test]
+    fn a_status_without_a_majority_and_nodes_that_need_a_hand_are_told() {
+        let node = |id: u64, role: &str, state: &str| json!({ "id": id, "address": "h:1", "role": role, "state": state, "last_index": null, "applied_index": null });
+        let told = |leader: Option<u64>, warning: Option<&str>, nodes: Vec<Value>| {
+            let body = json!({ "leader": leader, "warning": warning, "nodes": nodes });
+            notes(&parse(&body).unwrap())
+        };
+        let up = || vec![node(1, "leader", "up"), node(2, "voter", "up"), node(3, "learner", "down")];
+        assert_eq!(told(Some(1), None, up()), [""; 0]);
+        let short = vec![node(1, "voter", "up"), node(2, "voter", "unknown"), node(3, "voter", "down")];
+        assert_eq!(
+            told(None, Some("no majority of the cluster answers"), short),
+            [
+                "warning: no majority of the cluster answers: nothing can be published through this node; 1 of 3 voters answer, 2, 3 not"
+            ]
+        );
+        let odd = told(Some(1), None, vec![node(1, "leader", "up"), node(2, "learner", "new"), node(3, "none", "new")]);
+        assert_eq!(odd.len(), 2);
+        assert!(odd[0].starts_with("node 2 was never heard") && odd[1].starts_with("node 3 is no member"), "{odd:?}");
     }
 
     #[tokio::test]
@@ -325,60 +356,6 @@ mod tests {
         assert_eq!(text, "the node tells of its cluster in a way this version does not know");
     }
 
-    async fn join(fake: &Fake, data: &Path) -> anyhow::Result<()> {
-        call(fake, &["join", "--address", "10.0.0.4:7441", "--data", data.to_str().unwrap()]).await
-    }
-
-    #[tokio::test]
-    async fn a_node_joins_with_a_directory_of_its_own() {
-        let here = tempfile::tempdir().unwrap();
-        let fake = Fake::start(vec![answer("201 Created", "", JOINED), answer("201 Created", "", JOINED)]).await;
-        for data in [here.path().join("new/data"), here.path().join("empty")] {
-            if data.ends_with("empty") {
-                fs::create_dir(&data).unwrap();
-            }
-            join(&fake, &data).await.unwrap();
-            assert_eq!(fs::read_to_string(data.join("FORMAT")).unwrap(), "rollbook data 1\nnode 4\n");
-            assert_eq!(fs::read_to_string(data.join("CLUSTER")).unwrap(), "0af3\n");
-        }
-        assert_eq!(fake.calls(), ["POST /api/cluster/nodes"; 2]);
-        assert_eq!(fake.bodies(), [r#"{"address":"10.0.0.4:7441"}"#; 2]);
-    }
-
-    #[tokio::test]
-    async fn a_directory_that_is_used_is_left_alone_and_the_cluster_is_not_asked() {
-        let here = tempfile::tempdir().unwrap();
-        fs::write(here.path().join("x"), "").unwrap();
-        let fake = Fake::start(vec![]).await;
-        let error = join(&fake, here.path()).await.unwrap_err();
-        assert!(error.is::<Usage>() && error.to_string().contains("is not empty"), "{error}");
-        let error = join(&fake, &here.path().join("x")).await.unwrap_err();
-        assert!(error.to_string().starts_with("cannot use "), "{error}");
-        assert_eq!(fs::read_dir(here.path()).unwrap().count(), 1);
-        assert_eq!(fake.calls(), [""; 0]);
-    }
-
-    #[tokio::test]
-    async fn a_join_that_fails_leaves_no_directory() {
-        let here = tempfile::tempdir().unwrap();
-        let odd = r#"{"id":4,"cluster_id":"a\nb","address":"x"}"#;
-        let answers = [("503 Service Unavailable", "no leader"), ("201 Created", odd)];
-        let fake = Fake::start(answers.map(|(status, body)| answer(status, "", body)).into()).await;
-        for part in ["no leader", "which this version does not know"] {
-            let text = join(&fake, &here.path().join("data")).await.unwrap_err().to_string();
-            assert!(text.contains(part), "{text}");
-            assert_eq!(fs::read_dir(here.path()).unwrap().count(), 0);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_join_whose_answer_is_lost_says_where_to_look() {
-        let here = tempfile::tempdir().unwrap();
-        let fake = Fake::start(vec![String::new()]).await;
-        let text = format!("{:#}", join(&fake, &here.path().join("data")).await.unwrap_err());
-        assert!(text.starts_with("look into `rollbook cluster status`") && text.contains("broke"), "{text}");
-    }
-
     #[test]
     fn addresses_have_a_host_and_a_port() {
         for good in ["10.0.0.4:7441", "node-4.lan:1", "[::1]:7441"] {
@@ -387,11 +364,5 @@ mod tests {
         for bad in ["", "host", ":1", "host:0", "host:65536", "::1:7441", "http://h:1", "[x]:1", "a b:1"] {
             assert!(address(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_word_for_a_shell_stays_one_word() {
-        assert_eq!(quoted("./data-1"), "./data-1");
-        assert_eq!(quoted("my data's"), r"'my data'\''s'");
     }
 }

@@ -15,6 +15,7 @@ mod follow;
 pub mod global;
 mod health;
 mod http;
+mod join;
 mod lines;
 mod namespaces;
 mod output;
