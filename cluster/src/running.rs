@@ -44,6 +44,7 @@ use crate::retain;
 use crate::settler::Settler;
 use crate::snapshot;
 use crate::state::State;
+use crate::status;
 use crate::store::Layout;
 use crate::timing::Timing;
 use crate::tls::{Tls, TlsFiles};
@@ -147,6 +148,15 @@ impl Running {
     /// The data directory cannot be used, is damaged, or raft does not come up.
     pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
         let Stores { layout, log, writer, state } = open(&config)?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            node = config.id,
+            data = %config.data.display(),
+            peer = %config.address,
+            last = log.next_index().saturating_sub(1),
+            applied = state.applied().borrow().saturating_sub(1),
+            "the data directory is open"
+        );
         // openraft must not share a thread with the doors: it has a runtime of its own.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(raft_threads())
@@ -410,6 +420,7 @@ pub(crate) async fn assemble(
     let presence = Task { stop: until.clone(), task: tokio::spawn(presence.run(until)) };
     tokio::spawn(due_loop(node.clone(), stop.clone()));
     tokio::spawn(founding().run(stop.clone()));
+    tokio::spawn(status::tell_leaders(raft.clone(), stop.clone()));
     let liveness = Liveness::new(node.clone(), raft, identity, links);
     tokio::spawn(liveness.run(stop.clone()));
     Ok((node, presence))

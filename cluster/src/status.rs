@@ -1,8 +1,11 @@
 //! How a node sees its cluster.
 
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{RaftMetrics, ServerState};
 use rollbook_core::machine::Machine;
+use tokio_util::sync::CancellationToken;
 
+use crate::raft::Raft;
 use crate::types::Types;
 
 /// How a node sees its cluster.
@@ -102,4 +105,33 @@ pub(crate) fn members(
     }
     members.sort_by_key(|member| member.id);
     members
+}
+
+/// Says in the log who leads, whenever that changes, until cancelled.
+pub(crate) async fn tell_leaders(raft: Raft, stop: CancellationToken) {
+    let mut metrics = raft.server_metrics();
+    let mut told = None;
+    loop {
+        let (leader, term) = {
+            let now = metrics.borrow_watched();
+            (now.current_leader, now.vote.leader_id.term)
+        };
+        if told != Some((leader, term)) {
+            match leader {
+                Some(leader) => tracing::info!(leader, term, here = leader == *raft.node_id(), "a node leads"),
+                // The election that begins when a node starts is none that was lost.
+                None if told.is_some_and(|(leader, _): (Option<u64>, u64)| leader.is_some()) => {
+                    tracing::info!(term, "there is no leader: an election");
+                }
+                None => {}
+            }
+            told = Some((leader, term));
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = metrics.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
 }
