@@ -166,11 +166,7 @@ impl Submit for Carrier {
     }
 
     fn is_hopeless(&self, waited: Duration) -> bool {
-        let named = self.raft.server_metrics().borrow_watched().current_leader;
-        let silent = named.is_some() && self.leader().is_none();
-        let timing = self.links.timing();
-        // A leader that was not heard for so long is not coming back in the time of one election.
-        self.contact.is_isolated() || waited >= if silent { timing.election_min() } else { timing.leaderless() }
+        self.contact.is_isolated() || waited >= self.links.timing().leaderless()
     }
 }
 
