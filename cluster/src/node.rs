@@ -88,10 +88,11 @@ impl std::fmt::Debug for Node {
 pub(crate) fn refusal(error: CallError) -> Refusal {
     match error {
         CallError::Refused(refusal) => refusal,
-        other @ (CallError::Lost | CallError::Late) => Refusal::OutcomeUnknown(other.to_string()),
-        other @ (CallError::Unreachable(_) | CallError::NotLeader | CallError::Protocol(_)) => {
-            Refusal::Unavailable(other.to_string())
+        // An answer that cannot be read says nothing about what was done.
+        other @ (CallError::Lost | CallError::Late | CallError::Protocol(_)) => {
+            Refusal::OutcomeUnknown(other.to_string())
         }
+        other @ (CallError::Unreachable(_) | CallError::NotLeader) => Refusal::Unavailable(other.to_string()),
     }
 }
 
