@@ -82,7 +82,7 @@ fn a_node_that_was_removed_says_so_ends_its_streams_and_exits() {
     assert_eq!(stream.events(1, SOON).len(), 1);
     assert_eq!(delete(cluster.node(leader), victim).0, 204);
     let began = Instant::now();
-    // What it does not refuse is lost to nobody's knowledge.
+    // As long as it still answers, it refuses every publish.
     while let Ok(mut http) = Http::connect_within(log, ms(500)) {
         let Ok(answer) = http.try_request("POST", "/", &[], br#"{"subject":"app.x","payload":"late"}"#) else { break };
         assert_ne!(answer.status, 202, "published through a node that was removed");
@@ -91,6 +91,12 @@ fn a_node_that_was_removed_says_so_ends_its_streams_and_exits() {
     stream.end(FAREWELL_MAX);
     let exit = cluster.ended(victim, FAREWELL_MAX.saturating_sub(began.elapsed()));
     was_removed(&exit, victim);
+    for told in [
+        format!("the data directory is open version=\"{}\" node={victim}", env!("CARGO_PKG_VERSION")),
+        format!("a node leads leader={leader} term="),
+    ] {
+        assert!(exit.stderr.contains(&told), "{told}: {exit:#?}");
+    }
     let again = Node::launch(&cluster.options_of(victim), &cluster.data(victim)).err().expect("it must not start");
     was_removed(&again, victim);
     // The leader takes itself out, asked itself.
