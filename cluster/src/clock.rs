@@ -10,18 +10,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::time::Duration;
-
-use bytes::Bytes;
-use futures_util::future::join_all;
-use openraft::async_runtime::watch::WatchReceiver as _;
 
 use crate::gather::now_millis;
 use crate::lock::lock;
-use crate::node::Node;
-use crate::peer::frame::Kind;
-use crate::peer::link::Purpose;
-use crate::peer::wire;
 
 /// Clocks of nodes may differ by this much, milliseconds.
 const TOLERANCE_MS: u64 = 5_000;
@@ -31,10 +22,6 @@ const HOLD_MS: u64 = 600_000;
 const HOLD_TOGETHER_MS: u64 = 30_000;
 /// What another node said of its clock counts for this long.
 const HEARD_MS: u64 = 60_000;
-/// Where the numbers of `Kind::Standing` say what the wall clock of the node shows.
-const STANDING_WALL: usize = 5;
-/// How long another node may take to say what its clock shows.
-const ASK_MAX: Duration = Duration::from_secs(2);
 /// A start this long after the newest entry may be a start with a wrong clock.
 const DOWNTIME_MS: u64 = 3_600_000;
 
@@ -196,26 +183,6 @@ impl LogClock {
             _ => 0,
         }
     }
-}
-
-/// Asks the other members, as the leader, what their clocks say.
-pub(crate) async fn compare(node: &Node) {
-    let inner = node.inner();
-    let others: Vec<u64> = {
-        let metrics = inner.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.nodes().map(|(id, _)| *id).filter(|id| *id != inner.identity.id).collect()
-    };
-    let ask = async |id: u64| {
-        // Only those that are there: a clock is not worth a call of a node that is away.
-        let Some(conn) = inner.links.present(id, Purpose::Control) else { return };
-        let answer = conn.call(Kind::Standing, Bytes::new(), ASK_MAX).await.ok();
-        // A node of the release before does not say.
-        if let Some(wall) = answer.and_then(|body| wire::decode_numbers(&body).ok()?.get(STANDING_WALL).copied()) {
-            inner.state.clock.hear(id, wall);
-        }
-    };
-    join_all(others.into_iter().map(ask)).await;
 }
 
 impl Inner {

@@ -23,7 +23,6 @@ use crate::contact::Contact;
 use crate::error::{NodeError, ReadError};
 use crate::events::Book;
 use crate::gather::{Ask, Queue};
-use crate::level;
 use crate::live::Live;
 use crate::lock::lock;
 use crate::log::LogStore;
@@ -416,9 +415,8 @@ impl Node {
         self.inner.state.clock.skew()
     }
 
-    /// Gives a new cluster its id. Its rules are the newest before the first event.
+    /// Gives a new cluster its id.
     pub(crate) async fn found(&self) -> Result<(), NodeError> {
-        level::raise(self).await;
         if self.inner.state.machine().cluster_id().is_empty() {
             let found = Found { cluster_id: self.inner.identity.cluster_id() };
             self.command(Command::Found(found)).await.map_err(|refusal| NodeError::Raft(refusal.to_string()))?;

@@ -7,6 +7,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures_util::future::join_all;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, SnapshotPolicy};
 use rollbook_core::command::{ClockSet, Command, InstanceExpire, Trim, TrimMany};
@@ -18,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch;
 use crate::carry::Carrier;
-use crate::clock;
 use crate::contact::Contact;
 use crate::error::NodeError;
 use crate::founding::Founding;
 use crate::gather;
+use crate::level;
 use crate::liveness::Liveness;
 use crate::lock::lock;
 use crate::log::LogStore;
@@ -31,13 +33,15 @@ use crate::members::Members;
 use crate::network::Network;
 use crate::node::{Inner, Node};
 use crate::office::Desk;
+use crate::peer::frame::Kind;
 use crate::peer::gate::Gate;
 use crate::peer::home::Homes;
 use crate::peer::identity::Identity;
-use crate::peer::link::Links;
+use crate::peer::link::{Links, Purpose};
 use crate::peer::receive::Receiver;
 use crate::peer::server::Server;
 use crate::peer::transport::{Acceptor, Dialer, Tcp, TcpAcceptor};
+use crate::peer::wire;
 use crate::presence::{self, Presence};
 use crate::raft::Raft;
 use crate::retain;
@@ -53,6 +57,10 @@ use crate::tls::{Tls, TlsFiles};
 const RELEASE_MAX: Duration = Duration::from_secs(5);
 /// The leader compares the clocks of the members in one of so many rounds of what is due.
 const CLOCKS_EVERY: u64 = 10;
+/// Where the numbers of `Kind::Standing` say what the wall clock of the node shows.
+const STANDING_WALL: usize = 5;
+/// How long another node may take to say what its clock shows.
+const CLOCK_MAX: Duration = Duration::from_secs(2);
 /// How long a node that is alone may take to lead itself.
 const ALONE_MAX: Duration = Duration::from_secs(30);
 
@@ -452,6 +460,8 @@ async fn join_in(node: &Node, founding: Founding) -> Result<bool, NodeError> {
         .await
         .map_err(|e| raft_error(&e))?;
     raft.wait_for_recovery(wait).await.map_err(|error| raft_error(&error))?;
+    // The rules are the newest before the first event.
+    level::raise(node).await;
     node.found().await?;
     Ok(true)
 }
@@ -471,7 +481,7 @@ async fn due_loop(node: Node, stop: CancellationToken) {
             continue;
         }
         if round.is_multiple_of(CLOCKS_EVERY) {
-            clock::compare(&node).await;
+            compare_clocks(&node).await;
         }
         round = round.wrapping_add(1);
         let state = Arc::clone(&node.inner().state);
@@ -498,6 +508,26 @@ async fn due_loop(node: Node, stop: CancellationToken) {
             Err(_) => return,
         }
     }
+}
+
+/// Asks the other members, as the leader, what their clocks say.
+async fn compare_clocks(node: &Node) {
+    let inner = node.inner();
+    let others: Vec<u64> = {
+        let metrics = inner.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.nodes().map(|(id, _)| *id).filter(|id| *id != inner.identity.id).collect()
+    };
+    let ask = async |id: u64| {
+        // Only those that are there: a clock is not worth a call of a node that is away.
+        let Some(conn) = inner.links.present(id, Purpose::Control) else { return };
+        let answer = conn.call(Kind::Standing, Bytes::new(), CLOCK_MAX).await.ok();
+        // A node of the release before does not say.
+        if let Some(wall) = answer.and_then(|body| wire::decode_numbers(&body).ok()?.get(STANDING_WALL).copied()) {
+            inner.state.clock.hear(id, wall);
+        }
+    };
+    join_all(others.into_iter().map(ask)).await;
 }
 
 /// Whether it was done.
