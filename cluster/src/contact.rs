@@ -197,6 +197,8 @@ impl Contact {
     /// Resolves when something about the leader has changed, at latest after `within`.
     pub(crate) async fn changed_within(&self, within: Duration) {
         let mut metrics = self.raft.server_metrics();
+        // Raft's own receiver has seen nothing: without this, every call would find a change that is long over.
+        drop(metrics.borrow_and_update());
         if let Ok(Err(_)) = tokio::time::timeout(within, metrics.changed()).await {
             // Raft has stopped: nothing changes any more, and nobody may spin on that.
             tokio::time::sleep(within).await;
