@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput};
+use rollbook_core::command::{Command, LevelRaise};
 use rollbook_core::entry::{Entry, EntryBuilder, FLAG_CREATE, FLAG_KEYED, begin_publish, finish_publish};
 use rollbook_core::event::Event;
+use rollbook_core::level::FeatureLevel;
 use rollbook_core::machine::Machine;
 use rollbook_core::namespace::Head;
-use rollbook_core::rows::{Family, Rows, RowsError, Writes};
+use rollbook_core::rows::{Family, Row, Rows, RowsError, Writes};
 
 /// Frames of one entry under load: 64 connections, one publish each.
 const FRAMES: u64 = 64;
-/// Subjects that the keys are spread over, each with a window of its own.
+/// Subjects that the keys are spread over.
 const SUBJECTS: u64 = 16;
 
 fn main() {
@@ -20,7 +22,7 @@ fn main() {
     let mut group = criterion.benchmark_group("apply");
     group.throughput(Throughput::Elements(FRAMES));
     for (name, keyed) in [("plain", false), ("keyed", true)] {
-        let mut node = Node::default();
+        let mut node = Node::newest();
         let mut serial = 0;
         group.bench_function(name, |bencher| {
             bencher.iter_batched(
@@ -56,6 +58,10 @@ impl Rows for Memory {
         Ok(self.0.get(&(family, key.to_vec())).cloned())
     }
 
+    fn scan(&self, _family: Family, _from: &[u8], _to: &[u8], _limit: usize) -> Result<Vec<Row>, RowsError> {
+        Ok(Vec::new())
+    }
+
     fn event_id(&self, _head: &Head, _sequence: u64) -> Result<Option<String>, RowsError> {
         Ok(None)
     }
@@ -69,6 +75,16 @@ struct Node {
 }
 
 impl Node {
+    /// A node that follows the newest rules.
+    fn newest() -> Self {
+        let mut node = Self::default();
+        let mut builder = EntryBuilder::new(0);
+        let raise = Command::LevelRaise(LevelRaise { level: FeatureLevel::LATEST.get() }).frame();
+        builder.push(&raise.unwrap_or_default());
+        assert_eq!(node.apply(&builder.finish(0)), 1, "the level is raised");
+        node
+    }
+
     /// Applies and commits; how many frames were accepted.
     fn apply(&mut self, bytes: &[u8]) -> usize {
         let Ok(entry) = Entry::parse_trusted(bytes) else { return 0 };

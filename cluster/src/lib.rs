@@ -45,6 +45,7 @@ mod snapshot;
 mod state;
 mod store;
 mod tail;
+mod tidy;
 mod types;
 mod wal;
 mod walscan;

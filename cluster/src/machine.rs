@@ -12,11 +12,11 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use openraft::impls::EntryPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use prost::Message as _;
-use rocksdb::{DB, WriteBatch};
+use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch};
 use rollbook_core::command::Reply;
 use rollbook_core::entry::{Entry as Frames, FLAG_KEYED, Frame};
 use rollbook_core::namespace::Head;
-use rollbook_core::rows::{Family, Rows, RowsError, Writes};
+use rollbook_core::rows::{Family, Row, Rows, RowsError, Writes};
 use tokio::sync::watch;
 
 use crate::codec;
@@ -118,6 +118,15 @@ impl Rows for StateRows<'_> {
     fn get(&self, of: Family, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
         let column = family(self.db, of.name()).map_err(|error| RowsError(error.0))?;
         self.db.get_cf(column, key).map_err(|error| RowsError(error.to_string()))
+    }
+
+    fn scan(&self, of: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, RowsError> {
+        let column = family(self.db, of.name()).map_err(|error| RowsError(error.0))?;
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(to);
+        let found = self.db.iterator_cf_opt(column, options, IteratorMode::From(from, Direction::Forward)).take(limit);
+        let row = |(key, value): (Box<[u8]>, Box<[u8]>)| (key.into(), value.into());
+        found.map(|found| found.map(row).map_err(|error| RowsError(error.to_string()))).collect()
     }
 
     fn event_id(&self, head: &Head, sequence: u64) -> Result<Option<String>, RowsError> {
@@ -228,7 +237,11 @@ impl RaftStateMachine<Types> for StateMachine {
 
 #[cfg(test)]
 mod tests {
-    use rollbook_core::entry::{EntryBuilder, command_frame};
+    use rollbook_core::command::{Command, Done, LevelRaise, Tidy, Trim};
+    use rollbook_core::entry::{EntryBuilder, FLAG_CREATE, begin_publish, command_frame, finish_publish};
+    use rollbook_core::error::Refusal;
+    use rollbook_core::event::Event;
+    use rollbook_core::level::FeatureLevel;
 
     use super::*;
     use crate::codec::log_id;
@@ -251,5 +264,40 @@ mod tests {
         drop(state);
         let state = State::open(&layout).unwrap();
         assert_eq!((*state.applied().borrow(), state.machine().millis()), (0, 0), "it is applied after the upgrade");
+    }
+
+    #[test]
+    fn ids_of_trimmed_events_leave_the_store_and_the_others_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::open(directory.path(), 1).unwrap();
+        let state = State::open(&layout).unwrap();
+        let entry = |index, frame: Vec<u8>| {
+            let mut entry = EntryBuilder::new(0);
+            entry.push(&frame);
+            Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(EntryData(entry.finish(9).into())) }
+        };
+        let publish = |ids: std::ops::Range<u32>| {
+            let (mut frame, count) = (Vec::new(), ids.end - ids.start);
+            begin_publish(&mut frame, "app").unwrap();
+            for id in ids {
+                Event { subject: "app.x", id: &format!("id-{id}"), ..Event::default() }.encode(&mut frame).unwrap();
+            }
+            finish_publish(&mut frame, 0, FLAG_CREATE | FLAG_KEYED, count).unwrap();
+            frame
+        };
+        let kept = || state.rows(Family::Ids).unwrap().len();
+        let level = Command::LevelRaise(LevelRaise { level: FeatureLevel::LATEST.get() }).frame().unwrap();
+        let trim = Command::Trim(Trim { name: "app".into(), first: 4991, bytes_first: 0 }).frame().unwrap();
+        let tidy = || Command::Tidy(Tidy {}).frame().unwrap();
+        apply(&state, None, &[entry(1, level), entry(2, publish(0..5000))]).unwrap();
+        assert_eq!(kept(), 10_000);
+        // Each sees what those before it leave behind, though nothing of that is in the store yet.
+        let steps: Vec<_> = (4..12).map(|index| entry(index, tidy())).collect();
+        apply(&state, None, &[vec![entry(3, trim)], steps].concat()).unwrap();
+        assert_eq!(kept(), 20);
+        let replies = apply(&state, None, &[entry(12, publish(4980..4990)), entry(13, publish(4990..5000))]).unwrap();
+        assert_eq!(replies[0], [Ok(Done::Published { first: 5001, events: 10 })]);
+        assert!(matches!(replies[1][..], [Err(Refusal::EventIdExists(_))]));
+        assert_eq!(kept(), 40);
     }
 }

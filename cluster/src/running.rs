@@ -50,6 +50,7 @@ use crate::snapshot;
 use crate::state::State;
 use crate::status;
 use crate::store::Layout;
+use crate::tidy;
 use crate::timing::Timing;
 use crate::tls::{Tls, TlsFiles};
 
@@ -427,6 +428,7 @@ pub(crate) async fn assemble(
     let until = stop.child_token();
     let presence = Task { stop: until.clone(), task: tokio::spawn(presence.run(until)) };
     tokio::spawn(due_loop(node.clone(), stop.clone()));
+    tokio::spawn(tidy::run(node.clone(), stop.clone()));
     tokio::spawn(founding().run(stop.clone()));
     tokio::spawn(status::tell_leaders(raft.clone(), stop.clone()));
     let liveness = Liveness::new(node.clone(), raft, identity, links);

@@ -74,10 +74,13 @@ fn gauges(admin: &Admin, text: &mut String) {
     gauge("rollbook_disk_low", "1 while publishes are refused for lack of disk", low);
     for head in admin.bus.node().namespaces() {
         let label = format!("{{namespace=\"{}\"}}", head.name);
+        let remembered = head.remembered.unwrap_or_default();
         let values = [
             ("rollbook_namespace_events", head.events()),
             ("rollbook_namespace_last_index", head.last()),
             ("rollbook_namespace_bytes", head.bytes()),
+            ("rollbook_namespace_dedupe_keys", remembered.keys()),
+            ("rollbook_namespace_dedupe_keys_evicted", remembered.keys_evicted),
         ];
         for (name, value) in values {
             writeln!(text, "{name}{label} {value}").unwrap_or_default();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix_web::{HttpResponse, web};
 use rollbook_core::command::{Command, Done, NamespaceCreate, NamespaceDelete, NamespaceRetain};
 use rollbook_core::error::Refusal;
+use rollbook_core::limits::{DEDUPE_WINDOW_MS_MAX, DEDUPE_WINDOW_MS_MIN};
 use rollbook_core::namespace::{Head, Retention};
 use rollbook_core::subject::Namespace;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,9 @@ pub(super) struct RetentionJson {
     max_bytes: Option<u64>,
     #[schema(minimum = 1)]
     max_events: Option<u64>,
+    /// How long a dedupe key is remembered, a duration from `1s` to `24h`; `null` means `2m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dedupe_window: Option<String>,
 }
 
 impl RetentionJson {
@@ -53,6 +57,7 @@ impl RetentionJson {
             max_age: bound(retention.age_ms_max).map(|ms| duration::format(Duration::from_millis(ms))),
             max_bytes: bound(retention.bytes_max),
             max_events: bound(retention.events_max),
+            dedupe_window: bound(retention.dedupe_window_ms).map(|_| window(retention)),
         }
     }
 
@@ -72,8 +77,25 @@ impl RetentionJson {
         if self.max_bytes == Some(0) || self.max_events == Some(0) {
             return Err(wrong("a bound must be at least 1; null means no bound".to_owned()));
         }
-        Ok(Retention { age_ms_max, bytes_max: self.max_bytes.unwrap_or(0), events_max: self.max_events.unwrap_or(0) })
+        let dedupe_window_ms = match self.dedupe_window {
+            None => 0,
+            Some(text) => {
+                let window = duration::parse(&text).map_err(|error| wrong(format!("dedupe_window: {error}")))?;
+                let millis = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+                if !(DEDUPE_WINDOW_MS_MIN..=DEDUPE_WINDOW_MS_MAX).contains(&millis) {
+                    return Err(wrong("dedupe_window: must be from 1s to 24h; null means 2m".to_owned()));
+                }
+                millis
+            }
+        };
+        let (bytes_max, events_max) = (self.max_bytes.unwrap_or(0), self.max_events.unwrap_or(0));
+        Ok(Retention { age_ms_max, bytes_max, events_max, dedupe_window_ms })
     }
+}
+
+/// For how long dedupe keys are remembered.
+fn window(retention: Retention) -> String {
+    duration::format(Duration::from_millis(retention.dedupe_window()))
 }
 
 /// A namespace to be created.
@@ -109,10 +131,24 @@ pub(super) struct NamespaceView {
     settled_index: u64,
     /// Bytes of those blocks.
     disk_bytes: u64,
+    dedupe: DedupeView,
+}
+
+/// The dedupe keys of a namespace.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DedupeView {
+    /// How long a key is remembered.
+    window: String,
+    /// How many are.
+    keys: u64,
+    /// How many were forgotten before their time, because there were too many. A count that only grows tells that
+    /// the window is shorter than it says.
+    evicted: u64,
 }
 
 async fn show(admin: &Admin, head: &Head) -> Result<NamespaceView, Problem> {
     let book = admin.bus.node().book();
+    let remembered = head.remembered.unwrap_or_default();
     Ok(NamespaceView {
         name: head.name.clone(),
         first_index: head.first,
@@ -122,6 +158,11 @@ async fn show(admin: &Admin, head: &Head) -> Result<NamespaceView, Problem> {
         retention: RetentionJson::from_rules(head.retention),
         settled_index: book.settled(head).saturating_sub(1),
         disk_bytes: book.settled_bytes(head),
+        dedupe: DedupeView {
+            window: window(head.retention),
+            keys: remembered.keys(),
+            evicted: remembered.keys_evicted,
+        },
     })
 }
 

@@ -96,7 +96,14 @@ pub enum Command {
     /// Set the time of the log back, which a wrong clock had taken ahead. From feature level `BOUNDED` on.
     #[prost(message, tag = "24")]
     ClockSet(ClockSet),
+    /// Remove some of the rows that are not needed any more. From feature level `BOUNDED` on.
+    #[prost(message, tag = "40")]
+    Tidy(Tidy),
 }
+
+/// See [`Command::Tidy`].
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Tidy {}
 
 /// See [`Command::Found`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -292,7 +299,7 @@ pub struct ClockSet {
 struct Envelope {
     #[prost(
         oneof = "Command",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 40"
     )]
     command: Option<Command>,
 }
@@ -323,6 +330,12 @@ impl Command {
     #[must_use]
     pub const fn required_level(&self) -> FeatureLevel {
         match self {
+            Self::NamespaceCreate(NamespaceCreate { retention, .. })
+            | Self::NamespaceRetain(NamespaceRetain { retention, .. })
+                if retention.dedupe_window_ms != 0 =>
+            {
+                FeatureLevel::BOUNDED
+            }
             // The raise is what a cluster at the first level begins with; its own number says which releases know it.
             Self::LevelRaise(_)
             | Self::Found(_)
@@ -345,7 +358,7 @@ impl Command {
             | Self::ServiceRemove(_)
             | Self::ServiceExpire(_)
             | Self::ConsumerSet(_) => FeatureLevel::FIRST,
-            Self::InstanceExpire(_) | Self::TrimMany(_) | Self::ClockSet(_) => FeatureLevel::BOUNDED,
+            Self::InstanceExpire(_) | Self::TrimMany(_) | Self::ClockSet(_) | Self::Tidy(_) => FeatureLevel::BOUNDED,
         }
     }
 

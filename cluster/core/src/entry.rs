@@ -37,6 +37,9 @@ pub const FLAG_CREATE: u8 = 1;
 pub const FLAG_INTERNAL: u8 = 2;
 /// Some event carries a key or a chosen id, so each one must be looked at.
 pub const FLAG_KEYED: u8 = 4;
+/// The events are copies of stored ones, whose keys may come again at shorter intervals than at first: keys are
+/// remembered and not looked up. Without effect below feature level `BOUNDED`.
+pub const FLAG_RESTORE: u8 = 8;
 
 /// Starts a publish frame in `out`; records are appended behind it, then [`finish_publish`] is called.
 ///

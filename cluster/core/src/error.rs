@@ -1,6 +1,26 @@
 //! The one numbered list of refusals: why the bus said no.
 
+use alloc::boxed::Box;
 use alloc::string::String;
+
+use crate::time::Timestamp;
+
+/// Which event of a publish was stored before, and what is known of the first one.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Repeated {
+    /// Which event of the publish, from 0.
+    #[prost(uint32, tag = "1")]
+    pub position: u32,
+    /// Sequence number of the first; 0 when it is not known, or is in the same publish.
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    /// Its id.
+    #[prost(string, tag = "3")]
+    pub id: String,
+    /// When it was created, as far as it is known.
+    #[prost(message, optional, tag = "4")]
+    pub created_at: Option<Timestamp>,
+}
 
 /// Why a request was refused. The number is stable across releases; the text is for people.
 ///
@@ -22,10 +42,10 @@ pub enum Refusal {
     NamespacesExhausted,
     /// The dedupe key was used on this subject within the window.
     #[error("key was processed before")]
-    KeyProcessed,
+    KeyProcessed(Option<Box<Repeated>>),
     /// An event of this id is stored in the namespace.
     #[error("event id already exists")]
-    EventIdExists,
+    EventIdExists(Option<Box<Repeated>>),
     /// The durable consumer was created for another subject.
     #[error("consumer {name} exists with subject {subject}")]
     ConsumerSubject {
@@ -87,8 +107,8 @@ impl Refusal {
             Self::NamespaceReserved(_) => 2,
             Self::NamespaceExists(_) => 3,
             Self::NamespacesExhausted => 4,
-            Self::KeyProcessed => 5,
-            Self::EventIdExists => 6,
+            Self::KeyProcessed(_) => 5,
+            Self::EventIdExists(_) => 6,
             Self::ConsumerSubject { .. } => 7,
             Self::ConsumerKind(_) => 8,
             Self::ConsumerNotFound(_) => 9,
@@ -117,8 +137,8 @@ impl Refusal {
             | Self::ServiceNotFound(_)
             | Self::InstanceNotFound(_) => 404,
             Self::NamespaceExists(_)
-            | Self::KeyProcessed
-            | Self::EventIdExists
+            | Self::KeyProcessed(_)
+            | Self::EventIdExists(_)
             | Self::ConsumerSubject { .. }
             | Self::ConsumerKind(_)
             | Self::NamespacesExhausted
@@ -139,8 +159,8 @@ impl Refusal {
             Self::NamespaceReserved(_) => "namespace_reserved",
             Self::NamespaceExists(_) => "namespace_exists",
             Self::NamespacesExhausted => "namespaces_exhausted",
-            Self::KeyProcessed => "key_processed",
-            Self::EventIdExists => "event_id_exists",
+            Self::KeyProcessed(_) => "key_processed",
+            Self::EventIdExists(_) => "event_id_exists",
             Self::ConsumerSubject { .. } => "consumer_subject",
             Self::ConsumerKind(_) => "consumer_kind",
             Self::ConsumerNotFound(_) => "consumer_not_found",
@@ -168,8 +188,8 @@ impl Refusal {
             Self::NamespaceReserved(s("<name>")),
             Self::NamespaceExists(s("<name>")),
             Self::NamespacesExhausted,
-            Self::KeyProcessed,
-            Self::EventIdExists,
+            Self::KeyProcessed(None),
+            Self::EventIdExists(None),
             Self::ConsumerSubject { name: s("<name>"), subject: s("<subject>") },
             Self::ConsumerKind(s("<name>")),
             Self::ConsumerNotFound(s("<name>")),
@@ -186,6 +206,25 @@ impl Refusal {
             Self::ServiceNotFound(s("<id>")),
             Self::InstanceNotFound(s("<id>")),
         ]
+    }
+
+    /// What a publish repeats, when that is why it was refused and the rules said which event it is.
+    #[must_use]
+    pub fn repeated(&self) -> Option<&Repeated> {
+        match self {
+            Self::KeyProcessed(repeated) | Self::EventIdExists(repeated) => repeated.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The same refusal of a publish that repeats this.
+    #[must_use]
+    pub fn with_repeated(self, repeated: Option<Repeated>) -> Self {
+        match self {
+            Self::KeyProcessed(_) => Self::KeyProcessed(repeated.map(Box::new)),
+            Self::EventIdExists(_) => Self::EventIdExists(repeated.map(Box::new)),
+            other => other,
+        }
     }
 
     /// The words that this refusal carries, in order.
@@ -209,7 +248,7 @@ impl Refusal {
             | Self::ServiceNotFound(a)
             | Self::InstanceNotFound(a) => alloc::vec![a],
             Self::ConsumerSubject { name, subject } => alloc::vec![name, subject],
-            Self::NamespacesExhausted | Self::KeyProcessed | Self::EventIdExists | Self::Storage => {
+            Self::NamespacesExhausted | Self::KeyProcessed(_) | Self::EventIdExists(_) | Self::Storage => {
                 alloc::vec::Vec::new()
             }
         }
@@ -239,7 +278,7 @@ impl Refusal {
             | Self::ServiceNotFound(a)
             | Self::InstanceNotFound(a) => *a = next(),
             Self::ConsumerSubject { name, subject } => (*name, *subject) = (next(), next()),
-            Self::NamespacesExhausted | Self::KeyProcessed | Self::EventIdExists | Self::Storage => {}
+            Self::NamespacesExhausted | Self::KeyProcessed(_) | Self::EventIdExists(_) | Self::Storage => {}
         }
         refusal
     }

@@ -54,8 +54,22 @@ pub const ROLL_STEP_MAX: usize = 256;
 pub const ROLL_STEP_BYTES_MAX: usize = 512 << 10;
 /// Most namespaces that one `TrimMany` trims.
 pub const TRIMS_MAX: usize = 64;
-/// Newest dedupe keys remembered for each subject when the publisher does not say otherwise.
+/// Newest dedupe keys remembered for each subject at the first feature level.
 pub const DEDUPE_KEYS_PER_SUBJECT: u32 = 1000;
+/// How long a dedupe key is remembered when the namespace does not say otherwise, in milliseconds.
+pub const DEDUPE_WINDOW_MS: u64 = 120_000;
+/// Shortest time that a namespace may say, in milliseconds.
+pub const DEDUPE_WINDOW_MS_MIN: u64 = 1000;
+/// Longest time that a namespace may say, in milliseconds.
+pub const DEDUPE_WINDOW_MS_MAX: u64 = 86_400_000;
+/// Most dedupe keys that are remembered for a namespace; the oldest go first.
+pub const DEDUPE_KEYS_MAX: u64 = 1_000_000;
+/// Most bytes of the dedupe keys that are remembered for a namespace; the oldest go first.
+pub const DEDUPE_KEY_BYTES_MAX: u64 = 256 << 20;
+/// Most rows that one `Tidy` looks at.
+pub const TIDY_ROWS_MAX: usize = 1000;
+/// Most rows of chosen ids that one `Trim` looks at; `Tidy` goes on.
+pub const TRIM_ROWS_MAX: usize = 100;
 /// Longest central configuration, in bytes of its JSON text.
 pub const CONFIG_BYTES_MAX: usize = 256 << 10;
 /// Newest revisions of the central configuration that can be looked at and returned to.

@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 
+use crate::limits;
 use crate::subject::Namespace;
 
 /// How long a namespace keeps its events; the tightest bound wins, zero means "no bound".
@@ -16,6 +17,10 @@ pub struct Retention {
     /// Oldest events go while there are more than this.
     #[prost(uint64, tag = "3")]
     pub events_max: u64,
+    /// A dedupe key is remembered for this many milliseconds; zero means the default. Without effect below
+    /// feature level `BOUNDED`.
+    #[prost(uint64, tag = "20")]
+    pub dedupe_window_ms: u64,
 }
 
 impl Retention {
@@ -23,6 +28,49 @@ impl Retention {
     #[must_use]
     pub const fn is_unlimited(&self) -> bool {
         self.age_ms_max == 0 && self.bytes_max == 0 && self.events_max == 0
+    }
+
+    /// For how many milliseconds a dedupe key is remembered.
+    #[must_use]
+    pub fn dedupe_window(&self) -> u64 {
+        match self.dedupe_window_ms {
+            0 => limits::DEDUPE_WINDOW_MS,
+            window => window.clamp(limits::DEDUPE_WINDOW_MS_MIN, limits::DEDUPE_WINDOW_MS_MAX),
+        }
+    }
+}
+
+/// What is remembered of the dedupe keys and chosen ids of a namespace; the rest is in rows.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Remembered {
+    /// Ordinal of the oldest key; keys are numbered in the order in which they came.
+    #[prost(uint64, tag = "1")]
+    pub keys_first: u64,
+    /// Ordinal of the next key.
+    #[prost(uint64, tag = "2")]
+    pub keys_next: u64,
+    /// Bytes that the keys take.
+    #[prost(uint64, tag = "3")]
+    pub key_bytes: u64,
+    /// The oldest key is not older than this, milliseconds since 1970.
+    #[prost(uint64, tag = "4")]
+    pub keys_since: u64,
+    /// Keys that were forgotten before their time, because there were too many.
+    #[prost(uint64, tag = "5")]
+    pub keys_evicted: u64,
+    /// Events that have a row in the order of their chosen ids.
+    #[prost(uint64, tag = "6")]
+    pub ids: u64,
+    /// No event before this sequence number has such a row.
+    #[prost(uint64, tag = "7")]
+    pub ids_first: u64,
+}
+
+impl Remembered {
+    /// Number of keys that are remembered; those that took the place of an expired one are counted with it.
+    #[must_use]
+    pub const fn keys(&self) -> u64 {
+        self.keys_next.saturating_sub(self.keys_first)
     }
 }
 
@@ -76,6 +124,9 @@ pub struct Head {
     /// The entry that deleted it: the one that was deleted first is forgotten first. 0 below feature level `BOUNDED`.
     #[prost(uint64, tag = "9")]
     pub deleted_by: u64,
+    /// Its dedupe keys and chosen ids; none below feature level `BOUNDED`.
+    #[prost(message, optional, tag = "20")]
+    pub remembered: Option<Remembered>,
 }
 
 impl Head {

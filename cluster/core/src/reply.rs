@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use crate::command::{Done, Reply};
 use crate::consumer::Consumer;
-use crate::error::Refusal;
+use crate::error::{Refusal, Repeated};
 use crate::namespace::Head;
 use crate::node::Node;
 use crate::service::{Registered, Removed, Service};
@@ -63,6 +63,8 @@ struct Refused {
     number: u32,
     #[prost(string, repeated, tag = "2")]
     details: Vec<String>,
+    #[prost(message, optional, tag = "3")]
+    repeated: Option<Repeated>,
 }
 
 /// Replies in order, as bytes.
@@ -120,18 +122,23 @@ pub fn decode_refusal(bytes: &[u8]) -> Option<Refusal> {
 }
 
 fn refuse(refusal: &Refusal) -> Refused {
-    Refused { number: refusal.number().into(), details: refusal.details().iter().map(ToString::to_string).collect() }
+    Refused {
+        number: refusal.number().into(),
+        details: refusal.details().iter().map(ToString::to_string).collect(),
+        repeated: refusal.repeated().cloned(),
+    }
 }
 
 fn refusal(refused: Refused) -> Option<Refusal> {
     let all = Refusal::all();
     let kind = all.iter().find(|kind| u32::from(kind.number()) == refused.number)?;
-    Some(kind.with_details(refused.details))
+    Some(kind.with_details(refused.details).with_repeated(refused.repeated))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Timestamp;
     use alloc::vec;
 
     #[test]
@@ -151,6 +158,23 @@ mod tests {
         replies.extend(Refusal::all().into_iter().map(Err));
         assert_eq!(decode(&encode(&replies)), Some(replies));
         assert_eq!(decode(&[0xff; 5]), None);
+    }
+
+    #[test]
+    fn what_a_publish_repeats_is_passed_on_and_without_it_the_bytes_are_those_of_the_release_before() {
+        let repeated = Repeated {
+            position: 2,
+            sequence: 7,
+            id: "order-1".into(),
+            created_at: Some(Timestamp { seconds: -5, nanos: 6 }),
+        };
+        for refusal in [Refusal::KeyProcessed(None), Refusal::EventIdExists(None)] {
+            let number = u8::try_from(refusal.number()).unwrap();
+            assert_eq!(encode_refusal(&refusal), [8, number]);
+            let told = refusal.with_repeated(Some(repeated.clone()));
+            assert_eq!(decode_refusal(&encode_refusal(&told)).as_ref(), Some(&told));
+            assert_eq!(told.repeated(), Some(&repeated));
+        }
     }
 
     #[test]

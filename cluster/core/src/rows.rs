@@ -19,11 +19,14 @@ pub enum Family {
     Heads,
     /// namespace, first sequence -> [`IndexRow`]: one row per namespace and entry.
     Index,
-    /// namespace, event id -> sequence: only ids that clients chose.
+    /// namespace, event id -> sequence: only ids that clients chose. From level `BOUNDED` on also
+    /// [`IN_ORDER`]: namespace, 0xff, sequence -> event id.
     Ids,
-    /// namespace, subject, 0, key -> ordinal within the subject's window.
+    /// namespace, subject, 0, key -> ordinal within the subject's window; from level `BOUNDED` on which event
+    /// has the key, since when, and the ordinal within the namespace.
     Keys,
-    /// namespace, subject, 0, ordinal -> key; ordinal 0 holds the window's two ends.
+    /// namespace, subject, 0, ordinal -> key; ordinal 0 holds the window's two ends. From level `BOUNDED` on
+    /// [`IN_ORDER`]: namespace, 0xff, ordinal -> time, subject, 0, key.
     KeyRing,
     /// namespace, name -> [`crate::consumer::Consumer`].
     Consumers,
@@ -80,6 +83,9 @@ impl Family {
     }
 }
 
+/// Behind the number of the namespace in keys that sort by age: no subject and no id begins with this byte.
+pub const IN_ORDER: u8 = 0xff;
+
 /// The store could not be read: the state machine must stop, it may not guess.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("state store: {0}")]
@@ -97,6 +103,9 @@ impl RowsError {
     }
 }
 
+/// Key and value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
 /// Read access to the rows as of the last committed writes.
 pub trait Rows {
     /// The value of a row.
@@ -104,6 +113,12 @@ pub trait Rows {
     /// # Errors
     /// The store failed; this is never reported as an absent row.
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError>;
+
+    /// The first rows of `from .. to` in the order of their keys, at most `limit`.
+    ///
+    /// # Errors
+    /// The store failed; this is never reported as absent rows.
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, RowsError>;
 
     /// The id of the event at a position of a namespace, `None` when there is none. All entries
     /// before the one being applied must be visible.
@@ -156,6 +171,53 @@ impl Writes {
         rows.get(family, key)
     }
 
+    /// The first rows of `from .. to` as they will be after these writes, at most `limit`: the same whatever part
+    /// of the writes was committed before.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn scan(
+        &self,
+        rows: &impl Rows,
+        family: Family,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Row>, RowsError> {
+        let mut found = Vec::new();
+        let mut from = from.to_vec();
+        while found.len() < limit && from.as_slice() < to {
+            let page = rows.scan(family, &from, to, limit)?;
+            // Behind the last row of a full page there may be more.
+            let end = match page.last() {
+                Some((last, _)) if page.len() >= limit => successor(last),
+                _ => to.to_vec(),
+            };
+            self.merge(family, (from, &end), page, &mut found);
+            from = end;
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// Puts committed rows and pending ones of `from .. to` into one order.
+    fn merge(&self, family: Family, (from, to): (Vec<u8>, &Vec<u8>), committed: Vec<Row>, out: &mut Vec<Row>) {
+        let gone = |key: &[u8]| {
+            self.ranges.iter().any(|(of, from, to)| *of == family && key >= from.as_slice() && key < to.as_slice())
+        };
+        let mut committed = committed.into_iter().filter(|(key, _)| !gone(key)).peekable();
+        for ((_, key), value) in self.rows.range((family, from)..(family, to.clone())) {
+            while let Some(row) = committed.next_if(|(committed, _)| committed < key) {
+                out.push(row);
+            }
+            committed.next_if(|(committed, _)| committed == key);
+            if let Some(value) = value {
+                out.push((key.clone(), value.clone()));
+            }
+        }
+        out.extend(committed);
+    }
+
     /// Removed ranges, to be carried out before [`Writes::rows`].
     #[must_use]
     pub fn ranges(&self) -> &[(Family, Vec<u8>, Vec<u8>)] {
@@ -184,6 +246,31 @@ pub fn key(namespace: u32, parts: &[&[u8]]) -> Vec<u8> {
         out.extend_from_slice(part);
     }
     out
+}
+
+/// Key of a row that sorts by age within its namespace.
+#[must_use]
+pub fn in_order(namespace: u32, number: u64) -> Vec<u8> {
+    key(namespace, &[&[IN_ORDER], &number.to_be_bytes()])
+}
+
+/// Namespace and number of such a key; no number for other keys of a namespace.
+#[must_use]
+pub fn parse_in_order(key: &[u8]) -> Option<(u32, Option<u64>)> {
+    let (namespace, rest) = key.split_first_chunk::<4>()?;
+    let number = match rest.split_first() {
+        Some((&IN_ORDER, number)) => number.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)),
+        _ => None,
+    };
+    Some((u32::from_be_bytes(*namespace), number))
+}
+
+/// The key behind this one.
+#[must_use]
+pub fn successor(key: &[u8]) -> Vec<u8> {
+    let mut next = key.to_vec();
+    next.push(0);
+    next
 }
 
 /// Bounds `from .. to` of all rows of a namespace.

@@ -4,11 +4,13 @@ use alloc::vec::Vec;
 use core::fmt;
 
 /// A point in time: seconds since 1970-01-01T00:00:00Z and nanoseconds within the second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Message)]
 pub struct Timestamp {
     /// Whole seconds, negative before 1970. Years 0001 to 9999.
+    #[prost(int64, tag = "1")]
     pub seconds: i64,
     /// 0 to 999,999,999.
+    #[prost(uint32, tag = "2")]
     pub nanos: u32,
 }
 

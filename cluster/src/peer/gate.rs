@@ -187,7 +187,7 @@ mod tests {
     use rollbook_core::entry::{Entry, EntryBuilder};
     use rollbook_core::level::FeatureLevel;
     use rollbook_core::namespace::Head;
-    use rollbook_core::rows::{Family, Rows, RowsError, Writes};
+    use rollbook_core::rows::{Family, Row, Rows, RowsError, Writes};
 
     use super::*;
     use crate::store::Layout;
@@ -258,6 +258,10 @@ mod tests {
     impl Rows for NoRows {
         fn get(&self, _: Family, _: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
             Ok(None)
+        }
+
+        fn scan(&self, _: Family, _: &[u8], _: &[u8], _: usize) -> Result<Vec<Row>, RowsError> {
+            Ok(Vec::new())
         }
 
         fn event_id(&self, _: &Head, _: u64) -> Result<Option<String>, RowsError> {

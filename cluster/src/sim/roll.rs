@@ -1,7 +1,7 @@
 //! What changes beside the book: services and nodes that come and go, namespaces that are made and deleted.
 
 use rollbook_core::command::{
-    ClockSet, Command, InstanceExpire, NamespaceCreate, NamespaceDelete, NodeDown, NodeUp, Trim, TrimMany,
+    ClockSet, Command, InstanceExpire, NamespaceCreate, NamespaceDelete, NodeDown, NodeUp, Tidy, Trim, TrimMany,
 };
 use rollbook_core::namespace::Retention;
 use rollbook_core::node::Owner;
@@ -30,7 +30,7 @@ pub(super) fn change(dice: &Dice) -> Command {
             _ => Command::ClockSet(ClockSet { millis: now_millis().saturating_sub(dice.below(2000)) }),
         };
     }
-    match dice.below(12) {
+    match dice.below(14) {
         0 | 1 => Command::NodeUp(NodeUp { id, incarnation, address: format!("h{id}:1") }),
         2 => Command::NodeDown(NodeDown { id, incarnation, reason: "lost".to_owned() }),
         3..=5 => {
@@ -53,6 +53,8 @@ pub(super) fn change(dice: &Dice) -> Command {
         8 => Command::ServiceRemove(ServiceRemove { id: service }),
         9 => Command::ServiceExpire(ServiceExpire { ids: vec![service] }),
         10 => Command::NamespaceCreate(NamespaceCreate { name: "made".to_owned(), retention: Retention::default() }),
+        // Below the level that knows this it is refused and changes nothing.
+        11 | 12 => Command::Tidy(Tidy {}),
         _ => Command::NamespaceDelete(NamespaceDelete { name: "made".to_owned() }),
     }
 }

@@ -18,6 +18,7 @@ Examples:
   rollbook namespaces list
   rollbook namespaces create audit --max-age 720h
   rollbook namespaces retention audit --max-bytes 10GiB --max-age none
+  rollbook namespaces retention orders --dedupe-window 30m
   rollbook namespaces delete audit";
 
 /// Arguments of `namespaces`.
@@ -39,7 +40,7 @@ enum Action {
         #[command(flatten)]
         retention: RetentionArgs,
     },
-    /// Change what a namespace keeps; limits that are not given stay as they are
+    /// Change what a namespace keeps and remembers; what is not given stays as it is
     Retention {
         /// The namespace
         name: String,
@@ -68,15 +69,21 @@ struct RetentionArgs {
     /// Keep this many events; none = no limit
     #[arg(long, value_name = "N", value_parser = count)]
     max_events: Option<Value>,
+    /// Remember dedupe keys this long, 1s to 24h; none = the default, 2m
+    #[arg(long, value_name = "DURATION", value_parser = age)]
+    dedupe_window: Option<Value>,
 }
 
 impl RetentionArgs {
     /// The limits that were given; `null` takes one away.
     fn json(self) -> Map<String, Value> {
-        [("max_age", self.max_age), ("max_bytes", self.max_bytes), ("max_events", self.max_events)]
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-            .collect()
+        let limits = [
+            ("max_age", self.max_age),
+            ("max_bytes", self.max_bytes),
+            ("max_events", self.max_events),
+            ("dedupe_window", self.dedupe_window),
+        ];
+        limits.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 }
 
@@ -146,6 +153,7 @@ struct Retention {
     max_age: Option<String>,
     max_bytes: Option<u64>,
     max_events: Option<u64>,
+    dedupe_window: Option<String>,
 }
 
 impl std::fmt::Display for Retention {
@@ -153,7 +161,8 @@ impl std::fmt::Display for Retention {
         let limits =
             [self.max_age.clone(), self.max_bytes.map(size), self.max_events.map(|events| format!("{events} events"))];
         let limits: Vec<String> = limits.into_iter().flatten().collect();
-        f.write_str(&if limits.is_empty() { "everything".to_owned() } else { limits.join(", ") })
+        f.write_str(&if limits.is_empty() { "everything".to_owned() } else { limits.join(", ") })?;
+        self.dedupe_window.as_ref().map_or(Ok(()), |window| write!(f, "; keys {window}"))
     }
 }
 
@@ -171,7 +180,10 @@ pub(super) async fn run(global: &Global, args: NamespacesArgs) -> anyhow::Result
         Action::Retention { name, retention } => {
             let limits = retention.json();
             if limits.is_empty() {
-                return Err(Usage("give at least one of --max-age, --max-bytes and --max-events".to_owned()).into());
+                return Err(Usage(
+                    "give at least one of --max-age, --max-bytes, --max-events and --dedupe-window".to_owned(),
+                )
+                .into());
             }
             let url = client.url(&["api", "namespaces", &name], &[]);
             let changed = client.json(Method::PATCH, url, Some(&json!({ "retention": limits }))).await?;
@@ -254,7 +266,7 @@ mod tests {
         .await;
         call(&fake, "list").await.unwrap();
         call(&fake, "create app --max-age 1h30m --max-bytes none").await.unwrap();
-        call(&fake, "retention app --max-age none --max-bytes 10MiB --max-events 5").await.unwrap();
+        call(&fake, "retention app --max-age none --max-bytes 10MiB --max-events 5 --dedupe-window 10m").await.unwrap();
         call(&fake, "delete a/b --yes").await.unwrap();
         let calls = [
             "GET /api/namespaces",
@@ -265,7 +277,10 @@ mod tests {
         assert_eq!(fake.calls(), calls);
         let bodies = fake.bodies();
         assert_eq!(bodies[1], r#"{"name":"app","retention":{"max_age":"1h30m"}}"#);
-        assert_eq!(bodies[2], r#"{"retention":{"max_age":null,"max_bytes":10485760,"max_events":5}}"#);
+        assert_eq!(
+            bodies[2],
+            r#"{"retention":{"max_age":null,"max_bytes":10485760,"max_events":5,"dedupe_window":"10m"}}"#
+        );
     }
 
     #[tokio::test]
@@ -288,6 +303,7 @@ mod tests {
     fn what_is_kept_is_told_in_words() {
         let words = |json: &str| serde_json::from_str::<Retention>(json).unwrap().to_string();
         assert_eq!(words("{}"), "everything");
+        assert_eq!(words(r#"{"dedupe_window":"10m"}"#), "everything; keys 10m");
         assert_eq!(words(r#"{"max_age":"24h","max_bytes":1048576,"max_events":100}"#), "24h, 1.00 MiB, 100 events");
     }
 }

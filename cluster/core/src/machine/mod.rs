@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use prost::Message as _;
 
 use effects::{Effects, Index};
+use migration::Migration;
 use recent::{Open, Recent};
 use services::Services;
 
@@ -19,7 +20,7 @@ use crate::consumer::Consumer;
 use crate::entry::{Entry, Frame};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
-use crate::limits::Limits;
+use crate::limits::{self, Limits};
 use crate::namespace::Head;
 use crate::node::Node;
 use crate::rows::{self, Family, Rows, RowsError, Writes};
@@ -28,9 +29,15 @@ mod batch;
 mod central;
 mod clock;
 mod consumers;
+mod decode;
 mod effects;
 mod expire;
+mod first;
+mod ids;
+mod keyed;
+mod keys;
 mod level;
+mod migration;
 mod namespaces;
 mod nodes;
 mod publish;
@@ -38,6 +45,7 @@ mod recent;
 mod roll;
 mod services;
 mod tell;
+mod tidy;
 
 /// Row of [`Family::Meta`] that holds the cluster id.
 pub const META_CLUSTER: &[u8] = b"cluster";
@@ -45,6 +53,8 @@ pub const META_CLUSTER: &[u8] = b"cluster";
 pub const META_LEVEL: &[u8] = b"level";
 /// Row of [`Family::Meta`] that holds the log time.
 pub const META_MILLIS: &[u8] = b"millis";
+/// Row of [`Family::Meta`] that says how far rows of the first level were migrated; absent at that level.
+pub const META_MIGRATION: &[u8] = b"migration";
 /// Row of [`Family::Meta`] that holds the number of the next new namespace.
 pub const META_NEXT_NAMESPACE: &[u8] = b"next_namespace";
 /// Row of [`Family::Meta`] that holds the number of the next new node.
@@ -88,6 +98,9 @@ pub struct Machine {
     recent: BTreeMap<u64, Recent>,
     config: ConfigRevision,
     services: Services,
+    migration: Option<Migration>,
+    /// Namespaces with rows that may go, by the time from which on: [`tidy::due`] of each.
+    due: BTreeSet<(u64, String)>,
 }
 
 /// Where a frame is: its entry, and its ordinal among all frames of the entry.
@@ -116,6 +129,7 @@ impl Machine {
                     machine.next_namespace = u32::try_from(number()?).map_err(|_| RowsError::corrupt("meta"))?;
                 }
                 META_NEXT_NODE => machine.next_node = number()?,
+                META_MIGRATION => machine.load_migration(value)?,
                 _ => {}
             }
         }
@@ -135,6 +149,7 @@ impl Machine {
             if head.deleted {
                 machine.deleted.insert((head.deleted_by, head.name.clone()));
             }
+            machine.due.extend(tidy::due(&head).map(|at| (at, head.name.clone())));
             machine.heads.insert(head.name.clone(), head);
         }
         for (key, value) in &loaded.consumers {
@@ -164,6 +179,7 @@ impl Machine {
             self.millis = entry.millis;
             writes.put(Family::Meta, META_MILLIS.into(), self.millis.to_be_bytes().into());
         }
+        self.begin_migration(writes);
         let mut replies = Vec::with_capacity(usize::try_from(entry.len()).unwrap_or_default().min(4096));
         let mut touched = Index::new();
         let mut frames = entry.frames();
@@ -208,13 +224,12 @@ impl Machine {
     ) -> Result<Reply, RowsError> {
         match frame {
             Frame::Publish(publish) => self.publish(place, publish, rows, writes, touched),
-            Frame::Command(body) => Ok(match Command::decode(body) {
-                Ok(Command::LevelRaise(raise)) => Ok(self.level_raise(place.entry, &raise, writes)?),
-                Ok(command) => self.command(command, &mut Effects { entry: place.entry, writes, touched }),
-                Err(DecodeError::Unknown) => return Err(RowsError::newer(place.entry, "has an unknown command")),
+            Frame::Command(body) => match Command::decode(body) {
+                Ok(command) => self.command(command, rows, &mut Effects { entry: place.entry, writes, touched }),
+                Err(DecodeError::Unknown) => Err(RowsError::newer(place.entry, "has an unknown command")),
                 // No release wrote it: all of them refuse it alike.
-                Err(damaged @ DecodeError::Damaged(_)) => Err(damaged.into()),
-            }),
+                Err(damaged @ DecodeError::Damaged(_)) => Ok(Err(damaged.into())),
+            },
             Frame::Batch(_) => Ok(Err(Refusal::Malformed("a batch within a batch".into()))),
             Frame::Unknown(kind) => {
                 Err(RowsError::newer(place.entry, &alloc::format!("has a frame of unknown kind {kind}")))
@@ -268,25 +283,22 @@ impl Machine {
         &self.cluster_id
     }
 
-    fn command(&mut self, command: Command, effects: &mut Effects<'_>) -> Reply {
+    fn command(&mut self, command: Command, rows: &impl Rows, effects: &mut Effects<'_>) -> Result<Reply, RowsError> {
         let writes = &mut *effects.writes;
-        match command {
+        Ok(match command {
             Command::Found(found) => Ok(self.found(found.cluster_id, writes)),
             Command::NamespaceCreate(create) => {
                 if self.head(&create.name).is_some() {
-                    return Err(Refusal::NamespaceExists(create.name));
+                    return Ok(Err(Refusal::NamespaceExists(create.name)));
                 }
                 self.create_namespace(&create.name, create.retention, false, writes)
                     .map(|head| Done::Namespace(head.clone()))
             }
-            Command::NamespaceRetain(retain) => {
-                let head = self.head_mut(&retain.name)?;
-                head.retention = retain.retention;
-                Ok(Done::Namespace(saved(head, writes)))
-            }
+            Command::NamespaceRetain(retain) => self.retain_namespace(&retain.name, retain.retention, writes),
             Command::NamespaceDelete(delete) => self.delete_namespace(&delete.name, effects),
-            Command::Trim(trim) => self.trim(&trim, writes),
-            Command::TrimMany(many) => self.trim_many(&many, writes),
+            Command::Trim(trim) => self.trim(&trim, limits::TRIM_ROWS_MAX, rows, writes)?.1,
+            Command::TrimMany(many) => self.trim_many(&many, rows, writes)?,
+            Command::Tidy(_) => self.tidy(rows, writes)?,
             Command::ClockSet(set) => self.clock_set(set, writes),
             Command::ConsumerOpen(open) => self.open_consumer(open, writes),
             Command::ConsumerAdvance(advance) => self.advance_consumer(advance, writes),
@@ -304,9 +316,8 @@ impl Machine {
             Command::ServiceRemove(remove) => self.service_remove(&remove, effects),
             Command::ServiceExpire(expire) => self.service_expire(&expire, effects),
             Command::InstanceExpire(_) => self.instance_expire(effects),
-            // Applied where it can stop the node.
-            Command::LevelRaise(_) => Ok(Done::Nothing),
-        }
+            Command::LevelRaise(raise) => Ok(self.level_raise(effects.entry, &raise, writes)?),
+        })
     }
 
     /// Only the first one counts: a second founding of the same log would be a second cluster.
@@ -338,6 +349,8 @@ impl Machine {
             assert!(head.is_some_and(|head| !head.deleted && consumer.ack_floor <= head.last()), "{consumer:?}");
             assert_eq!(*name, consumer.name);
         }
+        let due = self.heads.values().filter_map(|head| Some((tidy::due(head)?, head.name.clone())));
+        assert_eq!(self.due, due.collect());
         self.check_services();
     }
 }

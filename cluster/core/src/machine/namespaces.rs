@@ -1,13 +1,13 @@
 //! Namespaces come and go, and what is too old goes out of sight.
 
 use super::effects::Effects;
-use super::{META_NEXT_NAMESPACE, Machine, saved};
+use super::{META_NEXT_NAMESPACE, Machine, ids, saved, tidy};
 use crate::command::{Done, Reply, Trim, TrimMany};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
-use crate::limits::{NAMESPACES_DELETED_MAX, TRIMS_MAX};
+use crate::limits::{NAMESPACES_DELETED_MAX, TRIM_ROWS_MAX, TRIMS_MAX};
 use crate::namespace::{Head, Retention, bus_retention};
-use crate::rows::{self, Family, Writes};
+use crate::rows::{self, Family, Rows, RowsError, Writes};
 use crate::subject::Namespace;
 
 /// Most deleted namespaces that are forgotten with the deletion of one.
@@ -40,7 +40,7 @@ impl Machine {
         if !internal && counted >= self.limits().namespaces && !known {
             return Err(Refusal::NamespacesExhausted);
         }
-        let mut retention = retention;
+        let mut retention = self.known(retention);
         if bounded && retention.is_unlimited() {
             let bus = bus_retention(name);
             (retention.age_ms_max, retention.bytes_max, retention.events_max) =
@@ -61,6 +61,23 @@ impl Machine {
         Ok(head)
     }
 
+    /// Replaces how long a namespace keeps its events.
+    pub(super) fn retain_namespace(&mut self, name: &str, retention: Retention, writes: &mut Writes) -> Reply {
+        let retention = self.known(retention);
+        let head = self.head_mut(name)?;
+        let before = tidy::due(head);
+        head.retention = retention;
+        let done = saved(head, writes);
+        self.schedule(name, before);
+        Ok(Done::Namespace(done))
+    }
+
+    /// What of a retention the present level knows; nodes of earlier releases leave the rest out.
+    fn known(&self, retention: Retention) -> Retention {
+        let bounded = self.level >= FeatureLevel::BOUNDED;
+        if bounded { retention } else { Retention { dedupe_window_ms: 0, ..retention } }
+    }
+
     pub(super) fn delete_namespace(&mut self, name: &str, effects: &mut Effects<'_>) -> Reply {
         if Namespace::is_reserved(name) {
             return Err(Refusal::NamespaceReserved(name.into()));
@@ -68,6 +85,8 @@ impl Machine {
         let bounded = self.level >= FeatureLevel::BOUNDED;
         let Effects { entry, writes, touched } = effects;
         let head = self.head_mut(name)?;
+        let due = tidy::due(head);
+        head.remembered = None;
         (head.deleted, head.deleted_by) = (true, if bounded { *entry } else { 0 });
         head.first = head.next;
         head.bytes_first = head.bytes_end;
@@ -77,6 +96,7 @@ impl Machine {
         saved(head, writes);
         self.deleted.insert(key);
         touched.remove(&id);
+        self.schedule(name, due);
         self.consumers.remove(&id);
         for family in [Family::Index, Family::Ids, Family::Keys, Family::KeyRing, Family::Consumers] {
             let (from, to) = rows::bounds(id);
@@ -100,20 +120,43 @@ impl Machine {
         }
     }
 
-    pub(super) fn trim(&mut self, trim: &Trim, writes: &mut Writes) -> Reply {
-        let head = self.head_mut(&trim.name)?;
+    /// Takes the oldest events of a namespace out of sight, and removes at most `limit` rows of their chosen ids; how
+    /// many were looked at, and the answer.
+    pub(super) fn trim(
+        &mut self,
+        trim: &Trim,
+        limit: usize,
+        rows: &impl Rows,
+        writes: &mut Writes,
+    ) -> Result<(usize, Reply), RowsError> {
+        let head = match self.head_mut(&trim.name) {
+            Ok(head) => head,
+            Err(refusal) => return Ok((0, Err(refusal))),
+        };
+        let due = tidy::due(head);
         if trim.first > head.first {
             head.first = trim.first.min(head.next);
             head.bytes_first = trim.bytes_first.clamp(head.bytes_first, head.bytes_end);
         }
-        Ok(Done::Namespace(saved(head, writes)))
+        let looked = if limit > 0 { ids::forget(head, limit, rows, writes)? } else { 0 };
+        let done = saved(head, writes);
+        self.schedule(&trim.name, due);
+        Ok((looked, Ok(Done::Namespace(done))))
     }
 
-    /// Several trims; a namespace that is gone meanwhile needs none.
-    pub(super) fn trim_many(&mut self, many: &TrimMany, writes: &mut Writes) -> Reply {
+    /// Several trims; a namespace that is gone meanwhile needs none. Rows of chosen ids that are too many for one step
+    /// are left for `Tidy`.
+    pub(super) fn trim_many(
+        &mut self,
+        many: &TrimMany,
+        rows: &impl Rows,
+        writes: &mut Writes,
+    ) -> Result<Reply, RowsError> {
+        let mut left = TRIM_ROWS_MAX;
         for trim in many.trims.iter().take(TRIMS_MAX) {
-            drop(self.trim(trim, writes));
+            let (looked, _) = self.trim(trim, left, rows, writes)?;
+            left = left.saturating_sub(looked);
         }
-        Ok(if many.trims.len() > TRIMS_MAX { Done::More } else { Done::Nothing })
+        Ok(Ok(if many.trims.len() > TRIMS_MAX { Done::More } else { Done::Nothing }))
     }
 }

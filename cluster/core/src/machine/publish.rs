@@ -1,18 +1,12 @@
 //! Appending events: numbering, dedupe, chosen ids.
 
-use alloc::collections::BTreeSet;
-use alloc::string::ToString;
-use alloc::vec::Vec;
-
 use super::effects::{Index, Touched};
-use super::{Machine, Place, saved};
+use super::{Machine, Place, first, keyed, saved, tidy};
 use crate::command::{Done, Reply};
 use crate::entry::{FLAG_CREATE, FLAG_INTERNAL, FLAG_KEYED, Publish};
 use crate::error::Refusal;
-use crate::event::{Event, EventId};
-use crate::limits;
 use crate::namespace::Head;
-use crate::rows::{self, Family, IndexRow, Rows, RowsError, Writes};
+use crate::rows::{IndexRow, Rows, RowsError, Writes};
 use crate::subject::Namespace;
 
 impl Machine {
@@ -24,16 +18,23 @@ impl Machine {
         writes: &mut Writes,
         touched: &mut Index,
     ) -> Result<Reply, RowsError> {
-        let millis = self.millis;
+        let (millis, now) = (self.millis, self.keyed_now());
         let head = match self.publish_head(publish, writes) {
             Ok(head) => head,
-            Err(refusal) => return Ok(Err(refusal)),
+            Err(refusal) => {
+                if now.is_some() {
+                    self.leave_out(publish, place, touched);
+                }
+                return Ok(Err(refusal));
+            }
         };
+        let due = tidy::due(head);
         // What this entry appended before is not in the rows yet.
         let entry_first = touched.get(&head.id).map_or(head.next, |touched| touched.first);
-        let verdict = match publish.flags & FLAG_KEYED {
-            0 => Ok(()),
-            _ => admit(head, entry_first, publish, rows, writes)?,
+        let verdict = match (publish.flags & FLAG_KEYED, now) {
+            (0, _) => Ok(()),
+            (_, None) => first::admit(head, entry_first, publish, rows, writes)?,
+            (_, Some(now)) => keyed::admit(head, now, entry_first, publish, rows, writes)?,
         };
         if let Err(refusal) = verdict {
             if let Some(touched) = touched.get_mut(&head.id) {
@@ -58,12 +59,25 @@ impl Machine {
         head.next = head.next.saturating_add(u64::from(publish.events));
         head.bytes_end = head.bytes_end.saturating_add(bytes);
         saved(head, writes);
+        if tidy::due(head) != due {
+            self.schedule(publish.namespace, due);
+        }
         Ok(Ok(Done::Published { first, events: publish.events }))
+    }
+
+    /// A refused frame behind accepted ones of the same namespace: readers of the entry must not take it for events.
+    fn leave_out(&self, publish: &Publish<'_>, place: Place, touched: &mut Index) {
+        if let Some(head) = self.heads.get(publish.namespace)
+            && let Some(touched) = touched.get_mut(&head.id)
+            && !touched.row.made
+        {
+            touched.row.refused.push(place.ordinal);
+        }
     }
 
     fn publish_head(&mut self, publish: &Publish<'_>, writes: &mut Writes) -> Result<&mut Head, Refusal> {
         let internal = publish.flags & FLAG_INTERNAL != 0;
-        // Only the rules write the roll: see `make_event`.
+        // Only the rules write the roll: see `tell`.
         if publish.namespace == Namespace::ROLL || (Namespace::is_reserved(publish.namespace) && !internal) {
             return Err(Refusal::NamespaceReserved(publish.namespace.into()));
         }
@@ -75,120 +89,4 @@ impl Machine {
         }
         self.head_mut(publish.namespace)
     }
-}
-
-/// Decides whether all events of a frame may be appended, and if so records their keys and ids.
-///
-/// Check and record are one step, so a publish that is refused never burns a key.
-fn admit(
-    head: &Head,
-    entry_first: u64,
-    publish: &Publish<'_>,
-    rows: &impl Rows,
-    writes: &mut Writes,
-) -> Result<Result<(), Refusal>, RowsError> {
-    let Some(events) = decode_all(publish) else {
-        return Ok(Err(Refusal::Malformed("damaged record".into())));
-    };
-    let mut seen = BTreeSet::new();
-    for (sequence, event) in (head.next..).zip(&events) {
-        if !event.key.is_empty() {
-            let key = dedupe_key(head.id, event);
-            if !seen.insert((Family::Keys, key.clone())) || writes.get(rows, Family::Keys, &key)?.is_some() {
-                return Ok(Err(Refusal::KeyProcessed));
-            }
-        }
-        if !event.id.is_empty() && !is_own_id(event, sequence) {
-            let key = rows::key(head.id, &[event.id.as_bytes()]);
-            if !seen.insert((Family::Ids, key.clone())) || id_exists(head, entry_first, event.id, &key, rows, writes)? {
-                return Ok(Err(Refusal::EventIdExists));
-            }
-        }
-    }
-    for (sequence, event) in (head.next..).zip(&events) {
-        if !event.id.is_empty() && !is_own_id(event, sequence) {
-            writes.put(Family::Ids, rows::key(head.id, &[event.id.as_bytes()]), sequence.to_be_bytes().into());
-        }
-        if !event.key.is_empty() {
-            remember_key(head.id, event, rows, writes)?;
-        }
-    }
-    Ok(Ok(()))
-}
-
-fn decode_all<'a>(publish: &Publish<'a>) -> Option<Vec<Event<'a>>> {
-    let mut events = Vec::with_capacity(usize::try_from(publish.events).ok()?.min(publish.records.len()));
-    let mut rest = publish.records;
-    for _ in 0..publish.events {
-        let (event, used) = Event::decode(rest)?;
-        events.push(event);
-        rest = rest.get(used..)?;
-    }
-    rest.is_empty().then_some(events)
-}
-
-/// The chosen id is the one the event would get anyway, as in a restore of a whole namespace.
-fn is_own_id(event: &Event<'_>, sequence: u64) -> bool {
-    EventId::new(event.created_at, sequence).to_string() == event.id
-}
-
-fn id_exists(
-    head: &Head,
-    entry_first: u64,
-    id: &str,
-    key: &[u8],
-    rows: &impl Rows,
-    writes: &Writes,
-) -> Result<bool, RowsError> {
-    if let Some(value) = writes.get(rows, Family::Ids, key)? {
-        // An event that retention took away gives its id free.
-        let sequence = value.first_chunk().map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes));
-        return Ok(sequence >= head.first);
-    }
-    match EventId::parse(id) {
-        // Of this very entry: not readable yet, and only a guess could name it. Refuse.
-        Some(own) if (entry_first..head.next).contains(&own.sequence) => Ok(true),
-        Some(own) if (head.first..entry_first).contains(&own.sequence) => {
-            Ok(rows.event_id(head, own.sequence)?.as_deref() == Some(id))
-        }
-        _ => Ok(false),
-    }
-}
-
-fn dedupe_key(namespace: u32, event: &Event<'_>) -> Vec<u8> {
-    rows::key(namespace, &[event.subject.as_bytes(), &[0], event.key.as_bytes()])
-}
-
-fn ring_key(namespace: u32, event: &Event<'_>, ordinal: u64) -> Vec<u8> {
-    rows::key(namespace, &[event.subject.as_bytes(), &[0], &ordinal.to_be_bytes()])
-}
-
-/// Puts a key into its subject's window and lets the oldest one go when the window is full.
-fn remember_key(namespace: u32, event: &Event<'_>, rows: &impl Rows, writes: &mut Writes) -> Result<(), RowsError> {
-    let ends_key = ring_key(namespace, event, 0);
-    let (mut oldest, newest) = match writes.get(rows, Family::KeyRing, &ends_key)?.as_deref().map(ends) {
-        None => (1, 0),
-        Some(Some(ends)) => ends,
-        Some(None) => return Err(RowsError::corrupt("keyring")),
-    };
-    let newest = newest.saturating_add(1);
-    writes.put(Family::Keys, dedupe_key(namespace, event), newest.to_be_bytes().into());
-    writes.put(Family::KeyRing, ring_key(namespace, event, newest), event.key.as_bytes().into());
-    while newest.saturating_sub(oldest) >= u64::from(limits::DEDUPE_KEYS_PER_SUBJECT) {
-        let old_row = ring_key(namespace, event, oldest);
-        if let Some(old) = writes.get(rows, Family::KeyRing, &old_row)? {
-            writes.delete(Family::Keys, rows::key(namespace, &[event.subject.as_bytes(), &[0], &old]));
-        }
-        writes.delete(Family::KeyRing, old_row);
-        oldest = oldest.saturating_add(1);
-    }
-    let mut value = oldest.to_be_bytes().to_vec();
-    value.extend_from_slice(&newest.to_be_bytes());
-    writes.put(Family::KeyRing, ends_key, value);
-    Ok(())
-}
-
-fn ends(value: &[u8]) -> Option<(u64, u64)> {
-    let (oldest, newest) = value.split_first_chunk::<8>()?;
-    Some((u64::from_be_bytes(*oldest), u64::from_be_bytes(*newest.first_chunk()?)))
 }

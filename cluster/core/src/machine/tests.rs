@@ -16,7 +16,7 @@ use crate::entry::{
     Batch, EntryBuilder, FLAG_CREATE, FLAG_INTERNAL, FLAG_KEYED, batch_frame, begin_publish, finish_publish,
 };
 use crate::event::Event;
-use crate::limits::{self, DEDUPE_KEYS_PER_SUBJECT};
+use crate::limits;
 use crate::namespace::Retention;
 use crate::node::Owner;
 use crate::rows::IndexRow;
@@ -24,9 +24,12 @@ use crate::time::Timestamp;
 
 mod bounded;
 mod central;
+mod dedupe;
+mod first;
 mod level;
 mod order;
 mod services;
+mod tidying;
 
 /// A store in memory that also keeps the entries, as a node does.
 #[derive(Default, Clone, PartialEq, Debug)]
@@ -39,6 +42,11 @@ struct Memory {
 impl Rows for Memory {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
         Ok(self.rows.get(&(family, key.to_vec())).cloned())
+    }
+
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<rows::Row>, RowsError> {
+        let (from, to) = ((family, from.to_vec()), (family, to.to_vec()));
+        Ok(self.rows.range(from..to).take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
     }
 
     fn event_id(&self, head: &Head, sequence: u64) -> Result<Option<String>, RowsError> {
@@ -101,10 +109,14 @@ struct Replica {
 
 impl Replica {
     fn apply(&mut self, frames: &[Vec<u8>]) -> Vec<Reply> {
+        self.apply_at((self.index + 1) * 10, frames)
+    }
+
+    fn apply_at(&mut self, millis: u64, frames: &[Vec<u8>]) -> Vec<Reply> {
         self.index += 1;
         let mut builder = EntryBuilder::new(0);
         frames.iter().for_each(|frame| builder.push(frame));
-        let bytes = builder.finish(self.index * 10);
+        let bytes = builder.finish(millis);
         let mut writes = Writes::default();
         let replies =
             self.machine.apply(self.index, &Entry::parse(&bytes).unwrap(), &self.memory, &mut writes).unwrap();
@@ -224,63 +236,6 @@ fn clients_cannot_write_to_reserved_namespaces_and_the_bus_can() {
 }
 
 #[test]
-fn a_key_is_taken_once_per_subject_and_a_refused_publish_burns_none() {
-    let mut replica = Replica::default();
-    assert_eq!(replica.one(keyed("k")), published(1, 1));
-    assert_eq!(replica.one(keyed("k")), Err(Refusal::KeyProcessed));
-    assert_eq!(replica.one(publish("app", &[event("app.other", "k", "")], 0)), published(2, 1));
-    let half = publish("app", &[event("app.x", "new", ""), event("app.x", "k", "")], 0);
-    assert_eq!(replica.one(half), Err(Refusal::KeyProcessed));
-    assert_eq!(replica.one(keyed("new")), published(3, 1));
-    let twice = publish("app", &[event("app.x", "t", ""), event("app.x", "t", "")], 0);
-    assert_eq!(replica.one(twice), Err(Refusal::KeyProcessed));
-}
-
-#[test]
-fn frames_of_one_entry_see_each_others_keys_and_only_the_accepted_ones_are_events() {
-    let mut replica = Replica::default();
-    let replies = replica.apply(&[keyed("a"), keyed("a"), keyed("b"), keyed("b"), keyed("c")]);
-    let refused = Err(Refusal::KeyProcessed);
-    assert_eq!(replies, [published(1, 1), refused.clone(), published(2, 1), refused, published(3, 1)]);
-    assert_eq!(replica.memory.events(1).len(), 3);
-}
-
-#[test]
-fn the_newest_thousand_keys_of_a_subject_are_remembered() {
-    let mut replica = Replica::default();
-    let window = u64::from(DEDUPE_KEYS_PER_SUBJECT);
-    for at in 0..=window {
-        assert!(replica.one(keyed(&at.to_string())).is_ok());
-    }
-    assert_eq!(replica.one(keyed("1")), Err(Refusal::KeyProcessed), "the oldest of the window");
-    assert!(replica.one(keyed("0")).is_ok(), "the first one has left the window");
-    let rows = replica.memory.rows.keys().filter(|(family, _)| *family == Family::Keys).count();
-    assert_eq!(rows, usize::try_from(window).unwrap(), "no row is left behind");
-}
-
-#[test]
-fn a_chosen_id_is_unique_in_its_namespace() {
-    let mut replica = Replica::default();
-    let with = |namespace: &str, id: &str| publish(namespace, &[event(&format!("{namespace}.x"), "", id)], FLAG_CREATE);
-    assert_eq!(replica.one(with("app", "mine")), published(1, 1));
-    assert_eq!(replica.one(with("app", "mine")), Err(Refusal::EventIdExists));
-    assert_eq!(replica.one(with("web", "mine")), published(1, 1));
-}
-
-#[test]
-fn an_id_that_the_server_made_is_recognised_when_it_comes_back_as_a_chosen_one() {
-    let mut replica = Replica::default();
-    replica.apply(&[plain("app"), plain("app")]);
-    let id = replica.memory.events(1)[1].1.clone();
-    let again = publish("app", &[event("app.x", "", &id)], 0);
-    assert_eq!(replica.one(again.clone()), Err(Refusal::EventIdExists));
-    let mut elsewhere = Replica::default();
-    elsewhere.apply(&[plain("app")]);
-    assert_eq!(elsewhere.one(again.clone()), published(2, 1), "a restore into an empty place keeps the id");
-    assert_eq!(elsewhere.one(again), Err(Refusal::EventIdExists), "and is refused the second time");
-}
-
-#[test]
 fn a_deleted_namespace_loses_everything_but_its_numbering() {
     let mut replica = Replica::default();
     replica.apply(&[keyed("k"), keyed("l")]);
@@ -392,7 +347,7 @@ fn a_forwarded_batch_that_comes_twice_is_stored_once_and_answered_alike() {
     let replies = replica.apply(&again);
     assert_eq!(replies[1..3], first[..], "although the key was used by then");
     assert_eq!(replica.memory.events(replica.machine.head("app").unwrap().id).len(), 4);
-    assert!(matches!(replica.apply(&batch(2))[1], Err(Refusal::KeyProcessed)), "a new batch is judged anew");
+    assert!(matches!(replica.apply(&batch(2))[1], Err(Refusal::KeyProcessed(None))), "a new batch is judged anew");
     replica.machine = replica.reloaded();
     assert_eq!(replica.apply(&batch(1)), first, "remembered by a node that has just started");
     let old = [mark(2, 4, 9, 1), plain("app")];
