@@ -63,7 +63,16 @@ fn publish_prints_id_and_index() {
     assert_eq!(events[2].payload(), json!([3]));
     assert_eq!(events[3].json().get("payload"), None);
     assert_eq!(events[4].event_id(), "mine");
-    failed(&run(&node, &["publish", &subject, "9", "--key", "k"], ""), 1, "key was processed before");
+    let again = run(&node, &["publish", &subject, "9", "--key", "k"], "");
+    assert!(again.stderr.contains("stored before, nothing was added: key was processed before"), "{again:#?}");
+    assert_eq!(done(again), format!("{} 2\n", json["id"].as_str().expect("an id")));
+    let again = done(run(&node, &["publish", &subject, "9", "--key", "k", "-o", "json"], ""));
+    let again: Value = serde_json::from_str(&again).expect("JSON");
+    let mut first = json;
+    first["duplicate"] = true.into();
+    assert_eq!(again, first);
+    let again = done(run(&node, &["publish", &subject, "5", "--id", "mine"], ""));
+    assert_eq!(again, "mine 5\n");
 }
 
 #[test]
@@ -186,7 +195,28 @@ fn a_dump_restores_to_the_same_events() {
     assert_eq!(tally, json!({"restored": 0, "present": 1503}), "a second restore changes nothing");
     // Keys were restored too.
     let refused = other.post(format!("{{\"subject\":\"{subject}\",\"key\":\"k\"}}"));
-    refused.refusal(409, "key was processed before").expect("key of a restored event");
+    assert_eq!(refused.repeats("key was processed before").index, 1, "key of a restored event");
+}
+
+#[test]
+fn a_restore_keeps_events_whose_key_came_again_when_its_time_was_over() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    done(run(&node, &["namespaces", "retention", &ns, "--dedupe-window", "1s"], ""));
+    let body = format!("{{\"subject\":\"{ns}.x\",\"key\":\"daily\"}}");
+    for _ in 0..3 {
+        node.post(&body).published();
+        std::thread::sleep(ms(1100));
+    }
+    let dump = done(run(&node, &["dump", &ns], ""));
+    assert_eq!(dump.lines().count(), 3);
+    let other = Node::start(&Options::new());
+    assert_eq!(done(run(&other, &["restore"], &dump)), "restored 3 events, 0 already there\n");
+    assert!(done(run(&other, &["dump", &ns], "")) == dump);
+    assert_eq!(done(run(&other, &["restore"], &dump)), "restored 0 events, 3 already there\n");
+    assert_eq!(other.post(&body).repeats("key was processed before").index, 3);
+    let wrong = other.http().request("POST", "/?restore=perhaps", &[], body.as_bytes());
+    wrong.refusal(400, "invalid restore: perhaps").expect("neither true nor false");
 }
 
 #[test]

@@ -148,7 +148,11 @@ impl Access {
         if self.inner.enabled.may_create(&namespace) {
             allow_create(&mut frame);
         }
-        let (first, _) = self.bus().proposer().publish(frame.into()).await?;
+        let stored = self.bus().proposer().publish(frame.into()).await;
+        let (first, _) = stored.map_err(|refusal| match single {
+            Some(_) => Rejected::from(refusal),
+            None => Rejected::batch(&refusal),
+        })?;
         Ok(single.map(|Single { id, created_at }| {
             let id = if id.is_empty() { EventId::new(created_at, first).to_string() } else { id };
             Published { id, created_at, index: i64::try_from(first).unwrap_or(i64::MAX) }
@@ -183,7 +187,7 @@ impl Access {
             Ok(Err(refusal)) if refusal.status() == 503 => Err(refusal.into()),
             Ok(Err(refusal)) => {
                 tracing::error!(%refusal, "an acknowledgement failed");
-                Err(Rejected { status: 500, text: "failed to process acknowledgment".into() })
+                Err(Rejected::new(500, "failed to process acknowledgment"))
             }
         }
     }
@@ -254,7 +258,7 @@ impl Access {
         let (book, namespace, id) = (self.bus().node().book(), namespace.to_owned(), id.to_owned());
         self.bus().read(move || book.find_id(&namespace, &id)).await.map_err(|error| {
             tracing::error!(%error, "a stream cannot be opened");
-            Rejected { status: 500, text: "failed to initialize event stream".into() }
+            Rejected::new(500, "failed to initialize event stream")
         })
     }
 

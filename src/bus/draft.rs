@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use memchr::memchr2;
-use rollbook_core::entry::{FLAG_CREATE, FLAG_KEYED, begin_publish, finish_publish};
-use rollbook_core::error::Refusal;
+use rollbook_core::entry::{FLAG_CREATE, FLAG_KEYED, FLAG_RESTORE, begin_publish, finish_publish};
+use rollbook_core::error::{Refusal, Repeated};
 use rollbook_core::event::{Event, is_event_id};
 use rollbook_core::limits::FIELD_BYTES_MAX;
 use rollbook_core::subject::{Namespace, Subject, validate_response_subject};
@@ -19,12 +19,40 @@ pub struct Rejected {
     pub status: u16,
     /// For the client.
     pub text: Cow<'static, str>,
+    /// The event that is stored already, when the publish of a single one repeats it and it is known.
+    pub first: Option<Box<First>>,
+}
+
+/// An event that a publish repeats.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct First {
+    /// Its id.
+    pub id: String,
+    /// Its time, as far as it is known.
+    pub created_at: Option<Timestamp>,
+    /// Its position.
+    pub index: u64,
 }
 
 impl Rejected {
     /// The client asks for something that cannot be.
     pub fn bad(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { status: 400, text: text.into() }
+        Self::new(400, text)
+    }
+
+    /// A status as HTTP says it, and a text.
+    pub fn new(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, text: text.into(), first: None }
+    }
+
+    /// Why a batch is refused: the text says which of its events is the reason.
+    #[must_use]
+    pub fn batch(refusal: &Refusal) -> Self {
+        let status = refusal.status();
+        let Some(repeated) = refusal.repeated() else { return Self::new(status, refusal.to_string()) };
+        let item = u64::from(repeated.position).saturating_add(1);
+        let stored = if repeated.sequence == 0 { String::new() } else { format!(", index {}", repeated.sequence) };
+        Self::new(status, format!("{refusal}: item {item} of the batch{stored}"))
     }
 
     /// What kind it is.
@@ -54,7 +82,11 @@ pub enum Kind {
 
 impl From<Refusal> for Rejected {
     fn from(refusal: Refusal) -> Self {
-        Self { status: refusal.status(), text: refusal.to_string().into() }
+        let first = refusal.repeated().filter(|repeated| repeated.sequence > 0).map(|repeated| {
+            let Repeated { sequence, id, created_at, .. } = repeated.clone();
+            Box::new(First { id, created_at, index: sequence })
+        });
+        Self { first, ..Self::new(refusal.status(), refusal.to_string()) }
     }
 }
 
@@ -230,6 +262,13 @@ pub fn namespace<'s>(subject: &'s str, writable: &Writable<'_>) -> Result<&'s st
 pub fn allow_create(frame: &mut [u8]) {
     if let Some(flags) = frame.get_mut(1) {
         *flags |= FLAG_CREATE;
+    }
+}
+
+/// Says that the events of a publish are copies of stored ones: their keys may come again.
+pub fn restores(frame: &mut [u8]) {
+    if let Some(flags) = frame.get_mut(1) {
+        *flags |= FLAG_RESTORE;
     }
 }
 

@@ -82,12 +82,12 @@ fn a_batch_with_a_key_that_is_taken_stores_nothing() {
     let taken = format!("{{\"subject\":\"{ns}.x\",\"key\":\"k\",\"payload\":1}}");
     node.post(&taken).published();
     let batch = format!("[{{\"subject\":\"{ns}.x\",\"key\":\"fresh\",\"payload\":2}},{taken}]");
-    let refused = node.post(batch).refusal(409, "key was processed before");
+    let refused = node.post(batch).refusal(409, "key was processed before: item 2 of the batch, index 1");
     refused.expect("key of a stored event");
     let twice = format!(
         "[{{\"subject\":\"{ns}.x\",\"key\":\"new\"}},{{\"subject\":\"{ns}.x\"}},{{\"subject\":\"{ns}.x\",\"key\":\"new\"}}]"
     );
-    let refused = node.post(twice).refusal(409, "key was processed before");
+    let refused = node.post(twice).refusal(409, "key was processed before: item 3 of the batch");
     refused.expect("key twice inside the batch");
     // Nothing stored, and the fresh keys of the refused batches are still free.
     for (key, index) in [("fresh", 2), ("new", 3)] {
@@ -109,7 +109,7 @@ fn a_batch_with_one_client_id_twice_stores_nothing() {
     let node = Node::shared();
     let ns = node.namespace();
     let item = format!("{{\"id\":\"same\",\"subject\":\"{ns}.x\"}}");
-    let refused = node.post(format!("[{item},{item}]")).refusal(409, "event id already exists");
+    let refused = node.post(format!("[{item},{item}]")).refusal(409, "event id already exists: item 2 of the batch");
     refused.expect("id twice inside the batch");
     assert_eq!(node.post(item).published().index, 1, "the id is still free");
 }

@@ -1,7 +1,9 @@
 //! The dedupe key: refused the second time, durable, never burnt by a publish that failed.
 
-use crate::harness::SOON;
+use serde_json::{Value, json};
+
 use crate::harness::node::{Node, Options};
+use crate::harness::{SOON, ms, wait_for};
 
 fn keyed(subject: &str, key: &str, payload: u32) -> String {
     format!("{{\"subject\":\"{subject}\",\"key\":\"{key}\",\"payload\":{payload}}}")
@@ -12,10 +14,10 @@ fn the_second_publish_with_a_key_is_refused() {
     let node = Node::shared();
     let ns = node.namespace();
     let subject = format!("{ns}.x");
-    node.post(keyed(&subject, "k", 1)).published();
+    let first = node.post(keyed(&subject, "k", 1)).published();
     for _ in 0..2 {
-        let refused = node.post(keyed(&subject, "k", 2));
-        refused.refusal(409, "key was processed before").expect("same key and subject");
+        let again = node.post(keyed(&subject, "k", 2)).repeats("key was processed before");
+        assert_eq!(again, first, "a repetition is told where the first one is");
     }
     assert_eq!(node.post(keyed(&format!("{ns}.y"), "k", 3)).published().index, 2);
     assert_eq!(node.post(keyed(&subject, "K", 4)).published().index, 3);
@@ -32,8 +34,11 @@ fn a_key_that_is_taken_is_reported_before_an_id_that_is_taken() {
     let node = Node::shared();
     let ns = node.namespace();
     let body = format!("{{\"subject\":\"{ns}.x\",\"key\":\"k\",\"id\":\"i\"}}");
-    node.post(&body).published();
-    node.post(&body).refusal(409, "key was processed before").expect("both taken");
+    let first = node.post(&body).published();
+    assert_eq!((first.id.as_str(), first.index), ("i", 1));
+    assert_eq!(node.post(&body).repeats("key was processed before"), first);
+    let named = format!("{{\"subject\":\"{ns}.y\",\"id\":\"i\"}}");
+    assert_eq!(node.post(named).repeats("event id already exists"), first);
 }
 
 #[test]
@@ -74,35 +79,55 @@ fn keys_and_ids_survive_a_stop_and_a_kill() {
     let mut node = Node::start(&Options::new());
     let keyed = keyed("app.x", "k", 1);
     let named = "{\"subject\":\"app.x\",\"id\":\"mine\"}";
-    node.post(&keyed).published();
-    node.post(named).published();
+    let (by_key, by_id) = (node.post(&keyed).published(), node.post(named).published());
     for graceful in [true, false, true] {
         if graceful {
             node.terminate();
         }
         node.restart();
-        node.post(&keyed).refusal(409, "key was processed before").expect("key after a restart");
-        node.post(named).refusal(409, "event id already exists").expect("id after a restart");
+        assert_eq!(node.post(&keyed).repeats("key was processed before"), by_key);
+        assert_eq!(node.post(named).repeats("event id already exists"), by_id);
     }
     assert_eq!(node.publish("app.x", "1").index, 3);
 }
 
 #[test]
-fn the_newest_thousand_keys_of_a_subject_are_remembered() {
+fn keys_are_remembered_for_a_time_however_many_there_are() {
     let node = Node::shared();
     let ns = node.namespace();
+    let subject = format!("{ns}.x");
     let items = |range: std::ops::Range<u32>| {
-        let items: Vec<String> = range.map(|n| keyed(&format!("{ns}.x"), &format!("k{n}"), n)).collect();
+        let items: Vec<String> = range.map(|n| keyed(&subject, &format!("k{n}"), n)).collect();
         format!("[{}]", items.join(","))
     };
-    assert_eq!(node.post(items(0..500)).status, 202);
-    // Keys of other subjects do not push these out.
-    let other: Vec<String> = (0..2000).map(|n| keyed(&format!("{ns}.y"), &format!("o{n}"), n)).collect();
-    assert_eq!(node.post(format!("[{}]", other.join(","))).status, 202);
-    assert_eq!(node.post(items(500..1000)).status, 202);
-    for n in [0, 1, 499, 500, 999] {
-        let refused = node.post(keyed(&format!("{ns}.x"), &format!("k{n}"), n));
-        let refused = refused.refusal(409, "key was processed before");
-        refused.unwrap_or_else(|problem| panic!("key k{n}: {problem}"));
+    for first in (0..20_000).step_by(5000) {
+        assert_eq!(node.post(items(first..first + 5000)).status, 202);
     }
+    for n in [0, 1, 4999, 5000, 19_999] {
+        let again = node.post(keyed(&subject, &format!("k{n}"), n)).repeats("key was processed before");
+        assert_eq!(again.index, i64::from(n) + 1);
+    }
+}
+
+#[test]
+fn a_namespace_says_how_long_and_nothing_is_left_of_what_is_over() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    let (subject, path) = (format!("{ns}.x"), format!("/api/namespaces/{ns}"));
+    let items: Vec<String> = (0..5000).map(|n| keyed(&subject, &format!("k{n}"), n)).collect();
+    assert_eq!(node.post(format!("[{}]", items.join(","))).status, 202);
+    let shown = || node.web("GET", &path, "").json()["dedupe"].clone();
+    assert_eq!(shown(), json!({ "window": "2m", "keys": 5000, "evicted": 0 }));
+    for wrong in ["999ms", "25h", "soon", "-1s"] {
+        let body = format!("{{\"retention\":{{\"dedupe_window\":\"{wrong}\"}}}}");
+        assert_eq!(node.web("PATCH", &path, &body).status, 400, "{wrong}");
+    }
+    let patched = node.web("PATCH", &path, "{\"retention\":{\"dedupe_window\":\"1s\"}}").json();
+    assert_eq!((&patched["retention"]["dedupe_window"], &patched["dedupe"]["window"]), (&json!("1s"), &json!("1s")));
+    std::thread::sleep(ms(1100));
+    assert_eq!(node.post(keyed(&subject, "k4999", 0)).published().index, 5001, "its time is over");
+    // The namespace goes quiet: what publishes would have removed is removed all the same.
+    wait_for("all keys to go", SOON * 3, || (shown()["keys"] == 0).then_some(()));
+    let patched = node.web("PATCH", &path, "{\"retention\":{\"dedupe_window\":null}}").json();
+    assert_eq!((&patched["retention"]["dedupe_window"], &patched["dedupe"]["window"]), (&Value::Null, &json!("2m")));
 }

@@ -178,11 +178,12 @@ fn a_client_id_is_kept_and_taken_once() {
     let longest = "x".repeat(128);
     for id in ["my-id:1.2_Z", "7", &longest, "e_custom", "e_dc0unahksdu9ruucpt80"] {
         let body = format!("{{\"id\":\"{id}\",\"subject\":\"{ns}.x\",\"payload\":1}}");
-        assert_eq!(node.post(&body).published().id, id);
-        let again = node.post(&body).refusal(409, "event id already exists");
-        again.unwrap_or_else(|problem| panic!("{id} again: {problem}"));
+        let made = node.post(&body).published();
+        assert_eq!(made.id, id);
+        assert_eq!(node.post(&body).repeats("event id already exists"), made, "{id} again");
         let batch = node.post(format!("[{{\"subject\":\"{ns}.x\"}},{body}]"));
-        let refused = batch.refusal(409, "event id already exists");
+        let text = format!("event id already exists: item 2 of the batch, index {}", made.index);
+        let refused = batch.refusal(409, &text);
         refused.unwrap_or_else(|problem| panic!("{id} in a batch: {problem}"));
         // Ids are unique in their namespace only.
         let elsewhere = body.replace(&format!("{ns}.x"), &format!("{other}.x"));
@@ -199,8 +200,10 @@ fn the_id_of_a_stored_event_cannot_be_reused_by_a_client() {
     let ns = node.namespace();
     let made = node.publish(&format!("{ns}.x"), "1");
     let body = format!("{{\"id\":\"{}\",\"subject\":\"{ns}.y\"}}", made.id);
-    let refused = node.post(body).refusal(409, "event id already exists");
-    refused.expect("an id made by the server is taken too");
+    let refused = node.post(body);
+    refused.refusal(409, "event id already exists").expect("an id made by the server is taken too");
+    let told = ["x-bus-event-id", "x-bus-event-index", "x-bus-event-created-at"].map(|name| refused.header(name));
+    assert_eq!(told, [Some(made.id.as_str()), Some("1"), None], "its time is not read again");
 }
 
 #[test]

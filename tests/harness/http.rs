@@ -236,6 +236,16 @@ impl Response {
     /// The three headers of a publish that was accepted.
     pub(crate) fn published(&self) -> Published {
         assert_eq!(self.status, 202, "publish refused: {}", self.text());
+        self.event()
+    }
+
+    /// The three headers of a publish that repeats one, and says so in this text.
+    pub(crate) fn repeats(&self, text: &str) -> Published {
+        self.refusal(409, text).unwrap_or_else(|problem| panic!("{problem}"));
+        self.event()
+    }
+
+    fn event(&self) -> Published {
         let header = |name| {
             let value = self.header(name).map(str::to_owned);
             value.unwrap_or_else(|| panic!("{name} is missing: {self:?}"))

@@ -28,6 +28,8 @@ fn what_a_socket_publishes_is_in_the_book_and_what_is_there_it_can_follow() {
     assert_eq!((&one["type"], &one["index"]), (&json!("published"), &json!(1)), "{one}");
     let again = publish(&client, "p2", "app.orders.created", json!({ "payload": 2, "key": "k" }));
     assert_eq!((&again["type"], &again["code"]), (&json!("error"), &json!("conflict")));
+    let first = json!({ "event_id": one["event_id"], "index": 1, "created_at": one["created_at"] });
+    assert_eq!(again["data"], first, "where the first one is");
     client.send(&json!({ "type": "subscribe", "id": "s", "subject": "app.>", "start": "oldest" }));
     assert!(client.next("subscribed")["consumer_id"].as_str().is_some_and(|id| id.starts_with("c_")));
     let event = delivered(&client, "s");
@@ -192,7 +194,8 @@ fn a_socket_io_client_publishes_and_follows_as_well() {
     let one = client.ask("book:publish", &json!({ "subject": "app.x", "payload": { "n": 1 }, "key": "k" }));
     assert_eq!((&one["success"], &one["index"]), (&json!(true), &json!(1)), "{one}");
     let again = client.ask("book:publish", &json!({ "subject": "app.x", "key": "k" }));
-    assert_eq!(again["error"]["code"], "conflict");
+    let told = ["code", "id", "index", "createdAt"].map(|name| again["error"][name].clone());
+    assert_eq!(told, [json!("conflict"), one["id"].clone(), json!(1), one["createdAt"].clone()]);
     for (event, arg) in [
         ("book:publish", json!({})),
         ("book:publish", json!({ "subject": "app.>" })),

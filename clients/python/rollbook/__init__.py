@@ -2,7 +2,7 @@
 
 from .client import Client
 from .subscription import Event, Subscription
-from .wire import RollbookError
+from .wire import Published, RollbookError
 
 connect = Client
-__all__ = ["Client", "Event", "RollbookError", "Subscription", "connect"]
+__all__ = ["Client", "Event", "Published", "RollbookError", "Subscription", "connect"]

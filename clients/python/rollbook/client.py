@@ -16,7 +16,7 @@ from websockets.exceptions import WebSocketException
 
 from .roll import Roll
 from .subscription import Subscription
-from .wire import Frame, Link, RollbookError, encode, error_frame
+from .wire import Frame, Link, Published, RollbookError, encode, error_frame
 
 Handler = Callable[[Any, Frame], Any]
 Callback = Callable[[Frame], Any]
@@ -86,13 +86,17 @@ class Client:
         await link.send({"type": "broadcast", "payload": payload})
 
     async def publish(self, subject: str, payload: Any = None, *, key: str | None = None,
-                      trace_id: str | None = None, timeout: float | None = None) -> tuple[str, int]:
+                      trace_id: str | None = None, timeout: float | None = None) -> Published:
         """Stores an event: its id and index. After ``connection_lost`` or ``timeout`` it may be stored all the same;
-        with a ``key`` it is not stored twice."""
+        with a ``key`` it is not stored twice: the repetition gives id and index of the first, as ``duplicate``."""
         link, left = await self._registered(timeout)
         event = {"type": "publish", "subject": subject, "payload": payload, "key": key, "trace_id": trace_id}
-        answer = await link.ask(event, left)
-        return str(answer.get("event_id")), int(answer.get("index", -1))
+        try:
+            return Published(await link.ask(event, left), duplicate=False)
+        except RollbookError as error:
+            if error.code != "conflict" or not isinstance(error.data, dict) or "event_id" not in error.data:
+                raise
+            return Published(error.data, duplicate=True)
 
     def subscribe(self, subject: str, *, start: str | None = None, ack: Literal["manual"] | None = None,
                   consumer: str | None = None, group: str | None = None, redelivery_ms: int | None = None,

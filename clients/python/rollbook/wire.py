@@ -29,6 +29,17 @@ class RollbookError(Exception):
         self.code, self.message, self.retryable, self.data, self.reason = code, message, retryable, data, reason
 
 
+class Published(tuple[str, int]):
+    """Id and index of an event. ``duplicate``: it was stored before, by a publish with the same key."""
+
+    duplicate: bool
+
+    def __new__(cls, frame: Frame, duplicate: bool) -> "Published":
+        self = super().__new__(cls, (str(frame.get("event_id")), int(frame.get("index", -1))))
+        self.duplicate = duplicate
+        return self
+
+
 def error_frame(identity: str, error: Exception) -> Frame:
     """The frame that fails a message; texts are cut to what the bus takes, and ``data`` that is no JSON is left out."""
     code, text, data = (getattr(error, name, None) for name in ("code", "message", "data"))

@@ -21,6 +21,7 @@ class Log:
     def __init__(self) -> None:
         self.events: list[Frame] = []
         self.subscribed: list[Frame] = []
+        self.conflicts: list[Any] = []
         self.unsubscribed = self.most = 0
         self.acked: list[str] = []
         self.cursors: dict[str, int] = {}
@@ -41,7 +42,10 @@ class Log:
         try:
             async for frame in peer.heard():
                 identity = str(frame.get("id"))
-                if frame["type"] == "publish":
+                if frame["type"] == "publish" and self.conflicts:
+                    conflict = {"code": "conflict", "message": "key was processed before", "retryable": False}
+                    await peer.send("error", id=identity, data=self.conflicts.pop(0), **conflict)
+                elif frame["type"] == "publish":
                     event = self.add(frame.get("payload"))
                     members = {"event_id": event["id"], "index": event["index"], "created_at": "now"}
                     await peer.send("published", id=identity, **members)
@@ -105,6 +109,17 @@ class LogTest(FakeTest):
         client = self.client(self.url)
         self.assertEqual(await client.publish("app.x", {"n": 1}, key="k", trace_id="t"), ("e_1", 1))
         self.assertEqual(self.log.events[0]["payload"], {"n": 1})
+
+    async def test_a_repetition_gives_the_first_one_when_the_bus_tells_it(self) -> None:
+        client = self.client(self.url)
+        first = await client.publish("app.x", 1, key="k")
+        self.log.conflicts = [{"event_id": "e_1", "index": 1, "created_at": "now"}, None, "text"]
+        again = await client.publish("app.x", 1, key="k")
+        self.assertEqual((again, first.duplicate, again.duplicate), (first, False, True))
+        for _ in range(2):
+            with self.assertRaises(rollbook.RollbookError) as caught:
+                await client.publish("app.x", 1, key="k")
+            self.assertEqual((caught.exception.code, caught.exception.retryable), ("conflict", False))
 
     async def test_events_come_in_order_and_the_loop_ends_the_stream(self) -> None:
         client = self.client(self.url)

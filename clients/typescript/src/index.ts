@@ -32,11 +32,12 @@ export class Client extends Link {
     return this.post({ type: 'broadcast', payload }, options);
   }
 
-  /** Writes an event into the log. */
+  /** Writes an event into the log. One whose key was used tells where the first is, if the node says so. */
   async publish(subject: string, payload?: unknown, options: T.PublishOptions = {}): Promise<T.Published> {
     const frame = { type: 'publish', subject, payload, key: options.key, trace_id: options.traceId };
-    const { event_id, index, created_at } = await this.ask(frame, 'published', options);
-    return { eventId: String(event_id), index: Number(index), createdAt: String(created_at) };
+    const first = (error: any) => (error?.data?.event_id ? error.data : Promise.reject(error)); // Stored all the same.
+    const { type, event_id, index, created_at } = await this.ask(frame, 'published', options).catch(first);
+    return { eventId: String(event_id), index: Number(index), createdAt: String(created_at), duplicate: !type };
   }
 
   /** Follows the log: the handler has one event after the other. */

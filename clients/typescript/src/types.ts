@@ -42,7 +42,7 @@ export interface RequestOptions { timeoutMs?: number; signal?: AbortSignal }
 export interface MessageOptions extends RequestOptions { key?: string; traceparent?: string }
 /** `key`: stored once per subject, so that a publish whose end nobody knows can be repeated. */
 export interface PublishOptions extends RequestOptions { key?: string; traceId?: string }
-export interface Published { eventId: string; index: number; createdAt: string }
+export interface Published { eventId: string; index: number; createdAt: string; /** Stored before. */ duplicate: boolean }
 /** `start`: `oldest`, `newest` (unless said), or the id of an event to begin behind. `ack`: an event comes again until
  *  its handler is through. `consumer`: the bus keeps the place under this name. `group`: each event to one member. */
 export interface SubscribeOptions {

@@ -19,7 +19,8 @@ on('an event is stored once for its key, and has a place', async (t, join, subje
   const first = await shop.publish(subject, { n: 1 }, { key: 'k' });
   assert.match(first.eventId, /^e_/);
   assert.ok(first.createdAt.endsWith('Z'));
-  await assert.rejects(shop.publish(subject, { n: 1 }, { key: 'k' }), (error) => !error.retryable);
+  assert.equal(first.duplicate, false);
+  assert.deepEqual(await shop.publish(subject, { n: 1 }, { key: 'k' }), { ...first, duplicate: true });
   const second = await shop.publish(subject, { n: 2 });
   assert.equal(second.index, first.index + 1);
   await assert.rejects(shop.publish(`${subject}.>`, 1));

@@ -39,10 +39,16 @@ test('a publish tells where the event is', async (t) => {
   const { id, ...asked } = await peer.next('publish');
   assert.deepEqual(asked, { type: 'publish', subject: 'app.x', payload: { n: 1 }, key: 'k', trace_id: 't' });
   peer.send({ type: 'published', id, event_id: 'e_1', index: 1, created_at: '2026-01-01T00:00:00Z' });
-  assert.deepEqual(await published, { eventId: 'e_1', index: 1, createdAt: '2026-01-01T00:00:00Z' });
+  const first = { eventId: 'e_1', index: 1, createdAt: '2026-01-01T00:00:00Z' };
+  assert.deepEqual(await published, { ...first, duplicate: false });
+  const again = me.publish('app.x', 1, { key: 'k' });
+  const data = { event_id: 'e_1', index: 1, created_at: '2026-01-01T00:00:00Z' };
+  const conflict = { type: 'error', code: 'conflict', message: 'key was processed before', retryable: false };
+  peer.send({ ...conflict, id: (await peer.next('publish')).id, data });
+  assert.deepEqual(await again, { ...first, duplicate: true });
   const refused = me.publish('app.x', 1, { key: 'k' });
   const { id: second } = await peer.next('publish');
-  peer.send({ type: 'error', id: second, code: 'conflict', message: 'key was processed before', retryable: false });
+  peer.send({ ...conflict, id: second }); // Of a node that does not say which event it was.
   await assert.rejects(refused, { code: 'conflict', id: second });
   const lost = me.publish('app.x', 1);
   await peer.next('publish');

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,6 +16,8 @@ use super::global::Global;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for an answer; a node gives up on a publish earlier.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The header with the position of an event that was published.
+pub(super) const EVENT_INDEX: &str = "X-BUS-EVENT-INDEX";
 /// The header that says how long a service may take.
 const CALL_TIMEOUT: &str = "X-Rollbook-Timeout";
 /// Most of an error's text that is shown.
@@ -31,7 +33,7 @@ pub(super) enum CallError {
     #[error("the connection to {url} broke ({reason}); nothing says whether the node did what was asked")]
     Broken { url: Url, reason: String },
     #[error("{text} (HTTP {status}){hint}")]
-    Refused { status: u16, text: String, hint: String, retry_after: Option<Duration> },
+    Refused { status: u16, text: String, hint: String, retry_after: Option<Duration>, headers: Box<HeaderMap> },
 }
 
 impl CallError {
@@ -47,6 +49,14 @@ impl CallError {
     pub(super) fn status(&self) -> Option<u16> {
         match self {
             Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// The headers that tell of the event which a publish repeats, when the node says that it is stored already.
+    pub(super) fn stored(&self) -> Option<&HeaderMap> {
+        match self {
+            Self::Refused { status: 409, headers, .. } if headers.contains_key(EVENT_INDEX) => Some(headers),
             _ => None,
         }
     }
@@ -141,11 +151,12 @@ impl Client {
             return Ok(response);
         }
         let status = response.status().as_u16();
-        let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let headers = Box::new(response.headers().clone());
+        let header = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = header.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
         let body = response.text().await.map_err(|error| self.failed(url, &error))?;
         let text = error_text(&body);
-        Err(CallError::Refused { status, hint: hint(status, &text), text, retry_after })
+        Err(CallError::Refused { status, hint: hint(status, &text), text, retry_after, headers })
     }
 
     fn failed(&self, url: Url, error: &reqwest::Error) -> CallError {

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use reqwest::Response;
+use reqwest::header::HeaderMap;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::global::{Global, Output};
-use super::http::Client;
+use super::http::{Client, EVENT_INDEX};
 use super::lines::{self, Line};
-use super::output::{Unit, counted, print, progress};
+use super::output::{Unit, counted, note, print, progress};
 use super::payload;
 use super::store;
 
@@ -26,7 +26,9 @@ Examples:
   rollbook publish app.lines --batch < lines.ndjson
 
 Prints the id of the event and its index in the log of the namespace, -1 for an inbox, which keeps nothing. \
-With --key a publish may be repeated safely: the second is refused with 409.";
+With --key or --id a publish may be repeated safely: \
+the second stores nothing and prints id and index of the first. Its exit code is 0; with --output json it has \
+`\"duplicate\": true`, else a line on standard error says so.";
 
 /// Arguments of `publish`.
 #[derive(Debug, Args)]
@@ -75,19 +77,28 @@ pub(super) async fn run(global: &Global, args: PublishArgs) -> anyhow::Result<()
         return batch(global, &client, &args, source).await;
     }
     let payload = payload::read(args.payload.as_deref(), args.file.as_deref())?;
-    let response = store::one(&client, &event(&args, payload.as_deref())?).await?;
-    print(&published(global.output, &response))
+    match store::one(&client, store::NEW, &event(&args, payload.as_deref())?).await {
+        Ok(response) => print(&published(global.output, response.headers(), false)),
+        Err(error) => {
+            let Some(headers) = error.stored() else { return Err(error.into()) };
+            if global.output == Output::Table {
+                note(&format!("stored before, nothing was added: {error}"));
+            }
+            print(&published(global.output, headers, true))
+        }
+    }
 }
 
 /// The line about a stored event.
-fn published(output: Output, response: &Response) -> String {
-    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let (id, index) = (header("X-BUS-EVENT-ID"), header("X-BUS-EVENT-INDEX"));
+fn published(output: Output, headers: &HeaderMap, duplicate: bool) -> String {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let (id, index) = (header("X-BUS-EVENT-ID").unwrap_or_default(), header(EVENT_INDEX).unwrap_or_default());
     match output {
         Output::Table => format!("{id} {index}"),
         Output::Json => {
             let created_at = header("X-BUS-EVENT-CREATED-AT");
-            json!({ "id": id, "index": index.parse::<i64>().ok(), "created_at": created_at }).to_string()
+            let index = index.parse::<i64>().ok();
+            json!({ "id": id, "index": index, "created_at": created_at, "duplicate": duplicate }).to_string()
         }
     }
 }
@@ -127,7 +138,7 @@ async fn batch(
             }
         }
         for events in by_size(&events) {
-            let sent = store::arrays(client, events).await;
+            let sent = store::arrays(client, store::NEW, events).await;
             let stored = sent.as_ref().map_or_else(|(stored, _)| *stored, |()| events.len());
             published = published.saturating_add(u64::try_from(stored)?);
             bar.set_position(published);
@@ -199,6 +210,16 @@ mod tests {
         let first = "{\"id\":\"e_1\",\"trace_id\":\"t\",\"key\":\"k\\\"1\",\"subject\":\"app.x\",\"payload\":{\"n\": 1.50,\n \"s\":\"\\u00e4\"}}";
         assert_eq!(fake.bodies(), [first, "{\"subject\":\"app.y\"}"]);
         assert_eq!(fake.calls(), ["POST /", "POST /"]);
+    }
+
+    #[tokio::test]
+    async fn a_repetition_that_the_node_knows_is_a_success() {
+        let refused = |headers| answer("409 Conflict", headers, "key was processed before\n");
+        let fake = Fake::start(vec![refused(STORED), refused("")]).await;
+        let keyed = || PublishArgs { key: Some("k".into()), ..args("app.x") };
+        run(&fake.global(), keyed()).await.unwrap();
+        let error = run(&fake.global(), keyed()).await.unwrap_err();
+        assert_eq!(error.to_string(), "key was processed before (HTTP 409)", "it does not say where the first is");
     }
 
     #[tokio::test]

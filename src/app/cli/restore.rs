@@ -124,7 +124,7 @@ impl Restore<'_> {
         let mut waiting = items;
         let deadline = Instant::now().checked_add(AWAY_MAX);
         loop {
-            let Err((stored, error)) = store::arrays(self.client, waiting).await else {
+            let Err((stored, error)) = store::arrays(self.client, store::COPIES, waiting).await else {
                 return self.count_stored(waiting.len()).map(|()| true);
             };
             self.count_stored(stored)?;
@@ -158,7 +158,7 @@ impl Restore<'_> {
     async fn one(&mut self, item: &Item) -> anyhow::Result<bool> {
         let deadline = Instant::now().checked_add(AWAY_MAX);
         loop {
-            match store::one(self.client, &item.json).await {
+            match store::one(self.client, store::COPIES, &item.json).await {
                 Ok(_) => return self.count_stored(1).map(|()| true),
                 Err(error) if error.status() == Some(409) => {
                     self.tally.present = self.tally.present.saturating_add(1);

@@ -9,13 +9,20 @@ pub(super) const BATCH_EVENTS: usize = 1000;
 /// Bytes of one array, well under the usual limit of a node.
 pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
+/// What a publish says of itself in its query.
+pub(super) type Query = &'static [(&'static str, &'static str)];
+/// Events that are new: one whose key was used is refused.
+pub(super) const NEW: Query = &[];
+/// Copies of events, whose keys may come again.
+pub(super) const COPIES: Query = &[("restore", "true")];
+
 /// Publishes one event.
-pub(super) async fn one(client: &Client, json: &str) -> Result<Response, CallError> {
-    client.send(Method::POST, client.url(&[], &[]), Some(json.as_bytes().to_vec())).await
+pub(super) async fn one(client: &Client, query: Query, json: &str) -> Result<Response, CallError> {
+    client.send(Method::POST, client.url(&[], query), Some(json.as_bytes().to_vec())).await
 }
 
 /// Publishes the events as one array: all or none of them.
-pub(super) async fn array(client: &Client, items: &[impl AsRef<str>]) -> Result<(), CallError> {
+pub(super) async fn array(client: &Client, query: Query, items: &[impl AsRef<str>]) -> Result<(), CallError> {
     let bytes: usize = items.iter().map(|item| item.as_ref().len().saturating_add(1)).sum();
     let mut body = Vec::with_capacity(bytes.saturating_add(1));
     for (at, item) in items.iter().enumerate() {
@@ -23,16 +30,16 @@ pub(super) async fn array(client: &Client, items: &[impl AsRef<str>]) -> Result<
         body.extend_from_slice(item.as_ref().as_bytes());
     }
     body.push(b']');
-    client.send(Method::POST, client.url(&[], &[]), Some(body)).await?;
+    client.send(Method::POST, client.url(&[], query), Some(body)).await?;
     Ok(())
 }
 
 /// Publishes the events in order, in as few arrays as the node takes. Returns how many are stored when it fails.
-pub(super) async fn arrays(client: &Client, items: &[impl AsRef<str>]) -> Result<(), (usize, CallError)> {
+pub(super) async fn arrays(client: &Client, query: Query, items: &[impl AsRef<str>]) -> Result<(), (usize, CallError)> {
     let mut waiting = vec![items];
     let mut stored: usize = 0;
     while let Some(items) = waiting.pop() {
-        match array(client, items).await {
+        match array(client, query, items).await {
             Ok(()) => stored = stored.saturating_add(items.len()),
             Err(error) if error.status() == Some(413) && items.len() > 1 => {
                 let (first, second) = items.split_at_checked(items.len() / 2).unwrap_or((items, &[]));
@@ -55,7 +62,7 @@ mod tests {
         let stored = || answer("202 Accepted", "", "");
         let fake = Fake::start(vec![too_large(), stored(), too_large(), stored(), too_large()]).await;
         let client = Client::log(&fake.global()).unwrap();
-        let (count, error) = arrays(&client, &["1", "2", "3", "4"]).await.unwrap_err();
+        let (count, error) = arrays(&client, NEW, &["1", "2", "3", "4"]).await.unwrap_err();
         assert_eq!(fake.bodies(), ["[1,2,3,4]", "[1,2]", "[3,4]", "[3]", "[4]"]);
         assert_eq!(count, 3);
         assert!(error.to_string().contains("raise sse.body_bytes_max"), "{error}");

@@ -99,7 +99,13 @@ impl std::convert::From<Rejected> for Failure {
             Kind::Unavailable => "unavailable",
             Kind::Internal => "internal",
         };
-        Self(json!({ "code": code, "message": rejected.text }))
+        let mut error = json!({ "code": code, "message": rejected.text });
+        if let (Some(error), Some(first)) = (error.as_object_mut(), rejected.first) {
+            error.insert("id".to_owned(), first.id.into());
+            error.insert("index".to_owned(), first.index.into());
+            error.extend(first.created_at.map(|time| ("createdAt".to_owned(), time.to_string().into())));
+        }
+        Self(error)
     }
 }
 

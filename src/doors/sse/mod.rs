@@ -20,7 +20,7 @@ use rollbook_core::time::Timestamp;
 use crate::bus::access::{Access, Way};
 use crate::bus::body::{self, BodyError};
 use crate::bus::clock;
-use crate::bus::draft::{Published, Rejected};
+use crate::bus::draft::{self, Parsed, Published, Rejected};
 use crate::bus::message::Acknowledged;
 use crate::bus::outlet;
 
@@ -83,7 +83,7 @@ async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Doo
             acknowledge(&request, &door).await
         }
         Method::OPTIONS => Ok(preflight(request.headers())),
-        _ => Err(Rejected { status: 405, text: "Method Not Allowed".into() }),
+        _ => Err(Rejected::new(405, "Method Not Allowed")),
     };
     answer.unwrap_or_else(|rejected| reject(&rejected))
 }
@@ -105,6 +105,10 @@ fn reject(rejected: &Rejected) -> HttpResponse {
     builder
         .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
+    if let Some(first) = &rejected.first {
+        // The same that the publisher was told, or would have been, when it was stored.
+        event_headers(&mut builder, &first.id, first.created_at, first.index.into());
+    }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         builder.insert_header((header::ALLOW, "GET, HEAD, OPTIONS, POST, PUT"));
     }
@@ -137,9 +141,9 @@ fn preflight(headers: &HeaderMap) -> HttpResponse {
 async fn read_body(request: &HttpRequest, payload: web::Payload, config: &Config) -> Result<Bytes, Rejected> {
     let read = body::read(request, payload, config.body_bytes_max, config.body_timeout).await;
     read.map_err(|error| match error {
-        BodyError::TooLarge => Rejected { status: 413, text: "request body too large".into() },
-        BodyError::Late => Rejected { status: 408, text: "request body did not arrive in time".into() },
-        BodyError::Broken(error) => Rejected { status: 400, text: format!("incomplete body: {error}").into() },
+        BodyError::TooLarge => Rejected::new(413, "request body too large"),
+        BodyError::Late => Rejected::new(408, "request body did not arrive in time"),
+        BodyError::Broken(error) => Rejected::bad(format!("incomplete body: {error}")),
     })
 }
 
@@ -160,23 +164,30 @@ async fn discard(mut payload: web::Payload) {
 
 async fn publish(request: &HttpRequest, payload: web::Payload, door: &Door) -> Result<HttpResponse, Rejected> {
     let body = read_body(request, payload, &door.config).await?;
-    let parsed = codec::parse_publish(&body, clock::timestamp(), &|name| door.access.is_writable(name))?;
+    let mut parsed = codec::parse_publish(&body, clock::timestamp(), &|name| door.access.is_writable(name))?;
+    if session::restores(&Query::parse(request.query_string()))?
+        && let Parsed::Publish(publish) = &mut parsed
+    {
+        draft::restores(&mut publish.frame);
+    }
     let published = door.access.publish(parsed).await?;
     let mut builder = answer(StatusCode::ACCEPTED);
     if let Some(Published { id, created_at, index }) = published {
-        event_headers(&mut builder, &id, created_at, index);
+        event_headers(&mut builder, &id, Some(created_at), index.into());
     }
     Ok(builder.finish())
 }
 
-fn event_headers(builder: &mut HttpResponseBuilder, id: &str, created_at: Timestamp, index: i64) {
+fn event_headers(builder: &mut HttpResponseBuilder, id: &str, created_at: Option<Timestamp>, index: HeaderValue) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        builder.insert_header((EVENT_ID.clone(), id)).insert_header((EVENT_INDEX.clone(), index));
+    }
     let mut time = Vec::with_capacity(32);
-    created_at.write(&mut time);
-    if let (Ok(id), Ok(time)) = (HeaderValue::from_str(id), HeaderValue::from_bytes(&time)) {
-        builder
-            .insert_header((EVENT_ID.clone(), id))
-            .insert_header((EVENT_CREATED_AT.clone(), time))
-            .insert_header((EVENT_INDEX.clone(), HeaderValue::from(index)));
+    if let Some(created_at) = created_at {
+        created_at.write(&mut time);
+        if let Ok(time) = HeaderValue::from_bytes(&time) {
+            builder.insert_header((EVENT_CREATED_AT.clone(), time));
+        }
     }
 }
 

@@ -35,6 +35,15 @@ pub(super) fn pattern(query: &Query<'_>) -> Result<Pattern, Rejected> {
     Pattern::parse(text).map_err(|error| Rejected::bad(error.to_string()))
 }
 
+/// Reads whether a publish is part of a restore.
+pub(super) fn restores(query: &Query<'_>) -> Result<bool, Rejected> {
+    match query.given("restore") {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(Rejected::bad(format!("invalid restore: {other}"))),
+    }
+}
+
 /// Reads the rest of a subscription.
 pub(super) fn subscribe(
     query: &Query<'_>,

@@ -361,7 +361,7 @@ fn parameters_of_a_subscription() {
 fn parameters_of_an_acknowledgement() {
     let text = |query: &str| match session::ack(&Query::parse(query)) {
         Ok(Ack { consumer_id, event_id, unusual }) => format!("{consumer_id} {event_id} {unusual}"),
-        Err(Rejected { status, text }) => format!("{status} {text}"),
+        Err(Rejected { status, text, .. }) => format!("{status} {text}"),
     };
     for (query, want) in [
         ("", "400 missing consumer_id in query string"),

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::codec::{Code, SERVICE_ERROR, Wrong};
 use crate::bus::call::{Answer, Body, CallError, Handed, Missing, Responder};
-use crate::bus::draft::{Kind, Published, Rejected};
+use crate::bus::draft::{First, Kind, Published, Rejected};
 use crate::bus::event_json;
 use crate::bus::sink::Sink;
 
@@ -175,7 +175,15 @@ pub(super) fn rejected(id: &str, rejected: &Rejected) -> Text {
         Kind::Unavailable => Code::Unavailable,
         Kind::Internal => Code::Internal,
     };
-    error(Some(id), None, code, &rejected.text)
+    let Some(First { id: event, created_at, index }) = rejected.first.as_deref() else {
+        return error(Some(id), None, code, &rejected.text);
+    };
+    let mut data = json!({ "event_id": event, "index": index });
+    if let (Some(data), Some(created_at)) = (data.as_object_mut(), created_at) {
+        data.insert("created_at".to_owned(), created_at.to_string().into());
+    }
+    let builder = Builder::new("error").text("id", id).text("code", code.name()).text("message", &rejected.text);
+    builder.retryable(code.retryable()).ends_with("data", data.to_string().into())
 }
 
 /// A message that has no end yet, as its sender knows it.
