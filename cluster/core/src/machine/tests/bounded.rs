@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::level::newest;
 use super::services::{on, register, said};
 use super::*;
-use crate::command::{ClockSet, ConsumerDelete, InstanceExpire, TrimMany};
+use crate::command::{ClockSet, ConsumerDelete, InstanceExpire, LevelRaise, TrimMany};
+use crate::level::FeatureLevel;
 use crate::limits::{NAMESPACES_DELETED_MAX, ROLL_STEP_BYTES_MAX, ROLL_STEP_MAX, TRIMS_MAX};
 use crate::service::{Capability, InstanceLeave, InstanceMark, Leaving, ServiceExpire, ServiceRemove};
 
@@ -25,7 +26,11 @@ struct Fast {
 
 impl Fast {
     fn new() -> Self {
-        Self { replica: newest(), ..Self::default() }
+        let mut fast = Self { replica: newest(), ..Self::default() };
+        // The entry that leads to the level also notes where the migration of rows begins.
+        fast.apply(Command::LevelRaise(LevelRaise { level: FeatureLevel::LATEST.get() }));
+        fast.cost("the raise");
+        fast
     }
 
     fn apply(&mut self, command: Command) -> Reply {
