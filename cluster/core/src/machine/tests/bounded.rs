@@ -28,7 +28,7 @@ impl Fast {
     fn new() -> Self {
         let mut fast = Self { replica: newest(), ..Self::default() };
         // The entry that leads to the level also notes where the migration of rows begins.
-        fast.apply(Command::LevelRaise(LevelRaise { level: FeatureLevel::LATEST.get() }));
+        fast.apply(Command::LevelRaise(LevelRaise { level: FeatureLevel::LATEST.get() })).unwrap();
         fast.cost("the raise");
         fast
     }
