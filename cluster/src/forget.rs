@@ -28,16 +28,6 @@ const FLUSH_BYTES: u64 = 64 << 20;
 /// With nothing else to do, files of a namespace are rewritten without what went when it is this many bytes.
 const COMPACT_BYTES: u64 = 1 << 20;
 
-/// What is out of sight and may still be on the disk.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Pending {
-    /// Blocks that begin before this went.
-    end: u64,
-    bytes: u64,
-    /// Of these bytes the marks are still in memory.
-    unflushed: u64,
-}
-
 impl Ledger {
     /// Whether a whole block of the namespace lies before `first`.
     pub(crate) fn is_forgettable(&self, namespace: u32, first: u64) -> bool {

@@ -22,7 +22,6 @@ use rollbook_core::rows::{bounds, index_key, index_sequence};
 use crate::block::{self, BLOCK_BYTES, Block, BlockBuilder, BlockMeta, Outline};
 use crate::crash;
 use crate::error::ReadError;
-use crate::forget::Pending;
 use crate::store::{CF_BLOCK_META, CF_BLOCKS, family, ledger_options, synced};
 
 /// From this many bytes on the blocks of a namespace go into files of their own, past memtable and log.
@@ -51,6 +50,16 @@ pub(crate) struct Hole {
     pub(crate) end: u64,
     /// Where the next one begins.
     pub(crate) next: u64,
+}
+
+/// What is out of sight and may still be on the disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pending {
+    /// Blocks that begin before this went.
+    pub(crate) end: u64,
+    pub(crate) bytes: u64,
+    /// Of these bytes the marks are still in memory.
+    pub(crate) unflushed: u64,
 }
 
 /// The ledger of a node.
