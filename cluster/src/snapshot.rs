@@ -278,7 +278,7 @@ pub(crate) fn install(state: &State, meta: &SnapshotMeta, directory: &Path) -> R
     let layout = state.layout();
     let wrap = |source| NodeError::Directory { path: directory.to_path_buf(), source };
     // The settler neither writes to the generation that goes nor uses the staging directory meanwhile.
-    let _settling = lock(&state.settling);
+    let settling = lock(&state.settling);
     let present = layout.generation()?;
     let next = present.saturating_add(1);
     for (part, place) in [("state", layout.state(next)), ("ledger", layout.ledger(next))] {
@@ -289,7 +289,7 @@ pub(crate) fn install(state: &State, meta: &SnapshotMeta, directory: &Path) -> R
         databases: (state.db(), state.ledger()),
         directories: [layout.state(present), layout.ledger(present)],
     };
-    state.replace(next, |applied| {
+    state.replace(&settling, next, |applied| {
         if applied != meta.last_log_id {
             return Err(NodeError::Store {
                 store: "state",

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use rocksdb::{DB, Direction, IteratorMode, WriteBatch};
 use rollbook_core::machine::{Loaded, Machine};
@@ -228,14 +228,14 @@ impl State {
     }
 
     /// Replaces the databases by those of a new generation, when `accept` takes what they have applied. Nobody sees
-    /// them before.
+    /// them before. Nothing may be settled meanwhile, as `settling` proves: the log of such a step may go as soon as this
+    /// returns.
     pub(crate) fn replace(
         &self,
+        _settling: &MutexGuard<'_, ()>,
         generation: u64,
         accept: impl FnOnce(Option<LogId>) -> Result<(), NodeError>,
     ) -> Result<(), NodeError> {
-        // The log of a step that is being settled may go as soon as this returns.
-        let _settling = lock(&self.settling);
         let (databases, machine, system) = open_databases(&self.layout, generation)?;
         accept(system.applied)?;
         let databases = Arc::new(databases);

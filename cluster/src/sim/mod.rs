@@ -18,6 +18,7 @@ mod net;
 mod roll;
 mod world;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,10 +43,15 @@ const RECOVERY_OF_A_PARTITION: Duration = Duration::from_secs(3);
 const AGREEMENT: Duration = Duration::from_secs(60);
 
 fn run(seed: u64) {
+    // Memory where there is some: the simulation is about order, not about disks. Removed when nobody writes any more.
+    let memory = Path::new("/dev/shm");
+    let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    let directory = directory.unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         // All tasks of this thread draw from one seed, also those that are not raft's.
-        let seeded = DeterministicRng::<TokioRuntime>::scope(seed, async { runtime.block_on(simulate(seed)) });
+        let seeded =
+            DeterministicRng::<TokioRuntime>::scope(seed, async { runtime.block_on(simulate(seed, directory.path())) });
         seeded.now_or_never().unwrap();
     }));
     if outcome.is_err() {
@@ -53,8 +59,8 @@ fn run(seed: u64) {
     }
 }
 
-async fn simulate(seed: u64) {
-    let world = Arc::new(World::new(seed));
+async fn simulate(seed: u64, directory: &Path) {
+    let world = Arc::new(World::new(seed, directory));
     world.found().await;
     let clients: Vec<_> = (1..=CLIENTS)
         .map(|id| {

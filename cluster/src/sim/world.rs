@@ -49,7 +49,7 @@ pub(super) struct Reachable {
 }
 
 pub(super) struct World {
-    directory: tempfile::TempDir,
+    directory: PathBuf,
     pub(super) dice: Arc<Dice>,
     net: Arc<Net>,
     processes: Mutex<BTreeMap<u64, Process>>,
@@ -67,13 +67,10 @@ pub(super) type Books = BTreeMap<String, Vec<String>>;
 pub(super) type Rows = BTreeMap<&'static str, Pairs>;
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
-        // Memory where there is some: the simulation is about order, not about disks.
-        let memory = Path::new("/dev/shm");
-        let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    pub(super) fn new(seed: u64, directory: &Path) -> Self {
         let dice = Arc::new(Dice::new(seed));
         Self {
-            directory: directory.unwrap(),
+            directory: directory.to_path_buf(),
             net: Net::new(Arc::clone(&dice), Timing::new(HEARTBEAT)),
             dice,
             processes: Mutex::default(),
@@ -102,7 +99,7 @@ impl World {
     async fn start(&self, id: u64) {
         let directory = {
             let mut disks = self.disks.lock().unwrap();
-            disks.entry(id).or_insert_with(|| self.directory.path().join(id.to_string())).clone()
+            disks.entry(id).or_insert_with(|| self.directory.join(id.to_string())).clone()
         };
         let killed = CancellationToken::new();
         let delay = Duration::from_millis(self.dice.below(12));
@@ -134,7 +131,7 @@ impl World {
     fn kill(&self, id: u64) {
         let Some(process) = self.processes.lock().unwrap().remove(&id) else { return };
         process.killed.cancel();
-        let image = self.directory.path().join(format!("{id}-{}", self.images.fetch_add(1, Ordering::Relaxed)));
+        let image = self.directory.join(format!("{id}-{}", self.images.fetch_add(1, Ordering::Relaxed)));
         disk::copy(&process.directory, &image);
         self.disks.lock().unwrap().insert(id, image);
         self.net.kill(id);
