@@ -1,31 +1,39 @@
 //! The cluster: nodes on hosts of their own, and what an operator can do with them.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::disk::Medium;
+use crate::disk::{Medium, text};
 use crate::harness::http::{Http, Response};
 use crate::harness::{copy_tree, ms, wait_for};
 use crate::history::{LAB, Op, Phase, Recorder};
 use crate::hosts::{self, Hosts};
 use crate::net::Net;
 use crate::node::{Node, Start};
-use crate::system::Guard;
+use crate::system::{Guard, try_run};
 
 /// Bound of one question to REST.
 const ASK: Duration = Duration::from_secs(2);
 /// Bound of one change that an operator asks for.
-const CHANGE: Duration = Duration::from_secs(15);
+pub(crate) const CHANGE: Duration = Duration::from_secs(15);
 /// Bound of a change of the membership over all attempts, catching up included.
 const MEMBERSHIP: Duration = Duration::from_secs(60);
-/// The log that is kept for a node that is behind: little, so that a snapshot is needed soon.
-const LOG_KEEP: u64 = 16 << 20;
+/// Bound of an election, and of the time in which links come up again before it.
+const ELECTION: Duration = Duration::from_secs(120);
+/// The log that is kept for a node that is behind: little, so that a snapshot is needed soon, but more than the
+/// load writes during the longest partition.
+pub(crate) const LOG_KEEP: u64 = 24 << 20;
+/// The name of the library that sets the clock of a node.
+const CLOCK: &str = "clock.so";
 
 /// How a cluster is built.
 #[derive(Clone, Debug)]
@@ -38,6 +46,8 @@ pub(crate) struct Design {
     pub(crate) medium: Medium,
     /// The binary keeps the log for nodes that are behind, and can be told how much.
     pub(crate) keeps_log: bool,
+    /// The clocks of nodes can be set while they run.
+    pub(crate) clocks: bool,
 }
 
 /// A running cluster. Everything of it is gone when it is dropped, but for the evidence.
@@ -45,10 +55,12 @@ pub(crate) struct Cluster {
     pub(crate) hosts: Hosts,
     pub(crate) net: Net,
     pub(crate) recorder: Recorder,
+    /// Writers of the workload rest as long as this is set.
+    pub(crate) quiet: Arc<AtomicBool>,
     nodes: Vec<Node>,
     design: Design,
     _guard: Guard,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Cluster {
@@ -69,7 +81,11 @@ impl Cluster {
         };
         let nodes = (1..=count).map(node).collect();
         let hosts = Hosts::new(design.founders, design.spares);
-        let mut cluster = Self { hosts, nodes, net, recorder, design, _guard: guard, _dir: dir };
+        let quiet = Arc::default();
+        let mut cluster = Self { hosts, nodes, net, recorder, quiet, design, _guard: guard, dir };
+        if cluster.design.clocks {
+            cluster.make_clocks();
+        }
         let founders: Vec<u8> = cluster.hosts.inhabited();
         founders.iter().for_each(|host| cluster.spawn(*host));
         founders.iter().for_each(|host| cluster.await_ready(*host));
@@ -77,6 +93,48 @@ impl Cluster {
         // what it acknowledged, and not itself.
         cluster.nodes.iter().filter(|_| cluster.design.medium == Medium::Disk).for_each(|node| node.volume.sync());
         cluster
+    }
+
+    /// Every node gets a clock that can be set while it runs, if there is a compiler.
+    fn make_clocks(&mut self) {
+        let library = self.dir.path().join(CLOCK);
+        if let Err(error) = clock_library(&library) {
+            eprintln!("    the clocks cannot be set: {error}");
+            self.design.clocks = false;
+            return;
+        }
+        for host in (1..).take(self.nodes.len()) {
+            let file = self.clock_file(host);
+            std::fs::write(&file, 0_i64.to_ne_bytes()).expect("create the file of a clock");
+            let environment = &mut self.node(host).environment;
+            environment.push(("LD_PRELOAD".to_owned(), text(&library).to_owned()));
+            environment.push(("LAB_CLOCK_FILE".to_owned(), text(&file).to_owned()));
+        }
+    }
+
+    fn clock_file(&self, host: u8) -> PathBuf {
+        self.dir.path().join(format!("clock-{host}"))
+    }
+
+    /// From now on the clock of a node is that many seconds ahead of the true time, or behind it. False when
+    /// clocks cannot be set here.
+    pub(crate) fn set_clock(&self, host: u8, ahead: i64) -> bool {
+        if self.design.clocks {
+            // The node has the file mapped: it must not be cut, not even for a moment.
+            let file = OpenOptions::new().write(true).open(self.clock_file(host)).expect("open the file of a clock");
+            file.write_all_at(&ahead.to_ne_bytes(), 0).expect("set a clock");
+        }
+        self.design.clocks
+    }
+
+    /// Writers of the workload rest, and go on.
+    pub(crate) fn hush(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Relaxed);
+    }
+
+    /// Whether the nodes have a port for each other.
+    pub(crate) const fn several(&self) -> bool {
+        self.design.founders > 1
     }
 
     pub(crate) fn node(&mut self, host: u8) -> &mut Node {
@@ -96,7 +154,7 @@ impl Cluster {
 
     /// Starts the process of a node and does not wait.
     pub(crate) fn spawn(&mut self, host: u8) {
-        let (node, several) = (self.hosts.node(host), self.design.founders > 1);
+        let (node, several) = (self.hosts.node(host), self.several());
         let founders = (1..=self.design.founders).map(|host| format!("{host}={}", hosts::peer(host)));
         let founders = (several && node == u64::from(host)).then(|| founders.collect::<Vec<_>>().join(","));
         let start = Start { binary: self.design.binary.clone(), node, founders, peers: several };
@@ -146,6 +204,24 @@ impl Cluster {
         ended
     }
 
+    /// Whether the node on a host, which ran, has ended by itself.
+    pub(crate) fn has_ended(&mut self, host: u8) -> bool {
+        let ended = self.node(host).ended().is_some();
+        if ended {
+            self.note(host, Phase::Seen, Op::Process { running: false });
+        }
+        ended
+    }
+
+    /// Waits until a node that was started is ready; false if it ends instead.
+    pub(crate) fn starts(&mut self, host: u8) -> bool {
+        let ready = self.node(host).await_ready().is_ok();
+        if !ready {
+            self.note(host, Phase::Seen, Op::Process { running: false });
+        }
+        ready
+    }
+
     /// Writes a line about the node on a host.
     pub(crate) fn note(&self, host: u8, phase: Phase, op: Op) {
         self.recorder.note(LAB, self.hosts.node(host), phase, op);
@@ -159,7 +235,7 @@ impl Cluster {
 
     /// The host of the leader, as told by the node that knows the highest term.
     pub(crate) fn leader(&self) -> u8 {
-        wait_for("a leader", Duration::from_secs(15), || {
+        wait_for("a leader", ELECTION, || {
             let told = self.running().into_iter().filter_map(|host| self.status(host));
             let newest = told.max_by_key(|status| status["term"].as_u64())?;
             let host = self.hosts.host(newest["leader"].as_u64()?)?;
@@ -232,7 +308,7 @@ impl Cluster {
     /// The node on a host, which is no member any more, ends, and its disk is emptied.
     pub(crate) fn vacate(&mut self, host: u8) {
         // A node that was removed may have ended by itself.
-        if !self.casualties().contains(&host) {
+        if self.node(host).runs() && !self.has_ended(host) {
             self.kill(host);
         }
         self.node(host).volume.replace();
@@ -263,12 +339,27 @@ impl Drop for Cluster {
     }
 }
 
+/// Compiles the library that sets the clock of a process into which it is preloaded.
+pub(crate) fn clock_library(path: &Path) -> Result<(), String> {
+    let options = ["-O1", "-shared", "-fPIC", "-o", text(path), "-x", "c", "-"];
+    try_run("cc", &options, include_str!("clock.c")).map(drop)
+}
+
+/// A number that a node tells about itself.
+pub(crate) fn metric(host: u8, name: &str) -> Option<u64> {
+    let answer = ask(host, "GET", "/metrics", "").ok()?;
+    let text = answer.text();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    value.parse::<f64>().ok().map(|value| value as u64)
+}
+
 /// One question to REST of a host.
 pub(crate) fn ask(host: u8, method: &str, target: &str, body: &str) -> io::Result<Response> {
     ask_within(host, method, target, body, ASK)
 }
 
-fn ask_within(host: u8, method: &str, target: &str, body: &str, bound: Duration) -> io::Result<Response> {
+/// One question to REST of a host, with a bound of its own.
+pub(crate) fn ask_within(host: u8, method: &str, target: &str, body: &str, bound: Duration) -> io::Result<Response> {
     let mut http = Http::connect_within(hosts::web(host), bound)?;
     http.try_request(method, target, &[("Content-Type", "application/json")], body.as_bytes())
 }

@@ -7,8 +7,10 @@ use rustix::fs::FallocateFlags;
 
 use crate::system::run;
 
-/// Size of a disk: about the smallest that xfs can be made on.
-const BYTES: &str = "400M";
+/// Size of a disk; only what is written takes room.
+const BYTES: &str = "1G";
+/// Share of a disk that inodes may take, percent: so few that they can be used up quickly.
+const INODES: &str = "maxpct=1";
 /// Free space below which a node on such a disk refuses publishes.
 pub(crate) const RESERVE: u64 = 48 << 20;
 /// Smallest piece of space that is taken away.
@@ -39,7 +41,7 @@ impl Volume {
         fs::create_dir(&volume.root).expect("create a mount point");
         if medium == Medium::Disk {
             run("truncate", &["-s", BYTES, text(&volume.image)]);
-            run("mkfs.xfs", &["-q", text(&volume.image)]);
+            run("mkfs.xfs", &["-q", "-i", INODES, text(&volume.image)]);
             volume.mount();
         }
         volume
@@ -90,17 +92,36 @@ impl Volume {
         }
     }
 
+    /// Takes inodes away until about that many are left.
+    pub(crate) fn fill_inodes(&self, left: u64) {
+        assert_eq!(self.medium, Medium::Disk, "only a disk can fill up");
+        let folder = self.root.join("inodes");
+        fs::create_dir_all(&folder).expect("create a folder for inodes");
+        // Some may be there from a time before.
+        let mut number = fs::read_dir(&folder).map_or(0, Iterator::count);
+        while self.inodes() > left && fs::File::create(folder.join(number.to_string())).is_ok() {
+            number += 1;
+        }
+    }
+
+    /// Free inodes.
+    fn inodes(&self) -> u64 {
+        rustix::fs::statvfs(&self.root).expect("ask for the free inodes").f_favail
+    }
+
     /// Free bytes.
     fn space(&self) -> u64 {
         let stat = rustix::fs::statvfs(&self.root).expect("ask for the free space");
         stat.f_bavail.saturating_mul(stat.f_frsize)
     }
 
-    /// Gives the space back.
+    /// Gives space and inodes back.
     pub(crate) fn free(&self) {
-        match fs::remove_file(self.root.join("ballast")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("give space back: {error}"),
-            _ => {}
+        for gone in [fs::remove_file(self.root.join("ballast")), fs::remove_dir_all(self.root.join("inodes"))] {
+            match gone {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("give space back: {error}"),
+                _ => {}
+            }
         }
     }
 
@@ -145,4 +166,8 @@ fn a_power_cut_takes_what_was_not_synced_and_nothing_else() {
     volume.free();
     // The file system gives it back in the background.
     crate::harness::wait_for("space", crate::harness::SOON, || (volume.space() > RESERVE * 2).then_some(()));
+    volume.fill_inodes(5);
+    assert!(volume.inodes() <= 5 && volume.space() > RESERVE, "{} inodes are left", volume.inodes());
+    volume.free();
+    crate::harness::wait_for("inodes", crate::harness::SOON, || (volume.inodes() > 1000).then_some(()));
 }

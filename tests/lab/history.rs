@@ -25,7 +25,7 @@ pub(crate) struct Record {
     pub(crate) at: u64,
     /// Milliseconds since 1970, to find the place in the log of a node.
     pub(crate) wall: u64,
-    /// Who: a producer, a consumer. Has one operation at a time.
+    /// Who: a producer, a consumer. Has one operation at a time, or one for each payload.
     pub(crate) process: u32,
     /// Number of the node that was asked or is meant; 0: none.
     pub(crate) node: u64,
@@ -60,6 +60,10 @@ pub(crate) enum Log {
     Work,
     /// What the cluster itself tells: `roll.>`.
     Roll,
+    /// Events that are kept for a day: none of a run may go.
+    Aged,
+    /// Publishes by the thousand, over pipelined connections.
+    Burst,
 }
 
 /// What is done or seen.
@@ -88,9 +92,25 @@ pub(crate) enum Op {
     Leader { leader: Option<u64>, term: Option<u64> },
     /// The lab started a process of `node`, or knows that it has ended.
     Process { running: bool },
+    /// How long after the healing of `fault` `node` had done that, nanoseconds; none: not while the lab waited.
+    Recovered { fault: String, what: Recovery, took: Option<u64>, bound: u64 },
+    /// The process of `node` ended although nobody had told it to.
+    Ended { words: String },
+    /// The lab itself saw that a promise was broken.
+    Broken { text: String },
     /// A fault, from `invoke` to `ok`. The nodes of `majority` can still form a quorum; a graceful fault
     /// must not be noticed by a client that tries twice.
     Fault { name: String, majority: Vec<u64>, graceful: bool },
+}
+
+/// What a node is to do after a healing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Recovery {
+    /// It accepts a publish.
+    Accepts,
+    /// It has what was accepted first after the healing, by any node, and so everything before.
+    Level,
 }
 
 /// A publish; index and id are known when a single event was accepted.
@@ -105,15 +125,18 @@ pub(crate) struct Publish {
     pub(crate) index: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) id: Option<String>,
-    /// Why it was refused.
+    /// Why it was refused, or why nobody knows, as the node says.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) said: Option<String>,
+    /// The pipelined connection, unique in a run: its publishes do not wait for the answers of those before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) pipe: Option<u32>,
 }
 
 impl Publish {
     /// As it is asked for.
     pub(crate) const fn new(log: Log, payload: u64, count: u64, attempt: u32) -> Self {
-        Self { log, payload, count, attempt, index: None, id: None, said: None }
+        Self { log, payload, count, attempt, index: None, id: None, said: None, pipe: None }
     }
 }
 
@@ -138,16 +161,17 @@ pub(crate) struct Call<'a> {
 }
 
 impl History {
-    /// Pairs each `invoke` with what the same process wrote next.
+    /// Pairs each `invoke` with what the same process wrote next, about the same payload if it is a publish.
     pub(crate) fn calls(&self) -> Vec<Call<'_>> {
         let mut calls: Vec<Call<'_>> = Vec::new();
-        let mut open: BTreeMap<u32, usize> = BTreeMap::new();
+        let mut open: BTreeMap<(u32, Option<u64>), usize> = BTreeMap::new();
         for record in &self.records {
             let Record { at, process, node, phase, op, .. } = record;
+            let payload = if let Op::Publish(publish) = op { Some(publish.payload) } else { None };
             match phase {
                 Phase::Seen => {}
                 Phase::Invoke => {
-                    open.insert(*process, calls.len());
+                    open.insert((*process, payload), calls.len());
                     calls.push(Call {
                         process: *process,
                         node: *node,
@@ -158,7 +182,7 @@ impl History {
                     });
                 }
                 Phase::Ok | Phase::Fail | Phase::Unknown => {
-                    let call = open.remove(process).and_then(|place| calls.get_mut(place));
+                    let call = open.remove(&(*process, payload)).and_then(|place| calls.get_mut(place));
                     let call = call.unwrap_or_else(|| panic!("an end without a beginning: {record:?}"));
                     (call.end, call.phase, call.op) = (Some(*at), *phase, op);
                 }
@@ -217,11 +241,11 @@ impl Recorder {
         sink.history.records.push(record);
     }
 
-    /// Everything so far; the file is complete then.
+    /// Takes everything so far, which may be much; the file is complete then.
     pub(crate) fn history(&self) -> History {
         let mut sink = self.sink();
         sink.file.flush().expect("write the history");
-        sink.history.clone()
+        std::mem::take(&mut sink.history)
     }
 
     fn sink(&self) -> MutexGuard<'_, Sink> {
@@ -229,7 +253,8 @@ impl Recorder {
     }
 }
 
-fn nanos(time: Duration) -> u64 {
+/// As a history counts.
+pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -41,6 +41,7 @@ mod system;
 mod workload;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use checker::{Bounds, Property, Report, broken, check};
 use faults::Fault;
@@ -50,6 +51,27 @@ use run::{Plan, Verdict, seed};
 
 /// Faults in one long run.
 const LONG: u64 = 5;
+
+/// A number of the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}: {text} is no number")))
+}
+
+/// How many nodes a long run has.
+fn nodes() -> u8 {
+    number("ROLLBOOK_LAB_NODES").map_or(3, |nodes| if nodes == 1 { 1 } else { 3 })
+}
+
+/// The faults that somebody asks for, in this order.
+fn chosen() -> Option<Vec<Fault>> {
+    let text = std::env::var("ROLLBOOK_LAB_FAULT").or_else(|_| std::env::var("ROLLBOOK_LAB_FAULTS")).ok()?;
+    Some(text.split(',').map(Fault::named).collect())
+}
+
+/// The faults that so many nodes can have.
+fn kinds(nodes: u8) -> Vec<Fault> {
+    Fault::ALL.into_iter().filter(|fault| nodes > 1 || fault.alone()).collect()
+}
 
 #[test]
 fn one_node_keeps_what_it_acknowledged_over_a_kill_and_a_power_cut() {
@@ -95,35 +117,71 @@ fn a_leader_that_is_told_to_stop_hands_over() {
 #[test]
 #[ignore = "takes long: make lab"]
 fn long_runs_with_faults_of_all_kinds() {
-    let runs = std::env::var("ROLLBOOK_LAB_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
-    let nodes = std::env::var("ROLLBOOK_LAB_NODES").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
-    let chosen = std::env::var("ROLLBOOK_LAB_FAULTS").ok().map(|text| text.split(',').map(Fault::named).collect());
-    let first = seed();
-    for seed in first..first + runs {
+    if number("ROLLBOOK_LAB_SECONDS").is_some() {
+        eprintln!("skipped: ROLLBOOK_LAB_SECONDS asks for one run of that time");
+        return;
+    }
+    let (first, nodes) = (seed(), nodes());
+    for seed in first..first + number("ROLLBOOK_LAB_RUNS").unwrap_or(10) {
         let mut rng = Rng::seeded(seed);
-        let kinds: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| nodes > 1 || fault.alone()).collect();
+        let kinds = kinds(nodes);
         let any = |_| kinds[rng.pick(0, kinds.len() as u64) as usize];
-        let faults: Vec<Fault> = chosen.clone().unwrap_or_else(|| (0..LONG).map(any).collect());
-        Plan { name: "long", seed, nodes, faults, stretch: 3, binary: None }.must_hold();
+        let faults: Vec<Fault> = chosen().unwrap_or_else(|| (0..LONG).map(any).collect());
+        Plan { seed, stretch: 3, ..Plan::new("long", nodes, &faults) }.must_hold();
     }
 }
 
-/// A judge who has never condemned proves nothing. `ROLLBOOK_LAB_BROKEN` is a build with the feature
-/// `lab-ack-before-fsync`.
+/// One run of `ROLLBOOK_LAB_SECONDS` with faults of all kinds, and a table of what happened.
+#[test]
+#[ignore = "needs ROLLBOOK_LAB_SECONDS: make lab"]
+fn one_run_for_as_long_as_is_wanted() {
+    let Some(seconds) = number("ROLLBOOK_LAB_SECONDS") else {
+        eprintln!("skipped: ROLLBOOK_LAB_SECONDS is not set");
+        return;
+    };
+    let faults = chosen().unwrap_or_else(|| kinds(nodes()));
+    let lasts = Some(Duration::from_secs(seconds));
+    Plan { lasts, ..Plan::new("hours", nodes(), &faults) }.must_hold();
+}
+
+/// A judge who has never condemned proves nothing. `ROLLBOOK_LAB_BROKEN` is a build that breaks a promise under
+/// `ROLLBOOK_LAB_FAULT`: one of `ROLLBOOK_LAB_RUNS` runs at least must end with one of the properties
+/// `ROLLBOOK_LAB_EXPECT`, or with `any`. Without that it is a build with the feature `lab-ack-before-fsync`.
 #[test]
 #[ignore = "needs a build of its own: make lab"]
-fn a_build_that_acknowledges_before_fsync_is_found_out_by_a_power_cut() {
+fn a_broken_build_is_found_out() {
     let Some(binary) = std::env::var_os("ROLLBOOK_LAB_BROKEN").map(PathBuf::from) else {
         eprintln!("skipped: ROLLBOOK_LAB_BROKEN is not set");
         return;
     };
-    for nodes in [1, 3] {
-        let plan = Plan { binary: Some(binary.clone()), ..Plan::new("broken-build", nodes, &[Fault::PowerAll]) };
-        let Some(Verdict { violations, evidence }) = plan.run() else { continue };
-        eprint!("{}", Report(&violations));
-        let found = broken(&violations);
-        let lost = found.iter().any(|property| matches!(property, Property::LostWrite | Property::Hole));
-        assert!(lost, "acknowledged writes must be missed: {found:?}; evidence in {}", evidence.display());
+    let expected = std::env::var("ROLLBOOK_LAB_EXPECT").ok();
+    let trials = match expected.as_ref().and_then(|_| chosen()) {
+        Some(faults) => vec![(nodes(), faults, number("ROLLBOOK_LAB_RUNS").unwrap_or(5))],
+        // Every power cut takes acknowledged writes along.
+        None => vec![(1, vec![Fault::PowerAll], 1), (3, vec![Fault::PowerAll], 1)],
+    };
+    let expected: Vec<Property> = match expected.as_deref() {
+        Some("any") => Vec::new(),
+        Some(names) => names.split(',').map(Property::named).collect(),
+        None => vec![Property::LostWrite, Property::Hole],
+    };
+    for (nodes, faults, runs) in trials {
+        let first = seed();
+        let mut condemned = 0;
+        let mut told = 0;
+        for seed in first..first + runs {
+            let plan = Plan { seed, binary: Some(binary.clone()), ..Plan::new("broken-build", nodes, &faults) };
+            let Some(Verdict { violations, evidence }) = plan.run() else { continue };
+            eprint!("{}", Report(&violations));
+            let found = broken(&violations);
+            let right =
+                if expected.is_empty() { !found.is_empty() } else { expected.iter().any(|one| found.contains(one)) };
+            told += 1;
+            condemned += u64::from(right);
+            eprintln!("{faults:?}, seed {seed}: {found:?}; evidence in {}", evidence.display());
+        }
+        eprintln!("{faults:?}: condemned {condemned} of {told} times");
+        assert!(told == 0 || condemned > 0, "{faults:?} must show {expected:?}");
     }
 }
 

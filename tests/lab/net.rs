@@ -90,6 +90,22 @@ impl Net {
         }
     }
 
+    /// From now on that many megabits a second reach a node, from everybody together.
+    pub(crate) fn slow(&self, node: u8, megabits: u64) {
+        let (switch, port, rate) = (format!("{}-sw", self.tag), format!("v{node}"), format!("{megabits}mbit"));
+        let shape =
+            ["qdisc", "replace", "dev", &port, "root", "tbf", "rate", &rate, "burst", "64kb", "latency", "50ms"];
+        let args: Vec<&str> = ["-n", switch.as_str()].into_iter().chain(shape).collect();
+        run("tc", &args);
+    }
+
+    /// As much as the machine can again.
+    pub(crate) fn fast(&self, node: u8) {
+        let (switch, port) = (format!("{}-sw", self.tag), format!("v{node}"));
+        // A port that was never slow has nothing to take away.
+        drop(try_run("tc", &["-n", &switch, "qdisc", "del", "dev", &port, "root"], ""));
+    }
+
     /// All rules in one step.
     fn filter(&self, node: u8, flags: &[&str], rules: &str) {
         let enter = format!("--net={}", self.path(node));
@@ -110,6 +126,7 @@ pub(crate) fn address(node: u8, port: u16) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::harness::ms;
@@ -133,6 +150,16 @@ mod tests {
         from.send_to(b"hello", address).is_ok() && to.recv(&mut [0; 8]).is_ok()
     }
 
+    /// How long 150 packets of a kilobyte take, one behind the other.
+    fn takes(from: &UdpSocket, to: &UdpSocket) -> Duration {
+        let (address, began) = (to.local_addr().expect("an address"), Instant::now());
+        for _ in 0..150 {
+            from.send_to(&[0; 1000], address).expect("send a packet");
+            to.recv(&mut [0; 1000]).expect("receive a packet");
+        }
+        began.elapsed()
+    }
+
     #[test]
     fn packets_are_lost_where_a_link_is_cut_and_nowhere_else() {
         if let Some(why) = missing() {
@@ -153,5 +180,12 @@ mod tests {
         assert_eq!(links(), [true; 4], "healed");
         net.cut(1, &[1, 2], Loss::Deaf);
         assert_eq!(links(), [true, false, true, true], "deaf");
+        net.heal();
+        net.slow(2, 1);
+        // A burst of 64 KiB is free.
+        assert!(takes(&one, &two) > ms(500), "a slow link");
+        assert!(takes(&one, &three) < ms(500), "another is not slow");
+        net.fast(2);
+        assert!(takes(&one, &two) < ms(500), "fast again");
     }
 }

@@ -3,9 +3,9 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::checker::{Bounds, Report, Violation, check, gaps};
+use crate::checker::{Bounds, Report, Violation, check, figures, gaps};
 use crate::cluster::{Cluster, Design};
 use crate::disk::Medium;
 use crate::faults::{Fault, Nemesis};
@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) stretch: u64,
     /// Another binary than the one that is tested.
     pub(crate) binary: Option<PathBuf>,
+    /// Faults of these kinds at random until so much time is over, instead of each once.
+    pub(crate) lasts: Option<Duration>,
 }
 
 /// What came out: the violations, and where the evidence is.
@@ -41,14 +43,17 @@ pub(crate) struct Verdict {
 
 impl Plan {
     pub(crate) fn new(name: &'static str, nodes: u8, faults: &[Fault]) -> Self {
-        Self { name, seed: seed(), nodes, faults: faults.to_vec(), stretch: 1, binary: None }
+        Self { name, seed: seed(), nodes, faults: faults.to_vec(), stretch: 1, binary: None, lasts: None }
     }
 
     /// Runs it; there must be no violation. Says so if it cannot be run here.
     pub(crate) fn must_hold(&self) {
         let Some(Verdict { violations, evidence }) = self.run() else { return };
         if violations.is_empty() {
-            fs::remove_dir_all(evidence).expect("remove the evidence");
+            // The figures of a long run are worth keeping.
+            if self.lasts.is_none() {
+                fs::remove_dir_all(evidence).expect("remove the evidence");
+            }
             return;
         }
         let (report, seed) = (Report(&violations).to_string(), self.seed);
@@ -67,14 +72,17 @@ impl Plan {
         let lock = File::create(std::env::temp_dir().join("rollbook-lab.lock")).expect("create the lock of the lab");
         lock.lock().expect("lock the lab");
         eprintln!("{}: ROLLBOOK_LAB_SEED={} {:?}", self.name, self.seed, self.faults);
-        let evidence = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lab-{}-{}", self.name, self.seed));
+        let only = if let [fault] = self.faults[..] { format!("-{fault:?}") } else { String::new() };
+        let evidence = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lab-{}{only}-{}", self.name, self.seed));
         drop(fs::remove_dir_all(&evidence));
         fs::create_dir_all(&evidence).expect("create the folder of the evidence");
         let (plan, folder) = (self.clone(), evidence.clone());
         // A thread of its own: it becomes a client of the cluster and cannot go back.
-        let violations = std::thread::spawn(move || plan.drive(binary, &folder)).join().unwrap_or_else(|panic| {
-            eprintln!("{}: ROLLBOOK_LAB_SEED={}: evidence in {}", self.name, self.seed, evidence.display());
-            std::panic::resume_unwind(panic)
+        let violations = std::thread::spawn(move || plan.drive(binary, &folder)).join();
+        let violations = violations.unwrap_or_else(|panic| {
+            let words = panic.downcast_ref::<String>().map(String::as_str);
+            let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
+            vec![Violation::panicked(words.unwrap_or("no words"))]
         });
         Some(Verdict { violations, evidence })
     }
@@ -82,17 +90,15 @@ impl Plan {
     fn drive(&self, binary: PathBuf, evidence: &Path) -> Vec<Violation> {
         let recorder = Recorder::create(&evidence.join("history.ndjson")).expect("create the history");
         let disk = self.faults.iter().any(|fault| fault.medium() == Medium::Disk);
-        let spares = u8::from(self.faults.contains(&Fault::MembershipCut));
+        let spares = u8::from(self.faults.iter().any(|fault| fault.needs_spare()));
+        let clocks = self.faults.iter().any(|fault| fault.needs_clocks());
         let medium = if disk { Medium::Disk } else { Medium::Folder };
         let keeps_log = told(&binary, &["config", "dump"]).contains("log_keep_bytes");
-        let design = Design { binary, founders: self.nodes, spares, medium, keeps_log };
+        let design = Design { binary, founders: self.nodes, spares, medium, keeps_log, clocks };
         let mut cluster = Cluster::found(design, evidence, recorder.clone());
         let workload = Workload::start(&cluster, self.seed);
-        let mut nemesis = Nemesis { cluster: &mut cluster, rng: Rng::seeded(self.seed), stretch: self.stretch };
-        for fault in &self.faults {
-            std::thread::sleep(CALM);
-            nemesis.strike(*fault);
-        }
+        let (rng, crowd) = (Rng::seeded(self.seed), workload.crowd());
+        self.strike(&mut Nemesis { cluster: &mut cluster, rng, crowd, stretch: self.stretch });
         let end = Op::Fault { name: THE_END.to_owned(), majority: Vec::new(), graceful: false };
         [Phase::Invoke, Phase::Ok].into_iter().for_each(|phase| recorder.note(LAB, 0, phase, end.clone()));
         workload.finish(&cluster);
@@ -101,10 +107,35 @@ impl Plan {
         let history = recorder.history();
         let violations = check(&history, &Bounds::default());
         self.tell(&history, violations.len());
+        if self.lasts.is_some() {
+            let table = figures(&history, violations.len());
+            fs::write(evidence.join("figures.md"), &table).expect("write the figures");
+            eprintln!("{table}");
+        }
         if !violations.is_empty() {
             cluster.preserve(evidence);
         }
         violations
+    }
+
+    /// All faults, each once or at random for as long as is wanted.
+    fn strike(&self, nemesis: &mut Nemesis<'_>) {
+        let Some(lasts) = self.lasts else {
+            for fault in &self.faults {
+                std::thread::sleep(CALM);
+                nemesis.strike(*fault);
+            }
+            return;
+        };
+        // Of its own: how many numbers a fault draws may depend on time, which fault comes next does not.
+        let mut rng = Rng::seeded(!self.seed);
+        let began = Instant::now();
+        while began.elapsed() < lasts {
+            std::thread::sleep(CALM);
+            let place = rng.pick(0, self.faults.len() as u64) as usize;
+            eprint!("{:>7.1} s", began.elapsed().as_secs_f64());
+            nemesis.strike(self.faults[place]);
+        }
     }
 
     /// What was done and seen, in a line.

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// What the lab needs, and the Debian package that has it.
-const TOOLS: [(&str, &str); 6] = [
+const TOOLS: [(&str, &str); 7] = [
     ("ip", "iproute2"),
+    ("tc", "iproute2"),
     ("iptables-restore", "iptables"),
     ("nsenter", "util-linux"),
     ("mkfs.xfs", "xfsprogs"),

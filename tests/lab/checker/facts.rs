@@ -23,12 +23,19 @@ pub(super) struct Kept {
 pub(super) struct Fate {
     pub(super) log: Log,
     pub(super) producer: u32,
-    /// Start of the first attempt.
+    /// Start of the first attempt, and of the last.
     pub(super) begin: u64,
+    pub(super) last_begin: u64,
+    /// Attempts that were made.
+    pub(super) attempts: u32,
     /// When it was acknowledged for the first time.
     pub(super) acknowledged: Option<u64>,
     /// Every attempt was refused.
     pub(super) refused: bool,
+    /// An attempt was answered that the key is known, though every attempt before had been refused.
+    pub(super) known_unasked: bool,
+    /// The index that an answer told.
+    pub(super) told: Option<u64>,
     /// First payload and number of payloads of its batch.
     pub(super) batch: (u64, u64),
 }
@@ -125,10 +132,19 @@ fn fates(calls: &[Call<'_>]) -> BTreeMap<u64, Fate> {
                 log: publish.log,
                 producer: call.process,
                 begin: call.begin,
+                last_begin: call.begin,
+                attempts: 0,
                 acknowledged: None,
                 refused: true,
+                known_unasked: false,
+                told: None,
                 batch: (publish.payload, publish.count),
             });
+            let known = call.phase == Phase::Ok && publish.said.is_some();
+            fate.known_unasked |= known && fate.refused && fate.attempts > 0;
+            fate.attempts += 1;
+            fate.last_begin = call.begin;
+            fate.told = fate.told.or(publish.index);
             fate.refused &= call.phase == Phase::Fail;
             if call.phase == Phase::Ok {
                 fate.acknowledged = fate.acknowledged.or(call.end);

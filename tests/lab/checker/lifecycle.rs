@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::facts::Facts;
-use super::{Bounds, Property, Violation, nanos, seconds};
-use crate::history::Op;
+use super::{Bounds, Property, Violation, seconds};
+use crate::history::{Op, nanos};
 
 /// An event of the roll.
 #[derive(Clone, Copy, Debug)]

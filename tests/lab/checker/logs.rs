@@ -73,8 +73,13 @@ fn jumps(facts: &Facts<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for ((log, node), events) in &facts.kept {
         let mut want = 1;
+        // What no node has any more was trimmed; what one node lacks it has lost.
+        let trimmed = facts.logs.get(log).and_then(|values| values.keys().next()).is_some_and(|first| *first > 1);
         for index in events.keys() {
-            if *index != want {
+            if *log == Log::Aged && trimmed && want == 1 && *index > 1 {
+                let text = format!("{log:?} of node {node} begins at {index}: everything is younger than its age");
+                violations.push(Violation::new(Property::TrimmedEarly, text));
+            } else if *index != want {
                 let text =
                     format!("{log:?} of node {node} goes from {} to {index} when read from the oldest", want - 1);
                 violations.push(Violation::new(Property::Skip, text));

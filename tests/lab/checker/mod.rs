@@ -5,16 +5,21 @@
 
 mod consumers;
 mod facts;
+mod figures;
 mod lifecycle;
 mod logs;
 mod order;
+mod pipeline;
 mod progress;
+mod recovery;
 mod register;
 mod stored;
 #[cfg(test)]
 mod story;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verdicts;
 
 use std::fmt;
 use std::time::Duration;
@@ -32,10 +37,16 @@ pub(crate) enum Property {
     LostWrite,
     /// An acknowledged write is not there, but a later one of the same producer is.
     Hole,
-    /// A write is stored or delivered more often than it was made.
+    /// A single attempt to publish is stored more than once.
+    StoredTwice,
+    /// A write with a key is stored more than once, or a position is delivered more than once.
     Duplicate,
-    /// A write is stored that was refused or never made.
+    /// A write is stored although every answer promised that nothing was.
+    RefusedButStored,
+    /// A write is stored that nobody made.
     Phantom,
+    /// A write that was given up is stored long afterwards.
+    StoredLate,
     /// A part of a batch is stored.
     TornBatch,
     /// Two values at one position.
@@ -46,8 +57,12 @@ pub(crate) enum Property {
     Skip,
     /// One producer's writes are out of its own order.
     ProducerOrder,
+    /// Writes of one pipelined connection are out of its order.
+    PipelineOrder,
     /// A write that began after another had been acknowledged stands before it.
     RealTimeOrder,
+    /// An event went before its age.
+    TrimmedEarly,
     /// Something was seen that later is not there.
     DirtyRead,
     /// A linearizable read is older than its bound.
@@ -60,10 +75,20 @@ pub(crate) enum Property {
     Lifecycle,
     /// After healing some node or consumer does not get on.
     Liveness,
+    /// After healing some node is not level soon enough.
+    Recovery,
+    /// A node ended although nobody had told it to.
+    NodeEnded,
+    /// The lab itself saw a promise broken.
+    Broken,
+    /// A publish was answered after the time-out of the node.
+    LateAnswer,
     /// The majority went without an acknowledgement for too long.
     Availability,
     /// A planned hand-over was seen by a client that tried twice.
     HandOver,
+    /// The lab could not go on: a node that must start does not, nobody leads, a change is never made.
+    Panicked,
 }
 
 /// One broken promise.
@@ -74,7 +99,51 @@ pub(crate) struct Violation {
     pub(crate) text: String,
 }
 
+impl Property {
+    /// The one that an operator expects.
+    pub(crate) fn named(name: &str) -> Self {
+        let found = Self::ALL.into_iter().find(|property| format!("{property:?}") == name.trim());
+        found.unwrap_or_else(|| panic!("no property is named {name:?}; there are {:?}", Self::ALL))
+    }
+
+    const ALL: [Self; 28] = [
+        Self::LostWrite,
+        Self::Hole,
+        Self::StoredTwice,
+        Self::Duplicate,
+        Self::RefusedButStored,
+        Self::Phantom,
+        Self::StoredLate,
+        Self::TornBatch,
+        Self::InconsistentOffsets,
+        Self::TravelBack,
+        Self::Skip,
+        Self::ProducerOrder,
+        Self::PipelineOrder,
+        Self::RealTimeOrder,
+        Self::TrimmedEarly,
+        Self::DirtyRead,
+        Self::StaleRead,
+        Self::Redelivery,
+        Self::ReplicaEquality,
+        Self::Lifecycle,
+        Self::Liveness,
+        Self::Recovery,
+        Self::NodeEnded,
+        Self::Broken,
+        Self::LateAnswer,
+        Self::Availability,
+        Self::HandOver,
+        Self::Panicked,
+    ];
+}
+
 impl Violation {
+    /// A run that could not go on.
+    pub(crate) fn panicked(text: &str) -> Self {
+        Self::new(Property::Panicked, text.to_owned())
+    }
+
     fn new(property: Property, text: String) -> Self {
         Self { property, text }
     }
@@ -91,13 +160,17 @@ pub(crate) struct Bounds {
     pub(crate) gone: Duration,
     /// A node that works for longer is told to be up.
     pub(crate) known: Duration,
+    /// A publish is answered within this: `book.publish_timeout` and time for the way.
+    pub(crate) answer: Duration,
+    /// A publish without an answer is not stored later than this after it was asked for.
+    pub(crate) given_up: Duration,
 }
 
 impl Default for Bounds {
     /// Three times the longest election time-out of 1 s, and the node time-out of 5 s with time to tell of it.
     fn default() -> Self {
-        let [live, gap, gone, known] = [10, 3, 8, 3].map(Duration::from_secs);
-        Self { live, gap, gone, known }
+        let [live, gap, gone, known, answer, given_up] = [10, 3, 8, 3, 12, 15].map(Duration::from_secs);
+        Self { live, gap, gone, known, answer, given_up }
     }
 }
 
@@ -112,8 +185,15 @@ pub(crate) fn check(history: &History, bounds: &Bounds) -> Vec<Violation> {
     violations.extend(register::check(&facts));
     violations.extend(lifecycle::check(&facts, bounds));
     violations.extend(progress::check(&facts, bounds));
+    violations.extend(pipeline::check(&facts, bounds));
+    violations.extend(recovery::check(&facts));
     violations.sort_by_key(|violation| violation.property);
     violations
+}
+
+/// The table of a long run, for people.
+pub(crate) fn figures(history: &History, violations: usize) -> String {
+    figures::Figures::of(&Facts::new(history), violations).to_string()
 }
 
 /// How long the majority went without an acknowledgement in each fault, for people.
@@ -152,8 +232,4 @@ impl fmt::Display for Report<'_> {
 fn seconds(nanos: u64) -> String {
     let millis = nanos / 1_000_000;
     format!("{}.{:03} s", millis / 1000, millis % 1000)
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -15,7 +15,7 @@ struct Placed {
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
-    for log in [Log::Lab, Log::Work] {
+    for log in [Log::Lab, Log::Work, Log::Aged, Log::Burst] {
         let placed = facts.fates.iter().filter_map(|(payload, fate)| {
             // Stored twice is another violation; the first place counts.
             let (own, index) = facts.places.get(payload)?.first().copied()?;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::facts::{Facts, Window};
-use super::{Bounds, Property, Violation, nanos, seconds};
-use crate::history::{Log, Op, Phase, THE_END};
+use super::{Bounds, Property, Violation, seconds};
+use crate::history::{Log, Op, Phase, THE_END, nanos};
 
 pub(super) fn check(facts: &Facts<'_>, bounds: &Bounds) -> Vec<Violation> {
     let mut violations = liveness(facts, bounds);
@@ -75,6 +75,28 @@ fn left_behind(facts: &Facts<'_>) -> Vec<Violation> {
         }
     }
     violations
+}
+
+/// How long after the healing of each fault until the last of the nodes that ran on acknowledged a publish that
+/// was asked for after it; none when one did not.
+pub(super) fn pauses(facts: &Facts<'_>) -> Vec<(String, Option<u64>)> {
+    let mut first: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    for (node, begin, end) in acknowledged(facts) {
+        first.entry(node).or_default().push((begin, end));
+    }
+    let windows = facts.windows.iter().filter(|window| window.name != THE_END);
+    let told = windows.map(|window| {
+        let next = facts.windows.iter().map(|other| other.begin).filter(|begin| *begin >= window.end).min();
+        let nodes = first.iter().filter(|(node, _)| facts.ran(**node, window.end, next.unwrap_or(facts.end)));
+        let waits = nodes.map(|(_, calls)| {
+            let later = calls.iter().filter(|(begin, _)| *begin >= window.end);
+            later.map(|(_, end)| end.saturating_sub(window.end)).min()
+        });
+        let waits: Vec<Option<u64>> = waits.collect();
+        let longest = if waits.contains(&None) { None } else { waits.into_iter().flatten().max() };
+        (window.name.clone(), longest)
+    });
+    told.collect()
 }
 
 /// For each fault that a majority survives: its name and the longest time without an acknowledgement.

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::Facts;
 use super::{Property, Violation, seconds};
-use crate::history::Log;
+use crate::history::{Log, Op};
+
+/// Violations whose refusals are looked up.
+const TOLD_MAX: usize = 20;
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Violation> {
     let mut violations = missing(facts);
@@ -23,6 +26,9 @@ fn missing(facts: &Facts<'_>) -> Vec<Violation> {
         let latest = newest.entry(fate.producer).or_default();
         *latest = fate.begin.max(*latest);
     }
+    // What retention took is told by `logs`, once for each node.
+    let first = facts.logs.get(&Log::Aged).and_then(|values| values.keys().next()).copied().unwrap_or(0);
+    let gone = gone.filter(|(_, fate, _)| fate.log != Log::Aged || fate.told.is_none_or(|told| told >= first));
     let told = gone.map(|(payload, fate, acknowledged)| {
         let hole = newest.get(&fate.producer).is_some_and(|latest| *latest > acknowledged);
         let property = if hole { Property::Hole } else { Property::LostWrite };
@@ -41,17 +47,38 @@ fn missing(facts: &Facts<'_>) -> Vec<Violation> {
 fn surplus(facts: &Facts<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (payload, places) in &facts.places {
+        let fate = facts.fates.get(payload);
         if places.len() > 1 {
-            violations.push(Violation::new(Property::Duplicate, format!("payload {payload} is stored at {places:?}")));
+            let attempts = fate.map_or(0, |fate| fate.attempts);
+            let property = if attempts > 1 { Property::Duplicate } else { Property::StoredTwice };
+            let text = format!("payload {payload} is stored at {places:?} after {attempts} attempts");
+            violations.push(Violation::new(property, text));
         }
-        let why = match facts.fates.get(payload) {
-            None => "nobody published",
-            Some(fate) if fate.refused => "was refused each time",
+        let (property, why) = match fate {
+            None => (Property::Phantom, "nobody published"),
+            Some(fate) if fate.refused => (Property::RefusedButStored, "was refused each time"),
+            Some(fate) if fate.known_unasked => (Property::RefusedButStored, "was refused, and then its key was known"),
             Some(_) => continue,
         };
-        violations.push(Violation::new(Property::Phantom, format!("payload {payload} at {places:?}: {why}")));
+        let said = refusals(facts, *payload, violations.len());
+        violations.push(Violation::new(property, format!("payload {payload} at {places:?}: {why}{said}")));
     }
     violations
+}
+
+/// What nodes said to the attempts, for the first of many.
+fn refusals(facts: &Facts<'_>, payload: u64, told: usize) -> String {
+    if told > TOLD_MAX {
+        return String::new();
+    }
+    let calls = facts.calls.iter().filter_map(|call| match call.op {
+        Op::Publish(publish) if (publish.payload..publish.payload + publish.count).contains(&payload) => {
+            let said = publish.said.as_deref().unwrap_or("no connection");
+            Some(format!("; node {} at {}: {said}", call.node, seconds(call.end.unwrap_or(facts.end))))
+        }
+        _ => None,
+    });
+    calls.collect()
 }
 
 /// A batch is stored whole and in a row, or not at all. One of which nothing is left is a lost write.

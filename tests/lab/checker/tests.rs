@@ -5,7 +5,7 @@ use super::{Bounds, Property, Report, broken, check};
 use crate::history::{History, LAB, Log, Op, Phase, Publish, Record};
 
 /// Takes away every line about a payload that a consumer saw or a node keeps.
-fn erase(story: &mut Story, gone: u64) {
+pub(super) fn erase(story: &mut Story, gone: u64) {
     story.records.retain(|record| match record.op {
         Op::Deliver { payload, .. } | Op::Stored { payload, .. } => payload != gone,
         _ => true,
@@ -34,7 +34,7 @@ fn pull(story: &mut Story, gone: u64) {
 }
 
 /// Exchanges what stands at two places of `lab`, for everybody and in the answers.
-fn swap(story: &mut Story, one: u64, two: u64) {
+pub(super) fn swap(story: &mut Story, one: u64, two: u64) {
     let values = lab();
     let payload_at = |index: u64| values.iter().find(|(own, _)| *own == index).map(|(_, payload)| *payload);
     let (first, second) = (payload_at(one).expect("an event"), payload_at(two).expect("an event"));
@@ -72,7 +72,7 @@ fn kept(story: &mut Story, wanted: Log, node: u64, place: u64) -> &mut Record {
     found.expect("a stored event")
 }
 
-fn judge(story: Story) -> Vec<Property> {
+pub(super) fn judge(story: Story) -> Vec<Property> {
     let history = History { records: story.records };
     let violations = check(&history, &Bounds::default());
     eprintln!("{}", Report(&violations));
@@ -80,7 +80,7 @@ fn judge(story: Story) -> Vec<Property> {
 }
 
 /// The good history with one thing wrong.
-fn spoiled(spoil: impl FnOnce(&mut Story)) -> Vec<Property> {
+pub(super) fn spoiled(spoil: impl FnOnce(&mut Story)) -> Vec<Property> {
     let mut story = good();
     spoil(&mut story);
     judge(story)
@@ -123,12 +123,18 @@ fn an_acknowledged_write_before_a_visible_one_of_the_same_producer_is_a_hole() {
 }
 
 #[test]
-fn a_write_at_two_places_is_a_duplicate() {
-    let found = spoiled(|story| {
+fn a_single_attempt_at_two_places_is_stored_twice() {
+    let again = |story: &mut Story| {
         story.deliver(TAIL, Log::Lab, 1, 11, payload(1, 5));
         story.stored(Log::Lab, 11, payload(1, 5));
+    };
+    assert_eq!(spoiled(again), [Property::StoredTwice]);
+    let with_a_key = spoiled(|story| {
+        let second = Publish { attempt: 2, ..Publish::new(Log::Lab, payload(1, 5), 1, 2) };
+        story.call(1, 1, Phase::Ok, &Op::Publish(second));
+        again(story);
     });
-    assert_eq!(found, [Property::Duplicate]);
+    assert_eq!(with_a_key, [Property::Duplicate], "the key was to prevent that");
 }
 
 #[test]
@@ -137,10 +143,10 @@ fn a_position_that_a_tailing_consumer_gets_twice_is_a_duplicate() {
 }
 
 #[test]
-fn a_refused_write_that_is_stored_is_a_phantom() {
+fn a_write_that_nobody_made_is_a_phantom() {
     let found = spoiled(|story| {
-        story.deliver(TAIL, Log::Lab, 1, 11, payload(2, 6));
-        story.stored(Log::Lab, 11, payload(2, 6));
+        story.deliver(TAIL, Log::Lab, 1, 11, payload(3, 1));
+        story.stored(Log::Lab, 11, payload(3, 1));
     });
     assert_eq!(found, [Property::Phantom]);
 }

@@ -1,8 +1,8 @@
 //! Nodes that join and catch up while other things go wrong.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Fault, Nemesis};
+use super::{Fault, Nemesis, USUAL};
 use crate::cluster;
 use crate::harness::http::Http;
 use crate::harness::ms;
@@ -13,6 +13,8 @@ use crate::net::Loss;
 const BATCHES: u32 = 180;
 /// How often the node that catches up is killed.
 const CUTS: u32 = 3;
+/// A host that is not there.
+const NOBODY: u8 = 99;
 
 impl Nemesis<'_> {
     /// While a follower is away the log is written full and purged; then it is killed several times on its
@@ -74,6 +76,51 @@ impl Nemesis<'_> {
         self.cluster.remove(node);
         std::thread::sleep(ms(500));
         self.cluster.vacate(spare);
+    }
+}
+
+impl Nemesis<'_> {
+    /// A node joins, becomes a voter, leads, hands over and leaves, under load; half of the times with one of
+    /// the others down.
+    pub(super) fn membership(&mut self) {
+        let spare = self.cluster.hosts.vacant().expect("a host without a node");
+        let down = if self.rng.pick(0, 2) == 0 { Some(self.follower()) } else { None };
+        eprintln!("    a node joins host {spare}, down is {down:?}");
+        self.during(Fault::Membership, Self::everybody(spare), |nemesis| {
+            down.into_iter().for_each(|host| nemesis.cluster.kill(host));
+            nemesis.cluster.join(spare);
+            let node = nemesis.cluster.hosts.node(spare);
+            nemesis.cluster.insist("POST", "/api/cluster/transfer", &json!({ "to": node }));
+            nemesis.last(500, 1500);
+            nemesis.move_leadership(&[spare]);
+            nemesis.last(200, 500);
+            nemesis.cluster.remove(node);
+            down.into_iter().for_each(|host| nemesis.cluster.spawn(host));
+        });
+        down.into_iter().for_each(|host| self.cluster.await_ready(host));
+        self.bury_all_but(spare, Fault::Membership);
+        self.cluster.vacate(spare);
+        self.recovered(Fault::Membership, USUAL);
+    }
+
+    /// A node that was never started must not become a voter: nobody would ever hear of its vote.
+    pub(super) fn ghost(&mut self) {
+        let leader = self.cluster.leader();
+        self.during(Fault::Ghost, self.one(leader), |nemesis| {
+            let address = json!({ "address": hosts::peer(NOBODY).to_string() });
+            let given = nemesis.cluster.insist("POST", "/api/cluster/nodes", &address);
+            let node = given["id"].as_u64().expect("the number of a node");
+            nemesis.last(500, 1500);
+            let target = format!("/api/cluster/nodes/{node}/promote");
+            let answer = cluster::ask_within(leader, "POST", &target, "", cluster::CHANGE);
+            let said = answer.map(|answer| (answer.status, answer.text().trim().to_owned()));
+            eprintln!("    the promotion of a node that was never started: {said:?}");
+            if let Ok((200..300, text)) = said {
+                nemesis.broken(leader, format!("a node that was never started votes: {text}"));
+            }
+            nemesis.cluster.remove(node);
+        });
+        self.recovered(Fault::Ghost, USUAL);
     }
 }
 

@@ -1,17 +1,30 @@
 //! What is done to a cluster. Each fault begins, lasts, and is healed; the history has both moments.
 
+mod burst;
 mod clock;
 mod membership;
 mod network;
 mod process;
+mod silence;
+mod snapshot;
 mod storage;
+mod tail;
 
 use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::disk::Medium;
-use crate::harness::Rng;
-use crate::history::{Op, Phase};
+use crate::harness::{Rng, ms};
+use crate::history::{Op, Phase, Recovery, nanos};
+use crate::workload::{Crowd, Standing};
+
+/// After a silent partition, and after any other fault.
+const SOON: Duration = ms(3000);
+const USUAL: Duration = Duration::from_secs(10);
+/// After a snapshot was needed.
+const SNAPSHOT: Duration = Duration::from_secs(30);
+/// How long the lab waits for a node that is late, to know how late.
+const RECOVERY_MAX: Duration = Duration::from_secs(60);
 
 /// All kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +60,39 @@ pub(crate) enum Fault {
     ClockBehind,
     /// SIGTERM: the leader hands over and leaves.
     HandOver,
+    /// For a minute or more packets are dropped without a word: those of one node, of everybody.
+    SilentNode,
+    SilentAll,
+    /// Leadership moves while a follower receives a snapshot: by request, or because the leader stands still.
+    SnapshotTransfer,
+    SnapshotPause,
+    /// A follower needs a snapshot and the leader has hardly a byte, or hardly an inode.
+    SnapshotFull,
+    SnapshotInodes,
+    /// Power cut right after a truncation of entries that were never acknowledged.
+    TruncatedTail,
+    /// The newest of a store is gone while its node is down.
+    TailRaft,
+    TailState,
+    TailLedger,
+    TailMark,
+    /// The clock of the leader jumps months ahead for some seconds, or hours back.
+    JumpAhead,
+    JumpBack,
+    /// Join, promote, transfer and remove under load, with one node down or not.
+    Membership,
+    /// A node that was never started is promoted.
+    Ghost,
+    /// Two of three are killed while thousands of publishes are on their way.
+    KillTwo,
+    /// The leader is killed, and the queue of the next one is full.
+    QueueFull,
+    /// No fault: thousands of publishes over one connection.
+    Pipelined,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 37] = [
         Self::KillLeader,
         Self::KillFollower,
         Self::KillAll,
@@ -70,6 +112,24 @@ impl Fault {
         Self::ClockAhead,
         Self::ClockBehind,
         Self::HandOver,
+        Self::SilentNode,
+        Self::SilentAll,
+        Self::SnapshotTransfer,
+        Self::SnapshotPause,
+        Self::SnapshotFull,
+        Self::SnapshotInodes,
+        Self::TruncatedTail,
+        Self::TailRaft,
+        Self::TailState,
+        Self::TailLedger,
+        Self::TailMark,
+        Self::JumpAhead,
+        Self::JumpBack,
+        Self::Membership,
+        Self::Ghost,
+        Self::KillTwo,
+        Self::QueueFull,
+        Self::Pipelined,
     ];
 
     /// The one that an operator asks for.
@@ -81,9 +141,24 @@ impl Fault {
     /// What the nodes must lie on.
     pub(crate) const fn medium(self) -> Medium {
         match self {
-            Self::PowerLeader | Self::PowerAll | Self::DiskFull => Medium::Disk,
+            Self::PowerLeader
+            | Self::PowerAll
+            | Self::DiskFull
+            | Self::SnapshotFull
+            | Self::SnapshotInodes
+            | Self::TruncatedTail => Medium::Disk,
             _ => Medium::Folder,
         }
+    }
+
+    /// A host without a node is needed.
+    pub(crate) const fn needs_spare(self) -> bool {
+        matches!(self, Self::MembershipCut | Self::Membership)
+    }
+
+    /// Nodes need a clock that can be set while they run.
+    pub(crate) const fn needs_clocks(self) -> bool {
+        matches!(self, Self::JumpAhead | Self::JumpBack)
     }
 
     /// One node alone can have it.
@@ -99,6 +174,7 @@ impl Fault {
 pub(crate) struct Nemesis<'a> {
     pub(crate) cluster: &'a mut Cluster,
     pub(crate) rng: Rng,
+    pub(crate) crowd: Crowd,
     /// Faults last up to so many times as long.
     pub(crate) stretch: u64,
 }
@@ -136,10 +212,54 @@ impl Nemesis<'_> {
             Fault::ClockAhead => self.clock(3600),
             Fault::ClockBehind => self.clock(-3600),
             Fault::HandOver => self.hand_over(),
+            Fault::SilentNode => self.silent_node(),
+            Fault::SilentAll => self.silent_all(),
+            Fault::SnapshotTransfer | Fault::SnapshotPause => self.snapshot_moved(fault),
+            Fault::SnapshotFull | Fault::SnapshotInodes => self.snapshot_full(fault),
+            Fault::TruncatedTail => self.truncated_tail(),
+            Fault::TailRaft | Fault::TailState | Fault::TailLedger | Fault::TailMark => self.lost_tail(fault),
+            Fault::JumpAhead | Fault::JumpBack => self.clock_jump(fault),
+            Fault::Membership => self.membership(),
+            Fault::Ghost => self.ghost(),
+            Fault::KillTwo => self.kill_two(),
+            Fault::QueueFull => self.queue_full(),
+            Fault::Pipelined => self.pipelined(),
         }
-        let ended = self.cluster.casualties();
-        let words: Vec<String> = ended.iter().map(|host| self.cluster.node(*host).last_words()).collect();
-        assert!(ended.is_empty(), "nodes ended by themselves: hosts {ended:?}\n{}", words.join("\n"));
+        self.bury(fault);
+    }
+
+    /// Nodes that ended by themselves are written down and started again.
+    fn bury(&mut self, fault: Fault) {
+        self.bury_all_but(0, fault);
+    }
+
+    /// The same, but for the node on a host that may end.
+    fn bury_all_but(&mut self, may: u8, fault: Fault) {
+        for host in self.cluster.casualties().into_iter().filter(|host| *host != may) {
+            let words = self.cluster.node(host).last_words();
+            self.crowd.note(host, Op::Ended { words: format!("{fault:?}: {words}") });
+            self.cluster.spawn(host);
+            self.cluster.await_ready(host);
+        }
+    }
+
+    /// After a healing: how long until every running node accepts publishes and has what all accepted.
+    fn recovered(&mut self, fault: Fault, bound: Duration) {
+        for Standing { host, accepts, level } in self.crowd.probe(&self.cluster.running(), RECOVERY_MAX.max(bound * 2))
+        {
+            eprintln!("    host {host} accepts publishes after {accepts:.1?} and is level after {level:.1?}");
+            for (what, took) in [(Recovery::Accepts, accepts), (Recovery::Level, level)] {
+                let [took, bound] = [took, Some(bound)].map(|time| time.map(nanos));
+                let bound = bound.unwrap_or(0);
+                self.crowd.note(host, Op::Recovered { fault: format!("{fault:?}"), what, took, bound });
+            }
+        }
+    }
+
+    /// A promise about the node on a host was broken.
+    fn broken(&self, host: u8, text: String) {
+        eprintln!("    broken: {text}");
+        self.crowd.note(host, Op::Broken { text });
     }
 
     /// Writes the fault down, and that it is healed when `act` returns.

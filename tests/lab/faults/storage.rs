@@ -32,7 +32,7 @@ impl Nemesis<'_> {
     }
 
     /// First every disk, then every process, as if the plug of all had been pulled.
-    fn power_cut(&mut self, hosts: &[u8]) {
+    pub(super) fn power_cut(&mut self, hosts: &[u8]) {
         hosts.iter().for_each(|host| self.cluster.node(*host).volume.cut_power());
         hosts.iter().for_each(|host| self.cluster.kill(*host));
         hosts.iter().for_each(|host| self.cluster.node(*host).volume.power_on());
@@ -50,7 +50,7 @@ impl Nemesis<'_> {
             nemesis.cluster.node(host).volume.fill(0);
             nemesis.last(1000, 2000);
             nemesis.cluster.node(host).volume.free();
-            if nemesis.cluster.casualties().contains(&host) {
+            if nemesis.cluster.has_ended(host) {
                 nemesis.cluster.spawn(host);
             }
         });
@@ -76,7 +76,7 @@ impl Nemesis<'_> {
         });
         if !refused {
             self.try_to_lead(host);
-            refused = self.cluster.casualties().contains(&host);
+            refused = self.cluster.has_ended(host);
         }
         if refused {
             self.cluster.replace(host);

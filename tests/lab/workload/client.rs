@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::namespace;
+use super::{BRIEF, BRIEF_AGE, BULK, BULK_BYTES, DAY, namespace};
 use crate::cluster::Cluster;
 use crate::harness::http::{Http, Response};
 use crate::history::{Log, Phase};
@@ -18,6 +18,8 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(1200);
 #[derive(Default)]
 pub(super) struct Client {
     links: BTreeMap<SocketAddr, Http>,
+    /// None: [`PATIENCE`].
+    patience: Option<Duration>,
 }
 
 /// What came back.
@@ -38,9 +40,15 @@ pub(super) struct Ask<'a> {
 }
 
 impl Client {
+    /// One that waits for so long.
+    pub(super) fn patient(patience: Duration) -> Self {
+        Self { patience: Some(patience), ..Self::default() }
+    }
+
     /// Asks once. A connection whose answer did not come is not used again.
     pub(super) fn ask(&mut self, address: SocketAddr, ask: Ask<'_>) -> Answer {
-        let link = self.links.remove(&address).map_or_else(|| Http::connect_within(address, PATIENCE), Ok);
+        let patience = self.patience.unwrap_or(PATIENCE);
+        let link = self.links.remove(&address).map_or_else(|| Http::connect_within(address, patience), Ok);
         let Ok(mut link) = link else { return Answer::NotAsked };
         let headers = [("Content-Type", "application/json")];
         match link.try_request(ask.method, ask.target, &headers, ask.body.as_bytes()) {
@@ -73,13 +81,23 @@ impl Answer {
 }
 
 /// The text of the event log, the code of REST.
-fn unknown(text: &str) -> bool {
+pub(super) fn unknown(text: &str) -> bool {
     text.contains("outcome unknown") || text.contains("outcome_unknown")
 }
 
 /// The namespaces exist before the first consumer comes.
 pub(super) fn create_namespaces(cluster: &Cluster) {
-    for log in [Log::Lab, Log::Work] {
-        cluster.insist("POST", "/api/namespaces", &json!({ "name": namespace(log) }));
+    let kept = |age: &str| json!({ "max_age": age });
+    let others = [
+        (namespace(Log::Lab), json!({})),
+        (namespace(Log::Work), json!({})),
+        (namespace(Log::Burst), json!({})),
+        (namespace(Log::Aged), kept(DAY)),
+        (BRIEF, kept(&format!("{}s", BRIEF_AGE.as_secs()))),
+        // Written to need a snapshot, read by nobody: it must not fill the disk of a long run.
+        (BULK, json!({ "max_bytes": BULK_BYTES })),
+    ];
+    for (name, retention) in others {
+        cluster.insist("POST", "/api/namespaces", &json!({ "name": name, "retention": retention }));
     }
 }

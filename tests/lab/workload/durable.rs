@@ -21,6 +21,8 @@ pub(super) fn run(scene: Scene, process: u32, stand: Arc<AtomicU64>, rng: &mut R
     let mut connection = 0;
     let mut host = 0;
     while scene.reading() {
+        // A subscription is a write too.
+        scene.writing();
         host = if rng.pick(0, 3) == 0 { host } else { scene.hosts.after(host) }.max(1);
         connection += 1;
         let events = rng.pick(1, 40);
@@ -55,6 +57,8 @@ fn consume(scene: &Scene, process: u32, connection: u32, host: u8, events: u64, 
         scene.recorder.note(process, scene.hosts.node(host), Phase::Seen, event.delivered(Log::Work, connection));
         stand.fetch_max(event.index, Ordering::Relaxed);
         left -= 1;
+        // An acknowledgement is a write too.
+        scene.writing();
         if left == 0 {
             return Some(());
         }

@@ -1,7 +1,9 @@
 //! Load and observation: producers, consumers and registers on threads of their own, at a steady modest rate.
 
 mod client;
+mod crowd;
 mod durable;
+mod pipe;
 mod producer;
 mod reading;
 mod register;
@@ -17,13 +19,18 @@ use crate::cluster::Cluster;
 use crate::harness::{Rng, ms};
 use crate::history::{Log, Recorder};
 use crate::hosts::Hosts;
-use producer::Producer;
+pub(crate) use crowd::{Crowd, Standing};
+pub(crate) use pipe::{Pipe, UNANSWERED_MAX};
+use producer::{Producer, Style};
 use tail::Tail;
 
 /// Producers of `lab`; every second one uses keys.
 const PRODUCERS: u32 = 6;
 /// Publishes a second of each.
 const PRODUCER_RATE: u64 = 20;
+/// The producer of `aged`, and its publishes a second.
+const AGED: u32 = 8;
+const AGED_RATE: u64 = 4;
 /// The producer of `work`.
 const WORK: u32 = 9;
 /// Consumers that stay on a host have this and the number of the host.
@@ -39,8 +46,20 @@ const PROBES: u32 = 40;
 const READERS: u32 = 50;
 /// Who watches a host has this and the number of the host.
 const WATCHES: u32 = 60;
+/// Who publishes over pipelined connections to a host has this and the number of the host.
+const PIPES: u32 = 70;
+/// The one with a pipelined connection all the time, to each host in turn.
+const PIPELINER: u32 = 90;
 /// Bound of the catching up of consumers at the end.
-const CATCH_UP: Duration = Duration::from_secs(10);
+const CATCH_UP: Duration = Duration::from_secs(30);
+/// The namespace whose events go after [`BRIEF_AGE`].
+pub(crate) const BRIEF: &str = "brief";
+pub(crate) const BRIEF_AGE: Duration = Duration::from_secs(5);
+/// The namespace that is written when the log shall become long, and what it keeps.
+pub(crate) const BULK: &str = "bulk";
+const BULK_BYTES: u64 = 40 << 20;
+/// How long events of `aged` are kept: longer than any run.
+const DAY: &str = "24h";
 
 /// What the threads share.
 #[derive(Clone)]
@@ -51,6 +70,10 @@ struct Scene {
     written: Arc<AtomicBool>,
     /// Readers end.
     read: Arc<AtomicBool>,
+    /// Writers rest.
+    quiet: Arc<AtomicBool>,
+    /// Numbers of publishes that are not made by a producer, and of pipelined connections.
+    serial: Arc<AtomicU64>,
 }
 
 /// A running workload.
@@ -76,6 +99,8 @@ impl Workload {
             recorder: cluster.recorder.clone(),
             written: Arc::default(),
             read: Arc::default(),
+            quiet: Arc::clone(&cluster.quiet),
+            serial: Arc::default(),
         };
         let mut workload = Self { scene, writers: Vec::new(), readers: Vec::new(), watches: Vec::new() };
         client::create_namespaces(cluster);
@@ -90,15 +115,28 @@ impl Workload {
         workload.reader(Log::Work, move |scene, stand| durable::run(scene, DURABLE, stand, &mut seeded(DURABLE)));
         for process in 1..=PRODUCERS {
             let keys = process % 2 == 0;
-            workload.writer(move |scene| Producer::new(scene, process, Log::Lab, keys, seeded(process)).run());
+            let style = Style { log: Log::Lab, keys, batches: true, rate: PRODUCER_RATE };
+            workload.writer(move |scene| Producer::new(scene, process, style, seeded(process)).run());
         }
-        workload.writer(move |scene| Producer::new(scene, WORK, Log::Work, true, seeded(WORK)).run());
+        let others = [
+            (WORK, Style { log: Log::Work, keys: true, batches: true, rate: PRODUCER_RATE }),
+            (AGED, Style { log: Log::Aged, keys: false, batches: false, rate: AGED_RATE }),
+        ];
+        for (process, style) in others {
+            workload.writer(move |scene| Producer::new(scene, process, style, seeded(process)).run());
+        }
+        workload.writer(move |scene| pipe::run(&scene, PIPELINER, &mut seeded(PIPELINER)));
         let values = Arc::new(AtomicU64::new(register::FIRST));
         for process in REGISTERS..REGISTERS + REGISTER_CLIENTS {
             let values = Arc::clone(&values);
             workload.writer(move |scene| register::run(&scene, process, &values, &mut seeded(process)));
         }
         workload
+    }
+
+    /// Publishes by the hand of the nemesis.
+    pub(crate) fn crowd(&self) -> Crowd {
+        Crowd::new(self.scene.clone())
     }
 
     fn writer(&mut self, run: impl FnOnce(Scene) + Send + 'static) {
@@ -116,9 +154,9 @@ impl Workload {
     /// After the last healing: every running node takes a publish, the load ends, the consumers see
     /// everything, and every running node is read from the oldest event to the newest.
     pub(crate) fn finish(mut self, cluster: &Cluster) {
-        reading::probe(&self.scene, &cluster.running());
+        self.crowd().probe(&cluster.running(), reading::PROBED);
         self.stop_writers();
-        let ends = reading::marks(&self.scene, &cluster.running());
+        let ends = reading::marks(&self.crowd(), &cluster.running());
         let behind = |reader: &Reader| reader.stand.load(Ordering::Relaxed) < ends[&reader.log];
         // Consumers that cannot get there are told by the check of liveness.
         let deadline = Instant::now() + CATCH_UP;
@@ -156,9 +194,17 @@ impl Drop for Workload {
 }
 
 impl Scene {
-    /// Writers go on.
+    /// Writers go on, after a rest if they are told to rest.
     fn writing(&self) -> bool {
+        while self.quiet.load(Ordering::Relaxed) && !self.written.load(Ordering::Relaxed) {
+            std::thread::sleep(ms(10));
+        }
         !self.written.load(Ordering::Relaxed)
+    }
+
+    /// A number that was never given before.
+    fn number(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Readers go on.
@@ -191,5 +237,7 @@ const fn namespace(log: Log) -> &'static str {
         Log::Lab => "lab",
         Log::Work => "work",
         Log::Roll => "roll",
+        Log::Aged => "aged",
+        Log::Burst => "burst",
     }
 }

@@ -8,7 +8,7 @@ use crate::history::{Log, Op, Phase, Publish};
 use crate::hosts;
 
 use super::client::{Answer, Ask, Client};
-use super::{PRODUCER_RATE, Pace, Scene, namespace};
+use super::{Pace, Scene, namespace};
 
 /// Attempts of a producer with keys.
 const ATTEMPTS: u32 = 4;
@@ -17,12 +17,23 @@ const BATCH_MAX: u64 = 5;
 /// Longest padding, bytes.
 const PAD_MAX: u64 = 400;
 
+/// What a producer publishes.
+#[derive(Clone, Copy)]
+pub(super) struct Style {
+    pub(super) log: Log,
+    /// Each event has a key of its own.
+    pub(super) keys: bool,
+    /// Some publishes are of several events.
+    pub(super) batches: bool,
+    /// Publishes a second.
+    pub(super) rate: u64,
+}
+
 /// One producer.
 pub(super) struct Producer {
     scene: Scene,
     process: u32,
-    log: Log,
-    keys: bool,
+    style: Style,
     rng: Rng,
     client: Client,
     next: u64,
@@ -30,15 +41,15 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    pub(super) fn new(scene: Scene, process: u32, log: Log, keys: bool, rng: Rng) -> Self {
+    pub(super) fn new(scene: Scene, process: u32, style: Style, rng: Rng) -> Self {
         let next = u64::from(process) << 32;
         // Not all at the same host at a time: one that hangs must not make all of them wait.
         let first = scene.hosts.inhabited()[usize::try_from(process).unwrap_or(0) % scene.hosts.inhabited().len()];
-        Self { scene, process, log, keys, rng, client: Client::default(), next, host: first }
+        Self { scene, process, style, rng, client: Client::default(), next, host: first }
     }
 
     pub(super) fn run(mut self) {
-        let mut pace = Pace::new(PRODUCER_RATE);
+        let mut pace = Pace::new(self.style.rate);
         while self.scene.writing() {
             self.publish();
             pace.wait();
@@ -46,12 +57,13 @@ impl Producer {
     }
 
     fn publish(&mut self) {
-        let count = if self.rng.pick(0, 8) == 0 { self.rng.pick(2, BATCH_MAX + 1) } else { 1 };
+        let Style { log, keys, batches, .. } = self.style;
+        let count = if batches && self.rng.pick(0, 8) == 0 { self.rng.pick(2, BATCH_MAX + 1) } else { 1 };
         let body = self.body(count);
-        let attempts = if self.keys { ATTEMPTS } else { 1 };
+        let attempts = if keys { ATTEMPTS } else { 1 };
         for attempt in 1..=attempts {
             self.host = self.scene.hosts.after(self.host);
-            let publish = Publish::new(self.log, self.next, count, attempt);
+            let publish = Publish::new(log, self.next, count, attempt);
             let (phase, _) = publish_once(&self.scene, &mut self.client, self.process, self.host, publish, &body);
             if phase == Phase::Ok {
                 break;
@@ -66,9 +78,9 @@ impl Producer {
     }
 
     fn event(&mut self, payload: u64) -> String {
-        let key = if self.keys { format!("\"key\":\"k{payload}\",") } else { String::new() };
+        let key = if self.style.keys { format!("\"key\":\"k{payload}\",") } else { String::new() };
         let pad = "x".repeat(usize::try_from(self.rng.pick(0, PAD_MAX)).unwrap_or(0));
-        let subject = format!("{}.p{}", namespace(self.log), self.process);
+        let subject = format!("{}.p{}", namespace(self.style.log), self.process);
         format!("{{{key}\"subject\":\"{subject}\",\"payload\":{{\"n\":{payload},\"pad\":\"{pad}\"}}}}")
     }
 }
@@ -91,10 +103,12 @@ pub(super) fn publish_once(
             let published = answer.published();
             (publish.index, publish.id) = (u64::try_from(published.index).ok(), Some(published.id));
         }
-        // The key is known: an attempt before was stored.
-        Answer::Said(answer) if answer.status == 409 && publish.attempt > 1 => phase = Phase::Ok,
         Answer::Said(answer) if answer.status != 202 => {
             publish.said = Some(format!("{} {}", answer.status, answer.text().trim()));
+            // The key is known: an attempt before was stored.
+            if answer.status == 409 && publish.attempt > 1 {
+                phase = Phase::Ok;
+            }
         }
         Answer::Said(_) | Answer::NotAsked | Answer::Lost => {}
     }

@@ -6,60 +6,30 @@ use std::time::{Duration, Instant};
 use crate::cluster;
 use crate::harness::ms;
 use crate::harness::sse::Sse;
-use crate::history::{Log, Op, Phase, Publish};
+use crate::history::{Log, Op, Phase};
 use crate::hosts;
 
 use super::client::{Client, PATIENCE};
-use super::producer::publish_once;
+use super::crowd::Crowd;
 use super::tail::Event;
-use super::{PROBES, READERS, Scene, namespace};
+use super::{READERS, Scene, namespace};
 
 /// How long each host is asked for a publish, and a little more than is promised.
-const PROBED: Duration = Duration::from_secs(11);
-/// Bound of reading one log of one host.
+pub(super) const PROBED: Duration = Duration::from_secs(11);
+/// Bound of reading one log of one host, and what is added for each event of it.
 const READ: Duration = Duration::from_secs(20);
+const READ_EACH: Duration = Duration::from_micros(500);
 /// A log that has not come further for so long is at its end.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Every host is asked for publishes until one is accepted.
-pub(super) fn probe(scene: &Scene, hosts: &[u8]) {
-    std::thread::scope(|scope| {
-        for host in hosts {
-            scope.spawn(|| {
-                let mut client = Client::default();
-                let deadline = Instant::now() + PROBED;
-                let mut payload = u64::from(probe_of(*host)) << 32;
-                while note(scene, &mut client, Log::Lab, *host, payload).is_none() && Instant::now() < deadline {
-                    payload += 1;
-                    std::thread::sleep(ms(50));
-                }
-            });
-        }
-    });
-}
-
-fn probe_of(host: u8) -> u32 {
-    PROBES + u32::from(host)
-}
-
-/// Publishes without a key; the index if it was accepted.
-fn note(scene: &Scene, client: &mut Client, log: Log, host: u8, payload: u64) -> Option<u64> {
-    let publish = Publish::new(log, payload, 1, 1);
-    let body = format!("{{\"subject\":\"{}.mark\",\"payload\":{{\"n\":{payload}}}}}", namespace(log));
-    publish_once(scene, client, probe_of(host), host, publish, &body).1
-}
-
 /// A last event for each log, through whichever host takes it; its index is where the log ends.
-pub(super) fn marks(scene: &Scene, hosts: &[u8]) -> BTreeMap<Log, u64> {
+pub(super) fn marks(crowd: &Crowd, hosts: &[u8]) -> BTreeMap<Log, u64> {
     let mut client = Client::default();
-    let mut payload = 1 << 24;
     let mut mark = |log: Log| {
         let deadline = Instant::now() + PROBED;
         while Instant::now() < deadline {
             for host in hosts {
-                payload += 1;
-                let number = (u64::from(probe_of(*host)) << 32) + payload;
-                if let Some(index) = note(scene, &mut client, log, *host, number) {
+                if let Some(index) = crowd.publish(&mut client, log, *host).1 {
                     return index;
                 }
             }
@@ -68,7 +38,8 @@ pub(super) fn marks(scene: &Scene, hosts: &[u8]) -> BTreeMap<Log, u64> {
         // Told by the check of liveness: what there is is read until nothing more comes.
         u64::MAX
     };
-    let mut ends = BTreeMap::from([(Log::Lab, mark(Log::Lab)), (Log::Work, mark(Log::Work))]);
+    let logs = [Log::Lab, Log::Work, Log::Aged, Log::Burst];
+    let mut ends: BTreeMap<Log, u64> = logs.into_iter().map(|log| (log, mark(log))).collect();
     if let Some(end) = hosts.iter().filter_map(|host| end_of_roll(*host)).max() {
         ends.insert(Log::Roll, end);
     }
@@ -94,7 +65,8 @@ fn read_one(scene: &Scene, host: u8, log: Log, end: u64, first: bool) {
     let (process, node) = (READERS + u32::from(host), scene.hosts.node(host));
     let target = format!("/?subject={}.%3E&start=oldest", namespace(log));
     let Ok(mut stream) = Sse::try_open(hosts::log(host), &target, &[], PATIENCE) else { return };
-    let deadline = Instant::now() + READ;
+    let each = READ_EACH.saturating_mul(u32::try_from(end).unwrap_or(0));
+    let deadline = Instant::now() + READ + each;
     let mut index = 0;
     while index < end && Instant::now() < deadline {
         let Some(event) = stream.try_event(QUIET).as_ref().and_then(Event::of) else { return };
