@@ -12,6 +12,7 @@ use rocksdb::{DB, Direction, IteratorMode, ReadOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::codec;
+use crate::disk;
 use crate::error::{NodeError, ReadError, io_error};
 use crate::lock::lock;
 use crate::page::Page;
@@ -104,7 +105,7 @@ impl LogStore {
     pub(crate) async fn flush(&self) -> io::Result<()> {
         let (done, wait) = oneshot::channel();
         self.enqueue(Op::Flush { done }).await?;
-        wait.await.map_err(io_error)
+        wait.await.map_err(io_error)?.map_err(io_error)
     }
 
     /// Gives back the disk of purged entries: whole files at once, the rest when `thorough`. Blocks, so
@@ -116,6 +117,8 @@ impl LogStore {
         // RocksDB takes files that end with the second key along: it must be one that is purged.
         self.inner.db.delete_file_in_range_cf(log, &from, &to)?;
         if thorough {
+            let files = self.inner.db.property_int_value_cf(log, "rocksdb.total-sst-files-size")?;
+            disk::require(self.inner.db.path(), files.unwrap_or_default())?;
             self.inner.db.compact_range_cf(log, Some(&from), Some(&to));
         }
         Ok(())

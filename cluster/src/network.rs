@@ -280,7 +280,12 @@ impl NetSnapshot<Types> for Peer {
         match select(pin!(transfer), pin!(cancel)).await {
             Either::Left((Ok(vote), _)) => Ok(SnapshotResponse::new(vote)),
             Either::Left((Err(error), _)) => {
-                tracing::warn!(to = self.target, %error, "a snapshot was not sent; it will be tried again");
+                if let SendError::Call(CallError::Unreachable(_)) = &error {
+                    // Many times a second while the node is down, which is told elsewhere.
+                    tracing::debug!(to = self.target, %error, "a snapshot was not sent; it will be tried again");
+                } else {
+                    tracing::warn!(to = self.target, %error, "a snapshot was not sent; it will be tried again");
+                }
                 Err(match error {
                     SendError::Call(error) => rpc_error(error).into(),
                     SendError::Read(error) => StreamingError::Network(NetworkError::new(&error)),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rocksdb::{DB, WriteBatch};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::disk;
 use crate::error::{NodeError, ReadError};
 use crate::mark::{Mark, MarkFile};
 use crate::store::{ACK_BEFORE_FSYNC, CF_LOG, CF_META, family, journaled};
@@ -36,8 +37,8 @@ pub(crate) enum Op {
     Purge { from: Vec<u8>, to: Vec<u8>, mark: Vec<u8> },
     /// A mark that may wait for the next group.
     Lazy { key: Vec<u8>, value: Vec<u8> },
-    /// Answer when everything before is done, and let the memtables go to the disk.
-    Flush { done: oneshot::Sender<()> },
+    /// Answer when everything before is done, and let the memtables go to the disk, if there is room for them.
+    Flush { done: oneshot::Sender<Result<(), ReadError>> },
 }
 
 /// The thread and its queue.
@@ -197,6 +198,16 @@ impl Writer {
         self.mark.sync().map_err(|error| ReadError(format!("mark: {error}")))
     }
 
+    fn room_for_memtables(&self) -> Result<(), ReadError> {
+        let mut bytes = 0_u64;
+        for name in [CF_LOG, CF_META] {
+            let column = family(&self.db, name)?;
+            let waits = self.db.property_int_value_cf(column, "rocksdb.cur-size-all-mem-tables")?;
+            bytes = bytes.saturating_add(waits.unwrap_or_default());
+        }
+        disk::require(self.db.path(), bytes)
+    }
+
     fn complete(&mut self, op: Op) -> Result<(), ReadError> {
         match op {
             Op::Append { done, .. } => done.io_completed(Ok(())),
@@ -204,10 +215,14 @@ impl Writer {
             Op::Vote { done, .. } | Op::Truncate { done, .. } => done.send(()).unwrap_or(()),
             Op::Flush { done } => {
                 self.sync_mark()?;
-                for name in [CF_LOG, CF_META] {
-                    self.db.flush_cf(family(&self.db, name)?)?;
+                // The log has everything already. A flush that finds no room would stop all writes for good.
+                let room = self.room_for_memtables();
+                if room.is_ok() {
+                    for name in [CF_LOG, CF_META] {
+                        self.db.flush_cf(family(&self.db, name)?)?;
+                    }
                 }
-                done.send(()).ok();
+                done.send(room).ok();
             }
             Op::Purge { .. } | Op::Lazy { .. } => {}
         }
