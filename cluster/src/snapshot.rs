@@ -11,8 +11,8 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, TryLockError};
 use std::time::{Duration, Instant};
 
 use openraft::alias::SnapshotOf;
@@ -231,7 +231,8 @@ fn make(state: &Arc<State>, log: Option<&LogStore>) -> Result<Made, ReadError> {
         // Whoever settles is waited for before entries are held back, not behind that.
         drop(lock(&state.settling));
         let applying = state.applying.blocking_lock();
-        if state.settling.try_lock().is_ok() {
+        // A settler that panicked holds nothing.
+        if !matches!(state.settling.try_lock(), Err(TryLockError::WouldBlock)) {
             break (applying, Instant::now());
         }
     };
