@@ -8,7 +8,7 @@ use rustix::fs::FallocateFlags;
 use crate::system::run;
 
 /// Size of a disk; only what is written takes room.
-const BYTES: &str = "1G";
+const BYTES: &str = "1500M";
 /// Share of a disk that inodes may take, percent: so few that they can be used up quickly.
 const INODES: &str = "maxpct=1";
 /// Free space below which a node on such a disk refuses publishes.

@@ -25,6 +25,9 @@ pub(crate) enum Loss {
     Both,
     /// The first does not hear the second, but is heard.
     Deaf,
+    /// Neither hears the other, and no sender is told: packets leave and do not arrive. What is dropped by the
+    /// rules of its own host is an error for the sender, which tries again soon.
+    Silent,
 }
 
 impl Net {
@@ -81,6 +84,15 @@ impl Net {
         }
         rules.push_str("COMMIT\n");
         self.filter(node, &["--noflush"], &rules);
+        if loss == Loss::Silent {
+            others.iter().filter(|other| **other != node).for_each(|other| self.cut(*other, &[node], Loss::Deaf));
+        }
+    }
+
+    /// From now on a node cannot dial a port of the others. They can dial it, and it answers them.
+    pub(crate) fn keep_from_dialing(&self, node: u8, others: &[u8], port: u16) {
+        let rules = format!("*filter\n-A INPUT -s {} -p tcp --dport {port} -j DROP\nCOMMIT\n", ip(node));
+        others.iter().filter(|other| **other != node).for_each(|other| self.filter(*other, &["--noflush"], &rules));
     }
 
     /// Every packet arrives again.
@@ -140,7 +152,7 @@ mod tests {
             UdpSocket::bind((ip(number), 999)).expect("bind a socket")
         });
         let socket = bound.join().expect("a thread in the namespace");
-        socket.set_read_timeout(Some(ms(100))).expect("set the time-out");
+        socket.set_read_timeout(Some(ms(400))).expect("set the time-out");
         socket
     }
 
@@ -181,6 +193,10 @@ mod tests {
         net.cut(1, &[1, 2], Loss::Deaf);
         assert_eq!(links(), [true, false, true, true], "deaf");
         net.heal();
+        net.cut(1, &[1, 2], Loss::Silent);
+        assert_eq!(links(), [false, false, true, true], "silent");
+        net.heal();
+        assert_eq!(links(), [true; 4], "healed again");
         net.slow(2, 1);
         // A burst of 64 KiB is free.
         assert!(takes(&one, &two) > ms(500), "a slow link");

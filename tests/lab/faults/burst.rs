@@ -23,8 +23,9 @@ const AFTERWARDS: Duration = ms(4000);
 /// Connections that fill the queue of a node, which holds 65,536 asks, and more; and bytes of each publish.
 const CROWD: usize = 80;
 const SMALL: usize = 20;
-/// How long the queue is kept full.
-const FULL: Duration = ms(1500);
+/// How long that takes, and how long the queue is kept full.
+const FILLED: Duration = ms(4000);
+const FULL: Duration = ms(6000);
 /// Publishes over one connection.
 const IN_ORDER: usize = 3000;
 
@@ -97,10 +98,15 @@ impl Nemesis<'_> {
             nemesis.cluster.node(asks).signal(Signal::STOP);
             std::thread::sleep(ms(30));
             nemesis.cluster.kill(leader);
-            let filled = fill_all(&mut crowd, ms(0));
-            nemesis.cluster.node(asks).signal(Signal::CONT);
-            eprintln!("    {filled} publishes wait at the next leader");
-            fill_all(&mut crowd, FULL);
+            std::thread::scope(|scope| {
+                let crowd = &mut crowd;
+                let pump = scope.spawn(move || fill_all(crowd, FULL));
+                // It goes on when there is no room for one more.
+                std::thread::sleep(FILLED);
+                nemesis.cluster.node(asks).signal(Signal::CONT);
+                let waiting = pump.join().expect("those who fill the queue");
+                eprintln!("    {waiting} publishes wait at the next leader");
+            });
             for pipe in asking.iter().chain(&crowd) {
                 pipe.drain(ANSWERS);
             }
@@ -136,7 +142,7 @@ impl Nemesis<'_> {
     }
 }
 
-/// Fills every connection, and keeps them full for that long; publishes that wait when they are full first.
+/// Fills every connection and keeps them full for that long; publishes that wait then.
 fn fill_all(pipes: &mut [Pipe], keep: Duration) -> usize {
     let until = Instant::now() + keep;
     std::thread::scope(|scope| {

@@ -237,7 +237,9 @@ impl Nemesis<'_> {
     fn bury_all_but(&mut self, may: u8, fault: Fault) {
         for host in self.cluster.casualties().into_iter().filter(|host| *host != may) {
             let words = self.cluster.node(host).last_words();
-            self.crowd.note(host, Op::Ended { words: format!("{fault:?}: {words}") });
+            eprintln!("    host {host} ended: {words}");
+            let last = words.lines().last().unwrap_or_default();
+            self.crowd.note(host, Op::Ended { words: format!("{fault:?}: {last}") });
             self.cluster.spawn(host);
             self.cluster.await_ready(host);
         }

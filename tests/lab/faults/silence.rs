@@ -14,7 +14,7 @@ impl Nemesis<'_> {
         let role = if self.cluster.leader() == host { "leader" } else { "follower" };
         eprintln!("    host {host}, a {role}");
         self.during(Fault::SilentNode, self.one(host), |nemesis| {
-            nemesis.cluster.net.cut(host, &all, Loss::Both);
+            nemesis.cluster.net.cut(host, &all, Loss::Silent);
             nemesis.silence();
             nemesis.cluster.net.heal();
         });
@@ -24,7 +24,7 @@ impl Nemesis<'_> {
     pub(super) fn silent_all(&mut self) {
         let all = self.cluster.hosts.inhabited();
         self.during(Fault::SilentAll, Self::everybody(all[0]), |nemesis| {
-            all.iter().for_each(|host| nemesis.cluster.net.cut(*host, &all, Loss::Both));
+            all.iter().for_each(|host| nemesis.cluster.net.cut(*host, &all, Loss::Silent));
             nemesis.silence();
             nemesis.cluster.net.heal();
         });

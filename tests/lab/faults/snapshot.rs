@@ -20,12 +20,15 @@ const EVENT_BYTES: usize = 2000;
 const BATCHES: u32 = 12;
 /// Bound of writing until the log is purged.
 const PURGED: Duration = Duration::from_secs(120);
-/// How fast the link to the follower is, in megabits a second: a snapshot takes some ten seconds.
-const SLOW: u64 = 24;
+/// Written for a snapshot that is larger than what a sender has on its way at a time, 64 MiB: a smaller one
+/// arrives whole when its sender has given up long ago.
+const LARGE: usize = 170 << 20;
+/// How fast the link to the follower is, in megabits a second: a snapshot takes some fifteen seconds.
+const SLOW: u64 = 64;
 /// How long the lab waits for the first bytes of a snapshot.
 const BEGUN: Duration = Duration::from_secs(20);
 /// What a full disk has left, bytes and inodes: enough for the raft log, too little for a snapshot.
-const LEFT_MIN: u64 = 16 << 10;
+const LEFT_MIN: u64 = 64 << 10;
 const LEFT_MAX: u64 = 256 << 10;
 const INODES_MAX: u64 = 7;
 /// Bound of a move of leadership.
@@ -39,12 +42,12 @@ impl Nemesis<'_> {
         let follower = self.follower();
         let leader = self.cluster.leader();
         self.during(fault, Self::everybody(follower), |nemesis| {
-            nemesis.leave_behind(follower);
+            nemesis.leave_behind(follower, LARGE);
             nemesis.cluster.net.slow(follower, SLOW);
             nemesis.cluster.spawn(follower);
             let begun = nemesis.snapshot_begins(follower);
             eprintln!("    a snapshot has {}begun", if begun { "" } else { "NOT " });
-            nemesis.last(500, 2000);
+            nemesis.last(200, 1000);
             nemesis.arrived(follower);
             if fault == Fault::SnapshotPause {
                 nemesis.cluster.node(leader).signal(Signal::STOP);
@@ -65,7 +68,7 @@ impl Nemesis<'_> {
     pub(super) fn snapshot_full(&mut self, fault: Fault) {
         let follower = self.follower();
         self.during(fault, Self::everybody(follower), |nemesis| {
-            nemesis.leave_behind(follower);
+            nemesis.leave_behind(follower, 0);
             // Nobody else may write to the log of the leader: it must be the snapshot that finds no room.
             nemesis.cluster.hush(true);
             std::thread::sleep(ms(1500));
@@ -110,18 +113,20 @@ impl Nemesis<'_> {
         if fault == Fault::SnapshotFull { volume.fill(left) } else { volume.fill_inodes(left) }
     }
 
-    /// The follower is killed, and the log of all others is written until it begins behind what it has.
-    pub(super) fn leave_behind(&mut self, follower: u8) {
+    /// The follower is killed, and the log of all others is written, so much at least and until it begins
+    /// behind what it has.
+    pub(super) fn leave_behind(&mut self, follower: u8, least: usize) {
         let missed = metric(follower, "rollbook_raft_last_index").unwrap_or(0);
         self.cluster.kill(follower);
         let others = self.cluster.running();
         let deadline = Instant::now() + PURGED;
         let purged = |host: &u8| metric(*host, "rollbook_raft_first_index").is_some_and(|first| first > missed + 1);
-        let mut wrote = 0;
-        while !others.iter().all(purged) {
+        let (mut wrote, each) = (0, BATCHES as usize * EVENTS * EVENT_BYTES);
+        let enough = least.max(cluster::LOG_KEEP as usize * 3 / 2);
+        while wrote * each < least || !others.iter().all(purged) {
             assert!(Instant::now() < deadline, "the log was not purged within {PURGED:?}");
             // The log is settled and purged some seconds after the last of it: no more than needed is written.
-            if wrote * BATCHES as usize * EVENTS * EVENT_BYTES < cluster::LOG_KEEP as usize * 3 / 2 {
+            if wrote * each < enough {
                 let leader = self.cluster.leader();
                 self.fill(leader);
                 wrote += 1;

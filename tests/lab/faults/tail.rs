@@ -8,57 +8,76 @@ use std::time::{Duration, Instant};
 use super::{Fault, Nemesis, USUAL};
 use crate::cluster::{Cluster, metric};
 use crate::harness::ms;
+use crate::hosts;
 use crate::net::Loss;
 
+/// Power cuts of one fault.
+const ROUNDS: u32 = 4;
 /// Bytes of a publish that is an entry of its own.
 const LARGE: usize = 100 << 10;
-/// Publishes of which none is acknowledged. More do not become entries while these are on their way.
+/// Publishes of which none is acknowledged. Two become entries; more do not while these are on their way.
 const LARGES: usize = 3;
 /// After this their clients leave.
 const GIVEN_UP: Duration = ms(1000);
 /// Bound of an election.
 const ELECTED: Duration = Duration::from_secs(4);
-/// Bound of the truncation after the healing.
-const TRUNCATED: Duration = Duration::from_secs(20);
+/// Bound of a start, before the node wants to lead.
+const STARTED: Duration = ms(450);
+/// Bound of the truncation after the start: a node brings its mark to the disk once a second.
+const TRUNCATED: Duration = ms(500);
+const WRITTEN: Duration = ms(80);
 /// How long the lab waits until what is there at the beginning is in the ledger and no longer in the log.
 const SETTLED: Duration = Duration::from_secs(30);
 /// A node settles again within this.
 const STEP: Duration = Duration::from_secs(7);
 
 impl Nemesis<'_> {
-    /// The leader is cut off with entries that nobody else gets; a new leader has fewer, and truncates them; the
-    /// power of the old one is cut before it writes anything else. Nothing is missing: it must start.
+    /// A leader is killed with entries that nobody else has; the next one has fewer, and truncates them as soon as
+    /// it comes back; its power is cut before it writes anything else. Nothing is missing: it must start.
+    /// Which of both is first is a matter of milliseconds: several times.
     pub(super) fn truncated_tail(&mut self) {
+        (0..ROUNDS).for_each(|_| self.truncated_once());
+        self.recovered(Fault::TruncatedTail, USUAL);
+    }
+
+    fn truncated_once(&mut self) {
         let (leader, all) = (self.cluster.leader(), self.cluster.hosts.inhabited());
+        let others: Vec<u8> = all.iter().copied().filter(|host| *host != leader).collect();
+        let last = |host: u8| metric(host, "rollbook_raft_last_index").unwrap_or(0);
         self.during(Fault::TruncatedTail, Self::everybody(leader), |nemesis| {
             nemesis.cluster.hush(true);
             std::thread::sleep(ms(1500));
-            let before = metric(leader, "rollbook_raft_last_index").unwrap_or(0);
+            let before = last(leader);
             nemesis.cluster.net.cut(leader, &all, Loss::Both);
             let crowd = nemesis.crowd.clone();
-            let askers: Vec<_> = (0..LARGES)
-                .map(|_| {
-                    let crowd = crowd.clone();
-                    std::thread::spawn(move || crowd.publish_patiently(leader, LARGE, GIVEN_UP))
-                })
-                .collect();
-            let others: Vec<u8> = all.iter().copied().filter(|host| *host != leader).collect();
-            let ends = || others.iter().filter_map(|host| metric(*host, "rollbook_raft_last_index")).max().unwrap_or(0);
-            // The first entry of a new leader, but no more: soon it writes that the old one is gone.
-            let deadline = Instant::now() + ELECTED;
-            while ends() <= before && Instant::now() < deadline {
-                std::thread::sleep(ms(5));
-            }
-            let tail = metric(leader, "rollbook_raft_last_index").unwrap_or(0);
-            let ends = ends();
+            let ask = |_| {
+                let crowd = crowd.clone();
+                std::thread::spawn(move || crowd.publish_patiently(leader, LARGE, GIVEN_UP))
+            };
+            let askers: Vec<_> = (0..LARGES).map(ask).collect();
+            within(GIVEN_UP, || last(leader) >= before + 2);
+            // Raft tells of entries before they are on the disk.
+            std::thread::sleep(WRITTEN);
+            let tail = last(leader);
+            nemesis.cluster.kill(leader);
             // What the system does by itself within seconds.
             nemesis.cluster.node(leader).volume.sync();
+            // The first entry of a new leader, but no more: soon it writes that the old one is gone.
+            within(ELECTED, || others.iter().any(|host| last(*host) > before));
+            let ends = others.iter().map(|host| last(*host)).max().unwrap_or(0);
+            // While nobody is refused by it, nobody writes that it is dead.
+            nemesis.cluster.spawn(leader);
+            within(STARTED, || metric(leader, "rollbook_raft_last_index").is_some_and(|last| last >= tail));
             nemesis.cluster.net.heal();
-            let end = nemesis.truncation(leader, tail);
+            // It gets entries and can have none written, not even that it is back.
+            nemesis.cluster.net.keep_from_dialing(leader, &others, hosts::PEER);
+            let cut = within(TRUNCATED, || metric(leader, "rollbook_raft_last_index").is_some_and(|last| last < tail));
+            // The same.
+            std::thread::sleep(WRITTEN);
             nemesis.power_cut(&[leader]);
-            eprintln!(
-                "    the log of the old leader went from {before} to {tail}, others to {ends}; it was cut to {end:?}"
-            );
+            nemesis.cluster.net.heal();
+            let seen = if cut { "was seen to be truncated" } else { "was not seen to be truncated" };
+            eprintln!("    the log of the old leader went from {before} to {tail}, others to {ends}; it {seen}");
             nemesis.cluster.hush(false);
             nemesis.last(300, 1000);
             nemesis.cluster.spawn(leader);
@@ -67,19 +86,6 @@ impl Nemesis<'_> {
             }
         });
         self.must_start(leader, Fault::TruncatedTail);
-        self.recovered(Fault::TruncatedTail, USUAL);
-    }
-
-    /// Waits until the log of a host ends before that entry, and says where.
-    fn truncation(&self, host: u8, tail: u64) -> Option<u64> {
-        let deadline = Instant::now() + TRUNCATED;
-        while Instant::now() < deadline {
-            match metric(host, "rollbook_raft_last_index") {
-                Some(last) if last < tail => return Some(last),
-                _ => std::thread::sleep(ms(2)),
-            }
-        }
-        None
     }
 
     /// A node of which nothing is missing starts. One that refuses is told, and replaced.
@@ -88,7 +94,8 @@ impl Nemesis<'_> {
             return;
         }
         let words = self.cluster.node(host).last_words();
-        self.broken(host, format!("{fault:?}: nothing is missing, and it does not start: {words}"));
+        let last = words.lines().last().unwrap_or_default();
+        self.broken(host, format!("{fault:?}: nothing is missing, and it does not start: {last}"));
         self.cluster.replace(host);
     }
 
@@ -167,6 +174,18 @@ impl Cluster {
             std::thread::sleep(ms(100));
         }
     }
+}
+
+/// Whether something is so within a time.
+fn within(bound: Duration, so: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + bound;
+    while Instant::now() < deadline {
+        if so() {
+            return true;
+        }
+        std::thread::sleep(ms(2));
+    }
+    false
 }
 
 /// The present generation of a part of the store.

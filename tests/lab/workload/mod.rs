@@ -57,7 +57,7 @@ pub(crate) const BRIEF: &str = "brief";
 pub(crate) const BRIEF_AGE: Duration = Duration::from_secs(5);
 /// The namespace that is written when the log shall become long, and what it keeps.
 pub(crate) const BULK: &str = "bulk";
-const BULK_BYTES: u64 = 40 << 20;
+const BULK_BYTES: u64 = 180 << 20;
 /// How long events of `aged` are kept: longer than any run.
 const DAY: &str = "24h";
 

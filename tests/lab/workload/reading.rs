@@ -21,6 +21,8 @@ const READ: Duration = Duration::from_secs(20);
 const READ_EACH: Duration = Duration::from_micros(500);
 /// A log that has not come further for so long is at its end.
 const QUIET: Duration = Duration::from_secs(5);
+/// What comes behind the mark comes within this.
+const REST: Duration = ms(300);
 
 /// A last event for each log, through whichever host takes it; its index is where the log ends.
 pub(super) fn marks(crowd: &Crowd, hosts: &[u8]) -> BTreeMap<Log, u64> {
@@ -52,24 +54,28 @@ fn end_of_roll(host: u8) -> Option<u64> {
     (answer.status == 200).then(|| answer.json()["next_index"].as_u64())?.map(|next| next.saturating_sub(1))
 }
 
-/// Reads every log of every host from its oldest event.
+/// Reads every log of every host from its oldest event. An unknown publish may have come behind the mark: the
+/// first host is read until nothing more comes, and all others as far.
 pub(super) fn read(scene: &Scene, hosts: &[u8], ends: &BTreeMap<Log, u64>) {
+    let mut ends = ends.clone();
     for host in hosts {
-        for (log, end) in ends {
-            read_one(scene, *host, *log, *end, hosts.first() == Some(host));
+        for (log, end) in &mut ends {
+            *end = read_one(scene, *host, *log, *end, hosts.first() == Some(host)).max(*end);
         }
     }
 }
 
-fn read_one(scene: &Scene, host: u8, log: Log, end: u64, first: bool) {
+/// The index of the last event.
+fn read_one(scene: &Scene, host: u8, log: Log, end: u64, first: bool) -> u64 {
     let (process, node) = (READERS + u32::from(host), scene.hosts.node(host));
     let target = format!("/?subject={}.%3E&start=oldest", namespace(log));
-    let Ok(mut stream) = Sse::try_open(hosts::log(host), &target, &[], PATIENCE) else { return };
+    let Ok(mut stream) = Sse::try_open(hosts::log(host), &target, &[], PATIENCE) else { return 0 };
     let each = READ_EACH.saturating_mul(u32::try_from(end).unwrap_or(0));
     let deadline = Instant::now() + READ + each;
     let mut index = 0;
-    while index < end && Instant::now() < deadline {
-        let Some(event) = stream.try_event(QUIET).as_ref().and_then(Event::of) else { return };
+    while (index < end || first) && Instant::now() < deadline {
+        let patience = if index < end { QUIET } else { REST };
+        let Some(event) = stream.try_event(patience).as_ref().and_then(Event::of) else { break };
         index = event.index;
         let Event { payload, sum, .. } = event;
         scene.recorder.note(process, node, Phase::Seen, Op::Stored { log, index, id: event.id.clone(), payload, sum });
@@ -77,6 +83,7 @@ fn read_one(scene: &Scene, host: u8, log: Log, end: u64, first: bool) {
             lifecycle(scene, process, &event);
         }
     }
+    index
 }
 
 /// Events of other kinds are none of a node's life.
