@@ -16,6 +16,7 @@ mod clock;
 mod codec;
 mod contact;
 mod crash;
+mod due;
 mod forget;
 mod founding;
 mod gather;

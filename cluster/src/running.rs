@@ -7,20 +7,16 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures_util::future::join_all;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, SnapshotPolicy};
-use rollbook_core::command::{ClockSet, Command, InstanceExpire, Trim, TrimMany};
 use rollbook_core::level::FeatureLevel;
-use rollbook_core::limits::{ROLL_STEP_MAX, TRIMS_MAX};
-use rollbook_core::service::ServiceExpire;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch;
 use crate::carry::Carrier;
 use crate::contact::Contact;
+use crate::due;
 use crate::error::NodeError;
 use crate::founding::Founding;
 use crate::gather;
@@ -33,18 +29,15 @@ use crate::members::Members;
 use crate::network::Network;
 use crate::node::{Inner, Node};
 use crate::office::Desk;
-use crate::peer::frame::Kind;
 use crate::peer::gate::Gate;
 use crate::peer::home::Homes;
 use crate::peer::identity::Identity;
-use crate::peer::link::{Links, Purpose};
+use crate::peer::link::Links;
 use crate::peer::receive::Receiver;
 use crate::peer::server::Server;
 use crate::peer::transport::{Acceptor, Dialer, Tcp, TcpAcceptor};
-use crate::peer::wire;
 use crate::presence::{self, Presence};
 use crate::raft::Raft;
-use crate::retain;
 use crate::settler::Settler;
 use crate::snapshot;
 use crate::state::State;
@@ -56,12 +49,6 @@ use crate::tls::{Tls, TlsFiles};
 
 /// How long a stop waits for others to let go of the stores.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
-/// The leader compares the clocks of the members in one of so many rounds of what is due.
-const CLOCKS_EVERY: u64 = 10;
-/// Where the numbers of `Kind::Standing` say what the wall clock of the node shows.
-const STANDING_WALL: usize = 5;
-/// How long another node may take to say what its clock shows.
-const CLOCK_MAX: Duration = Duration::from_secs(2);
 /// How long a node that is alone may take to lead itself.
 const ALONE_MAX: Duration = Duration::from_secs(30);
 
@@ -427,7 +414,7 @@ pub(crate) async fn assemble(
     }
     let until = stop.child_token();
     let presence = Task { stop: until.clone(), task: tokio::spawn(presence.run(until)) };
-    tokio::spawn(due_loop(node.clone(), stop.clone()));
+    tokio::spawn(due::run(node.clone(), stop.clone()));
     tokio::spawn(tidy::run(node.clone(), stop.clone()));
     tokio::spawn(founding().run(stop.clone()));
     tokio::spawn(status::tell_leaders(raft.clone(), stop.clone()));
@@ -466,92 +453,4 @@ async fn join_in(node: &Node, founding: Founding) -> Result<bool, NodeError> {
     level::raise(node).await;
     node.found().await?;
     Ok(true)
-}
-
-/// Once a second, on the leader: proposes what retention takes away, and what has stayed away for too long. What takes
-/// more than one step goes on without a pause.
-async fn due_loop(node: Node, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut round = 0_u64;
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        if !node.leads() {
-            continue;
-        }
-        if round.is_multiple_of(CLOCKS_EVERY) {
-            compare_clocks(&node).await;
-        }
-        round = round.wrapping_add(1);
-        let state = Arc::clone(&node.inner().state);
-        if let Some(millis) = state.clock.correction()
-            && state.machine().level() >= FeatureLevel::BOUNDED
-        {
-            tracing::warn!(log = state.machine().millis(), millis, "the time of the log is set back");
-            propose_due(&node, Command::ClockSet(ClockSet { millis })).await;
-        }
-        while state.machine().is_expiring() && !stop.is_cancelled() {
-            if !propose_due(&node, Command::InstanceExpire(InstanceExpire {})).await {
-                break;
-            }
-        }
-        let now = state.clock.stamp();
-        let ids: Vec<String> = state.machine().services_due(now).map(str::to_owned).collect();
-        for ids in ids.chunks(ROLL_STEP_MAX) {
-            propose_due(&node, Command::ServiceExpire(ServiceExpire { ids: ids.to_vec() })).await;
-        }
-        let looked = tokio::task::spawn_blocking(move || retain::due(&state, state.clock.retention_now())).await;
-        match looked {
-            Ok(Ok(trims)) => propose_trims(&node, trims).await,
-            Ok(Err(error)) => tracing::error!(%error, "retention could not look at the book"),
-            Err(_) => return,
-        }
-    }
-}
-
-/// Asks the other members, as the leader, what their clocks say.
-async fn compare_clocks(node: &Node) {
-    let inner = node.inner();
-    let others: Vec<u64> = {
-        let metrics = inner.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.nodes().map(|(id, _)| *id).filter(|id| *id != inner.identity.id).collect()
-    };
-    let ask = async |id: u64| {
-        // Only those that are there: a clock is not worth a call of a node that is away.
-        let Some(conn) = inner.links.present(id, Purpose::Control) else { return };
-        let answer = conn.call(Kind::Standing, Bytes::new(), CLOCK_MAX).await.ok();
-        // A node of the release before does not say.
-        if let Some(wall) = answer.and_then(|body| wire::decode_numbers(&body).ok()?.get(STANDING_WALL).copied()) {
-            inner.state.clock.hear(id, wall);
-        }
-    };
-    join_all(others.into_iter().map(ask)).await;
-}
-
-/// Whether it was done.
-async fn propose_due(node: &Node, command: Command) -> bool {
-    let done = node.command(command).await;
-    if let Err(refusal) = &done {
-        tracing::warn!(%refusal, "what was due was refused");
-    }
-    done.is_ok()
-}
-
-/// Many trims are one command, where all members know such a command.
-async fn propose_trims(node: &Node, commands: Vec<Command>) {
-    if node.inner().state.machine().level() < FeatureLevel::BOUNDED {
-        for command in commands {
-            propose_due(node, command).await;
-        }
-        return;
-    }
-    let trim = |command| if let Command::Trim(trim) = command { Some(trim) } else { None };
-    let trims: Vec<Trim> = commands.into_iter().filter_map(trim).collect();
-    for trims in trims.chunks(TRIMS_MAX) {
-        propose_due(node, Command::TrimMany(TrimMany { trims: trims.to_vec() })).await;
-    }
 }
