@@ -243,9 +243,15 @@ impl Links {
             }
             Frame { kind: Kind::Unwelcome, body, .. } => {
                 let no = Unwelcome::decode(body).map_err(|_| strange())?;
-                if no.why() == Reason::OldLife && self.identity.owner() != owner {
-                    // This node began its next life while the hello was on its way.
-                    return Err(DialError::Failed(format!("{address}: called by an earlier life of this node")));
+                // While the hello was on its way, this node began its next life, or the cluster was founded: the hello
+                // was refused for what is not so any more.
+                let outdated = match no.why() {
+                    Reason::OldLife => self.identity.owner() != owner,
+                    Reason::LostData => self.identity.cluster_id() != hello.cluster_id,
+                    _ => false,
+                };
+                if outdated {
+                    return Err(DialError::Failed(format!("{address}: this node has changed since it called")));
                 }
                 Err(DialError::Unwelcome(no))
             }

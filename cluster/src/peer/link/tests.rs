@@ -149,6 +149,24 @@ async fn a_hello_of_the_life_before_does_not_end_a_healthy_process() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hello_from_before_the_founding_does_not_end_a_founder() {
+    let memory = Memory::default();
+    let mut acceptor = memory.listen("two");
+    let (_dir, links) = links(memory, "two");
+    let lost_data = || Frame::new(Kind::Unwelcome, 0, Unwelcome::because(Reason::LostData, "no data").encode_to_vec());
+    let answered = answer(&mut acceptor, |hello| {
+        assert_eq!(hello.cluster_id, "");
+        links.identity.belong_to("0123456789abcdef0123456789abcdef").unwrap();
+        lost_data()
+    });
+    let (dialed, _there) = tokio::join!(links.dial(2, Purpose::Control), answered);
+    assert!(matches!(dialed, Err(DialError::Failed(_))), "to be tried again");
+    assert_eq!(*links.identity.fatal().borrow(), None);
+    let (dialed, _there) = tokio::join!(links.dial(2, Purpose::Control), answer(&mut acceptor, |_| lost_data()));
+    assert!(matches!(dialed, Err(DialError::Unwelcome(_))), "it is the present hello that is refused");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_dials_any_more_when_the_links_are_closed() {
     let memory = Memory::default();
     let _acceptor = memory.listen("two");
