@@ -131,16 +131,20 @@ fn a_ledger_that_lost_its_tail_is_refused() {
     let length = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     let length = u64::try_from(length).unwrap() + 1;
     let mut refused = 0;
-    for cut in [None, Some(0), Some(length / 8), Some(length / 2), Some(length - 100), Some(length - 1), Some(length)] {
-        rig.image(&copy);
+    let cuts = [None, Some(0), Some(length / 8), Some(length / 2), Some(length - 100), Some(length - 1), Some(length)];
+    for (number, cut) in cuts.into_iter().enumerate() {
+        // One that was refused may still close its files.
+        let image = keep.path().join(format!("image-{number}"));
+        rig.image(&image);
+        let log = image.join(log.strip_prefix(&copy).unwrap());
         match cut {
             None => fs::remove_file(&log).unwrap(),
             Some(cut) => fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(cut).unwrap(),
         }
-        match Rig::open(&copy, 1) {
+        match Rig::open(&image, 1) {
             Err(NodeError::LedgerBehind { directory, namespace, found, promised, .. }) => {
                 refused += 1;
-                assert_eq!(directory, copy.join("ledger-0"));
+                assert_eq!(directory, image.join("ledger-0"));
                 let last = if namespace == "a" { 6 } else { 5 };
                 assert!(promised == last && found < promised, "{cut:?}: {namespace} {found} {promised}");
             }

@@ -168,8 +168,13 @@ impl Rig {
 }
 
 pub(super) fn image(root: &Path, to: &Path) {
-    if to.exists() {
-        fs::remove_dir_all(to).unwrap();
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    while to.exists() {
+        // The log writer of the life before may still close its files there.
+        if let Err(error) = fs::remove_dir_all(to) {
+            assert!(std::time::Instant::now() < until, "{}: {error}", to.display());
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
     copy_tree(root, to);
 }
