@@ -248,16 +248,18 @@ mod tests {
     use crate::store::Layout;
     use crate::types::EntryData;
 
+    /// An entry of one frame.
+    fn entry(index: u64, frame: Vec<u8>) -> Entry {
+        let mut entry = EntryBuilder::new(0);
+        entry.push(&frame);
+        Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(EntryData(entry.finish(9).into())) }
+    }
+
     #[test]
     fn an_entry_that_needs_a_newer_release_stops_the_node_and_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::open(directory.path(), 1).unwrap();
         let state = State::open(&layout).unwrap();
-        let entry = |index, frame: Vec<u8>| {
-            let mut entry = EntryBuilder::new(0);
-            entry.push(&frame);
-            Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(EntryData(entry.finish(9).into())) }
-        };
         let unknown = command_frame(&[0xfa, 0x07, 0x00]).unwrap();
         let stopped = apply(&state, None, &[entry(1, unknown)]).unwrap_err();
         assert_eq!(stopped.0, "entry 1 has an unknown command: upgrade this node");
@@ -271,11 +273,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::open(directory.path(), 1).unwrap();
         let state = State::open(&layout).unwrap();
-        let entry = |index, frame: Vec<u8>| {
-            let mut entry = EntryBuilder::new(0);
-            entry.push(&frame);
-            Entry { log_id: log_id(1, index), payload: EntryPayload::Normal(EntryData(entry.finish(9).into())) }
-        };
         let publish = |ids: std::ops::Range<u32>| {
             let (mut frame, count) = (Vec::new(), ids.end - ids.start);
             begin_publish(&mut frame, "app").unwrap();
