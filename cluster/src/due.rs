@@ -15,13 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::node::Node;
 use crate::peer::frame::Kind;
 use crate::peer::link::Purpose;
-use crate::peer::wire;
+use crate::peer::wire::NodeFigures;
 use crate::retain;
 
 /// The leader compares the clocks of the members in one of so many rounds.
 const CLOCKS_EVERY: u64 = 10;
-/// Where the numbers of `Kind::Standing` say what the wall clock of the node shows.
-const STANDING_WALL: usize = 5;
 /// How long another node may take to say what its clock shows.
 const CLOCK_MAX: Duration = Duration::from_secs(2);
 
@@ -82,7 +80,7 @@ async fn compare_clocks(node: &Node) {
         let Some(conn) = inner.links.present(id, Purpose::Control) else { return };
         let answer = conn.call(Kind::Standing, Bytes::new(), CLOCK_MAX).await.ok();
         // A node of the release before does not say.
-        if let Some(wall) = answer.and_then(|body| wire::decode_numbers(&body).ok()?.get(STANDING_WALL).copied()) {
+        if let Some(wall) = answer.and_then(|body| NodeFigures::decode(&body).ok()?.wall) {
             inner.state.clock.hear(id, wall);
         }
     };

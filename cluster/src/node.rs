@@ -32,7 +32,7 @@ use crate::peer::frame::Kind;
 use crate::peer::home::Homes;
 use crate::peer::identity::Identity;
 use crate::peer::link::{Links, Purpose};
-use crate::peer::wire;
+use crate::peer::wire::{self, NodeFigures};
 use crate::raft::Raft;
 use crate::state::State;
 use crate::status::{self, Member, Status};
@@ -280,11 +280,11 @@ impl Node {
                 return member;
             }
             let asked = self.inner.links.call(member.id, Purpose::Control, Kind::Standing, Bytes::new(), ASK_MAX);
-            match asked.await.ok().and_then(|body| wire::decode_numbers(&body).ok()).as_deref() {
-                Some([last, applied, ..]) => {
-                    Member { last_index: Some(*last), applied_index: Some(*applied), ..member }
+            match asked.await.ok().and_then(|body| NodeFigures::decode(&body).ok()) {
+                Some(NodeFigures { last, applied, .. }) => {
+                    Member { last_index: Some(last), applied_index: Some(applied), ..member }
                 }
-                _ => Member { state: "unknown", ..member },
+                None => Member { state: "unknown", ..member },
             }
         };
         join_all(members.into_iter().map(ask)).await
@@ -352,8 +352,7 @@ impl Node {
         if kind == Kind::ReadIndex {
             return wire::decode_number(&body).map_err(malformed);
         }
-        let numbers = wire::decode_numbers(&body).map_err(malformed)?;
-        Ok(numbers.get(1).copied().unwrap_or_default())
+        NodeFigures::decode(&body).map(|figures| figures.applied).map_err(malformed)
     }
 
     /// From now on live messages of other nodes go there. Only the first call counts.
@@ -405,7 +404,7 @@ impl Node {
             return self.slowest_follower();
         }
         let asked = self.inner.links.call(leader, Purpose::Control, Kind::Standing, Bytes::new(), ASK_MAX).await;
-        wire::decode_numbers(&asked.ok()?).ok()?.get(2).copied()
+        NodeFigures::decode(&asked.ok()?).ok().map(|figures| figures.slowest)
     }
 
     /// By how many milliseconds the clocks of the nodes are ahead of the time that entries get, while that is in

@@ -25,7 +25,7 @@ use crate::node::Node;
 use crate::peer::conn::CallError;
 use crate::peer::frame::Kind;
 use crate::peer::server::{Answer, Office};
-use crate::peer::wire;
+use crate::peer::wire::{self, NodeFigures};
 
 /// What the desk needs.
 pub(crate) struct Desk {
@@ -164,11 +164,16 @@ impl Office for Desk {
                 let status = self.node.status();
                 let slowest = self.node.slowest_follower().unwrap_or(0);
                 let shortage = &self.node.inner().identity.shortage;
-                let flag = |flag: &AtomicBool| u64::from(flag.load(Ordering::Relaxed));
-                let short = [flag(&shortage.here), flag(&shortage.majority)];
-                let numbers = [status.last_index, status.applied_index, slowest].into_iter().chain(short);
-                let numbers = numbers.chain([self.node.inner().state.clock.wall()]);
-                Answer::Done(wire::encode_numbers(numbers.collect()))
+                let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+                let figures = NodeFigures {
+                    last: status.last_index,
+                    applied: status.applied_index,
+                    slowest,
+                    short: flag(&shortage.here),
+                    majority_short: flag(&shortage.majority),
+                    wall: Some(self.node.inner().state.clock.wall()),
+                };
+                Answer::Done(figures.encode())
             }
             Kind::Change => Box::pin(self.change(&body)).await,
             Kind::Founding => Answer::Done(Box::pin(self.founding.standing()).await.encode_to_vec().into()),

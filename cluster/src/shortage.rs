@@ -9,14 +9,10 @@ use futures_util::future::join_all;
 use crate::node::Node;
 use crate::peer::frame::Kind;
 use crate::peer::link::Purpose;
-use crate::peer::wire;
+use crate::peer::wire::NodeFigures;
 
 /// How long a node may take to say whether it has room.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
-
-/// Where the numbers of `Kind::Standing` say that the node, and that a majority, is short.
-const SHORT_AT: usize = 3;
-const MAJORITY_AT: usize = 4;
 
 impl Node {
     /// Notes whether this node is short of disk; `full`: so short that it takes no entries any more, and writing
@@ -56,9 +52,7 @@ impl Node {
         // Liveness keeps that connection; who is not connected stores nothing.
         let conn = self.inner().links.present(node, Purpose::Control)?;
         let asked = conn.call(Kind::Standing, Bytes::new(), ANSWER_MAX).await;
-        let numbers = wire::decode_numbers(&asked.ok()?).ok()?;
-        // A node of an earlier release does not say.
-        let flag = |at: usize| numbers.get(at).is_some_and(|number| *number == 1);
-        Some((flag(SHORT_AT), flag(MAJORITY_AT)))
+        let figures = NodeFigures::decode(&asked.ok()?).ok()?;
+        Some((figures.short, figures.majority_short))
     }
 }

@@ -242,6 +242,40 @@ pub(crate) fn decode_numbers(body: &[u8]) -> Result<Vec<u64>, Malformed> {
     read::<NumbersProto>(body).map(|proto| proto.numbers)
 }
 
+/// What a node says of itself in the answer to [`super::frame::Kind::Standing`]: numbers in this order. A node of an
+/// earlier release ends the list sooner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NodeFigures {
+    /// Index of the last entry in its log.
+    pub(crate) last: u64,
+    /// Index of the last entry that it applied.
+    pub(crate) applied: u64,
+    /// The first entry that some follower does not have, when the node leads.
+    pub(crate) slowest: u64,
+    /// Whether it is short of disk.
+    pub(crate) short: bool,
+    /// Whether it knows that a majority is.
+    pub(crate) majority_short: bool,
+    /// What its wall clock shows, milliseconds since 1970.
+    pub(crate) wall: Option<u64>,
+}
+
+impl NodeFigures {
+    pub(crate) fn encode(self) -> Bytes {
+        let Self { last, applied, slowest, short, majority_short, wall } = self;
+        let numbers = [last, applied, slowest, u64::from(short), u64::from(majority_short)].into_iter().chain(wall);
+        encode_numbers(numbers.collect())
+    }
+
+    pub(crate) fn decode(body: &[u8]) -> Result<Self, Malformed> {
+        let numbers = decode_numbers(body)?;
+        let [last, applied, slowest, more @ ..] = numbers.as_slice() else { return Err("figures that were cut") };
+        let flag = |at: usize| more.get(at).is_some_and(|number| *number == 1);
+        let (last, applied, slowest, wall) = (*last, *applied, *slowest, more.get(2).copied());
+        Ok(Self { last, applied, slowest, short: flag(0), majority_short: flag(1), wall })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use openraft::impls::EntryPayload;
@@ -301,5 +335,15 @@ mod tests {
         assert_eq!(decode_vote_response(&encode_vote_response(&response)).unwrap(), response);
         let transfer = TransferLeaderRequest::new(Vote::new_committed(3, 1), 2, Some(log_id(3, 3)));
         assert_eq!(decode_transfer(&encode_transfer(&transfer)).unwrap(), transfer);
+    }
+
+    #[test]
+    fn figures_of_a_node_read_back_also_those_of_an_earlier_release() {
+        let wall = Some(7);
+        let figures = NodeFigures { last: 9, applied: 8, slowest: 3, short: true, majority_short: false, wall };
+        assert_eq!(NodeFigures::decode(&figures.encode()), Ok(figures));
+        let earlier = NodeFigures { short: false, wall: None, ..figures };
+        assert_eq!(NodeFigures::decode(&encode_numbers(vec![9, 8, 3])), Ok(earlier));
+        assert!(NodeFigures::decode(&encode_numbers(vec![9, 8])).is_err());
     }
 }
