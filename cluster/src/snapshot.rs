@@ -20,6 +20,7 @@ use openraft::storage::RaftSnapshotBuilder;
 use rocksdb::DB;
 use rocksdb::checkpoint::Checkpoint as Links;
 
+use crate::crash;
 use crate::disk;
 use crate::error::{NodeError, ReadError, io_error};
 use crate::ledger::Ledger;
@@ -242,11 +243,14 @@ fn make(state: &Arc<State>, log: Option<&LogStore>) -> Result<Made, ReadError> {
     let (db, ledger) = (state.db(), state.ledger());
     state.flush()?;
     made.meta = meta(state);
+    crash::point_of(layout.root(), "snapshot: flushed")?;
     Links::new(&db)?.create_checkpoint(directory.join("state"))?;
+    crash::point_of(layout.root(), "snapshot: the state is linked")?;
     drop(applying);
     tracing::debug!(held = ?since.elapsed(), "apply was held back for a snapshot");
     Links::new(ledger.db())?.create_checkpoint(directory.join("ledger"))?;
     drop(settling);
+    crash::point_of(layout.root(), "snapshot: both are linked")?;
     sync_directory(&directory).map_err(failed)?;
     Ok(made)
 }
@@ -282,10 +286,14 @@ pub(crate) fn install(state: &State, meta: &SnapshotMeta, directory: &Path) -> R
     let settling = lock(&state.settling);
     let present = layout.generation()?;
     let next = present.saturating_add(1);
+    let crash = |name| crash::point_of(layout.root(), name).map_err(|error| wrap(io_error(error)));
+    crash("install: before")?;
     for (part, place) in [("state", layout.state(next)), ("ledger", layout.ledger(next))] {
         take_over(&directory.join(part), &place).map_err(wrap)?;
+        crash("install: a part is in its place")?;
     }
     sync_directory(layout.root()).map_err(wrap)?;
+    crash("install: synced")?;
     let replaced = Replaced {
         databases: (state.db(), state.ledger()),
         directories: [layout.state(present), layout.ledger(present)],
@@ -298,7 +306,9 @@ pub(crate) fn install(state: &State, meta: &SnapshotMeta, directory: &Path) -> R
             });
         }
         layout.note_installed(next, meta.last_log_id.map_or(0, |last| last.index.saturating_add(1)))?;
-        layout.set_generation(next)
+        crash("install: noted")?;
+        layout.set_generation(next)?;
+        crash("install: the generation is set")
     })?;
     state.snapshots.announce(meta);
     Ok(replaced)

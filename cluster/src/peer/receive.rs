@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::conn::Sender;
 use super::frame::{Frame, Kind};
 use super::wire::{self, FileProto, Offer};
+use crate::crash;
 use crate::disk;
 use crate::lock::lock;
 use crate::raft::Raft;
@@ -192,7 +193,13 @@ impl Receiver {
             }
         };
         let ends = frames.replaced.clone();
-        back.while_told(blocking(move || arriving.finish(&checksums, &ends))).await?;
+        let root = self.layout.root().to_path_buf();
+        let finish = blocking(move || {
+            crash::point_of(&root, "receive: all has arrived").map_err(io::Error::other)?;
+            arriving.finish(&checksums, &ends)?;
+            crash::point_of(&root, "receive: all is synced").map_err(io::Error::other)
+        });
+        back.while_told(finish).await?;
         tracing::info!(from, last = ?meta.last_log_id, "a snapshot has arrived");
         let snapshot = openraft::Snapshot { meta, snapshot: Checkpoint::Received(directory) };
         let installed = back.while_told(raft.install_full_snapshot(vote, snapshot)).await;

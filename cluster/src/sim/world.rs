@@ -15,9 +15,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::dice::Dice;
-use super::disk;
+use super::disk::{self, End};
 use super::net::Net;
+use crate::crash;
+use crate::error::ReadError;
 use crate::events::Book;
+use crate::lock::lock;
 use crate::log::LogStore;
 use crate::node::Node;
 use crate::raft::Raft;
@@ -39,6 +42,30 @@ struct Process {
     directory: PathBuf,
     /// Cancelled when the process is killed: nothing reaches its disk, its clients or its peers any more.
     killed: CancellationToken,
+    trap: Arc<Trap>,
+}
+
+/// Where a process ends: once, whether somebody ends it or it dies between two steps.
+#[derive(Default)]
+struct Trap(Mutex<Option<PathBuf>>);
+
+impl Trap {
+    /// Ends the process, unless it has ended; where what it left is.
+    fn spring(&self, directory: &Path, killed: &CancellationToken, how: impl FnOnce() -> (PathBuf, End)) -> PathBuf {
+        let mut sprung = lock(&self.0);
+        sprung
+            .get_or_insert_with(|| {
+                killed.cancel();
+                let (image, end) = how();
+                disk::copy(directory, &image, end);
+                image
+            })
+            .clone()
+    }
+
+    fn is_sprung(&self) -> bool {
+        lock(&self.0).is_some()
+    }
 }
 
 /// A node as a client sees it.
@@ -58,6 +85,7 @@ pub(super) struct World {
     /// The highest feature level that the release of each node knows.
     levels: Mutex<BTreeMap<u64, FeatureLevel>>,
     images: AtomicU64,
+    crashes: AtomicU64,
     stopped: AtomicBool,
 }
 
@@ -77,6 +105,7 @@ impl World {
             disks: Mutex::default(),
             levels: Mutex::new((1..=NODES).map(|id| (id, first_level(seed, id))).collect()),
             images: AtomicU64::new(0),
+            crashes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
         }
     }
@@ -124,23 +153,69 @@ impl World {
         let transport = Transport { dialer: self.net.dialer(id), acceptor: Some(self.net.listen(id)) };
         let assembled = running::assemble(config, transport, &layout, &log, &state, &killed);
         let (node, _) = assembled.await.unwrap();
-        self.processes.lock().unwrap().insert(id, Process { node, state, log, directory, killed });
+        self.processes
+            .lock()
+            .unwrap()
+            .insert(id, Process { node, state, log, directory, killed, trap: Arc::default() });
     }
 
-    /// Ends a process as `kill -9` does: its disk stays as it is at this moment, its connections are reset.
-    fn kill(&self, id: u64) {
+    /// Ends a process: its disk stays as it is at this moment, its connections are reset.
+    fn kill(&self, id: u64, end: End) {
         let Some(process) = self.processes.lock().unwrap().remove(&id) else { return };
-        process.killed.cancel();
-        let image = self.directory.join(format!("{id}-{}", self.images.fetch_add(1, Ordering::Relaxed)));
-        disk::copy(&process.directory, &image);
+        // A process that has crashed between two steps has left its disk then.
+        let image = process.trap.spring(&process.directory, &process.killed, || (self.image(id), end));
+        crash::unwatch(&process.directory);
         self.disks.lock().unwrap().insert(id, image);
         self.net.kill(id);
         // What is left of it uses files that nobody reads any more.
         tokio::spawn(async move { process.node.inner().raft.shutdown().await });
     }
 
+    /// Where the next image of the disk of a node goes.
+    fn image(&self, id: u64) -> PathBuf {
+        self.directory.join(format!("{id}-{}", self.images.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// How a process ends that somebody ends.
+    fn any_end(&self) -> End {
+        if self.dice.below(2) == 0 { End::Killed } else { End::PowerCut }
+    }
+
+    /// The process dies between two steps of settling, of making a snapshot or of installing one, when it comes to the
+    /// chosen one.
+    fn set_trap(&self, id: u64) {
+        let processes = self.processes.lock().unwrap();
+        let Some(process) = processes.get(&id) else { return };
+        let (trap, killed, directory) = (Arc::clone(&process.trap), process.killed.clone(), process.directory.clone());
+        let (image, end, passes) = (self.image(id), self.any_end(), AtomicU64::new(self.dice.below(6)));
+        crash::watch(&process.directory, move |_| {
+            let passed = passes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            if passed.is_err() {
+                trap.spring(&directory, &killed, || (image.clone(), end));
+            }
+            passed.is_err()
+        });
+    }
+
+    /// Whoever stepped into a trap comes back.
+    async fn bury(&self) {
+        let sprung: Vec<u64> = {
+            let processes = self.processes.lock().unwrap();
+            processes.iter().filter(|(_, process)| process.trap.is_sprung()).map(|(id, _)| *id).collect()
+        };
+        for id in sprung {
+            self.crashes.fetch_add(1, Ordering::Relaxed);
+            self.restart(id).await;
+        }
+    }
+
+    /// How many processes died between two steps.
+    pub(super) fn crashes(&self) -> u64 {
+        self.crashes.load(Ordering::Relaxed)
+    }
+
     async fn restart(&self, id: u64) {
-        self.kill(id);
+        self.kill(id, self.any_end());
         tokio::time::sleep(Duration::from_millis(self.dice.below(1500))).await;
         if self.dice.below(2) == 0 {
             self.upgrade(id);
@@ -166,19 +241,30 @@ impl World {
     pub(super) async fn fault(&self) {
         let id = 1 + self.dice.below(NODES);
         let other = 1 + (id + self.dice.below(NODES - 1)) % NODES;
-        match self.dice.below(16) {
+        self.bury().await;
+        match self.dice.below(18) {
             0 | 1 => self.net.cut([(id, other)]),
             2 => self.net.cut(Self::isolation(id)),
             3..=6 => self.net.heal(),
             7 => self.net.slow_down(self.dice.below(60), self.dice.below(100)),
             8 => self.restart(id).await,
             9 => {
-                self.kill(other);
+                self.kill(other, self.any_end());
                 self.restart(id).await;
                 self.start(other).await;
             }
+            16 => self.lights_out().await,
+            17 => self.set_trap(id),
             10 | 11 => self.transfer(other).await,
             _ => self.purge(id).await,
+        }
+    }
+
+    /// The power of all nodes is cut at once.
+    async fn lights_out(&self) {
+        (1..=NODES).for_each(|id| self.kill(id, End::PowerCut));
+        for id in 1..=NODES {
+            self.start(id).await;
         }
     }
 
@@ -209,9 +295,17 @@ impl World {
             (process.node.inner().raft.clone(), Arc::clone(&process.state), process.log.clone())
         };
         let next = *state.applied().borrow();
-        settle::settle(&state, &log, next, Duration::ZERO).unwrap();
-        state.flush().unwrap();
-        let Some(last) = next.checked_sub(1) else { return };
+        let directory = state.layout().root().to_path_buf();
+        // A step that fails is one at which the process has died.
+        let settled = crash::with(
+            move |name| crash::point_of(&directory, name).is_err(),
+            || -> Result<u64, ReadError> {
+                let flushed = settle::settle(&state, &log, next, Duration::ZERO)?.flush(&state)?;
+                settle::forget(&state, &flushed)?;
+                Ok(flushed.limit())
+            },
+        );
+        let Some(last) = settled.ok().and_then(|limit| limit.checked_sub(1)) else { return };
         if raft.trigger().snapshot().await.is_ok() {
             tokio::time::sleep(Duration::from_millis(20)).await;
             // A node that was killed meanwhile purges nothing.
@@ -222,9 +316,11 @@ impl World {
     /// Ends all faults.
     pub(super) async fn heal(&self) {
         self.net.heal();
+        self.processes.lock().unwrap().values().for_each(|process| crash::unwatch(&process.directory));
+        self.bury().await;
         for id in 1..=NODES {
             if self.levels.lock().unwrap()[&id] != FeatureLevel::LATEST {
-                self.kill(id);
+                self.kill(id, End::Killed);
                 self.upgrade(id);
             }
             if self.node(id).is_none() {
@@ -311,6 +407,7 @@ impl World {
         let processes = std::mem::take(&mut *self.processes.lock().unwrap());
         for (id, process) in processes {
             process.killed.cancel();
+            crash::unwatch(&process.directory);
             self.net.kill(id);
         }
     }
