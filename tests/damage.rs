@@ -213,6 +213,25 @@ fn garbage_after_the_last_record_is_cut_off() {
 }
 
 #[test]
+fn a_start_that_is_refused_late_closes_what_it_has_opened() {
+    let keep = tempfile::tempdir().expect("temporary directory");
+    let data = keep.path().join("data");
+    let mut node = Node::start_at(&Options::new(), &data);
+    node.publish("app.x", "1");
+    node.terminate();
+    // Read when the stores are open: their threads must have ended before the process does.
+    fs::write(data.join("CLUSTER"), "garbage").expect("damage a file");
+    for nth in 0..30 {
+        let exit = match Node::launch(&Options::new(), &data) {
+            Err(exit) => exit,
+            Ok(_) => panic!("started in another cluster"),
+        };
+        assert_eq!(exit.code, Some(1), "start {nth}: {exit:#?}");
+        assert!(exit.stderr.contains("CLUSTER: damaged"), "start {nth}: {exit:#?}");
+    }
+}
+
+#[test]
 fn a_port_in_use_is_a_clear_failure() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("take a port");
     let address = taken.local_addr().expect("its address").to_string();

@@ -122,6 +122,25 @@ fn publish_until(node: &Node, want: u16, bound: Duration) -> Vec<i64> {
 }
 
 #[test]
+fn a_stop_on_a_full_disk_is_a_clean_one_and_nothing_is_lost() {
+    let Some(mount) = Mount::new("size=96m") else { return };
+    let options = Options::namespaces("app").env("ROLLBOOK_BOOK__RESERVE_BYTES", "1000000");
+    let mut node = Node::start_at(&options, &mount.path().join("data"));
+    let event = format!("\"{}\"", "x".repeat(300_000));
+    for _ in 0..30 {
+        node.publish("app.x", &event);
+    }
+    let ballast = mount.fill_to(0);
+    let stored = 30 + publish_until(&node, 507, SOON).len();
+    // What is in memory finds no room.
+    node.terminate();
+    fs::remove_file(ballast).expect("free the disk");
+    let node = Node::start_at(&options, &mount.path().join("data"));
+    assert_eq!(node.replay("app.>").events(stored, SOON).len(), stored);
+    assert_eq!(usize::try_from(node.publish("app.x", "1").index), Ok(stored + 1));
+}
+
+#[test]
 fn a_full_disk_refuses_publishes_and_recovers_without_a_restart() {
     let Some(mount) = Mount::new("size=400m") else { return };
     let options = Options::namespaces("app").env("ROLLBOOK_BOOK__RESERVE_BYTES", &RESERVE.to_string());

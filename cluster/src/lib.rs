@@ -45,6 +45,7 @@ mod shortage;
 mod snapshot;
 mod state;
 mod store;
+mod stores;
 mod tail;
 mod tidy;
 mod types;

@@ -17,7 +17,7 @@ use crate::error::{NodeError, ReadError, io_error};
 use crate::lock::lock;
 use crate::page::Page;
 use crate::recovery::{self, Known, Opened, entry_key, key_index, meta_key};
-use crate::store::{CF_LOG, Layout, family};
+use crate::store::{CF_LOG, LOG_FAMILIES, Layout, family, room_for_memtables};
 use crate::tail::Tail;
 use crate::types::{Entry, IoFlushed, LogId, Types, Vote};
 use crate::wal::{self, Op, Progress, Wal};
@@ -106,6 +106,11 @@ impl LogStore {
         let (done, wait) = oneshot::channel();
         self.enqueue(Op::Flush { done }).await?;
         wait.await.map_err(io_error)?.map_err(io_error)
+    }
+
+    /// Whether there is room for a flush.
+    pub(crate) fn has_room(&self) -> Result<(), ReadError> {
+        room_for_memtables(&self.inner.db, LOG_FAMILIES.into_iter())
     }
 
     /// Gives back the disk of purged entries: whole files at once, the rest when `thorough`. Blocks, so

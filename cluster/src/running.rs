@@ -5,11 +5,13 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, SnapshotPolicy};
 use rollbook_core::level::FeatureLevel;
+use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -43,12 +45,13 @@ use crate::snapshot;
 use crate::state::State;
 use crate::status;
 use crate::store::Layout;
+use crate::stores::{self, Stores};
 use crate::tidy;
 use crate::timing::Timing;
 use crate::tls::{Tls, TlsFiles};
 
-/// How long a stop waits for others to let go of the stores.
-const RELEASE_MAX: Duration = Duration::from_secs(5);
+/// How long a stop waits for the tasks of the runtime.
+const RUNTIME_MAX: Duration = Duration::from_secs(2);
 /// How long a node that is alone may take to lead itself.
 const ALONE_MAX: Duration = Duration::from_secs(30);
 
@@ -92,11 +95,11 @@ pub fn recorded_node(data: &Path) -> Option<u64> {
 #[derive(Debug)]
 pub struct Running {
     node: Node,
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
     stop: CancellationToken,
     presence: Task,
-    settler: Mutex<Option<std::thread::JoinHandle<()>>>,
-    writer: std::thread::JoinHandle<()>,
+    settler: Mutex<Option<JoinHandle<()>>>,
+    writer: JoinHandle<()>,
 }
 
 /// A task that is ended before the others.
@@ -106,30 +109,57 @@ pub(crate) struct Task {
     task: tokio::task::JoinHandle<()>,
 }
 
-/// The stores of a node, opened and compared with each other.
-struct Stores {
-    layout: Layout,
-    log: LogStore,
-    writer: std::thread::JoinHandle<()>,
-    state: Arc<State>,
+/// What runs on the stores.
+struct Parts {
+    node: Node,
+    runtime: Runtime,
+    presence: Task,
+    settler: JoinHandle<()>,
 }
 
-fn open(config: &NodeConfig) -> Result<Stores, NodeError> {
-    let layout = Layout::open(&config.data, config.id)?;
-    let (log, writer) = LogStore::open(&layout, config.accept_lost_mark)?;
-    let state = State::open(&layout)?;
-    check(&layout, &state, &log)?;
-    Ok(Stores { layout, log, writer, state })
-}
-
-/// The state must not be ahead of the log that holds its payloads.
-pub(crate) fn check(layout: &Layout, state: &State, log: &LogStore) -> Result<(), NodeError> {
-    let (state_next, log_next) = (*state.applied().borrow(), log.next_index());
-    // What came as a snapshot needs no log.
-    if state_next > log_next.max(layout.installed()?) {
-        return Err(NodeError::StateAhead { state: state_next.saturating_sub(1), log: log_next.saturating_sub(1) });
+impl Parts {
+    /// Starts everything. When a part does not start, none runs any more when this returns.
+    fn start(
+        config: NodeConfig,
+        layout: &Layout,
+        log: &LogStore,
+        state: &Arc<State>,
+        stop: &CancellationToken,
+    ) -> Result<Self, NodeError> {
+        // openraft must not share a thread with the doors: it has a runtime of its own.
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(raft_threads())
+            .thread_name("raft")
+            .enable_all()
+            .build()
+            .map_err(|error| raft_error(&error))?;
+        let started = runtime.block_on(async {
+            let mut config = config;
+            let transport = Transport::tcp(&mut config)?;
+            assemble(config, transport, layout, log, state, stop).await
+        });
+        let settled = started.and_then(|(node, presence)| {
+            let settler = Settler {
+                state: Arc::clone(state),
+                log: log.clone(),
+                raft: node.inner().raft.clone(),
+                node: node.clone(),
+                runtime: runtime.handle().clone(),
+                stop: stop.clone(),
+                keep_bytes: node.inner().log_keep_bytes,
+            };
+            let thread = std::thread::Builder::new().name("settle".to_owned()).spawn(move || settler.run());
+            thread.map(|settler| (node, presence, settler)).map_err(|error| raft_error(&error))
+        });
+        match settled {
+            Ok((node, presence, settler)) => Ok(Self { node, runtime, presence, settler }),
+            Err(error) => {
+                // Its tasks have the stores.
+                runtime.shutdown_timeout(RUNTIME_MAX);
+                Err(error)
+            }
+        }
     }
-    Ok(())
 }
 
 fn raft_error(error: &dyn std::fmt::Display) -> NodeError {
@@ -143,7 +173,7 @@ impl Running {
     /// # Errors
     /// The data directory cannot be used, is damaged, or raft does not come up.
     pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        let Stores { layout, log, writer, state } = open(&config)?;
+        let Stores { layout, log, writer, state } = Stores::open(&config.data, config.id, config.accept_lost_mark)?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             node = config.id,
@@ -153,33 +183,17 @@ impl Running {
             applied = state.applied().borrow().saturating_sub(1),
             "the data directory is open"
         );
-        // openraft must not share a thread with the doors: it has a runtime of its own.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(raft_threads())
-            .thread_name("raft")
-            .enable_all()
-            .build()
-            .map_err(|error| raft_error(&error))?;
         let stop = CancellationToken::new();
-        let (node, presence) = runtime.block_on(async {
-            let mut config = config;
-            let transport = Transport::tcp(&mut config)?;
-            assemble(config, transport, &layout, &log, &state, &stop).await
-        })?;
-        let settler = Settler {
-            state,
-            log,
-            raft: node.inner().raft.clone(),
-            node: node.clone(),
-            runtime: runtime.handle().clone(),
-            stop: stop.clone(),
-            keep_bytes: node.inner().log_keep_bytes,
-        };
-        let settler = std::thread::Builder::new()
-            .name("settle".to_owned())
-            .spawn(move || settler.run())
-            .map_err(|error| raft_error(&error))?;
-        Ok(Self { node, runtime, stop, presence, settler: Mutex::new(Some(settler)), writer })
+        match Parts::start(config, &layout, &log, &state, &stop) {
+            Ok(Parts { node, runtime, presence, settler }) => {
+                Ok(Self { node, runtime, stop, presence, settler: Mutex::new(Some(settler)), writer })
+            }
+            Err(error) => {
+                stop.cancel();
+                stores::close(Some(state), log, writer);
+                Err(error)
+            }
+        }
     }
 
     /// The handle to use the node with.
@@ -225,20 +239,20 @@ impl Running {
         }
         let inner = self.node.inner();
         tracing::debug!("the settler has stopped");
-        let stopped = self.runtime.block_on(async {
+        let shutdown = self.runtime.block_on(async {
             let shutdown = inner.raft.shutdown().await.map_err(|error| raft_error(&error));
             inner.links.close();
-            inner.log.flush().await.map_err(|e| NodeError::Store { store: "raft", detail: e.to_string() })?;
             shutdown
         });
+        let flushed = self.runtime.block_on(stores::flush(&inner.state, &inner.log));
         tracing::debug!("raft has stopped and its log is flushed");
-        inner.state.flush().map_err(|error| NodeError::Store { store: "state", detail: error.0 })?;
+        // Whatever went wrong: the stores are closed before the process ends.
         let Self { node, runtime, writer, .. } = self;
         let (state, log) = (Arc::clone(&node.inner().state), node.inner().log.clone());
         drop(node);
-        runtime.shutdown_timeout(Duration::from_secs(2));
-        close(state, log, writer);
-        stopped
+        runtime.shutdown_timeout(RUNTIME_MAX);
+        stores::close(Some(state), log, writer);
+        shutdown.and(flushed)
     }
 }
 
@@ -247,23 +261,6 @@ fn has_others(node: &Node) -> bool {
     let metrics = node.inner().raft.server_metrics();
     let metrics = metrics.borrow_watched();
     metrics.membership_config.nodes().any(|(id, _)| *id != node.id())
-}
-
-/// Closes the stores here, when nobody else has them any more: RocksDB aborts a process that ends while one of
-/// its threads still closes them.
-fn close(state: Arc<State>, log: LogStore, writer: std::thread::JoinHandle<()>) {
-    let until = Instant::now() + RELEASE_MAX;
-    while Arc::strong_count(&state) > 1 || log.is_shared() {
-        if Instant::now() > until {
-            tracing::warn!("the stores are still in use at the end");
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    drop((state, log));
-    if writer.join().is_err() {
-        tracing::error!("the log writer had panicked");
-    }
 }
 
 /// Raft's tasks hand work to each other: on few cores, threads between them only add wake-ups.
@@ -376,7 +373,7 @@ pub(crate) async fn assemble(
         raft: raft.clone(),
         identity: Arc::clone(&identity),
         state: Arc::clone(state),
-        runtime: tokio::runtime::Handle::current(),
+        runtime: runtime::Handle::current(),
         turn: tokio::sync::Mutex::new(()),
     };
     let node = Node::new(Inner {

@@ -13,18 +13,22 @@ use tokio::sync::watch;
 use crate::changes::Changes;
 use crate::clock::LogClock;
 use crate::codec;
-use crate::disk;
 use crate::error::{NodeError, ReadError};
 use crate::ledger::Ledger;
 use crate::lock::lock;
 use crate::schedule::Schedule;
-use crate::store::{self, CF_SYSTEM, Layout, family};
+use crate::store::{self, CF_SYSTEM, Layout, family, room_for_memtables};
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
 
 pub(crate) const APPLIED: &[u8] = b"applied";
 pub(crate) const MEMBERSHIP: &[u8] = b"membership";
 /// Begins the keys of the rows that say how far each namespace is settled; its number follows.
 const SETTLED: &[u8] = b"settled\0";
+
+/// The families of the state database.
+fn families() -> impl Iterator<Item = &'static str> {
+    Family::ALL.into_iter().map(Family::name).chain([CF_SYSTEM])
+}
 
 /// The two databases that a snapshot replaces together.
 pub(crate) struct Databases {
@@ -54,16 +58,15 @@ impl Databases {
         self.dropped.write().unwrap_or_else(PoisonError::into_inner).insert(namespace, end);
     }
 
+    /// Whether there is room for a flush.
+    pub(crate) fn has_room(&self) -> Result<(), ReadError> {
+        room_for_memtables(&self.state, families())
+    }
+
     /// Brings the state to the disk, all families as of one moment.
     pub(crate) fn flush(&self) -> Result<(), ReadError> {
-        let names = Family::ALL.into_iter().map(Family::name).chain([CF_SYSTEM]);
-        let families = names.map(|name| family(&self.state, name)).collect::<Result<Vec<_>, _>>()?;
-        let mut bytes = 0_u64;
-        for column in &families {
-            let waits = self.state.property_int_value_cf(column, "rocksdb.cur-size-all-mem-tables")?;
-            bytes = bytes.saturating_add(waits.unwrap_or_default());
-        }
-        disk::require(self.ledger.directory(), bytes)?;
+        self.has_room()?;
+        let families = families().map(|name| family(&self.state, name)).collect::<Result<Vec<_>, _>>()?;
         let mut options = rocksdb::FlushOptions::default();
         options.set_wait(true);
         self.state.flush_cfs_opt(&families, &options)?;
@@ -220,6 +223,11 @@ impl State {
     /// All rows of a small family, in the order of their keys.
     pub(crate) fn rows(&self, of: Family) -> Result<Pairs, ReadError> {
         rows(&self.db(), of)
+    }
+
+    /// Whether there is room for a flush.
+    pub(crate) fn has_room(&self) -> Result<(), ReadError> {
+        self.databases().has_room()
     }
 
     /// Brings the state to the disk, all families as of one moment.

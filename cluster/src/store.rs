@@ -15,12 +15,15 @@ use rocksdb::{
 };
 use rollbook_core::rows::Family;
 
+use crate::disk;
 use crate::error::{NodeError, ReadError};
 
 /// Column family of the log: group, index -> entry.
 pub(crate) const CF_LOG: &str = "log";
 /// Column family of vote, purged and committed marks.
 pub(crate) const CF_META: &str = "meta";
+/// Both.
+pub(crate) const LOG_FAMILIES: [&str; 2] = [CF_LOG, CF_META];
 /// Column family of the state database for applied index, membership, and how far each namespace is settled.
 pub(crate) const CF_SYSTEM: &str = "system";
 /// Column family of the ledger: namespace, first sequence -> compressed block.
@@ -361,6 +364,16 @@ pub(crate) fn ledger_options(cache: &Cache) -> Options {
     // Blocks that are forgotten one by one: a file of which half is gone is compacted.
     options.add_compact_on_deletion_collector_factory(128, 64, 0.5);
     options
+}
+
+/// Refuses a flush of these families when there is no room for what they have in memory.
+pub(crate) fn room_for_memtables(db: &DB, names: impl Iterator<Item = &'static str>) -> Result<(), ReadError> {
+    let mut bytes = 0_u64;
+    for name in names {
+        let waits = db.property_int_value_cf(family(db, name)?, "rocksdb.cur-size-all-mem-tables")?;
+        bytes = bytes.saturating_add(waits.unwrap_or_default());
+    }
+    disk::require(db.path(), bytes)
 }
 
 /// A column family that was opened above.

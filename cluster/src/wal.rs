@@ -12,10 +12,9 @@ use std::time::{Duration, Instant};
 use rocksdb::{DB, WriteBatch};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::disk;
 use crate::error::{NodeError, ReadError};
 use crate::mark::{Mark, MarkFile};
-use crate::store::{ACK_BEFORE_FSYNC, CF_LOG, CF_META, family, journaled};
+use crate::store::{ACK_BEFORE_FSYNC, CF_LOG, CF_META, LOG_FAMILIES, family, journaled, room_for_memtables};
 use crate::types::{IoFlushed, LogId};
 
 /// Most operations in one group.
@@ -198,16 +197,6 @@ impl Writer {
         self.mark.sync().map_err(|error| ReadError(format!("mark: {error}")))
     }
 
-    fn room_for_memtables(&self) -> Result<(), ReadError> {
-        let mut bytes = 0_u64;
-        for name in [CF_LOG, CF_META] {
-            let column = family(&self.db, name)?;
-            let waits = self.db.property_int_value_cf(column, "rocksdb.cur-size-all-mem-tables")?;
-            bytes = bytes.saturating_add(waits.unwrap_or_default());
-        }
-        disk::require(self.db.path(), bytes)
-    }
-
     fn complete(&mut self, op: Op) -> Result<(), ReadError> {
         match op {
             Op::Append { done, .. } => done.io_completed(Ok(())),
@@ -216,9 +205,9 @@ impl Writer {
             Op::Flush { done } => {
                 self.sync_mark()?;
                 // The log has everything already. A flush that finds no room would stop all writes for good.
-                let room = self.room_for_memtables();
+                let room = room_for_memtables(&self.db, LOG_FAMILIES.into_iter());
                 if room.is_ok() {
-                    for name in [CF_LOG, CF_META] {
+                    for name in LOG_FAMILIES {
                         self.db.flush_cf(family(&self.db, name)?)?;
                     }
                 }

@@ -28,6 +28,7 @@ use crate::running::{self, NodeConfig, Transport};
 use crate::settle;
 use crate::state::{Pairs, State};
 use crate::store::Layout;
+use crate::stores;
 use crate::timing::{HEARTBEAT, Timing};
 
 pub(super) const NODES: u64 = 3;
@@ -135,7 +136,7 @@ impl World {
         let layout = Layout::open(&directory, id).unwrap();
         let log = LogStore::open_until(&layout, delay, killed.clone()).unwrap();
         let state = State::open(&layout).unwrap();
-        running::check(&layout, &state, &log).unwrap();
+        stores::check(&layout, &state, &log).unwrap();
         let config = NodeConfig {
             id,
             data: directory.clone(),
