@@ -61,7 +61,8 @@ fn judge(own: &Standing, others: &BTreeMap<u64, Option<Standing>>) -> Verdict {
         }
         let ids = |of: &Standing| of.founders.keys().copied().collect::<Vec<_>>();
         if ids(standing) != ids(own) {
-            return Verdict::Wait(format!("node {node} has another list of founding nodes: {:?}", standing.founders));
+            let list: Vec<String> = standing.founders.iter().map(|(id, address)| format!("{id}={address}")).collect();
+            return Verdict::Wait(format!("node {node} has another list of founding nodes: {}", list.join(",")));
         }
         if !standing.cluster_id.is_empty() {
             if id.as_ref().is_some_and(|id| *id != standing.cluster_id) {

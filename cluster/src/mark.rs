@@ -56,6 +56,13 @@ pub(crate) enum Stored {
     Known(u64, Mark),
 }
 
+impl Stored {
+    /// What is wrong with a file that does not say how far the log was acknowledged, for people.
+    pub(crate) const fn what(self) -> &'static str {
+        if matches!(self, Self::Absent) { "is missing" } else { "cannot be read" }
+    }
+}
+
 /// Reads a file without changing it.
 pub(crate) fn read(path: &Path) -> io::Result<Stored> {
     let file = match File::open(path) {

@@ -77,13 +77,12 @@ pub(crate) fn open(layout: &Layout, accept_lost_mark: bool) -> Result<Opened, No
         }
         (Stored::Empty, true) if is_blank(&layout.raft()) => Mark::default(),
         (lost, _) if accept_lost_mark => {
-            tracing::warn!(path = %path.display(), ?lost, "the high-water mark is lost, and was asked to be accepted as lost: \
+            tracing::warn!(path = %path.display(), what = lost.what(), "the high-water mark is lost, and was asked to be accepted as lost: \
                 acknowledged entries that are missing at the end of the raft log stay unnoticed");
             Mark::default()
         }
         (lost, _) => {
-            let what = if lost == Stored::Absent { "is missing" } else { "cannot be read" };
-            return Err(NodeError::LostMark { path, what });
+            return Err(NodeError::LostMark { path, what: lost.what() });
         }
     };
     let db = open_checked(layout, promised)?;

@@ -200,7 +200,8 @@ impl Receiver {
             crash::point_of(&root, "receive: all is synced").map_err(io::Error::other)
         });
         back.while_told(finish).await?;
-        tracing::info!(from, last = ?meta.last_log_id, "a snapshot has arrived");
+        let last = meta.last_log_id.map_or(0, |last| last.index);
+        tracing::info!(from, last, "a snapshot has arrived");
         let snapshot = openraft::Snapshot { meta, snapshot: Checkpoint::Received(directory) };
         let installed = back.while_told(raft.install_full_snapshot(vote, snapshot)).await;
         let installed = installed.map_err(io::Error::other)?;
