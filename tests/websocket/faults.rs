@@ -99,6 +99,20 @@ fn a_node_that_stops_says_so_and_lets_requests_end() {
 }
 
 #[test]
+fn a_connection_that_leaves_ends_as_soon_as_its_last_request_is_over_by_its_deadline() {
+    let node = Node::start(&Options::new());
+    let users = Socket::service(node.web, "users", &["get"]);
+    let shop = Socket::consumer(node.web, "shop");
+    shop.send(&json!({ "type": "message", "id": "m", "destination": "users:get", "payload": 1, "timeout_ms": 1000 }));
+    users.next("message");
+    let began = Instant::now();
+    users.send(&json!({ "type": "disconnect" }));
+    assert_eq!(users.end(), 1000);
+    let took = began.elapsed();
+    assert!(took > ms(500) && took < Duration::from_secs(5), "it left after {took:?}");
+}
+
+#[test]
 fn what_is_too_large_ends_the_connection_and_memory_stays_flat() {
     let node = Node::start(&Options::new().env("ROLLBOOK_WEBSOCKET__MESSAGE_BYTES_MAX", "1000"));
     let exact = format!("{{\"type\":\"ping\",\"x\":\"{}\"}}", "x".repeat(1000 - 22));

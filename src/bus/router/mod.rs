@@ -245,6 +245,15 @@ impl Router {
         self.state().held(provider)
     }
 
+    /// Resolves when a client of this node has no request any more, at once when it has none.
+    pub fn emptied(&self, provider: u64) -> impl Future<Output = ()> + use<> {
+        let told = self.state().emptied(provider);
+        async move {
+            // The sender says nothing: it is dropped.
+            told.await.ok();
+        }
+    }
+
     /// A client of this node is gone: what it was asked goes to others, or fails.
     pub fn forget(&self, provider: u64) {
         let connection = Connection { owner: self.inner.node.owner(), serial: provider };

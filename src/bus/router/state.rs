@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rollbook_core::service::Connection;
+use tokio::sync::oneshot;
 
 use super::breaker::Breaker;
 use super::flight::{Flight, Place};
@@ -58,6 +59,8 @@ pub(super) struct State {
     loads_max: usize,
     /// Requests that clients of this node have, by the name under which they answer.
     ids: HashMap<u64, HashMap<String, u64>>,
+    /// Clients of this node that wait until they have no request any more.
+    leaving: HashMap<u64, oneshot::Sender<()>>,
     turns: HashMap<String, u64>,
     over: VecDeque<Over>,
 }
@@ -155,6 +158,16 @@ impl State {
         self.ids.get(&provider).map_or(0, HashMap::len)
     }
 
+    /// Resolves when a client of this node has no request any more, however the last one ended.
+    pub(super) fn emptied(&mut self, provider: u64) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        // Without requests the sender is dropped, which resolves it too.
+        if self.held(provider) > 0 {
+            self.leaving.insert(provider, tell);
+        }
+        told
+    }
+
     /// Takes a request out.
     pub(super) fn end(&mut self, number: u64, failed: bool, now: Instant) -> Option<Flight> {
         let Pending { mut flight, place, id, begun } = self.pending.remove(&number)?;
@@ -177,6 +190,9 @@ impl State {
             && let Some(ids) = self.ids.get_mut(&place.provider.serial)
         {
             ids.remove(&id);
+            if ids.is_empty() {
+                self.leaving.remove(&place.provider.serial);
+            }
         }
         let one_way = flight.request.responder == Responder::Nobody;
         if place.local && (failed || one_way) {
@@ -196,6 +212,7 @@ impl State {
         let numbers = numbers.map(|(number, _)| *number).collect();
         self.loads.remove(&provider);
         self.ids.remove(&provider.serial);
+        self.leaving.remove(&provider.serial);
         numbers
     }
 

@@ -110,3 +110,21 @@ fn a_lost_provider_gives_back_all_it_had_and_a_retry_knows_where_it_was() {
     let chosen = Flight::chosen(Arc::clone(&flight.request), Box::new(drop));
     assert!(!chosen.may_go_on(now), "the node of the caller chooses");
 }
+
+#[test]
+fn a_provider_that_leaves_is_told_when_its_last_request_has_ended_however_it_did() {
+    use tokio::sync::oneshot::error::TryRecvError;
+    let (mut state, now) = (State::default(), Instant::now());
+    let is_over = |told: &mut tokio::sync::oneshot::Receiver<()>| told.try_recv() == Err(TryRecvError::Closed);
+    assert!(is_over(&mut state.emptied(7)), "it has none");
+    let (one, two) = (begin(&mut state, "a", 7, now).expect("room"), begin(&mut state, "b", 7, now).expect("room"));
+    let other = begin(&mut state, "a", 8, now).expect("room");
+    let (mut told, mut others) = (state.emptied(7), state.emptied(8));
+    state.end(one, false, now);
+    assert!(!is_over(&mut told));
+    state.end(two, true, now);
+    assert!(is_over(&mut told) && !is_over(&mut others));
+    state.leave(place(8).provider);
+    state.end(other, true, now);
+    assert!(is_over(&mut others));
+}

@@ -29,8 +29,6 @@ use crate::bus::socket::{Came, code};
 
 /// Messages that wait for a connection: more than all it may be asked and all it may have asked.
 const MAILBOX: usize = 4096;
-/// How often one that leaves is looked at.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// The actor.
 pub(super) struct Connection {
@@ -48,6 +46,8 @@ pub(super) struct Connection {
     /// Events that came while its registration was on its way.
     held: Vec<Arc<Announcement>>,
     commands: Commands,
+    /// It leaves when nothing of it is in flight any more: with which close code, and why.
+    leaving: Option<(u16, &'static str)>,
     /// It knows that its end comes.
     told: bool,
     left: bool,
@@ -79,6 +79,7 @@ impl Connection {
             floor: 0,
             held: Vec::new(),
             commands: Commands::new(0),
+            leaving: None,
             told: false,
             left: false,
         }
@@ -159,17 +160,21 @@ impl Connection {
         if code == code::AWAY {
             self.bids_farewell(code, reason);
         }
-        let until = clock::now() + self.shared.config.drain_timeout;
-        self.drained(code, reason, until, ctx);
+        self.leaving = Some((code, reason));
+        ctx.run_later(self.shared.config.drain_timeout, move |act, _| act.end(code, reason));
+        let emptied = self.shared.services.router.emptied(self.serial());
+        ctx.spawn(emptied.into_actor(self).map(|(), act, _| act.end_if_idle()));
+        self.end_if_idle();
     }
 
-    fn drained(&mut self, code: u16, reason: &'static str, until: Instant, ctx: &mut Context<Self>) {
+    /// Ends a connection that leaves, once nothing of it is in flight. Called behind everything that may have ended the
+    /// last of it.
+    pub(super) fn end_if_idle(&mut self) {
+        let Some((code, reason)) = self.leaving else { return };
         let held = self.shared.services.router.held(self.serial());
-        let idle = held == 0 && self.session.in_flight() == 0 && self.streams.unanswered == 0;
-        if idle || clock::now() >= until {
-            return self.end(code, reason);
+        if held == 0 && self.session.in_flight() == 0 && self.streams.unanswered == 0 {
+            self.end(code, reason);
         }
-        ctx.run_later(LOOK, move |act, ctx| act.drained(code, reason, until, ctx));
     }
 
     fn step(&mut self, step: Step, ctx: &mut Context<Self>) {
@@ -425,6 +430,7 @@ impl StreamHandler<Came> for Connection {
                 ctx.stop();
             }
         }
+        self.end_if_idle();
     }
 }
 
@@ -452,5 +458,6 @@ impl Handler<Told> for Connection {
             | Told::Stream(..)
             | Told::Remind => {}
         }
+        self.end_if_idle();
     }
 }

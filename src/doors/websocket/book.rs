@@ -31,6 +31,7 @@ impl Connection {
     fn answers(&mut self, text: &Text) {
         self.streams.unanswered = self.streams.unanswered.saturating_sub(1);
         self.send(text);
+        self.end_if_idle();
     }
 
     pub(super) fn publish(&mut self, publishes: &Publishes, ctx: &mut Context<Self>) {
