@@ -55,6 +55,7 @@ mod walscan;
 pub mod disk;
 pub mod error;
 pub mod events;
+pub mod files;
 pub mod live;
 pub mod lock;
 pub mod node;

@@ -17,6 +17,7 @@ use rollbook_core::rows::Family;
 
 use crate::disk;
 use crate::error::{NodeError, ReadError};
+use crate::files;
 
 /// Column family of the log: group, index -> entry.
 pub(crate) const CF_LOG: &str = "log";
@@ -40,8 +41,6 @@ const SEAL: &str = "crc32c ";
 /// Length of the id of a cluster.
 const CLUSTER_ID_BYTES: usize = 32;
 const MIB: usize = 1 << 20;
-/// Most files that state and ledger keep open, each of them.
-const OPEN_FILES_MAX: i32 = 512;
 
 /// Where the parts of a data directory are.
 #[derive(Debug, Clone)]
@@ -267,6 +266,7 @@ fn base_options() -> Options {
     options.set_max_log_file_size(MIB);
     options.set_max_background_jobs(2);
     options.set_bytes_per_sync(1 << 20);
+    options.set_max_open_files(files::store_max());
     options
 }
 
@@ -331,7 +331,6 @@ pub(crate) fn open_state(path: &Path) -> Result<DB, rocksdb::Error> {
     let mut options = base_options();
     options.set_atomic_flush(true);
     options.set_db_write_buffer_size(64 * MIB);
-    options.set_max_open_files(OPEN_FILES_MAX);
     let cache = Cache::new_lru_cache(32 * MIB);
     let family = |name| {
         let mut options = bounded(&cache, DBCompressionType::Lz4);
@@ -347,7 +346,6 @@ pub(crate) fn open_ledger(path: &Path) -> Result<DB, rocksdb::Error> {
     let mut options = base_options();
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_max_total_wal_size(16 << 20);
-    options.set_max_open_files(OPEN_FILES_MAX);
     let cache = Cache::new_lru_cache(32 * MIB);
     let family = |(name, size)| {
         let mut options = ledger_options(&cache);

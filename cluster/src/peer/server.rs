@@ -28,6 +28,7 @@ use super::receive::Receiver;
 use super::transport::{self, Acceptor, Carriage};
 use super::wire;
 use crate::contact::Contact;
+use crate::files;
 use crate::raft::Raft;
 use crate::tls::Tls;
 use crate::types::Types;
@@ -40,8 +41,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
 /// An answer must leave before its connection ends.
 const ANSWER_LEAVES: Duration = Duration::from_millis(50);
-/// Connections of all nodes together, those that have not said who they are included.
-const CONNECTIONS_MAX: usize = 1024;
 /// How long a node whose disk is full keeps an append request before it ends the session.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
 /// Append requests that wait for raft in one session.
@@ -98,7 +97,8 @@ pub(crate) struct Server<O> {
 impl<O: Office> Server<O> {
     /// Takes calls until cancelled.
     pub(crate) async fn run(self: Arc<Self>, mut acceptor: Box<dyn Acceptor>, stop: CancellationToken) {
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        // Of all nodes together, those that have not said who they are included.
+        let room = Arc::new(Semaphore::new(files::peers_max()));
         let mut look = tokio::time::interval(LOOK);
         loop {
             let accepted = tokio::select! {
