@@ -343,6 +343,8 @@ fn single_underscore(schema: &Table, lower: &str) -> Option<String> {
 /// A variable is text; the default tells which type it stands for.
 fn env_value(schema: &Table, section: &str, key: &str, text: String) -> Result<Value, String> {
     match schema.get(section).and_then(|keys| keys.get(key)) {
+        // A number of bytes may have a unit; another number refuses it.
+        Some(Value::Integer(_)) if has_unit(&text) => Ok(Value::String(text)),
         Some(Value::Integer(_)) => text
             .trim()
             .parse()
@@ -355,6 +357,12 @@ fn env_value(schema: &Table, section: &str, key: &str, text: String) -> Result<V
             .map_err(|_| format!("{section}.{key}: `{text}` is neither true nor false")),
         _ => Ok(Value::String(text)),
     }
+}
+
+/// Whether a text begins as a number and goes on otherwise.
+fn has_unit(text: &str) -> bool {
+    let text = text.trim();
+    text.starts_with(|c: char| c.is_ascii_digit()) && text.ends_with(|c: char| c.is_ascii_alphabetic())
 }
 
 fn flag_leaves(flags: &[(&str, Value)], leaves: &mut Vec<Leaf>) {

@@ -1,5 +1,6 @@
 //! Configuration of a node, from defaults, file, environment and flags.
 
+pub mod bytes;
 pub mod layers;
 pub mod settings;
 pub mod values;

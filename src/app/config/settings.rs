@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::bus::duration;
 use crate::bus::router::choice::Strategies;
 
-use super::values::{Founders, Listen, LogFormat, Namespaces, OnIsolation};
+use super::bytes;
+use super::values::{Founders, Listen, LogFormat, Namespaces, OnIsolation, log_filter};
 
 /// Everything `rollbook serve` can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -82,6 +83,7 @@ pub struct Sse {
     /// Where it listens.
     pub listen: Listen,
     /// Largest request body in bytes; more is answered 413.
+    #[serde(with = "bytes")]
     pub body_bytes_max: usize,
     /// Quiet time after which a stream gets a comment line.
     #[serde(with = "duration")]
@@ -112,11 +114,13 @@ pub struct Book {
     /// Namespaces that clients may use.
     pub namespaces: Namespaces,
     /// Free disk space in bytes below which publishes are refused.
+    #[serde(with = "bytes")]
     pub reserve_bytes: u64,
     /// Longest time a publish waits for its commit.
     #[serde(with = "duration")]
     pub publish_timeout: Duration,
     /// Most bytes of publishes that wait for their commit at a time.
+    #[serde(with = "bytes")]
     pub pending_bytes_max: usize,
 }
 
@@ -178,6 +182,7 @@ pub struct Cluster {
     /// What a node does with its streams when it has had no majority for `node_timeout`: `close` or `hold`.
     pub on_isolation: OnIsolation,
     /// Bytes of the log that are kept for a node that is behind; a node further behind gets a snapshot.
+    #[serde(with = "bytes")]
     pub log_keep_bytes: u64,
 }
 
@@ -210,8 +215,10 @@ pub struct SocketIo {
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
     /// Largest message in bytes; a client that sends more is disconnected.
+    #[serde(with = "bytes")]
     pub message_bytes_max: usize,
     /// Most bytes that wait for a client; one that does not read is disconnected.
+    #[serde(with = "bytes")]
     pub queue_bytes_max: usize,
     /// Most clients at a time.
     pub connections_max: usize,
@@ -256,8 +263,10 @@ pub struct WebSocket {
     #[serde(with = "duration")]
     pub drain_timeout: Duration,
     /// Largest message in bytes; a client that sends more is disconnected.
+    #[serde(with = "bytes")]
     pub message_bytes_max: usize,
     /// Most bytes that wait for a client; one that does not read is disconnected.
+    #[serde(with = "bytes")]
     pub queue_bytes_max: usize,
     /// Most messages of one client that have no end yet.
     pub in_flight_max: usize,
@@ -439,8 +448,8 @@ impl Config {
             "threads.web",
             &format!("at most {WORKERS_MAX}; 0 means half of the cores"),
         );
-        if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&self.log.filter) {
-            found.push(("log.filter", format!("{error}; write a level (info) or pairs (info,rollbook=debug)")));
+        if let Err(error) = log_filter(&self.log.filter) {
+            found.push(("log.filter", error));
         }
         found.extend(self.service_contradictions());
         found.extend(self.listener_contradictions());

@@ -111,6 +111,15 @@ fn variables_are_typed_by_their_default_and_checked() {
     let config = load("", &good, &[]).unwrap().config;
     assert_eq!(config.book.namespaces, Namespaces::Listed(vec!["a".into(), "b".into()]));
     assert_eq!(config.book.reserve_bytes, 5);
+    let units =
+        load("[sse]\nbody_bytes_max = \"8MB\"\n", &[("ROLLBOOK_BOOK__RESERVE_BYTES", "1GiB")], &[]).unwrap().config;
+    assert_eq!((units.sse.body_bytes_max, units.book.reserve_bytes), (8_000_000, 1 << 30));
+    assert!(
+        refusal("[sse]\nbody_bytes_max = \"8 buckets\"\n")
+            .contains("sse.body_bytes_max: `8 buckets` is no number of bytes")
+    );
+    assert!(refusal("[sse]\nbody_bytes_max = -1\n").contains("expected a number of bytes, as in 8388608 or \"8MiB\""));
+    assert!(refusal_env("ROLLBOOK_NODE__ID", "8MB").contains("node.id: invalid type: string \"8MB\", expected u64"));
     assert_eq!(refusal_env("ROLLBOOK_NODE__ID", "x"), "ROLLBOOK_NODE__ID: node.id: `x` is not a whole number");
     assert!(refusal_env("ROLLBOOK_NODE__INSECURE", "yes").contains("neither true nor false"));
     assert!(refusal_env("ROLLBOOK_NODE__NAME", "x").starts_with("ROLLBOOK_NODE__NAME: unknown key `name` in [node]"));
@@ -159,7 +168,9 @@ fn an_exposed_listener_needs_insecure() {
     for safe in ["127.0.0.1:0", "127.8.8.8:1", "[::1]:2021", "[::ffff:127.0.0.1]:1", "off"] {
         assert!(load("", &[], &flags(safe)).is_ok(), "{safe}");
     }
-    for bad in ["", "2021", ":2021", "localhost:2021", "OFF", "127.0.0.1", "127.0.0.1:70000"] {
+    let local = load("", &[], &flags("localhost:2022")).unwrap().config.sse.listen;
+    assert_eq!(local.to_string(), "127.0.0.1:2022");
+    for bad in ["", "2021", ":2021", "localhost", "localhost:", "localhost:x", "OFF", "127.0.0.1", "127.0.0.1:70000"] {
         assert!(load("", &[], &flags(bad)).unwrap_err().contains("is not a listen address; write IP:PORT"), "{bad}");
     }
 }
@@ -181,9 +192,15 @@ fn values_that_contradict_each_other_are_refused() {
         ("[cluster]\nheartbeat = \"600ms\"", "cluster.node_timeout: must be at least 10 times cluster.heartbeat"),
         ("[threads]\nworkers = 5000", "threads.workers (file r.toml:2): at most 1024"),
         ("[log]\nfilter = \"rollbook=loud\"", "log.filter (file r.toml:2): "),
+        ("[log]\nfilter = \"debgu\"", "log.filter (file r.toml:2): `debgu` is not a level; write a level (off, "),
+        ("[log]\nfilter = \"info,rollbook\"", "log.filter (file r.toml:2): `rollbook` is not a level"),
+        ("[log]\nfilter = \" \"", "log.filter (file r.toml:2): an empty filter writes nothing"),
     ] {
         let text = refusal(file);
         assert!(text.starts_with(says), "{text}");
+    }
+    for good in ["off", "INFO", "warn, rollbook=debug", "info,[request]=debug,hyper=off"] {
+        assert!(load(&format!("[log]\nfilter = \"{good}\""), &[], &[]).is_ok(), "{good}");
     }
     let both_free = "[web]\nlisten = \"127.0.0.1:0\"\n[sse]\nlisten = \"127.0.0.1:0\"";
     assert!(load(both_free, &[], &[]).is_ok());

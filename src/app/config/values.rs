@@ -41,9 +41,16 @@ impl FromStr for Listen {
         if text == "off" {
             return Ok(Self::Off);
         }
-        text.parse()
-            .map(Self::Addr)
-            .map_err(|_| format!("`{text}` is not a listen address; write IP:PORT (127.0.0.1:2021, [::1]:2021) or off"))
+        // The one name that means the same everywhere, without asking anybody.
+        let port = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+        if let Some(port) = port {
+            return Ok(Self::Addr((std::net::Ipv4Addr::LOCALHOST, port).into()));
+        }
+        text.parse().map(Self::Addr).map_err(|_| {
+            format!(
+                "`{text}` is not a listen address; write IP:PORT (127.0.0.1:2021, [::1]:2021), localhost:PORT or off"
+            )
+        })
     }
 }
 
@@ -247,4 +254,28 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// The filter of log lines as the logger reads it: levels, and `target=level` pairs, separated by commas.
+///
+/// # Errors
+/// A word that is neither. The logger by itself would take a level that is misspelled for the name of a target, and
+/// write nothing else.
+pub fn log_filter(text: &str) -> Result<String, String> {
+    const HELP: &str = "write a level (off, error, warn, info, debug, trace) or pairs (info,rollbook=debug)";
+    let directives: Vec<&str> = text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
+    if directives.is_empty() {
+        return Err(format!("an empty filter writes nothing; {HELP}"));
+    }
+    for directive in &directives {
+        let is_pair = directive.contains(['=', '[']);
+        if !is_pair && directive.parse::<tracing::level_filters::LevelFilter>().is_err() {
+            return Err(format!("`{directive}` is not a level; {HELP}"));
+        }
+    }
+    let filter = directives.join(",");
+    match tracing_subscriber::EnvFilter::builder().parse(&filter) {
+        Ok(_) => Ok(filter),
+        Err(error) => Err(format!("{error}; {HELP}")),
+    }
 }
