@@ -14,10 +14,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Serve(args) => match args.load() {
-            Ok(loaded) => cli::exit(run::serve(&loaded, args.accept_lost_mark)),
+            Ok(loaded) => cli::exit_of_node(run::serve(&loaded, args.accept_lost_mark)),
             Err(error) => cli::exit(Err(error.into())),
         },
         Command::Client(command) => cli::exit(cli::run(&cli.global, command)),
-        Command::Bench(args) => cli::exit(bench::run(args)),
+        Command::Bench(args) => cli::exit(bench::run(&cli.global, args)),
     }
 }

@@ -1,6 +1,6 @@
 //! The command line as a user types it: happy paths, error texts, exit codes.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -73,6 +73,39 @@ fn publish_prints_id_and_index() {
     assert_eq!(again, first);
     let again = done(run(&node, &["publish", &subject, "5", "--id", "mine"], ""));
     assert_eq!(again, "mine 5\n");
+}
+
+#[test]
+fn publish_takes_what_is_piped_in() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    let subject = format!("{ns}.x");
+    done(run(&node, &["publish", &subject], "{\"piped\":1}\n"));
+    done(run(&node, &["publish", &subject], "\n"));
+    failed(&run(&node, &["publish", &subject], "not json"), 2, "the payload on standard input is not JSON");
+    done(run(&node, &["publish", &subject, "2"], "\"not this\""));
+    // As cron and services have it.
+    let mut without = command(&node, &["publish", &subject]);
+    let status = without.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("run the program");
+    assert!(status.success());
+    let events = node.replay(&subject).events(4, SOON);
+    let payloads: Vec<Option<Value>> = events.iter().map(|event| event.json().get("payload").cloned()).collect();
+    assert_eq!(payloads, [Some(json!({"piped": 1})), None, Some(json!(2)), None]);
+}
+
+#[test]
+fn bench_measures_the_node_that_every_command_talks_to() {
+    let node = Node::start(&Options::new());
+    let args = ["bench", "publish", "--connections", "1", "--n", "5", "--runs", "1"];
+    let report: Value =
+        serde_json::from_str(&done(run(&node, &[&args[..], &["-o", "json"]].concat(), ""))).expect("JSON");
+    assert_eq!(report["bench"], "publish");
+    let mut by_environment = rollbook();
+    by_environment.args(args).env("ROLLBOOK_LOG_URL", format!("http://{}", node.log));
+    by_environment.env("ROLLBOOK_WEB_URL", format!("http://{}", node.web));
+    done(run_command(by_environment, b"", SOON * 2));
+    let events = node.web("GET", "/api/namespaces/bench", "").json()["events"].as_u64();
+    assert!(events.is_some_and(|events| events >= 10), "{events:?}");
 }
 
 #[test]
@@ -150,7 +183,10 @@ fn subscribe_with_a_group_and_ack_goes_on_where_it_was() {
     let listed = done(run(&node, &["consumers", "list", "--namespace", &ns, "-o", "json"], ""));
     let listed: Value = serde_json::from_str(&listed).expect("JSON");
     assert_eq!((&listed[0]["name"], &listed[0]["lag"]), (&json!("workers"), &json!(0)));
-    done(run(&node, &["consumers", "delete", &ns, "workers"], ""));
+    failed(&run(&node, &["consumers", "delete", &ns, "workers"], "workers\n"), 2, "pass --yes");
+    assert!(node.consumer(&ns, "workers").is_some(), "it is not forgotten unasked");
+    let text = done(run(&node, &["consumers", "delete", &ns, "workers", "--yes"], ""));
+    assert_eq!(text, format!("consumer workers of namespace {ns} is forgotten\n"));
     assert_eq!(node.consumer(&ns, "workers"), None);
 }
 
@@ -247,7 +283,10 @@ fn namespaces_are_managed_from_the_command_line() {
     assert_eq!((&retention["max_age"], &retention["max_events"]), (&json!("24h"), &Value::Null));
     let table = done(run(&node, &["namespaces", "list"], ""));
     assert!(table.contains("extra") && table.contains("app"), "{table}");
-    done(run(&node, &["namespaces", "delete", "extra", "--yes"], ""));
+    failed(&run(&node, &["namespaces", "delete", "extra"], "extra\n"), 2, "pass --yes");
+    assert!(done(run(&node, &["namespaces", "list"], "")).contains("extra"), "it is not deleted unasked");
+    let text = done(run(&node, &["namespaces", "delete", "extra", "--yes"], ""));
+    assert_eq!(text, "namespace extra is deleted; it had 0 events\n");
     assert!(!done(run(&node, &["namespaces", "list"], "")).contains("extra"));
     failed(&run(&node, &["namespaces", "create", "app"], ""), 1, "app");
     failed(&run(&node, &["namespaces", "create", "roll"], ""), 1, "reserved");
@@ -305,6 +344,7 @@ fn unknown_settings_are_errors_in_every_layer() {
         ("ROLLBOOK_NONSENSE__KEY", "1", "ROLLBOOK_NONSENSE__KEY"),
         ("ROLLBOOK_SSE__KEEP_ALIVE", "soon", "ROLLBOOK_SSE__KEEP_ALIVE"),
         ("ROLLBOOK_BOOK__DEDUPE_KEYS", "many", "ROLLBOOK_BOOK__DEDUPE_KEYS"),
+        ("ROLLBOOK_LOG__FILTER", "debgu", "`debgu` is not a level"),
     ] {
         failed(&alone(&["serve"], &[(variable, value)]), 2, part);
     }
@@ -356,6 +396,8 @@ fn certificates_come_with_the_lines_that_use_them() {
 fn help_shows_examples_and_the_version_is_told() {
     for args in [
         vec!["--help"],
+        vec!["help"],
+        vec!["help", "publish"],
         vec!["serve", "--help"],
         vec!["publish", "--help"],
         vec!["subscribe", "--help"],

@@ -63,9 +63,12 @@ fn a_node_that_was_never_started_gets_no_vote_and_the_cluster_goes_on() {
     assert_eq!(status.code, Some(0), "{status:?}");
     assert!(status.stderr.contains(&format!("node {id} was never heard")), "{status:?}");
     assert_eq!(member(&node.web("GET", "/api/cluster", "").json(), id).expect("it")["state"], "new");
-    let removed = cluster_command(&node, &["remove", &number]);
+    let unasked = cluster_command(&node, &["remove", &number]);
+    assert!(unasked.code == Some(2) && unasked.stderr.contains("pass --yes"), "{unasked:?}");
+    assert!(member(&node.web("GET", "/api/cluster", "").json(), id).is_some());
+    let removed = cluster_command(&node, &["remove", &number, "--yes"]);
     assert_eq!(removed.code, Some(0), "{removed:?}");
-    let again = cluster_command(&node, &["remove", &number]);
+    let again = cluster_command(&node, &["remove", &number, "--yes"]);
     assert_eq!(again.code, Some(0), "a removal may be repeated: {again:?}");
     assert_eq!(member(&node.web("GET", "/api/cluster", "").json(), id), None);
     assert_eq!(delete(&node, 1).0, 409, "the last voter");
@@ -122,7 +125,7 @@ fn a_removal_that_would_cost_the_majority_needs_force_which_takes_the_votes_of_t
         (status == 409 && text.contains(&format!("node {dead} does not"))).then_some(())
     });
     cluster.publish_anywhere("app.x", "2");
-    let forced = cluster_command(cluster.node(leader), &["remove", &victim.to_string(), "--force"]);
+    let forced = cluster_command(cluster.node(leader), &["remove", &victim.to_string(), "--force", "--yes"]);
     assert_eq!(forced.code, Some(0), "{forced:?}");
     was_removed(&cluster.ended(victim, FAREWELL_MAX), victim);
     cluster.publish_anywhere("app.x", "3");

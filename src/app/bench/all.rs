@@ -18,6 +18,7 @@ use super::payload::Shape;
 use super::rounds::{BATCH, Rounds, quiet};
 use super::units::{count, float};
 use super::{fanout, floor, idle, publish, replay, start};
+use crate::app::cli::output::print;
 
 /// Events per second of the open loop that runs while older events are settled.
 const SETTLING_RATE: u64 = 50_000;
@@ -97,7 +98,7 @@ pub(super) async fn run(context: &Context, args: &AllArgs, json: bool) -> Result
     bench.note("idle", result);
     let result = Box::pin(bench.disk()).await;
     bench.note("disk", result);
-    bench.print(json);
+    print(&bench.text(json))?;
     match bench.problems.first() {
         Some(problem) => bail!("{} problem(s), the first: {problem}", bench.problems.len()),
         None => Ok(()),
@@ -111,19 +112,17 @@ impl Bench<'_> {
         }
     }
 
-    fn print(&self, json: bool) {
+    /// The results as one text.
+    fn text(&self, json: bool) -> String {
         if json {
             let reports: Vec<_> = self.reports.iter().map(Report::json).collect();
-            println!("{:#}", json!({"limits": self.limits.json(), "reports": reports, "problems": self.problems}));
-            return;
+            let all = json!({"limits": self.limits.json(), "reports": reports, "problems": self.problems});
+            return format!("{all:#}");
         }
-        println!("{}", self.limits.markdown());
-        for report in &self.reports {
-            println!("\n{}", report.table());
-        }
-        for problem in &self.problems {
-            println!("\nproblem: {problem}");
-        }
+        let reports = self.reports.iter().map(|report| report.table());
+        let problems = self.problems.iter().map(|problem| format!("problem: {problem}"));
+        let parts: Vec<String> = std::iter::once(self.limits.markdown()).chain(reports).chain(problems).collect();
+        parts.join("\n\n")
     }
 
     /// A fresh server; its namespaces are created by their first publish.

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use crate::app::cli::global::{Global, Output};
+
 /// Options shared by every workload.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Common {
-    /// Event log listener of the server under test
-    #[arg(long, global = true, default_value = "http://127.0.0.1:2021")]
+    /// Event log listener of the server under test [default: that of --log-url]
+    #[arg(long, global = true, default_value = "", hide_default_value = true)]
     pub(super) url: String,
-    /// Web listener of the server under test: its /metrics gives the server's CPU time and memory
-    #[arg(long, global = true, default_value = "http://127.0.0.1:7440")]
+    /// Web listener of the server under test, whose /metrics gives its CPU time and memory [default: that of --web-url]
+    #[arg(long, global = true, default_value = "", hide_default_value = true)]
     pub(super) web: String,
     /// Read the server's CPU time and memory from this local process instead of /metrics
     #[arg(long, global = true)]
@@ -36,9 +38,21 @@ pub(super) struct Common {
     /// Worker threads of the load generator
     #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) threads: u16,
-    /// Print one JSON document instead of a table
+    /// Print one JSON document instead of a table, as --output json does
     #[arg(long, global = true)]
     pub(super) json: bool,
+}
+
+impl Common {
+    /// Takes what is not told here from the options of every command.
+    pub(super) fn complete(&mut self, global: &Global) {
+        for (own, other) in [(&mut self.url, &global.log_url), (&mut self.web, &global.web_url)] {
+            if own.is_empty() {
+                own.clone_from(other);
+            }
+        }
+        self.json |= global.output == Output::Json;
+    }
 }
 
 /// What to measure.

@@ -20,6 +20,7 @@ use super::http::Target;
 use super::meter::Meter;
 use super::payload::Shape;
 use super::publish::cases;
+use crate::app::cli::output::print;
 
 /// Runs `floor` for each number of connections.
 pub(super) async fn run(context: &Context, args: &FloorArgs) -> Result<Report> {
@@ -46,7 +47,7 @@ pub(super) fn serve(args: &FloorServerArgs) -> Result<()> {
         .bind(args.addr)
         .with_context(|| format!("cannot listen on {}", args.addr))?;
     let address = bound.addrs().first().copied().unwrap_or(args.addr);
-    println!("floor http://{address}/\nready");
+    print(&format!("floor http://{address}/\nready"))?;
     System::new().block_on(async move {
         let server = bound.run();
         let handle = server.handle();

@@ -11,8 +11,6 @@
 //! | `all`, `rounds` | the whole table, and its part that is measured alternately |
 //! | the others | one workload each |
 
-#![expect(clippy::print_stdout, reason = "the results are for standard output")]
-
 mod all;
 mod args;
 mod child;
@@ -44,7 +42,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use args::{Common, Workload};
 use context::Context;
-use figures::Report;
+
+use super::cli::global::Global;
+use super::cli::output::print;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -77,7 +77,8 @@ pub struct BenchArgs {
 /// # Errors
 ///
 /// When the server cannot be reached, refuses the load or loses an event, or when the benchmark is interrupted.
-pub fn run(args: BenchArgs) -> Result<()> {
+pub fn run(global: &Global, mut args: BenchArgs) -> Result<()> {
+    args.common.complete(global);
     if let Workload::FloorServer(server) = &args.workload {
         return floor::serve(server);
     }
@@ -111,17 +112,10 @@ async fn measure(args: &BenchArgs) -> Result<()> {
         Workload::All(all) => return all::run(&context, all, args.common.json).await,
         Workload::FloorServer(server) => return floor::serve(server),
     };
-    print(&report, args.common.json);
+    let text = if args.common.json { format!("{:#}", report.json()) } else { report.table() };
+    print(&text)?;
     match report.first_error {
         Some(error) => bail!("not every request was accepted; the first error: {error}"),
         None => Ok(()),
-    }
-}
-
-fn print(report: &Report, json: bool) {
-    if json {
-        println!("{:#}", report.json());
-    } else {
-        println!("{}", report.table());
     }
 }

@@ -2,17 +2,19 @@
 
 use clap::Args;
 use reqwest::Method;
+use serde_json::json;
 
-use super::global::Global;
+use super::global::{Global, Output};
 use super::http::{CallError, Client};
+use super::output::print;
 
 const EXAMPLES: &str = "\
 Examples:
   rollbook ack c_dc0unahksdu9ruucpt80 e_dc0unahksdu9ruucpt81
 
 The consumer id is that of a stream opened with `rollbook subscribe --ack=manual`, which prints it to standard \
-error, or the X-BUS-CONSUMER-ID header of any other client's stream. The node takes an acknowledgment of an unknown \
-event as done.";
+error, or the X-BUS-CONSUMER-ID header of any other client's stream. The node does \
+not say whether the event was waiting: it takes the acknowledgment of one that is unknown, or done, as well.";
 
 /// Arguments of `ack`.
 #[derive(Debug, Args)]
@@ -25,8 +27,12 @@ pub struct AckArgs {
 }
 
 pub(super) async fn run(global: &Global, args: AckArgs) -> anyhow::Result<()> {
-    acknowledge(&Client::log(global)?, &args.consumer_id, &args.event_id).await?;
-    Ok(())
+    let AckArgs { consumer_id, event_id } = args;
+    acknowledge(&Client::log(global)?, &consumer_id, &event_id).await?;
+    print(&match global.output {
+        Output::Table => format!("acknowledgment of {event_id} for {consumer_id} was taken"),
+        Output::Json => json!({ "event_id": event_id, "consumer_id": consumer_id }).to_string(),
+    })
 }
 
 /// Tells the node that the consumer is done with the event.

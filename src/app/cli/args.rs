@@ -18,7 +18,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or configuration.";
 
 /// A clustered service bus: it takes the roll and keeps the book.
 #[derive(Debug, Parser)]
-#[command(name = "rollbook", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "rollbook", version, after_help = EXAMPLES)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]

@@ -8,6 +8,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::confirm;
+use super::error::Told;
 use super::global::{Global, Output};
 use super::http::Client;
 use super::join;
@@ -19,7 +21,7 @@ Examples:
   rollbook cluster join --address 10.0.0.4:7441 --data /var/lib/rollbook
   rollbook cluster promote 4
   rollbook cluster transfer 2
-  rollbook cluster remove 4
+  rollbook cluster remove 4 --yes
 
 Any node of the cluster can be asked: --web-url. Exit code 1 when a change was refused, or its outcome is not known: \
 then look at `status` before you repeat it. A change is answered within 10 seconds.";
@@ -35,8 +37,7 @@ STATE   up; down; new, which was never heard; unknown, which is said to be up an
 LAST    the last entry in its log, when it answers
 APPLIED the last entry it has applied, when it answers
 
-Without a majority a line on standard error says so; the exit code is 0 whenever the node answers. `rollbook health` \
-exits with 1 when the node takes no requests.";
+Without a majority a line on standard error says so first, and the exit code is 1.";
 
 const JOIN_EXAMPLES: &str = "\
 Examples:
@@ -63,7 +64,9 @@ the missing nodes are back.";
 const REMOVE_EXAMPLES: &str = "\
 Examples:
   rollbook cluster remove 4
-  rollbook cluster remove 4 --force
+  rollbook cluster remove 4 --force --yes
+
+It asks for the number of the node. Without a terminal it removes nothing, unless --yes is given: exit code 2.
 
 The node, when it runs, logs that it was removed, ends its streams and exits with 1; one that is down does so when it \
 is started. Throw its data directory away; to come back it joins anew. A removal that was cut may be repeated.
@@ -114,7 +117,7 @@ enum Action {
         #[arg(long)]
         force: bool,
     },
-    /// Take a node out of the cluster for good, without asking
+    /// Take a node out of the cluster for good
     #[command(after_help = REMOVE_EXAMPLES)]
     Remove {
         /// Number of the node
@@ -123,6 +126,9 @@ enum Action {
         /// Take the votes of nodes that do not answer too, when there would be no majority otherwise
         #[arg(long)]
         force: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
     /// Let another node lead, for example before this one is stopped
     #[command(after_help = TRANSFER_EXAMPLES)]
@@ -182,13 +188,20 @@ pub(super) async fn run(global: &Global, args: ClusterArgs) -> anyhow::Result<()
             let node: Value = client.json(Method::POST, url, None).await?;
             show(global, &node, vec![parse(&node)?])
         }
-        Action::Remove { id, force } => {
+        Action::Remove { id, force, yes } => {
+            if confirm::has_to_ask(yes, &format!("taking node {id} out of the cluster"))? {
+                let question =
+                    format!("This takes node {id} out of the cluster for good: its number does not come back.");
+                confirm::ask(&question, &id.to_string())?;
+            }
             let url = client.url(&["api", "cluster", "nodes", &id.to_string()], forced(force));
             client.send(Method::DELETE, url, None).await?;
-            note(&format!(
-                "node {id} is no longer part of the cluster; its process ends by itself, throw its data directory away"
-            ));
-            Ok(())
+            print(&match global.output {
+                Output::Table => format!(
+                    "node {id} is no longer part of the cluster; its process ends by itself, throw its data directory away"
+                ),
+                Output::Json => json!({ "removed": id }).to_string(),
+            })
         }
         Action::Transfer { id } => {
             let body = id.map_or_else(|| json!({}), |id| json!({ "to": id }));
@@ -210,17 +223,18 @@ const fn forced(force: bool) -> &'static [(&'static str, &'static str)] {
 async fn status(global: &Global, client: &Client) -> anyhow::Result<()> {
     let body: Value = client.json(Method::GET, client.url(&["api", "cluster"], &[]), None).await?;
     let cluster: Cluster = parse(&body)?;
+    let warning = warning(&cluster);
+    warning.iter().for_each(|text| note(text));
     let notes = notes(&cluster);
     show(global, &body, cluster.nodes)?;
     notes.iter().for_each(|text| note(text));
-    Ok(())
+    if warning.is_some() { Err(Told.into()) } else { Ok(()) }
 }
 
-/// What the table does not say by itself.
-fn notes(cluster: &Cluster) -> Vec<String> {
-    let mut notes = Vec::new();
+/// Why nothing can be published.
+fn warning(cluster: &Cluster) -> Option<String> {
     if let (Some(why), Some(_)) = (&cluster.warning, cluster.leader) {
-        notes.push(format!("warning: {why}: nothing can be published through this node"));
+        return Some(format!("warning: {why}: nothing can be published through this node"));
     }
     if cluster.leader.is_none() {
         let why = cluster.warning.as_deref().unwrap_or("no leader");
@@ -230,8 +244,14 @@ fn notes(cluster: &Cluster) -> Vec<String> {
         let missing = if silent.is_empty() { String::new() } else { format!(", {} not", silent.join(", ")) };
         let total = voters().count();
         let text = "nothing can be published through this node";
-        notes.push(format!("warning: {why}: {text}; {count} of {total} voters answer{missing}"));
+        return Some(format!("warning: {why}: {text}; {count} of {total} voters answer{missing}"));
     }
+    None
+}
+
+/// What the table does not say by itself.
+fn notes(cluster: &Cluster) -> Vec<String> {
+    let mut notes = Vec::new();
     for Node { id, role, state, .. } in &cluster.nodes {
         match (role.as_str(), state.as_str()) {
             ("none", _) => notes.push(format!(
@@ -271,6 +291,7 @@ fn show(global: &Global, body: &Value, nodes: Vec<Node>) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::super::args::{Cli, ClientCommand, Command};
+    use super::super::error::Usage;
     use super::super::testing::{Fake, answer};
     use super::*;
     use clap::Parser;
@@ -298,14 +319,14 @@ mod tests {
             answer("204 No Content", "", ""),
         ])
         .await;
+        assert!(call(&fake, &["status"]).await.unwrap_err().is::<Told>(), "there is no leader");
         for words in [
-            &["status"][..],
-            &["promote", "2"],
-            &["remove", "2"],
+            &["promote", "2"][..],
+            &["remove", "2", "--yes"],
             &["transfer", "2"],
             &["transfer"],
             &["promote", "2", "--force"],
-            &["remove", "--force", "2"],
+            &["remove", "--force", "2", "--yes"],
         ] {
             call(&fake, words).await.unwrap();
         }
@@ -320,6 +341,9 @@ mod tests {
         ];
         assert_eq!(fake.calls(), calls);
         assert_eq!(fake.bodies(), ["", "", "", r#"{"to":2}"#, "{}", "", ""]);
+        // The tests have no terminal.
+        let refused = call(&fake, &["remove", "2"]).await.unwrap_err();
+        assert!(refused.is::<Usage>() && refused.to_string().contains("pass --yes"), "{refused}");
         for words in [&["promote", "0"][..], &["promote"], &["remove", "x"], &["transfer", "-1"], &["join"]] {
             assert!(call(&fake, words).await.is_err(), "{words:?}");
         }
@@ -328,9 +352,10 @@ mod tests {
     #[test]
     fn a_status_without_a_majority_and_nodes_that_need_a_hand_are_told() {
         let node = |id: u64, role: &str, state: &str| json!({ "id": id, "address": "h:1", "role": role, "state": state, "last_index": null, "applied_index": null });
-        let told = |leader: Option<u64>, warning: Option<&str>, nodes: Vec<Value>| {
-            let body = json!({ "leader": leader, "warning": warning, "nodes": nodes });
-            notes(&parse(&body).unwrap())
+        let told = |leader: Option<u64>, why: Option<&str>, nodes: Vec<Value>| {
+            let body = json!({ "leader": leader, "warning": why, "nodes": nodes });
+            let cluster = parse(&body).unwrap();
+            warning(&cluster).into_iter().chain(notes(&cluster)).collect::<Vec<_>>()
         };
         let up = || vec![node(1, "leader", "up"), node(2, "voter", "up"), node(3, "learner", "down")];
         assert_eq!(told(Some(1), None, up()), [""; 0]);

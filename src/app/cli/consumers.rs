@@ -3,8 +3,9 @@
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::confirm;
 use super::global::{Global, Output};
 use super::http::Client;
 use super::output::{print, table};
@@ -13,8 +14,9 @@ const EXAMPLES: &str = "\
 Examples:
   rollbook consumers list
   rollbook consumers list --namespace app -o json
-  rollbook consumers delete app billing
+  rollbook consumers delete app billing --yes
 
+`delete` asks for the name of the consumer. Without a terminal it forgets nothing, unless --yes is given: exit code 2. \
 DONE UP TO is the index behind which a consumer resumes, LAG how many events of any subject the log holds behind it.";
 
 /// Arguments of `consumers`.
@@ -39,6 +41,9 @@ enum Action {
         namespace: String,
         /// Name of the consumer or group
         name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -71,10 +76,18 @@ pub(super) async fn run(global: &Global, args: ConsumersArgs) -> anyhow::Result<
             let query: Vec<(&str, &str)> = namespace.iter().map(|name| ("namespace", name.as_str())).collect();
             show(global, client.list(&["api", "consumers"], &query).await?)
         }
-        Action::Delete { namespace, name } => {
+        Action::Delete { namespace, name, yes } => {
+            if confirm::has_to_ask(yes, &format!("forgetting consumer {name} of namespace {namespace}"))? {
+                let question =
+                    format!("This forgets consumer {name} of namespace {namespace} and its place in the log for good.");
+                confirm::ask(&question, &name)?;
+            }
             let url = client.url(&["api", "consumers", &namespace, &name], &[]);
             client.send(Method::DELETE, url, None).await?;
-            Ok(())
+            print(&match global.output {
+                Output::Table => format!("consumer {name} of namespace {namespace} is forgotten"),
+                Output::Json => json!({ "deleted": name, "namespace": namespace }).to_string(),
+            })
         }
     }
 }
@@ -105,6 +118,7 @@ fn show(global: &Global, items: Vec<Value>) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::Usage;
     use super::super::testing::{Fake, answer};
     use super::*;
 
@@ -118,8 +132,11 @@ mod tests {
         .await;
         let action = Action::List { namespace: Some("app".into()) };
         run(&fake.global(), ConsumersArgs { action }).await.unwrap();
-        let action = Action::Delete { namespace: "app".into(), name: "w".into() };
-        run(&fake.global(), ConsumersArgs { action }).await.unwrap();
+        // The tests have no terminal.
+        let delete = |yes| Action::Delete { namespace: "app".into(), name: "w".into(), yes };
+        let error = run(&fake.global(), ConsumersArgs { action: delete(false) }).await.unwrap_err();
+        assert!(error.is::<Usage>() && error.to_string().contains("pass --yes"), "{error}");
+        run(&fake.global(), ConsumersArgs { action: delete(true) }).await.unwrap();
         assert_eq!(fake.calls(), ["GET /api/consumers?namespace=app", "DELETE /api/consumers/app/w"]);
     }
 }

@@ -45,7 +45,8 @@ pub(super) async fn run(global: &Global, args: HealthArgs) -> anyhow::Result<()>
         };
         let next = Instant::now().checked_add(PAUSE);
         if next >= deadline {
-            bail!("not ready: {why}");
+            // The node may begin with the same words.
+            bail!("not ready: {}", why.strip_prefix("not ready: ").unwrap_or(&why));
         }
         sleep(PAUSE).await;
     }
@@ -86,6 +87,11 @@ mod tests {
         let fake = Fake::start(vec![not_ready()]).await;
         let args = HealthArgs { wait: Duration::ZERO };
         assert_eq!(run(&fake.global(), args).await.unwrap_err().to_string(), "not ready: no leader (HTTP 503)");
+        let fake =
+            Fake::start(vec![answer("503 Service Unavailable", "", "not ready: unavailable: no leader\n")]).await;
+        let args = HealthArgs { wait: Duration::ZERO };
+        let error = run(&fake.global(), args).await.unwrap_err();
+        assert_eq!(error.to_string(), "not ready: unavailable: no leader (HTTP 503)", "once");
         let args = HealthArgs { wait: Duration::from_millis(150) };
         let error = run(&testing::global("", "http://127.0.0.1:1"), args).await.unwrap_err();
         assert!(error.to_string().starts_with("not ready: no node answers at http://127.0.0.1:1/"), "{error}");

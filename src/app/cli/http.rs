@@ -20,6 +20,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const EVENT_INDEX: &str = "X-BUS-EVENT-INDEX";
 /// The header that says how long a service may take.
 const CALL_TIMEOUT: &str = "X-Rollbook-Timeout";
+/// The code of a call that nobody can be given.
+pub(super) const NO_PROVIDER: &str = "no_provider";
 /// Most of an error's text that is shown.
 const ERROR_TEXT_MAX: usize = 2000;
 
@@ -33,7 +35,15 @@ pub(super) enum CallError {
     #[error("the connection to {url} broke ({reason}); nothing says whether the node did what was asked")]
     Broken { url: Url, reason: String },
     #[error("{text} (HTTP {status}){hint}")]
-    Refused { status: u16, text: String, hint: String, retry_after: Option<Duration>, headers: Box<HeaderMap> },
+    Refused {
+        status: u16,
+        text: String,
+        /// Of a problem document; else empty.
+        code: String,
+        hint: String,
+        retry_after: Option<Duration>,
+        headers: Box<HeaderMap>,
+    },
 }
 
 impl CallError {
@@ -49,6 +59,14 @@ impl CallError {
     pub(super) fn status(&self) -> Option<u16> {
         match self {
             Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// The code of the problem, when the node told one.
+    pub(super) fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code, .. } => Some(code),
             _ => None,
         }
     }
@@ -155,8 +173,8 @@ impl Client {
         let header = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = header.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
         let body = response.text().await.map_err(|error| self.failed(url, &error))?;
-        let text = error_text(&body);
-        Err(CallError::Refused { status, hint: hint(status, &text), text, retry_after, headers })
+        let (text, code) = error_text(&body);
+        Err(CallError::Refused { status, hint: hint(status, &text, &code), text, code, retry_after, headers })
     }
 
     fn failed(&self, url: Url, error: &reqwest::Error) -> CallError {
@@ -213,8 +231,8 @@ impl Client {
     }
 }
 
-/// The text of an error: the event log sends a line, REST a problem document.
-fn error_text(body: &str) -> String {
+/// The text of an error, and its code: the event log sends a line, REST a problem document.
+fn error_text(body: &str) -> (String, String) {
     let problem: Option<Value> = serde_json::from_str(body).ok();
     let field = |name: &str| problem.as_ref().and_then(|problem| problem.get(name)).and_then(Value::as_str);
     let text = field("detail").or_else(|| field("title")).unwrap_or(body).trim();
@@ -222,11 +240,16 @@ fn error_text(body: &str) -> String {
     // What a service says that was called.
     let said = problem.as_ref().and_then(|problem| problem.get("error"));
     let text = said.map_or_else(|| text.to_owned(), |said| format!("{text}: {said}"));
-    event::one_line(&text).chars().take(ERROR_TEXT_MAX).collect()
+    let code = field("code").unwrap_or_default().to_owned();
+    (event::one_line(&text).chars().take(ERROR_TEXT_MAX).collect(), code)
 }
 
 /// What to do about a refusal, where the text alone does not say it.
-fn hint(status: u16, text: &str) -> String {
+fn hint(status: u16, text: &str, code: &str) -> String {
+    if code == NO_PROVIDER {
+        // The node is well: whoever called says what there is to call.
+        return String::new();
+    }
     let namespace = text.strip_prefix("namespace not found: ");
     match (status, namespace) {
         // REST was asked about it; the event log was asked to use it.

@@ -7,6 +7,7 @@ mod call;
 mod cert;
 mod cluster;
 mod config;
+mod confirm;
 mod consumers;
 mod dump;
 mod error;
@@ -18,7 +19,7 @@ mod http;
 mod join;
 mod lines;
 mod namespaces;
-mod output;
+pub(crate) mod output;
 mod payload;
 mod publish;
 mod restore;
@@ -30,17 +31,20 @@ mod subscribe;
 mod testing;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use args::ClientCommand;
-use error::Usage;
+use error::{Told, Usage};
 use global::Global;
 
 use crate::app::config::layers::ConfigError;
 
 /// Exit code of bad usage and bad configuration.
 const EXIT_USAGE: u8 = 2;
+/// How long a node that ends waits for its last line to be written.
+const LAST_LINE: Duration = Duration::from_secs(1);
 
 /// Carries out a command on a runtime of its own.
 ///
@@ -81,18 +85,49 @@ pub(crate) fn usage(text: String) -> anyhow::Error {
 /// Prints a failure to standard error and tells the exit code: 0 done, 1 failed, 2 bad usage or configuration.
 #[must_use]
 pub fn exit(result: anyhow::Result<()>) -> ExitCode {
-    let Err(error) = result else { return ExitCode::SUCCESS };
-    if error.is::<output::Closed>() {
-        return ExitCode::SUCCESS;
+    let Verdict { code, lines } = Verdict::of(&result);
+    lines.iter().for_each(|line| output::note(line));
+    code
+}
+
+/// The same for a node, which ends with its exit code also when nobody reads its standard error.
+#[must_use]
+pub fn exit_of_node(result: anyhow::Result<()>) -> ExitCode {
+    let Verdict { code, lines } = Verdict::of(&result);
+    let (written, writes) = std::sync::mpsc::channel();
+    let write = move || {
+        lines.iter().for_each(|line| output::note(line));
+        // The process may be about to end.
+        written.send(()).ok();
+    };
+    if std::thread::Builder::new().spawn(write).is_ok() {
+        writes.recv_timeout(LAST_LINE).ok();
     }
-    if let Some(error) = error.downcast_ref::<ConfigError>() {
-        for problem in &error.problems {
-            output::note(&format!("error: {problem}"));
+    code
+}
+
+/// How a command ended.
+struct Verdict {
+    code: ExitCode,
+    lines: Vec<String>,
+}
+
+impl Verdict {
+    fn of(result: &anyhow::Result<()>) -> Self {
+        let Err(error) = result else { return Self { code: ExitCode::SUCCESS, lines: Vec::new() } };
+        if error.is::<output::Closed>() {
+            return Self { code: ExitCode::SUCCESS, lines: Vec::new() };
         }
-        return EXIT_USAGE.into();
+        if error.is::<Told>() {
+            return Self { code: ExitCode::FAILURE, lines: Vec::new() };
+        }
+        if let Some(error) = error.downcast_ref::<ConfigError>() {
+            let lines = error.problems.iter().map(|problem| format!("error: {problem}")).collect();
+            return Self { code: EXIT_USAGE.into(), lines };
+        }
+        let code = if error.is::<Usage>() { EXIT_USAGE.into() } else { ExitCode::FAILURE };
+        Self { code, lines: vec![format!("error: {}", words(error))] }
     }
-    output::note(&format!("error: {}", words(&error)));
-    if error.is::<Usage>() { EXIT_USAGE.into() } else { ExitCode::FAILURE }
 }
 
 /// The error and its causes in one line. Some errors tell their cause themselves: it is not told again.
@@ -126,6 +161,7 @@ mod tests {
         let expected = |code: u8| format!("{:?}", ExitCode::from(code));
         assert_eq!(format!("{:?}", exit(Ok(()))), expected(0));
         assert_eq!(code(output::Closed.into()), expected(0));
+        assert_eq!(code(Told.into()), expected(1));
         assert_eq!(code(anyhow::anyhow!("no")), expected(1));
         assert_eq!(code(anyhow::Error::new(Usage("no".into())).context("more")), expected(2));
         let unknown = [("node.x", toml::Value::Integer(1))];

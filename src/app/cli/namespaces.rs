@@ -1,16 +1,16 @@
 //! `rollbook namespaces`: what namespaces there are, what they hold and what they keep.
 
-use std::io::{self, BufRead, IsTerminal};
-
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::confirm;
 use super::error::Usage;
 use super::global::{Global, Output};
 use super::http::Client;
-use super::output::{note, print, size, table};
+use super::output::{counted, print, size, table};
+use crate::app::config::bytes;
 use crate::bus::duration;
 
 const EXAMPLES: &str = "\
@@ -19,7 +19,9 @@ Examples:
   rollbook namespaces create audit --max-age 720h
   rollbook namespaces retention audit --max-bytes 10GiB --max-age none
   rollbook namespaces retention orders --dedupe-window 30m
-  rollbook namespaces delete audit";
+  rollbook namespaces delete audit --yes
+
+`delete` asks for the name of the namespace. Without a terminal it deletes nothing, unless --yes is given: exit code 2.";
 
 /// Arguments of `namespaces`.
 #[derive(Debug, Args)]
@@ -64,7 +66,7 @@ struct RetentionArgs {
     #[arg(long, value_name = "DURATION", value_parser = age)]
     max_age: Option<Value>,
     /// Keep this many bytes, for example 10GiB; none = no limit
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = kept_bytes)]
     max_bytes: Option<Value>,
     /// Keep this many events; none = no limit
     #[arg(long, value_name = "N", value_parser = count)]
@@ -108,29 +110,12 @@ fn count(text: &str) -> Result<Value, String> {
     count.map(Value::from).ok_or_else(|| "write a whole number above 0, or none".to_owned())
 }
 
-fn bytes(text: &str) -> Result<Value, String> {
+fn kept_bytes(text: &str) -> Result<Value, String> {
     if text == NO_LIMIT {
         return Ok(Value::Null);
     }
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(end).unwrap_or((text, ""));
-    let factor: Option<u64> = match unit.trim() {
-        "" | "B" => Some(1),
-        "kB" | "KB" => Some(1_000),
-        "MB" => Some(1_000_000),
-        "GB" => Some(1_000_000_000),
-        "TB" => Some(1_000_000_000_000),
-        "KiB" => Some(1 << 10),
-        "MiB" => Some(1 << 20),
-        "GiB" => Some(1 << 30),
-        "TiB" => Some(1 << 40),
-        _ => None,
-    };
-    let bytes = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
-    let bytes = bytes.filter(|bytes| *bytes > 0);
-    bytes
-        .map(Value::from)
-        .ok_or_else(|| "write a whole number above 0 with B, kB, MB, GB, TB, KiB, MiB, GiB or TiB, or none".to_owned())
+    let bytes = bytes::parse(text).map_err(|error| format!("{error}, or none"))?;
+    if bytes == 0 { Err("0 bytes keep nothing; write none for no limit".to_owned()) } else { Ok(bytes.into()) }
 }
 
 /// A namespace as REST shows it.
@@ -190,11 +175,16 @@ pub(super) async fn run(global: &Global, args: NamespacesArgs) -> anyhow::Result
             show(global, vec![changed])
         }
         Action::Delete { name, yes } => {
-            if !yes && !confirmed(&client, &name).await? {
-                return Err(Usage(format!("namespace {name} stays")).into());
+            let asks = confirm::has_to_ask(yes, &format!("deleting namespace {name}"))?;
+            let events = counted(get(&client, &name).await?.events, "event");
+            if asks {
+                confirm::ask(&format!("This deletes namespace {name} with {events} for good."), &name)?;
             }
             client.send(Method::DELETE, client.url(&["api", "namespaces", &name], &[]), None).await?;
-            Ok(())
+            print(&match global.output {
+                Output::Table => format!("namespace {name} is deleted; it had {events}"),
+                Output::Json => json!({ "deleted": name }).to_string(),
+            })
         }
     }
 }
@@ -202,18 +192,6 @@ pub(super) async fn run(global: &Global, args: NamespacesArgs) -> anyhow::Result
 /// One namespace.
 pub(super) async fn get(client: &Client, name: &str) -> anyhow::Result<Namespace> {
     client.json(Method::GET, client.url(&["api", "namespaces", name], &[]), None).await
-}
-
-/// Asks, where there is somebody to ask; a script means what it says.
-async fn confirmed(client: &Client, name: &str) -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Ok(true);
-    }
-    let events = get(client, name).await?.events;
-    note(&format!("This deletes namespace {name} with {events} events for good. Type its name to go on:"));
-    let mut typed = String::new();
-    io::stdin().lock().read_line(&mut typed)?;
-    Ok(typed.trim() == name)
 }
 
 fn show(global: &Global, items: Vec<Value>) -> anyhow::Result<()> {
@@ -261,6 +239,7 @@ mod tests {
             answer("200 OK", "", &list),
             answer("201 Created", "", APP),
             answer("200 OK", "", APP),
+            answer("200 OK", "", APP),
             answer("204 No Content", "", ""),
         ])
         .await;
@@ -272,6 +251,7 @@ mod tests {
             "GET /api/namespaces",
             "POST /api/namespaces",
             "PATCH /api/namespaces/app",
+            "GET /api/namespaces/a%2Fb",
             "DELETE /api/namespaces/a%2Fb",
         ];
         assert_eq!(fake.calls(), calls);
@@ -283,6 +263,15 @@ mod tests {
         );
     }
 
+    /// The tests have no terminal.
+    #[tokio::test]
+    async fn nothing_is_deleted_unasked() {
+        let fake = Fake::start(vec![]).await;
+        let error = call(&fake, "delete app").await.unwrap_err();
+        assert!(error.is::<Usage>() && error.to_string().contains("pass --yes"), "{error}");
+        assert_eq!(fake.calls(), [""; 0]);
+    }
+
     #[tokio::test]
     async fn a_change_of_nothing_is_bad_usage() {
         let fake = Fake::start(vec![]).await;
@@ -291,10 +280,10 @@ mod tests {
 
     #[test]
     fn limits_are_checked_before_they_are_sent() {
-        assert_eq!(bytes("2GB"), Ok(2_000_000_000_u64.into()));
-        assert_eq!(bytes("7"), Ok(7.into()));
+        assert_eq!(kept_bytes("2GB"), Ok(2_000_000_000_u64.into()));
+        assert_eq!(kept_bytes("7"), Ok(7.into()));
         for bad in ["", "0", "-1", "1.5GiB", "GiB", "1X", "99999999999TiB"] {
-            assert!(bytes(bad).is_err(), "{bad}");
+            assert!(kept_bytes(bad).is_err(), "{bad}");
         }
         assert!(age("2d").is_err() && age("0s").is_err() && count("0").is_err() && count("x").is_err());
     }

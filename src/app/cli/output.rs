@@ -48,7 +48,10 @@ fn from_io(error: io::Error) -> anyhow::Error {
 }
 
 /// Writes one line to standard output.
-pub(super) fn print(text: &str) -> anyhow::Result<()> {
+///
+/// # Errors
+/// [`Closed`] when nobody reads it any more, or what the system said.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = Out::stdout();
     out.line(text)?;
     out.flush()

@@ -22,7 +22,7 @@ Examples:
   rollbook publish app.orders.created '{\"order\":17}'
   rollbook publish app.note '\"a string needs its quotes\"' --key note-1
   rollbook publish app.report --file report.json
-  date +%s | rollbook publish app.tick -
+  date +%s | rollbook publish app.tick
   rollbook publish app.lines --batch < lines.ndjson
 
 Prints the id of the event and its index in the log of the namespace, -1 for an inbox, which keeps nothing. \
@@ -36,7 +36,7 @@ the second stores nothing and prints id and index of the first. Its exit code is
 pub struct PublishArgs {
     /// Subject; its first part is the namespace
     subject: String,
-    /// Payload as JSON, or - for standard input; none publishes an event without payload
+    /// Payload as JSON, or - for standard input [default: what is piped in, else the event has none]
     #[arg(conflicts_with_all = ["file", "batch"])]
     payload: Option<String>,
     /// Read the payload from this file
@@ -71,12 +71,16 @@ struct NewEvent<'a> {
 }
 
 pub(super) async fn run(global: &Global, args: PublishArgs) -> anyhow::Result<()> {
+    publish(global, args, payload::is_piped()).await
+}
+
+async fn publish(global: &Global, args: PublishArgs, piped: bool) -> anyhow::Result<()> {
     let client = Client::log(global)?;
     if args.batch {
         let (source, _) = lines::open(None)?;
         return batch(global, &client, &args, source).await;
     }
-    let payload = payload::read(args.payload.as_deref(), args.file.as_deref())?;
+    let payload = payload::read(args.payload.as_deref(), args.file.as_deref(), piped)?;
     match store::one(&client, store::NEW, &event(&args, payload.as_deref())?).await {
         Ok(response) => print(&published(global.output, response.headers(), false)),
         Err(error) => {
@@ -205,8 +209,8 @@ mod tests {
             id: Some("e_1".into()),
             ..args("app.x")
         };
-        run(&fake.global(), given).await.unwrap();
-        run(&fake.global(), args("app.y")).await.unwrap();
+        publish(&fake.global(), given, false).await.unwrap();
+        publish(&fake.global(), args("app.y"), false).await.unwrap();
         let first = "{\"id\":\"e_1\",\"trace_id\":\"t\",\"key\":\"k\\\"1\",\"subject\":\"app.x\",\"payload\":{\"n\": 1.50,\n \"s\":\"\\u00e4\"}}";
         assert_eq!(fake.bodies(), [first, "{\"subject\":\"app.y\"}"]);
         assert_eq!(fake.calls(), ["POST /", "POST /"]);
@@ -217,16 +221,17 @@ mod tests {
         let refused = |headers| answer("409 Conflict", headers, "key was processed before\n");
         let fake = Fake::start(vec![refused(STORED), refused("")]).await;
         let keyed = || PublishArgs { key: Some("k".into()), ..args("app.x") };
-        run(&fake.global(), keyed()).await.unwrap();
-        let error = run(&fake.global(), keyed()).await.unwrap_err();
+        publish(&fake.global(), keyed(), false).await.unwrap();
+        let error = publish(&fake.global(), keyed(), false).await.unwrap_err();
         assert_eq!(error.to_string(), "key was processed before (HTTP 409)", "it does not say where the first is");
     }
 
     #[tokio::test]
     async fn a_payload_that_is_not_json_is_bad_usage_and_not_sent() {
         let fake = Fake::start(vec![]).await;
-        let error =
-            run(&fake.global(), PublishArgs { payload: Some("hello".into()), ..args("app.x") }).await.unwrap_err();
+        let error = publish(&fake.global(), PublishArgs { payload: Some("hello".into()), ..args("app.x") }, false)
+            .await
+            .unwrap_err();
         assert!(error.is::<Usage>() && error.to_string().contains("a string needs double quotes"), "{error}");
     }
 
