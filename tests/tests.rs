@@ -32,6 +32,8 @@ mod doors;
 mod durability;
 /// Input that is too large, too deep or too slow.
 mod limits;
+/// Streams that are closed or full.
+mod process;
 /// README.md: what it says is what happens.
 mod readme;
 /// SIGTERM and start: drained streams, nothing lost, everything back.

@@ -4,6 +4,8 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 mod isolation;
+mod lines;
+mod log;
 mod membership;
 mod parts;
 pub mod run;

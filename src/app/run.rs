@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::layers::Loaded;
 use super::config::settings::Config;
-use super::config::values::{Listen, LogFormat, Namespaces};
+use super::config::values::{Listen, Namespaces};
+use super::log::{self, Streams};
 use super::{isolation, membership, parts};
 use crate::admin::consistency::ensure;
 use crate::admin::request_log::log_request;
@@ -51,43 +52,22 @@ const READY_LOOK: Duration = Duration::from_millis(10);
 /// # Errors
 /// The node cannot start, or cannot bring everything to the disk at its end.
 pub fn serve(loaded: &Loaded, accept_lost_mark: bool) -> anyhow::Result<()> {
+    let streams = log::start(&loaded.config)?;
+    let served = run(loaded, accept_lost_mark, &streams);
+    streams.end();
+    served
+}
+
+fn run(loaded: &Loaded, accept_lost_mark: bool, streams: &Streams) -> anyhow::Result<()> {
     let config = &loaded.config;
-    log(config)?;
-    end_with_node_threads();
     // Before anything is opened: a port in use must not touch the data.
     let sse = bind("sse", &config.sse.listen)?;
     let web = bind("web", &config.web.listen)?;
     let running = Running::start(NodeConfig { accept_lost_mark, ..membership::node_config(loaded)? })?;
     let above = Above { node: running.node(), fatal: running.fatal() };
-    let served = actix_web::rt::System::new().block_on(house(config, above, sse, web));
+    let served = actix_web::rt::System::new().block_on(house(config, above, sse, web, streams));
     let stopped = running.stop().context("the node did not stop cleanly");
     served.and(stopped)
-}
-
-fn log(config: &Config) -> anyhow::Result<()> {
-    // What the operator asks for comes later and wins.
-    let filter = format!("openraft=error,actix_server=warn,{}", config.log.filter);
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).context("log.filter")?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    // A second call in one process, as in tests, keeps the first.
-    match config.log.format {
-        LogFormat::Json => builder.json().try_init().ok(),
-        LogFormat::Text => builder.try_init().ok(),
-    };
-    Ok(())
-}
-
-/// A panic on a thread that the whole node stands on ends the process: the log is durable, and a node
-/// that lives on without one of its parts would lie. A panic of one connection ends that connection.
-fn end_with_node_threads() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        let thread = std::thread::current();
-        if matches!(thread.name(), Some("raft" | "raft-wal" | "settle" | "feed")) {
-            std::process::abort();
-        }
-    }));
 }
 
 /// A bound listener, so that a port in use is known before the node starts.
@@ -132,6 +112,7 @@ async fn house(
     above: Above,
     sse: Option<TcpListener>,
     web: Option<TcpListener>,
+    streams: &Streams,
 ) -> anyhow::Result<()> {
     let Above { node, mut fatal } = above;
     let stop = CancellationToken::new();
@@ -184,7 +165,7 @@ async fn house(
     actix_web::rt::spawn(isolation::watch(node.clone(), registry, clients, cluster, stop));
     // Before anybody is told that the node is there: from then on a stop must be a clean one.
     let told_to_stop = signals()?;
-    announce(&lines);
+    announce(streams, &lines);
     let lives = async {
         if config.peer.listen.addr().is_some() && node.ready().is_err() {
             tracing::info!("waiting for the other nodes");
@@ -193,7 +174,9 @@ async fn house(
             actix_web::rt::time::sleep(READY_LOOK).await;
         }
         declare(&node, &config.book.namespaces).await?;
-        say_ready();
+        tracing::info!("ready");
+        // The last line: scripts wait for it.
+        streams.announce("ready");
         std::future::pending::<anyhow::Result<()>>().await
     };
     let ended = tokio::select! {
@@ -310,17 +293,11 @@ impl House {
     }
 }
 
-/// The last line: scripts wait for it.
-#[expect(clippy::print_stdout, reason = "the lines are the interface of `serve` to scripts")]
-fn say_ready() {
-    println!("ready");
-}
-
 /// One line for each door.
-#[expect(clippy::print_stdout, reason = "the lines are the interface of `serve` to scripts")]
-fn announce(lines: &[(&str, SocketAddr)]) {
+fn announce(streams: &Streams, lines: &[(&str, SocketAddr)]) {
     for (name, address) in lines {
-        println!("{name:<5} http://{address}/");
+        tracing::info!(door = name, url = %format_args!("http://{address}/"), "listening");
+        streams.announce(&format!("{name:<5} http://{address}/"));
     }
 }
 

@@ -1,0 +1,162 @@
+//! The process and what is around it: streams that are closed or full.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::harness::http::Http;
+use crate::harness::sse::{End, Sse};
+use crate::harness::{SOON, ms, wait_for};
+
+/// Longest time a stop may take here.
+const STOP: Duration = Duration::from_secs(20);
+
+/// A node whose streams, limits and signals are a test's own. Killed when dropped.
+struct Raw {
+    child: Child,
+    log: SocketAddr,
+    web: SocketAddr,
+    _keep: TempDir,
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+impl Raw {
+    /// Starts it. `before` is a part of a shell script that runs in the process that becomes the node.
+    fn spawn(before: &str, env: &[(&str, &str)], stdout: Stdio, stderr: Stdio) -> Self {
+        let keep = tempfile::tempdir().expect("temporary directory");
+        let (log, web) = (free_address(), free_address());
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{before}\nexec \"$@\""), "sh", env!("CARGO_BIN_EXE_rollbook"), "serve"]);
+        command.arg("--data").arg(keep.path().join("data"));
+        command.args(["--log", &log.to_string(), "--web", &web.to_string(), "--peer", "off"]);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROLLBOOK_")) {
+            command.env_remove(name);
+        }
+        command.env_remove("RUST_BACKTRACE").envs(env.iter().copied());
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        Self { child: command.spawn().expect("start a node"), log, web, _keep: keep }
+    }
+
+    fn await_ready(&mut self) {
+        wait_for("the node to be ready", SOON * 2, || {
+            assert_eq!(self.child.try_wait().expect("its state"), None, "the node ended at its start");
+            let mut http = Http::try_connect(self.web).ok()?;
+            http.try_request("GET", "/readyz", &[], b"").ok().filter(|answer| answer.status == 200).map(drop)
+        });
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("its number");
+        kill_process(pid, signal).expect("a signal that is sent");
+    }
+
+    /// Code and signal of its end.
+    fn ended(&mut self, bound: Duration) -> (Option<i32>, Option<i32>) {
+        let status = wait_for("the node to end", bound, || self.child.try_wait().expect("its state"));
+        (status.code(), status.signal())
+    }
+
+    /// It does all that it should, and ends well when it is told to stop.
+    fn serves_and_stops(&mut self, what: &str) {
+        self.await_ready();
+        for _ in 0..3 {
+            let event = b"{\"subject\":\"app.x\",\"payload\":1}";
+            assert_eq!(Http::connect(self.log).request("POST", "/", &[], event).status, 202, "{what}");
+            let json = [("Content-Type", "application/json")];
+            let config = Http::connect(self.web).request("POST", "/api/config", &json, b"{\"a\":1}");
+            assert_eq!(config.status, 200, "{what}");
+            assert_eq!(Http::connect(self.web).request("GET", "/api/stats", &[], b"").status, 200, "{what}");
+        }
+        let mut stream = Sse::open(self.log, "/?subject=app.x&start=oldest", &[]);
+        stream.next_event(SOON);
+        self.signal(Signal::TERM);
+        while stream.try_event(SOON).is_some() {}
+        assert_eq!(stream.end(SOON), End::Clean, "{what}: {}", stream.raw());
+        assert!(stream.raw().contains("retry: "), "{what}: {}", stream.raw());
+        assert_eq!(self.ended(STOP), (Some(0), None), "{what}");
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // It has ended already when its test went well.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn full() -> Stdio {
+    File::options().write(true).open("/dev/full").expect("/dev/full").into()
+}
+
+const DEBUG: [(&str, &str); 1] = [("ROLLBOOK_LOG__FILTER", "debug")];
+
+#[test]
+fn log_lines_that_cannot_be_written_cost_nothing_else() {
+    let mut node = Raw::spawn("", &DEBUG, Stdio::null(), full());
+    node.serves_and_stops("standard error on a full disk");
+    let mut node = Raw::spawn("exec 2>&-", &DEBUG, Stdio::null(), Stdio::null());
+    node.serves_and_stops("without standard error");
+    let mut node = Raw::spawn("", &DEBUG, Stdio::null(), Stdio::piped());
+    node.await_ready();
+    drop(node.child.stderr.take());
+    node.serves_and_stops("standard error whose reader has gone");
+}
+
+#[test]
+fn log_lines_that_nobody_reads_do_not_hold_up_the_node() {
+    let mut node = Raw::spawn("", &[("ROLLBOOK_LOG__FILTER", "trace")], Stdio::null(), Stdio::piped());
+    // Far more than a pipe and the queue take.
+    let pipe = node.child.stderr.take().expect("a pipe");
+    node.await_ready();
+    let event = format!("{{\"subject\":\"app.x\",\"payload\":\"{}\"}}", "x".repeat(500));
+    let began = Instant::now();
+    for _ in 0..500 {
+        assert_eq!(Http::connect(node.log).request("POST", "/", &[], event.as_bytes()).status, 202);
+    }
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    node.serves_and_stops("standard error that nobody reads");
+    drop(pipe);
+}
+
+#[test]
+fn standard_output_that_is_closed_or_full_costs_nothing_else() {
+    let mut node = Raw::spawn("", &[], full(), Stdio::null());
+    node.serves_and_stops("standard output on a full disk");
+    let mut node = Raw::spawn("exec 1>&-", &[], Stdio::null(), Stdio::null());
+    node.serves_and_stops("without standard output");
+    let mut node = Raw::spawn("", &[], Stdio::piped(), Stdio::null());
+    drop(node.child.stdout.take());
+    node.serves_and_stops("a reader that leaves at once");
+    let mut node = Raw::spawn("", &[], Stdio::piped(), Stdio::null());
+    let mut line = String::new();
+    BufReader::new(node.child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    assert!(line.starts_with("sse   http://"), "{line}");
+    node.serves_and_stops("a reader that leaves after the first line");
+}
+
+#[test]
+fn a_start_tells_who_starts_and_where() {
+    let mut node = Raw::spawn("", &[], Stdio::null(), Stdio::piped());
+    node.await_ready();
+    node.signal(Signal::TERM);
+    assert_eq!(node.ended(STOP), (Some(0), None));
+    let mut text = String::new();
+    node.child.stderr.take().expect("a pipe").read_to_string(&mut text).expect("its log");
+    let (log, web) = (format!("http://{}/", node.log), format!("http://{}/", node.web));
+    for part in [env!("CARGO_PKG_VERSION"), "node=1", "data=", "peer=", "last=", "applied=", &log, &web, "ready"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    for line in text.lines().filter(|line| line.contains(" INFO ")) {
+        assert!(!line.contains("Some(") && !line.contains("None"), "{line}");
+    }
+}
