@@ -1,4 +1,4 @@
-//! The process and what is around it: streams that are closed or full.
+//! The process and what is around it: streams that are closed or full, signals.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::harness::http::Http;
+use crate::harness::node::{Node, Options};
 use crate::harness::sse::{End, Sse};
 use crate::harness::{SOON, ms, wait_for};
 
@@ -159,4 +160,74 @@ fn a_start_tells_who_starts_and_where() {
     for line in text.lines().filter(|line| line.contains(" INFO ")) {
         assert!(!line.contains("Some(") && !line.contains("None"), "{line}");
     }
+}
+
+#[test]
+fn a_hangup_means_nothing_to_a_service() {
+    // Without a terminal, as systemd starts it.
+    let mut node = Raw::spawn("", &[], Stdio::null(), Stdio::null());
+    if File::open("/dev/tty").is_ok() {
+        eprintln!("note: there is a terminal, so SIGHUP would mean that it closes; not tried");
+        return;
+    }
+    node.await_ready();
+    let mut stream = Sse::open(node.log, "/?subject=app.x&start=newest", &[]);
+    for _ in 0..3 {
+        node.signal(Signal::HUP);
+        std::thread::sleep(ms(50));
+    }
+    let event = b"{\"subject\":\"app.x\",\"payload\":1}";
+    assert_eq!(Http::connect(node.log).request("POST", "/", &[], event).status, 202);
+    assert_eq!(stream.next_event(SOON).payload(), 1);
+    node.signal(Signal::TERM);
+    assert_eq!(node.ended(STOP), (Some(0), None));
+}
+
+#[test]
+fn a_terminal_that_closes_stops_the_node_it_started() {
+    // `script` gives the node a terminal of its own.
+    let Ok(true) = Command::new("script").arg("--version").stdout(Stdio::null()).status().map(|s| s.success()) else {
+        eprintln!("note: there is no `script`; not tried");
+        return;
+    };
+    let keep = tempfile::tempdir().expect("temporary directory");
+    let (log, web) = (free_address(), free_address());
+    let (code, pid) = (keep.path().join("code"), keep.path().join("pid"));
+    let inner = format!(
+        "{} serve --data {} --log {log} --web {web} --peer off & echo $! >{}; wait $!; echo $? >{}",
+        env!("CARGO_BIN_EXE_rollbook"),
+        keep.path().join("data").display(),
+        pid.display(),
+        code.display()
+    );
+    let mut command = Command::new("script");
+    command.args(["--quiet", "--command", &inner, "/dev/null"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut terminal = command.spawn().expect("a terminal");
+    wait_for("the node to be ready", SOON * 2, || {
+        let mut http = Http::try_connect(web).ok()?;
+        http.try_request("GET", "/readyz", &[], b"").ok().filter(|answer| answer.status == 200).map(drop)
+    });
+    let number = std::fs::read_to_string(&pid).ok().and_then(|text| text.trim().parse().ok());
+    kill_process(Pid::from_raw(number.expect("its number")).expect("its number"), Signal::HUP).expect("a signal");
+    let code =
+        wait_for("the node to end", STOP, || std::fs::read_to_string(&code).ok().filter(|text| text.ends_with('\n')));
+    assert_eq!(code, "0\n");
+    drop(terminal.kill());
+    drop(terminal.wait());
+}
+
+#[test]
+fn told_twice_the_node_waits_for_no_client() {
+    let options = Options::new().env("ROLLBOOK_WEBSOCKET__DRAIN_TIMEOUT", "1m");
+    let mut node = Node::start(&options);
+    let (users, shop) = crate::websocket::asked(node.web);
+    node.signal_term();
+    users.next("disconnect");
+    std::thread::sleep(ms(500));
+    let began = Instant::now();
+    node.signal_term();
+    node.stopped();
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    drop(shop);
 }

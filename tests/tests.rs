@@ -32,7 +32,7 @@ mod doors;
 mod durability;
 /// Input that is too large, too deep or too slow.
 mod limits;
-/// Streams that are closed or full.
+/// Streams that are closed or full, signals.
 mod process;
 /// README.md: what it says is what happens.
 mod readme;

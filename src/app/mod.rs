@@ -9,3 +9,4 @@ mod log;
 mod membership;
 mod parts;
 pub mod run;
+mod signals;

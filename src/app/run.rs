@@ -14,14 +14,14 @@ use rollbook_cluster::running::{NodeConfig, Running};
 use rollbook_core::command::{Command, NamespaceCreate};
 use rollbook_core::error::Refusal;
 use rollbook_core::namespace::Retention;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::config::layers::Loaded;
-use super::config::settings::Config;
+use super::config::settings::{self, Config};
 use super::config::values::{Listen, Namespaces};
 use super::log::{self, Streams};
+use super::signals::Signals;
 use super::{isolation, membership, parts};
 use crate::admin::consistency::ensure;
 use crate::admin::request_log::log_request;
@@ -42,8 +42,10 @@ use crate::bus::services::Services;
 use crate::doors::sse::{self, Door};
 use crate::doors::{socketio, websocket};
 
-/// How long open streams have to end after the signal.
+/// How long open streams, and requests to HTTP listeners, have to end after the signal.
 const DRAIN: Duration = Duration::from_secs(5);
+/// What a door needs beyond its own time to write its last frames.
+const LAST_FRAMES: Duration = Duration::from_secs(1);
 /// How often it is looked whether the cluster has a leader.
 const READY_LOOK: Duration = Duration::from_millis(10);
 
@@ -164,7 +166,7 @@ async fn house(
     let clients = house.services.clients.clone();
     actix_web::rt::spawn(isolation::watch(node.clone(), registry, clients, cluster, stop));
     // Before anybody is told that the node is there: from then on a stop must be a clean one.
-    let told_to_stop = signals()?;
+    let signals = Signals::catch().context("signals")?;
     announce(streams, &lines);
     let lives = async {
         if config.peer.listen.addr().is_some() && node.ready().is_err() {
@@ -180,12 +182,12 @@ async fn house(
         std::future::pending::<anyhow::Result<()>>().await
     };
     let ended = tokio::select! {
-        () = told_to_stop => Ok(()),
+        () = signals.stop() => Ok(()),
         failed = lives => failed,
         why = fatal.wait_for(Option::is_some) => Err(anyhow::anyhow!(why.map_or_else(|_| None, |why| why.clone()).unwrap_or_default())),
     };
     tracing::info!("stopping");
-    house.drain(&node).await;
+    house.drain(&node, config, &signals).await;
     ended
 }
 
@@ -263,8 +265,9 @@ impl House {
         Ok(())
     }
 
-    /// Not ready any more, streams end with a hint, requests in flight are answered, then silence.
-    async fn drain(self, node: &Node) {
+    /// Not ready any more, streams end with a hint, requests in flight are answered, then silence. Whoever says twice
+    /// that the node is to stop waits for no client.
+    async fn drain(self, node: &Node, config: &Config, signals: &Signals) {
         self.admin.drain();
         // First: writes on their way go through the next leader, and nobody waits for an election.
         node.step_down().await;
@@ -281,15 +284,35 @@ impl House {
         // Their clients are off the roll before the node is, so that others take over at once.
         self.services.roll.take_off().await;
         self.stopping.cancel();
-        let until = clock::now() + DRAIN;
-        while self.socketio.connections() + self.websocket.connections() > 0 && clock::now() < until {
-            actix_web::rt::time::sleep(READY_LOOK).await;
-        }
-        futures_util::future::join_all(self.servers.iter().map(|server| server.stop(true))).await;
+        let graceful = tokio::select! {
+            biased;
+            () = signals.stop_now() => {
+                tracing::warn!("told to stop again: connections are closed at once");
+                false
+            }
+            () = self.ended(&config.websocket) => true,
+        };
+        futures_util::future::join_all(self.servers.iter().map(|server| server.stop(graceful))).await;
         tracing::info!("listeners are closed");
         // Or the node would have what has the node, and its stores would never be closed.
         drop(self.desk);
         self.stop.cancel();
+    }
+
+    /// Waits until clients of services have left and their requests, those over REST too, have an end: as long as the
+    /// settings of their doors promise.
+    async fn ended(&self, websocket: &settings::WebSocket) {
+        let began = clock::now();
+        let long = DRAIN.max(websocket.drain_timeout.saturating_add(LAST_FRAMES));
+        loop {
+            let time = clock::now().saturating_duration_since(began);
+            let leaving = self.socketio.connections() > 0 && time < DRAIN;
+            let busy = self.websocket.connections() > 0 || self.services.router.in_flight() > 0;
+            if !leaving && !(busy && time < long) {
+                return;
+            }
+            actix_web::rt::time::sleep(READY_LOOK).await;
+        }
     }
 }
 
@@ -299,16 +322,4 @@ fn announce(streams: &Streams, lines: &[(&str, SocketAddr)]) {
         tracing::info!(door = name, url = %format_args!("http://{address}/"), "listening");
         streams.announce(&format!("{name:<5} http://{address}/"));
     }
-}
-
-/// Catches the signals that end the node; resolves with the first.
-fn signals() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
-    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }

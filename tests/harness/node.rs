@@ -19,8 +19,8 @@ use super::{encode, quote};
 
 /// Bound of a start, recovery of a killed node included.
 const READY: Duration = Duration::from_secs(20);
-/// Bound of a graceful stop.
-const STOP: Duration = Duration::from_secs(15);
+/// Bound of a graceful stop, in which clients have ten seconds and listeners five.
+const STOP: Duration = Duration::from_secs(25);
 /// Namespaces of the shared node, one a test.
 const NAMESPACES: u32 = 250;
 

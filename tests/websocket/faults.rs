@@ -99,6 +99,31 @@ fn a_node_that_stops_says_so_and_lets_requests_end() {
 }
 
 #[test]
+fn a_node_that_stops_waits_for_answers_as_long_as_drain_timeout_promises() {
+    let mut node = Node::start(&Options::new());
+    let (users, shop) = asked(node.web);
+    node.signal_term();
+    users.next("disconnect");
+    // Later than HTTP listeners are waited for, within the ten seconds of websocket.drain_timeout.
+    std::thread::sleep(Duration::from_secs(8));
+    users.send(&json!({ "type": "response", "id": "m", "payload": "in time" }));
+    assert_eq!(shop.next("response")["payload"], "in time");
+    assert_eq!((users.end(), shop.end()), (1001, 1001));
+    node.stopped();
+}
+
+#[test]
+fn a_node_that_stops_ends_who_is_too_late_with_a_close_frame() {
+    let mut node = Node::start(&Options::new().env("ROLLBOOK_WEBSOCKET__DRAIN_TIMEOUT", "6s"));
+    let (users, shop) = asked(node.web);
+    let began = Instant::now();
+    node.signal_term();
+    assert_eq!((users.end(), shop.end()), (1001, 1001));
+    assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
+    node.stopped();
+}
+
+#[test]
 fn a_connection_that_leaves_ends_as_soon_as_its_last_request_is_over_by_its_deadline() {
     let node = Node::start(&Options::new());
     let users = Socket::service(node.web, "users", &["get"]);

@@ -26,7 +26,7 @@ mod registration;
 mod rfc6455;
 
 /// A service `users` that has the message `m` of a consumer `shop`, and that consumer.
-fn asked(web: SocketAddr) -> (Socket, Socket) {
+pub(crate) fn asked(web: SocketAddr) -> (Socket, Socket) {
     let users = Socket::service(web, "users", &["get"]);
     let shop = Socket::consumer(web, "shop");
     shop.ask("m", "users:get", &json!(1));
