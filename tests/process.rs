@@ -1,4 +1,4 @@
-//! The process and what is around it: streams that are closed or full, signals.
+//! The process and what is around it: streams that are closed or full, signals, a limit of open files.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -230,4 +230,78 @@ fn told_twice_the_node_waits_for_no_client() {
     node.stopped();
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     drop(shop);
+}
+
+/// What the kernel says of the open files of a process: the soft limit, and how many there are.
+fn open_files(pid: u32) -> (u64, usize) {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("its limits");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line about files");
+    let soft = line.split_whitespace().nth(3).and_then(|soft| soft.parse().ok());
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its files").count();
+    (soft.expect("a number"), open)
+}
+
+#[test]
+fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    let mut node = Raw::spawn("ulimit -Hn 4000; ulimit -Sn 100", &[], Stdio::null(), Stdio::piped());
+    node.await_ready();
+    assert_eq!(open_files(node.child.id()).0, 4000);
+    node.signal(Signal::TERM);
+    assert_eq!(node.ended(STOP), (Some(0), None));
+    let mut text = String::new();
+    node.child.stderr.take().expect("a pipe").read_to_string(&mut text).expect("its log");
+    assert!(text.contains("WARN") && text.contains("open_files=4000") && text.contains("LimitNOFILE"), "{text}");
+}
+
+#[test]
+fn a_crowd_of_connections_leaves_the_store_its_files() {
+    let mut node = Raw::spawn("ulimit -n 256", &[], Stdio::null(), Stdio::null());
+    node.await_ready();
+    let pid = node.child.id();
+    assert_eq!(open_files(pid).0, 256);
+    // One that was there before the crowd goes on.
+    let mut publisher = Http::connect(node.log);
+    let event = format!("{{\"subject\":\"app.x\",\"payload\":\"{}\"}}", "x".repeat(200_000));
+    assert_eq!(publisher.request("POST", "/", &[], event.as_bytes()).status, 202);
+    let mut crowd = Vec::new();
+    for at in 0..400 {
+        let target = if at % 2 == 0 { node.log } else { node.web };
+        let Ok(stream) = TcpStream::connect_timeout(&target, ms(200)) else { continue };
+        let head = format!(
+            "GET {} HTTP/1.1\r\nHost: {target}\r\n\r\n",
+            if at % 2 == 0 { "/?subject=app.x" } else { "/readyz" }
+        );
+        drop(std::io::Write::write_all(&mut &stream, head.as_bytes()));
+        crowd.push(stream);
+    }
+    let mut most = 0;
+    // Enough for many files of the log and of the state.
+    for nth in 0..400 {
+        let answer = publisher.request("POST", "/", &[], event.as_bytes());
+        assert_eq!(answer.status, 202, "publish {nth}: {}", answer.text());
+        most = most.max(open_files(pid).1);
+    }
+    assert!(most < 256, "{most} files are open");
+    drop(crowd);
+    wait_for("room for others", SOON, || {
+        let mut http = Http::try_connect(node.log).ok()?;
+        http.set_read_timeout(ms(1000));
+        http.try_request("POST", "/", &[], b"{\"subject\":\"app.y\"}")
+            .ok()
+            .filter(|answer| answer.status == 202)
+            .map(drop)
+    });
+    node.serves_and_stops("after the crowd");
+}
+
+#[test]
+fn too_few_open_files_are_refused_with_a_reason() {
+    let mut node = Raw::spawn("ulimit -n 64", &[], Stdio::null(), Stdio::piped());
+    assert_eq!(node.ended(SOON), (Some(1), None));
+    let mut text = String::new();
+    node.child.stderr.take().expect("a pipe").read_to_string(&mut text).expect("its last line");
+    assert!(
+        text.contains("error: the system allows this process 64 open files") && text.contains("ulimit -n"),
+        "{text}"
+    );
 }

@@ -32,7 +32,7 @@ mod doors;
 mod durability;
 /// Input that is too large, too deep or too slow.
 mod limits;
-/// Streams that are closed or full, signals.
+/// Streams that are closed or full, signals, a limit of open files.
 mod process;
 /// README.md: what it says is what happens.
 mod readme;

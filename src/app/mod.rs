@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+mod descriptors;
 mod isolation;
 mod lines;
 mod log;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::layers::Loaded;
 use super::config::settings::{self, Config};
 use super::config::values::{Listen, Namespaces};
+use super::descriptors::{self, Fitted};
 use super::log::{self, Streams};
 use super::signals::Signals;
 use super::{isolation, membership, parts};
@@ -61,13 +62,14 @@ pub fn serve(loaded: &Loaded, accept_lost_mark: bool) -> anyhow::Result<()> {
 }
 
 fn run(loaded: &Loaded, accept_lost_mark: bool, streams: &Streams) -> anyhow::Result<()> {
-    let config = &loaded.config;
+    let fitted = descriptors::fit(&loaded.config)?;
+    let config = &fitted.config;
     // Before anything is opened: a port in use must not touch the data.
     let sse = bind("sse", &config.sse.listen)?;
     let web = bind("web", &config.web.listen)?;
     let running = Running::start(NodeConfig { accept_lost_mark, ..membership::node_config(loaded)? })?;
     let above = Above { node: running.node(), fatal: running.fatal() };
-    let served = actix_web::rt::System::new().block_on(house(config, above, sse, web, streams));
+    let served = actix_web::rt::System::new().block_on(house(&fitted, above, sse, web, streams));
     let stopped = running.stop().context("the node did not stop cleanly");
     served.and(stopped)
 }
@@ -110,13 +112,14 @@ struct Above {
 }
 
 async fn house(
-    config: &Config,
+    fitted: &Fitted,
     above: Above,
     sse: Option<TcpListener>,
     web: Option<TcpListener>,
     streams: &Streams,
 ) -> anyhow::Result<()> {
     let Above { node, mut fatal } = above;
+    let config = &fitted.config;
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
     let proposer = Proposer::new(node.clone(), parts::proposer(config), metrics.clone());
@@ -160,7 +163,7 @@ async fn house(
     }
     if let Some(listener) = web {
         lines.push(("web", listener.local_addr()?));
-        house.serve_web(config, listener)?;
+        house.serve_web(fitted, listener)?;
     }
     let (registry, cluster, stop) = (house.registry.clone(), config.cluster.clone(), house.stop.clone());
     let clients = house.services.clients.clone();
@@ -228,7 +231,7 @@ impl House {
         Ok(())
     }
 
-    fn serve_web(&mut self, config: &Config, listener: TcpListener) -> anyhow::Result<()> {
+    fn serve_web(&mut self, Fitted { config, spare }: &Fitted, listener: TcpListener) -> anyhow::Result<()> {
         let (admin, socketio) = (Arc::clone(&self.admin), Arc::clone(&self.socketio));
         let websocket = Arc::clone(&self.websocket);
         let workers = match config.threads.web {
@@ -256,7 +259,7 @@ impl House {
             .backlog(4096)
             // A WebSocket is not among them. More than there may be: the doors say no by themselves, the operator
             // still gets in.
-            .max_concurrent_connections(connections_max.saturating_add(1000).div_ceil(workers))
+            .max_concurrent_connections(connections_max.saturating_add(*spare).div_ceil(workers))
             .shutdown_timeout(DRAIN.as_secs())
             .disable_signals();
         let server = server::listen(builder, listener, self.stopping.clone(), application)?;
