@@ -5,12 +5,15 @@
 //! goes on. Under `nohup` the signal stays ignored.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Number of SIGHUP.
 const HANGUP: u32 = 1;
+/// Signals that come together are one: Ctrl-C reaches the node and a program that started it, which passes it on.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// How often the node was told to stop.
 #[derive(Debug, Clone)]
@@ -36,7 +39,7 @@ impl Signals {
         self.times(1).await;
     }
 
-    /// Resolves once it was told so a second time: whoever did that does not want to wait for clients.
+    /// Resolves once it was told so a second time, a second later or more: whoever did that does not want to wait for clients.
     pub(super) async fn stop_now(&self) {
         self.times(2).await;
     }
@@ -57,6 +60,7 @@ async fn hear(
     has_terminal: bool,
     tell: watch::Sender<u32>,
 ) {
+    let mut counted: Option<Instant> = None;
     loop {
         let name = tokio::select! {
             Some(()) = interrupt.recv() => "SIGINT",
@@ -71,7 +75,10 @@ async fn hear(
             else => return,
         };
         tracing::info!(signal = name, "told to stop");
-        tell.send_modify(|times| *times = times.saturating_add(1));
+        if counted.is_none_or(|before| before.elapsed() >= TOGETHER) {
+            counted = Some(Instant::now());
+            tell.send_modify(|times| *times = times.saturating_add(1));
+        }
     }
 }
 
