@@ -5,7 +5,6 @@ import inspect
 import itertools
 import json
 import logging
-import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
@@ -16,28 +15,31 @@ from websockets.exceptions import WebSocketException
 
 from .roll import Roll
 from .subscription import Subscription
-from .wire import Frame, Link, Published, RollbookError, encode, error_frame
+from .wire import Frame, Link, Published, RollbookError, address, backoff, encode, error_frame
 
 Handler = Callable[[Any, Frame], Any]
 Callback = Callable[[Frame], Any]
 What = Literal[
     "online", "offline", "connect", "disconnect", "broadcast", "unhandled", "command", "registered", "closed"]
 FINAL_CODES = frozenset({4400, 4403, 4409, 4410})
-DELAY_SECONDS, DELAY_SECONDS_MAX = 0.25, 15.0
 CLOSE_SECONDS = 15.0  # longer than a node waits for the end of what a client that leaves has begun
 log = logging.getLogger("rollbook")
 
 
 class Client:
-    """A client of the nodes at these URLs, ``ws://host:7440/ws``. With ``methods`` it is a service, whose
-    ``handler(payload, message)``, plain or async, returns the answer; without, a consumer. It connects with
-    ``async with``, ``ready`` or what is asked first. ``timeout``: seconds that anything asked may take, waiting for a
-    connection included. ``services``: those online, by name. ``closed``: set at the end. Raises ``RollbookError``."""
+    """A client of the nodes at these URLs, ``ws://host:7440/ws`` or ``http://host:7440``. With ``methods`` it is a
+    service, whose ``handler(payload, message)``, plain or async, returns the answer; without, a consumer. It connects
+    with ``async with``, ``ready`` or what is asked first. ``timeout``: seconds that anything asked may take, waiting
+    for a connection included. ``services``: those online, by name. ``closed``: set at the end. Raises
+    ``RollbookError``; at once ``ValueError`` for a URL that is none."""
 
     def __init__(self, urls: str | Sequence[str], *, name: str, version: str,
                  methods: Mapping[str, Handler] | None = None, instance: str | None = None,
                  metadata: Mapping[str, Any] | None = None, token: str | None = None, timeout: float = 30.0) -> None:
-        self._urls, self._token, self.timeout = [urls] if isinstance(urls, str) else [*urls], token, timeout
+        self._urls = [address(url) for url in ([urls] if isinstance(urls, str) else urls)]
+        if not self._urls:
+            raise ValueError("not a single URL")
+        self._token, self.timeout = token, timeout
         self._methods, self.instance_id = dict(methods or {}), instance
         self._document = {"type": "register", "name": name, "version": version, "methods": [*self._methods],
                           "instance": instance, "metadata": metadata and dict(metadata)}
@@ -59,7 +61,8 @@ class Client:
 
     def on(self, event: What, callback: Callback) -> None:
         """Calls ``callback(frame)``, plain or async: for services (on-, offline), instances (connect, disconnect), for
-        messages of others or ``send`` that are unhandled, and for this client. A command is done when none failed."""
+        messages of others or ``send`` that are unhandled, and for this client. A command is done when none failed; one
+        that has no callback is not, but for ``ping``."""
         self._callbacks.setdefault(event, []).append(callback)
 
     async def ready(self, timeout: float | None = None) -> None:
@@ -144,8 +147,8 @@ class Client:
                 await self._follow(link, url)
                 if self._closing or link.code in FINAL_CODES:
                     return
-                attempts = 0 if link.registered else min(attempts + 1, 16)
-                delay = random.uniform(0, min(DELAY_SECONDS_MAX, DELAY_SECONDS * 2**attempts))
+                attempts = 0 if link.registered else attempts + 1
+                delay = backoff(attempts)
                 log.info("%s; next attempt in %.1f s", self._why, delay)
                 await asyncio.sleep(delay)
         finally:
@@ -210,13 +213,16 @@ class Client:
                 await link.try_send(error_frame(message["id"], error))
 
     async def _tell(self, event: str, frame: Frame, link: Link | None = None) -> None:
-        """Calls the callbacks of an event. A command, which has a link, is acknowledged when none of them failed."""
+        """Calls the callbacks of an event. A command, which has a link, is acknowledged when there was one and none of
+        them failed: the operator is not told that something is done which nobody does."""
         callbacks = [_result(callback, frame) for callback in self._callbacks.get(event, ())]
         results = await asyncio.gather(*callbacks, return_exceptions=True)
         failures = [result for result in results if isinstance(result, Exception)]
         for failure in failures:
             log.warning("a callback failed", exc_info=failure)
-        if link and not failures:
+        if link and not callbacks and frame.get("command") != "ping":
+            log.warning("nobody carries out the command %s: there is no callback for it", frame.get("command"))
+        elif link and not failures:
             await link.try_send({"type": "done", "id": frame["id"]})
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:

@@ -1,16 +1,28 @@
-"""A subscription to the event log, which goes on behind its last event when a connection is lost."""
+"""A subscription to the event log, which goes on behind its last event when its connection or its stream is lost."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from .wire import Frame, Link, RollbookError
+from .wire import Frame, Link, RollbookError, backoff
 
 if TYPE_CHECKING:
     from .client import Client
+
+
+# Ends of streams that pass. Nodes that know more say so themselves, by `retryable`.
+PASSING = frozenset({"node_stopping", "ended"})
+log = logging.getLogger("rollbook")
+
+
+def passes(end: Frame) -> bool:
+    """Whether the same subscription may succeed later, or at another node, after such an ``unsubscribed``."""
+    retryable = end.get("retryable")
+    return retryable if isinstance(retryable, bool) else end.get("code") in PASSING
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,7 @@ class Subscription:
         self._queue, self._acking = asyncio.Queue[Event | Frame](), asyncio.Lock()
         self._stream: tuple[Link, str] | None = None
         self._pausing = self._closed = False
+        self._failures = 0  # in a row: streams that were refused, or ended without an event
 
     async def __aiter__(self) -> AsyncGenerator[Event, None]:
         durable = self._terms["consumer"] or self._terms["group"]
@@ -43,13 +56,16 @@ class Subscription:
                 await self.ready()
                 told = {} if self._closed else await self._queue.get()
                 if isinstance(told, Event):
+                    self._failures = 0
                     if told.index >= 0 and not durable:
                         self._terms["start"] = told.id
                     yield told
-                elif told.get("reason"):
-                    raise RollbookError("unsubscribed", told["reason"], reason=told["reason"])
-                elif not self._closed:
-                    self._stream = None
+                    continue
+                reason, self._stream = told.get("reason", ""), None
+                if (reason or told.get("code")) and not self._closed:
+                    if not passes(told):
+                        raise RollbookError("unsubscribed", reason, reason=reason, data={"code": told.get("code")})
+                    await self._pause(f"a stream has ended: {reason}")
         except RollbookError as error:
             if error.code != "closed" or not self._client._closing:
                 raise
@@ -69,7 +85,14 @@ class Subscription:
                 link.streams.pop(stream, None)
                 if not error.retryable:
                     raise
-                await asyncio.sleep(1)
+                await self._pause(str(error))
+
+    async def _pause(self, why: str) -> None:
+        """Waits before the next attempt, longer with each that was in vain."""
+        delay = backoff(self._failures)
+        self._failures += 1
+        log.info("%s; next attempt in %.1f s", why, delay)
+        await asyncio.sleep(delay)
 
     async def close(self) -> None:
         """Ends it; events that wait are dropped."""

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+import random
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -15,7 +17,28 @@ from websockets.typing import Subprotocol
 Frame = dict[str, Any]
 SILENCE_SECONDS = 40.0  # without a registration, or an answer to a ping half way, a connection is lost
 FRAME_BYTES_MAX = 32 << 20
+DELAY_SECONDS, DELAY_SECONDS_MAX = 0.25, 15.0
+SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def backoff(failures: int) -> float:
+    """A random time in seconds, whose bound doubles with each failure."""
+    return random.uniform(0, min(DELAY_SECONDS_MAX, DELAY_SECONDS * 2 ** min(failures, 16)))
+
+
+def address(url: str) -> str:
+    """The URL of the door: ``http`` is ``ws``, and no path is ``/ws``. Raises ``ValueError`` for what is no address;
+    its text does not repeat the URL, which may hold a secret."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in SCHEMES and parts.hostname and parts.port != 0
+    except ValueError:  # its text repeats a part of the URL
+        known = False
+    if not known:
+        raise ValueError("not a URL of a node: expected ws://HOST:PORT/ws, or http://HOST:PORT")
+    path = "/ws" if parts.path in ("", "/") else parts.path
+    return urlunsplit((SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))
 
 
 class RollbookError(Exception):

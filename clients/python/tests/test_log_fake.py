@@ -8,7 +8,7 @@ from typing import Any
 from unittest import mock
 
 import rollbook
-from rollbook import client as client_module
+from rollbook import wire
 from rollbook.wire import Frame
 
 from .fake import FakeTest, Peer
@@ -94,7 +94,7 @@ async def take(events: Any, count: int) -> list[Any]:
 class LogTest(FakeTest):
     async def asyncSetUp(self) -> None:
         self.log = Log()
-        quick = mock.patch.object(client_module, "DELAY_SECONDS", 0.01)
+        quick = mock.patch.object(wire, "DELAY_SECONDS", 0.01)
         quick.start()
         self.addCleanup(quick.stop)
         self.url = await self.bus(self.log)
@@ -207,6 +207,68 @@ class LogTest(FakeTest):
         with self.assertRaises(rollbook.RollbookError) as caught:
             await waiting
         self.assertEqual((caught.exception.code, caught.exception.reason), ("unsubscribed", "deleted"))
+
+    async def test_an_end_that_passes_is_not_the_end(self) -> None:
+        ends: list[Frame] = [
+            {"code": "node_stopping", "reason": "node stopping"}, {"code": "ended", "reason": "the stream ended"},
+            {"code": "failed", "retryable": True, "reason": "a block cannot be read"},
+            {"code": "something_new", "retryable": True, "reason": "who knows"},
+        ]
+        client = self.client(self.url)
+        for n in range(3):
+            self.log.add(n)
+        plain = client.subscribe("app.>", start="oldest").__aiter__()
+        member = client.subscribe("app.>", start="oldest", group="g", ack="manual").__aiter__()
+        self.assertEqual(await take(plain, 3), [0, 1, 2])
+        self.assertEqual(await take(member, 1), [0])
+        for end in ends:
+            for frame in self.log.subscribed[-2:]:
+                await self.log.peers[0].send("unsubscribed", id=frame["id"], **end)
+            waiting = [asyncio.create_task(take(events, 1)) for events in (plain, member)]
+            count = len(self.log.subscribed)
+            await until(lambda: len(self.log.subscribed) == count + 2)
+            self.log.add(end["code"])
+            self.assertEqual(await asyncio.gather(*waiting), [[end["code"]], [0]])
+        self.assertEqual(len(self.log.peers), 1, "the connection stays")
+
+    async def test_attempts_that_are_in_vain_come_later_and_later(self) -> None:
+        bounds: list[float] = []
+
+        def uniform(low: float, high: float) -> float:
+            bounds.append(high)
+            return 0.0
+
+        client = self.client(self.url)
+        await client.ready()
+        self.log.refuse = [{"code": "unavailable", "message": "no leader", "retryable": True}] * 4
+        with mock.patch("random.uniform", uniform):
+            events = client.subscribe("app.>", start="oldest").__aiter__()
+            self.log.add("first")
+            self.assertEqual(await take(events, 1), ["first"])
+            self.log.refuse = [{"code": "unavailable", "message": "no leader", "retryable": True}]
+            end = {"code": "ended", "reason": "the stream ended"}
+            await self.log.peers[0].send("unsubscribed", id=self.log.subscribed[-1]["id"], **end)
+            self.log.add("second")
+            self.assertEqual(await take(events, 1), ["second"])
+        self.assertEqual(bounds, [0.01, 0.02, 0.04, 0.08, 0.01, 0.02], "an event begins the count anew")
+
+    async def test_ends_that_stay(self) -> None:
+        ends: list[Frame] = [
+            {"code": "taken_over", "retryable": False, "reason": "another connection is this consumer now"},
+            {"code": "deleted", "reason": "the consumer was deleted"},
+            {"code": "ended", "retryable": False, "reason": "as the node says"},
+        ]
+        for end in ends:
+            client = self.client(self.url)
+            events = client.subscribe("app.>", consumer="c").__aiter__()
+            waiting = asyncio.create_task(take(events, 1))
+            count = len(self.log.subscribed)
+            await until(lambda: len(self.log.subscribed) == count + 1)
+            await self.log.peers[-1].send("unsubscribed", id=self.log.subscribed[-1]["id"], **end)
+            with self.assertRaises(rollbook.RollbookError) as caught:
+                await waiting
+            told = (caught.exception.code, caught.exception.reason, caught.exception.data)
+            self.assertEqual(told, ("unsubscribed", end["reason"], {"code": end["code"]}))
 
     async def test_a_refusal_is_raised_and_one_that_may_pass_is_tried_again(self) -> None:
         client = self.client(self.url)

@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 import rollbook
-from rollbook import client as module
+from rollbook import wire as module
 from rollbook.wire import Frame
 
 from .node import Node, free_port, until, ws

@@ -11,7 +11,6 @@ from unittest import mock
 from websockets.utils import accept_key
 
 import rollbook
-from rollbook import client as client_module
 from rollbook import wire
 from rollbook.wire import Frame
 
@@ -54,6 +53,48 @@ class WireTest(FakeTest):
             self.assertEqual(await client.call("a:b", n), [n])
         self.assertEqual(client.services, {})
 
+    async def test_a_url_that_is_none_is_refused_at_once(self) -> None:
+        wrong = ["", "127.0.0.1:7440", "localhost", "ftp://host:7440", "ws://", "http:///ws", "ws://h:port/ws", [], [""]]
+        for url in wrong:
+            with self.assertRaises(ValueError, msg=str(url)) as caught:
+                rollbook.connect(url, name="shop", version="1")
+            self.assertNotIn("7440", str(caught.exception).replace("HOST:PORT", ""), "the URL may hold a secret")
+
+    async def test_the_url_of_the_listener_will_do(self) -> None:
+        paths: list[str] = []
+
+        async def script(peer: Peer) -> None:
+            assert peer.socket.request
+            paths.append(peer.socket.request.path)
+            await peer.register()
+            await peer.hear("never")
+
+        plain = (await self.bus(script)).removesuffix("/ws").replace("ws:", "http:")
+        for url in (plain, plain + "/", plain + "/ws", plain + "/other?a=b"):
+            await self.client(url).ready()
+        self.assertEqual(paths, ["/ws", "/ws", "/ws", "/other?a=b"])
+
+    async def test_a_command_is_done_only_when_somebody_has_done_it(self) -> None:
+        done: list[str] = []
+
+        async def script(peer: Peer) -> None:
+            await peer.register()
+            async for frame in peer.heard():
+                if frame["type"] == "broadcast":
+                    for word in ("restart", "ping"):
+                        await peer.send("command", id=f"{word} {frame['payload']}", command=word, data={})
+                elif frame["type"] == "done":
+                    done.append(frame["id"])
+
+        client = self.client(await self.bus(script))
+        await client.broadcast(1)
+        await until(lambda: done)
+        await asyncio.sleep(0.05)
+        client.on("command", lambda frame: None)
+        await client.broadcast(2)
+        await until(lambda: len(done) >= 3)
+        self.assertEqual(sorted(done), ["ping 1", "ping 2", "restart 2"])
+
     async def test_close_codes_that_are_final(self) -> None:
         for code in (4400, 4403, 4409, 4410):
 
@@ -83,7 +124,7 @@ class WireTest(FakeTest):
                 await peer.socket.close(left.pop())
             await peer.hear("never")
 
-        with mock.patch.object(client_module, "DELAY_SECONDS", 0.01):
+        with mock.patch.object(wire, "DELAY_SECONDS", 0.01):
             client = self.client(await self.bus(script))
             registered: list[Frame] = []
             client.on("registered", registered.append)

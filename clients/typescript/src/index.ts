@@ -119,8 +119,13 @@ export class Client extends Link {
 
   private obey({ id, command, data }: Frame, send: Send): void {
     const ordered = { id, command, data } as T.Command;
-    this.emit('command', ordered);
-    const done = Promise.resolve(ordered).then((order) => this.options.onCommand?.(order));
+    const heard = this.emit('command', ordered);
+    const { onCommand } = this.options;
+    // The operator is not told that something is done which nobody does.
+    if (!onCommand && !heard && command !== 'ping') {
+      return this.report(new T.RollbookError('no_handler', `nobody carries out the command ${command}`));
+    }
+    const done = Promise.resolve(ordered).then((order) => onCommand?.(order));
     done.then(() => send({ type: 'done', id })).catch(this.report);
   }
 }
@@ -133,10 +138,13 @@ export class Subscription {
   readonly ready = new Promise<void>((begun, refused) => (this.settle = { begun, refused }));
   /** Resolved when no more events come: with the reason, or nothing when it was closed as asked. */
   readonly ended = new Promise<string | undefined>((resolve) => (this.finish = resolve));
+  /** Once it has ended: what kind of end it was, if the bus said so, as `taken_over`, `deleted`, `not_found`. */
+  code?: string;
   private id = ''; // Of the stream: each attempt has its own.
   private over = false;
   private last?: string; // The newest event that was handled.
   private running?: string; // The event that is being handled.
+  private failures = 0; // Attempts in a row that brought no event.
   private work = Promise.resolve();
 
   /** Use `client.subscribe`. */
@@ -170,26 +178,36 @@ export class Subscription {
       if (code === 'connection_lost' || this.over || this.id !== id) return;
       if (code === 'timeout') this.link.live?.({ type: 'unsubscribe', id }); // It may have begun all the same.
       else if (!retryable) this.end(code, error);
-      this.over ? this.link.report(error) : setTimeout(() => this.id === id && this.link.live && this.start(), 1000);
+      this.over ? this.link.report(error) : this.again(id);
     }
   }
 
-  /** Takes a frame `delivery` or `unsubscribed`, of this stream or another. */
-  take({ type, id, event, code, reason }: Frame): void {
-    if (id !== this.id || this.over) return;
-    const came = event as T.LogEvent;
-    // A node that stops ends its streams and then its connections: they go on at another. Older ones tell no code.
-    const stops = code ? code === 'node_stopping' : reason === 'node stopping';
-    if (type === 'unsubscribed' && this.link.live && !stops) this.end(text(reason) ?? text(code) ?? 'unknown');
-    if (type === 'delivery' && came.id !== this.running) this.work = this.work.then(() => this.handle(came, id));
+  /** Begins anew after a while, unless a new connection does so before. */
+  private again(id: string): void {
+    const { link } = this;
+    setTimeout(() => this.id === id && !this.over && link.live && this.start(), link.backoff(this.failures++));
   }
 
-  /** No more events: as asked, or for a reason. */
-  end(reason?: string, error: unknown = new T.RollbookError('closed', 'the subscription has ended')): void {
+  /** Takes a frame `delivery` or `unsubscribed`, of this stream or another. */
+  take(frame: Frame): void {
+    const { type, id, event, code, reason } = frame;
+    if (id !== this.id || this.over) return;
+    const came = event as T.LogEvent;
+    if (type === 'unsubscribed') {
+      if (!this.link.live || passes(frame)) this.again(id as string);
+      else this.end(text(reason) ?? text(code) ?? 'unknown', undefined, text(code));
+      return;
+    }
+    this.failures = 0;
+    if (came.id !== this.running) this.work = this.work.then(() => this.handle(came, id as string));
+  }
+
+  /** No more events: as asked, or for a reason, which has a code when the bus gave it. */
+  end(reason?: string, error?: unknown, code?: string): void {
     if (this.over) return;
-    this.over = true;
+    [this.over, this.code] = [true, code];
     this.ready.catch(() => {}); // Who does not ask is told by the event `error`.
-    this.settle.refused(error);
+    this.settle.refused(error ?? new T.RollbookError('closed', 'the subscription has ended'));
     this.finish(reason);
   }
 
@@ -206,6 +224,12 @@ export class Subscription {
     }
     this.running = undefined;
   }
+}
+
+/** Whether a stream that ended so may begin again. Older nodes tell no `retryable`, and still older ones no `code`. */
+function passes({ retryable, code, reason }: Frame): boolean {
+  if (typeof retryable === 'boolean') return retryable;
+  return code ? code === 'node_stopping' || code === 'ended' : reason === 'node stopping';
 }
 
 /** Tells what a method threw, without data that cannot be told. The bus takes 128 bytes of code, 1024 of message. */

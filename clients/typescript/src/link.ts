@@ -15,7 +15,7 @@ export const newId = () => `${Date.now().toString(36)}-${Math.random().toString(
 export const text = (value: unknown) => (typeof value === 'string' ? value : undefined);
 
 export abstract class Link {
-  private readonly WebSocket = this.options.WebSocket ?? globalThis.WebSocket;
+  private WebSocket: Options['WebSocket'] = this.options.WebSocket ?? globalThis.WebSocket;
   private readonly urls = [this.options.url ?? [], this.options.urls ?? []].flat().map(address);
   private readonly timing = { ...TIMING, ...this.options.backoff, ...this.options.heartbeat };
   private readonly listeners = new Map<string, Set<(event: any) => void>>();
@@ -34,7 +34,7 @@ export abstract class Link {
   /** What goes on over lost connections. @internal */ readonly streams = new Set<Subscription>();
 
   constructor(protected readonly options: Options) {
-    if (!this.WebSocket || !this.urls.length) throw new TypeError('url and WebSocket: one of each is needed');
+    if (!this.urls.length) throw new TypeError('url or urls: the address of a node is needed');
     JSON.stringify(options.metadata); // Throws for what cannot be JSON.
     this.timer = setTimeout(() => this.open()); // Whoever made it has time to listen.
   }
@@ -48,14 +48,16 @@ export abstract class Link {
     return () => void listeners.delete(listener);
   }
 
-  /** What a listener throws is a rejection that nobody handles, and disturbs nobody else. */
-  protected emit(name: keyof Events, event: unknown): void {
-    for (const listener of this.listeners.get(name) ?? []) void (async () => listener(event))();
+  /** What a listener throws is a rejection that nobody handles, and disturbs nobody else. Whether anybody listens. */
+  protected emit(name: keyof Events, event: unknown): boolean {
+    const listeners = this.listeners.get(name) ?? new Set();
+    for (const listener of listeners) void (async () => listener(event))();
+    return listeners.size > 0;
   }
 
   /** Tells of a failure that no promise tells of. @internal */
   readonly report = (error: unknown): void => {
-    if (error instanceof RollbookError) return this.emit('error', error);
+    if (error instanceof RollbookError) return void this.emit('error', error);
     const message = error instanceof Error ? error.message : String(error);
     this.emit('error', new RollbookError('handler_failed', message, false, error));
   };
@@ -108,11 +110,13 @@ export abstract class Link {
   }
 
   private open(): void {
+    const { WebSocket } = this;
+    if (!WebSocket) return void this.lookForOne();
     const { protocols = [], token } = this.options;
     const offered = ['rollbook.v1', ...protocols, ...(token === undefined ? [] : [`bearer.${token}`])];
     [this.opening, this.frameMax] = [true, Infinity];
     try {
-      const socket: SocketLike = new this.WebSocket(this.urls[this.attempts++ % this.urls.length]!, offered);
+      const socket: SocketLike = new WebSocket(this.urls[this.attempts++ % this.urls.length]!, offered);
       socket.onmessage = (event: { data: unknown }) => this.take(parse(event.data));
       socket.onclose = (event: { code: number; reason: string }) => this.end(event.code, event.reason);
       socket.onerror = (event: { message?: unknown }) => this.end(1006, text(event.message) ?? '');
@@ -126,6 +130,16 @@ export abstract class Link {
     } catch { // What was thrown may tell the token.
       this.end(1006, 'no WebSocket can be made with this address, these subprotocols, this token');
     }
+  }
+
+  /** Node has a WebSocket from version 22 on; before that it is the one of the package `ws`, if that is there. */
+  private async lookForOne(): Promise<void> {
+    this.WebSocket = await ofPackage();
+    if (this.over) return;
+    if (this.WebSocket) return this.open();
+    const what = 'there is no WebSocket: Node 22 has one; before that, npm install ws, or pass one as WebSocket';
+    this.report((this.refused = new RollbookError('no_websocket', what)));
+    this.end(1006, what, true);
   }
 
   private take(frame: Frame): void {
@@ -158,16 +172,22 @@ export abstract class Link {
     }, waitMs);
   }
 
-  /** The connection has ended, or is given up without waiting for the other side. */
-  private end(code: number, reason: string): void {
-    const { socket, timing: { minMs, maxMs } } = this;
+  /** A random wait, of which the bound doubles with each failure. @internal */
+  backoff(failures: number): number {
+    const { minMs, maxMs } = this.timing;
+    return Math.random() * Math.min(maxMs, minMs * 2 ** failures);
+  }
+
+  /** The connection has ended, or is given up without waiting for the other side; for good when that is `hopeless`. */
+  private end(code: number, reason: string, hopeless = false): void {
+    const { socket } = this;
     clearTimeout(this.timer);
     [this.socket, this.live, this.opening] = [undefined, undefined, false];
     if (socket) [socket.onmessage, socket.onclose, socket.onerror] = [null, null, () => {}];
     socket?.close();
-    const final = this.closing || [4400, 4403, 4409, 4410].includes(code); // Refused, not allowed, replaced, removed.
-    const waitMs = Math.random() * Math.min(maxMs, minMs * 2 ** this.failures++);
-    if (!final) this.timer = setTimeout(() => this.open(), waitMs);
+    // Refused, not allowed, replaced, removed.
+    const final = hopeless || this.closing || [4400, 4403, 4409, 4410].includes(code);
+    if (!final) this.timer = setTimeout(() => this.open(), this.backoff(this.failures++));
     const told = `the connection ${final ? 'has ended' : 'was lost'}: ${code} ${reason}`;
     const lost = new RollbookError(final ? 'closed' : 'connection_lost', told, !final, { code, reason });
     if (final) this.over = (!this.closing && this.refused) || lost;
@@ -184,6 +204,21 @@ function address(url: string): string {
   const parsed = new URL(url.replace(/^http/i, 'ws'));
   if (parsed.pathname === '/') parsed.pathname = '/ws';
   return parsed.href;
+}
+
+/** The WebSocket of the package `ws`, as this library or the program has it. By name: no bundler is to look for it. */
+async function ofPackage(): Promise<Options['WebSocket']> {
+  const [ws, module, path] = ['ws', 'node:module', 'node:path'];
+  try {
+    return (await import(ws)).WebSocket;
+  } catch {
+    try { // A library that is linked finds what stands beside itself, not beside the program.
+      const [{ createRequire }, { resolve }] = [await import(module), await import(path)];
+      return createRequire(resolve('program.js'))(ws).WebSocket;
+    } catch {
+      return undefined;
+    }
+  }
 }
 
 /** Reads a frame; what is none has no type. */

@@ -24,8 +24,10 @@ export interface Options {
   /** How long a request may take, milliseconds, 1 to 600000; 30000 unless said. */ timeoutMs?: number;
   /** Bounds of the wait before an attempt; 500 and 10000 unless said. */ backoff?: { minMs?: number; maxMs?: number };
   /** Silence until a ping, and until a loss; 15000 and 40000. */ heartbeat?: { pingMs?: number; lostMs?: number };
-  /** Does what is ordered; unless it throws, its end acknowledges. */ onCommand?: (command: Command) => unknown;
-  /** Needed where there is none. */ WebSocket?: new (url: string, protocols: string[]) => SocketLike;
+  /** Does what is ordered; unless it throws, its end acknowledges. Without it, who listens to `command` does that. */
+  onCommand?: (command: Command) => unknown;
+  /** In place of that of browsers, of Node 22 or of the package `ws`. */
+  WebSocket?: new (url: string, protocols: string[]) => SocketLike;
 }
 /** What it returns is the response; what it throws an error, with its `code`, `message`, `retryable` and `data`. */
 export type Method = (payload: any, context: Context) => unknown;

@@ -1,10 +1,15 @@
 /** Connections: registration, losses, signs of life, nonsense. No node is needed. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
+import { cpSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { RollbookError, connect } from 'rollbook';
 import { REGISTERED, client, open } from './support/door.mjs';
-import { WebSocket, next, sleep } from './support/node.mjs';
+import { WebSocket, folder, next, sleep } from './support/node.mjs';
 
 test('options that cannot be are refused at once', () => {
   const me = { name: 'me', version: '1', WebSocket };
@@ -12,7 +17,35 @@ test('options that cannot be are refused at once', () => {
   assert.throws(() => connect({ ...me, urls: [] }), TypeError);
   assert.throws(() => connect({ ...me, url: 'nonsense' }), TypeError);
   assert.throws(() => connect({ ...me, url: 'ws://x', metadata: { n: 1n } }), TypeError);
-  if (!globalThis.WebSocket) assert.throws(() => connect({ ...me, url: 'ws://x', WebSocket: undefined }), TypeError);
+});
+
+test('without a WebSocket that of the package ws is taken, or it is said what is missing', async (t) => {
+  if (globalThis.WebSocket) return t.skip('there is one');
+  const door = await open(t);
+  const me = connect({ url: door.url, name: 'me', version: '1' });
+  t.after(() => me.close());
+  await door.accept();
+  await me.ready();
+
+  // A copy of the library that stands alone, in a program that has no such package, and in one that has it.
+  const alone = folder();
+  cpSync(new URL('../dist', import.meta.url), alone, { recursive: true });
+  writeFileSync(join(alone, 'package.json'), '{"type":"module"}');
+  writeFileSync(join(alone, 'main.js'), `
+    import { connect } from './index.js';
+    const me = connect({ url: '${door.url}', name: 'alone', version: '1' });
+    me.on('error', ({ code }) => console.log('error', code));
+    me.on('closed', ({ reason }) => console.log('closed', reason));
+    console.log(await me.ready().then(() => 'registered', ({ code, message }) => code + ' ' + message));
+    process.exit();
+  `);
+  const main = (cwd) => promisify(execFile)(process.execPath, [join(alone, 'main.js')], { cwd });
+  const { stdout } = await main(alone);
+  assert.match(stdout, /^error no_websocket\n/);
+  assert.match(stdout, /no_websocket .*npm install ws/);
+  const registered = main(fileURLToPath(new URL('..', import.meta.url)));
+  await door.accept();
+  assert.equal((await registered).stdout, 'registered\n');
 });
 
 test('the registration says all that the options say', async (t) => {
