@@ -31,10 +31,6 @@ use super::subscription::{Delivery, Membership, Opening, Subscription};
 use super::window::Patience;
 use super::wire::Wire;
 
-/// Most streams of one connection that has other things on it.
-pub const STREAMS_MAX: usize = 100;
-/// Most publishes and acknowledgements of one that have no end yet.
-pub const UNANSWERED_MAX: usize = 1000;
 /// How long a member waits for a node that serves its consumer.
 const SERVED_MAX: Duration = Duration::from_secs(8);
 const SERVED_PAUSE: Duration = Duration::from_millis(100);
@@ -308,7 +304,7 @@ impl Access {
                 Some(sequence) => sequence.saturating_add(1),
                 None => {
                     let mut out = Vec::new();
-                    way.wire.failure(&format!("start event id {id} not found in namespace {namespace}"), &mut out);
+                    way.wire.not_found(&format!("start event id {id} not found in namespace {namespace}"), &mut out);
                     way.outlet.push(out.into());
                     way.outlet.end();
                     return Ok(());

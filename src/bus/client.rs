@@ -16,8 +16,8 @@ use super::announcement::{Announcement, Position, Tells};
 use super::call::{CallError, Handed, Outcome};
 use super::clock;
 use super::draft::{Published, Rejected};
-use super::message::Acknowledged;
 use super::metrics::Metrics;
+use super::streams::Streamed;
 
 /// How long a service may take to register before it is reminded, and then again.
 const REMIND_FIRST: Duration = Duration::from_secs(1);
@@ -41,25 +41,12 @@ pub enum Told {
     Notified(Option<u64>, Result<Noted, CallError>),
     /// What became of an event that it published. The number is its acknowledgement's.
     Published(Option<u64>, Result<Option<Published>, Rejected>),
-    /// What became of its acknowledgement of an event of a stream.
-    Acknowledged(Option<u64>, Result<Acknowledged, Rejected>),
-    /// What a stream of the book says, by the number that it gave it.
+    /// What one of its streams of the book says, by the number of that.
     Stream(u64, Streamed),
     /// It should register.
     Remind,
     /// It must go.
     Close(Farewell),
-}
-
-/// What a stream of the book says to its client.
-#[derive(Debug)]
-pub enum Streamed {
-    /// It is open, under this consumer id; or why it is not.
-    Opened(Result<String, Rejected>),
-    /// Pieces of it; the next come when it is told that there is room.
-    Chunk(Bytes, oneshot::Sender<()>),
-    /// Nothing more comes.
-    Ended,
 }
 
 /// Where a notification is in the book.

@@ -46,6 +46,7 @@ pub mod services;
 pub mod sink;
 pub mod socket;
 pub mod source;
+pub mod streams;
 pub mod subscribe;
 pub mod subscription;
 pub mod supervisor;

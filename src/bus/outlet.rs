@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 /// The writer waits while this many bytes are queued.
 const QUEUE_BYTES_MAX: usize = 256 << 10;
 /// Chunks are joined up to this size.
-const JOIN_BYTES_MAX: usize = 64 << 10;
+pub(super) const JOIN_BYTES_MAX: usize = 64 << 10;
 
 #[derive(Default)]
 struct Shared {

@@ -5,22 +5,19 @@ use bytes::{Buf as _, Bytes};
 use rollbook_core::event::Event;
 
 use super::event_json;
-use super::wire::Wire;
+use super::wire::{End, Wire};
 
 /// What a stream has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
     /// An event, as JSON.
     Event(Bytes),
-    /// Why it ends.
-    Failure(Bytes),
-    /// The node stops: come back.
-    Farewell,
+    /// Why it ends, and what to tell people of that.
+    End(End, Bytes),
 }
 
+/// Kind of a piece that is an event; kinds of ends are their place in [`End::ALL`].
 const EVENT: u8 = b'e';
-const FAILURE: u8 = b'f';
-const FAREWELL: u8 = b'b';
 /// Kind and length.
 const HEADER: usize = 5;
 
@@ -44,6 +41,13 @@ fn write(kind: u8, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
+impl Pieces {
+    fn ends(end: End, text: &str, out: &mut Vec<u8>) {
+        let kind = End::ALL.iter().position(|one| *one == end).and_then(|place| u8::try_from(place).ok());
+        write(kind.unwrap_or(u8::MAX), out, |out| out.extend_from_slice(text.as_bytes()));
+    }
+}
+
 impl Wire for Pieces {
     fn slot(&self) -> usize {
         1
@@ -56,11 +60,19 @@ impl Wire for Pieces {
     fn keep_alive(&self, _: &mut Vec<u8>) {}
 
     fn failure(&self, text: &str, out: &mut Vec<u8>) {
-        write(FAILURE, out, |out| out.extend_from_slice(text.as_bytes()));
+        Self::ends(End::Failed, text, out);
+    }
+
+    fn not_found(&self, text: &str, out: &mut Vec<u8>) {
+        Self::ends(End::NotFound, text, out);
+    }
+
+    fn end(&self, end: End, out: &mut Vec<u8>) {
+        Self::ends(end, end.text(), out);
     }
 
     fn farewell(&self, _: u64, out: &mut Vec<u8>) {
-        write(FAREWELL, out, |_| {});
+        Self::ends(End::NodeStopping, End::NodeStopping.text(), out);
     }
 }
 
@@ -74,8 +86,7 @@ pub fn split(mut chunk: Bytes) -> impl Iterator<Item = Piece> {
         let body = chunk.split_to(length);
         Some(match kind {
             EVENT => Piece::Event(body),
-            FAILURE => Piece::Failure(body),
-            _ => Piece::Farewell,
+            other => Piece::End(End::ALL.get(usize::from(other)).copied().unwrap_or(End::Ended), body),
         })
     })
 }
@@ -91,10 +102,19 @@ mod tests {
         PIECES.event(7, &event, &mut out);
         PIECES.keep_alive(&mut out);
         PIECES.failure("no more", &mut out);
+        PIECES.not_found("no such event", &mut out);
         PIECES.farewell(500, &mut out);
+        PIECES.end(End::TakenOver, &mut out);
         let mut json = Vec::new();
         event_json::write(7, &event, &mut json);
-        let wanted = [Piece::Event(json.into()), Piece::Failure(Bytes::from_static(b"no more")), Piece::Farewell];
+        let end = |end: End, text: &'static str| Piece::End(end, Bytes::from_static(text.as_bytes()));
+        let wanted = [
+            Piece::Event(json.into()),
+            end(End::Failed, "no more"),
+            end(End::NotFound, "no such event"),
+            end(End::NodeStopping, "node stopping"),
+            end(End::TakenOver, "another connection is this consumer now"),
+        ];
         assert_eq!(split(Bytes::from(out)).collect::<Vec<_>>(), wanted);
         assert_eq!(split(Bytes::from_static(&[EVENT, 0, 0])).count(), 0, "a cut chunk has no pieces");
     }

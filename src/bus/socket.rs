@@ -16,7 +16,7 @@ use actix_web::http::header;
 use actix_web::rt::net::TcpStream;
 use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse, error};
 use actix_web_actors::ws::handshake_with_protocols;
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use futures_util::Stream;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
@@ -25,7 +25,7 @@ use tokio_util::codec::Decoder as _;
 
 use super::guard::Guard;
 use super::server::{Slot, Taken};
-use super::sink::{Frame, Sink, wake};
+use super::sink::{Frame, Sink};
 
 /// How long a peer that was told farewell may take to answer it. Its last bytes are read meanwhile: a connection
 /// that is cut with unread bytes loses what was written last.
@@ -34,8 +34,6 @@ const FAREWELL_MAX: Duration = Duration::from_secs(2);
 const UNREAD_MAX: Duration = Duration::from_secs(60);
 /// So much is read at a time, into memory that all connections of a thread share.
 const READ_BYTES: usize = 64 << 10;
-/// Pings of a peer that does not read are not answered when this much waits for it.
-const PONG_BYTES_MAX: usize = 64 << 10;
 
 /// Close codes of RFC 6455 that are sent.
 pub mod code {
@@ -154,18 +152,20 @@ impl Reader {
 
     /// Writes what waits, as much as goes.
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut out = self.sink.out.borrow_mut();
-        while !out.buffer.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &out.buffer))?;
+        loop {
+            let written = {
+                let out = self.sink.out.borrow();
+                if out.waiting().is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                ready!(Pin::new(&mut self.io).poll_write(cx, out.waiting()))?
+            };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            out.buffer.advance(written);
+            self.sink.out.borrow_mut().advance(written);
+            self.sink.answer_ping();
         }
-        // Thousands of connections are idle at a time: an empty queue keeps no memory.
-        out.buffer = BytesMut::new();
-        wake(&mut out.writer);
-        Poll::Ready(Ok(()))
     }
 
     /// Reads what is there; `false` at the end.
@@ -217,9 +217,7 @@ impl Reader {
             Part::Binary(bytes) => Some(Came::Frame(Frame::Binary(bytes))),
             Part::Continuation(item) => self.fragment(item),
             Part::Ping(bytes) => {
-                if self.sink.waiting() <= PONG_BYTES_MAX {
-                    self.sink.pong(&bytes);
-                }
+                self.sink.pong(bytes);
                 Some(Came::Sign)
             }
             Part::Pong(_) => Some(Came::Sign),
@@ -332,7 +330,7 @@ impl Stream for Reader {
             if let Some(came) = this.next_part() {
                 return Poll::Ready(Some(came));
             }
-            if !this.sink.out.borrow().buffer.is_empty() && flushed {
+            if this.sink.waiting() > 0 && flushed {
                 // A pong or a farewell of its own.
                 continue;
             }

@@ -15,7 +15,7 @@ use super::inbox::{INBOX_EVENTS_MAX, Inbox, Taken};
 use super::item::Item;
 use super::wire::Wire;
 
-/// A page of encoded frames is cut at this size.
+/// A page is cut at this size, behind the event that reaches it.
 const PAGE_BYTES_MAX: usize = 128 << 10;
 /// Most events that a look at the book considers before it comes back, so that a client who
 /// left is noticed while a rare pattern is searched.
@@ -127,10 +127,12 @@ impl Source {
                     Ok(((!out.is_empty()).then(|| Page::Bytes(out.into())), next))
                 }
                 None => {
-                    let mut items = Vec::new();
+                    let (mut items, mut bytes) = (Vec::new(), 0_usize);
                     let next = book.read(namespace, from, Some(&pattern), &mut |sequence, _, record| {
+                        bytes = bytes.saturating_add(record.len());
                         items.push(Arc::new(Item::stored(sequence, Bytes::copy_from_slice(record))));
-                        if items.len() < PAGE_ITEMS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                        let full = items.len() >= PAGE_ITEMS_MAX || bytes >= PAGE_BYTES_MAX;
+                        if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                     })?;
                     Ok(((!items.is_empty()).then_some(Page::Items(items)), next))
                 }

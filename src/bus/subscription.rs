@@ -20,10 +20,10 @@ use super::inbox::Taken;
 use super::inboxes::Listening;
 use super::item::Item;
 use super::message::{Acknowledged, Deliver, Leave, MemberAck, Reason, Tell};
-use super::outlet::Outlet;
+use super::outlet::{JOIN_BYTES_MAX, Outlet};
 use super::source::{Page, Source};
 use super::window::{Patience, Step, Window};
-use super::wire::Wire;
+use super::wire::{End, Wire};
 
 /// What a stream delivers, and how.
 #[derive(Debug)]
@@ -134,8 +134,7 @@ impl Subscription {
     }
 
     fn write_items(&mut self, items: &[Arc<Item>]) {
-        let chunk = join(items, self.wire);
-        self.write(chunk);
+        join(items, self.wire, |chunk| self.write(chunk));
     }
 
     /// Writes a comment when nothing was written for long; the client's end is noticed by it too.
@@ -279,14 +278,26 @@ impl Subscription {
     }
 }
 
-/// All frames in one piece.
-fn join(items: &[Arc<Item>], wire: &'static dyn Wire) -> Bytes {
+/// All frames in few pieces: small ones are joined, and a large one, which other streams have as well, is not copied.
+fn join(items: &[Arc<Item>], wire: &'static dyn Wire, mut write: impl FnMut(Bytes)) {
     if let [only] = items {
-        return only.frame(wire);
+        return write(only.frame(wire));
     }
-    let mut out = BytesMut::with_capacity(items.len().saturating_mul(384));
-    items.iter().for_each(|item| out.extend_from_slice(&item.frame(wire)));
-    out.freeze()
+    let mut joined = BytesMut::new();
+    for item in items {
+        let frame = item.frame(wire);
+        if !joined.is_empty() && joined.len().saturating_add(frame.len()) > JOIN_BYTES_MAX {
+            write(joined.split().freeze());
+        }
+        if frame.len() >= JOIN_BYTES_MAX {
+            write(frame);
+        } else {
+            joined.extend_from_slice(&frame);
+        }
+    }
+    if !joined.is_empty() {
+        write(joined.freeze());
+    }
 }
 
 impl Actor for Subscription {
@@ -347,11 +358,13 @@ impl Drop for Subscription {
 
 impl Subscription {
     fn close(&mut self, reason: Reason, ctx: &mut Context<Self>) {
-        if reason == Reason::Draining {
-            let mut out = Vec::new();
-            self.wire.farewell(spread_millis(), &mut out);
-            self.write(out.into());
+        let mut out = Vec::new();
+        match reason {
+            Reason::Draining => self.wire.farewell(spread_millis(), &mut out),
+            Reason::TakenOver => self.wire.end(End::TakenOver, &mut out),
+            Reason::Deleted => self.wire.end(End::Deleted, &mut out),
         }
+        self.write(out.into());
         ctx.stop();
     }
 }
@@ -405,5 +418,32 @@ impl Handler<Tell> for Subscription {
                 Box::pin(async move { sent.await.map_err(gone)? })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rollbook_core::event::Event;
+
+    use super::*;
+    use crate::bus::pieces::PIECES;
+
+    #[test]
+    fn small_events_are_joined_and_a_large_one_is_a_piece_of_its_own() {
+        let item = |sequence, size: usize| {
+            let (mut record, payload) = (Vec::new(), vec![b'1'; size]);
+            let event = Event { subject: "a.b", payload: Some(&payload), ..Event::default() };
+            event.encode(&mut record).unwrap();
+            Arc::new(Item::stored(sequence, record.into()))
+        };
+        let sizes = [10, 10, 1 << 20, 10, 40 << 10, 40 << 10, 1 << 20];
+        let items: Vec<_> = (1_u64..).zip(sizes).map(|(sequence, size)| item(sequence, size)).collect();
+        let mut chunks: Vec<Bytes> = Vec::new();
+        join(&items, &PIECES, |chunk| chunks.push(chunk));
+        let events: Vec<usize> = chunks.iter().map(|chunk| crate::bus::pieces::split(chunk.clone()).count()).collect();
+        assert_eq!(events, [2, 1, 2, 1, 1]);
+        assert_eq!(chunks[1].as_ptr(), items[2].frame(&PIECES).as_ptr(), "not copied");
+        let whole: Vec<u8> = items.iter().flat_map(|item| item.frame(&PIECES).to_vec()).collect();
+        assert_eq!(chunks.concat(), whole);
     }
 }

@@ -2,6 +2,61 @@
 
 use rollbook_core::event::Event;
 
+/// Why a stream ends that its client has not ended. The names are those of the doors for sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The node stops, has no majority, or hands a consumer to another node: come back, elsewhere.
+    NodeStopping,
+    /// Another connection has the same consumer now.
+    TakenOver,
+    /// The durable consumer or its namespace was deleted.
+    Deleted,
+    /// The event to begin behind is not there.
+    NotFound,
+    /// The events cannot be read from this node now.
+    Failed,
+    /// Nobody said why: a part of the node was restarted.
+    Ended,
+}
+
+impl End {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::NodeStopping, Self::TakenOver, Self::Deleted, Self::NotFound, Self::Failed, Self::Ended];
+
+    /// The code that clients see.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NodeStopping => "node_stopping",
+            Self::TakenOver => "taken_over",
+            Self::Deleted => "deleted",
+            Self::NotFound => "not_found",
+            Self::Failed => "failed",
+            Self::Ended => "ended",
+        }
+    }
+
+    /// Whether the same subscription may succeed later, or at another node.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::NodeStopping | Self::Failed | Self::Ended)
+    }
+
+    /// What it means, for people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NodeStopping => "node stopping",
+            Self::TakenOver => "another connection is this consumer now",
+            Self::Deleted => "the consumer was deleted",
+            Self::NotFound => "the event to start behind is not there",
+            Self::Failed => "the events cannot be read",
+            Self::Ended => "the stream ended",
+        }
+    }
+}
+
 /// How a door writes a stream. Stateless, so that frames can be shared by all its clients.
 pub trait Wire: Sync {
     /// Which of the frames of an [`super::item::Item`] is this door's: less than [`super::item::SLOTS`].
@@ -15,6 +70,12 @@ pub trait Wire: Sync {
     fn gap(&self, _first: u64, _out: &mut Vec<u8>) {}
     /// Appends an error, after which the stream ends.
     fn failure(&self, text: &str, out: &mut Vec<u8>);
+    /// Appends that the event to begin behind is not there, after which the stream ends.
+    fn not_found(&self, text: &str, out: &mut Vec<u8>) {
+        self.failure(text, out);
+    }
+    /// Appends why the stream ends, for doors whose clients are told of ends other than a failure.
+    fn end(&self, _end: End, _out: &mut Vec<u8>) {}
     /// Appends the hint to come back after so many milliseconds, after which the stream ends.
     fn farewell(&self, retry_millis: u64, out: &mut Vec<u8>);
 }

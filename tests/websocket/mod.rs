@@ -24,6 +24,8 @@ mod messages;
 mod registration;
 /// The framing of RFC 6455, byte by byte.
 mod rfc6455;
+/// Many streams on one connection, and large events.
+mod streams;
 
 /// A service `users` that has the message `m` of a consumer `shop`, and that consumer.
 pub(crate) fn asked(web: SocketAddr) -> (Socket, Socket) {

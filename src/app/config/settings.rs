@@ -217,7 +217,7 @@ pub struct SocketIo {
     /// Largest message in bytes; a client that sends more is disconnected.
     #[serde(with = "bytes")]
     pub message_bytes_max: usize,
-    /// Most bytes that wait for a client; one that does not read is disconnected.
+    /// Most bytes that wait for a client, events of its streams not counted; one that does not read is disconnected.
     #[serde(with = "bytes")]
     pub queue_bytes_max: usize,
     /// Most clients at a time.
@@ -265,7 +265,7 @@ pub struct WebSocket {
     /// Largest message in bytes; a client that sends more is disconnected.
     #[serde(with = "bytes")]
     pub message_bytes_max: usize,
-    /// Most bytes that wait for a client; one that does not read is disconnected.
+    /// Most bytes that wait for a client, events of its streams not counted; one that does not read is disconnected.
     #[serde(with = "bytes")]
     pub queue_bytes_max: usize,
     /// Most messages of one client that have no end yet.

@@ -14,14 +14,13 @@ use super::session::{Application, Away, Handshake, Out, Session};
 use super::table::Place;
 use crate::bus::client::Told;
 use crate::bus::clock;
-use crate::bus::sink::Frame;
+use crate::bus::sink::{Frame, ROOM_BYTES};
 use crate::bus::socket::code;
+use crate::bus::streams::Turn;
 use crate::bus::websocket::{Inbound, Received, Write, Writer};
 
 /// Messages that wait for a session: more than all it may be asked and all it may have asked.
 const MAILBOX: usize = 4096;
-/// Streams of the book go on while less than this waits for their client.
-const ROOM_BYTES: usize = 256 << 10;
 
 /// What the sessions of a door share.
 #[derive(Debug, Clone, Copy)]
@@ -98,8 +97,8 @@ pub(super) struct SessionActor {
     waits: bool,
     /// A flush is on its way.
     flushes: bool,
-    /// Streams that wait until little waits for the client.
-    rooms: Vec<oneshot::Sender<()>>,
+    /// The stream of the book that has spoken: the next one speaks when little of that waits for the client.
+    turn: Option<Turn>,
     /// Its place in the table of the door.
     _place: Place<Self>,
 }
@@ -126,7 +125,7 @@ impl SessionActor {
             backlog: VecDeque::new(),
             waits: false,
             flushes: false,
-            rooms: Vec::new(),
+            turn: None,
             _place: place,
         }
     }
@@ -143,8 +142,7 @@ impl SessionActor {
             }
         }
         if self.engine.waiting_bytes() < ROOM_BYTES {
-            // A stream that was ended meanwhile does not listen.
-            self.rooms.drain(..).for_each(|room| room.send(()).unwrap_or(()));
+            self.turn = None;
         }
         self.arm(ctx);
     }
@@ -215,9 +213,14 @@ impl SessionActor {
         if out.away == Some(Away::Kick) {
             self.session.kick(&mut out);
         }
-        self.rooms.append(&mut out.rooms);
+        // What waits already says whether the client reads: a message that is large does not.
+        let unread = self.engine.unread_bytes() > self.queue_bytes_max;
+        if unread && out.frames.iter().map(Frame::len).sum::<usize>() > out.paced {
+            self.engine.close("client does not read", code::NORMAL, clock::now());
+        }
+        self.turn = out.turn.take().or_else(|| self.turn.take());
         if !out.frames.is_empty() {
-            self.engine.queue(out.frames);
+            self.engine.queue(out.frames, out.paced);
             // Behind all messages that wait now: what they have to say leaves in one write.
             if !std::mem::replace(&mut self.flushes, true) {
                 ctx.notify(Flush);
@@ -225,9 +228,6 @@ impl SessionActor {
         }
         if let Some(Away::Drop(reason, code)) = out.away {
             self.engine.close(reason, code, clock::now());
-        }
-        if self.engine.waiting_bytes() > self.queue_bytes_max {
-            self.engine.close("client does not read", code::NORMAL, clock::now());
         }
         if let Some(wait) = out.wait {
             // Nothing else happens until it is over.

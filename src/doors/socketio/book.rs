@@ -1,21 +1,18 @@
 //! Publishing, and streams of the book, for one client: by the rules of the door `sse`.
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::says::parse;
-use super::service::{BusSocket, Said};
+use super::service::BusSocket;
 use super::session::Out;
-use super::streams::Stream;
-use crate::bus::access::{Access, STREAMS_MAX, UNANSWERED_MAX};
 use crate::bus::call::CallError;
-use crate::bus::client::{Streamed, Told};
+use crate::bus::client::Told;
 use crate::bus::clock;
 use crate::bus::draft::{Draft, Published, Rejected};
 use crate::bus::message::Acknowledged;
-use crate::bus::pieces::{self, Piece};
+use crate::bus::streams::{Answered, Streamed, Unwilling, Word};
 use crate::bus::subscribe::{Options, Subscribe};
 
 /// Longest id of a stream, bytes.
@@ -82,32 +79,16 @@ impl Subscribes {
     }
 }
 
-/// Opens a stream and hands on what it says, at the pace of its client.
-async fn run(access: Access, wanted: Subscribe, tell: impl Fn(Streamed) + Send) {
-    let (consumer_id, mut body) = match access.follow(wanted).await {
-        Ok(opened) => opened,
-        Err(rejected) => return tell(Streamed::Opened(Err(rejected))),
-    };
-    tell(Streamed::Opened(Ok(consumer_id)));
-    loop {
-        let Some(chunk) = body.next().await else { return tell(Streamed::Ended) };
-        let (room, there) = tokio::sync::oneshot::channel();
-        tell(Streamed::Chunk(chunk, room));
-        if there.await.is_err() {
-            return;
+impl From<Unwilling> for CallError {
+    fn from(unwilling: Unwilling) -> Self {
+        match unwilling {
+            Unwilling::Taken | Unwilling::Unknown => bad(format!("id: {unwilling}")),
+            Unwilling::TooMany | Unwilling::Unanswered => Self::Overloaded(unwilling.to_string()),
         }
     }
 }
 
 impl BusSocket {
-    fn takes_one_more(&mut self) -> Result<(), CallError> {
-        if self.streams.unanswered >= UNANSWERED_MAX {
-            return Err(CallError::Overloaded("too much of this client has no answer yet".to_owned()));
-        }
-        self.streams.unanswered = self.streams.unanswered.saturating_add(1);
-        Ok(())
-    }
-
     pub(super) fn publish(&mut self, ack: Option<u64>, arg: &str) -> Result<(), CallError> {
         let said: Publishes<'_> = parse(arg)?;
         let draft = Draft {
@@ -122,7 +103,7 @@ impl BusSocket {
         let access = self.access.clone();
         let parsed = draft.publish(clock::timestamp(), &|name| access.is_writable(name));
         let parsed = parsed.map_err(|rejected| bad(rejected.text))?;
-        self.takes_one_more()?;
+        self.streams.begin()?;
         let tell = self.mailbox();
         // Not waited for: those of one client go into the book in their order, many at a time.
         actix_web::rt::spawn(async move { tell(Told::Published(ack, access.publish(parsed).await)) });
@@ -135,7 +116,7 @@ impl BusSocket {
         published: Result<Option<Published>, Rejected>,
         out: &mut Out,
     ) {
-        self.streams.unanswered = self.streams.unanswered.saturating_sub(1);
+        self.streams.done();
         let said = published.map_err(Into::into).map(|published| match published {
             Some(Published { id, created_at, index }) => {
                 json!({ "id": id, "index": index, "createdAt": created_at.to_string() })
@@ -150,97 +131,59 @@ impl BusSocket {
         if !(1..=ID_BYTES_MAX).contains(&said.id.len()) {
             return Err(bad(format!("id: 1 to {ID_BYTES_MAX} bytes")));
         }
-        if self.streams.open.contains_key(&said.id) {
-            return Err(bad("id: a stream of this id is open"));
-        }
-        if self.streams.open.len() >= STREAMS_MAX {
-            return Err(CallError::Overloaded(format!("at most {STREAMS_MAX} streams for each client")));
-        }
         let wanted = said.wanted()?;
-        self.streams.number = self.streams.number.wrapping_add(1);
-        let (number, tell) = (self.streams.number, self.mailbox());
-        let tell = move |streamed| tell(Told::Stream(number, streamed));
-        let task = actix_web::rt::spawn(run(self.access.clone(), wanted, tell));
-        self.streams.open.insert(said.id, Stream { number, ack, consumer: String::new(), task, acks: Vec::new() });
-        Ok(())
+        let access = self.access.clone();
+        let opening = async move { access.follow(wanted).await };
+        let tell = self.stream_mailbox();
+        Ok(self.streams.subscribe(said.id, ack, opening, tell)?)
+    }
+
+    fn stream_mailbox(&self) -> impl Fn(u64, Streamed) + use<> {
+        let tell = self.mailbox();
+        move |number, streamed| tell(Told::Stream(number, streamed))
     }
 
     /// A stream says something.
     pub(super) fn streamed(&mut self, number: u64, streamed: Streamed, out: &mut Out) {
-        let found = self.streams.open.iter_mut().find(|(_, stream)| stream.number == number);
-        let Some((id, stream)) = found else {
-            // One that is ended goes on until what was acknowledged has its answer.
-            if let Streamed::Chunk(_, room) = streamed {
-                out.rooms.push(room);
+        let Some((id, words)) = self.streams.told(number, streamed) else { return };
+        let id_json = serde_json::Value::from(&*id).to_string();
+        words.into_iter().for_each(|word| Self::word((&id, &id_json), word, out));
+    }
+
+    /// Tells a client of a stream; the id is also there as JSON.
+    fn word((id, id_json): (&str, &str), word: Word, out: &mut Out) {
+        match word {
+            Word::Opened(ack, opened) => {
+                let said = opened.map(|consumer| json!({ "consumerId": consumer })).map_err(Into::into);
+                Self::answer("book:subscribe", ack, said, out);
             }
-            return;
-        };
-        let id = id.clone();
-        let ends = match streamed {
-            Streamed::Opened(Ok(consumer)) => {
-                Self::answer("book:subscribe", stream.ack, Ok(json!({ "consumerId": consumer })), out);
-                stream.consumer = consumer;
-                return;
+            Word::Event(event) => {
+                out.emit_paced("book:event", &[id_json, std::str::from_utf8(&event).unwrap_or("null")]);
             }
-            Streamed::Opened(Err(rejected)) => {
-                Self::answer("book:subscribe", stream.ack, Err(rejected.into()), out);
-                self.streams.open.remove(&id);
-                return;
+            Word::Told(turn) => out.turn = Some(turn),
+            Word::Ended(end, reason) => {
+                let end = json!({ "id": id, "code": end.code(), "retryable": end.is_retryable(), "reason": reason });
+                out.emit(None, "book:end", &[&end.to_string()], Vec::new());
             }
-            Streamed::Chunk(chunk, room) => {
-                out.rooms.push(room);
-                deliver(&id, chunk, out)
+            Word::Acknowledged(Answered { asked, done, .. }) => {
+                let said = done.map(|done| json!({ "inFlight": done == Acknowledged::Yes })).map_err(Into::into);
+                Self::answer("book:ack", asked, said, out);
             }
-            Streamed::Ended => Some("the stream ended".to_owned()),
-        };
-        if let Some(reason) = ends {
-            self.streams.open.remove(&id);
-            out.emit(None, "book:end", &[&json!({ "id": id, "reason": reason }).to_string()], Vec::new());
+            Word::Left(ack) => Self::answer("book:unsubscribe", ack, Ok(json!({})), out),
         }
     }
 
     pub(super) fn acknowledge(&mut self, ack: Option<u64>, arg: &str) -> Result<(), CallError> {
         let OfStream { id, event_id } = parse(arg)?;
-        let stream = self.streams.open.get(&id).filter(|stream| !stream.consumer.is_empty());
-        let consumer = stream.map(|stream| stream.consumer.clone()).ok_or_else(|| bad("id: no such stream is open"))?;
-        self.takes_one_more()?;
-        let (access, tell) = (self.access.clone(), self.mailbox());
-        let acknowledging = actix_web::rt::spawn(async move {
-            tell(Told::Acknowledged(ack, access.acknowledge(&consumer, &event_id).await));
-        });
-        if let Some(stream) = self.streams.open.get_mut(&id) {
-            stream.acks.retain(|before| !before.is_finished());
-            stream.acks.push(acknowledging);
-        }
+        let (access, tell) = (self.access.clone(), self.stream_mailbox());
+        let acknowledge = |consumer: String, event: String| async move { access.acknowledge(&consumer, &event).await };
+        Ok(self.streams.acknowledge(&id, event_id, ack, acknowledge, tell)?)
+    }
+
+    pub(super) fn unsubscribe(&mut self, ack: Option<u64>, arg: &str, out: &mut Out) -> Result<(), CallError> {
+        let OfStream { id, .. } = parse(arg)?;
+        let words = self.streams.unsubscribe(&id, ack)?;
+        words.into_iter().for_each(|word| Self::word((&id, ""), word, out));
         Ok(())
     }
-
-    pub(super) fn acknowledged(&mut self, ack: Option<u64>, done: Result<Acknowledged, Rejected>, out: &mut Out) {
-        self.streams.unanswered = self.streams.unanswered.saturating_sub(1);
-        let said = done.map_err(Into::into).map(|done| json!({ "inFlight": done == Acknowledged::Yes }));
-        Self::answer("book:ack", ack, said, out);
-    }
-
-    pub(super) fn unsubscribe(&mut self, arg: &str) -> Said {
-        let OfStream { id, .. } = parse(arg)?;
-        let stream = self.streams.open.remove(&id).ok_or_else(|| bad("id: no such stream is open"))?;
-        stream.end();
-        Ok(json!({}))
-    }
-}
-
-/// Sends the pieces of a stream; why it has ended, if it has.
-fn deliver(id: &str, chunk: Bytes, out: &mut Out) -> Option<String> {
-    let id = serde_json::Value::from(id).to_string();
-    for piece in pieces::split(chunk) {
-        match piece {
-            Piece::Event(event) => {
-                let event = std::str::from_utf8(&event).unwrap_or("null");
-                out.emit(None, "book:event", &[&id, event], Vec::new());
-            }
-            Piece::Failure(text) => return Some(String::from_utf8_lossy(&text).into_owned()),
-            Piece::Farewell => return Some("node stopping".to_owned()),
-        }
-    }
-    None
 }

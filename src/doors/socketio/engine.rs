@@ -100,6 +100,8 @@ pub(super) struct Engine {
     writing: bool,
     out: VecDeque<Frame>,
     out_bytes: usize,
+    /// Bytes of `out` that come at the pace of the client: however many they are, it may be reading.
+    out_paced: usize,
     /// The next ping, or the end when its pong is awaited.
     deadline: Instant,
     awaits_pong: bool,
@@ -119,6 +121,7 @@ impl Engine {
             writing: false,
             out: VecDeque::new(),
             out_bytes: 0,
+            out_paced: 0,
             deadline: now + timing.ping_interval,
             awaits_pong: false,
             steps: Vec::new(),
@@ -143,6 +146,11 @@ impl Engine {
     /// Bytes that wait for the client.
     pub(super) const fn waiting_bytes(&self) -> usize {
         self.out_bytes
+    }
+
+    /// Bytes that wait for the client and do not come at its pace: many of them mean that it does not read.
+    pub(super) const fn unread_bytes(&self) -> usize {
+        self.out_bytes.saturating_sub(self.out_paced)
     }
 
     /// Whether a request of that transport fits.
@@ -343,15 +351,16 @@ impl Engine {
 
     /// Sends, as soon as there is a way.
     pub(super) fn send(&mut self, frames: impl IntoIterator<Item = Frame>) {
-        self.queue(frames);
+        self.queue(frames, 0);
         self.flush();
     }
 
-    /// Sends with the next [`Engine::flush`].
-    pub(super) fn queue(&mut self, frames: impl IntoIterator<Item = Frame>) {
+    /// Sends with the next [`Engine::flush`]. So many bytes of it are `paced`: they come at the pace of the client.
+    pub(super) fn queue(&mut self, frames: impl IntoIterator<Item = Frame>, paced: usize) {
         if self.life != Life::Open {
             return;
         }
+        self.out_paced = self.out_paced.saturating_add(paced);
         for frame in frames {
             self.out_bytes = self.out_bytes.saturating_add(frame.len());
             self.out.push_back(frame);
@@ -370,7 +379,7 @@ impl Engine {
             }
             Transport::WebSocket(conn) if !self.writing => {
                 self.writing = true;
-                self.out_bytes = 0;
+                (self.out_bytes, self.out_paced) = (0, 0);
                 let frames = std::mem::take(&mut self.out).into();
                 self.steps.push(Step::Write(conn, frames));
             }
@@ -379,7 +388,7 @@ impl Engine {
     }
 
     fn payload(&mut self) -> String {
-        self.out_bytes = 0;
+        (self.out_bytes, self.out_paced) = (0, 0);
         let frames: Vec<Frame> = std::mem::take(&mut self.out).into();
         codec::encode_payload(&frames)
     }
@@ -450,7 +459,7 @@ impl Engine {
 
     fn end(&mut self, reason: &'static str) {
         self.out.clear();
-        self.out_bytes = 0;
+        (self.out_bytes, self.out_paced) = (0, 0);
         self.end_keeping(reason);
     }
 

@@ -16,7 +16,6 @@ mod remote;
 mod says;
 mod service;
 mod session;
-mod streams;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,6 @@ use super::between::Kept;
 use super::recovery::Recovery;
 use super::says::{self, Asks, Auth, Notifies, Registers, Responds};
 use super::session::{Away, Event, Out, Socket, Waited};
-use super::streams::Streams;
 use crate::bus::access::Access;
 use crate::bus::announcement::Position;
 use crate::bus::announcer::From;
@@ -27,6 +26,7 @@ use crate::bus::router::terms::{Answered, Key};
 use crate::bus::services::{Notice, Services};
 use crate::bus::sink::Frame;
 use crate::bus::socket::code;
+use crate::bus::streams::Streams;
 
 /// Most requests that one client may have on their way, and most notifications.
 const IN_FLIGHT_MAX: usize = 1024;
@@ -397,7 +397,7 @@ impl Socket for BusSocket {
             "book:publish" => later(self.publish(id, arg)),
             "book:subscribe" => later(self.subscribe(id, arg)),
             "book:ack" => later(self.acknowledge(id, arg)),
-            "book:unsubscribe" => Some(self.unsubscribe(arg)),
+            "book:unsubscribe" => later(self.unsubscribe(id, arg, out)),
             "config:request" => return self.config(id, out),
             other => Some(Err(CallError::BadRequest(format!("the bus takes no event of the name {other}")).into())),
         };
@@ -452,7 +452,6 @@ impl Socket for BusSocket {
                 Self::answer("bus:notify", id, said, out);
             }
             Told::Published(id, published) => self.published(id, published, out),
-            Told::Acknowledged(id, done) => self.acknowledged(id, done, out),
             Told::Stream(number, streamed) => self.streamed(number, streamed, out),
             Told::Remind => {
                 let reminder = json!({ "reason": "not registered", "timestamp": clock::millis() });

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
-use tokio::sync::oneshot;
 
 use super::codec::{self, Kind, Malformed, Packet};
 use crate::bus::client::Told;
 use crate::bus::sink::Frame;
+use crate::bus::streams::Turn;
 
 /// Most namespaces that one connection may join.
 const NAMESPACES_MAX: usize = 64;
@@ -138,8 +138,10 @@ pub(super) struct Out {
     /// Nothing more is taken from the client until this is done; its result is told.
     pub(super) wait: Option<LocalBoxFuture<'static, Waited>>,
     pub(super) away: Option<Away>,
-    /// Told when what waits for the client has become little.
-    pub(super) rooms: Vec<oneshot::Sender<()>>,
+    /// Bytes of `frames` that come at the pace of the client.
+    pub(super) paced: usize,
+    /// Kept until little of what the stream of the book has said waits for the client.
+    pub(super) turn: Option<Turn>,
     namespace: ByteString,
 }
 
@@ -152,6 +154,13 @@ impl Out {
     pub(super) fn emit(&mut self, id: Option<u64>, name: &str, args: &[&str], attachments: Vec<Bytes>) {
         self.frames.push(Frame::Text(codec::event(&self.namespace, id, name, args, attachments.len())));
         self.frames.extend(codec::binaries(attachments));
+    }
+
+    /// Sends an event that comes at the pace of the client.
+    pub(super) fn emit_paced(&mut self, name: &str, args: &[&str]) {
+        let frame = Frame::Text(codec::event(&self.namespace, None, name, args, 0));
+        self.paced = self.paced.saturating_add(frame.len());
+        self.frames.push(frame);
     }
 
     /// Answers an event.

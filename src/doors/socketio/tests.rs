@@ -173,6 +173,19 @@ fn what_is_sent_while_a_write_is_on_its_way_leaves_with_the_next() {
 }
 
 #[test]
+fn what_comes_at_the_pace_of_the_client_does_not_say_that_it_does_not_read() {
+    let mut told = session(Some(1));
+    told.engine.send([text("4a")]);
+    told.engine.queue([text("4large event")], "4large event".len());
+    told.engine.queue([text("4b")], 0);
+    assert_eq!((told.engine.waiting_bytes(), told.engine.unread_bytes()), (14, 2));
+    told.engine.written(1);
+    assert_eq!((told.engine.waiting_bytes(), told.engine.unread_bytes()), (0, 0));
+    told.engine.queue([text("4b")], 0);
+    assert_eq!(told.engine.unread_bytes(), 2, "what is paced does not count for what comes later");
+}
+
+#[test]
 fn nothing_is_lost_and_nothing_doubled_by_an_upgrade() {
     let mut told = session(None);
     told.engine.attach(5, told.now);

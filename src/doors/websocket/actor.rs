@@ -16,16 +16,16 @@ use super::frames::{self, Text};
 use super::session::{Bounds, Identity, Session, Step};
 use super::shared::Shared;
 use super::snapshot::Snapshot;
-use super::streams::Streams;
 use super::wire::FRAMES;
 use crate::bus::announcement::{Announcement, Log};
 use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request};
-use crate::bus::client::{About, Command, Farewell, Seat, Told};
+use crate::bus::client::{About, Client, Command, Farewell, Seat, Told};
 use crate::bus::clock;
 use crate::bus::commands::Commands;
 use crate::bus::router::terms::{Answered, Key};
 use crate::bus::sink::{Frame, Sink};
 use crate::bus::socket::{Came, code};
+use crate::bus::streams::Streams;
 
 /// Messages that wait for a connection: more than all it may be asked and all it may have asked.
 const MAILBOX: usize = 4096;
@@ -39,6 +39,8 @@ pub(super) struct Connection {
     seat: Seat,
     /// When anything came from it.
     sign: Instant,
+    /// How many bytes had left for it when it was last looked at.
+    sent: u64,
     /// The service and instance that it is, or may be when nobody knows what became of its registration.
     attempted: Option<(String, String)>,
     /// The snapshot that it has got tells of everything up to this index of the roll.
@@ -75,6 +77,7 @@ impl Connection {
             streams: Streams::default(),
             seat,
             sign: clock::now(),
+            sent: 0,
             attempted: None,
             floor: 0,
             held: Vec::new(),
@@ -85,13 +88,12 @@ impl Connection {
         }
     }
 
-    fn serial(&self) -> u64 {
-        self.seat.client().serial
+    pub(super) const fn client(&self) -> &Arc<Client> {
+        self.seat.client()
     }
 
-    /// Whether it is over.
-    pub(super) fn is_over(&self) -> bool {
-        self.session.is_closed()
+    fn serial(&self) -> u64 {
+        self.seat.client().serial
     }
 
     /// Writes something that may not be missed.
@@ -106,7 +108,7 @@ impl Connection {
     }
 
     fn is_full(&self) -> bool {
-        self.sink.waiting() >= self.shared.config.queue_bytes_max
+        self.sink.unread() >= self.shared.config.queue_bytes_max
     }
 
     fn slow(&mut self) {
@@ -147,6 +149,7 @@ impl Connection {
             return;
         }
         self.vacate();
+        self.streams = Streams::default();
         self.shared.services.router.forget(self.serial());
     }
 
@@ -172,7 +175,7 @@ impl Connection {
     pub(super) fn end_if_idle(&mut self) {
         let Some((code, reason)) = self.leaving else { return };
         let held = self.shared.services.router.held(self.serial());
-        if held == 0 && self.session.in_flight() == 0 && self.streams.unanswered == 0 {
+        if held == 0 && self.session.in_flight() == 0 && self.streams.unanswered() == 0 {
             self.end(code, reason);
         }
     }
@@ -188,8 +191,8 @@ impl Connection {
                 self.commands.done(id);
             }
             Step::Publish(publishes) => self.publish(&publishes, ctx),
-            Step::Subscribe(subscribes) => self.subscribe(*subscribes, ctx),
-            Step::Ack(id, event) => self.ack(id, event, ctx),
+            Step::Subscribe(subscribes) => self.subscribe(*subscribes),
+            Step::Ack(id, event) => self.ack(&id, event),
             Step::Unsubscribe(id) => self.unsubscribe(&id, ctx),
             Step::Leave => self.drain(code::NORMAL, "as asked", ctx),
             Step::Close(last, code, reason) => {
@@ -369,6 +372,11 @@ impl Connection {
         ctx.run_later(wait, |act, ctx| {
             let Config { ping_interval, silence_max, .. } = act.shared.config;
             let now = clock::now();
+            // Who takes long to read something large, and may answer only behind that, lives.
+            let sent = act.sink.sent();
+            if std::mem::replace(&mut act.sent, sent) != sent && act.sink.waiting() > 0 {
+                act.sign = now;
+            }
             let silence = now.saturating_duration_since(act.sign);
             act.session.tidy(now);
             if silence >= silence_max {
@@ -450,13 +458,9 @@ impl Handler<Told> for Connection {
             Told::Event(event) => self.event(event),
             Told::Command(command) => self.command(command),
             Told::Close(why) => self.farewell(why, ctx),
+            Told::Stream(number, streamed) => self.streamed(number, streamed, ctx),
             // This door does not ask the bus for these.
-            Told::Registered(..)
-            | Told::Notified(..)
-            | Told::Published(..)
-            | Told::Acknowledged(..)
-            | Told::Stream(..)
-            | Told::Remind => {}
+            Told::Registered(..) | Told::Notified(..) | Told::Published(..) | Told::Remind => {}
         }
         self.end_if_idle();
     }

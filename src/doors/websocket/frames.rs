@@ -13,6 +13,7 @@ use crate::bus::call::{Answer, Body, CallError, Handed, Missing, Responder};
 use crate::bus::draft::{First, Kind, Published, Rejected};
 use crate::bus::event_json;
 use crate::bus::sink::Sink;
+use crate::bus::wire::End;
 
 /// How a caller of another door is called back.
 const RESPONSE: &str = "response";
@@ -40,6 +41,11 @@ impl From<&Wrong> for Text {
 /// Writes a frame.
 pub(super) fn write(sink: &Sink, text: &Text) {
     sink.text(&[&text.head, &text.payload, text.tail.as_bytes()]);
+}
+
+/// Writes one that comes at the pace of the client: it does not count as something that is not read.
+pub(super) fn write_paced(sink: &Sink, text: &Text) {
+    sink.paced(&[&text.head, &text.payload, text.tail.as_bytes()]);
 }
 
 /// Builds a frame member by member.
@@ -161,10 +167,15 @@ pub(super) fn acked(id: &str, event: &str, in_flight: bool) -> Text {
     builder.raw(if in_flight { ",\"in_flight\":true" } else { ",\"in_flight\":false" }).end()
 }
 
-/// `why`: code and reason, when the stream has ended by itself.
-pub(super) fn unsubscribed(id: &str, why: Option<(&str, &str)>) -> Text {
-    let (code, reason) = why.unzip();
-    Builder::new("unsubscribed").text("id", id).maybe("code", code).maybe("reason", reason).end()
+/// `why`: what end it is and the reason, when the stream has ended by itself.
+pub(super) fn unsubscribed(id: &str, why: Option<(End, &str)>) -> Text {
+    let builder = Builder::new("unsubscribed").text("id", id);
+    match why {
+        Some((end, reason)) => {
+            builder.text("code", end.code()).text("reason", reason).retryable(end.is_retryable()).end()
+        }
+        None => builder.end(),
+    }
 }
 
 /// What the book says no to.

@@ -10,7 +10,6 @@ mod notices;
 mod session;
 mod shared;
 mod snapshot;
-mod streams;
 #[cfg(test)]
 mod tests;
 mod throttle;
