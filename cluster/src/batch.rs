@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::carry::{Attempt, Handed, Submit};
 use crate::gather::{Ask, Asks, ENTRY_BYTES_MAX, Failure, Gathered};
+use crate::lab_faults::Bug;
 
 /// Batches on their way at the same time: one gathers while one is being synced. More would make smaller
 /// entries, each of which costs a round through raft and its share of an fsync.
@@ -179,7 +180,8 @@ impl<S: Submit> Batcher<S> {
 
     /// Sends a batch behind all that are in flight.
     fn launch(&mut self, mut gathered: Gathered) {
-        if gathered.content.mark.is_none() && gathered.unknown.is_none() && !gathered.has_no_own() {
+        let first = gathered.content.mark.is_none() && gathered.unknown.is_none();
+        if (first || Bug::BatchRenumbered.is_on()) && !gathered.has_no_own() {
             gathered.content.mark = self.submit.mark(gathered.content.replies());
         }
         let (next, handed) = oneshot::channel();
@@ -215,7 +217,8 @@ impl<S: Submit> Batcher<S> {
     fn send_again(&mut self) {
         self.pause = self.pause.saturating_mul(2).min(PAUSE_MAX);
         let waited = self.trouble.map_or(Duration::ZERO, |trouble| trouble.since.elapsed());
-        if self.submit.is_hopeless(waited) {
+        let waits_on = Bug::WaitsForEver.is_on() || Bug::GivenUpIsWritten.is_on();
+        if self.submit.is_hopeless(waited) && !waits_on {
             return self.give_up();
         }
         let back = std::mem::take(&mut self.back);
@@ -285,10 +288,14 @@ async fn fly<S: Submit>(
     before: Option<oneshot::Receiver<()>>,
     handed: Handed,
 ) -> Flown {
-    if let Some(before) = before
+    if let Some(before) = before.filter(|_| !Bug::BatchesRace.is_on())
         && before.await.is_err()
     {
         return Flown::Back(gathered);
+    }
+    if Bug::BatchesRace.is_on() && gathered.order.is_multiple_of(2) {
+        // As on a machine with more cores.
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let Some(leader) = submit.leader() else { return fails(gathered, &Failure::NotLeader) };
     if leader != submit.id() {
@@ -326,6 +333,10 @@ async fn fly<S: Submit>(
         }
         Some(Attempt::Refused(refusal)) => match gathered.unknown.clone() {
             None => {
+                gathered.refuse(&refusal);
+                Flown::Settled { given: false }
+            }
+            Some(_) if Bug::RefusedThoughGiven.is_on() => {
                 gathered.refuse(&refusal);
                 Flown::Settled { given: false }
             }

@@ -12,6 +12,8 @@ use rollbook_core::error::Refusal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::lab_faults::Bug;
+
 /// Entries are cut at this many bytes; one larger ask is an entry of its own.
 pub(crate) const ENTRY_BYTES_MAX: usize = 128 << 10;
 /// Asks that may wait in the queue.
@@ -77,6 +79,9 @@ impl Ask {
 
     /// Whether nobody waits for the answer any more. What the bus itself proposes stays until its deadline.
     fn is_given_up(&self, now: Instant) -> bool {
+        if Bug::WaitsForEver.is_on() || Bug::GivenUpIsWritten.is_on() {
+            return false;
+        }
         self.until <= now
             || match &self.answer {
                 Answer::One(answer) => !self.is_command() && answer.is_closed(),
@@ -234,6 +239,9 @@ pub(crate) struct Askers {
 impl Askers {
     /// The first deadline of somebody who still waits.
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        if Bug::GivenUpIsWritten.is_on() {
+            return Some(Instant::now() + FOREVER);
+        }
         let own = self.own.iter().filter_map(Waiting::deadline).min();
         let guests = self.guests.iter().filter_map(Waiting::deadline).min();
         own.into_iter().chain(guests).min()
@@ -306,7 +314,13 @@ impl Gathered {
     /// Takes out what was given up, answering those whose deadline has passed. What may be in a log already stays as
     /// it is as long as somebody waits for it.
     pub(crate) fn prune(&mut self, now: Instant) {
+        if Bug::WaitsForEver.is_on() {
+            return;
+        }
         self.askers.expire(now, self.unknown.as_ref());
+        if Bug::GivenUpIsWritten.is_on() {
+            return;
+        }
         if self.unknown.is_some() {
             if self.askers.deadline().is_none() {
                 self.clear();

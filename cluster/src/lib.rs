@@ -56,6 +56,7 @@ pub mod disk;
 pub mod error;
 pub mod events;
 pub mod files;
+pub mod lab_faults;
 pub mod live;
 pub mod lock;
 pub mod node;

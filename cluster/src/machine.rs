@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use crate::codec;
 use crate::error::{ReadError, io_error};
 use crate::events::Reader;
+use crate::lab_faults::Bug;
 use crate::lock::lock;
 use crate::log::LogStore;
 use crate::snapshot::{self, Builder, Checkpoint};
@@ -116,6 +117,9 @@ struct StateRows<'a> {
 
 impl Rows for StateRows<'_> {
     fn get(&self, of: Family, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
+        if of == Family::Keys && Bug::KeysForgotten.is_on() {
+            return Ok(None);
+        }
         let column = family(self.db, of.name()).map_err(|error| RowsError(error.0))?;
         self.db.get_cf(column, key).map_err(|error| RowsError(error.to_string()))
     }
@@ -231,6 +235,11 @@ impl RaftStateMachine<Types> for StateMachine {
     async fn get_current_snapshot(
         &mut self,
     ) -> Result<Option<openraft::alias::SnapshotOf<Types, Checkpoint>>, io::Error> {
+        if Bug::SnapshotInWorker.is_on()
+            && let Some(current) = snapshot::current(&self.state, self.log.as_ref())
+        {
+            current.snapshot.make().await.map_err(io_error)?;
+        }
         Ok(snapshot::current(&self.state, self.log.as_ref()))
     }
 }

@@ -16,6 +16,7 @@ use rollbook_core::node::Node;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::lab_faults::Bug;
 use crate::peer::conn::CallError;
 use crate::peer::identity::Identity;
 use crate::quorum::{No, Progress, View, shortage};
@@ -349,6 +350,9 @@ impl Members {
             if !silent.is_empty() {
                 tracing::warn!(nodes = ?silent, "nodes that do not answer have lost their votes; promote them when they are back");
             }
+        }
+        if Bug::RemovedHalfway.is_on() {
+            return Ok(node);
         }
         if !node.removed {
             propose(Command::NodeRemove(NodeRemove { id })).await.map_err(CallError::Refused)?;

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::lab_faults::Bug;
+
 /// What the leader knows when a change is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct View {
@@ -64,7 +66,7 @@ impl View {
     pub(crate) fn with_voter(&self, id: u64, progress: Progress, force: bool) -> Result<BTreeSet<u64>, No> {
         self.check()?;
         let refused = match progress {
-            _ if force => None,
+            _ if force || Bug::UnheardVotes.is_on() => None,
             Progress::Unheard => Some(format!(
                 "node {id} was never heard: start it, and promote it when `rollbook cluster status` shows it up"
             )),

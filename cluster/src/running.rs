@@ -173,6 +173,8 @@ impl Running {
     /// # Errors
     /// The data directory cannot be used, is damaged, or raft does not come up.
     pub fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        #[cfg(feature = "lab-faults")]
+        crate::lab_faults::announce().map_err(|error| raft_error(&error))?;
         let Stores { layout, log, writer, state } = Stores::open(&config.data, config.id, config.accept_lost_mark)?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

@@ -415,11 +415,17 @@ impl Settled {
 
     /// Brings the state to the disk: what points into the log is gone from it, and all trims are in it.
     pub(crate) fn flush(self, state: &State) -> Result<Flushed, ReadError> {
+        let flushed = self.unflushed(state);
+        flushed.databases.flush()?;
+        crash::point("flush: the state is on the disk")?;
+        Ok(flushed)
+    }
+
+    /// What is flushed, as soon as the state of now is on the disk.
+    pub(crate) fn unflushed(self, state: &State) -> Flushed {
         let Self { databases, limit, .. } = self;
         let trims = lock(&state.changes).trimmed().collect();
-        databases.flush()?;
-        crash::point("flush: the state is on the disk")?;
-        Ok(Flushed { databases, limit, trims })
+        Flushed { databases, limit, trims }
     }
 }
 

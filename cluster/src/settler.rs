@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ReadError;
+use crate::lab_faults::Bug;
 use crate::log::LogStore;
 use crate::node::Node;
 use crate::raft::Raft;
@@ -96,7 +97,8 @@ impl Settler {
         let waited = done.flushed.is_none_or(|flushed| flushed.elapsed() >= FORGET_AGE);
         let forget = (purge || waited) && settle::is_forgettable(&self.state);
         if purge || forget {
-            let flushed = settled.flush(&self.state)?;
+            let skips = Bug::ForgetBeforeFlush.is_on() && !purge;
+            let flushed = if skips { settled.unflushed(&self.state) } else { settled.flush(&self.state)? };
             done.flushed = Some(Instant::now());
             if forget {
                 settle::forget(&self.state, &flushed)?;

@@ -14,6 +14,7 @@ use crate::changes::Changes;
 use crate::clock::LogClock;
 use crate::codec;
 use crate::error::{NodeError, ReadError};
+use crate::lab_faults::Bug;
 use crate::ledger::Ledger;
 use crate::lock::lock;
 use crate::schedule::Schedule;
@@ -78,7 +79,7 @@ impl Databases {
         let directory = self.ledger.directory();
         for head in machine.heads() {
             let (has, promised) = (self.ledger.settled(head.id), self.dropped(head.id));
-            if has.max(head.first) < promised {
+            if has.max(head.first) < promised && !Bug::LedgerNotCompared.is_on() {
                 return Err(NodeError::LedgerBehind {
                     directory: directory.to_path_buf(),
                     namespace: head.name.clone(),

@@ -18,6 +18,7 @@ use rollbook_core::rows::Family;
 use crate::disk;
 use crate::error::{NodeError, ReadError};
 use crate::files;
+use crate::lab_faults::Bug;
 
 /// Column family of the log: group, index -> entry.
 pub(crate) const CF_LOG: &str = "log";
@@ -387,16 +388,9 @@ pub(crate) fn synced() -> WriteOptions {
 }
 
 /// Options of a write to the raft log, which is on the disk when it returns.
-///
-/// With the feature `lab-ack-before-fsync` it is not, and is reported as if it were. That feature exists to
-/// prove that the checker of the lab (`tests/lab`) notices a lost acknowledgement after a power cut: a test
-/// that has never failed proves nothing. No release is built with it, and nothing at run time can ask for it.
 pub(crate) fn journaled() -> WriteOptions {
-    if ACK_BEFORE_FSYNC { WriteOptions::default() } else { synced() }
+    if Bug::AckBeforeFsync.is_on() { WriteOptions::default() } else { synced() }
 }
-
-/// Whether this build lies about what is on the disk; see [`journaled`].
-pub(crate) const ACK_BEFORE_FSYNC: bool = cfg!(feature = "lab-ack-before-fsync");
 
 /// Options of a write that only the log makes durable.
 pub(crate) fn unlogged() -> WriteOptions {

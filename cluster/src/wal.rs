@@ -13,8 +13,9 @@ use rocksdb::{DB, WriteBatch};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{NodeError, ReadError};
+use crate::lab_faults::Bug;
 use crate::mark::{Mark, MarkFile};
-use crate::store::{ACK_BEFORE_FSYNC, CF_LOG, CF_META, LOG_FAMILIES, family, journaled, room_for_memtables};
+use crate::store::{CF_LOG, CF_META, LOG_FAMILIES, family, journaled, room_for_memtables};
 use crate::types::{IoFlushed, LogId};
 
 /// Most operations in one group.
@@ -70,9 +71,6 @@ pub(crate) fn start(
     vote_key: Vec<u8>,
     purged_key: Vec<u8>,
 ) -> Result<Wal, NodeError> {
-    if ACK_BEFORE_FSYNC {
-        tracing::error!("this build acknowledges before anything is on the disk; it is for tests of the lab only");
-    }
     let (queue, ops) = mpsc::channel(4096);
     let mut writer = Writer { db, mark, progress, vote_key, purged_key, synced_at: Instant::now() };
     let thread = std::thread::Builder::new()
@@ -165,7 +163,9 @@ impl Writer {
                 Op::Flush { .. } => {}
             }
         }
-        if lowered != self.mark.get() {
+        if lowered != self.mark.get() && Bug::MarkNotLowered.is_on() {
+            self.store_mark(lowered)?;
+        } else if lowered != self.mark.get() {
             // On the disk before the truncation is: a crash or a power cut between must not look like a loss.
             self.mark.lower(lowered).map_err(|error| ReadError(format!("mark: {error}")))?;
             self.sync_mark()?;
@@ -190,7 +190,7 @@ impl Writer {
 
     fn sync_mark(&mut self) -> Result<(), ReadError> {
         self.synced_at = Instant::now();
-        if ACK_BEFORE_FSYNC {
+        if Bug::AckBeforeFsync.is_on() {
             // A mark that knows more than the log would give the lie away at the next start.
             return Ok(());
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rollbook_cluster::lab_faults::{Bug, VARIABLE};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -27,6 +28,8 @@ const ASK: Duration = Duration::from_secs(2);
 pub(crate) const CHANGE: Duration = Duration::from_secs(15);
 /// Bound of a change of the membership over all attempts, catching up included.
 const MEMBERSHIP: Duration = Duration::from_secs(60);
+/// After a removal every node knows of it within this.
+const REMOVED: Duration = Duration::from_secs(10);
 /// Bound of an election, and of the time in which links come up again before it.
 const ELECTION: Duration = Duration::from_secs(120);
 /// The log that is kept for a node that is behind: little, so that a snapshot is needed soon, but more than the
@@ -48,6 +51,8 @@ pub(crate) struct Design {
     pub(crate) keeps_log: bool,
     /// The clocks of nodes can be set while they run.
     pub(crate) clocks: bool,
+    /// What the nodes do wrong, if the binary can.
+    pub(crate) bug: Option<Bug>,
 }
 
 /// A running cluster. Everything of it is gone when it is dropped, but for the evidence.
@@ -76,6 +81,9 @@ impl Cluster {
             let mut node = Node::new(host, net.path(host), dir.path(), evidence, design.medium);
             if design.keeps_log {
                 node.environment.push(("ROLLBOOK_CLUSTER__LOG_KEEP_BYTES".to_owned(), LOG_KEEP.to_string()));
+            }
+            if let Some(bug) = design.bug {
+                node.environment.push((VARIABLE.to_owned(), format!("{bug:?}")));
             }
             node
         };
@@ -326,9 +334,24 @@ impl Cluster {
         }
     }
 
-    /// A node leaves the cluster for good.
+    /// A node leaves the cluster for good, and soon no other node calls it a member any more.
     pub(crate) fn remove(&self, node: u64) {
         self.insist("DELETE", &format!("/api/cluster/nodes/{node}"), &Value::Null);
+        let lists = |host: &u8| {
+            let status = self.status(*host).filter(|_| self.hosts.node(*host) != node);
+            status.is_some_and(|status| {
+                status["nodes"].as_array().is_some_and(|all| all.iter().any(|one| one["id"] == node))
+            })
+        };
+        let deadline = Instant::now() + REMOVED;
+        while let Some(host) = self.running().into_iter().find(lists) {
+            if Instant::now() >= deadline {
+                let text = format!("node {node} was removed, and is a member still after {REMOVED:?}");
+                eprintln!("    broken: {text}");
+                return self.note(host, Phase::Seen, Op::Broken { text });
+            }
+            std::thread::sleep(ms(50));
+        }
     }
 }
 

@@ -96,6 +96,8 @@ pub(crate) enum Op {
     Recovered { fault: String, what: Recovery, took: Option<u64>, bound: u64 },
     /// The process of `node` ended although nobody had told it to.
     Ended { words: String },
+    /// `fault` did not do what it is for: that part of the run proves nothing.
+    Missed { fault: String, why: String },
     /// The lab itself saw that a promise was broken.
     Broken { text: String },
     /// A fault, from `invoke` to `ok`. The nodes of `majority` can still form a quorum; a graceful fault

@@ -13,6 +13,8 @@
     reason = "a test fails by panicking and tells what it did on standard error"
 )]
 
+/// Faults that are put back.
+mod bugs;
 /// From a history to what is wrong with it.
 mod checker;
 /// Nodes on hosts of their own.
@@ -43,11 +45,13 @@ mod workload;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use checker::{Bounds, Property, Report, broken, check};
+use bugs::{CASES, Case};
+use checker::{Bounds, Property, Report, check};
 use faults::Fault;
 use harness::Rng;
 use history::History;
-use run::{Plan, Verdict, seed};
+use rollbook_cluster::lab_faults::{Bug, VARIABLE};
+use run::{Plan, seed};
 
 /// Faults in one long run.
 const LONG: u64 = 5;
@@ -144,45 +148,46 @@ fn one_run_for_as_long_as_is_wanted() {
     Plan { lasts, ..Plan::new("hours", nodes(), &faults) }.must_hold();
 }
 
-/// A judge who has never condemned proves nothing. `ROLLBOOK_LAB_BROKEN` is a build that breaks a promise under
-/// `ROLLBOOK_LAB_FAULT`: one of `ROLLBOOK_LAB_RUNS` runs at least must end with one of the properties
-/// `ROLLBOOK_LAB_EXPECT`, or with `any`. Without that it is a build with the feature `lab-ack-before-fsync`.
+/// `ROLLBOOK_LAB_FAULTY` is a build with the feature `lab-faults`: each fault that it can put back, or the one that
+/// `ROLLBOOK_LAB_BUG` names, must be found out, and be found for what it is.
 #[test]
 #[ignore = "needs a build of its own: make lab"]
+fn each_fault_put_back_is_found_out() {
+    let Some(binary) = std::env::var_os("ROLLBOOK_LAB_FAULTY").map(PathBuf::from) else {
+        eprintln!("skipped: ROLLBOOK_LAB_FAULTY is not set");
+        return;
+    };
+    let wanted = std::env::var(VARIABLE).ok();
+    let cases: Vec<&Case> =
+        CASES.iter().filter(|case| wanted.as_ref().is_none_or(|name| format!("{:?}", case.bug) == *name)).collect();
+    assert!(!cases.is_empty(), "no fault is named {wanted:?}; there are {:?}", Bug::ALL);
+    let (mut lines, mut hidden) = (Vec::new(), 0);
+    for case in cases {
+        let trial = case.try_out(Plan { binary: Some(binary.clone()), ..Plan::new("bug", 3, &[]) });
+        lines.push(case.told(&trial));
+        eprintln!("{}", case.told(&trial));
+        hidden += u32::from(trial.runs > 0 && trial.condemned.is_none());
+    }
+    eprintln!("\n{}", lines.join("\n"));
+    assert_eq!(hidden, 0, "faults that the lab did not find");
+}
+
+/// `ROLLBOOK_LAB_BROKEN` is any program that breaks a promise under `ROLLBOOK_LAB_FAULT`: one of `ROLLBOOK_LAB_RUNS`
+/// runs at least must end with one of the properties `ROLLBOOK_LAB_EXPECT`, or without that with any.
+#[test]
+#[ignore = "needs a program of its own: make lab"]
 fn a_broken_build_is_found_out() {
     let Some(binary) = std::env::var_os("ROLLBOOK_LAB_BROKEN").map(PathBuf::from) else {
         eprintln!("skipped: ROLLBOOK_LAB_BROKEN is not set");
         return;
     };
-    let expected = std::env::var("ROLLBOOK_LAB_EXPECT").ok();
-    let trials = match expected.as_ref().and_then(|_| chosen()) {
-        Some(faults) => vec![(nodes(), faults, number("ROLLBOOK_LAB_RUNS").unwrap_or(5))],
-        // Every power cut takes acknowledged writes along.
-        None => vec![(1, vec![Fault::PowerAll], 1), (3, vec![Fault::PowerAll], 1)],
-    };
-    let expected: Vec<Property> = match expected.as_deref() {
-        Some("any") => Vec::new(),
-        Some(names) => names.split(',').map(Property::named).collect(),
-        None => vec![Property::LostWrite, Property::Hole],
-    };
-    for (nodes, faults, runs) in trials {
-        let first = seed();
-        let mut condemned = 0;
-        let mut told = 0;
-        for seed in first..first + runs {
-            let plan = Plan { seed, binary: Some(binary.clone()), ..Plan::new("broken-build", nodes, &faults) };
-            let Some(Verdict { violations, evidence }) = plan.run() else { continue };
-            eprint!("{}", Report(&violations));
-            let found = broken(&violations);
-            let right =
-                if expected.is_empty() { !found.is_empty() } else { expected.iter().any(|one| found.contains(one)) };
-            told += 1;
-            condemned += u64::from(right);
-            eprintln!("{faults:?}, seed {seed}: {found:?}; evidence in {}", evidence.display());
-        }
-        eprintln!("{faults:?}: condemned {condemned} of {told} times");
-        assert!(told == 0 || condemned > 0, "{faults:?} must show {expected:?}");
-    }
+    let faults = chosen().unwrap_or_else(|| vec![Fault::PowerAll]);
+    let expected = std::env::var("ROLLBOOK_LAB_EXPECT").unwrap_or_default();
+    let expected: Vec<Property> =
+        expected.split(',').filter(|name| !["", "any"].contains(name)).map(Property::named).collect();
+    let plan = Plan { binary: Some(binary), ..Plan::new("broken-build", nodes(), &faults) };
+    let trial = bugs::try_out(&plan, &expected, number("ROLLBOOK_LAB_RUNS").unwrap_or(5));
+    assert!(trial.runs == 0 || trial.condemned.is_some(), "{faults:?} must show {expected:?}");
 }
 
 /// The evidence of a run that failed, judged once more: for work on the judge.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rollbook_cluster::lab_faults::Bug;
+
 use crate::checker::{Bounds, Report, Violation, check, figures, gaps};
 use crate::cluster::{Cluster, Design};
 use crate::disk::Medium;
@@ -31,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) stretch: u64,
     /// Another binary than the one that is tested.
     pub(crate) binary: Option<PathBuf>,
+    /// What that binary is told to do wrong.
+    pub(crate) bug: Option<Bug>,
     /// Faults of these kinds at random until so much time is over, instead of each once.
     pub(crate) lasts: Option<Duration>,
 }
@@ -39,16 +43,19 @@ pub(crate) struct Plan {
 pub(crate) struct Verdict {
     pub(crate) violations: Vec<Violation>,
     pub(crate) evidence: PathBuf,
+    /// Faults that did not take effect.
+    pub(crate) missed: usize,
 }
 
 impl Plan {
     pub(crate) fn new(name: &'static str, nodes: u8, faults: &[Fault]) -> Self {
-        Self { name, seed: seed(), nodes, faults: faults.to_vec(), stretch: 1, binary: None, lasts: None }
+        let faults = faults.to_vec();
+        Self { name, seed: seed(), nodes, faults, stretch: 1, binary: None, bug: None, lasts: None }
     }
 
     /// Runs it; there must be no violation. Says so if it cannot be run here.
     pub(crate) fn must_hold(&self) {
-        let Some(Verdict { violations, evidence }) = self.run() else { return };
+        let Some(Verdict { violations, evidence, .. }) = self.run() else { return };
         if violations.is_empty() {
             // The figures of a long run are worth keeping.
             if self.lasts.is_none() {
@@ -71,30 +78,33 @@ impl Plan {
         // One lab at a time on a machine, whoever runs it: it needs the cores, and is judged by the clock.
         let lock = File::create(std::env::temp_dir().join("rollbook-lab.lock")).expect("create the lock of the lab");
         lock.lock().expect("lock the lab");
-        eprintln!("{}: ROLLBOOK_LAB_SEED={} {:?}", self.name, self.seed, self.faults);
-        let only = if let [fault] = self.faults[..] { format!("-{fault:?}") } else { String::new() };
-        let evidence = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lab-{}{only}-{}", self.name, self.seed));
+        let Self { name, seed, faults, .. } = self;
+        let bug = self.bug.map(|bug| format!("-{bug:?}")).unwrap_or_default();
+        eprintln!("{name}{bug}: ROLLBOOK_LAB_SEED={seed} {faults:?}");
+        let only = if let [fault] = faults[..] { format!("-{fault:?}") } else { String::new() };
+        let evidence = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lab-{name}{bug}{only}-{seed}"));
         drop(fs::remove_dir_all(&evidence));
         fs::create_dir_all(&evidence).expect("create the folder of the evidence");
         let (plan, folder) = (self.clone(), evidence.clone());
         // A thread of its own: it becomes a client of the cluster and cannot go back.
         let violations = std::thread::spawn(move || plan.drive(binary, &folder)).join();
-        let violations = violations.unwrap_or_else(|panic| {
+        let (violations, missed) = violations.unwrap_or_else(|panic| {
             let words = panic.downcast_ref::<String>().map(String::as_str);
             let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
-            vec![Violation::panicked(words.unwrap_or("no words"))]
+            (vec![Violation::panicked(words.unwrap_or("no words"))], 0)
         });
-        Some(Verdict { violations, evidence })
+        Some(Verdict { violations, evidence, missed })
     }
 
-    fn drive(&self, binary: PathBuf, evidence: &Path) -> Vec<Violation> {
+    /// The violations, and how many faults did not take effect.
+    fn drive(&self, binary: PathBuf, evidence: &Path) -> (Vec<Violation>, usize) {
         let recorder = Recorder::create(&evidence.join("history.ndjson")).expect("create the history");
         let disk = self.faults.iter().any(|fault| fault.medium() == Medium::Disk);
         let spares = u8::from(self.faults.iter().any(|fault| fault.needs_spare()));
         let clocks = self.faults.iter().any(|fault| fault.needs_clocks());
         let medium = if disk { Medium::Disk } else { Medium::Folder };
         let keeps_log = told(&binary, &["config", "dump"]).contains("log_keep_bytes");
-        let design = Design { binary, founders: self.nodes, spares, medium, keeps_log, clocks };
+        let design = Design { binary, founders: self.nodes, spares, medium, keeps_log, clocks, bug: self.bug };
         let mut cluster = Cluster::found(design, evidence, recorder.clone());
         let workload = Workload::start(&cluster, self.seed);
         let (rng, crowd) = (Rng::seeded(self.seed), workload.crowd());
@@ -112,10 +122,11 @@ impl Plan {
             fs::write(evidence.join("figures.md"), &table).expect("write the figures");
             eprintln!("{table}");
         }
-        if !violations.is_empty() {
+        // What a build does that is known to be wrong need not be looked at that closely.
+        if !violations.is_empty() && self.bug.is_none() {
             cluster.preserve(evidence);
         }
-        violations
+        (violations, missed(&history))
     }
 
     /// All faults, each once or at random for as long as is wanted.
@@ -149,12 +160,18 @@ impl Plan {
         let seen = history.seen().count();
         let took = Duration::from_nanos(history.end());
         eprintln!(
-            "{}: {took:.1?}: {ok} publishes acknowledged, {fail} refused, {unknown} unknown; {seen} observations; {violations} violations{}",
+            "{}: {took:.1?}: {ok} publishes acknowledged, {fail} refused, {unknown} unknown; {seen} observations; {violations} violations; {} faults without effect{}",
             self.name,
+            missed(history),
             gaps(history)
         );
         assert!(ok >= LEAST, "too little load to prove anything: {ok} publishes acknowledged");
     }
+}
+
+/// How many faults did not take effect.
+fn missed(history: &History) -> usize {
+    history.seen().filter(|record| matches!(record.op, Op::Missed { .. })).count()
 }
 
 /// From `ROLLBOOK_LAB_SEED`, else by chance.

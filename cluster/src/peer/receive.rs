@@ -23,6 +23,7 @@ use super::frame::{Frame, Kind};
 use super::wire::{self, FileProto, Offer};
 use crate::crash;
 use crate::disk;
+use crate::lab_faults::Bug;
 use crate::lock::lock;
 use crate::raft::Raft;
 use crate::snapshot::{self, Checkpoint};
@@ -95,6 +96,9 @@ impl Frames {
             biased;
             () = self.replaced.cancelled() => Err(replaced()),
             frame = tokio::time::timeout(SILENCE_MAX, self.frames.recv()) => {
+                if Bug::ReceiverWaits.is_on() && matches!(frame, Ok(None)) {
+                    tokio::time::sleep(SILENCE_MAX).await;
+                }
                 frame.map_err(|_| io::ErrorKind::TimedOut)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
             }
         }
@@ -158,7 +162,9 @@ impl Receiver {
                 return Err(io::Error::other("a later leader sends a snapshot"));
             }
             tracing::info!(session = before.number, "a snapshot is offered in the place of the one before");
-            before.replaced.cancel();
+            if !Bug::ReceiverWaits.is_on() {
+                before.replaced.cancel();
+            }
         }
         let replaced = CancellationToken::new();
         *present = Some(Present { vote, number, replaced: replaced.clone() });

@@ -11,6 +11,7 @@ use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::home::{Home, Movable};
+use crate::lab_faults::Bug;
 use crate::timing::Timing;
 
 /// A stream of bytes to or from another node.
@@ -43,6 +44,9 @@ impl Tcp {
     /// TCP alone sends again for a quarter of an hour, at last every two minutes.
     fn prepare(self, tcp: &TcpStream) -> io::Result<()> {
         tcp.set_nodelay(true)?;
+        if Bug::SilenceBelieved.is_on() {
+            return Ok(());
+        }
         sockopt::set_socket_keepalive(tcp, true)?;
         sockopt::set_tcp_keepidle(tcp, KEEPALIVE)?;
         sockopt::set_tcp_keepintvl(tcp, KEEPALIVE)?;
@@ -59,6 +63,9 @@ fn bound_silence(tcp: &TcpStream, silence: Duration) -> io::Result<()> {
 
 /// What a connection is for is known: a peer may take no bulk for a while and live.
 pub(super) fn carries(stream: &Carriage, bulk: bool, timing: Timing) -> io::Result<()> {
+    if Bug::SilenceBelieved.is_on() {
+        return Ok(());
+    }
     let silence = if bulk { timing.unacknowledged_bulk() } else { timing.unacknowledged() };
     stream.tcp().map_or(Ok(()), |tcp| bound_silence(tcp, silence))
 }

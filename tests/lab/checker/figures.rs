@@ -18,6 +18,8 @@ struct Kind {
     /// Longest time until every node had everything, where the lab waited for that.
     level: Option<u64>,
     stuck: u64,
+    /// How often it did not do what it is for.
+    missed: u64,
 }
 
 /// The table.
@@ -70,6 +72,9 @@ impl Figures {
                 kind.level = kind.level.max(*took);
                 kind.stuck += u64::from(took.is_none());
             }
+            if let Op::Missed { fault, .. } = &record.op {
+                figures.kinds.entry(fault.clone()).or_default().missed += 1;
+            }
         }
         figures
     }
@@ -93,12 +98,12 @@ impl fmt::Display for Figures {
         writeln!(f, "| starts of nodes | {starts} |\n| violations | {violations} |\n")?;
         writeln!(
             f,
-            "| fault | times | longest without an acknowledgement by the majority | until every node accepted again | until every node was level | never |"
+            "| fault | times | without effect | longest without an acknowledgement by the majority | until every node accepted again | until every node was level | never |"
         )?;
-        writeln!(f, "|---|--:|--:|--:|--:|--:|")?;
-        for (name, Kind { count, gap, pause, level, stuck }) in &self.kinds {
+        writeln!(f, "|---|--:|--:|--:|--:|--:|--:|")?;
+        for (name, Kind { count, gap, pause, level, stuck, missed }) in &self.kinds {
             let [gap, pause, level] = [gap, pause, level].map(|time| time.map_or_else(|| "-".to_owned(), seconds));
-            writeln!(f, "| {name} | {count} | {gap} | {pause} | {level} | {stuck} |")?;
+            writeln!(f, "| {name} | {count} | {missed} | {gap} | {pause} | {level} | {stuck} |")?;
         }
         Ok(())
     }

@@ -191,6 +191,8 @@ fn the_table_counts_events_and_faults() {
         Op::Recovered { fault: "kill".to_owned(), what: Recovery::Level, took: Some(2 * SECOND), bound: 3 * SECOND },
     );
     story.call(REGISTER, 1, Phase::Ok, &Op::Read { register: 0, value: Some(2) });
+    let missed = Op::Missed { fault: "kill".to_owned(), why: "nobody was there".to_owned() };
+    story.line(0, 0, Phase::Seen, missed);
     let records = story.records.clone();
     assert_eq!(judge(story), []);
     let table = super::figures(&crate::history::History { records }, 0);
@@ -204,6 +206,6 @@ fn the_table_counts_events_and_faults() {
         assert!(table.contains(line), "{line} in\n{table}");
     }
     let kill = table.lines().find(|line| line.starts_with("| kill |")).expect("a line of the fault");
-    assert!(kill.starts_with("| kill | 1 | 0.0"), "{kill}");
+    assert!(kill.starts_with("| kill | 1 | 1 | 0.0"), "{kill}");
     assert!(kill.ends_with("| 2.000 s | 0 |"), "{kill}");
 }

@@ -20,7 +20,9 @@ const ANSWERS: Duration = Duration::from_secs(20);
 const GONE: Duration = ms(1500);
 /// How long others publish when there is a majority again.
 const AFTERWARDS: Duration = ms(4000);
-/// Connections that fill the queue of a node, which holds 65,536 asks, and more; and bytes of each publish.
+/// Asks that the queue of a node holds.
+const QUEUE: usize = 65_536;
+/// Connections that fill it, and more; and bytes of each publish.
 const CROWD: usize = 80;
 const SMALL: usize = 20;
 /// How long that takes, and how long the queue is kept full.
@@ -106,6 +108,9 @@ impl Nemesis<'_> {
                 nemesis.cluster.node(asks).signal(Signal::CONT);
                 let waiting = pump.join().expect("those who fill the queue");
                 eprintln!("    {waiting} publishes wait at the next leader");
+                if waiting < QUEUE {
+                    nemesis.missed(Fault::QueueFull, "the queue was not full to the end");
+                }
             });
             for pipe in asking.iter().chain(&crowd) {
                 pipe.drain(ANSWERS);

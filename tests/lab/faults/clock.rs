@@ -23,8 +23,7 @@ impl Nemesis<'_> {
         let dir = tempfile::tempdir().expect("temporary directory");
         let library = dir.path().join("clock.so");
         if let Err(error) = clock_library(&library) {
-            eprintln!("    skipped: the clock cannot be set: {error}");
-            return;
+            return self.missed(fault, &format!("the clock cannot be set: {error}"));
         }
         let host = self.follower();
         let usual = self.cluster.node(host).environment.clone();
@@ -45,7 +44,9 @@ impl Nemesis<'_> {
             self.cluster.await_ready(leader);
         }
         let led = self.cluster.leader() == host;
-        eprintln!("    the node with the wrong clock {} the leader", if led { "was" } else { "was never" });
+        if !led {
+            self.missed(fault, "the node with the wrong clock was never the leader");
+        }
         self.last(500, 1000);
         self.restart_with(host, usual);
     }
@@ -62,8 +63,7 @@ impl Nemesis<'_> {
     pub(super) fn clock_jump(&mut self, fault: Fault) {
         let leader = self.cluster.leader();
         if !self.cluster.set_clock(leader, 0) {
-            eprintln!("    skipped: the clocks cannot be set");
-            return;
+            return self.missed(fault, "the clocks cannot be set");
         }
         let hours = if fault == Fault::JumpAhead { self.rng.pick(24 * 60, 24 * 200) } else { self.rng.pick(2, 12) };
         let ahead = i64::try_from(hours).unwrap_or(1) * if fault == Fault::JumpAhead { HOUR } else { -HOUR };

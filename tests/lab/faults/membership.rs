@@ -44,7 +44,9 @@ impl Nemesis<'_> {
         }
         self.cluster.await_ready(follower);
         let installed = self.cluster.node(follower).volume.data().join("GENERATION").exists();
-        eprintln!("    the node has {}installed a snapshot", if installed { "" } else { "NOT " });
+        if !installed {
+            self.missed(Fault::SnapshotCut, "the node has not installed a snapshot");
+        }
     }
 
     /// A fourth node becomes a voter while one of the three is cut off and the leader is killed.

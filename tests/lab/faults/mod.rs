@@ -5,6 +5,7 @@ mod clock;
 mod membership;
 mod network;
 mod process;
+mod retention;
 mod silence;
 mod snapshot;
 mod storage;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use crate::cluster::Cluster;
 use crate::disk::Medium;
 use crate::harness::{Rng, ms};
-use crate::history::{Op, Phase, Recovery, nanos};
+use crate::history::{LAB, Op, Phase, Recovery, nanos};
 use crate::workload::{Crowd, Standing};
 
 /// After a silent partition, and after any other fault.
@@ -89,10 +90,12 @@ pub(crate) enum Fault {
     QueueFull,
     /// No fault: thousands of publishes over one connection.
     Pipelined,
+    /// All are killed when retention has just given disk back.
+    Forgotten,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 37] = [
+    pub(crate) const ALL: [Self; 38] = [
         Self::KillLeader,
         Self::KillFollower,
         Self::KillAll,
@@ -130,6 +133,7 @@ impl Fault {
         Self::KillTwo,
         Self::QueueFull,
         Self::Pipelined,
+        Self::Forgotten,
     ];
 
     /// The one that an operator asks for.
@@ -224,6 +228,7 @@ impl Nemesis<'_> {
             Fault::KillTwo => self.kill_two(),
             Fault::QueueFull => self.queue_full(),
             Fault::Pipelined => self.pipelined(),
+            Fault::Forgotten => self.forgotten(),
         }
         self.bury(fault);
     }
@@ -256,6 +261,17 @@ impl Nemesis<'_> {
                 self.crowd.note(host, Op::Recovered { fault: format!("{fault:?}"), what, took, bound });
             }
         }
+    }
+
+    /// The fault did not do what it is for, and nothing is proved by it.
+    fn missed(&self, fault: Fault, why: &str) {
+        eprintln!("    !!! {fault:?} WITHOUT EFFECT: {why}");
+        self.cluster.recorder.note(
+            LAB,
+            0,
+            Phase::Seen,
+            Op::Missed { fault: format!("{fault:?}"), why: why.to_owned() },
+        );
     }
 
     /// A promise about the node on a host was broken.

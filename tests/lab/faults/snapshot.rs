@@ -46,15 +46,18 @@ impl Nemesis<'_> {
             nemesis.cluster.net.slow(follower, SLOW);
             nemesis.cluster.spawn(follower);
             let begun = nemesis.snapshot_begins(follower);
-            eprintln!("    a snapshot has {}begun", if begun { "" } else { "NOT " });
             nemesis.last(200, 1000);
-            nemesis.arrived(follower);
+            if !begun || nemesis.arrived(follower) == 0 {
+                nemesis.missed(fault, "no snapshot is on its way");
+            }
             if fault == Fault::SnapshotPause {
                 nemesis.cluster.node(leader).signal(Signal::STOP);
                 nemesis.last(2500, 4000);
                 nemesis.cluster.node(leader).signal(Signal::CONT);
             } else {
-                nemesis.move_leadership(&[follower]);
+                if !nemesis.move_leadership(&[follower]) {
+                    nemesis.missed(fault, "leadership did not move");
+                }
                 // As long as the old sender would need: it must not get to the end of it.
                 nemesis.last(3000, 4000);
             }
@@ -81,6 +84,9 @@ impl Nemesis<'_> {
             nemesis.move_leadership(&[follower]);
             let leader = nemesis.cluster.leader();
             eprintln!("    host {next} is full, host {leader} leads");
+            if leader != next {
+                nemesis.missed(fault, "the full node does not lead");
+            }
             nemesis.cluster.spawn(follower);
             let until = Instant::now() + ms(nemesis.rng.pick(6000, 8000));
             // What the node gives back by itself, old files, is taken away at once.
@@ -178,20 +184,21 @@ impl Nemesis<'_> {
         false
     }
 
-    /// Says how much of a snapshot a node has got.
-    fn arrived(&mut self, host: u8) {
+    /// How many bytes of a snapshot a node has got.
+    fn arrived(&mut self, host: u8) -> u64 {
         let data = self.cluster.node(host).volume.data();
-        let done = if data.join("INSTALLED").exists() { ", one was installed" } else { "" };
-        eprintln!("    {} bytes of it have arrived{done}", bytes(&data.join("incoming")));
+        let (bytes, done) = (bytes(&data.join("incoming")), data.join("INSTALLED").exists());
+        eprintln!("    {bytes} bytes of it have arrived{}", if done { ", one was installed" } else { "" });
+        bytes
     }
 
-    /// Another node leads, but none of those.
-    pub(super) fn move_leadership(&mut self, not: &[u8]) {
+    /// Another node leads, but none of those; false when none does.
+    pub(super) fn move_leadership(&mut self, not: &[u8]) -> bool {
         let leader = self.cluster.leader();
         let others: Vec<u8> =
             self.cluster.running().into_iter().filter(|host| *host != leader && !not.contains(host)).collect();
         if others.is_empty() {
-            return;
+            return false;
         }
         let next = self.any(&others);
         let to = self.cluster.hosts.node(next);
@@ -205,9 +212,13 @@ impl Nemesis<'_> {
         eprintln!("    leadership goes to node {to}: {:?}", answer.map(|answer| answer.status));
         // A node that must not lead now may decline: then everything stays as it is.
         let deadline = Instant::now() + MOVED;
-        while self.cluster.leader() == leader && Instant::now() < deadline {
+        while self.cluster.leader() == leader {
+            if Instant::now() >= deadline {
+                return false;
+            }
             std::thread::sleep(ms(20));
         }
+        true
     }
 }
 

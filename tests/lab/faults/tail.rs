@@ -21,10 +21,11 @@ const LARGES: usize = 3;
 const GIVEN_UP: Duration = ms(1000);
 /// Bound of an election.
 const ELECTED: Duration = Duration::from_secs(4);
-/// Bound of a start, before the node wants to lead.
-const STARTED: Duration = ms(450);
-/// Bound of the truncation after the start: a node brings its mark to the disk once a second.
-const TRUNCATED: Duration = ms(500);
+/// Bound of a start.
+const STARTED: Duration = Duration::from_secs(10);
+/// Bound of the truncation after the healing. A call that was lost is made again after a second.
+const TRUNCATED: Duration = Duration::from_secs(4);
+/// What a node has heard is written within this, and its mark is not yet on the disk: that happens once a second.
 const WRITTEN: Duration = ms(80);
 /// How long the lab waits until what is there at the beginning is in the ledger and no longer in the log.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -36,18 +37,25 @@ impl Nemesis<'_> {
     /// it comes back; its power is cut before it writes anything else. Nothing is missing: it must start.
     /// Which of both is first is a matter of milliseconds: several times.
     pub(super) fn truncated_tail(&mut self) {
-        (0..ROUNDS).for_each(|_| self.truncated_once());
+        let hits = (0..ROUNDS).filter(|_| self.truncated_once()).count();
+        eprintln!("    the log of an old leader was truncated in {hits} of {ROUNDS} rounds");
+        if hits == 0 {
+            self.missed(Fault::TruncatedTail, "no log was truncated");
+        }
         self.recovered(Fault::TruncatedTail, USUAL);
     }
 
-    fn truncated_once(&mut self) {
+    /// Whether a log was truncated.
+    fn truncated_once(&mut self) -> bool {
         let (leader, all) = (self.cluster.leader(), self.cluster.hosts.inhabited());
         let others: Vec<u8> = all.iter().copied().filter(|host| *host != leader).collect();
         let last = |host: u8| metric(host, "rollbook_raft_last_index").unwrap_or(0);
+        let term = |host: u8| metric(host, "rollbook_raft_term").unwrap_or(0);
+        let mut hit = false;
         self.during(Fault::TruncatedTail, Self::everybody(leader), |nemesis| {
             nemesis.cluster.hush(true);
             std::thread::sleep(ms(1500));
-            let before = last(leader);
+            let (before, led) = (last(leader), term(leader));
             nemesis.cluster.net.cut(leader, &all, Loss::Both);
             let crowd = nemesis.crowd.clone();
             let ask = |_| {
@@ -71,13 +79,17 @@ impl Nemesis<'_> {
             nemesis.cluster.net.heal();
             // It gets entries and can have none written, not even that it is back.
             nemesis.cluster.net.keep_from_dialing(leader, &others, hosts::PEER);
-            let cut = within(TRUNCATED, || metric(leader, "rollbook_raft_last_index").is_some_and(|last| last < tail));
-            // The same.
+            // The vote of the next leader comes first, and is written alone; the truncation comes behind it.
+            let heard = within(TRUNCATED, || term(leader) > led);
             std::thread::sleep(WRITTEN);
+            let left = last(leader);
             nemesis.power_cut(&[leader]);
             nemesis.cluster.net.heal();
-            let seen = if cut { "was seen to be truncated" } else { "was not seen to be truncated" };
-            eprintln!("    the log of the old leader went from {before} to {tail}, others to {ends}; it {seen}");
+            hit = heard && tail > before && left > 0;
+            let seen = if heard { "heard of the next one" } else { "heard nothing" };
+            eprintln!(
+                "    the log of the old leader went from {before} to {tail}, others to {ends}; it {seen} and went to {left}"
+            );
             nemesis.cluster.hush(false);
             nemesis.last(300, 1000);
             nemesis.cluster.spawn(leader);
@@ -86,10 +98,11 @@ impl Nemesis<'_> {
             }
         });
         self.must_start(leader, Fault::TruncatedTail);
+        hit
     }
 
     /// A node of which nothing is missing starts. One that refuses is told, and replaced.
-    fn must_start(&mut self, host: u8, fault: Fault) {
+    pub(super) fn must_start(&mut self, host: u8, fault: Fault) {
         if self.cluster.starts(host) {
             return;
         }
@@ -109,7 +122,10 @@ impl Nemesis<'_> {
         self.during(fault, self.one(host), |nemesis| {
             nemesis.cluster.kill(host);
             let data = nemesis.cluster.node(host).volume.data();
-            let done = nemesis.lose(&data, fault);
+            let (lost, done) = nemesis.lose(&data, fault);
+            if !lost {
+                nemesis.missed(fault, &done);
+            }
             let started = nemesis.cluster.refused(host);
             let said = started.as_deref().unwrap_or_else(|text| text).lines().last().unwrap_or_default().to_owned();
             eprintln!("    host {host}: {done}: {said}");
@@ -133,17 +149,17 @@ impl Nemesis<'_> {
         self.recovered(fault, USUAL);
     }
 
-    /// Says what was done to which file.
-    fn lose(&mut self, data: &Path, fault: Fault) -> String {
+    /// Whether something is gone now, and what was done to which file.
+    fn lose(&mut self, data: &Path, fault: Fault) -> (bool, String) {
         if fault == Fault::TailMark {
             let path = data.join("MARK");
             if self.rng.pick(0, 2) == 0 {
                 fs::remove_file(&path).expect("remove the mark");
-                return "MARK is gone".to_owned();
+                return (true, "MARK is gone".to_owned());
             }
             let length = fs::metadata(&path).map_or(0, |meta| meta.len());
             fs::write(&path, vec![0; usize::try_from(length).unwrap_or(0)]).expect("write zeros");
-            return format!("MARK is {length} zeros");
+            return (true, format!("MARK is {length} zeros"));
         }
         let store = match fault {
             Fault::TailRaft => data.join("raft"),
@@ -152,22 +168,24 @@ impl Nemesis<'_> {
         };
         // A store without a log of its own has its newest in tables.
         let newest = newest(&store, "log").or_else(|| newest(&store, "sst"));
-        let Some((path, length)) = newest else { return format!("{} has nothing to lose", store.display()) };
+        let Some((path, length)) = newest else {
+            return (false, format!("{} has nothing to lose", store.display()));
+        };
         let name = path.strip_prefix(data).unwrap_or(&path).display().to_string();
         if self.rng.pick(0, 3) == 0 {
             fs::remove_file(&path).expect("remove a file");
-            return format!("{name} of {length} bytes is gone");
+            return (true, format!("{name} of {length} bytes is gone"));
         }
         let left = self.rng.pick(0, length);
         let file = OpenOptions::new().write(true).open(&path).expect("open a file of the node");
         file.set_len(left).expect("cut a file");
-        format!("{name} cut from {length} to {left} bytes")
+        (true, format!("{name} cut from {length} to {left} bytes"))
     }
 }
 
 impl Cluster {
     /// Waits until what a node has now is settled and purged from its log. Not for ever: that is not promised.
-    fn await_settled(&self, host: u8) {
+    pub(super) fn await_settled(&self, host: u8) {
         let last = metric(host, "rollbook_raft_last_index").unwrap_or(0);
         let deadline = Instant::now() + SETTLED;
         while metric(host, "rollbook_raft_first_index").is_none_or(|first| first <= last) && Instant::now() < deadline {
