@@ -48,7 +48,7 @@ bugs! {
     WaitsForEver,
     /// What was given up is answered, and stays in the queue.
     GivenUpIsWritten,
-    /// A batch does not wait until the one before was handed over, and may overtake that.
+    /// A batch does not wait until the one before was handed over, and the rules take one that was overtaken.
     BatchesRace,
     /// A batch that is sent again has another number.
     BatchRenumbered,

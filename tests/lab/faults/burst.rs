@@ -20,14 +20,14 @@ const ANSWERS: Duration = Duration::from_secs(20);
 const GONE: Duration = ms(1500);
 /// How long others publish when there is a majority again.
 const AFTERWARDS: Duration = ms(4000);
-/// Asks that the queue of a node holds.
-const QUEUE: usize = 65_536;
+/// Publishes that wait when that queue is full, but for some that are being refused or written.
+const QUEUE: usize = 60_000;
 /// Connections that fill it, and more; and bytes of each publish.
 const CROWD: usize = 80;
 const SMALL: usize = 20;
-/// How long that takes, and how long the queue is kept full.
-const FILLED: Duration = ms(4000);
-const FULL: Duration = ms(6000);
+/// How long that takes, less than nodes wait for a leader; and how long the queue is kept full.
+const FILLED: Duration = ms(1200);
+const FULL: Duration = ms(3000);
 /// Publishes over one connection.
 const IN_ORDER: usize = 3000;
 
@@ -100,18 +100,21 @@ impl Nemesis<'_> {
             nemesis.cluster.node(asks).signal(Signal::STOP);
             std::thread::sleep(ms(30));
             nemesis.cluster.kill(leader);
+            let waiting = fill_all(&mut crowd, FILLED);
+            eprintln!("    {waiting} publishes wait at the next leader");
+            if waiting < QUEUE {
+                nemesis.missed(Fault::QueueFull, "the queue is not full");
+            }
             std::thread::scope(|scope| {
                 let crowd = &mut crowd;
                 let pump = scope.spawn(move || fill_all(crowd, FULL));
                 // It goes on when there is no room for one more.
-                std::thread::sleep(FILLED);
                 nemesis.cluster.node(asks).signal(Signal::CONT);
-                let waiting = pump.join().expect("those who fill the queue");
-                eprintln!("    {waiting} publishes wait at the next leader");
-                if waiting < QUEUE {
-                    nemesis.missed(Fault::QueueFull, "the queue was not full to the end");
-                }
+                pump.join().expect("those who fill the queue");
             });
+            if nemesis.cluster.leader() != next {
+                nemesis.missed(Fault::QueueFull, "the one whose queue was full does not lead");
+            }
             for pipe in asking.iter().chain(&crowd) {
                 pipe.drain(ANSWERS);
             }

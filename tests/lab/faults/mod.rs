@@ -90,7 +90,7 @@ pub(crate) enum Fault {
     QueueFull,
     /// No fault: thousands of publishes over one connection.
     Pipelined,
-    /// All are killed when retention has just given disk back.
+    /// A node is killed when retention has just given disk back.
     Forgotten,
 }
 

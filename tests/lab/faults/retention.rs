@@ -17,11 +17,12 @@ const TRIMMED: Duration = Duration::from_secs(15);
 
 impl Nemesis<'_> {
     /// All events of a namespace are settled, then they go because of their age. A follower is away, so that nothing
-    /// is purged from the log: only what goes itself brings the state to the disk. When the disk was given back, the
-    /// others are killed. Nothing is missing: they must start.
+    /// is purged from the log: only what goes itself brings the state to the disk. When the disk was given back, one of
+    /// the others is killed. Nothing is missing: it must start.
     pub(super) fn forgotten(&mut self) {
         let (away, hosts) = (self.follower(), self.cluster.running());
         let others: Vec<u8> = hosts.iter().copied().filter(|host| *host != away).collect();
+        let one = self.any(&others);
         let name = format!("fleeting{}", self.rng.pick(0, 1 << 32));
         let target = format!("/api/namespaces/{name}");
         self.cluster.insist("POST", "/api/namespaces", &json!({ "name": name }));
@@ -41,10 +42,10 @@ impl Nemesis<'_> {
                 nemesis.missed(Fault::Forgotten, "nothing was trimmed");
             }
             std::thread::sleep(STEP);
-            others.iter().for_each(|host| nemesis.cluster.kill(*host));
-            hosts.iter().for_each(|host| nemesis.cluster.spawn(*host));
+            nemesis.cluster.kill(one);
+            [away, one].into_iter().for_each(|host| nemesis.cluster.spawn(host));
         });
-        hosts.iter().for_each(|host| self.must_start(*host, Fault::Forgotten));
+        [away, one].into_iter().for_each(|host| self.must_start(host, Fault::Forgotten));
         self.recovered(Fault::Forgotten, USUAL);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Fault, Nemesis, USUAL};
 use crate::cluster::{Cluster, metric};
-use crate::harness::ms;
+use crate::harness::{copy_tree, ms};
 use crate::hosts;
 use crate::net::Loss;
 
@@ -25,10 +25,13 @@ const ELECTED: Duration = Duration::from_secs(4);
 const STARTED: Duration = Duration::from_secs(10);
 /// Bound of the truncation after the healing. A call that was lost is made again after a second.
 const TRUNCATED: Duration = Duration::from_secs(4);
-/// What a node has heard is written within this, and its mark is not yet on the disk: that happens once a second.
+/// What raft tells of is written within this. The mark is not yet on the disk: that happens once a second, and the
+/// vote of the next leader comes right before.
 const WRITTEN: Duration = ms(80);
 /// How long the lab waits until what is there at the beginning is in the ledger and no longer in the log.
 const SETTLED: Duration = Duration::from_secs(30);
+/// Most bytes that are cut off a file.
+const TAIL_MAX: u64 = 64 << 10;
 /// A node settles again within this.
 const STEP: Duration = Duration::from_secs(7);
 
@@ -50,12 +53,11 @@ impl Nemesis<'_> {
         let (leader, all) = (self.cluster.leader(), self.cluster.hosts.inhabited());
         let others: Vec<u8> = all.iter().copied().filter(|host| *host != leader).collect();
         let last = |host: u8| metric(host, "rollbook_raft_last_index").unwrap_or(0);
-        let term = |host: u8| metric(host, "rollbook_raft_term").unwrap_or(0);
         let mut hit = false;
         self.during(Fault::TruncatedTail, Self::everybody(leader), |nemesis| {
             nemesis.cluster.hush(true);
             std::thread::sleep(ms(1500));
-            let (before, led) = (last(leader), term(leader));
+            let before = last(leader);
             nemesis.cluster.net.cut(leader, &all, Loss::Both);
             let crowd = nemesis.crowd.clone();
             let ask = |_| {
@@ -79,16 +81,18 @@ impl Nemesis<'_> {
             nemesis.cluster.net.heal();
             // It gets entries and can have none written, not even that it is back.
             nemesis.cluster.net.keep_from_dialing(leader, &others, hosts::PEER);
-            // The vote of the next leader comes first, and is written alone; the truncation comes behind it.
-            let heard = within(TRUNCATED, || term(leader) > led);
+            // As many entries may come as go; then they are applied.
+            let now = |name: &str| metric(leader, name);
+            let shorter = || now("rollbook_raft_last_index").is_some_and(|last| last != tail);
+            let other = || now("rollbook_raft_applied_index").is_some_and(|applied| applied > before);
+            hit = tail > before && within(TRUNCATED, || shorter() || other());
             std::thread::sleep(WRITTEN);
             let left = last(leader);
             nemesis.power_cut(&[leader]);
             nemesis.cluster.net.heal();
-            hit = heard && tail > before && left > 0;
-            let seen = if heard { "heard of the next one" } else { "heard nothing" };
+            let seen = if hit { "was truncated and" } else { "was NOT truncated and" };
             eprintln!(
-                "    the log of the old leader went from {before} to {tail}, others to {ends}; it {seen} and went to {left}"
+                "    the log of the old leader went from {before} to {tail}, others to {ends}; it {seen} went to {left}"
             );
             nemesis.cluster.hush(false);
             nemesis.last(300, 1000);
@@ -118,10 +122,16 @@ impl Nemesis<'_> {
         let all = self.cluster.running();
         let host = self.any(&all);
         self.cluster.await_settled(host);
+        // Something is in the raft log only: the newest is what may be lost unnoticed.
+        self.last(1500, 2500);
+        let whole = self.cluster.node(host).volume.data().with_extension("whole");
         let mut refused = false;
         self.during(fault, self.one(host), |nemesis| {
             nemesis.cluster.kill(host);
             let data = nemesis.cluster.node(host).volume.data();
+            if !nemesis.cluster.several() {
+                copy_tree(&data, &whole);
+            }
             let (lost, done) = nemesis.lose(&data, fault);
             if !lost {
                 nemesis.missed(fault, &done);
@@ -139,8 +149,18 @@ impl Nemesis<'_> {
                 nemesis.broken(host, format!("it starts beside a log without knowing what it promised: {done}"));
             }
         });
-        if refused {
+        if refused && self.cluster.several() {
             self.cluster.replace(host);
+        } else if refused {
+            // Nobody else has anything: it gets back what it had.
+            let data = self.cluster.node(host).volume.data();
+            fs::remove_dir_all(&data).expect("remove what was left");
+            fs::rename(&whole, &data).expect("put everything back");
+            self.cluster.spawn(host);
+            self.cluster.await_ready(host);
+        }
+        drop(fs::remove_dir_all(&whole));
+        if refused {
             return;
         }
         // What is missing shows when what comes next is settled behind it.
@@ -176,7 +196,7 @@ impl Nemesis<'_> {
             fs::remove_file(&path).expect("remove a file");
             return (true, format!("{name} of {length} bytes is gone"));
         }
-        let left = self.rng.pick(0, length);
+        let left = self.rng.pick(length.saturating_sub(TAIL_MAX), length);
         let file = OpenOptions::new().write(true).open(&path).expect("open a file of the node");
         file.set_len(left).expect("cut a file");
         (true, format!("{name} cut from {length} to {left} bytes"))
