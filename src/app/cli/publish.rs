@@ -25,9 +25,9 @@ Examples:
   date +%s | rollbook publish app.tick
   rollbook publish app.lines --batch < lines.ndjson
 
-Prints the id of the event and its index in the log of the namespace, -1 for an inbox, which keeps nothing. \
-With --key or --id a publish may be repeated safely: \
-the second stores nothing and prints id and index of the first. Its exit code is 0; with --output json it has \
+What is piped in, or redirected from a file, is the payload when no other is given; inside a loop that reads such an \
+input itself, add </dev/null. Prints the id of the event and its index in the log of the namespace, -1 for an inbox, \
+which keeps nothing. With --key or --id a publish may be repeated safely: the second stores nothing and prints id and index of the first. Its exit code is 0; with --output json it has \
 `\"duplicate\": true`, else a line on standard error says so.";
 
 /// Arguments of `publish`.
