@@ -235,6 +235,40 @@ fn a_dump_restores_to_the_same_events() {
 }
 
 #[test]
+fn whatever_was_stored_comes_out_of_a_dump_and_in_again() {
+    // The smallest limit at which the other doors still take what they take by default.
+    let node = Node::start(&Options::new().env("ROLLBOOK_SSE__BODY_BYTES_MAX", "4096"));
+    let body_of = |length: usize| {
+        let empty = r#"{"subject":"big.x","payload":""}"#;
+        format!("{}{}\"}}", empty.strip_suffix("\"}").expect("the end"), "x".repeat(length - empty.len()))
+    };
+    node.post(body_of(4096)).published();
+    node.post(body_of(4097)).refusal(413, "request body too large").expect("the limit of a publish is as it was");
+    let long = "\u{1}\"ü".repeat(200);
+    let odd = json!({ "subject": "big.y", "key": long, "trace_id": long, "id": "A.:_-0".repeat(21), "payload": { "a": "\u{2028}" } });
+    node.post(odd.to_string()).published();
+    for body in [
+        r#"{"subject":"big.z","created_at":"0001-01-01T00:00:00.000000001Z","payload":"\ud83d"}"#,
+        r#"{"subject":"big.z","created_at":"9999-12-31T23:59:59.999999999+00:00"}"#,
+        r#"{"sub\u006aect":"big.z","payload":{"a":1,"a":2,"__proto__":{}, "n":-0.0e-999}}"#,
+        "{\"subject\":\"big.z\",\"payload\":[1,\r\n2,\r3,\n4]}",
+        r#"{"subject":"big.z","response_subject":"big.answers","payload":null}"#,
+    ] {
+        node.post(body).published();
+    }
+    let dump = done(run(&node, &["dump", "big"], ""));
+    done(run(&node, &["namespaces", "delete", "big", "--yes"], ""));
+    let count = dump.lines().count();
+    assert_eq!(done(run(&node, &["restore"], &dump)), format!("restored {count} events, 0 already there\n"));
+    assert!(done(run(&node, &["dump", "big"], "")) == dump, "the same dump again");
+    // Also one that came in through a door with a larger limit.
+    let large = body_of(200_000).replace("{\"subject\"", "{\"id\":\"large\",\"subject\"");
+    assert_eq!(done(run(&node, &["restore"], &large)), "restored 1 event, 0 already there\n");
+    let copy = format!("{}\n", body_of(1_100_000).replace("{\"subject\"", "{\"id\":\"huge\",\"subject\""));
+    failed(&run(&node, &["restore"], &copy), 1, "request body too large");
+}
+
+#[test]
 fn a_restore_keeps_events_whose_key_came_again_when_its_time_was_over() {
     let node = Node::shared();
     let ns = node.namespace();

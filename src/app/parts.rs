@@ -7,6 +7,9 @@ use crate::bus::router::terms;
 use crate::bus::{proposer, roll};
 use crate::doors::{socketio, sse, websocket};
 
+/// More bytes than a dump adds to an event: `"id":"e_..."`, `"created_at":"..."` and their commas are some 80.
+const DUMP_BYTES_MORE: usize = 1024;
+
 pub(super) fn proposer(config: &Config) -> proposer::Config {
     proposer::Config {
         data: config.node.data.clone(),
@@ -18,9 +21,16 @@ pub(super) fn proposer(config: &Config) -> proposer::Config {
 pub(super) fn sse(config: &Config) -> sse::Config {
     sse::Config {
         body_bytes_max: config.sse.body_bytes_max,
+        restore_bytes_max: restore_bytes_max(config),
         body_timeout: config.sse.body_timeout,
         keep_alive: config.sse.keep_alive,
     }
+}
+
+/// Largest body of a restore: what came in through any door, and what a dump adds to it, an id and a time.
+fn restore_bytes_max(config: &Config) -> usize {
+    let published = [config.sse.body_bytes_max, config.socketio.message_bytes_max, config.websocket.message_bytes_max];
+    published.into_iter().max().unwrap_or_default().saturating_add(DUMP_BYTES_MORE)
 }
 
 pub(super) fn enabled(config: &Config) -> Enabled {

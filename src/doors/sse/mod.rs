@@ -32,6 +32,8 @@ use session::Query;
 pub struct Config {
     /// Largest body, bytes.
     pub body_bytes_max: usize,
+    /// Largest body of a restore, bytes: a copy says more than what was published.
+    pub restore_bytes_max: usize,
     /// Longest time a body may take to arrive.
     pub body_timeout: Duration,
     /// After this long without a write a stream gets a comment.
@@ -138,8 +140,13 @@ fn preflight(headers: &HeaderMap) -> HttpResponse {
         .finish()
 }
 
-async fn read_body(request: &HttpRequest, payload: web::Payload, config: &Config) -> Result<Bytes, Rejected> {
-    let read = body::read(request, payload, config.body_bytes_max, config.body_timeout).await;
+async fn read_body(
+    request: &HttpRequest,
+    payload: web::Payload,
+    bytes_max: usize,
+    config: &Config,
+) -> Result<Bytes, Rejected> {
+    let read = body::read(request, payload, bytes_max, config.body_timeout).await;
     read.map_err(|error| match error {
         BodyError::TooLarge => Rejected::new(413, "request body too large"),
         BodyError::Late => Rejected::new(408, "request body did not arrive in time"),
@@ -163,11 +170,12 @@ async fn discard(mut payload: web::Payload) {
 }
 
 async fn publish(request: &HttpRequest, payload: web::Payload, door: &Door) -> Result<HttpResponse, Rejected> {
-    let body = read_body(request, payload, &door.config).await?;
+    let config = &door.config;
+    let restores = session::restores(&Query::parse(request.query_string()))?;
+    let bytes_max = if restores { config.restore_bytes_max } else { config.body_bytes_max };
+    let body = read_body(request, payload, bytes_max, config).await?;
     let mut parsed = codec::parse_publish(&body, clock::timestamp(), &|name| door.access.is_writable(name))?;
-    if session::restores(&Query::parse(request.query_string()))?
-        && let Parsed::Publish(publish) = &mut parsed
-    {
+    if restores && let Parsed::Publish(publish) = &mut parsed {
         draft::restores(&mut publish.frame);
     }
     let published = door.access.publish(parsed).await?;
