@@ -22,6 +22,8 @@ use crate::bus::services::Services;
 pub const NAME: &str = "admin";
 /// Commands that a node remembers.
 const KEYS_MAX: usize = 1000;
+/// Bytes of their answers that a node remembers.
+const ANSWERS_BYTES_MAX: usize = 16 << 20;
 /// Longest key, bytes.
 const KEY_BYTES_MAX: usize = 128;
 /// How long another node may take to look.
@@ -38,6 +40,13 @@ enum Known {
 }
 
 impl Known {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Running => 0,
+            Self::Done(answer) => answer.len(),
+        }
+    }
+
     /// As nodes tell each other; nothing is known when there are no bytes.
     fn encode(known: Option<Self>) -> Bytes {
         let mut out = BytesMut::new();
@@ -63,7 +72,10 @@ impl Known {
 #[derive(Debug, Default)]
 struct Table {
     known: HashMap<String, Known>,
+    /// Their keys, oldest first.
     order: VecDeque<String>,
+    /// Bytes of all answers.
+    bytes: usize,
 }
 
 impl Table {
@@ -73,17 +85,35 @@ impl Table {
             return Some(known.clone());
         }
         self.order.push_back(key.to_owned());
-        if self.order.len() > KEYS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        self.known.insert(key.to_owned(), Known::Running);
+        self.set(key, Known::Running);
         None
     }
 
+    /// Takes note of what a command gave. An answer that is larger than all that is remembered is forgotten at once.
+    fn end(&mut self, key: &str, answer: Bytes) {
+        // One that was crowded out meanwhile stays forgotten.
+        if self.known.contains_key(key) {
+            self.set(key, Known::Done(answer));
+        }
+    }
+
+    fn set(&mut self, key: &str, known: Known) {
+        self.bytes = self.bytes.saturating_add(known.bytes());
+        let before = self.known.insert(key.to_owned(), known);
+        self.bytes = self.bytes.saturating_sub(before.map_or(0, |before| before.bytes()));
+        while self.order.len() > KEYS_MAX || self.bytes > ANSWERS_BYTES_MAX {
+            let Some(oldest) = self.order.pop_front() else { return };
+            self.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        let before = self.known.remove(key);
+        self.bytes = self.bytes.saturating_sub(before.map_or(0, |before| before.bytes()));
+    }
+
     fn forget(&mut self, key: &str) {
-        self.known.remove(key);
+        self.remove(key);
         self.order.retain(|other| other != key);
     }
 }
@@ -112,7 +142,7 @@ impl Claim {
     /// The command was given; whoever asks again is told this.
     pub(super) fn done(mut self, answer: &Bytes) {
         if let Some(key) = self.key.take() {
-            lock(&self.keys.0).known.insert(key, Known::Done(answer.clone()));
+            lock(&self.keys.0).end(&key, answer.clone());
         }
     }
 }
@@ -194,5 +224,24 @@ mod tests {
         assert_eq!(begin("a"), None, "only so many are remembered");
         let table = lock(&keys.0);
         assert_eq!((table.known.len(), table.order.len()), (KEYS_MAX, KEYS_MAX));
+    }
+
+    #[test]
+    fn answers_are_remembered_up_to_so_many_bytes() {
+        let keys = Keys::default();
+        let give = |key: &str, bytes: usize| {
+            assert_eq!(lock(&keys.0).begin(key), None, "{key}");
+            Claim { keys: keys.clone(), key: Some(key.to_owned()) }.done(&vec![b'x'; bytes].into());
+        };
+        let bytes = || lock(&keys.0).bytes;
+        for n in 0..100 {
+            give(&n.to_string(), 1 << 20);
+            assert!(bytes() <= ANSWERS_BYTES_MAX);
+        }
+        assert_eq!((bytes(), lock(&keys.0).known.len()), (ANSWERS_BYTES_MAX, 16));
+        assert!(matches!(lock(&keys.0).begin("99"), Some(Known::Done(_))));
+        give("larger than all", ANSWERS_BYTES_MAX + 1);
+        let table = lock(&keys.0);
+        assert_eq!((table.bytes, table.known.len(), table.order.len()), (0, 0, 0));
     }
 }
