@@ -36,6 +36,8 @@ mod limits;
 mod process;
 /// README.md: what it says is what happens.
 mod readme;
+/// What all of REST has in common.
+mod rest;
 /// SIGTERM and start: drained streams, nothing lost, everything back.
 mod restart;
 /// The service bus over Socket.IO and REST.

@@ -10,6 +10,7 @@ pub mod consistency;
 mod consumers;
 mod health;
 pub mod keys;
+mod metrics;
 mod namespaces;
 mod openapi;
 mod page;
@@ -33,8 +34,16 @@ use crate::bus::handle::Bus;
 use crate::bus::relay::Relay;
 use crate::bus::services::Services;
 
+/// What the administration can be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Most namespaces that have samples of their own in `/metrics`.
+    pub metrics_namespaces_max: usize,
+}
+
 /// What the handlers share.
 pub struct Admin {
+    config: Config,
     bus: Bus,
     services: Services,
     relay: Addr<Relay>,
@@ -53,11 +62,12 @@ impl std::fmt::Debug for Admin {
 impl Admin {
     /// Administration of this bus.
     #[must_use]
-    pub fn new(services: Services, relay: Addr<Relay>) -> Arc<Self> {
+    pub fn new(services: Services, relay: Addr<Relay>, config: Config) -> Arc<Self> {
         let bus = services.bus.clone();
         let mut metrics = prometheus_client::registry::Registry::default();
         bus.metrics().register(&mut metrics);
         Arc::new(Self {
+            config,
             bus,
             services,
             relay,
@@ -88,6 +98,7 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .app_data(json)
         .app_data(web::QueryConfig::default().error_handler(problem::query))
         .configure(health::mount)
+        .configure(metrics::mount)
         .configure(namespaces::mount)
         .configure(consumers::mount)
         .configure(cluster::mount)

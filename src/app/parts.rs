@@ -2,6 +2,7 @@
 
 use super::config::settings::Config;
 use super::config::values::Namespaces;
+use crate::admin;
 use crate::bus::access::Enabled;
 use crate::bus::router::terms;
 use crate::bus::{proposer, roll};
@@ -68,6 +69,10 @@ pub(super) fn websocket(config: &Config) -> websocket::config::Config {
         connections_max: door.connections_max,
         origins: listed(&door.origins),
     }
+}
+
+pub(super) fn admin(config: &Config) -> admin::Config {
+    admin::Config { metrics_namespaces_max: config.web.metrics_namespaces_max }
 }
 
 /// The words of a list with commas.

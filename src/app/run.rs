@@ -135,7 +135,7 @@ async fn house(
     let desk = Desk::new(services.clone());
     let socketio = socketio::Door::new(&services, access.clone(), parts::socketio(config));
     let websocket = websocket::Door::new(&services, access.clone(), parts::websocket(config));
-    let admin = Admin::new(services.clone(), relay.clone());
+    let admin = Admin::new(services.clone(), relay.clone(), parts::admin(config));
     let doors = socketio.live().map(|live| (socketio::NAME, live)).into_iter();
     desk.set_doors(doors.chain([(keys::NAME, admin.live())]).collect());
     node.set_live(Arc::new(Mailbox { relay: relay.clone(), desk: Arc::downgrade(&desk) }));

@@ -68,11 +68,13 @@ impl Default for Node {
 pub struct Web {
     /// Where it listens.
     pub listen: Listen,
+    /// Most namespaces that have samples of their own in `/metrics`.
+    pub metrics_namespaces_max: usize,
 }
 
 impl Default for Web {
     fn default() -> Self {
-        Self { listen: loopback(7440) }
+        Self { listen: loopback(7440), metrics_namespaces_max: 1000 }
     }
 }
 
