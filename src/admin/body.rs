@@ -1,33 +1,166 @@
-//! Bodies that are JSON objects.
+//! Bodies that are JSON.
+//!
+//! The content type does not decide whether a body is read: curl says `application/x-www-form-urlencoded` unless it is
+//! told otherwise. It decides what a body that is no JSON is told.
 
 use std::future::Future;
 use std::pin::Pin;
 
 use actix_web::dev::Payload;
-use actix_web::error::JsonPayloadError;
-use actix_web::{FromRequest, HttpRequest, web};
+use actix_web::error::PayloadError;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use actix_web::{Error, FromRequest, HttpRequest, web};
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::problem::Problem;
 
+/// Content codings that a body may have.
+pub(super) const CODINGS: &str = "gzip, deflate, zstd, identity";
+/// Most bytes of a body, once it is decoded, where an endpoint does not say otherwise.
+pub(super) const BYTES_MAX: usize = 64 << 10;
+/// What editors of Windows put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A body that is an object; a list of its members in their order is none, whatever serde thinks.
 pub(super) struct Object<T>(pub(super) T);
 
-fn wrong(error: impl std::fmt::Display) -> Problem {
-    Problem::new(400, "bad_request", error.to_string())
+/// A body that is an object, or left out.
+pub(super) struct Optional<T>(pub(super) T);
+
+/// A body that is any JSON, or left out: the text as it came.
+pub(super) struct Any(pub(super) Bytes);
+
+/// A body as it came, and what its headers say of it.
+struct Read {
+    bytes: Bytes,
+    /// The content type, when it says something else than JSON.
+    other_type: Option<String>,
 }
 
-fn is_empty(body: &[u8]) -> bool {
-    body.iter().all(u8::is_ascii_whitespace)
-}
+type Reading<T> = Pin<Box<dyn Future<Output = Result<T, Error>>>>;
 
-fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Problem> {
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first != b'{') {
-        return Err(wrong("the body is a JSON object"));
+impl Read {
+    fn is_empty(&self) -> bool {
+        self.bytes.iter().all(u8::is_ascii_whitespace)
     }
-    serde_json::from_slice(body).map_err(wrong)
+
+    /// What to say of a body that cannot be read.
+    fn wrong(&self, error: impl std::fmt::Display) -> Problem {
+        match &self.other_type {
+            _ if self.is_empty() => Problem::bad("the body is empty; send a JSON object"),
+            Some(kind) => unsupported(format!(
+                "the body is not JSON ({error}); send JSON, with \"Content-Type: application/json\" instead of {kind}"
+            )),
+            None => Problem::bad(format!("the body is not as it should be: {error}")),
+        }
+    }
+
+    fn object<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        let first = self.bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        if first.is_some_and(|first| *first != b'{') {
+            let error = serde_json::from_slice::<&RawValue>(&self.bytes).err();
+            return Err(error.map_or_else(|| Problem::bad("the body is a JSON object"), |error| self.wrong(error)));
+        }
+        serde_json::from_slice(&self.bytes).map_err(|error| self.wrong(error))
+    }
+}
+
+fn unsupported(detail: String) -> Problem {
+    Problem::new(415, "unsupported_media_type", detail)
+}
+
+/// The content type of a body, when that is something else than JSON.
+///
+/// # Errors
+/// The text is in no form of UTF-8, or packed as nothing here can unpack it.
+fn other_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase());
+    if let Some(coding) = text(CONTENT_ENCODING) {
+        let is_known =
+            |coding: &str| coding.trim() == "x-gzip" || CODINGS.split(", ").any(|known| known == coding.trim());
+        if !coding.split(',').all(is_known) {
+            return Err(unsupported(format!("Content-Encoding: {coding}; send one of {CODINGS}")));
+        }
+    }
+    let Some(kind) = text(CONTENT_TYPE) else { return Ok(None) };
+    let (essence, parameters) = kind.split_once(';').unwrap_or((&kind, ""));
+    let charset = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("charset="));
+    if let Some(charset) = charset.map(|charset| charset.trim_matches('"'))
+        && !["utf-8", "utf8", "us-ascii"].contains(&charset)
+    {
+        return Err(unsupported(format!("charset={charset}; JSON is UTF-8")));
+    }
+    let essence = essence.trim();
+    let is_json = essence == "application/json" || essence == "text/json" || essence.ends_with("+json");
+    Ok(Some(essence.to_owned()).filter(|_| !is_json))
+}
+
+/// What to say of a body that did not arrive.
+fn incomplete(error: &Error) -> Problem {
+    match error.as_error::<PayloadError>() {
+        Some(PayloadError::Overflow) => Problem::new(413, "too_large", "the body is larger than this takes"),
+        Some(error) => Problem::bad(format!("incomplete body: {error}")),
+        None => Problem::bad(error.to_string()),
+    }
+}
+
+fn read<T: 'static>(
+    request: &HttpRequest,
+    payload: &mut Payload,
+    parse: impl FnOnce(Read) -> Result<T, Problem> + 'static,
+) -> Reading<T> {
+    let other_type = other_type(request.headers());
+    // The limit is that of the endpoint, `PayloadConfig`.
+    let body = Bytes::from_request(request, payload);
+    Box::pin(async move {
+        let other_type = other_type?;
+        let mut bytes = body.await.map_err(|error| incomplete(&error))?;
+        if bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes = bytes.slice(BYTE_ORDER_MARK.len()..);
+        }
+        Ok(parse(Read { bytes, other_type })?)
+    })
+}
+
+impl<T: DeserializeOwned + 'static> FromRequest for Object<T> {
+    type Error = Error;
+    type Future = Reading<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        read(request, payload, |read| read.object().map(Self))
+    }
+}
+
+impl<T: DeserializeOwned + Default + 'static> FromRequest for Optional<T> {
+    type Error = Error;
+    type Future = Reading<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        read(request, payload, |read| if read.is_empty() { Ok(Self(T::default())) } else { read.object().map(Self) })
+    }
+}
+
+impl FromRequest for Any {
+    type Error = Error;
+    type Future = Reading<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        read(request, payload, |read| {
+            if read.is_empty() {
+                return Ok(Self(Bytes::new()));
+            }
+            serde_json::from_slice::<&RawValue>(&read.bytes).map_err(|error| read.wrong(error))?;
+            Ok(Self(read.bytes))
+        })
+    }
+}
+
+/// The bound of the bodies of an endpoint, bytes.
+pub(super) fn at_most(bytes: usize) -> web::PayloadConfig {
+    web::PayloadConfig::new(bytes)
 }
 
 /// Reads a member that is an object.
@@ -36,35 +169,56 @@ pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserialize
     serde_json::from_value(members.into()).map_err(serde::de::Error::custom)
 }
 
-/// Reads an object that may be left out.
-pub(super) fn optional<'b, T: Deserialize<'b> + Default>(body: &'b [u8]) -> Result<T, Problem> {
-    if is_empty(body) { Ok(T::default()) } else { parse(body) }
-}
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+    use serde_json::Value;
 
-/// Checks a body that is any JSON, or left out.
-pub(super) fn any(body: &[u8]) -> Result<(), Problem> {
-    if is_empty(body) {
-        return Ok(());
+    use super::*;
+
+    async fn object(headers: &[(&'static str, &'static str)], body: &'static [u8]) -> Result<Value, (u16, String)> {
+        let request =
+            headers.iter().fold(TestRequest::post().set_payload(body), |request, one| request.insert_header(*one));
+        let (request, mut payload) = request.to_http_parts();
+        match Object::<Value>::from_request(&request, &mut payload).await {
+            Ok(Object(value)) => Ok(value),
+            Err(error) => Err((error.as_response_error().status_code().as_u16(), error.to_string())),
+        }
     }
-    serde_json::from_slice::<&RawValue>(body).map(drop).map_err(wrong)
-}
 
-/// The answer to a body that cannot be read.
-pub(super) fn unreadable(error: JsonPayloadError, _: &HttpRequest) -> actix_web::Error {
-    let status = match error {
-        JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => 413,
-        _ => 400,
-    };
-    Problem::new(status, "bad_request", error.to_string()).into()
-}
+    #[actix_web::test]
+    async fn json_is_taken_whatever_the_content_type_says() {
+        for kind in [
+            "application/json",
+            "application/x-www-form-urlencoded",
+            "text/plain",
+            "application/merge-patch+json; charset=utf-8",
+        ] {
+            assert_eq!(
+                object(&[("content-type", kind)], b"{\"a\":1}").await,
+                Ok(serde_json::json!({ "a": 1 })),
+                "{kind}"
+            );
+        }
+        assert_eq!(
+            object(&[], b"\xef\xbb\xbf {\"a\":1}").await,
+            Ok(serde_json::json!({ "a": 1 })),
+            "a byte order mark"
+        );
+        assert_eq!(object(&[("content-encoding", "identity")], b"{}").await, Ok(serde_json::json!({})));
+    }
 
-impl<T: DeserializeOwned> FromRequest for Object<T> {
-    type Error = actix_web::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self, Self::Error>>>>;
-
-    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        // Limit, content type and errors are those of every other JSON body.
-        let read = web::Json::<Box<RawValue>>::from_request(request, payload);
-        Box::pin(async move { Ok(Self(parse(read.await?.get().as_bytes())?)) })
+    #[actix_web::test]
+    async fn what_is_no_json_is_told_what_to_send() {
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        let (status, text) = object(&form, b"a=1").await.unwrap_err();
+        assert!(status == 415 && text.contains("Content-Type: application/json"), "{text}");
+        let (status, text) = object(&[("content-type", "application/json")], b"{a}").await.unwrap_err();
+        assert!(status == 400 && text.contains("line 1 column 2"), "{text}");
+        assert_eq!(object(&[], b"[1]").await.unwrap_err(), (400, "the body is a JSON object".to_owned()));
+        assert_eq!(object(&form, b" ").await.unwrap_err(), (400, "the body is empty; send a JSON object".to_owned()));
+        for (name, value) in [("content-encoding", "br"), ("content-type", "application/json; charset=utf-16")] {
+            assert_eq!(object(&[(name, value)], b"{}").await.unwrap_err().0, 415, "{value}");
+        }
     }
 }

@@ -10,9 +10,10 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
-use super::body::{self, Object};
+use super::body::{Object, Optional};
 use super::common::Answer;
 use super::problem::{Problem, Problems, resource};
+use super::query::{Nothing, Query, Read};
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
     services
@@ -69,8 +70,8 @@ fn show(member: &Member) -> MemberView {
 }
 
 /// The cluster as the node that is asked sees it. Answers also without a majority.
-#[utoipa::path(get, path = "/api/cluster", operation_id = "cluster_cluster", tag = "cluster", responses((status = 200, description = "done", body = ClusterView), Problems))]
-pub(super) async fn cluster(admin: web::Data<Admin>) -> Answer {
+#[utoipa::path(get, path = "/api/cluster", operation_id = "cluster_cluster", tag = "cluster", params(Read), responses((status = 200, description = "the cluster", body = ClusterView), Problems))]
+pub(super) async fn cluster(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
     let node = admin.bus.node();
     let status = node.status();
     let members = node.members().await;
@@ -92,6 +93,7 @@ pub(super) async fn cluster(admin: web::Data<Admin>) -> Answer {
 #[serde(deny_unknown_fields)]
 pub(super) struct JoinJson {
     /// `HOST:PORT` where the other nodes will reach it.
+    #[schema(example = "HOST:PORT")]
     address: String,
 }
 
@@ -110,17 +112,13 @@ fn check_address(address: &str) -> Result<(), Problem> {
     let good = address.rsplit_once(':').is_some_and(|(host, port)| {
         !host.is_empty() && !matches!(host, "0.0.0.0" | "[::]") && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
-    if good {
-        Ok(())
-    } else {
-        Err(Problem::new(400, "bad_request", "address: write HOST:PORT as other nodes reach it"))
-    }
+    if good { Ok(()) } else { Err(Problem::bad("address: write HOST:PORT as other nodes reach it")) }
 }
 
 /// Gives out a number for a new node, which is a learner from then on: it gets the log and has no vote. Asked twice,
 /// there are two numbers. Answers within 10 s; 503 `outcome_unknown` means: look at the cluster before asking again.
-#[utoipa::path(post, path = "/api/cluster/nodes", operation_id = "cluster_join", tag = "cluster", request_body = JoinJson, responses((status = 201, description = "done", body = Object), Problems))]
-pub(super) async fn join(admin: web::Data<Admin>, Object(body): Object<JoinJson>) -> Answer {
+#[utoipa::path(post, path = "/api/cluster/nodes", operation_id = "cluster_join", tag = "cluster", request_body = JoinJson, responses((status = 201, description = "number, cluster and address of the new node", body = Object), Problems))]
+pub(super) async fn join(admin: web::Data<Admin>, _: Query<Nothing>, Object(body): Object<JoinJson>) -> Answer {
     let address = body.address;
     check_address(&address)?;
     let node = admin.bus.node();
@@ -132,8 +130,8 @@ pub(super) async fn join(admin: web::Data<Admin>, Object(body): Object<JoinJson>
 /// Gives a learner a vote. 409 with what to do when it was never heard, does not answer or is behind; `force` promotes
 /// it all the same. Also with `force`, 409 when the voters would have no majority that answers: raft could not complete
 /// the change, and nothing could be written until the missing nodes are back. May be repeated. Answers within 10 s.
-#[utoipa::path(post, path = "/api/cluster/nodes/{id}/promote", operation_id = "cluster_promote", tag = "cluster", params(("id" = u64, Path), ForceQuery), responses((status = 200, description = "done", body = MemberView), Problems))]
-pub(super) async fn promote(admin: web::Data<Admin>, id: web::Path<u64>, query: web::Query<ForceQuery>) -> Answer {
+#[utoipa::path(post, path = "/api/cluster/nodes/{id}/promote", operation_id = "cluster_promote", tag = "cluster", params(("id" = u64, Path), ForceQuery), responses((status = 200, description = "the node as it is now", body = MemberView), Problems))]
+pub(super) async fn promote(admin: web::Data<Admin>, id: web::Path<u64>, Query(query): Query<ForceQuery>) -> Answer {
     let node = admin.bus.node();
     node.promote(*id, query.force).await.map_err(Problem::from)?;
     let members = node.members().await;
@@ -146,8 +144,8 @@ pub(super) async fn promote(admin: web::Data<Admin>, id: web::Path<u64>, query: 
 /// the voters that are left would have no majority that answers; with `force` those that do not answer lose their votes
 /// in the same step and go on as learners. A removal that was cut may be repeated, and so may one that was completed.
 /// Answers within 10 s.
-#[utoipa::path(delete, path = "/api/cluster/nodes/{id}", operation_id = "cluster_remove", tag = "cluster", params(("id" = u64, Path), ForceQuery), responses((status = 204, description = "done"), Problems))]
-pub(super) async fn remove(admin: web::Data<Admin>, id: web::Path<u64>, query: web::Query<ForceQuery>) -> Answer {
+#[utoipa::path(delete, path = "/api/cluster/nodes/{id}", operation_id = "cluster_remove", tag = "cluster", params(("id" = u64, Path), ForceQuery), responses((status = 204, description = "the node is no member any more"), Problems))]
+pub(super) async fn remove(admin: web::Data<Admin>, id: web::Path<u64>, Query(query): Query<ForceQuery>) -> Answer {
     admin.bus.node().remove(*id, query.force).await.map_err(Problem::from)?;
     Ok(HttpResponse::NoContent().finish())
 }
@@ -157,14 +155,18 @@ pub(super) async fn remove(admin: web::Data<Admin>, id: web::Path<u64>, query: w
 #[serde(deny_unknown_fields, default)]
 pub(super) struct TransferJson {
     /// Number of a voter that answers.
+    #[schema(example = json!(null))]
     to: Option<u64>,
 }
 
 /// Lets another voter lead, for example before the leader is stopped. 409 when it does not answer or did not take over.
-#[utoipa::path(post, path = "/api/cluster/transfer", operation_id = "cluster_transfer", tag = "cluster", request_body = Option<TransferJson>, responses((status = 200, description = "done", body = Object), Problems))]
-pub(super) async fn transfer(admin: web::Data<Admin>, body: web::Bytes) -> Answer {
+#[utoipa::path(post, path = "/api/cluster/transfer", operation_id = "cluster_transfer", tag = "cluster", request_body = Option<TransferJson>, responses((status = 200, description = "number of the new leader", body = Object), Problems))]
+pub(super) async fn transfer(
+    admin: web::Data<Admin>,
+    _: Query<Nothing>,
     // An empty body means: whoever is best.
-    let wanted: TransferJson = body::optional(&body)?;
+    Optional(wanted): Optional<TransferJson>,
+) -> Answer {
     let leader = admin.bus.node().transfer(wanted.to).await.map_err(Problem::from)?;
     Ok(HttpResponse::Ok().json(json!({ "leader": leader.id })))
 }

@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
+use super::Admin;
+use super::body::{Any, Optional, at_most};
 use super::common::Answer;
 use super::keys::Claimed;
 use super::page::List;
 use super::problem::{Problem, Problems, resource};
+use super::query::{Nothing, Query};
 use super::services::find;
-use super::{Admin, body};
 use crate::bus::call::{Answer as Answered, Body, CallError, Caller, Request, Responder, traceparent};
 use crate::bus::relay::away::{Delivery, Order};
 use crate::bus::services::Services;
@@ -31,15 +33,15 @@ const TIMEOUT_HEADER: &str = "x-rollbook-timeout";
 /// Of W3C Trace Context: handed to the provider.
 const TRACE_HEADER: &str = "traceparent";
 
-pub(super) fn mount(services: &mut web::ServiceConfig) {
-    services
+pub(super) fn mount(routes: &mut web::ServiceConfig) {
+    routes
         .service(resource("/api/services/restart-all", "POST").route(web::post().to(restart_all)))
         .service(resource("/api/services/{id}/restart", "POST").route(web::post().to(restart)))
         .service(resource("/api/services/{id}/shutdown", "POST").route(web::post().to(shutdown)))
         .service(resource("/api/services/{id}/ping", "POST").route(web::post().to(ping)))
         .service(
             resource("/api/call/{service}/{method}", "POST")
-                .app_data(web::PayloadConfig::new(CALL_BYTES_MAX))
+                .app_data(at_most(CALL_BYTES_MAX))
                 .route(web::post().to(call)),
         );
 }
@@ -48,7 +50,11 @@ pub(super) fn mount(services: &mut web::ServiceConfig) {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct OrderJson {
+    /// Why, for whoever gets the command.
+    #[schema(example = "new version")]
     reason: Option<String>,
+    /// Id of the one instance that gets it; all by default.
+    #[schema(example = json!(null))]
     instance: Option<String>,
 }
 
@@ -114,10 +120,10 @@ async fn of_service(
     admin: web::Data<Admin>,
     request: HttpRequest,
     id: String,
-    body: Bytes,
+    order: OrderJson,
     name: &'static str,
 ) -> Answer {
-    let OrderJson { reason, instance } = body::optional(&body)?;
+    let OrderJson { reason, instance } = order;
     let (_, mut instances) = find(&admin, &id)?;
     if let Some(wanted) = instance {
         instances.retain(|instance| instance.id == wanted);
@@ -128,34 +134,51 @@ async fn of_service(
     command(&admin, &request, name, instances, reason).await
 }
 
-#[utoipa::path(post, path = "/api/services/{id}/restart", operation_id = "commands_restart", tag = "commands", params(("id" = String, Path)), request_body = Option<OrderJson>, responses((status = 200, description = "done", body = List<Delivered>), Problems))]
+/// Asks all instances of a service, or one, to start anew, and says for each whether it acknowledged within a second.
+#[utoipa::path(post, path = "/api/services/{id}/restart", operation_id = "commands_restart", tag = "commands", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "with the same key a command is given once")), request_body = Option<OrderJson>, responses((status = 200, description = "what became of it at each instance", body = List<Delivered>), Problems))]
 pub(super) async fn restart(
     admin: web::Data<Admin>,
     request: HttpRequest,
     id: web::Path<String>,
-    body: Bytes,
+    _: Query<Nothing>,
+    Optional(order): Optional<OrderJson>,
 ) -> Answer {
-    of_service(admin, request, id.into_inner(), body, "restart").await
+    of_service(admin, request, id.into_inner(), order, "restart").await
 }
 
-#[utoipa::path(post, path = "/api/services/{id}/shutdown", operation_id = "commands_shutdown", tag = "commands", params(("id" = String, Path)), request_body = Option<OrderJson>, responses((status = 200, description = "done", body = List<Delivered>), Problems))]
+/// Asks all instances of a service, or one, to stop, and says for each whether it acknowledged within a second.
+#[utoipa::path(post, path = "/api/services/{id}/shutdown", operation_id = "commands_shutdown", tag = "commands", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "with the same key a command is given once")), request_body = Option<OrderJson>, responses((status = 200, description = "what became of it at each instance", body = List<Delivered>), Problems))]
 pub(super) async fn shutdown(
     admin: web::Data<Admin>,
     request: HttpRequest,
     id: web::Path<String>,
-    body: Bytes,
+    _: Query<Nothing>,
+    Optional(order): Optional<OrderJson>,
 ) -> Answer {
-    of_service(admin, request, id.into_inner(), body, "shutdown").await
+    of_service(admin, request, id.into_inner(), order, "shutdown").await
 }
 
-#[utoipa::path(post, path = "/api/services/{id}/ping", operation_id = "commands_ping", tag = "commands", params(("id" = String, Path)), request_body = Option<OrderJson>, responses((status = 200, description = "done", body = List<Delivered>), Problems))]
-pub(super) async fn ping(admin: web::Data<Admin>, request: HttpRequest, id: web::Path<String>, body: Bytes) -> Answer {
-    of_service(admin, request, id.into_inner(), body, "ping").await
+/// Asks all instances of a service, or one, for a sign of life, and says for each how long the answer took.
+#[utoipa::path(post, path = "/api/services/{id}/ping", operation_id = "commands_ping", tag = "commands", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "with the same key a command is given once")), request_body = Option<OrderJson>, responses((status = 200, description = "what became of it at each instance", body = List<Delivered>), Problems))]
+pub(super) async fn ping(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    _: Query<Nothing>,
+    Optional(order): Optional<OrderJson>,
+) -> Answer {
+    of_service(admin, request, id.into_inner(), order, "ping").await
 }
 
-#[utoipa::path(post, path = "/api/services/restart-all", operation_id = "commands_restart_all", tag = "commands", request_body = Option<OrderJson>, responses((status = 200, description = "done", body = List<Delivered>), Problems))]
-pub(super) async fn restart_all(admin: web::Data<Admin>, request: HttpRequest, body: Bytes) -> Answer {
-    let OrderJson { reason, .. } = body::optional(&body)?;
+/// Asks all instances of all services to start anew.
+#[utoipa::path(post, path = "/api/services/restart-all", operation_id = "commands_restart_all", tag = "commands", params(("Idempotency-Key" = Option<String>, Header, description = "with the same key a command is given once")), request_body = Option<OrderJson>, responses((status = 200, description = "what became of it at each instance", body = List<Delivered>), Problems))]
+pub(super) async fn restart_all(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    _: Query<Nothing>,
+    Optional(order): Optional<OrderJson>,
+) -> Answer {
+    let OrderJson { reason, .. } = order;
     let instances = admin.bus.node().with_machine(|machine| {
         let of =
             |service: &rollbook_core::service::Service| machine.instances(&service.id).cloned().collect::<Vec<_>>();
@@ -168,7 +191,7 @@ pub(super) async fn restart_all(admin: web::Data<Admin>, request: HttpRequest, b
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(None) };
     let time = value.to_str().ok().and_then(|text| duration::parse(text).ok()).filter(|time| !time.is_zero());
-    time.map(Some).ok_or_else(|| Problem::new(400, "bad_request", "X-Rollbook-Timeout: a duration like 5s"))
+    time.map(Some).ok_or_else(|| Problem::bad("X-Rollbook-Timeout: a duration like 5s"))
 }
 
 /// Asks a provider of `service` for `method`; the body is the payload, the answer's body its data.
@@ -177,7 +200,9 @@ pub(super) async fn call(
     admin: web::Data<Admin>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
-    body: Bytes,
+    _: Query<Nothing>,
+    // Checked there, and handed on as it came.
+    Any(body): Any,
 ) -> Answer {
     let (capability, action) = path.into_inner();
     let router = &admin.services.router;
@@ -189,8 +214,6 @@ pub(super) async fn call(
     }
     let bounds = router.config();
     let timeout = timeout(request.headers())?.unwrap_or(bounds.timeout).min(bounds.timeout_max);
-    // Checked here, and handed on as it came.
-    body::any(&body)?;
     let (reply, outcome) = tokio::sync::oneshot::channel();
     let asks = Request {
         id: String::new(),

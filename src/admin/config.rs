@@ -14,37 +14,49 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::body::Object;
+use super::body::{Object, at_most};
 use super::common::{Answer, propose};
 use super::page::List;
-use super::preconditions::{etag, expected, is_known};
+use super::preconditions::{Conditions, etag, is_known};
 use super::problem::{Problem, Problems, resource};
-use super::{Admin, body, page};
+use super::query::{Nothing, Query, Read};
+use super::{Admin, merge, page};
 
 /// How often a merge is tried anew when others change the document at the same time.
 const MERGES_MAX: u32 = 32;
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
-    let json = web::JsonConfig::default().limit(limits::CONFIG_BYTES_MAX).error_handler(body::unreadable);
     services
         .service(
             resource("/api/config", "GET, POST, PATCH")
-                .app_data(json)
+                .app_data(at_most(limits::CONFIG_BYTES_MAX))
                 .route(web::get().to(show))
                 .route(web::post().to(replace))
-                .route(web::patch().to(merge)),
+                .route(web::patch().to(change)),
         )
         .service(resource("/api/config/history", "GET").route(web::get().to(history)))
         .service(resource("/api/config/diff", "GET").route(web::get().to(diff)))
         .service(resource("/api/config/rollback", "POST").route(web::post().to(roll_back)));
 }
 
-fn wrong(detail: impl Into<String>) -> Problem {
-    Problem::new(400, "bad_request", detail)
+/// The text of a revision.
+fn parse(of: &ConfigRevision) -> Result<&RawValue, Problem> {
+    serde_json::from_slice(of.text()).map_err(damaged)
 }
 
-fn parse(of: &ConfigRevision) -> Result<Value, Problem> {
-    serde_json::from_slice(of.text()).map_err(|error| Problem::storage(format!("config: {error}")))
+fn damaged(error: serde_json::Error) -> Problem {
+    Problem::storage(format!("config: {error}"))
+}
+
+/// A document, or a patch of one, that everybody can read: no number is beyond what a machine's can hold, and nothing
+/// is nested too deep.
+fn readable(body: &RawValue) -> Result<(), Problem> {
+    serde_json::from_str::<Value>(body.get()).map(drop).map_err(|error| Problem::bad(error.to_string()))
+}
+
+/// The present revision.
+fn present(admin: &Admin) -> Result<u64, Problem> {
+    Ok(admin.bus.node().config().revision)
 }
 
 /// A revision that is still there; the present one when none is named.
@@ -60,17 +72,20 @@ async fn find(admin: &Admin, revision: Option<u64>) -> Result<ConfigRevision, Pr
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ShowQuery {
+    /// An earlier revision; the present one by default.
     revision: Option<u64>,
-    /// Seen by [`super::consistency`].
+    /// How fresh the answer is: `linearizable`, which is the default, `leader` or `stale`.
     #[serde(rename = "consistency")]
     _consistency: Option<String>,
 }
 
-#[utoipa::path(get, path = "/api/config", operation_id = "config_show", tag = "config", params(ShowQuery), responses((status = 200, description = "done", body = Object), (status = 304, description = "the caller has it"), Problems))]
-pub(super) async fn show(admin: web::Data<Admin>, request: HttpRequest, query: web::Query<ShowQuery>) -> Answer {
+/// The central configuration, `{}` before anybody has set it, or an earlier revision. The ETag is the revision.
+#[utoipa::path(get, path = "/api/config", operation_id = "config_show", tag = "config", params(ShowQuery), responses((status = 200, description = "the document", body = Object), (status = 304, description = "the caller has it"), Problems))]
+pub(super) async fn show(admin: web::Data<Admin>, request: HttpRequest, Query(query): Query<ShowQuery>) -> Answer {
     let found = find(&admin, query.revision).await?;
-    if is_known(&request, found.revision) {
-        return Ok(HttpResponse::NotModified().insert_header((ETAG, etag(found.revision))).finish());
+    let tag = etag(found.revision);
+    if is_known(&request, &tag) {
+        return Ok(HttpResponse::NotModified().insert_header((ETAG, tag)).finish());
     }
     Ok(stored(found.revision, found.text().to_vec()))
 }
@@ -97,43 +112,38 @@ fn stored(revision: u64, document: Vec<u8>) -> HttpResponse {
     HttpResponse::Ok().insert_header(ContentType::json()).insert_header((ETAG, etag(revision))).body(document)
 }
 
-#[utoipa::path(post, path = "/api/config", operation_id = "config_replace", tag = "config", params(ChangeQuery), request_body = Object, responses((status = 200, description = "done", body = Object), Problems))]
+/// Replaces the document, which is stored as it came. With `If-Match` only if it is still the one with that ETag; 412
+/// if others have changed it.
+#[utoipa::path(post, path = "/api/config", operation_id = "config_replace", tag = "config", params(ChangeQuery, ("If-Match" = Option<String>, Header, description = "the ETag of a GET", example = "\"7\"")), request_body(content = Object, example = json!({ "level": "info" })), responses((status = 200, description = "the document as it is now", body = Object), Problems))]
 pub(super) async fn replace(
     admin: web::Data<Admin>,
     request: HttpRequest,
-    query: web::Query<ChangeQuery>,
-    body: web::Json<Box<RawValue>>,
+    Query(query): Query<ChangeQuery>,
+    Object(body): Object<Box<RawValue>>,
 ) -> Answer {
-    let body = body.into_inner();
-    // Stored as it came, and only if everybody can read it.
-    let value: Value = serde_json::from_str(body.get()).map_err(|error| wrong(error.to_string()))?;
-    if !value.is_object() {
-        return Err(wrong("the configuration is an object"));
-    }
+    readable(&body)?;
     let document = body.get().as_bytes().to_vec();
-    let revision = set(&admin, document.clone(), expected(&request)?, query.into_inner().reason).await?;
+    let expected = Conditions::of(&request)?.revision(&admin, || present(&admin)).await?;
+    let revision = set(&admin, document.clone(), expected, query.reason).await?;
     Ok(stored(revision, document))
 }
 
-/// Merges the body into the document, as RFC 7396 says.
-#[utoipa::path(patch, path = "/api/config", operation_id = "config_merge", tag = "config", params(ChangeQuery), request_body = Object, responses((status = 200, description = "done", body = Object), Problems))]
-pub(super) async fn merge(
+/// Merges the body into the document, as RFC 7396 says: `null` takes a member away. Numbers stay as they are written.
+#[utoipa::path(patch, path = "/api/config", operation_id = "config_merge", tag = "config", params(ChangeQuery, ("If-Match" = Option<String>, Header, description = "the ETag of a GET", example = "\"7\"")), request_body(content = Object, example = json!({ "level": "debug" })), responses((status = 200, description = "the document as it is now", body = Object), Problems))]
+pub(super) async fn change(
     admin: web::Data<Admin>,
     request: HttpRequest,
-    query: web::Query<ChangeQuery>,
-    patch: web::Json<Value>,
+    Query(query): Query<ChangeQuery>,
+    Object(patch): Object<Box<RawValue>>,
 ) -> Answer {
-    let (expected, reason) = (expected(&request)?, query.into_inner().reason);
-    if !patch.is_object() {
-        return Err(wrong("the configuration is an object, and so is a merge patch for it"));
-    }
+    readable(&patch)?;
+    let expected = Conditions::of(&request)?.revision(&admin, || present(&admin)).await?;
     for _ in 0..MERGES_MAX {
         let present = admin.bus.node().config();
-        let mut value = parse(&present)?;
-        json_patch::merge(&mut value, &patch);
-        let document = serde_json::to_vec(&value).map_err(|error| wrong(error.to_string()))?;
+        let merged = merge::merge(parse(&present)?, &patch).map_err(damaged)?;
+        let document = merged.get().as_bytes().to_vec();
         let only_at = Some(expected.unwrap_or(present.revision));
-        match set(&admin, document.clone(), only_at, reason.clone()).await {
+        match set(&admin, document.clone(), only_at, query.reason.clone()).await {
             Ok(revision) => return Ok(stored(revision, document)),
             Err(problem) if expected.is_none() && problem.is(&Refusal::RevisionMismatch(String::new())) => {}
             Err(problem) => return Err(problem),
@@ -151,8 +161,9 @@ pub(super) struct RevisionView {
     reason: String,
 }
 
-#[utoipa::path(get, path = "/api/config/history", operation_id = "config_history", tag = "config", responses((status = 200, description = "done", body = List<RevisionView>), Problems))]
-pub(super) async fn history(admin: web::Data<Admin>) -> Answer {
+/// The newest 100 revisions, newest first, without their documents.
+#[utoipa::path(get, path = "/api/config/history", operation_id = "config_history", tag = "config", params(Read), responses((status = 200, description = "the revisions", body = List<RevisionView>), Problems))]
+pub(super) async fn history(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
     let node = admin.bus.node().clone();
     let revisions = admin.bus.read(move || node.config_revisions()).await?;
     let item = |of: &ConfigRevision| RevisionView {
@@ -168,22 +179,25 @@ pub(super) async fn history(admin: web::Data<Admin>) -> Answer {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DiffQuery {
+    /// A revision; the one before `to` by default, 0 for the empty document.
     from: Option<u64>,
+    /// A revision; the present one by default.
     to: Option<u64>,
+    /// How fresh the answer is: `linearizable`, which is the default, `leader` or `stale`.
     #[serde(rename = "consistency")]
     _consistency: Option<String>,
 }
 
 /// What leads from one revision to another, as RFC 6902 says; from the one before the present one by default.
-#[utoipa::path(get, path = "/api/config/diff", operation_id = "config_diff", tag = "config", params(DiffQuery), responses((status = 200, description = "done", body = Vec<Object>, content_type = "application/json-patch+json"), Problems))]
-pub(super) async fn diff(admin: web::Data<Admin>, query: web::Query<DiffQuery>) -> Answer {
+#[utoipa::path(get, path = "/api/config/diff", operation_id = "config_diff", tag = "config", params(DiffQuery), responses((status = 200, description = "the steps", body = Vec<Object>, content_type = "application/json-patch+json"), Problems))]
+pub(super) async fn diff(admin: web::Data<Admin>, Query(query): Query<DiffQuery>) -> Answer {
     let to = find(&admin, query.to).await?;
     let from = match query.from.unwrap_or(to.revision.saturating_sub(1)) {
         0 => ConfigRevision::default(),
         from => find(&admin, Some(from)).await?,
     };
-    let patch = json_patch::diff(&parse(&from)?, &parse(&to)?);
-    let body = serde_json::to_vec(&patch).map_err(|error| Problem::storage(error.to_string()))?;
+    let steps = merge::diff(parse(&from)?, parse(&to)?).map_err(damaged)?;
+    let body = serde_json::to_vec(&steps).map_err(damaged)?;
     Ok(HttpResponse::Ok().insert_header(("content-type", "application/json-patch+json")).body(body))
 }
 
@@ -191,15 +205,23 @@ pub(super) async fn diff(admin: web::Data<Admin>, query: web::Query<DiffQuery>) 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BackJson {
+    /// One of the history.
+    #[schema(example = 0)]
     revision: u64,
 }
 
-/// An earlier document becomes the newest revision.
-#[utoipa::path(post, path = "/api/config/rollback", operation_id = "config_roll_back", tag = "config", request_body = BackJson, responses((status = 200, description = "done", body = Object), Problems))]
-pub(super) async fn roll_back(admin: web::Data<Admin>, request: HttpRequest, Object(body): Object<BackJson>) -> Answer {
+/// An earlier document becomes the newest revision; the history keeps all of them.
+#[utoipa::path(post, path = "/api/config/rollback", operation_id = "config_roll_back", tag = "config", params(("If-Match" = Option<String>, Header, description = "the ETag of a GET", example = "\"7\"")), request_body = BackJson, responses((status = 200, description = "the document as it is now", body = Object), Problems))]
+pub(super) async fn roll_back(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    _: Query<Nothing>,
+    Object(body): Object<BackJson>,
+) -> Answer {
     let found = find(&admin, Some(body.revision)).await?;
     let document = found.text().to_vec();
     let reason = format!("back to revision {}", found.revision);
-    let revision = set(&admin, document.clone(), expected(&request)?, reason).await?;
+    let expected = Conditions::of(&request)?.revision(&admin, || present(&admin)).await?;
+    let revision = set(&admin, document.clone(), expected, reason).await?;
     Ok(stored(revision, document))
 }

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 
 use actix_web::{HttpResponse, web};
 use futures_util::future::join_all;
-use rollbook_core::error::Refusal;
 use rollbook_core::machine::Machine;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -15,6 +14,7 @@ use super::Admin;
 use super::common::Answer;
 use super::page::{List, Page};
 use super::problem::{Problem, Problems, resource};
+use super::query::{Nothing, Query, Read};
 use crate::bus::survey::{ClientView, Survey, Wanted};
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
@@ -32,69 +32,103 @@ fn nodes(admin: &Admin) -> BTreeSet<u64> {
     node.others_up().into_iter().chain([node.id()]).collect()
 }
 
-/// What each of these nodes says of those wanted of it; nodes that do not answer are missing.
-async fn surveys(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> Vec<(u64, Survey)> {
+/// What nodes say when they are asked.
+struct Surveys {
+    /// Of each node that answered.
+    of: Vec<(u64, Survey)>,
+    /// The nodes that did not.
+    unanswered: Vec<u64>,
+}
+
+/// What each of these nodes says of those wanted of it.
+async fn surveys(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> Surveys {
     let (services, own) = (&admin.services, admin.bus.node().id());
     let ask = |(node, wanted): (u64, Wanted)| async move {
         if node == own {
-            return Some((node, services.survey(&wanted)));
+            return (node, Some(services.survey(&wanted)));
         }
-        let said = services.peers.survey(node, wanted).await.ok()?;
-        Some((node, serde_json::from_slice(&said).ok()?))
+        let said = services.peers.survey(node, wanted).await.ok();
+        (node, said.and_then(|said| serde_json::from_slice(&said).ok()))
     };
-    join_all(asked.map(ask)).await.into_iter().flatten().collect()
+    let mut surveys = Surveys { of: Vec::new(), unanswered: Vec::new() };
+    for (node, said) in join_all(asked.map(ask)).await {
+        match said {
+            Some(said) => surveys.of.push((node, said)),
+            None => surveys.unanswered.push(node),
+        }
+    }
+    surveys.unanswered.sort_unstable();
+    surveys
 }
 
-/// The clients that are wanted of each node.
-pub(super) async fn survey(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> Vec<ClientView> {
-    surveys(admin, asked).await.into_iter().flat_map(|(_, survey)| survey.clients).collect()
+/// The clients that are wanted of each node, and the nodes that did not say.
+pub(super) async fn survey(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> (Vec<ClientView>, Vec<u64>) {
+    let Surveys { of, unanswered } = surveys(admin, asked).await;
+    (of.into_iter().flat_map(|(_, survey)| survey.clients).collect(), unanswered)
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
+    /// Of this node only.
     node: Option<u64>,
+    /// Instances of this service only.
     service: Option<String>,
+    /// Of this door only, `socketio` or `websocket`.
     door: Option<String>,
+    /// Most items of the page; 100 by default.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
-    /// Seen by [`super::consistency`].
+    /// How fresh the answer is: `linearizable`, which is the default, `leader` or `stale`.
     #[serde(rename = "consistency")]
     _consistency: Option<String>,
 }
 
-#[utoipa::path(get, path = "/api/connections", operation_id = "connections_list", tag = "connections", params(ListQuery), responses((status = 200, description = "done", body = List<ClientView>), Problems))]
-pub(super) async fn list(admin: web::Data<Admin>, query: web::Query<ListQuery>) -> Answer {
-    let page = Page::new(query.limit, query.cursor.clone())?;
+/// Who is connected to which node, by id, page by page. A node that does not answer is named in `unanswered_nodes`.
+#[utoipa::path(get, path = "/api/connections", operation_id = "connections_list", tag = "connections", params(ListQuery), responses((status = 200, description = "a page of connections", body = List<ClientView>), Problems))]
+pub(super) async fn list(admin: web::Data<Admin>, Query(query): Query<ListQuery>) -> Answer {
+    let page = Page::new("connections", query.limit, query.cursor.as_deref())?;
     let wanted = nodes(&admin).into_iter().filter(|node| query.node.is_none_or(|one| one == *node));
-    let mut clients = survey(&admin, wanted.map(|node| (node, Wanted::all()))).await;
+    let (mut clients, unanswered) = survey(&admin, wanted.map(|node| (node, Wanted::all()))).await;
     clients.retain(|client| {
         query.service.as_ref().is_none_or(|service| client.service.as_ref() == Some(service))
             && query.door.as_ref().is_none_or(|door| *door == client.door)
     });
     clients.sort_by(|one, two| one.id.cmp(&two.id));
-    Ok(page.of(clients, |client| client.id.clone()))
+    Ok(HttpResponse::Ok().json(page.of(clients, |client| client.id.clone()).without(unanswered)))
+}
+
+fn missing(id: &str, unanswered: &[u64]) -> Problem {
+    let mut detail = format!("connection not found: {id}");
+    if !unanswered.is_empty() {
+        let nodes: Vec<String> = unanswered.iter().map(u64::to_string).collect();
+        detail = format!("{detail}; these nodes did not answer: {}", nodes.join(", "));
+    }
+    Problem::new(404, "connection_not_found", detail)
 }
 
 async fn find(admin: &Admin, id: &str) -> Result<ClientView, Problem> {
-    let clients = survey(admin, nodes(admin).into_iter().map(|node| (node, Wanted::called(id)))).await;
-    let missing = || Problem::new(404, "connection_not_found", format!("connection not found: {id}"));
-    clients.into_iter().next().ok_or_else(missing)
+    let asked = nodes(admin).into_iter().map(|node| (node, Wanted::called(id)));
+    let (clients, unanswered) = survey(admin, asked).await;
+    clients.into_iter().next().ok_or_else(|| missing(id, &unanswered))
 }
 
-#[utoipa::path(get, path = "/api/connections/{id}", operation_id = "connections_show", tag = "connections", params(("id" = String, Path)), responses((status = 200, description = "done", body = ClientView), Problems))]
-pub(super) async fn show(admin: web::Data<Admin>, id: web::Path<String>) -> Answer {
+/// One connection.
+#[utoipa::path(get, path = "/api/connections/{id}", operation_id = "connections_show", tag = "connections", params(("id" = String, Path), Read), responses((status = 200, description = "the connection", body = ClientView), Problems))]
+pub(super) async fn show(admin: web::Data<Admin>, id: web::Path<String>, _: Query<Read>) -> Answer {
     Ok(HttpResponse::Ok().json(find(&admin, &id).await?))
 }
 
 /// Ends a connection; a Socket.IO client stays away.
-#[utoipa::path(delete, path = "/api/connections/{id}", operation_id = "connections_kick", tag = "connections", params(("id" = String, Path)), responses((status = 204, description = "done"), Problems))]
-pub(super) async fn kick(admin: web::Data<Admin>, id: web::Path<String>) -> Answer {
+#[utoipa::path(delete, path = "/api/connections/{id}", operation_id = "connections_kick", tag = "connections", params(("id" = String, Path)), responses((status = 204, description = "the connection is being closed"), Problems))]
+pub(super) async fn kick(admin: web::Data<Admin>, id: web::Path<String>, _: Query<Nothing>) -> Answer {
     let client = find(&admin, &id).await?;
     let kicked = admin.services.kick(client.node, client.serial, &client.id).await?;
-    if kicked { Ok(HttpResponse::NoContent().finish()) } else { Err(Refusal::Overloaded(id.into_inner()).into()) }
+    // Else it has ended since it was found.
+    if kicked { Ok(HttpResponse::NoContent().finish()) } else { Err(missing(&id, &[])) }
 }
 
 /// How much there is of everything.
@@ -108,6 +142,8 @@ pub(super) struct Stats {
     config_revision: u64,
     /// Those that answered.
     nodes: Vec<OfNode>,
+    /// Those that were asked and did not answer: what is theirs is not counted.
+    unanswered_nodes: Vec<u64>,
     uptime_seconds: u64,
 }
 
@@ -161,10 +197,12 @@ fn count_roll(machine: &Machine) -> (OfServices, OfInstances) {
     (services, instances)
 }
 
-#[utoipa::path(get, path = "/api/stats", operation_id = "connections_stats", tag = "connections", responses((status = 200, description = "done", body = Stats), Problems))]
-pub(super) async fn stats(admin: web::Data<Admin>) -> Answer {
+/// How many services, instances, connections, requests and events there are, and on which node.
+#[utoipa::path(get, path = "/api/stats", operation_id = "connections_stats", tag = "connections", params(Read), responses((status = 200, description = "the numbers", body = Stats), Problems))]
+pub(super) async fn stats(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
     let node = admin.bus.node();
-    let surveys = surveys(&admin, nodes(&admin).into_iter().map(|node| (node, Wanted::all()))).await;
+    let Surveys { of: surveys, unanswered: unanswered_nodes } =
+        surveys(&admin, nodes(&admin).into_iter().map(|node| (node, Wanted::all()))).await;
     let (services, instances) = node.with_machine(count_roll);
     let heads = node.namespaces();
     let of = |(id, survey): &(u64, Survey)| OfNode {
@@ -190,6 +228,7 @@ pub(super) async fn stats(admin: web::Data<Admin>) -> Answer {
         },
         config_revision: node.config().revision,
         nodes,
+        unanswered_nodes,
         uptime_seconds: admin.began.elapsed().as_secs(),
     }))
 }

@@ -3,6 +3,8 @@
 #![expect(unused_qualifications, reason = "the macro that describes a handler writes them")]
 
 use actix_web::{HttpResponse, web};
+use futures_util::future::join_all;
+use rollbook_cluster::node::Consistency;
 use rollbook_core::command::{Command, ConsumerDelete, ConsumerSet, Done};
 use rollbook_core::consumer::Consumer;
 use rollbook_core::event::EventId;
@@ -15,6 +17,7 @@ use super::body::Object;
 use super::common::{Answer, find_namespace, propose};
 use super::page::{List, Page};
 use super::problem::{Problem, Problems, resource};
+use super::query::{Nothing, Query, Read};
 use super::{Admin, page};
 use crate::bus::message::{MemberState, Reason};
 use crate::bus::registry::{Forget, Who};
@@ -53,6 +56,9 @@ pub(super) struct ConsumerView {
     lag: u64,
     members: Vec<MemberView>,
     paused: bool,
+    /// The node that serves the consumer, when it was asked and did not answer: the members are not known then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unanswered_node: Option<u64>,
 }
 
 /// A stream that is a member of it.
@@ -66,7 +72,12 @@ struct MemberView {
 
 async fn view(admin: &Admin, head: &Head, consumer: &Consumer) -> ConsumerView {
     let who = Who { namespace: head.name.clone(), consumer: consumer.name.clone() };
-    let members = admin.relay.send(WhoAnywhere(who)).await.unwrap_or_default();
+    let (members, unanswered_node) = match admin.relay.send(WhoAnywhere(who)).await {
+        Ok(Ok(members)) => (members, None),
+        Ok(Err(node)) => (Vec::new(), Some(node)),
+        // The node is stopping.
+        Err(_) => (Vec::new(), Some(admin.bus.node().id())),
+    };
     let member = |state: MemberState| MemberView {
         consumer_id: state.consumer_id,
         in_flight: state.in_flight.into_iter().collect(),
@@ -80,6 +91,7 @@ async fn view(admin: &Admin, head: &Head, consumer: &Consumer) -> ConsumerView {
         lag: head.last().saturating_sub(consumer.ack_floor.max(head.first.saturating_sub(1))),
         members: members.into_iter().map(member).collect(),
         paused: consumer.paused,
+        unanswered_node,
     }
 }
 
@@ -94,18 +106,22 @@ fn find(admin: &Admin, namespace: &str, name: &str) -> Result<(Head, Consumer), 
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
+    /// Of this namespace only.
     namespace: Option<String>,
+    /// Most items of the page; 100 by default.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
-    /// Seen by [`super::consistency`].
+    /// How fresh the answer is: `linearizable`, which is the default, `leader` or `stale`.
     #[serde(rename = "consistency")]
     _consistency: Option<String>,
 }
 
-#[utoipa::path(get, path = "/api/consumers", operation_id = "consumers_list", tag = "consumers", params(ListQuery), responses((status = 200, description = "done", body = List<ConsumerView>), Problems))]
-pub(super) async fn list(admin: web::Data<Admin>, query: web::Query<ListQuery>) -> Answer {
-    let page = Page::new(query.limit, query.cursor.clone())?;
+/// Durable consumers and groups by namespace and name, page by page: how far they are, and who their members are.
+#[utoipa::path(get, path = "/api/consumers", operation_id = "consumers_list", tag = "consumers", params(ListQuery), responses((status = 200, description = "a page of consumers", body = List<ConsumerView>), Problems))]
+pub(super) async fn list(admin: web::Data<Admin>, Query(query): Query<ListQuery>) -> Answer {
+    let page = Page::new("consumers", query.limit, query.cursor.as_deref())?;
     let node = admin.bus.node();
     let heads = match &query.namespace {
         Some(name) => vec![find_namespace(&admin, name)?],
@@ -118,21 +134,21 @@ pub(super) async fn list(admin: web::Data<Admin>, query: web::Query<ListQuery>) 
     let key = |(head, consumer): &(Head, Consumer)| format!("{}/{}", head.name, consumer.name);
     keyed.sort_by_key(key);
     let (keyed, next_cursor) = page.cut(keyed, key);
-    let mut items = Vec::with_capacity(keyed.len());
-    for (head, consumer) in &keyed {
-        items.push(view(&admin, head, consumer).await);
-    }
+    // All at once: a node that does not answer is waited for once.
+    let items = join_all(keyed.iter().map(|(head, consumer)| view(&admin, head, consumer))).await;
     Ok(page::list(items, next_cursor))
 }
 
-#[utoipa::path(get, path = "/api/consumers/{namespace}/{name}", operation_id = "consumers_show", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path)), responses((status = 200, description = "done", body = ConsumerView), Problems))]
-pub(super) async fn show(admin: web::Data<Admin>, path: web::Path<(String, String)>) -> Answer {
+/// One durable consumer or group.
+#[utoipa::path(get, path = "/api/consumers/{namespace}/{name}", operation_id = "consumers_show", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path), Read), responses((status = 200, description = "the consumer", body = ConsumerView), Problems))]
+pub(super) async fn show(admin: web::Data<Admin>, path: web::Path<(String, String)>, _: Query<Read>) -> Answer {
     let (head, consumer) = find(&admin, &path.0, &path.1)?;
     Ok(HttpResponse::Ok().json(view(&admin, &head, &consumer).await))
 }
 
-#[utoipa::path(delete, path = "/api/consumers/{namespace}/{name}", operation_id = "consumers_delete", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path)), responses((status = 204, description = "done"), Problems))]
-pub(super) async fn delete(admin: web::Data<Admin>, path: web::Path<(String, String)>) -> Answer {
+/// Forgets a consumer and how far it is; the streams of its members end.
+#[utoipa::path(delete, path = "/api/consumers/{namespace}/{name}", operation_id = "consumers_delete", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path)), responses((status = 204, description = "the consumer is gone"), Problems))]
+pub(super) async fn delete(admin: web::Data<Admin>, path: web::Path<(String, String)>, _: Query<Nothing>) -> Answer {
     let (namespace, name) = path.into_inner();
     let delete = ConsumerDelete { namespace: namespace.clone(), name: name.clone() };
     propose(&admin, Command::ConsumerDelete(delete)).await?;
@@ -144,47 +160,83 @@ pub(super) async fn delete(admin: web::Data<Admin>, path: web::Path<(String, Str
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResetJson {
-    /// `oldest`, `newest`, an index or an event id: the first event that is delivered again.
+    /// `oldest`, `newest`, an index or an event id: the first event that is delivered again. An event that is not kept
+    /// any more means the oldest one that is; one past the end of the log is refused.
+    #[schema(example = "oldest")]
     to: Value,
 }
 
-/// The cursor that makes `to` the next event.
-fn floor(to: &Value, head: &Head) -> Option<u64> {
-    let before = |index: u64| Some(index.checked_sub(1)?.min(head.last()));
-    match to {
-        Value::Number(index) => before(index.as_u64()?),
-        Value::String(word) => match word.as_str() {
-            "oldest" => Some(head.first.saturating_sub(1)),
-            "newest" => Some(head.last()),
-            id => before(EventId::parse(id)?.sequence),
-        },
-        _ => None,
+fn no_place() -> Problem {
+    Problem::bad("to: oldest, newest, an index from 1, or an event id")
+}
+
+/// The cursor that makes `to` the next event, unless `to` is an event id.
+fn floor(to: &Value, head: &Head) -> Result<u64, Problem> {
+    let index = match to {
+        Value::String(word) if word == "oldest" => return Ok(head.first.saturating_sub(1)),
+        Value::String(word) if word == "newest" => return Ok(head.last()),
+        Value::Number(index) => index.as_u64().ok_or_else(no_place)?,
+        _ => return Err(no_place()),
+    };
+    // The index of the next event is the end, as `newest` is.
+    if index > head.next {
+        let (name, last) = (&head.name, head.last());
+        let detail =
+            format!("to: {index} is past the newest event of namespace {name}, {last}; newest means behind that");
+        return Err(Problem::bad(detail));
     }
+    index.checked_sub(1).ok_or_else(no_place)
+}
+
+/// The cursor that makes the event of that id the next one; the oldest event in the place of one that is not kept.
+async fn floor_of(admin: &Admin, id: &str, head: &Head) -> Result<u64, Problem> {
+    let (book, namespace, wanted) = (admin.bus.node().book(), head.name.clone(), id.to_owned());
+    let found = admin.bus.read(move || book.find_id(&namespace, &wanted)).await?;
+    let index = found.or_else(|| gone(id, head)).ok_or_else(|| unknown(id, head))?;
+    Ok(index.saturating_sub(1))
+}
+
+/// The oldest event, when the id is one that the log gave to an event before it.
+fn gone(id: &str, head: &Head) -> Option<u64> {
+    EventId::parse(id).filter(|id| (1..head.first).contains(&id.sequence)).map(|_| head.first)
+}
+
+fn unknown(id: &str, head: &Head) -> Problem {
+    let detail =
+        format!("to: no event {id} in namespace {}; oldest, newest, an index from 1, or an event id", head.name);
+    Problem::bad(detail)
 }
 
 /// Sets the cursor; the streams of its members end, and begin anew there when they come again.
-#[utoipa::path(post, path = "/api/consumers/{namespace}/{name}/reset", operation_id = "consumers_reset", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path)), request_body = ResetJson, responses((status = 200, description = "done", body = ConsumerView), Problems))]
+#[utoipa::path(post, path = "/api/consumers/{namespace}/{name}/reset", operation_id = "consumers_reset", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path)), request_body = ResetJson, responses((status = 200, description = "the consumer as it is now", body = ConsumerView), Problems))]
 pub(super) async fn reset(
     admin: web::Data<Admin>,
     path: web::Path<(String, String)>,
+    _: Query<Nothing>,
     Object(body): Object<ResetJson>,
 ) -> Answer {
     let (namespace, name) = path.into_inner();
+    // This node may be behind the event that the operator has seen elsewhere.
+    admin.bus.node().read_barrier(Consistency::Linearizable).await?;
     let (head, _) = find(&admin, &namespace, &name)?;
-    let wrong = || Problem::new(400, "bad_request", "to: oldest, newest, an index from 1, or an event id e_...");
-    let ack_floor = Some(floor(&body.to, &head).ok_or_else(wrong)?);
+    let ack_floor = Some(match &body.to {
+        Value::String(id) if !["oldest", "newest"].contains(&id.as_str()) => floor_of(&admin, id, &head).await?,
+        to => floor(to, &head)?,
+    });
     let answer = set(&admin, &namespace, &name, ack_floor, None).await?;
     forget(&admin, namespace, Some(name), Reason::Draining).await;
     Ok(answer)
 }
 
-#[utoipa::path(post, path = "/api/consumers/{namespace}/{name}/pause", operation_id = "consumers_pause", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path)), responses((status = 200, description = "done", body = ConsumerView), Problems))]
-pub(super) async fn pause(admin: web::Data<Admin>, path: web::Path<(String, String)>) -> Answer {
+/// Delivers nothing to its members, within a second, until it is resumed.
+#[utoipa::path(post, path = "/api/consumers/{namespace}/{name}/pause", operation_id = "consumers_pause", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path)), responses((status = 200, description = "the consumer as it is now", body = ConsumerView), Problems))]
+pub(super) async fn pause(admin: web::Data<Admin>, path: web::Path<(String, String)>, _: Query<Nothing>) -> Answer {
     set(&admin, &path.0, &path.1, None, Some(true)).await
 }
 
-#[utoipa::path(post, path = "/api/consumers/{namespace}/{name}/resume", operation_id = "consumers_resume", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path)), responses((status = 200, description = "done", body = ConsumerView), Problems))]
-pub(super) async fn resume(admin: web::Data<Admin>, path: web::Path<(String, String)>) -> Answer {
+/// Delivers again what a pause held back.
+#[utoipa::path(post, path = "/api/consumers/{namespace}/{name}/resume", operation_id = "consumers_resume", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path)), responses((status = 200, description = "the consumer as it is now", body = ConsumerView), Problems))]
+pub(super) async fn resume(admin: web::Data<Admin>, path: web::Path<(String, String)>, _: Query<Nothing>) -> Answer {
     set(&admin, &path.0, &path.1, None, Some(false)).await
 }
 
@@ -196,5 +248,41 @@ async fn set(admin: &Admin, namespace: &str, name: &str, ack_floor: Option<u64>,
             Ok(HttpResponse::Ok().json(view(admin, &head, &consumer).await))
         }
         _ => Err(Problem::storage("no answer")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rollbook_core::time::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+
+    // Events 5 to 16 are kept.
+    fn head() -> Head {
+        Head { name: "app".to_owned(), first: 5, next: 17, ..Head::default() }
+    }
+
+    #[test]
+    fn a_cursor_goes_to_an_event_that_is_there_or_to_the_end() {
+        let to = |to: Value| floor(&to, &head()).map_err(|problem| problem.to_string());
+        let places = [(json!("oldest"), 4), (json!("newest"), 16), (json!(1), 0), (json!(16), 15), (json!(17), 16)];
+        for (value, floor) in places {
+            assert_eq!(to(value.clone()), Ok(floor), "{value}");
+        }
+        for value in [json!(18), json!(999_999)] {
+            let text = to(value.clone()).unwrap_err();
+            assert!(text.contains("past the newest event of namespace app, 16"), "{value}: {text}");
+        }
+        for value in [json!(0), json!(-1), json!(1.5), json!(null), json!([1])] {
+            assert!(to(value.clone()).unwrap_err().starts_with("to: oldest, newest"), "{value}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_not_kept_means_the_oldest_one() {
+        let of = |sequence| gone(&EventId::new(Timestamp::default(), sequence).to_string(), &head());
+        assert_eq!([0, 1, 4, 5, 99].map(of), [None, Some(5), Some(5), None, None]);
+        assert_eq!(gone("order-1", &head()), None);
     }
 }

@@ -9,9 +9,11 @@ use super::Admin;
 use super::problem::resource;
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
-    services
-        .service(resource("/livez", "GET").route(web::get().to(livez)))
-        .service(resource("/readyz", "GET").route(web::get().to(readyz)));
+    services.service(resource("/livez", "GET").route(web::get().to(livez)));
+    // The other two are what balancers and monitors try first.
+    for path in ["/readyz", "/health", "/healthz"] {
+        services.service(resource(path, "GET").route(web::get().to(readyz)));
+    }
 }
 
 async fn livez() -> HttpResponse {

@@ -1,5 +1,6 @@
 //! REST administration, health and metrics on the web listener.
 
+pub mod answers;
 mod body;
 mod cluster;
 mod commands;
@@ -10,13 +11,16 @@ pub mod consistency;
 mod consumers;
 mod health;
 pub mod keys;
+mod merge;
 mod metrics;
 mod namespaces;
 mod openapi;
 mod page;
 mod preconditions;
 mod problem;
+mod query;
 pub mod request_log;
+mod root;
 pub mod same_origin;
 mod services;
 mod views;
@@ -37,6 +41,8 @@ use crate::bus::services::Services;
 /// What the administration can be told.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Origins of web pages that may use REST beside its own; `*` is any.
+    pub origins: Vec<String>,
     /// Most namespaces that have samples of their own in `/metrics`.
     pub metrics_namespaces_max: usize,
 }
@@ -92,13 +98,13 @@ impl Admin {
 
 /// Lets a server answer with the administration.
 pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
-    let json = web::JsonConfig::default().limit(64 << 10).error_handler(body::unreadable);
     services
         .app_data(web::Data::from(Arc::clone(admin)))
-        .app_data(json)
-        .app_data(web::QueryConfig::default().error_handler(problem::query))
-        .configure(health::mount)
+        .app_data(body::at_most(body::BYTES_MAX))
+        .app_data(web::PathConfig::default().error_handler(problem::path))
+        .configure(root::mount)
         .configure(metrics::mount)
+        .configure(health::mount)
         .configure(namespaces::mount)
         .configure(consumers::mount)
         .configure(cluster::mount)

@@ -1,5 +1,7 @@
 //! `/api/namespaces`: what there is, and how long it is kept.
 
+#![expect(unused_qualifications, reason = "the macro that describes a handler writes them")]
+
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
@@ -9,13 +11,14 @@ use rollbook_core::limits::{DEDUPE_WINDOW_MS_MAX, DEDUPE_WINDOW_MS_MIN};
 use rollbook_core::namespace::{Head, Retention};
 use rollbook_core::subject::Namespace;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use utoipa::ToSchema;
+use serde_json::{Map, Value, json};
+use utoipa::{IntoParams, ToSchema};
 
 use super::body::{self, Object};
 use super::common::{Answer, find_namespace, propose};
-use super::page::List;
+use super::page::{List, Page};
 use super::problem::{Problem, Problems, resource};
+use super::query::{Nothing, Query, Read};
 use super::{Admin, consumers, page};
 use crate::bus::duration;
 use crate::bus::message::Reason;
@@ -39,14 +42,18 @@ pub(super) fn mount(services: &mut web::ServiceConfig) {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RetentionJson {
-    /// A duration like `24h`.
+    /// Events that are older go; a duration like `24h`.
+    #[schema(example = "24h")]
     max_age: Option<String>,
-    #[schema(minimum = 1)]
+    /// The oldest events go when there are more bytes.
+    #[schema(minimum = 1, example = json!(null))]
     max_bytes: Option<u64>,
-    #[schema(minimum = 1)]
+    /// The oldest events go when there are more.
+    #[schema(minimum = 1, example = json!(null))]
     max_events: Option<u64>,
     /// How long a dedupe key is remembered, a duration from `1s` to `24h`; `null` means `2m`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2m")]
     dedupe_window: Option<String>,
 }
 
@@ -102,8 +109,10 @@ fn window(retention: Retention) -> String {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateJson {
+    /// 1 to 64 characters of A-Z a-z 0-9 _ -
     #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     name: String,
+    /// Everything is kept by default.
     #[serde(default, deserialize_with = "body::object")]
     retention: RetentionJson,
 }
@@ -166,23 +175,50 @@ async fn show(admin: &Admin, head: &Head) -> Result<NamespaceView, Problem> {
     })
 }
 
-#[utoipa::path(get, path = "/api/namespaces", operation_id = "namespaces_namespaces", tag = "namespaces", responses((status = 200, description = "done", body = List<NamespaceView>), Problems))]
-pub(super) async fn namespaces(admin: web::Data<Admin>) -> Answer {
-    let mut items = Vec::new();
-    for head in admin.bus.node().namespaces() {
-        items.push(show(&admin, &head).await?);
-    }
-    Ok(page::whole(items))
+/// Which page of the namespaces.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    /// Most items of the page; 100 by default.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// How fresh the answer is: `linearizable`, which is the default, `leader` or `stale`.
+    #[serde(rename = "consistency")]
+    _consistency: Option<String>,
 }
 
-#[utoipa::path(get, path = "/api/namespaces/{name}", operation_id = "namespaces_namespace", tag = "namespaces", params(("name" = String, Path)), responses((status = 200, description = "done", body = NamespaceView), Problems))]
-pub(super) async fn namespace(admin: web::Data<Admin>, name: web::Path<String>) -> Answer {
+/// The namespaces by name, page by page: how many events each has, and how long it keeps them.
+#[utoipa::path(get, path = "/api/namespaces", operation_id = "namespaces_namespaces", tag = "namespaces", params(ListQuery), responses((status = 200, description = "a page of namespaces", body = List<NamespaceView>), Problems))]
+pub(super) async fn namespaces(admin: web::Data<Admin>, Query(query): Query<ListQuery>) -> Answer {
+    let page = Page::new("namespaces", query.limit, query.cursor.as_deref())?;
+    let mut heads = admin.bus.node().namespaces();
+    heads.sort_by(|one, two| one.name.cmp(&two.name));
+    let (heads, next_cursor) = page.cut(heads, |head| head.name.clone());
+    let mut items = Vec::with_capacity(heads.len());
+    for head in &heads {
+        items.push(show(&admin, head).await?);
+    }
+    Ok(page::list(items, next_cursor))
+}
+
+/// One namespace.
+#[utoipa::path(get, path = "/api/namespaces/{name}", operation_id = "namespaces_namespace", tag = "namespaces", params(("name" = String, Path), Read), responses((status = 200, description = "the namespace", body = NamespaceView), Problems))]
+pub(super) async fn namespace(admin: web::Data<Admin>, name: web::Path<String>, _: Query<Read>) -> Answer {
     let head = find_namespace(&admin, &name)?;
     Ok(HttpResponse::Ok().json(show(&admin, &head).await?))
 }
 
-#[utoipa::path(post, path = "/api/namespaces", operation_id = "namespaces_create_namespace", tag = "namespaces", request_body = CreateJson, responses((status = 201, description = "done", body = NamespaceView), Problems))]
-pub(super) async fn create_namespace(admin: web::Data<Admin>, Object(body): Object<CreateJson>) -> Answer {
+/// Creates a namespace; 409 when there is one of that name. Where `book.namespaces` is `*` the first publish creates it
+/// too.
+#[utoipa::path(post, path = "/api/namespaces", operation_id = "namespaces_create_namespace", tag = "namespaces", request_body(content = CreateJson, example = json!({ "name": "example" })), responses((status = 201, description = "the namespace", body = NamespaceView), Problems))]
+pub(super) async fn create_namespace(
+    admin: web::Data<Admin>,
+    _: Query<Nothing>,
+    Object(body): Object<CreateJson>,
+) -> Answer {
     let CreateJson { name, retention } = body;
     if Namespace::parse(&name).is_err() {
         let detail = "a namespace name has 1 to 64 characters of A-Z a-z 0-9 _ -";
@@ -197,18 +233,19 @@ pub(super) async fn create_namespace(admin: web::Data<Admin>, Object(body): Obje
     Ok(HttpResponse::Created().json(show(&admin, &head).await?))
 }
 
-/// Merges the given members into the present retention, as RFC 7396 says.
-#[utoipa::path(patch, path = "/api/namespaces/{name}", operation_id = "namespaces_retain_namespace", tag = "namespaces", params(("name" = String, Path)), request_body = RetainJson, responses((status = 200, description = "done", body = NamespaceView), Problems))]
+/// Changes how long a namespace keeps events and dedupe keys: the given members are merged into the present ones, as
+/// RFC 7396 says. `null` takes a bound away.
+#[utoipa::path(patch, path = "/api/namespaces/{name}", operation_id = "namespaces_retain_namespace", tag = "namespaces", params(("name" = String, Path)), request_body(content = RetainJson, example = json!({ "retention": { "dedupe_window": "2m" } })), responses((status = 200, description = "the namespace as it is now", body = NamespaceView), Problems))]
 pub(super) async fn retain_namespace(
     admin: web::Data<Admin>,
     name: web::Path<String>,
-    body: web::Json<Value>,
+    _: Query<Nothing>,
+    Object(patch): Object<Map<String, Value>>,
 ) -> Answer {
     let wrong = |detail: String| Problem::new(400, "bad_request", detail);
     let head = find_namespace(&admin, &name)?;
     let mut merged =
         serde_json::to_value(RetentionJson::from_rules(head.retention)).map_err(|error| wrong(error.to_string()))?;
-    let Value::Object(patch) = body.into_inner() else { return Err(wrong("expected an object".to_owned())) };
     for (key, value) in patch {
         match (key.as_str(), value) {
             ("retention", Value::Null) => merged = json!({}),
@@ -229,8 +266,9 @@ pub(super) async fn retain_namespace(
     }
 }
 
-#[utoipa::path(delete, path = "/api/namespaces/{name}", operation_id = "namespaces_delete_namespace", tag = "namespaces", params(("name" = String, Path)), responses((status = 204, description = "done"), Problems))]
-pub(super) async fn delete_namespace(admin: web::Data<Admin>, name: web::Path<String>) -> Answer {
+/// Deletes a namespace with its events and consumers, for good.
+#[utoipa::path(delete, path = "/api/namespaces/{name}", operation_id = "namespaces_delete_namespace", tag = "namespaces", params(("name" = String, Path)), responses((status = 204, description = "the namespace is gone"), Problems))]
+pub(super) async fn delete_namespace(admin: web::Data<Admin>, name: web::Path<String>, _: Query<Nothing>) -> Answer {
     let name = name.into_inner();
     propose(&admin, Command::NamespaceDelete(NamespaceDelete { name: name.clone() })).await?;
     consumers::forget(&admin, name, None, Reason::Deleted).await;

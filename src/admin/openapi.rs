@@ -1,5 +1,6 @@
 //! `/openapi.json`, generated from the handlers, and `/docs`, a page to read and try it that needs no network.
 
+use actix_web::http::header::LOCATION;
 use actix_web::{HttpResponse, web};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::SwaggerUi;
@@ -9,6 +10,8 @@ use super::{cluster, commands, config, connections, consumers, namespaces, servi
 
 /// Where the description is.
 const PATH: &str = "/openapi.json";
+/// The page that shows the description, and its files.
+const PAGES: &str = "/docs/{_:.*}";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,7 +22,7 @@ const PATH: &str = "/openapi.json";
     paths(
         services::list,
         services::show,
-        services::merge,
+        services::change,
         services::remove,
         services::instances,
         services::drain,
@@ -36,7 +39,7 @@ const PATH: &str = "/openapi.json";
         connections::stats,
         config::show,
         config::replace,
-        config::merge,
+        config::change,
         config::history,
         config::diff,
         config::roll_back,
@@ -64,7 +67,15 @@ pub(super) fn mount(services: &mut web::ServiceConfig) {
     services
         .service(resource(PATH, "GET").route(web::get().to(describe)))
         .service(resource("/docs/service.html", "GET").route(web::get().to(service_page)))
-        .service(SwaggerUi::new("/docs/{_:.*}").config(utoipa_swagger_ui::Config::from(PATH)));
+        .service(SwaggerUi::new(PAGES).config(utoipa_swagger_ui::Config::from(PATH)))
+        // What the page itself does not answer: methods other than GET.
+        .service(resource(PAGES, "GET"))
+        .service(resource("/docs", "GET").route(web::get().to(slash)));
+}
+
+/// The files of the page are named relative to its address, which ends with a slash.
+async fn slash() -> HttpResponse {
+    HttpResponse::PermanentRedirect().insert_header((LOCATION, "docs/")).finish()
 }
 
 /// A page that is a service of the bus while it is open.

@@ -1,6 +1,8 @@
 //! Lists: one page of them, and where the next begins.
 
 use actix_web::HttpResponse;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 
 use super::problem::Problem;
@@ -14,6 +16,8 @@ const LIMIT_MAX: usize = 1000;
 /// Which page of a list.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Page {
+    /// Name of the list: a cursor is good for its own list only.
+    list: &'static str,
     limit: usize,
     after: Option<String>,
 }
@@ -24,18 +28,26 @@ pub(super) struct List<T> {
     items: Vec<T>,
     /// Where the next page begins; `null` when this is the last one.
     next_cursor: Option<String>,
+    /// Nodes that were asked and did not answer: what only they know is missing. Left out when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unanswered_nodes: Vec<u64>,
 }
 
 impl<T> List<T> {
     /// A list that is always whole.
     pub(super) const fn whole(items: Vec<T>) -> Self {
-        Self { items, next_cursor: None }
+        Self { items, next_cursor: None, unanswered_nodes: Vec::new() }
+    }
+
+    /// The same, when these nodes did not answer.
+    pub(super) fn without(self, unanswered_nodes: Vec<u64>) -> Self {
+        Self { unanswered_nodes, ..self }
     }
 }
 
 /// A page that was cut before.
 pub(super) fn list<T: Serialize>(items: Vec<T>, next_cursor: Option<String>) -> HttpResponse {
-    HttpResponse::Ok().json(List { items, next_cursor })
+    HttpResponse::Ok().json(List { next_cursor, ..List::whole(items) })
 }
 
 /// A list that is always whole.
@@ -43,19 +55,38 @@ pub(super) fn whole<T: Serialize>(items: Vec<T>) -> HttpResponse {
     HttpResponse::Ok().json(List::whole(items))
 }
 
+/// The cursor behind the item of that key.
+fn encode(list: &str, key: &str) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{list}:{key}"))
+}
+
+fn decode(list: &str, cursor: &str) -> Option<String> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+    Some(text.strip_prefix(list)?.strip_prefix(':')?.to_owned())
+}
+
 impl Page {
-    /// From the query: `cursor` is what the page before ended with.
-    pub(super) fn new(limit: Option<usize>, cursor: Option<String>) -> Result<Self, Problem> {
+    /// From the query of that list: `cursor` is what the page before ended with.
+    pub(super) fn new(list: &'static str, limit: Option<usize>, cursor: Option<&str>) -> Result<Self, Problem> {
         let limit = limit.unwrap_or(LIMIT);
         if !(1..=LIMIT_MAX).contains(&limit) {
-            return Err(Problem::new(400, "bad_request", format!("limit: 1 to {LIMIT_MAX}")));
+            return Err(Problem::bad(format!("limit={limit}: 1 to {LIMIT_MAX}")));
         }
-        Ok(Self { limit, after: cursor })
+        let behind = |cursor: &str| {
+            let wrong = || Problem::bad(format!("cursor={cursor}: the next_cursor of a page of this list"));
+            decode(list, cursor).ok_or_else(wrong)
+        };
+        Ok(Self { list, limit, after: cursor.map(behind).transpose()? })
     }
 
     /// Most items of it.
     pub(super) const fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// Whether the item of that key is on this page or behind it.
+    pub(super) fn begins_before(&self, key: &str) -> bool {
+        self.after.as_ref().is_none_or(|after| key > after.as_str())
     }
 
     /// The page of a list that is sorted by `key`, and where the next begins.
@@ -64,21 +95,52 @@ impl Page {
         items: impl IntoIterator<Item = T>,
         key: impl Fn(&T) -> String,
     ) -> (Vec<T>, Option<String>) {
-        let behind = |item: &T| self.after.as_ref().is_none_or(|after| key(item) > *after);
+        let behind = |item: &T| self.begins_before(&key(item));
         let mut items: Vec<T> = items.into_iter().filter(behind).take(self.limit.saturating_add(1)).collect();
         let more = items.len() > self.limit;
         items.truncate(self.limit);
-        let next_cursor = items.last().filter(|_| more).map(key);
+        let next_cursor = items.last().filter(|_| more).map(|last| encode(self.list, &key(last)));
         (items, next_cursor)
     }
 
-    /// That page as an answer.
-    pub(super) fn of<T: Serialize>(
-        &self,
-        items: impl IntoIterator<Item = T>,
-        key: impl Fn(&T) -> String,
-    ) -> HttpResponse {
+    /// That page.
+    pub(super) fn of<T>(&self, items: impl IntoIterator<Item = T>, key: impl Fn(&T) -> String) -> List<T> {
         let (items, next_cursor) = self.cut(items, key);
-        list(items, next_cursor)
+        List { next_cursor, ..List::whole(items) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_each_other_without_a_gap() {
+        let names = ["a", "b-1", "b/ü", "c", "d"];
+        let (mut seen, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = Page::new("names", Some(2), cursor.as_deref()).unwrap();
+            let (items, next) = page.cut(names, |name| (*name).to_owned());
+            seen.extend(items);
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, names);
+    }
+
+    #[test]
+    fn only_a_cursor_of_the_same_list_is_taken() {
+        let own = encode("names", "b");
+        assert!(Page::new("names", None, Some(&own)).is_ok());
+        for (list, cursor) in
+            [("others", own.as_str()), ("names", "abc"), ("names", "b"), ("names", ""), ("names", "ü")]
+        {
+            assert!(Page::new(list, None, Some(cursor)).is_err(), "{list} {cursor}");
+        }
+        for limit in [0, LIMIT_MAX + 1] {
+            assert!(Page::new("names", Some(limit), None).is_err(), "{limit}");
+        }
     }
 }

@@ -1,8 +1,17 @@
-//! `ETag`, `If-Match`, `If-None-Match` over a revision.
+//! `ETag`, `If-Match`, `If-None-Match` (RFC 9110, 8.8.3 and 13.1) over a revision.
+//!
+//! The tag of a resource is its revision, `"7"`. Where a representation also shows what no revision counts, a hash of
+//! the representation stands behind it, `"7-0123456789abcdef"`, so that the tag changes whenever the representation does.
+//! Changes are bound to the revision alone: they touch nothing else.
+
+use std::hash::{DefaultHasher, Hasher as _};
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{IF_MATCH, IF_NONE_MATCH};
+use actix_web::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
+use rollbook_cluster::node::Consistency;
+use rollbook_core::error::Refusal;
 
+use super::Admin;
 use super::problem::Problem;
 
 /// The tag of a revision.
@@ -10,20 +19,248 @@ pub(super) fn etag(revision: u64) -> String {
     format!("\"{revision}\"")
 }
 
-/// The revision that `If-Match` names; `*` matches any.
-pub(super) fn expected(request: &HttpRequest) -> Result<Option<u64>, Problem> {
-    let Some(value) = request.headers().get(IF_MATCH) else { return Ok(None) };
-    let tag = value.to_str().map(str::trim).unwrap_or_default();
-    if tag == "*" {
-        return Ok(None);
-    }
-    let number = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
-    let wrong = || Problem::new(400, "bad_request", "If-Match: the ETag of a GET, like \"7\"");
-    number.map(Some).ok_or_else(wrong)
+/// The tag of a representation that shows more than its revision counts.
+pub(super) fn etag_of(revision: u64, representation: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(representation);
+    format!("\"{revision}-{:016x}\"", hasher.finish())
 }
 
-/// Whether the caller has this revision already.
-pub(super) fn is_known(request: &HttpRequest, revision: u64) -> bool {
-    let known = request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    known.is_some_and(|list| list.split(',').any(|tag| tag.trim() == etag(revision)))
+/// An entity tag of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tag {
+    weak: bool,
+    /// What stands between the quotes.
+    opaque: Vec<u8>,
+}
+
+/// What a condition names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Tags {
+    /// `*`: whatever there is.
+    Any,
+    List(Vec<Tag>),
+}
+
+impl Tag {
+    /// Weak comparison with a tag of ours.
+    fn matches(&self, own: &str) -> bool {
+        self.opaque == own.trim_matches('"').as_bytes()
+    }
+
+    /// The revision in a tag of ours. A weak tag names none: `If-Match` compares strongly.
+    fn revision(&self) -> Option<u64> {
+        let text = std::str::from_utf8(&self.opaque).ok().filter(|_| !self.weak)?;
+        let digits = match text.split_once('-') {
+            Some((digits, hash)) if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => digits,
+            Some(_) => return None,
+            None => text,
+        };
+        digits.parse().ok().filter(|revision: &u64| revision.to_string() == digits)
+    }
+}
+
+/// Reads `*` or a list of entity tags; `None` when it is neither.
+fn parse(text: &[u8]) -> Option<Tags> {
+    if text.trim_ascii() == b"*" {
+        return Some(Tags::Any);
+    }
+    let mut tags = Vec::new();
+    let mut rest = text.trim_ascii();
+    while !rest.is_empty() {
+        // An empty element of a list is nothing.
+        if let Some(behind) = rest.strip_prefix(b",") {
+            rest = behind.trim_ascii_start();
+            continue;
+        }
+        let (weak, quoted) = rest.strip_prefix(b"W/").map_or((false, rest), |quoted| (true, quoted));
+        let quoted = quoted.strip_prefix(b"\"")?;
+        let end = quoted.iter().position(|byte| *byte == b'"')?;
+        let (opaque, behind) = quoted.split_at_checked(end)?;
+        if !opaque.iter().all(|byte| *byte == 0x21 || (0x23..=0x7e).contains(byte) || *byte >= 0x80) {
+            return None;
+        }
+        tags.push(Tag { weak, opaque: opaque.to_vec() });
+        rest = behind.get(1..)?.trim_ascii_start();
+        if !rest.is_empty() && !rest.starts_with(b",") {
+            return None;
+        }
+    }
+    (!tags.is_empty()).then_some(Tags::List(tags))
+}
+
+/// The condition of that name, however many lines it has; `None` when there is none.
+///
+/// # Errors
+/// It is no entity tag.
+fn condition(request: &HttpRequest, name: &HeaderName) -> Result<Option<Tags>, Problem> {
+    let mut lines = request.headers().get_all(name).map(|line| line.as_bytes()).peekable();
+    if lines.peek().is_none() {
+        return Ok(None);
+    }
+    let joined = lines.collect::<Vec<_>>().join(b", ".as_slice());
+    let wrong = || Problem::bad(format!("{name}: entity tags like \"7\", separated by commas, or *"));
+    parse(&joined).map(Some).ok_or_else(wrong)
+}
+
+/// Whether the caller of a GET has the representation with this tag already.
+pub(super) fn is_known(request: &HttpRequest, own: &str) -> bool {
+    // What is no tag matches nothing: the caller gets the representation.
+    match condition(request, &IF_NONE_MATCH) {
+        Ok(Some(Tags::Any)) => true,
+        Ok(Some(Tags::List(tags))) => tags.iter().any(|tag| tag.matches(own)),
+        Ok(None) | Err(_) => false,
+    }
+}
+
+fn failed(detail: impl Into<String>) -> Problem {
+    Refusal::RevisionMismatch(detail.into()).into()
+}
+
+/// What `If-Match` and `If-None-Match` of a change ask for.
+#[derive(Debug)]
+pub(super) struct Conditions {
+    matching: Option<Tags>,
+    unlike: Option<Tags>,
+}
+
+impl Conditions {
+    /// From the headers.
+    ///
+    /// # Errors
+    /// One of them is no entity tag.
+    pub(super) fn of(request: &HttpRequest) -> Result<Self, Problem> {
+        Ok(Self { matching: condition(request, &IF_MATCH)?, unlike: condition(request, &IF_NONE_MATCH)? })
+    }
+
+    /// The revision that the change is bound to; `None` when it is to be made whatever there is. `present` gives the
+    /// revision of the resource.
+    ///
+    /// # Errors
+    /// The conditions are not met, or the present revision cannot be known.
+    pub(super) async fn revision(
+        &self,
+        admin: &Admin,
+        present: impl Fn() -> Result<u64, Problem>,
+    ) -> Result<Option<u64>, Problem> {
+        let named = self.named()?;
+        // The rules compare one revision with the present one, in the order of the log: nothing has to be read first.
+        if let (Some([revision]), None) = (named.as_deref(), &self.unlike) {
+            return Ok(Some(*revision));
+        }
+        if named.is_none() && self.unlike.is_none() {
+            return Ok(None);
+        }
+        admin.bus.node().read_barrier(Consistency::Linearizable).await?;
+        self.choose(named.as_deref(), present()?).map(Some)
+    }
+
+    /// The revisions that `If-Match` names; `None` when any will do.
+    fn named(&self) -> Result<Option<Vec<u64>>, Problem> {
+        let Some(Tags::List(tags)) = &self.matching else { return Ok(None) };
+        let revisions: Vec<u64> = tags.iter().filter_map(Tag::revision).collect();
+        if revisions.is_empty() {
+            return Err(failed("If-Match names no ETag of a GET; one that begins with W/ matches nothing"));
+        }
+        Ok(Some(revisions))
+    }
+
+    /// The present revision, if the conditions are met.
+    fn choose(&self, named: Option<&[u64]>, present: u64) -> Result<u64, Problem> {
+        if named.is_some_and(|named| !named.contains(&present)) {
+            return Err(failed(format!("revision is {present}, which If-Match does not name")));
+        }
+        let is_unlike = match &self.unlike {
+            None => true,
+            Some(Tags::Any) => false,
+            Some(Tags::List(tags)) => {
+                let named = |tag: &Tag| Tag { weak: false, ..tag.clone() }.revision() == Some(present);
+                !tags.iter().any(named)
+            }
+        };
+        if is_unlike {
+            Ok(present)
+        } else {
+            Err(failed(format!("revision is {present}, which If-None-Match excludes")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    fn request(name: HeaderName, lines: &[&[u8]]) -> HttpRequest {
+        let mut request = TestRequest::default();
+        for line in lines {
+            request = request.append_header((name.clone(), HeaderValue::from_bytes(line).unwrap()));
+        }
+        request.to_http_request()
+    }
+
+    fn knows(lines: &[&str]) -> bool {
+        let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
+        is_known(&request(IF_NONE_MATCH, &lines), "\"7\"")
+    }
+
+    #[test]
+    fn if_none_match_compares_weakly_and_takes_lists() {
+        for lines in [
+            &["\"7\""] as &[&str],
+            &["W/\"7\""],
+            &["*"],
+            &["\"x\", W/\"7\""],
+            &["\"a,b\" ,, \"7\""],
+            &["\"x\"", "\"7\""],
+        ] {
+            assert!(knows(lines), "{lines:?}");
+        }
+        for lines in
+            [&["\"8\""] as &[&str], &["7"], &["w/\"7\""], &["\"7"], &["\"7\" \"8\""], &["\"x\", *"], &[""], &[]]
+        {
+            assert!(!knows(lines), "{lines:?}");
+        }
+    }
+
+    fn expected(lines: &[&[u8]], present: u64) -> Result<Option<u64>, u16> {
+        let status = |problem: Problem| actix_web::ResponseError::status_code(&problem).as_u16();
+        let conditions = Conditions::of(&request(IF_MATCH, lines)).map_err(status)?;
+        let Some(named) = conditions.named().map_err(status)? else { return Ok(None) };
+        conditions.choose(Some(&named), present).map(Some).map_err(status)
+    }
+
+    #[test]
+    fn if_match_compares_strongly_and_takes_lists() {
+        assert_eq!(expected(&[], 7), Ok(None));
+        assert_eq!(expected(&[b"*"], 7), Ok(None));
+        for line in ["\"7\"", "\"999\", \"7\"", "W/\"7\", \"7\"", "\"7-0123456789abcdef\"", "\"\", \"7\""] {
+            assert_eq!(expected(&[line.as_bytes()], 7), Ok(Some(7)), "{line}");
+        }
+        for line in ["W/\"7\"", "\"999\"", "\"abc\"", "\"07\"", "\"+7\"", "\"7-\"", "\"7-x\"", "\"\"", "\"\u{e9}\""] {
+            assert_eq!(expected(&[line.as_bytes()], 7), Err(412), "{line}");
+        }
+        for line in ["7", "W/7", "\"7", "", ",", "\"a b\"", "\"7\";\"8\"", "*, \"7\""] {
+            assert_eq!(expected(&[line.as_bytes()], 7), Err(400), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_change_that_excludes_what_there_is_is_refused() {
+        let met = |line: &str| {
+            let conditions = Conditions::of(&request(IF_NONE_MATCH, &[line.as_bytes()])).unwrap();
+            conditions.choose(None, 7).is_ok()
+        };
+        assert!(met("\"6\", W/\"8\""));
+        assert!(!met("*") && !met("W/\"7\"") && !met("\"7-0123456789abcdef\""));
+    }
+
+    #[test]
+    fn a_tag_changes_with_the_representation() {
+        assert_ne!(etag_of(7, b"a"), etag_of(7, b"b"));
+        assert_ne!(etag_of(7, b"a"), etag_of(8, b"a"));
+        assert_eq!(etag_of(7, b"a"), etag_of(7, b"a"));
+    }
 }

@@ -1,8 +1,8 @@
 //! Errors of the REST surface as problem+json (RFC 9457).
 
-use actix_web::error::QueryPayloadError;
-use actix_web::http::StatusCode;
+use actix_web::error::PathError;
 use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, Resource, ResponseError, web};
 use rollbook_cluster::error::ReadError;
 use rollbook_core::error::Refusal;
@@ -50,6 +50,23 @@ impl Problem {
             code,
             error: None,
         }
+    }
+
+    /// The request is wrong; `detail` says what, and what would be right.
+    pub(super) fn bad(detail: impl Into<String>) -> Self {
+        Self::new(400, "bad_request", detail)
+    }
+
+    /// The problem of an answer that has this status and no text of its own.
+    pub(super) fn of_status(status: StatusCode, detail: String) -> Self {
+        let code = match status {
+            StatusCode::NOT_FOUND => "not_found",
+            StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+            StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+            _ if status.is_client_error() => "bad_request",
+            _ => "internal",
+        };
+        Self::new(status.as_u16(), code, detail)
     }
 
     /// The store failed, or did what it should not.
@@ -116,39 +133,49 @@ impl ResponseError for Problem {
         if self.status == 503 || self.status == 429 {
             builder.insert_header((header::RETRY_AFTER, "1"));
         }
+        if self.status == 415 {
+            // RFC 9110, 15.5.16: what would have been taken.
+            builder.insert_header((header::ACCEPT, "application/json"));
+            builder.insert_header((header::ACCEPT_ENCODING, super::body::CODINGS));
+        }
         let body = serde_json::to_vec(self).unwrap_or_default();
         builder.insert_header((header::CONTENT_TYPE, "application/problem+json")).body(body)
     }
 }
 
-/// The answer to a query that the endpoint does not take.
-pub(super) fn query(error: QueryPayloadError, _: &HttpRequest) -> actix_web::Error {
-    Problem::new(400, "bad_request", error.to_string()).into()
+/// The answer to a path with a part that cannot be read, for example a node number that is no number.
+pub(super) fn path(error: PathError, request: &HttpRequest) -> actix_web::Error {
+    Problem::bad(format!("{}: {error}", request.path())).into()
 }
 
 /// The answer on a path that nothing serves.
-pub(super) async fn not_found(request: HttpRequest) -> Answer {
-    Answer(Problem::new(404, "not_found", format!("nothing at {}", request.path())))
+pub(super) async fn not_found(request: HttpRequest) -> HttpResponse {
+    let detail = format!("nothing at {}; GET / says what is where", request.path());
+    Problem::new(404, "not_found", detail).error_response()
 }
 
-/// A path that takes these methods, and says so when it is asked for another.
-pub(super) fn resource(path: &str, allowed: &'static str) -> Resource {
-    let refuse = move |request: HttpRequest| async move {
-        let detail = format!("{} does not take {}", request.path(), request.method());
-        let mut answer = Problem::new(405, "method_not_allowed", detail).error_response();
-        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+/// What a path takes that serves these methods: HEAD wherever GET is, and OPTIONS everywhere.
+fn allowed(methods: &str) -> String {
+    let mut allowed = methods.replace("GET", "GET, HEAD");
+    allowed.push_str(", OPTIONS");
+    allowed
+}
+
+/// A path that serves these methods, `GET` or `GET, POST` for example. The path answers OPTIONS with what it takes, and
+/// refuses every other method with the same list. HEAD comes as GET, see [`super::answers`].
+pub(super) fn resource(path: &str, methods: &'static str) -> Resource {
+    let answer = move |request: HttpRequest| async move {
+        let allowed = allowed(methods);
+        let mut answer = if request.method() == Method::OPTIONS {
+            HttpResponse::NoContent().finish()
+        } else {
+            let detail = format!("{} does not take {}; it takes {allowed}", request.path(), request.method());
+            Problem::new(405, "method_not_allowed", detail).error_response()
+        };
+        if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+            answer.headers_mut().insert(header::ALLOW, allowed);
+        }
         answer
     };
-    web::resource(path).default_service(web::to(refuse))
-}
-
-/// A problem as a plain answer.
-pub(super) struct Answer(Problem);
-
-impl actix_web::Responder for Answer {
-    type Body = actix_web::body::BoxBody;
-
-    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
-        self.0.error_response()
-    }
+    web::resource(path).default_service(web::to(answer))
 }

@@ -5,23 +5,25 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use actix_web::http::header::ETAG;
+use actix_web::http::header::{ContentType, ETAG};
 use actix_web::{HttpRequest, HttpResponse, web};
-use bytes::Bytes;
+use rollbook_cluster::node::Consistency;
 use rollbook_core::command::{Command, Done};
 use rollbook_core::error::Refusal;
 use rollbook_core::pattern::Pattern;
 use rollbook_core::service::{Connection, Instance, InstanceMark, Service, ServiceRemove, ServiceUpdate};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
+use super::body::{Object, Optional};
 use super::common::{Answer, propose};
 use super::page::{List, Page};
-use super::preconditions::{etag, expected, is_known};
+use super::preconditions::{Conditions, etag, etag_of, is_known};
 use super::problem::{Problem, Problems, resource};
+use super::query::{Nothing, Query, Read};
 use super::views::{InstanceView, ServiceDetail, ServiceView};
-use super::{Admin, body, connections, page};
+use super::{Admin, connections, merge, page};
 use crate::bus::client::Farewell;
 use crate::bus::event_json;
 use crate::bus::survey::{ClientView, Wanted};
@@ -39,7 +41,7 @@ pub(super) fn mount(services: &mut web::ServiceConfig) {
         .service(
             resource("/api/services/{id}", "GET, PUT, DELETE")
                 .route(web::get().to(show))
-                .route(web::put().to(merge))
+                .route(web::put().to(change))
                 .route(web::delete().to(remove)),
         )
         .service(resource("/api/services/{id}/instances", "GET").route(web::get().to(instances)))
@@ -64,14 +66,18 @@ pub(super) struct ListQuery {
     /// `online` or `offline`.
     #[param(inline)]
     status: Option<Status>,
+    /// Of this type only.
     r#type: Option<String>,
+    /// Those that offer this capability.
     capability: Option<String>,
     /// Part of the id or name.
     q: Option<String>,
+    /// Most items of the page; 100 by default.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
-    /// Seen by [`super::consistency`].
+    /// How fresh the answer is: `linearizable`, which is the default, `leader` or `stale`.
     #[serde(rename = "consistency")]
     _consistency: Option<String>,
 }
@@ -94,68 +100,86 @@ impl ListQuery {
     }
 }
 
-#[utoipa::path(get, path = "/api/services", operation_id = "services_list", tag = "services", params(ListQuery), responses((status = 200, description = "done", body = List<ServiceView>), Problems))]
-pub(super) async fn list(admin: web::Data<Admin>, query: web::Query<ListQuery>) -> Answer {
-    let page = Page::new(query.limit, query.cursor.clone())?;
-    let all = admin.bus.node().with_machine(|machine| {
+/// The services on the roll by id, page by page; those that are offline too.
+#[utoipa::path(get, path = "/api/services", operation_id = "services_list", tag = "services", params(ListQuery), responses((status = 200, description = "a page of services", body = List<ServiceView>), Problems))]
+pub(super) async fn list(admin: web::Data<Admin>, Query(query): Query<ListQuery>) -> Answer {
+    let page = Page::new("services", query.limit, query.cursor.as_deref())?;
+    let list = admin.bus.node().with_machine(|machine| {
         let view = |service: &Service| {
             let instances: Vec<Instance> = machine.instances(&service.id).cloned().collect();
             ServiceView::new(service, &instances)
         };
-        machine.services().map(view).filter(|service| query.wants(service)).collect::<Vec<_>>()
+        // The services come by id, so those before the page need no view and those behind it are not looked at.
+        let behind = machine.services().filter(|service| page.begins_before(&service.id));
+        page.of(behind.map(view).filter(|service| query.wants(service)), |service| service.id.clone())
     });
-    Ok(page.of(all, |service| service.id.clone()))
+    Ok(HttpResponse::Ok().json(list))
 }
 
-/// The instances of a service with what their nodes know of them.
-async fn views(admin: &Admin, instances: &[Instance]) -> Vec<InstanceView> {
+/// The instances of a service with what their nodes know of them, and the nodes that did not say.
+async fn views(admin: &Admin, instances: &[Instance]) -> (Vec<InstanceView>, Vec<u64>) {
     let mut serials: HashMap<u64, Vec<u64>> = HashMap::new();
     for Connection { owner, serial } in instances.iter().map(|instance| instance.connection) {
         serials.entry(owner.node).or_default().push(serial);
     }
     let asked = serials.into_iter().map(|(node, serials)| (node, Wanted::serials(serials)));
-    let clients = connections::survey(admin, asked).await;
+    let (clients, unanswered) = connections::survey(admin, asked).await;
     let key = |client: &ClientView| (client.node, client.serial);
     let clients: HashMap<(u64, u64), ClientView> = clients.into_iter().map(|client| (key(&client), client)).collect();
     let of = |instance: &Instance| clients.get(&(instance.connection.owner.node, instance.connection.serial));
-    instances.iter().map(|instance| InstanceView::new(instance, of(instance))).collect()
+    (instances.iter().map(|instance| InstanceView::new(instance, of(instance))).collect(), unanswered)
 }
 
-#[utoipa::path(get, path = "/api/services/{id}", operation_id = "services_show", tag = "services", params(("id" = String, Path)), responses((status = 200, description = "done", body = ServiceDetail), (status = 304, description = "the caller has it"), Problems))]
-pub(super) async fn show(admin: web::Data<Admin>, request: HttpRequest, id: web::Path<String>) -> Answer {
-    let (service, instances) = find(&admin, &id)?;
-    let tag = etag(service.revision);
-    if is_known(&request, service.revision) {
-        return Ok(HttpResponse::NotModified().insert_header((ETAG, tag)).finish());
-    }
-    let detail = ServiceDetail::new(ServiceView::new(&service, &instances), views(&admin, &instances).await);
-    Ok(HttpResponse::Ok().insert_header((ETAG, tag)).json(detail))
-}
-
-#[utoipa::path(get, path = "/api/services/{id}/instances", operation_id = "services_instances", tag = "services", params(("id" = String, Path)), responses((status = 200, description = "done", body = List<InstanceView>), Problems))]
-pub(super) async fn instances(admin: web::Data<Admin>, id: web::Path<String>) -> Answer {
-    let (_, instances) = find(&admin, &id)?;
-    Ok(page::whole(views(&admin, &instances).await))
-}
-
-/// Merges the body into the metadata of the service, as RFC 7396 says.
-#[utoipa::path(put, path = "/api/services/{id}", operation_id = "services_merge", tag = "services", params(("id" = String, Path)), request_body(content = Object, description = "metadata to be merged"), responses((status = 200, description = "done", body = ServiceView), Problems))]
-pub(super) async fn merge(
+/// One service with its instances, their heartbeats, requests and circuit breakers. The ETag begins with the revision,
+/// which is what `If-Match` of a change compares, and changes whenever the answer does.
+#[utoipa::path(get, path = "/api/services/{id}", operation_id = "services_show", tag = "services", params(("id" = String, Path), Read), responses((status = 200, description = "the service", body = ServiceDetail), (status = 304, description = "the caller has it"), Problems))]
+pub(super) async fn show(
     admin: web::Data<Admin>,
     request: HttpRequest,
     id: web::Path<String>,
-    patch: web::Json<Value>,
+    _: Query<Read>,
 ) -> Answer {
-    let expected = expected(&request)?;
-    if !patch.is_object() {
-        return Err(Problem::new(400, "bad_request", "the body is an object: the metadata to be merged"));
+    let (service, instances) = find(&admin, &id)?;
+    let (views, unanswered) = views(&admin, &instances).await;
+    let detail = ServiceDetail::new(ServiceView::new(&service, &instances), views, unanswered);
+    let body = serde_json::to_vec(&detail).map_err(|error| Problem::storage(error.to_string()))?;
+    let tag = etag_of(service.revision, &body);
+    if is_known(&request, &tag) {
+        return Ok(HttpResponse::NotModified().insert_header((ETAG, tag)).finish());
     }
+    Ok(HttpResponse::Ok().insert_header((ETAG, tag)).insert_header(ContentType::json()).body(body))
+}
+
+/// The connected instances of a service.
+#[utoipa::path(get, path = "/api/services/{id}/instances", operation_id = "services_instances", tag = "services", params(("id" = String, Path), Read), responses((status = 200, description = "all instances", body = List<InstanceView>), Problems))]
+pub(super) async fn instances(admin: web::Data<Admin>, id: web::Path<String>, _: Query<Read>) -> Answer {
+    let (_, instances) = find(&admin, &id)?;
+    Ok(listed(views(&admin, &instances).await))
+}
+
+fn listed((views, unanswered): (Vec<InstanceView>, Vec<u64>)) -> HttpResponse {
+    HttpResponse::Ok().json(List::whole(views).without(unanswered))
+}
+
+/// Merges the body into the metadata of the service, as RFC 7396 says: `null` takes a member away. With `If-Match` only
+/// if nobody has changed the service since the GET with that ETag; else 412.
+#[utoipa::path(put, path = "/api/services/{id}", operation_id = "services_merge", tag = "services", params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "the ETag of a GET", example = "\"7\"")), request_body(content = Object, description = "metadata to be merged", example = json!({ "owner": "ops" })), responses((status = 200, description = "the service as it is now", body = ServiceView), Problems))]
+pub(super) async fn change(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    _: Query<Nothing>,
+    Object(patch): Object<Box<RawValue>>,
+) -> Answer {
+    let id = id.into_inner();
+    let revision = || find(&admin, &id).map(|(service, _)| service.revision);
+    let expected = Conditions::of(&request)?.revision(&admin, revision).await?;
     for _ in 0..MERGES_MAX {
         let (service, instances) = find(&admin, &id)?;
-        let mut metadata = ServiceView::new(&service, &instances).metadata;
-        json_patch::merge(&mut metadata, &patch);
+        let metadata = merge::merge(&ServiceView::new(&service, &instances).metadata, &patch)
+            .map_err(|error| Problem::bad(error.to_string()))?;
         let if_revision = Some(expected.unwrap_or(service.revision));
-        let update = ServiceUpdate { id: id.clone(), metadata: metadata.to_string(), if_revision };
+        let update = ServiceUpdate { id: id.clone(), metadata: metadata.get().to_owned(), if_revision };
         match propose(&admin, Command::ServiceUpdate(update)).await {
             Ok(Done::Service(service)) => {
                 let tag = etag(service.revision);
@@ -169,10 +193,25 @@ pub(super) async fn merge(
     Err(Refusal::Overloaded("others change the service all the time".to_owned()).into())
 }
 
-/// Takes a service and all its instances off the roll; their connections are ended, and stay away.
-#[utoipa::path(delete, path = "/api/services/{id}", operation_id = "services_remove", tag = "services", params(("id" = String, Path)), responses((status = 204, description = "done"), Problems))]
-pub(super) async fn remove(admin: web::Data<Admin>, id: web::Path<String>) -> Answer {
+/// Takes a service and all its instances off the roll; their connections are ended, and stay away. With `If-Match` only
+/// if nobody has changed the service since the GET with that ETag; else 412.
+#[utoipa::path(delete, path = "/api/services/{id}", operation_id = "services_remove", tag = "services", params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "the ETag of a GET", example = "\"7\"")), responses((status = 204, description = "the service is off the roll"), Problems))]
+pub(super) async fn remove(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    _: Query<Nothing>,
+) -> Answer {
     let remove = ServiceRemove { id: id.into_inner() };
+    let revision = || find(&admin, &remove.id).map(|(service, _)| service.revision);
+    if let Some(expected) = Conditions::of(&request)?.revision(&admin, revision).await? {
+        // A removal has no revision in the log: this is as near to it as can be.
+        admin.bus.node().read_barrier(Consistency::Linearizable).await?;
+        let present = revision()?;
+        if present != expected {
+            return Err(Refusal::RevisionMismatch(format!("revision is {present}, not {expected}")).into());
+        }
+    }
     for _ in 0..STEPS_MAX {
         let Done::Removed(removed) = propose(&admin, Command::ServiceRemove(remove.clone())).await? else {
             return Err(Problem::storage("no answer"));
@@ -191,22 +230,35 @@ pub(super) async fn remove(admin: web::Data<Admin>, id: web::Path<String>) -> An
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct WhichJson {
+    /// Id of the instance.
+    #[schema(example = json!(null))]
     instance: Option<String>,
 }
 
-#[utoipa::path(post, path = "/api/services/{id}/drain", operation_id = "services_drain", tag = "services", params(("id" = String, Path)), request_body = Option<WhichJson>, responses((status = 200, description = "done", body = List<InstanceView>), Problems))]
-pub(super) async fn drain(admin: web::Data<Admin>, id: web::Path<String>, body: Bytes) -> Answer {
-    mark(&admin, id.into_inner(), body, true).await
+/// Sends no new requests to any instance of a service, or to one, until it is undrained; what they have they may end.
+#[utoipa::path(post, path = "/api/services/{id}/drain", operation_id = "services_drain", tag = "services", params(("id" = String, Path)), request_body = Option<WhichJson>, responses((status = 200, description = "all instances", body = List<InstanceView>), Problems))]
+pub(super) async fn drain(
+    admin: web::Data<Admin>,
+    id: web::Path<String>,
+    _: Query<Nothing>,
+    Optional(which): Optional<WhichJson>,
+) -> Answer {
+    mark(&admin, id.into_inner(), which, true).await
 }
 
-#[utoipa::path(post, path = "/api/services/{id}/undrain", operation_id = "services_undrain", tag = "services", params(("id" = String, Path)), request_body = Option<WhichJson>, responses((status = 200, description = "done", body = List<InstanceView>), Problems))]
-pub(super) async fn undrain(admin: web::Data<Admin>, id: web::Path<String>, body: Bytes) -> Answer {
-    mark(&admin, id.into_inner(), body, false).await
+/// Sends requests again to instances that were drained.
+#[utoipa::path(post, path = "/api/services/{id}/undrain", operation_id = "services_undrain", tag = "services", params(("id" = String, Path)), request_body = Option<WhichJson>, responses((status = 200, description = "all instances", body = List<InstanceView>), Problems))]
+pub(super) async fn undrain(
+    admin: web::Data<Admin>,
+    id: web::Path<String>,
+    _: Query<Nothing>,
+    Optional(which): Optional<WhichJson>,
+) -> Answer {
+    mark(&admin, id.into_inner(), which, false).await
 }
 
-async fn mark(admin: &Admin, service: String, body: Bytes, draining: bool) -> Answer {
-    let WhichJson { instance } = body::optional(&body)?;
-    let instance = instance.unwrap_or_default();
+async fn mark(admin: &Admin, service: String, which: WhichJson, draining: bool) -> Answer {
+    let instance = which.instance.unwrap_or_default();
     let mark = InstanceMark {
         service: service.clone(),
         instance,
@@ -220,24 +272,29 @@ async fn mark(admin: &Admin, service: String, body: Bytes, draining: bool) -> An
         }
     }
     let (_, instances) = find(admin, &service)?;
-    Ok(page::whole(views(admin, &instances).await))
+    Ok(listed(views(admin, &instances).await))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HistoryQuery {
+    /// Most events; 100 by default.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
-    /// Seen by [`super::consistency`].
+    /// How fresh the answer is: `linearizable`, which is the default, `leader` or `stale`.
     #[serde(rename = "consistency")]
     _consistency: Option<String>,
 }
 
 /// The newest lifecycle events of a service, newest first, out of the book.
-#[utoipa::path(get, path = "/api/services/{id}/history", operation_id = "services_history", tag = "services", params(("id" = String, Path), HistoryQuery), responses((status = 200, description = "done", body = List<Object>), Problems))]
-pub(super) async fn history(admin: web::Data<Admin>, id: web::Path<String>, query: web::Query<HistoryQuery>) -> Answer {
-    let limit = Page::new(query.limit, None)?.limit();
+#[utoipa::path(get, path = "/api/services/{id}/history", operation_id = "services_history", tag = "services", params(("id" = String, Path), HistoryQuery), responses((status = 200, description = "events of the namespace roll", body = List<Object>), Problems))]
+pub(super) async fn history(
+    admin: web::Data<Admin>,
+    id: web::Path<String>,
+    Query(query): Query<HistoryQuery>,
+) -> Answer {
+    let limit = Page::new("history", query.limit, None)?.limit();
     let (book, head) = (admin.bus.node().book(), admin.bus.node().namespace("roll"));
     let id = id.into_inner();
     let pattern = Pattern::parse("roll.service.>").map_err(|error| Problem::storage(error.to_string()))?;
@@ -259,9 +316,8 @@ pub(super) async fn history(admin: web::Data<Admin>, id: web::Path<String>, quer
         Ok(found.into_iter().collect::<Vec<_>>())
     };
     let found = admin.bus.read(read).await?;
-    let parse =
-        |json: Vec<u8>| serde_json::from_slice::<Value>(&json).map_err(|error| Problem::storage(error.to_string()));
-    let items: Vec<Value> = found.into_iter().map(parse).collect::<Result<_, _>>()?;
+    let parse = |json: Vec<u8>| serde_json::from_slice(&json).map_err(|error| Problem::storage(error.to_string()));
+    let items: Vec<Box<RawValue>> = found.into_iter().map(parse).collect::<Result<_, _>>()?;
     Ok(page::whole(items))
 }
 

@@ -4,6 +4,7 @@ use rollbook_core::service::{Capability, Instance, Service};
 use rollbook_core::time::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::bus::survey::{ClientView, RequestsView};
@@ -19,7 +20,7 @@ pub(super) struct ServiceView {
     pub(super) status: &'static str,
     /// What the operator noted.
     #[schema(value_type = Object)]
-    pub(super) metadata: Value,
+    pub(super) metadata: Box<RawValue>,
     pub(super) registered_at: String,
     /// Counts the changes of the service; the ETag.
     pub(super) revision: u64,
@@ -50,7 +51,7 @@ pub(super) struct InstanceView {
     pub(super) capabilities: Vec<CapabilityView>,
     /// What it says of itself.
     #[schema(value_type = Object)]
-    pub(super) metadata: Value,
+    pub(super) metadata: Box<RawValue>,
     pub(super) connected_at: String,
     /// `available`, `draining` or `unhealthy`.
     pub(super) state: &'static str,
@@ -77,19 +78,35 @@ pub(super) struct ServiceDetail {
     pub(super) status: &'static str,
     /// What the operator noted.
     #[schema(value_type = Object)]
-    pub(super) metadata: Value,
+    pub(super) metadata: Box<RawValue>,
     pub(super) registered_at: String,
     /// Counts the changes of the service; the ETag.
     pub(super) revision: u64,
     pub(super) instances: Vec<InstanceView>,
     /// Everything that its instances offer.
     pub(super) capabilities: Vec<CapabilityView>,
+    /// Nodes that were asked and did not answer: of their instances only is known what is the same everywhere. Left out
+    /// when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) unanswered_nodes: Vec<u64>,
 }
 
 impl ServiceDetail {
-    pub(super) fn new(of: ServiceView, instances: Vec<InstanceView>) -> Self {
+    pub(super) fn new(of: ServiceView, instances: Vec<InstanceView>, unanswered_nodes: Vec<u64>) -> Self {
         let ServiceView { id, name, r#type, version, status, metadata, registered_at, revision, capabilities, .. } = of;
-        Self { id, name, r#type, version, status, metadata, registered_at, revision, instances, capabilities }
+        Self {
+            id,
+            name,
+            r#type,
+            version,
+            status,
+            metadata,
+            registered_at,
+            revision,
+            instances,
+            capabilities,
+            unanswered_nodes,
+        }
     }
 }
 
@@ -145,7 +162,8 @@ impl InstanceView {
     }
 }
 
-/// A JSON object that is kept as text; none is an empty one.
-fn object(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| serde_json::json!({}))
+/// A JSON object that is kept as text, with its numbers as they were written; none is an empty one.
+fn object(text: &str) -> Box<RawValue> {
+    let kept = serde_json::from_str::<Box<RawValue>>(text).ok().filter(|kept| kept.get().starts_with('{'));
+    kept.or_else(|| RawValue::from_string("{}".to_owned()).ok()).unwrap_or_default()
 }

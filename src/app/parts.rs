@@ -72,7 +72,7 @@ pub(super) fn websocket(config: &Config) -> websocket::config::Config {
 }
 
 pub(super) fn admin(config: &Config) -> admin::Config {
-    admin::Config { metrics_namespaces_max: config.web.metrics_namespaces_max }
+    admin::Config { origins: listed(&config.web.origins), metrics_namespaces_max: config.web.metrics_namespaces_max }
 }
 
 /// The words of a list with commas.

@@ -24,6 +24,7 @@ use super::descriptors::{self, Fitted};
 use super::log::{self, Streams};
 use super::signals::Signals;
 use super::{isolation, membership, parts};
+use crate::admin::answers::complete;
 use crate::admin::consistency::ensure;
 use crate::admin::request_log::log_request;
 use crate::admin::{self, Admin, keys, same_origin};
@@ -250,6 +251,7 @@ impl House {
                 web::scope("")
                     .wrap(actix_web::middleware::from_fn(same_origin::require))
                     .wrap(actix_web::middleware::from_fn(ensure))
+                    .wrap(actix_web::middleware::from_fn(complete))
                     .wrap(actix_web::middleware::from_fn(log_request))
                     .configure(|services| admin::mount(&admin, services)),
             )

@@ -68,13 +68,15 @@ impl Default for Node {
 pub struct Web {
     /// Where it listens.
     pub listen: Listen,
+    /// Origins of web pages that may use REST beside its own, separated by commas; `*`: any.
+    pub origins: String,
     /// Most namespaces that have samples of their own in `/metrics`.
     pub metrics_namespaces_max: usize,
 }
 
 impl Default for Web {
     fn default() -> Self {
-        Self { listen: loopback(7440), metrics_namespaces_max: 1000 }
+        Self { listen: loopback(7440), origins: String::new(), metrics_namespaces_max: 1000 }
     }
 }
 

@@ -74,9 +74,9 @@ pub struct SupersedeElsewhere(pub String);
 #[rtype(result = "()")]
 pub struct ForgetEverywhere(pub Forget);
 
-/// Who is in a durable consumer, wherever it is served.
+/// Who is in a durable consumer, wherever it is served; else the node that serves it and did not answer.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Vec<MemberState>")]
+#[rtype(result = "Result<Vec<MemberState>, u64>")]
 pub struct WhoAnywhere(pub Who);
 
 /// A message of another node.
@@ -388,7 +388,7 @@ impl Handler<ForgetEverywhere> for Relay {
 }
 
 impl Handler<WhoAnywhere> for Relay {
-    type Result = ResponseFuture<Vec<MemberState>>;
+    type Result = ResponseFuture<Result<Vec<MemberState>, u64>>;
 
     fn handle(&mut self, WhoAnywhere(who): WhoAnywhere, _: &mut Context<Self>) -> Self::Result {
         let node = self.node().clone();
@@ -396,12 +396,12 @@ impl Handler<WhoAnywhere> for Relay {
         let owner = head.and_then(|head| node.consumer(&head, &who.consumer)).and_then(|consumer| consumer.owner);
         let registry = self.registry.clone();
         match owner.filter(|owner| owner.node != node.id()) {
-            None => Box::pin(async move { registry.send(who).await.unwrap_or_default() }),
+            None => Box::pin(async move { Ok(registry.send(who).await.unwrap_or_default()) }),
             Some(owner) => Box::pin(async move {
                 let frame =
                     Frame::Who(Forgotten { namespace: who.namespace, consumer: Some(who.consumer), again: false });
                 let answer = node.ask(owner.node, frame.into_bytes(), ASK_MAX).await;
-                answer.map(frame::decode_members).unwrap_or_default()
+                answer.map(frame::decode_members).map_err(|_| owner.node)
             }),
         }
     }

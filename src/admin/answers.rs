@@ -1,0 +1,39 @@
+//! What all answers of the administration have in common: HEAD is answered as GET, every error has a problem document,
+//! and caches are told what an answer depends on.
+
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{CONTENT_TYPE, HeaderValue, VARY};
+use actix_web::middleware::Next;
+use actix_web::{Error, ResponseError as _};
+
+use super::problem::Problem;
+
+/// Serves HEAD by the handler of GET (the server leaves the body out), and completes what the handlers behind it say.
+///
+/// # Errors
+/// What the handler behind it fails with.
+pub async fn complete(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    if request.method() == Method::HEAD {
+        request.head_mut().method = Method::GET;
+    }
+    let mut answer = next.call(request).await?.map_into_boxed_body();
+    let status = answer.status();
+    let is_mute = matches!(answer.response().body().size(), BodySize::None | BodySize::Sized(0));
+    if is_mute && (status.is_client_error() || status.is_server_error()) {
+        // An answer that no handler of ours has made: of a page's files, or of the HTTP server.
+        let detail = format!("{} {}: {status}", answer.request().method(), answer.request().path());
+        let said = Problem::of_status(status, detail).error_response();
+        if let Some(kind) = said.headers().get(CONTENT_TYPE) {
+            answer.headers_mut().insert(CONTENT_TYPE, kind.clone());
+        }
+        answer = answer.map_body(|_, _| said.into_body());
+    }
+    // Whether a page may read an answer depends on where the page is from, so no cache may show one to another.
+    answer.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
+    Ok(answer)
+}
