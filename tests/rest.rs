@@ -291,6 +291,23 @@ fn a_reset_past_the_end_is_refused() {
 }
 
 #[test]
+fn a_service_may_be_called_as_a_command_is() {
+    let node = Node::start(&Options::new());
+    let client = BusClient::connect(node.web);
+    client.register("restart-all", &[]);
+    let path = "/api/services/restart-all";
+    assert_eq!(node.web("GET", path, "").json()["id"], "restart-all");
+    assert_eq!(node.web("PUT", path, "{\"owner\":\"ops\"}").json()["metadata"], json!({ "owner": "ops" }));
+    assert_eq!(node.web("GET", &format!("{path}/instances"), "").json()["items"].as_array().map(Vec::len), Some(1));
+    let restarted = node.web("POST", path, "").json();
+    assert_eq!(restarted["items"][0]["service"], "restart-all", "{restarted}");
+    client.event("bus:restart");
+    assert_eq!(node.web("DELETE", path, "").status, 204);
+    assert_eq!(client.end(), "sent away");
+    assert_eq!(node.web("GET", path, "").status, 404);
+}
+
+#[test]
 fn pages_of_listed_origins_may_use_rest_and_no_cache_mixes_them_up() {
     let node = Node::start(&Options::new().env("ROLLBOOK_WEB__ORIGINS", "http://app.example"));
     let (listed, other) = (("Origin", "http://app.example"), ("Origin", "http://evil.example"));

@@ -19,7 +19,7 @@ use super::keys::Claimed;
 use super::page::List;
 use super::problem::{Problem, Problems, resource};
 use super::query::{Nothing, Query};
-use super::services::find;
+use super::services::{self, find};
 use crate::bus::call::{Answer as Answered, Body, CallError, Caller, Request, Responder, traceparent};
 use crate::bus::relay::away::{Delivery, Order};
 use crate::bus::services::Services;
@@ -35,7 +35,14 @@ const TRACE_HEADER: &str = "traceparent";
 
 pub(super) fn mount(routes: &mut web::ServiceConfig) {
     routes
-        .service(resource("/api/services/restart-all", "POST").route(web::post().to(restart_all)))
+        .service(
+            // A service may have this name too: its own methods are others than that of the command.
+            resource("/api/services/{id:restart-all}", "GET, PUT, POST, DELETE")
+                .route(web::get().to(services::show))
+                .route(web::put().to(services::change))
+                .route(web::post().to(restart_all))
+                .route(web::delete().to(services::remove)),
+        )
         .service(resource("/api/services/{id}/restart", "POST").route(web::post().to(restart)))
         .service(resource("/api/services/{id}/shutdown", "POST").route(web::post().to(shutdown)))
         .service(resource("/api/services/{id}/ping", "POST").route(web::post().to(ping)))

@@ -109,7 +109,7 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .configure(consumers::mount)
         .configure(cluster::mount)
         .configure(config::mount)
-        // Before the services: `restart-all` is no service.
+        // Before the services: `restart-all` is a command, and may be a service.
         .configure(commands::mount)
         .configure(services::mount)
         .configure(connections::mount)
