@@ -34,6 +34,8 @@ mod durability;
 mod limits;
 /// Streams that are closed or full, signals, a limit of open files.
 mod process;
+/// What all listeners do with HTTP: names of hosts, bounds, odd clients, compressed bodies.
+mod listeners;
 /// README.md: what it says is what happens.
 mod readme;
 /// What all of REST has in common.

@@ -30,11 +30,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use actix::Addr;
-use actix_web::web;
+use actix_web::{HttpResponse, ResponseError as _, web};
 use rollbook_cluster::live::Live;
 
 use crate::bus::clock;
 use crate::bus::handle::Bus;
+use crate::bus::http::head::Fault;
 use crate::bus::relay::Relay;
 use crate::bus::services::Services;
 
@@ -94,6 +95,17 @@ impl Admin {
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
+}
+
+/// What a request is answered that reaches no handler.
+#[must_use]
+pub fn refuse(fault: &Fault) -> HttpResponse {
+    let code = match fault.status {
+        421 => "unknown_host",
+        503 => "overloaded",
+        _ => "bad_request",
+    };
+    problem::Problem::new(fault.status, code, fault.text.clone()).error_response()
 }
 
 /// Lets a server answer with the administration.

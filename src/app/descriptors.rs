@@ -42,6 +42,7 @@ pub(super) fn fit(config: &Config) -> anyhow::Result<Fitted> {
             for_connections = room,
             wanted = wanted(config),
             sse = sse.connections_max,
+            streams = sse.streams_max,
             socketio = socketio.connections_max,
             websocket = websocket.connections_max,
             "the system does not allow as many open files as connections_max of the doors asks for: the bounds are \
@@ -54,7 +55,8 @@ pub(super) fn fit(config: &Config) -> anyhow::Result<Fitted> {
 /// Connections that the settings allow at a time.
 fn wanted(config: &Config) -> usize {
     let Config { sse, socketio, websocket, .. } = config;
-    let log = if config.sse.listen.addr().is_some() { sse.connections_max.saturating_add(SPARE) } else { 0 };
+    let log = sse.connections_max.saturating_add(sse.streams_max).saturating_add(SPARE);
+    let log = if config.sse.listen.addr().is_some() { log } else { 0 };
     // A Socket.IO client that polls has two.
     let sockets = socketio.connections_max.saturating_mul(2).saturating_add(websocket.connections_max);
     let web = if config.web.listen.addr().is_some() { sockets.saturating_add(SPARE) } else { 0 };
@@ -69,6 +71,7 @@ fn within(config: &Config, room: usize) -> Fitted {
     }
     let share = |bound: usize| bound.saturating_mul(room).checked_div(wanted).unwrap_or(bound).max(1);
     config.sse.connections_max = share(config.sse.connections_max);
+    config.sse.streams_max = share(config.sse.streams_max);
     config.socketio.connections_max = share(config.socketio.connections_max);
     config.websocket.connections_max = share(config.websocket.connections_max);
     Fitted { config, spare: share(SPARE) }
@@ -82,8 +85,8 @@ mod tests {
     #[test]
     fn bounds_that_fit_are_left_alone() {
         let config = Config::default();
-        assert_eq!(wanted(&config), 82_000);
-        assert_eq!(within(&config, 82_000), Fitted { config, spare: SPARE });
+        assert_eq!(wanted(&config), 102_000);
+        assert_eq!(within(&config, 102_000), Fitted { config, spare: SPARE });
     }
 
     #[test]
@@ -91,6 +94,7 @@ mod tests {
         for room in [1000, 64, 32] {
             let Fitted { config, spare } = within(&Config::default(), room);
             let total = config.sse.connections_max
+                + config.sse.streams_max
                 + 2 * config.socketio.connections_max
                 + config.websocket.connections_max
                 + 2 * spare;
@@ -104,7 +108,7 @@ mod tests {
     fn a_door_that_is_closed_needs_nothing() {
         let mut config = Config::default();
         config.web.listen = Listen::Off;
-        assert_eq!(wanted(&config), 21_000);
+        assert_eq!(wanted(&config), 41_000);
         config.sse.listen = Listen::Off;
         assert_eq!(wanted(&config), 0);
     }

@@ -2,8 +2,11 @@
 
 use super::config::settings::Config;
 use super::config::values::Namespaces;
+use super::descriptors::Fitted;
 use crate::admin;
 use crate::bus::access::Enabled;
+use crate::bus::http::hosts::Hosts;
+use crate::bus::http::rules::{Refuse, Terms};
 use crate::bus::router::terms;
 use crate::bus::{proposer, roll};
 use crate::doors::{socketio, sse, websocket};
@@ -25,6 +28,41 @@ pub(super) fn sse(config: &Config) -> sse::Config {
         restore_bytes_max: restore_bytes_max(config),
         body_timeout: config.sse.body_timeout,
         keep_alive: config.sse.keep_alive,
+        streams_max: config.sse.streams_max,
+        origins: listed(&config.sse.origins),
+    }
+}
+
+/// The names of this node: those that are configured, and those that follow from the rest of the configuration.
+pub(super) fn hosts(config: &Config) -> Hosts {
+    let addresses = config.cluster.founders.addresses().values().chain([&config.peer.advertise]);
+    let named = addresses.filter_map(|address| Some(address.rsplit_once(':')?.0.to_owned()));
+    // Where the system does not say it there, the name has to be configured.
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    Hosts::new(listed(&config.node.hosts).into_iter().chain(named).chain(machine))
+}
+
+pub(super) fn log_listener(config: &Config, refuse: Refuse) -> Terms {
+    Terms {
+        name: "sse",
+        hosts: hosts(config),
+        idle_timeout: config.sse.idle_timeout,
+        connections_max: config.sse.connections_max,
+        websockets: false,
+        refuse,
+    }
+}
+
+pub(super) fn web_listener(Fitted { config, spare }: &Fitted, refuse: Refuse) -> Terms {
+    // A client that polls has two, and the operator still gets in.
+    let polling = config.socketio.connections_max.saturating_mul(2);
+    Terms {
+        name: "web",
+        hosts: hosts(config),
+        idle_timeout: config.web.idle_timeout,
+        connections_max: polling.saturating_add(*spare),
+        websockets: true,
+        refuse,
     }
 }
 

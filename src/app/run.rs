@@ -1,13 +1,17 @@
 //! `rollbook serve`: store -> node -> bus -> doors -> admin, and back again on a signal.
 
+use std::fmt::Debug;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Actor as _;
+use actix_http::{Request, Response};
 use actix_server::Server;
-use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpServer, web};
+use actix_service::{IntoServiceFactory, ServiceFactory};
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, ServerHandle};
+use actix_web::{App, Error, web};
 use anyhow::Context as _;
 use rollbook_cluster::node::Node;
 use rollbook_cluster::running::{NodeConfig, Running};
@@ -34,12 +38,13 @@ use crate::bus::client::Farewell;
 use crate::bus::clock;
 use crate::bus::feed::Feed;
 use crate::bus::handle::Bus;
+use crate::bus::http::rules::{Rules, Terms};
+use crate::bus::http::server;
 use crate::bus::metrics::Metrics;
 use crate::bus::proposer::Proposer;
 use crate::bus::registry::{Drain, Registry};
 use crate::bus::relay::desk::Desk;
 use crate::bus::relay::{Mailbox, Relay};
-use crate::bus::server;
 use crate::bus::services::Services;
 use crate::doors::sse::{self, Door};
 use crate::doors::{socketio, websocket};
@@ -216,32 +221,23 @@ impl House {
             workers => workers,
         };
         let door = Arc::clone(&self.door);
-        let server = HttpServer::new(move || App::new().configure(|services| sse::mount(&door, services)))
-            .workers(workers)
-            .max_connections(config.sse.connections_max.div_ceil(workers))
-            .tcp_nodelay(true)
-            // A client that closes its side has left: its events must go to others at once.
-            .h1_allow_half_closed(false)
-            .backlog(4096)
-            .shutdown_timeout(DRAIN.as_secs())
-            .disable_signals()
-            .listen(listener)?
-            .run();
+        let refuses = Arc::clone(&self.door);
+        let terms = parts::log_listener(config, Arc::new(move |fault| refuses.refuse(fault)));
+        let application = move || App::new().configure(|services| sse::mount(&door, services));
+        let server = self.listen(listener, workers, terms, application)?;
         self.servers.push(server.handle());
         actix_web::rt::spawn(server);
         Ok(())
     }
 
-    fn serve_web(&mut self, Fitted { config, spare }: &Fitted, listener: TcpListener) -> anyhow::Result<()> {
+    fn serve_web(&mut self, fitted: &Fitted, listener: TcpListener) -> anyhow::Result<()> {
         let (admin, socketio) = (Arc::clone(&self.admin), Arc::clone(&self.socketio));
         let websocket = Arc::clone(&self.websocket);
-        let workers = match config.threads.web {
+        let workers = match fitted.config.threads.web {
             // A request between two services of one thread wakes no other.
             0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
             workers => workers,
         };
-        // A client that polls has two.
-        let connections_max = config.socketio.connections_max.saturating_mul(2);
         let node = self.services.bus.node().clone();
         let application = move || {
             // Runs on each of the threads. The services that they talk to may be connected to other nodes.
@@ -256,18 +252,36 @@ impl House {
                     .configure(|services| admin::mount(&admin, services)),
             )
         };
-        let builder = Server::build()
-            .workers(workers)
-            .backlog(4096)
-            // A WebSocket is not among them. More than there may be: the doors say no by themselves, the operator
-            // still gets in.
-            .max_concurrent_connections(connections_max.saturating_add(*spare).div_ceil(workers))
-            .shutdown_timeout(DRAIN.as_secs())
-            .disable_signals();
-        let server = server::listen(builder, listener, self.stopping.clone(), application)?;
+        let terms = parts::web_listener(fitted, Arc::new(admin::refuse));
+        let server = self.listen(listener, workers, terms, application)?;
         self.servers.push(server.handle());
         actix_web::rt::spawn(server);
         Ok(())
+    }
+
+    fn listen<I, S, B>(
+        &self,
+        listener: TcpListener,
+        workers: usize,
+        terms: Terms,
+        application: impl Fn() -> I + Send + Clone + 'static,
+    ) -> anyhow::Result<Server>
+    where
+        I: IntoServiceFactory<S, Request>,
+        S: ServiceFactory<Request, Config = AppConfig, Error: Into<Error>, InitError: Debug, Service: 'static>
+            + 'static,
+        S::Response: Into<Response<B>> + 'static,
+        B: MessageBody + 'static,
+    {
+        let builder = Server::build()
+            .workers(workers)
+            .backlog(4096)
+            // The listener counts for itself, so that whoever finds no room is told.
+            .max_concurrent_connections(usize::MAX)
+            .shutdown_timeout(DRAIN.as_secs())
+            .disable_signals();
+        let rules = Rules::new(terms, self.services.bus.metrics().clone());
+        Ok(server::listen(builder, listener, rules, self.stopping.clone(), application)?)
     }
 
     /// Not ready any more, streams end with a hint, requests in flight are answered, then silence. Whoever says twice

@@ -21,6 +21,7 @@ use super::draft::{Parsed, Publish, Published, Rejected, Single, allow_create};
 use super::handle::Bus;
 use super::item::Item;
 use super::message::{Acknowledged, Join, Reason, Tell, Terms, stopping};
+use super::metrics::Metrics;
 use super::outlet::{self, Body, Outlet};
 use super::pieces::PIECES;
 use super::registry::Registry;
@@ -76,6 +77,12 @@ pub struct Way {
     pub keep_alive: Duration,
 }
 
+/// The position that an id names which a stream has said as its beginning: one without a time, so that it is the id of
+/// no event.
+fn beginning(id: &str) -> Option<u64> {
+    EventId::parse(id).filter(|id| id.second == 0).map(|id| id.sequence)
+}
+
 #[derive(Debug)]
 struct Inner {
     bus: Bus,
@@ -108,6 +115,12 @@ impl Access {
 
     fn bus(&self) -> &Bus {
         &self.inner.bus
+    }
+
+    /// Counters of the bus.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        self.bus().metrics()
     }
 
     /// Whether anything new is accepted.
@@ -227,6 +240,9 @@ impl Access {
         if found.is_some() {
             return Ok(found);
         }
+        if let Some(sequence) = beginning(id) {
+            return self.begun(namespace, sequence).await;
+        }
         // Another node may have given out an id that this one has not seen yet.
         self.bus().node().read_barrier(Consistency::Leader).await?;
         self.find(namespace, id).await
@@ -235,9 +251,20 @@ impl Access {
     /// The first event that is kept, when the event of that id is one that retention or a delete took away. Of an id
     /// that its publisher chose nothing is left then.
     fn kept_behind(&self, namespace: &str, id: &str) -> Option<u64> {
-        let gone = EventId::parse(id).filter(|id| id.sequence > 0)?;
+        let gone = EventId::parse(id).filter(|id| id.sequence > 0).map(|id| id.sequence).or_else(|| beginning(id))?;
         let head = self.bus().node().namespace(namespace)?;
-        (gone.sequence < head.first).then_some(head.first)
+        (gone < head.first).then_some(head.first)
+    }
+
+    /// The position that the beginning of a stream names, if everything behind it is kept.
+    async fn begun(&self, namespace: &str, sequence: u64) -> Result<Option<u64>, Rejected> {
+        let node = self.bus().node();
+        if node.namespace(namespace).is_none_or(|head| sequence >= head.next) {
+            // Another node may have seen more.
+            node.read_barrier(Consistency::Leader).await?;
+        }
+        let (first, next) = node.namespace(namespace).map_or((1, 1), |head| (head.first, head.next));
+        Ok((sequence.saturating_add(1) >= first && sequence < next).then_some(sequence))
     }
 
     /// The position behind every event that was acknowledged by now, on any node.
@@ -299,12 +326,24 @@ impl Access {
         let next = match &wanted.start {
             _ if resumes => 1,
             Start::Oldest => 1,
-            Start::Newest => self.newest(namespace).await,
+            Start::Newest => {
+                let next = self.newest(namespace).await;
+                let mut out = Vec::new();
+                let behind = EventId { second: 0, sequence: next.saturating_sub(1) };
+                way.wire.begin(&behind.to_string(), &mut out);
+                if !out.is_empty() && wanted.durable.is_none() {
+                    way.outlet.push(out.into());
+                }
+                next
+            }
             Start::After(id) => match self.position(namespace, id).await? {
                 Some(sequence) => sequence.saturating_add(1),
                 None => {
                     let mut out = Vec::new();
-                    way.wire.not_found(&format!("start event id {id} not found in namespace {namespace}"), &mut out);
+                    let known =
+                        if id.starts_with("e_") { "" } else { "; start is oldest, newest or the id of an event" };
+                    let text = format!("start event id {id} not found in namespace {namespace}{known}");
+                    way.wire.not_found(&text, &mut out);
                     way.outlet.push(out.into());
                     way.outlet.end();
                     return Ok(());

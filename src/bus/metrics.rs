@@ -44,6 +44,8 @@ pub struct Metrics {
     pub messages_unhandled: Counter,
     /// Actors that were started again after they died.
     pub restarts: Counter,
+    /// Connections and requests that a listener turned away, by listener and reason.
+    pub http_refused: Family<[(&'static str, &'static str); 2], Counter>,
 }
 
 impl Metrics {
@@ -78,6 +80,8 @@ impl Metrics {
             registry.register(format!("rollbook_{name}"), help, counter.clone());
         }
         registry.register("rollbook_requests", "Requests that ended, by outcome", self.requests.clone());
+        let refused = "Connections and requests that a listener turned away";
+        registry.register("rollbook_http_refused", refused, self.http_refused.clone());
         registry.register("rollbook_clients", "Connected clients of services", self.clients.clone());
         registry.register("rollbook_subscriptions", "Open streams", self.subscriptions.clone());
     }

@@ -24,7 +24,7 @@ use tokio::time::Sleep;
 use tokio_util::codec::Decoder as _;
 
 use super::guard::Guard;
-use super::server::{Slot, Taken};
+use super::http::wire::{Slot, Taken};
 use super::sink::{Frame, Sink};
 
 /// How long a peer that was told farewell may take to answer it. Its last bytes are read meanwhile: a connection

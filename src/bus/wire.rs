@@ -68,6 +68,9 @@ pub trait Wire: Sync {
     /// Appends that events are missing which the client would have got, and which index is the first that is kept.
     /// For doors whose clients come back with the id of what they had last.
     fn gap(&self, _first: u64, _out: &mut Vec<u8>) {}
+    /// Appends where the stream begins, as an id behind which a client goes on that comes back before its first event.
+    /// For doors whose clients come back with an id.
+    fn begin(&self, _id: &str, _out: &mut Vec<u8>) {}
     /// Appends an error, after which the stream ends.
     fn failure(&self, text: &str, out: &mut Vec<u8>);
     /// Appends that the event to begin behind is not there, after which the stream ends.

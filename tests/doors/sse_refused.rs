@@ -277,11 +277,11 @@ fn batches_that_are_malformed_say_where() {
     }
     // A field of the wrong type or bytes at the end: the general text is as good.
     for (body, other) in
-        [("[{\"subject\":1}]", "expected string\n"), ("[{\"subject\":\"a.b\"}] x", "unexpected data after event\n")]
+        [("[{\"subject\":1}]", "expected string; "), ("[{\"subject\":\"a.b\"}] x", "unexpected data after event; ")]
     {
         let answer = node.post(body);
         let text = answer.text();
-        if answer.status != 400 || (!text.starts_with("invalid batch: ") && text != other) {
+        if answer.status != 400 || (!text.starts_with("invalid batch: ") && !text.starts_with(other)) {
             failures.push(format!("{body}: {} {text:?}", answer.status));
         }
     }

@@ -1,6 +1,6 @@
 //! Where a stream begins: oldest, newest, after an event, Last-Event-ID, unknown ids.
 
-use crate::harness::node::{Node, Shared, target};
+use crate::harness::node::{Node, Options, Shared, target};
 use crate::harness::sse::{End, Sse};
 use crate::harness::{SOON, ms, wait_for};
 
@@ -164,10 +164,33 @@ fn a_stream_whose_last_event_retention_took_away_goes_on_with_the_oldest_and_say
 /// Reads the stream of an unknown start id to its end.
 fn expect_not_found(mut stream: Sse, id: &str, ns: &str) {
     let event = stream.next_event(SOON);
-    assert_eq!(event.raw, format!("event: error\ndata: start event id {id} not found in namespace {ns}\n\n"));
+    let hint = if id.starts_with("e_") { "" } else { "; start is oldest, newest or the id of an event" };
+    assert_eq!(event.raw, format!("event: error\ndata: start event id {id} not found in namespace {ns}{hint}\n\n"));
     assert_eq!(stream.end(SOON), End::Clean);
     let want = format!(": consumer {}\n\n{}", stream.consumer_id(), event.raw);
     assert_eq!(stream.raw(), want, "all bytes of the stream");
+}
+
+#[test]
+fn a_stream_that_broke_before_its_first_event_goes_on_without_a_gap() {
+    let mut node = Node::start(&Options::new());
+    for before in 0..3 {
+        let mut stream = node.subscribe(&[("subject", "app.x")]);
+        let begin = std::iter::from_fn(|| stream.next_frame(SOON)).find_map(|frame| frame.id);
+        let begin = begin.expect("an id before the first event");
+        drop(stream);
+        if before == 1 {
+            node.restart();
+        }
+        let missed = node.publish("app.x", &before.to_string());
+        let mut again = Sse::open(node.log, &target(&[("subject", "app.x")]), &[("Last-Event-ID", &begin)]);
+        assert_eq!(again.next_event(SOON).event_id(), missed.id, "{begin}");
+        again.quiet(ms(60));
+    }
+    // A beginning that this log never had is not taken for one.
+    let later = "e_000000000000000001hg";
+    let answer = node.http().request("GET", "/?subject=app.x", &[("Last-Event-ID", later)], b"");
+    answer.refusal(400, &format!("Last-Event-ID {later} not found in namespace app")).expect("refused");
 }
 
 #[test]

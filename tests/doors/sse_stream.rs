@@ -13,7 +13,7 @@ fn the_head_and_the_first_bytes_come_before_any_event() {
     let mut stream = node.subscribe(&[("subject", &format!("{ns}.x"))]);
     for (name, value) in [
         ("content-type", "text/event-stream"),
-        ("cache-control", "no-cache"),
+        ("cache-control", "no-cache, no-transform"),
         ("x-accel-buffering", "no"),
         ("transfer-encoding", "chunked"),
     ] {
@@ -25,7 +25,10 @@ fn the_head_and_the_first_bytes_come_before_any_event() {
     assert!(rest.len() == 20 && rest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'v').contains(&b)), "{id}");
     let first = stream.next_frame(SOON).expect("the first comment");
     assert_eq!(first.raw, format!(": consumer {id}\n\n"));
-    assert_eq!(stream.raw(), first.raw);
+    // Nothing was published: whoever comes back begins here.
+    let begin = stream.next_frame(SOON).expect("where the stream begins");
+    assert_eq!(begin.raw, "id: e_00000000000000000000\n\n");
+    assert_eq!(stream.raw(), format!("{}{}", first.raw, begin.raw));
 }
 
 #[test]
@@ -40,7 +43,8 @@ fn a_frame_is_id_event_data_and_nothing_else() {
     );
     assert_eq!(live.next_event(SOON).raw, want, "live");
     assert_eq!(node.replay(&format!("{ns}.x")).next_event(SOON).raw, want, "replayed");
-    assert_eq!(live.raw(), format!(": consumer {}\n\n{want}", live.consumer_id()));
+    let begin = "id: e_00000000000000000000\n\n";
+    assert_eq!(live.raw(), format!(": consumer {}\n\n{begin}{want}", live.consumer_id()));
 }
 
 #[test]

@@ -54,11 +54,15 @@ pub struct Node {
     pub data: PathBuf,
     /// Allows listeners that other machines can reach although there is no TLS and no authentication.
     pub insecure: bool,
+    /// Names by which clients reach this node, separated by commas; `*.example.com`: all below it, `*`: any. IP
+    /// addresses, `localhost`, names without a dot, the name of the machine and those of the founders need not be
+    /// said. A request for another one is answered 421.
+    pub hosts: String,
 }
 
 impl Default for Node {
     fn default() -> Self {
-        Self { id: 1, data: PathBuf::from("./data"), insecure: false }
+        Self { id: 1, data: PathBuf::from("./data"), insecure: false, hosts: String::new() }
     }
 }
 
@@ -72,11 +76,14 @@ pub struct Web {
     pub origins: String,
     /// Most namespaces that have samples of their own in `/metrics`.
     pub metrics_namespaces_max: usize,
+    /// How long a connection without a request is kept. Longer than load balancers and pools of clients keep theirs.
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
 }
 
 impl Default for Web {
     fn default() -> Self {
-        Self { listen: loopback(7440), origins: String::new(), metrics_namespaces_max: 1000 }
+        Self { listen: loopback(7440), origins: String::new(), metrics_namespaces_max: 1000, idle_timeout: IDLE_TIMEOUT }
     }
 }
 
@@ -95,8 +102,15 @@ pub struct Sse {
     /// Longest time a request body may take to arrive.
     #[serde(with = "duration")]
     pub body_timeout: Duration,
-    /// Most connections at a time.
+    /// Most connections at a time that carry no stream; more are answered 503.
     pub connections_max: usize,
+    /// Most streams at a time; more are answered 503.
+    pub streams_max: usize,
+    /// How long a connection without a request is kept. Longer than load balancers and pools of clients keep theirs.
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
+    /// Origins of web pages that may use the event log beside its own, separated by commas; `*`: any.
+    pub origins: String,
 }
 
 impl Default for Sse {
@@ -107,6 +121,9 @@ impl Default for Sse {
             keep_alive: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
             connections_max: 20_000,
+            streams_max: 20_000,
+            idle_timeout: IDLE_TIMEOUT,
+            origins: "*".to_owned(),
         }
     }
 }
@@ -381,6 +398,8 @@ pub struct Threads {
     pub web: usize,
 }
 
+/// Load balancers and pools of clients keep idle connections for 60 seconds, as a rule.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Largest body of a publish that can be configured.
 const BODY_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Shortest time until a silent node is given up.
@@ -403,6 +422,9 @@ impl Config {
         require(!self.node.data.as_os_str().is_empty(), "node.data", "name a directory");
         require(self.sse.body_bytes_max > 0, "sse.body_bytes_max", "must be more than 0");
         require(self.sse.connections_max > 0, "sse.connections_max", "must be more than 0");
+        require(self.sse.streams_max > 0, "sse.streams_max", "must be more than 0");
+        require(!self.sse.idle_timeout.is_zero(), "sse.idle_timeout", "must be more than 0s");
+        require(!self.web.idle_timeout.is_zero(), "web.idle_timeout", "must be more than 0s");
         require(!self.sse.keep_alive.is_zero(), "sse.keep_alive", "must be more than 0s");
         require(!self.sse.body_timeout.is_zero(), "sse.body_timeout", "must be more than 0s");
         require(!self.book.publish_timeout.is_zero(), "book.publish_timeout", "must be more than 0s");

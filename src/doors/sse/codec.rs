@@ -22,10 +22,14 @@ use crate::bus::wire::Wire;
 enum Part {
     #[default]
     Frame,
-    Text,
+    /// The value of the field of this name; of `None` when the protocol does not know it.
+    Text(Option<&'static str>),
     /// The payload, or what follows it up to the next name.
     Payload,
 }
+
+/// The fields of an event that are strings.
+const TEXTS: [&str; 6] = ["id", "trace_id", "key", "subject", "response_subject", "created_at"];
 
 /// How far reading an event came, for the text of an error.
 #[derive(Debug, Default)]
@@ -81,7 +85,8 @@ impl<'de> Visitor<'de> for EventSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut draft = Draft::default();
         while let Some(Text(name)) = map.next_key()? {
-            self.0.part.set(Part::Text);
+            let known = TEXTS.iter().find(|known| **known == name.as_ref()).copied();
+            self.0.part.set(Part::Text(known));
             let field = match name.as_ref() {
                 "id" => &mut draft.id,
                 "trace_id" => &mut draft.trace_id,
@@ -138,13 +143,26 @@ impl<'de> Visitor<'de> for BatchSeed {
 
 /// Reads the body of a publish; `now` is the time of events that bring none.
 pub(super) fn parse_publish(body: &[u8], now: Timestamp, enabled: &Writable<'_>) -> Result<Parsed, Rejected> {
+    // Some editors and libraries begin a file with a mark of its encoding.
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let start = body.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or_else(|| Rejected::bad("empty body"))?;
-    let text = std::str::from_utf8(body).map_err(|_| Rejected::bad("body is not valid UTF-8"))?;
+    let text = std::str::from_utf8(body).map_err(|error| {
+        let at = error.valid_up_to();
+        Rejected::bad(format!("body is not valid UTF-8; from byte {at} on: an event is JSON in UTF-8"))
+    })?;
     match body.get(start) {
         Some(b'[') => parse_batch(text, now, enabled),
         Some(b'{') => parse_single(text, now, enabled),
-        _ => Err(Rejected::bad("expected opening brace")),
+        _ => Err(Rejected::bad(format!("expected opening brace; a body is {EXAMPLE}, or an array of such events"))),
     }
+}
+
+/// An event as a client may send it.
+const EXAMPLE: &str = r#"{"subject":"app.orders","payload":{"n":1}}"#;
+
+/// Where the JSON is wrong.
+fn place(error: &serde_json::Error) -> String {
+    format!("line {}, column {}", error.line(), error.column())
 }
 
 fn parse_single(text: &str, now: Timestamp, enabled: &Writable<'_>) -> Result<Parsed, Rejected> {
@@ -154,12 +172,21 @@ fn parse_single(text: &str, now: Timestamp, enabled: &Writable<'_>) -> Result<Pa
     let draft = draft.map_err(|error| match (error.classify(), progress.part.get()) {
         (Category::Eof | Category::Io, _) => Rejected::bad("incomplete event"),
         (_, Part::Payload) if progress.bad_time.get() => Rejected::bad("invalid timestamp format"),
-        (_, Part::Payload) => Rejected::bad("invalid payload: not valid JSON"),
-        (_, Part::Text | Part::Frame) => Rejected::bad("expected string"),
+        (_, Part::Payload) => Rejected::bad(format!("invalid payload: not valid JSON; {}", place(&error))),
+        (_, Part::Text(Some(field))) => {
+            Rejected::bad(format!("expected string; \"{field}\" is one in double quotes: {}", place(&error)))
+        }
+        (_, Part::Text(None) | Part::Frame) => Rejected::bad(format!(
+            "expected string; {}: names of fields are in double quotes, as in {EXAMPLE}",
+            place(&error)
+        )),
     })?;
     // What is wrong with its time is told before what comes behind it.
     draft.created_at(now)?;
-    json.end().map_err(|_| Rejected::bad("unexpected data after event"))?;
+    json.end().map_err(|error| {
+        let place = place(&error);
+        Rejected::bad(format!("unexpected data after event; {place}: many events are an array, [{{...}},{{...}}]"))
+    })?;
     draft.publish(now, enabled)
 }
 
@@ -240,6 +267,11 @@ impl Wire for Frames {
 
     fn gap(&self, first: u64, out: &mut Vec<u8>) {
         out.extend_from_slice(format!(": events are missing, the first that is kept has index {first}\n\n").as_bytes());
+    }
+
+    fn begin(&self, id: &str, out: &mut Vec<u8>) {
+        // A block without data is no event: browsers keep its id and say nothing.
+        out.extend_from_slice(format!("id: {id}\n\n").as_bytes());
     }
 
     fn failure(&self, text: &str, out: &mut Vec<u8>) {

@@ -5,11 +5,15 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
@@ -21,7 +25,10 @@ use crate::bus::access::{Access, Way};
 use crate::bus::body::{self, BodyError};
 use crate::bus::clock;
 use crate::bus::draft::{self, Parsed, Published, Rejected};
+use crate::bus::http::head::Fault;
+use crate::bus::http::rules::TurnedAway;
 use crate::bus::message::Acknowledged;
+use crate::bus::origin::Origin;
 use crate::bus::outlet;
 
 use codec::FRAMES;
@@ -38,6 +45,10 @@ pub struct Config {
     pub body_timeout: Duration,
     /// After this long without a write a stream gets a comment.
     pub keep_alive: Duration,
+    /// Most streams at a time.
+    pub streams_max: usize,
+    /// Origins of web pages that may use the door beside its own; `*` is any.
+    pub origins: Vec<String>,
 }
 
 /// The door.
@@ -45,6 +56,8 @@ pub struct Config {
 pub struct Door {
     access: Access,
     config: Config,
+    /// Open streams.
+    streams: Arc<AtomicUsize>,
 }
 
 static CONSUMER_ID: HeaderName = HeaderName::from_static("x-bus-consumer-id");
@@ -59,14 +72,78 @@ static EXPOSED: HeaderValue =
     HeaderValue::from_static("X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID");
 /// Most bytes of a meaningless body that are read past.
 const DISCARD_BYTES_MAX: usize = 64 << 10;
-/// Request headers that a preflight may ask for beyond the usual ones.
-const EXTRA_HEADERS: [&str; 3] = ["Authorization", "Last-Event-ID", "Cache-Control"];
+/// Most headers that a preflight is allowed beyond the usual ones, and the longest name of one.
+const EXTRA_HEADERS_MAX: usize = 64;
+const EXTRA_HEADER_BYTES_MAX: usize = 128;
 
 impl Door {
     /// A door onto the book.
     #[must_use]
     pub fn new(access: Access, config: Config) -> Arc<Self> {
-        Arc::new(Self { access, config })
+        Arc::new(Self { access, config, streams: Arc::default() })
+    }
+
+    /// What a request is answered that reaches no handler.
+    #[must_use]
+    pub fn refuse(&self, fault: &Fault) -> HttpResponse {
+        let mut refused = reject(&Rejected::new(fault.status, fault.text.clone()));
+        self.share(&mut refused, Origin::None);
+        refused
+    }
+
+    /// Lets the page that asks read the answer, where not every page may.
+    fn share(&self, answer: &mut HttpResponse, origin: Origin<'_>) {
+        if self.config.origins.iter().any(|any| any == "*") {
+            return;
+        }
+        let headers = answer.headers_mut();
+        headers.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+        if let Origin::Own(page) | Origin::Other(page) = origin
+            && origin.is_allowed(&self.config.origins)
+            && let Ok(page) = HeaderValue::from_str(page)
+        {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page);
+        }
+    }
+
+    /// A place for a stream.
+    fn admit(&self) -> Result<Open, Rejected> {
+        let open = Open(Arc::clone(&self.streams));
+        if self.streams.fetch_add(1, Ordering::Relaxed) >= self.config.streams_max {
+            TurnedAway::Streams.count(self.access.metrics(), "sse");
+            let most = self.config.streams_max;
+            return Err(Rejected::new(503, format!("overloaded: {most} streams are open, which is sse.streams_max")));
+        }
+        Ok(open)
+    }
+}
+
+/// A place of a stream, given back when it is dropped.
+#[derive(Debug)]
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of a stream, with its place.
+struct Stream {
+    body: outlet::Body,
+    _open: Open,
+}
+
+impl MessageBody for Stream {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        MessageBody::poll_next(Pin::new(&mut self.body), cx)
     }
 }
 
@@ -76,7 +153,11 @@ pub fn mount(door: &Arc<Door>, services: &mut web::ServiceConfig) {
 }
 
 async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Door>) -> HttpResponse {
+    let origin = Origin::of(request.headers());
     let answer = match *request.method() {
+        _ if !origin.is_allowed(&door.config.origins) => {
+            Err(Rejected::new(403, "pages of this origin may not use the event log: sse.origins does not list it"))
+        }
         Method::POST => publish(&request, payload, &door).await,
         Method::GET => subscribe(&request, &door, false).await,
         Method::HEAD => subscribe(&request, &door, true).await,
@@ -87,7 +168,9 @@ async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Doo
         Method::OPTIONS => Ok(preflight(request.headers())),
         _ => Err(Rejected::new(405, "Method Not Allowed")),
     };
-    answer.unwrap_or_else(|rejected| reject(&rejected))
+    let mut answer = answer.unwrap_or_else(|rejected| reject(&rejected));
+    door.share(&mut answer, origin);
+    answer
 }
 
 /// An answer with what browsers of other origins need.
@@ -121,23 +204,40 @@ fn reject(rejected: &Rejected) -> HttpResponse {
         // The rest of the body is not wanted.
         builder.force_close();
     }
-    builder.body(format!("{}\n", rejected.text))
+    builder.body(format!("{}{}\n", rejected.text, hint(&rejected.text)))
+}
+
+/// What a person needs to know behind a text of the protocol.
+fn hint(text: &str) -> &'static str {
+    match text {
+        "missing subject in query string" => {
+            "; GET /?subject=app.orders follows a subject, GET /?subject=app.>&start=oldest replays a namespace, \
+             POST / with {\"subject\":\"app.orders\",\"payload\":1} publishes"
+        }
+        "invalid subject: missing namespace" => "; a subject is NAMESPACE.TOPIC, as in app.orders",
+        "invalid timestamp format" => "; created_at is a time of RFC 3339, as in 2026-01-31T12:00:00Z",
+        "incomplete event" => "; the body ends in the middle of the JSON",
+        _ => "",
+    }
 }
 
 fn preflight(headers: &HeaderMap) -> HttpResponse {
     let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let asked: Vec<&str> = asked.split(',').map(str::trim).collect();
-    let mut allowed = ALLOWED.to_owned();
-    for extra in EXTRA_HEADERS {
-        if asked.iter().any(|name| name.eq_ignore_ascii_case(extra)) {
-            allowed.push_str(", ");
-            allowed.push_str(extra);
-        }
+    let is_extra = |name: &&str| !ALLOWED.split(", ").any(|known| known.eq_ignore_ascii_case(name));
+    let is_name = |name: &&str| {
+        (1..=EXTRA_HEADER_BYTES_MAX).contains(&name.len()) && HeaderName::from_bytes(name.as_bytes()).is_ok()
+    };
+    let extra = asked.split(',').map(str::trim).filter(is_extra).filter(is_name).take(EXTRA_HEADERS_MAX);
+    let allowed: Vec<&str> = [ALLOWED].into_iter().chain(extra).collect();
+    let mut builder = answer(StatusCode::NO_CONTENT);
+    builder
+        .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, allowed.join(", ")))
+        .insert_header((header::ACCESS_CONTROL_MAX_AGE, "86400"));
+    if headers.contains_key("access-control-request-private-network") {
+        // A page of the internet asks for a node of the local network.
+        builder.insert_header(("Access-Control-Allow-Private-Network", "true"));
     }
-    answer(StatusCode::NO_CONTENT)
-        .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, allowed))
-        .insert_header((header::ACCESS_CONTROL_MAX_AGE, "86400"))
-        .finish()
+    builder.finish()
 }
 
 async fn read_body(
@@ -148,7 +248,10 @@ async fn read_body(
 ) -> Result<Bytes, Rejected> {
     let read = body::read(request, payload, bytes_max, config.body_timeout).await;
     read.map_err(|error| match error {
-        BodyError::TooLarge => Rejected::new(413, "request body too large"),
+        BodyError::TooLarge => {
+            let most = config.body_bytes_max;
+            Rejected::new(413, format!("request body too large; at most {most} bytes, which is sse.body_bytes_max"))
+        }
         BodyError::Late => Rejected::new(408, "request body did not arrive in time"),
         BodyError::Broken(error) => Rejected::bad(format!("incomplete body: {error}")),
     })
@@ -221,18 +324,19 @@ async fn subscribe(request: &HttpRequest, door: &Door, head: bool) -> Result<Htt
     if head {
         return Ok(builder.finish());
     }
+    let open = door.admit()?;
     let (outlet, body) = outlet::pair();
     outlet.push(format!(": consumer {consumer_id}\n\n").into());
     let way = Way { consumer_id, wire: &FRAMES, outlet, keep_alive: door.config.keep_alive };
     access.open(wanted, way).await?;
-    Ok(builder.body(body))
+    Ok(builder.body(Stream { body, _open: open }))
 }
 
 fn stream_answer(consumer_id: &str) -> HttpResponseBuilder {
     let mut builder = answer(StatusCode::OK);
     builder
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
-        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .insert_header((header::CACHE_CONTROL, "no-cache, no-transform"))
         .insert_header(("X-Accel-Buffering", "no"))
         .insert_header((CONSUMER_ID.clone(), consumer_id));
     builder

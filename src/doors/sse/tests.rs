@@ -26,7 +26,8 @@ fn refusal(body: impl AsRef<[u8]>) -> Cow<'static, str> {
         Ok(_) => "accepted".into(),
         Err(rejected) => {
             assert_eq!(rejected.status, 400, "{rejected:?}");
-            rejected.text
+            // What follows helps people and is no part of the protocol.
+            rejected.text.split("; ").next().unwrap().to_owned().into()
         }
     }
 }
@@ -98,7 +99,9 @@ fn bodies_that_are_no_event() {
         ("x", "expected opening brace"),
         ("null", "expected opening brace"),
         ("\"a.b\"", "expected opening brace"),
-        ("\u{feff}{\"subject\":\"a.b\"}", "expected opening brace"),
+        ("\u{feff}", "empty body"),
+        ("\u{feff}\u{feff}{\"subject\":\"a.b\"}", "expected opening brace"),
+        ("\u{feff}{\"subject\":\"a.b\"}", "accepted"),
         ("{", "incomplete event"),
         ("{\"subject\":\"a.", "incomplete event"),
         ("{\"subject\":\"a.b\",\"payload\":[1,2", "incomplete event"),
@@ -118,6 +121,29 @@ fn bodies_that_are_no_event() {
     for body in [&b"{\"subject\":\"a.b\",\"payload\":\"\xff\"}"[..], b"[{\"subject\":\"a.\xc3\"}]", b"\xfe"] {
         assert_eq!(refusal(body), "body is not valid UTF-8", "{}", body.escape_ascii());
     }
+}
+
+#[test]
+fn a_refusal_says_where_and_what_would_be_right() {
+    let text = |body: &str| parse(body).expect_err(body).text.into_owned();
+    for (body, want) in [
+        ("{\"subject\":\"a.b\",\n \"key\":5}", "expected string; \"key\" is one in double quotes: line 2, column 8"),
+        (
+            "{'subject':'a.b'}",
+            "expected string; line 1, column 2: names of fields are in double quotes, as in {\"subject\"",
+        ),
+        ("{subject:\"a.b\"}", "expected string; line 1, column 2: names"),
+        (
+            "{\"subject\":\"a.b\"}\n{\"subject\":\"a.c\"}",
+            "unexpected data after event; line 2, column 1: many events are an array",
+        ),
+        ("{\"subject\":\"a.b\",\"payload\":tru}", "invalid payload: not valid JSON; line 1, column "),
+        ("subject=app.x", "expected opening brace; a body is {\"subject\":\"app.orders\""),
+    ] {
+        assert!(text(body).starts_with(want), "{body}: {}", text(body));
+    }
+    let text = parse(b"{\"subject\":\"a.b\xff").expect_err("no UTF-8").text;
+    assert!(text.starts_with("body is not valid UTF-8; from byte 15 on"), "{text}");
 }
 
 #[test]
@@ -267,11 +293,12 @@ fn frames_byte_for_byte() {
     let mut out = Vec::new();
     FRAMES.keep_alive(&mut out);
     FRAMES.gap(4, &mut out);
+    FRAMES.begin("e_00000000000000000070", &mut out);
     FRAMES.failure("start event id e_x\r\nid: y not found", &mut out);
     FRAMES.farewell(1234, &mut out);
     assert_eq!(
         String::from_utf8(out).unwrap(),
-        ": ping\n\n: events are missing, the first that is kept has index 4\n\nevent: error\ndata: start event id e_x\ndata: id: y not found\n\nretry: 1234\n\n"
+        ": ping\n\n: events are missing, the first that is kept has index 4\n\nid: e_00000000000000000070\n\nevent: error\ndata: start event id e_x\ndata: id: y not found\n\nretry: 1234\n\n"
     );
 }
 
