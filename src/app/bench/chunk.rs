@@ -97,9 +97,10 @@ pub(super) enum FrameKind {
     Other,
 }
 
-/// Classifies a frame by its first line, which the wire format fixes.
+/// Classifies a frame by its first line, which the wire format fixes. An id alone is where a stream begins.
 pub(super) fn frame_kind(frame: &[u8]) -> FrameKind {
-    if frame.starts_with(b"id: ") || frame.starts_with(b"event: msg") {
+    let more = || memchr::memchr(b'\n', frame).is_some();
+    if (frame.starts_with(b"id: ") && more()) || frame.starts_with(b"event: msg") {
         FrameKind::Event
     } else if frame.starts_with(b"event: error") {
         FrameKind::Error
@@ -179,6 +180,7 @@ mod tests {
         assert_eq!(frame_kind(b"id: e_1\nevent: msg\ndata: {}"), FrameKind::Event);
         assert_eq!(frame_kind(b"event: error\ndata: no"), FrameKind::Error);
         assert_eq!(frame_kind(b": ping"), FrameKind::Other);
+        assert_eq!(frame_kind(b"id: e_0"), FrameKind::Other);
         assert_eq!(frame_kind(b"retry: 900"), FrameKind::Other);
     }
 }

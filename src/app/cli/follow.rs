@@ -99,6 +99,7 @@ impl<'a> Follower<'a> {
             while let Some(item) = self.ready.pop_front() {
                 match item {
                     SseItem::Retry(delay) => self.retry = delay,
+                    SseItem::Id(id) => self.last_id = Some(id),
                     SseItem::Event(event) if event.kind == "error" => {
                         return Err(FollowError::Ended(event.data));
                     }
@@ -217,6 +218,17 @@ mod tests {
         assert!(!requests[0].to_lowercase().contains("last-event-id"));
         assert!(requests[0].starts_with("GET /?subject=app.%3E&start=oldest HTTP/1.1\r\n"), "{requests:?}");
         assert!(requests[2].to_lowercase().contains("\r\nlast-event-id: e_2\r\n"), "{requests:?}");
+    }
+
+    #[tokio::test]
+    async fn resumes_where_the_stream_began_when_it_broke_before_its_first_event() {
+        let begin = ": consumer c_a\n\nid: e_0\n\n";
+        let fake = Fake::start(vec![testing::stream("c_a", begin), testing::stream("c_b", &frame(1, "{}"))]).await;
+        let client = Client::log(&fake.global()).unwrap();
+        let mut follower = follower(&client);
+        follower.retry = Duration::ZERO;
+        assert_eq!(id(&mut follower).await, "e_1");
+        assert!(fake.requests()[1].to_lowercase().contains("\r\nlast-event-id: e_0\r\n"));
     }
 
     #[tokio::test]

@@ -22,6 +22,8 @@ pub(crate) struct SseEvent {
 pub(crate) enum SseItem {
     /// An event is complete.
     Event(SseEvent),
+    /// An id without an event: from there a client goes on that comes back before its first one.
+    Id(String),
     /// `retry:`, the time to wait before the next connection.
     Retry(Duration),
 }
@@ -41,6 +43,8 @@ pub(crate) struct SseParser {
     /// The first line may begin with a byte order mark.
     started: bool,
     id: Option<String>,
+    /// The block in hand has named the id.
+    names_id: bool,
     kind: String,
     data: Vec<u8>,
     has_data: bool,
@@ -107,7 +111,7 @@ impl SseParser {
                 self.has_data = true;
                 self.data.extend_from_slice(value);
             }
-            b"id" if !value.contains(&0) => self.id = Some(text(value)),
+            b"id" if !value.contains(&0) => (self.id, self.names_id) = (Some(text(value)), true),
             b"event" => self.kind = text(value),
             b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
                 if let Ok(millis) = text(value).parse() {
@@ -121,7 +125,9 @@ impl SseParser {
 
     fn dispatch(&mut self, items: &mut VecDeque<SseItem>) {
         let kind = std::mem::take(&mut self.kind);
+        let names_id = std::mem::take(&mut self.names_id);
         if !std::mem::take(&mut self.has_data) {
+            items.extend(self.id.clone().filter(|_| names_id).map(SseItem::Id));
             return;
         }
         let data = String::from_utf8(std::mem::take(&mut self.data))
@@ -195,7 +201,10 @@ mod tests {
 
     #[test]
     fn an_id_without_data_still_counts_and_an_empty_data_line_is_an_event() {
-        assert_eq!(parse(&[b"id: 7\n\ndata\n\n"]), [event(Some("7"), "message", "")]);
+        assert_eq!(
+            parse(&[b"id: 7\n\ndata\n\n: ping\n\n"]),
+            [SseItem::Id("7".to_owned()), event(Some("7"), "message", "")]
+        );
     }
 
     #[test]
