@@ -282,6 +282,7 @@ async fn advance(bus: &Bus, terms: &Terms, ack_floor: u64, generation: u64) -> R
         ack_floor,
         owner: Some(bus.node().owner()),
         generation,
+        ..ConsumerAdvance::default()
     });
     bus.proposer().command(command).await.map(drop)
 }

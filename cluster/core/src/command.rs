@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use prost::Message as _;
 
 use crate::central::ConfigSet;
-use crate::consumer::Consumer;
+use crate::consumer::{Attempts, Consumer, Range};
 use crate::entry::{self, Frame, command_frame};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
@@ -96,6 +96,9 @@ pub enum Command {
     /// Set the time of the log back, which a wrong clock had taken ahead. From feature level `BOUNDED` on.
     #[prost(message, tag = "24")]
     ClockSet(ClockSet),
+    /// A node begins to serve a durable consumer. From feature level `COUNTED` on.
+    #[prost(message, tag = "25")]
+    ConsumerStart(ConsumerStart),
     /// Remove some of the rows that are not needed any more. From feature level `BOUNDED` on.
     #[prost(message, tag = "40")]
     Tidy(Tidy),
@@ -189,6 +192,37 @@ pub struct ConsumerAdvance {
     /// What [`Consumer::generation`] was when this was read.
     #[prost(uint64, tag = "5")]
     pub generation: u64,
+    /// What [`Consumer::epoch`] was when the node began to serve it. From feature level `COUNTED` on, as the fields
+    /// behind.
+    #[prost(uint64, tag = "6")]
+    pub epoch: u64,
+    /// Also done with, behind the floor: at most [`crate::limits::CONSUMER_RANGES_MAX`].
+    #[prost(message, repeated, tag = "7")]
+    pub done: Vec<Range>,
+    /// Counts that are new: at most [`crate::limits::CONSUMER_ATTEMPTS_MAX`].
+    #[prost(message, repeated, tag = "8")]
+    pub attempts: Vec<Attempts>,
+}
+
+impl ConsumerAdvance {
+    /// Whether this says something that only feature level `COUNTED` understands.
+    const fn counts(&self) -> bool {
+        self.epoch != 0 || !self.done.is_empty() || !self.attempts.is_empty()
+    }
+}
+
+/// See [`Command::ConsumerStart`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ConsumerStart {
+    /// The namespace.
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    /// Its consumer.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Who begins; refused when another living node serves the consumer.
+    #[prost(message, required, tag = "3")]
+    pub owner: Owner,
 }
 
 /// See [`Command::ConsumerSet`].
@@ -299,7 +333,7 @@ pub struct ClockSet {
 struct Envelope {
     #[prost(
         oneof = "Command",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 40"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 40"
     )]
     command: Option<Command>,
 }
@@ -336,6 +370,8 @@ impl Command {
             {
                 FeatureLevel::BOUNDED
             }
+            Self::ConsumerAdvance(advance) if advance.counts() => FeatureLevel::COUNTED,
+            Self::ConsumerStart(_) => FeatureLevel::COUNTED,
             // The raise is what a cluster at the first level begins with; its own number says which releases know it.
             Self::LevelRaise(_)
             | Self::Found(_)

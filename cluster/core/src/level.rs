@@ -15,8 +15,11 @@ impl FeatureLevel {
     /// Dedupe keys are remembered for a time, chosen ids go with their events, and work on many rows is done in
     /// bounded steps.
     pub const BOUNDED: Self = Self(2);
+    /// Durable consumers remember how often an event was delivered and what is done with behind the floor, and refuse
+    /// what an older start of the node that serves them says.
+    pub const COUNTED: Self = Self(3);
     /// The highest level that this release knows.
-    pub const LATEST: Self = Self::BOUNDED;
+    pub const LATEST: Self = Self::COUNTED;
 
     /// A level by its number, `None` for 0, which is no level.
     #[must_use]

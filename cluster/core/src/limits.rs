@@ -92,6 +92,10 @@ pub const VERSION_BYTES_MAX: usize = 64;
 pub const METADATA_BYTES_MAX: usize = 16 << 10;
 /// Longest name of a durable consumer or group, in bytes.
 pub const CONSUMER_NAME_BYTES_MAX: usize = 64;
+/// Most ranges of positions behind its floor that a durable consumer remembers as done with: 24 KiB at most.
+pub const CONSUMER_RANGES_MAX: usize = 1024;
+/// Most events of which a durable consumer remembers how often they were delivered: 20 KiB at most.
+pub const CONSUMER_ATTEMPTS_MAX: usize = 1024;
 /// Most nodes that a cluster ever had, those that were removed included.
 pub const NODES_MAX: usize = 1000;
 /// Longest address of a node, in bytes.

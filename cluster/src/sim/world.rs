@@ -414,10 +414,14 @@ impl World {
     }
 }
 
-/// In one of two runs a node begins with the release that knows no levels.
+/// In one of two runs a node begins with an older release: in turn one of each.
 fn first_level(seed: u64, id: u64) -> FeatureLevel {
     let old = seed.is_multiple_of(2) && id == 1 + seed / 2 % NODES;
-    if old { FeatureLevel::FIRST } else { FeatureLevel::LATEST }
+    match seed / 2 / NODES % 2 {
+        _ if !old => FeatureLevel::LATEST,
+        0 => FeatureLevel::FIRST,
+        _ => FeatureLevel::BOUNDED,
+    }
 }
 
 fn read(book: &Book, state: &State) -> Books {

@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use prost::Message as _;
 
 use super::Machine;
-use crate::command::{ConsumerAdvance, ConsumerDelete, ConsumerOpen, ConsumerSet, Done, Reply};
+use crate::command::{ConsumerAdvance, ConsumerDelete, ConsumerOpen, ConsumerSet, ConsumerStart, Done, Reply};
 use crate::consumer::Consumer;
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
@@ -35,6 +35,8 @@ impl Machine {
             return Ok(Done::Consumer(taken));
         }
         wanted.owner = claimant;
+        // Only those who serve it can say these.
+        (wanted.done, wanted.attempts, wanted.epoch) = Default::default();
         let named = (1..=limits::CONSUMER_NAME_BYTES_MAX).contains(&wanted.name.len());
         if !named || Pattern::parse(&wanted.subject).is_err() {
             return Err(Refusal::Malformed("consumer".into()));
@@ -48,8 +50,29 @@ impl Machine {
         Ok(Done::Consumer(wanted))
     }
 
+    /// Lets a node begin to serve a consumer, or begin again: its row with a new epoch is the answer.
+    pub(super) fn start_consumer(&mut self, start: ConsumerStart, writes: &mut Writes) -> Reply {
+        let namespace = self.head_mut(&start.namespace)?.id;
+        let Some(present) = self.consumer(namespace, &start.name) else {
+            return Err(Refusal::ConsumerNotFound(start.name));
+        };
+        let served = present.owner.is_some_and(|owner| owner != start.owner && self.is_alive(owner));
+        if served || !self.is_alive(start.owner) {
+            return Err(Refusal::Unavailable(alloc::format!("another node serves consumer {}", start.name)));
+        }
+        let mut started = present.clone();
+        started.owner = Some(start.owner);
+        started.epoch = started.epoch.saturating_add(1);
+        writes.put(Family::Consumers, rows::key(namespace, &[start.name.as_bytes()]), started.encode_to_vec());
+        self.consumers.entry(namespace).or_default().insert(start.name, started.clone());
+        Ok(Done::Consumer(started))
+    }
+
     pub(super) fn advance_consumer(&mut self, advance: ConsumerAdvance, writes: &mut Writes) -> Reply {
-        let quiet = self.level >= FeatureLevel::BOUNDED;
+        let (quiet, counted) = (self.level >= FeatureLevel::BOUNDED, self.level >= FeatureLevel::COUNTED);
+        if counted && !is_bounded(&advance) {
+            return Err(Refusal::Malformed("advance of a consumer".into()));
+        }
         let head = self.head_mut(&advance.namespace)?;
         let (namespace, last) = (head.id, head.last());
         let Some(consumer) = self.consumers.get_mut(&namespace).and_then(|of| of.get_mut(&advance.name)) else {
@@ -62,9 +85,16 @@ impl Machine {
             // What was done before a reset must not undo it.
             return Err(Refusal::Unavailable(alloc::format!("consumer {} was reset", advance.name)));
         }
+        if counted && advance.epoch != consumer.epoch {
+            return Err(Refusal::Unavailable(alloc::format!("consumer {} was started anew", advance.name)));
+        }
         let floor = advance.ack_floor.min(last);
-        if floor > consumer.ack_floor {
-            consumer.ack_floor = floor;
+        let mut changed = floor > consumer.ack_floor;
+        consumer.ack_floor = consumer.ack_floor.max(floor);
+        if counted {
+            changed |= consumer.note(&advance.done, &advance.attempts, last);
+        }
+        if changed {
             writes.put(Family::Consumers, rows::key(namespace, &[advance.name.as_bytes()]), consumer.encode_to_vec());
         }
         // Nobody looks at the whole consumer, and this comes with every few acknowledgements.
@@ -93,9 +123,16 @@ impl Machine {
         if let Some(floor) = set.ack_floor {
             consumer.ack_floor = floor.min(last);
             consumer.generation = consumer.generation.saturating_add(1);
+            // Everything behind the new floor is delivered as if for the first time.
+            (consumer.done, consumer.attempts) = Default::default();
         }
         consumer.paused = set.paused.unwrap_or(consumer.paused);
         writes.put(Family::Consumers, rows::key(namespace, &[set.name.as_bytes()]), consumer.encode_to_vec());
         Ok(Done::Consumer(consumer.clone()))
     }
+}
+
+/// Whether the advance says at most as much as a row holds.
+fn is_bounded(advance: &ConsumerAdvance) -> bool {
+    advance.done.len() <= limits::CONSUMER_RANGES_MAX && advance.attempts.len() <= limits::CONSUMER_ATTEMPTS_MAX
 }

@@ -38,8 +38,11 @@ impl Machine {
             let what = format!("raises the feature level to {} and this release knows {}", level.get(), known.get());
             return Err(RowsError::newer(entry, &what));
         }
-        self.level = level;
+        let before = core::mem::replace(&mut self.level, level);
         writes.put(Family::Meta, META_LEVEL.into(), u64::from(level.get()).to_be_bytes().into());
+        if before >= FeatureLevel::BOUNDED || level < FeatureLevel::BOUNDED {
+            return Ok(Done::Nothing);
+        }
         for name in OF_THE_BUS {
             let head = self.heads.get_mut(name);
             if let Some(head) = head.filter(|head| !head.deleted && head.retention.is_unlimited()) {

@@ -302,6 +302,7 @@ impl Machine {
             Command::ClockSet(set) => self.clock_set(set, writes),
             Command::ConsumerOpen(open) => self.open_consumer(open, writes),
             Command::ConsumerAdvance(advance) => self.advance_consumer(advance, writes),
+            Command::ConsumerStart(start) => self.start_consumer(start, writes),
             Command::ConsumerDelete(delete) => self.delete_consumer(delete, writes),
             Command::ConsumerSet(set) => self.set_consumer(set, writes),
             Command::NodeUp(up) => self.node_up(up, effects),
@@ -348,6 +349,7 @@ impl Machine {
             let head = self.heads.values().find(|head| head.id == *namespace);
             assert!(head.is_some_and(|head| !head.deleted && consumer.ack_floor <= head.last()), "{consumer:?}");
             assert_eq!(*name, consumer.name);
+            consumer.check();
         }
         let due = self.heads.values().filter_map(|head| Some((tidy::due(head)?, head.name.clone())));
         assert_eq!(self.due, due.collect());

@@ -24,6 +24,7 @@ use crate::time::Timestamp;
 
 mod bounded;
 mod central;
+mod counted;
 mod dedupe;
 mod first;
 mod level;
@@ -199,8 +200,13 @@ fn a_reset_of_a_consumer_is_not_undone_by_what_was_done_before() {
     assert_eq!(set(Some(99), Some(false)), (5, 2, false), "not behind what there is");
     assert_eq!(set(Some(0), None), (0, 3, false));
     let mut advance = |generation| {
-        let advance =
-            ConsumerAdvance { namespace: "app".into(), name: "c".into(), ack_floor: 3, owner: None, generation };
+        let advance = ConsumerAdvance {
+            namespace: "app".into(),
+            name: "c".into(),
+            ack_floor: 3,
+            generation,
+            ..ConsumerAdvance::default()
+        };
         replica.one(Command::ConsumerAdvance(advance).frame().unwrap())
     };
     assert!(matches!(advance(2), Err(Refusal::Unavailable(_))), "an acknowledgement from before the reset");
@@ -272,7 +278,7 @@ fn a_consumer_keeps_its_subject_and_its_floor_only_grows() {
     };
     let advance = |ack_floor| {
         let advance =
-            ConsumerAdvance { namespace: "app".into(), name: "c".into(), ack_floor, owner: None, generation: 0 };
+            ConsumerAdvance { namespace: "app".into(), name: "c".into(), ack_floor, ..ConsumerAdvance::default() };
         Command::ConsumerAdvance(advance).frame().unwrap()
     };
     let floor = |reply: Reply| match reply {
@@ -405,7 +411,8 @@ fn step() -> impl Strategy<Value = Vec<u8>> {
             name: name.into(), first, bytes_first: first * 10 }).frame().unwrap()),
         1 => (name.clone(), 0_u64..20).prop_map(|(name, ack_floor)| Command::ConsumerAdvance(ConsumerAdvance {
             namespace: name.into(), name: "c".into(), ack_floor,
-            owner: Some(Owner { node: 1, incarnation: 2 }), generation: ack_floor % 2 }).frame().unwrap()),
+            owner: Some(Owner { node: 1, incarnation: 2 }), generation: ack_floor % 2,
+            ..ConsumerAdvance::default() }).frame().unwrap()),
         1 => (name.clone(), prop::option::of(0_u64..20), prop::option::of(any::<bool>())).prop_map(|(name, ack_floor, paused)|
             Command::ConsumerSet(ConsumerSet { namespace: name.into(), name: "c".into(), ack_floor, paused }).frame().unwrap()),
         1 => name.clone().prop_map(|name| Command::ConsumerOpen(ConsumerOpen { namespace: name.into(),
@@ -426,6 +433,7 @@ fn step() -> impl Strategy<Value = Vec<u8>> {
         1 => "[st]".prop_map(|id| services::remove(&id)),
         1 => proptest::collection::vec(any::<u8>(), 0..20).prop_filter_map("damaged", level::damaged),
         1 => level::step(),
+        2 => counted::step(),
     ]
 }
 

@@ -285,8 +285,7 @@ fn what_namespaces_and_consumers_cost_does_not_grow_with_how_many_there_are() {
     }
     assert!(fast.cost("100 000 consumers in 10 000 namespaces") <= 3);
     assert_eq!(fast.apply(open("n3", 77_777)), Err(Refusal::ConsumersExhausted("n3".into())));
-    let advance =
-        ConsumerAdvance { namespace: "n1".into(), name: "c5".into(), ack_floor: 0, owner: None, generation: 0 };
+    let advance = ConsumerAdvance { namespace: "n1".into(), name: "c5".into(), ..ConsumerAdvance::default() };
     assert_eq!(fast.apply(Command::ConsumerAdvance(advance)), Ok(Done::Nothing), "nobody wants the whole of it");
     let delete = ConsumerDelete { namespace: "n1".into(), name: "c5".into() };
     assert_eq!(fast.apply(Command::ConsumerDelete(delete)), Ok(Done::Nothing));
