@@ -226,7 +226,6 @@ pub(super) async fn call(
         id: String::new(),
         capability,
         action,
-        payload: Body::json(body),
         from: Caller::default(),
         deadline: clock::now() + timeout,
         retries: 0,
@@ -234,9 +233,13 @@ pub(super) async fn call(
         responder: Responder::Caller,
         traceparent: request.headers().get(TRACE_HEADER).and_then(|value| traceparent(value.to_str().ok()?)),
     };
-    // Nobody is told any more when the caller has gone.
-    router.call(asks, Box::new(move |outcome| drop(reply.send(outcome))));
-    match outcome.await.unwrap_or(Err(CallError::Cancelled)) {
+    // The request ends with this future when the caller has gone.
+    let waiting = router.http_caller();
+    let reply = Box::new(move |outcome| drop(reply.send(outcome)));
+    router.call(waiting.requester(), asks, Body::json(body), reply);
+    let outcome = outcome.await.unwrap_or(Err(CallError::Cancelled));
+    waiting.done();
+    match outcome {
         Ok(Answered { success: true, body }) => {
             Ok(HttpResponse::Ok().content_type("application/json").body(body.text().to_owned()))
         }

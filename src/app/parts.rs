@@ -134,6 +134,7 @@ pub(super) fn calls(config: &Config) -> terms::Config {
         timeout: calls.timeout,
         timeout_max: calls.timeout_max,
         in_flight_max: calls.in_flight_max,
+        in_flight_bytes_max: calls.in_flight_bytes_max,
         in_flight_per_instance: calls.in_flight_per_instance,
         strategies: calls.strategies.clone(),
     }

@@ -44,6 +44,21 @@ impl Body {
     }
 }
 
+/// A payload that is shorter than this is copied out of the message that it came in.
+const COPIED_BYTES_MAX: usize = 64 << 10;
+
+/// A part of a message that is kept while its request is in flight. Most of it is a slice of the message; a part that is
+/// small, by itself or beside the rest, is a copy, so that what is kept is about as large as what is counted.
+#[must_use]
+pub fn part_of(message: &Bytes, part: std::ops::Range<usize>) -> Bytes {
+    if part.start > part.end || part.end > message.len() {
+        return Bytes::new();
+    }
+    let cut = message.slice(part);
+    let small = cut.len() < COPIED_BYTES_MAX || cut.len() < message.len() / 2;
+    if small { Bytes::copy_from_slice(&cut) } else { cut }
+}
+
 /// Who asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
@@ -82,7 +97,7 @@ pub fn traceparent(text: &str) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
-/// A request, as the router takes it.
+/// A request, as the router takes it. Its payload goes beside it, because that is not kept as long.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The caller's own name for it.
@@ -91,8 +106,6 @@ pub struct Request {
     pub capability: String,
     /// What is to be done; may be empty.
     pub action: String,
-    /// With what.
-    pub payload: Body,
     /// Who asks.
     pub from: Caller,
     /// When nobody waits for the answer any more.
@@ -220,6 +233,8 @@ pub struct Handed {
     pub number: u64,
     /// What was asked.
     pub request: std::sync::Arc<Request>,
+    /// With what.
+    pub payload: Body,
 }
 
 #[cfg(test)]

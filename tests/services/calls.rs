@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::harness::bus::BusClient;
+use crate::harness::http::{self, Http};
 use crate::harness::node::{Node, Options};
 use crate::harness::{SOON, ms, wait_for};
 
@@ -110,6 +111,51 @@ fn every_way_to_fail_has_its_own_code() {
     caller.emit("bus:request", &json!({ "requestId": "r9", "capability": 7 }));
     let told = caller.event("bus:response");
     assert_eq!((&told.args[0]["requestId"], code(&told.args[0])), (&json!("r9"), "bad_request"));
+}
+
+#[test]
+fn requests_end_with_whoever_asked() {
+    let options = Options::new().env("ROLLBOOK_CALLS__IN_FLIGHT_MAX", "80");
+    let node = Node::start(&options);
+    let provider = BusClient::connect(node.web);
+    provider.register("svc", &["work"]);
+    let request = |n: usize| json!({ "requestId": format!("r{n}"), "capability": "work", "timeout": 600_000 });
+    let in_flight = || node.web("GET", "/api/stats", "").json()["requests"]["in_flight"].clone();
+    // Ten times over: what a client leaves behind does not count against those who come.
+    for _ in 0..10 {
+        let caller = BusClient::connect(node.web);
+        (0..10).for_each(|n| caller.emit("bus:request", &request(n)));
+        let asked: Vec<String> =
+            (0..10).map(|_| provider.event("bus:request").args[0]["requestId"].to_string()).collect();
+        assert_eq!(in_flight(), 10);
+        let more = caller.ask("bus:request", &request(10));
+        assert_eq!((code(&more), asked.len()), ("overloaded", 10), "an eighth for each client");
+        drop(caller);
+        wait_for("the requests to end", SOON, || (in_flight() == 0).then_some(()));
+        for id in asked {
+            let response = format!("{{\"requestId\":{id},\"success\":true}}");
+            let response: Value = serde_json::from_str(&response).expect("JSON");
+            assert_eq!(code(&provider.ask("bus:response", &response)), "cancelled");
+        }
+    }
+    // Over HTTP the connection is the caller. It breaks with an answer that was not read; one whose end is only closed
+    // may still read.
+    let mut http = Http::connect(node.web);
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", "1"),
+        ("Expect", "100-continue"),
+        ("X-Rollbook-Timeout", "10m"),
+    ];
+    let call = [http::head("POST", "/api/call/work/do", &headers), b"\r\n1".to_vec()].concat();
+    http.send(&call).expect("a call");
+    let asked = provider.event("bus:request").args[0]["requestId"].clone();
+    assert_eq!(in_flight(), 1);
+    drop(http);
+    wait_for("the request to end", SOON, || (in_flight() == 0).then_some(()));
+    assert_eq!(code(&provider.ask("bus:response", &json!({ "requestId": asked, "success": true }))), "cancelled");
+    let metrics = node.web("GET", "/metrics", "").text();
+    assert!(metrics.contains("rollbook_requests_total{outcome=\"abandoned\"} 101"), "{metrics}");
 }
 
 #[test]

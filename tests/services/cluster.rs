@@ -126,6 +126,38 @@ fn a_node_that_dies_in_the_middle_of_a_request_is_a_lost_provider() {
 }
 
 #[test]
+fn requests_at_another_node_end_with_their_caller_and_with_its_node() {
+    let mut cluster = Cluster::start();
+    let provider = BusClient::connect(cluster.node(1).web);
+    provider.register("svc", &["work"]);
+    let in_flight = |cluster: &Cluster| {
+        let stats = cluster.node(1).web("GET", "/api/stats", "").json();
+        let nodes = stats["nodes"].as_array().cloned().unwrap_or_default();
+        nodes.iter().find(|node| node["id"] == 1).map(|node| node["requests_in_flight"].clone())
+    };
+    let ask = |cluster: &Cluster| {
+        let node = cluster.node(2);
+        wait_for("the caller's node to know", SOON, || {
+            (node.web("GET", "/api/services/svc", "").status == 200).then_some(())
+        });
+        let caller = BusClient::connect(node.web);
+        caller.begin("bus:request", &json!({ "requestId": "r", "capability": "work", "timeout": 600_000 }));
+        let asked = provider.event("bus:request").args[0]["requestId"].clone();
+        assert_eq!(in_flight(cluster), Some(json!(1)));
+        (caller, json!({ "requestId": asked, "success": true }))
+    };
+    let (caller, response) = ask(&cluster);
+    drop(caller);
+    wait_for("the request to end", SOON, || (in_flight(&cluster) == Some(json!(0))).then_some(()));
+    assert_eq!(code(&provider.ask("bus:response", &response)), "cancelled");
+    let (caller, response) = ask(&cluster);
+    cluster.kill(2);
+    wait_for("the request to end", SOON, || (in_flight(&cluster) == Some(json!(0))).then_some(()));
+    assert_eq!(code(&provider.ask("bus:response", &response)), "cancelled");
+    drop(caller);
+}
+
+#[test]
 fn a_registration_gets_through_while_the_leader_changes() {
     let mut cluster = Cluster::start();
     let leader = cluster.leader();

@@ -225,6 +225,21 @@ fn no_answer_in_time_is_told_once_and_a_late_one_is_refused() {
 }
 
 #[test]
+fn what_nobody_waits_for_any_more_is_refused_to_whoever_answers() {
+    let node = Node::start(&Options::new());
+    let users = Socket::service(node.web, "users", &["get"]);
+    let shop = Socket::consumer(node.web, "shop");
+    shop.ask("m", "users:get", &json!(1));
+    let id = users.next("message")["id"].clone();
+    shop.cut();
+    let in_flight = || node.web("GET", "/api/stats", "").json()["requests"]["in_flight"].clone();
+    wait_for("the request to end", SOON, || (in_flight() == 0).then_some(()));
+    users.send(&json!({ "type": "response", "id": id, "payload": 1 }));
+    let refused = users.next("error");
+    assert_eq!((&refused["id"], &refused["code"]), (&id, &json!("unknown_request")));
+}
+
+#[test]
 fn messages_spread_over_all_instances_of_all_nodes() {
     let cluster = Cluster::start();
     let instances: Vec<Socket> = (1..=3).map(|id| Socket::service(cluster.node(id).web, "users", &["get"])).collect();

@@ -241,7 +241,14 @@ impl<O: Office> Server<O> {
                     let (server, sender) = (Arc::clone(&self), sender.clone());
                     tokio::spawn(async move {
                         let _permit = permit;
-                        server.ask(from, &sender, frame).await;
+                        let live = frame.kind == Kind::Ask;
+                        let asked = pin!(server.ask(from, &sender, frame));
+                        if live {
+                            // Nobody waits for the answer when the connection has ended.
+                            select(asked, pin!(sender.closed())).await;
+                        } else {
+                            asked.await;
+                        }
                     });
                 }
             }

@@ -353,6 +353,8 @@ pub struct Calls {
     pub timeout_max: Duration,
     /// Most requests in flight at this node.
     pub in_flight_max: usize,
+    /// Most bytes of requests in flight that this node keeps.
+    pub in_flight_bytes_max: usize,
     /// Most requests that one instance gets at a time.
     pub in_flight_per_instance: u32,
     /// How providers are chosen, `CAPABILITY=STRATEGY` separated by commas, `*` for all others: `least_in_flight`
@@ -366,6 +368,7 @@ impl Default for Calls {
             timeout: Duration::from_secs(30),
             timeout_max: Duration::from_secs(600),
             in_flight_max: 65_536,
+            in_flight_bytes_max: 256 * 1024 * 1024,
             in_flight_per_instance: 1024,
             strategies: Strategies::default(),
         }
@@ -531,6 +534,7 @@ impl Config {
         );
         require(calls.timeout_max >= calls.timeout, "calls.timeout_max", "must be at least calls.timeout");
         require(calls.in_flight_max > 0, "calls.in_flight_max", "must be more than 0");
+        require(calls.in_flight_bytes_max > 0, "calls.in_flight_bytes_max", "must be more than 0");
         require(calls.in_flight_per_instance > 0, "calls.in_flight_per_instance", "must be more than 0");
         found
     }

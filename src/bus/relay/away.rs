@@ -1,19 +1,21 @@
 //! The way out: what this node wants of clients that are connected to others.
 
-use std::sync::Arc;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use rollbook_cluster::node::Node;
 use rollbook_core::error::Refusal;
 use rollbook_core::service::Connection;
+use tokio::sync::oneshot;
 
 use super::frame::{Frame, decode_yes};
 use super::live::{Call, Dismissed, Kicked, Ordered, Through, decode_outcome};
-use crate::bus::call::{CallError, Outcome, Request};
+use crate::bus::call::{CallError, Outcome};
 use crate::bus::client::{Clients, Command, Farewell, Told};
 use crate::bus::clock;
-use crate::bus::router::terms::Away;
+use crate::bus::router::terms::{Away, Sent};
 use crate::bus::survey::Wanted;
 
 /// How long another node may take to say who is connected to it.
@@ -177,17 +179,30 @@ impl Peers {
 }
 
 impl Away for Peers {
-    fn call(&self, to: Connection, request: Arc<Request>, reply: Box<dyn FnOnce(Outcome) + Send>) {
+    fn call(&self, sent: Sent, reply: Box<dyn FnOnce(Outcome) + Send>) -> oneshot::Sender<()> {
         let node = self.node.clone();
+        let (abandon, abandoned) = oneshot::channel();
         tokio::spawn(async move {
-            let left = request.deadline.saturating_duration_since(clock::now());
-            let frame = Frame::Call(Call::new(to, &request, left));
-            let answer = node.ask(to.owner.node, frame.into_bytes(), left + LINK).await;
+            let (to, number) = (sent.to.owner.node, sent.number);
+            let left = sent.request.deadline.saturating_duration_since(clock::now());
+            let frame = Frame::Call(Call::new(&sent, left)).into_bytes();
+            // What was asked is in the frame.
+            drop(sent);
+            let asked = pin!(node.ask(to, frame, left + LINK));
+            let answer = match select(asked, abandoned).await {
+                Either::Left((answer, _)) => answer,
+                Either::Right((Err(_), asked)) => asked.await,
+                Either::Right((Ok(()), _)) => {
+                    // Behind the request, on the same connection. A node that does not hear it waits until the deadline.
+                    return node.tell(to, Frame::Abandon(number).into_bytes()).await.unwrap_or(());
+                }
+            };
             reply(match answer {
                 Ok(bytes) => decode_outcome(bytes),
                 // Nobody knows whether the provider has got it.
                 Err(_) => Err(CallError::ProviderLost),
             });
         });
+        abandon
     }
 }

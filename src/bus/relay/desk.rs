@@ -17,6 +17,7 @@ use super::live::{Call, Kicked, Ordered, Through, encode_outcome};
 use crate::bus::announcer;
 use crate::bus::call::CallError;
 use crate::bus::clock;
+use crate::bus::router::terms::Requester;
 use crate::bus::services::Services;
 
 /// Longest wait for an acknowledgement that another node may ask for.
@@ -68,6 +69,7 @@ impl Desk {
             Frame::Notify(record) => {
                 announcer::spread_now(&self.services.clients, record);
             }
+            Frame::Abandon(number) => self.services.router.abandon(Requester::Node(from, number)),
             Frame::Door(Through { door, message }) => {
                 if let Some(door) = self.door(&door) {
                     door.hear(from, message);
@@ -86,7 +88,7 @@ impl Desk {
     ) -> Result<BoxFuture<'static, Result<Bytes, Refusal>>, Box<Frame>> {
         let ready = |bytes| std::future::ready(Ok(bytes)).boxed();
         Ok(match frame {
-            Frame::Call(call) => self.call(call),
+            Frame::Call(call) => self.call(from, call),
             Frame::Order(ordered) => self.order(ordered),
             Frame::Survey(wanted) => ready(self.services.survey(&wanted).into_json()),
             Frame::Kick(Kicked { serial, id }) => ready(frame::encode_yes(self.services.kick_here(serial, &id))),
@@ -98,13 +100,24 @@ impl Desk {
         })
     }
 
-    fn call(&self, call: Call) -> BoxFuture<'static, Result<Bytes, Refusal>> {
-        let to = call.to;
-        let request = call.into_request(clock::now(), self.services.router.config().timeout_max);
+    fn call(&self, from: u64, call: Call) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        let (to, requester) = (call.to, Requester::Node(from, call.number));
+        let router = &self.services.router;
+        // The request ends with this future, which ends with the connection to the other node. Requests that say no
+        // number cannot be told apart, so they stay until their deadline.
+        let waiting = (call.number != 0).then(|| router.waiting(requester));
+        let (request, payload) = call.into_request(clock::now(), router.config().timeout_max);
         let (reply, outcome) = tokio::sync::oneshot::channel();
-        // Nobody listens any more when the other node is gone.
-        self.services.router.call_here(to, request, Box::new(move |outcome| drop(reply.send(outcome))));
-        async move { Ok(encode_outcome(outcome.await.unwrap_or(Err(CallError::Cancelled)))) }.boxed()
+        let reply = Box::new(move |outcome| drop(reply.send(outcome)));
+        router.call_here(to, requester, request, payload, reply);
+        async move {
+            let outcome = outcome.await;
+            if let Some(waiting) = waiting {
+                waiting.done();
+            }
+            Ok(encode_outcome(outcome.unwrap_or(Err(CallError::Cancelled))))
+        }
+        .boxed()
     }
 
     fn order(&self, ordered: Ordered) -> BoxFuture<'static, Result<Bytes, Refusal>> {

@@ -68,11 +68,14 @@ pub(super) enum Frame {
     /// For a door.
     #[prost(message, tag = "17")]
     Door(Through),
+    /// Nobody waits any more for the request that had this number in [`Frame::Call`].
+    #[prost(uint64, tag = "18")]
+    Abandon(u64),
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct Envelope {
-    #[prost(oneof = "Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
+    #[prost(oneof = "Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
     frame: Option<Frame>,
 }
 
@@ -329,6 +332,7 @@ mod tests {
             Frame::Supersede("c".into()),
             Frame::Deliver(Delivery::new(9, &items)),
             Frame::Close(Closing::new(9, Reason::Deleted)),
+            Frame::Abandon(3),
         ];
         for frame in frames {
             assert_eq!(Frame::from_bytes(frame.clone().into_bytes()), Some(frame));

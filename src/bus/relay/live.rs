@@ -8,6 +8,7 @@ use rollbook_core::service::Connection;
 
 use crate::bus::call::{Answer, Body, CallError, Caller, Outcome, Request, Responder};
 use crate::bus::client::Farewell;
+use crate::bus::router::terms::Sent;
 
 /// A request for a client of the node that is asked.
 #[derive(Clone, PartialEq, Message)]
@@ -38,17 +39,23 @@ pub(in crate::bus) struct Call {
     one_way: bool,
     #[prost(string, optional, tag = "13")]
     traceparent: Option<String>,
+    /// The number of the request at the node that asks; 0 when that node does not say: see
+    /// [`Frame::Abandon`](super::frame::Frame::Abandon).
+    #[prost(uint64, tag = "14")]
+    pub(super) number: u64,
 }
 
 impl Call {
-    pub(super) fn new(to: Connection, request: &Request, left: Duration) -> Self {
+    pub(super) fn new(sent: &Sent, left: Duration) -> Self {
+        let Sent { to, number, request, payload } = sent;
         Self {
-            to,
+            to: *to,
+            number: *number,
             id: request.id.clone(),
             capability: request.capability.clone(),
             action: request.action.clone(),
-            json: request.payload.json.clone(),
-            attachments: request.payload.attachments.clone(),
+            json: payload.json.clone(),
+            attachments: payload.attachments.clone(),
             service: request.from.service.clone(),
             instance: request.from.instance.clone(),
             left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
@@ -62,12 +69,12 @@ impl Call {
         }
     }
 
-    pub(super) fn into_request(self, now: Instant, longest: Duration) -> Request {
-        Request {
+    pub(super) fn into_request(self, now: Instant, longest: Duration) -> (Request, Body) {
+        let payload = Body { json: self.json, attachments: self.attachments };
+        let request = Request {
             id: self.id,
             capability: self.capability,
             action: self.action,
-            payload: Body { json: self.json, attachments: self.attachments },
             from: Caller { service: self.service, instance: self.instance, connection: None },
             deadline: now + Duration::from_millis(self.left_ms).min(longest),
             retries: 0,
@@ -78,7 +85,8 @@ impl Call {
                 None => Responder::Caller,
             },
             traceparent: self.traceparent,
-        }
+        };
+        (request, payload)
     }
 }
 
@@ -182,6 +190,8 @@ pub(in crate::bus) struct Through {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -191,7 +201,6 @@ mod tests {
             id: "r1".to_owned(),
             capability: "users".to_owned(),
             action: "get".to_owned(),
-            payload: Body { json: Bytes::from_static(b"{}"), attachments: vec![Bytes::from_static(&[1, 2])] },
             from: Caller { service: "s".to_owned(), instance: "i".to_owned(), connection: None },
             deadline: now + Duration::from_secs(3),
             retries: 0,
@@ -201,9 +210,17 @@ mod tests {
         };
         for responder in [Responder::Caller, Responder::Named(String::new()), Responder::Nobody] {
             let request = Request { responder, ..request.clone() };
-            let call = Call::new(Connection::default(), &request, Duration::from_secs(3));
-            let back = call.into_request(now, Duration::from_secs(60));
-            assert_eq!(format!("{back:?}"), format!("{request:?}"));
+            let payload = Body { json: Bytes::from_static(b"{}"), attachments: vec![Bytes::from_static(&[1, 2])] };
+            let sent = Sent {
+                to: Connection::default(),
+                number: 7,
+                request: Arc::new(request.clone()),
+                payload: payload.clone(),
+            };
+            let call = Call::new(&sent, Duration::from_secs(3));
+            assert_eq!(call.number, 7);
+            let (back, same) = call.into_request(now, Duration::from_secs(60));
+            assert_eq!((format!("{back:?}"), same), (format!("{request:?}"), payload));
         }
         let answer = Answer { success: true, body: Body::json(&b"[1]"[..]) };
         let refused = Answer { success: false, body: Body::default() };

@@ -3,7 +3,8 @@
 //! A shared handle, not an actor: a request touches one mutex twice and no mailbox of its own. Who offers
 //! what is asked of the replicated machine; how much is in flight, and which instance keeps failing, is what
 //! this node has seen. A provider on another node is asked over the peer link; the router there knows which of
-//! its clients it is. Everything ends once: by an answer, by the loss of the provider, or by its deadline.
+//! its clients it is. Everything ends once: by an answer, by the loss of the provider, by its deadline, or when
+//! whoever asked has left. What is kept for requests in flight is bounded in number and in bytes.
 
 mod breaker;
 pub mod choice;
@@ -15,6 +16,7 @@ mod tests;
 
 use std::cell::Cell;
 use std::hash::RandomState;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -31,9 +33,12 @@ use super::clock;
 use super::metrics::Metrics;
 use choice::{Candidate, Strategy, Turn};
 use flight::{Flight, Place, Reply};
-use state::State;
-use terms::{Answered, Away, Config, Key, LoadView};
+use state::{HandOver, State};
+use terms::{Answered, Away, Config, Key, LoadView, Requester, Sent};
 
+/// A payload that is larger than this is let go of as soon as its last provider has it; for a smaller one that would
+/// cost more than it frees.
+const LETS_GO_BYTES: usize = 4096;
 /// How long the wait for deadlines may be; one that comes earlier wakes it.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -47,6 +52,37 @@ struct Inner {
     state: Mutex<State>,
     /// A deadline came that is earlier than all others.
     earlier: Notify,
+    /// The last number of an HTTP caller.
+    http: AtomicU64,
+}
+
+/// The requests of somebody who may stop waiting for them: they end when this is dropped.
+#[derive(Debug)]
+pub struct Waiting {
+    router: Router,
+    requester: Requester,
+    over: bool,
+}
+
+impl Waiting {
+    /// For whom they are.
+    #[must_use]
+    pub const fn requester(&self) -> Requester {
+        self.requester
+    }
+
+    /// All of them have an outcome.
+    pub fn done(mut self) {
+        self.over = true;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.over {
+            self.router.abandon(self.requester);
+        }
+    }
 }
 
 /// The router. Clones share it.
@@ -74,8 +110,21 @@ impl Router {
             away,
             state: Mutex::default(),
             earlier: Notify::new(),
+            http: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Somebody asks over HTTP, and waits as long as the result lives.
+    #[must_use]
+    pub fn http_caller(&self) -> Waiting {
+        self.waiting(Requester::Http(self.inner.http.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// The requests of `requester` end when the result is dropped.
+    #[must_use]
+    pub fn waiting(&self, requester: Requester) -> Waiting {
+        Waiting { router: self.clone(), requester, over: false }
     }
 
     /// How long requests may take.
@@ -88,14 +137,15 @@ impl Router {
         lock(&self.inner.state)
     }
 
-    /// Asks a provider of the request's capability. `reply` is called once, at the latest at the deadline.
-    pub fn call(&self, request: Request, reply: Reply) {
-        self.launch(Flight::new(Arc::new(request), reply));
+    /// Asks a provider of the request's capability. `reply` is called once, at the latest at the deadline, or dropped
+    /// when `requester` has left.
+    pub fn call(&self, requester: Requester, request: Request, payload: Body, reply: Reply) {
+        self.launch(Flight::new(requester, Arc::new(request), payload, reply));
     }
 
     /// Asks that client of this node, for another node.
-    pub fn call_here(&self, to: Connection, request: Request, reply: Reply) {
-        let flight = Flight::chosen(Arc::new(request), reply);
+    pub fn call_here(&self, to: Connection, requester: Requester, request: Request, payload: Body, reply: Reply) {
+        let flight = Flight::chosen(requester, Arc::new(request), payload, reply);
         let local = to.owner == self.inner.node.owner();
         let begun = match self.inner.clients.find(to.serial).filter(|_| local) {
             Some(_) => self.state().begin(flight, Place { provider: to, local: true }, &self.inner.config),
@@ -119,10 +169,10 @@ impl Router {
     fn pick(&self, machine: &Machine, flight: Flight) -> Result<u64, (CallError, Flight)> {
         let mut state = self.state();
         let strategy = self.inner.config.strategies.of(&flight.request.capability);
-        let turn = match strategy {
-            Strategy::RoundRobin | Strategy::Random => state.turn(&flight.request.capability),
-            Strategy::LeastInFlight | Strategy::Sticky => 0,
-        };
+        let turns = matches!(strategy, Strategy::RoundRobin | Strategy::Random);
+        // Only of what somebody offers: names that a caller makes up are not remembered.
+        let turns = turns && machine.providers(&flight.request.capability).next().is_some();
+        let turn = if turns { state.turn(&flight.request.capability) } else { 0 };
         let turn = Turn { turn, key: &flight.request.key };
         let (seen, now) = (Seen::default(), clock::now());
         // Nothing is collected: there may be many thousands, and what is applied waits meanwhile.
@@ -179,12 +229,12 @@ impl Router {
 
     /// Gives a request that was noted to its provider.
     fn hand_over(&self, number: u64) {
-        let Some((place, id, request, first)) = self.state().handed(number) else { return };
+        let Some(HandOver { place, id, request, payload, first }) = self.state().handed(number) else { return };
         if first {
             self.inner.earlier.notify_one();
         }
         if place.local {
-            let handed = Handed { id, number, request };
+            let handed = Handed { id, number, request, payload };
             match self.inner.clients.find(place.provider.serial) {
                 Some(client) if client.tell(Told::Request(handed)) => {}
                 client => self.pass_on(number, client.is_some()),
@@ -198,7 +248,8 @@ impl Router {
             Err(CallError::Overloaded(_)) => router.pass_on(number, true),
             outcome => router.finish(number, outcome),
         });
-        self.inner.away.call(place.provider, request, reply);
+        let abandon = self.inner.away.call(Sent { to: place.provider, number, request, payload }, reply);
+        self.state().note_abandon(number, abandon);
     }
 
     /// A client answers what it was asked.
@@ -220,9 +271,13 @@ impl Router {
         answered
     }
 
-    /// A client of this node has got this request: it is over if nobody waits for an answer.
+    /// A client of this node has got this request: it is over if nobody waits for an answer, and its payload is needed
+    /// no more if no other provider may get it.
     pub fn taken(&self, provider: u64, handed: &Handed) {
         if handed.request.responder != Responder::Nobody {
+            if handed.payload.len() > LETS_GO_BYTES {
+                self.state().took(handed.number);
+            }
             return;
         }
         let found = self.state().find(provider, Key::Number(handed.number));
@@ -245,20 +300,24 @@ impl Router {
         self.state().held(provider)
     }
 
-    /// Resolves when a client of this node has no request any more, at once when it has none.
-    pub fn emptied(&self, provider: u64) -> impl Future<Output = ()> + use<> {
-        let told = self.state().emptied(provider);
-        async move {
-            // The sender says nothing: it is dropped.
-            told.await.ok();
-        }
-    }
-
-    /// A client of this node is gone: what it was asked goes to others, or fails.
-    pub fn forget(&self, provider: u64) {
-        let connection = Connection { owner: self.inner.node.owner(), serial: provider };
+    /// A client of this node is gone. What it asked for ends; what it was asked is given to another provider if its
+    /// caller allows that, and fails otherwise.
+    pub fn forget(&self, serial: u64) {
+        self.abandon(Requester::Client(serial));
+        let connection = Connection { owner: self.inner.node.owner(), serial };
         let numbers = self.state().leave(connection);
         numbers.into_iter().for_each(|number| self.lose(number));
+    }
+
+    /// Whoever waited for these requests has left: they end without an outcome. Their providers are not told; what they
+    /// answer is refused.
+    pub fn abandon(&self, requester: Requester) {
+        let abandoned = self.state().abandon(requester);
+        if let Ok(count) = u64::try_from(abandoned.len())
+            && count > 0
+        {
+            self.inner.metrics.requests.get_or_create(&[("outcome", "abandoned")]).inc_by(count);
+        }
     }
 
     /// The provider of a request has not got it: it is gone, or full. Nothing has happened yet, so another one may

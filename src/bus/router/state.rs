@@ -1,6 +1,6 @@
 //! What the router remembers: requests in flight, the load of providers, breakers, deadlines. No I/O.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 
 use super::breaker::Breaker;
 use super::flight::{Flight, Place};
-use super::terms::{Answered, BreakerView, Config, Key, LoadView};
-use crate::bus::call::{CallError, Request, Responder};
+use super::terms::{Answered, BreakerView, CLIENT_SHARE, Config, HTTP_SHARE, Key, LoadView, Requester};
+use crate::bus::call::{Body, CallError, Request, Responder};
 use crate::bus::clock;
 
 /// Requests that ended without an answer, so that one that comes later is known as such.
@@ -26,6 +26,27 @@ struct Pending {
     /// The name under which the provider answers.
     id: String,
     begun: Instant,
+    /// What it counts for.
+    bytes: usize,
+    /// Tells the node of the provider that nobody waits any more.
+    abandon: Option<oneshot::Sender<()>>,
+}
+
+/// What is in flight for somebody.
+#[derive(Debug, Default)]
+struct Share {
+    numbers: HashSet<u64>,
+    bytes: usize,
+}
+
+/// A request that is given to its provider.
+pub(super) struct HandOver {
+    pub(super) place: Place,
+    pub(super) id: String,
+    pub(super) request: Arc<Request>,
+    pub(super) payload: Body,
+    /// Its deadline is the earliest of all.
+    pub(super) first: bool,
 }
 
 /// A request that ended at its provider without an answer.
@@ -53,6 +74,12 @@ struct Load {
 pub(super) struct State {
     next: u64,
     pending: HashMap<u64, Pending>,
+    /// Bytes of all of them.
+    bytes: usize,
+    /// Those of each requester, who may leave and takes them with it.
+    requesters: HashMap<Requester, Share>,
+    /// How many are of HTTP callers, and their bytes: each of them is a requester of its own.
+    http: (usize, usize),
     deadlines: BTreeSet<(Instant, u64)>,
     loads: HashMap<Connection, Load>,
     /// So many loads are too many.
@@ -70,14 +97,72 @@ impl State {
         self.pending.len()
     }
 
+    /// Bytes that are kept for all of them.
+    #[cfg(test)]
+    pub(super) const fn bytes_in_flight(&self) -> usize {
+        self.bytes
+    }
+
     /// Counts how often a capability was asked for.
     pub(super) fn turn(&mut self, capability: &str) -> u64 {
-        if self.turns.len() > TURNS_MAX {
+        if let Some(turn) = self.turns.get_mut(capability) {
+            *turn = turn.wrapping_add(1);
+            return *turn;
+        }
+        if self.turns.len() >= TURNS_MAX {
             self.turns.clear();
         }
-        let turn = self.turns.entry(capability.to_owned()).or_default();
-        *turn = turn.wrapping_add(1);
-        *turn
+        self.turns.insert(capability.to_owned(), 1);
+        1
+    }
+
+    /// Whether one more request of so many bytes may be in flight.
+    fn has_room(&self, requester: Requester, bytes: usize, config: &Config) -> Result<(), CallError> {
+        let fits = |(count, present): (usize, usize), part: usize| {
+            // One alone always fits: the bound is on what gathers.
+            count == 0
+                || (count < (config.in_flight_max / part).max(1)
+                    && present.saturating_add(bytes) <= config.in_flight_bytes_max / part)
+        };
+        if !fits((self.pending.len(), self.bytes), 1) {
+            return Err(CallError::Overloaded("too much is in flight at this node".to_owned()));
+        }
+        let own = match requester {
+            Requester::Client(_) => {
+                let held = self.requesters.get(&requester);
+                fits(held.map_or((0, 0), |share| (share.numbers.len(), share.bytes)), CLIENT_SHARE)
+            }
+            Requester::Http(_) => fits(self.http, HTTP_SHARE),
+            // That node has its own bounds.
+            Requester::Node(..) => true,
+        };
+        if own { Ok(()) } else { Err(CallError::Overloaded("too much of this caller is in flight".to_owned())) }
+    }
+
+    fn count(&mut self, requester: Requester, number: u64, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let share = self.requesters.entry(requester).or_default();
+        share.numbers.insert(number);
+        share.bytes = share.bytes.saturating_add(bytes);
+        if let Requester::Http(_) = requester {
+            self.http = (self.http.0.saturating_add(1), self.http.1.saturating_add(bytes));
+        }
+    }
+
+    /// Takes bytes of a request out of the counts, and the request itself when it has ended.
+    fn discount(&mut self, requester: Requester, number: u64, bytes: usize, ended: bool) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if let Requester::Http(_) = requester {
+            self.http = (self.http.0.saturating_sub(usize::from(ended)), self.http.1.saturating_sub(bytes));
+        }
+        let Some(share) = self.requesters.get_mut(&requester) else { return };
+        share.bytes = share.bytes.saturating_sub(bytes);
+        if ended {
+            share.numbers.remove(&number);
+            if share.numbers.is_empty() {
+                self.requesters.remove(&requester);
+            }
+        }
     }
 
     /// Requests an instance has, and when it was asked last.
@@ -96,8 +181,9 @@ impl State {
 
     /// Takes note of a request that goes to a provider.
     pub(super) fn begin(&mut self, flight: Flight, place: Place, config: &Config) -> Result<u64, (CallError, Flight)> {
-        if self.pending.len() >= config.in_flight_max {
-            return Err((CallError::Overloaded("too many requests in flight".to_owned()), flight));
+        let bytes = flight.bytes();
+        if let Err(error) = self.has_room(flight.requester, bytes, config) {
+            return Err((error, flight));
         }
         self.next = self.next.wrapping_add(1);
         let number = self.next;
@@ -119,15 +205,73 @@ impl State {
             ids.insert(id.clone(), number);
         }
         self.deadlines.insert((flight.request.deadline, number));
-        self.pending.insert(number, Pending { flight, place, id, begun: now });
+        self.count(flight.requester, number, bytes);
+        self.pending.insert(number, Pending { flight, place, id, begun: now, bytes, abandon: None });
         Ok(number)
     }
 
-    /// What is to be handed to the provider, and whether its deadline is the earliest of all.
-    pub(super) fn handed(&self, number: u64) -> Option<(Place, String, Arc<Request>, bool)> {
-        let pending = self.pending.get(&number)?;
+    /// What is to be handed to the provider.
+    pub(super) fn handed(&self, number: u64) -> Option<HandOver> {
+        let Pending { flight, place, id, .. } = self.pending.get(&number)?;
         let first = self.deadlines.first().is_some_and(|(_, first)| *first == number);
-        Some((pending.place, pending.id.clone(), Arc::clone(&pending.flight.request), first))
+        let (request, payload) = (Arc::clone(&flight.request), flight.payload.clone());
+        Some(HandOver { place: *place, id: id.clone(), request, payload, first })
+    }
+
+    /// Takes note of how the node of its provider is told that nobody waits any more. Told at once when nobody does.
+    pub(super) fn note_abandon(&mut self, number: u64, abandon: oneshot::Sender<()>) {
+        match self.pending.get_mut(&number) {
+            Some(pending) => pending.abandon = Some(abandon),
+            // What has an outcome already does not listen.
+            None => abandon.send(()).unwrap_or(()),
+        }
+    }
+
+    /// The provider has a request. Its payload is let go of when no other provider may get it.
+    pub(super) fn took(&mut self, number: u64) {
+        let Some(pending) = self.pending.get_mut(&number).filter(|pending| pending.flight.is_at_its_last()) else {
+            return;
+        };
+        let freed = std::mem::take(&mut pending.flight.payload).len().min(pending.bytes);
+        pending.bytes = pending.bytes.saturating_sub(freed);
+        let requester = pending.flight.requester;
+        self.discount(requester, number, freed, false);
+    }
+
+    /// Whoever waited for these requests has left: they end without an outcome.
+    pub(super) fn abandon(&mut self, requester: Requester) -> Vec<Flight> {
+        let numbers = self.requesters.get_mut(&requester).map(|share| std::mem::take(&mut share.numbers));
+        let mut numbers: Vec<u64> = numbers.unwrap_or_default().into_iter().collect();
+        numbers.sort_unstable();
+        numbers.into_iter().filter_map(|number| self.abandon_one(number)).collect()
+    }
+
+    fn abandon_one(&mut self, number: u64) -> Option<Flight> {
+        let pending = self.pending.remove(&number)?;
+        self.deadlines.remove(&(pending.flight.request.deadline, number));
+        self.discount(pending.flight.requester, number, pending.bytes, true);
+        if let Some(load) = self.loads.get_mut(&pending.place.provider) {
+            load.in_flight = load.in_flight.saturating_sub(1);
+        }
+        if let Some(abandon) = pending.abandon {
+            // Its answer may just be coming.
+            abandon.send(()).unwrap_or(());
+        }
+        if pending.place.local {
+            self.is_over(pending.place.provider.serial, number, pending.id, Answered::CallerGone);
+        }
+        Some(pending.flight)
+    }
+
+    /// Takes note of what an answer is that comes all the same.
+    fn is_over(&mut self, provider: u64, number: u64, id: String, answer: Answered) {
+        if let Some(ids) = self.ids.get_mut(&provider) {
+            ids.remove(&id);
+        }
+        if self.over.len() >= OVER_MAX {
+            self.over.pop_front();
+        }
+        self.over.push_back(Over { provider, number, id, answer });
     }
 
     /// The request that a client of this node answers.
@@ -170,8 +314,9 @@ impl State {
 
     /// Takes a request out.
     pub(super) fn end(&mut self, number: u64, failed: bool, now: Instant) -> Option<Flight> {
-        let Pending { mut flight, place, id, begun } = self.pending.remove(&number)?;
+        let Pending { mut flight, place, id, begun, bytes, .. } = self.pending.remove(&number)?;
         self.deadlines.remove(&(flight.request.deadline, number));
+        self.discount(flight.requester, number, bytes, true);
         if let Some(load) = self.loads.get_mut(&place.provider) {
             load.in_flight = load.in_flight.saturating_sub(1);
             load.busy = load.busy.saturating_add(now.saturating_duration_since(begun));
@@ -186,7 +331,11 @@ impl State {
                 load.breakers.insert(capability.clone(), breaker);
             }
         }
-        if place.local
+        let one_way = flight.request.responder == Responder::Nobody;
+        if place.local && (failed || one_way) {
+            let answer = if one_way { Answered::NotAwaited } else { Answered::Late };
+            self.is_over(place.provider.serial, number, id, answer);
+        } else if place.local
             && let Some(ids) = self.ids.get_mut(&place.provider.serial)
         {
             ids.remove(&id);
@@ -194,25 +343,17 @@ impl State {
                 self.leaving.remove(&place.provider.serial);
             }
         }
-        let one_way = flight.request.responder == Responder::Nobody;
-        if place.local && (failed || one_way) {
-            if self.over.len() >= OVER_MAX {
-                self.over.pop_front();
-            }
-            let answer = if one_way { Answered::NotAwaited } else { Answered::Late };
-            self.over.push_back(Over { provider: place.provider.serial, number, id, answer });
-        }
         flight.tried.push(place.provider);
         Some(flight)
     }
 
-    /// A provider is gone: what it had.
+    /// A client of this node is gone: the requests that it had.
     pub(super) fn leave(&mut self, provider: Connection) -> Vec<u64> {
-        let numbers = self.pending.iter().filter(|(_, pending)| pending.place.provider == provider);
-        let numbers = numbers.map(|(number, _)| *number).collect();
         self.loads.remove(&provider);
-        self.ids.remove(&provider.serial);
-        self.leaving.remove(&provider.serial);
+        let held = self.ids.remove(&provider.serial).unwrap_or_default();
+        let mut numbers: Vec<u64> = held.into_values().collect();
+        // In the order in which they came.
+        numbers.sort_unstable();
         numbers
     }
 

@@ -8,14 +8,15 @@ use rollbook_core::service::Connection;
 
 use super::flight::{Flight, Place};
 use super::state::State;
-use super::terms::{Answered, Config, Key};
+use super::terms::{Answered, Config, Key, Requester};
 use crate::bus::call::{Body, CallError, Caller, Request, Responder};
 
 fn config() -> Config {
     Config {
         timeout: Duration::from_secs(1),
         timeout_max: Duration::from_secs(9),
-        in_flight_max: 3,
+        in_flight_max: 24,
+        in_flight_bytes_max: 80_000,
         in_flight_per_instance: 2,
         strategies: super::choice::Strategies::default(),
     }
@@ -30,7 +31,6 @@ fn flight(id: &str, deadline: Instant, retries: u32) -> Flight {
         id: id.to_owned(),
         capability: "work".to_owned(),
         action: String::new(),
-        payload: Body::default(),
         from: Caller::default(),
         deadline,
         retries,
@@ -38,11 +38,24 @@ fn flight(id: &str, deadline: Instant, retries: u32) -> Flight {
         responder: Responder::Caller,
         traceparent: None,
     };
-    Flight::new(Arc::new(request), Box::new(drop))
+    Flight::new(Requester::Client(1), Arc::new(request), Body::default(), Box::new(drop))
 }
 
 fn begin(state: &mut State, id: &str, serial: u64, deadline: Instant) -> Result<u64, CallError> {
     state.begin(flight(id, deadline, 0), place(serial), &config()).map_err(|(error, _)| error)
+}
+
+/// A request of `requester` with so large a payload to provider 7.
+fn ask(state: &mut State, requester: Requester, bytes: usize, retries: u32) -> Result<u64, CallError> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut flight = flight("r", deadline, retries);
+    (flight.requester, flight.payload) = (requester, Body::json(vec![b'1'; bytes]));
+    state.begin(flight, place(7), &config()).map_err(|(error, _)| error)
+}
+
+/// The code of the error when it is refused.
+fn refused(asked: Result<u64, CallError>) -> &'static str {
+    asked.err().map_or("taken", |error| error.code())
 }
 
 #[test]
@@ -66,10 +79,86 @@ fn the_same_id_twice_at_one_provider_becomes_two() {
     let one = begin(&mut state, "r", 7, now).expect("room");
     let two = begin(&mut state, "r", 7, now).expect("room");
     let other = begin(&mut state, "r", 8, now).expect("room");
-    let id = |number| state.handed(number).map(|(_, id, ..)| id);
+    let id = |number| state.handed(number).map(|handed| handed.id);
     assert_eq!((id(one), id(other)), (Some("r".to_owned()), Some("r".to_owned())));
     assert_ne!(id(two), id(one));
-    assert_eq!(begin(&mut state, "s", 9, now), Err(CallError::Overloaded("too many requests in flight".to_owned())));
+}
+
+#[test]
+fn what_is_in_flight_is_bounded_for_the_node_and_for_each_who_asks() {
+    let mut state = State::default();
+    let mut taken = |requester: Requester| (0..99).take_while(|_| ask(&mut state, requester, 0, 0).is_ok()).count();
+    let clients: Vec<usize> = (1..=3).map(|client| taken(Requester::Client(client))).collect();
+    assert_eq!(clients, [3, 3, 3], "an eighth for each client");
+    assert_eq!(taken(Requester::Http(0)), 12, "half for all HTTP callers");
+    assert_eq!(taken(Requester::Http(1)), 0, "whoever of them it is");
+    assert_eq!(taken(Requester::Node(2, 1)), 3, "the rest");
+    assert_eq!(state.len(), 24);
+    assert_eq!(state.abandon(Requester::Client(1)).len(), 3);
+    assert_eq!(refused(ask(&mut state, Requester::Client(2), 0, 0)), "overloaded", "others keep their share");
+    assert_eq!(refused(ask(&mut state, Requester::Client(1), 0, 0)), "taken");
+}
+
+#[test]
+fn bytes_in_flight_are_bounded_too_and_come_back_when_requests_end() {
+    let mut state = State::default();
+    let [client, other] = [Requester::Client(1), Requester::Client(2)];
+    let number = ask(&mut state, client, 60_000, 0).expect("one alone always fits");
+    assert_eq!(refused(ask(&mut state, client, 0, 0)), "overloaded", "its share is used up");
+    assert_eq!(refused(ask(&mut state, other, 5_000, 0)), "taken");
+    assert_eq!(refused(ask(&mut state, other, 30_000, 0)), "overloaded");
+    // The provider has it, and nobody else may get it: the payload goes before the answer comes.
+    state.took(number);
+    assert_eq!(state.handed(number).map(|handed| handed.payload.len()), Some(0));
+    assert_eq!(refused(ask(&mut state, client, 5_000, 0)), "taken");
+    assert!(state.end(number, false, Instant::now()).is_some());
+    state.abandon(client);
+    state.abandon(other);
+    assert_eq!((state.len(), state.bytes_in_flight()), (0, 0), "nothing is counted that is not there");
+}
+
+#[test]
+fn a_payload_stays_as_long_as_another_provider_may_get_it() {
+    let mut state = State::default();
+    let number = ask(&mut state, Requester::Client(1), 100, 1).expect("room");
+    state.took(number);
+    let mut flight = state.end(number, true, Instant::now()).expect("it was there");
+    assert_eq!(flight.payload.len(), 100);
+    flight.lost = 1;
+    let number = state.begin(flight, place(8), &config()).map_err(|(error, _)| error).expect("room");
+    state.took(number);
+    assert_eq!(state.handed(number).map(|handed| handed.payload.len()), Some(0), "that was the last one");
+}
+
+#[test]
+fn requests_end_with_whoever_asked_and_a_late_answer_is_known_as_such() {
+    let mut state = State::default();
+    let ids: Vec<u64> = (0..3).map(|_| ask(&mut state, Requester::Client(1), 10, 3).expect("room")).collect();
+    let other = ask(&mut state, Requester::Client(2), 10, 0).expect("room");
+    let (abandon, mut abandoned) = tokio::sync::oneshot::channel();
+    state.note_abandon(ids[0], abandon);
+    assert_eq!(state.abandon(Requester::Client(1)).len(), 3);
+    assert_eq!(abandoned.try_recv(), Ok(()), "the node of the provider is told");
+    assert_eq!((state.len(), state.in_flight(place(7).provider), state.held(7)), (1, 1, 1));
+    assert_eq!(state.answered_late(7, Key::Number(ids[1])), Answered::CallerGone);
+    assert_eq!(state.find(7, Key::Number(other)), Some(other), "those of others go on");
+    assert!(state.overdue(Instant::now() + Duration::from_secs(99)).0 == [other], "no deadline stays");
+    let view = state.view(place(7).provider);
+    assert_eq!((view.answered, view.failed), (0, 0), "that says nothing of the provider");
+    let (abandon, mut abandoned) = tokio::sync::oneshot::channel();
+    state.note_abandon(ids[2], abandon);
+    assert_eq!(abandoned.try_recv(), Ok(()), "too late to take note of it: told at once");
+    assert!(state.abandon(Requester::Client(1)).is_empty(), "once");
+}
+
+#[test]
+fn one_of_another_node_is_abandoned_by_its_number_there() {
+    let mut state = State::default();
+    let [one, two] = [1, 2].map(|number| ask(&mut state, Requester::Node(2, number), 0, 0).expect("room"));
+    let elsewhere = ask(&mut state, Requester::Node(3, 1), 0, 0).expect("room");
+    assert_eq!(state.abandon(Requester::Node(2, 1)).len(), 1);
+    assert_eq!(state.answered_late(7, Key::Number(one)), Answered::CallerGone);
+    assert_eq!([two, elsewhere].map(|number| state.find(7, Key::Number(number))), [Some(two), Some(elsewhere)]);
 }
 
 #[test]
@@ -107,7 +196,8 @@ fn a_lost_provider_gives_back_all_it_had_and_a_retry_knows_where_it_was() {
     assert!(!flight.may_retry(now), "not twice");
     assert!(flight.may_go_on(now), "who has not got it was not lost with it");
     assert!(!flight.may_go_on(deadline));
-    let chosen = Flight::chosen(Arc::clone(&flight.request), Box::new(drop));
+    let request = Arc::clone(&flight.request);
+    let chosen = Flight::chosen(Requester::Node(2, 1), request, Body::default(), Box::new(drop));
     assert!(!chosen.may_go_on(now), "the node of the caller chooses");
 }
 

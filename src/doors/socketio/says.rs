@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::codec;
 use crate::bus::announcement::Position;
-use crate::bus::call::{Answer, Body, CallError, traceparent};
+use crate::bus::call::{Answer, Body, CallError, part_of, traceparent};
 
 /// Longest `requestId`, bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -37,9 +37,9 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(arg: &'a str) -> Result<T, CallError
     })
 }
 
-/// A part of the text that an argument is, without a copy of it.
+/// A part of the text that an argument is.
 pub(super) fn part(arg: &ByteString, part: Option<std::ops::Range<usize>>) -> Bytes {
-    part.map(|range| arg.as_bytes().slice(range)).unwrap_or_default()
+    part.map(|range| part_of(arg.as_bytes(), range)).unwrap_or_default()
 }
 
 /// Where `part` lies in `whole`.

@@ -22,7 +22,7 @@ use crate::bus::client::{Client, Command, Farewell, Seat, Told};
 use crate::bus::clock;
 use crate::bus::commands::Commands;
 use crate::bus::draft::{Kind, Rejected};
-use crate::bus::router::terms::{Answered, Key};
+use crate::bus::router::terms::{Answered, Key, Requester};
 use crate::bus::services::{Notice, Services};
 use crate::bus::sink::Frame;
 use crate::bus::socket::code;
@@ -252,11 +252,11 @@ impl BusSocket {
         let (service, instance) = self.registered.clone().unwrap_or_default();
         let connection = self.services.roll.connection(self.seat.client().serial);
         let json = event.args.first().map(|arg| says::part(arg, asks.payload)).unwrap_or_default();
+        let payload = Body { json, attachments: event.attachments.clone() };
         let request = Request {
             id: asks.id,
             capability: asks.capability,
             action: asks.action,
-            payload: Body { json, attachments: event.attachments.clone() },
             from: Caller { service, instance, connection: Some(connection) },
             deadline: clock::now() + timeout,
             retries: asks.retries,
@@ -264,7 +264,9 @@ impl BusSocket {
             responder: Responder::Caller,
             traceparent: asks.traceparent,
         };
-        self.services.router.call(request, Box::new(move |outcome| tell(Told::Outcome(ticket, outcome))));
+        let requester = Requester::Client(self.seat.client().serial);
+        let reply = Box::new(move |outcome| tell(Told::Outcome(ticket, outcome)));
+        self.services.router.call(requester, request, payload, reply);
     }
 
     /// Gives a client the outcome of its request, in the one way that it asked for.
@@ -283,20 +285,20 @@ impl BusSocket {
     }
 
     /// Hands a request of somebody else to this client.
-    fn ask(Handed { id, number, request }: &Handed, out: &mut Out) {
+    fn ask(Handed { id, number, request, payload }: &Handed, out: &mut Out) {
         let left = request.deadline.saturating_duration_since(clock::now());
         let Caller { service, instance, .. } = &request.from;
         let asks = says::Asked {
             request_id: id,
             capability: &request.capability,
             action: &request.action,
-            payload: serde_json::from_str(request.payload.text()).ok(),
+            payload: serde_json::from_str(payload.text()).ok(),
             from: json!({ "service": service, "instance": instance }),
             timeout: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             traceparent: request.traceparent.as_deref(),
         };
         let Ok(text) = serde_json::to_string(&asks) else { return };
-        out.emit(Some(*number), "bus:request", &[&text], request.payload.attachments.clone());
+        out.emit(Some(*number), "bus:request", &[&text], payload.attachments.clone());
     }
 
     fn response(&self, event: &Event) -> Said {
@@ -314,6 +316,7 @@ impl BusSocket {
             // Whoever asked without waiting for an answer is not told of it.
             Answered::Yes | Answered::NotAwaited => Ok(()),
             Answered::Late => Err(CallError::DeadlineExceeded),
+            Answered::CallerGone => Err(CallError::Cancelled),
             Answered::Unknown => Err(CallError::Forbidden("this client was not asked that".to_owned())),
         }
     }

@@ -22,7 +22,7 @@ use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request
 use crate::bus::client::{About, Client, Command, Farewell, Seat, Told};
 use crate::bus::clock;
 use crate::bus::commands::Commands;
-use crate::bus::router::terms::{Answered, Key};
+use crate::bus::router::terms::{Answered, Key, Requester};
 use crate::bus::sink::{Frame, Sink};
 use crate::bus::socket::{Came, code};
 use crate::bus::streams::Streams;
@@ -272,11 +272,11 @@ impl Connection {
     fn call(&self, ticket: u64, message: Message, timeout: Duration) {
         let Message { id, service, method, consumer, responder, payload, key, traceparent, .. } = message;
         let instance = self.session.identity().map(|identity| identity.instance.clone()).unwrap_or_default();
+        let payload = Body::json(payload);
         let request = Request {
             id,
             capability: service,
             action: method,
-            payload: Body::json(payload),
             // A service may send to itself.
             from: Caller { service: consumer.unwrap_or_default(), instance, connection: None },
             deadline: clock::now() + timeout,
@@ -291,7 +291,7 @@ impl Connection {
                 client.loses();
             }
         };
-        self.shared.services.router.call(request, Box::new(reply));
+        self.shared.services.router.call(Requester::Client(self.serial()), request, payload, Box::new(reply));
     }
 
     /// A message of this client has ended.
@@ -309,7 +309,7 @@ impl Connection {
     fn answer(&mut self, id: &str, answer: Answer) {
         match self.shared.services.router.answer(self.serial(), Key::Id(id), answer) {
             Answered::Yes => {}
-            Answered::Late | Answered::NotAwaited | Answered::Unknown => {
+            Answered::Late | Answered::NotAwaited | Answered::CallerGone | Answered::Unknown => {
                 let wrong = Wrong::new(Code::UnknownRequest, "nobody waits for that").of(id);
                 self.send(&Text::from(&wrong));
             }

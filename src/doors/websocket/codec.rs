@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::config::NAME;
-use crate::bus::call::{Answer, Body, Responder, traceparent};
+use crate::bus::call::{Answer, Body, Responder, part_of, traceparent};
 use crate::bus::draft::Draft;
 use crate::bus::subscribe::{Options, Subscribe};
 
@@ -353,9 +353,13 @@ pub(super) fn parse(frame: &ByteString, first: bool) -> Result<Said, Wrong> {
     }
 }
 
-/// The bytes of a member as they came, without a copy.
+/// The bytes of a member as they came.
 fn part(frame: &ByteString, field: Field<'_>) -> Bytes {
-    field.map(|raw| frame.as_bytes().slice_ref(raw.get().as_bytes())).unwrap_or_default()
+    let place = |raw: &RawValue| {
+        let start = raw.get().as_ptr().addr().checked_sub(frame.as_ptr().addr())?;
+        Some(start..start.checked_add(raw.get().len())?)
+    };
+    field.and_then(place).map(|range| part_of(frame.as_bytes(), range)).unwrap_or_default()
 }
 
 fn registers(fields: &Fields<'_>) -> Result<Registers, Wrong> {

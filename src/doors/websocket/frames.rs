@@ -127,7 +127,7 @@ pub(super) fn delivered(handed: &Handed) -> Text {
         .text("consumer", &request.from.service)
         .maybe("responder", responder)
         .maybe("traceparent", request.traceparent.as_deref())
-        .payload(&request.payload)
+        .payload(&handed.payload)
 }
 
 pub(super) fn disconnect(code: u16, reason: &str) -> Text {
