@@ -21,6 +21,7 @@ use super::problem::{Problem, Problems, resource};
 use super::query::{Nothing, Query};
 use super::services::{self, find};
 use crate::bus::call::{Answer as Answered, Body, CallError, Caller, Request, Responder, traceparent};
+use crate::bus::plain::plain;
 use crate::bus::relay::away::{Delivery, Order};
 use crate::bus::services::Services;
 use crate::bus::{clock, duration};
@@ -240,10 +241,15 @@ pub(super) async fn call(
     let outcome = outcome.await.unwrap_or(Err(CallError::Cancelled));
     waiting.done();
     match outcome {
-        Ok(Answered { success: true, body }) => {
-            Ok(HttpResponse::Ok().content_type("application/json").body(body.text().to_owned()))
+        Ok(Answered { success, body }) => {
+            let unfit =
+                |error: CallError| Problem::new(502, "bad_answer", format!("the provider answered with {error}"));
+            let json = plain(&body).map_err(unfit)?;
+            if success {
+                return Ok(HttpResponse::Ok().content_type("application/json").body(json));
+            }
+            Err(Problem::refused_by_provider(std::str::from_utf8(&json).unwrap_or("null")))
         }
-        Ok(Answered { success: false, body }) => Err(Problem::refused_by_provider(body.text())),
         Err(error) => Err(error.into()),
     }
 }

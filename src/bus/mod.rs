@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod origin;
 pub mod outlet;
 pub mod pieces;
+pub mod plain;
 pub mod proposer;
 pub mod registry;
 pub mod relay;

@@ -93,6 +93,12 @@ impl BusClient {
         self.send(text.to_owned());
     }
 
+    /// Sends a packet with one binary part.
+    pub(crate) fn send_with(&self, text: &str, part: &'static [u8]) {
+        self.send_raw(text);
+        drop(self.writer.lock().expect("the writer").0.send(Message::binary(part)));
+    }
+
     pub(crate) fn emit(&self, name: &str, arg: &Value) {
         self.send(format!("42{}", json!([name, arg])));
     }

@@ -11,6 +11,63 @@ use crate::harness::node::{Node, Options, rollbook, run_command};
 use crate::harness::socket::Socket;
 use crate::harness::{SOON, wait_for};
 
+/// Bytes in the place where a Socket.IO client puts them.
+fn placeholder() -> Value {
+    json!({ "_placeholder": true, "num": 0 })
+}
+
+#[test]
+fn bytes_of_socket_io_clients_are_base64_for_those_who_have_text_alone() {
+    let node = Node::start(&Options::new());
+    let pictures = BusClient::connect(node.web);
+    pictures.register("pics", &["pics"]);
+    let answer = |success: bool| {
+        let id = pictures.event("bus:request").args[0]["requestId"].clone();
+        let member = if success { "data" } else { "error" };
+        let says = json!(["bus:response", { "requestId": id, "success": success, member: { "img": placeholder() } }]);
+        pictures.send_with(&format!("451-{says}"), b"\x00\xff\x01IMAGE");
+    };
+    let image = json!({ "img": { "$base64": "AP8BSU1BR0U=" } });
+    for success in [true, false] {
+        std::thread::scope(|scope| {
+            scope.spawn(|| answer(success));
+            let called = node.web("POST", "/api/call/pics/get", "{}");
+            let (status, said) = if success { (200, called.json()) } else { (422, called.json()["error"].clone()) };
+            assert_eq!((called.status, &said), (status, &image));
+        });
+    }
+    let caller = Socket::consumer(node.web, "caller");
+    caller.ask("m1", "pics:get", &json!({}));
+    answer(true);
+    assert_eq!(caller.next("response")["payload"], image);
+    caller.ask("m2", "pics:get", &json!({}));
+    answer(false);
+    assert_eq!(caller.next("error")["data"], image);
+    // The other way, and what cannot be passed on.
+    let plain = Socket::service(node.web, "plain", &["put"]);
+    let asks = |id: u64, file: &Value| {
+        let request = json!(["bus:request", { "capability": "plain", "action": "put", "payload": { "file": file } }]);
+        pictures.send_with(&format!("451-{id}{request}"), b"\x00\xff\x01FILE");
+        pictures.acked(id)
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let asked = plain.serve_one(|_| json!("got it"));
+            assert_eq!(asked["payload"], json!({ "file": { "$base64": "AP8BRklMRQ==" } }));
+        });
+        assert_eq!(asks(901, &placeholder())["data"], "got it");
+    });
+    let long = json!({ "_placeholder": true, "num": 0, "x": "y".repeat(300) });
+    assert_eq!(asks(902, &long)["error"]["code"], "bad_request");
+    // Nowhere else do bytes go missing.
+    for event in ["bus:notify", "book:publish", "bus:register", "bus:heartbeat", "config:request"] {
+        let says =
+            json!([event, { "event": "x", "subject": "app.x", "data": placeholder(), "payload": placeholder() }]);
+        pictures.send_with(&format!("451-903{says}"), b"x");
+        assert_eq!(pictures.acked(903)["error"]["code"], "bad_request", "{event}");
+    }
+}
+
 /// Somebody who can be asked, through some door.
 enum Provider {
     WebSocket(Socket),

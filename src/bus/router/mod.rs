@@ -294,6 +294,14 @@ impl Router {
         }
     }
 
+    /// A client of this node can never be given the request of that number, for this reason.
+    pub fn refuse(&self, provider: u64, number: u64, error: CallError) {
+        let found = self.state().find(provider, Key::Number(number));
+        if let Some(number) = found {
+            self.finish(number, Err(error));
+        }
+    }
+
     /// Requests that a client of this node has and that somebody waits for.
     #[must_use]
     pub fn held(&self, provider: u64) -> usize {

@@ -324,9 +324,6 @@ impl BusSocket {
     fn notify(&mut self, event: &Event) -> Result<(), CallError> {
         let (service, instance) = self.identity()?.clone();
         let notifies = Notifies::parse(first(event))?;
-        if !event.attachments.is_empty() {
-            return Err(CallError::BadRequest("binary data: only in requests and responses".to_owned()));
-        }
         if self.notifying >= IN_FLIGHT_MAX {
             return Err(CallError::Overloaded(format!("at most {IN_FLIGHT_MAX} notifications on their way")));
         }
@@ -392,6 +389,10 @@ impl Socket for BusSocket {
         let (id, arg) = (event.id, first(&event));
         // `None`: the answer comes when the cluster, or the book, has given its own.
         let said = match &*event.name {
+            name if !event.attachments.is_empty() && !matches!(name, "bus:request" | "bus:response") => {
+                let message = "binary data: only in requests and responses";
+                Some(Err(CallError::BadRequest(message.to_owned()).into()))
+            }
             "bus:register" => later(self.register(id, arg, out)),
             "bus:heartbeat" => Some(self.heartbeat(&event.args.first().cloned().unwrap_or_default())),
             "bus:request" => return self.request(&event, out),

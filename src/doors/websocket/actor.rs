@@ -322,7 +322,10 @@ impl Connection {
         if self.is_full() {
             return router.decline(self.serial(), handed.number);
         }
-        frames::write(&self.sink, &frames::delivered(handed));
+        match frames::delivered(handed) {
+            Ok(message) => frames::write(&self.sink, &message),
+            Err(error) => return router.refuse(self.serial(), handed.number, error),
+        }
         router.taken(self.serial(), handed);
     }
 

@@ -12,6 +12,7 @@ use super::codec::{Code, SERVICE_ERROR, Wrong};
 use crate::bus::call::{Answer, Body, CallError, Handed, Missing, Responder};
 use crate::bus::draft::{First, Kind, Published, Rejected};
 use crate::bus::event_json;
+use crate::bus::plain::plain;
 use crate::bus::sink::Sink;
 use crate::bus::wire::End;
 
@@ -85,11 +86,6 @@ impl Builder {
         Text { head, payload: json, tail: "}" }
     }
 
-    /// Ends the frame with a payload.
-    fn payload(self, body: &Body) -> Text {
-        self.ends_with("payload", if body.json.is_empty() { Bytes::from_static(b"null") } else { body.json.clone() })
-    }
-
     fn end(self) -> Text {
         Text { head: self.raw("}").0, ..Text::default() }
     }
@@ -114,20 +110,24 @@ pub(super) fn registered(name: &str, instance: Option<&str>, index: u64, service
 }
 
 /// A request on its way to a service.
-pub(super) fn delivered(handed: &Handed) -> Text {
+///
+/// # Errors
+/// Its payload has binary parts that cannot be passed on.
+pub(super) fn delivered(handed: &Handed) -> Result<Text, CallError> {
     let request = &handed.request;
     let responder = match &request.responder {
         Responder::Named(name) => Some(&**name),
         Responder::Caller => Some(RESPONSE),
         Responder::Nobody => None,
     };
-    Builder::new("message")
+    let payload = plain(&handed.payload)?;
+    let message = Builder::new("message")
         .text("id", &handed.id)
         .text("destination", &format!("{}:{}", request.capability, request.action))
         .text("consumer", &request.from.service)
         .maybe("responder", responder)
-        .maybe("traceparent", request.traceparent.as_deref())
-        .payload(&handed.payload)
+        .maybe("traceparent", request.traceparent.as_deref());
+    Ok(message.ends_with("payload", payload))
 }
 
 pub(super) fn disconnect(code: u16, reason: &str) -> Text {
@@ -234,10 +234,15 @@ pub(super) fn outcome(asked: &Asked, outcome: Result<Answer, CallError>) -> Opti
     let responder = responder.as_deref();
     let error = match outcome {
         Ok(_) if responder.is_none() => return None,
-        Ok(Answer { success: true, body }) => {
-            return Some(Builder::new("response").text("id", id).maybe("responder", responder).payload(&body));
+        Ok(Answer { success, body }) => {
+            return Some(match plain(&body) {
+                Ok(json) if success => {
+                    Builder::new("response").text("id", id).maybe("responder", responder).ends_with("payload", json)
+                }
+                Ok(json) => failed(id, responder, &Body::json(json)),
+                Err(error) => failed(id, responder, &said(&error)),
+            });
         }
-        Ok(Answer { success: false, body }) => return Some(failed(id, responder, &body)),
         Err(error) => error,
     };
     let code = match failure(&error) {
@@ -252,6 +257,11 @@ pub(super) fn outcome(asked: &Asked, outcome: Result<Answer, CallError>) -> Opti
         _ => error.to_string(),
     };
     Some(self::error(Some(id), responder, code, &text))
+}
+
+/// What a service said could not be passed on: its failure.
+fn said(error: &CallError) -> Body {
+    Body::json(json!({ "code": SERVICE_ERROR, "message": error.to_string() }).to_string())
 }
 
 /// What a service says that failed: as a service of this door says it, or anything else as data.
