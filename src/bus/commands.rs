@@ -32,6 +32,12 @@ impl Commands {
         Some(self.last)
     }
 
+    /// Whether somebody waits for the acknowledgement of that one.
+    #[must_use]
+    pub fn is_awaited(&self, number: u64) -> bool {
+        self.waiting.get(&number).is_some_and(|done| !done.is_closed())
+    }
+
     /// The client has acknowledged that one; `false` when there is none of that number.
     pub fn done(&mut self, number: u64) -> bool {
         let Some(done) = self.waiting.remove(&number) else { return false };

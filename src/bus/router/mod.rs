@@ -294,6 +294,12 @@ impl Router {
         }
     }
 
+    /// Whether a client of this node has the request of that number and somebody waits for its answer.
+    #[must_use]
+    pub fn holds(&self, provider: u64, number: u64) -> bool {
+        self.state().find(provider, Key::Number(number)).is_some()
+    }
+
     /// A client of this node can never be given the request of that number, for this reason.
     pub fn refuse(&self, provider: u64, number: u64, error: CallError) {
         let found = self.state().find(provider, Key::Number(number));

@@ -1,5 +1,6 @@
 //! The door `socketio`: the service bus for `socket.io-client`, polling and WebSocket.
 
+mod acks;
 mod actor;
 mod application;
 mod between;

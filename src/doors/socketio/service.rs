@@ -10,6 +10,7 @@ use rollbook_core::service::InstanceRegister;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::acks::{Acked, Acks};
 use super::between::Kept;
 use super::recovery::Recovery;
 use super::says::{self, Asks, Auth, Notifies, Registers, Responds};
@@ -32,8 +33,6 @@ use crate::bus::streams::Streams;
 const IN_FLIGHT_MAX: usize = 1024;
 /// Longest heartbeat, bytes.
 const HEARTBEAT_BYTES_MAX: usize = 4096;
-/// Numbers of acknowledgements that are not those of requests begin here; JavaScript counts exactly to 2^53.
-const COMMANDS_FROM: u64 = 1 << 52;
 
 /// What is known of a client that may come back for its state.
 pub(super) struct Memory {
@@ -77,6 +76,7 @@ pub(super) struct BusSocket {
     ticket: u64,
     notifying: usize,
     commands: Commands,
+    acks: Acks,
 }
 
 /// What an acknowledgement says.
@@ -129,7 +129,8 @@ impl BusSocket {
             asked: HashMap::new(),
             ticket: 0,
             notifying: 0,
-            commands: Commands::new(COMMANDS_FROM),
+            commands: Commands::new(0),
+            acks: Acks::default(),
         }
     }
 
@@ -285,7 +286,7 @@ impl BusSocket {
     }
 
     /// Hands a request of somebody else to this client.
-    fn ask(Handed { id, number, request, payload }: &Handed, out: &mut Out) {
+    fn ask(&mut self, Handed { id, number, request, payload }: &Handed, out: &mut Out) {
         let left = request.deadline.saturating_duration_since(clock::now());
         let Caller { service, instance, .. } = &request.from;
         let asks = says::Asked {
@@ -298,7 +299,16 @@ impl BusSocket {
             traceparent: request.traceparent.as_deref(),
         };
         let Ok(text) = serde_json::to_string(&asks) else { return };
-        out.emit(Some(*number), "bus:request", &[&text], payload.attachments.clone());
+        let ack = self.ack_number(Acked::Request(*number));
+        out.emit(Some(ack), "bus:request", &[&text], payload.attachments.clone());
+    }
+
+    fn ack_number(&mut self, of: Acked) -> u64 {
+        let (router, commands, serial) = (&self.services.router, &self.commands, self.seat.client().serial);
+        self.acks.give(of, |acked| match acked {
+            Acked::Request(number) => router.holds(serial, number),
+            Acked::Command(number) => commands.is_awaited(number),
+        })
     }
 
     fn response(&self, event: &Event) -> Said {
@@ -352,7 +362,8 @@ impl BusSocket {
     fn command(&mut self, Command { name, json, done }: Command, out: &mut Out) {
         let Some(number) = self.commands.give(done) else { return };
         let text = std::str::from_utf8(&json).unwrap_or("{}");
-        out.emit(Some(number), &format!("bus:{name}"), &[text], Vec::new());
+        let ack = self.ack_number(Acked::Command(number));
+        out.emit(Some(ack), &format!("bus:{name}"), &[text], Vec::new());
     }
 
     fn close(why: Farewell, out: &mut Out) {
@@ -410,12 +421,17 @@ impl Socket for BusSocket {
     }
 
     fn acked(&mut self, id: u64, args: Vec<ByteString>, attachments: Vec<Bytes>, _: &mut Out) {
-        if self.commands.done(id) {
-            return;
-        }
+        let number = match self.acks.take(id) {
+            Some(Acked::Command(number)) => {
+                self.commands.done(number);
+                return;
+            }
+            Some(Acked::Request(number)) => number,
+            None => return tracing::debug!(id, "an acknowledgement of nothing"),
+        };
         // The acknowledgement of a request is a response too, for providers that like it.
         let answered = Responds::parse(args.first().map_or("null", |arg| arg))
-            .and_then(|responds| self.answered(Key::Number(id), responds.answer(&args, &attachments)));
+            .and_then(|responds| self.answered(Key::Number(number), responds.answer(&args, &attachments)));
         if let Err(error) = answered {
             tracing::debug!(%error, "an acknowledgement of nothing");
         }
@@ -428,7 +444,7 @@ impl Socket for BusSocket {
         }
         match told {
             Told::Request(handed) => {
-                Self::ask(&handed, out);
+                self.ask(&handed, out);
                 self.services.router.taken(self.seat.client().serial, &handed);
             }
             Told::Outcome(ticket, outcome) => {
