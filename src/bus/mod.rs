@@ -32,6 +32,7 @@ pub mod http;
 pub mod inbox;
 pub mod inboxes;
 pub mod item;
+mod leavers;
 pub mod message;
 pub mod metrics;
 pub mod origin;

@@ -174,3 +174,35 @@ fn a_stop_of_the_node_sends_clients_elsewhere_and_takes_them_off_the_roll() {
         .collect();
     assert_eq!(words, ["registered", "connect", "online", "disconnect", "offline"]);
 }
+
+#[test]
+fn thousands_of_marks_and_farewells_are_few_entries_of_the_log() {
+    const SERVICES: usize = 300;
+    let options = Options::new()
+        .env("ROLLBOOK_ROLL__HEARTBEAT_TIMEOUT", "3s")
+        .env("ROLLBOOK_ROLL__HEARTBEAT_DROP", "1h");
+    let node = Node::start(&options);
+    let clients: Vec<BusClient> = (0..SERVICES)
+        .map(|n| {
+            let client = BusClient::connect(node.web);
+            client.register(&format!("s{n}"), &[]);
+            client.ask("bus:heartbeat", &json!({}));
+            client
+        })
+        .collect();
+    for client in &clients {
+        client.emit("bus:heartbeat", &json!({}));
+    }
+    let applied = || node.web("GET", "/api/cluster", "").json()["nodes"][0]["applied_index"].as_u64();
+    let applied_now = || applied().unwrap_or_else(|| panic!("{}", node.web("GET", "/api/cluster", "").text()));
+    let stats = |what: &str| node.web("GET", "/api/stats", "").json()["instances"][what].clone();
+    let before = applied_now();
+    wait_for("all to be unhealthy", SOON * 2, || (stats("unhealthy") == SERVICES).then_some(()));
+    let marks = applied_now() - before;
+    assert!(marks < 40, "{marks} entries of the log for {SERVICES} marks");
+    let before = applied_now();
+    drop(clients);
+    wait_for("all to have left", SOON * 2, || (stats("total") == 0).then_some(()));
+    let farewells = applied_now() - before;
+    assert!(farewells < 40, "{farewells} entries of the log for {SERVICES} farewells");
+}
