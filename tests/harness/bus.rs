@@ -126,6 +126,11 @@ impl BusClient {
         })
     }
 
+    /// Whether an acknowledgement has come and was not taken.
+    pub(crate) fn is_acked(&self, id: u64) -> bool {
+        self.shared.lock().acks.iter().any(|(acked, _)| *acked == id)
+    }
+
     /// Acknowledges an event of the bus.
     pub(crate) fn ack(&self, id: u64, arg: &Value) {
         self.send(format!("43{id}{}", json!([arg])));

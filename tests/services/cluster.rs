@@ -185,6 +185,27 @@ fn a_registration_gets_through_while_the_leader_changes() {
 }
 
 #[test]
+fn a_client_that_registers_again_is_served_while_there_is_no_leader() {
+    let mut cluster = Cluster::start_with(Options::new().env("ROLLBOOK_CLUSTER__NODE_TIMEOUT", "60s"));
+    let client = BusClient::connect(cluster.node(1).web);
+    client.register("svc", &["work"]);
+    let caller = BusClient::connect(cluster.node(1).web);
+    cluster.kill(2);
+    cluster.kill(3);
+    let again = client.begin("bus:register", &json!({ "id": "svc", "version": "2", "capabilities": ["work"] }));
+    let began = Instant::now();
+    for n in 0..3 {
+        let id = caller.begin("bus:request", &json!({ "capability": "work", "payload": n }));
+        client.serve_one(Value::clone);
+        assert_eq!(caller.acked(id)["data"], n);
+    }
+    assert_eq!(client.ask("config:request", &Value::Null), json!({}));
+    assert!(!client.is_acked(again), "the registration waits for a leader, {:?}", began.elapsed());
+    assert_eq!(code(&client.acked(again)), "unavailable");
+    assert_eq!(client.ask("bus:heartbeat", &json!({}))["success"], true, "it stays what it was");
+}
+
+#[test]
 fn without_a_majority_clients_are_sent_away_and_registrations_are_refused() {
     let mut cluster = Cluster::start_with(Options::new().env("ROLLBOOK_CLUSTER__NODE_TIMEOUT", "1s"));
     let client = BusClient::connect(cluster.node(1).web);

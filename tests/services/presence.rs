@@ -176,6 +176,27 @@ fn a_stop_of_the_node_sends_clients_elsewhere_and_takes_them_off_the_roll() {
 }
 
 #[test]
+fn a_client_that_is_somebody_else_and_itself_again_is_once_on_the_roll() {
+    let node = Node::start(&Options::new());
+    let client = BusClient::connect(node.web);
+    client.register("a", &[]);
+    for _ in 0..20 {
+        // Each is asked for while the one before is on its way.
+        let ids: Vec<u64> = ["b", "a", "b", "a"].map(|id| client.begin("bus:register", &json!({ "id": id }))).to_vec();
+        for id in ids {
+            assert_eq!(client.acked(id)["success"], true);
+        }
+        let instances = |id: &str| {
+            let shown = node.web("GET", &format!("/api/services/{id}/instances"), "").json();
+            shown["items"].as_array().map_or(0, Vec::len)
+        };
+        wait_for("the other one to leave", SOON, || (instances("b") == 0).then_some(()));
+        assert_eq!(instances("a"), 1);
+    }
+    assert_eq!(client.ask("bus:heartbeat", &json!({}))["success"], true);
+}
+
+#[test]
 fn thousands_of_marks_and_farewells_are_few_entries_of_the_log() {
     const SERVICES: usize = 300;
     let options = Options::new()

@@ -13,6 +13,7 @@ mod conformance_socket;
 mod engine;
 mod far;
 mod recovery;
+mod registration;
 mod remote;
 mod says;
 mod service;

@@ -1,11 +1,10 @@
 //! The events of the service bus, for one client: translates them into what the bus can do, and back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use futures_util::FutureExt as _;
 use rollbook_core::service::InstanceRegister;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -13,8 +12,9 @@ use serde_json::value::RawValue;
 use super::acks::{Acked, Acks};
 use super::between::Kept;
 use super::recovery::Recovery;
-use super::says::{self, Asks, Auth, Notifies, Registers, Responds};
-use super::session::{Away, Event, Out, Socket, Waited};
+use super::says::{self, Asks, Auth, Notifies, Responds};
+use super::session::{Away, Event, Out, Socket};
+use super::streams::Streams;
 use crate::bus::access::Access;
 use crate::bus::announcement::Position;
 use crate::bus::announcer::From;
@@ -61,17 +61,19 @@ struct Asked {
 
 /// One client.
 pub(super) struct BusSocket {
-    services: Services,
+    pub(super) services: Services,
     pub(super) access: Access,
     pub(super) streams: Streams,
     seat: Seat,
-    sid: String,
-    auth: Auth,
+    pub(super) sid: String,
+    pub(super) auth: Auth,
     memory: Option<Memory>,
     /// The service and instance that it is.
-    registered: Option<(String, String)>,
-    /// Those that it tried to be: they must be left even if nobody knows whether it was.
-    attempted: Vec<(String, String)>,
+    pub(super) registered: Option<(String, String)>,
+    /// The one that it is about to be: it must be left even if nobody knows whether it was.
+    pub(super) registering: Option<(String, String)>,
+    /// Registrations behind that one, with the numbers of their acknowledgements.
+    pub(super) registrations: VecDeque<(Option<u64>, InstanceRegister)>,
     asked: HashMap<u64, Asked>,
     ticket: u64,
     notifying: usize,
@@ -125,7 +127,8 @@ impl BusSocket {
             auth,
             memory,
             registered: None,
-            attempted: Vec::new(),
+            registering: None,
+            registrations: VecDeque::new(),
             asked: HashMap::new(),
             ticket: 0,
             notifying: 0,
@@ -182,43 +185,11 @@ impl BusSocket {
         }
     }
 
-    fn register(&mut self, id: Option<u64>, arg: &str, out: &mut Out) -> Result<(), CallError> {
-        let register = Registers::parse(arg)?.into_register(&self.auth, &self.sid)?;
-        let new = (register.service.id.clone(), register.instance.id.clone());
-        if let Some((service, instance)) = self.registered.take_if(|old| *old != new) {
-            self.services.roll.leave(self.seat.client().serial, &service, &instance);
-            self.attempted.retain(|(a, b)| (a, b) != (&service, &instance));
+    /// Notifications concern it from the first time on that it is registered.
+    pub(super) fn is_told_from_now(&mut self) {
+        if let Some(memory) = &mut self.memory {
+            memory.floor.notify = self.services.clients.position().notify;
         }
-        if !self.attempted.contains(&new) {
-            self.attempted.push(new);
-        }
-        let (roll, client) = (self.services.roll.clone(), Arc::clone(self.seat.client()));
-        out.wait = Some(register_and_tell(roll, client, register, id).map(Waited::Told).boxed_local());
-        Ok(())
-    }
-
-    /// Registers a client as what it was before its connection broke.
-    pub(super) async fn register_again(&mut self, register: InstanceRegister) -> Option<()> {
-        let (service, instance) = (register.service.id.clone(), register.instance.id.clone());
-        self.attempted.push((service.clone(), instance.clone()));
-        self.services.roll.register(self.seat.client(), register).await.ok()?;
-        self.registered = Some((service, instance));
-        Some(())
-    }
-
-    fn registered(&mut self, id: Option<u64>, became: Result<(String, String), CallError>, out: &mut Out) {
-        let said = became.map_err(Failure::from).map(|(service, instance)| {
-            let says = json!({ "id": service, "instanceId": instance });
-            // Notifications concern it from the first time on that it is registered.
-            if self.registered.is_none()
-                && let Some(memory) = &mut self.memory
-            {
-                memory.floor.notify = self.services.clients.position().notify;
-            }
-            self.registered = Some((service, instance));
-            says
-        });
-        Self::answer("bus:register", id, said, out);
     }
 
     fn heartbeat(&self, arg: &ByteString) -> Said {
@@ -379,19 +350,6 @@ fn first(event: &Event) -> &str {
     event.args.first().map_or("null", |arg| arg)
 }
 
-async fn register_and_tell(
-    roll: crate::bus::roll::Roll,
-    client: Arc<Client>,
-    register: InstanceRegister,
-    id: Option<u64>,
-) -> Told {
-    let registered = tokio::select! {
-        registered = roll.register(&client, register) => registered.map_err(CallError::from),
-        () = client.closing() => Err(CallError::Unavailable("the connection is about to end".to_owned())),
-    };
-    Told::Registered(id, registered.map(|registered| (registered.instance.service, registered.instance.id)))
-}
-
 impl Socket for BusSocket {
     fn joined(&mut self, _: &mut Out) {}
 
@@ -493,11 +451,8 @@ impl Socket for BusSocket {
         self.streams = Streams::default();
         // In this order: a request that is being routed now finds nobody, or is found here.
         self.seat.vacate();
-        let serial = self.seat.client().serial;
-        for (service, instance) in std::mem::take(&mut self.attempted) {
-            self.services.roll.leave(serial, &service, &instance);
-        }
-        self.services.router.forget(serial);
+        self.leave_all();
+        self.services.router.forget(self.seat.client().serial);
     }
 }
 

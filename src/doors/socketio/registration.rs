@@ -1,0 +1,107 @@
+//! Registrations of one client: onto the roll, again, as somebody else, and off it.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use rollbook_core::service::InstanceRegister;
+use serde_json::json;
+
+use super::says::Registers;
+use super::service::{BusSocket, Failure};
+use super::session::{Out, Waited};
+use crate::bus::call::CallError;
+use crate::bus::client::{Client, Told};
+use crate::bus::roll::Roll;
+
+/// Registrations of one client that wait for the one before.
+const WAITING_MAX: usize = 16;
+
+impl BusSocket {
+    /// `bus:register`. Until the first registration is done nothing else is taken from the client; later ones change
+    /// what it is, one after the other, while everything else goes on.
+    pub(super) fn register(&mut self, id: Option<u64>, arg: &str, out: &mut Out) -> Result<(), CallError> {
+        let register = Registers::parse(arg)?.into_register(&self.auth, &self.sid)?;
+        if self.registered.is_none() && self.registering.is_none() {
+            self.attempts(&register);
+            let (roll, client) = (self.services.roll.clone(), Arc::clone(self.client()));
+            out.wait = Some(register_and_tell(roll, client, register, id).map(Waited::Told).boxed_local());
+            return Ok(());
+        }
+        if self.registrations.len() >= WAITING_MAX {
+            return Err(CallError::Overloaded(format!("at most {WAITING_MAX} registrations on their way")));
+        }
+        self.registrations.push_back((id, register));
+        self.register_next();
+        Ok(())
+    }
+
+    fn attempts(&mut self, register: &InstanceRegister) {
+        self.registering = Some((register.service.id.clone(), register.instance.id.clone()));
+    }
+
+    /// Begins the next of the registrations that wait, when none is on its way.
+    fn register_next(&mut self) {
+        if self.registering.is_some() {
+            return;
+        }
+        let Some((id, register)) = self.registrations.pop_front() else { return };
+        self.attempts(&register);
+        let (roll, client, tell) = (self.services.roll.clone(), Arc::clone(self.client()), self.mailbox());
+        actix_web::rt::spawn(async move { tell(register_and_tell(roll, client, register, id).await) });
+    }
+
+    /// Registers a client as what it was before its connection broke.
+    pub(super) async fn register_again(&mut self, register: InstanceRegister) -> Option<()> {
+        self.attempts(&register);
+        self.services.roll.register(self.client(), register).await.ok()?;
+        self.registered = self.registering.take();
+        Some(())
+    }
+
+    /// What became of a registration.
+    pub(super) fn registered(&mut self, id: Option<u64>, became: Result<(String, String), CallError>, out: &mut Out) {
+        let attempted = self.registering.take();
+        let said = became.map_err(Failure::from).map(|(service, instance)| {
+            let says = json!({ "id": service, "instanceId": instance });
+            if self.registered.is_none() {
+                self.is_told_from_now();
+            }
+            let now = (service, instance);
+            // It is somebody else now, and not the one before.
+            if let Some(before) = self.registered.replace(now.clone()).filter(|before| *before != now) {
+                self.leave_roll(&before);
+            }
+            says
+        });
+        // It stays what it was. Nobody may know whether it is this one too.
+        if let Some(attempted) =
+            attempted.filter(|attempted| said.is_err() && self.registered.as_ref() != Some(attempted))
+        {
+            self.leave_roll(&attempted);
+        }
+        Self::answer("bus:register", id, said, out);
+        self.register_next();
+    }
+
+    fn leave_roll(&self, (service, instance): &(String, String)) {
+        self.services.roll.leave(self.client().serial, service, instance);
+    }
+
+    /// It goes: off the roll, whatever it is or may be.
+    pub(super) fn leave_all(&mut self) {
+        self.registrations.clear();
+        let attempted = self.registering.take();
+        let registered = self.registered.take();
+        for identity in attempted.iter().chain(&registered) {
+            self.leave_roll(identity);
+        }
+    }
+}
+
+async fn register_and_tell(roll: Roll, client: Arc<Client>, register: InstanceRegister, id: Option<u64>) -> Told {
+    let registered = tokio::select! {
+        registered = roll.register(&client, register) => registered.map_err(CallError::from),
+        () = client.closing() => Err(CallError::Unavailable("the connection is about to end".to_owned())),
+    };
+    Told::Registered(id, registered.map(|registered| (registered.instance.service, registered.instance.id)))
+}
