@@ -18,8 +18,9 @@ use super::common::Answer;
 use super::keys::Claimed;
 use super::page::List;
 use super::problem::{Problem, Problems, resource};
-use super::query::{Nothing, Query};
-use super::services::{self, find};
+use super::services::find;
+use super::{Admin, body};
+use crate::bus::body::BodyError;
 use crate::bus::call::{Answer as Answered, Body, CallError, Caller, Request, Responder, traceparent};
 use crate::bus::plain::plain;
 use crate::bus::relay::away::{Delivery, Order};
@@ -30,6 +31,8 @@ use crate::bus::{clock, duration};
 const WAIT: Duration = Duration::from_secs(1);
 /// Largest payload of a call, bytes.
 const CALL_BYTES_MAX: usize = 1_000_000;
+/// Longest time that it may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUT_HEADER: &str = "x-rollbook-timeout";
 /// Of W3C Trace Context: handed to the provider.
 const TRACE_HEADER: &str = "traceparent";
@@ -47,11 +50,7 @@ pub(super) fn mount(routes: &mut web::ServiceConfig) {
         .service(resource("/api/services/{id}/restart", "POST").route(web::post().to(restart)))
         .service(resource("/api/services/{id}/shutdown", "POST").route(web::post().to(shutdown)))
         .service(resource("/api/services/{id}/ping", "POST").route(web::post().to(ping)))
-        .service(
-            resource("/api/call/{service}/{method}", "POST")
-                .app_data(at_most(CALL_BYTES_MAX))
-                .route(web::post().to(call)),
-        );
+        .service(resource("/api/call/{service}/{method}", "POST").route(web::post().to(call)));
 }
 
 /// Why, and which instance.
@@ -202,16 +201,28 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     time.map(Some).ok_or_else(|| Problem::bad("X-Rollbook-Timeout: a duration like 5s"))
 }
 
+fn unread(error: BodyError) -> Problem {
+    match error {
+        BodyError::TooLarge => {
+            Problem::new(413, "bad_request", format!("the body is larger than {CALL_BYTES_MAX} bytes"))
+        }
+        BodyError::Late => Problem::new(408, "bad_request", "the body did not arrive in time"),
+        BodyError::Broken(error) => Problem::new(400, "bad_request", format!("incomplete body: {error}")),
+        BodyError::Crowded => Problem::new(503, "overloaded", "too many bytes of requests are being received"),
+    }
+}
+
 /// Asks a provider of `service` for `method`; the body is the payload, the answer's body its data.
 #[utoipa::path(post, path = "/api/call/{service}/{method}", operation_id = "commands_call", tag = "commands", params(("service" = String, Path), ("method" = String, Path), ("X-Rollbook-Timeout" = Option<String>, Header, description = "a duration like 5s"), ("traceparent" = Option<String>, Header, description = "W3C Trace Context, handed to the provider")), request_body = Option<Value>, responses((status = 200, description = "what the provider says", body = Value), Problems))]
 pub(super) async fn call(
     admin: web::Data<Admin>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
-    _: Query<Nothing>,
-    // Checked there, and handed on as it came.
-    Any(body): Any,
+    payload: web::Payload,
 ) -> Answer {
+    let budget = admin.bus.proposer().receiving();
+    let bounds = crate::bus::body::Bounds { bytes_max: CALL_BYTES_MAX, timeout: BODY_TIMEOUT, budget };
+    let body = crate::bus::body::read(&request, payload, bounds).await.map_err(unread)?;
     let (capability, action) = path.into_inner();
     let router = &admin.services.router;
     let known = admin.bus.node().with_machine(|machine| {

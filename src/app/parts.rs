@@ -19,6 +19,7 @@ pub(super) fn proposer(config: &Config) -> proposer::Config {
         data: config.node.data.clone(),
         reserve_bytes: config.book.reserve_bytes,
         pending_bytes_max: config.book.pending_bytes_max,
+        receiving_bytes_max: config.node.receiving_bytes_max,
     }
 }
 

@@ -113,7 +113,9 @@ impl Access {
         self.inner.draining.store(true, Ordering::Relaxed);
     }
 
-    fn bus(&self) -> &Bus {
+    /// The bus below.
+    #[must_use]
+    pub fn bus(&self) -> &Bus {
         &self.inner.bus
     }
 

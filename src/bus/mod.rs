@@ -16,6 +16,7 @@ pub mod access;
 pub mod announcement;
 pub mod announcer;
 pub mod body;
+pub mod budget;
 pub mod call;
 pub mod client;
 pub mod clock;

@@ -16,6 +16,7 @@ use rollbook_core::command::{Command, Done, Reply};
 use rollbook_core::error::Refusal;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Budget;
 use super::metrics::Metrics;
 
 /// How often the own disk is looked at.
@@ -32,6 +33,8 @@ pub struct Config {
     pub reserve_bytes: u64,
     /// Most bytes of publishes that wait at once.
     pub pending_bytes_max: usize,
+    /// Most bytes of requests of all kinds that are being received at once.
+    pub receiving_bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -40,6 +43,7 @@ struct Inner {
     config: Config,
     metrics: Metrics,
     pending_bytes: AtomicUsize,
+    receiving: Budget,
     /// Publishes are refused for lack of disk, here or elsewhere in the cluster.
     disk_low: AtomicBool,
     /// What is short, here and elsewhere.
@@ -82,10 +86,12 @@ impl Proposer {
     /// A proposer for this node.
     #[must_use]
     pub fn new(node: Node, config: Config, metrics: Metrics) -> Self {
+        let receiving = Budget::new(config.receiving_bytes_max);
         let inner = Inner {
             node,
             config,
             metrics,
+            receiving,
             pending_bytes: AtomicUsize::new(0),
             disk_low: AtomicBool::new(false),
             lacks: Mutex::default(),
@@ -154,6 +160,12 @@ impl Proposer {
             return None;
         }
         lock(&self.inner.lacks).reason().map(ToOwned::to_owned)
+    }
+
+    /// What requests that are being received may take, on their way in.
+    #[must_use]
+    pub fn receiving(&self) -> &Budget {
+        &self.inner.receiving
     }
 
     fn admit(&self, bytes: usize) -> Result<Permit<'_>, Refusal> {

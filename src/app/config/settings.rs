@@ -54,15 +54,13 @@ pub struct Node {
     pub data: PathBuf,
     /// Allows listeners that other machines can reach although there is no TLS and no authentication.
     pub insecure: bool,
-    /// Names by which clients reach this node, separated by commas; `*.example.com`: all below it, `*`: any. IP
-    /// addresses, `localhost`, names without a dot, the name of the machine and those of the founders need not be
-    /// said. A request for another one is answered 421.
-    pub hosts: String,
+    /// Most bytes of request bodies that are being received at a time, on all listeners for clients.
+    pub receiving_bytes_max: usize,
 }
 
 impl Default for Node {
     fn default() -> Self {
-        Self { id: 1, data: PathBuf::from("./data"), insecure: false, hosts: String::new() }
+        Self { id: 1, data: PathBuf::from("./data"), insecure: false, receiving_bytes_max: 256 * 1024 * 1024 }
     }
 }
 
@@ -423,6 +421,7 @@ impl Config {
         };
         require(self.node.id > 0, "node.id", "node numbers start at 1");
         require(!self.node.data.as_os_str().is_empty(), "node.data", "name a directory");
+        require(self.node.receiving_bytes_max > 0, "node.receiving_bytes_max", "must be more than 0");
         require(self.sse.body_bytes_max > 0, "sse.body_bytes_max", "must be more than 0");
         require(self.sse.connections_max > 0, "sse.connections_max", "must be more than 0");
         require(self.sse.streams_max > 0, "sse.streams_max", "must be more than 0");

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::{Application, Away, Event, Handshake, Out, Refused, Socket};
 use super::table::{self, Table};
-use super::{Config, Door, mount};
+use super::{Budget, Config, Door, mount};
 use crate::bus::client::Told;
 use crate::bus::http::hosts::Hosts;
 use crate::bus::http::rules::{Rules, Terms};
@@ -98,7 +98,7 @@ pub(super) fn serve(ping_timeout: Duration) -> SocketAddr {
         max_disconnection: Duration::ZERO,
         origins: vec!["*".to_owned()],
     };
-    let door = Door::with(1, config, Table::default(), Arc::new(Echo), None);
+    let door = Door::with(1, (config, Budget::new(1 << 30)), Table::default(), Arc::new(Echo), None);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its number");
     let application = move || App::new().configure(|services| mount(&door, services));

@@ -38,6 +38,7 @@ use tokio::sync::oneshot;
 
 use crate::bus::access::Access;
 use crate::bus::body::{self, BodyError};
+use crate::bus::budget::Budget;
 use crate::bus::origin::Origin;
 use crate::bus::services::Services;
 use crate::bus::{socket, websocket};
@@ -80,6 +81,8 @@ pub struct Door {
     node: u64,
     table: Table<SessionActor>,
     application: Arc<dyn Application>,
+    /// Of the bodies of all requests of the node.
+    receiving: Budget,
     /// What other nodes share with it; a door without others has none.
     ear: Option<Arc<Ear>>,
     draining: AtomicBool,
@@ -108,6 +111,7 @@ enum Failure {
     Draining,
     TooMany,
     TooLarge,
+    Crowded,
 }
 
 impl Failure {
@@ -122,6 +126,7 @@ impl Failure {
             Self::Draining => (503, 4, "Node is stopping"),
             Self::TooMany => (503, 4, "Too many connections"),
             Self::TooLarge => (413, 3, "Payload too large"),
+            Self::Crowded => (503, 4, "Too many bytes of requests are being received"),
         }
     }
 
@@ -130,6 +135,9 @@ impl Failure {
         let mut answer = HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST));
         if upgrade || self == Self::TooLarge {
             answer.force_close();
+        }
+        if status == 503 {
+            answer.insert_header((header::RETRY_AFTER, "1"));
         }
         if upgrade {
             return answer.insert_header((header::CONTENT_TYPE, "text/html")).body(message);
@@ -159,12 +167,13 @@ impl Door {
         let patience = config.ping_interval + config.ping_timeout;
         let remote = Remote::new(node.clone(), services.peers.clone(), table.clone(), patience);
         let ear = Ear { remote, recovery };
-        Self::with(node.id(), config, table, Arc::new(application), Some(Arc::new(ear)))
+        let receiving = services.bus.proposer().receiving().clone();
+        Self::with(node.id(), (config, receiving), table, Arc::new(application), Some(Arc::new(ear)))
     }
 
     fn with(
         node: u64,
-        config: Config,
+        (config, receiving): (Config, Budget),
         table: Table<SessionActor>,
         application: Arc<dyn Application>,
         ear: Option<Arc<Ear>>,
@@ -172,7 +181,7 @@ impl Door {
         let Config { ping_interval, ping_timeout, upgrade_timeout, connect_timeout, queue_bytes_max, .. } = config;
         let timing = Timing { ping_interval, ping_timeout, upgrade_timeout };
         let bounds = Bounds { timing, connect_timeout, queue_bytes_max };
-        Arc::new(Self { config, bounds, node, table, application, ear, draining: AtomicBool::new(false) })
+        Arc::new(Self { config, bounds, node, table, application, receiving, ear, draining: AtomicBool::new(false) })
     }
 
     /// What other nodes send to this door.
@@ -372,12 +381,12 @@ async fn here(
             session.send(PostBegins).await.map_err(|_| Failure::SidUnknown)??;
             let cut = || session.try_send(PostGone("data request connection closed prematurely")).unwrap_or(());
             let gone = Gone(Some(cut));
-            let body = read_body(request, payload, door.config.message_bytes_max).await;
+            let body = read_body(request, payload, door).await;
             gone.disarm();
             let body = match body {
                 Ok(body) => body,
                 Err(failure) => {
-                    session.try_send(PostGone("payload too large")).ok();
+                    session.try_send(PostGone(failure.parts().2)).ok();
                     return Err(failure);
                 }
             };
@@ -409,7 +418,7 @@ async fn elsewhere(
             Ok(polled(payload?))
         }
         Method::POST => {
-            let body = read_body(request, payload, door.config.message_bytes_max).await?;
+            let body = read_body(request, payload, door).await?;
             remote.post(node, sid, body).await?;
             Ok(posted())
         }
@@ -435,14 +444,13 @@ impl<F: FnOnce()> Drop for Gone<F> {
 }
 
 /// Reads a POST; `None` when it is no text.
-async fn read_body(
-    request: &HttpRequest,
-    payload: web::Payload,
-    bytes_max: usize,
-) -> Result<Option<ByteString>, Failure> {
+async fn read_body(request: &HttpRequest, payload: web::Payload, door: &Door) -> Result<Option<ByteString>, Failure> {
     let binary = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
-    let body = body::read(request, payload, bytes_max, BODY_TIMEOUT).await.map_err(|error| match error {
+    let (bytes_max, timeout, budget) = (door.config.message_bytes_max, BODY_TIMEOUT, &door.receiving);
+    let read = body::read(request, payload, body::Bounds { bytes_max, timeout, budget }).await;
+    let body = read.map_err(|error| match error {
         BodyError::TooLarge => Failure::TooLarge,
+        BodyError::Crowded => Failure::Crowded,
         BodyError::Late | BodyError::Broken(_) => Failure::BadRequest,
     })?;
     Ok(if binary { None } else { ByteString::try_from(body).ok() })

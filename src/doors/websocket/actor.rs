@@ -18,6 +18,7 @@ use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::wire::FRAMES;
 use crate::bus::announcement::{Announcement, Log};
+use crate::bus::budget::Lease;
 use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request};
 use crate::bus::client::{About, Client, Command, Farewell, Seat, Told};
 use crate::bus::clock;
@@ -47,6 +48,8 @@ pub(super) struct Connection {
     floor: u64,
     /// Events that came while its registration was on its way.
     held: Vec<Arc<Announcement>>,
+    /// What its frames that wait for its registration take of what the node receives.
+    backlog: Lease,
     commands: Commands,
     /// It leaves when nothing of it is in flight any more: with which close code, and why.
     leaving: Option<(u16, &'static str)>,
@@ -70,6 +73,7 @@ impl Connection {
         shared.count.fetch_add(1, Ordering::Relaxed);
         let connect = frames::connect(&id, shared.services.bus.node().id(), shared.config.message_bytes_max);
         frames::write(&sink, &connect);
+        let backlog = shared.services.bus.proposer().receiving().lease();
         Self {
             shared,
             session: Session::new(bounds),
@@ -81,6 +85,7 @@ impl Connection {
             attempted: None,
             floor: 0,
             held: Vec::new(),
+            backlog,
             commands: Commands::new(0),
             leaving: None,
             told: false,
@@ -259,6 +264,7 @@ impl Connection {
         self.send(&frames::registered(&identity.name, instance, *index, services.clone()));
         self.floor = *index;
         let backlog = self.session.registered(identity);
+        self.backlog.free();
         for event in std::mem::take(&mut self.held) {
             self.announce(&event);
         }
@@ -431,6 +437,9 @@ impl StreamHandler<Came> for Connection {
             Came::Frame(Frame::Text(text)) => {
                 if let Some(step) = self.session.hear(text, self.sign) {
                     self.step(step, ctx);
+                }
+                if !self.backlog.cover(self.session.backlog_bytes()) {
+                    self.end(code::AGAIN, "too much is being received");
                 }
             }
             Came::Frame(Frame::Binary(_)) => self.end(code::UNSUPPORTED, "binary frame"),

@@ -12,12 +12,15 @@ use super::codec::{self, Code, Message, Publishes, Registers, Said, Subscribes, 
 use super::frames::{self, Asked, Text};
 use crate::bus::call::{Answer, Outcome, Responder};
 
-/// Frames that wait while a registration is on its way.
+/// Frames that wait while a registration is on its way, and their bytes.
 const BACKLOG_MAX: usize = 64;
+const BACKLOG_BYTES_MAX: usize = 256 << 10;
 /// How long the id of a message that has ended may not be used again.
 const IDS_FOR: Duration = Duration::from_secs(60);
 /// The newest of them that are remembered.
 const IDS_MAX: usize = 10_000;
+/// Room for so many is kept, whether they are there or not.
+const ROOM_MIN: usize = 64;
 
 /// Bounds of a session.
 #[derive(Debug, Clone, Copy)]
@@ -71,10 +74,30 @@ pub(super) enum Step {
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Connected,
-    Registering(VecDeque<ByteString>),
+    Registering(Backlog),
     Registered,
     Draining,
     Closed,
+}
+
+/// Frames that wait.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Backlog {
+    frames: VecDeque<ByteString>,
+    bytes: usize,
+}
+
+impl Backlog {
+    /// `false` when it does not fit.
+    fn takes(&mut self, frame: ByteString) -> bool {
+        let bytes = self.bytes.saturating_add(frame.len());
+        let fits = self.frames.len() < BACKLOG_MAX && bytes <= BACKLOG_BYTES_MAX;
+        if fits {
+            self.bytes = bytes;
+            self.frames.push_back(frame);
+        }
+        fits
+    }
 }
 
 /// The state machine.
@@ -107,6 +130,14 @@ impl Session {
     /// Whether its registration is on its way.
     pub(super) const fn is_registering(&self) -> bool {
         matches!(self.state, State::Registering(_))
+    }
+
+    /// Bytes of the frames that wait for that.
+    pub(super) const fn backlog_bytes(&self) -> usize {
+        match &self.state {
+            State::Registering(backlog) => backlog.bytes,
+            _ => 0,
+        }
     }
 
     /// Whether it has not registered in time.
@@ -146,10 +177,7 @@ impl Session {
         if let State::Registering(backlog) = &mut self.state {
             return match codec::parse(&frame, false) {
                 Ok(Said::Ping) => Some(Step::Send(frames::pong())),
-                _ if backlog.len() < BACKLOG_MAX => {
-                    backlog.push_back(frame);
-                    None
-                }
+                _ if backlog.takes(frame) => None,
                 _ => refuse(Wrong::new(Code::Overloaded, "wait for the registration")),
             };
         }
@@ -166,7 +194,7 @@ impl Session {
         };
         match (&said, &self.state) {
             (_, State::Closed) | (Said::Pong, _) | (Said::Disconnect, State::Draining) => return None,
-            (Said::Register(_), State::Connected) => self.state = State::Registering(VecDeque::new()),
+            (Said::Register(_), State::Connected) => self.state = State::Registering(Backlog::default()),
             (Said::Register(_), _) => return refused(Code::AlreadyRegistered, "this connection is registered"),
             (Said::Ping | Said::Disconnect, _) => {}
             (_, State::Connected) => return refused(Code::NotRegistered, "register first"),
@@ -244,7 +272,7 @@ impl Session {
     pub(super) fn registered(&mut self, identity: Identity) -> VecDeque<ByteString> {
         self.identity = Some(identity);
         match std::mem::replace(&mut self.state, State::Registered) {
-            State::Registering(backlog) => backlog,
+            State::Registering(backlog) => backlog.frames,
             _ => VecDeque::new(),
         }
     }
@@ -277,13 +305,40 @@ impl Ids {
     fn trim(&mut self, now: Instant) {
         while let Some((at, hash)) = self.ended.front() {
             if self.ended.len() <= IDS_MAX && now.saturating_duration_since(*at) < IDS_FOR {
-                return;
+                break;
             }
             self.known.remove(hash);
             self.ended.pop_front();
         }
-        if self.known.is_empty() {
-            (self.known, self.ended) = (HashSet::new(), VecDeque::new());
+        // A busy minute leaves nothing behind.
+        if self.known.capacity() > self.known.len().saturating_mul(4).max(ROOM_MIN) {
+            self.known.shrink_to_fit();
+            self.ended.shrink_to_fit();
         }
+    }
+
+    /// How many of them there is memory for.
+    #[cfg(test)]
+    fn room(&self) -> usize {
+        self.known.capacity().max(self.ended.capacity())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_minute_leaves_no_memory_behind() {
+        let (mut ids, start) = (Ids::default(), Instant::now());
+        for n in 0..10_000 {
+            assert!(ids.begin(&n.to_string(), start));
+            ids.end(&n.to_string(), start);
+        }
+        assert!(ids.begin("still on its way", start) && ids.room() >= 10_000);
+        ids.trim(start + IDS_FOR);
+        assert!(ids.room() <= ROOM_MIN, "room for {}", ids.room());
+        assert!(!ids.begin("still on its way", start + IDS_FOR), "it has no end yet");
+        assert!(ids.begin("7", start + IDS_FOR));
     }
 }

@@ -101,6 +101,19 @@ fn what_comes_while_a_registration_is_on_its_way_waits_up_to_a_bound() {
 }
 
 #[test]
+fn what_waits_for_a_registration_is_bounded_in_bytes_too() {
+    let mut session = Session::new(BOUNDS);
+    hear(&mut session, &json!({ "name": "users", "version": "1", "methods": ["get"] }));
+    let large = json!({ "type": "broadcast", "payload": "x".repeat(100 << 10) });
+    assert_eq!((hear(&mut session, &large), hear(&mut session, &large)), (None, None));
+    assert!((200 << 10..256 << 10).contains(&session.backlog_bytes()), "{}", session.backlog_bytes());
+    assert_eq!(refused(hear(&mut session, &large)), "overloaded");
+    assert_eq!(hear(&mut session, &message("m")), None, "a small one fits");
+    assert_eq!(session.registered(Identity { name: "users".to_owned(), instance: "a".to_owned() }).len(), 3);
+    assert_eq!(session.backlog_bytes(), 0);
+}
+
+#[test]
 fn a_first_frame_that_is_none_ends_the_connection() {
     for (frame, code) in [("x", "bad_json"), ("{\"name\":\"a\"}", "bad_registration"), ("{}", "bad_registration")] {
         let mut session = Session::new(BOUNDS);
