@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::item::{Item, SLOTS};
+use super::notification::NOTIFY;
 
 /// How much of the book a client has been told: positions in the two namespaces that clients are told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,7 +52,7 @@ impl Log {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Roll => "roll",
-            Self::Notify => "notify",
+            Self::Notify => NOTIFY,
         }
     }
 

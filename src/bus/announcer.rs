@@ -12,63 +12,17 @@ use rollbook_cluster::error::ReadError;
 use rollbook_core::event::Event;
 use rollbook_core::pattern::Pattern;
 use rollbook_core::subject::SubjectError;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use super::announcement::{Announcement, Log, Position};
 use super::client::{Client, Clients, Told};
 use super::handle::Bus;
 use super::item::Item;
+use super::notification::{From, notification};
 use super::source::{Page, Source};
 
-/// The namespace of notifications.
-pub const NOTIFY: &str = Log::Notify.name();
 /// Pause after the book could not be read.
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// The notification that a message could not be delivered. No client may send one of this name.
-pub const UNHANDLED: &str = "bus:unhandled";
-
-/// Payload of a notification.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Notification<'a> {
-    /// The name that it has for clients.
-    pub event: String,
-    /// What its sender calls it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// What it says.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<&'a RawValue>,
-    /// Who says it; absent when it was published by no client of the roll.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<From>,
-}
-
-/// Who notifies.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct From {
-    /// Its service.
-    pub service: String,
-    /// Its instance.
-    pub instance: String,
-}
-
-/// The subject of a notification: its name in the characters that subjects have.
-#[must_use]
-pub fn subject(event: &str) -> String {
-    let legal = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' };
-    let name: String = event.chars().take(128).map(legal).collect();
-    format!("{NOTIFY}.{name}")
-}
-
-/// What an event of the book says if it is a notification.
-#[must_use]
-pub fn notification<'e>(event: &Event<'e>) -> Option<Notification<'e>> {
-    event.subject.strip_prefix(NOTIFY).filter(|rest| rest.starts_with('.'))?;
-    serde_json::from_slice(event.payload?).ok()
-}
 
 /// Whom an event concerns.
 struct Whom {
@@ -248,19 +202,5 @@ impl Missed {
             self.frames.push(frame);
         }
         left.is_some()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_event_name_has_a_subject() {
-        assert_eq!(subject("order:created"), "notify.order_created");
-        assert_eq!(subject("a.b >*"), "notify.a_b___");
-        for name in ["x", "ñ€😀", &"x".repeat(1000)] {
-            assert!(rollbook_core::subject::Subject::validate(&subject(name)).is_ok(), "{name}");
-        }
     }
 }

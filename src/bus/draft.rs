@@ -12,6 +12,8 @@ use rollbook_core::subject::{Namespace, Subject, validate_response_subject};
 use rollbook_core::time::{Timestamp, ZERO_YEAR_SECONDS};
 use serde_json::value::RawValue;
 
+use super::notification::{is_notification, says_from};
+
 /// Why a client is refused something of the book: status and text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
@@ -214,6 +216,9 @@ impl Draft<'_> {
             if text.len() > FIELD_BYTES_MAX {
                 return Err(Rejected::bad(format!("{name} is longer than {FIELD_BYTES_MAX} bytes")));
             }
+        }
+        if is_notification(&self.subject) && self.payload.is_some_and(says_from) {
+            return Err(Rejected::bad("payload: in the namespace notify only the bus says who a message is from"));
         }
         Ok(())
     }

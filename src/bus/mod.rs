@@ -36,6 +36,7 @@ pub mod item;
 mod leavers;
 pub mod message;
 pub mod metrics;
+pub mod notification;
 pub mod origin;
 pub mod outlet;
 pub mod pieces;

@@ -7,10 +7,11 @@ use rollbook_core::event::{Event, EventId};
 use rollbook_core::time::Timestamp;
 use serde_json::value::RawValue;
 
-use super::announcer::{self, From, NOTIFY, Notification};
+use super::announcer;
 use super::client::{Clients, Farewell, Noted};
 use super::clock;
 use super::handle::Bus;
+use super::notification::{self, From, NOTIFY, Notification};
 use super::relay::away::Peers;
 use super::roll::{self, Roll};
 use super::router::Router;
@@ -119,10 +120,10 @@ impl Notice<'_> {
         if !(1..=EVENT_BYTES_MAX).contains(&event.len()) {
             return Err(Refusal::Malformed(format!("event: 1 to {EVENT_BYTES_MAX} bytes")));
         }
-        let subject = announcer::subject(event);
-        let notification = Notification { event: event.to_owned(), id, data, from: Some(from) };
+        let subject = notification::subject(event);
+        let says = Notification { event: event.to_owned(), id, data, from: Some(from) };
         let malformed = |error: String| Refusal::Malformed(error);
-        let payload = serde_json::to_vec(&notification).map_err(|error| malformed(error.to_string()))?;
+        let payload = serde_json::to_vec(&says).map_err(|error| malformed(error.to_string()))?;
         let created_at = clock::timestamp();
         out.reserve(payload.len().saturating_add(64));
         let told = Event { subject: &subject, created_at, payload: Some(&payload), ..Event::default() };

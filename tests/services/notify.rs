@@ -53,6 +53,35 @@ fn names_that_belong_to_the_bus_are_refused() {
 }
 
 #[test]
+fn who_a_message_is_from_is_said_by_the_bus_alone() {
+    let node = Node::start(&Options::new());
+    let (orders, receiver) = (BusClient::connect(node.web), BusClient::connect(node.web));
+    let instance = orders.register("orders", &[]);
+    receiver.register("mail", &[]);
+    let from = json!({ "service": "orders", "instance": instance });
+    let payload = json!({ "event": "deploy", "data": 1, "from": from });
+    let forged = json!({ "subject": "notify.deploy", "payload": payload });
+    // Through no door: over HTTP, alone and in a batch, in a copy of stored events, and by the doors of services.
+    let batch = json!([{ "subject": "notify.a", "payload": { "event": "a" } }, forged]);
+    for body in [forged.to_string(), batch.to_string()] {
+        let refused = node.post(&body);
+        assert_eq!(refused.status, 400, "{body}");
+        assert!(refused.text().contains("only the bus says who a message is from"), "{}", refused.text());
+    }
+    assert_eq!(receiver.ask("book:publish", &forged)["error"]["code"], "bad_request");
+    let plain = crate::harness::socket::Socket::consumer(node.web, "shop");
+    plain.send(&json!({ "type": "publish", "id": "p", "subject": "notify.deploy", "payload": payload }));
+    assert_eq!(plain.next("error")["code"], "bad_message");
+    // Whoever says nothing of that is from nobody, and is told to everybody.
+    let fair = json!({ "subject": "notify.deploy", "payload": { "event": "deploy", "data": 2 } });
+    assert_eq!(node.post(fair.to_string()).status, 202);
+    for client in [&receiver, &orders] {
+        let told = client.event("deploy");
+        assert_eq!((&told.args[0], &told.args[1]["from"]), (&json!(2), &json!(null)));
+    }
+}
+
+#[test]
 fn the_configuration_is_given_on_request_and_told_when_it_changes() {
     let node = Node::start(&Options::new());
     let client = BusClient::connect(node.web);

@@ -9,8 +9,8 @@ use super::frames::{self, Asked};
 use super::session::Identity;
 use super::shared::Shared;
 use super::wire::BROADCAST;
-use crate::bus::announcer::{From, UNHANDLED};
 use crate::bus::clock;
+use crate::bus::notification::{From, UNHANDLED};
 use crate::bus::services::Notice;
 
 impl Connection {
