@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::bus::BusClient;
 use crate::harness::node::{Node, Options};
-use crate::harness::{SOON, ms};
+use crate::harness::{SOON, ms, wait_for};
 
 #[test]
 fn a_registration_that_is_wrong_is_refused_by_name_of_the_field() {
@@ -126,6 +126,35 @@ fn a_frame_that_announces_too_much_is_never_kept() {
     drop(bomb.read_to_end(&mut rest));
     let close = rest.windows(4).any(|bytes| bytes == [0x88, 0x02, 0x03, 0xf1]);
     assert!(close, "close code 1009: {:?}", String::from_utf8_lossy(&rest));
+}
+
+#[test]
+fn handshakes_alone_do_not_take_the_place_of_clients() {
+    let node = Node::start(&Options::new().env("ROLLBOOK_SOCKETIO__CONNECTIONS_MAX", "200"));
+    let target = "/socket.io/?EIO=4&transport=polling";
+    let shake = || node.web("GET", target, "");
+    let shaken: Vec<String> = (0..16)
+        .map(|_| {
+            let open = shake();
+            assert_eq!(open.status, 200, "{}", open.text());
+            let open: Value = serde_json::from_str(&open.text()[1..]).expect("JSON");
+            open["sid"].as_str().expect("an id").to_owned()
+        })
+        .collect();
+    let refused = shake();
+    assert_eq!((refused.status, refused.header("Retry-After")), (503, Some("1")), "{}", refused.text());
+    let there = BusClient::try_connect(node.web, &json!({}));
+    assert!(there.is_err_and(|error| error.contains("503")), "whatever its transport");
+    // Each that joins makes room for another.
+    for sid in &shaken[..4] {
+        assert_eq!(node.web("POST", &format!("{target}&sid={sid}"), "40").status, 200);
+    }
+    let clients: Vec<BusClient> = (0..20).map(|_| BusClient::connect(node.web)).collect();
+    assert_eq!(clients.len(), 20);
+    // Those that say nothing at all are soon forgotten.
+    let taken = (0..9).take_while(|_| shake().status == 200).count();
+    assert_eq!(taken, 4, "one place for each that has joined");
+    wait_for("the first ones to be forgotten", SOON * 2, || (shake().status == 200).then_some(()));
 }
 
 #[test]

@@ -90,7 +90,7 @@ pub(super) fn command_name(name: &str) -> Option<&'static str> {
 /// Gives a command to a client of this node and waits for its acknowledgement.
 pub(super) async fn order_here(clients: Clients, serial: u64, order: Order) -> Delivery {
     let Some(client) = clients.find(serial) else { return Delivery::Failed };
-    let (done, acknowledged) = tokio::sync::oneshot::channel();
+    let (done, acknowledged) = oneshot::channel();
     if !client.tell(Told::Command(Command { name: order.name, json: order.json, done })) {
         return Delivery::Failed;
     }

@@ -9,6 +9,7 @@ use actix::{ActorFutureExt as _, WrapFuture as _};
 use bytestring::ByteString;
 use tokio::sync::oneshot;
 
+use super::arrivals::Arrival;
 use super::engine::{Engine, Polled, Step, Timing, Wrong};
 use super::session::{Application, Away, Handshake, Out, Session};
 use super::table::Place;
@@ -21,6 +22,10 @@ use crate::bus::websocket::{Inbound, Received, Write, Writer};
 
 /// Messages that wait for a session: more than all it may be asked and all it may have asked.
 const MAILBOX: usize = 4096;
+/// How long a session that has shaken hands may say nothing at all.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Streams of the book go on while less than this waits for their client.
+const ROOM_BYTES: usize = 256 << 10;
 
 /// What the sessions of a door share.
 #[derive(Debug, Clone, Copy)]
@@ -42,20 +47,16 @@ pub(super) struct Poll(pub(super) oneshot::Sender<Result<String, Wrong>>);
 #[rtype(result = "()")]
 pub(super) struct PollGone;
 
-/// A POST begins.
+/// A POST begins, under a number of its own. It goes on as long as the other end of the channel is there; that may also
+/// say why it does not.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Wrong>")]
-pub(super) struct PostBegins;
+pub(super) struct PostBegins(pub(super) u64, pub(super) oneshot::Receiver<&'static str>);
 
-/// The POST has come; `None` when it is no text.
+/// The POST of that number has come; `None` when it is no text.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Wrong>")]
-pub(super) struct PostEnds(pub(super) Option<ByteString>);
-
-/// The POST will not come.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct PostGone(pub(super) &'static str);
+pub(super) struct PostEnds(pub(super) u64, pub(super) Option<ByteString>);
 
 /// A WebSocket for this session: the first of it, or one that wants to take over.
 #[derive(Debug, Message)]
@@ -85,8 +86,11 @@ pub(super) struct SessionActor {
     engine: Engine,
     session: Session,
     queue_bytes_max: usize,
-    /// When it must have joined a namespace.
+    /// When it must have joined a namespace, and when if it says anything.
     join_by: Instant,
+    join_by_speaking: Instant,
+    /// It is among those who have joined none.
+    arrival: Option<Arrival>,
     poll: Option<oneshot::Sender<Result<String, Wrong>>>,
     writers: Vec<(u64, Writer)>,
     /// The timer that is set.
@@ -110,14 +114,17 @@ impl SessionActor {
         conn: Option<u64>,
         application: Arc<dyn Application>,
         handshake: Handshake,
-        place: Place<Self>,
+        (place, arrival): (Place<Self>, Arrival),
     ) -> Self {
         let now = clock::now();
+        let join_by_speaking = now + bounds.connect_timeout;
         Self {
             engine: Engine::new(bounds.timing, conn, now),
             session: Session::new(application, handshake),
             queue_bytes_max: bounds.queue_bytes_max,
-            join_by: now + bounds.connect_timeout,
+            join_by: join_by_speaking.min(now + SILENCE_MAX),
+            join_by_speaking,
+            arrival: Some(arrival),
             poll: None,
             writers: Vec::new(),
             armed: None,
@@ -130,6 +137,11 @@ impl SessionActor {
         }
     }
 
+    /// Something came from the client. Those who only shake hands are waited for less.
+    fn speaks(&mut self) {
+        self.join_by = self.join_by_speaking;
+    }
+
     /// Does what the engine wants done.
     fn settle(&mut self, ctx: &mut Context<Self>) {
         loop {
@@ -140,6 +152,9 @@ impl SessionActor {
             for step in steps {
                 self.step(step, ctx);
             }
+        }
+        if self.session.is_joined() || self.ended {
+            self.arrival = None;
         }
         if self.engine.waiting_bytes() < ROOM_BYTES {
             self.turn = None;
@@ -333,8 +348,16 @@ impl Handler<PollGone> for SessionActor {
 impl Handler<PostBegins> for SessionActor {
     type Result = MessageResult<PostBegins>;
 
-    fn handle(&mut self, _: PostBegins, ctx: &mut Self::Context) -> Self::Result {
-        let begun = self.engine.post_begins();
+    fn handle(&mut self, PostBegins(post, goes_on): PostBegins, ctx: &mut Self::Context) -> Self::Result {
+        self.speaks();
+        let begun = self.engine.post_begins(post);
+        if begun.is_ok() {
+            // Whatever becomes of the handler of the POST: the session must not wait for it for ever.
+            ctx.spawn(goes_on.into_actor(self).map(move |why, act: &mut Self, ctx| {
+                act.engine.post_gone(post, why.unwrap_or("data request connection closed prematurely"));
+                act.settle(ctx);
+            }));
+        }
         self.settle(ctx);
         MessageResult(begun)
     }
@@ -343,19 +366,10 @@ impl Handler<PostBegins> for SessionActor {
 impl Handler<PostEnds> for SessionActor {
     type Result = MessageResult<PostEnds>;
 
-    fn handle(&mut self, PostEnds(body): PostEnds, ctx: &mut Self::Context) -> Self::Result {
-        let taken = self.engine.post(body.as_ref(), clock::now());
+    fn handle(&mut self, PostEnds(post, body): PostEnds, ctx: &mut Self::Context) -> Self::Result {
+        let taken = self.engine.post(post, body.as_ref(), clock::now());
         self.settle(ctx);
         MessageResult(taken)
-    }
-}
-
-impl Handler<PostGone> for SessionActor {
-    type Result = ();
-
-    fn handle(&mut self, PostGone(reason): PostGone, ctx: &mut Self::Context) {
-        self.engine.post_gone(reason);
-        self.settle(ctx);
     }
 }
 
@@ -400,7 +414,10 @@ impl Handler<Received> for SessionActor {
 
     fn handle(&mut self, Received { conn, what }: Received, ctx: &mut Self::Context) {
         match what {
-            Inbound::Frame(frame) => self.engine.frame(conn, frame, clock::now()),
+            Inbound::Frame(frame) => {
+                self.speaks();
+                self.engine.frame(conn, frame, clock::now());
+            }
             Inbound::Closed => {
                 self.engine.conn_closed(conn);
                 self.writers.retain(|(other, _)| *other != conn);

@@ -95,7 +95,8 @@ pub(super) struct Engine {
     transport: Transport,
     probe: Option<Probe>,
     polling: bool,
-    posting: bool,
+    /// The POST that is on its way.
+    posting: Option<u64>,
     /// A write is on its way.
     writing: bool,
     out: VecDeque<Frame>,
@@ -117,7 +118,7 @@ impl Engine {
             transport: conn.map_or(Transport::Polling, Transport::WebSocket),
             probe: None,
             polling: false,
-            posting: false,
+            posting: None,
             writing: false,
             out: VecDeque::new(),
             out_bytes: 0,
@@ -208,13 +209,13 @@ impl Engine {
         }
     }
 
-    /// A POST begins.
-    pub(super) fn post_begins(&mut self) -> Result<(), Wrong> {
+    /// A POST begins, under a number of its own.
+    pub(super) fn post_begins(&mut self, post: u64) -> Result<(), Wrong> {
         self.polls()?;
         if self.life != Life::Open {
             return Err(Wrong::Unknown);
         }
-        if std::mem::replace(&mut self.posting, true) {
+        if self.posting.replace(post).is_some() {
             self.end("data request overlap from client");
             return Err(Wrong::Request);
         }
@@ -222,8 +223,8 @@ impl Engine {
     }
 
     /// The POST has come whole; `None` when it was not text.
-    pub(super) fn post(&mut self, body: Option<&ByteString>, now: Instant) -> Result<(), Wrong> {
-        if !std::mem::replace(&mut self.posting, false) || self.life != Life::Open {
+    pub(super) fn post(&mut self, post: u64, body: Option<&ByteString>, now: Instant) -> Result<(), Wrong> {
+        if self.posting.take_if(|begun| *begun == post).is_none() || self.life != Life::Open {
             return Err(Wrong::Unknown);
         }
         let Some(body) = body else {
@@ -243,9 +244,9 @@ impl Engine {
         Ok(())
     }
 
-    /// The connection of the POST was cut, or its body was refused.
-    pub(super) fn post_gone(&mut self, reason: &'static str) {
-        if std::mem::replace(&mut self.posting, false) {
+    /// The connection of that POST was cut, or its body was refused.
+    pub(super) fn post_gone(&mut self, post: u64, reason: &'static str) {
+        if self.posting.take_if(|begun| *begun == post).is_some() {
             self.end(reason);
         }
     }

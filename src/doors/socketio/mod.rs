@@ -3,6 +3,7 @@
 mod acks;
 mod actor;
 mod application;
+mod arrivals;
 mod between;
 mod book;
 mod codec;
@@ -43,8 +44,9 @@ use crate::bus::origin::Origin;
 use crate::bus::services::Services;
 use crate::bus::{socket, websocket};
 
-use actor::{Attach, Bounds, Poll, PollGone, PostBegins, PostEnds, PostGone, SessionActor};
+use actor::{Attach, Bounds, Poll, PollGone, PostBegins, PostEnds, SessionActor};
 use application::BusApplication;
+use arrivals::{Arrival, Arrivals};
 use engine::{Timing, Wrong};
 use recovery::Recovery;
 use remote::{Ear, Remote};
@@ -80,6 +82,7 @@ pub struct Door {
     bounds: Bounds,
     node: u64,
     table: Table<SessionActor>,
+    arrivals: Arrivals,
     application: Arc<dyn Application>,
     /// Of the bodies of all requests of the node.
     receiving: Budget,
@@ -110,6 +113,8 @@ enum Failure {
     BadVersion,
     Draining,
     TooMany,
+    /// Too many have come and joined nothing.
+    Arriving,
     TooLarge,
     Crowded,
 }
@@ -125,6 +130,7 @@ impl Failure {
             Self::BadVersion => (400, 5, "Unsupported protocol version"),
             Self::Draining => (503, 4, "Node is stopping"),
             Self::TooMany => (503, 4, "Too many connections"),
+            Self::Arriving => (503, 4, "Too many sessions that have joined no namespace"),
             Self::TooLarge => (413, 3, "Payload too large"),
             Self::Crowded => (503, 4, "Too many bytes of requests are being received"),
         }
@@ -181,7 +187,8 @@ impl Door {
         let Config { ping_interval, ping_timeout, upgrade_timeout, connect_timeout, queue_bytes_max, .. } = config;
         let timing = Timing { ping_interval, ping_timeout, upgrade_timeout };
         let bounds = Bounds { timing, connect_timeout, queue_bytes_max };
-        Arc::new(Self { config, bounds, node, table, application, receiving, ear, draining: AtomicBool::new(false) })
+        let (arrivals, draining) = (Arrivals::new(config.connections_max), AtomicBool::new(false));
+        Arc::new(Self { config, bounds, node, table, arrivals, application, receiving, ear, draining })
     }
 
     /// What other nodes send to this door.
@@ -205,11 +212,12 @@ impl Door {
         self.table.len()
     }
 
-    fn start(&self, sid: &str, conn: Option<u64>, mut handshake: Handshake) -> Addr<SessionActor> {
-        let (bounds, application, place) = (self.bounds, Arc::clone(&self.application), self.table.place(sid));
+    fn start(&self, sid: &str, conn: Option<u64>, mut handshake: Handshake, arrival: Arrival) -> Addr<SessionActor> {
+        let (bounds, application) = (self.bounds, Arc::clone(&self.application));
+        let seat = (self.table.place(sid), arrival);
         let addr = SessionActor::create(|ctx: &mut Context<SessionActor>| {
             handshake.mailbox = Some(ctx.address().recipient());
-            SessionActor::new(bounds, conn, application, handshake, place)
+            SessionActor::new(bounds, conn, application, handshake, seat)
         });
         self.table.fill(sid, addr.clone());
         addr
@@ -324,15 +332,16 @@ async fn answer(
 }
 
 fn shake_hands(request: &HttpRequest, door: &Door, asked: Asked) -> Result<HttpResponse, Failure> {
+    let arrival = door.arrivals.one(request.peer_addr().map(|address| address.ip())).ok_or(Failure::Arriving)?;
     let sid = table::sid(door.node);
     let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
     let handshake = Handshake { query: request.query_string().to_owned(), address, mailbox: None };
     if !asked.websocket {
-        door.start(&sid, None, handshake);
+        door.start(&sid, None, handshake, arrival);
         return Ok(polled(door.open(&sid, true).to_string()));
     }
     let conn = door.table.conn();
-    let session = door.start(&sid, Some(conn), handshake);
+    let session = door.start(&sid, Some(conn), handshake, arrival);
     let open = Some(door.open(&sid, false));
     upgraded(request, door, &session, conn, open)
 }
@@ -347,11 +356,8 @@ fn upgraded(
 ) -> Result<HttpResponse, Failure> {
     let limit = door.config.message_bytes_max;
     let started = websocket::start(request, limit, session.clone().recipient(), conn);
-    let Ok((writer, response)) = started else {
-        // No WebSocket, no session that was to begin with it.
-        session.try_send(PostGone("bad upgrade")).ok();
-        return Err(Failure::BadRequest);
-    };
+    // A session that was to begin with it says nothing, and ends soon.
+    let Ok((writer, response)) = started else { return Err(Failure::BadRequest) };
     session.try_send(Attach { conn, writer, open }).map_err(|_| Failure::SidUnknown)?;
     Ok(response)
 }
@@ -378,19 +384,18 @@ async fn here(
             Ok(polled(payload??))
         }
         Method::POST => {
-            session.send(PostBegins).await.map_err(|_| Failure::SidUnknown)??;
-            let cut = || session.try_send(PostGone("data request connection closed prematurely")).unwrap_or(());
-            let gone = Gone(Some(cut));
+            let (post, (refused, goes_on)) = (door.table.conn(), oneshot::channel());
+            session.send(PostBegins(post, goes_on)).await.map_err(|_| Failure::SidUnknown)??;
             let body = read_body(request, payload, door).await;
-            gone.disarm();
             let body = match body {
                 Ok(body) => body,
                 Err(failure) => {
-                    session.try_send(PostGone(failure.parts().2)).ok();
+                    // A session that is over does not listen.
+                    refused.send(failure.parts().2).unwrap_or_default();
                     return Err(failure);
                 }
             };
-            session.send(PostEnds(body)).await.map_err(|_| Failure::SidUnknown)??;
+            session.send(PostEnds(post, body)).await.map_err(|_| Failure::SidUnknown)??;
             Ok(posted())
         }
         _ => Err(Failure::BadRequest),

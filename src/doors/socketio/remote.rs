@@ -116,10 +116,13 @@ impl Remote {
 
     fn post_here(&self, post: Post) -> BoxFuture<'static, Result<String, Wrong>> {
         let Some(session) = self.table.find(&post.sid) else { return ready(Err(Wrong::Unknown)) };
+        let number = self.table.conn();
         async move {
-            session.send(PostBegins).await.map_err(|_| Wrong::Unknown)??;
+            // It has come whole, so it goes on until its end.
+            let (_here, goes_on) = oneshot::channel();
+            session.send(PostBegins(number, goes_on)).await.map_err(|_| Wrong::Unknown)??;
             let body = post.body.map(ByteString::from);
-            session.send(PostEnds(body)).await.map_err(|_| Wrong::Unknown)??;
+            session.send(PostEnds(number, body)).await.map_err(|_| Wrong::Unknown)??;
             Ok(String::new())
         }
         .boxed()

@@ -141,9 +141,27 @@ impl Told {
     }
 
     fn post(&mut self, body: &str) -> Result<(), Wrong> {
-        self.engine.post_begins()?;
-        self.engine.post(Some(&body.into()), self.now)
+        self.engine.post_begins(1)?;
+        self.engine.post(1, Some(&body.into()), self.now)
     }
+}
+
+#[test]
+fn a_post_that_never_comes_ends_its_session_and_no_other_post_does() {
+    let begun = || {
+        let mut told = session(None);
+        assert_eq!(told.engine.post_begins(7), Ok(()));
+        told
+    };
+    let mut told = begun();
+    told.engine.post_gone(8, "of another handler");
+    assert_eq!(told.engine.post(8, Some(&"4no".into()), told.now), Err(Wrong::Unknown), "nor is it taken for another");
+    assert_eq!(told.engine.post(7, Some(&"4in".into()), told.now), Ok(()));
+    told.engine.post_gone(7, "behind its end");
+    assert_eq!(told.post("4more"), Ok(()), "the session goes on");
+    let mut told = begun();
+    told.engine.post_gone(7, "cut");
+    assert!(told.engine.take().contains(&Step::Closed("cut")));
 }
 
 #[test]
