@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use actix_web::http::header::HeaderMap;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, guard, web};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use rollbook_core::limits;
 use rollbook_core::service::Instance;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -37,16 +38,10 @@ const TIMEOUT_HEADER: &str = "x-rollbook-timeout";
 /// Of W3C Trace Context: handed to the provider.
 const TRACE_HEADER: &str = "traceparent";
 
-pub(super) fn mount(routes: &mut web::ServiceConfig) {
-    routes
-        .service(
-            // A service may have this name too: its own methods are others than that of the command.
-            resource("/api/services/{id:restart-all}", "GET, PUT, POST, DELETE")
-                .route(web::get().to(services::show))
-                .route(web::put().to(services::change))
-                .route(web::post().to(restart_all))
-                .route(web::delete().to(services::remove)),
-        )
+pub(super) fn mount(services: &mut web::ServiceConfig) {
+    services
+        // Only this method: a service may have that name too.
+        .service(web::resource("/api/services/restart-all").guard(guard::Post()).to(restart_all))
         .service(resource("/api/services/{id}/restart", "POST").route(web::post().to(restart)))
         .service(resource("/api/services/{id}/shutdown", "POST").route(web::post().to(shutdown)))
         .service(resource("/api/services/{id}/ping", "POST").route(web::post().to(ping)))
@@ -71,7 +66,8 @@ pub(super) struct Delivered {
     service: String,
     instance: String,
     node: u64,
-    /// `acknowledged`, `delivered` or `failed`.
+    /// `acknowledged`, `unhandled` when the program says that nothing there takes the command, `delivered` when it says
+    /// nothing, or `failed`.
     result: &'static str,
     /// Milliseconds to the acknowledgement.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,6 +95,9 @@ async fn command(
     instances: Vec<Instance>,
     reason: Option<String>,
 ) -> Answer {
+    if instances.is_empty() {
+        return Err(Problem::new(409, "no_instance", format!("nobody is there who could be told to {name}")));
+    }
     let answer = |body: Bytes| HttpResponse::Ok().content_type("application/json").body(body);
     let claim = match admin.keys.claim(request, &admin.services).await? {
         Claimed::New(claim) => claim,
@@ -224,6 +223,10 @@ pub(super) async fn call(
     let bounds = crate::bus::body::Bounds { bytes_max: CALL_BYTES_MAX, timeout: BODY_TIMEOUT, budget };
     let body = crate::bus::body::read(&request, payload, bounds).await.map_err(unread)?;
     let (capability, action) = path.into_inner();
+    if capability.len() > limits::NAME_BYTES_MAX || action.len() > limits::NAME_BYTES_MAX {
+        let text = format!("names of services and methods have at most {} bytes", limits::NAME_BYTES_MAX);
+        return Err(Problem::new(400, "bad_request", text));
+    }
     let router = &admin.services.router;
     let known = admin.bus.node().with_machine(|machine| {
         machine.service(&capability).is_some() || machine.providers(&capability).next().is_some()

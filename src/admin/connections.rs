@@ -12,10 +12,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
 use super::common::Answer;
-use super::page::{List, Page};
+use super::page::Page;
 use super::problem::{Problem, Problems, resource};
-use super::query::{Nothing, Query, Read};
-use crate::bus::survey::{ClientView, Survey, Wanted};
+use crate::bus::survey::{ClientView, Survey, Totals, Wanted};
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
     services
@@ -32,12 +31,12 @@ fn nodes(admin: &Admin) -> BTreeSet<u64> {
     node.others_up().into_iter().chain([node.id()]).collect()
 }
 
-/// What nodes say when they are asked.
+/// What nodes say.
+#[derive(Default)]
 struct Surveys {
-    /// Of each node that answered.
-    of: Vec<(u64, Survey)>,
-    /// The nodes that did not.
-    unanswered: Vec<u64>,
+    said: Vec<(u64, Survey)>,
+    /// Those that did not answer.
+    silent: Vec<u64>,
 }
 
 /// What each of these nodes says of those wanted of it.
@@ -50,21 +49,29 @@ async fn surveys(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> S
         let said = services.peers.survey(node, wanted).await.ok();
         (node, said.and_then(|said| serde_json::from_slice(&said).ok()))
     };
-    let mut surveys = Surveys { of: Vec::new(), unanswered: Vec::new() };
+    let mut surveys = Surveys::default();
     for (node, said) in join_all(asked.map(ask)).await {
         match said {
-            Some(said) => surveys.of.push((node, said)),
-            None => surveys.unanswered.push(node),
+            Some(survey) => surveys.said.push((node, survey)),
+            None => surveys.silent.push(node),
         }
     }
-    surveys.unanswered.sort_unstable();
     surveys
 }
 
-/// The clients that are wanted of each node, and the nodes that did not say.
-pub(super) async fn survey(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> (Vec<ClientView>, Vec<u64>) {
-    let Surveys { of, unanswered } = surveys(admin, asked).await;
-    (of.into_iter().flat_map(|(_, survey)| survey.clients).collect(), unanswered)
+/// The clients that are wanted of each node; those of nodes that do not answer are missing.
+pub(super) async fn survey(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> Vec<ClientView> {
+    surveys(admin, asked).await.said.into_iter().flat_map(|(_, survey)| survey.clients).collect()
+}
+
+/// A page of connections.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Connections {
+    items: Vec<ClientView>,
+    /// Where the next page begins; `null` when this is the last one.
+    next_cursor: Option<String>,
+    /// Nodes that are up and did not answer: their connections are missing.
+    nodes_silent: Vec<u64>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -87,33 +94,36 @@ pub(super) struct ListQuery {
     _consistency: Option<String>,
 }
 
-/// Who is connected to which node, by id, page by page. A node that does not answer is named in `unanswered_nodes`.
-#[utoipa::path(get, path = "/api/connections", operation_id = "connections_list", tag = "connections", params(ListQuery), responses((status = 200, description = "a page of connections", body = List<ClientView>), Problems))]
-pub(super) async fn list(admin: web::Data<Admin>, Query(query): Query<ListQuery>) -> Answer {
-    let page = Page::new("connections", query.limit, query.cursor.as_deref())?;
+#[utoipa::path(get, path = "/api/connections", operation_id = "connections_list", tag = "connections", params(ListQuery), responses((status = 200, description = "done", body = Connections), Problems))]
+pub(super) async fn list(admin: web::Data<Admin>, query: web::Query<ListQuery>) -> Answer {
+    let page = Page::new(query.limit, query.cursor.clone())?;
     let wanted = nodes(&admin).into_iter().filter(|node| query.node.is_none_or(|one| one == *node));
-    let (mut clients, unanswered) = survey(&admin, wanted.map(|node| (node, Wanted::all()))).await;
+    let Surveys { said, silent } = surveys(&admin, wanted.map(|node| (node, Wanted::all()))).await;
+    let mut clients: Vec<ClientView> = said.into_iter().flat_map(|(_, survey)| survey.clients).collect();
     clients.retain(|client| {
         query.service.as_ref().is_none_or(|service| client.service.as_ref() == Some(service))
             && query.door.as_ref().is_none_or(|door| *door == client.door)
     });
     clients.sort_by(|one, two| one.id.cmp(&two.id));
-    Ok(HttpResponse::Ok().json(page.of(clients, |client| client.id.clone()).without(unanswered)))
-}
-
-fn missing(id: &str, unanswered: &[u64]) -> Problem {
-    let mut detail = format!("connection not found: {id}");
-    if !unanswered.is_empty() {
-        let nodes: Vec<String> = unanswered.iter().map(u64::to_string).collect();
-        detail = format!("{detail}; these nodes did not answer: {}", nodes.join(", "));
-    }
-    Problem::new(404, "connection_not_found", detail)
+    let (items, next_cursor) = page.cut(clients, |client| client.id.clone());
+    Ok(HttpResponse::Ok().json(Connections { items, next_cursor, nodes_silent: silent }))
 }
 
 async fn find(admin: &Admin, id: &str) -> Result<ClientView, Problem> {
-    let asked = nodes(admin).into_iter().map(|node| (node, Wanted::called(id)));
-    let (clients, unanswered) = survey(admin, asked).await;
-    clients.into_iter().next().ok_or_else(|| missing(id, &unanswered))
+    let Surveys { said, silent } =
+        surveys(admin, nodes(admin).into_iter().map(|node| (node, Wanted::called(id)))).await;
+    let missing = || match silent.is_empty() {
+        true => not_found(id),
+        false => {
+            let text = format!("connection not found: {id}; it may be at a node that does not answer: {silent:?}");
+            Problem::new(503, "unavailable", text)
+        }
+    };
+    said.into_iter().find_map(|(_, survey)| survey.clients.into_iter().next()).ok_or_else(missing)
+}
+
+fn not_found(id: &str) -> Problem {
+    Problem::new(404, "connection_not_found", format!("connection not found: {id}"))
 }
 
 /// One connection.
@@ -127,8 +137,8 @@ pub(super) async fn show(admin: web::Data<Admin>, id: web::Path<String>, _: Quer
 pub(super) async fn kick(admin: web::Data<Admin>, id: web::Path<String>, _: Query<Nothing>) -> Answer {
     let client = find(&admin, &id).await?;
     let kicked = admin.services.kick(client.node, client.serial, &client.id).await?;
-    // Else it has ended since it was found.
-    if kicked { Ok(HttpResponse::NoContent().finish()) } else { Err(missing(&id, &[])) }
+    // It has ended meanwhile.
+    if kicked { Ok(HttpResponse::NoContent().finish()) } else { Err(not_found(&id)) }
 }
 
 /// How much there is of everything.
@@ -142,8 +152,8 @@ pub(super) struct Stats {
     config_revision: u64,
     /// Those that answered.
     nodes: Vec<OfNode>,
-    /// Those that were asked and did not answer: what is theirs is not counted.
-    unanswered_nodes: Vec<u64>,
+    /// Those that are up and did not: what they have is missing in all sums.
+    nodes_silent: Vec<u64>,
     uptime_seconds: u64,
 }
 
@@ -201,26 +211,27 @@ fn count_roll(machine: &Machine) -> (OfServices, OfInstances) {
 #[utoipa::path(get, path = "/api/stats", operation_id = "connections_stats", tag = "connections", params(Read), responses((status = 200, description = "the numbers", body = Stats), Problems))]
 pub(super) async fn stats(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
     let node = admin.bus.node();
-    let Surveys { of: surveys, unanswered: unanswered_nodes } =
-        surveys(&admin, nodes(&admin).into_iter().map(|node| (node, Wanted::all()))).await;
+    let Surveys { said, silent } =
+        surveys(&admin, nodes(&admin).into_iter().map(|node| (node, Wanted::totals()))).await;
     let (services, instances) = node.with_machine(count_roll);
     let heads = node.namespaces();
+    let totals = |survey: &Survey| survey.totals.unwrap_or_default();
     let of = |(id, survey): &(u64, Survey)| OfNode {
         id: *id,
-        connections: survey.clients.len(),
+        connections: totals(survey).connections,
         requests_in_flight: survey.in_flight,
     };
-    let nodes: Vec<OfNode> = surveys.iter().map(of).collect();
-    let clients = || surveys.iter().flat_map(|(_, survey)| &survey.clients);
-    let sum = |pick: fn(&ClientView) -> u64| clients().fold(0_u64, |sum, client| sum.saturating_add(pick(client)));
+    let nodes: Vec<OfNode> = said.iter().map(of).collect();
+    let sum =
+        |pick: fn(Totals) -> u64| said.iter().fold(0_u64, |sum, (_, survey)| sum.saturating_add(pick(totals(survey))));
     Ok(HttpResponse::Ok().json(Stats {
         services,
         instances,
-        connections: clients().count(),
+        connections: nodes.iter().map(|node| node.connections).sum(),
         requests: OfRequests {
             in_flight: nodes.iter().map(|node| node.requests_in_flight).sum(),
-            answered: sum(|client| client.requests.answered),
-            failed: sum(|client| client.requests.failed),
+            answered: sum(|totals| totals.answered),
+            failed: sum(|totals| totals.failed),
         },
         events: OfEvents {
             namespaces: heads.len(),
@@ -228,7 +239,7 @@ pub(super) async fn stats(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
         },
         config_revision: node.config().revision,
         nodes,
-        unanswered_nodes,
+        nodes_silent: silent,
         uptime_seconds: admin.began.elapsed().as_secs(),
     }))
 }

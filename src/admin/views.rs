@@ -1,5 +1,7 @@
 //! What the administration shows of services, as JSON.
 
+use std::collections::{BTreeMap, HashSet};
+
 use rollbook_core::service::{Capability, Instance, Service};
 use rollbook_core::time::Timestamp;
 use serde::Serialize;
@@ -82,6 +84,8 @@ pub(super) struct ServiceDetail {
     pub(super) registered_at: String,
     /// Counts the changes of the service; the ETag.
     pub(super) revision: u64,
+    /// Port that its newest instance says it listens on; 0 when it says none, or when there is no instance.
+    pub(super) port: u32,
     pub(super) instances: Vec<InstanceView>,
     /// Everything that its instances offer.
     pub(super) capabilities: Vec<CapabilityView>,
@@ -94,19 +98,9 @@ pub(super) struct ServiceDetail {
 impl ServiceDetail {
     pub(super) fn new(of: ServiceView, instances: Vec<InstanceView>, unanswered_nodes: Vec<u64>) -> Self {
         let ServiceView { id, name, r#type, version, status, metadata, registered_at, revision, capabilities, .. } = of;
-        Self {
-            id,
-            name,
-            r#type,
-            version,
-            status,
-            metadata,
-            registered_at,
-            revision,
-            instances,
-            capabilities,
-            unanswered_nodes,
-        }
+        let newest = instances.iter().max_by(|one, two| one.connected_at.cmp(&two.connected_at));
+        let port = newest.map_or(0, |newest| newest.port);
+        Self { id, name, r#type, version, status, metadata, registered_at, revision, port, instances, capabilities }
     }
 }
 
@@ -116,15 +110,30 @@ impl CapabilityView {
     }
 }
 
+/// What instances offer together: of each capability all actions, or any when one of them takes any.
+fn together(instances: &[Instance]) -> Vec<CapabilityView> {
+    let mut offered: BTreeMap<&str, CapabilityView> = BTreeMap::new();
+    for capability in instances.iter().flat_map(|instance| &instance.capabilities) {
+        let Some(known) = offered.get_mut(&*capability.name) else {
+            offered.insert(&capability.name, CapabilityView::new(capability));
+            continue;
+        };
+        if known.description.is_empty() {
+            known.description.clone_from(&capability.description);
+        }
+        if known.actions.is_empty() || capability.actions.is_empty() {
+            known.actions.clear();
+            continue;
+        }
+        let there: HashSet<String> = known.actions.iter().cloned().collect();
+        known.actions.extend(capability.actions.iter().filter(|action| !there.contains(*action)).cloned());
+    }
+    offered.into_values().collect()
+}
+
 impl ServiceView {
     pub(super) fn new(service: &Service, instances: &[Instance]) -> Self {
-        let mut capabilities: Vec<CapabilityView> = Vec::new();
-        for capability in instances.iter().flat_map(|instance| &instance.capabilities) {
-            if !capabilities.iter().any(|known| known.name == capability.name) {
-                capabilities.push(CapabilityView::new(capability));
-            }
-        }
-        capabilities.sort_by(|one, two| one.name.cmp(&two.name));
+        let capabilities = together(instances);
         Self {
             id: service.id.clone(),
             name: service.name.clone(),

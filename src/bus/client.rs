@@ -78,8 +78,8 @@ pub struct Command {
     pub name: &'static str,
     /// A JSON object.
     pub json: Bytes,
-    /// Told when the client has acknowledged; dropped when it will not.
-    pub done: oneshot::Sender<()>,
+    /// Told when the client has acknowledged, and whether it did what it was told; dropped when it will not.
+    pub done: oneshot::Sender<bool>,
 }
 
 /// What a client is and does, for the operator.

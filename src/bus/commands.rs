@@ -11,7 +11,7 @@ const WAITING_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Commands {
     last: u64,
-    waiting: HashMap<u64, oneshot::Sender<()>>,
+    waiting: HashMap<u64, oneshot::Sender<bool>>,
 }
 
 impl Commands {
@@ -22,7 +22,7 @@ impl Commands {
     }
 
     /// The number of one that is given now; `None` when too many wait: it is not given.
-    pub fn give(&mut self, done: oneshot::Sender<()>) -> Option<u64> {
+    pub fn give(&mut self, done: oneshot::Sender<bool>) -> Option<u64> {
         self.waiting.retain(|_, done| !done.is_closed());
         if self.waiting.len() >= WAITING_MAX {
             return None;
@@ -38,11 +38,11 @@ impl Commands {
         self.waiting.get(&number).is_some_and(|done| !done.is_closed())
     }
 
-    /// The client has acknowledged that one; `false` when there is none of that number.
-    pub fn done(&mut self, number: u64) -> bool {
-        let Some(done) = self.waiting.remove(&number) else { return false };
-        // Whoever gave it may have stopped waiting.
-        done.send(()).unwrap_or(());
-        true
+    /// The client has acknowledged that one, and says whether it is `handled`: whether anything there takes it.
+    pub fn done(&mut self, number: u64, handled: bool) {
+        if let Some(done) = self.waiting.remove(&number) {
+            // Whoever gave it may have stopped waiting.
+            done.send(handled).unwrap_or_default();
+        }
     }
 }

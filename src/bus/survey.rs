@@ -79,6 +79,9 @@ pub struct Wanted {
     serials: Vec<u64>,
     #[prost(string, optional, tag = "3")]
     id: Option<String>,
+    /// None of them, but how many there are.
+    #[prost(bool, tag = "4")]
+    totals: bool,
 }
 
 impl Wanted {
@@ -86,6 +89,12 @@ impl Wanted {
     #[must_use]
     pub fn all() -> Self {
         Self { all: true, ..Self::default() }
+    }
+
+    /// None of them: only how many there are and what they have done together.
+    #[must_use]
+    pub fn totals() -> Self {
+        Self { totals: true, ..Self::default() }
     }
 
     /// Those of these numbers.
@@ -116,6 +125,20 @@ pub struct Survey {
     pub clients: Vec<ClientView>,
     /// Requests in flight that this node routes.
     pub in_flight: usize,
+    /// All clients together, when that was asked for; a node of an earlier release does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totals: Option<Totals>,
+}
+
+/// All clients of a node together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// How many there are.
+    pub connections: usize,
+    /// Requests that they were given and that ended with an answer.
+    pub answered: u64,
+    /// Those that ended without one.
+    pub failed: u64,
 }
 
 impl Survey {
@@ -167,9 +190,15 @@ fn view(node: u64, client: &Client, load: LoadView) -> ClientView {
 
 /// Clients of this node.
 #[must_use]
-pub fn of(node: u64, clients: &Clients, router: &Router, wanted: &Wanted) -> Survey {
+pub fn of(node: u64, all: &Clients, router: &Router, wanted: &Wanted) -> Survey {
     let mut clients: Vec<ClientView> =
-        wanted.of(clients).iter().map(|client| view(node, client, router.load_here(client.serial))).collect();
+        wanted.of(all).iter().map(|client| view(node, client, router.load_here(client.serial))).collect();
     clients.sort_by_key(|client| client.serial);
-    Survey { clients, in_flight: router.in_flight() }
+    Survey { clients, in_flight: router.in_flight(), totals: wanted.totals.then(|| totals(all, router)) }
+}
+
+fn totals(clients: &Clients, router: &Router) -> Totals {
+    let all = clients.all();
+    let (answered, failed) = router.ended_here(all.iter().map(|client| client.serial));
+    Totals { connections: all.len(), answered, failed }
 }

@@ -100,6 +100,8 @@ fn every_way_to_fail_has_its_own_code() {
         json!({}),
         json!({ "capability": "" }),
         json!({ "capability": 7 }),
+        json!({ "capability": "x".repeat(129) }),
+        json!({ "capability": "work", "action": "x".repeat(129) }),
         json!({ "capability": "work", "timeout": 0 }),
         json!({ "capability": "work", "timeout": "1s" }),
         json!({ "capability": "work", "retries": 9 }),

@@ -213,17 +213,16 @@ class Client:
                 await link.try_send(error_frame(message["id"], error))
 
     async def _tell(self, event: str, frame: Frame, link: Link | None = None) -> None:
-        """Calls the callbacks of an event. A command, which has a link, is acknowledged when there was one and none of
-        them failed: the operator is not told that something is done which nobody does."""
+        """Calls the callbacks of an event. A command, which has a link, is acknowledged when none of them failed: as not
+        handled when there are none, but for a ping."""
         callbacks = [_result(callback, frame) for callback in self._callbacks.get(event, ())]
         results = await asyncio.gather(*callbacks, return_exceptions=True)
         failures = [result for result in results if isinstance(result, Exception)]
         for failure in failures:
             log.warning("a callback failed", exc_info=failure)
-        if link and not callbacks and frame.get("command") != "ping":
-            log.warning("nobody carries out the command %s: there is no callback for it", frame.get("command"))
-        elif link and not failures:
-            await link.try_send({"type": "done", "id": frame["id"]})
+        if link and not failures:
+            taken = bool(callbacks) or frame.get("command") == "ping"
+            await link.try_send({"type": "done", "id": frame["id"]} | ({} if taken else {"handled": False}))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)

@@ -119,14 +119,10 @@ export class Client extends Link {
 
   private obey({ id, command, data }: Frame, send: Send): void {
     const ordered = { id, command, data } as T.Command;
-    const heard = this.emit('command', ordered);
     const { onCommand } = this.options;
-    // The operator is not told that something is done which nobody does.
-    if (!onCommand && !heard && command !== 'ping') {
-      return this.report(new T.RollbookError('no_handler', `nobody carries out the command ${command}`));
-    }
+    const handled = this.emit('command', ordered) || !!onCommand || command === 'ping';
     const done = Promise.resolve(ordered).then((order) => onCommand?.(order));
-    done.then(() => send({ type: 'done', id })).catch(this.report);
+    done.then(() => send({ type: 'done', id, ...(!handled && { handled }) })).catch(this.report);
   }
 }
 

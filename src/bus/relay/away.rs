@@ -38,6 +38,8 @@ pub enum Delivery {
     Delivered,
     /// Its client is not there, or takes nothing more.
     Failed,
+    /// Its client says that nothing there takes such a command.
+    Unhandled,
 }
 
 impl Delivery {
@@ -48,6 +50,7 @@ impl Delivery {
             Self::Acknowledged => "acknowledged",
             Self::Delivered => "delivered",
             Self::Failed => "failed",
+            Self::Unhandled => "unhandled",
         }
     }
 
@@ -56,6 +59,7 @@ impl Delivery {
             Self::Failed => 0,
             Self::Delivered => 1,
             Self::Acknowledged => 2,
+            Self::Unhandled => 3,
         }
     }
 
@@ -63,6 +67,7 @@ impl Delivery {
         match number {
             1 => Self::Delivered,
             2 => Self::Acknowledged,
+            3 => Self::Unhandled,
             _ => Self::Failed,
         }
     }
@@ -95,7 +100,8 @@ pub(super) async fn order_here(clients: Clients, serial: u64, order: Order) -> D
         return Delivery::Failed;
     }
     match tokio::time::timeout(order.wait, acknowledged).await {
-        Ok(Ok(())) => Delivery::Acknowledged,
+        Ok(Ok(true)) => Delivery::Acknowledged,
+        Ok(Ok(false)) => Delivery::Unhandled,
         // Gone: a program that restarts has heard it. Or it took its time.
         Ok(Err(_)) | Err(_) => Delivery::Delivered,
     }

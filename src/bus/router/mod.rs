@@ -405,6 +405,16 @@ impl Router {
         self.state().view(provider)
     }
 
+    /// Requests of these clients of this node that ended with an answer, and without one, all together.
+    #[must_use]
+    pub fn ended_here(&self, serials: impl Iterator<Item = u64>) -> (u64, u64) {
+        let (owner, state) = (self.inner.node.owner(), self.state());
+        serials.fold((0, 0), |(answered, failed): (u64, u64), serial| {
+            let (more, lost) = state.ended(Connection { owner, serial });
+            (answered.saturating_add(more), failed.saturating_add(lost))
+        })
+    }
+
     /// The same of a client of this node.
     #[must_use]
     pub fn load_here(&self, serial: u64) -> LoadView {

@@ -377,6 +377,11 @@ impl State {
         self.pending.keys().copied().collect()
     }
 
+    /// Requests of a provider that ended with an answer, and without one.
+    pub(super) fn ended(&self, provider: Connection) -> (u64, u64) {
+        self.loads.get(&provider).map_or((0, 0), |load| (load.answered, load.failed))
+    }
+
     pub(super) fn view(&self, provider: Connection) -> LoadView {
         let Some(load) = self.loads.get(&provider) else { return LoadView::default() };
         let view = |(capability, breaker): (&String, &Breaker)| BreakerView {

@@ -98,12 +98,12 @@ impl Recovery {
     }
 
     fn hand_over(&self, kept: Kept) {
-        if let Some(to) = self.node.others_up().first() {
-            self.peers.tell_door(*to, NAME, Word::Keep(Box::new(kept)).into_bytes());
+        if let Some(to) = heir(&kept.pid, &self.node.others_up()) {
+            self.peers.tell_door(to, NAME, Word::Keep(Box::new(kept)).into_bytes());
         }
     }
 
-    /// The node is about to stop: from now on another one keeps what this one would.
+    /// The node is about to stop: from now on the others keep what this one would.
     pub(super) fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
         let kept = std::mem::take(&mut *lock(&self.store)).kept;
@@ -143,10 +143,27 @@ impl Recovery {
     }
 }
 
+/// The node that keeps a state from now on: names are random, so each of them keeps about as many.
+fn heir(pid: &str, others: &[u64]) -> Option<u64> {
+    let sum = pid.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+    others.get(sum.checked_rem(others.len())?).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bus::announcement::Position;
+
+    #[test]
+    fn a_node_that_stops_leaves_its_states_to_all_others() {
+        assert_eq!(heir(&Recovery::pid(), &[]), None);
+        let mut kept = [0; 3];
+        for _ in 0..3000 {
+            let to = heir(&Recovery::pid(), &[2, 3, 4]).and_then(|to| usize::try_from(to).ok());
+            kept[to.expect("one of them") - 2] += 1;
+        }
+        assert!(kept.iter().all(|kept| (800..1200).contains(kept)), "{kept:?}");
+    }
 
     fn kept(pid: &str, floor: u64) -> Kept {
         Kept::new(pid, "sid", None, Position { roll: floor, notify: 0 })

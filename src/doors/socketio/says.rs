@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use rollbook_core::limits;
 use rollbook_core::service::{Capability, Instance, InstanceRegister, Service};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -250,6 +251,13 @@ impl Asks {
         };
         let capability = json.capability.filter(|name| !name.is_empty());
         let capability = capability.ok_or_else(|| wrong(bad("capability: missing")))?;
+        let action = json.action.unwrap_or_default();
+        for (name, text) in [("capability", &capability), ("action", &action)] {
+            // Nobody can offer a longer one.
+            if text.len() > limits::NAME_BYTES_MAX {
+                return Err(wrong(bad(format!("{name}: at most {} bytes", limits::NAME_BYTES_MAX))));
+            }
+        }
         if json.timeout == Some(0) {
             return Err(wrong(bad("timeout: at least 1 ms")));
         }
@@ -263,7 +271,7 @@ impl Asks {
         Ok(Self {
             id: request_id,
             capability,
-            action: json.action.unwrap_or_default(),
+            action,
             payload: range(arg, json.payload),
             timeout: json.timeout.map(Duration::from_millis),
             retries: json.retries,
@@ -320,6 +328,15 @@ impl Responds {
         let json = args.first().map(|arg| part(arg, self.body.clone())).unwrap_or_default();
         Answer { success: self.success, body: Body { json, attachments: attachments.to_vec() } }
     }
+}
+
+/// Whether the acknowledgement of a command says that something takes it: `{handled: false}` says no.
+pub(super) fn is_handled(arg: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Handled {
+        handled: Option<bool>,
+    }
+    parse::<Handled>(arg).ok().and_then(|says| says.handled).unwrap_or(true)
 }
 
 /// `bus:notify`

@@ -381,8 +381,8 @@ impl Socket for BusSocket {
     fn acked(&mut self, id: u64, args: Vec<ByteString>, attachments: Vec<Bytes>, _: &mut Out) {
         let number = match self.acks.take(id) {
             Some(Acked::Command(number)) => {
-                self.commands.done(number);
-                return;
+                let handled = args.first().is_none_or(|arg| says::is_handled(arg));
+                return self.commands.done(number, handled);
             }
             Some(Acked::Request(number)) => number,
             None => return tracing::debug!(id, "an acknowledgement of nothing"),

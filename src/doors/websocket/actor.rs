@@ -192,9 +192,7 @@ impl Connection {
             Step::Call(ticket, message, timeout) => self.call(ticket, message, timeout),
             Step::Answer(id, answer) => self.answer(&id, answer),
             Step::Broadcast(id, payload) => self.broadcast(id, &payload),
-            Step::Done(id) => {
-                self.commands.done(id);
-            }
+            Step::Done(id, handled) => self.commands.done(id, handled),
             Step::Publish(publishes) => self.publish(&publishes, ctx),
             Step::Subscribe(subscribes) => self.subscribe(*subscribes),
             Step::Ack(id, event) => self.ack(&id, event),

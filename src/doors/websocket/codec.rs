@@ -111,6 +111,8 @@ pub(super) enum Said {
     /// A command of the operator was understood.
     Done {
         id: u64,
+        /// Something there takes it.
+        handled: bool,
     },
     Publish(Box<Publishes>),
     Subscribe(Box<Subscribes>),
@@ -266,6 +268,8 @@ struct Fields<'a> {
     #[serde(borrow)]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
+    handled: Option<&'a RawValue>,
+    #[serde(borrow)]
     subject: Option<&'a RawValue>,
     #[serde(borrow)]
     response_subject: Option<&'a RawValue>,
@@ -333,7 +337,8 @@ pub(super) fn parse(frame: &ByteString, first: bool) -> Result<Said, Wrong> {
         }
         Some("done") => {
             let id = needed(fields.id, "id", ID_BYTES_MAX)?;
-            Ok(Said::Done { id: id.parse().map_err(|_| bad("id: not that of a command"))? })
+            let id = id.parse().map_err(|_| bad("id: not that of a command"))?;
+            Ok(Said::Done { id, handled: fields.handled.is_none_or(|raw| raw.get() != "false") })
         }
         Some("publish") => publishes(frame, &fields).map(|publishes| Said::Publish(Box::new(publishes))),
         Some("subscribe") => subscribes(&fields).map(|subscribes| Said::Subscribe(Box::new(subscribes))),

@@ -55,8 +55,8 @@ pub(super) enum Step {
     Answer(String, Answer),
     /// Tell all services.
     Broadcast(Option<String>, Bytes),
-    /// A command was understood.
-    Done(u64),
+    /// A command was understood, and whether something takes it.
+    Done(u64, bool),
     /// Put an event into the book.
     Publish(Box<Publishes>),
     /// Open a stream of the book.
@@ -208,7 +208,7 @@ impl Session {
             Said::Ping => Some(Step::Send(frames::pong())),
             Said::Register(registers) => Some(Step::Register(registers)),
             Said::Answer { id, answer } => Some(Step::Answer(id, answer)),
-            Said::Done { id } => Some(Step::Done(id)),
+            Said::Done { id, handled } => Some(Step::Done(id, handled)),
             Said::Message(message) => self.message(message, now),
             Said::Broadcast { id, payload } => Some(Step::Broadcast(id, payload)),
             Said::Publish(publishes) => Some(Step::Publish(publishes)),

@@ -75,7 +75,7 @@ fn each_state_takes_its_frames_and_refuses_the_others() {
     assert!(matches!(hear(&mut session, &others[0]), Some(Step::Call(1, ..))));
     assert!(matches!(hear(&mut session, &others[1]), Some(Step::Answer(..))));
     assert!(matches!(hear(&mut session, &others[2]), Some(Step::Broadcast(None, _))));
-    assert_eq!(hear(&mut session, &others[3]), Some(Step::Done(1)));
+    assert_eq!(hear(&mut session, &others[3]), Some(Step::Done(1, true)));
 
     session.drain();
     assert_eq!(refused(hear(&mut session, &message("n"))), "unavailable");
