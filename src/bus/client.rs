@@ -35,8 +35,8 @@ pub enum Told {
     Event(Arc<Announcement>),
     /// The operator wants something of it.
     Command(Command),
-    /// What became of its registration: its service and instance. The number is its acknowledgement's.
-    Registered(Option<u64>, Result<(String, String), CallError>),
+    /// What became of its registration. The number is its acknowledgement's.
+    Registered(Option<u64>, Result<Enrolled, CallError>),
     /// What became of a notification of its own.
     Notified(Option<u64>, Result<Noted, CallError>),
     /// What became of an event that it published. The number is its acknowledgement's.
@@ -47,6 +47,28 @@ pub enum Told {
     Remind,
     /// It must go.
     Close(Farewell),
+}
+
+/// What a stream of the book says to its client.
+#[derive(Debug)]
+pub enum Streamed {
+    /// It is open, under this consumer id; or why it is not.
+    Opened(Result<String, Rejected>),
+    /// Pieces of it; the next come when it is told that there is room.
+    Chunk(Bytes, oneshot::Sender<()>),
+    /// Nothing more comes.
+    Ended,
+}
+
+/// What a client is on the roll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    /// Its service.
+    pub service: String,
+    /// Its instance.
+    pub instance: String,
+    /// The node of another connection that was this instance until now, and was sent away.
+    pub replaced: Option<u64>,
 }
 
 /// Where a notification is in the book.
@@ -99,6 +121,8 @@ pub struct About {
     pub heartbeat: Option<Bytes>,
     /// When that came.
     pub heartbeat_at: Option<Timestamp>,
+    /// Which connection took its place.
+    pub replaced_by: Option<String>,
 }
 
 /// One client.
@@ -381,6 +405,14 @@ impl Clients {
     /// Tells the client of that number to go; `false` when it is not there.
     pub fn close(&self, serial: u64, why: Farewell) -> bool {
         self.find(serial).is_some_and(|client| client.close(why))
+    }
+
+    /// Tells the client of that number that another connection has its place.
+    pub fn replace(&self, serial: u64, by: &str) {
+        if let Some(client) = self.find(serial) {
+            client.describe(|about| about.replaced_by = Some(by.to_owned()));
+            client.close(Farewell::Replaced);
+        }
     }
 
     /// Tells all of them to go.

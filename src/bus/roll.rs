@@ -112,7 +112,8 @@ impl Roll {
         client.beats();
         client.set_unhealthy(false);
         if let Some(replaced) = registered.replaced {
-            self.inner.peers.close(replaced, Farewell::Replaced, &self.inner.clients);
+            let by = format!("{} at node {}", client.about().address, connection.owner.node);
+            self.inner.peers.replace(replaced, &by, &self.inner.clients);
         }
         Ok(registered)
     }

@@ -88,7 +88,11 @@ fn the_same_instance_id_replaces_the_older_connection() {
     assert_eq!(one.ask("bus:register", &register)["instanceId"], "blue");
     watcher.event("service:online");
     let two = BusClient::connect(node.web);
-    assert_eq!(two.ask("bus:register", &register)["success"], true);
+    assert_eq!(two.ask("bus:register", &register)["replaced"], json!({ "node": 1 }), "it is told that it has won");
+    let lost = one.event("bus:error").args.remove(0);
+    assert_eq!((&lost["event"], &lost["error"]["code"]), (&json!("bus:register"), &json!("replaced")));
+    let by = lost["error"]["message"].as_str().unwrap_or_default();
+    assert!(by.contains("127.0.0.1:") && by.ends_with("at node 1"), "{by}");
     assert_eq!(one.end(), "sent away", "or it would come back and take the place again");
     drop(one);
     std::thread::sleep(ms(300));
@@ -199,9 +203,8 @@ fn a_client_that_is_somebody_else_and_itself_again_is_once_on_the_roll() {
 #[test]
 fn thousands_of_marks_and_farewells_are_few_entries_of_the_log() {
     const SERVICES: usize = 300;
-    let options = Options::new()
-        .env("ROLLBOOK_ROLL__HEARTBEAT_TIMEOUT", "3s")
-        .env("ROLLBOOK_ROLL__HEARTBEAT_DROP", "1h");
+    let options =
+        Options::new().env("ROLLBOOK_ROLL__HEARTBEAT_TIMEOUT", "3s").env("ROLLBOOK_ROLL__HEARTBEAT_DROP", "1h");
     let node = Node::start(&options);
     let clients: Vec<BusClient> = (0..SERVICES)
         .map(|n| {

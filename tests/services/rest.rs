@@ -95,12 +95,86 @@ fn commands_say_what_became_of_them_for_each_instance() {
     assert_eq!(post("/api/services/svc/ping", r#"{"instance":"none"}"#).status, 404);
     assert_eq!(post("/api/services/none/ping", "").status, 404);
     assert_eq!(post("/api/services/svc/ping", "{").status, 400);
+    // A program may say that nothing there takes it.
+    let answer = std::thread::scope(|scope| {
+        let asked =
+            scope.spawn(|| post("/api/services/svc/restart", &json!({ "instance": names[0] }).to_string()).json());
+        polite.ack(polite.event("bus:restart").ack.expect("a number"), &json!({ "handled": false }));
+        asked.join().expect("an answer")
+    });
+    assert_eq!(result(&answer, &names[0]), "unhandled");
     // The same key: the same answer, and no second command.
     let key = [("Idempotency-Key", "k1")];
     let one = node.web_with("POST", "/api/services/restart-all", &key, "").text();
     polite.event("bus:restart");
     assert_eq!(node.web_with("POST", "/api/services/restart-all", &key, "").text(), one);
     assert!(!polite.hears("bus:restart", ms(100)));
+    drop((polite, mute));
+    let shown = |path: &str| node.web("GET", path, "").json();
+    wait_for("all to leave", SOON, || (shown("/api/services/svc")["status"] == "offline").then_some(()));
+    for path in ["/api/services/svc/restart", "/api/services/svc/ping", "/api/services/restart-all"] {
+        let refused = post(path, "");
+        assert_eq!((refused.status, &refused.json()["code"]), (409, &json!("no_instance")), "{path}");
+    }
+}
+
+#[test]
+fn a_service_shows_what_it_registered_with_and_may_have_any_name() {
+    let node = Node::start(&Options::new());
+    let (one, two) = (BusClient::connect(node.web), BusClient::connect(node.web));
+    let register = |port: u16, actions: Value| {
+        let work = json!({ "name": "work", "description": "does it", "actions": actions });
+        json!({ "id": "restart-all", "port": port, "capabilities": [work] })
+    };
+    assert_eq!(one.ask("bus:register", &register(3000, json!(["do"])))["success"], true);
+    let path = "/api/services/restart-all";
+    let shown = node.web("GET", path, "").json();
+    assert_eq!((&shown["id"], &shown["port"]), (&json!("restart-all"), &json!(3000)));
+    assert_eq!(shown["capabilities"], json!([{ "name": "work", "description": "does it", "actions": ["do"] }]));
+    std::thread::sleep(ms(5));
+    assert_eq!(two.ask("bus:register", &register(3001, json!(["rest", "do"])))["success"], true);
+    let shown = node.web("GET", path, "").json();
+    assert_eq!((&shown["port"], &shown["capabilities"][0]["actions"]), (&json!(3001), &json!(["do", "rest"])));
+    assert_eq!(node.web("DELETE", path, "").status, 204);
+    assert_eq!(node.web("GET", path, "").status, 404);
+    assert_eq!(node.web("PATCH", path, "{}").status, 405);
+}
+
+#[test]
+fn acknowledgements_have_small_numbers() {
+    let node = Node::start(&Options::new());
+    let client = BusClient::connect(node.web);
+    client.register("svc", &["svc"]);
+    let caller = BusClient::connect(node.web);
+    for number in [0, 2, 4] {
+        let id = caller.begin("bus:request", &json!({ "capability": "svc" }));
+        let asked = client.event("bus:request").ack;
+        assert_eq!(asked, Some(number), "clients read them into 32 bits");
+        client.ack(number, &json!({ "success": true, "data": number }));
+        assert_eq!(caller.acked(id)["data"], number);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| node.web("POST", "/api/services/svc/ping", "").json());
+            let ping = client.event("bus:ping").ack.expect("a number");
+            assert_eq!(ping, number + 1);
+            client.ack(ping, &json!({}));
+            assert_eq!(asked.join().expect("an answer")["items"][0]["result"], "acknowledged");
+        });
+    }
+}
+
+#[test]
+fn a_connection_that_has_ended_is_not_found() {
+    let node = Node::start(&Options::new());
+    let client = BusClient::connect(node.web);
+    let path = format!("/api/connections/{}", client.sid);
+    assert_eq!(node.web("DELETE", &path, "").status, 204);
+    assert_eq!(client.end(), "sent away");
+    wait_for("the connection to go", SOON, || (node.web("GET", &path, "").status == 404).then_some(()));
+    assert_eq!(node.web("DELETE", &path, "").status, 404);
+    let listed = node.web("GET", "/api/connections", "").json();
+    assert_eq!((&listed["items"], &listed["nodes_silent"]), (&json!([]), &json!([])));
+    let stats = node.web("GET", "/api/stats", "").json();
+    assert_eq!((&stats["connections"], &stats["nodes_silent"]), (&json!(0), &json!([])));
 }
 
 #[test]

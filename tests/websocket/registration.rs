@@ -187,7 +187,9 @@ fn the_same_instance_id_replaces_the_older_connection() {
     one.next("registered");
     let two = Socket::connect(node.web);
     two.send(&register);
-    two.next("registered");
+    assert_eq!(two.next("registered")["replaced"], "n1", "it is told that it has won");
+    let reason = one.next("disconnect")["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(reason.contains("127.0.0.1:") && reason.ends_with("at node 1"), "{reason}");
     assert_eq!(one.end(), 4409, "or it would come back and take the place again");
     wait_for("four events", SOON, || (watcher.events().len() >= 4).then_some(()));
     std::thread::sleep(ms(200));

@@ -120,7 +120,8 @@ export class Client extends Link {
   private obey({ id, command, data }: Frame, send: Send): void {
     const ordered = { id, command, data } as T.Command;
     const { onCommand } = this.options;
-    const handled = this.emit('command', ordered) || !!onCommand || command === 'ping';
+    const handled = !!onCommand || this.listens('command') || command === 'ping';
+    this.emit('command', ordered);
     const done = Promise.resolve(ordered).then((order) => onCommand?.(order));
     done.then(() => send({ type: 'done', id, ...(!handled && { handled }) })).catch(this.report);
   }

@@ -48,11 +48,13 @@ export abstract class Link {
     return () => void listeners.delete(listener);
   }
 
-  /** What a listener throws is a rejection that nobody handles, and disturbs nobody else. Whether anybody listens. */
-  protected emit(name: keyof Events, event: unknown): boolean {
-    const listeners = this.listeners.get(name) ?? new Set();
-    for (const listener of listeners) void (async () => listener(event))();
-    return listeners.size > 0;
+  protected listens(name: keyof Events): boolean {
+    return !!this.listeners.get(name)?.size;
+  }
+
+  /** What a listener throws is a rejection that nobody handles, and disturbs nobody else. */
+  protected emit(name: keyof Events, event: unknown): void {
+    for (const listener of this.listeners.get(name) ?? []) void (async () => listener(event))();
   }
 
   /** Tells of a failure that no promise tells of. @internal */

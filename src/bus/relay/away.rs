@@ -125,6 +125,17 @@ impl Peers {
         self.tell(to.owner.node, Frame::Dismiss(Dismissed::new(to, why)));
     }
 
+    /// Tells a client, wherever it is, that another connection has its place.
+    pub fn replace(&self, to: Connection, by: &str, clients: &Clients) {
+        if to.owner.node == self.node.id() {
+            if to.owner == self.node.owner() {
+                clients.replace(to.serial, by);
+            }
+            return;
+        }
+        self.tell(to.owner.node, Frame::Dismiss(Dismissed::replaced(to, by)));
+    }
+
     fn tell(&self, to: u64, frame: Frame) {
         let node = self.node.clone();
         tokio::spawn(async move {

@@ -62,8 +62,11 @@ impl Desk {
     pub(super) fn hear(&self, from: u64, frame: Frame) -> Result<(), Box<Frame>> {
         match frame {
             Frame::Dismiss(dismissed) => {
-                if self.is_of_this_life(dismissed.to) {
-                    self.services.clients.close(dismissed.to.serial, dismissed.why());
+                let (clients, serial) = (&self.services.clients, dismissed.to.serial);
+                match self.is_of_this_life(dismissed.to) {
+                    true if dismissed.by.is_empty() => drop(clients.close(serial, dismissed.why())),
+                    true => clients.replace(serial, &dismissed.by),
+                    false => {}
                 }
             }
             Frame::Notify(record) => {

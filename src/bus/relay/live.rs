@@ -146,9 +146,17 @@ pub(in crate::bus) struct Dismissed {
     pub(super) to: Connection,
     #[prost(uint32, tag = "2")]
     why: u32,
+    /// Who has its place; empty when nobody has, or when a node of an earlier release does not say.
+    #[prost(string, tag = "3")]
+    pub(super) by: String,
 }
 
 impl Dismissed {
+    /// Another connection has its place.
+    pub(super) fn replaced(to: Connection, by: &str) -> Self {
+        Self { by: by.to_owned(), ..Self::new(to, Farewell::Replaced) }
+    }
+
     pub(super) const fn new(to: Connection, why: Farewell) -> Self {
         let why = match why {
             Farewell::Draining => 1,
@@ -156,7 +164,7 @@ impl Dismissed {
             Farewell::Removed => 3,
             Farewell::Unresponsive => 4,
         };
-        Self { to, why }
+        Self { to, why, by: String::new() }
     }
 
     pub(super) const fn why(&self) -> Farewell {

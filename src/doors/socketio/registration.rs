@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use rollbook_core::service::InstanceRegister;
+use rollbook_core::service::{InstanceRegister, Registered};
 use serde_json::json;
 
 use super::says::Registers;
 use super::service::{BusSocket, Failure};
 use super::session::{Out, Waited};
 use crate::bus::call::CallError;
-use crate::bus::client::{Client, Told};
+use crate::bus::client::{Client, Enrolled, Told};
 use crate::bus::roll::Roll;
 
 /// Registrations of one client that wait for the one before.
@@ -59,10 +59,13 @@ impl BusSocket {
     }
 
     /// What became of a registration.
-    pub(super) fn registered(&mut self, id: Option<u64>, became: Result<(String, String), CallError>, out: &mut Out) {
+    pub(super) fn registered(&mut self, id: Option<u64>, became: Result<Enrolled, CallError>, out: &mut Out) {
         let attempted = self.registering.take();
-        let said = became.map_err(Failure::from).map(|(service, instance)| {
-            let says = json!({ "id": service, "instanceId": instance });
+        let said = became.map_err(Failure::from).map(|Enrolled { service, instance, replaced }| {
+            let mut says = json!({ "id": service, "instanceId": instance });
+            if let (Some(says), Some(node)) = (says.as_object_mut(), replaced) {
+                says.insert("replaced".to_owned(), json!({ "node": node }));
+            }
             if self.registered.is_none() {
                 self.is_told_from_now();
             }
@@ -103,5 +106,10 @@ async fn register_and_tell(roll: Roll, client: Arc<Client>, register: InstanceRe
         registered = roll.register(&client, register) => registered.map_err(CallError::from),
         () = client.closing() => Err(CallError::Unavailable("the connection is about to end".to_owned())),
     };
-    Told::Registered(id, registered.map(|registered| (registered.instance.service, registered.instance.id)))
+    let enrolled = |Registered { instance, replaced }: Registered| Enrolled {
+        service: instance.service,
+        instance: instance.id,
+        replaced: replaced.map(|replaced| replaced.owner.node),
+    };
+    Told::Registered(id, registered.map(enrolled))
 }

@@ -337,7 +337,14 @@ impl BusSocket {
         out.emit(Some(ack), &format!("bus:{name}"), &[text], Vec::new());
     }
 
-    fn close(why: Farewell, out: &mut Out) {
+    fn close(&self, why: Farewell, out: &mut Out) {
+        if why == Farewell::Replaced {
+            let by = self.seat.client().about().replaced_by.unwrap_or_default();
+            let message = format!("another connection is this instance now: {by}");
+            let error = json!({ "code": "replaced", "message": message.trim_end_matches(": ") });
+            let says = json!({ "event": "bus:register", "error": error });
+            out.emit(None, "bus:error", &[&says.to_string()], Vec::new());
+        }
         out.away = Some(match why {
             Farewell::Draining => Away::Drop("server shutting down", code::RESTART),
             Farewell::Replaced | Farewell::Removed => Away::Kick,
@@ -398,7 +405,7 @@ impl Socket for BusSocket {
     fn told(&mut self, told: Told, out: &mut Out) {
         if self.seat.client().has_lost() {
             self.services.bus.metrics().clients_slow.inc();
-            return Self::close(Farewell::Unresponsive, out);
+            return self.close(Farewell::Unresponsive, out);
         }
         match told {
             Told::Request(handed) => {
@@ -435,7 +442,7 @@ impl Socket for BusSocket {
                 let reminder = json!({ "reason": "not registered", "timestamp": clock::millis() });
                 out.emit(None, "bus:reregister-request", &[&reminder.to_string()], Vec::new());
             }
-            Told::Close(why) => Self::close(why, out),
+            Told::Close(why) => self.close(why, out),
         }
     }
 

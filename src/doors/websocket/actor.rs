@@ -215,7 +215,7 @@ impl Connection {
         self.seat.client().describe(|about| about.name.clone_from(&name));
         if registers.methods.is_empty() {
             let identity = Identity { name, instance: String::new() };
-            return self.registered(identity, &snapshot, ctx);
+            return self.registered(identity, &snapshot, None, ctx);
         }
         let register = registers.into_register();
         if let Err(refusal) = register.service.check().and_then(|()| register.instance.check()) {
@@ -241,7 +241,9 @@ impl Connection {
             return;
         }
         match registered {
-            Ok(_) => self.registered(identity, snapshot, ctx),
+            Ok(Registered { replaced, .. }) => {
+                self.registered(identity, snapshot, replaced.map(|replaced| replaced.owner.node), ctx);
+            }
             Err(refusal) => self.refused(&refusal),
         }
     }
@@ -256,10 +258,13 @@ impl Connection {
         self.end(close, reason);
     }
 
-    fn registered(&mut self, identity: Identity, snapshot: &Snapshot, ctx: &mut Context<Self>) {
+    /// `replaced`: the node of a connection that was this instance before.
+    fn registered(&mut self, identity: Identity, snapshot: &Snapshot, replaced: Option<u64>, ctx: &mut Context<Self>) {
         let Snapshot { index, services } = snapshot;
         let instance = Some(&*identity.instance).filter(|instance| !instance.is_empty());
-        self.send(&frames::registered(&identity.name, instance, *index, services.clone()));
+        let replaced = replaced.map(frames::node_name);
+        let names = frames::Names { name: &identity.name, instance, replaced: replaced.as_deref() };
+        self.send(&frames::registered(names, *index, services.clone()));
         self.floor = *index;
         let backlog = self.session.registered(identity);
         self.backlog.free();
@@ -368,7 +373,11 @@ impl Connection {
     fn farewell(&mut self, why: Farewell, ctx: &mut Context<Self>) {
         match why {
             Farewell::Draining => self.drain(code::AWAY, "node stopping", ctx),
-            Farewell::Replaced => self.end(close::REPLACED, "another connection is this instance now"),
+            Farewell::Replaced => {
+                let by = self.seat.client().about().replaced_by.unwrap_or_default();
+                let reason = format!("another connection is this instance now: {by}");
+                self.end(close::REPLACED, reason.trim_end_matches(": "));
+            }
             Farewell::Removed => self.end(close::REMOVED, "removed by the operator"),
             Farewell::Unresponsive => self.end(close::TIMEOUT, "no sign of life"),
         }

@@ -103,9 +103,18 @@ pub(super) fn connect(connection: &str, node: u64, frame_max: usize) -> Text {
     frame.into()
 }
 
+/// Who has registered, and the node of the connection that was that instance before.
+pub(super) struct Names<'a> {
+    pub(super) name: &'a str,
+    pub(super) instance: Option<&'a str>,
+    pub(super) replaced: Option<&'a str>,
+}
+
 /// `services` is a JSON list.
-pub(super) fn registered(name: &str, instance: Option<&str>, index: u64, services: Bytes) -> Text {
+pub(super) fn registered(names: Names<'_>, index: u64, services: Bytes) -> Text {
+    let Names { name, instance, replaced } = names;
     let builder = Builder::new("registered").text("name", name).maybe("instance_id", instance);
+    let builder = builder.maybe("replaced", replaced);
     builder.raw(&format!(",\"index\":{index}")).ends_with("services", services)
 }
 
