@@ -47,6 +47,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(500);
 const APPENDS_MAX: usize = 64;
 /// Asks of one connection that are being answered at the same time.
 const ASKS_MAX: usize = 1024;
+/// Live asks of one connection that wait for their answer, which may take as long as a service likes.
+const LIVE_ASKS_MAX: usize = 16_384;
 
 /// What the answer to an ask is.
 pub(crate) enum Answer {
@@ -198,7 +200,7 @@ impl<O: Office> Server<O> {
     async fn serve(self: Arc<Self>, call: Call, stop: CancellationToken) -> io::Result<()> {
         let Call { from, mut reader, sender, pass } = call;
         let mut streams: HashMap<u64, mpsc::Sender<Frame>> = HashMap::new();
-        let asks = Arc::new(Semaphore::new(ASKS_MAX));
+        let (asks, live_asks) = (Arc::new(Semaphore::new(ASKS_MAX)), Arc::new(Semaphore::new(LIVE_ASKS_MAX)));
         let (mut stopped, mut closed) = (pin!(stop.cancelled()), pin!(sender.closed()));
         let mut ended = pin!(pass.ended());
         loop {
@@ -236,19 +238,26 @@ impl<O: Office> Server<O> {
                         }
                     });
                 }
+                Kind::Ask => {
+                    let Ok(permit) = Arc::clone(&live_asks).try_acquire_owned() else {
+                        // Not waited for: what is told must not stand behind what is slow to answer.
+                        let full = Refusal::Overloaded("too many asks of this node wait for their answer".to_owned());
+                        sender.send(Answer::Refused(full).frame(frame.session)).await.ok();
+                        continue;
+                    };
+                    let (server, sender) = (Arc::clone(&self), sender.clone());
+                    tokio::spawn(async move {
+                        let _permit = permit;
+                        // Nobody waits for the answer when the connection has ended.
+                        select(pin!(server.ask(from, &sender, frame)), pin!(sender.closed())).await;
+                    });
+                }
                 _ => {
                     let Ok(permit) = Arc::clone(&asks).acquire_owned().await else { return Ok(()) };
                     let (server, sender) = (Arc::clone(&self), sender.clone());
                     tokio::spawn(async move {
                         let _permit = permit;
-                        let live = frame.kind == Kind::Ask;
-                        let asked = pin!(server.ask(from, &sender, frame));
-                        if live {
-                            // Nobody waits for the answer when the connection has ended.
-                            select(asked, pin!(sender.closed())).await;
-                        } else {
-                            asked.await;
-                        }
+                        server.ask(from, &sender, frame).await;
                     });
                 }
             }

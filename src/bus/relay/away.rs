@@ -216,6 +216,8 @@ impl Away for Peers {
             };
             reply(match answer {
                 Ok(bytes) => decode_outcome(bytes),
+                // It has gone to nobody.
+                Err(Refusal::Overloaded(text)) => Err(CallError::Overloaded(text)),
                 // Nobody knows whether the provider has got it.
                 Err(_) => Err(CallError::ProviderLost),
             });

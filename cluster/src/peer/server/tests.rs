@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::AtomicUsize;
 
 use openraft::impls::BasicNode;
 
@@ -9,6 +10,7 @@ use super::*;
 use crate::log::LogStore;
 use crate::machine::StateMachine;
 use crate::network::Network;
+use crate::peer::conn::CallError;
 use crate::peer::pulse::Pong;
 use crate::peer::transport::memory::Memory;
 use crate::running;
@@ -60,22 +62,96 @@ async fn raft(side: &Side) -> Raft {
     Raft::new(side.identity.id, settings, network, log, machine).await.unwrap()
 }
 
-async fn talk() {
-    let memory = Memory::default();
-    let (one, two) = (side(1, &memory), side(2, &memory));
-    let raft = raft(&one).await;
+fn server<O: Office>(one: &Side, raft: Raft, office: O) -> Arc<Server<O>> {
     let contact = Arc::new(Contact::new(raft.clone(), Arc::clone(&one.identity), Timing::new(HEARTBEAT)));
-    let server = Arc::new(Server {
+    Arc::new(Server {
         identity: Arc::clone(&one.identity),
         gate: Arc::new(Gate::new(Arc::clone(&one.identity), Arc::clone(&one.state))),
         links: Arc::clone(&one.links),
-        raft: raft.clone(),
+        raft,
         contact,
         receiver: Receiver::new(&one.layout),
         homes: Arc::default(),
         tls: None,
-        office: Echo,
-    });
+        office,
+    })
+}
+
+/// Never answers; says how many asks it has and what it was told.
+#[derive(Clone, Default)]
+struct Slow {
+    asks: Arc<AtomicUsize>,
+    told: Arc<AtomicUsize>,
+}
+
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Office for Slow {
+    async fn answer(&self, _: u64, _: Kind, _: Bytes) -> Answer {
+        self.asks.fetch_add(1, Ordering::Relaxed);
+        let _counted = Counted(Arc::clone(&self.asks));
+        std::future::pending().await
+    }
+
+    fn forward(&self, _: u64, _: Bytes) -> impl Future<Output = Answer> + Send + use<> {
+        std::future::pending()
+    }
+
+    fn hear(&self, _: u64, _: Bytes) {
+        self.told.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn overload() {
+    let memory = Memory::default();
+    let (one, two) = (side(1, &memory), side(2, &memory));
+    let (raft, office) = (raft(&one).await, Slow::default());
+    let stop = CancellationToken::new();
+    let serving = server(&one, raft.clone(), office.clone()).run(Box::new(memory.listen("one")), stop.clone());
+    let serving = tokio::spawn(serving);
+    let conn = two.links.conn(1, Purpose::Live, Duration::from_secs(1)).await.unwrap();
+    let ask = || {
+        let conn = Arc::clone(&conn);
+        tokio::spawn(async move { conn.call(Kind::Ask, Bytes::new(), Duration::from_secs(600)).await })
+    };
+    let until = async |count: &AtomicUsize, wanted: usize| {
+        while count.load(Ordering::Relaxed) != wanted {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let asked: Vec<_> = (0..LIVE_ASKS_MAX).map(|_| ask()).collect();
+    until(&office.asks, LIVE_ASKS_MAX).await;
+    let refused = ask().await.unwrap();
+    assert!(matches!(refused, Err(CallError::Refused(Refusal::Overloaded(_)))), "{refused:?}");
+    conn.tell(Kind::Tell, Bytes::new()).unwrap();
+    until(&office.told, 1).await;
+    conn.close();
+    until(&office.asks, 0).await;
+    for asked in asked {
+        assert!(asked.await.unwrap().is_err());
+    }
+    stop.cancel();
+    serving.await.unwrap();
+    raft.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_answers_hold_up_nothing_and_end_with_their_connection() {
+    let overload = Runtime::scope(1, overload());
+    tokio::time::timeout(Duration::from_secs(60), overload).await.unwrap();
+}
+
+async fn talk() {
+    let memory = Memory::default();
+    let (one, two) = (side(1, &memory), side(2, &memory));
+    let raft = raft(&one).await;
+    let server = server(&one, raft.clone(), Echo);
     let stop = CancellationToken::new();
     let serving = tokio::spawn(server.run(Box::new(memory.listen("one")), stop.clone()));
     let ask = async |kind: Kind| {
