@@ -32,10 +32,10 @@ mod doors;
 mod durability;
 /// Input that is too large, too deep or too slow.
 mod limits;
-/// Streams that are closed or full, signals, a limit of open files.
-mod process;
 /// What all listeners do with HTTP: names of hosts, bounds, odd clients, compressed bodies.
 mod listeners;
+/// Streams that are closed or full, signals, a limit of open files.
+mod process;
 /// README.md: what it says is what happens.
 mod readme;
 /// What all of REST has in common.

@@ -30,9 +30,6 @@ pub(super) struct Object<T>(pub(super) T);
 /// A body that is an object, or left out.
 pub(super) struct Optional<T>(pub(super) T);
 
-/// A body that is any JSON, or left out: the text as it came.
-pub(super) struct Any(pub(super) Bytes);
-
 /// A body as it came, and what its headers say of it.
 struct Read {
     bytes: Bytes,
@@ -43,6 +40,13 @@ struct Read {
 type Reading<T> = Pin<Box<dyn Future<Output = Result<T, Error>>>>;
 
 impl Read {
+    fn new(mut bytes: Bytes, other_type: Option<String>) -> Self {
+        if bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes = bytes.slice(BYTE_ORDER_MARK.len()..);
+        }
+        Self { bytes, other_type }
+    }
+
     fn is_empty(&self) -> bool {
         self.bytes.iter().all(u8::is_ascii_whitespace)
     }
@@ -117,11 +121,8 @@ fn read<T: 'static>(
     let body = Bytes::from_request(request, payload);
     Box::pin(async move {
         let other_type = other_type?;
-        let mut bytes = body.await.map_err(|error| incomplete(&error))?;
-        if bytes.starts_with(BYTE_ORDER_MARK) {
-            bytes = bytes.slice(BYTE_ORDER_MARK.len()..);
-        }
-        Ok(parse(Read { bytes, other_type })?)
+        let bytes = body.await.map_err(|error| incomplete(&error))?;
+        Ok(parse(Read::new(bytes, other_type))?)
     })
 }
 
@@ -143,19 +144,17 @@ impl<T: DeserializeOwned + Default + 'static> FromRequest for Optional<T> {
     }
 }
 
-impl FromRequest for Any {
-    type Error = Error;
-    type Future = Reading<Self>;
-
-    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        read(request, payload, |read| {
-            if read.is_empty() {
-                return Ok(Self(Bytes::new()));
-            }
-            serde_json::from_slice::<&RawValue>(&read.bytes).map_err(|error| read.wrong(error))?;
-            Ok(Self(read.bytes))
-        })
+/// A body that is any JSON, or left out: the text as it came.
+///
+/// # Errors
+/// The text is no JSON, or is in a form that nobody here reads.
+pub(super) fn any(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, Problem> {
+    let read = Read::new(bytes, other_type(headers)?);
+    if read.is_empty() {
+        return Ok(Bytes::new());
     }
+    serde_json::from_slice::<&RawValue>(&read.bytes).map_err(|error| read.wrong(error))?;
+    Ok(read.bytes)
 }
 
 /// The bound of the bodies of an endpoint, bytes.

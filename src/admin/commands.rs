@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use actix_web::http::header::HeaderMap;
-use actix_web::{HttpRequest, HttpResponse, guard, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use rollbook_core::limits;
@@ -14,13 +14,13 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Admin;
-use super::body::{Any, Optional, at_most};
+use super::body::{self, Optional};
 use super::common::Answer;
 use super::keys::Claimed;
 use super::page::List;
 use super::problem::{Problem, Problems, resource};
-use super::services::find;
-use super::{Admin, body};
+use super::query::{Nothing, Query};
+use super::services::{self, find};
 use crate::bus::body::BodyError;
 use crate::bus::call::{Answer as Answered, Body, CallError, Caller, Request, Responder, traceparent};
 use crate::bus::plain::plain;
@@ -38,10 +38,16 @@ const TIMEOUT_HEADER: &str = "x-rollbook-timeout";
 /// Of W3C Trace Context: handed to the provider.
 const TRACE_HEADER: &str = "traceparent";
 
-pub(super) fn mount(services: &mut web::ServiceConfig) {
-    services
-        // Only this method: a service may have that name too.
-        .service(web::resource("/api/services/restart-all").guard(guard::Post()).to(restart_all))
+pub(super) fn mount(routes: &mut web::ServiceConfig) {
+    routes
+        .service(
+            // A service may have this name too: its own methods are others than that of the command.
+            resource("/api/services/{id:restart-all}", "GET, PUT, POST, DELETE")
+                .route(web::get().to(services::show))
+                .route(web::put().to(services::change))
+                .route(web::post().to(restart_all))
+                .route(web::delete().to(services::remove)),
+        )
         .service(resource("/api/services/{id}/restart", "POST").route(web::post().to(restart)))
         .service(resource("/api/services/{id}/shutdown", "POST").route(web::post().to(shutdown)))
         .service(resource("/api/services/{id}/ping", "POST").route(web::post().to(ping)))
@@ -217,11 +223,13 @@ pub(super) async fn call(
     admin: web::Data<Admin>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
+    _: Query<Nothing>,
     payload: web::Payload,
 ) -> Answer {
     let budget = admin.bus.proposer().receiving();
     let bounds = crate::bus::body::Bounds { bytes_max: CALL_BYTES_MAX, timeout: BODY_TIMEOUT, budget };
     let body = crate::bus::body::read(&request, payload, bounds).await.map_err(unread)?;
+    let body = body::any(request.headers(), body)?;
     let (capability, action) = path.into_inner();
     if capability.len() > limits::NAME_BYTES_MAX || action.len() > limits::NAME_BYTES_MAX {
         let text = format!("names of services and methods have at most {} bytes", limits::NAME_BYTES_MAX);

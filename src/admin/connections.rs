@@ -12,8 +12,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Admin;
 use super::common::Answer;
-use super::page::Page;
+use super::page::{List, Page};
 use super::problem::{Problem, Problems, resource};
+use super::query::{Nothing, Query, Read};
 use crate::bus::survey::{ClientView, Survey, Totals, Wanted};
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
@@ -31,12 +32,12 @@ fn nodes(admin: &Admin) -> BTreeSet<u64> {
     node.others_up().into_iter().chain([node.id()]).collect()
 }
 
-/// What nodes say.
-#[derive(Default)]
+/// What nodes say when they are asked.
 struct Surveys {
-    said: Vec<(u64, Survey)>,
-    /// Those that did not answer.
-    silent: Vec<u64>,
+    /// Of each node that answered.
+    of: Vec<(u64, Survey)>,
+    /// The nodes that did not.
+    unanswered: Vec<u64>,
 }
 
 /// What each of these nodes says of those wanted of it.
@@ -49,29 +50,21 @@ async fn surveys(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> S
         let said = services.peers.survey(node, wanted).await.ok();
         (node, said.and_then(|said| serde_json::from_slice(&said).ok()))
     };
-    let mut surveys = Surveys::default();
+    let mut surveys = Surveys { of: Vec::new(), unanswered: Vec::new() };
     for (node, said) in join_all(asked.map(ask)).await {
         match said {
-            Some(survey) => surveys.said.push((node, survey)),
-            None => surveys.silent.push(node),
+            Some(said) => surveys.of.push((node, said)),
+            None => surveys.unanswered.push(node),
         }
     }
+    surveys.unanswered.sort_unstable();
     surveys
 }
 
-/// The clients that are wanted of each node; those of nodes that do not answer are missing.
-pub(super) async fn survey(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> Vec<ClientView> {
-    surveys(admin, asked).await.said.into_iter().flat_map(|(_, survey)| survey.clients).collect()
-}
-
-/// A page of connections.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Connections {
-    items: Vec<ClientView>,
-    /// Where the next page begins; `null` when this is the last one.
-    next_cursor: Option<String>,
-    /// Nodes that are up and did not answer: their connections are missing.
-    nodes_silent: Vec<u64>,
+/// The clients that are wanted of each node, and the nodes that did not say.
+pub(super) async fn survey(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> (Vec<ClientView>, Vec<u64>) {
+    let Surveys { of, unanswered } = surveys(admin, asked).await;
+    (of.into_iter().flat_map(|(_, survey)| survey.clients).collect(), unanswered)
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -94,36 +87,33 @@ pub(super) struct ListQuery {
     _consistency: Option<String>,
 }
 
-#[utoipa::path(get, path = "/api/connections", operation_id = "connections_list", tag = "connections", params(ListQuery), responses((status = 200, description = "done", body = Connections), Problems))]
-pub(super) async fn list(admin: web::Data<Admin>, query: web::Query<ListQuery>) -> Answer {
-    let page = Page::new(query.limit, query.cursor.clone())?;
+/// Who is connected to which node, by id, page by page. A node that does not answer is named in `unanswered_nodes`.
+#[utoipa::path(get, path = "/api/connections", operation_id = "connections_list", tag = "connections", params(ListQuery), responses((status = 200, description = "a page of connections", body = List<ClientView>), Problems))]
+pub(super) async fn list(admin: web::Data<Admin>, Query(query): Query<ListQuery>) -> Answer {
+    let page = Page::new("connections", query.limit, query.cursor.as_deref())?;
     let wanted = nodes(&admin).into_iter().filter(|node| query.node.is_none_or(|one| one == *node));
-    let Surveys { said, silent } = surveys(&admin, wanted.map(|node| (node, Wanted::all()))).await;
-    let mut clients: Vec<ClientView> = said.into_iter().flat_map(|(_, survey)| survey.clients).collect();
+    let (mut clients, unanswered) = survey(&admin, wanted.map(|node| (node, Wanted::all()))).await;
     clients.retain(|client| {
         query.service.as_ref().is_none_or(|service| client.service.as_ref() == Some(service))
             && query.door.as_ref().is_none_or(|door| *door == client.door)
     });
     clients.sort_by(|one, two| one.id.cmp(&two.id));
-    let (items, next_cursor) = page.cut(clients, |client| client.id.clone());
-    Ok(HttpResponse::Ok().json(Connections { items, next_cursor, nodes_silent: silent }))
+    Ok(HttpResponse::Ok().json(page.of(clients, |client| client.id.clone()).without(unanswered)))
+}
+
+fn missing(id: &str, unanswered: &[u64]) -> Problem {
+    let mut detail = format!("connection not found: {id}");
+    if !unanswered.is_empty() {
+        let nodes: Vec<String> = unanswered.iter().map(u64::to_string).collect();
+        detail = format!("{detail}; these nodes did not answer: {}", nodes.join(", "));
+    }
+    Problem::new(404, "connection_not_found", detail)
 }
 
 async fn find(admin: &Admin, id: &str) -> Result<ClientView, Problem> {
-    let Surveys { said, silent } =
-        surveys(admin, nodes(admin).into_iter().map(|node| (node, Wanted::called(id)))).await;
-    let missing = || match silent.is_empty() {
-        true => not_found(id),
-        false => {
-            let text = format!("connection not found: {id}; it may be at a node that does not answer: {silent:?}");
-            Problem::new(503, "unavailable", text)
-        }
-    };
-    said.into_iter().find_map(|(_, survey)| survey.clients.into_iter().next()).ok_or_else(missing)
-}
-
-fn not_found(id: &str) -> Problem {
-    Problem::new(404, "connection_not_found", format!("connection not found: {id}"))
+    let asked = nodes(admin).into_iter().map(|node| (node, Wanted::called(id)));
+    let (clients, unanswered) = survey(admin, asked).await;
+    clients.into_iter().next().ok_or_else(|| missing(id, &unanswered))
 }
 
 /// One connection.
@@ -137,8 +127,8 @@ pub(super) async fn show(admin: web::Data<Admin>, id: web::Path<String>, _: Quer
 pub(super) async fn kick(admin: web::Data<Admin>, id: web::Path<String>, _: Query<Nothing>) -> Answer {
     let client = find(&admin, &id).await?;
     let kicked = admin.services.kick(client.node, client.serial, &client.id).await?;
-    // It has ended meanwhile.
-    if kicked { Ok(HttpResponse::NoContent().finish()) } else { Err(not_found(&id)) }
+    // Else it has ended since it was found.
+    if kicked { Ok(HttpResponse::NoContent().finish()) } else { Err(missing(&id, &[])) }
 }
 
 /// How much there is of everything.
@@ -152,8 +142,8 @@ pub(super) struct Stats {
     config_revision: u64,
     /// Those that answered.
     nodes: Vec<OfNode>,
-    /// Those that are up and did not: what they have is missing in all sums.
-    nodes_silent: Vec<u64>,
+    /// Those that were asked and did not answer: what is theirs is not counted.
+    unanswered_nodes: Vec<u64>,
     uptime_seconds: u64,
 }
 
@@ -211,7 +201,7 @@ fn count_roll(machine: &Machine) -> (OfServices, OfInstances) {
 #[utoipa::path(get, path = "/api/stats", operation_id = "connections_stats", tag = "connections", params(Read), responses((status = 200, description = "the numbers", body = Stats), Problems))]
 pub(super) async fn stats(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
     let node = admin.bus.node();
-    let Surveys { said, silent } =
+    let Surveys { of: surveys, unanswered: unanswered_nodes } =
         surveys(&admin, nodes(&admin).into_iter().map(|node| (node, Wanted::totals()))).await;
     let (services, instances) = node.with_machine(count_roll);
     let heads = node.namespaces();
@@ -221,9 +211,10 @@ pub(super) async fn stats(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
         connections: totals(survey).connections,
         requests_in_flight: survey.in_flight,
     };
-    let nodes: Vec<OfNode> = said.iter().map(of).collect();
-    let sum =
-        |pick: fn(Totals) -> u64| said.iter().fold(0_u64, |sum, (_, survey)| sum.saturating_add(pick(totals(survey))));
+    let nodes: Vec<OfNode> = surveys.iter().map(of).collect();
+    let sum = |pick: fn(Totals) -> u64| {
+        surveys.iter().fold(0_u64, |sum, (_, survey)| sum.saturating_add(pick(totals(survey))))
+    };
     Ok(HttpResponse::Ok().json(Stats {
         services,
         instances,
@@ -239,7 +230,7 @@ pub(super) async fn stats(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
         },
         config_revision: node.config().revision,
         nodes,
-        nodes_silent: silent,
+        unanswered_nodes,
         uptime_seconds: admin.began.elapsed().as_secs(),
     }))
 }

@@ -100,7 +100,20 @@ impl ServiceDetail {
         let ServiceView { id, name, r#type, version, status, metadata, registered_at, revision, capabilities, .. } = of;
         let newest = instances.iter().max_by(|one, two| one.connected_at.cmp(&two.connected_at));
         let port = newest.map_or(0, |newest| newest.port);
-        Self { id, name, r#type, version, status, metadata, registered_at, revision, port, instances, capabilities }
+        Self {
+            id,
+            name,
+            r#type,
+            version,
+            status,
+            metadata,
+            registered_at,
+            revision,
+            port,
+            instances,
+            capabilities,
+            unanswered_nodes,
+        }
     }
 }
 

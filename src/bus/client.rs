@@ -49,17 +49,6 @@ pub enum Told {
     Close(Farewell),
 }
 
-/// What a stream of the book says to its client.
-#[derive(Debug)]
-pub enum Streamed {
-    /// It is open, under this consumer id; or why it is not.
-    Opened(Result<String, Rejected>),
-    /// Pieces of it; the next come when it is told that there is room.
-    Chunk(Bytes, oneshot::Sender<()>),
-    /// Nothing more comes.
-    Ended,
-}
-
 /// What a client is on the roll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enrolled {

@@ -172,9 +172,9 @@ fn a_connection_that_has_ended_is_not_found() {
     wait_for("the connection to go", SOON, || (node.web("GET", &path, "").status == 404).then_some(()));
     assert_eq!(node.web("DELETE", &path, "").status, 404);
     let listed = node.web("GET", "/api/connections", "").json();
-    assert_eq!((&listed["items"], &listed["nodes_silent"]), (&json!([]), &json!([])));
+    assert_eq!((&listed["items"], &listed["unanswered_nodes"]), (&json!([]), &json!([])));
     let stats = node.web("GET", "/api/stats", "").json();
-    assert_eq!((&stats["connections"], &stats["nodes_silent"]), (&json!(0), &json!([])));
+    assert_eq!((&stats["connections"], &stats["unanswered_nodes"]), (&json!(0), &json!([])));
 }
 
 #[test]

@@ -54,13 +54,19 @@ pub struct Node {
     pub data: PathBuf,
     /// Allows listeners that other machines can reach although there is no TLS and no authentication.
     pub insecure: bool,
+    /// Names by which clients reach this node, separated by commas; `*.example.com`: all below it, `*`: any. IP
+    /// addresses, `localhost`, names without a dot, the name of the machine and those of the founders need not be
+    /// said. A request for another one is answered 421.
+    pub hosts: String,
     /// Most bytes of request bodies that are being received at a time, on all listeners for clients.
+    #[serde(with = "bytes")]
     pub receiving_bytes_max: usize,
 }
 
 impl Default for Node {
     fn default() -> Self {
-        Self { id: 1, data: PathBuf::from("./data"), insecure: false, receiving_bytes_max: 256 * 1024 * 1024 }
+        let receiving_bytes_max = 256 * 1024 * 1024;
+        Self { id: 1, data: PathBuf::from("./data"), insecure: false, hosts: String::new(), receiving_bytes_max }
     }
 }
 
@@ -81,7 +87,12 @@ pub struct Web {
 
 impl Default for Web {
     fn default() -> Self {
-        Self { listen: loopback(7440), origins: String::new(), metrics_namespaces_max: 1000, idle_timeout: IDLE_TIMEOUT }
+        Self {
+            listen: loopback(7440),
+            origins: String::new(),
+            metrics_namespaces_max: 1000,
+            idle_timeout: IDLE_TIMEOUT,
+        }
     }
 }
 

@@ -314,6 +314,15 @@ impl Router {
         self.state().held(provider)
     }
 
+    /// Resolves when a client of this node has no request any more, at once when it has none.
+    pub fn emptied(&self, provider: u64) -> impl Future<Output = ()> + use<> {
+        let told = self.state().emptied(provider);
+        async move {
+            // The sender says nothing: it is dropped.
+            told.await.ok();
+        }
+    }
+
     /// A client of this node is gone. What it asked for ends; what it was asked is given to another provider if its
     /// caller allows that, and fails otherwise.
     pub fn forget(&self, serial: u64) {

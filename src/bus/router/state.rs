@@ -350,6 +350,7 @@ impl State {
     /// A client of this node is gone: the requests that it had.
     pub(super) fn leave(&mut self, provider: Connection) -> Vec<u64> {
         self.loads.remove(&provider);
+        self.leaving.remove(&provider.serial);
         let held = self.ids.remove(&provider.serial).unwrap_or_default();
         let mut numbers: Vec<u64> = held.into_values().collect();
         // In the order in which they came.

@@ -24,8 +24,6 @@ use crate::bus::websocket::{Inbound, Received, Write, Writer};
 const MAILBOX: usize = 4096;
 /// How long a session that has shaken hands may say nothing at all.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// Streams of the book go on while less than this waits for their client.
-const ROOM_BYTES: usize = 256 << 10;
 
 /// What the sessions of a door share.
 #[derive(Debug, Clone, Copy)]

@@ -16,13 +16,21 @@ use crate::bus::roll::Roll;
 /// Registrations of one client that wait for the one before.
 const WAITING_MAX: usize = 16;
 
+/// A registration that is on its way.
+pub(super) struct Registering {
+    /// The number of its acknowledgement.
+    id: Option<u64>,
+    /// The service and instance.
+    identity: (String, String),
+}
+
 impl BusSocket {
     /// `bus:register`. Until the first registration is done nothing else is taken from the client; later ones change
     /// what it is, one after the other, while everything else goes on.
     pub(super) fn register(&mut self, id: Option<u64>, arg: &str, out: &mut Out) -> Result<(), CallError> {
         let register = Registers::parse(arg)?.into_register(&self.auth, &self.sid)?;
         if self.registered.is_none() && self.registering.is_none() {
-            self.attempts(&register);
+            self.attempts(id, &register);
             let (roll, client) = (self.services.roll.clone(), Arc::clone(self.client()));
             out.wait = Some(register_and_tell(roll, client, register, id).map(Waited::Told).boxed_local());
             return Ok(());
@@ -35,8 +43,9 @@ impl BusSocket {
         Ok(())
     }
 
-    fn attempts(&mut self, register: &InstanceRegister) {
-        self.registering = Some((register.service.id.clone(), register.instance.id.clone()));
+    fn attempts(&mut self, id: Option<u64>, register: &InstanceRegister) {
+        let identity = (register.service.id.clone(), register.instance.id.clone());
+        self.registering = Some(Registering { id, identity });
     }
 
     /// Begins the next of the registrations that wait, when none is on its way.
@@ -45,22 +54,22 @@ impl BusSocket {
             return;
         }
         let Some((id, register)) = self.registrations.pop_front() else { return };
-        self.attempts(&register);
+        self.attempts(id, &register);
         let (roll, client, tell) = (self.services.roll.clone(), Arc::clone(self.client()), self.mailbox());
         actix_web::rt::spawn(async move { tell(register_and_tell(roll, client, register, id).await) });
     }
 
     /// Registers a client as what it was before its connection broke.
     pub(super) async fn register_again(&mut self, register: InstanceRegister) -> Option<()> {
-        self.attempts(&register);
+        self.attempts(None, &register);
         self.services.roll.register(self.client(), register).await.ok()?;
-        self.registered = self.registering.take();
+        self.registered = self.registering.take().map(|registering| registering.identity);
         Some(())
     }
 
     /// What became of a registration.
     pub(super) fn registered(&mut self, id: Option<u64>, became: Result<Enrolled, CallError>, out: &mut Out) {
-        let attempted = self.registering.take();
+        let attempted = self.registering.take().map(|registering| registering.identity);
         let said = became.map_err(Failure::from).map(|Enrolled { service, instance, replaced }| {
             let mut says = json!({ "id": service, "instanceId": instance });
             if let (Some(says), Some(node)) = (says.as_object_mut(), replaced) {
@@ -86,6 +95,16 @@ impl BusSocket {
         self.register_next();
     }
 
+    /// Its connection is about to end: registrations that have no answer get one.
+    pub(super) fn refuse_registrations(&mut self, out: &mut Out) {
+        let first = self.registering.as_mut().and_then(|registering| registering.id.take());
+        let others = self.registrations.drain(..).filter_map(|(id, _)| id);
+        for id in first.into_iter().chain(others) {
+            let ends = CallError::Unavailable("the connection is about to end".to_owned());
+            Self::answer("bus:register", Some(id), Err(ends.into()), out);
+        }
+    }
+
     fn leave_roll(&self, (service, instance): &(String, String)) {
         self.services.roll.leave(self.client().serial, service, instance);
     }
@@ -93,7 +112,7 @@ impl BusSocket {
     /// It goes: off the roll, whatever it is or may be.
     pub(super) fn leave_all(&mut self) {
         self.registrations.clear();
-        let attempted = self.registering.take();
+        let attempted = self.registering.take().map(|registering| registering.identity);
         let registered = self.registered.take();
         for identity in attempted.iter().chain(&registered) {
             self.leave_roll(identity);

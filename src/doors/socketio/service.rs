@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 use super::acks::{Acked, Acks};
 use super::between::Kept;
 use super::recovery::Recovery;
+use super::registration::Registering;
 use super::says::{self, Asks, Auth, Notifies, Responds};
 use super::session::{Away, Event, Out, Socket};
-use super::streams::Streams;
 use crate::bus::access::Access;
 use crate::bus::announcement::Position;
 use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request, Responder};
@@ -71,7 +71,7 @@ pub(super) struct BusSocket {
     /// The service and instance that it is.
     pub(super) registered: Option<(String, String)>,
     /// The one that it is about to be: it must be left even if nobody knows whether it was.
-    pub(super) registering: Option<(String, String)>,
+    pub(super) registering: Option<Registering>,
     /// Registrations behind that one, with the numbers of their acknowledgements.
     pub(super) registrations: VecDeque<(Option<u64>, InstanceRegister)>,
     asked: HashMap<u64, Asked>,
@@ -337,7 +337,8 @@ impl BusSocket {
         out.emit(Some(ack), &format!("bus:{name}"), &[text], Vec::new());
     }
 
-    fn close(&self, why: Farewell, out: &mut Out) {
+    fn close(&mut self, why: Farewell, out: &mut Out) {
+        self.refuse_registrations(out);
         if why == Farewell::Replaced {
             let by = self.seat.client().about().replaced_by.unwrap_or_default();
             let message = format!("another connection is this instance now: {by}");

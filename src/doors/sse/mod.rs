@@ -240,13 +240,21 @@ fn preflight(headers: &HeaderMap) -> HttpResponse {
     builder.finish()
 }
 
-async fn read_body(request: &HttpRequest, payload: web::Payload, door: &Door) -> Result<Bytes, Rejected> {
-    let Config { body_bytes_max: bytes_max, body_timeout: timeout, .. } = door.config;
+async fn read_body(
+    request: &HttpRequest,
+    payload: web::Payload,
+    bytes_max: usize,
+    door: &Door,
+) -> Result<Bytes, Rejected> {
     let budget = door.access.bus().proposer().receiving();
-    let read = body::read(request, payload, body::Bounds { bytes_max, timeout, budget }).await;
+    let bounds = body::Bounds { bytes_max, timeout: door.config.body_timeout, budget };
+    let read = body::read(request, payload, bounds).await;
     read.map_err(|error| match error {
         BodyError::Crowded => Rejected::new(503, "too many bytes of requests are being received"),
-        BodyError::TooLarge => Rejected::new(413, "request body too large"),
+        BodyError::TooLarge => {
+            let most = door.config.body_bytes_max;
+            Rejected::new(413, format!("request body too large; at most {most} bytes, which is sse.body_bytes_max"))
+        }
         BodyError::Late => Rejected::new(408, "request body did not arrive in time"),
         BodyError::Broken(error) => Rejected::bad(format!("incomplete body: {error}")),
     })
@@ -268,7 +276,10 @@ async fn discard(mut payload: web::Payload) {
 }
 
 async fn publish(request: &HttpRequest, payload: web::Payload, door: &Door) -> Result<HttpResponse, Rejected> {
-    let body = read_body(request, payload, door).await?;
+    let config = &door.config;
+    let restores = session::restores(&Query::parse(request.query_string()))?;
+    let bytes_max = if restores { config.restore_bytes_max } else { config.body_bytes_max };
+    let body = read_body(request, payload, bytes_max, door).await?;
     let mut parsed = codec::parse_publish(&body, clock::timestamp(), &|name| door.access.is_writable(name))?;
     if restores && let Parsed::Publish(publish) = &mut parsed {
         draft::restores(&mut publish.frame);
