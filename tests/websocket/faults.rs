@@ -128,7 +128,9 @@ fn a_connection_that_leaves_ends_as_soon_as_its_last_request_is_over_by_its_dead
     let node = Node::start(&Options::new());
     let users = Socket::service(node.web, "users", &["get"]);
     let shop = Socket::consumer(node.web, "shop");
-    shop.send(&json!({ "type": "message", "id": "m", "destination": "users:get", "responder": "cb", "payload": 1, "timeout_ms": 1000 }));
+    shop.send(&json!({
+        "type": "message", "id": "m", "destination": "users:get", "responder": "cb", "payload": 1, "timeout_ms": 1000,
+    }));
     users.next("message");
     let began = Instant::now();
     users.send(&json!({ "type": "disconnect" }));
