@@ -188,7 +188,11 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
         assert!(lock(&lines.shared.queue).waiting.len() <= QUEUE_BYTES_MAX);
         drop(open);
-        while lock(&lines.shared.queue).done < lock(&lines.shared.queue).put {
+        let is_written = || {
+            let queue = lock(&lines.shared.queue);
+            queue.done >= queue.put
+        };
+        while !is_written() {
             std::thread::sleep(Duration::from_millis(1));
         }
         lines.put(b"later\n");
