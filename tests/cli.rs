@@ -362,6 +362,26 @@ fn bad_usage_exits_with_2_and_names_the_argument() {
     }
 }
 
+/// A node that has joined a cluster and lost its disk must not begin a cluster of its own when it is started again, and
+/// acknowledge events that the others never see.
+#[test]
+fn a_node_with_a_number_and_without_data_begins_no_cluster_unless_it_is_told_to() {
+    let here = tempfile::tempdir().expect("temporary directory");
+    let data = here.path().join("data");
+    let name = data.to_str().expect("a path");
+    let exit = alone(&["serve", "--node", "4", "--data", name], &[]);
+    failed(&exit, 2, "rollbook cluster join");
+    assert!(exit.stderr.contains("--cluster 4=HOST:PORT"), "{exit:#?}");
+    assert!(!data.exists(), "nothing is written");
+    let as_four = || Options::new().arg("--node").arg("4");
+    let mut node = Node::start(&as_four().arg("--cluster").arg("4=127.0.0.1:1").peer("off"));
+    node.publish("app.x", "1");
+    node.terminate();
+    // Its data says who it is from now on.
+    node.restart_with(&as_four().peer("off"));
+    node.publish("app.x", "2");
+}
+
 #[test]
 fn unknown_settings_are_errors_in_every_layer() {
     let here = tempfile::tempdir().expect("temporary directory");

@@ -12,6 +12,9 @@ use super::config::layers::{Loaded, Origin};
 use super::config::settings::Config;
 use super::config::values::{Listen, is_host_port};
 
+/// The number of a node that begins a cluster alone without being told to.
+const FIRST: u64 = 1;
+
 /// The number of this node: as told, else that of the data directory, else the default.
 fn number(loaded: &Loaded) -> u64 {
     let config = &loaded.config;
@@ -72,6 +75,13 @@ pub(super) fn node_config(loaded: &Loaded) -> anyhow::Result<NodeConfig> {
     let id = number(loaded);
     let founders = config.cluster.founders.addresses().clone();
     let joined = config.node.data.join("CLUSTER").exists();
+    if founders.is_empty() && !joined && id != FIRST && recorded_node(&config.node.data).is_none() {
+        // Alone it would take writes as a cluster of its own, and those who knew it as their member would not know.
+        return Err(usage(format!(
+            "node {id} has no data in {}, and no cluster to belong to. If its data is lost, it joins again under a new number: `rollbook cluster join`. To begin a cluster with node {id} alone, name it: --cluster {id}=HOST:PORT",
+            config.node.data.display()
+        )));
+    }
     if !founders.is_empty() && !founders.contains_key(&id) && !joined {
         return Err(usage(format!(
             "node {id} is not in --cluster; a node that is to join later needs a number from `rollbook cluster join`"
