@@ -449,7 +449,8 @@ impl Access {
             (relay.clone().recipient(), relay.clone().recipient())
         };
         let namespace = terms.pattern.namespace().to_owned();
-        let membership = Membership { namespace, consumer: terms.name.clone(), acknowledge, leave };
+        let (consumer, manual) = (terms.name.clone(), terms.manual);
+        let membership = Membership { namespace, consumer, manual, acknowledge, leave };
         let opening = self.opening(way, Delivery::Member(membership));
         let (member, consumer_id) = (opening.serial, opening.consumer_id.clone());
         let stream = Subscription::new(opening).start();

@@ -1,10 +1,12 @@
 //! A durable consumer or group with members on this node: who gets what, and how far it is.
 //!
 //! With acknowledgement the cursor is the ack floor: it moves when every event up to it
-//! is done with. Without, it moves before the events are written, so that none is ever
-//! delivered twice.
+//! is done with. Without, the node acknowledges for its clients, what their connections
+//! have taken. How often an event was delivered is stored with the cursor: before a delivery
+//! that may be one of many, and within a second otherwise.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,52 +16,64 @@ use actix::prelude::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, SpawnHandle,
     WrapFuture,
 };
-use rollbook_core::command::{Command, ConsumerAdvance};
-use rollbook_core::consumer::Consumer as Known;
+use rollbook_core::consumer::{Attempts, Consumer as Known, Range};
 use rollbook_core::error::Refusal;
 
 use super::clock;
+use super::cursor::{Cursor, News};
 use super::deadletter::DeadLetter;
 use super::handle::Bus;
 use super::item::Item;
 use super::message::{
-    Acknowledged, Deliver, Dismiss, Join, Leave, MemberAck, MemberState, Members, Reason, Tell, Terms,
+    Acknowledged, Deliver, Dismiss, Join, Leave, MemberAck, MemberState, Members, Reason, Tell, Terms, Written,
 };
+use super::shares::Shares;
 use super::source::{Page, Place, Source};
-use super::window::{Member, Step, Window};
+use super::window::{Departure, Member, Step, Window};
 
-/// How often a consumer with nothing to do notes how far it has looked.
+/// How often a consumer notes what is new, and looks whether it is paused and still the one that serves.
 const NOTE: Duration = Duration::from_secs(1);
-/// How often a page that was read waits for the end of a pause.
-const PAUSE_LOOK: Duration = Duration::from_millis(250);
-/// Most events that one member without acknowledgement gets in one go.
-const SHARE_EVENTS_MAX: usize = 64;
+/// How long a consumer tries to begin, and one without members to bring everything to an end.
+const TRY_MAX: Duration = Duration::from_secs(10);
+/// How long it waits before it tries again.
+const TRY_PAUSE: Duration = Duration::from_millis(250);
 
 struct Seat {
     join: Join,
-    /// Is being written to.
+    /// Is being written to; only without acknowledgement.
     busy: bool,
-    /// Who this member acted as last, for dead letters.
-    consumer_id: String,
+}
+
+/// What a consumer has from its start on.
+struct Serving {
+    cursor: Cursor,
+    source: Option<Source>,
+    place: Rc<Place>,
+    /// The cursor as it is in the replicated state, as far as we know.
+    floor: u64,
+    /// What the replicated state has beside it.
+    done: Vec<Range>,
+    counts: BTreeMap<u64, u32>,
 }
 
 /// The actor of one durable consumer.
 pub struct Consumer {
     bus: Bus,
     terms: Terms,
-    source: Option<Source>,
-    place: Rc<Place>,
+    /// `None` until the cluster has let it begin.
+    serving: Option<Serving>,
     seats: BTreeMap<Member, Seat>,
+    /// With acknowledgement.
     window: Window,
-    /// Read, but not yet given to a member; only without acknowledgement.
-    shares: VecDeque<Arc<Item>>,
-    /// The cursor as it is in the replicated state, as far as we know.
-    floor: u64,
-    /// Which life of the cursor that belongs to: a reset begins the next.
-    generation: u64,
+    /// Without.
+    shares: Shares,
+    /// Who got a share last.
+    turn: Member,
     /// The operator has stopped delivery.
     paused: bool,
-    advancing: bool,
+    noting: bool,
+    /// Answers that are still to come, of members, of the book and of the cluster: it does not stop before them.
+    awaited: usize,
     timer: Option<SpawnHandle>,
 }
 
@@ -72,140 +86,307 @@ impl std::fmt::Debug for Consumer {
 impl Consumer {
     /// A consumer that goes on where its cursor is.
     #[must_use]
-    pub fn new(bus: &Bus, terms: Terms, known: &Known) -> Self {
-        let Known { ack_floor: floor, generation, paused, .. } = *known;
-        let source = Source::new(bus, terms.pattern.clone(), floor.saturating_add(1));
+    pub fn new(bus: &Bus, terms: Terms) -> Self {
         Self {
             bus: bus.clone(),
             terms,
-            place: source.place(),
-            source: Some(source),
+            serving: None,
             seats: BTreeMap::new(),
             window: Window::default(),
-            shares: VecDeque::new(),
-            floor,
-            generation,
-            paused,
-            advancing: false,
+            shares: Shares::default(),
+            turn: 0,
+            paused: false,
+            noting: false,
+            awaited: 0,
             timer: None,
         }
     }
 
-    /// Whether the operator has stopped delivery, as the cluster has it now.
-    fn look_at_pause(&mut self, ctx: &mut Context<Self>) {
-        let paused = is_paused(&self.bus, &self.terms);
+    /// Asks the cluster to hear this start from now on, and no other.
+    fn begin(&mut self, ctx: &mut Context<Self>) {
+        let (bus, terms, until) = (self.bus.clone(), self.terms.clone(), clock::now() + TRY_MAX);
+        let begin = async move {
+            loop {
+                match Cursor::start(&bus, &terms).await {
+                    Err(Refusal::Unavailable(_) | Refusal::OutcomeUnknown(_) | Refusal::Overloaded(_))
+                        if clock::now() < until =>
+                    {
+                        tokio::time::sleep(TRY_PAUSE).await;
+                    }
+                    started => return started,
+                }
+            }
+        };
+        ctx.spawn(begin.into_actor(self).map(|started, act, ctx| match started {
+            Ok((cursor, known)) => act.serve(cursor, known, ctx),
+            Err(refusal) => act.give_up(&refusal.to_string(), ctx),
+        }));
+    }
+
+    fn serve(&mut self, cursor: Cursor, known: Known, ctx: &mut Context<Self>) {
+        let source = Source::new(&self.bus, self.terms.pattern.clone(), known.ack_floor.saturating_add(1));
+        let counts = known.attempts.iter().map(|of| (of.sequence, of.count)).collect();
+        self.paused = known.paused;
+        if self.terms.manual {
+            self.window.set_records(cursor.counts());
+            self.window.resume(known.done.clone(), &known.attempts);
+        }
+        self.serving = Some(Serving {
+            cursor,
+            place: source.place(),
+            source: Some(source),
+            floor: known.ack_floor,
+            done: known.done,
+            counts,
+        });
+        self.pump(ctx);
+    }
+
+    /// Ends with all its members: they come again, and the consumer is started anew.
+    fn give_up(&mut self, why: &str, ctx: &mut Context<Self>) {
+        tracing::error!(consumer = %self.terms.name, error = why, "a consumer starts anew");
+        self.close_all(Reason::Draining);
+        ctx.stop();
+    }
+
+    /// Looks at what the cluster says of this consumer; `false` when another start serves it, and this one has ended.
+    fn look(&mut self, ctx: &mut Context<Self>) -> bool {
+        let Some(serving) = &self.serving else { return true };
+        if !serving.cursor.holds() {
+            tracing::warn!(consumer = %self.terms.name, "another start serves this consumer now; its members must come again");
+            self.close_all(Reason::Draining);
+            ctx.stop();
+            return false;
+        }
+        self.window.set_records(serving.cursor.counts());
+        let paused = serving.cursor.is_paused();
         if std::mem::replace(&mut self.paused, paused) && !paused {
             self.pump(ctx);
         }
+        true
     }
 
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        if self.paused {
+        if self.paused || self.serving.is_none() {
             return;
         }
-        if self.terms.manual {
+        let hungry = if self.terms.manual {
             let steps = self.window.assign(clock::now());
             self.carry_out(steps, ctx);
             self.arm_redelivery(ctx);
-        } else {
-            self.share_out(ctx);
-        }
-        let hungry = if self.terms.manual {
             self.window.wants_more()
         } else {
+            self.share_out(ctx);
             self.shares.is_empty() && self.seats.values().any(|seat| !seat.busy)
         };
-        if hungry && let Some(source) = self.source.take() {
+        if hungry && let Some(source) = self.serving.as_mut().and_then(|serving| serving.source.take()) {
             self.fetch(source, ctx);
         }
     }
 
     fn fetch(&mut self, mut source: Source, ctx: &mut Context<Self>) {
-        let (manual, bus, terms, generation) =
-            (self.terms.manual, self.bus.clone(), self.terms.clone(), self.generation);
         let fetch = async move {
             let page = source.next(None).await;
+            (source, page)
+        };
+        ctx.spawn(fetch.into_actor(self).map(|(source, page), act, ctx| {
             let items = match page {
                 Ok(Page::Items(items)) => items,
                 Ok(Page::Bytes(_)) => Vec::new(),
-                Err(error) => return (source, Err(error.to_string())),
+                Err(error) => return act.give_up(&error.to_string(), ctx),
             };
-            // What was asked for before the pause waits here, not yet counted as delivered.
-            while is_paused(&bus, &terms) {
-                tokio::time::sleep(PAUSE_LOOK).await;
+            let Some(serving) = &mut act.serving else { return };
+            serving.source = Some(source);
+            if act.terms.manual {
+                act.window.offer(items);
+            } else {
+                // Acknowledged when it was served with acknowledgement.
+                let done =
+                    |item: &Arc<Item>| serving.done.iter().any(|of| (of.first..=of.last).contains(&item.sequence()));
+                act.shares.offer(items.into_iter().filter(|item| !done(item)).collect());
             }
-            if !manual && let Some(last) = items.last() {
-                // At most once: the cursor is durable before the first byte is written.
-                if let Err(refusal) = advance(&bus, &terms, last.sequence(), generation).await {
-                    return (source, Err(refusal.to_string()));
-                }
+            // What was asked for before a pause waits for its end.
+            if act.look(ctx) {
+                act.pump(ctx);
             }
-            (source, Ok(items))
-        };
-        ctx.spawn(fetch.into_actor(self).map(|(source, items), act, ctx| {
-            act.source = Some(source);
-            match items {
-                Ok(items) if act.terms.manual => act.window.offer(items),
-                Ok(items) => {
-                    act.floor = items.last().map_or(act.floor, |last| last.sequence());
-                    act.shares.extend(items);
-                }
-                Err(error) => {
-                    tracing::error!(consumer = %act.terms.name, %error, "a consumer starts anew");
-                    act.close_all(Reason::Draining);
-                    ctx.stop();
-                    return;
-                }
-            }
-            act.pump(ctx);
         }));
+    }
+
+    /// The next member in turn that waits.
+    fn next_free(&self) -> Option<Member> {
+        let behind = self.seats.range((Bound::Excluded(self.turn), Bound::Unbounded));
+        let mut around = behind.chain(self.seats.range(..=self.turn));
+        around.find(|(_, seat)| !seat.busy).map(|(member, _)| *member)
     }
 
     /// Gives what was read to members that wait, a share each.
     fn share_out(&mut self, ctx: &mut Context<Self>) {
-        while !self.shares.is_empty() {
-            let Some((member, seat)) = self.seats.iter_mut().find(|(_, seat)| !seat.busy) else { return };
+        while let Some(member) = self.next_free() {
+            let Some(seat) = self.seats.get_mut(&member) else { return };
+            let Some(share) = self.shares.take() else { return };
             seat.busy = true;
-            let share = self.shares.drain(..self.shares.len().min(SHARE_EVENTS_MAX)).collect();
-            let (member, write) = (*member, seat.join.deliver.send(Deliver { items: share }));
+            self.turn = member;
+            let write = seat.join.deliver.send(Deliver { items: share.clone() });
+            self.awaited = self.awaited.saturating_add(1);
             ctx.spawn(write.into_actor(self).map(move |written, act, ctx| {
-                if let (Some(seat), Ok(true)) = (act.seats.get_mut(&member), written) {
+                let written = written.unwrap_or(Written::Gone);
+                act.shares.answered(share, written == Written::Taken);
+                if let Some(seat) = act.seats.get_mut(&member) {
                     seat.busy = false;
                 }
-                act.pump(ctx);
+                act.answered(member, written, ctx);
+                act.note(ctx);
             }));
         }
     }
 
-    fn carry_out(&mut self, steps: Vec<Step>, ctx: &mut Context<Self>) {
+    fn carry_out(&mut self, steps: impl IntoIterator<Item = Step>, ctx: &mut Context<Self>) {
+        let mut recording = Vec::new();
         for step in steps {
             match step {
-                Step::Send(member, item) => {
-                    let Some(seat) = self.seats.get(&member) else { continue };
-                    // One event at a time: its mailbox cannot be full, and a member that died leaves.
-                    seat.join.deliver.try_send(Deliver { items: vec![item] }).ok();
-                }
+                Step::Record(member, sequence) => recording.push((member, sequence)),
+                Step::Send(member, item) => self.deliver(member, item, ctx),
                 Step::Bury(member, item, deliveries) => self.bury(member, item, deliveries, ctx),
             }
         }
+        if !recording.is_empty() {
+            self.record(recording, ctx);
+        }
+    }
+
+    /// Makes deliveries durable, and begins them. Nothing is delivered while the cluster does not answer.
+    fn record(&mut self, recording: Vec<(Member, u64)>, ctx: &mut Context<Self>) {
+        self.tell_counts(ctx, move |told, act, ctx| {
+            if told {
+                for (member, sequence) in recording {
+                    if let Some(item) = act.window.recorded(member, sequence, clock::now()) {
+                        act.deliver(member, item, ctx);
+                    }
+                }
+                act.arm_redelivery(ctx);
+            } else if act.look(ctx) {
+                ctx.run_later(TRY_PAUSE, move |act, ctx| act.record(recording, ctx));
+            }
+        });
+    }
+
+    /// Makes the counts durable that are new.
+    fn tell_counts(
+        &mut self,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(bool, &mut Self, &mut Context<Self>) + 'static,
+    ) {
+        let Some(serving) = &self.serving else { return };
+        let news = News { floor: serving.floor, done: Vec::new(), attempts: self.new_counts() };
+        if news.attempts.is_empty() {
+            return then(true, self, ctx);
+        }
+        self.advance(news, ctx, |told, act, ctx| then(told.is_ok(), act, ctx));
+    }
+
+    /// Counts that the replicated state does not have.
+    fn new_counts(&self) -> Vec<Attempts> {
+        let Some(serving) = self.serving.as_ref().filter(|serving| serving.cursor.counts()) else { return Vec::new() };
+        let (now, known) = (self.window.counts(), &serving.counts);
+        let changed = now.iter().filter(|(sequence, count)| known.get(sequence) != Some(count));
+        let gone = known.keys().filter(|sequence| !now.contains_key(sequence)).map(|sequence| (sequence, &0));
+        changed.chain(gone).map(|(sequence, count)| Attempts { sequence: *sequence, count: *count }).collect()
+    }
+
+    /// Proposes what is new, and takes in that it is durable.
+    fn advance(
+        &mut self,
+        news: News,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(Result<(), Refusal>, &mut Self, &mut Context<Self>) + 'static,
+    ) {
+        let Some(serving) = &self.serving else { return };
+        let (cursor, told) = (serving.cursor.clone(), news.clone());
+        // Proposed now, not when the future is looked at: what a later start reads must have it.
+        let mut advance = Box::pin(async move { cursor.advance(told).await });
+        self.awaited = self.awaited.saturating_add(1);
+        let begun = futures_util::FutureExt::now_or_never(&mut advance);
+        let advance = async move {
+            match begun {
+                Some(answer) => answer,
+                None => advance.await,
+            }
+        };
+        ctx.spawn(advance.into_actor(self).map(move |answer, act, ctx| {
+            act.awaited = act.awaited.saturating_sub(1);
+            if answer.is_ok() {
+                act.known(news);
+            }
+            then(answer, act, ctx);
+            act.rest(ctx);
+        }));
+    }
+
+    /// Takes in what the replicated state has now.
+    fn known(&mut self, news: News) {
+        let Some(serving) = &mut self.serving else { return };
+        serving.floor = serving.floor.max(news.floor);
+        if !news.done.is_empty() {
+            serving.done = news.done;
+        }
+        serving.counts.extend(news.attempts.iter().map(|of| (of.sequence, of.count)));
+        let floor = serving.floor;
+        serving.counts.retain(|sequence, count| *sequence > floor && *count > 0);
+    }
+
+    fn deliver(&mut self, member: Member, item: Arc<Item>, ctx: &mut Context<Self>) {
+        let Some(seat) = self.seats.get(&member) else { return };
+        let sequence = item.sequence();
+        let write = seat.join.deliver.send(Deliver { items: vec![item] });
+        self.awaited = self.awaited.saturating_add(1);
+        ctx.spawn(write.into_actor(self).map(move |written, act, ctx| {
+            let written = written.unwrap_or(Written::Gone);
+            let step = act.window.answered(member, sequence, written == Written::Taken, clock::now());
+            act.carry_out(step, ctx);
+            act.answered(member, written, ctx);
+        }));
+    }
+
+    /// A member has answered what was given to it.
+    fn answered(&mut self, member: Member, written: Written, ctx: &mut Context<Self>) {
+        self.awaited = self.awaited.saturating_sub(1);
+        if written == Written::Gone
+            && let Some(seat) = self.seats.remove(&member)
+        {
+            // Its client has gone, or the link to its node is lost: it comes again if it is still there.
+            tracing::debug!(consumer = %self.terms.name, consumer_id = %seat.join.consumer_id, "a member cannot be written to");
+            let step = self.window.leave(member, Departure::Returned);
+            self.carry_out(step, ctx);
+            seat.join.tell.try_send(Tell::Close(Reason::Draining)).ok();
+        }
+        self.pump(ctx);
+        self.rest(ctx);
     }
 
     fn bury(&mut self, member: Member, item: Arc<Item>, deliveries: u32, ctx: &mut Context<Self>) {
+        if !self.look(ctx) {
+            return;
+        }
+        let Some(serving) = &self.serving else { return };
         let seat = self.seats.get(&member);
         let named = seat.and_then(|seat| seat.join.name.clone());
         let letter = DeadLetter {
             item: Arc::clone(&item),
-            consumer_id: seat.map(|seat| seat.consumer_id.clone()).unwrap_or_default(),
+            consumer_id: seat.map(|seat| seat.join.consumer_id.clone()),
             consumer: if self.terms.group { named } else { Some(self.terms.name.clone()) },
             group: self.terms.group.then(|| self.terms.name.clone()),
             deliveries,
+            once: Some(serving.cursor.unique(item.sequence())),
         };
         let bus = self.bus.clone();
         let bury = async move { letter.store(&bus).await };
+        self.awaited = self.awaited.saturating_add(1);
         ctx.spawn(bury.into_actor(self).map(move |(), act, ctx| {
+            act.awaited = act.awaited.saturating_sub(1);
             act.window.buried(item.sequence());
-            act.note_floor(ctx);
+            act.note(ctx);
             act.pump(ctx);
+            act.rest(ctx);
         }));
     }
 
@@ -222,7 +403,7 @@ impl Consumer {
                 return;
             }
             let steps = act.window.expire(clock::now());
-            let again = steps.iter().filter(|step| matches!(step, Step::Send(..))).count();
+            let again = steps.iter().filter(|step| !matches!(step, Step::Bury(..))).count();
             act.bus.metrics().redeliveries.inc_by(u64::try_from(again).unwrap_or_default());
             act.carry_out(steps, ctx);
             act.pump(ctx);
@@ -231,60 +412,68 @@ impl Consumer {
 
     /// How far everything is done with now.
     fn present_floor(&mut self) -> u64 {
-        let considered = self.place.considered();
-        if self.terms.manual {
-            self.window.floor(considered)
-        } else if self.shares.is_empty() {
-            considered.saturating_sub(1)
-        } else {
-            self.floor
+        let Some(serving) = &self.serving else { return 0 };
+        let considered = serving.place.considered();
+        if self.terms.manual { self.window.floor(considered) } else { self.shares.floor(considered) }
+    }
+
+    /// Makes durable what is new, unless that is under way.
+    fn note(&mut self, ctx: &mut Context<Self>) {
+        let floor = self.present_floor();
+        let Some(serving) = &self.serving else { return };
+        let news = News { floor: floor.max(serving.floor), done: self.window.done(), attempts: self.new_counts() };
+        let is_known = |range: &Range| serving.done.iter().any(|of| of.first <= range.first && range.last <= of.last);
+        let more = !news.attempts.is_empty() || (serving.cursor.counts() && !news.done.iter().all(is_known));
+        if self.noting || !(more || floor > serving.floor) {
+            return;
+        }
+        self.noting = true;
+        let ahead = self.shares.ahead();
+        self.advance(news, ctx, move |noted, act, ctx| {
+            act.noting = false;
+            match noted {
+                Ok(()) => {
+                    act.shares.noted(ahead);
+                    act.pump(ctx);
+                    if !act.terms.manual || act.seats.is_empty() {
+                        act.note(ctx);
+                    }
+                }
+                Err(refusal) => tracing::debug!(consumer = %act.terms.name, %refusal, "what is new is noted later"),
+            }
+        });
+    }
+
+    /// Stops when the last member has left and nothing is awaited; the next member starts from what is durable.
+    fn rest(&mut self, ctx: &mut Context<Self>) {
+        if self.seats.is_empty() && self.awaited == 0 {
+            ctx.stop();
         }
     }
 
-    /// Makes the floor durable when it has moved and nobody waits for it.
-    fn note_floor(&mut self, ctx: &mut Context<Self>) {
-        let floor = self.present_floor();
-        // In a pause a page may have been read that nobody has got.
-        if floor <= self.floor || self.advancing || is_paused(&self.bus, &self.terms) {
-            return;
+    /// Called when members have left: what is known now must be durable before the consumer stops.
+    fn left(&mut self, ctx: &mut Context<Self>) {
+        self.tell_counts(ctx, |_, _, _| {});
+        if self.seats.is_empty() {
+            self.note(ctx);
+            ctx.run_later(TRY_MAX, |act, ctx| {
+                if act.seats.is_empty() {
+                    ctx.stop();
+                }
+            });
         }
-        self.advancing = true;
-        let (bus, terms, generation) = (self.bus.clone(), self.terms.clone(), self.generation);
-        let note = async move { advance(&bus, &terms, floor, generation).await };
-        ctx.spawn(note.into_actor(self).map(move |noted, act, _| {
-            act.advancing = false;
-            match noted {
-                Ok(()) => act.floor = act.floor.max(floor),
-                Err(refusal) => tracing::debug!(consumer = %act.terms.name, %refusal, "the floor is noted later"),
-            }
-        }));
+        self.pump(ctx);
+        self.rest(ctx);
     }
 
     fn close_all(&mut self, reason: Reason) {
-        for seat in self.seats.values() {
+        for (member, seat) in std::mem::take(&mut self.seats) {
+            // Nobody is left who could be given it: there is no step to carry out.
+            drop(self.window.leave(member, Departure::Returned));
             // A member that died needs no word.
             seat.join.tell.try_send(Tell::Close(reason)).ok();
         }
-        self.seats.clear();
     }
-}
-
-fn is_paused(bus: &Bus, terms: &Terms) -> bool {
-    let head = bus.node().namespace(terms.pattern.namespace());
-    head.and_then(|head| bus.node().consumer(&head, &terms.name)).is_some_and(|known| known.paused)
-}
-
-async fn advance(bus: &Bus, terms: &Terms, ack_floor: u64, generation: u64) -> Result<(), Refusal> {
-    let namespace = terms.pattern.namespace().to_owned();
-    let command = Command::ConsumerAdvance(ConsumerAdvance {
-        namespace,
-        name: terms.name.clone(),
-        ack_floor,
-        owner: Some(bus.node().owner()),
-        generation,
-        ..ConsumerAdvance::default()
-    });
-    bus.proposer().command(command).await.map(drop)
 }
 
 impl Actor for Consumer {
@@ -293,9 +482,11 @@ impl Actor for Consumer {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
         ctx.run_interval(NOTE, |act, ctx| {
-            act.note_floor(ctx);
-            act.look_at_pause(ctx);
+            if act.look(ctx) {
+                act.note(ctx);
+            }
         });
+        self.begin(ctx);
     }
 }
 
@@ -312,16 +503,16 @@ impl Handler<Join> for Consumer {
         let replaced = |seat: &Seat| !self.terms.group || (join.name.is_some() && seat.join.name == join.name);
         let gone: Vec<Member> = self.seats.iter().filter(|(_, seat)| replaced(seat)).map(|(id, _)| *id).collect();
         for member in gone {
+            let step = self.window.leave(member, Departure::Gone);
+            self.carry_out(step, ctx);
             if let Some(seat) = self.seats.remove(&member) {
-                self.window.leave(member);
                 seat.join.tell.try_send(Tell::Close(Reason::TakenOver)).ok();
             }
         }
         if self.terms.manual {
             self.window.join(join.member, join.patience);
         }
-        let consumer_id = join.consumer_id.clone();
-        self.seats.insert(join.member, Seat { join, busy: false, consumer_id });
+        self.seats.insert(join.member, Seat { join, busy: false });
         self.pump(ctx);
         MessageResult(Ok(()))
     }
@@ -331,14 +522,10 @@ impl Handler<Leave> for Consumer {
     type Result = ();
 
     fn handle(&mut self, leave: Leave, ctx: &mut Context<Self>) {
+        let step = self.window.leave(leave.member, leave.departure);
+        self.carry_out(step, ctx);
         self.seats.remove(&leave.member);
-        self.window.leave(leave.member);
-        if self.seats.is_empty() {
-            // The next member starts from the durable floor.
-            ctx.stop();
-        } else {
-            self.pump(ctx);
-        }
+        self.left(ctx);
     }
 }
 
@@ -352,14 +539,18 @@ impl Handler<MemberAck> for Consumer {
         self.bus.metrics().acks.inc();
         let floor = self.present_floor();
         self.pump(ctx);
-        if floor <= self.floor {
+        let Some(serving) = self.serving.as_ref().filter(|serving| floor > serving.floor) else {
             return Box::pin(fut::ready(Ok(Acknowledged::Yes)));
-        }
-        let (bus, terms, generation) = (self.bus.clone(), self.terms.clone(), self.generation);
-        let durable = async move { advance(&bus, &terms, floor, generation).await };
-        Box::pin(durable.into_actor(self).map(move |durable, act, _| {
+        };
+        let (cursor, news) = (serving.cursor.clone(), News { floor, ..News::default() });
+        let told = news.clone();
+        let durable = async move { cursor.advance(told).await };
+        self.awaited = self.awaited.saturating_add(1);
+        Box::pin(durable.into_actor(self).map(move |durable, act, ctx| {
+            act.awaited = act.awaited.saturating_sub(1);
+            act.rest(ctx);
             durable.map(|()| {
-                act.floor = act.floor.max(floor);
+                act.known(news);
                 Acknowledged::Yes
             })
         }))
@@ -371,7 +562,11 @@ impl Handler<Dismiss> for Consumer {
 
     fn handle(&mut self, dismiss: Dismiss, ctx: &mut Context<Self>) {
         self.close_all(dismiss.0);
-        ctx.stop();
+        if dismiss.0 == Reason::Deleted {
+            ctx.stop();
+        } else {
+            self.left(ctx);
+        }
     }
 }
 
@@ -379,9 +574,9 @@ impl Handler<Members> for Consumer {
     type Result = MessageResult<Members>;
 
     fn handle(&mut self, _: Members, _: &mut Context<Self>) -> Self::Result {
-        let flights: BTreeMap<Member, Option<u64>> = self.window.in_flight().into_iter().collect();
+        let flights: BTreeMap<Member, Option<u64>> = self.window.in_flight().collect();
         let state = |(member, seat): (&Member, &Seat)| MemberState {
-            consumer_id: seat.consumer_id.clone(),
+            consumer_id: seat.join.consumer_id.clone(),
             in_flight: flights.get(member).copied().flatten(),
         };
         MessageResult(self.seats.iter().map(state).collect())

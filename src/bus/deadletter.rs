@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rollbook_core::entry::{FLAG_CREATE, FLAG_INTERNAL, begin_publish, finish_publish};
+use rollbook_core::entry::{FLAG_CREATE, FLAG_INTERNAL, FLAG_KEYED, begin_publish, finish_publish};
 use rollbook_core::error::Refusal;
 use rollbook_core::event::Event;
 use rollbook_core::subject::Namespace;
@@ -21,14 +21,16 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct DeadLetter {
     /// The event.
     pub item: Arc<Item>,
-    /// To whom it was sent last.
-    pub consumer_id: String,
+    /// The stream that it was delivered to last; `None` when that was before this node served the consumer.
+    pub consumer_id: Option<String>,
     /// Durable consumer, if it was one.
     pub consumer: Option<String>,
     /// Group, if it was one.
     pub group: Option<String>,
-    /// How often it was sent.
+    /// How often a client got it.
     pub deliveries: u32,
+    /// Dedupe key of the letter: two nodes, or one that does not know whether it was stored, store it once.
+    pub once: Option<String>,
 }
 
 impl DeadLetter {
@@ -37,7 +39,7 @@ impl DeadLetter {
         bus.metrics().dead_letters.inc();
         let subject = self.item.event().subject.to_owned();
         if subject.split('.').next() == Some(Namespace::DEAD) {
-            tracing::warn!(event = %self.item.id(), consumer_id = %self.consumer_id, "a dead letter was not acknowledged; it stays where it is");
+            tracing::warn!(event = %self.item.id(), consumer_id = self.consumer_id, "a dead letter was not acknowledged; it stays where it is");
             return;
         }
         let Ok(frame) = self.frame(&subject) else {
@@ -45,6 +47,9 @@ impl DeadLetter {
             return;
         };
         while let Err(refusal) = bus.proposer().propose(frame.clone().into()).await.map(drop) {
+            if matches!(refusal, Refusal::KeyProcessed(_)) {
+                return;
+            }
             tracing::warn!(%refusal, event = %self.item.id(), "a dead letter is not stored yet");
             tokio::time::sleep(RETRY).await;
         }
@@ -56,12 +61,14 @@ impl DeadLetter {
         let payload = self.payload();
         let event = Event {
             subject: &format!("{}.{subject}", Namespace::DEAD),
+            key: self.once.as_deref().unwrap_or_default(),
             created_at: clock::timestamp(),
             payload: Some(&payload),
             ..Event::default()
         };
         event.encode(&mut frame).map_err(|error| Refusal::Malformed(error.to_string()))?;
-        finish_publish(&mut frame, 0, FLAG_CREATE | FLAG_INTERNAL, 1)?;
+        let keyed = if self.once.is_some() { FLAG_KEYED } else { 0 };
+        finish_publish(&mut frame, 0, FLAG_CREATE | FLAG_INTERNAL | keyed, 1)?;
         Ok(frame)
     }
 
@@ -70,7 +77,7 @@ impl DeadLetter {
         event_json::write(self.item.index(), &self.item.event(), &mut out);
         out.extend_from_slice(format!(",\"index\":{}", self.item.index()).as_bytes());
         for (name, text) in [
-            ("consumer_id", Some(&self.consumer_id)),
+            ("consumer_id", self.consumer_id.as_ref()),
             ("consumer", self.consumer.as_ref()),
             ("group", self.group.as_ref()),
         ] {

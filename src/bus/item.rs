@@ -49,6 +49,12 @@ impl Item {
         self.record.clone()
     }
 
+    /// How many bytes that is.
+    #[must_use]
+    pub const fn record_len(&self) -> usize {
+        self.record.len()
+    }
+
     /// The event.
     #[must_use]
     pub fn event(&self) -> Event<'_> {
@@ -63,6 +69,14 @@ impl Item {
         String::from_utf8(id).unwrap_or_default()
     }
 
+    /// Whether clients know it by this id. Nothing is allocated.
+    #[must_use]
+    pub fn has_id(&self, id: &str) -> bool {
+        let mut compared = Compared { rest: id.as_bytes(), same: true };
+        self.event().write_id(self.sequence(), &mut compared);
+        compared.same && compared.rest.is_empty()
+    }
+
     /// The bytes that a door writes for this event.
     #[must_use]
     pub fn frame(&self, wire: &'static dyn Wire) -> Bytes {
@@ -74,6 +88,23 @@ impl Item {
         match self.frames.get(wire.slot()) {
             Some(slot) => slot.get_or_init(encode).clone(),
             None => encode(),
+        }
+    }
+}
+
+/// Takes bytes as a `Vec` would, and compares them instead of keeping them.
+struct Compared<'a> {
+    rest: &'a [u8],
+    same: bool,
+}
+
+impl Extend<u8> for Compared<'_> {
+    fn extend<T: IntoIterator<Item = u8>>(&mut self, bytes: T) {
+        for byte in bytes {
+            match self.rest.split_first() {
+                Some((first, rest)) if *first == byte => self.rest = rest,
+                _ => self.same = false,
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use rollbook_core::error::Refusal;
 use rollbook_core::pattern::Pattern;
 
 use super::item::Item;
-use super::window::{Member, Patience};
+use super::window::{Departure, Member, Patience};
 
 /// Nobody answers any more; in the place of whatever says so.
 pub(super) fn stopping<E>(_: E) -> Refusal {
@@ -44,12 +44,24 @@ pub enum Reason {
     Deleted,
 }
 
-/// Write these events; the answer comes when there is room for more, `false` when the client is gone.
+/// Write these events; the answer comes when the connection of the client has taken them. Without events the answer
+/// is about everything that was written before.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "bool")]
+#[rtype(result = "Written")]
 pub struct Deliver {
     /// In order.
     pub items: Vec<Arc<Item>>,
+}
+
+/// What became of a [`Deliver`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// The connection of the client has taken all of it.
+    Taken,
+    /// None of it was written, because a copy waited that the client had not read; there is room now.
+    Skipped,
+    /// The client has gone, or its node cannot be reached; nobody knows what it got.
+    Gone,
 }
 
 /// How the members of a durable consumer are served.
@@ -95,6 +107,8 @@ pub struct Leave {
     pub consumer: String,
     /// Its number.
     pub member: Member,
+    /// How it goes, which says whether what it had counts as delivered.
+    pub departure: Departure,
 }
 
 /// A member acknowledges. The answer comes when the floor is durable.

@@ -23,12 +23,22 @@ pub(super) const JOIN_BYTES_MAX: usize = 64 << 10;
 struct Shared {
     chunks: VecDeque<Bytes>,
     bytes: usize,
+    /// Bytes that were ever queued.
+    queued: u64,
+    /// How many of them the connection has dealt with: it asks for more when what it had is on its way.
+    taken: u64,
     ended: bool,
     reader_gone: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
     leaver: Option<Waker>,
+    /// Those who wait until their bytes are taken: each has at most one copy of an event here.
+    watchers: Vec<Waker>,
 }
+
+/// A point in what was queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(u64);
 
 /// The writing end.
 #[derive(Clone)]
@@ -63,6 +73,7 @@ impl Outlet {
             return;
         }
         shared.bytes = shared.bytes.saturating_add(chunk.len());
+        shared.queued = shared.queued.saturating_add(length(chunk.len()));
         shared.chunks.push_back(chunk);
         wake(shared.reader.take());
     }
@@ -90,6 +101,31 @@ impl Outlet {
         .await
     }
 
+    /// The end of what was queued so far.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark(self.shared.borrow().queued)
+    }
+
+    /// Waits until the connection of the client has taken everything up to a point, and has asked for more; `false`
+    /// when the client has gone before that.
+    pub async fn taken(&self, Mark(mark): Mark) -> bool {
+        poll_fn(|cx| {
+            let mut shared = self.shared.borrow_mut();
+            if shared.taken >= mark {
+                return Poll::Ready(true);
+            }
+            if shared.reader_gone {
+                return Poll::Ready(false);
+            }
+            if !shared.watchers.iter().any(|watcher| watcher.will_wake(cx.waker())) {
+                shared.watchers.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
     /// Waits until the client has gone.
     pub async fn gone(&self) {
         poll_fn(|cx| {
@@ -109,11 +145,23 @@ impl Outlet {
         self.shared.borrow().bytes >= QUEUE_BYTES_MAX
     }
 
+    /// Whether what is queued now may reach the client.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let shared = self.shared.borrow();
+        !shared.reader_gone && !shared.ended
+    }
+
     /// Whether the client has gone.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.shared.borrow().reader_gone
     }
+}
+
+/// A number of bytes as it is counted.
+fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 fn wake(waker: Option<Waker>) {
@@ -138,6 +186,8 @@ impl MessageBody for Body {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let mut shared = self.outlet.shared.borrow_mut();
+        shared.taken = shared.queued.saturating_sub(length(shared.bytes));
+        shared.watchers.drain(..).for_each(Waker::wake);
         let Some(first) = shared.chunks.pop_front() else {
             if shared.ended {
                 return Poll::Ready(None);
@@ -179,5 +229,36 @@ impl Drop for Body {
         shared.chunks = VecDeque::new();
         wake(shared.writer.take());
         wake(shared.leaver.take());
+        shared.watchers.drain(..).for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[actix_web::test]
+    async fn what_was_taken_is_known_and_what_a_client_left_behind_too() {
+        let (outlet, mut body) = pair();
+        let before = outlet.mark();
+        assert!(outlet.taken(before).await, "there was nothing");
+        outlet.push(Bytes::from(vec![1; 100 << 10]));
+        let first = outlet.mark();
+        outlet.push(Bytes::from(vec![2; 100 << 10]));
+        let second = outlet.mark();
+        let (waits, late) = (outlet.clone(), outlet.clone());
+        let waits = actix_web::rt::spawn(async move { waits.taken(second).await });
+        actix_web::rt::task::yield_now().await;
+        assert_eq!(body.next().await.map(|chunk| chunk.len()), Some(100 << 10));
+        let early = tokio::time::timeout(Duration::from_millis(20), outlet.taken(first)).await;
+        assert!(early.is_err(), "it may still be in the buffers of the connection");
+        assert_eq!(body.next().await.map(|chunk| chunk.len()), Some(100 << 10));
+        assert!(outlet.taken(first).await);
+        actix_web::rt::task::yield_now().await;
+        assert!(!waits.is_finished(), "of the second one nobody can say");
+        drop(body);
+        assert!(!waits.await.unwrap());
+        assert!(late.taken(first).await && !late.taken(second).await, "also when asked later");
     }
 }

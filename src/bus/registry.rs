@@ -77,7 +77,10 @@ impl Registry {
     }
 
     fn end_streams(&mut self) {
-        self.children.clear();
+        for child in std::mem::take(&mut self.children).into_values() {
+            // One whose mailbox is full notices that it cannot write to its members.
+            child.consumer.child().try_send(Dismiss(Reason::Draining)).ok();
+        }
         if let Some(bus) = &self.bus {
             bus.all_live().iter().for_each(|live| send_close(&live.tell));
         }
@@ -131,13 +134,9 @@ impl Handler<Join> for Registry {
             return Box::pin(std::future::ready(Err(stopping(()))));
         };
         let key = (join.terms.pattern.namespace().to_owned(), join.terms.name.clone());
-        let child = self.children.entry(key.clone()).or_insert_with(|| {
+        let child = self.children.entry(key).or_insert_with(|| {
             let (terms, factory_bus) = (join.terms.clone(), bus.clone());
-            let factory = move || {
-                let head = factory_bus.node().namespace(&key.0);
-                let known = head.and_then(|head| factory_bus.node().consumer(&head, &key.1));
-                Consumer::new(&factory_bus, terms.clone(), &known.unwrap_or_default())
-            };
+            let factory = move || Consumer::new(&factory_bus, terms.clone());
             Child { consumer: Supervised::start(clock::now(), factory), joins: BTreeMap::new() }
         });
         child.joins.insert(join.member, join.clone());

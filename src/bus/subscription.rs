@@ -19,10 +19,10 @@ use super::handle::{Bus, Live};
 use super::inbox::Taken;
 use super::inboxes::Listening;
 use super::item::Item;
-use super::message::{Acknowledged, Deliver, Leave, MemberAck, Reason, Tell};
+use super::message::{Acknowledged, Deliver, Leave, MemberAck, Reason, Tell, Written};
 use super::outlet::{JOIN_BYTES_MAX, Outlet};
 use super::source::{Page, Source};
-use super::window::{Patience, Step, Window};
+use super::window::{Departure, Patience, Step, Window};
 use super::wire::{End, Wire};
 
 /// What a stream delivers, and how.
@@ -45,6 +45,8 @@ pub struct Membership {
     pub namespace: String,
     /// Name of the consumer.
     pub consumer: String,
+    /// Its client acknowledges.
+    pub manual: bool,
     /// Where acknowledgements go.
     pub acknowledge: Recipient<MemberAck>,
     /// How to leave.
@@ -100,6 +102,8 @@ pub struct Subscription {
     written: Instant,
     delivery: Option<Box<Delivery>>,
     state: State,
+    /// How it leaves its durable consumer.
+    departure: Departure,
 }
 
 /// The only member of a subscription's own window.
@@ -125,6 +129,7 @@ impl Subscription {
             written: clock::now(),
             delivery: Some(Box::new(opening.delivery)),
             state: State::Streaming,
+            departure: Departure::Gone,
         }
     }
 
@@ -147,6 +152,8 @@ impl Subscription {
             let idle = clock::now().saturating_duration_since(act.written);
             let wait = match act.keep_alive.checked_sub(idle) {
                 Some(left) if !left.is_zero() => left,
+                // A client that does not read has enough to read.
+                _ if act.outlet.is_full() => act.keep_alive,
                 _ => {
                     let mut out = Vec::new();
                     act.wire.keep_alive(&mut out);
@@ -224,19 +231,39 @@ impl Subscription {
         self.arm_redelivery(ctx);
     }
 
+    /// Writes an event that is to be acknowledged; its time begins when the client's connection has taken it.
+    fn send(&mut self, item: Arc<Item>, ctx: &mut Context<Self>) {
+        let sequence = item.sequence();
+        if !self.outlet.is_open() {
+            return;
+        }
+        self.write_items(&[item]);
+        let (outlet, mark) = (self.outlet.clone(), self.outlet.mark());
+        let taken = async move { outlet.taken(mark).await };
+        ctx.spawn(taken.into_actor(self).map(move |taken, act, ctx| {
+            let State::Manual(manual) = &mut act.state else { return };
+            // A stream has one member, who leaves with it: nothing is to be carried out.
+            drop(manual.window.answered(SELF, sequence, taken, clock::now()));
+            if taken {
+                act.pump(ctx);
+            }
+        }));
+    }
+
     fn carry_out(&mut self, steps: Vec<Step>, ctx: &mut Context<Self>) {
         for step in steps {
             match step {
-                // A client that reads nothing has a copy waiting already: more would only pile up.
-                Step::Send(_, item) if !self.outlet.is_full() => self.write_items(&[item]),
-                Step::Send(..) => {}
+                Step::Send(_, item) => self.send(item, ctx),
+                // The counts of a stream without a name end with it.
+                Step::Record(..) => {}
                 Step::Bury(_, item, deliveries) => {
                     let letter = DeadLetter {
                         item: Arc::clone(&item),
-                        consumer_id: self.consumer_id.clone(),
+                        consumer_id: Some(self.consumer_id.clone()),
                         consumer: None,
                         group: None,
                         deliveries,
+                        once: None,
                     };
                     let bus = self.bus.clone();
                     let bury = async move { letter.store(&bus).await };
@@ -274,6 +301,7 @@ impl Subscription {
         let mut out = Vec::new();
         self.wire.failure(text, &mut out);
         self.write(out.into());
+        self.departure = Departure::Returned;
         ctx.stop();
     }
 }
@@ -334,6 +362,7 @@ impl Actor for Subscription {
                 namespace: membership.namespace.clone(),
                 consumer: membership.consumer.clone(),
                 member: self.serial,
+                departure: self.departure,
             };
             // A consumer that is gone has no members to remove.
             membership.leave.try_send(leave).ok();
@@ -358,6 +387,10 @@ impl Drop for Subscription {
 
 impl Subscription {
     fn close(&mut self, reason: Reason, ctx: &mut Context<Self>) {
+        if reason != Reason::TakenOver {
+            // It was the bus that ended it.
+            self.departure = Departure::Returned;
+        }
         let mut out = Vec::new();
         match reason {
             Reason::Draining => self.wire.farewell(spread_millis(), &mut out),
@@ -376,12 +409,23 @@ fn spread_millis() -> u64 {
 }
 
 impl Handler<Deliver> for Subscription {
-    type Result = ResponseFuture<bool>;
+    type Result = ResponseFuture<Written>;
 
     fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
-        self.write_items(&deliver.items);
+        let manual = matches!(&self.state, State::Member(membership) if membership.manual);
         let outlet = self.outlet.clone();
-        Box::pin(async move { outlet.ready().await })
+        if !outlet.is_open() {
+            return Box::pin(std::future::ready(Written::Gone));
+        }
+        if manual && outlet.is_full() && !deliver.items.is_empty() {
+            // The client has a copy to read: a node of the release before sends one each time that its patience ends.
+            return Box::pin(async move { if outlet.ready().await { Written::Skipped } else { Written::Gone } });
+        }
+        if !deliver.items.is_empty() {
+            self.write_items(&deliver.items);
+        }
+        let mark = outlet.mark();
+        Box::pin(async move { if outlet.taken(mark).await { Written::Taken } else { Written::Gone } })
     }
 }
 

@@ -65,3 +65,45 @@ fn a_new_node_has_the_newest_rules_from_its_first_event_on() {
     let cluster = Cluster::start();
     assert_eq!([1, 2, 3].map(|id| level(cluster.node(id))), [3, 3, 3], "as soon as it is ready");
 }
+
+/// A member of a durable consumer that takes an event and dies of it, through any node that is there.
+fn dies_of(node: &Node) -> Option<String> {
+    let query = [
+        ("subject", "app.x"),
+        ("start", "oldest"),
+        ("ack", "manual"),
+        ("redelivery", "60s"),
+        ("redelivery_count", "3"),
+        ("consumer", "w"),
+    ];
+    let mut stream = node.subscribe(&query);
+    let event = stream.try_event(SOON)?;
+    drop(stream);
+    let empty = |item: &serde_json::Value| item["members"].as_array().is_some_and(Vec::is_empty);
+    wait_for("the member is gone", SOON, || node.consumer("app", "w").filter(empty));
+    Some(event.payload().to_string())
+}
+
+#[test]
+fn deliveries_are_counted_from_the_raise_on_and_before_it_all_is_as_it_was() {
+    const BEFORE: (&str, &str) = ("ROLLBOOK_TEST_LEVEL", "2");
+    let mut cluster = Cluster::prepare(Options::new());
+    cluster.up_with(&[1, 2, 3], |id, options| if id == 3 { options.env(BEFORE.0, BEFORE.1) } else { options });
+    let levels = |cluster: &Cluster| [1, 2, 3].map(|id| level(cluster.node(id)));
+    wait_for("level 2", SOON, || (levels(&cluster) == [2, 2, 2]).then_some(()));
+    cluster.publish_anywhere("app.x", "poison");
+    cluster.publish_anywhere("app.x", "next");
+    let poison = dies_of(cluster.node(1)).expect("an event");
+    for time in 2..=5 {
+        assert_eq!(dies_of(cluster.node(1)).as_ref(), Some(&poison), "time {time} below the level");
+    }
+    cluster.terminate(3);
+    cluster.up_with(&[3], |_, options| options);
+    wait_for("level 3", SOON, || (levels(&cluster) == [3, 3, 3]).then_some(()));
+    for id in 1..=3 {
+        assert_eq!(dies_of(cluster.node(id)).as_ref(), Some(&poison), "through node {id}");
+    }
+    let next = dies_of(cluster.node(2)).expect("the next event");
+    assert_ne!(next, poison, "counted on whatever node its consumer dies");
+    assert_eq!(cluster.node(3).replay("_dead_.app.**").events(1, SOON).len(), 1);
+}

@@ -4,6 +4,7 @@ mod sse_ack;
 mod sse_batch;
 mod sse_conformance;
 mod sse_cors;
+mod sse_counts;
 mod sse_dead;
 mod sse_dedupe;
 mod sse_groups;

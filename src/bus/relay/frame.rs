@@ -10,9 +10,9 @@ use rollbook_core::pattern::Pattern;
 
 use super::live::{Call, Dismissed, Kicked, Ordered, Through};
 use crate::bus::item::Item;
-use crate::bus::message::{Acknowledged, MemberAck, MemberState, Reason, Terms};
+use crate::bus::message::{Acknowledged, Leave, MemberAck, MemberState, Reason, Terms, Written};
 use crate::bus::survey::Wanted;
-use crate::bus::window::Patience;
+use crate::bus::window::{Departure, Patience, REDELIVERY_MIN};
 
 /// One message. Tags are never reused; unknown ones are refused.
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -34,7 +34,7 @@ pub(super) enum Frame {
     Join(RemoteJoin),
     /// It goes.
     #[prost(message, tag = "6")]
-    Leave(Seat),
+    Leave(RemoteLeave),
     /// It acknowledges.
     #[prost(message, tag = "7")]
     MemberAck(SeatAck),
@@ -142,7 +142,7 @@ impl RemoteJoin {
             member: join.member,
             consumer_id: join.consumer_id.clone(),
             name: join.name.clone(),
-            redelivery_ms: u64::try_from(join.patience.redelivery.as_millis()).unwrap_or(u64::MAX),
+            redelivery_ms: whole_millis(join.patience.redelivery),
             count_max: join.patience.count_max,
             seen,
         }
@@ -152,8 +152,42 @@ impl RemoteJoin {
     pub(super) fn terms(&self) -> Option<(Terms, Patience)> {
         let pattern = Pattern::parse(&self.pattern).ok()?;
         let terms = Terms { name: self.consumer.clone(), pattern, group: self.group, manual: self.manual };
-        let redelivery = Duration::from_millis(self.redelivery_ms);
+        // A node of the release before lets clients ask for less, and rounds to 0.
+        let redelivery = Duration::from_millis(self.redelivery_ms).max(REDELIVERY_MIN);
         Some((terms, Patience { redelivery, count_max: self.count_max }))
+    }
+}
+
+/// Milliseconds, rounded up: a wait never becomes none.
+fn whole_millis(wait: Duration) -> u64 {
+    let millis = wait.as_nanos().div_ceil(1_000_000);
+    u64::try_from(millis).unwrap_or(u64::MAX)
+}
+
+/// A [`Seat`] that is left.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RemoteLeave {
+    #[prost(string, tag = "1")]
+    namespace: String,
+    #[prost(string, tag = "2")]
+    consumer: String,
+    #[prost(uint64, tag = "3")]
+    member: u64,
+    /// The node has ended the stream: what the client had does not count as delivered.
+    #[prost(bool, tag = "4")]
+    returned: bool,
+}
+
+impl RemoteLeave {
+    pub(super) fn new(leave: Leave) -> Self {
+        let Leave { namespace, consumer, member, departure } = leave;
+        Self { namespace, consumer, member, returned: departure == Departure::Returned }
+    }
+
+    pub(super) fn into_leave(self) -> Leave {
+        let Self { namespace, consumer, member, returned } = self;
+        let departure = if returned { Departure::Returned } else { Departure::Gone };
+        Leave { namespace, consumer, member, departure }
     }
 }
 
@@ -295,14 +329,24 @@ pub(super) fn decode_acknowledged(bytes: Bytes) -> Option<Acknowledged> {
     }
 }
 
-/// Yes or no.
-pub(super) fn encode_yes(yes: bool) -> Bytes {
-    number(u32::from(yes))
+/// What became of events for a member; `None` when its client has not taken them yet, and is still there.
+pub(super) fn encode_written(written: Option<Written>) -> Bytes {
+    number(match written {
+        Some(Written::Gone) => 0,
+        Some(Written::Taken) => 1,
+        None => 2,
+        Some(Written::Skipped) => 3,
+    })
 }
 
-/// Reads [`encode_yes`] back.
-pub(super) fn decode_yes(bytes: Bytes) -> bool {
-    read_number(bytes) == 1
+/// Reads [`encode_written`] back.
+pub(super) fn decode_written(bytes: Bytes) -> Option<Written> {
+    match read_number(bytes) {
+        1 => Some(Written::Taken),
+        2 => None,
+        3 => Some(Written::Skipped),
+        _ => Some(Written::Gone),
+    }
 }
 
 pub(super) fn encode_members(members: &[MemberState]) -> Bytes {
@@ -342,10 +386,35 @@ mod tests {
         for answer in [None, Some(Acknowledged::Yes), Some(Acknowledged::NotInFlight)] {
             assert_eq!(decode_acknowledged(encode_acknowledged(answer)), answer);
         }
+        for written in [None, Some(Written::Taken), Some(Written::Skipped), Some(Written::Gone)] {
+            assert_eq!(decode_written(encode_written(written)), written);
+        }
         for reason in [Reason::Draining, Reason::TakenOver, Reason::Deleted] {
             assert_eq!(Closing::new(1, reason).reason(), reason);
         }
         let members = [MemberState { consumer_id: "c".into(), in_flight: Some(3) }];
         assert_eq!(decode_members(encode_members(&members)), members);
+    }
+
+    #[test]
+    fn how_a_member_leaves_is_told_and_a_release_before_says_less() {
+        for departure in [Departure::Gone, Departure::Returned] {
+            let leave = Leave { namespace: "app".into(), consumer: "c".into(), member: 7, departure };
+            let there = RemoteLeave::new(leave).into_leave();
+            assert_eq!((there.namespace.as_str(), there.consumer.as_str(), there.member), ("app", "c", 7));
+            assert_eq!(there.departure, departure);
+        }
+        let before = Seat { namespace: "app".into(), consumer: "c".into(), member: 7 }.encode_to_vec();
+        assert_eq!(RemoteLeave::decode(before.as_slice()).unwrap().into_leave().departure, Departure::Gone);
+    }
+
+    #[test]
+    fn a_wait_is_rounded_up_and_never_becomes_none() {
+        let millis = |nanos| whole_millis(Duration::from_nanos(nanos));
+        assert_eq!([0, 1, 1_000_000, 1_000_001].map(millis), [0, 1, 1, 2]);
+        assert_eq!(whole_millis(Duration::MAX), u64::MAX);
+        let join = |redelivery_ms| RemoteJoin { pattern: "a.b".into(), redelivery_ms, ..RemoteJoin::default() };
+        let there = |millis| join(millis).terms().unwrap().1.redelivery;
+        assert_eq!([0, 99, 100, 101].map(there).map(|wait| wait.as_millis()), [100, 100, 100, 101]);
     }
 }

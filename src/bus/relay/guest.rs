@@ -6,11 +6,12 @@ use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Recipi
 use rollbook_cluster::node::Node;
 use rollbook_core::error::Refusal;
 
-use super::frame::{Closing, Delivery, Frame, Seat, decode_yes};
+use super::frame::{Closing, Delivery, Frame, Seat, decode_written};
 use super::reach::Reach;
-use crate::bus::message::{Acknowledged, Deliver, Leave, Tell};
+use crate::bus::message::{Acknowledged, Deliver, Leave, Tell, Written};
+use crate::bus::window::Departure;
 
-/// How long the other node may take to write events to its client.
+/// How long the other node may take to say that its client has taken events, or that it has not yet.
 const DELIVER_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked whether the other node is there.
 const LOOK: Duration = Duration::from_millis(500);
@@ -30,8 +31,10 @@ pub(super) struct Guest {
 impl Guest {
     fn depart(&self) {
         let Seat { namespace, consumer, member } = self.seat.clone();
+        // A lost link is no failure of the client.
+        let departure = Departure::Returned;
         // A consumer that is gone has no members to remove.
-        self.leave.try_send(Leave { namespace, consumer, member }).ok();
+        self.leave.try_send(Leave { namespace, consumer, member, departure }).ok();
     }
 }
 
@@ -49,12 +52,22 @@ impl Actor for Guest {
 }
 
 impl Handler<Deliver> for Guest {
-    type Result = ResponseFuture<bool>;
+    type Result = ResponseFuture<Written>;
 
     fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
-        let (node, at) = (self.node.clone(), self.at);
-        let message = Frame::Deliver(Delivery::new(self.seat.member, &deliver.items)).into_bytes();
-        Box::pin(async move { node.ask(at, message, DELIVER_MAX).await.is_ok_and(decode_yes) })
+        let (node, at, member) = (self.node.clone(), self.at, self.seat.member);
+        Box::pin(async move {
+            let mut message = Frame::Deliver(Delivery::new(member, &deliver.items)).into_bytes();
+            drop(deliver);
+            loop {
+                match node.ask(at, message, DELIVER_MAX).await.map(decode_written) {
+                    Ok(Some(written)) => return written,
+                    // Its client reads slowly, or sleeps. It has its events and is waited for.
+                    Ok(None) => message = Frame::Deliver(Delivery::new(member, &[])).into_bytes(),
+                    Err(_) => return Written::Gone,
+                }
+            }
+        })
     }
 }
 

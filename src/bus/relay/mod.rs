@@ -27,11 +27,11 @@ use rollbook_core::node::Owner;
 use super::clock;
 use super::handle::Bus;
 use super::item::Item;
-use super::message::{Acknowledged, Deliver, Join, Leave, MemberAck, MemberState, Reason, Tell, stopping};
+use super::message::{Acknowledged, Deliver, Join, Leave, MemberAck, MemberState, Reason, Tell, Written, stopping};
 use super::registry::{Forget, Registry, Who};
 use super::window::Member;
 use desk::Desk;
-use frame::{Ack, Forgotten, Frame, Post, RemoteJoin, Seat, SeatAck};
+use frame::{Ack, Forgotten, Frame, Post, RemoteJoin, RemoteLeave, Seat, SeatAck};
 use guest::Guest;
 use reach::Reach;
 
@@ -41,6 +41,8 @@ const ASK_MAX: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(250);
 /// How long one who serves may be out of reach.
 const REACH_MAX: Duration = Duration::from_secs(1);
+/// How long an answer about events waits for a client that does not read them.
+const UNREAD_MAX: Duration = Duration::from_secs(10);
 /// How long this node may take to see what another has seen.
 const SEEN_MAX: Duration = Duration::from_secs(2);
 
@@ -240,8 +242,8 @@ impl Handler<Incoming> for Relay {
                 registry.try_send(Forget { namespace, consumer, reason }).ok();
             }
             Frame::Join(join) => return self.join_here(incoming.from, join),
-            Frame::Leave(Seat { namespace, consumer, member }) => {
-                registry.try_send(Leave { namespace, consumer, member }).ok();
+            Frame::Leave(leave) => {
+                registry.try_send(leave.into_leave()).ok();
             }
             Frame::MemberAck(ack) => {
                 return Box::pin(async move {
@@ -251,10 +253,14 @@ impl Handler<Incoming> for Relay {
             }
             Frame::Deliver(delivery) => {
                 let Some(served) = self.served.get(&delivery.member) else {
-                    return done(Ok(frame::encode_yes(false)));
+                    return done(Ok(frame::encode_written(Some(Written::Gone))));
                 };
                 let written = served.deliver.send(Deliver { items: delivery.into_items() });
-                return Box::pin(async move { Ok(frame::encode_yes(written.await.unwrap_or(false))) });
+                return Box::pin(async move {
+                    // Whoever serves it asks again: a client that does not read is no lost link.
+                    let written = tokio::time::timeout(UNREAD_MAX, written).await;
+                    Ok(frame::encode_written(written.ok().map(|written| written.unwrap_or(Written::Gone))))
+                });
             }
             Frame::Close(closing) => {
                 if let Some(served) = self.served.remove(&closing.member) {
@@ -302,9 +308,8 @@ impl Handler<Leave> for Relay {
     type Result = ();
 
     fn handle(&mut self, leave: Leave, ctx: &mut Context<Self>) {
-        let Leave { namespace, consumer, member } = leave;
-        if let Some(served) = self.served.remove(&member) {
-            self.tell_some(vec![served.owner.node], Frame::Leave(Seat { namespace, consumer, member }), ctx);
+        if let Some(served) = self.served.remove(&leave.member) {
+            self.tell_some(vec![served.owner.node], Frame::Leave(RemoteLeave::new(leave)), ctx);
         }
     }
 }
