@@ -5,7 +5,7 @@ use std::time::Duration;
 use rollbook_core::pattern::Pattern;
 
 use super::draft::Rejected;
-use super::window::Patience;
+use super::window::{Patience, REDELIVERY_MIN};
 
 /// Where a subscription begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct Options<'a> {
     pub consumer: Option<&'a str>,
     /// Name of a group.
     pub group: Option<&'a str>,
-    /// How long to wait for an acknowledgement; 0: the usual time.
+    /// How long to wait for an acknowledgement, at least [`REDELIVERY_MIN`]; 0: the usual time.
     pub redelivery_ms: Option<u64>,
     /// How often to send at most; 0: for ever.
     pub max_deliveries: Option<u64>,
@@ -61,12 +61,11 @@ impl Options<'_> {
     /// # Errors
     /// What is wrong with it.
     pub fn subscribe(&self) -> Result<Subscribe, Rejected> {
-        let usual = Patience::default();
-        let redelivery = self.redelivery_ms.filter(|millis| *millis > 0).map(Duration::from_millis);
         let count = self.max_deliveries.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+        let short = || Rejected::bad("redelivery: at least 100 milliseconds, or 0 for the usual time");
         let patience = Patience {
-            redelivery: redelivery.unwrap_or(usual.redelivery),
-            count_max: count.unwrap_or(usual.count_max),
+            redelivery: redelivery(self.redelivery_ms.map(Duration::from_millis)).ok_or_else(short)?,
+            count_max: count.unwrap_or(Patience::default().count_max),
         };
         let manual = match self.ack {
             None | Some("none") => None,
@@ -78,6 +77,14 @@ impl Options<'_> {
         let wanted = Subscribe { pattern, start, manual, consumer_id: None, durable: None };
         wanted.named(self.consumer, self.group)
     }
+}
+
+/// How long to wait for an acknowledgement: the usual time when nothing or 0 is said, `None` when it is too short to
+/// be meant.
+#[must_use]
+pub fn redelivery(said: Option<Duration>) -> Option<Duration> {
+    let wait = said.filter(|wait| !wait.is_zero()).unwrap_or(Patience::default().redelivery);
+    (wait >= REDELIVERY_MIN).then_some(wait)
 }
 
 impl Subscribe {

@@ -147,7 +147,7 @@ fn a_count_of_zero_or_less_is_unlimited() {
     let subject = format!("{ns}.x");
     node.publish(&subject, "1");
     for count in ["0", "-1"] {
-        let mut stream = manual(&node, &subject, "50ms", count);
+        let mut stream = manual(&node, &subject, "100ms", count);
         let events = stream.events(8, SOON);
         assert!(events.iter().all(|event| event.index() == 1), "count {count}");
     }

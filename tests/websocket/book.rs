@@ -85,6 +85,7 @@ fn what_cannot_be_is_refused_under_its_id() {
         json!({ "type": "subscribe", "id": "x", "subject": "app.>", "ack": "perhaps" }),
         json!({ "type": "subscribe", "id": "x", "subject": "app.>", "consumer": "a b" }),
         json!({ "type": "subscribe", "id": "x", "subject": "app.>", "redelivery_ms": "1s" }),
+        json!({ "type": "subscribe", "id": "x", "subject": "app.>", "ack": "manual", "redelivery_ms": 99 }),
         json!({ "type": "subscribe", "id": "x", "subject": "_bus_.x", "consumer": "c" }),
         json!({ "type": "ack", "id": "x" }),
     ];
@@ -202,6 +203,7 @@ fn a_socket_io_client_publishes_and_follows_as_well() {
         ("book:subscribe", json!({ "id": "s" })),
         ("book:subscribe", json!({ "id": "", "subject": "app.>" })),
         ("book:subscribe", json!({ "id": "s", "subject": "app.>", "ack": "perhaps" })),
+        ("book:subscribe", json!({ "id": "s", "subject": "app.>", "ack": "manual", "redelivery": 99 })),
         ("book:ack", json!({ "id": "s", "eventId": "e" })),
         ("book:unsubscribe", json!({ "id": "s" })),
     ] {

@@ -41,7 +41,7 @@ pub struct SubscribeArgs {
     /// Acknowledge each event: printed (auto), by `rollbook ack` (manual), or never asked (none)
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "auto", default_value = "none")]
     ack: Ack,
-    /// Time after which an event without acknowledgment comes again [default: 5s]
+    /// Time after which an event without acknowledgment comes again, at least 100ms [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     redelivery: Option<Duration>,
     /// Deliveries of an event before it becomes a dead letter; 0 = no limit [default: 3]

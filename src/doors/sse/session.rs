@@ -7,7 +7,7 @@ use rollbook_core::pattern::Pattern;
 
 use crate::bus::draft::Rejected;
 use crate::bus::duration;
-use crate::bus::subscribe::{Start, Subscribe, is_name};
+use crate::bus::subscribe::{self, Start, Subscribe, is_name};
 use crate::bus::window::Patience;
 
 /// The parameters of a request, first one of a name counts.
@@ -69,11 +69,10 @@ pub(super) fn subscribe(
 }
 
 fn redelivery(text: Option<&str>) -> Result<Duration, Rejected> {
-    let usual = Patience::default().redelivery;
-    let Some(text) = text else { return Ok(usual) };
-    let wrong = || Rejected::bad(format!("invalid redelivery: {text}"));
-    let parsed = duration::parse(text).map_err(|_| wrong())?;
-    Ok(if parsed.is_zero() { usual } else { parsed })
+    let Some(text) = text else { return Ok(Patience::default().redelivery) };
+    let said = duration::parse(text).map_err(|_| Rejected::bad(format!("invalid redelivery: {text}")))?;
+    let short = || Rejected::bad(format!("invalid redelivery: {text}, at least 100ms"));
+    subscribe::redelivery(Some(said)).ok_or_else(short)
 }
 
 fn deliveries(text: Option<&str>) -> Result<u32, Rejected> {
