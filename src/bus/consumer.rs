@@ -16,7 +16,7 @@ use actix::prelude::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, SpawnHandle,
     WrapFuture,
 };
-use rollbook_core::consumer::{Attempts, Consumer as Known, Range};
+use rollbook_core::consumer::{Consumer as Known, Range};
 use rollbook_core::error::Refusal;
 
 use super::clock;
@@ -30,6 +30,8 @@ use super::message::{
 use super::shares::Shares;
 use super::source::{Page, Place, Source};
 use super::window::{Departure, Member, Step, Window};
+
+mod durable;
 
 /// How often a consumer notes what is new, and looks whether it is paused and still the one that serves.
 const NOTE: Duration = Duration::from_secs(1);
@@ -270,70 +272,6 @@ impl Consumer {
         });
     }
 
-    /// Makes the counts durable that are new.
-    fn tell_counts(
-        &mut self,
-        ctx: &mut Context<Self>,
-        then: impl FnOnce(bool, &mut Self, &mut Context<Self>) + 'static,
-    ) {
-        let Some(serving) = &self.serving else { return };
-        let news = News { floor: serving.floor, done: Vec::new(), attempts: self.new_counts() };
-        if news.attempts.is_empty() {
-            return then(true, self, ctx);
-        }
-        self.advance(news, ctx, |told, act, ctx| then(told.is_ok(), act, ctx));
-    }
-
-    /// Counts that the replicated state does not have.
-    fn new_counts(&self) -> Vec<Attempts> {
-        let Some(serving) = self.serving.as_ref().filter(|serving| serving.cursor.counts()) else { return Vec::new() };
-        let (now, known) = (self.window.counts(), &serving.counts);
-        let changed = now.iter().filter(|(sequence, count)| known.get(sequence) != Some(count));
-        let gone = known.keys().filter(|sequence| !now.contains_key(sequence)).map(|sequence| (sequence, &0));
-        changed.chain(gone).map(|(sequence, count)| Attempts { sequence: *sequence, count: *count }).collect()
-    }
-
-    /// Proposes what is new, and takes in that it is durable.
-    fn advance(
-        &mut self,
-        news: News,
-        ctx: &mut Context<Self>,
-        then: impl FnOnce(Result<(), Refusal>, &mut Self, &mut Context<Self>) + 'static,
-    ) {
-        let Some(serving) = &self.serving else { return };
-        let (cursor, told) = (serving.cursor.clone(), news.clone());
-        // Proposed now, not when the future is looked at: what a later start reads must have it.
-        let mut advance = Box::pin(async move { cursor.advance(told).await });
-        self.awaited = self.awaited.saturating_add(1);
-        let begun = futures_util::FutureExt::now_or_never(&mut advance);
-        let advance = async move {
-            match begun {
-                Some(answer) => answer,
-                None => advance.await,
-            }
-        };
-        ctx.spawn(advance.into_actor(self).map(move |answer, act, ctx| {
-            act.awaited = act.awaited.saturating_sub(1);
-            if answer.is_ok() {
-                act.known(news);
-            }
-            then(answer, act, ctx);
-            act.rest(ctx);
-        }));
-    }
-
-    /// Takes in what the replicated state has now.
-    fn known(&mut self, news: News) {
-        let Some(serving) = &mut self.serving else { return };
-        serving.floor = serving.floor.max(news.floor);
-        if !news.done.is_empty() {
-            serving.done = news.done;
-        }
-        serving.counts.extend(news.attempts.iter().map(|of| (of.sequence, of.count)));
-        let floor = serving.floor;
-        serving.counts.retain(|sequence, count| *sequence > floor && *count > 0);
-    }
-
     fn deliver(&mut self, member: Member, item: Arc<Item>, ctx: &mut Context<Self>) {
         let Some(seat) = self.seats.get(&member) else { return };
         let sequence = item.sequence();
@@ -408,62 +346,6 @@ impl Consumer {
             act.carry_out(steps, ctx);
             act.pump(ctx);
         }));
-    }
-
-    /// How far everything is done with now.
-    fn present_floor(&mut self) -> u64 {
-        let Some(serving) = &self.serving else { return 0 };
-        let considered = serving.place.considered();
-        if self.terms.manual { self.window.floor(considered) } else { self.shares.floor(considered) }
-    }
-
-    /// Makes durable what is new, unless that is under way.
-    fn note(&mut self, ctx: &mut Context<Self>) {
-        let floor = self.present_floor();
-        let Some(serving) = &self.serving else { return };
-        let news = News { floor: floor.max(serving.floor), done: self.window.done(), attempts: self.new_counts() };
-        let is_known = |range: &Range| serving.done.iter().any(|of| of.first <= range.first && range.last <= of.last);
-        let more = !news.attempts.is_empty() || (serving.cursor.counts() && !news.done.iter().all(is_known));
-        if self.noting || !(more || floor > serving.floor) {
-            return;
-        }
-        self.noting = true;
-        let ahead = self.shares.ahead();
-        self.advance(news, ctx, move |noted, act, ctx| {
-            act.noting = false;
-            match noted {
-                Ok(()) => {
-                    act.shares.noted(ahead);
-                    act.pump(ctx);
-                    if !act.terms.manual || act.seats.is_empty() {
-                        act.note(ctx);
-                    }
-                }
-                Err(refusal) => tracing::debug!(consumer = %act.terms.name, %refusal, "what is new is noted later"),
-            }
-        });
-    }
-
-    /// Stops when the last member has left and nothing is awaited; the next member starts from what is durable.
-    fn rest(&mut self, ctx: &mut Context<Self>) {
-        if self.seats.is_empty() && self.awaited == 0 {
-            ctx.stop();
-        }
-    }
-
-    /// Called when members have left: what is known now must be durable before the consumer stops.
-    fn left(&mut self, ctx: &mut Context<Self>) {
-        self.tell_counts(ctx, |_, _, _| {});
-        if self.seats.is_empty() {
-            self.note(ctx);
-            ctx.run_later(TRY_MAX, |act, ctx| {
-                if act.seats.is_empty() {
-                    ctx.stop();
-                }
-            });
-        }
-        self.pump(ctx);
-        self.rest(ctx);
     }
 
     fn close_all(&mut self, reason: Reason) {
