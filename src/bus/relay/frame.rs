@@ -329,6 +329,16 @@ pub(super) fn decode_acknowledged(bytes: Bytes) -> Option<Acknowledged> {
     }
 }
 
+/// Yes or no.
+pub(super) fn encode_yes(yes: bool) -> Bytes {
+    number(u32::from(yes))
+}
+
+/// Reads [`encode_yes`] back.
+pub(super) fn decode_yes(bytes: Bytes) -> bool {
+    read_number(bytes) == 1
+}
+
 /// What became of events for a member; `None` when its client has not taken them yet, and is still there.
 pub(super) fn encode_written(written: Option<Written>) -> Bytes {
     number(match written {
