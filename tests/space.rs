@@ -242,13 +242,6 @@ fn on_disks() -> Option<(Cluster, Vec<Mount>)> {
     Some((cluster, mounts))
 }
 
-/// A number that a node tells about itself.
-fn metric(node: &Node, name: &str) -> u64 {
-    let text = node.web("GET", "/metrics", "").text();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.and_then(|value| value.parse::<f64>().ok()).unwrap_or_else(|| panic!("{name}: {text}")) as u64
-}
-
 fn write(node: &Node, events: usize) {
     let padding = "x".repeat(400);
     let item = format!("{{\"subject\":\"app.x\",\"payload\":\"{padding}\"}}");
@@ -262,14 +255,14 @@ fn write(node: &Node, events: usize) {
 fn a_leader_with_a_full_disk_outlives_a_follower_that_needs_a_snapshot() {
     let Some((mut cluster, mounts)) = on_disks() else { return };
     let away = cluster.followers()[0];
-    let missed = metric(cluster.node(away), "rollbook_raft_last_index");
+    let missed = cluster.node(away).metric("rollbook_raft_last_index");
     cluster.kill(away);
     let leader = cluster.leader();
     let other = 6 - leader - away;
     wait_for("the log is purged", Duration::from_secs(90), || {
         write(cluster.node(leader), 5000);
         std::thread::sleep(ms(500));
-        let first = |id: &usize| metric(cluster.node(*id), "rollbook_raft_first_index");
+        let first = |id: &usize| cluster.node(*id).metric("rollbook_raft_first_index");
         [leader, other].iter().all(|id| first(id) > missed + 20).then_some(())
     });
     let fill = |left| [leader, other].map(|id| mounts[id - 1].fill_to(left));

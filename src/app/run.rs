@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Actor as _;
 use actix_http::{Request, Response};
 use actix_server::Server;
 use actix_service::{IntoServiceFactory, ServiceFactory};
@@ -33,6 +32,7 @@ use crate::admin::consistency::ensure;
 use crate::admin::request_log::log_request;
 use crate::admin::{self, Admin, keys, same_origin};
 use crate::bus::access::Access;
+use crate::bus::actors::Owned;
 use crate::bus::announcer::Announcer;
 use crate::bus::client::Farewell;
 use crate::bus::clock;
@@ -103,7 +103,9 @@ struct House {
     /// What other nodes reach the clients by, as long as the house stands.
     desk: Arc<Desk>,
     admin: Arc<Admin>,
-    registry: actix::Addr<Registry>,
+    registry: Owned<Registry>,
+    /// Streams and consumers of other nodes, as long as the house stands.
+    _relay: Owned<Relay>,
     stop: CancellationToken,
     /// No connection is kept for another request any more.
     stopping: CancellationToken,
@@ -134,17 +136,18 @@ async fn house(
     let (running_feed, feed_stop) = (Arc::clone(&feed), stop.clone());
     std::thread::Builder::new().name("feed".to_owned()).spawn(move || running_feed.run(&feed_stop))?;
     let bus = Bus::new(node.clone(), feed, proposer, metrics);
-    let registry = Registry::new(&bus).start();
-    let relay = Relay::new(&bus, registry.clone()).start();
-    let access = Access::new(bus.clone(), registry.clone(), relay.clone(), parts::enabled(config));
+    let actors = &bus.metrics().actors;
+    let registry = Owned::start(actors, Registry::new(&bus));
+    let relay = Owned::start(actors, Relay::new(&bus, registry.addr().clone()));
+    let access = Access::new(bus.clone(), registry.addr().clone(), relay.addr().clone(), parts::enabled(config));
     let services = Services::new(&bus, parts::roll(config), parts::calls(config));
     let desk = Desk::new(services.clone());
     let socketio = socketio::Door::new(&services, access.clone(), parts::socketio(config));
     let websocket = websocket::Door::new(&services, access.clone(), parts::websocket(config));
-    let admin = Admin::new(services.clone(), relay.clone(), parts::admin(config));
+    let admin = Admin::new(services.clone(), relay.addr().clone(), parts::admin(config));
     let doors = socketio.live().map(|live| (socketio::NAME, live)).into_iter();
     desk.set_doors(doors.chain([(keys::NAME, admin.live())]).collect());
-    node.set_live(Arc::new(Mailbox { relay: relay.clone(), desk: Arc::downgrade(&desk) }));
+    node.set_live(Arc::new(Mailbox { relay: relay.addr().clone(), desk: Arc::downgrade(&desk) }));
     actix_web::rt::spawn(services.roll.clone().run(stop.clone()));
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
     actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));
@@ -158,6 +161,7 @@ async fn house(
         desk,
         admin,
         registry,
+        _relay: relay,
         stop,
         stopping: CancellationToken::new(),
         servers: Vec::new(),
@@ -171,7 +175,7 @@ async fn house(
         lines.push(("web", listener.local_addr()?));
         house.serve_web(fitted, listener)?;
     }
-    let (registry, cluster, stop) = (house.registry.clone(), config.cluster.clone(), house.stop.clone());
+    let (registry, cluster, stop) = (house.registry.addr().clone(), config.cluster.clone(), house.stop.clone());
     let clients = house.services.clients.clone();
     actix_web::rt::spawn(isolation::watch(node.clone(), registry, clients, cluster, stop));
     // Before anybody is told that the node is there: from then on a stop must be a clean one.
@@ -294,7 +298,7 @@ impl House {
         self.socketio.drain();
         self.websocket.drain();
         self.services.clients.close_all(Farewell::Draining);
-        if self.registry.send(Drain).await.is_err() {
+        if self.registry.addr().send(Drain).await.is_err() {
             tracing::error!("the registry had stopped before");
         }
         tracing::info!("streams were told to end");

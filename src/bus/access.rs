@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix::{Actor as _, Addr};
+use actix::{Addr, AsyncContext as _, Context};
 use rollbook_cluster::node::Consistency;
 use rollbook_core::command::{Command, ConsumerOpen, Done, NamespaceCreate};
 use rollbook_core::consumer::Consumer;
@@ -16,11 +16,12 @@ use rollbook_core::pattern::Pattern;
 use rollbook_core::subject::Namespace;
 use rollbook_core::time::Timestamp;
 
+use super::actors::{Owned, hint};
 use super::clock;
 use super::draft::{Parsed, Publish, Published, Rejected, Single, allow_create};
 use super::handle::Bus;
 use super::item::Item;
-use super::message::{Acknowledged, Join, Reason, Tell, Terms, stopping};
+use super::message::{Acknowledged, Join, Tell, Terms, stopping};
 use super::metrics::Metrics;
 use super::outlet::{self, Body, Outlet};
 use super::pieces::PIECES;
@@ -29,7 +30,7 @@ use super::relay::{AckElsewhere, JoinElsewhere, PostElsewhere, Relay, SupersedeE
 use super::source::Source;
 use super::subscribe::{Durable, Start, Subscribe};
 use super::subscription::{Delivery, Membership, Opening, Subscription};
-use super::window::Patience;
+use super::window::{Departure, Patience};
 use super::wire::Wire;
 
 /// How long a member waits for a node that serves its consumer.
@@ -103,8 +104,10 @@ impl Access {
     /// The way to the book of this node.
     #[must_use]
     pub fn new(bus: Bus, registry: Addr<Registry>, relay: Addr<Relay>, enabled: Enabled) -> Self {
-        // Members of one consumer come from all nodes: their numbers must differ.
-        let serial = AtomicU64::new((bus.node().id() << 44) + 1);
+        // Members of one consumer come from all nodes, and a node that starts anew has new ones: their numbers must
+        // differ, or a late word about one would reach another.
+        let owner = bus.node().owner();
+        let serial = AtomicU64::new((owner.node << 44) + ((owner.incarnation & 0x3fff) << 30) + 1);
         Self { inner: Arc::new(Inner { bus, registry, relay, enabled, serial, draining: AtomicBool::new(false) }) }
     }
 
@@ -225,7 +228,7 @@ impl Access {
         self.accepting()?;
         if let Some(chosen) = chosen {
             // A connection with this id may be open on another node; missing this is no harm.
-            self.inner.relay.try_send(SupersedeElsewhere(chosen.to_owned())).ok();
+            hint(&self.inner.relay, SupersedeElsewhere(chosen.to_owned()));
             return Ok(chosen.to_owned());
         }
         let node = u32::try_from(self.bus().node().id()).unwrap_or(u32::MAX);
@@ -287,16 +290,24 @@ impl Access {
         })
     }
 
-    fn opening(&self, way: &Way, delivery: Delivery) -> Opening {
-        Opening {
+    /// A number for a stream; that of a member of a durable consumer is the same.
+    fn serial(&self) -> u64 {
+        self.inner.serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Starts a stream, for as long as its client is there.
+    fn start(&self, ctx: Context<Subscription>, way: &Way, serial: u64, delivery: Delivery) {
+        let opening = Opening {
             bus: self.bus().clone(),
             consumer_id: way.consumer_id.clone(),
-            serial: self.inner.serial.fetch_add(1, Ordering::Relaxed),
+            serial,
             wire: way.wire,
             outlet: way.outlet.clone(),
             keep_alive: way.keep_alive,
             delivery,
-        }
+        };
+        let started = Owned::run(&self.bus().metrics().actors, ctx, Subscription::new(opening));
+        way.outlet.hold(started.into_hold());
     }
 
     /// Opens a stream that says what it has to say in [`PIECES`]: its consumer id, and where that is to be read.
@@ -320,7 +331,7 @@ impl Access {
     pub async fn open(&self, wanted: Subscribe, way: Way) -> Result<(), Rejected> {
         if wanted.pattern.is_inbox() {
             let listening = self.bus().inboxes().listen(wanted.pattern.as_str());
-            Subscription::new(self.opening(&way, Delivery::Inbox(listening))).start();
+            self.start(Context::new(), &way, self.serial(), Delivery::Inbox(listening));
             return Ok(());
         }
         let namespace = wanted.pattern.namespace();
@@ -372,13 +383,12 @@ impl Access {
             Some(patience) => Delivery::Manual(source, patience),
             None => Delivery::Stream(source),
         };
-        Subscription::new(self.opening(&way, delivery)).start();
+        self.start(Context::new(), &way, self.serial(), delivery);
         Ok(())
     }
 
     fn is_known(&self, namespace: &str, name: &str) -> bool {
-        let node = self.bus().node();
-        node.namespace(namespace).is_some_and(|head| node.consumer(&head, name).is_some())
+        self.bus().consumer(namespace, name).is_some()
     }
 
     /// Joins a durable consumer; when the node that served it has just died, another will be found in a moment.
@@ -433,7 +443,8 @@ impl Access {
         self.bus().proposer().command(command).await
     }
 
-    /// Starts the stream of a member of a durable consumer, which this node or another one serves.
+    /// Joins a durable consumer, which this node or another one serves, and starts the stream of the new member. Until
+    /// the member was accepted there is no stream, only its address: a try that fails leaves nothing behind.
     async fn join(
         &self,
         (terms, owner): (Terms, Owner),
@@ -448,23 +459,18 @@ impl Access {
         } else {
             (relay.clone().recipient(), relay.clone().recipient())
         };
-        let namespace = terms.pattern.namespace().to_owned();
-        let (consumer, manual) = (terms.name.clone(), terms.manual);
-        let membership = Membership { namespace, consumer, manual, acknowledge, leave };
-        let opening = self.opening(way, Delivery::Member(membership));
-        let (member, consumer_id) = (opening.serial, opening.consumer_id.clone());
-        let stream = Subscription::new(opening).start();
+        let ctx = Context::<Subscription>::new();
+        let (deliver, tell) = (ctx.address().recipient(), ctx.address().recipient());
+        let (namespace, consumer) = (terms.pattern.namespace().to_owned(), terms.name.clone());
+        let (member, manual) = (self.serial(), terms.manual);
+        // Leaves when it is dropped: also when nobody knows whether it was accepted, or its client goes meanwhile.
+        let departure = Departure::Returned;
+        let membership = Membership { namespace, consumer, member, manual, departure, acknowledge, leave };
         let patience = patience.unwrap_or(Patience { redelivery: Duration::ZERO, count_max: 0 });
-        let (deliver, tell) = (stream.clone().recipient(), stream.clone().recipient());
-        let join = Join { terms, member, consumer_id, name, patience, deliver, tell };
+        let join = Join { terms, member, consumer_id: way.consumer_id.clone(), name, patience, deliver, tell };
         let joined = if here { registry.send(join).await } else { relay.send(JoinElsewhere { owner, join }).await };
-        let refusal = match joined {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(refusal)) => refusal,
-            Err(error) => stopping(error),
-        };
-        // It has not begun; if its mailbox is closed it has ended already.
-        stream.try_send(Tell::Close(Reason::Deleted)).ok();
-        Err(refusal.into())
+        joined.map_err(stopping)??;
+        self.start(ctx, way, member, Delivery::Member(membership));
+        Ok(())
     }
 }

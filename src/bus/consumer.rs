@@ -16,16 +16,18 @@ use actix::prelude::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, SpawnHandle,
     WrapFuture,
 };
+use rollbook_cluster::node::Consistency;
 use rollbook_core::consumer::{Consumer as Known, Range};
 use rollbook_core::error::Refusal;
 
+use super::actors::{Belongs, Kind, must_tell};
 use super::clock;
 use super::cursor::{Cursor, News};
 use super::deadletter::DeadLetter;
 use super::handle::Bus;
 use super::item::Item;
 use super::message::{
-    Acknowledged, Deliver, Dismiss, Join, Leave, MemberAck, MemberState, Members, Reason, Tell, Terms, Written,
+    Acknowledged, Deliver, Join, Leave, MemberAck, MemberState, Members, Reason, Tell, Terms, Written,
 };
 use super::shares::Shares;
 use super::source::{Page, Place, Source};
@@ -155,8 +157,13 @@ impl Consumer {
     fn look(&mut self, ctx: &mut Context<Self>) -> bool {
         let Some(serving) = &self.serving else { return true };
         if !serving.cursor.holds() {
-            tracing::warn!(consumer = %self.terms.name, "another start serves this consumer now; its members must come again");
-            self.close_all(Reason::Draining);
+            tracing::warn!(
+                namespace = self.terms.pattern.namespace(),
+                consumer = %self.terms.name,
+                "this start does not serve the consumer any more; its members must come again"
+            );
+            let known = self.bus.consumer(self.terms.pattern.namespace(), &self.terms.name);
+            self.close_all(if known.is_some() { Reason::Draining } else { Reason::Deleted });
             ctx.stop();
             return false;
         }
@@ -288,14 +295,15 @@ impl Consumer {
     /// A member has answered what was given to it.
     fn answered(&mut self, member: Member, written: Written, ctx: &mut Context<Self>) {
         self.awaited = self.awaited.saturating_sub(1);
-        if written == Written::Gone
-            && let Some(seat) = self.seats.remove(&member)
-        {
-            // Its client has gone, or the link to its node is lost: it comes again if it is still there.
-            tracing::debug!(consumer = %self.terms.name, consumer_id = %seat.join.consumer_id, "a member cannot be written to");
-            let step = self.window.leave(member, Departure::Returned);
-            self.carry_out(step, ctx);
-            seat.join.tell.try_send(Tell::Close(Reason::Draining)).ok();
+        match written {
+            Written::Taken | Written::Skipped => {}
+            Written::Unreachable => self.lose(member, ctx),
+            // A stream that has ended leaves by itself; one that its own node does not know any more must be told.
+            Written::Gone => {
+                if let Some(seat) = self.unseat(member, Departure::Returned, ctx) {
+                    must_tell(&seat.join.tell, Tell::Close(Reason::Draining));
+                }
+            }
         }
         self.pump(ctx);
         self.rest(ctx);
@@ -316,11 +324,14 @@ impl Consumer {
             deliveries,
             once: Some(serving.cursor.unique(item.sequence())),
         };
-        let bus = self.bus.clone();
-        let bury = async move { letter.store(&bus).await };
+        let (bus, cursor) = (self.bus.clone(), serving.cursor.clone());
+        let bury = async move { letter.store_while(&bus, async || still_serves(&bus, &cursor).await).await };
         self.awaited = self.awaited.saturating_add(1);
-        ctx.spawn(bury.into_actor(self).map(move |(), act, ctx| {
+        ctx.spawn(bury.into_actor(self).map(move |stored, act, ctx| {
             act.awaited = act.awaited.saturating_sub(1);
+            if !stored && !act.look(ctx) {
+                return;
+            }
             act.window.buried(item.sequence());
             act.note(ctx);
             act.pump(ctx);
@@ -334,28 +345,68 @@ impl Consumer {
         }
         let Some(deadline) = self.window.deadline() else { return };
         let wait = deadline.saturating_duration_since(clock::now());
-        self.timer = Some(ctx.run_later(wait, |act, ctx| {
-            act.timer = None;
-            if act.paused {
-                // Nothing is sent again, and nothing given up, until it goes on.
-                return;
-            }
-            let steps = act.window.expire(clock::now());
-            let again = steps.iter().filter(|step| !matches!(step, Step::Bury(..))).count();
-            act.bus.metrics().redeliveries.inc_by(u64::try_from(again).unwrap_or_default());
-            act.carry_out(steps, ctx);
-            act.pump(ctx);
-        }));
+        self.timer = Some(ctx.run_later(wait, Self::redeliver));
+    }
+
+    /// Deals with what was not acknowledged in time.
+    fn redeliver(&mut self, ctx: &mut Context<Self>) {
+        self.timer = None;
+        if self.paused {
+            // Nothing is sent again, and nothing given up, until it goes on.
+            return;
+        }
+        if self.bus.node().ready().is_err() {
+            // Without a majority no acknowledgement is taken: nothing is given up meanwhile.
+            self.timer = Some(ctx.run_later(NOTE, Self::redeliver));
+            return;
+        }
+        let steps = self.window.expire(clock::now());
+        let again = steps.iter().filter(|step| !matches!(step, Step::Bury(..))).count();
+        self.bus.metrics().redeliveries.inc_by(u64::try_from(again).unwrap_or_default());
+        self.carry_out(steps, ctx);
+        self.pump(ctx);
+    }
+
+    /// A member that cannot be reached loses its place: its client must come again.
+    fn lose(&mut self, member: Member, ctx: &mut Context<Self>) {
+        let Some(seat) = self.unseat(member, Departure::Returned, ctx) else { return };
+        self.bus.metrics().members_lost.inc();
+        tracing::warn!(
+            namespace = self.terms.pattern.namespace(),
+            consumer = %self.terms.name,
+            consumer_id = %seat.join.consumer_id,
+            ack = if self.terms.manual { "manual" } else { "none" },
+            "a member does not answer and loses its place; its client must come again"
+        );
+        must_tell(&seat.join.tell, Tell::Close(Reason::Draining));
+    }
+
+    fn unseat(&mut self, member: Member, departure: Departure, ctx: &mut Context<Self>) -> Option<Seat> {
+        let step = self.window.leave(member, departure);
+        self.carry_out(step, ctx);
+        self.seats.remove(&member)
     }
 
     fn close_all(&mut self, reason: Reason) {
         for (member, seat) in std::mem::take(&mut self.seats) {
             // Nobody is left who could be given it: there is no step to carry out.
             drop(self.window.leave(member, Departure::Returned));
-            // A member that died needs no word.
-            seat.join.tell.try_send(Tell::Close(reason)).ok();
+            must_tell(&seat.join.tell, Tell::Close(reason));
         }
     }
+}
+
+/// Whether this start still serves the consumer, as the whole cluster has it now: a node that was alone may not have
+/// seen yet that another one took over.
+async fn still_serves(bus: &Bus, cursor: &Cursor) -> bool {
+    while cursor.holds() {
+        match bus.node().read_barrier(Consistency::Leader).await {
+            Ok(_) => return cursor.holds(),
+            Err(refusal) => tracing::debug!(%refusal, "an event is given up later"),
+        }
+        tokio::time::sleep(NOTE).await;
+    }
+    false
 }
 
 impl Actor for Consumer {
@@ -372,6 +423,16 @@ impl Actor for Consumer {
     }
 }
 
+impl Belongs for Consumer {
+    const KIND: Kind = Kind::Consumer;
+
+    /// The registry has let go of it. What is known now becomes durable before it stops.
+    fn released(&mut self, ctx: &mut Context<Self>) {
+        self.close_all(Reason::Draining);
+        self.left(ctx);
+    }
+}
+
 impl Handler<Join> for Consumer {
     type Result = MessageResult<Join>;
 
@@ -385,10 +446,8 @@ impl Handler<Join> for Consumer {
         let replaced = |seat: &Seat| !self.terms.group || (join.name.is_some() && seat.join.name == join.name);
         let gone: Vec<Member> = self.seats.iter().filter(|(_, seat)| replaced(seat)).map(|(id, _)| *id).collect();
         for member in gone {
-            let step = self.window.leave(member, Departure::Gone);
-            self.carry_out(step, ctx);
-            if let Some(seat) = self.seats.remove(&member) {
-                seat.join.tell.try_send(Tell::Close(Reason::TakenOver)).ok();
+            if let Some(seat) = self.unseat(member, Departure::Gone, ctx) {
+                must_tell(&seat.join.tell, Tell::Close(Reason::TakenOver));
             }
         }
         if self.terms.manual {
@@ -404,9 +463,7 @@ impl Handler<Leave> for Consumer {
     type Result = ();
 
     fn handle(&mut self, leave: Leave, ctx: &mut Context<Self>) {
-        let step = self.window.leave(leave.member, leave.departure);
-        self.carry_out(step, ctx);
-        self.seats.remove(&leave.member);
+        drop(self.unseat(leave.member, leave.departure, ctx));
         self.left(ctx);
     }
 }
@@ -436,19 +493,6 @@ impl Handler<MemberAck> for Consumer {
                 Acknowledged::Yes
             })
         }))
-    }
-}
-
-impl Handler<Dismiss> for Consumer {
-    type Result = ();
-
-    fn handle(&mut self, dismiss: Dismiss, ctx: &mut Context<Self>) {
-        self.close_all(dismiss.0);
-        if dismiss.0 == Reason::Deleted {
-            ctx.stop();
-        } else {
-            self.left(ctx);
-        }
     }
 }
 

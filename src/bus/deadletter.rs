@@ -36,23 +36,37 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// Stores the letter; returns when it is durable. Tries again as long as the cluster refuses.
     pub async fn store(&self, bus: &Bus) {
-        bus.metrics().dead_letters.inc();
+        self.store_while(bus, async || true).await;
+    }
+
+    /// Stores the letter, as long as it is for this node to write: that is asked before each try. `false` when it is
+    /// not any more, and the letter is not known to be stored.
+    pub async fn store_while(&self, bus: &Bus, ours: impl AsyncFn() -> bool) -> bool {
         let subject = self.item.event().subject.to_owned();
         if subject.split('.').next() == Some(Namespace::DEAD) {
+            bus.metrics().dead_letters.inc();
             tracing::warn!(event = %self.item.id(), consumer_id = self.consumer_id, "a dead letter was not acknowledged; it stays where it is");
-            return;
+            return true;
         }
         let Ok(frame) = self.frame(&subject) else {
             tracing::error!(event = %self.item.id(), "a dead letter cannot be encoded");
-            return;
+            return true;
         };
-        while let Err(refusal) = bus.proposer().propose(frame.clone().into()).await.map(drop) {
-            if matches!(refusal, Refusal::KeyProcessed(_)) {
-                return;
+        while ours().await {
+            match bus.proposer().propose(frame.clone().into()).await {
+                Ok(_) => {
+                    bus.metrics().dead_letters.inc();
+                    return true;
+                }
+                // Stored before, by a try whose answer was lost or by another start.
+                Err(Refusal::KeyProcessed(_)) => return true,
+                Err(refusal) => {
+                    tracing::warn!(%refusal, event = %self.item.id(), "a dead letter is not stored yet");
+                }
             }
-            tracing::warn!(%refusal, event = %self.item.id(), "a dead letter is not stored yet");
             tokio::time::sleep(RETRY).await;
         }
+        false
     }
 
     fn frame(&self, subject: &str) -> Result<Vec<u8>, Refusal> {

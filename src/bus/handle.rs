@@ -7,6 +7,7 @@ use actix::Recipient;
 use rollbook_cluster::error::ReadError;
 use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
+use rollbook_core::consumer::Consumer;
 use tokio::sync::Semaphore;
 
 use super::feed::Feed;
@@ -88,6 +89,21 @@ impl Bus {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// A durable consumer, as this node knows it now.
+    #[must_use]
+    pub fn consumer(&self, namespace: &str, name: &str) -> Option<Consumer> {
+        let node = self.node();
+        node.namespace(namespace).and_then(|head| node.consumer(&head, name))
+    }
+
+    /// Whether this life of this node serves the consumer, or nobody has claimed it, and the consumer was not reset
+    /// since it was of this generation.
+    #[must_use]
+    pub fn serves(&self, namespace: &str, name: &str, generation: u64) -> bool {
+        let ours = |known: &Consumer| known.owner.is_none_or(|owner| owner == self.node().owner());
+        self.consumer(namespace, name).is_some_and(|known| ours(&known) && known.generation == generation)
     }
 
     /// Runs a read that may touch the disk, off the async threads.

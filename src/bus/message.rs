@@ -60,8 +60,10 @@ pub enum Written {
     Taken,
     /// None of it was written, because a copy waited that the client had not read; there is room now.
     Skipped,
-    /// The client has gone, or its node cannot be reached; nobody knows what it got.
+    /// The client has gone; nobody knows what it got.
     Gone,
+    /// The node to which the client is connected gives no answer: nobody knows whether it was written.
+    Unreachable,
 }
 
 /// How the members of a durable consumer are served.
@@ -124,11 +126,6 @@ pub struct MemberAck {
     /// Id of the event.
     pub event_id: String,
 }
-
-/// All members must go.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct Dismiss(pub Reason);
 
 /// What a consumer is doing now.
 #[derive(Debug, Clone, Message)]

@@ -5,6 +5,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::actors::Actors;
+
 /// What the bus counts. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
@@ -46,6 +48,10 @@ pub struct Metrics {
     pub restarts: Counter,
     /// Connections and requests that a listener turned away, by listener and reason.
     pub http_refused: Family<[(&'static str, &'static str); 2], Counter>,
+    /// Members of durable consumers that lost their place because their node did not answer.
+    pub members_lost: Counter,
+    /// Actors that live now.
+    pub actors: Actors,
 }
 
 impl Metrics {
@@ -74,6 +80,11 @@ impl Metrics {
                 &self.notifications_skipped,
             ),
             ("messages_unhandled", "Messages that nobody could be given", &self.messages_unhandled),
+            (
+                "members_lost",
+                "Members of durable consumers that lost their place because they did not answer",
+                &self.members_lost,
+            ),
             ("actor_restarts", "Actors started again after they died", &self.restarts),
         ];
         for (name, help, counter) in counters {
@@ -84,5 +95,6 @@ impl Metrics {
         registry.register("rollbook_http_refused", refused, self.http_refused.clone());
         registry.register("rollbook_clients", "Connected clients of services", self.clients.clone());
         registry.register("rollbook_subscriptions", "Open streams", self.subscriptions.clone());
+        registry.register("rollbook_actors", "Actors that live now, by kind", self.actors.metric());
     }
 }

@@ -10,9 +10,10 @@
 //! ```
 //!
 //! Forward edges are bounded and answer by oneshot; delivery is pulled by cursor; nobody
-//! waits on a child. Modules in reading order.
+//! waits on a child. Whoever starts an actor owns it (`actors`). Modules in reading order.
 
 pub mod access;
+pub mod actors;
 pub mod announcement;
 pub mod announcer;
 pub mod body;
@@ -60,3 +61,6 @@ pub mod survey;
 pub mod websocket;
 pub mod window;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;

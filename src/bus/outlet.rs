@@ -14,6 +14,8 @@ use std::task::{Context, Poll, Waker};
 use actix_web::body::{BodySize, MessageBody};
 use bytes::{Bytes, BytesMut};
 
+use super::actors::Hold;
+
 /// The writer waits while this many bytes are queued.
 const QUEUE_BYTES_MAX: usize = 256 << 10;
 /// Chunks are joined up to this size.
@@ -31,9 +33,10 @@ struct Shared {
     reader_gone: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
-    leaver: Option<Waker>,
     /// Those who wait until their bytes are taken: each has at most one copy of an event here.
     watchers: Vec<Waker>,
+    /// Keeps the actor that writes: it is for the client alone, and ends when that leaves.
+    hold: Option<Hold>,
 }
 
 /// A point in what was queued.
@@ -83,6 +86,15 @@ impl Outlet {
         let mut shared = self.shared.borrow_mut();
         shared.ended = true;
         wake(shared.reader.take());
+        wake(shared.writer.take());
+    }
+
+    /// Keeps the actor that writes until the client leaves; one whose client has left already ends at once.
+    pub fn hold(&self, hold: Hold) {
+        let mut shared = self.shared.borrow_mut();
+        if !shared.reader_gone {
+            shared.hold = Some(hold);
+        }
     }
 
     /// Waits until there is room; `false` when the client has gone.
@@ -127,13 +139,14 @@ impl Outlet {
     }
 
     /// Waits until the client has gone.
+    #[cfg(test)]
     pub async fn gone(&self) {
         poll_fn(|cx| {
             let mut shared = self.shared.borrow_mut();
             if shared.reader_gone {
                 return Poll::Ready(());
             }
-            shared.leaver = Some(cx.waker().clone());
+            shared.watchers.push(cx.waker().clone());
             Poll::Pending
         })
         .await;
@@ -150,12 +163,6 @@ impl Outlet {
     pub fn is_open(&self) -> bool {
         let shared = self.shared.borrow();
         !shared.reader_gone && !shared.ended
-    }
-
-    /// Whether the client has gone.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        self.shared.borrow().reader_gone
     }
 }
 
@@ -228,7 +235,7 @@ impl Drop for Body {
         shared.reader_gone = true;
         shared.chunks = VecDeque::new();
         wake(shared.writer.take());
-        wake(shared.leaver.take());
+        drop(shared.hold.take());
         shared.watchers.drain(..).for_each(Waker::wake);
     }
 }

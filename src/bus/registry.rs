@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use actix::prelude::{Actor, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseFuture};
+use actix::prelude::{Actor, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
 use rollbook_core::error::Refusal;
 
+use super::actors::{Belongs, Kind, must_tell};
 use super::clock;
 use super::consumer::Consumer;
 use super::handle::Bus;
-use super::message::{Acknowledged, Dismiss, Join, Leave, MemberAck, MemberState, Members, Reason, Tell, stopping};
+use super::message::{Acknowledged, Join, Leave, MemberAck, MemberState, Members, Reason, Tell, stopping};
 use super::supervisor::{Health, Supervised};
-use super::window::Member;
+use super::window::{Departure, Member};
 
 /// How often the children are looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -50,8 +51,64 @@ pub struct Forget {
 
 struct Child {
     consumer: Supervised<Consumer>,
+    /// Which life of the cursor it serves: a reset begins the next.
+    generation: u64,
     /// The members as they came, so that a new child gets them back.
     joins: BTreeMap<Member, Join>,
+}
+
+impl Child {
+    /// Members whose stream is no more have left, also when nobody could say so.
+    fn dismiss_the_dead(&mut self, key: &Key) {
+        let dead: Vec<Member> =
+            self.joins.iter().filter(|(_, join)| !join.tell.connected()).map(|(member, _)| *member).collect();
+        for member in dead {
+            self.joins.remove(&member);
+            let (namespace, consumer) = key.clone();
+            // Nobody knows whether its client had a chance to acknowledge.
+            let departure = Departure::Returned;
+            must_tell(self.consumer.child(), Leave { namespace, consumer, member, departure });
+        }
+    }
+
+    /// Starts the consumer again if it died; why it must go, if it must.
+    fn look(&mut self, bus: &Bus, key: &Key) -> Option<Reason> {
+        let (namespace, consumer) = (&*key.0, &*key.1);
+        if bus.consumer(namespace, consumer).is_none() {
+            // Whoever deleted it says so too; that message may be lost on its way from another node.
+            return Some(Reason::Deleted);
+        }
+        if !bus.serves(namespace, consumer, self.generation) {
+            tracing::warn!(
+                namespace,
+                consumer,
+                "another node may serve this consumer now, or it was reset; its members must come again"
+            );
+            return Some(Reason::Draining);
+        }
+        self.dismiss_the_dead(key);
+        if self.joins.is_empty() {
+            return Some(Reason::Draining);
+        }
+        match self.consumer.look(clock::now()) {
+            Health::Alive | Health::Waiting => None,
+            Health::Restarted => {
+                bus.metrics().restarts.inc();
+                tracing::warn!(namespace, consumer, "a consumer was started again");
+                self.joins.values().for_each(|join| must_tell(self.consumer.child(), join.clone()));
+                None
+            }
+            Health::GivenUp => {
+                tracing::error!(namespace, consumer, "a consumer died too often; its members must come again");
+                Some(Reason::Draining)
+            }
+        }
+    }
+
+    /// Tells all members why they must go; the consumer stops as its handle is dropped.
+    fn stop(self, reason: Reason) {
+        self.joins.values().for_each(|join| must_tell(&join.tell, Tell::Close(reason)));
+    }
 }
 
 type Key = (String, String);
@@ -77,44 +134,26 @@ impl Registry {
     }
 
     fn end_streams(&mut self) {
-        for child in std::mem::take(&mut self.children).into_values() {
-            // One whose mailbox is full notices that it cannot write to its members.
-            child.consumer.child().try_send(Dismiss(Reason::Draining)).ok();
-        }
+        self.children.drain().for_each(|(_, child)| child.stop(Reason::Draining));
         if let Some(bus) = &self.bus {
-            bus.all_live().iter().for_each(|live| send_close(&live.tell));
+            bus.all_live().iter().for_each(|live| must_tell(&live.tell, Tell::Close(Reason::Draining)));
         }
     }
 
     fn look(&mut self) {
         let Some(bus) = &self.bus else { return };
-        let mut lost = Vec::new();
-        for (key, child) in &mut self.children {
-            if !serves(bus, key) {
-                tracing::warn!(namespace = %key.0, consumer = %key.1, "another node may serve this consumer now; its members must come again");
-                child.joins.values().for_each(|join| send_close(&join.tell));
-                lost.push(key.clone());
-                continue;
-            }
-            match child.consumer.look(clock::now()) {
-                Health::Alive | Health::Waiting => {}
-                Health::Restarted => {
-                    bus.metrics().restarts.inc();
-                    tracing::warn!(namespace = %key.0, consumer = %key.1, "a consumer was started again");
-                    for join in child.joins.values() {
-                        // The mailbox of a new actor has room; if not, the next look tries again.
-                        child.consumer.child().try_send(join.clone()).ok();
-                    }
-                }
-                Health::GivenUp => {
-                    tracing::error!(namespace = %key.0, consumer = %key.1, "a consumer died too often; its members must come again");
-                    child.joins.values().for_each(|join| send_close(&join.tell));
-                    lost.push(key.clone());
-                }
+        let over = |(key, child): (&Key, &mut Child)| child.look(bus, key).map(|reason| (key.clone(), reason));
+        let over: Vec<(Key, Reason)> = self.children.iter_mut().filter_map(over).collect();
+        for (key, reason) in over {
+            if let Some(child) = self.children.remove(&key) {
+                child.stop(reason);
             }
         }
-        lost.iter().for_each(|key| drop(self.children.remove(key)));
     }
+}
+
+impl Belongs for Registry {
+    const KIND: Kind = Kind::Registry;
 }
 
 impl Actor for Registry {
@@ -134,10 +173,12 @@ impl Handler<Join> for Registry {
             return Box::pin(std::future::ready(Err(stopping(()))));
         };
         let key = (join.terms.pattern.namespace().to_owned(), join.terms.name.clone());
-        let child = self.children.entry(key).or_insert_with(|| {
+        let child = self.children.entry(key.clone()).or_insert_with(|| {
+            let generation = bus.consumer(&key.0, &key.1).map_or(0, |known| known.generation);
             let (terms, factory_bus) = (join.terms.clone(), bus.clone());
             let factory = move || Consumer::new(&factory_bus, terms.clone());
-            Child { consumer: Supervised::start(clock::now(), factory), joins: BTreeMap::new() }
+            let consumer = Supervised::start(&bus.metrics().actors, clock::now(), factory);
+            Child { consumer, generation, joins: BTreeMap::new() }
         });
         child.joins.insert(join.member, join.clone());
         let answer = child.consumer.child().send(join);
@@ -154,12 +195,10 @@ impl Handler<Leave> for Registry {
         let key = (leave.namespace.clone(), leave.consumer.clone());
         let Some(child) = self.children.get_mut(&key) else { return };
         child.joins.remove(&leave.member);
+        must_tell(child.consumer.child(), leave);
         if child.joins.is_empty() {
-            // Stops by itself when its last member leaves.
-            child.consumer.child().try_send(leave).ok();
+            // The next member starts from the durable floor.
             self.children.remove(&key);
-        } else {
-            child.consumer.child().try_send(leave).ok();
         }
     }
 }
@@ -198,7 +237,7 @@ impl Handler<Forget> for Registry {
         let keys: Vec<Key> = self.children.keys().filter(|key| gone(key)).cloned().collect();
         for key in keys {
             if let Some(child) = self.children.remove(&key) {
-                child.consumer.child().try_send(Dismiss(forget.reason)).ok();
+                child.stop(forget.reason);
             }
         }
     }
@@ -221,16 +260,4 @@ impl Handler<Scatter> for Registry {
         self.end_streams();
         MessageResult(())
     }
-}
-
-/// Whether this life of this node serves the consumer, or nobody has claimed it yet.
-fn serves(bus: &Bus, key: &Key) -> bool {
-    let node = bus.node();
-    let consumer = node.namespace(&key.0).and_then(|head| node.consumer(&head, &key.1));
-    consumer.and_then(|consumer| consumer.owner).is_none_or(|owner| owner == node.owner())
-}
-
-/// A stream that died needs no word.
-fn send_close(tell: &Recipient<Tell>) {
-    tell.try_send(Tell::Close(Reason::Draining)).ok();
 }

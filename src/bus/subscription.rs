@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Recipient, ResponseFuture, SpawnHandle,
-    WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Recipient, ResponseActFuture, ResponseFuture,
+    SpawnHandle, WrapFuture,
 };
 use bytes::{Bytes, BytesMut};
 use rollbook_core::error::Refusal;
 
+use super::actors::{Belongs, Kind, must_tell};
 use super::clock;
 use super::deadletter::DeadLetter;
 use super::handle::{Bus, Live};
@@ -22,7 +23,7 @@ use super::item::Item;
 use super::message::{Acknowledged, Deliver, Leave, MemberAck, Reason, Tell, Written};
 use super::outlet::{JOIN_BYTES_MAX, Outlet};
 use super::source::{Page, Source};
-use super::window::{Departure, Patience, Step, Window};
+use super::window::{Departure, Member, Patience, Step, Window};
 use super::wire::{End, Wire};
 
 /// What a stream delivers, and how.
@@ -38,19 +39,30 @@ pub enum Delivery {
     Member(Membership),
 }
 
-/// The place of a stream in a durable consumer.
-#[derive(Debug, Clone)]
+/// The place of a member in a durable consumer: it leaves when this is dropped, however its stream ends.
+#[derive(Debug)]
 pub struct Membership {
     /// Namespace of the consumer.
     pub namespace: String,
     /// Name of the consumer.
     pub consumer: String,
+    /// Number of the member.
+    pub member: Member,
     /// Its client acknowledges.
     pub manual: bool,
+    /// How it leaves, as far as is known now.
+    pub departure: Departure,
     /// Where acknowledgements go.
     pub acknowledge: Recipient<MemberAck>,
     /// How to leave.
     pub leave: Recipient<Leave>,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let (namespace, consumer) = (std::mem::take(&mut self.namespace), std::mem::take(&mut self.consumer));
+        must_tell(&self.leave, Leave { namespace, consumer, member: self.member, departure: self.departure });
+    }
 }
 
 /// What a subscription needs to start.
@@ -100,10 +112,10 @@ pub struct Subscription {
     outlet: Outlet,
     keep_alive: Duration,
     written: Instant,
+    /// Others find it by its consumer id.
+    listed: bool,
     delivery: Option<Box<Delivery>>,
     state: State,
-    /// How it leaves its durable consumer.
-    departure: Departure,
 }
 
 /// The only member of a subscription's own window.
@@ -127,9 +139,9 @@ impl Subscription {
             outlet: opening.outlet,
             keep_alive: opening.keep_alive,
             written: clock::now(),
+            listed: false,
             delivery: Some(Box::new(opening.delivery)),
             state: State::Streaming,
-            departure: Departure::Gone,
         }
     }
 
@@ -142,13 +154,9 @@ impl Subscription {
         join(items, self.wire, |chunk| self.write(chunk));
     }
 
-    /// Writes a comment when nothing was written for long; the client's end is noticed by it too.
+    /// Writes a comment when nothing was written for long.
     fn arm_keep_alive(&self, wait: Duration, ctx: &mut Context<Self>) {
         ctx.run_later(wait, |act, ctx| {
-            if act.outlet.is_gone() {
-                ctx.stop();
-                return;
-            }
             let idle = clock::now().saturating_duration_since(act.written);
             let wait = match act.keep_alive.checked_sub(idle) {
                 Some(left) if !left.is_zero() => left,
@@ -301,8 +309,15 @@ impl Subscription {
         let mut out = Vec::new();
         self.wire.failure(text, &mut out);
         self.write(out.into());
-        self.departure = Departure::Returned;
+        self.is_ended_by_the_bus();
         ctx.stop();
+    }
+
+    /// Its client may have had no chance to acknowledge.
+    fn is_ended_by_the_bus(&mut self) {
+        if let State::Member(membership) = &mut self.state {
+            membership.departure = Departure::Returned;
+        }
     }
 }
 
@@ -333,12 +348,11 @@ impl Actor for Subscription {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let live = Live { serial: self.serial, tell: ctx.address().recipient() };
+        self.listed = true;
         if let Some(before) = self.bus.enlist(&self.consumer_id, live) {
-            // The older connection may have ended by itself.
-            before.tell.try_send(Tell::Close(Reason::TakenOver)).ok();
+            must_tell(&before.tell, Tell::Close(Reason::TakenOver));
         }
         self.arm_keep_alive(self.keep_alive, ctx);
-        self.watch_client(ctx);
         match self.delivery.take().map(|delivery| *delivery) {
             Some(Delivery::Stream(source)) => self.stream(source, ctx),
             Some(Delivery::Inbox(listening)) => self.listen(listening, ctx),
@@ -348,38 +362,25 @@ impl Actor for Subscription {
                 self.state = State::Manual(Box::new(Manual { source: Some(source), window, timer: None }));
                 self.pump(ctx);
             }
-            Some(Delivery::Member(membership)) => {
+            Some(Delivery::Member(mut membership)) => {
+                // From now on its client may get events: when the stream ends, that is because the client has gone.
+                membership.departure = Departure::Gone;
                 self.state = State::Member(membership);
             }
             None => ctx.stop(),
         }
     }
-
-    fn stopped(&mut self, _: &mut Self::Context) {
-        self.bus.delist(&self.consumer_id, self.serial);
-        if let State::Member(membership) = &self.state {
-            let leave = Leave {
-                namespace: membership.namespace.clone(),
-                consumer: membership.consumer.clone(),
-                member: self.serial,
-                departure: self.departure,
-            };
-            // A consumer that is gone has no members to remove.
-            membership.leave.try_send(leave).ok();
-        }
-    }
 }
 
-impl Subscription {
-    /// Stops when the client goes.
-    fn watch_client(&self, ctx: &mut Context<Self>) {
-        let outlet = self.outlet.clone();
-        ctx.spawn(async move { outlet.gone().await }.into_actor(self).map(|(), _, ctx| ctx.stop()));
-    }
+impl Belongs for Subscription {
+    const KIND: Kind = Kind::Subscription;
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        if self.listed {
+            self.bus.delist(&self.consumer_id, self.serial);
+        }
         // However the actor ends, its client must see the end and come back.
         self.outlet.end();
     }
@@ -388,8 +389,7 @@ impl Drop for Subscription {
 impl Subscription {
     fn close(&mut self, reason: Reason, ctx: &mut Context<Self>) {
         if reason != Reason::TakenOver {
-            // It was the bus that ended it.
-            self.departure = Departure::Returned;
+            self.is_ended_by_the_bus();
         }
         let mut out = Vec::new();
         match reason {
@@ -409,23 +409,25 @@ fn spread_millis() -> u64 {
 }
 
 impl Handler<Deliver> for Subscription {
-    type Result = ResponseFuture<Written>;
+    type Result = ResponseActFuture<Self, Written>;
 
     fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
         let manual = matches!(&self.state, State::Member(membership) if membership.manual);
         let outlet = self.outlet.clone();
         if !outlet.is_open() {
-            return Box::pin(std::future::ready(Written::Gone));
+            return Box::pin(actix::fut::ready(Written::Gone));
         }
         if manual && outlet.is_full() && !deliver.items.is_empty() {
             // The client has a copy to read: a node of the release before sends one each time that its patience ends.
-            return Box::pin(async move { if outlet.ready().await { Written::Skipped } else { Written::Gone } });
+            let ready = async move { if outlet.ready().await { Written::Skipped } else { Written::Gone } };
+            return Box::pin(ready.into_actor(self));
         }
         if !deliver.items.is_empty() {
             self.write_items(&deliver.items);
         }
         let mark = outlet.mark();
-        Box::pin(async move { if outlet.taken(mark).await { Written::Taken } else { Written::Gone } })
+        let taken = async move { if outlet.taken(mark).await { Written::Taken } else { Written::Gone } };
+        Box::pin(taken.into_actor(self))
     }
 }
 

@@ -1,11 +1,14 @@
 //! Keeps an actor alive: a factory, a look at intervals, and patience that grows.
 //!
 //! actix's own supervisor keeps the old value and does not restart after a panic, so a
-//! child is built anew by its factory here. A child that dies again and again is given up.
+//! child is built anew by its factory here. A child that dies again and again is given up. The child stops when its
+//! [`Supervised`] is dropped.
 
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Addr, Context};
+use actix::Addr;
+
+use super::actors::{Actors, Belongs, Owned};
 
 /// Wait before the first restart; doubles with each until [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -29,37 +32,38 @@ pub enum Health {
 }
 
 /// One supervised child.
-pub struct Supervised<A: Actor<Context = Context<A>>> {
+pub struct Supervised<A: Belongs> {
+    actors: Actors,
     factory: Box<dyn Fn() -> A>,
-    child: Addr<A>,
+    child: Owned<A>,
     started: Instant,
     restarts: u32,
     due: Option<Instant>,
 }
 
-impl<A: Actor<Context = Context<A>>> std::fmt::Debug for Supervised<A> {
+impl<A: Belongs> std::fmt::Debug for Supervised<A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Supervised").field("restarts", &self.restarts).finish_non_exhaustive()
     }
 }
 
-impl<A: Actor<Context = Context<A>>> Supervised<A> {
+impl<A: Belongs> Supervised<A> {
     /// Starts the first child.
     #[must_use]
-    pub fn start(now: Instant, factory: impl Fn() -> A + 'static) -> Self {
-        let child = factory().start();
-        Self { factory: Box::new(factory), child, started: now, restarts: 0, due: None }
+    pub fn start(actors: &Actors, now: Instant, factory: impl Fn() -> A + 'static) -> Self {
+        let child = Owned::start(actors, factory());
+        Self { actors: actors.clone(), factory: Box::new(factory), child, started: now, restarts: 0, due: None }
     }
 
     /// The present child; it may be dead until the next look.
     #[must_use]
     pub const fn child(&self) -> &Addr<A> {
-        &self.child
+        self.child.addr()
     }
 
     /// Looks at the child and starts it again when its time has come.
     pub fn look(&mut self, now: Instant) -> Health {
-        if self.child.connected() {
+        if self.child.addr().connected() {
             if now.saturating_duration_since(self.started) >= HEALTHY {
                 self.restarts = 0;
             }
@@ -76,7 +80,7 @@ impl<A: Actor<Context = Context<A>>> Supervised<A> {
         self.due = None;
         self.restarts += 1;
         self.started = now;
-        self.child = (self.factory)().start();
+        self.child = Owned::start(&self.actors, (self.factory)());
         Health::Restarted
     }
 }
@@ -84,7 +88,8 @@ impl<A: Actor<Context = Context<A>>> Supervised<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use actix::{ActorContext, AsyncContext};
+    use crate::bus::actors::Kind;
+    use actix::{Actor, ActorContext, AsyncContext, Context};
 
     /// Dies at once.
     struct Mayfly;
@@ -97,10 +102,15 @@ mod tests {
         }
     }
 
+    impl Belongs for Mayfly {
+        const KIND: Kind = Kind::Consumer;
+    }
+
     #[actix_web::test]
     async fn a_child_that_dies_is_built_anew_later_and_later_and_given_up_in_the_end() {
         let mut now = Instant::now();
-        let mut supervised = Supervised::start(now, || Mayfly);
+        let actors = Actors::default();
+        let mut supervised = Supervised::start(&actors, now, || Mayfly);
         assert_eq!(supervised.look(now), Health::Alive);
         let mut waits = Vec::new();
         loop {

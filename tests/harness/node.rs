@@ -312,6 +312,18 @@ impl Node {
         Http::connect(self.web).request(method, target, &all, body.as_bytes())
     }
 
+    /// A number that the node tells about itself.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let text = self.web("GET", "/metrics", "").text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse::<f64>().ok()).unwrap_or_else(|| panic!("{name}: {text}")) as u64
+    }
+
+    /// How many actors of a kind live at the node.
+    pub(crate) fn actors(&self, kind: &str) -> u64 {
+        self.metric(&format!("rollbook_actors{{kind=\"{kind}\"}}"))
+    }
+
     /// The description of a durable consumer, once it is listed.
     pub(crate) fn consumer(&self, namespace: &str, name: &str) -> Option<Value> {
         let listed = self.web("GET", &format!("/api/consumers?namespace={namespace}"), "");

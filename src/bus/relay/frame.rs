@@ -130,10 +130,13 @@ pub(super) struct RemoteJoin {
     /// How far the asking node had applied: the asked one must have seen as much.
     #[prost(uint64, tag = "10")]
     pub(super) seen: u64,
+    /// Which life of the asking node it is; older releases do not say it.
+    #[prost(uint64, optional, tag = "11")]
+    pub(super) incarnation: Option<u64>,
 }
 
 impl RemoteJoin {
-    pub(super) fn new(join: &crate::bus::message::Join, seen: u64) -> Self {
+    pub(super) fn new(join: &crate::bus::message::Join, seen: u64, incarnation: u64) -> Self {
         Self {
             consumer: join.terms.name.clone(),
             pattern: join.terms.pattern.as_str().to_owned(),
@@ -145,6 +148,7 @@ impl RemoteJoin {
             redelivery_ms: whole_millis(join.patience.redelivery),
             count_max: join.patience.count_max,
             seen,
+            incarnation: Some(incarnation),
         }
     }
 
@@ -342,7 +346,7 @@ pub(super) fn decode_yes(bytes: Bytes) -> bool {
 /// What became of events for a member; `None` when its client has not taken them yet, and is still there.
 pub(super) fn encode_written(written: Option<Written>) -> Bytes {
     number(match written {
-        Some(Written::Gone) => 0,
+        Some(Written::Gone | Written::Unreachable) => 0,
         Some(Written::Taken) => 1,
         None => 2,
         Some(Written::Skipped) => 3,

@@ -1,88 +1,149 @@
-//! A member of a durable consumer that is connected to another node: it stands in for it here.
+//! Members of durable consumers of this node whose clients are connected to other nodes: a guest stands in for each.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, ResponseFuture};
+use actix::WrapFuture as _;
+use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient, ResponseActFuture};
 use rollbook_cluster::node::Node;
 use rollbook_core::error::Refusal;
+use rollbook_core::node::Owner;
 
-use super::frame::{Closing, Delivery, Frame, Seat, decode_written};
+use super::frame::{self, Delivery, Frame, Seat};
 use super::reach::Reach;
-use crate::bus::message::{Acknowledged, Deliver, Leave, Tell, Written};
-use crate::bus::window::Departure;
+use crate::bus::actors::{Belongs, Kind, Owned, must_tell};
+use crate::bus::message::{Acknowledged, Deliver, Leave, Reason, Tell, Written};
+use crate::bus::window::{Departure, Member};
 
 /// How long the other node may take to say that its client has taken events, or that it has not yet.
 const DELIVER_MAX: Duration = Duration::from_secs(30);
-/// How often it is looked whether the other node is there.
-const LOOK: Duration = Duration::from_millis(500);
-/// After this many looks in vain the member has left.
-pub(super) const MISSED_MAX: u32 = 3;
+/// After this many looks of the relay in vain a node is lost.
+const MISSED_MAX: u32 = 6;
 
-/// The actor.
-pub(super) struct Guest {
-    pub(super) node: Node,
-    /// Where the client is.
+/// The node where a client is, and the number that it has there as a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct GuestKey {
     pub(super) at: u64,
-    pub(super) seat: Seat,
-    pub(super) leave: Recipient<Leave>,
-    pub(super) reach: Reach,
+    pub(super) member: Member,
 }
 
-impl Guest {
-    fn depart(&self) {
-        let Seat { namespace, consumer, member } = self.seat.clone();
-        // A lost link is no failure of the client.
-        let departure = Departure::Returned;
-        // A consumer that is gone has no members to remove.
-        self.leave.try_send(Leave { namespace, consumer, member, departure }).ok();
-    }
+/// The consumer wants a guest to go.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct GuestEnds {
+    pub(super) key: GuestKey,
+    pub(super) reason: Reason,
+}
+
+/// The actor. It ends when the relay lets go of it.
+pub(super) struct Guest {
+    pub(super) node: Node,
+    pub(super) key: GuestKey,
+    pub(super) ends: Recipient<GuestEnds>,
 }
 
 impl Actor for Guest {
     type Context = Context<Self>;
+}
 
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(LOOK, |act, ctx| {
-            if act.reach.is_lost() {
-                act.depart();
-                ctx.stop();
-            }
-        });
-    }
+impl Belongs for Guest {
+    const KIND: Kind = Kind::RemoteMember;
 }
 
 impl Handler<Deliver> for Guest {
-    type Result = ResponseFuture<Written>;
+    type Result = ResponseActFuture<Self, Written>;
 
     fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
-        let (node, at, member) = (self.node.clone(), self.at, self.seat.member);
-        Box::pin(async move {
-            let mut message = Frame::Deliver(Delivery::new(member, &deliver.items)).into_bytes();
-            drop(deliver);
+        let (node, GuestKey { at, member }) = (self.node.clone(), self.key);
+        let mut message = Frame::Deliver(Delivery::new(member, &deliver.items)).into_bytes();
+        let deliver = async move {
             loop {
-                match node.ask(at, message, DELIVER_MAX).await.map(decode_written) {
+                match node.ask(at, message, DELIVER_MAX).await.map(frame::decode_written) {
                     Ok(Some(written)) => return written,
-                    // Its client reads slowly, or sleeps. It has its events and is waited for.
+                    // Its client has it and reads slowly: only room is asked for from now on.
                     Ok(None) => message = Frame::Deliver(Delivery::new(member, &[])).into_bytes(),
-                    Err(_) => return Written::Gone,
+                    Err(refusal) => {
+                        tracing::debug!(node = at, member, %refusal, "a member at another node does not answer");
+                        return Written::Unreachable;
+                    }
                 }
             }
-        })
+        };
+        // Of the actor: whoever lets go of the guest does not wait for its client any more.
+        Box::pin(deliver.into_actor(self))
     }
 }
 
 impl Handler<Tell> for Guest {
-    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
+    type Result = Result<Acknowledged, Refusal>;
 
-    fn handle(&mut self, tell: Tell, ctx: &mut Context<Self>) -> Self::Result {
-        let Tell::Close(reason) = tell else {
-            return Box::pin(std::future::ready(Ok(Acknowledged::NotInFlight)));
+    fn handle(&mut self, tell: Tell, _: &mut Context<Self>) -> Self::Result {
+        // Its acknowledgements come from its own node, to the registry.
+        if let Tell::Close(reason) = tell {
+            must_tell(&self.ends, GuestEnds { key: self.key, reason });
+        }
+        Ok(Acknowledged::NotInFlight)
+    }
+}
+
+/// A guest in the table.
+struct Entry {
+    guest: Owned<Guest>,
+    seat: Seat,
+    /// The life of the node where the client is; nodes of an older release do not say it.
+    life: Option<Owner>,
+    /// It was handed to its consumer.
+    seated: bool,
+}
+
+/// All guests of this node, who end when they leave the table.
+#[derive(Default)]
+pub(super) struct Guests {
+    table: HashMap<GuestKey, Entry>,
+    reach: HashMap<u64, Reach>,
+}
+
+impl Guests {
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// A member has asked for a place; it is not handed to its consumer yet.
+    pub(super) fn expect(
+        &mut self,
+        guest: Owned<Guest>,
+        key: GuestKey,
+        seat: Seat,
+        life: Option<Owner>,
+    ) -> Addr<Guest> {
+        let addr = guest.addr().clone();
+        self.table.insert(key, Entry { guest, seat, life, seated: false });
+        addr
+    }
+
+    /// The guest is handed to its consumer now; `false` when it has left meanwhile.
+    pub(super) fn seat(&mut self, key: GuestKey) -> bool {
+        let entry = self.table.get_mut(&key);
+        entry.map(|entry| entry.seated = true).is_some()
+    }
+
+    /// The guest goes in this way; what is to be told to its consumer, and the life of its node.
+    pub(super) fn remove(&mut self, key: GuestKey, departure: Departure) -> Option<(Leave, Option<Owner>)> {
+        let Entry { seat: Seat { namespace, consumer, member }, life, .. } = self.table.remove(&key)?;
+        Some((Leave { namespace, consumer, member, departure }, life))
+    }
+
+    /// Guests whose node cannot be reached any more, or lives another life.
+    pub(super) fn lost(&mut self, node: &Node) -> Vec<GuestKey> {
+        self.reach.retain(|at, _| self.table.keys().any(|key| key.at == *at));
+        for key in self.table.keys() {
+            self.reach.entry(key.at).or_insert_with(|| Reach::new(node.clone(), key.at, MISSED_MAX));
+        }
+        let lost: Vec<u64> = self.reach.iter_mut().filter_map(|(at, reach)| reach.is_lost().then_some(*at)).collect();
+        let is_lost = |(key, entry): &(&GuestKey, &Entry)| {
+            let over = entry.seated && entry.life.is_some_and(|life| !node.is_alive(life));
+            over || lost.contains(&key.at) || !entry.guest.addr().connected()
         };
-        // The registry would bring it back with its consumer otherwise: nobody else says that it has left.
-        self.depart();
-        let (node, at) = (self.node.clone(), self.at);
-        let message = Frame::Close(Closing::new(self.seat.member, reason)).into_bytes();
-        ctx.stop();
-        Box::pin(async move { node.tell(at, message).await.map(|()| Acknowledged::NotInFlight) })
+        self.table.iter().filter(is_lost).map(|(key, _)| *key).collect()
     }
 }

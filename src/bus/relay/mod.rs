@@ -8,6 +8,7 @@ pub mod away;
 pub mod desk;
 mod frame;
 mod guest;
+mod host;
 mod live;
 pub mod reach;
 
@@ -24,16 +25,16 @@ use rollbook_core::error::Refusal;
 use rollbook_core::event::EventId;
 use rollbook_core::node::Owner;
 
+use super::actors::{Belongs, Kind, hint, must_tell};
 use super::clock;
 use super::handle::Bus;
 use super::item::Item;
 use super::message::{Acknowledged, Deliver, Join, Leave, MemberAck, MemberState, Reason, Tell, Written, stopping};
 use super::registry::{Forget, Registry, Who};
-use super::window::Member;
+use super::window::{Departure, Member};
 use desk::Desk;
-use frame::{Ack, Forgotten, Frame, Post, RemoteJoin, RemoteLeave, Seat, SeatAck};
-use guest::Guest;
-use reach::Reach;
+use frame::{Ack, Forgotten, Frame, Post, RemoteJoin, RemoteLeave, SeatAck};
+use guest::{GuestKey, Guests};
 
 /// How long another node may take.
 const ASK_MAX: Duration = Duration::from_secs(3);
@@ -43,8 +44,10 @@ const LOOK: Duration = Duration::from_millis(250);
 const REACH_MAX: Duration = Duration::from_secs(1);
 /// How long an answer about events waits for a client that does not read them.
 const UNREAD_MAX: Duration = Duration::from_secs(10);
-/// How long this node may take to see what another has seen.
-const SEEN_MAX: Duration = Duration::from_secs(2);
+/// How long another node is told again what it has to know, with pauses that grow between these.
+const INSIST_MAX: Duration = Duration::from_secs(60);
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// An acknowledgement for a stream that is not here.
 #[derive(Debug, Clone, Message)]
@@ -92,6 +95,8 @@ struct Incoming {
 /// A stream of ours whose consumer another node serves.
 struct Served {
     owner: Owner,
+    namespace: String,
+    consumer: String,
     deliver: Recipient<Deliver>,
     tell: Recipient<Tell>,
     /// Since when that node is out of reach.
@@ -103,11 +108,13 @@ pub struct Relay {
     bus: Bus,
     registry: Addr<Registry>,
     served: HashMap<Member, Served>,
+    guests: Guests,
 }
 
 impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Relay").field("served", &self.served.len()).finish_non_exhaustive()
+        let (served, guests) = (self.served.len(), self.guests.len());
+        f.debug_struct("Relay").field("served", &served).field("guests", &guests).finish_non_exhaustive()
     }
 }
 
@@ -125,7 +132,7 @@ impl Relay {
     /// A relay of this bus.
     #[must_use]
     pub fn new(bus: &Bus, registry: Addr<Registry>) -> Self {
-        Self { bus: bus.clone(), registry, served: HashMap::new() }
+        Self { bus: bus.clone(), registry, served: HashMap::new(), guests: Guests::default() }
     }
 
     fn node(&self) -> &Node {
@@ -134,10 +141,7 @@ impl Relay {
 
     /// Tells all other nodes; whoever cannot take it now misses it.
     fn tell_all(&self, frame: Frame, ctx: &mut Context<Self>) {
-        self.tell_some(self.node().others_up(), frame, ctx);
-    }
-
-    fn tell_some(&self, nodes: Vec<u64>, frame: Frame, ctx: &mut Context<Self>) {
+        let nodes = self.node().others_up();
         if nodes.is_empty() {
             return;
         }
@@ -153,48 +157,57 @@ impl Relay {
         ctx.spawn(actix::fut::wrap_future(tell));
     }
 
-    /// Ends streams whose serving node is gone: they come back and find another.
-    fn look(&mut self) {
-        let node = self.bus.node().clone();
-        let now = clock::now();
-        self.served.retain(|_, served| {
-            let there = node.reaches(served.owner.node) && node.is_alive(served.owner);
-            served.lost = if there { None } else { Some(served.lost.unwrap_or(now)) };
-            let stays = served.lost.is_none_or(|lost| now.saturating_duration_since(lost) < REACH_MAX);
-            if !stays {
-                // A stream that ended needs no word.
-                served.tell.try_send(Tell::Close(Reason::Draining)).ok();
+    /// Tells another node what it has to know, or a member or its stream would be left behind: again and again until it
+    /// has answered, its life is over, or [`INSIST_MAX`] has passed.
+    fn insist(&self, to: u64, life: Option<Owner>, frame: Frame) {
+        let (node, message, until) = (self.node().clone(), frame.into_bytes(), clock::now() + INSIST_MAX);
+        actix_web::rt::spawn(async move {
+            let mut pause = PAUSE_MIN;
+            while life.is_none_or(|life| node.is_alive(life)) {
+                let Err(refusal) = node.ask(to, message.clone(), ASK_MAX).await else { return };
+                if clock::now() >= until {
+                    tracing::warn!(to, %refusal, "another node cannot be told that a member has left");
+                    return;
+                }
+                tokio::time::sleep(pause).await;
+                pause = pause.saturating_mul(2).min(PAUSE_MAX);
             }
-            stays
         });
     }
 
-    /// A member of another node comes to a consumer that this node serves.
-    fn join_here(&self, from: u64, wanted: RemoteJoin) -> ResponseFuture<Result<Bytes, Refusal>> {
-        let Some((terms, patience)) = wanted.terms() else { return done(Err(frame::malformed())) };
-        let namespace = terms.pattern.namespace().to_owned();
-        let seat = Seat { namespace, consumer: terms.name.clone(), member: wanted.member };
-        let leave = self.registry.clone().recipient();
-        let reach = Reach::new(self.node().clone(), from, guest::MISSED_MAX);
-        let guest = Guest { node: self.node().clone(), at: from, seat, leave, reach }.start();
-        let join = Join {
-            terms,
-            member: wanted.member,
-            consumer_id: wanted.consumer_id,
-            name: wanted.name,
-            patience,
-            deliver: guest.clone().recipient(),
-            tell: guest.recipient(),
-        };
-        let (registry, mut applied, seen) = (self.registry.clone(), self.node().applied(), wanted.seen);
-        Box::pin(async move {
-            let behind = |_| Refusal::Unavailable("the serving node is behind".to_owned());
-            tokio::time::timeout(SEEN_MAX, applied.wait_for(|next| *next >= seen))
-                .await
-                .map_err(behind)?
-                .map_err(stopping)?;
-            registry.send(join).await.map_err(stopping)?.map(|()| Bytes::new())
-        })
+    fn look(&mut self) {
+        self.look_at_those_who_serve();
+        for key in self.guests.lost(self.bus.node()) {
+            self.end_guest(key, Reason::Draining);
+        }
+    }
+
+    /// Ends streams whose serving node is gone: they come back and find another.
+    fn look_at_those_who_serve(&mut self) {
+        let node = self.bus.node().clone();
+        let now = clock::now();
+        let mut left = Vec::new();
+        for (member, served) in &mut self.served {
+            let there = node.reaches(served.owner.node) && node.is_alive(served.owner);
+            served.lost = if there { None } else { Some(served.lost.unwrap_or(now)) };
+            if served.lost.is_some_and(|lost| now.saturating_duration_since(lost) >= REACH_MAX) {
+                left.push(*member);
+            }
+        }
+        for member in left {
+            if let Some(served) = self.leave(member, Departure::Returned) {
+                must_tell(&served.tell, Tell::Close(Reason::Draining));
+            }
+        }
+    }
+
+    /// One of our streams is no member any more; the node that serves its consumer is told.
+    fn leave(&mut self, member: Member, departure: Departure) -> Option<Served> {
+        let served = self.served.remove(&member)?;
+        let (namespace, consumer) = (served.namespace.clone(), served.consumer.clone());
+        let leave = RemoteLeave::new(Leave { namespace, consumer, member, departure });
+        self.insist(served.owner.node, Some(served.owner), Frame::Leave(leave));
+        Some(served)
     }
 
     /// An acknowledgement for one of our streams.
@@ -221,10 +234,14 @@ impl Actor for Relay {
     }
 }
 
+impl Belongs for Relay {
+    const KIND: Kind = Kind::Relay;
+}
+
 impl Handler<Incoming> for Relay {
     type Result = ResponseFuture<Result<Bytes, Refusal>>;
 
-    fn handle(&mut self, incoming: Incoming, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, incoming: Incoming, ctx: &mut Context<Self>) -> Self::Result {
         let registry = self.registry.clone();
         match incoming.frame {
             Frame::Post(Post { subject, record }) => {
@@ -234,16 +251,17 @@ impl Handler<Incoming> for Relay {
             Frame::Ack(ack) => return self.ack_here(ack),
             Frame::Supersede(consumer_id) => {
                 if let Some(live) = self.bus.find(&consumer_id) {
-                    live.tell.try_send(Tell::Close(Reason::TakenOver)).ok();
+                    must_tell(&live.tell, Tell::Close(Reason::TakenOver));
                 }
             }
             Frame::Forget(Forgotten { namespace, consumer, again }) => {
                 let reason = if again { Reason::Draining } else { Reason::Deleted };
-                registry.try_send(Forget { namespace, consumer, reason }).ok();
+                must_tell(&registry, Forget { namespace, consumer, reason });
             }
-            Frame::Join(join) => return self.join_here(incoming.from, join),
+            Frame::Join(join) => return self.join_here(incoming.from, join, ctx.address()),
             Frame::Leave(leave) => {
-                registry.try_send(leave.into_leave()).ok();
+                let Leave { member, departure, .. } = leave.into_leave();
+                self.dismiss_guest(GuestKey { at: incoming.from, member }, departure);
             }
             Frame::MemberAck(ack) => {
                 return Box::pin(async move {
@@ -264,7 +282,7 @@ impl Handler<Incoming> for Relay {
             }
             Frame::Close(closing) => {
                 if let Some(served) = self.served.remove(&closing.member) {
-                    served.tell.try_send(Tell::Close(closing.reason())).ok();
+                    must_tell(&served.tell, Tell::Close(closing.reason()));
                 }
             }
             Frame::Who(Forgotten { namespace, consumer, .. }) => {
@@ -295,8 +313,9 @@ impl Handler<JoinElsewhere> for Relay {
 
     fn handle(&mut self, JoinElsewhere { owner, join }: JoinElsewhere, _: &mut Context<Self>) -> Self::Result {
         let seen = *self.node().applied().borrow();
-        let message = Frame::Join(RemoteJoin::new(&join, seen)).into_bytes();
-        let served = Served { owner, deliver: join.deliver, tell: join.tell, lost: None };
+        let message = Frame::Join(RemoteJoin::new(&join, seen, self.node().owner().incarnation)).into_bytes();
+        let (namespace, consumer) = (join.terms.pattern.namespace().to_owned(), join.terms.name);
+        let served = Served { owner, namespace, consumer, deliver: join.deliver, tell: join.tell, lost: None };
         // Before the answer: events may come first.
         self.served.insert(join.member, served);
         let node = self.node().clone();
@@ -307,10 +326,8 @@ impl Handler<JoinElsewhere> for Relay {
 impl Handler<Leave> for Relay {
     type Result = ();
 
-    fn handle(&mut self, leave: Leave, ctx: &mut Context<Self>) {
-        if let Some(served) = self.served.remove(&leave.member) {
-            self.tell_some(vec![served.owner.node], Frame::Leave(RemoteLeave::new(leave)), ctx);
-        }
+    fn handle(&mut self, leave: Leave, _: &mut Context<Self>) {
+        drop(self.leave(leave.member, leave.departure));
     }
 }
 
@@ -385,9 +402,7 @@ impl Handler<ForgetEverywhere> for Relay {
             again: forget.reason == Reason::Draining,
         });
         self.tell_all(frame, ctx);
-        if self.registry.try_send(forget).is_err() {
-            tracing::debug!("the registry is stopping");
-        }
+        must_tell(&self.registry, forget);
         MessageResult(())
     }
 }
@@ -427,9 +442,7 @@ impl Live for Mailbox {
         let Some(desk) = self.desk.upgrade() else { return };
         let Err(frame) = desk.hear(from, frame) else { return };
         // Live messages are at most once: a relay that is full drops them.
-        if self.relay.try_send(Incoming { from, frame: *frame }).is_err() {
-            tracing::debug!(from, "a live message was dropped");
-        }
+        hint(&self.relay, Incoming { from, frame: *frame });
     }
 
     fn answer(&self, from: u64, message: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>> {

@@ -1,0 +1,114 @@
+//! What this node does for members of its durable consumers whose clients are connected to other nodes.
+
+use std::time::Duration;
+
+use actix::prelude::{Addr, Context, Handler, Message, ResponseFuture};
+use bytes::Bytes;
+use rollbook_core::error::Refusal;
+use rollbook_core::node::Owner;
+
+use super::frame::{self, Closing, Frame, RemoteJoin, Seat};
+use super::guest::{Guest, GuestEnds, GuestKey};
+use super::{Relay, done};
+use crate::bus::actors::{Owned, must_tell};
+use crate::bus::message::{Join, Reason, stopping};
+use crate::bus::window::Departure;
+
+/// How long this node may take to see what another has seen.
+const SEEN_MAX: Duration = Duration::from_secs(2);
+
+/// A guest goes to its consumer, now that this node has seen what the other one has.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), Refusal>")]
+struct SeatGuest {
+    key: GuestKey,
+    join: Join,
+}
+
+/// A guest was not accepted.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct GuestRefused(GuestKey);
+
+impl Relay {
+    /// A guest leaves its consumer.
+    pub(super) fn dismiss_guest(&mut self, key: GuestKey, departure: Departure) {
+        if let Some((leave, _)) = self.guests.remove(key, departure) {
+            must_tell(&self.registry, leave);
+        }
+    }
+
+    /// A guest leaves its consumer, and its stream ends at the node where that is. That is no failure of its client.
+    pub(super) fn end_guest(&mut self, key: GuestKey, reason: Reason) {
+        let Some((leave, life)) = self.guests.remove(key, Departure::Returned) else { return };
+        must_tell(&self.registry, leave);
+        self.insist(key.at, life, Frame::Close(Closing::new(key.member, reason)));
+    }
+
+    /// A member of another node comes to a consumer that this node serves.
+    pub(super) fn join_here(
+        &mut self,
+        from: u64,
+        wanted: RemoteJoin,
+        relay: Addr<Self>,
+    ) -> ResponseFuture<Result<Bytes, Refusal>> {
+        let Some((terms, patience)) = wanted.terms() else { return done(Err(frame::malformed())) };
+        let namespace = terms.pattern.namespace().to_owned();
+        let seat = Seat { namespace, consumer: terms.name.clone(), member: wanted.member };
+        let key = GuestKey { at: from, member: wanted.member };
+        let life = wanted.incarnation.map(|incarnation| Owner { node: from, incarnation });
+        let guest = Guest { node: self.node().clone(), key, ends: relay.clone().recipient() };
+        let guest = Owned::start(&self.bus.metrics().actors, guest);
+        let guest = self.guests.expect(guest, key, seat, life);
+        let join = Join {
+            terms,
+            member: wanted.member,
+            consumer_id: wanted.consumer_id,
+            name: wanted.name,
+            patience,
+            deliver: guest.clone().recipient(),
+            tell: guest.recipient(),
+        };
+        let (mut applied, seen) = (self.node().applied(), wanted.seen);
+        Box::pin(async move {
+            let sees = tokio::time::timeout(SEEN_MAX, applied.wait_for(|next| *next >= seen)).await;
+            let joined = match sees {
+                Ok(Ok(_)) => relay.send(SeatGuest { key, join }).await.unwrap_or_else(|error| Err(stopping(error))),
+                Ok(Err(error)) => Err(stopping(error)),
+                Err(_) => Err(Refusal::Unavailable("the serving node is behind".to_owned())),
+            };
+            if joined.is_err() {
+                must_tell(&relay, GuestRefused(key));
+            }
+            joined.map(|()| Bytes::new())
+        })
+    }
+}
+
+impl Handler<SeatGuest> for Relay {
+    type Result = ResponseFuture<Result<(), Refusal>>;
+
+    fn handle(&mut self, SeatGuest { key, join }: SeatGuest, _: &mut Context<Self>) -> Self::Result {
+        if !self.guests.seat(key) {
+            return done(Err(Refusal::Unavailable("the member has left".to_owned())));
+        }
+        let joined = self.registry.send(join);
+        Box::pin(async move { joined.await.map_err(stopping)? })
+    }
+}
+
+impl Handler<GuestRefused> for Relay {
+    type Result = ();
+
+    fn handle(&mut self, GuestRefused(key): GuestRefused, _: &mut Context<Self>) {
+        self.dismiss_guest(key, Departure::Returned);
+    }
+}
+
+impl Handler<GuestEnds> for Relay {
+    type Result = ();
+
+    fn handle(&mut self, GuestEnds { key, reason }: GuestEnds, _: &mut Context<Self>) {
+        self.end_guest(key, reason);
+    }
+}

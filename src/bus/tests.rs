@@ -1,0 +1,416 @@
+//! The bus of one node and of two, without doors: who is there, and who is left behind when members come and go.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::{Actor, AsyncContext as _, Context, Handler, MessageResult, Recipient};
+use futures_util::future::join_all;
+use rollbook_cluster::running::{NodeConfig, Running};
+use rollbook_core::command::{Command, ConsumerDelete, ConsumerSet};
+use rollbook_core::error::Refusal;
+use rollbook_core::event::Event;
+use rollbook_core::level::FeatureLevel;
+use rollbook_core::node::Owner;
+use rollbook_core::pattern::Pattern;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::access::{Access, Enabled};
+use super::actors::{Belongs, Kind, Owned, must_tell};
+use super::draft::{self, Parsed, Publish};
+use super::feed::Feed;
+use super::handle::Bus;
+use super::message::{Acknowledged, Deliver, Join, Reason, Tell, Terms, Written};
+use super::metrics::Metrics;
+use super::outlet::Body;
+use super::pieces::{Piece, split};
+use super::proposer::{self, Proposer};
+use super::registry::{Forget, Registry, Scatter, Who};
+use super::relay::desk::Desk;
+use super::relay::{JoinElsewhere, Mailbox, Relay};
+use super::roll;
+use super::router::terms;
+use super::services::Services;
+use super::subscribe::{Durable, Start, Subscribe};
+use super::subscription::{Membership, Subscription};
+use super::window::{Departure, Patience};
+
+/// Longest wait for what must happen.
+const SOON: Duration = Duration::from_secs(20);
+const GROUP: &str = "g";
+
+/// A node and its bus.
+struct House {
+    bus: Bus,
+    registry: Owned<Registry>,
+    relay: Option<Owned<Relay>>,
+    access: Access,
+    desk: Arc<Desk>,
+    running: Option<Running>,
+    stop: CancellationToken,
+    _data: TempDir,
+}
+
+impl House {
+    fn build(config: NodeConfig, data: TempDir) -> Self {
+        let path = config.data.clone();
+        // It brings a runtime of its own.
+        let running = std::thread::spawn(move || Running::start(config).expect("a node")).join().expect("no panic");
+        let (node, stop, metrics) = (running.node(), CancellationToken::new(), Metrics::default());
+        let writes =
+            proposer::Config { data: path, reserve_bytes: 0, pending_bytes_max: 1 << 20, receiving_bytes_max: 1 << 20 };
+        let proposer = Proposer::new(node.clone(), writes, metrics.clone());
+        let feed = Feed::new(node.clone());
+        let (running_feed, feed_stop) = (Arc::clone(&feed), stop.clone());
+        std::thread::spawn(move || running_feed.run(&feed_stop));
+        let bus = Bus::new(node, feed, proposer, metrics);
+        let registry = Owned::start(&bus.metrics().actors, Registry::new(&bus));
+        let relay = Owned::start(&bus.metrics().actors, Relay::new(&bus, registry.addr().clone()));
+        let access = Access::new(bus.clone(), registry.addr().clone(), relay.addr().clone(), Enabled::Any);
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        let roll = roll::Config {
+            grace: second,
+            heartbeat_timeout: minute,
+            heartbeat_drop: minute,
+            heartbeat_required: false,
+        };
+        let calls = terms::Config {
+            timeout: second,
+            timeout_max: minute,
+            in_flight_max: 10,
+            in_flight_bytes_max: 1 << 20,
+            in_flight_per_instance: 10,
+            strategies: Default::default(),
+        };
+        let desk = Desk::new(Services::new(&bus, roll, calls));
+        Self { bus, registry, relay: Some(relay), access, desk, running: Some(running), stop, _data: data }
+    }
+
+    /// From now on other nodes get answers.
+    fn listen(&self) {
+        let relay = self.relay.as_ref().expect("a relay").addr().clone();
+        self.bus.node().set_live(Arc::new(Mailbox { relay, desk: Arc::downgrade(&self.desk) }));
+    }
+
+    async fn ready(&self) {
+        until("the node is ready", || self.bus.node().ready().is_ok()).await;
+    }
+
+    fn alive(&self, kind: Kind) -> i64 {
+        self.bus.metrics().actors.alive(kind)
+    }
+
+    async fn publish(&self, count: usize) {
+        let event = Event { subject: "app.x", payload: Some(b"1"), ..Event::default() };
+        let frame = draft::frame("app", &vec![event; count]).expect("a frame");
+        let publish = Publish { namespace: "app".to_owned(), frame, single: None };
+        self.access.publish(Parsed::Publish(publish)).await.expect("stored");
+    }
+
+    /// A stream of a member of the group, whose client acknowledges unless `patience` is none.
+    async fn follow(&self, patience: Option<Patience>) -> Body {
+        let durable = Durable { name: GROUP.to_owned(), group: true, member: None };
+        let wanted = Subscribe {
+            pattern: pattern(),
+            start: Start::Oldest,
+            manual: patience,
+            consumer_id: None,
+            durable: Some(durable),
+        };
+        self.access.follow(wanted).await.expect("a stream").1
+    }
+
+    /// A member without a stream; leaves when it is dropped.
+    async fn join(&self, owner: Owner, number: u64, manual: bool) -> Result<Member, Refusal> {
+        let here = owner == self.bus.node().owner();
+        let (registry, relay) = (self.registry.addr(), self.relay.as_ref().expect("a relay").addr());
+        let ctx = Context::<Subscription>::new();
+        let (acknowledge, leave) = match here {
+            true => (registry.clone().recipient(), registry.clone().recipient()),
+            false => (relay.clone().recipient(), relay.clone().recipient()),
+        };
+        let (namespace, consumer) = ("app".to_owned(), GROUP.to_owned());
+        let place =
+            Membership { namespace, consumer, member: number, manual, departure: Departure::Gone, acknowledge, leave };
+        let join = join(number, manual, ctx.address().recipient(), ctx.address().recipient());
+        let joined = match here {
+            true => registry.send(join).await,
+            false => relay.send(JoinElsewhere { owner, join }).await,
+        };
+        joined.expect("an actor that lives").map(|()| Member { _place: place, _ctx: ctx })
+    }
+
+    async fn members(&self) -> usize {
+        let who = Who { namespace: "app".to_owned(), consumer: GROUP.to_owned() };
+        self.registry.addr().send(who).await.expect("a registry").len()
+    }
+
+    /// Nobody is left who was there for a stream.
+    async fn deserted(&self) {
+        let kinds = [Kind::Consumer, Kind::RemoteMember, Kind::Subscription];
+        let counts = || kinds.map(|kind| self.alive(kind));
+        until(&format!("{:?} of node {}", kinds, self.bus.node().id()), || counts() == [0; 3]).await;
+        assert_eq!(self.bus.metrics().subscriptions.get(), 0, "those that others find by their id");
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(running) = self.running.take() {
+            // Its runtime must not end on a thread of ours.
+            std::thread::spawn(move || drop(running));
+        }
+    }
+}
+
+struct Member {
+    _place: Membership,
+    _ctx: Context<Subscription>,
+}
+
+fn pattern() -> Pattern {
+    Pattern::parse("app.x").expect("a pattern")
+}
+
+fn join(number: u64, manual: bool, deliver: Recipient<Deliver>, tell: Recipient<Tell>) -> Join {
+    let terms = Terms { name: GROUP.to_owned(), pattern: pattern(), group: true, manual };
+    let (consumer_id, patience) = (format!("c_{number}"), Patience::default());
+    Join { terms, member: number, consumer_id, name: None, patience, deliver, tell }
+}
+
+async fn until(what: &str, mut there: impl FnMut() -> bool) {
+    let wait = async {
+        while !there() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, wait).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
+fn config(id: u64, data: &TempDir, listener: Option<TcpListener>, founders: BTreeMap<u64, String>) -> NodeConfig {
+    NodeConfig {
+        id,
+        data: data.path().join("data"),
+        address: founders.get(&id).cloned().unwrap_or_else(|| "none".to_owned()),
+        listener,
+        founders,
+        tls: None,
+        timeout: Duration::from_secs(5),
+        node_timeout: Duration::from_secs(5),
+        heartbeat: Duration::from_millis(100),
+        log_keep_bytes: 64 << 20,
+        level: FeatureLevel::LATEST,
+        accept_lost_mark: false,
+    }
+}
+
+async fn alone() -> House {
+    let data = TempDir::with_prefix("rollbook-bus-").expect("a directory");
+    let house = House::build(config(1, &data, None, BTreeMap::new()), data);
+    house.ready().await;
+    house
+}
+
+/// Two nodes of one cluster; the second answers the other one, the first does not yet.
+async fn pair() -> (House, House) {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let founders: BTreeMap<u64, String> =
+        (1..).zip(&listeners).map(|(id, at)| (id, at.local_addr().expect("its address").to_string())).collect();
+    let mut houses = (1..).zip(listeners).map(|(id, listener)| {
+        let data = TempDir::with_prefix("rollbook-bus-").expect("a directory");
+        House::build(config(id, &data, Some(listener), founders.clone()), data)
+    });
+    let (one, two) = (houses.next().expect("one"), houses.next().expect("two"));
+    one.ready().await;
+    two.ready().await;
+    until("both are up", || one.bus.node().others_up() == [2] && two.bus.node().others_up() == [1]).await;
+    two.listen();
+    (one, two)
+}
+
+/// The next event of a stream; `None` at its end.
+async fn event(body: &mut Body) -> Option<Piece> {
+    let chunk = tokio::time::timeout(SOON, body.next()).await.expect("something in time")?;
+    split(chunk).next()
+}
+
+fn patience(millis: u64, count_max: u32) -> Option<Patience> {
+    Some(Patience { redelivery: Duration::from_millis(millis), count_max })
+}
+
+#[actix_web::test]
+async fn ten_thousand_members_come_and_go_and_nobody_is_left() {
+    const ROUNDS: u64 = 10_000;
+    const AT_ONCE: u64 = 50;
+    let (one, two) = pair().await;
+    one.listen();
+    let owner = one.bus.node().owner();
+    // Whoever is first says whether clients acknowledge.
+    let mut first = one.follow(patience(5000, 3)).await;
+    for batch in 0..ROUNDS / AT_ONCE {
+        let rounds = (batch * AT_ONCE..(batch + 1) * AT_ONCE).map(|number| {
+            let at = if number % 2 == 0 { &two } else { &one };
+            async move { (number % 5 != 0, at.join(owner, number, number % 5 != 0).await) }
+        });
+        let joined = join_all(rounds).await;
+        for (fits, joined) in &joined {
+            assert_eq!(*fits, joined.is_ok(), "{:?}", joined.as_ref().err());
+        }
+        if batch % 10 == 9 {
+            // All go at once, as on a node without a majority.
+            one.registry.addr().send(Scatter).await.expect("a registry");
+            while event(&mut first).await.is_some_and(|piece| !matches!(piece, Piece::End(..))) {}
+            first = one.follow(patience(5000, 3)).await;
+        }
+    }
+    until("members", || one.alive(Kind::RemoteMember) == 0).await;
+    assert_eq!(one.members().await, 1, "the first");
+    // Now with their streams.
+    for _ in 0..10 {
+        let streams = join_all((0..10).map(|number| {
+            let at = if number % 2 == 0 { &two } else { &one };
+            at.follow(patience(5000, 3))
+        }));
+        drop(streams.await);
+    }
+    until("streams", || one.alive(Kind::RemoteMember) == 0 && two.alive(Kind::Subscription) == 0).await;
+    drop(first);
+    one.deserted().await;
+    two.deserted().await;
+}
+
+#[actix_web::test]
+async fn a_consumer_that_was_let_go_gives_nothing_up_and_moves_no_floor() {
+    let one = alone().await;
+    let mut body = one.follow(patience(50, 1)).await;
+    one.publish(1).await;
+    assert!(matches!(event(&mut body).await, Some(Piece::Event(_))));
+    one.registry.addr().send(Scatter).await.expect("a registry");
+    one.publish(5).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(one.bus.metrics().dead_letters.get(), 0, "nobody is there who could have acknowledged");
+    assert_eq!(one.bus.consumer("app", GROUP).expect("the consumer").ack_floor, 0);
+    drop(body);
+    one.deserted().await;
+}
+
+#[actix_web::test]
+async fn a_consumer_that_is_reset_or_deleted_ends_also_when_nobody_says_so() {
+    let one = alone().await;
+    let (namespace, name) = ("app".to_owned(), GROUP.to_owned());
+    let mut body = one.follow(patience(50, 1)).await;
+    let reset = ConsumerSet { namespace: namespace.clone(), name: name.clone(), ack_floor: Some(0), paused: None };
+    one.bus.proposer().command(Command::ConsumerSet(reset)).await.expect("reset");
+    one.publish(2).await;
+    // What was sent before comes first.
+    while !matches!(event(&mut body).await, Some(Piece::End(..))) {}
+    assert_eq!(event(&mut body).await, None, "it may come again");
+    one.deserted().await;
+
+    let mut body = one.follow(patience(5000, 3)).await;
+    let delete = ConsumerDelete { namespace, name };
+    one.bus.proposer().command(Command::ConsumerDelete(delete)).await.expect("deleted");
+    while event(&mut body).await.is_some() {}
+    one.deserted().await;
+}
+
+/// A member that takes events and does not answer for them.
+struct Deaf {
+    answer: Written,
+    closed: mpsc::Sender<Reason>,
+}
+
+impl Actor for Deaf {
+    type Context = Context<Self>;
+}
+
+impl Belongs for Deaf {
+    const KIND: Kind = Kind::Session;
+}
+
+impl Handler<Deliver> for Deaf {
+    type Result = MessageResult<Deliver>;
+
+    fn handle(&mut self, _: Deliver, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.answer)
+    }
+}
+
+impl Handler<Tell> for Deaf {
+    type Result = Result<Acknowledged, Refusal>;
+
+    fn handle(&mut self, tell: Tell, _: &mut Self::Context) -> Self::Result {
+        if let Tell::Close(reason) = tell {
+            self.closed.try_send(reason).expect("a test that listens");
+        }
+        Ok(Acknowledged::NotInFlight)
+    }
+}
+
+#[actix_web::test]
+async fn a_member_that_cannot_be_reached_loses_its_place_and_the_others_go_on() {
+    for manual in [true, false] {
+        let one = alone().await;
+        let mut body = one.follow(manual.then(Patience::default)).await;
+        let (closed, mut closes) = mpsc::channel(8);
+        let deaf = Owned::start(&one.bus.metrics().actors, Deaf { answer: Written::Unreachable, closed });
+        // Its number is lower: it is served first.
+        let (deliver, tell) = (deaf.addr().clone().recipient(), deaf.addr().clone().recipient());
+        one.registry.addr().send(join(1, manual, deliver, tell)).await.expect("a registry").expect("accepted");
+        // This one is for the deaf one, and lost with ack=none.
+        one.publish(1).await;
+        assert_eq!(tokio::time::timeout(SOON, closes.recv()).await.expect("in time"), Some(Reason::Draining));
+        one.publish(1).await;
+        assert!(matches!(event(&mut body).await, Some(Piece::Event(_))));
+        assert_eq!(one.bus.metrics().members_lost.get(), 1);
+        assert_eq!(one.members().await, 1, "the one that reads");
+    }
+}
+
+#[actix_web::test]
+async fn a_member_of_a_node_that_gives_no_answer_loses_its_place() {
+    let (one, mut two) = pair().await;
+    one.listen();
+    let mut first = one.follow(None).await;
+    let elsewhere = two.follow(None).await;
+    assert_eq!(one.alive(Kind::RemoteMember), 1);
+    two.relay = None;
+    until("the relay has stopped", || two.alive(Kind::Relay) == 0).await;
+    // More than one member gets in one go.
+    one.publish(200).await;
+    until("it has lost its place", || one.alive(Kind::RemoteMember) == 0).await;
+    assert_eq!(one.bus.metrics().members_lost.get(), 1);
+    assert!(matches!(event(&mut first).await, Some(Piece::Event(_))));
+    drop((first, elsewhere));
+    one.deserted().await;
+}
+
+#[actix_web::test]
+async fn a_member_whose_first_try_was_refused_gets_what_comes() {
+    let (one, two) = pair().await;
+    drop(one.follow(patience(5000, 3)).await);
+    // The first node does not answer yet: the second one tries again and again.
+    let trying = async {
+        let body = two.follow(patience(5000, 3)).await;
+        assert_eq!(one.alive(Kind::RemoteMember), 1);
+        body
+    };
+    let listening = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(one.alive(Kind::RemoteMember), 0);
+        one.listen();
+    };
+    let (mut body, ()) = tokio::join!(trying, listening);
+    two.publish(1).await;
+    assert!(matches!(event(&mut body).await, Some(Piece::Event(_))), "an empty stream that ends");
+    // It hears that its consumer is gone.
+    let forget = Forget { namespace: "app".to_owned(), consumer: None, reason: Reason::Deleted };
+    must_tell(one.registry.addr(), forget);
+    while event(&mut body).await.is_some() {}
+    one.deserted().await;
+    two.deserted().await;
+}
