@@ -15,7 +15,7 @@ use actix_http::ws::{Codec, Frame as Part, Item};
 use actix_web::http::header;
 use actix_web::rt::net::TcpStream;
 use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse, error};
-use actix_web_actors::ws::handshake_with_protocols;
+use actix_web_actors::ws::{handshake, handshake_with_protocols};
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use futures_util::Stream;
@@ -102,6 +102,13 @@ impl std::fmt::Debug for Reader {
 pub fn is_upgrade(request: &HttpRequest) -> bool {
     let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
     upgrade.is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+}
+
+/// Whether the headers of a request are a proper upgrade to a WebSocket. Touches nothing: asked before anything is
+/// started for the connection.
+#[must_use]
+pub fn is_proper_upgrade(request: &HttpRequest) -> bool {
+    handshake(request).is_ok()
 }
 
 /// Answers an upgrade request: messages of at most `message_bytes_max`, in the first of these subprotocols that the

@@ -2,12 +2,14 @@
 //! is told to. A [`Write`] is answered when what was written before has left: the owner keeps at most one on its way
 //! and gathers the rest.
 
+use actix::dev::ToEnvelope;
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Message, Recipient, StreamHandler};
 use actix::{ActorFutureExt as _, ResponseFuture, WrapFuture as _};
 use actix_web::{Error, HttpRequest, HttpResponse};
 
+use super::actors::{Actors, Belongs, Hold, Kind, Owned, must_tell};
 use super::sink::{Frame, Sink};
-use super::socket::{self, Came};
+use super::socket::{self, Came, code};
 
 /// What a connection hands to its owner.
 #[derive(Debug, Clone, Message)]
@@ -38,8 +40,30 @@ pub enum Write {
     Close(u16),
 }
 
-/// The end of a connection that is written to.
-pub type Writer = Recipient<Write>;
+/// The end of a connection that is written to. Its owner has it: when it is dropped, the connection says farewell
+/// and ends.
+#[derive(Debug)]
+pub struct Writer {
+    to: Recipient<Write>,
+    _hold: Hold,
+}
+
+impl Writer {
+    /// Of an actor that is, or stands in for, a connection.
+    #[must_use]
+    pub fn new<A: Belongs + Handler<Write>>(conn: Owned<A>) -> Self
+    where
+        Context<A>: ToEnvelope<A, Write>,
+    {
+        Self { to: conn.addr().clone().recipient(), _hold: conn.into_hold() }
+    }
+
+    /// Where it takes what is to be written.
+    #[must_use]
+    pub const fn to(&self) -> &Recipient<Write> {
+        &self.to
+    }
+}
 
 /// Answers an upgrade request. Messages of at most `message_bytes_max` go to `to`, marked with `conn`.
 ///
@@ -50,13 +74,14 @@ pub fn start(
     message_bytes_max: usize,
     to: Recipient<Received>,
     conn: u64,
+    actors: &Actors,
 ) -> Result<(Writer, HttpResponse), Error> {
     let (reader, sink, response) = socket::open(request, message_bytes_max, &[])?;
-    let addr = Conn::create(|ctx| {
+    let conn = Owned::create(actors, |ctx| {
         ctx.add_stream(reader);
         Conn { to, conn, sink }
     });
-    Ok((addr.recipient(), response))
+    Ok((Writer::new(conn), response))
 }
 
 struct Conn {
@@ -88,10 +113,16 @@ impl Actor for Conn {
     type Context = Context<Self>;
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        // Its owner may be gone as well, or so busy that it will look by itself.
-        let to = self.to.clone();
-        let closed = Received { conn: self.conn, what: Inbound::Closed };
-        actix_web::rt::spawn(async move { to.send(closed).await.unwrap_or(()) });
+        must_tell(&self.to, Received { conn: self.conn, what: Inbound::Closed });
+    }
+}
+
+impl Belongs for Conn {
+    const KIND: Kind = Kind::WebSocket;
+
+    fn released(&mut self, ctx: &mut Context<Self>) {
+        // Behind what its owner has had to say. It ends when its peer has said farewell too, or takes too long.
+        must_tell(&ctx.address(), Write::Close(code::AWAY));
     }
 }
 

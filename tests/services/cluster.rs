@@ -332,3 +332,49 @@ fn two_services_go_on_calling_each_other_while_their_nodes_are_killed_one_after_
     let output = running.join().expect("no panic");
     assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
 }
+
+/// A WebSocket, for the session that `query` names if any, with this header of its own; the connection when it was
+/// upgraded.
+fn upgrade(web: SocketAddr, query: &str, own: &str) -> Result<TcpStream, String> {
+    let mut tcp = TcpStream::connect(web).expect("connect");
+    let head = format!(
+        "GET /socket.io/?EIO=4&transport=websocket{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n{own}\r\n"
+    );
+    tcp.write_all(head.as_bytes()).expect("write");
+    let mut line = String::new();
+    BufReader::new(tcp.try_clone().expect("a handle")).read_line(&mut line).expect("an answer");
+    if line.starts_with("HTTP/1.1 101") { Ok(tcp) } else { Err(line) }
+}
+
+#[test]
+fn what_is_no_proper_upgrade_starts_nothing_and_what_is_one_leaves_nothing_behind() {
+    const KINDS: [&str; 3] = ["socketio_websocket", "socketio_tunnel_near", "socketio_tunnel_far"];
+    let cluster = Cluster::start();
+    let (here, there) = (cluster.node(1), cluster.node(2));
+    let counts = || [here, there].map(|node| KINDS.map(|kind| node.actors(kind)));
+    let open = here.web("GET", "/socket.io/?EIO=4&transport=polling", "").text();
+    let open: Value = serde_json::from_str(open.strip_prefix('0').expect("an open packet")).expect("JSON");
+    let sid = format!("&sid={}", open["sid"].as_str().expect("a sid"));
+    for _ in 0..20 {
+        for node in [here, there] {
+            let refused = upgrade(node.web, &sid, "").expect_err("there is no key");
+            assert!(refused.starts_with("HTTP/1.1 400"), "{refused}");
+            // Nor does one of these begin a session.
+            let refused = upgrade(node.web, "", "").expect_err("there is no key");
+            assert!(refused.starts_with("HTTP/1.1 400"), "{refused}");
+        }
+    }
+    assert_eq!(counts(), [[0; 3]; 2], "{KINDS:?}");
+    for node in [here, there] {
+        let tcp = upgrade(node.web, &sid, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n").expect("a WebSocket");
+        wait_for("a WebSocket", SOON, || (node.actors("socketio_websocket") == 1).then_some(()));
+        drop(tcp);
+        wait_for("nobody is left", SOON, || (counts() == [[0; 3]; 2]).then_some(()));
+    }
+    // The session was there all the time.
+    let target = format!("/socket.io/?EIO=4&transport=polling{sid}");
+    assert_eq!(there.web("POST", &target, "40").text(), "ok");
+    assert!(here.web("GET", &target, "").text().starts_with("40{"));
+    assert_eq!((here.actors("socketio_session"), there.actors("socketio_session")), (1, 0));
+}

@@ -13,6 +13,7 @@ use super::arrivals::Arrival;
 use super::engine::{Engine, Polled, Step, Timing, Wrong};
 use super::session::{Application, Away, Handshake, Out, Session};
 use super::table::Place;
+use crate::bus::actors::{Belongs, Kind, hint, must_tell};
 use crate::bus::client::Told;
 use crate::bus::clock;
 use crate::bus::sink::{Frame, ROOM_BYTES};
@@ -64,6 +65,27 @@ pub(super) struct Attach {
     pub(super) writer: Writer,
     /// What is written first.
     pub(super) open: Option<ByteString>,
+}
+
+/// Tells when a request is dropped because its client has gone.
+pub(super) struct Gone<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Gone<F> {
+    pub(super) const fn new(tell: F) -> Self {
+        Self(Some(tell))
+    }
+
+    pub(super) fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<F: FnOnce()> Drop for Gone<F> {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell();
+        }
+    }
 }
 
 /// What was written to a WebSocket has left, or will never.
@@ -207,18 +229,17 @@ impl SessionActor {
     fn answer(&mut self, answer: Result<String, Wrong>) {
         if let Some(poll) = self.poll.take() {
             // A client that has gone needs no answer.
-            poll.send(answer).unwrap_or(());
+            hint(poll, answer);
         }
     }
 
     fn write(&mut self, conn: u64, write: Write, ctx: &mut Context<Self>) {
         let Some((_, writer)) = self.writers.iter().find(|(other, _)| *other == conn) else { return };
         // Not a future of this actor: when the actor stops, its last word must still go out.
-        let (request, session) = (writer.send(write), ctx.address());
+        let (request, session) = (writer.to().send(write), ctx.address());
         actix_web::rt::spawn(async move {
             let left = request.await.is_ok();
-            // A session that is over need not know.
-            session.try_send(Written { conn, left }).unwrap_or(());
+            must_tell(&session, Written { conn, left });
         });
     }
 
@@ -308,6 +329,10 @@ impl Actor for SessionActor {
             self.session.end();
         }
     }
+}
+
+impl Belongs for SessionActor {
+    const KIND: Kind = Kind::Session;
 }
 
 impl Handler<Poll> for SessionActor {
@@ -402,6 +427,7 @@ impl Handler<Written> for SessionActor {
             self.engine.written(conn);
         } else {
             self.engine.conn_closed(conn);
+            self.writers.retain(|(other, _)| *other != conn);
         }
         self.settle(ctx);
     }

@@ -98,7 +98,8 @@ pub(super) fn serve(ping_timeout: Duration) -> SocketAddr {
         max_disconnection: Duration::ZERO,
         origins: vec!["*".to_owned()],
     };
-    let door = Door::with(1, (config, Budget::new(1 << 30)), Table::default(), Arc::new(Echo), None);
+    let of_node = (Budget::new(1 << 30), Default::default());
+    let door = Door::with(1, (config, of_node), Table::default(), Arc::new(Echo), None);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its number");
     let application = move || App::new().configure(|services| mount(&door, services));

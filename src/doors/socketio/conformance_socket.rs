@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::conformance::{Client, binary, closed, event, send, send_binary, serve, text};
 
@@ -165,6 +166,52 @@ async fn a_page_of_another_origin_may_poll_when_it_is_listed() {
         (answer.status().as_u16(), &answer.headers()["access-control-allow-headers"]),
         (204, &"x-a".parse().expect("a value"))
     );
+}
+
+/// Sends bytes over a connection of its own, some of them later; the head of the answer.
+async fn raw(client: &Client, first: String, later: &str, between: impl AsyncFnOnce()) -> String {
+    let mut tcp = tokio::net::TcpStream::connect(client.at).await.expect("connect");
+    tcp.write_all(first.as_bytes()).await.expect("write");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    between().await;
+    tcp.write_all(later.as_bytes()).await.expect("write");
+    let mut answer = vec![0; 4096];
+    let count = tokio::time::timeout(Duration::from_secs(5), tcp.read(&mut answer)).await.expect("in time");
+    String::from_utf8_lossy(&answer[..count.expect("an answer")]).into_owned()
+}
+
+#[actix_web::test]
+async fn a_broken_upgrade_leaves_the_session_that_it_names_as_it_is() {
+    let client = Client::new();
+    let sid = client.sid().await;
+    let path = format!("/socket.io/?EIO=4&sid={sid}");
+    // Without a key; the session has a POST under way meanwhile.
+    let upgrade = format!(
+        "GET {path}&transport=websocket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    );
+    let head = format!("POST {path}&transport=polling HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n4");
+    let break_in = async || {
+        let refused = raw(&client, upgrade, "", async || {}).await;
+        assert!(refused.starts_with("HTTP/1.1 400"), "{refused}");
+    };
+    let posted = raw(&client, head, "0", break_in).await;
+    assert!(posted.starts_with("HTTP/1.1 200"), "{posted}");
+    let (status, joined) = client.poll(&sid).await;
+    assert!(status == 200 && joined.starts_with("40{"), "{status} {joined}");
+}
+
+#[actix_web::test]
+async fn a_post_that_was_cut_ends_its_session() {
+    let client = Client::new();
+    let sid = client.sid().await;
+    let head =
+        format!("POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n4");
+    let mut tcp = tokio::net::TcpStream::connect(client.at).await.expect("connect");
+    tcp.write_all(head.as_bytes()).await.expect("write");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(tcp);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(client.post(&sid, "40").await.0, 400, "one that waits for ever would be worse");
 }
 
 /// Where the client libraries are, when `make test` could install them.

@@ -8,6 +8,7 @@ use actix::{ActorFutureExt as _, WrapFuture as _};
 use rollbook_cluster::node::Node;
 
 use super::between::{Carried, NAME, Word, decode};
+use crate::bus::actors::{Belongs, Kind, must_tell};
 use crate::bus::relay::away::Peers;
 use crate::bus::relay::reach::Reach;
 use crate::bus::socket::code;
@@ -41,12 +42,32 @@ impl Link {
     }
 }
 
+/// Takes an end out of the table of its door when it is dropped.
+pub(super) struct Forget(Option<Box<dyn FnOnce() + Send>>);
+
+impl Forget {
+    pub(super) fn new(forget: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(forget)))
+    }
+}
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        if let Some(forget) = self.0.take() {
+            forget();
+        }
+    }
+}
+
 /// Where the WebSocket is connected: stands in for the session.
 pub(super) struct Near {
     link: Link,
+    /// Owns the WebSocket.
     writer: Option<Writer>,
-    forget: Option<Box<dyn FnOnce() + Send>>,
+    _forget: Forget,
     reach: Reach,
+    /// The other end knows that nothing more comes.
+    ended: bool,
 }
 
 /// The WebSocket that a [`Near`] belongs to; sent before anything can have come over it.
@@ -55,13 +76,13 @@ pub(super) struct Near {
 pub(super) struct Keep(pub(super) Writer);
 
 impl Near {
-    pub(super) fn new(link: Link, forget: Box<dyn FnOnce() + Send>) -> Self {
-        Self { reach: link.reach(), link, writer: None, forget: Some(forget) }
+    pub(super) fn new(link: Link, forget: Forget) -> Self {
+        Self { reach: link.reach(), link, writer: None, _forget: forget, ended: false }
     }
 
     fn shut(&self) {
         if let Some(writer) = &self.writer {
-            writer.try_send(Write::Close(code::RESTART)).unwrap_or(());
+            must_tell(writer.to(), Write::Close(code::RESTART));
         }
     }
 }
@@ -79,10 +100,15 @@ impl Actor for Near {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        if let Some(forget) = self.forget.take() {
-            forget();
+        if !std::mem::replace(&mut self.ended, true) {
+            // It was told to go, and its session waits for it.
+            actix_web::rt::spawn(self.link.carry(Word::In(Carried::end(self.link.conn, code::NORMAL))));
         }
     }
+}
+
+impl Belongs for Near {
+    const KIND: Kind = Kind::TunnelNear;
 }
 
 impl Handler<Keep> for Near {
@@ -100,11 +126,13 @@ impl Handler<Received> for Near {
         let ended = received.what == Inbound::Closed;
         let carried = match received.what {
             Inbound::Frame(frame) => Carried::new(self.link.conn, vec![frame]),
-            Inbound::Closed => Carried::end(self.link.conn, 1000),
+            Inbound::Closed => Carried::end(self.link.conn, code::NORMAL),
         };
+        self.ended |= ended;
         // One after the other: nothing more is read until this has arrived.
         let carried = self.link.carry(Word::In(carried)).into_actor(self).map(move |arrived, act, ctx| {
             if !arrived {
+                act.ended = true;
                 act.shut();
             }
             if ended || !arrived {
@@ -121,18 +149,13 @@ pub(super) struct Far {
     session: Recipient<Received>,
     /// Number of the WebSocket here.
     conn: u64,
-    forget: Option<Box<dyn FnOnce() + Send>>,
+    _forget: Forget,
     reach: Reach,
 }
 
 impl Far {
-    pub(super) fn new(link: Link, session: Recipient<Received>, conn: u64, forget: Box<dyn FnOnce() + Send>) -> Self {
-        Self { reach: link.reach(), link, session, conn, forget: Some(forget) }
-    }
-
-    fn closed(&self) {
-        // A session that is gone needs no word.
-        self.session.try_send(Received { conn: self.conn, what: Inbound::Closed }).unwrap_or(());
+    pub(super) fn new(link: Link, session: Recipient<Received>, conn: u64, forget: Forget) -> Self {
+        Self { reach: link.reach(), link, session, conn, _forget: forget }
     }
 }
 
@@ -141,20 +164,20 @@ impl Actor for Far {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(LOOK, |act, ctx| {
-            if !act.session.connected() {
-                return ctx.stop();
-            }
             if act.reach.is_lost() {
-                act.closed();
+                must_tell(&act.session, Received { conn: act.conn, what: Inbound::Closed });
                 ctx.stop();
             }
         });
     }
+}
 
-    fn stopped(&mut self, _: &mut Self::Context) {
-        if let Some(forget) = self.forget.take() {
-            forget();
-        }
+impl Belongs for Far {
+    const KIND: Kind = Kind::TunnelFar;
+
+    fn released(&mut self, ctx: &mut Self::Context) {
+        // Behind what the session has had to say.
+        must_tell(&ctx.address(), Write::Close(code::AWAY));
     }
 }
 
@@ -177,7 +200,7 @@ impl Handler<Write> for Far {
         }
         Box::pin(async move {
             if !carry.await {
-                session.try_send(Received { conn, what: Inbound::Closed }).unwrap_or(());
+                must_tell(&session, Received { conn, what: Inbound::Closed });
             }
         })
     }

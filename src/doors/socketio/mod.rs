@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix::{Actor as _, Addr, AsyncContext as _, Context};
+use actix::{Addr, AsyncContext as _, Context};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -38,13 +38,14 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::bus::access::Access;
+use crate::bus::actors::{Actors, Owned, hint, must_tell};
 use crate::bus::body::{self, BodyError};
 use crate::bus::budget::Budget;
 use crate::bus::origin::Origin;
 use crate::bus::services::Services;
 use crate::bus::{socket, websocket};
 
-use actor::{Attach, Bounds, Poll, PollGone, PostBegins, PostEnds, SessionActor};
+use actor::{Attach, Bounds, Gone, Poll, PollGone, PostBegins, PostEnds, SessionActor};
 use application::BusApplication;
 use arrivals::{Arrival, Arrivals};
 use engine::{Timing, Wrong};
@@ -88,6 +89,7 @@ pub struct Door {
     receiving: Budget,
     /// What other nodes share with it; a door without others has none.
     ear: Option<Arc<Ear>>,
+    actors: Actors,
     draining: AtomicBool,
 }
 
@@ -171,15 +173,16 @@ impl Door {
         let application = BusApplication::new(services.clone(), access, Arc::clone(&recovery), config.queue_bytes_max);
         let table = Table::default();
         let patience = config.ping_interval + config.ping_timeout;
-        let remote = Remote::new(node.clone(), services.peers.clone(), table.clone(), patience);
+        let actors = services.bus.metrics().actors.clone();
+        let remote = Remote::new(node.clone(), services.peers.clone(), table.clone(), patience, actors.clone());
         let ear = Ear { remote, recovery };
-        let receiving = services.bus.proposer().receiving().clone();
-        Self::with(node.id(), (config, receiving), table, Arc::new(application), Some(Arc::new(ear)))
+        let of_node = (services.bus.proposer().receiving().clone(), actors);
+        Self::with(node.id(), (config, of_node), table, Arc::new(application), Some(Arc::new(ear)))
     }
 
     fn with(
         node: u64,
-        (config, receiving): (Config, Budget),
+        (config, (receiving, actors)): (Config, (Budget, Actors)),
         table: Table<SessionActor>,
         application: Arc<dyn Application>,
         ear: Option<Arc<Ear>>,
@@ -188,7 +191,7 @@ impl Door {
         let timing = Timing { ping_interval, ping_timeout, upgrade_timeout };
         let bounds = Bounds { timing, connect_timeout, queue_bytes_max };
         let (arrivals, draining) = (Arrivals::new(config.connections_max), AtomicBool::new(false));
-        Arc::new(Self { config, bounds, node, table, arrivals, application, receiving, ear, draining })
+        Arc::new(Self { config, bounds, node, table, arrivals, application, receiving, ear, actors, draining })
     }
 
     /// What other nodes send to this door.
@@ -215,11 +218,12 @@ impl Door {
     fn start(&self, sid: &str, conn: Option<u64>, mut handshake: Handshake, arrival: Arrival) -> Addr<SessionActor> {
         let (bounds, application) = (self.bounds, Arc::clone(&self.application));
         let seat = (self.table.place(sid), arrival);
-        let addr = SessionActor::create(|ctx: &mut Context<SessionActor>| {
+        let session = Owned::create(&self.actors, |ctx: &mut Context<SessionActor>| {
             handshake.mailbox = Some(ctx.address().recipient());
             SessionActor::new(bounds, conn, application, handshake, seat)
         });
-        self.table.fill(sid, addr.clone());
+        let addr = session.addr().clone();
+        self.table.fill(sid, session);
         addr
     }
 
@@ -340,13 +344,17 @@ fn shake_hands(request: &HttpRequest, door: &Door, asked: Asked) -> Result<HttpR
         door.start(&sid, None, handshake, arrival);
         return Ok(polled(door.open(&sid, true).to_string()));
     }
+    if !socket::is_proper_upgrade(request) {
+        return Err(Failure::BadRequest);
+    }
     let conn = door.table.conn();
     let session = door.start(&sid, Some(conn), handshake, arrival);
     let open = Some(door.open(&sid, false));
-    upgraded(request, door, &session, conn, open)
+    // No WebSocket, no session that was to begin with it.
+    upgraded(request, door, &session, conn, open).inspect_err(|_| door.table.end(&sid))
 }
 
-/// Starts a WebSocket of a session of this node.
+/// Starts a WebSocket of a session of this node. A request that is no proper upgrade leaves the session as it is.
 fn upgraded(
     request: &HttpRequest,
     door: &Door,
@@ -355,10 +363,10 @@ fn upgraded(
     open: Option<ByteString>,
 ) -> Result<HttpResponse, Failure> {
     let limit = door.config.message_bytes_max;
-    let started = websocket::start(request, limit, session.clone().recipient(), conn);
-    // A session that was to begin with it says nothing, and ends soon.
-    let Ok((writer, response)) = started else { return Err(Failure::BadRequest) };
-    session.try_send(Attach { conn, writer, open }).map_err(|_| Failure::SidUnknown)?;
+    let started = websocket::start(request, limit, session.clone().recipient(), conn, &door.actors);
+    let (writer, response) = started.map_err(|_| Failure::BadRequest)?;
+    // To a session that has ended meanwhile: the WebSocket ends as well.
+    must_tell(session, Attach { conn, writer, open });
     Ok(response)
 }
 
@@ -377,7 +385,7 @@ async fn here(
     match *request.method() {
         Method::GET => {
             let (answer, polled_later) = oneshot::channel();
-            let gone = Gone(Some(|| session.try_send(PollGone).unwrap_or(())));
+            let gone = Gone::new(|| must_tell(&session, PollGone));
             session.send(Poll(answer)).await.map_err(|_| Failure::SidUnknown)?;
             let payload = polled_later.await.map_err(|_| Failure::SidUnknown);
             gone.disarm();
@@ -391,7 +399,7 @@ async fn here(
                 Ok(body) => body,
                 Err(failure) => {
                     // A session that is over does not listen.
-                    refused.send(failure.parts().2).unwrap_or_default();
+                    hint(refused, failure.parts().2);
                     return Err(failure);
                 }
             };
@@ -412,12 +420,15 @@ async fn elsewhere(
     websocket: bool,
 ) -> Result<HttpResponse, Failure> {
     if websocket {
+        if !socket::is_proper_upgrade(request) {
+            return Err(Failure::BadRequest);
+        }
         let (conn, limit) = (door.table.conn(), door.config.message_bytes_max);
         return Ok(remote.tunnel(request, limit, node, sid, conn).await?);
     }
     match *request.method() {
         Method::GET => {
-            let gone = Gone(Some(|| remote.poll_gone(node, sid)));
+            let gone = Gone::new(|| remote.poll_gone(node, sid));
             let payload = remote.poll(node, sid).await;
             gone.disarm();
             Ok(polled(payload?))
@@ -428,23 +439,6 @@ async fn elsewhere(
             Ok(posted())
         }
         _ => Err(Failure::BadRequest),
-    }
-}
-
-/// Tells when a handler is dropped because its client has gone.
-struct Gone<F: FnOnce()>(Option<F>);
-
-impl<F: FnOnce()> Gone<F> {
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl<F: FnOnce()> Drop for Gone<F> {
-    fn drop(&mut self) {
-        if let Some(tell) = self.0.take() {
-            tell();
-        }
     }
 }
 

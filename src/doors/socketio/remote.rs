@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix::{Actor as _, ArbiterHandle, Recipient};
+use actix::{ArbiterHandle, Recipient};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -20,16 +20,24 @@ use tokio::sync::oneshot;
 use super::actor::{Attach, Poll, PollGone, PostBegins, PostEnds, SessionActor};
 use super::between::{Carried, NAME, Open, Post, Word, decode, encode};
 use super::engine::Wrong;
-use super::far::{Far, Keep, Link, Near};
+use super::far::{Far, Forget, Keep, Link, Near};
 use super::recovery::Recovery;
 use super::table::Table;
+use crate::bus::actors::{Actors, Owned, must_tell};
 use crate::bus::relay::away::Peers;
 use crate::bus::websocket::{self, Inbound, Received, Write, Writer};
 
 /// How long the other node may take for what needs no client.
 const ASK_MAX: Duration = Duration::from_secs(3);
 
-/// The other end of a WebSocket that is at another node.
+/// A WebSocket that is here for a session of another node.
+struct NearEnd {
+    /// Owns the actor that stands in for the session.
+    _near: Owned<Near>,
+    writer: Recipient<Write>,
+}
+
+/// The other end of a WebSocket that is at another node. Its session owns the actor that stands in for it.
 struct FarEnd {
     session: Recipient<Received>,
     /// Its number here.
@@ -44,8 +52,9 @@ pub(super) struct Remote {
     /// How long a poll may take.
     patience: Duration,
     arbiter: ArbiterHandle,
+    actors: Actors,
     /// WebSockets that are here for sessions of other nodes.
-    near: Mutex<HashMap<u64, Writer>>,
+    near: Mutex<HashMap<u64, NearEnd>>,
     /// WebSockets that are at other nodes for sessions here, by node and number there.
     far: Mutex<HashMap<(u64, u64), FarEnd>>,
 }
@@ -57,10 +66,16 @@ impl std::fmt::Debug for Remote {
 }
 
 impl Remote {
-    pub(super) fn new(node: Node, peers: Peers, table: Table<SessionActor>, patience: Duration) -> Arc<Self> {
+    pub(super) fn new(
+        node: Node,
+        peers: Peers,
+        table: Table<SessionActor>,
+        patience: Duration,
+        actors: Actors,
+    ) -> Arc<Self> {
         let patience = patience + ASK_MAX;
         let arbiter = actix::Arbiter::current();
-        Arc::new(Self { node, peers, table, patience, arbiter, near: Mutex::default(), far: Mutex::default() })
+        Arc::new(Self { node, peers, table, patience, arbiter, actors, near: Mutex::default(), far: Mutex::default() })
     }
 
     async fn ask(&self, node: u64, word: Word, within: Duration) -> Result<String, Wrong> {
@@ -79,11 +94,12 @@ impl Remote {
     }
 
     pub(super) async fn post(&self, node: u64, sid: &str, body: Option<ByteString>) -> Result<(), Wrong> {
-        let post = Post { sid: sid.to_owned(), body: body.map(|body| body.to_string()) };
-        self.ask(node, Word::Post(post), ASK_MAX.saturating_mul(5)).await.map(drop)
+        let word = Word::Post(Post { sid: sid.to_owned(), body: body.map(|body| body.to_string()) });
+        self.ask(node, word, ASK_MAX.saturating_mul(5)).await.map(drop)
     }
 
-    /// Lets a WebSocket here serve a session there.
+    /// Lets a WebSocket here serve a session there. The request is known to be a proper upgrade: nothing is asked of
+    /// the other node, and nothing started here, for any other.
     pub(super) async fn tunnel(
         self: &Arc<Self>,
         request: &HttpRequest,
@@ -95,12 +111,16 @@ impl Remote {
         self.ask(node, Word::Open(Open { sid: sid.to_owned(), conn }), ASK_MAX).await?;
         let link = Link { node: self.node.clone(), peers: self.peers.clone(), to: node, conn };
         let remote = Arc::clone(self);
-        let near = Near::new(link, Box::new(move || drop(lock(&remote.near).remove(&conn)))).start();
-        let started = websocket::start(request, limit, near.clone().recipient(), conn);
+        let forget = Forget::new(move || {
+            let gone = lock(&remote.near).remove(&conn);
+            drop(gone);
+        });
+        let near = Owned::start(&self.actors, Near::new(link, forget));
+        let started = websocket::start(request, limit, near.addr().clone().recipient(), conn, &self.actors);
         let (writer, response) = started.map_err(|_| Wrong::Request)?;
-        lock(&self.near).insert(conn, writer.clone());
-        // The mailbox of a new actor has room.
-        near.try_send(Keep(writer)).map_err(|_| Wrong::Unknown)?;
+        let (addr, to) = (near.addr().clone(), writer.to().clone());
+        lock(&self.near).insert(conn, NearEnd { _near: near, writer: to });
+        must_tell(&addr, Keep(writer));
         Ok(response)
     }
 
@@ -135,10 +155,17 @@ impl Remote {
         lock(&self.far).insert(key, FarEnd { session: session.clone().recipient(), conn });
         let link = Link { node: self.node.clone(), peers: self.peers.clone(), to: from, conn: open.conn };
         let (remote, to) = (Arc::clone(self), session.clone().recipient());
-        let forget = Box::new(move || drop(lock(&remote.far).remove(&key)));
-        let far = Far::start_in_arbiter(&self.arbiter, move |_| Far::new(link, to, conn, forget));
+        let forget = Forget::new(move || {
+            // Numbers of the other node begin anew with each of its lives.
+            let mut far = lock(&remote.far);
+            if far.get(&key).is_some_and(|end| end.conn == conn) {
+                far.remove(&key);
+            }
+        });
+        let far = Owned::start_in(&self.actors, &self.arbiter, move |_| Far::new(link, to, conn, forget));
+        let writer = Writer::new(far);
         async move {
-            let attach = Attach { conn, writer: far.recipient(), open: None };
+            let attach = Attach { conn, writer, open: None };
             session.send(attach).await.map_err(|_| Wrong::Unknown)?;
             Ok(String::new())
         }
@@ -170,7 +197,8 @@ impl Remote {
 
     /// Something is to be written to a WebSocket that is here.
     fn goes(&self, carried: Carried) -> BoxFuture<'static, Result<String, Wrong>> {
-        let Some(writer) = lock(&self.near).get(&carried.conn).cloned() else { return ready(Err(Wrong::Unknown)) };
+        let writer = lock(&self.near).get(&carried.conn).map(|end| end.writer.clone());
+        let Some(writer) = writer else { return ready(Err(Wrong::Unknown)) };
         let write = match carried.code {
             Some(code) => Write::Close(u16::try_from(code).unwrap_or(1000)),
             None => Write::Frames(carried.into_frames()),
@@ -195,7 +223,7 @@ impl Live for Ear {
         match Word::from_bytes(message) {
             Some(Word::PollGone(sid)) => {
                 if let Some(session) = self.remote.table.find(&sid) {
-                    session.try_send(PollGone).unwrap_or(());
+                    must_tell(&session, PollGone);
                 }
             }
             Some(Word::Keep(kept)) => self.recovery.keep(*kept),

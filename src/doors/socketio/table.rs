@@ -9,8 +9,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rollbook_cluster::lock::lock;
 
+use crate::bus::actors::Owned;
+
 struct Inner<A: Actor> {
-    sessions: Mutex<HashMap<String, Addr<A>>>,
+    /// Owns them: a session that leaves the table ends.
+    sessions: Mutex<HashMap<String, Owned<A>>>,
     conns: AtomicU64,
 }
 
@@ -40,7 +43,7 @@ pub(super) struct Place<A: Actor> {
 
 impl<A: Actor> Drop for Place<A> {
     fn drop(&mut self) {
-        self.table.lock().remove(&self.sid);
+        self.table.end(&self.sid);
     }
 }
 
@@ -55,7 +58,7 @@ pub(super) fn node_of(sid: &str) -> Option<u64> {
 }
 
 impl<A: Actor> Table<A> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Addr<A>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Owned<A>>> {
         lock(&self.inner.sessions)
     }
 
@@ -64,12 +67,19 @@ impl<A: Actor> Table<A> {
         Place { table: self.clone(), sid: sid.to_owned() }
     }
 
-    pub(super) fn fill(&self, sid: &str, addr: Addr<A>) {
-        self.lock().insert(sid.to_owned(), addr);
+    pub(super) fn fill(&self, sid: &str, session: Owned<A>) {
+        self.lock().insert(sid.to_owned(), session);
+    }
+
+    /// Ends a session.
+    pub(super) fn end(&self, sid: &str) {
+        // Not under the lock: the session leaves the table as well.
+        let ended = self.lock().remove(sid);
+        drop(ended);
     }
 
     pub(super) fn find(&self, sid: &str) -> Option<Addr<A>> {
-        self.lock().get(sid).filter(|addr| addr.connected()).cloned()
+        self.lock().get(sid).map(|session| session.addr().clone()).filter(Addr::connected)
     }
 
     pub(super) fn len(&self) -> usize {

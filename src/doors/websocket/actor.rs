@@ -17,6 +17,7 @@ use super::session::{Bounds, Identity, Session, Step};
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::wire::FRAMES;
+use crate::bus::actors::{Belongs, Kind};
 use crate::bus::announcement::{Announcement, Log};
 use crate::bus::budget::Lease;
 use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request};
@@ -427,6 +428,10 @@ impl Actor for Connection {
     fn stopped(&mut self, _: &mut Self::Context) {
         self.leave();
     }
+}
+
+impl Belongs for Connection {
+    const KIND: Kind = Kind::Connection;
 }
 
 impl Drop for Connection {

@@ -18,13 +18,14 @@ mod wire;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use actix::{Actor as _, AsyncContext as _, Context};
+use actix::{AsyncContext as _, Context};
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::bus::access::Access;
+use crate::bus::actors::start_with_its_stream;
 use crate::bus::origin::Origin;
 use crate::bus::services::Services;
 use crate::bus::socket;
@@ -119,7 +120,8 @@ async fn handle(request: HttpRequest, door: web::Data<Door>) -> HttpResponse {
     match socket::open(&request, shared.config.message_bytes_max, &[SUBPROTOCOL]) {
         Ok((reader, sink, response)) => {
             let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
-            Connection::create(|ctx: &mut Context<Connection>| {
+            let actors = &shared.services.bus.metrics().actors;
+            start_with_its_stream(actors, |ctx: &mut Context<Connection>| {
                 ctx.add_stream(reader);
                 Connection::new(Arc::clone(shared), sink, address, ctx)
             });
