@@ -21,6 +21,7 @@ use super::page::List;
 use super::problem::{Problem, Problems, resource};
 use super::query::{Nothing, Query};
 use super::services::{self, find};
+use crate::bus::actors::hint;
 use crate::bus::body::BodyError;
 use crate::bus::call::{Answer as Answered, Body, CallError, Caller, Request, Responder, traceparent};
 use crate::bus::plain::plain;
@@ -258,7 +259,7 @@ pub(super) async fn call(
     };
     // The request ends with this future when the caller has gone.
     let waiting = router.http_caller();
-    let reply = Box::new(move |outcome| drop(reply.send(outcome)));
+    let reply = Box::new(move |outcome| hint(reply, outcome));
     router.call(waiting.requester(), asks, Body::json(body), reply);
     let outcome = outcome.await.unwrap_or(Err(CallError::Cancelled));
     waiting.done();

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use tokio::sync::oneshot;
 
+use super::actors::hint;
+
 /// Most that wait for the acknowledgement of one client.
 const WAITING_MAX: usize = 64;
 
@@ -42,7 +44,7 @@ impl Commands {
     pub fn done(&mut self, number: u64, handled: bool) {
         if let Some(done) = self.waiting.remove(&number) {
             // Whoever gave it may have stopped waiting.
-            done.send(handled).unwrap_or_default();
+            hint(done, handled);
         }
     }
 }

@@ -59,6 +59,25 @@ pub(crate) fn files(tree: &Tree) -> Vec<String> {
     findings
 }
 
+/// Results of sends that are thrown away, where `must_tell` or `hint` would say which of the two is meant.
+pub(crate) fn sends(tree: &Tree) -> Vec<String> {
+    let meant = |path: &str| path == "src/bus/actors.rs" || path.ends_with("tests.rs") || path.contains("/conformance");
+    let mut findings = Vec::new();
+    for (path, text) in tree.iter().filter(|(path, _)| path.starts_with("src/") && path.ends_with(".rs")) {
+        if meant(path) {
+            continue;
+        }
+        for (number, line) in (1..).zip(text.lines()) {
+            let Some((before, behind)) = line.split_once("send(") else { continue };
+            let thrown = behind.contains(").ok();") || behind.contains(").unwrap_or(())") || before.contains("drop(");
+            if before.ends_with("do_") || thrown {
+                findings.push(format!("{path}:{number}: must it arrive (`must_tell`), or may it be lost (`hint`)?"));
+            }
+        }
+    }
+    findings
+}
+
 /// Words that do not belong into a finished file, and paths of one machine.
 pub(crate) fn words(tree: &Tree) -> Vec<String> {
     let banned = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("/wo", "rk"), concat!("/ro", "ot")];
@@ -184,6 +203,17 @@ fn a_file_without_a_purpose_or_too_long_is_reported() {
     let starts = |at: usize, start: &str| findings[at].starts_with(start);
     assert_eq!(findings.len(), 3, "{findings:?}");
     assert!(starts(0, "a.rs: the first line") && starts(1, "c.rs: 501") && starts(2, "e.rs: 601"), "{findings:?}");
+}
+
+#[test]
+fn a_send_whose_result_is_thrown_away_is_reported() {
+    for line in ["a.try_send(M).ok();", "a.send(M).unwrap_or(());", "drop(a.send(M));", "a.do_send(M);"] {
+        assert_eq!(sends(&super::tree(&[("src/a.rs", line)])).len(), 1, "{line}");
+        assert_eq!(sends(&super::tree(&[("src/bus/actors.rs", line), ("src/a/tests.rs", line)])), [""; 0]);
+    }
+    for line in ["hint(&a, M);", "let sent = a.try_send(M).is_ok();", "a.send(M).await?;"] {
+        assert_eq!(sends(&super::tree(&[("src/a.rs", line)])), [""; 0], "{line}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use rollbook_core::service::Connection;
 use super::away::{Delivery, Order, command_name, order_here};
 use super::frame::{self, Frame};
 use super::live::{Call, Kicked, Ordered, Through, encode_outcome};
+use crate::bus::actors::hint;
 use crate::bus::announcer;
 use crate::bus::call::CallError;
 use crate::bus::clock;
@@ -111,7 +112,7 @@ impl Desk {
         let waiting = (call.number != 0).then(|| router.waiting(requester));
         let (request, payload) = call.into_request(clock::now(), router.config().timeout_max);
         let (reply, outcome) = tokio::sync::oneshot::channel();
-        let reply = Box::new(move |outcome| drop(reply.send(outcome)));
+        let reply = Box::new(move |outcome| hint(reply, outcome));
         router.call_here(to, requester, request, payload, reply);
         async move {
             let outcome = outcome.await;
