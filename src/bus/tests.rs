@@ -148,6 +148,16 @@ impl House {
         self.registry.addr().send(who).await.expect("a registry").len()
     }
 
+    /// Stops it: a process that ends while a store is open aborts.
+    async fn end(mut self) {
+        let running = self.running.take().expect("it runs");
+        // Its actors go with it, and with them what they have of the node.
+        drop(self);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let stopped = tokio::task::spawn_blocking(move || running.stop()).await;
+        stopped.expect("no panic").expect("a clean stop");
+    }
+
     /// Nobody is left who was there for a stream.
     async fn deserted(&self) {
         let kinds = [Kind::Consumer, Kind::RemoteMember, Kind::Subscription];
@@ -161,7 +171,7 @@ impl Drop for House {
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(running) = self.running.take() {
-            // Its runtime must not end on a thread of ours.
+            // Of a test that failed: its runtime must not end on a thread of ours.
             std::thread::spawn(move || drop(running));
         }
     }
@@ -281,6 +291,7 @@ async fn ten_thousand_members_come_and_go_and_nobody_is_left() {
     drop(first);
     one.deserted().await;
     two.deserted().await;
+    tokio::join!(one.end(), two.end());
 }
 
 #[actix_web::test]
@@ -296,6 +307,7 @@ async fn a_consumer_that_was_let_go_gives_nothing_up_and_moves_no_floor() {
     assert_eq!(one.bus.consumer("app", GROUP).expect("the consumer").ack_floor, 0);
     drop(body);
     one.deserted().await;
+    one.end().await;
 }
 
 #[actix_web::test]
@@ -316,6 +328,7 @@ async fn a_consumer_that_is_reset_or_deleted_ends_also_when_nobody_says_so() {
     one.bus.proposer().command(Command::ConsumerDelete(delete)).await.expect("deleted");
     while event(&mut body).await.is_some() {}
     one.deserted().await;
+    one.end().await;
 }
 
 /// A member that takes events and does not answer for them.
@@ -368,6 +381,7 @@ async fn a_member_that_cannot_be_reached_loses_its_place_and_the_others_go_on() 
         assert!(matches!(event(&mut body).await, Some(Piece::Event(_))));
         assert_eq!(one.bus.metrics().members_lost.get(), 1);
         assert_eq!(one.members().await, 1, "the one that reads");
+        one.end().await;
     }
 }
 
@@ -387,6 +401,7 @@ async fn a_member_of_a_node_that_gives_no_answer_loses_its_place() {
     assert!(matches!(event(&mut first).await, Some(Piece::Event(_))));
     drop((first, elsewhere));
     one.deserted().await;
+    tokio::join!(one.end(), two.end());
 }
 
 #[actix_web::test]
@@ -413,4 +428,5 @@ async fn a_member_whose_first_try_was_refused_gets_what_comes() {
     while event(&mut body).await.is_some() {}
     one.deserted().await;
     two.deserted().await;
+    tokio::join!(one.end(), two.end());
 }
