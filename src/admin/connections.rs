@@ -101,13 +101,16 @@ pub(super) async fn list(admin: web::Data<Admin>, Query(query): Query<ListQuery>
     Ok(HttpResponse::Ok().json(page.of(clients, |client| client.id.clone()).without(unanswered)))
 }
 
+fn not_found(id: &str) -> Problem {
+    Problem::new(404, "connection_not_found", format!("connection not found: {id}"))
+}
+
 fn missing(id: &str, unanswered: &[u64]) -> Problem {
-    let mut detail = format!("connection not found: {id}");
-    if !unanswered.is_empty() {
-        let nodes: Vec<String> = unanswered.iter().map(u64::to_string).collect();
-        detail = format!("{detail}; these nodes did not answer: {}", nodes.join(", "));
+    if unanswered.is_empty() {
+        return not_found(id);
     }
-    Problem::new(404, "connection_not_found", detail)
+    let detail = format!("connection not found: {id}; it may be at a node that does not answer: {unanswered:?}");
+    Problem::new(503, "unavailable", detail)
 }
 
 async fn find(admin: &Admin, id: &str) -> Result<ClientView, Problem> {
@@ -128,7 +131,7 @@ pub(super) async fn kick(admin: web::Data<Admin>, id: web::Path<String>, _: Quer
     let client = find(&admin, &id).await?;
     let kicked = admin.services.kick(client.node, client.serial, &client.id).await?;
     // Else it has ended since it was found.
-    if kicked { Ok(HttpResponse::NoContent().finish()) } else { Err(missing(&id, &[])) }
+    if kicked { Ok(HttpResponse::NoContent().finish()) } else { Err(not_found(&id)) }
 }
 
 /// How much there is of everything.

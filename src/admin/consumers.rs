@@ -57,8 +57,7 @@ pub(super) struct ConsumerView {
     members: Vec<MemberView>,
     paused: bool,
     /// The node that serves the consumer, when it was asked and did not answer: the members are not known then.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unanswered_node: Option<u64>,
+    unanswered_nodes: Vec<u64>,
 }
 
 /// A stream that is a member of it.
@@ -72,11 +71,11 @@ struct MemberView {
 
 async fn view(admin: &Admin, head: &Head, consumer: &Consumer) -> ConsumerView {
     let who = Who { namespace: head.name.clone(), consumer: consumer.name.clone() };
-    let (members, unanswered_node) = match admin.relay.send(WhoAnywhere(who)).await {
-        Ok(Ok(members)) => (members, None),
-        Ok(Err(node)) => (Vec::new(), Some(node)),
+    let (members, unanswered_nodes) = match admin.relay.send(WhoAnywhere(who)).await {
+        Ok(Ok(members)) => (members, Vec::new()),
+        Ok(Err(node)) => (Vec::new(), vec![node]),
         // The node is stopping.
-        Err(_) => (Vec::new(), Some(admin.bus.node().id())),
+        Err(_) => (Vec::new(), vec![admin.bus.node().id()]),
     };
     let member = |state: MemberState| MemberView {
         consumer_id: state.consumer_id,
@@ -91,7 +90,7 @@ async fn view(admin: &Admin, head: &Head, consumer: &Consumer) -> ConsumerView {
         lag: head.last().saturating_sub(consumer.ack_floor.max(head.first.saturating_sub(1))),
         members: members.into_iter().map(member).collect(),
         paused: consumer.paused,
-        unanswered_node,
+        unanswered_nodes,
     }
 }
 

@@ -28,20 +28,20 @@ pub(super) struct List<T> {
     items: Vec<T>,
     /// Where the next page begins; `null` when this is the last one.
     next_cursor: Option<String>,
-    /// Nodes that were asked and did not answer: what only they know is missing. Left out when there are none.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    unanswered_nodes: Vec<u64>,
+    /// Nodes that were asked and did not answer: what only they know is missing. Left out where no other node is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unanswered_nodes: Option<Vec<u64>>,
 }
 
 impl<T> List<T> {
     /// A list that is always whole.
     pub(super) const fn whole(items: Vec<T>) -> Self {
-        Self { items, next_cursor: None, unanswered_nodes: Vec::new() }
+        Self { items, next_cursor: None, unanswered_nodes: None }
     }
 
-    /// The same, when these nodes did not answer.
+    /// The same, of nodes that were asked: these did not answer.
     pub(super) fn without(self, unanswered_nodes: Vec<u64>) -> Self {
-        Self { unanswered_nodes, ..self }
+        Self { unanswered_nodes: Some(unanswered_nodes), ..self }
     }
 }
 

@@ -89,9 +89,7 @@ pub(super) struct ServiceDetail {
     pub(super) instances: Vec<InstanceView>,
     /// Everything that its instances offer.
     pub(super) capabilities: Vec<CapabilityView>,
-    /// Nodes that were asked and did not answer: of their instances only is known what is the same everywhere. Left out
-    /// when there are none.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// Nodes that were asked and did not answer: of their instances only is known what is the same everywhere.
     pub(super) unanswered_nodes: Vec<u64>,
 }
 

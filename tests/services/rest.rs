@@ -298,6 +298,33 @@ fn any_node_shows_and_commands_the_whole_cluster() {
 }
 
 #[test]
+fn a_node_that_does_not_answer_is_named() {
+    let cluster = Cluster::start();
+    let client = BusClient::connect(cluster.node(3).web);
+    client.register("svc", &[]);
+    let get = |path: &str| cluster.node(1).web("GET", &format!("{path}?consistency=stale"), "").json();
+    let paths = ["/api/connections", "/api/stats", "/api/services/svc", "/api/services/svc/instances"];
+    wait_for("the service to be known", SOON, || (get(paths[2])["id"] == "svc").then_some(()));
+    for path in paths {
+        assert_eq!(get(path)["unanswered_nodes"], json!([]), "{path}");
+    }
+    let send = |signal: &str| {
+        let sent = std::process::Command::new("kill").args([signal, &cluster.node(3).pid().to_string()]).status();
+        assert!(sent.expect("run kill").success(), "{signal}");
+    };
+    send("-STOP");
+    // Asked at once: a node that is silent for long is taken off the roll, and is asked no more.
+    let silent = std::thread::scope(|scope| {
+        let asked = paths.map(|path| scope.spawn(move || (path, get(path)["unanswered_nodes"].clone())));
+        asked.map(|asked| asked.join().expect("an answer"))
+    });
+    send("-CONT");
+    for (path, silent) in silent {
+        assert_eq!(silent, json!([3]), "{path}");
+    }
+}
+
+#[test]
 fn a_page_of_another_origin_may_read_the_refusal_and_change_nothing() {
     let node = Node::start(&Options::new());
     for (origin, status) in [("https://evil.example", 403), ("null", 403), ("http://localhost", 200)] {
