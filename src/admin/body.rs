@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
@@ -21,6 +22,8 @@ use super::problem::Problem;
 pub(super) const CODINGS: &str = "gzip, deflate, zstd, identity";
 /// Most bytes of a body, once it is decoded, where an endpoint does not say otherwise.
 pub(super) const BYTES_MAX: usize = 64 << 10;
+/// Longest time that a body may take to arrive.
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// What editors of Windows put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -111,6 +114,10 @@ fn incomplete(error: &Error) -> Problem {
     }
 }
 
+fn late() -> Problem {
+    Problem::new(408, "late", format!("the body did not arrive within {} s", TIMEOUT.as_secs()))
+}
+
 fn read<T: 'static>(
     request: &HttpRequest,
     payload: &mut Payload,
@@ -121,7 +128,8 @@ fn read<T: 'static>(
     let body = Bytes::from_request(request, payload);
     Box::pin(async move {
         let other_type = other_type?;
-        let bytes = body.await.map_err(|error| incomplete(&error))?;
+        let body = tokio::time::timeout(TIMEOUT, body).await.map_err(|_| late())?;
+        let bytes = body.map_err(|error| incomplete(&error))?;
         Ok(parse(Read::new(bytes, other_type))?)
     })
 }

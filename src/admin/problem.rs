@@ -143,9 +143,14 @@ impl ResponseError for Problem {
     }
 }
 
-/// The answer to a path with a part that cannot be read, for example a node number that is no number.
+/// The answer to a path with a part that cannot be read: a node number that is no number.
 pub(super) fn path(error: PathError, request: &HttpRequest) -> actix_web::Error {
-    Problem::bad(format!("{}: {error}", request.path())).into()
+    let text = error.to_string();
+    let wrong = match text.rsplit_once(" to a ") {
+        Some((_, "u64")) => "the number of a node is a whole number from 1",
+        _ => text.as_str(),
+    };
+    Problem::bad(format!("{}: {wrong}", request.path())).into()
 }
 
 /// The answer on a path that nothing serves.
