@@ -103,8 +103,8 @@ fn every_refusal_says_what_is_wrong_and_what_would_be_right() {
         ("GET", "/api/nothing", "", 404, "GET / says what is where"),
         ("GET", "/docs/nothing.js", "", 404, "/docs/nothing.js"),
         ("POST", "/docs/", "", 405, "it takes GET, HEAD, OPTIONS"),
-        ("DELETE", "/api/cluster/nodes/abc", "", 400, "abc"),
-        ("POST", "/api/cluster/nodes/-1/promote", "", 400, "-1"),
+        ("DELETE", "/api/cluster/nodes/abc", "", 400, "a whole number from 1"),
+        ("POST", "/api/cluster/nodes/-1/promote", "", 400, "a whole number from 1"),
         ("DELETE", "/api/cluster/nodes/1?force=yes", "", 400, "force=yes: true or false"),
         ("GET", "/api/config?revision=x", "", 400, "revision=x: a whole number"),
         ("GET", "/api/config/diff?from=1&form=2", "", 400, "known are `from`, `to`, `consistency`"),
@@ -207,6 +207,11 @@ fn conditions_compare_as_http_says() {
     assert_eq!(patch("If-None-Match", "\"999\"").status, 200);
     let back = node.web_with("POST", "/api/config/rollback", &[("If-Match", "\"1\"")], "{\"revision\":1}");
     assert_eq!(back.status, 412);
+    // What has no tag cannot have the one that is named.
+    node.publish("app.x", "1");
+    let delete = |tags: &str| node.web_with("DELETE", "/api/namespaces/app", &[("If-Match", tags)], "");
+    refusal(&delete("\"1\""), 412, "has no ETag").expect("nothing is deleted");
+    assert_eq!((delete("1").status, delete("*").status), (400, 204));
 }
 
 #[test]
@@ -397,8 +402,14 @@ fn only_so_many_namespaces_have_metrics_of_their_own() {
     }
     let text = node.web("GET", "/metrics", "").text();
     assert_eq!(text.matches("rollbook_namespace_events{").count(), 2, "{text}");
-    let all = node.web("GET", "/api/namespaces", "").json()["items"].as_array().map_or(0, Vec::len);
-    assert!(text.contains(&format!("\nrollbook_namespaces {all}\n")), "{text}");
-    assert!(text.contains(&format!("\nrollbook_namespaces_not_shown {}\n", all - 2)), "{text}");
-    assert!(text.contains("\nrollbook_events_stored 5\n"), "{text}");
+    let listed = node.web("GET", "/api/namespaces", "").json()["items"].as_array().cloned().unwrap_or_default();
+    let (all, events) = (listed.len(), listed.iter().filter_map(|one| one["events"].as_u64()).sum::<u64>());
+    assert!(events >= 5, "{listed:?}");
+    for line in [
+        format!("\nrollbook_namespaces {all}\n"),
+        format!("\nrollbook_namespaces_not_shown {}\n", all - 2),
+        format!("\nrollbook_events_stored {events}\n"),
+    ] {
+        assert!(text.contains(&line), "{line:?} is not in {text}");
+    }
 }

@@ -8,7 +8,14 @@ use actix_web::http::header::{CONTENT_TYPE, HeaderValue, VARY};
 use actix_web::middleware::Next;
 use actix_web::{Error, ResponseError as _};
 
+use super::preconditions;
 use super::problem::Problem;
+
+/// Whether the resource has an ETag, so that its handler looks at the conditions of a change.
+fn has_tag(path: &str) -> bool {
+    let is_service = || path.strip_prefix("/api/services/").is_some_and(|id| !id.contains('/'));
+    path == "/api/config" || path == "/api/config/rollback" || is_service()
+}
 
 /// Serves HEAD by the handler of GET (the server leaves the body out), and completes what the handlers behind it say.
 ///
@@ -21,7 +28,12 @@ pub async fn complete(
     if request.method() == Method::HEAD {
         request.head_mut().method = Method::GET;
     }
-    let mut answer = next.call(request).await?.map_into_boxed_body();
+    let changes = ![Method::GET, Method::OPTIONS].contains(request.method());
+    let refused = if changes && !has_tag(request.path()) { preconditions::none(request.request()).err() } else { None };
+    let mut answer = match refused {
+        Some(problem) => request.into_response(problem.error_response()),
+        None => next.call(request).await?.map_into_boxed_body(),
+    };
     let status = answer.status();
     let is_mute = matches!(answer.response().body().size(), BodySize::None | BodySize::Sized(0));
     if is_mute && (status.is_client_error() || status.is_server_error()) {

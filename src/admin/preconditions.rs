@@ -186,6 +186,17 @@ impl Conditions {
     }
 }
 
+/// Refuses a change of a resource that has no tag: no tag that `If-Match` names can be that of the resource.
+///
+/// # Errors
+/// The request has such a condition.
+pub(super) fn none(request: &HttpRequest) -> Result<(), Problem> {
+    match condition(request, &IF_MATCH)? {
+        None | Some(Tags::Any) => Ok(()),
+        Some(Tags::List(_)) => Err(failed(format!("{} has no ETag that If-Match could name", request.path()))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use actix_web::http::header::HeaderValue;
