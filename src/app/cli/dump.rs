@@ -50,7 +50,12 @@ pub struct DumpArgs {
 pub(super) async fn run(global: &Global, args: DumpArgs) -> anyhow::Result<()> {
     let (log, web) = (Client::log(global)?, Client::web(global)?);
     let namespaces = match &args.namespace {
-        Some(name) => vec![namespaces::get(&web, name).await?],
+        Some(name) => {
+            if RESERVED_NAMESPACES.contains(&name.as_str()) {
+                note(&format!("namespace {name} is written by the nodes alone: a restore will not store these events"));
+            }
+            vec![namespaces::get(&web, name).await?]
+        }
         None => all(&web).await?,
     };
     let Some(path) = &args.out else {
