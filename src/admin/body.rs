@@ -232,7 +232,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_ends_is_given_up() {
         let request = TestRequest::post().to_http_request();
-        let mut payload = Payload::Stream { payload: Box::pin(futures_util::stream::pending()) };
+        let mut payload: Payload = Payload::Stream { payload: Box::pin(futures_util::stream::pending()) };
         let began = tokio::time::Instant::now();
         let error = Object::<Value>::from_request(&request, &mut payload).await.err().unwrap();
         assert_eq!(error.as_response_error().status_code().as_u16(), 408);
