@@ -180,7 +180,7 @@ fn without_a_majority_the_status_says_so_and_every_change_is_answered_in_time() 
     let nodes = view["nodes"].as_array().expect("nodes");
     assert!(nodes.iter().all(|node| node["role"] == "voter"), "nobody leads: {view}");
     let status = cluster_command(node, &["status"]);
-    assert_eq!(status.code, Some(0), "{status:?}");
+    assert_eq!(status.code, Some(1), "scripts must see that: {status:?}");
     assert!(status.stderr.contains("nothing can be published") && status.stderr.contains("1 of 3"), "{status:?}");
     let requests = [
         ("DELETE", format!("/api/cluster/nodes/{}", others[0])),
