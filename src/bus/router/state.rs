@@ -263,11 +263,18 @@ impl State {
         Some(pending.flight)
     }
 
+    /// A client of this node does not have that request any more.
+    fn lets_go(&mut self, provider: u64, id: &str) {
+        let Some(ids) = self.ids.get_mut(&provider) else { return };
+        ids.remove(id);
+        if ids.is_empty() {
+            self.leaving.remove(&provider);
+        }
+    }
+
     /// Takes note of what an answer is that comes all the same.
     fn is_over(&mut self, provider: u64, number: u64, id: String, answer: Answered) {
-        if let Some(ids) = self.ids.get_mut(&provider) {
-            ids.remove(&id);
-        }
+        self.lets_go(provider, &id);
         if self.over.len() >= OVER_MAX {
             self.over.pop_front();
         }
@@ -335,13 +342,8 @@ impl State {
         if place.local && (failed || one_way) {
             let answer = if one_way { Answered::NotAwaited } else { Answered::Late };
             self.is_over(place.provider.serial, number, id, answer);
-        } else if place.local
-            && let Some(ids) = self.ids.get_mut(&place.provider.serial)
-        {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.leaving.remove(&place.provider.serial);
-            }
+        } else if place.local {
+            self.lets_go(place.provider.serial, &id);
         }
         flight.tried.push(place.provider);
         Some(flight)
