@@ -374,11 +374,11 @@ fn a_node_with_a_number_and_without_data_begins_no_cluster_unless_it_is_told_to(
     assert!(exit.stderr.contains("--cluster 4=HOST:PORT"), "{exit:#?}");
     assert!(!data.exists(), "nothing is written");
     let as_four = || Options::new().arg("--node").arg("4");
-    let mut node = Node::start(&as_four().arg("--cluster").arg("4=127.0.0.1:1").peer("off"));
+    let mut node = Node::start(&as_four().arg("--cluster").arg("4=127.0.0.1:1"));
     node.publish("app.x", "1");
     node.terminate();
     // Its data says who it is from now on.
-    node.restart_with(&as_four().peer("off"));
+    node.restart_with(&as_four());
     node.publish("app.x", "2");
 }
 
