@@ -34,47 +34,78 @@ pub(super) fn fit(config: &Config) -> anyhow::Result<Fitted> {
     }
     let room = usize::try_from(limit.saturating_sub(files::reserved(limit))).unwrap_or(usize::MAX);
     let fitted = within(config, room);
-    let Config { sse, socketio, websocket, .. } = &fitted.config;
     tracing::debug!(limit, room, "open files");
     if fitted.config != *config {
-        tracing::warn!(
-            open_files = limit,
-            for_connections = room,
-            wanted = wanted(config),
-            sse = sse.connections_max,
-            streams = sse.streams_max,
-            socketio = socketio.connections_max,
-            websocket = websocket.connections_max,
-            "the system does not allow as many open files as connections_max of the doors asks for: the bounds are \
-             lowered to these; raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd), or lower the settings"
-        );
+        let [sse, streams, socketio, websocket] = bounds(&fitted.config);
+        let wanted = wanted(config, SPARE);
+        if bounds(config) == bounds(&Config::default()) {
+            tracing::info!(
+                limit,
+                wanted,
+                sse,
+                streams,
+                socketio,
+                websocket,
+                "so many connections fit into the open files"
+            );
+        } else {
+            tracing::warn!(
+                open_files = limit,
+                for_connections = room,
+                wanted,
+                sse,
+                streams,
+                socketio,
+                websocket,
+                "the system does not allow as many open files as the bounds of the doors ask for: the bounds are lowered \
+                 to these; raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd), or lower the settings"
+            );
+        }
     }
     Ok(fitted)
 }
 
-/// Connections that the settings allow at a time.
-fn wanted(config: &Config) -> usize {
+/// Connections that the settings allow at a time, with so many beyond those of the doors for each listener.
+fn wanted(config: &Config, spare: usize) -> usize {
     let Config { sse, socketio, websocket, .. } = config;
-    let log = sse.connections_max.saturating_add(sse.streams_max).saturating_add(SPARE);
+    let log = sse.connections_max.saturating_add(sse.streams_max).saturating_add(spare);
     let log = if config.sse.listen.addr().is_some() { log } else { 0 };
     // A Socket.IO client that polls has two.
     let sockets = socketio.connections_max.saturating_mul(2).saturating_add(websocket.connections_max);
-    let web = if config.web.listen.addr().is_some() { sockets.saturating_add(SPARE) } else { 0 };
+    let web = if config.web.listen.addr().is_some() { sockets.saturating_add(spare) } else { 0 };
     log.saturating_add(web)
 }
 
-/// The settings with bounds that are lowered by the same part where all together need more than `room`.
+/// The settings with no bound above `cap`.
+fn capped(config: &Config, cap: usize) -> Fitted {
+    let mut config = config.clone();
+    config.sse.connections_max = config.sse.connections_max.min(cap);
+    config.sse.streams_max = config.sse.streams_max.min(cap);
+    config.socketio.connections_max = config.socketio.connections_max.min(cap);
+    config.websocket.connections_max = config.websocket.connections_max.min(cap);
+    Fitted { config, spare: SPARE.min(cap) }
+}
+
+/// The settings with bounds that need no more than `room` all together: the largest are lowered to one number, small ones
+/// stay as they are.
 fn within(config: &Config, room: usize) -> Fitted {
-    let (wanted, mut config) = (wanted(config), config.clone());
-    if wanted <= room {
-        return Fitted { config, spare: SPARE };
+    let (mut fits, mut above) = (1, usize::MAX);
+    while above.saturating_sub(fits) > 1 {
+        let cap = fits.midpoint(above);
+        let Fitted { config, spare } = capped(config, cap);
+        if wanted(&config, spare) <= room {
+            fits = cap;
+        } else {
+            above = cap;
+        }
     }
-    let share = |bound: usize| bound.saturating_mul(room).checked_div(wanted).unwrap_or(bound).max(1);
-    config.sse.connections_max = share(config.sse.connections_max);
-    config.sse.streams_max = share(config.sse.streams_max);
-    config.socketio.connections_max = share(config.socketio.connections_max);
-    config.websocket.connections_max = share(config.websocket.connections_max);
-    Fitted { config, spare: share(SPARE) }
+    capped(config, fits)
+}
+
+/// The bounds that are made to fit.
+const fn bounds(config: &Config) -> [usize; 4] {
+    let Config { sse, socketio, websocket, .. } = config;
+    [sse.connections_max, sse.streams_max, socketio.connections_max, websocket.connections_max]
 }
 
 #[cfg(test)]
@@ -85,7 +116,7 @@ mod tests {
     #[test]
     fn bounds_that_fit_are_left_alone() {
         let config = Config::default();
-        assert_eq!(wanted(&config), 102_000);
+        assert_eq!(wanted(&config, SPARE), 102_000);
         assert_eq!(within(&config, 102_000), Fitted { config, spare: SPARE });
     }
 
@@ -105,11 +136,22 @@ mod tests {
     }
 
     #[test]
+    fn small_bounds_are_left_alone() {
+        let mut config = Config::default();
+        (config.sse.connections_max, config.sse.streams_max) = (8, 12);
+        let Fitted { config, spare } = within(&config, 16_000);
+        assert_eq!((config.sse.connections_max, config.sse.streams_max, spare), (8, 12, SPARE));
+        assert_eq!(config.socketio.connections_max, config.websocket.connections_max);
+        let total = wanted(&config, spare);
+        assert!(total <= 16_000 && total > 15_990, "{total}");
+    }
+
+    #[test]
     fn a_door_that_is_closed_needs_nothing() {
         let mut config = Config::default();
         config.web.listen = Listen::Off;
-        assert_eq!(wanted(&config), 41_000);
+        assert_eq!(wanted(&config, SPARE), 41_000);
         config.sse.listen = Listen::Off;
-        assert_eq!(wanted(&config), 0);
+        assert_eq!(wanted(&config, SPARE), 0);
     }
 }
