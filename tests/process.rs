@@ -269,7 +269,7 @@ fn a_crowd_of_connections_leaves_the_store_its_files() {
     let pid = node.child.id();
     assert_eq!(open_files(pid).0, 256);
     let mut publisher = Http::connect(node.log);
-    let event = format!("{{\"subject\":\"app.x\",\"payload\":\"{}\"}}", "x".repeat(200_000));
+    let event = format!("{{\"subject\":\"app.large\",\"payload\":\"{}\"}}", "x".repeat(200_000));
     assert_eq!(publisher.request("POST", "/", &[], event.as_bytes()).status, 202);
     let mut crowd = Vec::new();
     for at in 0..400 {
