@@ -91,12 +91,14 @@ impl Consumer {
     /// A consumer that goes on where its cursor is.
     #[must_use]
     pub fn new(bus: &Bus, terms: Terms) -> Self {
+        // Members of a group share; a consumer has one member after the other.
+        let window = if terms.group { Window::default() } else { Window::in_order() };
         Self {
             bus: bus.clone(),
             terms,
             serving: None,
             seats: BTreeMap::new(),
-            window: Window::default(),
+            window,
             shares: Shares::default(),
             turn: 0,
             paused: false,

@@ -123,6 +123,8 @@ pub struct Window {
     turn: Member,
     /// Deliveries that may be one of many are made durable before they begin.
     records: bool,
+    /// Nobody gets what is behind an event of which it is not known yet whether a member who left has taken it.
+    in_order: bool,
     /// Not sent yet by this window, in order.
     fresh: VecDeque<Held>,
     /// To be sent again, oldest first.
@@ -138,6 +140,12 @@ pub struct Window {
 }
 
 impl Window {
+    /// A window for one member at a time, whose successor goes on with the event that was out.
+    #[must_use]
+    pub fn in_order() -> Self {
+        Self { in_order: true, ..Self::default() }
+    }
+
     /// Goes on where a window before has stopped: what it knew to be done with, and how often it delivered the rest.
     pub fn resume(&mut self, done: Vec<Range>, attempts: &[Attempts]) {
         self.done_before = done;
@@ -214,6 +222,9 @@ impl Window {
     /// Gives events to members who have none, in turn.
     pub fn assign(&mut self, now: Instant) -> Vec<Step> {
         let mut steps = Vec::new();
+        if self.in_order && self.seats.values().any(|seat| seat.leaving) {
+            return steps;
+        }
         let behind = (Bound::Excluded(self.turn), Bound::Unbounded);
         let idle = |(member, seat): (&Member, &Seat)| seat.is_idle().then_some(*member);
         let mut idle_members: Vec<Member> = self.seats.range(behind).filter_map(idle).collect();

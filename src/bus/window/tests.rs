@@ -101,6 +101,22 @@ fn what_a_lost_member_had_goes_to_another_at_once_and_what_a_late_one_had_after_
 }
 
 #[test]
+fn whoever_comes_after_another_goes_on_with_the_event_that_was_out() {
+    for taken in [false, true] {
+        let (mut window, now) = (Window::in_order(), Instant::now());
+        window.offer((1..=2).map(item).collect());
+        window.join(1, patience(0));
+        assert_eq!(said(&window.assign(now)), [(1, 1)]);
+        // Its client goes, and it is still to be said whether it has taken the event.
+        assert!(window.leave(1, Departure::Gone).is_none());
+        window.join(2, patience(0));
+        assert!(window.assign(now).is_empty(), "not what is behind it");
+        assert!(window.answered(1, 1, taken, now).is_none());
+        assert_eq!(said(&window.assign(now)), [(2, 1)]);
+    }
+}
+
+#[test]
 fn members_take_turns_when_there_is_little_to_do() {
     let mut of = Willing::new([(7, 3), (8, 3), (9, 3)], 7);
     let mut order = Vec::new();
