@@ -51,7 +51,8 @@ struct House {
     desk: Arc<Desk>,
     running: Option<Running>,
     stop: CancellationToken,
-    _data: TempDir,
+    /// Goes when the node has stopped.
+    data: Option<TempDir>,
 }
 
 impl House {
@@ -86,7 +87,7 @@ impl House {
             strategies: Default::default(),
         };
         let desk = Desk::new(Services::new(&bus, roll, calls));
-        Self { bus, registry, relay: Some(relay), access, desk, running: Some(running), stop, _data: data }
+        Self { bus, registry, relay: Some(relay), access, desk, running: Some(running), stop, data: Some(data) }
     }
 
     /// From now on other nodes get answers.
@@ -150,12 +151,13 @@ impl House {
 
     /// Stops it: a process that ends while a store is open aborts.
     async fn end(mut self) {
-        let running = self.running.take().expect("it runs");
+        let (running, data) = (self.running.take().expect("it runs"), self.data.take());
         // Its actors go with it, and with them what they have of the node.
         drop(self);
         tokio::time::sleep(Duration::from_millis(50)).await;
         let stopped = tokio::task::spawn_blocking(move || running.stop()).await;
         stopped.expect("no panic").expect("a clean stop");
+        drop(data);
     }
 
     /// Nobody is left who was there for a stream.
@@ -171,8 +173,12 @@ impl Drop for House {
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(running) = self.running.take() {
+            let data = self.data.take();
             // Of a test that failed: its runtime must not end on a thread of ours.
-            std::thread::spawn(move || drop(running));
+            std::thread::spawn(move || {
+                drop(running);
+                drop(data);
+            });
         }
     }
 }
