@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rollbook_core::command::{Command, ConsumerAdvance, ConsumerStart, Done};
-use rollbook_core::consumer::{Attempts, Consumer, Range};
+use rollbook_core::command::{Command, ConsumerAdvance, Done};
+use rollbook_core::consumer::{Attempts, Consumer, ConsumerStart, Range};
 use rollbook_core::error::Refusal;
 use rollbook_core::level::FeatureLevel;
 use rollbook_core::node::Owner;

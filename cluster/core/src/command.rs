@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use prost::Message as _;
 
 use crate::central::ConfigSet;
-use crate::consumer::{Attempts, Consumer, Range};
+use crate::consumer::{Attempts, Consumer, ConsumerStart, Range};
 use crate::entry::{self, Frame, command_frame};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
@@ -209,20 +209,6 @@ impl ConsumerAdvance {
     const fn counts(&self) -> bool {
         self.epoch != 0 || !self.done.is_empty() || !self.attempts.is_empty()
     }
-}
-
-/// See [`Command::ConsumerStart`].
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct ConsumerStart {
-    /// The namespace.
-    #[prost(string, tag = "1")]
-    pub namespace: String,
-    /// Its consumer.
-    #[prost(string, tag = "2")]
-    pub name: String,
-    /// Who begins; refused when another living node serves the consumer.
-    #[prost(message, required, tag = "3")]
-    pub owner: Owner,
 }
 
 /// See [`Command::ConsumerSet`].

@@ -66,6 +66,20 @@ pub struct Consumer {
     pub epoch: u64,
 }
 
+/// See [`crate::command::Command::ConsumerStart`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ConsumerStart {
+    /// The namespace.
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    /// Its consumer.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Who begins; refused when another living node serves the consumer.
+    #[prost(message, required, tag = "3")]
+    pub owner: Owner,
+}
+
 impl Consumer {
     /// Whether the event at this position is done with.
     #[must_use]

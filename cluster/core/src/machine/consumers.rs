@@ -4,8 +4,8 @@ use alloc::collections::BTreeMap;
 use prost::Message as _;
 
 use super::Machine;
-use crate::command::{ConsumerAdvance, ConsumerDelete, ConsumerOpen, ConsumerSet, ConsumerStart, Done, Reply};
-use crate::consumer::Consumer;
+use crate::command::{ConsumerAdvance, ConsumerDelete, ConsumerOpen, ConsumerSet, Done, Reply};
+use crate::consumer::{Consumer, ConsumerStart};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
 use crate::limits;

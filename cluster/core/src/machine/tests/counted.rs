@@ -2,8 +2,8 @@
 
 use super::level::{newest, raise};
 use super::*;
-use crate::command::{ConsumerStart, check_level};
-use crate::consumer::{Attempts, Range};
+use crate::command::check_level;
+use crate::consumer::{Attempts, ConsumerStart, Range};
 use crate::limits::{CONSUMER_ATTEMPTS_MAX, CONSUMER_RANGES_MAX};
 
 const OWNER: Owner = Owner { node: 1, incarnation: 2 };
