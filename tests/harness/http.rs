@@ -37,6 +37,11 @@ pub(crate) struct Published {
 }
 
 impl Http {
+    /// Breaks the connection without a word, as a client that crashed.
+    pub(crate) fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("a socket");
+    }
+
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).unwrap_or_else(|error| panic!("connect to {address}: {error}"))
     }
