@@ -151,6 +151,12 @@ impl Streams {
         self.unanswered
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// Begins a stream under `id`. What it says is handed to `tell`, which hands it back to [`Streams::told`] with the
     /// number.
     ///
@@ -206,7 +212,8 @@ impl Streams {
         Ok(())
     }
 
-    /// Ends a stream when all that was acknowledged has its answer: [`Word::Left`], now or later. What is to be told now.
+    /// Ends a stream when all that was acknowledged has its answer: [`Word::Left`], now or later. Gives what is to be
+    /// told now.
     ///
     /// # Errors
     /// [`Unwilling::Unknown`]

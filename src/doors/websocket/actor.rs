@@ -31,6 +31,8 @@ use crate::bus::streams::Streams;
 
 /// Messages that wait for a connection: more than all it may be asked and all it may have asked.
 const MAILBOX: usize = 4096;
+/// How long its streams may take to say that the node has ended them.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The actor.
 pub(super) struct Connection {
@@ -54,6 +56,8 @@ pub(super) struct Connection {
     commands: Commands,
     /// It leaves when nothing of it is in flight any more: with which close code, and why.
     leaving: Option<(u16, &'static str)>,
+    /// It waits a moment for what its streams have to say before it ends.
+    listens: bool,
     /// It knows that its end comes.
     told: bool,
     left: bool,
@@ -89,6 +93,7 @@ impl Connection {
             backlog,
             commands: Commands::new(0),
             leaving: None,
+            listens: false,
             told: false,
             left: false,
         }
@@ -170,6 +175,12 @@ impl Connection {
             self.bids_farewell(code, reason);
         }
         self.leaving = Some((code, reason));
+        // Streams that the node ends have a last word.
+        self.listens = code == code::AWAY;
+        ctx.run_later(LAST_WORDS, |act, _| {
+            act.listens = false;
+            act.end_if_idle();
+        });
         ctx.run_later(self.shared.config.drain_timeout, move |act, _| act.end(code, reason));
         let emptied = self.shared.services.router.emptied(self.serial());
         ctx.spawn(emptied.into_actor(self).map(|(), act, _| act.end_if_idle()));
@@ -180,6 +191,9 @@ impl Connection {
     /// last of it.
     pub(super) fn end_if_idle(&mut self) {
         let Some((code, reason)) = self.leaving else { return };
+        if self.listens && !self.streams.is_empty() {
+            return;
+        }
         let held = self.shared.services.router.held(self.serial());
         if held == 0 && self.session.in_flight() == 0 && self.streams.unanswered() == 0 {
             self.end(code, reason);
