@@ -17,6 +17,7 @@ pub mod interest;
 pub mod level;
 pub mod limits;
 pub mod machine;
+mod marks;
 pub mod namespace;
 pub mod node;
 pub mod pattern;

@@ -7,6 +7,8 @@ use core::borrow::Borrow;
 use core::fmt;
 use core::str::FromStr;
 
+use crate::marks::is_mark;
+
 /// The longest subject or pattern, in bytes. The `_dead_.` put before a dead letter is not counted.
 pub const SUBJECT_BYTES_MAX: usize = 255;
 
@@ -248,6 +250,8 @@ fn check_character(previous: Option<char>, current: char, rest: &str) -> Result<
         ' ' => Err(SubjectError::Space),
         '_' | '-' => Ok(()),
         _ if current.is_alphanumeric() => Ok(()),
+        // A mark belongs to the letter before it.
+        _ if is_mark(current) && previous.is_some_and(|c| c.is_alphanumeric() || is_mark(c)) => Ok(()),
         _ => Err(SubjectError::IllegalCharacter),
     }
 }
@@ -273,6 +277,12 @@ fn check_publish(text: &str, wildcard: SubjectError) -> Result<(), SubjectError>
         None | Some(("", _)) => Err(SubjectError::MissingNamespace),
         Some(_) => check_characters(text),
     }
+}
+
+/// Whether a text has marks that only subjects from a certain feature level on have, see
+/// `open_consumer` of the machine.
+pub(crate) fn has_marks(text: &str) -> bool {
+    !text.is_ascii() && text.chars().any(is_mark)
 }
 
 fn is_plain_byte(byte: u8) -> bool {
@@ -327,7 +337,8 @@ mod tests {
 
     #[test]
     fn subjects_that_may_be_published() {
-        let subjects = "a.b|a.b.c|a_b.c|a.b-c|my-app.x|a.ü|a.日本|_bus_.x|A.B|1.2|-._|ü.x|a.٣";
+        let subjects = "a.b|a.b.c|a_b.c|a.b-c|my-app.x|a.ü|a.日本|_bus_.x|A.B|1.2|-._|ü.x|a.٣|a.हिन्दी|a.ไทยน้ำ|a.தமிழ்|\
+            a.עִבְרִית|a.မြန်မာ|a.한국어|a.বাংলা.ক্ষ|a.عَرَبِيّ";
         for subject in subjects.split('|') {
             assert_eq!(Subject::validate(subject), Ok(()), "{subject}");
             assert_eq!(validate_response_subject(subject), Ok(()), "{subject}");
@@ -338,7 +349,7 @@ mod tests {
     #[test]
     fn subjects_that_may_not_be_published_and_the_text_for_each() {
         let character = "subject should have only consists of alphanumerics, dots, *, > and _";
-        let illegal = "a.b.c$|a.b/c|a.b:c|a.b\n|a.b\r\nid: x|a.\0|a.\t|a.b\u{2028}|a.\u{a0}|a.😀";
+        let illegal = "a.\u{94d}|a.-\u{e49}|a.\u{94d}क|a.cafe\u{301}|a.か\u{3099}|a.क\u{200d}|a.b.c$|a.b/c|a.b:c|a.b\n|a.b\r\nid: x|a.\0|a.\t|a.b\u{2028}|a.\u{a0}|a.😀";
         for (subjects, text) in [
             ("*|a.*|a.>|a.**|a.b>|a b.*", "subject should not have * or >"),
             ("|a|a b|.|.a.b", "invalid subject: missing namespace"),

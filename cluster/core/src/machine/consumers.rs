@@ -11,6 +11,10 @@ use crate::level::FeatureLevel;
 use crate::limits;
 use crate::pattern::Pattern;
 use crate::rows::{self, Family, Writes};
+use crate::subject::has_marks;
+
+/// From this feature level on a consumer may have a subject with combining marks: older releases refuse the command.
+const MARKED_PATTERNS: u32 = 3;
 
 impl Machine {
     pub(super) fn open_consumer(&mut self, open: ConsumerOpen, writes: &mut Writes) -> Reply {
@@ -38,7 +42,8 @@ impl Machine {
         // Only those who serve it can say these.
         (wanted.done, wanted.attempts, wanted.epoch) = Default::default();
         let named = (1..=limits::CONSUMER_NAME_BYTES_MAX).contains(&wanted.name.len());
-        if !named || Pattern::parse(&wanted.subject).is_err() {
+        let unmarked = self.level.get() >= MARKED_PATTERNS || !has_marks(&wanted.subject);
+        if !named || !unmarked || Pattern::parse(&wanted.subject).is_err() {
             return Err(Refusal::Malformed("consumer".into()));
         }
         let present = self.consumers.get(&namespace).map_or(0, BTreeMap::len);

@@ -294,6 +294,19 @@ fn a_consumer_keeps_its_subject_and_its_floor_only_grows() {
     assert!(matches!(replica.one(open("c", "app.>", true)), Err(Refusal::ConsumerKind(_))));
 }
 
+#[test]
+fn a_subject_with_combining_marks_has_no_consumer_before_all_nodes_know_it() {
+    let mut replica = Replica::default();
+    replica.one(plain("app")).unwrap();
+    let mut open = |subject: &str| {
+        let consumer = Consumer { name: "c".into(), subject: subject.into(), ..Consumer::default() };
+        let open = ConsumerOpen { namespace: "app".into(), consumer, claimant: None };
+        replica.one(Command::ConsumerOpen(open).frame().unwrap())
+    };
+    assert!(matches!(open("app.हिन्दी"), Err(Refusal::Malformed(_))));
+    assert!(open("app.हिदी").is_ok(), "these vowel signs are letters");
+}
+
 fn node_up(id: u64, incarnation: u64) -> Vec<u8> {
     Command::NodeUp(NodeUp { id, incarnation, address: format!("h{id}:1") }).frame().unwrap()
 }
