@@ -202,6 +202,9 @@ fn ack_acknowledges_one_event() {
     let first = stream.next_event(SOON).event_id();
     done(run(&node, &["ack", &stream.consumer_id(), &first], ""));
     assert_eq!(stream.next_event(SOON).payload(), 2);
+    for consumer in [stream.consumer_id().as_str(), "c_nobody"] {
+        failed(&run(&node, &["ack", consumer, &first], ""), 1, "nothing was acknowledged");
+    }
     failed(&run(&node, &["ack", "nonsense", &first], ""), 1, "invalid consumer_id");
 }
 

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use rollbook_core::service::{Capability, Instance, Service};
 use rollbook_core::time::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::bus::json::Verbatim;
 use crate::bus::survey::{ClientView, RequestsView};
 
 /// A service.
@@ -63,7 +63,7 @@ pub(super) struct InstanceView {
     pub(super) address: Option<String>,
     /// What its newest heartbeat said.
     #[schema(value_type = Option<Object>)]
-    pub(super) heartbeat: Option<Value>,
+    pub(super) heartbeat: Option<Verbatim>,
     pub(super) heartbeat_at: Option<String>,
     /// Its requests, as its own node has seen them.
     pub(super) requests: Option<RequestsView>,

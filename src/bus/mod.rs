@@ -35,6 +35,7 @@ pub mod http;
 pub mod inbox;
 pub mod inboxes;
 pub mod item;
+pub mod json;
 mod leavers;
 pub mod message;
 pub mod metrics;

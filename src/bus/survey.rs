@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rollbook_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::client::{Client, Clients};
+use super::json::Verbatim;
 use super::router::Router;
 use super::router::terms::{BreakerView, LoadView};
 
@@ -37,7 +37,7 @@ pub struct ClientView {
     pub instance: Option<String>,
     /// What its newest heartbeat said.
     #[schema(value_type = Option<Object>)]
-    pub heartbeat: Option<Value>,
+    pub heartbeat: Option<Verbatim>,
     /// When that came.
     pub heartbeat_at: Option<String>,
     /// Its requests.

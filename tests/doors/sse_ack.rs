@@ -51,6 +51,7 @@ fn a_put_for_something_unknown_is_accepted() {
     {
         let answer = node.ack(consumer, event);
         assert_eq!(answer.status, 202, "{consumer} {event}: {}", answer.text());
+        assert_eq!(answer.header("x-bus-acknowledged"), Some("false"), "{consumer} {event}");
         assert!(answer.body.is_empty());
         answer.cors().expect("CORS headers");
     }
@@ -69,9 +70,11 @@ fn the_next_event_waits_for_the_ack() {
         let event = stream.next_event(SOON);
         assert_eq!(event.payload(), n);
         stream.quiet(ms(100));
-        assert_eq!(node.ack(&stream.consumer_id(), &event.event_id()).status, 202);
-        // A second ack changes nothing.
-        assert_eq!(node.ack(&stream.consumer_id(), &event.event_id()).status, 202);
+        // A second ack changes nothing, and says so.
+        for done in ["true", "false"] {
+            let answer = node.ack(&stream.consumer_id(), &event.event_id());
+            assert_eq!((answer.status, answer.header("x-bus-acknowledged")), (202, Some(done)));
+        }
     }
     stream.quiet(ms(100));
 }

@@ -20,6 +20,8 @@ mod faults;
 mod limits;
 /// Messages and what becomes of them.
 mod messages;
+/// JSON that is odd but legal.
+mod odd;
 /// Coming, going, and what others are told of it.
 mod registration;
 /// The framing of RFC 6455, byte by byte.

@@ -11,6 +11,7 @@ use crate::bus::call::CallError;
 use crate::bus::client::Told;
 use crate::bus::clock;
 use crate::bus::draft::{Draft, Published, Rejected};
+use crate::bus::json::{Whole, or_default};
 use crate::bus::message::Acknowledged;
 use crate::bus::streams::{Answered, Streamed, Unwilling, Word};
 use crate::bus::subscribe::{Options, Subscribe};
@@ -22,15 +23,15 @@ const ID_BYTES_MAX: usize = 128;
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Publishes<'a> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     subject: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     response_subject: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     key: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     trace_id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     id: String,
     created_at: Option<String>,
     #[serde(borrow)]
@@ -47,8 +48,8 @@ struct Subscribes {
     ack: Option<String>,
     consumer: Option<String>,
     group: Option<String>,
-    redelivery: Option<u64>,
-    max_deliveries: Option<u32>,
+    redelivery: Option<Whole>,
+    max_deliveries: Option<Whole>,
 }
 
 /// `book:ack` and `book:unsubscribe`
@@ -56,7 +57,7 @@ struct Subscribes {
 #[serde(rename_all = "camelCase")]
 struct OfStream {
     id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     event_id: String,
 }
 
@@ -72,8 +73,8 @@ impl Subscribes {
             ack: self.ack.as_deref(),
             consumer: self.consumer.as_deref(),
             group: self.group.as_deref(),
-            redelivery_ms: self.redelivery,
-            max_deliveries: self.max_deliveries.map(u64::from),
+            redelivery_ms: self.redelivery.map(|Whole(millis)| millis),
+            max_deliveries: self.max_deliveries.map(|Whole(count)| count),
         };
         options.subscribe().map_err(|rejected| bad(rejected.text))
     }

@@ -6,14 +6,15 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde_json::value::RawValue;
 
+use crate::bus::json;
 use crate::bus::sink::Frame;
 
 /// Between the packets of one polling payload.
 const SEPARATOR: char = '\u{1e}';
 /// Most binary parts of one packet, as in socket.io-parser.
 const ATTACHMENTS_MAX: usize = 10;
-/// Deepest JSON that is taken: what nobody writes by hand only serves to exhaust a parser further on.
-const DEPTH_MAX: usize = 128;
+/// Around a payload: the packet, and the argument that it is a member of.
+const AROUND: usize = 2;
 /// Longest namespace name.
 const NAMESPACE_BYTES_MAX: usize = 256;
 
@@ -102,6 +103,8 @@ pub(super) struct Packet {
     pub(super) data: Vec<ByteString>,
     /// Binary parts that follow.
     pub(super) attachments: usize,
+    /// What an event or an acknowledgement carried was nested too deep, and was left out.
+    pub(super) deep: bool,
 }
 
 /// Names that only the library itself may use.
@@ -155,12 +158,20 @@ impl Packet {
             "" => None,
             number => Some(digits(number).ok_or(Malformed("invalid ack id"))?),
         };
-        let data = payload(kind, text, json)?;
+        let deep = !json::is_shallow(json.as_bytes(), json::DEPTH_MAX.saturating_add(AROUND));
+        let mut data = payload(kind, text, json)?;
+        if deep {
+            match kind {
+                Kind::Event => data.truncate(1),
+                Kind::Ack => data.clear(),
+                Kind::Connect | Kind::Disconnect => return Err(Malformed("invalid payload: nested too deep")),
+            }
+        }
         if kind == Kind::Ack && id.is_none() {
             return Err(Malformed("invalid ack id"));
         }
         let namespace = if namespace == "/" { ByteString::from_static("/") } else { text.slice_ref(namespace) };
-        Ok(Self { kind, namespace, id, data, attachments })
+        Ok(Self { kind, namespace, id, data, attachments, deep })
     }
 }
 
@@ -172,9 +183,6 @@ fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
 /// What a packet of this kind must carry.
 fn payload(kind: Kind, text: &ByteString, json: &str) -> Result<Vec<ByteString>, Malformed> {
     let invalid = Malformed("invalid payload");
-    if !is_shallow(json) {
-        return Err(Malformed("invalid payload: nested too deep"));
-    }
     match kind {
         Kind::Connect if json.is_empty() => Ok(Vec::new()),
         Kind::Connect => {
@@ -204,57 +212,36 @@ fn payload(kind: Kind, text: &ByteString, json: &str) -> Result<Vec<ByteString>,
 }
 
 /// The name that a JSON string stands for; `None` when it is none.
-pub(super) fn event_name(json: &ByteString) -> Option<ByteString> {
-    let plain = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|name| !name.contains('\\'));
+pub(super) fn event_name(name: &ByteString) -> Option<ByteString> {
+    let plain = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|name| !name.contains('\\'));
     match plain {
-        Some(name) => Some(json.slice_ref(name)),
-        None => serde_json::from_str::<String>(json).ok().map(ByteString::from),
+        Some(plain) => Some(name.slice_ref(plain)),
+        None => json::text(name).map(|name| ByteString::from(name.into_owned())),
     }
-}
-
-/// Whether no part of a JSON text is nested deeper than allowed.
-fn is_shallow(json: &str) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in json.bytes() {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => depth = depth.saturating_add(1),
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > DEPTH_MAX {
-            return false;
-        }
-    }
-    true
 }
 
 /// Whether every placeholder of a binary packet stands for one of its parts. Clients that get one which does not
 /// would break their connection.
 pub(super) fn placeholders_fit(data: &[ByteString], attachments: usize) -> bool {
-    fn fits(value: &serde_json::Value, attachments: usize) -> bool {
-        match value {
-            serde_json::Value::Array(members) => members.iter().all(|member| fits(member, attachments)),
-            serde_json::Value::Object(members) => {
-                if members.get("_placeholder") == Some(&serde_json::Value::Bool(true)) {
-                    let number = members.get("num").and_then(serde_json::Value::as_u64);
-                    return number.and_then(|n| usize::try_from(n).ok()).is_some_and(|n| n < attachments);
+    fn fits(json: &str, attachments: usize) -> bool {
+        match json.as_bytes().first() {
+            Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(json)
+                .is_ok_and(|members| members.iter().all(|member| fits(member.get(), attachments))),
+            Some(b'{') => {
+                let members = json::members(json).unwrap_or_default();
+                // Of a name that comes twice the last one counts.
+                let of = |name: &str| members.iter().rev().find(|(key, _)| key == name).map(|(_, member)| member.get());
+                if of("_placeholder") == Some("true") {
+                    let number = of("num").and_then(|number| serde_json::from_str::<json::Whole>(number).ok());
+                    let number = number.and_then(|json::Whole(number)| usize::try_from(number).ok());
+                    return number.is_some_and(|number| number < attachments);
                 }
-                members.values().all(|member| fits(member, attachments))
+                members.iter().all(|(_, member)| fits(member.get(), attachments))
             }
             _ => true,
         }
     }
-    data.iter().all(|member| serde_json::from_str(member).is_ok_and(|value| fits(&value, attachments)))
+    data.iter().all(|member| fits(member, attachments))
 }
 
 /// Writes the head of a packet, the engine's digit included.

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::codec;
 use crate::bus::announcement::Position;
 use crate::bus::call::{Answer, Body, CallError, part_of, traceparent};
+use crate::bus::json::{Whole, or_default};
 
 /// Longest `requestId`, bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -54,9 +55,15 @@ fn range(whole: &str, part: Option<&RawValue>) -> Option<std::ops::Range<usize>>
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(untagged, expecting = "a port is a number from 0 to 65535")]
 enum Port {
+    #[serde(deserialize_with = "port")]
     Number(u16),
     #[serde(deserialize_with = "digits")]
     Digits(u16),
+}
+
+fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let Whole(number) = Whole::deserialize(deserializer)?;
+    u16::try_from(number).map_err(serde::de::Error::custom)
 }
 
 fn digits<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
@@ -140,7 +147,7 @@ pub(super) struct Registers {
     r#type: Option<String>,
     port: Option<Port>,
     version: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     capabilities: Vec<Offered>,
     instance_id: Option<String>,
 }
@@ -152,9 +159,9 @@ enum Offered {
     Name(String),
     Full {
         name: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_default")]
         description: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_default")]
         actions: Vec<String>,
     },
 }
@@ -219,9 +226,8 @@ struct AsksJson<'a> {
     action: Option<String>,
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
-    timeout: Option<u64>,
-    #[serde(default)]
-    retries: u32,
+    timeout: Option<Whole>,
+    retries: Option<Whole>,
     key: Option<String>,
     traceparent: Option<String>,
 }
@@ -258,10 +264,12 @@ impl Asks {
                 return Err(wrong(bad(format!("{name}: at most {} bytes", limits::NAME_BYTES_MAX))));
             }
         }
-        if json.timeout == Some(0) {
+        if json.timeout == Some(Whole(0)) {
             return Err(wrong(bad("timeout: at least 1 ms")));
         }
-        if json.retries > RETRIES_MAX {
+        let Whole(retries) = json.retries.unwrap_or(Whole(0));
+        let retries = u32::try_from(retries).unwrap_or(u32::MAX);
+        if retries > RETRIES_MAX {
             return Err(wrong(bad(format!("retries: at most {RETRIES_MAX}"))));
         }
         let key = json.key.unwrap_or_default();
@@ -273,8 +281,8 @@ impl Asks {
             capability,
             action,
             payload: range(arg, json.payload),
-            timeout: json.timeout.map(Duration::from_millis),
-            retries: json.retries,
+            timeout: json.timeout.map(|Whole(millis)| Duration::from_millis(millis)),
+            retries,
             key,
             traceparent: json.traceparent.as_deref().and_then(traceparent),
         })
@@ -344,7 +352,7 @@ pub(super) fn is_handled(arg: &str) -> bool {
 pub(super) struct Notifies {
     pub(super) event: String,
     pub(super) data: Option<Box<RawValue>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) volatile: bool,
 }
 

@@ -22,6 +22,7 @@ use crate::bus::client::{Client, Command, Farewell, Seat, Told};
 use crate::bus::clock;
 use crate::bus::commands::Commands;
 use crate::bus::draft::{Kind, Rejected};
+use crate::bus::json;
 use crate::bus::notification::From;
 use crate::bus::router::terms::{Answered, Key, Requester};
 use crate::bus::services::{Notice, Services};
@@ -364,6 +365,10 @@ impl Socket for BusSocket {
     fn event(&mut self, event: Event, out: &mut Out) {
         let later = |done: Result<(), CallError>| done.err().map(|error| Err(error.into()));
         let (id, arg) = (event.id, first(&event));
+        if event.deep {
+            let error = CallError::BadRequest(format!("an argument is {}", json::TOO_DEEP));
+            return Self::answer(&event.name, id, Err(error.into()), out);
+        }
         // `None`: the answer comes when the cluster, or the book, has given its own.
         let said = match &*event.name {
             name if !event.attachments.is_empty() && !matches!(name, "bus:request" | "bus:response") => {

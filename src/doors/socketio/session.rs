@@ -51,6 +51,8 @@ pub(super) struct Event {
     pub(super) args: Vec<ByteString>,
     /// What the placeholders in them stand for.
     pub(super) attachments: Vec<Bytes>,
+    /// Its arguments were nested too deep, and were left out.
+    pub(super) deep: bool,
 }
 
 /// Why a client may not join a namespace.
@@ -238,7 +240,7 @@ impl Session {
         match (packet.kind, packet.id) {
             (Kind::Event, id) => {
                 let name = args.next().and_then(|name| codec::event_name(&name)).unwrap_or_default();
-                socket.event(Event { name, id, args: args.collect(), attachments }, &mut out);
+                socket.event(Event { name, id, args: args.collect(), attachments, deep: packet.deep }, &mut out);
             }
             (Kind::Ack, Some(id)) => socket.acked(id, args.collect(), attachments, &mut out),
             _ => self.leave(&packet.namespace),

@@ -54,6 +54,39 @@ fn a_number_may_be_the_name_of_an_event() {
     assert_eq!(packet("2[true]"), None);
 }
 
+#[test]
+fn an_event_that_is_nested_too_deep_is_one_without_arguments() {
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let of = |levels: usize| packet(&format!("27[\"x\",{{\"payload\":{}}}]", nested(levels))).expect("a packet");
+    assert!(!of(128).deep && of(128).data.len() == 2);
+    for levels in [129, 100_000] {
+        let read = of(levels);
+        assert_eq!((read.kind, read.id, read.deep, read.data.len()), (Kind::Event, Some(7), true, 1));
+    }
+    assert_eq!(packet(&format!("0{{\"a\":{}}}", nested(200))), None, "a CONNECT is none");
+}
+
+#[test]
+fn names_and_placeholders_are_found_in_odd_texts() {
+    let read = packet(r#"2["\ud83d",1]"#).expect("a packet");
+    assert_eq!(codec::event_name(&read.data[0]).as_deref(), Some("\u{fffd}"));
+    let fit = |json: &str, parts| codec::placeholders_fit(&[ByteString::from(json)], parts);
+    for (json, parts, fits) in [
+        (r#"{"_placeholder":true,"num":0}"#, 1, true),
+        (r#"{"_placeholder":true,"num":1}"#, 1, false),
+        (r#"{"_placeholder":true}"#, 1, false),
+        (r#"{"_placeholder":true,"num":-1}"#, 1, false),
+        (r#"{"a":[{"\u005fplaceholder":true,"num":3}]}"#, 2, false),
+        (r#"{"a":[{"\u005fplaceholder":true,"num":1.0}]}"#, 2, true),
+        (r#"{"_placeholder":false,"num":9}"#, 1, true),
+        (r#"{"_placeholder":true,"_placeholder":1,"num":9}"#, 1, true),
+        (r#"{"half":"\ud83d","\udc00":1e400,"b":{"_placeholder":true,"num":0}}"#, 1, true),
+        (r#"{"text":"{\"_placeholder\":true,\"num\":9}"}"#, 1, true),
+    ] {
+        assert_eq!(fit(json, parts), fits, "{json}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_decoder_panic(bytes in "\\PC{0,200}", start in "[0-6][0-9]{0,3}-?(/[a-z?]{0,3},)?[0-9]{0,3}") {

@@ -15,6 +15,7 @@ use serde_json::error::Category;
 
 use crate::bus::draft::{Draft, Parsed, Publish, Rejected, Writable, frame, namespace, parse_rfc3339};
 use crate::bus::event_json;
+use crate::bus::json;
 use crate::bus::wire::Wire;
 
 /// Which part of an event was being read when an error came.
@@ -94,7 +95,7 @@ impl<'de> Visitor<'de> for EventSeed<'_> {
                 "subject" => &mut draft.subject,
                 "response_subject" => &mut draft.response_subject,
                 "created_at" => {
-                    let text = map.next_value::<Text<'de>>()?.0;
+                    let text = text(&mut map)?;
                     self.0.bad_time.set(!text.is_empty() && parse_rfc3339(&text).is_none());
                     draft.created_at = Some(text);
                     self.0.part.set(Part::Frame);
@@ -111,11 +112,16 @@ impl<'de> Visitor<'de> for EventSeed<'_> {
                     continue;
                 }
             };
-            *field = map.next_value::<Text<'de>>()?.0;
+            *field = text(&mut map)?;
             self.0.part.set(Part::Frame);
         }
         Ok(draft)
     }
+}
+
+/// A member that is text; `null` is the same as an empty one, and as none.
+fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Cow<'de, str>, A::Error> {
+    Ok(map.next_value::<Option<Text<'de>>>()?.map_or(Cow::Borrowed(""), |Text(text)| text))
 }
 
 /// Reads an array of events.
@@ -141,10 +147,20 @@ impl<'de> Visitor<'de> for BatchSeed {
     }
 }
 
+/// Checks that no payload of a body that was read is nested too deep. A restore is not checked: an older release may
+/// have stored what is restored.
+pub(super) fn check_depth(body: &[u8]) -> Result<(), Rejected> {
+    let batch = json::without_mark(body).iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    let around = if batch { 2 } else { 1 };
+    if json::is_shallow(body, json::DEPTH_MAX.saturating_add(around)) {
+        return Ok(());
+    }
+    Err(Rejected::bad(format!("invalid payload: {}", json::TOO_DEEP)))
+}
+
 /// Reads the body of a publish; `now` is the time of events that bring none.
 pub(super) fn parse_publish(body: &[u8], now: Timestamp, enabled: &Writable<'_>) -> Result<Parsed, Rejected> {
-    // Some editors and libraries begin a file with a mark of its encoding.
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let body = json::without_mark(body);
     let start = body.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or_else(|| Rejected::bad("empty body"))?;
     let text = std::str::from_utf8(body).map_err(|error| {
         let at = error.valid_up_to();

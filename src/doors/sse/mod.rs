@@ -61,6 +61,8 @@ pub struct Door {
 }
 
 static CONSUMER_ID: HeaderName = HeaderName::from_static("x-bus-consumer-id");
+/// Whether an acknowledgement ended a delivery.
+static ACKNOWLEDGED: HeaderName = HeaderName::from_static("x-bus-acknowledged");
 static EVENT_ID: HeaderName = HeaderName::from_static("x-bus-event-id");
 static EVENT_CREATED_AT: HeaderName = HeaderName::from_static("x-bus-event-created-at");
 static EVENT_INDEX: HeaderName = HeaderName::from_static("x-bus-event-index");
@@ -281,7 +283,9 @@ async fn publish(request: &HttpRequest, payload: web::Payload, door: &Door) -> R
     let bytes_max = if restores { config.restore_bytes_max } else { config.body_bytes_max };
     let body = read_body(request, payload, bytes_max, door).await?;
     let mut parsed = codec::parse_publish(&body, clock::timestamp(), &|name| door.access.is_writable(name))?;
-    if restores && let Parsed::Publish(publish) = &mut parsed {
+    if !restores {
+        codec::check_depth(&body)?;
+    } else if let Parsed::Publish(publish) = &mut parsed {
         draft::restores(&mut publish.frame);
     }
     let published = door.access.publish(parsed).await?;
@@ -311,7 +315,9 @@ async fn acknowledge(request: &HttpRequest, door: &Door) -> Result<HttpResponse,
     if ack.unusual && acknowledged == Acknowledged::NotInFlight {
         return Err(session::invalid_event_id());
     }
-    Ok(answer(StatusCode::ACCEPTED).finish())
+    // The protocol fixes the status: clients rely on 202 for whatever they acknowledge.
+    let waited_for = if acknowledged == Acknowledged::Yes { "true" } else { "false" };
+    Ok(answer(StatusCode::ACCEPTED).insert_header((ACKNOWLEDGED.clone(), waited_for)).finish())
 }
 
 async fn subscribe(request: &HttpRequest, door: &Door, head: bool) -> Result<HttpResponse, Rejected> {

@@ -92,6 +92,26 @@ fn lines(text: &str) -> Vec<&str> {
 }
 
 #[test]
+fn a_mark_in_front_of_a_body_and_members_that_are_null_mean_nothing() {
+    let body =
+        "\u{feff} {\"subject\":\"a.b\",\"key\":null,\"trace_id\":null,\"id\":null,\"created_at\":null,\"payload\":1}";
+    let plain = "{\"subject\":\"a.b\",\"payload\":1}";
+    assert_eq!(parse(body), parse(plain));
+    assert!(parse(body).is_ok());
+}
+
+#[test]
+fn a_payload_may_be_nested_so_deep() {
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    for (levels, fits) in [(128, true), (129, false), (100_000, false)] {
+        let event = format!("{{\"subject\":\"a.b\",\"payload\":{}}}", nested(levels));
+        for body in [event.clone(), format!("\u{feff} [{event}]")] {
+            assert_eq!(codec::check_depth(body.as_bytes()).is_ok(), fits, "{levels}");
+        }
+    }
+}
+
+#[test]
 fn bodies_that_are_no_event() {
     expect_refusals(&[
         ("", "empty body"),
@@ -106,7 +126,7 @@ fn bodies_that_are_no_event() {
         ("{\"subject\":\"a.", "incomplete event"),
         ("{\"subject\":\"a.b\",\"payload\":[1,2", "incomplete event"),
         ("{\"subject\":1}", "expected string"),
-        ("{\"subject\":null}", "expected string"),
+        ("{\"subject\":null}", "subject is required"),
         ("{\"subject\":\"a.b\",\"trace_id\":{}}", "expected string"),
         ("{\"subject\":\"a.b\",\"key\":\"\\ud800\"}", "expected string"),
         ("{\"subject\":\"a.b\",\"created_at\":5}", "expected string"),

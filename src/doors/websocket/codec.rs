@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::config::NAME;
 use crate::bus::call::{Answer, Body, Responder, part_of, traceparent};
 use crate::bus::draft::Draft;
+use crate::bus::json::{self, Whole};
 use crate::bus::subscribe::{Options, Subscribe};
 
 /// Longest id of a message, name of a callback, bytes.
@@ -312,13 +313,18 @@ fn needed<'a>(field: Field<'a>, name: &str, bytes_max: usize) -> Result<Cow<'a, 
 
 /// Reads a frame. `first`: a document without a type is a registration.
 pub(super) fn parse(frame: &ByteString, first: bool) -> Result<Said, Wrong> {
-    if !frame.trim_start().starts_with('{') {
+    let json = frame.strip_prefix('\u{feff}').unwrap_or(frame);
+    if !json.trim_start().starts_with('{') {
         return Err(Wrong::new(Code::BadJson, "a frame is a JSON object"));
     }
-    let fields: Fields<'_> = serde_json::from_str(frame).map_err(|error| {
+    let fields: Fields<'_> = serde_json::from_str(json).map_err(|error| {
         let code = if error.is_data() { Code::BadMessage } else { Code::BadJson };
         Wrong::new(code, error.to_string())
     })?;
+    if !json::is_shallow(json.as_bytes(), json::DEPTH_MAX.saturating_add(1)) {
+        let id = text(fields.id, "id", ID_BYTES_MAX).unwrap_or_default();
+        return Err(Wrong { id: id.map(Cow::into_owned), ..bad(format!("a member is {}", json::TOO_DEEP)) });
+    }
     let kind = text(fields.r#type, "type", ID_BYTES_MAX)?;
     match kind.as_deref() {
         None if first => registers(&fields).map(Said::Register),
@@ -429,8 +435,8 @@ fn message_of(frame: &ByteString, fields: &Fields<'_>, id: &str) -> Result<Messa
     let responder = text(fields.responder, "responder", ID_BYTES_MAX)?.filter(|name| !name.is_empty());
     let timeout = match fields.timeout_ms {
         None => None,
-        Some(raw) => match raw.get().parse() {
-            Ok(millis @ 1..=TIMEOUT_MAX_MS) => Some(Duration::from_millis(millis)),
+        Some(raw) => match serde_json::from_str(raw.get()) {
+            Ok(Whole(millis @ 1..=TIMEOUT_MAX_MS)) => Some(Duration::from_millis(millis)),
             _ => return Err(bad(format!("timeout_ms: a number from 1 to {TIMEOUT_MAX_MS}"))),
         },
     };
@@ -482,7 +488,10 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, Wrong> {
     let ack = named(fields.ack, "ack")?;
     let number = |field: Field<'_>, name: &str| match field {
         None => Ok(None),
-        Some(raw) => raw.get().parse().map(Some).map_err(|_| bad(format!("{name}: a number from 0"))),
+        Some(raw) => match serde_json::from_str(raw.get()) {
+            Ok(Whole(number)) => Ok(Some(number)),
+            Err(_) => Err(bad(format!("{name}: a whole number from 0"))),
+        },
     };
     let (consumer, group) = (named(fields.consumer, "consumer")?, named(fields.group, "group")?);
     let options = Options {
@@ -501,18 +510,23 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, Wrong> {
 fn failure(fields: &Fields<'_>) -> Result<Said, Wrong> {
     let id = needed(fields.id, "id", usize::MAX)?.into_owned();
     let code = text(fields.code, "code", ID_BYTES_MAX).map_err(|wrong| wrong.of(&id))?;
-    let message = text(fields.message, "message", limits::TEXT_BYTES_MAX).map_err(|wrong| wrong.of(&id))?;
+    // What it says for people is told even if it was cut in the middle of a character.
+    let message = fields.message.map(|raw| json::text(raw.get()).ok_or_else(|| bad("message: expected a string")));
+    let message = message.transpose().map_err(|wrong| wrong.of(&id))?;
+    if message.as_ref().is_some_and(|text| text.len() > limits::TEXT_BYTES_MAX) {
+        return Err(bad(format!("message: at most {} bytes", limits::TEXT_BYTES_MAX)).of(&id));
+    }
     let mut out = serde_json::Map::new();
     out.insert("code".to_owned(), code.filter(|code| !code.is_empty()).unwrap_or(SERVICE_ERROR.into()).into());
     out.insert("message".to_owned(), message.unwrap_or_default().into());
     let retryable = fields.retryable.is_some_and(|raw| raw.get() == "true");
     out.insert("retryable".to_owned(), retryable.into());
-    let mut json = serde_json::Value::from(out).to_string();
+    let mut body = serde_json::Value::from(out).to_string();
     if let Some(data) = fields.data {
-        json.pop();
-        json.push_str(",\"data\":");
-        json.push_str(data.get());
-        json.push('}');
+        body.pop();
+        body.push_str(",\"data\":");
+        body.push_str(data.get());
+        body.push('}');
     }
-    Ok(Said::Answer { id, answer: Answer { success: false, body: Body::json(json) } })
+    Ok(Said::Answer { id, answer: Answer { success: false, body: Body::json(body) } })
 }

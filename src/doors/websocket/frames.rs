@@ -12,6 +12,7 @@ use super::codec::{Code, SERVICE_ERROR, Wrong};
 use crate::bus::call::{Answer, Body, CallError, Handed, Missing, Responder};
 use crate::bus::draft::{First, Kind, Published, Rejected};
 use crate::bus::event_json;
+use crate::bus::json;
 use crate::bus::plain::plain;
 use crate::bus::sink::Sink;
 use crate::bus::wire::End;
@@ -277,26 +278,32 @@ fn said(error: &CallError) -> Body {
 fn failed(id: &str, responder: Option<&str>, body: &Body) -> Text {
     #[derive(Deserialize)]
     struct Failed<'a> {
-        code: Option<Cow<'a, str>>,
-        message: Option<Cow<'a, str>>,
-        #[serde(default)]
+        #[serde(borrow)]
+        code: Option<&'a RawValue>,
+        #[serde(borrow)]
+        message: Option<&'a RawValue>,
+        #[serde(default, deserialize_with = "json::or_default")]
         retryable: bool,
         #[serde(borrow)]
         data: Option<&'a RawValue>,
     }
     let said = body.text();
-    let shaped = serde_json::from_str::<Failed<'_>>(said).ok().filter(|shaped| shaped.message.is_some());
-    let shaped = shaped.unwrap_or_else(|| {
-        let message = serde_json::from_str::<String>(said).unwrap_or_else(|_| "the service failed".to_owned());
-        Failed { code: None, message: Some(message.into()), retryable: false, data: serde_json::from_str(said).ok() }
+    let text = |member: Option<&'_ RawValue>| member.and_then(|raw| json::text(raw.get()).map(Cow::into_owned));
+    let shaped = serde_json::from_str::<Failed<'_>>(said).ok();
+    let shaped = shaped.and_then(|Failed { code, message, retryable, data }| {
+        Some((text(code).unwrap_or_else(|| SERVICE_ERROR.to_owned()), text(message)?, retryable, data))
+    });
+    let (code, message, retryable, data) = shaped.unwrap_or_else(|| {
+        let message = json::text(said).map_or_else(|| "the service failed".to_owned(), Cow::into_owned);
+        (SERVICE_ERROR.to_owned(), message, false, serde_json::from_str(said).ok())
     });
     let builder = Builder::new("error")
         .text("id", id)
         .maybe("responder", responder)
-        .text("code", shaped.code.as_deref().unwrap_or(SERVICE_ERROR))
-        .text("message", shaped.message.as_deref().unwrap_or_default())
-        .retryable(shaped.retryable);
-    match shaped.data {
+        .text("code", &code)
+        .text("message", &message)
+        .retryable(retryable);
+    match data {
         Some(data) => builder.ends_with("data", Bytes::copy_from_slice(data.get().as_bytes())),
         None => builder.end(),
     }

@@ -307,3 +307,54 @@ fn events_of_the_roll_and_broadcasts_have_their_frames_and_nothing_else_has() {
     assert_eq!(told("notify.x", &unhandled, None)["event"], "unhandled");
     assert_eq!(told("notify.x", &unhandled, Some(3)), Value::Null);
 }
+
+#[test]
+fn whole_numbers_and_nothing_may_be_written_as_other_languages_do() {
+    let parse = |text: &str| codec::parse(&ByteString::from(text), false);
+    let timeout = |text: &str| match parse(&format!(
+        "{{\"type\":\"message\",\"id\":\"m\",\"destination\":\"a:b\",\"timeout_ms\":{text},\"key\":null}}"
+    )) {
+        Ok(codec::Said::Message(message)) => Ok(message.timeout),
+        other => Err(format!("{other:?}")),
+    };
+    for text in ["5000", "5000.0", "5e3"] {
+        assert_eq!(timeout(text), Ok(Some(Duration::from_secs(5))), "{text}");
+    }
+    assert_eq!(timeout("null"), Ok(None));
+    for text in ["0", "-1", "1.5", "\"5\"", "1e300"] {
+        assert!(timeout(text).is_err(), "{text}");
+    }
+    let subscribe = |text: &str| {
+        parse(&format!(
+            "\u{feff} {{\"type\":\"subscribe\",\"id\":\"s\",\"subject\":\"a.b\",\"redelivery_ms\":{text},\"ack\":null}}"
+        ))
+    };
+    assert!(matches!(subscribe("200.0"), Ok(codec::Said::Subscribe(_))));
+    assert_eq!(subscribe("0.5").unwrap_err().text, "redelivery_ms: a whole number from 0");
+}
+
+#[test]
+fn a_frame_that_is_nested_too_deep_is_refused_under_its_id() {
+    let frame = |levels: usize| {
+        let payload = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        format!("{{\"type\":\"message\",\"id\":\"m\",\"destination\":\"a:b\",\"payload\":{payload}}}")
+    };
+    assert!(codec::parse(&ByteString::from(frame(128)), false).is_ok());
+    for (levels, first) in [(129, false), (100_000, false), (129, true)] {
+        let wrong = codec::parse(&ByteString::from(frame(levels)), first).unwrap_err();
+        assert_eq!((wrong.code, wrong.id.as_deref()), (codec::Code::BadMessage, Some("m")));
+        assert!(wrong.text.contains("nested deeper than 128 levels"), "{}", wrong.text);
+    }
+}
+
+#[test]
+fn what_a_service_says_of_its_failure_is_told_even_if_it_was_cut_in_a_character() {
+    let frame = r#"{"type":"error","id":"m","message":"cut \ud83d","data":1e400}"#;
+    let Ok(codec::Said::Answer { answer, .. }) = codec::parse(&ByteString::from(frame), false) else {
+        panic!("{frame}")
+    };
+    assert_eq!(
+        answer.body.text(),
+        "{\"code\":\"service_error\",\"message\":\"cut \u{fffd}\",\"retryable\":false,\"data\":1e400}"
+    );
+}
