@@ -78,10 +78,12 @@ pub struct Way {
     pub keep_alive: Duration,
 }
 
-/// The position that an id names which a stream has said as its beginning: one without a time, so that it is the id of
-/// no event.
+/// The second of an id that is the beginning of a stream, and no event's: the last one that an id can hold.
+const BEGINNING: u32 = u32::MAX;
+
+/// The position that an id names which a stream has said as its beginning. An event of that second means the same.
 fn beginning(id: &str) -> Option<u64> {
-    EventId::parse(id).filter(|id| id.second == 0).map(|id| id.sequence)
+    EventId::parse(id).filter(|id| id.second == BEGINNING).map(|id| id.sequence)
 }
 
 #[derive(Debug)]
@@ -245,9 +247,6 @@ impl Access {
         if found.is_some() {
             return Ok(found);
         }
-        if let Some(sequence) = beginning(id) {
-            return self.begun(namespace, sequence).await;
-        }
         // Another node may have given out an id that this one has not seen yet.
         self.bus().node().read_barrier(Consistency::Leader).await?;
         self.find(namespace, id).await
@@ -256,9 +255,17 @@ impl Access {
     /// The first event that is kept, when the event of that id is one that retention or a delete took away. Of an id
     /// that its publisher chose nothing is left then.
     fn kept_behind(&self, namespace: &str, id: &str) -> Option<u64> {
-        let gone = EventId::parse(id).filter(|id| id.sequence > 0).map(|id| id.sequence).or_else(|| beginning(id))?;
+        let gone = EventId::parse(id).filter(|id| id.sequence > 0 || id.second == BEGINNING)?.sequence;
         let head = self.bus().node().namespace(namespace)?;
         (gone < head.first).then_some(head.first)
+    }
+
+    /// The position behind which a client goes on.
+    async fn resumed(&self, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
+        match beginning(id) {
+            Some(sequence) => self.begun(namespace, sequence).await,
+            None => self.position(namespace, id).await,
+        }
     }
 
     /// The position that the beginning of a stream names, if everything behind it is kept.
@@ -342,7 +349,7 @@ impl Access {
             Start::Newest => {
                 let next = self.newest(namespace).await;
                 let mut out = Vec::new();
-                let behind = EventId { second: 0, sequence: next.saturating_sub(1) };
+                let behind = EventId { second: BEGINNING, sequence: next.saturating_sub(1) };
                 way.wire.begin(&behind.to_string(), &mut out);
                 if !out.is_empty() && wanted.durable.is_none() {
                     way.outlet.push(out.into());
@@ -362,7 +369,7 @@ impl Access {
                     return Ok(());
                 }
             },
-            Start::Resume(id) => match self.position(namespace, id).await? {
+            Start::Resume(id) => match self.resumed(namespace, id).await? {
                 Some(sequence) => sequence.saturating_add(1),
                 None => {
                     // Refused, or it would come back with the same id for ever.

@@ -192,6 +192,7 @@ impl<S> Connection<S> {
         match wire.codec.decode(&mut wire.read) {
             Ok(Some(Message::Item(mut request))) => {
                 wire.body = wire.codec.message_type() == MessageType::Payload;
+                wire.request = wire.request.wrapping_add(1);
                 wire.waits = request.head().expect();
                 request.head_mut().peer_addr = self.peer;
                 Ok(request)
@@ -250,8 +251,8 @@ impl<S> Connection<S> {
             tracing::debug!(peer = ?self.peer, status = fault.status, text = %fault.text, "a request was refused");
             (rules.terms.refuse)(fault)
         };
-        let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or("?").to_owned());
-        let asked = [request.uri().authority().map(|authority| authority.as_str().to_owned()), host];
+        let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or("?"));
+        let asked = [request.uri().authority().map(|authority| authority.as_str()), host];
         if let Some(other) = asked.into_iter().flatten().find(|host| !rules.terms.hosts.allow(host)) {
             rules.count(TurnedAway::Host);
             let other: String = other.chars().take(100).filter(|c| !c.is_control()).collect();
@@ -265,7 +266,7 @@ impl<S> Connection<S> {
         if !self.wire.borrow().body {
             return None;
         }
-        let incoming = Incoming(Rc::clone(&self.wire));
+        let incoming = Incoming::new(&self.wire);
         let payload: Pin<Box<dyn Stream<Item = Result<Bytes, PayloadError>>>> = match inflate::coding(request.headers())
         {
             Ok(None) => Box::pin(incoming),
@@ -304,7 +305,7 @@ impl<S> Connection<S> {
         if !unwanted {
             return;
         }
-        let mut rest = Incoming(Rc::clone(&self.wire));
+        let mut rest = Incoming::new(&self.wire);
         let until = Instant::from_std(clock::now()) + UNWANTED_TIME_MAX;
         let timer = &mut self.timer;
         poll_fn(|cx| {
@@ -321,7 +322,7 @@ impl<S> Connection<S> {
     }
 
     async fn answer(&mut self, answer: Response<BoxBody>, asked: Asked) -> io::Result<Then> {
-        let last = asked.last || self.wire.borrow().body || !self.thread.keeps();
+        let last = asked.last || self.wire.borrow().body || self.thread.stopping.get();
         // Streams are bounded by their door.
         self.place.stream(answer.body().size() == BodySize::Stream);
         let keeps = send(&self.wire, answer, Asked { last, ..asked }).await?;
@@ -374,9 +375,9 @@ async fn refuse<S>(wire: &RefCell<Wire>, thread: &Thread<S>, fault: &Fault) -> i
 
 /// Lets a client read its last answer: a socket that is closed while bytes come takes back what it has sent.
 async fn linger(wire: &RefCell<Wire>) {
+    let mut left = LINGER_BYTES_MAX;
     let read = poll_fn(|cx| {
         let wire = &mut *wire.borrow_mut();
-        let mut left = LINGER_BYTES_MAX;
         if wire.shutdown(cx)?.is_pending() {
             return Poll::Pending;
         }

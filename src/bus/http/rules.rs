@@ -88,13 +88,22 @@ impl Rules {
         Arc::new(Self { terms, metrics, open: AtomicUsize::new(0), turned_away: AtomicUsize::new(0) })
     }
 
-    pub(super) fn count(&self, why: TurnedAway) {
-        why.count(&self.metrics, self.terms.name);
+    /// A listener that nothing is too much for.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Arc<Self> {
+        let terms = Terms {
+            name: "web",
+            hosts: Hosts::default(),
+            idle_timeout: Duration::from_secs(75),
+            connections_max: 1000,
+            websockets: true,
+            refuse: Arc::new(|fault| panic!("refused: {fault:?}")),
+        };
+        Self::new(terms, Metrics::default())
     }
 
-    /// Whether so many connections are open that none is kept for a request that may never come.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.open.load(Ordering::Relaxed) > self.terms.connections_max / 4 * 3
+    pub(super) fn count(&self, why: TurnedAway) {
+        why.count(&self.metrics, self.terms.name);
     }
 }
 
@@ -207,11 +216,6 @@ impl<S> Thread<S> {
     pub(super) fn stop(&self) {
         self.stopping.set(true);
         self.idle.notify_waiters();
-    }
-
-    /// Whether a connection is kept for another request.
-    pub(super) fn keeps(&self) -> bool {
-        !self.stopping.get() && !self.rules.is_crowded()
     }
 }
 

@@ -57,7 +57,9 @@ pub(super) struct Wire {
     pub(super) codec: Codec,
     /// The client sends nothing more.
     pub(super) ended: bool,
-    /// There is more of the body of the request in hand.
+    /// The number of the request in hand.
+    pub(super) request: u64,
+    /// There is more of its body.
     pub(super) body: bool,
     /// The client waits for a word before it sends the body.
     pub(super) waits: bool,
@@ -66,7 +68,7 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn new(io: TcpStream, codec: Codec) -> Self {
         let (read, out) = (BytesMut::new(), BytesMut::new());
-        Self { io: Some(io), read, out, codec, ended: false, body: false, waits: false }
+        Self { io: Some(io), read, out, codec, ended: false, request: 0, body: false, waits: false }
     }
 
     fn io(&mut self) -> io::Result<&mut TcpStream> {

@@ -1,5 +1,7 @@
 //! Over real connections: the behaviours that clients of Engine.IO v4 rely on, one by one, with an application
 //! that echoes.
+//!
+//! Size: a list of behaviours, one test each.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,10 +20,7 @@ use super::session::{Application, Away, Event, Handshake, Out, Refused, Socket};
 use super::table::{self, Table};
 use super::{Budget, Config, Door, mount};
 use crate::bus::client::Told;
-use crate::bus::http::hosts::Hosts;
-use crate::bus::http::rules::{Rules, Terms};
-use crate::bus::http::server;
-use crate::bus::metrics::Metrics;
+use crate::bus::http::{rules::Rules, server};
 
 /// Answers what it is told; refuses when the client asks for it.
 struct Echo;
@@ -104,16 +103,8 @@ pub(super) fn serve(ping_timeout: Duration) -> SocketAddr {
     let address = listener.local_addr().expect("its number");
     let application = move || App::new().configure(|services| mount(&door, services));
     let builder = Server::build().workers(1).disable_signals();
-    let terms = Terms {
-        name: "web",
-        hosts: Hosts::default(),
-        idle_timeout: ms(75_000),
-        connections_max: 1000,
-        websockets: true,
-        refuse: Arc::new(|fault| panic!("refused: {fault:?}")),
-    };
-    let rules = Rules::new(terms, Metrics::default());
-    let server = server::listen(builder, listener, rules, CancellationToken::new(), application).expect("listen");
+    let server =
+        server::listen(builder, listener, Rules::for_tests(), CancellationToken::new(), application).expect("listen");
     actix_web::rt::spawn(server);
     address
 }

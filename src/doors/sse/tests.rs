@@ -1,4 +1,6 @@
 //! Recorded conversations: bodies to events or refusals, frames byte for byte, parameters to decisions.
+//!
+//! Size: tables of what goes in and what comes out.
 
 use std::borrow::Cow;
 use std::time::Duration;
