@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::problem::Problem;
+use crate::bus::json;
 
 /// Content codings that a body may have.
 pub(super) const CODINGS: &str = "gzip, deflate, zstd, identity";
@@ -155,13 +156,16 @@ impl<T: DeserializeOwned + Default + 'static> FromRequest for Optional<T> {
 /// A body that is any JSON, or left out: the text as it came.
 ///
 /// # Errors
-/// The text is no JSON, or is in a form that nobody here reads.
+/// The text is no JSON, is in a form that nobody here reads, or is nested too deep.
 pub(super) fn any(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, Problem> {
     let read = Read::new(bytes, other_type(headers)?);
     if read.is_empty() {
         return Ok(Bytes::new());
     }
     serde_json::from_slice::<&RawValue>(&read.bytes).map_err(|error| read.wrong(error))?;
+    if !json::is_shallow(&read.bytes, json::DEPTH_MAX) {
+        return Err(Problem::bad(format!("the body is {}", json::TOO_DEEP)));
+    }
     Ok(read.bytes)
 }
 

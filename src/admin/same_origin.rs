@@ -36,7 +36,7 @@ pub async fn require(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let admin = request.app_data::<web::Data<Admin>>().cloned();
-    let listed = admin.as_ref().map_or(&[] as &[String], |admin| admin.config.origins.as_slice());
+    let listed = admin.as_ref().map_or_else(Default::default, |admin| admin.config.origins.as_slice());
     let headers = request.headers();
     let origin = Origin::of(headers);
     let is_own = matches!(origin, Origin::None | Origin::Own(_));

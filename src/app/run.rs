@@ -331,7 +331,8 @@ impl House {
             let time = clock::now().saturating_duration_since(began);
             let leaving = self.socketio.connections() > 0 && time < DRAIN;
             let busy = self.websocket.connections() > 0 || self.services.router.in_flight() > 0;
-            if !leaving && !(busy && time < long) {
+            let waits = leaving || (busy && time < long);
+            if !waits {
                 return;
             }
             actix_web::rt::time::sleep(READY_LOOK).await;

@@ -33,7 +33,7 @@ use super::clock;
 use super::metrics::Metrics;
 use choice::{Candidate, Strategy, Turn};
 use flight::{Flight, Place, Reply};
-use state::{HandOver, State};
+use state::{HandOver, NotBegun, State};
 use terms::{Answered, Away, Config, Key, LoadView, Requester, Sent};
 
 /// A payload that is larger than this is let go of as soon as its last provider has it; for a smaller one that would
@@ -149,11 +149,16 @@ impl Router {
         let local = to.owner == self.inner.node.owner();
         let begun = match self.inner.clients.find(to.serial).filter(|_| local) {
             Some(_) => self.state().begin(flight, Place { provider: to, local: true }, &self.inner.config),
-            None => Err((CallError::NoProvider(Missing::Provider, "the provider is gone".to_owned()), flight)),
+            None => {
+                Err(Box::new((CallError::NoProvider(Missing::Provider, "the provider is gone".to_owned()), flight)))
+            }
         };
         match begun {
             Ok(number) => self.hand_over(number),
-            Err((error, flight)) => self.end(flight, Err(error)),
+            Err(not_begun) => {
+                let (error, flight) = *not_begun;
+                self.end(flight, Err(error));
+            }
         }
     }
 
@@ -161,12 +166,15 @@ impl Router {
         let picked = self.inner.node.with_machine(|machine| self.pick(machine, flight));
         match picked {
             Ok(number) => self.hand_over(number),
-            Err((error, flight)) => self.end(flight, Err(error)),
+            Err(not_begun) => {
+                let (error, flight) = *not_begun;
+                self.end(flight, Err(error));
+            }
         }
     }
 
     /// Chooses a provider and takes note of it. Under the lock of the machine.
-    fn pick(&self, machine: &Machine, flight: Flight) -> Result<u64, (CallError, Flight)> {
+    fn pick(&self, machine: &Machine, flight: Flight) -> Result<u64, NotBegun> {
         let mut state = self.state();
         let strategy = self.inner.config.strategies.of(&flight.request.capability);
         let turns = matches!(strategy, Strategy::RoundRobin | Strategy::Random);
@@ -181,7 +189,7 @@ impl Router {
             .filter(|instance| self.fits(&state, instance, &flight, &seen, now));
         let candidates = fit.map(|instance| (instance, self.candidate(&state, instance)));
         let chosen = strategy.choose(candidates, turn, &self.inner.random);
-        let Some(instance) = chosen else { return Err((seen.error(&flight), flight)) };
+        let Some(instance) = chosen else { return Err(Box::new((seen.error(&flight), flight))) };
         let provider = instance.connection;
         let local = provider.owner == self.inner.node.owner();
         let number = state.begin(flight, Place { provider, local }, &self.inner.config)?;

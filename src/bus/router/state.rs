@@ -92,6 +92,9 @@ pub(super) struct State {
     over: VecDeque<Over>,
 }
 
+/// Why a request is given to nobody, and the request. Boxed: most requests have a provider.
+pub(super) type NotBegun = Box<(CallError, Flight)>;
+
 impl State {
     pub(super) fn len(&self) -> usize {
         self.pending.len()
@@ -180,10 +183,10 @@ impl State {
     }
 
     /// Takes note of a request that goes to a provider.
-    pub(super) fn begin(&mut self, flight: Flight, place: Place, config: &Config) -> Result<u64, (CallError, Flight)> {
+    pub(super) fn begin(&mut self, flight: Flight, place: Place, config: &Config) -> Result<u64, NotBegun> {
         let bytes = flight.bytes();
         if let Err(error) = self.has_room(flight.requester, bytes, config) {
-            return Err((error, flight));
+            return Err(Box::new((error, flight)));
         }
         self.next = self.next.wrapping_add(1);
         let number = self.next;

@@ -42,7 +42,7 @@ fn flight(id: &str, deadline: Instant, retries: u32) -> Flight {
 }
 
 fn begin(state: &mut State, id: &str, serial: u64, deadline: Instant) -> Result<u64, CallError> {
-    state.begin(flight(id, deadline, 0), place(serial), &config()).map_err(|(error, _)| error)
+    state.begin(flight(id, deadline, 0), place(serial), &config()).map_err(|not_begun| not_begun.0)
 }
 
 /// A request of `requester` with so large a payload to provider 7.
@@ -50,7 +50,7 @@ fn ask(state: &mut State, requester: Requester, bytes: usize, retries: u32) -> R
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut flight = flight("r", deadline, retries);
     (flight.requester, flight.payload) = (requester, Body::json(vec![b'1'; bytes]));
-    state.begin(flight, place(7), &config()).map_err(|(error, _)| error)
+    state.begin(flight, place(7), &config()).map_err(|not_begun| not_begun.0)
 }
 
 /// The code of the error when it is refused.
@@ -125,7 +125,7 @@ fn a_payload_stays_as_long_as_another_provider_may_get_it() {
     let mut flight = state.end(number, true, Instant::now()).expect("it was there");
     assert_eq!(flight.payload.len(), 100);
     flight.lost = 1;
-    let number = state.begin(flight, place(8), &config()).map_err(|(error, _)| error).expect("room");
+    let number = state.begin(flight, place(8), &config()).map_err(|not_begun| not_begun.0).expect("room");
     state.took(number);
     assert_eq!(state.handed(number).map(|handed| handed.payload.len()), Some(0), "that was the last one");
 }
@@ -186,7 +186,8 @@ fn a_lost_provider_gives_back_all_it_had_and_a_retry_knows_where_it_was() {
     lost.sort_unstable();
     assert_eq!(lost, numbers);
     let deadline = now + Duration::from_secs(1);
-    let number = state.begin(flight("c", deadline, 1), place(7), &config()).map_err(|(error, _)| error).expect("room");
+    let number =
+        state.begin(flight("c", deadline, 1), place(7), &config()).map_err(|not_begun| not_begun.0).expect("room");
     let mut flight = state.end(number, true, now).expect("it was there");
     assert_eq!(flight.tried, [place(7).provider]);
     flight.lost = 1;

@@ -62,7 +62,10 @@ fn row(replica: &Replica) -> &Consumer {
     replica.machine.consumer(replica.machine.head("app").unwrap().id, "c").unwrap()
 }
 
-fn shape(replica: &Replica) -> (u64, Vec<(u64, u64)>, Vec<(u64, u32)>) {
+/// A floor, what is done with behind it, and how often events were delivered.
+type Shape = (u64, Vec<(u64, u64)>, Vec<(u64, u32)>);
+
+fn shape(replica: &Replica) -> Shape {
     let row = row(replica);
     let done = row.done.iter().map(|of| (of.first, of.last)).collect();
     (row.ack_floor, done, row.attempts.iter().map(|of| (of.sequence, of.count)).collect())
