@@ -56,6 +56,8 @@ bugs! {
     KeysForgotten,
     /// Links to other nodes are believed to live, however long they are silent.
     SilenceBelieved,
+    /// A node that has, or hears, a leader is ready, also when no majority follows.
+    ReadyWithoutMajority,
     /// The time of the log is what the wall clock of the leader says.
     WallClockBelieved,
     /// A node that was never heard may become a voter.

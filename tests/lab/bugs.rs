@@ -65,6 +65,7 @@ pub(crate) const CASES: &[Case] = &[
     case(Bug::KeysForgotten, &[Fault::DeafLeader, Fault::DeafLeader], &[Property::Duplicate], 3),
     case(Bug::SilenceBelieved, &[Fault::SilentAll], &[Property::Recovery], 2),
     case(Bug::SilenceBelieved, &[Fault::SilentNode], &[Property::Recovery], 3),
+    case(Bug::ReadyWithoutMajority, &[Fault::SilentAll], &[Property::Broken], 1),
     case(Bug::WallClockBelieved, &[Fault::JumpAhead], &[Property::TrimmedEarly], 2),
     case(Bug::UnheardVotes, &[Fault::Ghost], &[Property::Broken], 1),
     case(Bug::RemovedHalfway, &[Fault::Membership], &[Property::Broken], 1),

@@ -1,6 +1,7 @@
 //! Links that are silent for so long that nobody tries them any more: packets are dropped, nothing is refused.
 
 use super::{Fault, Nemesis, SOON};
+use crate::cluster;
 use crate::net::Loss;
 
 /// Shortest and longest time, milliseconds.
@@ -26,9 +27,20 @@ impl Nemesis<'_> {
         self.during(Fault::SilentAll, Self::everybody(all[0]), |nemesis| {
             all.iter().for_each(|host| nemesis.cluster.net.cut(*host, &all, Loss::Silent));
             nemesis.silence();
+            nemesis.nobody_is_ready(&all);
             nemesis.cluster.net.heal();
         });
         self.recovered(Fault::SilentAll, SOON);
+    }
+
+    /// There has been no majority for long: a balancer must not send clients to any of these hosts.
+    fn nobody_is_ready(&self, hosts: &[u8]) {
+        for host in hosts {
+            let said = cluster::ask(*host, "GET", "/readyz", "").map(|answer| answer.status);
+            if let Ok(200) = said {
+                self.broken(*host, "it is ready, and there is no majority".to_owned());
+            }
+        }
     }
 
     /// As long in a short run as in a long one: what it shows does not begin earlier.
