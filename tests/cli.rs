@@ -373,7 +373,7 @@ fn a_node_with_a_number_and_without_data_begins_no_cluster_unless_it_is_told_to(
     let data = here.path().join("data");
     let name = data.to_str().expect("a path");
     let exit = alone(&["serve", "--node", "4", "--data", name], &[]);
-    failed(&exit, 2, "rollbook cluster join");
+    failed(&exit, 1, "rollbook cluster join");
     assert!(exit.stderr.contains("--cluster 4=HOST:PORT"), "{exit:#?}");
     assert!(!data.exists(), "nothing is written");
     let as_four = || Options::new().arg("--node").arg("4");

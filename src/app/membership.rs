@@ -77,10 +77,10 @@ pub(super) fn node_config(loaded: &Loaded) -> anyhow::Result<NodeConfig> {
     let joined = config.node.data.join("CLUSTER").exists();
     if founders.is_empty() && !joined && id != FIRST && recorded_node(&config.node.data).is_none() {
         // Alone it would take writes as a cluster of its own, and those who knew it as their member would not know.
-        return Err(usage(format!(
+        anyhow::bail!(
             "node {id} has no data in {}, and no cluster to belong to. If its data is lost, it joins again under a new number: `rollbook cluster join`. To begin a cluster with node {id} alone, name it: --cluster {id}=HOST:PORT",
             config.node.data.display()
-        )));
+        );
     }
     if !founders.is_empty() && !founders.contains_key(&id) && !joined {
         return Err(usage(format!(
