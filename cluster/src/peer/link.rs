@@ -315,6 +315,8 @@ impl Links {
             // Those who asked may have gone.
             tell.send(dialed).ok();
         };
+        // A runtime that is shutting down drops the task at once, and the dial with it, which looks for this lock.
+        drop(dialing);
         // A thread that has connections of its own keeps them to itself.
         if purpose == Purpose::Live && home::lane() > 0 {
             tokio::spawn(task);

@@ -81,6 +81,25 @@ async fn a_dial_goes_on_while_those_who_wait_for_it_come_and_go() {
     drop(there);
 }
 
+/// Whoever asks for a connection while the node stops gets an answer, and so does everybody who asks behind that.
+#[test]
+fn a_dial_that_cannot_begin_any_more_holds_nobody_up() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (_dir, links) = runtime.block_on(async { links(Memory::default(), "two") });
+    runtime.shutdown_background();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let here = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for _ in 0..2 {
+            let failed = here.block_on(links.conn(2, Purpose::Relay, ms(500))).is_err();
+            tell.send(failed).unwrap();
+        }
+    });
+    for _ in 0..2 {
+        assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(true));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dial_that_nobody_answers_ends_in_its_own_time_and_another_begins() {
     let (memory, dials) = (Memory::default(), Arc::<AtomicUsize>::default());
