@@ -37,6 +37,8 @@ use crate::bus::clock;
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a connection that ends waits for the client to have read its answer, and how much it reads meanwhile.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+/// The same for one that has sent nothing beyond its request, as most have: a node that stops waits for all of them.
+const LINGER_SILENT_MAX: Duration = Duration::from_millis(250);
 const LINGER_BYTES_MAX: usize = 32 << 20;
 /// How long, and how much of, a body that nobody wanted is read past so that the connection can go on.
 const UNWANTED_TIME_MAX: Duration = Duration::from_millis(250);
@@ -90,7 +92,7 @@ pub(super) async fn serve<S: Application<B>, B: MessageBody + 'static>(io: TcpSt
             let Some(Err(_place)) = full else { return };
             let fault = Fault::new(503, "too many connections; raise the maximum, or come back later");
             if refuse(&wire, &thread, &fault).await.is_ok() {
-                linger(&wire).await;
+                linger(&wire, LINGER_TIME_MAX).await;
             }
         }
     }
@@ -102,18 +104,24 @@ impl<S> Connection<S> {
         S: Application<B>,
     {
         loop {
+            let mut speaks = false;
             let served = match self.next().await {
                 Next::Request(request) => self.serve(*request).await,
                 Next::Fault(fault) => {
                     tracing::debug!(peer = ?self.peer, status = fault.status, text = %fault.text, "no request");
                     self.thread.rules.count(TurnedAway::Malformed);
+                    speaks = true;
                     refuse(&self.wire, &self.thread, &fault).await.map(|()| Then::Close)
                 }
                 Next::End => return,
             };
             match served {
                 Ok(Then::Next) => {}
-                Ok(Then::Close) => return linger(&self.wire).await,
+                Ok(Then::Close) => {
+                    let speaks = speaks || self.wire.borrow().has_more();
+                    let most = if speaks { LINGER_TIME_MAX } else { LINGER_SILENT_MAX };
+                    return linger(&self.wire, most).await;
+                }
                 Ok(Then::Gone) => return,
                 Err(error) => {
                     tracing::debug!(peer = ?self.peer, %error, "a connection broke");
@@ -374,7 +382,7 @@ async fn refuse<S>(wire: &RefCell<Wire>, thread: &Thread<S>, fault: &Fault) -> i
 }
 
 /// Lets a client read its last answer: a socket that is closed while bytes come takes back what it has sent.
-async fn linger(wire: &RefCell<Wire>) {
+async fn linger(wire: &RefCell<Wire>, most: Duration) {
     let mut left = LINGER_BYTES_MAX;
     let read = poll_fn(|cx| {
         let wire = &mut *wire.borrow_mut();
@@ -392,7 +400,7 @@ async fn linger(wire: &RefCell<Wire>) {
         Poll::Ready(Ok::<_, io::Error>(()))
     });
     // Whoever does not close in time has had its chance.
-    if let Ok(Err(error)) = tokio::time::timeout(LINGER_TIME_MAX, read).await {
+    if let Ok(Err(error)) = tokio::time::timeout(most, read).await {
         tracing::trace!(%error, "a client did not wait for the end");
     }
 }

@@ -129,6 +129,11 @@ impl Wire {
         self.relax(KEPT_BYTES_MAX);
     }
 
+    /// Whether the client has sent something that nobody has taken, or is to send more of a body.
+    pub(super) fn has_more(&self) -> bool {
+        self.body || !self.read.is_empty()
+    }
+
     /// Says that nothing more will be written.
     pub(super) fn shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let io = self.io()?;
