@@ -16,11 +16,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::problem::Problem;
+use super::problem::{CODINGS, Problem};
 use crate::bus::json;
 
-/// Content codings that a body may have.
-pub(super) const CODINGS: &str = "gzip, deflate, zstd, identity";
 /// Most bytes of a body, once it is decoded, where an endpoint does not say otherwise.
 pub(super) const BYTES_MAX: usize = 64 << 10;
 /// Longest time that a body may take to arrive.
@@ -67,6 +65,9 @@ impl Read {
     }
 
     fn object<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        if !json::is_shallow(&self.bytes, json::DEPTH_MAX) {
+            return Err(Problem::bad(format!("the body is {}", json::TOO_DEEP)));
+        }
         let first = self.bytes.iter().find(|byte| !byte.is_ascii_whitespace());
         if first.is_some_and(|first| *first != b'{') {
             let error = serde_json::from_slice::<&RawValue>(&self.bytes).err();

@@ -43,7 +43,7 @@ pub(super) fn mount(routes: &mut web::ServiceConfig) {
     routes
         .service(
             // A service may have this name too: its own methods are others than that of the command.
-            resource("/api/services/{id:restart-all}", "GET, PUT, POST, DELETE")
+            resource("/api/services/{id:restart-all}", "POST")
                 .route(web::get().to(services::show))
                 .route(web::put().to(services::change))
                 .route(web::post().to(restart_all))

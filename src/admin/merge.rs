@@ -4,14 +4,24 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+
+use crate::bus::json;
+
+/// The name of a member.
+#[derive(Debug)]
+struct Name<'a> {
+    /// What it says: two names may say the same and be written differently.
+    text: String,
+    written: &'a RawValue,
+}
 
 /// The members of an object in their order; the last of a name counts.
 #[derive(Debug, Default)]
 struct Members<'a> {
-    members: Vec<(String, &'a RawValue)>,
+    members: Vec<(Name<'a>, &'a RawValue)>,
     places: HashMap<String, usize>,
 }
 
@@ -25,12 +35,12 @@ impl<'a> Members<'a> {
         self.members.get(*self.places.get(name)?).map(|(_, value)| *value)
     }
 
-    fn insert(&mut self, name: String, value: &'a RawValue) {
-        let place = self.places.get(&name).and_then(|place| self.members.get_mut(*place));
+    fn insert(&mut self, name: Name<'a>, value: &'a RawValue) {
+        let place = self.places.get(&name.text).and_then(|place| self.members.get_mut(*place));
         if let Some((_, present)) = place {
             *present = value;
         } else {
-            self.places.insert(name.clone(), self.members.len());
+            self.places.insert(name.text.clone(), self.members.len());
             self.members.push((name, value));
         }
     }
@@ -48,8 +58,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
                 let mut members = Members::default();
-                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
-                    members.insert(name, value);
+                while let Some((written, value)) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
+                    let text = json::text(written.get()).ok_or_else(|| A::Error::custom("a name is no text"))?;
+                    members.insert(Name { text: text.into_owned(), written }, value);
                 }
                 Ok(members)
             }
@@ -62,7 +73,7 @@ fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
 
-/// The document that a merge patch makes of another.
+/// The document that a merge patch makes of another. Neither may be nested deeper than a body may be.
 ///
 /// # Errors
 /// One of them is no JSON.
@@ -71,29 +82,28 @@ pub(super) fn merge(target: &RawValue, patch: &RawValue) -> serde_json::Result<B
         return Ok(patch.to_owned());
     }
     let (target, patch) = (Members::of(target)?, Members::of(patch)?);
-    let mut merged: Vec<(&str, Box<RawValue>)> = Vec::new();
-    for (name, present) in &target.members {
-        match patch.get(name) {
-            None => merged.push((name, (*present).to_owned())),
+    let mut merged: Vec<(&RawValue, Box<RawValue>)> = Vec::new();
+    for (Name { text, written }, present) in &target.members {
+        match patch.get(text) {
+            None => merged.push((written, (*present).to_owned())),
             Some(change) if change.get() == "null" => {}
-            Some(change) => merged.push((name, merge(present, change)?)),
+            Some(change) => merged.push((written, merge(present, change)?)),
         }
     }
-    for (name, change) in
-        patch.members.iter().filter(|(name, change)| target.get(name).is_none() && change.get() != "null")
-    {
-        merged.push((name, merge(RawValue::NULL, change)?));
+    let is_new = |name: &Name<'_>, change: &RawValue| target.get(&name.text).is_none() && change.get() != "null";
+    for (name, change) in patch.members.iter().filter(|(name, change)| is_new(name, change)) {
+        merged.push((name.written, merge(RawValue::NULL, change)?));
     }
     object(&merged)
 }
 
-fn object(members: &[(&str, Box<RawValue>)]) -> serde_json::Result<Box<RawValue>> {
+fn object(members: &[(&RawValue, Box<RawValue>)]) -> serde_json::Result<Box<RawValue>> {
     let mut text = String::from("{");
     for (at, (name, value)) in members.iter().enumerate() {
         if at > 0 {
             text.push(',');
         }
-        text.push_str(&serde_json::to_string(name)?);
+        text.push_str(name.get());
         text.push(':');
         text.push_str(value.get());
     }
@@ -126,15 +136,15 @@ fn compare<'a>(from: &'a RawValue, to: &'a RawValue, path: &str, steps: &mut Vec
     }
     if is_object(from) && is_object(to) {
         let (before, after) = (Members::of(from)?, Members::of(to)?);
-        for (name, present) in &before.members {
-            let path = format!("{path}/{}", escape(name));
-            match after.get(name) {
+        for (Name { text, .. }, present) in &before.members {
+            let path = format!("{path}/{}", escape(text));
+            match after.get(text) {
                 None => steps.push(Step { op: "remove", path, value: None }),
                 Some(value) => compare(present, value, &path, steps)?,
             }
         }
-        for (name, value) in after.members.iter().filter(|(name, _)| before.get(name).is_none()) {
-            steps.push(Step { op: "add", path: format!("{path}/{}", escape(name)), value: Some(value) });
+        for (Name { text, .. }, value) in after.members.iter().filter(|(name, _)| before.get(&name.text).is_none()) {
+            steps.push(Step { op: "add", path: format!("{path}/{}", escape(text)), value: Some(value) });
         }
         return Ok(());
     }

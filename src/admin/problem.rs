@@ -12,6 +12,9 @@ use utoipa::ToSchema;
 
 use crate::bus::call::CallError;
 
+/// Content codings that a body may have; the refusal of another one names them.
+pub(super) const CODINGS: &str = "gzip, deflate, zstd, identity";
+
 /// One problem.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Problem {
@@ -136,7 +139,7 @@ impl ResponseError for Problem {
         if self.status == 415 {
             // RFC 9110, 15.5.16: what would have been taken.
             builder.insert_header((header::ACCEPT, "application/json"));
-            builder.insert_header((header::ACCEPT_ENCODING, super::body::CODINGS));
+            builder.insert_header((header::ACCEPT_ENCODING, CODINGS));
         }
         let body = serde_json::to_vec(self).unwrap_or_default();
         builder.insert_header((header::CONTENT_TYPE, "application/problem+json")).body(body)

@@ -16,14 +16,12 @@ use actix::prelude::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, SpawnHandle,
     WrapFuture,
 };
-use rollbook_cluster::node::Consistency;
 use rollbook_core::consumer::{Consumer as Known, Range};
 use rollbook_core::error::Refusal;
 
 use super::actors::{Belongs, Kind, must_tell};
 use super::clock;
 use super::cursor::{Cursor, News};
-use super::deadletter::DeadLetter;
 use super::handle::Bus;
 use super::item::Item;
 use super::message::{
@@ -311,36 +309,6 @@ impl Consumer {
         self.rest(ctx);
     }
 
-    fn bury(&mut self, member: Member, item: Arc<Item>, deliveries: u32, ctx: &mut Context<Self>) {
-        if !self.look(ctx) {
-            return;
-        }
-        let Some(serving) = &self.serving else { return };
-        let seat = self.seats.get(&member);
-        let named = seat.and_then(|seat| seat.join.name.clone());
-        let letter = DeadLetter {
-            item: Arc::clone(&item),
-            consumer_id: seat.map(|seat| seat.join.consumer_id.clone()),
-            consumer: if self.terms.group { named } else { Some(self.terms.name.clone()) },
-            group: self.terms.group.then(|| self.terms.name.clone()),
-            deliveries,
-            once: Some(serving.cursor.unique(item.sequence())),
-        };
-        let (bus, cursor) = (self.bus.clone(), serving.cursor.clone());
-        let bury = async move { letter.store_while(&bus, async || still_serves(&bus, &cursor).await).await };
-        self.awaited = self.awaited.saturating_add(1);
-        ctx.spawn(bury.into_actor(self).map(move |stored, act, ctx| {
-            act.awaited = act.awaited.saturating_sub(1);
-            if !stored && !act.look(ctx) {
-                return;
-            }
-            act.window.buried(item.sequence());
-            act.note(ctx);
-            act.pump(ctx);
-            act.rest(ctx);
-        }));
-    }
-
     fn arm_redelivery(&mut self, ctx: &mut Context<Self>) {
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);
@@ -396,19 +364,6 @@ impl Consumer {
             must_tell(&seat.join.tell, Tell::Close(reason));
         }
     }
-}
-
-/// Whether this start still serves the consumer, as the whole cluster has it now: a node that was alone may not have
-/// seen yet that another one took over.
-async fn still_serves(bus: &Bus, cursor: &Cursor) -> bool {
-    while cursor.holds() {
-        match bus.node().read_barrier(Consistency::Leader).await {
-            Ok(_) => return cursor.holds(),
-            Err(refusal) => tracing::debug!(%refusal, "an event is given up later"),
-        }
-        tokio::time::sleep(NOTE).await;
-    }
-    false
 }
 
 impl Actor for Consumer {

@@ -84,16 +84,15 @@ class WireTest(FakeTest):
                     for word in ("restart", "ping"):
                         await peer.send("command", id=f"{word} {frame['payload']}", command=word, data={})
                 elif frame["type"] == "done":
-                    done.append(frame["id"])
+                    done.append(frame["id"] + ("" if frame.get("handled", True) else " by nobody"))
 
         client = self.client(await self.bus(script))
         await client.broadcast(1)
-        await until(lambda: done)
-        await asyncio.sleep(0.05)
+        await until(lambda: len(done) >= 2)
         client.on("command", lambda frame: None)
         await client.broadcast(2)
-        await until(lambda: len(done) >= 3)
-        self.assertEqual(sorted(done), ["ping 1", "ping 2", "restart 2"])
+        await until(lambda: len(done) >= 4)
+        self.assertEqual(sorted(done), ["ping 1", "ping 2", "restart 1 by nobody", "restart 2"])
 
     async def test_close_codes_that_are_final(self) -> None:
         for code in (4400, 4403, 4409, 4410):

@@ -1,13 +1,21 @@
-//! What a consumer makes durable: its floor, what is done with behind it, and how often events were delivered.
+//! What a consumer makes durable: its floor, what is done with behind it, how often events were delivered, and dead
+//! letters.
+
+use std::sync::Arc;
 
 use actix::prelude::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use futures_util::FutureExt as _;
+use rollbook_cluster::node::Consistency;
 use rollbook_core::consumer::{Attempts, Range};
 use rollbook_core::error::Refusal;
 use rollbook_core::limits::{CONSUMER_ATTEMPTS_MAX, CONSUMER_RANGES_MAX};
 
-use super::{Consumer, TRY_MAX};
-use crate::bus::cursor::News;
+use super::{Consumer, NOTE, TRY_MAX};
+use crate::bus::cursor::{Cursor, News};
+use crate::bus::deadletter::DeadLetter;
+use crate::bus::handle::Bus;
+use crate::bus::item::Item;
+use crate::bus::window::Member;
 
 impl Consumer {
     /// Makes the counts durable that are new.
@@ -132,4 +140,48 @@ impl Consumer {
         self.pump(ctx);
         self.rest(ctx);
     }
+
+    /// Stores a dead letter, as long as this start serves the consumer.
+    pub(super) fn bury(&mut self, member: Member, item: Arc<Item>, deliveries: u32, ctx: &mut Context<Self>) {
+        if !self.look(ctx) {
+            return;
+        }
+        let Some(serving) = &self.serving else { return };
+        let seat = self.seats.get(&member);
+        let named = seat.and_then(|seat| seat.join.name.clone());
+        let letter = DeadLetter {
+            item: Arc::clone(&item),
+            consumer_id: seat.map(|seat| seat.join.consumer_id.clone()),
+            consumer: if self.terms.group { named } else { Some(self.terms.name.clone()) },
+            group: self.terms.group.then(|| self.terms.name.clone()),
+            deliveries,
+            once: Some(serving.cursor.unique(item.sequence())),
+        };
+        let (bus, cursor) = (self.bus.clone(), serving.cursor.clone());
+        let bury = async move { letter.store_while(&bus, async || still_serves(&bus, &cursor).await).await };
+        self.awaited = self.awaited.saturating_add(1);
+        ctx.spawn(bury.into_actor(self).map(move |stored, act, ctx| {
+            act.awaited = act.awaited.saturating_sub(1);
+            if !stored && !act.look(ctx) {
+                return;
+            }
+            act.window.buried(item.sequence());
+            act.note(ctx);
+            act.pump(ctx);
+            act.rest(ctx);
+        }));
+    }
+}
+
+/// Whether this start still serves the consumer, as the whole cluster has it now: a node that was alone may not have
+/// seen yet that another one took over.
+async fn still_serves(bus: &Bus, cursor: &Cursor) -> bool {
+    while cursor.holds() {
+        match bus.node().read_barrier(Consistency::Leader).await {
+            Ok(_) => return cursor.holds(),
+            Err(refusal) => tracing::debug!(%refusal, "an event is given up later"),
+        }
+        tokio::time::sleep(NOTE).await;
+    }
+    false
 }

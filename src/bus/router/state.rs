@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::breaker::Breaker;
 use super::flight::{Flight, Place};
 use super::terms::{Answered, BreakerView, CLIENT_SHARE, Config, HTTP_SHARE, Key, LoadView, Requester};
+use crate::bus::actors::hint;
 use crate::bus::call::{Body, CallError, Request, Responder};
 use crate::bus::clock;
 
@@ -226,7 +227,7 @@ impl State {
         match self.pending.get_mut(&number) {
             Some(pending) => pending.abandon = Some(abandon),
             // What has an outcome already does not listen.
-            None => abandon.send(()).unwrap_or(()),
+            None => hint(abandon, ()),
         }
     }
 
@@ -258,7 +259,7 @@ impl State {
         }
         if let Some(abandon) = pending.abandon {
             // Its answer may just be coming.
-            abandon.send(()).unwrap_or(());
+            hint(abandon, ());
         }
         if pending.place.local {
             self.is_over(pending.place.provider.serial, number, pending.id, Answered::CallerGone);

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use rollbook_core::service::{InstanceRegister, Registered};
 use serde_json::json;
 
-use super::says::Registers;
+use super::says::{Registering, Registers};
 use super::service::{BusSocket, Failure};
 use super::session::{Out, Waited};
 use crate::bus::call::CallError;
@@ -15,14 +15,6 @@ use crate::bus::roll::Roll;
 
 /// Registrations of one client that wait for the one before.
 const WAITING_MAX: usize = 16;
-
-/// A registration that is on its way.
-pub(super) struct Registering {
-    /// The number of its acknowledgement.
-    id: Option<u64>,
-    /// The service and instance.
-    identity: (String, String),
-}
 
 impl BusSocket {
     /// `bus:register`. Until the first registration is done nothing else is taken from the client; later ones change

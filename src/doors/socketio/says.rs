@@ -23,6 +23,14 @@ const RETRIES_MAX: u32 = 3;
 /// What a service is when it does not say.
 const KIND: &str = "service";
 
+/// A registration that is on its way.
+pub(super) struct Registering {
+    /// The number of its acknowledgement.
+    pub(super) id: Option<u64>,
+    /// The service and instance.
+    pub(super) identity: (String, String),
+}
+
 fn bad(error: impl std::fmt::Display) -> CallError {
     CallError::BadRequest(error.to_string())
 }

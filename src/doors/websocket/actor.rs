@@ -1,4 +1,6 @@
 //! The actor of one connection: puts the pure parts to work with time, the socket and the bus.
+//!
+//! Size: what a connection is told by its socket, its session and the bus, in one place.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
