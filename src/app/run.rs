@@ -53,6 +53,8 @@ use crate::doors::{socketio, websocket};
 const DRAIN: Duration = Duration::from_secs(5);
 /// What a door needs beyond its own time to write its last frames.
 const LAST_FRAMES: Duration = Duration::from_secs(1);
+/// How long connections that end are waited for before the listeners are closed.
+const FAREWELLS: Duration = Duration::from_millis(300);
 /// How often it is looked whether the cluster has a leader.
 const READY_LOOK: Duration = Duration::from_millis(10);
 
@@ -110,6 +112,7 @@ struct House {
     /// No connection is kept for another request any more.
     stopping: CancellationToken,
     servers: Vec<ServerHandle>,
+    listeners: Vec<Arc<Rules>>,
 }
 
 /// What the house stands on.
@@ -165,6 +168,7 @@ async fn house(
         stop,
         stopping: CancellationToken::new(),
         servers: Vec::new(),
+        listeners: Vec::new(),
     };
     let mut lines = Vec::new();
     if let Some(listener) = sse {
@@ -264,7 +268,7 @@ impl House {
     }
 
     fn listen<I, S, B>(
-        &self,
+        &mut self,
         listener: TcpListener,
         workers: usize,
         terms: Terms,
@@ -285,6 +289,7 @@ impl House {
             .shutdown_timeout(DRAIN.as_secs())
             .disable_signals();
         let rules = Rules::new(terms, self.services.bus.metrics().clone());
+        self.listeners.push(Arc::clone(&rules));
         Ok(server::listen(builder, listener, rules, self.stopping.clone(), application)?)
     }
 
@@ -315,11 +320,23 @@ impl House {
             }
             () = self.ended(&config.websocket) => true,
         };
+        if graceful {
+            self.farewells_are_read().await;
+        }
         futures_util::future::join_all(self.servers.iter().map(|server| server.stop(graceful))).await;
         tracing::info!("listeners are closed");
         // Or the node would have what has the node, and its stores would never be closed.
         drop(self.desk);
         self.stop.cancel();
+    }
+
+    /// Waits a moment for connections that have been told all: a server that is stopped while it has one looks again a
+    /// second later only.
+    async fn farewells_are_read(&self) {
+        let until = clock::now() + FAREWELLS;
+        while clock::now() < until && self.listeners.iter().any(|rules| rules.open() > 0) {
+            actix_web::rt::time::sleep(READY_LOOK).await;
+        }
     }
 
     /// Waits until clients of services have left and their requests, those over REST too, have an end: as long as the

@@ -102,6 +102,12 @@ impl Rules {
         Self::new(terms, Metrics::default())
     }
 
+    /// How many connections there are that carry no stream.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
     pub(super) fn count(&self, why: TurnedAway) {
         why.count(&self.metrics, self.terms.name);
     }
