@@ -337,15 +337,12 @@ fn a_full_listener_says_so_and_streams_do_not_keep_publishers_out() {
     assert_eq!(node.publish("app.x", "1").index, 1, "publishers are let in");
     assert_eq!(metric(&node, "rollbook_http_refused_total{listener=\"sse\",reason=\"streams\"}"), 1);
     // Connections that are in the middle of a request cannot make room.
-    let busy: Vec<Http> = (0..24)
-        .map(|_| {
-            let mut http = node.http();
-            // Those that find no room are told so, and may be closed by now.
-            drop(http.send(b"POST / HTTP/1.1\r\nHost: localhost\r\n"));
-            http
-        })
-        .collect();
+    let mut busy = Vec::new();
     wait_for("a full listener", SOON, || {
+        let mut http = node.http();
+        // Those that find no room are told so, and may be closed by now.
+        drop(http.send(b"POST / HTTP/1.1\r\nHost: localhost\r\n"));
+        busy.push(http);
         let answer = node.http().try_request("POST", "/", &[], EVENT.as_bytes()).ok()?;
         (answer.status == 503).then(|| answer.want("retry-after", "1").expect("when to come back"))
     });
