@@ -204,7 +204,7 @@ async fn house(
         why = fatal.wait_for(Option::is_some) => Err(anyhow::anyhow!(why.map_or_else(|_| None, |why| why.clone()).unwrap_or_default())),
     };
     tracing::info!("stopping");
-    house.drain(&node, config, &signals).await;
+    house.drain(&node, config, &signals, ended.is_ok()).await;
     ended
 }
 
@@ -294,8 +294,9 @@ impl House {
     }
 
     /// Not ready any more, streams end with a hint, requests in flight are answered, then silence. Whoever says twice
-    /// that the node is to stop waits for no client.
-    async fn drain(self, node: &Node, config: &Config, signals: &Signals) {
+    /// that the node is to stop waits for no client, and neither does a node that must not go on: what is in flight
+    /// there has no answer to wait for.
+    async fn drain(self, node: &Node, config: &Config, signals: &Signals, may_go_on: bool) {
         self.admin.drain();
         // First: writes on their way go through the next leader, and nobody waits for an election.
         node.step_down().await;
@@ -318,11 +319,10 @@ impl House {
                 tracing::warn!("told to stop again: connections are closed at once");
                 false
             }
-            () = self.ended(&config.websocket) => true,
+            () = self.ended(&config.websocket), if may_go_on => true,
+            () = std::future::ready(()), if !may_go_on => false,
         };
-        if graceful {
-            self.farewells_are_read().await;
-        }
+        self.farewells_are_read().await;
         futures_util::future::join_all(self.servers.iter().map(|server| server.stop(graceful))).await;
         tracing::info!("listeners are closed");
         // Or the node would have what has the node, and its stores would never be closed.
