@@ -2,7 +2,7 @@
 //! never condemned proves nothing.
 //!
 //! Only a build with the feature `lab-faults` has them, and no release is such a build. There each is off unless
-//! [`VARIABLE`] names it when the process starts. In every other build [`Bug::is_on`] is constant, and the compiler
+//! [`VARIABLE`] names it when the process starts. In every other build `Bug::is_on` is constant, and the compiler
 //! leaves out what stands behind it.
 
 /// The environment variable with the names of the faults that are on, separated by commas.
