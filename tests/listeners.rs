@@ -362,6 +362,30 @@ fn a_full_listener_says_so_and_streams_do_not_keep_publishers_out() {
 }
 
 #[test]
+fn connections_that_begin_a_request_do_not_keep_idle_ones_from_making_room() {
+    let one_thread = Options::new().env("ROLLBOOK_SSE__CONNECTIONS_MAX", "4").env("ROLLBOOK_THREADS__WORKERS", "1");
+    let node = Node::start(&one_thread);
+    let mut connections: Vec<Http> = (0..4).map(|_| node.http()).collect();
+    for http in &mut connections {
+        assert_eq!(http.post(EVENT).status, 202);
+    }
+    let (begun, idle) = connections.split_at_mut(2);
+    for http in begun {
+        http.send(b"POST / HTTP/1.1\r\n").expect("half a head is sent");
+    }
+    std::thread::sleep(ms(200));
+    let began = Instant::now();
+    let mut late = [node.http(), node.http()];
+    for http in &mut late {
+        assert_eq!(http.post(EVENT).status, 202);
+    }
+    for http in idle {
+        assert!(http.read_head().is_err(), "an idle connection makes room");
+    }
+    assert!(began.elapsed() < ms(5000), "{:?}", began.elapsed());
+}
+
+#[test]
 fn an_idle_connection_is_kept_as_long_as_is_said() {
     let short = Options::new().env("ROLLBOOK_SSE__IDLE_TIMEOUT", "1s").env("ROLLBOOK_WEB__IDLE_TIMEOUT", "1s");
     let (usual, short) = (Node::start(&Options::new()), Node::start(&short));

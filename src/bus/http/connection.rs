@@ -170,7 +170,10 @@ impl<S> Connection<S> {
                     return Poll::Ready(Err(None));
                 }
             } else {
-                idle = None;
+                if idle.take().is_some() {
+                    // What was meant for a connection that is idle goes to the next one.
+                    woken.set(thread.idle.notified());
+                }
                 let until = *head_until.get_or_insert_with(|| Instant::from_std(clock::now()) + HEAD_TIME_MAX);
                 if timer.is_over(until, cx) {
                     return Poll::Ready(Err(Some(Fault::new(408, "the head of the request did not arrive in time"))));
