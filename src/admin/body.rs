@@ -22,9 +22,7 @@ use crate::bus::json;
 /// Most bytes of a body, once it is decoded, where an endpoint does not say otherwise.
 pub(super) const BYTES_MAX: usize = 64 << 10;
 /// Longest time that a body may take to arrive.
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// What editors of Windows put before UTF-8.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A body that is an object; a list of its members in their order is none, whatever serde thinks.
 pub(super) struct Object<T>(pub(super) T);
@@ -42,11 +40,8 @@ struct Read {
 type Reading<T> = Pin<Box<dyn Future<Output = Result<T, Error>>>>;
 
 impl Read {
-    fn new(mut bytes: Bytes, other_type: Option<String>) -> Self {
-        if bytes.starts_with(BYTE_ORDER_MARK) {
-            bytes = bytes.slice(BYTE_ORDER_MARK.len()..);
-        }
-        Self { bytes, other_type }
+    fn new(bytes: Bytes, other_type: Option<String>) -> Self {
+        Self { bytes: bytes.slice_ref(json::without_mark(&bytes)), other_type }
     }
 
     fn is_empty(&self) -> bool {
@@ -64,10 +59,15 @@ impl Read {
         }
     }
 
-    fn object<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        if !json::is_shallow(&self.bytes, json::DEPTH_MAX) {
-            return Err(Problem::bad(format!("the body is {}", json::TOO_DEEP)));
+    fn check_depth(&self) -> Result<(), Problem> {
+        if json::is_shallow(&self.bytes, json::DEPTH_MAX) {
+            return Ok(());
         }
+        Err(Problem::bad(format!("the body is {}", json::TOO_DEEP)))
+    }
+
+    fn object<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        self.check_depth()?;
         let first = self.bytes.iter().find(|byte| !byte.is_ascii_whitespace());
         if first.is_some_and(|first| *first != b'{') {
             let error = serde_json::from_slice::<&RawValue>(&self.bytes).err();
@@ -164,9 +164,7 @@ pub(super) fn any(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, Problem> {
         return Ok(Bytes::new());
     }
     serde_json::from_slice::<&RawValue>(&read.bytes).map_err(|error| read.wrong(error))?;
-    if !json::is_shallow(&read.bytes, json::DEPTH_MAX) {
-        return Err(Problem::bad(format!("the body is {}", json::TOO_DEEP)));
-    }
+    read.check_depth()?;
     Ok(read.bytes)
 }
 

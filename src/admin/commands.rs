@@ -33,8 +33,6 @@ use crate::bus::{clock, duration};
 const WAIT: Duration = Duration::from_secs(1);
 /// Largest payload of a call, bytes.
 const CALL_BYTES_MAX: usize = 1_000_000;
-/// Longest time that it may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUT_HEADER: &str = "x-rollbook-timeout";
 /// Of W3C Trace Context: handed to the provider.
 const TRACE_HEADER: &str = "traceparent";
@@ -228,7 +226,7 @@ pub(super) async fn call(
     payload: web::Payload,
 ) -> Answer {
     let budget = admin.bus.proposer().receiving();
-    let bounds = crate::bus::body::Bounds { bytes_max: CALL_BYTES_MAX, timeout: BODY_TIMEOUT, budget };
+    let bounds = crate::bus::body::Bounds { bytes_max: CALL_BYTES_MAX, timeout: body::TIMEOUT, budget };
     let body = crate::bus::body::read(&request, payload, bounds).await.map_err(unread)?;
     let body = body::any(request.headers(), body)?;
     let (capability, action) = path.into_inner();

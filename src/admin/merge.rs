@@ -2,10 +2,9 @@
 //! they were written, whatever a machine's numbers can hold.
 
 use std::collections::HashMap;
-use std::fmt;
 
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
+use serde::de::Error as _;
 use serde_json::value::RawValue;
 
 use crate::bus::json;
@@ -28,7 +27,15 @@ struct Members<'a> {
 impl<'a> Members<'a> {
     /// Those of an object; none of anything else.
     fn of(value: &'a RawValue) -> serde_json::Result<Self> {
-        if is_object(value) { serde_json::from_str(value.get()) } else { Ok(Self::default()) }
+        let mut members = Self::default();
+        if is_object(value) {
+            let json::Members(written) = serde_json::from_str(value.get())?;
+            for (name, value) in written {
+                let text = json::text(name.get()).ok_or_else(|| serde_json::Error::custom("a name is no text"))?;
+                members.insert(Name { text: text.into_owned(), written: name }, value);
+            }
+        }
+        Ok(members)
     }
 
     fn get(&self, name: &str) -> Option<&'a RawValue> {
@@ -43,29 +50,6 @@ impl<'a> Members<'a> {
             self.places.insert(name.text.clone(), self.members.len());
             self.members.push((name, value));
         }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Members::default();
-                while let Some((written, value)) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
-                    let text = json::text(written.get()).ok_or_else(|| A::Error::custom("a name is no text"))?;
-                    members.insert(Name { text: text.into_owned(), written }, value);
-                }
-                Ok(members)
-            }
-        }
-        deserializer.deserialize_map(Reader)
     }
 }
 

@@ -174,8 +174,9 @@ pub fn members(json: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
     members.into_iter().map(|(name, member)| Some((text(name.get())?, member))).collect()
 }
 
-/// The members of an object, names and values as they were written.
-struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
+/// The members of an object in their order, names and values as they were written; a name may be there twice.
+#[derive(Debug, Default)]
+pub struct Members<'a>(pub Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
