@@ -16,7 +16,7 @@ impl FeatureLevel {
     /// bounded steps.
     pub const BOUNDED: Self = Self(2);
     /// Durable consumers remember how often an event was delivered and what is done with behind the floor, and refuse
-    /// what an older start of the node that serves them says.
+    /// what an older start of the node that serves them says. Their subjects may have the marks of their script.
     pub const COUNTED: Self = Self(3);
     /// The highest level that this release knows.
     pub const LATEST: Self = Self::COUNTED;

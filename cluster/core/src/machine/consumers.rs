@@ -13,9 +13,6 @@ use crate::pattern::Pattern;
 use crate::rows::{self, Family, Writes};
 use crate::subject::has_marks;
 
-/// From this feature level on a consumer may have a subject with combining marks: older releases refuse the command.
-const MARKED_PATTERNS: u32 = 3;
-
 impl Machine {
     pub(super) fn open_consumer(&mut self, open: ConsumerOpen, writes: &mut Writes) -> Reply {
         let namespace = self.head_mut(&open.namespace)?.id;
@@ -42,7 +39,7 @@ impl Machine {
         // Only those who serve it can say these.
         (wanted.done, wanted.attempts, wanted.epoch) = Default::default();
         let named = (1..=limits::CONSUMER_NAME_BYTES_MAX).contains(&wanted.name.len());
-        let unmarked = self.level.get() >= MARKED_PATTERNS || !has_marks(&wanted.subject);
+        let unmarked = self.level >= FeatureLevel::COUNTED || !has_marks(&wanted.subject);
         if !named || !unmarked || Pattern::parse(&wanted.subject).is_err() {
             return Err(Refusal::Malformed("consumer".into()));
         }
