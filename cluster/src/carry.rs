@@ -34,6 +34,7 @@ use crate::peer::link::{Links, Purpose};
 use crate::raft::Raft;
 use crate::state::State;
 use crate::types::{EntryData, Types};
+use crate::wait::wait_until;
 
 /// How long one attempt at the leader may take before the next.
 pub(crate) const ATTEMPT_MAX: Duration = Duration::from_secs(3);
@@ -157,7 +158,7 @@ impl Submit for Carrier {
 
     async fn shown(&self, index: u64, within: Duration) {
         let mut applied = self.state.applied();
-        let shown = applied.wait_for(|next| *next > index);
+        let shown = wait_until(&mut applied, |next| *next > index);
         if tokio::time::timeout(within, shown).await.is_err() {
             tracing::debug!(index, "this node is behind the leader");
         }

@@ -64,6 +64,7 @@ pub mod running;
 pub mod status;
 pub mod timing;
 pub mod tls;
+pub mod wait;
 
 #[cfg(test)]
 mod sim;

@@ -29,6 +29,7 @@ use crate::snapshot::{self, Builder, Checkpoint};
 use crate::state::{APPLIED, MEMBERSHIP, State, System, is_alone};
 use crate::store::{CF_SYSTEM, family, unlogged};
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, Types};
+use crate::wait::wait_until;
 
 /// Most entries applied under one hold of the lock.
 const CHUNK_ENTRIES_MAX: usize = 64;
@@ -160,7 +161,7 @@ impl StateMachine {
 
     async fn wait_durable(&mut self, index: u64) -> io::Result<()> {
         match &mut self.durable {
-            Some(durable) => durable.wait_for(|next| *next > index).await.map(drop).map_err(io_error),
+            Some(durable) => wait_until(durable, |next| *next > index).await.map_err(io_error),
             None => Ok(()),
         }
     }

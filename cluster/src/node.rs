@@ -37,6 +37,7 @@ use crate::raft::Raft;
 use crate::state::State;
 use crate::status::{self, Member, Status};
 use crate::types::LogId;
+use crate::wait::wait_until;
 
 /// How long the leader may take to answer a question.
 const ASK_MAX: Duration = Duration::from_secs(2);
@@ -329,9 +330,10 @@ impl Node {
             Consistency::Leader | Consistency::Linearizable => self.read_index(consistency).await?,
         };
         let behind = |_| Refusal::Unavailable("this node is behind the leader".to_owned());
-        let seen = tokio::time::timeout(READ_MAX, applied.wait_for(|next| *next > wanted || wanted == 0));
-        let seen = seen.await.map_err(behind)?;
-        seen.map(|next| next.saturating_sub(1)).map_err(|_| Refusal::Unavailable("node is stopping".to_owned()))
+        let seen = wait_until(&mut applied, |next| *next > wanted || wanted == 0);
+        let seen = tokio::time::timeout(READ_MAX, seen).await.map_err(behind)?;
+        seen.map_err(|_| Refusal::Unavailable("node is stopping".to_owned()))?;
+        Ok(applied.borrow().saturating_sub(1))
     }
 
     async fn read_index(&self, consistency: Consistency) -> Result<u64, Refusal> {

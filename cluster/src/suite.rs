@@ -15,6 +15,7 @@ use crate::machine::StateMachine;
 use crate::state::State;
 use crate::store::Layout;
 use crate::types::{Entry, EntryData, IoFlushed, Runtime, Types};
+use crate::wait::wait_until;
 
 struct Stores;
 
@@ -44,7 +45,7 @@ async fn entries_that_replace_truncated_ones_are_read_at_once_and_are_not_durabl
     };
     let mut log = open().unwrap();
     log.append((1..=5).map(|index| entry(1, index)), IoFlushed::noop()).await.unwrap();
-    log.durable().wait_for(|next| *next == 6).await.unwrap();
+    wait_until(&mut log.durable(), |next| *next == 6).await.unwrap();
     drop(log);
     let mut tries = 0;
     let mut log = loop {

@@ -17,6 +17,7 @@ use crate::mark::{Mark, MarkFile};
 use crate::recovery::{self, Opened};
 use crate::store::Layout;
 use crate::types::{Entry, EntryData, IoFlushed, Vote};
+use crate::wait::wait_until;
 use crate::walscan;
 
 /// Terms of the entries from 1 on that the log has acknowledged, and that of the vote.
@@ -56,12 +57,12 @@ async fn killed(keep: &TempDir, pause: Duration) -> PathBuf {
     let (mut log, writer) = LogStore::open(&Layout::open(&live, 1).unwrap(), false).unwrap();
     log.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
     log.append((1..=9).map(|index| entry(1, index)), IoFlushed::noop()).await.unwrap();
-    log.durable().wait_for(|next| *next == 10).await.unwrap();
+    wait_until(&mut log.durable(), |next| *next == 10).await.unwrap();
     tokio::time::sleep(pause).await;
     log.save_vote(&Vote::new_committed(2, 1)).await.unwrap();
     log.truncate_after(Some(log_id(1, 3))).await.unwrap();
     log.append((4..=5).map(|index| entry(2, index)), IoFlushed::noop()).await.unwrap();
-    log.durable().wait_for(|next| *next == 6).await.unwrap();
+    wait_until(&mut log.durable(), |next| *next == 6).await.unwrap();
     log.save_vote(&Vote::new(VOTE, 2)).await.unwrap();
     // What a killed process leaves, before a clean stop can add to it.
     copy(&live, &left);

@@ -14,6 +14,7 @@ use actix_web::{App, Error, web};
 use anyhow::Context as _;
 use rollbook_cluster::node::Node;
 use rollbook_cluster::running::{NodeConfig, Running};
+use rollbook_cluster::wait::wait_until;
 use rollbook_core::command::{Command, NamespaceCreate};
 use rollbook_core::error::Refusal;
 use rollbook_core::namespace::Retention;
@@ -201,7 +202,10 @@ async fn house(
     let ended = tokio::select! {
         () = signals.stop() => Ok(()),
         failed = lives => failed,
-        why = fatal.wait_for(Option::is_some) => Err(anyhow::anyhow!(why.map_or_else(|_| None, |why| why.clone()).unwrap_or_default())),
+        _ = wait_until(&mut fatal, Option::is_some) => {
+            let why = fatal.borrow().clone();
+            Err(anyhow::anyhow!(why.unwrap_or_default()))
+        }
     };
     tracing::info!("stopping");
     house.drain(&node, config, &signals, ended.is_ok()).await;
@@ -313,15 +317,15 @@ impl House {
         // Their clients are off the roll before the node is, so that others take over at once.
         self.services.roll.take_off().await;
         self.stopping.cancel();
-        let graceful = tokio::select! {
-            biased;
-            () = signals.stop_now() => {
-                tracing::warn!("told to stop again: connections are closed at once");
-                false
-            }
-            () = self.ended(&config.websocket), if may_go_on => true,
-            () = std::future::ready(()), if !may_go_on => false,
-        };
+        let graceful = may_go_on
+            && tokio::select! {
+                biased;
+                () = signals.stop_now() => {
+                    tracing::warn!("told to stop again: connections are closed at once");
+                    false
+                }
+                () = self.ended(&config.websocket) => true,
+            };
         self.farewells_are_read().await;
         futures_util::future::join_all(self.servers.iter().map(|server| server.stop(graceful))).await;
         tracing::info!("listeners are closed");

@@ -7,6 +7,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use rollbook_cluster::wait::wait_until;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -46,7 +47,7 @@ impl Signals {
 
     async fn times(&self, least: u32) {
         let mut told = self.told.clone();
-        if told.wait_for(|times| *times >= least).await.is_err() {
+        if wait_until(&mut told, |times| *times >= least).await.is_err() {
             // Nobody catches signals any more: the runtime ends.
             std::future::pending::<()>().await;
         }

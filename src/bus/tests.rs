@@ -42,6 +42,26 @@ use super::window::{Departure, Patience};
 const SOON: Duration = Duration::from_secs(20);
 const GROUP: &str = "g";
 
+/// Longest time of a test. One that takes longer is stuck, perhaps on a lock, which no timer of its runtime would notice.
+const TEST_MAX: Duration = Duration::from_secs(120);
+
+/// Ends the process when the test that holds this does not end.
+struct Watchdog(#[expect(dead_code, reason = "what counts is that it is dropped")] std::sync::mpsc::Sender<()>);
+
+impl Watchdog {
+    fn start() -> Self {
+        let (held, ends) = std::sync::mpsc::channel();
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        std::thread::spawn(move || {
+            if ends.recv_timeout(TEST_MAX) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{test} is stuck after {TEST_MAX:?}; look at its threads with gdb");
+                std::process::abort();
+            }
+        });
+        Self(held)
+    }
+}
+
 /// A node and its bus.
 struct House {
     bus: Bus,
@@ -53,6 +73,7 @@ struct House {
     stop: CancellationToken,
     /// Goes when the node has stopped.
     data: Option<TempDir>,
+    _watchdog: Watchdog,
 }
 
 impl House {
@@ -87,7 +108,17 @@ impl House {
             strategies: Default::default(),
         };
         let desk = Desk::new(Services::new(&bus, roll, calls));
-        Self { bus, registry, relay: Some(relay), access, desk, running: Some(running), stop, data: Some(data) }
+        Self {
+            bus,
+            registry,
+            relay: Some(relay),
+            access,
+            desk,
+            running: Some(running),
+            stop,
+            data: Some(data),
+            _watchdog: Watchdog::start(),
+        }
     }
 
     /// From now on other nodes get answers.
@@ -297,6 +328,35 @@ async fn ten_thousand_members_come_and_go_and_nobody_is_left() {
     drop(first);
     one.deserted().await;
     two.deserted().await;
+    tokio::join!(one.end(), two.end());
+}
+
+/// Each join waits until its node has applied what the other one has. Meanwhile entries are applied, and everybody
+/// who asks how far the node is must get an answer.
+#[actix_web::test]
+async fn members_of_another_node_join_while_events_are_applied() {
+    let (one, two) = pair().await;
+    one.listen();
+    let owner = one.bus.node().owner();
+    let first = one.follow(patience(5000, 3)).await;
+    let joins = async {
+        for batch in 0..100 {
+            let joined = join_all((batch * 20..(batch + 1) * 20).map(|number| two.join(owner, number, true))).await;
+            assert!(joined.iter().all(Result::is_ok), "{:?}", joined.iter().find_map(|joined| joined.as_ref().err()));
+        }
+    };
+    let publishes = async {
+        loop {
+            one.publish(1).await;
+        }
+    };
+    tokio::select! {
+        () = joins => {}
+        () = publishes => {}
+    }
+    until("members", || one.alive(Kind::RemoteMember) == 0).await;
+    drop(first);
+    one.deserted().await;
     tokio::join!(one.end(), two.end());
 }
 

@@ -107,7 +107,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch
         to.shutdown().await.ok();
     };
     let mut both = std::pin::pin!(async { tokio::join!(read, write) });
-    let cut = async { state.wait_for(|state| state.cuts != cuts).await.is_ok() };
+    let cut = async { rollbook_cluster::wait::wait_until(&mut state, |state| state.cuts != cuts).await.is_ok() };
     tokio::select! {
         _ = &mut both => return,
         _ = cut => {}

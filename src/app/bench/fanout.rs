@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rollbook_cluster::lock::lock;
+use rollbook_cluster::wait::wait_until;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -188,7 +189,7 @@ async fn publish(shared: Arc<Shared>, context: Context, batch: usize, seed: u64)
     let mut floor = shared.gate.floor.subscribe();
     while shared.clock.now() < shared.until {
         let last = shared.reserved.fetch_add(shape.events(), Ordering::Relaxed) + shape.events();
-        floor.wait_for(|floor| last <= floor + shared.window).await?;
+        wait_until(&mut floor, |floor| last <= floor + shared.window).await?;
         let reply = connection.exchange(request.stamped(shared.clock.now())).await?;
         ensure!(reply.status == 202, "publish: {}", reply.describe());
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix::prelude::{Addr, Context, Handler, Message, ResponseFuture};
 use bytes::Bytes;
+use rollbook_cluster::wait::wait_until;
 use rollbook_core::error::Refusal;
 use rollbook_core::node::Owner;
 
@@ -71,9 +72,9 @@ impl Relay {
         };
         let (mut applied, seen) = (self.node().applied(), wanted.seen);
         Box::pin(async move {
-            let sees = tokio::time::timeout(SEEN_MAX, applied.wait_for(|next| *next >= seen)).await;
+            let sees = tokio::time::timeout(SEEN_MAX, wait_until(&mut applied, |next| *next >= seen)).await;
             let joined = match sees {
-                Ok(Ok(_)) => relay.send(SeatGuest { key, join }).await.unwrap_or_else(|error| Err(stopping(error))),
+                Ok(Ok(())) => relay.send(SeatGuest { key, join }).await.unwrap_or_else(|error| Err(stopping(error))),
                 Ok(Err(error)) => Err(stopping(error)),
                 Err(_) => Err(Refusal::Unavailable("the serving node is behind".to_owned())),
             };

@@ -16,6 +16,7 @@ use crate::events::Book;
 use crate::machine;
 use crate::store::Layout;
 use crate::types::{Entry, EntryData, IoFlushed};
+use crate::wait::wait_until;
 
 /// A node without raft: a log, a state, and what was published.
 pub(super) struct Rig {
@@ -85,7 +86,7 @@ impl Rig {
         self.next += 1;
         self.runtime.block_on(async {
             self.log.append([entry.clone()], IoFlushed::noop()).await.unwrap();
-            self.log.durable().wait_for(|next| *next == self.next).await.unwrap();
+            wait_until(&mut self.log.durable(), |next| *next == self.next).await.unwrap();
         });
         for reply in machine::apply(&self.state, Some(&self.log), &[entry]).unwrap().concat() {
             reply.unwrap();
