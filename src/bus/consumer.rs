@@ -236,8 +236,7 @@ impl Consumer {
             seat.busy = true;
             self.turn = member;
             let write = seat.join.deliver.send(Deliver { items: share.clone() });
-            self.awaited = self.awaited.saturating_add(1);
-            ctx.spawn(write.into_actor(self).map(move |written, act, ctx| {
+            let given = self.awaiting(write, move |written, act, ctx| {
                 let written = written.unwrap_or(Written::Gone);
                 act.shares.answered(share, written == Written::Taken);
                 if let Some(seat) = act.seats.get_mut(&member) {
@@ -245,7 +244,8 @@ impl Consumer {
                 }
                 act.answered(member, written, ctx);
                 act.note(ctx);
-            }));
+            });
+            ctx.spawn(given);
         }
     }
 
@@ -283,18 +283,17 @@ impl Consumer {
         let Some(seat) = self.seats.get(&member) else { return };
         let sequence = item.sequence();
         let write = seat.join.deliver.send(Deliver { items: vec![item] });
-        self.awaited = self.awaited.saturating_add(1);
-        ctx.spawn(write.into_actor(self).map(move |written, act, ctx| {
+        let given = self.awaiting(write, move |written, act, ctx| {
             let written = written.unwrap_or(Written::Gone);
             let step = act.window.answered(member, sequence, written == Written::Taken, clock::now());
             act.carry_out(step, ctx);
             act.answered(member, written, ctx);
-        }));
+        });
+        ctx.spawn(given);
     }
 
     /// A member has answered what was given to it.
     fn answered(&mut self, member: Member, written: Written, ctx: &mut Context<Self>) {
-        self.awaited = self.awaited.saturating_sub(1);
         match written {
             Written::Taken | Written::Skipped => {}
             Written::Unreachable => self.lose(member, ctx),
@@ -306,7 +305,6 @@ impl Consumer {
             }
         }
         self.pump(ctx);
-        self.rest(ctx);
     }
 
     fn arm_redelivery(&mut self, ctx: &mut Context<Self>) {
@@ -441,10 +439,7 @@ impl Handler<MemberAck> for Consumer {
         let (cursor, news) = (serving.cursor.clone(), News { floor, ..News::default() });
         let told = news.clone();
         let durable = async move { cursor.advance(told).await };
-        self.awaited = self.awaited.saturating_add(1);
-        Box::pin(durable.into_actor(self).map(move |durable, act, ctx| {
-            act.awaited = act.awaited.saturating_sub(1);
-            act.rest(ctx);
+        Box::pin(self.awaiting(durable, |durable, act, _| {
             durable.map(|()| {
                 act.known(news);
                 Acknowledged::Yes

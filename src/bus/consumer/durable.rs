@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use actix::prelude::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
+use actix::prelude::{ActorContext, ActorFuture, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use futures_util::FutureExt as _;
 use rollbook_cluster::node::Consistency;
 use rollbook_core::consumer::{Attempts, Range};
@@ -53,7 +53,6 @@ impl Consumer {
         let (cursor, told) = (serving.cursor.clone(), news.clone());
         // Proposed now, not when the future is looked at: what a later start reads must have it.
         let mut advance = Box::pin(async move { cursor.advance(told).await });
-        self.awaited = self.awaited.saturating_add(1);
         let begun = (&mut advance).now_or_never();
         let advance = async move {
             match begun {
@@ -61,14 +60,13 @@ impl Consumer {
                 None => advance.await,
             }
         };
-        ctx.spawn(advance.into_actor(self).map(move |answer, act, ctx| {
-            act.awaited = act.awaited.saturating_sub(1);
+        let advanced = self.awaiting(advance, move |answer, act, ctx| {
             if answer.is_ok() {
                 act.known(news);
             }
             then(answer, act, ctx);
-            act.rest(ctx);
-        }));
+        });
+        ctx.spawn(advanced);
     }
 
     /// Takes in what the replicated state has now.
@@ -92,6 +90,9 @@ impl Consumer {
 
     /// Makes durable what is new, unless that is under way.
     pub(super) fn note(&mut self, ctx: &mut Context<Self>) {
+        if self.noting {
+            return;
+        }
         let floor = self.present_floor();
         let Some(serving) = &self.serving else { return };
         let mut done = self.window.done();
@@ -99,7 +100,7 @@ impl Consumer {
         let news = News { floor: floor.max(serving.floor), done, attempts: self.new_counts() };
         let is_known = |range: &Range| serving.done.iter().any(|of| of.first <= range.first && range.last <= of.last);
         let more = !news.attempts.is_empty() || (serving.cursor.counts() && !news.done.iter().all(is_known));
-        if self.noting || !(more || floor > serving.floor) {
+        if !(more || floor > serving.floor) {
             return;
         }
         self.noting = true;
@@ -117,6 +118,22 @@ impl Consumer {
                 Err(refusal) => tracing::debug!(consumer = %act.terms.name, %refusal, "what is new is noted later"),
             }
         });
+    }
+
+    /// A future that the consumer does not stop before; `then` takes in what came of it.
+    pub(super) fn awaiting<F, N, T>(&mut self, future: F, then: N) -> impl ActorFuture<Self, Output = T> + use<F, N, T>
+    where
+        F: Future + 'static,
+        N: FnOnce(F::Output, &mut Self, &mut Context<Self>) -> T + 'static,
+        T: 'static,
+    {
+        self.awaited = self.awaited.saturating_add(1);
+        future.into_actor(self).map(move |output, act, ctx| {
+            act.awaited = act.awaited.saturating_sub(1);
+            let told = then(output, act, ctx);
+            act.rest(ctx);
+            told
+        })
     }
 
     /// Stops when the last member has left and nothing is awaited; the next member starts from what is durable.
@@ -159,17 +176,17 @@ impl Consumer {
         };
         let (bus, cursor) = (self.bus.clone(), serving.cursor.clone());
         let bury = async move { letter.store_while(&bus, async || still_serves(&bus, &cursor).await).await };
-        self.awaited = self.awaited.saturating_add(1);
-        ctx.spawn(bury.into_actor(self).map(move |stored, act, ctx| {
-            act.awaited = act.awaited.saturating_sub(1);
-            if !stored && !act.look(ctx) {
+        let buried = self.awaiting(bury, move |stored, act, ctx| {
+            if !stored {
+                // It is still the event of whoever serves the consumer now.
+                act.look(ctx);
                 return;
             }
             act.window.buried(item.sequence());
             act.note(ctx);
             act.pump(ctx);
-            act.rest(ctx);
-        }));
+        });
+        ctx.spawn(buried);
     }
 }
 
