@@ -24,6 +24,7 @@ use rollbook_cluster::node::Node;
 use rollbook_core::error::Refusal;
 use rollbook_core::event::EventId;
 use rollbook_core::node::Owner;
+use tokio_util::sync::CancellationToken;
 
 use super::actors::{Belongs, Kind, hint, must_tell};
 use super::clock;
@@ -109,6 +110,8 @@ pub struct Relay {
     registry: Addr<Registry>,
     served: HashMap<Member, Served>,
     guests: Guests,
+    /// Cancelled with this actor: whatever it still tells other nodes ends with it.
+    end: CancellationToken,
 }
 
 impl std::fmt::Debug for Relay {
@@ -132,7 +135,13 @@ impl Relay {
     /// A relay of this bus.
     #[must_use]
     pub fn new(bus: &Bus, registry: Addr<Registry>) -> Self {
-        Self { bus: bus.clone(), registry, served: HashMap::new(), guests: Guests::default() }
+        Self {
+            bus: bus.clone(),
+            registry,
+            served: HashMap::new(),
+            guests: Guests::default(),
+            end: CancellationToken::new(),
+        }
     }
 
     fn node(&self) -> &Node {
@@ -161,7 +170,7 @@ impl Relay {
     /// has answered, its life is over, or [`INSIST_MAX`] has passed.
     fn insist(&self, to: u64, life: Option<Owner>, frame: Frame) {
         let (node, message, until) = (self.node().clone(), frame.into_bytes(), clock::now() + INSIST_MAX);
-        actix_web::rt::spawn(async move {
+        let insist = async move {
             let mut pause = PAUSE_MIN;
             while life.is_none_or(|life| node.is_alive(life)) {
                 let Err(refusal) = node.ask(to, message.clone(), ASK_MAX).await else { return };
@@ -172,7 +181,10 @@ impl Relay {
                 tokio::time::sleep(pause).await;
                 pause = pause.saturating_mul(2).min(PAUSE_MAX);
             }
-        });
+        };
+        // A task of its own: an actor looks at all its futures whenever one of them wakes, and these may be thousands.
+        let end = self.end.clone();
+        actix_web::rt::spawn(async move { end.run_until_cancelled(insist).await });
     }
 
     fn look(&mut self) {
@@ -222,6 +234,12 @@ impl Relay {
                 Err(_) => Ok(frame::encode_acknowledged(None)),
             }
         })
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.end.cancel();
     }
 }
 
