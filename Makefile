@@ -20,7 +20,7 @@ ROLLBOOK := $(CARGO_TARGET_DIR)/release/rollbook
 EVERYTHING := --release --workspace
 APT := DEBIAN_FRONTEND=noninteractive apt-get -q -o Acquire::Retries=2 -o Acquire::http::Timeout=30
 
-.PHONY: help run run-cluster build test lab bench fmt cargo env packages test-packages test-clients rocksdb
+.PHONY: help run run-cluster build test lab soak bench fmt cargo env packages test-packages test-clients rocksdb
 
 help: ## list these commands
 	@echo "make COMMAND [ARGS=...]"
@@ -51,6 +51,10 @@ else
 	CARGO_TARGET_DIR="$(CACHE)/target-lab" cargo build --release --workspace --bin rollbook --features lab-faults
 	ROLLBOOK_LAB_FAULTY="$(CACHE)/target-lab/release/rollbook" $(LAB) $(if $(ROLLBOOK_LAB_BUG),each_fault_put_back) $(ARGS)
 endif
+
+soak: rocksdb test-packages ## hours of clients that come and go while nodes are killed; ROLLBOOK_SOAK_SECONDS=3600, see tests/soak/README.md
+	ROLLBOOK_SOAK_SECONDS="$${ROLLBOOK_SOAK_SECONDS:-3600}" \
+	    cargo test $(EVERYTHING) --test tests -- --ignored --nocapture --test-threads=1 soak:: $(ARGS)
 
 bench: build ## micro benchmarks, then the table of limits; ARGS="--quick"
 	cargo bench --workspace --bench subject --bench interest --bench codec --bench apply

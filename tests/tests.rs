@@ -46,6 +46,8 @@ mod restart;
 mod services;
 /// Settled events, and retention that gives disk back.
 mod settling;
+/// Hours of clients that come and go, and consumers whose nodes are killed: nothing stays behind, nobody gets stuck.
+mod soak;
 /// A full disk, and space that returns.
 mod space;
 /// Health, metrics and the administration of namespaces.
