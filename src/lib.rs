@@ -3,5 +3,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod base;
 pub mod bus;
 pub mod doors;
+pub mod net;

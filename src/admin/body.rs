@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::problem::{CODINGS, Problem};
-use crate::bus::json;
+use crate::base::json;
 
 /// Most bytes of a body, once it is decoded, where an endpoint does not say otherwise.
 pub(super) const BYTES_MAX: usize = 64 << 10;

@@ -21,13 +21,13 @@ use super::page::List;
 use super::problem::{Problem, Problems, resource};
 use super::query::{Nothing, Query};
 use super::services::{self, find};
-use crate::bus::actors::hint;
-use crate::bus::body::BodyError;
-use crate::bus::call::{Answer as Answered, Body, CallError, Caller, Request, Responder, traceparent};
-use crate::bus::plain::plain;
+use crate::base::actors::hint;
+use crate::base::{clock, duration};
+use crate::bus::client::call::{Answer as Answered, Body, CallError, Caller, Request, Responder, traceparent};
+use crate::bus::client::plain::plain;
 use crate::bus::relay::away::{Delivery, Order};
-use crate::bus::services::Services;
-use crate::bus::{clock, duration};
+use crate::bus::roll::services::Services;
+use crate::net::http_body::BodyError;
 
 /// How long the acknowledgement of a command is waited for.
 const WAIT: Duration = Duration::from_secs(1);
@@ -226,8 +226,8 @@ pub(super) async fn call(
     payload: web::Payload,
 ) -> Answer {
     let budget = admin.bus.proposer().receiving();
-    let bounds = crate::bus::body::Bounds { bytes_max: CALL_BYTES_MAX, timeout: body::TIMEOUT, budget };
-    let body = crate::bus::body::read(&request, payload, bounds).await.map_err(unread)?;
+    let bounds = crate::net::http_body::Bounds { bytes_max: CALL_BYTES_MAX, timeout: body::TIMEOUT, budget };
+    let body = crate::net::http_body::read(&request, payload, bounds).await.map_err(unread)?;
     let body = body::any(request.headers(), body)?;
     let (capability, action) = path.into_inner();
     if capability.len() > limits::NAME_BYTES_MAX || action.len() > limits::NAME_BYTES_MAX {

@@ -15,7 +15,7 @@ use super::common::Answer;
 use super::page::{List, Page};
 use super::problem::{Problem, Problems, resource};
 use super::query::{Nothing, Query, Read};
-use crate::bus::survey::{ClientView, Survey, Totals, Wanted};
+use crate::bus::call::survey::{ClientView, Survey, Totals, Wanted};
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
     services

@@ -19,8 +19,8 @@ use super::page::{List, Page};
 use super::problem::{Problem, Problems, resource};
 use super::query::{Nothing, Query, Read};
 use super::{Admin, page};
-use crate::bus::message::{MemberState, Reason};
-use crate::bus::registry::{Forget, Who};
+use crate::bus::consume::registry::{Forget, Who};
+use crate::bus::delivery::messages::{MemberState, Reason};
 use crate::bus::relay::{ForgetEverywhere, WhoAnywhere};
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {

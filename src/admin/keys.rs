@@ -16,7 +16,7 @@ use rollbook_cluster::lock::lock;
 use rollbook_core::error::Refusal;
 
 use super::problem::Problem;
-use crate::bus::services::Services;
+use crate::bus::roll::services::Services;
 
 /// Its name to other nodes.
 pub const NAME: &str = "admin";

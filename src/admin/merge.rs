@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::Error as _;
 use serde_json::value::RawValue;
 
-use crate::bus::json;
+use crate::base::json;
 
 /// The name of a member.
 #[derive(Debug)]

@@ -33,11 +33,11 @@ use actix::Addr;
 use actix_web::{HttpResponse, ResponseError as _, web};
 use rollbook_cluster::live::Live;
 
-use crate::bus::clock;
+use crate::base::clock;
 use crate::bus::handle::Bus;
-use crate::bus::http::head::Fault;
 use crate::bus::relay::Relay;
-use crate::bus::services::Services;
+use crate::bus::roll::services::Services;
+use crate::net::http::head::Fault;
 
 /// What the administration can be told.
 #[derive(Debug, Clone)]

@@ -20,8 +20,8 @@ use super::page::{List, Page};
 use super::problem::{Problem, Problems, resource};
 use super::query::{Nothing, Query, Read};
 use super::{Admin, consumers, page};
-use crate::bus::duration;
-use crate::bus::message::Reason;
+use crate::base::duration;
+use crate::bus::delivery::messages::Reason;
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
     services

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::bus::call::CallError;
+use crate::bus::client::call::CallError;
 
 /// Content codings that a body may have; the refusal of another one names them.
 pub(super) const CODINGS: &str = "gzip, deflate, zstd, identity";

@@ -7,7 +7,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use tracing::Instrument as _;
 
-use crate::bus::clock;
+use crate::base::clock;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

@@ -14,7 +14,7 @@ use actix_web::{Error, HttpResponse, ResponseError as _, web};
 
 use super::Admin;
 use super::problem::Problem;
-use crate::bus::origin::Origin;
+use crate::net::origins::Origin;
 
 static PRIVATE_NETWORK_ASKED: HeaderName = HeaderName::from_static("access-control-request-private-network");
 static PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");

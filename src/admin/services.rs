@@ -24,9 +24,9 @@ use super::problem::{Problem, Problems, resource};
 use super::query::{Nothing, Query, Read};
 use super::views::{InstanceView, ServiceDetail, ServiceView};
 use super::{Admin, connections, merge, page};
-use crate::bus::client::Farewell;
-use crate::bus::event_json;
-use crate::bus::survey::{ClientView, Wanted};
+use crate::bus::call::survey::{ClientView, Wanted};
+use crate::bus::client::client::Farewell;
+use crate::bus::read::event_json;
 
 /// So many of the newest events of the roll are looked through for the history of one service.
 const HISTORY_DEPTH: u64 = 100_000;

@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::bus::json::Verbatim;
-use crate::bus::survey::{ClientView, RequestsView};
+use crate::base::json::Verbatim;
+use crate::bus::call::survey::{ClientView, RequestsView};
 
 /// A service.
 #[derive(Debug, Clone, Serialize, ToSchema)]

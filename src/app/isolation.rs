@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::settings::Cluster;
 use super::config::values::OnIsolation;
-use crate::bus::client::{Clients, Farewell};
-use crate::bus::clock;
-use crate::bus::registry::{Registry, Scatter};
+use crate::base::clock;
+use crate::bus::client::client::{Clients, Farewell};
+use crate::bus::consume::registry::{Registry, Scatter};
 
 const LOOK: Duration = Duration::from_millis(200);
 

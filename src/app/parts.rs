@@ -5,11 +5,12 @@ use super::config::values::Namespaces;
 use super::descriptors::Fitted;
 use crate::admin;
 use crate::bus::access::Enabled;
-use crate::bus::http::hosts::Hosts;
-use crate::bus::http::rules::{Refuse, Terms};
-use crate::bus::router::terms;
-use crate::bus::{proposer, roll};
+use crate::bus::call::terms;
+use crate::bus::roll::roll;
+use crate::bus::write::proposer;
 use crate::doors::{socketio, sse, websocket};
+use crate::net::http::hosts::Hosts;
+use crate::net::http::limits::{Refuse, Terms};
 
 /// More bytes than a dump adds to an event: `"id":"e_..."`, `"created_at":"..."` and their commas are some 80.
 const DUMP_BYTES_MORE: usize = 1024;

@@ -16,22 +16,23 @@ use rollbook_core::pattern::Pattern;
 use rollbook_core::subject::Namespace;
 use rollbook_core::time::Timestamp;
 
-use super::actors::{Owned, hint};
-use super::clock;
-use super::draft::{Parsed, Publish, Published, Rejected, Single, allow_create};
+use super::consume::registry::Registry;
+use super::consume::source::Source;
+use super::delivery::messages::{Acknowledged, Join, Tell, Terms, stopping};
+use super::delivery::window::{Departure, Patience};
 use super::handle::Bus;
-use super::item::Item;
-use super::message::{Acknowledged, Join, Tell, Terms, stopping};
-use super::metrics::Metrics;
-use super::outlet::{self, Body, Outlet};
-use super::pieces::PIECES;
-use super::registry::Registry;
+use super::read::encoder::Wire;
+use super::read::pieces::PIECES;
+use super::read::stored_event::Item;
 use super::relay::{AckElsewhere, JoinElsewhere, PostElsewhere, Relay, SupersedeElsewhere};
-use super::source::Source;
-use super::subscribe::{Durable, Start, Subscribe};
-use super::subscription::{Delivery, Membership, Opening, Subscription};
-use super::window::{Departure, Patience};
-use super::wire::Wire;
+use super::subscribe::request::{Durable, Start, Subscribe};
+use super::subscribe::subscription::{Delivery, Membership, Opening, Subscription};
+use super::write::draft::{Parsed, Publish, Published, Rejected, Single, allow_create};
+use crate::base::actors::{Owned, hint};
+use crate::base::clock;
+use crate::base::metrics::Metrics;
+use crate::net::byte_queue;
+use crate::net::byte_queue::{Body, Outlet};
 
 /// How long a member waits for a node that serves its consumer.
 const SERVED_MAX: Duration = Duration::from_secs(8);
@@ -324,7 +325,7 @@ impl Access {
     pub async fn follow(&self, wanted: Subscribe) -> Result<(String, Body), Rejected> {
         self.check(&wanted.pattern)?;
         let consumer_id = self.consumer_id(None)?;
-        let (outlet, body) = outlet::pair();
+        let (outlet, body) = byte_queue::pair();
         let way = Way { consumer_id: consumer_id.clone(), wire: &PIECES, outlet, keep_alive: KEEP_ALIVE };
         self.open(wanted, way).await?;
         Ok((consumer_id, body))

@@ -10,11 +10,11 @@ use rollbook_cluster::node::Node;
 use rollbook_core::consumer::Consumer;
 use tokio::sync::Semaphore;
 
-use super::feed::Feed;
-use super::inboxes::Inboxes;
-use super::message::Tell;
-use super::metrics::Metrics;
-use super::proposer::Proposer;
+use super::delivery::messages::Tell;
+use super::live::reply_subjects::Inboxes;
+use super::read::feed::Feed;
+use super::write::proposer::Proposer;
+use crate::base::metrics::Metrics;
 
 /// Reads of the book from the disk at the same time; more would only wait for the same disk.
 const READS_MAX: usize = 4;

@@ -1,67 +1,34 @@
-//! The actors between the doors and the cluster.
+//! The bus: events in and out of the book, and services that talk to each other. Knows no protocol.
 //!
 //! ```text
-//! Registry   supervises; knows every live subscription of this node; one per node
+//! Registry   supervises the durable consumers of this node
 //!  +- Consumer       one per durable consumer or group with members here
-//!  +- Subscription   one per open stream
+//! Subscription one per open stream
 //! Relay      streams and consumers of other nodes; a guest for each of their members here
 //! Proposer   admission and deadline of recorded writes
 //! Feed       one thread: new events to the subscriptions that want them
 //! ```
 //!
-//! Forward edges are bounded and answer by oneshot; delivery is pulled by cursor; nobody
-//! waits on a child. Whoever starts an actor owns it (`actors`). Modules in reading order.
+//! Forward edges are bounded and answer by oneshot; delivery is pulled by cursor; nobody waits on a child. Whoever
+//! starts an actor owns it (`base::actors`).
+//!
+//! The rooms from the bottom up; each may import those before it, and `base` and `net`: `write`, `read`, `live`,
+//! `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`, and the files `access` and
+//! `desk`, which doors and other nodes come in by.
 
 pub mod access;
-pub mod actors;
-pub mod announcement;
-pub mod announcer;
-pub mod body;
-pub mod budget;
 pub mod call;
 pub mod client;
-pub mod clock;
-pub mod commands;
-pub mod consumer;
-pub mod cursor;
-pub mod deadletter;
-pub mod draft;
-pub mod duration;
-pub mod event_json;
-pub mod feed;
-pub mod guard;
+pub mod consume;
+pub mod delivery;
+pub mod desk;
 pub mod handle;
-pub mod http;
-pub mod inbox;
-pub mod inboxes;
-pub mod item;
-pub mod json;
-mod leavers;
-pub mod message;
-pub mod metrics;
-pub mod notification;
-pub mod origin;
-pub mod outlet;
-pub mod pieces;
-pub mod plain;
-pub mod proposer;
-pub mod registry;
+pub mod live;
+pub mod read;
 pub mod relay;
 pub mod roll;
-pub mod router;
-pub mod services;
-pub mod shares;
-pub mod sink;
-pub mod socket;
-pub mod source;
-pub mod streams;
 pub mod subscribe;
-pub mod subscription;
-pub mod supervisor;
-pub mod survey;
-pub mod websocket;
-pub mod window;
-pub mod wire;
+pub mod write;
 
 #[cfg(test)]
 mod tests;

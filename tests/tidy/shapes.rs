@@ -64,7 +64,7 @@ pub(crate) fn sends(tree: &Tree) -> Vec<String> {
     // Nothing of the node: the command line and the benchmark have no actors.
     let aside = |path: &str| path.starts_with("src/app/cli/") || path.starts_with("src/app/bench/");
     let tests = |path: &str| path.ends_with("tests.rs") || path.contains("/conformance");
-    let meant = |path: &str| path == "src/bus/actors.rs" || aside(path) || tests(path);
+    let meant = |path: &str| path == "src/base/actors.rs" || aside(path) || tests(path);
     let mut findings = Vec::new();
     for (path, text) in tree.iter().filter(|(path, _)| path.starts_with("src/") && path.ends_with(".rs")) {
         if meant(path) {
@@ -212,7 +212,7 @@ fn a_file_without_a_purpose_or_too_long_is_reported() {
 fn a_send_whose_result_is_thrown_away_is_reported() {
     for line in ["a.try_send(M).ok();", "a.send(M).unwrap_or(());", "drop(a.send(M));", "a.do_send(M);"] {
         assert_eq!(sends(&super::tree(&[("src/a.rs", line)])).len(), 1, "{line}");
-        assert_eq!(sends(&super::tree(&[("src/bus/actors.rs", line), ("src/a/tests.rs", line)])), [""; 0]);
+        assert_eq!(sends(&super::tree(&[("src/base/actors.rs", line), ("src/a/tests.rs", line)])), [""; 0]);
     }
     for line in ["hint(&a, M);", "let sent = a.try_send(M).is_ok();", "a.send(M).await?;"] {
         assert_eq!(sends(&super::tree(&[("src/a.rs", line)])), [""; 0], "{line}");

@@ -11,7 +11,7 @@ use super::global::Global;
 use super::http::{Client, NO_PROVIDER};
 use super::output::print;
 use super::payload;
-use crate::bus::duration;
+use crate::base::duration;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::global::{Global, Output};
 use super::output::print;
-use crate::bus::clock;
+use crate::base::clock;
 
 const EXAMPLES: &str = "\
 Examples:

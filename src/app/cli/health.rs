@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::global::{Global, Output};
 use super::http::{CallError, Client};
 use super::output::print;
-use crate::bus::duration;
+use crate::base::duration;
 
 const EXAMPLES: &str = "\
 Examples:

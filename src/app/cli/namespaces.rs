@@ -11,7 +11,7 @@ use super::global::{Global, Output};
 use super::http::Client;
 use super::output::{counted, print, size, table};
 use crate::app::config::bytes;
-use crate::bus::duration;
+use crate::base::duration;
 
 const EXAMPLES: &str = "\
 Examples:

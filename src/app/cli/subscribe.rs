@@ -10,7 +10,7 @@ use super::follow::{Follower, Next, Patience};
 use super::global::Global;
 use super::http::Client;
 use super::output::{Out, note};
-use crate::bus::duration;
+use crate::base::duration;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -8,8 +8,8 @@ use std::time::Duration;
 use rollbook_cluster::timing::{HEARTBEAT, HEARTBEAT_MAX, HEARTBEAT_MIN, NODE_TIMEOUT_HEARTBEATS};
 use serde::{Deserialize, Serialize};
 
-use crate::bus::duration;
-use crate::bus::router::choice::Strategies;
+use crate::base::duration;
+use crate::bus::call::choice::Strategies;
 
 use super::bytes;
 use super::values::{Founders, Listen, LogFormat, Namespaces, OnIsolation, log_filter};

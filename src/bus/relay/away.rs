@@ -12,11 +12,11 @@ use tokio::sync::oneshot;
 
 use super::frame::{Frame, decode_yes};
 use super::live::{Call, Dismissed, Kicked, Ordered, Through, decode_outcome};
-use crate::bus::call::{CallError, Outcome};
-use crate::bus::client::{Clients, Command, Farewell, Told};
-use crate::bus::clock;
-use crate::bus::router::terms::{Away, Sent};
-use crate::bus::survey::Wanted;
+use crate::base::clock;
+use crate::bus::call::survey::Wanted;
+use crate::bus::call::terms::{Away, Sent};
+use crate::bus::client::call::{CallError, Outcome};
+use crate::bus::client::client::{Clients, Command, Farewell, Told};
 
 /// How long another node may take to say who is connected to it.
 const SURVEY_MAX: Duration = Duration::from_secs(2);
@@ -54,7 +54,7 @@ impl Delivery {
         }
     }
 
-    pub(super) const fn number(self) -> u32 {
+    pub(in crate::bus) const fn number(self) -> u32 {
         match self {
             Self::Failed => 0,
             Self::Delivered => 1,
@@ -88,12 +88,12 @@ pub struct Order {
 const NAMES: [&str; 3] = ["restart", "shutdown", "ping"];
 
 /// The command of that name.
-pub(super) fn command_name(name: &str) -> Option<&'static str> {
+pub(in crate::bus) fn command_name(name: &str) -> Option<&'static str> {
     NAMES.into_iter().find(|known| *known == name)
 }
 
 /// Gives a command to a client of this node and waits for its acknowledgement.
-pub(super) async fn order_here(clients: Clients, serial: u64, order: Order) -> Delivery {
+pub(in crate::bus) async fn order_here(clients: Clients, serial: u64, order: Order) -> Delivery {
     let Some(client) = clients.find(serial) else { return Delivery::Failed };
     let (done, acknowledged) = oneshot::channel();
     if !client.tell(Told::Command(Command { name: order.name, json: order.json, done })) {

@@ -9,14 +9,14 @@ use rollbook_core::error::Refusal;
 use rollbook_core::pattern::Pattern;
 
 use super::live::{Call, Dismissed, Kicked, Ordered, Through};
-use crate::bus::item::Item;
-use crate::bus::message::{Acknowledged, Leave, MemberAck, MemberState, Reason, Terms, Written};
-use crate::bus::survey::Wanted;
-use crate::bus::window::{Departure, Patience, REDELIVERY_MIN};
+use crate::bus::call::survey::Wanted;
+use crate::bus::delivery::messages::{Acknowledged, Leave, MemberAck, MemberState, Reason, Terms, Written};
+use crate::bus::delivery::window::{Departure, Patience, REDELIVERY_MIN};
+use crate::bus::read::stored_event::Item;
 
 /// One message. Tags are never reused; unknown ones are refused.
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub(super) enum Frame {
+pub(in crate::bus) enum Frame {
     /// A live message for whoever listens to an inbox.
     #[prost(message, tag = "1")]
     Post(Post),
@@ -80,35 +80,35 @@ struct Envelope {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Post {
+pub(in crate::bus) struct Post {
     #[prost(string, tag = "1")]
-    pub(super) subject: String,
+    pub(in crate::bus) subject: String,
     #[prost(bytes = "bytes", tag = "2")]
-    pub(super) record: Bytes,
+    pub(in crate::bus) record: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Ack {
+pub(in crate::bus) struct Ack {
     #[prost(string, tag = "1")]
-    pub(super) consumer_id: String,
+    pub(in crate::bus) consumer_id: String,
     #[prost(string, tag = "2")]
-    pub(super) event_id: String,
+    pub(in crate::bus) event_id: String,
 }
 
 /// A durable consumer, or all of a namespace.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Forgotten {
+pub(in crate::bus) struct Forgotten {
     #[prost(string, tag = "1")]
-    pub(super) namespace: String,
+    pub(in crate::bus) namespace: String,
     #[prost(string, optional, tag = "2")]
-    pub(super) consumer: Option<String>,
+    pub(in crate::bus) consumer: Option<String>,
     /// Its members may come again.
     #[prost(bool, tag = "3")]
-    pub(super) again: bool,
+    pub(in crate::bus) again: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct RemoteJoin {
+pub(in crate::bus) struct RemoteJoin {
     #[prost(string, tag = "1")]
     consumer: String,
     #[prost(string, tag = "2")]
@@ -118,25 +118,25 @@ pub(super) struct RemoteJoin {
     #[prost(bool, tag = "4")]
     manual: bool,
     #[prost(uint64, tag = "5")]
-    pub(super) member: u64,
+    pub(in crate::bus) member: u64,
     #[prost(string, tag = "6")]
-    pub(super) consumer_id: String,
+    pub(in crate::bus) consumer_id: String,
     #[prost(string, optional, tag = "7")]
-    pub(super) name: Option<String>,
+    pub(in crate::bus) name: Option<String>,
     #[prost(uint64, tag = "8")]
     redelivery_ms: u64,
     #[prost(uint32, tag = "9")]
     count_max: u32,
     /// How far the asking node had applied: the asked one must have seen as much.
     #[prost(uint64, tag = "10")]
-    pub(super) seen: u64,
+    pub(in crate::bus) seen: u64,
     /// Which life of the asking node it is; older releases do not say it.
     #[prost(uint64, optional, tag = "11")]
-    pub(super) incarnation: Option<u64>,
+    pub(in crate::bus) incarnation: Option<u64>,
 }
 
 impl RemoteJoin {
-    pub(super) fn new(join: &crate::bus::message::Join, seen: u64, incarnation: u64) -> Self {
+    pub(in crate::bus) fn new(join: &crate::bus::delivery::messages::Join, seen: u64, incarnation: u64) -> Self {
         Self {
             consumer: join.terms.name.clone(),
             pattern: join.terms.pattern.as_str().to_owned(),
@@ -153,7 +153,7 @@ impl RemoteJoin {
     }
 
     /// What the member expects, `None` when the pattern is none.
-    pub(super) fn terms(&self) -> Option<(Terms, Patience)> {
+    pub(in crate::bus) fn terms(&self) -> Option<(Terms, Patience)> {
         let pattern = Pattern::parse(&self.pattern).ok()?;
         let terms = Terms { name: self.consumer.clone(), pattern, group: self.group, manual: self.manual };
         // A node of the release before lets clients ask for less, and rounds to 0.
@@ -170,7 +170,7 @@ fn whole_millis(wait: Duration) -> u64 {
 
 /// A [`Seat`] that is left.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct RemoteLeave {
+pub(in crate::bus) struct RemoteLeave {
     #[prost(string, tag = "1")]
     namespace: String,
     #[prost(string, tag = "2")]
@@ -183,12 +183,12 @@ pub(super) struct RemoteLeave {
 }
 
 impl RemoteLeave {
-    pub(super) fn new(leave: Leave) -> Self {
+    pub(in crate::bus) fn new(leave: Leave) -> Self {
         let Leave { namespace, consumer, member, departure } = leave;
         Self { namespace, consumer, member, returned: departure == Departure::Returned }
     }
 
-    pub(super) fn into_leave(self) -> Leave {
+    pub(in crate::bus) fn into_leave(self) -> Leave {
         let Self { namespace, consumer, member, returned } = self;
         let departure = if returned { Departure::Returned } else { Departure::Gone };
         Leave { namespace, consumer, member, departure }
@@ -196,17 +196,17 @@ impl RemoteLeave {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Seat {
+pub(in crate::bus) struct Seat {
     #[prost(string, tag = "1")]
-    pub(super) namespace: String,
+    pub(in crate::bus) namespace: String,
     #[prost(string, tag = "2")]
-    pub(super) consumer: String,
+    pub(in crate::bus) consumer: String,
     #[prost(uint64, tag = "3")]
-    pub(super) member: u64,
+    pub(in crate::bus) member: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct SeatAck {
+pub(in crate::bus) struct SeatAck {
     #[prost(message, required, tag = "1")]
     seat: Seat,
     #[prost(string, tag = "2")]
@@ -214,21 +214,21 @@ pub(super) struct SeatAck {
 }
 
 impl SeatAck {
-    pub(super) fn new(ack: &MemberAck) -> Self {
+    pub(in crate::bus) fn new(ack: &MemberAck) -> Self {
         let seat = Seat { namespace: ack.namespace.clone(), consumer: ack.consumer.clone(), member: ack.member };
         Self { seat, event_id: ack.event_id.clone() }
     }
 
-    pub(super) fn into_ack(self) -> MemberAck {
+    pub(in crate::bus) fn into_ack(self) -> MemberAck {
         let Seat { namespace, consumer, member } = self.seat;
         MemberAck { namespace, consumer, member, event_id: self.event_id }
     }
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Delivery {
+pub(in crate::bus) struct Delivery {
     #[prost(uint64, tag = "1")]
-    pub(super) member: u64,
+    pub(in crate::bus) member: u64,
     #[prost(message, repeated, tag = "2")]
     items: Vec<Stored>,
 }
@@ -242,26 +242,26 @@ struct Stored {
 }
 
 impl Delivery {
-    pub(super) fn new(member: u64, items: &[Arc<Item>]) -> Self {
+    pub(in crate::bus) fn new(member: u64, items: &[Arc<Item>]) -> Self {
         let stored = |item: &Arc<Item>| Stored { sequence: item.sequence(), record: item.record() };
         Self { member, items: items.iter().map(stored).collect() }
     }
 
-    pub(super) fn into_items(self) -> Vec<Arc<Item>> {
+    pub(in crate::bus) fn into_items(self) -> Vec<Arc<Item>> {
         self.items.into_iter().map(|stored| Arc::new(Item::stored(stored.sequence, stored.record))).collect()
     }
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Closing {
+pub(in crate::bus) struct Closing {
     #[prost(uint64, tag = "1")]
-    pub(super) member: u64,
+    pub(in crate::bus) member: u64,
     #[prost(uint32, tag = "2")]
     reason: u32,
 }
 
 impl Closing {
-    pub(super) fn new(member: u64, reason: Reason) -> Self {
+    pub(in crate::bus) fn new(member: u64, reason: Reason) -> Self {
         let reason = match reason {
             Reason::Draining => 1,
             Reason::TakenOver => 2,
@@ -270,7 +270,7 @@ impl Closing {
         Self { member, reason }
     }
 
-    pub(super) const fn reason(&self) -> Reason {
+    pub(in crate::bus) const fn reason(&self) -> Reason {
         match self.reason {
             2 => Reason::TakenOver,
             3 => Reason::Deleted,
@@ -280,11 +280,11 @@ impl Closing {
 }
 
 impl Frame {
-    pub(super) fn into_bytes(self) -> Bytes {
+    pub(in crate::bus) fn into_bytes(self) -> Bytes {
         Envelope { frame: Some(self) }.encode_to_vec().into()
     }
 
-    pub(super) fn from_bytes(bytes: Bytes) -> Option<Self> {
+    pub(in crate::bus) fn from_bytes(bytes: Bytes) -> Option<Self> {
         Envelope::decode(bytes).ok()?.frame
     }
 }
@@ -306,17 +306,17 @@ struct Member {
 }
 
 /// A number as an answer.
-pub(super) fn number(number: u32) -> Bytes {
+pub(in crate::bus) fn number(number: u32) -> Bytes {
     Reply { number, members: Vec::new() }.encode_to_vec().into()
 }
 
 /// Reads [`number`] back; 0 when it is none.
-pub(super) fn read_number(bytes: Bytes) -> u32 {
+pub(in crate::bus) fn read_number(bytes: Bytes) -> u32 {
     Reply::decode(bytes).map_or(0, |reply| reply.number)
 }
 
 /// What became of an acknowledgement; `None` when the stream is not there.
-pub(super) fn encode_acknowledged(acknowledged: Option<Acknowledged>) -> Bytes {
+pub(in crate::bus) fn encode_acknowledged(acknowledged: Option<Acknowledged>) -> Bytes {
     number(match acknowledged {
         None => 0,
         Some(Acknowledged::NotInFlight) => 1,
@@ -325,7 +325,7 @@ pub(super) fn encode_acknowledged(acknowledged: Option<Acknowledged>) -> Bytes {
 }
 
 /// Reads [`encode_acknowledged`] back.
-pub(super) fn decode_acknowledged(bytes: Bytes) -> Option<Acknowledged> {
+pub(in crate::bus) fn decode_acknowledged(bytes: Bytes) -> Option<Acknowledged> {
     match read_number(bytes) {
         2 => Some(Acknowledged::Yes),
         1 => Some(Acknowledged::NotInFlight),
@@ -334,17 +334,17 @@ pub(super) fn decode_acknowledged(bytes: Bytes) -> Option<Acknowledged> {
 }
 
 /// Yes or no.
-pub(super) fn encode_yes(yes: bool) -> Bytes {
+pub(in crate::bus) fn encode_yes(yes: bool) -> Bytes {
     number(u32::from(yes))
 }
 
 /// Reads [`encode_yes`] back.
-pub(super) fn decode_yes(bytes: Bytes) -> bool {
+pub(in crate::bus) fn decode_yes(bytes: Bytes) -> bool {
     read_number(bytes) == 1
 }
 
 /// What became of events for a member; `None` when its client has not taken them yet, and is still there.
-pub(super) fn encode_written(written: Option<Written>) -> Bytes {
+pub(in crate::bus) fn encode_written(written: Option<Written>) -> Bytes {
     number(match written {
         Some(Written::Gone | Written::Unreachable) => 0,
         Some(Written::Taken) => 1,
@@ -354,7 +354,7 @@ pub(super) fn encode_written(written: Option<Written>) -> Bytes {
 }
 
 /// Reads [`encode_written`] back.
-pub(super) fn decode_written(bytes: Bytes) -> Option<Written> {
+pub(in crate::bus) fn decode_written(bytes: Bytes) -> Option<Written> {
     match read_number(bytes) {
         1 => Some(Written::Taken),
         2 => None,
@@ -363,17 +363,17 @@ pub(super) fn decode_written(bytes: Bytes) -> Option<Written> {
     }
 }
 
-pub(super) fn encode_members(members: &[MemberState]) -> Bytes {
+pub(in crate::bus) fn encode_members(members: &[MemberState]) -> Bytes {
     let member = |state: &MemberState| Member { consumer_id: state.consumer_id.clone(), in_flight: state.in_flight };
     Reply { number: 1, members: members.iter().map(member).collect() }.encode_to_vec().into()
 }
 
-pub(super) fn decode_members(bytes: Bytes) -> Vec<MemberState> {
+pub(in crate::bus) fn decode_members(bytes: Bytes) -> Vec<MemberState> {
     let state = |member: Member| MemberState { consumer_id: member.consumer_id, in_flight: member.in_flight };
     Reply::decode(bytes).map(|reply| reply.members.into_iter().map(state).collect()).unwrap_or_default()
 }
 
-pub(super) fn malformed() -> Refusal {
+pub(in crate::bus) fn malformed() -> Refusal {
     Refusal::Malformed("a live message of an unknown kind".to_owned())
 }
 

@@ -11,9 +11,9 @@ use rollbook_core::node::Owner;
 
 use super::frame::{self, Delivery, Frame, Seat};
 use super::reach::Reach;
-use crate::bus::actors::{Belongs, Kind, Owned, must_tell};
-use crate::bus::message::{Acknowledged, Deliver, Leave, Reason, Tell, Written};
-use crate::bus::window::{Departure, Member};
+use crate::base::actors::{Belongs, Kind, Owned, must_tell};
+use crate::bus::delivery::messages::{Acknowledged, Deliver, Leave, Reason, Tell, Written};
+use crate::bus::delivery::window::{Departure, Member};
 
 /// How long the other node may take to say that its client has taken events, or that it has not yet.
 const DELIVER_MAX: Duration = Duration::from_secs(30);

@@ -11,9 +11,9 @@ use rollbook_core::node::Owner;
 use super::frame::{self, Closing, Frame, RemoteJoin, Seat};
 use super::guest::{Guest, GuestEnds, GuestKey};
 use super::{Relay, done};
-use crate::bus::actors::{Owned, must_tell};
-use crate::bus::message::{Join, Reason, stopping};
-use crate::bus::window::Departure;
+use crate::base::actors::{Owned, must_tell};
+use crate::bus::delivery::messages::{Join, Reason, stopping};
+use crate::bus::delivery::window::Departure;
 
 /// How long this node may take to see what another has seen.
 const SEEN_MAX: Duration = Duration::from_secs(2);

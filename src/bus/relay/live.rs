@@ -6,15 +6,15 @@ use bytes::Bytes;
 use prost::Message;
 use rollbook_core::service::Connection;
 
-use crate::bus::call::{Answer, Body, CallError, Caller, Outcome, Request, Responder};
-use crate::bus::client::Farewell;
-use crate::bus::router::terms::Sent;
+use crate::bus::call::terms::Sent;
+use crate::bus::client::call::{Answer, Body, CallError, Caller, Outcome, Request, Responder};
+use crate::bus::client::client::Farewell;
 
 /// A request for a client of the node that is asked.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct Call {
     #[prost(message, required, tag = "1")]
-    pub(super) to: Connection,
+    pub(in crate::bus) to: Connection,
     #[prost(string, tag = "2")]
     id: String,
     #[prost(string, tag = "3")]
@@ -42,11 +42,11 @@ pub(in crate::bus) struct Call {
     /// The number of the request at the node that asks; 0 when that node does not say: see
     /// [`Frame::Abandon`](super::frame::Frame::Abandon).
     #[prost(uint64, tag = "14")]
-    pub(super) number: u64,
+    pub(in crate::bus) number: u64,
 }
 
 impl Call {
-    pub(super) fn new(sent: &Sent, left: Duration) -> Self {
+    pub(in crate::bus) fn new(sent: &Sent, left: Duration) -> Self {
         let Sent { to, number, request, payload } = sent;
         Self {
             to: *to,
@@ -69,7 +69,7 @@ impl Call {
         }
     }
 
-    pub(super) fn into_request(self, now: Instant, longest: Duration) -> (Request, Body) {
+    pub(in crate::bus) fn into_request(self, now: Instant, longest: Duration) -> (Request, Body) {
         let payload = Body { json: self.json, attachments: self.attachments };
         let request = Request {
             id: self.id,
@@ -106,7 +106,7 @@ struct Answered {
 }
 
 /// What became of a [`Call`].
-pub(super) fn encode_outcome(outcome: Outcome) -> Bytes {
+pub(in crate::bus) fn encode_outcome(outcome: Outcome) -> Bytes {
     let answered = match outcome {
         Ok(Answer { success, body: Body { json, attachments } }) => {
             Answered { success, json, attachments, ..Answered::default() }
@@ -117,7 +117,7 @@ pub(super) fn encode_outcome(outcome: Outcome) -> Bytes {
 }
 
 /// Reads [`encode_outcome`] back.
-pub(super) fn decode_outcome(bytes: Bytes) -> Outcome {
+pub(in crate::bus) fn decode_outcome(bytes: Bytes) -> Outcome {
     let strange = |_| CallError::Unavailable("an answer of an unknown kind".to_owned());
     let Answered { success, json, attachments, code, text } = Answered::decode(bytes).map_err(strange)?;
     match CallError::from_code(&code, text) {
@@ -130,34 +130,34 @@ pub(super) fn decode_outcome(bytes: Bytes) -> Outcome {
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct Ordered {
     #[prost(message, required, tag = "1")]
-    pub(super) to: Connection,
+    pub(in crate::bus) to: Connection,
     #[prost(string, tag = "2")]
-    pub(super) name: String,
+    pub(in crate::bus) name: String,
     #[prost(bytes = "bytes", tag = "3")]
-    pub(super) json: Bytes,
+    pub(in crate::bus) json: Bytes,
     #[prost(uint64, tag = "4")]
-    pub(super) wait_ms: u64,
+    pub(in crate::bus) wait_ms: u64,
 }
 
 /// A client of the node that is told must go.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct Dismissed {
     #[prost(message, required, tag = "1")]
-    pub(super) to: Connection,
+    pub(in crate::bus) to: Connection,
     #[prost(uint32, tag = "2")]
     why: u32,
     /// Who has its place; empty when nobody has, or when a node of an earlier release does not say.
     #[prost(string, tag = "3")]
-    pub(super) by: String,
+    pub(in crate::bus) by: String,
 }
 
 impl Dismissed {
     /// Another connection has its place.
-    pub(super) fn replaced(to: Connection, by: &str) -> Self {
+    pub(in crate::bus) fn replaced(to: Connection, by: &str) -> Self {
         Self { by: by.to_owned(), ..Self::new(to, Farewell::Replaced) }
     }
 
-    pub(super) const fn new(to: Connection, why: Farewell) -> Self {
+    pub(in crate::bus) const fn new(to: Connection, why: Farewell) -> Self {
         let why = match why {
             Farewell::Draining => 1,
             Farewell::Replaced => 2,
@@ -167,7 +167,7 @@ impl Dismissed {
         Self { to, why, by: String::new() }
     }
 
-    pub(super) const fn why(&self) -> Farewell {
+    pub(in crate::bus) const fn why(&self) -> Farewell {
         match self.why {
             2 => Farewell::Replaced,
             3 => Farewell::Removed,
@@ -182,18 +182,18 @@ impl Dismissed {
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct Kicked {
     #[prost(uint64, tag = "1")]
-    pub(super) serial: u64,
+    pub(in crate::bus) serial: u64,
     #[prost(string, tag = "2")]
-    pub(super) id: String,
+    pub(in crate::bus) id: String,
 }
 
 /// Bytes for the same door of another node.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct Through {
     #[prost(string, tag = "1")]
-    pub(super) door: String,
+    pub(in crate::bus) door: String,
     #[prost(bytes = "bytes", tag = "2")]
-    pub(super) message: Bytes,
+    pub(in crate::bus) message: Bytes,
 }
 
 #[cfg(test)]

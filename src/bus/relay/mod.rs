@@ -5,11 +5,10 @@
 //! and inbox messages go to the node that their id names, or to all.
 
 pub mod away;
-pub mod desk;
-mod frame;
+pub(super) mod frame;
 mod guest;
 mod host;
-mod live;
+pub(super) mod live;
 pub mod reach;
 
 use std::collections::HashMap;
@@ -17,23 +16,22 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseFuture};
 use bytes::Bytes;
-use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, join_all};
-use rollbook_cluster::live::Live;
+use futures_util::future::join_all;
 use rollbook_cluster::node::Node;
 use rollbook_core::error::Refusal;
 use rollbook_core::event::EventId;
 use rollbook_core::node::Owner;
 use tokio_util::sync::CancellationToken;
 
-use super::actors::{Belongs, Kind, hint, must_tell};
-use super::clock;
+use super::consume::registry::{Forget, Registry, Who};
+use super::delivery::messages::{
+    Acknowledged, Deliver, Join, Leave, MemberAck, MemberState, Reason, Tell, Written, stopping,
+};
+use super::delivery::window::{Departure, Member};
 use super::handle::Bus;
-use super::item::Item;
-use super::message::{Acknowledged, Deliver, Join, Leave, MemberAck, MemberState, Reason, Tell, Written, stopping};
-use super::registry::{Forget, Registry, Who};
-use super::window::{Departure, Member};
-use desk::Desk;
+use super::read::stored_event::Item;
+use crate::base::actors::{Belongs, Kind, must_tell};
+use crate::base::clock;
 use frame::{Ack, Forgotten, Frame, Post, RemoteJoin, RemoteLeave, SeatAck};
 use guest::{GuestKey, Guests};
 
@@ -88,9 +86,9 @@ pub struct WhoAnywhere(pub Who);
 /// A message of another node.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Bytes, Refusal>")]
-struct Incoming {
-    from: u64,
-    frame: Frame,
+pub(super) struct Incoming {
+    pub(super) from: u64,
+    pub(super) frame: Frame,
 }
 
 /// A stream of ours whose consumer another node serves.
@@ -442,39 +440,5 @@ impl Handler<WhoAnywhere> for Relay {
                 answer.map(frame::decode_members).map_err(|_| owner.node)
             }),
         }
-    }
-}
-
-/// Hands live messages of other nodes to whom they are for.
-#[derive(Debug)]
-pub struct Mailbox {
-    /// For streams and consumers.
-    pub relay: Addr<Relay>,
-    /// For clients and doors, without a detour over an actor. Not its owner: the desk has the node that has this.
-    pub desk: std::sync::Weak<Desk>,
-}
-
-impl Live for Mailbox {
-    fn hear(&self, from: u64, message: Bytes) {
-        let Some(frame) = Frame::from_bytes(message) else { return };
-        let Some(desk) = self.desk.upgrade() else { return };
-        let Err(frame) = desk.hear(from, frame) else { return };
-        // Live messages are at most once: a relay that is full drops them.
-        hint(&self.relay, Incoming { from, frame: *frame });
-    }
-
-    fn answer(&self, from: u64, message: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>> {
-        let Some(frame) = Frame::from_bytes(message) else {
-            return std::future::ready(Err(frame::malformed())).boxed();
-        };
-        let Some(desk) = self.desk.upgrade() else {
-            return std::future::ready(Err(stopping(()))).boxed();
-        };
-        let frame = match desk.answer(from, frame) {
-            Ok(answer) => return answer,
-            Err(frame) => frame,
-        };
-        let answer = self.relay.send(Incoming { from, frame: *frame });
-        async move { answer.await.map_err(stopping)? }.boxed()
     }
 }

@@ -13,13 +13,13 @@ use super::arrivals::Arrival;
 use super::engine::{Engine, Polled, Step, Timing, Wrong};
 use super::session::{Application, Away, Handshake, Out, Session};
 use super::table::Place;
-use crate::bus::actors::{Belongs, Kind, hint, must_tell};
-use crate::bus::client::Told;
-use crate::bus::clock;
-use crate::bus::sink::{Frame, ROOM_BYTES};
-use crate::bus::socket::code;
-use crate::bus::streams::Turn;
-use crate::bus::websocket::{Inbound, Received, Write, Writer};
+use crate::base::actors::{Belongs, Kind, hint, must_tell};
+use crate::base::clock;
+use crate::bus::client::client::Told;
+use crate::bus::subscribe::streams::Turn;
+use crate::net::websocket::connection::{Inbound, Received, Write, Writer};
+use crate::net::websocket::reader::code;
+use crate::net::websocket::writer::{Frame, ROOM_BYTES};
 
 /// Messages that wait for a session: more than all it may be asked and all it may have asked.
 const MAILBOX: usize = 4096;

@@ -17,10 +17,10 @@ use super::session::{Application, Handshake, Refused, Restored, Socket};
 use super::table;
 use super::wire::{OFFSETS, PLAIN};
 use crate::bus::access::Access;
-use crate::bus::announcer;
-use crate::bus::client::{About, Told};
-use crate::bus::services::Services;
-use crate::bus::sink::Frame;
+use crate::bus::client::client::{About, Told};
+use crate::bus::roll::announcer;
+use crate::bus::roll::services::Services;
+use crate::net::websocket::writer::Frame;
 
 /// The service bus behind the main namespace.
 #[derive(Clone)]

@@ -6,8 +6,8 @@ use rollbook_core::error::Refusal;
 use rollbook_core::service::InstanceRegister;
 
 use super::engine::Wrong;
-use crate::bus::announcement::Position;
-use crate::bus::sink::Frame;
+use crate::bus::client::announcement::Position;
+use crate::net::websocket::writer::Frame;
 
 /// Its name to other nodes.
 pub(super) const NAME: &str = "socketio";

@@ -7,14 +7,14 @@ use serde_json::value::RawValue;
 use super::says::parse;
 use super::service::BusSocket;
 use super::session::Out;
-use crate::bus::call::CallError;
-use crate::bus::client::Told;
-use crate::bus::clock;
-use crate::bus::draft::{Draft, Published, Rejected};
-use crate::bus::json::{Whole, or_default};
-use crate::bus::message::Acknowledged;
-use crate::bus::streams::{Answered, Streamed, Unwilling, Word};
-use crate::bus::subscribe::{Options, Subscribe};
+use crate::base::clock;
+use crate::base::json::{Whole, or_default};
+use crate::bus::client::call::CallError;
+use crate::bus::client::client::Told;
+use crate::bus::delivery::messages::Acknowledged;
+use crate::bus::subscribe::request::{Options, Subscribe};
+use crate::bus::subscribe::streams::{Answered, Streamed, Unwilling, Word};
+use crate::bus::write::draft::{Draft, Published, Rejected};
 
 /// Longest id of a stream, bytes.
 const ID_BYTES_MAX: usize = 128;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde_json::value::RawValue;
 
-use crate::bus::json;
-use crate::bus::sink::Frame;
+use crate::base::json;
+use crate::net::websocket::writer::Frame;
 
 /// Between the packets of one polling payload.
 const SEPARATOR: char = '\u{1e}';

@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::session::{Application, Away, Event, Handshake, Out, Refused, Socket};
 use super::table::{self, Table};
 use super::{Budget, Config, Door, mount};
-use crate::bus::client::Told;
-use crate::bus::http::{rules::Rules, server};
+use crate::bus::client::client::Told;
+use crate::net::http::limits::Rules;
+use crate::net::http::server;
 
 /// Answers what it is told; refuses when the client asks for it.
 struct Echo;

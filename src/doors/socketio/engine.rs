@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 
 use super::codec::{self, Engine as Packet};
-use crate::bus::sink::Frame;
+use crate::net::websocket::writer::Frame;
 
 /// A poll this short before a deadline is late: two timers in a row end a little after their sum.
 const SLACK: Duration = Duration::from_millis(10);

@@ -8,11 +8,11 @@ use actix::{ActorFutureExt as _, WrapFuture as _};
 use rollbook_cluster::node::Node;
 
 use super::between::{Carried, NAME, Word, decode};
-use crate::bus::actors::{Belongs, Kind, must_tell};
+use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::bus::relay::away::Peers;
 use crate::bus::relay::reach::Reach;
-use crate::bus::socket::code;
-use crate::bus::websocket::{Inbound, Received, Write, Writer};
+use crate::net::websocket::connection::{Inbound, Received, Write, Writer};
+use crate::net::websocket::reader::code;
 
 /// How long the other end may take for one message.
 const CARRY_MAX: Duration = Duration::from_secs(30);

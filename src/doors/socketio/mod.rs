@@ -37,13 +37,14 @@ use rollbook_cluster::live::Live;
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use crate::base::actors::{Actors, Owned, hint, must_tell};
 use crate::bus::access::Access;
-use crate::bus::actors::{Actors, Owned, hint, must_tell};
-use crate::bus::body::{self, BodyError};
-use crate::bus::budget::Budget;
-use crate::bus::origin::Origin;
-use crate::bus::services::Services;
-use crate::bus::{socket, websocket};
+use crate::bus::roll::services::Services;
+use crate::net::budget::Budget;
+use crate::net::http_body;
+use crate::net::http_body::BodyError;
+use crate::net::origins::Origin;
+use crate::net::websocket::{connection, reader};
 
 use actor::{Attach, Bounds, Gone, Poll, PollGone, PostBegins, PostEnds, SessionActor};
 use application::BusApplication;
@@ -267,7 +268,7 @@ fn asked(request: &HttpRequest) -> Result<Asked, Failure> {
 }
 
 async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Door>) -> HttpResponse {
-    let upgrade = socket::is_upgrade(&request);
+    let upgrade = reader::is_upgrade(&request);
     let origin = match door.allows(&request) {
         Ok(origin) => origin,
         Err(failure) => return failure.answer(upgrade),
@@ -344,7 +345,7 @@ fn shake_hands(request: &HttpRequest, door: &Door, asked: Asked) -> Result<HttpR
         door.start(&sid, None, handshake, arrival);
         return Ok(polled(door.open(&sid, true).to_string()));
     }
-    if !socket::is_proper_upgrade(request) {
+    if !reader::is_proper_upgrade(request) {
         return Err(Failure::BadRequest);
     }
     let conn = door.table.conn();
@@ -363,7 +364,7 @@ fn upgraded(
     open: Option<ByteString>,
 ) -> Result<HttpResponse, Failure> {
     let limit = door.config.message_bytes_max;
-    let started = websocket::start(request, limit, session.clone().recipient(), conn, &door.actors);
+    let started = connection::start(request, limit, session.clone().recipient(), conn, &door.actors);
     let (writer, response) = started.map_err(|_| Failure::BadRequest)?;
     // To a session that has ended meanwhile: the WebSocket ends as well.
     must_tell(session, Attach { conn, writer, open });
@@ -420,7 +421,7 @@ async fn elsewhere(
     websocket: bool,
 ) -> Result<HttpResponse, Failure> {
     if websocket {
-        if !socket::is_proper_upgrade(request) {
+        if !reader::is_proper_upgrade(request) {
             return Err(Failure::BadRequest);
         }
         let (conn, limit) = (door.table.conn(), door.config.message_bytes_max);
@@ -446,7 +447,7 @@ async fn elsewhere(
 async fn read_body(request: &HttpRequest, payload: web::Payload, door: &Door) -> Result<Option<ByteString>, Failure> {
     let binary = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
     let (bytes_max, timeout, budget) = (door.config.message_bytes_max, BODY_TIMEOUT, &door.receiving);
-    let read = body::read(request, payload, body::Bounds { bytes_max, timeout, budget }).await;
+    let read = http_body::read(request, payload, http_body::Bounds { bytes_max, timeout, budget }).await;
     let body = read.map_err(|error| match error {
         BodyError::TooLarge => Failure::TooLarge,
         BodyError::Crowded => Failure::Crowded,

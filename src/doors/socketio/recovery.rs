@@ -18,7 +18,7 @@ use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 
 use super::between::{Kept, NAME, Word};
-use crate::bus::clock;
+use crate::base::clock;
 use crate::bus::relay::away::Peers;
 
 /// How long another node may take to look.
@@ -152,7 +152,7 @@ fn heir(pid: &str, others: &[u64]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::announcement::Position;
+    use crate::bus::client::announcement::Position;
 
     #[test]
     fn a_node_that_stops_leaves_its_states_to_all_others() {

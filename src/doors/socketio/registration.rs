@@ -9,9 +9,9 @@ use serde_json::json;
 use super::says::{Registering, Registers};
 use super::service::{BusSocket, Failure};
 use super::session::{Out, Waited};
-use crate::bus::call::CallError;
-use crate::bus::client::{Client, Enrolled, Told};
-use crate::bus::roll::Roll;
+use crate::bus::client::call::CallError;
+use crate::bus::client::client::{Client, Enrolled, Told};
+use crate::bus::roll::roll::Roll;
 
 /// Registrations of one client that wait for the one before.
 const WAITING_MAX: usize = 16;

@@ -23,9 +23,10 @@ use super::engine::Wrong;
 use super::far::{Far, Forget, Keep, Link, Near};
 use super::recovery::Recovery;
 use super::table::Table;
-use crate::bus::actors::{Actors, Owned, must_tell};
+use crate::base::actors::{Actors, Owned, must_tell};
 use crate::bus::relay::away::Peers;
-use crate::bus::websocket::{self, Inbound, Received, Write, Writer};
+use crate::net::websocket::connection;
+use crate::net::websocket::connection::{Inbound, Received, Write, Writer};
 
 /// How long the other node may take for what needs no client.
 const ASK_MAX: Duration = Duration::from_secs(3);
@@ -116,7 +117,7 @@ impl Remote {
             drop(gone);
         });
         let near = Owned::start(&self.actors, Near::new(link, forget));
-        let started = websocket::start(request, limit, near.addr().clone().recipient(), conn, &self.actors);
+        let started = connection::start(request, limit, near.addr().clone().recipient(), conn, &self.actors);
         let (writer, response) = started.map_err(|_| Wrong::Request)?;
         let (addr, to) = (near.addr().clone(), writer.to().clone());
         lock(&self.near).insert(conn, NearEnd { _near: near, writer: to });

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::codec;
-use crate::bus::announcement::Position;
-use crate::bus::call::{Answer, Body, CallError, part_of, traceparent};
-use crate::bus::json::{Whole, or_default};
+use crate::base::json::{Whole, or_default};
+use crate::bus::client::announcement::Position;
+use crate::bus::client::call::{Answer, Body, CallError, part_of, traceparent};
 
 /// Longest `requestId`, bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;

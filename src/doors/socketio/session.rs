@@ -10,9 +10,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 
 use super::codec::{self, Kind, Malformed, Packet};
-use crate::bus::client::Told;
-use crate::bus::sink::Frame;
-use crate::bus::streams::Turn;
+use crate::bus::client::client::Told;
+use crate::bus::subscribe::streams::Turn;
+use crate::net::websocket::writer::Frame;
 
 /// Most namespaces that one connection may join.
 const NAMESPACES_MAX: usize = 64;

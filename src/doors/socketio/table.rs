@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rollbook_cluster::lock::lock;
 
-use crate::bus::actors::Owned;
+use crate::base::actors::Owned;
 
 struct Inner<A: Actor> {
     /// Owns them: a session that leaves the table ends.

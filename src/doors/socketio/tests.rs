@@ -10,7 +10,7 @@ use super::codec::{self, Engine as Packet0, Kind, Packet, encode_payload};
 use super::engine::{Engine, Polled, Step, Timing, Wrong};
 use super::says::{Asks, Auth, Notifies, Registers, Responds, Resumes};
 use super::{between, table};
-use crate::bus::sink::Frame;
+use crate::net::websocket::writer::Frame;
 
 fn text(text: &str) -> Frame {
     Frame::Text(text.into())

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 
 use super::codec;
 use super::says::is_ours;
-use crate::bus::announcement::{Announcement, Position, Tells};
-use crate::bus::notification::{Notification, UNHANDLED, notification};
+use crate::bus::client::announcement::{Announcement, Position, Tells};
+use crate::bus::write::notification::{Notification, UNHANDLED, notification};
 
 /// Without offsets.
 pub(super) static PLAIN: Frames = Frames { offsets: false };

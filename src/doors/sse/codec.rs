@@ -13,10 +13,10 @@ use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
-use crate::bus::draft::{Draft, Parsed, Publish, Rejected, Writable, frame, namespace, parse_rfc3339};
-use crate::bus::event_json;
-use crate::bus::json;
-use crate::bus::wire::Wire;
+use crate::base::json;
+use crate::bus::read::encoder::Wire;
+use crate::bus::read::event_json;
+use crate::bus::write::draft::{Draft, Parsed, Publish, Rejected, Writable, frame, namespace, parse_rfc3339};
 
 /// Which part of an event was being read when an error came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

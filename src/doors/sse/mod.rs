@@ -21,15 +21,17 @@ use bytes::Bytes;
 use futures_util::Stream as _;
 use rollbook_core::time::Timestamp;
 
+use crate::base::clock;
 use crate::bus::access::{Access, Way};
-use crate::bus::body::{self, BodyError};
-use crate::bus::clock;
-use crate::bus::draft::{self, Parsed, Published, Rejected};
-use crate::bus::http::head::Fault;
-use crate::bus::http::rules::TurnedAway;
-use crate::bus::message::Acknowledged;
-use crate::bus::origin::Origin;
-use crate::bus::outlet;
+use crate::bus::delivery::messages::Acknowledged;
+use crate::bus::write::draft;
+use crate::bus::write::draft::{Parsed, Published, Rejected};
+use crate::net::byte_queue;
+use crate::net::http::head::Fault;
+use crate::net::http::limits::TurnedAway;
+use crate::net::http_body;
+use crate::net::http_body::BodyError;
+use crate::net::origins::Origin;
 
 use codec::FRAMES;
 use session::Query;
@@ -133,7 +135,7 @@ impl Drop for Open {
 
 /// The body of a stream, with its place.
 struct Stream {
-    body: outlet::Body,
+    body: byte_queue::Body,
     _open: Open,
 }
 
@@ -249,8 +251,8 @@ async fn read_body(
     door: &Door,
 ) -> Result<Bytes, Rejected> {
     let budget = door.access.bus().proposer().receiving();
-    let bounds = body::Bounds { bytes_max, timeout: door.config.body_timeout, budget };
-    let read = body::read(request, payload, bounds).await;
+    let bounds = http_body::Bounds { bytes_max, timeout: door.config.body_timeout, budget };
+    let read = http_body::read(request, payload, bounds).await;
     read.map_err(|error| match error {
         BodyError::Crowded => Rejected::new(503, "too many bytes of requests are being received"),
         BodyError::TooLarge => {
@@ -334,7 +336,7 @@ async fn subscribe(request: &HttpRequest, door: &Door, head: bool) -> Result<Htt
         return Ok(builder.finish());
     }
     let open = door.admit()?;
-    let (outlet, body) = outlet::pair();
+    let (outlet, body) = byte_queue::pair();
     outlet.push(format!(": consumer {consumer_id}\n\n").into());
     let way = Way { consumer_id, wire: &FRAMES, outlet, keep_alive: door.config.keep_alive };
     access.open(wanted, way).await?;

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use rollbook_core::pattern::Pattern;
 
-use crate::bus::draft::Rejected;
-use crate::bus::duration;
-use crate::bus::subscribe::{self, Start, Subscribe, is_name};
-use crate::bus::window::Patience;
+use crate::base::duration;
+use crate::bus::delivery::window::Patience;
+use crate::bus::subscribe::request;
+use crate::bus::subscribe::request::{Start, Subscribe, is_name};
+use crate::bus::write::draft::Rejected;
 
 /// The parameters of a request, first one of a name counts.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ fn redelivery(text: Option<&str>) -> Result<Duration, Rejected> {
     let Some(text) = text else { return Ok(Patience::default().redelivery) };
     let said = duration::parse(text).map_err(|_| Rejected::bad(format!("invalid redelivery: {text}")))?;
     let short = || Rejected::bad(format!("invalid redelivery: {text}, at least 100ms"));
-    subscribe::redelivery(Some(said)).ok_or_else(short)
+    request::redelivery(Some(said)).ok_or_else(short)
 }
 
 fn deliveries(text: Option<&str>) -> Result<u32, Rejected> {

@@ -12,9 +12,9 @@ use rollbook_core::time::Timestamp;
 
 use super::codec::{self, FRAMES};
 use super::session::{self, Ack, Query};
-use crate::bus::draft::{Parsed, Rejected, allow_create};
-use crate::bus::subscribe::{Start, Subscribe};
-use crate::bus::wire::Wire as _;
+use crate::bus::read::encoder::Wire as _;
+use crate::bus::subscribe::request::{Start, Subscribe};
+use crate::bus::write::draft::{Parsed, Rejected, allow_create};
 
 const NOW: Timestamp = Timestamp { seconds: 1_710_498_645, nanos: 123_000_000 };
 
@@ -71,7 +71,7 @@ fn one(body: impl AsRef<[u8]>) -> String {
 
 fn json(index: i64, event: &Event<'_>) -> String {
     let mut out = Vec::new();
-    crate::bus::event_json::write(index, event, &mut out);
+    crate::bus::read::event_json::write(index, event, &mut out);
     String::from_utf8(out).unwrap()
 }
 

@@ -19,17 +19,17 @@ use super::session::{Bounds, Identity, Session, Step};
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::wire::FRAMES;
-use crate::bus::actors::{Belongs, Kind};
-use crate::bus::announcement::{Announcement, Log};
-use crate::bus::budget::Lease;
-use crate::bus::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request};
-use crate::bus::client::{About, Client, Command, Farewell, Seat, Told};
-use crate::bus::clock;
-use crate::bus::commands::Commands;
-use crate::bus::router::terms::{Answered, Key, Requester};
-use crate::bus::sink::{Frame, Sink};
-use crate::bus::socket::{Came, code};
-use crate::bus::streams::Streams;
+use crate::base::actors::{Belongs, Kind};
+use crate::base::clock;
+use crate::bus::call::terms::{Answered, Key, Requester};
+use crate::bus::client::announcement::{Announcement, Log};
+use crate::bus::client::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request};
+use crate::bus::client::client::{About, Client, Command, Farewell, Seat, Told};
+use crate::bus::client::commands::Commands;
+use crate::bus::subscribe::streams::Streams;
+use crate::net::budget::Lease;
+use crate::net::websocket::reader::{Came, code};
+use crate::net::websocket::writer::{Frame, Sink};
 
 /// Messages that wait for a connection: more than all it may be asked and all it may have asked.
 const MAILBOX: usize = 4096;

@@ -9,11 +9,11 @@ use futures_util::FutureExt as _;
 use super::actor::Connection;
 use super::codec::{Code, Publishes, Subscribes, Wrong};
 use super::frames::{self, Text};
-use crate::bus::client::Told;
-use crate::bus::clock;
-use crate::bus::draft::{Published, Rejected};
-use crate::bus::message::Acknowledged;
-use crate::bus::streams::{Answered, Streamed, Turn, Unwilling, Word};
+use crate::base::clock;
+use crate::bus::client::client::Told;
+use crate::bus::delivery::messages::Acknowledged;
+use crate::bus::subscribe::streams::{Answered, Streamed, Turn, Unwilling, Word};
+use crate::bus::write::draft::{Published, Rejected};
 
 impl Connection {
     fn unwilling(&mut self, id: &str, unwilling: Unwilling) {

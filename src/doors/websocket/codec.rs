@@ -13,10 +13,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::config::NAME;
-use crate::bus::call::{Answer, Body, Responder, part_of, traceparent};
-use crate::bus::draft::Draft;
-use crate::bus::json::{self, Whole};
-use crate::bus::subscribe::{Options, Subscribe};
+use crate::base::json;
+use crate::base::json::Whole;
+use crate::bus::client::call::{Answer, Body, Responder, part_of, traceparent};
+use crate::bus::subscribe::request::{Options, Subscribe};
+use crate::bus::write::draft::Draft;
 
 /// Longest id of a message, name of a callback, bytes.
 const ID_BYTES_MAX: usize = 128;

@@ -9,13 +9,13 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::codec::{Code, SERVICE_ERROR, Wrong};
-use crate::bus::call::{Answer, Body, CallError, Handed, Missing, Responder};
-use crate::bus::draft::{First, Kind, Published, Rejected};
-use crate::bus::event_json;
-use crate::bus::json;
-use crate::bus::plain::plain;
-use crate::bus::sink::Sink;
-use crate::bus::wire::End;
+use crate::base::json;
+use crate::bus::client::call::{Answer, Body, CallError, Handed, Missing, Responder};
+use crate::bus::client::plain::plain;
+use crate::bus::read::encoder::End;
+use crate::bus::read::event_json;
+use crate::bus::write::draft::{First, Kind, Published, Rejected};
+use crate::net::websocket::writer::Sink;
 
 /// How a caller of another door is called back.
 const RESPONSE: &str = "response";

@@ -24,11 +24,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use crate::base::actors::start_with_its_stream;
 use crate::bus::access::Access;
-use crate::bus::actors::start_with_its_stream;
-use crate::bus::origin::Origin;
-use crate::bus::services::Services;
-use crate::bus::socket;
+use crate::bus::roll::services::Services;
+use crate::net::origins::Origin;
+use crate::net::websocket::reader;
 
 use actor::Connection;
 use config::Config;
@@ -96,7 +96,7 @@ async fn not_a_get() -> HttpResponse {
 }
 
 async fn handle(request: HttpRequest, door: web::Data<Door>) -> HttpResponse {
-    if !socket::is_upgrade(&request) {
+    if !reader::is_upgrade(&request) {
         return refuse(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket: connect with a WebSocket client");
     }
     if request.headers().get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
@@ -117,7 +117,7 @@ async fn handle(request: HttpRequest, door: web::Data<Door>) -> HttpResponse {
     if door.connections() >= shared.config.connections_max {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
     }
-    match socket::open(&request, shared.config.message_bytes_max, &[SUBPROTOCOL]) {
+    match reader::open(&request, shared.config.message_bytes_max, &[SUBPROTOCOL]) {
         Ok((reader, sink, response)) => {
             let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
             let actors = &shared.services.bus.metrics().actors;

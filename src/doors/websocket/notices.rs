@@ -9,9 +9,9 @@ use super::frames::{self, Asked};
 use super::session::Identity;
 use super::shared::Shared;
 use super::wire::BROADCAST;
-use crate::bus::clock;
-use crate::bus::notification::{From, UNHANDLED};
-use crate::bus::services::Notice;
+use crate::base::clock;
+use crate::bus::roll::services::Notice;
+use crate::bus::write::notification::{From, UNHANDLED};
 
 impl Connection {
     /// All services are told of a message that nobody could be given.

@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use super::close;
 use super::codec::{self, Code, Message, Publishes, Registers, Said, Subscribes, Wrong};
 use super::frames::{self, Asked, Text};
-use crate::bus::call::{Answer, Outcome, Responder};
+use crate::bus::client::call::{Answer, Outcome, Responder};
 
 /// Frames that wait while a registration is on its way, and their bytes.
 const BACKLOG_MAX: usize = 64;

@@ -6,7 +6,7 @@ use super::config::Config;
 use super::snapshot::Snapshots;
 use super::throttle::Throttle;
 use crate::bus::access::Access;
-use crate::bus::services::Services;
+use crate::bus::roll::services::Services;
 
 /// What the connections of a door share.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use rollbook_core::machine::Machine;
 use rollbook_core::service::{Instance, Service};
 
 use super::wire::{Offered, ServiceJson};
-use crate::bus::announcement::Log;
+use crate::bus::client::announcement::Log;
 
 /// The services as they were behind the event of that index of the roll.
 #[derive(Debug, Clone)]

@@ -11,9 +11,9 @@ use super::frames::Text;
 use super::session::{Bounds, Identity, Session, Step};
 use super::wire::FRAMES;
 use super::{close, codec};
-use crate::bus::announcement::{Announcement, Log, Position, Tells as _};
-use crate::bus::call::{Answer, Body, CallError, Missing, Responder};
-use crate::bus::item::Item;
+use crate::bus::client::announcement::{Announcement, Log, Position, Tells as _};
+use crate::bus::client::call::{Answer, Body, CallError, Missing, Responder};
+use crate::bus::read::stored_event::Item;
 
 const BOUNDS: Bounds =
     Bounds { in_flight_max: 3, timeout: Duration::from_secs(30), timeout_max: Duration::from_secs(60) };

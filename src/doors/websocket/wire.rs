@@ -6,8 +6,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::frames::node_name;
-use crate::bus::announcement::{Announcement, Tells};
-use crate::bus::notification::{Notification, UNHANDLED, notification};
+use crate::bus::client::announcement::{Announcement, Tells};
+use crate::bus::write::notification::{Notification, UNHANDLED, notification};
 
 /// The name of a notification that clients of this door broadcast.
 pub(super) const BROADCAST: &str = "broadcast";

@@ -1,0 +1,10 @@
+//! What every room above the cluster may use: lives of actors, time, durations, JSON of all languages, metrics.
+//!
+//! Nothing here knows an event, a socket or a protocol. Imports nothing but the crate `rollbook_cluster` and libraries.
+
+pub mod actors;
+pub mod clock;
+pub mod duration;
+pub mod json;
+pub mod metrics;
+pub mod supervisor;

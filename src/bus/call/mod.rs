@@ -1,0 +1,14 @@
+//! Requests from service to service: who may answer, who is asked, how long, how often again.
+//!
+//! Invariant: a request ends once, with its answer or with the reason why there is none, and not later than its deadline.
+
+pub mod breaker;
+pub mod choice;
+pub mod flight;
+pub mod router;
+pub mod state;
+pub mod survey;
+pub mod terms;
+
+#[cfg(test)]
+mod tests;

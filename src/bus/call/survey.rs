@@ -1,0 +1,204 @@
+//! Who is connected to a node: as the operator sees it, and as nodes tell each other.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rollbook_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::router::Router;
+use super::terms::{BreakerView, LoadView};
+use crate::base::json::Verbatim;
+use crate::bus::client::client::{Client, Clients};
+
+/// One client of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ClientView {
+    /// Unique in the cluster.
+    pub id: String,
+    /// The node it is connected to.
+    pub node: u64,
+    /// Its number there.
+    pub serial: u64,
+    /// The door it came through.
+    pub door: String,
+    /// How it is connected.
+    pub transport: String,
+    /// Where it comes from.
+    pub address: String,
+    /// What it calls itself.
+    pub name: String,
+    /// When it came.
+    pub connected_at: String,
+    /// The service that it is an instance of.
+    pub service: Option<String>,
+    /// Its instance id.
+    pub instance: Option<String>,
+    /// What its newest heartbeat said.
+    #[schema(value_type = Option<Object>)]
+    pub heartbeat: Option<Verbatim>,
+    /// When that came.
+    pub heartbeat_at: Option<String>,
+    /// Its requests.
+    pub requests: RequestsView,
+}
+
+/// The requests of an instance, as its own node has seen them.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+pub struct RequestsView {
+    /// Those it has now.
+    pub in_flight: u32,
+    /// Those that ended with an answer.
+    pub answered: u64,
+    /// Those that ended without one.
+    pub failed: u64,
+    /// Mean time until the end, in milliseconds.
+    pub mean_ms: f64,
+    /// Its circuit breakers.
+    pub breakers: Vec<BreakerJson>,
+}
+
+/// A circuit breaker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BreakerJson {
+    /// Of this capability.
+    pub capability: String,
+    /// `closed`, `open` or `half_open`.
+    pub state: String,
+    /// Failures in the present minute.
+    pub failures: u32,
+}
+
+/// Which clients of a node.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Wanted {
+    #[prost(bool, tag = "1")]
+    all: bool,
+    #[prost(uint64, repeated, tag = "2")]
+    serials: Vec<u64>,
+    #[prost(string, optional, tag = "3")]
+    id: Option<String>,
+    /// None of them, but how many there are.
+    #[prost(bool, tag = "4")]
+    totals: bool,
+}
+
+impl Wanted {
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { all: true, ..Self::default() }
+    }
+
+    /// None of them: only how many there are and what they have done together.
+    #[must_use]
+    pub fn totals() -> Self {
+        Self { totals: true, ..Self::default() }
+    }
+
+    /// Those of these numbers.
+    #[must_use]
+    pub fn serials(serials: Vec<u64>) -> Self {
+        Self { serials, ..Self::default() }
+    }
+
+    /// The one that its door calls so.
+    #[must_use]
+    pub fn called(id: &str) -> Self {
+        Self { id: Some(id.to_owned()), ..Self::default() }
+    }
+
+    fn of(&self, clients: &Clients) -> Vec<Arc<Client>> {
+        if !self.serials.is_empty() {
+            return self.serials.iter().filter_map(|serial| clients.find(*serial)).collect();
+        }
+        let wants = |client: &&Arc<Client>| self.all || self.id.as_ref().is_some_and(|id| client.is_called(id));
+        clients.all().iter().filter(wants).cloned().collect()
+    }
+}
+
+/// The clients of one node.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Survey {
+    /// In the order they came.
+    pub clients: Vec<ClientView>,
+    /// Requests in flight that this node routes.
+    pub in_flight: usize,
+    /// All clients together, when that was asked for; a node of an earlier release does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totals: Option<Totals>,
+}
+
+/// All clients of a node together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// How many there are.
+    pub connections: usize,
+    /// Requests that they were given and that ended with an answer.
+    pub answered: u64,
+    /// Those that ended without one.
+    pub failed: u64,
+}
+
+impl Survey {
+    /// As nodes tell each other.
+    #[must_use]
+    pub fn into_json(self) -> Bytes {
+        serde_json::to_vec(&self).unwrap_or_default().into()
+    }
+}
+
+impl RequestsView {
+    fn new(load: LoadView) -> Self {
+        let ended = load.answered.saturating_add(load.failed);
+        let micros = load.busy.as_micros().checked_div(u128::from(ended)).unwrap_or_default();
+        let breaker = |view: BreakerView| BreakerJson {
+            capability: view.capability,
+            state: view.state.to_owned(),
+            failures: view.failures,
+        };
+        Self {
+            in_flight: load.in_flight,
+            answered: load.answered,
+            failed: load.failed,
+            mean_ms: f64::from(u32::try_from(micros).unwrap_or(u32::MAX)) / 1000.0,
+            breakers: load.breakers.into_iter().map(breaker).collect(),
+        }
+    }
+}
+
+fn view(node: u64, client: &Client, load: LoadView) -> ClientView {
+    let about = client.about();
+    let (service, instance) = about.registration.map(|own| (own.service.id, own.instance.id)).unzip();
+    ClientView {
+        id: about.id,
+        node,
+        serial: client.serial,
+        door: client.door.to_owned(),
+        transport: about.transport.to_owned(),
+        address: about.address,
+        name: about.name,
+        connected_at: client.since.to_string(),
+        service,
+        instance,
+        heartbeat: about.heartbeat.and_then(|says| serde_json::from_slice(&says).ok()),
+        heartbeat_at: about.heartbeat_at.map(|at: Timestamp| at.to_string()),
+        requests: RequestsView::new(load),
+    }
+}
+
+/// Clients of this node.
+#[must_use]
+pub fn of(node: u64, all: &Clients, router: &Router, wanted: &Wanted) -> Survey {
+    let mut clients: Vec<ClientView> =
+        wanted.of(all).iter().map(|client| view(node, client, router.load_here(client.serial))).collect();
+    clients.sort_by_key(|client| client.serial);
+    Survey { clients, in_flight: router.in_flight(), totals: wanted.totals.then(|| totals(all, router)) }
+}
+
+fn totals(clients: &Clients, router: &Router) -> Totals {
+    let all = clients.all();
+    let (answered, failed) = router.ended_here(all.iter().map(|client| client.serial));
+    Totals { connections: all.len(), answered, failed }
+}

@@ -1,0 +1,8 @@
+//! The roll: which services and instances are here, cluster-wide, and who is told when that changes.
+//!
+//! Invariant: what must be the same everywhere is a command of the rules; this room decides when to propose one.
+
+pub mod announcer;
+pub mod leavers;
+pub mod roll;
+pub mod services;

@@ -1,0 +1,136 @@
+//! What the doors of services share: clients, router, roll and the way to other nodes; put together once.
+
+use bytes::Bytes;
+use rollbook_core::entry;
+use rollbook_core::error::Refusal;
+use rollbook_core::event::{Event, EventId};
+use rollbook_core::time::Timestamp;
+use serde_json::value::RawValue;
+
+use super::announcer;
+use super::roll;
+use super::roll::Roll;
+use crate::base::clock;
+use crate::bus::call::router::Router;
+use crate::bus::call::survey;
+use crate::bus::call::survey::{Survey, Wanted};
+use crate::bus::call::terms;
+use crate::bus::client::client::{Clients, Farewell, Noted};
+use crate::bus::handle::Bus;
+use crate::bus::relay::away::Peers;
+use crate::bus::write::notification;
+use crate::bus::write::notification::{From, NOTIFY, Notification};
+
+/// Longest name of a notification, bytes.
+const EVENT_BYTES_MAX: usize = 128;
+
+/// The parts. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// The bus below.
+    pub bus: Bus,
+    /// Who is connected to this node.
+    pub clients: Clients,
+    /// Live requests.
+    pub router: Router,
+    /// The way onto the roll.
+    pub roll: Roll,
+    /// The other nodes.
+    pub peers: Peers,
+}
+
+impl Services {
+    /// Puts them together.
+    #[must_use]
+    pub fn new(bus: &Bus, roll: roll::Config, router: terms::Config) -> Self {
+        let node = bus.node();
+        let clients = Clients::new(bus.metrics().clone());
+        let peers = Peers::new(node.clone());
+        let away = Box::new(peers.clone());
+        let router = Router::new(node.clone(), clients.clone(), router, bus.metrics().clone(), away);
+        let roll = Roll::new(node.clone(), bus.proposer().clone(), clients.clone(), peers.clone(), roll);
+        Self { bus: bus.clone(), clients, router, roll, peers }
+    }
+
+    /// Tells a connection of any node to go; `false` when it is not there.
+    ///
+    /// # Errors
+    /// Its node did not answer.
+    pub async fn kick(&self, node: u64, serial: u64, id: &str) -> Result<bool, Refusal> {
+        if node != self.bus.node().id() {
+            return self.peers.kick(node, serial, id).await;
+        }
+        Ok(self.kick_here(serial, id))
+    }
+
+    /// What this node says of its clients.
+    #[must_use]
+    pub fn survey(&self, wanted: &Wanted) -> Survey {
+        survey::of(self.bus.node().id(), &self.clients, &self.router, wanted)
+    }
+
+    /// Tells a client of this node to go if its door calls it so; `false` when it is not there.
+    #[must_use]
+    pub fn kick_here(&self, serial: u64, id: &str) -> bool {
+        let client = self.clients.find(serial).filter(|client| client.is_called(id));
+        client.is_some_and(|client| client.close(Farewell::Removed))
+    }
+
+    /// Tells all other registered clients of the cluster, in the book.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] for a name that is none; the refusals of a publish.
+    pub async fn notify(&self, notice: Notice<'_>) -> Result<Noted, Refusal> {
+        let mut record = Vec::new();
+        entry::begin_publish(&mut record, NOTIFY)?;
+        let created_at = notice.encode(&mut record)?;
+        entry::finish_publish(&mut record, 0, entry::FLAG_CREATE, 1)?;
+        let (index, _) = self.bus.proposer().publish(record.into()).await?;
+        Ok(Noted { id: EventId::new(created_at, index).to_string(), index: Some(index) })
+    }
+
+    /// Tells those of them who are connected now, each at most once.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] for a name that is none.
+    pub fn notify_now(&self, notice: Notice<'_>) -> Result<Noted, Refusal> {
+        let mut record = Vec::new();
+        notice.encode(&mut record)?;
+        let record = Bytes::from(record);
+        self.peers.notify(record.clone());
+        let announcement = announcer::spread_now(&self.clients, record);
+        Ok(Noted { id: announcement.item.id(), index: None })
+    }
+}
+
+/// What one client tells all others.
+#[derive(Debug, Clone)]
+pub struct Notice<'a> {
+    /// Who says it.
+    pub from: From,
+    /// What its sender calls it.
+    pub id: Option<String>,
+    /// Its name.
+    pub event: &'a str,
+    /// What it says: JSON.
+    pub data: Option<&'a RawValue>,
+}
+
+impl Notice<'_> {
+    /// Appends its record; the time is that of now.
+    fn encode(self, out: &mut Vec<u8>) -> Result<Timestamp, Refusal> {
+        let Self { from, id, event, data } = self;
+        if !(1..=EVENT_BYTES_MAX).contains(&event.len()) {
+            return Err(Refusal::Malformed(format!("event: 1 to {EVENT_BYTES_MAX} bytes")));
+        }
+        let subject = notification::subject(event);
+        let says = Notification { event: event.to_owned(), id, data, from: Some(from) };
+        let malformed = |error: String| Refusal::Malformed(error);
+        let payload = serde_json::to_vec(&says).map_err(|error| malformed(error.to_string()))?;
+        let created_at = clock::timestamp();
+        out.reserve(payload.len().saturating_add(64));
+        let told = Event { subject: &subject, created_at, payload: Some(&payload), ..Event::default() };
+        told.encode(out).map_err(|error| malformed(error.to_string()))?;
+        Ok(created_at)
+    }
+}

@@ -1,0 +1,243 @@
+//! Recorded writes on their way in: admission and counting.
+//!
+//! Batching happens behind it, at the leader, where the asks of all nodes meet. What
+//! is here is what must be decided before a byte is queued: is there disk, is there room.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rollbook_cluster::disk;
+use rollbook_cluster::lock::lock;
+use rollbook_cluster::node::Node;
+use rollbook_core::command::{Command, Done, Reply};
+use rollbook_core::error::Refusal;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::metrics::Metrics;
+use crate::net::budget::Budget;
+
+/// How often the own disk is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often the leader is asked whether the cluster has room.
+const ASK: Duration = Duration::from_secs(1);
+
+/// Bounds of the proposer.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the node stores everything.
+    pub data: PathBuf,
+    /// Free space below which publishes are refused, bytes.
+    pub reserve_bytes: u64,
+    /// Most bytes of publishes that wait at once.
+    pub pending_bytes_max: usize,
+    /// Most bytes of requests of all kinds that are being received at once.
+    pub receiving_bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    node: Node,
+    config: Config,
+    metrics: Metrics,
+    pending_bytes: AtomicUsize,
+    receiving: Budget,
+    /// Publishes are refused for lack of disk, here or elsewhere in the cluster.
+    disk_low: AtomicBool,
+    /// What is short, here and elsewhere.
+    lacks: Mutex<Lacks>,
+    free_bytes: AtomicU64,
+    free_inodes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Lacks {
+    here: Option<String>,
+    elsewhere: Option<String>,
+}
+
+/// The way into the book. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Proposer {
+    inner: Arc<Inner>,
+}
+
+/// Bytes counted against the budget; given back when dropped.
+struct Permit<'a> {
+    pending: &'a AtomicUsize,
+    bytes: usize,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.pending.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Lacks {
+    fn reason(&self) -> Option<&str> {
+        self.here.as_deref().or(self.elsewhere.as_deref())
+    }
+}
+
+impl Proposer {
+    /// A proposer for this node.
+    #[must_use]
+    pub fn new(node: Node, config: Config, metrics: Metrics) -> Self {
+        let receiving = Budget::new(config.receiving_bytes_max);
+        let inner = Inner {
+            node,
+            config,
+            metrics,
+            receiving,
+            pending_bytes: AtomicUsize::new(0),
+            disk_low: AtomicBool::new(false),
+            lacks: Mutex::default(),
+            free_bytes: AtomicU64::new(u64::MAX),
+            free_inodes: AtomicU64::new(u64::MAX),
+        };
+        let proposer = Self { inner: Arc::new(inner) };
+        proposer.look_at_disk();
+        proposer
+    }
+
+    /// Watches the free space until cancelled.
+    pub async fn watch_disk(self, stop: CancellationToken) {
+        let here = async {
+            let mut tick = tokio::time::interval(LOOK);
+            loop {
+                tick.tick().await;
+                self.look_at_disk();
+            }
+        };
+        let elsewhere = async {
+            let mut tick = tokio::time::interval(ASK);
+            loop {
+                tick.tick().await;
+                let elsewhere = self.inner.node.short_of_disk().await;
+                self.note(|lacks| lacks.elsewhere = elsewhere);
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = here => {}
+            () = elsewhere => {}
+        }
+    }
+
+    fn look_at_disk(&self) {
+        let inner = &self.inner;
+        match disk::free(&inner.config.data) {
+            Ok(free) => {
+                inner.free_bytes.store(free.bytes, Ordering::Relaxed);
+                inner.free_inodes.store(free.inodes, Ordering::Relaxed);
+                let (here, full) = (free.lacks(inner.config.reserve_bytes), free.is_full(inner.config.reserve_bytes));
+                inner.node.tell_disk(here.is_some(), full);
+                self.note(|lacks| lacks.here = here);
+            }
+            Err(error) => tracing::warn!(%error, "free disk space is unknown"),
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Lacks)) {
+        let inner = &self.inner;
+        let mut lacks = lock(&inner.lacks);
+        change(&mut lacks);
+        let reason = lacks.reason();
+        let low = reason.is_some();
+        if inner.disk_low.swap(low, Ordering::Relaxed) != low {
+            let reason = reason.unwrap_or("there is room again");
+            tracing::warn!(low, reason, "free disk space crossed the reserve");
+        }
+    }
+
+    /// What of the disk is short, while publishes are refused for that.
+    #[must_use]
+    pub fn lacks(&self) -> Option<String> {
+        if !self.is_disk_low() {
+            return None;
+        }
+        lock(&self.inner.lacks).reason().map(ToOwned::to_owned)
+    }
+
+    /// What requests that are being received may take, on their way in.
+    #[must_use]
+    pub fn receiving(&self) -> &Budget {
+        &self.inner.receiving
+    }
+
+    fn admit(&self, bytes: usize) -> Result<Permit<'_>, Refusal> {
+        let inner = &*self.inner;
+        if let Some(lacks) = self.lacks() {
+            return Err(Refusal::InsufficientStorage(lacks));
+        }
+        let before = inner.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let permit = Permit { pending: &inner.pending_bytes, bytes };
+        if before != 0 && before.saturating_add(bytes) > inner.config.pending_bytes_max {
+            return Err(Refusal::Overloaded("too many bytes of publishes wait".to_owned()));
+        }
+        Ok(permit)
+    }
+
+    /// Puts the frame of a publish into the book: position of its first event, and how many.
+    ///
+    /// # Errors
+    /// Any [`Refusal`]; after [`Refusal::OutcomeUnknown`] the events may or may not be stored.
+    pub async fn publish(&self, frame: Bytes) -> Result<(u64, u32), Refusal> {
+        let result = match self.admit(frame.len()) {
+            Ok(_permit) => self.propose(frame).await,
+            Err(refusal) => Err(refusal),
+        };
+        match result {
+            Ok(Done::Published { first, events }) => {
+                self.inner.metrics.publishes.inc();
+                self.inner.metrics.events.inc_by(u64::from(events));
+                Ok((first, events))
+            }
+            Ok(_) => Err(Refusal::Malformed("the answer is not that of a publish".to_owned())),
+            Err(refusal) => {
+                self.inner.metrics.refused.inc();
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Puts any frame into the log. Not subject to the disk reserve: deletes and acks must go through, until the
+    /// leader has used up nearly all of it.
+    ///
+    /// # Errors
+    /// Any [`Refusal`].
+    pub async fn propose(&self, frame: Bytes) -> Reply {
+        // The node answers within its own timeout: one timer for each entry, not one for each publish.
+        let reply = self.inner.node.propose(frame)?;
+        reply.await.unwrap_or_else(|_| Err(Refusal::OutcomeUnknown("node is stopping".to_owned())))
+    }
+
+    /// Proposes a command, as [`Proposer::propose`] does a frame.
+    ///
+    /// # Errors
+    /// Any [`Refusal`].
+    pub async fn command(&self, command: Command) -> Reply {
+        self.propose(command.frame()?.into()).await
+    }
+
+    /// Free bytes of the data directory when last looked.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        self.inner.free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Free inodes of the data directory when last looked.
+    #[must_use]
+    pub fn free_inodes(&self) -> u64 {
+        self.inner.free_inodes.load(Ordering::Relaxed)
+    }
+
+    /// Whether publishes are refused for lack of disk.
+    #[must_use]
+    pub fn is_disk_low(&self) -> bool {
+        self.inner.disk_low.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,74 @@
+//! Listens, and builds an application of actix-web on each thread.
+//!
+//! Routing, origins and refusals are the application's own, for an upgrade as for any other request. What it accepts as
+//! a WebSocket leaves the server together with its socket, so that an idle WebSocket keeps none of its buffers and
+//! nothing stands between it and the kernel.
+
+use std::convert::Infallible;
+use std::fmt::Debug;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix_http::{Request, Response};
+use actix_server::{Server, ServerBuilder};
+use actix_service::{IntoServiceFactory, ServiceFactory, fn_factory, fn_service, map_config};
+use actix_web::Error;
+use actix_web::body::MessageBody;
+use actix_web::dev::AppConfig;
+use actix_web::rt::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::connection;
+use super::limits::{Rules, Thread};
+
+/// Serves an application that each worker builds. When `stopping` is cancelled idle connections are closed.
+///
+/// # Errors
+/// The listener cannot be used.
+pub fn listen<F, I, S, B>(
+    builder: ServerBuilder,
+    listener: TcpListener,
+    rules: Arc<Rules>,
+    stopping: CancellationToken,
+    application: F,
+) -> io::Result<Server>
+where
+    F: Fn() -> I + Send + Clone + 'static,
+    I: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Error: Into<Error> + 'static,
+    S::InitError: Debug,
+    S::Response: Into<Response<B>> + 'static,
+    S::Service: 'static,
+    B: MessageBody + 'static,
+{
+    let name = rules.terms.name;
+    let build = move || {
+        let (application, rules, stopping) = (application.clone(), Arc::clone(&rules), stopping.clone());
+        fn_factory(move || {
+            let factory = map_config(application().into_factory(), |()| AppConfig::default());
+            let (rules, stopping) = (Arc::clone(&rules), stopping.clone());
+            async move {
+                let service = factory.new_service(()).await.map_err(|error| {
+                    tracing::error!(?error, "the application cannot be built");
+                })?;
+                let thread = Rc::new(Thread::new(service, rules));
+                let stops = Rc::clone(&thread);
+                actix_web::rt::spawn(async move {
+                    stopping.cancelled().await;
+                    stops.stop();
+                });
+                Ok::<_, ()>(fn_service(move |io: TcpStream| {
+                    let thread = Rc::clone(&thread);
+                    async move {
+                        connection::serve(io, thread).await;
+                        Ok::<_, Infallible>(())
+                    }
+                }))
+            }
+        })
+    };
+    Ok(builder.listen(name, listener, build)?.run())
+}

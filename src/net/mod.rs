@@ -1,0 +1,10 @@
+//! Bytes and sockets for the doors: HTTP, WebSocket, bodies, origins. Knows no event and no door.
+//!
+//! May import `base`. Invariant: whatever a client sends is bounded in bytes and in time before it is kept.
+
+pub mod budget;
+pub mod byte_queue;
+pub mod http;
+pub mod http_body;
+pub mod origins;
+pub mod websocket;
