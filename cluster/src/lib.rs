@@ -6,62 +6,30 @@
 //!                                  +--> settle: older events into compressed blocks <---+
 //! ```
 //!
-//! All openraft and rocksdb types stay inside this crate. Modules in reading order.
+//! All openraft and rocksdb types stay inside this crate. The rooms from the bottom up; each may import those before it:
+//! `store`, `log`, `ledger`, `state`, `book`, `peer`, `replicate`, `propose`, `member`, the file `node`, `running`.
 
-mod batch;
-mod block;
-mod carry;
-mod changes;
-mod clock;
 mod codec;
-mod contact;
 mod crash;
-mod due;
-mod forget;
-mod founding;
-mod gather;
 mod ledger;
-mod level;
-mod liveness;
 mod log;
-mod machine;
-mod mark;
-mod members;
-mod membership;
-mod network;
-mod office;
-mod page;
+mod member;
 mod peer;
-mod presence;
-mod quorum;
-mod raft;
-mod records;
-mod recovery;
-mod retain;
-mod schedule;
-mod settle;
-mod settler;
-mod shortage;
-mod snapshot;
+mod propose;
+mod replicate;
 mod state;
-mod store;
 mod stores;
-mod tail;
-mod tidy;
 mod types;
-mod wal;
-mod walscan;
 
-pub mod disk;
+pub mod book;
 pub mod error;
-pub mod events;
-pub mod files;
 pub mod lab_faults;
 pub mod live;
 pub mod lock;
 pub mod node;
 pub mod running;
 pub mod status;
+pub mod store;
 pub mod timing;
 pub mod tls;
 pub mod wait;
@@ -70,5 +38,3 @@ pub mod wait;
 mod sim;
 #[cfg(test)]
 mod suite;
-#[cfg(test)]
-mod torn;

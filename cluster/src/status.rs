@@ -5,7 +5,7 @@ use openraft::{RaftMetrics, ServerState};
 use rollbook_core::machine::Machine;
 use tokio_util::sync::CancellationToken;
 
-use crate::raft::Raft;
+use crate::replicate::raft::Raft;
 use crate::types::Types;
 
 /// How a node sees its cluster.

@@ -6,9 +6,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::NodeError;
-use crate::log::LogStore;
-use crate::state::State;
-use crate::store::Layout;
+use crate::log::store::LogStore;
+use crate::state::state::State;
+use crate::store::layout::Layout;
 
 /// How long a stop waits for others to let go of the stores.
 const RELEASE_MAX: Duration = Duration::from_secs(5);

@@ -10,10 +10,10 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use rollbook_core::entry::EntryBuilder;
 
 use crate::codec::log_id;
-use crate::log::LogStore;
-use crate::machine::StateMachine;
-use crate::state::State;
-use crate::store::Layout;
+use crate::log::store::LogStore;
+use crate::replicate::machine::StateMachine;
+use crate::state::state::State;
+use crate::store::layout::Layout;
 use crate::types::{Entry, EntryData, IoFlushed, Runtime, Types};
 use crate::wait::wait_until;
 

@@ -4,7 +4,7 @@
 //! So the bounds of the doors are made to fit at the start: then a door refuses a client, and nothing else happens.
 
 use anyhow::bail;
-use rollbook_cluster::files;
+use rollbook_cluster::store::files;
 
 use super::config::settings::Config;
 

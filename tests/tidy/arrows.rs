@@ -66,8 +66,37 @@ const BUS: [&str; 14] = [
     "desk.rs",
 ];
 
-/// Where a file of the root package stands: its floor, the place of its room on the floor, and the room.
+/// The same of `cluster/src`. Files that are not named here are at the bottom, and know none of the rooms.
+const CLUSTER: [&str; 16] = [
+    "lib.rs",
+    "store",
+    "log",
+    "tls",
+    "ledger",
+    "state",
+    "stores.rs",
+    "book",
+    "peer",
+    "replicate",
+    "status.rs",
+    "propose",
+    "member",
+    "node.rs",
+    "running",
+    "sim",
+];
+
+/// Where a file stands: its floor, the place of its room on the floor, and the room.
 fn room(path: &str) -> Option<((u8, usize), String)> {
+    if let Some(inner) = path.strip_prefix("cluster/src/") {
+        let room = inner.split('/').next()?;
+        let place = CLUSTER.iter().position(|known| *known == room);
+        return match place {
+            Some(place) => Some(((1, place), format!("cluster/{room}"))),
+            None if room == inner => Some(((1, 0), "cluster".to_owned())),
+            None => None,
+        };
+    }
     let mut parts = path.strip_prefix("src/")?.split('/');
     let (first, second, third) = (parts.next()?, parts.next(), parts.next());
     match (first, second, third) {
@@ -88,7 +117,7 @@ fn room(path: &str) -> Option<((u8, usize), String)> {
 
 pub(crate) fn floors(tree: &Tree) -> Vec<String> {
     let mut findings = Vec::new();
-    for (from, targets) in arrows(tree, "src") {
+    for (from, targets) in ["src", "cluster/src"].into_iter().flat_map(|root| arrows(tree, root)) {
         let Some((place, name)) = room(&from) else {
             findings.push(format!("{from}: stands on no floor of the house, or in no room that tests/tidy knows"));
             continue;

@@ -10,7 +10,7 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use crate::store::GROUP;
+use crate::store::layout::GROUP;
 
 /// Longest frame after the hello, bytes.
 pub(crate) const FRAME_BYTES_MAX: usize = 32 << 20;

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::hello::{self, Hello, Reason, Unwelcome, VERSION};
 use super::identity::Identity;
 use crate::lock::lock;
-use crate::state::State;
+use crate::state::state::State;
 
 /// The process that a node number belongs to, as far as this node knows.
 #[derive(Debug, Clone)]
@@ -190,7 +190,7 @@ mod tests {
     use rollbook_core::rows::{Family, Row, Rows, RowsError, Writes};
 
     use super::*;
-    use crate::store::Layout;
+    use crate::store::layout::Layout;
 
     const X: &str = "0123456789abcdef0123456789abcdef";
     const Y: &str = "fedcba9876543210fedcba9876543210";

@@ -9,9 +9,9 @@ use rollbook_core::node::Owner;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::disk::Shortage;
 use crate::error::NodeError;
-use crate::store::Layout;
+use crate::store::disk::Shortage;
+use crate::store::layout::Layout;
 
 /// Shared by everything that talks to peers.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ use super::home;
 use super::identity::Identity;
 use super::transport::{self, Dialer};
 use crate::lock::lock;
-use crate::state::State;
+use crate::state::state::State;
 use crate::timing::Timing;
 use crate::tls::Tls;
 

@@ -16,8 +16,5 @@ pub(crate) mod home;
 pub(crate) mod identity;
 pub(crate) mod link;
 pub(crate) mod pulse;
-pub(crate) mod receive;
-pub(crate) mod send;
-pub(crate) mod server;
 pub(crate) mod transport;
 pub(crate) mod wire;

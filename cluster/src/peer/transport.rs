@@ -1,6 +1,6 @@
 //! What carries bytes between nodes: TCP, or anything else that two nodes can reach each other by.
 //!
-//! [`super::link::Links`] dials and [`super::server::Server`] accepts through these two traits and nothing else. A
+//! [`super::link::Links`] dials and [`crate::replicate::server::Server`] accepts through these two traits and nothing else. A
 //! test that gives both a pair of memory streams runs the whole transport without a socket, also on simulated time.
 
 use std::io;
@@ -62,7 +62,7 @@ fn bound_silence(tcp: &TcpStream, silence: Duration) -> io::Result<()> {
 }
 
 /// What a connection is for is known: a peer may take no bulk for a while and live.
-pub(super) fn carries(stream: &Carriage, bulk: bool, timing: Timing) -> io::Result<()> {
+pub(crate) fn carries(stream: &Carriage, bulk: bool, timing: Timing) -> io::Result<()> {
     if Bug::SilenceBelieved.is_on() {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use rollbook_core::service::{
 };
 
 use super::dice::Dice;
-use crate::gather::now_millis;
+use crate::state::clock::now_millis;
 
 /// Any command of a kind that does not touch the events of clients.
 pub(super) fn change(dice: &Dice) -> Command {

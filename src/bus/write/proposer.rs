@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rollbook_cluster::disk;
 use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
+use rollbook_cluster::store::disk;
 use rollbook_core::command::{Command, Done, Reply};
 use rollbook_core::error::Refusal;
 use tokio_util::sync::CancellationToken;

@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 use super::*;
 use crate::peer::transport::memory::{Memory, MemoryAcceptor};
 use crate::peer::transport::{Acceptor as _, Carriage};
-use crate::store::Layout;
+use crate::store::layout::Layout;
 use crate::timing::HEARTBEAT;
 
 fn ms(millis: u64) -> Duration {

@@ -1,0 +1,7 @@
+//! Who belongs to the cluster: its founding, changes of the membership, and which of them a majority survives.
+//!
+//! May import `replicate` and what is below. Invariant: a cluster begins once, and changes one step at a time.
+
+pub(crate) mod founding;
+pub(crate) mod members;
+pub(crate) mod quorum;

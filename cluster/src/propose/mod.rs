@@ -1,0 +1,7 @@
+//! From a write of a client to an entry of the log: gathered into batches, here or at the leader, in their order.
+//!
+//! May import `replicate` and what is below. Invariant: "not stored" is said only of what nobody gave to raft.
+
+pub(crate) mod batch;
+pub(crate) mod forward;
+pub(crate) mod gather;

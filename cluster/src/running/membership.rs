@@ -1,0 +1,161 @@
+//! Changes of the membership, asked of any node: carried out by the leader, whoever that is meanwhile.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use rollbook_core::command::{Done, Reply};
+use rollbook_core::error::Refusal;
+use rollbook_core::node::Node as Row;
+use rollbook_core::reply;
+use tokio::time::Instant;
+
+use crate::member::members::{Change, Wanted};
+use crate::node::{Node, refusal};
+use crate::peer::conn::CallError;
+use crate::peer::frame::Kind;
+use crate::peer::link::Purpose;
+
+/// How long a change may take, after which its outcome is unknown.
+const CHANGE_MAX: Duration = Duration::from_secs(10);
+/// How long it is tried again with the next leader.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long the leader may take of it: who asked on another node hears it from the leader.
+pub(crate) const LEADER_MAX: Duration = Duration::from_secs(8);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(50);
+
+fn unknown(why: &str) -> Refusal {
+    Refusal::OutcomeUnknown(format!(
+        "{why}: the change is completed when a majority answers; look at `rollbook cluster status` before it is repeated"
+    ))
+}
+
+impl Node {
+    /// A new node gets a number and learns from now on; it is to listen at `address`.
+    ///
+    /// # Errors
+    /// The refusal of the rules or of the cluster.
+    pub async fn join(&self, address: String) -> Result<Row, Refusal> {
+        self.change(Wanted { change: Change::Join(address), force: false }).await
+    }
+
+    /// A learner that answers and has caught up votes from now on; with `force` also one that does not, as long as
+    /// the voters keep a majority that answers.
+    ///
+    /// # Errors
+    /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] with what to do, or the cluster is not available.
+    pub async fn promote(&self, id: u64, force: bool) -> Result<Row, Refusal> {
+        self.change(Wanted { change: Change::Promote(id), force }).await
+    }
+
+    /// A node leaves the cluster for good; its number is never used again. Refused when the voters that are left had
+    /// no majority that answers; with `force` those that do not answer lose their votes then. One that was removed
+    /// before may be removed again.
+    ///
+    /// # Errors
+    /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] with what to do, or the cluster is not available.
+    pub async fn remove(&self, id: u64, force: bool) -> Result<Row, Refusal> {
+        self.change(Wanted { change: Change::Remove(id), force }).await
+    }
+
+    /// Another voter leads from now on: `to`, or the best one. Gives the new leader.
+    ///
+    /// # Errors
+    /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] when it did not take over, or the cluster is not available.
+    pub async fn transfer(&self, to: Option<u64>) -> Result<Row, Refusal> {
+        self.change(Wanted { change: Change::Transfer(to.unwrap_or(0)), force: false }).await
+    }
+
+    /// Has the leader make a change. Answers within [`CHANGE_MAX`].
+    async fn change(&self, wanted: Wanted) -> Result<Row, Refusal> {
+        let began = Instant::now();
+        // Whether some leader may have done part of it.
+        let mut begun = false;
+        loop {
+            let left = CHANGE_MAX.saturating_sub(began.elapsed());
+            let changed = match self.inner().contact.leader() {
+                Some(leader) if leader == self.id() => self.change_here(wanted.clone(), left).await,
+                Some(leader) => self.change_there(leader, &wanted, left).await,
+                None => Err(CallError::Unreachable("no leader".to_owned())),
+            };
+            begun |= !matches!(changed, Err(CallError::Unreachable(_)));
+            // A change that was made may be asked for again, but not a number for a new node.
+            let again = match &changed {
+                Err(CallError::NotLeader | CallError::Unreachable(_)) => true,
+                Err(CallError::Lost) => !matches!(wanted.change, Change::Join(_)),
+                _ => false,
+            };
+            let must_end = self.inner().identity.failure().is_some();
+            if again && !must_end && began.elapsed() < RETRY_MAX {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            return changed.map_err(|error| match error {
+                CallError::NotLeader => unknown("leadership was lost"),
+                CallError::Lost | CallError::Late => unknown(&error.to_string()),
+                CallError::Unreachable(why) if begun => unknown(&why),
+                CallError::Unreachable(why) => Refusal::Unavailable(format!("{why}, nothing was changed")),
+                error => refusal(error),
+            });
+        }
+    }
+
+    /// Makes a change, as the leader. It goes on when nobody waits any more.
+    pub(crate) async fn change_here(&self, wanted: Wanted, within: Duration) -> Result<Row, CallError> {
+        let (node, proposer) = (self.clone(), self.clone());
+        let made = self.inner().members.runtime.spawn(async move {
+            let propose = move |command| -> BoxFuture<'static, Reply> {
+                let node = proposer.clone();
+                Box::pin(async move { node.command(command).await })
+            };
+            node.inner().members.change(wanted, &propose).await
+        });
+        match tokio::time::timeout(within.min(LEADER_MAX), made).await {
+            Ok(Ok(made)) => made,
+            Ok(Err(_)) => Err(CallError::Refused(Refusal::OutcomeUnknown("node is stopping".to_owned()))),
+            Err(_) => Err(CallError::Refused(unknown("no majority agreed in time"))),
+        }
+    }
+
+    async fn change_there(&self, leader: u64, wanted: &Wanted, within: Duration) -> Result<Row, CallError> {
+        let body = Bytes::from(wanted.to_bytes());
+        // A connection that must be made first takes of the same time.
+        let call = self.inner().links.call(leader, Purpose::Control, Kind::Change, body, within);
+        let answer = tokio::time::timeout(within, call).await.unwrap_or(Err(CallError::Late))?;
+        match reply::decode(&answer).and_then(|mut replies| replies.pop()) {
+            Some(Ok(Done::Node(row))) => Ok(row),
+            _ => Err(CallError::Protocol("an answer of another kind")),
+        }
+    }
+
+    /// As the leader, completes a change that the leader before left between two steps. Does not wait for it.
+    pub(crate) fn complete_changes(&self) {
+        if !self.inner().members.is_halfway() {
+            return;
+        }
+        let node = self.clone();
+        self.inner().members.runtime.spawn(async move {
+            if let Err(error) = node.inner().members.complete_left().await {
+                tracing::debug!(%error, "a change of the membership cannot be completed yet");
+            }
+        });
+    }
+
+    /// Hands leadership over when this node leads and somebody else can. For a stop.
+    pub async fn step_down(&self) {
+        if !self.leads() || self.inner().contact.voters() < 2 {
+            return;
+        }
+        match self.inner().members.transfer(0).await {
+            Ok(row) => tracing::info!(to = row.id, "leadership was handed over"),
+            Err(error) => tracing::warn!(%error, "leadership was not handed over"),
+        }
+    }
+
+    /// Whether the cluster removed that node.
+    #[must_use]
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.inner().state.machine().node(id).is_some_and(|row| row.removed)
+    }
+}

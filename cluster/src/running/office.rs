@@ -1,0 +1,260 @@
+//! Answers what other nodes ask of this one, beside raft's own messages.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use openraft::ReadPolicy;
+use prost::Message as _;
+use rollbook_core::command::{Command, Done, check_level};
+use rollbook_core::entry::{BATCH_FRAME_BYTES, FLAG_KEYED, Frame, Publish, frames};
+use rollbook_core::error::Refusal;
+use rollbook_core::event::Event;
+use rollbook_core::reply;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::membership::LEADER_MAX;
+use crate::live::Live;
+use crate::member::founding::Founding;
+use crate::member::members::Wanted;
+use crate::node::Node;
+use crate::peer::conn::CallError;
+use crate::peer::frame::Kind;
+use crate::peer::wire;
+use crate::peer::wire::NodeFigures;
+use crate::propose::forward::{ATTEMPT_MAX, encode_carried};
+use crate::propose::gather::{Answer as To, Ask, Carried, Failure, Queue};
+use crate::replicate::server::{Answer, Office};
+
+/// What the desk needs.
+pub(crate) struct Desk {
+    pub(crate) node: Node,
+    pub(crate) asks: Queue,
+    pub(crate) founding: Founding,
+    pub(crate) live: Arc<OnceLock<Arc<dyn Live>>>,
+}
+
+fn malformed(what: &str) -> Answer {
+    Answer::Refused(Refusal::Malformed(what.to_owned()))
+}
+
+impl Desk {
+    /// Queues the batch of another node for the log.
+    fn take(&self, from: u64, mut body: Bytes) -> Result<oneshot::Receiver<Result<Carried, Failure>>, Answer> {
+        if !self.node.leads() {
+            return Err(Answer::NotLeader);
+        }
+        // Its connections end, but what it sent before may still be read.
+        if self.node.is_removed(from) {
+            return Err(Answer::Refused(Refusal::Unavailable(format!("node {from} was removed from the cluster"))));
+        }
+        let Some(count) = body.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)) else {
+            return Err(malformed("a batch that was cut"));
+        };
+        drop(body.split_to(4));
+        if !is_batch_of(from, &body, count) {
+            return Err(malformed("a batch that is none"));
+        }
+        let frames = body.get(BATCH_FRAME_BYTES..).unwrap_or_default();
+        let level = self.node.inner().state.machine().level();
+        if let Err(refusal) = check_level(frames, count, level) {
+            return Err(Answer::Refused(refusal));
+        }
+        let (answer, answered) = oneshot::channel();
+        let replies = usize::try_from(count).unwrap_or(usize::MAX);
+        let until = Instant::now() + ATTEMPT_MAX;
+        let ask = Ask { frames: body, replies, until, answer: To::Guest(answer) };
+        self.asks.push(ask).map_err(Answer::Refused)?;
+        Ok(answered)
+    }
+
+    async fn read_index(&self) -> Answer {
+        match self.node.inner().raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((id, _)) => Answer::Done(wire::encode_number(id.index())),
+            Err(_) => Answer::NotLeader,
+        }
+    }
+
+    async fn change(&self, body: &[u8]) -> Answer {
+        let Some(wanted) = Wanted::from_bytes(body) else { return malformed("an unknown change of the membership") };
+        match self.node.change_here(wanted, LEADER_MAX).await {
+            Ok(node) => Answer::Done(reply::encode(&[Ok(Done::Node(node))]).into()),
+            Err(CallError::Refused(refusal)) => Answer::Refused(refusal),
+            Err(CallError::NotLeader) => Answer::NotLeader,
+            Err(error) => Answer::Refused(Refusal::Unavailable(error.to_string())),
+        }
+    }
+
+    fn found(&self, body: &[u8]) -> Answer {
+        let id = std::str::from_utf8(body).unwrap_or_default();
+        if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return malformed("an id of a cluster");
+        }
+        match self.node.inner().identity.belong_to(id) {
+            Ok(()) => Answer::Done(Bytes::new()),
+            Err(error) => Answer::Refused(Refusal::Membership(error.to_string())),
+        }
+    }
+}
+
+/// Whether the bytes are `count` frames behind the mark of a batch of that node, and all that the rules take for
+/// granted of them is so: what is in the log is applied by all nodes.
+fn is_batch_of(from: u64, bytes: &[u8], count: u32) -> bool {
+    let Some((mark, rest)) = bytes.split_first_chunk::<BATCH_FRAME_BYTES>() else { return false };
+    let first = frames(mark, 1).next();
+    let marked = matches!(first, Some(Frame::Batch(batch)) if batch.owner.node == from && batch.frames == count);
+    let mut frames = frames(rest, count);
+    marked && count > 0 && frames.by_ref().all(|frame| is_sound(&frame)) && frames.intact()
+}
+
+fn is_sound(frame: &Frame<'_>) -> bool {
+    match frame {
+        Frame::Publish(publish) => are_records(publish),
+        Frame::Command(body) => Command::decode(body).is_ok(),
+        Frame::Batch(_) | Frame::Unknown(_) => false,
+    }
+}
+
+/// Whether the records are as many as the frame says, each whole and of its namespace. Positions are given out by the
+/// number alone, and those without a key or an id are not read before somebody subscribes.
+fn are_records(publish: &Publish<'_>) -> bool {
+    let mut rest = publish.records;
+    for _ in 0..publish.events {
+        let Some((event, used)) = Event::decode(rest) else { return false };
+        let place = event.subject.strip_prefix(publish.namespace);
+        let keyed = !event.key.is_empty() || !event.id.is_empty();
+        if place.is_none_or(|topic| !topic.starts_with('.')) || (keyed && publish.flags & FLAG_KEYED == 0) {
+            return false;
+        }
+        rest = rest.get(used..).unwrap_or_default();
+    }
+    publish.events > 0 && rest.is_empty()
+}
+
+/// What a node is told of the batch that it forwarded.
+fn told(became: Result<Carried, Failure>) -> Answer {
+    match became {
+        Ok(carried) => Answer::Done(encode_carried(&carried)),
+        Err(Failure::Refused(refusal)) => Answer::Refused(refusal),
+        Err(Failure::NotLeader) => Answer::NotLeader,
+        // Understood by the release before, which tells its clients just that.
+        Err(Failure::Unknown(why)) => Answer::Refused(Refusal::OutcomeUnknown(why.into_owned())),
+    }
+}
+
+impl Office for Desk {
+    fn forward(&self, from: u64, body: Bytes) -> impl Future<Output = Answer> + Send + use<> {
+        let taken = self.take(from, body);
+        async move {
+            match taken {
+                Ok(answered) => {
+                    told(answered.await.unwrap_or_else(|_| Err(Failure::Unknown("node is stopping".into()))))
+                }
+                Err(answer) => answer,
+            }
+        }
+    }
+
+    async fn answer(&self, from: u64, kind: Kind, body: Bytes) -> Answer {
+        // Boxed but for live messages: those are many, and each would carry the room of the others.
+        match kind {
+            Kind::ReadIndex => Box::pin(self.read_index()).await,
+            Kind::Standing => {
+                let status = self.node.status();
+                let slowest = self.node.slowest_follower().unwrap_or(0);
+                let shortage = &self.node.inner().identity.shortage;
+                let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+                let figures = NodeFigures {
+                    last: status.last_index,
+                    applied: status.applied_index,
+                    slowest,
+                    short: flag(&shortage.here),
+                    majority_short: flag(&shortage.majority),
+                    wall: Some(self.node.inner().state.clock.wall()),
+                };
+                Answer::Done(figures.encode())
+            }
+            Kind::Change => Box::pin(self.change(&body)).await,
+            Kind::Founding => Answer::Done(Box::pin(self.founding.standing()).await.encode_to_vec().into()),
+            Kind::Found => self.found(&body),
+            Kind::Ask => match self.live.get() {
+                Some(live) => match live.answer(from, body).await {
+                    Ok(body) => Answer::Done(body),
+                    Err(refusal) => Answer::Refused(refusal),
+                },
+                None => Answer::Refused(Refusal::Unavailable("node is starting".to_owned())),
+            },
+            _ => malformed("an ask of an unknown kind"),
+        }
+    }
+
+    fn hear(&self, from: u64, body: Bytes) {
+        if let Some(live) = self.live.get() {
+            live.hear(from, body);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rollbook_core::command::NamespaceDelete;
+    use rollbook_core::entry::{Batch, FLAG_CREATE, batch_frame, begin_publish, command_frame, finish_publish};
+    use rollbook_core::node::Owner;
+
+    use super::*;
+
+    fn batch(node: u64, said: u32, frames: &[Vec<u8>]) -> Vec<u8> {
+        let owner = Owner { node, incarnation: 1 };
+        [batch_frame(Batch { owner, number: 64, frames: said }).as_slice(), &frames.concat()].concat()
+    }
+
+    fn publish(namespace: &str, events: &[Event<'_>], said: usize, flags: u8) -> Vec<u8> {
+        let mut frame = Vec::new();
+        begin_publish(&mut frame, namespace).unwrap();
+        events.iter().for_each(|event| event.encode(&mut frame).unwrap());
+        finish_publish(&mut frame, 0, flags, u32::try_from(said).unwrap()).unwrap();
+        frame
+    }
+
+    #[test]
+    fn of_another_node_only_what_the_rules_can_apply_gets_into_the_log() {
+        let event = Event { subject: "app.x", payload: Some(b"1"), ..Event::default() };
+        let keyed = Event { key: "k", ..event };
+        let named = Event { id: "mine", ..event };
+        let delete = Command::NamespaceDelete(NamespaceDelete { name: "app".to_owned() }).frame().unwrap();
+        let two = publish("app", &[event, event], 2, FLAG_CREATE);
+        let good = batch(2, 3, &[two.clone(), publish("app", &[keyed, named], 2, FLAG_KEYED), delete.clone()]);
+        assert!(is_batch_of(2, &good, 3));
+        assert!(!is_batch_of(3, &good, 3), "of another node");
+        for count in [0, 1, 2, 4, u32::MAX] {
+            assert!(!is_batch_of(2, &good, count), "{count}");
+        }
+        for cut in 0..good.len() {
+            assert!(!is_batch_of(2, &good[..cut], 3), "cut at {cut}");
+        }
+        let mut torn = publish("app", &[event], 1, 0);
+        // The length of the record goes beyond the frame.
+        torn[15] = torn[15].wrapping_add(1);
+        for (what, frame) in [
+            ("more events than it says", publish("app", &[event, event], 1, 0)),
+            ("fewer events than it says", publish("app", &[event], 2, 0)),
+            ("very many fewer", publish("app", &[event], 4_000_000_000, 0)),
+            ("no event", publish("app", &[], 0, 0)),
+            ("a record that is cut", torn),
+            ("an event of another namespace", publish("web", &[event], 1, 0)),
+            ("an event of a longer name", publish("ap", &[event], 1, 0)),
+            ("a key that is not announced", publish("app", &[keyed], 1, 0)),
+            ("an id that is not announced", publish("app", &[named], 1, 0)),
+            ("a command of a later release", command_frame(&[0xfa, 0x07, 0x00]).unwrap()),
+            ("a command that is none", command_frame(b"xyz").unwrap()),
+            ("an empty command", command_frame(b"").unwrap()),
+            ("a batch in a batch", batch(2, 1, &[])),
+            ("an unknown kind", vec![9, 0, 0, 0, 0, 0]),
+        ] {
+            assert!(!is_batch_of(2, &batch(2, 1, &[frame]), 1), "{what}");
+        }
+        assert!(is_batch_of(2, &batch(2, 1, &[two]), 1) && is_batch_of(2, &batch(2, 1, &[delete]), 1));
+    }
+}

@@ -1,0 +1,9 @@
+//! What was applied: the machine of the rules, its rows, the time of the log, and what changed since somebody looked.
+//!
+//! May import `store`, `log` and `ledger`. Invariant: effects and applied index are written in one batch.
+
+pub(crate) mod changes;
+pub(crate) mod clock;
+pub(crate) mod schedule;
+#[expect(clippy::module_inception, reason = "the room is named after the store")]
+pub(crate) mod state;

@@ -1,0 +1,7 @@
+//! The disk below everything: files and folders of a node, RocksDB's options, free space, open files.
+//!
+//! Invariant: names and options of the stores are in one place; a version that is unknown is refused.
+
+pub mod disk;
+pub mod files;
+pub(crate) mod layout;
