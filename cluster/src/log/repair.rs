@@ -12,6 +12,7 @@ use super::scan;
 use crate::codec;
 use crate::error::{NodeError, ReadError};
 use crate::lab_faults::Bug;
+use crate::store::complete;
 use crate::store::layout;
 use crate::store::layout::{CF_LOG, CF_META, GROUP, Layout, family, sync_directory};
 use crate::types::{LogId, Vote};
@@ -99,7 +100,7 @@ pub(crate) fn open(layout: &Layout, accept_lost_mark: bool) -> Result<Opened, No
 /// Opens the database when it keeps what was promised.
 fn open_checked(layout: &Layout, promised: Mark) -> Result<DB, NodeError> {
     let path = layout.raft();
-    let open = || layout::open_raft(&path).map_err(|error| layout::open_error("raft", layout.root(), &error));
+    let open = || complete::opened("raft", layout.root(), layout::open_raft(&path));
     if !path.join("CURRENT").exists() {
         if promised != Mark::default() {
             return Err(truncated(&path, Mark::default(), promised));
@@ -124,6 +125,7 @@ fn open_checked(layout: &Layout, promised: Mark) -> Result<DB, NodeError> {
     }
     match layout::look_at_raft(&path) {
         Ok(db) => {
+            complete::is_complete(&db).map_err(|detail| corrupt(&path, &detail))?;
             let damaged = |error: ReadError| corrupt(&path, &error.to_string());
             let known = load(&db).map_err(damaged)?;
             if !keeps(&db, &known, promised).map_err(damaged)? {

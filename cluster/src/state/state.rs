@@ -18,6 +18,7 @@ use crate::error::{NodeError, ReadError};
 use crate::lab_faults::Bug;
 use crate::ledger::ledger::Ledger;
 use crate::lock::lock;
+use crate::store::complete;
 use crate::store::layout;
 use crate::store::layout::{CF_SYSTEM, Layout, family, room_for_memtables};
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
@@ -268,10 +269,8 @@ pub(crate) fn is_alone(membership: &StoredMembership) -> bool {
 }
 
 fn open_databases(layout: &Layout, generation: u64) -> Result<(Databases, Machine, System), NodeError> {
-    let state =
-        layout::open_state(&layout.state(generation)).map_err(|e| layout::open_error("state", layout.root(), &e))?;
-    let ledger =
-        layout::open_ledger(&layout.ledger(generation)).map_err(|e| layout::open_error("ledger", layout.root(), &e))?;
+    let state = complete::opened("state", layout.root(), layout::open_state(&layout.state(generation)))?;
+    let ledger = complete::opened("ledger", layout.root(), layout::open_ledger(&layout.ledger(generation)))?;
     let failed = |store: &'static str| move |error: ReadError| NodeError::Store { store, detail: error.0 };
     let staging = layout.staging().join(generation.to_string());
     let ledger = Ledger::new(ledger, &staging).map_err(failed("ledger"))?;

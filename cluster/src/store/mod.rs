@@ -2,6 +2,7 @@
 //!
 //! Invariant: names and options of the stores are in one place; a version that is unknown is refused.
 
+pub(crate) mod complete;
 pub mod disk;
 pub mod files;
 pub(crate) mod layout;

@@ -76,11 +76,12 @@ impl Nemesis<'_> {
         });
         if !refused {
             self.try_to_lead(host);
-            refused = self.cluster.has_ended(host);
+            // A flipped bit in a file that nobody has read yet may be found by any later start.
+            if !self.cluster.has_ended(host) {
+                self.cluster.kill(host);
+            }
         }
-        if refused {
-            self.cluster.replace(host);
-        }
+        self.cluster.replace(host);
     }
 
     /// A node that came back damaged has its chance to harm the others: the present leader goes.
