@@ -3,8 +3,8 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion};
-use rollbook_core::interest::Interest;
-use rollbook_core::pattern::Pattern;
+use rollbook_core::subjects::interest::Interest;
+use rollbook_core::subjects::pattern::Pattern;
 
 const SIZES: [u64; 3] = [10, 1_000, 100_000];
 

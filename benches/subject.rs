@@ -3,8 +3,8 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion};
-use rollbook_core::pattern::Pattern;
-use rollbook_core::subject::Subject;
+use rollbook_core::subjects::pattern::Pattern;
+use rollbook_core::subjects::subject::Subject;
 
 const SUBJECTS: [(&str, &str); 3] = [
     ("short", "app.orders"),

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use rollbook::app::cli::args::{Cli, Command};
-use rollbook::app::{bench, cli, run};
+use rollbook::app::node::run;
+use rollbook::app::{bench, cli};
 
 // RocksDB's C++ allocates through it too.
 #[global_allocator]

@@ -100,6 +100,11 @@ fn files_say_what_they_are_for_and_are_short() {
 }
 
 #[test]
+fn folders_are_rooms_and_no_halls() {
+    clean(&shapes::folders(&house()));
+}
+
+#[test]
 fn what_is_sent_to_an_actor_must_arrive_or_may_be_lost() {
     clean(&shapes::sends(&house()));
 }

@@ -2,28 +2,17 @@
 
 pub mod answers;
 mod body;
-mod cluster;
-mod commands;
 mod common;
-mod config;
-mod connections;
 pub mod consistency;
-mod consumers;
-mod health;
 pub mod keys;
 mod merge;
-mod metrics;
-mod namespaces;
-mod openapi;
 mod page;
 mod preconditions;
 mod problem;
 mod query;
 pub mod request_log;
-mod root;
+mod routes;
 pub mod same_origin;
-mod services;
-mod views;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,17 +103,17 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .app_data(web::Data::from(Arc::clone(admin)))
         .app_data(body::at_most(body::BYTES_MAX))
         .app_data(web::PathConfig::default().error_handler(problem::path))
-        .configure(root::mount)
-        .configure(metrics::mount)
-        .configure(health::mount)
-        .configure(namespaces::mount)
-        .configure(consumers::mount)
-        .configure(cluster::mount)
-        .configure(config::mount)
+        .configure(routes::root::mount)
+        .configure(routes::metrics::mount)
+        .configure(routes::health::mount)
+        .configure(routes::namespaces::mount)
+        .configure(routes::consumers::mount)
+        .configure(routes::cluster::mount)
+        .configure(routes::config::mount)
         // Before the services: `restart-all` is a command, and may be a service.
-        .configure(commands::mount)
-        .configure(services::mount)
-        .configure(connections::mount)
-        .configure(openapi::mount)
+        .configure(routes::commands::mount)
+        .configure(routes::services::mount)
+        .configure(routes::connections::mount)
+        .configure(routes::openapi::mount)
         .default_service(web::to(problem::not_found));
 }

@@ -3,11 +3,6 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
-mod descriptors;
-mod isolation;
 mod lines;
 mod log;
-mod membership;
-mod parts;
-pub mod run;
-mod signals;
+pub mod node;

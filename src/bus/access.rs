@@ -12,8 +12,8 @@ use rollbook_core::error::Refusal;
 use rollbook_core::event::EventId;
 use rollbook_core::namespace::Retention;
 use rollbook_core::node::Owner;
-use rollbook_core::pattern::Pattern;
-use rollbook_core::subject::Namespace;
+use rollbook_core::subjects::pattern::Pattern;
+use rollbook_core::subjects::subject::Namespace;
 use rollbook_core::time::Timestamp;
 
 use super::consume::registry::Registry;

@@ -13,7 +13,7 @@ use rollbook_core::error::Refusal;
 use rollbook_core::event::Event;
 use rollbook_core::level::FeatureLevel;
 use rollbook_core::node::Owner;
-use rollbook_core::pattern::Pattern;
+use rollbook_core::subjects::pattern::Pattern;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use super::handle::Bus;
 use super::read::feed::Feed;
 use super::read::pieces::{Piece, split};
 use super::relay::{JoinElsewhere, Relay};
-use super::roll::roll;
+use super::roll::registrations;
 use super::roll::services::Services;
 use super::subscribe::request::{Durable, Start, Subscribe};
 use super::subscribe::subscription::{Membership, Subscription};
@@ -95,7 +95,7 @@ impl House {
         let relay = Owned::start(&bus.metrics().actors, Relay::new(&bus, registry.addr().clone()));
         let access = Access::new(bus.clone(), registry.addr().clone(), relay.addr().clone(), Enabled::Any);
         let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
-        let roll = roll::Config {
+        let roll = registrations::Config {
             grace: second,
             heartbeat_timeout: minute,
             heartbeat_drop: minute,

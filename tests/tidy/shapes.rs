@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Tree;
+use super::arrows::CRATES;
 use super::source::tokens;
 
 const DOOR_FILES: [&str; 5] = ["README.md", "codec.rs", "mod.rs", "session.rs", "tests.rs"];
 const LINES_MAX: usize = 600;
 const LINES_WITHOUT_REASON_MAX: usize = 500;
+/// Most sources in one folder: with more, nobody finds the right one by its name.
+const FILES_MAX: usize = 16;
 /// Crates that must not be in the tree, with the start of the version when only some are meant.
 const BANNED: [(&str, &str); 5] =
     [("h2", "0.3."), ("bincode", ""), ("openssl", ""), ("openssl-sys", ""), ("native-tls", "")];
@@ -33,8 +36,7 @@ pub(crate) fn doors(tree: &Tree) -> Vec<String> {
     for (door, files) in doors {
         let missing = DOOR_FILES.into_iter().filter(|file| !files.contains(file));
         findings.extend(missing.map(|file| format!("src/doors/{door}: {file} is missing")));
-        let odd =
-            files.iter().filter(|file| !DOOR_FILES.contains(file) && (!file.ends_with(".rs") || file.contains('/')));
+        let odd = files.iter().filter(|file| !DOOR_FILES.contains(file) && !file.ends_with(".rs"));
         findings.extend(odd.map(|file| format!("src/doors/{door}/{file}: no door has such a file")));
     }
     findings
@@ -57,6 +59,20 @@ pub(crate) fn files(tree: &Tree) -> Vec<String> {
         }
     }
     findings
+}
+
+/// Folders of sources that have become halls.
+pub(crate) fn folders(tree: &Tree) -> Vec<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for path in tree.keys().filter(|path| path.ends_with(".rs")) {
+        if let Some((folder, _)) = path.rsplit_once('/') {
+            *counts.entry(folder).or_default() += 1;
+        }
+    }
+    let halls = counts
+        .into_iter()
+        .filter(|(folder, count)| CRATES.iter().any(|root| folder.starts_with(root)) && *count > FILES_MAX);
+    halls.map(|(folder, count)| format!("{folder}: {count} files, make rooms of it (at most {FILES_MAX})")).collect()
 }
 
 /// Results of sends that are thrown away, where `must_tell` or `hint` would say which of the two is meant.
@@ -206,6 +222,14 @@ fn a_file_without_a_purpose_or_too_long_is_reported() {
     let starts = |at: usize, start: &str| findings[at].starts_with(start);
     assert_eq!(findings.len(), 3, "{findings:?}");
     assert!(starts(0, "a.rs: the first line") && starts(1, "c.rs: 501") && starts(2, "e.rs: 601"), "{findings:?}");
+}
+
+#[test]
+fn a_folder_with_too_many_files_is_reported() {
+    let many =
+        |count: usize| (0..count).map(|number| (format!("src/bus/f{number}.rs"), String::new())).collect::<Tree>();
+    assert_eq!(folders(&many(16)), [""; 0]);
+    assert_eq!(folders(&many(17)), ["src/bus: 17 files, make rooms of it (at most 16)"]);
 }
 
 #[test]

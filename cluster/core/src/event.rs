@@ -34,7 +34,7 @@ pub struct Event<'a> {
     pub trace_id: &'a str,
     /// Dedupe key, or empty.
     pub key: &'a str,
-    /// Validated by [`crate::subject::Subject::validate`].
+    /// Validated by [`crate::subjects::subject::Subject::validate`].
     pub subject: &'a str,
     /// Where the publisher waits for an answer, or empty.
     pub response_subject: &'a str,

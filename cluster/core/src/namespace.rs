@@ -3,7 +3,7 @@
 use alloc::string::String;
 
 use crate::limits;
-use crate::subject::Namespace;
+use crate::subjects::subject::Namespace;
 
 /// How long a namespace keeps its events; the tightest bound wins, zero means "no bound".
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]

@@ -7,8 +7,8 @@ use prost::Message as _;
 use rocksdb::{Direction, IteratorMode, ReadOptions};
 use rollbook_core::event::{Event, EventId};
 use rollbook_core::namespace::Head;
-use rollbook_core::pattern::Pattern;
 use rollbook_core::rows::{Family, IndexRow, index_key, index_sequence, key};
+use rollbook_core::subjects::pattern::Pattern;
 
 pub use crate::error::ReadError;
 use crate::ledger::ledger::Sought;

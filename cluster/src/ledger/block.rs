@@ -17,7 +17,7 @@
 
 use prost::Message;
 use rollbook_core::event::Event;
-use rollbook_core::filter::FilterBuilder;
+use rollbook_core::subjects::filter::FilterBuilder;
 
 use crate::error::ReadError;
 

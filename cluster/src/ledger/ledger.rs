@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use prost::Message as _;
 use rocksdb::{Cache, DB, IngestExternalFileOptions, ReadOptions, SstFileWriter, WriteBatch};
-use rollbook_core::filter;
-use rollbook_core::pattern::Pattern;
 use rollbook_core::rows::{bounds, index_key, index_sequence};
+use rollbook_core::subjects::filter;
+use rollbook_core::subjects::pattern::Pattern;
 
 use super::block;
 use super::block::{BLOCK_BYTES, Block, BlockBuilder, BlockMeta, Outline};

@@ -8,17 +8,17 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::args::{AllArgs, FanoutArgs, IdleArgs, ReplayArgs, StartArgs};
+use super::cases::{fanout, floor, idle, publish, replay, start};
 use super::child::{ScratchDir, Server, disk_bytes};
+use super::client::http::Target;
+use super::client::payload::Shape;
 use super::context::{Context, progress_line};
 use super::figures::{Case, Report, plural};
-use super::http::Target;
 use super::limits::{Limits, Side};
 use super::meter::Meter;
-use super::payload::Shape;
 use super::rounds::{BATCH, Rounds, quiet};
 use super::units::{count, float};
-use super::{fanout, floor, idle, publish, replay, start};
-use crate::app::cli::output::print;
+use crate::app::cli::shared::output::print;
 
 /// Events per second of the open loop that runs while older events are settled.
 const SETTLING_RATE: u64 = 50_000;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::app::cli::global::{Global, Output};
+use crate::app::cli::shared::global::{Global, Output};
 
 /// Options shared by every workload.
 #[derive(Debug, Clone, Args)]

@@ -7,10 +7,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use super::args::Common;
-use super::http::{Connection, Target};
-use super::load::Stop;
+use super::cases::load::Stop;
+use super::client::http::{Connection, Target};
+use super::client::payload::{Random, Request, Shape};
 use super::meter::Meter;
-use super::payload::{Random, Request, Shape};
 use super::units::{Clock, nanos};
 
 /// The subject of a workload that is not given one.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::http::{Connection, Target};
+use super::client::http::{Connection, Target};
 
 /// Ticks per second of the CPU times in /proc; fixed by the Linux user-space interface.
 const TICKS_PER_SECOND: f64 = 100.0;

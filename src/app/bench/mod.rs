@@ -13,25 +13,14 @@
 
 mod all;
 mod args;
+mod cases;
 mod child;
-mod chunk;
+mod client;
 mod context;
-mod fanout;
 mod figures;
-mod floor;
-mod fsync;
-mod http;
-mod idle;
 mod limits;
-mod load;
 mod meter;
-mod pace;
-mod payload;
-mod publish;
-mod replay;
 mod rounds;
-mod sse;
-mod start;
 mod units;
 
 use anyhow::{Context as _, Result, bail};
@@ -43,8 +32,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use args::{Common, Workload};
 use context::Context;
 
-use super::cli::global::Global;
-use super::cli::output::print;
+use super::cli::shared::global::Global;
+use super::cli::shared::output::print;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,7 +69,7 @@ pub struct BenchArgs {
 pub fn run(global: &Global, mut args: BenchArgs) -> Result<()> {
     args.common.complete(global);
     if let Workload::FloorServer(server) = &args.workload {
-        return floor::serve(server);
+        return cases::floor::serve(server);
     }
     let runtime = Builder::new_multi_thread()
         .worker_threads(usize::from(args.common.threads))
@@ -101,16 +90,16 @@ pub fn run(global: &Global, mut args: BenchArgs) -> Result<()> {
 async fn measure(args: &BenchArgs) -> Result<()> {
     let context = Context::new(&args.common).await?;
     let report = match &args.workload {
-        Workload::Publish(publish) => publish::publish(&context, publish).await?,
-        Workload::Batch(batch) => publish::batch(&context, batch).await?,
-        Workload::Fanout(fanout) => fanout::run(&context, fanout).await?,
-        Workload::Replay(replay) => replay::run(&context, replay).await?,
-        Workload::Start(start) => start::run(&context, start).await?,
-        Workload::Idle(idle) => idle::run(&context, idle).await?,
-        Workload::Floor(floor) => floor::run(&context, floor).await?,
-        Workload::Fsync(fsync) => fsync::run(context.runs, context.stop(), fsync).await?,
+        Workload::Publish(publish) => cases::publish::publish(&context, publish).await?,
+        Workload::Batch(batch) => cases::publish::batch(&context, batch).await?,
+        Workload::Fanout(fanout) => cases::fanout::run(&context, fanout).await?,
+        Workload::Replay(replay) => cases::replay::run(&context, replay).await?,
+        Workload::Start(start) => cases::start::run(&context, start).await?,
+        Workload::Idle(idle) => cases::idle::run(&context, idle).await?,
+        Workload::Floor(floor) => cases::floor::run(&context, floor).await?,
+        Workload::Fsync(fsync) => cases::fsync::run(context.runs, context.stop(), fsync).await?,
         Workload::All(all) => return all::run(&context, all, args.common.json).await,
-        Workload::FloorServer(server) => return floor::serve(server),
+        Workload::FloorServer(server) => return cases::floor::serve(server),
     };
     let text = if args.common.json { format!("{:#}", report.json()) } else { report.table() };
     print(&text)?;

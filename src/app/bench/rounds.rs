@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tokio::time::sleep;
 
+use super::cases::load::Stop;
+use super::cases::{fsync, publish};
+use super::client::payload::Shape;
 use super::context::{Context, progress_line};
 use super::figures::{Case, Figures, Report, plural};
 use super::limits::{Limits, Side};
-use super::load::Stop;
-use super::payload::Shape;
 use super::units::{count, float, nanos};
-use super::{fsync, publish};
 
 /// Events of a batch.
 pub(super) const BATCH: usize = 1000;

@@ -2,9 +2,11 @@
 
 use clap::{Parser, Subcommand};
 
-use super::global::Global;
-use super::serve::ServeArgs;
-use super::{ack, call, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe};
+use super::commands::serve::ServeArgs;
+use super::commands::{
+    ack, call, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe,
+};
+use super::shared::global::Global;
 use crate::app::bench::BenchArgs;
 
 const EXAMPLES: &str = "\

@@ -1,34 +1,9 @@
 //! The command line: parses it, carries out the commands that talk to a node, and turns failures into words
 //! and exit codes. `serve` and `bench` are only parsed here.
 
-mod ack;
 pub mod args;
-mod call;
-mod cert;
-mod cluster;
-mod config;
-mod confirm;
-mod consumers;
-mod dump;
-mod error;
-mod event;
-mod follow;
-pub mod global;
-mod health;
-mod http;
-mod join;
-mod lines;
-mod namespaces;
-pub(crate) mod output;
-mod payload;
-mod publish;
-mod restore;
-pub mod serve;
-pub(crate) mod sse;
-mod store;
-mod subscribe;
-#[cfg(test)]
-mod testing;
+pub mod commands;
+pub mod shared;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -36,8 +11,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use args::ClientCommand;
-use error::{Told, Usage};
-use global::Global;
+use shared::error::{Told, Usage};
+use shared::global::Global;
 
 use crate::app::config::layers::ConfigError;
 
@@ -62,18 +37,18 @@ pub fn run(global: &Global, command: ClientCommand) -> anyhow::Result<()> {
 
 async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()> {
     match command {
-        ClientCommand::Publish(args) => publish::run(global, args).await,
-        ClientCommand::Subscribe(args) => subscribe::run(global, args).await,
-        ClientCommand::Ack(args) => ack::run(global, args).await,
-        ClientCommand::Dump(args) => dump::run(global, args).await,
-        ClientCommand::Restore(args) => restore::run(global, args).await,
-        ClientCommand::Call(args) => call::run(global, args).await,
-        ClientCommand::Namespaces(args) => namespaces::run(global, args).await,
-        ClientCommand::Consumers(args) => consumers::run(global, args).await,
-        ClientCommand::Cluster(args) => cluster::run(global, args).await,
-        ClientCommand::Cert(args) => cert::run(global, args),
-        ClientCommand::Config(args) => config::run(global, args).await,
-        ClientCommand::Health(args) => health::run(global, args).await,
+        ClientCommand::Publish(args) => commands::publish::run(global, args).await,
+        ClientCommand::Subscribe(args) => commands::subscribe::run(global, args).await,
+        ClientCommand::Ack(args) => commands::ack::run(global, args).await,
+        ClientCommand::Dump(args) => commands::dump::run(global, args).await,
+        ClientCommand::Restore(args) => commands::restore::run(global, args).await,
+        ClientCommand::Call(args) => commands::call::run(global, args).await,
+        ClientCommand::Namespaces(args) => commands::namespaces::run(global, args).await,
+        ClientCommand::Consumers(args) => commands::consumers::run(global, args).await,
+        ClientCommand::Cluster(args) => commands::cluster::run(global, args).await,
+        ClientCommand::Cert(args) => commands::cert::run(global, args),
+        ClientCommand::Config(args) => commands::config::run(global, args).await,
+        ClientCommand::Health(args) => commands::health::run(global, args).await,
     }
 }
 
@@ -86,7 +61,7 @@ pub(crate) fn usage(text: String) -> anyhow::Error {
 #[must_use]
 pub fn exit(result: anyhow::Result<()>) -> ExitCode {
     let Verdict { code, lines } = Verdict::of(&result);
-    lines.iter().for_each(|line| output::note(line));
+    lines.iter().for_each(|line| shared::output::note(line));
     code
 }
 
@@ -96,7 +71,7 @@ pub fn exit_of_node(result: anyhow::Result<()>) -> ExitCode {
     let Verdict { code, lines } = Verdict::of(&result);
     let (written, writes) = std::sync::mpsc::channel();
     let write = move || {
-        lines.iter().for_each(|line| output::note(line));
+        lines.iter().for_each(|line| shared::output::note(line));
         // The process may be about to end.
         written.send(()).ok();
     };
@@ -115,7 +90,7 @@ struct Verdict {
 impl Verdict {
     fn of(result: &anyhow::Result<()>) -> Self {
         let Err(error) = result else { return Self { code: ExitCode::SUCCESS, lines: Vec::new() } };
-        if error.is::<output::Closed>() {
+        if error.is::<shared::output::Closed>() {
             return Self { code: ExitCode::SUCCESS, lines: Vec::new() };
         }
         if error.is::<Told>() {
@@ -160,7 +135,7 @@ mod tests {
         let code = |error: anyhow::Error| format!("{:?}", exit(Err(error)));
         let expected = |code: u8| format!("{:?}", ExitCode::from(code));
         assert_eq!(format!("{:?}", exit(Ok(()))), expected(0));
-        assert_eq!(code(output::Closed.into()), expected(0));
+        assert_eq!(code(shared::output::Closed.into()), expected(0));
         assert_eq!(code(Told.into()), expected(1));
         assert_eq!(code(anyhow::anyhow!("no")), expected(1));
         assert_eq!(code(anyhow::Error::new(Usage("no".into())).context("more")), expected(2));

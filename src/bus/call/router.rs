@@ -26,7 +26,7 @@ use super::terms::{Answered, Away, Config, Key, LoadView, Requester, Sent};
 use crate::base::clock;
 use crate::base::metrics::Metrics;
 use crate::bus::client::call::{Answer, Body, CallError, Handed, Missing, Outcome, Request, Responder};
-use crate::bus::client::client::{Clients, Told};
+use crate::bus::client::clients::{Clients, Told};
 
 /// A payload that is larger than this is let go of as soon as its last provider has it; for a smaller one that would
 /// cost more than it frees.

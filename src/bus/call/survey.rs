@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::router::Router;
 use super::terms::{BreakerView, LoadView};
 use crate::base::json::Verbatim;
-use crate::bus::client::client::{Client, Clients};
+use crate::bus::client::clients::{Client, Clients};
 
 /// One client of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -3,6 +3,6 @@
 
 pub mod announcement;
 pub mod call;
-pub mod client;
+pub mod clients;
 pub mod commands;
 pub mod plain;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rollbook_core::entry::{FLAG_CREATE, FLAG_INTERNAL, FLAG_KEYED, begin_publish, finish_publish};
 use rollbook_core::error::Refusal;
 use rollbook_core::event::Event;
-use rollbook_core::subject::Namespace;
+use rollbook_core::subjects::subject::Namespace;
 
 use crate::base::clock;
 use crate::bus::handle::Bus;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rollbook_cluster::error::ReadError;
-use rollbook_core::pattern::Pattern;
+use rollbook_core::subjects::pattern::Pattern;
 
 use crate::bus::handle::Bus;
 use crate::bus::read::encoder::Wire;

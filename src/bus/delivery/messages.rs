@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix::{Message, Recipient};
 use rollbook_core::error::Refusal;
-use rollbook_core::pattern::Pattern;
+use rollbook_core::subjects::pattern::Pattern;
 
 use super::window::{Departure, Member, Patience};
 use crate::bus::read::stored_event::Item;

@@ -15,8 +15,8 @@ use bytes::{Bytes, BytesMut};
 use rollbook_cluster::error::ReadError;
 use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
-use rollbook_core::interest::Interest;
-use rollbook_core::pattern::Pattern;
+use rollbook_core::subjects::interest::Interest;
+use rollbook_core::subjects::pattern::Pattern;
 use tokio_util::sync::CancellationToken;
 
 use super::feed_buffer::Inbox;

@@ -16,7 +16,7 @@ use crate::base::clock;
 use crate::bus::call::survey::Wanted;
 use crate::bus::call::terms::{Away, Sent};
 use crate::bus::client::call::{CallError, Outcome};
-use crate::bus::client::client::{Clients, Command, Farewell, Told};
+use crate::bus::client::clients::{Clients, Command, Farewell, Told};
 
 /// How long another node may take to say who is connected to it.
 const SURVEY_MAX: Duration = Duration::from_secs(2);

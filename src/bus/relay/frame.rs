@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use rollbook_core::error::Refusal;
-use rollbook_core::pattern::Pattern;
+use rollbook_core::subjects::pattern::Pattern;
 
 use super::live::{Call, Dismissed, Kicked, Ordered, Through};
 use crate::bus::call::survey::Wanted;

@@ -8,7 +8,7 @@ use rollbook_core::service::Connection;
 
 use crate::bus::call::terms::Sent;
 use crate::bus::client::call::{Answer, Body, CallError, Caller, Outcome, Request, Responder};
-use crate::bus::client::client::Farewell;
+use crate::bus::client::clients::Farewell;
 
 /// A request for a client of the node that is asked.
 #[derive(Clone, PartialEq, Message)]

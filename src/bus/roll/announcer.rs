@@ -10,12 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use rollbook_cluster::error::ReadError;
 use rollbook_core::event::Event;
-use rollbook_core::pattern::Pattern;
-use rollbook_core::subject::SubjectError;
+use rollbook_core::subjects::pattern::Pattern;
+use rollbook_core::subjects::subject::SubjectError;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::client::announcement::{Announcement, Log, Position};
-use crate::bus::client::client::{Client, Clients, Told};
+use crate::bus::client::clients::{Client, Clients, Told};
 use crate::bus::consume::source::{Page, Source};
 use crate::bus::handle::Bus;
 use crate::bus::read::stored_event::Item;

@@ -4,5 +4,5 @@
 
 pub mod announcer;
 pub mod leavers;
-pub mod roll;
+pub mod registrations;
 pub mod services;

@@ -8,14 +8,14 @@ use rollbook_core::time::Timestamp;
 use serde_json::value::RawValue;
 
 use super::announcer;
-use super::roll;
-use super::roll::Roll;
+use super::registrations;
+use super::registrations::Roll;
 use crate::base::clock;
 use crate::bus::call::router::Router;
 use crate::bus::call::survey;
 use crate::bus::call::survey::{Survey, Wanted};
 use crate::bus::call::terms;
-use crate::bus::client::client::{Clients, Farewell, Noted};
+use crate::bus::client::clients::{Clients, Farewell, Noted};
 use crate::bus::handle::Bus;
 use crate::bus::relay::away::Peers;
 use crate::bus::write::notification;
@@ -42,7 +42,7 @@ pub struct Services {
 impl Services {
     /// Puts them together.
     #[must_use]
-    pub fn new(bus: &Bus, roll: roll::Config, router: terms::Config) -> Self {
+    pub fn new(bus: &Bus, roll: registrations::Config, router: terms::Config) -> Self {
         let node = bus.node();
         let clients = Clients::new(bus.metrics().clone());
         let peers = Peers::new(node.clone());

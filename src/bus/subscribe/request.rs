@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rollbook_core::pattern::Pattern;
+use rollbook_core::subjects::pattern::Pattern;
 
 use crate::bus::delivery::window::{Patience, REDELIVERY_MIN};
 use crate::bus::write::draft::Rejected;

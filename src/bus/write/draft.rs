@@ -8,7 +8,7 @@ use rollbook_core::entry::{FLAG_CREATE, FLAG_KEYED, FLAG_RESTORE, begin_publish,
 use rollbook_core::error::{Refusal, Repeated};
 use rollbook_core::event::{Event, is_event_id};
 use rollbook_core::limits::FIELD_BYTES_MAX;
-use rollbook_core::subject::{Namespace, Subject, validate_response_subject};
+use rollbook_core::subjects::subject::{Namespace, Subject, validate_response_subject};
 use rollbook_core::time::{Timestamp, ZERO_YEAR_SECONDS};
 use serde_json::value::RawValue;
 

@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(subject("order:created"), "notify.order_created");
         assert_eq!(subject("a.b >*"), "notify.a_b___");
         for name in ["x", "ñ€😀", &"x".repeat(1000)] {
-            assert!(rollbook_core::subject::Subject::validate(&subject(name)).is_ok(), "{name}");
+            assert!(rollbook_core::subjects::subject::Subject::validate(&subject(name)).is_ok(), "{name}");
         }
     }
 

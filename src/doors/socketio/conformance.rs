@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
+use super::engine::table;
+use super::engine::table::Table;
 use super::session::{Application, Away, Event, Handshake, Out, Refused, Socket};
-use super::table::{self, Table};
 use super::{Budget, Config, Door, mount};
-use crate::bus::client::client::Told;
+use crate::bus::client::clients::Told;
 use crate::net::http::limits::Rules;
 use crate::net::http::server;
 

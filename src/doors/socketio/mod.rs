@@ -1,28 +1,16 @@
 //! The door `socketio`: the service bus for `socket.io-client`, polling and WebSocket.
 
-mod acks;
-mod actor;
-mod application;
-mod arrivals;
-mod between;
-mod book;
+mod cluster;
 mod codec;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod conformance_socket;
 mod engine;
-mod far;
-mod recovery;
-mod registration;
-mod remote;
-mod says;
 mod service;
 mod session;
-mod table;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,14 +34,14 @@ use crate::net::http_body::BodyError;
 use crate::net::origins::Origin;
 use crate::net::websocket::{connection, reader};
 
-use actor::{Attach, Bounds, Gone, Poll, PollGone, PostBegins, PostEnds, SessionActor};
-use application::BusApplication;
-use arrivals::{Arrival, Arrivals};
-use engine::{Timing, Wrong};
-use recovery::Recovery;
-use remote::{Ear, Remote};
+use cluster::recovery::Recovery;
+use cluster::remote::{Ear, Remote};
+use engine::actor::{Attach, Bounds, Gone, Poll, PollGone, PostBegins, PostEnds, SessionActor};
+use engine::arrivals::{Arrival, Arrivals};
+use engine::protocol::{Timing, Wrong};
+use engine::table::Table;
+use service::application::BusApplication;
 use session::{Application, Handshake};
-use table::Table;
 
 /// What this door can be told.
 #[derive(Debug, Clone)]
@@ -101,7 +89,7 @@ impl std::fmt::Debug for Door {
 }
 
 /// Its name to other nodes.
-pub const NAME: &str = between::NAME;
+pub const NAME: &str = cluster::between::NAME;
 /// Longest time that a POST may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -310,7 +298,7 @@ async fn answer(
         if asked.websocket && !upgrade {
             return Err(Failure::BadRequest);
         }
-        return match table::node_of(sid) {
+        return match engine::table::node_of(sid) {
             Some(node) if node != door.node => {
                 let ear = door.ear.as_ref().ok_or(Failure::SidUnknown)?;
                 elsewhere(request, payload, door, &ear.remote, node, sid, asked.websocket).await
@@ -338,7 +326,7 @@ async fn answer(
 
 fn shake_hands(request: &HttpRequest, door: &Door, asked: Asked) -> Result<HttpResponse, Failure> {
     let arrival = door.arrivals.one(request.peer_addr().map(|address| address.ip())).ok_or(Failure::Arriving)?;
-    let sid = table::sid(door.node);
+    let sid = engine::table::sid(door.node);
     let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
     let handshake = Handshake { query: request.query_string().to_owned(), address, mailbox: None };
     if !asked.websocket {

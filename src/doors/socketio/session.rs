@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 
 use super::codec::{self, Kind, Malformed, Packet};
-use crate::bus::client::client::Told;
+use crate::bus::client::clients::Told;
 use crate::bus::subscribe::streams::Turn;
 use crate::net::websocket::writer::Frame;
 

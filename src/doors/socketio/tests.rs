@@ -6,10 +6,11 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use proptest::prelude::*;
 
+use super::cluster::between;
 use super::codec::{self, Engine as Packet0, Kind, Packet, encode_payload};
-use super::engine::{Engine, Polled, Step, Timing, Wrong};
-use super::says::{Asks, Auth, Notifies, Registers, Responds, Resumes};
-use super::{between, table};
+use super::engine::protocol::{Engine, Polled, Step, Timing, Wrong};
+use super::engine::table;
+use super::service::says::{Asks, Auth, Notifies, Registers, Responds, Resumes};
 use crate::net::websocket::writer::Frame;
 
 fn text(text: &str) -> Frame {

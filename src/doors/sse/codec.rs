@@ -7,7 +7,7 @@ use std::fmt;
 use memchr::{memchr2, memchr2_iter};
 use rollbook_core::event::Event;
 use rollbook_core::limits::BATCH_EVENTS_MAX;
-use rollbook_core::subject::Namespace;
+use rollbook_core::subjects::subject::Namespace;
 use rollbook_core::time::Timestamp;
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};

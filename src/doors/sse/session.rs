@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use rollbook_core::pattern::Pattern;
+use rollbook_core::subjects::pattern::Pattern;
 
 use crate::base::duration;
 use crate::bus::delivery::window::Patience;

@@ -24,7 +24,7 @@ use crate::base::clock;
 use crate::bus::call::terms::{Answered, Key, Requester};
 use crate::bus::client::announcement::{Announcement, Log};
 use crate::bus::client::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request};
-use crate::bus::client::client::{About, Client, Command, Farewell, Seat, Told};
+use crate::bus::client::clients::{About, Client, Command, Farewell, Seat, Told};
 use crate::bus::client::commands::Commands;
 use crate::bus::subscribe::streams::Streams;
 use crate::net::budget::Lease;

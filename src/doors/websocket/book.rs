@@ -10,7 +10,7 @@ use super::actor::Connection;
 use super::codec::{Code, Publishes, Subscribes, Wrong};
 use super::frames::{self, Text};
 use crate::base::clock;
-use crate::bus::client::client::Told;
+use crate::bus::client::clients::Told;
 use crate::bus::delivery::messages::Acknowledged;
 use crate::bus::subscribe::streams::{Answered, Streamed, Turn, Unwilling, Word};
 use crate::bus::write::draft::{Published, Rejected};

@@ -9,9 +9,9 @@ use crate::consumer::{Consumer, ConsumerStart};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
 use crate::limits;
-use crate::pattern::Pattern;
 use crate::rows::{self, Family, Writes};
-use crate::subject::has_marks;
+use crate::subjects::pattern::Pattern;
+use crate::subjects::subject::has_marks;
 
 impl Machine {
     pub(super) fn open_consumer(&mut self, open: ConsumerOpen, writes: &mut Writes) -> Reply {

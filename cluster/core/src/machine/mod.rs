@@ -29,22 +29,16 @@ mod batch;
 mod central;
 mod clock;
 mod consumers;
-mod decode;
 mod effects;
+mod events;
 mod expire;
-mod first;
-mod ids;
-mod keyed;
-mod keys;
 mod level;
 mod migration;
 mod namespaces;
 mod nodes;
-mod publish;
 mod recent;
 mod roll;
 mod services;
-mod tell;
 mod tidy;
 
 /// Row of [`Family::Meta`] that holds the cluster id.

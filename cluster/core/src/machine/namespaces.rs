@@ -1,14 +1,15 @@
 //! Namespaces come and go, and what is too old goes out of sight.
 
 use super::effects::Effects;
-use super::{META_NEXT_NAMESPACE, Machine, ids, saved, tidy};
+use super::events::ids;
+use super::{META_NEXT_NAMESPACE, Machine, saved, tidy};
 use crate::command::{Done, Reply, Trim, TrimMany};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
 use crate::limits::{NAMESPACES_DELETED_MAX, TRIM_ROWS_MAX, TRIMS_MAX};
 use crate::namespace::{Head, Retention, bus_retention};
 use crate::rows::{self, Family, Rows, RowsError, Writes};
-use crate::subject::Namespace;
+use crate::subjects::subject::Namespace;
 
 /// Most deleted namespaces that are forgotten with the deletion of one.
 const FORGOTTEN_AT_ONCE: usize = 16;

@@ -8,8 +8,9 @@ use alloc::borrow::ToOwned as _;
 use alloc::vec::Vec;
 use prost::Message as _;
 
+use super::events::{ids, keys};
 use super::migration::Migration;
-use super::{META_MIGRATION, Machine, ids, keys, saved};
+use super::{META_MIGRATION, Machine, saved};
 use crate::command::{Done, Reply};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;

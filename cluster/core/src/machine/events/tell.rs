@@ -1,0 +1,62 @@
+//! Events that the rules make: part of the very change that they tell of.
+
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use serde::Serialize;
+
+use crate::event::Event;
+use crate::machine::effects::{Effects, Touched};
+use crate::machine::{Machine, saved};
+use crate::namespace::Retention;
+use crate::rows;
+use crate::rows::{Family, IndexRow};
+use crate::subjects::subject::Namespace;
+use crate::time::Timestamp;
+
+impl Machine {
+    /// Appends an event to the roll: `roll.<what>` with a payload of JSON.
+    pub(in crate::machine) fn tell(&mut self, what: &str, payload: &impl Serialize, effects: &mut Effects<'_>) {
+        let Ok(payload) = serde_json::to_vec(payload) else { return };
+        let subject = format!("{}.{what}", Namespace::ROLL);
+        let millis = self.millis;
+        let event = Event {
+            subject: &subject,
+            created_at: Timestamp::from_millis(millis),
+            payload: Some(&payload),
+            ..Event::default()
+        };
+        let mut record = Vec::new();
+        if event.encode(&mut record).is_err() {
+            return;
+        }
+        if self.head(Namespace::ROLL).is_none()
+            && self.create_namespace(Namespace::ROLL, Retention::default(), true, effects.writes).is_err()
+        {
+            return;
+        }
+        let Some(head) = self.heads.get_mut(Namespace::ROLL) else { return };
+        let bytes = u64::try_from(record.len()).unwrap_or(u64::MAX);
+        let touched = effects.touched.entry(head.id).or_insert_with(|| Touched {
+            first: head.next,
+            row: IndexRow {
+                entry: effects.entry,
+                millis,
+                bytes_first: head.bytes_end,
+                made: true,
+                ..IndexRow::default()
+            },
+        });
+        touched.row.events = touched.row.events.saturating_add(1);
+        touched.row.bytes = touched.row.bytes.saturating_add(bytes);
+        effects.writes.put(Family::Made, rows::index_key(head.id, head.next), record);
+        head.next = head.next.saturating_add(1);
+        head.bytes_end = head.bytes_end.saturating_add(bytes);
+        saved(head, effects.writes);
+    }
+
+    /// The time of the log as events show it.
+    pub(in crate::machine) fn at(&self) -> String {
+        Timestamp::from_millis(self.millis).to_string()
+    }
+}

@@ -1,0 +1,338 @@
+//! Who is interested in a subject: a trie of patterns, searched segment by segment.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::hash::Hash;
+
+use hashbrown::HashMap;
+
+use super::pattern::Pattern;
+
+/// Patterns with the keys of those who asked for them.
+///
+/// A search follows, for each segment of the subject, one literal child and one `*` child. It
+/// therefore costs as much as there are matching beginnings, however many patterns do not match.
+#[derive(Debug, Clone)]
+pub struct Interest<K> {
+    root: Node<K>,
+    len: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Node<K> {
+    literal: HashMap<Box<str>, Box<Node<K>>>,
+    any: Option<Box<Node<K>>>,
+    /// Patterns that end here.
+    here: Keys<K>,
+    /// Patterns that go on with `>` or `**` from here.
+    tail: Keys<K>,
+}
+
+impl<K: Copy + Eq + Hash> Interest<K> {
+    /// An index without patterns.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { root: Node::new(), len: 0 }
+    }
+
+    /// How many pairs of pattern and key there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nobody is interested in anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds `key` under `pattern`. Returns `false` when it was there already.
+    pub fn insert(&mut self, pattern: &Pattern, key: K) -> bool {
+        let mut node = &mut self.root;
+        for segment in pattern.segments() {
+            node = node.grow(segment);
+        }
+        let keys = if pattern.has_tail() { &mut node.tail } else { &mut node.here };
+        let added = keys.insert(key);
+        self.len += usize::from(added);
+        added
+    }
+
+    /// Takes `key` away from under `pattern`. Returns whether it was there.
+    pub fn remove(&mut self, pattern: &Pattern, key: K) -> bool {
+        let removed = self.root.remove(&mut pattern.segments(), pattern.has_tail(), key);
+        self.len -= usize::from(removed);
+        removed
+    }
+
+    /// Appends to `found` the key of every pattern that matches `subject`, once a pattern. The
+    /// order depends only on the calls made before. Allocates only if `found` must grow.
+    pub fn find(&self, subject: &str, found: &mut Vec<K>) {
+        self.root.find(Some(subject), found);
+    }
+}
+
+impl<K: Copy + Eq + Hash> Default for Interest<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Copy + Eq + Hash> Node<K> {
+    fn new() -> Self {
+        Self { literal: HashMap::new(), any: None, here: Keys::new(), tail: Keys::new() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.literal.is_empty() && self.any.is_none() && self.here.is_empty() && self.tail.is_empty()
+    }
+
+    /// The child for one segment of a pattern, made if it is not there.
+    fn grow(&mut self, segment: &str) -> &mut Self {
+        if segment == "*" {
+            return self.any.get_or_insert_with(|| Box::new(Self::new()));
+        }
+        self.literal.entry_ref(segment).or_insert_with(|| Box::new(Self::new()))
+    }
+
+    /// Removes on the way down and prunes on the way up. A pattern's length bounds the recursion.
+    fn remove(&mut self, segments: &mut dyn Iterator<Item = &str>, tail: bool, key: K) -> bool {
+        let Some(segment) = segments.next() else {
+            return if tail { self.tail.remove(key) } else { self.here.remove(key) };
+        };
+        let child = if segment == "*" { self.any.as_mut() } else { self.literal.get_mut(segment) };
+        let Some(child) = child else {
+            return false;
+        };
+        let removed = child.remove(segments, tail, key);
+        if child.is_empty() {
+            if segment == "*" {
+                self.any = None;
+            } else {
+                self.literal.remove(segment);
+            }
+            shrink(&mut self.literal);
+        }
+        removed
+    }
+
+    /// `rest` is what is left of the subject, `None` after its last segment. The depth of the trie
+    /// bounds the recursion, not the subject.
+    fn find(&self, rest: Option<&str>, found: &mut Vec<K>) {
+        found.extend_from_slice(&self.tail.list);
+        let Some(rest) = rest else {
+            found.extend_from_slice(&self.here.list);
+            return;
+        };
+        let (segment, rest) = match rest.split_once('.') {
+            Some((segment, rest)) => (segment, Some(rest)),
+            None => (rest, None),
+        };
+        if let Some(child) = self.literal.get(segment) {
+            child.find(rest, found);
+        }
+        if let Some(child) = &self.any {
+            child.find(rest, found);
+        }
+    }
+}
+
+/// A set of keys that is read as one slice, since reading is what happens for each event.
+#[derive(Debug, Clone)]
+struct Keys<K> {
+    list: Vec<K>,
+    /// Where in the list each key stands.
+    place: HashMap<K, usize>,
+}
+
+impl<K: Copy + Eq + Hash> Keys<K> {
+    fn new() -> Self {
+        Self { list: Vec::new(), place: HashMap::new() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    fn insert(&mut self, key: K) -> bool {
+        if self.place.contains_key(&key) {
+            return false;
+        }
+        self.place.insert(key, self.list.len());
+        self.list.push(key);
+        true
+    }
+
+    fn remove(&mut self, key: K) -> bool {
+        let Some(at) = self.place.remove(&key) else {
+            return false;
+        };
+        self.list.swap_remove(at);
+        // The last key has moved into the gap, unless it was the one removed.
+        if let Some(moved) = self.list.get(at) {
+            self.place.insert(*moved, at);
+        }
+        if self.list.capacity() > 64 && self.list.len() < self.list.capacity() / 4 {
+            self.list.shrink_to(self.list.len() * 2);
+        }
+        shrink(&mut self.place);
+        true
+    }
+}
+
+/// Gives memory back after a crowd has left, seldom enough that it costs nothing on average.
+fn shrink<A: Eq + Hash, B>(map: &mut HashMap<A, B>) {
+    if map.capacity() > 64 && map.len() < map.capacity() / 4 {
+        map.shrink_to(map.len() * 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::subjects::pattern;
+    use crate::subjects::pattern::tests::{any_pattern, any_subject};
+
+    fn index(patterns: &[(&str, u32)]) -> Interest<u32> {
+        let mut interest = Interest::new();
+        for (text, key) in patterns {
+            assert_eq!(Pattern::parse(text).map(|pattern| interest.insert(&pattern, *key)), Ok(true));
+        }
+        interest
+    }
+
+    fn found(interest: &Interest<u32>, subject: &str) -> Vec<u32> {
+        let mut keys = Vec::new();
+        interest.find(subject, &mut keys);
+        keys.sort_unstable();
+        keys
+    }
+
+    fn remove(interest: &mut Interest<u32>, text: &str, key: u32) -> bool {
+        Pattern::parse(text).is_ok_and(|pattern| interest.remove(&pattern, key))
+    }
+
+    #[test]
+    fn finds_who_asked_for_a_subject() {
+        let interest = index(&[
+            ("app.a", 1),
+            ("app.*", 2),
+            ("app.>", 3),
+            ("app.a.**", 4),
+            ("app.*.b", 5),
+            ("app.a.b", 6),
+            ("x.>", 7),
+        ]);
+        assert_eq!(interest.len(), 7);
+        assert_eq!(found(&interest, "app.a"), [1, 2, 3, 4]);
+        assert_eq!(found(&interest, "app.a.b"), [3, 4, 5, 6]);
+        assert_eq!(found(&interest, "app.z"), [2, 3]);
+        assert_eq!(found(&interest, "app"), [3]);
+        assert_eq!(found(&interest, "x.y.z"), [7]);
+        assert!(found(&interest, "y.z").is_empty());
+        assert!(found(&interest, "").is_empty());
+    }
+
+    #[test]
+    fn keeps_what_was_found_before() {
+        let interest = index(&[("app.a", 1)]);
+        let mut keys = vec![9];
+        interest.find("app.a", &mut keys);
+        assert_eq!(keys, [9, 1]);
+    }
+
+    #[test]
+    fn a_key_counts_once_under_a_pattern_and_once_more_under_each_other_pattern() {
+        let mut interest = index(&[("app.>", 1), ("app.a", 1)]);
+        assert_eq!(Pattern::parse("app.**").map(|pattern| interest.insert(&pattern, 1)), Ok(false));
+        assert_eq!(found(&interest, "app.a"), [1, 1]);
+        assert_eq!(interest.len(), 2);
+        assert!(remove(&mut interest, "app.**", 1));
+        assert_eq!(found(&interest, "app.a"), [1]);
+    }
+
+    #[test]
+    fn removes_only_what_is_there() {
+        let mut interest = index(&[("app.a.b", 1), ("app.a.b", 2), ("app.*", 3)]);
+        for (pattern, key) in
+            [("app.a.b", 3), ("app.a", 1), ("app.a.b.c", 1), ("app.a.b.>", 1), ("app.>", 3), ("x.y", 1)]
+        {
+            assert!(!remove(&mut interest, pattern, key), "{pattern} {key}");
+        }
+        assert!(remove(&mut interest, "app.a.b", 1));
+        assert!(!remove(&mut interest, "app.a.b", 1));
+        assert_eq!(found(&interest, "app.a.b"), [2]);
+        assert_eq!(interest.len(), 2);
+    }
+
+    #[test]
+    fn nothing_is_left_when_all_have_left() {
+        let patterns = ["app.a.b.c", "app.a.*.c", "app.*.>", "app.a", "y.**"];
+        let mut interest = Interest::new();
+        for key in 0..1000 {
+            for pattern in patterns.iter().filter_map(|text| Pattern::parse(text).ok()) {
+                interest.insert(&pattern, key);
+            }
+        }
+        assert_eq!(interest.len(), 5000);
+        for key in 0..1000 {
+            assert!(patterns.iter().all(|pattern| remove(&mut interest, pattern, key)));
+        }
+        assert!(interest.is_empty());
+        assert!(interest.root.is_empty(), "empty nodes are pruned");
+    }
+
+    #[test]
+    fn memory_of_inboxes_that_came_and_went_is_given_back() {
+        let mut interest = Interest::new();
+        let inboxes = (0..10_000).filter_map(|n| Pattern::parse(&format!("_bus_.{n}")).ok()).collect::<Vec<_>>();
+        for (key, inbox) in (0..).zip(&inboxes) {
+            interest.insert(inbox, key);
+        }
+        for (key, inbox) in (1..).zip(inboxes.iter().skip(1)) {
+            assert!(interest.remove(inbox, key));
+        }
+        assert_eq!(found(&interest, "_bus_.0"), [0]);
+        assert_eq!(interest.root.literal.get("_bus_").map(|node| node.literal.capacity() <= 64), Some(true));
+    }
+
+    proptest! {
+        #[test]
+        fn finds_what_a_look_at_every_pattern_finds(
+            steps in prop::collection::vec((any::<bool>(), any_pattern(), 0..4_u32), 1..60),
+            subjects in prop::collection::vec(any_subject(), 1..10),
+        ) {
+            let mut interest = Interest::new();
+            let mut all: Vec<(Pattern, u32)> = Vec::new();
+            for (insert, pattern, key) in steps {
+                let at = all.iter().position(|(p, k)| *p == pattern && *k == key);
+                if insert {
+                    prop_assert_eq!(interest.insert(&pattern, key), at.is_none());
+                    if at.is_none() {
+                        all.push((pattern, key));
+                    }
+                } else {
+                    prop_assert_eq!(interest.remove(&pattern, key), at.is_some());
+                    at.map(|at| all.swap_remove(at));
+                }
+                prop_assert_eq!(interest.len(), all.len());
+                for subject in &subjects {
+                    let matching = all.iter().filter(|(p, _)| pattern::matches(p.as_str(), subject));
+                    let mut expected = matching.map(|(_, key)| *key).collect::<Vec<_>>();
+                    expected.sort_unstable();
+                    prop_assert_eq!(found(&interest, subject), expected);
+                }
+            }
+            for (pattern, key) in all {
+                prop_assert!(interest.remove(&pattern, key));
+            }
+            prop_assert!(interest.root.is_empty());
+        }
+    }
+}

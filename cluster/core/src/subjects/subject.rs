@@ -1,0 +1,438 @@
+//! Subjects and namespaces: what a client may publish under, and the exact text of every refusal.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::sync::Arc;
+use core::borrow::Borrow;
+use core::fmt;
+use core::str::FromStr;
+
+use super::marks::is_mark;
+
+/// The longest subject or pattern, in bytes. The `_dead_.` put before a dead letter is not counted.
+pub const SUBJECT_BYTES_MAX: usize = 255;
+
+/// The most segments of a subject or pattern. The `_dead_` put before a dead letter is not counted.
+pub const SUBJECT_SEGMENTS_MAX: usize = 32;
+
+/// The longest namespace name, in characters.
+pub const NAMESPACE_CHARS_MAX: usize = 64;
+
+/// Why a subject or a pattern is refused. `Display` gives the text that a client sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum SubjectError {
+    /// A wildcard in the subject of a publish.
+    #[error("subject should not have * or >")]
+    Wildcard,
+    /// A wildcard in the response subject of a publish.
+    #[error("response subject should not have * or >")]
+    ResponseWildcard,
+    /// No dot, or nothing before the first one.
+    #[error("invalid subject: missing namespace")]
+    MissingNamespace,
+    /// No character at all.
+    #[error("subject is empty")]
+    Empty,
+    /// The first character is a dot.
+    #[error("subject should not starts with dot")]
+    StartsWithDot,
+    /// The first character is `*`.
+    #[error("subject should not starts with *")]
+    StartsWithStar,
+    /// The first character is `>`.
+    #[error("subject should not starts with >")]
+    StartsWithTail,
+    /// The last character is a dot.
+    #[error("subject should not ends with dot")]
+    EndsWithDot,
+    /// A space.
+    #[error("subject should not have spaces")]
+    Space,
+    /// An empty segment.
+    #[error("subject should not have series of dots one after another")]
+    EmptySegment,
+    /// `>` before the end.
+    #[error("subject should not have anything after >")]
+    AfterTail,
+    /// `**` before the end.
+    #[error("subject should not have anything after **")]
+    AfterDoubleStar,
+    /// `>` that is not a whole segment.
+    #[error("subject should have a dot before >")]
+    NoDotBeforeTail,
+    /// `*` at the end of a segment with other characters.
+    #[error("subject should have a dot before *")]
+    NoDotBeforeStar,
+    /// `*` at the start of a segment with other characters.
+    #[error("subject should have a dot after *")]
+    NoDotAfterStar,
+    /// A character that no subject has. The text is older than the permission of `-`.
+    #[error("subject should have only consists of alphanumerics, dots, *, > and _")]
+    IllegalCharacter,
+    /// More than [`SUBJECT_BYTES_MAX`].
+    #[error("subject is longer than 255 bytes")]
+    TooLong,
+    /// More than [`SUBJECT_SEGMENTS_MAX`].
+    #[error("subject has more than 32 segments")]
+    TooManySegments,
+    /// A wildcard in the first segment of a pattern.
+    #[error("subject namespace cannot contain wildcards")]
+    NamespaceWildcard,
+    /// A wildcard in a pattern of the inbox namespace.
+    #[error("inbox subjects cannot contain wildcards")]
+    InboxWildcard,
+}
+
+/// A subject that may be published: at least two segments, no wildcards. Holding one is the proof.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject(Arc<str>);
+
+impl Subject {
+    /// Checks `text` as [`Subject::validate`] does and keeps it.
+    ///
+    /// # Errors
+    /// The first rule that `text` breaks.
+    pub fn parse(text: &str) -> Result<Self, SubjectError> {
+        Self::validate(text)?;
+        Ok(Self(Arc::from(text)))
+    }
+
+    /// Checks a subject to publish under. Allocates nothing.
+    ///
+    /// # Errors
+    /// The first rule that `text` breaks: wildcards, then the namespace, then the characters.
+    pub fn validate(text: &str) -> Result<(), SubjectError> {
+        check_publish(text, SubjectError::Wildcard)
+    }
+
+    /// The subject as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first segment.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        namespace_of(&self.0)
+    }
+
+    /// Whether events under this subject are routed and never stored.
+    #[must_use]
+    pub fn is_inbox(&self) -> bool {
+        self.namespace() == Namespace::INBOX
+    }
+
+    /// The subject under which an event of this subject is stored when it could not be delivered.
+    #[must_use]
+    pub fn dead_letter(&self) -> Self {
+        Self(Arc::from(format!("{}.{}", Namespace::DEAD, self.0)))
+    }
+}
+
+/// Checks the subject that an answer is to be sent to: the rules of [`Subject::validate`], with the
+/// wildcard refusal naming the response subject. Allocates nothing.
+///
+/// # Errors
+/// The first rule that `text` breaks.
+pub fn validate_response_subject(text: &str) -> Result<(), SubjectError> {
+    check_publish(text, SubjectError::ResponseWildcard)
+}
+
+/// A namespace name: `[A-Za-z0-9_-]`, 1 to 64 characters. Reserved names are names too.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Namespace(Arc<str>);
+
+/// A name that no namespace can have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid namespace name: {0}")]
+pub struct NamespaceError(pub Box<str>);
+
+impl Namespace {
+    /// Inboxes: routed to who listens, never stored.
+    pub const INBOX: &'static str = "_bus_";
+    /// Dead letters: events that no consumer acknowledged in time.
+    pub const DEAD: &'static str = "_dead_";
+    /// Lifecycle events of services, nodes and processes.
+    pub const ROLL: &'static str = "roll";
+
+    /// Checks `name` and keeps it.
+    ///
+    /// # Errors
+    /// [`NamespaceError`] when `name` is empty, too long or has another character.
+    pub fn parse(name: &str) -> Result<Self, NamespaceError> {
+        let fits = (1..=NAMESPACE_CHARS_MAX).contains(&name.len());
+        if fits && name.bytes().all(is_plain_byte) {
+            Ok(Self(Arc::from(name)))
+        } else {
+            Err(NamespaceError(Box::from(name)))
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether clients may neither declare nor delete a namespace of this name.
+    #[must_use]
+    pub fn is_reserved(name: &str) -> bool {
+        matches!(name, Self::INBOX | Self::DEAD | Self::ROLL)
+    }
+}
+
+/// Everything before the first dot.
+pub(crate) fn namespace_of(text: &str) -> &str {
+    text.split_once('.').map_or(text, |(namespace, _)| namespace)
+}
+
+/// Whether `text` is surely a legal subject without wildcards: the common case, decided without
+/// branches so that it runs on many bytes at once. `false` says nothing; the slow checks then find
+/// the rule and its text.
+pub(crate) fn is_plain(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    if bytes.len() > SUBJECT_BYTES_MAX {
+        return false;
+    }
+    let legal = bytes.iter().fold(true, |legal, &byte| legal & (is_plain_byte(byte) | (byte == b'.')));
+    let pairs = bytes.iter().zip(bytes.iter().skip(1));
+    let doubled = pairs.fold(false, |found, (&left, &right)| found | ((left == b'.') & (right == b'.')));
+    let dots = bytes.iter().filter(|&&byte| byte == b'.').count();
+    let open = !text.starts_with('.') && !text.ends_with('.');
+    legal && !doubled && open && (1..SUBJECT_SEGMENTS_MAX).contains(&dots)
+}
+
+/// The rules that subjects and patterns share: character by character, the first offence counts.
+/// Clients depend on which text wins, so the order inside each arm matters.
+pub(crate) fn check_characters(text: &str) -> Result<(), SubjectError> {
+    if text.is_empty() {
+        return Err(SubjectError::Empty);
+    }
+    // A dead letter's subject must stay readable however long the original was.
+    let counted = text.strip_prefix(Namespace::DEAD).and_then(|rest| rest.strip_prefix('.')).unwrap_or(text);
+    if counted.len() > SUBJECT_BYTES_MAX {
+        return Err(SubjectError::TooLong);
+    }
+    let mut rest = text.chars();
+    let mut previous = None;
+    while let Some(current) = rest.next() {
+        check_character(previous, current, rest.as_str())?;
+        previous = Some(current);
+    }
+    if counted.split('.').count() > SUBJECT_SEGMENTS_MAX {
+        return Err(SubjectError::TooManySegments);
+    }
+    Ok(())
+}
+
+fn check_character(previous: Option<char>, current: char, rest: &str) -> Result<(), SubjectError> {
+    match current {
+        '.' => match previous {
+            None => Err(SubjectError::StartsWithDot),
+            Some(_) if rest.is_empty() => Err(SubjectError::EndsWithDot),
+            Some('.') => Err(SubjectError::EmptySegment),
+            Some(_) => Ok(()),
+        },
+        '>' => match previous {
+            None => Err(SubjectError::StartsWithTail),
+            Some(_) if !rest.is_empty() => Err(SubjectError::AfterTail),
+            Some('.') => Ok(()),
+            Some(_) => Err(SubjectError::NoDotBeforeTail),
+        },
+        '*' => match previous {
+            None => Err(SubjectError::StartsWithStar),
+            Some('.') => check_after_star(rest),
+            // The star before this one was checked together with this one.
+            Some('*') => Ok(()),
+            Some(_) => Err(SubjectError::NoDotBeforeStar),
+        },
+        ' ' => Err(SubjectError::Space),
+        '_' | '-' => Ok(()),
+        _ if current.is_alphanumeric() => Ok(()),
+        // A mark belongs to the letter before it.
+        _ if is_mark(current) && previous.is_some_and(|c| c.is_alphanumeric() || is_mark(c)) => Ok(()),
+        _ => Err(SubjectError::IllegalCharacter),
+    }
+}
+
+/// What may follow a `*` that begins a segment: the end, a dot, or one more `*` at the very end.
+fn check_after_star(rest: &str) -> Result<(), SubjectError> {
+    match rest {
+        "" | "*" => Ok(()),
+        _ if rest.starts_with('.') => Ok(()),
+        _ if rest.starts_with("*.") => Err(SubjectError::AfterDoubleStar),
+        _ => Err(SubjectError::NoDotAfterStar),
+    }
+}
+
+fn check_publish(text: &str, wildcard: SubjectError) -> Result<(), SubjectError> {
+    if is_plain(text) {
+        return Ok(());
+    }
+    if text.contains(['*', '>']) {
+        return Err(wildcard);
+    }
+    match text.split_once('.') {
+        None | Some(("", _)) => Err(SubjectError::MissingNamespace),
+        Some(_) => check_characters(text),
+    }
+}
+
+/// Whether a text has marks that only subjects from a certain feature level on have, see
+/// `open_consumer` of the machine.
+pub(crate) fn has_marks(text: &str) -> bool {
+    !text.is_ascii() && text.chars().any(is_mark)
+}
+
+fn is_plain_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() | (byte == b'_') | (byte == b'-')
+}
+
+macro_rules! checked_text {
+    ($type:ty, $error:ty) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = $error;
+
+            fn from_str(text: &str) -> Result<Self, $error> {
+                Self::parse(text)
+            }
+        }
+    };
+}
+
+checked_text!(Subject, SubjectError);
+checked_text!(Namespace, NamespaceError);
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::{String, ToString};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The text a publisher sees, or "" when the subject is accepted.
+    fn refusal(subject: &str) -> String {
+        Subject::parse(subject).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn subjects_that_may_be_published() {
+        let subjects = "a.b|a.b.c|a_b.c|a.b-c|my-app.x|a.ü|a.日本|_bus_.x|A.B|1.2|-._|ü.x|a.٣|a.हिन्दी|a.ไทยน้ำ|a.தமிழ்|\
+            a.עִבְרִית|a.မြန်မာ|a.한국어|a.বাংলা.ক্ষ|a.عَرَبِيّ";
+        for subject in subjects.split('|') {
+            assert_eq!(Subject::validate(subject), Ok(()), "{subject}");
+            assert_eq!(validate_response_subject(subject), Ok(()), "{subject}");
+            assert_eq!(Subject::parse(subject).map(|s| s.as_str().to_string()), Ok(subject.to_string()));
+        }
+    }
+
+    #[test]
+    fn subjects_that_may_not_be_published_and_the_text_for_each() {
+        let character = "subject should have only consists of alphanumerics, dots, *, > and _";
+        let illegal = "a.\u{94d}|a.-\u{e49}|a.\u{94d}क|a.cafe\u{301}|a.か\u{3099}|a.क\u{200d}|a.b.c$|a.b/c|a.b:c|a.b\n|a.b\r\nid: x|a.\0|a.\t|a.b\u{2028}|a.\u{a0}|a.😀";
+        for (subjects, text) in [
+            ("*|a.*|a.>|a.**|a.b>|a b.*", "subject should not have * or >"),
+            ("|a|a b|.|.a.b", "invalid subject: missing namespace"),
+            ("a.|a.b.|a..", "subject should not ends with dot"),
+            ("a. b.c|a b.c| .a", "subject should not have spaces"),
+            ("a..b.c", "subject should not have series of dots one after another"),
+            (illegal, character),
+        ] {
+            for subject in subjects.split('|') {
+                assert_eq!(refusal(subject), text, "{subject:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_response_subject_has_its_own_wildcard_text_and_else_the_same_rules() {
+        for subject in ["_bus_.*", "_bus_.>", "*", "a.**"] {
+            let text = validate_response_subject(subject).map_err(|error| error.to_string());
+            assert_eq!(text, Err("response subject should not have * or >".to_string()));
+        }
+        for subject in ["", "a", ".a", "a..b", "a b.c", "a.b\n"] {
+            assert_eq!(validate_response_subject(subject), Subject::validate(subject), "{subject:?}");
+        }
+    }
+
+    #[test]
+    fn a_subject_has_at_most_255_bytes_and_32_segments() {
+        let bytes = |n: usize| format!("a.{}", "b".repeat(n - 2));
+        assert_eq!(refusal(&bytes(255)), "");
+        assert_eq!(refusal(&bytes(256)), "subject is longer than 255 bytes");
+        assert_eq!(refusal(&format!("a.{}", "ü".repeat(127))), "subject is longer than 255 bytes");
+        let segments = |n: usize| format!("a{}", ".b".repeat(n - 1));
+        assert_eq!(refusal(&segments(32)), "");
+        assert_eq!(refusal(&segments(33)), "subject has more than 32 segments");
+    }
+
+    #[test]
+    fn a_dead_letter_keeps_the_original_subject_however_long_it_was() {
+        for original in [format!("a.{}", "b".repeat(253)), format!("a{}", ".b".repeat(31))] {
+            let dead = Subject::parse(&original).map(|subject| subject.dead_letter());
+            assert_eq!(dead.as_ref().map(Subject::as_str), Ok(format!("_dead_.{original}").as_str()));
+            assert_eq!(dead.as_ref().map(Subject::namespace), Ok("_dead_"));
+            assert_eq!(refusal(&format!("_dead_.{original}")), "");
+            assert_ne!(refusal(&format!("_dead_._dead_.{original}")), "");
+        }
+    }
+
+    #[test]
+    fn the_namespace_is_everything_before_the_first_dot() {
+        assert_eq!(Subject::parse("app.a.b").as_ref().map(Subject::namespace), Ok("app"));
+        assert_eq!(Subject::parse("_bus_.x").map(|subject| subject.is_inbox()), Ok(true));
+        assert_eq!(Subject::parse("_bus.x").map(|subject| subject.is_inbox()), Ok(false));
+    }
+
+    #[test]
+    fn a_namespace_name_is_1_to_64_letters_digits_underscores_and_dashes() {
+        for name in ["a", "app", "my-app", "my_app", "A9", "_bus_", "_dead_", "roll", &"x".repeat(64)] {
+            assert_eq!(Namespace::parse(name).as_ref().map(Namespace::as_str), Ok(name));
+        }
+        for name in ["", "a.b", "a b", "*", "ü", "a\n", "a/b", &"x".repeat(65)] {
+            let text = Namespace::parse(name).map_err(|error| error.to_string());
+            assert_eq!(text, Err(format!("invalid namespace name: {name}")));
+        }
+        assert!(["_bus_", "_dead_", "roll"].into_iter().all(Namespace::is_reserved));
+        assert!(!["app", "Roll", "_bus", "rolls", ""].into_iter().any(Namespace::is_reserved));
+    }
+
+    proptest! {
+        #[test]
+        fn the_fast_check_never_accepts_what_the_slow_checks_refuse(text in "[a-cA-Z0-9._*> ü-]{0,40}") {
+            if is_plain(&text) {
+                prop_assert_eq!(check_characters(&text), Ok(()));
+                prop_assert!(text.contains('.') && !text.contains(['*', '>']));
+            }
+        }
+
+        #[test]
+        fn any_text_is_accepted_or_refused_without_a_crash(text in "\\PC{0,80}|[.*>a]{0,12}") {
+            prop_assert_eq!(validate_response_subject(&text).is_ok(), Subject::validate(&text).is_ok());
+            if let Ok(subject) = Subject::parse(&text) {
+                prop_assert!(!subject.as_str().chars().any(|c| c.is_control() || c.is_whitespace()));
+                prop_assert!(subject.as_str().split('.').all(|segment| !segment.is_empty()));
+            }
+        }
+    }
+}

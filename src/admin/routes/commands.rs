@@ -1,0 +1,278 @@
+//! Commands to services, and calls of them: `/api/services/{id}/restart|shutdown|ping`, `/api/services/restart-all`,
+//! `/api/call/{service}/{method}`.
+
+use std::time::Duration;
+
+use actix_web::http::header::HeaderMap;
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use rollbook_core::limits;
+use rollbook_core::service::Instance;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::services;
+use super::services::find;
+use crate::admin::Admin;
+use crate::admin::body;
+use crate::admin::body::Optional;
+use crate::admin::common::Answer;
+use crate::admin::keys::Claimed;
+use crate::admin::page::List;
+use crate::admin::problem::{Problem, Problems, resource};
+use crate::admin::query::{Nothing, Query};
+use crate::base::actors::hint;
+use crate::base::{clock, duration};
+use crate::bus::client::call::{Answer as Answered, Body, CallError, Caller, Request, Responder, traceparent};
+use crate::bus::client::plain::plain;
+use crate::bus::relay::away::{Delivery, Order};
+use crate::bus::roll::services::Services;
+use crate::net::http_body::BodyError;
+
+/// How long the acknowledgement of a command is waited for.
+const WAIT: Duration = Duration::from_secs(1);
+/// Largest payload of a call, bytes.
+const CALL_BYTES_MAX: usize = 1_000_000;
+const TIMEOUT_HEADER: &str = "x-rollbook-timeout";
+/// Of W3C Trace Context: handed to the provider.
+const TRACE_HEADER: &str = "traceparent";
+
+pub(in crate::admin) fn mount(routes: &mut web::ServiceConfig) {
+    routes
+        .service(
+            // A service may have this name too: its own methods are others than that of the command.
+            resource("/api/services/{id:restart-all}", "POST")
+                .route(web::get().to(services::show))
+                .route(web::put().to(services::change))
+                .route(web::post().to(restart_all))
+                .route(web::delete().to(services::remove)),
+        )
+        .service(resource("/api/services/{id}/restart", "POST").route(web::post().to(restart)))
+        .service(resource("/api/services/{id}/shutdown", "POST").route(web::post().to(shutdown)))
+        .service(resource("/api/services/{id}/ping", "POST").route(web::post().to(ping)))
+        .service(resource("/api/call/{service}/{method}", "POST").route(web::post().to(call)));
+}
+
+/// Why, and which instance.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::admin) struct OrderJson {
+    /// Why, for whoever gets the command.
+    #[schema(example = "new version")]
+    reason: Option<String>,
+    /// Id of the one instance that gets it; all by default.
+    #[schema(example = json!(null))]
+    instance: Option<String>,
+}
+
+/// What became of a command at one instance.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::admin) struct Delivered {
+    service: String,
+    instance: String,
+    node: u64,
+    /// `acknowledged`, `unhandled` when the program says that nothing there takes the command, `delivered` when it says
+    /// nothing, or `failed`.
+    result: &'static str,
+    /// Milliseconds to the acknowledgement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt_ms: Option<f64>,
+}
+
+async fn deliver(services: &Services, instance: Instance, order: Order) -> Delivered {
+    let began = clock::now();
+    let delivery = services.peers.order(instance.connection, order, &services.clients).await;
+    let rtt = began.elapsed().as_secs_f64() * 1000.0;
+    Delivered {
+        node: instance.connection.owner.node,
+        service: instance.service,
+        instance: instance.id,
+        result: delivery.name(),
+        rtt_ms: (delivery == Delivery::Acknowledged).then_some((rtt * 1000.0).round() / 1000.0),
+    }
+}
+
+/// Gives a command to instances and says what became of each.
+async fn command(
+    admin: &Admin,
+    request: &HttpRequest,
+    name: &'static str,
+    instances: Vec<Instance>,
+    reason: Option<String>,
+) -> Answer {
+    if instances.is_empty() {
+        return Err(Problem::new(409, "no_instance", format!("nobody is there who could be told to {name}")));
+    }
+    let answer = |body: Bytes| HttpResponse::Ok().content_type("application/json").body(body);
+    let claim = match admin.keys.claim(request, &admin.services).await? {
+        Claimed::New(claim) => claim,
+        Claimed::Before(body) => return Ok(answer(body)),
+    };
+    let timestamp = clock::millis();
+    let json = match name {
+        "ping" => json!({ "timestamp": timestamp }),
+        _ => {
+            json!({ "reason": reason.unwrap_or_else(|| "requested by the operator".to_owned()), "timestamp": timestamp })
+        }
+    };
+    let order = Order { name, json: json.to_string().into(), wait: WAIT };
+    let services = admin.services.clone();
+    // Goes on when the operator hangs up: what becomes of it is to be found under its key.
+    let given = actix_web::rt::spawn(async move {
+        let items = join_all(instances.into_iter().map(|instance| deliver(&services, instance, order.clone()))).await;
+        let body: Bytes = serde_json::to_vec(&List::whole(items)).unwrap_or_default().into();
+        claim.done(&body);
+        body
+    });
+    given.await.map(answer).map_err(|error| Problem::storage(error.to_string()))
+}
+
+async fn of_service(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    id: String,
+    order: OrderJson,
+    name: &'static str,
+) -> Answer {
+    let OrderJson { reason, instance } = order;
+    let (_, mut instances) = find(&admin, &id)?;
+    if let Some(wanted) = instance {
+        instances.retain(|instance| instance.id == wanted);
+        if instances.is_empty() {
+            return Err(rollbook_core::error::Refusal::InstanceNotFound(wanted).into());
+        }
+    }
+    command(&admin, &request, name, instances, reason).await
+}
+
+/// Asks all instances of a service, or one, to start anew, and says for each whether it acknowledged within a second.
+#[utoipa::path(post, path = "/api/services/{id}/restart", operation_id = "commands_restart", tag = "commands", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "with the same key a command is given once")), request_body = Option<OrderJson>, responses((status = 200, description = "what became of it at each instance", body = List<Delivered>), Problems))]
+pub(in crate::admin) async fn restart(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    _: Query<Nothing>,
+    Optional(order): Optional<OrderJson>,
+) -> Answer {
+    of_service(admin, request, id.into_inner(), order, "restart").await
+}
+
+/// Asks all instances of a service, or one, to stop, and says for each whether it acknowledged within a second.
+#[utoipa::path(post, path = "/api/services/{id}/shutdown", operation_id = "commands_shutdown", tag = "commands", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "with the same key a command is given once")), request_body = Option<OrderJson>, responses((status = 200, description = "what became of it at each instance", body = List<Delivered>), Problems))]
+pub(in crate::admin) async fn shutdown(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    _: Query<Nothing>,
+    Optional(order): Optional<OrderJson>,
+) -> Answer {
+    of_service(admin, request, id.into_inner(), order, "shutdown").await
+}
+
+/// Asks all instances of a service, or one, for a sign of life, and says for each how long the answer took.
+#[utoipa::path(post, path = "/api/services/{id}/ping", operation_id = "commands_ping", tag = "commands", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "with the same key a command is given once")), request_body = Option<OrderJson>, responses((status = 200, description = "what became of it at each instance", body = List<Delivered>), Problems))]
+pub(in crate::admin) async fn ping(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    _: Query<Nothing>,
+    Optional(order): Optional<OrderJson>,
+) -> Answer {
+    of_service(admin, request, id.into_inner(), order, "ping").await
+}
+
+/// Asks all instances of all services to start anew.
+#[utoipa::path(post, path = "/api/services/restart-all", operation_id = "commands_restart_all", tag = "commands", params(("Idempotency-Key" = Option<String>, Header, description = "with the same key a command is given once")), request_body = Option<OrderJson>, responses((status = 200, description = "what became of it at each instance", body = List<Delivered>), Problems))]
+pub(in crate::admin) async fn restart_all(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    _: Query<Nothing>,
+    Optional(order): Optional<OrderJson>,
+) -> Answer {
+    let OrderJson { reason, .. } = order;
+    let instances = admin.bus.node().with_machine(|machine| {
+        let of =
+            |service: &rollbook_core::service::Service| machine.instances(&service.id).cloned().collect::<Vec<_>>();
+        machine.services().flat_map(of).collect()
+    });
+    command(&admin, &request, "restart", instances, reason).await
+}
+
+/// The deadline that a call asks for.
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
+    let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(None) };
+    let time = value.to_str().ok().and_then(|text| duration::parse(text).ok()).filter(|time| !time.is_zero());
+    time.map(Some).ok_or_else(|| Problem::bad("X-Rollbook-Timeout: a duration like 5s"))
+}
+
+fn unread(error: BodyError) -> Problem {
+    match error {
+        BodyError::TooLarge => {
+            Problem::new(413, "bad_request", format!("the body is larger than {CALL_BYTES_MAX} bytes"))
+        }
+        BodyError::Late => Problem::new(408, "bad_request", "the body did not arrive in time"),
+        BodyError::Broken(error) => Problem::new(400, "bad_request", format!("incomplete body: {error}")),
+        BodyError::Crowded => Problem::new(503, "overloaded", "too many bytes of requests are being received"),
+    }
+}
+
+/// Asks a provider of `service` for `method`; the body is the payload, the answer's body its data.
+#[utoipa::path(post, path = "/api/call/{service}/{method}", operation_id = "commands_call", tag = "commands", params(("service" = String, Path), ("method" = String, Path), ("X-Rollbook-Timeout" = Option<String>, Header, description = "a duration like 5s"), ("traceparent" = Option<String>, Header, description = "W3C Trace Context, handed to the provider")), request_body = Option<Value>, responses((status = 200, description = "what the provider says", body = Value), Problems))]
+pub(in crate::admin) async fn call(
+    admin: web::Data<Admin>,
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    _: Query<Nothing>,
+    payload: web::Payload,
+) -> Answer {
+    let budget = admin.bus.proposer().receiving();
+    let bounds = crate::net::http_body::Bounds { bytes_max: CALL_BYTES_MAX, timeout: body::TIMEOUT, budget };
+    let body = crate::net::http_body::read(&request, payload, bounds).await.map_err(unread)?;
+    let body = body::any(request.headers(), body)?;
+    let (capability, action) = path.into_inner();
+    if capability.len() > limits::NAME_BYTES_MAX || action.len() > limits::NAME_BYTES_MAX {
+        let text = format!("names of services and methods have at most {} bytes", limits::NAME_BYTES_MAX);
+        return Err(Problem::new(400, "bad_request", text));
+    }
+    let router = &admin.services.router;
+    let known = admin.bus.node().with_machine(|machine| {
+        machine.service(&capability).is_some() || machine.providers(&capability).next().is_some()
+    });
+    if !known {
+        return Err(Problem::new(404, "service_not_found", format!("service not found: {capability}")));
+    }
+    let bounds = router.config();
+    let timeout = timeout(request.headers())?.unwrap_or(bounds.timeout).min(bounds.timeout_max);
+    let (reply, outcome) = tokio::sync::oneshot::channel();
+    let asks = Request {
+        id: String::new(),
+        capability,
+        action,
+        from: Caller::default(),
+        deadline: clock::now() + timeout,
+        retries: 0,
+        key: String::new(),
+        responder: Responder::Caller,
+        traceparent: request.headers().get(TRACE_HEADER).and_then(|value| traceparent(value.to_str().ok()?)),
+    };
+    // The request ends with this future when the caller has gone.
+    let waiting = router.http_caller();
+    let reply = Box::new(move |outcome| hint(reply, outcome));
+    router.call(waiting.requester(), asks, Body::json(body), reply);
+    let outcome = outcome.await.unwrap_or(Err(CallError::Cancelled));
+    waiting.done();
+    match outcome {
+        Ok(Answered { success, body }) => {
+            let unfit =
+                |error: CallError| Problem::new(502, "bad_answer", format!("the provider answered with {error}"));
+            let json = plain(&body).map_err(unfit)?;
+            if success {
+                return Ok(HttpResponse::Ok().content_type("application/json").body(json));
+            }
+            Err(Problem::refused_by_provider(std::str::from_utf8(&json).unwrap_or("null")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

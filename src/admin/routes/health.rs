@@ -1,0 +1,38 @@
+//! Is the process alive, and is the node ready.
+
+use std::sync::atomic::Ordering;
+
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::{HttpResponse, web};
+
+use crate::admin::Admin;
+use crate::admin::problem::resource;
+
+pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
+    services.service(resource("/livez", "GET").route(web::get().to(livez)));
+    // The other two are what balancers and monitors try first.
+    for path in ["/readyz", "/health", "/healthz"] {
+        services.service(resource(path, "GET").route(web::get().to(readyz)));
+    }
+}
+
+async fn livez() -> HttpResponse {
+    HttpResponse::Ok().insert_header((CONTENT_TYPE, "text/plain; charset=utf-8")).body("ok\n")
+}
+
+async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
+    let reason = if admin.draining.load(Ordering::Relaxed) {
+        Some("node is stopping".to_owned())
+    } else {
+        admin.bus.node().ready().err().map(|refusal| refusal.to_string())
+    };
+    let (mut builder, text) = match reason {
+        None => match admin.bus.proposer().lacks() {
+            None => (HttpResponse::Ok(), "ready\n".to_owned()),
+            // It reads, delivers and acknowledges: that is no reason to send clients elsewhere.
+            Some(lacks) => (HttpResponse::Ok(), format!("ready\npublishes are refused: {lacks}\n")),
+        },
+        Some(reason) => (HttpResponse::ServiceUnavailable(), format!("not ready: {reason}\n")),
+    };
+    builder.insert_header((CONTENT_TYPE, "text/plain; charset=utf-8")).body(text)
+}

@@ -1,0 +1,16 @@
+//! REST by resource, a file each.
+//!
+//! Invariant: an answer that says no is problem+json, and says what would be right.
+
+pub(super) mod cluster;
+pub(super) mod commands;
+pub(super) mod config;
+pub(super) mod connections;
+pub(super) mod consumers;
+pub(super) mod health;
+pub(super) mod metrics;
+pub(super) mod namespaces;
+pub(super) mod openapi;
+pub(super) mod root;
+pub(super) mod services;
+pub(super) mod views;

@@ -1,0 +1,16 @@
+//! The commands of the command line, a file each.
+
+pub(super) mod ack;
+pub(super) mod call;
+pub(super) mod cert;
+pub(super) mod cluster;
+pub(super) mod config;
+pub(super) mod consumers;
+pub(super) mod dump;
+pub(super) mod health;
+pub(super) mod join;
+pub(super) mod namespaces;
+pub(super) mod publish;
+pub(super) mod restore;
+pub(super) mod serve;
+pub(super) mod subscribe;

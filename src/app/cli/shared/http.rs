@@ -1,0 +1,361 @@
+//! HTTP calls of the commands, and the words for what can go wrong with them.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::{Method, RequestBuilder, Response, Url};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::error::Usage;
+use super::event;
+use super::global::Global;
+
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for an answer; a node gives up on a publish earlier.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The header with the position of an event that was published.
+pub(in crate::app::cli) const EVENT_INDEX: &str = "X-BUS-EVENT-INDEX";
+/// The header that says how long a service may take.
+const CALL_TIMEOUT: &str = "X-Rollbook-Timeout";
+/// The code of a call that nobody can be given.
+pub(in crate::app::cli) const NO_PROVIDER: &str = "no_provider";
+/// Most of an error's text that is shown.
+const ERROR_TEXT_MAX: usize = 2000;
+
+/// A call that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::app::cli) enum CallError {
+    #[error("no node answers at {url} ({reason}); start one with `rollbook serve` or pass {flag}")]
+    Unreachable { url: Url, reason: String, flag: &'static str },
+    #[error("{url} did not answer in time; see `rollbook health`, or pass {flag} to use another node")]
+    Slow { url: Url, flag: &'static str },
+    #[error("the connection to {url} broke ({reason}); nothing says whether the node did what was asked")]
+    Broken { url: Url, reason: String },
+    #[error("{text} (HTTP {status}){hint}")]
+    Refused {
+        status: u16,
+        text: String,
+        /// Of a problem document; else empty.
+        code: String,
+        hint: String,
+        retry_after: Option<Duration>,
+        headers: Box<HeaderMap>,
+    },
+}
+
+impl CallError {
+    /// Whether the same call may succeed a little later.
+    pub(in crate::app::cli) fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Slow { .. } | Self::Broken { .. } => true,
+            Self::Refused { status, .. } => matches!(status, 429 | 502 | 503 | 504),
+        }
+    }
+
+    /// The status, when the node answered.
+    pub(in crate::app::cli) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// The code of the problem, when the node told one.
+    pub(in crate::app::cli) fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
+    /// The headers that tell of the event which a publish repeats, when the node says that it is stored already.
+    pub(in crate::app::cli) fn stored(&self) -> Option<&HeaderMap> {
+        match self {
+            Self::Refused { status: 409, headers, .. } if headers.contains_key(EVENT_INDEX) => Some(headers),
+            _ => None,
+        }
+    }
+
+    /// How long the node asked to wait.
+    pub(in crate::app::cli) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// One listener of one node.
+#[derive(Debug, Clone)]
+pub(in crate::app::cli) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    flag: &'static str,
+}
+
+impl Client {
+    /// The event log.
+    pub(in crate::app::cli) fn log(global: &Global) -> anyhow::Result<Self> {
+        Self::new(&global.log_url, "--log-url")
+    }
+
+    /// REST and health.
+    pub(in crate::app::cli) fn web(global: &Global) -> anyhow::Result<Self> {
+        Self::new(&global.web_url, "--web-url")
+    }
+
+    fn new(url: &str, flag: &'static str) -> anyhow::Result<Self> {
+        let base = Url::parse(url).ok().filter(|base| base.scheme() == "http" && base.has_host());
+        let base = base.ok_or_else(|| Usage(format!("{flag} {url}: write http://HOST:PORT")))?;
+        // A proxy set for the web would swallow calls to loopback and hold back streams.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(concat!("rollbook/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .context("cannot set up the HTTP client")?;
+        Ok(Self { http, base, flag })
+    }
+
+    /// The address of a path, given in segments, with its query.
+    pub(in crate::app::cli) fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
+        let mut url = self.base.clone();
+        if !path.is_empty()
+            && let Ok(mut segments) = url.path_segments_mut()
+        {
+            segments.pop_if_empty().extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        url
+    }
+
+    /// Sends a request and takes its answer, which must come in time and be a success.
+    pub(in crate::app::cli) async fn send(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<Vec<u8>>,
+    ) -> Result<Response, CallError> {
+        let mut request = self.http.request(method, url.clone()).timeout(ANSWER_TIMEOUT);
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        self.answer(request, url).await
+    }
+
+    /// Asks a service for something, which may take so long; what it answers.
+    pub(in crate::app::cli) async fn call(
+        &self,
+        url: Url,
+        payload: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<String, CallError> {
+        // The node says by itself when the time is over.
+        let request = self.http.post(url.clone()).timeout(timeout.saturating_add(ANSWER_TIMEOUT));
+        let millis = format!("{}ms", timeout.as_millis());
+        let request = request.header(CONTENT_TYPE, "application/json").header(CALL_TIMEOUT, millis);
+        let response = self.answer(request.body(payload), url.clone()).await?;
+        response.text().await.map_err(|error| self.failed(url, &error))
+    }
+
+    /// Opens an event stream: the head must come in time, the body may take forever.
+    pub(in crate::app::cli) async fn stream(
+        &self,
+        url: Url,
+        last_event_id: Option<&str>,
+    ) -> Result<Response, CallError> {
+        let mut request = self.http.get(url.clone()).header(ACCEPT, "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("Last-Event-ID", id);
+        }
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.answer(request, url.clone())).await;
+        answer.unwrap_or(Err(CallError::Slow { url, flag: self.flag }))
+    }
+
+    async fn answer(&self, request: RequestBuilder, url: Url) -> Result<Response, CallError> {
+        let response = request.send().await.map_err(|error| self.failed(url.clone(), &error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status().as_u16();
+        let headers = Box::new(response.headers().clone());
+        let header = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = header.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+        let body = response.text().await.map_err(|error| self.failed(url, &error))?;
+        let (text, code) = error_text(&body);
+        Err(CallError::Refused { status, hint: hint(status, &text, &code), text, code, retry_after, headers })
+    }
+
+    fn failed(&self, url: Url, error: &reqwest::Error) -> CallError {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        let reason = cause.to_string();
+        if error.is_connect() {
+            CallError::Unreachable { url: self.base.clone(), reason, flag: self.flag }
+        } else if error.is_timeout() {
+            CallError::Slow { url, flag: self.flag }
+        } else {
+            CallError::Broken { url, reason }
+        }
+    }
+
+    /// Sends a request and reads its answer as JSON; no body is `null`.
+    pub(in crate::app::cli) async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<&Value>,
+    ) -> anyhow::Result<T> {
+        let body = body.map(|value| value.to_string().into_bytes());
+        let response = self.send(method, url.clone(), body).await?;
+        let text = response.text().await.map_err(|error| self.failed(url.clone(), &error))?;
+        let text = if text.is_empty() { "null" } else { &text };
+        serde_json::from_str(text)
+            .with_context(|| format!("{url} did not answer as a rollbook node does; check {}", self.flag))
+    }
+
+    /// All items of a list, page by page.
+    pub(in crate::app::cli) async fn list(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Vec<Value>> {
+        #[derive(serde::Deserialize)]
+        struct Page {
+            items: Vec<Value>,
+            next_cursor: Option<String>,
+        }
+        let mut items = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut query = query.to_vec();
+            if let Some(cursor) = &cursor {
+                query.push(("cursor", cursor));
+            }
+            let page: Page = self.json(Method::GET, self.url(path, &query), None).await?;
+            items.extend(page.items);
+            match page.next_cursor {
+                Some(next) if Some(&next) != cursor.as_ref() => cursor = Some(next),
+                _ => return Ok(items),
+            }
+        }
+    }
+}
+
+/// The text of an error, and its code: the event log sends a line, REST a problem document.
+fn error_text(body: &str) -> (String, String) {
+    let problem: Option<Value> = serde_json::from_str(body).ok();
+    let field = |name: &str| problem.as_ref().and_then(|problem| problem.get(name)).and_then(Value::as_str);
+    let text = field("detail").or_else(|| field("title")).unwrap_or(body).trim();
+    let text = if text.is_empty() { "the node refused without saying why" } else { text };
+    // What a service says that was called.
+    let said = problem.as_ref().and_then(|problem| problem.get("error"));
+    let text = said.map_or_else(|| text.to_owned(), |said| format!("{text}: {said}"));
+    let code = field("code").unwrap_or_default().to_owned();
+    (event::one_line(&text).chars().take(ERROR_TEXT_MAX).collect(), code)
+}
+
+/// What to do about a refusal, where the text alone does not say it.
+fn hint(status: u16, text: &str, code: &str) -> String {
+    if code == NO_PROVIDER {
+        // The node is well: whoever called says what there is to call.
+        return String::new();
+    }
+    let namespace = text.strip_prefix("namespace not found: ");
+    match (status, namespace) {
+        // REST was asked about it; the event log was asked to use it.
+        (404, Some(_)) => "; `rollbook namespaces list` shows what there is".to_owned(),
+        (_, Some(name)) => format!("; create it with `rollbook namespaces create {name}`"),
+        (404, None) if text.starts_with("consumer ") => "; `rollbook consumers list` shows what there is".to_owned(),
+        (404, None) if text.starts_with("node ") => "; `rollbook cluster status` shows what there is".to_owned(),
+        (413, _) => "; send less at a time, or raise sse.body_bytes_max of the node".to_owned(),
+        (503, _) => "; try again, and see `rollbook health`".to_owned(),
+        (507, _) => "; free disk space on the node, or lower retention with `rollbook namespaces retention`".to_owned(),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::cli::shared::testing;
+    use crate::app::cli::shared::testing::Fake;
+
+    #[tokio::test]
+    async fn a_refused_connection_says_what_to_do() {
+        let global = testing::global("http://127.0.0.1:1", "http://127.0.0.1:1");
+        let client = Client::log(&global).unwrap();
+        let error = client.send(Method::GET, client.url(&[], &[]), None).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("no node answers at http://127.0.0.1:1/ (Connection refused"), "{text}");
+        assert!(text.ends_with("start one with `rollbook serve` or pass --log-url"), "{text}");
+        assert!(error.is_transient());
+    }
+
+    #[tokio::test]
+    async fn refusals_keep_the_text_of_the_node_and_add_a_hint() {
+        let cases = [
+            (
+                "400 Bad Request",
+                "namespace not found: nope\n",
+                "namespace not found: nope (HTTP 400); create it with `rollbook namespaces create nope`",
+            ),
+            (
+                "404 Not Found",
+                r#"{"type":"about:blank","title":"Not Found","status":404,"detail":"namespace not found: nope","code":"x"}"#,
+                "namespace not found: nope (HTTP 404); `rollbook namespaces list` shows what there is",
+            ),
+            (
+                "404 Not Found",
+                r#"{"type":"about:blank","title":"Not Found","status":404,"detail":"consumer not found: c","code":"x"}"#,
+                "consumer not found: c (HTTP 404); `rollbook consumers list` shows what there is",
+            ),
+            (
+                "409 Conflict",
+                r#"{"type":"about:blank","title":"Conflict","status":409,"detail":"namespace app exists","code":"x"}"#,
+                "namespace app exists (HTTP 409)",
+            ),
+            (
+                "503 Service Unavailable",
+                "unavailable: no leader\n",
+                "unavailable: no leader (HTTP 503); try again, and see `rollbook health`",
+            ),
+            ("500 Internal Server Error", "", "the node refused without saying why (HTTP 500)"),
+        ];
+        for (status, body, says) in cases {
+            let fake = Fake::start(vec![testing::answer(status, "", body)]).await;
+            let client = Client::web(&fake.global()).unwrap();
+            let error = client.send(Method::GET, client.url(&["api"], &[]), None).await.unwrap_err();
+            assert_eq!(error.to_string(), says);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_to_its_last_page() {
+        let fake = Fake::start(vec![
+            testing::answer("200 OK", "", r#"{"items":[1,2],"next_cursor":"x y"}"#),
+            testing::answer("200 OK", "", r#"{"items":[3],"next_cursor":null}"#),
+        ])
+        .await;
+        let client = Client::web(&fake.global()).unwrap();
+        let items = client.list(&["api", "consumers"], &[("namespace", "app")]).await.unwrap();
+        assert_eq!(items.len(), 3);
+        let requests = fake.requests();
+        assert!(requests[0].starts_with("GET /api/consumers?namespace=app HTTP/1.1\r\n"), "{requests:?}");
+        assert!(requests[1].starts_with("GET /api/consumers?namespace=app&cursor=x+y HTTP/1.1\r\n"), "{requests:?}");
+    }
+
+    #[test]
+    fn addresses_are_checked_and_segments_escaped() {
+        for bad in ["", "127.0.0.1:2021", "https://h:1", "http://", "localhost:2021"] {
+            let error = Client::new(bad, "--log-url").unwrap_err();
+            assert!(error.is::<Usage>() && error.to_string().ends_with("write http://HOST:PORT"), "{bad}: {error}");
+        }
+        let client = Client::new("http://h:1/base/", "--log-url").unwrap();
+        assert_eq!(client.url(&["api", "a/b"], &[("q", "ü&=")]).as_str(), "http://h:1/base/api/a%2Fb?q=%C3%BC%26%3D");
+        assert_eq!(client.url(&[], &[]).as_str(), "http://h:1/base/");
+    }
+}

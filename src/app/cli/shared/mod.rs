@@ -1,0 +1,16 @@
+//! What commands share: one HTTP client, one reader of streams, output, errors.
+
+pub(super) mod confirm;
+pub mod error;
+pub(super) mod event;
+pub(super) mod follow;
+pub mod global;
+pub(super) mod http;
+pub(super) mod lines;
+pub mod output;
+pub(super) mod payload;
+pub(super) mod sse;
+pub(super) mod store;
+
+#[cfg(test)]
+pub(super) mod testing;

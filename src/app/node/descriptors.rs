@@ -1,0 +1,157 @@
+//! File descriptors: how many connections fit beside the files of the stores.
+//!
+//! At the limit of the system a connection cannot be accepted and a store cannot open a file, which would stop the node.
+//! So the bounds of the doors are made to fit at the start: then a door refuses a client, and nothing else happens.
+
+use anyhow::bail;
+use rollbook_cluster::store::files;
+
+use crate::app::config::settings::Config;
+
+/// Connections that a listener takes beyond those of its doors, so that who is one too many gets an answer, and the
+/// operator gets in.
+const SPARE: usize = 1000;
+/// With fewer files a node does not start: it would stop as soon as it has some events, or some clients.
+const LIMIT_MIN: u64 = 128;
+
+/// The bounds of the doors, made to fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::app) struct Fitted {
+    /// The settings, with lower `connections_max` where those asked for do not fit.
+    pub(in crate::app) config: Config,
+    /// Connections that a listener takes beyond those of its doors.
+    pub(in crate::app) spare: usize,
+}
+
+/// Raises the limit of this process as far as the system allows it, and makes the doors fit into it.
+///
+/// # Errors
+/// So few files are allowed that the stores would have none.
+pub(in crate::app) fn fit(config: &Config) -> anyhow::Result<Fitted> {
+    let limit = files::raise_limit();
+    if limit < LIMIT_MIN {
+        bail!("the system allows this process {limit} open files, at least {LIMIT_MIN} are needed; see `ulimit -n`");
+    }
+    let room = usize::try_from(limit.saturating_sub(files::reserved(limit))).unwrap_or(usize::MAX);
+    let fitted = within(config, room);
+    tracing::debug!(limit, room, "open files");
+    if fitted.config != *config {
+        let [sse, streams, socketio, websocket] = bounds(&fitted.config);
+        let wanted = wanted(config, SPARE);
+        if bounds(config) == bounds(&Config::default()) {
+            tracing::info!(
+                limit,
+                wanted,
+                sse,
+                streams,
+                socketio,
+                websocket,
+                "so many connections fit into the open files"
+            );
+        } else {
+            tracing::warn!(
+                open_files = limit,
+                for_connections = room,
+                wanted,
+                sse,
+                streams,
+                socketio,
+                websocket,
+                "the system does not allow as many open files as the bounds of the doors ask for: the bounds are lowered \
+                 to these; raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd), or lower the settings"
+            );
+        }
+    }
+    Ok(fitted)
+}
+
+/// Connections that the settings allow at a time, with so many beyond those of the doors for each listener.
+fn wanted(config: &Config, spare: usize) -> usize {
+    let Config { sse, socketio, websocket, .. } = config;
+    let log = sse.connections_max.saturating_add(sse.streams_max).saturating_add(spare);
+    let log = if config.sse.listen.addr().is_some() { log } else { 0 };
+    // A Socket.IO client that polls has two.
+    let sockets = socketio.connections_max.saturating_mul(2).saturating_add(websocket.connections_max);
+    let web = if config.web.listen.addr().is_some() { sockets.saturating_add(spare) } else { 0 };
+    log.saturating_add(web)
+}
+
+/// The settings with no bound above `cap`.
+fn capped(config: &Config, cap: usize) -> Fitted {
+    let mut config = config.clone();
+    config.sse.connections_max = config.sse.connections_max.min(cap);
+    config.sse.streams_max = config.sse.streams_max.min(cap);
+    config.socketio.connections_max = config.socketio.connections_max.min(cap);
+    config.websocket.connections_max = config.websocket.connections_max.min(cap);
+    Fitted { config, spare: SPARE.min(cap) }
+}
+
+/// The settings with bounds that need no more than `room` all together: the largest are lowered to one number, small ones
+/// stay as they are.
+fn within(config: &Config, room: usize) -> Fitted {
+    let (mut fits, mut above) = (1, usize::MAX);
+    while above.saturating_sub(fits) > 1 {
+        let cap = fits.midpoint(above);
+        let Fitted { config, spare } = capped(config, cap);
+        if wanted(&config, spare) <= room {
+            fits = cap;
+        } else {
+            above = cap;
+        }
+    }
+    capped(config, fits)
+}
+
+/// The bounds that are made to fit.
+const fn bounds(config: &Config) -> [usize; 4] {
+    let Config { sse, socketio, websocket, .. } = config;
+    [sse.connections_max, sse.streams_max, socketio.connections_max, websocket.connections_max]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::config::values::Listen;
+
+    #[test]
+    fn bounds_that_fit_are_left_alone() {
+        let config = Config::default();
+        assert_eq!(wanted(&config, SPARE), 102_000);
+        assert_eq!(within(&config, 102_000), Fitted { config, spare: SPARE });
+    }
+
+    #[test]
+    fn bounds_that_do_not_fit_are_lowered_until_they_do() {
+        for room in [1000, 64, 32] {
+            let Fitted { config, spare } = within(&Config::default(), room);
+            let total = config.sse.connections_max
+                + config.sse.streams_max
+                + 2 * config.socketio.connections_max
+                + config.websocket.connections_max
+                + 2 * spare;
+            assert!(total <= room && total + 8 > room, "{total} of {room}");
+            assert_eq!(config.sse.connections_max, config.websocket.connections_max);
+        }
+        assert_eq!(within(&Config::default(), 0).config.sse.connections_max, 1);
+    }
+
+    #[test]
+    fn small_bounds_are_left_alone() {
+        let mut config = Config::default();
+        (config.sse.connections_max, config.sse.streams_max) = (8, 12);
+        let Fitted { config, spare } = within(&config, 16_000);
+        assert_eq!((config.sse.connections_max, config.sse.streams_max, spare), (8, 12, SPARE));
+        assert_eq!(config.socketio.connections_max, config.websocket.connections_max);
+        let total = wanted(&config, spare);
+        assert!(total <= 16_000 && total > 15_990, "{total}");
+    }
+
+    #[test]
+    fn a_door_that_is_closed_needs_nothing() {
+        let mut config = Config::default();
+        config.web.listen = Listen::Off;
+        assert_eq!(wanted(&config, SPARE), 41_000);
+        config.sse.listen = Listen::Off;
+        assert_eq!(wanted(&config, SPARE), 0);
+    }
+}

@@ -1,0 +1,121 @@
+//! Signals from outside: which of them end a node, and how often that was said.
+//!
+//! SIGINT and SIGTERM end it. SIGHUP says that the terminal was closed, and ends a node that was started from one. A node
+//! without a terminal is a service, to which `systemctl reload` and logrotate send it: there is nothing to reload, and it
+//! goes on. Under `nohup` the signal stays ignored.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use rollbook_cluster::wait::wait_until;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+/// Number of SIGHUP.
+const HANGUP: u32 = 1;
+/// Signals that come together are one: Ctrl-C reaches the node and a program that started it, which passes it on.
+const TOGETHER: Duration = Duration::from_secs(1);
+
+/// How often the node was told to stop.
+#[derive(Debug, Clone)]
+pub(in crate::app) struct Signals {
+    told: watch::Receiver<u32>,
+}
+
+impl Signals {
+    /// Catches the signals from now on, on the present runtime.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(in crate::app) fn catch() -> io::Result<Self> {
+        let (tell, told) = watch::channel(0_u32);
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let hangup = if is_ignored(HANGUP) { None } else { Some(signal(SignalKind::hangup())?) };
+        actix_web::rt::spawn(hear(interrupt, terminate, hangup, has_terminal(), tell));
+        Ok(Self { told })
+    }
+
+    /// Resolves once the node was told to stop.
+    pub(in crate::app) async fn stop(&self) {
+        self.times(1).await;
+    }
+
+    /// Resolves once it was told so a second time, a second later or more: whoever did that does not want to wait for clients.
+    pub(in crate::app) async fn stop_now(&self) {
+        self.times(2).await;
+    }
+
+    async fn times(&self, least: u32) {
+        let mut told = self.told.clone();
+        if wait_until(&mut told, |times| *times >= least).await.is_err() {
+            // Nobody catches signals any more: the runtime ends.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn hear(
+    mut interrupt: Signal,
+    mut terminate: Signal,
+    mut hangup: Option<Signal>,
+    has_terminal: bool,
+    tell: watch::Sender<u32>,
+) {
+    let mut counted: Option<Instant> = None;
+    loop {
+        let name = tokio::select! {
+            Some(()) = interrupt.recv() => "SIGINT",
+            Some(()) = terminate.recv() => "SIGTERM",
+            Some(()) = hung_up(&mut hangup) => {
+                if !has_terminal {
+                    tracing::info!("SIGHUP: settings are read at the start only, so there is nothing to do");
+                    continue;
+                }
+                "SIGHUP"
+            }
+            else => return,
+        };
+        tracing::info!(signal = name, "told to stop");
+        if counted.is_none_or(|before| before.elapsed() >= TOGETHER) {
+            counted = Some(Instant::now());
+            tell.send_modify(|times| *times = times.saturating_add(1));
+        }
+    }
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) -> Option<()> {
+    match hangup {
+        Some(hangup) => hangup.recv().await,
+        None => None,
+    }
+}
+
+/// Whether this process has a terminal whose closing it would be told of.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// Whether this process was started with that signal ignored. Unknown, where there is no /proc, means no.
+fn is_ignored(number: u32) -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores(&status, number))
+}
+
+fn ignores(status: &str, number: u32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    number.checked_sub(1).and_then(|bit| mask.checked_shr(bit)).is_some_and(|mask| mask & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nohup_ignores_is_known() {
+        let status = |mask: &str| format!("Name:\trollbook\nSigBlk:\t0000000000000001\nSigIgn:\t{mask}\nSigCgt:\t0\n");
+        assert!(ignores(&status("0000000000000001"), HANGUP));
+        assert!(ignores(&status("0000000000001001"), HANGUP));
+        assert!(!ignores(&status("0000000000001000"), HANGUP));
+        assert!(!ignores("", HANGUP));
+    }
+}

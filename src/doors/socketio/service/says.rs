@@ -1,0 +1,385 @@
+//! What clients say in the events of the bus, checked field by field. Pure.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use rollbook_core::limits;
+use rollbook_core::service::{Capability, Instance, InstanceRegister, Service};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::base::json::{Whole, or_default};
+use crate::bus::client::announcement::Position;
+use crate::bus::client::call::{Answer, Body, CallError, part_of, traceparent};
+use crate::doors::socketio::codec;
+
+/// Longest `requestId`, bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Longest `key`, bytes.
+const KEY_BYTES_MAX: usize = 256;
+/// Most providers that a request may be given to beside the first.
+const RETRIES_MAX: u32 = 3;
+/// What a service is when it does not say.
+const KIND: &str = "service";
+
+/// A registration that is on its way.
+pub(in crate::doors::socketio) struct Registering {
+    /// The number of its acknowledgement.
+    pub(in crate::doors::socketio) id: Option<u64>,
+    /// The service and instance.
+    pub(in crate::doors::socketio) identity: (String, String),
+}
+
+fn bad(error: impl std::fmt::Display) -> CallError {
+    CallError::BadRequest(error.to_string())
+}
+
+/// Reads an argument of an event; the error names the field.
+pub(in crate::doors::socketio) fn parse<'a, T: Deserialize<'a>>(arg: &'a str) -> Result<T, CallError> {
+    if !arg.trim_start().starts_with('{') {
+        return Err(bad("expected an object"));
+    }
+    serde_json::from_str(arg).map_err(|error| {
+        let text = error.to_string();
+        // The place is that within one argument, which nobody can look up.
+        bad(text.split(" at line").next().unwrap_or(&text))
+    })
+}
+
+/// A part of the text that an argument is.
+pub(in crate::doors::socketio) fn part(arg: &ByteString, part: Option<std::ops::Range<usize>>) -> Bytes {
+    part.map(|range| part_of(arg.as_bytes(), range)).unwrap_or_default()
+}
+
+/// Where `part` lies in `whole`.
+fn range(whole: &str, part: Option<&RawValue>) -> Option<std::ops::Range<usize>> {
+    let part = part?.get();
+    let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
+    Some(start..start.checked_add(part.len())?)
+}
+
+/// A port, as number or digits.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(untagged, expecting = "a port is a number from 0 to 65535")]
+enum Port {
+    #[serde(deserialize_with = "port")]
+    Number(u16),
+    #[serde(deserialize_with = "digits")]
+    Digits(u16),
+}
+
+fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let Whole(number) = Whole::deserialize(deserializer)?;
+    u16::try_from(number).map_err(serde::de::Error::custom)
+}
+
+fn digits<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(serde::de::Error::custom)
+}
+
+impl Port {
+    const fn number(self) -> u16 {
+        match self {
+            Self::Number(port) | Self::Digits(port) => port,
+        }
+    }
+}
+
+/// What a client called itself when it connected.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::doors::socketio) struct Auth {
+    pub(in crate::doors::socketio) id: Option<String>,
+    pub(in crate::doors::socketio) name: Option<String>,
+    pub(in crate::doors::socketio) port: Option<u16>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AuthJson {
+    app_id: Option<String>,
+    app_name: Option<String>,
+    app_port: Option<Port>,
+}
+
+impl Auth {
+    /// From the payload of CONNECT; `app` is what the query of the first request said.
+    pub(in crate::doors::socketio) fn parse(auth: Option<&str>, app: Option<String>) -> Result<Self, CallError> {
+        let AuthJson { app_id, app_name, app_port } = match auth {
+            Some(auth) => parse(auth)?,
+            None => AuthJson { app_id: None, app_name: None, app_port: None },
+        };
+        let full = |text: &String| !text.is_empty();
+        Ok(Self {
+            id: app_id.filter(full),
+            name: app_name.filter(full).or(app).filter(full),
+            port: app_port.map(Port::number),
+        })
+    }
+}
+
+/// What a client that was here before says when it connects: the name of its state, and what it was last told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::doors::socketio) struct Resumes {
+    pub(in crate::doors::socketio) pid: String,
+    pub(in crate::doors::socketio) offset: Option<Position>,
+}
+
+#[derive(Deserialize)]
+struct ResumesJson<'a> {
+    #[serde(borrow)]
+    pid: std::borrow::Cow<'a, str>,
+    #[serde(borrow, default)]
+    offset: Option<std::borrow::Cow<'a, str>>,
+}
+
+impl Resumes {
+    /// From the payload of CONNECT; `None` when it says nothing of the kind, or nothing that can be.
+    pub(in crate::doors::socketio) fn parse(auth: &str) -> Option<Self> {
+        let ResumesJson { pid, offset } = serde_json::from_str(auth).ok()?;
+        let offset = match offset {
+            Some(offset) => Some(Position::parse(&offset)?),
+            None => None,
+        };
+        Some(Self { pid: pid.into_owned(), offset })
+    }
+}
+
+/// `bus:register`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::doors::socketio) struct Registers {
+    id: Option<String>,
+    name: Option<String>,
+    r#type: Option<String>,
+    port: Option<Port>,
+    version: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    capabilities: Vec<Offered>,
+    instance_id: Option<String>,
+}
+
+/// A capability, as an object or by its name alone.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a capability is {name, description, actions} or a name")]
+enum Offered {
+    Name(String),
+    Full {
+        name: String,
+        #[serde(default, deserialize_with = "or_default")]
+        description: String,
+        #[serde(default, deserialize_with = "or_default")]
+        actions: Vec<String>,
+    },
+}
+
+impl Registers {
+    pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, CallError> {
+        parse(arg)
+    }
+
+    /// The registration, with what the client said of itself before where it says nothing now.
+    pub(in crate::doors::socketio) fn into_register(
+        self,
+        auth: &Auth,
+        sid: &str,
+    ) -> Result<InstanceRegister, CallError> {
+        let id = self.id.or_else(|| auth.id.clone()).ok_or_else(|| bad("id: missing"))?;
+        let name = self.name.or_else(|| auth.name.clone()).unwrap_or_else(|| id.clone());
+        let version = self.version.unwrap_or_default();
+        let capability = |offered| match offered {
+            Offered::Name(name) => Capability { name, ..Capability::default() },
+            Offered::Full { name, description, actions } => Capability { name, description, actions },
+        };
+        let instance = Instance {
+            id: self.instance_id.unwrap_or_else(|| sid.to_owned()),
+            service: id.clone(),
+            door: crate::doors::socketio::cluster::between::NAME.to_owned(),
+            port: u32::from(self.port.map(Port::number).or(auth.port).unwrap_or_default()),
+            version: version.clone(),
+            capabilities: self.capabilities.into_iter().map(capability).collect(),
+            ..Instance::default()
+        };
+        let kind = self.r#type.unwrap_or_else(|| KIND.to_owned());
+        let service = Service { id, name, version, kind, ..Service::default() };
+        // The rules check again; here the client learns of it without a round through the cluster.
+        service.check().and_then(|()| instance.check()).map_err(CallError::from)?;
+        Ok(InstanceRegister { service, instance })
+    }
+}
+
+/// `bus:request`
+#[derive(Debug)]
+pub(in crate::doors::socketio) struct Asks {
+    pub(in crate::doors::socketio) id: String,
+    pub(in crate::doors::socketio) capability: String,
+    pub(in crate::doors::socketio) action: String,
+    /// Where in the argument it is.
+    pub(in crate::doors::socketio) payload: Option<std::ops::Range<usize>>,
+    pub(in crate::doors::socketio) timeout: Option<Duration>,
+    pub(in crate::doors::socketio) retries: u32,
+    pub(in crate::doors::socketio) key: String,
+    pub(in crate::doors::socketio) traceparent: Option<String>,
+}
+
+/// A request that is none, with its name as far as it has one.
+#[derive(Debug)]
+pub(in crate::doors::socketio) struct NoRequest {
+    pub(in crate::doors::socketio) id: Option<String>,
+    pub(in crate::doors::socketio) error: CallError,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AsksJson<'a> {
+    request_id: Option<String>,
+    capability: Option<String>,
+    action: Option<String>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+    timeout: Option<Whole>,
+    retries: Option<Whole>,
+    key: Option<String>,
+    traceparent: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct IdJson {
+    request_id: Option<String>,
+}
+
+impl Asks {
+    /// `has_ack`: the client does not need a name of its own for it.
+    pub(in crate::doors::socketio) fn parse(arg: &str, has_ack: bool) -> Result<Self, NoRequest> {
+        let json: AsksJson<'_> = parse(arg).map_err(|error| {
+            let id = serde_json::from_str::<IdJson>(arg).ok().and_then(|json| json.request_id);
+            NoRequest { id, error }
+        })?;
+        let id = json.request_id.clone();
+        let wrong = |error: CallError| NoRequest { id: id.clone(), error };
+        let request_id = match json.request_id {
+            Some(id) if id.is_empty() || id.len() > REQUEST_ID_BYTES_MAX => {
+                return Err(wrong(bad(format!("requestId: 1 to {REQUEST_ID_BYTES_MAX} bytes"))));
+            }
+            Some(id) => id,
+            None if has_ack => String::new(),
+            None => return Err(wrong(bad("requestId: missing"))),
+        };
+        let capability = json.capability.filter(|name| !name.is_empty());
+        let capability = capability.ok_or_else(|| wrong(bad("capability: missing")))?;
+        let action = json.action.unwrap_or_default();
+        for (name, text) in [("capability", &capability), ("action", &action)] {
+            // Nobody can offer a longer one.
+            if text.len() > limits::NAME_BYTES_MAX {
+                return Err(wrong(bad(format!("{name}: at most {} bytes", limits::NAME_BYTES_MAX))));
+            }
+        }
+        if json.timeout == Some(Whole(0)) {
+            return Err(wrong(bad("timeout: at least 1 ms")));
+        }
+        let Whole(retries) = json.retries.unwrap_or(Whole(0));
+        let retries = u32::try_from(retries).unwrap_or(u32::MAX);
+        if retries > RETRIES_MAX {
+            return Err(wrong(bad(format!("retries: at most {RETRIES_MAX}"))));
+        }
+        let key = json.key.unwrap_or_default();
+        if key.len() > KEY_BYTES_MAX {
+            return Err(wrong(bad(format!("key: at most {KEY_BYTES_MAX} bytes"))));
+        }
+        Ok(Self {
+            id: request_id,
+            capability,
+            action,
+            payload: range(arg, json.payload),
+            timeout: json.timeout.map(|Whole(millis)| Duration::from_millis(millis)),
+            retries,
+            key,
+            traceparent: json.traceparent.as_deref().and_then(traceparent),
+        })
+    }
+}
+
+/// `bus:request` on its way to a provider.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::doors::socketio) struct Asked<'a> {
+    pub(in crate::doors::socketio) request_id: &'a str,
+    pub(in crate::doors::socketio) capability: &'a str,
+    pub(in crate::doors::socketio) action: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::doors::socketio) payload: Option<&'a RawValue>,
+    pub(in crate::doors::socketio) from: serde_json::Value,
+    /// Milliseconds until nobody waits any more.
+    pub(in crate::doors::socketio) timeout: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::doors::socketio) traceparent: Option<&'a str>,
+}
+
+/// `bus:response`
+#[derive(Debug)]
+pub(in crate::doors::socketio) struct Responds {
+    pub(in crate::doors::socketio) id: Option<String>,
+    success: bool,
+    body: Option<std::ops::Range<usize>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RespondsJson<'a> {
+    request_id: Option<String>,
+    success: bool,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+impl Responds {
+    pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, CallError> {
+        let RespondsJson { request_id, success, data, error } = parse(arg)?;
+        let body = range(arg, if success { data } else { error });
+        Ok(Self { id: request_id, success, body })
+    }
+
+    /// The answer that it is, in the arguments that it was read from.
+    pub(in crate::doors::socketio) fn answer(&self, args: &[ByteString], attachments: &[Bytes]) -> Answer {
+        let json = args.first().map(|arg| part(arg, self.body.clone())).unwrap_or_default();
+        Answer { success: self.success, body: Body { json, attachments: attachments.to_vec() } }
+    }
+}
+
+/// Whether the acknowledgement of a command says that something takes it: `{handled: false}` says no.
+pub(in crate::doors::socketio) fn is_handled(arg: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Handled {
+        handled: Option<bool>,
+    }
+    parse::<Handled>(arg).ok().and_then(|says| says.handled).unwrap_or(true)
+}
+
+/// `bus:notify`
+#[derive(Debug, Deserialize)]
+pub(in crate::doors::socketio) struct Notifies {
+    pub(in crate::doors::socketio) event: String,
+    pub(in crate::doors::socketio) data: Option<Box<RawValue>>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(in crate::doors::socketio) volatile: bool,
+}
+
+impl Notifies {
+    pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, CallError> {
+        let notifies: Self = parse(arg)?;
+        if is_ours(&notifies.event) {
+            return Err(bad(format!("event: {} is reserved", notifies.event)));
+        }
+        Ok(notifies)
+    }
+}
+
+/// Names of events that only the library or the bus itself may use.
+pub(in crate::doors::socketio) fn is_ours(event: &str) -> bool {
+    let prefixes = ["bus:", "book:", "config:", "service:"];
+    event.is_empty() || codec::is_reserved(event) || prefixes.iter().any(|prefix| event.starts_with(prefix))
+}

@@ -1,0 +1,89 @@
+//! How this door tells events of the book: encoded once, shared by all its clients.
+
+use rollbook_core::event::Event;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::says::is_ours;
+use crate::bus::client::announcement::{Announcement, Position, Tells};
+use crate::bus::write::notification::{Notification, UNHANDLED, notification};
+use crate::doors::socketio::codec;
+
+/// Without offsets.
+pub(in crate::doors::socketio) static PLAIN: Frames = Frames { offsets: false };
+/// With an offset behind every event of the book, for clients whose state is kept.
+pub(in crate::doors::socketio) static OFFSETS: Frames = Frames { offsets: true };
+
+/// How this door tells events.
+#[derive(Debug)]
+pub(in crate::doors::socketio) struct Frames {
+    offsets: bool,
+}
+
+#[derive(Deserialize)]
+struct OfService {
+    service: Named,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct OfConfig<'a> {
+    #[serde(borrow)]
+    config: &'a RawValue,
+}
+
+/// The packet for an event; `None` when it means nothing to the clients of this door.
+fn packet(index: i64, event: &Event<'_>, offset: Option<Position>) -> Option<bytestring::ByteString> {
+    let payload = event.payload?;
+    let offset = offset.map(|offset| format!("\"{offset}\""));
+    let emit = |name: &str, args: &[&str]| {
+        let args: Vec<&str> = args.iter().copied().chain(offset.as_deref()).collect();
+        codec::event("/", None, name, &args, 0)
+    };
+    match event.subject {
+        "roll.service.online" | "roll.service.offline" => {
+            let OfService { service: Named { id, name } } = serde_json::from_slice(payload).ok()?;
+            let word = event.subject.strip_prefix("roll.service.")?;
+            Some(emit(&format!("service:{word}"), &[&json!({ "id": id, "name": name }).to_string()]))
+        }
+        "roll.config.updated" => {
+            let OfConfig { config } = serde_json::from_slice(payload).ok()?;
+            Some(emit("config:updated", &[config.get()]))
+        }
+        _ => {
+            let Notification { event: name, data, from, .. } = notification(event)?;
+            // What is in no log is from a node and can be our own.
+            if index < 0 && name == UNHANDLED {
+                return Some(emit(UNHANDLED, &[data?.get()]));
+            }
+            // Any client may write into this namespace; what it wrote must not pass for the bus.
+            if is_ours(&name) {
+                return None;
+            }
+            let mut id = Vec::new();
+            event.write_id(u64::try_from(index).unwrap_or_default(), &mut id);
+            let about = json!({ "from": from, "id": String::from_utf8_lossy(&id), "index": index });
+            Some(emit(&name, &[data.map_or("null", RawValue::get), &about.to_string()]))
+        }
+    }
+}
+
+impl Tells for Frames {
+    fn slot(&self) -> usize {
+        usize::from(self.offsets)
+    }
+
+    fn announce(&self, announcement: &Announcement, out: &mut Vec<u8>) {
+        let offset = announcement.at.map(|(_, position)| position).filter(|_| self.offsets);
+        let item = &announcement.item;
+        if let Some(packet) = packet(item.index(), &item.event(), offset) {
+            out.extend_from_slice(packet.as_bytes());
+        }
+    }
+}
