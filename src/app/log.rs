@@ -26,13 +26,13 @@ const NODE_THREADS: [&str; 4] = ["raft", "raft-wal", "settle", "feed"];
 
 /// The streams of a node.
 #[derive(Debug, Clone)]
-pub(super) struct Streams {
+pub(super) struct StandardStreams {
     log: LogLines,
     /// Standard output, which scripts read.
     announcements: Lines,
 }
 
-impl Streams {
+impl StandardStreams {
     /// Writes a line to standard output.
     pub(super) fn announce(&self, text: &str) {
         self.announcements.put(format!("{text}\n").as_bytes());
@@ -86,7 +86,7 @@ impl<'a> MakeWriter<'a> for LogLines {
 ///
 /// # Errors
 /// The filter cannot be used.
-pub(super) fn start(config: &Config) -> anyhow::Result<Streams> {
+pub(super) fn start(config: &Config) -> anyhow::Result<StandardStreams> {
     // What the operator asks for comes later and wins.
     let asked = log_filter(&config.log.filter).map_err(anyhow::Error::msg).context("log.filter")?;
     let filter = format!("openraft=error,actix_server=warn,{asked}");
@@ -106,7 +106,7 @@ pub(super) fn start(config: &Config) -> anyhow::Result<Streams> {
         LogFormat::Text => builder.try_init().ok(),
     };
     end_with_node_threads(log.0.clone(), format);
-    Ok(Streams { log, announcements })
+    Ok(StandardStreams { log, announcements })
 }
 
 fn lost_lines(lost: u64) -> String {

@@ -18,12 +18,12 @@ use rollbook_core::time::Timestamp;
 
 use super::consume::registry::Registry;
 use super::consume::source::Source;
-use super::delivery::messages::{Acknowledged, Join, Tell, Terms, stopping};
+use super::delivery::messages::{AckResult, ConsumerTerms, Join, StreamCommand, stopping};
 use super::delivery::window::{Departure, Patience};
 use super::handle::Bus;
-use super::read::encoder::Wire;
+use super::read::encoder::EventEncoder;
 use super::read::pieces::PIECES;
-use super::read::stored_event::Item;
+use super::read::stored_event::StoredEvent;
 use super::relay::{AckElsewhere, JoinElsewhere, PostElsewhere, Relay, SupersedeElsewhere};
 use super::subscribe::request::{Durable, Start, Subscribe};
 use super::subscribe::subscription::{Delivery, Membership, Opening, Subscription};
@@ -68,11 +68,11 @@ impl Enabled {
 
 /// The way of a stream to its client.
 #[derive(Debug, Clone)]
-pub struct Way {
+pub struct StreamTarget {
     /// Id that acknowledgements name.
     pub consumer_id: String,
     /// How its door writes.
-    pub wire: &'static dyn Wire,
+    pub wire: &'static dyn EventEncoder,
     /// Where to.
     pub outlet: Outlet,
     /// After this long without a write something is written.
@@ -178,7 +178,7 @@ impl Access {
 
     /// Gives a message to whoever listens to the inbox now.
     fn post(&self, subject: &str, record: Vec<u8>, created_at: Timestamp) -> Published {
-        let item = Arc::new(Item::unstored(record.into()));
+        let item = Arc::new(StoredEvent::unstored(record.into()));
         let bus = self.bus();
         bus.inboxes().post(subject, &item, bus.metrics());
         let elsewhere = PostElsewhere { subject: subject.to_owned(), record: item.record() };
@@ -192,14 +192,14 @@ impl Access {
     ///
     /// # Errors
     /// Nobody knows whether it was acknowledged.
-    pub async fn acknowledge(&self, consumer_id: &str, event_id: &str) -> Result<Acknowledged, Rejected> {
+    pub async fn acknowledge(&self, consumer_id: &str, event_id: &str) -> Result<AckResult, Rejected> {
         let Some(live) = self.bus().find(consumer_id) else {
             let ack = AckElsewhere { consumer_id: consumer_id.to_owned(), event_id: event_id.to_owned() };
             return Ok(self.inner.relay.send(ack).await.map_err(stopping).and_then(|answer| answer)?);
         };
         // A stream that has just ended is the same as one that is unknown.
-        match live.tell.send(Tell::Acknowledge(event_id.to_owned())).await {
-            Err(_) => Ok(Acknowledged::NotInFlight),
+        match live.tell.send(StreamCommand::Acknowledge(event_id.to_owned())).await {
+            Err(_) => Ok(AckResult::NotInFlight),
             Ok(Ok(acknowledged)) => Ok(acknowledged),
             Ok(Err(refusal)) if refusal.status() == 503 => Err(refusal.into()),
             Ok(Err(refusal)) => {
@@ -304,7 +304,7 @@ impl Access {
     }
 
     /// Starts a stream, for as long as its client is there.
-    fn start(&self, ctx: Context<Subscription>, way: &Way, serial: u64, delivery: Delivery) {
+    fn start(&self, ctx: Context<Subscription>, way: &StreamTarget, serial: u64, delivery: Delivery) {
         let opening = Opening {
             bus: self.bus().clone(),
             consumer_id: way.consumer_id.clone(),
@@ -326,7 +326,7 @@ impl Access {
         self.check(&wanted.pattern)?;
         let consumer_id = self.consumer_id(None)?;
         let (outlet, body) = byte_queue::pair();
-        let way = Way { consumer_id: consumer_id.clone(), wire: &PIECES, outlet, keep_alive: KEEP_ALIVE };
+        let way = StreamTarget { consumer_id: consumer_id.clone(), wire: &PIECES, outlet, keep_alive: KEEP_ALIVE };
         self.open(wanted, way).await?;
         Ok((consumer_id, body))
     }
@@ -336,7 +336,7 @@ impl Access {
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn open(&self, wanted: Subscribe, way: Way) -> Result<(), Rejected> {
+    pub async fn open(&self, wanted: Subscribe, way: StreamTarget) -> Result<(), Rejected> {
         if wanted.pattern.is_inbox() {
             let listening = self.bus().inboxes().listen(wanted.pattern.as_str());
             self.start(Context::new(), &way, self.serial(), Delivery::Inbox(listening));
@@ -405,7 +405,7 @@ impl Access {
         durable: &Durable,
         wanted: &Subscribe,
         next: u64,
-        way: &Way,
+        way: &StreamTarget,
     ) -> Result<(), Rejected> {
         let until = clock::now() + SERVED_MAX;
         loop {
@@ -420,7 +420,12 @@ impl Access {
     }
 
     /// Creates the durable consumer, or finds it as it is, and the node that serves it.
-    async fn served(&self, durable: &Durable, wanted: &Subscribe, next: u64) -> Result<(Terms, Owner), Rejected> {
+    async fn served(
+        &self,
+        durable: &Durable,
+        wanted: &Subscribe,
+        next: u64,
+    ) -> Result<(ConsumerTerms, Owner), Rejected> {
         let (pattern, node) = (&wanted.pattern, self.bus().node());
         let namespace = pattern.namespace();
         if node.namespace(namespace).is_none() {
@@ -444,7 +449,10 @@ impl Access {
             _ => return Err(Refusal::Unavailable("node is joining".to_owned()).into()),
         };
         let manual = wanted.manual.is_some();
-        Ok((Terms { name: durable.name.clone(), pattern: pattern.clone(), group: durable.group, manual }, owner))
+        Ok((
+            ConsumerTerms { name: durable.name.clone(), pattern: pattern.clone(), group: durable.group, manual },
+            owner,
+        ))
     }
 
     async fn propose(&self, command: Command) -> Result<Done, Refusal> {
@@ -455,10 +463,10 @@ impl Access {
     /// the member was accepted there is no stream, only its address: a try that fails leaves nothing behind.
     async fn join(
         &self,
-        (terms, owner): (Terms, Owner),
+        (terms, owner): (ConsumerTerms, Owner),
         name: Option<String>,
         patience: Option<Patience>,
-        way: &Way,
+        way: &StreamTarget,
     ) -> Result<(), Rejected> {
         let Inner { registry, relay, .. } = &*self.inner;
         let here = owner == self.bus().node().owner();

@@ -28,18 +28,18 @@ use crate::base::clock;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What the desk passes messages on to.
-pub struct Desk {
+pub struct CallHandler {
     services: Services,
     doors: OnceLock<HashMap<&'static str, Arc<dyn Live>>>,
 }
 
-impl std::fmt::Debug for Desk {
+impl std::fmt::Debug for CallHandler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Desk").finish_non_exhaustive()
     }
 }
 
-impl Desk {
+impl CallHandler {
     /// A desk of this node.
     #[must_use]
     pub fn new(services: Services) -> Arc<Self> {
@@ -147,7 +147,7 @@ pub struct Mailbox {
     /// For streams and consumers.
     pub relay: Addr<Relay>,
     /// For clients and doors, without a detour over an actor. Not its owner: the desk has the node that has this.
-    pub desk: Weak<Desk>,
+    pub desk: Weak<CallHandler>,
 }
 
 impl Live for Mailbox {

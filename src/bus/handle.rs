@@ -10,8 +10,8 @@ use rollbook_cluster::node::Node;
 use rollbook_core::consumer::Consumer;
 use tokio::sync::Semaphore;
 
-use super::delivery::messages::Tell;
-use super::live::reply_subjects::Inboxes;
+use super::delivery::messages::StreamCommand;
+use super::live::reply_subjects::ReplySubjects;
 use super::read::feed::Feed;
 use super::write::proposer::Proposer;
 use crate::base::metrics::Metrics;
@@ -25,7 +25,7 @@ pub struct Live {
     /// Which connection has the id now; a newer one has a larger number.
     pub serial: u64,
     /// The way to it.
-    pub tell: Recipient<Tell>,
+    pub tell: Recipient<StreamCommand>,
 }
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ struct Inner {
     node: Node,
     feed: Arc<Feed>,
     proposer: Proposer,
-    inboxes: Inboxes,
+    inboxes: ReplySubjects,
     metrics: Metrics,
     reads: Semaphore,
     live: Mutex<HashMap<Box<str>, Live>>,
@@ -53,7 +53,7 @@ impl Bus {
             node,
             feed,
             proposer,
-            inboxes: Inboxes::default(),
+            inboxes: ReplySubjects::default(),
             metrics,
             reads: Semaphore::new(READS_MAX),
             live: Mutex::default(),
@@ -81,7 +81,7 @@ impl Bus {
 
     /// Live messages.
     #[must_use]
-    pub fn inboxes(&self) -> &Inboxes {
+    pub fn inboxes(&self) -> &ReplySubjects {
         &self.inner.inboxes
     }
 

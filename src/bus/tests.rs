@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Enabled};
 use super::call::terms;
-use super::consume::registry::{Forget, Registry, Scatter, Who};
-use super::delivery::messages::{Acknowledged, Deliver, Join, Reason, Tell, Terms, Written};
+use super::consume::registry::{EndConsumers, EndStreams, ListMembers, Registry};
+use super::delivery::messages::{AckResult, ConsumerTerms, Deliver, EndReason, Join, StreamCommand, WriteResult};
 use super::delivery::window::{Departure, Patience};
-use super::desk::{Desk, Mailbox};
+use super::desk::{CallHandler, Mailbox};
 use super::handle::Bus;
 use super::read::feed::Feed;
 use super::read::pieces::{Piece, split};
@@ -70,7 +70,7 @@ struct House {
     registry: Owned<Registry>,
     relay: Option<Owned<Relay>>,
     access: Access,
-    desk: Arc<Desk>,
+    desk: Arc<CallHandler>,
     running: Option<Running>,
     stop: CancellationToken,
     /// Goes when the node has stopped.
@@ -109,7 +109,7 @@ impl House {
             in_flight_per_instance: 10,
             strategies: Default::default(),
         };
-        let desk = Desk::new(Services::new(&bus, roll, calls));
+        let desk = CallHandler::new(Services::new(&bus, roll, calls));
         Self {
             bus,
             registry,
@@ -178,7 +178,7 @@ impl House {
     }
 
     async fn members(&self) -> usize {
-        let who = Who { namespace: "app".to_owned(), consumer: GROUP.to_owned() };
+        let who = ListMembers { namespace: "app".to_owned(), consumer: GROUP.to_owned() };
         self.registry.addr().send(who).await.expect("a registry").len()
     }
 
@@ -225,8 +225,8 @@ fn pattern() -> Pattern {
     Pattern::parse("app.x").expect("a pattern")
 }
 
-fn join(number: u64, manual: bool, deliver: Recipient<Deliver>, tell: Recipient<Tell>) -> Join {
-    let terms = Terms { name: GROUP.to_owned(), pattern: pattern(), group: true, manual };
+fn join(number: u64, manual: bool, deliver: Recipient<Deliver>, tell: Recipient<StreamCommand>) -> Join {
+    let terms = ConsumerTerms { name: GROUP.to_owned(), pattern: pattern(), group: true, manual };
     let (consumer_id, patience) = (format!("c_{number}"), Patience::default());
     Join { terms, member: number, consumer_id, name: None, patience, deliver, tell }
 }
@@ -311,7 +311,7 @@ async fn ten_thousand_members_come_and_go_and_nobody_is_left() {
         }
         if batch % 10 == 9 {
             // All go at once, as on a node without a majority.
-            one.registry.addr().send(Scatter).await.expect("a registry");
+            one.registry.addr().send(EndStreams).await.expect("a registry");
             while event(&mut first).await.is_some_and(|piece| !matches!(piece, Piece::End(..))) {}
             first = one.follow(patience(5000, 3)).await;
         }
@@ -368,7 +368,7 @@ async fn a_consumer_that_was_let_go_gives_nothing_up_and_moves_no_floor() {
     let mut body = one.follow(patience(50, 1)).await;
     one.publish(1).await;
     assert!(matches!(event(&mut body).await, Some(Piece::Event(_))));
-    one.registry.addr().send(Scatter).await.expect("a registry");
+    one.registry.addr().send(EndStreams).await.expect("a registry");
     one.publish(5).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(one.bus.metrics().dead_letters.get(), 0, "nobody is there who could have acknowledged");
@@ -401,8 +401,8 @@ async fn a_consumer_that_is_reset_or_deleted_ends_also_when_nobody_says_so() {
 
 /// A member that takes events and does not answer for them.
 struct Deaf {
-    answer: Written,
-    closed: mpsc::Sender<Reason>,
+    answer: WriteResult,
+    closed: mpsc::Sender<EndReason>,
 }
 
 impl Actor for Deaf {
@@ -421,14 +421,14 @@ impl Handler<Deliver> for Deaf {
     }
 }
 
-impl Handler<Tell> for Deaf {
-    type Result = Result<Acknowledged, Refusal>;
+impl Handler<StreamCommand> for Deaf {
+    type Result = Result<AckResult, Refusal>;
 
-    fn handle(&mut self, tell: Tell, _: &mut Self::Context) -> Self::Result {
-        if let Tell::Close(reason) = tell {
+    fn handle(&mut self, tell: StreamCommand, _: &mut Self::Context) -> Self::Result {
+        if let StreamCommand::Close(reason) = tell {
             self.closed.try_send(reason).expect("a test that listens");
         }
-        Ok(Acknowledged::NotInFlight)
+        Ok(AckResult::NotInFlight)
     }
 }
 
@@ -438,13 +438,13 @@ async fn a_member_that_cannot_be_reached_loses_its_place_and_the_others_go_on() 
         let one = alone().await;
         let mut body = one.follow(manual.then(Patience::default)).await;
         let (closed, mut closes) = mpsc::channel(8);
-        let deaf = Owned::start(&one.bus.metrics().actors, Deaf { answer: Written::Unreachable, closed });
+        let deaf = Owned::start(&one.bus.metrics().actors, Deaf { answer: WriteResult::Unreachable, closed });
         // Its number is lower: it is served first.
         let (deliver, tell) = (deaf.addr().clone().recipient(), deaf.addr().clone().recipient());
         one.registry.addr().send(join(1, manual, deliver, tell)).await.expect("a registry").expect("accepted");
         // This one is for the deaf one, and lost with ack=none.
         one.publish(1).await;
-        assert_eq!(tokio::time::timeout(SOON, closes.recv()).await.expect("in time"), Some(Reason::Draining));
+        assert_eq!(tokio::time::timeout(SOON, closes.recv()).await.expect("in time"), Some(EndReason::Draining));
         one.publish(1).await;
         assert!(matches!(event(&mut body).await, Some(Piece::Event(_))));
         assert_eq!(one.bus.metrics().members_lost.get(), 1);
@@ -491,7 +491,7 @@ async fn a_member_whose_first_try_was_refused_gets_what_comes() {
     two.publish(1).await;
     assert!(matches!(event(&mut body).await, Some(Piece::Event(_))), "an empty stream that ends");
     // It hears that its consumer is gone.
-    let forget = Forget { namespace: "app".to_owned(), consumer: None, reason: Reason::Deleted };
+    let forget = EndConsumers { namespace: "app".to_owned(), consumer: None, reason: EndReason::Deleted };
     must_tell(one.registry.addr(), forget);
     while event(&mut body).await.is_some() {}
     one.deserted().await;

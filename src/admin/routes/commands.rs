@@ -25,7 +25,7 @@ use crate::admin::problem::{Problem, Problems, resource};
 use crate::admin::query::{Nothing, Query};
 use crate::base::actors::hint;
 use crate::base::{clock, duration};
-use crate::bus::client::call::{Answer as Answered, Body, CallError, Caller, Request, Responder, traceparent};
+use crate::bus::client::call::{Answer as Answered, CallError, Caller, Payload, Request, Responder, traceparent};
 use crate::bus::client::plain::plain;
 use crate::bus::relay::away::{Delivery, Order};
 use crate::bus::roll::services::Services;
@@ -260,7 +260,7 @@ pub(in crate::admin) async fn call(
     // The request ends with this future when the caller has gone.
     let waiting = router.http_caller();
     let reply = Box::new(move |outcome| hint(reply, outcome));
-    router.call(waiting.requester(), asks, Body::json(body), reply);
+    router.call(waiting.requester(), asks, Payload::json(body), reply);
     let outcome = outcome.await.unwrap_or(Err(CallError::Cancelled));
     waiting.done();
     match outcome {

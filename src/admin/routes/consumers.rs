@@ -19,9 +19,9 @@ use crate::admin::page::{List, Page};
 use crate::admin::problem::{Problem, Problems, resource};
 use crate::admin::query::{Nothing, Query, Read};
 use crate::admin::{Admin, page};
-use crate::bus::consume::registry::{Forget, Who};
-use crate::bus::delivery::messages::{MemberState, Reason};
-use crate::bus::relay::{ForgetEverywhere, WhoAnywhere};
+use crate::bus::consume::registry::{EndConsumers, ListMembers};
+use crate::bus::delivery::messages::{EndReason, MemberState};
+use crate::bus::relay::{EndConsumersEverywhere, ListMembersAnywhere};
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services
@@ -37,8 +37,8 @@ pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
 }
 
 /// Ends the streams of what was deleted or reset, on all nodes.
-pub(in crate::admin) async fn forget(admin: &Admin, namespace: String, consumer: Option<String>, reason: Reason) {
-    if admin.relay.send(ForgetEverywhere(Forget { namespace, consumer, reason })).await.is_err() {
+pub(in crate::admin) async fn forget(admin: &Admin, namespace: String, consumer: Option<String>, reason: EndReason) {
+    if admin.relay.send(EndConsumersEverywhere(EndConsumers { namespace, consumer, reason })).await.is_err() {
         tracing::debug!("the relay is stopping");
     }
 }
@@ -70,8 +70,8 @@ struct MemberView {
 }
 
 async fn view(admin: &Admin, head: &Head, consumer: &Consumer) -> ConsumerView {
-    let who = Who { namespace: head.name.clone(), consumer: consumer.name.clone() };
-    let (members, unanswered_nodes) = match admin.relay.send(WhoAnywhere(who)).await {
+    let who = ListMembers { namespace: head.name.clone(), consumer: consumer.name.clone() };
+    let (members, unanswered_nodes) = match admin.relay.send(ListMembersAnywhere(who)).await {
         Ok(Ok(members)) => (members, Vec::new()),
         Ok(Err(node)) => (Vec::new(), vec![node]),
         // The node is stopping.
@@ -159,7 +159,7 @@ pub(in crate::admin) async fn delete(
     let (namespace, name) = path.into_inner();
     let delete = ConsumerDelete { namespace: namespace.clone(), name: name.clone() };
     propose(&admin, Command::ConsumerDelete(delete)).await?;
-    forget(&admin, namespace, Some(name), Reason::Deleted).await;
+    forget(&admin, namespace, Some(name), EndReason::Deleted).await;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -231,7 +231,7 @@ pub(in crate::admin) async fn reset(
         to => floor(to, &head)?,
     });
     let answer = set(&admin, &namespace, &name, ack_floor, None).await?;
-    forget(&admin, namespace, Some(name), Reason::Draining).await;
+    forget(&admin, namespace, Some(name), EndReason::Draining).await;
     Ok(answer)
 }
 

@@ -23,7 +23,7 @@ use crate::admin::problem::{Problem, Problems, resource};
 use crate::admin::query::{Nothing, Query, Read};
 use crate::admin::{Admin, page};
 use crate::base::duration;
-use crate::bus::delivery::messages::Reason;
+use crate::bus::delivery::messages::EndReason;
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services
@@ -277,6 +277,6 @@ pub(in crate::admin) async fn delete_namespace(
 ) -> Answer {
     let name = name.into_inner();
     propose(&admin, Command::NamespaceDelete(NamespaceDelete { name: name.clone() })).await?;
-    consumers::forget(&admin, name, None, Reason::Deleted).await;
+    consumers::forget(&admin, name, None, EndReason::Deleted).await;
     Ok(HttpResponse::NoContent().finish())
 }

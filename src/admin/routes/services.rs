@@ -26,7 +26,7 @@ use crate::admin::problem::{Problem, Problems, resource};
 use crate::admin::query::{Nothing, Query, Read};
 use crate::admin::{Admin, merge, page};
 use crate::bus::call::survey::{ClientView, Wanted};
-use crate::bus::client::clients::Farewell;
+use crate::bus::client::clients::CloseReason;
 use crate::bus::read::event_json;
 
 /// So many of the newest events of the roll are looked through for the history of one service.
@@ -218,7 +218,7 @@ pub(in crate::admin) async fn remove(
             return Err(Problem::storage("no answer"));
         };
         for instance in removed.instances {
-            admin.services.peers.close(instance.connection, Farewell::Removed, &admin.services.clients);
+            admin.services.peers.close(instance.connection, CloseReason::Removed, &admin.services.clients);
         }
         if !removed.more {
             return Ok(HttpResponse::NoContent().finish());

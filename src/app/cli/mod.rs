@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use args::ClientCommand;
-use shared::error::{Told, Usage};
+use shared::error::{AlreadyReported, Usage};
 use shared::global::Global;
 
 use crate::app::config::layers::ConfigError;
@@ -93,7 +93,7 @@ impl Verdict {
         if error.is::<shared::output::Closed>() {
             return Self { code: ExitCode::SUCCESS, lines: Vec::new() };
         }
-        if error.is::<Told>() {
+        if error.is::<AlreadyReported>() {
             return Self { code: ExitCode::FAILURE, lines: Vec::new() };
         }
         if let Some(error) = error.downcast_ref::<ConfigError>() {
@@ -136,7 +136,7 @@ mod tests {
         let expected = |code: u8| format!("{:?}", ExitCode::from(code));
         assert_eq!(format!("{:?}", exit(Ok(()))), expected(0));
         assert_eq!(code(shared::output::Closed.into()), expected(0));
-        assert_eq!(code(Told.into()), expected(1));
+        assert_eq!(code(AlreadyReported.into()), expected(1));
         assert_eq!(code(anyhow::anyhow!("no")), expected(1));
         assert_eq!(code(anyhow::Error::new(Usage("no".into())).context("more")), expected(2));
         let unknown = [("node.x", toml::Value::Integer(1))];

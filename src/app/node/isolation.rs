@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::app::config::settings::Cluster;
 use crate::app::config::values::OnIsolation;
 use crate::base::clock;
-use crate::bus::client::clients::{Clients, Farewell};
-use crate::bus::consume::registry::{Registry, Scatter};
+use crate::bus::client::clients::{Clients, CloseReason};
+use crate::bus::consume::registry::{EndStreams, Registry};
 
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -45,8 +45,8 @@ pub(in crate::app) async fn watch(
             continue;
         }
         tracing::warn!("this node has no majority; its streams are ended so that clients move");
-        clients.close_all(Farewell::Draining);
-        if registry.send(Scatter).await.is_err() {
+        clients.close_all(CloseReason::Draining);
+        if registry.send(EndStreams).await.is_err() {
             tracing::debug!("the registry is stopping");
         }
     }

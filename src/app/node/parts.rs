@@ -10,7 +10,7 @@ use crate::bus::roll::registrations;
 use crate::bus::write::proposer;
 use crate::doors::{socketio, sse, websocket};
 use crate::net::http::hosts::Hosts;
-use crate::net::http::limits::{Refuse, Terms};
+use crate::net::http::limits::{ListenerSettings, Refuse};
 
 /// More bytes than a dump adds to an event: `"id":"e_..."`, `"created_at":"..."` and their commas are some 80.
 const DUMP_BYTES_MORE: usize = 1024;
@@ -44,8 +44,8 @@ pub(in crate::app) fn hosts(config: &Config) -> Hosts {
     Hosts::new(listed(&config.node.hosts).into_iter().chain(named).chain(machine))
 }
 
-pub(in crate::app) fn log_listener(config: &Config, refuse: Refuse) -> Terms {
-    Terms {
+pub(in crate::app) fn log_listener(config: &Config, refuse: Refuse) -> ListenerSettings {
+    ListenerSettings {
         name: "sse",
         hosts: hosts(config),
         idle_timeout: config.sse.idle_timeout,
@@ -55,10 +55,10 @@ pub(in crate::app) fn log_listener(config: &Config, refuse: Refuse) -> Terms {
     }
 }
 
-pub(in crate::app) fn web_listener(Fitted { config, spare }: &Fitted, refuse: Refuse) -> Terms {
+pub(in crate::app) fn web_listener(Fitted { config, spare }: &Fitted, refuse: Refuse) -> ListenerSettings {
     // A client that polls has two, and the operator still gets in.
     let polling = config.socketio.connections_max.saturating_mul(2);
-    Terms {
+    ListenerSettings {
         name: "web",
         hosts: hosts(config),
         idle_timeout: config.web.idle_timeout,

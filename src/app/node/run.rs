@@ -35,14 +35,14 @@ use crate::app::config::settings;
 use crate::app::config::settings::Config;
 use crate::app::config::values::{Listen, Namespaces};
 use crate::app::log;
-use crate::app::log::Streams;
+use crate::app::log::StandardStreams;
 use crate::base::actors::Owned;
 use crate::base::clock;
 use crate::base::metrics::Metrics;
 use crate::bus::access::Access;
-use crate::bus::client::clients::Farewell;
+use crate::bus::client::clients::CloseReason;
 use crate::bus::consume::registry::{Drain, Registry};
-use crate::bus::desk::{Desk, Mailbox};
+use crate::bus::desk::{CallHandler, Mailbox};
 use crate::bus::handle::Bus;
 use crate::bus::read::feed::Feed;
 use crate::bus::relay::Relay;
@@ -52,7 +52,7 @@ use crate::bus::write::proposer::Proposer;
 use crate::doors::sse;
 use crate::doors::sse::Door;
 use crate::doors::{socketio, websocket};
-use crate::net::http::limits::{Rules, Terms};
+use crate::net::http::limits::{ListenerLimits, ListenerSettings};
 use crate::net::http::server;
 
 /// How long open streams, and requests to HTTP listeners, have to end after the signal.
@@ -75,7 +75,7 @@ pub fn serve(loaded: &Loaded, accept_lost_mark: bool) -> anyhow::Result<()> {
     served
 }
 
-fn run(loaded: &Loaded, accept_lost_mark: bool, streams: &Streams) -> anyhow::Result<()> {
+fn run(loaded: &Loaded, accept_lost_mark: bool, streams: &StandardStreams) -> anyhow::Result<()> {
     let fitted = descriptors::fit(&loaded.config)?;
     let config = &fitted.config;
     // Before anything is opened: a port in use must not touch the data.
@@ -102,14 +102,14 @@ fn flag(name: &str) -> &str {
 }
 
 /// Everything above the node.
-struct House {
+struct RunningNode {
     access: Access,
     door: Arc<Door>,
     socketio: Arc<socketio::Door>,
     websocket: Arc<websocket::Door>,
     services: Services,
     /// What other nodes reach the clients by, as long as the house stands.
-    desk: Arc<Desk>,
+    desk: Arc<CallHandler>,
     admin: Arc<Admin>,
     registry: Owned<Registry>,
     /// Streams and consumers of other nodes, as long as the house stands.
@@ -118,7 +118,7 @@ struct House {
     /// No connection is kept for another request any more.
     stopping: CancellationToken,
     servers: Vec<ServerHandle>,
-    listeners: Vec<Arc<Rules>>,
+    listeners: Vec<Arc<ListenerLimits>>,
 }
 
 /// What the house stands on.
@@ -133,7 +133,7 @@ async fn house(
     above: Above,
     sse: Option<TcpListener>,
     web: Option<TcpListener>,
-    streams: &Streams,
+    streams: &StandardStreams,
 ) -> anyhow::Result<()> {
     let Above { node, mut fatal } = above;
     let config = &fitted.config;
@@ -150,7 +150,7 @@ async fn house(
     let relay = Owned::start(actors, Relay::new(&bus, registry.addr().clone()));
     let access = Access::new(bus.clone(), registry.addr().clone(), relay.addr().clone(), parts::enabled(config));
     let services = Services::new(&bus, parts::roll(config), parts::calls(config));
-    let desk = Desk::new(services.clone());
+    let desk = CallHandler::new(services.clone());
     let socketio = socketio::Door::new(&services, access.clone(), parts::socketio(config));
     let websocket = websocket::Door::new(&services, access.clone(), parts::websocket(config));
     let admin = Admin::new(services.clone(), relay.addr().clone(), parts::admin(config));
@@ -161,7 +161,7 @@ async fn house(
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
     actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));
     let door = Door::new(access.clone(), parts::sse(config));
-    let mut house = House {
+    let mut house = RunningNode {
         access,
         door,
         socketio,
@@ -230,7 +230,7 @@ async fn declare(node: &Node, namespaces: &Namespaces) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl House {
+impl RunningNode {
     fn serve_sse(&mut self, config: &Config, listener: TcpListener) -> anyhow::Result<()> {
         let workers = match config.threads.workers {
             // One core is left to raft, the log and the settler.
@@ -280,7 +280,7 @@ impl House {
         &mut self,
         listener: TcpListener,
         workers: usize,
-        terms: Terms,
+        terms: ListenerSettings,
         application: impl Fn() -> I + Send + Clone + 'static,
     ) -> anyhow::Result<Server>
     where
@@ -297,7 +297,7 @@ impl House {
             .max_concurrent_connections(usize::MAX)
             .shutdown_timeout(DRAIN.as_secs())
             .disable_signals();
-        let rules = Rules::new(terms, self.services.bus.metrics().clone());
+        let rules = ListenerLimits::new(terms, self.services.bus.metrics().clone());
         self.listeners.push(Arc::clone(&rules));
         Ok(server::listen(builder, listener, rules, self.stopping.clone(), application)?)
     }
@@ -312,7 +312,7 @@ impl House {
         self.access.drain();
         self.socketio.drain();
         self.websocket.drain();
-        self.services.clients.close_all(Farewell::Draining);
+        self.services.clients.close_all(CloseReason::Draining);
         if self.registry.addr().send(Drain).await.is_err() {
             tracing::error!("the registry had stopped before");
         }
@@ -367,7 +367,7 @@ impl House {
 }
 
 /// One line for each door.
-fn announce(streams: &Streams, lines: &[(&str, SocketAddr)]) {
+fn announce(streams: &StandardStreams, lines: &[(&str, SocketAddr)]) {
     for (name, address) in lines {
         tracing::info!(door = name, url = %format_args!("http://{address}/"), "listening");
         streams.announce(&format!("{name:<5} http://{address}/"));

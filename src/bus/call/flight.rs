@@ -6,7 +6,7 @@ use std::time::Instant;
 use rollbook_core::service::Connection;
 
 use super::terms::Requester;
-use crate::bus::client::call::{Body, Outcome, Request};
+use crate::bus::client::call::{Outcome, Payload, Request};
 
 /// What a request takes beside its texts and its payload, bytes: its rows in the tables of the router.
 const ROWS_BYTES: usize = 512;
@@ -18,7 +18,7 @@ pub(super) type Reply = Box<dyn FnOnce(Outcome) + Send>;
 pub(super) struct Flight {
     pub(super) request: Arc<Request>,
     /// What the next provider would get; empty once nobody may get it any more.
-    pub(super) payload: Body,
+    pub(super) payload: Payload,
     /// Who waits for the outcome.
     pub(super) requester: Requester,
     pub(super) reply: Reply,
@@ -34,18 +34,18 @@ pub(super) struct Flight {
 
 /// Who has a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Assignment {
     pub(super) provider: Connection,
     pub(super) local: bool,
 }
 
 impl Flight {
-    pub(super) const fn new(requester: Requester, request: Arc<Request>, payload: Body, reply: Reply) -> Self {
+    pub(super) const fn new(requester: Requester, request: Arc<Request>, payload: Payload, reply: Reply) -> Self {
         Self { request, payload, requester, reply, tried: Vec::new(), lost: 0, full: false, chosen: false }
     }
 
     /// A request that another node sends to a provider here.
-    pub(super) fn chosen(requester: Requester, request: Arc<Request>, payload: Body, reply: Reply) -> Self {
+    pub(super) fn chosen(requester: Requester, request: Arc<Request>, payload: Payload, reply: Reply) -> Self {
         let mut flight = Self::new(requester, request, payload, reply);
         flight.chosen = true;
         flight

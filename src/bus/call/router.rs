@@ -20,13 +20,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::choice::{Candidate, Strategy, Turn};
-use super::flight::{Flight, Place, Reply};
+use super::flight::{Assignment, Flight, Reply};
 use super::state::{HandOver, NotBegun, State};
-use super::terms::{Answered, Away, Config, Key, LoadView, Requester, Sent};
+use super::terms::{Answered, Config, Key, LoadView, RemoteCaller, Requester, Sent};
 use crate::base::clock;
 use crate::base::metrics::Metrics;
-use crate::bus::client::call::{Answer, Body, CallError, Handed, Missing, Outcome, Request, Responder};
-use crate::bus::client::clients::{Clients, Told};
+use crate::bus::client::call::{Answer, CallError, HandedPayload, Missing, Outcome, Payload, Request, Responder};
+use crate::bus::client::clients::{ClientMessage, Clients};
 
 /// A payload that is larger than this is let go of as soon as its last provider has it; for a smaller one that would
 /// cost more than it frees.
@@ -40,7 +40,7 @@ struct Inner {
     config: Config,
     metrics: Metrics,
     random: RandomState,
-    away: Box<dyn Away>,
+    away: Box<dyn RemoteCaller>,
     state: Mutex<State>,
     /// A deadline came that is earlier than all others.
     earlier: Notify,
@@ -92,7 +92,7 @@ impl std::fmt::Debug for Router {
 impl Router {
     /// A router of this node; [`Router::watch_deadlines`] ends what takes too long.
     #[must_use]
-    pub fn new(node: Node, clients: Clients, config: Config, metrics: Metrics, away: Box<dyn Away>) -> Self {
+    pub fn new(node: Node, clients: Clients, config: Config, metrics: Metrics, away: Box<dyn RemoteCaller>) -> Self {
         let inner = Inner {
             node,
             clients,
@@ -131,16 +131,16 @@ impl Router {
 
     /// Asks a provider of the request's capability. `reply` is called once, at the latest at the deadline, or dropped
     /// when `requester` has left.
-    pub fn call(&self, requester: Requester, request: Request, payload: Body, reply: Reply) {
+    pub fn call(&self, requester: Requester, request: Request, payload: Payload, reply: Reply) {
         self.launch(Flight::new(requester, Arc::new(request), payload, reply));
     }
 
     /// Asks that client of this node, for another node.
-    pub fn call_here(&self, to: Connection, requester: Requester, request: Request, payload: Body, reply: Reply) {
+    pub fn call_here(&self, to: Connection, requester: Requester, request: Request, payload: Payload, reply: Reply) {
         let flight = Flight::chosen(requester, Arc::new(request), payload, reply);
         let local = to.owner == self.inner.node.owner();
         let begun = match self.inner.clients.find(to.serial).filter(|_| local) {
-            Some(_) => self.state().begin(flight, Place { provider: to, local: true }, &self.inner.config),
+            Some(_) => self.state().begin(flight, Assignment { provider: to, local: true }, &self.inner.config),
             None => {
                 Err(Box::new((CallError::NoProvider(Missing::Provider, "the provider is gone".to_owned()), flight)))
             }
@@ -184,7 +184,7 @@ impl Router {
         let Some(instance) = chosen else { return Err(Box::new((seen.error(&flight), flight))) };
         let provider = instance.connection;
         let local = provider.owner == self.inner.node.owner();
-        let number = state.begin(flight, Place { provider, local }, &self.inner.config)?;
+        let number = state.begin(flight, Assignment { provider, local }, &self.inner.config)?;
         drop(state);
         Ok(number)
     }
@@ -234,9 +234,9 @@ impl Router {
             self.inner.earlier.notify_one();
         }
         if place.local {
-            let handed = Handed { id, number, request, payload };
+            let handed = HandedPayload { id, number, request, payload };
             match self.inner.clients.find(place.provider.serial) {
-                Some(client) if client.tell(Told::Request(handed)) => {}
+                Some(client) if client.tell(ClientMessage::Request(handed)) => {}
                 client => self.pass_on(number, client.is_some()),
             }
             return;
@@ -273,7 +273,7 @@ impl Router {
 
     /// A client of this node has got this request: it is over if nobody waits for an answer, and its payload is needed
     /// no more if no other provider may get it.
-    pub fn taken(&self, provider: u64, handed: &Handed) {
+    pub fn taken(&self, provider: u64, handed: &HandedPayload) {
         if handed.request.responder != Responder::Nobody {
             if handed.payload.len() > LETS_GO_BYTES {
                 self.state().took(handed.number);
@@ -282,7 +282,7 @@ impl Router {
         }
         let found = self.state().find(provider, Key::Number(handed.number));
         if let Some(number) = found {
-            self.finish(number, Ok(Answer { success: true, body: Body::default() }));
+            self.finish(number, Ok(Answer { success: true, body: Payload::default() }));
         }
     }
 

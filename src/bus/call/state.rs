@@ -8,11 +8,11 @@ use rollbook_core::service::Connection;
 use tokio::sync::oneshot;
 
 use super::breaker::Breaker;
-use super::flight::{Flight, Place};
+use super::flight::{Assignment, Flight};
 use super::terms::{Answered, BreakerView, CLIENT_SHARE, Config, HTTP_SHARE, Key, LoadView, Requester};
 use crate::base::actors::hint;
 use crate::base::clock;
-use crate::bus::client::call::{Body, CallError, Request, Responder};
+use crate::bus::client::call::{CallError, Payload, Request, Responder};
 
 /// Requests that ended without an answer, so that one that comes later is known as such.
 const OVER_MAX: usize = 1024;
@@ -23,7 +23,7 @@ const TURNS_MAX: usize = 10_000;
 
 struct Pending {
     flight: Flight,
-    place: Place,
+    place: Assignment,
     /// The name under which the provider answers.
     id: String,
     begun: Instant,
@@ -42,10 +42,10 @@ struct Share {
 
 /// A request that is given to its provider.
 pub(super) struct HandOver {
-    pub(super) place: Place,
+    pub(super) place: Assignment,
     pub(super) id: String,
     pub(super) request: Arc<Request>,
-    pub(super) payload: Body,
+    pub(super) payload: Payload,
     /// Its deadline is the earliest of all.
     pub(super) first: bool,
 }
@@ -184,7 +184,7 @@ impl State {
     }
 
     /// Takes note of a request that goes to a provider.
-    pub(super) fn begin(&mut self, flight: Flight, place: Place, config: &Config) -> Result<u64, NotBegun> {
+    pub(super) fn begin(&mut self, flight: Flight, place: Assignment, config: &Config) -> Result<u64, NotBegun> {
         let bytes = flight.bytes();
         if let Err(error) = self.has_room(flight.requester, bytes, config) {
             return Err(Box::new((error, flight)));

@@ -7,7 +7,7 @@ use rollbook_core::service::Connection;
 use tokio::sync::oneshot;
 
 use super::choice::Strategies;
-use crate::bus::client::call::{Body, Outcome, Request};
+use crate::bus::client::call::{Outcome, Payload, Request};
 
 /// A client may have this part of what the node may have in flight, and all HTTP callers together that one.
 pub(super) const CLIENT_SHARE: usize = 8;
@@ -51,11 +51,11 @@ pub struct Sent {
     /// What is asked.
     pub request: Arc<Request>,
     /// With what.
-    pub payload: Body,
+    pub payload: Payload,
 }
 
 /// The way of a request to another node.
-pub trait Away: Send + Sync + 'static {
+pub trait RemoteCaller: Send + Sync + 'static {
     /// Asks a client of another node; the outcome comes by `reply`, unless `()` is sent first: nobody waits for it then,
     /// and the other node is told.
     fn call(&self, sent: Sent, reply: Box<dyn FnOnce(Outcome) + Send>) -> oneshot::Sender<()>;

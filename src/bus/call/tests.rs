@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use rollbook_core::node::Owner;
 use rollbook_core::service::Connection;
 
-use super::flight::{Flight, Place};
+use super::flight::{Assignment, Flight};
 use super::state::State;
 use super::terms::{Answered, Config, Key, Requester};
-use crate::bus::client::call::{Body, CallError, Caller, Request, Responder};
+use crate::bus::client::call::{CallError, Caller, Payload, Request, Responder};
 
 fn config() -> Config {
     Config {
@@ -22,8 +22,8 @@ fn config() -> Config {
     }
 }
 
-fn place(serial: u64) -> Place {
-    Place { provider: Connection { owner: Owner { node: 1, incarnation: 1 }, serial }, local: true }
+fn place(serial: u64) -> Assignment {
+    Assignment { provider: Connection { owner: Owner { node: 1, incarnation: 1 }, serial }, local: true }
 }
 
 fn flight(id: &str, deadline: Instant, retries: u32) -> Flight {
@@ -38,7 +38,7 @@ fn flight(id: &str, deadline: Instant, retries: u32) -> Flight {
         responder: Responder::Caller,
         traceparent: None,
     };
-    Flight::new(Requester::Client(1), Arc::new(request), Body::default(), Box::new(drop))
+    Flight::new(Requester::Client(1), Arc::new(request), Payload::default(), Box::new(drop))
 }
 
 fn begin(state: &mut State, id: &str, serial: u64, deadline: Instant) -> Result<u64, CallError> {
@@ -49,7 +49,7 @@ fn begin(state: &mut State, id: &str, serial: u64, deadline: Instant) -> Result<
 fn ask(state: &mut State, requester: Requester, bytes: usize, retries: u32) -> Result<u64, CallError> {
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut flight = flight("r", deadline, retries);
-    (flight.requester, flight.payload) = (requester, Body::json(vec![b'1'; bytes]));
+    (flight.requester, flight.payload) = (requester, Payload::json(vec![b'1'; bytes]));
     state.begin(flight, place(7), &config()).map_err(|not_begun| not_begun.0)
 }
 
@@ -198,7 +198,7 @@ fn a_lost_provider_gives_back_all_it_had_and_a_retry_knows_where_it_was() {
     assert!(flight.may_go_on(now), "who has not got it was not lost with it");
     assert!(!flight.may_go_on(deadline));
     let request = Arc::clone(&flight.request);
-    let chosen = Flight::chosen(Requester::Node(2, 1), request, Body::default(), Box::new(drop));
+    let chosen = Flight::chosen(Requester::Node(2, 1), request, Payload::default(), Box::new(drop));
     assert!(!chosen.may_go_on(now), "the node of the caller chooses");
 }
 

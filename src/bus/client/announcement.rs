@@ -4,19 +4,19 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::bus::read::stored_event::{Item, SLOTS};
+use crate::bus::read::stored_event::{SLOTS, StoredEvent};
 use crate::bus::write::notification::NOTIFY;
 
 /// How much of the book a client has been told: positions in the two namespaces that clients are told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Position {
+pub struct AnnouncedUpTo {
     /// Of the newest event of the roll.
     pub roll: u64,
     /// Of the newest notification.
     pub notify: u64,
 }
 
-impl Position {
+impl AnnouncedUpTo {
     /// The later one in each of the namespaces.
     #[must_use]
     pub fn latest(self, other: Self) -> Self {
@@ -31,7 +31,7 @@ impl Position {
     }
 }
 
-impl std::fmt::Display for Position {
+impl std::fmt::Display for AnnouncedUpTo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.roll, self.notify)
     }
@@ -58,7 +58,7 @@ impl Log {
 
     /// The position in this one.
     #[must_use]
-    pub const fn of(self, position: Position) -> u64 {
+    pub const fn of(self, position: AnnouncedUpTo) -> u64 {
         match self {
             Self::Roll => position.roll,
             Self::Notify => position.notify,
@@ -67,23 +67,23 @@ impl Log {
 
     /// `position` with another one in this.
     #[must_use]
-    pub const fn set(self, position: Position, to: u64) -> Position {
+    pub const fn set(self, position: AnnouncedUpTo, to: u64) -> AnnouncedUpTo {
         match self {
-            Self::Roll => Position { roll: to, ..position },
-            Self::Notify => Position { notify: to, ..position },
+            Self::Roll => AnnouncedUpTo { roll: to, ..position },
+            Self::Notify => AnnouncedUpTo { notify: to, ..position },
         }
     }
 }
 
 /// How a door tells its clients an event. Stateless, so that frames can be shared by all of them.
-pub trait Tells: Sync {
+pub trait AnnouncementEncoder: Sync {
     /// Which of the frames of an [`Announcement`] is this one's: less than [`SLOTS`].
     fn slot(&self) -> usize;
     /// Appends the event; nothing when it means nothing to the clients of this door.
     fn announce(&self, announcement: &Announcement, out: &mut Vec<u8>);
 }
 
-impl std::fmt::Debug for dyn Tells {
+impl std::fmt::Debug for dyn AnnouncementEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tells").field("slot", &self.slot()).finish()
     }
@@ -93,34 +93,34 @@ impl std::fmt::Debug for dyn Tells {
 #[derive(Debug)]
 pub struct Announcement {
     /// The event.
-    pub item: Arc<Item>,
+    pub item: Arc<StoredEvent>,
     /// The namespace it is in, and how much of the book who has got it has been told; `None` when it is in no log.
-    pub at: Option<(Log, Position)>,
+    pub at: Option<(Log, AnnouncedUpTo)>,
     frames: [OnceLock<Bytes>; SLOTS],
 }
 
 impl Announcement {
     /// An event of the book, after which clients have been told everything up to `position`.
     #[must_use]
-    pub fn stored(item: Arc<Item>, log: Log, position: Position) -> Self {
+    pub fn stored(item: Arc<StoredEvent>, log: Log, position: AnnouncedUpTo) -> Self {
         Self { item, at: Some((log, position)), frames: Default::default() }
     }
 
     /// An event that is in no log.
     #[must_use]
-    pub fn unstored(item: Arc<Item>) -> Self {
+    pub fn unstored(item: Arc<StoredEvent>) -> Self {
         Self { item, at: None, frames: Default::default() }
     }
 
     /// Whether somebody who was told everything up to `position` knows it.
     #[must_use]
-    pub fn is_within(&self, position: Position) -> bool {
+    pub fn is_within(&self, position: AnnouncedUpTo) -> bool {
         self.at.is_some_and(|(log, at)| log.of(at) <= log.of(position))
     }
 
     /// The bytes that a door writes for it; empty when it means nothing to the clients of that door.
     #[must_use]
-    pub fn frame(&self, door: &'static dyn Tells) -> Bytes {
+    pub fn frame(&self, door: &'static dyn AnnouncementEncoder) -> Bytes {
         let encode = || {
             let mut out = Vec::new();
             door.announce(self, &mut out);
@@ -139,24 +139,24 @@ mod tests {
 
     #[test]
     fn positions_read_back_and_nothing_else_is_one() {
-        let position = Position { roll: 17, notify: u64::MAX };
-        assert_eq!(Position::parse(&position.to_string()), Some(position));
+        let position = AnnouncedUpTo { roll: 17, notify: u64::MAX };
+        assert_eq!(AnnouncedUpTo::parse(&position.to_string()), Some(position));
         for wrong in ["", "1", ".", "1.", ".1", "1.2.3", "-1.2", "1.99999999999999999999", "a.b", "1 .2"] {
-            assert_eq!(Position::parse(wrong), None, "{wrong}");
+            assert_eq!(AnnouncedUpTo::parse(wrong), None, "{wrong}");
         }
     }
 
     #[test]
     fn an_event_is_known_to_whoever_was_told_of_its_namespace_up_to_it() {
-        let item = || Arc::new(Item::stored(5, Bytes::new()));
-        let at = Position { roll: 5, notify: 9 };
+        let item = || Arc::new(StoredEvent::stored(5, Bytes::new()));
+        let at = AnnouncedUpTo { roll: 5, notify: 9 };
         let event = Announcement::stored(item(), Log::Roll, at);
-        assert!(event.is_within(Position { roll: 5, notify: 0 }));
-        assert!(!event.is_within(Position { roll: 4, notify: 9 }));
-        assert!(!Announcement::unstored(item()).is_within(Position { roll: 9, notify: 9 }));
+        assert!(event.is_within(AnnouncedUpTo { roll: 5, notify: 0 }));
+        assert!(!event.is_within(AnnouncedUpTo { roll: 4, notify: 9 }));
+        assert!(!Announcement::unstored(item()).is_within(AnnouncedUpTo { roll: 9, notify: 9 }));
         assert_eq!(
-            Position { roll: 1, notify: 9 }.latest(Position { roll: 4, notify: 2 }),
-            Position { roll: 4, notify: 9 }
+            AnnouncedUpTo { roll: 1, notify: 9 }.latest(AnnouncedUpTo { roll: 4, notify: 2 }),
+            AnnouncedUpTo { roll: 4, notify: 9 }
         );
     }
 }

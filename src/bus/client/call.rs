@@ -8,14 +8,14 @@ use rollbook_core::service::Connection;
 
 /// JSON text, with the binary parts that its placeholders stand for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Body {
+pub struct Payload {
     /// JSON exactly as it came; empty when there is none.
     pub json: Bytes,
     /// In the order of their numbers.
     pub attachments: Vec<Bytes>,
 }
 
-impl Body {
+impl Payload {
     /// JSON without binary parts.
     #[must_use]
     pub fn json(json: impl Into<Bytes>) -> Self {
@@ -126,7 +126,7 @@ pub struct Answer {
     /// Whether it did what was asked.
     pub success: bool,
     /// The data, or the error when it did not.
-    pub body: Body,
+    pub body: Payload,
 }
 
 /// What there is none of when nobody can be asked.
@@ -226,7 +226,7 @@ pub type Outcome = Result<Answer, CallError>;
 
 /// What a provider gets.
 #[derive(Debug, Clone)]
-pub struct Handed {
+pub struct HandedPayload {
     /// The name under which the provider answers: unique among the requests it has.
     pub id: String,
     /// The number of the request at this node, for doors whose answers carry numbers.
@@ -234,7 +234,7 @@ pub struct Handed {
     /// What was asked.
     pub request: std::sync::Arc<Request>,
     /// With what.
-    pub payload: Body,
+    pub payload: Payload,
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use rollbook_core::service::InstanceRegister;
 use rollbook_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
-use super::announcement::{Announcement, Position, Tells};
-use super::call::{CallError, Handed, Outcome};
+use super::announcement::{AnnouncedUpTo, Announcement, AnnouncementEncoder};
+use super::call::{CallError, HandedPayload, Outcome};
 use crate::base::clock;
 use crate::base::metrics::Metrics;
 use crate::bus::subscribe::streams::Streamed;
@@ -26,9 +26,9 @@ const REMIND_AGAIN: Duration = Duration::from_secs(10);
 /// What a client is told by the bus.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub enum Told {
+pub enum ClientMessage {
     /// It is asked for something.
-    Request(Handed),
+    Request(HandedPayload),
     /// What became of a request of its own; the ticket is what it gave the router.
     Outcome(u64, Outcome),
     /// An event of the roll, or a notification.
@@ -36,7 +36,7 @@ pub enum Told {
     /// The operator wants something of it.
     Command(Command),
     /// What became of its registration. The number is its acknowledgement's.
-    Registered(Option<u64>, Result<Enrolled, CallError>),
+    Registered(Option<u64>, Result<Enrollment, CallError>),
     /// What became of a notification of its own.
     Notified(Option<u64>, Result<Noted, CallError>),
     /// What became of an event that it published. The number is its acknowledgement's.
@@ -46,12 +46,12 @@ pub enum Told {
     /// It should register.
     Remind,
     /// It must go.
-    Close(Farewell),
+    Close(CloseReason),
 }
 
 /// What a client is on the roll.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Enrolled {
+pub struct Enrollment {
     /// Its service.
     pub service: String,
     /// Its instance.
@@ -71,7 +71,7 @@ pub struct Noted {
 
 /// Why a client must go, which says whether it may come back by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Farewell {
+pub enum CloseReason {
     /// The node stops or has no majority: come back, elsewhere.
     Draining,
     /// Another connection has its place now.
@@ -122,7 +122,7 @@ pub struct Client {
     pub door: &'static str,
     /// When it came.
     pub since: Timestamp,
-    to: Recipient<Told>,
+    to: Recipient<ClientMessage>,
     about: Mutex<About>,
     registered: AtomicBool,
     lost: AtomicBool,
@@ -132,7 +132,7 @@ pub struct Client {
     closing: Notify,
     /// When it is to be reminded to register.
     remind: Mutex<Option<Instant>>,
-    tells: &'static dyn Tells,
+    tells: &'static dyn AnnouncementEncoder,
 }
 
 impl std::fmt::Debug for Client {
@@ -167,7 +167,7 @@ impl Client {
 
     /// How its door tells events.
     #[must_use]
-    pub fn tells(&self) -> &'static dyn Tells {
+    pub fn tells(&self) -> &'static dyn AnnouncementEncoder {
         self.tells
     }
 
@@ -185,14 +185,14 @@ impl Client {
     }
 
     /// Hands it a message. `false` when it is gone or takes nothing more.
-    pub fn tell(&self, told: Told) -> bool {
+    pub fn tell(&self, told: ClientMessage) -> bool {
         self.to.try_send(told).is_ok()
     }
 
     /// Tells it to go, also while something of its own takes time. `false` when it is gone or takes nothing more.
-    pub fn close(&self, why: Farewell) -> bool {
+    pub fn close(&self, why: CloseReason) -> bool {
         self.closing.notify_one();
-        self.tell(Told::Close(why))
+        self.tell(ClientMessage::Close(why))
     }
 
     /// Waits until it is told to go.
@@ -283,19 +283,19 @@ struct Inner {
     table: Mutex<Table>,
     serial: AtomicU64,
     /// How much of the book has been told.
-    position: Mutex<Position>,
+    position: Mutex<AnnouncedUpTo>,
     metrics: Metrics,
 }
 
 /// A client's place in the table. Leaves when dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub struct ClientHandle {
     clients: Clients,
     client: Arc<Client>,
     vacated: bool,
 }
 
-impl Seat {
+impl ClientHandle {
     /// The client.
     #[must_use]
     pub const fn client(&self) -> &Arc<Client> {
@@ -314,7 +314,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ClientHandle {
     fn drop(&mut self) {
         self.vacate();
     }
@@ -334,7 +334,13 @@ impl Clients {
 
     /// A client comes.
     #[must_use]
-    pub fn seat(&self, door: &'static str, tells: &'static dyn Tells, to: Recipient<Told>, about: About) -> Seat {
+    pub fn seat(
+        &self,
+        door: &'static str,
+        tells: &'static dyn AnnouncementEncoder,
+        to: Recipient<ClientMessage>,
+        about: About,
+    ) -> ClientHandle {
         let serial = self.inner.serial.fetch_add(1, Ordering::Relaxed);
         let client = Arc::new(Client {
             serial,
@@ -354,7 +360,7 @@ impl Clients {
         table.clients.insert(serial, Arc::clone(&client));
         table.all = None;
         self.inner.metrics.clients.inc();
-        Seat { clients: self.clone(), client, vacated: false }
+        ClientHandle { clients: self.clone(), client, vacated: false }
     }
 
     /// The client of that number.
@@ -370,12 +376,12 @@ impl Clients {
 
     /// How much of the book those who are here have been told, or are just being told.
     #[must_use]
-    pub fn position(&self) -> Position {
+    pub fn position(&self) -> AnnouncedUpTo {
         *lock(&self.inner.position)
     }
 
     /// Everything up to there is told now.
-    pub fn set_position(&self, position: Position) {
+    pub fn set_position(&self, position: AnnouncedUpTo) {
         *lock(&self.inner.position) = position;
     }
 
@@ -392,7 +398,7 @@ impl Clients {
     }
 
     /// Tells the client of that number to go; `false` when it is not there.
-    pub fn close(&self, serial: u64, why: Farewell) -> bool {
+    pub fn close(&self, serial: u64, why: CloseReason) -> bool {
         self.find(serial).is_some_and(|client| client.close(why))
     }
 
@@ -400,12 +406,12 @@ impl Clients {
     pub fn replace(&self, serial: u64, by: &str) {
         if let Some(client) = self.find(serial) {
             client.describe(|about| about.replaced_by = Some(by.to_owned()));
-            client.close(Farewell::Replaced);
+            client.close(CloseReason::Replaced);
         }
     }
 
     /// Tells all of them to go.
-    pub fn close_all(&self, why: Farewell) {
+    pub fn close_all(&self, why: CloseReason) {
         for client in self.all().iter() {
             client.close(why);
         }

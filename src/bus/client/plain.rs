@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::call::{Body, CallError};
+use super::call::{CallError, Payload};
 
 /// Largest payload with its bytes in it: a short text may name the same bytes many times.
 const PLAIN_BYTES_MAX: usize = 16 << 20;
@@ -29,7 +29,7 @@ struct Placeholder {
 ///
 /// # Errors
 /// [`CallError::BadRequest`] when a placeholder stands for nothing, or when it all is too large.
-pub fn plain(body: &Body) -> Result<Bytes, CallError> {
+pub fn plain(body: &Payload) -> Result<Bytes, CallError> {
     if body.json.is_empty() {
         return Ok(Bytes::from_static(b"null"));
     }
@@ -125,9 +125,9 @@ fn write(part: &[u8], out: &mut Vec<u8>) -> Option<()> {
 mod tests {
     use super::*;
 
-    fn body(json: &str, parts: &[&'static [u8]]) -> Body {
+    fn body(json: &str, parts: &[&'static [u8]]) -> Payload {
         let attachments = parts.iter().map(|part| Bytes::from_static(part)).collect();
-        Body { attachments, ..Body::json(json.to_owned()) }
+        Payload { attachments, ..Payload::json(json.to_owned()) }
     }
 
     fn text(json: &str, parts: &[&'static [u8]]) -> Result<String, CallError> {

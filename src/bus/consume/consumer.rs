@@ -19,17 +19,18 @@ use actix::prelude::{
 use rollbook_core::consumer::{Consumer as Known, Range};
 use rollbook_core::error::Refusal;
 
-use super::cursor::{Cursor, News};
-use super::source::{Page, Place, Source};
+use super::cursor::{Cursor, CursorUpdate};
+use super::source::{Page, Source, SourceProgress};
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
 use crate::bus::delivery::messages::{
-    Acknowledged, Deliver, Join, Leave, MemberAck, MemberState, Members, Reason, Tell, Terms, Written,
+    AckResult, ConsumerTerms, Deliver, EndReason, Join, Leave, MemberAck, MemberState, Members, StreamCommand,
+    WriteResult,
 };
 use crate::bus::delivery::shares::Shares;
 use crate::bus::delivery::window::{Departure, Member, Step, Window};
 use crate::bus::handle::Bus;
-use crate::bus::read::stored_event::Item;
+use crate::bus::read::stored_event::StoredEvent;
 
 mod durable;
 
@@ -40,7 +41,7 @@ const TRY_MAX: Duration = Duration::from_secs(10);
 /// How long it waits before it tries again.
 const TRY_PAUSE: Duration = Duration::from_millis(250);
 
-struct Seat {
+struct MemberHandle {
     join: Join,
     /// Is being written to; only without acknowledgement.
     busy: bool,
@@ -50,7 +51,7 @@ struct Seat {
 struct Serving {
     cursor: Cursor,
     source: Option<Source>,
-    place: Rc<Place>,
+    place: Rc<SourceProgress>,
     /// The cursor as it is in the replicated state, as far as we know.
     floor: u64,
     /// What the replicated state has beside it.
@@ -61,10 +62,10 @@ struct Serving {
 /// The actor of one durable consumer.
 pub struct Consumer {
     bus: Bus,
-    terms: Terms,
+    terms: ConsumerTerms,
     /// `None` until the cluster has let it begin.
     serving: Option<Serving>,
-    seats: BTreeMap<Member, Seat>,
+    seats: BTreeMap<Member, MemberHandle>,
     /// With acknowledgement.
     window: Window,
     /// Without.
@@ -88,7 +89,7 @@ impl std::fmt::Debug for Consumer {
 impl Consumer {
     /// A consumer that goes on where its cursor is.
     #[must_use]
-    pub fn new(bus: &Bus, terms: Terms) -> Self {
+    pub fn new(bus: &Bus, terms: ConsumerTerms) -> Self {
         // Members of a group share; a consumer has one member after the other.
         let window = if terms.group { Window::default() } else { Window::in_order() };
         Self {
@@ -149,7 +150,7 @@ impl Consumer {
     /// Ends with all its members: they come again, and the consumer is started anew.
     fn give_up(&mut self, why: &str, ctx: &mut Context<Self>) {
         tracing::error!(consumer = %self.terms.name, error = why, "a consumer starts anew");
-        self.close_all(Reason::Draining);
+        self.close_all(EndReason::Draining);
         ctx.stop();
     }
 
@@ -163,7 +164,7 @@ impl Consumer {
                 "this start does not serve the consumer any more; its members must come again"
             );
             let known = self.bus.consumer(self.terms.pattern.namespace(), &self.terms.name);
-            self.close_all(if known.is_some() { Reason::Draining } else { Reason::Deleted });
+            self.close_all(if known.is_some() { EndReason::Draining } else { EndReason::Deleted });
             ctx.stop();
             return false;
         }
@@ -210,8 +211,9 @@ impl Consumer {
                 act.window.offer(items);
             } else {
                 // Acknowledged when it was served with acknowledgement.
-                let done =
-                    |item: &Arc<Item>| serving.done.iter().any(|of| (of.first..=of.last).contains(&item.sequence()));
+                let done = |item: &Arc<StoredEvent>| {
+                    serving.done.iter().any(|of| (of.first..=of.last).contains(&item.sequence()))
+                };
                 act.shares.offer(items.into_iter().filter(|item| !done(item)).collect());
             }
             // What was asked for before a pause waits for its end.
@@ -237,8 +239,8 @@ impl Consumer {
             self.turn = member;
             let write = seat.join.deliver.send(Deliver { items: share.clone() });
             let given = self.awaiting(write, move |written, act, ctx| {
-                let written = written.unwrap_or(Written::Gone);
-                act.shares.answered(share, written == Written::Taken);
+                let written = written.unwrap_or(WriteResult::Gone);
+                act.shares.answered(share, written == WriteResult::Taken);
                 if let Some(seat) = act.seats.get_mut(&member) {
                     seat.busy = false;
                 }
@@ -279,13 +281,13 @@ impl Consumer {
         });
     }
 
-    fn deliver(&mut self, member: Member, item: Arc<Item>, ctx: &mut Context<Self>) {
+    fn deliver(&mut self, member: Member, item: Arc<StoredEvent>, ctx: &mut Context<Self>) {
         let Some(seat) = self.seats.get(&member) else { return };
         let sequence = item.sequence();
         let write = seat.join.deliver.send(Deliver { items: vec![item] });
         let given = self.awaiting(write, move |written, act, ctx| {
-            let written = written.unwrap_or(Written::Gone);
-            let step = act.window.answered(member, sequence, written == Written::Taken, clock::now());
+            let written = written.unwrap_or(WriteResult::Gone);
+            let step = act.window.answered(member, sequence, written == WriteResult::Taken, clock::now());
             act.carry_out(step, ctx);
             act.answered(member, written, ctx);
         });
@@ -293,14 +295,14 @@ impl Consumer {
     }
 
     /// A member has answered what was given to it.
-    fn answered(&mut self, member: Member, written: Written, ctx: &mut Context<Self>) {
+    fn answered(&mut self, member: Member, written: WriteResult, ctx: &mut Context<Self>) {
         match written {
-            Written::Taken | Written::Skipped => {}
-            Written::Unreachable => self.lose(member, ctx),
+            WriteResult::Taken | WriteResult::Skipped => {}
+            WriteResult::Unreachable => self.lose(member, ctx),
             // A stream that has ended leaves by itself; one that its own node does not know any more must be told.
-            Written::Gone => {
+            WriteResult::Gone => {
                 if let Some(seat) = self.unseat(member, Departure::Returned, ctx) {
-                    must_tell(&seat.join.tell, Tell::Close(Reason::Draining));
+                    must_tell(&seat.join.tell, StreamCommand::Close(EndReason::Draining));
                 }
             }
         }
@@ -346,20 +348,20 @@ impl Consumer {
             ack = if self.terms.manual { "manual" } else { "none" },
             "a member does not answer and loses its place; its client must come again"
         );
-        must_tell(&seat.join.tell, Tell::Close(Reason::Draining));
+        must_tell(&seat.join.tell, StreamCommand::Close(EndReason::Draining));
     }
 
-    fn unseat(&mut self, member: Member, departure: Departure, ctx: &mut Context<Self>) -> Option<Seat> {
+    fn unseat(&mut self, member: Member, departure: Departure, ctx: &mut Context<Self>) -> Option<MemberHandle> {
         let step = self.window.leave(member, departure);
         self.carry_out(step, ctx);
         self.seats.remove(&member)
     }
 
-    fn close_all(&mut self, reason: Reason) {
+    fn close_all(&mut self, reason: EndReason) {
         for (member, seat) in std::mem::take(&mut self.seats) {
             // Nobody is left who could be given it: there is no step to carry out.
             drop(self.window.leave(member, Departure::Returned));
-            must_tell(&seat.join.tell, Tell::Close(reason));
+            must_tell(&seat.join.tell, StreamCommand::Close(reason));
         }
     }
 }
@@ -383,7 +385,7 @@ impl Belongs for Consumer {
 
     /// The registry has let go of it. What is known now becomes durable before it stops.
     fn released(&mut self, ctx: &mut Context<Self>) {
-        self.close_all(Reason::Draining);
+        self.close_all(EndReason::Draining);
         self.left(ctx);
     }
 }
@@ -398,17 +400,17 @@ impl Handler<Join> for Consumer {
             return MessageResult(Err(Refusal::ConsumerKind(text)));
         }
         // A consumer has one member; in a group only the same name replaces.
-        let replaced = |seat: &Seat| !self.terms.group || (join.name.is_some() && seat.join.name == join.name);
+        let replaced = |seat: &MemberHandle| !self.terms.group || (join.name.is_some() && seat.join.name == join.name);
         let gone: Vec<Member> = self.seats.iter().filter(|(_, seat)| replaced(seat)).map(|(id, _)| *id).collect();
         for member in gone {
             if let Some(seat) = self.unseat(member, Departure::Gone, ctx) {
-                must_tell(&seat.join.tell, Tell::Close(Reason::TakenOver));
+                must_tell(&seat.join.tell, StreamCommand::Close(EndReason::TakenOver));
             }
         }
         if self.terms.manual {
             self.window.join(join.member, join.patience);
         }
-        self.seats.insert(join.member, Seat { join, busy: false });
+        self.seats.insert(join.member, MemberHandle { join, busy: false });
         self.pump(ctx);
         MessageResult(Ok(()))
     }
@@ -424,25 +426,25 @@ impl Handler<Leave> for Consumer {
 }
 
 impl Handler<MemberAck> for Consumer {
-    type Result = ResponseActFuture<Self, Result<Acknowledged, Refusal>>;
+    type Result = ResponseActFuture<Self, Result<AckResult, Refusal>>;
 
     fn handle(&mut self, ack: MemberAck, ctx: &mut Context<Self>) -> Self::Result {
         if self.window.ack(ack.member, &ack.event_id).is_none() {
-            return Box::pin(fut::ready(Ok(Acknowledged::NotInFlight)));
+            return Box::pin(fut::ready(Ok(AckResult::NotInFlight)));
         }
         self.bus.metrics().acks.inc();
         let floor = self.present_floor();
         self.pump(ctx);
         let Some(serving) = self.serving.as_ref().filter(|serving| floor > serving.floor) else {
-            return Box::pin(fut::ready(Ok(Acknowledged::Yes)));
+            return Box::pin(fut::ready(Ok(AckResult::Yes)));
         };
-        let (cursor, news) = (serving.cursor.clone(), News { floor, ..News::default() });
+        let (cursor, news) = (serving.cursor.clone(), CursorUpdate { floor, ..CursorUpdate::default() });
         let told = news.clone();
         let durable = async move { cursor.advance(told).await };
         Box::pin(self.awaiting(durable, |durable, act, _| {
             durable.map(|()| {
                 act.known(news);
-                Acknowledged::Yes
+                AckResult::Yes
             })
         }))
     }
@@ -453,7 +455,7 @@ impl Handler<Members> for Consumer {
 
     fn handle(&mut self, _: Members, _: &mut Context<Self>) -> Self::Result {
         let flights: BTreeMap<Member, Option<u64>> = self.window.in_flight().collect();
-        let state = |(member, seat): (&Member, &Seat)| MemberState {
+        let state = |(member, seat): (&Member, &MemberHandle)| MemberState {
             consumer_id: seat.join.consumer_id.clone(),
             in_flight: flights.get(member).copied().flatten(),
         };

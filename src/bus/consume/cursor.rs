@@ -8,7 +8,7 @@ use rollbook_core::error::Refusal;
 use rollbook_core::level::FeatureLevel;
 use rollbook_core::node::Owner;
 
-use crate::bus::delivery::messages::{Terms, stopping};
+use crate::bus::delivery::messages::{ConsumerTerms, stopping};
 use crate::bus::handle::Bus;
 
 /// How long this node may take to see what the cluster has answered.
@@ -29,7 +29,7 @@ pub struct Cursor {
 
 /// What is new of a cursor.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct News {
+pub struct CursorUpdate {
     /// Everything up to here is done with.
     pub floor: u64,
     /// What is done with behind that.
@@ -44,7 +44,7 @@ impl Cursor {
     ///
     /// # Errors
     /// The consumer is gone, another node serves it, or the cluster does not answer.
-    pub async fn start(bus: &Bus, terms: &Terms) -> Result<(Self, Consumer), Refusal> {
+    pub async fn start(bus: &Bus, terms: &ConsumerTerms) -> Result<(Self, Consumer), Refusal> {
         let namespace = terms.pattern.namespace().to_owned();
         let owner = bus.node().owner();
         let cursor = |epoch, generation| {
@@ -108,10 +108,10 @@ impl Cursor {
     ///
     /// # Errors
     /// Any [`Refusal`], also when another start has taken over.
-    pub async fn advance(&self, news: News) -> Result<(), Refusal> {
+    pub async fn advance(&self, news: CursorUpdate) -> Result<(), Refusal> {
         let plain = news.done.is_empty() && news.attempts.is_empty();
-        let News { floor, done, attempts } =
-            if plain || self.counts() { news } else { News { floor: news.floor, ..News::default() } };
+        let CursorUpdate { floor, done, attempts } =
+            if plain || self.counts() { news } else { CursorUpdate { floor: news.floor, ..CursorUpdate::default() } };
         let command = Command::ConsumerAdvance(ConsumerAdvance {
             namespace: self.namespace.clone(),
             name: self.name.clone(),

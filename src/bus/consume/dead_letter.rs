@@ -11,7 +11,7 @@ use rollbook_core::subjects::subject::Namespace;
 use crate::base::clock;
 use crate::bus::handle::Bus;
 use crate::bus::read::event_json;
-use crate::bus::read::stored_event::Item;
+use crate::bus::read::stored_event::StoredEvent;
 
 /// How long to wait before storing is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
     /// The event.
-    pub item: Arc<Item>,
+    pub item: Arc<StoredEvent>,
     /// The stream that it was delivered to last; `None` when that was before this node served the consumer.
     pub consumer_id: Option<String>,
     /// Durable consumer, if it was one.

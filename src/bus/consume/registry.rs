@@ -11,7 +11,7 @@ use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
 use crate::base::supervisor::{Health, Supervised};
 use crate::bus::delivery::messages::{
-    Acknowledged, Join, Leave, MemberAck, MemberState, Members, Reason, Tell, stopping,
+    AckResult, EndReason, Join, Leave, MemberAck, MemberState, Members, StreamCommand, stopping,
 };
 use crate::bus::delivery::window::{Departure, Member};
 use crate::bus::handle::Bus;
@@ -27,12 +27,12 @@ pub struct Drain;
 /// End all streams of this node now; new ones may come.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
-pub struct Scatter;
+pub struct EndStreams;
 
 /// Who is in a durable consumer now.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Vec<MemberState>")]
-pub struct Who {
+pub struct ListMembers {
     /// Namespace of the consumer.
     pub namespace: String,
     /// Name of the consumer.
@@ -42,13 +42,13 @@ pub struct Who {
 /// A durable consumer was deleted or reset: its members must go.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub struct Forget {
+pub struct EndConsumers {
     /// Namespace of the consumer.
     pub namespace: String,
     /// Name of the consumer, or all of the namespace.
     pub consumer: Option<String>,
     /// Why, which says whether they may come again.
-    pub reason: Reason,
+    pub reason: EndReason,
 }
 
 struct Child {
@@ -74,11 +74,11 @@ impl Child {
     }
 
     /// Starts the consumer again if it died; why it must go, if it must.
-    fn look(&mut self, bus: &Bus, key: &Key) -> Option<Reason> {
+    fn look(&mut self, bus: &Bus, key: &Key) -> Option<EndReason> {
         let (namespace, consumer) = (&*key.0, &*key.1);
         if bus.consumer(namespace, consumer).is_none() {
             // Whoever deleted it says so too; that message may be lost on its way from another node.
-            return Some(Reason::Deleted);
+            return Some(EndReason::Deleted);
         }
         if !bus.serves(namespace, consumer, self.generation) {
             tracing::warn!(
@@ -86,11 +86,11 @@ impl Child {
                 consumer,
                 "another node may serve this consumer now, or it was reset; its members must come again"
             );
-            return Some(Reason::Draining);
+            return Some(EndReason::Draining);
         }
         self.dismiss_the_dead(key);
         if self.joins.is_empty() {
-            return Some(Reason::Draining);
+            return Some(EndReason::Draining);
         }
         match self.consumer.look(clock::now()) {
             Health::Alive | Health::Waiting => None,
@@ -102,14 +102,14 @@ impl Child {
             }
             Health::GivenUp => {
                 tracing::error!(namespace, consumer, "a consumer died too often; its members must come again");
-                Some(Reason::Draining)
+                Some(EndReason::Draining)
             }
         }
     }
 
     /// Tells all members why they must go; the consumer stops as its handle is dropped.
-    fn stop(self, reason: Reason) {
-        self.joins.values().for_each(|join| must_tell(&join.tell, Tell::Close(reason)));
+    fn stop(self, reason: EndReason) {
+        self.joins.values().for_each(|join| must_tell(&join.tell, StreamCommand::Close(reason)));
     }
 }
 
@@ -136,16 +136,16 @@ impl Registry {
     }
 
     fn end_streams(&mut self) {
-        self.children.drain().for_each(|(_, child)| child.stop(Reason::Draining));
+        self.children.drain().for_each(|(_, child)| child.stop(EndReason::Draining));
         if let Some(bus) = &self.bus {
-            bus.all_live().iter().for_each(|live| must_tell(&live.tell, Tell::Close(Reason::Draining)));
+            bus.all_live().iter().for_each(|live| must_tell(&live.tell, StreamCommand::Close(EndReason::Draining)));
         }
     }
 
     fn look(&mut self) {
         let Some(bus) = &self.bus else { return };
         let over = |(key, child): (&Key, &mut Child)| child.look(bus, key).map(|reason| (key.clone(), reason));
-        let over: Vec<(Key, Reason)> = self.children.iter_mut().filter_map(over).collect();
+        let over: Vec<(Key, EndReason)> = self.children.iter_mut().filter_map(over).collect();
         for (key, reason) in over {
             if let Some(child) = self.children.remove(&key) {
                 child.stop(reason);
@@ -206,11 +206,11 @@ impl Handler<Leave> for Registry {
 }
 
 impl Handler<MemberAck> for Registry {
-    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
+    type Result = ResponseFuture<Result<AckResult, Refusal>>;
 
     fn handle(&mut self, ack: MemberAck, _: &mut Context<Self>) -> Self::Result {
         let Some(child) = self.children.get(&(ack.namespace.clone(), ack.consumer.clone())) else {
-            return Box::pin(std::future::ready(Ok(Acknowledged::NotInFlight)));
+            return Box::pin(std::future::ready(Ok(AckResult::NotInFlight)));
         };
         let answer = child.consumer.child().send(ack);
         Box::pin(async move {
@@ -219,10 +219,10 @@ impl Handler<MemberAck> for Registry {
     }
 }
 
-impl Handler<Who> for Registry {
+impl Handler<ListMembers> for Registry {
     type Result = ResponseFuture<Vec<MemberState>>;
 
-    fn handle(&mut self, who: Who, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, who: ListMembers, _: &mut Context<Self>) -> Self::Result {
         let Some(child) = self.children.get(&(who.namespace, who.consumer)) else {
             return Box::pin(std::future::ready(Vec::new()));
         };
@@ -231,10 +231,10 @@ impl Handler<Who> for Registry {
     }
 }
 
-impl Handler<Forget> for Registry {
+impl Handler<EndConsumers> for Registry {
     type Result = ();
 
-    fn handle(&mut self, forget: Forget, _: &mut Context<Self>) {
+    fn handle(&mut self, forget: EndConsumers, _: &mut Context<Self>) {
         let gone = |key: &Key| key.0 == forget.namespace && forget.consumer.as_ref().is_none_or(|name| *name == key.1);
         let keys: Vec<Key> = self.children.keys().filter(|key| gone(key)).cloned().collect();
         for key in keys {
@@ -255,10 +255,10 @@ impl Handler<Drain> for Registry {
     }
 }
 
-impl Handler<Scatter> for Registry {
-    type Result = MessageResult<Scatter>;
+impl Handler<EndStreams> for Registry {
+    type Result = MessageResult<EndStreams>;
 
-    fn handle(&mut self, _: Scatter, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, _: EndStreams, _: &mut Context<Self>) -> Self::Result {
         self.end_streams();
         MessageResult(())
     }

@@ -10,10 +10,10 @@ use rollbook_cluster::error::ReadError;
 use rollbook_core::subjects::pattern::Pattern;
 
 use crate::bus::handle::Bus;
-use crate::bus::read::encoder::Wire;
+use crate::bus::read::encoder::EventEncoder;
 use crate::bus::read::feed::Attached;
-use crate::bus::read::feed_buffer::{INBOX_EVENTS_MAX, Inbox, Taken};
-use crate::bus::read::stored_event::Item;
+use crate::bus::read::feed_buffer::{FeedBuffer, INBOX_EVENTS_MAX, Taken};
+use crate::bus::read::stored_event::StoredEvent;
 
 /// A page is cut at this size, behind the event that reaches it.
 const PAGE_BYTES_MAX: usize = 128 << 10;
@@ -26,20 +26,20 @@ const PAGE_ITEMS_MAX: usize = 64;
 pub struct Source {
     bus: Bus,
     pattern: Pattern,
-    inbox: Arc<Inbox>,
-    place: Rc<Place>,
+    inbox: Arc<FeedBuffer>,
+    place: Rc<SourceProgress>,
 }
 
 /// How far a source is, to be asked while it waits.
 #[derive(Debug)]
-pub struct Place {
+pub struct SourceProgress {
     /// Position of the next event to consider.
     next: Cell<u64>,
-    inbox: Arc<Inbox>,
+    inbox: Arc<FeedBuffer>,
     attached: RefCell<Option<Attached>>,
 }
 
-impl Place {
+impl SourceProgress {
     /// Every event before this position was considered, and what was wanted of it was given out.
     #[must_use]
     pub fn considered(&self) -> u64 {
@@ -60,21 +60,21 @@ pub enum Page {
     /// Encoded frames, read from the book.
     Bytes(Bytes),
     /// Events, newest from the feed or older ones from the book.
-    Items(Vec<Arc<Item>>),
+    Items(Vec<Arc<StoredEvent>>),
 }
 
 impl Source {
     /// A cursor that begins at position `next`.
     #[must_use]
     pub fn new(bus: &Bus, pattern: Pattern, next: u64) -> Self {
-        let inbox = Arc::new(Inbox::new(INBOX_EVENTS_MAX));
-        let place = Place { next: Cell::new(next), inbox: Arc::clone(&inbox), attached: RefCell::default() };
+        let inbox = Arc::new(FeedBuffer::new(INBOX_EVENTS_MAX));
+        let place = SourceProgress { next: Cell::new(next), inbox: Arc::clone(&inbox), attached: RefCell::default() };
         Self { bus: bus.clone(), pattern, inbox, place: Rc::new(place) }
     }
 
     /// How far it is, also while [`Source::next`] waits.
     #[must_use]
-    pub fn place(&self) -> Rc<Place> {
+    pub fn place(&self) -> Rc<SourceProgress> {
         Rc::clone(&self.place)
     }
 
@@ -82,7 +82,7 @@ impl Source {
     ///
     /// # Errors
     /// The book cannot be read.
-    pub async fn next(&mut self, wire: Option<&'static dyn Wire>) -> Result<Page, ReadError> {
+    pub async fn next(&mut self, wire: Option<&'static dyn EventEncoder>) -> Result<Page, ReadError> {
         loop {
             if !self.is_attached() {
                 let attached = self.bus.feed().attach(&self.pattern, self.place.next.get(), &self.inbox);
@@ -113,7 +113,7 @@ impl Source {
         self.place.attached.borrow().is_some()
     }
 
-    async fn read(&mut self, wire: Option<&'static dyn Wire>) -> Result<Option<Page>, ReadError> {
+    async fn read(&mut self, wire: Option<&'static dyn EventEncoder>) -> Result<Option<Page>, ReadError> {
         let (book, pattern, from) = (self.bus.node().book(), self.pattern.clone(), self.place.next.get());
         let read = move || -> Result<(Option<Page>, u64), ReadError> {
             let namespace = pattern.namespace();
@@ -130,7 +130,7 @@ impl Source {
                     let (mut items, mut bytes) = (Vec::new(), 0_usize);
                     let next = book.read(namespace, from, Some(&pattern), &mut |sequence, _, record| {
                         bytes = bytes.saturating_add(record.len());
-                        items.push(Arc::new(Item::stored(sequence, Bytes::copy_from_slice(record))));
+                        items.push(Arc::new(StoredEvent::stored(sequence, Bytes::copy_from_slice(record))));
                         let full = items.len() >= PAGE_ITEMS_MAX || bytes >= PAGE_BYTES_MAX;
                         if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                     })?;

@@ -7,7 +7,7 @@ use rollbook_core::error::Refusal;
 use rollbook_core::subjects::pattern::Pattern;
 
 use super::window::{Departure, Member, Patience};
-use crate::bus::read::stored_event::Item;
+use crate::bus::read::stored_event::StoredEvent;
 
 /// Nobody answers any more; in the place of whatever says so.
 pub(in crate::bus) fn stopping<E>(_: E) -> Refusal {
@@ -16,17 +16,17 @@ pub(in crate::bus) fn stopping<E>(_: E) -> Refusal {
 
 /// What others tell a live subscription. One message, so that one address serves for all of it.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<Acknowledged, Refusal>")]
-pub enum Tell {
+#[rtype(result = "Result<AckResult, Refusal>")]
+pub enum StreamCommand {
     /// Its client has dealt with the event of this id.
     Acknowledge(String),
     /// End the stream.
-    Close(Reason),
+    Close(EndReason),
 }
 
 /// What an acknowledgement did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acknowledged {
+pub enum AckResult {
     /// It ended a delivery.
     Yes,
     /// The event was not out to this subscription.
@@ -35,7 +35,7 @@ pub enum Acknowledged {
 
 /// Why a stream is ended by the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum EndReason {
     /// The node drains or leaves: come back elsewhere.
     Draining,
     /// Another connection has the same consumer id or consumer name now.
@@ -47,15 +47,15 @@ pub enum Reason {
 /// Write these events; the answer comes when the connection of the client has taken them. Without events the answer
 /// is about everything that was written before.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Written")]
+#[rtype(result = "WriteResult")]
 pub struct Deliver {
     /// In order.
-    pub items: Vec<Arc<Item>>,
+    pub items: Vec<Arc<StoredEvent>>,
 }
 
 /// What became of a [`Deliver`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
+pub enum WriteResult {
     /// The connection of the client has taken all of it.
     Taken,
     /// None of it was written, because a copy waited that the client had not read; there is room now.
@@ -68,7 +68,7 @@ pub enum Written {
 
 /// How the members of a durable consumer are served.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Terms {
+pub struct ConsumerTerms {
     /// Namespace, which is the first token of the pattern, and name of the cursor.
     pub name: String,
     /// What it delivers.
@@ -84,7 +84,7 @@ pub struct Terms {
 #[rtype(result = "Result<(), Refusal>")]
 pub struct Join {
     /// What it expects of the consumer.
-    pub terms: Terms,
+    pub terms: ConsumerTerms,
     /// Its number.
     pub member: Member,
     /// Its consumer id.
@@ -96,7 +96,7 @@ pub struct Join {
     /// Where its events go.
     pub deliver: Recipient<Deliver>,
     /// How it is told to end.
-    pub tell: Recipient<Tell>,
+    pub tell: Recipient<StreamCommand>,
 }
 
 /// A member goes.
@@ -115,7 +115,7 @@ pub struct Leave {
 
 /// A member acknowledges. The answer comes when the floor is durable.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<Acknowledged, Refusal>")]
+#[rtype(result = "Result<AckResult, Refusal>")]
 pub struct MemberAck {
     /// Namespace of the consumer.
     pub namespace: String,

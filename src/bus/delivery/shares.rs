@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::bus::read::stored_event::Item;
+use crate::bus::read::stored_event::StoredEvent;
 
 /// Most events of a share.
 const SHARE_EVENTS_MAX: usize = 64;
@@ -19,7 +19,7 @@ const AHEAD_EVENTS_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Shares {
     /// Read, but not given to a member.
-    waiting: BTreeMap<u64, Arc<Item>>,
+    waiting: BTreeMap<u64, Arc<StoredEvent>>,
     /// Given to members, not taken by their clients so far.
     out: BTreeSet<u64>,
     /// How many clients have taken since the cluster was told.
@@ -28,7 +28,7 @@ pub struct Shares {
 
 impl Shares {
     /// Events to give out.
-    pub fn offer(&mut self, items: Vec<Arc<Item>>) {
+    pub fn offer(&mut self, items: Vec<Arc<StoredEvent>>) {
         self.waiting.extend(items.into_iter().map(|item| (item.sequence(), item)));
     }
 
@@ -40,7 +40,7 @@ impl Shares {
 
     /// The next share, which [`Shares::answered`] takes back; `None` when there is nothing to give, or the cluster is
     /// too far behind.
-    pub fn take(&mut self) -> Option<Vec<Arc<Item>>> {
+    pub fn take(&mut self) -> Option<Vec<Arc<StoredEvent>>> {
         if self.ahead >= AHEAD_EVENTS_MAX {
             return None;
         }
@@ -58,7 +58,7 @@ impl Shares {
     }
 
     /// What became of a share: the client's connection has taken it, or it goes to another.
-    pub fn answered(&mut self, share: Vec<Arc<Item>>, taken: bool) {
+    pub fn answered(&mut self, share: Vec<Arc<StoredEvent>>, taken: bool) {
         for item in &share {
             self.out.remove(&item.sequence());
         }
@@ -95,11 +95,11 @@ mod tests {
     use super::*;
     use bytes::Bytes;
 
-    fn items(range: std::ops::RangeInclusive<u64>, bytes: usize) -> Vec<Arc<Item>> {
-        range.map(|sequence| Arc::new(Item::stored(sequence, Bytes::from(vec![0; bytes])))).collect()
+    fn items(range: std::ops::RangeInclusive<u64>, bytes: usize) -> Vec<Arc<StoredEvent>> {
+        range.map(|sequence| Arc::new(StoredEvent::stored(sequence, Bytes::from(vec![0; bytes])))).collect()
     }
 
-    fn sequences(share: &[Arc<Item>]) -> Vec<u64> {
+    fn sequences(share: &[Arc<StoredEvent>]) -> Vec<u64> {
         share.iter().map(|item| item.sequence()).collect()
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rollbook_core::consumer::{Attempts, Range};
 
-use crate::bus::read::stored_event::Item;
+use crate::bus::read::stored_event::StoredEvent;
 
 /// Number of a member in its window.
 pub type Member = u64;
@@ -53,7 +53,7 @@ pub enum Departure {
 /// An event that is not done with.
 #[derive(Debug, Clone)]
 struct Held {
-    item: Arc<Item>,
+    item: Arc<StoredEvent>,
     /// How often a client has taken it without acknowledging.
     deliveries: u32,
 }
@@ -78,7 +78,7 @@ struct Flight {
 }
 
 #[derive(Debug)]
-struct Seat {
+struct MemberWindow {
     patience: Patience,
     flight: Option<Flight>,
     /// A copy waits in its stream. No other is put behind that: copies would pile up.
@@ -89,7 +89,7 @@ struct Seat {
     leaving: bool,
 }
 
-impl Seat {
+impl MemberWindow {
     const fn is_idle(&self) -> bool {
         self.flight.is_none() && !self.unread && !self.leaving
     }
@@ -109,16 +109,16 @@ pub enum Step {
     /// Make the delivery of the event at this position to the member durable, then call [`Window::recorded`].
     Record(Member, u64),
     /// Hand this event to the member, and say with [`Window::answered`] what became of that.
-    Send(Member, Arc<Item>),
+    Send(Member, Arc<StoredEvent>),
     /// Nobody acknowledged after so many deliveries; the member had it last, or would have it next. Report it with
     /// [`Window::buried`] once it is stored as a dead letter.
-    Bury(Member, Arc<Item>, u32),
+    Bury(Member, Arc<StoredEvent>, u32),
 }
 
 /// The window.
 #[derive(Debug, Default)]
 pub struct Window {
-    seats: BTreeMap<Member, Seat>,
+    seats: BTreeMap<Member, MemberWindow>,
     /// Who got an event last: the next one goes to whoever comes behind, so that all have work.
     turn: Member,
     /// Deliveries that may be one of many are made durable before they begin.
@@ -163,7 +163,7 @@ impl Window {
         if let Some(flight) = self.seats.remove(&member).and_then(|seat| seat.flight) {
             self.release(flight, Departure::Returned);
         }
-        let seat = Seat { patience, flight: None, unread: false, proven: false, leaving: false };
+        let seat = MemberWindow { patience, flight: None, unread: false, proven: false, leaving: false };
         self.seats.insert(member, seat);
     }
 
@@ -199,7 +199,7 @@ impl Window {
     }
 
     /// Events to give out, in order.
-    pub fn offer(&mut self, items: Vec<Arc<Item>>) {
+    pub fn offer(&mut self, items: Vec<Arc<StoredEvent>>) {
         for item in items {
             let sequence = item.sequence();
             let deliveries = self.counted_before.remove(&sequence).unwrap_or_default();
@@ -214,7 +214,7 @@ impl Window {
     /// Whether more events should be fetched.
     #[must_use]
     pub fn wants_more(&self) -> bool {
-        let idle = self.seats.values().any(Seat::is_idle);
+        let idle = self.seats.values().any(MemberWindow::is_idle);
         let beyond = self.done.len().saturating_add(self.again.len()).saturating_add(self.burying.len());
         self.fresh.is_empty() && self.again.is_empty() && idle && beyond < WINDOW_EVENTS_MAX
     }
@@ -226,12 +226,12 @@ impl Window {
             return steps;
         }
         let behind = (Bound::Excluded(self.turn), Bound::Unbounded);
-        let idle = |(member, seat): (&Member, &Seat)| seat.is_idle().then_some(*member);
+        let idle = |(member, seat): (&Member, &MemberWindow)| seat.is_idle().then_some(*member);
         let mut idle_members: Vec<Member> = self.seats.range(behind).filter_map(idle).collect();
         idle_members.extend(self.seats.range(..=self.turn).filter_map(idle));
         for member in idle_members {
             // An event that was delivered often enough takes nobody's turn.
-            while self.seats.get(&member).is_some_and(Seat::is_idle) {
+            while self.seats.get(&member).is_some_and(MemberWindow::is_idle) {
                 let next = self.again.pop_first().map(|(_, held)| held).or_else(|| self.fresh.pop_front());
                 let Some(held) = next else { return steps };
                 self.send(member, held, now, &mut steps);
@@ -259,7 +259,7 @@ impl Window {
 
     /// The delivery that [`Step::Record`] told of is durable: the event to hand to the member, unless it is not
     /// waiting for that any more.
-    pub fn recorded(&mut self, member: Member, sequence: u64, now: Instant) -> Option<Arc<Item>> {
+    pub fn recorded(&mut self, member: Member, sequence: u64, now: Instant) -> Option<Arc<StoredEvent>> {
         let seat = self.seats.get_mut(&member)?;
         let until = seat.until(now);
         let waits = |flight: &&mut Flight| flight.stage == Stage::Recording && flight.held.item.sequence() == sequence;
@@ -326,7 +326,9 @@ impl Window {
 
     /// Positions in flight, by member.
     pub fn in_flight(&self) -> impl Iterator<Item = (Member, Option<u64>)> {
-        let of = |(member, seat): (&Member, &Seat)| (*member, seat.flight.as_ref().map(|of| of.held.item.sequence()));
+        let of = |(member, seat): (&Member, &MemberWindow)| {
+            (*member, seat.flight.as_ref().map(|of| of.held.item.sequence()))
+        };
         self.seats.iter().map(of)
     }
 
@@ -339,7 +341,8 @@ impl Window {
     /// Deals with the events whose time is over.
     pub fn expire(&mut self, now: Instant) -> Vec<Step> {
         let mut steps = Vec::new();
-        let is_late = |seat: &Seat| seat.flight.as_ref().and_then(Flight::until).is_some_and(|until| until <= now);
+        let is_late =
+            |seat: &MemberWindow| seat.flight.as_ref().and_then(Flight::until).is_some_and(|until| until <= now);
         let late: Vec<Member> = self.seats.iter().filter(|(_, seat)| is_late(seat)).map(|(id, _)| *id).collect();
         for member in late {
             // Another member who is idle gets it, else the same one again.

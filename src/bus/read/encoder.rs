@@ -58,8 +58,8 @@ impl End {
 }
 
 /// How a door writes a stream. Stateless, so that frames can be shared by all its clients.
-pub trait Wire: Sync {
-    /// Which of the frames of an [`super::stored_event::Item`] is this door's: less than [`super::stored_event::SLOTS`].
+pub trait EventEncoder: Sync {
+    /// Which of the frames of an [`super::stored_event::StoredEvent`] is this door's: less than [`super::stored_event::SLOTS`].
     fn slot(&self) -> usize;
     /// Appends an event at `index`.
     fn event(&self, index: i64, event: &Event<'_>, out: &mut Vec<u8>);

@@ -19,8 +19,8 @@ use rollbook_core::subjects::interest::Interest;
 use rollbook_core::subjects::pattern::Pattern;
 use tokio_util::sync::CancellationToken;
 
-use super::feed_buffer::Inbox;
-use super::stored_event::Item;
+use super::feed_buffer::FeedBuffer;
+use super::stored_event::StoredEvent;
 
 /// Most events and bytes in the ring of one namespace.
 const RING_EVENTS_MAX: usize = 4096;
@@ -35,10 +35,10 @@ pub type Ticket = u64;
 struct Channel {
     /// Position behind the newest event that went through.
     head: u64,
-    ring: VecDeque<Arc<Item>>,
+    ring: VecDeque<Arc<StoredEvent>>,
     ring_bytes: usize,
     interest: Interest<Ticket>,
-    inboxes: HashMap<Ticket, Arc<Inbox>>,
+    inboxes: HashMap<Ticket, Arc<FeedBuffer>>,
 }
 
 /// Shared by the feed's thread and all subscriptions of a node.
@@ -95,7 +95,7 @@ impl Feed {
     /// Lets a subscription that has seen everything before `next` go on from the feed. `None` when
     /// the feed does not reach back that far, or it is more than the inbox takes: read the book first.
     #[must_use]
-    pub fn attach(self: &Arc<Self>, pattern: &Pattern, next: u64, inbox: &Arc<Inbox>) -> Option<Attached> {
+    pub fn attach(self: &Arc<Self>, pattern: &Pattern, next: u64, inbox: &Arc<FeedBuffer>) -> Option<Attached> {
         // Held to the end: a channel that is being left by its last subscriber must not be joined.
         let mut channels = lock(&self.channels);
         if !channels.contains_key(pattern.namespace()) {
@@ -113,8 +113,8 @@ impl Feed {
         if next < reaches {
             return None;
         }
-        let wanted = |item: &&Arc<Item>| item.sequence() >= next && pattern.matches(item.event().subject);
-        let missing: Vec<&Arc<Item>> = channel.ring.iter().filter(wanted).collect();
+        let wanted = |item: &&Arc<StoredEvent>| item.sequence() >= next && pattern.matches(item.event().subject);
+        let missing: Vec<&Arc<StoredEvent>> = channel.ring.iter().filter(wanted).collect();
         if !inbox.takes(missing.len()) {
             // It would overflow before anything was taken, and come back here for ever.
             return None;
@@ -199,7 +199,7 @@ impl Feed {
     }
 
     /// Reads a page of new events; their records share one allocation.
-    fn page(&self, name: &str, from: u64) -> Result<(Vec<Arc<Item>>, u64), ReadError> {
+    fn page(&self, name: &str, from: u64) -> Result<(Vec<Arc<StoredEvent>>, u64), ReadError> {
         let mut bytes = BytesMut::with_capacity(64 << 10);
         let mut places = Vec::new();
         let next = self.node.book().read(name, from, None, &mut |sequence, _, record| {
@@ -208,14 +208,15 @@ impl Feed {
             if places.len() < PAGE_EVENTS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         let mut bytes: Bytes = bytes.freeze();
-        let items =
-            places.into_iter().map(|(sequence, length)| Arc::new(Item::stored(sequence, bytes.split_to(length))));
+        let items = places
+            .into_iter()
+            .map(|(sequence, length)| Arc::new(StoredEvent::stored(sequence, bytes.split_to(length))));
         Ok((items.collect(), next))
     }
 }
 
 impl Channel {
-    fn pass(&mut self, items: Vec<Arc<Item>>, next: u64) {
+    fn pass(&mut self, items: Vec<Arc<StoredEvent>>, next: u64) {
         let mut wanted = Vec::new();
         for item in items {
             wanted.clear();

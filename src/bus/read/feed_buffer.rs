@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rollbook_cluster::lock::lock;
 use tokio::sync::Notify;
 
-use super::stored_event::Item;
+use super::stored_event::StoredEvent;
 
 /// Most events that wait for one subscriber of stored subjects.
 pub const INBOX_EVENTS_MAX: usize = 1024;
 
 #[derive(Debug, Default)]
 struct Waiting {
-    items: Vec<Arc<Item>>,
+    items: Vec<Arc<StoredEvent>>,
     overflowed: bool,
 }
 
@@ -24,20 +24,20 @@ struct Waiting {
 #[derive(Debug)]
 pub enum Taken {
     /// Events in order.
-    Items(Vec<Arc<Item>>),
+    Items(Vec<Arc<StoredEvent>>),
     /// Too many came; read the book from the cursor.
     Overflowed,
 }
 
 /// The queue between the feed and one subscriber.
 #[derive(Debug)]
-pub struct Inbox {
+pub struct FeedBuffer {
     waiting: Mutex<Waiting>,
     notify: Notify,
     events_max: usize,
 }
 
-impl Inbox {
+impl FeedBuffer {
     /// An empty one for at most so many events.
     #[must_use]
     pub fn new(events_max: usize) -> Self {
@@ -56,7 +56,7 @@ impl Inbox {
     }
 
     /// Puts an event in. `false` when it did not fit: then nothing more is kept until taken.
-    pub fn put(&self, item: &Arc<Item>) -> bool {
+    pub fn put(&self, item: &Arc<StoredEvent>) -> bool {
         let mut waiting = self.lock();
         if waiting.overflowed {
             return false;
@@ -78,7 +78,7 @@ impl Inbox {
     }
 
     /// Puts an event in, or drops it alone when it does not fit. For events that are in no log.
-    pub fn put_or_drop(&self, item: &Arc<Item>) -> bool {
+    pub fn put_or_drop(&self, item: &Arc<StoredEvent>) -> bool {
         let mut waiting = self.lock();
         if waiting.items.len() >= self.events_max {
             return false;
@@ -121,8 +121,8 @@ mod tests {
 
     #[actix_web::test]
     async fn events_come_out_in_order_and_too_many_become_an_overflow() {
-        let inbox = Inbox::new(3);
-        let item = |sequence| Arc::new(Item::stored(sequence, Bytes::new()));
+        let inbox = FeedBuffer::new(3);
+        let item = |sequence| Arc::new(StoredEvent::stored(sequence, Bytes::new()));
         assert!(inbox.put(&item(1)) && inbox.put(&item(2)));
         let Taken::Items(items) = inbox.take().await else { panic!("items") };
         assert_eq!(items.iter().map(|item| item.sequence()).collect::<Vec<_>>(), [1, 2]);
@@ -134,8 +134,8 @@ mod tests {
 
     #[actix_web::test]
     async fn an_event_of_no_log_is_dropped_alone() {
-        let inbox = Inbox::new(1);
-        let item = Arc::new(Item::unstored(Bytes::new()));
+        let inbox = FeedBuffer::new(1);
+        let item = Arc::new(StoredEvent::unstored(Bytes::new()));
         assert!(inbox.put_or_drop(&item) && !inbox.put_or_drop(&item));
         assert!(matches!(inbox.take().await, Taken::Items(items) if items.len() == 1));
     }

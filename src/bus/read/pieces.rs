@@ -4,7 +4,7 @@
 use bytes::{Buf as _, Bytes};
 use rollbook_core::event::Event;
 
-use super::encoder::{End, Wire};
+use super::encoder::{End, EventEncoder};
 use super::event_json;
 
 /// What a stream has to say.
@@ -48,7 +48,7 @@ impl Pieces {
     }
 }
 
-impl Wire for Pieces {
+impl EventEncoder for Pieces {
     fn slot(&self) -> usize {
         1
     }

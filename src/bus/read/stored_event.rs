@@ -5,20 +5,20 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use rollbook_core::event::Event;
 
-use super::encoder::Wire;
+use super::encoder::EventEncoder;
 
 /// How many doors may keep an encoded frame beside the event.
 pub const SLOTS: usize = 4;
 
 /// An event with its position. Each door's frame is encoded once, by whoever needs it first.
 #[derive(Debug)]
-pub struct Item {
+pub struct StoredEvent {
     sequence: i64,
     record: Bytes,
     frames: [OnceLock<Bytes>; SLOTS],
 }
 
-impl Item {
+impl StoredEvent {
     /// A stored event at `sequence` of its namespace; `record` is a valid record.
     #[must_use]
     pub fn stored(sequence: u64, record: Bytes) -> Self {
@@ -79,7 +79,7 @@ impl Item {
 
     /// The bytes that a door writes for this event.
     #[must_use]
-    pub fn frame(&self, wire: &'static dyn Wire) -> Bytes {
+    pub fn frame(&self, wire: &'static dyn EventEncoder) -> Bytes {
         let encode = || {
             let mut out = Vec::with_capacity(self.record.len().saturating_add(192));
             wire.event(self.sequence, &self.event(), &mut out);

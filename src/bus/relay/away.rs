@@ -14,9 +14,9 @@ use super::frame::{Frame, decode_yes};
 use super::live::{Call, Dismissed, Kicked, Ordered, Through, decode_outcome};
 use crate::base::clock;
 use crate::bus::call::survey::Wanted;
-use crate::bus::call::terms::{Away, Sent};
+use crate::bus::call::terms::{RemoteCaller, Sent};
 use crate::bus::client::call::{CallError, Outcome};
-use crate::bus::client::clients::{Clients, Command, Farewell, Told};
+use crate::bus::client::clients::{ClientMessage, Clients, CloseReason, Command};
 
 /// How long another node may take to say who is connected to it.
 const SURVEY_MAX: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ const LINK: Duration = Duration::from_millis(500);
 
 /// The other nodes, as this one's clients need them. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Peers {
+pub struct PeerClient {
     node: Node,
 }
 
@@ -96,7 +96,7 @@ pub(in crate::bus) fn command_name(name: &str) -> Option<&'static str> {
 pub(in crate::bus) async fn order_here(clients: Clients, serial: u64, order: Order) -> Delivery {
     let Some(client) = clients.find(serial) else { return Delivery::Failed };
     let (done, acknowledged) = oneshot::channel();
-    if !client.tell(Told::Command(Command { name: order.name, json: order.json, done })) {
+    if !client.tell(ClientMessage::Command(Command { name: order.name, json: order.json, done })) {
         return Delivery::Failed;
     }
     match tokio::time::timeout(order.wait, acknowledged).await {
@@ -107,7 +107,7 @@ pub(in crate::bus) async fn order_here(clients: Clients, serial: u64, order: Ord
     }
 }
 
-impl Peers {
+impl PeerClient {
     /// The others of this node.
     #[must_use]
     pub const fn new(node: Node) -> Self {
@@ -115,7 +115,7 @@ impl Peers {
     }
 
     /// Tells a client, wherever it is, to go.
-    pub fn close(&self, to: Connection, why: Farewell, clients: &Clients) {
+    pub fn close(&self, to: Connection, why: CloseReason, clients: &Clients) {
         if to.owner.node == self.node.id() {
             if to.owner == self.node.owner() {
                 clients.close(to.serial, why);
@@ -195,7 +195,7 @@ impl Peers {
     }
 }
 
-impl Away for Peers {
+impl RemoteCaller for PeerClient {
     fn call(&self, sent: Sent, reply: Box<dyn FnOnce(Outcome) + Send>) -> oneshot::Sender<()> {
         let node = self.node.clone();
         let (abandon, abandoned) = oneshot::channel();

@@ -10,9 +10,9 @@ use rollbook_core::subjects::pattern::Pattern;
 
 use super::live::{Call, Dismissed, Kicked, Ordered, Through};
 use crate::bus::call::survey::Wanted;
-use crate::bus::delivery::messages::{Acknowledged, Leave, MemberAck, MemberState, Reason, Terms, Written};
+use crate::bus::delivery::messages::{AckResult, ConsumerTerms, EndReason, Leave, MemberAck, MemberState, WriteResult};
 use crate::bus::delivery::window::{Departure, Patience, REDELIVERY_MIN};
-use crate::bus::read::stored_event::Item;
+use crate::bus::read::stored_event::StoredEvent;
 
 /// One message. Tags are never reused; unknown ones are refused.
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -153,9 +153,9 @@ impl RemoteJoin {
     }
 
     /// What the member expects, `None` when the pattern is none.
-    pub(in crate::bus) fn terms(&self) -> Option<(Terms, Patience)> {
+    pub(in crate::bus) fn terms(&self) -> Option<(ConsumerTerms, Patience)> {
         let pattern = Pattern::parse(&self.pattern).ok()?;
-        let terms = Terms { name: self.consumer.clone(), pattern, group: self.group, manual: self.manual };
+        let terms = ConsumerTerms { name: self.consumer.clone(), pattern, group: self.group, manual: self.manual };
         // A node of the release before lets clients ask for less, and rounds to 0.
         let redelivery = Duration::from_millis(self.redelivery_ms).max(REDELIVERY_MIN);
         Some((terms, Patience { redelivery, count_max: self.count_max }))
@@ -168,7 +168,7 @@ fn whole_millis(wait: Duration) -> u64 {
     u64::try_from(millis).unwrap_or(u64::MAX)
 }
 
-/// A [`Seat`] that is left.
+/// A [`MemberPlace`] that is left.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct RemoteLeave {
     #[prost(string, tag = "1")]
@@ -196,7 +196,7 @@ impl RemoteLeave {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::bus) struct Seat {
+pub(in crate::bus) struct MemberPlace {
     #[prost(string, tag = "1")]
     pub(in crate::bus) namespace: String,
     #[prost(string, tag = "2")]
@@ -208,19 +208,19 @@ pub(in crate::bus) struct Seat {
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct SeatAck {
     #[prost(message, required, tag = "1")]
-    seat: Seat,
+    seat: MemberPlace,
     #[prost(string, tag = "2")]
     event_id: String,
 }
 
 impl SeatAck {
     pub(in crate::bus) fn new(ack: &MemberAck) -> Self {
-        let seat = Seat { namespace: ack.namespace.clone(), consumer: ack.consumer.clone(), member: ack.member };
+        let seat = MemberPlace { namespace: ack.namespace.clone(), consumer: ack.consumer.clone(), member: ack.member };
         Self { seat, event_id: ack.event_id.clone() }
     }
 
     pub(in crate::bus) fn into_ack(self) -> MemberAck {
-        let Seat { namespace, consumer, member } = self.seat;
+        let MemberPlace { namespace, consumer, member } = self.seat;
         MemberAck { namespace, consumer, member, event_id: self.event_id }
     }
 }
@@ -242,13 +242,13 @@ struct Stored {
 }
 
 impl Delivery {
-    pub(in crate::bus) fn new(member: u64, items: &[Arc<Item>]) -> Self {
-        let stored = |item: &Arc<Item>| Stored { sequence: item.sequence(), record: item.record() };
+    pub(in crate::bus) fn new(member: u64, items: &[Arc<StoredEvent>]) -> Self {
+        let stored = |item: &Arc<StoredEvent>| Stored { sequence: item.sequence(), record: item.record() };
         Self { member, items: items.iter().map(stored).collect() }
     }
 
-    pub(in crate::bus) fn into_items(self) -> Vec<Arc<Item>> {
-        self.items.into_iter().map(|stored| Arc::new(Item::stored(stored.sequence, stored.record))).collect()
+    pub(in crate::bus) fn into_items(self) -> Vec<Arc<StoredEvent>> {
+        self.items.into_iter().map(|stored| Arc::new(StoredEvent::stored(stored.sequence, stored.record))).collect()
     }
 }
 
@@ -261,20 +261,20 @@ pub(in crate::bus) struct Closing {
 }
 
 impl Closing {
-    pub(in crate::bus) fn new(member: u64, reason: Reason) -> Self {
+    pub(in crate::bus) fn new(member: u64, reason: EndReason) -> Self {
         let reason = match reason {
-            Reason::Draining => 1,
-            Reason::TakenOver => 2,
-            Reason::Deleted => 3,
+            EndReason::Draining => 1,
+            EndReason::TakenOver => 2,
+            EndReason::Deleted => 3,
         };
         Self { member, reason }
     }
 
-    pub(in crate::bus) const fn reason(&self) -> Reason {
+    pub(in crate::bus) const fn reason(&self) -> EndReason {
         match self.reason {
-            2 => Reason::TakenOver,
-            3 => Reason::Deleted,
-            _ => Reason::Draining,
+            2 => EndReason::TakenOver,
+            3 => EndReason::Deleted,
+            _ => EndReason::Draining,
         }
     }
 }
@@ -316,19 +316,19 @@ pub(in crate::bus) fn read_number(bytes: Bytes) -> u32 {
 }
 
 /// What became of an acknowledgement; `None` when the stream is not there.
-pub(in crate::bus) fn encode_acknowledged(acknowledged: Option<Acknowledged>) -> Bytes {
+pub(in crate::bus) fn encode_acknowledged(acknowledged: Option<AckResult>) -> Bytes {
     number(match acknowledged {
         None => 0,
-        Some(Acknowledged::NotInFlight) => 1,
-        Some(Acknowledged::Yes) => 2,
+        Some(AckResult::NotInFlight) => 1,
+        Some(AckResult::Yes) => 2,
     })
 }
 
 /// Reads [`encode_acknowledged`] back.
-pub(in crate::bus) fn decode_acknowledged(bytes: Bytes) -> Option<Acknowledged> {
+pub(in crate::bus) fn decode_acknowledged(bytes: Bytes) -> Option<AckResult> {
     match read_number(bytes) {
-        2 => Some(Acknowledged::Yes),
-        1 => Some(Acknowledged::NotInFlight),
+        2 => Some(AckResult::Yes),
+        1 => Some(AckResult::NotInFlight),
         _ => None,
     }
 }
@@ -344,22 +344,22 @@ pub(in crate::bus) fn decode_yes(bytes: Bytes) -> bool {
 }
 
 /// What became of events for a member; `None` when its client has not taken them yet, and is still there.
-pub(in crate::bus) fn encode_written(written: Option<Written>) -> Bytes {
+pub(in crate::bus) fn encode_written(written: Option<WriteResult>) -> Bytes {
     number(match written {
-        Some(Written::Gone | Written::Unreachable) => 0,
-        Some(Written::Taken) => 1,
+        Some(WriteResult::Gone | WriteResult::Unreachable) => 0,
+        Some(WriteResult::Taken) => 1,
         None => 2,
-        Some(Written::Skipped) => 3,
+        Some(WriteResult::Skipped) => 3,
     })
 }
 
 /// Reads [`encode_written`] back.
-pub(in crate::bus) fn decode_written(bytes: Bytes) -> Option<Written> {
+pub(in crate::bus) fn decode_written(bytes: Bytes) -> Option<WriteResult> {
     match read_number(bytes) {
-        1 => Some(Written::Taken),
+        1 => Some(WriteResult::Taken),
         2 => None,
-        3 => Some(Written::Skipped),
-        _ => Some(Written::Gone),
+        3 => Some(WriteResult::Skipped),
+        _ => Some(WriteResult::Gone),
     }
 }
 
@@ -383,13 +383,13 @@ mod tests {
 
     #[test]
     fn messages_and_answers_read_back() {
-        let items = [Arc::new(Item::stored(7, Bytes::from_static(b"record")))];
+        let items = [Arc::new(StoredEvent::stored(7, Bytes::from_static(b"record")))];
         let frames = [
             Frame::Post(Post { subject: "_bus_.x".into(), record: Bytes::from_static(b"r") }),
             Frame::Ack(Ack { consumer_id: "c".into(), event_id: "e".into() }),
             Frame::Supersede("c".into()),
             Frame::Deliver(Delivery::new(9, &items)),
-            Frame::Close(Closing::new(9, Reason::Deleted)),
+            Frame::Close(Closing::new(9, EndReason::Deleted)),
             Frame::Abandon(3),
         ];
         for frame in frames {
@@ -397,13 +397,13 @@ mod tests {
         }
         assert_eq!(Frame::from_bytes(Bytes::from_static(&[0xff; 3])), None);
         assert_eq!(Frame::from_bytes(Bytes::new()), None);
-        for answer in [None, Some(Acknowledged::Yes), Some(Acknowledged::NotInFlight)] {
+        for answer in [None, Some(AckResult::Yes), Some(AckResult::NotInFlight)] {
             assert_eq!(decode_acknowledged(encode_acknowledged(answer)), answer);
         }
-        for written in [None, Some(Written::Taken), Some(Written::Skipped), Some(Written::Gone)] {
+        for written in [None, Some(WriteResult::Taken), Some(WriteResult::Skipped), Some(WriteResult::Gone)] {
             assert_eq!(decode_written(encode_written(written)), written);
         }
-        for reason in [Reason::Draining, Reason::TakenOver, Reason::Deleted] {
+        for reason in [EndReason::Draining, EndReason::TakenOver, EndReason::Deleted] {
             assert_eq!(Closing::new(1, reason).reason(), reason);
         }
         let members = [MemberState { consumer_id: "c".into(), in_flight: Some(3) }];
@@ -418,7 +418,7 @@ mod tests {
             assert_eq!((there.namespace.as_str(), there.consumer.as_str(), there.member), ("app", "c", 7));
             assert_eq!(there.departure, departure);
         }
-        let before = Seat { namespace: "app".into(), consumer: "c".into(), member: 7 }.encode_to_vec();
+        let before = MemberPlace { namespace: "app".into(), consumer: "c".into(), member: 7 }.encode_to_vec();
         assert_eq!(RemoteLeave::decode(before.as_slice()).unwrap().into_leave().departure, Departure::Gone);
     }
 

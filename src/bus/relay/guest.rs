@@ -9,10 +9,10 @@ use rollbook_cluster::node::Node;
 use rollbook_core::error::Refusal;
 use rollbook_core::node::Owner;
 
-use super::frame::{self, Delivery, Frame, Seat};
-use super::reach::Reach;
+use super::frame::{self, Delivery, Frame, MemberPlace};
+use super::reach::PeerReachability;
 use crate::base::actors::{Belongs, Kind, Owned, must_tell};
-use crate::bus::delivery::messages::{Acknowledged, Deliver, Leave, Reason, Tell, Written};
+use crate::bus::delivery::messages::{AckResult, Deliver, EndReason, Leave, StreamCommand, WriteResult};
 use crate::bus::delivery::window::{Departure, Member};
 
 /// How long the other node may take to say that its client has taken events, or that it has not yet.
@@ -22,7 +22,7 @@ const MISSED_MAX: u32 = 6;
 
 /// The node where a client is, and the number that it has there as a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct GuestKey {
+pub(super) struct RemoteMemberKey {
     pub(super) at: u64,
     pub(super) member: Member,
 }
@@ -30,31 +30,31 @@ pub(super) struct GuestKey {
 /// The consumer wants a guest to go.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(super) struct GuestEnds {
-    pub(super) key: GuestKey,
-    pub(super) reason: Reason,
+pub(super) struct RemoteMemberEnds {
+    pub(super) key: RemoteMemberKey,
+    pub(super) reason: EndReason,
 }
 
 /// The actor. It ends when the relay lets go of it.
-pub(super) struct Guest {
+pub(super) struct RemoteMember {
     pub(super) node: Node,
-    pub(super) key: GuestKey,
-    pub(super) ends: Recipient<GuestEnds>,
+    pub(super) key: RemoteMemberKey,
+    pub(super) ends: Recipient<RemoteMemberEnds>,
 }
 
-impl Actor for Guest {
+impl Actor for RemoteMember {
     type Context = Context<Self>;
 }
 
-impl Belongs for Guest {
+impl Belongs for RemoteMember {
     const KIND: Kind = Kind::RemoteMember;
 }
 
-impl Handler<Deliver> for Guest {
-    type Result = ResponseActFuture<Self, Written>;
+impl Handler<Deliver> for RemoteMember {
+    type Result = ResponseActFuture<Self, WriteResult>;
 
     fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
-        let (node, GuestKey { at, member }) = (self.node.clone(), self.key);
+        let (node, RemoteMemberKey { at, member }) = (self.node.clone(), self.key);
         let mut message = Frame::Deliver(Delivery::new(member, &deliver.items)).into_bytes();
         let deliver = async move {
             loop {
@@ -64,7 +64,7 @@ impl Handler<Deliver> for Guest {
                     Ok(None) => message = Frame::Deliver(Delivery::new(member, &[])).into_bytes(),
                     Err(refusal) => {
                         tracing::debug!(node = at, member, %refusal, "a member at another node does not answer");
-                        return Written::Unreachable;
+                        return WriteResult::Unreachable;
                     }
                 }
             }
@@ -74,22 +74,22 @@ impl Handler<Deliver> for Guest {
     }
 }
 
-impl Handler<Tell> for Guest {
-    type Result = Result<Acknowledged, Refusal>;
+impl Handler<StreamCommand> for RemoteMember {
+    type Result = Result<AckResult, Refusal>;
 
-    fn handle(&mut self, tell: Tell, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, tell: StreamCommand, _: &mut Context<Self>) -> Self::Result {
         // Its acknowledgements come from its own node, to the registry.
-        if let Tell::Close(reason) = tell {
-            must_tell(&self.ends, GuestEnds { key: self.key, reason });
+        if let StreamCommand::Close(reason) = tell {
+            must_tell(&self.ends, RemoteMemberEnds { key: self.key, reason });
         }
-        Ok(Acknowledged::NotInFlight)
+        Ok(AckResult::NotInFlight)
     }
 }
 
 /// A guest in the table.
 struct Entry {
-    guest: Owned<Guest>,
-    seat: Seat,
+    guest: Owned<RemoteMember>,
+    seat: MemberPlace,
     /// The life of the node where the client is; nodes of an older release do not say it.
     life: Option<Owner>,
     /// It was handed to its consumer.
@@ -98,12 +98,12 @@ struct Entry {
 
 /// All guests of this node, who end when they leave the table.
 #[derive(Default)]
-pub(super) struct Guests {
-    table: HashMap<GuestKey, Entry>,
-    reach: HashMap<u64, Reach>,
+pub(super) struct RemoteMembers {
+    table: HashMap<RemoteMemberKey, Entry>,
+    reach: HashMap<u64, PeerReachability>,
 }
 
-impl Guests {
+impl RemoteMembers {
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
@@ -111,36 +111,36 @@ impl Guests {
     /// A member has asked for a place; it is not handed to its consumer yet.
     pub(super) fn expect(
         &mut self,
-        guest: Owned<Guest>,
-        key: GuestKey,
-        seat: Seat,
+        guest: Owned<RemoteMember>,
+        key: RemoteMemberKey,
+        seat: MemberPlace,
         life: Option<Owner>,
-    ) -> Addr<Guest> {
+    ) -> Addr<RemoteMember> {
         let addr = guest.addr().clone();
         self.table.insert(key, Entry { guest, seat, life, seated: false });
         addr
     }
 
     /// The guest is handed to its consumer now; `false` when it has left meanwhile.
-    pub(super) fn seat(&mut self, key: GuestKey) -> bool {
+    pub(super) fn seat(&mut self, key: RemoteMemberKey) -> bool {
         let entry = self.table.get_mut(&key);
         entry.map(|entry| entry.seated = true).is_some()
     }
 
     /// The guest goes in this way; what is to be told to its consumer, and the life of its node.
-    pub(super) fn remove(&mut self, key: GuestKey, departure: Departure) -> Option<(Leave, Option<Owner>)> {
-        let Entry { seat: Seat { namespace, consumer, member }, life, .. } = self.table.remove(&key)?;
+    pub(super) fn remove(&mut self, key: RemoteMemberKey, departure: Departure) -> Option<(Leave, Option<Owner>)> {
+        let Entry { seat: MemberPlace { namespace, consumer, member }, life, .. } = self.table.remove(&key)?;
         Some((Leave { namespace, consumer, member, departure }, life))
     }
 
     /// Guests whose node cannot be reached any more, or lives another life.
-    pub(super) fn lost(&mut self, node: &Node) -> Vec<GuestKey> {
+    pub(super) fn lost(&mut self, node: &Node) -> Vec<RemoteMemberKey> {
         self.reach.retain(|at, _| self.table.keys().any(|key| key.at == *at));
         for key in self.table.keys() {
-            self.reach.entry(key.at).or_insert_with(|| Reach::new(node.clone(), key.at, MISSED_MAX));
+            self.reach.entry(key.at).or_insert_with(|| PeerReachability::new(node.clone(), key.at, MISSED_MAX));
         }
         let lost: Vec<u64> = self.reach.iter_mut().filter_map(|(at, reach)| reach.is_lost().then_some(*at)).collect();
-        let is_lost = |(key, entry): &(&GuestKey, &Entry)| {
+        let is_lost = |(key, entry): &(&RemoteMemberKey, &Entry)| {
             let over = entry.seated && entry.life.is_some_and(|life| !node.is_alive(life));
             over || lost.contains(&key.at) || !entry.guest.addr().connected()
         };

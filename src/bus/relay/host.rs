@@ -8,11 +8,11 @@ use rollbook_cluster::wait::wait_until;
 use rollbook_core::error::Refusal;
 use rollbook_core::node::Owner;
 
-use super::frame::{self, Closing, Frame, RemoteJoin, Seat};
-use super::guest::{Guest, GuestEnds, GuestKey};
+use super::frame::{self, Closing, Frame, MemberPlace, RemoteJoin};
+use super::guest::{RemoteMember, RemoteMemberEnds, RemoteMemberKey};
 use super::{Relay, done};
 use crate::base::actors::{Owned, must_tell};
-use crate::bus::delivery::messages::{Join, Reason, stopping};
+use crate::bus::delivery::messages::{EndReason, Join, stopping};
 use crate::bus::delivery::window::Departure;
 
 /// How long this node may take to see what another has seen.
@@ -21,26 +21,26 @@ const SEEN_MAX: Duration = Duration::from_secs(2);
 /// A guest goes to its consumer, now that this node has seen what the other one has.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Refusal>")]
-struct SeatGuest {
-    key: GuestKey,
+struct AdmitRemoteMember {
+    key: RemoteMemberKey,
     join: Join,
 }
 
 /// A guest was not accepted.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-struct GuestRefused(GuestKey);
+struct RemoteMemberRefused(RemoteMemberKey);
 
 impl Relay {
     /// A guest leaves its consumer.
-    pub(super) fn dismiss_guest(&mut self, key: GuestKey, departure: Departure) {
+    pub(super) fn dismiss_guest(&mut self, key: RemoteMemberKey, departure: Departure) {
         if let Some((leave, _)) = self.guests.remove(key, departure) {
             must_tell(&self.registry, leave);
         }
     }
 
     /// A guest leaves its consumer, and its stream ends at the node where that is. That is no failure of its client.
-    pub(super) fn end_guest(&mut self, key: GuestKey, reason: Reason) {
+    pub(super) fn end_guest(&mut self, key: RemoteMemberKey, reason: EndReason) {
         let Some((leave, life)) = self.guests.remove(key, Departure::Returned) else { return };
         must_tell(&self.registry, leave);
         self.insist(key.at, life, Frame::Close(Closing::new(key.member, reason)));
@@ -55,10 +55,10 @@ impl Relay {
     ) -> ResponseFuture<Result<Bytes, Refusal>> {
         let Some((terms, patience)) = wanted.terms() else { return done(Err(frame::malformed())) };
         let namespace = terms.pattern.namespace().to_owned();
-        let seat = Seat { namespace, consumer: terms.name.clone(), member: wanted.member };
-        let key = GuestKey { at: from, member: wanted.member };
+        let seat = MemberPlace { namespace, consumer: terms.name.clone(), member: wanted.member };
+        let key = RemoteMemberKey { at: from, member: wanted.member };
         let life = wanted.incarnation.map(|incarnation| Owner { node: from, incarnation });
-        let guest = Guest { node: self.node().clone(), key, ends: relay.clone().recipient() };
+        let guest = RemoteMember { node: self.node().clone(), key, ends: relay.clone().recipient() };
         let guest = Owned::start(&self.bus.metrics().actors, guest);
         let guest = self.guests.expect(guest, key, seat, life);
         let join = Join {
@@ -74,22 +74,24 @@ impl Relay {
         Box::pin(async move {
             let sees = tokio::time::timeout(SEEN_MAX, wait_until(&mut applied, |next| *next >= seen)).await;
             let joined = match sees {
-                Ok(Ok(())) => relay.send(SeatGuest { key, join }).await.unwrap_or_else(|error| Err(stopping(error))),
+                Ok(Ok(())) => {
+                    relay.send(AdmitRemoteMember { key, join }).await.unwrap_or_else(|error| Err(stopping(error)))
+                }
                 Ok(Err(error)) => Err(stopping(error)),
                 Err(_) => Err(Refusal::Unavailable("the serving node is behind".to_owned())),
             };
             if joined.is_err() {
-                must_tell(&relay, GuestRefused(key));
+                must_tell(&relay, RemoteMemberRefused(key));
             }
             joined.map(|()| Bytes::new())
         })
     }
 }
 
-impl Handler<SeatGuest> for Relay {
+impl Handler<AdmitRemoteMember> for Relay {
     type Result = ResponseFuture<Result<(), Refusal>>;
 
-    fn handle(&mut self, SeatGuest { key, join }: SeatGuest, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, AdmitRemoteMember { key, join }: AdmitRemoteMember, _: &mut Context<Self>) -> Self::Result {
         if !self.guests.seat(key) {
             return done(Err(Refusal::Unavailable("the member has left".to_owned())));
         }
@@ -98,18 +100,18 @@ impl Handler<SeatGuest> for Relay {
     }
 }
 
-impl Handler<GuestRefused> for Relay {
+impl Handler<RemoteMemberRefused> for Relay {
     type Result = ();
 
-    fn handle(&mut self, GuestRefused(key): GuestRefused, _: &mut Context<Self>) {
+    fn handle(&mut self, RemoteMemberRefused(key): RemoteMemberRefused, _: &mut Context<Self>) {
         self.dismiss_guest(key, Departure::Returned);
     }
 }
 
-impl Handler<GuestEnds> for Relay {
+impl Handler<RemoteMemberEnds> for Relay {
     type Result = ();
 
-    fn handle(&mut self, GuestEnds { key, reason }: GuestEnds, _: &mut Context<Self>) {
+    fn handle(&mut self, RemoteMemberEnds { key, reason }: RemoteMemberEnds, _: &mut Context<Self>) {
         self.end_guest(key, reason);
     }
 }

@@ -7,8 +7,8 @@ use prost::Message;
 use rollbook_core::service::Connection;
 
 use crate::bus::call::terms::Sent;
-use crate::bus::client::call::{Answer, Body, CallError, Caller, Outcome, Request, Responder};
-use crate::bus::client::clients::Farewell;
+use crate::bus::client::call::{Answer, CallError, Caller, Outcome, Payload, Request, Responder};
+use crate::bus::client::clients::CloseReason;
 
 /// A request for a client of the node that is asked.
 #[derive(Clone, PartialEq, Message)]
@@ -69,8 +69,8 @@ impl Call {
         }
     }
 
-    pub(in crate::bus) fn into_request(self, now: Instant, longest: Duration) -> (Request, Body) {
-        let payload = Body { json: self.json, attachments: self.attachments };
+    pub(in crate::bus) fn into_request(self, now: Instant, longest: Duration) -> (Request, Payload) {
+        let payload = Payload { json: self.json, attachments: self.attachments };
         let request = Request {
             id: self.id,
             capability: self.capability,
@@ -108,7 +108,7 @@ struct Answered {
 /// What became of a [`Call`].
 pub(in crate::bus) fn encode_outcome(outcome: Outcome) -> Bytes {
     let answered = match outcome {
-        Ok(Answer { success, body: Body { json, attachments } }) => {
+        Ok(Answer { success, body: Payload { json, attachments } }) => {
             Answered { success, json, attachments, ..Answered::default() }
         }
         Err(error) => Answered { code: error.code().to_owned(), text: error.to_string(), ..Answered::default() },
@@ -122,7 +122,7 @@ pub(in crate::bus) fn decode_outcome(bytes: Bytes) -> Outcome {
     let Answered { success, json, attachments, code, text } = Answered::decode(bytes).map_err(strange)?;
     match CallError::from_code(&code, text) {
         Some(error) => Err(error),
-        None => Ok(Answer { success, body: Body { json, attachments } }),
+        None => Ok(Answer { success, body: Payload { json, attachments } }),
     }
 }
 
@@ -154,25 +154,25 @@ pub(in crate::bus) struct Dismissed {
 impl Dismissed {
     /// Another connection has its place.
     pub(in crate::bus) fn replaced(to: Connection, by: &str) -> Self {
-        Self { by: by.to_owned(), ..Self::new(to, Farewell::Replaced) }
+        Self { by: by.to_owned(), ..Self::new(to, CloseReason::Replaced) }
     }
 
-    pub(in crate::bus) const fn new(to: Connection, why: Farewell) -> Self {
+    pub(in crate::bus) const fn new(to: Connection, why: CloseReason) -> Self {
         let why = match why {
-            Farewell::Draining => 1,
-            Farewell::Replaced => 2,
-            Farewell::Removed => 3,
-            Farewell::Unresponsive => 4,
+            CloseReason::Draining => 1,
+            CloseReason::Replaced => 2,
+            CloseReason::Removed => 3,
+            CloseReason::Unresponsive => 4,
         };
         Self { to, why, by: String::new() }
     }
 
-    pub(in crate::bus) const fn why(&self) -> Farewell {
+    pub(in crate::bus) const fn why(&self) -> CloseReason {
         match self.why {
-            2 => Farewell::Replaced,
-            3 => Farewell::Removed,
-            4 => Farewell::Unresponsive,
-            _ => Farewell::Draining,
+            2 => CloseReason::Replaced,
+            3 => CloseReason::Removed,
+            4 => CloseReason::Unresponsive,
+            _ => CloseReason::Draining,
         }
     }
 }
@@ -218,7 +218,7 @@ mod tests {
         };
         for responder in [Responder::Caller, Responder::Named(String::new()), Responder::Nobody] {
             let request = Request { responder, ..request.clone() };
-            let payload = Body { json: Bytes::from_static(b"{}"), attachments: vec![Bytes::from_static(&[1, 2])] };
+            let payload = Payload { json: Bytes::from_static(b"{}"), attachments: vec![Bytes::from_static(&[1, 2])] };
             let sent = Sent {
                 to: Connection::default(),
                 number: 7,
@@ -230,12 +230,12 @@ mod tests {
             let (back, same) = call.into_request(now, Duration::from_secs(60));
             assert_eq!((format!("{back:?}"), same), (format!("{request:?}"), payload));
         }
-        let answer = Answer { success: true, body: Body::json(&b"[1]"[..]) };
-        let refused = Answer { success: false, body: Body::default() };
+        let answer = Answer { success: true, body: Payload::json(&b"[1]"[..]) };
+        let refused = Answer { success: false, body: Payload::default() };
         for outcome in [Ok(answer), Ok(refused), Err(CallError::ProviderLost), Err(CallError::Overloaded("x".into()))] {
             assert_eq!(decode_outcome(encode_outcome(outcome.clone())), outcome);
         }
-        for why in [Farewell::Draining, Farewell::Replaced, Farewell::Removed, Farewell::Unresponsive] {
+        for why in [CloseReason::Draining, CloseReason::Replaced, CloseReason::Removed, CloseReason::Unresponsive] {
             assert_eq!(Dismissed::new(Connection::default(), why).why(), why);
         }
     }

@@ -23,17 +23,17 @@ use rollbook_core::event::EventId;
 use rollbook_core::node::Owner;
 use tokio_util::sync::CancellationToken;
 
-use super::consume::registry::{Forget, Registry, Who};
+use super::consume::registry::{EndConsumers, ListMembers, Registry};
 use super::delivery::messages::{
-    Acknowledged, Deliver, Join, Leave, MemberAck, MemberState, Reason, Tell, Written, stopping,
+    AckResult, Deliver, EndReason, Join, Leave, MemberAck, MemberState, StreamCommand, WriteResult, stopping,
 };
 use super::delivery::window::{Departure, Member};
 use super::handle::Bus;
-use super::read::stored_event::Item;
+use super::read::stored_event::StoredEvent;
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
 use frame::{Ack, Forgotten, Frame, Post, RemoteJoin, RemoteLeave, SeatAck};
-use guest::{GuestKey, Guests};
+use guest::{RemoteMemberKey, RemoteMembers};
 
 /// How long another node may take.
 const ASK_MAX: Duration = Duration::from_secs(3);
@@ -50,7 +50,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// An acknowledgement for a stream that is not here.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<Acknowledged, Refusal>")]
+#[rtype(result = "Result<AckResult, Refusal>")]
 pub struct AckElsewhere {
     /// Of the stream.
     pub consumer_id: String,
@@ -76,12 +76,12 @@ pub struct SupersedeElsewhere(pub String);
 /// A durable consumer was deleted: its members on all nodes must go.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub struct ForgetEverywhere(pub Forget);
+pub struct EndConsumersEverywhere(pub EndConsumers);
 
 /// Who is in a durable consumer, wherever it is served; else the node that serves it and did not answer.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Vec<MemberState>, u64>")]
-pub struct WhoAnywhere(pub Who);
+pub struct ListMembersAnywhere(pub ListMembers);
 
 /// A message of another node.
 #[derive(Debug, Message)]
@@ -97,7 +97,7 @@ struct Served {
     namespace: String,
     consumer: String,
     deliver: Recipient<Deliver>,
-    tell: Recipient<Tell>,
+    tell: Recipient<StreamCommand>,
     /// Since when that node is out of reach.
     lost: Option<Instant>,
 }
@@ -107,7 +107,7 @@ pub struct Relay {
     bus: Bus,
     registry: Addr<Registry>,
     served: HashMap<Member, Served>,
-    guests: Guests,
+    guests: RemoteMembers,
     /// Cancelled with this actor: whatever it still tells other nodes ends with it.
     end: CancellationToken,
 }
@@ -137,7 +137,7 @@ impl Relay {
             bus: bus.clone(),
             registry,
             served: HashMap::new(),
-            guests: Guests::default(),
+            guests: RemoteMembers::default(),
             end: CancellationToken::new(),
         }
     }
@@ -188,7 +188,7 @@ impl Relay {
     fn look(&mut self) {
         self.look_at_those_who_serve();
         for key in self.guests.lost(self.bus.node()) {
-            self.end_guest(key, Reason::Draining);
+            self.end_guest(key, EndReason::Draining);
         }
     }
 
@@ -206,7 +206,7 @@ impl Relay {
         }
         for member in left {
             if let Some(served) = self.leave(member, Departure::Returned) {
-                must_tell(&served.tell, Tell::Close(Reason::Draining));
+                must_tell(&served.tell, StreamCommand::Close(EndReason::Draining));
             }
         }
     }
@@ -225,7 +225,7 @@ impl Relay {
         let Some(live) = self.bus.find(&ack.consumer_id) else {
             return done(Ok(frame::encode_acknowledged(None)));
         };
-        let answer = live.tell.send(Tell::Acknowledge(ack.event_id));
+        let answer = live.tell.send(StreamCommand::Acknowledge(ack.event_id));
         Box::pin(async move {
             match answer.await {
                 Ok(acknowledged) => acknowledged.map(|acknowledged| frame::encode_acknowledged(Some(acknowledged))),
@@ -261,23 +261,23 @@ impl Handler<Incoming> for Relay {
         let registry = self.registry.clone();
         match incoming.frame {
             Frame::Post(Post { subject, record }) => {
-                let item = std::sync::Arc::new(Item::unstored(record));
+                let item = std::sync::Arc::new(StoredEvent::unstored(record));
                 self.bus.inboxes().post(&subject, &item, self.bus.metrics());
             }
             Frame::Ack(ack) => return self.ack_here(ack),
             Frame::Supersede(consumer_id) => {
                 if let Some(live) = self.bus.find(&consumer_id) {
-                    must_tell(&live.tell, Tell::Close(Reason::TakenOver));
+                    must_tell(&live.tell, StreamCommand::Close(EndReason::TakenOver));
                 }
             }
             Frame::Forget(Forgotten { namespace, consumer, again }) => {
-                let reason = if again { Reason::Draining } else { Reason::Deleted };
-                must_tell(&registry, Forget { namespace, consumer, reason });
+                let reason = if again { EndReason::Draining } else { EndReason::Deleted };
+                must_tell(&registry, EndConsumers { namespace, consumer, reason });
             }
             Frame::Join(join) => return self.join_here(incoming.from, join, ctx.address()),
             Frame::Leave(leave) => {
                 let Leave { member, departure, .. } = leave.into_leave();
-                self.dismiss_guest(GuestKey { at: incoming.from, member }, departure);
+                self.dismiss_guest(RemoteMemberKey { at: incoming.from, member }, departure);
             }
             Frame::MemberAck(ack) => {
                 return Box::pin(async move {
@@ -287,22 +287,22 @@ impl Handler<Incoming> for Relay {
             }
             Frame::Deliver(delivery) => {
                 let Some(served) = self.served.get(&delivery.member) else {
-                    return done(Ok(frame::encode_written(Some(Written::Gone))));
+                    return done(Ok(frame::encode_written(Some(WriteResult::Gone))));
                 };
                 let written = served.deliver.send(Deliver { items: delivery.into_items() });
                 return Box::pin(async move {
                     // Whoever serves it asks again: a client that does not read is no lost link.
                     let written = tokio::time::timeout(UNREAD_MAX, written).await;
-                    Ok(frame::encode_written(written.ok().map(|written| written.unwrap_or(Written::Gone))))
+                    Ok(frame::encode_written(written.ok().map(|written| written.unwrap_or(WriteResult::Gone))))
                 });
             }
             Frame::Close(closing) => {
                 if let Some(served) = self.served.remove(&closing.member) {
-                    must_tell(&served.tell, Tell::Close(closing.reason()));
+                    must_tell(&served.tell, StreamCommand::Close(closing.reason()));
                 }
             }
             Frame::Who(Forgotten { namespace, consumer, .. }) => {
-                let who = Who { namespace, consumer: consumer.unwrap_or_default() };
+                let who = ListMembers { namespace, consumer: consumer.unwrap_or_default() };
                 return Box::pin(async move {
                     registry.send(who).await.map(|members| frame::encode_members(&members)).map_err(stopping)
                 });
@@ -348,21 +348,21 @@ impl Handler<Leave> for Relay {
 }
 
 impl Handler<MemberAck> for Relay {
-    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
+    type Result = ResponseFuture<Result<AckResult, Refusal>>;
 
     fn handle(&mut self, ack: MemberAck, _: &mut Context<Self>) -> Self::Result {
-        let Some(served) = self.served.get(&ack.member) else { return done(Ok(Acknowledged::NotInFlight)) };
+        let Some(served) = self.served.get(&ack.member) else { return done(Ok(AckResult::NotInFlight)) };
         let (node, owner) = (self.node().clone(), served.owner.node);
         let message = Frame::MemberAck(SeatAck::new(&ack)).into_bytes();
         Box::pin(async move {
             let answer = node.ask(owner, message, ASK_MAX).await?;
-            Ok(frame::decode_acknowledged(answer).unwrap_or(Acknowledged::NotInFlight))
+            Ok(frame::decode_acknowledged(answer).unwrap_or(AckResult::NotInFlight))
         })
     }
 }
 
 impl Handler<AckElsewhere> for Relay {
-    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
+    type Result = ResponseFuture<Result<AckResult, Refusal>>;
 
     fn handle(&mut self, ack: AckElsewhere, _: &mut Context<Self>) -> Self::Result {
         let node = self.node().clone();
@@ -387,7 +387,7 @@ impl Handler<AckElsewhere> for Relay {
                 }
             }
             // A node that did not answer may have had the stream.
-            refused.map_or(Ok(Acknowledged::NotInFlight), |refusal| Err(Refusal::Unavailable(refusal.to_string())))
+            refused.map_or(Ok(AckResult::NotInFlight), |refusal| Err(Refusal::Unavailable(refusal.to_string())))
         })
     }
 }
@@ -408,14 +408,18 @@ impl Handler<SupersedeElsewhere> for Relay {
     }
 }
 
-impl Handler<ForgetEverywhere> for Relay {
-    type Result = MessageResult<ForgetEverywhere>;
+impl Handler<EndConsumersEverywhere> for Relay {
+    type Result = MessageResult<EndConsumersEverywhere>;
 
-    fn handle(&mut self, ForgetEverywhere(forget): ForgetEverywhere, ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(
+        &mut self,
+        EndConsumersEverywhere(forget): EndConsumersEverywhere,
+        ctx: &mut Context<Self>,
+    ) -> Self::Result {
         let frame = Frame::Forget(Forgotten {
             namespace: forget.namespace.clone(),
             consumer: forget.consumer.clone(),
-            again: forget.reason == Reason::Draining,
+            again: forget.reason == EndReason::Draining,
         });
         self.tell_all(frame, ctx);
         must_tell(&self.registry, forget);
@@ -423,10 +427,10 @@ impl Handler<ForgetEverywhere> for Relay {
     }
 }
 
-impl Handler<WhoAnywhere> for Relay {
+impl Handler<ListMembersAnywhere> for Relay {
     type Result = ResponseFuture<Result<Vec<MemberState>, u64>>;
 
-    fn handle(&mut self, WhoAnywhere(who): WhoAnywhere, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, ListMembersAnywhere(who): ListMembersAnywhere, _: &mut Context<Self>) -> Self::Result {
         let node = self.node().clone();
         let head = node.namespace(&who.namespace);
         let owner = head.and_then(|head| node.consumer(&head, &who.consumer)).and_then(|consumer| consumer.owner);

@@ -4,14 +4,14 @@ use rollbook_cluster::node::Node;
 
 /// Counts the looks in vain.
 #[derive(Debug)]
-pub struct Reach {
+pub struct PeerReachability {
     node: Node,
     to: u64,
     missed: u32,
     missed_max: u32,
 }
 
-impl Reach {
+impl PeerReachability {
     /// Of node `to`, which is lost after so many looks in vain.
     #[must_use]
     pub const fn new(node: Node, to: u64, missed_max: u32) -> Self {

@@ -14,11 +14,11 @@ use rollbook_core::subjects::pattern::Pattern;
 use rollbook_core::subjects::subject::SubjectError;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::client::announcement::{Announcement, Log, Position};
-use crate::bus::client::clients::{Client, Clients, Told};
+use crate::bus::client::announcement::{AnnouncedUpTo, Announcement, Log};
+use crate::bus::client::clients::{Client, ClientMessage, Clients};
 use crate::bus::consume::source::{Page, Source};
 use crate::bus::handle::Bus;
-use crate::bus::read::stored_event::Item;
+use crate::bus::read::stored_event::StoredEvent;
 use crate::bus::write::notification::{From, notification};
 
 /// Pause after the book could not be read.
@@ -50,7 +50,7 @@ pub fn spread(clients: &Clients, announcement: &Arc<Announcement>) {
         if !whom.is(client) || announcement.frame(client.tells()).is_empty() {
             continue;
         }
-        if !client.tell(Told::Event(Arc::clone(announcement))) {
+        if !client.tell(ClientMessage::Event(Arc::clone(announcement))) {
             // What is in no log may be missed; nothing of the book may.
             match announcement.at {
                 Some(_) => client.loses(),
@@ -62,7 +62,7 @@ pub fn spread(clients: &Clients, announcement: &Arc<Announcement>) {
 
 /// Gives the event of a record that is in no log to everybody whom it concerns now.
 pub fn spread_now(clients: &Clients, record: Bytes) -> Arc<Announcement> {
-    let announcement = Arc::new(Announcement::unstored(Arc::new(Item::unstored(record))));
+    let announcement = Arc::new(Announcement::unstored(Arc::new(StoredEvent::unstored(record))));
     spread(clients, &announcement);
     announcement
 }
@@ -79,7 +79,7 @@ impl Announcer {
     #[must_use]
     pub fn new(bus: Bus, clients: Clients) -> Self {
         let last = |log: Log| bus.node().namespace(log.name()).map_or(0, |head| head.last());
-        clients.set_position(Position { roll: last(Log::Roll), notify: last(Log::Notify) });
+        clients.set_position(AnnouncedUpTo { roll: last(Log::Roll), notify: last(Log::Notify) });
         Self { bus, clients }
     }
 
@@ -135,8 +135,8 @@ fn pattern(log: Log) -> Result<Pattern, SubjectError> {
 pub async fn missed(
     bus: &Bus,
     client: &Arc<Client>,
-    from: Position,
-    to: Position,
+    from: AnnouncedUpTo,
+    to: AnnouncedUpTo,
     bytes_max: usize,
 ) -> Result<Option<Vec<Bytes>>, ReadError> {
     let mut missed = Missed { from, to, at: from, frames: Vec::new(), bytes_left: bytes_max };
@@ -152,10 +152,10 @@ pub async fn missed(
 }
 
 struct Missed {
-    from: Position,
-    to: Position,
+    from: AnnouncedUpTo,
+    to: AnnouncedUpTo,
     /// Where whoever gets the frames is.
-    at: Position,
+    at: AnnouncedUpTo,
     frames: Vec<Bytes>,
     bytes_left: usize,
 }
@@ -194,7 +194,7 @@ impl Missed {
         if !Whom::of(event).is(client) {
             return true;
         }
-        let item = Arc::new(Item::stored(sequence, Bytes::copy_from_slice(record)));
+        let item = Arc::new(StoredEvent::stored(sequence, Bytes::copy_from_slice(record)));
         let frame = Announcement::stored(item, log, self.at).frame(client.tells());
         let left = self.bytes_left.checked_sub(frame.len());
         self.bytes_left = left.unwrap_or(0);

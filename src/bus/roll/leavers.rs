@@ -27,7 +27,7 @@ struct Left {
 
 /// Those who left. Each is in one of the two queues, or is just being asked for.
 #[derive(Debug, Default)]
-pub(super) struct Leavers {
+pub(super) struct PendingLeaves {
     number: u64,
     left: HashMap<u64, Left>,
     numbers: HashMap<Key, u64>,
@@ -49,7 +49,7 @@ fn key(leaving: &Leaving) -> Key {
     (leaving.connection, leaving.service.clone(), leaving.instance.clone())
 }
 
-impl Leavers {
+impl PendingLeaves {
     /// Somebody left, or may have.
     pub(super) fn add(&mut self, leaving: Leaving, now: Instant) {
         let until = now + LINGER;
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn each_is_asked_for_once_and_looked_for_at_longer_and_longer_intervals() {
-        let (mut leavers, start) = (Leavers::default(), Instant::now());
+        let (mut leavers, start) = (PendingLeaves::default(), Instant::now());
         (0..10_000).for_each(|serial| leavers.add(leaving(serial), start));
         let (mut asked, mut looked, mut seconds) = (0, 0, 0);
         while !leavers.left.is_empty() {
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn whoever_is_still_shown_is_asked_for_again_and_what_failed_comes_first() {
-        let (mut leavers, now) = (Leavers::default(), Instant::now());
+        let (mut leavers, now) = (PendingLeaves::default(), Instant::now());
         (0..4).for_each(|serial| leavers.add(leaving(serial), now));
         let two = leavers.next(OWNER, 2);
         assert_eq!(serials(&two), [0, 1]);
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn whoever_comes_again_is_left_alone_and_so_is_an_earlier_life() {
-        let (mut leavers, now) = (Leavers::default(), Instant::now());
+        let (mut leavers, now) = (PendingLeaves::default(), Instant::now());
         (0..3).for_each(|serial| leavers.add(leaving(serial), now));
         leavers.forget(&leaving(1));
         let asked = leavers.next(OWNER, 1);

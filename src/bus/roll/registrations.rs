@@ -23,10 +23,10 @@ use rollbook_core::service::{Connection, InstanceLeave, InstanceMark, InstanceRe
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::leavers::{Asked, Leavers};
+use super::leavers::{Asked, PendingLeaves};
 use crate::base::clock;
-use crate::bus::client::clients::{Client, Clients, Farewell, Told};
-use crate::bus::relay::away::Peers;
+use crate::bus::client::clients::{Client, ClientMessage, Clients, CloseReason};
+use crate::bus::relay::away::PeerClient;
 use crate::bus::write::proposer::Proposer;
 
 /// How often heartbeats and the list of those who left are looked at.
@@ -56,9 +56,9 @@ struct Inner {
     node: Node,
     proposer: Proposer,
     clients: Clients,
-    peers: Peers,
+    peers: PeerClient,
     config: Config,
-    leavers: Mutex<Leavers>,
+    leavers: Mutex<PendingLeaves>,
     /// One at a time takes clients off the roll, so that whoever waits for that waits for all of them.
     taking: tokio::sync::Mutex<()>,
     wake: Notify,
@@ -73,12 +73,12 @@ pub struct Roll {
 impl Roll {
     /// The roll as this node's clients reach it; [`Roll::run`] keeps it true.
     #[must_use]
-    pub fn new(node: Node, proposer: Proposer, clients: Clients, peers: Peers, config: Config) -> Self {
+    pub fn new(node: Node, proposer: Proposer, clients: Clients, peers: PeerClient, config: Config) -> Self {
         let (leavers, taking, wake) = (Mutex::default(), tokio::sync::Mutex::default(), Notify::new());
         Self { inner: Arc::new(Inner { node, proposer, clients, peers, config, leavers, taking, wake }) }
     }
 
-    fn leavers(&self) -> MutexGuard<'_, Leavers> {
+    fn leavers(&self) -> MutexGuard<'_, PendingLeaves> {
         lock(&self.inner.leavers)
     }
 
@@ -233,7 +233,7 @@ impl Roll {
             let Some(register) = client.about().registration else { return };
             if let Err(refusal) = self.register(&client, *register).await {
                 tracing::warn!(%refusal, "a client could not be registered again; it must come anew");
-                client.close(Farewell::Draining);
+                client.close(CloseReason::Draining);
             }
         };
         stream::iter(clients.iter().cloned()).for_each_concurrent(IN_FLIGHT_MAX, register).await;
@@ -244,7 +244,7 @@ impl Roll {
     fn remind(&self) {
         let now = clock::now();
         for client in self.inner.clients.all().iter().filter(|client| client.takes_reminder(now)) {
-            client.tell(Told::Remind);
+            client.tell(ClientMessage::Remind);
         }
     }
 
@@ -270,7 +270,7 @@ impl Roll {
             let silent = now.saturating_duration_since(client.beat());
             if silent >= config.heartbeat_drop {
                 tracing::info!(client = client.serial, ?silent, "an instance without heartbeats is disconnected");
-                client.close(Farewell::Unresponsive);
+                client.close(CloseReason::Unresponsive);
                 continue;
             }
             let unhealthy = silent >= config.heartbeat_timeout;

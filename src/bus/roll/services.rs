@@ -15,9 +15,9 @@ use crate::bus::call::router::Router;
 use crate::bus::call::survey;
 use crate::bus::call::survey::{Survey, Wanted};
 use crate::bus::call::terms;
-use crate::bus::client::clients::{Clients, Farewell, Noted};
+use crate::bus::client::clients::{Clients, CloseReason, Noted};
 use crate::bus::handle::Bus;
-use crate::bus::relay::away::Peers;
+use crate::bus::relay::away::PeerClient;
 use crate::bus::write::notification;
 use crate::bus::write::notification::{From, NOTIFY, Notification};
 
@@ -36,7 +36,7 @@ pub struct Services {
     /// The way onto the roll.
     pub roll: Roll,
     /// The other nodes.
-    pub peers: Peers,
+    pub peers: PeerClient,
 }
 
 impl Services {
@@ -45,7 +45,7 @@ impl Services {
     pub fn new(bus: &Bus, roll: registrations::Config, router: terms::Config) -> Self {
         let node = bus.node();
         let clients = Clients::new(bus.metrics().clone());
-        let peers = Peers::new(node.clone());
+        let peers = PeerClient::new(node.clone());
         let away = Box::new(peers.clone());
         let router = Router::new(node.clone(), clients.clone(), router, bus.metrics().clone(), away);
         let roll = Roll::new(node.clone(), bus.proposer().clone(), clients.clone(), peers.clone(), roll);
@@ -73,7 +73,7 @@ impl Services {
     #[must_use]
     pub fn kick_here(&self, serial: u64, id: &str) -> bool {
         let client = self.clients.find(serial).filter(|client| client.is_called(id));
-        client.is_some_and(|client| client.close(Farewell::Removed))
+        client.is_some_and(|client| client.close(CloseReason::Removed))
     }
 
     /// Tells all other registered clients of the cluster, in the book.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-use crate::bus::delivery::messages::Acknowledged;
+use crate::bus::delivery::messages::AckResult;
 use crate::bus::read::encoder::End;
 use crate::bus::read::pieces;
 use crate::bus::read::pieces::Piece;
@@ -53,12 +53,12 @@ pub struct Answered {
     /// What the client wants the answer under.
     pub asked: Option<u64>,
     /// Whether it was waited for; or why nobody knows.
-    pub done: Result<Acknowledged, Rejected>,
+    pub done: Result<AckResult, Rejected>,
 }
 
 /// What a client is to be told of its streams. The numbers are what it wants an answer under.
 #[derive(Debug)]
-pub enum Word {
+pub enum StreamMessage {
     /// The answer to its wish for a stream: the consumer id, or why there is none.
     Opened(Option<u64>, Result<String, Rejected>),
     /// An event, as JSON.
@@ -75,7 +75,7 @@ pub enum Word {
 
 /// Why something is not done for a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unwilling {
+pub enum StreamRefusal {
     /// A stream of that id is there.
     #[error("a stream of this id is open")]
     Taken,
@@ -132,10 +132,10 @@ impl Streams {
     /// Takes note of a publish or an acknowledgement that will be answered.
     ///
     /// # Errors
-    /// [`Unwilling::Unanswered`]
-    pub const fn begin(&mut self) -> Result<(), Unwilling> {
+    /// [`StreamRefusal::Unanswered`]
+    pub const fn begin(&mut self) -> Result<(), StreamRefusal> {
         if self.unanswered >= UNANSWERED_MAX {
-            return Err(Unwilling::Unanswered);
+            return Err(StreamRefusal::Unanswered);
         }
         self.unanswered = self.unanswered.saturating_add(1);
         Ok(())
@@ -162,19 +162,19 @@ impl Streams {
     /// number.
     ///
     /// # Errors
-    /// [`Unwilling::Taken`], [`Unwilling::TooMany`]
+    /// [`StreamRefusal::Taken`], [`StreamRefusal::TooMany`]
     pub fn subscribe(
         &mut self,
         id: String,
         asked: Option<u64>,
         opening: impl Future<Output = Result<(String, Body), Rejected>> + 'static,
         tell: impl Fn(u64, Streamed) + 'static,
-    ) -> Result<(), Unwilling> {
+    ) -> Result<(), StreamRefusal> {
         if self.open.contains_key(&id) {
-            return Err(Unwilling::Taken);
+            return Err(StreamRefusal::Taken);
         }
         if self.open.len() >= STREAMS_MAX {
-            return Err(Unwilling::TooMany);
+            return Err(StreamRefusal::TooMany);
         }
         self.number = self.number.wrapping_add(1);
         let (number, turns) = (self.number, Arc::clone(&self.turns));
@@ -186,7 +186,7 @@ impl Streams {
     /// Begins the acknowledgement of an event: `acknowledge` makes it of the consumer id and the id of the event.
     ///
     /// # Errors
-    /// [`Unwilling::Unknown`], [`Unwilling::Unanswered`]
+    /// [`StreamRefusal::Unknown`], [`StreamRefusal::Unanswered`]
     pub fn acknowledge<Done>(
         &mut self,
         id: &str,
@@ -194,12 +194,12 @@ impl Streams {
         asked: Option<u64>,
         acknowledge: impl FnOnce(String, String) -> Done,
         tell: impl Fn(u64, Streamed) + 'static,
-    ) -> Result<(), Unwilling>
+    ) -> Result<(), StreamRefusal>
     where
-        Done: Future<Output = Result<Acknowledged, Rejected>> + 'static,
+        Done: Future<Output = Result<AckResult, Rejected>> + 'static,
     {
         let opened = |stream: &&Stream| !stream.consumer.is_empty();
-        let stream = self.open.get(id).filter(opened).ok_or(Unwilling::Unknown)?;
+        let stream = self.open.get(id).filter(opened).ok_or(StreamRefusal::Unknown)?;
         let (number, acknowledging) = (stream.number, acknowledge(stream.consumer.clone(), event.clone()));
         self.begin()?;
         if let Some(stream) = self.open.get_mut(id) {
@@ -213,30 +213,30 @@ impl Streams {
         Ok(())
     }
 
-    /// Ends a stream when all that was acknowledged has its answer: [`Word::Left`], now or later. Gives what is to be
+    /// Ends a stream when all that was acknowledged has its answer: [`StreamMessage::Left`], now or later. Gives what is to be
     /// told now.
     ///
     /// # Errors
-    /// [`Unwilling::Unknown`]
-    pub fn unsubscribe(&mut self, id: &str, asked: Option<u64>) -> Result<Vec<Word>, Unwilling> {
-        let stream = self.open.get_mut(id).filter(|stream| !stream.leaving).ok_or(Unwilling::Unknown)?;
+    /// [`StreamRefusal::Unknown`]
+    pub fn unsubscribe(&mut self, id: &str, asked: Option<u64>) -> Result<Vec<StreamMessage>, StreamRefusal> {
+        let stream = self.open.get_mut(id).filter(|stream| !stream.leaving).ok_or(StreamRefusal::Unknown)?;
         let mut words = Vec::new();
         if stream.consumer.is_empty() {
             let never = Rejected::bad("unsubscribed before the stream was open");
-            words.push(Word::Opened(stream.asked, Err(never)));
+            words.push(StreamMessage::Opened(stream.asked, Err(never)));
         }
         (stream.leaving, stream.asked) = (true, asked);
         words.extend(self.leave(id));
         Ok(words)
     }
 
-    fn leave(&mut self, id: &str) -> Option<Word> {
+    fn leave(&mut self, id: &str) -> Option<StreamMessage> {
         self.open.get(id).filter(|stream| stream.leaving && stream.acks == 0)?;
-        self.open.remove(id).map(|stream| Word::Left(stream.asked))
+        self.open.remove(id).map(|stream| StreamMessage::Left(stream.asked))
     }
 
     /// The stream of that number says something: what its client is to be told, under the id that it gave the stream.
-    pub fn told(&mut self, number: u64, streamed: Streamed) -> Option<(String, Vec<Word>)> {
+    pub fn told(&mut self, number: u64, streamed: Streamed) -> Option<(String, Vec<StreamMessage>)> {
         let id = self.open.iter().find(|(_, stream)| stream.number == number).map(|(id, _)| id.clone());
         let answered = match streamed {
             // Also when the stream has ended meanwhile.
@@ -244,7 +244,7 @@ impl Streams {
             other => return id.map(|id| (id.clone(), self.said(&id, other))),
         };
         self.done();
-        let (stream, mut words) = (answered.stream.clone(), vec![Word::Acknowledged(answered)]);
+        let (stream, mut words) = (answered.stream.clone(), vec![StreamMessage::Acknowledged(answered)]);
         if let Some(id) = id {
             if let Some(stream) = self.open.get_mut(&id) {
                 stream.acks = stream.acks.saturating_sub(1);
@@ -254,7 +254,7 @@ impl Streams {
         Some((stream, words))
     }
 
-    fn said(&mut self, id: &str, streamed: Streamed) -> Vec<Word> {
+    fn said(&mut self, id: &str, streamed: Streamed) -> Vec<StreamMessage> {
         match streamed {
             Streamed::Opened(opened) => self.opened(id, opened),
             Streamed::Chunk(chunk, turn) => self.chunk(id, chunk, turn),
@@ -263,41 +263,41 @@ impl Streams {
         }
     }
 
-    fn opened(&mut self, id: &str, opened: Result<String, Rejected>) -> Vec<Word> {
+    fn opened(&mut self, id: &str, opened: Result<String, Rejected>) -> Vec<StreamMessage> {
         let Some(stream) = self.open.get_mut(id) else { return Vec::new() };
         let asked = stream.asked;
         match &opened {
             Ok(consumer) => stream.consumer.clone_from(consumer),
             Err(_) => drop(self.open.remove(id)),
         }
-        vec![Word::Opened(asked, opened)]
+        vec![StreamMessage::Opened(asked, opened)]
     }
 
-    fn chunk(&mut self, id: &str, chunk: Bytes, turn: Turn) -> Vec<Word> {
+    fn chunk(&mut self, id: &str, chunk: Bytes, turn: Turn) -> Vec<StreamMessage> {
         if self.open.get(id).is_none_or(|stream| stream.leaving) {
             return Vec::new();
         }
         let mut words = Vec::new();
         for piece in pieces::split(chunk) {
             match piece {
-                Piece::Event(event) => words.push(Word::Event(event)),
+                Piece::Event(event) => words.push(StreamMessage::Event(event)),
                 Piece::End(end, text) => {
                     words.extend(self.ended(id, end, String::from_utf8_lossy(&text).into_owned()));
                     break;
                 }
             }
         }
-        words.push(Word::Told(turn));
+        words.push(StreamMessage::Told(turn));
         words
     }
 
     /// A stream has ended by itself. One that its client has left waits for the answers to what was acknowledged.
-    fn ended(&mut self, id: &str, end: End, text: String) -> Vec<Word> {
+    fn ended(&mut self, id: &str, end: End, text: String) -> Vec<StreamMessage> {
         if self.open.get(id).is_none_or(|stream| stream.leaving) {
             return Vec::new();
         }
         self.open.remove(id);
-        vec![Word::Ended(end, text)]
+        vec![StreamMessage::Ended(end, text)]
     }
 }
 
@@ -326,7 +326,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::bus::read::encoder::Wire as _;
+    use crate::bus::read::encoder::EventEncoder as _;
     use crate::bus::read::pieces::PIECES;
     use crate::net::byte_queue;
     use crate::net::byte_queue::Outlet;
@@ -351,7 +351,7 @@ mod tests {
     }
 
     /// What there is to be told now.
-    async fn words(streams: &mut Streams, heard: &Heard) -> Vec<(String, Word)> {
+    async fn words(streams: &mut Streams, heard: &Heard) -> Vec<(String, StreamMessage)> {
         for _ in 0..8 {
             tokio::task::yield_now().await;
         }
@@ -360,19 +360,19 @@ mod tests {
         told.flat_map(|(id, words)| words.into_iter().map(move |word| (id.clone(), word))).collect()
     }
 
-    fn name(word: &Word) -> &'static str {
+    fn name(word: &StreamMessage) -> &'static str {
         match word {
-            Word::Opened(_, Ok(_)) => "opened",
-            Word::Opened(_, Err(_)) => "refused",
-            Word::Event(_) => "event",
-            Word::Told(_) => "told",
-            Word::Ended(end, _) => end.code(),
-            Word::Acknowledged(_) => "acknowledged",
-            Word::Left(_) => "left",
+            StreamMessage::Opened(_, Ok(_)) => "opened",
+            StreamMessage::Opened(_, Err(_)) => "refused",
+            StreamMessage::Event(_) => "event",
+            StreamMessage::Told(_) => "told",
+            StreamMessage::Ended(end, _) => end.code(),
+            StreamMessage::Acknowledged(_) => "acknowledged",
+            StreamMessage::Left(_) => "left",
         }
     }
 
-    fn names(words: &[(String, Word)]) -> Vec<String> {
+    fn names(words: &[(String, StreamMessage)]) -> Vec<String> {
         words.iter().map(|(id, word)| format!("{id} {}", name(word))).collect()
     }
 
@@ -389,7 +389,7 @@ mod tests {
             let quiet = words(&mut streams, &heard).await;
             assert!(quiet.is_empty(), "{:?}", names(&quiet));
             assert_eq!(said.len(), 2, "{:?}", names(&said));
-            let Some((id, Word::Told(turn))) = said.pop() else { panic!("no turn") };
+            let Some((id, StreamMessage::Told(turn))) = said.pop() else { panic!("no turn") };
             outlets.iter().zip(["a", "b", "c"]).filter(|(_, name)| *name == id).for_each(|(outlet, _)| {
                 outlet.push(event());
             });
@@ -417,11 +417,11 @@ mod tests {
         assert!(streams.unsubscribe("a", Some(8)).unwrap().is_empty() && streams.unanswered() == 1);
         outlet.push(event());
         assert!(words(&mut streams, &heard).await.is_empty(), "its client wants no more of it");
-        assert_eq!(streams.unsubscribe("a", None).unwrap_err(), Unwilling::Unknown);
-        answer.send(Acknowledged::Yes).unwrap();
+        assert_eq!(streams.unsubscribe("a", None).unwrap_err(), StreamRefusal::Unknown);
+        answer.send(AckResult::Yes).unwrap();
         let told = words(&mut streams, &heard).await;
         assert_eq!(names(&told), ["a acknowledged", "a left"]);
-        assert!(matches!(told[1].1, Word::Left(Some(8))) && streams.unanswered() == 0);
+        assert!(matches!(told[1].1, StreamMessage::Left(Some(8))) && streams.unanswered() == 0);
         outlet.gone().await;
         // One that is not open yet: who asked for it is told that it never will be.
         opened(&mut streams, "b", &heard);
@@ -442,11 +442,11 @@ mod tests {
             outlet.end();
             let mut told = words(&mut streams, &heard).await;
             // What was said must have left before anything else is said.
-            told.retain(|(_, word)| !matches!(word, Word::Told(_)));
+            told.retain(|(_, word)| !matches!(word, StreamMessage::Told(_)));
             told.extend(words(&mut streams, &heard).await);
             assert_eq!(names(&told), ["a opened", "a event", &format!("a {}", end.code())], "{end:?}");
             outlet.gone().await;
-            assert_eq!(streams.unsubscribe("a", None).unwrap_err(), Unwilling::Unknown);
+            assert_eq!(streams.unsubscribe("a", None).unwrap_err(), StreamRefusal::Unknown);
         }
     }
 
@@ -455,11 +455,11 @@ mod tests {
         let (mut streams, heard) = (Streams::default(), Heard::default());
         let outlets: Vec<Outlet> = (0..STREAMS_MAX).map(|n| opened(&mut streams, &n.to_string(), &heard)).collect();
         let never = || std::future::pending::<Result<(String, Body), Rejected>>();
-        assert_eq!(streams.subscribe("0".to_owned(), None, never(), |_, _| ()), Err(Unwilling::Taken));
-        assert_eq!(streams.subscribe("x".to_owned(), None, never(), |_, _| ()), Err(Unwilling::TooMany));
+        assert_eq!(streams.subscribe("0".to_owned(), None, never(), |_, _| ()), Err(StreamRefusal::Taken));
+        assert_eq!(streams.subscribe("x".to_owned(), None, never(), |_, _| ()), Err(StreamRefusal::TooMany));
         assert_eq!(outlets.len(), STREAMS_MAX);
         assert!((0..UNANSWERED_MAX).all(|_| streams.begin().is_ok()));
-        assert_eq!(streams.begin(), Err(Unwilling::Unanswered));
+        assert_eq!(streams.begin(), Err(StreamRefusal::Unanswered));
         streams.done();
         assert_eq!(streams.begin(), Ok(()));
     }

@@ -17,13 +17,13 @@ use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
 use crate::bus::consume::dead_letter::DeadLetter;
 use crate::bus::consume::source::{Page, Source};
-use crate::bus::delivery::messages::{Acknowledged, Deliver, Leave, MemberAck, Reason, Tell, Written};
+use crate::bus::delivery::messages::{AckResult, Deliver, EndReason, Leave, MemberAck, StreamCommand, WriteResult};
 use crate::bus::delivery::window::{Departure, Member, Patience, Step, Window};
 use crate::bus::handle::{Bus, Live};
 use crate::bus::live::reply_subjects::Listening;
-use crate::bus::read::encoder::{End, Wire};
+use crate::bus::read::encoder::{End, EventEncoder};
 use crate::bus::read::feed_buffer::Taken;
-use crate::bus::read::stored_event::Item;
+use crate::bus::read::stored_event::StoredEvent;
 use crate::net::byte_queue::{JOIN_BYTES_MAX, Outlet};
 
 /// What a stream delivers, and how.
@@ -75,7 +75,7 @@ pub struct Opening {
     /// Number of this connection; a newer one has a larger number.
     pub serial: u64,
     /// How its door writes.
-    pub wire: &'static dyn Wire,
+    pub wire: &'static dyn EventEncoder,
     /// The way to the client.
     pub outlet: Outlet,
     /// After this long without a write something is written.
@@ -84,7 +84,7 @@ pub struct Opening {
     pub delivery: Delivery,
 }
 
-impl std::fmt::Debug for dyn Wire {
+impl std::fmt::Debug for dyn EventEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "wire {}", self.slot())
     }
@@ -108,7 +108,7 @@ pub struct Subscription {
     bus: Bus,
     consumer_id: String,
     serial: u64,
-    wire: &'static dyn Wire,
+    wire: &'static dyn EventEncoder,
     outlet: Outlet,
     keep_alive: Duration,
     written: Instant,
@@ -150,7 +150,7 @@ impl Subscription {
         self.outlet.push(chunk);
     }
 
-    fn write_items(&mut self, items: &[Arc<Item>]) {
+    fn write_items(&mut self, items: &[Arc<StoredEvent>]) {
         join(items, self.wire, |chunk| self.write(chunk));
     }
 
@@ -240,7 +240,7 @@ impl Subscription {
     }
 
     /// Writes an event that is to be acknowledged; its time begins when the client's connection has taken it.
-    fn send(&mut self, item: Arc<Item>, ctx: &mut Context<Self>) {
+    fn send(&mut self, item: Arc<StoredEvent>, ctx: &mut Context<Self>) {
         let sequence = item.sequence();
         if !self.outlet.is_open() {
             return;
@@ -322,7 +322,7 @@ impl Subscription {
 }
 
 /// All frames in few pieces: small ones are joined, and a large one, which other streams have as well, is not copied.
-fn join(items: &[Arc<Item>], wire: &'static dyn Wire, mut write: impl FnMut(Bytes)) {
+fn join(items: &[Arc<StoredEvent>], wire: &'static dyn EventEncoder, mut write: impl FnMut(Bytes)) {
     if let [only] = items {
         return write(only.frame(wire));
     }
@@ -350,7 +350,7 @@ impl Actor for Subscription {
         let live = Live { serial: self.serial, tell: ctx.address().recipient() };
         self.listed = true;
         if let Some(before) = self.bus.enlist(&self.consumer_id, live) {
-            must_tell(&before.tell, Tell::Close(Reason::TakenOver));
+            must_tell(&before.tell, StreamCommand::Close(EndReason::TakenOver));
         }
         self.arm_keep_alive(self.keep_alive, ctx);
         match self.delivery.take().map(|delivery| *delivery) {
@@ -387,15 +387,15 @@ impl Drop for Subscription {
 }
 
 impl Subscription {
-    fn close(&mut self, reason: Reason, ctx: &mut Context<Self>) {
-        if reason != Reason::TakenOver {
+    fn close(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
+        if reason != EndReason::TakenOver {
             self.is_ended_by_the_bus();
         }
         let mut out = Vec::new();
         match reason {
-            Reason::Draining => self.wire.farewell(spread_millis(), &mut out),
-            Reason::TakenOver => self.wire.end(End::TakenOver, &mut out),
-            Reason::Deleted => self.wire.end(End::Deleted, &mut out),
+            EndReason::Draining => self.wire.farewell(spread_millis(), &mut out),
+            EndReason::TakenOver => self.wire.end(End::TakenOver, &mut out),
+            EndReason::Deleted => self.wire.end(End::Deleted, &mut out),
         }
         self.write(out.into());
         ctx.stop();
@@ -409,48 +409,48 @@ fn spread_millis() -> u64 {
 }
 
 impl Handler<Deliver> for Subscription {
-    type Result = ResponseActFuture<Self, Written>;
+    type Result = ResponseActFuture<Self, WriteResult>;
 
     fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
         let manual = matches!(&self.state, State::Member(membership) if membership.manual);
         let outlet = self.outlet.clone();
         if !outlet.is_open() {
-            return Box::pin(actix::fut::ready(Written::Gone));
+            return Box::pin(actix::fut::ready(WriteResult::Gone));
         }
         if manual && outlet.is_full() && !deliver.items.is_empty() {
             // The client has a copy to read: a node of the release before sends one each time that its patience ends.
-            let ready = async move { if outlet.ready().await { Written::Skipped } else { Written::Gone } };
+            let ready = async move { if outlet.ready().await { WriteResult::Skipped } else { WriteResult::Gone } };
             return Box::pin(ready.into_actor(self));
         }
         if !deliver.items.is_empty() {
             self.write_items(&deliver.items);
         }
         let mark = outlet.mark();
-        let taken = async move { if outlet.taken(mark).await { Written::Taken } else { Written::Gone } };
+        let taken = async move { if outlet.taken(mark).await { WriteResult::Taken } else { WriteResult::Gone } };
         Box::pin(taken.into_actor(self))
     }
 }
 
-impl Handler<Tell> for Subscription {
-    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
+impl Handler<StreamCommand> for Subscription {
+    type Result = ResponseFuture<Result<AckResult, Refusal>>;
 
-    fn handle(&mut self, tell: Tell, ctx: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, tell: StreamCommand, ctx: &mut Context<Self>) -> Self::Result {
         let event_id = match tell {
-            Tell::Acknowledge(event_id) => event_id,
-            Tell::Close(reason) => {
+            StreamCommand::Acknowledge(event_id) => event_id,
+            StreamCommand::Close(reason) => {
                 self.close(reason, ctx);
-                return Box::pin(std::future::ready(Ok(Acknowledged::NotInFlight)));
+                return Box::pin(std::future::ready(Ok(AckResult::NotInFlight)));
             }
         };
         match &mut self.state {
-            State::Streaming => Box::pin(std::future::ready(Ok(Acknowledged::NotInFlight))),
+            State::Streaming => Box::pin(std::future::ready(Ok(AckResult::NotInFlight))),
             State::Manual(manual) => {
                 let done = manual.window.ack(SELF, &event_id).is_some();
                 if done {
                     self.bus.metrics().acks.inc();
                     self.pump(ctx);
                 }
-                let answer = if done { Acknowledged::Yes } else { Acknowledged::NotInFlight };
+                let answer = if done { AckResult::Yes } else { AckResult::NotInFlight };
                 Box::pin(std::future::ready(Ok(answer)))
             }
             State::Member(membership) => {
@@ -480,7 +480,7 @@ mod tests {
             let (mut record, payload) = (Vec::new(), vec![b'1'; size]);
             let event = Event { subject: "a.b", payload: Some(&payload), ..Event::default() };
             event.encode(&mut record).unwrap();
-            Arc::new(Item::stored(sequence, record.into()))
+            Arc::new(StoredEvent::stored(sequence, record.into()))
         };
         let sizes = [10, 10, 1 << 20, 10, 40 << 10, 40 << 10, 1 << 20];
         let items: Vec<_> = (1_u64..).zip(sizes).map(|(sequence, size)| item(sequence, size)).collect();

@@ -17,11 +17,11 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::table;
-use super::engine::table::Table;
+use super::engine::table::SessionTable;
 use super::session::{Application, Away, Event, Handshake, Out, Refused, Socket};
 use super::{Budget, Config, Door, mount};
-use crate::bus::client::clients::Told;
-use crate::net::http::limits::Rules;
+use crate::bus::client::clients::ClientMessage;
+use crate::net::http::limits::ListenerLimits;
 use crate::net::http::server;
 
 /// Answers what it is told; refuses when the client asks for it.
@@ -80,7 +80,7 @@ impl Socket for Echoing {
         out.emit(None, "answered", &["null", &format!("[{}]", args.join(","))], Vec::new());
     }
 
-    fn told(&mut self, _: Told, _: &mut Out) {}
+    fn told(&mut self, _: ClientMessage, _: &mut Out) {}
 
     fn left(&mut self, _: bool) {}
 }
@@ -100,13 +100,13 @@ pub(super) fn serve(ping_timeout: Duration) -> SocketAddr {
         origins: vec!["*".to_owned()],
     };
     let of_node = (Budget::new(1 << 30), Default::default());
-    let door = Door::with(1, (config, of_node), Table::default(), Arc::new(Echo), None);
+    let door = Door::with(1, (config, of_node), SessionTable::default(), Arc::new(Echo), None);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its number");
     let application = move || App::new().configure(|services| mount(&door, services));
     let builder = Server::build().workers(1).disable_signals();
-    let server =
-        server::listen(builder, listener, Rules::for_tests(), CancellationToken::new(), application).expect("listen");
+    let server = server::listen(builder, listener, ListenerLimits::for_tests(), CancellationToken::new(), application)
+        .expect("listen");
     actix_web::rt::spawn(server);
     address
 }

@@ -39,7 +39,7 @@ use cluster::remote::{Ear, Remote};
 use engine::actor::{Attach, Bounds, Gone, Poll, PollGone, PostBegins, PostEnds, SessionActor};
 use engine::arrivals::{Arrival, Arrivals};
 use engine::protocol::{Timing, Wrong};
-use engine::table::Table;
+use engine::table::SessionTable;
 use service::application::BusApplication;
 use session::{Application, Handshake};
 
@@ -71,7 +71,7 @@ pub struct Door {
     config: Config,
     bounds: Bounds,
     node: u64,
-    table: Table<SessionActor>,
+    table: SessionTable<SessionActor>,
     arrivals: Arrivals,
     application: Arc<dyn Application>,
     /// Of the bodies of all requests of the node.
@@ -160,7 +160,7 @@ impl Door {
         let (time, count_max) = (config.max_disconnection, config.connections_max);
         let recovery = Recovery::new(node.clone(), services.peers.clone(), time, count_max);
         let application = BusApplication::new(services.clone(), access, Arc::clone(&recovery), config.queue_bytes_max);
-        let table = Table::default();
+        let table = SessionTable::default();
         let patience = config.ping_interval + config.ping_timeout;
         let actors = services.bus.metrics().actors.clone();
         let remote = Remote::new(node.clone(), services.peers.clone(), table.clone(), patience, actors.clone());
@@ -172,7 +172,7 @@ impl Door {
     fn with(
         node: u64,
         (config, (receiving, actors)): (Config, (Budget, Actors)),
-        table: Table<SessionActor>,
+        table: SessionTable<SessionActor>,
         application: Arc<dyn Application>,
         ear: Option<Arc<Ear>>,
     ) -> Arc<Self> {

@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 
 use super::codec::{self, Kind, Malformed, Packet};
-use crate::bus::client::clients::Told;
+use crate::bus::client::clients::ClientMessage;
 use crate::bus::subscribe::streams::Turn;
 use crate::net::websocket::writer::Frame;
 
@@ -25,7 +25,7 @@ pub(super) struct Handshake {
     /// Where it comes from.
     pub(super) address: String,
     /// How the bus reaches it.
-    pub(super) mailbox: Option<Recipient<Told>>,
+    pub(super) mailbox: Option<Recipient<ClientMessage>>,
 }
 
 impl Handshake {
@@ -106,7 +106,7 @@ pub(super) trait Socket {
     /// It answers what it was sent under `id`.
     fn acked(&mut self, id: u64, args: Vec<ByteString>, attachments: Vec<Bytes>, out: &mut Out);
     /// The bus tells it something.
-    fn told(&mut self, told: Told, out: &mut Out);
+    fn told(&mut self, told: ClientMessage, out: &mut Out);
     /// It has gone; it may come back for its state if it was its connection that `broke`.
     fn left(&mut self, broke: bool);
     /// What it finds its state by when it comes back, if that is kept.
@@ -118,7 +118,7 @@ pub(super) trait Socket {
 /// What was waited for.
 pub(super) enum Waited {
     /// A word of the bus.
-    Told(Told),
+    Told(ClientMessage),
     /// The state that the client of this CONNECT left behind.
     Restored(Packet, Option<Restored>),
 }
@@ -311,7 +311,7 @@ impl Session {
     }
 
     /// The bus tells the client something: that concerns the main namespace.
-    pub(super) fn told(&mut self, told: Told) -> Out {
+    pub(super) fn told(&mut self, told: ClientMessage) -> Out {
         let main = ByteString::from_static("/");
         let mut out = Out::of(&main);
         if let Some(socket) = self.socket(&main) {

@@ -10,7 +10,7 @@ use super::cluster::between;
 use super::codec::{self, Engine as Packet0, Kind, Packet, encode_payload};
 use super::engine::protocol::{Engine, Polled, Step, Timing, Wrong};
 use super::engine::table;
-use super::service::says::{Asks, Auth, Notifies, Registers, Responds, Resumes};
+use super::service::says::{Auth, NotifyPayload, RegisterPayload, RequestPayload, ResponsePayload, Resumes};
 use crate::net::websocket::writer::Frame;
 
 fn text(text: &str) -> Frame {
@@ -285,17 +285,17 @@ fn packets_behind_a_bad_one_are_not_taken() {
 fn what_clients_say_is_checked_field_by_field() {
     let auth = Auth::parse(Some(r#"{"appId":"a","appPort":"80"}"#), Some("A".to_owned()));
     assert_eq!(auth, Ok(Auth { id: Some("a".to_owned()), name: Some("A".to_owned()), port: Some(80) }));
-    let register = Registers::parse("{}").and_then(|says| says.into_register(&auth.expect("an auth"), "n1.s"));
+    let register = RegisterPayload::parse("{}").and_then(|says| says.into_register(&auth.expect("an auth"), "n1.s"));
     let register = register.expect("a registration");
     assert_eq!((register.service.id.as_str(), register.instance.id.as_str()), ("a", "n1.s"));
     assert_eq!((register.service.kind.as_str(), register.instance.port), ("service", 80));
     let arg = r#"{"requestId":"r","capability":"c","payload": {"a": 1.0} }"#;
-    let asks = Asks::parse(arg, false).expect("a request");
+    let asks = RequestPayload::parse(arg, false).expect("a request");
     assert_eq!(asks.payload.and_then(|range| arg.get(range)), Some("{\"a\": 1.0}"), "the bytes that came");
-    let refused = Asks::parse(r#"{"requestId":"r","capability":[]}"#, false).expect_err("no request");
+    let refused = RequestPayload::parse(r#"{"requestId":"r","capability":[]}"#, false).expect_err("no request");
     assert_eq!(refused.id.as_deref(), Some("r"), "so that the caller knows which");
     let args = [ByteString::from(r#"{"requestId":"r","success":false,"data":1,"error":"no"}"#)];
-    let answer = Responds::parse(&args[0]).expect("a response").answer(&args, &[]);
+    let answer = ResponsePayload::parse(&args[0]).expect("a response").answer(&args, &[]);
     assert_eq!((answer.success, answer.body.text()), (false, "\"no\""));
-    assert!(Notifies::parse(r#"{"event":"bus:restart"}"#).is_err());
+    assert!(NotifyPayload::parse(r#"{"event":"bus:restart"}"#).is_err());
 }

@@ -14,7 +14,7 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use serde_json::error::Category;
 
 use crate::base::json;
-use crate::bus::read::encoder::Wire;
+use crate::bus::read::encoder::EventEncoder;
 use crate::bus::read::event_json;
 use crate::bus::write::draft::{Draft, Parsed, Publish, Rejected, Writable, frame, namespace, parse_rfc3339};
 
@@ -255,7 +255,7 @@ pub(super) struct Frames;
 /// The one value of it.
 pub(super) static FRAMES: Frames = Frames;
 
-impl Wire for Frames {
+impl EventEncoder for Frames {
     fn slot(&self) -> usize {
         0
     }

@@ -22,8 +22,8 @@ use futures_util::Stream as _;
 use rollbook_core::time::Timestamp;
 
 use crate::base::clock;
-use crate::bus::access::{Access, Way};
-use crate::bus::delivery::messages::Acknowledged;
+use crate::bus::access::{Access, StreamTarget};
+use crate::bus::delivery::messages::AckResult;
 use crate::bus::write::draft;
 use crate::bus::write::draft::{Parsed, Published, Rejected};
 use crate::net::byte_queue;
@@ -314,11 +314,11 @@ fn event_headers(builder: &mut HttpResponseBuilder, id: &str, created_at: Option
 async fn acknowledge(request: &HttpRequest, door: &Door) -> Result<HttpResponse, Rejected> {
     let ack = session::ack(&Query::parse(request.query_string()))?;
     let acknowledged = door.access.acknowledge(&ack.consumer_id, &ack.event_id).await?;
-    if ack.unusual && acknowledged == Acknowledged::NotInFlight {
+    if ack.unusual && acknowledged == AckResult::NotInFlight {
         return Err(session::invalid_event_id());
     }
     // The protocol fixes the status: clients rely on 202 for whatever they acknowledge.
-    let waited_for = if acknowledged == Acknowledged::Yes { "true" } else { "false" };
+    let waited_for = if acknowledged == AckResult::Yes { "true" } else { "false" };
     Ok(answer(StatusCode::ACCEPTED).insert_header((ACKNOWLEDGED.clone(), waited_for)).finish())
 }
 
@@ -338,7 +338,7 @@ async fn subscribe(request: &HttpRequest, door: &Door, head: bool) -> Result<Htt
     let open = door.admit()?;
     let (outlet, body) = byte_queue::pair();
     outlet.push(format!(": consumer {consumer_id}\n\n").into());
-    let way = Way { consumer_id, wire: &FRAMES, outlet, keep_alive: door.config.keep_alive };
+    let way = StreamTarget { consumer_id, wire: &FRAMES, outlet, keep_alive: door.config.keep_alive };
     access.open(wanted, way).await?;
     Ok(builder.body(Stream { body, _open: open }))
 }

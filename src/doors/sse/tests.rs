@@ -12,7 +12,7 @@ use rollbook_core::time::Timestamp;
 
 use super::codec::{self, FRAMES};
 use super::session::{self, Ack, Query};
-use crate::bus::read::encoder::Wire as _;
+use crate::bus::read::encoder::EventEncoder as _;
 use crate::bus::subscribe::request::{Start, Subscribe};
 use crate::bus::write::draft::{Parsed, Rejected, allow_create};
 

@@ -23,13 +23,13 @@ use crate::base::actors::{Belongs, Kind};
 use crate::base::clock;
 use crate::bus::call::terms::{Answered, Key, Requester};
 use crate::bus::client::announcement::{Announcement, Log};
-use crate::bus::client::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request};
-use crate::bus::client::clients::{About, Client, Command, Farewell, Seat, Told};
+use crate::bus::client::call::{Answer, CallError, Caller, HandedPayload, Outcome, Payload, Request};
+use crate::bus::client::clients::{About, Client, ClientHandle, ClientMessage, CloseReason, Command};
 use crate::bus::client::commands::Commands;
 use crate::bus::subscribe::streams::Streams;
 use crate::net::budget::Lease;
-use crate::net::websocket::reader::{Came, code};
-use crate::net::websocket::writer::{Frame, Sink};
+use crate::net::websocket::reader::{InboundFrame, code};
+use crate::net::websocket::writer::{Frame, FrameWriter};
 
 /// Messages that wait for a connection: more than all it may be asked and all it may have asked.
 const MAILBOX: usize = 4096;
@@ -40,9 +40,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) session: Session,
-    pub(super) sink: Sink,
+    pub(super) sink: FrameWriter,
     pub(super) streams: Streams,
-    seat: Seat,
+    seat: ClientHandle,
     /// When anything came from it.
     sign: Instant,
     /// How many bytes had left for it when it was last looked at.
@@ -67,7 +67,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A client that has just come.
-    pub(super) fn new(shared: Arc<Shared>, sink: Sink, address: String, ctx: &Context<Self>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, sink: FrameWriter, address: String, ctx: &Context<Self>) -> Self {
         let id = uuid::Uuid::new_v4().to_string();
         let bounds = shared.services.router.config();
         let bounds = Bounds {
@@ -298,7 +298,7 @@ impl Connection {
     fn call(&self, ticket: u64, message: Message, timeout: Duration) {
         let Message { id, service, method, consumer, responder, payload, key, traceparent, .. } = message;
         let instance = self.session.identity().map(|identity| identity.instance.clone()).unwrap_or_default();
-        let payload = Body::json(payload);
+        let payload = Payload::json(payload);
         let request = Request {
             id,
             capability: service,
@@ -313,7 +313,7 @@ impl Connection {
         };
         let client = Arc::clone(self.seat.client());
         let reply = move |outcome| {
-            if !client.tell(Told::Outcome(ticket, outcome)) {
+            if !client.tell(ClientMessage::Outcome(ticket, outcome)) {
                 client.loses();
             }
         };
@@ -343,7 +343,7 @@ impl Connection {
     }
 
     /// Hands it a request, unless it does not read what it has.
-    fn ask(&mut self, handed: &Handed) {
+    fn ask(&mut self, handed: &HandedPayload) {
         let router = &self.shared.services.router;
         if self.is_full() {
             return router.decline(self.serial(), handed.number);
@@ -387,16 +387,16 @@ impl Connection {
         }
     }
 
-    fn farewell(&mut self, why: Farewell, ctx: &mut Context<Self>) {
+    fn farewell(&mut self, why: CloseReason, ctx: &mut Context<Self>) {
         match why {
-            Farewell::Draining => self.drain(code::AWAY, "node stopping", ctx),
-            Farewell::Replaced => {
+            CloseReason::Draining => self.drain(code::AWAY, "node stopping", ctx),
+            CloseReason::Replaced => {
                 let by = self.seat.client().about().replaced_by.unwrap_or_default();
                 let reason = format!("another connection is this instance now: {by}");
                 self.end(close::REPLACED, reason.trim_end_matches(": "));
             }
-            Farewell::Removed => self.end(close::REMOVED, "removed by the operator"),
-            Farewell::Unresponsive => self.end(close::TIMEOUT, "no sign of life"),
+            CloseReason::Removed => self.end(close::REMOVED, "removed by the operator"),
+            CloseReason::Unresponsive => self.end(close::TIMEOUT, "no sign of life"),
         }
     }
 
@@ -458,11 +458,11 @@ impl Drop for Connection {
     }
 }
 
-impl StreamHandler<Came> for Connection {
-    fn handle(&mut self, came: Came, ctx: &mut Self::Context) {
+impl StreamHandler<InboundFrame> for Connection {
+    fn handle(&mut self, came: InboundFrame, ctx: &mut Self::Context) {
         self.sign = clock::now();
         match came {
-            Came::Frame(Frame::Text(text)) => {
+            InboundFrame::Frame(Frame::Text(text)) => {
                 if let Some(step) = self.session.hear(text, self.sign) {
                     self.step(step, ctx);
                 }
@@ -470,9 +470,9 @@ impl StreamHandler<Came> for Connection {
                     self.end(code::AGAIN, "too much is being received");
                 }
             }
-            Came::Frame(Frame::Binary(_)) => self.end(code::UNSUPPORTED, "binary frame"),
-            Came::Sign => {}
-            Came::Closed => {
+            InboundFrame::Frame(Frame::Binary(_)) => self.end(code::UNSUPPORTED, "binary frame"),
+            InboundFrame::Sign => {}
+            InboundFrame::Closed => {
                 self.session.close();
                 self.leave();
                 ctx.stop();
@@ -482,10 +482,10 @@ impl StreamHandler<Came> for Connection {
     }
 }
 
-impl Handler<Told> for Connection {
+impl Handler<ClientMessage> for Connection {
     type Result = ();
 
-    fn handle(&mut self, told: Told, ctx: &mut Self::Context) {
+    fn handle(&mut self, told: ClientMessage, ctx: &mut Self::Context) {
         if self.session.is_closed() {
             return;
         }
@@ -493,14 +493,17 @@ impl Handler<Told> for Connection {
             return self.slow();
         }
         match told {
-            Told::Request(handed) => self.ask(&handed),
-            Told::Outcome(ticket, outcome) => self.ended(ticket, outcome),
-            Told::Event(event) => self.event(event),
-            Told::Command(command) => self.command(command),
-            Told::Close(why) => self.farewell(why, ctx),
-            Told::Stream(number, streamed) => self.streamed(number, streamed, ctx),
+            ClientMessage::Request(handed) => self.ask(&handed),
+            ClientMessage::Outcome(ticket, outcome) => self.ended(ticket, outcome),
+            ClientMessage::Event(event) => self.event(event),
+            ClientMessage::Command(command) => self.command(command),
+            ClientMessage::Close(why) => self.farewell(why, ctx),
+            ClientMessage::Stream(number, streamed) => self.streamed(number, streamed, ctx),
             // This door does not ask the bus for these.
-            Told::Registered(..) | Told::Notified(..) | Told::Published(..) | Told::Remind => {}
+            ClientMessage::Registered(..)
+            | ClientMessage::Notified(..)
+            | ClientMessage::Published(..)
+            | ClientMessage::Remind => {}
         }
         self.end_if_idle();
     }

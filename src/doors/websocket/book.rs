@@ -10,17 +10,17 @@ use super::actor::Connection;
 use super::codec::{Code, Publishes, Subscribes, Wrong};
 use super::frames::{self, Text};
 use crate::base::clock;
-use crate::bus::client::clients::Told;
-use crate::bus::delivery::messages::Acknowledged;
-use crate::bus::subscribe::streams::{Answered, Streamed, Turn, Unwilling, Word};
+use crate::bus::client::clients::ClientMessage;
+use crate::bus::delivery::messages::AckResult;
+use crate::bus::subscribe::streams::{Answered, StreamMessage, StreamRefusal, Streamed, Turn};
 use crate::bus::write::draft::{Published, Rejected};
 
 impl Connection {
-    fn unwilling(&mut self, id: &str, unwilling: Unwilling) {
+    fn unwilling(&mut self, id: &str, unwilling: StreamRefusal) {
         let code = match unwilling {
-            Unwilling::Taken => Code::DuplicateId,
-            Unwilling::Unknown => Code::UnknownRequest,
-            Unwilling::TooMany | Unwilling::Unanswered => Code::Overloaded,
+            StreamRefusal::Taken => Code::DuplicateId,
+            StreamRefusal::Unknown => Code::UnknownRequest,
+            StreamRefusal::TooMany | StreamRefusal::Unanswered => Code::Overloaded,
         };
         self.send(&Text::from(&Wrong::new(code, unwilling.to_string()).of(id)));
     }
@@ -58,7 +58,7 @@ impl Connection {
     fn stream_mailbox(&self) -> impl Fn(u64, Streamed) + use<> {
         let client = Arc::clone(self.client());
         move |number, streamed| {
-            if !client.tell(Told::Stream(number, streamed)) {
+            if !client.tell(ClientMessage::Stream(number, streamed)) {
                 client.loses();
             }
         }
@@ -78,21 +78,21 @@ impl Connection {
         self.words(&id, words, ctx);
     }
 
-    fn words(&mut self, id: &str, words: Vec<Word>, ctx: &mut Context<Self>) {
+    fn words(&mut self, id: &str, words: Vec<StreamMessage>, ctx: &mut Context<Self>) {
         for word in words {
             match word {
-                Word::Opened(_, Ok(consumer)) => self.send(&frames::subscribed(id, &consumer)),
-                Word::Opened(_, Err(rejected)) => self.send(&frames::rejected(id, &rejected)),
-                Word::Event(event) => frames::write_paced(&self.sink, &frames::delivery(id, event)),
-                Word::Told(turn) => self.keep(turn, ctx),
-                Word::Ended(end, reason) => self.send(&frames::unsubscribed(id, Some((end, &reason)))),
-                Word::Acknowledged(Answered { event, done: Ok(done), .. }) => {
-                    self.send(&frames::acked(id, &event, done == Acknowledged::Yes));
+                StreamMessage::Opened(_, Ok(consumer)) => self.send(&frames::subscribed(id, &consumer)),
+                StreamMessage::Opened(_, Err(rejected)) => self.send(&frames::rejected(id, &rejected)),
+                StreamMessage::Event(event) => frames::write_paced(&self.sink, &frames::delivery(id, event)),
+                StreamMessage::Told(turn) => self.keep(turn, ctx),
+                StreamMessage::Ended(end, reason) => self.send(&frames::unsubscribed(id, Some((end, &reason)))),
+                StreamMessage::Acknowledged(Answered { event, done: Ok(done), .. }) => {
+                    self.send(&frames::acked(id, &event, done == AckResult::Yes));
                 }
-                Word::Acknowledged(Answered { done: Err(rejected), .. }) => {
+                StreamMessage::Acknowledged(Answered { done: Err(rejected), .. }) => {
                     self.send(&frames::rejected(id, &rejected));
                 }
-                Word::Left(_) => self.send(&frames::unsubscribed(id, None)),
+                StreamMessage::Left(_) => self.send(&frames::unsubscribed(id, None)),
             }
         }
     }

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::config::NAME;
 use crate::base::json;
 use crate::base::json::Whole;
-use crate::bus::client::call::{Answer, Body, Responder, part_of, traceparent};
+use crate::bus::client::call::{Answer, Payload, Responder, part_of, traceparent};
 use crate::bus::subscribe::request::{Options, Subscribe};
 use crate::bus::write::draft::Draft;
 
@@ -334,7 +334,7 @@ pub(super) fn parse(frame: &ByteString, first: bool) -> Result<Said, Wrong> {
         Some("message") => message(frame, &fields).map(Said::Message),
         Some("response") => {
             let id = needed(fields.id, "id", frame.len())?.into_owned();
-            let body = Body::json(part(frame, fields.payload));
+            let body = Payload::json(part(frame, fields.payload));
             Ok(Said::Answer { id, answer: Answer { success: true, body } })
         }
         Some("error") => failure(&fields),
@@ -529,5 +529,5 @@ fn failure(fields: &Fields<'_>) -> Result<Said, Wrong> {
         body.push_str(data.get());
         body.push('}');
     }
-    Ok(Said::Answer { id, answer: Answer { success: false, body: Body::json(body) } })
+    Ok(Said::Answer { id, answer: Answer { success: false, body: Payload::json(body) } })
 }

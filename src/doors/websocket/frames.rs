@@ -10,12 +10,12 @@ use serde_json::value::RawValue;
 
 use super::codec::{Code, SERVICE_ERROR, Wrong};
 use crate::base::json;
-use crate::bus::client::call::{Answer, Body, CallError, Handed, Missing, Responder};
+use crate::bus::client::call::{Answer, CallError, HandedPayload, Missing, Payload, Responder};
 use crate::bus::client::plain::plain;
 use crate::bus::read::encoder::End;
 use crate::bus::read::event_json;
 use crate::bus::write::draft::{First, Kind, Published, Rejected};
-use crate::net::websocket::writer::Sink;
+use crate::net::websocket::writer::FrameWriter;
 
 /// How a caller of another door is called back.
 const RESPONSE: &str = "response";
@@ -41,12 +41,12 @@ impl From<&Wrong> for Text {
 }
 
 /// Writes a frame.
-pub(super) fn write(sink: &Sink, text: &Text) {
+pub(super) fn write(sink: &FrameWriter, text: &Text) {
     sink.text(&[&text.head, &text.payload, text.tail.as_bytes()]);
 }
 
 /// Writes one that comes at the pace of the client: it does not count as something that is not read.
-pub(super) fn write_paced(sink: &Sink, text: &Text) {
+pub(super) fn write_paced(sink: &FrameWriter, text: &Text) {
     sink.paced(&[&text.head, &text.payload, text.tail.as_bytes()]);
 }
 
@@ -123,7 +123,7 @@ pub(super) fn registered(names: Names<'_>, index: u64, services: Bytes) -> Text 
 ///
 /// # Errors
 /// Its payload has binary parts that cannot be passed on.
-pub(super) fn delivered(handed: &Handed) -> Result<Text, CallError> {
+pub(super) fn delivered(handed: &HandedPayload) -> Result<Text, CallError> {
     let request = &handed.request;
     let responder = match &request.responder {
         Responder::Named(name) => Some(&**name),
@@ -249,7 +249,7 @@ pub(super) fn outcome(asked: &Asked, outcome: Result<Answer, CallError>) -> Opti
                 Ok(json) if success => {
                     Builder::new("response").text("id", id).maybe("responder", responder).ends_with("payload", json)
                 }
-                Ok(json) => failed(id, responder, &Body::json(json)),
+                Ok(json) => failed(id, responder, &Payload::json(json)),
                 Err(error) => failed(id, responder, &said(&error)),
             });
         }
@@ -270,12 +270,12 @@ pub(super) fn outcome(asked: &Asked, outcome: Result<Answer, CallError>) -> Opti
 }
 
 /// What a service said could not be passed on: its failure.
-fn said(error: &CallError) -> Body {
-    Body::json(json!({ "code": SERVICE_ERROR, "message": error.to_string() }).to_string())
+fn said(error: &CallError) -> Payload {
+    Payload::json(json!({ "code": SERVICE_ERROR, "message": error.to_string() }).to_string())
 }
 
 /// What a service says that failed: as a service of this door says it, or anything else as data.
-fn failed(id: &str, responder: Option<&str>, body: &Body) -> Text {
+fn failed(id: &str, responder: Option<&str>, body: &Payload) -> Text {
     #[derive(Deserialize)]
     struct Failed<'a> {
         #[serde(borrow)]

@@ -11,9 +11,9 @@ use super::frames::Text;
 use super::session::{Bounds, Identity, Session, Step};
 use super::wire::FRAMES;
 use super::{close, codec};
-use crate::bus::client::announcement::{Announcement, Log, Position, Tells as _};
-use crate::bus::client::call::{Answer, Body, CallError, Missing, Responder};
-use crate::bus::read::stored_event::Item;
+use crate::bus::client::announcement::{AnnouncedUpTo, Announcement, AnnouncementEncoder as _, Log};
+use crate::bus::client::call::{Answer, CallError, Missing, Payload, Responder};
+use crate::bus::read::stored_event::StoredEvent;
 
 const BOUNDS: Bounds =
     Bounds { in_flight_max: 3, timeout: Duration::from_secs(30), timeout_max: Duration::from_secs(60) };
@@ -165,19 +165,19 @@ fn too_many_without_an_end_are_refused_and_times_are_bounded() {
 fn every_end_of_a_message_is_told_as_what_it_is() {
     let ends: [(Result<Answer, CallError>, &str); 10] = [
         (
-            Ok(Answer { success: true, body: Body::json("{\"b\":1,\"a\":2}") }),
+            Ok(Answer { success: true, body: Payload::json("{\"b\":1,\"a\":2}") }),
             r#"{"type":"response","id":"m","responder":"cb","payload":{"b":1,"a":2}}"#,
         ),
         (
-            Ok(Answer { success: true, body: Body::default() }),
+            Ok(Answer { success: true, body: Payload::default() }),
             r#"{"type":"response","id":"m","responder":"cb","payload":null}"#,
         ),
         (
-            Ok(Answer { success: false, body: Body::json("\"no\"") }),
+            Ok(Answer { success: false, body: Payload::json("\"no\"") }),
             r#"{"type":"error","id":"m","responder":"cb","code":"service_error","message":"no","retryable":false,"data":"no"}"#,
         ),
         (
-            Ok(Answer { success: false, body: Body::json("{\"code\":\"E\",\"message\":\"x\"}") }),
+            Ok(Answer { success: false, body: Payload::json("{\"code\":\"E\",\"message\":\"x\"}") }),
             r#"{"type":"error","id":"m","responder":"cb","code":"E","message":"x","retryable":false}"#,
         ),
         (
@@ -231,7 +231,7 @@ fn payloads_and_names_of_any_kind_survive() {
     assert_eq!((asked.id.as_str(), &asked.responder), ("i\"\n", &Responder::Named("ñ".to_owned())));
     assert_eq!(asked.payload, payload.as_bytes());
     let (_, told) =
-        session.ended(1, Ok(Answer { success: true, body: Body::json(payload) }), Instant::now()).expect("there");
+        session.ended(1, Ok(Answer { success: true, body: Payload::json(payload) }), Instant::now()).expect("there");
     let told = whole(&told.expect("a frame"));
     assert_eq!(told, format!(r#"{{"type":"response","id":"i\"\n","responder":"ñ","payload":{payload}}}"#));
 }
@@ -275,10 +275,10 @@ fn told(subject: &str, payload: &Value, index: Option<u64>) -> Value {
     event.encode(&mut record).expect("a record");
     let announcement = match index {
         Some(index) => {
-            let item = std::sync::Arc::new(Item::stored(index, Bytes::from(record)));
-            Announcement::stored(item, Log::Roll, Position::default())
+            let item = std::sync::Arc::new(StoredEvent::stored(index, Bytes::from(record)));
+            Announcement::stored(item, Log::Roll, AnnouncedUpTo::default())
         }
-        None => Announcement::unstored(std::sync::Arc::new(Item::unstored(Bytes::from(record)))),
+        None => Announcement::unstored(std::sync::Arc::new(StoredEvent::unstored(Bytes::from(record)))),
     };
     let mut out = Vec::new();
     FRAMES.announce(&announcement, &mut out);

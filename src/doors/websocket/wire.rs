@@ -6,7 +6,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::frames::node_name;
-use crate::bus::client::announcement::{Announcement, Tells};
+use crate::bus::client::announcement::{Announcement, AnnouncementEncoder};
 use crate::bus::write::notification::{Notification, UNHANDLED, notification};
 
 /// The name of a notification that clients of this door broadcast.
@@ -105,7 +105,7 @@ fn told(index: i64, event: &Event<'_>) -> Option<String> {
     Some(format!("{frame},\"payload\":{data}}}"))
 }
 
-impl Tells for Frames {
+impl AnnouncementEncoder for Frames {
     fn slot(&self) -> usize {
         2
     }

@@ -11,7 +11,7 @@ use actix_http::{ConnectionType, Response, StatusCode};
 use actix_web::body::{BodySize, BoxBody, MessageBody as _};
 use tokio_util::codec::Encoder as _;
 
-use super::socket::Wire;
+use super::socket::BufferedSocket;
 
 /// Most bytes of a body that wait to be written.
 const OUT_BYTES_MAX: usize = 32 << 10;
@@ -33,7 +33,7 @@ pub(super) struct Asked {
 ///
 /// # Errors
 /// The client has gone, or the body broke off.
-pub(super) async fn send(wire: &RefCell<Wire>, answer: Response<BoxBody>, asked: Asked) -> io::Result<bool> {
+pub(super) async fn send(wire: &RefCell<BufferedSocket>, answer: Response<BoxBody>, asked: Asked) -> io::Result<bool> {
     let (mut head, mut body) = answer.into_parts();
     let size = body.size();
     let stream = size == BodySize::Stream;
@@ -61,7 +61,7 @@ pub(super) async fn send(wire: &RefCell<Wire>, answer: Response<BoxBody>, asked:
 
 /// Moves a body to the socket as far as it goes.
 fn carry(
-    wire: &mut Wire,
+    wire: &mut BufferedSocket,
     body: &mut BoxBody,
     stream: bool,
     whole: &mut bool,

@@ -31,8 +31,8 @@ use super::head::{Fault, HEAD_BYTES_MAX};
 use super::incoming::Incoming;
 use super::inflate;
 use super::inflate::Inflated;
-use super::limits::{Idle, Place, Thread, TurnedAway};
-use super::socket::{Slot, Taken, Wire};
+use super::limits::{ConnectionSlot, Idle, TurnedAway, Worker};
+use super::socket::{BufferedSocket, Slot, Taken};
 use crate::base::clock;
 
 /// Longest time from the first byte of a head to its last.
@@ -71,19 +71,19 @@ enum Then {
 }
 
 struct Connection<S> {
-    wire: Rc<RefCell<Wire>>,
-    thread: Rc<Thread<S>>,
-    place: Place,
+    wire: Rc<RefCell<BufferedSocket>>,
+    thread: Rc<Worker<S>>,
+    place: ConnectionSlot,
     peer: Option<SocketAddr>,
     timer: Timer,
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve<S: Application<B>, B: MessageBody + 'static>(io: TcpStream, thread: Rc<Thread<S>>) {
+pub(super) async fn serve<S: Application<B>, B: MessageBody + 'static>(io: TcpStream, thread: Rc<Worker<S>>) {
     let peer = io.peer_addr().ok();
     // Without it answers are late, no more.
     io.set_nodelay(true).ok();
-    let wire = Rc::new(RefCell::new(Wire::new(io, Codec::new(thread.codec.clone()))));
+    let wire = Rc::new(RefCell::new(BufferedSocket::new(io, Codec::new(thread.codec.clone()))));
     match thread.admit() {
         Some(Ok(place)) => {
             let timer = Timer::new();
@@ -349,7 +349,7 @@ fn is_websocket(request: &Request) -> bool {
 }
 
 /// Looks for a head at the beginning of what was read: its length, or why there will be none.
-fn look(wire: &mut Wire, scanned: &mut usize) -> Option<Result<usize, Option<Fault>>> {
+fn look(wire: &mut BufferedSocket, scanned: &mut usize) -> Option<Result<usize, Option<Fault>>> {
     if *scanned == 0 {
         // Some clients send an empty line behind a body.
         let empty = wire.read.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
@@ -376,7 +376,7 @@ fn look(wire: &mut Wire, scanned: &mut usize) -> Option<Result<usize, Option<Fau
 }
 
 /// Answers what is no request.
-async fn refuse<S>(wire: &RefCell<Wire>, thread: &Thread<S>, fault: &Fault) -> io::Result<()> {
+async fn refuse<S>(wire: &RefCell<BufferedSocket>, thread: &Worker<S>, fault: &Fault) -> io::Result<()> {
     let mut answer = (thread.rules.terms.refuse)(fault);
     if fault.status == 503 {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -387,7 +387,7 @@ async fn refuse<S>(wire: &RefCell<Wire>, thread: &Thread<S>, fault: &Fault) -> i
 }
 
 /// Lets a client read its last answer: a socket that is closed while bytes come takes back what it has sent.
-async fn linger(wire: &RefCell<Wire>, most: Duration) {
+async fn linger(wire: &RefCell<BufferedSocket>, most: Duration) {
     let mut left = LINGER_BYTES_MAX;
     let read = poll_fn(|cx| {
         let wire = &mut *wire.borrow_mut();

@@ -16,7 +16,7 @@ use futures_util::Stream;
 use tokio::time::Sleep;
 use tokio_util::codec::Decoder as _;
 
-use super::socket::Wire;
+use super::socket::BufferedSocket;
 
 /// Longest time without a byte of a body. A door may say how long a whole one may take.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -25,7 +25,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The body of one request. Whoever keeps it longer than the request lasts finds nothing.
 pub(super) struct Incoming {
-    wire: Rc<RefCell<Wire>>,
+    wire: Rc<RefCell<BufferedSocket>>,
     request: u64,
     /// Runs while the next bytes are waited for.
     silence: Option<Pin<Box<Sleep>>>,
@@ -33,7 +33,7 @@ pub(super) struct Incoming {
 
 impl Incoming {
     /// The body of the request in hand.
-    pub(super) fn new(wire: &Rc<RefCell<Wire>>) -> Self {
+    pub(super) fn new(wire: &Rc<RefCell<BufferedSocket>>) -> Self {
         Self { wire: Rc::clone(wire), request: wire.borrow().request, silence: None }
     }
 }

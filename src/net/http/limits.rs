@@ -21,7 +21,7 @@ const TURNED_AWAY_MAX: usize = 1000;
 pub type Refuse = Arc<dyn Fn(&Fault) -> HttpResponse + Send + Sync>;
 
 /// What a listener is told.
-pub struct Terms {
+pub struct ListenerSettings {
     /// Its name among the metrics.
     pub name: &'static str,
     /// Hosts that requests may ask for.
@@ -36,7 +36,7 @@ pub struct Terms {
     pub refuse: Refuse,
 }
 
-impl fmt::Debug for Terms {
+impl fmt::Debug for ListenerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Terms").field("name", &self.name).finish_non_exhaustive()
     }
@@ -44,8 +44,8 @@ impl fmt::Debug for Terms {
 
 /// A listener: what it was told, and how many are there.
 #[derive(Debug)]
-pub struct Rules {
-    pub(super) terms: Terms,
+pub struct ListenerLimits {
+    pub(super) terms: ListenerSettings,
     metrics: Metrics,
     /// Connections, those with a stream apart.
     open: AtomicUsize,
@@ -81,17 +81,17 @@ impl TurnedAway {
     }
 }
 
-impl Rules {
+impl ListenerLimits {
     /// A listener without connections.
     #[must_use]
-    pub fn new(terms: Terms, metrics: Metrics) -> Arc<Self> {
+    pub fn new(terms: ListenerSettings, metrics: Metrics) -> Arc<Self> {
         Arc::new(Self { terms, metrics, open: AtomicUsize::new(0), turned_away: AtomicUsize::new(0) })
     }
 
     /// A listener that nothing is too much for.
     #[cfg(test)]
     pub(crate) fn for_tests() -> Arc<Self> {
-        let terms = Terms {
+        let terms = ListenerSettings {
             name: "web",
             hosts: Hosts::default(),
             idle_timeout: Duration::from_secs(75),
@@ -115,8 +115,8 @@ impl Rules {
 
 /// A place among the connections of a listener, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    rules: Arc<Rules>,
+pub(super) struct ConnectionSlot {
+    rules: Arc<ListenerLimits>,
     counted: Counted,
 }
 
@@ -127,9 +127,9 @@ enum Counted {
     TurnedAway,
 }
 
-impl Place {
+impl ConnectionSlot {
     /// A place, or, `Err`, one of those that are left to say that there is none. `None`: not even that.
-    pub(super) fn take(rules: &Arc<Rules>, may_make_room: bool) -> Option<Result<Self, Self>> {
+    pub(super) fn take(rules: &Arc<ListenerLimits>, may_make_room: bool) -> Option<Result<Self, Self>> {
         let place = |counted| Self { rules: Arc::clone(rules), counted };
         let open = rules.open.fetch_add(1, Ordering::Relaxed);
         let connection = place(Counted::Connection);
@@ -163,17 +163,17 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.leave();
     }
 }
 
 /// What the connections of one thread share.
-pub(super) struct Thread<S> {
+pub(super) struct Worker<S> {
     /// The application.
     pub(super) service: S,
-    pub(super) rules: Arc<Rules>,
+    pub(super) rules: Arc<ListenerLimits>,
     /// Of the codec.
     pub(super) codec: ServiceConfig,
     /// Wakes idle connections: the one that is idle for longest to make room, all when the listener stops.
@@ -186,8 +186,8 @@ pub(super) struct Thread<S> {
     pub(super) scratch: RefCell<Vec<u8>>,
 }
 
-impl<S> Thread<S> {
-    pub(super) fn new(service: S, rules: Arc<Rules>) -> Self {
+impl<S> Worker<S> {
+    pub(super) fn new(service: S, rules: Arc<ListenerLimits>) -> Self {
         Self {
             service,
             rules,
@@ -201,14 +201,14 @@ impl<S> Thread<S> {
     }
 
     /// A place for a connection. When there is none, one that is idle makes room.
-    pub(super) fn admit(&self) -> Option<Result<Place, Place>> {
+    pub(super) fn admit(&self) -> Option<Result<ConnectionSlot, ConnectionSlot>> {
         let full = self.rules.open.load(Ordering::Relaxed) >= self.rules.terms.connections_max;
         let may_make_room = full && self.idle_count.get() > self.leaving.get();
         if may_make_room {
             self.leaving.set(self.leaving.get().saturating_add(1));
             self.idle.notify_one();
         }
-        Place::take(&self.rules, may_make_room)
+        ConnectionSlot::take(&self.rules, may_make_room)
     }
 
     /// An idle connection was woken.

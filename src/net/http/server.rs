@@ -21,7 +21,7 @@ use actix_web::rt::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::connection;
-use super::limits::{Rules, Thread};
+use super::limits::{ListenerLimits, Worker};
 
 /// Serves an application that each worker builds. When `stopping` is cancelled idle connections are closed.
 ///
@@ -30,7 +30,7 @@ use super::limits::{Rules, Thread};
 pub fn listen<F, I, S, B>(
     builder: ServerBuilder,
     listener: TcpListener,
-    rules: Arc<Rules>,
+    rules: Arc<ListenerLimits>,
     stopping: CancellationToken,
     application: F,
 ) -> io::Result<Server>
@@ -54,7 +54,7 @@ where
                 let service = factory.new_service(()).await.map_err(|error| {
                     tracing::error!(?error, "the application cannot be built");
                 })?;
-                let thread = Rc::new(Thread::new(service, rules));
+                let thread = Rc::new(Worker::new(service, rules));
                 let stops = Rc::clone(&thread);
                 actix_web::rt::spawn(async move {
                     stopping.cancelled().await;

@@ -47,7 +47,7 @@ impl Slot {
 }
 
 /// A connection and what is known of it.
-pub(super) struct Wire {
+pub(super) struct BufferedSocket {
     /// `None`: taken over as a WebSocket.
     pub(super) io: Option<TcpStream>,
     /// Was read and has not been used.
@@ -65,7 +65,7 @@ pub(super) struct Wire {
     pub(super) waits: bool,
 }
 
-impl Wire {
+impl BufferedSocket {
     pub(super) fn new(io: TcpStream, codec: Codec) -> Self {
         let (read, out) = (BytesMut::new(), BytesMut::new());
         Self { io: Some(io), read, out, codec, ended: false, request: 0, body: false, waits: false }

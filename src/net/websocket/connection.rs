@@ -8,8 +8,8 @@ use actix::{ActorFutureExt as _, ResponseFuture, WrapFuture as _};
 use actix_web::{Error, HttpRequest, HttpResponse};
 
 use super::reader;
-use super::reader::{Came, code};
-use super::writer::{Frame, Sink};
+use super::reader::{InboundFrame, code};
+use super::writer::{Frame, FrameWriter};
 use crate::base::actors::{Actors, Belongs, Hold, Kind, Owned, must_tell};
 
 /// What a connection hands to its owner.
@@ -88,7 +88,7 @@ pub fn start(
 struct Conn {
     to: Recipient<Received>,
     conn: u64,
-    sink: Sink,
+    sink: FrameWriter,
 }
 
 impl Conn {
@@ -127,12 +127,12 @@ impl Belongs for Conn {
     }
 }
 
-impl StreamHandler<Came> for Conn {
-    fn handle(&mut self, came: Came, ctx: &mut Self::Context) {
+impl StreamHandler<InboundFrame> for Conn {
+    fn handle(&mut self, came: InboundFrame, ctx: &mut Self::Context) {
         match came {
-            Came::Frame(frame) => self.hand(Inbound::Frame(frame), ctx),
-            Came::Sign => {}
-            Came::Closed => ctx.stop(),
+            InboundFrame::Frame(frame) => self.hand(Inbound::Frame(frame), ctx),
+            InboundFrame::Sign => {}
+            InboundFrame::Closed => ctx.stop(),
         }
     }
 }

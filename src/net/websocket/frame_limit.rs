@@ -10,7 +10,7 @@ const CONTROL_MAX: u64 = 125;
 
 /// Follows the frames of one direction: pure.
 #[derive(Debug)]
-pub struct Guard {
+pub struct FrameLimit {
     message_max: u64,
     header: [u8; HEADER_MAX],
     header_len: usize,
@@ -20,7 +20,7 @@ pub struct Guard {
     sum: u64,
 }
 
-impl Guard {
+impl FrameLimit {
     /// Lets messages of at most so many bytes pass.
     #[must_use]
     pub fn new(message_bytes_max: usize) -> Self {
@@ -131,11 +131,11 @@ mod tests {
             let mut bytes = frame(0x82, 7, 7);
             let before = bytes.len();
             bytes.extend(frame(0x82, length, 0));
-            let ends_at = (1..=bytes.len()).find(|end| Guard::new(100).pass(&bytes[..*end]).is_err());
+            let ends_at = (1..=bytes.len()).find(|end| FrameLimit::new(100).pass(&bytes[..*end]).is_err());
             assert_eq!(ends_at, Some(bytes.len()), "{length}: not before the header is whole");
-            assert_eq!(Guard::new(100).pass(&bytes), Err(before), "what came before is good");
+            assert_eq!(FrameLimit::new(100).pass(&bytes), Err(before), "what came before is good");
         }
-        assert_eq!(Guard::new(100).pass(&frame(0x82, 100, 100)), Ok(()), "exactly at the limit");
+        assert_eq!(FrameLimit::new(100).pass(&frame(0x82, 100, 100)), Ok(()), "exactly at the limit");
     }
 
     #[test]
@@ -146,25 +146,25 @@ mod tests {
         }
         bytes.extend(frame(0x81, 301, 0));
         for size in 1..bytes.len() {
-            let mut guard = Guard::new(300);
+            let mut guard = FrameLimit::new(300);
             let passed = bytes.chunks(size).all(|chunk| guard.pass(chunk).is_ok());
             assert!(!passed, "chunks of {size}");
         }
         let whole = &bytes[..bytes.len() - 8];
         for size in 1..whole.len() {
-            let mut guard = Guard::new(300);
+            let mut guard = FrameLimit::new(300);
             assert!(whole.chunks(size).all(|chunk| guard.pass(chunk).is_ok()), "chunks of {size}");
         }
     }
 
     #[test]
     fn fragments_count_together_and_control_frames_between_them_do_not() {
-        let mut guard = Guard::new(100);
+        let mut guard = FrameLimit::new(100);
         assert_eq!(guard.pass(&frame(0x01, 60, 60)), Ok(()));
         assert_eq!(guard.pass(&frame(0x89, 125, 125)), Ok(()), "a ping between fragments");
         assert_eq!(guard.pass(&frame(0x80, 40, 40)), Ok(()), "the last fragment, exactly at the limit");
         assert_eq!(guard.pass(&frame(0x01, 60, 60)), Ok(()));
         assert_eq!(guard.pass(&frame(0x00, 41, 0)), Err(0), "one over");
-        assert_eq!(Guard::new(1000).pass(&frame(0x89, 126, 0)), Err(0), "a control frame that is too long");
+        assert_eq!(FrameLimit::new(1000).pass(&frame(0x89, 126, 0)), Err(0), "a control frame that is too long");
     }
 }

@@ -23,8 +23,8 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::Sleep;
 use tokio_util::codec::Decoder as _;
 
-use super::frame_limit::Guard;
-use super::writer::{Frame, Sink};
+use super::frame_limit::FrameLimit;
+use super::writer::{Frame, FrameWriter};
 use crate::net::http::socket::{Slot, Taken};
 
 /// How long a peer that was told farewell may take to answer it. Its last bytes are read meanwhile: a connection
@@ -57,7 +57,7 @@ pub mod code {
 
 /// What comes over a WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Came {
+pub enum InboundFrame {
     /// A whole message.
     Frame(Frame),
     /// A ping or a pong: the peer lives.
@@ -70,11 +70,11 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
 }
 
-/// What comes over a WebSocket; ends with [`Came::Closed`].
+/// What comes over a WebSocket; ends with [`InboundFrame::Closed`].
 pub struct Reader {
     io: TcpStream,
-    sink: Sink,
-    guard: Guard,
+    sink: FrameWriter,
+    guard: FrameLimit,
     codec: Codec,
     buffer: BytesMut,
     /// More was announced than is allowed: nothing more is kept; what came before is still in the buffer.
@@ -120,17 +120,17 @@ pub fn open(
     request: &HttpRequest,
     message_bytes_max: usize,
     protocols: &[&str],
-) -> Result<(Reader, Sink, HttpResponse), Error> {
+) -> Result<(Reader, FrameWriter, HttpResponse), Error> {
     let response = handshake_with_protocols(request, protocols)?.finish();
     let slot = request.extensions().get::<Slot>().cloned();
     let taken = slot.and_then(|slot| slot.take());
     let Taken { io, rest } = taken.ok_or_else(|| error::ErrorInternalServerError("no connection to take"))?;
-    let sink = Sink::default();
+    let sink = FrameWriter::default();
     sink.head(&response);
     let mut reader = Reader {
         io,
         sink: sink.clone(),
-        guard: Guard::new(message_bytes_max),
+        guard: FrameLimit::new(message_bytes_max),
         codec: Codec::new().max_size(message_bytes_max),
         buffer: BytesMut::new(),
         too_big: false,
@@ -191,7 +191,7 @@ impl Reader {
     }
 
     /// What the next frame in the buffer means; `None` when there is no whole one.
-    fn next_part(&mut self) -> Option<Came> {
+    fn next_part(&mut self) -> Option<InboundFrame> {
         loop {
             match self.codec.decode(&mut self.buffer) {
                 Ok(Some(part)) => {
@@ -218,16 +218,16 @@ impl Reader {
         }
     }
 
-    fn part(&mut self, part: Part) -> Option<Came> {
+    fn part(&mut self, part: Part) -> Option<InboundFrame> {
         match part {
             Part::Text(bytes) => self.text(bytes),
-            Part::Binary(bytes) => Some(Came::Frame(Frame::Binary(bytes))),
+            Part::Binary(bytes) => Some(InboundFrame::Frame(Frame::Binary(bytes))),
             Part::Continuation(item) => self.fragment(item),
             Part::Ping(bytes) => {
                 self.sink.pong(bytes);
-                Some(Came::Sign)
+                Some(InboundFrame::Sign)
             }
-            Part::Pong(_) => Some(Came::Sign),
+            Part::Pong(_) => Some(InboundFrame::Sign),
             Part::Close(reason) => {
                 match reason {
                     Some(reason) => self.sink.close(reason.code.into()),
@@ -239,15 +239,15 @@ impl Reader {
         }
     }
 
-    fn text(&self, bytes: Bytes) -> Option<Came> {
+    fn text(&self, bytes: Bytes) -> Option<InboundFrame> {
         if let Ok(text) = ByteString::try_from(bytes) {
-            return Some(Came::Frame(Frame::Text(text)));
+            return Some(InboundFrame::Frame(Frame::Text(text)));
         }
         self.sink.close(code::INVALID);
         None
     }
 
-    fn fragment(&mut self, item: Item) -> Option<Came> {
+    fn fragment(&mut self, item: Item) -> Option<InboundFrame> {
         match item {
             Item::FirstText(part) => self.parts = Some((true, BytesMut::from(part))),
             Item::FirstBinary(part) => self.parts = Some((false, BytesMut::from(part))),
@@ -260,7 +260,7 @@ impl Reader {
                 let (text, mut parts) = self.parts.take()?;
                 parts.extend_from_slice(&part);
                 let whole = parts.freeze();
-                return if text { self.text(whole) } else { Some(Came::Frame(Frame::Binary(whole))) };
+                return if text { self.text(whole) } else { Some(InboundFrame::Frame(Frame::Binary(whole))) };
             }
         }
         None
@@ -306,17 +306,17 @@ impl Reader {
         self.sink.out.borrow_mut().reader = Some(cx.waker().clone());
     }
 
-    fn ends(&mut self) -> Poll<Option<Came>> {
+    fn ends(&mut self) -> Poll<Option<InboundFrame>> {
         self.over = true;
         self.sink.out.borrow_mut().end();
-        Poll::Ready(Some(Came::Closed))
+        Poll::Ready(Some(InboundFrame::Closed))
     }
 }
 
 impl Stream for Reader {
-    type Item = Came;
+    type Item = InboundFrame;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Came>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<InboundFrame>> {
         let this = &mut *self;
         loop {
             if this.over {

@@ -138,17 +138,17 @@ const PONG_BYTES_MAX: usize = 64 << 10;
 
 /// What is written to a WebSocket. Clones write to the same.
 #[derive(Clone, Default)]
-pub struct Sink {
+pub struct FrameWriter {
     pub(super) out: Rc<RefCell<Out>>,
 }
 
-impl std::fmt::Debug for Sink {
+impl std::fmt::Debug for FrameWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sink").field("waiting", &self.waiting()).finish_non_exhaustive()
     }
 }
 
-impl Sink {
+impl FrameWriter {
     fn put(&self, opcode: u8, parts: &[&[u8]], paced: bool) {
         let mut out = self.out.borrow_mut();
         if out.closing || out.ended {
@@ -196,7 +196,7 @@ impl Sink {
         self.put(TEXT, parts, false);
     }
 
-    /// Writes one that comes at the pace of the peer: nothing of the kind follows before [`Sink::room`].
+    /// Writes one that comes at the pace of the peer: nothing of the kind follows before [`FrameWriter::room`].
     pub fn paced(&self, parts: &[&[u8]]) {
         self.put(TEXT, parts, true);
     }
@@ -292,13 +292,13 @@ impl Sink {
 mod tests {
     use super::*;
 
-    fn leave(sink: &Sink, bytes: usize) {
+    fn leave(sink: &FrameWriter, bytes: usize) {
         sink.out.borrow_mut().advance(bytes);
     }
 
     #[test]
     fn an_event_however_large_does_not_say_that_its_reader_does_not_read() {
-        let sink = Sink::default();
+        let sink = FrameWriter::default();
         let (large, small) = (vec![b'x'; 9 << 20], [b'y'; 100]);
         sink.text(&[&small]);
         sink.paced(&[&small, &large]);
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_ping_behind_much_is_answered_when_that_has_left() {
-        let sink = Sink::default();
+        let sink = FrameWriter::default();
         sink.paced(&[&[b'x'; PONG_BYTES_MAX + 1]]);
         let before = sink.waiting();
         sink.pong(Bytes::from_static(b"first"));
@@ -337,7 +337,7 @@ mod tests {
 
     #[actix_web::test]
     async fn who_waits_for_room_is_woken_when_the_rest_is_small() {
-        let sink = Sink::default();
+        let sink = FrameWriter::default();
         sink.paced(&[&[b'x'; 2 * ROOM_BYTES]]);
         let (waits, drains) = (sink.clone(), sink.clone());
         let room = actix_web::rt::spawn(async move { waits.room().await });

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::join;
 use crate::app::cli::shared::confirm;
-use crate::app::cli::shared::error::Told;
+use crate::app::cli::shared::error::AlreadyReported;
 use crate::app::cli::shared::global::{Global, Output};
 use crate::app::cli::shared::http::Client;
 use crate::app::cli::shared::output::{note, print, table};
@@ -228,7 +228,7 @@ async fn status(global: &Global, client: &Client) -> anyhow::Result<()> {
     let notes = notes(&cluster);
     show(global, &body, cluster.nodes)?;
     notes.iter().for_each(|text| note(text));
-    if warning.is_some() { Err(Told.into()) } else { Ok(()) }
+    if warning.is_some() { Err(AlreadyReported.into()) } else { Ok(()) }
 }
 
 /// Why nothing can be published.
@@ -319,7 +319,7 @@ mod tests {
             answer("204 No Content", "", ""),
         ])
         .await;
-        assert!(call(&fake, &["status"]).await.unwrap_err().is::<Told>(), "there is no leader");
+        assert!(call(&fake, &["status"]).await.unwrap_err().is::<AlreadyReported>(), "there is no leader");
         for words in [
             &["promote", "2"][..],
             &["remove", "2", "--yes"],

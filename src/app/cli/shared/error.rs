@@ -8,4 +8,4 @@ pub(crate) struct Usage(pub(crate) String);
 /// The command has written all there is to say; what it found is a failure: exit code 1.
 #[derive(Debug, thiserror::Error)]
 #[error("")]
-pub(crate) struct Told;
+pub(crate) struct AlreadyReported;

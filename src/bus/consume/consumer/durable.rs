@@ -11,11 +11,11 @@ use rollbook_core::error::Refusal;
 use rollbook_core::limits::{CONSUMER_ATTEMPTS_MAX, CONSUMER_RANGES_MAX};
 
 use super::{Consumer, NOTE, TRY_MAX};
-use crate::bus::consume::cursor::{Cursor, News};
+use crate::bus::consume::cursor::{Cursor, CursorUpdate};
 use crate::bus::consume::dead_letter::DeadLetter;
 use crate::bus::delivery::window::Member;
 use crate::bus::handle::Bus;
-use crate::bus::read::stored_event::Item;
+use crate::bus::read::stored_event::StoredEvent;
 
 impl Consumer {
     /// Makes the counts durable that are new.
@@ -25,7 +25,7 @@ impl Consumer {
         then: impl FnOnce(bool, &mut Self, &mut Context<Self>) + 'static,
     ) {
         let Some(serving) = &self.serving else { return };
-        let news = News { floor: serving.floor, done: Vec::new(), attempts: self.new_counts() };
+        let news = CursorUpdate { floor: serving.floor, done: Vec::new(), attempts: self.new_counts() };
         if news.attempts.is_empty() {
             return then(true, self, ctx);
         }
@@ -45,7 +45,7 @@ impl Consumer {
     /// Proposes what is new, and takes in that it is durable.
     fn advance(
         &mut self,
-        news: News,
+        news: CursorUpdate,
         ctx: &mut Context<Self>,
         then: impl FnOnce(Result<(), Refusal>, &mut Self, &mut Context<Self>) + 'static,
     ) {
@@ -70,7 +70,7 @@ impl Consumer {
     }
 
     /// Takes in what the replicated state has now.
-    pub(super) fn known(&mut self, news: News) {
+    pub(super) fn known(&mut self, news: CursorUpdate) {
         let Some(serving) = &mut self.serving else { return };
         serving.floor = serving.floor.max(news.floor);
         if !news.done.is_empty() {
@@ -97,7 +97,7 @@ impl Consumer {
         let Some(serving) = &self.serving else { return };
         let mut done = self.window.done();
         done.truncate(CONSUMER_RANGES_MAX);
-        let news = News { floor: floor.max(serving.floor), done, attempts: self.new_counts() };
+        let news = CursorUpdate { floor: floor.max(serving.floor), done, attempts: self.new_counts() };
         let is_known = |range: &Range| serving.done.iter().any(|of| of.first <= range.first && range.last <= of.last);
         let more = !news.attempts.is_empty() || (serving.cursor.counts() && !news.done.iter().all(is_known));
         if !(more || floor > serving.floor) {
@@ -159,7 +159,7 @@ impl Consumer {
     }
 
     /// Stores a dead letter, as long as this start serves the consumer.
-    pub(super) fn bury(&mut self, member: Member, item: Arc<Item>, deliveries: u32, ctx: &mut Context<Self>) {
+    pub(super) fn bury(&mut self, member: Member, item: Arc<StoredEvent>, deliveries: u32, ctx: &mut Context<Self>) {
         if !self.look(ctx) {
             return;
         }

@@ -7,10 +7,10 @@ use super::*;
 
 const REDELIVERY: Duration = Duration::from_secs(5);
 
-fn item(sequence: u64) -> Arc<Item> {
+fn item(sequence: u64) -> Arc<StoredEvent> {
     let mut record = Vec::new();
     Event { subject: "a.b", ..Event::default() }.encode(&mut record).unwrap();
-    Arc::new(Item::stored(sequence, Bytes::from(record)))
+    Arc::new(StoredEvent::stored(sequence, Bytes::from(record)))
 }
 
 fn patience(count_max: u32) -> Patience {

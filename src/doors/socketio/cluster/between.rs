@@ -5,7 +5,7 @@ use prost::Message;
 use rollbook_core::error::Refusal;
 use rollbook_core::service::InstanceRegister;
 
-use crate::bus::client::announcement::Position;
+use crate::bus::client::announcement::AnnouncedUpTo;
 use crate::doors::socketio::engine::protocol::Wrong;
 use crate::net::websocket::writer::Frame;
 
@@ -71,15 +71,15 @@ impl Kept {
         pid: &str,
         sid: &str,
         registration: Option<InstanceRegister>,
-        floor: Position,
+        floor: AnnouncedUpTo,
     ) -> Self {
-        let Position { roll, notify } = floor;
+        let AnnouncedUpTo { roll, notify } = floor;
         Self { pid: pid.to_owned(), sid: sid.to_owned(), registration, roll, notify }
     }
 
     /// Nothing up to here concerns it.
-    pub(in crate::doors::socketio) const fn floor(&self) -> Position {
-        Position { roll: self.roll, notify: self.notify }
+    pub(in crate::doors::socketio) const fn floor(&self) -> AnnouncedUpTo {
+        AnnouncedUpTo { roll: self.roll, notify: self.notify }
     }
 }
 

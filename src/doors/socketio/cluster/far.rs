@@ -1,4 +1,4 @@
-//! The two ends of a tunnelled WebSocket: [`Near`] where it is connected, [`Far`] where its session is. Each
+//! The two ends of a tunnelled WebSocket: [`RemoteSession`] where it is connected, [`SessionOwner`] where its session is. Each
 //! stands in for the other at its own node, and each waits for the other, so nothing piles up in between.
 
 use std::time::Duration;
@@ -9,8 +9,8 @@ use rollbook_cluster::node::Node;
 
 use super::between::{Carried, NAME, Word, decode};
 use crate::base::actors::{Belongs, Kind, must_tell};
-use crate::bus::relay::away::Peers;
-use crate::bus::relay::reach::Reach;
+use crate::bus::relay::away::PeerClient;
+use crate::bus::relay::reach::PeerReachability;
 use crate::net::websocket::connection::{Inbound, Received, Write, Writer};
 use crate::net::websocket::reader::code;
 
@@ -24,7 +24,7 @@ const MISSED_MAX: u32 = 4;
 /// The way to the other end.
 pub(in crate::doors::socketio) struct Link {
     pub(in crate::doors::socketio) node: Node,
-    pub(in crate::doors::socketio) peers: Peers,
+    pub(in crate::doors::socketio) peers: PeerClient,
     /// The other node.
     pub(in crate::doors::socketio) to: u64,
     /// Number of the WebSocket at the node where it is connected.
@@ -37,8 +37,8 @@ impl Link {
         async move { decode(peers.ask_door(to, NAME, word.into_bytes(), CARRY_MAX).await).is_ok() }
     }
 
-    fn reach(&self) -> Reach {
-        Reach::new(self.node.clone(), self.to, MISSED_MAX)
+    fn reach(&self) -> PeerReachability {
+        PeerReachability::new(self.node.clone(), self.to, MISSED_MAX)
     }
 }
 
@@ -60,22 +60,22 @@ impl Drop for Forget {
 }
 
 /// Where the WebSocket is connected: stands in for the session.
-pub(in crate::doors::socketio) struct Near {
+pub(in crate::doors::socketio) struct RemoteSession {
     link: Link,
     /// Owns the WebSocket.
     writer: Option<Writer>,
     _forget: Forget,
-    reach: Reach,
+    reach: PeerReachability,
     /// The other end knows that nothing more comes.
     ended: bool,
 }
 
-/// The WebSocket that a [`Near`] belongs to; sent before anything can have come over it.
+/// The WebSocket that a [`RemoteSession`] belongs to; sent before anything can have come over it.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(in crate::doors::socketio) struct Keep(pub(in crate::doors::socketio) Writer);
 
-impl Near {
+impl RemoteSession {
     pub(in crate::doors::socketio) fn new(link: Link, forget: Forget) -> Self {
         Self { reach: link.reach(), link, writer: None, _forget: forget, ended: false }
     }
@@ -87,7 +87,7 @@ impl Near {
     }
 }
 
-impl Actor for Near {
+impl Actor for RemoteSession {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -107,11 +107,11 @@ impl Actor for Near {
     }
 }
 
-impl Belongs for Near {
+impl Belongs for RemoteSession {
     const KIND: Kind = Kind::TunnelNear;
 }
 
-impl Handler<Keep> for Near {
+impl Handler<Keep> for RemoteSession {
     type Result = ();
 
     fn handle(&mut self, Keep(writer): Keep, _: &mut Self::Context) {
@@ -119,7 +119,7 @@ impl Handler<Keep> for Near {
     }
 }
 
-impl Handler<Received> for Near {
+impl Handler<Received> for RemoteSession {
     type Result = ();
 
     fn handle(&mut self, received: Received, ctx: &mut Self::Context) {
@@ -144,22 +144,22 @@ impl Handler<Received> for Near {
 }
 
 /// Where the session is: stands in for the WebSocket.
-pub(in crate::doors::socketio) struct Far {
+pub(in crate::doors::socketio) struct SessionOwner {
     link: Link,
     session: Recipient<Received>,
     /// Number of the WebSocket here.
     conn: u64,
     _forget: Forget,
-    reach: Reach,
+    reach: PeerReachability,
 }
 
-impl Far {
+impl SessionOwner {
     pub(in crate::doors::socketio) fn new(link: Link, session: Recipient<Received>, conn: u64, forget: Forget) -> Self {
         Self { reach: link.reach(), link, session, conn, _forget: forget }
     }
 }
 
-impl Actor for Far {
+impl Actor for SessionOwner {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -172,7 +172,7 @@ impl Actor for Far {
     }
 }
 
-impl Belongs for Far {
+impl Belongs for SessionOwner {
     const KIND: Kind = Kind::TunnelFar;
 
     fn released(&mut self, ctx: &mut Self::Context) {
@@ -181,7 +181,7 @@ impl Belongs for Far {
     }
 }
 
-impl Handler<Write> for Far {
+impl Handler<Write> for SessionOwner {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, write: Write, ctx: &mut Self::Context) -> Self::Result {

@@ -19,7 +19,7 @@ use rollbook_cluster::node::Node;
 
 use super::between::{Kept, NAME, Word};
 use crate::base::clock;
-use crate::bus::relay::away::Peers;
+use crate::bus::relay::away::PeerClient;
 
 /// How long another node may take to look.
 const ASK_MAX: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ impl Store {
 #[derive(Debug)]
 pub(in crate::doors::socketio) struct Recovery {
     node: Node,
-    peers: Peers,
+    peers: PeerClient,
     /// How long a state is kept; zero when none is.
     time: Duration,
     /// Most that are kept.
@@ -70,7 +70,12 @@ pub(in crate::doors::socketio) struct Recovery {
 }
 
 impl Recovery {
-    pub(in crate::doors::socketio) fn new(node: Node, peers: Peers, time: Duration, count_max: usize) -> Arc<Self> {
+    pub(in crate::doors::socketio) fn new(
+        node: Node,
+        peers: PeerClient,
+        time: Duration,
+        count_max: usize,
+    ) -> Arc<Self> {
         Arc::new(Self { node, peers, time, count_max, store: Mutex::default(), leaving: AtomicBool::new(false) })
     }
 
@@ -152,7 +157,7 @@ fn heir(pid: &str, others: &[u64]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::client::announcement::Position;
+    use crate::bus::client::announcement::AnnouncedUpTo;
 
     #[test]
     fn a_node_that_stops_leaves_its_states_to_all_others() {
@@ -166,7 +171,7 @@ mod tests {
     }
 
     fn kept(pid: &str, floor: u64) -> Kept {
-        Kept::new(pid, "sid", None, Position { roll: floor, notify: 0 })
+        Kept::new(pid, "sid", None, AnnouncedUpTo { roll: floor, notify: 0 })
     }
 
     #[test]

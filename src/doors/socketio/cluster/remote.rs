@@ -18,13 +18,13 @@ use rollbook_core::error::Refusal;
 use tokio::sync::oneshot;
 
 use super::between::{Carried, NAME, Open, Post, Word, decode, encode};
-use super::far::{Far, Forget, Keep, Link, Near};
+use super::far::{Forget, Keep, Link, RemoteSession, SessionOwner};
 use super::recovery::Recovery;
 use crate::base::actors::{Actors, Owned, must_tell};
-use crate::bus::relay::away::Peers;
+use crate::bus::relay::away::PeerClient;
 use crate::doors::socketio::engine::actor::{Attach, Poll, PollGone, PostBegins, PostEnds, SessionActor};
 use crate::doors::socketio::engine::protocol::Wrong;
-use crate::doors::socketio::engine::table::Table;
+use crate::doors::socketio::engine::table::SessionTable;
 use crate::net::websocket::connection;
 use crate::net::websocket::connection::{Inbound, Received, Write, Writer};
 
@@ -34,7 +34,7 @@ const ASK_MAX: Duration = Duration::from_secs(3);
 /// A WebSocket that is here for a session of another node.
 struct NearEnd {
     /// Owns the actor that stands in for the session.
-    _near: Owned<Near>,
+    _near: Owned<RemoteSession>,
     writer: Recipient<Write>,
 }
 
@@ -48,8 +48,8 @@ struct FarEnd {
 /// The way to the same door of other nodes.
 pub(in crate::doors::socketio) struct Remote {
     node: Node,
-    peers: Peers,
-    table: Table<SessionActor>,
+    peers: PeerClient,
+    table: SessionTable<SessionActor>,
     /// How long a poll may take.
     patience: Duration,
     arbiter: ArbiterHandle,
@@ -69,8 +69,8 @@ impl std::fmt::Debug for Remote {
 impl Remote {
     pub(in crate::doors::socketio) fn new(
         node: Node,
-        peers: Peers,
-        table: Table<SessionActor>,
+        peers: PeerClient,
+        table: SessionTable<SessionActor>,
         patience: Duration,
         actors: Actors,
     ) -> Arc<Self> {
@@ -121,7 +121,7 @@ impl Remote {
             let gone = lock(&remote.near).remove(&conn);
             drop(gone);
         });
-        let near = Owned::start(&self.actors, Near::new(link, forget));
+        let near = Owned::start(&self.actors, RemoteSession::new(link, forget));
         let started = connection::start(request, limit, near.addr().clone().recipient(), conn, &self.actors);
         let (writer, response) = started.map_err(|_| Wrong::Request)?;
         let (addr, to) = (near.addr().clone(), writer.to().clone());
@@ -168,7 +168,7 @@ impl Remote {
                 far.remove(&key);
             }
         });
-        let far = Owned::start_in(&self.actors, &self.arbiter, move |_| Far::new(link, to, conn, forget));
+        let far = Owned::start_in(&self.actors, &self.arbiter, move |_| SessionOwner::new(link, to, conn, forget));
         let writer = Writer::new(far);
         async move {
             let attach = Attach { conn, writer, open: None };

@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 
 use super::arrivals::Arrival;
 use super::protocol::{Engine, Polled, Step, Timing, Wrong};
-use super::table::Place;
+use super::table::SessionSlot;
 use crate::base::actors::{Belongs, Kind, hint, must_tell};
 use crate::base::clock;
-use crate::bus::client::clients::Told;
+use crate::bus::client::clients::ClientMessage;
 use crate::bus::subscribe::streams::Turn;
 use crate::doors::socketio::session::{Application, Away, Handshake, Out, Session};
 use crate::net::websocket::connection::{Inbound, Received, Write, Writer};
@@ -130,7 +130,7 @@ pub(in crate::doors::socketio) struct SessionActor {
     /// The stream of the book that has spoken: the next one speaks when little of that waits for the client.
     turn: Option<Turn>,
     /// Its place in the table of the door.
-    _place: Place<Self>,
+    _place: SessionSlot<Self>,
 }
 
 impl SessionActor {
@@ -140,7 +140,7 @@ impl SessionActor {
         conn: Option<u64>,
         application: Arc<dyn Application>,
         handshake: Handshake,
-        (place, arrival): (Place<Self>, Arrival),
+        (place, arrival): (SessionSlot<Self>, Arrival),
     ) -> Self {
         let now = clock::now();
         let join_by_speaking = now + bounds.connect_timeout;
@@ -286,7 +286,7 @@ impl SessionActor {
         }
     }
 
-    fn tell(&mut self, told: Told, ctx: &mut Context<Self>) {
+    fn tell(&mut self, told: ClientMessage, ctx: &mut Context<Self>) {
         if self.ended {
             return;
         }
@@ -457,10 +457,10 @@ impl Handler<Received> for SessionActor {
     }
 }
 
-impl Handler<Told> for SessionActor {
+impl Handler<ClientMessage> for SessionActor {
     type Result = ();
 
-    fn handle(&mut self, told: Told, ctx: &mut Self::Context) {
+    fn handle(&mut self, told: ClientMessage, ctx: &mut Self::Context) {
         self.tell(told, ctx);
     }
 }

@@ -18,17 +18,17 @@ struct Inner<A: Actor> {
 }
 
 /// The table of sessions that are actors of type `A`. Clones share it.
-pub(in crate::doors::socketio) struct Table<A: Actor> {
+pub(in crate::doors::socketio) struct SessionTable<A: Actor> {
     inner: Arc<Inner<A>>,
 }
 
-impl<A: Actor> Clone for Table<A> {
+impl<A: Actor> Clone for SessionTable<A> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
     }
 }
 
-impl<A: Actor> Default for Table<A> {
+impl<A: Actor> Default for SessionTable<A> {
     fn default() -> Self {
         let inner = Inner { sessions: Mutex::new(HashMap::new()), conns: AtomicU64::new(0) };
         Self { inner: Arc::new(inner) }
@@ -36,12 +36,12 @@ impl<A: Actor> Default for Table<A> {
 }
 
 /// A session's place in the table. Leaves when dropped.
-pub(in crate::doors::socketio) struct Place<A: Actor> {
-    table: Table<A>,
+pub(in crate::doors::socketio) struct SessionSlot<A: Actor> {
+    table: SessionTable<A>,
     sid: String,
 }
 
-impl<A: Actor> Drop for Place<A> {
+impl<A: Actor> Drop for SessionSlot<A> {
     fn drop(&mut self) {
         self.table.end(&self.sid);
     }
@@ -57,14 +57,14 @@ pub(in crate::doors::socketio) fn node_of(sid: &str) -> Option<u64> {
     sid.strip_prefix('n')?.split_once('.')?.0.parse().ok()
 }
 
-impl<A: Actor> Table<A> {
+impl<A: Actor> SessionTable<A> {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Owned<A>>> {
         lock(&self.inner.sessions)
     }
 
-    /// A place for a session that is about to start; [`Table::fill`] makes it findable.
-    pub(in crate::doors::socketio) fn place(&self, sid: &str) -> Place<A> {
-        Place { table: self.clone(), sid: sid.to_owned() }
+    /// A place for a session that is about to start; [`SessionTable::fill`] makes it findable.
+    pub(in crate::doors::socketio) fn place(&self, sid: &str) -> SessionSlot<A> {
+        SessionSlot { table: self.clone(), sid: sid.to_owned() }
     }
 
     pub(in crate::doors::socketio) fn fill(&self, sid: &str, session: Owned<A>) {

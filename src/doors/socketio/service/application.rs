@@ -13,7 +13,7 @@ use super::bus_socket::{BusSocket, Memory};
 use super::says::{Auth, Resumes};
 use super::wire::{OFFSETS, PLAIN};
 use crate::bus::access::Access;
-use crate::bus::client::clients::{About, Told};
+use crate::bus::client::clients::{About, ClientMessage};
 use crate::bus::roll::announcer;
 use crate::bus::roll::services::Services;
 use crate::doors::socketio::cluster::between::NAME;
@@ -86,7 +86,7 @@ impl BusApplication {
 
 /// How a client came and what it said.
 struct Came {
-    mailbox: Recipient<Told>,
+    mailbox: Recipient<ClientMessage>,
     address: String,
     auth: Auth,
 }

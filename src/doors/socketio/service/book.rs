@@ -9,10 +9,10 @@ use super::says::parse;
 use crate::base::clock;
 use crate::base::json::{Whole, or_default};
 use crate::bus::client::call::CallError;
-use crate::bus::client::clients::Told;
-use crate::bus::delivery::messages::Acknowledged;
+use crate::bus::client::clients::ClientMessage;
+use crate::bus::delivery::messages::AckResult;
 use crate::bus::subscribe::request::{Options, Subscribe};
-use crate::bus::subscribe::streams::{Answered, Streamed, Unwilling, Word};
+use crate::bus::subscribe::streams::{Answered, StreamMessage, StreamRefusal, Streamed};
 use crate::bus::write::draft::{Draft, Published, Rejected};
 use crate::doors::socketio::session::Out;
 
@@ -80,11 +80,11 @@ impl Subscribes {
     }
 }
 
-impl From<Unwilling> for CallError {
-    fn from(unwilling: Unwilling) -> Self {
+impl From<StreamRefusal> for CallError {
+    fn from(unwilling: StreamRefusal) -> Self {
         match unwilling {
-            Unwilling::Taken | Unwilling::Unknown => bad(format!("id: {unwilling}")),
-            Unwilling::TooMany | Unwilling::Unanswered => Self::Overloaded(unwilling.to_string()),
+            StreamRefusal::Taken | StreamRefusal::Unknown => bad(format!("id: {unwilling}")),
+            StreamRefusal::TooMany | StreamRefusal::Unanswered => Self::Overloaded(unwilling.to_string()),
         }
     }
 }
@@ -107,7 +107,7 @@ impl BusSocket {
         self.streams.begin()?;
         let tell = self.mailbox();
         // Not waited for: those of one client go into the book in their order, many at a time.
-        actix_web::rt::spawn(async move { tell(Told::Published(ack, access.publish(parsed).await)) });
+        actix_web::rt::spawn(async move { tell(ClientMessage::Published(ack, access.publish(parsed).await)) });
         Ok(())
     }
 
@@ -141,7 +141,7 @@ impl BusSocket {
 
     fn stream_mailbox(&self) -> impl Fn(u64, Streamed) + use<> {
         let tell = self.mailbox();
-        move |number, streamed| tell(Told::Stream(number, streamed))
+        move |number, streamed| tell(ClientMessage::Stream(number, streamed))
     }
 
     /// A stream says something.
@@ -152,25 +152,25 @@ impl BusSocket {
     }
 
     /// Tells a client of a stream; the id is also there as JSON.
-    fn word((id, id_json): (&str, &str), word: Word, out: &mut Out) {
+    fn word((id, id_json): (&str, &str), word: StreamMessage, out: &mut Out) {
         match word {
-            Word::Opened(ack, opened) => {
+            StreamMessage::Opened(ack, opened) => {
                 let said = opened.map(|consumer| json!({ "consumerId": consumer })).map_err(Into::into);
                 Self::answer("book:subscribe", ack, said, out);
             }
-            Word::Event(event) => {
+            StreamMessage::Event(event) => {
                 out.emit_paced("book:event", &[id_json, std::str::from_utf8(&event).unwrap_or("null")]);
             }
-            Word::Told(turn) => out.turn = Some(turn),
-            Word::Ended(end, reason) => {
+            StreamMessage::Told(turn) => out.turn = Some(turn),
+            StreamMessage::Ended(end, reason) => {
                 let end = json!({ "id": id, "code": end.code(), "retryable": end.is_retryable(), "reason": reason });
                 out.emit(None, "book:end", &[&end.to_string()], Vec::new());
             }
-            Word::Acknowledged(Answered { asked, done, .. }) => {
-                let said = done.map(|done| json!({ "inFlight": done == Acknowledged::Yes })).map_err(Into::into);
+            StreamMessage::Acknowledged(Answered { asked, done, .. }) => {
+                let said = done.map(|done| json!({ "inFlight": done == AckResult::Yes })).map_err(Into::into);
                 Self::answer("book:ack", asked, said, out);
             }
-            Word::Left(ack) => Self::answer("book:unsubscribe", ack, Ok(json!({})), out),
+            StreamMessage::Left(ack) => Self::answer("book:unsubscribe", ack, Ok(json!({})), out),
         }
     }
 

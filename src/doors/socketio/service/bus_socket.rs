@@ -11,14 +11,14 @@ use serde_json::value::RawValue;
 
 use super::acks::{Acked, Acks};
 use super::says;
-use super::says::{Asks, Auth, Notifies, Registering, Responds};
+use super::says::{Auth, NotifyPayload, Registering, RequestPayload, ResponsePayload};
 use crate::base::clock;
 use crate::base::json;
 use crate::bus::access::Access;
 use crate::bus::call::terms::{Answered, Key, Requester};
-use crate::bus::client::announcement::Position;
-use crate::bus::client::call::{Answer, Body, CallError, Caller, Handed, Outcome, Request, Responder};
-use crate::bus::client::clients::{Client, Command, Farewell, Seat, Told};
+use crate::bus::client::announcement::AnnouncedUpTo;
+use crate::bus::client::call::{Answer, CallError, Caller, HandedPayload, Outcome, Payload, Request, Responder};
+use crate::bus::client::clients::{Client, ClientHandle, ClientMessage, CloseReason, Command};
 use crate::bus::client::commands::Commands;
 use crate::bus::roll::services::{Notice, Services};
 use crate::bus::subscribe::streams::Streams;
@@ -40,14 +40,14 @@ pub(in crate::doors::socketio) struct Memory {
     recovery: Arc<Recovery>,
     pid: String,
     /// Nothing of the book up to here concerns it.
-    floor: Position,
+    floor: AnnouncedUpTo,
     /// It has been told everything up to here when it came back.
-    told: Option<Position>,
+    told: Option<AnnouncedUpTo>,
 }
 
 impl Memory {
     /// Of a client that came when everything up to `floor` had been told.
-    pub(in crate::doors::socketio) fn new(recovery: &Arc<Recovery>, pid: String, floor: Position) -> Self {
+    pub(in crate::doors::socketio) fn new(recovery: &Arc<Recovery>, pid: String, floor: AnnouncedUpTo) -> Self {
         Self { recovery: Arc::clone(recovery), pid, floor, told: None }
     }
 }
@@ -65,7 +65,7 @@ pub(in crate::doors::socketio) struct BusSocket {
     pub(in crate::doors::socketio) services: Services,
     pub(in crate::doors::socketio) access: Access,
     pub(in crate::doors::socketio) streams: Streams,
-    seat: Seat,
+    seat: ClientHandle,
     pub(in crate::doors::socketio) sid: String,
     pub(in crate::doors::socketio) auth: Auth,
     memory: Option<Memory>,
@@ -119,7 +119,7 @@ fn error_json(error: &CallError) -> serde_json::Value {
 impl BusSocket {
     pub(in crate::doors::socketio) fn new(
         way: (Services, Access),
-        seat: Seat,
+        seat: ClientHandle,
         sid: &str,
         auth: Auth,
         memory: Option<Memory>,
@@ -149,7 +149,7 @@ impl BusSocket {
     }
 
     /// It was told what it had missed behind `floor`, up to `told`.
-    pub(in crate::doors::socketio) fn was_told(&mut self, floor: Position, told: Position) {
+    pub(in crate::doors::socketio) fn was_told(&mut self, floor: AnnouncedUpTo, told: AnnouncedUpTo) {
         if let Some(memory) = &mut self.memory {
             (memory.floor, memory.told) = (floor, Some(told));
         }
@@ -183,7 +183,7 @@ impl BusSocket {
     }
 
     /// The way back to this client, for what takes time.
-    pub(in crate::doors::socketio) fn mailbox(&self) -> impl Fn(Told) + Send + use<> {
+    pub(in crate::doors::socketio) fn mailbox(&self) -> impl Fn(ClientMessage) + Send + use<> {
         let client = Arc::clone(self.seat.client());
         move |told| {
             if !client.tell(told) {
@@ -211,7 +211,7 @@ impl BusSocket {
     }
 
     fn request(&mut self, event: &Event, out: &mut Out) {
-        let parsed = Asks::parse(first(event), event.id.is_some());
+        let parsed = RequestPayload::parse(first(event), event.id.is_some());
         let asks = match parsed {
             Ok(asks) => asks,
             Err(refused) => {
@@ -231,7 +231,7 @@ impl BusSocket {
         let (service, instance) = self.registered.clone().unwrap_or_default();
         let connection = self.services.roll.connection(self.seat.client().serial);
         let json = event.args.first().map(|arg| says::part(arg, asks.payload)).unwrap_or_default();
-        let payload = Body { json, attachments: event.attachments.clone() };
+        let payload = Payload { json, attachments: event.attachments.clone() };
         let request = Request {
             id: asks.id,
             capability: asks.capability,
@@ -244,7 +244,7 @@ impl BusSocket {
             traceparent: asks.traceparent,
         };
         let requester = Requester::Client(self.seat.client().serial);
-        let reply = Box::new(move |outcome| tell(Told::Outcome(ticket, outcome)));
+        let reply = Box::new(move |outcome| tell(ClientMessage::Outcome(ticket, outcome)));
         self.services.router.call(requester, request, payload, reply);
     }
 
@@ -264,7 +264,7 @@ impl BusSocket {
     }
 
     /// Hands a request of somebody else to this client.
-    fn ask(&mut self, Handed { id, number, request, payload }: &Handed, out: &mut Out) {
+    fn ask(&mut self, HandedPayload { id, number, request, payload }: &HandedPayload, out: &mut Out) {
         let left = request.deadline.saturating_duration_since(clock::now());
         let Caller { service, instance, .. } = &request.from;
         let asks = says::Asked {
@@ -290,7 +290,7 @@ impl BusSocket {
     }
 
     fn response(&self, event: &Event) -> Said {
-        let responds = Responds::parse(first(event))?;
+        let responds = ResponsePayload::parse(first(event))?;
         let Some(id) = &responds.id else {
             return Err(CallError::BadRequest("requestId: missing".to_owned()).into());
         };
@@ -311,7 +311,7 @@ impl BusSocket {
 
     fn notify(&mut self, event: &Event) -> Result<(), CallError> {
         let (service, instance) = self.identity()?.clone();
-        let notifies = Notifies::parse(first(event))?;
+        let notifies = NotifyPayload::parse(first(event))?;
         if self.notifying >= IN_FLIGHT_MAX {
             return Err(CallError::Overloaded(format!("at most {IN_FLIGHT_MAX} notifications on their way")));
         }
@@ -319,11 +319,11 @@ impl BusSocket {
         let (services, tell, id) = (self.services.clone(), self.mailbox(), event.id);
         // Not waited for: those of one client go into the book in their order, many at a time.
         actix_web::rt::spawn(async move {
-            let Notifies { event, data, volatile } = notifies;
+            let NotifyPayload { event, data, volatile } = notifies;
             let from = From { service, instance };
             let notice = Notice { from, id: None, event: &event, data: data.as_deref() };
             let noted = if volatile { services.notify_now(notice) } else { services.notify(notice).await };
-            tell(Told::Notified(id, noted.map_err(CallError::from)));
+            tell(ClientMessage::Notified(id, noted.map_err(CallError::from)));
         });
         Ok(())
     }
@@ -344,9 +344,9 @@ impl BusSocket {
         out.emit(Some(ack), &format!("bus:{name}"), &[text], Vec::new());
     }
 
-    fn close(&mut self, why: Farewell, out: &mut Out) {
+    fn close(&mut self, why: CloseReason, out: &mut Out) {
         self.refuse_registrations(out);
-        if why == Farewell::Replaced {
+        if why == CloseReason::Replaced {
             let by = self.seat.client().about().replaced_by.unwrap_or_default();
             let message = format!("another connection is this instance now: {by}");
             let error = json!({ "code": "replaced", "message": message.trim_end_matches(": ") });
@@ -354,9 +354,9 @@ impl BusSocket {
             out.emit(None, "bus:error", &[&says.to_string()], Vec::new());
         }
         out.away = Some(match why {
-            Farewell::Draining => Away::Drop("server shutting down", code::RESTART),
-            Farewell::Replaced | Farewell::Removed => Away::Kick,
-            Farewell::Unresponsive => Away::Drop("no sign of life", code::NORMAL),
+            CloseReason::Draining => Away::Drop("server shutting down", code::RESTART),
+            CloseReason::Replaced | CloseReason::Removed => Away::Kick,
+            CloseReason::Unresponsive => Away::Drop("no sign of life", code::NORMAL),
         });
     }
 }
@@ -407,29 +407,29 @@ impl Socket for BusSocket {
             None => return tracing::debug!(id, "an acknowledgement of nothing"),
         };
         // The acknowledgement of a request is a response too, for providers that like it.
-        let answered = Responds::parse(args.first().map_or("null", |arg| arg))
+        let answered = ResponsePayload::parse(args.first().map_or("null", |arg| arg))
             .and_then(|responds| self.answered(Key::Number(number), responds.answer(&args, &attachments)));
         if let Err(error) = answered {
             tracing::debug!(%error, "an acknowledgement of nothing");
         }
     }
 
-    fn told(&mut self, told: Told, out: &mut Out) {
+    fn told(&mut self, told: ClientMessage, out: &mut Out) {
         if self.seat.client().has_lost() {
             self.services.bus.metrics().clients_slow.inc();
-            return self.close(Farewell::Unresponsive, out);
+            return self.close(CloseReason::Unresponsive, out);
         }
         match told {
-            Told::Request(handed) => {
+            ClientMessage::Request(handed) => {
                 self.ask(&handed, out);
                 self.services.router.taken(self.seat.client().serial, &handed);
             }
-            Told::Outcome(ticket, outcome) => {
+            ClientMessage::Outcome(ticket, outcome) => {
                 if let Some(Asked { id, ack }) = self.asked.remove(&ticket) {
                     Self::respond(ack, &id, outcome, out);
                 }
             }
-            Told::Event(event) => {
+            ClientMessage::Event(event) => {
                 let told = self.memory.as_ref().and_then(|memory| memory.told);
                 if told.is_some_and(|told| event.is_within(told)) {
                     return;
@@ -438,9 +438,9 @@ impl Socket for BusSocket {
                     out.frames.push(Frame::Text(frame));
                 }
             }
-            Told::Command(command) => self.command(command, out),
-            Told::Registered(id, became) => self.registered(id, became, out),
-            Told::Notified(id, noted) => {
+            ClientMessage::Command(command) => self.command(command, out),
+            ClientMessage::Registered(id, became) => self.registered(id, became, out),
+            ClientMessage::Notified(id, noted) => {
                 self.notifying = self.notifying.saturating_sub(1);
                 let said = noted.map_err(Failure::from).map(|noted| match noted.index {
                     Some(index) => json!({ "id": noted.id, "index": index }),
@@ -448,13 +448,13 @@ impl Socket for BusSocket {
                 });
                 Self::answer("bus:notify", id, said, out);
             }
-            Told::Published(id, published) => self.published(id, published, out),
-            Told::Stream(number, streamed) => self.streamed(number, streamed, out),
-            Told::Remind => {
+            ClientMessage::Published(id, published) => self.published(id, published, out),
+            ClientMessage::Stream(number, streamed) => self.streamed(number, streamed, out),
+            ClientMessage::Remind => {
                 let reminder = json!({ "reason": "not registered", "timestamp": clock::millis() });
                 out.emit(None, "bus:reregister-request", &[&reminder.to_string()], Vec::new());
             }
-            Told::Close(why) => self.close(why, out),
+            ClientMessage::Close(why) => self.close(why, out),
         }
     }
 

@@ -7,9 +7,9 @@ use rollbook_core::service::{InstanceRegister, Registered};
 use serde_json::json;
 
 use super::bus_socket::{BusSocket, Failure};
-use super::says::{Registering, Registers};
+use super::says::{RegisterPayload, Registering};
 use crate::bus::client::call::CallError;
-use crate::bus::client::clients::{Client, Enrolled, Told};
+use crate::bus::client::clients::{Client, ClientMessage, Enrollment};
 use crate::bus::roll::registrations::Roll;
 use crate::doors::socketio::session::{Out, Waited};
 
@@ -25,7 +25,7 @@ impl BusSocket {
         arg: &str,
         out: &mut Out,
     ) -> Result<(), CallError> {
-        let register = Registers::parse(arg)?.into_register(&self.auth, &self.sid)?;
+        let register = RegisterPayload::parse(arg)?.into_register(&self.auth, &self.sid)?;
         if self.registered.is_none() && self.registering.is_none() {
             self.attempts(id, &register);
             let (roll, client) = (self.services.roll.clone(), Arc::clone(self.client()));
@@ -68,11 +68,11 @@ impl BusSocket {
     pub(in crate::doors::socketio) fn registered(
         &mut self,
         id: Option<u64>,
-        became: Result<Enrolled, CallError>,
+        became: Result<Enrollment, CallError>,
         out: &mut Out,
     ) {
         let attempted = self.registering.take().map(|registering| registering.identity);
-        let said = became.map_err(Failure::from).map(|Enrolled { service, instance, replaced }| {
+        let said = became.map_err(Failure::from).map(|Enrollment { service, instance, replaced }| {
             let mut says = json!({ "id": service, "instanceId": instance });
             if let (Some(says), Some(node)) = (says.as_object_mut(), replaced) {
                 says.insert("replaced".to_owned(), json!({ "node": node }));
@@ -122,15 +122,20 @@ impl BusSocket {
     }
 }
 
-async fn register_and_tell(roll: Roll, client: Arc<Client>, register: InstanceRegister, id: Option<u64>) -> Told {
+async fn register_and_tell(
+    roll: Roll,
+    client: Arc<Client>,
+    register: InstanceRegister,
+    id: Option<u64>,
+) -> ClientMessage {
     let registered = tokio::select! {
         registered = roll.register(&client, register) => registered.map_err(CallError::from),
         () = client.closing() => Err(CallError::Unavailable("the connection is about to end".to_owned())),
     };
-    let enrolled = |Registered { instance, replaced }: Registered| Enrolled {
+    let enrolled = |Registered { instance, replaced }: Registered| Enrollment {
         service: instance.service,
         instance: instance.id,
         replaced: replaced.map(|replaced| replaced.owner.node),
     };
-    Told::Registered(id, registered.map(enrolled))
+    ClientMessage::Registered(id, registered.map(enrolled))
 }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::base::json::{Whole, or_default};
-use crate::bus::client::announcement::Position;
-use crate::bus::client::call::{Answer, Body, CallError, part_of, traceparent};
+use crate::bus::client::announcement::AnnouncedUpTo;
+use crate::bus::client::call::{Answer, CallError, Payload, part_of, traceparent};
 use crate::doors::socketio::codec;
 
 /// Longest `requestId`, bytes.
@@ -123,7 +123,7 @@ impl Auth {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::doors::socketio) struct Resumes {
     pub(in crate::doors::socketio) pid: String,
-    pub(in crate::doors::socketio) offset: Option<Position>,
+    pub(in crate::doors::socketio) offset: Option<AnnouncedUpTo>,
 }
 
 #[derive(Deserialize)]
@@ -139,7 +139,7 @@ impl Resumes {
     pub(in crate::doors::socketio) fn parse(auth: &str) -> Option<Self> {
         let ResumesJson { pid, offset } = serde_json::from_str(auth).ok()?;
         let offset = match offset {
-            Some(offset) => Some(Position::parse(&offset)?),
+            Some(offset) => Some(AnnouncedUpTo::parse(&offset)?),
             None => None,
         };
         Some(Self { pid: pid.into_owned(), offset })
@@ -149,7 +149,7 @@ impl Resumes {
 /// `bus:register`
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::doors::socketio) struct Registers {
+pub(in crate::doors::socketio) struct RegisterPayload {
     id: Option<String>,
     name: Option<String>,
     r#type: Option<String>,
@@ -174,7 +174,7 @@ enum Offered {
     },
 }
 
-impl Registers {
+impl RegisterPayload {
     pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, CallError> {
         parse(arg)
     }
@@ -211,7 +211,7 @@ impl Registers {
 
 /// `bus:request`
 #[derive(Debug)]
-pub(in crate::doors::socketio) struct Asks {
+pub(in crate::doors::socketio) struct RequestPayload {
     pub(in crate::doors::socketio) id: String,
     pub(in crate::doors::socketio) capability: String,
     pub(in crate::doors::socketio) action: String,
@@ -250,7 +250,7 @@ struct IdJson {
     request_id: Option<String>,
 }
 
-impl Asks {
+impl RequestPayload {
     /// `has_ack`: the client does not need a name of its own for it.
     pub(in crate::doors::socketio) fn parse(arg: &str, has_ack: bool) -> Result<Self, NoRequest> {
         let json: AsksJson<'_> = parse(arg).map_err(|error| {
@@ -319,7 +319,7 @@ pub(in crate::doors::socketio) struct Asked<'a> {
 
 /// `bus:response`
 #[derive(Debug)]
-pub(in crate::doors::socketio) struct Responds {
+pub(in crate::doors::socketio) struct ResponsePayload {
     pub(in crate::doors::socketio) id: Option<String>,
     success: bool,
     body: Option<std::ops::Range<usize>>,
@@ -336,7 +336,7 @@ struct RespondsJson<'a> {
     error: Option<&'a RawValue>,
 }
 
-impl Responds {
+impl ResponsePayload {
     pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, CallError> {
         let RespondsJson { request_id, success, data, error } = parse(arg)?;
         let body = range(arg, if success { data } else { error });
@@ -346,7 +346,7 @@ impl Responds {
     /// The answer that it is, in the arguments that it was read from.
     pub(in crate::doors::socketio) fn answer(&self, args: &[ByteString], attachments: &[Bytes]) -> Answer {
         let json = args.first().map(|arg| part(arg, self.body.clone())).unwrap_or_default();
-        Answer { success: self.success, body: Body { json, attachments: attachments.to_vec() } }
+        Answer { success: self.success, body: Payload { json, attachments: attachments.to_vec() } }
     }
 }
 
@@ -361,14 +361,14 @@ pub(in crate::doors::socketio) fn is_handled(arg: &str) -> bool {
 
 /// `bus:notify`
 #[derive(Debug, Deserialize)]
-pub(in crate::doors::socketio) struct Notifies {
+pub(in crate::doors::socketio) struct NotifyPayload {
     pub(in crate::doors::socketio) event: String,
     pub(in crate::doors::socketio) data: Option<Box<RawValue>>,
     #[serde(default, deserialize_with = "or_default")]
     pub(in crate::doors::socketio) volatile: bool,
 }
 
-impl Notifies {
+impl NotifyPayload {
     pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, CallError> {
         let notifies: Self = parse(arg)?;
         if is_ours(&notifies.event) {

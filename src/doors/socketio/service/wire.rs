@@ -6,7 +6,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::says::is_ours;
-use crate::bus::client::announcement::{Announcement, Position, Tells};
+use crate::bus::client::announcement::{AnnouncedUpTo, Announcement, AnnouncementEncoder};
 use crate::bus::write::notification::{Notification, UNHANDLED, notification};
 use crate::doors::socketio::codec;
 
@@ -39,7 +39,7 @@ struct OfConfig<'a> {
 }
 
 /// The packet for an event; `None` when it means nothing to the clients of this door.
-fn packet(index: i64, event: &Event<'_>, offset: Option<Position>) -> Option<bytestring::ByteString> {
+fn packet(index: i64, event: &Event<'_>, offset: Option<AnnouncedUpTo>) -> Option<bytestring::ByteString> {
     let payload = event.payload?;
     let offset = offset.map(|offset| format!("\"{offset}\""));
     let emit = |name: &str, args: &[&str]| {
@@ -74,7 +74,7 @@ fn packet(index: i64, event: &Event<'_>, offset: Option<Position>) -> Option<byt
     }
 }
 
-impl Tells for Frames {
+impl AnnouncementEncoder for Frames {
     fn slot(&self) -> usize {
         usize::from(self.offsets)
     }
