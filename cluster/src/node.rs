@@ -27,11 +27,11 @@ use crate::log::store::LogStore;
 use crate::member::members::Members;
 use crate::peer::conn::CallError;
 use crate::peer::frame::Kind;
-use crate::peer::home::Homes;
+use crate::peer::home::ThreadConnections;
 use crate::peer::identity::Identity;
 use crate::peer::link::{Links, Purpose};
 use crate::peer::wire::{self, NodeFigures};
-use crate::propose::gather::{Ask, Queue};
+use crate::propose::gather::{Proposal, ProposalQueue};
 use crate::replicate::contact::Contact;
 use crate::replicate::raft::Raft;
 use crate::state::state::State;
@@ -58,7 +58,7 @@ pub enum Consistency {
 
 pub(crate) struct Inner {
     pub(crate) raft: Raft,
-    pub(crate) asks: Queue,
+    pub(crate) asks: ProposalQueue,
     /// Longest wait for the answer to an ask.
     pub(crate) timeout: Duration,
     pub(crate) state: Arc<State>,
@@ -68,7 +68,7 @@ pub(crate) struct Inner {
     pub(crate) contact: Arc<Contact>,
     pub(crate) members: Members,
     pub(crate) live: Arc<OnceLock<Arc<dyn Live>>>,
-    pub(crate) homes: Arc<Homes>,
+    pub(crate) homes: Arc<ThreadConnections>,
     pub(crate) log_keep_bytes: u64,
 }
 
@@ -135,7 +135,7 @@ impl Node {
         if frame.first() == Some(&KIND_COMMAND) {
             command::check_level(&frame, 1, self.inner.state.machine().level())?;
         }
-        let (ask, reply) = Ask::of_client(frame, self.inner.timeout);
+        let (ask, reply) = Proposal::of_client(frame, self.inner.timeout);
         self.inner.asks.push(ask)?;
         Ok(reply)
     }

@@ -11,7 +11,7 @@ use rollbook_core::rows::{Family, IndexRow, index_key, index_sequence, key};
 use rollbook_core::subjects::pattern::Pattern;
 
 pub use crate::error::ReadError;
-use crate::ledger::ledger::Sought;
+use crate::ledger::ledger::SeekResult;
 use crate::ledger::records;
 use crate::log::store::LogStore;
 use crate::state::state::{Databases, State};
@@ -181,8 +181,8 @@ impl Reader<'_> {
             return self.step_log(&databases, head, from, pattern, visit);
         }
         match databases.ledger.seek(head.id, from, pattern, filters)? {
-            Sought::Block(found) => show(&found.records, found.first, found.events, from, pattern, visit),
-            Sought::Passed(next) => Ok(Step::More(next)),
+            SeekResult::Block(found) => show(&found.records, found.first, found.events, from, pattern, visit),
+            SeekResult::Passed(next) => Ok(Step::More(next)),
         }
     }
 

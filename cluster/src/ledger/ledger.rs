@@ -76,7 +76,7 @@ pub(crate) struct Ledger {
 }
 
 /// A block as a reader sees it.
-pub(crate) struct Found {
+pub(crate) struct BlockMatch {
     /// Sequence number of its first event.
     pub(crate) first: u64,
     /// How many events.
@@ -85,8 +85,8 @@ pub(crate) struct Found {
 }
 
 /// What a search found.
-pub(crate) enum Sought {
-    Block(Found),
+pub(crate) enum SeekResult {
+    Block(BlockMatch),
     /// No block before this sequence number may hold an event of the pattern.
     Passed(u64),
 }
@@ -195,7 +195,7 @@ impl Ledger {
         sequence: u64,
         pattern: Option<&Pattern>,
         budget: &mut usize,
-    ) -> Result<Sought, ReadError> {
+    ) -> Result<SeekResult, ReadError> {
         let end = self.settled(namespace);
         // A block that goes on is replaced together with its row: both must be seen as of one moment.
         let snapshot = self.db.snapshot();
@@ -249,14 +249,14 @@ impl Ledger {
                 let value = value.ok_or_else(|| self.wrong(namespace, first, "the block is missing"))?;
                 let records = block::unpack(namespace, first, &meta, &value)
                     .map_err(|what| self.wrong(namespace, first, format_args!("damaged block: {what}")))?;
-                return Ok(Sought::Block(Found { first, events: meta.events, records }));
+                return Ok(SeekResult::Block(BlockMatch { first, events: meta.events, records }));
             }
             next = behind;
             if *budget == 0 {
                 break;
             }
         }
-        Ok(Sought::Passed(next))
+        Ok(SeekResult::Passed(next))
     }
 
     /// Shows the rows of the blocks that hold events from `from` on, in order, until `visit` breaks. Holes are passed

@@ -30,7 +30,7 @@ const TELL_EVERY: u32 = 25;
 
 /// How far a founder is.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Standing {
+pub(crate) struct FoundingStatus {
     #[prost(string, tag = "1")]
     pub(crate) cluster_id: String,
     /// It has a log of the cluster.
@@ -50,7 +50,7 @@ enum Verdict {
     Refuse(String),
 }
 
-fn judge(own: &Standing, others: &BTreeMap<u64, Option<Standing>>) -> Verdict {
+fn judge(own: &FoundingStatus, others: &BTreeMap<u64, Option<FoundingStatus>>) -> Verdict {
     let mut id = Some(own.cluster_id.clone()).filter(|id| !id.is_empty());
     for (node, standing) in others {
         let Some(standing) = standing else { return Verdict::Wait(format!("node {node} does not answer")) };
@@ -59,7 +59,7 @@ fn judge(own: &Standing, others: &BTreeMap<u64, Option<Standing>>) -> Verdict {
                 "node {node} has the log of a cluster that this node has no data of: a node that lost its disk must get a new number with `rollbook cluster join`"
             ));
         }
-        let ids = |of: &Standing| of.founders.keys().copied().collect::<Vec<_>>();
+        let ids = |of: &FoundingStatus| of.founders.keys().copied().collect::<Vec<_>>();
         if ids(standing) != ids(own) {
             let list: Vec<String> = standing.founders.iter().map(|(id, address)| format!("{id}={address}")).collect();
             return Verdict::Wait(format!("node {node} has another list of founding nodes: {}", list.join(",")));
@@ -82,8 +82,8 @@ pub(crate) struct Founding {
 }
 
 impl Founding {
-    pub(crate) async fn standing(&self) -> Standing {
-        Standing {
+    pub(crate) async fn standing(&self) -> FoundingStatus {
+        FoundingStatus {
             cluster_id: self.identity.cluster_id(),
             initialized: self.raft.is_initialized().await.unwrap_or(true),
             founders: self.identity.founders.clone(),
@@ -132,7 +132,7 @@ impl Founding {
         let mut others = BTreeMap::new();
         for node in self.identity.founders.keys().filter(|node| **node != self.identity.id) {
             let asked = self.links.call(*node, Purpose::Control, Kind::Founding, Bytes::new(), ANSWER_MAX).await;
-            others.insert(*node, asked.ok().and_then(|body| Standing::decode(body).ok()));
+            others.insert(*node, asked.ok().and_then(|body| FoundingStatus::decode(body).ok()));
         }
         let id = match judge(&own, &others) {
             Verdict::Wait(why) => return Ok(Some(why)),
@@ -159,12 +159,12 @@ impl Founding {
 mod tests {
     use super::*;
 
-    fn standing(cluster: &str, initialized: bool) -> Standing {
+    fn standing(cluster: &str, initialized: bool) -> FoundingStatus {
         let founders = BTreeMap::from([(1, "a".to_owned()), (2, "b".to_owned()), (3, "c".to_owned())]);
-        Standing { cluster_id: cluster.to_owned(), initialized, founders }
+        FoundingStatus { cluster_id: cluster.to_owned(), initialized, founders }
     }
 
-    fn verdict(own: &str, others: [Option<Standing>; 2]) -> Verdict {
+    fn verdict(own: &str, others: [Option<FoundingStatus>; 2]) -> Verdict {
         let [two, three] = others;
         judge(&standing(own, false), &BTreeMap::from([(2, two), (3, three)]))
     }

@@ -64,12 +64,12 @@ struct Envelope {
 
 /// A change, and whether it is wanted in spite of what speaks against it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct WantedChange {
     pub(crate) change: Change,
     pub(crate) force: bool,
 }
 
-impl Wanted {
+impl WantedChange {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         Envelope { change: Some(self.change.clone()), force: self.force }.encode_to_vec()
     }
@@ -152,7 +152,7 @@ impl Members {
     /// # Errors
     /// [`CallError::NotLeader`] when it can be asked again of the next leader, whatever was done of it; otherwise a
     /// refusal.
-    pub(crate) async fn change(&self, wanted: Wanted, propose: &Propose) -> Result<Node, CallError> {
+    pub(crate) async fn change(&self, wanted: WantedChange, propose: &Propose) -> Result<Node, CallError> {
         let Ok(_turn) = tokio::time::timeout(TURN_MAX, self.turn.lock()).await else {
             let why = "another change is being made; try again when `rollbook cluster status` shows what became of it";
             return Err(CallError::Refused(membership(why)));
@@ -160,7 +160,7 @@ impl Members {
         if !self.raft.is_leader() {
             return Err(CallError::NotLeader);
         }
-        let Wanted { change, force } = wanted;
+        let WantedChange { change, force } = wanted;
         if let Change::Transfer(to) = change {
             return self.transfer(to).await;
         }

@@ -275,13 +275,13 @@ impl Conn {
     }
 
     /// Asks, and leaves the wait for the answer to the caller: what is asked next comes behind it.
-    pub(crate) async fn ask(self: &Arc<Self>, kind: Kind, body: Bytes) -> Result<Asked, CallError> {
+    pub(crate) async fn ask(self: &Arc<Self>, kind: Kind, body: Bytes) -> Result<PendingCall, CallError> {
         let (sender, answer) = oneshot::channel();
         let exchange = self.begin(Waiter::Call(sender));
         // What was not even queued has not been seen by anybody.
         let closed = |_| CallError::Unreachable("the connection was lost".to_owned());
         exchange.send(kind, body).await.map_err(closed)?;
-        Ok(Asked { _exchange: exchange, answer })
+        Ok(PendingCall { _exchange: exchange, answer })
     }
 
     /// Tells, when there is room now.
@@ -303,12 +303,12 @@ pub(crate) fn reply(frame: Frame) -> Result<Bytes, CallError> {
 
 /// Something that was asked. Nobody waits for the answer any more when dropped.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct PendingCall {
     _exchange: Exchange,
     answer: oneshot::Receiver<Frame>,
 }
 
-impl Asked {
+impl PendingCall {
     /// Waits for the answer.
     pub(crate) async fn answer(self, within: Duration) -> Result<Bytes, CallError> {
         match tokio::time::timeout(within, self.answer).await {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
 
-use super::hello::{self, Hello, Reason, Unwelcome, VERSION};
+use super::hello::{self, Hello, HelloRefusal, HelloRefused, VERSION};
 use super::identity::Identity;
 use crate::lock::lock;
 use crate::state::state::State;
@@ -53,8 +53,8 @@ impl Drop for Pass {
     }
 }
 
-fn no(reason: Reason, text: String) -> Unwelcome {
-    Unwelcome::because(reason, text)
+fn no(reason: HelloRefusal, text: String) -> HelloRefused {
+    HelloRefused::because(reason, text)
 }
 
 impl Gate {
@@ -75,20 +75,20 @@ impl Gate {
         certified: Option<&[u64]>,
         initialized: bool,
         answering: impl Future<Output = Option<u64>>,
-    ) -> Result<Pass, Unwelcome> {
+    ) -> Result<Pass, HelloRefused> {
         self.check_who(hello, certified)?;
         self.check_cluster(hello, initialized)?;
         self.check_life(hello)?;
         self.check_level(hello)?;
         let known = self.callers().get(&hello.from).cloned().filter(|other| other.process != hello.process);
         if known.as_ref().is_some_and(|other| other.incarnation > hello.incarnation) {
-            return Err(no(Reason::OldLife, format!("a later life of node {} was here", hello.from)));
+            return Err(no(HelloRefusal::OldLife, format!("a later life of node {} was here", hello.from)));
         }
         if let Some(other) = known.filter(|other| other.connections > 0)
             && (other.incarnation == hello.incarnation || answering.await == Some(other.process))
         {
             let text = format!("node number {} is in use by another process", hello.from);
-            return Err(no(Reason::InUse, text));
+            return Err(no(HelloRefusal::InUse, text));
         }
         let mut callers = self.callers();
         let fresh = || Caller {
@@ -122,60 +122,66 @@ impl Gate {
         }
     }
 
-    fn check_who(&self, hello: &Hello, certified: Option<&[u64]>) -> Result<(), Unwelcome> {
+    fn check_who(&self, hello: &Hello, certified: Option<&[u64]>) -> Result<(), HelloRefused> {
         let Hello { version, from, to, .. } = hello;
         if *version != VERSION {
-            return Err(no(Reason::Version, format!("peer protocol {version} is not spoken here, only {VERSION}")));
+            return Err(no(
+                HelloRefusal::Version,
+                format!("peer protocol {version} is not spoken here, only {VERSION}"),
+            ));
         }
         if *to != self.identity.id || *from == self.identity.id || *from == 0 {
-            return Err(no(Reason::WrongNode, format!("this is node {}, called was {to} by {from}", self.identity.id)));
+            return Err(no(
+                HelloRefusal::WrongNode,
+                format!("this is node {}, called was {to} by {from}", self.identity.id),
+            ));
         }
         if certified.is_some_and(|nodes| !nodes.contains(from)) {
-            return Err(no(Reason::Certificate, format!("the certificate is not that of node {from}")));
+            return Err(no(HelloRefusal::Certificate, format!("the certificate is not that of node {from}")));
         }
         Ok(())
     }
 
-    fn check_cluster(&self, hello: &Hello, initialized: bool) -> Result<(), Unwelcome> {
+    fn check_cluster(&self, hello: &Hello, initialized: bool) -> Result<(), HelloRefused> {
         let (ours, theirs, from) = (self.identity.cluster_id(), &hello.cluster_id, hello.from);
         let founder = self.identity.founders.contains_key(&from);
         match (ours.is_empty(), theirs.is_empty()) {
             (false, false) if ours != *theirs => {
-                Err(no(Reason::WrongCluster, format!("this is cluster {ours}, not {theirs}")))
+                Err(no(HelloRefusal::WrongCluster, format!("this is cluster {ours}, not {theirs}")))
             }
             (false, false) => Ok(()),
             (false, true) if initialized => {
                 let text = format!(
                     "node {from} has no data of cluster {ours}: a new node, or one that lost its disk, must get a new number with `rollbook cluster join`"
                 );
-                Err(no(Reason::LostData, text))
+                Err(no(HelloRefusal::LostData, text))
             }
             (true, false) => {
-                Err(no(Reason::NotFounded, format!("node {} has no data of cluster {theirs}", self.identity.id)))
+                Err(no(HelloRefusal::NotFounded, format!("node {} has no data of cluster {theirs}", self.identity.id)))
             }
             _ if founder => Ok(()),
-            _ => Err(no(Reason::Stranger, format!("node {from} is not among the founding nodes"))),
+            _ => Err(no(HelloRefusal::Stranger, format!("node {from} is not among the founding nodes"))),
         }
     }
 
     /// A node that does not know the rules of the cluster would apply the same entries in another way.
-    fn check_level(&self, hello: &Hello) -> Result<(), Unwelcome> {
+    fn check_level(&self, hello: &Hello) -> Result<(), HelloRefused> {
         let (known, needed) = (hello::level(hello.level), self.state.machine().level());
         if known < needed {
-            return Err(no(Reason::Level, hello::too_low(hello.from, known, needed)));
+            return Err(no(HelloRefusal::Level, hello::too_low(hello.from, known, needed)));
         }
         Ok(())
     }
 
-    fn check_life(&self, hello: &Hello) -> Result<(), Unwelcome> {
+    fn check_life(&self, hello: &Hello) -> Result<(), HelloRefused> {
         let machine = self.state.machine();
         let Some(node) = machine.node(hello.from) else { return Ok(()) };
         if node.removed {
-            return Err(no(Reason::Removed, format!("node {} was removed from the cluster", hello.from)));
+            return Err(no(HelloRefusal::Removed, format!("node {} was removed from the cluster", hello.from)));
         }
         if node.incarnation > hello.incarnation {
             let text = format!("a later life of node {} is known: is this a copy of its data?", hello.from);
-            return Err(no(Reason::OldLife, text));
+            return Err(no(HelloRefusal::OldLife, text));
         }
         Ok(())
     }
@@ -209,7 +215,7 @@ mod tests {
         Hello { version: VERSION, cluster_id, purpose: 1, from, to: 1, incarnation, process, address, level: 0 }
     }
 
-    async fn why(gate: &Arc<Gate>, hello: &Hello, initialized: bool) -> Option<Reason> {
+    async fn why(gate: &Arc<Gate>, hello: &Hello, initialized: bool) -> Option<HelloRefusal> {
         gate.admit(hello, None, initialized, async { None }).await.err().map(|no| no.why())
     }
 
@@ -217,18 +223,18 @@ mod tests {
     async fn strangers_other_clusters_and_wrong_numbers_are_refused() {
         let (_dir, gate) = gate();
         assert_eq!(why(&gate, &hello(2, "", 1, 7), false).await, None);
-        assert_eq!(why(&gate, &hello(9, "", 1, 7), false).await, Some(Reason::Stranger));
-        assert_eq!(why(&gate, &hello(1, "", 1, 7), false).await, Some(Reason::WrongNode));
-        assert_eq!(why(&gate, &hello(2, X, 1, 7), false).await, Some(Reason::NotFounded));
+        assert_eq!(why(&gate, &hello(9, "", 1, 7), false).await, Some(HelloRefusal::Stranger));
+        assert_eq!(why(&gate, &hello(1, "", 1, 7), false).await, Some(HelloRefusal::WrongNode));
+        assert_eq!(why(&gate, &hello(2, X, 1, 7), false).await, Some(HelloRefusal::NotFounded));
         let old = Hello { version: 0, ..hello(2, "", 1, 7) };
-        assert_eq!(why(&gate, &old, false).await, Some(Reason::Version));
+        assert_eq!(why(&gate, &old, false).await, Some(HelloRefusal::Version));
         gate.identity.belong_to(X).unwrap();
         assert_eq!(why(&gate, &hello(2, "", 1, 7), false).await, None, "the founding is not complete");
-        assert_eq!(why(&gate, &hello(2, "", 1, 7), true).await, Some(Reason::LostData));
-        assert_eq!(why(&gate, &hello(2, Y, 1, 7), true).await, Some(Reason::WrongCluster));
+        assert_eq!(why(&gate, &hello(2, "", 1, 7), true).await, Some(HelloRefusal::LostData));
+        assert_eq!(why(&gate, &hello(2, Y, 1, 7), true).await, Some(HelloRefusal::WrongCluster));
         assert_eq!(why(&gate, &hello(9, X, 1, 7), true).await, None, "a member that joined later");
         let certified = gate.admit(&hello(2, X, 1, 7), Some(&[3]), true, async { None }).await;
-        assert_eq!(certified.err().map(|no| no.why()), Some(Reason::Certificate));
+        assert_eq!(certified.err().map(|no| no.why()), Some(HelloRefusal::Certificate));
     }
 
     #[tokio::test]
@@ -244,7 +250,7 @@ mod tests {
         gate.state.machine.write().unwrap().apply(1, &entry, &NoRows, &mut writes).unwrap();
         for old in [0, 1] {
             let no = gate.admit(&knows(old), None, false, async { None }).await.err().unwrap();
-            assert_eq!(no.why(), Reason::Level);
+            assert_eq!(no.why(), HelloRefusal::Level);
             assert!(no.text.ends_with("the cluster follows level 2: upgrade node 2"), "{}", no.text);
             assert!(no.why().ends_the_caller());
         }
@@ -273,12 +279,12 @@ mod tests {
     async fn two_processes_never_have_one_number() {
         let (_dir, gate) = gate();
         let first = gate.admit(&hello(2, "", 4, 7), None, false, async { None }).await.unwrap_or_else(|_| panic!());
-        assert_eq!(why(&gate, &hello(2, "", 4, 8), false).await, Some(Reason::InUse), "a copy of its data");
+        assert_eq!(why(&gate, &hello(2, "", 4, 8), false).await, Some(HelloRefusal::InUse), "a copy of its data");
         let alive = gate.admit(&hello(2, "", 5, 8), None, false, async { Some(7) }).await;
-        assert_eq!(alive.err().map(|no| no.why()), Some(Reason::InUse), "the first one still answers");
+        assert_eq!(alive.err().map(|no| no.why()), Some(HelloRefusal::InUse), "the first one still answers");
         let gone = gate.admit(&hello(2, "", 5, 8), None, false, async { None }).await;
         assert!(gone.is_ok(), "its machine lost power, its connections are only not closed yet");
         drop(first);
-        assert_eq!(why(&gate, &hello(2, "", 4, 7), false).await, Some(Reason::OldLife), "the earlier process");
+        assert_eq!(why(&gate, &hello(2, "", 4, 7), false).await, Some(HelloRefusal::OldLife), "the earlier process");
     }
 }

@@ -65,7 +65,7 @@ pub(crate) fn too_low(node: u64, known: FeatureLevel, needed: FeatureLevel) -> S
 /// Why a call is refused. Numbers are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
-pub(crate) enum Reason {
+pub(crate) enum HelloRefusal {
     Unknown = 0,
     /// Another version of the protocol.
     Version = 1,
@@ -91,7 +91,7 @@ pub(crate) enum Reason {
     Level = 20,
 }
 
-impl Reason {
+impl HelloRefusal {
     /// Whether the caller can never be taken as it is, so that it must not go on.
     pub(crate) const fn ends_the_caller(self) -> bool {
         matches!(self, Self::LostData | Self::InUse | Self::OldLife | Self::Removed | Self::Level)
@@ -100,20 +100,20 @@ impl Reason {
 
 /// The call is refused.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub(crate) struct Unwelcome {
-    #[prost(enumeration = "Reason", tag = "1")]
+pub(crate) struct HelloRefused {
+    #[prost(enumeration = "HelloRefusal", tag = "1")]
     reason: i32,
     /// For people.
     #[prost(string, tag = "2")]
     pub(crate) text: String,
 }
 
-impl Unwelcome {
-    pub(crate) fn because(reason: Reason, text: impl Into<String>) -> Self {
+impl HelloRefused {
+    pub(crate) fn because(reason: HelloRefusal, text: impl Into<String>) -> Self {
         Self { reason: reason.into(), text: text.into() }
     }
 
-    pub(crate) fn why(&self) -> Reason {
-        Reason::try_from(self.reason).unwrap_or(Reason::Unknown)
+    pub(crate) fn why(&self) -> HelloRefusal {
+        HelloRefusal::try_from(self.reason).unwrap_or(HelloRefusal::Unknown)
     }
 }

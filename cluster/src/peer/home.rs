@@ -30,12 +30,12 @@ pub(crate) fn lane() -> u64 {
 
 /// The threads that take connections for live messages.
 #[derive(Debug, Default)]
-pub(crate) struct Homes {
+pub(crate) struct ThreadConnections {
     threads: Mutex<Vec<Handle>>,
     turn: AtomicUsize,
 }
 
-impl Homes {
+impl ThreadConnections {
     /// The calling thread, which runs a runtime of its own, is one of them.
     pub(crate) fn add_this_thread(&self) {
         static LANES: AtomicU64 = AtomicU64::new(1);
@@ -63,9 +63,9 @@ impl Homes {
 
 /// A TCP connection that can move to another runtime.
 #[derive(Debug)]
-pub(crate) struct Home(Option<TcpStream>);
+pub(crate) struct MovableTcp(Option<TcpStream>);
 
-impl Home {
+impl MovableTcp {
     pub(crate) const fn new(tcp: TcpStream) -> Self {
         Self(Some(tcp))
     }
@@ -75,7 +75,7 @@ impl Home {
     }
 }
 
-impl AsyncRead for Home {
+impl AsyncRead for MovableTcp {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.socket() {
             Ok(tcp) => tcp.poll_read(cx, buf),
@@ -84,7 +84,7 @@ impl AsyncRead for Home {
     }
 }
 
-impl AsyncWrite for Home {
+impl AsyncWrite for MovableTcp {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.socket() {
             Ok(tcp) => tcp.poll_write(cx, buf),
@@ -116,7 +116,7 @@ pub(crate) trait Movable: AsyncRead + AsyncWrite + Send + Unpin {
     fn tcp(&self) -> Option<&TcpStream>;
 }
 
-impl Movable for Home {
+impl Movable for MovableTcp {
     fn settle(&mut self) -> io::Result<()> {
         if let Some(tcp) = self.0.take() {
             self.0 = Some(TcpStream::from_std(tcp.into_std()?)?);
@@ -158,10 +158,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_goes_on_in_the_runtime_of_the_thread_that_takes_it() {
-        let homes = std::sync::Arc::new(Homes::default());
+        let homes = std::sync::Arc::new(ThreadConnections::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let mut far = Home::new(listener.accept().await.unwrap().0);
+        let mut far = MovableTcp::new(listener.accept().await.unwrap().0);
         near.write_all(b"a").await.unwrap();
         assert_eq!(far.read_u8().await.unwrap(), b'a');
         let (ready, wait) = std::sync::mpsc::channel();

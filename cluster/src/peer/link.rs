@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::conn::{CallError, Conn, Reader, Writer, start_writer};
 use super::frame::{self, Frame, HELLO_BYTES_MAX, Kind};
-use super::hello::{self, Hello, Reason, Unwelcome, VERSION, Welcome};
+use super::hello::{self, Hello, HelloRefusal, HelloRefused, VERSION, Welcome};
 use super::home;
 use super::identity::Identity;
 use super::transport::{self, Dialer};
@@ -55,7 +55,7 @@ pub(crate) enum DialError {
     Failed(String),
     /// It is there and does not want this node.
     #[error("{}", .0.text)]
-    Unwelcome(Unwelcome),
+    Unwelcome(HelloRefused),
 }
 
 /// The end of a dial, for all who wait for it.
@@ -242,12 +242,12 @@ impl Links {
                 Ok(Conn::start(reader, sender, welcome.process, reached).taking_in_order(welcome.in_order))
             }
             Frame { kind: Kind::Unwelcome, body, .. } => {
-                let no = Unwelcome::decode(body).map_err(|_| strange())?;
+                let no = HelloRefused::decode(body).map_err(|_| strange())?;
                 // While the hello was on its way, this node began its next life, or the cluster was founded: the hello
                 // was refused for what is not so any more.
                 let outdated = match no.why() {
-                    Reason::OldLife => self.identity.owner() != owner,
-                    Reason::LostData => self.identity.cluster_id() != hello.cluster_id,
+                    HelloRefusal::OldLife => self.identity.owner() != owner,
+                    HelloRefusal::LostData => self.identity.cluster_id() != hello.cluster_id,
                     _ => false,
                 };
                 if outdated {

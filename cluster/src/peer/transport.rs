@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::home::{Home, Movable};
+use super::home::{Movable, MovableTcp};
 use crate::lab_faults::Bug;
 use crate::timing::Timing;
 
@@ -76,7 +76,7 @@ impl Dialer for Tcp {
             let connected = tokio::time::timeout(self.timing.connect(), TcpStream::connect(address)).await;
             let tcp = connected.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))??;
             self.prepare(&tcp)?;
-            let carriage: Carriage = Box::new(Home::new(tcp));
+            let carriage: Carriage = Box::new(MovableTcp::new(tcp));
             Ok(carriage)
         })
     }
@@ -106,7 +106,7 @@ impl Acceptor for TcpAcceptor {
                     tracing::debug!(%address, %error, "a connection ended before it began");
                     continue;
                 }
-                let carriage: Carriage = Box::new(Home::new(tcp));
+                let carriage: Carriage = Box::new(MovableTcp::new(tcp));
                 return Ok((carriage, address.to_string()));
             }
         })

@@ -24,8 +24,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::forward::{Attempt, Handed, Submit};
-use super::gather::{Ask, Asks, ENTRY_BYTES_MAX, Failure, Gathered};
+use super::forward::{Attempt, HandedOver, Submit};
+use super::gather::{ENTRY_BYTES_MAX, Failure, Proposal, ProposalBatch, ProposalReceiver};
 use crate::lab_faults::Bug;
 
 /// Batches on their way at the same time: one gathers while one is being synced. More would make smaller
@@ -42,18 +42,18 @@ const APART: Duration = Duration::from_secs(1);
 const SHOW_MAX: Duration = Duration::from_secs(2);
 
 /// How the flight of a batch ended.
-enum Flown {
+enum FlightEnd {
     /// It is in the log, and everybody has an answer.
     Done,
     /// Everybody has another answer; `given`: it may be in the log.
     Settled { given: bool },
     /// Somebody waits still.
-    Back(Gathered),
+    Back(ProposalBatch),
 }
 
 struct Flight {
     order: u64,
-    task: JoinHandle<Flown>,
+    task: JoinHandle<FlightEnd>,
 }
 
 /// Since when attempts have failed, and the last one that did.
@@ -64,13 +64,13 @@ struct Trouble {
 }
 
 /// Gathers asks until the queue is closed.
-pub(crate) async fn run<S: Submit>(submit: Arc<S>, asks: Asks) {
+pub(crate) async fn run<S: Submit>(submit: Arc<S>, asks: ProposalReceiver) {
     let batcher = Batcher {
         submit,
         asks,
         closed: false,
         held: None,
-        next: Gathered::default(),
+        next: ProposalBatch::default(),
         order: 0,
         flights: VecDeque::new(),
         handed: None,
@@ -84,13 +84,13 @@ pub(crate) async fn run<S: Submit>(submit: Arc<S>, asks: Asks) {
 
 struct Batcher<S> {
     submit: Arc<S>,
-    asks: Asks,
+    asks: ProposalReceiver,
     /// There will be no more asks.
     closed: bool,
     /// The ask that did not fit into `next`.
-    held: Option<Ask>,
+    held: Option<Proposal>,
     /// What is being gathered.
-    next: Gathered,
+    next: ProposalBatch,
     /// How many batches were gathered.
     order: u64,
     /// In their order.
@@ -98,7 +98,7 @@ struct Batcher<S> {
     /// Resolves when the newest of them was handed over.
     handed: Option<oneshot::Receiver<()>>,
     /// Those that have to be sent again, in their order.
-    back: Vec<Gathered>,
+    back: Vec<ProposalBatch>,
     /// The newest batch that is in the log, or may be.
     given: u64,
     trouble: Option<Trouble>,
@@ -175,11 +175,11 @@ impl<S: Submit> Batcher<S> {
         }
         self.order = self.order.saturating_add(1);
         let gathered = std::mem::take(&mut self.next);
-        self.launch(Gathered { order: self.order, ..gathered });
+        self.launch(ProposalBatch { order: self.order, ..gathered });
     }
 
     /// Sends a batch behind all that are in flight.
-    fn launch(&mut self, mut gathered: Gathered) {
+    fn launch(&mut self, mut gathered: ProposalBatch) {
         let first = gathered.content.mark.is_none() && gathered.unknown.is_none();
         if (first || Bug::BatchRenumbered.is_on()) && !gathered.has_no_own() {
             gathered.content.mark = self.submit.mark(gathered.content.replies());
@@ -187,23 +187,23 @@ impl<S: Submit> Batcher<S> {
         let (next, handed) = oneshot::channel();
         let before = self.handed.replace(handed).filter(|_| !self.flights.is_empty());
         let order = gathered.order;
-        let flight = fly(Arc::clone(&self.submit), gathered, before, Handed::new(next));
+        let flight = fly(Arc::clone(&self.submit), gathered, before, HandedOver::new(next));
         self.flights.push_back(Flight { order, task: tokio::spawn(flight) });
     }
 
-    fn lands(&mut self, order: u64, flown: Flown) {
+    fn lands(&mut self, order: u64, flown: FlightEnd) {
         let gathered = match flown {
-            Flown::Done => {
+            FlightEnd::Done => {
                 self.given = self.given.max(order);
                 self.trouble = None;
                 self.pause = PAUSE_MIN;
                 return;
             }
-            Flown::Settled { given } => {
+            FlightEnd::Settled { given } => {
                 self.given = self.given.max(if given { order } else { 0 });
                 return;
             }
-            Flown::Back(gathered) => gathered,
+            FlightEnd::Back(gathered) => gathered,
         };
         let now = Instant::now();
         let since =
@@ -259,7 +259,7 @@ impl<S: Submit> Batcher<S> {
 }
 
 /// The first flight that has ended, and how.
-async fn landed(flights: &mut VecDeque<Flight>) -> (u64, Flown) {
+async fn landed(flights: &mut VecDeque<Flight>) -> (u64, FlightEnd) {
     let (at, flown) = poll_fn(|cx| {
         for (at, flight) in flights.iter_mut().enumerate() {
             if let Poll::Ready(flown) = Pin::new(&mut flight.task).poll(cx) {
@@ -271,7 +271,7 @@ async fn landed(flights: &mut VecDeque<Flight>) -> (u64, Flown) {
     .await;
     let order = flights.remove(at).map_or(0, |flight| flight.order);
     // A flight that panicked has dropped its askers, and nobody knows what became of its batch.
-    (order, flown.unwrap_or(Flown::Settled { given: true }))
+    (order, flown.unwrap_or(FlightEnd::Settled { given: true }))
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -284,14 +284,14 @@ async fn until(deadline: Option<Instant>) {
 /// One attempt at a batch, behind the one before. Answers everybody whose deadline passes meanwhile.
 async fn fly<S: Submit>(
     submit: Arc<S>,
-    mut gathered: Gathered,
+    mut gathered: ProposalBatch,
     before: Option<oneshot::Receiver<()>>,
-    handed: Handed,
-) -> Flown {
+    handed: HandedOver,
+) -> FlightEnd {
     if let Some(before) = before.filter(|_| !Bug::BatchesRace.is_on())
         && before.await.is_err()
     {
-        return Flown::Back(gathered);
+        return FlightEnd::Back(gathered);
     }
     if Bug::BatchesRace.is_on() && gathered.order.is_multiple_of(2) {
         // As on a machine with more cores.
@@ -302,7 +302,7 @@ async fn fly<S: Submit>(
         gathered.dismiss_guests(&Failure::NotLeader);
         if gathered.has_no_own() {
             handed.pass();
-            return Flown::Settled { given: false };
+            return FlightEnd::Settled { given: false };
         }
     }
     let attempt = attempt(&*submit, leader, &mut gathered, &handed).await;
@@ -310,7 +310,7 @@ async fn fly<S: Submit>(
         // Nobody waits for it any more.
         None => {
             handed.pass();
-            Flown::Settled { given: handed.is_given() }
+            FlightEnd::Settled { given: handed.is_given() }
         }
         Some(Attempt::Done(carried)) => {
             handed.pass();
@@ -319,14 +319,14 @@ async fn fly<S: Submit>(
                 submit.shown(carried.index, left.unwrap_or_default().min(SHOW_MAX)).await;
             }
             gathered.answer(carried);
-            Flown::Done
+            FlightEnd::Done
         }
         Some(Attempt::Elsewhere) => fails(gathered, &Failure::NotLeader),
         Some(Attempt::Unknown(why)) => {
             if gathered.content.mark.is_none() {
                 gathered.dismiss_guests(&Failure::Unknown(why.clone()));
                 gathered.refuse(&Refusal::OutcomeUnknown(why.into_owned()));
-                return Flown::Settled { given: true };
+                return FlightEnd::Settled { given: true };
             }
             gathered.unknown = Some(why.clone());
             fails(gathered, &Failure::Unknown(why))
@@ -334,25 +334,30 @@ async fn fly<S: Submit>(
         Some(Attempt::Refused(refusal)) => match gathered.unknown.clone() {
             None => {
                 gathered.refuse(&refusal);
-                Flown::Settled { given: false }
+                FlightEnd::Settled { given: false }
             }
             Some(_) if Bug::RefusedThoughGiven.is_on() => {
                 gathered.refuse(&refusal);
-                Flown::Settled { given: false }
+                FlightEnd::Settled { given: false }
             }
             // An earlier attempt may have stored it. When there is room the rules know.
-            Some(_) if matches!(refusal, Refusal::Overloaded(_) | Refusal::Unavailable(_)) => Flown::Back(gathered),
+            Some(_) if matches!(refusal, Refusal::Overloaded(_) | Refusal::Unavailable(_)) => FlightEnd::Back(gathered),
             Some(why) => {
                 gathered.refuse(&Refusal::OutcomeUnknown(why.into_owned()));
-                Flown::Settled { given: true }
+                FlightEnd::Settled { given: true }
             }
         },
     }
 }
 
 /// Waits for an attempt and answers everybody whose deadline passes meanwhile; `None` when nobody is left who waits.
-async fn attempt<S: Submit>(submit: &S, leader: u64, gathered: &mut Gathered, handed: &Handed) -> Option<Attempt> {
-    let Gathered { content, askers, unknown, .. } = gathered;
+async fn attempt<S: Submit>(
+    submit: &S,
+    leader: u64,
+    gathered: &mut ProposalBatch,
+    handed: &HandedOver,
+) -> Option<Attempt> {
+    let ProposalBatch { content, askers, unknown, .. } = gathered;
     let mut attempt = pin!(submit.attempt(leader, content, handed));
     loop {
         let deadline = tokio::time::sleep_until(askers.deadline()?);
@@ -367,12 +372,12 @@ async fn attempt<S: Submit>(submit: &S, leader: u64, gathered: &mut Gathered, ha
 }
 
 /// The own part is to be sent again.
-fn fails(mut gathered: Gathered, guests: &Failure) -> Flown {
+fn fails(mut gathered: ProposalBatch, guests: &Failure) -> FlightEnd {
     gathered.dismiss_guests(guests);
     if gathered.has_no_own() {
-        return Flown::Settled { given: matches!(guests, Failure::Unknown(_)) };
+        return FlightEnd::Settled { given: matches!(guests, Failure::Unknown(_)) };
     }
-    Flown::Back(gathered)
+    FlightEnd::Back(gathered)
 }
 
 #[cfg(test)]

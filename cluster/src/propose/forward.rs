@@ -23,7 +23,7 @@ use rollbook_core::limits::BATCHES_PER_PRODUCER;
 use rollbook_core::reply;
 use tokio::sync::oneshot;
 
-use super::gather::{Carried, Content};
+use super::gather::{BatchContent, Committed};
 use crate::lab_faults::Bug;
 use crate::lock::lock;
 use crate::peer::conn::CallError;
@@ -40,7 +40,7 @@ use crate::wait::wait_until;
 pub(crate) const ATTEMPT_MAX: Duration = Duration::from_secs(3);
 
 /// Knows the way into the log.
-pub(crate) struct Carrier {
+pub(crate) struct ProposalForwarder {
     pub(crate) raft: Raft,
     pub(crate) identity: Arc<Identity>,
     pub(crate) links: Arc<Links>,
@@ -52,7 +52,7 @@ pub(crate) struct Carrier {
 /// How one attempt ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Attempt {
-    Done(Carried),
+    Done(Committed),
     /// Nothing was given to raft; try again.
     Elsewhere,
     /// It may be stored; try again when that is harmless.
@@ -63,13 +63,13 @@ pub(crate) enum Attempt {
 
 /// What an attempt says once its content cannot be called back.
 #[derive(Debug)]
-pub(crate) struct Handed {
+pub(crate) struct HandedOver {
     given: AtomicBool,
     /// The batch behind it waits for this.
     next: Mutex<Option<oneshot::Sender<()>>>,
 }
 
-impl Handed {
+impl HandedOver {
     pub(crate) const fn new(next: oneshot::Sender<()>) -> Self {
         Self { given: AtomicBool::new(false), next: Mutex::new(Some(next)) }
     }
@@ -105,7 +105,8 @@ pub(crate) trait Submit: Send + Sync + 'static {
     /// The mark of the next batch of so many frames; none when there is no other node that it could be sent to.
     fn mark(&self, frames: usize) -> Option<Batch>;
     /// One attempt, at that leader.
-    fn attempt(&self, leader: u64, content: &Content, handed: &Handed) -> impl Future<Output = Attempt> + Send;
+    fn attempt(&self, leader: u64, content: &BatchContent, handed: &HandedOver)
+    -> impl Future<Output = Attempt> + Send;
     /// Resolves when this node shows the effect of that entry, at latest after `within`.
     fn shown(&self, index: u64, within: Duration) -> impl Future<Output = ()> + Send;
     /// Resolves when something about the leader has changed, at latest after `within`.
@@ -114,7 +115,7 @@ pub(crate) trait Submit: Send + Sync + 'static {
     fn is_hopeless(&self, waited: Duration) -> bool;
 }
 
-impl Submit for Carrier {
+impl Submit for ProposalForwarder {
     fn id(&self) -> u64 {
         self.identity.id
     }
@@ -134,7 +135,7 @@ impl Submit for Carrier {
         Some(Batch { owner: self.identity.owner(), number, frames: u32::try_from(frames).unwrap_or(u32::MAX) })
     }
 
-    async fn attempt(&self, leader: u64, content: &Content, handed: &Handed) -> Attempt {
+    async fn attempt(&self, leader: u64, content: &BatchContent, handed: &HandedOver) -> Attempt {
         let attempted = {
             let attempt = async {
                 if leader == self.identity.id {
@@ -173,7 +174,7 @@ impl Submit for Carrier {
     }
 }
 
-impl Carrier {
+impl ProposalForwarder {
     /// Whether this node is the only member of its cluster: no other node can lead, now or later in this term.
     fn is_alone(&self) -> bool {
         let metrics = self.raft.server_metrics();
@@ -182,7 +183,7 @@ impl Carrier {
     }
 
     /// Writes the entry as the leader.
-    async fn write(&self, content: &Content, handed: &Handed) -> Attempt {
+    async fn write(&self, content: &BatchContent, handed: &HandedOver) -> Attempt {
         if self.identity.shortage.full.load(Ordering::Relaxed) {
             // To write it would end the process.
             return Attempt::Refused(Refusal::InsufficientStorage("the disk of the leader is full".to_owned()));
@@ -195,7 +196,7 @@ impl Carrier {
         // Raft takes them in the order of its channel.
         handed.give(true);
         match result.await {
-            Ok(Ok(response)) => Attempt::Done(Carried { index: response.log_id.index, replies: response.data }),
+            Ok(Ok(response)) => Attempt::Done(Committed { index: response.log_id.index, replies: response.data }),
             Ok(Err(ClientWriteError::ForwardToLeader(_))) => Attempt::Elsewhere,
             // A new leader may have kept the entry or not; and raft may have stopped with the entry in its log.
             Ok(Err(ClientWriteError::LogEntryDiscarded(_))) | Err(_) => Attempt::Unknown("leadership was lost".into()),
@@ -204,7 +205,7 @@ impl Carrier {
     }
 
     /// Sends the own part to the leader.
-    async fn forward(&self, leader: u64, content: &Content, handed: &Handed) -> Attempt {
+    async fn forward(&self, leader: u64, content: &BatchContent, handed: &HandedOver) -> Attempt {
         // Without a mark when this node was alone a moment ago: the next attempt has one.
         let Some(body) = content.forward() else { return Attempt::Elsewhere };
         let conn = match self.links.conn(leader, Purpose::Relay, ATTEMPT_MAX).await {
@@ -236,16 +237,16 @@ fn outcome(answer: Result<Bytes, CallError>, wanted: usize) -> Attempt {
 }
 
 /// `u64 index of the entry | replies`
-pub(crate) fn encode_carried(carried: &Carried) -> Bytes {
+pub(crate) fn encode_carried(carried: &Committed) -> Bytes {
     let mut body = carried.index.to_le_bytes().to_vec();
     body.extend_from_slice(&reply::encode(&carried.replies));
     body.into()
 }
 
-fn decode_carried(body: &[u8], wanted: usize) -> Option<Carried> {
+fn decode_carried(body: &[u8], wanted: usize) -> Option<Committed> {
     let (index, replies) = body.split_first_chunk::<8>()?;
     let replies = reply::decode(replies).filter(|replies| replies.len() == wanted)?;
-    Some(Carried { index: u64::from_le_bytes(*index), replies })
+    Some(Committed { index: u64::from_le_bytes(*index), replies })
 }
 
 #[cfg(test)]
@@ -256,11 +257,11 @@ mod tests {
 
     #[test]
     fn only_answers_that_say_so_mean_that_nothing_was_stored() {
-        let carried = Carried { index: 7, replies: vec![Ok(Done::Published { first: 3, events: 1 })] };
+        let carried = Committed { index: 7, replies: vec![Ok(Done::Published { first: 3, events: 1 })] };
         let answer = |answer| outcome(answer, 1);
         assert_eq!(answer(Ok(encode_carried(&carried))), Attempt::Done(carried.clone()));
         for not_read in
-            [Bytes::new(), Bytes::from_static(&[9; 30]), encode_carried(&Carried { index: 7, replies: vec![] })]
+            [Bytes::new(), Bytes::from_static(&[9; 30]), encode_carried(&Committed { index: 7, replies: vec![] })]
         {
             assert!(matches!(answer(Ok(not_read.clone())), Attempt::Unknown(_)), "{not_read:?}");
         }

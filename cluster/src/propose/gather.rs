@@ -25,27 +25,27 @@ const QUEUE_BYTES_MAX: usize = 256 << 20;
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Frames that somebody wants in the log, and where the answer goes.
-pub(crate) struct Ask {
+pub(crate) struct Proposal {
     /// Whole frames, one behind the other.
     pub(crate) frames: Bytes,
     /// How many replies they get.
     pub(crate) replies: usize,
     /// Nobody waits for the answer any longer than this; what was not given to raft by then is not written.
     pub(crate) until: Instant,
-    pub(crate) answer: Answer,
+    pub(crate) answer: ReplyTo,
 }
 
 /// Where an answer goes.
-pub(crate) enum Answer {
+pub(crate) enum ReplyTo {
     /// To a client of this node that asked for one frame.
     One(oneshot::Sender<Reply>),
     /// To another node that forwarded a batch, its mark included.
-    Guest(oneshot::Sender<Result<Carried, Failure>>),
+    Guest(oneshot::Sender<Result<Committed, Failure>>),
 }
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Carried {
+pub(crate) struct Committed {
     /// Index of its entry.
     pub(crate) index: u64,
     /// In the order of its frames.
@@ -68,13 +68,13 @@ fn too_late() -> Refusal {
     Refusal::Unavailable("it could not be written in time".to_owned())
 }
 
-impl Ask {
+impl Proposal {
     /// A frame of a client of this node, who waits that long for the answer.
     pub(crate) fn of_client(frame: Bytes, timeout: Duration) -> (Self, oneshot::Receiver<Reply>) {
         let (answer, reply) = oneshot::channel();
         let now = Instant::now();
         let until = now.checked_add(timeout).unwrap_or(now + FOREVER);
-        (Self { frames: frame, replies: 1, until, answer: Answer::One(answer) }, reply)
+        (Self { frames: frame, replies: 1, until, answer: ReplyTo::One(answer) }, reply)
     }
 
     /// Whether nobody waits for the answer any more. What the bus itself proposes stays until its deadline.
@@ -84,8 +84,8 @@ impl Ask {
         }
         self.until <= now
             || match &self.answer {
-                Answer::One(answer) => !self.is_command() && answer.is_closed(),
-                Answer::Guest(answer) => answer.is_closed(),
+                ReplyTo::One(answer) => !self.is_command() && answer.is_closed(),
+                ReplyTo::Guest(answer) => answer.is_closed(),
             }
     }
 
@@ -97,38 +97,38 @@ impl Ask {
     pub(crate) fn refuse(self, refusal: Refusal) {
         // The asker may have gone.
         match self.answer {
-            Answer::One(answer) => drop(answer.send(Err(refusal))),
-            Answer::Guest(answer) => drop(answer.send(Err(Failure::NotLeader))),
+            ReplyTo::One(answer) => drop(answer.send(Err(refusal))),
+            ReplyTo::Guest(answer) => drop(answer.send(Err(Failure::NotLeader))),
         }
     }
 }
 
 /// The way into the queue, which is bounded in number and in bytes. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Queue {
-    asks: mpsc::Sender<Ask>,
+pub(crate) struct ProposalQueue {
+    asks: mpsc::Sender<Proposal>,
     bytes: Arc<AtomicUsize>,
 }
 
-/// The other end of a [`Queue`].
-pub(crate) struct Asks {
-    asks: mpsc::Receiver<Ask>,
+/// The other end of a [`ProposalQueue`].
+pub(crate) struct ProposalReceiver {
+    asks: mpsc::Receiver<Proposal>,
     bytes: Arc<AtomicUsize>,
 }
 
 /// A queue and its end.
-pub(crate) fn queue() -> (Queue, Asks) {
+pub(crate) fn queue() -> (ProposalQueue, ProposalReceiver) {
     let (sender, asks) = mpsc::channel(QUEUE_ASKS_MAX);
     let bytes = Arc::<AtomicUsize>::default();
-    (Queue { asks: sender, bytes: Arc::clone(&bytes) }, Asks { asks, bytes })
+    (ProposalQueue { asks: sender, bytes: Arc::clone(&bytes) }, ProposalReceiver { asks, bytes })
 }
 
-impl Queue {
+impl ProposalQueue {
     /// Lets an ask wait for its turn, without waiting for room.
     ///
     /// # Errors
     /// There is no room, or the node is stopping; nothing of the ask will be written.
-    pub(crate) fn push(&self, ask: Ask) -> Result<(), Refusal> {
+    pub(crate) fn push(&self, ask: Proposal) -> Result<(), Refusal> {
         let length = ask.frames.len();
         let full = || Refusal::Overloaded("too many publishes wait".to_owned());
         let before = self.bytes.fetch_add(length, Ordering::Relaxed);
@@ -147,25 +147,25 @@ impl Queue {
     }
 }
 
-impl Asks {
+impl ProposalReceiver {
     /// The next ask; `None` when there will be no more.
-    pub(crate) async fn recv(&mut self) -> Option<Ask> {
+    pub(crate) async fn recv(&mut self) -> Option<Proposal> {
         let ask = self.asks.recv().await?;
         self.bytes.fetch_sub(ask.frames.len(), Ordering::Relaxed);
         Some(ask)
     }
 
     /// The next ask, when one waits now.
-    pub(crate) fn try_recv(&mut self) -> Option<Ask> {
+    pub(crate) fn try_recv(&mut self) -> Option<Proposal> {
         let ask = self.asks.try_recv().ok()?;
         self.bytes.fetch_sub(ask.frames.len(), Ordering::Relaxed);
         Some(ask)
     }
 }
 
-/// What goes into the log of a [`Gathered`]: its bytes.
+/// What goes into the log of a [`ProposalBatch`]: its bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Content {
+pub(crate) struct BatchContent {
     /// Frames of own asks.
     own: Vec<Bytes>,
     /// Frames of batches of other nodes, with their marks, and how many replies each gets.
@@ -176,7 +176,7 @@ pub(crate) struct Content {
     bytes: usize,
 }
 
-impl Content {
+impl BatchContent {
     /// How many replies the own part gets.
     pub(crate) fn replies(&self) -> usize {
         self.own.len()
@@ -229,14 +229,14 @@ impl<T> Waiting<T> {
     }
 }
 
-/// Who waits for a [`Gathered`], in the order of its content.
+/// Who waits for a [`ProposalBatch`], in the order of its content.
 #[derive(Default)]
-pub(crate) struct Askers {
+pub(crate) struct Proposers {
     own: Vec<Waiting<Reply>>,
-    guests: Vec<Waiting<Result<Carried, Failure>>>,
+    guests: Vec<Waiting<Result<Committed, Failure>>>,
 }
 
-impl Askers {
+impl Proposers {
     /// The first deadline of somebody who still waits.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if Bug::GivenUpIsWritten.is_on() {
@@ -262,9 +262,9 @@ impl Askers {
 
 /// What was gathered: own asks, and batches of other nodes.
 #[derive(Default)]
-pub(crate) struct Gathered {
-    pub(crate) content: Content,
-    pub(crate) askers: Askers,
+pub(crate) struct ProposalBatch {
+    pub(crate) content: BatchContent,
+    pub(crate) askers: Proposers,
     /// Some own frame is a command: who asked may look at its effect at once, on this node.
     pub(crate) commands: bool,
     /// Why the outcome is not known, once the content may be in a log.
@@ -273,7 +273,7 @@ pub(crate) struct Gathered {
     pub(crate) order: u64,
 }
 
-impl Gathered {
+impl ProposalBatch {
     /// Bytes of everything gathered.
     pub(crate) const fn bytes(&self) -> usize {
         self.content.bytes
@@ -285,20 +285,20 @@ impl Gathered {
     }
 
     /// Adds an ask, unless it was given up.
-    pub(crate) fn push(&mut self, ask: Ask, now: Instant) {
+    pub(crate) fn push(&mut self, ask: Proposal, now: Instant) {
         if ask.is_given_up(now) {
             return ask.refuse(too_late());
         }
         let stays = ask.is_command();
-        let Ask { frames, replies, until, answer } = ask;
+        let Proposal { frames, replies, until, answer } = ask;
         self.content.bytes = self.content.bytes.saturating_add(frames.len());
         match answer {
-            Answer::One(answer) => {
+            ReplyTo::One(answer) => {
                 self.commands |= stays;
                 self.content.own.push(frames);
                 self.askers.own.push(Waiting { until, stays, answer: Some(answer) });
             }
-            Answer::Guest(answer) => {
+            ReplyTo::Guest(answer) => {
                 self.content.guests.push((frames, replies));
                 self.askers.guests.push(Waiting { until, stays: false, answer: Some(answer) });
             }
@@ -340,8 +340,8 @@ impl Gathered {
     }
 
     fn clear(&mut self) {
-        self.content = Content::default();
-        self.askers = Askers::default();
+        self.content = BatchContent::default();
+        self.askers = Proposers::default();
     }
 
     /// Ends the batches of other nodes: their nodes send them again.
@@ -358,11 +358,11 @@ impl Gathered {
     }
 
     /// Tells everybody what became of it.
-    pub(crate) fn answer(self, Carried { index, replies }: Carried) {
+    pub(crate) fn answer(self, Committed { index, replies }: Committed) {
         let mut replies = replies.into_iter();
         for (mut guest, (_, count)) in self.askers.guests.into_iter().zip(&self.content.guests) {
             let replies = replies.by_ref().take(*count).collect();
-            guest.answers(Ok(Carried { index, replies }));
+            guest.answers(Ok(Committed { index, replies }));
         }
         for (mut own, reply) in self.askers.own.into_iter().zip(replies) {
             own.answers(reply);

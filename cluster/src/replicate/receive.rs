@@ -61,14 +61,14 @@ pub(crate) struct Receiver {
 }
 
 /// The way back to the sender of an offer.
-struct Back {
+struct OfferReply {
     sender: Sender,
     session: u64,
     /// Whether the sender understands that there is progress.
     progress: bool,
 }
 
-impl Back {
+impl OfferReply {
     /// Does something that takes long, and tells the sender so meanwhile.
     async fn while_told<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
@@ -146,7 +146,7 @@ impl Receiver {
         let offer = wire::decode_offer(&first.body).map_err(io::Error::other)?;
         check(&offer.files)?;
         let replaced = self.take_place(offer.vote, session)?;
-        let back = Back { sender: sender.clone(), session, progress: offer.progress };
+        let back = OfferReply { sender: sender.clone(), session, progress: offer.progress };
         let taken = self.take(from, raft, offer, &back, Frames { frames, replaced: replaced.clone() }).await;
         let mut present = lock(&self.present);
         if !replaced.is_cancelled() {
@@ -173,7 +173,14 @@ impl Receiver {
         Ok(replaced)
     }
 
-    async fn take(&self, from: u64, raft: &Raft, offer: Offer, back: &Back, mut frames: Frames) -> io::Result<Vote> {
+    async fn take(
+        &self,
+        from: u64,
+        raft: &Raft,
+        offer: Offer,
+        back: &OfferReply,
+        mut frames: Frames,
+    ) -> io::Result<Vote> {
         let Offer { vote, meta, files, .. } = offer;
         let directory = self.layout.incoming(from);
         // Whoever was here before ends its step first; a check of checksums looks up between them.
@@ -191,7 +198,7 @@ impl Receiver {
         let have = back.while_told(prepared).await?;
         let answer = Frame::new(Kind::Reply, back.session, wire::encode_numbers(have.clone()));
         back.sender.send(answer).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
-        let mut arriving = Arriving::begin(directory.clone(), files, have);
+        let mut arriving = IncomingFiles::begin(directory.clone(), files, have);
         let checksums = loop {
             let frame = frames.next().await?;
             match frame.kind {
@@ -277,7 +284,7 @@ struct Open {
 }
 
 /// The files of a snapshot while they arrive.
-struct Arriving {
+struct IncomingFiles {
     directory: PathBuf,
     files: Vec<FileProto>,
     /// How many bytes of each are there.
@@ -287,7 +294,7 @@ struct Arriving {
     open: Option<Open>,
 }
 
-impl Arriving {
+impl IncomingFiles {
     fn begin(directory: PathBuf, files: Vec<FileProto>, have: Vec<u64>) -> Self {
         let sums = have.iter().map(|have| (*have == 0).then_some(0)).collect();
         Self { directory, files, have, sums, open: None }
@@ -405,9 +412,9 @@ mod tests {
         [&number.to_le_bytes(), offset.to_le_bytes().as_slice(), bytes].concat().into()
     }
 
-    fn begin(root: &Path, files: &[FileProto]) -> Arriving {
+    fn begin(root: &Path, files: &[FileProto]) -> IncomingFiles {
         let have = prepare(root, files).unwrap();
-        Arriving::begin(root.to_path_buf(), files.to_vec(), have)
+        IncomingFiles::begin(root.to_path_buf(), files.to_vec(), have)
     }
 
     #[test]
@@ -419,7 +426,7 @@ mod tests {
         let first = first.write(&body(0, 0, b"abc")).unwrap().write(&body(1, 0, b"xy")).unwrap();
         // The sender died.
         drop(first);
-        let finish = |arriving: Arriving, ledger: &[u8]| {
+        let finish = |arriving: IncomingFiles, ledger: &[u8]| {
             let sums = [ledger, b"xyz", b""].map(|bytes| u64::from(crc32c::crc32c(bytes)));
             arriving.finish(&sums, &CancellationToken::new())
         };

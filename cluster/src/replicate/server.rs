@@ -25,7 +25,7 @@ use crate::peer::frame;
 use crate::peer::frame::{FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX, Kind};
 use crate::peer::gate::{Gate, Pass};
 use crate::peer::hello::{Hello, Welcome};
-use crate::peer::home::{Homes, Movable};
+use crate::peer::home::{Movable, ThreadConnections};
 use crate::peer::identity::Identity;
 use crate::peer::link::{Links, Purpose, halves};
 use crate::peer::transport;
@@ -93,7 +93,7 @@ pub(crate) struct Server<O> {
     pub(crate) raft: Raft,
     pub(crate) contact: Arc<Contact>,
     pub(crate) receiver: Receiver,
-    pub(crate) homes: Arc<Homes>,
+    pub(crate) homes: Arc<ThreadConnections>,
     pub(crate) tls: Option<Tls>,
     pub(crate) office: O,
 }

@@ -10,7 +10,7 @@ use rollbook_core::node::Node as Row;
 use rollbook_core::reply;
 use tokio::time::Instant;
 
-use crate::member::members::{Change, Wanted};
+use crate::member::members::{Change, WantedChange};
 use crate::node::{Node, refusal};
 use crate::peer::conn::CallError;
 use crate::peer::frame::Kind;
@@ -37,7 +37,7 @@ impl Node {
     /// # Errors
     /// The refusal of the rules or of the cluster.
     pub async fn join(&self, address: String) -> Result<Row, Refusal> {
-        self.change(Wanted { change: Change::Join(address), force: false }).await
+        self.change(WantedChange { change: Change::Join(address), force: false }).await
     }
 
     /// A learner that answers and has caught up votes from now on; with `force` also one that does not, as long as
@@ -46,7 +46,7 @@ impl Node {
     /// # Errors
     /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] with what to do, or the cluster is not available.
     pub async fn promote(&self, id: u64, force: bool) -> Result<Row, Refusal> {
-        self.change(Wanted { change: Change::Promote(id), force }).await
+        self.change(WantedChange { change: Change::Promote(id), force }).await
     }
 
     /// A node leaves the cluster for good; its number is never used again. Refused when the voters that are left had
@@ -56,7 +56,7 @@ impl Node {
     /// # Errors
     /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] with what to do, or the cluster is not available.
     pub async fn remove(&self, id: u64, force: bool) -> Result<Row, Refusal> {
-        self.change(Wanted { change: Change::Remove(id), force }).await
+        self.change(WantedChange { change: Change::Remove(id), force }).await
     }
 
     /// Another voter leads from now on: `to`, or the best one. Gives the new leader.
@@ -64,11 +64,11 @@ impl Node {
     /// # Errors
     /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] when it did not take over, or the cluster is not available.
     pub async fn transfer(&self, to: Option<u64>) -> Result<Row, Refusal> {
-        self.change(Wanted { change: Change::Transfer(to.unwrap_or(0)), force: false }).await
+        self.change(WantedChange { change: Change::Transfer(to.unwrap_or(0)), force: false }).await
     }
 
     /// Has the leader make a change. Answers within [`CHANGE_MAX`].
-    async fn change(&self, wanted: Wanted) -> Result<Row, Refusal> {
+    async fn change(&self, wanted: WantedChange) -> Result<Row, Refusal> {
         let began = Instant::now();
         // Whether some leader may have done part of it.
         let mut begun = false;
@@ -102,7 +102,7 @@ impl Node {
     }
 
     /// Makes a change, as the leader. It goes on when nobody waits any more.
-    pub(crate) async fn change_here(&self, wanted: Wanted, within: Duration) -> Result<Row, CallError> {
+    pub(crate) async fn change_here(&self, wanted: WantedChange, within: Duration) -> Result<Row, CallError> {
         let (node, proposer) = (self.clone(), self.clone());
         let made = self.inner().members.runtime.spawn(async move {
             let propose = move |command| -> BoxFuture<'static, Reply> {
@@ -118,7 +118,7 @@ impl Node {
         }
     }
 
-    async fn change_there(&self, leader: u64, wanted: &Wanted, within: Duration) -> Result<Row, CallError> {
+    async fn change_there(&self, leader: u64, wanted: &WantedChange, within: Duration) -> Result<Row, CallError> {
         let body = Bytes::from(wanted.to_bytes());
         // A connection that must be made first takes of the same time.
         let call = self.inner().links.call(leader, Purpose::Control, Kind::Change, body, within);

@@ -36,12 +36,12 @@ use crate::member::founding::Founding;
 use crate::member::members::Members;
 use crate::node::{Inner, Node};
 use crate::peer::gate::Gate;
-use crate::peer::home::Homes;
+use crate::peer::home::ThreadConnections;
 use crate::peer::identity::Identity;
 use crate::peer::link::Links;
 use crate::peer::transport::{Acceptor, Dialer, Tcp, TcpAcceptor};
 use crate::propose::batch;
-use crate::propose::forward::Carrier;
+use crate::propose::forward::ProposalForwarder;
 use crate::propose::gather;
 use crate::replicate::contact::Contact;
 use crate::replicate::machine::StateMachine;
@@ -57,7 +57,7 @@ use crate::stores::Stores;
 use crate::timing::Timing;
 use crate::tls::{Tls, TlsFiles};
 use liveness::Liveness;
-use office::Desk;
+use office::PeerService;
 use presence::Presence;
 use settler::Settler;
 
@@ -372,7 +372,7 @@ pub(crate) async fn assemble(
     tokio::spawn(async move { ends.run_until_cancelled(beat(beats, timing)).await });
     tokio::spawn(looks.run(stop.clone()));
     let (asks, queue) = gather::queue();
-    let carrier = Carrier {
+    let carrier = ProposalForwarder {
         raft: raft.clone(),
         identity: Arc::clone(&identity),
         links: Arc::clone(&links),
@@ -381,7 +381,7 @@ pub(crate) async fn assemble(
         batches: AtomicU64::new(1),
     };
     tokio::spawn(batch::run(Arc::new(carrier), queue));
-    let (live, homes) = (Arc::new(OnceLock::new()), Arc::<Homes>::default());
+    let (live, homes) = (Arc::new(OnceLock::new()), Arc::<ThreadConnections>::default());
     let members = Members {
         raft: raft.clone(),
         identity: Arc::clone(&identity),
@@ -414,7 +414,7 @@ pub(crate) async fn assemble(
             receiver: Receiver::new(layout),
             homes,
             tls,
-            office: Desk { node: node.clone(), asks, founding: founding(), live },
+            office: PeerService { node: node.clone(), asks, founding: founding(), live },
         });
         tokio::spawn(server.run(acceptor, stop.clone()));
     }

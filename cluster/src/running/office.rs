@@ -18,20 +18,20 @@ use tokio::time::Instant;
 use super::membership::LEADER_MAX;
 use crate::live::Live;
 use crate::member::founding::Founding;
-use crate::member::members::Wanted;
+use crate::member::members::WantedChange;
 use crate::node::Node;
 use crate::peer::conn::CallError;
 use crate::peer::frame::Kind;
 use crate::peer::wire;
 use crate::peer::wire::NodeFigures;
 use crate::propose::forward::{ATTEMPT_MAX, encode_carried};
-use crate::propose::gather::{Answer as To, Ask, Carried, Failure, Queue};
+use crate::propose::gather::{Committed, Failure, Proposal, ProposalQueue, ReplyTo};
 use crate::replicate::server::{Answer, Office};
 
 /// What the desk needs.
-pub(crate) struct Desk {
+pub(crate) struct PeerService {
     pub(crate) node: Node,
-    pub(crate) asks: Queue,
+    pub(crate) asks: ProposalQueue,
     pub(crate) founding: Founding,
     pub(crate) live: Arc<OnceLock<Arc<dyn Live>>>,
 }
@@ -40,9 +40,9 @@ fn malformed(what: &str) -> Answer {
     Answer::Refused(Refusal::Malformed(what.to_owned()))
 }
 
-impl Desk {
+impl PeerService {
     /// Queues the batch of another node for the log.
-    fn take(&self, from: u64, mut body: Bytes) -> Result<oneshot::Receiver<Result<Carried, Failure>>, Answer> {
+    fn take(&self, from: u64, mut body: Bytes) -> Result<oneshot::Receiver<Result<Committed, Failure>>, Answer> {
         if !self.node.leads() {
             return Err(Answer::NotLeader);
         }
@@ -65,7 +65,7 @@ impl Desk {
         let (answer, answered) = oneshot::channel();
         let replies = usize::try_from(count).unwrap_or(usize::MAX);
         let until = Instant::now() + ATTEMPT_MAX;
-        let ask = Ask { frames: body, replies, until, answer: To::Guest(answer) };
+        let ask = Proposal { frames: body, replies, until, answer: ReplyTo::Guest(answer) };
         self.asks.push(ask).map_err(Answer::Refused)?;
         Ok(answered)
     }
@@ -78,7 +78,9 @@ impl Desk {
     }
 
     async fn change(&self, body: &[u8]) -> Answer {
-        let Some(wanted) = Wanted::from_bytes(body) else { return malformed("an unknown change of the membership") };
+        let Some(wanted) = WantedChange::from_bytes(body) else {
+            return malformed("an unknown change of the membership");
+        };
         match self.node.change_here(wanted, LEADER_MAX).await {
             Ok(node) => Answer::Done(reply::encode(&[Ok(Done::Node(node))]).into()),
             Err(CallError::Refused(refusal)) => Answer::Refused(refusal),
@@ -134,7 +136,7 @@ fn are_records(publish: &Publish<'_>) -> bool {
 }
 
 /// What a node is told of the batch that it forwarded.
-fn told(became: Result<Carried, Failure>) -> Answer {
+fn told(became: Result<Committed, Failure>) -> Answer {
     match became {
         Ok(carried) => Answer::Done(encode_carried(&carried)),
         Err(Failure::Refused(refusal)) => Answer::Refused(refusal),
@@ -144,7 +146,7 @@ fn told(became: Result<Carried, Failure>) -> Answer {
     }
 }
 
-impl Office for Desk {
+impl Office for PeerService {
     fn forward(&self, from: u64, body: Bytes) -> impl Future<Output = Answer> + Send + use<> {
         let taken = self.take(from, body);
         async move {

@@ -24,7 +24,7 @@ fn put(ledger: &Ledger, namespace: u32, block: &Block, meta: bool) {
     }
 }
 
-fn seek(ledger: &Ledger, namespace: u32, sequence: u64, pattern: Option<&str>) -> Result<Sought, ReadError> {
+fn seek(ledger: &Ledger, namespace: u32, sequence: u64, pattern: Option<&str>) -> Result<SeekResult, ReadError> {
     let pattern = pattern.map(|text| Pattern::parse(text).unwrap());
     ledger.seek(namespace, sequence, pattern.as_ref(), &mut 1000)
 }
@@ -32,8 +32,8 @@ fn seek(ledger: &Ledger, namespace: u32, sequence: u64, pattern: Option<&str>) -
 /// The first sequence number of the block, or how far the search passed; with the message of an error.
 fn found(ledger: &Ledger, namespace: u32, sequence: u64, pattern: Option<&str>) -> Result<u64, String> {
     match seek(ledger, namespace, sequence, pattern) {
-        Ok(Sought::Block(found)) => Ok(found.first),
-        Ok(Sought::Passed(next)) => Ok(next),
+        Ok(SeekResult::Block(found)) => Ok(found.first),
+        Ok(SeekResult::Passed(next)) => Ok(next),
         Err(ReadError(error)) => Err(error),
     }
 }
@@ -105,8 +105,8 @@ fn a_search_for_a_rare_subject_gives_up_after_a_bounded_number_of_blocks() {
         calls += 1;
         let mut budget = 20;
         match ledger.seek(1, next, Some(&rare), &mut budget).unwrap() {
-            Sought::Block(found) => break found.first,
-            Sought::Passed(passed) => {
+            SeekResult::Block(found) => break found.first,
+            SeekResult::Passed(passed) => {
                 assert_eq!((passed, budget), (next + 20, 0));
                 next = passed;
             }
@@ -230,7 +230,7 @@ fn a_step_that_the_release_before_left_half_done_is_refused_and_then_mended() {
     let (mut builder, replaced) = ledger.reopen_last(1).unwrap().unwrap();
     builder.push("a.3", &record("a.3"), 9);
     ledger.store(&[Run { replaced: Some(replaced), ..run(1, &[builder.finish().unwrap()]) }]).unwrap();
-    let Sought::Block(found) = seek(&ledger, 1, 1, None).unwrap() else { panic!("no block") };
+    let SeekResult::Block(found) = seek(&ledger, 1, 1, None).unwrap() else { panic!("no block") };
     assert_eq!((found.events, found.records), (3, ["a.1", "a.2", "a.3"].map(record).concat()));
 }
 

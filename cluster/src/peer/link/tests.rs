@@ -153,7 +153,7 @@ async fn a_hello_of_the_life_before_does_not_end_a_healthy_process() {
     let mut acceptor = memory.listen("two");
     let (_dir, links) = links(memory, "two");
     let old_life =
-        || Frame::new(Kind::Unwelcome, 0, Unwelcome::because(Reason::OldLife, "a later life").encode_to_vec());
+        || Frame::new(Kind::Unwelcome, 0, HelloRefused::because(HelloRefusal::OldLife, "a later life").encode_to_vec());
     let dialed = links.dial(2, Purpose::Control);
     let answered = answer(&mut acceptor, |hello| {
         links.identity.live_again(hello.incarnation).unwrap();
@@ -172,7 +172,8 @@ async fn a_hello_from_before_the_founding_does_not_end_a_founder() {
     let memory = Memory::default();
     let mut acceptor = memory.listen("two");
     let (_dir, links) = links(memory, "two");
-    let lost_data = || Frame::new(Kind::Unwelcome, 0, Unwelcome::because(Reason::LostData, "no data").encode_to_vec());
+    let lost_data =
+        || Frame::new(Kind::Unwelcome, 0, HelloRefused::because(HelloRefusal::LostData, "no data").encode_to_vec());
     let answered = answer(&mut acceptor, |hello| {
         assert_eq!(hello.cluster_id, "");
         links.identity.belong_to("0123456789abcdef0123456789abcdef").unwrap();

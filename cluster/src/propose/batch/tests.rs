@@ -11,7 +11,7 @@ use rollbook_core::node::Owner;
 
 use super::*;
 use crate::lock::lock;
-use crate::propose::gather::{Answer, Carried, Content, Queue, queue};
+use crate::propose::gather::{BatchContent, Committed, ProposalQueue, ReplyTo, queue};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const LEADERLESS: Duration = Duration::from_secs(3);
@@ -133,7 +133,7 @@ impl Submit for Log {
         Some(Batch { owner: Owner { node: 1, incarnation: 1 }, number: world.numbers, frames })
     }
 
-    async fn attempt(&self, leader: u64, content: &Content, handed: &Handed) -> Attempt {
+    async fn attempt(&self, leader: u64, content: &BatchContent, handed: &HandedOver) -> Attempt {
         let attempt = self.try_once(leader, content, handed).await;
         lock(&self.world).in_flight -= 1;
         attempt
@@ -153,7 +153,7 @@ impl Submit for Log {
 }
 
 impl Log {
-    async fn try_once(&self, leader: u64, content: &Content, handed: &Handed) -> Attempt {
+    async fn try_once(&self, leader: u64, content: &BatchContent, handed: &HandedOver) -> Attempt {
         let fate = {
             let mut world = lock(&self.world);
             world.in_flight += 1;
@@ -191,7 +191,7 @@ impl Log {
             }
         }
         match fate {
-            Fate::Stored => Attempt::Done(Carried { index: 1, replies }),
+            Fate::Stored => Attempt::Done(Committed { index: 1, replies }),
             Fate::AnswerLost | Fate::Lost | Fate::Late => Attempt::Unknown("the connection was lost".into()),
             Fate::NotLeader => Attempt::Elsewhere,
             Fate::Full => Attempt::Refused(Refusal::Overloaded("full".to_owned())),
@@ -210,8 +210,8 @@ fn publish(value: u64, bytes: usize) -> Bytes {
     frame.into()
 }
 
-fn ask(queue: &Queue, frames: Bytes) -> oneshot::Receiver<Reply> {
-    let (ask, reply) = Ask::of_client(frames, TIMEOUT);
+fn ask(queue: &ProposalQueue, frames: Bytes) -> oneshot::Receiver<Reply> {
+    let (ask, reply) = Proposal::of_client(frames, TIMEOUT);
     queue.push(ask).unwrap();
     reply
 }
@@ -221,7 +221,7 @@ fn paused<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
-fn started(world: World, seed: u64) -> (Queue, Arc<Log>) {
+fn started(world: World, seed: u64) -> (ProposalQueue, Arc<Log>) {
     let (queue, asks) = queue();
     let log = Log::new(world, seed);
     tokio::spawn(run(Arc::clone(&log), asks));
@@ -274,7 +274,7 @@ fn a_node_that_forwarded_a_batch_is_told_whether_it_was_given_to_raft() {
             let (answer, told) = oneshot::channel();
             let until = Instant::now() + Duration::from_secs(3);
             let frames = publish(1, 10);
-            queue.push(Ask { frames, replies: 1, until, answer: Answer::Guest(answer) }).unwrap();
+            queue.push(Proposal { frames, replies: 1, until, answer: ReplyTo::Guest(answer) }).unwrap();
             told.await.unwrap()
         });
         assert_eq!(told, Err(wanted), "{fate:?}, leader {leader:?}");
@@ -349,7 +349,7 @@ fn the_queue_is_bounded_in_bytes_and_in_number() {
     let large = Bytes::from(vec![0; 64 << 20]);
     let push = |frames: &Bytes| {
         let (answer, _) = oneshot::channel();
-        queue.push(Ask { frames: frames.clone(), replies: 1, until: Instant::now(), answer: Answer::One(answer) })
+        queue.push(Proposal { frames: frames.clone(), replies: 1, until: Instant::now(), answer: ReplyTo::One(answer) })
     };
     (0..4).for_each(|_| push(&large).unwrap());
     assert!(matches!(push(&Bytes::from_static(b"x")), Err(Refusal::Overloaded(_))));
