@@ -21,7 +21,6 @@ pub mod call;
 pub mod client;
 pub mod consume;
 pub mod delivery;
-pub mod desk;
 pub mod handle;
 pub mod live;
 pub mod read;
@@ -30,5 +29,6 @@ pub mod roll;
 pub mod subscribe;
 pub mod write;
 
+pub mod call_handler;
 #[cfg(test)]
 mod tests;

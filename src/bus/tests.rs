@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Enabled};
 use super::call::terms;
+use super::call_handler::{CallHandler, Mailbox};
 use super::consume::registry::{EndConsumers, EndStreams, ListMembers, Registry};
 use super::delivery::messages::{AckResult, ConsumerTerms, Deliver, EndReason, Join, StreamCommand, WriteResult};
 use super::delivery::window::{Departure, Patience};
-use super::desk::{CallHandler, Mailbox};
 use super::handle::Bus;
 use super::read::feed::Feed;
 use super::read::pieces::{Piece, split};

@@ -63,7 +63,7 @@ const BUS: [&str; 14] = [
     "relay",
     "roll",
     "access.rs",
-    "desk.rs",
+    "call_handler.rs",
 ];
 
 /// The same of `cluster/src`. Files that are not named here are at the bottom, and know none of the rooms.

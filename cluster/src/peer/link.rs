@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::conn::{CallError, Conn, Reader, Writer, start_writer};
 use super::frame::{self, Frame, HELLO_BYTES_MAX, Kind};
 use super::hello::{self, Hello, HelloRefusal, HelloRefused, VERSION, Welcome};
-use super::home;
 use super::identity::Identity;
+use super::thread_connections;
 use super::transport::{self, Dialer};
 use crate::lock::lock;
 use crate::state::state::State;
@@ -260,7 +260,7 @@ impl Links {
     }
 
     fn place(&self, node: u64, purpose: Purpose) -> Arc<Place> {
-        let lane = if purpose == Purpose::Live { home::lane() } else { 0 };
+        let lane = if purpose == Purpose::Live { thread_connections::lane() } else { 0 };
         Arc::clone(lock(&self.places).entry((node, purpose, lane)).or_default())
     }
 
@@ -318,7 +318,7 @@ impl Links {
         // A runtime that is shutting down drops the task at once, and the dial with it, which looks for this lock.
         drop(dialing);
         // A thread that has connections of its own keeps them to itself.
-        if purpose == Purpose::Live && home::lane() > 0 {
+        if purpose == Purpose::Live && thread_connections::lane() > 0 {
             tokio::spawn(task);
         } else {
             self.runtime.spawn(task);

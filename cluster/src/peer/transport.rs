@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::home::{Movable, MovableTcp};
+use super::thread_connections::{Movable, MovableTcp};
 use crate::lab_faults::Bug;
 use crate::timing::Timing;
 

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::forward::{Attempt, HandedOver, Submit};
-use super::gather::{ENTRY_BYTES_MAX, Failure, Proposal, ProposalBatch, ProposalReceiver};
+use super::proposal::{ENTRY_BYTES_MAX, Failure, Proposal, ProposalBatch, ProposalReceiver};
 use crate::lab_faults::Bug;
 
 /// Batches on their way at the same time: one gathers while one is being synced. More would make smaller

@@ -23,7 +23,7 @@ use rollbook_core::limits::BATCHES_PER_PRODUCER;
 use rollbook_core::reply;
 use tokio::sync::oneshot;
 
-use super::gather::{BatchContent, Committed};
+use super::proposal::{BatchContent, Committed};
 use crate::lab_faults::Bug;
 use crate::lock::lock;
 use crate::peer::conn::CallError;

@@ -4,4 +4,4 @@
 
 pub(crate) mod batch;
 pub(crate) mod forward;
-pub(crate) mod gather;
+pub(crate) mod proposal;

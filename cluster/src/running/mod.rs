@@ -7,7 +7,6 @@ pub(crate) mod due;
 pub(crate) mod level;
 pub(crate) mod liveness;
 pub(crate) mod membership;
-pub(crate) mod office;
 pub(crate) mod presence;
 pub(crate) mod settler;
 pub(crate) mod shortage;
@@ -36,13 +35,13 @@ use crate::member::founding::Founding;
 use crate::member::members::Members;
 use crate::node::{Inner, Node};
 use crate::peer::gate::Gate;
-use crate::peer::home::ThreadConnections;
 use crate::peer::identity::Identity;
 use crate::peer::link::Links;
+use crate::peer::thread_connections::ThreadConnections;
 use crate::peer::transport::{Acceptor, Dialer, Tcp, TcpAcceptor};
 use crate::propose::batch;
 use crate::propose::forward::ProposalForwarder;
-use crate::propose::gather;
+use crate::propose::proposal;
 use crate::replicate::contact::Contact;
 use crate::replicate::machine::StateMachine;
 use crate::replicate::network::Network;
@@ -57,7 +56,7 @@ use crate::stores::Stores;
 use crate::timing::Timing;
 use crate::tls::{Tls, TlsFiles};
 use liveness::Liveness;
-use office::PeerService;
+use peer_service::PeerService;
 use presence::Presence;
 use settler::Settler;
 
@@ -371,7 +370,7 @@ pub(crate) async fn assemble(
     let (beats, looks, ends) = (raft.clone(), Arc::clone(&contact), stop.clone());
     tokio::spawn(async move { ends.run_until_cancelled(beat(beats, timing)).await });
     tokio::spawn(looks.run(stop.clone()));
-    let (asks, queue) = gather::queue();
+    let (asks, queue) = proposal::queue();
     let carrier = ProposalForwarder {
         raft: raft.clone(),
         identity: Arc::clone(&identity),
@@ -464,3 +463,4 @@ async fn join_in(node: &Node, founding: Founding) -> Result<bool, NodeError> {
     node.found().await?;
     Ok(true)
 }
+pub(crate) mod peer_service;

@@ -27,7 +27,7 @@ use crate::base::actors::hint;
 use crate::base::{clock, duration};
 use crate::bus::client::call::{Answer as Answered, CallError, Caller, Payload, Request, Responder, traceparent};
 use crate::bus::client::plain::plain;
-use crate::bus::relay::away::{Delivery, Order};
+use crate::bus::relay::peer_client::{Delivery, Order};
 use crate::bus::roll::services::Services;
 use crate::net::http_body::BodyError;
 

@@ -4,12 +4,8 @@
 //! in for a member that is elsewhere; here a seat remembers who serves a stream of ours. Acknowledgements
 //! and inbox messages go to the node that their id names, or to all.
 
-pub mod away;
 pub(super) mod frame;
-mod guest;
-mod host;
 pub(super) mod live;
-pub mod reach;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -33,7 +29,7 @@ use super::read::stored_event::StoredEvent;
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
 use frame::{Ack, Forgotten, Frame, Post, RemoteJoin, RemoteLeave, SeatAck};
-use guest::{RemoteMemberKey, RemoteMembers};
+use remote_member::{RemoteMemberKey, RemoteMembers};
 
 /// How long another node may take.
 const ASK_MAX: Duration = Duration::from_secs(3);
@@ -446,3 +442,7 @@ impl Handler<ListMembersAnywhere> for Relay {
         }
     }
 }
+pub mod peer_client;
+pub mod reachability;
+mod remote_member;
+mod remote_members;

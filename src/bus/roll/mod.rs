@@ -3,6 +3,6 @@
 //! Invariant: what must be the same everywhere is a command of the rules; this room decides when to propose one.
 
 pub mod announcer;
-pub mod leavers;
+pub mod pending_leaves;
 pub mod registrations;
 pub mod services;

@@ -23,10 +23,10 @@ use rollbook_core::service::{Connection, InstanceLeave, InstanceMark, InstanceRe
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::leavers::{Asked, PendingLeaves};
+use super::pending_leaves::{Asked, PendingLeaves};
 use crate::base::clock;
 use crate::bus::client::clients::{Client, ClientMessage, Clients, CloseReason};
-use crate::bus::relay::away::PeerClient;
+use crate::bus::relay::peer_client::PeerClient;
 use crate::bus::write::proposer::Proposer;
 
 /// How often heartbeats and the list of those who left are looked at.

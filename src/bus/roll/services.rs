@@ -17,7 +17,7 @@ use crate::bus::call::survey::{Survey, Wanted};
 use crate::bus::call::terms;
 use crate::bus::client::clients::{Clients, CloseReason, Noted};
 use crate::bus::handle::Bus;
-use crate::bus::relay::away::PeerClient;
+use crate::bus::relay::peer_client::PeerClient;
 use crate::bus::write::notification;
 use crate::bus::write::notification::{From, NOTIFY, Notification};
 

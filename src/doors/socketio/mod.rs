@@ -89,7 +89,7 @@ impl std::fmt::Debug for Door {
 }
 
 /// Its name to other nodes.
-pub const NAME: &str = cluster::between::NAME;
+pub const NAME: &str = cluster::session_state::NAME;
 /// Longest time that a POST may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 

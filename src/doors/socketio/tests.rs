@@ -6,11 +6,11 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use proptest::prelude::*;
 
-use super::cluster::between;
+use super::cluster::session_state;
 use super::codec::{self, Engine as Packet0, Kind, Packet, encode_payload};
 use super::engine::protocol::{Engine, Polled, Step, Timing, Wrong};
 use super::engine::table;
-use super::service::says::{Auth, NotifyPayload, RegisterPayload, RequestPayload, ResponsePayload, Resumes};
+use super::service::payloads::{Auth, NotifyPayload, RegisterPayload, RequestPayload, ResponsePayload, Resumes};
 use crate::net::websocket::writer::Frame;
 
 fn text(text: &str) -> Frame {
@@ -126,15 +126,15 @@ proptest! {
 fn messages_between_nodes_read_back() {
     let frames = vec![text("42[1]"), Frame::Binary(Bytes::from_static(&[0, 255]))];
     for word in [
-        between::Word::Poll("n1.x".to_owned()),
-        between::Word::In(between::Carried::new(7, frames.clone())),
-        between::Word::Out(between::Carried::end(7, 1012)),
+        session_state::Word::Poll("n1.x".to_owned()),
+        session_state::Word::In(session_state::Carried::new(7, frames.clone())),
+        session_state::Word::Out(session_state::Carried::end(7, 1012)),
     ] {
-        assert_eq!(between::Word::from_bytes(word.clone().into_bytes()), Some(word));
+        assert_eq!(session_state::Word::from_bytes(word.clone().into_bytes()), Some(word));
     }
-    assert_eq!(between::Carried::new(7, frames.clone()).into_frames(), frames);
+    assert_eq!(session_state::Carried::new(7, frames.clone()).into_frames(), frames);
     for became in [Ok("6".to_owned()), Err(Wrong::Unknown), Err(Wrong::Request)] {
-        assert_eq!(between::decode(Ok(between::encode(became.clone()))), became);
+        assert_eq!(session_state::decode(Ok(session_state::encode(became.clone()))), became);
     }
 }
 

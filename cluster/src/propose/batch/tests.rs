@@ -11,7 +11,7 @@ use rollbook_core::node::Owner;
 
 use super::*;
 use crate::lock::lock;
-use crate::propose::gather::{BatchContent, Committed, ProposalQueue, ReplyTo, queue};
+use crate::propose::proposal::{BatchContent, Committed, ProposalQueue, ReplyTo, queue};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const LEADERLESS: Duration = Duration::from_secs(3);

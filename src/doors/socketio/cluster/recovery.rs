@@ -17,9 +17,9 @@ use prost::Message;
 use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 
-use super::between::{Kept, NAME, Word};
+use super::session_state::{Kept, NAME, Word};
 use crate::base::clock;
-use crate::bus::relay::away::PeerClient;
+use crate::bus::relay::peer_client::PeerClient;
 
 /// How long another node may take to look.
 const ASK_MAX: Duration = Duration::from_secs(1);

@@ -17,11 +17,11 @@ use rollbook_cluster::node::Node;
 use rollbook_core::error::Refusal;
 use tokio::sync::oneshot;
 
-use super::between::{Carried, NAME, Open, Post, Word, decode, encode};
-use super::far::{Forget, Keep, Link, RemoteSession, SessionOwner};
 use super::recovery::Recovery;
+use super::session_owner::{Forget, Keep, Link, RemoteSession, SessionOwner};
+use super::session_state::{Carried, NAME, Open, Post, Word, decode, encode};
 use crate::base::actors::{Actors, Owned, must_tell};
-use crate::bus::relay::away::PeerClient;
+use crate::bus::relay::peer_client::PeerClient;
 use crate::doors::socketio::engine::actor::{Attach, Poll, PollGone, PostBegins, PostEnds, SessionActor};
 use crate::doors::socketio::engine::protocol::Wrong;
 use crate::doors::socketio::engine::table::SessionTable;

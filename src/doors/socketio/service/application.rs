@@ -10,14 +10,14 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::json;
 
 use super::bus_socket::{BusSocket, Memory};
-use super::says::{Auth, Resumes};
+use super::payloads::{Auth, Resumes};
 use super::wire::{OFFSETS, PLAIN};
 use crate::bus::access::Access;
 use crate::bus::client::clients::{About, ClientMessage};
 use crate::bus::roll::announcer;
 use crate::bus::roll::services::Services;
-use crate::doors::socketio::cluster::between::NAME;
 use crate::doors::socketio::cluster::recovery::Recovery;
+use crate::doors::socketio::cluster::session_state::NAME;
 use crate::doors::socketio::engine::table;
 use crate::doors::socketio::session::{Application, Handshake, Refused, Restored, Socket};
 use crate::net::websocket::writer::Frame;

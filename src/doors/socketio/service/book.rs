@@ -5,7 +5,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::bus_socket::BusSocket;
-use super::says::parse;
+use super::payloads::parse;
 use crate::base::clock;
 use crate::base::json::{Whole, or_default};
 use crate::bus::client::call::CallError;

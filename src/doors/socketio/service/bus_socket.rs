@@ -10,8 +10,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::acks::{Acked, Acks};
-use super::says;
-use super::says::{Auth, NotifyPayload, Registering, RequestPayload, ResponsePayload};
+use super::payloads;
+use super::payloads::{Auth, NotifyPayload, Registering, RequestPayload, ResponsePayload};
 use crate::base::clock;
 use crate::base::json;
 use crate::bus::access::Access;
@@ -24,8 +24,8 @@ use crate::bus::roll::services::{Notice, Services};
 use crate::bus::subscribe::streams::Streams;
 use crate::bus::write::draft::{Kind, Rejected};
 use crate::bus::write::notification::From;
-use crate::doors::socketio::cluster::between::Kept;
 use crate::doors::socketio::cluster::recovery::Recovery;
+use crate::doors::socketio::cluster::session_state::Kept;
 use crate::doors::socketio::session::{Away, Event, Out, Socket};
 use crate::net::websocket::reader::code;
 use crate::net::websocket::writer::Frame;
@@ -230,7 +230,7 @@ impl BusSocket {
         let timeout = asks.timeout.unwrap_or(bounds.timeout).min(bounds.timeout_max);
         let (service, instance) = self.registered.clone().unwrap_or_default();
         let connection = self.services.roll.connection(self.seat.client().serial);
-        let json = event.args.first().map(|arg| says::part(arg, asks.payload)).unwrap_or_default();
+        let json = event.args.first().map(|arg| payloads::part(arg, asks.payload)).unwrap_or_default();
         let payload = Payload { json, attachments: event.attachments.clone() };
         let request = Request {
             id: asks.id,
@@ -267,7 +267,7 @@ impl BusSocket {
     fn ask(&mut self, HandedPayload { id, number, request, payload }: &HandedPayload, out: &mut Out) {
         let left = request.deadline.saturating_duration_since(clock::now());
         let Caller { service, instance, .. } = &request.from;
-        let asks = says::Asked {
+        let asks = payloads::Asked {
             request_id: id,
             capability: &request.capability,
             action: &request.action,
@@ -400,7 +400,7 @@ impl Socket for BusSocket {
     fn acked(&mut self, id: u64, args: Vec<ByteString>, attachments: Vec<Bytes>, _: &mut Out) {
         let number = match self.acks.take(id) {
             Some(Acked::Command(number)) => {
-                let handled = args.first().is_none_or(|arg| says::is_handled(arg));
+                let handled = args.first().is_none_or(|arg| payloads::is_handled(arg));
                 return self.commands.done(number, handled);
             }
             Some(Acked::Request(number)) => number,

@@ -4,6 +4,6 @@ pub(super) mod acks;
 pub(super) mod application;
 pub(super) mod book;
 pub(super) mod bus_socket;
+pub(super) mod payloads;
 pub(super) mod registration;
-pub(super) mod says;
 pub(super) mod wire;

@@ -7,7 +7,7 @@ use rollbook_core::service::{InstanceRegister, Registered};
 use serde_json::json;
 
 use super::bus_socket::{BusSocket, Failure};
-use super::says::{RegisterPayload, Registering};
+use super::payloads::{RegisterPayload, Registering};
 use crate::bus::client::call::CallError;
 use crate::bus::client::clients::{Client, ClientMessage, Enrollment};
 use crate::bus::roll::registrations::Roll;

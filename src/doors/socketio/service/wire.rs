@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::says::is_ours;
+use super::payloads::is_ours;
 use crate::bus::client::announcement::{AnnouncedUpTo, Announcement, AnnouncementEncoder};
 use crate::bus::write::notification::{Notification, UNHANDLED, notification};
 use crate::doors::socketio::codec;

@@ -25,7 +25,7 @@ use crate::peer::frame::Kind;
 use crate::peer::wire;
 use crate::peer::wire::NodeFigures;
 use crate::propose::forward::{ATTEMPT_MAX, encode_carried};
-use crate::propose::gather::{Committed, Failure, Proposal, ProposalQueue, ReplyTo};
+use crate::propose::proposal::{Committed, Failure, Proposal, ProposalQueue, ReplyTo};
 use crate::replicate::server::{Answer, Office};
 
 /// What the desk needs.
