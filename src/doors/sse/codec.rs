@@ -12,6 +12,7 @@ use rollbook_core::time::Timestamp;
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 
 use crate::base::json;
 use crate::bus::read::encoder::EventEncoder;
@@ -38,6 +39,8 @@ struct Progress {
     part: Cell<Part>,
     /// A time was there and is none.
     bad_time: Cell<bool>,
+    /// A payload is nested deeper than it may be.
+    too_deep: Cell<bool>,
 }
 
 /// A string, borrowed when it holds no escapes.
@@ -103,7 +106,11 @@ impl<'de> Visitor<'de> for EventSeed<'_> {
                 }
                 "payload" => {
                     self.0.part.set(Part::Payload);
-                    draft.payload = Some(map.next_value()?);
+                    let payload: &RawValue = map.next_value()?;
+                    if !json::is_shallow(payload.get().as_bytes(), json::DEPTH_MAX) {
+                        self.0.too_deep.set(true);
+                    }
+                    draft.payload = Some(payload);
                     continue;
                 }
                 _ => {
@@ -125,9 +132,9 @@ fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Cow<'de, str>, A::Error> 
 }
 
 /// Reads an array of events.
-struct BatchSeed;
+struct BatchSeed<'p>(&'p Progress);
 
-impl<'de> Visitor<'de> for BatchSeed {
+impl<'de> Visitor<'de> for BatchSeed<'_> {
     type Value = Vec<Draft<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,9 +142,8 @@ impl<'de> Visitor<'de> for BatchSeed {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let progress = Progress::default();
         let mut drafts = Vec::new();
-        while let Some(draft) = items.next_element_seed(EventSeed(&progress))? {
+        while let Some(draft) = items.next_element_seed(EventSeed(self.0))? {
             if drafts.len() >= BATCH_EVENTS_MAX {
                 return Err(A::Error::custom(format_args!("more than {BATCH_EVENTS_MAX} events")));
             }
@@ -147,19 +153,22 @@ impl<'de> Visitor<'de> for BatchSeed {
     }
 }
 
-/// Checks that no payload of a body that was read is nested too deep. A restore is not checked: an older release may
-/// have stored what is restored.
-pub(super) fn check_depth(body: &[u8]) -> Result<(), Rejected> {
-    let batch = json::without_mark(body).iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let around = if batch { 2 } else { 1 };
-    if json::is_shallow(body, json::DEPTH_MAX.saturating_add(around)) {
-        return Ok(());
-    }
-    Err(Rejected::bad(format!("invalid payload: {}", json::TOO_DEEP)))
-}
-
 /// Reads the body of a publish; `now` is the time of events that bring none.
 pub(super) fn parse_publish(body: &[u8], now: Timestamp, enabled: &Writable<'_>) -> Result<Parsed, Rejected> {
+    let progress = Progress::default();
+    let parsed = parse(body, now, enabled, &progress)?;
+    if progress.too_deep.get() {
+        return Err(Rejected::bad(format!("invalid payload: {}", json::TOO_DEEP)));
+    }
+    Ok(parsed)
+}
+
+/// Reads the body of a restore. Its payloads may be nested as deep as they were: an older release may have stored them.
+pub(super) fn parse_restore(body: &[u8], now: Timestamp, enabled: &Writable<'_>) -> Result<Parsed, Rejected> {
+    parse(body, now, enabled, &Progress::default())
+}
+
+fn parse(body: &[u8], now: Timestamp, enabled: &Writable<'_>, progress: &Progress) -> Result<Parsed, Rejected> {
     let body = json::without_mark(body);
     let start = body.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or_else(|| Rejected::bad("empty body"))?;
     let text = std::str::from_utf8(body).map_err(|error| {
@@ -167,8 +176,8 @@ pub(super) fn parse_publish(body: &[u8], now: Timestamp, enabled: &Writable<'_>)
         Rejected::bad(format!("body is not valid UTF-8; from byte {at} on: an event is JSON in UTF-8"))
     })?;
     match body.get(start) {
-        Some(b'[') => parse_batch(text, now, enabled),
-        Some(b'{') => parse_single(text, now, enabled),
+        Some(b'[') => parse_batch(text, now, enabled, progress),
+        Some(b'{') => parse_single(text, now, enabled, progress),
         _ => Err(Rejected::bad(format!("expected opening brace; a body is {EXAMPLE}, or an array of such events"))),
     }
 }
@@ -181,10 +190,9 @@ fn place(error: &serde_json::Error) -> String {
     format!("line {}, column {}", error.line(), error.column())
 }
 
-fn parse_single(text: &str, now: Timestamp, enabled: &Writable<'_>) -> Result<Parsed, Rejected> {
-    let progress = Progress::default();
+fn parse_single(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &Progress) -> Result<Parsed, Rejected> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let draft = EventSeed(&progress).deserialize(&mut json);
+    let draft = EventSeed(progress).deserialize(&mut json);
     let draft = draft.map_err(|error| match (error.classify(), progress.part.get()) {
         (Category::Eof | Category::Io, _) => Rejected::bad("incomplete event"),
         (_, Part::Payload) if progress.bad_time.get() => Rejected::bad("invalid timestamp format"),
@@ -206,9 +214,9 @@ fn parse_single(text: &str, now: Timestamp, enabled: &Writable<'_>) -> Result<Pa
     draft.publish(now, enabled)
 }
 
-fn parse_batch(text: &str, now: Timestamp, enabled: &Writable<'_>) -> Result<Parsed, Rejected> {
+fn parse_batch(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &Progress) -> Result<Parsed, Rejected> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let drafts = json.deserialize_seq(BatchSeed).and_then(|drafts| json.end().map(|()| drafts));
+    let drafts = json.deserialize_seq(BatchSeed(progress)).and_then(|drafts| json.end().map(|()| drafts));
     let drafts = drafts.map_err(|error| match error.classify() {
         Category::Eof => Rejected::bad("unexpected end of JSON input"),
         Category::Io | Category::Syntax | Category::Data => Rejected::bad(format!("invalid batch: {error}")),

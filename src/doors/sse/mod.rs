@@ -284,10 +284,9 @@ async fn publish(request: &HttpRequest, payload: web::Payload, door: &Door) -> R
     let restores = session::restores(&Query::parse(request.query_string()))?;
     let bytes_max = if restores { config.restore_bytes_max } else { config.body_bytes_max };
     let body = read_body(request, payload, bytes_max, door).await?;
-    let mut parsed = codec::parse_publish(&body, clock::timestamp(), &|name| door.access.is_writable(name))?;
-    if !restores {
-        codec::check_depth(&body)?;
-    } else if let Parsed::Publish(publish) = &mut parsed {
+    let parse = if restores { codec::parse_restore } else { codec::parse_publish };
+    let mut parsed = parse(&body, clock::timestamp(), &|name| door.access.is_writable(name))?;
+    if restores && let Parsed::Publish(publish) = &mut parsed {
         draft::restores(&mut publish.frame);
     }
     let published = door.access.publish(parsed).await?;
