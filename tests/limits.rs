@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::harness::http::{Http, Response};
 use crate::harness::node::{Node, Options};
 use crate::harness::sse::{Sse, is_timeout};
-use crate::harness::{SOON, ms, report};
+use crate::harness::{SOON, ms, proc, report};
 
 /// The default limit of a request body.
 const BODY: usize = 8 * 1024 * 1024;
@@ -28,11 +28,7 @@ fn send_and_read(http: &mut Http, bytes: &[u8]) -> Response {
 
 /// Resident memory of a process in KiB.
 fn resident(node: &Node) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid()));
-    let status = status.unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let digits = line.and_then(|line| line.split_whitespace().next());
-    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    proc::status(node.pid(), "VmRSS")
 }
 
 #[test]

@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 use crate::harness::http::{Http, Response};
 use crate::harness::node::{Node, Options};
 use crate::harness::sse::{End, Sse};
-use crate::harness::{SOON, ms, report, wait_for};
+use crate::harness::{SOON, ms, proc, report, wait_for};
 
 const EVENT: &str = "{\"subject\":\"app.x\",\"payload\":1}";
 
@@ -277,9 +277,7 @@ fn a_wish_for_another_protocol_is_passed_over() {
 
 /// Peak of resident memory, KiB.
 fn peak(node: &Node) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    proc::status(node.pid(), "VmHWM")
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {

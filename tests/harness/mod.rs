@@ -4,6 +4,8 @@ pub(crate) mod bus;
 pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod node;
+/// Figures of a process.
+pub(crate) mod proc;
 /// What a reading thread shares with a test.
 pub(crate) mod shared;
 /// Plain JSON over a WebSocket.

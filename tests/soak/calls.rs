@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::clients::{Plain, SocketIo};
-use super::{At, BOUND, told};
+use super::{At, BOUND, left, told};
 use crate::harness::http::{Http, head};
 
 /// A service with one method, `do`.
@@ -32,14 +32,13 @@ impl Service {
     pub(super) fn asked(&mut self, bound: Duration) -> Result<Option<String>, String> {
         let deadline = Instant::now() + bound;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
             let id = match self {
                 Self::Plain(client) => {
-                    let Some(frame) = client.next(left)? else { return Ok(None) };
+                    let Some(frame) = client.next(left(deadline))? else { return Ok(None) };
                     if frame["type"] == "message" { frame["id"].clone() } else { Value::Null }
                 }
                 Self::SocketIo(client) => {
-                    let Some(args) = client.event(left)? else { return Ok(None) };
+                    let Some(args) = client.event(left(deadline))? else { return Ok(None) };
                     let asked = args.first().is_some_and(|name| name == "bus:request");
                     let request = args.get(1).filter(|_| asked);
                     request.map_or(Value::Null, |request| request["requestId"].clone())

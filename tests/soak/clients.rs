@@ -9,15 +9,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
-use super::{BOUND, told};
+use super::{BOUND, left, told};
 use crate::harness::sse::is_timeout;
 
 /// The handshake of a Socket.IO client that begins with a WebSocket.
 pub(super) const SOCKET_IO: &str = "/socket.io/?EIO=4&transport=websocket";
-
-fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
-}
 
 /// A WebSocket with a bound for each read.
 pub(super) struct Line(WebSocket<TcpStream>);
@@ -45,11 +41,11 @@ impl Line {
     pub(super) fn next(&mut self, bound: Duration) -> Result<Option<String>, String> {
         let deadline = Instant::now() + bound;
         loop {
-            let left = left(deadline);
-            if left.is_zero() {
+            let remaining = left(deadline);
+            if remaining.is_zero() {
                 return Ok(None);
             }
-            self.0.get_ref().set_read_timeout(Some(left)).map_err(told)?;
+            self.0.get_ref().set_read_timeout(Some(remaining)).map_err(told)?;
             match self.0.read() {
                 Ok(Message::Text(text)) => return Ok(Some(text.to_string())),
                 Ok(Message::Close(why)) => return Err(format!("close {:?}", why.map(|why| u16::from(why.code)))),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::cluster::Cluster;
 use crate::harness::node::Node;
+use crate::harness::proc;
 
 /// Linux tells programs of processor time in hundredths of a second.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -33,8 +34,7 @@ impl Sizes {
     pub(super) fn of(node: &Node) -> Self {
         // The descriptors first: the question for the metrics is one more.
         let (files, descriptors) = opened(node);
-        let status = read(&format!("/proc/{}/status", node.pid()));
-        let number = |name: &str| field(&status, name).unwrap_or_else(|| panic!("no {name} in {status}"));
+        let number = |name: &str| proc::status(node.pid(), name);
         let metrics = node.web("GET", "/metrics", "").text();
         let actor = |line: &str| {
             let (kind, count) = line.strip_prefix("rollbook_actors{kind=\"")?.split_once("\"} ")?;
@@ -129,12 +129,6 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The number behind a name in a status of `/proc`.
-fn field(status: &str, name: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    value.split_whitespace().next()?.parse().ok()
-}
-
 /// Processor time of a process, that of the kernel for it included.
 fn ticks(pid: u32) -> u64 {
     let stat = read(&format!("/proc/{pid}/stat"));
@@ -148,7 +142,8 @@ fn switches(pid: u32) -> BTreeMap<String, [u64; 2]> {
     let of_thread = |thread: fs::DirEntry| {
         // A thread may end while it is looked at.
         let status = fs::read_to_string(thread.path().join("status")).ok()?;
-        let counts = [field(&status, "voluntary_ctxt_switches")?, field(&status, "nonvoluntary_ctxt_switches")?];
+        let counts =
+            [proc::field(&status, "voluntary_ctxt_switches")?, proc::field(&status, "nonvoluntary_ctxt_switches")?];
         Some((thread.file_name().to_string_lossy().into_owned(), counts))
     };
     threads.flatten().filter_map(of_thread).collect()

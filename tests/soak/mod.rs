@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::Rng;
 use crate::harness::cluster::Cluster;
@@ -51,6 +51,11 @@ fn seconds() -> Option<u64> {
 /// A generator of its own for each client, out of that of the test: the one seed that is printed makes all of them.
 fn branch(rng: &mut Rng) -> Rng {
     Rng::seeded(rng.pick(1, 1 << 40))
+}
+
+/// How long it is until then.
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 /// What went wrong, as text: failures of operations are counted and shown.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::clients::{Plain, SocketIo};
-use super::{At, BOUND, told};
+use super::{At, BOUND, left, told};
 use crate::harness::http::Http;
 use crate::harness::node::target;
 use crate::harness::sse::Sse;
@@ -142,8 +142,7 @@ impl Stream {
 fn delivered(client: &mut Plain, bound: Duration) -> Result<Said, String> {
     let deadline = Instant::now() + bound;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let Some(frame) = client.next(left)? else { return Ok(Said::Nothing) };
+        let Some(frame) = client.next(left(deadline))? else { return Ok(Said::Nothing) };
         match frame["type"].as_str() {
             Some("delivery") => return Ok(Said::Event(Event::of(&frame["event"]))),
             Some("unsubscribed") => return Err(frame.to_string()),
@@ -156,8 +155,7 @@ fn delivered(client: &mut Plain, bound: Duration) -> Result<Said, String> {
 fn emitted(client: &mut SocketIo, bound: Duration) -> Result<Said, String> {
     let deadline = Instant::now() + bound;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let Some(args) = client.event(left)? else { return Ok(Said::Nothing) };
+        let Some(args) = client.event(left(deadline))? else { return Ok(Said::Nothing) };
         let arg = |at: usize| args.get(at).unwrap_or(&Value::Null);
         match arg(0).as_str() {
             Some("book:event") => return Ok(Said::Event(Event::of(arg(2)))),

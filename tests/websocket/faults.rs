@@ -12,13 +12,11 @@ use crate::harness::bus::BusClient;
 use crate::harness::cluster::Cluster;
 use crate::harness::node::{Node, Options};
 use crate::harness::socket::Socket;
-use crate::harness::{SOON, ms, wait_for};
+use crate::harness::{SOON, ms, proc, wait_for};
 
 /// Bytes of memory that a process has.
 pub(super) fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the status of the node");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
+    proc::status(pid, "VmRSS") * 1024
 }
 
 #[test]
