@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::harness::cluster::{Cluster, free_addresses};
-use crate::harness::node::{Node, Options, rollbook, run_command};
+use crate::harness::cluster::{Cluster, free_addresses, joined};
+use crate::harness::node::{Node, Options};
 use crate::harness::{SOON, copy_tree, wait_for};
 
 fn cluster_id(cluster: &Cluster, id: usize) -> String {
@@ -52,14 +52,7 @@ fn a_node_that_lost_its_disk_is_refused_and_joins_under_a_new_number() {
     assert_eq!(exit.code, Some(1), "{exit:?}");
     assert!(exit.stderr.contains("cluster join"), "it says what to do: {}", exit.stderr);
 
-    let web = format!("http://{}", cluster.node(1).web);
-    let [address] = free_addresses(1).try_into().expect("one");
-    let fresh = cluster.directory.path().join("d4");
-    let mut join = rollbook();
-    join.args(["cluster", "join", "--web-url", &web, "--address", &address, "--data"]).arg(&fresh);
-    let joined = run_command(join, b"", SOON);
-    assert_eq!(joined.code, Some(0), "{joined:?}");
-    let node = Node::start_at(&Options::new().peer(&address), &fresh);
+    let node = joined(cluster.node(1), &cluster.directory.path().join("d4"));
     let id = node.web("GET", "/api/cluster", "").json()["node"].as_u64().expect("its number");
     assert_eq!(id, 4);
     wait_for("the learner has caught up and votes", SOON, || {
@@ -75,6 +68,29 @@ fn a_node_that_lost_its_disk_is_refused_and_joins_under_a_new_number() {
     cluster.kill(3);
     cluster.publish_anywhere("app.x", "last");
     assert_eq!(node.replay("app.x").events(21, SOON).len(), 21);
+}
+
+/// It would wait for the other founders for ever, who are gone.
+#[test]
+fn the_last_founder_is_refused_too_when_it_lost_its_disk() {
+    let mut cluster = Cluster::start();
+    cluster.publish_anywhere("app.x", "1");
+    let others = [4, 5].map(|id| joined(cluster.node(1), &cluster.directory.path().join(format!("d{id}"))));
+    for (id, old) in [(4, 2), (5, 3)] {
+        wait_for("the learner has caught up and votes", SOON, || {
+            let promoted = cluster.node(1).web("POST", &format!("/api/cluster/nodes/{id}/promote"), "");
+            (promoted.status == 200).then_some(())
+        });
+        let removed = others[0].web("DELETE", &format!("/api/cluster/nodes/{old}"), "");
+        assert_eq!(removed.status, 204, "{}", removed.text());
+        cluster.ended(old, SOON);
+    }
+    cluster.kill(1);
+    std::fs::remove_dir_all(cluster.data(1)).expect("lose the disk");
+    let exit = Node::launch(&cluster.options_of(1), &cluster.data(1)).err().expect("it must not start");
+    assert_eq!(exit.code, Some(1), "{exit:?}");
+    assert!(exit.stderr.contains("node 1 has no data of cluster"), "{}", exit.stderr);
+    others[1].publish("app.x", "2");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::harness::SOON;
-use crate::harness::cluster::{Cluster, free_addresses};
-use crate::harness::node::{Node, Options, rollbook, run_command};
+use crate::harness::cluster::{Cluster, free_addresses, joined};
+use crate::harness::node::{Node, Options};
 use crate::harness::socket::Socket;
 
 /// Answers that may be missing while more is sent.
@@ -71,18 +71,12 @@ fn publishes_of_one_connection_keep_their_order_when_the_leader_dies() {
 
 #[test]
 fn a_learner_beside_the_only_voter_is_ready_and_takes_publishes() {
-    let [first, second] = free_addresses(2).try_into().expect("two");
+    let [first] = free_addresses(1).try_into().expect("one");
     let voter = Node::start(&Options::new().peer(&first));
     voter.publish("app.x", "1");
     let data = tempfile::TempDir::with_prefix("rollbook-learner-").expect("temporary directory");
-    let fresh = data.path().join("d2");
-    let mut join = rollbook();
-    let web = format!("http://{}", voter.web);
-    join.args(["cluster", "join", "--web-url", &web, "--address", &second, "--data"]).arg(&fresh);
-    let joined = run_command(join, b"", SOON);
-    assert_eq!(joined.code, Some(0), "{joined:?}");
     // It waits until the node is ready.
-    let mut learner = Node::start_at(&Options::new().peer(&second), &fresh);
+    let mut learner = joined(&voter, &data.path().join("d2"));
     assert_eq!(learner.publish("app.x", "2").index, 2);
     assert_eq!(learner.web("POST", "/api/namespaces", r#"{"name":"other"}"#).status, 201);
     let state = || {

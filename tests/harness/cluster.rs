@@ -1,13 +1,14 @@
 //! Nodes on loopback, mostly three, each a real process with a data directory of its own.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::node::{Exit, Node, Options};
+use super::node::{Exit, Node, Options, rollbook, run_command};
 use super::{SOON, wait_for};
 
 /// A cluster; its nodes have the numbers 1, 2, 3 and so on.
@@ -27,6 +28,17 @@ pub(crate) fn free_addresses(count: usize) -> Vec<String> {
     let port = || 12_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 18_000;
     let addresses = std::iter::repeat_with(|| format!("127.0.0.1:{}", port()));
     addresses.filter(|address| TcpListener::bind(address).is_ok()).take(count).collect()
+}
+
+/// A node that joins the cluster of `through` with `rollbook cluster join`, as a learner that is ready.
+pub(crate) fn joined(through: &Node, data: &Path) -> Node {
+    let [address] = free_addresses(1).try_into().expect("one");
+    let web = format!("http://{}", through.web);
+    let mut join = rollbook();
+    join.args(["cluster", "join", "--web-url", &web, "--address", &address, "--data"]).arg(data);
+    let exit = run_command(join, b"", SOON);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    Node::start_at(&Options::new().peer(&address), data)
 }
 
 impl Cluster {

@@ -4,7 +4,8 @@
 //! list and without a cluster, it gives every one of them the id of the cluster; each
 //! has it on its disk before it says yes. Only then is raft initialized, on that one
 //! node. A founder that comes back without its data finds the others with a cluster,
-//! and is refused by their gates.
+//! and is refused by their gates. When no founder is left, the members that call it under its old number tell it so
+//! ([`crate::peer::gate`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::NodeError;
 use crate::peer::frame::Kind;
+use crate::peer::hello;
 use crate::peer::identity::Identity;
 use crate::peer::link::{Links, Purpose};
 use crate::replicate::raft::Raft;
@@ -50,14 +52,12 @@ enum Verdict {
     Refuse(String),
 }
 
-fn judge(own: &FoundingStatus, others: &BTreeMap<u64, Option<FoundingStatus>>) -> Verdict {
+fn judge(this: u64, own: &FoundingStatus, others: &BTreeMap<u64, Option<FoundingStatus>>) -> Verdict {
     let mut id = Some(own.cluster_id.clone()).filter(|id| !id.is_empty());
     for (node, standing) in others {
         let Some(standing) = standing else { return Verdict::Wait(format!("node {node} does not answer")) };
         if standing.initialized {
-            return Verdict::Refuse(format!(
-                "node {node} has the log of a cluster that this node has no data of: a node that lost its disk must get a new number with `rollbook cluster join`"
-            ));
+            return Verdict::Refuse(hello::lost_data(this, &standing.cluster_id));
         }
         let ids = |of: &FoundingStatus| of.founders.keys().copied().collect::<Vec<_>>();
         if ids(standing) != ids(own) {
@@ -134,7 +134,7 @@ impl Founding {
             let asked = self.links.call(*node, Purpose::Control, Kind::Founding, Bytes::new(), ANSWER_MAX).await;
             others.insert(*node, asked.ok().and_then(|body| FoundingStatus::decode(body).ok()));
         }
-        let id = match judge(&own, &others) {
+        let id = match judge(self.identity.id, &own, &others) {
             Verdict::Wait(why) => return Ok(Some(why)),
             Verdict::Refuse(why) => return Err(NodeError::Cluster(why)),
             Verdict::Found(id) => id.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string()),
@@ -166,7 +166,7 @@ mod tests {
 
     fn verdict(own: &str, others: [Option<FoundingStatus>; 2]) -> Verdict {
         let [two, three] = others;
-        judge(&standing(own, false), &BTreeMap::from([(2, two), (3, three)]))
+        judge(1, &standing(own, false), &BTreeMap::from([(2, two), (3, three)]))
     }
 
     #[test]

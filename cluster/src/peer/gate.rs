@@ -150,14 +150,14 @@ impl Gate {
                 Err(no(HelloRefusal::WrongCluster, format!("this is cluster {ours}, not {theirs}")))
             }
             (false, false) => Ok(()),
-            (false, true) if initialized => {
-                let text = format!(
-                    "node {from} has no data of cluster {ours}: a new node, or one that lost its disk, must get a new number with `rollbook cluster join`"
-                );
-                Err(no(HelloRefusal::LostData, text))
-            }
+            (false, true) if initialized => Err(no(HelloRefusal::LostData, hello::lost_data(from, &ours))),
             (true, false) => {
-                Err(no(HelloRefusal::NotFounded, format!("node {} has no data of cluster {theirs}", self.identity.id)))
+                let text = hello::lost_data(self.identity.id, theirs);
+                // Founding nodes that wait for others which may be gone for good would never hear of this otherwise.
+                if hello.founded {
+                    self.identity.fail(text.clone());
+                }
+                Err(no(HelloRefusal::NotFounded, text))
             }
             _ if founder => Ok(()),
             _ => Err(no(HelloRefusal::Stranger, format!("node {from} is not among the founding nodes"))),
@@ -212,7 +212,8 @@ mod tests {
 
     fn hello(from: u64, cluster: &str, incarnation: u64, process: u64) -> Hello {
         let (cluster_id, address) = (cluster.to_owned(), "b:1".to_owned());
-        Hello { version: VERSION, cluster_id, purpose: 1, from, to: 1, incarnation, process, address, level: 0 }
+        let (version, founded) = (VERSION, false);
+        Hello { version, cluster_id, purpose: 1, from, to: 1, incarnation, process, address, level: 0, founded }
     }
 
     async fn why(gate: &Arc<Gate>, hello: &Hello, initialized: bool) -> Option<HelloRefusal> {
@@ -235,6 +236,26 @@ mod tests {
         assert_eq!(why(&gate, &hello(9, X, 1, 7), true).await, None, "a member that joined later");
         let certified = gate.admit(&hello(2, X, 1, 7), Some(&[3]), true, async { None }).await;
         assert_eq!(certified.err().map(|no| no.why()), Some(HelloRefusal::Certificate));
+    }
+
+    #[tokio::test]
+    async fn a_node_without_data_that_a_founded_cluster_calls_must_not_go_on() {
+        let (_dir, gate) = gate();
+        assert_eq!(why(&gate, &hello(2, X, 1, 7), false).await, Some(HelloRefusal::NotFounded));
+        assert_eq!(gate.identity.failure(), None, "it is being founded, and node 2 has heard of that earlier");
+        let member = Hello { founded: true, ..hello(9, X, 1, 7) };
+        assert_eq!(why(&gate, &Hello { to: 2, ..member.clone() }, false).await, Some(HelloRefusal::WrongNode));
+        assert_eq!(gate.identity.failure(), None, "another node was called");
+        assert_eq!(why(&gate, &member, false).await, Some(HelloRefusal::NotFounded));
+        assert_eq!(gate.identity.failure(), Some(hello::lost_data(1, X)));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_belongs_to_the_cluster_and_has_no_log_yet_waits_for_it() {
+        let (_dir, gate) = gate();
+        gate.identity.belong_to(X).unwrap();
+        assert_eq!(why(&gate, &Hello { founded: true, ..hello(2, X, 1, 7) }, false).await, None);
+        assert_eq!(gate.identity.failure(), None);
     }
 
     #[tokio::test]

@@ -33,6 +33,10 @@ pub(crate) struct Hello {
     /// The highest feature level that the release of the caller knows; 0 from releases before there were levels.
     #[prost(uint32, tag = "20")]
     pub(crate) level: u32,
+    /// The replicated state of the caller says that the cluster was founded, so that every founding node had the id of
+    /// the cluster on its disk before; false from releases that do not say so.
+    #[prost(bool, tag = "21")]
+    pub(crate) founded: bool,
 }
 
 /// The call is taken.
@@ -59,6 +63,13 @@ pub(crate) fn too_low(node: u64, known: FeatureLevel, needed: FeatureLevel) -> S
     let (known, needed) = (known.get(), needed.get());
     format!(
         "node {node} runs a release that knows feature level {known} and the cluster follows level {needed}: upgrade node {node}"
+    )
+}
+
+/// Why a node has no place in a cluster under its number: the cluster knows the number, the node has no data.
+pub(crate) fn lost_data(node: u64, cluster: &str) -> String {
+    format!(
+        "node {node} has no data of cluster {cluster}: a new node, or one that lost its disk, must get a new number with `rollbook cluster join`"
     )
 }
 

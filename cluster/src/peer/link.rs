@@ -226,6 +226,7 @@ impl Links {
             process: self.identity.process,
             address: self.identity.address.clone(),
             level: self.identity.level.get(),
+            founded: !self.state.machine().cluster_id().is_empty(),
         };
         let lost = |_| DialError::Failed(format!("{address}: the connection was closed"));
         sender.send(Frame::new(Kind::Hello, 0, hello.encode_to_vec())).await.map_err(lost)?;

@@ -446,6 +446,7 @@ fn a_node_that_was_removed_is_cut_off_and_told_why_when_it_calls_again() {
         let gate = Arc::new(Gate::new(Arc::clone(&identity), state));
         let hello = Hello {
             level: FeatureLevel::LATEST.get(),
+            founded: true,
             version: VERSION,
             cluster_id: identity.cluster_id(),
             purpose: 1,
