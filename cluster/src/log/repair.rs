@@ -6,15 +6,13 @@ use std::path::Path;
 
 use rocksdb::{DB, Direction, ErrorKind, IteratorMode};
 
-use super::mark;
-use super::mark::{Mark, MarkFile, Stored};
+use super::mark::{self, Mark, MarkFile, Stored};
 use super::scan;
 use crate::codec;
 use crate::error::{NodeError, ReadError};
 use crate::lab_faults::Bug;
 use crate::store::complete;
-use crate::store::layout;
-use crate::store::layout::{CF_LOG, CF_META, GROUP, Layout, family, sync_directory};
+use crate::store::layout::{self, CF_LOG, CF_META, GROUP, Layout, family, sync_directory};
 use crate::types::{LogId, Vote};
 
 /// Key of the row of CF_META for vote (`v`), purged (`p`) or committed (`c`).
@@ -125,7 +123,8 @@ fn open_checked(layout: &Layout, promised: Mark) -> Result<DB, NodeError> {
     }
     match layout::look_at_raft(&path) {
         Ok(db) => {
-            complete::is_complete(&db).map_err(|detail| corrupt(&path, &detail))?;
+            // Here too, where nothing was changed yet.
+            complete::check_files(&db).map_err(|detail| corrupt(&path, &detail))?;
             let damaged = |error: ReadError| corrupt(&path, &error.to_string());
             let known = load(&db).map_err(damaged)?;
             if !keeps(&db, &known, promised).map_err(damaged)? {

@@ -8,18 +8,25 @@ use rocksdb::{DB, LiveFile};
 use super::layout;
 use crate::error::NodeError;
 
+/// What an operator can do about a store that has lost something.
+const WAY_OUT: &str =
+    "restore this node from a backup, or remove it from the cluster and let it join again under a new id";
+
 /// Opens a store whose files are all there, as long as they were when they were written.
 ///
 /// RocksDB looks at a file when it is read for the first time. Of a store with a bounded number of open files it opens
 /// no more than 16 at the start, so that a file that is cut or gone would be found hours later.
 pub(crate) fn opened(store: &'static str, root: &Path, db: Result<DB, rocksdb::Error>) -> Result<DB, NodeError> {
     let db = db.map_err(|error| layout::open_error(store, root, &error))?;
-    is_complete(&db).map_err(|detail| NodeError::Store { store, detail })?;
+    check_files(&db).map_err(|detail| NodeError::Store { store, detail: format!("{detail}; {WAY_OUT}") })?;
     Ok(db)
 }
 
 /// Compares the files of an open store with what the store says of them; what is wrong with the first that differs.
-pub(crate) fn is_complete(db: &DB) -> Result<(), String> {
+///
+/// # Errors
+/// Which file differs, and how.
+pub(crate) fn check_files(db: &DB) -> Result<(), String> {
     let differing = || -> Result<Vec<String>, String> {
         let files = db.live_files().map_err(|error| error.to_string())?;
         let difference = |file: LiveFile| {
@@ -72,7 +79,7 @@ mod tests {
             fs::write(file, &whole[..whole.len() - 1]).unwrap();
             let name = file.file_name().unwrap().to_str().unwrap();
             let text = refused();
-            assert!(text.contains(name) && text.contains("Corruption"), "{text}");
+            assert!(text.contains(name) && text.contains("Corruption") && text.contains(WAY_OUT), "{text}");
             fs::remove_file(file).unwrap();
             let text = refused();
             assert!(text.contains(name), "{text}");
