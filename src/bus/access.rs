@@ -31,8 +31,7 @@ use super::write::draft::{Parsed, Publish, Published, Rejected, Single, allow_cr
 use crate::base::actors::{Owned, hint};
 use crate::base::clock;
 use crate::base::metrics::Metrics;
-use crate::net::byte_queue;
-use crate::net::byte_queue::{Body, Outlet};
+use crate::net::byte_queue::{self, Body, Outlet};
 
 /// How long a member waits for a node that serves its consumer.
 const SERVED_MAX: Duration = Duration::from_secs(8);

@@ -4,7 +4,7 @@
 //! Registry   supervises the durable consumers of this node
 //!  +- Consumer       one per durable consumer or group with members here
 //! Subscription one per open stream
-//! Relay      streams and consumers of other nodes; a guest for each of their members here
+//! Relay      streams and consumers of other nodes; a remote member for each of their members here
 //! Proposer   admission and deadline of recorded writes
 //! Feed       one thread: new events to the subscriptions that want them
 //! ```

@@ -19,8 +19,7 @@ use rollbook_core::rows::{bounds, index_key, index_sequence};
 use rollbook_core::subjects::filter;
 use rollbook_core::subjects::pattern::Pattern;
 
-use super::block;
-use super::block::{BLOCK_BYTES, Block, BlockBuilder, BlockMeta, Outline};
+use super::block::{self, BLOCK_BYTES, Block, BlockBuilder, BlockMeta, Outline};
 use crate::crash;
 use crate::error::ReadError;
 use crate::store::layout::{CF_BLOCK_META, CF_BLOCKS, family, ledger_options, synced};

@@ -13,10 +13,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::cache::Tail;
 use super::page::Page;
-use super::repair;
-use super::repair::{Known, Opened, entry_key, key_index, meta_key};
-use super::writer;
-use super::writer::{Op, Progress, Wal};
+use super::repair::{self, Known, Opened, entry_key, key_index, meta_key};
+use super::writer::{self, Op, Progress, Wal};
 use crate::codec;
 use crate::error::{NodeError, ReadError, io_error};
 use crate::lock::lock;

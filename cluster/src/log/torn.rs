@@ -11,8 +11,7 @@ use rollbook_core::entry::EntryBuilder;
 use tempfile::TempDir;
 
 use super::mark::{Mark, MarkFile};
-use super::repair;
-use super::repair::Opened;
+use super::repair::{self, Opened};
 use super::scan;
 use super::store::LogStore;
 use crate::codec::log_id;

@@ -20,8 +20,7 @@ use rollbook_core::rows::{Family, Row, Rows, RowsError, Writes};
 use tokio::sync::watch;
 
 use crate::book::events::Reader;
-use crate::book::snapshot;
-use crate::book::snapshot::{Builder, Checkpoint};
+use crate::book::snapshot::{self, Builder, Checkpoint};
 use crate::codec;
 use crate::error::{ReadError, io_error};
 use crate::lab_faults::Bug;

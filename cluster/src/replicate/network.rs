@@ -21,8 +21,7 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 
-use super::send;
-use super::send::SendError;
+use super::send::{self, SendError};
 use crate::book::snapshot::Checkpoint;
 use crate::lab_faults::Bug;
 use crate::peer::conn::{CallError, Conn, Session};

@@ -19,15 +19,13 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::raft::Raft;
-use crate::book::snapshot;
-use crate::book::snapshot::Checkpoint;
+use crate::book::snapshot::{self, Checkpoint};
 use crate::crash;
 use crate::lab_faults::Bug;
 use crate::lock::lock;
 use crate::peer::conn::Sender;
 use crate::peer::frame::{Frame, Kind};
-use crate::peer::wire;
-use crate::peer::wire::{FileProto, Offer};
+use crate::peer::wire::{self, FileProto, Offer};
 use crate::store::disk;
 use crate::store::layout::{Layout, sync_directory};
 use crate::types::Vote;

@@ -11,8 +11,7 @@ use bytes::Bytes;
 use crate::book::snapshot::Made;
 use crate::peer::conn::{CallError, Conn, Session, reply};
 use crate::peer::frame::Kind;
-use crate::peer::wire;
-use crate::peer::wire::{FileProto, Offer};
+use crate::peer::wire::{self, FileProto, Offer};
 use crate::types::Vote;
 
 /// Bytes of a file in one frame.
@@ -143,8 +142,7 @@ fn list(root: &Path) -> io::Result<Vec<FileProto>> {
 mod tests {
     use super::*;
     use crate::peer::conn::start_writer;
-    use crate::peer::frame;
-    use crate::peer::frame::{FRAME_BYTES_MAX, Frame};
+    use crate::peer::frame::{self, FRAME_BYTES_MAX, Frame};
     use crate::peer::link::halves;
 
     #[tokio::test]

@@ -7,6 +7,7 @@ pub(crate) mod due;
 pub(crate) mod level;
 pub(crate) mod liveness;
 pub(crate) mod membership;
+pub(crate) mod peer_service;
 pub(crate) mod presence;
 pub(crate) mod settler;
 pub(crate) mod shortage;
@@ -51,8 +52,7 @@ use crate::replicate::server::Server;
 use crate::state::state::State;
 use crate::status;
 use crate::store::layout::Layout;
-use crate::stores;
-use crate::stores::Stores;
+use crate::stores::{self, Stores};
 use crate::timing::Timing;
 use crate::tls::{Tls, TlsFiles};
 use liveness::Liveness;
@@ -463,4 +463,3 @@ async fn join_in(node: &Node, founding: Founding) -> Result<bool, NodeError> {
     node.found().await?;
     Ok(true)
 }
-pub(crate) mod peer_service;

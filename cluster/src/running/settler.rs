@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::book::settle;
-use crate::book::settle::Flushed;
+use crate::book::settle::{self, Flushed};
 use crate::error::ReadError;
 use crate::lab_faults::Bug;
 use crate::log::store::LogStore;

@@ -19,8 +19,7 @@ use crate::lab_faults::Bug;
 use crate::ledger::ledger::Ledger;
 use crate::lock::lock;
 use crate::store::complete;
-use crate::store::layout;
-use crate::store::layout::{CF_SYSTEM, Layout, family, room_for_memtables};
+use crate::store::layout::{self, CF_SYSTEM, Layout, family, room_for_memtables};
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
 
 pub(crate) const APPLIED: &[u8] = b"applied";

@@ -13,11 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::services;
-use super::services::find;
+use super::services::{self, find};
 use crate::admin::Admin;
-use crate::admin::body;
-use crate::admin::body::Optional;
+use crate::admin::body::{self, Optional};
 use crate::admin::common::Answer;
 use crate::admin::keys::Claimed;
 use crate::admin::page::List;

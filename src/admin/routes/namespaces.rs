@@ -15,8 +15,7 @@ use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::consumers;
-use crate::admin::body;
-use crate::admin::body::Object;
+use crate::admin::body::{self, Object};
 use crate::admin::common::{Answer, find_namespace, propose};
 use crate::admin::page::{List, Page};
 use crate::admin::problem::{Problem, Problems, resource};

@@ -1,11 +1,15 @@
 //! The relay: what clients of this node have to do with streams and consumers of other nodes.
 //!
-//! A durable consumer is served by one node, wherever its members are connected. There a guest stands
-//! in for a member that is elsewhere; here a seat remembers who serves a stream of ours. Acknowledgements
-//! and inbox messages go to the node that their id names, or to all.
+//! A durable consumer is served by one node, wherever its members are connected. There a
+//! [`remote_member`] stands in for a member that is elsewhere; here the relay remembers who serves a stream of ours.
+//! Acknowledgements and inbox messages go to the node that their id names, or to all.
 
 pub(super) mod frame;
 pub(super) mod live;
+pub mod peer_client;
+pub mod reachability;
+mod remote_member;
+mod remote_members;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -442,7 +446,3 @@ impl Handler<ListMembersAnywhere> for Relay {
         }
     }
 }
-pub mod peer_client;
-pub mod reachability;
-mod remote_member;
-mod remote_members;

@@ -9,8 +9,7 @@ use rollbook_cluster::node::Node;
 use rollbook_core::error::Refusal;
 use rollbook_core::node::Owner;
 
-use super::frame;
-use super::frame::{Delivery, Frame, MemberPlace};
+use super::frame::{self, Delivery, Frame, MemberPlace};
 use super::reachability::PeerReachability;
 use crate::base::actors::{Belongs, Kind, Owned, must_tell};
 use crate::bus::delivery::messages::{AckResult, Deliver, EndReason, Leave, StreamCommand, WriteResult};

@@ -8,8 +8,7 @@ use rollbook_cluster::wait::wait_until;
 use rollbook_core::error::Refusal;
 use rollbook_core::node::Owner;
 
-use super::frame;
-use super::frame::{Closing, Frame, MemberPlace, RemoteJoin};
+use super::frame::{self, Closing, Frame, MemberPlace, RemoteJoin};
 use super::remote_member::{RemoteMember, RemoteMemberEnds, RemoteMemberKey};
 use super::{Relay, done};
 use crate::base::actors::{Owned, must_tell};

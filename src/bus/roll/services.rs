@@ -8,18 +8,15 @@ use rollbook_core::time::Timestamp;
 use serde_json::value::RawValue;
 
 use super::announcer;
-use super::registrations;
-use super::registrations::Roll;
+use super::registrations::{self, Roll};
 use crate::base::clock;
 use crate::bus::call::router::Router;
-use crate::bus::call::survey;
-use crate::bus::call::survey::{Survey, Wanted};
+use crate::bus::call::survey::{self, Survey, Wanted};
 use crate::bus::call::terms;
 use crate::bus::client::clients::{Clients, CloseReason, Noted};
 use crate::bus::handle::Bus;
 use crate::bus::relay::peer_client::PeerClient;
-use crate::bus::write::notification;
-use crate::bus::write::notification::{From, NOTIFY, Notification};
+use crate::bus::write::notification::{self, From, NOTIFY, Notification};
 
 /// Longest name of a notification, bytes.
 const EVENT_BYTES_MAX: usize = 128;

@@ -13,8 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::bus::delivery::messages::AckResult;
 use crate::bus::read::encoder::End;
-use crate::bus::read::pieces;
-use crate::bus::read::pieces::Piece;
+use crate::bus::read::pieces::{self, Piece};
 use crate::bus::write::draft::Rejected;
 use crate::net::byte_queue::Body;
 
@@ -328,8 +327,7 @@ mod tests {
     use super::*;
     use crate::bus::read::encoder::EventEncoder as _;
     use crate::bus::read::pieces::PIECES;
-    use crate::net::byte_queue;
-    use crate::net::byte_queue::Outlet;
+    use crate::net::byte_queue::{self, Outlet};
     use rollbook_core::event::Event;
 
     type Heard = Rc<RefCell<Vec<(u64, Streamed)>>>;

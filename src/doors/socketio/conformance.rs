@@ -16,8 +16,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::table;
-use super::engine::table::SessionTable;
+use super::engine::table::{self, SessionTable};
 use super::session::{Application, Away, Event, Handshake, Out, Refused, Socket};
 use super::{Budget, Config, Door, mount};
 use crate::bus::client::clients::ClientMessage;

@@ -29,8 +29,7 @@ use crate::base::actors::{Actors, Owned, hint, must_tell};
 use crate::bus::access::Access;
 use crate::bus::roll::services::Services;
 use crate::net::budget::Budget;
-use crate::net::http_body;
-use crate::net::http_body::BodyError;
+use crate::net::http_body::{self, BodyError};
 use crate::net::origins::Origin;
 use crate::net::websocket::{connection, reader};
 

@@ -24,13 +24,11 @@ use rollbook_core::time::Timestamp;
 use crate::base::clock;
 use crate::bus::access::{Access, StreamTarget};
 use crate::bus::delivery::messages::AckResult;
-use crate::bus::write::draft;
-use crate::bus::write::draft::{Parsed, Published, Rejected};
+use crate::bus::write::draft::{self, Parsed, Published, Rejected};
 use crate::net::byte_queue;
 use crate::net::http::head::Fault;
 use crate::net::http::limits::TurnedAway;
-use crate::net::http_body;
-use crate::net::http_body::BodyError;
+use crate::net::http_body::{self, BodyError};
 use crate::net::origins::Origin;
 
 use codec::FRAMES;

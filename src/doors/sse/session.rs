@@ -7,8 +7,7 @@ use rollbook_core::subjects::pattern::Pattern;
 
 use crate::base::duration;
 use crate::bus::delivery::window::Patience;
-use crate::bus::subscribe::request;
-use crate::bus::subscribe::request::{Start, Subscribe, is_name};
+use crate::bus::subscribe::request::{self, Start, Subscribe, is_name};
 use crate::bus::write::draft::Rejected;
 
 /// The parameters of a request, first one of a name counts.

@@ -13,8 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::config::NAME;
-use crate::base::json;
-use crate::base::json::Whole;
+use crate::base::json::{self, Whole};
 use crate::bus::client::call::{Answer, Payload, Responder, part_of, traceparent};
 use crate::bus::subscribe::request::{Options, Subscribe};
 use crate::bus::write::draft::Draft;

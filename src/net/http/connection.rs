@@ -26,11 +26,9 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::codec::Decoder as _;
 
 use super::answer::{Asked, send};
-use super::head;
-use super::head::{Fault, HEAD_BYTES_MAX};
+use super::head::{self, Fault, HEAD_BYTES_MAX};
 use super::incoming::Incoming;
-use super::inflate;
-use super::inflate::Inflated;
+use super::inflate::{self, Inflated};
 use super::limits::{ConnectionSlot, Idle, TurnedAway, Worker};
 use super::socket::{BufferedSocket, Slot, Taken};
 use crate::base::clock;

@@ -7,8 +7,7 @@ use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Messag
 use actix::{ActorFutureExt as _, ResponseFuture, WrapFuture as _};
 use actix_web::{Error, HttpRequest, HttpResponse};
 
-use super::reader;
-use super::reader::{InboundFrame, code};
+use super::reader::{self, InboundFrame, code};
 use super::writer::{Frame, FrameWriter};
 use crate::base::actors::{Actors, Belongs, Hold, Kind, Owned, must_tell};
 

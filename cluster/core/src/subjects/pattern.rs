@@ -7,8 +7,7 @@ use core::hash::{Hash, Hasher};
 use core::ops::Range;
 use core::str::FromStr;
 
-use super::subject;
-use super::subject::{Namespace, SubjectError};
+use super::subject::{self, Namespace, SubjectError};
 
 /// What a subscriber asks for: a subject in which `*` stands for exactly one segment and a last
 /// `>` or `**` for zero or more remaining segments. The namespace is always literal.

@@ -54,8 +54,7 @@ pub(in crate::app::cli) async fn acknowledge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::cli::shared::testing;
-    use crate::app::cli::shared::testing::Fake;
+    use crate::app::cli::shared::testing::{self, Fake};
 
     #[tokio::test]
     async fn puts_both_ids() {

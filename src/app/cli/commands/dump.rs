@@ -9,8 +9,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde::Deserialize;
 
-use super::namespaces;
-use super::namespaces::Namespace;
+use super::namespaces::{self, Namespace};
 use crate::app::cli::shared::event::{Event, one_line};
 use crate::app::cli::shared::follow::{Follower, Next, Patience};
 use crate::app::cli::shared::global::Global;
@@ -157,8 +156,7 @@ async fn is_gone(web: &Client, name: &str, last: i64) -> anyhow::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::cli::shared::testing;
-    use crate::app::cli::shared::testing::{Fake, answer, captured, frame};
+    use crate::app::cli::shared::testing::{self, Fake, answer, captured, frame};
 
     fn app(first: u64, next: u64) -> String {
         let events = next - first;

@@ -69,8 +69,7 @@ async fn ask(client: &Client) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::cli::shared::testing;
-    use crate::app::cli::shared::testing::{Fake, answer};
+    use crate::app::cli::shared::testing::{self, Fake, answer};
 
     fn not_ready() -> String {
         answer("503 Service Unavailable", "", "no leader\n")

@@ -12,8 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::app::cli::shared::global::{Global, Output};
 use crate::app::cli::shared::http::{Client, EVENT_INDEX};
-use crate::app::cli::shared::lines;
-use crate::app::cli::shared::lines::Line;
+use crate::app::cli::shared::lines::{self, Line};
 use crate::app::cli::shared::output::{Unit, counted, note, print, progress};
 use crate::app::cli::shared::payload;
 use crate::app::cli::shared::store;

@@ -11,8 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::app::cli::shared::event::Event;
 use crate::app::cli::shared::global::{Global, Output};
 use crate::app::cli::shared::http::{CallError, Client};
-use crate::app::cli::shared::lines;
-use crate::app::cli::shared::lines::Line;
+use crate::app::cli::shared::lines::{self, Line};
 use crate::app::cli::shared::output::{Unit, counted, print, progress};
 use crate::app::cli::shared::store;
 

@@ -141,8 +141,7 @@ async fn acknowledge_or_leave(client: &Client, consumer_id: &str, event_id: &str
 mod tests {
     use super::*;
     use crate::app::cli::args::{Cli, ClientCommand, Command};
-    use crate::app::cli::shared::testing;
-    use crate::app::cli::shared::testing::{Fake, answer, captured, frame};
+    use crate::app::cli::shared::testing::{self, Fake, answer, captured, frame};
     use clap::Parser;
 
     fn args(line: &str) -> SubscribeArgs {

@@ -181,8 +181,7 @@ fn delay(retry: Duration, failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::cli::shared::testing;
-    use crate::app::cli::shared::testing::{Fake, frame};
+    use crate::app::cli::shared::testing::{self, Fake, frame};
 
     const PATIENCE: Patience = Patience { silence_max: Duration::from_secs(5), attempts_max: Some(3) };
 

@@ -281,8 +281,7 @@ fn hint(status: u16, text: &str, code: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::cli::shared::testing;
-    use crate::app::cli::shared::testing::Fake;
+    use crate::app::cli::shared::testing::{self, Fake};
 
     #[tokio::test]
     async fn a_refused_connection_says_what_to_do() {

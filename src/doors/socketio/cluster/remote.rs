@@ -25,8 +25,7 @@ use crate::bus::relay::peer_client::PeerClient;
 use crate::doors::socketio::engine::actor::{Attach, Poll, PollGone, PostBegins, PostEnds, SessionActor};
 use crate::doors::socketio::engine::protocol::Wrong;
 use crate::doors::socketio::engine::table::SessionTable;
-use crate::net::websocket::connection;
-use crate::net::websocket::connection::{Inbound, Received, Write, Writer};
+use crate::net::websocket::connection::{self, Inbound, Received, Write, Writer};
 
 /// How long the other node may take for what needs no client.
 const ASK_MAX: Duration = Duration::from_secs(3);

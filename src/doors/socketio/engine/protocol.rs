@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 
-use crate::doors::socketio::codec;
-use crate::doors::socketio::codec::Engine as Packet;
+use crate::doors::socketio::codec::{self, Engine as Packet};
 use crate::net::websocket::writer::Frame;
 
 /// A poll this short before a deadline is late: two timers in a row end a little after their sum.

@@ -10,8 +10,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::acks::{Acked, Acks};
-use super::payloads;
-use super::payloads::{Auth, NotifyPayload, Registering, RequestPayload, ResponsePayload};
+use super::payloads::{self, Auth, NotifyPayload, Registering, RequestPayload, ResponsePayload};
 use crate::base::clock;
 use crate::base::json;
 use crate::bus::access::Access;

@@ -10,8 +10,7 @@ use crate::error::Refusal;
 use crate::event::{Event, EventId};
 use crate::limits;
 use crate::namespace::Head;
-use crate::rows;
-use crate::rows::{Family, Rows, RowsError, Writes};
+use crate::rows::{self, Family, Rows, RowsError, Writes};
 
 /// Decides whether all events of a frame may be appended, and if so records their keys and ids.
 ///

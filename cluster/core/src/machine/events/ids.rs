@@ -8,8 +8,7 @@ use alloc::vec::Vec;
 use crate::error::Repeated;
 use crate::event::{Event, EventId};
 use crate::namespace::Head;
-use crate::rows;
-use crate::rows::{Family, Rows, RowsError, Writes};
+use crate::rows::{self, Family, Rows, RowsError, Writes};
 use crate::time::Timestamp;
 
 /// Bytes of the value of a row that was written at the first level.

@@ -11,8 +11,7 @@ use crate::error::Repeated;
 use crate::event::{Event, EventId};
 use crate::limits;
 use crate::namespace::{Head, Remembered};
-use crate::rows;
-use crate::rows::{Family, Rows, RowsError, Writes};
+use crate::rows::{self, Family, Rows, RowsError, Writes};
 use crate::time::Timestamp;
 
 /// Bytes of the value of a row that was written at the first level.

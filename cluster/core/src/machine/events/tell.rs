@@ -9,8 +9,7 @@ use crate::event::Event;
 use crate::machine::effects::{Effects, Touched};
 use crate::machine::{Machine, saved};
 use crate::namespace::Retention;
-use crate::rows;
-use crate::rows::{Family, IndexRow};
+use crate::rows::{self, Family, IndexRow};
 use crate::subjects::subject::Namespace;
 use crate::time::Timestamp;
 
