@@ -1,10 +1,15 @@
-//! What every room above the cluster may use: lives of actors, time, durations, JSON of all languages, metrics.
+//! What every room above the cluster may use: lives of actors, time, values of settings, JSON of all
+//! languages, metrics.
 //!
 //! Nothing here knows an event, a socket or a protocol. Imports nothing but the crate `rollbook_cluster` and libraries.
 
 pub mod actors;
+pub mod bytes;
+pub mod checks;
 pub mod clock;
+pub mod comma_list;
 pub mod duration;
 pub mod json;
 pub mod metrics;
+pub mod slot;
 pub mod supervisor;

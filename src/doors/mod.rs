@@ -1,5 +1,53 @@
-//! The doors: one folder per protocol, none of which sees another.
+//! The doors: one folder per protocol, none of which sees another. [`door`] says what a door is.
+//!
+//! A door is added by its folder, a line `pub mod` and a line in the list below. Invariant: this list is the only place
+//! outside a door's folder that names the door.
 
+pub mod door;
 pub mod socketio;
 pub mod sse;
 pub mod websocket;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use door::{Context, Door, DoorSettings};
+
+/// Makes the list of doors: their settings, and how they are built.
+macro_rules! doors {
+    ($($door:ident),+ $(,)?) => {
+        /// The sections of all doors in the configuration.
+        #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+        #[serde(default)]
+        #[expect(missing_docs, reason = "each field is the section of the door of that name")]
+        pub struct Settings {
+            $(pub $door: $door::settings::Settings,)+
+        }
+
+        impl Settings {
+            /// The section of each door, by its name.
+            #[must_use]
+            pub fn all(&self) -> Vec<(&'static str, &dyn DoorSettings)> {
+                vec![$((stringify!($door), &self.$door),)+]
+            }
+
+            /// The same, to be changed.
+            pub fn all_mut(&mut self) -> Vec<(&'static str, &mut dyn DoorSettings)> {
+                vec![$((stringify!($door), &mut self.$door),)+]
+            }
+        }
+
+        /// Builds every door. In this order they are opened and announced.
+        #[must_use]
+        pub fn all(settings: &Settings, context: &Context) -> Vec<Arc<dyn Door>> {
+            vec![$($door::open(&settings.$door, context),)+]
+        }
+    };
+}
+
+doors! {
+    sse,
+    socketio,
+    websocket,
+}

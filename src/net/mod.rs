@@ -6,5 +6,8 @@ pub mod budget;
 pub mod byte_queue;
 pub mod http;
 pub mod http_body;
+pub mod listen;
+pub mod listener;
 pub mod origins;
+pub mod socket;
 pub mod websocket;

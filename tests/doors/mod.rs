@@ -1,5 +1,7 @@
 //! The doors, seen from outside, one file per chapter of their protocols.
 
+mod line;
+mod proxy;
 mod sse_ack;
 mod sse_batch;
 mod sse_conformance;

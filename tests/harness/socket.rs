@@ -29,7 +29,11 @@ pub(crate) struct Socket {
 impl Socket {
     /// Connects, and takes the frame `connect`.
     pub(crate) fn connect(web: SocketAddr) -> Self {
-        let tcp = TcpStream::connect(web).unwrap_or_else(|error| panic!("no connection to {web}: {error}"));
+        Self::over(TcpStream::connect(web).unwrap_or_else(|error| panic!("no connection to {web}: {error}")), web)
+    }
+
+    /// The same on a connection that is there.
+    pub(crate) fn over(tcp: TcpStream, web: SocketAddr) -> Self {
         tcp.set_nodelay(true).expect("an option");
         let clone = |tcp: &TcpStream| tcp.try_clone().expect("one more handle");
         let url = format!("ws://{web}/ws");

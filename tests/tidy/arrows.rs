@@ -125,6 +125,9 @@ pub(crate) fn floors(tree: &Tree) -> Vec<String> {
         for (to, (below, other)) in targets.iter().filter_map(|to| Some((to, room(to)?))) {
             let table =
                 name == "doors" && other.starts_with("doors/") || other == "doors" && name.starts_with("doors/");
+            if below < place && other.starts_with("doors/") && !name.starts_with("doors") {
+                findings.push(format!("{from} must not name {other}: only the list in src/doors/mod.rs does"));
+            }
             if below >= place && other != name && !table {
                 let (floor, above) = (place.0, below.0);
                 findings.push(format!("{from} (floor {floor}, {name}) must not import {to} (floor {above}, {other})"));
@@ -208,8 +211,11 @@ fn bus_and(files: &[(&str, &str)]) -> Tree {
 
 #[test]
 fn an_arrow_that_points_up_is_reported() {
-    let down = [("src/doors/sse/mod.rs", "use crate::bus::handle::Bus;"), ("src/app/run.rs", "use crate::doors::sse;")];
-    assert_eq!(floors(&bus_and(&down)), [""; 0]);
+    let (door, list) = ("use crate::bus::handle::Bus;", "pub mod sse; fn all() { sse::open(); }");
+    let app = |text| [("src/doors/sse/mod.rs", door), ("src/doors/mod.rs", list), ("src/app/run.rs", text)];
+    assert_eq!(floors(&bus_and(&app("use crate::doors;"))), [""; 0]);
+    let named = "src/app/run.rs must not name doors/sse: only the list in src/doors/mod.rs does";
+    assert_eq!(floors(&bus_and(&app("use crate::doors::sse;"))), [named]);
     let up = bus_and(&[
         ("src/bus/read/feed.rs", "fn f() { use crate::doors::sse::Frame; }"),
         ("src/bus/read/stored_event.rs", "fn f() { super::super::super::app::run(); }"),

@@ -1,6 +1,5 @@
 //! Configuration of a node, from defaults, file, environment and flags.
 
-pub mod bytes;
 pub mod layers;
 pub mod settings;
 pub mod values;

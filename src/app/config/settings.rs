@@ -1,39 +1,39 @@
 //! The sections of the configuration, their defaults, and the checks that need more than one value.
 //!
-//! Size: a list of all settings, which is looked up and not read.
+//! The sections of doors lie with their doors.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rollbook_cluster::timing::{HEARTBEAT, HEARTBEAT_MAX, HEARTBEAT_MIN, NODE_TIMEOUT_HEARTBEATS};
 use serde::{Deserialize, Serialize};
 
-use crate::base::duration;
+use crate::base::checks::Checks;
+use crate::base::comma_list::CommaList;
+use crate::base::{bytes, duration};
 use crate::bus::call::choice::Strategies;
+use crate::doors;
+use crate::net::listen::Listen;
+use crate::net::listener::networks::Networks;
+use crate::net::listener::settings::IDLE_TIMEOUT;
 
-use super::bytes;
-use super::values::{Founders, Listen, LogFormat, Namespaces, OnIsolation, log_filter};
+use super::values::{Founders, LogFormat, Namespaces, OnIsolation, log_filter};
 
 /// Everything `rollbook serve` can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Config {
     /// Who the node is and where it stores.
     pub node: Node,
     /// The listener of REST, metrics and health.
     pub web: Web,
-    /// The event log over HTTP and SSE.
-    pub sse: Sse,
     /// The event log itself.
     pub book: Book,
     /// Calls between nodes.
     pub peer: Peer,
     /// The cluster that this node is part of.
     pub cluster: Cluster,
-    /// The service bus for Socket.IO clients.
-    pub socketio: SocketIo,
-    /// The door for plain WebSockets.
-    pub websocket: WebSocket,
     /// Services and their instances.
     pub roll: Roll,
     /// Requests between services.
@@ -42,6 +42,9 @@ pub struct Config {
     pub log: Log,
     /// Threads.
     pub threads: Threads,
+    /// A section for each door, by its name.
+    #[serde(flatten)]
+    pub doors: doors::Settings,
 }
 
 /// `[node]`
@@ -57,7 +60,7 @@ pub struct Node {
     /// Names by which clients reach this node, separated by commas; `*.example.com`: all below it, `*`: any. IP
     /// addresses, `localhost`, names without a dot, the name of the machine and those of the founders need not be
     /// said. A request for another one is answered 421.
-    pub hosts: String,
+    pub hosts: CommaList,
     /// Most bytes of request bodies that are being received at a time, on all listeners for clients.
     #[serde(with = "bytes")]
     pub receiving_bytes_max: usize,
@@ -66,7 +69,7 @@ pub struct Node {
 impl Default for Node {
     fn default() -> Self {
         let receiving_bytes_max = 256 * 1024 * 1024;
-        Self { id: 1, data: PathBuf::from("./data"), insecure: false, hosts: String::new(), receiving_bytes_max }
+        Self { id: 1, data: PathBuf::from("./data"), insecure: false, hosts: CommaList::default(), receiving_bytes_max }
     }
 }
 
@@ -77,62 +80,25 @@ pub struct Web {
     /// Where it listens.
     pub listen: Listen,
     /// Origins of web pages that may use REST beside its own, separated by commas; `*`: any.
-    pub origins: String,
+    pub origins: CommaList,
     /// Most namespaces that have samples of their own in `/metrics`.
     pub metrics_namespaces_max: usize,
     /// How long a connection without a request is kept. Longer than load balancers and pools of clients keep theirs.
     #[serde(with = "duration")]
     pub idle_timeout: Duration,
+    /// Load balancers whose connections begin with a PROXY header, as IP addresses or networks (`10.0.0.0/8`)
+    /// separated by commas; empty: none.
+    pub proxy_protocol_from: Networks,
 }
 
 impl Default for Web {
     fn default() -> Self {
         Self {
-            listen: loopback(7440),
-            origins: String::new(),
+            listen: Listen::loopback(7440),
+            origins: CommaList::default(),
             metrics_namespaces_max: 1000,
             idle_timeout: IDLE_TIMEOUT,
-        }
-    }
-}
-
-/// `[sse]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Sse {
-    /// Where it listens.
-    pub listen: Listen,
-    /// Largest request body in bytes; more is answered 413.
-    #[serde(with = "bytes")]
-    pub body_bytes_max: usize,
-    /// Quiet time after which a stream gets a comment line.
-    #[serde(with = "duration")]
-    pub keep_alive: Duration,
-    /// Longest time a request body may take to arrive.
-    #[serde(with = "duration")]
-    pub body_timeout: Duration,
-    /// Most connections at a time that carry no stream; more are answered 503.
-    pub connections_max: usize,
-    /// Most streams at a time; more are answered 503.
-    pub streams_max: usize,
-    /// How long a connection without a request is kept. Longer than load balancers and pools of clients keep theirs.
-    #[serde(with = "duration")]
-    pub idle_timeout: Duration,
-    /// Origins of web pages that may use the event log beside its own, separated by commas; `*`: any.
-    pub origins: String,
-}
-
-impl Default for Sse {
-    fn default() -> Self {
-        Self {
-            listen: loopback(2021),
-            body_bytes_max: 8 * 1024 * 1024,
-            keep_alive: Duration::from_secs(30),
-            body_timeout: Duration::from_secs(30),
-            connections_max: 20_000,
-            streams_max: 20_000,
-            idle_timeout: IDLE_TIMEOUT,
-            origins: "*".to_owned(),
+            proxy_protocol_from: Networks::default(),
         }
     }
 }
@@ -184,7 +150,7 @@ pub struct Peer {
 impl Default for Peer {
     fn default() -> Self {
         let path = PathBuf::new;
-        Self { listen: loopback(7441), advertise: String::new(), ca: path(), certificate: path(), key: path() }
+        Self { listen: Listen::loopback(7441), advertise: String::new(), ca: path(), certificate: path(), key: path() }
     }
 }
 
@@ -224,100 +190,6 @@ impl Default for Cluster {
             heartbeat: HEARTBEAT,
             on_isolation: OnIsolation::Close,
             log_keep_bytes: 256 * 1024 * 1024,
-        }
-    }
-}
-
-/// `[socketio]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SocketIo {
-    /// Time from a pong to the next ping.
-    #[serde(with = "duration")]
-    pub ping_interval: Duration,
-    /// Time for the pong, after which the client has gone.
-    #[serde(with = "duration")]
-    pub ping_timeout: Duration,
-    /// Longest time the change from polling to WebSocket may take.
-    #[serde(with = "duration")]
-    pub upgrade_timeout: Duration,
-    /// Longest time until a client joins a namespace.
-    #[serde(with = "duration")]
-    pub connect_timeout: Duration,
-    /// Largest message in bytes; a client that sends more is disconnected.
-    #[serde(with = "bytes")]
-    pub message_bytes_max: usize,
-    /// Most bytes that wait for a client, events of its streams not counted; one that does not read is disconnected.
-    #[serde(with = "bytes")]
-    pub queue_bytes_max: usize,
-    /// Most clients at a time.
-    pub connections_max: usize,
-    /// How long the state of a client whose connection broke is kept, so that it finds it again when it comes back,
-    /// with what it missed; 0s: it is not.
-    #[serde(with = "duration")]
-    pub max_disconnection: Duration,
-    /// Origins of web pages that may connect beside the door's own, separated by commas; `*`: any.
-    pub origins: String,
-}
-
-impl Default for SocketIo {
-    fn default() -> Self {
-        Self {
-            ping_interval: Duration::from_secs(25),
-            ping_timeout: Duration::from_secs(20),
-            upgrade_timeout: Duration::from_secs(10),
-            connect_timeout: Duration::from_secs(45),
-            message_bytes_max: 1_000_000,
-            queue_bytes_max: 4 * 1024 * 1024,
-            connections_max: 20_000,
-            max_disconnection: Duration::ZERO,
-            origins: String::new(),
-        }
-    }
-}
-
-/// `[websocket]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WebSocket {
-    /// Silence after which a client is asked for a sign of life.
-    #[serde(with = "duration")]
-    pub ping_interval: Duration,
-    /// Silence after which a client has gone.
-    #[serde(with = "duration")]
-    pub silence_max: Duration,
-    /// Longest time until a client registers.
-    #[serde(with = "duration")]
-    pub register_timeout: Duration,
-    /// How long a client that leaves may take to end what it has begun.
-    #[serde(with = "duration")]
-    pub drain_timeout: Duration,
-    /// Largest message in bytes; a client that sends more is disconnected.
-    #[serde(with = "bytes")]
-    pub message_bytes_max: usize,
-    /// Most bytes that wait for a client, events of its streams not counted; one that does not read is disconnected.
-    #[serde(with = "bytes")]
-    pub queue_bytes_max: usize,
-    /// Most messages of one client that have no end yet.
-    pub in_flight_max: usize,
-    /// Most clients at a time.
-    pub connections_max: usize,
-    /// Origins of web pages that may connect beside the door's own, separated by commas; `*`: any.
-    pub origins: String,
-}
-
-impl Default for WebSocket {
-    fn default() -> Self {
-        Self {
-            ping_interval: Duration::from_secs(20),
-            silence_max: Duration::from_secs(40),
-            register_timeout: Duration::from_secs(10),
-            drain_timeout: Duration::from_secs(10),
-            message_bytes_max: 1024 * 1024,
-            queue_bytes_max: 8 * 1024 * 1024,
-            in_flight_max: 1000,
-            connections_max: 20_000,
-            origins: String::new(),
         }
     }
 }
@@ -410,179 +282,130 @@ pub struct Threads {
     pub web: usize,
 }
 
-/// Load balancers and pools of clients keep idle connections for 60 seconds, as a rule.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// Largest body of a publish that can be configured.
-const BODY_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Shortest time until a silent node is given up.
 const NODE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
-/// Largest message of a Socket.IO client that can be configured.
-const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most HTTP worker threads that make sense to ask for.
 const WORKERS_MAX: usize = 1024;
 
 impl Config {
     /// What is wrong although each value by itself is fine: pairs of key and message.
     pub(super) fn contradictions(&self) -> Vec<(&'static str, String)> {
-        let mut found = Vec::new();
-        let mut require = |holds: bool, key: &'static str, message: &str| {
-            if !holds {
-                found.push((key, message.to_owned()));
-            }
-        };
-        require(self.node.id > 0, "node.id", "node numbers start at 1");
-        require(!self.node.data.as_os_str().is_empty(), "node.data", "name a directory");
-        require(self.node.receiving_bytes_max > 0, "node.receiving_bytes_max", "must be more than 0");
-        require(self.sse.body_bytes_max > 0, "sse.body_bytes_max", "must be more than 0");
-        require(self.sse.connections_max > 0, "sse.connections_max", "must be more than 0");
-        require(self.sse.streams_max > 0, "sse.streams_max", "must be more than 0");
-        require(!self.sse.idle_timeout.is_zero(), "sse.idle_timeout", "must be more than 0s");
-        require(!self.web.idle_timeout.is_zero(), "web.idle_timeout", "must be more than 0s");
-        require(!self.sse.keep_alive.is_zero(), "sse.keep_alive", "must be more than 0s");
-        require(!self.sse.body_timeout.is_zero(), "sse.body_timeout", "must be more than 0s");
-        require(!self.book.publish_timeout.is_zero(), "book.publish_timeout", "must be more than 0s");
-        require(
-            self.book.pending_bytes_max >= self.sse.body_bytes_max,
-            "book.pending_bytes_max",
-            "must be at least sse.body_bytes_max, or the largest publish could never be taken",
+        let mut checks = Checks::default();
+        self.check_node(&mut checks);
+        self.check_cluster(&mut checks);
+        self.check_services(&mut checks);
+        for (_, door) in self.doors.all() {
+            door.check(&mut checks);
+        }
+        self.check_messages(&mut checks);
+        self.check_listeners(&mut checks);
+        checks.into_findings()
+    }
+
+    fn check_node(&self, checks: &mut Checks) {
+        checks.require(self.node.id > 0, "node.id", "node numbers start at 1");
+        checks.require(!self.node.data.as_os_str().is_empty(), "node.data", "name a directory");
+        checks.require(self.node.receiving_bytes_max > 0, "node.receiving_bytes_max", "must be more than 0");
+        checks.require(!self.web.idle_timeout.is_zero(), "web.idle_timeout", "must be more than 0s");
+        checks.require(!self.book.publish_timeout.is_zero(), "book.publish_timeout", "must be more than 0s");
+        checks.require(
+            self.threads.workers <= WORKERS_MAX,
+            "threads.workers",
+            format!("at most {WORKERS_MAX}; 0 means one less than the cores"),
         );
-        require(
-            self.sse.body_bytes_max <= BODY_BYTES_MAX,
-            "sse.body_bytes_max",
-            &format!("at most {BODY_BYTES_MAX}: a publish must fit into one message between nodes"),
+        checks.require(
+            self.threads.web <= WORKERS_MAX,
+            "threads.web",
+            format!("at most {WORKERS_MAX}; 0 means half of the cores"),
         );
-        require(
+        if let Err(error) = log_filter(&self.log.filter) {
+            checks.require(false, "log.filter", error);
+        }
+    }
+
+    fn check_cluster(&self, checks: &mut Checks) {
+        checks.require(
             self.cluster.node_timeout >= NODE_TIMEOUT_MIN,
             "cluster.node_timeout",
             "must be at least 1s: nodes that only pause must not be taken off the roll",
         );
-        require(
+        checks.require(
             (HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&self.cluster.heartbeat),
             "cluster.heartbeat",
             "must be 20ms to 1s: about the round trip between nodes, or half of it",
         );
-        require(
+        checks.require(
             self.cluster.node_timeout >= self.cluster.heartbeat.saturating_mul(NODE_TIMEOUT_HEARTBEATS),
             "cluster.node_timeout",
             "must be at least 10 times cluster.heartbeat: the nodes must have time to elect another leader",
         );
         let given = [&self.peer.ca, &self.peer.certificate, &self.peer.key].map(|path| !path.as_os_str().is_empty());
-        require(
+        checks.require(
             given == [true; 3] || given == [false; 3],
             "peer.ca",
             "TLS between nodes needs peer.ca, peer.certificate and peer.key together",
         );
-        require(
+        checks.require(
             self.cluster.founders.is_empty() || self.peer.listen.addr().is_some(),
             "peer.listen",
             "a node of a cluster must listen for the others",
         );
-        require(
-            self.threads.workers <= WORKERS_MAX,
-            "threads.workers",
-            &format!("at most {WORKERS_MAX}; 0 means one less than the cores"),
-        );
-        require(
-            self.threads.web <= WORKERS_MAX,
-            "threads.web",
-            &format!("at most {WORKERS_MAX}; 0 means half of the cores"),
-        );
-        if let Err(error) = log_filter(&self.log.filter) {
-            found.push(("log.filter", error));
-        }
-        found.extend(self.service_contradictions());
-        found.extend(self.listener_contradictions());
-        found
     }
 
-    fn service_contradictions(&self) -> Vec<(&'static str, String)> {
-        let (door, socket, roll, calls) = (&self.socketio, &self.websocket, &self.roll, &self.calls);
-        let times = [
-            (door.ping_interval, "socketio.ping_interval"),
-            (door.ping_timeout, "socketio.ping_timeout"),
-            (door.upgrade_timeout, "socketio.upgrade_timeout"),
-            (door.connect_timeout, "socketio.connect_timeout"),
-            (socket.ping_interval, "websocket.ping_interval"),
-            (socket.register_timeout, "websocket.register_timeout"),
-            (roll.heartbeat_timeout, "roll.heartbeat_timeout"),
-            (calls.timeout, "calls.timeout"),
-        ];
-        let zero = times.into_iter().filter(|(time, _)| time.is_zero());
-        let mut found: Vec<_> = zero.map(|(_, key)| (key, "must be more than 0s".to_owned())).collect();
-        let mut require = |holds: bool, key: &'static str, message: &str| {
-            if !holds {
-                found.push((key, message.to_owned()));
-            }
-        };
-        // The bounds that both doors for sockets have: of a message, of what waits, of clients.
-        let sockets = [
-            (
-                [door.message_bytes_max, door.queue_bytes_max, door.connections_max],
-                ["socketio.message_bytes_max", "socketio.queue_bytes_max", "socketio.connections_max"],
-            ),
-            (
-                [socket.message_bytes_max, socket.queue_bytes_max, socket.connections_max],
-                ["websocket.message_bytes_max", "websocket.queue_bytes_max", "websocket.connections_max"],
-            ),
-        ];
-        for ([message, queue, connections], [message_key, queue_key, connections_key]) in sockets {
-            let fits = format!("1 to {MESSAGE_BYTES_MAX}: a message must fit into one message between nodes");
-            require((1..=MESSAGE_BYTES_MAX).contains(&message), message_key, &fits);
-            require(queue >= message, queue_key, &format!("must be at least {message_key}"));
-            require(connections > 0, connections_key, "must be more than 0");
-        }
-        require(
-            socket.silence_max > socket.ping_interval,
-            "websocket.silence_max",
-            "must be more than websocket.ping_interval",
-        );
-        require(socket.in_flight_max > 0, "websocket.in_flight_max", "must be more than 0");
-        require(
+    fn check_services(&self, checks: &mut Checks) {
+        let (roll, calls) = (&self.roll, &self.calls);
+        checks.require(!roll.heartbeat_timeout.is_zero(), "roll.heartbeat_timeout", "must be more than 0s");
+        checks.require(
             roll.heartbeat_drop >= roll.heartbeat_timeout,
             "roll.heartbeat_drop",
             "must be at least roll.heartbeat_timeout",
         );
-        require(calls.timeout_max >= calls.timeout, "calls.timeout_max", "must be at least calls.timeout");
-        require(calls.in_flight_max > 0, "calls.in_flight_max", "must be more than 0");
-        require(calls.in_flight_bytes_max > 0, "calls.in_flight_bytes_max", "must be more than 0");
-        require(calls.in_flight_per_instance > 0, "calls.in_flight_per_instance", "must be more than 0");
-        found
+        checks.require(!calls.timeout.is_zero(), "calls.timeout", "must be more than 0s");
+        checks.require(calls.timeout_max >= calls.timeout, "calls.timeout_max", "must be at least calls.timeout");
+        checks.require(calls.in_flight_max > 0, "calls.in_flight_max", "must be more than 0");
+        checks.require(calls.in_flight_bytes_max > 0, "calls.in_flight_bytes_max", "must be more than 0");
+        checks.require(calls.in_flight_per_instance > 0, "calls.in_flight_per_instance", "must be more than 0");
     }
 
-    fn listener_contradictions(&self) -> Vec<(&'static str, String)> {
-        let mut found = Vec::new();
-        for (key, listen) in [("web.listen", self.web.listen), ("sse.listen", self.sse.listen)] {
-            if listen.is_exposed() && !self.node.insecure {
-                found.push((
-                    key,
-                    format!(
-                        "{listen} can be reached from other machines and there is no TLS and no authentication; \
-                         listen on 127.0.0.1, or pass --insecure (node.insecure = true) if the network is trusted"
-                    ),
-                ));
-            }
+    fn check_messages(&self, checks: &mut Checks) {
+        for (_, door) in self.doors.all() {
+            let (key, message_bytes_max) = door.message_bytes_max();
+            checks.require(
+                self.book.pending_bytes_max >= message_bytes_max,
+                "book.pending_bytes_max",
+                format!("must be at least {key}, or the largest publish could never be taken"),
+            );
         }
-        if self.peer.listen.is_exposed() && !self.peer.has_certificates() && !self.node.insecure {
-            found.push((
-                "peer.listen",
+    }
+
+    fn check_listeners(&self, checks: &mut Checks) {
+        let mut addresses: Vec<(&'static str, SocketAddr)> = Vec::new();
+        let own = self.doors.all().into_iter().filter_map(|(_, door)| door.listener());
+        let web = ("web.listen", self.web.listen);
+        for (key, listen) in [web].into_iter().chain(own.map(|own| (own.key, own.listen))) {
+            checks.require(
+                !listen.is_exposed() || self.node.insecure,
+                key,
                 format!(
-                    "{} can be reached from other machines and there are no certificates for calls between nodes; \
-                     set peer.ca, peer.certificate and peer.key (see `rollbook cert dev`), or pass --insecure \
-                     (node.insecure = true) if the network is trusted",
-                    self.peer.listen
+                    "{listen} can be reached from other machines and there is no TLS and no authentication; \
+                     listen on 127.0.0.1, or pass --insecure (node.insecure = true) if the network is trusted"
                 ),
-            ));
+            );
+            let Some(address) = listen.addr().filter(|address| address.port() != 0) else { continue };
+            if let Some((other, _)) = addresses.iter().find(|(_, known)| *known == address) {
+                checks.require(false, key, format!("{address} is already the address of {other}"));
+            }
+            addresses.push((key, address));
         }
-        if let (Some(web), Some(sse)) = (self.web.listen.addr(), self.sse.listen.addr())
-            && web == sse
-            && web.port() != 0
-        {
-            found.push(("sse.listen", format!("{sse} is already the address of web.listen")));
-        }
-        found
+        checks.require(
+            !self.peer.listen.is_exposed() || self.peer.has_certificates() || self.node.insecure,
+            "peer.listen",
+            format!(
+                "{} can be reached from other machines and there are no certificates for calls between nodes; \
+                 set peer.ca, peer.certificate and peer.key (see `rollbook cert dev`), or pass --insecure \
+                 (node.insecure = true) if the network is trusted",
+                self.peer.listen
+            ),
+        );
     }
-}
-
-fn loopback(port: u16) -> Listen {
-    Listen::Addr((std::net::Ipv4Addr::LOCALHOST, port).into())
 }

@@ -29,7 +29,7 @@ fn defaults_are_those_of_the_readme() {
     assert_eq!(config, Config::default());
     assert_eq!((config.node.id, config.node.data, config.node.insecure), (1, PathBuf::from("./data"), false));
     assert_eq!(config.web.listen.to_string(), "127.0.0.1:7440");
-    assert_eq!(config.sse.listen.to_string(), "127.0.0.1:2021");
+    assert_eq!(config.doors.sse.listen.to_string(), "127.0.0.1:2021");
     assert_eq!(config.book.namespaces, Namespaces::Any);
     assert!(loaded.settings().iter().all(|(_, _, origin)| *origin == Origin::Default));
 }
@@ -41,8 +41,8 @@ fn each_layer_beats_the_one_below_and_is_remembered() {
         [("ROLLBOOK_SSE__LISTEN", "127.0.0.1:3"), ("ROLLBOOK_NODE__ID", "7"), ("ROLLBOOK_NODE__INSECURE", "true")];
     let loaded = load(file, &env, &[("node.id", Value::Integer(9))]).unwrap();
     let config = &loaded.config;
-    assert_eq!(config.sse.listen.to_string(), "127.0.0.1:3");
-    assert_eq!(config.sse.keep_alive, Duration::from_secs(60));
+    assert_eq!(config.doors.sse.listen.to_string(), "127.0.0.1:3");
+    assert_eq!(config.doors.sse.keep_alive, Duration::from_secs(60));
     assert_eq!(config.web.listen.to_string(), "127.0.0.1:2");
     assert_eq!((config.node.id, config.node.insecure), (9, true));
     let origin = |key: &str| loaded.origins.get(key).map(Origin::to_string);
@@ -113,7 +113,7 @@ fn variables_are_typed_by_their_default_and_checked() {
     assert_eq!(config.book.reserve_bytes, 5);
     let units =
         load("[sse]\nbody_bytes_max = \"8MB\"\n", &[("ROLLBOOK_BOOK__RESERVE_BYTES", "1GiB")], &[]).unwrap().config;
-    assert_eq!((units.sse.body_bytes_max, units.book.reserve_bytes), (8_000_000, 1 << 30));
+    assert_eq!((units.doors.sse.body_bytes_max, units.book.reserve_bytes), (8_000_000, 1 << 30));
     assert!(
         refusal("[sse]\nbody_bytes_max = \"8 buckets\"\n")
             .contains("sse.body_bytes_max: `8 buckets` is no number of bytes")
@@ -168,7 +168,7 @@ fn an_exposed_listener_needs_insecure() {
     for safe in ["127.0.0.1:0", "127.8.8.8:1", "[::1]:2021", "[::ffff:127.0.0.1]:1", "off"] {
         assert!(load("", &[], &flags(safe)).is_ok(), "{safe}");
     }
-    let local = load("", &[], &flags("localhost:2022")).unwrap().config.sse.listen;
+    let local = load("", &[], &flags("localhost:2022")).unwrap().config.doors.sse.listen;
     assert_eq!(local.to_string(), "127.0.0.1:2022");
     for bad in ["", "2021", ":2021", "localhost", "localhost:", "localhost:x", "OFF", "127.0.0.1", "127.0.0.1:70000"] {
         assert!(load("", &[], &flags(bad)).unwrap_err().contains("is not a listen address; write IP:PORT"), "{bad}");

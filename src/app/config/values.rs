@@ -1,81 +1,9 @@
-//! Values of the configuration that are more than a number or a text: listeners, namespaces, log format.
+//! Values of the configuration that are more than a number or a text: founders, namespaces, log format.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-
-/// Where a door listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Listen {
-    /// The door stays closed.
-    Off,
-    /// Address and port; port 0 picks a free one.
-    Addr(SocketAddr),
-}
-
-impl Listen {
-    /// The address, unless the door is off.
-    #[must_use]
-    pub fn addr(self) -> Option<SocketAddr> {
-        match self {
-            Self::Off => None,
-            Self::Addr(addr) => Some(addr),
-        }
-    }
-
-    /// Whether another machine can reach it.
-    #[must_use]
-    pub fn is_exposed(self) -> bool {
-        self.addr().is_some_and(|addr| !addr.ip().to_canonical().is_loopback())
-    }
-}
-
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self::Off);
-        }
-        // The one name that means the same everywhere, without asking anybody.
-        let port = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
-        if let Some(port) = port {
-            return Ok(Self::Addr((std::net::Ipv4Addr::LOCALHOST, port).into()));
-        }
-        text.parse().map(Self::Addr).map_err(|_| {
-            format!(
-                "`{text}` is not a listen address; write IP:PORT (127.0.0.1:2021, [::1]:2021), localhost:PORT or off"
-            )
-        })
-    }
-}
-
-impl TryFrom<String> for Listen {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Listen> for String {
-    fn from(listen: Listen) -> Self {
-        listen.to_string()
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => f.write_str("off"),
-            Self::Addr(addr) => addr.fmt(f),
-        }
-    }
-}
 
 /// What a node without a majority does with its streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -36,27 +36,15 @@ pub(in crate::app) fn fit(config: &Config) -> anyhow::Result<Fitted> {
     let fitted = within(config, room);
     tracing::debug!(limit, room, "open files");
     if fitted.config != *config {
-        let [sse, streams, socketio, websocket] = bounds(&fitted.config);
-        let wanted = wanted(config, SPARE);
-        if bounds(config) == bounds(&Config::default()) {
-            tracing::info!(
-                limit,
-                wanted,
-                sse,
-                streams,
-                socketio,
-                websocket,
-                "so many connections fit into the open files"
-            );
+        let (wanted, bounds) = (wanted(config, SPARE), list(&bounds(&fitted.config)));
+        if self::bounds(config) == self::bounds(&Config::default()) {
+            tracing::info!(limit, wanted, %bounds, "so many connections fit into the open files");
         } else {
             tracing::warn!(
                 open_files = limit,
                 for_connections = room,
                 wanted,
-                sse,
-                streams,
-                socketio,
-                websocket,
+                %bounds,
                 "the system does not allow as many open files as the bounds of the doors ask for: the bounds are lowered \
                  to these; raise the hard limit (`ulimit -Hn`, LimitNOFILE of systemd), or lower the settings"
             );
@@ -65,24 +53,43 @@ pub(in crate::app) fn fit(config: &Config) -> anyhow::Result<Fitted> {
     Ok(fitted)
 }
 
+fn list(bounds: &[(&'static str, usize)]) -> String {
+    bounds.iter().map(|(key, max)| format!("{key}={max}")).collect::<Vec<_>>().join(" ")
+}
+
 /// Connections that the settings allow at a time, with so many beyond those of the doors for each listener.
 fn wanted(config: &Config, spare: usize) -> usize {
-    let Config { sse, socketio, websocket, .. } = config;
-    let log = sse.connections_max.saturating_add(sse.streams_max).saturating_add(spare);
-    let log = if config.sse.listen.addr().is_some() { log } else { 0 };
-    // A Socket.IO client that polls has two.
-    let sockets = socketio.connections_max.saturating_mul(2).saturating_add(websocket.connections_max);
-    let web = if config.web.listen.addr().is_some() { sockets.saturating_add(spare) } else { 0 };
-    log.saturating_add(web)
+    let mut config = config.clone();
+    let (mut own, mut web) = (0_usize, spare);
+    for (_, door) in config.doors.all_mut() {
+        let listener = door.listener();
+        let bounds = door.connection_bounds();
+        let files = bounds.iter().map(|bound| bound.max.saturating_mul(bound.files)).fold(0, usize::saturating_add);
+        match listener {
+            None => web = web.saturating_add(files),
+            Some(listener) if listener.listen.addr().is_some() => own = own.saturating_add(files).saturating_add(spare),
+            Some(_) => {}
+        }
+    }
+    if config.web.listen.addr().is_some() { own.saturating_add(web) } else { own }
+}
+
+/// Most connections of the web listener: those of its doors, and so many that the operator still gets in.
+pub(super) fn web_connections_max(Fitted { config, spare }: &Fitted) -> usize {
+    let mut doors = config.doors.clone();
+    let on_web = doors.all_mut().into_iter().filter(|(_, door)| door.listener().is_none());
+    let counted = on_web.flat_map(|(_, door)| door.connection_bounds());
+    counted.map(|bound| bound.max.saturating_mul(bound.counted)).fold(*spare, usize::saturating_add)
 }
 
 /// The settings with no bound above `cap`.
 fn capped(config: &Config, cap: usize) -> Fitted {
     let mut config = config.clone();
-    config.sse.connections_max = config.sse.connections_max.min(cap);
-    config.sse.streams_max = config.sse.streams_max.min(cap);
-    config.socketio.connections_max = config.socketio.connections_max.min(cap);
-    config.websocket.connections_max = config.websocket.connections_max.min(cap);
+    for (_, door) in config.doors.all_mut() {
+        for bound in door.connection_bounds() {
+            *bound.max = (*bound.max).min(cap);
+        }
+    }
     Fitted { config, spare: SPARE.min(cap) }
 }
 
@@ -102,16 +109,18 @@ fn within(config: &Config, room: usize) -> Fitted {
     capped(config, fits)
 }
 
-/// The bounds that are made to fit.
-const fn bounds(config: &Config) -> [usize; 4] {
-    let Config { sse, socketio, websocket, .. } = config;
-    [sse.connections_max, sse.streams_max, socketio.connections_max, websocket.connections_max]
+/// The bounds that are made to fit, by the keys of their settings.
+fn bounds(config: &Config) -> Vec<(&'static str, usize)> {
+    let mut doors = config.doors.clone();
+    let of_doors = doors.all_mut();
+    let bounds = of_doors.into_iter().flat_map(|(_, door)| door.connection_bounds());
+    bounds.map(|bound| (bound.key, *bound.max)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::config::values::Listen;
+    use crate::net::listen::Listen;
 
     #[test]
     fn bounds_that_fit_are_left_alone() {
@@ -124,24 +133,24 @@ mod tests {
     fn bounds_that_do_not_fit_are_lowered_until_they_do() {
         for room in [1000, 64, 32] {
             let Fitted { config, spare } = within(&Config::default(), room);
-            let total = config.sse.connections_max
-                + config.sse.streams_max
-                + 2 * config.socketio.connections_max
-                + config.websocket.connections_max
+            let total = config.doors.sse.connections_max
+                + config.doors.sse.streams_max
+                + 2 * config.doors.socketio.connections_max
+                + config.doors.websocket.connections_max
                 + 2 * spare;
             assert!(total <= room && total + 8 > room, "{total} of {room}");
-            assert_eq!(config.sse.connections_max, config.websocket.connections_max);
+            assert_eq!(config.doors.sse.connections_max, config.doors.websocket.connections_max);
         }
-        assert_eq!(within(&Config::default(), 0).config.sse.connections_max, 1);
+        assert_eq!(within(&Config::default(), 0).config.doors.sse.connections_max, 1);
     }
 
     #[test]
     fn small_bounds_are_left_alone() {
         let mut config = Config::default();
-        (config.sse.connections_max, config.sse.streams_max) = (8, 12);
+        (config.doors.sse.connections_max, config.doors.sse.streams_max) = (8, 12);
         let Fitted { config, spare } = within(&config, 16_000);
-        assert_eq!((config.sse.connections_max, config.sse.streams_max, spare), (8, 12, SPARE));
-        assert_eq!(config.socketio.connections_max, config.websocket.connections_max);
+        assert_eq!((config.doors.sse.connections_max, config.doors.sse.streams_max, spare), (8, 12, SPARE));
+        assert_eq!(config.doors.socketio.connections_max, config.doors.websocket.connections_max);
         let total = wanted(&config, spare);
         assert!(total <= 16_000 && total > 15_990, "{total}");
     }
@@ -151,7 +160,7 @@ mod tests {
         let mut config = Config::default();
         config.web.listen = Listen::Off;
         assert_eq!(wanted(&config, SPARE), 41_000);
-        config.sse.listen = Listen::Off;
+        config.doors.sse.listen = Listen::Off;
         assert_eq!(wanted(&config, SPARE), 0);
     }
 }

@@ -10,7 +10,8 @@ use rollbook_core::level::FeatureLevel;
 use crate::app::cli::usage;
 use crate::app::config::layers::{Loaded, Origin};
 use crate::app::config::settings::Config;
-use crate::app::config::values::{Listen, is_host_port};
+use crate::app::config::values::is_host_port;
+use crate::net::listen::Listen;
 
 /// The number of a node that begins a cluster alone without being told to.
 const FIRST: u64 = 1;

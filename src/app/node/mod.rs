@@ -8,3 +8,4 @@ pub(super) mod membership;
 pub(super) mod parts;
 pub mod run;
 pub(super) mod signals;
+pub(super) mod sockets;

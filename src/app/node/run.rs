@@ -1,16 +1,10 @@
 //! `rollbook serve`: store -> node -> bus -> doors -> admin, and back again on a signal.
 
-use std::fmt::Debug;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::{Request, Response};
-use actix_server::Server;
-use actix_service::{IntoServiceFactory, ServiceFactory};
-use actix_web::body::MessageBody;
-use actix_web::dev::{AppConfig, ServerHandle};
-use actix_web::{App, Error, web};
+use actix_web::{App, middleware, web};
 use anyhow::Context as _;
 use rollbook_cluster::node::Node;
 use rollbook_cluster::running::{NodeConfig, Running};
@@ -23,15 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::descriptors::{self, Fitted};
 use super::signals::Signals;
+use super::sockets::{self, WEB};
 use super::{isolation, membership, parts};
-use crate::admin;
 use crate::admin::answers::complete;
 use crate::admin::consistency::ensure;
 use crate::admin::request_log::log_request;
-use crate::admin::{Admin, keys, same_origin};
+use crate::admin::{self, Admin, keys, same_origin};
 use crate::app::config::layers::Loaded;
-use crate::app::config::settings::{self, Config};
-use crate::app::config::values::{Listen, Namespaces};
+use crate::app::config::values::Namespaces;
 use crate::app::log::{self, StandardStreams};
 use crate::base::actors::Owned;
 use crate::base::clock;
@@ -46,92 +39,77 @@ use crate::bus::relay::Relay;
 use crate::bus::roll::announcer::Announcer;
 use crate::bus::roll::services::Services;
 use crate::bus::write::proposer::Proposer;
-use crate::doors::sse::{self, Door};
-use crate::doors::{socketio, websocket};
-use crate::net::http::limits::{ListenerLimits, ListenerSettings};
-use crate::net::http::server;
+use crate::doors;
+use crate::doors::door::{Build, Context, Door};
+use crate::net::http::settings::HttpSettings;
+use crate::net::listener::listeners::Listeners;
+use crate::net::listener::settings::ListenerSettings;
 
 /// How long open streams, and requests to HTTP listeners, have to end after the signal.
 const DRAIN: Duration = Duration::from_secs(5);
-/// What a door needs beyond its own time to write its last frames.
-const LAST_FRAMES: Duration = Duration::from_secs(1);
 /// How long connections that end are waited for before the listeners are closed.
-const FAREWELLS: Duration = Duration::from_millis(300);
+const LAST_ANSWERS: Duration = Duration::from_millis(300);
 /// How often it is looked whether the cluster has a leader.
 const READY_LOOK: Duration = Duration::from_millis(10);
+
+/// Doors that are not in the list of [`crate::doors`], for a program that builds its own node around this library.
+#[derive(Debug, Default)]
+pub struct MoreDoors {
+    /// Their sockets, by the names of the doors.
+    pub sockets: Vec<(&'static str, TcpListener)>,
+    /// How each is built.
+    pub build: Vec<Build>,
+}
 
 /// Runs a node until it is told to stop. With `accept_lost_mark` it takes its raft log as it is.
 ///
 /// # Errors
 /// The node cannot start, or cannot bring everything to the disk at its end.
-pub fn serve(loaded: &Loaded, accept_lost_mark: bool) -> anyhow::Result<()> {
+pub fn serve(loaded: &Loaded, accept_lost_mark: bool, more: MoreDoors) -> anyhow::Result<()> {
     let streams = log::start(&loaded.config)?;
-    let served = run(loaded, accept_lost_mark, &streams);
+    let served = run(loaded, accept_lost_mark, more, &streams);
     streams.end();
     served
 }
 
-fn run(loaded: &Loaded, accept_lost_mark: bool, streams: &StandardStreams) -> anyhow::Result<()> {
+fn run(loaded: &Loaded, accept_lost_mark: bool, more: MoreDoors, streams: &StandardStreams) -> anyhow::Result<()> {
     let fitted = descriptors::fit(&loaded.config)?;
     let config = &fitted.config;
     // Before anything is opened: a port in use must not touch the data.
-    let sse = bind("sse", &config.sse.listen)?;
-    let web = bind("web", &config.web.listen)?;
+    let bound = [sockets::bind(config)?, more.sockets].into_iter().flatten().collect();
     let running = Running::start(NodeConfig { accept_lost_mark, ..membership::node_config(loaded)? })?;
-    let above = Above { node: running.node(), fatal: running.fatal() };
-    let served = actix_web::rt::System::new().block_on(house(&fitted, above, sse, web, streams));
+    let below = Below { node: running.node(), fatal: running.fatal(), bound, more: more.build };
+    let served = actix_web::rt::System::new().block_on(house(&fitted, below, streams));
     let stopped = running.stop().context("the node did not stop cleanly");
     served.and(stopped)
-}
-
-/// A bound listener, so that a port in use is known before the node starts.
-fn bind(name: &str, listen: &Listen) -> anyhow::Result<Option<TcpListener>> {
-    let Some(address) = listen.addr() else { return Ok(None) };
-    let listener = TcpListener::bind(address).with_context(|| {
-        format!("cannot listen on {address} for {name}; choose another address with --{}", flag(name))
-    })?;
-    Ok(Some(listener))
-}
-
-fn flag(name: &str) -> &str {
-    if name == "sse" { "log" } else { name }
 }
 
 /// Everything above the node.
 struct RunningNode {
     access: Access,
-    door: Arc<Door>,
-    socketio: Arc<socketio::Door>,
-    websocket: Arc<websocket::Door>,
+    doors: Vec<Arc<dyn Door>>,
     services: Services,
-    /// What other nodes reach the clients by, as long as the house stands.
-    desk: Arc<CallHandler>,
+    /// What other nodes reach the clients by, as long as the node runs.
+    call_handler: Arc<CallHandler>,
     admin: Arc<Admin>,
     registry: Owned<Registry>,
-    /// Streams and consumers of other nodes, as long as the house stands.
+    /// Streams and consumers of other nodes, as long as the node runs.
     _relay: Owned<Relay>,
     stop: CancellationToken,
-    /// No connection is kept for another request any more.
-    stopping: CancellationToken,
-    servers: Vec<ServerHandle>,
-    listeners: Vec<Arc<ListenerLimits>>,
+    listeners: Listeners,
 }
 
-/// What the house stands on.
-struct Above {
+/// What the doors and the bus stand on.
+struct Below {
     node: Node,
     /// Why the node must not go on, once that is known.
     fatal: watch::Receiver<Option<String>>,
+    bound: Vec<(&'static str, TcpListener)>,
+    more: Vec<Build>,
 }
 
-async fn house(
-    fitted: &Fitted,
-    above: Above,
-    sse: Option<TcpListener>,
-    web: Option<TcpListener>,
-    streams: &StandardStreams,
-) -> anyhow::Result<()> {
-    let Above { node, mut fatal } = above;
+async fn house(fitted: &Fitted, below: Below, streams: &StandardStreams) -> anyhow::Result<()> {
+    let Below { node, mut fatal, bound, more } = below;
     let config = &fitted.config;
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
@@ -146,47 +124,30 @@ async fn house(
     let relay = Owned::start(actors, Relay::new(&bus, registry.addr().clone()));
     let access = Access::new(bus.clone(), registry.addr().clone(), relay.addr().clone(), parts::enabled(config));
     let services = Services::new(&bus, parts::roll(config), parts::calls(config));
-    let desk = CallHandler::new(services.clone());
-    let socketio = socketio::Door::new(&services, access.clone(), parts::socketio(config));
-    let websocket = websocket::Door::new(&services, access.clone(), parts::websocket(config));
+    let call_handler = CallHandler::new(services.clone());
+    let message_bytes_max = config.doors.all().iter().map(|(_, door)| door.message_bytes_max().1).max();
+    let message_bytes_max = message_bytes_max.unwrap_or_default();
+    let context = Context { access: access.clone(), services: services.clone(), message_bytes_max };
+    let mut doors = doors::all(&config.doors, &context);
+    doors.extend(more.iter().map(|build| build(&context)));
     let admin = Admin::new(services.clone(), relay.addr().clone(), parts::admin(config));
-    let doors = socketio.live().map(|live| (socketio::NAME, live)).into_iter();
-    desk.set_doors(doors.chain([(keys::NAME, admin.live())]).collect());
-    node.set_live(Arc::new(Mailbox { relay: relay.addr().clone(), desk: Arc::downgrade(&desk) }));
+    let live = doors.iter().filter_map(|door| Some((door.name(), door.live()?)));
+    call_handler.set_doors(live.chain([(keys::NAME, admin.live())]).collect());
+    node.set_live(Arc::new(Mailbox { relay: relay.addr().clone(), desk: Arc::downgrade(&call_handler) }));
     actix_web::rt::spawn(services.roll.clone().run(stop.clone()));
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
     actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));
-    let door = Door::new(access.clone(), parts::sse(config));
-    let mut house = RunningNode {
-        access,
-        door,
-        socketio,
-        websocket,
-        services,
-        desk,
-        admin,
-        registry,
-        _relay: relay,
-        stop,
-        stopping: CancellationToken::new(),
-        servers: Vec::new(),
-        listeners: Vec::new(),
-    };
-    let mut lines = Vec::new();
-    if let Some(listener) = sse {
-        lines.push(("sse", listener.local_addr()?));
-        house.serve_sse(config, listener)?;
-    }
-    if let Some(listener) = web {
-        lines.push(("web", listener.local_addr()?));
-        house.serve_web(fitted, listener)?;
-    }
-    let (registry, cluster, stop) = (house.registry.addr().clone(), config.cluster.clone(), house.stop.clone());
-    let clients = house.services.clients.clone();
+    let of_node = (parts::hosts(config), bus.metrics().clone());
+    let listeners = Listeners::new(bound, of_node, (parts::threads(config), fitted.spare), DRAIN);
+    let mut running =
+        RunningNode { access, doors, services, call_handler, admin, registry, _relay: relay, stop, listeners };
+    running.open(fitted)?;
+    let (registry, cluster, stop) = (running.registry.addr().clone(), config.cluster.clone(), running.stop.clone());
+    let clients = running.services.clients.clone();
     actix_web::rt::spawn(isolation::watch(node.clone(), registry, clients, cluster, stop));
     // Before anybody is told that the node is there: from then on a stop must be a clean one.
     let signals = Signals::catch().context("signals")?;
-    announce(streams, &lines);
+    running.announce(streams);
     let lives = async {
         if config.peer.listen.addr().is_some() && node.ready().is_err() {
             tracing::info!("waiting for the other nodes");
@@ -209,7 +170,7 @@ async fn house(
         }
     };
     tracing::info!("stopping");
-    house.drain(&node, config, &signals, ended.is_ok()).await;
+    running.drain(&node, &signals, ended.is_ok()).await;
     ended
 }
 
@@ -227,87 +188,59 @@ async fn declare(node: &Node, namespaces: &Namespaces) -> anyhow::Result<()> {
 }
 
 impl RunningNode {
-    fn serve_sse(&mut self, config: &Config, listener: TcpListener) -> anyhow::Result<()> {
-        let workers = match config.threads.workers {
-            // One core is left to raft, the log and the settler.
-            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1)),
-            workers => workers,
-        };
-        let door = Arc::clone(&self.door);
-        let refuses = Arc::clone(&self.door);
-        let terms = parts::log_listener(config, Arc::new(move |fault| refuses.refuse(fault)));
-        let application = move || App::new().configure(|services| sse::mount(&door, services));
-        let server = self.listen(listener, workers, terms, application)?;
-        self.servers.push(server.handle());
-        actix_web::rt::spawn(server);
-        Ok(())
-    }
-
-    fn serve_web(&mut self, fitted: &Fitted, listener: TcpListener) -> anyhow::Result<()> {
-        let (admin, socketio) = (Arc::clone(&self.admin), Arc::clone(&self.socketio));
-        let websocket = Arc::clone(&self.websocket);
-        let workers = match fitted.config.threads.web {
-            // A request between two services of one thread wakes no other.
-            0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
-            workers => workers,
-        };
-        let node = self.services.bus.node().clone();
+    /// Opens the listeners of the doors, then the web listener, which the other doors share with REST.
+    fn open(&mut self, fitted: &Fitted) -> anyhow::Result<()> {
+        for door in &self.doors {
+            Arc::clone(door).listen(&mut self.listeners)?;
+        }
+        let (doors, admin, node) = (self.doors.clone(), Arc::clone(&self.admin), self.services.bus.node().clone());
         let application = move || {
             // Runs on each of the threads. The services that they talk to may be connected to other nodes.
             node.settle_here();
-            let app = App::new().configure(|services| socketio::mount(&socketio, services));
-            app.configure(|services| websocket::mount(&websocket, services)).service(
+            let routes = |services: &mut web::ServiceConfig| {
+                doors.iter().for_each(|door| Arc::clone(door).routes(services));
+            };
+            App::new().configure(routes).service(
                 web::scope("")
-                    .wrap(actix_web::middleware::from_fn(same_origin::require))
-                    .wrap(actix_web::middleware::from_fn(ensure))
-                    .wrap(actix_web::middleware::from_fn(complete))
-                    .wrap(actix_web::middleware::from_fn(log_request))
+                    .wrap(middleware::from_fn(same_origin::require))
+                    .wrap(middleware::from_fn(ensure))
+                    .wrap(middleware::from_fn(complete))
+                    .wrap(middleware::from_fn(log_request))
                     .configure(|services| admin::mount(&admin, services)),
             )
         };
-        let terms = parts::web_listener(fitted, Arc::new(admin::refuse));
-        let server = self.listen(listener, workers, terms, application)?;
-        self.servers.push(server.handle());
-        actix_web::rt::spawn(server);
-        Ok(())
+        let web = &fitted.config.web;
+        let settings = ListenerSettings {
+            name: WEB,
+            connections_max: descriptors::web_connections_max(fitted),
+            proxy_protocol_from: web.proxy_protocol_from.clone(),
+        };
+        let http = HttpSettings {
+            hosts: self.listeners.hosts().clone(),
+            idle_timeout: web.idle_timeout,
+            websockets: true,
+            refuse: Arc::new(admin::refuse),
+        };
+        Ok(self.listeners.http(parts::web_threads(&fitted.config), (settings, http), application)?)
     }
 
-    fn listen<I, S, B>(
-        &mut self,
-        listener: TcpListener,
-        workers: usize,
-        terms: ListenerSettings,
-        application: impl Fn() -> I + Send + Clone + 'static,
-    ) -> anyhow::Result<Server>
-    where
-        I: IntoServiceFactory<S, Request>,
-        S: ServiceFactory<Request, Config = AppConfig, Error: Into<Error>, InitError: Debug, Service: 'static>
-            + 'static,
-        S::Response: Into<Response<B>> + 'static,
-        B: MessageBody + 'static,
-    {
-        let builder = Server::build()
-            .workers(workers)
-            .backlog(4096)
-            // The listener counts for itself, so that whoever finds no room is told.
-            .max_concurrent_connections(usize::MAX)
-            .shutdown_timeout(DRAIN.as_secs())
-            .disable_signals();
-        let rules = ListenerLimits::new(terms, self.services.bus.metrics().clone());
-        self.listeners.push(Arc::clone(&rules));
-        Ok(server::listen(builder, listener, rules, self.stopping.clone(), application)?)
+    /// One line for each listener.
+    fn announce(&self, streams: &StandardStreams) {
+        for (name, url) in self.listeners.urls() {
+            tracing::info!(door = name, url, "listening");
+            streams.announce(&format!("{name:<5} {url}"));
+        }
     }
 
     /// Not ready any more, streams end with a hint, requests in flight are answered, then silence. Whoever says twice
     /// that the node is to stop waits for no client, and neither does a node that must not go on: what is in flight
     /// there has no answer to wait for.
-    async fn drain(self, node: &Node, config: &Config, signals: &Signals, may_go_on: bool) {
+    async fn drain(self, node: &Node, signals: &Signals, may_go_on: bool) {
         self.admin.drain();
         // First: writes on their way go through the next leader, and nobody waits for an election.
         node.step_down().await;
         self.access.drain();
-        self.socketio.drain();
-        self.websocket.drain();
+        self.doors.iter().for_each(|door| door.drain());
         self.services.clients.close_all(CloseReason::Draining);
         if self.registry.addr().send(Drain).await.is_err() {
             tracing::error!("the registry had stopped before");
@@ -317,7 +250,7 @@ impl RunningNode {
         actix_web::rt::time::sleep(Duration::from_millis(100)).await;
         // Their clients are off the roll before the node is, so that others take over at once.
         self.services.roll.take_off().await;
-        self.stopping.cancel();
+        self.listeners.drain();
         let graceful = may_go_on
             && tokio::select! {
                 biased;
@@ -325,47 +258,38 @@ impl RunningNode {
                     tracing::warn!("told to stop again: connections are closed at once");
                     false
                 }
-                () = self.ended(&config.websocket) => true,
+                () = self.clients_have_left() => true,
             };
-        self.farewells_are_read().await;
-        futures_util::future::join_all(self.servers.iter().map(|server| server.stop(graceful))).await;
+        self.last_answers_are_read().await;
+        self.listeners.stop(graceful).await;
         tracing::info!("listeners are closed");
         // Or the node would have what has the node, and its stores would never be closed.
-        drop(self.desk);
+        drop(self.call_handler);
         self.stop.cancel();
     }
 
     /// Waits a moment for connections that have been told all: a server that is stopped while it has one looks again a
     /// second later only.
-    async fn farewells_are_read(&self) {
-        let until = clock::now() + FAREWELLS;
-        while clock::now() < until && self.listeners.iter().any(|rules| rules.open() > 0) {
+    async fn last_answers_are_read(&self) {
+        let until = clock::now() + LAST_ANSWERS;
+        while clock::now() < until && self.listeners.open() > 0 {
             actix_web::rt::time::sleep(READY_LOOK).await;
         }
     }
 
     /// Waits until clients of services have left and their requests, those over REST too, have an end: as long as the
     /// settings of their doors promise.
-    async fn ended(&self, websocket: &settings::WebSocket) {
+    async fn clients_have_left(&self) {
         let began = clock::now();
-        let long = DRAIN.max(websocket.drain_timeout.saturating_add(LAST_FRAMES));
+        let longest = self.doors.iter().map(|door| door.drain_timeout()).fold(DRAIN, Duration::max);
         loop {
             let time = clock::now().saturating_duration_since(began);
-            let leaving = self.socketio.connections() > 0 && time < DRAIN;
-            let busy = self.websocket.connections() > 0 || self.services.router.in_flight() > 0;
-            let waits = leaving || (busy && time < long);
-            if !waits {
+            let connected = self.doors.iter().any(|door| door.connections() > 0 && time < door.drain_timeout());
+            let in_flight = self.services.router.in_flight() > 0 && time < longest;
+            if !connected && !in_flight {
                 return;
             }
             actix_web::rt::time::sleep(READY_LOOK).await;
         }
-    }
-}
-
-/// One line for each door.
-fn announce(streams: &StandardStreams, lines: &[(&str, SocketAddr)]) {
-    for (name, address) in lines {
-        tracing::info!(door = name, url = %format_args!("http://{address}/"), "listening");
-        streams.announce(&format!("{name:<5} http://{address}/"));
     }
 }

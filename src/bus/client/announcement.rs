@@ -4,7 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::bus::read::stored_event::{SLOTS, StoredEvent};
+use crate::base::slot::Slots;
+use crate::bus::read::stored_event::StoredEvent;
 use crate::bus::write::notification::NOTIFY;
 
 /// How much of the book a client has been told: positions in the two namespaces that clients are told of.
@@ -75,9 +76,14 @@ impl Log {
     }
 }
 
+/// How many encoders may keep an encoded frame beside an announcement.
+const FRAMES: usize = 4;
+/// The places of those frames.
+pub static ANNOUNCEMENT_SLOTS: Slots = Slots::new();
+
 /// How a door tells its clients an event. Stateless, so that frames can be shared by all of them.
 pub trait AnnouncementEncoder: Sync {
-    /// Which of the frames of an [`Announcement`] is this one's: less than [`SLOTS`].
+    /// Which of the frames of an [`Announcement`] is this encoder's: the number of a slot of [`ANNOUNCEMENT_SLOTS`].
     fn slot(&self) -> usize;
     /// Appends the event; nothing when it means nothing to the clients of this door.
     fn announce(&self, announcement: &Announcement, out: &mut Vec<u8>);
@@ -96,7 +102,7 @@ pub struct Announcement {
     pub item: Arc<StoredEvent>,
     /// The namespace it is in, and how much of the book who has got it has been told; `None` when it is in no log.
     pub at: Option<(Log, AnnouncedUpTo)>,
-    frames: [OnceLock<Bytes>; SLOTS],
+    frames: [OnceLock<Bytes>; FRAMES],
 }
 
 impl Announcement {

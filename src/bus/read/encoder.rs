@@ -2,6 +2,8 @@
 
 use rollbook_core::event::Event;
 
+use crate::base::slot::Slots;
+
 /// Why a stream ends that its client has not ended. The names are those of the doors for sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -57,9 +59,13 @@ impl End {
     }
 }
 
+/// The places of encoded frames beside an event.
+pub static EVENT_SLOTS: Slots = Slots::new();
+
 /// How a door writes a stream. Stateless, so that frames can be shared by all its clients.
 pub trait EventEncoder: Sync {
-    /// Which of the frames of an [`super::stored_event::StoredEvent`] is this door's: less than [`super::stored_event::SLOTS`].
+    /// Which of the frames of an [`super::stored_event::StoredEvent`] is this encoder's: the number of a slot of
+    /// [`EVENT_SLOTS`].
     fn slot(&self) -> usize;
     /// Appends an event at `index`.
     fn event(&self, index: i64, event: &Event<'_>, out: &mut Vec<u8>);

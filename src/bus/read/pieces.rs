@@ -4,8 +4,9 @@
 use bytes::{Buf as _, Bytes};
 use rollbook_core::event::Event;
 
-use super::encoder::{End, EventEncoder};
+use super::encoder::{EVENT_SLOTS, End, EventEncoder};
 use super::event_json;
+use crate::base::slot::Slot;
 
 /// What a stream has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,9 +49,12 @@ impl Pieces {
     }
 }
 
+/// The place of its frames.
+static SLOT: Slot = Slot::of(&EVENT_SLOTS);
+
 impl EventEncoder for Pieces {
     fn slot(&self) -> usize {
-        1
+        SLOT.number()
     }
 
     fn event(&self, index: i64, event: &Event<'_>, out: &mut Vec<u8>) {

@@ -7,15 +7,15 @@ use rollbook_core::event::Event;
 
 use super::encoder::EventEncoder;
 
-/// How many doors may keep an encoded frame beside the event.
-pub const SLOTS: usize = 4;
+/// How many encoders may keep an encoded frame beside the event; the frame of another is encoded each time.
+const FRAMES: usize = 4;
 
 /// An event with its position. Each door's frame is encoded once, by whoever needs it first.
 #[derive(Debug)]
 pub struct StoredEvent {
     sequence: i64,
     record: Bytes,
-    frames: [OnceLock<Bytes>; SLOTS],
+    frames: [OnceLock<Bytes>; FRAMES],
 }
 
 impl StoredEvent {

@@ -18,10 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::table::{self, SessionTable};
 use super::session::{Application, Away, Event, Handshake, Out, Refused, Socket};
-use super::{Budget, Config, Door, mount};
+use super::settings::Settings;
+use super::{Budget, SocketIoDoor};
 use crate::bus::client::clients::ClientMessage;
-use crate::net::http::limits::ListenerLimits;
+use crate::doors::door::Door as _;
 use crate::net::http::server;
+use crate::net::http::settings::HttpListener;
 
 /// Answers what it is told; refuses when the client asks for it.
 struct Echo;
@@ -87,7 +89,7 @@ impl Socket for Echoing {
 /// A server with the times of the public suites, but for how long a pong may take.
 pub(super) fn serve(ping_timeout: Duration) -> SocketAddr {
     let ms = Duration::from_millis;
-    let config = Config {
+    let settings = Settings {
         ping_interval: ms(300),
         ping_timeout,
         upgrade_timeout: ms(1000),
@@ -96,15 +98,15 @@ pub(super) fn serve(ping_timeout: Duration) -> SocketAddr {
         queue_bytes_max: 4_000_000,
         connections_max: 1000,
         max_disconnection: Duration::ZERO,
-        origins: vec!["*".to_owned()],
+        origins: "*".into(),
     };
     let of_node = (Budget::new(1 << 30), Default::default());
-    let door = Door::with(1, (config, of_node), SessionTable::default(), Arc::new(Echo), None);
+    let door = SocketIoDoor::with(1, (settings, of_node), SessionTable::default(), Arc::new(Echo), None);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its number");
-    let application = move || App::new().configure(|services| mount(&door, services));
+    let application = move || App::new().configure(|services| Arc::clone(&door).routes(services));
     let builder = Server::build().workers(1).disable_signals();
-    let server = server::listen(builder, listener, ListenerLimits::for_tests(), CancellationToken::new(), application)
+    let server = server::listen(builder, listener, HttpListener::for_tests(), CancellationToken::new(), application)
         .expect("listen");
     actix_web::rt::spawn(server);
     address

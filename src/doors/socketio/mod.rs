@@ -7,8 +7,10 @@ mod conformance;
 #[cfg(test)]
 mod conformance_socket;
 mod engine;
+mod failure;
 mod service;
 mod session;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -16,18 +18,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix::{Addr, AsyncContext as _, Context};
+use actix::{Addr, AsyncContext as _};
+use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
-use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytestring::ByteString;
 use rollbook_cluster::live::Live;
-use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::base::actors::{Actors, Owned, hint, must_tell};
-use crate::bus::access::Access;
-use crate::bus::roll::services::Services;
+use crate::doors::door::{Context, Description, Door};
 use crate::net::budget::Budget;
 use crate::net::http_body::{self, BodyError};
 use crate::net::origins::Origin;
@@ -37,37 +37,16 @@ use cluster::recovery::Recovery;
 use cluster::remote::{Ear, Remote};
 use engine::actor::{Attach, Bounds, Gone, Poll, PollGone, PostBegins, PostEnds, SessionActor};
 use engine::arrivals::{Arrival, Arrivals};
-use engine::protocol::{Timing, Wrong};
+use engine::protocol::Timing;
 use engine::table::SessionTable;
+use failure::Failure;
 use service::application::BusApplication;
 use session::{Application, Handshake};
+use settings::{NAME, Settings};
 
-/// What this door can be told.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// From a pong, or the handshake, to the next ping.
-    pub ping_interval: Duration,
-    /// From a ping to its pong.
-    pub ping_timeout: Duration,
-    /// Longest time an upgrade to WebSocket may take.
-    pub upgrade_timeout: Duration,
-    /// From the handshake to the first CONNECT.
-    pub connect_timeout: Duration,
-    /// Largest message and largest POST, bytes.
-    pub message_bytes_max: usize,
-    /// Most bytes that wait for a client.
-    pub queue_bytes_max: usize,
-    /// Most sessions of this node.
-    pub connections_max: usize,
-    /// How long the state of a client whose connection broke is kept for it; zero: it is not.
-    pub max_disconnection: Duration,
-    /// Origins of browsers beside the door's own; `*` is any.
-    pub origins: Vec<String>,
-}
-
-/// The door.
-pub struct Door {
-    config: Config,
+/// The service bus for Socket.IO clients.
+pub struct SocketIoDoor {
+    settings: Settings,
     bounds: Bounds,
     node: u64,
     table: SessionTable<SessionActor>,
@@ -81,132 +60,95 @@ pub struct Door {
     draining: AtomicBool,
 }
 
-impl std::fmt::Debug for Door {
+impl std::fmt::Debug for SocketIoDoor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Door").field("sessions", &self.table.len()).finish_non_exhaustive()
+        f.debug_struct("SocketIoDoor").field("sessions", &self.table.len()).finish_non_exhaustive()
     }
 }
 
-/// Its name to other nodes.
-pub const NAME: &str = cluster::session_state::NAME;
+/// Where it is on the web listener.
+const PATH: &str = "/socket.io/";
+/// How long clients that were told to go have for it.
+const DRAIN: Duration = Duration::from_secs(5);
 /// Longest time that a POST may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The numbered errors of Engine.IO.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    TransportUnknown,
-    SidUnknown,
-    BadMethod,
-    BadRequest,
-    Forbidden,
-    BadVersion,
-    Draining,
-    TooMany,
-    /// Too many have come and joined nothing.
-    Arriving,
-    TooLarge,
-    Crowded,
+/// Builds the door.
+pub fn open(settings: &Settings, context: &Context) -> Arc<dyn Door> {
+    let Context { services, access, .. } = context;
+    let node = services.bus.node().clone();
+    let (time, count_max) = (settings.max_disconnection, settings.connections_max);
+    let recovery = Recovery::new(node.clone(), services.peers.clone(), time, count_max);
+    let queue_bytes_max = settings.queue_bytes_max;
+    let application = BusApplication::new(services.clone(), access.clone(), Arc::clone(&recovery), queue_bytes_max);
+    let table = SessionTable::default();
+    let patience = settings.ping_interval + settings.ping_timeout;
+    let actors = services.bus.metrics().actors.clone();
+    let remote = Remote::new(node.clone(), services.peers.clone(), table.clone(), patience, actors.clone());
+    let ear = Ear { remote, recovery };
+    let of_node = (services.bus.proposer().receiving().clone(), actors);
+    SocketIoDoor::with(node.id(), (settings.clone(), of_node), table, Arc::new(application), Some(Arc::new(ear)))
 }
 
-impl Failure {
-    const fn parts(self) -> (u16, u8, &'static str) {
-        match self {
-            Self::TransportUnknown => (400, 0, "Transport unknown"),
-            Self::SidUnknown => (400, 1, "Session ID unknown"),
-            Self::BadMethod => (400, 2, "Bad handshake method"),
-            Self::BadRequest => (400, 3, "Bad request"),
-            Self::Forbidden => (403, 4, "Forbidden"),
-            Self::BadVersion => (400, 5, "Unsupported protocol version"),
-            Self::Draining => (503, 4, "Node is stopping"),
-            Self::TooMany => (503, 4, "Too many connections"),
-            Self::Arriving => (503, 4, "Too many sessions that have joined no namespace"),
-            Self::TooLarge => (413, 3, "Payload too large"),
-            Self::Crowded => (503, 4, "Too many bytes of requests are being received"),
+impl Door for SocketIoDoor {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            protocol: "Socket.IO",
+            path: Some(PATH),
+            purpose: "the service bus for socket.io-client: register, request and respond, notify, publish, subscribe",
         }
     }
 
-    fn answer(self, upgrade: bool) -> HttpResponse {
-        let (status, code, message) = self.parts();
-        let mut answer = HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST));
-        if upgrade || self == Self::TooLarge {
-            answer.force_close();
-        }
-        if status == 503 {
-            answer.insert_header((header::RETRY_AFTER, "1"));
-        }
-        if upgrade {
-            return answer.insert_header((header::CONTENT_TYPE, "text/html")).body(message);
-        }
-        answer.json(json!({ "code": code, "message": message }))
-    }
-}
-
-impl From<Wrong> for Failure {
-    fn from(wrong: Wrong) -> Self {
-        match wrong {
-            Wrong::Unknown => Self::SidUnknown,
-            Wrong::Request => Self::BadRequest,
-        }
-    }
-}
-
-impl Door {
-    /// A door onto the bus.
-    #[must_use]
-    pub fn new(services: &Services, access: Access, config: Config) -> Arc<Self> {
-        let node = services.bus.node().clone();
-        let (time, count_max) = (config.max_disconnection, config.connections_max);
-        let recovery = Recovery::new(node.clone(), services.peers.clone(), time, count_max);
-        let application = BusApplication::new(services.clone(), access, Arc::clone(&recovery), config.queue_bytes_max);
-        let table = SessionTable::default();
-        let patience = config.ping_interval + config.ping_timeout;
-        let actors = services.bus.metrics().actors.clone();
-        let remote = Remote::new(node.clone(), services.peers.clone(), table.clone(), patience, actors.clone());
-        let ear = Ear { remote, recovery };
-        let of_node = (services.bus.proposer().receiving().clone(), actors);
-        Self::with(node.id(), (config, of_node), table, Arc::new(application), Some(Arc::new(ear)))
+    fn routes(self: Arc<Self>, services: &mut web::ServiceConfig) {
+        let resource = web::resource([PATH, PATH.trim_end_matches('/')]);
+        services.service(resource.app_data(web::Data::from(self)).default_service(web::to(handle)));
     }
 
-    fn with(
-        node: u64,
-        (config, (receiving, actors)): (Config, (Budget, Actors)),
-        table: SessionTable<SessionActor>,
-        application: Arc<dyn Application>,
-        ear: Option<Arc<Ear>>,
-    ) -> Arc<Self> {
-        let Config { ping_interval, ping_timeout, upgrade_timeout, connect_timeout, queue_bytes_max, .. } = config;
-        let timing = Timing { ping_interval, ping_timeout, upgrade_timeout };
-        let bounds = Bounds { timing, connect_timeout, queue_bytes_max };
-        let (arrivals, draining) = (Arrivals::new(config.connections_max), AtomicBool::new(false));
-        Arc::new(Self { config, bounds, node, table, arrivals, application, receiving, ear, actors, draining })
-    }
-
-    /// What other nodes send to this door.
-    #[must_use]
-    pub fn live(&self) -> Option<Arc<dyn Live>> {
+    fn live(&self) -> Option<Arc<dyn Live>> {
         let ear: Arc<dyn Live> = self.ear.clone()?;
         Some(ear)
     }
 
-    /// From now on nobody new is let in, and another node keeps what clients come back for.
-    pub fn drain(&self) {
+    /// Another node keeps what clients come back for.
+    fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         if let Some(ear) = &self.ear {
             ear.recovery.leave();
         }
     }
 
-    /// How many are connected.
-    #[must_use]
-    pub fn connections(&self) -> usize {
+    fn connections(&self) -> usize {
         self.table.len()
+    }
+
+    fn drain_timeout(&self) -> Duration {
+        DRAIN
+    }
+}
+
+impl SocketIoDoor {
+    fn with(
+        node: u64,
+        (settings, (receiving, actors)): (Settings, (Budget, Actors)),
+        table: SessionTable<SessionActor>,
+        application: Arc<dyn Application>,
+        ear: Option<Arc<Ear>>,
+    ) -> Arc<Self> {
+        let Settings { ping_interval, ping_timeout, upgrade_timeout, connect_timeout, queue_bytes_max, .. } = settings;
+        let timing = Timing { ping_interval, ping_timeout, upgrade_timeout };
+        let bounds = Bounds { timing, connect_timeout, queue_bytes_max };
+        let (arrivals, draining) = (Arrivals::new(settings.connections_max), AtomicBool::new(false));
+        Arc::new(Self { settings, bounds, node, table, arrivals, application, receiving, ear, actors, draining })
     }
 
     fn start(&self, sid: &str, conn: Option<u64>, mut handshake: Handshake, arrival: Arrival) -> Addr<SessionActor> {
         let (bounds, application) = (self.bounds, Arc::clone(&self.application));
         let seat = (self.table.place(sid), arrival);
-        let session = Owned::create(&self.actors, |ctx: &mut Context<SessionActor>| {
+        let session = Owned::create(&self.actors, |ctx: &mut actix::Context<SessionActor>| {
             handshake.mailbox = Some(ctx.address().recipient());
             SessionActor::new(bounds, conn, application, handshake, seat)
         });
@@ -217,24 +159,18 @@ impl Door {
 
     fn open(&self, sid: &str, upgrade: bool) -> ByteString {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let times = (millis(self.config.ping_interval), millis(self.config.ping_timeout));
-        codec::open(sid, upgrade, times, self.config.message_bytes_max)
+        let times = (millis(self.settings.ping_interval), millis(self.settings.ping_timeout));
+        codec::open(sid, upgrade, times, self.settings.message_bytes_max)
     }
 
     /// Whether pages of this origin may use the door. Programs that are no browsers send none.
     fn allows(&self, request: &HttpRequest) -> Result<Option<HeaderValue>, Failure> {
         match Origin::of(request.headers()) {
             Origin::Unreadable => Err(Failure::BadRequest),
-            origin if origin.is_allowed(&self.config.origins) => Ok(request.headers().get(header::ORIGIN).cloned()),
+            origin if origin.is_allowed(&self.settings.origins) => Ok(request.headers().get(header::ORIGIN).cloned()),
             _ => Err(Failure::Forbidden),
         }
     }
-}
-
-/// Lets a server answer below `/socket.io/` with this door.
-pub fn mount(door: &Arc<Door>, services: &mut web::ServiceConfig) {
-    let resource = || web::resource(["/socket.io/", "/socket.io"]);
-    services.service(resource().app_data(web::Data::from(Arc::clone(door))).default_service(web::to(handle)));
 }
 
 /// What a request says of itself.
@@ -254,7 +190,7 @@ fn asked(request: &HttpRequest) -> Result<Asked, Failure> {
     Ok(Asked { websocket, sid: find("sid"), version: find("EIO") })
 }
 
-async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Door>) -> HttpResponse {
+async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<SocketIoDoor>) -> HttpResponse {
     let upgrade = reader::is_upgrade(&request);
     let origin = match door.allows(&request) {
         Ok(origin) => origin,
@@ -289,7 +225,7 @@ fn preflight(request: &HttpRequest) -> HttpResponse {
 async fn answer(
     request: &HttpRequest,
     payload: web::Payload,
-    door: &Door,
+    door: &SocketIoDoor,
     upgrade: bool,
 ) -> Result<HttpResponse, Failure> {
     let asked = asked(request)?;
@@ -314,7 +250,7 @@ async fn answer(
     if door.draining.load(Ordering::Relaxed) {
         return Err(Failure::Draining);
     }
-    if door.table.len() >= door.config.connections_max {
+    if door.table.len() >= door.settings.connections_max {
         return Err(Failure::TooMany);
     }
     if asked.version.as_deref() != Some("4") {
@@ -323,7 +259,7 @@ async fn answer(
     shake_hands(request, door, asked)
 }
 
-fn shake_hands(request: &HttpRequest, door: &Door, asked: Asked) -> Result<HttpResponse, Failure> {
+fn shake_hands(request: &HttpRequest, door: &SocketIoDoor, asked: Asked) -> Result<HttpResponse, Failure> {
     let arrival = door.arrivals.one(request.peer_addr().map(|address| address.ip())).ok_or(Failure::Arriving)?;
     let sid = engine::table::sid(door.node);
     let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
@@ -345,12 +281,12 @@ fn shake_hands(request: &HttpRequest, door: &Door, asked: Asked) -> Result<HttpR
 /// Starts a WebSocket of a session of this node. A request that is no proper upgrade leaves the session as it is.
 fn upgraded(
     request: &HttpRequest,
-    door: &Door,
+    door: &SocketIoDoor,
     session: &Addr<SessionActor>,
     conn: u64,
     open: Option<ByteString>,
 ) -> Result<HttpResponse, Failure> {
-    let limit = door.config.message_bytes_max;
+    let limit = door.settings.message_bytes_max;
     let started = connection::start(request, limit, session.clone().recipient(), conn, &door.actors);
     let (writer, response) = started.map_err(|_| Failure::BadRequest)?;
     // To a session that has ended meanwhile: the WebSocket ends as well.
@@ -361,7 +297,7 @@ fn upgraded(
 async fn here(
     request: &HttpRequest,
     payload: web::Payload,
-    door: &Door,
+    door: &SocketIoDoor,
     sid: &str,
     websocket: bool,
 ) -> Result<HttpResponse, Failure> {
@@ -401,7 +337,7 @@ async fn here(
 async fn elsewhere(
     request: &HttpRequest,
     payload: web::Payload,
-    door: &Door,
+    door: &SocketIoDoor,
     remote: &Arc<Remote>,
     node: u64,
     sid: &str,
@@ -411,7 +347,7 @@ async fn elsewhere(
         if !reader::is_proper_upgrade(request) {
             return Err(Failure::BadRequest);
         }
-        let (conn, limit) = (door.table.conn(), door.config.message_bytes_max);
+        let (conn, limit) = (door.table.conn(), door.settings.message_bytes_max);
         return Ok(remote.tunnel(request, limit, node, sid, conn).await?);
     }
     match *request.method() {
@@ -431,9 +367,13 @@ async fn elsewhere(
 }
 
 /// Reads a POST; `None` when it is no text.
-async fn read_body(request: &HttpRequest, payload: web::Payload, door: &Door) -> Result<Option<ByteString>, Failure> {
+async fn read_body(
+    request: &HttpRequest,
+    payload: web::Payload,
+    door: &SocketIoDoor,
+) -> Result<Option<ByteString>, Failure> {
     let binary = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
-    let (bytes_max, timeout, budget) = (door.config.message_bytes_max, BODY_TIMEOUT, &door.receiving);
+    let (bytes_max, timeout, budget) = (door.settings.message_bytes_max, BODY_TIMEOUT, &door.receiving);
     let read = http_body::read(request, payload, http_body::Bounds { bytes_max, timeout, budget }).await;
     let body = read.map_err(|error| match error {
         BodyError::TooLarge => Failure::TooLarge,

@@ -15,7 +15,8 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::base::json;
-use crate::bus::read::encoder::EventEncoder;
+use crate::base::slot::Slot;
+use crate::bus::read::encoder::{EVENT_SLOTS, EventEncoder};
 use crate::bus::read::event_json;
 use crate::bus::write::draft::{Draft, Parsed, Publish, Rejected, Writable, frame, namespace, parse_rfc3339};
 
@@ -263,9 +264,12 @@ pub(super) struct Frames;
 /// The one value of it.
 pub(super) static FRAMES: Frames = Frames;
 
+/// The place of its frames.
+static SLOT: Slot = Slot::of(&EVENT_SLOTS);
+
 impl EventEncoder for Frames {
     fn slot(&self) -> usize {
-        0
+        SLOT.number()
     }
 
     fn event(&self, index: i64, event: &Event<'_>, out: &mut Vec<u8>) {

@@ -2,6 +2,7 @@
 
 mod codec;
 mod session;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -10,13 +11,13 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 use futures_util::Stream as _;
 use rollbook_core::time::Timestamp;
@@ -25,37 +26,30 @@ use crate::base::clock;
 use crate::bus::access::{Access, StreamTarget};
 use crate::bus::delivery::messages::AckResult;
 use crate::bus::write::draft::{self, Parsed, Published, Rejected};
+use crate::doors::door::{Context, Description, Door};
 use crate::net::byte_queue;
 use crate::net::http::head::Fault;
-use crate::net::http::limits::TurnedAway;
+use crate::net::http::settings::HttpSettings;
 use crate::net::http_body::{self, BodyError};
+use crate::net::listener::limits::TurnedAway;
+use crate::net::listener::listeners::Listeners;
+use crate::net::listener::settings::ListenerSettings;
 use crate::net::origins::Origin;
 
 use codec::FRAMES;
 use session::Query;
+use settings::{NAME, Settings};
 
-/// What this door can be told.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Largest body, bytes.
-    pub body_bytes_max: usize,
-    /// Largest body of a restore, bytes: a copy says more than what was published.
-    pub restore_bytes_max: usize,
-    /// Longest time a body may take to arrive.
-    pub body_timeout: Duration,
-    /// After this long without a write a stream gets a comment.
-    pub keep_alive: Duration,
-    /// Most streams at a time.
-    pub streams_max: usize,
-    /// Origins of web pages that may use the door beside its own; `*` is any.
-    pub origins: Vec<String>,
-}
+/// More bytes than a dump adds to an event: `"id":"e_..."`, `"created_at":"..."` and their commas are some 80.
+const DUMP_BYTES_MORE: usize = 1024;
 
-/// The door.
+/// The event log over HTTP.
 #[derive(Debug)]
-pub struct Door {
+pub struct SseDoor {
     access: Access,
-    config: Config,
+    settings: Settings,
+    /// Largest body of a restore, bytes: what came in through any door, and what a dump adds to it, an id and a time.
+    restore_bytes_max: usize,
     /// Open streams.
     streams: Arc<AtomicUsize>,
 }
@@ -78,16 +72,47 @@ const DISCARD_BYTES_MAX: usize = 64 << 10;
 const EXTRA_HEADERS_MAX: usize = 64;
 const EXTRA_HEADER_BYTES_MAX: usize = 128;
 
-impl Door {
-    /// A door onto the book.
-    #[must_use]
-    pub fn new(access: Access, config: Config) -> Arc<Self> {
-        Arc::new(Self { access, config, streams: Arc::default() })
+/// Builds the door.
+pub fn open(settings: &Settings, context: &Context) -> Arc<dyn Door> {
+    let restore_bytes_max = context.message_bytes_max.saturating_add(DUMP_BYTES_MORE);
+    let (access, settings) = (context.access.clone(), settings.clone());
+    Arc::new(SseDoor { access, settings, restore_bytes_max, streams: Arc::default() })
+}
+
+impl Door for SseDoor {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
+    fn describe(&self) -> Description {
+        Description {
+            protocol: "HTTP and Server-Sent Events",
+            path: None,
+            purpose: "publish to the event log and follow it with curl, EventSource or any HTTP library",
+        }
+    }
+
+    fn listen(self: Arc<Self>, listeners: &mut Listeners) -> anyhow::Result<()> {
+        let settings = ListenerSettings {
+            name: NAME,
+            connections_max: self.settings.connections_max,
+            proxy_protocol_from: self.settings.proxy_protocol_from.clone(),
+        };
+        let refuses = Arc::clone(&self);
+        let http = HttpSettings {
+            hosts: listeners.hosts().clone(),
+            idle_timeout: self.settings.idle_timeout,
+            websockets: false,
+            refuse: Arc::new(move |fault| refuses.refuse(fault)),
+        };
+        let application = move || App::new().configure(|services| mount(&self, services));
+        Ok(listeners.http(listeners.threads(), (settings, http), application)?)
+    }
+}
+
+impl SseDoor {
     /// What a request is answered that reaches no handler.
-    #[must_use]
-    pub fn refuse(&self, fault: &Fault) -> HttpResponse {
+    fn refuse(&self, fault: &Fault) -> HttpResponse {
         let mut refused = reject(&Rejected::new(fault.status, fault.text.clone()));
         self.share(&mut refused, Origin::None);
         refused
@@ -95,14 +120,14 @@ impl Door {
 
     /// Lets the page that asks read the answer, where not every page may.
     fn share(&self, answer: &mut HttpResponse, origin: Origin<'_>) {
-        if self.config.origins.iter().any(|any| any == "*") {
+        if self.settings.origins.iter().any(|any| any == "*") {
             return;
         }
         let headers = answer.headers_mut();
         headers.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
         headers.insert(header::VARY, HeaderValue::from_static("Origin"));
         if let Origin::Own(page) | Origin::Other(page) = origin
-            && origin.is_allowed(&self.config.origins)
+            && origin.is_allowed(&self.settings.origins)
             && let Ok(page) = HeaderValue::from_str(page)
         {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page);
@@ -112,9 +137,9 @@ impl Door {
     /// A place for a stream.
     fn admit(&self) -> Result<Open, Rejected> {
         let open = Open(Arc::clone(&self.streams));
-        if self.streams.fetch_add(1, Ordering::Relaxed) >= self.config.streams_max {
-            TurnedAway::Streams.count(self.access.metrics(), "sse");
-            let most = self.config.streams_max;
+        if self.streams.fetch_add(1, Ordering::Relaxed) >= self.settings.streams_max {
+            TurnedAway::Streams.count(self.access.metrics(), NAME);
+            let most = self.settings.streams_max;
             return Err(Rejected::new(503, format!("overloaded: {most} streams are open, which is sse.streams_max")));
         }
         Ok(open)
@@ -144,20 +169,20 @@ impl MessageBody for Stream {
         self.body.size()
     }
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         MessageBody::poll_next(Pin::new(&mut self.body), cx)
     }
 }
 
 /// Lets a server answer every path with this door.
-pub fn mount(door: &Arc<Door>, services: &mut web::ServiceConfig) {
+fn mount(door: &Arc<SseDoor>, services: &mut web::ServiceConfig) {
     services.app_data(web::Data::from(Arc::clone(door))).default_service(web::to(handle));
 }
 
-async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Door>) -> HttpResponse {
+async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<SseDoor>) -> HttpResponse {
     let origin = Origin::of(request.headers());
     let answer = match *request.method() {
-        _ if !origin.is_allowed(&door.config.origins) => {
+        _ if !origin.is_allowed(&door.settings.origins) => {
             Err(Rejected::new(403, "pages of this origin may not use the event log: sse.origins does not list it"))
         }
         Method::POST => publish(&request, payload, &door).await,
@@ -246,15 +271,15 @@ async fn read_body(
     request: &HttpRequest,
     payload: web::Payload,
     bytes_max: usize,
-    door: &Door,
+    door: &SseDoor,
 ) -> Result<Bytes, Rejected> {
     let budget = door.access.bus().proposer().receiving();
-    let bounds = http_body::Bounds { bytes_max, timeout: door.config.body_timeout, budget };
+    let bounds = http_body::Bounds { bytes_max, timeout: door.settings.body_timeout, budget };
     let read = http_body::read(request, payload, bounds).await;
     read.map_err(|error| match error {
         BodyError::Crowded => Rejected::new(503, "too many bytes of requests are being received"),
         BodyError::TooLarge => {
-            let most = door.config.body_bytes_max;
+            let most = door.settings.body_bytes_max;
             Rejected::new(413, format!("request body too large; at most {most} bytes, which is sse.body_bytes_max"))
         }
         BodyError::Late => Rejected::new(408, "request body did not arrive in time"),
@@ -277,10 +302,9 @@ async fn discard(mut payload: web::Payload) {
     tokio::time::timeout(Duration::from_secs(1), read).await.unwrap_or(());
 }
 
-async fn publish(request: &HttpRequest, payload: web::Payload, door: &Door) -> Result<HttpResponse, Rejected> {
-    let config = &door.config;
+async fn publish(request: &HttpRequest, payload: web::Payload, door: &SseDoor) -> Result<HttpResponse, Rejected> {
     let restores = session::restores(&Query::parse(request.query_string()))?;
-    let bytes_max = if restores { config.restore_bytes_max } else { config.body_bytes_max };
+    let bytes_max = if restores { door.restore_bytes_max } else { door.settings.body_bytes_max };
     let body = read_body(request, payload, bytes_max, door).await?;
     let parse = if restores { codec::parse_restore } else { codec::parse_publish };
     let mut parsed = parse(&body, clock::timestamp(), &|name| door.access.is_writable(name))?;
@@ -308,7 +332,7 @@ fn event_headers(builder: &mut HttpResponseBuilder, id: &str, created_at: Option
     }
 }
 
-async fn acknowledge(request: &HttpRequest, door: &Door) -> Result<HttpResponse, Rejected> {
+async fn acknowledge(request: &HttpRequest, door: &SseDoor) -> Result<HttpResponse, Rejected> {
     let ack = session::ack(&Query::parse(request.query_string()))?;
     let acknowledged = door.access.acknowledge(&ack.consumer_id, &ack.event_id).await?;
     if ack.unusual && acknowledged == AckResult::NotInFlight {
@@ -319,7 +343,7 @@ async fn acknowledge(request: &HttpRequest, door: &Door) -> Result<HttpResponse,
     Ok(answer(StatusCode::ACCEPTED).insert_header((ACKNOWLEDGED.clone(), waited_for)).finish())
 }
 
-async fn subscribe(request: &HttpRequest, door: &Door, head: bool) -> Result<HttpResponse, Rejected> {
+async fn subscribe(request: &HttpRequest, door: &SseDoor, head: bool) -> Result<HttpResponse, Rejected> {
     let query = Query::parse(request.query_string());
     let pattern = session::pattern(&query)?;
     let access = &door.access;
@@ -335,7 +359,7 @@ async fn subscribe(request: &HttpRequest, door: &Door, head: bool) -> Result<Htt
     let open = door.admit()?;
     let (outlet, body) = byte_queue::pair();
     outlet.push(format!(": consumer {consumer_id}\n\n").into());
-    let way = StreamTarget { consumer_id, wire: &FRAMES, outlet, keep_alive: door.config.keep_alive };
+    let way = StreamTarget { consumer_id, wire: &FRAMES, outlet, keep_alive: door.settings.keep_alive };
     access.open(wanted, way).await?;
     Ok(builder.body(Stream { body, _open: open }))
 }

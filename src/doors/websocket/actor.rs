@@ -13,9 +13,9 @@ use rollbook_core::service::Registered;
 
 use super::close;
 use super::codec::{Code, Message, Registers, Wrong};
-use super::config::{Config, NAME};
 use super::frames::{self, Text};
 use super::session::{Bounds, Identity, Session, Step};
+use super::settings::{NAME, Settings};
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::wire::FRAMES;
@@ -71,14 +71,14 @@ impl Connection {
         let id = uuid::Uuid::new_v4().to_string();
         let bounds = shared.services.router.config();
         let bounds = Bounds {
-            in_flight_max: shared.config.in_flight_max,
+            in_flight_max: shared.settings.in_flight_max,
             timeout: bounds.timeout,
             timeout_max: bounds.timeout_max,
         };
         let about = About { id: id.clone(), address, transport: NAME, ..About::default() };
         let seat = shared.services.clients.seat(NAME, &FRAMES, ctx.address().recipient(), about);
         shared.count.fetch_add(1, Ordering::Relaxed);
-        let connect = frames::connect(&id, shared.services.bus.node().id(), shared.config.message_bytes_max);
+        let connect = frames::connect(&id, shared.services.bus.node().id(), shared.settings.message_bytes_max);
         frames::write(&sink, &connect);
         let backlog = shared.services.bus.proposer().receiving().lease();
         Self {
@@ -121,7 +121,7 @@ impl Connection {
     }
 
     fn is_full(&self) -> bool {
-        self.sink.unread() >= self.shared.config.queue_bytes_max
+        self.sink.unread() >= self.shared.settings.queue_bytes_max
     }
 
     fn slow(&mut self) {
@@ -183,7 +183,7 @@ impl Connection {
             act.listens = false;
             act.end_if_idle();
         });
-        ctx.run_later(self.shared.config.drain_timeout, move |act, _| act.end(code, reason));
+        ctx.run_later(self.shared.settings.drain_timeout, move |act, _| act.end(code, reason));
         let emptied = self.shared.services.router.emptied(self.serial());
         ctx.spawn(emptied.into_actor(self).map(|(), act, _| act.end_if_idle()));
         self.end_if_idle();
@@ -403,7 +403,7 @@ impl Connection {
     /// Looks for signs of life: after a while of silence it is asked for one.
     fn watch(&self, wait: Duration, ctx: &mut Context<Self>) {
         ctx.run_later(wait, |act, ctx| {
-            let Config { ping_interval, silence_max, .. } = act.shared.config;
+            let Settings { ping_interval, silence_max, .. } = act.shared.settings;
             let now = clock::now();
             // Who takes long to read something large, and may answer only behind that, lives.
             let sent = act.sink.sent();
@@ -432,7 +432,7 @@ impl Actor for Connection {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        let Config { ping_interval, register_timeout, .. } = self.shared.config;
+        let Settings { ping_interval, register_timeout, .. } = self.shared.settings;
         self.watch(ping_interval, ctx);
         ctx.run_later(register_timeout, |act, _| {
             if act.session.is_waited_for() {

@@ -12,7 +12,7 @@ use rollbook_core::service::{Capability, Instance, InstanceRegister, Service};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::config::NAME;
+use super::settings::NAME;
 use crate::base::json::{self, Whole};
 use crate::bus::client::call::{Answer, Payload, Responder, part_of, traceparent};
 use crate::bus::subscribe::request::{Options, Subscribe};

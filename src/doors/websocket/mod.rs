@@ -4,10 +4,10 @@ mod actor;
 mod book;
 mod close;
 mod codec;
-pub mod config;
 mod frames;
 mod notices;
 mod session;
+pub mod settings;
 mod shared;
 mod snapshot;
 #[cfg(test)]
@@ -17,21 +17,21 @@ mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use actix::{AsyncContext as _, Context};
+use actix::{self, AsyncContext as _};
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::base::actors::start_with_its_stream;
-use crate::bus::access::Access;
-use crate::bus::roll::services::Services;
+use crate::doors::door::{Context, Description, Door};
 use crate::net::origins::Origin;
 use crate::net::websocket::reader;
 
 use actor::Connection;
-use config::Config;
+use settings::{NAME, Settings};
 use shared::Shared;
 use snapshot::Snapshots;
 use throttle::Throttle;
@@ -43,44 +43,62 @@ const KEY_BYTES: usize = 16;
 /// The subprotocol, for clients that want to agree on one.
 const SUBPROTOCOL: &str = "rollbook.v1";
 
-/// The door.
+/// Where it is on the web listener.
+const PATH: &str = "/ws";
+/// What its clients need beyond their own time to get their last frames.
+const LAST_FRAMES: Duration = Duration::from_secs(1);
+/// Least time that clients have to end what they have begun.
+const DRAIN_MIN: Duration = Duration::from_secs(5);
+
+/// Services with plain JSON.
 #[derive(Debug)]
-pub struct Door {
+pub struct WebSocketDoor {
     shared: Arc<Shared>,
     draining: AtomicBool,
 }
 
-impl Door {
-    /// A door onto the bus.
-    #[must_use]
-    pub fn new(services: &Services, access: Access, config: Config) -> Arc<Self> {
-        let shared = Shared {
-            services: services.clone(),
-            access,
-            config,
-            snapshots: Snapshots::default(),
-            throttle: Throttle::default(),
-            count: AtomicUsize::new(0),
-        };
-        Arc::new(Self { shared: Arc::new(shared), draining: AtomicBool::new(false) })
+/// Builds the door.
+pub fn open(settings: &Settings, context: &Context) -> Arc<dyn Door> {
+    let shared = Shared {
+        services: context.services.clone(),
+        access: context.access.clone(),
+        settings: settings.clone(),
+        snapshots: Snapshots::default(),
+        throttle: Throttle::default(),
+        count: AtomicUsize::new(0),
+    };
+    Arc::new(WebSocketDoor { shared: Arc::new(shared), draining: AtomicBool::new(false) })
+}
+
+impl Door for WebSocketDoor {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
-    /// From now on nobody new is let in.
-    pub fn drain(&self) {
+    fn describe(&self) -> Description {
+        Description {
+            protocol: "JSON over WebSocket",
+            path: Some(PATH),
+            purpose: "register services, call and be called, publish and subscribe in any language that has a WebSocket",
+        }
+    }
+
+    fn routes(self: Arc<Self>, services: &mut web::ServiceConfig) {
+        let resource = web::resource(PATH).app_data(web::Data::from(self));
+        services.service(resource.route(web::get().to(handle)).default_service(web::to(not_a_get)));
+    }
+
+    fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// How many are connected.
-    #[must_use]
-    pub fn connections(&self) -> usize {
+    fn connections(&self) -> usize {
         self.shared.count.load(Ordering::Relaxed)
     }
-}
 
-/// Lets a server answer at `/ws` with this door.
-pub fn mount(door: &Arc<Door>, services: &mut web::ServiceConfig) {
-    let resource = web::resource("/ws").app_data(web::Data::from(Arc::clone(door)));
-    services.service(resource.route(web::get().to(handle)).default_service(web::to(not_a_get)));
+    fn drain_timeout(&self) -> Duration {
+        DRAIN_MIN.max(self.shared.settings.drain_timeout.saturating_add(LAST_FRAMES))
+    }
 }
 
 fn refuse(status: StatusCode, text: &'static str) -> HttpResponse {
@@ -95,7 +113,7 @@ async fn not_a_get() -> HttpResponse {
     HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, "GET")).finish()
 }
 
-async fn handle(request: HttpRequest, door: web::Data<Door>) -> HttpResponse {
+async fn handle(request: HttpRequest, door: web::Data<WebSocketDoor>) -> HttpResponse {
     if !reader::is_upgrade(&request) {
         return refuse(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket: connect with a WebSocket client");
     }
@@ -107,21 +125,21 @@ async fn handle(request: HttpRequest, door: web::Data<Door>) -> HttpResponse {
     if !key.is_some_and(|key| BASE64.decode(key).is_ok_and(|key| key.len() == KEY_BYTES)) {
         return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key: expected 16 bytes in base64");
     }
-    if !Origin::of(request.headers()).is_allowed(&door.shared.config.origins) {
+    if !Origin::of(request.headers()).is_allowed(&door.shared.settings.origins) {
         return refuse(StatusCode::FORBIDDEN, "pages of this origin may not use this door");
     }
     if door.draining.load(Ordering::Relaxed) {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "node is stopping");
     }
     let shared = &door.shared;
-    if door.connections() >= shared.config.connections_max {
+    if door.connections() >= shared.settings.connections_max {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
     }
-    match reader::open(&request, shared.config.message_bytes_max, &[SUBPROTOCOL]) {
+    match reader::open(&request, shared.settings.message_bytes_max, &[SUBPROTOCOL]) {
         Ok((reader, sink, response)) => {
             let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
             let actors = &shared.services.bus.metrics().actors;
-            start_with_its_stream(actors, |ctx: &mut Context<Connection>| {
+            start_with_its_stream(actors, |ctx: &mut actix::Context<Connection>| {
                 ctx.add_stream(reader);
                 Connection::new(Arc::clone(shared), sink, address, ctx)
             });

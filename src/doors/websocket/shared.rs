@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicUsize;
 
-use super::config::Config;
+use super::settings::Settings;
 use super::snapshot::Snapshots;
 use super::throttle::Throttle;
 use crate::bus::access::Access;
@@ -13,7 +13,7 @@ use crate::bus::roll::services::Services;
 pub(super) struct Shared {
     pub(super) services: Services,
     pub(super) access: Access,
-    pub(super) config: Config,
+    pub(super) settings: Settings,
     pub(super) snapshots: Snapshots,
     pub(super) throttle: Throttle,
     pub(super) count: AtomicUsize,

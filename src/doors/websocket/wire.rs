@@ -6,7 +6,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::frames::node_name;
-use crate::bus::client::announcement::{Announcement, AnnouncementEncoder};
+use crate::base::slot::Slot;
+use crate::bus::client::announcement::{ANNOUNCEMENT_SLOTS, Announcement, AnnouncementEncoder};
 use crate::bus::write::notification::{Notification, UNHANDLED, notification};
 
 /// The name of a notification that clients of this door broadcast.
@@ -105,9 +106,12 @@ fn told(index: i64, event: &Event<'_>) -> Option<String> {
     Some(format!("{frame},\"payload\":{data}}}"))
 }
 
+/// The place of its frames.
+static SLOT: Slot = Slot::of(&ANNOUNCEMENT_SLOTS);
+
 impl AnnouncementEncoder for Frames {
     fn slot(&self) -> usize {
-        2
+        SLOT.number()
     }
 
     fn announce(&self, announcement: &Announcement, out: &mut Vec<u8>) {

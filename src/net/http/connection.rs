@@ -29,9 +29,13 @@ use super::answer::{Asked, send};
 use super::head::{self, Fault, HEAD_BYTES_MAX};
 use super::incoming::Incoming;
 use super::inflate::{self, Inflated};
-use super::limits::{ConnectionSlot, Idle, TurnedAway, Worker};
+use super::settings::HttpListener;
 use super::socket::{BufferedSocket, Slot, Taken};
+use super::worker::{Idle, Worker};
 use crate::base::clock;
+use crate::net::listener::limits::{ConnectionSlot, TurnedAway};
+use crate::net::listener::proxy;
+use crate::net::socket::Socket;
 
 /// Longest time from the first byte of a head to its last.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
@@ -78,24 +82,41 @@ struct Connection<S> {
 
 /// Serves a connection until it ends.
 pub(super) async fn serve<S: Application<B>, B: MessageBody + 'static>(io: TcpStream, thread: Rc<Worker<S>>) {
-    let peer = io.peer_addr().ok();
+    let peer = io.peer_addr();
     // Without it answers are late, no more.
     io.set_nodelay(true).ok();
-    let wire = Rc::new(RefCell::new(BufferedSocket::new(io, Codec::new(thread.codec.clone()))));
+    let wire = BufferedSocket::new(Socket::from(io), Codec::new(thread.codec.clone()));
     match thread.admit() {
-        Some(Ok(place)) => {
-            let timer = Timer::new();
-            Connection { wire, thread, place, peer, timer }.run().await;
-        }
+        Some(Ok(place)) => match client(wire, &thread, peer).await {
+            Ok((wire, peer)) => {
+                let (wire, timer) = (Rc::new(RefCell::new(wire)), Timer::new());
+                Connection { wire, thread, place, peer, timer }.run().await;
+            }
+            Err(error) => tracing::debug!(%error, "a connection was refused"),
+        },
         full => {
-            thread.rules.count(TurnedAway::Connections);
+            thread.listener.limits.count(TurnedAway::Connections);
             let Some(Err(_place)) = full else { return };
-            let fault = Fault::new(503, "too many connections; raise the maximum, or come back later");
+            let (wire, fault) =
+                (RefCell::new(wire), Fault::new(503, "too many connections; raise the maximum, or come back later"));
             if refuse(&wire, &thread, &fault).await.is_ok() {
                 linger(&wire, LINGER_TIME_MAX).await;
             }
         }
     }
+}
+
+/// The address of the client, which a load balancer may have to say first.
+async fn client<S>(
+    mut wire: BufferedSocket,
+    thread: &Worker<S>,
+    peer: io::Result<SocketAddr>,
+) -> io::Result<(BufferedSocket, Option<SocketAddr>)> {
+    let limits = &thread.listener.limits;
+    let (Ok(peer), Some(socket)) = (peer, &mut wire.io) else { return Ok((wire, None)) };
+    let client = proxy::client(socket, peer, &limits.settings.proxy_protocol_from, &mut wire.read).await;
+    let client = client.inspect_err(|_| limits.count(TurnedAway::Proxy))?;
+    Ok((wire, Some(client)))
 }
 
 impl<S> Connection<S> {
@@ -109,7 +130,7 @@ impl<S> Connection<S> {
                 Next::Request(request) => self.serve(*request).await,
                 Next::Fault(fault) => {
                     tracing::debug!(peer = ?self.peer, status = fault.status, text = %fault.text, "no request");
-                    self.thread.rules.count(TurnedAway::Malformed);
+                    self.thread.listener.limits.count(TurnedAway::Malformed);
                     speaks = true;
                     refuse(&self.wire, &self.thread, &fault).await.map(|()| Then::Close)
                 }
@@ -144,7 +165,7 @@ impl<S> Connection<S> {
     /// Waits for the head of a request and gives its length; or why there is none, if there is anything to say.
     async fn head(&mut self) -> Result<usize, Option<Fault>> {
         let Self { wire, thread, timer, .. } = self;
-        let idle_until = Instant::from_std(clock::now()) + thread.rules.terms.idle_timeout;
+        let idle_until = Instant::from_std(clock::now()) + thread.listener.settings.idle_timeout;
         let (mut head_until, mut scanned, mut idle) = (None, 0, None);
         let mut woken = pin!(thread.idle.notified());
         poll_fn(|cx| {
@@ -194,9 +215,8 @@ impl<S> Connection<S> {
             wire.read = BytesMut::from(mended.as_slice());
             wire.read.extend_from_slice(&rest);
         }
-        let terms = &self.thread.rules.terms;
         let bytes = wire.read.get_mut(..end).unwrap_or_default();
-        head::stay(bytes, terms.websockets);
+        head::stay(bytes, self.thread.listener.settings.websockets);
         let mut scratch = self.thread.scratch.borrow_mut();
         scratch.clear();
         scratch.extend_from_slice(bytes);
@@ -221,7 +241,7 @@ impl<S> Connection<S> {
         if let Some(refusal) = self.refusal(&mut request) {
             return self.answer(refusal, Asked { head, old, last: false }).await;
         }
-        let taken = is_websocket(&request) && self.thread.rules.terms.websockets;
+        let taken = is_websocket(&request) && self.thread.listener.settings.websockets;
         let slot = if taken { self.hand_over(&request) } else { None };
         let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let answer = self.call(request, slot.is_none()).await?;
@@ -257,15 +277,15 @@ impl<S> Connection<S> {
 
     /// The answer to a request that the application is not asked about.
     fn refusal(&self, request: &mut Request) -> Option<Response<BoxBody>> {
-        let rules = &self.thread.rules;
+        let HttpListener { settings, limits } = &*self.thread.listener;
         let refuse = |fault: &Fault| {
             tracing::debug!(peer = ?self.peer, status = fault.status, text = %fault.text, "a request was refused");
-            (rules.terms.refuse)(fault)
+            (settings.refuse)(fault)
         };
         let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or("?"));
         let asked = [request.uri().authority().map(|authority| authority.as_str()), host];
-        if let Some(other) = asked.into_iter().flatten().find(|host| !rules.terms.hosts.allow(host)) {
-            rules.count(TurnedAway::Host);
+        if let Some(other) = asked.into_iter().flatten().find(|host| !settings.hosts.allow(host)) {
+            limits.count(TurnedAway::Host);
             let other: String = other.chars().take(100).filter(|c| !c.is_control()).collect();
             let name = other.rsplit_once(':').map_or(other.as_str(), |(name, _)| name);
             let text = format!(
@@ -375,7 +395,7 @@ fn look(wire: &mut BufferedSocket, scanned: &mut usize) -> Option<Result<usize, 
 
 /// Answers what is no request.
 async fn refuse<S>(wire: &RefCell<BufferedSocket>, thread: &Worker<S>, fault: &Fault) -> io::Result<()> {
-    let mut answer = (thread.rules.terms.refuse)(fault);
+    let mut answer = (thread.listener.settings.refuse)(fault);
     if fault.status == 503 {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }

@@ -6,14 +6,15 @@
 //!
 //! ```text
 //! server      listens; builds the application on each thread
-//! rules       bounds and counts of a listener
+//! settings    what a listener is told
+//! worker      what the connections of one thread share
 //! connection  one connection: request after request, each in [`head`], [`incoming`], [`answer`]
 //! head        the bytes of a request head: where it ends, what is mended, what is wrong with it. Pure
 //! hosts       which names of a host are this node's. Pure
 //! incoming    the body of a request, taken from the connection as it is asked for
 //! inflate     the same, decompressed piece by piece
 //! answer      an answer, written as the client takes it
-//! wire        the socket and its buffers
+//! socket      the socket and its buffers
 //! ```
 
 pub mod answer;
@@ -22,6 +23,7 @@ pub mod head;
 pub mod hosts;
 pub mod incoming;
 pub mod inflate;
-pub mod limits;
 pub mod server;
+pub mod settings;
 pub mod socket;
+mod worker;

@@ -21,7 +21,8 @@ use actix_web::rt::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::connection;
-use super::limits::{ListenerLimits, Worker};
+use super::settings::HttpListener;
+use super::worker::Worker;
 
 /// Serves an application that each worker builds. When `stopping` is cancelled idle connections are closed.
 ///
@@ -29,8 +30,8 @@ use super::limits::{ListenerLimits, Worker};
 /// The listener cannot be used.
 pub fn listen<F, I, S, B>(
     builder: ServerBuilder,
-    listener: TcpListener,
-    rules: Arc<ListenerLimits>,
+    socket: TcpListener,
+    listener: Arc<HttpListener>,
     stopping: CancellationToken,
     application: F,
 ) -> io::Result<Server>
@@ -44,17 +45,17 @@ where
     S::Service: 'static,
     B: MessageBody + 'static,
 {
-    let name = rules.terms.name;
+    let name = listener.limits.settings.name;
     let build = move || {
-        let (application, rules, stopping) = (application.clone(), Arc::clone(&rules), stopping.clone());
+        let (application, listener, stopping) = (application.clone(), Arc::clone(&listener), stopping.clone());
         fn_factory(move || {
             let factory = map_config(application().into_factory(), |()| AppConfig::default());
-            let (rules, stopping) = (Arc::clone(&rules), stopping.clone());
+            let (listener, stopping) = (Arc::clone(&listener), stopping.clone());
             async move {
                 let service = factory.new_service(()).await.map_err(|error| {
                     tracing::error!(?error, "the application cannot be built");
                 })?;
-                let thread = Rc::new(Worker::new(service, rules));
+                let thread = Rc::new(Worker::new(service, listener));
                 let stops = Rc::clone(&thread);
                 actix_web::rt::spawn(async move {
                     stopping.cancelled().await;
@@ -70,5 +71,5 @@ where
             }
         })
     };
-    Ok(builder.listen(name, listener, build)?.run())
+    Ok(builder.listen(name, socket, build)?.run())
 }

@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use actix_http::h1::Codec;
-use actix_web::rt::net::TcpStream;
 use bytes::{Buf as _, BytesMut};
 use tokio::io::AsyncWrite as _;
+
+use crate::net::socket::Socket;
 
 /// How much is read at a time, bytes: of a head, and of a body.
 const HEAD_BYTES: usize = 4 << 10;
@@ -25,7 +26,7 @@ const KEPT_BYTES_MAX: usize = HEAD_BYTES;
 #[derive(Debug)]
 pub struct Taken {
     /// The socket.
-    pub io: TcpStream,
+    pub io: Socket,
     /// Read already.
     pub rest: BytesMut,
 }
@@ -49,7 +50,7 @@ impl Slot {
 /// A connection and what is known of it.
 pub(super) struct BufferedSocket {
     /// `None`: taken over as a WebSocket.
-    pub(super) io: Option<TcpStream>,
+    pub(super) io: Option<Socket>,
     /// Was read and has not been used.
     pub(super) read: BytesMut,
     /// Is to be written.
@@ -66,12 +67,12 @@ pub(super) struct BufferedSocket {
 }
 
 impl BufferedSocket {
-    pub(super) fn new(io: TcpStream, codec: Codec) -> Self {
+    pub(super) fn new(io: Socket, codec: Codec) -> Self {
         let (read, out) = (BytesMut::new(), BytesMut::new());
         Self { io: Some(io), read, out, codec, ended: false, request: 0, body: false, waits: false }
     }
 
-    fn io(&mut self) -> io::Result<&mut TcpStream> {
+    fn io(&mut self) -> io::Result<&mut Socket> {
         self.io.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 

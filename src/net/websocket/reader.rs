@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use actix_http::ws::{Codec, Frame as Part, Item};
 use actix_web::http::header;
-use actix_web::rt::net::TcpStream;
 use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse, error};
 use actix_web_actors::ws::{handshake, handshake_with_protocols};
 use bytes::{Bytes, BytesMut};
@@ -26,6 +25,7 @@ use tokio_util::codec::Decoder as _;
 use super::frame_limit::FrameLimit;
 use super::writer::{Frame, FrameWriter};
 use crate::net::http::socket::{Slot, Taken};
+use crate::net::socket::Socket;
 
 /// How long a peer that was told farewell may take to answer it. Its last bytes are read meanwhile: a connection
 /// that is cut with unread bytes loses what was written last.
@@ -72,7 +72,7 @@ thread_local! {
 
 /// What comes over a WebSocket; ends with [`InboundFrame::Closed`].
 pub struct Reader {
-    io: TcpStream,
+    io: Socket,
     sink: FrameWriter,
     guard: FrameLimit,
     codec: Codec,

@@ -10,7 +10,7 @@ use crate::app::cli::shared::error::Usage;
 use crate::app::cli::shared::global::{Global, Output};
 use crate::app::cli::shared::http::Client;
 use crate::app::cli::shared::output::{counted, print, size, table};
-use crate::app::config::bytes;
+use crate::base::bytes;
 use crate::base::duration;
 
 const EXAMPLES: &str = "\

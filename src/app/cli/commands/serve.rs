@@ -108,7 +108,7 @@ mod tests {
         assert_eq!((config.node.id, config.node.insecure), (3, true));
         assert_eq!(config.node.data, PathBuf::from("/d"));
         assert_eq!(
-            (config.web.listen.to_string(), config.sse.listen.to_string()),
+            (config.web.listen.to_string(), config.doors.sse.listen.to_string()),
             ("off".into(), "127.0.0.1:0".into())
         );
         assert!(ServeArgs::default().flags().is_empty());

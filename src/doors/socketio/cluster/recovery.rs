@@ -17,9 +17,10 @@ use prost::Message;
 use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 
-use super::session_state::{Kept, NAME, Word};
+use super::session_state::{Kept, Word};
 use crate::base::clock;
 use crate::bus::relay::peer_client::PeerClient;
+use crate::doors::socketio::settings::NAME;
 
 /// How long another node may take to look.
 const ASK_MAX: Duration = Duration::from_secs(1);

@@ -19,12 +19,13 @@ use tokio::sync::oneshot;
 
 use super::recovery::Recovery;
 use super::session_owner::{Forget, Keep, Link, RemoteSession, SessionOwner};
-use super::session_state::{Carried, NAME, Open, Post, Word, decode, encode};
+use super::session_state::{Carried, Open, Post, Word, decode, encode};
 use crate::base::actors::{Actors, Owned, must_tell};
 use crate::bus::relay::peer_client::PeerClient;
 use crate::doors::socketio::engine::actor::{Attach, Poll, PollGone, PostBegins, PostEnds, SessionActor};
 use crate::doors::socketio::engine::protocol::Wrong;
 use crate::doors::socketio::engine::table::SessionTable;
+use crate::doors::socketio::settings::NAME;
 use crate::net::websocket::connection::{self, Inbound, Received, Write, Writer};
 
 /// How long the other node may take for what needs no client.

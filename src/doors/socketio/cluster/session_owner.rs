@@ -7,10 +7,11 @@ use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Messag
 use actix::{ActorFutureExt as _, WrapFuture as _};
 use rollbook_cluster::node::Node;
 
-use super::session_state::{Carried, NAME, Word, decode};
+use super::session_state::{Carried, Word, decode};
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::bus::relay::peer_client::PeerClient;
 use crate::bus::relay::reachability::PeerReachability;
+use crate::doors::socketio::settings::NAME;
 use crate::net::websocket::connection::{Inbound, Received, Write, Writer};
 use crate::net::websocket::reader::code;
 

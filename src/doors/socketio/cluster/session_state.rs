@@ -9,9 +9,6 @@ use crate::bus::client::announcement::AnnouncedUpTo;
 use crate::doors::socketio::engine::protocol::Wrong;
 use crate::net::websocket::writer::Frame;
 
-/// Its name to other nodes.
-pub(in crate::doors::socketio) const NAME: &str = "socketio";
-
 /// A message between the doors of two nodes.
 #[derive(Clone, PartialEq, Message)]
 struct Envelope {

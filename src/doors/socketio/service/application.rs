@@ -17,9 +17,9 @@ use crate::bus::client::clients::{About, ClientMessage};
 use crate::bus::roll::announcer;
 use crate::bus::roll::services::Services;
 use crate::doors::socketio::cluster::recovery::Recovery;
-use crate::doors::socketio::cluster::session_state::NAME;
 use crate::doors::socketio::engine::table;
 use crate::doors::socketio::session::{Application, Handshake, Refused, Restored, Socket};
+use crate::doors::socketio::settings::NAME;
 use crate::net::websocket::writer::Frame;
 
 /// The service bus behind the main namespace.

@@ -195,7 +195,7 @@ impl RegisterPayload {
         let instance = Instance {
             id: self.instance_id.unwrap_or_else(|| sid.to_owned()),
             service: id.clone(),
-            door: crate::doors::socketio::cluster::session_state::NAME.to_owned(),
+            door: crate::doors::socketio::settings::NAME.to_owned(),
             port: u32::from(self.port.map(Port::number).or(auth.port).unwrap_or_default()),
             version: version.clone(),
             capabilities: self.capabilities.into_iter().map(capability).collect(),

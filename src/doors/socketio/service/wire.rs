@@ -6,7 +6,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::payloads::is_ours;
-use crate::bus::client::announcement::{AnnouncedUpTo, Announcement, AnnouncementEncoder};
+use crate::base::slot::Slot;
+use crate::bus::client::announcement::{ANNOUNCEMENT_SLOTS, AnnouncedUpTo, Announcement, AnnouncementEncoder};
 use crate::bus::write::notification::{Notification, UNHANDLED, notification};
 use crate::doors::socketio::codec;
 
@@ -74,9 +75,13 @@ fn packet(index: i64, event: &Event<'_>, offset: Option<AnnouncedUpTo>) -> Optio
     }
 }
 
+/// The places of its frames, without offsets and with them.
+static SLOT: Slot = Slot::of(&ANNOUNCEMENT_SLOTS);
+static OFFSETS_SLOT: Slot = Slot::of(&ANNOUNCEMENT_SLOTS);
+
 impl AnnouncementEncoder for Frames {
     fn slot(&self) -> usize {
-        usize::from(self.offsets)
+        if self.offsets { OFFSETS_SLOT.number() } else { SLOT.number() }
     }
 
     fn announce(&self, announcement: &Announcement, out: &mut Vec<u8>) {

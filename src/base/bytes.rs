@@ -36,7 +36,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// What the serializer says.
-pub(super) fn serialize<N: Serialize, S: Serializer>(bytes: &N, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn serialize<N: Serialize, S: Serializer>(bytes: &N, serializer: S) -> Result<S::Ok, S::Error> {
     bytes.serialize(serializer)
 }
 
@@ -44,7 +44,7 @@ pub(super) fn serialize<N: Serialize, S: Serializer>(bytes: &N, serializer: S) -
 ///
 /// # Errors
 /// It is neither, or too large.
-pub(super) fn deserialize<'de, N: TryFrom<u64>, D: Deserializer<'de>>(deserializer: D) -> Result<N, D::Error> {
+pub fn deserialize<'de, N: TryFrom<u64>, D: Deserializer<'de>>(deserializer: D) -> Result<N, D::Error> {
     struct Bytes;
     impl Visitor<'_> for Bytes {
         type Value = u64;

@@ -1,0 +1,139 @@
+//! Bounds and counts of a listener, which all its threads share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::settings::ListenerSettings;
+use crate::base::metrics::Metrics;
+
+/// Most connections at a time that are only told that there are too many.
+const TURNED_AWAY_MAX: usize = 1000;
+
+/// A listener: what it was told, and how many are there.
+#[derive(Debug)]
+pub struct ListenerLimits {
+    pub(in crate::net) settings: ListenerSettings,
+    metrics: Metrics,
+    /// Connections, those with a stream apart.
+    open: AtomicUsize,
+    turned_away: AtomicUsize,
+}
+
+/// Why a connection or request was turned away, as the metric names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// Too many connections.
+    Connections,
+    /// Too many streams.
+    Streams,
+    /// The host is not this node's.
+    Host,
+    /// The request is not one of HTTP/1.
+    Malformed,
+    /// A load balancer sent no PROXY header.
+    Proxy,
+}
+
+impl TurnedAway {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Streams => "streams",
+            Self::Host => "host",
+            Self::Malformed => "malformed",
+            Self::Proxy => "proxy",
+        }
+    }
+
+    /// Counts it.
+    pub fn count(self, metrics: &Metrics, listener: &'static str) {
+        metrics.http_refused.get_or_create(&[("listener", listener), ("reason", self.name())]).inc();
+    }
+}
+
+impl ListenerLimits {
+    /// A listener without connections.
+    #[must_use]
+    pub fn new(settings: ListenerSettings, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { settings, metrics, open: AtomicUsize::new(0), turned_away: AtomicUsize::new(0) })
+    }
+
+    /// A listener that nothing is too much for.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Arc<Self> {
+        let proxy_protocol_from = super::networks::Networks::default();
+        let settings = ListenerSettings { name: "web", connections_max: 1000, proxy_protocol_from };
+        Self::new(settings, Metrics::default())
+    }
+
+    /// How many connections there are that carry no stream.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether every place is taken.
+    pub(in crate::net) fn is_full(&self) -> bool {
+        self.open() >= self.settings.connections_max
+    }
+
+    pub(in crate::net) fn count(&self, why: TurnedAway) {
+        why.count(&self.metrics, self.settings.name);
+    }
+}
+
+/// A place among the connections of a listener, given back when it is dropped.
+#[derive(Debug)]
+pub(in crate::net) struct ConnectionSlot {
+    limits: Arc<ListenerLimits>,
+    counted: Counted,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Connection,
+    Stream,
+    TurnedAway,
+}
+
+impl ConnectionSlot {
+    /// A place, or, `Err`, one of those that are left to say that there is none. `None`: not even that.
+    pub(in crate::net) fn take(limits: &Arc<ListenerLimits>, may_make_room: bool) -> Option<Result<Self, Self>> {
+        let place = |counted| Self { limits: Arc::clone(limits), counted };
+        let open = limits.open.fetch_add(1, Ordering::Relaxed);
+        let connection = place(Counted::Connection);
+        if open < limits.settings.connections_max || may_make_room {
+            return Some(Ok(connection));
+        }
+        drop(connection);
+        let turned_away = limits.turned_away.fetch_add(1, Ordering::Relaxed);
+        let place = place(Counted::TurnedAway);
+        (turned_away < TURNED_AWAY_MAX).then_some(Err(place))
+    }
+
+    /// From now on, or no longer, the connection carries a stream.
+    pub(in crate::net) fn stream(&mut self, streams: bool) {
+        let to = if streams { Counted::Stream } else { Counted::Connection };
+        if self.counted != to && self.counted != Counted::TurnedAway {
+            self.leave();
+            self.counted = to;
+            if to == Counted::Connection {
+                self.limits.open.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn leave(&self) {
+        match self.counted {
+            Counted::Connection => drop(self.limits.open.fetch_sub(1, Ordering::Relaxed)),
+            Counted::TurnedAway => drop(self.limits.turned_away.fetch_sub(1, Ordering::Relaxed)),
+            Counted::Stream => {}
+        }
+    }
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

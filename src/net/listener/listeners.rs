@@ -1,0 +1,178 @@
+//! The listeners of a node: bound before anything is opened, served by the doors, closed together.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::{Request, Response};
+use actix_server::{Server, ServerBuilder};
+use actix_service::{IntoServiceFactory, ServiceFactory};
+use actix_web::Error;
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, ServerHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::limits::ListenerLimits;
+use super::settings::ListenerSettings;
+use super::tcp::{self, Connection};
+use crate::base::metrics::Metrics;
+use crate::net::http::hosts::Hosts;
+use crate::net::http::server;
+use crate::net::http::settings::{HttpListener, HttpSettings};
+
+/// Connections that the system keeps for a listener until a thread takes them.
+const BACKLOG: u32 = 4096;
+
+/// A listener that is served.
+#[derive(Debug)]
+struct Served {
+    name: &'static str,
+    url: String,
+    limits: Arc<ListenerLimits>,
+    server: ServerHandle,
+}
+
+/// The listeners of a node.
+pub struct Listeners {
+    bound: Vec<(&'static str, TcpListener)>,
+    served: Vec<Served>,
+    hosts: Hosts,
+    metrics: Metrics,
+    threads: usize,
+    spare: usize,
+    drain_timeout: Duration,
+    stopping: CancellationToken,
+}
+
+impl Debug for Listeners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listeners").field("served", &self.served).finish_non_exhaustive()
+    }
+}
+
+impl Listeners {
+    /// Listeners on these sockets, by name. HTTP is served under the names `hosts`, by `threads` unless a door asks
+    /// for another number; `spare` connections more than the bound of a listener find room for an answer. When they
+    /// are stopped, requests may take `drain_timeout`.
+    #[must_use]
+    pub fn new(
+        bound: Vec<(&'static str, TcpListener)>,
+        (hosts, metrics): (Hosts, Metrics),
+        (threads, spare): (usize, usize),
+        drain_timeout: Duration,
+    ) -> Self {
+        let (served, stopping) = (Vec::new(), CancellationToken::new());
+        Self { bound, served, hosts, metrics, threads, spare, drain_timeout, stopping }
+    }
+
+    /// Names under which the node may be asked over HTTP.
+    #[must_use]
+    pub const fn hosts(&self) -> &Hosts {
+        &self.hosts
+    }
+
+    /// Threads that serve a listener of a door.
+    #[must_use]
+    pub const fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Connections that a listener takes beyond those that its door asks for.
+    #[must_use]
+    pub const fn spare(&self) -> usize {
+        self.spare
+    }
+
+    /// Serves HTTP on the socket of that name, with an application that each of so many threads builds. Nothing
+    /// happens when the socket is not there: the settings close it.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub fn http<I, S, B>(
+        &mut self,
+        threads: usize,
+        listener: (ListenerSettings, HttpSettings),
+        application: impl Fn() -> I + Send + Clone + 'static,
+    ) -> io::Result<()>
+    where
+        I: IntoServiceFactory<S, Request>,
+        S: ServiceFactory<Request, Config = AppConfig, Error: Into<Error>, InitError: Debug, Service: 'static>
+            + 'static,
+        S::Response: Into<Response<B>> + 'static,
+        B: MessageBody + 'static,
+    {
+        let (settings, http) = listener;
+        let Some((socket, limits)) = self.take(settings) else { return Ok(()) };
+        let (address, stopping) = (socket.local_addr()?, self.stopping.clone());
+        let listener = Arc::new(HttpListener { settings: http, limits: Arc::clone(&limits) });
+        let server = server::listen(self.builder(threads), socket, listener, stopping, application)?;
+        self.serve(limits, ("http", address), server);
+        Ok(())
+    }
+
+    /// Serves a protocol of its own on the socket of that name: `serve` has each connection until it ends, and has to
+    /// end it soon after [`Connection::stopping`] is cancelled. A connection that finds no room is sent `refusal`.
+    /// Nothing happens when the socket is not there: the settings close it.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub fn tcp<F: Future<Output = ()> + 'static>(
+        &mut self,
+        settings: ListenerSettings,
+        refusal: &'static [u8],
+        serve: impl Fn(Connection) -> F + Send + Clone + 'static,
+    ) -> io::Result<()> {
+        let Some((socket, limits)) = self.take(settings) else { return Ok(()) };
+        let (address, stopping) = (socket.local_addr()?, self.stopping.clone());
+        let builder = self.builder(self.threads);
+        let server = tcp::listen(builder, socket, (Arc::clone(&limits), refusal), stopping, serve)?;
+        self.serve(limits, ("tcp", address), server);
+        Ok(())
+    }
+
+    fn take(&mut self, settings: ListenerSettings) -> Option<(TcpListener, Arc<ListenerLimits>)> {
+        let place = self.bound.iter().position(|(name, _)| *name == settings.name)?;
+        let (_, socket) = self.bound.swap_remove(place);
+        Some((socket, ListenerLimits::new(settings, self.metrics.clone())))
+    }
+
+    fn builder(&self, threads: usize) -> ServerBuilder {
+        Server::build()
+            .workers(threads)
+            .backlog(BACKLOG)
+            // The listener counts for itself, so that whoever finds no room is told.
+            .max_concurrent_connections(usize::MAX)
+            .shutdown_timeout(self.drain_timeout.as_secs())
+            .disable_signals()
+    }
+
+    fn serve(&mut self, limits: Arc<ListenerLimits>, (scheme, address): (&str, SocketAddr), server: Server) {
+        let (name, url) = (limits.settings.name, format!("{scheme}://{address}/"));
+        self.served.push(Served { name, url, limits, server: server.handle() });
+        actix_web::rt::spawn(server);
+    }
+
+    /// Name and address of every listener that is served, in the order in which they were opened.
+    pub fn urls(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.served.iter().map(|served| (served.name, &*served.url))
+    }
+
+    /// Ends idle connections, and those that are served with their next answer.
+    pub fn drain(&self) {
+        self.stopping.cancel();
+    }
+
+    /// How many connections are open, those that carry a stream or a WebSocket not counted.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.served.iter().map(|served| served.limits.open()).sum()
+    }
+
+    /// Closes every listener. When `graceful`, connections may take as long as the drain timeout.
+    pub async fn stop(&self, graceful: bool) {
+        futures_util::future::join_all(self.served.iter().map(|served| served.server.stop(graceful))).await;
+    }
+}

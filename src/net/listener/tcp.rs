@@ -1,0 +1,95 @@
+//! Connections of a protocol that is not HTTP.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_server::{Server, ServerBuilder};
+use actix_service::fn_service;
+use actix_web::rt::net::TcpStream;
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::limits::{ConnectionSlot, ListenerLimits, TurnedAway};
+use super::proxy;
+use crate::net::socket::Socket;
+
+/// How long a client that finds no room may take to read so.
+const REFUSAL_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// A connection that was let in. Its place among those of the listener is free again when this is dropped.
+#[derive(Debug)]
+pub struct Connection {
+    /// The bytes.
+    pub socket: Socket,
+    /// Was read behind a PROXY header: comes before what is read next.
+    pub read: BytesMut,
+    /// Address of the client.
+    pub client: SocketAddr,
+    /// The node stops: the connection has to end.
+    pub stopping: CancellationToken,
+    _slot: ConnectionSlot,
+}
+
+/// Serves a listener until it is stopped.
+///
+/// # Errors
+/// The socket cannot be used.
+pub(super) fn listen<F: Future<Output = ()> + 'static>(
+    builder: ServerBuilder,
+    socket: TcpListener,
+    (limits, refusal): (Arc<ListenerLimits>, &'static [u8]),
+    stopping: CancellationToken,
+    serve: impl Fn(Connection) -> F + Send + Clone + 'static,
+) -> io::Result<Server> {
+    let name = limits.settings.name;
+    let build = move || {
+        let (limits, stopping, serve) = (Arc::clone(&limits), stopping.clone(), serve.clone());
+        fn_service(move |stream: TcpStream| {
+            let (limits, stopping, serve) = (Arc::clone(&limits), stopping.clone(), serve.clone());
+            async move {
+                if let Some(connection) = admit(stream, &limits, refusal, stopping).await {
+                    serve(connection).await;
+                }
+                Ok::<_, Infallible>(())
+            }
+        })
+    };
+    Ok(builder.listen(name, socket, build)?.run())
+}
+
+/// The steps before the protocol: a place, the address of the client.
+async fn admit(
+    mut stream: TcpStream,
+    limits: &Arc<ListenerLimits>,
+    refusal: &'static [u8],
+    stopping: CancellationToken,
+) -> Option<Connection> {
+    // Without it answers are late, no more.
+    stream.set_nodelay(true).ok();
+    let slot = match ConnectionSlot::take(limits, false) {
+        Some(Ok(slot)) => slot,
+        full => {
+            limits.count(TurnedAway::Connections);
+            if let Some(Err(_slot)) = full {
+                // A client that does not read has had its chance.
+                tokio::time::timeout(REFUSAL_TIME_MAX, stream.write_all(refusal)).await.ok();
+            }
+            return None;
+        }
+    };
+    let peer = stream.peer_addr().ok()?;
+    let (mut socket, mut read) = (Socket::from(stream), BytesMut::new());
+    match proxy::client(&mut socket, peer, &limits.settings.proxy_protocol_from, &mut read).await {
+        Ok(client) => Some(Connection { socket, read, client, stopping, _slot: slot }),
+        Err(error) => {
+            limits.count(TurnedAway::Proxy);
+            tracing::debug!(%peer, %error, "a connection was refused");
+            None
+        }
+    }
+}
