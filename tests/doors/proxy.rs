@@ -34,11 +34,14 @@ fn a_listed_load_balancer_says_whose_connection_it_passes_on() {
     let answer = say(node.web, format!("{HEADER}{ask}").as_bytes());
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let body = r#"{"subject":"app.x","payload":1}"#;
-    let publish =
-        format!("POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let publish = format!(
+        "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
     let answer = say(node.log, format!("{HEADER}{publish}").as_bytes());
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
-    let v2 = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", &[192, 0, 2, 7, 127, 0, 0, 1, 0x12, 0x67, 0x1d, 0x10][..]].concat();
+    let v2 =
+        [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", &[192, 0, 2, 7, 127, 0, 0, 1, 0x12, 0x67, 0x1d, 0x10][..]].concat();
     let answer = say(node.log, &[&v2, publish.as_bytes()].concat());
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
     // Without its header, or with one that cannot be, a connection is none of a client.
@@ -67,8 +70,10 @@ fn the_address_of_a_client_is_the_one_that_the_load_balancer_says() {
 fn nobody_else_is_believed() {
     for balancers in ["", "192.0.2.1"] {
         let node = behind(balancers);
-        let answer = say(node.log, format!("{HEADER}GET /?subject=app.x HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        let answer =
+            say(node.log, format!("{HEADER}GET /?subject=app.x HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         assert!(answer.starts_with("HTTP/1.1 400"), "{balancers:?}: {answer}");
+        assert!(answer.contains("proxy_protocol_from"), "it says what to do: {answer}");
         node.publish("app.x", "1");
     }
 }

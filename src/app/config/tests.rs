@@ -70,7 +70,7 @@ fn a_dump_is_a_file_that_reads_back() {
 fn a_typo_is_an_error_with_line_and_column() {
     assert_eq!(
         refusal("[sse]\nlisten = \"off\"\n  lisen = 1\n"),
-        "r.toml:3:3: unknown key `lisen` in [sse]; keys are body_bytes_max, body_timeout, connections_max, idle_timeout, keep_alive, listen, origins, streams_max"
+        "r.toml:3:3: unknown key `lisen` in [sse]; keys are body_bytes_max, body_timeout, connections_max, idle_timeout, keep_alive, listen, origins, proxy_protocol_from, streams_max"
     );
     assert!(
         refusal("[see]\nlisten = 1\n")

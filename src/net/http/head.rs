@@ -46,6 +46,11 @@ pub fn hopeless(bytes: &[u8]) -> Option<Fault> {
     if bytes.starts_with(b"PRI * HTTP/2") {
         return Some(Fault::new(505, "this port speaks HTTP/1.1, not HTTP/2"));
     }
+    if bytes.starts_with(b"PROXY ") || bytes.starts_with(b"\0\r\nQUIT\n") {
+        let text = "this connection begins with a PROXY header and its sender is not believed: list the address of the \
+                    load balancer in sse.proxy_protocol_from and web.proxy_protocol_from";
+        return Some(Fault::new(400, text));
+    }
     let known = |byte: &u8| byte.is_ascii_graphic();
     let first = bytes.first().filter(|byte| !known(byte))?;
     Some(Fault::new(400, format!("this is not HTTP: a request does not begin with byte {first:#04x}")))
@@ -294,6 +299,9 @@ mod tests {
         }
         assert!(hopeless(b"\x16\x03\x01").unwrap().text.contains("http://"));
         assert_eq!(hopeless(b"PRI * HTTP/2.0\r\n\r\n").unwrap().status, 505);
+        for proxied in [&b"PROXY TCP4 192.0.2.7 "[..], b"\0\r\nQUIT\n\x21\x11"] {
+            assert!(hopeless(proxied).unwrap().text.contains("web.proxy_protocol_from"));
+        }
         assert_eq!(hopeless(b"GET /"), None);
     }
 }
