@@ -1,4 +1,4 @@
-//! Pages in a real browser: that of README.md receives events and acknowledges them, another one is a service.
+//! Pages in a real browser: that of the tour receives events and acknowledges them, another one is a service.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::node::{Node, Options, run_command};
 use crate::harness::{SOON, ms, wait_for};
-use crate::readme::{blocks, readme};
+use crate::readme::{blocks, page};
 
 /// A browser starts slowly on a busy machine.
 const BROWSER: Duration = Duration::from_secs(60);
@@ -155,30 +155,30 @@ fn a_page_in_a_browser_is_a_service_that_curl_calls() {
 }
 
 #[test]
-fn the_page_of_the_readme_receives_and_acknowledges() {
+fn the_page_of_the_tour_receives_and_acknowledges() {
     let Some(program) = browser() else { return };
-    let blocks = blocks(&readme());
-    let page = blocks.iter().find(|block| block.language == "html").expect("a page in README.md");
+    let blocks = blocks(&page("docs/tour.md"));
+    let page = blocks.iter().find(|block| block.language == "html").expect("a page in the tour");
     let node = Node::start(&Options::new());
     assert!(page.text.contains("http://127.0.0.1:2021/"), "the page names its node");
     let page = page.text.replace("127.0.0.1:2021", &node.log.to_string()) + REPORTER;
     let (address, reports) = serve(page);
-    node.publish("app.orders.created", "{\"order\":1}");
+    node.publish("shop.orders.created", "{\"order\":1}");
 
     let profile = tempfile::tempdir().expect("temporary directory");
     let browser = Browser::open(program, profile.path(), &format!("http://{address}/"));
-    await_report(&reports, &["1 app.orders.created {\"order\":1} acknowledged"]);
+    await_report(&reports, &["1 shop.orders.created {\"order\":1} acknowledged"]);
     // Live, and with line breaks that the stream must carry.
-    node.publish("app.orders.paid", "{\r\n\"order\":\n2}");
-    let shown = await_report(&reports, &["2 app.orders.paid {\"order\":2} acknowledged"]);
+    node.publish("shop.orders.paid", "{\r\n\"order\":\n2}");
+    let shown = await_report(&reports, &["2 shop.orders.paid {\"order\":2} acknowledged"]);
     assert_eq!(shown.lines().count(), 2, "each event is shown once: {shown:?}");
-    let floor = || node.consumer("app", "page")?["ack_floor"].as_u64().filter(|floor| *floor == 2);
+    let floor = || node.consumer("shop", "page")?["ack_floor"].as_u64().filter(|floor| *floor == 2);
     wait_for("the consumer of the page to have done both events", SOON, floor);
     drop(browser);
 
-    let query = [("subject", "app.orders.>"), ("start", "oldest"), ("ack", "manual"), ("consumer", "page")];
+    let query = [("subject", "shop.orders.>"), ("start", "oldest"), ("ack", "manual"), ("consumer", "page")];
     let mut second = node.subscribe(&query);
     second.quiet(ms(700));
-    node.publish("app.orders.created", "{\"order\":3}");
+    node.publish("shop.orders.created", "{\"order\":3}");
     assert_eq!(second.next_event(SOON).index(), 3, "what was acknowledged does not come again");
 }

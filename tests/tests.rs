@@ -14,7 +14,7 @@
 /// Processes, HTTP and SSE for all tests.
 mod harness;
 
-/// The page of README.md in a real browser.
+/// The page of the tour in a real browser.
 mod browser;
 /// The command line: publish, subscribe, dump, restore, namespaces, config, health.
 mod cli;
@@ -36,7 +36,7 @@ mod limits;
 mod listeners;
 /// Streams that are closed or full, signals, a limit of open files.
 mod process;
-/// README.md: what it says is what happens.
+/// README.md and the other pages: what they say is what happens.
 mod readme;
 /// What all of REST has in common.
 mod rest;

@@ -1,13 +1,11 @@
-//! The real client libraries, and the examples of the documentation.
+//! The real client libraries, where the tests find them.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::SOON;
 use crate::harness::node::{Exit, Node, Options, run_command};
-use crate::readme::{blocks, readme};
 
 /// The client libraries, when `make test` could install them.
 #[derive(Clone)]
@@ -43,44 +41,11 @@ impl Clients {
 
     /// Runs a script of `tests/clients`.
     pub(crate) fn node(&self, script: &str, args: &[&str], bound: Duration) -> Exit {
-        self.node_at(&self.script(script), args, bound)
-    }
-
-    /// Writes a program of README.md into a directory, for a node at that address.
-    pub(crate) fn save(title: &str, directory: &Path, web: SocketAddr) -> PathBuf {
-        let text = readme();
-        let block = blocks(&text).into_iter().find(|block| block.language == "js" && block.text.contains(title));
-        let block = block.unwrap_or_else(|| panic!("README.md has no {title}"));
-        let code = block.text.replace("localhost:7440", &web.to_string());
-        let path = directory.join(title);
-        std::fs::write(&path, code.replace("'socket.io-client'", "'socket.io-client-4'")).expect("write");
-        path
-    }
-
-    pub(crate) fn node_at(&self, script: &Path, args: &[&str], bound: Duration) -> Exit {
         let mut command = Command::new("node");
-        command.arg(script).args(args);
-        // The documentation says `socket.io-client`; here each version has a name of its own.
+        command.arg(self.script(script)).args(args);
         command.env("NODE_PATH", self.modules());
         run_command(command, b"", bound)
     }
-}
-
-#[test]
-fn the_two_services_of_the_documentation_call_each_other() {
-    let Some(clients) = clients() else { return };
-    let node = Node::start(&Options::new());
-    let directory = tempfile::TempDir::new().expect("temporary directory");
-    let users = Clients::save("users.js", directory.path(), node.web);
-    let orders = Clients::save("orders.js", directory.path(), node.web);
-    let serving = std::thread::spawn({
-        let clients = clients.clone();
-        move || clients.node_at(&users, &["5000"], SOON * 2)
-    });
-    let output = clients.node_at(&orders, &[], SOON * 2);
-    assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
-    assert!(output.stdout.contains("Ada Lovelace"), "{}{}", output.stdout, output.stderr);
-    drop(serving);
 }
 
 #[test]

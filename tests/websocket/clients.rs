@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::node::run_command;
-use crate::services::examples::clients;
+use crate::services::examples::{Clients, clients};
 
 /// They start and kill nodes.
 const BOUND: Duration = Duration::from_secs(240);
@@ -30,20 +30,27 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Runs a program in a directory; it must succeed.
+fn run(directory: &Path, program: &str, args: &[&str]) {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(directory).env("ROLLBOOK_BIN", env!("CARGO_BIN_EXE_rollbook"));
+    let exit = run_command(command, b"", BOUND);
+    assert_eq!(exit.code, Some(0), "{}{}", exit.stdout, exit.stderr);
+}
+
+/// Builds the TypeScript client in a directory of its own.
+pub(crate) fn build_typescript(clients: &Clients, directory: &Path) {
+    copy(&folder("typescript"), directory);
+    std::os::unix::fs::symlink(clients.modules(), directory.join("node_modules")).expect("a link");
+    run(directory, "node", &["node_modules/typescript/bin/tsc", "-p", "."]);
+}
+
 #[test]
 fn the_typescript_client_passes_its_tests() {
     let Some(clients) = clients() else { return };
     let directory = tempfile::TempDir::new().expect("temporary directory");
-    copy(&folder("typescript"), directory.path());
-    std::os::unix::fs::symlink(clients.modules(), directory.path().join("node_modules")).expect("a link");
-    let run = |program: &str, args: &[&str]| {
-        let mut command = Command::new(program);
-        command.args(args).current_dir(directory.path()).env("ROLLBOOK_BIN", env!("CARGO_BIN_EXE_rollbook"));
-        let exit = run_command(command, b"", BOUND);
-        assert_eq!(exit.code, Some(0), "{}{}", exit.stdout, exit.stderr);
-    };
-    run("node", &["node_modules/typescript/bin/tsc", "-p", "."]);
-    run("npm", &["test"]);
+    build_typescript(&clients, directory.path());
+    run(directory.path(), "npm", &["test"]);
 }
 
 #[test]

@@ -2,11 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::node::{Node, Options, rollbook, run_command};
+use crate::harness::node::{Node, Options};
 use crate::harness::socket::Socket;
-use crate::harness::{SOON, wait_for};
-use crate::readme::readme;
-use crate::services::examples::{Clients, clients};
+use crate::readme::page;
 
 const CONSUMER: &str = r#"{
 "name": "consumer-name",
@@ -33,10 +31,10 @@ const SERVICE: &str = r#"{
 }"#;
 
 #[test]
-fn the_documents_are_in_the_readme_as_they_are() {
-    let readme = readme();
+fn the_documents_are_on_the_page_of_the_door_as_they_are() {
+    let page = page("src/doors/websocket/README.md");
     for document in [CONSUMER, MESSAGE, SERVICE] {
-        assert!(readme.contains(&format!("```json\n{document}\n```")), "missing:\n{document}");
+        assert!(page.contains(&format!("```json\n{document}\n```")), "missing:\n{document}");
     }
 }
 
@@ -74,21 +72,4 @@ fn the_documents_of_the_specification_are_a_conversation() {
         format!(r#"{{"type":"response","id":"<UUID>","responder":"<callback>","payload":{payload}}}"#)
     );
     assert_eq!(service.events(), [], "a consumer is no event");
-}
-
-#[test]
-fn the_service_of_the_readme_greets() {
-    let Some(clients) = clients() else { return };
-    let node = Node::start(&Options::new());
-    let directory = tempfile::TempDir::new().expect("temporary directory");
-    let greeter = Clients::save("greeter.js", directory.path(), node.web);
-    let serving = std::thread::spawn(move || clients.node_at(&greeter, &["5000"], SOON * 2));
-    let output = wait_for("the greeting", SOON, || {
-        let mut call = rollbook();
-        call.args(["call", "greeter:greet", "{\"name\":\"Ada\"}", "--web-url", &format!("http://{}", node.web)]);
-        let exit = run_command(call, b"", SOON);
-        (exit.code == Some(0)).then_some(exit.stdout)
-    });
-    assert_eq!(output, "\"Hello, Ada\"\n");
-    drop(serving);
 }

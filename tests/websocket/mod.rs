@@ -11,7 +11,7 @@ mod across;
 /// Publishing, and streams of the book.
 mod book;
 /// The clients of this repository.
-mod clients;
+pub(crate) mod clients;
 /// The three documents of the specification, as they are.
 mod documents;
 /// Loss, overload, slowness, nonsense.

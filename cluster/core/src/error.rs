@@ -179,7 +179,7 @@ impl Refusal {
         }
     }
 
-    /// One of each, in the order of their numbers: the list printed into the README.
+    /// One of each, in the order of their numbers: the table of docs/refusals.md.
     #[must_use]
     pub fn all() -> alloc::vec::Vec<Self> {
         let s = String::from;

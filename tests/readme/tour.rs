@@ -1,0 +1,217 @@
+//! Follows the pages as a reader does: types the commands, saves and starts the programs, compares what they print.
+//!
+//! | block | what is done with it |
+//! |---|---|
+//! | `sh` whose first line is `# tested` | run; prints the `text` block right below |
+//! | `js run`, `python run` | saved under the name in its first line, and run to its end; prints the `text` block right below |
+//! | `js serve`, `python serve` | saved and started; runs until the page ends |
+//! | `toml` | checked by `rollbook config check` |
+
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::{Block, blocks, difference, page, pages, root};
+use crate::harness::node::{Node, Options, run_command};
+use crate::harness::{SOON, wait_for};
+use crate::services::examples::{Clients, clients};
+use crate::websocket::clients::build_typescript;
+
+/// One node, and the directory in which the reader works.
+struct Tour {
+    node: Node,
+    here: TempDir,
+    path: String,
+    clients: Option<Clients>,
+}
+
+impl Tour {
+    fn new() -> Self {
+        let here = tempfile::tempdir().expect("temporary directory");
+        let bin = here.path().join("bin");
+        std::fs::create_dir(&bin).expect("a directory for the program");
+        symlink(env!("CARGO_BIN_EXE_rollbook"), bin.join("rollbook")).expect("link the program");
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+        let clients = clients();
+        if let Some(clients) = &clients {
+            install(clients, here.path());
+        }
+        Self { node: Node::start(&Options::new()), here, path, clients }
+    }
+
+    /// Follows one page; tells how many examples were tried.
+    fn follow(&self, path: &str) -> usize {
+        let blocks = blocks(&page(path));
+        let mut serving = Vec::new();
+        let mut tried = 0;
+        let mut left_out = None;
+        for (at, block) in blocks.iter().enumerate() {
+            let program = !block.role.is_empty();
+            if program && !self.can_run(&block.language) {
+                left_out = Some(block.section);
+            }
+            // What needs a program that could not be started is left out: the rest of its section.
+            if left_out == Some(block.section) {
+                continue;
+            }
+            let command = match (&*block.language, &*block.role) {
+                ("sh", "") if block.text.starts_with("# tested\n") => self.shell(&block.text),
+                ("toml", "") => self.check(&block.text),
+                ("js" | "python", "run") => self.program(block),
+                ("js" | "python", "serve") => {
+                    serving.push(self.serve(block));
+                    tried += 1;
+                    continue;
+                }
+                (_, "") => continue,
+                (language, role) => panic!("{path}:{}: nothing is known of {language} {role}", block.line),
+            };
+            let exit = run_command(command, b"", SOON * 3);
+            tried += 1;
+            // Output belongs to a block when it is the next one and nothing is said between.
+            let below = blocks.get(at + 1).filter(|next| next.language == "text" && next.line <= block.end + 2);
+            let expected = below.map_or("", |next| &next.text);
+            if block.language == "toml" {
+                assert_eq!(exit.code, Some(0), "{path}:{}\n{}{}", block.line, block.text, exit.stderr);
+            } else if let Some(difference) = difference(expected, &self.as_on_the_page(&exit.stdout)) {
+                panic!("{path}:{}\n{}{difference}\n{}", block.line, block.text, exit.stderr);
+            }
+        }
+        drop(serving);
+        self.wait_until_online(0);
+        tried
+    }
+
+    fn can_run(&self, language: &str) -> bool {
+        let Some(clients) = &self.clients else { return false };
+        language != "python" || clients.python().exists()
+    }
+
+    /// A text of a page for this node.
+    fn for_this_node(&self, text: &str) -> String {
+        text.replace("127.0.0.1:2021", &self.node.log.to_string()).replace("127.0.0.1:7440", &self.node.web.to_string())
+    }
+
+    /// The reverse.
+    fn as_on_the_page(&self, text: &str) -> String {
+        text.replace(&self.node.log.to_string(), "127.0.0.1:2021").replace(&self.node.web.to_string(), "127.0.0.1:7440")
+    }
+
+    /// A command of the reader.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.here.path());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROLLBOOK_")) {
+            command.env_remove(name);
+        }
+        let (log, web) = (self.node.log, self.node.web);
+        command.env("ROLLBOOK_LOG_URL", format!("http://{log}")).env("ROLLBOOK_WEB_URL", format!("http://{web}"));
+        command.env("PATH", &self.path);
+        command.env("PYTHONPATH", root().join("clients/python")).env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+
+    fn shell(&self, script: &str) -> Command {
+        let mut command = self.command(Path::new("bash"));
+        command.args(["-c", &format!("exec 2>&1\n{}", self.for_this_node(script))]);
+        command
+    }
+
+    fn check(&self, text: &str) -> Command {
+        let path = self.here.path().join("checked.toml");
+        std::fs::write(&path, text).expect("save a configuration");
+        let mut command = self.command(Path::new("rollbook"));
+        command.args(["config", "check"]).arg(path);
+        command
+    }
+
+    /// A program of a page, saved under the name that its first line says.
+    fn program(&self, block: &Block) -> Command {
+        let first = block.text.lines().next().unwrap_or_default();
+        let name = first.trim_start_matches(['/', '#', ' ']).split(':').next().unwrap_or_default();
+        assert!(name.contains('.') && !name.contains(['/', ' ']), "line {}: the first line names no file", block.line);
+        let path = self.here.path().join(name);
+        std::fs::write(&path, self.for_this_node(&block.text)).expect("save a program");
+        let python = self.clients.as_ref().map(Clients::python).filter(|_| block.language == "python");
+        let mut command = self.command(&python.unwrap_or_else(|| PathBuf::from("node")));
+        command.arg(path);
+        command
+    }
+
+    /// Starts a service, and waits until it is online.
+    fn serve(&self, block: &Block) -> Serving {
+        let online = self.online();
+        let mut command = self.program(block);
+        // A process group of its own, so that whatever the program starts ends with it.
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
+        let serving = Serving(command.spawn().expect("start a program"));
+        self.wait_until_online(online + 1);
+        serving
+    }
+
+    fn online(&self) -> usize {
+        let services = self.node.web("GET", "/api/services?status=online", "").json();
+        services["items"].as_array().map_or(0, Vec::len)
+    }
+
+    fn wait_until_online(&self, services: usize) {
+        wait_for(&format!("{services} services to be online"), SOON, || (self.online() == services).then_some(()));
+    }
+}
+
+/// The packages that the pages tell a reader to install, under the names that the pages say.
+fn install(clients: &Clients, here: &Path) {
+    let packages = here.join("node_modules");
+    std::fs::create_dir(&packages).expect("a directory for packages");
+    for package in ["ws", "socket.io-client-4"] {
+        let name = package.strip_suffix("-4").unwrap_or(package);
+        symlink(clients.modules().join(package), packages.join(name)).expect("link a package");
+    }
+    build_typescript(clients, &packages.join("rollbook"));
+}
+
+/// A program that serves until this is dropped.
+struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.0.id());
+        let killed = Command::new("kill").args(["-KILL", "--", &group]).status().and_then(|_| self.0.wait());
+        if let Err(error) = killed {
+            eprintln!("program {group}: {error}");
+        }
+    }
+}
+
+fn there_is_curl() -> bool {
+    let found = Command::new("curl").arg("--version").output().is_ok();
+    if !found {
+        eprintln!("skipped: there is no curl");
+    }
+    found
+}
+
+#[test]
+fn the_pages_print_what_they_show_one_after_the_other_on_one_node() {
+    if !there_is_curl() {
+        return;
+    }
+    let tour = Tour::new();
+    let tried: usize = pages().iter().map(|path| tour.follow(path)).sum();
+    assert!(tried > 20, "only {tried} examples were tried: this test has gone blind");
+}
+
+/// No page needs another one, or is disturbed by it.
+#[test]
+fn the_pages_print_the_same_in_any_order() {
+    if !there_is_curl() {
+        return;
+    }
+    let tour = Tour::new();
+    for path in pages().iter().rev() {
+        tour.follow(path);
+    }
+}
