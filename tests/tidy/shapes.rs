@@ -118,8 +118,8 @@ pub(crate) fn words(tree: &Tree) -> Vec<String> {
     findings
 }
 
-/// Every relative link of a Markdown file leads to a file or folder. A code span right behind a link to
-/// a Rust file names something in that file: ``[`a.rs`](a.rs) `Thing::act` ``.
+/// Every relative link of a Markdown file leads to a file or folder, and its anchor to a heading. A code span right
+/// behind a link to a Rust file names something in that file: ``[`a.rs`](a.rs) `Thing::act` ``.
 pub(crate) fn links(tree: &Tree) -> Vec<String> {
     let mut findings = Vec::new();
     for (path, text) in tree.iter().filter(|(path, _)| path.ends_with(".md")) {
@@ -127,25 +127,43 @@ pub(crate) fn links(tree: &Tree) -> Vec<String> {
         for line in prose(text) {
             for piece in line.split("](").skip(1) {
                 let Some((link, behind)) = piece.split_once(')') else { continue };
-                let link = link.split('#').next().unwrap_or_default();
-                if link.is_empty() || link.contains(':') {
+                if link.contains(':') {
                     continue;
                 }
-                let target = joined(folder, link);
+                let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+                let target = if file.is_empty() { path.clone() } else { joined(folder, file) };
                 let folder_of_files = format!("{}/", target.trim_end_matches('/'));
                 if !tree.contains_key(&target) && !tree.keys().any(|path| path.starts_with(&folder_of_files)) {
                     findings.push(format!("{path}: nothing is at {link}"));
                 }
-                let (Some(source), Some(name)) = (tree.get(&target), behind.strip_prefix(" `")) else { continue };
+                let Some(linked) = tree.get(&target) else { continue };
+                if !anchor.is_empty() && target.ends_with(".md") && !anchors(linked).contains(anchor) {
+                    findings.push(format!("{path}: {target} has no heading for #{anchor}"));
+                }
+                let Some(name) = behind.strip_prefix(" `") else { continue };
                 let name = name.split('`').next().unwrap_or_default();
                 let last = name.rsplit("::").next().unwrap_or(name).trim_end_matches("()");
-                if target.ends_with(".rs") && !tokens(source).contains(&last) {
+                if target.ends_with(".rs") && !tokens(linked).contains(&last) {
                     findings.push(format!("{path}: {target} has no `{name}`"));
                 }
             }
         }
     }
     findings
+}
+
+/// The anchors of a Markdown text, made of its headings as GitHub makes them; a repeated one gets a number.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut anchors = BTreeSet::new();
+    for heading in prose(text).filter(|line| line.starts_with('#')) {
+        let title = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        let anchor: String = kept.map(|c| if c == ' ' { '-' } else { c }).collect();
+        let numbered = (1..).map(|number| format!("{anchor}-{number}"));
+        let free = std::iter::once(anchor.clone()).chain(numbered).find(|anchor| !anchors.contains(anchor));
+        anchors.extend(free);
+    }
+    anchors
 }
 
 /// The lines of a Markdown text outside of fenced blocks.
@@ -255,19 +273,26 @@ fn unfinished_words_and_machine_paths_are_reported() {
 
 #[test]
 fn a_link_to_nothing_and_a_name_that_is_gone_are_reported() {
-    let map = "[`a.rs`](bus/a.rs) `A::go`, [up](../README.md#x), [room](bus), [web](https://x.y/z), [`x`](#here)
+    let map = "# The map `x`
+[`a.rs`](bus/a.rs) `A::go`, [up](../README.md#one-more), [room](bus), [web](https://x.y/z), [x](#the-map-x)
 ```text
 [not](a link)
+# no heading
 ```
-[gone](bus/b.rs) [`a.rs`](bus/a.rs) `A::stop`";
+[gone](bus/b.rs) [`a.rs`](bus/a.rs) `A::stop` [far](../README.md#two) [here](#no-heading) [again](../README.md#one-more-1)";
     let tree = super::tree(&[
         ("src/ARCHITECTURE.md", map),
         ("src/bus/a.rs", "impl A { fn go() {} } // stop"),
-        ("README.md", ""),
+        ("README.md", "## One, more!\n### One more\n"),
     ]);
     assert_eq!(
         links(&tree),
-        ["src/ARCHITECTURE.md: nothing is at bus/b.rs", "src/ARCHITECTURE.md: src/bus/a.rs has no `A::stop`"]
+        [
+            "src/ARCHITECTURE.md: nothing is at bus/b.rs",
+            "src/ARCHITECTURE.md: src/bus/a.rs has no `A::stop`",
+            "src/ARCHITECTURE.md: README.md has no heading for #two",
+            "src/ARCHITECTURE.md: src/ARCHITECTURE.md has no heading for #no-heading"
+        ]
     );
 }
 
