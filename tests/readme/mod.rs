@@ -21,7 +21,7 @@ pub(crate) fn page(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// All pages that have examples, in the order in which a reader meets them: README, docs, doors, clients.
+/// All pages for users, in the order in which a reader meets them: README, docs, containers, doors, clients.
 fn pages() -> Vec<String> {
     let mut pages = vec!["README.md".to_owned()];
     let mut all_of = |folder: &str, wanted: fn(&Path) -> bool| {
@@ -37,7 +37,7 @@ fn pages() -> Vec<String> {
         pages.append(&mut found);
     };
     let is_page: fn(&Path) -> bool = |path| path.extension().is_some_and(|ending| ending == "md");
-    for folder in ["docs", "src/doors", "clients"] {
+    for folder in ["docs", "docker", "src/doors", "clients"] {
         all_of(folder, is_page);
     }
     pages
@@ -194,6 +194,35 @@ fn every_setting_and_every_metric_is_in_the_tables() {
         }
     }
     report("missing in docs/metrics.md", &failures);
+}
+
+#[test]
+fn every_path_of_the_description_is_on_the_page_of_rest() {
+    let description = Node::shared().web("GET", "/openapi.json", "").json();
+    let paths = description["paths"].as_object().expect("paths");
+    assert!(paths.len() > 20, "only {} paths: this test has gone blind", paths.len());
+    let text = page("docs/rest.md");
+    let missing = paths.keys().filter(|path| {
+        // Siblings stand in one row: `/restart`, `/shutdown`.
+        let (parent, last) = path.rsplit_once('/').expect("a path");
+        let sibling = format!("`/{last}`");
+        !text.lines().any(|row| row.contains(&***path) || (row.contains(parent) && row.contains(&sibling)))
+    });
+    report("missing in docs/rest.md", &missing.cloned().collect::<Vec<_>>());
+}
+
+#[test]
+fn every_command_is_on_the_page_of_the_command_line() {
+    let mut help = rollbook();
+    help.arg("--help");
+    let help = run_command(help, b"", SOON).stdout;
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.len() > 10, "only {commands:?}: this test has gone blind");
+    let text = page("docs/command-line.md");
+    let missing =
+        commands.iter().filter(|command| **command != "help" && !text.contains(&format!("`rollbook {command}")));
+    report("missing in docs/command-line.md", &missing.map(ToString::to_string).collect::<Vec<_>>());
 }
 
 /// A setting that a page names is one of the program, so that a renamed setting is noticed on every page.
