@@ -11,6 +11,8 @@
 
 #[path = "tidy/arrows.rs"]
 mod arrows;
+#[path = "tidy/clients.rs"]
+mod clients;
 #[path = "tidy/shapes.rs"]
 mod shapes;
 #[path = "tidy/source.rs"]
@@ -75,6 +77,11 @@ fn no_files_import_each_other_in_a_circle() {
         assert!(seen > 20, "only {seen} imports seen in {root}: this test has gone blind");
     }
     clean(&arrows::circles(&house));
+    for (folder, ending) in clients::CLIENTS {
+        let seen: usize = clients::imports(&house, folder, ending).values().map(|targets| targets.len()).sum();
+        assert!(seen > 3, "only {seen} imports seen in {folder}: this test has gone blind");
+    }
+    clean(&clients::circles(&house));
 }
 
 #[test]

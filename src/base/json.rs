@@ -3,11 +3,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IntoDeserializer as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Map;
 use serde_json::value::RawValue;
+
+use super::duration;
 
 /// How deep arrays and objects of a payload, or of any other document of a client, may be nested. Parsers that go
 /// deeper are rare: .NET stops at 64 unless told otherwise, Python at about 1000.
@@ -89,6 +92,40 @@ impl<'de> Deserialize<'de> for Whole {
             }
         }
         deserializer.deserialize_any(Number)
+    }
+}
+
+/// A time to wait: a text with units, `"1m30s"`, as in queries and in the configuration, or milliseconds as a [`Whole`]
+/// number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait(pub Duration);
+
+impl<'de> Deserialize<'de> for Wait {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Time;
+        impl Visitor<'_> for Time {
+            type Value = Wait;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time, as \"5s\", \"1m30s\", or as a number of milliseconds")
+            }
+
+            fn visit_u64<E>(self, millis: u64) -> Result<Wait, E> {
+                Ok(Wait(Duration::from_millis(millis)))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, millis: f64) -> Result<Wait, E> {
+                let wrong = |_: E| E::invalid_value(serde::de::Unexpected::Float(millis), &self);
+                let Whole(millis) = Whole::deserialize(millis.into_deserializer()).map_err(wrong)?;
+                self.visit_u64(millis)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Wait, E> {
+                let wrong = |_| E::invalid_value(serde::de::Unexpected::Str(text), &self);
+                duration::parse(text).map(Wait).map_err(wrong)
+            }
+        }
+        deserializer.deserialize_any(Time)
     }
 }
 
@@ -245,6 +282,18 @@ mod tests {
         assert_eq!(whole("null"), Some(None));
         for json in ["-1", "1.5", "\"5\"", "true", "1e30", "18446744073709551616", "[]", "{}"] {
             assert_eq!(whole(json), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_a_text_with_units_or_milliseconds() {
+        let wait = |json: &str| serde_json::from_str::<Wait>(json).map(|Wait(time)| time.as_millis());
+        for (json, millis) in [("\"1m30s\"", 90_000), ("\"500ms\"", 500), ("300", 300), ("3e2", 300), ("0", 0)] {
+            assert_eq!(wait(json).ok(), Some(millis), "{json}");
+        }
+        for json in ["\"5\"", "\"soon\"", "\"-5s\"", "-1", "0.5", "true", "[]"] {
+            let refused = wait(json).unwrap_err().to_string();
+            assert!(refused.contains("a time, as \"5s\""), "{json}: {refused}");
         }
     }
 

@@ -86,6 +86,9 @@ fn what_cannot_be_is_refused_under_its_id() {
         json!({ "type": "subscribe", "id": "x", "subject": "app.>", "consumer": "a b" }),
         json!({ "type": "subscribe", "id": "x", "subject": "app.>", "redelivery_ms": "1s" }),
         json!({ "type": "subscribe", "id": "x", "subject": "app.>", "ack": "manual", "redelivery_ms": 99 }),
+        json!({ "type": "subscribe", "id": "x", "subject": "app.>", "redelivery": "soon" }),
+        json!({ "type": "subscribe", "id": "x", "subject": "app.>", "ack": "manual", "redelivery": "99ms" }),
+        json!({ "type": "subscribe", "id": "x", "subject": "app.>", "redelivery_count": "3" }),
         json!({ "type": "subscribe", "id": "x", "subject": "_bus_.x", "consumer": "c" }),
         json!({ "type": "ack", "id": "x" }),
     ];
@@ -116,7 +119,7 @@ fn what_is_not_acknowledged_comes_again_and_a_named_place_is_kept_on_all_nodes()
     (0..3).for_each(|n| drop(publish(&client, &format!("p{n}"), "app.job", json!({ "payload": n }))));
     let subscribe = json!({
         "type": "subscribe", "id": "s", "subject": "app.job", "start": "oldest", "ack": "manual", "consumer": "worker",
-        "redelivery_ms": 300,
+        "redelivery": "300ms",
     });
     client.send(&subscribe);
     client.next("subscribed");
@@ -133,16 +136,16 @@ fn what_is_not_acknowledged_comes_again_and_a_named_place_is_kept_on_all_nodes()
     // It goes on where it was, at another node, through another door.
     let other = BusClient::connect(cluster.node(2).web);
     let subscribe =
-        json!({ "id": "s", "subject": "app.job", "ack": "manual", "consumer": "worker", "redelivery": 300 });
+        json!({ "id": "s", "subject": "app.job", "ack": "manual", "consumer": "worker", "redelivery": "300ms" });
     let opened = wait_for("the place", SOON, || {
         let opened = other.ask("book:subscribe", &subscribe);
         (opened["success"] == true).then_some(opened)
     });
-    assert!(opened["consumerId"].as_str().is_some_and(|id| id.starts_with("c_")), "{opened}");
+    assert!(opened["consumer_id"].as_str().is_some_and(|id| id.starts_with("c_")), "{opened}");
     let told = other.event("book:event");
     assert_eq!((&told.args[0], &told.args[1]["payload"]), (&json!("s"), &json!(1)));
     let acked = other.ask("book:ack", &json!({ "id": "s", "eventId": told.args[1]["id"] }));
-    assert_eq!(acked, json!({ "success": true, "inFlight": true }));
+    assert_eq!(acked, json!({ "success": true, "in_flight": true }));
     loop {
         // The first may have been sent twice before it was acknowledged.
         if other.event("book:event").args[1]["payload"] == 2 {
@@ -182,7 +185,7 @@ fn an_acknowledgement_right_before_the_end_of_its_stream_counts() {
             assert_eq!(event["payload"], n, "nothing comes again");
             let acked = other.begin("book:ack", &json!({ "id": id, "eventId": event["id"] }));
             let ended = other.begin("book:unsubscribe", &json!({ "id": id }));
-            assert_eq!(other.acked(acked), json!({ "success": true, "inFlight": true }));
+            assert_eq!(other.acked(acked), json!({ "success": true, "in_flight": true }));
             assert_eq!(other.acked(ended), json!({ "success": true }));
         }
     }
@@ -195,8 +198,8 @@ fn a_socket_io_client_publishes_and_follows_as_well() {
     let one = client.ask("book:publish", &json!({ "subject": "app.x", "payload": { "n": 1 }, "key": "k" }));
     assert_eq!((&one["success"], &one["index"]), (&json!(true), &json!(1)), "{one}");
     let again = client.ask("book:publish", &json!({ "subject": "app.x", "key": "k" }));
-    let told = ["code", "id", "index", "createdAt"].map(|name| again["error"][name].clone());
-    assert_eq!(told, [json!("conflict"), one["id"].clone(), json!(1), one["createdAt"].clone()]);
+    let told = ["code", "id", "index", "created_at"].map(|name| again["error"][name].clone());
+    assert_eq!(told, [json!("conflict"), one["id"].clone(), json!(1), one["created_at"].clone()]);
     for (event, arg) in [
         ("book:publish", json!({})),
         ("book:publish", json!({ "subject": "app.>" })),

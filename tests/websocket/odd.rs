@@ -147,16 +147,17 @@ fn options_may_be_written_as_other_languages_do() {
     node.publish("app.x", "1");
     let mut plain = Raw::plain(node.web, "\u{feff}{\"name\":\"plain\",\"version\":\"1\",\"instance\":null}");
     plain.send(
-        r#"{"type":"subscribe","id":"s","subject":"app.x","start":"oldest","ack":"manual","redelivery_ms":200.0,"max_deliveries":2e0,"group":null}"#,
+        r#"{"type":"subscribe","id":"s","subject":"app.x","start":"oldest","ack":"manual","redelivery":200.0,"redelivery_count":2e0,"group":null}"#,
     );
     assert!(plain.until("\"delivery\"").contains("app.x"));
     assert!(plain.until("\"delivery\"").contains("app.x"), "after 200 ms");
     let mut socketio = Raw::socketio(node.web);
-    let wanted = r#"{"id":"s","subject":"app.x","start":"oldest","ack":"manual","redelivery":200.0,"maxDeliveries":2.0,"consumer":null}"#;
+    let wanted = r#"{"id":"s","subject":"app.x","start":"oldest","ack":"manual","redelivery":200.0,"redelivery_count":2.0,"consumer":null}"#;
     socketio.send(&format!(r#"42["book:subscribe",{wanted}]"#));
     assert!(socketio.until("book:event").contains("app.x"));
     assert!(socketio.until("book:event").contains("app.x"), "after 200 ms");
-    socketio.send(r#"421["book:publish",{"subject":"app.y","payload":1,"key":null,"traceId":null,"createdAt":null}]"#);
+    socketio
+        .send(r#"421["book:publish",{"subject":"app.y","payload":1,"key":null,"trace_id":null,"created_at":null}]"#);
     assert!(socketio.until("431").contains("\"success\":true"));
     socketio.send(r#"422["bus:request",{"capability":"nobody","timeout":5000.0,"retries":1.0,"key":null}]"#);
     assert!(socketio.until("432").contains("no_provider"));
@@ -164,6 +165,25 @@ fn options_may_be_written_as_other_languages_do() {
     assert!(socketio.until("433").contains("\"success\":true"));
     let posted = node.post("\u{feff}{\"subject\":\"app.z\",\"payload\":1,\"key\":null,\"created_at\":null}");
     assert_eq!(posted.status, 202, "{}", posted.text());
+}
+
+#[test]
+fn options_may_be_called_as_they_were_before() {
+    let node = Node::start(&Options::new());
+    node.publish("app.x", "1");
+    let mut plain = Raw::plain(node.web, "\u{feff}{\"name\":\"plain\",\"version\":\"1\",\"instance\":null}");
+    plain.send(
+        r#"{"type":"subscribe","id":"s","subject":"app.x","start":"oldest","ack":"manual","redelivery_ms":200,"max_deliveries":2,"group":null}"#,
+    );
+    assert!(plain.until("\"delivery\"").contains("app.x"));
+    assert!(plain.until("\"delivery\"").contains("app.x"), "after 200 ms");
+    let mut socketio = Raw::socketio(node.web);
+    let wanted = r#"{"id":"s","subject":"app.x","start":"oldest","ack":"manual","redelivery":200,"maxDeliveries":2,"consumer":null}"#;
+    socketio.send(&format!(r#"42["book:subscribe",{wanted}]"#));
+    assert!(socketio.until("book:event").contains("app.x"));
+    assert!(socketio.until("book:event").contains("app.x"), "after 200 ms");
+    socketio.send(r#"421["book:publish",{"subject":"app.y","payload":1,"traceId":"t","createdAt":"2026-01-01T00:00:00Z","responseSubject":"_bus_.x"}]"#);
+    assert!(socketio.until("431").contains("\"created_at\":\"2026-01-01T00:00:00Z\""));
 }
 
 #[test]

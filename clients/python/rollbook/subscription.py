@@ -2,17 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from .wire import Frame, Link, RollbookError, backoff
-
-if TYPE_CHECKING:
-    from .client import Client
-
 
 # Ends of streams that pass. Nodes that know more say so themselves, by `retryable`.
 PASSING = frozenset({"node_stopping", "ended"})
@@ -39,10 +35,21 @@ class Event:
     ack: Callable[[], Awaitable[bool]] = field(repr=False)
 
 
-class Subscription:
-    """See :meth:`Client.subscribe`. It begins with ``ready`` or ``async for`` and ends with that loop or ``close``."""
+class Owner(Protocol):
+    """What a subscription needs of its client."""
 
-    def __init__(self, client: "Client", terms: Frame, queue_max: int) -> None:
+    timeout: float
+    _closing: bool
+
+    async def _registered(self, timeout: float | None) -> tuple[Link, float]: ...
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None: ...
+
+
+class Subscription:
+    """See ``Client.subscribe``. It begins with ``ready`` or ``async for`` and ends with that loop or ``close``."""
+
+    def __init__(self, client: Owner, terms: Frame, queue_max: int) -> None:
         self._client, self._terms, self._queue_max = client, {"type": "subscribe", **terms}, queue_max
         self._queue, self._acking = asyncio.Queue[Event | Frame](), asyncio.Lock()
         self._stream: tuple[Link, str] | None = None

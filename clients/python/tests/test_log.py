@@ -29,7 +29,7 @@ class RealLogTest(unittest.IsolatedAsyncioTestCase):
         try:
             await client.publish(f"{self.subject}.probe", 1, timeout=3.0)
         except rollbook.RollbookError as error:
-            if (error.code, error.message) == ("bad_message", "type: unknown") or error.code == "timeout":
+            if error.code == "bad_message" and error.message.startswith("type: ") or error.code == "timeout":
                 raise unittest.SkipTest("this node knows no publish") from None
             raise
         return client
@@ -71,7 +71,7 @@ class RealLogTest(unittest.IsolatedAsyncioTestCase):
 
     async def test_what_is_not_acknowledged_comes_again(self) -> None:
         await self.publish("a", "b")
-        subscription = self.client.subscribe(self.subject, start="oldest", ack="manual", redelivery_ms=300)
+        subscription = self.client.subscribe(self.subject, start="oldest", ack="manual", redelivery="300ms")
         async with contextlib.aclosing(aiter(subscription)) as events:
             first, again = await anext(events), await asyncio.wait_for(anext(events), 10)
             self.assertEqual((first.payload, again.id), ("a", first.id))

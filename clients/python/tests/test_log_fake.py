@@ -164,7 +164,8 @@ class LogTest(FakeTest):
         client = self.client(self.url)
         for n in range(3):
             self.log.add(n)
-        subscription = client.subscribe("app.>", start="oldest", consumer="c", ack="manual", redelivery_ms=100)
+        subscription = client.subscribe("app.>", start="oldest", consumer="c", ack="manual",
+                                        redelivery="1m30s", redelivery_count=2)
         events = subscription.__aiter__()
         first = await events.__anext__()
         self.assertTrue(await first.ack())
@@ -177,7 +178,8 @@ class LogTest(FakeTest):
         self.assertEqual(await take(events, 1), [2])
         self.assertEqual(self.log.acked, ["e_1", "e_2"])
         self.assertEqual({frame["start"] for frame in self.log.subscribed}, {"oldest"})
-        self.assertEqual(self.log.subscribed[0]["redelivery_ms"], 100)
+        self.assertEqual(self.log.subscribed[0]["redelivery"], "1m30s")
+        self.assertEqual(self.log.subscribed[0]["redelivery_count"], 2)
 
     async def test_a_slow_loop_holds_the_bus_back_and_calls_inside_it_work(self) -> None:
         client = self.client(self.url)

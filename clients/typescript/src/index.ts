@@ -1,7 +1,9 @@
 /** Services and consumers of the rollbook service bus. */
-import { Link, failure, newId, text, type Frame, type Send } from './link.js';
+import { Link, failure, text, type Frame, type Send } from './link.js';
+import { Subscription } from './subscription.js';
 import * as T from './types.js';
 export * from './types.js';
+export { Subscription };
 
 /** Connects a service, or without methods a consumer. Throws a TypeError for options that cannot be. */
 export const connect = (options: T.Options): Client => new Client(options);
@@ -125,108 +127,6 @@ export class Client extends Link {
     const done = Promise.resolve(ordered).then((order) => onCommand?.(order));
     done.then(() => send({ type: 'done', id, ...(!handled && { handled }) })).catch(this.report);
   }
-}
-
-/** A stream of events of the log that goes on over lost connections. */
-export class Subscription {
-  private settle!: { begun(): void; refused(error: unknown): void };
-  private finish!: (reason?: string) => void;
-  /** Resolved when it has begun; rejected when it never does. */
-  readonly ready = new Promise<void>((begun, refused) => (this.settle = { begun, refused }));
-  /** Resolved when no more events come: with the reason, or nothing when it was closed as asked. */
-  readonly ended = new Promise<string | undefined>((resolve) => (this.finish = resolve));
-  /** Once it has ended: what kind of end it was, if the bus said so, as `taken_over`, `deleted`, `not_found`. */
-  code?: string;
-  private id = ''; // Of the stream: each attempt has its own.
-  private over = false;
-  private last?: string; // The newest event that was handled.
-  private running?: string; // The event that is being handled.
-  private failures = 0; // Attempts in a row that brought no event.
-  private work = Promise.resolve();
-
-  /** Use `client.subscribe`. */
-  constructor(
-    readonly subject: string, private readonly options: T.SubscribeOptions,
-    private readonly handler: (event: T.LogEvent) => unknown, private readonly link: Link,
-  ) {}
-
-  /** Ends it when the handler at work, which must not wait for this, is through; events behind it are dropped. */
-  async close(): Promise<void> {
-    if (this.over) return;
-    this.end();
-    await this.work;
-    if (this.link.live) await this.link.ask({ type: 'unsubscribe', id: this.id }, 'unsubscribed').catch(() => {});
-  }
-
-  /** There is a connection: begins, or goes on behind what was handled. */
-  async start(): Promise<void> {
-    const id = (this.id = newId());
-    await this.work;
-    if (this.over || this.id !== id) return;
-    const { redeliveryMs: redelivery_ms, maxDeliveries: max_deliveries, ...options } = this.options;
-    const start = options.consumer ?? options.group ? options.start : this.last ?? options.start;
-    const frame = { type: 'subscribe', id, subject: this.subject, ...options, start, redelivery_ms, max_deliveries };
-    try {
-      await this.link.ask(frame, 'subscribed');
-      this.settle.begun();
-    } catch (error) {
-      const { code, retryable } = error as T.RollbookError;
-      // After a loss, the next registration begins it again.
-      if (code === 'connection_lost' || this.over || this.id !== id) return;
-      if (code === 'timeout') this.link.live?.({ type: 'unsubscribe', id }); // It may have begun all the same.
-      else if (!retryable) this.end(code, error);
-      this.over ? this.link.report(error) : this.again(id);
-    }
-  }
-
-  /** Begins anew after a while, unless a new connection does so before. */
-  private again(id: string): void {
-    const { link } = this;
-    setTimeout(() => this.id === id && !this.over && link.live && this.start(), link.backoff(this.failures++));
-  }
-
-  /** Takes a frame `delivery` or `unsubscribed`, of this stream or another. */
-  take(frame: Frame): void {
-    const { type, id, event, code, reason } = frame;
-    if (id !== this.id || this.over) return;
-    const came = event as T.LogEvent;
-    if (type === 'unsubscribed') {
-      if (!this.link.live || passes(frame)) this.again(id as string);
-      else this.end(text(reason) ?? text(code) ?? 'unknown', undefined, text(code));
-      return;
-    }
-    this.failures = 0;
-    if (came.id !== this.running) this.work = this.work.then(() => this.handle(came, id as string));
-  }
-
-  /** No more events: as asked, or for a reason, which has a code when the bus gave it. */
-  end(reason?: string, error?: unknown, code?: string): void {
-    if (this.over) return;
-    [this.over, this.code] = [true, code];
-    this.ready.catch(() => {}); // Who does not ask is told by the event `error`.
-    this.settle.refused(error ?? new T.RollbookError('closed', 'the subscription has ended'));
-    this.finish(reason);
-  }
-
-  private async handle(event: T.LogEvent, id: string): Promise<void> {
-    if (this.over) return;
-    const { link, handler, options: { ack } } = this;
-    this.running = event.id;
-    // One that crossed its acknowledgement is not handled twice.
-    const done = event.id === this.last || (await Promise.resolve(event).then(handler).then(() => true, link.report));
-    // Behind one that is stored nowhere is nothing; one that is not acknowledged comes again.
-    if (event.index >= 0 && (done || ack !== 'manual')) this.last = event.id;
-    if (done && ack === 'manual' && this.id === id && link.live) {
-      await link.ask({ type: 'ack', id, event_id: event.id }, 'acked').catch(link.report);
-    }
-    this.running = undefined;
-  }
-}
-
-/** Whether a stream that ended so may begin again. Older nodes tell no `retryable`, and still older ones no `code`. */
-function passes({ retryable, code, reason }: Frame): boolean {
-  if (typeof retryable === 'boolean') return retryable;
-  return code ? code === 'node_stopping' || code === 'ended' : reason === 'node stopping';
 }
 
 /** Tells what a method threw, without data that cannot be told. The bus takes 128 bytes of code, 1024 of message. */

@@ -1,5 +1,4 @@
 /** Keeps one registered connection, over losses and over nodes, and what was asked over it. */
-import type { Subscription } from './index.js';
 import { RollbookError, type Events, type Options, type RequestOptions, type SocketLike } from './types.js';
 
 /** A JSON object of which only the type is known. */
@@ -8,6 +7,9 @@ export interface Frame { type: string; [member: string]: unknown }
 export type Send = (frame: Frame) => void;
 /** `expects`: type of its end; without one it ends when it is sent. */
 interface Request { expects?: string; sent: boolean; begin(): void; settle(error: unknown, answer?: Frame): void }
+
+/** What goes on over lost connections: is begun at each registration, and ended when nothing follows any more. */
+export interface Stream { start(): Promise<void>; take(frame: Frame): void; end(reason?: string, error?: unknown): void }
 
 const TIMING = { minMs: 500, maxMs: 10_000, pingMs: 15_000, lostMs: 40_000 };
 /** An id that no other message has; without `crypto`, which pages that are not secure have not. */
@@ -31,7 +33,7 @@ export abstract class Link {
   private refused?: RollbookError; // What the node said against the registration.
   /** Why nothing follows any more. @internal */ over?: RollbookError;
   /** The connection, while it takes anything: not when it is about to end. @internal */ live?: Send;
-  /** What goes on over lost connections. @internal */ readonly streams = new Set<Subscription>();
+  /** What goes on over lost connections. @internal */ readonly streams = new Set<Stream>();
 
   constructor(protected readonly options: Options) {
     if (!this.urls.length) throw new TypeError('url or urls: the address of a node is needed');

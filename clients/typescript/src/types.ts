@@ -48,7 +48,11 @@ export interface Published { eventId: string; index: number; createdAt: string; 
 /** `start`: `oldest`, `newest` (unless said), or the id of an event to begin behind. `ack`: an event comes again until
  *  its handler is through. `consumer`: the bus keeps the place under this name. `group`: each event to one member. */
 export interface SubscribeOptions {
-  start?: string; ack?: 'manual'; consumer?: string; group?: string; redeliveryMs?: number; maxDeliveries?: number;
+  start?: string; ack?: 'manual'; consumer?: string; group?: string;
+  /** How long to wait for an acknowledgement: `'5s'` (unless said), `'1m30s'`, or milliseconds; at least 100. */
+  redelivery?: string | number;
+  /** How often to deliver at most, 3 unless said; 0: for ever. */ redeliveryCount?: number;
+  /** Its name before. @deprecated */ redeliveryMs?: number; /** @deprecated */ maxDeliveries?: number;
 }
 /** An event of the log; `index` is -1 for one that is stored nowhere. */
 export interface LogEvent { id: string; index: number; subject: string; created_at: string; payload: any }

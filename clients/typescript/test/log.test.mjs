@@ -56,7 +56,7 @@ on('what is not acknowledged comes again', async (t, join, subject) => {
     seen.push(payload);
     if (seen.length === 1) throw new Error('not yet');
   };
-  const stream = shop.subscribe(subject, { start: 'oldest', ack: 'manual', redeliveryMs: 200 }, handler);
+  const stream = shop.subscribe(subject, { start: 'oldest', ack: 'manual', redelivery: '200ms' }, handler);
   await until('three', () => seen.length === 3);
   await sleep(500);
   assert.deepEqual(seen, [1, 1, 2]);

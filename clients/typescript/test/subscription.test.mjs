@@ -57,10 +57,12 @@ test('a publish tells where the event is', async (t) => {
 });
 
 test('a subscription says what its options say', async (t) => {
-  const all = { start: 'oldest', ack: 'manual', consumer: 'c', group: 'g', redeliveryMs: 100, maxDeliveries: 2 };
-  const { asked } = await follow(t, all);
-  const { redeliveryMs: redelivery_ms, maxDeliveries: max_deliveries, ...same } = all;
-  assert.deepEqual(asked, { type: 'subscribe', subject: 'app.>', ...same, redelivery_ms, max_deliveries });
+  const same = { start: 'oldest', ack: 'manual', consumer: 'c', group: 'g' };
+  const { asked } = await follow(t, { ...same, redelivery: '1m30s', redeliveryCount: 2 });
+  const frame = { type: 'subscribe', subject: 'app.>', ...same };
+  assert.deepEqual(asked, { ...frame, redelivery: '1m30s', redelivery_count: 2 });
+  const { asked: older } = await follow(t, { ...same, redeliveryMs: 100, maxDeliveries: 2 });
+  assert.deepEqual(older, { ...frame, redelivery: 100, redelivery_count: 2 });
 });
 
 test('after a loss it goes on behind the last event that was handled', async (t) => {

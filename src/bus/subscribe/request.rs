@@ -50,9 +50,9 @@ pub struct Options<'a> {
     /// Name of a group.
     pub group: Option<&'a str>,
     /// How long to wait for an acknowledgement, at least [`REDELIVERY_MIN`]; 0: the usual time.
-    pub redelivery_ms: Option<u64>,
+    pub redelivery: Option<Duration>,
     /// How often to send at most; 0: for ever.
-    pub max_deliveries: Option<u64>,
+    pub redelivery_count: Option<u64>,
 }
 
 impl Options<'_> {
@@ -61,16 +61,16 @@ impl Options<'_> {
     /// # Errors
     /// What is wrong with it.
     pub fn subscribe(&self) -> Result<Subscribe, Rejected> {
-        let count = self.max_deliveries.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
-        let short = || Rejected::bad("redelivery: at least 100 milliseconds, or 0 for the usual time");
+        let count = self.redelivery_count.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+        let short = || Rejected::bad("redelivery: at least 100ms, as \"5s\", or 0 for the usual time");
         let patience = Patience {
-            redelivery: redelivery(self.redelivery_ms.map(Duration::from_millis)).ok_or_else(short)?,
+            redelivery: redelivery(self.redelivery).ok_or_else(short)?,
             count_max: count.unwrap_or(Patience::default().count_max),
         };
         let manual = match self.ack {
             None | Some("none") => None,
             Some("manual") => Some(patience),
-            Some(_) => return Err(Rejected::bad("ack: none or manual")),
+            Some(_) => return Err(Rejected::bad("ack: expected \"none\" or \"manual\"")),
         };
         let pattern = Pattern::parse(self.subject).map_err(|error| Rejected::bad(error.to_string()))?;
         let start = Start::parse(self.start);

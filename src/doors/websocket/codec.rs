@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::settings::NAME;
-use crate::base::json::{self, Whole};
+use crate::base::json::{self, Wait, Whole};
 use crate::bus::client::call::{Answer, Payload, Responder, part_of, traceparent};
 use crate::bus::subscribe::request::{Options, Subscribe};
 use crate::bus::write::draft::Draft;
@@ -24,6 +24,9 @@ const ID_BYTES_MAX: usize = 128;
 const KEY_BYTES_MAX: usize = 256;
 /// Longest time that a message may ask for.
 const TIMEOUT_MAX_MS: u64 = 600_000;
+/// What a client may send.
+const TYPES: &str = "a client sends register, message, response, error, broadcast, done, publish, subscribe, ack, \
+                     unsubscribe, ping or disconnect";
 /// The code of a service that fails without saying one.
 pub(super) const SERVICE_ERROR: &str = "service_error";
 
@@ -287,9 +290,12 @@ struct Fields<'a> {
     #[serde(borrow)]
     group: Option<&'a RawValue>,
     #[serde(borrow)]
-    redelivery_ms: Option<&'a RawValue>,
+    redelivery: Option<&'a RawValue>,
+    /// What `redelivery` and `redelivery_count` were called before.
     #[serde(borrow)]
-    max_deliveries: Option<&'a RawValue>,
+    redelivery_ms: Option<&'a RawValue>,
+    #[serde(borrow, alias = "max_deliveries")]
+    redelivery_count: Option<&'a RawValue>,
 }
 
 type Field<'a> = Option<&'a RawValue>;
@@ -315,7 +321,7 @@ fn needed<'a>(field: Field<'a>, name: &str, bytes_max: usize) -> Result<Cow<'a, 
 pub(super) fn parse(frame: &ByteString, first: bool) -> Result<Said, Wrong> {
     let json = frame.strip_prefix('\u{feff}').unwrap_or(frame);
     if !json.trim_start().starts_with('{') {
-        return Err(Wrong::new(Code::BadJson, "a frame is a JSON object"));
+        return Err(Wrong::new(Code::BadJson, "a frame is a JSON object, as {\"type\":\"ping\"}"));
     }
     let fields: Fields<'_> = serde_json::from_str(json).map_err(|error| {
         let code = if error.is_data() { Code::BadMessage } else { Code::BadJson };
@@ -328,7 +334,7 @@ pub(super) fn parse(frame: &ByteString, first: bool) -> Result<Said, Wrong> {
     let kind = text(fields.r#type, "type", ID_BYTES_MAX)?;
     match kind.as_deref() {
         None if first => registers(&fields).map(Said::Register),
-        None => Err(bad("type: missing")),
+        None => Err(bad(format!("type: missing; {TYPES}"))),
         Some("register") => registers(&fields).map(Said::Register),
         Some("message") => message(frame, &fields).map(Said::Message),
         Some("response") => {
@@ -343,7 +349,7 @@ pub(super) fn parse(frame: &ByteString, first: bool) -> Result<Said, Wrong> {
         }
         Some("done") => {
             let id = needed(fields.id, "id", ID_BYTES_MAX)?;
-            let id = id.parse().map_err(|_| bad("id: not that of a command"))?;
+            let id = id.parse().map_err(|_| bad("id: expected that of a frame \"command\""))?;
             Ok(Said::Done { id, handled: fields.handled.is_none_or(|raw| raw.get() != "false") })
         }
         Some("publish") => publishes(frame, &fields).map(|publishes| Said::Publish(Box::new(publishes))),
@@ -357,9 +363,9 @@ pub(super) fn parse(frame: &ByteString, first: bool) -> Result<Said, Wrong> {
         Some("disconnect") => Ok(Said::Disconnect),
         Some("ping") => Ok(Said::Ping),
         Some("pong") => Ok(Said::Pong),
-        Some(_) => {
+        Some(other) => {
             let id = text(fields.id, "id", ID_BYTES_MAX).unwrap_or_default();
-            Err(Wrong { id: id.map(Cow::into_owned), ..bad("type: unknown") })
+            Err(Wrong { id: id.map(Cow::into_owned), ..bad(format!("type: there is no \"{other}\"; {TYPES}")) })
         }
     }
 }
@@ -431,13 +437,13 @@ fn message_of(frame: &ByteString, fields: &Fields<'_>, id: &str) -> Result<Messa
     let longest = limits::NAME_BYTES_MAX.saturating_mul(2).saturating_add(1);
     let destination = needed(fields.destination, "destination", longest)?;
     let named = destination.split_once(':').filter(|(service, method)| !service.is_empty() && !method.is_empty());
-    let (service, method) = named.ok_or_else(|| bad("destination: expected <service>:<method>"))?;
+    let (service, method) = named.ok_or_else(|| bad("destination: expected SERVICE:METHOD, as in \"users:get\""))?;
     let responder = text(fields.responder, "responder", ID_BYTES_MAX)?.filter(|name| !name.is_empty());
     let timeout = match fields.timeout_ms {
         None => None,
         Some(raw) => match serde_json::from_str(raw.get()) {
             Ok(Whole(millis @ 1..=TIMEOUT_MAX_MS)) => Some(Duration::from_millis(millis)),
-            _ => return Err(bad(format!("timeout_ms: a number from 1 to {TIMEOUT_MAX_MS}"))),
+            _ => return Err(bad(format!("timeout_ms: expected a whole number from 1 to {TIMEOUT_MAX_MS}"))),
         },
     };
     // Something that is no context of a trace is ignored, as W3C asks.
@@ -493,6 +499,13 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, Wrong> {
             Err(_) => Err(bad(format!("{name}: a whole number from 0"))),
         },
     };
+    let redelivery = match fields.redelivery {
+        None => number(fields.redelivery_ms, "redelivery_ms")?.map(Duration::from_millis),
+        Some(raw) => {
+            let wrong = || bad("redelivery: expected a time, as \"5s\", \"1m30s\", or as a number of milliseconds");
+            Some(serde_json::from_str(raw.get()).map(|Wait(time)| time).map_err(|_| wrong())?)
+        }
+    };
     let (consumer, group) = (named(fields.consumer, "consumer")?, named(fields.group, "group")?);
     let options = Options {
         subject: &subject,
@@ -500,8 +513,8 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, Wrong> {
         ack: ack.as_deref(),
         consumer: consumer.as_deref(),
         group: group.as_deref(),
-        redelivery_ms: number(fields.redelivery_ms, "redelivery_ms")?,
-        max_deliveries: number(fields.max_deliveries, "max_deliveries")?,
+        redelivery,
+        redelivery_count: number(fields.redelivery_count, "redelivery_count")?,
     };
     options.subscribe().map_err(|rejected| bad(rejected.text))
 }

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::bus_socket::BusSocket;
 use super::payloads::parse;
 use crate::base::clock;
-use crate::base::json::{Whole, or_default};
+use crate::base::json::{Wait, Whole, or_default};
 use crate::bus::client::call::CallError;
 use crate::bus::client::clients::ClientMessage;
 use crate::bus::delivery::messages::AckResult;
@@ -19,20 +19,20 @@ use crate::doors::socketio::session::Out;
 /// Longest id of a stream, bytes.
 const ID_BYTES_MAX: usize = 128;
 
-/// `book:publish`
+/// `book:publish`. Members of the book are called as over HTTP; the aliases are what they were called here before.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Publishes<'a> {
     #[serde(default, deserialize_with = "or_default")]
     subject: String,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "or_default", alias = "responseSubject")]
     response_subject: String,
     #[serde(default, deserialize_with = "or_default")]
     key: String,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "or_default", alias = "traceId")]
     trace_id: String,
     #[serde(default, deserialize_with = "or_default")]
     id: String,
+    #[serde(alias = "createdAt")]
     created_at: Option<String>,
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
@@ -40,7 +40,6 @@ struct Publishes<'a> {
 
 /// `book:subscribe`
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Subscribes {
     id: String,
     subject: String,
@@ -48,16 +47,16 @@ struct Subscribes {
     ack: Option<String>,
     consumer: Option<String>,
     group: Option<String>,
-    redelivery: Option<Whole>,
-    max_deliveries: Option<Whole>,
+    redelivery: Option<Wait>,
+    #[serde(alias = "maxDeliveries")]
+    redelivery_count: Option<Whole>,
 }
 
 /// `book:ack` and `book:unsubscribe`
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct OfStream {
     id: String,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "or_default", alias = "eventId")]
     event_id: String,
 }
 
@@ -73,8 +72,8 @@ impl Subscribes {
             ack: self.ack.as_deref(),
             consumer: self.consumer.as_deref(),
             group: self.group.as_deref(),
-            redelivery_ms: self.redelivery.map(|Whole(millis)| millis),
-            max_deliveries: self.max_deliveries.map(|Whole(count)| count),
+            redelivery: self.redelivery.map(|Wait(time)| time),
+            redelivery_count: self.redelivery_count.map(|Whole(count)| count),
         };
         options.subscribe().map_err(|rejected| bad(rejected.text))
     }
@@ -120,7 +119,7 @@ impl BusSocket {
         self.streams.done();
         let said = published.map_err(Into::into).map(|published| match published {
             Some(Published { id, created_at, index }) => {
-                json!({ "id": id, "index": index, "createdAt": created_at.to_string() })
+                json!({ "id": id, "index": index, "created_at": created_at.to_string() })
             }
             None => json!({}),
         });
@@ -155,7 +154,7 @@ impl BusSocket {
     fn word((id, id_json): (&str, &str), word: StreamMessage, out: &mut Out) {
         match word {
             StreamMessage::Opened(ack, opened) => {
-                let said = opened.map(|consumer| json!({ "consumerId": consumer })).map_err(Into::into);
+                let said = opened.map(|consumer| json!({ "consumer_id": consumer })).map_err(Into::into);
                 Self::answer("book:subscribe", ack, said, out);
             }
             StreamMessage::Event(event) => {
@@ -167,7 +166,7 @@ impl BusSocket {
                 out.emit(None, "book:end", &[&end.to_string()], Vec::new());
             }
             StreamMessage::Acknowledged(Answered { asked, done, .. }) => {
-                let said = done.map(|done| json!({ "inFlight": done == AckResult::Yes })).map_err(Into::into);
+                let said = done.map(|done| json!({ "in_flight": done == AckResult::Yes })).map_err(Into::into);
                 Self::answer("book:ack", asked, said, out);
             }
             StreamMessage::Left(ack) => Self::answer("book:unsubscribe", ack, Ok(json!({})), out),

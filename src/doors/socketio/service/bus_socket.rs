@@ -105,7 +105,7 @@ impl std::convert::From<Rejected> for Failure {
         if let (Some(error), Some(first)) = (error.as_object_mut(), rejected.first) {
             error.insert("id".to_owned(), first.id.into());
             error.insert("index".to_owned(), first.index.into());
-            error.extend(first.created_at.map(|time| ("createdAt".to_owned(), time.to_string().into())));
+            error.extend(first.created_at.map(|time| ("created_at".to_owned(), time.to_string().into())));
         }
         Self(error)
     }
@@ -377,7 +377,7 @@ impl Socket for BusSocket {
         // `None`: the answer comes when the cluster, or the book, has given its own.
         let said = match &*event.name {
             name if !event.attachments.is_empty() && !matches!(name, "bus:request" | "bus:response") => {
-                let message = "binary data: only in requests and responses";
+                let message = "binary data is taken in bus:request and bus:response only";
                 Some(Err(CallError::BadRequest(message.to_owned()).into()))
             }
             "bus:register" => later(self.register(id, arg, out)),
@@ -390,7 +390,12 @@ impl Socket for BusSocket {
             "book:ack" => later(self.acknowledge(id, arg)),
             "book:unsubscribe" => later(self.unsubscribe(id, arg, out)),
             "config:request" => return self.config(id, out),
-            other => Some(Err(CallError::BadRequest(format!("the bus takes no event of the name {other}")).into())),
+            other => {
+                let known = "bus:register, bus:heartbeat, bus:request, bus:response, bus:notify, book:publish, \
+                             book:subscribe, book:ack, book:unsubscribe and config:request";
+                let message = format!("there is no event \"{other}\" of the bus; it takes {known}");
+                Some(Err(CallError::BadRequest(message).into()))
+            }
         };
         let Some(said) = said else { return };
         Self::answer(&event.name, event.id, said, out);
