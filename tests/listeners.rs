@@ -147,7 +147,10 @@ fn what_people_type_into_a_url_works() {
     let mut http = node.http();
     for (query, text) in [
         (format!("subject={ns}.a b"), "subject should not have spaces"),
-        (format!("subject={ns}.\"a\""), "subject should have only consists of alphanumerics, dots, *, > and _"),
+        (
+            format!("subject={ns}.\"a\""),
+            "subject should have only letters, digits, dots, _, -, and in a pattern * and >",
+        ),
     ] {
         let answer = http.request("GET", &format!("/?{query}"), &[], b"");
         answer.refusal(400, text).unwrap_or_else(|problem| panic!("{query}: {problem}"));

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::problem::{CODINGS, Problem};
-use crate::base::json;
+use crate::base::{json, json_error};
 
 /// Most bytes of a body, once it is decoded, where an endpoint does not say otherwise.
 pub(super) const BYTES_MAX: usize = 64 << 10;
@@ -73,7 +73,10 @@ impl Read {
             let error = serde_json::from_slice::<&RawValue>(&self.bytes).err();
             return Err(error.map_or_else(|| Problem::bad("the body is a JSON object"), |error| self.wrong(error)));
         }
-        serde_json::from_slice(&self.bytes).map_err(|error| self.wrong(error))
+        serde_json::from_slice(&self.bytes).map_err(|error| match std::str::from_utf8(&self.bytes) {
+            Ok(text) if error.is_data() => Problem::bad(json_error::explain(text, &error)),
+            _ => self.wrong(error),
+        })
     }
 }
 

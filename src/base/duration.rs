@@ -1,8 +1,10 @@
 //! Go durations, the notation of every time span in the configuration and on the command line, read exactly.
 
+use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serializer};
+use serde::de::Visitor;
+use serde::{Deserializer, Serializer};
 
 /// Why a text is not a usable duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -138,13 +140,32 @@ pub(crate) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Resul
 
 /// For `#[serde(with = "duration")]`: reads [`parse`].
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse(&text).map_err(serde::de::Error::custom)
+    struct Text;
+    impl Visitor<'_> for Text {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration, as in \"30s\", \"100ms\" or \"1h30m\"")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Duration, E> {
+            parse(text).map_err(E::custom)
+        }
+    }
+    deserializer.deserialize_str(Text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_without_a_unit_is_told_what_to_write() {
+        let read = |json: &str| deserialize(&mut serde_json::Deserializer::from_str(json));
+        assert_eq!(read("\"1m30s\"").unwrap(), Duration::from_secs(90));
+        let refused = read("30").unwrap_err().to_string();
+        assert!(refused.contains("integer `30`, expected a duration, as in \"30s\""), "{refused}");
+    }
 
     #[test]
     fn reads_what_go_reads() {

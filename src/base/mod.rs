@@ -10,6 +10,7 @@ pub mod clock;
 pub mod comma_list;
 pub mod duration;
 pub mod json;
+pub mod json_error;
 pub mod metrics;
 pub mod slot;
 pub mod supervisor;

@@ -112,7 +112,7 @@ fn inbox_subjects_obey_the_character_table() {
     let node = Node::shared();
     for (subject, text) in [
         ("_bus_.a b", "subject should not have spaces"),
-        ("_bus_.", "subject should not ends with dot"),
+        ("_bus_.", "subject should not end with a dot"),
         ("_bus_.*", "subject should not have * or >"),
     ] {
         let answer = node.post(format!("{{\"subject\":\"{subject}\"}}"));

@@ -448,19 +448,22 @@ impl Seen {
             return CallError::Overloaded(format!("all providers of {capability} have too many requests"));
         }
         if self.tripped.get() {
-            let text = format!("all providers of {capability} keep failing; try again later");
+            let text = format!("all providers of \"{capability}\" keep failing; try again later");
             return CallError::NoProvider(Missing::Provider, text);
         }
         if self.unavailable.get() {
-            let text = format!("no provider of {capability} is available now");
+            let text = format!("no provider of \"{capability}\" is available now");
             return CallError::NoProvider(Missing::Provider, text);
         }
         if self.itself.get() {
-            return CallError::BadRequest(format!("the caller is the only provider of {capability}"));
+            return CallError::BadRequest(format!("the caller is the only provider of \"{capability}\""));
         }
         if self.without_action.get() {
-            return CallError::NoProvider(Missing::Action, format!("no provider of {capability} offers {action}"));
+            return CallError::NoProvider(
+                Missing::Action,
+                format!("no provider of \"{capability}\" offers \"{action}\""),
+            );
         }
-        CallError::NoProvider(Missing::Capability, format!("nobody offers {capability}"))
+        CallError::NoProvider(Missing::Capability, format!("nobody offers \"{capability}\""))
     }
 }

@@ -220,25 +220,31 @@ fn parse_batch(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &Pr
     let drafts = json.deserialize_seq(BatchSeed(progress)).and_then(|drafts| json.end().map(|()| drafts));
     let drafts = drafts.map_err(|error| match error.classify() {
         Category::Eof => Rejected::bad("unexpected end of JSON input"),
-        Category::Io | Category::Syntax | Category::Data => Rejected::bad(format!("invalid batch: {error}")),
+        Category::Io | Category::Syntax | Category::Data => match progress.part.get() {
+            Part::Text(Some(field)) if error.is_data() => {
+                Rejected::bad(format!("invalid batch: expected string; \"{field}\" is one: {}", place(&error)))
+            }
+            _ => Rejected::bad(format!("invalid batch: {error}")),
+        },
     })?;
     // What an event by itself is refused for first.
-    let times: Vec<Timestamp> = drafts.iter().map(|draft| draft.created_at(now)).collect::<Result<_, _>>()?;
+    let times = (1..).zip(&drafts).map(|(item, draft)| draft.created_at(now).map_err(|wrong| of_item(item, wrong)));
+    let times: Vec<Timestamp> = times.collect::<Result<_, _>>()?;
     if drafts.is_empty() {
         return Err(Rejected::bad("empty batch"));
     }
-    if drafts.iter().any(|draft| !draft.response_subject.is_empty()) {
-        return Err(Rejected::bad("batch items must not have response subject"));
-    }
+    let refuse = |text: &'static str, wrong: &dyn Fn(&Draft<'_>) -> bool| {
+        let item = (1..).zip(&drafts).find(|(_, draft)| wrong(draft));
+        item.map_or(Ok(()), |(item, _)| Err(of_item(item, Rejected::bad(text))))
+    };
+    refuse("batch items must not have response subject", &|draft| !draft.response_subject.is_empty())?;
     let mut events = Vec::with_capacity(drafts.len());
-    for (draft, created_at) in drafts.iter().zip(times) {
-        draft.check_subjects()?;
-        draft.check_fields()?;
+    for (item, (draft, created_at)) in (1..).zip(drafts.iter().zip(times)) {
+        draft.check_subjects().and_then(|()| draft.check_fields()).map_err(|wrong| of_item(item, wrong))?;
         events.push(draft.event(created_at));
     }
-    if drafts.iter().any(|draft| draft.subject.split('.').next() == Some(Namespace::INBOX)) {
-        return Err(Rejected::bad("batch cannot publish to the reserved _bus_ namespace"));
-    }
+    let is_inbox = |draft: &Draft<'_>| draft.subject.split('.').next() == Some(Namespace::INBOX);
+    refuse("batch cannot publish to the reserved _bus_ namespace", &is_inbox)?;
     let first = events.first().map_or("", |event| event.subject);
     let common = namespace(first, enabled)?;
     // A name that is not enabled is told before a second name.
@@ -255,6 +261,11 @@ fn parse_batch(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &Pr
     }
     let frame = frame(common, &events)?;
     Ok(Parsed::Publish(Publish { namespace: common.to_owned(), frame, single: None }))
+}
+
+/// Says which event of an array is refused, counted from 1.
+fn of_item(item: u64, wrong: Rejected) -> Rejected {
+    Rejected { text: format!("{}; item {item} of the array", wrong.text).into(), ..wrong }
 }
 
 /// How this door writes its streams.

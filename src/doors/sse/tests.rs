@@ -197,7 +197,7 @@ fn batches_that_are_refused() {
 
 #[test]
 fn subjects_and_fields_that_are_refused() {
-    let characters = "subject should have only consists of alphanumerics, dots, *, > and _";
+    let characters = "subject should have only letters, digits, dots, _, -, and in a pattern * and >";
     expect_refusals(&[
         ("{}", "subject is required"),
         ("{\"subject\":\"\"}", "subject is required"),
@@ -205,9 +205,9 @@ fn subjects_and_fields_that_are_refused() {
         ("{\"subject\":\"a.b\",\"response_subject\":\"a.*\"}", "response subject should not have * or >"),
         ("{\"subject\":\"nodots\"}", "invalid subject: missing namespace"),
         ("{\"subject\":\".a\"}", "invalid subject: missing namespace"),
-        ("{\"subject\":\"a.b.\"}", "subject should not ends with dot"),
+        ("{\"subject\":\"a.b.\"}", "subject should not end with a dot"),
         ("{\"subject\":\"a. b\"}", "subject should not have spaces"),
-        ("{\"subject\":\"a..b\"}", "subject should not have series of dots one after another"),
+        ("{\"subject\":\"a..b\"}", "subject should not have two dots in a row"),
         ("{\"subject\":\"a.b\\r\\nid: x\"}", characters),
         ("{\"subject\":\"a.b\\u0000\"}", characters),
         ("{\"subject\":\"a.b\",\"response_subject\":\"a.b\\n\"}", characters),
@@ -366,12 +366,12 @@ fn parameters_of_a_subscription() {
         ("start=oldest", "missing subject in query string"),
         ("subject=", "subject is empty"),
         ("subject=a", "invalid subject: missing namespace"),
-        ("subject=*.a", "subject should not starts with *"),
+        ("subject=*.a", "subject should not start with *"),
         ("subject=a.%3E.b", "subject should not have anything after >"),
         ("subject=a.**.b", "subject should not have anything after **"),
         ("subject=_bus_.*", "inbox subjects cannot contain wildcards"),
-        ("subject=a.%FF", "subject should have only consists of alphanumerics, dots, *, > and _"),
-        ("subject=a.b%0Aid:x", "subject should have only consists of alphanumerics, dots, *, > and _"),
+        ("subject=a.%FF", "subject should have only letters, digits, dots, _, -, and in a pattern * and >"),
+        ("subject=a.b%0Aid:x", "subject should have only letters, digits, dots, _, -, and in a pattern * and >"),
         ("subject=a.b", "a.b newest"),
         ("subject=a.b&subject=a.c", "a.b newest"),
         ("subject=a.**&start=&ack=&redelivery=0s", "a.** newest"),

@@ -335,15 +335,15 @@ pub(crate) mod tests {
 
     #[test]
     fn patterns_that_may_not_be_subscribed_and_the_text_for_each() {
-        let character = "subject should have only consists of alphanumerics, dots, *, > and _";
+        let character = "subject should have only letters, digits, dots, _, -, and in a pattern * and >";
         for (patterns, text) in [
             ("", "subject is empty"),
-            (".a.b|.|.*", "subject should not starts with dot"),
-            ("*|*.a|**|**.a", "subject should not starts with *"),
-            (">|>.a", "subject should not starts with >"),
-            ("a.b.|a.*.|a.|a..", "subject should not ends with dot"),
+            (".a.b|.|.*", "subject should not start with a dot"),
+            ("*|*.a|**|**.a", "subject should not start with *"),
+            (">|>.a", "subject should not start with >"),
+            ("a.b.|a.*.|a.|a..", "subject should not end with a dot"),
             ("a. b.c| |a b", "subject should not have spaces"),
-            ("a..b.c|a..>|a..*", "subject should not have series of dots one after another"),
+            ("a..b.c|a..>|a..*", "subject should not have two dots in a row"),
             ("a.b>.c|a.>.c|a.>.|a.>>", "subject should not have anything after >"),
             ("a.b>|a>", "subject should have a dot before >"),
             ("a.b*|a.b**|a*.b|a*", "subject should have a dot before *"),

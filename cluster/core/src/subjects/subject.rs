@@ -34,22 +34,22 @@ pub enum SubjectError {
     #[error("subject is empty")]
     Empty,
     /// The first character is a dot.
-    #[error("subject should not starts with dot")]
+    #[error("subject should not start with a dot")]
     StartsWithDot,
     /// The first character is `*`.
-    #[error("subject should not starts with *")]
+    #[error("subject should not start with *")]
     StartsWithStar,
     /// The first character is `>`.
-    #[error("subject should not starts with >")]
+    #[error("subject should not start with >")]
     StartsWithTail,
     /// The last character is a dot.
-    #[error("subject should not ends with dot")]
+    #[error("subject should not end with a dot")]
     EndsWithDot,
     /// A space.
     #[error("subject should not have spaces")]
     Space,
     /// An empty segment.
-    #[error("subject should not have series of dots one after another")]
+    #[error("subject should not have two dots in a row")]
     EmptySegment,
     /// `>` before the end.
     #[error("subject should not have anything after >")]
@@ -66,8 +66,8 @@ pub enum SubjectError {
     /// `*` at the start of a segment with other characters.
     #[error("subject should have a dot after *")]
     NoDotAfterStar,
-    /// A character that no subject has. The text is older than the permission of `-`.
-    #[error("subject should have only consists of alphanumerics, dots, *, > and _")]
+    /// A character that no subject has.
+    #[error("subject should have only letters, digits, dots, _, -, and in a pattern * and >")]
     IllegalCharacter,
     /// More than [`SUBJECT_BYTES_MAX`].
     #[error("subject is longer than 255 bytes")]
@@ -348,14 +348,14 @@ mod tests {
 
     #[test]
     fn subjects_that_may_not_be_published_and_the_text_for_each() {
-        let character = "subject should have only consists of alphanumerics, dots, *, > and _";
+        let character = "subject should have only letters, digits, dots, _, -, and in a pattern * and >";
         let illegal = "a.\u{94d}|a.-\u{e49}|a.\u{94d}क|a.cafe\u{301}|a.か\u{3099}|a.क\u{200d}|a.b.c$|a.b/c|a.b:c|a.b\n|a.b\r\nid: x|a.\0|a.\t|a.b\u{2028}|a.\u{a0}|a.😀";
         for (subjects, text) in [
             ("*|a.*|a.>|a.**|a.b>|a b.*", "subject should not have * or >"),
             ("|a|a b|.|.a.b", "invalid subject: missing namespace"),
-            ("a.|a.b.|a..", "subject should not ends with dot"),
+            ("a.|a.b.|a..", "subject should not end with a dot"),
             ("a. b.c|a b.c| .a", "subject should not have spaces"),
-            ("a..b.c", "subject should not have series of dots one after another"),
+            ("a..b.c", "subject should not have two dots in a row"),
             (illegal, character),
         ] {
             for subject in subjects.split('|') {

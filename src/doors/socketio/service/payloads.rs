@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::base::json::{Whole, or_default};
+use crate::base::json_error;
 use crate::bus::client::announcement::AnnouncedUpTo;
 use crate::bus::client::call::{Answer, CallError, Payload, part_of, traceparent};
 use crate::doors::socketio::codec;
@@ -38,13 +39,9 @@ fn bad(error: impl std::fmt::Display) -> CallError {
 /// Reads an argument of an event; the error names the field.
 pub(in crate::doors::socketio) fn parse<'a, T: Deserialize<'a>>(arg: &'a str) -> Result<T, CallError> {
     if !arg.trim_start().starts_with('{') {
-        return Err(bad("expected an object"));
+        return Err(bad("the argument of the event: expected an object"));
     }
-    serde_json::from_str(arg).map_err(|error| {
-        let text = error.to_string();
-        // The place is that within one argument, which nobody can look up.
-        bad(text.split(" at line").next().unwrap_or(&text))
-    })
+    serde_json::from_str(arg).map_err(|error| bad(json_error::explain(arg, &error)))
 }
 
 /// A part of the text that an argument is.
