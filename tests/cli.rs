@@ -154,7 +154,7 @@ fn subscribe_prints_events_and_stops_after_a_count() {
     assert_eq!(done(run(&node, &args, "")), "3\n");
     let unknown = ["subscribe", &pattern, "--start", "e_unknown", "--count", "1"];
     failed(&run(&node, &unknown, ""), 1, "start event id e_unknown not found");
-    failed(&run(&node, &["subscribe", "*.x"], ""), 1, "subject should not starts with *");
+    failed(&run(&node, &["subscribe", "*.x"], ""), 1, "subject should not start with *");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::harness::http::Http;
-use crate::harness::node::{Node, Options};
+use crate::harness::node::{Node, Options, rollbook};
 use crate::harness::sse::{End, Sse};
 use crate::harness::{SOON, ms, wait_for};
 
@@ -313,4 +313,20 @@ fn too_few_open_files_are_refused_with_a_reason() {
         text.contains("error: the system allows this process 64 open files") && text.contains("ulimit -n"),
         "{text}"
     );
+}
+
+#[test]
+fn a_subscription_ends_when_nobody_reads_what_it_prints() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    node.publish(&format!("{ns}.x"), "1");
+    let mut command = rollbook();
+    command.args(["subscribe", &format!("{ns}.>"), "--start", "oldest", "--log-url", &format!("http://{}", node.log)]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("start the program");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+    assert!(line.contains("\"payload\":1"), "{line}");
+    // As `| head -1` does: no further event comes.
+    let ended = wait_for("the end of the command", SOON, || child.try_wait().expect("its state"));
+    assert_eq!(ended.code(), Some(0));
 }

@@ -59,22 +59,33 @@ impl Common {
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Workload {
     /// Single events by POST, one request in flight per connection
+    #[command(
+        after_help = "Examples:\n  rollbook bench publish --connections 1,16,64\n  rollbook bench publish --connections 64 --rate 5000 --duration 10s"
+    )]
     Publish(PublishArgs),
     /// JSON arrays of events by POST
+    #[command(after_help = "Examples:\n  rollbook bench batch --batch 1000 --connections 4 --json")]
     Batch(BatchArgs),
     /// Publishers to many SSE subscribers: deliveries per second and delivery latency
+    #[command(after_help = "Examples:\n  rollbook bench fanout --subscribers 1,10,100 --publishers 4")]
     Fanout(FanoutArgs),
     /// One subscriber reading the log from its oldest event
+    #[command(after_help = "Examples:\n  rollbook bench replay --prefill 1000000")]
     Replay(ReplayArgs),
     /// Time to the first event of a new subscriber, and replay of a rare subject
+    #[command(after_help = "Examples:\n  rollbook bench start --prefill 1000000 --rare 7")]
     Start(StartArgs),
     /// Memory of idle SSE connections and the rate of handshakes
+    #[command(after_help = "Examples:\n  rollbook bench idle --connections 5000 --wait 3s")]
     Idle(IdleArgs),
     /// Baseline: an HTTP handler that only reads the body and answers 202
+    #[command(after_help = "Examples:\n  rollbook bench floor --connections 64,256")]
     Floor(FloorArgs),
     /// Baseline: fdatasync of 4 KiB appends on this disk
+    #[command(after_help = "Examples:\n  rollbook bench fsync --dir ./data")]
     Fsync(FsyncArgs),
     /// Start a fresh server and run the whole table of limits
+    #[command(after_help = "Examples:\n  rollbook bench all --dir /var/tmp\n  rollbook bench all --quick")]
     All(AllArgs),
     /// The server side of `floor`
     #[command(hide = true)]

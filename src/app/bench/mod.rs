@@ -43,10 +43,12 @@ Examples:
   rollbook bench fanout --subscribers 1,10,100,1000
   rollbook bench replay --prefill 1000000
   rollbook bench start --prefill 1000000 --rare 7
-  rollbook bench idle --connections 5000        (after `ulimit -n 65536`)
+  rollbook bench idle --connections 5000
   rollbook bench floor --connections 64,256
   rollbook bench fsync --dir ./data
-  rollbook bench all --dir /var/tmp             starts its own server
+  rollbook bench all --dir /var/tmp
+
+`all` starts a server of its own; `idle` needs open files, as `ulimit -n 65536` gives them.
 
 The load generator shares the machine with the server: compare figures of one run, not of two days.
 CPU columns are microseconds per event or delivery.";

@@ -46,8 +46,10 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
     /// Publish an event, or many
+    #[command(visible_alias = "pub")]
     Publish(publish::PublishArgs),
     /// Print events as they come
+    #[command(visible_alias = "sub")]
     Subscribe(subscribe::SubscribeArgs),
     /// Acknowledge an event for a consumer
     Ack(ack::AckArgs),
@@ -58,6 +60,7 @@ pub enum ClientCommand {
     /// Ask a service for something and print its answer
     Call(call::CallArgs),
     /// List, create and delete namespaces, set what they keep
+    #[command(visible_alias = "ns")]
     Namespaces(namespaces::NamespacesArgs),
     /// List and delete durable consumers
     Consumers(consumers::ConsumersArgs),
@@ -81,17 +84,17 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Each help text that is shown has an example of that very command.
     #[test]
-    fn every_command_shows_examples() {
-        fn visit(command: &clap::Command, path: &str) {
-            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let own = path.contains(" bench") || path.matches(' ').count() > 1;
-            assert!(own || examples.starts_with("Examples:\n  rollbook "), "{path} has no examples");
-            for child in command.get_subcommands() {
-                visit(child, &format!("{path} {}", child.get_name()));
-            }
+    fn every_command_shows_an_example_of_itself() {
+        fn visit(command: &clap::Command, path: &str) -> usize {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:\n  "), "{path} has no examples");
+            assert!(help.lines().any(|line| line.starts_with("  ") && line.contains(path)), "{path}: not in {help}");
+            let shown = command.get_subcommands().filter(|child| !child.is_hide_set());
+            1 + shown.map(|child| visit(child, &format!("{path} {}", child.get_name()))).sum::<usize>()
         }
-        visit(&Cli::command(), "rollbook");
+        assert!(visit(&Cli::command(), "rollbook") > 30);
     }
 
     /// Each example line of each help text is a command line that parses.
@@ -104,9 +107,37 @@ mod tests {
                 let words = split_words(line.split_at(at).1);
                 assert!(Cli::try_parse_from(&words).is_ok(), "{line}: {}", Cli::try_parse_from(&words).unwrap_err());
             }
-            command.get_subcommands().filter(|child| child.get_name() != "bench").for_each(visit);
+            command.get_subcommands().for_each(visit);
         }
         visit(&Cli::command());
+    }
+
+    #[test]
+    fn short_names_help_and_words_that_are_nearly_right_are_understood() {
+        let refusal = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap_err();
+        for line in ["rollbook pub app.x 1", "rollbook sub app.>", "rollbook ns list", "rollbook ns remove app"] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for (line, part) in [
+            ("rollbook help", "Usage: rollbook"),
+            ("rollbook help publish", "Usage: rollbook publish"),
+            ("rollbook help cluster join", "Usage: rollbook cluster join"),
+            ("rollbook cluster help promote", "Usage: rollbook cluster promote"),
+        ] {
+            let shown = refusal(line);
+            assert_eq!(shown.kind(), clap::error::ErrorKind::DisplayHelp, "{line}: {shown}");
+            assert!(shown.to_string().contains(part), "{line}: {shown}");
+        }
+        for (line, near) in [
+            ("rollbook publsh app.x 1", "'publish'"),
+            ("rollbook subscibe app.x", "'subscribe'"),
+            ("rollbook cluster stats", "'status'"),
+            ("rollbook namespaces delte x", "'delete'"),
+            ("rollbook subscribe app.x --redelivry 1s", "'--redelivery'"),
+            ("rollbook serve --name-spaces app", "'--namespaces'"),
+        ] {
+            assert!(refusal(line).to_string().contains(near), "{line}: {}", refusal(line));
+        }
     }
 
     /// Words of a shell line up to a pipe or a redirection; single quotes only.

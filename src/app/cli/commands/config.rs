@@ -18,6 +18,16 @@ Examples:
   rollbook config dump --config rollbook.toml --log 127.0.0.1:2022
   rollbook config dump > rollbook.toml";
 
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  rollbook config check rollbook.toml";
+
+const DUMP_EXAMPLES: &str = "\
+Examples:
+  rollbook config dump --origins
+  rollbook config dump --config rollbook.toml --log 127.0.0.1:2022
+  rollbook config dump > rollbook.toml";
+
 /// Arguments of `config`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -29,12 +39,13 @@ pub struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Check a file by itself; each error comes with line and column, exit code 2
+    #[command(after_help = CHECK_EXAMPLES)]
     Check {
         /// TOML file
         file: PathBuf,
     },
     /// Show every setting that `serve` would use with the same flags and environment
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = DUMP_EXAMPLES)]
     Dump {
         /// Say where each value comes from
         #[arg(long)]

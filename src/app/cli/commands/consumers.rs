@@ -19,6 +19,20 @@ Examples:
 `delete` asks for the name of the consumer. Without a terminal it forgets nothing, unless --yes is given: exit code 2. \
 DONE UP TO is the index behind which a consumer resumes, LAG how many events of any subject the log holds behind it.";
 
+const LIST_EXAMPLES: &str = "\
+Examples:
+  rollbook consumers list
+  rollbook consumers list --namespace app --output json
+
+DONE UP TO is the index behind which a consumer resumes, LAG how many events of any subject the log holds behind it.";
+
+const DELETE_EXAMPLES: &str = "\
+Examples:
+  rollbook consumers delete app billing
+  rollbook consumers delete app billing --yes
+
+It asks for the name of the consumer. Without a terminal it forgets nothing, unless --yes is given: exit code 2.";
+
 /// Arguments of `consumers`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -30,12 +44,14 @@ pub struct ConsumersArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Show durable consumers and groups
+    #[command(after_help = LIST_EXAMPLES)]
     List {
         /// Only those of this namespace
         #[arg(long)]
         namespace: Option<String>,
     },
     /// Forget a durable consumer or a group and its place in the log
+    #[command(alias = "remove", after_help = DELETE_EXAMPLES)]
     Delete {
         /// Namespace
         namespace: String,

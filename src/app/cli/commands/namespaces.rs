@@ -23,6 +23,35 @@ Examples:
 
 `delete` asks for the name of the namespace. Without a terminal it deletes nothing, unless --yes is given: exit code 2.";
 
+const LIST_EXAMPLES: &str = "\
+Examples:
+  rollbook namespaces list
+  rollbook namespaces list --output json | jq -r '.[].name'
+
+BYTES  of the payloads and names of the events that are kept
+ON DISK  what they take there: less than BYTES where they are compressed, and nothing while they are only in the log \
+that all namespaces share";
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  rollbook namespaces create audit
+  rollbook namespaces create audit --max-age 720h --max-bytes 10GiB
+
+The namespace `*` of `serve --namespaces` lets each first publish create its namespace: then this is only needed to \
+say what it keeps.";
+
+const RETENTION_EXAMPLES: &str = "\
+Examples:
+  rollbook namespaces retention audit --max-bytes 10GiB --max-age none
+  rollbook namespaces retention orders --dedupe-window 30m";
+
+const DELETE_EXAMPLES: &str = "\
+Examples:
+  rollbook namespaces delete audit
+  rollbook namespaces delete audit --yes
+
+It asks for the name of the namespace. Without a terminal it deletes nothing, unless --yes is given: exit code 2.";
+
 /// Arguments of `namespaces`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -34,8 +63,10 @@ pub struct NamespacesArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Show all namespaces
+    #[command(after_help = LIST_EXAMPLES)]
     List,
     /// Create a namespace
+    #[command(after_help = CREATE_EXAMPLES)]
     Create {
         /// 1 to 64 letters, digits, _ or -
         name: String,
@@ -43,6 +74,7 @@ enum Action {
         retention: RetentionArgs,
     },
     /// Change what a namespace keeps and remembers; what is not given stays as it is
+    #[command(after_help = RETENTION_EXAMPLES)]
     Retention {
         /// The namespace
         name: String,
@@ -50,6 +82,7 @@ enum Action {
         retention: RetentionArgs,
     },
     /// Delete a namespace and all its events
+    #[command(alias = "remove", after_help = DELETE_EXAMPLES)]
     Delete {
         /// The namespace
         name: String,

@@ -9,7 +9,7 @@ use crate::app::cli::shared::event::{Event, one_line};
 use crate::app::cli::shared::follow::{Follower, Next, Patience};
 use crate::app::cli::shared::global::Global;
 use crate::app::cli::shared::http::Client;
-use crate::app::cli::shared::output::{Out, note};
+use crate::app::cli::shared::output::{Closed, Out, note, unread};
 use crate::base::duration;
 
 const EXAMPLES: &str = "\
@@ -39,7 +39,16 @@ pub struct SubscribeArgs {
     #[arg(long, value_name = "NAME")]
     consumer: Option<String>,
     /// Acknowledge each event: printed (auto), by `rollbook ack` (manual), or never asked (none)
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "auto", default_value = "none")]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "auto|manual|none",
+        hide_possible_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "auto",
+        default_value = "none"
+    )]
     ack: Ack,
     /// Time after which an event without acknowledgment comes again, at least 100ms [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
@@ -74,7 +83,11 @@ const ACK_ATTEMPTS: u32 = 3;
 const ACK_PAUSE: Duration = Duration::from_millis(200);
 
 pub(in crate::app::cli) async fn run(global: &Global, args: SubscribeArgs) -> anyhow::Result<()> {
-    follow(&Client::log(global)?, &args, &mut Out::stdout()).await
+    let (client, mut out) = (Client::log(global)?, Out::stdout());
+    tokio::select! {
+        ended = follow(&client, &args, &mut out) => ended,
+        () = unread() => Err(Closed.into()),
+    }
 }
 
 async fn follow(client: &Client, args: &SubscribeArgs, out: &mut Out) -> anyhow::Result<()> {

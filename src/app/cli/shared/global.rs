@@ -27,8 +27,18 @@ pub struct Global {
         default_value = "http://127.0.0.1:7440"
     )]
     pub web_url: String,
-    /// How results are written
-    #[arg(short, long, global = true, help_heading = "Global options", value_enum, default_value_t = Output::Table)]
+    /// How results are written: for people, or as one JSON value
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "table|json",
+        // Told by the name of the value, so that a help text has one line for each option.
+        hide_possible_values = true,
+        value_enum,
+        default_value_t = Output::Table
+    )]
     pub output: Output,
 }
 

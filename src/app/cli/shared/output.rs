@@ -8,6 +8,9 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+/// How often it is looked whether standard output has a reader.
+const READER_LOOK: Duration = Duration::from_millis(200);
+
 /// The reader of standard output went away (`| head`): the end, but no failure.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output was closed")]
@@ -44,6 +47,21 @@ fn from_io(error: io::Error) -> anyhow::Error {
         Closed.into()
     } else {
         anyhow::Error::new(error).context("cannot write the output")
+    }
+}
+
+/// Comes to an end when the reader of standard output goes away (`| head`), which a command that waits would not notice
+/// before it writes.
+pub(in crate::app::cli) async fn unread() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdout = io::stdout();
+    loop {
+        tokio::time::sleep(READER_LOOK).await;
+        let mut looked = [PollFd::new(&stdout, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut looked, Some(&now)).is_ok() && looked.iter().any(|one| one.revents().contains(PollFlags::ERR)) {
+            return;
+        }
     }
 }
 
