@@ -137,7 +137,7 @@ impl Connection {
         tracing::debug!(code, reason, "a connection ends");
         self.session.close();
         self.bids_farewell(code, reason);
-        self.sink.close(code);
+        self.sink.close_saying(code, reason);
         self.leave();
     }
 

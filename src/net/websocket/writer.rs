@@ -131,6 +131,8 @@ pub(super) fn wake(waker: &mut Option<Waker>) {
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
+/// Most bytes of a reason in a frame that closes: what a control frame holds beside the code.
+const REASON_BYTES_MAX: usize = 123;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 /// Pings are answered while no more than this waits.
@@ -235,6 +237,12 @@ impl FrameWriter {
     /// Says farewell; the stream of what comes ends when the peer has answered, or has taken too long.
     pub fn close(&self, code: u16) {
         self.farewell(&[&code.to_be_bytes()]);
+    }
+
+    /// The same, and says why in the frame that closes: what does not fit there is cut.
+    pub fn close_saying(&self, code: u16, reason: &str) {
+        let cut = reason.floor_char_boundary(REASON_BYTES_MAX);
+        self.farewell(&[&code.to_be_bytes(), reason.get(..cut).unwrap_or_default().as_bytes()]);
     }
 
     pub(super) fn farewell(&self, parts: &[&[u8]]) {
