@@ -51,6 +51,30 @@ fn refusal(answer: &Response, status: u16, part: &str) -> Result<(), String> {
 }
 
 #[test]
+fn the_first_page_says_what_is_where_as_text_html_or_json() {
+    let node = Node::shared();
+    let accepts = |kind: &str| plain(&node, "GET", "/", &[("Accept", kind)], b"");
+    let as_browsers = accepts("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8");
+    let policy = as_browsers.header("content-security-policy").unwrap_or_default();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("http"), "{policy}");
+    for (answer, kind) in [
+        (accepts("*/*"), "text/plain"),
+        (plain(&node, "GET", "/", &[], b""), "text/plain"),
+        (as_browsers, "text/html"),
+        (accepts("application/json"), "application/json"),
+    ] {
+        let told = answer.header("content-type").unwrap_or_default();
+        assert!(answer.status == 200 && told.starts_with(kind), "{kind}: {} {told}", answer.status);
+        let page = answer.text();
+        for path in ["/docs/", "/openapi.json", "/api/cluster", "/api/services", "/readyz", "/livez", "/metrics"] {
+            assert!(page.contains(path), "{path} is not in {page}");
+        }
+        assert!(page.contains("/ws") && page.contains("/socket.io/"), "{page}");
+        assert!(!page.contains("://"), "nothing is fetched from elsewhere: {page}");
+    }
+}
+
+#[test]
 fn head_and_options_are_answered_wherever_get_is() {
     let node = Node::shared();
     for path in READ {

@@ -145,7 +145,8 @@ async fn of_service(
     command(&admin, &request, name, instances, reason).await
 }
 
-/// Asks all instances of a service, or one, to start anew, and says for each whether it acknowledged within a second.
+/// Asks all instances of a service, or one, to start anew, and says for each whether it acknowledged within a second. The
+/// program decides what it does: `unhandled` means that nothing in it takes the command.
 #[utoipa::path(post, path = "/api/services/{id}/restart", operation_id = "commands_restart", tag = "commands", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "with the same key a command is given once")), request_body = Option<OrderJson>, responses((status = 200, description = "what became of it at each instance", body = List<Delivered>), Problems))]
 pub(in crate::admin) async fn restart(
     admin: web::Data<Admin>,
@@ -157,7 +158,8 @@ pub(in crate::admin) async fn restart(
     of_service(admin, request, id.into_inner(), order, "restart").await
 }
 
-/// Asks all instances of a service, or one, to stop, and says for each whether it acknowledged within a second.
+/// Asks all instances of a service, or one, to stop, and says for each whether it acknowledged within a second. The
+/// program decides what it does: `unhandled` means that nothing in it takes the command.
 #[utoipa::path(post, path = "/api/services/{id}/shutdown", operation_id = "commands_shutdown", tag = "commands", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "with the same key a command is given once")), request_body = Option<OrderJson>, responses((status = 200, description = "what became of it at each instance", body = List<Delivered>), Problems))]
 pub(in crate::admin) async fn shutdown(
     admin: web::Data<Admin>,
@@ -169,7 +171,8 @@ pub(in crate::admin) async fn shutdown(
     of_service(admin, request, id.into_inner(), order, "shutdown").await
 }
 
-/// Asks all instances of a service, or one, for a sign of life, and says for each how long the answer took.
+/// Asks all instances of a service, or one, for a sign of life, and says for each how long the answer took. 409
+/// `no_instance` when none is connected.
 #[utoipa::path(post, path = "/api/services/{id}/ping", operation_id = "commands_ping", tag = "commands", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "with the same key a command is given once")), request_body = Option<OrderJson>, responses((status = 200, description = "what became of it at each instance", body = List<Delivered>), Problems))]
 pub(in crate::admin) async fn ping(
     admin: web::Data<Admin>,
@@ -181,7 +184,8 @@ pub(in crate::admin) async fn ping(
     of_service(admin, request, id.into_inner(), order, "ping").await
 }
 
-/// Asks all instances of all services to start anew.
+/// Asks all instances of all services to start anew. Says for each whether it acknowledged within a second; 409
+/// `no_instance` when nobody is connected.
 #[utoipa::path(post, path = "/api/services/restart-all", operation_id = "commands_restart_all", tag = "commands", params(("Idempotency-Key" = Option<String>, Header, description = "with the same key a command is given once")), request_body = Option<OrderJson>, responses((status = 200, description = "what became of it at each instance", body = List<Delivered>), Problems))]
 pub(in crate::admin) async fn restart_all(
     admin: web::Data<Admin>,
@@ -216,7 +220,9 @@ fn unread(error: BodyError) -> Problem {
     }
 }
 
-/// Asks a provider of `service` for `method`; the body is the payload, the answer's body its data.
+/// Asks a provider of `service` for `method`; the body is the payload, the answer's body its data. Without a body
+/// there is no payload. 404 when no service of that name is known, 503 `no_provider` when nobody offers the method now, 422
+/// `refused` when the provider answers with an error, which is the member `error`.
 #[utoipa::path(post, path = "/api/call/{service}/{method}", operation_id = "commands_call", tag = "commands", params(("service" = String, Path), ("method" = String, Path), ("X-Rollbook-Timeout" = Option<String>, Header, description = "a duration like 5s"), ("traceparent" = Option<String>, Header, description = "W3C Trace Context, handed to the provider")), request_body = Option<Value>, responses((status = 200, description = "what the provider says", body = Value), Problems))]
 pub(in crate::admin) async fn call(
     admin: web::Data<Admin>,

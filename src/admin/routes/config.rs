@@ -156,7 +156,7 @@ pub(in crate::admin) struct RevisionView {
     reason: String,
 }
 
-/// The newest 100 revisions, newest first, without their documents.
+/// The newest 100 revisions, newest first, without their documents. `GET /api/config?revision=N` has the document of one.
 #[utoipa::path(get, path = "/api/config/history", operation_id = "config_history", tag = "config", params(Read), responses((status = 200, description = "the revisions", body = List<RevisionView>), Problems))]
 pub(in crate::admin) async fn history(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
     let node = admin.bus.node().clone();
@@ -183,7 +183,8 @@ pub(in crate::admin) struct DiffQuery {
     _consistency: Option<String>,
 }
 
-/// What leads from one revision to another, as RFC 6902 says; from the one before the present one by default.
+/// What leads from one revision to another, as RFC 6902 says; from the one before the present one by default. 404 for a
+/// revision that is not kept.
 #[utoipa::path(get, path = "/api/config/diff", operation_id = "config_diff", tag = "config", params(DiffQuery), responses((status = 200, description = "the steps", body = Vec<Object>, content_type = "application/json-patch+json"), Problems))]
 pub(in crate::admin) async fn diff(admin: web::Data<Admin>, Query(query): Query<DiffQuery>) -> Answer {
     let to = find(&admin, query.to).await?;
@@ -205,7 +206,8 @@ pub(in crate::admin) struct BackJson {
     revision: u64,
 }
 
-/// An earlier document becomes the newest revision; the history keeps all of them.
+/// An earlier document becomes the newest revision; the history keeps all of them. Clients are told of it as of any other
+/// change.
 #[utoipa::path(post, path = "/api/config/rollback", operation_id = "config_roll_back", tag = "config", params(("If-Match" = Option<String>, Header, description = "the ETag of a GET", example = "\"7\"")), request_body = BackJson, responses((status = 200, description = "the document as it is now", body = Object), Problems))]
 pub(in crate::admin) async fn roll_back(
     admin: web::Data<Admin>,

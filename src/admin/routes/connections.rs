@@ -122,13 +122,14 @@ async fn find(admin: &Admin, id: &str) -> Result<ClientView, Problem> {
     clients.into_iter().next().ok_or_else(|| missing(id, &unanswered))
 }
 
-/// One connection.
+/// One connection, whichever node it is at. 503 instead of 404 when it may be at a node that does not answer.
 #[utoipa::path(get, path = "/api/connections/{id}", operation_id = "connections_show", tag = "connections", params(("id" = String, Path), Read), responses((status = 200, description = "the connection", body = ClientView), Problems))]
 pub(in crate::admin) async fn show(admin: web::Data<Admin>, id: web::Path<String>, _: Query<Read>) -> Answer {
     Ok(HttpResponse::Ok().json(find(&admin, &id).await?))
 }
 
-/// Ends a connection; a Socket.IO client stays away.
+/// Ends a connection, whichever node it is at. A client of Socket.IO or of `/ws` stays away by itself; a program that wants
+/// to come back may.
 #[utoipa::path(delete, path = "/api/connections/{id}", operation_id = "connections_kick", tag = "connections", params(("id" = String, Path)), responses((status = 204, description = "the connection is being closed"), Problems))]
 pub(in crate::admin) async fn kick(admin: web::Data<Admin>, id: web::Path<String>, _: Query<Nothing>) -> Answer {
     let client = find(&admin, &id).await?;
@@ -203,7 +204,8 @@ fn count_roll(machine: &Machine) -> (OfServices, OfInstances) {
     (services, instances)
 }
 
-/// How many services, instances, connections, requests and events there are, and on which node.
+/// How many services, instances, connections, requests and events there are, and on which node. What is at a node that
+/// does not answer is not counted; it is named in `unanswered_nodes`.
 #[utoipa::path(get, path = "/api/stats", operation_id = "connections_stats", tag = "connections", params(Read), responses((status = 200, description = "the numbers", body = Stats), Problems))]
 pub(in crate::admin) async fn stats(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
     let node = admin.bus.node();

@@ -117,7 +117,8 @@ pub(in crate::admin) struct ListQuery {
     _consistency: Option<String>,
 }
 
-/// Durable consumers and groups by namespace and name, page by page: how far they are, and who their members are.
+/// Durable consumers and groups by namespace and name, page by page: how far they are, and who their members are. `lag`
+/// counts all events of the namespace behind `ack_floor`.
 #[utoipa::path(get, path = "/api/consumers", operation_id = "consumers_list", tag = "consumers", params(ListQuery), responses((status = 200, description = "a page of consumers", body = List<ConsumerView>), Problems))]
 pub(in crate::admin) async fn list(admin: web::Data<Admin>, Query(query): Query<ListQuery>) -> Answer {
     let page = Page::new("consumers", query.limit, query.cursor.as_deref())?;
@@ -138,7 +139,8 @@ pub(in crate::admin) async fn list(admin: web::Data<Admin>, Query(query): Query<
     Ok(page::list(items, next_cursor))
 }
 
-/// One durable consumer or group.
+/// One durable consumer or group: how far it is, and who its members are. A node with members that does not answer is named
+/// in `unanswered_nodes`.
 #[utoipa::path(get, path = "/api/consumers/{namespace}/{name}", operation_id = "consumers_show", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path), Read), responses((status = 200, description = "the consumer", body = ConsumerView), Problems))]
 pub(in crate::admin) async fn show(
     admin: web::Data<Admin>,
@@ -149,7 +151,7 @@ pub(in crate::admin) async fn show(
     Ok(HttpResponse::Ok().json(view(&admin, &head, &consumer).await))
 }
 
-/// Forgets a consumer and how far it is; the streams of its members end.
+/// Forgets a consumer and how far it is; the streams of its members end. The next stream of that name creates it anew.
 #[utoipa::path(delete, path = "/api/consumers/{namespace}/{name}", operation_id = "consumers_delete", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path)), responses((status = 204, description = "the consumer is gone"), Problems))]
 pub(in crate::admin) async fn delete(
     admin: web::Data<Admin>,
@@ -214,7 +216,8 @@ fn unknown(id: &str, head: &Head) -> Problem {
     Problem::bad(detail)
 }
 
-/// Sets the cursor; the streams of its members end, and begin anew there when they come again.
+/// Sets the cursor; the streams of its members end, and begin anew there when they come again. `to` is the first event
+/// that is delivered.
 #[utoipa::path(post, path = "/api/consumers/{namespace}/{name}/reset", operation_id = "consumers_reset", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path)), request_body = ResetJson, responses((status = 200, description = "the consumer as it is now", body = ConsumerView), Problems))]
 pub(in crate::admin) async fn reset(
     admin: web::Data<Admin>,
@@ -235,7 +238,8 @@ pub(in crate::admin) async fn reset(
     Ok(answer)
 }
 
-/// Delivers nothing to its members, within a second, until it is resumed.
+/// Delivers nothing to its members, within a second, until it is resumed. Their streams stay open; what is in flight may
+/// be acknowledged.
 #[utoipa::path(post, path = "/api/consumers/{namespace}/{name}/pause", operation_id = "consumers_pause", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path)), responses((status = 200, description = "the consumer as it is now", body = ConsumerView), Problems))]
 pub(in crate::admin) async fn pause(
     admin: web::Data<Admin>,
@@ -245,7 +249,7 @@ pub(in crate::admin) async fn pause(
     set(&admin, &path.0, &path.1, None, Some(true)).await
 }
 
-/// Delivers again what a pause held back.
+/// Delivers again what a pause held back. It goes on behind the last acknowledged event.
 #[utoipa::path(post, path = "/api/consumers/{namespace}/{name}/resume", operation_id = "consumers_resume", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path)), responses((status = 200, description = "the consumer as it is now", body = ConsumerView), Problems))]
 pub(in crate::admin) async fn resume(
     admin: web::Data<Admin>,

@@ -11,6 +11,7 @@ pub(super) mod health;
 pub(super) mod metrics;
 pub(super) mod namespaces;
 pub(super) mod openapi;
+mod reference;
 pub(super) mod root;
 pub(super) mod services;
 pub(super) mod views;

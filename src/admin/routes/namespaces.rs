@@ -191,7 +191,8 @@ pub(in crate::admin) struct ListQuery {
     _consistency: Option<String>,
 }
 
-/// The namespaces by name, page by page: how many events each has, and how long it keeps them.
+/// The namespaces by name, page by page: how many events each has, and how long it keeps them. Those of the node itself
+/// (`roll`, `notify`, `_dead_`) are among them once they hold something.
 #[utoipa::path(get, path = "/api/namespaces", operation_id = "namespaces_namespaces", tag = "namespaces", params(ListQuery), responses((status = 200, description = "a page of namespaces", body = List<NamespaceView>), Problems))]
 pub(in crate::admin) async fn namespaces(admin: web::Data<Admin>, Query(query): Query<ListQuery>) -> Answer {
     let page = Page::new("namespaces", query.limit, query.cursor.as_deref())?;
@@ -205,7 +206,8 @@ pub(in crate::admin) async fn namespaces(admin: web::Data<Admin>, Query(query): 
     Ok(page::list(items, next_cursor))
 }
 
-/// One namespace.
+/// One namespace: its events, what it keeps, and what it remembers to find repetitions. `next_index` is the index that the
+/// next event gets.
 #[utoipa::path(get, path = "/api/namespaces/{name}", operation_id = "namespaces_namespace", tag = "namespaces", params(("name" = String, Path), Read), responses((status = 200, description = "the namespace", body = NamespaceView), Problems))]
 pub(in crate::admin) async fn namespace(admin: web::Data<Admin>, name: web::Path<String>, _: Query<Read>) -> Answer {
     let head = find_namespace(&admin, &name)?;
@@ -267,7 +269,8 @@ pub(in crate::admin) async fn retain_namespace(
     }
 }
 
-/// Deletes a namespace with its events and consumers, for good.
+/// Deletes a namespace with its events and consumers, for good. Streams that follow it end. Where `book.namespaces` is `*`
+/// the next publish creates it anew.
 #[utoipa::path(delete, path = "/api/namespaces/{name}", operation_id = "namespaces_delete_namespace", tag = "namespaces", params(("name" = String, Path)), responses((status = 204, description = "the namespace is gone"), Problems))]
 pub(in crate::admin) async fn delete_namespace(
     admin: web::Data<Admin>,

@@ -1,10 +1,13 @@
 //! `/openapi.json`, generated from the handlers, and `/docs`, a page to read and try it that needs no network.
 
-use actix_web::http::header::LOCATION;
+use std::sync::LazyLock;
+
+use actix_web::http::header::{ContentType, LOCATION};
 use actix_web::{HttpResponse, web};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::SwaggerUi;
 
+use super::reference;
 use super::{cluster, commands, config, connections, consumers, namespaces, services};
 use crate::admin::problem::resource;
 
@@ -88,6 +91,18 @@ async fn service_page() -> HttpResponse {
         .body(include_str!("../pages/service.html"))
 }
 
+/// The description as it is sent: what the handlers say, and what [`reference`] adds.
+static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
+    let described = serde_json::to_value(Description::openapi()).unwrap_or_default();
+    reference::complete(described).to_string()
+});
+
 async fn describe() -> HttpResponse {
-    HttpResponse::Ok().json(Description::openapi())
+    HttpResponse::Ok().insert_header(ContentType::json()).body(DESCRIPTION.as_str())
+}
+
+/// The description, for tests of what it says.
+#[cfg(test)]
+pub(in crate::admin) fn description() -> serde_json::Value {
+    serde_json::from_str(&DESCRIPTION).unwrap()
 }

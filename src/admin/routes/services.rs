@@ -101,7 +101,8 @@ impl ListQuery {
     }
 }
 
-/// The services on the roll by id, page by page; those that are offline too.
+/// The services on the roll by id, page by page; those that are offline too. A service stays on the roll until it is
+/// removed.
 #[utoipa::path(get, path = "/api/services", operation_id = "services_list", tag = "services", params(ListQuery), responses((status = 200, description = "a page of services", body = List<ServiceView>), Problems))]
 pub(in crate::admin) async fn list(admin: web::Data<Admin>, Query(query): Query<ListQuery>) -> Answer {
     let page = Page::new("services", query.limit, query.cursor.as_deref())?;
@@ -151,7 +152,8 @@ pub(in crate::admin) async fn show(
     Ok(HttpResponse::Ok().insert_header((ETAG, tag)).insert_header(ContentType::json()).body(body))
 }
 
-/// The connected instances of a service.
+/// The connected instances of a service, with what their nodes know of them. A node that does not answer is named in
+/// `unanswered_nodes`.
 #[utoipa::path(get, path = "/api/services/{id}/instances", operation_id = "services_instances", tag = "services", params(("id" = String, Path), Read), responses((status = 200, description = "all instances", body = List<InstanceView>), Problems))]
 pub(in crate::admin) async fn instances(admin: web::Data<Admin>, id: web::Path<String>, _: Query<Read>) -> Answer {
     let (_, instances) = find(&admin, &id)?;
@@ -236,7 +238,8 @@ pub(in crate::admin) struct WhichJson {
     instance: Option<String>,
 }
 
-/// Sends no new requests to any instance of a service, or to one, until it is undrained; what they have they may end.
+/// Sends no new requests to any instance of a service, or to one, until it is undrained; what they have they may end. `GET`
+/// of the service shows how much that is.
 #[utoipa::path(post, path = "/api/services/{id}/drain", operation_id = "services_drain", tag = "services", params(("id" = String, Path)), request_body = Option<WhichJson>, responses((status = 200, description = "all instances", body = List<InstanceView>), Problems))]
 pub(in crate::admin) async fn drain(
     admin: web::Data<Admin>,
@@ -247,7 +250,7 @@ pub(in crate::admin) async fn drain(
     mark(&admin, id.into_inner(), which, true).await
 }
 
-/// Sends requests again to instances that were drained.
+/// Sends requests again to instances that were drained. Answers with the instances as they are now.
 #[utoipa::path(post, path = "/api/services/{id}/undrain", operation_id = "services_undrain", tag = "services", params(("id" = String, Path)), request_body = Option<WhichJson>, responses((status = 200, description = "all instances", body = List<InstanceView>), Problems))]
 pub(in crate::admin) async fn undrain(
     admin: web::Data<Admin>,
@@ -288,7 +291,8 @@ pub(in crate::admin) struct HistoryQuery {
     _consistency: Option<String>,
 }
 
-/// The newest lifecycle events of a service, newest first, out of the book.
+/// The newest lifecycle events of a service, newest first, out of the book. They are events of the namespace `roll`, which
+/// can be followed as any other.
 #[utoipa::path(get, path = "/api/services/{id}/history", operation_id = "services_history", tag = "services", params(("id" = String, Path), HistoryQuery), responses((status = 200, description = "events of the namespace roll", body = List<Object>), Problems))]
 pub(in crate::admin) async fn history(
     admin: web::Data<Admin>,
