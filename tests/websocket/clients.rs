@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::node::run_command;
+use crate::harness::node::{Node, Options, run_command};
 use crate::services::examples::{Clients, clients};
 
 /// They start and kill nodes.
@@ -51,6 +51,40 @@ fn the_typescript_client_passes_its_tests() {
     let directory = tempfile::TempDir::new().expect("temporary directory");
     build_typescript(&clients, directory.path());
     run(directory.path(), "npm", &["test"]);
+}
+
+/// As its README says: without a registry that has it, on whichever Node is there.
+#[test]
+fn a_program_installs_the_typescript_client_from_its_folder() {
+    if clients().is_none() {
+        return;
+    }
+    let node = Node::start(&Options::new());
+    let directory = tempfile::TempDir::new().expect("temporary directory");
+    copy(&folder("typescript"), &directory.path().join("client"));
+    let program = format!(
+        "import {{ connect }} from 'rollbook';
+         const me = connect({{ url: 'http://{}', name: 'me', version: '1' }});
+         await me.ready();
+         console.log((await me.publish('app.x', 1)).index);
+         await me.close();",
+        node.web
+    );
+    std::fs::write(directory.path().join("program.mjs"), program).expect("a program");
+    std::fs::write(directory.path().join("package.json"), "{\"private\":true}").expect("a package");
+    let run = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(directory.path());
+        run_command(command, b"", BOUND)
+    };
+    let installed = run("npm", &["install", "--no-audit", "--no-fund", "--prefer-offline", "./client"]);
+    if ["ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT"].iter().any(|error| installed.stderr.contains(error)) {
+        eprintln!("skipped: npm cannot fetch the compiler: {}", installed.stderr);
+        return;
+    }
+    assert_eq!(installed.code, Some(0), "{}{}", installed.stdout, installed.stderr);
+    let ran = run("node", &["program.mjs"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "1\n"), "{}", ran.stderr);
 }
 
 #[test]
