@@ -21,6 +21,7 @@ use std::time::Instant;
 use actix::Addr;
 use actix_web::{HttpResponse, ResponseError as _, web};
 use rollbook_cluster::live::Live;
+use serde::Serialize;
 
 use crate::base::clock;
 use crate::bus::handle::Bus;
@@ -35,6 +36,22 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Most namespaces that have samples of their own in `/metrics`.
     pub metrics_namespaces_max: usize,
+    /// The doors of the node.
+    pub doors: Vec<DoorView>,
+}
+
+/// A door, as the first page shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DoorView {
+    /// Its name, which is that of its listener when it has one.
+    pub name: &'static str,
+    /// Where it is on the web listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<&'static str>,
+    /// What it speaks.
+    pub protocol: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
 }
 
 /// What the handlers share.

@@ -5,6 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use crate::admin::problem::resource;
+use crate::admin::{Admin, DoorView};
 
 /// Paths that a reader may want, and what is there.
 const PLACES: [(&str, &str); 10] = [
@@ -19,12 +20,9 @@ const PLACES: [(&str, &str); 10] = [
     ("/livez", "whether the process is alive"),
     ("/metrics", "for Prometheus"),
 ];
-/// Paths for programs that keep a connection.
-const DOORS: [(&str, &str); 2] =
-    [("/ws", "WebSocket for services with plain JSON"), ("/socket.io/", "for socket.io-client")];
 /// Where everything else is.
-const ELSEWHERE: &str = "The event log (publish with POST, subscribe with GET) has a listener of its own: port 2021, or \
-                         what sse.listen says. On the command line, `rollbook help`.";
+const ELSEWHERE: &str = "A door without a path has a listener of its own; the node names it when it starts. On the \
+                         command line, `rollbook help`.";
 /// Nothing foreign, no script, in no frame.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
@@ -34,36 +32,46 @@ pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
 }
 
 /// HTML for browsers, JSON for whoever asks for it, else lines of text.
-async fn root(request: HttpRequest) -> HttpResponse {
+async fn root(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
     let accepts = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut answer = HttpResponse::Ok();
     answer.insert_header((VARY, "Accept"));
+    let doors = &admin.config.doors;
     if accepts.contains("text/html") {
-        answer.content_type("text/html; charset=utf-8").insert_header(("Content-Security-Policy", POLICY)).body(page())
+        let html = answer.content_type("text/html; charset=utf-8");
+        html.insert_header(("Content-Security-Policy", POLICY)).body(page(doors))
     } else if accepts.contains("json") {
         let places: serde_json::Map<_, _> =
-            PLACES.iter().chain(&DOORS).map(|(path, what)| ((*path).to_owned(), json!(what))).collect();
-        answer.json(json!({ "name": "rollbook", "version": env!("CARGO_PKG_VERSION"), "paths": places }))
+            PLACES.iter().map(|(path, what)| ((*path).to_owned(), json!(what))).collect();
+        let version = env!("CARGO_PKG_VERSION");
+        answer.json(json!({ "name": "rollbook", "version": version, "paths": places, "doors": doors }))
     } else {
-        answer.content_type("text/plain; charset=utf-8").body(text())
+        answer.content_type("text/plain; charset=utf-8").body(text(doors))
     }
 }
 
-fn text() -> String {
-    let lines: String = PLACES.iter().chain(&DOORS).map(|(path, what)| format!("{path:<20} {what}\n")).collect();
-    format!("rollbook {}\n\n{lines}\n{ELSEWHERE}\n", env!("CARGO_PKG_VERSION"))
+/// Where a door is, and what it is for.
+fn row(door: &DoorView) -> (String, String) {
+    (door.path.unwrap_or(door.name).to_owned(), format!("{}: {}", door.protocol, door.purpose))
 }
 
-fn page() -> String {
-    let linked =
+fn text(doors: &[DoorView]) -> String {
+    let places = PLACES.iter().map(|(path, what)| format!("{path:<20} {what}\n"));
+    let doors = doors.iter().map(row).map(|(path, what)| format!("{path:<20} {what}\n"));
+    let (places, doors): (String, String) = (places.collect(), doors.collect());
+    format!("rollbook {}\n\n{places}\nDoors:\n{doors}\n{ELSEWHERE}\n", env!("CARGO_PKG_VERSION"))
+}
+
+fn page(doors: &[DoorView]) -> String {
+    let places =
         PLACES.iter().map(|(path, what)| format!("<tr><td><a href=\"{path}\">{path}</a></td><td>{what}</td></tr>"));
-    let named = DOORS.iter().map(|(path, what)| format!("<tr><td>{path}</td><td>{what}</td></tr>"));
-    let rows: String = linked.chain(named).collect();
+    let doors = doors.iter().map(row).map(|(path, what)| format!("<tr><td>{path}</td><td>{what}</td></tr>"));
+    let (places, doors): (String, String) = (places.collect(), doors.collect());
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>rollbook</title>\
          <meta name=\"viewport\" content=\"width=device-width\"><style>:root{{color-scheme:light dark}}\
          body{{font:1rem/1.6 sans-serif;margin:3rem;max-width:50rem}}td{{padding-right:2rem}}</style></head>\
-         <body><h1>rollbook {}</h1><table>{rows}</table><p>{ELSEWHERE}</p></body></html>\n",
+         <body><h1>rollbook {}</h1><table>{places}</table><h2>Doors</h2><table>{doors}</table><p>{ELSEWHERE}</p></body></html>\n",
         env!("CARGO_PKG_VERSION")
     )
 }

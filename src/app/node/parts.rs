@@ -1,14 +1,16 @@
 //! What the settings mean for the parts of the node.
 
 use std::num::NonZero;
+use std::sync::Arc;
 
-use crate::admin;
+use crate::admin::{self, DoorView};
 use crate::app::config::settings::Config;
 use crate::app::config::values::Namespaces;
 use crate::bus::access::Enabled;
 use crate::bus::call::terms;
 use crate::bus::roll::registrations;
 use crate::bus::write::proposer;
+use crate::doors::door::{Description, Door};
 use crate::net::http::hosts::Hosts;
 
 pub(in crate::app) fn proposer(config: &Config) -> proposer::Config {
@@ -36,8 +38,16 @@ pub(in crate::app) fn enabled(config: &Config) -> Enabled {
     }
 }
 
-pub(in crate::app) fn admin(config: &Config) -> admin::Config {
-    admin::Config { origins: config.web.origins.to_vec(), metrics_namespaces_max: config.web.metrics_namespaces_max }
+pub(in crate::app) fn admin(config: &Config, doors: &[Arc<dyn Door>]) -> admin::Config {
+    let view = |door: &Arc<dyn Door>| {
+        let (name, Description { protocol, path, purpose }) = (door.name(), door.describe());
+        DoorView { name, path, protocol, purpose }
+    };
+    admin::Config {
+        origins: config.web.origins.to_vec(),
+        metrics_namespaces_max: config.web.metrics_namespaces_max,
+        doors: doors.iter().map(view).collect(),
+    }
 }
 
 /// Threads of each listener of a door.

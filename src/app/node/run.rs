@@ -130,7 +130,7 @@ async fn house(fitted: &Fitted, below: Below, streams: &StandardStreams) -> anyh
     let context = Context { access: access.clone(), services: services.clone(), message_bytes_max };
     let mut doors = doors::all(&config.doors, &context);
     doors.extend(more.iter().map(|build| build(&context)));
-    let admin = Admin::new(services.clone(), relay.addr().clone(), parts::admin(config));
+    let admin = Admin::new(services.clone(), relay.addr().clone(), parts::admin(config, &doors));
     let live = doors.iter().filter_map(|door| Some((door.name(), door.live()?)));
     call_handler.set_doors(live.chain([(keys::NAME, admin.live())]).collect());
     node.set_live(Arc::new(Mailbox { relay: relay.addr().clone(), desk: Arc::downgrade(&call_handler) }));
