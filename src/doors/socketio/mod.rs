@@ -4,8 +4,6 @@ mod cluster;
 mod codec;
 #[cfg(test)]
 mod conformance;
-#[cfg(test)]
-mod conformance_socket;
 mod engine;
 mod failure;
 mod service;

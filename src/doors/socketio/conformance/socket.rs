@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::conformance::{Client, binary, closed, event, send, send_binary, serve, text};
+use super::{Client, binary, closed, event, send, send_binary, serve, text};
 
 #[actix_web::test]
 async fn a_connect_is_answered_with_a_sid_and_then_the_first_event() {
