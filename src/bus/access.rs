@@ -20,6 +20,7 @@ use super::consume::registry::Registry;
 use super::consume::source::Source;
 use super::delivery::messages::{AckResult, ConsumerTerms, Join, StreamCommand, stopping};
 use super::delivery::window::{Departure, Patience};
+use super::error::Fault;
 use super::handle::Bus;
 use super::read::encoder::EventEncoder;
 use super::read::pieces::PIECES;
@@ -27,9 +28,10 @@ use super::read::stored_event::StoredEvent;
 use super::relay::{AckElsewhere, JoinElsewhere, PostElsewhere, Relay, SupersedeElsewhere};
 use super::subscribe::request::{Durable, Start, Subscribe};
 use super::subscribe::subscription::{Delivery, Membership, Opening, Subscription};
-use super::write::draft::{Parsed, Publish, Published, Rejected, Single, allow_create};
+use super::write::draft::{Parsed, Publish, Published, Single, allow_create};
 use crate::base::actors::{Owned, hint};
 use crate::base::clock;
+use crate::base::fault::FaultKind;
 use crate::base::metrics::Metrics;
 use crate::net::byte_queue::{self, Body, Outlet};
 
@@ -151,7 +153,7 @@ impl Access {
     ///
     /// # Errors
     /// Why it is not stored.
-    pub async fn publish(&self, parsed: Parsed) -> Result<Option<Published>, Rejected> {
+    pub async fn publish(&self, parsed: Parsed) -> Result<Option<Published>, Fault> {
         self.staying()?;
         match parsed {
             Parsed::Inbox { subject, record, created_at } => Ok(Some(self.post(&subject, record, created_at))),
@@ -159,15 +161,15 @@ impl Access {
         }
     }
 
-    async fn store(&self, publish: Publish) -> Result<Option<Published>, Rejected> {
+    async fn store(&self, publish: Publish) -> Result<Option<Published>, Fault> {
         let Publish { namespace, mut frame, single } = publish;
         if self.inner.enabled.may_create(&namespace) {
             allow_create(&mut frame);
         }
         let stored = self.bus().proposer().publish(frame.into()).await;
         let (first, _) = stored.map_err(|refusal| match single {
-            Some(_) => Rejected::from(refusal),
-            None => Rejected::batch(&refusal),
+            Some(_) => Fault::from(refusal),
+            None => Fault::of_batch(&refusal),
         })?;
         Ok(single.map(|Single { id, created_at }| {
             let id = if id.is_empty() { EventId::new(created_at, first).to_string() } else { id };
@@ -191,7 +193,7 @@ impl Access {
     ///
     /// # Errors
     /// Nobody knows whether it was acknowledged.
-    pub async fn acknowledge(&self, consumer_id: &str, event_id: &str) -> Result<AckResult, Rejected> {
+    pub async fn acknowledge(&self, consumer_id: &str, event_id: &str) -> Result<AckResult, Fault> {
         let Some(live) = self.bus().find(consumer_id) else {
             let ack = AckElsewhere { consumer_id: consumer_id.to_owned(), event_id: event_id.to_owned() };
             return Ok(self.inner.relay.send(ack).await.map_err(stopping).and_then(|answer| answer)?);
@@ -200,10 +202,10 @@ impl Access {
         match live.tell.send(StreamCommand::Acknowledge(event_id.to_owned())).await {
             Err(_) => Ok(AckResult::NotInFlight),
             Ok(Ok(acknowledged)) => Ok(acknowledged),
-            Ok(Err(refusal)) if refusal.status() == 503 => Err(refusal.into()),
+            Ok(Err(refusal)) if FaultKind::from(&refusal) == FaultKind::Unavailable => Err(refusal.into()),
             Ok(Err(refusal)) => {
                 tracing::error!(%refusal, "an acknowledgement failed");
-                Err(Rejected::new(500, "failed to process acknowledgment"))
+                Err(Fault::internal("failed to process acknowledgment"))
             }
         }
     }
@@ -212,11 +214,11 @@ impl Access {
     ///
     /// # Errors
     /// Its namespace is not there.
-    pub fn check(&self, pattern: &Pattern) -> Result<(), Rejected> {
+    pub fn check(&self, pattern: &Pattern) -> Result<(), Fault> {
         let namespace = pattern.namespace();
         let known = pattern.is_inbox() || self.bus().node().namespace(namespace).is_some();
         if !known && !self.inner.enabled.may_read(namespace) {
-            return Err(Rejected::bad(format!("namespace not found: {namespace}")));
+            return Err(Fault::bad(format!("namespace not found: {namespace}")));
         }
         Ok(())
     }
@@ -226,7 +228,7 @@ impl Access {
     ///
     /// # Errors
     /// Streams are not opened now.
-    pub fn consumer_id(&self, chosen: Option<&str>) -> Result<String, Rejected> {
+    pub fn consumer_id(&self, chosen: Option<&str>) -> Result<String, Fault> {
         self.accepting()?;
         if let Some(chosen) = chosen {
             // A connection with this id may be open on another node; missing this is no harm.
@@ -242,7 +244,7 @@ impl Access {
     ///
     /// # Errors
     /// The book cannot be read, or nobody can say now whether there is such an event.
-    async fn position(&self, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
+    async fn position(&self, namespace: &str, id: &str) -> Result<Option<u64>, Fault> {
         let found = self.find(namespace, id).await?;
         if found.is_some() {
             return Ok(found);
@@ -261,7 +263,7 @@ impl Access {
     }
 
     /// The position behind which a client goes on.
-    async fn resumed(&self, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
+    async fn resumed(&self, namespace: &str, id: &str) -> Result<Option<u64>, Fault> {
         match beginning(id) {
             Some(sequence) => self.begun(namespace, sequence).await,
             None => self.position(namespace, id).await,
@@ -269,7 +271,7 @@ impl Access {
     }
 
     /// The position that the beginning of a stream names, if everything behind it is kept.
-    async fn begun(&self, namespace: &str, sequence: u64) -> Result<Option<u64>, Rejected> {
+    async fn begun(&self, namespace: &str, sequence: u64) -> Result<Option<u64>, Fault> {
         let node = self.bus().node();
         if node.namespace(namespace).is_none_or(|head| sequence >= head.next) {
             // Another node may have seen more.
@@ -289,11 +291,11 @@ impl Access {
         node.namespace(namespace).map_or(1, |head| head.next)
     }
 
-    async fn find(&self, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
+    async fn find(&self, namespace: &str, id: &str) -> Result<Option<u64>, Fault> {
         let (book, namespace, id) = (self.bus().node().book(), namespace.to_owned(), id.to_owned());
         self.bus().read(move || book.find_id(&namespace, &id)).await.map_err(|error| {
             tracing::error!(%error, "a stream cannot be opened");
-            Rejected::new(500, "failed to initialize event stream")
+            Fault::internal("failed to initialize event stream")
         })
     }
 
@@ -321,7 +323,7 @@ impl Access {
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn follow(&self, wanted: Subscribe) -> Result<(String, Body), Rejected> {
+    pub async fn follow(&self, wanted: Subscribe) -> Result<(String, Body), Fault> {
         self.check(&wanted.pattern)?;
         let consumer_id = self.consumer_id(None)?;
         let (outlet, body) = byte_queue::pair();
@@ -335,7 +337,7 @@ impl Access {
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn open(&self, wanted: Subscribe, way: StreamTarget) -> Result<(), Rejected> {
+    pub async fn open(&self, wanted: Subscribe, way: StreamTarget) -> Result<(), Fault> {
         if wanted.pattern.is_inbox() {
             let listening = self.bus().inboxes().listen(wanted.pattern.as_str());
             self.start(Context::new(), &way, self.serial(), Delivery::Inbox(listening));
@@ -373,7 +375,7 @@ impl Access {
                 Some(sequence) => sequence.saturating_add(1),
                 None => {
                     // Refused, or it would come back with the same id for ever.
-                    let unknown = || Rejected::bad(format!("Last-Event-ID {id} not found in namespace {namespace}"));
+                    let unknown = || Fault::bad(format!("Last-Event-ID {id} not found in namespace {namespace}"));
                     let first = self.kept_behind(namespace, id).ok_or_else(unknown)?;
                     let mut out = Vec::new();
                     way.wire.gap(first, &mut out);
@@ -405,12 +407,12 @@ impl Access {
         wanted: &Subscribe,
         next: u64,
         way: &StreamTarget,
-    ) -> Result<(), Rejected> {
+    ) -> Result<(), Fault> {
         let until = clock::now() + SERVED_MAX;
         loop {
             let served = self.served(durable, wanted, next).await?;
             match self.join(served, durable.member.clone(), wanted.manual, way).await {
-                Err(rejected) if rejected.status == 503 && clock::now() < until => {
+                Err(fault) if fault.kind == FaultKind::Unavailable && clock::now() < until => {
                     tokio::time::sleep(SERVED_PAUSE).await;
                 }
                 joined => return joined,
@@ -419,12 +421,7 @@ impl Access {
     }
 
     /// Creates the durable consumer, or finds it as it is, and the node that serves it.
-    async fn served(
-        &self,
-        durable: &Durable,
-        wanted: &Subscribe,
-        next: u64,
-    ) -> Result<(ConsumerTerms, Owner), Rejected> {
+    async fn served(&self, durable: &Durable, wanted: &Subscribe, next: u64) -> Result<(ConsumerTerms, Owner), Fault> {
         let (pattern, node) = (&wanted.pattern, self.bus().node());
         let namespace = pattern.namespace();
         if node.namespace(namespace).is_none() {
@@ -466,7 +463,7 @@ impl Access {
         name: Option<String>,
         patience: Option<Patience>,
         way: &StreamTarget,
-    ) -> Result<(), Rejected> {
+    ) -> Result<(), Fault> {
         let Inner { registry, relay, .. } = &*self.inner;
         let here = owner == self.bus().node().owner();
         let (acknowledge, leave) = if here {

@@ -13,8 +13,8 @@ use rollbook_core::error::Refusal;
 use rollbook_core::service::Connection;
 
 use super::call::terms::Requester;
-use super::client::call::CallError;
 use super::delivery::messages::stopping;
+use super::error::Fault;
 use super::relay::frame::{self, Frame};
 use super::relay::live::{Call, Kicked, Ordered, Through, encode_outcome};
 use super::relay::peer_client::{Delivery, Order, command_name, order_here};
@@ -122,7 +122,7 @@ impl CallHandler {
             if let Some(waiting) = waiting {
                 waiting.done();
             }
-            Ok(encode_outcome(outcome.unwrap_or(Err(CallError::Cancelled))))
+            Ok(encode_outcome(outcome.unwrap_or(Err(Fault::cancelled()))))
         }
         .boxed()
     }

@@ -13,11 +13,12 @@ use rollbook_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
 use super::announcement::{AnnouncedUpTo, Announcement, AnnouncementEncoder};
-use super::call::{CallError, HandedPayload, Outcome};
+use super::call::{HandedPayload, Outcome};
 use crate::base::clock;
 use crate::base::metrics::Metrics;
+use crate::bus::error::Fault;
 use crate::bus::subscribe::streams::Streamed;
-use crate::bus::write::draft::{Published, Rejected};
+use crate::bus::write::draft::Published;
 
 /// How long a service may take to register before it is reminded, and then again.
 const REMIND_FIRST: Duration = Duration::from_secs(1);
@@ -36,11 +37,11 @@ pub enum ClientMessage {
     /// The operator wants something of it.
     Command(Command),
     /// What became of its registration. The number is its acknowledgement's.
-    Registered(Option<u64>, Result<Enrollment, CallError>),
+    Registered(Option<u64>, Result<Enrollment, Fault>),
     /// What became of a notification of its own.
-    Notified(Option<u64>, Result<Noted, CallError>),
+    Notified(Option<u64>, Result<Noted, Fault>),
     /// What became of an event that it published. The number is its acknowledgement's.
-    Published(Option<u64>, Result<Option<Published>, Rejected>),
+    Published(Option<u64>, Result<Option<Published>, Fault>),
     /// What one of its streams of the book says, by the number of that.
     Stream(u64, Streamed),
     /// It should register.

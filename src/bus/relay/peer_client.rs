@@ -15,8 +15,9 @@ use super::live::{Call, Dismissed, Kicked, Ordered, Through, decode_outcome};
 use crate::base::clock;
 use crate::bus::call::survey::Wanted;
 use crate::bus::call::terms::{RemoteCaller, Sent};
-use crate::bus::client::call::{CallError, Outcome};
+use crate::bus::client::call::Outcome;
 use crate::bus::client::clients::{ClientMessage, Clients, CloseReason, Command};
+use crate::bus::error::Fault;
 
 /// How long another node may take to say who is connected to it.
 const SURVEY_MAX: Duration = Duration::from_secs(2);
@@ -217,9 +218,9 @@ impl RemoteCaller for PeerClient {
             reply(match answer {
                 Ok(bytes) => decode_outcome(bytes),
                 // It has gone to nobody.
-                Err(Refusal::Overloaded(text)) => Err(CallError::Overloaded(text)),
+                Err(Refusal::Overloaded(text)) => Err(Fault::overloaded(text)),
                 // Nobody knows whether the provider has got it.
-                Err(_) => Err(CallError::ProviderLost),
+                Err(_) => Err(Fault::provider_lost()),
             });
         });
         abandon

@@ -12,9 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::bus::delivery::messages::AckResult;
+use crate::bus::error::Fault;
 use crate::bus::read::encoder::End;
 use crate::bus::read::pieces::{self, Piece};
-use crate::bus::write::draft::Rejected;
 use crate::net::byte_queue::Body;
 
 /// Most streams of one connection that has other things on it.
@@ -33,7 +33,7 @@ pub struct Turn {
 #[derive(Debug)]
 pub enum Streamed {
     /// It is open, under this consumer id; or why it is not.
-    Opened(Result<String, Rejected>),
+    Opened(Result<String, Fault>),
     /// Pieces of it.
     Chunk(Bytes, Turn),
     /// What became of the acknowledgement of an event.
@@ -52,14 +52,14 @@ pub struct Answered {
     /// What the client wants the answer under.
     pub asked: Option<u64>,
     /// Whether it was waited for; or why nobody knows.
-    pub done: Result<AckResult, Rejected>,
+    pub done: Result<AckResult, Fault>,
 }
 
 /// What a client is to be told of its streams. The numbers are what it wants an answer under.
 #[derive(Debug)]
 pub enum StreamMessage {
     /// The answer to its wish for a stream: the consumer id, or why there is none.
-    Opened(Option<u64>, Result<String, Rejected>),
+    Opened(Option<u64>, Result<String, Fault>),
     /// An event, as JSON.
     Event(Bytes),
     /// All events of a chunk are told: keep this until they have left.
@@ -166,7 +166,7 @@ impl Streams {
         &mut self,
         id: String,
         asked: Option<u64>,
-        opening: impl Future<Output = Result<(String, Body), Rejected>> + 'static,
+        opening: impl Future<Output = Result<(String, Body), Fault>> + 'static,
         tell: impl Fn(u64, Streamed) + 'static,
     ) -> Result<(), StreamRefusal> {
         if self.open.contains_key(&id) {
@@ -195,7 +195,7 @@ impl Streams {
         tell: impl Fn(u64, Streamed) + 'static,
     ) -> Result<(), StreamRefusal>
     where
-        Done: Future<Output = Result<AckResult, Rejected>> + 'static,
+        Done: Future<Output = Result<AckResult, Fault>> + 'static,
     {
         let opened = |stream: &&Stream| !stream.consumer.is_empty();
         let stream = self.open.get(id).filter(opened).ok_or(StreamRefusal::Unknown)?;
@@ -221,7 +221,7 @@ impl Streams {
         let stream = self.open.get_mut(id).filter(|stream| !stream.leaving).ok_or(StreamRefusal::Unknown)?;
         let mut words = Vec::new();
         if stream.consumer.is_empty() {
-            let never = Rejected::bad("unsubscribed before the stream was open");
+            let never = Fault::bad("unsubscribed before the stream was open");
             words.push(StreamMessage::Opened(stream.asked, Err(never)));
         }
         (stream.leaving, stream.asked) = (true, asked);
@@ -262,7 +262,7 @@ impl Streams {
         }
     }
 
-    fn opened(&mut self, id: &str, opened: Result<String, Rejected>) -> Vec<StreamMessage> {
+    fn opened(&mut self, id: &str, opened: Result<String, Fault>) -> Vec<StreamMessage> {
         let Some(stream) = self.open.get_mut(id) else { return Vec::new() };
         let asked = stream.asked;
         match &opened {
@@ -302,13 +302,13 @@ impl Streams {
 
 /// Moves a stream along: opens it, and hands on what it says when it is its turn.
 async fn run(
-    opening: impl Future<Output = Result<(String, Body), Rejected>>,
+    opening: impl Future<Output = Result<(String, Body), Fault>>,
     turns: Arc<Semaphore>,
     tell: impl Fn(Streamed),
 ) {
     let (consumer, mut body) = match opening.await {
         Ok(opened) => opened,
-        Err(rejected) => return tell(Streamed::Opened(Err(rejected))),
+        Err(fault) => return tell(Streamed::Opened(Err(fault))),
     };
     tell(Streamed::Opened(Ok(consumer)));
     while let Some(chunk) = body.next().await {
@@ -452,7 +452,7 @@ mod tests {
     async fn a_connection_has_so_many_streams_and_so_much_without_an_answer() {
         let (mut streams, heard) = (Streams::default(), Heard::default());
         let outlets: Vec<Outlet> = (0..STREAMS_MAX).map(|n| opened(&mut streams, &n.to_string(), &heard)).collect();
-        let never = || std::future::pending::<Result<(String, Body), Rejected>>();
+        let never = || std::future::pending::<Result<(String, Body), Fault>>();
         assert_eq!(streams.subscribe("0".to_owned(), None, never(), |_, _| ()), Err(StreamRefusal::Taken));
         assert_eq!(streams.subscribe("x".to_owned(), None, never(), |_, _| ()), Err(StreamRefusal::TooMany));
         assert_eq!(outlets.len(), STREAMS_MAX);

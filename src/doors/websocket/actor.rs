@@ -21,11 +21,13 @@ use super::snapshot::Snapshot;
 use super::wire::FRAMES;
 use crate::base::actors::{Belongs, Kind};
 use crate::base::clock;
+use crate::base::fault::FaultKind;
 use crate::bus::call::terms::{Answered, Key, Requester};
 use crate::bus::client::announcement::{Announcement, Log};
-use crate::bus::client::call::{Answer, CallError, Caller, HandedPayload, Outcome, Payload, Request};
+use crate::bus::client::call::{Answer, Caller, HandedPayload, Outcome, Payload, Request};
 use crate::bus::client::clients::{About, Client, ClientHandle, ClientMessage, CloseReason, Command};
 use crate::bus::client::commands::Commands;
+use crate::bus::error::Fault;
 use crate::bus::subscribe::streams::Streams;
 use crate::net::budget::Lease;
 use crate::net::websocket::reader::{InboundFrame, code};
@@ -266,12 +268,13 @@ impl Connection {
     }
 
     fn refused(&mut self, refusal: &Refusal) {
-        let (code, close, reason) = match CallError::from(refusal.clone()) {
-            CallError::Unavailable(_) => (Code::Unavailable, code::AGAIN, "no majority"),
-            CallError::Overloaded(_) => (Code::Overloaded, code::AGAIN, "too much is on its way"),
+        let fault = Fault::of_service(refusal);
+        let (code, close, reason) = match fault.kind {
+            FaultKind::Unavailable => (Code::Unavailable, code::AGAIN, "no majority"),
+            FaultKind::Overloaded => (Code::Overloaded, code::AGAIN, "too much is on its way"),
             _ => (Code::BadRegistration, close::BAD_REGISTRATION, "bad registration"),
         };
-        self.send(&Text::from(&Wrong::new(code, refusal.to_string())));
+        self.send(&Text::from(&Wrong::new(code, fault.text)));
         self.end(close, reason);
     }
 

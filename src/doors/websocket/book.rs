@@ -12,8 +12,9 @@ use super::frames::{self, Text};
 use crate::base::clock;
 use crate::bus::client::clients::ClientMessage;
 use crate::bus::delivery::messages::AckResult;
+use crate::bus::error::Fault;
 use crate::bus::subscribe::streams::{Answered, StreamMessage, StreamRefusal, Streamed, Turn};
-use crate::bus::write::draft::{Published, Rejected};
+use crate::bus::write::draft::Published;
 
 impl Connection {
     fn unwilling(&mut self, id: &str, unwilling: StreamRefusal) {
@@ -43,13 +44,13 @@ impl Connection {
         }
     }
 
-    fn published(&mut self, id: &str, published: Result<Option<Published>, Rejected>) {
+    fn published(&mut self, id: &str, published: Result<Option<Published>, Fault>) {
         self.streams.done();
         match published {
             Ok(Some(published)) => self.send(&frames::published(id, &published)),
             // Only a batch has no event of its own.
             Ok(None) => {}
-            Err(rejected) => self.send(&frames::rejected(id, &rejected)),
+            Err(fault) => self.send(&frames::refused(id, &fault)),
         }
         self.end_if_idle();
     }
@@ -82,15 +83,15 @@ impl Connection {
         for word in words {
             match word {
                 StreamMessage::Opened(_, Ok(consumer)) => self.send(&frames::subscribed(id, &consumer)),
-                StreamMessage::Opened(_, Err(rejected)) => self.send(&frames::rejected(id, &rejected)),
+                StreamMessage::Opened(_, Err(fault)) => self.send(&frames::refused(id, &fault)),
                 StreamMessage::Event(event) => frames::write_paced(&self.sink, &frames::delivery(id, event)),
                 StreamMessage::Told(turn) => self.keep(turn, ctx),
                 StreamMessage::Ended(end, reason) => self.send(&frames::unsubscribed(id, Some((end, &reason)))),
                 StreamMessage::Acknowledged(Answered { event, done: Ok(done), .. }) => {
                     self.send(&frames::acked(id, &event, done == AckResult::Yes));
                 }
-                StreamMessage::Acknowledged(Answered { done: Err(rejected), .. }) => {
-                    self.send(&frames::rejected(id, &rejected));
+                StreamMessage::Acknowledged(Answered { done: Err(fault), .. }) => {
+                    self.send(&frames::refused(id, &fault));
                 }
                 StreamMessage::Left(_) => self.send(&frames::unsubscribed(id, None)),
             }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::config::NAME;
+use crate::base::fault::FaultKind;
 use crate::base::json::{self, Whole};
 use crate::bus::client::call::{Answer, Payload, Responder, part_of, traceparent};
 use crate::bus::subscribe::request::{Options, Subscribe};
@@ -70,6 +71,25 @@ impl Code {
 
     pub(super) const fn retryable(self) -> bool {
         matches!(self, Self::InstanceLost | Self::Overloaded | Self::Unavailable | Self::Internal)
+    }
+}
+
+/// The one table from the faults of the bus to the codes of this door.
+impl From<FaultKind> for Code {
+    fn from(kind: FaultKind) -> Self {
+        match kind {
+            FaultKind::BadRequest | FaultKind::NotFound | FaultKind::Stale => Self::BadMessage,
+            FaultKind::Conflict => Self::Conflict,
+            FaultKind::Forbidden => Self::Forbidden,
+            FaultKind::NotRegistered => Self::NotRegistered,
+            FaultKind::ProviderLost => Self::InstanceLost,
+            FaultKind::DeadlineExceeded => Self::Timeout,
+            FaultKind::Overloaded => Self::Overloaded,
+            // Nobody who could be asked: a message that could not be delivered has a frame of its own.
+            FaultKind::NoCapability | FaultKind::NoAction | FaultKind::NoProvider => Self::Unavailable,
+            FaultKind::Unavailable | FaultKind::StorageFull | FaultKind::Cancelled => Self::Unavailable,
+            FaultKind::Internal => Self::Internal,
+        }
     }
 }
 
@@ -503,7 +523,7 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, Wrong> {
         redelivery_ms: number(fields.redelivery_ms, "redelivery_ms")?,
         max_deliveries: number(fields.max_deliveries, "max_deliveries")?,
     };
-    options.subscribe().map_err(|rejected| bad(rejected.text))
+    options.subscribe().map_err(|fault| bad(fault.text))
 }
 
 /// A service fails a request: what it says is for the caller.

@@ -9,12 +9,14 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::codec::{Code, SERVICE_ERROR, Wrong};
+use crate::base::fault::FaultKind;
 use crate::base::json;
-use crate::bus::client::call::{Answer, CallError, HandedPayload, Missing, Payload, Responder};
+use crate::bus::client::call::{Answer, HandedPayload, Outcome, Payload, Responder};
 use crate::bus::client::plain::plain;
+use crate::bus::error::{Fault, First};
 use crate::bus::read::encoder::End;
 use crate::bus::read::event_json;
-use crate::bus::write::draft::{First, Kind, Published, Rejected};
+use crate::bus::write::draft::Published;
 use crate::net::websocket::writer::FrameWriter;
 
 /// How a caller of another door is called back.
@@ -123,7 +125,7 @@ pub(super) fn registered(names: Names<'_>, index: u64, services: Bytes) -> Text 
 ///
 /// # Errors
 /// Its payload has binary parts that cannot be passed on.
-pub(super) fn delivered(handed: &HandedPayload) -> Result<Text, CallError> {
+pub(super) fn delivered(handed: &HandedPayload) -> Result<Text, Fault> {
     let request = &handed.request;
     let responder = match &request.responder {
         Responder::Named(name) => Some(&**name),
@@ -188,22 +190,17 @@ pub(super) fn unsubscribed(id: &str, why: Option<(End, &str)>) -> Text {
     }
 }
 
-/// What the book says no to.
-pub(super) fn rejected(id: &str, rejected: &Rejected) -> Text {
-    let code = match rejected.kind() {
-        Kind::Bad => Code::BadMessage,
-        Kind::Conflict => Code::Conflict,
-        Kind::Unavailable => Code::Unavailable,
-        Kind::Internal => Code::Internal,
-    };
-    let Some(First { id: event, created_at, index }) = rejected.first.as_deref() else {
-        return error(Some(id), None, code, &rejected.text);
+/// Why a publish, an acknowledgement or a stream is refused.
+pub(super) fn refused(id: &str, fault: &Fault) -> Text {
+    let code = Code::from(fault.kind);
+    let Some(First { id: event, created_at, index }) = fault.first.as_deref() else {
+        return error(Some(id), None, code, &fault.text);
     };
     let mut data = json!({ "event_id": event, "index": index });
     if let (Some(data), Some(created_at)) = (data.as_object_mut(), created_at) {
         data.insert("created_at".to_owned(), created_at.to_string().into());
     }
-    let builder = Builder::new("error").text("id", id).text("code", code.name()).text("message", &rejected.text);
+    let builder = Builder::new("error").text("id", id).text("code", code.name()).text("message", &fault.text);
     builder.retryable(code.retryable()).ends_with("data", data.to_string().into())
 }
 
@@ -217,32 +214,22 @@ pub(super) struct Asked {
     pub(super) timeout: Duration,
 }
 
-/// The end of a message that failed: the reason why it was not delivered, or the code of what happened then.
-const fn failure(error: &CallError) -> Result<Code, &'static str> {
-    Ok(match error {
-        CallError::NoProvider(Missing::Capability, _) => return Err("no_service"),
-        CallError::NoProvider(Missing::Action, _) => return Err("no_method"),
-        CallError::NoProvider(Missing::Provider, _) => return Err("unreachable"),
-        CallError::Overloaded(_) => return Err("overloaded"),
-        CallError::ProviderLost => Code::InstanceLost,
-        CallError::DeadlineExceeded => Code::Timeout,
-        CallError::Forbidden(_) => Code::Forbidden,
-        CallError::NotRegistered => Code::NotRegistered,
-        CallError::BadRequest(_) => Code::BadMessage,
-        CallError::Unavailable(_) | CallError::Cancelled => Code::Unavailable,
-    })
-}
-
 /// Why a message was not delivered, if that is what happened.
-pub(super) fn unhandled_reason(error: &CallError) -> Option<&'static str> {
-    failure(error).err()
+pub(super) const fn unhandled_reason(fault: &Fault) -> Option<&'static str> {
+    match fault.kind {
+        FaultKind::NoCapability => Some("no_service"),
+        FaultKind::NoAction => Some("no_method"),
+        FaultKind::NoProvider => Some("unreachable"),
+        FaultKind::Overloaded => Some("overloaded"),
+        _ => None,
+    }
 }
 
 /// What became of a message, for its sender; `None` when there is nothing to say.
-pub(super) fn outcome(asked: &Asked, outcome: Result<Answer, CallError>) -> Option<Text> {
+pub(super) fn outcome(asked: &Asked, outcome: Outcome) -> Option<Text> {
     let Asked { id, destination, responder, timeout } = asked;
     let responder = responder.as_deref();
-    let error = match outcome {
+    let fault = match outcome {
         Ok(_) if responder.is_none() => return None,
         Ok(Answer { success, body }) => {
             return Some(match plain(&body) {
@@ -250,28 +237,26 @@ pub(super) fn outcome(asked: &Asked, outcome: Result<Answer, CallError>) -> Opti
                     Builder::new("response").text("id", id).maybe("responder", responder).ends_with("payload", json)
                 }
                 Ok(json) => failed(id, responder, &Payload::json(json)),
-                Err(error) => failed(id, responder, &said(&error)),
+                Err(fault) => failed(id, responder, &said(&fault)),
             });
         }
-        Err(error) => error,
+        Err(fault) => fault,
     };
-    let code = match failure(&error) {
-        Ok(code) => code,
-        Err(reason) => {
-            let builder = Builder::new("unhandled").text("id", id).maybe("responder", responder);
-            return Some(builder.text("destination", destination).text("reason", reason).end());
-        }
-    };
+    if let Some(reason) = unhandled_reason(&fault) {
+        let builder = Builder::new("unhandled").text("id", id).maybe("responder", responder);
+        return Some(builder.text("destination", destination).text("reason", reason).end());
+    }
+    let code = Code::from(fault.kind);
     let text = match code {
-        Code::Timeout => format!("no response within {} ms", timeout.as_millis()),
-        _ => error.to_string(),
+        Code::Timeout => format!("no response within {} ms", timeout.as_millis()).into(),
+        _ => fault.text,
     };
-    Some(self::error(Some(id), responder, code, &text))
+    Some(error(Some(id), responder, code, &text))
 }
 
 /// What a service said could not be passed on: its failure.
-fn said(error: &CallError) -> Payload {
-    Payload::json(json!({ "code": SERVICE_ERROR, "message": error.to_string() }).to_string())
+fn said(fault: &Fault) -> Payload {
+    Payload::json(json!({ "code": SERVICE_ERROR, "message": fault.text }).to_string())
 }
 
 /// What a service says that failed: as a service of this door says it, or anything else as data.

@@ -11,8 +11,10 @@ use super::frames::Text;
 use super::session::{Bounds, Identity, Session, Step};
 use super::wire::FRAMES;
 use super::{close, codec};
+use crate::base::fault::FaultKind;
 use crate::bus::client::announcement::{AnnouncedUpTo, Announcement, AnnouncementEncoder as _, Log};
-use crate::bus::client::call::{Answer, CallError, Missing, Payload, Responder};
+use crate::bus::client::call::{Answer, Payload, Responder};
+use crate::bus::error::Fault;
 use crate::bus::read::stored_event::StoredEvent;
 
 const BOUNDS: Bounds =
@@ -133,14 +135,14 @@ fn ids_are_used_once_for_a_minute_and_not_remembered_for_ever() {
     assert_eq!(refused(ask(&mut session, "a", start)), "duplicate_id");
     let later = start + Duration::from_secs(120);
     assert_eq!(refused(ask(&mut session, "a", later)), "duplicate_id", "as long as it has no end");
-    assert!(session.ended(1, Err(CallError::ProviderLost), later).is_some());
-    assert!(session.ended(1, Err(CallError::ProviderLost), later).is_none(), "it ends once");
+    assert!(session.ended(1, Err(Fault::provider_lost()), later).is_some());
+    assert!(session.ended(1, Err(Fault::provider_lost()), later).is_none(), "it ends once");
     assert_eq!(refused(ask(&mut session, "a", later + Duration::from_secs(59))), "duplicate_id");
     assert!(matches!(ask(&mut session, "a", later + Duration::from_secs(60)), Some(Step::Call(2, ..))));
-    session.ended(2, Err(CallError::ProviderLost), later);
+    session.ended(2, Err(Fault::provider_lost()), later);
     for n in 0..10_000_u64 {
         assert!(matches!(ask(&mut session, &format!("n{n}"), later), Some(Step::Call(..))));
-        session.ended(n + 3, Err(CallError::ProviderLost), later);
+        session.ended(n + 3, Err(Fault::provider_lost()), later);
     }
     assert!(matches!(ask(&mut session, "a", later), Some(Step::Call(..))), "ten thousand newer ones");
 }
@@ -163,7 +165,7 @@ fn too_many_without_an_end_are_refused_and_times_are_bounded() {
 
 #[test]
 fn every_end_of_a_message_is_told_as_what_it_is() {
-    let ends: [(Result<Answer, CallError>, &str); 10] = [
+    let ends: [(Result<Answer, Fault>, &str); 10] = [
         (
             Ok(Answer { success: true, body: Payload::json("{\"b\":1,\"a\":2}") }),
             r#"{"type":"response","id":"m","responder":"cb","payload":{"b":1,"a":2}}"#,
@@ -181,27 +183,27 @@ fn every_end_of_a_message_is_told_as_what_it_is() {
             r#"{"type":"error","id":"m","responder":"cb","code":"E","message":"x","retryable":false}"#,
         ),
         (
-            Err(CallError::NoProvider(Missing::Capability, String::new())),
+            Err(Fault::new(FaultKind::NoCapability, "")),
             r#"{"type":"unhandled","id":"m","responder":"cb","destination":"users:get","reason":"no_service"}"#,
         ),
         (
-            Err(CallError::NoProvider(Missing::Action, String::new())),
+            Err(Fault::new(FaultKind::NoAction, "")),
             r#"{"type":"unhandled","id":"m","responder":"cb","destination":"users:get","reason":"no_method"}"#,
         ),
         (
-            Err(CallError::NoProvider(Missing::Provider, String::new())),
+            Err(Fault::new(FaultKind::NoProvider, "")),
             r#"{"type":"unhandled","id":"m","responder":"cb","destination":"users:get","reason":"unreachable"}"#,
         ),
         (
-            Err(CallError::Overloaded(String::new())),
+            Err(Fault::overloaded("")),
             r#"{"type":"unhandled","id":"m","responder":"cb","destination":"users:get","reason":"overloaded"}"#,
         ),
         (
-            Err(CallError::DeadlineExceeded),
+            Err(Fault::deadline_exceeded()),
             r#"{"type":"error","id":"m","responder":"cb","code":"timeout","message":"no response within 30000 ms","retryable":false}"#,
         ),
         (
-            Err(CallError::ProviderLost),
+            Err(Fault::provider_lost()),
             r#"{"type":"error","id":"m","responder":"cb","code":"instance_lost","message":"the provider was lost before it answered","retryable":true}"#,
         ),
     ];

@@ -14,6 +14,7 @@
 //! inflate     the same, decompressed piece by piece
 //! answer      an answer, written as the client takes it
 //! wire        the socket and its buffers
+//! status      kinds of faults to statuses. Pure
 //! ```
 
 pub mod answer;
@@ -25,3 +26,4 @@ pub mod inflate;
 pub mod limits;
 pub mod server;
 pub mod socket;
+pub mod status;

@@ -8,12 +8,12 @@ use super::bus_socket::BusSocket;
 use super::payloads::parse;
 use crate::base::clock;
 use crate::base::json::{Whole, or_default};
-use crate::bus::client::call::CallError;
 use crate::bus::client::clients::ClientMessage;
 use crate::bus::delivery::messages::AckResult;
+use crate::bus::error::Fault;
 use crate::bus::subscribe::request::{Options, Subscribe};
 use crate::bus::subscribe::streams::{Answered, StreamMessage, StreamRefusal, Streamed};
-use crate::bus::write::draft::{Draft, Published, Rejected};
+use crate::bus::write::draft::{Draft, Published};
 use crate::doors::socketio::session::Out;
 
 /// Longest id of a stream, bytes.
@@ -61,12 +61,8 @@ struct OfStream {
     event_id: String,
 }
 
-fn bad(text: impl Into<String>) -> CallError {
-    CallError::BadRequest(text.into())
-}
-
 impl Subscribes {
-    fn wanted(&self) -> Result<Subscribe, CallError> {
+    fn wanted(&self) -> Result<Subscribe, Fault> {
         let options = Options {
             subject: &self.subject,
             start: self.start.as_deref(),
@@ -76,21 +72,21 @@ impl Subscribes {
             redelivery_ms: self.redelivery.map(|Whole(millis)| millis),
             max_deliveries: self.max_deliveries.map(|Whole(count)| count),
         };
-        options.subscribe().map_err(|rejected| bad(rejected.text))
+        options.subscribe()
     }
 }
 
-impl From<StreamRefusal> for CallError {
+impl From<StreamRefusal> for Fault {
     fn from(unwilling: StreamRefusal) -> Self {
         match unwilling {
-            StreamRefusal::Taken | StreamRefusal::Unknown => bad(format!("id: {unwilling}")),
-            StreamRefusal::TooMany | StreamRefusal::Unanswered => Self::Overloaded(unwilling.to_string()),
+            StreamRefusal::Taken | StreamRefusal::Unknown => Self::bad(format!("id: {unwilling}")),
+            StreamRefusal::TooMany | StreamRefusal::Unanswered => Self::overloaded(unwilling.to_string()),
         }
     }
 }
 
 impl BusSocket {
-    pub(in crate::doors::socketio) fn publish(&mut self, ack: Option<u64>, arg: &str) -> Result<(), CallError> {
+    pub(in crate::doors::socketio) fn publish(&mut self, ack: Option<u64>, arg: &str) -> Result<(), Fault> {
         let said: Publishes<'_> = parse(arg)?;
         let draft = Draft {
             id: said.id.into(),
@@ -102,8 +98,7 @@ impl BusSocket {
             payload: said.payload,
         };
         let access = self.access.clone();
-        let parsed = draft.publish(clock::timestamp(), &|name| access.is_writable(name));
-        let parsed = parsed.map_err(|rejected| bad(rejected.text))?;
+        let parsed = draft.publish(clock::timestamp(), &|name| access.is_writable(name))?;
         self.streams.begin()?;
         let tell = self.mailbox();
         // Not waited for: those of one client go into the book in their order, many at a time.
@@ -114,7 +109,7 @@ impl BusSocket {
     pub(in crate::doors::socketio) fn published(
         &mut self,
         ack: Option<u64>,
-        published: Result<Option<Published>, Rejected>,
+        published: Result<Option<Published>, Fault>,
         out: &mut Out,
     ) {
         self.streams.done();
@@ -127,10 +122,10 @@ impl BusSocket {
         Self::answer("book:publish", ack, said, out);
     }
 
-    pub(in crate::doors::socketio) fn subscribe(&mut self, ack: Option<u64>, arg: &str) -> Result<(), CallError> {
+    pub(in crate::doors::socketio) fn subscribe(&mut self, ack: Option<u64>, arg: &str) -> Result<(), Fault> {
         let said: Subscribes = parse(arg)?;
         if !(1..=ID_BYTES_MAX).contains(&said.id.len()) {
-            return Err(bad(format!("id: 1 to {ID_BYTES_MAX} bytes")));
+            return Err(Fault::bad(format!("id: 1 to {ID_BYTES_MAX} bytes")));
         }
         let wanted = said.wanted()?;
         let access = self.access.clone();
@@ -174,7 +169,7 @@ impl BusSocket {
         }
     }
 
-    pub(in crate::doors::socketio) fn acknowledge(&mut self, ack: Option<u64>, arg: &str) -> Result<(), CallError> {
+    pub(in crate::doors::socketio) fn acknowledge(&mut self, ack: Option<u64>, arg: &str) -> Result<(), Fault> {
         let OfStream { id, event_id } = parse(arg)?;
         let (access, tell) = (self.access.clone(), self.stream_mailbox());
         let acknowledge = |consumer: String, event: String| async move { access.acknowledge(&consumer, &event).await };
@@ -186,7 +181,7 @@ impl BusSocket {
         ack: Option<u64>,
         arg: &str,
         out: &mut Out,
-    ) -> Result<(), CallError> {
+    ) -> Result<(), Fault> {
         let OfStream { id, .. } = parse(arg)?;
         let words = self.streams.unsubscribe(&id, ack)?;
         words.into_iter().for_each(|word| Self::word((&id, ""), word, out));

@@ -12,16 +12,17 @@ use serde_json::value::RawValue;
 use super::acks::{Acked, Acks};
 use super::payloads::{self, Auth, NotifyPayload, Registering, RequestPayload, ResponsePayload};
 use crate::base::clock;
+use crate::base::fault::FaultKind;
 use crate::base::json;
 use crate::bus::access::Access;
 use crate::bus::call::terms::{Answered, Key, Requester};
 use crate::bus::client::announcement::AnnouncedUpTo;
-use crate::bus::client::call::{Answer, CallError, Caller, HandedPayload, Outcome, Payload, Request, Responder};
+use crate::bus::client::call::{Answer, Caller, HandedPayload, Outcome, Payload, Request, Responder};
 use crate::bus::client::clients::{Client, ClientHandle, ClientMessage, CloseReason, Command};
 use crate::bus::client::commands::Commands;
+use crate::bus::error::Fault;
 use crate::bus::roll::services::{Notice, Services};
 use crate::bus::subscribe::streams::Streams;
-use crate::bus::write::draft::{Kind, Rejected};
 use crate::bus::write::notification::From;
 use crate::doors::socketio::cluster::recovery::Recovery;
 use crate::doors::socketio::cluster::session_state::Kept;
@@ -87,22 +88,10 @@ pub(in crate::doors::socketio) type Said = Result<serde_json::Value, Failure>;
 /// What it says when it failed: code and message.
 pub(in crate::doors::socketio) struct Failure(serde_json::Value);
 
-impl std::convert::From<CallError> for Failure {
-    fn from(error: CallError) -> Self {
-        Self(error_json(&error))
-    }
-}
-
-impl std::convert::From<Rejected> for Failure {
-    fn from(rejected: Rejected) -> Self {
-        let code = match rejected.kind() {
-            Kind::Bad => "bad_request",
-            Kind::Conflict => "conflict",
-            Kind::Unavailable => "unavailable",
-            Kind::Internal => "internal",
-        };
-        let mut error = json!({ "code": code, "message": rejected.text });
-        if let (Some(error), Some(first)) = (error.as_object_mut(), rejected.first) {
+impl std::convert::From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        let mut error = error_json(&fault);
+        if let (Some(error), Some(first)) = (error.as_object_mut(), fault.first) {
             error.insert("id".to_owned(), first.id.into());
             error.insert("index".to_owned(), first.index.into());
             error.extend(first.created_at.map(|time| ("createdAt".to_owned(), time.to_string().into())));
@@ -111,8 +100,8 @@ impl std::convert::From<Rejected> for Failure {
     }
 }
 
-fn error_json(error: &CallError) -> serde_json::Value {
-    json!({ "code": error.code(), "message": error.to_string() })
+fn error_json(fault: &Fault) -> serde_json::Value {
+    json!({ "code": fault.code(), "message": fault.text })
 }
 
 impl BusSocket {
@@ -177,8 +166,8 @@ impl BusSocket {
         }
     }
 
-    fn identity(&self) -> Result<&(String, String), CallError> {
-        self.registered.as_ref().ok_or(CallError::NotRegistered)
+    fn identity(&self) -> Result<&(String, String), Fault> {
+        self.registered.as_ref().ok_or(Fault::not_registered())
     }
 
     /// The way back to this client, for what takes time.
@@ -203,7 +192,7 @@ impl BusSocket {
         let object = serde_json::from_str::<&RawValue>(arg).is_ok_and(|raw| raw.get().starts_with('{'));
         if !object || arg.len() > HEARTBEAT_BYTES_MAX {
             let message = format!("a heartbeat is an object of at most {HEARTBEAT_BYTES_MAX} bytes");
-            return Err(CallError::BadRequest(message).into());
+            return Err(Fault::bad(message).into());
         }
         self.seat.client().heartbeat(Bytes::copy_from_slice(arg.as_bytes()));
         Ok(json!({}))
@@ -219,7 +208,7 @@ impl BusSocket {
             }
         };
         if self.asked.len() >= IN_FLIGHT_MAX {
-            let error = CallError::Overloaded(format!("at most {IN_FLIGHT_MAX} requests in flight for each client"));
+            let error = Fault::overloaded(format!("at most {IN_FLIGHT_MAX} requests in flight for each client"));
             return Self::respond(event.id, &asks.id, Err(error), out);
         }
         self.ticket = self.ticket.wrapping_add(1);
@@ -291,28 +280,28 @@ impl BusSocket {
     fn response(&self, event: &Event) -> Said {
         let responds = ResponsePayload::parse(first(event))?;
         let Some(id) = &responds.id else {
-            return Err(CallError::BadRequest("requestId: missing".to_owned()).into());
+            return Err(Fault::bad("requestId: missing").into());
         };
         let answer = responds.answer(&event.args, &event.attachments);
         self.answered(Key::Id(id), answer)?;
         Ok(json!({}))
     }
 
-    fn answered(&self, key: Key<'_>, answer: Answer) -> Result<(), CallError> {
+    fn answered(&self, key: Key<'_>, answer: Answer) -> Result<(), Fault> {
         match self.services.router.answer(self.seat.client().serial, key, answer) {
             // Whoever asked without waiting for an answer is not told of it.
             Answered::Yes | Answered::NotAwaited => Ok(()),
-            Answered::Late => Err(CallError::DeadlineExceeded),
-            Answered::CallerGone => Err(CallError::Cancelled),
-            Answered::Unknown => Err(CallError::Forbidden("this client was not asked that".to_owned())),
+            Answered::Late => Err(Fault::deadline_exceeded()),
+            Answered::CallerGone => Err(Fault::cancelled()),
+            Answered::Unknown => Err(Fault::new(FaultKind::Forbidden, "this client was not asked that")),
         }
     }
 
-    fn notify(&mut self, event: &Event) -> Result<(), CallError> {
+    fn notify(&mut self, event: &Event) -> Result<(), Fault> {
         let (service, instance) = self.identity()?.clone();
         let notifies = NotifyPayload::parse(first(event))?;
         if self.notifying >= IN_FLIGHT_MAX {
-            return Err(CallError::Overloaded(format!("at most {IN_FLIGHT_MAX} notifications on their way")));
+            return Err(Fault::overloaded(format!("at most {IN_FLIGHT_MAX} notifications on their way")));
         }
         self.notifying = self.notifying.saturating_add(1);
         let (services, tell, id) = (self.services.clone(), self.mailbox(), event.id);
@@ -322,7 +311,7 @@ impl BusSocket {
             let from = From { service, instance };
             let notice = Notice { from, id: None, event: &event, data: data.as_deref() };
             let noted = if volatile { services.notify_now(notice) } else { services.notify(notice).await };
-            tell(ClientMessage::Notified(id, noted.map_err(CallError::from)));
+            tell(ClientMessage::Notified(id, noted.map_err(|refusal| Fault::of_service(&refusal))));
         });
         Ok(())
     }
@@ -368,17 +357,17 @@ impl Socket for BusSocket {
     fn joined(&mut self, _: &mut Out) {}
 
     fn event(&mut self, event: Event, out: &mut Out) {
-        let later = |done: Result<(), CallError>| done.err().map(|error| Err(error.into()));
+        let later = |done: Result<(), Fault>| done.err().map(|error| Err(error.into()));
         let (id, arg) = (event.id, first(&event));
         if event.deep {
-            let error = CallError::BadRequest(format!("an argument is {}", json::TOO_DEEP));
+            let error = Fault::bad(format!("an argument is {}", json::TOO_DEEP));
             return Self::answer(&event.name, id, Err(error.into()), out);
         }
         // `None`: the answer comes when the cluster, or the book, has given its own.
         let said = match &*event.name {
             name if !event.attachments.is_empty() && !matches!(name, "bus:request" | "bus:response") => {
                 let message = "binary data: only in requests and responses";
-                Some(Err(CallError::BadRequest(message.to_owned()).into()))
+                Some(Err(Fault::bad(message.to_owned()).into()))
             }
             "bus:register" => later(self.register(id, arg, out)),
             "bus:heartbeat" => Some(self.heartbeat(&event.args.first().cloned().unwrap_or_default())),
@@ -390,7 +379,7 @@ impl Socket for BusSocket {
             "book:ack" => later(self.acknowledge(id, arg)),
             "book:unsubscribe" => later(self.unsubscribe(id, arg, out)),
             "config:request" => return self.config(id, out),
-            other => Some(Err(CallError::BadRequest(format!("the bus takes no event of the name {other}")).into())),
+            other => Some(Err(Fault::bad(format!("the bus takes no event of the name {other}")).into())),
         };
         let Some(said) = said else { return };
         Self::answer(&event.name, event.id, said, out);

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::bus_socket::{BusSocket, Failure};
 use super::payloads::{RegisterPayload, Registering};
-use crate::bus::client::call::CallError;
 use crate::bus::client::clients::{Client, ClientMessage, Enrollment};
+use crate::bus::error::Fault;
 use crate::bus::roll::registrations::Roll;
 use crate::doors::socketio::session::{Out, Waited};
 
@@ -24,7 +24,7 @@ impl BusSocket {
         id: Option<u64>,
         arg: &str,
         out: &mut Out,
-    ) -> Result<(), CallError> {
+    ) -> Result<(), Fault> {
         let register = RegisterPayload::parse(arg)?.into_register(&self.auth, &self.sid)?;
         if self.registered.is_none() && self.registering.is_none() {
             self.attempts(id, &register);
@@ -33,7 +33,7 @@ impl BusSocket {
             return Ok(());
         }
         if self.registrations.len() >= WAITING_MAX {
-            return Err(CallError::Overloaded(format!("at most {WAITING_MAX} registrations on their way")));
+            return Err(Fault::overloaded(format!("at most {WAITING_MAX} registrations on their way")));
         }
         self.registrations.push_back((id, register));
         self.register_next();
@@ -68,7 +68,7 @@ impl BusSocket {
     pub(in crate::doors::socketio) fn registered(
         &mut self,
         id: Option<u64>,
-        became: Result<Enrollment, CallError>,
+        became: Result<Enrollment, Fault>,
         out: &mut Out,
     ) {
         let attempted = self.registering.take().map(|registering| registering.identity);
@@ -102,7 +102,7 @@ impl BusSocket {
         let first = self.registering.as_mut().and_then(|registering| registering.id.take());
         let others = self.registrations.drain(..).filter_map(|(id, _)| id);
         for id in first.into_iter().chain(others) {
-            let ends = CallError::Unavailable("the connection is about to end".to_owned());
+            let ends = Fault::unavailable("the connection is about to end");
             Self::answer("bus:register", Some(id), Err(ends.into()), out);
         }
     }
@@ -129,8 +129,8 @@ async fn register_and_tell(
     id: Option<u64>,
 ) -> ClientMessage {
     let registered = tokio::select! {
-        registered = roll.register(&client, register) => registered.map_err(CallError::from),
-        () = client.closing() => Err(CallError::Unavailable("the connection is about to end".to_owned())),
+        registered = roll.register(&client, register) => registered.map_err(|refusal| Fault::of_service(&refusal)),
+        () = client.closing() => Err(Fault::unavailable("the connection is about to end")),
     };
     let enrolled = |Registered { instance, replaced }: Registered| Enrollment {
         service: instance.service,
