@@ -14,10 +14,11 @@
 //!
 //! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file
 //! `error`, `write`, `read`, `live`,
-//! `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`, and the files `access` and
-//! `desk`, which doors and other nodes come in by.
+//! `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`, and the files `access`,
+//! `book_client` and `call_handler`, which doors and other nodes come in by.
 
 pub mod access;
+pub mod book_client;
 pub mod call;
 pub mod client;
 pub mod consume;

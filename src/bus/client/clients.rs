@@ -14,11 +14,11 @@ use tokio::sync::{Notify, oneshot};
 
 use super::announcement::{AnnouncedUpTo, Announcement, AnnouncementEncoder};
 use super::call::{HandedPayload, Outcome};
+use crate::base::actors::{hint, must_tell};
 use crate::base::clock;
 use crate::base::metrics::Metrics;
 use crate::bus::error::Fault;
-use crate::bus::subscribe::streams::Streamed;
-use crate::bus::write::draft::Published;
+use crate::bus::subscribe::streams::StreamUpdate;
 
 /// How long a service may take to register before it is reminded, and then again.
 const REMIND_FIRST: Duration = Duration::from_secs(1);
@@ -40,10 +40,8 @@ pub enum ClientMessage {
     Registered(Option<u64>, Result<Enrollment, Fault>),
     /// What became of a notification of its own.
     Notified(Option<u64>, Result<Noted, Fault>),
-    /// What became of an event that it published. The number is its acknowledgement's.
-    Published(Option<u64>, Result<Option<Published>, Fault>),
-    /// What one of its streams of the book says, by the number of that.
-    Stream(u64, Streamed),
+    /// What one of its streams of the book says, by the number of that, or what became of a publish.
+    Stream(u64, StreamUpdate),
     /// It should register.
     Remind,
     /// It must go.
@@ -131,6 +129,7 @@ pub struct Client {
     beat: Mutex<Instant>,
     unhealthy: AtomicBool,
     closing: Notify,
+    told_to_close: AtomicBool,
     /// When it is to be reminded to register.
     remind: Mutex<Option<Instant>>,
     tells: &'static dyn AnnouncementEncoder,
@@ -186,14 +185,33 @@ impl Client {
     }
 
     /// Hands it a message. `false` when it is gone or takes nothing more.
-    pub fn tell(&self, told: ClientMessage) -> bool {
-        self.to.try_send(told).is_ok()
+    #[must_use]
+    pub fn tell(&self, message: ClientMessage) -> bool {
+        self.to.try_send(message).is_ok()
     }
 
-    /// Tells it to go, also while something of its own takes time. `false` when it is gone or takes nothing more.
+    /// Hands it a message that may not be missed: a client that takes nothing more must come again.
+    pub fn must_tell(&self, message: ClientMessage) {
+        if !self.tell(message) {
+            self.loses();
+        }
+    }
+
+    /// Hands it a message that may be missed.
+    pub fn hint(&self, message: ClientMessage) {
+        hint(&self.to, message);
+    }
+
+    /// Tells it to go, also while something of its own takes time, or its mailbox is full. `false` when it is gone.
     pub fn close(&self, why: CloseReason) -> bool {
         self.closing.notify_one();
-        self.tell(ClientMessage::Close(why))
+        let there = self.to.connected();
+        if self.told_to_close.swap(true, Ordering::Relaxed) {
+            hint(&self.to, ClientMessage::Close(why));
+        } else {
+            must_tell(&self.to, ClientMessage::Close(why));
+        }
+        there
     }
 
     /// Waits until it is told to go.
@@ -354,6 +372,7 @@ impl Clients {
             beat: Mutex::new(clock::now()),
             unhealthy: AtomicBool::new(false),
             closing: Notify::new(),
+            told_to_close: AtomicBool::new(false),
             remind: Mutex::new(None),
             tells,
         });

@@ -212,7 +212,10 @@ impl RemoteCaller for PeerClient {
                 Either::Right((Err(_), asked)) => asked.await,
                 Either::Right((Ok(()), _)) => {
                     // Behind the request, on the same connection. A node that does not hear it waits until the deadline.
-                    return node.tell(to, Frame::Abandon(number).into_bytes()).await.unwrap_or(());
+                    if let Err(refusal) = node.tell(to, Frame::Abandon(number).into_bytes()).await {
+                        tracing::debug!(to, %refusal, "a node is not told that nobody waits for a request any more");
+                    }
+                    return;
                 }
             };
             reply(match answer {

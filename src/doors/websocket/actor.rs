@@ -22,13 +22,13 @@ use super::wire::FRAMES;
 use crate::base::actors::{Belongs, Kind};
 use crate::base::clock;
 use crate::base::fault::FaultKind;
+use crate::bus::book_client::BookClient;
 use crate::bus::call::terms::{Answered, Key, Requester};
 use crate::bus::client::announcement::{Announcement, Log};
 use crate::bus::client::call::{Answer, Caller, HandedPayload, Outcome, Payload, Request};
 use crate::bus::client::clients::{About, Client, ClientHandle, ClientMessage, CloseReason, Command};
 use crate::bus::client::commands::Commands;
 use crate::bus::error::Fault;
-use crate::bus::subscribe::streams::Streams;
 use crate::net::budget::Lease;
 use crate::net::websocket::reader::{InboundFrame, code};
 use crate::net::websocket::writer::{Frame, FrameWriter};
@@ -43,7 +43,7 @@ pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) session: Session,
     pub(super) sink: FrameWriter,
-    pub(super) streams: Streams,
+    pub(super) book: BookClient,
     seat: ClientHandle,
     /// When anything came from it.
     sign: Instant,
@@ -82,12 +82,13 @@ impl Connection {
         shared.count.fetch_add(1, Ordering::Relaxed);
         let connect = frames::connect(&id, shared.services.bus.node().id(), shared.config.message_bytes_max);
         frames::write(&sink, &connect);
+        let book = BookClient::new(shared.access.clone(), Arc::clone(seat.client()));
         let backlog = shared.services.bus.proposer().receiving().lease();
         Self {
             shared,
             session: Session::new(bounds),
             sink,
-            streams: Streams::default(),
+            book,
             seat,
             sign: clock::now(),
             sent: 0,
@@ -164,7 +165,7 @@ impl Connection {
             return;
         }
         self.vacate();
-        self.streams = Streams::default();
+        self.book.close();
         self.shared.services.router.forget(self.serial());
     }
 
@@ -195,11 +196,11 @@ impl Connection {
     /// last of it.
     pub(super) fn end_if_idle(&mut self) {
         let Some((code, reason)) = self.leaving else { return };
-        if self.listens && !self.streams.is_empty() {
+        if self.listens && self.book.has_streams() {
             return;
         }
         let held = self.shared.services.router.held(self.serial());
-        if held == 0 && self.session.in_flight() == 0 && self.streams.unanswered() == 0 {
+        if held == 0 && self.session.in_flight() == 0 && self.book.unanswered() == 0 {
             self.end(code, reason);
         }
     }
@@ -315,11 +316,7 @@ impl Connection {
             traceparent,
         };
         let client = Arc::clone(self.seat.client());
-        let reply = move |outcome| {
-            if !client.tell(ClientMessage::Outcome(ticket, outcome)) {
-                client.loses();
-            }
-        };
+        let reply = move |outcome| client.must_tell(ClientMessage::Outcome(ticket, outcome));
         self.shared.services.router.call(Requester::Client(self.serial()), request, payload, Box::new(reply));
     }
 
@@ -501,12 +498,9 @@ impl Handler<ClientMessage> for Connection {
             ClientMessage::Event(event) => self.event(event),
             ClientMessage::Command(command) => self.command(command),
             ClientMessage::Close(why) => self.farewell(why, ctx),
-            ClientMessage::Stream(number, streamed) => self.streamed(number, streamed, ctx),
+            ClientMessage::Stream(number, update) => self.update(number, update, ctx),
             // This door does not ask the bus for these.
-            ClientMessage::Registered(..)
-            | ClientMessage::Notified(..)
-            | ClientMessage::Published(..)
-            | ClientMessage::Remind => {}
+            ClientMessage::Registered(..) | ClientMessage::Notified(..) | ClientMessage::Remind => {}
         }
         self.end_if_idle();
     }

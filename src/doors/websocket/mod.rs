@@ -1,7 +1,6 @@
 //! The door `websocket`: services and consumers with plain JSON over a WebSocket.
 
 mod actor;
-mod book;
 mod close;
 mod codec;
 pub mod config;
@@ -10,6 +9,7 @@ mod notices;
 mod session;
 mod shared;
 mod snapshot;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod throttle;

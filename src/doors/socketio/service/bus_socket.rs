@@ -15,6 +15,7 @@ use crate::base::clock;
 use crate::base::fault::FaultKind;
 use crate::base::json;
 use crate::bus::access::Access;
+use crate::bus::book_client::BookClient;
 use crate::bus::call::terms::{Answered, Key, Requester};
 use crate::bus::client::announcement::AnnouncedUpTo;
 use crate::bus::client::call::{Answer, Caller, HandedPayload, Outcome, Payload, Request, Responder};
@@ -22,7 +23,6 @@ use crate::bus::client::clients::{Client, ClientHandle, ClientMessage, CloseReas
 use crate::bus::client::commands::Commands;
 use crate::bus::error::Fault;
 use crate::bus::roll::services::{Notice, Services};
-use crate::bus::subscribe::streams::Streams;
 use crate::bus::write::notification::From;
 use crate::doors::socketio::cluster::recovery::Recovery;
 use crate::doors::socketio::cluster::session_state::Kept;
@@ -63,8 +63,7 @@ struct Asked {
 /// One client.
 pub(in crate::doors::socketio) struct BusSocket {
     pub(in crate::doors::socketio) services: Services,
-    pub(in crate::doors::socketio) access: Access,
-    pub(in crate::doors::socketio) streams: Streams,
+    pub(in crate::doors::socketio) book: BookClient,
     seat: ClientHandle,
     pub(in crate::doors::socketio) sid: String,
     pub(in crate::doors::socketio) auth: Auth,
@@ -115,8 +114,7 @@ impl BusSocket {
         let (services, access) = way;
         Self {
             services,
-            access,
-            streams: Streams::default(),
+            book: BookClient::new(access, Arc::clone(seat.client())),
             seat,
             sid: sid.to_owned(),
             auth,
@@ -173,11 +171,7 @@ impl BusSocket {
     /// The way back to this client, for what takes time.
     pub(in crate::doors::socketio) fn mailbox(&self) -> impl Fn(ClientMessage) + Send + use<> {
         let client = Arc::clone(self.seat.client());
-        move |told| {
-            if !client.tell(told) {
-                client.loses();
-            }
-        }
+        move |message| client.must_tell(message)
     }
 
     /// Notifications concern it from the first time on that it is registered.
@@ -374,7 +368,7 @@ impl Socket for BusSocket {
             "bus:request" => return self.request(&event, out),
             "bus:response" => Some(self.response(&event)),
             "bus:notify" => later(self.notify(&event)),
-            "book:publish" => later(self.publish(id, arg)),
+            "book:publish" => later(self.publish(id, arg, out)),
             "book:subscribe" => later(self.subscribe(id, arg)),
             "book:ack" => later(self.acknowledge(id, arg)),
             "book:unsubscribe" => later(self.unsubscribe(id, arg, out)),
@@ -436,8 +430,7 @@ impl Socket for BusSocket {
                 });
                 Self::answer("bus:notify", id, said, out);
             }
-            ClientMessage::Published(id, published) => self.published(id, published, out),
-            ClientMessage::Stream(number, streamed) => self.streamed(number, streamed, out),
+            ClientMessage::Stream(number, update) => self.update(number, update, out),
             ClientMessage::Remind => {
                 let reminder = json!({ "reason": "not registered", "timestamp": clock::millis() });
                 out.emit(None, "bus:reregister-request", &[&reminder.to_string()], Vec::new());
@@ -455,7 +448,7 @@ impl Socket for BusSocket {
             let registration = self.seat.client().about().registration.map(|register| *register);
             recovery.keep(Kept::new(&pid, &self.sid, registration, floor));
         }
-        self.streams = Streams::default();
+        self.book.close();
         // In this order: a request that is being routed now finds nobody, or is found here.
         self.seat.vacate();
         self.leave_all();

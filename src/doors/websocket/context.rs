@@ -1,0 +1,20 @@
+//! What the connections of a door share.
+
+use std::sync::atomic::AtomicUsize;
+
+use super::config::Config;
+use super::snapshot::SnapshotCache;
+use super::throttle::UnhandledLimit;
+use crate::bus::access::Access;
+use crate::bus::roll::services::Services;
+
+/// What the connections of a door share.
+#[derive(Debug)]
+pub(super) struct ConnectionContext {
+    pub(super) services: Services,
+    pub(super) access: Access,
+    pub(super) config: Config,
+    pub(super) snapshots: SnapshotCache,
+    pub(super) throttle: UnhandledLimit,
+    pub(super) count: AtomicUsize,
+}

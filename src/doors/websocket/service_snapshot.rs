@@ -1,0 +1,74 @@
+//! The services that are there when a client registers.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use rollbook_cluster::lock::lock;
+use rollbook_cluster::node::Node;
+use rollbook_core::machine::Machine;
+use rollbook_core::service::{Instance, Service};
+
+use super::wire::{CapabilityJson, ServiceJson};
+use crate::bus::client::announcement::Log;
+
+/// The services as they were behind the event of that index of the roll.
+#[derive(Debug, Clone)]
+pub(super) struct ServiceSnapshot {
+    pub(super) index: u64,
+    /// A JSON list.
+    pub(super) services: Bytes,
+}
+
+/// Takes snapshots; as long as the roll does not change it is always the same one.
+#[derive(Debug, Default)]
+pub(super) struct SnapshotCache {
+    newest: Mutex<Option<ServiceSnapshot>>,
+}
+
+impl SnapshotCache {
+    /// The services now.
+    pub(super) fn take(&self, node: &Node) -> ServiceSnapshot {
+        node.with_machine(|machine| {
+            let index = machine.head(Log::Roll.name()).map_or(0, |head| head.last());
+            let mut newest = lock(&self.newest);
+            match &*newest {
+                Some(newest) if newest.index == index => newest.clone(),
+                _ => {
+                    let taken = ServiceSnapshot { index, services: services(machine) };
+                    *newest = Some(taken.clone());
+                    taken
+                }
+            }
+        })
+    }
+}
+
+fn services(machine: &Machine) -> Bytes {
+    let online = machine.services().filter(|service| service.online);
+    let rows: Vec<ServiceJson> = online.map(|service| row(service, machine.instances(&service.id))).collect();
+    serde_json::to_vec(&rows).unwrap_or_default().into()
+}
+
+/// A service with what all its instances offer together, and the version of the newest of them.
+fn row<'a>(service: &Service, instances: impl Iterator<Item = &'a Instance>) -> ServiceJson {
+    let mut offered: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+    let (mut newest, mut count): (Option<&Instance>, usize) = (None, 0);
+    for instance in instances {
+        count = count.saturating_add(1);
+        if newest.is_none_or(|newest| newest.connected_at <= instance.connected_at) {
+            newest = Some(instance);
+        }
+        for capability in &instance.capabilities {
+            offered.entry(&capability.name).or_default().extend(&capability.actions);
+        }
+    }
+    let each = |(name, mut actions): (&str, Vec<&String>)| {
+        let mut seen = std::collections::HashSet::new();
+        actions.retain(|action| seen.insert(action.as_str()));
+        CapabilityJson { name: name.to_owned(), actions: actions.into_iter().cloned().collect() }
+    };
+    let version = newest.map_or(&service.version, |newest| &newest.version).clone();
+    let json = ServiceJson::new(service.id.clone(), version, offered.into_iter().map(each).collect());
+    ServiceJson { instances: Some(count), ..json }
+}

@@ -1,0 +1,89 @@
+//! Publishing, and streams of the book, over one connection: what its client is told, by the rules of the door `sse`.
+
+use actix::WrapFuture as _;
+use actix::prelude::{AsyncContext, Context};
+
+use super::actor::Connection;
+use super::codec::{Code, Publishes, Subscribes, Wrong};
+use super::frames::{self, Text};
+use crate::bus::delivery::messages::AckResult;
+use crate::bus::subscribe::streams::{AckOutcome, StreamMessage, StreamRefusal, StreamUpdate, Turn};
+
+impl Connection {
+    pub(super) fn publish(&mut self, publishes: &Publishes, ctx: &mut Context<Self>) {
+        let id = &publishes.id;
+        match self.book.publish(id.clone(), None, publishes.draft()) {
+            Ok(message) => self.encode(id, message, ctx),
+            Err(refusal) => self.refuse(id, refusal),
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, Subscribes { id, wanted }: Subscribes) {
+        if let Err(refusal) = self.book.subscribe(id.clone(), None, wanted) {
+            self.refuse(&id, refusal);
+        }
+    }
+
+    pub(super) fn ack(&mut self, id: &str, event: String) {
+        if let Err(refusal) = self.book.acknowledge(id, event, None) {
+            self.refuse(id, refusal);
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, id: &str, ctx: &mut Context<Self>) {
+        match self.book.unsubscribe(id, None) {
+            Ok(messages) => self.encode(id, messages, ctx),
+            Err(refusal) => self.refuse(id, refusal),
+        }
+    }
+
+    /// A stream, or a publish, of this connection says something.
+    pub(super) fn update(&mut self, number: u64, update: StreamUpdate, ctx: &mut Context<Self>) {
+        if let Some((id, messages)) = self.book.update(number, update) {
+            self.encode(&id, messages, ctx);
+        }
+    }
+
+    fn refuse(&mut self, id: &str, refusal: StreamRefusal) {
+        let code = match refusal {
+            StreamRefusal::Taken => Code::DuplicateId,
+            StreamRefusal::Unknown => Code::UnknownRequest,
+            StreamRefusal::TooMany | StreamRefusal::Unanswered => Code::Overloaded,
+        };
+        self.send(&Text::from(&Wrong::new(code, refusal.to_string()).of(id)));
+    }
+
+    /// Tells the client what became of what it calls `id`.
+    fn encode(&mut self, id: &str, messages: impl IntoIterator<Item = StreamMessage>, ctx: &mut Context<Self>) {
+        for message in messages {
+            match message {
+                StreamMessage::Published(_, Ok(Some(published))) => self.send(&frames::published(id, &published)),
+                // Only a batch has no event of its own.
+                StreamMessage::Published(_, Ok(None)) => {}
+                StreamMessage::Opened(_, Ok(consumer)) => self.send(&frames::subscribed(id, &consumer)),
+                StreamMessage::Event(event) => frames::write_paced(&self.sink, &frames::delivery(id, event)),
+                StreamMessage::ChunkEnd(turn) => self.keep(turn, ctx),
+                StreamMessage::Ended(end, reason) => self.send(&frames::unsubscribed(id, Some((end, &reason)))),
+                StreamMessage::Acknowledged(AckOutcome { event, done: Ok(done), .. }) => {
+                    self.send(&frames::acked(id, &event, done == AckResult::Yes));
+                }
+                StreamMessage::Left(_) => self.send(&frames::unsubscribed(id, None)),
+                StreamMessage::Published(_, Err(fault))
+                | StreamMessage::Opened(_, Err(fault))
+                | StreamMessage::Acknowledged(AckOutcome { done: Err(fault), .. }) => {
+                    self.send(&frames::refused(id, &fault));
+                }
+            }
+        }
+    }
+
+    /// The next stream speaks when little of what this one has said waits for the client.
+    fn keep(&self, turn: Turn, ctx: &mut Context<Self>) {
+        let sink = self.sink.clone();
+        let left = async move {
+            sink.room().await;
+            drop(turn);
+        };
+        ctx.spawn(left.into_actor(self));
+    }
+}
