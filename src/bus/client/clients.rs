@@ -204,13 +204,14 @@ impl Client {
 
     /// Tells it to go, also while something of its own takes time, or its mailbox is full. `false` when it is gone.
     pub fn close(&self, why: CloseReason) -> bool {
-        self.closing.notify_one();
         let there = self.to.connected();
         if self.told_to_close.swap(true, Ordering::Relaxed) {
             hint(&self.to, ClientMessage::Close(why));
         } else {
             must_tell(&self.to, ClientMessage::Close(why));
         }
+        // Behind the message: whoever hears this has it already.
+        self.closing.notify_one();
         there
     }
 

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
 use actix::{ActorFutureExt as _, WrapFuture as _};
 use rollbook_core::error::Refusal;
-use rollbook_core::service::Registered;
 
 use super::close;
 use super::codec::{Code, Message, Registers, Wrong};
@@ -26,9 +25,10 @@ use crate::bus::book_client::BookClient;
 use crate::bus::call::terms::{Answered, Key, Requester};
 use crate::bus::client::announcement::{Announcement, Log};
 use crate::bus::client::call::{Answer, Caller, HandedPayload, Outcome, Payload, Request};
-use crate::bus::client::clients::{About, Client, ClientHandle, ClientMessage, CloseReason, Command};
+use crate::bus::client::clients::{About, ClientHandle, ClientMessage, CloseReason, Command, Enrollment};
 use crate::bus::client::commands::Commands;
 use crate::bus::error::Fault;
+use crate::bus::roll::registration::Registration;
 use crate::net::budget::Lease;
 use crate::net::websocket::reader::{InboundFrame, code};
 use crate::net::websocket::writer::{Frame, FrameWriter};
@@ -49,8 +49,7 @@ pub(super) struct Connection {
     sign: Instant,
     /// How many bytes had left for it when it was last looked at.
     sent: u64,
-    /// The service and instance that it is, or may be when nobody knows what became of its registration.
-    attempted: Option<(String, String)>,
+    registration: Registration,
     /// The snapshot that it has got tells of everything up to this index of the roll.
     floor: u64,
     /// Events that came while its registration was on its way.
@@ -83,6 +82,7 @@ impl Connection {
         let connect = frames::connect(&id, shared.services.bus.node().id(), shared.config.message_bytes_max);
         frames::write(&sink, &connect);
         let book = BookClient::new(shared.access.clone(), Arc::clone(seat.client()));
+        let registration = Registration::new(shared.services.roll.clone(), Arc::clone(seat.client()));
         let backlog = shared.services.bus.proposer().receiving().lease();
         Self {
             shared,
@@ -92,7 +92,7 @@ impl Connection {
             seat,
             sign: clock::now(),
             sent: 0,
-            attempted: None,
+            registration,
             floor: 0,
             held: Vec::new(),
             backlog,
@@ -102,10 +102,6 @@ impl Connection {
             told: false,
             left: false,
         }
-    }
-
-    pub(super) const fn client(&self) -> &Arc<Client> {
-        self.seat.client()
     }
 
     fn serial(&self) -> u64 {
@@ -155,9 +151,7 @@ impl Connection {
     fn vacate(&mut self) {
         // In this order: a request that is being routed now finds nobody, or is found here.
         self.seat.vacate();
-        if let Some((service, instance)) = self.attempted.take() {
-            self.shared.services.roll.leave(self.serial(), &service, &instance);
-        }
+        self.registration.leave();
     }
 
     fn leave(&mut self) {
@@ -228,7 +222,8 @@ impl Connection {
     fn register(&mut self, registers: Registers, ctx: &mut Context<Self>) {
         let services = self.shared.services.clone();
         if services.bus.node().ready().is_err() {
-            return self.refused(&Refusal::Unavailable("the cluster has no majority".to_owned()));
+            let refusal = Refusal::Unavailable("the cluster has no majority".to_owned());
+            return self.refused(Fault::of_service(&refusal));
         }
         let snapshot = self.shared.snapshots.take(services.bus.node());
         let name = registers.name.clone();
@@ -239,37 +234,33 @@ impl Connection {
         }
         let register = registers.into_register();
         if let Err(refusal) = register.service.check().and_then(|()| register.instance.check()) {
-            return self.refused(&refusal);
+            return self.refused(Fault::of_service(&refusal));
         }
-        let identity = Identity { name, instance: register.instance.id.clone() };
-        self.attempted = Some((identity.name.clone(), identity.instance.clone()));
-        let client = Arc::clone(self.seat.client());
-        let registering = async move { services.roll.register(&client, register).await };
-        ctx.spawn(registering.into_actor(self).map(move |registered, act, ctx| {
-            act.became(registered, identity, &snapshot, ctx);
+        let registering = match self.registration.register(None, register) {
+            Ok(Some(registering)) => registering,
+            // A connection registers once.
+            Ok(None) => return,
+            Err(fault) => return self.refused(fault),
+        };
+        ctx.spawn(registering.into_actor(self).map(move |(_, result), act, ctx| {
+            act.became(result, &snapshot, ctx);
         }));
     }
 
-    fn became(
-        &mut self,
-        registered: Result<Registered, Refusal>,
-        identity: Identity,
-        snapshot: &Snapshot,
-        ctx: &mut Context<Self>,
-    ) {
+    fn became(&mut self, result: Result<Enrollment, Fault>, snapshot: &Snapshot, ctx: &mut Context<Self>) {
         if !self.session.is_registering() {
             return;
         }
-        match registered {
-            Ok(Registered { replaced, .. }) => {
-                self.registered(identity, snapshot, replaced.map(|replaced| replaced.owner.node), ctx);
+        self.registration.ended(&result);
+        match result {
+            Ok(Enrollment { service, instance, replaced }) => {
+                self.registered(Identity { name: service, instance }, snapshot, replaced, ctx);
             }
-            Err(refusal) => self.refused(&refusal),
+            Err(fault) => self.refused(fault),
         }
     }
 
-    fn refused(&mut self, refusal: &Refusal) {
-        let fault = Fault::of_service(refusal);
+    fn refused(&mut self, fault: Fault) {
         let (code, close, reason) = match fault.kind {
             FaultKind::Unavailable => (Code::Unavailable, code::AGAIN, "no majority"),
             FaultKind::Overloaded => (Code::Overloaded, code::AGAIN, "too much is on its way"),

@@ -70,7 +70,7 @@ impl BusApplication {
         let sid = kept.sid;
         let mut socket = self.socket(came, &sid, Some(kept.pid));
         if let Some(register) = kept.registration {
-            socket.register_again(register).await?;
+            socket.registration.restore(register).await.ok()?;
         }
         // Registered first: what comes from now on is told anyway, what came before is in the book.
         let to = self.services.clients.position();

@@ -1,16 +1,14 @@
 //! The events of the service bus, for one client: translates them into what the bus can do, and back.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use rollbook_core::service::InstanceRegister;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use super::acks::{Acked, Acks};
-use super::payloads::{self, Auth, NotifyPayload, Registering, RequestPayload, ResponsePayload};
+use super::payloads::{self, Auth, NotifyPayload, RequestPayload, ResponsePayload};
 use crate::base::clock;
 use crate::base::fault::FaultKind;
 use crate::base::json;
@@ -22,6 +20,7 @@ use crate::bus::client::call::{Answer, Caller, HandedPayload, Outcome, Payload, 
 use crate::bus::client::clients::{Client, ClientHandle, ClientMessage, CloseReason, Command};
 use crate::bus::client::commands::Commands;
 use crate::bus::error::Fault;
+use crate::bus::roll::registration::{Identity, Registration};
 use crate::bus::roll::services::{Notice, Services};
 use crate::bus::write::notification::From;
 use crate::doors::socketio::cluster::recovery::Recovery;
@@ -32,8 +31,6 @@ use crate::net::websocket::writer::Frame;
 
 /// Most requests that one client may have on their way, and most notifications.
 const IN_FLIGHT_MAX: usize = 1024;
-/// Longest heartbeat, bytes.
-const HEARTBEAT_BYTES_MAX: usize = 4096;
 
 /// What is known of a client that may come back for its state.
 pub(in crate::doors::socketio) struct Memory {
@@ -68,12 +65,7 @@ pub(in crate::doors::socketio) struct BusSocket {
     pub(in crate::doors::socketio) sid: String,
     pub(in crate::doors::socketio) auth: Auth,
     memory: Option<Memory>,
-    /// The service and instance that it is.
-    pub(in crate::doors::socketio) registered: Option<(String, String)>,
-    /// The one that it is about to be: it must be left even if nobody knows whether it was.
-    pub(in crate::doors::socketio) registering: Option<Registering>,
-    /// Registrations behind that one, with the numbers of their acknowledgements.
-    pub(in crate::doors::socketio) registrations: VecDeque<(Option<u64>, InstanceRegister)>,
+    pub(in crate::doors::socketio) registration: Registration,
     asked: HashMap<u64, Asked>,
     ticket: u64,
     notifying: usize,
@@ -112,6 +104,7 @@ impl BusSocket {
         memory: Option<Memory>,
     ) -> Self {
         let (services, access) = way;
+        let registration = Registration::new(services.roll.clone(), Arc::clone(seat.client()));
         Self {
             services,
             book: BookClient::new(access, Arc::clone(seat.client())),
@@ -119,9 +112,7 @@ impl BusSocket {
             sid: sid.to_owned(),
             auth,
             memory,
-            registered: None,
-            registering: None,
-            registrations: VecDeque::new(),
+            registration,
             asked: HashMap::new(),
             ticket: 0,
             notifying: 0,
@@ -164,10 +155,6 @@ impl BusSocket {
         }
     }
 
-    fn identity(&self) -> Result<&(String, String), Fault> {
-        self.registered.as_ref().ok_or(Fault::not_registered())
-    }
-
     /// The way back to this client, for what takes time.
     pub(in crate::doors::socketio) fn mailbox(&self) -> impl Fn(ClientMessage) + Send + use<> {
         let client = Arc::clone(self.seat.client());
@@ -182,13 +169,7 @@ impl BusSocket {
     }
 
     fn heartbeat(&self, arg: &ByteString) -> Said {
-        self.identity()?;
-        let object = serde_json::from_str::<&RawValue>(arg).is_ok_and(|raw| raw.get().starts_with('{'));
-        if !object || arg.len() > HEARTBEAT_BYTES_MAX {
-            let message = format!("a heartbeat is an object of at most {HEARTBEAT_BYTES_MAX} bytes");
-            return Err(Fault::bad(message).into());
-        }
-        self.seat.client().heartbeat(Bytes::copy_from_slice(arg.as_bytes()));
+        self.registration.heartbeat(arg.as_bytes())?;
         Ok(json!({}))
     }
 
@@ -210,7 +191,7 @@ impl BusSocket {
         self.asked.insert(ticket, Asked { id: asks.id.clone(), ack: event.id });
         let bounds = self.services.router.config();
         let timeout = asks.timeout.unwrap_or(bounds.timeout).min(bounds.timeout_max);
-        let (service, instance) = self.registered.clone().unwrap_or_default();
+        let Identity { service, instance } = self.registration.identity().cloned().unwrap_or_default();
         let connection = self.services.roll.connection(self.seat.client().serial);
         let json = event.args.first().map(|arg| payloads::part(arg, asks.payload)).unwrap_or_default();
         let payload = Payload { json, attachments: event.attachments.clone() };
@@ -292,7 +273,7 @@ impl BusSocket {
     }
 
     fn notify(&mut self, event: &Event) -> Result<(), Fault> {
-        let (service, instance) = self.identity()?.clone();
+        let Identity { service, instance } = self.registration.identity()?.clone();
         let notifies = NotifyPayload::parse(first(event))?;
         if self.notifying >= IN_FLIGHT_MAX {
             return Err(Fault::overloaded(format!("at most {IN_FLIGHT_MAX} notifications on their way")));
@@ -421,7 +402,7 @@ impl Socket for BusSocket {
                 }
             }
             ClientMessage::Command(command) => self.command(command, out),
-            ClientMessage::Registered(id, became) => self.registered(id, became, out),
+            ClientMessage::Registered(id, result) => self.registered(id, result, out),
             ClientMessage::Notified(id, noted) => {
                 self.notifying = self.notifying.saturating_sub(1);
                 let said = noted.map_err(Failure::from).map(|noted| match noted.index {
@@ -451,7 +432,7 @@ impl Socket for BusSocket {
         self.book.close();
         // In this order: a request that is being routed now finds nobody, or is found here.
         self.seat.vacate();
-        self.leave_all();
+        self.registration.leave();
         self.services.router.forget(self.seat.client().serial);
     }
 }

@@ -24,14 +24,6 @@ const RETRIES_MAX: u32 = 3;
 /// What a service is when it does not say.
 const KIND: &str = "service";
 
-/// A registration that is on its way.
-pub(in crate::doors::socketio) struct Registering {
-    /// The number of its acknowledgement.
-    pub(in crate::doors::socketio) id: Option<u64>,
-    /// The service and instance.
-    pub(in crate::doors::socketio) identity: (String, String),
-}
-
 fn bad(error: impl std::fmt::Display) -> Fault {
     Fault::bad(error.to_string())
 }
