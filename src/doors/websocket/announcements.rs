@@ -71,7 +71,9 @@ impl ServiceJson {
 fn lifecycle(word: &str, index: i64, payload: &[u8]) -> Option<String> {
     let LifecycleJson { service, instance, at } = serde_json::from_slice(payload).ok()?;
     let (id, node, version, offered) = match instance {
-        Some(InstanceJson { id, node, version, capabilities }) => (Some(id), Some(node_name(node)), version, capabilities),
+        Some(InstanceJson { id, node, version, capabilities }) => {
+            (Some(id), Some(node_name(node)), version, capabilities)
+        }
         // A service that goes without a last instance that anybody knows of.
         None => (None, None, service.version, Vec::new()),
     };

@@ -3,8 +3,8 @@
 use std::sync::atomic::AtomicUsize;
 
 use super::config::Config;
-use super::snapshot::SnapshotCache;
-use super::throttle::UnhandledLimit;
+use super::service_snapshot::SnapshotCache;
+use super::unhandled_limit::UnhandledLimit;
 use crate::bus::access::Access;
 use crate::bus::roll::services::Services;
 
@@ -15,6 +15,6 @@ pub(super) struct ConnectionContext {
     pub(super) access: Access,
     pub(super) config: Config,
     pub(super) snapshots: SnapshotCache,
-    pub(super) throttle: UnhandledLimit,
+    pub(super) unhandled_limit: UnhandledLimit,
     pub(super) count: AtomicUsize,
 }

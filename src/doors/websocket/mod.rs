@@ -1,19 +1,19 @@
 //! The door `websocket`: services and consumers with plain JSON over a WebSocket.
 
-mod actor;
-mod close;
+mod announcements;
+mod close_codes;
 mod codec;
 pub mod config;
-mod frames;
-mod notices;
+mod connection;
+mod context;
+mod error;
+mod outbound;
+mod payloads;
+mod service_snapshot;
 mod session;
-mod shared;
-mod snapshot;
-mod streams;
 #[cfg(test)]
 mod tests;
-mod throttle;
-mod wire;
+mod unhandled_limit;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,11 +30,11 @@ use crate::bus::roll::services::Services;
 use crate::net::origins::Origin;
 use crate::net::websocket::reader;
 
-use actor::Connection;
 use config::Config;
-use shared::Shared;
-use snapshot::Snapshots;
-use throttle::Throttle;
+use connection::Connection;
+use context::ConnectionContext;
+use service_snapshot::SnapshotCache;
+use unhandled_limit::UnhandledLimit;
 
 /// The version of the WebSocket protocol.
 const VERSION: &str = "13";
@@ -46,7 +46,7 @@ const SUBPROTOCOL: &str = "rollbook.v1";
 /// The door.
 #[derive(Debug)]
 pub struct Door {
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionContext>,
     draining: AtomicBool,
 }
 
@@ -54,12 +54,12 @@ impl Door {
     /// A door onto the bus.
     #[must_use]
     pub fn new(services: &Services, access: Access, config: Config) -> Arc<Self> {
-        let shared = Shared {
+        let shared = ConnectionContext {
             services: services.clone(),
             access,
             config,
-            snapshots: Snapshots::default(),
-            throttle: Throttle::default(),
+            snapshots: SnapshotCache::default(),
+            unhandled_limit: UnhandledLimit::default(),
             count: AtomicUsize::new(0),
         };
         Arc::new(Self { shared: Arc::new(shared), draining: AtomicBool::new(false) })

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::codec::{ErrorCode, SERVICE_ERROR, FrameError};
+use super::codec::SERVICE_ERROR;
+use super::error::{ErrorCode, FrameError};
 use crate::base::fault::FaultKind;
 use crate::base::json;
 use crate::bus::client::call::{Answer, HandedPayload, Outcome, Payload, Responder};

@@ -9,7 +9,7 @@ use rollbook_cluster::node::Node;
 use rollbook_core::machine::Machine;
 use rollbook_core::service::{Instance, Service};
 
-use super::wire::{CapabilityJson, ServiceJson};
+use super::announcements::{CapabilityJson, ServiceJson};
 use crate::bus::client::announcement::Log;
 
 /// The services as they were behind the event of that index of the roll.

@@ -7,10 +7,12 @@ use bytestring::ByteString;
 use rollbook_core::event::Event;
 use serde_json::{Value, json};
 
-use super::frames::Text;
+use super::announcements::ANNOUNCEMENTS;
+use super::error::ErrorCode;
+use super::outbound::OutboundFrame;
+use super::payloads::ClientFrame;
 use super::session::{Bounds, Identity, Session, Step};
-use super::wire::FRAMES;
-use super::{close, codec};
+use super::{close_codes, codec};
 use crate::base::fault::FaultKind;
 use crate::bus::client::announcement::{AnnouncedUpTo, Announcement, AnnouncementEncoder as _, Log};
 use crate::bus::client::call::{Answer, Payload, Responder};
@@ -20,11 +22,11 @@ use crate::bus::read::stored_event::StoredEvent;
 const BOUNDS: Bounds =
     Bounds { in_flight_max: 3, timeout: Duration::from_secs(30), timeout_max: Duration::from_secs(60) };
 
-fn whole(text: &Text) -> String {
+fn whole(text: &OutboundFrame) -> String {
     format!("{}{}{}", String::from_utf8_lossy(&text.head), String::from_utf8_lossy(&text.payload), text.tail)
 }
 
-fn value(text: &Text) -> Value {
+fn value(text: &OutboundFrame) -> Value {
     let whole = whole(text);
     serde_json::from_str(&whole).unwrap_or_else(|error| panic!("{error}: {whole}"))
 }
@@ -122,7 +124,7 @@ fn a_first_frame_that_is_none_ends_the_connection() {
         let Some(Step::Close(text, closes, _)) = session.hear(ByteString::from(frame), Instant::now()) else {
             panic!("{frame} ends it");
         };
-        assert_eq!((value(&text)["code"].as_str(), closes), (Some(code), close::BAD_REGISTRATION));
+        assert_eq!((value(&text)["code"].as_str(), closes), (Some(code), close_codes::BAD_REGISTRATION));
     }
 }
 
@@ -283,7 +285,7 @@ fn told(subject: &str, payload: &Value, index: Option<u64>) -> Value {
         None => Announcement::unstored(std::sync::Arc::new(StoredEvent::unstored(Bytes::from(record)))),
     };
     let mut out = Vec::new();
-    FRAMES.announce(&announcement, &mut out);
+    ANNOUNCEMENTS.announce(&announcement, &mut out);
     serde_json::from_slice(&out).unwrap_or_default()
 }
 
@@ -316,7 +318,7 @@ fn whole_numbers_and_nothing_may_be_written_as_other_languages_do() {
     let timeout = |text: &str| match parse(&format!(
         "{{\"type\":\"message\",\"id\":\"m\",\"destination\":\"a:b\",\"timeout_ms\":{text},\"key\":null}}"
     )) {
-        Ok(codec::Said::Message(message)) => Ok(message.timeout),
+        Ok(ClientFrame::Message(message)) => Ok(message.timeout),
         other => Err(format!("{other:?}")),
     };
     for text in ["5000", "5000.0", "5e3"] {
@@ -331,7 +333,7 @@ fn whole_numbers_and_nothing_may_be_written_as_other_languages_do() {
             "\u{feff} {{\"type\":\"subscribe\",\"id\":\"s\",\"subject\":\"a.b\",\"redelivery_ms\":{text},\"ack\":null}}"
         ))
     };
-    assert!(matches!(subscribe("200.0"), Ok(codec::Said::Subscribe(_))));
+    assert!(matches!(subscribe("200.0"), Ok(ClientFrame::Subscribe(_))));
     assert_eq!(subscribe("0.5").unwrap_err().text, "redelivery_ms: a whole number from 0");
 }
 
@@ -344,7 +346,7 @@ fn a_frame_that_is_nested_too_deep_is_refused_under_its_id() {
     assert!(codec::parse(&ByteString::from(frame(128)), false).is_ok());
     for (levels, first) in [(129, false), (100_000, false), (129, true)] {
         let wrong = codec::parse(&ByteString::from(frame(levels)), first).unwrap_err();
-        assert_eq!((wrong.code, wrong.id.as_deref()), (codec::Code::BadMessage, Some("m")));
+        assert_eq!((wrong.code, wrong.id.as_deref()), (ErrorCode::BadMessage, Some("m")));
         assert!(wrong.text.contains("nested deeper than 128 levels"), "{}", wrong.text);
     }
 }
@@ -352,7 +354,7 @@ fn a_frame_that_is_nested_too_deep_is_refused_under_its_id() {
 #[test]
 fn what_a_service_says_of_its_failure_is_told_even_if_it_was_cut_in_a_character() {
     let frame = r#"{"type":"error","id":"m","message":"cut \ud83d","data":1e400}"#;
-    let Ok(codec::Said::Answer { answer, .. }) = codec::parse(&ByteString::from(frame), false) else {
+    let Ok(ClientFrame::Answer { answer, .. }) = codec::parse(&ByteString::from(frame), false) else {
         panic!("{frame}")
     };
     assert_eq!(

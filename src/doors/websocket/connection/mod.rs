@@ -1,6 +1,13 @@
 //! The actor of one connection: puts the pure parts to work with time, the socket and the bus.
 //!
-//! Size: what a connection is told by its socket, its session and the bus, in one place.
+//! What it does for its client is in the files beside this one: [`registration`], [`calls`], [`notifications`], [`streams`].
+//! Imports the pure parts of the door and the bus. A connection ends in one way, [`Connection::end`]: the client is told
+//! why, and nobody finds it any more.
+
+mod calls;
+mod notifications;
+mod registration;
+mod streams;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,26 +15,19 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
 use actix::{ActorFutureExt as _, WrapFuture as _};
-use rollbook_core::error::Refusal;
 
-use super::close;
-use super::codec::{ErrorCode, MessagePayload, RegisterPayload, FrameError};
+use super::announcements::ANNOUNCEMENTS;
+use super::close_codes;
 use super::config::{Config, NAME};
+use super::context::ConnectionContext;
 use super::outbound::{self, OutboundFrame};
-use super::session::{Bounds, Identity, Session, Step};
-use super::shared::ConnectionContext;
-use super::snapshot::ServiceSnapshot;
-use super::wire::ANNOUNCEMENTS;
+use super::session::{Bounds, Session, Step};
 use crate::base::actors::{Belongs, Kind};
 use crate::base::clock;
-use crate::base::fault::FaultKind;
 use crate::bus::book_client::BookClient;
-use crate::bus::call::terms::{Answered, Key, Requester};
-use crate::bus::client::announcement::{Announcement, Log};
-use crate::bus::client::call::{Answer, Caller, HandedPayload, Outcome, Payload, Request};
-use crate::bus::client::clients::{About, ClientHandle, ClientMessage, CloseReason, Command, Enrollment};
+use crate::bus::client::announcement::Announcement;
+use crate::bus::client::clients::{About, ClientHandle, ClientMessage, CloseReason};
 use crate::bus::client::commands::Commands;
-use crate::bus::error::Fault;
 use crate::bus::roll::registration::Registration;
 use crate::net::budget::Lease;
 use crate::net::websocket::reader::{InboundFrame, code};
@@ -40,72 +40,78 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The actor.
 pub(super) struct Connection {
-    pub(super) shared: Arc<ConnectionContext>,
-    pub(super) session: Session,
-    pub(super) sink: FrameWriter,
-    pub(super) book: BookClient,
-    seat: ClientHandle,
-    /// When anything came from it.
-    sign: Instant,
-    /// How many bytes had left for it when it was last looked at.
-    sent: u64,
+    context: Arc<ConnectionContext>,
+    session: Session,
+    sink: FrameWriter,
+    book: BookClient,
+    handle: ClientHandle,
+    /// When anything came from the client.
+    last_heard: Instant,
+    /// How many bytes had left for the client at the last look: while they become more the client lives.
+    sent_before: u64,
     registration: Registration,
-    /// The snapshot that it has got tells of everything up to this index of the roll.
-    floor: u64,
-    /// Events that came while its registration was on its way.
-    held: Vec<Arc<Announcement>>,
-    /// What its frames that wait for its registration take of what the node receives.
+    /// The snapshot that the client has got tells of everything up to this index of the roll.
+    snapshot_index: u64,
+    /// Events that came while the registration was on its way: they follow the snapshot.
+    held_events: Vec<Arc<Announcement>>,
+    /// What the frames that wait for the registration take of what the node receives.
     backlog: Lease,
     commands: Commands,
-    /// It leaves when nothing of it is in flight any more: with which close code, and why.
-    leaving: Option<(u16, &'static str)>,
-    /// It waits a moment for what its streams have to say before it ends.
-    listens: bool,
-    /// It knows that its end comes.
-    told: bool,
+    /// The connection ends when nothing of it is in flight any more: with which close code, and why.
+    closing: Option<(u16, &'static str)>,
+    /// Streams that the node has ended may say so before the connection ends.
+    awaits_streams: bool,
+    /// The client was told that the end comes, which is said once.
+    disconnect_sent: bool,
+    /// Nobody finds the client any more.
     left: bool,
 }
 
 impl Connection {
     /// A client that has just come.
-    pub(super) fn new(shared: Arc<ConnectionContext>, sink: FrameWriter, address: String, ctx: &Context<Self>) -> Self {
+    pub(super) fn new(
+        context: Arc<ConnectionContext>,
+        sink: FrameWriter,
+        address: String,
+        ctx: &Context<Self>,
+    ) -> Self {
         let id = uuid::Uuid::new_v4().to_string();
-        let bounds = shared.services.router.config();
+        let bounds = context.services.router.config();
         let bounds = Bounds {
-            in_flight_max: shared.config.in_flight_max,
+            in_flight_max: context.config.in_flight_max,
             timeout: bounds.timeout,
             timeout_max: bounds.timeout_max,
         };
         let about = About { id: id.clone(), address, transport: NAME, ..About::default() };
-        let seat = shared.services.clients.seat(NAME, &ANNOUNCEMENTS, ctx.address().recipient(), about);
-        shared.count.fetch_add(1, Ordering::Relaxed);
-        let connect = outbound::connect(&id, shared.services.bus.node().id(), shared.config.message_bytes_max);
+        let handle = context.services.clients.seat(NAME, &ANNOUNCEMENTS, ctx.address().recipient(), about);
+        context.count.fetch_add(1, Ordering::Relaxed);
+        let connect = outbound::connect(&id, context.services.bus.node().id(), context.config.message_bytes_max);
         outbound::write(&sink, &connect);
-        let book = BookClient::new(shared.access.clone(), Arc::clone(seat.client()));
-        let registration = Registration::new(shared.services.roll.clone(), Arc::clone(seat.client()));
-        let backlog = shared.services.bus.proposer().receiving().lease();
+        let book = BookClient::new(context.access.clone(), Arc::clone(handle.client()));
+        let registration = Registration::new(context.services.roll.clone(), Arc::clone(handle.client()));
+        let backlog = context.services.bus.proposer().receiving().lease();
         Self {
-            shared,
+            context,
             session: Session::new(bounds),
             sink,
             book,
-            seat,
-            sign: clock::now(),
-            sent: 0,
+            handle,
+            last_heard: clock::now(),
+            sent_before: 0,
             registration,
-            floor: 0,
-            held: Vec::new(),
+            snapshot_index: 0,
+            held_events: Vec::new(),
             backlog,
             commands: Commands::new(0),
-            leaving: None,
-            listens: false,
-            told: false,
+            closing: None,
+            awaits_streams: false,
+            disconnect_sent: false,
             left: false,
         }
     }
 
     fn serial(&self) -> u64 {
-        self.seat.client().serial
+        self.handle.client().serial
     }
 
     /// Writes something that may not be missed.
@@ -114,17 +120,17 @@ impl Connection {
             return;
         }
         if self.is_full() {
-            return self.slow();
+            return self.end_slow();
         }
         outbound::write(&self.sink, text);
     }
 
     fn is_full(&self) -> bool {
-        self.sink.unread() >= self.shared.config.queue_bytes_max
+        self.sink.unread() >= self.context.config.queue_bytes_max
     }
 
-    fn slow(&mut self) {
-        self.shared.services.bus.metrics().clients_slow.inc();
+    fn end_slow(&mut self) {
+        self.context.services.bus.metrics().clients_slow.inc();
         self.end(close_codes::SLOW, "client does not read");
     }
 
@@ -135,14 +141,14 @@ impl Connection {
         }
         tracing::debug!(code, reason, "a connection ends");
         self.session.close();
-        self.bids_farewell(code, reason);
+        self.send_disconnect(code, reason);
         self.sink.close(code);
         self.leave();
     }
 
     /// Tells it that its end comes, once.
-    fn bids_farewell(&mut self, code: u16, reason: &str) {
-        if !std::mem::replace(&mut self.told, true) {
+    fn send_disconnect(&mut self, code: u16, reason: &str) {
+        if !std::mem::replace(&mut self.disconnect_sent, true) {
             outbound::write(&self.sink, &outbound::disconnect(code, reason));
         }
     }
@@ -150,7 +156,7 @@ impl Connection {
     /// Nobody finds it any more.
     fn vacate(&mut self) {
         // In this order: a request that is being routed now finds nobody, or is found here.
-        self.seat.vacate();
+        self.handle.vacate();
         self.registration.leave();
     }
 
@@ -160,7 +166,7 @@ impl Connection {
         }
         self.vacate();
         self.book.close();
-        self.shared.services.router.forget(self.serial());
+        self.context.services.router.forget(self.serial());
     }
 
     /// Nothing new comes to it; it ends when what it has and what it asked has.
@@ -171,17 +177,17 @@ impl Connection {
         self.session.drain();
         self.vacate();
         if code == code::AWAY {
-            self.bids_farewell(code, reason);
+            self.send_disconnect(code, reason);
         }
-        self.leaving = Some((code, reason));
+        self.closing = Some((code, reason));
         // Streams that the node ends have a last word.
-        self.listens = code == code::AWAY;
+        self.awaits_streams = code == code::AWAY;
         ctx.run_later(LAST_WORDS, |act, _| {
-            act.listens = false;
+            act.awaits_streams = false;
             act.end_if_idle();
         });
-        ctx.run_later(self.shared.config.drain_timeout, move |act, _| act.end(code, reason));
-        let emptied = self.shared.services.router.emptied(self.serial());
+        ctx.run_later(self.context.config.drain_timeout, move |act, _| act.end(code, reason));
+        let emptied = self.context.services.router.emptied(self.serial());
         ctx.spawn(emptied.into_actor(self).map(|(), act, _| act.end_if_idle()));
         self.end_if_idle();
     }
@@ -189,11 +195,11 @@ impl Connection {
     /// Ends a connection that leaves, once nothing of it is in flight. Called behind everything that may have ended the
     /// last of it.
     pub(super) fn end_if_idle(&mut self) {
-        let Some((code, reason)) = self.leaving else { return };
-        if self.listens && self.book.has_streams() {
+        let Some((code, reason)) = self.closing else { return };
+        if self.awaits_streams && self.book.has_streams() {
             return;
         }
-        let held = self.shared.services.router.held(self.serial());
+        let held = self.context.services.router.held(self.serial());
         if held == 0 && self.session.in_flight() == 0 && self.book.unanswered() == 0 {
             self.end(code, reason);
         }
@@ -219,11 +225,11 @@ impl Connection {
         }
     }
 
-    fn farewell(&mut self, why: CloseReason, ctx: &mut Context<Self>) {
+    fn close(&mut self, why: CloseReason, ctx: &mut Context<Self>) {
         match why {
             CloseReason::Draining => self.drain(code::AWAY, "node stopping", ctx),
             CloseReason::Replaced => {
-                let by = self.seat.client().about().replaced_by.unwrap_or_default();
+                let by = self.handle.client().about().replaced_by.unwrap_or_default();
                 let reason = format!("another connection is this instance now: {by}");
                 self.end(close_codes::REPLACED, reason.trim_end_matches(": "));
             }
@@ -233,16 +239,16 @@ impl Connection {
     }
 
     /// Looks for signs of life: after a while of silence it is asked for one.
-    fn watch(&self, wait: Duration, ctx: &mut Context<Self>) {
+    fn watch_liveness(&self, wait: Duration, ctx: &mut Context<Self>) {
         ctx.run_later(wait, |act, ctx| {
-            let Config { ping_interval, silence_max, .. } = act.shared.config;
+            let Config { ping_interval, silence_max, .. } = act.context.config;
             let now = clock::now();
             // Who takes long to read something large, and may answer only behind that, lives.
             let sent = act.sink.sent();
-            if std::mem::replace(&mut act.sent, sent) != sent && act.sink.waiting() > 0 {
-                act.sign = now;
+            if std::mem::replace(&mut act.sent_before, sent) != sent && act.sink.waiting() > 0 {
+                act.last_heard = now;
             }
-            let silence = now.saturating_duration_since(act.sign);
+            let silence = now.saturating_duration_since(act.last_heard);
             act.session.tidy(now);
             if silence >= silence_max {
                 return act.end(close_codes::TIMEOUT, "no sign of life");
@@ -254,7 +260,7 @@ impl Connection {
                     silence_max.saturating_sub(silence).min(ping_interval)
                 }
             };
-            act.watch(next, ctx);
+            act.watch_liveness(next, ctx);
         });
     }
 }
@@ -264,8 +270,8 @@ impl Actor for Connection {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        let Config { ping_interval, register_timeout, .. } = self.shared.config;
-        self.watch(ping_interval, ctx);
+        let Config { ping_interval, register_timeout, .. } = self.context.config;
+        self.watch_liveness(ping_interval, ctx);
         ctx.run_later(register_timeout, |act, _| {
             if act.session.is_waited_for() {
                 act.end(close_codes::TIMEOUT, "no registration in time");
@@ -286,16 +292,16 @@ impl Drop for Connection {
     /// Also when it died without a word.
     fn drop(&mut self) {
         self.leave();
-        self.shared.count.fetch_sub(1, Ordering::Relaxed);
+        self.context.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl StreamHandler<InboundFrame> for Connection {
     fn handle(&mut self, came: InboundFrame, ctx: &mut Self::Context) {
-        self.sign = clock::now();
+        self.last_heard = clock::now();
         match came {
             InboundFrame::Frame(Frame::Text(text)) => {
-                if let Some(step) = self.session.hear(text, self.sign) {
+                if let Some(step) = self.session.hear(text, self.last_heard) {
                     self.step(step, ctx);
                 }
                 if !self.backlog.cover(self.session.backlog_bytes()) {
@@ -321,15 +327,15 @@ impl Handler<ClientMessage> for Connection {
         if self.session.is_closed() {
             return;
         }
-        if self.seat.client().has_lost() {
-            return self.slow();
+        if self.handle.client().has_lost() {
+            return self.end_slow();
         }
         match told {
-            ClientMessage::Request(handed) => self.ask(&handed),
-            ClientMessage::Outcome(ticket, outcome) => self.ended(ticket, outcome),
+            ClientMessage::Request(handed) => self.deliver(&handed),
+            ClientMessage::Outcome(ticket, outcome) => self.message_ended(ticket, outcome),
             ClientMessage::Event(event) => self.event(event),
             ClientMessage::Command(command) => self.command(command),
-            ClientMessage::Close(why) => self.farewell(why, ctx),
+            ClientMessage::Close(why) => self.close(why, ctx),
             ClientMessage::Stream(number, update) => self.update(number, update, ctx),
             // This door does not ask the bus for these.
             ClientMessage::Registered(..) | ClientMessage::Notified(..) | ClientMessage::Remind => {}

@@ -3,11 +3,12 @@
 use actix::WrapFuture as _;
 use actix::prelude::{AsyncContext, Context};
 
-use super::actor::Connection;
-use super::codec::{ErrorCode, PublishPayload, SubscribePayload, FrameError};
-use super::outbound::{self, OutboundFrame};
+use super::Connection;
 use crate::bus::delivery::messages::AckResult;
 use crate::bus::subscribe::streams::{AckOutcome, StreamMessage, StreamRefusal, StreamUpdate, Turn};
+use crate::doors::websocket::error::{ErrorCode, FrameError};
+use crate::doors::websocket::outbound::{self, OutboundFrame};
+use crate::doors::websocket::payloads::{PublishPayload, SubscribePayload};
 
 impl Connection {
     pub(super) fn publish(&mut self, publishes: &PublishPayload, ctx: &mut Context<Self>) {
