@@ -117,24 +117,24 @@ impl PeerClient {
 
     /// Tells a client, wherever it is, to go.
     pub fn close(&self, to: Connection, why: CloseReason, clients: &Clients) {
-        if to.owner.node == self.node.id() {
-            if to.owner == self.node.owner() {
-                clients.close(to.serial, why);
-            }
-            return;
-        }
-        self.tell(to.owner.node, Frame::Dismiss(Dismissed::new(to, why)));
+        self.dismiss(Dismissed::new(to, why), || {
+            clients.close(to.serial, why);
+        });
     }
 
     /// Tells a client, wherever it is, that another connection has its place.
     pub fn replace(&self, to: Connection, by: &str, clients: &Clients) {
-        if to.owner.node == self.node.id() {
-            if to.owner == self.node.owner() {
-                clients.replace(to.serial, by);
-            }
-            return;
+        self.dismiss(Dismissed::replaced(to, by), || clients.replace(to.serial, by));
+    }
+
+    /// Sends a client away: here, or by its node. A client of an earlier life of this node is gone already.
+    fn dismiss(&self, dismissed: Dismissed, here: impl FnOnce()) {
+        let owner = dismissed.to.owner;
+        if owner == self.node.owner() {
+            here();
+        } else if owner.node != self.node.id() {
+            self.tell(owner.node, Frame::Dismiss(dismissed));
         }
-        self.tell(to.owner.node, Frame::Dismiss(Dismissed::replaced(to, by)));
     }
 
     fn tell(&self, to: u64, frame: Frame) {
