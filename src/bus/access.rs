@@ -67,13 +67,13 @@ impl Enabled {
     }
 }
 
-/// The way of a stream to its client.
+/// Where a stream goes, and how.
 #[derive(Debug, Clone)]
 pub struct StreamTarget {
     /// Id that acknowledgements name.
     pub consumer_id: String,
     /// How its door writes.
-    pub wire: &'static dyn EventEncoder,
+    pub encoder: &'static dyn EventEncoder,
     /// Where to.
     pub outlet: Outlet,
     /// After this long without a write something is written.
@@ -181,7 +181,7 @@ impl Access {
     fn post(&self, subject: &str, record: Vec<u8>, created_at: Timestamp) -> Published {
         let item = Arc::new(StoredEvent::unstored(record.into()));
         let bus = self.bus();
-        bus.inboxes().post(subject, &item, bus.metrics());
+        bus.reply_subjects().post(subject, &item, bus.metrics());
         let elsewhere = PostElsewhere { subject: subject.to_owned(), record: item.record() };
         if self.inner.relay.try_send(elsewhere).is_err() {
             bus.metrics().inbox_dropped.inc();
@@ -199,7 +199,7 @@ impl Access {
             return Ok(self.inner.relay.send(ack).await.map_err(stopping).and_then(|answer| answer)?);
         };
         // A stream that has just ended is the same as one that is unknown.
-        match live.tell.send(StreamCommand::Acknowledge(event_id.to_owned())).await {
+        match live.commands.send(StreamCommand::Acknowledge(event_id.to_owned())).await {
             Err(_) => Ok(AckResult::NotInFlight),
             Ok(Ok(acknowledged)) => Ok(acknowledged),
             Ok(Err(refusal)) if FaultKind::from(&refusal) == FaultKind::Unavailable => Err(refusal.into()),
@@ -305,18 +305,18 @@ impl Access {
     }
 
     /// Starts a stream, for as long as its client is there.
-    fn start(&self, ctx: Context<Subscription>, way: &StreamTarget, serial: u64, delivery: Delivery) {
+    fn start(&self, ctx: Context<Subscription>, target: &StreamTarget, serial: u64, delivery: Delivery) {
         let opening = Opening {
             bus: self.bus().clone(),
-            consumer_id: way.consumer_id.clone(),
+            consumer_id: target.consumer_id.clone(),
             serial,
-            wire: way.wire,
-            outlet: way.outlet.clone(),
-            keep_alive: way.keep_alive,
+            encoder: target.encoder,
+            outlet: target.outlet.clone(),
+            keep_alive: target.keep_alive,
             delivery,
         };
         let started = Owned::run(&self.bus().metrics().actors, ctx, Subscription::new(opening));
-        way.outlet.hold(started.into_hold());
+        target.outlet.hold(started.into_hold());
     }
 
     /// Opens a stream that says what it has to say in [`PIECES`]: its consumer id, and where that is to be read.
@@ -327,8 +327,9 @@ impl Access {
         self.check(&wanted.pattern)?;
         let consumer_id = self.consumer_id(None)?;
         let (outlet, body) = byte_queue::pair();
-        let way = StreamTarget { consumer_id: consumer_id.clone(), wire: &PIECES, outlet, keep_alive: KEEP_ALIVE };
-        self.open(wanted, way).await?;
+        let target =
+            StreamTarget { consumer_id: consumer_id.clone(), encoder: &PIECES, outlet, keep_alive: KEEP_ALIVE };
+        self.open(wanted, target).await?;
         Ok((consumer_id, body))
     }
 
@@ -337,10 +338,10 @@ impl Access {
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn open(&self, wanted: Subscribe, way: StreamTarget) -> Result<(), Fault> {
+    pub async fn open(&self, wanted: Subscribe, target: StreamTarget) -> Result<(), Fault> {
         if wanted.pattern.is_inbox() {
-            let listening = self.bus().inboxes().listen(wanted.pattern.as_str());
-            self.start(Context::new(), &way, self.serial(), Delivery::Inbox(listening));
+            let listening = self.bus().reply_subjects().listen(wanted.pattern.as_str());
+            self.start(Context::new(), &target, self.serial(), Delivery::Inbox(listening));
             return Ok(());
         }
         let namespace = wanted.pattern.namespace();
@@ -352,9 +353,9 @@ impl Access {
                 let next = self.newest(namespace).await;
                 let mut out = Vec::new();
                 let behind = EventId { second: BEGINNING, sequence: next.saturating_sub(1) };
-                way.wire.begin(&behind.to_string(), &mut out);
+                target.encoder.begin(&behind.to_string(), &mut out);
                 if !out.is_empty() && wanted.durable.is_none() {
-                    way.outlet.push(out.into());
+                    target.outlet.push(out.into());
                 }
                 next
             }
@@ -365,9 +366,9 @@ impl Access {
                     let known =
                         if id.starts_with("e_") { "" } else { "; start is oldest, newest or the id of an event" };
                     let text = format!("start event id {id} not found in namespace {namespace}{known}");
-                    way.wire.not_found(&text, &mut out);
-                    way.outlet.push(out.into());
-                    way.outlet.end();
+                    target.encoder.not_found(&text, &mut out);
+                    target.outlet.push(out.into());
+                    target.outlet.end();
                     return Ok(());
                 }
             },
@@ -378,21 +379,21 @@ impl Access {
                     let unknown = || Fault::bad(format!("Last-Event-ID {id} not found in namespace {namespace}"));
                     let first = self.kept_behind(namespace, id).ok_or_else(unknown)?;
                     let mut out = Vec::new();
-                    way.wire.gap(first, &mut out);
-                    way.outlet.push(out.into());
+                    target.encoder.gap(first, &mut out);
+                    target.outlet.push(out.into());
                     first
                 }
             },
         };
         if let Some(durable) = &wanted.durable {
-            return self.join_when_served(durable, &wanted, next, &way).await;
+            return self.join_when_served(durable, &wanted, next, &target).await;
         }
         let source = Source::new(self.bus(), wanted.pattern, next);
         let delivery = match wanted.manual {
             Some(patience) => Delivery::Manual(source, patience),
             None => Delivery::Stream(source),
         };
-        self.start(Context::new(), &way, self.serial(), delivery);
+        self.start(Context::new(), &target, self.serial(), delivery);
         Ok(())
     }
 
@@ -406,12 +407,12 @@ impl Access {
         durable: &Durable,
         wanted: &Subscribe,
         next: u64,
-        way: &StreamTarget,
+        target: &StreamTarget,
     ) -> Result<(), Fault> {
         let until = clock::now() + SERVED_MAX;
         loop {
             let served = self.served(durable, wanted, next).await?;
-            match self.join(served, durable.member.clone(), wanted.manual, way).await {
+            match self.join(served, durable.member.clone(), wanted.manual, target).await {
                 Err(fault) if fault.kind == FaultKind::Unavailable && clock::now() < until => {
                     tokio::time::sleep(SERVED_PAUSE).await;
                 }
@@ -462,7 +463,7 @@ impl Access {
         (terms, owner): (ConsumerTerms, Owner),
         name: Option<String>,
         patience: Option<Patience>,
-        way: &StreamTarget,
+        target: &StreamTarget,
     ) -> Result<(), Fault> {
         let Inner { registry, relay, .. } = &*self.inner;
         let here = owner == self.bus().node().owner();
@@ -472,17 +473,17 @@ impl Access {
             (relay.clone().recipient(), relay.clone().recipient())
         };
         let ctx = Context::<Subscription>::new();
-        let (deliver, tell) = (ctx.address().recipient(), ctx.address().recipient());
+        let (deliver, commands) = (ctx.address().recipient(), ctx.address().recipient());
         let (namespace, consumer) = (terms.pattern.namespace().to_owned(), terms.name.clone());
         let (member, manual) = (self.serial(), terms.manual);
         // Leaves when it is dropped: also when nobody knows whether it was accepted, or its client goes meanwhile.
         let departure = Departure::Returned;
         let membership = Membership { namespace, consumer, member, manual, departure, acknowledge, leave };
         let patience = patience.unwrap_or(Patience { redelivery: Duration::ZERO, count_max: 0 });
-        let join = Join { terms, member, consumer_id: way.consumer_id.clone(), name, patience, deliver, tell };
+        let join = Join { terms, member, consumer_id: target.consumer_id.clone(), name, patience, deliver, commands };
         let joined = if here { registry.send(join).await } else { relay.send(JoinElsewhere { owner, join }).await };
         joined.map_err(stopping)??;
-        self.start(ctx, way, member, Delivery::Member(membership));
+        self.start(ctx, target, member, Delivery::Member(membership));
         Ok(())
     }
 }

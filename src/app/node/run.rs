@@ -152,7 +152,7 @@ async fn house(
     let admin = Admin::new(services.clone(), relay.addr().clone(), parts::admin(config));
     let doors = socketio.live().map(|live| (socketio::NAME, live)).into_iter();
     desk.set_doors(doors.chain([(keys::NAME, admin.live())]).collect());
-    node.set_live(Arc::new(Mailbox { relay: relay.addr().clone(), desk: Arc::downgrade(&desk) }));
+    node.set_live(Arc::new(Mailbox { relay: relay.addr().clone(), call_handler: Arc::downgrade(&desk) }));
     actix_web::rt::spawn(services.roll.clone().run(stop.clone()));
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
     actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));

@@ -42,7 +42,7 @@ struct Inner {
     config: Config,
     metrics: Metrics,
     random: RandomState,
-    away: Box<dyn RemoteCaller>,
+    remote_caller: Box<dyn RemoteCaller>,
     state: Mutex<State>,
     /// A deadline came that is earlier than all others.
     earlier: Notify,
@@ -94,14 +94,20 @@ impl std::fmt::Debug for Router {
 impl Router {
     /// A router of this node; [`Router::watch_deadlines`] ends what takes too long.
     #[must_use]
-    pub fn new(node: Node, clients: Clients, config: Config, metrics: Metrics, away: Box<dyn RemoteCaller>) -> Self {
+    pub fn new(
+        node: Node,
+        clients: Clients,
+        config: Config,
+        metrics: Metrics,
+        remote_caller: Box<dyn RemoteCaller>,
+    ) -> Self {
         let inner = Inner {
             node,
             clients,
             config,
             metrics,
             random: RandomState::new(),
-            away,
+            remote_caller,
             state: Mutex::default(),
             earlier: Notify::new(),
             http: AtomicU64::new(0),
@@ -250,7 +256,7 @@ impl Router {
             Err(Fault { kind: FaultKind::Overloaded, .. }) => router.pass_on(number, true),
             outcome => router.finish(number, outcome),
         });
-        let abandon = self.inner.away.call(Sent { to: place.provider, number, request, payload }, reply);
+        let abandon = self.inner.remote_caller.call(Sent { to: place.provider, number, request, payload }, reply);
         self.state().note_abandon(number, abandon);
     }
 

@@ -132,7 +132,7 @@ pub struct Client {
     told_to_close: AtomicBool,
     /// When it is to be reminded to register.
     remind: Mutex<Option<Instant>>,
-    tells: &'static dyn AnnouncementEncoder,
+    encoder: &'static dyn AnnouncementEncoder,
 }
 
 impl std::fmt::Debug for Client {
@@ -167,8 +167,8 @@ impl Client {
 
     /// How its door tells events.
     #[must_use]
-    pub fn tells(&self) -> &'static dyn AnnouncementEncoder {
-        self.tells
+    pub fn encoder(&self) -> &'static dyn AnnouncementEncoder {
+        self.encoder
     }
 
     /// Whether its door calls it so.
@@ -354,10 +354,10 @@ impl Clients {
 
     /// A client comes.
     #[must_use]
-    pub fn seat(
+    pub fn connect(
         &self,
         door: &'static str,
-        tells: &'static dyn AnnouncementEncoder,
+        encoder: &'static dyn AnnouncementEncoder,
         to: Recipient<ClientMessage>,
         about: About,
     ) -> ClientHandle {
@@ -375,7 +375,7 @@ impl Clients {
             closing: Notify::new(),
             told_to_close: AtomicBool::new(false),
             remind: Mutex::new(None),
-            tells,
+            encoder,
         });
         let mut table = self.lock();
         table.clients.insert(serial, Arc::clone(&client));

@@ -305,7 +305,7 @@ impl EventEncoder for Frames {
         out.push(b'\n');
     }
 
-    fn farewell(&self, retry_millis: u64, out: &mut Vec<u8>) {
+    fn end_with_retry(&self, retry_millis: u64, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("retry: {retry_millis}\n\n").as_bytes());
     }
 }

@@ -363,8 +363,8 @@ async fn subscribe(request: &HttpRequest, door: &Door, head: bool) -> Result<Htt
     let open = door.admit()?;
     let (outlet, body) = byte_queue::pair();
     outlet.push(format!(": consumer {consumer_id}\n\n").into());
-    let way = StreamTarget { consumer_id, wire: &FRAMES, outlet, keep_alive: door.config.keep_alive };
-    access.open(wanted, way).await?;
+    let target = StreamTarget { consumer_id, encoder: &FRAMES, outlet, keep_alive: door.config.keep_alive };
+    access.open(wanted, target).await?;
     Ok(builder.body(Stream { body, _open: open }))
 }
 

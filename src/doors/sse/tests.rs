@@ -321,7 +321,7 @@ fn frames_byte_for_byte() {
     FRAMES.gap(4, &mut out);
     FRAMES.begin("e_00000000000000000070", &mut out);
     FRAMES.failure("start event id e_x\r\nid: y not found", &mut out);
-    FRAMES.farewell(1234, &mut out);
+    FRAMES.end_with_retry(1234, &mut out);
     assert_eq!(
         String::from_utf8(out).unwrap(),
         ": ping\n\n: events are missing, the first that is kept has index 4\n\nid: e_00000000000000000070\n\nevent: error\ndata: start event id e_x\ndata: id: y not found\n\nretry: 1234\n\n"

@@ -61,7 +61,7 @@ struct Asked {
 pub(in crate::doors::socketio) struct BusSocket {
     pub(in crate::doors::socketio) services: Services,
     pub(in crate::doors::socketio) book: BookClient,
-    seat: ClientHandle,
+    handle: ClientHandle,
     pub(in crate::doors::socketio) sid: String,
     pub(in crate::doors::socketio) auth: Auth,
     memory: Option<Memory>,
@@ -97,18 +97,17 @@ fn error_json(fault: &Fault) -> serde_json::Value {
 
 impl BusSocket {
     pub(in crate::doors::socketio) fn new(
-        way: (Services, Access),
-        seat: ClientHandle,
+        (services, access): (Services, Access),
+        handle: ClientHandle,
         sid: &str,
         auth: Auth,
         memory: Option<Memory>,
     ) -> Self {
-        let (services, access) = way;
-        let registration = Registration::new(services.roll.clone(), Arc::clone(seat.client()));
+        let registration = Registration::new(services.roll.clone(), Arc::clone(handle.client()));
         Self {
             services,
-            book: BookClient::new(access, Arc::clone(seat.client())),
-            seat,
+            book: BookClient::new(access, Arc::clone(handle.client())),
+            handle,
             sid: sid.to_owned(),
             auth,
             memory,
@@ -122,7 +121,7 @@ impl BusSocket {
     }
 
     pub(in crate::doors::socketio) const fn client(&self) -> &Arc<Client> {
-        self.seat.client()
+        self.handle.client()
     }
 
     /// It was told what it had missed behind `floor`, up to `told`.
@@ -157,7 +156,7 @@ impl BusSocket {
 
     /// The way back to this client, for what takes time.
     pub(in crate::doors::socketio) fn mailbox(&self) -> impl Fn(ClientMessage) + Send + use<> {
-        let client = Arc::clone(self.seat.client());
+        let client = Arc::clone(self.handle.client());
         move |message| client.must_tell(message)
     }
 
@@ -192,7 +191,7 @@ impl BusSocket {
         let bounds = self.services.router.config();
         let timeout = asks.timeout.unwrap_or(bounds.timeout).min(bounds.timeout_max);
         let Identity { service, instance } = self.registration.identity().cloned().unwrap_or_default();
-        let connection = self.services.roll.connection(self.seat.client().serial);
+        let connection = self.services.roll.connection(self.handle.client().serial);
         let json = event.args.first().map(|arg| payloads::part(arg, asks.payload)).unwrap_or_default();
         let payload = Payload { json, attachments: event.attachments.clone() };
         let request = Request {
@@ -206,7 +205,7 @@ impl BusSocket {
             responder: Responder::Caller,
             traceparent: asks.traceparent,
         };
-        let requester = Requester::Client(self.seat.client().serial);
+        let requester = Requester::Client(self.handle.client().serial);
         let reply = Box::new(move |outcome| tell(ClientMessage::Outcome(ticket, outcome)));
         self.services.router.call(requester, request, payload, reply);
     }
@@ -245,7 +244,7 @@ impl BusSocket {
     }
 
     fn ack_number(&mut self, of: Acked) -> u64 {
-        let (router, commands, serial) = (&self.services.router, &self.commands, self.seat.client().serial);
+        let (router, commands, serial) = (&self.services.router, &self.commands, self.handle.client().serial);
         self.acks.give(of, |acked| match acked {
             Acked::Request(number) => router.holds(serial, number),
             Acked::Command(number) => commands.is_awaited(number),
@@ -263,7 +262,7 @@ impl BusSocket {
     }
 
     fn answered(&self, key: Key<'_>, answer: Answer) -> Result<(), Fault> {
-        match self.services.router.answer(self.seat.client().serial, key, answer) {
+        match self.services.router.answer(self.handle.client().serial, key, answer) {
             // Whoever asked without waiting for an answer is not told of it.
             Answered::Yes | Answered::NotAwaited => Ok(()),
             Answered::Late => Err(Fault::deadline_exceeded()),
@@ -310,7 +309,7 @@ impl BusSocket {
     fn close(&mut self, why: CloseReason, out: &mut Out) {
         self.refuse_registrations(out);
         if why == CloseReason::Replaced {
-            let by = self.seat.client().about().replaced_by.unwrap_or_default();
+            let by = self.handle.client().about().replaced_by.unwrap_or_default();
             let message = format!("another connection is this instance now: {by}");
             let error = json!({ "code": "replaced", "message": message.trim_end_matches(": ") });
             let says = json!({ "event": "bus:register", "error": error });
@@ -378,14 +377,14 @@ impl Socket for BusSocket {
     }
 
     fn told(&mut self, told: ClientMessage, out: &mut Out) {
-        if self.seat.client().has_lost() {
+        if self.handle.client().has_lost() {
             self.services.bus.metrics().clients_slow.inc();
             return self.close(CloseReason::Unresponsive, out);
         }
         match told {
             ClientMessage::Request(handed) => {
                 self.ask(&handed, out);
-                self.services.router.taken(self.seat.client().serial, &handed);
+                self.services.router.taken(self.handle.client().serial, &handed);
             }
             ClientMessage::Outcome(ticket, outcome) => {
                 if let Some(Asked { id, ack }) = self.asked.remove(&ticket) {
@@ -397,7 +396,7 @@ impl Socket for BusSocket {
                 if told.is_some_and(|told| event.is_within(told)) {
                     return;
                 }
-                if let Ok(frame) = ByteString::try_from(event.frame(self.seat.client().tells())) {
+                if let Ok(frame) = ByteString::try_from(event.frame(self.handle.client().encoder())) {
                     out.frames.push(Frame::Text(frame));
                 }
             }
@@ -426,14 +425,14 @@ impl Socket for BusSocket {
 
     fn left(&mut self, broke: bool) {
         if let Some(Memory { recovery, pid, floor, .. }) = self.memory.take().filter(|_| broke) {
-            let registration = self.seat.client().about().registration.map(|register| *register);
+            let registration = self.handle.client().about().registration.map(|register| *register);
             recovery.keep(Kept::new(&pid, &self.sid, registration, floor));
         }
         self.book.close();
         // In this order: a request that is being routed now finds nobody, or is found here.
-        self.seat.vacate();
+        self.handle.vacate();
         self.registration.leave();
-        self.services.router.forget(self.seat.client().serial);
+        self.services.router.forget(self.handle.client().serial);
     }
 }
 

@@ -83,7 +83,7 @@ impl Connection {
             timeout_max: bounds.timeout_max,
         };
         let about = About { id: id.clone(), address, transport: NAME, ..About::default() };
-        let handle = context.services.clients.seat(NAME, &ANNOUNCEMENTS, ctx.address().recipient(), about);
+        let handle = context.services.clients.connect(NAME, &ANNOUNCEMENTS, ctx.address().recipient(), about);
         context.count.fetch_add(1, Ordering::Relaxed);
         let connect = outbound::connect(&id, context.services.bus.node().id(), context.config.message_bytes_max);
         outbound::write(&sink, &connect);
