@@ -13,9 +13,10 @@ use rollbook::app::config::{layers::environment, settings::Config};
 use rollbook::app::node::run::{MoreDoors, serve};
 use rollbook::base::clock;
 use rollbook::bus::access::Access;
+use rollbook::bus::error::Fault;
 use rollbook::bus::read::pieces::{self, Piece};
 use rollbook::bus::subscribe::request::{Start, Subscribe};
-use rollbook::bus::write::draft::{Draft, Rejected};
+use rollbook::bus::write::draft::Draft;
 use rollbook::doors::door::{Build, Description, Door};
 use rollbook::net::byte_queue::Body;
 use rollbook::net::listener::{listeners::Listeners, networks::Networks, settings::ListenerSettings, tcp::Connection};
@@ -41,16 +42,16 @@ impl Door for LineDoor {
     }
 }
 
-async fn publish(access: &Access, line: &str) -> Result<String, Rejected> {
-    let (subject, json) = line.split_once(' ').ok_or_else(|| Rejected::bad("write PUB subject json"))?;
-    let payload = Some(serde_json::from_str(json).map_err(|error| Rejected::bad(error.to_string()))?);
+async fn publish(access: &Access, line: &str) -> Result<String, Fault> {
+    let (subject, json) = line.split_once(' ').ok_or_else(|| Fault::bad("write PUB subject json"))?;
+    let payload = Some(serde_json::from_str(json).map_err(|error| Fault::bad(error.to_string()))?);
     let draft = Draft { subject: subject.into(), payload, ..Draft::default() };
     let parsed = draft.publish(clock::timestamp(), &|name| access.is_writable(name))?;
     Ok(format!("+OK {}", access.publish(parsed).await?.map_or_else(String::new, |published| published.id)))
 }
 
-async fn subscribe(access: &Access, pattern: &str, stream: &mut Option<Body>) -> Result<String, Rejected> {
-    let pattern = Pattern::parse(pattern).map_err(|error| Rejected::bad(error.to_string()))?;
+async fn subscribe(access: &Access, pattern: &str, stream: &mut Option<Body>) -> Result<String, Fault> {
+    let pattern = Pattern::parse(pattern).map_err(|error| Fault::bad(error.to_string()))?;
     let wanted = Subscribe { pattern, start: Start::Newest, manual: None, consumer_id: None, durable: None };
     *stream = Some(access.follow(wanted).await?.1);
     Ok("+OK".to_owned())
@@ -80,7 +81,7 @@ async fn converse(access: Access, mut connection: Connection) {
                 let answer = match line.split_once(' ') {
                     Some(("PUB", line)) => publish(&access, line).await,
                     Some(("SUB", pattern)) => subscribe(&access, pattern, &mut subscription).await,
-                    _ => Err(Rejected::bad("write PUB subject json, or SUB pattern")),
+                    _ => Err(Fault::bad("write PUB subject json, or SUB pattern")),
                 };
                 vec![answer.unwrap_or_else(|error| format!("-ERR {}", error.text))]
             }

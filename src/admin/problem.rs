@@ -10,7 +10,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::bus::client::call::CallError;
+use crate::base::fault::FaultKind;
+use crate::bus::error::Fault;
+use crate::net::http::status::status;
 
 /// Content codings that a body may have; the refusal of another one names them.
 pub(super) const CODINGS: &str = "gzip, deflate, zstd, identity";
@@ -93,7 +95,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal {
             Refusal::NamespaceNotFound(_) => 404,
-            ref other => other.status(),
+            ref other => status(FaultKind::from(other)).as_u16(),
         };
         Self::new(status, refusal.code(), refusal.to_string())
     }
@@ -105,18 +107,9 @@ impl From<ReadError> for Problem {
     }
 }
 
-impl From<CallError> for Problem {
-    fn from(error: CallError) -> Self {
-        let status = match error {
-            CallError::BadRequest(_) => 400,
-            CallError::Forbidden(_) => 403,
-            CallError::NotRegistered => 409,
-            CallError::Overloaded(_) => 429,
-            CallError::ProviderLost => 502,
-            CallError::NoProvider(..) | CallError::Unavailable(_) | CallError::Cancelled => 503,
-            CallError::DeadlineExceeded => 504,
-        };
-        Self::new(status, error.code(), error.to_string())
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        Self::new(status(fault.kind).as_u16(), fault.code(), fault.text)
     }
 }
 

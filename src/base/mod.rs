@@ -1,7 +1,7 @@
-//! What every room above the cluster may use: lives of actors, time, values of settings, JSON of all
-//! languages, metrics.
+//! What every room above the cluster may use: lives of actors, time, values of settings, JSON of all languages, metrics,
+//! kinds of faults.
 //!
-//! Nothing here knows an event, a socket or a protocol. Imports nothing but the crate `rollbook_cluster` and libraries.
+//! Nothing here knows an event, a socket or a protocol. Imports nothing but the crates below and libraries.
 
 pub mod actors;
 pub mod bytes;
@@ -9,6 +9,7 @@ pub mod checks;
 pub mod clock;
 pub mod comma_list;
 pub mod duration;
+pub mod fault;
 pub mod json;
 pub mod json_error;
 pub mod metrics;

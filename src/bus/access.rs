@@ -20,6 +20,7 @@ use super::consume::registry::Registry;
 use super::consume::source::Source;
 use super::delivery::messages::{AckResult, ConsumerTerms, Join, StreamCommand, stopping};
 use super::delivery::window::{Departure, Patience};
+use super::error::Fault;
 use super::handle::Bus;
 use super::read::encoder::EventEncoder;
 use super::read::pieces::PIECES;
@@ -27,9 +28,10 @@ use super::read::stored_event::StoredEvent;
 use super::relay::{AckElsewhere, JoinElsewhere, PostElsewhere, Relay, SupersedeElsewhere};
 use super::subscribe::request::{Durable, Start, Subscribe};
 use super::subscribe::subscription::{Delivery, Membership, Opening, Subscription};
-use super::write::draft::{Parsed, Publish, Published, Rejected, Single, allow_create};
+use super::write::draft::{Parsed, Publish, Published, Single, allow_create};
 use crate::base::actors::{Owned, hint};
 use crate::base::clock;
+use crate::base::fault::FaultKind;
 use crate::base::metrics::Metrics;
 use crate::net::byte_queue::{self, Body, Outlet};
 
@@ -65,13 +67,13 @@ impl Enabled {
     }
 }
 
-/// The way of a stream to its client.
+/// Where a stream goes, and how.
 #[derive(Debug, Clone)]
 pub struct StreamTarget {
     /// Id that acknowledgements name.
     pub consumer_id: String,
     /// How its door writes.
-    pub wire: &'static dyn EventEncoder,
+    pub encoder: &'static dyn EventEncoder,
     /// Where to.
     pub outlet: Outlet,
     /// After this long without a write something is written.
@@ -151,7 +153,7 @@ impl Access {
     ///
     /// # Errors
     /// Why it is not stored.
-    pub async fn publish(&self, parsed: Parsed) -> Result<Option<Published>, Rejected> {
+    pub async fn publish(&self, parsed: Parsed) -> Result<Option<Published>, Fault> {
         self.staying()?;
         match parsed {
             Parsed::Inbox { subject, record, created_at } => Ok(Some(self.post(&subject, record, created_at))),
@@ -159,15 +161,15 @@ impl Access {
         }
     }
 
-    async fn store(&self, publish: Publish) -> Result<Option<Published>, Rejected> {
+    async fn store(&self, publish: Publish) -> Result<Option<Published>, Fault> {
         let Publish { namespace, mut frame, single } = publish;
         if self.inner.enabled.may_create(&namespace) {
             allow_create(&mut frame);
         }
         let stored = self.bus().proposer().publish(frame.into()).await;
         let (first, _) = stored.map_err(|refusal| match single {
-            Some(_) => Rejected::from(refusal),
-            None => Rejected::batch(&refusal),
+            Some(_) => Fault::from(refusal),
+            None => Fault::of_batch(&refusal),
         })?;
         Ok(single.map(|Single { id, created_at }| {
             let id = if id.is_empty() { EventId::new(created_at, first).to_string() } else { id };
@@ -179,7 +181,7 @@ impl Access {
     fn post(&self, subject: &str, record: Vec<u8>, created_at: Timestamp) -> Published {
         let item = Arc::new(StoredEvent::unstored(record.into()));
         let bus = self.bus();
-        bus.inboxes().post(subject, &item, bus.metrics());
+        bus.reply_subjects().post(subject, &item, bus.metrics());
         let elsewhere = PostElsewhere { subject: subject.to_owned(), record: item.record() };
         if self.inner.relay.try_send(elsewhere).is_err() {
             bus.metrics().inbox_dropped.inc();
@@ -191,19 +193,19 @@ impl Access {
     ///
     /// # Errors
     /// Nobody knows whether it was acknowledged.
-    pub async fn acknowledge(&self, consumer_id: &str, event_id: &str) -> Result<AckResult, Rejected> {
+    pub async fn acknowledge(&self, consumer_id: &str, event_id: &str) -> Result<AckResult, Fault> {
         let Some(live) = self.bus().find(consumer_id) else {
             let ack = AckElsewhere { consumer_id: consumer_id.to_owned(), event_id: event_id.to_owned() };
             return Ok(self.inner.relay.send(ack).await.map_err(stopping).and_then(|answer| answer)?);
         };
         // A stream that has just ended is the same as one that is unknown.
-        match live.tell.send(StreamCommand::Acknowledge(event_id.to_owned())).await {
+        match live.commands.send(StreamCommand::Acknowledge(event_id.to_owned())).await {
             Err(_) => Ok(AckResult::NotInFlight),
             Ok(Ok(acknowledged)) => Ok(acknowledged),
-            Ok(Err(refusal)) if refusal.status() == 503 => Err(refusal.into()),
+            Ok(Err(refusal)) if FaultKind::from(&refusal) == FaultKind::Unavailable => Err(refusal.into()),
             Ok(Err(refusal)) => {
                 tracing::error!(%refusal, "an acknowledgement failed");
-                Err(Rejected::new(500, "failed to process acknowledgment"))
+                Err(Fault::internal("failed to process acknowledgment"))
             }
         }
     }
@@ -212,11 +214,11 @@ impl Access {
     ///
     /// # Errors
     /// Its namespace is not there.
-    pub fn check(&self, pattern: &Pattern) -> Result<(), Rejected> {
+    pub fn check(&self, pattern: &Pattern) -> Result<(), Fault> {
         let namespace = pattern.namespace();
         let known = pattern.is_inbox() || self.bus().node().namespace(namespace).is_some();
         if !known && !self.inner.enabled.may_read(namespace) {
-            return Err(Rejected::bad(format!("namespace not found: {namespace}")));
+            return Err(Fault::bad(format!("namespace not found: {namespace}")));
         }
         Ok(())
     }
@@ -226,7 +228,7 @@ impl Access {
     ///
     /// # Errors
     /// Streams are not opened now.
-    pub fn consumer_id(&self, chosen: Option<&str>) -> Result<String, Rejected> {
+    pub fn consumer_id(&self, chosen: Option<&str>) -> Result<String, Fault> {
         self.accepting()?;
         if let Some(chosen) = chosen {
             // A connection with this id may be open on another node; missing this is no harm.
@@ -242,7 +244,7 @@ impl Access {
     ///
     /// # Errors
     /// The book cannot be read, or nobody can say now whether there is such an event.
-    async fn position(&self, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
+    async fn position(&self, namespace: &str, id: &str) -> Result<Option<u64>, Fault> {
         let found = self.find(namespace, id).await?;
         if found.is_some() {
             return Ok(found);
@@ -261,7 +263,7 @@ impl Access {
     }
 
     /// The position behind which a client goes on.
-    async fn resumed(&self, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
+    async fn resumed(&self, namespace: &str, id: &str) -> Result<Option<u64>, Fault> {
         match beginning(id) {
             Some(sequence) => self.begun(namespace, sequence).await,
             None => self.position(namespace, id).await,
@@ -269,7 +271,7 @@ impl Access {
     }
 
     /// The position that the beginning of a stream names, if everything behind it is kept.
-    async fn begun(&self, namespace: &str, sequence: u64) -> Result<Option<u64>, Rejected> {
+    async fn begun(&self, namespace: &str, sequence: u64) -> Result<Option<u64>, Fault> {
         let node = self.bus().node();
         if node.namespace(namespace).is_none_or(|head| sequence >= head.next) {
             // Another node may have seen more.
@@ -289,11 +291,11 @@ impl Access {
         node.namespace(namespace).map_or(1, |head| head.next)
     }
 
-    async fn find(&self, namespace: &str, id: &str) -> Result<Option<u64>, Rejected> {
+    async fn find(&self, namespace: &str, id: &str) -> Result<Option<u64>, Fault> {
         let (book, namespace, id) = (self.bus().node().book(), namespace.to_owned(), id.to_owned());
         self.bus().read(move || book.find_id(&namespace, &id)).await.map_err(|error| {
             tracing::error!(%error, "a stream cannot be opened");
-            Rejected::new(500, "failed to initialize event stream")
+            Fault::internal("failed to initialize event stream")
         })
     }
 
@@ -303,30 +305,31 @@ impl Access {
     }
 
     /// Starts a stream, for as long as its client is there.
-    fn start(&self, ctx: Context<Subscription>, way: &StreamTarget, serial: u64, delivery: Delivery) {
+    fn start(&self, ctx: Context<Subscription>, target: &StreamTarget, serial: u64, delivery: Delivery) {
         let opening = Opening {
             bus: self.bus().clone(),
-            consumer_id: way.consumer_id.clone(),
+            consumer_id: target.consumer_id.clone(),
             serial,
-            wire: way.wire,
-            outlet: way.outlet.clone(),
-            keep_alive: way.keep_alive,
+            encoder: target.encoder,
+            outlet: target.outlet.clone(),
+            keep_alive: target.keep_alive,
             delivery,
         };
         let started = Owned::run(&self.bus().metrics().actors, ctx, Subscription::new(opening));
-        way.outlet.hold(started.into_hold());
+        target.outlet.hold(started.into_hold());
     }
 
     /// Opens a stream that says what it has to say in [`PIECES`]: its consumer id, and where that is to be read.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn follow(&self, wanted: Subscribe) -> Result<(String, Body), Rejected> {
+    pub async fn follow(&self, wanted: Subscribe) -> Result<(String, Body), Fault> {
         self.check(&wanted.pattern)?;
         let consumer_id = self.consumer_id(None)?;
         let (outlet, body) = byte_queue::pair();
-        let way = StreamTarget { consumer_id: consumer_id.clone(), wire: &PIECES, outlet, keep_alive: KEEP_ALIVE };
-        self.open(wanted, way).await?;
+        let target =
+            StreamTarget { consumer_id: consumer_id.clone(), encoder: &PIECES, outlet, keep_alive: KEEP_ALIVE };
+        self.open(wanted, target).await?;
         Ok((consumer_id, body))
     }
 
@@ -335,10 +338,10 @@ impl Access {
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn open(&self, wanted: Subscribe, way: StreamTarget) -> Result<(), Rejected> {
+    pub async fn open(&self, wanted: Subscribe, target: StreamTarget) -> Result<(), Fault> {
         if wanted.pattern.is_inbox() {
-            let listening = self.bus().inboxes().listen(wanted.pattern.as_str());
-            self.start(Context::new(), &way, self.serial(), Delivery::Inbox(listening));
+            let listening = self.bus().reply_subjects().listen(wanted.pattern.as_str());
+            self.start(Context::new(), &target, self.serial(), Delivery::Inbox(listening));
             return Ok(());
         }
         let namespace = wanted.pattern.namespace();
@@ -350,9 +353,9 @@ impl Access {
                 let next = self.newest(namespace).await;
                 let mut out = Vec::new();
                 let behind = EventId { second: BEGINNING, sequence: next.saturating_sub(1) };
-                way.wire.begin(&behind.to_string(), &mut out);
+                target.encoder.begin(&behind.to_string(), &mut out);
                 if !out.is_empty() && wanted.durable.is_none() {
-                    way.outlet.push(out.into());
+                    target.outlet.push(out.into());
                 }
                 next
             }
@@ -363,9 +366,9 @@ impl Access {
                     let known =
                         if id.starts_with("e_") { "" } else { "; start is oldest, newest or the id of an event" };
                     let text = format!("start event id {id} not found in namespace {namespace}{known}");
-                    way.wire.not_found(&text, &mut out);
-                    way.outlet.push(out.into());
-                    way.outlet.end();
+                    target.encoder.not_found(&text, &mut out);
+                    target.outlet.push(out.into());
+                    target.outlet.end();
                     return Ok(());
                 }
             },
@@ -373,24 +376,24 @@ impl Access {
                 Some(sequence) => sequence.saturating_add(1),
                 None => {
                     // Refused, or it would come back with the same id for ever.
-                    let unknown = || Rejected::bad(format!("Last-Event-ID {id} not found in namespace {namespace}"));
+                    let unknown = || Fault::bad(format!("Last-Event-ID {id} not found in namespace {namespace}"));
                     let first = self.kept_behind(namespace, id).ok_or_else(unknown)?;
                     let mut out = Vec::new();
-                    way.wire.gap(first, &mut out);
-                    way.outlet.push(out.into());
+                    target.encoder.gap(first, &mut out);
+                    target.outlet.push(out.into());
                     first
                 }
             },
         };
         if let Some(durable) = &wanted.durable {
-            return self.join_when_served(durable, &wanted, next, &way).await;
+            return self.join_when_served(durable, &wanted, next, &target).await;
         }
         let source = Source::new(self.bus(), wanted.pattern, next);
         let delivery = match wanted.manual {
             Some(patience) => Delivery::Manual(source, patience),
             None => Delivery::Stream(source),
         };
-        self.start(Context::new(), &way, self.serial(), delivery);
+        self.start(Context::new(), &target, self.serial(), delivery);
         Ok(())
     }
 
@@ -404,13 +407,13 @@ impl Access {
         durable: &Durable,
         wanted: &Subscribe,
         next: u64,
-        way: &StreamTarget,
-    ) -> Result<(), Rejected> {
+        target: &StreamTarget,
+    ) -> Result<(), Fault> {
         let until = clock::now() + SERVED_MAX;
         loop {
             let served = self.served(durable, wanted, next).await?;
-            match self.join(served, durable.member.clone(), wanted.manual, way).await {
-                Err(rejected) if rejected.status == 503 && clock::now() < until => {
+            match self.join(served, durable.member.clone(), wanted.manual, target).await {
+                Err(fault) if fault.kind == FaultKind::Unavailable && clock::now() < until => {
                     tokio::time::sleep(SERVED_PAUSE).await;
                 }
                 joined => return joined,
@@ -419,12 +422,7 @@ impl Access {
     }
 
     /// Creates the durable consumer, or finds it as it is, and the node that serves it.
-    async fn served(
-        &self,
-        durable: &Durable,
-        wanted: &Subscribe,
-        next: u64,
-    ) -> Result<(ConsumerTerms, Owner), Rejected> {
+    async fn served(&self, durable: &Durable, wanted: &Subscribe, next: u64) -> Result<(ConsumerTerms, Owner), Fault> {
         let (pattern, node) = (&wanted.pattern, self.bus().node());
         let namespace = pattern.namespace();
         if node.namespace(namespace).is_none() {
@@ -465,8 +463,8 @@ impl Access {
         (terms, owner): (ConsumerTerms, Owner),
         name: Option<String>,
         patience: Option<Patience>,
-        way: &StreamTarget,
-    ) -> Result<(), Rejected> {
+        target: &StreamTarget,
+    ) -> Result<(), Fault> {
         let Inner { registry, relay, .. } = &*self.inner;
         let here = owner == self.bus().node().owner();
         let (acknowledge, leave) = if here {
@@ -475,17 +473,17 @@ impl Access {
             (relay.clone().recipient(), relay.clone().recipient())
         };
         let ctx = Context::<Subscription>::new();
-        let (deliver, tell) = (ctx.address().recipient(), ctx.address().recipient());
+        let (deliver, commands) = (ctx.address().recipient(), ctx.address().recipient());
         let (namespace, consumer) = (terms.pattern.namespace().to_owned(), terms.name.clone());
         let (member, manual) = (self.serial(), terms.manual);
         // Leaves when it is dropped: also when nobody knows whether it was accepted, or its client goes meanwhile.
         let departure = Departure::Returned;
         let membership = Membership { namespace, consumer, member, manual, departure, acknowledge, leave };
         let patience = patience.unwrap_or(Patience { redelivery: Duration::ZERO, count_max: 0 });
-        let join = Join { terms, member, consumer_id: way.consumer_id.clone(), name, patience, deliver, tell };
+        let join = Join { terms, member, consumer_id: target.consumer_id.clone(), name, patience, deliver, commands };
         let joined = if here { registry.send(join).await } else { relay.send(JoinElsewhere { owner, join }).await };
         joined.map_err(stopping)??;
-        self.start(ctx, way, member, Delivery::Member(membership));
+        self.start(ctx, target, member, Delivery::Member(membership));
         Ok(())
     }
 }

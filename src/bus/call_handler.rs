@@ -13,8 +13,8 @@ use rollbook_core::error::Refusal;
 use rollbook_core::service::Connection;
 
 use super::call::terms::Requester;
-use super::client::call::CallError;
 use super::delivery::messages::stopping;
+use super::error::Fault;
 use super::relay::frame::{self, Frame};
 use super::relay::live::{Call, Kicked, Ordered, Through, encode_outcome};
 use super::relay::peer_client::{Delivery, Order, command_name, order_here};
@@ -27,7 +27,7 @@ use crate::base::clock;
 /// Longest wait for an acknowledgement that another node may ask for.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// What the desk passes messages on to.
+/// Passes messages of other nodes on to clients and doors.
 pub struct CallHandler {
     services: Services,
     doors: OnceLock<HashMap<&'static str, Arc<dyn Live>>>,
@@ -35,12 +35,12 @@ pub struct CallHandler {
 
 impl std::fmt::Debug for CallHandler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Desk").finish_non_exhaustive()
+        f.debug_struct("CallHandler").finish_non_exhaustive()
     }
 }
 
 impl CallHandler {
-    /// A desk of this node.
+    /// The handler of this node.
     #[must_use]
     pub fn new(services: Services) -> Arc<Self> {
         Arc::new(Self { services, doors: OnceLock::new() })
@@ -74,7 +74,7 @@ impl CallHandler {
                 }
             }
             Frame::Notify(record) => {
-                announcer::spread_now(&self.services.clients, record);
+                announcer::broadcast_unstored(&self.services.clients, record);
             }
             Frame::Abandon(number) => self.services.router.abandon(Requester::Node(from, number)),
             Frame::Door(Through { door, message }) => {
@@ -122,7 +122,7 @@ impl CallHandler {
             if let Some(waiting) = waiting {
                 waiting.done();
             }
-            Ok(encode_outcome(outcome.unwrap_or(Err(CallError::Cancelled))))
+            Ok(encode_outcome(outcome.unwrap_or(Err(Fault::cancelled()))))
         }
         .boxed()
     }
@@ -146,15 +146,15 @@ impl CallHandler {
 pub struct Mailbox {
     /// For streams and consumers.
     pub relay: Addr<Relay>,
-    /// For clients and doors, without a detour over an actor. Not its owner: the desk has the node that has this.
-    pub desk: Weak<CallHandler>,
+    /// For clients and doors, without a detour over an actor. Not its owner: the handler has the node that has this.
+    pub call_handler: Weak<CallHandler>,
 }
 
 impl Live for Mailbox {
     fn hear(&self, from: u64, message: Bytes) {
         let Some(frame) = Frame::from_bytes(message) else { return };
-        let Some(desk) = self.desk.upgrade() else { return };
-        let Err(frame) = desk.hear(from, frame) else { return };
+        let Some(call_handler) = self.call_handler.upgrade() else { return };
+        let Err(frame) = call_handler.hear(from, frame) else { return };
         // Live messages are at most once: a relay that is full drops them.
         hint(&self.relay, Incoming { from, frame: *frame });
     }
@@ -163,10 +163,10 @@ impl Live for Mailbox {
         let Some(frame) = Frame::from_bytes(message) else {
             return std::future::ready(Err(frame::malformed())).boxed();
         };
-        let Some(desk) = self.desk.upgrade() else {
+        let Some(call_handler) = self.call_handler.upgrade() else {
             return std::future::ready(Err(stopping(()))).boxed();
         };
-        let frame = match desk.answer(from, frame) {
+        let frame = match call_handler.answer(from, frame) {
             Ok(answer) => return answer,
             Err(frame) => frame,
         };

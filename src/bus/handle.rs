@@ -24,8 +24,8 @@ const READS_MAX: usize = 4;
 pub struct Live {
     /// Which connection has the id now; a newer one has a larger number.
     pub serial: u64,
-    /// The way to it.
-    pub tell: Recipient<StreamCommand>,
+    /// What it is told.
+    pub commands: Recipient<StreamCommand>,
 }
 
 #[derive(Debug)]
@@ -33,7 +33,7 @@ struct Inner {
     node: Node,
     feed: Arc<Feed>,
     proposer: Proposer,
-    inboxes: ReplySubjects,
+    reply_subjects: ReplySubjects,
     metrics: Metrics,
     reads: Semaphore,
     live: Mutex<HashMap<Box<str>, Live>>,
@@ -53,7 +53,7 @@ impl Bus {
             node,
             feed,
             proposer,
-            inboxes: ReplySubjects::default(),
+            reply_subjects: ReplySubjects::default(),
             metrics,
             reads: Semaphore::new(READS_MAX),
             live: Mutex::default(),
@@ -81,8 +81,8 @@ impl Bus {
 
     /// Live messages.
     #[must_use]
-    pub fn inboxes(&self) -> &ReplySubjects {
-        &self.inner.inboxes
+    pub fn reply_subjects(&self) -> &ReplySubjects {
+        &self.inner.reply_subjects
     }
 
     /// What is counted.

@@ -12,15 +12,18 @@
 //! Forward edges are bounded and answer by oneshot; delivery is pulled by cursor; nobody waits on a child. Whoever
 //! starts an actor owns it (`base::actors`).
 //!
-//! The rooms from the bottom up; each may import those before it, and `base` and `net`: `write`, `read`, `live`,
-//! `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`, and the files `access` and
-//! `desk`, which doors and other nodes come in by.
+//! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file
+//! `error`, `write`, `read`, `live`,
+//! `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`, and the files `access`,
+//! `book_client` and `call_handler`, which doors and other nodes come in by.
 
 pub mod access;
+pub mod book_client;
 pub mod call;
 pub mod client;
 pub mod consume;
 pub mod delivery;
+pub mod error;
 pub mod handle;
 pub mod live;
 pub mod read;

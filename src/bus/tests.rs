@@ -68,7 +68,7 @@ struct House {
     registry: Owned<Registry>,
     relay: Option<Owned<Relay>>,
     access: Access,
-    desk: Arc<CallHandler>,
+    call_handler: Arc<CallHandler>,
     running: Option<Running>,
     stop: CancellationToken,
     /// Goes when the node has stopped.
@@ -107,13 +107,13 @@ impl House {
             in_flight_per_instance: 10,
             strategies: Default::default(),
         };
-        let desk = CallHandler::new(Services::new(&bus, roll, calls));
+        let call_handler = CallHandler::new(Services::new(&bus, roll, calls));
         Self {
             bus,
             registry,
             relay: Some(relay),
             access,
-            desk,
+            call_handler,
             running: Some(running),
             stop,
             data: Some(data),
@@ -124,7 +124,7 @@ impl House {
     /// From now on other nodes get answers.
     fn listen(&self) {
         let relay = self.relay.as_ref().expect("a relay").addr().clone();
-        self.bus.node().set_live(Arc::new(Mailbox { relay, desk: Arc::downgrade(&self.desk) }));
+        self.bus.node().set_live(Arc::new(Mailbox { relay, call_handler: Arc::downgrade(&self.call_handler) }));
     }
 
     async fn ready(&self) {
@@ -223,10 +223,10 @@ fn pattern() -> Pattern {
     Pattern::parse("app.x").expect("a pattern")
 }
 
-fn join(number: u64, manual: bool, deliver: Recipient<Deliver>, tell: Recipient<StreamCommand>) -> Join {
+fn join(number: u64, manual: bool, deliver: Recipient<Deliver>, commands: Recipient<StreamCommand>) -> Join {
     let terms = ConsumerTerms { name: GROUP.to_owned(), pattern: pattern(), group: true, manual };
     let (consumer_id, patience) = (format!("c_{number}"), Patience::default());
-    Join { terms, member: number, consumer_id, name: None, patience, deliver, tell }
+    Join { terms, member: number, consumer_id, name: None, patience, deliver, commands }
 }
 
 async fn until(what: &str, mut there: impl FnMut() -> bool) {
@@ -422,8 +422,8 @@ impl Handler<Deliver> for Deaf {
 impl Handler<StreamCommand> for Deaf {
     type Result = Result<AckResult, Refusal>;
 
-    fn handle(&mut self, tell: StreamCommand, _: &mut Self::Context) -> Self::Result {
-        if let StreamCommand::Close(reason) = tell {
+    fn handle(&mut self, command: StreamCommand, _: &mut Self::Context) -> Self::Result {
+        if let StreamCommand::Close(reason) = command {
             self.closed.try_send(reason).expect("a test that listens");
         }
         Ok(AckResult::NotInFlight)
@@ -438,8 +438,8 @@ async fn a_member_that_cannot_be_reached_loses_its_place_and_the_others_go_on() 
         let (closed, mut closes) = mpsc::channel(8);
         let deaf = Owned::start(&one.bus.metrics().actors, Deaf { answer: WriteResult::Unreachable, closed });
         // Its number is lower: it is served first.
-        let (deliver, tell) = (deaf.addr().clone().recipient(), deaf.addr().clone().recipient());
-        one.registry.addr().send(join(1, manual, deliver, tell)).await.expect("a registry").expect("accepted");
+        let (deliver, commands) = (deaf.addr().clone().recipient(), deaf.addr().clone().recipient());
+        one.registry.addr().send(join(1, manual, deliver, commands)).await.expect("a registry").expect("accepted");
         // This one is for the deaf one, and lost with ack=none.
         one.publish(1).await;
         assert_eq!(tokio::time::timeout(SOON, closes.recv()).await.expect("in time"), Some(EndReason::Draining));

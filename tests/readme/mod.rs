@@ -4,6 +4,8 @@ mod tour;
 
 use std::path::{Path, PathBuf};
 
+use rollbook::base::fault::FaultKind;
+use rollbook::net::http::status::status;
 use rollbook_core::error::Refusal;
 use serde_json::Value;
 
@@ -149,7 +151,7 @@ fn the_index_names_every_page_of_the_docs() {
 fn the_table_of_refusals_is_the_list_of_the_program() {
     let mut table = "| number | code | HTTP status | text |\n|---:|---|---:|---|\n".to_owned();
     for refusal in Refusal::all() {
-        let (number, code, status) = (refusal.number(), refusal.code(), refusal.status());
+        let (number, code, status) = (refusal.number(), refusal.code(), status(FaultKind::from(&refusal)).as_u16());
         table.push_str(&format!("| {number} | `{code}` | {status} | `{refusal}` |\n"));
     }
     let text = page("docs/refusals.md");

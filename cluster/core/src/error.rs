@@ -127,30 +127,6 @@ impl Refusal {
         }
     }
 
-    /// HTTP status that every HTTP surface answers with.
-    #[must_use]
-    pub const fn status(&self) -> u16 {
-        match self {
-            Self::NamespaceNotFound(_) | Self::NamespaceReserved(_) | Self::Malformed(_) => 400,
-            Self::ConsumerNotFound(_)
-            | Self::NodeNotFound(_)
-            | Self::ServiceNotFound(_)
-            | Self::InstanceNotFound(_) => 404,
-            Self::NamespaceExists(_)
-            | Self::KeyProcessed(_)
-            | Self::EventIdExists(_)
-            | Self::ConsumerSubject { .. }
-            | Self::ConsumerKind(_)
-            | Self::NamespacesExhausted
-            | Self::ConsumersExhausted(_)
-            | Self::Membership(_) => 409,
-            Self::RevisionMismatch(_) => 412,
-            Self::Overloaded(_) | Self::Unavailable(_) | Self::OutcomeUnknown(_) => 503,
-            Self::InsufficientStorage(_) => 507,
-            Self::Storage => 500,
-        }
-    }
-
     /// Short machine-readable name, used in problem+json and as a metric label.
     #[must_use]
     pub const fn code(&self) -> &'static str {

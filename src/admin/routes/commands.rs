@@ -23,8 +23,9 @@ use crate::admin::problem::{Problem, Problems, resource};
 use crate::admin::query::{Nothing, Query};
 use crate::base::actors::hint;
 use crate::base::{clock, duration};
-use crate::bus::client::call::{Answer as Answered, CallError, Caller, Payload, Request, Responder, traceparent};
+use crate::bus::client::call::{Answer as Answered, Caller, Payload, Request, Responder, traceparent};
 use crate::bus::client::plain::plain;
+use crate::bus::error::Fault;
 use crate::bus::relay::peer_client::{Delivery, Order};
 use crate::bus::roll::services::Services;
 use crate::net::http_body::BodyError;
@@ -265,12 +266,11 @@ pub(in crate::admin) async fn call(
     let waiting = router.http_caller();
     let reply = Box::new(move |outcome| hint(reply, outcome));
     router.call(waiting.requester(), asks, Payload::json(body), reply);
-    let outcome = outcome.await.unwrap_or(Err(CallError::Cancelled));
+    let outcome = outcome.await.unwrap_or(Err(Fault::cancelled()));
     waiting.done();
     match outcome {
         Ok(Answered { success, body }) => {
-            let unfit =
-                |error: CallError| Problem::new(502, "bad_answer", format!("the provider answered with {error}"));
+            let unfit = |fault: Fault| Problem::new(502, "bad_answer", format!("the provider answered with {fault}"));
             let json = plain(&body).map_err(unfit)?;
             if success {
                 return Ok(HttpResponse::Ok().content_type("application/json").body(json));

@@ -133,7 +133,7 @@ async fn house(fitted: &Fitted, below: Below, streams: &StandardStreams) -> anyh
     let admin = Admin::new(services.clone(), relay.addr().clone(), parts::admin(config, &doors));
     let live = doors.iter().filter_map(|door| Some((door.name(), door.live()?)));
     call_handler.set_doors(live.chain([(keys::NAME, admin.live())]).collect());
-    node.set_live(Arc::new(Mailbox { relay: relay.addr().clone(), desk: Arc::downgrade(&call_handler) }));
+    node.set_live(Arc::new(Mailbox { relay: relay.addr().clone(), call_handler: Arc::downgrade(&call_handler) }));
     actix_web::rt::spawn(services.roll.clone().run(stop.clone()));
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
     actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));

@@ -24,9 +24,11 @@ use super::flight::{Assignment, Flight, Reply};
 use super::state::{HandOver, NotBegun, State};
 use super::terms::{Answered, Config, Key, LoadView, RemoteCaller, Requester, Sent};
 use crate::base::clock;
+use crate::base::fault::FaultKind;
 use crate::base::metrics::Metrics;
-use crate::bus::client::call::{Answer, CallError, HandedPayload, Missing, Outcome, Payload, Request, Responder};
+use crate::bus::client::call::{Answer, HandedPayload, Outcome, Payload, Request, Responder};
 use crate::bus::client::clients::{ClientMessage, Clients};
+use crate::bus::error::Fault;
 
 /// A payload that is larger than this is let go of as soon as its last provider has it; for a smaller one that would
 /// cost more than it frees.
@@ -40,7 +42,7 @@ struct Inner {
     config: Config,
     metrics: Metrics,
     random: RandomState,
-    away: Box<dyn RemoteCaller>,
+    remote_caller: Box<dyn RemoteCaller>,
     state: Mutex<State>,
     /// A deadline came that is earlier than all others.
     earlier: Notify,
@@ -92,14 +94,20 @@ impl std::fmt::Debug for Router {
 impl Router {
     /// A router of this node; [`Router::watch_deadlines`] ends what takes too long.
     #[must_use]
-    pub fn new(node: Node, clients: Clients, config: Config, metrics: Metrics, away: Box<dyn RemoteCaller>) -> Self {
+    pub fn new(
+        node: Node,
+        clients: Clients,
+        config: Config,
+        metrics: Metrics,
+        remote_caller: Box<dyn RemoteCaller>,
+    ) -> Self {
         let inner = Inner {
             node,
             clients,
             config,
             metrics,
             random: RandomState::new(),
-            away,
+            remote_caller,
             state: Mutex::default(),
             earlier: Notify::new(),
             http: AtomicU64::new(0),
@@ -141,9 +149,7 @@ impl Router {
         let local = to.owner == self.inner.node.owner();
         let begun = match self.inner.clients.find(to.serial).filter(|_| local) {
             Some(_) => self.state().begin(flight, Assignment { provider: to, local: true }, &self.inner.config),
-            None => {
-                Err(Box::new((CallError::NoProvider(Missing::Provider, "the provider is gone".to_owned()), flight)))
-            }
+            None => Err(Box::new((Fault::new(FaultKind::NoProvider, "the provider is gone"), flight))),
         };
         match begun {
             Ok(number) => self.hand_over(number),
@@ -243,12 +249,14 @@ impl Router {
         }
         let router = self.clone();
         let reply = Box::new(move |outcome| match outcome {
-            Err(CallError::ProviderLost | CallError::Unavailable(_)) => router.lose(number),
-            Err(CallError::NoProvider(..)) => router.pass_on(number, false),
-            Err(CallError::Overloaded(_)) => router.pass_on(number, true),
+            Err(Fault { kind: FaultKind::ProviderLost | FaultKind::Unavailable, .. }) => router.lose(number),
+            Err(Fault { kind: FaultKind::NoProvider | FaultKind::NoAction | FaultKind::NoCapability, .. }) => {
+                router.pass_on(number, false);
+            }
+            Err(Fault { kind: FaultKind::Overloaded, .. }) => router.pass_on(number, true),
             outcome => router.finish(number, outcome),
         });
-        let abandon = self.inner.away.call(Sent { to: place.provider, number, request, payload }, reply);
+        let abandon = self.inner.remote_caller.call(Sent { to: place.provider, number, request, payload }, reply);
         self.state().note_abandon(number, abandon);
     }
 
@@ -301,10 +309,10 @@ impl Router {
     }
 
     /// A client of this node can never be given the request of that number, for this reason.
-    pub fn refuse(&self, provider: u64, number: u64, error: CallError) {
+    pub fn refuse(&self, provider: u64, number: u64, fault: Fault) {
         let found = self.state().find(provider, Key::Number(number));
         if let Some(number) = found {
-            self.finish(number, Err(error));
+            self.finish(number, Err(fault));
         }
     }
 
@@ -352,8 +360,8 @@ impl Router {
             return self.launch(flight);
         }
         let error = match full {
-            true => CallError::Overloaded("the provider takes nothing more".to_owned()),
-            false => CallError::NoProvider(Missing::Provider, "the provider is gone".to_owned()),
+            true => Fault::overloaded("the provider takes nothing more"),
+            false => Fault::new(FaultKind::NoProvider, "the provider is gone"),
         };
         self.end(flight, Err(error));
     }
@@ -366,11 +374,11 @@ impl Router {
             self.inner.metrics.requests_retried.inc();
             return self.launch(flight);
         }
-        self.end(flight, Err(CallError::ProviderLost));
+        self.end(flight, Err(Fault::provider_lost()));
     }
 
     fn finish(&self, number: u64, outcome: Outcome) {
-        let failed = matches!(outcome, Err(CallError::DeadlineExceeded | CallError::ProviderLost));
+        let failed = matches!(&outcome, Err(fault) if [FaultKind::DeadlineExceeded, FaultKind::ProviderLost].contains(&fault.kind));
         let Some(flight) = self.state().end(number, failed, clock::now()) else { return };
         self.end(flight, outcome);
     }
@@ -390,7 +398,7 @@ impl Router {
         loop {
             let now = clock::now();
             let (over, next) = self.state().overdue(now);
-            over.into_iter().for_each(|number| self.finish(number, Err(CallError::DeadlineExceeded)));
+            over.into_iter().for_each(|number| self.finish(number, Err(Fault::deadline_exceeded())));
             let pause = next.map_or(IDLE, |next| next.saturating_duration_since(clock::now()));
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -399,7 +407,7 @@ impl Router {
             }
         }
         let all = self.state().all();
-        all.into_iter().for_each(|number| self.finish(number, Err(CallError::Cancelled)));
+        all.into_iter().for_each(|number| self.finish(number, Err(Fault::cancelled())));
     }
 
     /// Requests in flight at this node.
@@ -442,28 +450,25 @@ struct Seen {
 }
 
 impl Seen {
-    fn error(&self, flight: &Flight) -> CallError {
+    fn error(&self, flight: &Flight) -> Fault {
         let Request { capability, action, .. } = &*flight.request;
         if self.full.get() || (self.unavailable.get() && flight.full) {
-            return CallError::Overloaded(format!("all providers of {capability} have too many requests"));
+            return Fault::overloaded(format!("all providers of {capability} have too many requests"));
         }
         if self.tripped.get() {
             let text = format!("all providers of \"{capability}\" keep failing; try again later");
-            return CallError::NoProvider(Missing::Provider, text);
+            return Fault::new(FaultKind::NoProvider, text);
         }
         if self.unavailable.get() {
             let text = format!("no provider of \"{capability}\" is available now");
-            return CallError::NoProvider(Missing::Provider, text);
+            return Fault::new(FaultKind::NoProvider, text);
         }
         if self.itself.get() {
-            return CallError::BadRequest(format!("the caller is the only provider of \"{capability}\""));
+            return Fault::bad(format!("the caller is the only provider of \"{capability}\""));
         }
         if self.without_action.get() {
-            return CallError::NoProvider(
-                Missing::Action,
-                format!("no provider of \"{capability}\" offers \"{action}\""),
-            );
+            return Fault::new(FaultKind::NoAction, format!("no provider of \"{capability}\" offers \"{action}\""));
         }
-        CallError::NoProvider(Missing::Capability, format!("nobody offers \"{capability}\""))
+        Fault::new(FaultKind::NoCapability, format!("nobody offers \"{capability}\""))
     }
 }

@@ -12,7 +12,8 @@ use super::flight::{Assignment, Flight};
 use super::terms::{Answered, BreakerView, CLIENT_SHARE, Config, HTTP_SHARE, Key, LoadView, Requester};
 use crate::base::actors::hint;
 use crate::base::clock;
-use crate::bus::client::call::{CallError, Payload, Request, Responder};
+use crate::bus::client::call::{Payload, Request, Responder};
+use crate::bus::error::Fault;
 
 /// Requests that ended without an answer, so that one that comes later is known as such.
 const OVER_MAX: usize = 1024;
@@ -94,7 +95,7 @@ pub(super) struct State {
 }
 
 /// Why a request is given to nobody, and the request. Boxed: most requests have a provider.
-pub(super) type NotBegun = Box<(CallError, Flight)>;
+pub(super) type NotBegun = Box<(Fault, Flight)>;
 
 impl State {
     pub(super) fn len(&self) -> usize {
@@ -121,7 +122,7 @@ impl State {
     }
 
     /// Whether one more request of so many bytes may be in flight.
-    fn has_room(&self, requester: Requester, bytes: usize, config: &Config) -> Result<(), CallError> {
+    fn has_room(&self, requester: Requester, bytes: usize, config: &Config) -> Result<(), Fault> {
         let fits = |(count, present): (usize, usize), part: usize| {
             // One alone always fits: the bound is on what gathers.
             count == 0
@@ -129,7 +130,7 @@ impl State {
                     && present.saturating_add(bytes) <= config.in_flight_bytes_max / part)
         };
         if !fits((self.pending.len(), self.bytes), 1) {
-            return Err(CallError::Overloaded("too much is in flight at this node".to_owned()));
+            return Err(Fault::overloaded("too much is in flight at this node"));
         }
         let own = match requester {
             Requester::Client(_) => {
@@ -140,7 +141,7 @@ impl State {
             // That node has its own bounds.
             Requester::Node(..) => true,
         };
-        if own { Ok(()) } else { Err(CallError::Overloaded("too much of this caller is in flight".to_owned())) }
+        if own { Ok(()) } else { Err(Fault::overloaded("too much of this caller is in flight")) }
     }
 
     fn count(&mut self, requester: Requester, number: u64, bytes: usize) {

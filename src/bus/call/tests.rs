@@ -9,7 +9,8 @@ use rollbook_core::service::Connection;
 use super::flight::{Assignment, Flight};
 use super::state::State;
 use super::terms::{Answered, Config, Key, Requester};
-use crate::bus::client::call::{CallError, Caller, Payload, Request, Responder};
+use crate::bus::client::call::{Caller, Payload, Request, Responder};
+use crate::bus::error::Fault;
 
 fn config() -> Config {
     Config {
@@ -41,12 +42,12 @@ fn flight(id: &str, deadline: Instant, retries: u32) -> Flight {
     Flight::new(Requester::Client(1), Arc::new(request), Payload::default(), Box::new(drop))
 }
 
-fn begin(state: &mut State, id: &str, serial: u64, deadline: Instant) -> Result<u64, CallError> {
+fn begin(state: &mut State, id: &str, serial: u64, deadline: Instant) -> Result<u64, Fault> {
     state.begin(flight(id, deadline, 0), place(serial), &config()).map_err(|not_begun| not_begun.0)
 }
 
 /// A request of `requester` with so large a payload to provider 7.
-fn ask(state: &mut State, requester: Requester, bytes: usize, retries: u32) -> Result<u64, CallError> {
+fn ask(state: &mut State, requester: Requester, bytes: usize, retries: u32) -> Result<u64, Fault> {
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut flight = flight("r", deadline, retries);
     (flight.requester, flight.payload) = (requester, Payload::json(vec![b'1'; bytes]));
@@ -54,8 +55,8 @@ fn ask(state: &mut State, requester: Requester, bytes: usize, retries: u32) -> R
 }
 
 /// The code of the error when it is refused.
-fn refused(asked: Result<u64, CallError>) -> &'static str {
-    asked.err().map_or("taken", |error| error.code())
+fn refused(asked: Result<u64, Fault>) -> &'static str {
+    asked.err().map_or("taken", |fault| fault.code())
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use rollbook_core::error::Refusal;
 use rollbook_core::service::Connection;
+
+use crate::bus::error::Fault;
 
 /// JSON text, with the binary parts that its placeholders stand for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -129,100 +130,8 @@ pub struct Answer {
     pub body: Payload,
 }
 
-/// What there is none of when nobody can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
-    /// No instance offers the capability.
-    Capability,
-    /// Instances offer it, but none of them the action.
-    Action,
-    /// Those who offer it cannot be asked now.
-    Provider,
-}
-
-/// Why there is no answer. The same codes on every door.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// Nobody who could do it is there.
-    #[error("{1}")]
-    NoProvider(Missing, String),
-    /// The provider went away before it answered.
-    #[error("the provider was lost before it answered")]
-    ProviderLost,
-    /// The time was over before there was an answer.
-    #[error("no answer in time")]
-    DeadlineExceeded,
-    /// Too much is in flight.
-    #[error("{0}")]
-    Overloaded(String),
-    /// The request itself is wrong.
-    #[error("{0}")]
-    BadRequest(String),
-    /// This client may not do it.
-    #[error("{0}")]
-    Forbidden(String),
-    /// The client must register first.
-    #[error("register first")]
-    NotRegistered,
-    /// The cluster cannot do it now.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The node stops, or the caller is gone.
-    #[error("cancelled")]
-    Cancelled,
-}
-
-impl CallError {
-    /// Short machine-readable name.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::NoProvider(..) => "no_provider",
-            Self::ProviderLost => "provider_lost",
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::Overloaded(_) => "overloaded",
-            Self::BadRequest(_) => "bad_request",
-            Self::Forbidden(_) => "forbidden",
-            Self::NotRegistered => "not_registered",
-            Self::Unavailable(_) => "unavailable",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// The error of that code; `None` when there is no such code. Who is missing is not in it: another node is asked
-    /// for a provider that was found.
-    #[must_use]
-    pub fn from_code(code: &str, text: String) -> Option<Self> {
-        Some(match code {
-            "no_provider" => Self::NoProvider(Missing::Provider, text),
-            "provider_lost" => Self::ProviderLost,
-            "deadline_exceeded" => Self::DeadlineExceeded,
-            "overloaded" => Self::Overloaded(text),
-            "bad_request" => Self::BadRequest(text),
-            "forbidden" => Self::Forbidden(text),
-            "not_registered" => Self::NotRegistered,
-            "unavailable" => Self::Unavailable(text),
-            "cancelled" => Self::Cancelled,
-            _ => return None,
-        })
-    }
-}
-
-impl From<Refusal> for CallError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Overloaded(_) => Self::Overloaded(refusal.to_string()),
-            Refusal::Unavailable(_)
-            | Refusal::OutcomeUnknown(_)
-            | Refusal::Storage
-            | Refusal::InsufficientStorage(_) => Self::Unavailable(refusal.to_string()),
-            refusal => Self::BadRequest(refusal.to_string()),
-        }
-    }
-}
-
 /// What becomes of a request.
-pub type Outcome = Result<Answer, CallError>;
+pub type Outcome = Result<Answer, Fault>;
 
 /// What a provider gets.
 #[derive(Debug, Clone)]

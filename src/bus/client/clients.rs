@@ -13,11 +13,12 @@ use rollbook_core::time::Timestamp;
 use tokio::sync::{Notify, oneshot};
 
 use super::announcement::{AnnouncedUpTo, Announcement, AnnouncementEncoder};
-use super::call::{CallError, HandedPayload, Outcome};
+use super::call::{HandedPayload, Outcome};
+use crate::base::actors::{hint, must_tell};
 use crate::base::clock;
 use crate::base::metrics::Metrics;
-use crate::bus::subscribe::streams::Streamed;
-use crate::bus::write::draft::{Published, Rejected};
+use crate::bus::error::Fault;
+use crate::bus::subscribe::streams::StreamUpdate;
 
 /// How long a service may take to register before it is reminded, and then again.
 const REMIND_FIRST: Duration = Duration::from_secs(1);
@@ -36,13 +37,11 @@ pub enum ClientMessage {
     /// The operator wants something of it.
     Command(Command),
     /// What became of its registration. The number is its acknowledgement's.
-    Registered(Option<u64>, Result<Enrollment, CallError>),
+    Registered(Option<u64>, Result<Enrollment, Fault>),
     /// What became of a notification of its own.
-    Notified(Option<u64>, Result<Noted, CallError>),
-    /// What became of an event that it published. The number is its acknowledgement's.
-    Published(Option<u64>, Result<Option<Published>, Rejected>),
-    /// What one of its streams of the book says, by the number of that.
-    Stream(u64, Streamed),
+    Notified(Option<u64>, Result<Noted, Fault>),
+    /// What one of its streams of the book says, by the number of that, or what became of a publish.
+    Stream(u64, StreamUpdate),
     /// It should register.
     Remind,
     /// It must go.
@@ -130,9 +129,10 @@ pub struct Client {
     beat: Mutex<Instant>,
     unhealthy: AtomicBool,
     closing: Notify,
+    told_to_close: AtomicBool,
     /// When it is to be reminded to register.
     remind: Mutex<Option<Instant>>,
-    tells: &'static dyn AnnouncementEncoder,
+    encoder: &'static dyn AnnouncementEncoder,
 }
 
 impl std::fmt::Debug for Client {
@@ -167,8 +167,8 @@ impl Client {
 
     /// How its door tells events.
     #[must_use]
-    pub fn tells(&self) -> &'static dyn AnnouncementEncoder {
-        self.tells
+    pub fn encoder(&self) -> &'static dyn AnnouncementEncoder {
+        self.encoder
     }
 
     /// Whether its door calls it so.
@@ -185,14 +185,34 @@ impl Client {
     }
 
     /// Hands it a message. `false` when it is gone or takes nothing more.
-    pub fn tell(&self, told: ClientMessage) -> bool {
-        self.to.try_send(told).is_ok()
+    #[must_use]
+    pub fn tell(&self, message: ClientMessage) -> bool {
+        self.to.try_send(message).is_ok()
     }
 
-    /// Tells it to go, also while something of its own takes time. `false` when it is gone or takes nothing more.
+    /// Hands it a message that may not be missed: a client that takes nothing more must come again.
+    pub fn must_tell(&self, message: ClientMessage) {
+        if !self.tell(message) {
+            self.loses();
+        }
+    }
+
+    /// Hands it a message that may be missed.
+    pub fn hint(&self, message: ClientMessage) {
+        hint(&self.to, message);
+    }
+
+    /// Tells it to go, also while something of its own takes time, or its mailbox is full. `false` when it is gone.
     pub fn close(&self, why: CloseReason) -> bool {
+        let there = self.to.connected();
+        if self.told_to_close.swap(true, Ordering::Relaxed) {
+            hint(&self.to, ClientMessage::Close(why));
+        } else {
+            must_tell(&self.to, ClientMessage::Close(why));
+        }
+        // Behind the message: whoever hears this has it already.
         self.closing.notify_one();
-        self.tell(ClientMessage::Close(why))
+        there
     }
 
     /// Waits until it is told to go.
@@ -334,10 +354,10 @@ impl Clients {
 
     /// A client comes.
     #[must_use]
-    pub fn seat(
+    pub fn connect(
         &self,
         door: &'static str,
-        tells: &'static dyn AnnouncementEncoder,
+        encoder: &'static dyn AnnouncementEncoder,
         to: Recipient<ClientMessage>,
         about: About,
     ) -> ClientHandle {
@@ -353,8 +373,9 @@ impl Clients {
             beat: Mutex::new(clock::now()),
             unhealthy: AtomicBool::new(false),
             closing: Notify::new(),
+            told_to_close: AtomicBool::new(false),
             remind: Mutex::new(None),
-            tells,
+            encoder,
         });
         let mut table = self.lock();
         table.clients.insert(serial, Arc::clone(&client));

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::call::{CallError, Payload};
+use super::call::Payload;
+use crate::bus::error::Fault;
 
 /// Largest payload with its bytes in it: a short text may name the same bytes many times.
 const PLAIN_BYTES_MAX: usize = 16 << 20;
@@ -28,15 +29,15 @@ struct Placeholder {
 /// A payload as JSON text alone; `null` when there is none.
 ///
 /// # Errors
-/// [`CallError::BadRequest`] when a placeholder stands for nothing, or when it all is too large.
-pub fn plain(body: &Payload) -> Result<Bytes, CallError> {
+/// A bad request when a placeholder stands for nothing, or when it all is too large.
+pub fn plain(body: &Payload) -> Result<Bytes, Fault> {
     if body.json.is_empty() {
         return Ok(Bytes::from_static(b"null"));
     }
     if body.attachments.is_empty() {
         return Ok(body.json.clone());
     }
-    let unfit = || CallError::BadRequest("binary data that cannot be passed on as JSON".to_owned());
+    let unfit = || Fault::bad("binary data that cannot be passed on as JSON");
     let text = std::str::from_utf8(&body.json).map_err(|_| unfit())?;
     let wanted = count(&serde_json::from_str(text).map_err(|_| unfit())?);
     let (out, found) = inline(text, &body.attachments).ok_or_else(unfit)?;
@@ -124,13 +125,14 @@ fn write(part: &[u8], out: &mut Vec<u8>) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::fault::FaultKind;
 
     fn body(json: &str, parts: &[&'static [u8]]) -> Payload {
         let attachments = parts.iter().map(|part| Bytes::from_static(part)).collect();
         Payload { attachments, ..Payload::json(json.to_owned()) }
     }
 
-    fn text(json: &str, parts: &[&'static [u8]]) -> Result<String, CallError> {
+    fn text(json: &str, parts: &[&'static [u8]]) -> Result<String, Fault> {
         plain(&body(json, parts)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -168,7 +170,7 @@ mod tests {
             "{\"_placeholder\":true,",
         ];
         for json in cases {
-            assert!(matches!(text(json, &[b"x"]), Err(CallError::BadRequest(_))), "{json}");
+            assert!(matches!(text(json, &[b"x"]), Err(fault) if fault.kind == FaultKind::BadRequest), "{json}");
         }
     }
 

@@ -65,7 +65,7 @@ pub struct Consumer {
     terms: ConsumerTerms,
     /// `None` until the cluster has let it begin.
     serving: Option<Serving>,
-    seats: BTreeMap<Member, MemberHandle>,
+    handles: BTreeMap<Member, MemberHandle>,
     /// With acknowledgement.
     window: Window,
     /// Without.
@@ -96,7 +96,7 @@ impl Consumer {
             bus: bus.clone(),
             terms,
             serving: None,
-            seats: BTreeMap::new(),
+            handles: BTreeMap::new(),
             window,
             shares: Shares::default(),
             turn: 0,
@@ -187,7 +187,7 @@ impl Consumer {
             self.window.wants_more()
         } else {
             self.share_out(ctx);
-            self.shares.is_empty() && self.seats.values().any(|seat| !seat.busy)
+            self.shares.is_empty() && self.handles.values().any(|handle| !handle.busy)
         };
         if hungry && let Some(source) = self.serving.as_mut().and_then(|serving| serving.source.take()) {
             self.fetch(source, ctx);
@@ -225,24 +225,24 @@ impl Consumer {
 
     /// The next member in turn that waits.
     fn next_free(&self) -> Option<Member> {
-        let behind = self.seats.range((Bound::Excluded(self.turn), Bound::Unbounded));
-        let mut around = behind.chain(self.seats.range(..=self.turn));
-        around.find(|(_, seat)| !seat.busy).map(|(member, _)| *member)
+        let behind = self.handles.range((Bound::Excluded(self.turn), Bound::Unbounded));
+        let mut around = behind.chain(self.handles.range(..=self.turn));
+        around.find(|(_, handle)| !handle.busy).map(|(member, _)| *member)
     }
 
     /// Gives what was read to members that wait, a share each.
     fn share_out(&mut self, ctx: &mut Context<Self>) {
         while let Some(member) = self.next_free() {
-            let Some(seat) = self.seats.get_mut(&member) else { return };
+            let Some(handle) = self.handles.get_mut(&member) else { return };
             let Some(share) = self.shares.take() else { return };
-            seat.busy = true;
+            handle.busy = true;
             self.turn = member;
-            let write = seat.join.deliver.send(Deliver { items: share.clone() });
+            let write = handle.join.deliver.send(Deliver { items: share.clone() });
             let given = self.awaiting(write, move |written, act, ctx| {
                 let written = written.unwrap_or(WriteResult::Gone);
                 act.shares.answered(share, written == WriteResult::Taken);
-                if let Some(seat) = act.seats.get_mut(&member) {
-                    seat.busy = false;
+                if let Some(handle) = act.handles.get_mut(&member) {
+                    handle.busy = false;
                 }
                 act.answered(member, written, ctx);
                 act.note(ctx);
@@ -282,9 +282,9 @@ impl Consumer {
     }
 
     fn deliver(&mut self, member: Member, item: Arc<StoredEvent>, ctx: &mut Context<Self>) {
-        let Some(seat) = self.seats.get(&member) else { return };
+        let Some(handle) = self.handles.get(&member) else { return };
         let sequence = item.sequence();
-        let write = seat.join.deliver.send(Deliver { items: vec![item] });
+        let write = handle.join.deliver.send(Deliver { items: vec![item] });
         let given = self.awaiting(write, move |written, act, ctx| {
             let written = written.unwrap_or(WriteResult::Gone);
             let step = act.window.answered(member, sequence, written == WriteResult::Taken, clock::now());
@@ -301,8 +301,8 @@ impl Consumer {
             WriteResult::Unreachable => self.lose(member, ctx),
             // A stream that has ended leaves by itself; one that its own node does not know any more must be told.
             WriteResult::Gone => {
-                if let Some(seat) = self.unseat(member, Departure::Returned, ctx) {
-                    must_tell(&seat.join.tell, StreamCommand::Close(EndReason::Draining));
+                if let Some(handle) = self.remove_member(member, Departure::Returned, ctx) {
+                    must_tell(&handle.join.commands, StreamCommand::Close(EndReason::Draining));
                 }
             }
         }
@@ -339,29 +339,29 @@ impl Consumer {
 
     /// A member that cannot be reached loses its place: its client must come again.
     fn lose(&mut self, member: Member, ctx: &mut Context<Self>) {
-        let Some(seat) = self.unseat(member, Departure::Returned, ctx) else { return };
+        let Some(handle) = self.remove_member(member, Departure::Returned, ctx) else { return };
         self.bus.metrics().members_lost.inc();
         tracing::warn!(
             namespace = self.terms.pattern.namespace(),
             consumer = %self.terms.name,
-            consumer_id = %seat.join.consumer_id,
+            consumer_id = %handle.join.consumer_id,
             ack = if self.terms.manual { "manual" } else { "none" },
             "a member does not answer and loses its place; its client must come again"
         );
-        must_tell(&seat.join.tell, StreamCommand::Close(EndReason::Draining));
+        must_tell(&handle.join.commands, StreamCommand::Close(EndReason::Draining));
     }
 
-    fn unseat(&mut self, member: Member, departure: Departure, ctx: &mut Context<Self>) -> Option<MemberHandle> {
+    fn remove_member(&mut self, member: Member, departure: Departure, ctx: &mut Context<Self>) -> Option<MemberHandle> {
         let step = self.window.leave(member, departure);
         self.carry_out(step, ctx);
-        self.seats.remove(&member)
+        self.handles.remove(&member)
     }
 
     fn close_all(&mut self, reason: EndReason) {
-        for (member, seat) in std::mem::take(&mut self.seats) {
+        for (member, handle) in std::mem::take(&mut self.handles) {
             // Nobody is left who could be given it: there is no step to carry out.
             drop(self.window.leave(member, Departure::Returned));
-            must_tell(&seat.join.tell, StreamCommand::Close(reason));
+            must_tell(&handle.join.commands, StreamCommand::Close(reason));
         }
     }
 }
@@ -400,17 +400,18 @@ impl Handler<Join> for Consumer {
             return MessageResult(Err(Refusal::ConsumerKind(text)));
         }
         // A consumer has one member; in a group only the same name replaces.
-        let replaced = |seat: &MemberHandle| !self.terms.group || (join.name.is_some() && seat.join.name == join.name);
-        let gone: Vec<Member> = self.seats.iter().filter(|(_, seat)| replaced(seat)).map(|(id, _)| *id).collect();
+        let replaced =
+            |handle: &MemberHandle| !self.terms.group || (join.name.is_some() && handle.join.name == join.name);
+        let gone: Vec<Member> = self.handles.iter().filter(|(_, handle)| replaced(handle)).map(|(id, _)| *id).collect();
         for member in gone {
-            if let Some(seat) = self.unseat(member, Departure::Gone, ctx) {
-                must_tell(&seat.join.tell, StreamCommand::Close(EndReason::TakenOver));
+            if let Some(handle) = self.remove_member(member, Departure::Gone, ctx) {
+                must_tell(&handle.join.commands, StreamCommand::Close(EndReason::TakenOver));
             }
         }
         if self.terms.manual {
             self.window.join(join.member, join.patience);
         }
-        self.seats.insert(join.member, MemberHandle { join, busy: false });
+        self.handles.insert(join.member, MemberHandle { join, busy: false });
         self.pump(ctx);
         MessageResult(Ok(()))
     }
@@ -420,7 +421,7 @@ impl Handler<Leave> for Consumer {
     type Result = ();
 
     fn handle(&mut self, leave: Leave, ctx: &mut Context<Self>) {
-        drop(self.unseat(leave.member, leave.departure, ctx));
+        drop(self.remove_member(leave.member, leave.departure, ctx));
         self.left(ctx);
     }
 }
@@ -455,10 +456,10 @@ impl Handler<Members> for Consumer {
 
     fn handle(&mut self, _: Members, _: &mut Context<Self>) -> Self::Result {
         let flights: BTreeMap<Member, Option<u64>> = self.window.in_flight().collect();
-        let state = |(member, seat): (&Member, &MemberHandle)| MemberState {
-            consumer_id: seat.join.consumer_id.clone(),
+        let state = |(member, handle): (&Member, &MemberHandle)| MemberState {
+            consumer_id: handle.join.consumer_id.clone(),
             in_flight: flights.get(member).copied().flatten(),
         };
-        MessageResult(self.seats.iter().map(state).collect())
+        MessageResult(self.handles.iter().map(state).collect())
     }
 }

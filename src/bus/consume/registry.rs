@@ -63,7 +63,7 @@ impl Child {
     /// Members whose stream is no more have left, also when nobody could say so.
     fn dismiss_the_dead(&mut self, key: &Key) {
         let dead: Vec<Member> =
-            self.joins.iter().filter(|(_, join)| !join.tell.connected()).map(|(member, _)| *member).collect();
+            self.joins.iter().filter(|(_, join)| !join.commands.connected()).map(|(member, _)| *member).collect();
         for member in dead {
             self.joins.remove(&member);
             let (namespace, consumer) = key.clone();
@@ -109,7 +109,7 @@ impl Child {
 
     /// Tells all members why they must go; the consumer stops as its handle is dropped.
     fn stop(self, reason: EndReason) {
-        self.joins.values().for_each(|join| must_tell(&join.tell, StreamCommand::Close(reason)));
+        self.joins.values().for_each(|join| must_tell(&join.commands, StreamCommand::Close(reason)));
     }
 }
 
@@ -138,7 +138,7 @@ impl Registry {
     fn end_streams(&mut self) {
         self.children.drain().for_each(|(_, child)| child.stop(EndReason::Draining));
         if let Some(bus) = &self.bus {
-            bus.all_live().iter().for_each(|live| must_tell(&live.tell, StreamCommand::Close(EndReason::Draining)));
+            bus.all_live().iter().for_each(|live| must_tell(&live.commands, StreamCommand::Close(EndReason::Draining)));
         }
     }
 

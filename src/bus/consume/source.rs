@@ -26,7 +26,7 @@ const PAGE_ITEMS_MAX: usize = 64;
 pub struct Source {
     bus: Bus,
     pattern: Pattern,
-    inbox: Arc<FeedBuffer>,
+    buffer: Arc<FeedBuffer>,
     place: Rc<SourceProgress>,
 }
 
@@ -35,7 +35,7 @@ pub struct Source {
 pub struct SourceProgress {
     /// Position of the next event to consider.
     next: Cell<u64>,
-    inbox: Arc<FeedBuffer>,
+    buffer: Arc<FeedBuffer>,
     attached: RefCell<Option<Attached>>,
 }
 
@@ -47,7 +47,7 @@ impl SourceProgress {
             Some(attached) => {
                 // In this order: what came before the head is in the inbox or was taken.
                 let head = attached.head();
-                if self.inbox.is_empty() { head.max(self.next.get()) } else { self.next.get() }
+                if self.buffer.is_empty() { head.max(self.next.get()) } else { self.next.get() }
             }
             None => self.next.get(),
         }
@@ -67,9 +67,9 @@ impl Source {
     /// A cursor that begins at position `next`.
     #[must_use]
     pub fn new(bus: &Bus, pattern: Pattern, next: u64) -> Self {
-        let inbox = Arc::new(FeedBuffer::new(INBOX_EVENTS_MAX));
-        let place = SourceProgress { next: Cell::new(next), inbox: Arc::clone(&inbox), attached: RefCell::default() };
-        Self { bus: bus.clone(), pattern, inbox, place: Rc::new(place) }
+        let buffer = Arc::new(FeedBuffer::new(INBOX_EVENTS_MAX));
+        let place = SourceProgress { next: Cell::new(next), buffer: Arc::clone(&buffer), attached: RefCell::default() };
+        Self { bus: bus.clone(), pattern, buffer, place: Rc::new(place) }
     }
 
     /// How far it is, also while [`Source::next`] waits.
@@ -85,11 +85,11 @@ impl Source {
     pub async fn next(&mut self, wire: Option<&'static dyn EventEncoder>) -> Result<Page, ReadError> {
         loop {
             if !self.is_attached() {
-                let attached = self.bus.feed().attach(&self.pattern, self.place.next.get(), &self.inbox);
+                let attached = self.bus.feed().attach(&self.pattern, self.place.next.get(), &self.buffer);
                 self.place.attached.replace(attached);
             }
             if self.is_attached() {
-                match self.inbox.take().await {
+                match self.buffer.take().await {
                     Taken::Items(mut items) => {
                         // The feed may be a moment behind what was applied when this source began.
                         items.retain(|item| item.sequence() >= self.place.next.get());

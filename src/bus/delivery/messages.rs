@@ -96,7 +96,7 @@ pub struct Join {
     /// Where its events go.
     pub deliver: Recipient<Deliver>,
     /// How it is told to end.
-    pub tell: Recipient<StreamCommand>,
+    pub commands: Recipient<StreamCommand>,
 }
 
 /// A member goes.

@@ -118,7 +118,7 @@ pub enum Step {
 /// The window.
 #[derive(Debug, Default)]
 pub struct Window {
-    seats: BTreeMap<Member, MemberWindow>,
+    windows: BTreeMap<Member, MemberWindow>,
     /// Who got an event last: the next one goes to whoever comes behind, so that all have work.
     turn: Member,
     /// Deliveries that may be one of many are made durable before they begin.
@@ -160,25 +160,25 @@ impl Window {
 
     /// A member comes; one that is there already is replaced.
     pub fn join(&mut self, member: Member, patience: Patience) {
-        if let Some(flight) = self.seats.remove(&member).and_then(|seat| seat.flight) {
+        if let Some(flight) = self.windows.remove(&member).and_then(|window| window.flight) {
             self.release(flight, Departure::Returned);
         }
-        let seat = MemberWindow { patience, flight: None, unread: false, proven: false, leaving: false };
-        self.seats.insert(member, seat);
+        let window = MemberWindow { patience, flight: None, unread: false, proven: false, leaving: false };
+        self.windows.insert(member, window);
     }
 
     /// A member goes; what it had goes to another at once, or is given up when that was the last time.
     pub fn leave(&mut self, member: Member, departure: Departure) -> Option<Step> {
-        let seat = self.seats.get_mut(&member)?;
-        let handed = seat.flight.as_ref().is_some_and(|flight| matches!(flight.stage, Stage::Handed(_)));
+        let window = self.windows.get_mut(&member)?;
+        let handed = window.flight.as_ref().is_some_and(|flight| matches!(flight.stage, Stage::Handed(_)));
         if handed && departure == Departure::Gone {
-            seat.leaving = true;
+            window.leaving = true;
             return None;
         }
-        let mut seat = self.seats.remove(&member)?;
-        let flight = seat.flight.take()?;
+        let mut window = self.windows.remove(&member)?;
+        let flight = window.flight.take()?;
         let delivered = matches!(flight.stage, Stage::Delivered(_));
-        if delivered && departure == Departure::Gone && seat.gives_up(flight.held.deliveries) {
+        if delivered && departure == Departure::Gone && window.gives_up(flight.held.deliveries) {
             return Some(self.bury(member, flight.held));
         }
         self.release(flight, departure);
@@ -214,7 +214,7 @@ impl Window {
     /// Whether more events should be fetched.
     #[must_use]
     pub fn wants_more(&self) -> bool {
-        let idle = self.seats.values().any(MemberWindow::is_idle);
+        let idle = self.windows.values().any(MemberWindow::is_idle);
         let beyond = self.done.len().saturating_add(self.again.len()).saturating_add(self.burying.len());
         self.fresh.is_empty() && self.again.is_empty() && idle && beyond < WINDOW_EVENTS_MAX
     }
@@ -222,16 +222,16 @@ impl Window {
     /// Gives events to members who have none, in turn.
     pub fn assign(&mut self, now: Instant) -> Vec<Step> {
         let mut steps = Vec::new();
-        if self.in_order && self.seats.values().any(|seat| seat.leaving) {
+        if self.in_order && self.windows.values().any(|window| window.leaving) {
             return steps;
         }
         let behind = (Bound::Excluded(self.turn), Bound::Unbounded);
-        let idle = |(member, seat): (&Member, &MemberWindow)| seat.is_idle().then_some(*member);
-        let mut idle_members: Vec<Member> = self.seats.range(behind).filter_map(idle).collect();
-        idle_members.extend(self.seats.range(..=self.turn).filter_map(idle));
+        let idle = |(member, window): (&Member, &MemberWindow)| window.is_idle().then_some(*member);
+        let mut idle_members: Vec<Member> = self.windows.range(behind).filter_map(idle).collect();
+        idle_members.extend(self.windows.range(..=self.turn).filter_map(idle));
         for member in idle_members {
             // An event that was delivered often enough takes nobody's turn.
-            while self.seats.get(&member).is_some_and(MemberWindow::is_idle) {
+            while self.windows.get(&member).is_some_and(MemberWindow::is_idle) {
                 let next = self.again.pop_first().map(|(_, held)| held).or_else(|| self.fresh.pop_front());
                 let Some(held) = next else { return steps };
                 self.send(member, held, now, &mut steps);
@@ -241,57 +241,57 @@ impl Window {
     }
 
     fn send(&mut self, member: Member, held: Held, now: Instant, steps: &mut Vec<Step>) {
-        let Some(seat) = self.seats.get_mut(&member) else { return };
-        if seat.gives_up(held.deliveries) {
+        let Some(window) = self.windows.get_mut(&member) else { return };
+        if window.gives_up(held.deliveries) {
             steps.push(self.bury(member, held));
             return;
         }
         self.turn = member;
-        if self.records && (held.deliveries > 0 || !seat.proven) {
+        if self.records && (held.deliveries > 0 || !window.proven) {
             steps.push(Step::Record(member, held.item.sequence()));
-            seat.flight = Some(Flight { held, stage: Stage::Recording, recorded: true });
+            window.flight = Some(Flight { held, stage: Stage::Recording, recorded: true });
         } else {
             steps.push(Step::Send(member, Arc::clone(&held.item)));
-            seat.unread = true;
-            seat.flight = Some(Flight { held, stage: Stage::Handed(seat.until(now)), recorded: false });
+            window.unread = true;
+            window.flight = Some(Flight { held, stage: Stage::Handed(window.until(now)), recorded: false });
         }
     }
 
     /// The delivery that [`Step::Record`] told of is durable: the event to hand to the member, unless it is not
     /// waiting for that any more.
     pub fn recorded(&mut self, member: Member, sequence: u64, now: Instant) -> Option<Arc<StoredEvent>> {
-        let seat = self.seats.get_mut(&member)?;
-        let until = seat.until(now);
+        let window = self.windows.get_mut(&member)?;
+        let until = window.until(now);
         let waits = |flight: &&mut Flight| flight.stage == Stage::Recording && flight.held.item.sequence() == sequence;
-        let flight = seat.flight.as_mut().filter(waits)?;
+        let flight = window.flight.as_mut().filter(waits)?;
         flight.stage = Stage::Handed(until);
-        seat.unread = true;
+        window.unread = true;
         Some(Arc::clone(&flight.held.item))
     }
 
     /// What became of an event that was handed to a member: its client has `taken` it, or nothing was written. For a
     /// member that left meanwhile this may have been the last time.
     pub fn answered(&mut self, member: Member, sequence: u64, taken: bool, now: Instant) -> Option<Step> {
-        let seat = self.seats.get_mut(&member)?;
-        seat.unread = false;
-        let until = seat.until(now);
+        let window = self.windows.get_mut(&member)?;
+        window.unread = false;
+        let until = window.until(now);
         let this =
             |flight: &mut Flight| matches!(flight.stage, Stage::Handed(_)) && flight.held.item.sequence() == sequence;
-        let Some(mut flight) = seat.flight.take_if(this) else {
-            if seat.leaving && seat.flight.is_none() {
-                self.seats.remove(&member);
+        let Some(mut flight) = window.flight.take_if(this) else {
+            if window.leaving && window.flight.is_none() {
+                self.windows.remove(&member);
             }
             return None;
         };
-        let leaving = seat.leaving;
+        let leaving = window.leaving;
         if taken {
             flight.held.deliveries = flight.held.deliveries.saturating_add(1);
             flight.stage = Stage::Delivered(until);
-            seat.flight = Some(flight);
+            window.flight = Some(flight);
             return if leaving { self.leave(member, Departure::Gone) } else { None };
         }
         if leaving {
-            self.seats.remove(&member);
+            self.windows.remove(&member);
         }
         self.release(flight, Departure::Gone);
         None
@@ -299,15 +299,15 @@ impl Window {
 
     /// The member acknowledges an event by id. Position of the event when it was out, else `None`.
     pub fn ack(&mut self, member: Member, id: &str) -> Option<u64> {
-        let seat = self.seats.get_mut(&member)?;
-        let own = seat.flight.take_if(|flight| flight.held.item.has_id(id));
+        let window = self.windows.get_mut(&member)?;
+        let own = window.flight.take_if(|flight| flight.held.item.has_id(id));
         let sequence = match own {
             Some(flight) => flight.held.item.sequence(),
             // The acknowledgement crossed the end of its time: the event waits for another, or has one.
             None => self.take_elsewhere(id)?,
         };
-        if let Some(seat) = self.seats.get_mut(&member) {
-            seat.proven = true;
+        if let Some(window) = self.windows.get_mut(&member) {
+            window.proven = true;
         }
         self.done.insert(sequence);
         Some(sequence)
@@ -319,39 +319,39 @@ impl Window {
             self.again.remove(&sequence);
             return Some(sequence);
         }
-        let flights = self.seats.values_mut().map(|seat| &mut seat.flight);
+        let flights = self.windows.values_mut().map(|window| &mut window.flight);
         let mut taken = flights.filter_map(|flight| flight.take_if(|flight| flight.held.item.has_id(id)));
         taken.next().map(|flight| flight.held.item.sequence())
     }
 
     /// Positions in flight, by member.
     pub fn in_flight(&self) -> impl Iterator<Item = (Member, Option<u64>)> {
-        let of = |(member, seat): (&Member, &MemberWindow)| {
-            (*member, seat.flight.as_ref().map(|of| of.held.item.sequence()))
+        let of = |(member, window): (&Member, &MemberWindow)| {
+            (*member, window.flight.as_ref().map(|of| of.held.item.sequence()))
         };
-        self.seats.iter().map(of)
+        self.windows.iter().map(of)
     }
 
     /// When to call [`Window::expire`] next.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.seats.values().filter_map(|seat| seat.flight.as_ref()?.until()).min()
+        self.windows.values().filter_map(|window| window.flight.as_ref()?.until()).min()
     }
 
     /// Deals with the events whose time is over.
     pub fn expire(&mut self, now: Instant) -> Vec<Step> {
         let mut steps = Vec::new();
         let is_late =
-            |seat: &MemberWindow| seat.flight.as_ref().and_then(Flight::until).is_some_and(|until| until <= now);
-        let late: Vec<Member> = self.seats.iter().filter(|(_, seat)| is_late(seat)).map(|(id, _)| *id).collect();
+            |window: &MemberWindow| window.flight.as_ref().and_then(Flight::until).is_some_and(|until| until <= now);
+        let late: Vec<Member> = self.windows.iter().filter(|(_, window)| is_late(window)).map(|(id, _)| *id).collect();
         for member in late {
             // Another member who is idle gets it, else the same one again.
             let other = self.next_idle();
-            let Some(seat) = self.seats.get_mut(&member) else { continue };
-            let unread = seat.unread;
-            let until = seat.until(now);
-            let Some(mut flight) = seat.flight.take() else { continue };
-            if matches!(flight.stage, Stage::Delivered(_)) && seat.gives_up(flight.held.deliveries) {
+            let Some(window) = self.windows.get_mut(&member) else { continue };
+            let unread = window.unread;
+            let until = window.until(now);
+            let Some(mut flight) = window.flight.take() else { continue };
+            if matches!(flight.stage, Stage::Delivered(_)) && window.gives_up(flight.held.deliveries) {
                 steps.push(self.bury(member, flight.held));
                 continue;
             }
@@ -360,7 +360,7 @@ impl Window {
                 None if unread => {
                     // Its client has a copy to read: it is waited for, and nothing is counted.
                     flight.stage = Stage::Handed(until);
-                    seat.flight = Some(flight);
+                    window.flight = Some(flight);
                 }
                 None => self.send(member, flight.held, now, &mut steps),
             }
@@ -369,9 +369,9 @@ impl Window {
     }
 
     fn next_idle(&self) -> Option<Member> {
-        let behind = self.seats.range((Bound::Excluded(self.turn), Bound::Unbounded));
-        let mut around = behind.chain(self.seats.range(..=self.turn));
-        around.find(|(_, seat)| seat.is_idle()).map(|(member, _)| *member)
+        let behind = self.windows.range((Bound::Excluded(self.turn), Bound::Unbounded));
+        let mut around = behind.chain(self.windows.range(..=self.turn));
+        around.find(|(_, window)| window.is_idle()).map(|(member, _)| *member)
     }
 
     /// A dead letter was stored, or there will be none: the event is done with.
@@ -383,7 +383,7 @@ impl Window {
 
     /// Positions that are not done with, of the events that were not sent yet only the first; in no order.
     fn outstanding(&self) -> impl Iterator<Item = u64> {
-        let flights = self.seats.values().filter_map(|seat| Some(seat.flight.as_ref()?.held.item.sequence()));
+        let flights = self.windows.values().filter_map(|window| Some(window.flight.as_ref()?.held.item.sequence()));
         let waiting = self.again.keys().chain(self.burying.keys()).copied();
         flights.chain(waiting).chain(self.fresh.front().map(|held| held.item.sequence()))
     }
@@ -417,7 +417,7 @@ impl Window {
     #[must_use]
     pub fn counts(&self) -> BTreeMap<u64, u32> {
         let held = self.again.values().chain(&self.fresh).map(|held| (held.item.sequence(), held.deliveries));
-        let flights = self.seats.values().filter_map(|seat| seat.flight.as_ref()).map(|flight| {
+        let flights = self.windows.values().filter_map(|window| window.flight.as_ref()).map(|flight| {
             let begun = flight.recorded && !matches!(flight.stage, Stage::Delivered(_));
             (flight.held.item.sequence(), flight.held.deliveries.saturating_add(u32::from(begun)))
         });

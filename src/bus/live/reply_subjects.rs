@@ -23,24 +23,24 @@ pub struct ReplySubjects {
 /// A listener's place. Leaves when dropped.
 #[derive(Debug)]
 pub struct Listening {
-    inboxes: ReplySubjects,
+    reply_subjects: ReplySubjects,
     subject: Box<str>,
-    inbox: Arc<FeedBuffer>,
+    buffer: Arc<FeedBuffer>,
 }
 
 impl Listening {
     /// Where its messages are.
     #[must_use]
-    pub fn inbox(&self) -> Arc<FeedBuffer> {
-        Arc::clone(&self.inbox)
+    pub fn buffer(&self) -> Arc<FeedBuffer> {
+        Arc::clone(&self.buffer)
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        let mut listeners = self.inboxes.lock();
+        let mut listeners = self.reply_subjects.lock();
         if let Some(all) = listeners.get_mut(&self.subject) {
-            all.retain(|other| !Arc::ptr_eq(other, &self.inbox));
+            all.retain(|other| !Arc::ptr_eq(other, &self.buffer));
             if all.is_empty() {
                 listeners.remove(&self.subject);
             }
@@ -56,16 +56,16 @@ impl ReplySubjects {
     /// Listens to a subject.
     #[must_use]
     pub fn listen(&self, subject: &str) -> Listening {
-        let inbox = Arc::new(FeedBuffer::new(INBOX_MESSAGES_MAX));
-        self.lock().entry(subject.into()).or_default().push(Arc::clone(&inbox));
-        Listening { inboxes: self.clone(), subject: subject.into(), inbox }
+        let buffer = Arc::new(FeedBuffer::new(INBOX_MESSAGES_MAX));
+        self.lock().entry(subject.into()).or_default().push(Arc::clone(&buffer));
+        Listening { reply_subjects: self.clone(), subject: subject.into(), buffer }
     }
 
     /// Gives a copy to every listener of the subject.
     pub fn post(&self, subject: &str, item: &Arc<StoredEvent>, metrics: &Metrics) {
         if let Some(all) = self.lock().get(subject) {
-            for inbox in all {
-                let counter = if inbox.put_or_drop(item) { &metrics.inbox_messages } else { &metrics.inbox_dropped };
+            for buffer in all {
+                let counter = if buffer.put_or_drop(item) { &metrics.inbox_messages } else { &metrics.inbox_dropped };
                 counter.inc();
             }
         }

@@ -86,5 +86,5 @@ pub trait EventEncoder: Sync {
     /// Appends why the stream ends, for doors whose clients are told of ends other than a failure.
     fn end(&self, _end: End, _out: &mut Vec<u8>) {}
     /// Appends the hint to come back after so many milliseconds, after which the stream ends.
-    fn farewell(&self, retry_millis: u64, out: &mut Vec<u8>);
+    fn end_with_retry(&self, retry_millis: u64, out: &mut Vec<u8>);
 }

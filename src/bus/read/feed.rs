@@ -3,7 +3,7 @@
 //! One thread per node follows the applied index. For each namespace that has changed and that somebody
 //! subscribes to, it reads the new events once, keeps the newest in a ring, finds the
 //! subscriptions of each subject in the interest index and puts the shared event into their
-//! inboxes. A subscription that is not interested is not woken; a namespace that
+//! buffers. A subscription that is not interested is not woken; a namespace that
 //! nobody subscribes to costs nothing.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -38,7 +38,7 @@ struct Channel {
     ring: VecDeque<Arc<StoredEvent>>,
     ring_bytes: usize,
     interest: Interest<Ticket>,
-    inboxes: HashMap<Ticket, Arc<FeedBuffer>>,
+    buffers: HashMap<Ticket, Arc<FeedBuffer>>,
 }
 
 /// Shared by the feed's thread and all subscriptions of a node.
@@ -95,7 +95,7 @@ impl Feed {
     /// Lets a subscription that has seen everything before `next` go on from the feed. `None` when
     /// the feed does not reach back that far, or it is more than the inbox takes: read the book first.
     #[must_use]
-    pub fn attach(self: &Arc<Self>, pattern: &Pattern, next: u64, inbox: &Arc<FeedBuffer>) -> Option<Attached> {
+    pub fn attach(self: &Arc<Self>, pattern: &Pattern, next: u64, buffer: &Arc<FeedBuffer>) -> Option<Attached> {
         // Held to the end: a channel that is being left by its last subscriber must not be joined.
         let mut channels = lock(&self.channels);
         if !channels.contains_key(pattern.namespace()) {
@@ -115,16 +115,16 @@ impl Feed {
         }
         let wanted = |item: &&Arc<StoredEvent>| item.sequence() >= next && pattern.matches(item.event().subject);
         let missing: Vec<&Arc<StoredEvent>> = channel.ring.iter().filter(wanted).collect();
-        if !inbox.takes(missing.len()) {
+        if !buffer.takes(missing.len()) {
             // It would overflow before anything was taken, and come back here for ever.
             return None;
         }
         for item in missing {
-            inbox.put(item);
+            buffer.put(item);
         }
         let ticket = self.tickets.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         channel.interest.insert(pattern, ticket);
-        channel.inboxes.insert(ticket, Arc::clone(inbox));
+        channel.buffers.insert(ticket, Arc::clone(buffer));
         self.awake.notify_one();
         Some(Attached { feed: Arc::clone(self), pattern: pattern.clone(), ticket })
     }
@@ -134,8 +134,8 @@ impl Feed {
         let Some(shared) = channels.get(pattern.namespace()).map(Arc::clone) else { return };
         let mut channel = lock(&shared);
         channel.interest.remove(pattern, ticket);
-        channel.inboxes.remove(&ticket);
-        if channel.inboxes.is_empty() {
+        channel.buffers.remove(&ticket);
+        if channel.buffers.is_empty() {
             channels.remove(pattern.namespace());
         }
     }
@@ -223,8 +223,8 @@ impl Channel {
             let event = item.event();
             self.interest.find(event.subject, &mut wanted);
             for ticket in &wanted {
-                if let Some(inbox) = self.inboxes.get(ticket) {
-                    inbox.put(&item);
+                if let Some(buffer) = self.buffers.get(ticket) {
+                    buffer.put(&item);
                 }
             }
             self.ring_bytes = self.ring_bytes.saturating_add(event.payload.map_or(0, <[u8]>::len));

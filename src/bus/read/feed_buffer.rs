@@ -121,22 +121,22 @@ mod tests {
 
     #[actix_web::test]
     async fn events_come_out_in_order_and_too_many_become_an_overflow() {
-        let inbox = FeedBuffer::new(3);
+        let buffer = FeedBuffer::new(3);
         let item = |sequence| Arc::new(StoredEvent::stored(sequence, Bytes::new()));
-        assert!(inbox.put(&item(1)) && inbox.put(&item(2)));
-        let Taken::Items(items) = inbox.take().await else { panic!("items") };
+        assert!(buffer.put(&item(1)) && buffer.put(&item(2)));
+        let Taken::Items(items) = buffer.take().await else { panic!("items") };
         assert_eq!(items.iter().map(|item| item.sequence()).collect::<Vec<_>>(), [1, 2]);
-        assert!((3..6).all(|at| inbox.put(&item(at))) && !inbox.put(&item(6)) && !inbox.put(&item(7)));
-        assert!(matches!(inbox.take().await, Taken::Overflowed));
-        assert!(inbox.put(&item(8)));
-        assert!(matches!(inbox.take().await, Taken::Items(_)));
+        assert!((3..6).all(|at| buffer.put(&item(at))) && !buffer.put(&item(6)) && !buffer.put(&item(7)));
+        assert!(matches!(buffer.take().await, Taken::Overflowed));
+        assert!(buffer.put(&item(8)));
+        assert!(matches!(buffer.take().await, Taken::Items(_)));
     }
 
     #[actix_web::test]
     async fn an_event_of_no_log_is_dropped_alone() {
-        let inbox = FeedBuffer::new(1);
+        let buffer = FeedBuffer::new(1);
         let item = Arc::new(StoredEvent::unstored(Bytes::new()));
-        assert!(inbox.put_or_drop(&item) && !inbox.put_or_drop(&item));
-        assert!(matches!(inbox.take().await, Taken::Items(items) if items.len() == 1));
+        assert!(buffer.put_or_drop(&item) && !buffer.put_or_drop(&item));
+        assert!(matches!(buffer.take().await, Taken::Items(items) if items.len() == 1));
     }
 }

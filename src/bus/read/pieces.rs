@@ -75,7 +75,7 @@ impl EventEncoder for Pieces {
         Self::ends(end, end.text(), out);
     }
 
-    fn farewell(&self, _: u64, out: &mut Vec<u8>) {
+    fn end_with_retry(&self, _: u64, out: &mut Vec<u8>) {
         Self::ends(End::NodeStopping, End::NodeStopping.text(), out);
     }
 }
@@ -107,7 +107,7 @@ mod tests {
         PIECES.keep_alive(&mut out);
         PIECES.failure("no more", &mut out);
         PIECES.not_found("no such event", &mut out);
-        PIECES.farewell(500, &mut out);
+        PIECES.end_with_retry(500, &mut out);
         PIECES.end(End::TakenOver, &mut out);
         let mut json = Vec::new();
         event_json::write(7, &event, &mut json);

@@ -37,7 +37,7 @@ pub(in crate::bus) enum Frame {
     Leave(RemoteLeave),
     /// It acknowledges.
     #[prost(message, tag = "7")]
-    MemberAck(SeatAck),
+    MemberAck(RemoteAck),
     /// Events for a member of the node that is asked.
     #[prost(message, tag = "8")]
     Deliver(Delivery),
@@ -206,21 +206,22 @@ pub(in crate::bus) struct MemberPlace {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::bus) struct SeatAck {
+pub(in crate::bus) struct RemoteAck {
     #[prost(message, required, tag = "1")]
-    seat: MemberPlace,
+    place: MemberPlace,
     #[prost(string, tag = "2")]
     event_id: String,
 }
 
-impl SeatAck {
+impl RemoteAck {
     pub(in crate::bus) fn new(ack: &MemberAck) -> Self {
-        let seat = MemberPlace { namespace: ack.namespace.clone(), consumer: ack.consumer.clone(), member: ack.member };
-        Self { seat, event_id: ack.event_id.clone() }
+        let place =
+            MemberPlace { namespace: ack.namespace.clone(), consumer: ack.consumer.clone(), member: ack.member };
+        Self { place, event_id: ack.event_id.clone() }
     }
 
     pub(in crate::bus) fn into_ack(self) -> MemberAck {
-        let MemberPlace { namespace, consumer, member } = self.seat;
+        let MemberPlace { namespace, consumer, member } = self.place;
         MemberAck { namespace, consumer, member, event_id: self.event_id }
     }
 }

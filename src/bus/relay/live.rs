@@ -6,9 +6,11 @@ use bytes::Bytes;
 use prost::Message;
 use rollbook_core::service::Connection;
 
+use crate::base::fault::FaultKind;
 use crate::bus::call::terms::Sent;
-use crate::bus::client::call::{Answer, CallError, Caller, Outcome, Payload, Request, Responder};
+use crate::bus::client::call::{Answer, Caller, Outcome, Payload, Request, Responder};
 use crate::bus::client::clients::CloseReason;
+use crate::bus::error::Fault;
 
 /// A request for a client of the node that is asked.
 #[derive(Clone, PartialEq, Message)]
@@ -111,17 +113,17 @@ pub(in crate::bus) fn encode_outcome(outcome: Outcome) -> Bytes {
         Ok(Answer { success, body: Payload { json, attachments } }) => {
             Answered { success, json, attachments, ..Answered::default() }
         }
-        Err(error) => Answered { code: error.code().to_owned(), text: error.to_string(), ..Answered::default() },
+        Err(fault) => Answered { code: fault.code().to_owned(), text: fault.text.into_owned(), ..Answered::default() },
     };
     answered.encode_to_vec().into()
 }
 
 /// Reads [`encode_outcome`] back.
 pub(in crate::bus) fn decode_outcome(bytes: Bytes) -> Outcome {
-    let strange = |_| CallError::Unavailable("an answer of an unknown kind".to_owned());
+    let strange = |_| Fault::unavailable("an answer of an unknown kind");
     let Answered { success, json, attachments, code, text } = Answered::decode(bytes).map_err(strange)?;
-    match CallError::from_code(&code, text) {
-        Some(error) => Err(error),
+    match FaultKind::from_code(&code) {
+        Some(kind) => Err(Fault::new(kind, text)),
         None => Ok(Answer { success, body: Payload { json, attachments } }),
     }
 }
@@ -232,7 +234,7 @@ mod tests {
         }
         let answer = Answer { success: true, body: Payload::json(&b"[1]"[..]) };
         let refused = Answer { success: false, body: Payload::default() };
-        for outcome in [Ok(answer), Ok(refused), Err(CallError::ProviderLost), Err(CallError::Overloaded("x".into()))] {
+        for outcome in [Ok(answer), Ok(refused), Err(Fault::provider_lost()), Err(Fault::overloaded("x"))] {
             assert_eq!(decode_outcome(encode_outcome(outcome.clone())), outcome);
         }
         for why in [CloseReason::Draining, CloseReason::Replaced, CloseReason::Removed, CloseReason::Unresponsive] {

@@ -32,7 +32,7 @@ use super::handle::Bus;
 use super::read::stored_event::StoredEvent;
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
-use frame::{Ack, Forgotten, Frame, Post, RemoteJoin, RemoteLeave, SeatAck};
+use frame::{Ack, Forgotten, Frame, Post, RemoteAck, RemoteJoin, RemoteLeave};
 use remote_member::{RemoteMemberKey, RemoteMembers};
 
 /// How long another node may take.
@@ -97,7 +97,7 @@ struct Served {
     namespace: String,
     consumer: String,
     deliver: Recipient<Deliver>,
-    tell: Recipient<StreamCommand>,
+    commands: Recipient<StreamCommand>,
     /// Since when that node is out of reach.
     lost: Option<Instant>,
 }
@@ -107,15 +107,18 @@ pub struct Relay {
     bus: Bus,
     registry: Addr<Registry>,
     served: HashMap<Member, Served>,
-    guests: RemoteMembers,
+    remote_members: RemoteMembers,
     /// Cancelled with this actor: whatever it still tells other nodes ends with it.
     end: CancellationToken,
 }
 
 impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (served, guests) = (self.served.len(), self.guests.len());
-        f.debug_struct("Relay").field("served", &served).field("guests", &guests).finish_non_exhaustive()
+        let (served, remote_members) = (self.served.len(), self.remote_members.len());
+        f.debug_struct("Relay")
+            .field("served", &served)
+            .field("remote_members", &remote_members)
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,7 +140,7 @@ impl Relay {
             bus: bus.clone(),
             registry,
             served: HashMap::new(),
-            guests: RemoteMembers::default(),
+            remote_members: RemoteMembers::default(),
             end: CancellationToken::new(),
         }
     }
@@ -187,8 +190,8 @@ impl Relay {
 
     fn look(&mut self) {
         self.look_at_those_who_serve();
-        for key in self.guests.lost(self.bus.node()) {
-            self.end_guest(key, EndReason::Draining);
+        for key in self.remote_members.lost(self.bus.node()) {
+            self.end_remote_member(key, EndReason::Draining);
         }
     }
 
@@ -206,7 +209,7 @@ impl Relay {
         }
         for member in left {
             if let Some(served) = self.leave(member, Departure::Returned) {
-                must_tell(&served.tell, StreamCommand::Close(EndReason::Draining));
+                must_tell(&served.commands, StreamCommand::Close(EndReason::Draining));
             }
         }
     }
@@ -225,7 +228,7 @@ impl Relay {
         let Some(live) = self.bus.find(&ack.consumer_id) else {
             return done(Ok(frame::encode_acknowledged(None)));
         };
-        let answer = live.tell.send(StreamCommand::Acknowledge(ack.event_id));
+        let answer = live.commands.send(StreamCommand::Acknowledge(ack.event_id));
         Box::pin(async move {
             match answer.await {
                 Ok(acknowledged) => acknowledged.map(|acknowledged| frame::encode_acknowledged(Some(acknowledged))),
@@ -262,12 +265,12 @@ impl Handler<Incoming> for Relay {
         match incoming.frame {
             Frame::Post(Post { subject, record }) => {
                 let item = std::sync::Arc::new(StoredEvent::unstored(record));
-                self.bus.inboxes().post(&subject, &item, self.bus.metrics());
+                self.bus.reply_subjects().post(&subject, &item, self.bus.metrics());
             }
             Frame::Ack(ack) => return self.ack_here(ack),
             Frame::Supersede(consumer_id) => {
                 if let Some(live) = self.bus.find(&consumer_id) {
-                    must_tell(&live.tell, StreamCommand::Close(EndReason::TakenOver));
+                    must_tell(&live.commands, StreamCommand::Close(EndReason::TakenOver));
                 }
             }
             Frame::Forget(Forgotten { namespace, consumer, again }) => {
@@ -277,7 +280,7 @@ impl Handler<Incoming> for Relay {
             Frame::Join(join) => return self.join_here(incoming.from, join, ctx.address()),
             Frame::Leave(leave) => {
                 let Leave { member, departure, .. } = leave.into_leave();
-                self.dismiss_guest(RemoteMemberKey { at: incoming.from, member }, departure);
+                self.remove_remote_member(RemoteMemberKey { at: incoming.from, member }, departure);
             }
             Frame::MemberAck(ack) => {
                 return Box::pin(async move {
@@ -298,7 +301,7 @@ impl Handler<Incoming> for Relay {
             }
             Frame::Close(closing) => {
                 if let Some(served) = self.served.remove(&closing.member) {
-                    must_tell(&served.tell, StreamCommand::Close(closing.reason()));
+                    must_tell(&served.commands, StreamCommand::Close(closing.reason()));
                 }
             }
             Frame::Who(Forgotten { namespace, consumer, .. }) => {
@@ -307,7 +310,7 @@ impl Handler<Incoming> for Relay {
                     registry.send(who).await.map(|members| frame::encode_members(&members)).map_err(stopping)
                 });
             }
-            // The desk has taken what is for clients and doors.
+            // The call handler has taken what is for clients and doors.
             _ => return done(Err(frame::malformed())),
         }
         done(Ok(Bytes::new()))
@@ -331,7 +334,7 @@ impl Handler<JoinElsewhere> for Relay {
         let seen = *self.node().applied().borrow();
         let message = Frame::Join(RemoteJoin::new(&join, seen, self.node().owner().incarnation)).into_bytes();
         let (namespace, consumer) = (join.terms.pattern.namespace().to_owned(), join.terms.name);
-        let served = Served { owner, namespace, consumer, deliver: join.deliver, tell: join.tell, lost: None };
+        let served = Served { owner, namespace, consumer, deliver: join.deliver, commands: join.commands, lost: None };
         // Before the answer: events may come first.
         self.served.insert(join.member, served);
         let node = self.node().clone();
@@ -353,7 +356,7 @@ impl Handler<MemberAck> for Relay {
     fn handle(&mut self, ack: MemberAck, _: &mut Context<Self>) -> Self::Result {
         let Some(served) = self.served.get(&ack.member) else { return done(Ok(AckResult::NotInFlight)) };
         let (node, owner) = (self.node().clone(), served.owner.node);
-        let message = Frame::MemberAck(SeatAck::new(&ack)).into_bytes();
+        let message = Frame::MemberAck(RemoteAck::new(&ack)).into_bytes();
         Box::pin(async move {
             let answer = node.ask(owner, message, ASK_MAX).await?;
             Ok(frame::decode_acknowledged(answer).unwrap_or(AckResult::NotInFlight))

@@ -15,8 +15,9 @@ use super::live::{Call, Dismissed, Kicked, Ordered, Through, decode_outcome};
 use crate::base::clock;
 use crate::bus::call::survey::Wanted;
 use crate::bus::call::terms::{RemoteCaller, Sent};
-use crate::bus::client::call::{CallError, Outcome};
+use crate::bus::client::call::Outcome;
 use crate::bus::client::clients::{ClientMessage, Clients, CloseReason, Command};
+use crate::bus::error::Fault;
 
 /// How long another node may take to say who is connected to it.
 const SURVEY_MAX: Duration = Duration::from_secs(2);
@@ -116,24 +117,24 @@ impl PeerClient {
 
     /// Tells a client, wherever it is, to go.
     pub fn close(&self, to: Connection, why: CloseReason, clients: &Clients) {
-        if to.owner.node == self.node.id() {
-            if to.owner == self.node.owner() {
-                clients.close(to.serial, why);
-            }
-            return;
-        }
-        self.tell(to.owner.node, Frame::Dismiss(Dismissed::new(to, why)));
+        self.dismiss(Dismissed::new(to, why), || {
+            clients.close(to.serial, why);
+        });
     }
 
     /// Tells a client, wherever it is, that another connection has its place.
     pub fn replace(&self, to: Connection, by: &str, clients: &Clients) {
-        if to.owner.node == self.node.id() {
-            if to.owner == self.node.owner() {
-                clients.replace(to.serial, by);
-            }
-            return;
+        self.dismiss(Dismissed::replaced(to, by), || clients.replace(to.serial, by));
+    }
+
+    /// Sends a client away: here, or by its node. A client of an earlier life of this node is gone already.
+    fn dismiss(&self, dismissed: Dismissed, here: impl FnOnce()) {
+        let owner = dismissed.to.owner;
+        if owner == self.node.owner() {
+            here();
+        } else if owner.node != self.node.id() {
+            self.tell(owner.node, Frame::Dismiss(dismissed));
         }
-        self.tell(to.owner.node, Frame::Dismiss(Dismissed::replaced(to, by)));
     }
 
     fn tell(&self, to: u64, frame: Frame) {
@@ -211,15 +212,18 @@ impl RemoteCaller for PeerClient {
                 Either::Right((Err(_), asked)) => asked.await,
                 Either::Right((Ok(()), _)) => {
                     // Behind the request, on the same connection. A node that does not hear it waits until the deadline.
-                    return node.tell(to, Frame::Abandon(number).into_bytes()).await.unwrap_or(());
+                    if let Err(refusal) = node.tell(to, Frame::Abandon(number).into_bytes()).await {
+                        tracing::debug!(to, %refusal, "a node is not told that nobody waits for a request any more");
+                    }
+                    return;
                 }
             };
             reply(match answer {
                 Ok(bytes) => decode_outcome(bytes),
                 // It has gone to nobody.
-                Err(Refusal::Overloaded(text)) => Err(CallError::Overloaded(text)),
+                Err(Refusal::Overloaded(text)) => Err(Fault::overloaded(text)),
                 // Nobody knows whether the provider has got it.
-                Err(_) => Err(CallError::ProviderLost),
+                Err(_) => Err(Fault::provider_lost()),
             });
         });
         abandon

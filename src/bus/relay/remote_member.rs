@@ -1,4 +1,4 @@
-//! Members of durable consumers of this node whose clients are connected to other nodes: a guest stands in for each.
+//! Members of durable consumers of this node whose clients are connected to other nodes: an actor stands in for each.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) struct RemoteMemberKey {
     pub(super) member: Member,
 }
 
-/// The consumer wants a guest to go.
+/// The consumer wants a remote member to go.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct RemoteMemberEnds {
@@ -69,7 +69,7 @@ impl Handler<Deliver> for RemoteMember {
                 }
             }
         };
-        // Of the actor: whoever lets go of the guest does not wait for its client any more.
+        // Of the actor: whoever lets go of the remote member does not wait for its client any more.
         Box::pin(deliver.into_actor(self))
     }
 }
@@ -77,26 +77,26 @@ impl Handler<Deliver> for RemoteMember {
 impl Handler<StreamCommand> for RemoteMember {
     type Result = Result<AckResult, Refusal>;
 
-    fn handle(&mut self, tell: StreamCommand, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, command: StreamCommand, _: &mut Context<Self>) -> Self::Result {
         // Its acknowledgements come from its own node, to the registry.
-        if let StreamCommand::Close(reason) = tell {
+        if let StreamCommand::Close(reason) = command {
             must_tell(&self.ends, RemoteMemberEnds { key: self.key, reason });
         }
         Ok(AckResult::NotInFlight)
     }
 }
 
-/// A guest in the table.
+/// A remote member in the table.
 struct Entry {
-    guest: Owned<RemoteMember>,
-    seat: MemberPlace,
+    owned: Owned<RemoteMember>,
+    place: MemberPlace,
     /// The life of the node where the client is; nodes of an older release do not say it.
     life: Option<Owner>,
     /// It was handed to its consumer.
-    seated: bool,
+    admitted: bool,
 }
 
-/// All guests of this node, who end when they leave the table.
+/// All remote members of this node, which end when they leave the table.
 #[derive(Default)]
 pub(super) struct RemoteMembers {
     table: HashMap<RemoteMemberKey, Entry>,
@@ -111,29 +111,29 @@ impl RemoteMembers {
     /// A member has asked for a place; it is not handed to its consumer yet.
     pub(super) fn expect(
         &mut self,
-        guest: Owned<RemoteMember>,
+        owned: Owned<RemoteMember>,
         key: RemoteMemberKey,
-        seat: MemberPlace,
+        place: MemberPlace,
         life: Option<Owner>,
     ) -> Addr<RemoteMember> {
-        let addr = guest.addr().clone();
-        self.table.insert(key, Entry { guest, seat, life, seated: false });
+        let addr = owned.addr().clone();
+        self.table.insert(key, Entry { owned, place, life, admitted: false });
         addr
     }
 
-    /// The guest is handed to its consumer now; `false` when it has left meanwhile.
-    pub(super) fn seat(&mut self, key: RemoteMemberKey) -> bool {
+    /// The remote member is handed to its consumer now; `false` when it has left meanwhile.
+    pub(super) fn admit(&mut self, key: RemoteMemberKey) -> bool {
         let entry = self.table.get_mut(&key);
-        entry.map(|entry| entry.seated = true).is_some()
+        entry.map(|entry| entry.admitted = true).is_some()
     }
 
-    /// The guest goes in this way; what is to be told to its consumer, and the life of its node.
+    /// The remote member goes in this way; what its consumer is to be told, and the life of its node.
     pub(super) fn remove(&mut self, key: RemoteMemberKey, departure: Departure) -> Option<(Leave, Option<Owner>)> {
-        let Entry { seat: MemberPlace { namespace, consumer, member }, life, .. } = self.table.remove(&key)?;
+        let Entry { place: MemberPlace { namespace, consumer, member }, life, .. } = self.table.remove(&key)?;
         Some((Leave { namespace, consumer, member, departure }, life))
     }
 
-    /// Guests whose node cannot be reached any more, or lives another life.
+    /// Remote members whose node cannot be reached any more, or lives another life.
     pub(super) fn lost(&mut self, node: &Node) -> Vec<RemoteMemberKey> {
         self.reach.retain(|at, _| self.table.keys().any(|key| key.at == *at));
         for key in self.table.keys() {
@@ -141,8 +141,8 @@ impl RemoteMembers {
         }
         let lost: Vec<u64> = self.reach.iter_mut().filter_map(|(at, reach)| reach.is_lost().then_some(*at)).collect();
         let is_lost = |(key, entry): &(&RemoteMemberKey, &Entry)| {
-            let over = entry.seated && entry.life.is_some_and(|life| !node.is_alive(life));
-            over || lost.contains(&key.at) || !entry.guest.addr().connected()
+            let over = entry.admitted && entry.life.is_some_and(|life| !node.is_alive(life));
+            over || lost.contains(&key.at) || !entry.owned.addr().connected()
         };
         self.table.iter().filter(is_lost).map(|(key, _)| *key).collect()
     }

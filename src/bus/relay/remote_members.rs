@@ -18,7 +18,7 @@ use crate::bus::delivery::window::Departure;
 /// How long this node may take to see what another has seen.
 const SEEN_MAX: Duration = Duration::from_secs(2);
 
-/// A guest goes to its consumer, now that this node has seen what the other one has.
+/// A remote member goes to its consumer, now that this node has seen what the other one has.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Refusal>")]
 struct AdmitRemoteMember {
@@ -26,22 +26,22 @@ struct AdmitRemoteMember {
     join: Join,
 }
 
-/// A guest was not accepted.
+/// A remote member was not accepted.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct RemoteMemberRefused(RemoteMemberKey);
 
 impl Relay {
-    /// A guest leaves its consumer.
-    pub(super) fn dismiss_guest(&mut self, key: RemoteMemberKey, departure: Departure) {
-        if let Some((leave, _)) = self.guests.remove(key, departure) {
+    /// A remote member leaves its consumer.
+    pub(super) fn remove_remote_member(&mut self, key: RemoteMemberKey, departure: Departure) {
+        if let Some((leave, _)) = self.remote_members.remove(key, departure) {
             must_tell(&self.registry, leave);
         }
     }
 
-    /// A guest leaves its consumer, and its stream ends at the node where that is. That is no failure of its client.
-    pub(super) fn end_guest(&mut self, key: RemoteMemberKey, reason: EndReason) {
-        let Some((leave, life)) = self.guests.remove(key, Departure::Returned) else { return };
+    /// A remote member leaves its consumer, and its stream ends at the node of its client. That is no failure of the client.
+    pub(super) fn end_remote_member(&mut self, key: RemoteMemberKey, reason: EndReason) {
+        let Some((leave, life)) = self.remote_members.remove(key, Departure::Returned) else { return };
         must_tell(&self.registry, leave);
         self.insist(key.at, life, Frame::Close(Closing::new(key.member, reason)));
     }
@@ -55,20 +55,20 @@ impl Relay {
     ) -> ResponseFuture<Result<Bytes, Refusal>> {
         let Some((terms, patience)) = wanted.terms() else { return done(Err(frame::malformed())) };
         let namespace = terms.pattern.namespace().to_owned();
-        let seat = MemberPlace { namespace, consumer: terms.name.clone(), member: wanted.member };
+        let place = MemberPlace { namespace, consumer: terms.name.clone(), member: wanted.member };
         let key = RemoteMemberKey { at: from, member: wanted.member };
         let life = wanted.incarnation.map(|incarnation| Owner { node: from, incarnation });
-        let guest = RemoteMember { node: self.node().clone(), key, ends: relay.clone().recipient() };
-        let guest = Owned::start(&self.bus.metrics().actors, guest);
-        let guest = self.guests.expect(guest, key, seat, life);
+        let remote_member = RemoteMember { node: self.node().clone(), key, ends: relay.clone().recipient() };
+        let remote_member = Owned::start(&self.bus.metrics().actors, remote_member);
+        let remote_member = self.remote_members.expect(remote_member, key, place, life);
         let join = Join {
             terms,
             member: wanted.member,
             consumer_id: wanted.consumer_id,
             name: wanted.name,
             patience,
-            deliver: guest.clone().recipient(),
-            tell: guest.recipient(),
+            deliver: remote_member.clone().recipient(),
+            commands: remote_member.recipient(),
         };
         let (mut applied, seen) = (self.node().applied(), wanted.seen);
         Box::pin(async move {
@@ -92,7 +92,7 @@ impl Handler<AdmitRemoteMember> for Relay {
     type Result = ResponseFuture<Result<(), Refusal>>;
 
     fn handle(&mut self, AdmitRemoteMember { key, join }: AdmitRemoteMember, _: &mut Context<Self>) -> Self::Result {
-        if !self.guests.seat(key) {
+        if !self.remote_members.admit(key) {
             return done(Err(Refusal::Unavailable("the member has left".to_owned())));
         }
         let joined = self.registry.send(join);
@@ -104,7 +104,7 @@ impl Handler<RemoteMemberRefused> for Relay {
     type Result = ();
 
     fn handle(&mut self, RemoteMemberRefused(key): RemoteMemberRefused, _: &mut Context<Self>) {
-        self.dismiss_guest(key, Departure::Returned);
+        self.remove_remote_member(key, Departure::Returned);
     }
 }
 
@@ -112,6 +112,6 @@ impl Handler<RemoteMemberEnds> for Relay {
     type Result = ();
 
     fn handle(&mut self, RemoteMemberEnds { key, reason }: RemoteMemberEnds, _: &mut Context<Self>) {
-        self.end_guest(key, reason);
+        self.end_remote_member(key, reason);
     }
 }

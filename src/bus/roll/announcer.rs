@@ -25,13 +25,13 @@ use crate::bus::write::notification::{From, notification};
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Whom an event concerns.
-struct Whom {
+struct Audience {
     /// A notification concerns only registered clients.
     notification: bool,
     from: Option<From>,
 }
 
-impl Whom {
+impl Audience {
     fn of(event: &Event<'_>) -> Self {
         let notification = notification(event);
         Self { notification: notification.is_some(), from: notification.and_then(|notification| notification.from) }
@@ -44,10 +44,10 @@ impl Whom {
 }
 
 /// Gives an event to everybody whom it concerns.
-pub fn spread(clients: &Clients, announcement: &Arc<Announcement>) {
-    let whom = Whom::of(&announcement.item.event());
+pub fn broadcast(clients: &Clients, announcement: &Arc<Announcement>) {
+    let audience = Audience::of(&announcement.item.event());
     for client in clients.all().iter() {
-        if !whom.is(client) || announcement.frame(client.tells()).is_empty() {
+        if !audience.is(client) || announcement.frame(client.encoder()).is_empty() {
             continue;
         }
         if !client.tell(ClientMessage::Event(Arc::clone(announcement))) {
@@ -61,9 +61,9 @@ pub fn spread(clients: &Clients, announcement: &Arc<Announcement>) {
 }
 
 /// Gives the event of a record that is in no log to everybody whom it concerns now.
-pub fn spread_now(clients: &Clients, record: Bytes) -> Arc<Announcement> {
+pub fn broadcast_unstored(clients: &Clients, record: Bytes) -> Arc<Announcement> {
     let announcement = Arc::new(Announcement::unstored(Arc::new(StoredEvent::unstored(record))));
-    spread(clients, &announcement);
+    broadcast(clients, &announcement);
     announcement
 }
 
@@ -110,7 +110,7 @@ impl Announcer {
                     // First the position, then the clients: who comes in between finds it in the book.
                     let position = log.set(self.clients.position(), item.sequence());
                     self.clients.set_position(position);
-                    spread(&self.clients, &Arc::new(Announcement::stored(item, log, position)));
+                    broadcast(&self.clients, &Arc::new(Announcement::stored(item, log, position)));
                 }
             }
             // Never asked for.
@@ -191,11 +191,11 @@ impl Missed {
 
     fn add(&mut self, log: Log, sequence: u64, event: &Event<'_>, record: &[u8], client: &Client) -> bool {
         self.at = log.set(self.at, sequence);
-        if !Whom::of(event).is(client) {
+        if !Audience::of(event).is(client) {
             return true;
         }
         let item = Arc::new(StoredEvent::stored(sequence, Bytes::copy_from_slice(record)));
-        let frame = Announcement::stored(item, log, self.at).frame(client.tells());
+        let frame = Announcement::stored(item, log, self.at).frame(client.encoder());
         let left = self.bytes_left.checked_sub(frame.len());
         self.bytes_left = left.unwrap_or(0);
         if !frame.is_empty() {

@@ -4,5 +4,6 @@
 
 pub mod announcer;
 pub mod pending_leaves;
+pub mod registration;
 pub mod registrations;
 pub mod services;

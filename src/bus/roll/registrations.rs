@@ -244,7 +244,7 @@ impl Roll {
     fn remind(&self) {
         let now = clock::now();
         for client in self.inner.clients.all().iter().filter(|client| client.takes_reminder(now)) {
-            client.tell(ClientMessage::Remind);
+            client.hint(ClientMessage::Remind);
         }
     }
 

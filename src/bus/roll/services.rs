@@ -43,8 +43,8 @@ impl Services {
         let node = bus.node();
         let clients = Clients::new(bus.metrics().clone());
         let peers = PeerClient::new(node.clone());
-        let away = Box::new(peers.clone());
-        let router = Router::new(node.clone(), clients.clone(), router, bus.metrics().clone(), away);
+        let remote_caller = Box::new(peers.clone());
+        let router = Router::new(node.clone(), clients.clone(), router, bus.metrics().clone(), remote_caller);
         let roll = Roll::new(node.clone(), bus.proposer().clone(), clients.clone(), peers.clone(), roll);
         Self { bus: bus.clone(), clients, router, roll, peers }
     }
@@ -95,7 +95,7 @@ impl Services {
         notice.encode(&mut record)?;
         let record = Bytes::from(record);
         self.peers.notify(record.clone());
-        let announcement = announcer::spread_now(&self.clients, record);
+        let announcement = announcer::broadcast_unstored(&self.clients, record);
         Ok(Noted { id: announcement.item.id(), index: None })
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rollbook_core::subjects::pattern::Pattern;
 
 use crate::bus::delivery::window::{Patience, REDELIVERY_MIN};
-use crate::bus::write::draft::Rejected;
+use crate::bus::error::Fault;
 
 /// Where a subscription begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,9 +60,9 @@ impl Options<'_> {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn subscribe(&self) -> Result<Subscribe, Rejected> {
+    pub fn subscribe(&self) -> Result<Subscribe, Fault> {
         let count = self.redelivery_count.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
-        let short = || Rejected::bad("redelivery: at least 100ms, as \"5s\", or 0 for the usual time");
+        let short = || Fault::bad("redelivery: at least 100ms, as \"5s\", or 0 for the usual time");
         let patience = Patience {
             redelivery: redelivery(self.redelivery).ok_or_else(short)?,
             count_max: count.unwrap_or(Patience::default().count_max),
@@ -70,9 +70,9 @@ impl Options<'_> {
         let manual = match self.ack {
             None | Some("none") => None,
             Some("manual") => Some(patience),
-            Some(_) => return Err(Rejected::bad("ack: expected \"none\" or \"manual\"")),
+            Some(_) => return Err(Fault::bad("ack: expected \"none\" or \"manual\"")),
         };
-        let pattern = Pattern::parse(self.subject).map_err(|error| Rejected::bad(error.to_string()))?;
+        let pattern = Pattern::parse(self.subject).map_err(|error| Fault::bad(error.to_string()))?;
         let start = Start::parse(self.start);
         let wanted = Subscribe { pattern, start, manual, consumer_id: None, durable: None };
         wanted.named(self.consumer, self.group)
@@ -92,10 +92,10 @@ impl Subscribe {
     ///
     /// # Errors
     /// One of them is no name, or an inbox cannot have one.
-    pub fn named(self, consumer: Option<&str>, group: Option<&str>) -> Result<Self, Rejected> {
+    pub fn named(self, consumer: Option<&str>, group: Option<&str>) -> Result<Self, Fault> {
         let durable = Durable::named(consumer, group)?;
         if durable.is_some() && self.pattern.is_inbox() {
-            return Err(Rejected::bad("inbox subjects cannot have a durable consumer"));
+            return Err(Fault::bad("inbox subjects cannot have a durable consumer"));
         }
         Ok(Self { durable, ..self })
     }
@@ -129,11 +129,11 @@ impl Durable {
     ///
     /// # Errors
     /// One of them is no name; the parameter that it is in.
-    pub fn named(consumer: Option<&str>, group: Option<&str>) -> Result<Option<Self>, Rejected> {
+    pub fn named(consumer: Option<&str>, group: Option<&str>) -> Result<Option<Self>, Fault> {
         let name = |parameter: &'static str, text: Option<&str>| match text {
             None => Ok(None),
             Some(text) if is_name(text) => Ok(Some(text.to_owned())),
-            Some(text) => Err(Rejected::bad(format!("invalid {parameter}: {text}"))),
+            Some(text) => Err(Fault::bad(format!("invalid {parameter}: {text}"))),
         };
         Ok(match (name("consumer", consumer)?, name("group", group)?) {
             (None, None) => None,

@@ -75,7 +75,7 @@ pub struct Opening {
     /// Number of this connection; a newer one has a larger number.
     pub serial: u64,
     /// How its door writes.
-    pub wire: &'static dyn EventEncoder,
+    pub encoder: &'static dyn EventEncoder,
     /// The way to the client.
     pub outlet: Outlet,
     /// After this long without a write something is written.
@@ -86,7 +86,7 @@ pub struct Opening {
 
 impl std::fmt::Debug for dyn EventEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "wire {}", self.slot())
+        write!(f, "encoder {}", self.slot())
     }
 }
 
@@ -108,7 +108,7 @@ pub struct Subscription {
     bus: Bus,
     consumer_id: String,
     serial: u64,
-    wire: &'static dyn EventEncoder,
+    encoder: &'static dyn EventEncoder,
     outlet: Outlet,
     keep_alive: Duration,
     written: Instant,
@@ -135,7 +135,7 @@ impl Subscription {
             bus: opening.bus,
             consumer_id: opening.consumer_id,
             serial: opening.serial,
-            wire: opening.wire,
+            encoder: opening.encoder,
             outlet: opening.outlet,
             keep_alive: opening.keep_alive,
             written: clock::now(),
@@ -151,7 +151,7 @@ impl Subscription {
     }
 
     fn write_items(&mut self, items: &[Arc<StoredEvent>]) {
-        join(items, self.wire, |chunk| self.write(chunk));
+        join(items, self.encoder, |chunk| self.write(chunk));
     }
 
     /// Writes a comment when nothing was written for long.
@@ -164,7 +164,7 @@ impl Subscription {
                 _ if act.outlet.is_full() => act.keep_alive,
                 _ => {
                     let mut out = Vec::new();
-                    act.wire.keep_alive(&mut out);
+                    act.encoder.keep_alive(&mut out);
                     act.write(out.into());
                     act.keep_alive
                 }
@@ -175,10 +175,10 @@ impl Subscription {
 
     /// Delivers pages until the client has gone or the book cannot be read.
     fn stream(&mut self, source: Source, ctx: &mut Context<Self>) {
-        let (outlet, wire) = (self.outlet.clone(), self.wire);
+        let (outlet, encoder) = (self.outlet.clone(), self.encoder);
         let step = async move {
             let mut source = source;
-            let page = if outlet.ready().await { Some(source.next(Some(wire)).await) } else { None };
+            let page = if outlet.ready().await { Some(source.next(Some(encoder)).await) } else { None };
             (source, page)
         };
         ctx.spawn(step.into_actor(self).map(|(source, page), act, ctx| match page {
@@ -197,8 +197,8 @@ impl Subscription {
     fn listen(&mut self, listening: Listening, ctx: &mut Context<Self>) {
         let outlet = self.outlet.clone();
         let step = async move {
-            let inbox = listening.inbox();
-            let taken = if outlet.ready().await { Some(inbox.take().await) } else { None };
+            let buffer = listening.buffer();
+            let taken = if outlet.ready().await { Some(buffer.take().await) } else { None };
             (listening, taken)
         };
         ctx.spawn(step.into_actor(self).map(|(listening, taken), act, ctx| match taken {
@@ -307,7 +307,7 @@ impl Subscription {
     fn fail(&mut self, text: &str, ctx: &mut Context<Self>) {
         tracing::error!(consumer_id = %self.consumer_id, error = text, "a stream ends");
         let mut out = Vec::new();
-        self.wire.failure(text, &mut out);
+        self.encoder.failure(text, &mut out);
         self.write(out.into());
         self.is_ended_by_the_bus();
         ctx.stop();
@@ -322,13 +322,13 @@ impl Subscription {
 }
 
 /// All frames in few pieces: small ones are joined, and a large one, which other streams have as well, is not copied.
-fn join(items: &[Arc<StoredEvent>], wire: &'static dyn EventEncoder, mut write: impl FnMut(Bytes)) {
+fn join(items: &[Arc<StoredEvent>], encoder: &'static dyn EventEncoder, mut write: impl FnMut(Bytes)) {
     if let [only] = items {
-        return write(only.frame(wire));
+        return write(only.frame(encoder));
     }
     let mut joined = BytesMut::new();
     for item in items {
-        let frame = item.frame(wire);
+        let frame = item.frame(encoder);
         if !joined.is_empty() && joined.len().saturating_add(frame.len()) > JOIN_BYTES_MAX {
             write(joined.split().freeze());
         }
@@ -347,10 +347,10 @@ impl Actor for Subscription {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let live = Live { serial: self.serial, tell: ctx.address().recipient() };
+        let live = Live { serial: self.serial, commands: ctx.address().recipient() };
         self.listed = true;
         if let Some(before) = self.bus.enlist(&self.consumer_id, live) {
-            must_tell(&before.tell, StreamCommand::Close(EndReason::TakenOver));
+            must_tell(&before.commands, StreamCommand::Close(EndReason::TakenOver));
         }
         self.arm_keep_alive(self.keep_alive, ctx);
         match self.delivery.take().map(|delivery| *delivery) {
@@ -393,9 +393,9 @@ impl Subscription {
         }
         let mut out = Vec::new();
         match reason {
-            EndReason::Draining => self.wire.farewell(spread_millis(), &mut out),
-            EndReason::TakenOver => self.wire.end(End::TakenOver, &mut out),
-            EndReason::Deleted => self.wire.end(End::Deleted, &mut out),
+            EndReason::Draining => self.encoder.end_with_retry(spread_millis(), &mut out),
+            EndReason::TakenOver => self.encoder.end(End::TakenOver, &mut out),
+            EndReason::Deleted => self.encoder.end(End::Deleted, &mut out),
         }
         self.write(out.into());
         ctx.stop();
@@ -434,8 +434,8 @@ impl Handler<Deliver> for Subscription {
 impl Handler<StreamCommand> for Subscription {
     type Result = ResponseFuture<Result<AckResult, Refusal>>;
 
-    fn handle(&mut self, tell: StreamCommand, ctx: &mut Context<Self>) -> Self::Result {
-        let event_id = match tell {
+    fn handle(&mut self, command: StreamCommand, ctx: &mut Context<Self>) -> Self::Result {
+        let event_id = match command {
             StreamCommand::Acknowledge(event_id) => event_id,
             StreamCommand::Close(reason) => {
                 self.close(reason, ctx);

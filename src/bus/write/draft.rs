@@ -5,7 +5,6 @@ use std::fmt;
 
 use memchr::memchr2;
 use rollbook_core::entry::{FLAG_CREATE, FLAG_KEYED, FLAG_RESTORE, begin_publish, finish_publish};
-use rollbook_core::error::{Refusal, Repeated};
 use rollbook_core::event::{Event, is_event_id};
 use rollbook_core::limits::FIELD_BYTES_MAX;
 use rollbook_core::subjects::subject::{Namespace, Subject, validate_response_subject};
@@ -13,84 +12,7 @@ use rollbook_core::time::{Timestamp, ZERO_YEAR_SECONDS};
 use serde_json::value::RawValue;
 
 use super::notification::{is_notification, says_from};
-
-/// Why a client is refused something of the book: status and text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejected {
-    /// As HTTP says it.
-    pub status: u16,
-    /// For the client.
-    pub text: Cow<'static, str>,
-    /// The event that is stored already, when the publish of a single one repeats it and it is known.
-    pub first: Option<Box<First>>,
-}
-
-/// An event that a publish repeats.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct First {
-    /// Its id.
-    pub id: String,
-    /// Its time, as far as it is known.
-    pub created_at: Option<Timestamp>,
-    /// Its position.
-    pub index: u64,
-}
-
-impl Rejected {
-    /// The client asks for something that cannot be.
-    pub fn bad(text: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(400, text)
-    }
-
-    /// A status as HTTP says it, and a text.
-    pub fn new(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, text: text.into(), first: None }
-    }
-
-    /// Why a batch is refused: the text says which of its events is the reason.
-    #[must_use]
-    pub fn batch(refusal: &Refusal) -> Self {
-        let status = refusal.status();
-        let Some(repeated) = refusal.repeated() else { return Self::new(status, refusal.to_string()) };
-        let item = u64::from(repeated.position).saturating_add(1);
-        let stored = if repeated.sequence == 0 { String::new() } else { format!(", index {}", repeated.sequence) };
-        Self::new(status, format!("{refusal}: item {item} of the batch{stored}"))
-    }
-
-    /// What kind it is.
-    #[must_use]
-    pub const fn kind(&self) -> Kind {
-        match self.status {
-            409 => Kind::Conflict,
-            429 | 503 | 507 => Kind::Unavailable,
-            500.. => Kind::Internal,
-            _ => Kind::Bad,
-        }
-    }
-}
-
-/// What kind of refusal it is, for doors that do not speak HTTP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The client asks for something that cannot be.
-    Bad,
-    /// It is there already.
-    Conflict,
-    /// Not now: later, or elsewhere.
-    Unavailable,
-    /// A fault of the node.
-    Internal,
-}
-
-impl From<Refusal> for Rejected {
-    fn from(refusal: Refusal) -> Self {
-        let first = refusal.repeated().filter(|repeated| repeated.sequence > 0).map(|repeated| {
-            let Repeated { sequence, id, created_at, .. } = repeated.clone();
-            Box::new(First { id, created_at, index: sequence })
-        });
-        Self { first, ..Self::new(refusal.status(), refusal.to_string()) }
-    }
-}
+use crate::bus::error::Fault;
 
 /// The fields of one event as they came.
 #[derive(Debug, Default)]
@@ -166,7 +88,7 @@ impl Draft<'_> {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn publish(self, now: Timestamp, writable: &Writable<'_>) -> Result<Parsed, Rejected> {
+    pub fn publish(self, now: Timestamp, writable: &Writable<'_>) -> Result<Parsed, Fault> {
         let created_at = self.created_at(now)?;
         self.check_subjects()?;
         self.check_fields()?;
@@ -174,7 +96,7 @@ impl Draft<'_> {
         let namespace = namespace(&self.subject, writable)?;
         if namespace == Namespace::INBOX {
             let mut record = Vec::new();
-            event.encode(&mut record).map_err(|error| Rejected::bad(error.to_string()))?;
+            event.encode(&mut record).map_err(|error| Fault::bad(error.to_string()))?;
             return Ok(Parsed::Inbox { subject: self.subject.into_owned(), record, created_at });
         }
         let frame = frame(namespace, std::slice::from_ref(&event))?;
@@ -186,20 +108,20 @@ impl Draft<'_> {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn check_subjects(&self) -> Result<(), Rejected> {
+    pub fn check_subjects(&self) -> Result<(), Fault> {
         if self.subject.is_empty() {
-            return Err(Rejected::bad("subject is required"));
+            return Err(Fault::bad("subject is required"));
         }
         let wild = |text: &str| memchr2(b'*', b'>', text.as_bytes()).is_some();
         if wild(&self.subject) {
-            return Err(Rejected::bad("subject should not have * or >"));
+            return Err(Fault::bad("subject should not have * or >"));
         }
         if wild(&self.response_subject) {
-            return Err(Rejected::bad("response subject should not have * or >"));
+            return Err(Fault::bad("response subject should not have * or >"));
         }
-        Subject::validate(&self.subject).map_err(|error| Rejected::bad(error.to_string()))?;
+        Subject::validate(&self.subject).map_err(|error| Fault::bad(error.to_string()))?;
         if !self.response_subject.is_empty() {
-            validate_response_subject(&self.response_subject).map_err(|error| Rejected::bad(error.to_string()))?;
+            validate_response_subject(&self.response_subject).map_err(|error| Fault::bad(error.to_string()))?;
         }
         Ok(())
     }
@@ -208,17 +130,17 @@ impl Draft<'_> {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn check_fields(&self) -> Result<(), Rejected> {
+    pub fn check_fields(&self) -> Result<(), Fault> {
         if !self.id.is_empty() && !is_event_id(&self.id) {
-            return Err(Rejected::bad("invalid event id"));
+            return Err(Fault::bad("invalid event id"));
         }
         for (name, text) in [("key", &self.key), ("trace_id", &self.trace_id)] {
             if text.len() > FIELD_BYTES_MAX {
-                return Err(Rejected::bad(format!("{name} is longer than {FIELD_BYTES_MAX} bytes")));
+                return Err(Fault::bad(format!("{name} is longer than {FIELD_BYTES_MAX} bytes")));
             }
         }
         if is_notification(&self.subject) && self.payload.is_some_and(says_from) {
-            return Err(Rejected::bad("payload: in the namespace notify only the bus says who a message is from"));
+            return Err(Fault::bad("payload: in the namespace notify only the bus says who a message is from"));
         }
         Ok(())
     }
@@ -241,9 +163,9 @@ impl Draft<'_> {
     ///
     /// # Errors
     /// It says a time that is none.
-    pub fn created_at(&self, now: Timestamp) -> Result<Timestamp, Rejected> {
+    pub fn created_at(&self, now: Timestamp) -> Result<Timestamp, Fault> {
         let Some(text) = self.created_at.as_ref().filter(|text| !text.is_empty()) else { return Ok(now) };
-        let time = parse_rfc3339(text).ok_or_else(|| Rejected::bad("invalid timestamp format"))?;
+        let time = parse_rfc3339(text).ok_or_else(|| Fault::bad("invalid timestamp format"))?;
         Ok(if time.seconds == ZERO_YEAR_SECONDS && time.nanos == 0 { now } else { time })
     }
 }
@@ -252,13 +174,13 @@ impl Draft<'_> {
 ///
 /// # Errors
 /// It is reserved, or not there.
-pub fn namespace<'s>(subject: &'s str, writable: &Writable<'_>) -> Result<&'s str, Rejected> {
+pub fn namespace<'s>(subject: &'s str, writable: &Writable<'_>) -> Result<&'s str, Fault> {
     let name = subject.split('.').next().unwrap_or_default();
     if name == Namespace::DEAD || name == Namespace::ROLL {
-        return Err(Rejected::bad(format!("namespace {name} is reserved")));
+        return Err(Fault::bad(format!("namespace {name} is reserved")));
     }
     if name != Namespace::INBOX && (Namespace::parse(name).is_err() || !writable(name)) {
-        return Err(Rejected::bad(format!("namespace not found: {name}")));
+        return Err(Fault::bad(format!("namespace not found: {name}")));
     }
     Ok(name)
 }
@@ -281,8 +203,8 @@ pub fn restores(frame: &mut [u8]) {
 ///
 /// # Errors
 /// They do not fit.
-pub fn frame(namespace: &str, events: &[Event<'_>]) -> Result<Vec<u8>, Rejected> {
-    let failed = |error: &dyn fmt::Display| Rejected::bad(error.to_string());
+pub fn frame(namespace: &str, events: &[Event<'_>]) -> Result<Vec<u8>, Fault> {
+    let failed = |error: &dyn fmt::Display| Fault::bad(error.to_string());
     let payloads: usize = events.iter().map(|event| event.payload.map_or(0, <[u8]>::len).saturating_add(96)).sum();
     let mut out = Vec::with_capacity(payloads.saturating_add(80));
     begin_publish(&mut out, namespace).map_err(|error| failed(&error))?;

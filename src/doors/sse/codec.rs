@@ -16,9 +16,10 @@ use serde_json::value::RawValue;
 
 use crate::base::json;
 use crate::base::slot::Slot;
+use crate::bus::error::Fault;
 use crate::bus::read::encoder::{EVENT_SLOTS, EventEncoder};
 use crate::bus::read::event_json;
-use crate::bus::write::draft::{Draft, Parsed, Publish, Rejected, Writable, frame, namespace, parse_rfc3339};
+use crate::bus::write::draft::{Draft, Parsed, Publish, Writable, frame, namespace, parse_rfc3339};
 
 /// Which part of an event was being read when an error came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -155,31 +156,31 @@ impl<'de> Visitor<'de> for BatchSeed<'_> {
 }
 
 /// Reads the body of a publish; `now` is the time of events that bring none.
-pub(super) fn parse_publish(body: &[u8], now: Timestamp, enabled: &Writable<'_>) -> Result<Parsed, Rejected> {
+pub(super) fn parse_publish(body: &[u8], now: Timestamp, enabled: &Writable<'_>) -> Result<Parsed, Fault> {
     let progress = Progress::default();
     let parsed = parse(body, now, enabled, &progress)?;
     if progress.too_deep.get() {
-        return Err(Rejected::bad(format!("invalid payload: {}", json::TOO_DEEP)));
+        return Err(Fault::bad(format!("invalid payload: {}", json::TOO_DEEP)));
     }
     Ok(parsed)
 }
 
 /// Reads the body of a restore. Its payloads may be nested as deep as they were: an older release may have stored them.
-pub(super) fn parse_restore(body: &[u8], now: Timestamp, enabled: &Writable<'_>) -> Result<Parsed, Rejected> {
+pub(super) fn parse_restore(body: &[u8], now: Timestamp, enabled: &Writable<'_>) -> Result<Parsed, Fault> {
     parse(body, now, enabled, &Progress::default())
 }
 
-fn parse(body: &[u8], now: Timestamp, enabled: &Writable<'_>, progress: &Progress) -> Result<Parsed, Rejected> {
+fn parse(body: &[u8], now: Timestamp, enabled: &Writable<'_>, progress: &Progress) -> Result<Parsed, Fault> {
     let body = json::without_mark(body);
-    let start = body.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or_else(|| Rejected::bad("empty body"))?;
+    let start = body.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or_else(|| Fault::bad("empty body"))?;
     let text = std::str::from_utf8(body).map_err(|error| {
         let at = error.valid_up_to();
-        Rejected::bad(format!("body is not valid UTF-8; from byte {at} on: an event is JSON in UTF-8"))
+        Fault::bad(format!("body is not valid UTF-8; from byte {at} on: an event is JSON in UTF-8"))
     })?;
     match body.get(start) {
         Some(b'[') => parse_batch(text, now, enabled, progress),
         Some(b'{') => parse_single(text, now, enabled, progress),
-        _ => Err(Rejected::bad(format!("expected opening brace; a body is {EXAMPLE}, or an array of such events"))),
+        _ => Err(Fault::bad(format!("expected opening brace; a body is {EXAMPLE}, or an array of such events"))),
     }
 }
 
@@ -191,17 +192,17 @@ fn place(error: &serde_json::Error) -> String {
     format!("line {}, column {}", error.line(), error.column())
 }
 
-fn parse_single(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &Progress) -> Result<Parsed, Rejected> {
+fn parse_single(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &Progress) -> Result<Parsed, Fault> {
     let mut json = serde_json::Deserializer::from_str(text);
     let draft = EventSeed(progress).deserialize(&mut json);
     let draft = draft.map_err(|error| match (error.classify(), progress.part.get()) {
-        (Category::Eof | Category::Io, _) => Rejected::bad("incomplete event"),
-        (_, Part::Payload) if progress.bad_time.get() => Rejected::bad("invalid timestamp format"),
-        (_, Part::Payload) => Rejected::bad(format!("invalid payload: not valid JSON; {}", place(&error))),
+        (Category::Eof | Category::Io, _) => Fault::bad("incomplete event"),
+        (_, Part::Payload) if progress.bad_time.get() => Fault::bad("invalid timestamp format"),
+        (_, Part::Payload) => Fault::bad(format!("invalid payload: not valid JSON; {}", place(&error))),
         (_, Part::Text(Some(field))) => {
-            Rejected::bad(format!("expected string; \"{field}\" is one in double quotes: {}", place(&error)))
+            Fault::bad(format!("expected string; \"{field}\" is one in double quotes: {}", place(&error)))
         }
-        (_, Part::Text(None) | Part::Frame) => Rejected::bad(format!(
+        (_, Part::Text(None) | Part::Frame) => Fault::bad(format!(
             "expected string; {}: names of fields are in double quotes, as in {EXAMPLE}",
             place(&error)
         )),
@@ -210,32 +211,32 @@ fn parse_single(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &P
     draft.created_at(now)?;
     json.end().map_err(|error| {
         let place = place(&error);
-        Rejected::bad(format!("unexpected data after event; {place}: many events are an array, [{{...}},{{...}}]"))
+        Fault::bad(format!("unexpected data after event; {place}: many events are an array, [{{...}},{{...}}]"))
     })?;
     draft.publish(now, enabled)
 }
 
-fn parse_batch(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &Progress) -> Result<Parsed, Rejected> {
+fn parse_batch(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &Progress) -> Result<Parsed, Fault> {
     let mut json = serde_json::Deserializer::from_str(text);
     let drafts = json.deserialize_seq(BatchSeed(progress)).and_then(|drafts| json.end().map(|()| drafts));
     let drafts = drafts.map_err(|error| match error.classify() {
-        Category::Eof => Rejected::bad("unexpected end of JSON input"),
+        Category::Eof => Fault::bad("unexpected end of JSON input"),
         Category::Io | Category::Syntax | Category::Data => match progress.part.get() {
             Part::Text(Some(field)) if error.is_data() => {
-                Rejected::bad(format!("invalid batch: expected string; \"{field}\" is one: {}", place(&error)))
+                Fault::bad(format!("invalid batch: expected string; \"{field}\" is one: {}", place(&error)))
             }
-            _ => Rejected::bad(format!("invalid batch: {error}")),
+            _ => Fault::bad(format!("invalid batch: {error}")),
         },
     })?;
     // What an event by itself is refused for first.
     let times = (1..).zip(&drafts).map(|(item, draft)| draft.created_at(now).map_err(|wrong| of_item(item, wrong)));
     let times: Vec<Timestamp> = times.collect::<Result<_, _>>()?;
     if drafts.is_empty() {
-        return Err(Rejected::bad("empty batch"));
+        return Err(Fault::bad("empty batch"));
     }
     let refuse = |text: &'static str, wrong: &dyn Fn(&Draft<'_>) -> bool| {
         let item = (1..).zip(&drafts).find(|(_, draft)| wrong(draft));
-        item.map_or(Ok(()), |(item, _)| Err(of_item(item, Rejected::bad(text))))
+        item.map_or(Ok(()), |(item, _)| Err(of_item(item, Fault::bad(text))))
     };
     refuse("batch items must not have response subject", &|draft| !draft.response_subject.is_empty())?;
     let mut events = Vec::with_capacity(drafts.len());
@@ -257,15 +258,15 @@ fn parse_batch(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &Pr
         }
     }
     if other {
-        return Err(Rejected::bad("all events in batch must belong to the same namespace"));
+        return Err(Fault::bad("all events in batch must belong to the same namespace"));
     }
     let frame = frame(common, &events)?;
     Ok(Parsed::Publish(Publish { namespace: common.to_owned(), frame, single: None }))
 }
 
 /// Says which event of an array is refused, counted from 1.
-fn of_item(item: u64, wrong: Rejected) -> Rejected {
-    Rejected { text: format!("{}; item {item} of the array", wrong.text).into(), ..wrong }
+fn of_item(item: u64, wrong: Fault) -> Fault {
+    Fault { text: format!("{}; item {item} of the array", wrong.text).into(), ..wrong }
 }
 
 /// How this door writes its streams.
@@ -319,7 +320,7 @@ impl EventEncoder for Frames {
         out.push(b'\n');
     }
 
-    fn farewell(&self, retry_millis: u64, out: &mut Vec<u8>) {
+    fn end_with_retry(&self, retry_millis: u64, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("retry: {retry_millis}\n\n").as_bytes());
     }
 }

@@ -6,6 +6,7 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -25,11 +26,13 @@ use rollbook_core::time::Timestamp;
 use crate::base::clock;
 use crate::bus::access::{Access, StreamTarget};
 use crate::bus::delivery::messages::AckResult;
-use crate::bus::write::draft::{self, Parsed, Published, Rejected};
+use crate::bus::error::{Fault, First};
+use crate::bus::write::draft::{self, Parsed, Published};
 use crate::doors::door::{Context, Description, Door};
 use crate::net::byte_queue;
-use crate::net::http::head::Fault;
+use crate::net::http::head;
 use crate::net::http::settings::HttpSettings;
+use crate::net::http::status::status;
 use crate::net::http_body::{self, BodyError};
 use crate::net::listener::limits::TurnedAway;
 use crate::net::listener::listeners::Listeners;
@@ -112,10 +115,11 @@ impl Door for SseDoor {
 
 impl SseDoor {
     /// What a request is answered that reaches no handler.
-    fn refuse(&self, fault: &Fault) -> HttpResponse {
-        let mut refused = reject(&Rejected::new(fault.status, fault.text.clone()));
-        self.share(&mut refused, Origin::None);
-        refused
+    fn refuse(&self, fault: &head::Fault) -> HttpResponse {
+        let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut answer = Refused::new(status, fault.text.clone()).answer();
+        self.share(&mut answer, Origin::None);
+        answer
     }
 
     /// Lets the page that asks read the answer, where not every page may.
@@ -135,12 +139,13 @@ impl SseDoor {
     }
 
     /// A place for a stream.
-    fn admit(&self) -> Result<Open, Rejected> {
+    fn admit(&self) -> Result<Open, Refused> {
         let open = Open(Arc::clone(&self.streams));
         if self.streams.fetch_add(1, Ordering::Relaxed) >= self.settings.streams_max {
             TurnedAway::Streams.count(self.access.metrics(), NAME);
             let most = self.settings.streams_max;
-            return Err(Rejected::new(503, format!("overloaded: {most} streams are open, which is sse.streams_max")));
+            let text = format!("overloaded: {most} streams are open, which is sse.streams_max");
+            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, text));
         }
         Ok(open)
     }
@@ -182,9 +187,10 @@ fn mount(door: &Arc<SseDoor>, services: &mut web::ServiceConfig) {
 async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<SseDoor>) -> HttpResponse {
     let origin = Origin::of(request.headers());
     let answer = match *request.method() {
-        _ if !origin.is_allowed(&door.settings.origins) => {
-            Err(Rejected::new(403, "pages of this origin may not use the event log: sse.origins does not list it"))
-        }
+        _ if !origin.is_allowed(&door.settings.origins) => Err(Refused::new(
+            StatusCode::FORBIDDEN,
+            "pages of this origin may not use the event log: sse.origins does not list it",
+        )),
         Method::POST => publish(&request, payload, &door).await,
         Method::GET => subscribe(&request, &door, false).await,
         Method::HEAD => subscribe(&request, &door, true).await,
@@ -193,9 +199,9 @@ async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Sse
             acknowledge(&request, &door).await
         }
         Method::OPTIONS => Ok(preflight(request.headers())),
-        _ => Err(Rejected::new(405, "Method Not Allowed")),
+        _ => Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")),
     };
-    let mut answer = answer.unwrap_or_else(|rejected| reject(&rejected));
+    let mut answer = answer.unwrap_or_else(|refused| refused.answer());
     door.share(&mut answer, origin);
     answer
 }
@@ -211,27 +217,46 @@ fn answer(status: StatusCode) -> HttpResponseBuilder {
     builder
 }
 
-fn reject(rejected: &Rejected) -> HttpResponse {
-    let status = StatusCode::from_u16(rejected.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut builder = answer(status);
-    builder
-        .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
-        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
-    if let Some(first) = &rejected.first {
-        // The same that the publisher was told, or would have been, when it was stored.
-        event_headers(&mut builder, &first.id, first.created_at, first.index.into());
+/// Why a request is refused, as this door says it.
+struct Refused {
+    status: StatusCode,
+    text: Cow<'static, str>,
+    /// The event that a publish repeats.
+    first: Option<Box<First>>,
+}
+
+impl From<Fault> for Refused {
+    fn from(Fault { kind, text, first }: Fault) -> Self {
+        Self { status: status(kind), text, first }
     }
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        builder.insert_header((header::ALLOW, "GET, HEAD, OPTIONS, POST, PUT"));
+}
+
+impl Refused {
+    fn new(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, text: text.into(), first: None }
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        builder.insert_header((header::RETRY_AFTER, "1"));
+
+    fn answer(&self) -> HttpResponse {
+        let mut builder = answer(self.status);
+        builder
+            .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
+            .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
+        if let Some(first) = &self.first {
+            // The same that the publisher was told, or would have been, when it was stored.
+            event_headers(&mut builder, &first.id, first.created_at, first.index.into());
+        }
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            builder.insert_header((header::ALLOW, "GET, HEAD, OPTIONS, POST, PUT"));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            builder.insert_header((header::RETRY_AFTER, "1"));
+        }
+        if self.status == StatusCode::PAYLOAD_TOO_LARGE || self.status == StatusCode::REQUEST_TIMEOUT {
+            // The rest of the body is not wanted.
+            builder.force_close();
+        }
+        builder.body(format!("{}{}\n", self.text, hint(&self.text)))
     }
-    if status == StatusCode::PAYLOAD_TOO_LARGE || status == StatusCode::REQUEST_TIMEOUT {
-        // The rest of the body is not wanted.
-        builder.force_close();
-    }
-    builder.body(format!("{}{}\n", rejected.text, hint(&rejected.text)))
 }
 
 /// What a person needs to know behind a text of the protocol: an example of what would be right.
@@ -299,18 +324,21 @@ async fn read_body(
     payload: web::Payload,
     bytes_max: usize,
     door: &SseDoor,
-) -> Result<Bytes, Rejected> {
+) -> Result<Bytes, Refused> {
     let budget = door.access.bus().proposer().receiving();
     let bounds = http_body::Bounds { bytes_max, timeout: door.settings.body_timeout, budget };
     let read = http_body::read(request, payload, bounds).await;
     read.map_err(|error| match error {
-        BodyError::Crowded => Rejected::new(503, "too many bytes of requests are being received"),
+        BodyError::Crowded => {
+            Refused::new(StatusCode::SERVICE_UNAVAILABLE, "too many bytes of requests are being received")
+        }
         BodyError::TooLarge => {
             let most = door.settings.body_bytes_max;
-            Rejected::new(413, format!("request body too large; at most {most} bytes, which is sse.body_bytes_max"))
+            let text = format!("request body too large; at most {most} bytes, which is sse.body_bytes_max");
+            Refused::new(StatusCode::PAYLOAD_TOO_LARGE, text)
         }
-        BodyError::Late => Rejected::new(408, "request body did not arrive in time"),
-        BodyError::Broken(error) => Rejected::bad(format!("incomplete body: {error}")),
+        BodyError::Late => Refused::new(StatusCode::REQUEST_TIMEOUT, "request body did not arrive in time"),
+        BodyError::Broken(error) => Fault::bad(format!("incomplete body: {error}")).into(),
     })
 }
 
@@ -329,7 +357,7 @@ async fn discard(mut payload: web::Payload) {
     tokio::time::timeout(Duration::from_secs(1), read).await.unwrap_or(());
 }
 
-async fn publish(request: &HttpRequest, payload: web::Payload, door: &SseDoor) -> Result<HttpResponse, Rejected> {
+async fn publish(request: &HttpRequest, payload: web::Payload, door: &SseDoor) -> Result<HttpResponse, Refused> {
     let restores = session::restores(&Query::parse(request.query_string()))?;
     let bytes_max = if restores { door.restore_bytes_max } else { door.settings.body_bytes_max };
     let body = read_body(request, payload, bytes_max, door).await?;
@@ -359,24 +387,24 @@ fn event_headers(builder: &mut HttpResponseBuilder, id: &str, created_at: Option
     }
 }
 
-async fn acknowledge(request: &HttpRequest, door: &SseDoor) -> Result<HttpResponse, Rejected> {
+async fn acknowledge(request: &HttpRequest, door: &SseDoor) -> Result<HttpResponse, Refused> {
     let ack = session::ack(&Query::parse(request.query_string()))?;
     let acknowledged = door.access.acknowledge(&ack.consumer_id, &ack.event_id).await?;
     if ack.unusual && acknowledged == AckResult::NotInFlight {
-        return Err(session::invalid_event_id());
+        return Err(session::invalid_event_id().into());
     }
     // The protocol fixes the status: clients rely on 202 for whatever they acknowledge.
     let waited_for = if acknowledged == AckResult::Yes { "true" } else { "false" };
     Ok(answer(StatusCode::ACCEPTED).insert_header((ACKNOWLEDGED.clone(), waited_for)).finish())
 }
 
-async fn subscribe(request: &HttpRequest, door: &SseDoor, head: bool) -> Result<HttpResponse, Rejected> {
+async fn subscribe(request: &HttpRequest, door: &SseDoor, head: bool) -> Result<HttpResponse, Refused> {
     let query = Query::parse(request.query_string());
     let pattern = session::pattern(&query)?;
     let access = &door.access;
     access.check(&pattern)?;
     let last = request.headers().get("last-event-id").map(HeaderValue::to_str).transpose();
-    let last = last.map_err(|_| Rejected::bad("invalid Last-Event-ID"))?;
+    let last = last.map_err(|_| Fault::bad("invalid Last-Event-ID"))?;
     let wanted = session::subscribe(&query, pattern, last)?;
     let consumer_id = access.consumer_id(wanted.consumer_id.as_deref())?;
     let mut builder = stream_answer(&consumer_id);
@@ -386,8 +414,8 @@ async fn subscribe(request: &HttpRequest, door: &SseDoor, head: bool) -> Result<
     let open = door.admit()?;
     let (outlet, body) = byte_queue::pair();
     outlet.push(format!(": consumer {consumer_id}\n\n").into());
-    let way = StreamTarget { consumer_id, wire: &FRAMES, outlet, keep_alive: door.settings.keep_alive };
-    access.open(wanted, way).await?;
+    let target = StreamTarget { consumer_id, encoder: &FRAMES, outlet, keep_alive: door.settings.keep_alive };
+    access.open(wanted, target).await?;
     Ok(builder.body(Stream { body, _open: open }))
 }
 

@@ -7,8 +7,8 @@ use rollbook_core::subjects::pattern::Pattern;
 
 use crate::base::duration;
 use crate::bus::delivery::window::Patience;
+use crate::bus::error::Fault;
 use crate::bus::subscribe::request::{self, Start, Subscribe, is_name};
-use crate::bus::write::draft::Rejected;
 
 /// The parameters of a request, first one of a name counts.
 #[derive(Debug)]
@@ -30,36 +30,32 @@ impl<'a> Query<'a> {
 }
 
 /// Reads the pattern: the first check of every subscription.
-pub(super) fn pattern(query: &Query<'_>) -> Result<Pattern, Rejected> {
-    let text = query.get("subject").ok_or_else(|| Rejected::bad("missing subject in query string"))?;
-    Pattern::parse(text).map_err(|error| Rejected::bad(error.to_string()))
+pub(super) fn pattern(query: &Query<'_>) -> Result<Pattern, Fault> {
+    let text = query.get("subject").ok_or_else(|| Fault::bad("missing subject in query string"))?;
+    Pattern::parse(text).map_err(|error| Fault::bad(error.to_string()))
 }
 
 /// Reads whether a publish is part of a restore.
-pub(super) fn restores(query: &Query<'_>) -> Result<bool, Rejected> {
+pub(super) fn restores(query: &Query<'_>) -> Result<bool, Fault> {
     match query.given("restore") {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
-        Some(other) => Err(Rejected::bad(format!("invalid restore: {other}"))),
+        Some(other) => Err(Fault::bad(format!("invalid restore: {other}"))),
     }
 }
 
 /// Reads the rest of a subscription.
-pub(super) fn subscribe(
-    query: &Query<'_>,
-    pattern: Pattern,
-    last_event_id: Option<&str>,
-) -> Result<Subscribe, Rejected> {
+pub(super) fn subscribe(query: &Query<'_>, pattern: Pattern, last_event_id: Option<&str>) -> Result<Subscribe, Fault> {
     let manual = match query.given("ack") {
         None | Some("none") => false,
         Some("manual") => true,
-        Some(other) => return Err(Rejected::bad(format!("invalid ack: {other}"))),
+        Some(other) => return Err(Fault::bad(format!("invalid ack: {other}"))),
     };
     let redelivery = redelivery(query.given("redelivery"))?;
     let count_max = deliveries(query.given("redelivery_count"))?;
     let consumer_id = query.given("consumer_id");
     if consumer_id.is_some_and(|id| !is_consumer_id(id)) {
-        return Err(Rejected::bad("invalid consumer_id in query string"));
+        return Err(Fault::bad("invalid consumer_id in query string"));
     }
     let start = last_event_id.filter(|id| !id.is_empty()).map(|id| Start::Resume(id.to_owned()));
     let start = start.unwrap_or_else(|| Start::parse(query.given("start")));
@@ -68,16 +64,16 @@ pub(super) fn subscribe(
     wanted.named(query.given("consumer"), query.given("group"))
 }
 
-fn redelivery(text: Option<&str>) -> Result<Duration, Rejected> {
+fn redelivery(text: Option<&str>) -> Result<Duration, Fault> {
     let Some(text) = text else { return Ok(Patience::default().redelivery) };
-    let said = duration::parse(text).map_err(|_| Rejected::bad(format!("invalid redelivery: {text}")))?;
-    let short = || Rejected::bad(format!("invalid redelivery: {text}, at least 100ms"));
+    let said = duration::parse(text).map_err(|_| Fault::bad(format!("invalid redelivery: {text}")))?;
+    let short = || Fault::bad(format!("invalid redelivery: {text}, at least 100ms"));
     request::redelivery(Some(said)).ok_or_else(short)
 }
 
-fn deliveries(text: Option<&str>) -> Result<u32, Rejected> {
+fn deliveries(text: Option<&str>) -> Result<u32, Fault> {
     let Some(text) = text else { return Ok(Patience::default().count_max) };
-    let count: i64 = text.parse().map_err(|_| Rejected::bad(format!("invalid redelivery_count: {text}")))?;
+    let count: i64 = text.parse().map_err(|_| Fault::bad(format!("invalid redelivery_count: {text}")))?;
     Ok(u32::try_from(count.max(0)).unwrap_or(u32::MAX))
 }
 
@@ -95,17 +91,17 @@ pub(super) struct Ack {
 }
 
 /// The refusal of an event id that nobody knows.
-pub(super) fn invalid_event_id() -> Rejected {
-    Rejected::bad("invalid event_id in query string")
+pub(super) fn invalid_event_id() -> Fault {
+    Fault::bad("invalid event_id in query string")
 }
 
 /// Reads an acknowledgement.
-pub(super) fn ack(query: &Query<'_>) -> Result<Ack, Rejected> {
-    let consumer_id = query.given("consumer_id").ok_or_else(|| Rejected::bad("missing consumer_id in query string"))?;
+pub(super) fn ack(query: &Query<'_>) -> Result<Ack, Fault> {
+    let consumer_id = query.given("consumer_id").ok_or_else(|| Fault::bad("missing consumer_id in query string"))?;
     if !consumer_id.starts_with("c_") {
-        return Err(Rejected::bad("invalid consumer_id in query string"));
+        return Err(Fault::bad("invalid consumer_id in query string"));
     }
-    let event_id = query.given("event_id").ok_or_else(|| Rejected::bad("missing event_id in query string"))?;
+    let event_id = query.given("event_id").ok_or_else(|| Fault::bad("missing event_id in query string"))?;
     let unusual = !event_id.starts_with("e_");
     Ok(Ack { consumer_id: consumer_id.to_owned(), event_id: event_id.to_owned(), unusual })
 }

@@ -12,13 +12,15 @@ use rollbook_core::time::Timestamp;
 
 use super::codec::{self, FRAMES};
 use super::session::{self, Ack, Query};
+use crate::bus::error::Fault;
 use crate::bus::read::encoder::EventEncoder as _;
 use crate::bus::subscribe::request::{Start, Subscribe};
-use crate::bus::write::draft::{Parsed, Rejected, allow_create};
+use crate::bus::write::draft::{Parsed, allow_create};
+use crate::net::http::status::status;
 
 const NOW: Timestamp = Timestamp { seconds: 1_710_498_645, nanos: 123_000_000 };
 
-fn parse(body: impl AsRef<[u8]>) -> Result<Parsed, Rejected> {
+fn parse(body: impl AsRef<[u8]>) -> Result<Parsed, Fault> {
     codec::parse_publish(body.as_ref(), NOW, &|name| matches!(name, "a" | "b" | "my-app"))
 }
 
@@ -27,7 +29,7 @@ fn refusal(body: impl AsRef<[u8]>) -> Cow<'static, str> {
     match parse(body) {
         Ok(_) => "accepted".into(),
         Err(rejected) => {
-            assert_eq!(rejected.status, 400, "{rejected:?}");
+            assert_eq!(status(rejected.kind), 400, "{rejected:?}");
             // What follows helps people and is no part of the protocol.
             rejected.text.split("; ").next().unwrap().to_owned().into()
         }
@@ -319,7 +321,7 @@ fn frames_byte_for_byte() {
     FRAMES.gap(4, &mut out);
     FRAMES.begin("e_00000000000000000070", &mut out);
     FRAMES.failure("start event id e_x\r\nid: y not found", &mut out);
-    FRAMES.farewell(1234, &mut out);
+    FRAMES.end_with_retry(1234, &mut out);
     assert_eq!(
         String::from_utf8(out).unwrap(),
         ": ping\n\n: events are missing, the first that is kept has index 4\n\nid: e_00000000000000000070\n\nevent: error\ndata: start event id e_x\ndata: id: y not found\n\nretry: 1234\n\n"
@@ -333,7 +335,7 @@ fn subscribed(query: &str, last_event_id: Option<&str>) -> String {
     let Subscribe { pattern, start, manual, consumer_id, durable } = match wanted {
         Ok(wanted) => wanted,
         Err(rejected) => {
-            assert_eq!(rejected.status, 400);
+            assert_eq!(status(rejected.kind), 400);
             return rejected.text.into_owned();
         }
     };
@@ -415,7 +417,7 @@ fn parameters_of_a_subscription() {
 fn parameters_of_an_acknowledgement() {
     let text = |query: &str| match session::ack(&Query::parse(query)) {
         Ok(Ack { consumer_id, event_id, unusual }) => format!("{consumer_id} {event_id} {unusual}"),
-        Err(Rejected { status, text, .. }) => format!("{status} {text}"),
+        Err(Fault { kind, text, .. }) => format!("{} {text}", status(kind).as_u16()),
     };
     for (query, want) in [
         ("", "400 missing consumer_id in query string"),

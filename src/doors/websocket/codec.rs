@@ -1,6 +1,4 @@
 //! The frames that clients send: text to types. Pure.
-//!
-//! Size: each of many frames has its few lines.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,15 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use rollbook_core::limits;
-use rollbook_core::service::{Capability, Instance, InstanceRegister, Service};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::settings::NAME;
+use super::error::{ErrorCode, FrameError};
+use super::payloads::{ClientFrame, MessagePayload, PublishPayload, RegisterPayload, SubscribePayload};
 use crate::base::json::{self, Wait, Whole};
 use crate::bus::client::call::{Answer, Payload, Responder, part_of, traceparent};
 use crate::bus::subscribe::request::{Options, Subscribe};
-use crate::bus::write::draft::Draft;
 
 /// Longest id of a message, name of a callback, bytes.
 const ID_BYTES_MAX: usize = 128;
@@ -30,206 +27,8 @@ const TYPES: &str = "a client sends register, message, response, error, broadcas
 /// The code of a service that fails without saying one.
 pub(super) const SERVICE_ERROR: &str = "service_error";
 
-/// Codes of errors, see the README of this door.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Code {
-    BadJson,
-    BadMessage,
-    BadRegistration,
-    NotRegistered,
-    AlreadyRegistered,
-    Forbidden,
-    ConsumerMismatch,
-    DuplicateId,
-    UnknownRequest,
-    Timeout,
-    InstanceLost,
-    Overloaded,
-    Unavailable,
-    Conflict,
-    Internal,
-}
-
-impl Code {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::BadJson => "bad_json",
-            Self::BadMessage => "bad_message",
-            Self::BadRegistration => "bad_registration",
-            Self::NotRegistered => "not_registered",
-            Self::AlreadyRegistered => "already_registered",
-            Self::Forbidden => "forbidden",
-            Self::ConsumerMismatch => "consumer_mismatch",
-            Self::DuplicateId => "duplicate_id",
-            Self::UnknownRequest => "unknown_request",
-            Self::Timeout => "timeout",
-            Self::InstanceLost => "instance_lost",
-            Self::Overloaded => "overloaded",
-            Self::Unavailable => "unavailable",
-            Self::Conflict => "conflict",
-            Self::Internal => "internal",
-        }
-    }
-
-    pub(super) const fn retryable(self) -> bool {
-        matches!(self, Self::InstanceLost | Self::Overloaded | Self::Unavailable | Self::Internal)
-    }
-}
-
-/// A frame that is refused, with the id of its message as far as it has one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wrong {
-    pub(super) code: Code,
-    pub(super) id: Option<String>,
-    pub(super) text: String,
-}
-
-impl Wrong {
-    pub(super) fn new(code: Code, text: impl Into<String>) -> Self {
-        Self { code, id: None, text: text.into() }
-    }
-
-    pub(super) fn of(self, id: &str) -> Self {
-        Self { id: Some(id.to_owned()), ..self }
-    }
-}
-
-fn bad(text: impl Into<String>) -> Wrong {
-    Wrong::new(Code::BadMessage, text)
-}
-
-/// What a client says.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Said {
-    Register(Registers),
-    Message(Message),
-    /// An answer, or the failure of what was asked.
-    Answer {
-        id: String,
-        answer: Answer,
-    },
-    Broadcast {
-        id: Option<String>,
-        payload: Bytes,
-    },
-    /// A command of the operator was understood.
-    Done {
-        id: u64,
-        /// Something there takes it.
-        handled: bool,
-    },
-    Publish(Box<Publishes>),
-    Subscribe(Box<Subscribes>),
-    Ack {
-        id: String,
-        event: String,
-    },
-    Unsubscribe {
-        id: String,
-    },
-    Disconnect,
-    Ping,
-    /// Means nothing, but is a sign of life.
-    Pong,
-}
-
-impl Said {
-    /// The id under which it is answered.
-    pub(super) fn id(&self) -> Option<&str> {
-        match self {
-            Self::Message(message) => Some(&message.id),
-            Self::Publish(publishes) => Some(&publishes.id),
-            Self::Subscribe(subscribes) => Some(&subscribes.id),
-            Self::Ack { id, .. } | Self::Unsubscribe { id } => Some(id),
-            _ => None,
-        }
-    }
-}
-
-/// An event for the book.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Publishes {
-    pub(super) id: String,
-    subject: String,
-    response_subject: String,
-    key: String,
-    trace_id: String,
-    event_id: String,
-    created_at: Option<String>,
-    payload: Option<Bytes>,
-}
-
-impl Publishes {
-    /// As the book takes it.
-    pub(super) fn draft(&self) -> Draft<'_> {
-        Draft {
-            id: (&*self.event_id).into(),
-            trace_id: (&*self.trace_id).into(),
-            key: (&*self.key).into(),
-            subject: (&*self.subject).into(),
-            response_subject: (&*self.response_subject).into(),
-            created_at: self.created_at.as_deref().map(Cow::from),
-            payload: self.payload.as_deref().and_then(|payload| serde_json::from_slice(payload).ok()),
-        }
-    }
-}
-
-/// A stream of the book.
-#[derive(Debug, Clone)]
-pub(super) struct Subscribes {
-    pub(super) id: String,
-    pub(super) wanted: Subscribe,
-}
-
-impl PartialEq for Subscribes {
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
-    }
-}
-
-/// A registration: of a service, or of a consumer when there are no methods.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Registers {
-    pub(super) name: String,
-    pub(super) version: String,
-    pub(super) methods: Vec<String>,
-    pub(super) instance: Option<String>,
-    /// JSON; empty when there is none.
-    pub(super) metadata: String,
-}
-
-impl Registers {
-    /// What it means: a service with one capability of its own name.
-    pub(super) fn into_register(self) -> InstanceRegister {
-        let Self { name, version, methods, instance, metadata } = self;
-        let capability = Capability { name: name.clone(), description: String::new(), actions: methods };
-        let instance = Instance {
-            id: instance.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
-            service: name.clone(),
-            door: NAME.to_owned(),
-            version: version.clone(),
-            capabilities: vec![capability],
-            metadata,
-            ..Instance::default()
-        };
-        // No name for people and no kind: those that the service may have stay.
-        let service = Service { id: name, version, ..Service::default() };
-        InstanceRegister { service, instance }
-    }
-}
-
-/// A message on its way to a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Message {
-    pub(super) id: String,
-    pub(super) service: String,
-    pub(super) method: String,
-    pub(super) consumer: Option<String>,
-    pub(super) responder: Responder,
-    pub(super) payload: Bytes,
-    pub(super) timeout: Option<Duration>,
-    pub(super) key: String,
-    pub(super) traceparent: Option<String>,
+fn bad(text: impl Into<String>) -> FrameError {
+    FrameError::new(ErrorCode::BadMessage, text)
 }
 
 /// All members that mean something in some frame; `null` is the same as none.
@@ -301,7 +100,7 @@ struct Fields<'a> {
 type Field<'a> = Option<&'a RawValue>;
 
 /// A member that is text, of so many bytes at most.
-fn text<'a>(field: Field<'a>, name: &str, bytes_max: usize) -> Result<Option<Cow<'a, str>>, Wrong> {
+fn text<'a>(field: Field<'a>, name: &str, bytes_max: usize) -> Result<Option<Cow<'a, str>>, FrameError> {
     #[derive(Deserialize)]
     struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
     let Some(raw) = field else { return Ok(None) };
@@ -313,59 +112,59 @@ fn text<'a>(field: Field<'a>, name: &str, bytes_max: usize) -> Result<Option<Cow
 }
 
 /// One that must be there and not be empty.
-fn needed<'a>(field: Field<'a>, name: &str, bytes_max: usize) -> Result<Cow<'a, str>, Wrong> {
+fn needed<'a>(field: Field<'a>, name: &str, bytes_max: usize) -> Result<Cow<'a, str>, FrameError> {
     text(field, name, bytes_max)?.filter(|text| !text.is_empty()).ok_or_else(|| bad(format!("{name}: missing")))
 }
 
 /// Reads a frame. `first`: a document without a type is a registration.
-pub(super) fn parse(frame: &ByteString, first: bool) -> Result<Said, Wrong> {
+pub(super) fn parse(frame: &ByteString, first: bool) -> Result<ClientFrame, FrameError> {
     let json = frame.strip_prefix('\u{feff}').unwrap_or(frame);
     if !json.trim_start().starts_with('{') {
-        return Err(Wrong::new(Code::BadJson, "a frame is a JSON object, as {\"type\":\"ping\"}"));
+        return Err(FrameError::new(ErrorCode::BadJson, "a frame is a JSON object, as {\"type\":\"ping\"}"));
     }
     let fields: Fields<'_> = serde_json::from_str(json).map_err(|error| {
-        let code = if error.is_data() { Code::BadMessage } else { Code::BadJson };
-        Wrong::new(code, error.to_string())
+        let code = if error.is_data() { ErrorCode::BadMessage } else { ErrorCode::BadJson };
+        FrameError::new(code, error.to_string())
     })?;
     if !json::is_shallow(json.as_bytes(), json::DEPTH_MAX.saturating_add(1)) {
         let id = text(fields.id, "id", ID_BYTES_MAX).unwrap_or_default();
-        return Err(Wrong { id: id.map(Cow::into_owned), ..bad(format!("a member is {}", json::TOO_DEEP)) });
+        return Err(FrameError { id: id.map(Cow::into_owned), ..bad(format!("a member is {}", json::TOO_DEEP)) });
     }
     let kind = text(fields.r#type, "type", ID_BYTES_MAX)?;
     match kind.as_deref() {
-        None if first => registers(&fields).map(Said::Register),
+        None if first => registers(&fields).map(ClientFrame::Register),
         None => Err(bad(format!("type: missing; {TYPES}"))),
-        Some("register") => registers(&fields).map(Said::Register),
-        Some("message") => message(frame, &fields).map(Said::Message),
+        Some("register") => registers(&fields).map(ClientFrame::Register),
+        Some("message") => message(frame, &fields).map(ClientFrame::Message),
         Some("response") => {
             let id = needed(fields.id, "id", frame.len())?.into_owned();
             let body = Payload::json(part(frame, fields.payload));
-            Ok(Said::Answer { id, answer: Answer { success: true, body } })
+            Ok(ClientFrame::Answer { id, answer: Answer { success: true, body } })
         }
         Some("error") => failure(&fields),
         Some("broadcast") => {
             let id = text(fields.id, "id", ID_BYTES_MAX)?.map(Cow::into_owned);
-            Ok(Said::Broadcast { id, payload: part(frame, fields.payload) })
+            Ok(ClientFrame::Broadcast { id, payload: part(frame, fields.payload) })
         }
         Some("done") => {
             let id = needed(fields.id, "id", ID_BYTES_MAX)?;
             let id = id.parse().map_err(|_| bad("id: expected that of a frame \"command\""))?;
-            Ok(Said::Done { id, handled: fields.handled.is_none_or(|raw| raw.get() != "false") })
+            Ok(ClientFrame::Done { id, handled: fields.handled.is_none_or(|raw| raw.get() != "false") })
         }
-        Some("publish") => publishes(frame, &fields).map(|publishes| Said::Publish(Box::new(publishes))),
-        Some("subscribe") => subscribes(&fields).map(|subscribes| Said::Subscribe(Box::new(subscribes))),
+        Some("publish") => publishes(frame, &fields).map(|publishes| ClientFrame::Publish(Box::new(publishes))),
+        Some("subscribe") => subscribes(&fields).map(|subscribes| ClientFrame::Subscribe(Box::new(subscribes))),
         Some("ack") => {
             let id = needed(fields.id, "id", ID_BYTES_MAX)?.into_owned();
             let event = needed(fields.event_id, "event_id", ID_BYTES_MAX).map_err(|wrong| wrong.of(&id))?;
-            Ok(Said::Ack { event: event.into_owned(), id })
+            Ok(ClientFrame::Ack { event: event.into_owned(), id })
         }
-        Some("unsubscribe") => Ok(Said::Unsubscribe { id: needed(fields.id, "id", ID_BYTES_MAX)?.into_owned() }),
-        Some("disconnect") => Ok(Said::Disconnect),
-        Some("ping") => Ok(Said::Ping),
-        Some("pong") => Ok(Said::Pong),
+        Some("unsubscribe") => Ok(ClientFrame::Unsubscribe { id: needed(fields.id, "id", ID_BYTES_MAX)?.into_owned() }),
+        Some("disconnect") => Ok(ClientFrame::Disconnect),
+        Some("ping") => Ok(ClientFrame::Ping),
+        Some("pong") => Ok(ClientFrame::Pong),
         Some(other) => {
             let id = text(fields.id, "id", ID_BYTES_MAX).unwrap_or_default();
-            Err(Wrong { id: id.map(Cow::into_owned), ..bad(format!("type: there is no \"{other}\"; {TYPES}")) })
+            Err(FrameError { id: id.map(Cow::into_owned), ..bad(format!("type: there is no \"{other}\"; {TYPES}")) })
         }
     }
 }
@@ -379,9 +178,9 @@ fn part(frame: &ByteString, field: Field<'_>) -> Bytes {
     field.and_then(place).map(|range| part_of(frame.as_bytes(), range)).unwrap_or_default()
 }
 
-fn registers(fields: &Fields<'_>) -> Result<Registers, Wrong> {
-    let as_registration = |wrong: Wrong| Wrong { code: Code::BadRegistration, ..wrong };
-    let wrong = |text: &str| Wrong::new(Code::BadRegistration, text);
+fn registers(fields: &Fields<'_>) -> Result<RegisterPayload, FrameError> {
+    let as_registration = |wrong: FrameError| FrameError { code: ErrorCode::BadRegistration, ..wrong };
+    let wrong = |text: &str| FrameError::new(ErrorCode::BadRegistration, text);
     let name = needed(fields.name, "name", limits::NAME_BYTES_MAX).map_err(as_registration)?;
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if !name.chars().all(legal) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
@@ -396,7 +195,7 @@ fn registers(fields: &Fields<'_>) -> Result<Registers, Wrong> {
         return Err(wrong("instance: 1 to 128 bytes"));
     }
     let metadata = fields.metadata.map(|raw| raw.get().to_owned()).unwrap_or_default();
-    Ok(Registers {
+    Ok(RegisterPayload {
         name: name.into_owned(),
         version: version.into_owned(),
         methods: methods(fields.methods)?,
@@ -405,8 +204,8 @@ fn registers(fields: &Fields<'_>) -> Result<Registers, Wrong> {
     })
 }
 
-fn methods(field: Field<'_>) -> Result<Vec<String>, Wrong> {
-    let wrong = |text: String| Wrong::new(Code::BadRegistration, text);
+fn methods(field: Field<'_>) -> Result<Vec<String>, FrameError> {
+    let wrong = |text: String| FrameError::new(ErrorCode::BadRegistration, text);
     let Some(raw) = field else { return Ok(Vec::new()) };
     let named: Vec<String> =
         serde_json::from_str(raw.get()).map_err(|_| wrong("methods: expected a list of strings".to_owned()))?;
@@ -428,12 +227,12 @@ fn methods(field: Field<'_>) -> Result<Vec<String>, Wrong> {
     Ok(methods)
 }
 
-fn message(frame: &ByteString, fields: &Fields<'_>) -> Result<Message, Wrong> {
+fn message(frame: &ByteString, fields: &Fields<'_>) -> Result<MessagePayload, FrameError> {
     let id = needed(fields.id, "id", ID_BYTES_MAX)?.into_owned();
     message_of(frame, fields, &id).map_err(|wrong| wrong.of(&id))
 }
 
-fn message_of(frame: &ByteString, fields: &Fields<'_>, id: &str) -> Result<Message, Wrong> {
+fn message_of(frame: &ByteString, fields: &Fields<'_>, id: &str) -> Result<MessagePayload, FrameError> {
     let longest = limits::NAME_BYTES_MAX.saturating_mul(2).saturating_add(1);
     let destination = needed(fields.destination, "destination", longest)?;
     let named = destination.split_once(':').filter(|(service, method)| !service.is_empty() && !method.is_empty());
@@ -448,7 +247,7 @@ fn message_of(frame: &ByteString, fields: &Fields<'_>, id: &str) -> Result<Messa
     };
     // Something that is no context of a trace is ignored, as W3C asks.
     let trace = fields.traceparent.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
-    Ok(Message {
+    Ok(MessagePayload {
         id: id.to_owned(),
         service: service.to_owned(),
         method: method.to_owned(),
@@ -461,13 +260,13 @@ fn message_of(frame: &ByteString, fields: &Fields<'_>, id: &str) -> Result<Messa
     })
 }
 
-fn publishes(frame: &ByteString, fields: &Fields<'_>) -> Result<Publishes, Wrong> {
+fn publishes(frame: &ByteString, fields: &Fields<'_>) -> Result<PublishPayload, FrameError> {
     let id = needed(fields.id, "id", ID_BYTES_MAX)?.into_owned();
     let short = |field, name| {
         let text = text(field, name, limits::FIELD_BYTES_MAX).map_err(|wrong| wrong.of(&id))?;
         Ok(text.unwrap_or_default().into_owned())
     };
-    Ok(Publishes {
+    Ok(PublishPayload {
         subject: short(fields.subject, "subject")?,
         response_subject: short(fields.response_subject, "response_subject")?,
         key: short(fields.key, "key")?,
@@ -479,14 +278,14 @@ fn publishes(frame: &ByteString, fields: &Fields<'_>) -> Result<Publishes, Wrong
     })
 }
 
-fn subscribes(fields: &Fields<'_>) -> Result<Subscribes, Wrong> {
+fn subscribes(fields: &Fields<'_>) -> Result<SubscribePayload, FrameError> {
     let id = needed(fields.id, "id", ID_BYTES_MAX)?.into_owned();
     let wanted = subscription(fields).map_err(|wrong| wrong.of(&id))?;
-    Ok(Subscribes { id, wanted })
+    Ok(SubscribePayload { id, wanted })
 }
 
 /// What a stream is to deliver, in the words of the book's own protocol.
-fn subscription(fields: &Fields<'_>) -> Result<Subscribe, Wrong> {
+fn subscription(fields: &Fields<'_>) -> Result<Subscribe, FrameError> {
     let named =
         |field, name| text(field, name, limits::FIELD_BYTES_MAX).map(|text| text.filter(|text| !text.is_empty()));
     let subject = named(fields.subject, "subject")?.ok_or_else(|| bad("subject: missing"))?;
@@ -516,11 +315,11 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, Wrong> {
         redelivery,
         redelivery_count: number(fields.redelivery_count, "redelivery_count")?,
     };
-    options.subscribe().map_err(|rejected| bad(rejected.text))
+    options.subscribe().map_err(|fault| bad(fault.text))
 }
 
 /// A service fails a request: what it says is for the caller.
-fn failure(fields: &Fields<'_>) -> Result<Said, Wrong> {
+fn failure(fields: &Fields<'_>) -> Result<ClientFrame, FrameError> {
     let id = needed(fields.id, "id", usize::MAX)?.into_owned();
     let code = text(fields.code, "code", ID_BYTES_MAX).map_err(|wrong| wrong.of(&id))?;
     // What it says for people is told even if it was cut in the middle of a character.
@@ -541,5 +340,5 @@ fn failure(fields: &Fields<'_>) -> Result<Said, Wrong> {
         body.push_str(data.get());
         body.push('}');
     }
-    Ok(Said::Answer { id, answer: Answer { success: false, body: Payload::json(body) } })
+    Ok(ClientFrame::Answer { id, answer: Answer { success: false, body: Payload::json(body) } })
 }

@@ -1,19 +1,19 @@
 //! The door `websocket`: services and consumers with plain JSON over a WebSocket.
 
-mod actor;
-mod book;
-mod close;
+mod announcements;
+mod close_codes;
 mod codec;
-mod frames;
-mod notices;
+mod connection;
+mod context;
+mod error;
+mod outbound;
+mod payloads;
+mod service_snapshot;
 mod session;
 pub mod settings;
-mod shared;
-mod snapshot;
 #[cfg(test)]
 mod tests;
-mod throttle;
-mod wire;
+mod unhandled_limit;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,11 +30,11 @@ use crate::doors::door::{Context, Description, Door};
 use crate::net::origins::Origin;
 use crate::net::websocket::reader;
 
-use actor::Connection;
+use connection::Connection;
+use context::ConnectionContext;
+use service_snapshot::SnapshotCache;
 use settings::{NAME, Settings};
-use shared::Shared;
-use snapshot::Snapshots;
-use throttle::Throttle;
+use unhandled_limit::UnhandledLimit;
 
 /// The version of the WebSocket protocol.
 const VERSION: &str = "13";
@@ -53,18 +53,18 @@ const DRAIN_MIN: Duration = Duration::from_secs(5);
 /// Services with plain JSON.
 #[derive(Debug)]
 pub struct WebSocketDoor {
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionContext>,
     draining: AtomicBool,
 }
 
 /// Builds the door.
 pub fn open(settings: &Settings, context: &Context) -> Arc<dyn Door> {
-    let shared = Shared {
+    let shared = ConnectionContext {
         services: context.services.clone(),
         access: context.access.clone(),
         settings: settings.clone(),
-        snapshots: Snapshots::default(),
-        throttle: Throttle::default(),
+        snapshots: SnapshotCache::default(),
+        unhandled_limit: UnhandledLimit::default(),
         count: AtomicUsize::new(0),
     };
     Arc::new(WebSocketDoor { shared: Arc::new(shared), draining: AtomicBool::new(false) })

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::close;
-use super::codec::{self, Code, Message, Publishes, Registers, Said, Subscribes, Wrong};
-use super::frames::{self, Asked, Text};
+use super::error::{ErrorCode, FrameError};
+use super::outbound::{self, OutboundFrame, PendingMessage};
+use super::payloads::{ClientFrame, MessagePayload, PublishPayload, RegisterPayload, SubscribePayload};
+use super::{close_codes, codec};
 use crate::bus::client::call::{Answer, Outcome, Responder};
 
 /// Frames that wait while a registration is on its way, and their bytes.
@@ -46,11 +47,11 @@ pub(super) struct Identity {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Step {
     /// Write this.
-    Send(Text),
+    Send(OutboundFrame),
     /// Put it on the roll; [`Session::registered`] follows.
-    Register(Registers),
+    Register(RegisterPayload),
     /// Ask a service; [`Session::ended`] follows.
-    Call(u64, Message, Duration),
+    Call(u64, MessagePayload, Duration),
     /// It answers a request that it was asked.
     Answer(String, Answer),
     /// Tell all services.
@@ -58,9 +59,9 @@ pub(super) enum Step {
     /// A command was understood, and whether something takes it.
     Done(u64, bool),
     /// Put an event into the book.
-    Publish(Box<Publishes>),
+    Publish(Box<PublishPayload>),
     /// Open a stream of the book.
-    Subscribe(Box<Subscribes>),
+    Subscribe(Box<SubscribePayload>),
     /// An event of that stream was dealt with.
     Ack(String, String),
     /// End that stream.
@@ -68,7 +69,7 @@ pub(super) enum Step {
     /// It wants to leave.
     Leave,
     /// Write this, and end it with this code for this reason.
-    Close(Text, u16, &'static str),
+    Close(OutboundFrame, u16, &'static str),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -106,7 +107,7 @@ pub(super) struct Session {
     bounds: Bounds,
     state: State,
     identity: Option<Identity>,
-    asked: HashMap<u64, Asked>,
+    asked: HashMap<u64, PendingMessage>,
     ticket: u64,
     ids: Ids,
 }
@@ -176,78 +177,86 @@ impl Session {
     pub(super) fn hear(&mut self, frame: ByteString, now: Instant) -> Option<Step> {
         if let State::Registering(backlog) = &mut self.state {
             return match codec::parse(&frame, false) {
-                Ok(Said::Ping) => Some(Step::Send(frames::pong())),
+                Ok(ClientFrame::Ping) => Some(Step::Send(outbound::pong())),
                 _ if backlog.takes(frame) => None,
-                _ => refuse(Wrong::new(Code::Overloaded, "wait for the registration")),
+                _ => refuse(FrameError::new(ErrorCode::Overloaded, "wait for the registration")),
             };
         }
         let said = match codec::parse(&frame, self.state == State::Connected) {
             Ok(said) => said,
             Err(wrong) => return self.wrong(wrong),
         };
-        let refused = |code: Code, text: &str| {
-            let wrong = Wrong::new(code, text);
+        let refused = |code: ErrorCode, text: &str| {
+            let wrong = FrameError::new(code, text);
             refuse(match said.id() {
                 Some(id) => wrong.of(id),
                 None => wrong,
             })
         };
         match (&said, &self.state) {
-            (_, State::Closed) | (Said::Pong, _) | (Said::Disconnect, State::Draining) => return None,
-            (Said::Register(_), State::Connected) => self.state = State::Registering(Backlog::default()),
-            (Said::Register(_), _) => return refused(Code::AlreadyRegistered, "this connection is registered"),
-            (Said::Ping | Said::Disconnect, _) => {}
-            (_, State::Connected) => return refused(Code::NotRegistered, "register first"),
-            (Said::Answer { .. } | Said::Done { .. } | Said::Ack { .. } | Said::Unsubscribe { .. }, _) => {}
+            (_, State::Closed) | (ClientFrame::Pong, _) | (ClientFrame::Disconnect, State::Draining) => return None,
+            (ClientFrame::Register(_), State::Connected) => self.state = State::Registering(Backlog::default()),
+            (ClientFrame::Register(_), _) => {
+                return refused(ErrorCode::AlreadyRegistered, "this connection is registered");
+            }
+            (ClientFrame::Ping | ClientFrame::Disconnect, _) => {}
+            (_, State::Connected) => return refused(ErrorCode::NotRegistered, "register first"),
+            (
+                ClientFrame::Answer { .. }
+                | ClientFrame::Done { .. }
+                | ClientFrame::Ack { .. }
+                | ClientFrame::Unsubscribe { .. },
+                _,
+            ) => {}
             (_, State::Draining) => {
-                return refused(Code::Unavailable, "this connection is about to end");
+                return refused(ErrorCode::Unavailable, "this connection is about to end");
             }
             _ => {}
         }
         match said {
-            Said::Ping => Some(Step::Send(frames::pong())),
-            Said::Register(registers) => Some(Step::Register(registers)),
-            Said::Answer { id, answer } => Some(Step::Answer(id, answer)),
-            Said::Done { id, handled } => Some(Step::Done(id, handled)),
-            Said::Message(message) => self.message(message, now),
-            Said::Broadcast { id, payload } => Some(Step::Broadcast(id, payload)),
-            Said::Publish(publishes) => Some(Step::Publish(publishes)),
-            Said::Subscribe(subscribes) => Some(Step::Subscribe(subscribes)),
-            Said::Ack { id, event } => Some(Step::Ack(id, event)),
-            Said::Unsubscribe { id } => Some(Step::Unsubscribe(id)),
-            Said::Disconnect => Some(Step::Leave),
-            Said::Pong => None,
+            ClientFrame::Ping => Some(Step::Send(outbound::pong())),
+            ClientFrame::Register(registers) => Some(Step::Register(registers)),
+            ClientFrame::Answer { id, answer } => Some(Step::Answer(id, answer)),
+            ClientFrame::Done { id, handled } => Some(Step::Done(id, handled)),
+            ClientFrame::Message(message) => self.message(message, now),
+            ClientFrame::Broadcast { id, payload } => Some(Step::Broadcast(id, payload)),
+            ClientFrame::Publish(publishes) => Some(Step::Publish(publishes)),
+            ClientFrame::Subscribe(subscribes) => Some(Step::Subscribe(subscribes)),
+            ClientFrame::Ack { id, event } => Some(Step::Ack(id, event)),
+            ClientFrame::Unsubscribe { id } => Some(Step::Unsubscribe(id)),
+            ClientFrame::Disconnect => Some(Step::Leave),
+            ClientFrame::Pong => None,
         }
     }
 
-    fn wrong(&self, wrong: Wrong) -> Option<Step> {
+    fn wrong(&self, wrong: FrameError) -> Option<Step> {
         let reason = match wrong.code {
-            Code::BadJson => "bad first frame",
-            Code::BadRegistration => "bad registration",
+            ErrorCode::BadJson => "bad first frame",
+            ErrorCode::BadRegistration => "bad registration",
             _ => return refuse(wrong),
         };
         match self.state {
-            State::Connected => Some(Step::Close(Text::from(&wrong), close::BAD_REGISTRATION, reason)),
+            State::Connected => Some(Step::Close(OutboundFrame::from(&wrong), close_codes::BAD_REGISTRATION, reason)),
             _ => refuse(wrong),
         }
     }
 
-    fn message(&mut self, mut message: Message, now: Instant) -> Option<Step> {
-        let wrong = |code: Code, text: &str| refuse(Wrong::new(code, text).of(&message.id));
-        let Some(identity) = &self.identity else { return wrong(Code::NotRegistered, "register first") };
+    fn message(&mut self, mut message: MessagePayload, now: Instant) -> Option<Step> {
+        let wrong = |code: ErrorCode, text: &str| refuse(FrameError::new(code, text).of(&message.id));
+        let Some(identity) = &self.identity else { return wrong(ErrorCode::NotRegistered, "register first") };
         if message.consumer.as_ref().is_some_and(|consumer| *consumer != identity.name) {
-            return wrong(Code::ConsumerMismatch, "consumer: not the name of this connection");
+            return wrong(ErrorCode::ConsumerMismatch, "consumer: not the name of this connection");
         }
         if self.asked.len() >= self.bounds.in_flight_max {
-            return wrong(Code::Overloaded, "too many messages of this connection have no end yet");
+            return wrong(ErrorCode::Overloaded, "too many messages of this connection have no end yet");
         }
         if !self.ids.begin(&message.id, now) {
-            return wrong(Code::DuplicateId, "a message of this id was sent before");
+            return wrong(ErrorCode::DuplicateId, "a message of this id was sent before");
         }
         let timeout = message.timeout.unwrap_or(self.bounds.timeout).min(self.bounds.timeout_max);
         message.consumer = Some(identity.name.clone());
         self.ticket = self.ticket.wrapping_add(1);
-        let asked = Asked {
+        let asked = PendingMessage {
             id: message.id.clone(),
             destination: format!("{}:{}", message.service, message.method),
             responder: match &message.responder {
@@ -261,10 +270,15 @@ impl Session {
     }
 
     /// A message of this client has ended: what it was, and what its sender is told.
-    pub(super) fn ended(&mut self, ticket: u64, outcome: Outcome, now: Instant) -> Option<(Asked, Option<Text>)> {
+    pub(super) fn ended(
+        &mut self,
+        ticket: u64,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Option<(PendingMessage, Option<OutboundFrame>)> {
         let asked = self.asked.remove(&ticket)?;
         self.ids.end(&asked.id, now);
-        let told = frames::outcome(&asked, outcome);
+        let told = outbound::outcome(&asked, outcome);
         Some((asked, told))
     }
 
@@ -278,8 +292,8 @@ impl Session {
     }
 }
 
-fn refuse(wrong: Wrong) -> Option<Step> {
-    Some(Step::Send(Text::from(&wrong)))
+fn refuse(wrong: FrameError) -> Option<Step> {
+    Some(Step::Send(OutboundFrame::from(&wrong)))
 }
 
 /// Ids of messages that may not be used again yet. Only hashes are kept, with a key of their own.

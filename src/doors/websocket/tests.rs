@@ -7,22 +7,26 @@ use bytestring::ByteString;
 use rollbook_core::event::Event;
 use serde_json::{Value, json};
 
-use super::frames::Text;
+use super::announcements::ANNOUNCEMENTS;
+use super::error::ErrorCode;
+use super::outbound::OutboundFrame;
+use super::payloads::ClientFrame;
 use super::session::{Bounds, Identity, Session, Step};
-use super::wire::FRAMES;
-use super::{close, codec};
+use super::{close_codes, codec};
+use crate::base::fault::FaultKind;
 use crate::bus::client::announcement::{AnnouncedUpTo, Announcement, AnnouncementEncoder as _, Log};
-use crate::bus::client::call::{Answer, CallError, Missing, Payload, Responder};
+use crate::bus::client::call::{Answer, Payload, Responder};
+use crate::bus::error::Fault;
 use crate::bus::read::stored_event::StoredEvent;
 
 const BOUNDS: Bounds =
     Bounds { in_flight_max: 3, timeout: Duration::from_secs(30), timeout_max: Duration::from_secs(60) };
 
-fn whole(text: &Text) -> String {
+fn whole(text: &OutboundFrame) -> String {
     format!("{}{}{}", String::from_utf8_lossy(&text.head), String::from_utf8_lossy(&text.payload), text.tail)
 }
 
-fn value(text: &Text) -> Value {
+fn value(text: &OutboundFrame) -> Value {
     let whole = whole(text);
     serde_json::from_str(&whole).unwrap_or_else(|error| panic!("{error}: {whole}"))
 }
@@ -120,7 +124,7 @@ fn a_first_frame_that_is_none_ends_the_connection() {
         let Some(Step::Close(text, closes, _)) = session.hear(ByteString::from(frame), Instant::now()) else {
             panic!("{frame} ends it");
         };
-        assert_eq!((value(&text)["code"].as_str(), closes), (Some(code), close::BAD_REGISTRATION));
+        assert_eq!((value(&text)["code"].as_str(), closes), (Some(code), close_codes::BAD_REGISTRATION));
     }
 }
 
@@ -133,14 +137,14 @@ fn ids_are_used_once_for_a_minute_and_not_remembered_for_ever() {
     assert_eq!(refused(ask(&mut session, "a", start)), "duplicate_id");
     let later = start + Duration::from_secs(120);
     assert_eq!(refused(ask(&mut session, "a", later)), "duplicate_id", "as long as it has no end");
-    assert!(session.ended(1, Err(CallError::ProviderLost), later).is_some());
-    assert!(session.ended(1, Err(CallError::ProviderLost), later).is_none(), "it ends once");
+    assert!(session.ended(1, Err(Fault::provider_lost()), later).is_some());
+    assert!(session.ended(1, Err(Fault::provider_lost()), later).is_none(), "it ends once");
     assert_eq!(refused(ask(&mut session, "a", later + Duration::from_secs(59))), "duplicate_id");
     assert!(matches!(ask(&mut session, "a", later + Duration::from_secs(60)), Some(Step::Call(2, ..))));
-    session.ended(2, Err(CallError::ProviderLost), later);
+    session.ended(2, Err(Fault::provider_lost()), later);
     for n in 0..10_000_u64 {
         assert!(matches!(ask(&mut session, &format!("n{n}"), later), Some(Step::Call(..))));
-        session.ended(n + 3, Err(CallError::ProviderLost), later);
+        session.ended(n + 3, Err(Fault::provider_lost()), later);
     }
     assert!(matches!(ask(&mut session, "a", later), Some(Step::Call(..))), "ten thousand newer ones");
 }
@@ -163,7 +167,7 @@ fn too_many_without_an_end_are_refused_and_times_are_bounded() {
 
 #[test]
 fn every_end_of_a_message_is_told_as_what_it_is() {
-    let ends: [(Result<Answer, CallError>, &str); 10] = [
+    let ends: [(Result<Answer, Fault>, &str); 10] = [
         (
             Ok(Answer { success: true, body: Payload::json("{\"b\":1,\"a\":2}") }),
             r#"{"type":"response","id":"m","responder":"cb","payload":{"b":1,"a":2}}"#,
@@ -181,27 +185,27 @@ fn every_end_of_a_message_is_told_as_what_it_is() {
             r#"{"type":"error","id":"m","responder":"cb","code":"E","message":"x","retryable":false}"#,
         ),
         (
-            Err(CallError::NoProvider(Missing::Capability, String::new())),
+            Err(Fault::new(FaultKind::NoCapability, "")),
             r#"{"type":"unhandled","id":"m","responder":"cb","destination":"users:get","reason":"no_service"}"#,
         ),
         (
-            Err(CallError::NoProvider(Missing::Action, String::new())),
+            Err(Fault::new(FaultKind::NoAction, "")),
             r#"{"type":"unhandled","id":"m","responder":"cb","destination":"users:get","reason":"no_method"}"#,
         ),
         (
-            Err(CallError::NoProvider(Missing::Provider, String::new())),
+            Err(Fault::new(FaultKind::NoProvider, "")),
             r#"{"type":"unhandled","id":"m","responder":"cb","destination":"users:get","reason":"unreachable"}"#,
         ),
         (
-            Err(CallError::Overloaded(String::new())),
+            Err(Fault::overloaded("")),
             r#"{"type":"unhandled","id":"m","responder":"cb","destination":"users:get","reason":"overloaded"}"#,
         ),
         (
-            Err(CallError::DeadlineExceeded),
+            Err(Fault::deadline_exceeded()),
             r#"{"type":"error","id":"m","responder":"cb","code":"timeout","message":"no response within 30000 ms","retryable":false}"#,
         ),
         (
-            Err(CallError::ProviderLost),
+            Err(Fault::provider_lost()),
             r#"{"type":"error","id":"m","responder":"cb","code":"instance_lost","message":"the provider was lost before it answered","retryable":true}"#,
         ),
     ];
@@ -281,7 +285,7 @@ fn told(subject: &str, payload: &Value, index: Option<u64>) -> Value {
         None => Announcement::unstored(std::sync::Arc::new(StoredEvent::unstored(Bytes::from(record)))),
     };
     let mut out = Vec::new();
-    FRAMES.announce(&announcement, &mut out);
+    ANNOUNCEMENTS.announce(&announcement, &mut out);
     serde_json::from_slice(&out).unwrap_or_default()
 }
 
@@ -314,7 +318,7 @@ fn whole_numbers_and_nothing_may_be_written_as_other_languages_do() {
     let timeout = |text: &str| match parse(&format!(
         "{{\"type\":\"message\",\"id\":\"m\",\"destination\":\"a:b\",\"timeout_ms\":{text},\"key\":null}}"
     )) {
-        Ok(codec::Said::Message(message)) => Ok(message.timeout),
+        Ok(ClientFrame::Message(message)) => Ok(message.timeout),
         other => Err(format!("{other:?}")),
     };
     for text in ["5000", "5000.0", "5e3"] {
@@ -329,7 +333,7 @@ fn whole_numbers_and_nothing_may_be_written_as_other_languages_do() {
             "\u{feff} {{\"type\":\"subscribe\",\"id\":\"s\",\"subject\":\"a.b\",\"redelivery_ms\":{text},\"ack\":null}}"
         ))
     };
-    assert!(matches!(subscribe("200.0"), Ok(codec::Said::Subscribe(_))));
+    assert!(matches!(subscribe("200.0"), Ok(ClientFrame::Subscribe(_))));
     assert_eq!(subscribe("0.5").unwrap_err().text, "redelivery_ms: a whole number from 0");
 }
 
@@ -342,7 +346,7 @@ fn a_frame_that_is_nested_too_deep_is_refused_under_its_id() {
     assert!(codec::parse(&ByteString::from(frame(128)), false).is_ok());
     for (levels, first) in [(129, false), (100_000, false), (129, true)] {
         let wrong = codec::parse(&ByteString::from(frame(levels)), first).unwrap_err();
-        assert_eq!((wrong.code, wrong.id.as_deref()), (codec::Code::BadMessage, Some("m")));
+        assert_eq!((wrong.code, wrong.id.as_deref()), (ErrorCode::BadMessage, Some("m")));
         assert!(wrong.text.contains("nested deeper than 128 levels"), "{}", wrong.text);
     }
 }
@@ -350,7 +354,7 @@ fn a_frame_that_is_nested_too_deep_is_refused_under_its_id() {
 #[test]
 fn what_a_service_says_of_its_failure_is_told_even_if_it_was_cut_in_a_character() {
     let frame = r#"{"type":"error","id":"m","message":"cut \ud83d","data":1e400}"#;
-    let Ok(codec::Said::Answer { answer, .. }) = codec::parse(&ByteString::from(frame), false) else {
+    let Ok(ClientFrame::Answer { answer, .. }) = codec::parse(&ByteString::from(frame), false) else {
         panic!("{frame}")
     };
     assert_eq!(

@@ -15,6 +15,7 @@
 //! inflate     the same, decompressed piece by piece
 //! answer      an answer, written as the client takes it
 //! socket      the socket and its buffers
+//! status      kinds of faults to statuses. Pure
 //! ```
 
 pub mod answer;
@@ -26,4 +27,5 @@ pub mod inflate;
 pub mod server;
 pub mod settings;
 pub mod socket;
+pub mod status;
 mod worker;

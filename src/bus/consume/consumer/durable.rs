@@ -111,7 +111,7 @@ impl Consumer {
                 Ok(()) => {
                     act.shares.noted(ahead);
                     act.pump(ctx);
-                    if !act.terms.manual || act.seats.is_empty() {
+                    if !act.terms.manual || act.handles.is_empty() {
                         act.note(ctx);
                     }
                 }
@@ -138,7 +138,7 @@ impl Consumer {
 
     /// Stops when the last member has left and nothing is awaited; the next member starts from what is durable.
     pub(super) fn rest(&mut self, ctx: &mut Context<Self>) {
-        if self.seats.is_empty() && self.awaited == 0 {
+        if self.handles.is_empty() && self.awaited == 0 {
             ctx.stop();
         }
     }
@@ -146,10 +146,10 @@ impl Consumer {
     /// Called when members have left: what is known now must be durable before the consumer stops.
     pub(super) fn left(&mut self, ctx: &mut Context<Self>) {
         self.tell_counts(ctx, |_, _, _| {});
-        if self.seats.is_empty() {
+        if self.handles.is_empty() {
             self.note(ctx);
             ctx.run_later(TRY_MAX, |act, ctx| {
-                if act.seats.is_empty() {
+                if act.handles.is_empty() {
                     ctx.stop();
                 }
             });
@@ -164,11 +164,11 @@ impl Consumer {
             return;
         }
         let Some(serving) = &self.serving else { return };
-        let seat = self.seats.get(&member);
-        let named = seat.and_then(|seat| seat.join.name.clone());
+        let handle = self.handles.get(&member);
+        let named = handle.and_then(|handle| handle.join.name.clone());
         let letter = DeadLetter {
             item: Arc::clone(&item),
-            consumer_id: seat.map(|seat| seat.join.consumer_id.clone()),
+            consumer_id: handle.map(|handle| handle.join.consumer_id.clone()),
             consumer: if self.terms.group { named } else { Some(self.terms.name.clone()) },
             group: self.terms.group.then(|| self.terms.name.clone()),
             deliveries,

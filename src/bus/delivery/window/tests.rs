@@ -322,7 +322,7 @@ impl World {
     }
 
     fn member(&mut self) -> Option<Member> {
-        let members: Vec<Member> = self.window.seats.keys().copied().collect();
+        let members: Vec<Member> = self.window.windows.keys().copied().collect();
         let count = u64::try_from(members.len()).unwrap();
         if count == 0 { None } else { Some(members[usize::try_from(self.dice.below(count)).unwrap()]) }
     }

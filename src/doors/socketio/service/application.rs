@@ -9,9 +9,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 use serde_json::json;
 
+use super::announcements::{OFFSETS, PLAIN};
 use super::bus_socket::{BusSocket, Memory};
 use super::payloads::{Auth, Resumes};
-use super::wire::{OFFSETS, PLAIN};
 use crate::bus::access::Access;
 use crate::bus::client::clients::{About, ClientMessage};
 use crate::bus::roll::announcer;
@@ -52,15 +52,15 @@ impl BusApplication {
             transport: "socket.io",
             ..About::default()
         };
-        let tells = if pid.is_some() { &OFFSETS } else { &PLAIN };
+        let encoder = if pid.is_some() { &OFFSETS } else { &PLAIN };
         let floor = self.services.clients.position();
-        let seat = self.services.clients.seat(NAME, tells, mailbox, about);
+        let handle = self.services.clients.connect(NAME, encoder, mailbox, about);
         // A service that has forgotten to register is reminded; who only calls is left alone.
         if auth.id.is_some() {
-            seat.client().remind_from_now();
+            handle.client().remind_from_now();
         }
         let memory = pid.map(|pid| Memory::new(&self.recovery, pid, floor));
-        BusSocket::new((self.services.clone(), self.access.clone()), seat, sid, auth, memory)
+        BusSocket::new((self.services.clone(), self.access.clone()), handle, sid, auth, memory)
     }
 
     /// Makes a client what it was, and finds what it has missed.
@@ -70,7 +70,7 @@ impl BusApplication {
         let sid = kept.sid;
         let mut socket = self.socket(came, &sid, Some(kept.pid));
         if let Some(register) = kept.registration {
-            socket.register_again(register).await?;
+            socket.registration.restore(register).await.ok()?;
         }
         // Registered first: what comes from now on is told anyway, what came before is in the book.
         let to = self.services.clients.position();

@@ -1,4 +1,4 @@
-//! Publishing, and streams of the book, for one client: by the rules of the door `sse`.
+//! Publishing, and streams of the book, for one client: what it says, and what it is told, by the rules of the door `sse`.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -6,14 +6,12 @@ use serde_json::value::RawValue;
 
 use super::bus_socket::BusSocket;
 use super::payloads::parse;
-use crate::base::clock;
 use crate::base::json::{Wait, Whole, or_default};
-use crate::bus::client::call::CallError;
-use crate::bus::client::clients::ClientMessage;
 use crate::bus::delivery::messages::AckResult;
+use crate::bus::error::Fault;
 use crate::bus::subscribe::request::{Options, Subscribe};
-use crate::bus::subscribe::streams::{Answered, StreamMessage, StreamRefusal, Streamed};
-use crate::bus::write::draft::{Draft, Published, Rejected};
+use crate::bus::subscribe::streams::{AckOutcome, StreamMessage, StreamRefusal, StreamUpdate};
+use crate::bus::write::draft::{Draft, Published};
 use crate::doors::socketio::session::Out;
 
 /// Longest id of a stream, bytes.
@@ -21,7 +19,7 @@ const ID_BYTES_MAX: usize = 128;
 
 /// `book:publish`. Members of the book are called as over HTTP; the aliases are what they were called here before.
 #[derive(Deserialize)]
-struct Publishes<'a> {
+struct PublishPayload<'a> {
     #[serde(default, deserialize_with = "or_default")]
     subject: String,
     #[serde(default, deserialize_with = "or_default", alias = "responseSubject")]
@@ -38,9 +36,23 @@ struct Publishes<'a> {
     payload: Option<&'a RawValue>,
 }
 
+impl<'a> PublishPayload<'a> {
+    fn into_draft(self) -> Draft<'a> {
+        Draft {
+            id: self.id.into(),
+            trace_id: self.trace_id.into(),
+            key: self.key.into(),
+            subject: self.subject.into(),
+            response_subject: self.response_subject.into(),
+            created_at: self.created_at.map(Into::into),
+            payload: self.payload,
+        }
+    }
+}
+
 /// `book:subscribe`
 #[derive(Deserialize)]
-struct Subscribes {
+struct SubscribePayload {
     id: String,
     subject: String,
     start: Option<String>,
@@ -52,20 +64,8 @@ struct Subscribes {
     redelivery_count: Option<Whole>,
 }
 
-/// `book:ack` and `book:unsubscribe`
-#[derive(Deserialize)]
-struct OfStream {
-    id: String,
-    #[serde(default, deserialize_with = "or_default", alias = "eventId")]
-    event_id: String,
-}
-
-fn bad(text: impl Into<String>) -> CallError {
-    CallError::BadRequest(text.into())
-}
-
-impl Subscribes {
-    fn wanted(&self) -> Result<Subscribe, CallError> {
+impl SubscribePayload {
+    fn wanted(&self) -> Result<Subscribe, Fault> {
         let options = Options {
             subject: &self.subject,
             start: self.start.as_deref(),
@@ -75,109 +75,54 @@ impl Subscribes {
             redelivery: self.redelivery.map(|Wait(time)| time),
             redelivery_count: self.redelivery_count.map(|Whole(count)| count),
         };
-        options.subscribe().map_err(|rejected| bad(rejected.text))
+        options.subscribe()
     }
 }
 
-impl From<StreamRefusal> for CallError {
-    fn from(unwilling: StreamRefusal) -> Self {
-        match unwilling {
-            StreamRefusal::Taken | StreamRefusal::Unknown => bad(format!("id: {unwilling}")),
-            StreamRefusal::TooMany | StreamRefusal::Unanswered => Self::Overloaded(unwilling.to_string()),
+/// `book:ack` and `book:unsubscribe`
+#[derive(Deserialize)]
+struct StreamPayload {
+    id: String,
+    #[serde(default, deserialize_with = "or_default", alias = "eventId")]
+    event_id: String,
+}
+
+impl From<StreamRefusal> for Fault {
+    fn from(refusal: StreamRefusal) -> Self {
+        match refusal {
+            StreamRefusal::Taken | StreamRefusal::Unknown => Self::bad(format!("id: {refusal}")),
+            StreamRefusal::TooMany | StreamRefusal::Unanswered => Self::overloaded(refusal.to_string()),
         }
     }
 }
 
+/// What a client says.
 impl BusSocket {
-    pub(in crate::doors::socketio) fn publish(&mut self, ack: Option<u64>, arg: &str) -> Result<(), CallError> {
-        let said: Publishes<'_> = parse(arg)?;
-        let draft = Draft {
-            id: said.id.into(),
-            trace_id: said.trace_id.into(),
-            key: said.key.into(),
-            subject: said.subject.into(),
-            response_subject: said.response_subject.into(),
-            created_at: said.created_at.map(Into::into),
-            payload: said.payload,
-        };
-        let access = self.access.clone();
-        let parsed = draft.publish(clock::timestamp(), &|name| access.is_writable(name));
-        let parsed = parsed.map_err(|rejected| bad(rejected.text))?;
-        self.streams.begin()?;
-        let tell = self.mailbox();
-        // Not waited for: those of one client go into the book in their order, many at a time.
-        actix_web::rt::spawn(async move { tell(ClientMessage::Published(ack, access.publish(parsed).await)) });
+    pub(in crate::doors::socketio) fn publish(
+        &mut self,
+        ack: Option<u64>,
+        arg: &str,
+        out: &mut Out,
+    ) -> Result<(), Fault> {
+        let draft = parse::<PublishPayload<'_>>(arg)?.into_draft();
+        if let Some(message) = self.book.publish(String::new(), ack, draft)? {
+            encode(&StreamId::new(String::new()), message, out);
+        }
         Ok(())
     }
 
-    pub(in crate::doors::socketio) fn published(
-        &mut self,
-        ack: Option<u64>,
-        published: Result<Option<Published>, Rejected>,
-        out: &mut Out,
-    ) {
-        self.streams.done();
-        let said = published.map_err(Into::into).map(|published| match published {
-            Some(Published { id, created_at, index }) => {
-                json!({ "id": id, "index": index, "created_at": created_at.to_string() })
-            }
-            None => json!({}),
-        });
-        Self::answer("book:publish", ack, said, out);
-    }
-
-    pub(in crate::doors::socketio) fn subscribe(&mut self, ack: Option<u64>, arg: &str) -> Result<(), CallError> {
-        let said: Subscribes = parse(arg)?;
-        if !(1..=ID_BYTES_MAX).contains(&said.id.len()) {
-            return Err(bad(format!("id: 1 to {ID_BYTES_MAX} bytes")));
+    pub(in crate::doors::socketio) fn subscribe(&mut self, ack: Option<u64>, arg: &str) -> Result<(), Fault> {
+        let payload: SubscribePayload = parse(arg)?;
+        if !(1..=ID_BYTES_MAX).contains(&payload.id.len()) {
+            return Err(Fault::bad(format!("id: 1 to {ID_BYTES_MAX} bytes")));
         }
-        let wanted = said.wanted()?;
-        let access = self.access.clone();
-        let opening = async move { access.follow(wanted).await };
-        let tell = self.stream_mailbox();
-        Ok(self.streams.subscribe(said.id, ack, opening, tell)?)
+        let wanted = payload.wanted()?;
+        Ok(self.book.subscribe(payload.id, ack, wanted)?)
     }
 
-    fn stream_mailbox(&self) -> impl Fn(u64, Streamed) + use<> {
-        let tell = self.mailbox();
-        move |number, streamed| tell(ClientMessage::Stream(number, streamed))
-    }
-
-    /// A stream says something.
-    pub(in crate::doors::socketio) fn streamed(&mut self, number: u64, streamed: Streamed, out: &mut Out) {
-        let Some((id, words)) = self.streams.told(number, streamed) else { return };
-        let id_json = serde_json::Value::from(&*id).to_string();
-        words.into_iter().for_each(|word| Self::word((&id, &id_json), word, out));
-    }
-
-    /// Tells a client of a stream; the id is also there as JSON.
-    fn word((id, id_json): (&str, &str), word: StreamMessage, out: &mut Out) {
-        match word {
-            StreamMessage::Opened(ack, opened) => {
-                let said = opened.map(|consumer| json!({ "consumer_id": consumer })).map_err(Into::into);
-                Self::answer("book:subscribe", ack, said, out);
-            }
-            StreamMessage::Event(event) => {
-                out.emit_paced("book:event", &[id_json, std::str::from_utf8(&event).unwrap_or("null")]);
-            }
-            StreamMessage::Told(turn) => out.turn = Some(turn),
-            StreamMessage::Ended(end, reason) => {
-                let end = json!({ "id": id, "code": end.code(), "retryable": end.is_retryable(), "reason": reason });
-                out.emit(None, "book:end", &[&end.to_string()], Vec::new());
-            }
-            StreamMessage::Acknowledged(Answered { asked, done, .. }) => {
-                let said = done.map(|done| json!({ "in_flight": done == AckResult::Yes })).map_err(Into::into);
-                Self::answer("book:ack", asked, said, out);
-            }
-            StreamMessage::Left(ack) => Self::answer("book:unsubscribe", ack, Ok(json!({})), out),
-        }
-    }
-
-    pub(in crate::doors::socketio) fn acknowledge(&mut self, ack: Option<u64>, arg: &str) -> Result<(), CallError> {
-        let OfStream { id, event_id } = parse(arg)?;
-        let (access, tell) = (self.access.clone(), self.stream_mailbox());
-        let acknowledge = |consumer: String, event: String| async move { access.acknowledge(&consumer, &event).await };
-        Ok(self.streams.acknowledge(&id, event_id, ack, acknowledge, tell)?)
+    pub(in crate::doors::socketio) fn acknowledge(&mut self, ack: Option<u64>, arg: &str) -> Result<(), Fault> {
+        let StreamPayload { id, event_id } = parse(arg)?;
+        Ok(self.book.acknowledge(&id, event_id, ack)?)
     }
 
     pub(in crate::doors::socketio) fn unsubscribe(
@@ -185,10 +130,63 @@ impl BusSocket {
         ack: Option<u64>,
         arg: &str,
         out: &mut Out,
-    ) -> Result<(), CallError> {
-        let OfStream { id, .. } = parse(arg)?;
-        let words = self.streams.unsubscribe(&id, ack)?;
-        words.into_iter().for_each(|word| Self::word((&id, ""), word, out));
+    ) -> Result<(), Fault> {
+        let StreamPayload { id, .. } = parse(arg)?;
+        let messages = self.book.unsubscribe(&id, ack)?;
+        let id = StreamId::new(id);
+        messages.into_iter().for_each(|message| encode(&id, message, out));
         Ok(())
+    }
+
+    /// A stream, or a publish, of this client says something.
+    pub(in crate::doors::socketio) fn update(&mut self, number: u64, update: StreamUpdate, out: &mut Out) {
+        let Some((id, messages)) = self.book.update(number, update) else { return };
+        let id = StreamId::new(id);
+        messages.into_iter().for_each(|message| encode(&id, message, out));
+    }
+}
+
+/// What a client calls a stream, and the same as JSON, which is written with each event.
+struct StreamId {
+    text: String,
+    json: String,
+}
+
+impl StreamId {
+    fn new(text: String) -> Self {
+        let json = serde_json::Value::from(&*text).to_string();
+        Self { text, json }
+    }
+}
+
+/// Tells a client what became of a publish, or what the stream says that it calls `id`.
+fn encode(id: &StreamId, message: StreamMessage, out: &mut Out) {
+    match message {
+        StreamMessage::Published(ack, published) => {
+            let said = published.map_err(Into::into).map(|published| match published {
+                Some(Published { id, created_at, index }) => {
+                    json!({ "id": id, "index": index, "created_at": created_at.to_string() })
+                }
+                None => json!({}),
+            });
+            BusSocket::answer("book:publish", ack, said, out);
+        }
+        StreamMessage::Opened(ack, opened) => {
+            let said = opened.map(|consumer| json!({ "consumer_id": consumer })).map_err(Into::into);
+            BusSocket::answer("book:subscribe", ack, said, out);
+        }
+        StreamMessage::Event(event) => {
+            out.emit_paced("book:event", &[&id.json, std::str::from_utf8(&event).unwrap_or("null")]);
+        }
+        StreamMessage::ChunkEnd(turn) => out.turn = Some(turn),
+        StreamMessage::Ended(end, reason) => {
+            let end = json!({ "id": id.text, "code": end.code(), "retryable": end.is_retryable(), "reason": reason });
+            out.emit(None, "book:end", &[&end.to_string()], Vec::new());
+        }
+        StreamMessage::Acknowledged(AckOutcome { reply_to, done, .. }) => {
+            let said = done.map(|done| json!({ "in_flight": done == AckResult::Yes })).map_err(Into::into);
+            BusSocket::answer("book:ack", reply_to, said, out);
+        }
+        StreamMessage::Left(ack) => BusSocket::answer("book:unsubscribe", ack, Ok(json!({})), out),
     }
 }

@@ -1,27 +1,27 @@
 //! The events of the service bus, for one client: translates them into what the bus can do, and back.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use rollbook_core::service::InstanceRegister;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use super::acks::{Acked, Acks};
-use super::payloads::{self, Auth, NotifyPayload, Registering, RequestPayload, ResponsePayload};
+use super::payloads::{self, Auth, NotifyPayload, RequestPayload, ResponsePayload};
 use crate::base::clock;
+use crate::base::fault::FaultKind;
 use crate::base::json;
 use crate::bus::access::Access;
+use crate::bus::book_client::BookClient;
 use crate::bus::call::terms::{Answered, Key, Requester};
 use crate::bus::client::announcement::AnnouncedUpTo;
-use crate::bus::client::call::{Answer, CallError, Caller, HandedPayload, Outcome, Payload, Request, Responder};
+use crate::bus::client::call::{Answer, Caller, HandedPayload, Outcome, Payload, Request, Responder};
 use crate::bus::client::clients::{Client, ClientHandle, ClientMessage, CloseReason, Command};
 use crate::bus::client::commands::Commands;
+use crate::bus::error::Fault;
+use crate::bus::roll::registration::{Identity, Registration};
 use crate::bus::roll::services::{Notice, Services};
-use crate::bus::subscribe::streams::Streams;
-use crate::bus::write::draft::{Kind, Rejected};
 use crate::bus::write::notification::From;
 use crate::doors::socketio::cluster::recovery::Recovery;
 use crate::doors::socketio::cluster::session_state::Kept;
@@ -31,8 +31,6 @@ use crate::net::websocket::writer::Frame;
 
 /// Most requests that one client may have on their way, and most notifications.
 const IN_FLIGHT_MAX: usize = 1024;
-/// Longest heartbeat, bytes.
-const HEARTBEAT_BYTES_MAX: usize = 4096;
 
 /// What is known of a client that may come back for its state.
 pub(in crate::doors::socketio) struct Memory {
@@ -62,18 +60,12 @@ struct Asked {
 /// One client.
 pub(in crate::doors::socketio) struct BusSocket {
     pub(in crate::doors::socketio) services: Services,
-    pub(in crate::doors::socketio) access: Access,
-    pub(in crate::doors::socketio) streams: Streams,
-    seat: ClientHandle,
+    pub(in crate::doors::socketio) book: BookClient,
+    handle: ClientHandle,
     pub(in crate::doors::socketio) sid: String,
     pub(in crate::doors::socketio) auth: Auth,
     memory: Option<Memory>,
-    /// The service and instance that it is.
-    pub(in crate::doors::socketio) registered: Option<(String, String)>,
-    /// The one that it is about to be: it must be left even if nobody knows whether it was.
-    pub(in crate::doors::socketio) registering: Option<Registering>,
-    /// Registrations behind that one, with the numbers of their acknowledgements.
-    pub(in crate::doors::socketio) registrations: VecDeque<(Option<u64>, InstanceRegister)>,
+    pub(in crate::doors::socketio) registration: Registration,
     asked: HashMap<u64, Asked>,
     ticket: u64,
     notifying: usize,
@@ -87,22 +79,10 @@ pub(in crate::doors::socketio) type Said = Result<serde_json::Value, Failure>;
 /// What it says when it failed: code and message.
 pub(in crate::doors::socketio) struct Failure(serde_json::Value);
 
-impl std::convert::From<CallError> for Failure {
-    fn from(error: CallError) -> Self {
-        Self(error_json(&error))
-    }
-}
-
-impl std::convert::From<Rejected> for Failure {
-    fn from(rejected: Rejected) -> Self {
-        let code = match rejected.kind() {
-            Kind::Bad => "bad_request",
-            Kind::Conflict => "conflict",
-            Kind::Unavailable => "unavailable",
-            Kind::Internal => "internal",
-        };
-        let mut error = json!({ "code": code, "message": rejected.text });
-        if let (Some(error), Some(first)) = (error.as_object_mut(), rejected.first) {
+impl std::convert::From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        let mut error = error_json(&fault);
+        if let (Some(error), Some(first)) = (error.as_object_mut(), fault.first) {
             error.insert("id".to_owned(), first.id.into());
             error.insert("index".to_owned(), first.index.into());
             error.extend(first.created_at.map(|time| ("created_at".to_owned(), time.to_string().into())));
@@ -111,30 +91,27 @@ impl std::convert::From<Rejected> for Failure {
     }
 }
 
-fn error_json(error: &CallError) -> serde_json::Value {
-    json!({ "code": error.code(), "message": error.to_string() })
+fn error_json(fault: &Fault) -> serde_json::Value {
+    json!({ "code": fault.code(), "message": fault.text })
 }
 
 impl BusSocket {
     pub(in crate::doors::socketio) fn new(
-        way: (Services, Access),
-        seat: ClientHandle,
+        (services, access): (Services, Access),
+        handle: ClientHandle,
         sid: &str,
         auth: Auth,
         memory: Option<Memory>,
     ) -> Self {
-        let (services, access) = way;
+        let registration = Registration::new(services.roll.clone(), Arc::clone(handle.client()));
         Self {
             services,
-            access,
-            streams: Streams::default(),
-            seat,
+            book: BookClient::new(access, Arc::clone(handle.client())),
+            handle,
             sid: sid.to_owned(),
             auth,
             memory,
-            registered: None,
-            registering: None,
-            registrations: VecDeque::new(),
+            registration,
             asked: HashMap::new(),
             ticket: 0,
             notifying: 0,
@@ -144,7 +121,7 @@ impl BusSocket {
     }
 
     pub(in crate::doors::socketio) const fn client(&self) -> &Arc<Client> {
-        self.seat.client()
+        self.handle.client()
     }
 
     /// It was told what it had missed behind `floor`, up to `told`.
@@ -177,18 +154,10 @@ impl BusSocket {
         }
     }
 
-    fn identity(&self) -> Result<&(String, String), CallError> {
-        self.registered.as_ref().ok_or(CallError::NotRegistered)
-    }
-
     /// The way back to this client, for what takes time.
     pub(in crate::doors::socketio) fn mailbox(&self) -> impl Fn(ClientMessage) + Send + use<> {
-        let client = Arc::clone(self.seat.client());
-        move |told| {
-            if !client.tell(told) {
-                client.loses();
-            }
-        }
+        let client = Arc::clone(self.handle.client());
+        move |message| client.must_tell(message)
     }
 
     /// Notifications concern it from the first time on that it is registered.
@@ -199,13 +168,7 @@ impl BusSocket {
     }
 
     fn heartbeat(&self, arg: &ByteString) -> Said {
-        self.identity()?;
-        let object = serde_json::from_str::<&RawValue>(arg).is_ok_and(|raw| raw.get().starts_with('{'));
-        if !object || arg.len() > HEARTBEAT_BYTES_MAX {
-            let message = format!("a heartbeat is an object of at most {HEARTBEAT_BYTES_MAX} bytes");
-            return Err(CallError::BadRequest(message).into());
-        }
-        self.seat.client().heartbeat(Bytes::copy_from_slice(arg.as_bytes()));
+        self.registration.heartbeat(arg.as_bytes())?;
         Ok(json!({}))
     }
 
@@ -219,7 +182,7 @@ impl BusSocket {
             }
         };
         if self.asked.len() >= IN_FLIGHT_MAX {
-            let error = CallError::Overloaded(format!("at most {IN_FLIGHT_MAX} requests in flight for each client"));
+            let error = Fault::overloaded(format!("at most {IN_FLIGHT_MAX} requests in flight for each client"));
             return Self::respond(event.id, &asks.id, Err(error), out);
         }
         self.ticket = self.ticket.wrapping_add(1);
@@ -227,8 +190,8 @@ impl BusSocket {
         self.asked.insert(ticket, Asked { id: asks.id.clone(), ack: event.id });
         let bounds = self.services.router.config();
         let timeout = asks.timeout.unwrap_or(bounds.timeout).min(bounds.timeout_max);
-        let (service, instance) = self.registered.clone().unwrap_or_default();
-        let connection = self.services.roll.connection(self.seat.client().serial);
+        let Identity { service, instance } = self.registration.identity().cloned().unwrap_or_default();
+        let connection = self.services.roll.connection(self.handle.client().serial);
         let json = event.args.first().map(|arg| payloads::part(arg, asks.payload)).unwrap_or_default();
         let payload = Payload { json, attachments: event.attachments.clone() };
         let request = Request {
@@ -242,7 +205,7 @@ impl BusSocket {
             responder: Responder::Caller,
             traceparent: asks.traceparent,
         };
-        let requester = Requester::Client(self.seat.client().serial);
+        let requester = Requester::Client(self.handle.client().serial);
         let reply = Box::new(move |outcome| tell(ClientMessage::Outcome(ticket, outcome)));
         self.services.router.call(requester, request, payload, reply);
     }
@@ -281,7 +244,7 @@ impl BusSocket {
     }
 
     fn ack_number(&mut self, of: Acked) -> u64 {
-        let (router, commands, serial) = (&self.services.router, &self.commands, self.seat.client().serial);
+        let (router, commands, serial) = (&self.services.router, &self.commands, self.handle.client().serial);
         self.acks.give(of, |acked| match acked {
             Acked::Request(number) => router.holds(serial, number),
             Acked::Command(number) => commands.is_awaited(number),
@@ -291,28 +254,28 @@ impl BusSocket {
     fn response(&self, event: &Event) -> Said {
         let responds = ResponsePayload::parse(first(event))?;
         let Some(id) = &responds.id else {
-            return Err(CallError::BadRequest("requestId: missing".to_owned()).into());
+            return Err(Fault::bad("requestId: missing").into());
         };
         let answer = responds.answer(&event.args, &event.attachments);
         self.answered(Key::Id(id), answer)?;
         Ok(json!({}))
     }
 
-    fn answered(&self, key: Key<'_>, answer: Answer) -> Result<(), CallError> {
-        match self.services.router.answer(self.seat.client().serial, key, answer) {
+    fn answered(&self, key: Key<'_>, answer: Answer) -> Result<(), Fault> {
+        match self.services.router.answer(self.handle.client().serial, key, answer) {
             // Whoever asked without waiting for an answer is not told of it.
             Answered::Yes | Answered::NotAwaited => Ok(()),
-            Answered::Late => Err(CallError::DeadlineExceeded),
-            Answered::CallerGone => Err(CallError::Cancelled),
-            Answered::Unknown => Err(CallError::Forbidden("this client was not asked that".to_owned())),
+            Answered::Late => Err(Fault::deadline_exceeded()),
+            Answered::CallerGone => Err(Fault::cancelled()),
+            Answered::Unknown => Err(Fault::new(FaultKind::Forbidden, "this client was not asked that")),
         }
     }
 
-    fn notify(&mut self, event: &Event) -> Result<(), CallError> {
-        let (service, instance) = self.identity()?.clone();
+    fn notify(&mut self, event: &Event) -> Result<(), Fault> {
+        let Identity { service, instance } = self.registration.identity()?.clone();
         let notifies = NotifyPayload::parse(first(event))?;
         if self.notifying >= IN_FLIGHT_MAX {
-            return Err(CallError::Overloaded(format!("at most {IN_FLIGHT_MAX} notifications on their way")));
+            return Err(Fault::overloaded(format!("at most {IN_FLIGHT_MAX} notifications on their way")));
         }
         self.notifying = self.notifying.saturating_add(1);
         let (services, tell, id) = (self.services.clone(), self.mailbox(), event.id);
@@ -322,7 +285,7 @@ impl BusSocket {
             let from = From { service, instance };
             let notice = Notice { from, id: None, event: &event, data: data.as_deref() };
             let noted = if volatile { services.notify_now(notice) } else { services.notify(notice).await };
-            tell(ClientMessage::Notified(id, noted.map_err(CallError::from)));
+            tell(ClientMessage::Notified(id, noted.map_err(|refusal| Fault::of_service(&refusal))));
         });
         Ok(())
     }
@@ -346,7 +309,7 @@ impl BusSocket {
     fn close(&mut self, why: CloseReason, out: &mut Out) {
         self.refuse_registrations(out);
         if why == CloseReason::Replaced {
-            let by = self.seat.client().about().replaced_by.unwrap_or_default();
+            let by = self.handle.client().about().replaced_by.unwrap_or_default();
             let message = format!("another connection is this instance now: {by}");
             let error = json!({ "code": "replaced", "message": message.trim_end_matches(": ") });
             let says = json!({ "event": "bus:register", "error": error });
@@ -368,24 +331,24 @@ impl Socket for BusSocket {
     fn joined(&mut self, _: &mut Out) {}
 
     fn event(&mut self, event: Event, out: &mut Out) {
-        let later = |done: Result<(), CallError>| done.err().map(|error| Err(error.into()));
+        let later = |done: Result<(), Fault>| done.err().map(|error| Err(error.into()));
         let (id, arg) = (event.id, first(&event));
         if event.deep {
-            let error = CallError::BadRequest(format!("an argument is {}", json::TOO_DEEP));
+            let error = Fault::bad(format!("an argument is {}", json::TOO_DEEP));
             return Self::answer(&event.name, id, Err(error.into()), out);
         }
         // `None`: the answer comes when the cluster, or the book, has given its own.
         let said = match &*event.name {
             name if !event.attachments.is_empty() && !matches!(name, "bus:request" | "bus:response") => {
                 let message = "binary data is taken in bus:request and bus:response only";
-                Some(Err(CallError::BadRequest(message.to_owned()).into()))
+                Some(Err(Fault::bad(message).into()))
             }
             "bus:register" => later(self.register(id, arg, out)),
             "bus:heartbeat" => Some(self.heartbeat(&event.args.first().cloned().unwrap_or_default())),
             "bus:request" => return self.request(&event, out),
             "bus:response" => Some(self.response(&event)),
             "bus:notify" => later(self.notify(&event)),
-            "book:publish" => later(self.publish(id, arg)),
+            "book:publish" => later(self.publish(id, arg, out)),
             "book:subscribe" => later(self.subscribe(id, arg)),
             "book:ack" => later(self.acknowledge(id, arg)),
             "book:unsubscribe" => later(self.unsubscribe(id, arg, out)),
@@ -394,7 +357,7 @@ impl Socket for BusSocket {
                 let known = "bus:register, bus:heartbeat, bus:request, bus:response, bus:notify, book:publish, \
                              book:subscribe, book:ack, book:unsubscribe and config:request";
                 let message = format!("there is no event \"{other}\" of the bus; it takes {known}");
-                Some(Err(CallError::BadRequest(message).into()))
+                Some(Err(Fault::bad(message).into()))
             }
         };
         let Some(said) = said else { return };
@@ -419,14 +382,14 @@ impl Socket for BusSocket {
     }
 
     fn told(&mut self, told: ClientMessage, out: &mut Out) {
-        if self.seat.client().has_lost() {
+        if self.handle.client().has_lost() {
             self.services.bus.metrics().clients_slow.inc();
             return self.close(CloseReason::Unresponsive, out);
         }
         match told {
             ClientMessage::Request(handed) => {
                 self.ask(&handed, out);
-                self.services.router.taken(self.seat.client().serial, &handed);
+                self.services.router.taken(self.handle.client().serial, &handed);
             }
             ClientMessage::Outcome(ticket, outcome) => {
                 if let Some(Asked { id, ack }) = self.asked.remove(&ticket) {
@@ -438,12 +401,12 @@ impl Socket for BusSocket {
                 if told.is_some_and(|told| event.is_within(told)) {
                     return;
                 }
-                if let Ok(frame) = ByteString::try_from(event.frame(self.seat.client().tells())) {
+                if let Ok(frame) = ByteString::try_from(event.frame(self.handle.client().encoder())) {
                     out.frames.push(Frame::Text(frame));
                 }
             }
             ClientMessage::Command(command) => self.command(command, out),
-            ClientMessage::Registered(id, became) => self.registered(id, became, out),
+            ClientMessage::Registered(id, result) => self.registered(id, result, out),
             ClientMessage::Notified(id, noted) => {
                 self.notifying = self.notifying.saturating_sub(1);
                 let said = noted.map_err(Failure::from).map(|noted| match noted.index {
@@ -452,8 +415,7 @@ impl Socket for BusSocket {
                 });
                 Self::answer("bus:notify", id, said, out);
             }
-            ClientMessage::Published(id, published) => self.published(id, published, out),
-            ClientMessage::Stream(number, streamed) => self.streamed(number, streamed, out),
+            ClientMessage::Stream(number, update) => self.update(number, update, out),
             ClientMessage::Remind => {
                 let reminder = json!({ "reason": "not registered", "timestamp": clock::millis() });
                 out.emit(None, "bus:reregister-request", &[&reminder.to_string()], Vec::new());
@@ -468,14 +430,14 @@ impl Socket for BusSocket {
 
     fn left(&mut self, broke: bool) {
         if let Some(Memory { recovery, pid, floor, .. }) = self.memory.take().filter(|_| broke) {
-            let registration = self.seat.client().about().registration.map(|register| *register);
+            let registration = self.handle.client().about().registration.map(|register| *register);
             recovery.keep(Kept::new(&pid, &self.sid, registration, floor));
         }
-        self.streams = Streams::default();
+        self.book.close();
         // In this order: a request that is being routed now finds nobody, or is found here.
-        self.seat.vacate();
-        self.leave_all();
-        self.services.router.forget(self.seat.client().serial);
+        self.handle.vacate();
+        self.registration.leave();
+        self.services.router.forget(self.handle.client().serial);
     }
 }
 

@@ -1,9 +1,9 @@
 //! The events of the service bus and of the book over Socket.IO.
 
 pub(super) mod acks;
+pub(super) mod announcements;
 pub(super) mod application;
 pub(super) mod book;
 pub(super) mod bus_socket;
 pub(super) mod payloads;
 pub(super) mod registration;
-pub(super) mod wire;

@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 use crate::base::json::{Whole, or_default};
 use crate::base::json_error;
 use crate::bus::client::announcement::AnnouncedUpTo;
-use crate::bus::client::call::{Answer, CallError, Payload, part_of, traceparent};
+use crate::bus::client::call::{Answer, Payload, part_of, traceparent};
+use crate::bus::error::Fault;
 use crate::doors::socketio::codec;
 
 /// Longest `requestId`, bytes.
@@ -24,20 +25,12 @@ const RETRIES_MAX: u32 = 3;
 /// What a service is when it does not say.
 const KIND: &str = "service";
 
-/// A registration that is on its way.
-pub(in crate::doors::socketio) struct Registering {
-    /// The number of its acknowledgement.
-    pub(in crate::doors::socketio) id: Option<u64>,
-    /// The service and instance.
-    pub(in crate::doors::socketio) identity: (String, String),
-}
-
-fn bad(error: impl std::fmt::Display) -> CallError {
-    CallError::BadRequest(error.to_string())
+fn bad(error: impl std::fmt::Display) -> Fault {
+    Fault::bad(error.to_string())
 }
 
 /// Reads an argument of an event; the error names the field.
-pub(in crate::doors::socketio) fn parse<'a, T: Deserialize<'a>>(arg: &'a str) -> Result<T, CallError> {
+pub(in crate::doors::socketio) fn parse<'a, T: Deserialize<'a>>(arg: &'a str) -> Result<T, Fault> {
     if !arg.trim_start().starts_with('{') {
         return Err(bad("the argument of the event: expected an object"));
     }
@@ -102,7 +95,7 @@ struct AuthJson {
 
 impl Auth {
     /// From the payload of CONNECT; `app` is what the query of the first request said.
-    pub(in crate::doors::socketio) fn parse(auth: Option<&str>, app: Option<String>) -> Result<Self, CallError> {
+    pub(in crate::doors::socketio) fn parse(auth: Option<&str>, app: Option<String>) -> Result<Self, Fault> {
         let AuthJson { app_id, app_name, app_port } = match auth {
             Some(auth) => parse(auth)?,
             None => AuthJson { app_id: None, app_name: None, app_port: None },
@@ -172,16 +165,12 @@ enum Offered {
 }
 
 impl RegisterPayload {
-    pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, CallError> {
+    pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, Fault> {
         parse(arg)
     }
 
     /// The registration, with what the client said of itself before where it says nothing now.
-    pub(in crate::doors::socketio) fn into_register(
-        self,
-        auth: &Auth,
-        sid: &str,
-    ) -> Result<InstanceRegister, CallError> {
+    pub(in crate::doors::socketio) fn into_register(self, auth: &Auth, sid: &str) -> Result<InstanceRegister, Fault> {
         let id = self.id.or_else(|| auth.id.clone()).ok_or_else(|| bad("id: missing"))?;
         let name = self.name.or_else(|| auth.name.clone()).unwrap_or_else(|| id.clone());
         let version = self.version.unwrap_or_default();
@@ -201,7 +190,7 @@ impl RegisterPayload {
         let kind = self.r#type.unwrap_or_else(|| KIND.to_owned());
         let service = Service { id, name, version, kind, ..Service::default() };
         // The rules check again; here the client learns of it without a round through the cluster.
-        service.check().and_then(|()| instance.check()).map_err(CallError::from)?;
+        service.check().and_then(|()| instance.check()).map_err(|refusal| Fault::of_service(&refusal))?;
         Ok(InstanceRegister { service, instance })
     }
 }
@@ -224,7 +213,7 @@ pub(in crate::doors::socketio) struct RequestPayload {
 #[derive(Debug)]
 pub(in crate::doors::socketio) struct NoRequest {
     pub(in crate::doors::socketio) id: Option<String>,
-    pub(in crate::doors::socketio) error: CallError,
+    pub(in crate::doors::socketio) error: Fault,
 }
 
 #[derive(Deserialize)]
@@ -255,7 +244,7 @@ impl RequestPayload {
             NoRequest { id, error }
         })?;
         let id = json.request_id.clone();
-        let wrong = |error: CallError| NoRequest { id: id.clone(), error };
+        let wrong = |error: Fault| NoRequest { id: id.clone(), error };
         let request_id = match json.request_id {
             Some(id) if id.is_empty() || id.len() > REQUEST_ID_BYTES_MAX => {
                 return Err(wrong(bad(format!("requestId: 1 to {REQUEST_ID_BYTES_MAX} bytes"))));
@@ -334,7 +323,7 @@ struct RespondsJson<'a> {
 }
 
 impl ResponsePayload {
-    pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, CallError> {
+    pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, Fault> {
         let RespondsJson { request_id, success, data, error } = parse(arg)?;
         let body = range(arg, if success { data } else { error });
         Ok(Self { id: request_id, success, body })
@@ -366,7 +355,7 @@ pub(in crate::doors::socketio) struct NotifyPayload {
 }
 
 impl NotifyPayload {
-    pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, CallError> {
+    pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, Fault> {
         let notifies: Self = parse(arg)?;
         if is_ours(&notifies.event) {
             return Err(bad(format!("event: {} is reserved", notifies.event)));

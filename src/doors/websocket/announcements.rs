@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::frames::node_name;
+use super::outbound::node_name;
 use crate::base::slot::Slot;
 use crate::bus::client::announcement::{ANNOUNCEMENT_SLOTS, Announcement, AnnouncementEncoder};
 use crate::bus::write::notification::{Notification, UNHANDLED, notification};
@@ -15,35 +15,35 @@ pub(super) const BROADCAST: &str = "broadcast";
 
 /// How this door tells events.
 #[derive(Debug)]
-pub(super) struct Frames;
+pub(super) struct AnnouncementFrames;
 
 /// The only one there is.
-pub(super) static FRAMES: Frames = Frames;
+pub(super) static ANNOUNCEMENTS: AnnouncementFrames = AnnouncementFrames;
 
 #[derive(Deserialize)]
-struct Lifecycle {
-    service: Named,
-    instance: Option<Offers>,
+struct LifecycleJson {
+    service: ServiceNameJson,
+    instance: Option<InstanceJson>,
     at: String,
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct ServiceNameJson {
     id: String,
     version: String,
 }
 
 #[derive(Deserialize)]
-struct Offers {
+struct InstanceJson {
     id: String,
     node: u64,
     version: String,
-    capabilities: Vec<Offered>,
+    capabilities: Vec<CapabilityJson>,
 }
 
 /// A capability as the roll tells of it, and as this door does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Offered {
+pub(super) struct CapabilityJson {
     pub(super) name: String,
     pub(super) actions: Vec<String>,
 }
@@ -56,13 +56,13 @@ pub(super) struct ServiceJson {
     pub(super) version: String,
     pub(super) methods: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) capabilities: Vec<Offered>,
+    pub(super) capabilities: Vec<CapabilityJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) instances: Option<usize>,
 }
 
 impl ServiceJson {
-    pub(super) fn new(name: String, version: String, offered: Vec<Offered>) -> Self {
+    pub(super) fn new(name: String, version: String, offered: Vec<CapabilityJson>) -> Self {
         let (own, capabilities): (Vec<_>, Vec<_>) = offered.into_iter().partition(|one| one.name == name);
         let methods = own.into_iter().flat_map(|one| one.actions).collect();
         Self { name, version, methods, capabilities, instances: None }
@@ -70,9 +70,11 @@ impl ServiceJson {
 }
 
 fn lifecycle(word: &str, index: i64, payload: &[u8]) -> Option<String> {
-    let Lifecycle { service, instance, at } = serde_json::from_slice(payload).ok()?;
+    let LifecycleJson { service, instance, at } = serde_json::from_slice(payload).ok()?;
     let (id, node, version, offered) = match instance {
-        Some(Offers { id, node, version, capabilities }) => (Some(id), Some(node_name(node)), version, capabilities),
+        Some(InstanceJson { id, node, version, capabilities }) => {
+            (Some(id), Some(node_name(node)), version, capabilities)
+        }
         // A service that goes without a last instance that anybody knows of.
         None => (None, None, service.version, Vec::new()),
     };
@@ -109,7 +111,7 @@ fn told(index: i64, event: &Event<'_>) -> Option<String> {
 /// The place of its frames.
 static SLOT: Slot = Slot::of(&ANNOUNCEMENT_SLOTS);
 
-impl AnnouncementEncoder for Frames {
+impl AnnouncementEncoder for AnnouncementFrames {
     fn slot(&self) -> usize {
         SLOT.number()
     }

@@ -8,13 +8,16 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::codec::{Code, SERVICE_ERROR, Wrong};
+use super::codec::SERVICE_ERROR;
+use super::error::{ErrorCode, FrameError};
+use crate::base::fault::FaultKind;
 use crate::base::json;
-use crate::bus::client::call::{Answer, CallError, HandedPayload, Missing, Payload, Responder};
+use crate::bus::client::call::{Answer, HandedPayload, Outcome, Payload, Responder};
 use crate::bus::client::plain::plain;
+use crate::bus::error::{Fault, First};
 use crate::bus::read::encoder::End;
 use crate::bus::read::event_json;
-use crate::bus::write::draft::{First, Kind, Published, Rejected};
+use crate::bus::write::draft::Published;
 use crate::net::websocket::writer::FrameWriter;
 
 /// How a caller of another door is called back.
@@ -22,31 +25,31 @@ const RESPONSE: &str = "response";
 
 /// A frame to write: JSON in three pieces, of which the middle one is a payload as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Text {
+pub(super) struct OutboundFrame {
     pub(super) head: Vec<u8>,
     pub(super) payload: Bytes,
     pub(super) tail: &'static str,
 }
 
-impl From<serde_json::Value> for Text {
+impl From<serde_json::Value> for OutboundFrame {
     fn from(json: serde_json::Value) -> Self {
         Self { head: json.to_string().into(), ..Self::default() }
     }
 }
 
-impl From<&Wrong> for Text {
-    fn from(wrong: &Wrong) -> Self {
+impl From<&FrameError> for OutboundFrame {
+    fn from(wrong: &FrameError) -> Self {
         error(wrong.id.as_deref(), None, wrong.code, &wrong.text)
     }
 }
 
 /// Writes a frame.
-pub(super) fn write(sink: &FrameWriter, text: &Text) {
+pub(super) fn write(sink: &FrameWriter, text: &OutboundFrame) {
     sink.text(&[&text.head, &text.payload, text.tail.as_bytes()]);
 }
 
 /// Writes one that comes at the pace of the client: it does not count as something that is not read.
-pub(super) fn write_paced(sink: &FrameWriter, text: &Text) {
+pub(super) fn write_paced(sink: &FrameWriter, text: &OutboundFrame) {
     sink.paced(&[&text.head, &text.payload, text.tail.as_bytes()]);
 }
 
@@ -82,13 +85,13 @@ impl Builder {
     }
 
     /// Ends the frame with a member that is JSON already.
-    fn ends_with(self, name: &str, json: Bytes) -> Text {
+    fn ends_with(self, name: &str, json: Bytes) -> OutboundFrame {
         let Self(head) = self.raw(",\"").raw(name).raw("\":");
-        Text { head, payload: json, tail: "}" }
+        OutboundFrame { head, payload: json, tail: "}" }
     }
 
-    fn end(self) -> Text {
-        Text { head: self.raw("}").0, ..Text::default() }
+    fn end(self) -> OutboundFrame {
+        OutboundFrame { head: self.raw("}").0, ..OutboundFrame::default() }
     }
 }
 
@@ -97,7 +100,7 @@ pub(super) fn node_name(node: u64) -> String {
     format!("n{node}")
 }
 
-pub(super) fn connect(connection: &str, node: u64, frame_max: usize) -> Text {
+pub(super) fn connect(connection: &str, node: u64, frame_max: usize) -> OutboundFrame {
     let frame = json!({
         "type": "connect", "connection_id": connection, "node": node_name(node), "max_frame": frame_max,
     });
@@ -105,15 +108,15 @@ pub(super) fn connect(connection: &str, node: u64, frame_max: usize) -> Text {
 }
 
 /// Who has registered, and the node of the connection that was that instance before.
-pub(super) struct Names<'a> {
+pub(super) struct RegisteredNames<'a> {
     pub(super) name: &'a str,
     pub(super) instance: Option<&'a str>,
     pub(super) replaced: Option<&'a str>,
 }
 
 /// `services` is a JSON list.
-pub(super) fn registered(names: Names<'_>, index: u64, services: Bytes) -> Text {
-    let Names { name, instance, replaced } = names;
+pub(super) fn registered(names: RegisteredNames<'_>, index: u64, services: Bytes) -> OutboundFrame {
+    let RegisteredNames { name, instance, replaced } = names;
     let builder = Builder::new("registered").text("name", name).maybe("instance_id", instance);
     let builder = builder.maybe("replaced", replaced);
     builder.raw(&format!(",\"index\":{index}")).ends_with("services", services)
@@ -123,7 +126,7 @@ pub(super) fn registered(names: Names<'_>, index: u64, services: Bytes) -> Text 
 ///
 /// # Errors
 /// Its payload has binary parts that cannot be passed on.
-pub(super) fn delivered(handed: &HandedPayload) -> Result<Text, CallError> {
+pub(super) fn delivered(handed: &HandedPayload) -> Result<OutboundFrame, Fault> {
     let request = &handed.request;
     let responder = match &request.responder {
         Responder::Named(name) => Some(&**name),
@@ -140,45 +143,45 @@ pub(super) fn delivered(handed: &HandedPayload) -> Result<Text, CallError> {
     Ok(message.ends_with("payload", payload))
 }
 
-pub(super) fn disconnect(code: u16, reason: &str) -> Text {
+pub(super) fn disconnect(code: u16, reason: &str) -> OutboundFrame {
     json!({ "type": "disconnect", "code": code, "reason": reason }).into()
 }
 
-pub(super) fn pong() -> Text {
+pub(super) fn pong() -> OutboundFrame {
     Builder::new("pong").end()
 }
 
-pub(super) fn command(id: u64, name: &str, data: &Bytes) -> Text {
+pub(super) fn command(id: u64, name: &str, data: &Bytes) -> OutboundFrame {
     Builder::new("command").text("id", &id.to_string()).text("command", name).ends_with("data", data.clone())
 }
 
-pub(super) fn error(id: Option<&str>, responder: Option<&str>, code: Code, text: &str) -> Text {
+pub(super) fn error(id: Option<&str>, responder: Option<&str>, code: ErrorCode, text: &str) -> OutboundFrame {
     let builder = Builder::new("error").maybe("id", id).maybe("responder", responder);
     builder.text("code", code.name()).text("message", text).retryable(code.retryable()).end()
 }
 
-pub(super) fn published(id: &str, published: &Published) -> Text {
+pub(super) fn published(id: &str, published: &Published) -> OutboundFrame {
     let Published { id: event, created_at, index } = published;
     let builder = Builder::new("published").text("id", id).text("event_id", event);
     builder.raw(&format!(",\"index\":{index}")).text("created_at", &created_at.to_string()).end()
 }
 
-pub(super) fn subscribed(id: &str, consumer: &str) -> Text {
+pub(super) fn subscribed(id: &str, consumer: &str) -> OutboundFrame {
     Builder::new("subscribed").text("id", id).text("consumer_id", consumer).end()
 }
 
 /// `event` is JSON.
-pub(super) fn delivery(id: &str, event: Bytes) -> Text {
+pub(super) fn delivery(id: &str, event: Bytes) -> OutboundFrame {
     Builder::new("delivery").text("id", id).ends_with("event", event)
 }
 
-pub(super) fn acked(id: &str, event: &str, in_flight: bool) -> Text {
+pub(super) fn acked(id: &str, event: &str, in_flight: bool) -> OutboundFrame {
     let builder = Builder::new("acked").text("id", id).text("event_id", event);
     builder.raw(if in_flight { ",\"in_flight\":true" } else { ",\"in_flight\":false" }).end()
 }
 
 /// `why`: what end it is and the reason, when the stream has ended by itself.
-pub(super) fn unsubscribed(id: &str, why: Option<(End, &str)>) -> Text {
+pub(super) fn unsubscribed(id: &str, why: Option<(End, &str)>) -> OutboundFrame {
     let builder = Builder::new("unsubscribed").text("id", id);
     match why {
         Some((end, reason)) => {
@@ -188,28 +191,23 @@ pub(super) fn unsubscribed(id: &str, why: Option<(End, &str)>) -> Text {
     }
 }
 
-/// What the book says no to.
-pub(super) fn rejected(id: &str, rejected: &Rejected) -> Text {
-    let code = match rejected.kind() {
-        Kind::Bad => Code::BadMessage,
-        Kind::Conflict => Code::Conflict,
-        Kind::Unavailable => Code::Unavailable,
-        Kind::Internal => Code::Internal,
-    };
-    let Some(First { id: event, created_at, index }) = rejected.first.as_deref() else {
-        return error(Some(id), None, code, &rejected.text);
+/// Why a publish, an acknowledgement or a stream is refused.
+pub(super) fn refused(id: &str, fault: &Fault) -> OutboundFrame {
+    let code = ErrorCode::from(fault.kind);
+    let Some(First { id: event, created_at, index }) = fault.first.as_deref() else {
+        return error(Some(id), None, code, &fault.text);
     };
     let mut data = json!({ "event_id": event, "index": index });
     if let (Some(data), Some(created_at)) = (data.as_object_mut(), created_at) {
         data.insert("created_at".to_owned(), created_at.to_string().into());
     }
-    let builder = Builder::new("error").text("id", id).text("code", code.name()).text("message", &rejected.text);
+    let builder = Builder::new("error").text("id", id).text("code", code.name()).text("message", &fault.text);
     builder.retryable(code.retryable()).ends_with("data", data.to_string().into())
 }
 
 /// A message that has no end yet, as its sender knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct PendingMessage {
     pub(super) id: String,
     pub(super) destination: String,
     /// `None`: nobody waits.
@@ -217,32 +215,22 @@ pub(super) struct Asked {
     pub(super) timeout: Duration,
 }
 
-/// The end of a message that failed: the reason why it was not delivered, or the code of what happened then.
-const fn failure(error: &CallError) -> Result<Code, &'static str> {
-    Ok(match error {
-        CallError::NoProvider(Missing::Capability, _) => return Err("no_service"),
-        CallError::NoProvider(Missing::Action, _) => return Err("no_method"),
-        CallError::NoProvider(Missing::Provider, _) => return Err("unreachable"),
-        CallError::Overloaded(_) => return Err("overloaded"),
-        CallError::ProviderLost => Code::InstanceLost,
-        CallError::DeadlineExceeded => Code::Timeout,
-        CallError::Forbidden(_) => Code::Forbidden,
-        CallError::NotRegistered => Code::NotRegistered,
-        CallError::BadRequest(_) => Code::BadMessage,
-        CallError::Unavailable(_) | CallError::Cancelled => Code::Unavailable,
-    })
-}
-
 /// Why a message was not delivered, if that is what happened.
-pub(super) fn unhandled_reason(error: &CallError) -> Option<&'static str> {
-    failure(error).err()
+pub(super) const fn unhandled_reason(fault: &Fault) -> Option<&'static str> {
+    match fault.kind {
+        FaultKind::NoCapability => Some("no_service"),
+        FaultKind::NoAction => Some("no_method"),
+        FaultKind::NoProvider => Some("unreachable"),
+        FaultKind::Overloaded => Some("overloaded"),
+        _ => None,
+    }
 }
 
 /// What became of a message, for its sender; `None` when there is nothing to say.
-pub(super) fn outcome(asked: &Asked, outcome: Result<Answer, CallError>) -> Option<Text> {
-    let Asked { id, destination, responder, timeout } = asked;
+pub(super) fn outcome(asked: &PendingMessage, outcome: Outcome) -> Option<OutboundFrame> {
+    let PendingMessage { id, destination, responder, timeout } = asked;
     let responder = responder.as_deref();
-    let error = match outcome {
+    let fault = match outcome {
         Ok(_) if responder.is_none() => return None,
         Ok(Answer { success, body }) => {
             return Some(match plain(&body) {
@@ -250,32 +238,30 @@ pub(super) fn outcome(asked: &Asked, outcome: Result<Answer, CallError>) -> Opti
                     Builder::new("response").text("id", id).maybe("responder", responder).ends_with("payload", json)
                 }
                 Ok(json) => failed(id, responder, &Payload::json(json)),
-                Err(error) => failed(id, responder, &said(&error)),
+                Err(fault) => failed(id, responder, &said(&fault)),
             });
         }
-        Err(error) => error,
+        Err(fault) => fault,
     };
-    let code = match failure(&error) {
-        Ok(code) => code,
-        Err(reason) => {
-            let builder = Builder::new("unhandled").text("id", id).maybe("responder", responder);
-            return Some(builder.text("destination", destination).text("reason", reason).end());
-        }
-    };
+    if let Some(reason) = unhandled_reason(&fault) {
+        let builder = Builder::new("unhandled").text("id", id).maybe("responder", responder);
+        return Some(builder.text("destination", destination).text("reason", reason).end());
+    }
+    let code = ErrorCode::from(fault.kind);
     let text = match code {
-        Code::Timeout => format!("no response within {} ms", timeout.as_millis()),
-        _ => error.to_string(),
+        ErrorCode::Timeout => format!("no response within {} ms", timeout.as_millis()).into(),
+        _ => fault.text,
     };
-    Some(self::error(Some(id), responder, code, &text))
+    Some(error(Some(id), responder, code, &text))
 }
 
 /// What a service said could not be passed on: its failure.
-fn said(error: &CallError) -> Payload {
-    Payload::json(json!({ "code": SERVICE_ERROR, "message": error.to_string() }).to_string())
+fn said(fault: &Fault) -> Payload {
+    Payload::json(json!({ "code": SERVICE_ERROR, "message": fault.text }).to_string())
 }
 
 /// What a service says that failed: as a service of this door says it, or anything else as data.
-fn failed(id: &str, responder: Option<&str>, body: &Payload) -> Text {
+fn failed(id: &str, responder: Option<&str>, body: &Payload) -> OutboundFrame {
     #[derive(Deserialize)]
     struct Failed<'a> {
         #[serde(borrow)]

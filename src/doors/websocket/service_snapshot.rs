@@ -9,12 +9,12 @@ use rollbook_cluster::node::Node;
 use rollbook_core::machine::Machine;
 use rollbook_core::service::{Instance, Service};
 
-use super::wire::{Offered, ServiceJson};
+use super::announcements::{CapabilityJson, ServiceJson};
 use crate::bus::client::announcement::Log;
 
 /// The services as they were behind the event of that index of the roll.
 #[derive(Debug, Clone)]
-pub(super) struct Snapshot {
+pub(super) struct ServiceSnapshot {
     pub(super) index: u64,
     /// A JSON list.
     pub(super) services: Bytes,
@@ -22,20 +22,20 @@ pub(super) struct Snapshot {
 
 /// Takes snapshots; as long as the roll does not change it is always the same one.
 #[derive(Debug, Default)]
-pub(super) struct Snapshots {
-    newest: Mutex<Option<Snapshot>>,
+pub(super) struct SnapshotCache {
+    newest: Mutex<Option<ServiceSnapshot>>,
 }
 
-impl Snapshots {
+impl SnapshotCache {
     /// The services now.
-    pub(super) fn take(&self, node: &Node) -> Snapshot {
+    pub(super) fn take(&self, node: &Node) -> ServiceSnapshot {
         node.with_machine(|machine| {
             let index = machine.head(Log::Roll.name()).map_or(0, |head| head.last());
             let mut newest = lock(&self.newest);
             match &*newest {
                 Some(newest) if newest.index == index => newest.clone(),
                 _ => {
-                    let taken = Snapshot { index, services: services(machine) };
+                    let taken = ServiceSnapshot { index, services: services(machine) };
                     *newest = Some(taken.clone());
                     taken
                 }
@@ -66,7 +66,7 @@ fn row<'a>(service: &Service, instances: impl Iterator<Item = &'a Instance>) -> 
     let each = |(name, mut actions): (&str, Vec<&String>)| {
         let mut seen = std::collections::HashSet::new();
         actions.retain(|action| seen.insert(action.as_str()));
-        Offered { name: name.to_owned(), actions: actions.into_iter().cloned().collect() }
+        CapabilityJson { name: name.to_owned(), actions: actions.into_iter().cloned().collect() }
     };
     let version = newest.map_or(&service.version, |newest| &newest.version).clone();
     let json = ServiceJson::new(service.id.clone(), version, offered.into_iter().map(each).collect());

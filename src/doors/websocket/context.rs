@@ -2,19 +2,19 @@
 
 use std::sync::atomic::AtomicUsize;
 
+use super::service_snapshot::SnapshotCache;
 use super::settings::Settings;
-use super::snapshot::Snapshots;
-use super::throttle::Throttle;
+use super::unhandled_limit::UnhandledLimit;
 use crate::bus::access::Access;
 use crate::bus::roll::services::Services;
 
 /// What the connections of a door share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct ConnectionContext {
     pub(super) services: Services,
     pub(super) access: Access,
     pub(super) settings: Settings,
-    pub(super) snapshots: Snapshots,
-    pub(super) throttle: Throttle,
+    pub(super) snapshots: SnapshotCache,
+    pub(super) unhandled_limit: UnhandledLimit,
     pub(super) count: AtomicUsize,
 }

@@ -22,11 +22,11 @@ struct Period {
 
 /// The counts of this node.
 #[derive(Debug, Default)]
-pub(super) struct Throttle {
+pub(super) struct UnhandledLimit {
     period: Mutex<Period>,
 }
 
-impl Throttle {
+impl UnhandledLimit {
     /// Whether services are told of one more to this destination.
     pub(super) fn permits(&self, destination: &str, now: Instant) -> bool {
         let mut period = lock(&self.period);
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn ten_a_second_of_each_and_a_hundred_of_all() {
-        let (throttle, now) = (Throttle::default(), Instant::now());
+        let (throttle, now) = (UnhandledLimit::default(), Instant::now());
         let told = |destination: &str, at: Instant| (0..20).filter(|_| throttle.permits(destination, at)).count();
         assert_eq!((told("a:x", now), told("b:x", now)), (10, 10));
         let many: usize = (0..50).map(|n| told(&format!("c{n}:x"), now)).sum();

@@ -12,29 +12,29 @@ use crate::bus::write::notification::{Notification, UNHANDLED, notification};
 use crate::doors::socketio::codec;
 
 /// Without offsets.
-pub(in crate::doors::socketio) static PLAIN: Frames = Frames { offsets: false };
+pub(in crate::doors::socketio) static PLAIN: AnnouncementFrames = AnnouncementFrames { offsets: false };
 /// With an offset behind every event of the book, for clients whose state is kept.
-pub(in crate::doors::socketio) static OFFSETS: Frames = Frames { offsets: true };
+pub(in crate::doors::socketio) static OFFSETS: AnnouncementFrames = AnnouncementFrames { offsets: true };
 
 /// How this door tells events.
 #[derive(Debug)]
-pub(in crate::doors::socketio) struct Frames {
+pub(in crate::doors::socketio) struct AnnouncementFrames {
     offsets: bool,
 }
 
 #[derive(Deserialize)]
-struct OfService {
-    service: Named,
+struct ServiceJson {
+    service: ServiceNameJson,
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct ServiceNameJson {
     id: String,
     name: String,
 }
 
 #[derive(Deserialize)]
-struct OfConfig<'a> {
+struct ConfigJson<'a> {
     #[serde(borrow)]
     config: &'a RawValue,
 }
@@ -49,12 +49,12 @@ fn packet(index: i64, event: &Event<'_>, offset: Option<AnnouncedUpTo>) -> Optio
     };
     match event.subject {
         "roll.service.online" | "roll.service.offline" => {
-            let OfService { service: Named { id, name } } = serde_json::from_slice(payload).ok()?;
+            let ServiceJson { service: ServiceNameJson { id, name } } = serde_json::from_slice(payload).ok()?;
             let word = event.subject.strip_prefix("roll.service.")?;
             Some(emit(&format!("service:{word}"), &[&json!({ "id": id, "name": name }).to_string()]))
         }
         "roll.config.updated" => {
-            let OfConfig { config } = serde_json::from_slice(payload).ok()?;
+            let ConfigJson { config } = serde_json::from_slice(payload).ok()?;
             Some(emit("config:updated", &[config.get()]))
         }
         _ => {
@@ -79,7 +79,7 @@ fn packet(index: i64, event: &Event<'_>, offset: Option<AnnouncedUpTo>) -> Optio
 static SLOT: Slot = Slot::of(&ANNOUNCEMENT_SLOTS);
 static OFFSETS_SLOT: Slot = Slot::of(&ANNOUNCEMENT_SLOTS);
 
-impl AnnouncementEncoder for Frames {
+impl AnnouncementEncoder for AnnouncementFrames {
     fn slot(&self) -> usize {
         if self.offsets { OFFSETS_SLOT.number() } else { SLOT.number() }
     }

@@ -1,0 +1,79 @@
+//! Messages from service to service, and commands of the operator, over one connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Connection;
+use crate::base::clock;
+use crate::bus::call::terms::{Answered, Key, Requester};
+use crate::bus::client::call::{Answer, Caller, HandedPayload, Outcome, Payload, Request};
+use crate::bus::client::clients::{ClientMessage, Command};
+use crate::doors::websocket::error::{ErrorCode, FrameError};
+use crate::doors::websocket::outbound::{self, OutboundFrame};
+use crate::doors::websocket::payloads::MessagePayload;
+
+impl Connection {
+    pub(super) fn call(&self, ticket: u64, message: MessagePayload, timeout: Duration) {
+        let MessagePayload { id, service, method, consumer, responder, payload, key, traceparent, .. } = message;
+        let instance = self.session.identity().map(|identity| identity.instance.clone()).unwrap_or_default();
+        let payload = Payload::json(payload);
+        let request = Request {
+            id,
+            capability: service,
+            action: method,
+            // A service may send to itself.
+            from: Caller { service: consumer.unwrap_or_default(), instance, connection: None },
+            deadline: clock::now() + timeout,
+            retries: 0,
+            key,
+            responder,
+            traceparent,
+        };
+        let client = Arc::clone(self.handle.client());
+        let reply = move |outcome| client.must_tell(ClientMessage::Outcome(ticket, outcome));
+        self.context.services.router.call(Requester::Client(self.serial()), request, payload, Box::new(reply));
+    }
+
+    /// A message of this client has ended.
+    pub(super) fn message_ended(&mut self, ticket: u64, outcome: Outcome) {
+        let reason = outcome.as_ref().err().and_then(outbound::unhandled_reason);
+        let Some((asked, told)) = self.session.ended(ticket, outcome, clock::now()) else { return };
+        if let Some(reason) = reason {
+            self.unhandled(&asked, reason);
+        }
+        if let Some(told) = told {
+            self.send(&told);
+        }
+    }
+
+    pub(super) fn answer(&mut self, id: &str, answer: Answer) {
+        match self.context.services.router.answer(self.serial(), Key::Id(id), answer) {
+            Answered::Yes => {}
+            Answered::Late | Answered::NotAwaited | Answered::CallerGone | Answered::Unknown => {
+                let wrong = FrameError::new(ErrorCode::UnknownRequest, "nobody waits for that").of(id);
+                self.send(&OutboundFrame::from(&wrong));
+            }
+        }
+    }
+
+    /// Hands it a request, unless it does not read what it has.
+    pub(super) fn deliver(&mut self, handed: &HandedPayload) {
+        let router = &self.context.services.router;
+        if self.is_full() {
+            return router.decline(self.serial(), handed.number);
+        }
+        match outbound::delivered(handed) {
+            Ok(message) => outbound::write(&self.sink, &message),
+            Err(error) => return router.refuse(self.serial(), handed.number, error),
+        }
+        router.taken(self.serial(), handed);
+    }
+
+    pub(super) fn command(&mut self, Command { name, json, done }: Command) {
+        if self.session.is_registered()
+            && let Some(number) = self.commands.give(done)
+        {
+            self.send(&outbound::command(number, name, &json));
+        }
+    }
+}

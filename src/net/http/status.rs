@@ -1,0 +1,27 @@
+//! The one table of the statuses that HTTP has for the kinds of faults, for all surfaces that speak HTTP. Pure.
+
+use actix_web::http::StatusCode;
+
+use crate::base::fault::FaultKind;
+
+/// The status of a fault of that kind.
+#[must_use]
+pub const fn status(kind: FaultKind) -> StatusCode {
+    match kind {
+        FaultKind::BadRequest => StatusCode::BAD_REQUEST,
+        FaultKind::Forbidden => StatusCode::FORBIDDEN,
+        FaultKind::NotFound => StatusCode::NOT_FOUND,
+        FaultKind::Conflict | FaultKind::NotRegistered => StatusCode::CONFLICT,
+        FaultKind::Stale => StatusCode::PRECONDITION_FAILED,
+        FaultKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        FaultKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        FaultKind::ProviderLost => StatusCode::BAD_GATEWAY,
+        FaultKind::NoCapability
+        | FaultKind::NoAction
+        | FaultKind::NoProvider
+        | FaultKind::Unavailable
+        | FaultKind::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+        FaultKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        FaultKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+    }
+}
