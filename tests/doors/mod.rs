@@ -8,6 +8,7 @@ mod sse_counts;
 mod sse_dead;
 mod sse_dedupe;
 mod sse_groups;
+mod sse_headers;
 mod sse_inbox;
 mod sse_publish;
 mod sse_refused;

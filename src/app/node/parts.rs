@@ -1,6 +1,8 @@
 //! What the settings mean for the parts of the house.
 
 use super::descriptors::Fitted;
+use rollbook_core::limits::{HEADER_BYTES_MAX, HEADERS_MAX};
+
 use crate::admin;
 use crate::app::config::settings::Config;
 use crate::app::config::values::Namespaces;
@@ -12,8 +14,9 @@ use crate::doors::{socketio, sse, websocket};
 use crate::net::http::hosts::Hosts;
 use crate::net::http::limits::{ListenerSettings, Refuse};
 
-/// More bytes than a dump adds to an event: `"id":"e_..."`, `"created_at":"..."` and their commas are some 80.
-const DUMP_BYTES_MORE: usize = 1024;
+/// More bytes than a dump adds to an event: `"id":"e_..."`, `"created_at":"..."` and their commas are some 80; of
+/// headers each character may need an escape, and each value its quotes and punctuation.
+const DUMP_BYTES_MORE: usize = 1024 + 2 * HEADER_BYTES_MAX + 8 * HEADERS_MAX;
 
 pub(in crate::app) fn proposer(config: &Config) -> proposer::Config {
     proposer::Config {
@@ -68,7 +71,8 @@ pub(in crate::app) fn web_listener(Fitted { config, spare }: &Fitted, refuse: Re
     }
 }
 
-/// Largest body of a restore: what came in through any door, and what a dump adds to it, an id and a time.
+/// Largest body of a restore: what came in through any door, and what a dump adds to it: an id, a time, and headers
+/// that did not come in the body.
 fn restore_bytes_max(config: &Config) -> usize {
     let published = [config.sse.body_bytes_max, config.socketio.message_bytes_max, config.websocket.message_bytes_max];
     published.into_iter().max().unwrap_or_default().saturating_add(DUMP_BYTES_MORE)

@@ -1,6 +1,7 @@
 //! The door `sse`: the event log over HTTP, with Server-Sent Events.
 
 mod codec;
+mod headers;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 use futures_util::Stream as _;
+use rollbook_core::level::FeatureLevel;
 use rollbook_core::time::Timestamp;
 
 use crate::base::clock;
@@ -31,7 +33,8 @@ use crate::net::http::limits::TurnedAway;
 use crate::net::http_body::{self, BodyError};
 use crate::net::origins::Origin;
 
-use codec::FRAMES;
+use codec::{Context as PublishContext, FRAMES};
+use headers::RequestHeaders;
 use session::Query;
 
 /// What this door can be told.
@@ -279,11 +282,19 @@ async fn discard(mut payload: web::Payload) {
 
 async fn publish(request: &HttpRequest, payload: web::Payload, door: &Door) -> Result<HttpResponse, Rejected> {
     let config = &door.config;
-    let restores = session::restores(&Query::parse(request.query_string()))?;
+    let query = Query::parse(request.query_string());
+    let restores = session::restores(&query)?;
     let bytes_max = if restores { config.restore_bytes_max } else { config.body_bytes_max };
     let body = read_body(request, payload, bytes_max, door).await?;
+    // A copy has the trace that it had. Below the feature level of headers nobody asks for one to be kept.
+    let traces = !restores
+        && request.headers().contains_key("traceparent")
+        && door.access.bus().level() >= FeatureLevel::HEADERS;
+    let common = RequestHeaders::of(request.headers(), traces, bytes_max)?;
+    let enabled = |name: &str| door.access.is_writable(name);
+    let context = PublishContext { now: clock::timestamp(), enabled: &enabled, common: &common };
     let parse = if restores { codec::parse_restore } else { codec::parse_publish };
-    let mut parsed = parse(&body, clock::timestamp(), &|name| door.access.is_writable(name))?;
+    let mut parsed = parse(&body, &context)?;
     if restores && let Parsed::Publish(publish) = &mut parsed {
         draft::restores(&mut publish.frame);
     }

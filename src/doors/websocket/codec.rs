@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use rollbook_core::headers::HeaderList;
 use rollbook_core::limits;
 use rollbook_core::service::{Capability, Instance, InstanceRegister, Service};
 use serde::Deserialize;
@@ -17,6 +18,7 @@ use crate::base::json::{self, Whole};
 use crate::bus::client::call::{Answer, Payload, Responder, part_of, traceparent};
 use crate::bus::subscribe::request::{Options, Subscribe};
 use crate::bus::write::draft::Draft;
+use crate::bus::write::headers::HeadersJson;
 
 /// Longest id of a message, name of a callback, bytes.
 const ID_BYTES_MAX: usize = 128;
@@ -153,6 +155,7 @@ pub(super) struct Publishes {
     trace_id: String,
     event_id: String,
     created_at: Option<String>,
+    headers: HeaderList,
     payload: Option<Bytes>,
 }
 
@@ -166,7 +169,12 @@ impl Publishes {
             subject: (&*self.subject).into(),
             response_subject: (&*self.response_subject).into(),
             created_at: self.created_at.as_deref().map(Cow::from),
-            payload: self.payload.as_deref().and_then(|payload| serde_json::from_slice(payload).ok()),
+            headers: self.headers.clone(),
+            payload: self
+                .payload
+                .as_deref()
+                .and_then(|payload| serde_json::from_slice(payload).ok())
+                .map(Cow::Borrowed),
         }
     }
 }
@@ -280,6 +288,8 @@ struct Fields<'a> {
     event_id: Option<&'a RawValue>,
     #[serde(borrow)]
     created_at: Option<&'a RawValue>,
+    #[serde(borrow)]
+    headers: Option<&'a RawValue>,
     #[serde(borrow)]
     start: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -468,9 +478,20 @@ fn publishes(frame: &ByteString, fields: &Fields<'_>) -> Result<Publishes, Wrong
         trace_id: short(fields.trace_id, "trace_id")?,
         event_id: short(fields.event_id, "event_id")?,
         created_at: Some(short(fields.created_at, "created_at")?).filter(|time| !time.is_empty()),
+        headers: headers(fields.headers).map_err(|wrong| wrong.of(&id))?,
         payload: fields.payload.map(|_| part(frame, fields.payload)),
         id,
     })
+}
+
+fn headers(field: Field<'_>) -> Result<HeaderList, Wrong> {
+    let Some(raw) = field else { return Ok(HeaderList::default()) };
+    let HeadersJson(list) = serde_json::from_str(raw.get()).map_err(|error| {
+        let text = error.to_string();
+        // The place is that within the member, which nobody can look up.
+        bad(format!("headers: {}", text.split(" at line").next().unwrap_or(&text)))
+    })?;
+    Ok(list)
 }
 
 fn subscribes(fields: &Fields<'_>) -> Result<Subscribes, Wrong> {

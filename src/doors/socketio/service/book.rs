@@ -1,5 +1,7 @@
 //! Publishing, and streams of the book, for one client: by the rules of the door `sse`.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -14,6 +16,7 @@ use crate::bus::delivery::messages::AckResult;
 use crate::bus::subscribe::request::{Options, Subscribe};
 use crate::bus::subscribe::streams::{Answered, StreamMessage, StreamRefusal, Streamed};
 use crate::bus::write::draft::{Draft, Published, Rejected};
+use crate::bus::write::headers::HeadersJson;
 use crate::doors::socketio::session::Out;
 
 /// Longest id of a stream, bytes.
@@ -34,6 +37,8 @@ struct Publishes<'a> {
     #[serde(default, deserialize_with = "or_default")]
     id: String,
     created_at: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    headers: HeadersJson,
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
 }
@@ -99,7 +104,8 @@ impl BusSocket {
             subject: said.subject.into(),
             response_subject: said.response_subject.into(),
             created_at: said.created_at.map(Into::into),
-            payload: said.payload,
+            headers: said.headers.0,
+            payload: said.payload.map(Cow::Borrowed),
         };
         let access = self.access.clone();
         let parsed = draft.publish(clock::timestamp(), &|name| access.is_writable(name));
