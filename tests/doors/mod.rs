@@ -2,6 +2,7 @@
 
 mod sse_ack;
 mod sse_batch;
+mod sse_cloudevents;
 mod sse_conformance;
 mod sse_cors;
 mod sse_counts;

@@ -237,7 +237,7 @@ fn parse_single(text: &str, context: &Context<'_>, progress: &Progress) -> Resul
 }
 
 /// What the publish of one event asks for; its body had so many bytes.
-fn publish_one(mut draft: Draft<'_>, bytes: usize, context: &Context<'_>) -> Result<Parsed, Rejected> {
+pub(super) fn publish_one(mut draft: Draft<'_>, bytes: usize, context: &Context<'_>) -> Result<Parsed, Rejected> {
     context.common.add_to(std::slice::from_mut(&mut draft), bytes)?;
     draft.publish(context.now, context.enabled)
 }
@@ -253,7 +253,7 @@ fn parse_batch(text: &str, context: &Context<'_>, progress: &Progress) -> Result
 }
 
 /// What the publish of many events asks for; their body had so many bytes.
-fn publish_all(mut drafts: Vec<Draft<'_>>, bytes: usize, context: &Context<'_>) -> Result<Parsed, Rejected> {
+pub(super) fn publish_all(mut drafts: Vec<Draft<'_>>, bytes: usize, context: &Context<'_>) -> Result<Parsed, Rejected> {
     let &Context { now, enabled, common } = context;
     // What an event by itself is refused for first.
     let times: Vec<Timestamp> = drafts.iter().map(|draft| draft.created_at(now)).collect::<Result<_, _>>()?;
@@ -332,7 +332,7 @@ impl EventEncoder for Frames {
 }
 
 /// Appends a message with the id of the event, and the data that is written by `data`.
-fn message(index: i64, event: &Event<'_>, out: &mut Vec<u8>, data: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn message(index: i64, event: &Event<'_>, out: &mut Vec<u8>, data: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"id: ");
     event.write_id(u64::try_from(index).unwrap_or(0), out);
     out.extend_from_slice(b"\nevent: msg\ndata: ");

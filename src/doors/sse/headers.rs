@@ -41,6 +41,17 @@ impl RequestHeaders {
         Ok(Self { asked, trace, bytes_max })
     }
 
+    /// Whether what an event became of a body may be as long as this.
+    ///
+    /// # Errors
+    /// It is longer than a body may be.
+    pub(super) fn check_bytes(&self, bytes: usize) -> Result<(), Rejected> {
+        if bytes <= self.bytes_max {
+            return Ok(());
+        }
+        Err(Rejected::new(413, "request body too large; it is longer than that as JSON"))
+    }
+
     /// Gives the headers to events that do not have them of their own; the body they came in has so many bytes.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The door `sse`: the event log over HTTP, with Server-Sent Events.
 
+mod cloudevents;
 mod codec;
 mod headers;
 mod session;
@@ -284,6 +285,7 @@ async fn publish(request: &HttpRequest, payload: web::Payload, door: &Door) -> R
     let config = &door.config;
     let query = Query::parse(request.query_string());
     let restores = session::restores(&query)?;
+    let mode = cloudevents::Mode::of(request.headers())?;
     let bytes_max = if restores { config.restore_bytes_max } else { config.body_bytes_max };
     let body = read_body(request, payload, bytes_max, door).await?;
     // A copy has the trace that it had. Below the feature level of headers nobody asks for one to be kept.
@@ -293,8 +295,12 @@ async fn publish(request: &HttpRequest, payload: web::Payload, door: &Door) -> R
     let common = RequestHeaders::of(request.headers(), traces, bytes_max)?;
     let enabled = |name: &str| door.access.is_writable(name);
     let context = PublishContext { now: clock::timestamp(), enabled: &enabled, common: &common };
-    let parse = if restores { codec::parse_restore } else { codec::parse_publish };
-    let mut parsed = parse(&body, &context)?;
+    let parsed = match mode {
+        None if restores => codec::parse_restore(&body, &context).map(Some),
+        None => codec::parse_publish(&body, &context).map(Some),
+        Some(mode) => mode.parse(&body, request.headers(), session::publish_subject(&query), &context),
+    };
+    let Some(mut parsed) = parsed? else { return Ok(answer(StatusCode::ACCEPTED).finish()) };
     if restores && let Parsed::Publish(publish) = &mut parsed {
         draft::restores(&mut publish.frame);
     }
@@ -346,7 +352,8 @@ async fn subscribe(request: &HttpRequest, door: &Door, head: bool) -> Result<Htt
     let open = door.admit()?;
     let (outlet, body) = byte_queue::pair();
     outlet.push(format!(": consumer {consumer_id}\n\n").into());
-    let way = StreamTarget { consumer_id, wire: &FRAMES, outlet, keep_alive: door.config.keep_alive };
+    let wire = cloudevents::encoder(request.headers()).unwrap_or(&FRAMES);
+    let way = StreamTarget { consumer_id, wire, outlet, keep_alive: door.config.keep_alive };
     access.open(wanted, way).await?;
     Ok(builder.body(Stream { body, _open: open }))
 }

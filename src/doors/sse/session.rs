@@ -44,6 +44,11 @@ pub(super) fn restores(query: &Query<'_>) -> Result<bool, Rejected> {
     }
 }
 
+/// Reads the subject that a publish of CloudEvents names for all its events.
+pub(super) fn publish_subject<'q>(query: &'q Query<'_>) -> Option<&'q str> {
+    query.given("subject")
+}
+
 /// Reads the rest of a subscription.
 pub(super) fn subscribe(
     query: &Query<'_>,
