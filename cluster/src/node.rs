@@ -11,7 +11,6 @@ use prost::Message as _;
 use rollbook_core::central::ConfigRevision;
 use rollbook_core::command::{self, Command, Found, Reply};
 use rollbook_core::consumer::Consumer;
-use rollbook_core::entry::KIND_COMMAND;
 use rollbook_core::error::Refusal;
 use rollbook_core::machine::Machine;
 use rollbook_core::namespace::Head;
@@ -129,10 +128,10 @@ impl Node {
     /// waits for any more is not written, unless it was on its way already.
     ///
     /// # Errors
-    /// [`Refusal::Overloaded`] when too many asks wait already, [`Refusal::Unavailable`] for a command above the
-    /// feature level of the cluster.
+    /// [`Refusal::Overloaded`] when too many asks wait already, [`Refusal::Unavailable`] for a command, or an
+    /// event with headers, above the feature level of the cluster.
     pub fn propose(&self, frame: Bytes) -> Result<oneshot::Receiver<Reply>, Refusal> {
-        if frame.first() == Some(&KIND_COMMAND) {
+        if command::needs_level(&frame) {
             command::check_level(&frame, 1, self.inner.state.machine().level())?;
         }
         let (ask, reply) = Proposal::of_client(frame, self.inner.timeout);

@@ -8,6 +8,8 @@ use rollbook_core::error::Refusal;
 pub enum FaultKind {
     /// The client asks for something that cannot be.
     BadRequest,
+    /// What the client sends is larger than it may be.
+    TooLarge,
     /// There is none of what the client names.
     NotFound,
     /// It is there already, or is something else.
@@ -42,8 +44,9 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::BadRequest,
+        Self::TooLarge,
         Self::NotFound,
         Self::Conflict,
         Self::Stale,
@@ -66,7 +69,7 @@ impl FaultKind {
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
-            Self::BadRequest | Self::NotFound | Self::Stale => "bad_request",
+            Self::BadRequest | Self::TooLarge | Self::NotFound | Self::Stale => "bad_request",
             Self::Conflict => "conflict",
             Self::Forbidden => "forbidden",
             Self::NotRegistered => "not_registered",

@@ -9,7 +9,8 @@ use rollbook_cluster::node::Consistency;
 use rollbook_core::command::{Command, ConsumerOpen, Done, NamespaceCreate};
 use rollbook_core::consumer::Consumer;
 use rollbook_core::error::Refusal;
-use rollbook_core::event::EventId;
+use rollbook_core::event::{Event, EventId};
+use rollbook_core::level::FeatureLevel;
 use rollbook_core::namespace::Retention;
 use rollbook_core::node::Owner;
 use rollbook_core::subjects::pattern::Pattern;
@@ -156,7 +157,12 @@ impl Access {
     pub async fn publish(&self, parsed: Parsed) -> Result<Option<Published>, Fault> {
         self.staying()?;
         match parsed {
-            Parsed::Inbox { subject, record, created_at } => Ok(Some(self.post(&subject, record, created_at))),
+            Parsed::Inbox { subject, record, created_at } => {
+                if Event::has_headers(&record) {
+                    self.bus().level().check(FeatureLevel::HEADERS)?;
+                }
+                Ok(Some(self.post(&subject, record, created_at)))
+            }
             Parsed::Publish(publish) => self.store(publish).await,
         }
     }

@@ -8,6 +8,8 @@ use rollbook_cluster::error::ReadError;
 use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 use rollbook_core::consumer::Consumer;
+use rollbook_core::level::FeatureLevel;
+use rollbook_core::machine::Machine;
 use tokio::sync::Semaphore;
 
 use super::delivery::messages::StreamCommand;
@@ -65,6 +67,12 @@ impl Bus {
     #[must_use]
     pub fn node(&self) -> &Node {
         &self.inner.node
+    }
+
+    /// The version of the rules that the cluster follows now.
+    #[must_use]
+    pub fn level(&self) -> FeatureLevel {
+        self.node().with_machine(Machine::level)
     }
 
     /// New events as they are applied.

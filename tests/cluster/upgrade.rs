@@ -34,7 +34,7 @@ fn the_level_rises_by_itself_when_the_last_node_was_upgraded_and_then_no_old_nod
     cluster.publish_anywhere("app.x", "30");
     assert_eq!([1, 2].map(|id| level(cluster.node(id))), [1, 1], "node 3 may come back as it was");
     cluster.up_with(&[3], |_, options| options);
-    wait_for("the level rises on all nodes", SOON, || (levels(&cluster) == [3, 3, 3]).then_some(()));
+    wait_for("the level rises on all nodes", SOON, || (levels(&cluster) == [4, 4, 4]).then_some(()));
     cluster.publish_anywhere("app.x", "31");
     let wanted: Vec<String> = (0..32).map(|number| number.to_string()).collect();
     for id in 1..=3 {
@@ -49,13 +49,13 @@ fn the_level_rises_by_itself_when_the_last_node_was_upgraded_and_then_no_old_nod
     let old = start_old(2, &[2], cluster.options_of(2));
     let exit = Node::launch(&old, &cluster.data(2)).err().expect("it must not start");
     assert_eq!(exit.code, Some(1), "{exit:?}");
-    assert!(exit.stderr.contains("the cluster follows level 3: upgrade node 2"), "{}", exit.stderr);
+    assert!(exit.stderr.contains("the cluster follows level 4: upgrade node 2"), "{}", exit.stderr);
 }
 
 #[test]
 fn a_new_node_has_the_newest_rules_from_its_first_event_on() {
     let node = Node::start(&Options::new());
-    assert_eq!(level(&node), 3);
+    assert_eq!(level(&node), 4);
     let keeps = |name: &str| node.web("GET", &format!("/api/namespaces/{name}"), "").json()["retention"].clone();
     let wanted = json!({"max_age": "168h", "max_bytes": 268_435_456, "max_events": 100_000});
     assert_eq!(keeps("roll"), wanted, "the roll has a bounded past");
@@ -63,7 +63,7 @@ fn a_new_node_has_the_newest_rules_from_its_first_event_on() {
     assert_eq!(change.status, 200, "{}", change.text());
     assert_eq!(keeps("roll"), json!({"max_age": null, "max_bytes": 268_435_456, "max_events": 7}));
     let cluster = Cluster::start();
-    assert_eq!([1, 2, 3].map(|id| level(cluster.node(id))), [3, 3, 3], "as soon as it is ready");
+    assert_eq!([1, 2, 3].map(|id| level(cluster.node(id))), [4, 4, 4], "as soon as it is ready");
 }
 
 /// A member of a durable consumer that takes an event and dies of it, through any node that is there.
@@ -99,11 +99,51 @@ fn deliveries_are_counted_from_the_raise_on_and_before_it_all_is_as_it_was() {
     }
     cluster.terminate(3);
     cluster.up_with(&[3], |_, options| options);
-    wait_for("level 3", SOON, || (levels(&cluster) == [3, 3, 3]).then_some(()));
+    wait_for("level 4", SOON, || (levels(&cluster) == [4, 4, 4]).then_some(()));
     for id in 1..=3 {
         assert_eq!(dies_of(cluster.node(id)).as_ref(), Some(&poison), "through node {id}");
     }
     let next = dies_of(cluster.node(2)).expect("the next event");
     assert_ne!(next, poison, "counted on whatever node its consumer dies");
     assert_eq!(cluster.node(3).replay("_dead_.app.**").events(1, SOON).len(), 1);
+}
+
+#[test]
+fn events_have_headers_from_the_raise_on_and_before_it_none_is_stored_with_any() {
+    const BEFORE: (&str, &str) = ("ROLLBOOK_TEST_LEVEL", "3");
+    const TRACE: (&str, &str) = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    let mut cluster = Cluster::prepare(Options::new());
+    cluster.up_with(&[1, 2, 3], |id, options| if id == 3 { options.env(BEFORE.0, BEFORE.1) } else { options });
+    let levels = |cluster: &Cluster| [1, 2, 3].map(|id| level(cluster.node(id)));
+    wait_for("level 3", SOON, || (levels(&cluster) == [3, 3, 3]).then_some(()));
+    let headed = r#"{"subject":"app.x","headers":{"tenant":"a"},"payload":1}"#;
+    let inbox = r#"{"subject":"_bus_.x","headers":{"tenant":"a"}}"#;
+    let text = "unavailable: this needs feature level 4 and the cluster is at 3";
+    for id in 1..=3 {
+        for body in [headed.to_owned(), format!("[{headed}]"), inbox.to_owned()] {
+            let refused = cluster.node(id).post(body);
+            assert_eq!(
+                (refused.status, refused.text().starts_with(text)),
+                (503, true),
+                "node {id}: {}",
+                refused.text()
+            );
+        }
+        // Nobody asked for the context of a trace to be stored.
+        let plain = cluster.node(id).http().request("POST", "/", &[TRACE], br#"{"subject":"app.x","payload":0}"#);
+        assert_eq!(plain.published().index, i64::try_from(id).expect("a number"));
+    }
+    cluster.terminate(3);
+    cluster.up_with(&[3], |_, options| options);
+    wait_for("level 4", SOON, || (levels(&cluster) == [4, 4, 4]).then_some(()));
+    for id in 1..=3 {
+        let stored = cluster.node(id).http().request("POST", "/", &[TRACE], headed.as_bytes());
+        assert_eq!(stored.published().index, 3 + i64::try_from(id).expect("a number"));
+    }
+    for id in 1..=3 {
+        let events = cluster.node(id).replay("app.x").events(6, SOON);
+        let headers = events.iter().map(|event| event.json().get("headers").cloned());
+        let both = Some(json!({ "tenant": "a", TRACE.0: TRACE.1 }));
+        assert_eq!(headers.collect::<Vec<_>>(), [None, None, None, both.clone(), both.clone(), both], "node {id}");
+    }
 }

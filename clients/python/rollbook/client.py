@@ -17,6 +17,7 @@ from .roll import Roll
 from .subscription import Subscription
 from .wire import Frame, Link, Published, RollbookError, address, backoff, encode, error_frame
 
+Headers = Mapping[str, str | Sequence[str]]
 Handler = Callable[[Any, Frame], Any]
 Callback = Callable[[Frame], Any]
 What = Literal[
@@ -89,11 +90,13 @@ class Client:
         await link.send({"type": "broadcast", "payload": payload})
 
     async def publish(self, subject: str, payload: Any = None, *, key: str | None = None,
-                      trace_id: str | None = None, timeout: float | None = None) -> Published:
+                      trace_id: str | None = None, headers: Headers | None = None,
+                      timeout: float | None = None) -> Published:
         """Stores an event: its id and index. After ``connection_lost`` or ``timeout`` it may be stored all the same;
         with a ``key`` it is not stored twice: the repetition gives id and index of the first, as ``duplicate``."""
         link, left = await self._registered(timeout)
-        event = {"type": "publish", "subject": subject, "payload": payload, "key": key, "trace_id": trace_id}
+        event = {"type": "publish", "subject": subject, "payload": payload, "key": key, "trace_id": trace_id,
+                 "headers": headers and dict(headers)}
         try:
             return Published(await link.ask(event, left), duplicate=False)
         except RollbookError as error:

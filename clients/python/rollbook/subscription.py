@@ -23,7 +23,8 @@ def passes(end: Frame) -> bool:
 
 @dataclass(frozen=True)
 class Event:
-    """An event. ``index`` counts within its namespace, -1: a message of an inbox. ``data``: all that came. ``ack()``
+    """An event. ``index`` counts within its namespace, -1: a message of an inbox. ``data``: all that came.
+    ``headers``: by name as they were written, of each its values. ``ack()``
     acknowledges; ``False``: its connection is gone, and a consumer or group gets it again. Raises ``RollbookError``."""
 
     id: str
@@ -33,6 +34,11 @@ class Event:
     payload: Any
     data: Frame = field(repr=False)
     ack: Callable[[], Awaitable[bool]] = field(repr=False)
+
+    @property
+    def headers(self) -> dict[str, list[str]]:
+        came = self.data.get("headers") or {}
+        return {name: [value] if isinstance(value, str) else list(value) for name, value in came.items()}
 
 
 class Owner(Protocol):

@@ -45,6 +45,13 @@ class RealLogTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(event.data["trace_id"], "t")
         self.assertTrue(event.created_at.endswith("Z"))
 
+    async def test_headers_come_with_their_event(self) -> None:
+        await self.client.publish(self.subject, 1, headers={"Tenant": "acme", "tag": ("new", "vip")})
+        await self.client.publish(self.subject, 2)
+        events = aiter(self.client.subscribe(self.subject, start="oldest"))
+        first, second = await anext(events), await anext(events)
+        self.assertEqual((first.headers, second.headers), ({"Tenant": ["acme"], "tag": ["new", "vip"]}, {}))
+
     async def test_a_key_is_stored_once(self) -> None:
         first = await self.client.publish(self.subject, 1, key="k")
         again = await self.client.publish(self.subject, 2, key="k")

@@ -36,7 +36,8 @@ export class Client extends Link {
 
   /** Writes an event into the log. One whose key was used tells where the first is, if the node says so. */
   async publish(subject: string, payload?: unknown, options: T.PublishOptions = {}): Promise<T.Published> {
-    const frame = { type: 'publish', subject, payload, key: options.key, trace_id: options.traceId };
+    const { key, traceId: trace_id, headers } = options;
+    const frame = { type: 'publish', subject, payload, key, trace_id, headers };
     const first = (error: any) => (error?.data?.event_id ? error.data : Promise.reject(error)); // Stored all the same.
     const { type, event_id, index, created_at } = await this.ask(frame, 'published', options).catch(first);
     return { eventId: String(event_id), index: Number(index), createdAt: String(created_at), duplicate: !type };

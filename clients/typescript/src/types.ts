@@ -42,8 +42,10 @@ export interface Command { id: string; command: string; data: unknown }
 export interface RequestOptions { timeoutMs?: number; signal?: AbortSignal }
 /** `key`: for the strategy `sticky`, the same key goes to the same instance. `traceparent`: W3C Trace Context. */
 export interface MessageOptions extends RequestOptions { key?: string; traceparent?: string }
+/** Of an event, by name: a value, or those of a name that has many. Letter case does not tell names apart. */
+export type Headers = Record<string, string | string[]>;
 /** `key`: stored once per subject, so that a publish whose end nobody knows can be repeated. */
-export interface PublishOptions extends RequestOptions { key?: string; traceId?: string }
+export interface PublishOptions extends RequestOptions { key?: string; traceId?: string; headers?: Headers }
 export interface Published { eventId: string; index: number; createdAt: string; /** Stored before. */ duplicate: boolean }
 /** `start`: `oldest`, `newest` (unless said), or the id of an event to begin behind. `ack`: an event comes again until
  *  its handler is through. `consumer`: the bus keeps the place under this name. `group`: each event to one member. */
@@ -55,7 +57,9 @@ export interface SubscribeOptions {
   /** Its name before. @deprecated */ redeliveryMs?: number; /** @deprecated */ maxDeliveries?: number;
 }
 /** An event of the log; `index` is -1 for one that is stored nowhere. */
-export interface LogEvent { id: string; index: number; subject: string; created_at: string; payload: any }
+export interface LogEvent {
+  id: string; index: number; subject: string; created_at: string; headers?: Headers; payload: any;
+}
 
 /** `methods` are those of all instances; the version, and what it offers by other names, those of the newest. */
 export interface Service {

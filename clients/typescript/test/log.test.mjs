@@ -26,6 +26,18 @@ on('an event is stored once for its key, and has a place', async (t, join, subje
   await assert.rejects(shop.publish(`${subject}.>`, 1));
 });
 
+on('headers come with their event', async (t, join, subject) => {
+  const shop = await join({ name: 'shop' });
+  const headers = { Tenant: 'acme', tag: ['new', 'vip'] };
+  await shop.publish(subject, 1, { headers });
+  await shop.publish(subject, 2);
+  const seen = [];
+  const stream = shop.subscribe(subject, { start: 'oldest' }, (event) => seen.push(event.headers));
+  await until('both', () => seen.length === 2);
+  assert.deepEqual(seen, [headers, undefined]);
+  await stream.close();
+});
+
 on('a subscription replays and goes on live', async (t, join, subject) => {
   const shop = await join({ name: 'shop' });
   for (const n of [1, 2, 3]) await shop.publish(subject, n);

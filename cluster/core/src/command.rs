@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use crate::central::ConfigSet;
 use crate::consumer::{Attempts, Consumer, ConsumerStart, Range};
-use crate::entry::{self, Frame, command_frame};
+use crate::entry::{self, FLAG_HEADERS, Frame, KIND_COMMAND, KIND_PUBLISH, command_frame};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
 use crate::namespace::{Head, Retention};
@@ -389,29 +389,33 @@ impl Command {
     /// # Errors
     /// [`Refusal::Unavailable`] says which level is needed.
     pub fn check_level(&self, level: FeatureLevel) -> Result<(), Refusal> {
-        let required = self.required_level();
-        if required > level {
-            let (required, level) = (required.get(), level.get());
-            let text = "; it is raised when every node of the cluster runs a release that knows it";
-            return Err(Refusal::Unavailable(alloc::format!(
-                "this needs feature level {required} and the cluster is at {level}{text}"
-            )));
-        }
-        Ok(())
+        level.check(self.required_level())
     }
 }
 
-/// Whether all commands among these `count` whole frames may be proposed in a cluster at `level`. Whoever puts frames
+/// Whether the level decides if this whole frame may be proposed: it is a command, or a publish that says it has more
+/// than the first releases could read.
+#[must_use]
+pub fn needs_level(frame: &[u8]) -> bool {
+    match frame.first_chunk() {
+        Some([KIND_COMMAND, _]) => true,
+        Some([KIND_PUBLISH, flags]) => flags & FLAG_HEADERS != 0,
+        _ => false,
+    }
+}
+
+/// Whether all commands and publishes among these `count` whole frames may be proposed in a cluster at `level`. Whoever puts frames
 /// into the log asks this first, also for frames that another node forwards: once in the log, a command that is
 /// unknown or above the level stops nodes.
 ///
 /// # Errors
-/// [`Refusal::Malformed`] for what is no command that this release knows, [`Refusal::Unavailable`] for a command above
-/// the level.
+/// [`Refusal::Malformed`] for what is no command that this release knows, [`Refusal::Unavailable`] for a command, or an
+/// event with headers, above the level.
 pub fn check_level(frames: &[u8], count: u32, level: FeatureLevel) -> Result<(), Refusal> {
     entry::frames(frames, count).try_for_each(|frame| match frame {
         Frame::Command(body) => Command::decode(body)?.check_level(level),
         Frame::Unknown(kind) => Err(Refusal::Malformed(alloc::format!("frame of unknown kind {kind}"))),
+        Frame::Publish(publish) if publish.flags & FLAG_HEADERS != 0 => level.check(FeatureLevel::HEADERS),
         Frame::Publish(_) | Frame::Batch(_) => Ok(()),
     })
 }

@@ -40,6 +40,8 @@ pub const FLAG_KEYED: u8 = 4;
 /// The events are copies of stored ones, whose keys may come again at shorter intervals than at first: keys are
 /// remembered and not looked up. Without effect below feature level `BOUNDED`.
 pub const FLAG_RESTORE: u8 = 8;
+/// Some event has headers: from feature level `HEADERS` on, as older releases would read them as a part of its payload.
+pub const FLAG_HEADERS: u8 = 16;
 
 /// Starts a publish frame in `out`; records are appended behind it, then [`finish_publish`] is called.
 ///

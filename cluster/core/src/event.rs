@@ -6,17 +6,19 @@
 //! ```text
 //! u32 length of what follows | u8 flags | u16 subject length | subject
 //! i64 seconds | u32 nanos
-//! [u8 length | id] [u16 length | trace_id] [u16 length | key] [u8 length | response_subject]
+//! [u8 length | id] [u16 length | trace_id] [u16 length | key] [u8 length | response_subject] [u16 length | headers]
 //! payload, to the end
 //! ```
 //!
-//! All numbers are little-endian. A record does not hold its own sequence
+//! All numbers are little-endian. What is in brackets is there when its flag is set; headers are, from feature level
+//! `HEADERS` on, as text, see [`crate::headers`]. A record with another flag is not read. A record does not hold its own sequence
 //! number: that is assigned when the entry is applied and follows from the place.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::headers::Headers;
 use crate::time::Timestamp;
 
 const HAS_ID: u8 = 1;
@@ -24,6 +26,10 @@ const HAS_TRACE: u8 = 2;
 const HAS_KEY: u8 = 4;
 const HAS_RESPONSE: u8 = 8;
 const HAS_PAYLOAD: u8 = 16;
+const HAS_HEADERS: u8 = 32;
+const KNOWN_FLAGS: u8 = HAS_ID | HAS_TRACE | HAS_KEY | HAS_RESPONSE | HAS_PAYLOAD | HAS_HEADERS;
+/// Where the flags are, behind the length.
+const FLAGS_AT: usize = 4;
 
 /// The fields of an event, borrowed from where they are stored or were received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,6 +46,8 @@ pub struct Event<'a> {
     pub response_subject: &'a str,
     /// When it was created.
     pub created_at: Timestamp,
+    /// Names and values beside the payload, or none.
+    pub headers: Headers<'a>,
     /// JSON exactly as it came; `None` when the publisher sent no payload.
     pub payload: Option<&'a [u8]>,
 }
@@ -89,6 +97,7 @@ impl<'a> Event<'a> {
             (!self.key.is_empty(), HAS_KEY),
             (!self.response_subject.is_empty(), HAS_RESPONSE),
             (self.payload.is_some(), HAS_PAYLOAD),
+            (!self.headers.is_empty(), HAS_HEADERS),
         ] {
             if set {
                 flags |= flag;
@@ -110,6 +119,9 @@ impl<'a> Event<'a> {
         if !self.response_subject.is_empty() {
             short(out, "response_subject", self.response_subject)?;
         }
+        if !self.headers.is_empty() {
+            long(out, "headers", self.headers.text())?;
+        }
         out.extend_from_slice(self.payload.unwrap_or_default());
         Ok(())
     }
@@ -122,6 +134,9 @@ impl<'a> Event<'a> {
         let total = length.checked_add(4)?;
         let mut rest = Fields(bytes.get(4..total)?);
         let flags = rest.u8()?;
+        if flags & !KNOWN_FLAGS != 0 {
+            return None;
+        }
         let mut event = Event { subject: rest.long()?, ..Event::default() };
         event.created_at.seconds = i64::from_le_bytes(rest.array()?);
         event.created_at.nanos = u32::from_le_bytes(rest.array()?);
@@ -137,6 +152,9 @@ impl<'a> Event<'a> {
         if flags & HAS_RESPONSE != 0 {
             event.response_subject = rest.short()?;
         }
+        if flags & HAS_HEADERS != 0 {
+            event.headers = Headers::parse(rest.long()?)?;
+        }
         if flags & HAS_PAYLOAD != 0 {
             event.payload = Some(rest.0);
         }
@@ -148,6 +166,12 @@ impl<'a> Event<'a> {
     pub fn skip(bytes: &[u8]) -> Option<usize> {
         let length = usize::try_from(u32::from_le_bytes(*bytes.first_chunk()?)).ok()?;
         length.checked_add(4).filter(|total| *total <= bytes.len())
+    }
+
+    /// Whether the record at the start of `bytes` says that it has headers.
+    #[must_use]
+    pub fn has_headers(bytes: &[u8]) -> bool {
+        bytes.get(FLAGS_AT).is_some_and(|flags| flags & HAS_HEADERS != 0)
     }
 
     /// The id that clients see: the chosen one, or the one that follows from time and position.
@@ -276,8 +300,41 @@ pub fn is_event_id(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::headers::HeaderList;
     use alloc::string::ToString;
+    use alloc::vec;
     use proptest::prelude::*;
+
+    /// The record as releases wrote it that knew no headers.
+    fn first_form(event: &Event<'_>) -> Vec<u8> {
+        let flags = [(event.id, 1), (event.trace_id, 2), (event.key, 4), (event.response_subject, 8)];
+        let flags: u8 = flags.iter().filter(|(text, _)| !text.is_empty()).map(|(_, flag)| flag).sum();
+        let mut body = vec![flags + if event.payload.is_some() { 16 } else { 0 }];
+        let long = |body: &mut Vec<u8>, text: &str| {
+            body.extend_from_slice(&u16::try_from(text.len()).unwrap().to_le_bytes());
+            body.extend_from_slice(text.as_bytes());
+        };
+        let short = |body: &mut Vec<u8>, text: &str| {
+            body.push(u8::try_from(text.len()).unwrap());
+            body.extend_from_slice(text.as_bytes());
+        };
+        long(&mut body, event.subject);
+        body.extend_from_slice(&event.created_at.seconds.to_le_bytes());
+        body.extend_from_slice(&event.created_at.nanos.to_le_bytes());
+        if !event.id.is_empty() {
+            short(&mut body, event.id);
+        }
+        for text in [event.trace_id, event.key] {
+            if !text.is_empty() {
+                long(&mut body, text);
+            }
+        }
+        if !event.response_subject.is_empty() {
+            short(&mut body, event.response_subject);
+        }
+        body.extend_from_slice(event.payload.unwrap_or_default());
+        [&u32::try_from(body.len()).unwrap().to_le_bytes(), body.as_slice()].concat()
+    }
 
     proptest! {
         #[test]
@@ -292,19 +349,50 @@ mod tests {
         fn a_record_reads_back_and_a_damaged_one_never_panics(
             id in "[a-z]{0,20}", trace in ".{0,40}", key in ".{0,40}", subject in "[a-z]{1,9}\\.[a-z]{1,9}",
             payload in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..60)),
+            headers in proptest::collection::vec(("[a-zA-Z-]{1,9}", "[^\\pC]{0,20}"), 0..6),
             cut in 0_usize..200, flip in 0_usize..200,
         ) {
+            let mut list = HeaderList::default();
+            for (name, value) in &headers { list.push(name, value).unwrap(); }
             let event = Event { id: &id, trace_id: &trace, key: &key, subject: &subject,
-                payload: payload.as_deref(), created_at: Timestamp { seconds: 7, nanos: 9 }, ..Event::default() };
+                payload: payload.as_deref(), created_at: Timestamp { seconds: 7, nanos: 9 }, headers: list.headers(),
+                ..Event::default() };
             let mut bytes = Vec::new();
             event.encode(&mut bytes).unwrap();
             prop_assert_eq!(Event::decode(&bytes), Some((event, bytes.len())));
             prop_assert_eq!(Event::skip(&bytes), Some(bytes.len()));
+            prop_assert_eq!(Event::has_headers(&bytes), !headers.is_empty());
+            let plain = Event { headers: Headers::default(), ..event };
+            if headers.is_empty() { prop_assert_eq!(&bytes, &first_form(&plain)); }
+            let first = first_form(&plain);
+            prop_assert_eq!(Event::decode(&first).map(|(read, _)| read), Some(plain));
             core::hint::black_box(Event::decode(bytes.get(..cut).unwrap_or_default()));
             let mut damaged = bytes.clone();
             if let Some(byte) = damaged.get_mut(flip) { *byte ^= 0xff; }
             core::hint::black_box(Event::decode(&damaged));
         }
+    }
+
+    #[test]
+    fn a_record_with_headers_that_no_release_writes_is_damaged() {
+        let mut list = HeaderList::default();
+        list.push("ab", "cd").unwrap();
+        let event = Event { subject: "a.b", headers: list.headers(), payload: Some(b"1"), ..Event::default() };
+        let mut record = Vec::new();
+        event.encode(&mut record).unwrap();
+        let at = record.windows(6).position(|window| window == b"ab:cd\n").unwrap();
+        assert_eq!(Event::decode(&record), Some((event, record.len())));
+        for (place, byte) in [(2, b'-'), (0, b' '), (5, b'-'), (3, 0), (3, 0xff), (3, b'\r'), (2, b'\n')] {
+            let mut damaged = record.clone();
+            damaged[at + place] = byte;
+            assert_eq!(Event::decode(&damaged), None, "byte {place} is {byte}");
+        }
+        let mut unknown = record.clone();
+        unknown[FLAGS_AT] |= 64;
+        assert_eq!(Event::decode(&unknown), None, "a flag of a later release");
+        let mut none = record.clone();
+        none[at - 2] = 0;
+        assert_eq!(Event::decode(&none), None, "headers that are announced and not there");
     }
 
     #[test]

@@ -38,6 +38,10 @@ impl Limits {
 pub const FIELD_BYTES_MAX: usize = 1024;
 /// Longest event id a client may choose, in bytes.
 pub const EVENT_ID_BYTES_MAX: usize = 128;
+/// Most headers of an event.
+pub const HEADERS_MAX: usize = 64;
+/// Longest headers of an event: names and values together, in bytes.
+pub const HEADER_BYTES_MAX: usize = 8 << 10;
 /// Most events in one batch publish.
 pub const BATCH_EVENTS_MAX: usize = 100_000;
 /// Most namespaces of one cluster, deleted ones that still hold their numbering included.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use openraft::ReadPolicy;
 use prost::Message as _;
 use rollbook_core::command::{Command, Done, check_level};
-use rollbook_core::entry::{BATCH_FRAME_BYTES, FLAG_KEYED, Frame, Publish, frames};
+use rollbook_core::entry::{BATCH_FRAME_BYTES, FLAG_HEADERS, FLAG_KEYED, Frame, Publish, frames};
 use rollbook_core::error::Refusal;
 use rollbook_core::event::Event;
 use rollbook_core::reply;
@@ -126,7 +126,11 @@ fn are_records(publish: &Publish<'_>) -> bool {
         let Some((event, used)) = Event::decode(rest) else { return false };
         let place = event.subject.strip_prefix(publish.namespace);
         let keyed = !event.key.is_empty() || !event.id.is_empty();
-        if place.is_none_or(|topic| !topic.starts_with('.')) || (keyed && publish.flags & FLAG_KEYED == 0) {
+        let unsaid = |is_so: bool, flag: u8| is_so && publish.flags & flag == 0;
+        if place.is_none_or(|topic| !topic.starts_with('.'))
+            || unsaid(keyed, FLAG_KEYED)
+            || unsaid(!event.headers.is_empty(), FLAG_HEADERS)
+        {
             return false;
         }
         rest = rest.get(used..).unwrap_or_default();
@@ -202,6 +206,7 @@ impl Office for PeerService {
 mod tests {
     use rollbook_core::command::NamespaceDelete;
     use rollbook_core::entry::{Batch, FLAG_CREATE, batch_frame, begin_publish, command_frame, finish_publish};
+    use rollbook_core::headers::HeaderList;
     use rollbook_core::node::Owner;
 
     use super::*;
@@ -224,6 +229,9 @@ mod tests {
         let event = Event { subject: "app.x", payload: Some(b"1"), ..Event::default() };
         let keyed = Event { key: "k", ..event };
         let named = Event { id: "mine", ..event };
+        let mut headers = HeaderList::default();
+        headers.push("tenant", "a").unwrap();
+        let headed = Event { headers: headers.headers(), ..event };
         let delete = Command::NamespaceDelete(NamespaceDelete { name: "app".to_owned() }).frame().unwrap();
         let two = publish("app", &[event, event], 2, FLAG_CREATE);
         let good = batch(2, 3, &[two.clone(), publish("app", &[keyed, named], 2, FLAG_KEYED), delete.clone()]);
@@ -248,6 +256,7 @@ mod tests {
             ("an event of a longer name", publish("ap", &[event], 1, 0)),
             ("a key that is not announced", publish("app", &[keyed], 1, 0)),
             ("an id that is not announced", publish("app", &[named], 1, 0)),
+            ("headers that are not announced", publish("app", &[headed], 1, FLAG_CREATE)),
             ("a command of a later release", command_frame(&[0xfa, 0x07, 0x00]).unwrap()),
             ("a command that is none", command_frame(b"xyz").unwrap()),
             ("an empty command", command_frame(b"").unwrap()),
@@ -256,6 +265,8 @@ mod tests {
         ] {
             assert!(!is_batch_of(2, &batch(2, 1, &[frame]), 1), "{what}");
         }
+        let announced = publish("app", &[headed], 1, FLAG_HEADERS);
+        assert!(is_batch_of(2, &batch(2, 1, &[announced]), 1));
         assert!(is_batch_of(2, &batch(2, 1, &[two]), 1) && is_batch_of(2, &batch(2, 1, &[delete]), 1));
     }
 }

@@ -1,9 +1,10 @@
 //! The JSON form of an event, the same on every surface.
 
 use rollbook_core::event::Event;
+use rollbook_core::headers::Headers;
 
 /// Appends the event as compact JSON: `id, trace_id, key, subject, response_subject, created_at,
-/// payload, index`, empty ones left out, the payload byte for byte as it was published.
+/// headers, payload, index`, empty ones left out, the payload byte for byte as it was published.
 pub fn write(index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"id\":\"");
     event.write_id(u64::try_from(index).unwrap_or(0), out);
@@ -15,12 +16,40 @@ pub fn write(index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"created_at\":\"");
     event.created_at.write(out);
     out.push(b'"');
+    if !event.headers.is_empty() {
+        out.extend_from_slice(b",\"headers\":");
+        headers(event.headers, out);
+    }
     if let Some(payload) = event.payload {
         out.extend_from_slice(b",\"payload\":");
         out.extend_from_slice(payload);
     }
     out.extend_from_slice(b",\"index\":");
     decimal(index, out);
+    out.push(b'}');
+}
+
+/// Appends headers as an object: of each name its value, or an array of them when there are many.
+fn headers(headers: Headers<'_>, out: &mut Vec<u8>) {
+    let mut rest = headers.iter().peekable();
+    let mut before = b'{';
+    while let Some((name, first)) = rest.next() {
+        out.push(std::mem::replace(&mut before, b','));
+        string(name, out);
+        out.push(b':');
+        let is_same = |(next, _): &(&str, &str)| next.eq_ignore_ascii_case(name);
+        if !rest.peek().is_some_and(is_same) {
+            string(first, out);
+            continue;
+        }
+        out.push(b'[');
+        string(first, out);
+        while let Some((_, value)) = rest.next_if(is_same) {
+            out.push(b',');
+            string(value, out);
+        }
+        out.push(b']');
+    }
     out.push(b'}');
 }
 
@@ -64,6 +93,8 @@ fn decimal(value: i64, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use rollbook_core::headers::HeaderList;
+
     use super::*;
 
     fn text(index: i64, event: &Event<'_>) -> String {
@@ -82,6 +113,19 @@ mod tests {
                 "{{\"id\":\"{id}\",\"subject\":\"a.b\",\"created_at\":\"1970-01-01T00:00:00Z\",\"payload\":{{ \"n\":1e400 }},\"index\":10}}"
             )
         );
+    }
+
+    #[test]
+    fn headers_stand_before_the_payload_one_value_as_text_and_many_as_an_array() {
+        let mut headers = HeaderList::default();
+        for (name, value) in [("a", "1"), ("B", "say \"x\""), ("A", "2"), ("c", "")] {
+            headers.push(name, value).unwrap();
+        }
+        let event =
+            Event { subject: "a.b", id: "x", headers: headers.headers(), payload: Some(b"7"), ..Event::default() };
+        let json = text(1, &event);
+        let wanted = r#","headers":{"a":["1","2"],"B":"say \"x\"","c":""},"payload":7,"index":1}"#;
+        assert!(json.ends_with(wanted), "{json}");
     }
 
     #[test]

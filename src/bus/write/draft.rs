@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 
 use memchr::memchr2;
-use rollbook_core::entry::{FLAG_CREATE, FLAG_KEYED, FLAG_RESTORE, begin_publish, finish_publish};
+use rollbook_core::entry::{FLAG_CREATE, FLAG_HEADERS, FLAG_KEYED, FLAG_RESTORE, begin_publish, finish_publish};
 use rollbook_core::event::{Event, is_event_id};
+use rollbook_core::headers::HeaderList;
 use rollbook_core::limits::FIELD_BYTES_MAX;
 use rollbook_core::subjects::subject::{Namespace, Subject, validate_response_subject};
 use rollbook_core::time::{Timestamp, ZERO_YEAR_SECONDS};
@@ -29,8 +30,10 @@ pub struct Draft<'a> {
     pub response_subject: Cow<'a, str>,
     /// RFC 3339; none: now.
     pub created_at: Option<Cow<'a, str>>,
-    /// JSON as it came.
-    pub payload: Option<&'a RawValue>,
+    /// Names and values beside the payload.
+    pub headers: HeaderList,
+    /// JSON as it came, or made of what is none.
+    pub payload: Option<Cow<'a, RawValue>>,
 }
 
 /// What a publish asks for.
@@ -139,7 +142,7 @@ impl Draft<'_> {
                 return Err(Fault::bad(format!("{name} is longer than {FIELD_BYTES_MAX} bytes")));
             }
         }
-        if is_notification(&self.subject) && self.payload.is_some_and(says_from) {
+        if is_notification(&self.subject) && self.payload.as_deref().is_some_and(says_from) {
             return Err(Fault::bad("payload: in the namespace notify only the bus says who a message is from"));
         }
         Ok(())
@@ -155,7 +158,8 @@ impl Draft<'_> {
             subject: &self.subject,
             response_subject: &self.response_subject,
             created_at,
-            payload: self.payload.map(|payload| payload.get().as_bytes()),
+            headers: self.headers.headers(),
+            payload: self.payload.as_deref().map(|payload| payload.get().as_bytes()),
         }
     }
 
@@ -205,7 +209,8 @@ pub fn restores(frame: &mut [u8]) {
 /// They do not fit.
 pub fn frame(namespace: &str, events: &[Event<'_>]) -> Result<Vec<u8>, Fault> {
     let failed = |error: &dyn fmt::Display| Fault::bad(error.to_string());
-    let payloads: usize = events.iter().map(|event| event.payload.map_or(0, <[u8]>::len).saturating_add(96)).sum();
+    let bytes = |event: &Event<'_>| event.payload.map_or(0, <[u8]>::len).saturating_add(event.headers.len());
+    let payloads: usize = events.iter().map(|event| bytes(event).saturating_add(96)).sum();
     let mut out = Vec::with_capacity(payloads.saturating_add(80));
     begin_publish(&mut out, namespace).map_err(|error| failed(&error))?;
     let mut flags = 0;
@@ -213,6 +218,9 @@ pub fn frame(namespace: &str, events: &[Event<'_>]) -> Result<Vec<u8>, Fault> {
         event.encode(&mut out).map_err(|error| failed(&error))?;
         if !event.key.is_empty() || !event.id.is_empty() {
             flags |= FLAG_KEYED;
+        }
+        if !event.headers.is_empty() {
+            flags |= FLAG_HEADERS;
         }
     }
     let count = u32::try_from(events.len()).map_err(|error| failed(&error))?;

@@ -3,5 +3,6 @@
 //! Invariant: a publish has its answer within its deadline, and "not stored" is said only of what was never proposed.
 
 pub mod draft;
+pub mod headers;
 pub mod notification;
 pub mod proposer;

@@ -20,6 +20,9 @@ use crate::bus::error::Fault;
 use crate::bus::read::encoder::{EVENT_SLOTS, EventEncoder};
 use crate::bus::read::event_json;
 use crate::bus::write::draft::{Draft, Parsed, Publish, Writable, frame, namespace, parse_rfc3339};
+use crate::bus::write::headers::HeadersJson;
+
+use super::headers::RequestHeaders;
 
 /// Which part of an event was being read when an error came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +31,8 @@ enum Part {
     Frame,
     /// The value of the field of this name; of `None` when the protocol does not know it.
     Text(Option<&'static str>),
+    /// The headers, which are an object.
+    Headers,
     /// The payload, or what follows it up to the next name.
     Payload,
 }
@@ -112,7 +117,13 @@ impl<'de> Visitor<'de> for EventSeed<'_> {
                     if !json::is_shallow(payload.get().as_bytes(), json::DEPTH_MAX) {
                         self.0.too_deep.set(true);
                     }
-                    draft.payload = Some(payload);
+                    draft.payload = Some(Cow::Borrowed(payload));
+                    continue;
+                }
+                "headers" => {
+                    self.0.part.set(Part::Headers);
+                    draft.headers = map.next_value::<Option<HeadersJson>>()?.unwrap_or_default().0;
+                    self.0.part.set(Part::Frame);
                     continue;
                 }
                 _ => {
@@ -155,10 +166,20 @@ impl<'de> Visitor<'de> for BatchSeed<'_> {
     }
 }
 
-/// Reads the body of a publish; `now` is the time of events that bring none.
-pub(super) fn parse_publish(body: &[u8], now: Timestamp, enabled: &Writable<'_>) -> Result<Parsed, Fault> {
+/// What a publish is read with, beside its body.
+pub(super) struct Context<'c> {
+    /// The time of events that bring none.
+    pub(super) now: Timestamp,
+    /// Where clients may publish.
+    pub(super) enabled: &'c Writable<'c>,
+    /// What the request says of all its events.
+    pub(super) common: &'c RequestHeaders,
+}
+
+/// Reads the body of a publish.
+pub(super) fn parse_publish(body: &[u8], context: &Context<'_>) -> Result<Parsed, Fault> {
     let progress = Progress::default();
-    let parsed = parse(body, now, enabled, &progress)?;
+    let parsed = parse(body, context, &progress)?;
     if progress.too_deep.get() {
         return Err(Fault::bad(format!("invalid payload: {}", json::TOO_DEEP)));
     }
@@ -166,11 +187,11 @@ pub(super) fn parse_publish(body: &[u8], now: Timestamp, enabled: &Writable<'_>)
 }
 
 /// Reads the body of a restore. Its payloads may be nested as deep as they were: an older release may have stored them.
-pub(super) fn parse_restore(body: &[u8], now: Timestamp, enabled: &Writable<'_>) -> Result<Parsed, Fault> {
-    parse(body, now, enabled, &Progress::default())
+pub(super) fn parse_restore(body: &[u8], context: &Context<'_>) -> Result<Parsed, Fault> {
+    parse(body, context, &Progress::default())
 }
 
-fn parse(body: &[u8], now: Timestamp, enabled: &Writable<'_>, progress: &Progress) -> Result<Parsed, Fault> {
+fn parse(body: &[u8], context: &Context<'_>, progress: &Progress) -> Result<Parsed, Fault> {
     let body = json::without_mark(body);
     let start = body.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or_else(|| Fault::bad("empty body"))?;
     let text = std::str::from_utf8(body).map_err(|error| {
@@ -178,8 +199,8 @@ fn parse(body: &[u8], now: Timestamp, enabled: &Writable<'_>, progress: &Progres
         Fault::bad(format!("body is not valid UTF-8; from byte {at} on: an event is JSON in UTF-8"))
     })?;
     match body.get(start) {
-        Some(b'[') => parse_batch(text, now, enabled, progress),
-        Some(b'{') => parse_single(text, now, enabled, progress),
+        Some(b'[') => parse_batch(text, context, progress),
+        Some(b'{') => parse_single(text, context, progress),
         _ => Err(Fault::bad(format!("expected opening brace; a body is {EXAMPLE}, or an array of such events"))),
     }
 }
@@ -192,7 +213,7 @@ fn place(error: &serde_json::Error) -> String {
     format!("line {}, column {}", error.line(), error.column())
 }
 
-fn parse_single(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &Progress) -> Result<Parsed, Fault> {
+fn parse_single(text: &str, context: &Context<'_>, progress: &Progress) -> Result<Parsed, Fault> {
     let mut json = serde_json::Deserializer::from_str(text);
     let draft = EventSeed(progress).deserialize(&mut json);
     let draft = draft.map_err(|error| match (error.classify(), progress.part.get()) {
@@ -202,21 +223,28 @@ fn parse_single(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &P
         (_, Part::Text(Some(field))) => {
             Fault::bad(format!("expected string; \"{field}\" is one in double quotes: {}", place(&error)))
         }
+        (_, Part::Headers) => Fault::bad(format!("invalid headers: {error}")),
         (_, Part::Text(None) | Part::Frame) => Fault::bad(format!(
             "expected string; {}: names of fields are in double quotes, as in {EXAMPLE}",
             place(&error)
         )),
     })?;
     // What is wrong with its time is told before what comes behind it.
-    draft.created_at(now)?;
+    draft.created_at(context.now)?;
     json.end().map_err(|error| {
         let place = place(&error);
         Fault::bad(format!("unexpected data after event; {place}: many events are an array, [{{...}},{{...}}]"))
     })?;
-    draft.publish(now, enabled)
+    publish_one(draft, text.len(), context)
 }
 
-fn parse_batch(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &Progress) -> Result<Parsed, Fault> {
+/// What the publish of one event asks for; its body had so many bytes.
+pub(super) fn publish_one(mut draft: Draft<'_>, bytes: usize, context: &Context<'_>) -> Result<Parsed, Fault> {
+    context.common.add_to(std::slice::from_mut(&mut draft), bytes)?;
+    draft.publish(context.now, context.enabled)
+}
+
+fn parse_batch(text: &str, context: &Context<'_>, progress: &Progress) -> Result<Parsed, Fault> {
     let mut json = serde_json::Deserializer::from_str(text);
     let drafts = json.deserialize_seq(BatchSeed(progress)).and_then(|drafts| json.end().map(|()| drafts));
     let drafts = drafts.map_err(|error| match error.classify() {
@@ -228,24 +256,28 @@ fn parse_batch(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &Pr
             _ => Fault::bad(format!("invalid batch: {error}")),
         },
     })?;
+    publish_all(drafts, text.len(), context)
+}
+
+/// What the publish of many events asks for; their body had so many bytes.
+pub(super) fn publish_all(mut drafts: Vec<Draft<'_>>, bytes: usize, context: &Context<'_>) -> Result<Parsed, Fault> {
+    let &Context { now, enabled, common } = context;
     // What an event by itself is refused for first.
     let times = (1..).zip(&drafts).map(|(item, draft)| draft.created_at(now).map_err(|wrong| of_item(item, wrong)));
     let times: Vec<Timestamp> = times.collect::<Result<_, _>>()?;
     if drafts.is_empty() {
         return Err(Fault::bad("empty batch"));
     }
-    let refuse = |text: &'static str, wrong: &dyn Fn(&Draft<'_>) -> bool| {
-        let item = (1..).zip(&drafts).find(|(_, draft)| wrong(draft));
-        item.map_or(Ok(()), |(item, _)| Err(of_item(item, Fault::bad(text))))
-    };
-    refuse("batch items must not have response subject", &|draft| !draft.response_subject.is_empty())?;
+    let answered = |draft: &Draft<'_>| !draft.response_subject.is_empty();
+    refuse_where(&drafts, answered, "batch items must not have response subject")?;
+    common.add_to(&mut drafts, bytes)?;
     let mut events = Vec::with_capacity(drafts.len());
     for (item, (draft, created_at)) in (1..).zip(drafts.iter().zip(times)) {
         draft.check_subjects().and_then(|()| draft.check_fields()).map_err(|wrong| of_item(item, wrong))?;
         events.push(draft.event(created_at));
     }
     let is_inbox = |draft: &Draft<'_>| draft.subject.split('.').next() == Some(Namespace::INBOX);
-    refuse("batch cannot publish to the reserved _bus_ namespace", &is_inbox)?;
+    refuse_where(&drafts, is_inbox, "batch cannot publish to the reserved _bus_ namespace")?;
     let first = events.first().map_or("", |event| event.subject);
     let common = namespace(first, enabled)?;
     // A name that is not enabled is told before a second name.
@@ -262,6 +294,12 @@ fn parse_batch(text: &str, now: Timestamp, enabled: &Writable<'_>, progress: &Pr
     }
     let frame = frame(common, &events)?;
     Ok(Parsed::Publish(Publish { namespace: common.to_owned(), frame, single: None }))
+}
+
+/// Refuses the first event of an array that something is wrong with.
+fn refuse_where(drafts: &[Draft<'_>], wrong: impl Fn(&Draft<'_>) -> bool, text: &'static str) -> Result<(), Fault> {
+    let item = (1..).zip(drafts).find(|(_, draft)| wrong(draft));
+    item.map_or(Ok(()), |(item, _)| Err(of_item(item, Fault::bad(text))))
 }
 
 /// Says which event of an array is refused, counted from 1.
@@ -285,20 +323,7 @@ impl EventEncoder for Frames {
     }
 
     fn event(&self, index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"id: ");
-        event.write_id(u64::try_from(index).unwrap_or(0), out);
-        out.extend_from_slice(b"\nevent: msg\ndata: ");
-        let start = out.len();
-        event_json::write(index, event, out);
-        // Rare: only payloads that came pretty-printed hold line breaks.
-        if memchr2(b'\n', b'\r', out.get(start..).unwrap_or_default()).is_some() {
-            let data = out.split_off(start);
-            out.truncate(start.saturating_sub(b"data: ".len()));
-            data_lines(&data, out);
-        } else {
-            out.push(b'\n');
-        }
-        out.push(b'\n');
+        message(index, event, out, |out| event_json::write(index, event, out));
     }
 
     fn keep_alive(&self, out: &mut Vec<u8>) {
@@ -323,6 +348,24 @@ impl EventEncoder for Frames {
     fn end_with_retry(&self, retry_millis: u64, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("retry: {retry_millis}\n\n").as_bytes());
     }
+}
+
+/// Appends a message with the id of the event, and the data that is written by `data`.
+pub(super) fn message(index: i64, event: &Event<'_>, out: &mut Vec<u8>, data: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(b"id: ");
+    event.write_id(u64::try_from(index).unwrap_or(0), out);
+    out.extend_from_slice(b"\nevent: msg\ndata: ");
+    let start = out.len();
+    data(out);
+    // Rare: only payloads that came pretty-printed hold line breaks.
+    if memchr2(b'\n', b'\r', out.get(start..).unwrap_or_default()).is_some() {
+        let data = out.split_off(start);
+        out.truncate(start.saturating_sub(b"data: ".len()));
+        data_lines(&data, out);
+    } else {
+        out.push(b'\n');
+    }
+    out.push(b'\n');
 }
 
 /// Writes data as one `data:` line for each of its lines; a bare CR is a line break too.

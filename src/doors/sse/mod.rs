@@ -1,12 +1,14 @@
 //! The door `sse`: the event log over HTTP, with Server-Sent Events.
 
+mod cloudevents;
 mod codec;
+mod headers;
+mod refused;
 mod session;
 pub mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -21,37 +23,42 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{App, HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 use futures_util::Stream as _;
+use rollbook_core::level::FeatureLevel;
+use rollbook_core::limits::{HEADER_BYTES_MAX, HEADERS_MAX};
 use rollbook_core::time::Timestamp;
 
 use crate::base::clock;
 use crate::bus::access::{Access, StreamTarget};
 use crate::bus::delivery::messages::AckResult;
-use crate::bus::error::{Fault, First};
+use crate::bus::error::Fault;
 use crate::bus::write::draft::{self, Parsed, Published};
 use crate::doors::door::{Context, Description, Door};
 use crate::net::byte_queue;
 use crate::net::http::head;
 use crate::net::http::settings::HttpSettings;
-use crate::net::http::status::status;
 use crate::net::http_body::{self, BodyError};
 use crate::net::listener::limits::TurnedAway;
 use crate::net::listener::listeners::Listeners;
 use crate::net::listener::settings::ListenerSettings;
 use crate::net::origins::Origin;
 
-use codec::FRAMES;
+use codec::{Context as PublishContext, FRAMES};
+use headers::RequestHeaders;
+use refused::Refused;
 use session::Query;
 use settings::{NAME, Settings};
 
-/// More bytes than a dump adds to an event: `"id":"e_..."`, `"created_at":"..."` and their commas are some 80.
-const DUMP_BYTES_MORE: usize = 1024;
+/// More bytes than a dump adds to an event: `"id":"e_..."`, `"created_at":"..."` and their commas are some 80; of
+/// headers each character may need an escape, and each value its quotes and punctuation.
+const DUMP_BYTES_MORE: usize = 1024 + 2 * HEADER_BYTES_MAX + 8 * HEADERS_MAX;
 
 /// The event log over HTTP.
 #[derive(Debug)]
 pub struct SseDoor {
     access: Access,
     settings: Settings,
-    /// Largest body of a restore, bytes: what came in through any door, and what a dump adds to it, an id and a time.
+    /// Largest body of a restore, bytes: what came in through any door, and what a dump adds to it: an id, a time, and
+    /// headers that did not come in the body.
     restore_bytes_max: usize,
     /// Open streams.
     streams: Arc<AtomicUsize>,
@@ -217,25 +224,7 @@ fn answer(status: StatusCode) -> HttpResponseBuilder {
     builder
 }
 
-/// Why a request is refused, as this door says it.
-struct Refused {
-    status: StatusCode,
-    text: Cow<'static, str>,
-    /// The event that a publish repeats.
-    first: Option<Box<First>>,
-}
-
-impl From<Fault> for Refused {
-    fn from(Fault { kind, text, first }: Fault) -> Self {
-        Self { status: status(kind), text, first }
-    }
-}
-
 impl Refused {
-    fn new(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, text: text.into(), first: None }
-    }
-
     fn answer(&self) -> HttpResponse {
         let mut builder = answer(self.status);
         builder
@@ -358,11 +347,24 @@ async fn discard(mut payload: web::Payload) {
 }
 
 async fn publish(request: &HttpRequest, payload: web::Payload, door: &SseDoor) -> Result<HttpResponse, Refused> {
-    let restores = session::restores(&Query::parse(request.query_string()))?;
+    let query = Query::parse(request.query_string());
+    let restores = session::restores(&query)?;
+    let mode = cloudevents::Mode::of(request.headers())?;
     let bytes_max = if restores { door.restore_bytes_max } else { door.settings.body_bytes_max };
     let body = read_body(request, payload, bytes_max, door).await?;
-    let parse = if restores { codec::parse_restore } else { codec::parse_publish };
-    let mut parsed = parse(&body, clock::timestamp(), &|name| door.access.is_writable(name))?;
+    // A copy has the trace that it had. Below the feature level of headers nobody asks for one to be kept.
+    let traces = !restores
+        && request.headers().contains_key("traceparent")
+        && door.access.bus().level() >= FeatureLevel::HEADERS;
+    let common = RequestHeaders::of(request.headers(), traces, bytes_max)?;
+    let enabled = |name: &str| door.access.is_writable(name);
+    let context = PublishContext { now: clock::timestamp(), enabled: &enabled, common: &common };
+    let parsed = match mode {
+        None if restores => codec::parse_restore(&body, &context).map(Some),
+        None => codec::parse_publish(&body, &context).map(Some),
+        Some(mode) => mode.parse(&body, request.headers(), session::publish_subject(&query), &context),
+    };
+    let Some(mut parsed) = parsed? else { return Ok(answer(StatusCode::ACCEPTED).finish()) };
     if restores && let Parsed::Publish(publish) = &mut parsed {
         draft::restores(&mut publish.frame);
     }
@@ -414,7 +416,8 @@ async fn subscribe(request: &HttpRequest, door: &SseDoor, head: bool) -> Result<
     let open = door.admit()?;
     let (outlet, body) = byte_queue::pair();
     outlet.push(format!(": consumer {consumer_id}\n\n").into());
-    let target = StreamTarget { consumer_id, encoder: &FRAMES, outlet, keep_alive: door.settings.keep_alive };
+    let encoder = cloudevents::encoder(request.headers()).unwrap_or(&FRAMES);
+    let target = StreamTarget { consumer_id, encoder, outlet, keep_alive: door.settings.keep_alive };
     access.open(wanted, target).await?;
     Ok(builder.body(Stream { body, _open: open }))
 }

@@ -44,6 +44,11 @@ pub(super) fn restores(query: &Query<'_>) -> Result<bool, Fault> {
     }
 }
 
+/// Reads the subject that a publish of CloudEvents names for all its events.
+pub(super) fn publish_subject<'q>(query: &'q Query<'_>) -> Option<&'q str> {
+    query.given("subject")
+}
+
 /// Reads the rest of a subscription.
 pub(super) fn subscribe(query: &Query<'_>, pattern: Pattern, last_event_id: Option<&str>) -> Result<Subscribe, Fault> {
     let manual = match query.given("ack") {

@@ -6,11 +6,12 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rollbook_core::entry::{EntryBuilder, FLAG_CREATE, FLAG_KEYED, Frame};
+use rollbook_core::entry::{EntryBuilder, FLAG_CREATE, FLAG_HEADERS, FLAG_KEYED, Frame};
 use rollbook_core::event::Event;
 use rollbook_core::time::Timestamp;
 
-use super::codec::{self, FRAMES};
+use super::codec::{self, Context, FRAMES};
+use super::headers::RequestHeaders;
 use super::session::{self, Ack, Query};
 use crate::bus::error::Fault;
 use crate::bus::read::encoder::EventEncoder as _;
@@ -21,7 +22,8 @@ use crate::net::http::status::status;
 const NOW: Timestamp = Timestamp { seconds: 1_710_498_645, nanos: 123_000_000 };
 
 fn parse(body: impl AsRef<[u8]>) -> Result<Parsed, Fault> {
-    codec::parse_publish(body.as_ref(), NOW, &|name| matches!(name, "a" | "b" | "my-app"))
+    let enabled = |name: &str| matches!(name, "a" | "b" | "my-app");
+    codec::parse_publish(body.as_ref(), &Context { now: NOW, enabled: &enabled, common: &RequestHeaders::default() })
 }
 
 /// The text of the refusal, or `accepted`.
@@ -111,9 +113,22 @@ fn a_payload_may_be_nested_so_deep() {
         let event = format!("{{\"subject\":\"a.b\",\"payload\":{}}}", nested(levels));
         for body in [event.clone(), format!("\u{feff} [{event}]")] {
             assert_eq!(parse(&body).is_ok(), fits, "{levels}");
-            let restored = codec::parse_restore(body.as_bytes(), NOW, &|name| name == "a");
+            let context = Context { now: NOW, enabled: &|name| name == "a", common: &RequestHeaders::default() };
+            let restored = codec::parse_restore(body.as_bytes(), &context);
             assert!(restored.is_ok(), "an older release may have stored it: {levels}");
         }
+    }
+}
+
+#[test]
+fn headers_are_announced_by_the_frame_and_only_those_that_are_there() {
+    let with = "{\"subject\":\"a.b\",\"headers\":{\"B\":[\"1\",\"2\"],\"a\":\"\"}}";
+    let without = "{\"subject\":\"a.b\",\"headers\":{\"B\":[]}}";
+    assert!(one(with).contains(",\"headers\":{\"B\":[\"1\",\"2\"],\"a\":\"\"}"), "{}", one(with));
+    assert_eq!(stored(with).1, FLAG_HEADERS);
+    assert_eq!(stored(format!("[{without},{with}]")).1, FLAG_HEADERS);
+    for plain in [without, "{\"subject\":\"a.b\",\"headers\":null}"] {
+        assert_eq!(parse(plain), parse("{\"subject\":\"a.b\"}"), "{plain}");
     }
 }
 

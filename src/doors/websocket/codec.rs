@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use rollbook_core::headers::HeaderList;
 use rollbook_core::limits;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,6 +15,7 @@ use super::payloads::{ClientFrame, MessagePayload, PublishPayload, RegisterPaylo
 use crate::base::json::{self, Wait, Whole};
 use crate::bus::client::call::{Answer, Payload, Responder, part_of, traceparent};
 use crate::bus::subscribe::request::{Options, Subscribe};
+use crate::bus::write::headers::HeadersJson;
 
 /// Longest id of a message, name of a callback, bytes.
 const ID_BYTES_MAX: usize = 128;
@@ -82,6 +84,8 @@ struct Fields<'a> {
     event_id: Option<&'a RawValue>,
     #[serde(borrow)]
     created_at: Option<&'a RawValue>,
+    #[serde(borrow)]
+    headers: Option<&'a RawValue>,
     #[serde(borrow)]
     start: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -273,9 +277,20 @@ fn publishes(frame: &ByteString, fields: &Fields<'_>) -> Result<PublishPayload, 
         trace_id: short(fields.trace_id, "trace_id")?,
         event_id: short(fields.event_id, "event_id")?,
         created_at: Some(short(fields.created_at, "created_at")?).filter(|time| !time.is_empty()),
+        headers: headers(fields.headers).map_err(|wrong| wrong.of(&id))?,
         payload: fields.payload.map(|_| part(frame, fields.payload)),
         id,
     })
+}
+
+fn headers(field: Field<'_>) -> Result<HeaderList, FrameError> {
+    let Some(raw) = field else { return Ok(HeaderList::default()) };
+    let HeadersJson(list) = serde_json::from_str(raw.get()).map_err(|error| {
+        let text = error.to_string();
+        // The place is that within the member, which nobody can look up.
+        bad(format!("headers: {}", text.split(" at line").next().unwrap_or(&text)))
+    })?;
+    Ok(list)
 }
 
 fn subscribes(fields: &Fields<'_>) -> Result<SubscribePayload, FrameError> {

@@ -52,7 +52,7 @@ impl ErrorCode {
 impl From<FaultKind> for ErrorCode {
     fn from(kind: FaultKind) -> Self {
         match kind {
-            FaultKind::BadRequest | FaultKind::NotFound | FaultKind::Stale => Self::BadMessage,
+            FaultKind::BadRequest | FaultKind::TooLarge | FaultKind::NotFound | FaultKind::Stale => Self::BadMessage,
             FaultKind::Conflict => Self::Conflict,
             FaultKind::Forbidden => Self::Forbidden,
             FaultKind::NotRegistered => Self::NotRegistered,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rollbook_core::headers::HeaderList;
 use rollbook_core::service::{Capability, Instance, InstanceRegister, Service};
 
 use super::settings::NAME;
@@ -114,6 +115,7 @@ pub(super) struct PublishPayload {
     pub(super) trace_id: String,
     pub(super) event_id: String,
     pub(super) created_at: Option<String>,
+    pub(super) headers: HeaderList,
     pub(super) payload: Option<Bytes>,
 }
 
@@ -127,7 +129,12 @@ impl PublishPayload {
             subject: (&*self.subject).into(),
             response_subject: (&*self.response_subject).into(),
             created_at: self.created_at.as_deref().map(Cow::from),
-            payload: self.payload.as_deref().and_then(|payload| serde_json::from_slice(payload).ok()),
+            headers: self.headers.clone(),
+            payload: self
+                .payload
+                .as_deref()
+                .and_then(|payload| serde_json::from_slice(payload).ok())
+                .map(Cow::Borrowed),
         }
     }
 }

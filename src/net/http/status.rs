@@ -9,6 +9,7 @@ use crate::base::fault::FaultKind;
 pub const fn status(kind: FaultKind) -> StatusCode {
     match kind {
         FaultKind::BadRequest => StatusCode::BAD_REQUEST,
+        FaultKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         FaultKind::Forbidden => StatusCode::FORBIDDEN,
         FaultKind::NotFound => StatusCode::NOT_FOUND,
         FaultKind::Conflict | FaultKind::NotRegistered => StatusCode::CONFLICT,

@@ -24,8 +24,8 @@ Examples:
   rollbook dump --all --out everything.ndjson
   rollbook dump app | zstd > app.ndjson.zst
 
-One event per line with id, trace_id, key, subject, response_subject, created_at and payload; the index is left \
-out, as it belongs to the log. `rollbook restore` reads it back. --all leaves out the node's own namespaces.";
+One event per line with id, trace_id, key, subject, response_subject, created_at, headers and payload; the index is \
+left out, as it belongs to the log. `rollbook restore` reads it back. --all leaves out the node's own namespaces.";
 
 /// Pause in the stream after which the log is asked whether there is still something to wait for.
 const QUIET: Duration = Duration::from_secs(2);

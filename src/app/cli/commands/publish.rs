@@ -1,11 +1,13 @@
 //! `rollbook publish`: one event, or one event per line of standard input.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
 use reqwest::header::HeaderMap;
+use rollbook_core::headers::HeaderList;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -22,6 +24,7 @@ Examples:
   rollbook publish app.orders.created '{\"order\":17}'
   rollbook publish app.note '\"a string needs its quotes\"' --key note-1
   rollbook publish app.report --file report.json
+  rollbook publish app.orders.created '{\"order\":18}' -H 'tenant: acme' -H 'region: eu'
   date +%s | rollbook publish app.tick
   rollbook publish app.lines --batch < lines.ndjson
 
@@ -48,6 +51,9 @@ pub struct PublishArgs {
     /// Trace id to store with the event
     #[arg(long)]
     trace_id: Option<String>,
+    /// Header of the event, or of each one: 'Name: value'. May be repeated, also for one name
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
     /// Event id instead of one made by the node
     #[arg(long, conflicts_with = "batch")]
     id: Option<String>,
@@ -66,8 +72,17 @@ struct NewEvent<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
     subject: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<&'a str, Vec<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a RawValue>,
+}
+
+/// Reads a header. What a name and a value may be, the node says.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is `Name: value`")?;
+    HeaderList::default().push(name, value.trim()).map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), value.trim().to_owned()))
 }
 
 pub(in crate::app::cli) async fn run(global: &Global, args: PublishArgs) -> anyhow::Result<()> {
@@ -108,11 +123,16 @@ fn published(output: Output, headers: &HeaderMap, duplicate: bool) -> String {
 }
 
 fn event(args: &PublishArgs, payload: Option<&RawValue>) -> anyhow::Result<String> {
+    let mut headers = BTreeMap::<&str, Vec<&str>>::new();
+    for (name, value) in &args.headers {
+        headers.entry(name).or_default().push(value);
+    }
     let event = NewEvent {
         id: args.id.as_deref(),
         trace_id: args.trace_id.as_deref(),
         key: args.key.as_deref(),
         subject: &args.subject,
+        headers,
         payload,
     };
     Ok(serde_json::to_string(&event)?)
@@ -192,7 +212,16 @@ mod tests {
 
     fn args(subject: &str) -> PublishArgs {
         let subject = subject.to_owned();
-        PublishArgs { subject, payload: None, file: None, key: None, trace_id: None, id: None, batch: false }
+        PublishArgs {
+            subject,
+            payload: None,
+            file: None,
+            key: None,
+            trace_id: None,
+            headers: vec![],
+            id: None,
+            batch: false,
+        }
     }
 
     const STORED: &str =
@@ -214,6 +243,19 @@ mod tests {
         let first = "{\"id\":\"e_1\",\"trace_id\":\"t\",\"key\":\"k\\\"1\",\"subject\":\"app.x\",\"payload\":{\"n\": 1.50,\n \"s\":\"\\u00e4\"}}";
         assert_eq!(fake.bodies(), [first, "{\"subject\":\"app.y\"}"]);
         assert_eq!(fake.calls(), ["POST /", "POST /"]);
+    }
+
+    #[tokio::test]
+    async fn headers_are_read_from_arguments_and_sent_with_each_event() {
+        let fake = Fake::start(vec![answer("202 Accepted", STORED, "")]).await;
+        let headers = ["tenant:  acme ", "x: a:b", "tenant: second", "empty:"].map(|text| header(text).unwrap());
+        let given = PublishArgs { headers: headers.to_vec(), ..args("app.x") };
+        publish(&fake.global(), given, false).await.unwrap();
+        let wanted = r#"{"subject":"app.x","headers":{"empty":[""],"tenant":["acme","second"],"x":["a:b"]}}"#;
+        assert_eq!(fake.bodies(), [wanted]);
+        assert_eq!(header("tenant").unwrap_err(), "a header is `Name: value`");
+        assert!(header("a b: x").unwrap_err().starts_with("the name of a header is"));
+        assert!(header("a: x\ny").unwrap_err().contains("line break"));
     }
 
     #[tokio::test]

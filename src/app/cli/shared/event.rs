@@ -21,6 +21,8 @@ pub(in crate::app::cli) struct Event<'a> {
     pub(in crate::app::cli) response_subject: Option<&'a RawValue>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(in crate::app::cli) created_at: Option<&'a RawValue>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::app::cli) headers: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub(in crate::app::cli) payload: Option<&'a RawValue>,
     #[serde(default, skip_serializing)]
@@ -59,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_record_is_the_event_without_its_index() {
-        let json = r#"{"id":"e_1","trace_id":"t\t1","key":"k\"1","subject":"app.a","response_subject":"_bus_.x","created_at":"2026-01-01T00:00:00Z","payload":{"n":1.50,"big":12345678901234567890123},"index":7}"#;
+        let json = r#"{"id":"e_1","trace_id":"t\t1","key":"k\"1","subject":"app.a","response_subject":"_bus_.x","created_at":"2026-01-01T00:00:00Z","headers":{"a":["1","2"],"B":"\u00e9"},"payload":{"n":1.50,"big":12345678901234567890123},"index":7}"#;
         let event = Event::parse(json).unwrap();
         assert_eq!((event.index, event.namespace()), (Some(7), "app"));
         assert_eq!(serde_json::to_string(&event).unwrap(), json.replace(",\"index\":7", ""));

@@ -1,5 +1,7 @@
 //! Publishing, and streams of the book, for one client: what it says, and what it is told, by the rules of the door `sse`.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -12,6 +14,7 @@ use crate::bus::error::Fault;
 use crate::bus::subscribe::request::{Options, Subscribe};
 use crate::bus::subscribe::streams::{AckOutcome, StreamMessage, StreamRefusal, StreamUpdate};
 use crate::bus::write::draft::{Draft, Published};
+use crate::bus::write::headers::HeadersJson;
 use crate::doors::socketio::session::Out;
 
 /// Longest id of a stream, bytes.
@@ -32,6 +35,8 @@ struct PublishPayload<'a> {
     id: String,
     #[serde(alias = "createdAt")]
     created_at: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    headers: HeadersJson,
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
 }
@@ -45,7 +50,8 @@ impl<'a> PublishPayload<'a> {
             subject: self.subject.into(),
             response_subject: self.response_subject.into(),
             created_at: self.created_at.map(Into::into),
-            payload: self.payload,
+            headers: self.headers.0,
+            payload: self.payload.map(Cow::Borrowed),
         }
     }
 }

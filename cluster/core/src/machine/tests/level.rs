@@ -1,8 +1,9 @@
 //! The feature level: raised once on all replicas alike, and what is above it stops a node.
 
 use super::*;
-use crate::command::{ClockSet, DecodeError, InstanceExpire, LevelRaise, TrimMany, check_level};
-use crate::entry::command_frame;
+use crate::command::{ClockSet, DecodeError, InstanceExpire, LevelRaise, TrimMany, check_level, needs_level};
+use crate::entry::{FLAG_HEADERS, command_frame};
+use crate::headers::HeaderList;
 
 pub(super) fn raise(level: u32) -> Vec<u8> {
     Command::LevelRaise(LevelRaise { level }).frame().unwrap()
@@ -135,6 +136,13 @@ fn a_command_above_the_level_of_the_cluster_is_not_proposed() {
     let expire = Command::InstanceExpire(InstanceExpire {});
     assert!(matches!(expire.check_level(FeatureLevel::FIRST), Err(Refusal::Unavailable(_))));
     assert_eq!(expire.check_level(FeatureLevel::BOUNDED), Ok(()));
+    let mut headers = HeaderList::default();
+    headers.push("tenant", "a").unwrap();
+    let headed = Event { headers: headers.headers(), ..event("app.x", "", "") };
+    let headed = publish("app", &[event("app.x", "", ""), headed], FLAG_CREATE | FLAG_HEADERS);
+    assert!(needs_level(&headed) && needs_level(&raise(9)) && !needs_level(&plain("app")) && !needs_level(&[]));
+    assert!(matches!(check_level(&headed, 1, FeatureLevel::COUNTED), Err(Refusal::Unavailable(_))));
+    assert_eq!(check_level(&headed, 1, FeatureLevel::HEADERS), Ok(()));
     let many = [plain("app"), Command::TrimMany(TrimMany::default()).frame().unwrap()].concat();
     assert!(matches!(check_level(&many, 2, FeatureLevel::FIRST), Err(Refusal::Unavailable(_))));
 }
