@@ -15,6 +15,9 @@ const FULL_PART: u64 = 8;
 const SLACK_BYTES: u64 = 8 << 20;
 /// Files that a step creates at most beside tables.
 const SLACK_INODES: u64 = 64;
+/// Inodes that a file system may count as free and cannot give: XFS makes 64 at a time and counts the rest below its
+/// maximum, which may be less than 64, as free.
+const CHUNK_INODES: u64 = 64;
 
 /// What is known of shortages.
 #[derive(Debug, Default)]
@@ -58,6 +61,11 @@ impl Free {
         (inodes < INODES_RESERVE).then(|| format!("{inodes} inodes free, {INODES_RESERVE} inodes are kept in reserve"))
     }
 
+    /// Whether a step finds room that writes so many bytes.
+    const fn has_room(self, bytes: u64) -> bool {
+        self.bytes >= bytes && self.inodes >= SLACK_INODES + CHUNK_INODES
+    }
+
     /// Whether nothing may be written any more, not even what would give room back.
     #[must_use]
     pub const fn is_full(self, reserve_bytes: u64) -> bool {
@@ -71,14 +79,15 @@ pub(crate) fn require(path: &Path, bytes: u64) -> Result<(), ReadError> {
     // Where it cannot be known, the step itself finds out.
     let Ok(free) = free(path) else { return Ok(()) };
     let needed = bytes.saturating_add(SLACK_BYTES);
-    if free.bytes >= needed && free.inodes >= SLACK_INODES {
+    if free.has_room(needed) {
         return Ok(());
     }
     Err(ReadError(format!(
-        "no room at {}: {} bytes and {} inodes are free, {needed} bytes and {SLACK_INODES} inodes are needed; free some, or make the disk larger",
+        "no room at {}: {} bytes and {} inodes are free, {needed} bytes and {} inodes are needed; free some, or make the disk larger",
         path.display(),
         free.bytes,
-        free.inodes
+        free.inodes,
+        SLACK_INODES + CHUNK_INODES
     )))
 }
 
@@ -96,6 +105,10 @@ mod tests {
         assert!(Free { bytes: 10, inodes: 6 }.lacks(10).unwrap().contains("6 inodes free"));
         let full = |bytes, inodes| Free { bytes, inodes }.is_full(800);
         assert_eq!([full(100, 125), full(99, 125), full(100, 124)], [false, true, true]);
+        let room = |bytes, inodes| Free { bytes, inodes }.has_room(100);
+        assert_eq!([room(100, 128), room(99, 128)], [true, false]);
+        // XFS counted 64 and could not make one.
+        assert!(!room(100, 64) && !room(100, 127));
         assert!(require(directory.path(), 0).is_ok());
         let text = require(directory.path(), u64::MAX).unwrap_err().to_string();
         assert!(text.contains("no room") && text.contains("needed"), "{text}");
