@@ -7,7 +7,7 @@
 //! ```
 //!
 //! All openraft and rocksdb types stay inside this crate. The rooms from the bottom up; each may import those before it:
-//! `store`, `log`, `ledger`, `state`, `book`, `peer`, `replicate`, `propose`, `member`, the file `node`, `running`.
+//! `store`, `log`, `ledger`, `state`, `book`, `peer`, `replicate`, `propose`, `member`, `node`, `running`.
 
 mod codec;
 mod crash;

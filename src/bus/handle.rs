@@ -95,7 +95,7 @@ impl Bus {
     #[must_use]
     pub fn consumer(&self, namespace: &str, name: &str) -> Option<Consumer> {
         let node = self.node();
-        node.namespace(namespace).and_then(|head| node.consumer(&head, name))
+        node.state().namespace(namespace).and_then(|head| node.state().consumer(&head, name))
     }
 
     /// Whether this life of this node serves the consumer, or nobody has claimed it, and the consumer was not reset

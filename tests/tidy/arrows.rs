@@ -81,7 +81,7 @@ const CLUSTER: [&str; 16] = [
     "status.rs",
     "propose",
     "member",
-    "node.rs",
+    "node",
     "running",
     "sim",
 ];

@@ -37,7 +37,7 @@ const TURN_MAX: Duration = Duration::from_secs(2);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A change that somebody wants.
+/// A change of the membership.
 #[derive(Clone, PartialEq, Eq, prost::Oneof)]
 pub(crate) enum Change {
     /// A new node at this address, as a learner.
@@ -62,14 +62,14 @@ struct Envelope {
     force: bool,
 }
 
-/// A change, and whether it is wanted in spite of what speaks against it.
+/// A change that is asked for, and whether it is to be made although the cluster loses by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WantedChange {
+pub(crate) struct ChangeRequest {
     pub(crate) change: Change,
     pub(crate) force: bool,
 }
 
-impl WantedChange {
+impl ChangeRequest {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         Envelope { change: Some(self.change.clone()), force: self.force }.encode_to_vec()
     }
@@ -152,7 +152,7 @@ impl Members {
     /// # Errors
     /// [`CallError::NotLeader`] when it can be asked again of the next leader, whatever was done of it; otherwise a
     /// refusal.
-    pub(crate) async fn change(&self, wanted: WantedChange, propose: &Propose) -> Result<Node, CallError> {
+    pub(crate) async fn change(&self, request: ChangeRequest, propose: &Propose) -> Result<Node, CallError> {
         let Ok(_turn) = tokio::time::timeout(TURN_MAX, self.turn.lock()).await else {
             let why = "another change is being made; try again when `rollbook cluster status` shows what became of it";
             return Err(CallError::Refused(membership(why)));
@@ -160,7 +160,7 @@ impl Members {
         if !self.raft.is_leader() {
             return Err(CallError::NotLeader);
         }
-        let WantedChange { change, force } = wanted;
+        let ChangeRequest { change, force } = request;
         if let Change::Transfer(to) = change {
             return self.transfer(to).await;
         }

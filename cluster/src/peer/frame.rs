@@ -57,7 +57,7 @@ pub(crate) enum Kind {
     /// Are you there?
     Ping = 30,
     /// A question how far the log and the state are.
-    Standing = 31,
+    Figures = 31,
     /// A snapshot is offered: its files.
     Offer = 40,
     /// Part of a file of a snapshot.
@@ -93,7 +93,7 @@ impl Kind {
         Self::Founding,
         Self::Found,
         Self::Ping,
-        Self::Standing,
+        Self::Figures,
         Self::Offer,
         Self::Chunk,
         Self::Complete,

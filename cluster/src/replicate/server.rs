@@ -73,7 +73,7 @@ impl Answer {
 }
 
 /// Answers what is not raft's own.
-pub(crate) trait Office: Send + Sync + 'static {
+pub(crate) trait PeerRequestHandler: Send + Sync + 'static {
     /// Answers an ask of a node.
     fn answer(&self, from: u64, kind: Kind, body: Bytes) -> impl Future<Output = Answer> + Send;
     /// Takes recorded writes of a node before it returns, so that they keep the order of the calls; the answer comes
@@ -84,19 +84,19 @@ pub(crate) trait Office: Send + Sync + 'static {
 }
 
 /// Everything the answering side needs.
-pub(crate) struct Server<O> {
+pub(crate) struct Server<H> {
     pub(crate) identity: Arc<Identity>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) links: Arc<Links>,
     pub(crate) raft: Raft,
     pub(crate) contact: Arc<Contact>,
     pub(crate) receiver: Receiver,
-    pub(crate) homes: Arc<ThreadConnections>,
+    pub(crate) threads: Arc<ThreadConnections>,
     pub(crate) tls: Option<Tls>,
-    pub(crate) office: O,
+    pub(crate) handler: H,
 }
 
-impl<O: Office> Server<O> {
+impl<H: PeerRequestHandler> Server<H> {
     /// Takes calls until cancelled.
     pub(crate) async fn run(self: Arc<Self>, mut acceptor: Box<dyn Acceptor>, stop: CancellationToken) {
         // Of all nodes together, those that have not said who they are included.
@@ -174,12 +174,12 @@ impl<O: Office> Server<O> {
         if hello.purpose != u32::from(Purpose::Live.number()) {
             return self.welcome(&hello, pass, stream, stop).await;
         }
-        let homes = Arc::clone(&self.homes);
+        let threads = Arc::clone(&self.threads);
         let serve = async move {
             stream.settle()?;
             self.welcome(&hello, pass, stream, stop).await
         };
-        homes.run(serve).await
+        threads.run(serve).await
     }
 
     async fn welcome(
@@ -226,10 +226,10 @@ impl<O: Office> Server<O> {
                 Kind::Append | Kind::Offer | Kind::Chunk | Kind::Complete | Kind::End => {
                     self.stream(&mut streams, from, &sender, frame).await;
                 }
-                Kind::Tell => self.office.hear(from, frame.body),
+                Kind::Tell => self.handler.hear(from, frame.body),
                 Kind::Forward => {
                     let Ok(permit) = Arc::clone(&asks).acquire_owned().await else { return Ok(()) };
-                    let (answer, sender) = (self.office.forward(from, frame.body), sender.clone());
+                    let (answer, sender) = (self.handler.forward(from, frame.body), sender.clone());
                     tokio::spawn(async move {
                         let _permit = permit;
                         // A node whose connection has ended asks again, on another one.
@@ -302,7 +302,7 @@ impl<O: Office> Server<O> {
         let answer = match frame.kind {
             Kind::Vote | Kind::PreVote | Kind::Transfer => Box::pin(self.raft_ask(frame.kind, &frame.body)).await,
             Kind::Ping => Answer::Done(self.contact.pong().encode_to_vec().into()),
-            kind => self.office.answer(from, kind, frame.body).await,
+            kind => self.handler.answer(from, kind, frame.body).await,
         };
         // The asker may have gone.
         sender.send(answer.frame(frame.session)).await.ok();

@@ -14,6 +14,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
 use prost::Message as _;
 use rollbook_core::command::{Command, NodeDown};
+use rollbook_core::node::Owner;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,13 +22,15 @@ use tokio_util::sync::CancellationToken;
 use crate::lab_faults::Bug;
 use crate::lock::lock;
 use crate::member::members;
-use crate::node::Node;
+use crate::node::proposal_client::ProposalClient;
 use crate::peer::conn::{CallError, Conn};
 use crate::peer::frame::Kind;
 use crate::peer::identity::Identity;
 use crate::peer::link::{DialError, Links, Purpose};
 use crate::peer::pulse::{Pace, Pong, RoundTrips};
+use crate::replicate::contact::Contact;
 use crate::replicate::raft::Raft;
+use crate::state::state::State;
 use crate::timing::Timing;
 use crate::types::Vote;
 
@@ -46,11 +49,14 @@ const ELECTIONS_MAX: u32 = 10;
 
 /// Keeps a connection to every other node.
 pub(crate) struct Liveness {
-    node: Node,
-    raft: Raft,
-    identity: Arc<Identity>,
-    links: Arc<Links>,
-    round_trips: Mutex<BTreeMap<u64, RoundTrips>>,
+    pub(crate) raft: Raft,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) contact: Arc<Contact>,
+    pub(crate) state: Arc<State>,
+    pub(crate) proposals: ProposalClient,
+    /// How long the last round trips to each node took.
+    pub(crate) round_trips: Mutex<BTreeMap<u64, RoundTrips>>,
 }
 
 enum Probe {
@@ -66,10 +72,6 @@ fn between(from: u64, to: u64) -> Duration {
 }
 
 impl Liveness {
-    pub(crate) fn new(node: Node, raft: Raft, identity: Arc<Identity>, links: Arc<Links>) -> Self {
-        Self { node, raft, identity, links, round_trips: Mutex::default() }
-    }
-
     fn timing(&self) -> Timing {
         self.links.timing()
     }
@@ -144,7 +146,7 @@ impl Liveness {
                 Ok(pong) => {
                     late = 0;
                     if let Ok(pong) = Pong::decode(pong) {
-                        self.node.inner().contact.hear(node, asked, &pong);
+                        self.contact.hear(node, asked, &pong);
                     }
                     self.note(node, began.elapsed());
                 }
@@ -182,6 +184,12 @@ impl Liveness {
         lock(&self.round_trips).values().filter_map(RoundTrips::median).max().unwrap_or_default()
     }
 
+    /// The present life of a node, as the cluster knows it.
+    fn life_of(&self, id: u64) -> Option<Owner> {
+        let machine = self.state.machine();
+        machine.node(id).filter(|row| row.up).map(|row| Owner { node: id, incarnation: row.incarnation })
+    }
+
     fn leads(&self, node: u64) -> bool {
         self.raft.server_metrics().borrow_watched().current_leader == Some(node)
     }
@@ -193,7 +201,7 @@ impl Liveness {
             return None;
         }
         let vote = members::vote(&self.raft);
-        let life = self.node.life_of(node);
+        let life = self.life_of(node);
         match probe(&self.links, node, ended).await {
             Probe::Alive(conn) => return conn,
             Probe::Unknown => {
@@ -209,7 +217,7 @@ impl Liveness {
         // Whoever leads now takes it off the roll, so that others serve what it served.
         if let Some(owner) = life.filter(|_| self.raft.is_leader()) {
             let down = NodeDown { id: owner.node, incarnation: owner.incarnation, reason: "lost".to_owned() };
-            if let Err(refusal) = self.node.command(Command::NodeDown(down)).await {
+            if let Err(refusal) = self.proposals.command(Command::NodeDown(down)).await {
                 tracing::debug!(%refusal, "the list of nodes could not be changed; it will be tried again");
             }
         }

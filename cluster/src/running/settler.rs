@@ -10,7 +10,7 @@ use crate::book::settle::{self, Flushed};
 use crate::error::ReadError;
 use crate::lab_faults::Bug;
 use crate::log::store::LogStore;
-use crate::node::Node;
+use crate::node::consensus::Consensus;
 use crate::replicate::raft::Raft;
 use crate::state::state::State;
 
@@ -33,7 +33,7 @@ pub(crate) struct Settler {
     pub(crate) state: Arc<State>,
     pub(crate) log: LogStore,
     pub(crate) raft: Raft,
-    pub(crate) node: Node,
+    pub(crate) consensus: Consensus,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) stop: CancellationToken,
     /// Bytes of the log that are kept for nodes that are behind.
@@ -131,7 +131,7 @@ impl Settler {
         }
         let beyond = done.marks.front().filter(|mark| old(mark)).map_or(0, |(entry, _)| *entry);
         // Unknown without a leader: then nothing is given up.
-        let slowest = self.runtime.block_on(self.node.slowest()).unwrap_or(0);
+        let slowest = self.runtime.block_on(self.consensus.slowest()).unwrap_or(0);
         let limit = slowest.max(beyond).min(done.limit);
         limit.min(self.state.snapshots.needed().unwrap_or(limit))
     }

@@ -155,7 +155,7 @@ impl Router {
     }
 
     fn launch(&self, flight: Flight) {
-        let picked = self.inner.node.with_machine(|machine| self.pick(machine, flight));
+        let picked = self.inner.node.state().with_machine(|machine| self.pick(machine, flight));
         match picked {
             Ok(number) => self.hand_over(number),
             Err(not_begun) => {
@@ -204,7 +204,7 @@ impl Router {
         let there = if instance.connection.owner == node.owner() {
             self.inner.clients.find(instance.connection.serial).is_some()
         } else {
-            node.reaches(instance.connection.owner.node)
+            node.messages().reaches(instance.connection.owner.node)
         };
         if !instance.is_available() || !there || flight.tried.contains(&instance.connection) {
             seen.unavailable.set(true);

@@ -58,7 +58,7 @@ impl Relay {
         let seat = MemberPlace { namespace, consumer: terms.name.clone(), member: wanted.member };
         let key = RemoteMemberKey { at: from, member: wanted.member };
         let life = wanted.incarnation.map(|incarnation| Owner { node: from, incarnation });
-        let guest = RemoteMember { node: self.node().clone(), key, ends: relay.clone().recipient() };
+        let guest = RemoteMember { messages: self.node().messages().clone(), key, ends: relay.clone().recipient() };
         let guest = Owned::start(&self.bus.metrics().actors, guest);
         let guest = self.guests.expect(guest, key, seat, life);
         let join = Join {
@@ -70,7 +70,7 @@ impl Relay {
             deliver: guest.clone().recipient(),
             tell: guest.recipient(),
         };
-        let (mut applied, seen) = (self.node().applied(), wanted.seen);
+        let (mut applied, seen) = (self.node().state().applied(), wanted.seen);
         Box::pin(async move {
             let sees = tokio::time::timeout(SEEN_MAX, wait_until(&mut applied, |next| *next >= seen)).await;
             let joined = match sees {

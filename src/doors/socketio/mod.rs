@@ -157,7 +157,7 @@ impl Door {
     pub fn new(services: &Services, access: Access, config: Config) -> Arc<Self> {
         let node = services.bus.node().clone();
         let (time, count_max) = (config.max_disconnection, config.connections_max);
-        let recovery = Recovery::new(node.clone(), services.peers.clone(), time, count_max);
+        let recovery = Recovery::new(node.state().clone(), services.peers.clone(), time, count_max);
         let application = BusApplication::new(services.clone(), access, Arc::clone(&recovery), config.queue_bytes_max);
         let table = SessionTable::default();
         let patience = config.ping_interval + config.ping_timeout;

@@ -224,10 +224,10 @@ impl Connection {
 
     fn register(&mut self, registers: Registers, ctx: &mut Context<Self>) {
         let services = self.shared.services.clone();
-        if services.bus.node().ready().is_err() {
+        if services.bus.node().consensus().ready().is_err() {
             return self.refused(&Refusal::Unavailable("the cluster has no majority".to_owned()));
         }
-        let snapshot = self.shared.snapshots.take(services.bus.node());
+        let snapshot = self.shared.snapshots.take(services.bus.node().state());
         let name = registers.name.clone();
         self.seat.client().describe(|about| about.name.clone_from(&name));
         if registers.methods.is_empty() {

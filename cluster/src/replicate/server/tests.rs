@@ -13,7 +13,7 @@ use crate::peer::pulse::Pong;
 use crate::peer::transport::memory::Memory;
 use crate::replicate::machine::StateMachine;
 use crate::replicate::network::Network;
-use crate::running;
+use crate::replicate::raft;
 use crate::state::state::State;
 use crate::store::layout::Layout;
 use crate::timing::{HEARTBEAT, Timing};
@@ -22,7 +22,7 @@ use crate::types::Runtime;
 /// Says which node asked.
 struct Echo;
 
-impl Office for Echo {
+impl PeerRequestHandler for Echo {
     async fn answer(&self, from: u64, _: Kind, _: Bytes) -> Answer {
         Answer::Done(wire::encode_number(from))
     }
@@ -58,11 +58,11 @@ async fn raft(side: &Side) -> Raft {
     let log = LogStore::open_simulated(&side.layout, Duration::from_millis(1)).unwrap();
     let network = Network { links: Arc::clone(&side.links), state: Arc::clone(&side.state) };
     let machine = StateMachine::new(Arc::clone(&side.state), &log);
-    let settings = running::settings(Timing::new(HEARTBEAT)).unwrap();
+    let settings = raft::settings(Timing::new(HEARTBEAT)).unwrap();
     Raft::new(side.identity.id, settings, network, log, machine).await.unwrap()
 }
 
-fn server<O: Office>(one: &Side, raft: Raft, office: O) -> Arc<Server<O>> {
+fn server<H: PeerRequestHandler>(one: &Side, raft: Raft, handler: H) -> Arc<Server<H>> {
     let contact = Arc::new(Contact::new(raft.clone(), Arc::clone(&one.identity), Timing::new(HEARTBEAT)));
     Arc::new(Server {
         identity: Arc::clone(&one.identity),
@@ -71,9 +71,9 @@ fn server<O: Office>(one: &Side, raft: Raft, office: O) -> Arc<Server<O>> {
         raft,
         contact,
         receiver: Receiver::new(&one.layout),
-        homes: Arc::default(),
+        threads: Arc::default(),
         tls: None,
-        office,
+        handler,
     })
 }
 
@@ -92,7 +92,7 @@ impl Drop for Counted {
     }
 }
 
-impl Office for Slow {
+impl PeerRequestHandler for Slow {
     async fn answer(&self, _: u64, _: Kind, _: Bytes) -> Answer {
         self.asks.fetch_add(1, Ordering::Relaxed);
         let _counted = Counted(Arc::clone(&self.asks));
@@ -111,9 +111,9 @@ impl Office for Slow {
 async fn overload() {
     let memory = Memory::default();
     let (one, two) = (side(1, &memory), side(2, &memory));
-    let (raft, office) = (raft(&one).await, Slow::default());
+    let (raft, handler) = (raft(&one).await, Slow::default());
     let stop = CancellationToken::new();
-    let serving = server(&one, raft.clone(), office.clone()).run(Box::new(memory.listen("one")), stop.clone());
+    let serving = server(&one, raft.clone(), handler.clone()).run(Box::new(memory.listen("one")), stop.clone());
     let serving = tokio::spawn(serving);
     let conn = two.links.conn(1, Purpose::Live, Duration::from_secs(1)).await.unwrap();
     let ask = || {
@@ -126,13 +126,13 @@ async fn overload() {
         }
     };
     let asked: Vec<_> = (0..LIVE_ASKS_MAX).map(|_| ask()).collect();
-    until(&office.asks, LIVE_ASKS_MAX).await;
+    until(&handler.asks, LIVE_ASKS_MAX).await;
     let refused = ask().await.unwrap();
     assert!(matches!(refused, Err(CallError::Refused(Refusal::Overloaded(_)))), "{refused:?}");
     conn.tell(Kind::Tell, Bytes::new()).unwrap();
-    until(&office.told, 1).await;
+    until(&handler.told, 1).await;
     conn.close();
-    until(&office.asks, 0).await;
+    until(&handler.asks, 0).await;
     for asked in asked {
         assert!(asked.await.unwrap().is_err());
     }
@@ -158,7 +158,7 @@ async fn talk() {
         let within = Duration::from_secs(1);
         two.links.call(1, Purpose::Control, kind, Bytes::new(), within).await.unwrap()
     };
-    assert_eq!(wire::decode_number(&ask(Kind::Standing).await).unwrap(), 2);
+    assert_eq!(wire::decode_number(&ask(Kind::Figures).await).unwrap(), 2);
     let pong = async || Pong::decode(ask(Kind::Ping).await).unwrap().majority_millis;
     assert_eq!(pong().await, Some(u64::MAX), "it does not lead");
     raft.initialize(BTreeMap::from([(1, BasicNode::new("one"))])).await.unwrap();
