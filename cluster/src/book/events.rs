@@ -149,9 +149,10 @@ impl Book {
         Err(ReadError(format!("event {from} of namespace {} is missing", head.name)))
     }
 
-    /// Whether the event at `sequence` is not visible any more.
+    /// Whether the event at `sequence` is not visible any more, after its rows were looked for in vain.
     fn is_out_of_sight(&self, head: &Head, sequence: u64) -> bool {
-        self.head(&head.name).is_none_or(|now| now.id != head.id || now.first > sequence)
+        let machine = self.state.machine_behind_rows();
+        machine.head(&head.name).is_none_or(|now| now.id != head.id || now.first > sequence)
     }
 
     fn reader(&self) -> Reader<'_> {

@@ -74,7 +74,7 @@ impl Consensus {
     pub fn status(&self) -> Status {
         // One that lost its majority does not lead, whatever it believes.
         let leader = self.contact.leader();
-        // A copy: raft waits for whoever borrows its metrics, so nobody may wait for anything while they are borrowed.
+        // A copy: raft waits for whoever borrows its metrics.
         let metrics = self.raft.metrics().borrow_watched().clone();
         let machine = self.state.machine();
         Status {

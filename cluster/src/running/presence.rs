@@ -110,7 +110,7 @@ impl Presence {
     /// Takes nodes off the list that do not answer.
     async fn miss(&self) {
         let this = self.identity.id;
-        // A copy: raft waits for whoever borrows its metrics, and nobody may borrow them while he waits for the rules.
+        // A copy: raft waits for whoever borrows its metrics.
         let heartbeats = self.raft.metrics().borrow_watched().heartbeat.clone();
         let Some(heartbeats) = heartbeats else { return };
         let silent: Vec<Row> = {

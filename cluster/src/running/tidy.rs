@@ -30,9 +30,7 @@ pub(crate) async fn run(raft: Raft, state: Arc<State>, proposals: ProposalClient
         if !raft.is_leader() {
             continue;
         }
-        let state = Arc::clone(&state);
-        // An entry may be being applied: not on a thread that raft needs.
-        let Ok(due) = tokio::task::spawn_blocking(move || state.machine().tidy_due()).await else { return };
+        let due = state.machine().tidy_due();
         let Some(due) = due.filter(|due| due.saturating_add(GRACE_MS) <= now_millis()) else { continue };
         let began = Instant::now();
         match proposals.command(Command::Tidy(Tidy {})).await {

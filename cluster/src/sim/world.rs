@@ -392,7 +392,7 @@ impl World {
     }
 
     pub(super) fn machines(&self) -> Vec<Machine> {
-        self.processes.lock().unwrap().values().map(|process| process.state.machine().clone()).collect()
+        self.processes.lock().unwrap().values().map(|process| Machine::clone(&process.state.machine())).collect()
     }
 
     /// The rows of every node, without those that go at different times: where events are before they are settled.

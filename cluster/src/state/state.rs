@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use arc_swap::{ArcSwap, Guard};
 use rocksdb::{DB, Direction, IteratorMode, WriteBatch};
 use rollbook_core::machine::{Loaded, Machine};
 use rollbook_core::rows::{Family, RowsError};
@@ -14,6 +15,7 @@ use super::changes::Changes;
 use super::clock::LogClock;
 use super::schedule::Schedule;
 use crate::codec;
+use crate::crash;
 use crate::error::{NodeError, ReadError};
 use crate::lab_faults::Bug;
 use crate::ledger::ledger::Ledger;
@@ -133,7 +135,10 @@ pub(crate) struct System {
 pub(crate) struct State {
     layout: Layout,
     databases: RwLock<Arc<Databases>>,
-    pub(crate) machine: RwLock<Machine>,
+    /// The machine as of the newest batch that was written. Replaced whole, so a reader never waits for a write.
+    machine: ArcSwap<Machine>,
+    /// Held from before a batch is written until the machine that belongs to the rows is published.
+    publishing: Mutex<()>,
     pub(crate) system: Mutex<System>,
     /// Index behind the last applied entry.
     pub(crate) applied: watch::Sender<u64>,
@@ -167,7 +172,8 @@ impl State {
             schedule: Mutex::default(),
             layout: layout.clone(),
             databases: RwLock::new(Arc::new(databases)),
-            machine: RwLock::new(machine),
+            machine: ArcSwap::from_pointee(machine),
+            publishing: Mutex::new(()),
             system: Mutex::new(system),
             applied: watch::Sender::new(applied),
             snapshots: Snapshots::default(),
@@ -178,9 +184,31 @@ impl State {
         }))
     }
 
-    /// The rules' view of the state.
-    pub(crate) fn machine(&self) -> RwLockReadGuard<'_, Machine> {
-        self.machine.read().unwrap_or_else(PoisonError::into_inner)
+    /// The rules' view of the state, as of the newest batch that was written: a snapshot, which does not change any
+    /// more. Waits for nobody. The rows that can be read may be newer, never older.
+    pub(crate) fn machine(&self) -> Guard<Arc<Machine>> {
+        self.machine.load()
+    }
+
+    /// The machine that is at least as new as every row that was read before this call. Waits while a batch is being
+    /// written: for those who found that a row is gone, and have to know why. May not be called where nobody may block.
+    pub(crate) fn machine_behind_rows(&self) -> Guard<Arc<Machine>> {
+        drop(lock(&self.publishing));
+        self.machine.load()
+    }
+
+    /// Writes a batch by `write`, then shows the machine that the rows of the batch belong to.
+    pub(crate) fn publish(
+        &self,
+        machine: &Machine,
+        write: impl FnOnce() -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let _publishing = lock(&self.publishing);
+        crash::point("apply: a batch is to be written")?;
+        write()?;
+        crash::point("apply: a batch was written")?;
+        self.machine.store(Arc::new(machine.clone()));
+        Ok(())
     }
 
     /// State and ledger of one generation. Who needs both, or one twice, takes them once.
@@ -252,10 +280,13 @@ impl State {
         let applied = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
         self.clock.observe(machine.millis());
         self.clock.set_alone(is_alone(&system.membership));
-        *lock(&self.changes) = databases.changes(&machine);
-        *lock(&self.schedule) = Schedule::default();
+        let changes = databases.changes(&machine);
+        let publishing = lock(&self.publishing);
         *self.databases.write().unwrap_or_else(PoisonError::into_inner) = databases;
-        *self.machine.write().unwrap_or_else(PoisonError::into_inner) = machine;
+        self.machine.store(Arc::new(machine));
+        drop(publishing);
+        *lock(&self.changes) = changes;
+        *lock(&self.schedule) = Schedule::default();
         *lock(&self.system) = system;
         self.applied.send_replace(applied);
         Ok(())
