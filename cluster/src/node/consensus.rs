@@ -27,12 +27,12 @@ const READ_MAX: Duration = Duration::from_secs(5);
 /// How fresh a read must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Consistency {
-    /// As if there were one node: the leader asks a majority first.
+    /// The newest state of the cluster: the leader asks a majority first.
     #[default]
     Linearizable,
-    /// As the leader has it now, as far as it believes to lead.
+    /// The state of the leader now, without a look whether a majority still follows.
     Leader,
-    /// As this node has it, however old.
+    /// The state of this node, however old.
     Stale,
 }
 
@@ -72,7 +72,7 @@ impl Consensus {
     /// How this node sees its cluster.
     #[must_use]
     pub fn status(&self) -> Status {
-        // One that lost its majority does not lead, whatever it believes.
+        // A leader that lost its majority does not lead, whatever raft says.
         let leader = self.contact.leader();
         // A copy: raft waits for whoever borrows its metrics.
         let metrics = self.raft.metrics().borrow_watched().clone();
@@ -95,7 +95,7 @@ impl Consensus {
     /// # Errors
     /// [`Refusal::Unavailable`] without a leader that has a majority.
     pub fn ready(&self) -> Result<(), Refusal> {
-        // Perhaps it was removed, and is on its way out.
+        // The node may have been removed, and is about to exit.
         if let Some(why) = self.identity.failure() {
             return Err(Refusal::Unavailable(why));
         }

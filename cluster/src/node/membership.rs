@@ -1,4 +1,5 @@
-//! Changes of the membership: any node takes the request, and the leader carries it out, whichever node that is meanwhile.
+//! Changes of the membership: any node takes the request, and the leader carries it out, whichever node that is
+//! meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,7 +116,8 @@ impl Membership {
     /// Another voter leads from now on: `to`, or the best one. Gives the new leader.
     ///
     /// # Errors
-    /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] when it did not take over, or the cluster is not available.
+    /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] when that node did not take over, or the cluster is not
+    /// available.
     pub async fn transfer(&self, to: Option<u64>) -> Result<Row, Refusal> {
         self.change(ChangeRequest { change: Change::Transfer(to.unwrap_or(0)), force: false }).await
     }
@@ -123,7 +125,7 @@ impl Membership {
     /// Has the leader make a change; the answer comes within [`CHANGE_MAX`].
     async fn change(&self, request: ChangeRequest) -> Result<Row, Refusal> {
         let began = Instant::now();
-        // Whether some leader may have done part of it.
+        // Whether some leader may have done part of the change.
         let mut begun = false;
         loop {
             let left = CHANGE_MAX.saturating_sub(began.elapsed());
@@ -182,7 +184,8 @@ impl Membership {
         }
     }
 
-    /// As the leader, completes a change that the leader before left between two steps. Does not wait for the end of the change.
+    /// As the leader, completes a change that the leader before left between two steps. Does not wait for the end of
+    /// the change.
     pub(crate) fn complete_changes(&self) {
         if !self.members.is_halfway() {
             return;
@@ -195,7 +198,7 @@ impl Membership {
         });
     }
 
-    /// Hands leadership over when this node leads and somebody else can. For a stop.
+    /// Hands leadership over when this node leads and another voter can take over. For a stop.
     pub async fn step_down(&self) {
         if !self.consensus.leads() || self.contact.voters() < 2 {
             return;

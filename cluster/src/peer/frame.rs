@@ -27,7 +27,7 @@ pub(crate) enum Kind {
     /// The call is taken.
     Welcome = 2,
     /// The call is refused; the connection ends.
-    Unwelcome = 3,
+    HelloRefused = 3,
     /// One append-entries request of a stream.
     Append = 10,
     /// The answer to one of them, in order.
@@ -78,7 +78,7 @@ impl Kind {
     const ALL: [Self; 25] = [
         Self::Hello,
         Self::Welcome,
-        Self::Unwelcome,
+        Self::HelloRefused,
         Self::Append,
         Self::Appended,
         Self::End,

@@ -2,7 +2,8 @@
 //!
 //! Entries are applied to a copy of the machine, which costs little and which nobody else sees. Their effects and the
 //! applied index go into one write batch; then the copy is published, then the applied index is announced. So readers
-//! never wait for the disk, never see the machine ahead of its rows, and never see it behind an index that was announced.
+//! never wait for the disk, never see the machine ahead of its rows, and never see it behind an index that was
+//! announced.
 //!
 //! The batch is not synced: the durable log makes it again. An entry is applied only when it is durable on this very
 //! node, so the state never gets ahead of the log that holds its payloads.

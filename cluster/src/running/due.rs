@@ -1,4 +1,5 @@
-//! What is due by the time of the log: the leader proposes it, once a second.
+//! Commands that are due by the time of the log: once a second the leader proposes trims, expiries and corrections of
+//! the time.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Watches the connections to the other nodes. One that ends is a sign acted on at once: when it was the
-//! leader's and nobody listens there any more, its followers need not wait for its lease to run out.
+//! Watches the connections to the other nodes. The end of a connection is acted on at once: when the connection was the
+//! leader's and no process listens there any more, the followers need not wait until the leader's lease runs out.
 //!
 //! A network that loses every packet ends nothing by itself. So each node is asked for signs of life all the time; two
 //! that do not come end all connections to that node, and new ones are dialed until one is there. The answers also
@@ -119,7 +119,7 @@ impl Liveness {
                 Ok(conn) => {
                     tokio::select! {
                         () = conn.closed() => {}
-                        () = self.ask(node, &conn) => {}
+                        () = self.ping(node, &conn) => {}
                     }
                     self.links.cut(node);
                     if let Some(conn) = self.lost(node, &conn).await
@@ -137,16 +137,16 @@ impl Liveness {
     }
 
     /// Asks for signs of life until they do not come any more.
-    async fn ask(&self, node: u64, conn: &Arc<Conn>) {
+    async fn ping(&self, node: u64, conn: &Arc<Conn>) {
         let timing = self.timing();
         let mut late = 0;
         while late < LATE_MAX {
-            let (asked, began) = (self.identity.millis(), Instant::now());
+            let (sent, began) = (self.identity.millis(), Instant::now());
             match conn.call(Kind::Ping, Bytes::new(), timing.ping_max()).await {
                 Ok(pong) => {
                     late = 0;
                     if let Ok(pong) = Pong::decode(pong) {
-                        self.contact.hear(node, asked, &pong);
+                        self.contact.hear(node, sent, &pong);
                     }
                     self.note(node, began.elapsed());
                 }
@@ -214,7 +214,7 @@ impl Liveness {
         if led {
             self.succeed(node, vote).await;
         }
-        // Whoever leads now takes it off the roll, so that others serve what it served.
+        // The leader takes the dead node off the roll, so that other nodes serve its consumers.
         if let Some(owner) = life.filter(|_| self.raft.is_leader()) {
             let down = NodeDown { id: owner.node, incarnation: owner.incarnation, reason: "lost".to_owned() };
             if let Err(refusal) = self.proposals.command(Command::NodeDown(down)).await {
@@ -224,10 +224,10 @@ impl Liveness {
         None
     }
 
-    /// Ends the lease of a leader that is dead, and sees to it that there is another.
+    /// Ends the lease of a dead leader, and calls elections until there is another leader.
     async fn succeed(&self, leader: u64, vote: Vote) {
-        // As if it had handed over: its lease ends now. Only when it is certain: a reset under a living
-        // leader would depose it.
+        // As if the leader had handed over: its lease ends now. Only when the death is certain: a reset under a living
+        // leader would depose that leader.
         let request = TransferLeaderRequest::new(vote, leader, None);
         if let Err(error) = self.raft.handle_transfer_leader(request).await {
             tracing::debug!(%error, "raft has stopped");
@@ -249,7 +249,7 @@ impl Liveness {
 }
 
 /// Whether the process at the other end of a connection that ended is dead. Only the address of that connection can
-/// say so: at another one, where the node was once or is to be, nobody may listen while it lives.
+/// say so: at another address, where the node was once or is to be, no process may listen although the node lives.
 async fn probe(links: &Links, node: u64, ended: &Conn) -> Probe {
     let timing = links.timing();
     let until = Instant::now() + timing.probe();
@@ -259,7 +259,7 @@ async fn probe(links: &Links, node: u64, ended: &Conn) -> Probe {
             Ok(conn) if conn.process != ended.process => return Probe::Dead,
             Ok(conn) => return Probe::Alive(Some(conn)),
             Err(DialError::Gone(_)) => return Probe::Dead,
-            Err(DialError::Unwelcome(_)) => return Probe::Alive(None),
+            Err(DialError::HelloRefused(_)) => return Probe::Alive(None),
             Err(DialError::Failed(_)) => {}
         }
         if Instant::now() >= until {
@@ -267,7 +267,7 @@ async fn probe(links: &Links, node: u64, ended: &Conn) -> Probe {
         }
         tokio::time::sleep(PROBE_PAUSE).await;
     }
-    // It may have moved.
+    // The node may have moved to another address.
     match links.dial(node, Purpose::Control).await {
         Ok(conn) if conn.process != ended.process => Probe::Dead,
         Ok(conn) => Probe::Alive(Some(conn)),

@@ -1,7 +1,7 @@
-//! A node that runs: starts everything of this floor from the bottom up, and stops it in reverse; and what runs beside
-//! raft as long as it does: presence, liveness, settling, what is due, answers to other nodes.
+//! A running node: starts everything of this floor from the bottom up, and stops everything in reverse. Also the tasks
+//! that run beside raft: presence, liveness, settling, proposals that are due, answers to other nodes.
 //!
-//! May import everything of this crate. Invariant: whatever is started here ends with [`Running`].
+//! May import everything of this crate. Invariant: every task and thread that is started here ends with [`Running`].
 
 pub(crate) mod due;
 pub(crate) mod level;
@@ -83,20 +83,20 @@ pub struct NodeConfig {
     pub address: String,
     /// The nodes that found the cluster, this one included; empty for a node that is alone, or that joins.
     pub founders: BTreeMap<u64, String>,
-    /// Certificates for calls between nodes; without, everybody who reaches the listener is believed.
+    /// Certificates for calls between nodes; without them, every caller that reaches the listener is believed.
     pub tls: Option<TlsFiles>,
     /// Longest wait for the answer to a proposed entry.
     pub timeout: Duration,
     /// A node that was not heard for this long is taken off the roll.
     pub node_timeout: Duration,
-    /// How often a leader sends heartbeats, the same on all nodes; every other time of the cluster follows from it.
+    /// How often a leader sends heartbeats, the same on all nodes; every other time of the cluster is a multiple of it.
     pub heartbeat: Duration,
     /// Bytes of the log that are kept for nodes that are behind.
     pub log_keep_bytes: u64,
     /// The highest feature level that this node says it knows: lower than that of this release only to try an
     /// upgrade.
     pub level: FeatureLevel,
-    /// The operator goes on with the raft log as it is, though the mark that says how far it was acknowledged is lost.
+    /// Whether to start although the mark is lost, which says how far the raft log was acknowledged.
     pub accept_lost_mark: bool,
 }
 
@@ -106,7 +106,7 @@ pub fn recorded_node(data: &Path) -> Option<u64> {
     Layout::recorded_node(data)
 }
 
-/// Owns what a node runs on: raft's threads, the settler. Stop it from a thread that may block.
+/// Owns the threads of a node: raft's and the settler. To be stopped from a thread that may block.
 pub struct Running {
     parts: Parts,
     runtime: Runtime,
@@ -256,11 +256,11 @@ impl Running {
         let Parts { node, raft, identity, links } = parts;
         presence.stop.cancel();
         runtime.block_on(async {
-            // First, or this node would see that it is given up and begin a new life.
+            // First, or this node would see in the log that the cluster gave it up, and would begin a new life.
             if presence.task.await.is_err() {
                 tracing::error!("the task that makes this node known had panicked");
             }
-            // One that must not go on has no last word: nobody hears a node that was removed.
+            // A node that was removed says nothing: no other node would hear it.
             if has_others(&raft) && identity.failure().is_none() {
                 presence::leave(&identity, node.proposals()).await;
             }
@@ -329,7 +329,7 @@ pub(crate) async fn assemble(
     state: &Arc<State>,
     stop: &CancellationToken,
 ) -> Result<(Parts, Task), NodeError> {
-    // Before raft makes or takes a snapshot. What stays behind costs disk and nothing else.
+    // Before raft makes or receives a snapshot. Files that cannot be removed cost disk and nothing else.
     if let Err(error) = snapshot::sweep(layout) {
         tracing::warn!(%error, "what nobody uses any more could not be removed");
     }
@@ -371,8 +371,8 @@ pub(crate) async fn assemble(
     let proposals = ProposalClient::new(queue.clone(), Arc::clone(state), config.timeout);
     let (for_consensus, for_links) = (Arc::clone(&contact), Arc::clone(&links));
     let consensus = Consensus::new(raft.clone(), Arc::clone(&identity), Arc::clone(state), for_links, for_consensus);
-    let asked = (Arc::clone(&identity), Arc::clone(&links), Arc::clone(&contact));
-    let membership = Membership::new(asked, consensus.clone(), proposals.clone(), Arc::clone(&members));
+    let peers = (Arc::clone(&identity), Arc::clone(&links), Arc::clone(&contact));
+    let membership = Membership::new(peers, consensus.clone(), proposals.clone(), Arc::clone(&members));
     let messages = PeerMessages::new(Arc::clone(&links));
     let node = Node::new(Handles {
         identity: Arc::clone(&identity),
@@ -457,7 +457,7 @@ async fn join_in(raft: &Raft, identity: &Identity, founding: Founding) -> Result
         // Nobody to wait for: the election timeout would only delay the start.
         raft.voter_ids().eq([identity.id])
     } else {
-        // With a cluster but no log it waits to be called: it joins.
+        // A node with a cluster but without a log joins: it waits to be called.
         identity.cluster_id().is_empty() && identity.founders.len() <= 1
     };
     if !alone {

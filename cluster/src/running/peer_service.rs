@@ -1,4 +1,4 @@
-//! Answers what other nodes ask of this one, beside raft's own messages.
+//! Answers the requests of other nodes, besides raft's own.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::peer::conn::CallError;
 use crate::peer::frame::Kind;
 use crate::peer::identity::Identity;
 use crate::peer::wire::{self, NodeFigures};
-use crate::propose::forward::{ATTEMPT_MAX, encode_carried};
+use crate::propose::forward::{ATTEMPT_MAX, encode_committed};
 use crate::propose::proposal::{Committed, Failure, Proposal, ProposalQueue, ReplyTo};
 use crate::replicate::raft::Raft;
 use crate::replicate::server::{Answer, PeerRequestHandler};
@@ -48,11 +48,11 @@ fn malformed(what: &str) -> Answer {
 
 impl PeerService {
     /// Queues the batch of another node for the log.
-    fn take(&self, from: u64, mut body: Bytes) -> Result<oneshot::Receiver<Result<Committed, Failure>>, Answer> {
+    fn queue(&self, from: u64, mut body: Bytes) -> Result<oneshot::Receiver<Result<Committed, Failure>>, Answer> {
         if !self.consensus.leads() {
             return Err(Answer::NotLeader);
         }
-        // Its connections end, but what it sent before may still be read.
+        // The connections of that node end, but what the node sent before may still be read.
         if self.state.machine().node(from).is_some_and(|row| row.removed) {
             return Err(Answer::Refused(Refusal::Unavailable(format!("node {from} was removed from the cluster"))));
         }
@@ -71,7 +71,7 @@ impl PeerService {
         let (answer, answered) = oneshot::channel();
         let replies = usize::try_from(count).unwrap_or(usize::MAX);
         let until = Instant::now() + ATTEMPT_MAX;
-        let proposal = Proposal { frames: body, replies, until, answer: ReplyTo::Guest(answer) };
+        let proposal = Proposal { frames: body, replies, until, answer: ReplyTo::Node(answer) };
         self.proposals.push(proposal).map_err(Answer::Refused)?;
         Ok(answered)
     }
@@ -141,24 +141,24 @@ fn are_records(publish: &Publish<'_>) -> bool {
     publish.events > 0 && rest.is_empty()
 }
 
-/// What a node is told of the batch that it forwarded.
-fn told(became: Result<Committed, Failure>) -> Answer {
-    match became {
-        Ok(carried) => Answer::Done(encode_carried(&carried)),
+/// The answer to a node that forwarded a batch.
+fn batch_answer(outcome: Result<Committed, Failure>) -> Answer {
+    match outcome {
+        Ok(committed) => Answer::Done(encode_committed(&committed)),
         Err(Failure::Refused(refusal)) => Answer::Refused(refusal),
         Err(Failure::NotLeader) => Answer::NotLeader,
-        // Understood by the release before, which tells its clients just that.
+        // Nodes of the release before understand this refusal, and pass it on to their clients.
         Err(Failure::Unknown(why)) => Answer::Refused(Refusal::OutcomeUnknown(why.into_owned())),
     }
 }
 
 impl PeerRequestHandler for PeerService {
     fn forward(&self, from: u64, body: Bytes) -> impl Future<Output = Answer> + Send + use<> {
-        let taken = self.take(from, body);
+        let queued = self.queue(from, body);
         async move {
-            match taken {
+            match queued {
                 Ok(answered) => {
-                    told(answered.await.unwrap_or_else(|_| Err(Failure::Unknown("node is stopping".into()))))
+                    batch_answer(answered.await.unwrap_or_else(|_| Err(Failure::Unknown("node is stopping".into()))))
                 }
                 Err(answer) => answer,
             }
@@ -185,7 +185,7 @@ impl PeerRequestHandler for PeerService {
                 Answer::Done(figures.encode())
             }
             Kind::Change => Box::pin(self.change(&body)).await,
-            Kind::Founding => Answer::Done(Box::pin(self.founding.standing()).await.encode_to_vec().into()),
+            Kind::Founding => Answer::Done(Box::pin(self.founding.status()).await.encode_to_vec().into()),
             Kind::Found => self.found(&body),
             Kind::Ask => match self.messages.handler() {
                 Some(handler) => match handler.answer(from, body).await {
@@ -194,7 +194,7 @@ impl PeerRequestHandler for PeerService {
                 },
                 None => Answer::Refused(Refusal::Unavailable("node is starting".to_owned())),
             },
-            _ => malformed("an ask of an unknown kind"),
+            _ => malformed("a request of an unknown kind"),
         }
     }
 

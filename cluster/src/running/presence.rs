@@ -1,5 +1,5 @@
-//! Who is here: every node makes itself known, and the leader takes those off the list that it has not
-//! heard for long.
+//! Which nodes are up: every node makes itself known in the log, and the leader takes nodes off the list that it has
+//! not heard for long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long the first leader waits for the other founders before it names the cluster.
 const FOUNDERS_MAX: Duration = Duration::from_secs(2);
 
-/// The task of a node.
+/// The task that keeps a node on the list of nodes.
 pub(crate) struct Presence {
     pub(crate) raft: Raft,
     pub(crate) identity: Arc<Identity>,
@@ -48,7 +48,7 @@ impl Presence {
             tokio::time::sleep(LOOK).await;
             let stopped = self.raft.metrics().borrow_watched().running_state.clone();
             if let Err(fatal) = stopped {
-                // Nothing brings it back but a new start.
+                // Only a new start of the process brings raft back.
                 return self.identity.fail(format!("raft has stopped: {fatal}"));
             }
             if self.contact.ready().is_err() {
@@ -136,7 +136,7 @@ impl Presence {
     }
 }
 
-/// The last word of a node that stops.
+/// Takes a node that stops off the list.
 pub(crate) async fn leave(identity: &Identity, proposals: &ProposalClient) {
     let owner = identity.owner();
     let down = NodeDown { id: owner.node, incarnation: owner.incarnation, reason: "stopped".to_owned() };

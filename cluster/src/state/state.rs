@@ -1,4 +1,4 @@
-//! The applied state of a node: its databases, the machine of the rules, how far it is.
+//! The applied state of a node: its databases, the machine of the rules, and the index of the last applied entry.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -77,7 +77,8 @@ impl Databases {
         Ok(())
     }
 
-    /// The ledger must have all that was settled in it. Says what else is wrong with it, which only reads there notice.
+    /// Refuses a ledger that lacks events which were settled into it. Other damage, which only reads would notice, goes
+    /// to the log.
     fn compare(&self, machine: &Machine) -> Result<(), NodeError> {
         let directory = self.ledger.directory();
         for head in machine.heads() {
@@ -110,7 +111,7 @@ impl Databases {
         Ok(())
     }
 
-    /// What there is to do at a start.
+    /// The namespaces that settling, retention and forgetting have to look at after a start.
     fn changes(&self, machine: &Machine) -> Changes {
         let mut changes = Changes::default();
         machine.heads().for_each(|head| changes.note(head.clone()));
@@ -145,7 +146,7 @@ pub(crate) struct State {
     pub(crate) snapshots: Snapshots,
     /// Held while some events move to the ledger or are removed from it, never for long.
     pub(crate) settling: Mutex<()>,
-    /// Held while entries are applied, and by whoever holds them back; taken before `settling`.
+    /// Held while entries are applied, and while they are held back for a snapshot; taken before `settling`.
     pub(crate) applying: tokio::sync::Mutex<()>,
     /// What changed since the settler and retention looked.
     pub(crate) changes: Mutex<Changes>,
@@ -184,20 +185,20 @@ impl State {
         }))
     }
 
-    /// The rules' view of the state, as of the newest batch that was written: a snapshot, which does not change any
-    /// more. Waits for nobody. The rows that can be read may be newer, never older.
+    /// The machine as of the newest batch that was written: a snapshot, which never changes. Does not block. The rows
+    /// on the disk may be newer than the snapshot, never older.
     pub(crate) fn machine(&self) -> Guard<Arc<Machine>> {
         self.machine.load()
     }
 
-    /// The machine that is at least as new as every row that was read before this call. Waits while a batch is being
-    /// written: for those who found that a row is gone, and have to know why. May not be called where nobody may block.
+    /// A machine that is at least as new as every row that was read before this call. A reader that found no row needs
+    /// it, to tell a deletion from damage. Blocks while a batch is being written: not for async threads.
     pub(crate) fn machine_behind_rows(&self) -> Guard<Arc<Machine>> {
         drop(lock(&self.publishing));
         self.machine.load()
     }
 
-    /// Writes a batch by `write`, then shows the machine that the rows of the batch belong to.
+    /// Writes a batch by `write`, then publishes the machine that belongs to the rows of the batch.
     pub(crate) fn publish(
         &self,
         machine: &Machine,
@@ -211,7 +212,7 @@ impl State {
         Ok(())
     }
 
-    /// State and ledger of one generation. Who needs both, or one twice, takes them once.
+    /// State and ledger of one generation. A caller that needs both, or one of them twice, takes them once.
     pub(crate) fn databases(&self) -> Arc<Databases> {
         Arc::clone(&self.databases.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -266,8 +267,8 @@ impl State {
     }
 
     /// Replaces the databases by those of a new generation, when `accept` takes what they have applied. Nobody sees
-    /// them before. Nothing may be settled meanwhile, as `settling` proves: the log of such a step may go as soon as this
-    /// returns.
+    /// them before. Nothing may be settled meanwhile, as `settling` proves: the log of such a step may go as soon as
+    /// this returns.
     pub(crate) fn replace(
         &self,
         _settling: &MutexGuard<'_, ()>,
@@ -356,7 +357,7 @@ fn load_system(db: &DB) -> Result<System, ReadError> {
     Ok(System { applied, membership: membership.transpose().map_err(wrong)?.unwrap_or_default() })
 }
 
-/// The newest snapshot that was announced, and those that are being sent.
+/// The newest snapshot that was announced, and the snapshots that are being sent.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
     announced: Mutex<Option<SnapshotMeta>>,
@@ -364,7 +365,7 @@ pub(crate) struct Snapshots {
     sending: Mutex<BTreeMap<u64, u64>>,
 }
 
-/// While it lives, the log behind a snapshot that is being sent is kept.
+/// Keeps the log behind a snapshot that is being sent, until this is dropped.
 pub(crate) struct Sending {
     state: Arc<State>,
     number: u64,
