@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput};
-use rollbook_core::command::{Command, LevelRaise};
+use rollbook_core::command::{Command, LevelRaise, NamespaceCreate};
 use rollbook_core::entry::{Entry, EntryBuilder, FLAG_CREATE, FLAG_KEYED, begin_publish, finish_publish};
 use rollbook_core::event::Event;
 use rollbook_core::level::FeatureLevel;
@@ -14,6 +14,8 @@ use rollbook_core::rows::{Family, Row, Rows, RowsError, Writes};
 
 /// Frames of one entry under load: 64 connections, one publish each.
 const FRAMES: u64 = 64;
+/// Namespaces beside the one that is published to, in the case with many.
+const NAMESPACES: usize = 9_000;
 /// Subjects that the keys are spread over.
 const SUBJECTS: u64 = 16;
 
@@ -45,6 +47,21 @@ fn main() {
             );
         });
     }
+    let mut node = Node::newest();
+    for namespace in 0..NAMESPACES {
+        node.create(&format!("n{namespace}"));
+    }
+    let mut serial = 0;
+    group.bench_function(format!("plain_among_{NAMESPACES}_namespaces"), |bencher| {
+        bencher.iter_batched(
+            || {
+                serial += FRAMES;
+                entry(serial, false)
+            },
+            |bytes| node.apply(black_box(&bytes)),
+            BatchSize::SmallInput,
+        );
+    });
     group.finish();
     criterion.final_summary();
 }
@@ -70,6 +87,8 @@ impl Rows for Memory {
 #[derive(Default)]
 struct Node {
     machine: Machine,
+    /// What readers see: a snapshot of the machine behind each entry.
+    published: Machine,
     memory: Memory,
     index: u64,
 }
@@ -85,6 +104,13 @@ impl Node {
         node
     }
 
+    fn create(&mut self, name: &str) {
+        let create = NamespaceCreate { name: name.to_owned(), ..NamespaceCreate::default() };
+        let mut builder = EntryBuilder::new(0);
+        builder.push(&Command::NamespaceCreate(create).frame().unwrap_or_default());
+        assert_eq!(self.apply(&builder.finish(0)), 1, "the namespace is created");
+    }
+
     /// Applies and commits; how many frames were accepted.
     fn apply(&mut self, bytes: &[u8]) -> usize {
         let Ok(entry) = Entry::parse_trusted(bytes) else { return 0 };
@@ -97,6 +123,7 @@ impl Node {
                 None => drop(self.memory.0.remove(&(family, key.to_vec()))),
             }
         }
+        self.published = self.machine.clone();
         let accepted = replies.iter().filter(|reply| reply.is_ok()).count();
         assert_eq!(accepted, replies.len(), "the benchmark measures accepted publishes");
         accepted

@@ -28,14 +28,14 @@ pub enum NodeError {
         known: &'static str,
     },
     /// The data directory belongs to another node.
-    #[error("data directory {} belongs to node {found}, not to node {wanted}", path.display())]
+    #[error("data directory {} belongs to node {found}, not to node {configured}", path.display())]
     NodeId {
         /// The directory.
         path: PathBuf,
-        /// Node that wrote it.
+        /// Node that wrote the directory.
         found: u64,
         /// Node that was asked for.
-        wanted: u64,
+        configured: u64,
     },
     /// The raft log is damaged at a place that is not a torn tail.
     #[error(
@@ -123,7 +123,7 @@ pub enum NodeError {
         /// What RocksDB said.
         detail: String,
     },
-    /// This node cannot be part of the cluster as it is.
+    /// This node cannot be part of the cluster in its present state.
     #[error("{0}")]
     Cluster(String),
     /// The certificates cannot be used.
@@ -145,7 +145,7 @@ impl From<rocksdb::Error> for ReadError {
     }
 }
 
-/// A RocksDB failure as openraft wants it.
+/// A failure of RocksDB as the error type of openraft.
 pub(crate) fn io_error(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
 }

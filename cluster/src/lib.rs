@@ -6,8 +6,8 @@
 //!                                  +--> settle: older events into compressed blocks <---+
 //! ```
 //!
-//! All openraft and rocksdb types stay inside this crate. The rooms from the bottom up; each may import those before it:
-//! `store`, `log`, `ledger`, `state`, `book`, `peer`, `replicate`, `propose`, `member`, the file `node`, `running`.
+//! All openraft and rocksdb types stay inside this crate. The rooms from the bottom up; each may import those before
+//! it: `store`, `log`, `ledger`, `state`, `book`, `peer`, `replicate`, `propose`, `member`, `node`, `running`.
 
 mod codec;
 mod crash;

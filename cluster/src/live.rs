@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rollbook_core::error::Refusal;
 
-/// What the floor above does with live messages of other nodes.
+/// The handler of messages from other nodes, which the floor above provides.
 pub trait Live: Send + Sync + 'static {
     /// Takes a message that wants no answer. Must not block.
     fn hear(&self, from: u64, message: Bytes);

@@ -1,4 +1,4 @@
-//! How a node sees its cluster.
+//! The cluster as a node sees it.
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{RaftMetrics, ServerState};
@@ -36,22 +36,23 @@ pub struct Status {
 pub struct Member {
     /// Its number.
     pub id: u64,
-    /// Where other nodes reach it.
+    /// The address at which other nodes reach the member.
     pub address: String,
-    /// `leader`, `voter`, `learner`, or `none`: it has a number and is no member, because its joining or its removal
-    /// was cut; removing it ends that.
+    /// `leader`, `voter`, `learner`, or `none`: the node has a number and is no member, because its joining or its
+    /// removal was interrupted. Removing the node completes that.
     pub role: &'static str,
-    /// `up`, `down`, `new` when it was never heard, or `unknown` when it is said to be up and does not answer.
+    /// `up`, `down`, `new` when the node was never heard, or `unknown` when the node is up in the log and does not
+    /// answer.
     pub state: &'static str,
-    /// Which of its lives this is.
+    /// The number of the life of the node.
     pub incarnation: u64,
     /// Index of the last entry in its log, where known.
     pub last_index: Option<u64>,
-    /// Index of the last entry it applied, where known.
+    /// Index of the last entry that the member applied, where known.
     pub applied_index: Option<u64>,
 }
 
-/// The word for what a node does in raft.
+/// The name of a raft role.
 pub(crate) const fn role(state: ServerState) -> &'static str {
     match state {
         ServerState::Leader => "leader",
@@ -107,25 +108,25 @@ pub(crate) fn members(
     members
 }
 
-/// Says in the log who leads, whenever that changes, until cancelled.
+/// Writes a log line whenever the leader changes, until cancelled.
 pub(crate) async fn tell_leaders(raft: Raft, stop: CancellationToken) {
     let mut metrics = raft.server_metrics();
-    let mut told = None;
+    let mut logged = None;
     loop {
         let (leader, term) = {
             let now = metrics.borrow_watched();
             (now.current_leader, now.vote.leader_id.term)
         };
-        if told != Some((leader, term)) {
+        if logged != Some((leader, term)) {
             match leader {
                 Some(leader) => tracing::info!(leader, term, here = leader == *raft.node_id(), "a node leads"),
                 // The election that begins when a node starts is none that was lost.
-                None if told.is_some_and(|(leader, _): (Option<u64>, u64)| leader.is_some()) => {
+                None if logged.is_some_and(|(leader, _): (Option<u64>, u64)| leader.is_some()) => {
                     tracing::info!(term, "there is no leader: an election");
                 }
                 None => {}
             }
-            told = Some((leader, term));
+            logged = Some((leader, term));
         }
         tokio::select! {
             () = stop.cancelled() => return,

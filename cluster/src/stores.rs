@@ -53,8 +53,8 @@ pub(crate) fn check(layout: &Layout, state: &State, log: &LogStore) -> Result<()
     Ok(())
 }
 
-/// Brings memtables to the disk, so that the next start has less to read. The raft log has everything already: what finds
-/// no room on a full disk stays where it is.
+/// Brings memtables to the disk, so that the next start has less to read. The raft log has everything already: what
+/// finds no room on a full disk stays where it is.
 pub(crate) async fn flush(state: &State, log: &LogStore) -> Result<(), NodeError> {
     match log.has_room() {
         Ok(()) => log.flush().await.map_err(|error| NodeError::Store { store: "raft", detail: error.to_string() })?,

@@ -3,17 +3,17 @@
 use tokio::sync::watch::Receiver;
 use tokio::sync::watch::error::RecvError;
 
-/// Waits until the value of a channel is as wanted.
+/// Waits until the value of a channel meets a condition.
 ///
-/// [`Receiver::wait_for`] returns a guard that keeps the lock of the channel for reading. A task that keeps the guard
-/// over its next await stops whoever sends, and then everybody who reads: of `applied`, that is the whole node. This
+/// [`Receiver::wait_for`] returns a guard that holds the lock of the channel for reading. A task that keeps the guard
+/// over its next await blocks the sender, and then all readers; for the channel `applied` that is the whole node. This
 /// function returns no guard.
 ///
 /// # Errors
-/// The sender is gone, and the last value is not as wanted.
-pub async fn wait_until<T>(channel: &mut Receiver<T>, wanted: impl FnMut(&T) -> bool) -> Result<(), RecvError> {
+/// The sender is gone, and the last value does not meet the condition.
+pub async fn wait_until<T>(channel: &mut Receiver<T>, condition: impl FnMut(&T) -> bool) -> Result<(), RecvError> {
     #[expect(clippy::disallowed_methods, reason = "the one place that drops the guard at once")]
-    channel.wait_for(wanted).await.map(drop)
+    channel.wait_for(condition).await.map(drop)
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ impl Trial {
         for (id, listener) in listeners {
             trial.run(id, listener);
         }
-        trial.wait("all are ready", || (1..=3).all(|id| trial.node(id).ready().is_ok()).then_some(()));
+        trial.wait("all are ready", || (1..=3).all(|id| trial.node(id).consensus().ready().is_ok()).then_some(()));
         trial
     }
 
@@ -167,24 +167,26 @@ impl Trial {
                 eprintln!("{what}: after {:?}", began.elapsed());
                 return found;
             }
-            let status = || self.running.values().map(|running| format!("{:?}", running.node().status()));
+            let status = || self.running.values().map(|running| format!("{:?}", running.node().consensus().status()));
             assert!(began.elapsed() < long, "not within {long:?}: {what}\n{}", status().collect::<Vec<_>>().join("\n"));
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
     fn leader(&self) -> u64 {
-        self.wait("a leader", || self.running.iter().find(|(_, running)| running.node().leads()).map(|(id, _)| *id))
+        self.wait("a leader", || {
+            self.running.iter().find(|(_, running)| running.node().consensus().leads()).map(|(id, _)| *id)
+        })
     }
 
     fn lead(&self, id: u64) {
         let other = *self.running.keys().next().unwrap();
         self.wait("leadership moves", || {
-            if self.node(id).leads() {
+            if self.node(id).consensus().leads() {
                 return Some(());
             }
-            self.runtime.block_on(self.node(other).transfer(Some(id))).ok();
-            self.node(id).leads().then_some(())
+            self.runtime.block_on(self.node(other).membership().transfer(Some(id))).ok();
+            self.node(id).consensus().leads().then_some(())
         });
     }
 
@@ -206,26 +208,27 @@ impl Trial {
             .collect::<Vec<_>>();
         Event { subject: "a.x", payload: Some(&payload), ..Event::default() }.encode(&mut frame).unwrap();
         finish_publish(&mut frame, 0, FLAG_CREATE, 1).unwrap();
-        let stored = self.runtime.block_on(async { self.node(id).propose(frame.into()).unwrap().await.unwrap() });
+        let stored =
+            self.runtime.block_on(async { self.node(id).proposals().propose(frame.into()).unwrap().await.unwrap() });
         assert!(matches!(stored, Ok(Done::Published { .. })), "{stored:?}");
     }
 
     fn last(&self, id: u64) -> u64 {
-        self.node(id).namespace("a").map_or(0, |head| head.last())
+        self.node(id).state().namespace("a").map_or(0, |head| head.last())
     }
 
     /// Node 3 goes away, and misses more than the logs of the others keep.
     fn leave_behind(&mut self, dice: &mut u64) {
         self.lead(1);
         self.publish(1, dice);
-        let missed = self.node(3).status().last_index;
+        let missed = self.node(3).consensus().status().last_index;
         self.down(3);
         for _ in 1..EVENTS {
             self.publish(1, dice);
         }
         self.wait("the logs are purged", || {
             self.publish(1, dice);
-            [1, 2].iter().all(|id| self.node(*id).status().first_index > missed + 20).then_some(())
+            [1, 2].iter().all(|id| self.node(*id).consensus().status().first_index > missed + 20).then_some(())
         });
     }
 }

@@ -18,5 +18,5 @@ pub(super) async fn propose(admin: &Admin, command: Command) -> Result<Done, Pro
 
 /// A namespace that clients can see.
 pub(super) fn find_namespace(admin: &Admin, name: &str) -> Result<Head, Problem> {
-    admin.bus.node().namespace(name).ok_or_else(|| Refusal::NamespaceNotFound(name.to_owned()).into())
+    admin.bus.node().state().namespace(name).ok_or_else(|| Refusal::NamespaceNotFound(name.to_owned()).into())
 }

@@ -10,7 +10,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, web};
-use rollbook_cluster::node::Consistency;
+use rollbook_cluster::node::consensus::Consistency;
 
 use super::Admin;
 use super::problem::Problem;
@@ -51,9 +51,14 @@ pub async fn ensure(
         return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
     };
     let seen = match wanted(&request) {
-        Ok(consistency) => {
-            admin.bus.node().read_barrier(consistency).await.map_err(Problem::from).map(|index| (consistency, index))
-        }
+        Ok(consistency) => admin
+            .bus
+            .node()
+            .consensus()
+            .read_barrier(consistency)
+            .await
+            .map_err(Problem::from)
+            .map(|index| (consistency, index)),
         Err(problem) => Err(problem),
     };
     let (consistency, index) = match seen {

@@ -167,7 +167,7 @@ impl Keys {
         }
         let claim = Claim { keys: self.clone(), key: Some(key.clone()) };
         let ask = |node| services.peers.ask_door(node, NAME, Bytes::from(key.clone()), ASK_MAX);
-        let answers = join_all(services.bus.node().others_up().into_iter().map(ask)).await;
+        let answers = join_all(services.bus.node().state().others_up().into_iter().map(ask)).await;
         match answers.into_iter().flatten().find_map(|bytes| Known::decode(&bytes)) {
             Some(Known::Done(answer)) => {
                 claim.done(&answer);

@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hasher as _};
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
-use rollbook_cluster::node::Consistency;
+use rollbook_cluster::node::consensus::Consistency;
 use rollbook_core::error::Refusal;
 
 use super::Admin;
@@ -151,7 +151,7 @@ impl Conditions {
         if named.is_none() && self.unlike.is_none() {
             return Ok(None);
         }
-        admin.bus.node().read_barrier(Consistency::Linearizable).await?;
+        admin.bus.node().consensus().read_barrier(Consistency::Linearizable).await?;
         self.choose(named.as_deref(), present()?).map(Some)
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Addr, AsyncContext as _, Context};
-use rollbook_cluster::node::Consistency;
+use rollbook_cluster::node::consensus::Consistency;
 use rollbook_core::command::{Command, ConsumerOpen, Done, NamespaceCreate};
 use rollbook_core::consumer::Consumer;
 use rollbook_core::error::Refusal;
@@ -141,13 +141,13 @@ impl Access {
     /// Whether streams are opened now.
     fn accepting(&self) -> Result<(), Refusal> {
         self.staying()?;
-        self.bus().node().ready()
+        self.bus().node().consensus().ready()
     }
 
     /// Whether clients may write to a namespace.
     #[must_use]
     pub fn is_writable(&self, name: &str) -> bool {
-        self.inner.enabled.may_create(name) || self.bus().node().has_namespace(name)
+        self.inner.enabled.may_create(name) || self.bus().node().state().has_namespace(name)
     }
 
     /// Stores what is published; what became of it when it is a single event.
@@ -222,7 +222,7 @@ impl Access {
     /// Its namespace is not there.
     pub fn check(&self, pattern: &Pattern) -> Result<(), Fault> {
         let namespace = pattern.namespace();
-        let known = pattern.is_inbox() || self.bus().node().namespace(namespace).is_some();
+        let known = pattern.is_inbox() || self.bus().node().state().namespace(namespace).is_some();
         if !known && !self.inner.enabled.may_read(namespace) {
             return Err(Fault::bad(format!("namespace not found: {namespace}")));
         }
@@ -256,7 +256,7 @@ impl Access {
             return Ok(found);
         }
         // Another node may have given out an id that this one has not seen yet.
-        self.bus().node().read_barrier(Consistency::Leader).await?;
+        self.bus().node().consensus().read_barrier(Consistency::Leader).await?;
         self.find(namespace, id).await
     }
 
@@ -264,7 +264,7 @@ impl Access {
     /// that its publisher chose nothing is left then.
     fn kept_behind(&self, namespace: &str, id: &str) -> Option<u64> {
         let gone = EventId::parse(id).filter(|id| id.sequence > 0 || id.second == BEGINNING)?.sequence;
-        let head = self.bus().node().namespace(namespace)?;
+        let head = self.bus().node().state().namespace(namespace)?;
         (gone < head.first).then_some(head.first)
     }
 
@@ -279,26 +279,26 @@ impl Access {
     /// The position that the beginning of a stream names, if everything behind it is kept.
     async fn begun(&self, namespace: &str, sequence: u64) -> Result<Option<u64>, Fault> {
         let node = self.bus().node();
-        if node.namespace(namespace).is_none_or(|head| sequence >= head.next) {
+        if node.state().namespace(namespace).is_none_or(|head| sequence >= head.next) {
             // Another node may have seen more.
-            node.read_barrier(Consistency::Leader).await?;
+            node.consensus().read_barrier(Consistency::Leader).await?;
         }
-        let (first, next) = node.namespace(namespace).map_or((1, 1), |head| (head.first, head.next));
+        let (first, next) = node.state().namespace(namespace).map_or((1, 1), |head| (head.first, head.next));
         Ok((sequence.saturating_add(1) >= first && sequence < next).then_some(sequence))
     }
 
     /// The position behind every event that was acknowledged by now, on any node.
     async fn newest(&self, namespace: &str) -> u64 {
         let node = self.bus().node();
-        let seen = tokio::time::timeout(NEWEST_MAX, node.read_barrier(Consistency::Leader));
+        let seen = tokio::time::timeout(NEWEST_MAX, node.consensus().read_barrier(Consistency::Leader));
         if !matches!(seen.await, Ok(Ok(_))) {
             tracing::debug!(namespace, "a stream begins behind the newest event that this node has seen");
         }
-        node.namespace(namespace).map_or(1, |head| head.next)
+        node.state().namespace(namespace).map_or(1, |head| head.next)
     }
 
     async fn find(&self, namespace: &str, id: &str) -> Result<Option<u64>, Fault> {
-        let (book, namespace, id) = (self.bus().node().book(), namespace.to_owned(), id.to_owned());
+        let (book, namespace, id) = (self.bus().node().state().book(), namespace.to_owned(), id.to_owned());
         self.bus().read(move || book.find_id(&namespace, &id)).await.map_err(|error| {
             tracing::error!(%error, "a stream cannot be opened");
             Fault::internal("failed to initialize event stream")
@@ -431,7 +431,7 @@ impl Access {
     async fn served(&self, durable: &Durable, wanted: &Subscribe, next: u64) -> Result<(ConsumerTerms, Owner), Fault> {
         let (pattern, node) = (&wanted.pattern, self.bus().node());
         let namespace = pattern.namespace();
-        if node.namespace(namespace).is_none() {
+        if node.state().namespace(namespace).is_none() {
             let create = NamespaceCreate { name: namespace.to_owned(), retention: Retention::default() };
             match self.propose(Command::NamespaceCreate(create)).await {
                 Ok(_) | Err(Refusal::NamespaceExists(_)) => {}

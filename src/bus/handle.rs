@@ -72,7 +72,7 @@ impl Bus {
     /// The version of the rules that the cluster follows now.
     #[must_use]
     pub fn level(&self) -> FeatureLevel {
-        self.node().with_machine(Machine::level)
+        self.node().state().with_machine(Machine::level)
     }
 
     /// New events as they are applied.
@@ -103,7 +103,7 @@ impl Bus {
     #[must_use]
     pub fn consumer(&self, namespace: &str, name: &str) -> Option<Consumer> {
         let node = self.node();
-        node.namespace(namespace).and_then(|head| node.consumer(&head, name))
+        node.state().namespace(namespace).and_then(|head| node.state().consumer(&head, name))
     }
 
     /// Whether this life of this node serves the consumer, or nobody has claimed it, and the consumer was not reset

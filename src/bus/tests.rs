@@ -84,8 +84,8 @@ impl House {
         let (node, stop, metrics) = (running.node(), CancellationToken::new(), Metrics::default());
         let writes =
             proposer::Config { data: path, reserve_bytes: 0, pending_bytes_max: 1 << 20, receiving_bytes_max: 1 << 20 };
-        let proposer = Proposer::new(node.clone(), writes, metrics.clone());
-        let feed = Feed::new(node.clone());
+        let proposer = Proposer::new((node.proposals().clone(), node.disk().clone()), writes, metrics.clone());
+        let feed = Feed::new(node.state().clone());
         let (running_feed, feed_stop) = (Arc::clone(&feed), stop.clone());
         std::thread::spawn(move || running_feed.run(&feed_stop));
         let bus = Bus::new(node, feed, proposer, metrics);
@@ -124,11 +124,14 @@ impl House {
     /// From now on other nodes get answers.
     fn listen(&self) {
         let relay = self.relay.as_ref().expect("a relay").addr().clone();
-        self.bus.node().set_live(Arc::new(Mailbox { relay, call_handler: Arc::downgrade(&self.call_handler) }));
+        self.bus
+            .node()
+            .messages()
+            .set_handler(Arc::new(Mailbox { relay, call_handler: Arc::downgrade(&self.call_handler) }));
     }
 
     async fn ready(&self) {
-        until("the node is ready", || self.bus.node().ready().is_ok()).await;
+        until("the node is ready", || self.bus.node().consensus().ready().is_ok()).await;
     }
 
     fn alive(&self, kind: Kind) -> i64 {
@@ -274,7 +277,8 @@ async fn pair() -> (House, House) {
     let (one, two) = (houses.next().expect("one"), houses.next().expect("two"));
     one.ready().await;
     two.ready().await;
-    until("both are up", || one.bus.node().others_up() == [2] && two.bus.node().others_up() == [1]).await;
+    until("both are up", || one.bus.node().state().others_up() == [2] && two.bus.node().state().others_up() == [1])
+        .await;
     two.listen();
     (one, two)
 }

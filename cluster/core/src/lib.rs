@@ -18,6 +18,7 @@ pub mod limits;
 pub mod machine;
 pub mod namespace;
 pub mod node;
+mod persistent;
 pub mod reply;
 pub mod rows;
 pub mod service;

@@ -26,7 +26,7 @@ const FILTERS_MAX: usize = 8192;
 /// What a visitor of [`Book::read`] sees: the sequence number, the event at it, and its whole record.
 pub type Visit<'v> = dyn FnMut(u64, &Event<'_>, &[u8]) -> ControlFlow<()> + 'v;
 
-/// Read access to all events of a node. Clones share it.
+/// Read access to all events of a node. A clone reads the same stores.
 #[derive(Clone)]
 pub struct Book {
     state: Arc<State>,
@@ -74,7 +74,7 @@ impl Book {
             let step = match self.reader().step(&head, next, pattern, visit, &mut filters) {
                 Ok(Step::Missing) => self.missing(&head, next)?,
                 Ok(step) => step,
-                // What was trimmed while it was read may be gone from anywhere.
+                // Events that are trimmed while they are read may be gone from the log and from the ledger.
                 Err(_) if self.is_out_of_sight(&head, next) => return Ok(next),
                 Err(error) => return Err(error),
             };
@@ -149,9 +149,10 @@ impl Book {
         Err(ReadError(format!("event {from} of namespace {} is missing", head.name)))
     }
 
-    /// Whether the event at `sequence` is not visible any more.
+    /// Whether the event at `sequence` is not visible any more, after its rows were looked for in vain.
     fn is_out_of_sight(&self, head: &Head, sequence: u64) -> bool {
-        self.head(&head.name).is_none_or(|now| now.id != head.id || now.first > sequence)
+        let machine = self.state.machine_behind_rows();
+        machine.head(&head.name).is_none_or(|now| now.id != head.id || now.first > sequence)
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -260,7 +261,7 @@ enum Step {
     More(u64),
     /// The visitor had enough; go on from here another time.
     Broken(u64),
-    /// Not where we looked: settled or trimmed meanwhile.
+    /// The event is not where the reader looked: settled or trimmed meanwhile.
     Missing,
 }
 

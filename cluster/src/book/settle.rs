@@ -134,9 +134,10 @@ impl Pass {
     }
 }
 
-/// Whether the event at `sequence` is not visible any more in what this node has applied by now.
+/// Whether the event at `sequence` is not visible any more in what this node has applied by now, after its rows were
+/// looked for in vain.
 fn is_out_of_sight(state: &State, head: &Head, sequence: u64) -> bool {
-    let machine = state.machine();
+    let machine = state.machine_behind_rows();
     machine.head(&head.name).is_none_or(|now| now.id != head.id || now.first > sequence)
 }
 

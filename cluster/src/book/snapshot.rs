@@ -38,10 +38,10 @@ const MAKE_BYTES: u64 = 24 << 20;
 /// Between looks whether an old generation is still read.
 const RETIRE_LOOK: Duration = Duration::from_millis(100);
 
-/// A snapshot as openraft hands it around.
+/// A snapshot in the form that openraft passes around.
 #[derive(Debug, Clone)]
 pub(crate) enum Checkpoint {
-    /// Files that came from another node, to be moved where they belong.
+    /// Files that were received from another node, to be moved into their place.
     Received(PathBuf),
     /// Files are made when they are sent.
     Promised(Source),
@@ -109,8 +109,8 @@ pub(crate) fn discard(layout: &Layout, directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// At a start: removes what nobody uses any more. Of the snapshots that were arriving the newest stays: its sender
-/// may go on with it.
+/// At a start: removes generations and snapshots that are not used any more. Of the incomplete received snapshots the
+/// newest stays: its sender may resume it.
 pub(crate) fn sweep(layout: &Layout) -> io::Result<()> {
     let present = layout.generation().map_err(io_error)?;
     // Snapshots that were being sent.
@@ -136,7 +136,7 @@ pub(crate) fn sweep(layout: &Layout) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes away what other senders of snapshots had begun, or all of them.
+/// Removes the incomplete snapshots of other senders, or of all of them.
 pub(crate) fn discard_arrivals(layout: &Layout, but: Option<&Path>) -> io::Result<()> {
     let others = list(&layout.arriving())?.into_iter().filter(|directory| Some(directory.as_path()) != but);
     others.into_iter().try_for_each(|directory| discard(layout, &directory))
@@ -171,7 +171,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<Types, Checkpoint>, io::Error> {
         let meta = meta(&self.state);
-        // What is announced must survive a crash: the log below it may be purged at once.
+        // An announced snapshot must survive a crash: the log below it may be purged at once.
         loop {
             let state = Arc::clone(&self.state);
             match tokio::task::spawn_blocking(move || state.flush()).await.map_err(io_error)? {
@@ -229,7 +229,7 @@ fn make(state: &Arc<State>, log: Option<&LogStore>) -> Result<Made, ReadError> {
     // From here on an error removes the files.
     let mut made = Made { meta: meta(state), directory: directory.clone() };
     let (applying, since) = loop {
-        // Whoever settles is waited for before entries are held back, not behind that.
+        // A step of settling is waited for before entries are held back, not while they are.
         drop(lock(&state.settling));
         let applying = state.applying.blocking_lock();
         // A settler that panicked holds nothing.
@@ -262,7 +262,7 @@ pub(crate) struct Replaced {
 }
 
 impl Replaced {
-    /// Removes the generation once nobody reads it any more.
+    /// Removes the generation once no reader uses it any more.
     pub(crate) async fn retire(self) {
         let Self { databases: (db, ledger), directories } = self;
         while Arc::strong_count(&db) > 1 || Arc::strong_count(&ledger) > 1 {

@@ -5,8 +5,8 @@
 //! subjects, so that a replay of a rare subject passes by blocks without reading them.
 //! Blocks are a local matter: nodes cut them differently, their content is the same.
 //!
-//! The blocks of a namespace are contiguous: each begins where the one before ended. Who writes checks this, who
-//! opens the ledger checks it, and who reads checks it.
+//! The blocks of a namespace are contiguous: each begins where the one before ended. Every write, every
+//! opening of the ledger and every read checks this.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -233,7 +233,7 @@ impl Ledger {
                 ));
             }
             *budget = budget.saturating_sub(1);
-            let wanted = pattern.is_none_or(|pattern| filter::may_match(&meta.filter, pattern));
+            let may_match = pattern.is_none_or(|pattern| filter::may_match(&meta.filter, pattern));
             rows.next();
             let follows = rows.key().and_then(|key| index_sequence(namespace, key));
             if let Some(follows) = follows.filter(|follows| *follows < behind) {
@@ -243,7 +243,7 @@ impl Ledger {
                     format_args!("two blocks hold it, those at {first} and at {follows}"),
                 ));
             }
-            if wanted {
+            if may_match {
                 let value = snapshot.get_pinned_cf(family(&self.db, CF_BLOCKS)?, index_key(namespace, first))?;
                 let value = value.ok_or_else(|| self.wrong(namespace, first, "the block is missing"))?;
                 let records = block::unpack(namespace, first, &meta, &value)

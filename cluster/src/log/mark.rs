@@ -43,7 +43,7 @@ impl Mark {
     }
 }
 
-/// What a file says.
+/// What was read from a mark file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stored {
     /// There is no file.
@@ -122,7 +122,7 @@ impl MarkFile {
         Ok(begun)
     }
 
-    /// What it says.
+    /// The present mark.
     pub(crate) const fn get(&self) -> Mark {
         self.mark
     }

@@ -169,11 +169,11 @@ fn keeps(db: &DB, known: &Known, promised: Mark) -> Result<bool, ReadError> {
 /// Cuts the damaged tail off, when everything that was acknowledged is there without it.
 fn cut_torn_tail(directory: &Path, scan: &scan::Scan, promised: Mark) -> io::Result<bool> {
     let trial = directory.with_extension("trial");
-    let kept = try_without_tail(directory, &trial, scan, promised);
+    let complete = try_without_tail(directory, &trial, scan, promised);
     if trial.exists() {
         fs::remove_dir_all(&trial)?;
     }
-    if !kept? {
+    if !complete? {
         return Ok(false);
     }
     let backup = scan.file.with_extension("torn");

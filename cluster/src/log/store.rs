@@ -37,7 +37,7 @@ struct Inner {
     tail: Mutex<Tail>,
 }
 
-/// Handle of the log; clones share it.
+/// Handle of the log; clones share the log.
 #[derive(Clone)]
 pub(crate) struct LogStore {
     inner: Arc<Inner>,
@@ -400,8 +400,8 @@ impl RaftLogStorage<Types> for LogStore {
         let (from, to) = (entry_key(first_removed), entry_key(u64::MAX));
         let (done, wait) = oneshot::channel();
         self.enqueue(Op::Truncate { from, to, last, done }).await?;
-        // Until it has happened the database has the old entries, and says that as many are durable: a reader
-        // would take an old one for the new one at its place, and apply it.
+        // Until the truncation has happened the database has the old entries, and they count as durable: a reader
+        // would take an old entry for the new one at the same index, and apply the old one.
         wait.await.map_err(io_error)
     }
 

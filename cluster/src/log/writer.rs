@@ -47,7 +47,7 @@ pub(crate) struct Wal {
     pub(crate) thread: JoinHandle<()>,
 }
 
-/// What the thread tells the rest of the node.
+/// What the writer thread publishes for the rest of the node.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
     /// Index behind the last entry that is on the disk.
@@ -200,7 +200,7 @@ impl Writer {
     fn complete(&mut self, op: Op) -> Result<(), ReadError> {
         match op {
             Op::Append { done, .. } => done.io_completed(Ok(())),
-            // The asker may be gone; it is stored all the same.
+            // The caller may be gone; the vote is stored all the same.
             Op::Vote { done, .. } | Op::Truncate { done, .. } => done.send(()).unwrap_or(()),
             Op::Flush { done } => {
                 self.sync_mark()?;

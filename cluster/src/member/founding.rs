@@ -1,11 +1,11 @@
 //! The founding of a cluster: once, by the founding nodes together, never twice.
 //!
-//! The founder with the lowest number asks all others. When all are there, with the same
-//! list and without a cluster, it gives every one of them the id of the cluster; each
-//! has it on its disk before it says yes. Only then is raft initialized, on that one
-//! node. A founder that comes back without its data finds the others with a cluster,
-//! and is refused by their gates. When no founder is left, the members that call it under its old number tell it so
-//! ([`crate::peer::gate`]).
+//! The founder with the lowest number asks all other founders for their status. When all answer, have the same list of
+//! founders and belong to no cluster, the first founder sends the id of the new cluster to each of them. A founder
+//! answers when the id is on its disk. Only then is raft initialized, on the first founder alone.
+//!
+//! A founder that comes back without its data finds that the others have a cluster, and their gates refuse it. When no
+//! founder is left, members that call the node under its old number tell it so ([`crate::peer::gate`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,48 +27,48 @@ use crate::replicate::raft::Raft;
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Between rounds.
 const ROUND: Duration = Duration::from_millis(200);
-/// How often it is said for whom we wait.
+/// The log says every so many rounds which founder is waited for.
 const TELL_EVERY: u32 = 25;
 
-/// How far a founder is.
+/// How far a founder is with the founding.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct FoundingStatus {
     #[prost(string, tag = "1")]
     pub(crate) cluster_id: String,
-    /// It has a log of the cluster.
+    /// Whether the node has a log of the cluster.
     #[prost(bool, tag = "2")]
     pub(crate) initialized: bool,
     #[prost(btree_map = "uint64, string", tag = "3")]
     pub(crate) founders: BTreeMap<u64, String>,
 }
 
-/// What the founders' answers mean.
+/// What is to be done after the answers of all founders.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Found it, with this id when some have one already.
+    /// Found the cluster, with this id when some founders have one already.
     Found(Option<String>),
     Wait(String),
-    /// Never.
+    /// Never found this cluster.
     Refuse(String),
 }
 
 fn judge(this: u64, own: &FoundingStatus, others: &BTreeMap<u64, Option<FoundingStatus>>) -> Verdict {
     let mut id = Some(own.cluster_id.clone()).filter(|id| !id.is_empty());
-    for (node, standing) in others {
-        let Some(standing) = standing else { return Verdict::Wait(format!("node {node} does not answer")) };
-        if standing.initialized {
-            return Verdict::Refuse(hello::lost_data(this, &standing.cluster_id));
+    for (node, status) in others {
+        let Some(status) = status else { return Verdict::Wait(format!("node {node} does not answer")) };
+        if status.initialized {
+            return Verdict::Refuse(hello::lost_data(this, &status.cluster_id));
         }
         let ids = |of: &FoundingStatus| of.founders.keys().copied().collect::<Vec<_>>();
-        if ids(standing) != ids(own) {
-            let list: Vec<String> = standing.founders.iter().map(|(id, address)| format!("{id}={address}")).collect();
+        if ids(status) != ids(own) {
+            let list: Vec<String> = status.founders.iter().map(|(id, address)| format!("{id}={address}")).collect();
             return Verdict::Wait(format!("node {node} has another list of founding nodes: {}", list.join(",")));
         }
-        if !standing.cluster_id.is_empty() {
-            if id.as_ref().is_some_and(|id| *id != standing.cluster_id) {
+        if !status.cluster_id.is_empty() {
+            if id.as_ref().is_some_and(|id| *id != status.cluster_id) {
                 return Verdict::Refuse("the founding nodes belong to different clusters".to_owned());
             }
-            id = Some(standing.cluster_id.clone());
+            id = Some(status.cluster_id.clone());
         }
     }
     Verdict::Found(id)
@@ -82,7 +82,7 @@ pub(crate) struct Founding {
 }
 
 impl Founding {
-    pub(crate) async fn standing(&self) -> FoundingStatus {
+    pub(crate) async fn status(&self) -> FoundingStatus {
         FoundingStatus {
             cluster_id: self.identity.cluster_id(),
             initialized: self.raft.is_initialized().await.unwrap_or(true),
@@ -123,16 +123,16 @@ impl Founding {
         }
     }
 
-    /// One attempt; why it must wait, or nothing when it is done.
+    /// One attempt; the reason to wait, or nothing when the cluster is founded.
     async fn round(&self) -> Result<Option<String>, NodeError> {
-        let own = self.standing().await;
+        let own = self.status().await;
         if own.initialized {
             return Ok(None);
         }
         let mut others = BTreeMap::new();
         for node in self.identity.founders.keys().filter(|node| **node != self.identity.id) {
-            let asked = self.links.call(*node, Purpose::Control, Kind::Founding, Bytes::new(), ANSWER_MAX).await;
-            others.insert(*node, asked.ok().and_then(|body| FoundingStatus::decode(body).ok()));
+            let answer = self.links.call(*node, Purpose::Control, Kind::Founding, Bytes::new(), ANSWER_MAX).await;
+            others.insert(*node, answer.ok().and_then(|body| FoundingStatus::decode(body).ok()));
         }
         let id = match judge(self.identity.id, &own, &others) {
             Verdict::Wait(why) => return Ok(Some(why)),
@@ -141,8 +141,8 @@ impl Founding {
         };
         for node in others.keys() {
             let body = Bytes::from(id.clone().into_bytes());
-            let told = self.links.call(*node, Purpose::Control, Kind::Found, body, ANSWER_MAX).await;
-            if let Err(error) = told {
+            let answer = self.links.call(*node, Purpose::Control, Kind::Found, body, ANSWER_MAX).await;
+            if let Err(error) = answer {
                 return Ok(Some(format!("node {node}: {error}")));
             }
         }
@@ -159,37 +159,37 @@ impl Founding {
 mod tests {
     use super::*;
 
-    fn standing(cluster: &str, initialized: bool) -> FoundingStatus {
+    fn status(cluster: &str, initialized: bool) -> FoundingStatus {
         let founders = BTreeMap::from([(1, "a".to_owned()), (2, "b".to_owned()), (3, "c".to_owned())]);
         FoundingStatus { cluster_id: cluster.to_owned(), initialized, founders }
     }
 
     fn verdict(own: &str, others: [Option<FoundingStatus>; 2]) -> Verdict {
         let [two, three] = others;
-        judge(1, &standing(own, false), &BTreeMap::from([(2, two), (3, three)]))
+        judge(1, &status(own, false), &BTreeMap::from([(2, two), (3, three)]))
     }
 
     #[test]
     fn a_cluster_is_founded_when_all_are_there_and_none_has_one() {
-        assert_eq!(verdict("", [Some(standing("", false)), Some(standing("", false))]), Verdict::Found(None));
-        assert!(matches!(verdict("", [Some(standing("", false)), None]), Verdict::Wait(_)));
+        assert_eq!(verdict("", [Some(status("", false)), Some(status("", false))]), Verdict::Found(None));
+        assert!(matches!(verdict("", [Some(status("", false)), None]), Verdict::Wait(_)));
     }
 
     #[test]
     fn a_founding_that_was_cut_short_goes_on_with_the_same_id() {
         let found = Verdict::Found(Some("x".to_owned()));
-        assert_eq!(verdict("", [Some(standing("x", false)), Some(standing("", false))]), found);
-        assert_eq!(verdict("x", [Some(standing("x", false)), Some(standing("x", false))]), found);
+        assert_eq!(verdict("", [Some(status("x", false)), Some(status("", false))]), found);
+        assert_eq!(verdict("x", [Some(status("x", false)), Some(status("x", false))]), found);
     }
 
     #[test]
     fn there_are_never_two_clusters() {
         let refused = |verdict| matches!(verdict, Verdict::Refuse(_));
-        assert!(refused(verdict("", [Some(standing("x", true)), Some(standing("x", true))])), "it lost its disk");
-        assert!(refused(verdict("", [Some(standing("x", false)), Some(standing("y", false))])));
-        assert!(refused(verdict("y", [Some(standing("x", false)), Some(standing("", false))])));
-        let mut other = standing("", false);
+        assert!(refused(verdict("", [Some(status("x", true)), Some(status("x", true))])), "it lost its disk");
+        assert!(refused(verdict("", [Some(status("x", false)), Some(status("y", false))])));
+        assert!(refused(verdict("y", [Some(status("x", false)), Some(status("", false))])));
+        let mut other = status("", false);
         other.founders.remove(&3);
-        assert!(matches!(verdict("", [Some(other), Some(standing("", false))]), Verdict::Wait(_)), "another list");
+        assert!(matches!(verdict("", [Some(other), Some(status("", false))]), Verdict::Wait(_)), "another list");
     }
 }

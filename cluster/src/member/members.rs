@@ -26,18 +26,18 @@ use crate::types::{Types, Vote};
 
 /// How long a hand-over of leadership may take.
 const TRANSFER_MAX: Duration = Duration::from_secs(3);
-/// A node that answered within this time may be there still. Who must be there for a change has to answer anew: with a
-/// voter that died a moment ago the change would be begun and could not be completed.
+/// A node that answered within this time may still be there. A node that a change needs has to answer anew: a change
+/// that counts on a voter which died a moment ago would be begun and could not be completed.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// How long the leader waits for what a change needs: answers of nodes that a new leader has not heard yet, the
 /// end of a change that is being agreed on, the last entries of a node that is to vote.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a change waits for the one before it.
+/// How long a change waits until the change before it is complete.
 const TURN_MAX: Duration = Duration::from_secs(2);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A change that somebody wants.
+/// A change of the membership.
 #[derive(Clone, PartialEq, Eq, prost::Oneof)]
 pub(crate) enum Change {
     /// A new node at this address, as a learner.
@@ -49,7 +49,7 @@ pub(crate) enum Change {
     /// The node leaves for good.
     #[prost(uint64, tag = "3")]
     Remove(u64),
-    /// The node becomes leader; 0 means whoever is best.
+    /// The node becomes leader; 0 stands for the best voter.
     #[prost(uint64, tag = "4")]
     Transfer(u64),
 }
@@ -62,14 +62,14 @@ struct Envelope {
     force: bool,
 }
 
-/// A change, and whether it is wanted in spite of what speaks against it.
+/// A change that an operator asks for. With `force` the change is made although the cluster loses voters by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WantedChange {
+pub(crate) struct ChangeRequest {
     pub(crate) change: Change,
     pub(crate) force: bool,
 }
 
-impl WantedChange {
+impl ChangeRequest {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         Envelope { change: Some(self.change.clone()), force: self.force }.encode_to_vec()
     }
@@ -150,9 +150,9 @@ impl Members {
     /// Carries out a change. `propose` puts a command into the log. May wait as long as there is no majority.
     ///
     /// # Errors
-    /// [`CallError::NotLeader`] when it can be asked again of the next leader, whatever was done of it; otherwise a
-    /// refusal.
-    pub(crate) async fn change(&self, wanted: WantedChange, propose: &Propose) -> Result<Node, CallError> {
+    /// [`CallError::NotLeader`] when the next leader can be asked for the same change, however far this one came;
+    /// otherwise a refusal.
+    pub(crate) async fn change(&self, request: ChangeRequest, propose: &Propose) -> Result<Node, CallError> {
         let Ok(_turn) = tokio::time::timeout(TURN_MAX, self.turn.lock()).await else {
             let why = "another change is being made; try again when `rollbook cluster status` shows what became of it";
             return Err(CallError::Refused(membership(why)));
@@ -160,7 +160,7 @@ impl Members {
         if !self.raft.is_leader() {
             return Err(CallError::NotLeader);
         }
-        let WantedChange { change, force } = wanted;
+        let ChangeRequest { change, force } = request;
         if let Change::Transfer(to) = change {
             return self.transfer(to).await;
         }
@@ -173,7 +173,7 @@ impl Members {
         }
     }
 
-    /// Looks at the cluster; who was asked before `since` and did not answer again is not there.
+    /// Looks at the cluster. A node counts as there only when it answered after `since`.
     fn look(&self, since: Instant) -> Look {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -210,7 +210,7 @@ impl Members {
         }
     }
 
-    /// What is known of a node, and whether it is a member.
+    /// The row of a node, and whether the node is a member.
     fn known(&self, id: u64) -> Result<(Node, bool), CallError> {
         let member = {
             let metrics = self.raft.server_metrics();
@@ -239,7 +239,7 @@ impl Members {
     }
 
     async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<(), CallError> {
-        // Who loses its vote goes on as a learner.
+        // A node that loses its vote goes on as a learner.
         let change = ChangeMembers::ReplaceAllVoters(voters);
         self.raft.change_membership(change, true).await.map(drop).map_err(write_error)
     }
@@ -249,7 +249,7 @@ impl Members {
         self.raft.change_membership(change, true).await.map(drop).map_err(write_error)
     }
 
-    /// Members that were removed, but for the last step.
+    /// Members whose removal lacks the last step.
     fn half_removed(&self) -> Vec<u64> {
         let learners: Vec<u64> = self.raft.learner_ids().collect();
         let machine = self.state.machine();
@@ -264,7 +264,7 @@ impl Members {
             let newest = &metrics.membership_config;
             (newest.get_joint_config().len() > 1, newest.log_id() == metrics.committed_membership_config.log_id())
         };
-        // One that is being made has the turn.
+        // A change that is being made holds `turn`.
         agreed && self.turn.try_lock().is_ok() && (joint || !self.half_removed().is_empty())
     }
 
@@ -279,7 +279,7 @@ impl Members {
         Ok(())
     }
 
-    /// Leads out of a joint configuration, which a leader that died in between left.
+    /// Leads the cluster out of a joint configuration that a leader left when it died.
     async fn complete(&self) -> Result<(), CallError> {
         let joint = self.until(|look| look.check().map(|()| look.configs.len() > 1)).await?;
         if joint {
@@ -340,12 +340,12 @@ impl Members {
             let voters = self.until(|look| look.view.without_voter(id, force)).await?;
             if id == self.identity.id {
                 self.transfer(0).await?;
-                // Whoever leads now carries it out.
+                // The next leader carries the change out.
                 return Err(CallError::NotLeader);
             }
             let silent: Vec<u64> = before.into_iter().filter(|other| *other != id && !voters.contains(other)).collect();
-            // It goes on as a learner until the log, and with it the node itself, knows that it was removed. Cut
-            // anywhere, what is left is told apart, and the next leader or a repetition goes on from there.
+            // The node goes on as a learner until the log, and so the node itself, knows of the removal. A removal that
+            // is cut anywhere can be told from others, and the next leader or a repetition completes it.
             self.set_voters(voters).await?;
             if !silent.is_empty() {
                 tracing::warn!(nodes = ?silent, "nodes that do not answer have lost their votes; promote them when they are back");
@@ -364,7 +364,7 @@ impl Members {
         Ok(node)
     }
 
-    /// Hands leadership to `to`, or to the voter that has most of the log. Gives the node that leads then.
+    /// Hands leadership to `to`, or to the voter that has most of the log. The result is the node that leads then.
     pub(crate) async fn transfer(&self, to: u64) -> Result<Node, CallError> {
         let target = if to == 0 { self.best_successor() } else { Some(to) };
         let target = target.ok_or_else(|| CallError::Refused(membership("there is no other voter that answers")))?;
@@ -404,7 +404,7 @@ impl Members {
     }
 }
 
-/// The vote of a node that leads, for a reset of the lease when it is known to be dead.
+/// The vote under which the present leader leads: with it the lease is reset when that leader is dead.
 pub(crate) fn vote(raft: &Raft) -> Vote {
     raft.metrics().borrow_watched().vote
 }

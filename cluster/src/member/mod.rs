@@ -1,4 +1,4 @@
-//! Who belongs to the cluster: its founding, changes of the membership, and which of them a majority survives.
+//! Membership of the cluster: the founding, changes of the membership, and which changes a majority survives.
 //!
 //! May import `replicate` and what is below. Invariant: a cluster begins once, and changes one step at a time.
 

@@ -1,14 +1,14 @@
-//! Which change of the voters a majority survives. Pure: what is known comes in, what to do comes out.
+//! Which change of the voters a majority survives. Pure: takes what the leader knows, and gives the next voters.
 //!
 //! A change of the voters is a joint one: raft commits it only with a majority of the present voters and a
-//! majority of the next ones. What lacks either would not fail but stay half-done, and nothing could be written
-//! until the missing nodes are back. So it is refused before it is begun, and no force can help it.
+//! majority of the next ones. A change that lacks either majority would not fail but stay half-done, and nothing could
+//! be written until the missing nodes are back. So such a change is refused before it begins, also with force.
 
 use std::collections::BTreeSet;
 
 use crate::lab_faults::Bug;
 
-/// What the leader knows when a change is asked for.
+/// What the leader knows of the voters when a change is requested.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct View {
     /// Nodes with a vote.
@@ -17,12 +17,12 @@ pub(crate) struct View {
     pub(crate) answering: BTreeSet<u64>,
 }
 
-/// How far the node is that is to get a vote.
+/// How much of the log the node has that is to vote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// It never said what it has.
+    /// The node never said how much it has.
     Unheard,
-    /// It has all but so many of the entries that were committed when it was asked for.
+    /// The node lacks this many of the entries that were committed when the change was requested.
     Lacks(u64),
 }
 
@@ -31,9 +31,9 @@ pub(crate) enum Progress {
 pub(crate) enum No {
     /// Nothing can be changed now: the present voters have no majority that answers.
     Majority(String),
-    /// Not this change as things are.
+    /// This change cannot be made at present.
     Change(String),
-    /// Not this change, whoever answers.
+    /// This change can never be made, whichever nodes answer.
     Never(String),
 }
 
@@ -179,13 +179,13 @@ mod tests {
         ];
         for (voters, down, living, dead, ready, unheard) in table {
             let seen = view(voters, down);
-            if let Some(wanted) = living {
+            if let Some(expected) = living {
                 let made = outcome(&seen, |force| seen.without_voter(2, force));
-                assert_eq!(made.0, wanted, "remove a living one of {voters} with {down} down: {made:?}");
+                assert_eq!(made.0, expected, "remove a living one of {voters} with {down} down: {made:?}");
             }
-            if let Some(wanted) = dead {
+            if let Some(expected) = dead {
                 let made = outcome(&seen, |force| seen.without_voter(voters, force));
-                assert_eq!(made.0, wanted, "remove a dead one of {voters} with {down} down: {made:?}");
+                assert_eq!(made.0, expected, "remove a dead one of {voters} with {down} down: {made:?}");
             }
             let new = voters + 1;
             let made = outcome(&seen, |force| seen.with_voter(new, Progress::Unheard, force));

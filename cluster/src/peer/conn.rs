@@ -17,32 +17,32 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::frame::{self, FRAME_BYTES_MAX, Frame, Kind};
 use crate::lock::lock;
 
-/// The receiving half of a stream, whatever carries it.
+/// The receiving half of the stream below a connection.
 pub(crate) type Reader = BufReader<Box<dyn AsyncRead + Send + Unpin>>;
-/// The sending half.
+/// The sending half of the stream below a connection.
 pub(crate) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// Bytes on their way out to one peer; more wait at their sender.
+/// Most bytes of frames that wait to be written to one peer; a sender of more waits.
 const OUT_BYTES_MAX: usize = 64 << 20;
-/// Frames on their way out.
+/// Most frames that wait to be written to one peer.
 const OUT_FRAMES_MAX: usize = 1024;
-/// Frames that wait in one session.
+/// Most received frames that wait in one session.
 const SESSION_FRAMES_MAX: usize = 64;
-/// Small frames leave together, up to this many bytes.
+/// Small frames are written together, up to this many bytes.
 const WRITE_BYTES: usize = 128 << 10;
-/// A peer that takes nothing for this long is cut off.
+/// The connection to a peer that reads nothing for this long is closed.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 
-/// Why an exchange did not end well.
+/// Why a call of another node failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum CallError {
-    /// The peer could not be reached; it saw nothing.
+    /// The peer could not be reached; the peer has seen nothing of the call.
     #[error("unreachable: {0}")]
     Unreachable(String),
-    /// The connection ended; the peer may have seen it.
+    /// The connection ended; the peer may have seen the call.
     #[error("the connection was lost")]
     Lost,
-    /// No answer in time; the peer may have seen it.
+    /// No answer came in time; the peer may have seen the call.
     #[error("no answer in time")]
     Late,
     /// The peer is not the leader and did nothing.
@@ -58,7 +58,7 @@ pub(crate) enum CallError {
 
 type Queued = (Frame, OwnedSemaphorePermit);
 
-/// The way out of a connection. Clones share it.
+/// The queue of frames that are written to a connection. Clones share the queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
     queue: mpsc::Sender<Queued>,
@@ -110,7 +110,7 @@ impl Sender {
     }
 }
 
-/// Starts to write what is sent; the connection is closed when that fails.
+/// Starts the task that writes the frames of the queue; the connection is closed when a write fails.
 pub(crate) fn start_writer(writer: Writer) -> Sender {
     let (queue, frames) = mpsc::channel(OUT_FRAMES_MAX);
     let closed = CancellationToken::new();
@@ -155,7 +155,7 @@ async fn write(mut writer: Writer, mut frames: mpsc::Receiver<Queued>) -> io::Re
     Ok(())
 }
 
-/// Puts a frame into the buffer; a large body is given back instead, to be written as it is.
+/// Puts a frame into the buffer; a large body is returned instead, and is written without a copy.
 fn gather(buffer: &mut Vec<u8>, frame: Frame) -> Option<Bytes> {
     buffer.extend_from_slice(&frame.header());
     if frame.body.len() >= WRITE_BYTES / 4 {
@@ -165,12 +165,12 @@ fn gather(buffer: &mut Vec<u8>, frame: Frame) -> Option<Bytes> {
     None
 }
 
-/// Who waits for the frames of an exchange.
+/// The caller that waits for the frames of an exchange.
 #[derive(Debug)]
 enum Waiter {
-    /// For many.
+    /// Waits for many frames.
     Session(mpsc::Sender<Frame>),
-    /// For one answer.
+    /// Waits for one answer.
     Call(oneshot::Sender<Frame>),
 }
 
@@ -182,7 +182,7 @@ pub(crate) struct Conn {
     sender: Sender,
     sessions: Arc<Mutex<Sessions>>,
     next: AtomicU64,
-    /// Which process is at the other end.
+    /// The process at the other end.
     pub(crate) process: u64,
     /// Whether the other end takes forwarded writes in the order in which they are sent. The release before does not.
     pub(crate) takes_in_order: bool,
@@ -191,8 +191,8 @@ pub(crate) struct Conn {
     _closes: DropGuard,
 }
 
-/// Gives a frame to whoever waits for it; back when it is for a session, which may be full. Nobody waits any more
-/// for an answer that came too late.
+/// Gives a frame to the caller that waits for it. A frame for a session is returned with the channel of the session,
+/// which may be full. An answer that comes too late has no caller any more, and is dropped.
 fn hand_over(sessions: &Mutex<Sessions>, frame: Frame) -> Option<(mpsc::Sender<Frame>, Frame)> {
     let mut sessions = lock(sessions);
     if let Waiter::Session(session) = sessions.get(&frame.session)? {
@@ -229,7 +229,7 @@ impl Conn {
         Self { sender, sessions, next: AtomicU64::new(1), process, address, takes_in_order: false, _closes: guard }
     }
 
-    /// The same, when the other end has said how it takes forwarded writes.
+    /// A connection whose other end has said in its hello how it takes forwarded writes.
     pub(crate) fn taking_in_order(self, takes_in_order: bool) -> Self {
         Self { takes_in_order, ..self }
     }
@@ -243,7 +243,7 @@ impl Conn {
         self.sender.closed().await;
     }
 
-    /// Ends the connection; all who wait for something on it are told that it was lost.
+    /// Ends the connection: all calls that wait on it fail with [`CallError::Lost`].
     pub(crate) fn close(&self) {
         self.sender.close();
     }
@@ -263,34 +263,34 @@ impl Conn {
         Session { exchange: self.begin(Waiter::Session(sender)), frames }
     }
 
-    /// Asks and waits for the answer.
+    /// Sends a request and waits for the answer.
     pub(crate) async fn call(self: &Arc<Self>, kind: Kind, body: Bytes, within: Duration) -> Result<Bytes, CallError> {
         let (sender, answer) = oneshot::channel();
         let exchange = self.begin(Waiter::Call(sender));
-        let asked = async {
+        let answer = async {
             exchange.send(kind, body).await?;
             reply(answer.await.map_err(|_| CallError::Lost)?)
         };
-        tokio::time::timeout(within, asked).await.unwrap_or(Err(CallError::Late))
+        tokio::time::timeout(within, answer).await.unwrap_or(Err(CallError::Late))
     }
 
-    /// Asks, and leaves the wait for the answer to the caller: what is asked next comes behind it.
-    pub(crate) async fn ask(self: &Arc<Self>, kind: Kind, body: Bytes) -> Result<PendingCall, CallError> {
+    /// Sends a request and leaves the wait for the answer to the caller. The next request comes behind this one.
+    pub(crate) async fn request(self: &Arc<Self>, kind: Kind, body: Bytes) -> Result<PendingCall, CallError> {
         let (sender, answer) = oneshot::channel();
         let exchange = self.begin(Waiter::Call(sender));
-        // What was not even queued has not been seen by anybody.
+        // A request that was not even queued has not been seen by the peer.
         let closed = |_| CallError::Unreachable("the connection was lost".to_owned());
         exchange.send(kind, body).await.map_err(closed)?;
         Ok(PendingCall { _exchange: exchange, answer })
     }
 
-    /// Tells, when there is room now.
+    /// Sends a message without an answer, when there is room now.
     pub(crate) fn tell(&self, kind: Kind, body: Bytes) -> Result<(), CallError> {
         self.sender.try_send(Frame::new(kind, 0, body))
     }
 }
 
-/// What an answer says.
+/// The result that the frame of an answer stands for.
 pub(crate) fn reply(frame: Frame) -> Result<Bytes, CallError> {
     match frame.kind {
         Kind::Reply => Ok(frame.body),
@@ -301,7 +301,7 @@ pub(crate) fn reply(frame: Frame) -> Result<Bytes, CallError> {
     }
 }
 
-/// Something that was asked. Nobody waits for the answer any more when dropped.
+/// A request that was sent. When this is dropped, the answer is dropped too.
 #[derive(Debug)]
 pub(crate) struct PendingCall {
     _exchange: Exchange,
@@ -352,9 +352,10 @@ impl Drop for Session {
         if sender.is_closed() || sender.try_send(end()).is_ok() {
             return;
         }
-        // Without this the other side would wait as long as the connection lives.
+        // Without an end the other side would wait as long as the connection lives.
         match tokio::runtime::Handle::try_current() {
-            // Behind the frames of the session that are queued. Ends when there is room, or with the connection.
+            // The end is sent behind the queued frames of the session, when there is room, or never when the connection
+            // ends.
             Ok(runtime) => drop(runtime.spawn(async move { sender.send(end()).await })),
             Err(_) => sender.close(),
         }
@@ -378,7 +379,7 @@ impl Session {
         self.frames.recv().await.ok_or(CallError::Lost)
     }
 
-    /// A frame that has come already.
+    /// The next frame, when one was received already.
     pub(crate) fn arrived(&mut self) -> Option<Frame> {
         self.frames.try_recv().ok()
     }

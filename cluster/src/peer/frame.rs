@@ -27,7 +27,7 @@ pub(crate) enum Kind {
     /// The call is taken.
     Welcome = 2,
     /// The call is refused; the connection ends.
-    Unwelcome = 3,
+    HelloRefused = 3,
     /// One append-entries request of a stream.
     Append = 10,
     /// The answer to one of them, in order.
@@ -57,7 +57,7 @@ pub(crate) enum Kind {
     /// Are you there?
     Ping = 30,
     /// A question how far the log and the state are.
-    Standing = 31,
+    Figures = 31,
     /// A snapshot is offered: its files.
     Offer = 40,
     /// Part of a file of a snapshot.
@@ -78,7 +78,7 @@ impl Kind {
     const ALL: [Self; 25] = [
         Self::Hello,
         Self::Welcome,
-        Self::Unwelcome,
+        Self::HelloRefused,
         Self::Append,
         Self::Appended,
         Self::End,
@@ -93,7 +93,7 @@ impl Kind {
         Self::Founding,
         Self::Found,
         Self::Ping,
-        Self::Standing,
+        Self::Figures,
         Self::Offer,
         Self::Chunk,
         Self::Complete,

@@ -192,6 +192,7 @@ mod tests {
     use rollbook_core::command::{Command, LevelRaise};
     use rollbook_core::entry::{Entry, EntryBuilder};
     use rollbook_core::level::FeatureLevel;
+    use rollbook_core::machine::Machine;
     use rollbook_core::namespace::Head;
     use rollbook_core::rows::{Family, Row, Rows, RowsError, Writes};
 
@@ -268,7 +269,9 @@ mod tests {
         entry.push(&Command::LevelRaise(LevelRaise { level }).frame().unwrap());
         let (entry, mut writes) = (entry.finish(1), Writes::default());
         let entry = Entry::parse(&entry).unwrap();
-        gate.state.machine.write().unwrap().apply(1, &entry, &NoRows, &mut writes).unwrap();
+        let mut machine = Machine::clone(&gate.state.machine());
+        machine.apply(1, &entry, &NoRows, &mut writes).unwrap();
+        gate.state.publish(&machine, || Ok(())).unwrap();
         for old in [0, 1] {
             let no = gate.admit(&knows(old), None, false, async { None }).await.err().unwrap();
             assert_eq!(no.why(), HelloRefusal::Level);

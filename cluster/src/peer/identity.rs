@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use rollbook_core::level::FeatureLevel;
 use rollbook_core::node::Owner;
@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::NodeError;
+use crate::lock::lock;
 use crate::store::disk::Shortage;
 use crate::store::layout::Layout;
 
@@ -27,6 +28,8 @@ pub(crate) struct Identity {
     pub(crate) level: FeatureLevel,
     incarnation: AtomicU64,
     cluster: RwLock<String>,
+    /// Held while the id of the cluster is written to the disk.
+    founding: Mutex<()>,
     layout: Layout,
     /// Why this node must not go on, once that is known.
     fatal: watch::Sender<Option<String>>,
@@ -55,6 +58,7 @@ impl Identity {
             level: FeatureLevel::LATEST,
             incarnation: AtomicU64::new(incarnation),
             cluster: RwLock::new(layout.cluster_id()?.unwrap_or_default()),
+            founding: Mutex::default(),
             layout: layout.clone(),
             fatal: watch::Sender::new(None),
             began: Instant::now(),
@@ -90,15 +94,17 @@ impl Identity {
 
     /// From now on this node belongs to that cluster, for good: it is on the disk when this returns.
     pub(crate) fn belong_to(&self, cluster_id: &str) -> Result<(), NodeError> {
-        let mut present = self.cluster.write().unwrap_or_else(PoisonError::into_inner);
-        if *present == cluster_id {
+        // Not the lock of those who read: the disk may take its time.
+        let _founding = lock(&self.founding);
+        let present = self.cluster_id();
+        if present == cluster_id {
             return Ok(());
         }
         if !present.is_empty() {
             return Err(NodeError::Cluster(format!("this node belongs to cluster {present}, not to {cluster_id}")));
         }
         self.layout.set_cluster_id(cluster_id)?;
-        cluster_id.clone_into(&mut present);
+        cluster_id.clone_into(&mut self.cluster.write().unwrap_or_else(PoisonError::into_inner));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Links to the other nodes: where they are, how they are called, and the connections that are open.
 //!
-//! A connection is dialed in a task of its own, with a time limit of its own; whoever wants to use it waits no longer
-//! than it would for an answer, and the next one who asks finds the same dial still on its way.
+//! A connection is dialed in a task of its own, with a time limit of its own. A caller that wants to use the connection
+//! waits no longer than for an answer, and the next caller finds the same dial still running.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -29,10 +29,10 @@ use crate::state::state::State;
 use crate::timing::Timing;
 use crate::tls::Tls;
 
-/// What a connection is for. Each has its own, so that none waits behind another.
+/// What a connection is for. Each purpose has a connection of its own, so that no purpose waits behind another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
-    /// Heartbeats, votes, read index, membership. Its end is a sign that the peer died.
+    /// Heartbeats, votes, read index, membership. The end of this connection is a sign that the peer died.
     Control = 1,
     /// Append-entries.
     Log = 2,
@@ -50,28 +50,28 @@ pub(crate) enum DialError {
     /// Nobody listens there: the process is gone.
     #[error("{0}: connection refused")]
     Gone(String),
-    /// It may be there.
+    /// The node may be there: nothing is known.
     #[error("{0}")]
     Failed(String),
-    /// It is there and does not want this node.
+    /// The node is there and refuses the hello of this node.
     #[error("{}", .0.text)]
-    Unwelcome(HelloRefused),
+    HelloRefused(HelloRefused),
 }
 
-/// The end of a dial, for all who wait for it.
+/// The result of a dial, shared by all callers that wait for it.
 type Outcome = Shared<oneshot::Receiver<Result<Arc<Conn>, CallError>>>;
 
-/// Whether somebody dials.
+/// Whether a dial is running.
 #[derive(Default)]
 enum Dialing {
     #[default]
     Idle,
     Going(Outcome),
-    /// It failed just now, and would again.
+    /// The last dial failed just now, and the next one would fail too.
     Failed(Instant, CallError),
 }
 
-/// Where the connection of a purpose is.
+/// The slot that holds the connection of a purpose.
 #[derive(Default)]
 struct Place {
     conn: Mutex<Option<Arc<Conn>>>,
@@ -79,7 +79,7 @@ struct Place {
 }
 
 impl Place {
-    /// The connection, when it is open now. Never waits for who dials.
+    /// The connection, when one is open now. Never waits for a dial.
     fn present(&self) -> Option<Arc<Conn>> {
         lock(&self.conn).as_ref().filter(|conn| !conn.is_closed()).cloned()
     }
@@ -91,7 +91,7 @@ impl Place {
     }
 }
 
-/// A dial on its way. However it ends, the next one can begin.
+/// A dial that is running. However the dial ends, the next one can begin.
 struct Dial {
     place: Arc<Place>,
     end: Dialing,
@@ -110,14 +110,14 @@ pub(crate) struct Links {
     tls: Option<Tls>,
     dialer: Box<dyn Dialer>,
     timing: Timing,
-    /// Where connections live that no thread has for itself.
+    /// The runtime of connections that no thread has for itself.
     runtime: Handle,
     closed: CancellationToken,
-    /// What callers said of themselves, and what the membership says.
-    told: Mutex<BTreeMap<u64, String>>,
-    /// The process of each node that was called last, and the feature level that it knows.
+    /// The addresses that nodes gave in their hello, and that the membership has.
+    addresses: Mutex<BTreeMap<u64, String>>,
+    /// The process of each node that was called last, and the feature level that the process knows.
     levels: Mutex<BTreeMap<u64, (u64, FeatureLevel)>>,
-    /// By node, purpose and lane.
+    /// The slots of connections, by node, purpose and lane.
     places: Mutex<HashMap<(u64, Purpose, u64), Arc<Place>>>,
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn halves(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'stati
 }
 
 impl Links {
-    /// Inside the runtime that connections are to live in.
+    /// Must be called inside the runtime that the connections are to run on.
     pub(crate) fn new(
         identity: Arc<Identity>,
         state: Arc<State>,
@@ -137,29 +137,29 @@ impl Links {
         timing: Timing,
     ) -> Self {
         let (runtime, closed) = (Handle::current(), CancellationToken::new());
-        let (told, levels, places) = Default::default();
-        Self { identity, state, tls, dialer, timing, runtime, closed, told, levels, places }
+        let (addresses, levels, places) = Default::default();
+        Self { identity, state, tls, dialer, timing, runtime, closed, addresses, levels, places }
     }
 
     pub(crate) const fn timing(&self) -> Timing {
         self.timing
     }
 
-    /// Somebody says where a node is.
+    /// Notes the address that a node gave in its hello, or that the membership has.
     pub(crate) fn learn(&self, node: u64, address: &str) {
         if !address.is_empty() {
-            lock(&self.told).insert(node, address.to_owned());
+            lock(&self.addresses).insert(node, address.to_owned());
         }
     }
 
-    /// Where a node may be, the likeliest first.
+    /// The addresses at which a node may be, the likeliest first.
     fn addresses(&self, node: u64) -> Vec<String> {
         let recorded = self.state.machine().node(node).map(|node| node.address.clone());
         let founder = self.identity.founders.get(&node).cloned();
-        let told = lock(&self.told).get(&node).cloned();
+        let hello = lock(&self.addresses).get(&node).cloned();
         let member = self.state.system().1.membership().get_node(&node).map(|node| node.addr.clone());
         let mut addresses = Vec::new();
-        for address in [told, recorded, founder, member].into_iter().flatten() {
+        for address in [hello, recorded, founder, member].into_iter().flatten() {
             if !addresses.contains(&address) {
                 addresses.push(address);
             }
@@ -175,12 +175,12 @@ impl Links {
                 Ok(conn) => return Ok(conn),
                 Err(error) => error,
             };
-            // An answer says more than silence at another address.
-            if !matches!(failed, DialError::Unwelcome(_)) {
+            // An answer at one address counts more than silence at another.
+            if !matches!(failed, DialError::HelloRefused(_)) {
                 failed = error;
             }
         }
-        if let DialError::Unwelcome(no) = &failed
+        if let DialError::HelloRefused(no) = &failed
             && no.why().ends_the_caller()
         {
             self.identity.fail(no.text.clone());
@@ -206,10 +206,10 @@ impl Links {
             _ => DialError::Failed(format!("{address}: {error}")),
         };
         let stream = self.dialer.dial(address).await.map_err(failed)?;
-        // Of several behind a name, the one that was reached.
+        // A name may stand for several addresses: this is the one that was reached.
         let reached = stream.tcp().and_then(|tcp| tcp.peer_addr().ok());
         let reached = reached.map_or_else(|| address.to_owned(), |reached| reached.to_string());
-        transport::carries(&stream, purpose.is_bulk(), self.timing).map_err(failed)?;
+        transport::configure(&stream, purpose.is_bulk(), self.timing).map_err(failed)?;
         let (mut reader, writer) = match &self.tls {
             None => halves(stream),
             Some(tls) => halves(tls.connect(stream, node).await.map_err(failed)?),
@@ -242,10 +242,10 @@ impl Links {
                 lock(&self.levels).insert(node, (welcome.process, known));
                 Ok(Conn::start(reader, sender, welcome.process, reached).taking_in_order(welcome.in_order))
             }
-            Frame { kind: Kind::Unwelcome, body, .. } => {
+            Frame { kind: Kind::HelloRefused, body, .. } => {
                 let no = HelloRefused::decode(body).map_err(|_| strange())?;
                 // While the hello was on its way, this node began its next life, or the cluster was founded: the hello
-                // was refused for what is not so any more.
+                // was refused for a reason that is gone.
                 let outdated = match no.why() {
                     HelloRefusal::OldLife => self.identity.owner() != owner,
                     HelloRefusal::LostData => self.identity.cluster_id() != hello.cluster_id,
@@ -254,7 +254,7 @@ impl Links {
                 if outdated {
                     return Err(DialError::Failed(format!("{address}: this node has changed since it called")));
                 }
-                Err(DialError::Unwelcome(no))
+                Err(DialError::HelloRefused(no))
             }
             _ => Err(strange()),
         }
@@ -291,11 +291,11 @@ impl Links {
             Dialing::Failed(at, error) if at.elapsed() < self.timing.heartbeat() / 2 => return Err(error.clone()),
             Dialing::Idle | Dialing::Failed(..) => {}
         }
-        let (tell, told) = oneshot::channel();
-        let outcome = told.shared();
+        let (sender, outcome) = oneshot::channel();
+        let outcome = outcome.shared();
         if let Some(conn) = place.present() {
-            // It came between.
-            tell.send(Ok(conn)).ok();
+            // Another dial has ended meanwhile.
+            sender.send(Ok(conn)).ok();
             return Ok(outcome);
         }
         *dialing = Dialing::Going(outcome.clone());
@@ -313,10 +313,11 @@ impl Links {
                 dial.end = Dialing::Failed(Instant::now(), error.clone());
             }
             drop(dial);
-            // Those who asked may have gone.
-            tell.send(dialed).ok();
+            // The callers may have gone.
+            sender.send(dialed).ok();
         };
-        // A runtime that is shutting down drops the task at once, and the dial with it, which looks for this lock.
+        // A runtime that is shutting down drops the task at once, and with the task the dial, whose drop takes this
+        // lock.
         drop(dialing);
         // A thread that has connections of its own keeps them to itself.
         if purpose == Purpose::Live && thread_connections::lane() > 0 {
@@ -332,19 +333,19 @@ impl Links {
         self.place(node, purpose).present()
     }
 
-    /// The feature level that a node knows which is connected now.
+    /// The feature level that a node knows, when that node is connected now.
     pub(crate) fn level_of(&self, node: u64) -> Option<FeatureLevel> {
         let conn = self.present(node, Purpose::Control)?;
         let (process, level) = lock(&self.levels).get(&node).copied()?;
         (process == conn.process).then_some(level)
     }
 
-    /// Puts a connection into its place.
+    /// Puts a connection into its slot.
     pub(crate) fn keep(&self, node: u64, purpose: Purpose, conn: Conn) -> Arc<Conn> {
         self.place(node, purpose).keep(conn)
     }
 
-    /// Asks a node and waits for its answer.
+    /// Sends a request to a node and waits for the answer.
     pub(crate) async fn call(
         self: &Arc<Self>,
         node: u64,
@@ -361,8 +362,8 @@ impl Links {
         conn.call(kind, body, until.saturating_duration_since(Instant::now())).await
     }
 
-    /// Ends all connections to a node whose control connection has ended, so that new ones are dialed: the others
-    /// may be as dead and not know it yet.
+    /// Ends all connections to a node whose control connection has ended, so that new ones are dialed. The other
+    /// connections may be dead too, without a sign of that yet.
     pub(crate) fn cut(&self, node: u64) {
         let places = lock(&self.places);
         for place in places.iter().filter_map(|((to, ..), place)| (*to == node).then_some(place)) {
@@ -372,7 +373,7 @@ impl Links {
         }
     }
 
-    /// Ends all connections, and what dials.
+    /// Ends all connections and all dials.
     pub(crate) fn close(&self) {
         self.closed.cancel();
         lock(&self.places).clear();

@@ -158,7 +158,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_goes_on_in_the_runtime_of_the_thread_that_takes_it() {
-        let homes = std::sync::Arc::new(ThreadConnections::default());
+        let threads = std::sync::Arc::new(ThreadConnections::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut far = MovableTcp::new(listener.accept().await.unwrap().0);
@@ -167,11 +167,11 @@ mod tests {
         let (ready, wait) = std::sync::mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let other = std::thread::spawn({
-            let homes = std::sync::Arc::clone(&homes);
+            let threads = std::sync::Arc::clone(&threads);
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
-                    homes.add_this_thread();
+                    threads.add_this_thread();
                     ready.send(std::thread::current().id()).unwrap();
                     stopped.await.ok();
                 });
@@ -185,11 +185,11 @@ mod tests {
             assert_eq!(far.read_u8().await?, b'b');
             far.write_all(b"c").await
         };
-        homes.run(serve).await.unwrap();
+        threads.run(serve).await.unwrap();
         assert_eq!((near.read_u8().await.unwrap(), lane()), (b'c', 0));
         stop.send(()).ok();
         other.join().unwrap();
-        let lost = homes.run(async { Ok(()) }).await;
+        let lost = threads.run(async { Ok(()) }).await;
         assert!(lost.is_err(), "a thread that has ended serves nobody");
     }
 }

@@ -1,7 +1,8 @@
 //! What carries bytes between nodes: TCP, or anything else that two nodes can reach each other by.
 //!
-//! [`super::link::Links`] dials and [`crate::replicate::server::Server`] accepts through these two traits and nothing else. A
-//! test that gives both a pair of memory streams runs the whole transport without a socket, also on simulated time.
+//! [`super::link::Links`] dials and [`crate::replicate::server::Server`] accepts through these two traits and nothing
+//! else. A test that gives both a pair of memory streams runs the whole transport without a socket, also on simulated
+//! time.
 
 use std::io;
 use std::time::Duration;
@@ -15,21 +16,21 @@ use crate::lab_faults::Bug;
 use crate::timing::Timing;
 
 /// A stream of bytes to or from another node.
-pub(crate) type Carriage = Box<dyn Movable>;
+pub(crate) type PeerStream = Box<dyn Movable>;
 
 /// Opens connections.
 pub(crate) trait Dialer: Send + Sync {
     /// Connects to an address. [`io::ErrorKind::ConnectionRefused`] says that nobody listens there.
-    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Carriage>>;
+    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<PeerStream>>;
 }
 
 /// Takes connections.
 pub(crate) trait Acceptor: Send {
     /// The next connection, and where it comes from, for people. May be dropped before it resolves.
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Carriage, String)>>;
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(PeerStream, String)>>;
 }
 
-/// TCP as nodes use it.
+/// TCP with the settings of links between nodes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tcp {
     pub(crate) timing: Timing,
@@ -62,7 +63,7 @@ fn bound_silence(tcp: &TcpStream, silence: Duration) -> io::Result<()> {
 }
 
 /// What a connection is for is known: a peer may take no bulk for a while and live.
-pub(crate) fn carries(stream: &Carriage, bulk: bool, timing: Timing) -> io::Result<()> {
+pub(crate) fn configure(stream: &PeerStream, bulk: bool, timing: Timing) -> io::Result<()> {
     if Bug::SilenceBelieved.is_on() {
         return Ok(());
     }
@@ -71,13 +72,13 @@ pub(crate) fn carries(stream: &Carriage, bulk: bool, timing: Timing) -> io::Resu
 }
 
 impl Dialer for Tcp {
-    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Carriage>> {
+    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<PeerStream>> {
         Box::pin(async move {
             let connected = tokio::time::timeout(self.timing.connect(), TcpStream::connect(address)).await;
             let tcp = connected.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))??;
             self.prepare(&tcp)?;
-            let carriage: Carriage = Box::new(MovableTcp::new(tcp));
-            Ok(carriage)
+            let stream: PeerStream = Box::new(MovableTcp::new(tcp));
+            Ok(stream)
         })
     }
 }
@@ -98,7 +99,7 @@ impl TcpAcceptor {
 }
 
 impl Acceptor for TcpAcceptor {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Carriage, String)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(PeerStream, String)>> {
         Box::pin(async move {
             loop {
                 let (tcp, address) = self.listener.accept().await?;
@@ -106,8 +107,8 @@ impl Acceptor for TcpAcceptor {
                     tracing::debug!(%address, %error, "a connection ended before it began");
                     continue;
                 }
-                let carriage: Carriage = Box::new(MovableTcp::new(tcp));
-                return Ok((carriage, address.to_string()));
+                let stream: PeerStream = Box::new(MovableTcp::new(tcp));
+                return Ok((stream, address.to_string()));
             }
         })
     }
@@ -153,14 +154,14 @@ pub(crate) mod memory {
     }
 
     impl Dialer for Memory {
-        fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Carriage>> {
+        fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<PeerStream>> {
             let listener = self.listeners.lock().unwrap().get(address).cloned();
             Box::pin(async move {
                 let (near, far) = tokio::io::duplex(ROOM);
                 let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
                 listener.ok_or_else(refused)?.send(far).await.map_err(|_| refused())?;
-                let carriage: Carriage = Box::new(near);
-                Ok(carriage)
+                let stream: PeerStream = Box::new(near);
+                Ok(stream)
             })
         }
     }
@@ -170,11 +171,11 @@ pub(crate) mod memory {
     }
 
     impl Acceptor for MemoryAcceptor {
-        fn accept(&mut self) -> BoxFuture<'_, io::Result<(Carriage, String)>> {
+        fn accept(&mut self) -> BoxFuture<'_, io::Result<(PeerStream, String)>> {
             Box::pin(async move {
                 let Some(stream) = self.dialed.recv().await else { return std::future::pending().await };
-                let carriage: Carriage = Box::new(stream);
-                Ok((carriage, "memory".to_owned()))
+                let stream: PeerStream = Box::new(stream);
+                Ok((stream, "memory".to_owned()))
             })
         }
     }
@@ -198,7 +199,7 @@ mod tests {
             assert!(tcp.nodelay().unwrap() && sockopt::socket_keepalive(tcp).unwrap());
             assert_eq!(sockopt::tcp_keepidle(tcp).unwrap(), KEEPALIVE);
             assert_eq!(sockopt::tcp_user_timeout(tcp).unwrap(), 2500);
-            carries(&end, true, timing).unwrap();
+            configure(&end, true, timing).unwrap();
             assert_eq!(sockopt::tcp_user_timeout(tcp).unwrap(), 10_000);
         }
     }

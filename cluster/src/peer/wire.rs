@@ -242,7 +242,7 @@ pub(crate) fn decode_numbers(body: &[u8]) -> Result<Vec<u64>, Malformed> {
     read::<NumbersProto>(body).map(|proto| proto.numbers)
 }
 
-/// What a node says of itself in the answer to [`super::frame::Kind::Standing`]: numbers in this order. A node of an
+/// What a node says of itself in the answer to [`super::frame::Kind::Figures`]: numbers in this order. A node of an
 /// earlier release ends the list sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NodeFigures {

@@ -1,15 +1,14 @@
-//! The batcher: many asks become one raft entry, or one batch for the leader.
+//! The batcher: many proposals become one raft entry, or one batch for the leader.
 //!
-//! It takes what waits, up to 128 KiB, while at most a few batches are in flight. No
-//! timer for each ask: when the disk is quick, batches are small and prompt; when it is
-//! slow, they grow by themselves. One attempt at the log is up to [`super::forward`].
+//! The batcher takes the proposals that wait, up to 128 KiB, while at most a few batches are in flight. No proposal has
+//! a timer: when the disk is quick, batches are small and leave at once; when the disk is slow, batches grow. One
+//! attempt to get a batch into the log is made by [`super::forward`].
 //!
-//! Batches are handed over in their order, one behind the other, and then waited for at
-//! the same time. When an attempt fails, nothing new is sent until all that were in
-//! flight have an answer; then those that failed are sent again, in their order.
+//! Batches are handed over one behind the other, in their order, and then waited for at the same time. When an attempt
+//! fails, no new batch is sent until all batches in flight have an answer; then the failed ones are sent again, in
+//! their order.
 //!
-//! An ask that nobody waits for any more, because its deadline has passed or its client
-//! has gone, is not given to raft.
+//! A proposal whose deadline has passed, or whose client has gone, is not given to raft.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -28,10 +27,10 @@ use super::forward::{Attempt, HandedOver, Submit};
 use super::proposal::{ENTRY_BYTES_MAX, Failure, Proposal, ProposalBatch, ProposalReceiver};
 use crate::lab_faults::Bug;
 
-/// Batches on their way at the same time: one gathers while one is being synced. More would make smaller
+/// Batches on their way at the same time: one grows while one is being synced. More would make smaller
 /// entries, each of which costs a round through raft and its share of an fsync.
 const IN_FLIGHT_MAX: usize = 2;
-/// A smaller batch leaves only when no other is on its way: by then it has grown.
+/// A smaller batch leaves only when no other batch is on its way; until then the batch grows.
 const ALONE_BELOW_BYTES: usize = 32 << 10;
 /// Between attempts, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -43,11 +42,11 @@ const SHOW_MAX: Duration = Duration::from_secs(2);
 
 /// How the flight of a batch ended.
 enum FlightEnd {
-    /// It is in the log, and everybody has an answer.
+    /// The batch is in the log, and all proposers have their answer.
     Done,
-    /// Everybody has another answer; `given`: it may be in the log.
+    /// All proposers have another answer; `given`: the batch may be in the log.
     Settled { given: bool },
-    /// Somebody waits still.
+    /// Some proposer still waits: the batch has to be sent again.
     Back(ProposalBatch),
 }
 
@@ -63,11 +62,11 @@ struct Trouble {
     last: Instant,
 }
 
-/// Gathers asks until the queue is closed.
-pub(crate) async fn run<S: Submit>(submit: Arc<S>, asks: ProposalReceiver) {
+/// Makes batches of proposals until the queue is closed.
+pub(crate) async fn run<S: Submit>(submit: Arc<S>, proposals: ProposalReceiver) {
     let batcher = Batcher {
         submit,
-        asks,
+        proposals,
         closed: false,
         held: None,
         next: ProposalBatch::default(),
@@ -84,20 +83,20 @@ pub(crate) async fn run<S: Submit>(submit: Arc<S>, asks: ProposalReceiver) {
 
 struct Batcher<S> {
     submit: Arc<S>,
-    asks: ProposalReceiver,
-    /// There will be no more asks.
+    proposals: ProposalReceiver,
+    /// The queue is closed: there will be no more proposals.
     closed: bool,
-    /// The ask that did not fit into `next`.
+    /// The proposal that did not fit into `next`.
     held: Option<Proposal>,
-    /// What is being gathered.
+    /// The batch that is filled at present.
     next: ProposalBatch,
-    /// How many batches were gathered.
+    /// How many batches were made.
     order: u64,
-    /// In their order.
+    /// The batches in flight, in their order.
     flights: VecDeque<Flight>,
-    /// Resolves when the newest of them was handed over.
+    /// Resolves when the newest batch in flight was handed over.
     handed: Option<oneshot::Receiver<()>>,
-    /// Those that have to be sent again, in their order.
+    /// The batches that have to be sent again, in their order.
     back: Vec<ProposalBatch>,
     /// The newest batch that is in the log, or may be.
     given: u64,
@@ -122,12 +121,12 @@ impl<S: Submit> Batcher<S> {
             if self.closed && self.next.is_empty() && self.flights.is_empty() && self.back.is_empty() {
                 return;
             }
-            let waits = self.back.iter().chain([&self.next]).filter_map(|gathered| gathered.askers.deadline()).min();
-            let Self { submit, asks, flights, closed, next, back, pause, .. } = &mut self;
+            let waits = self.back.iter().chain([&self.next]).filter_map(|batch| batch.proposers.deadline()).min();
+            let Self { submit, proposals, flights, closed, next, back, pause, .. } = &mut self;
             let landed = tokio::select! {
-                ask = asks.recv(), if !*closed && next.is_empty() => {
-                    *closed = ask.is_none();
-                    self.held = ask;
+                proposal = proposals.recv(), if !*closed && next.is_empty() => {
+                    *closed = proposal.is_none();
+                    self.held = proposal;
                     None
                 }
                 landed = landed(flights), if !flights.is_empty() => Some(landed),
@@ -143,22 +142,22 @@ impl<S: Submit> Batcher<S> {
         }
     }
 
-    /// Takes what waits, as far as it fits, and leaves out what was given up.
+    /// Fills the next batch from the queue, and takes out the proposals whose proposers have given up.
     fn fill(&mut self) {
         let now = Instant::now();
-        self.back.iter_mut().for_each(|gathered| gathered.prune(now));
-        let given_up = self.back.extract_if(.., |gathered| gathered.is_empty());
-        let given = given_up.filter(|gathered| gathered.unknown.is_some()).map(|gathered| gathered.order).max();
+        self.back.iter_mut().for_each(|batch| batch.prune(now));
+        let given_up = self.back.extract_if(.., |batch| batch.is_empty());
+        let given = given_up.filter(|batch| batch.unknown.is_some()).map(|batch| batch.order).max();
         self.given = self.given.max(given.unwrap_or(0));
         self.next.prune(now);
         while self.next.bytes() < ENTRY_BYTES_MAX {
-            let Some(ask) = self.held.take().or_else(|| self.asks.try_recv()) else { return };
-            let bytes = self.next.bytes().saturating_add(ask.frames.len());
+            let Some(proposal) = self.held.take().or_else(|| self.proposals.try_recv()) else { return };
+            let bytes = self.next.bytes().saturating_add(proposal.frames.len());
             if !self.next.is_empty() && bytes > ENTRY_BYTES_MAX {
-                self.held = Some(ask);
+                self.held = Some(proposal);
                 return;
             }
-            self.next.push(ask, now);
+            self.next.push(proposal, now);
         }
     }
 
@@ -174,25 +173,25 @@ impl<S: Submit> Batcher<S> {
             self.trouble = None;
         }
         self.order = self.order.saturating_add(1);
-        let gathered = std::mem::take(&mut self.next);
-        self.launch(ProposalBatch { order: self.order, ..gathered });
+        let batch = std::mem::take(&mut self.next);
+        self.launch(ProposalBatch { order: self.order, ..batch });
     }
 
-    /// Sends a batch behind all that are in flight.
-    fn launch(&mut self, mut gathered: ProposalBatch) {
-        let first = gathered.content.mark.is_none() && gathered.unknown.is_none();
-        if (first || Bug::BatchRenumbered.is_on()) && !gathered.has_no_own() {
-            gathered.content.mark = self.submit.mark(gathered.content.replies());
+    /// Sends a batch behind all batches in flight.
+    fn launch(&mut self, mut batch: ProposalBatch) {
+        let first = batch.content.mark.is_none() && batch.unknown.is_none();
+        if (first || Bug::BatchRenumbered.is_on()) && !batch.has_no_own() {
+            batch.content.mark = self.submit.mark(batch.content.replies());
         }
         let (next, handed) = oneshot::channel();
         let before = self.handed.replace(handed).filter(|_| !self.flights.is_empty());
-        let order = gathered.order;
-        let flight = fly(Arc::clone(&self.submit), gathered, before, HandedOver::new(next));
+        let order = batch.order;
+        let flight = fly(Arc::clone(&self.submit), batch, before, HandedOver::new(next));
         self.flights.push_back(Flight { order, task: tokio::spawn(flight) });
     }
 
     fn lands(&mut self, order: u64, flown: FlightEnd) {
-        let gathered = match flown {
+        let batch = match flown {
             FlightEnd::Done => {
                 self.given = self.given.max(order);
                 self.trouble = None;
@@ -203,17 +202,17 @@ impl<S: Submit> Batcher<S> {
                 self.given = self.given.max(if given { order } else { 0 });
                 return;
             }
-            FlightEnd::Back(gathered) => gathered,
+            FlightEnd::Back(batch) => batch,
         };
         let now = Instant::now();
         let since =
             self.trouble.filter(|trouble| now.duration_since(trouble.last) < APART).map(|trouble| trouble.since);
         self.trouble = Some(Trouble { since: since.unwrap_or(now), last: now });
         let at = self.back.partition_point(|other| other.order < order);
-        self.back.insert(at, gathered);
+        self.back.insert(at, batch);
     }
 
-    /// Sends what has come back once more, as long as there is hope for a leader.
+    /// Sends the failed batches once more, as long as a leader may be found.
     fn send_again(&mut self) {
         self.pause = self.pause.saturating_mul(2).min(PAUSE_MAX);
         let waited = self.trouble.map_or(Duration::ZERO, |trouble| trouble.since.elapsed());
@@ -222,38 +221,38 @@ impl<S: Submit> Batcher<S> {
             return self.give_up();
         }
         let back = std::mem::take(&mut self.back);
-        // One that was never given to a log must not get there behind a later one that may be there.
-        let unknown = back.iter().filter(|gathered| gathered.unknown.is_some()).map(|gathered| gathered.order).max();
+        // A batch that was never given to a log must not get there behind a later batch that may be there.
+        let unknown = back.iter().filter(|batch| batch.unknown.is_some()).map(|batch| batch.order).max();
         let given = self.given.max(unknown.unwrap_or(0));
         let mut renumbered = false;
-        for mut gathered in back {
-            if gathered.unknown.is_none() {
-                if gathered.order < given {
-                    gathered.refuse(&Refusal::Unavailable("leadership was lost".to_owned()));
+        for mut batch in back {
+            if batch.unknown.is_none() {
+                if batch.order < given {
+                    batch.refuse(&Refusal::Unavailable("leadership was lost".to_owned()));
                     continue;
                 }
                 // Numbers rise in the order of the batches: behind a new one all are new.
-                renumbered |= gathered.content.mark.is_none();
-                gathered.content.mark = gathered.content.mark.filter(|_| !renumbered);
+                renumbered |= batch.content.mark.is_none();
+                batch.content.mark = batch.content.mark.filter(|_| !renumbered);
             }
-            self.launch(gathered);
+            self.launch(batch);
         }
     }
 
-    /// Refuses everything that waits: there is no leader, and the clients must not wait as long, one behind the other.
+    /// Refuses all that wait: there is no leader, and clients must not wait for the same timeout one behind the other.
     fn give_up(&mut self) {
         let refusal = || Refusal::Unavailable("no leader".to_owned());
-        for gathered in std::mem::take(&mut self.back) {
-            match gathered.unknown.clone() {
-                Some(why) => gathered.refuse(&Refusal::OutcomeUnknown(why.into_owned())),
-                None => gathered.refuse(&refusal()),
+        for batch in std::mem::take(&mut self.back) {
+            match batch.unknown.clone() {
+                Some(why) => batch.refuse(&Refusal::OutcomeUnknown(why.into_owned())),
+                None => batch.refuse(&refusal()),
             }
         }
         let mut next = std::mem::take(&mut self.next);
-        next.dismiss_guests(&Failure::NotLeader);
+        next.fail_forwarded(&Failure::NotLeader);
         next.refuse(&refusal());
-        while let Some(ask) = self.held.take().or_else(|| self.asks.try_recv()) {
-            ask.refuse(refusal());
+        while let Some(proposal) = self.held.take().or_else(|| self.proposals.try_recv()) {
+            proposal.refuse(refusal());
         }
     }
 }
@@ -270,7 +269,7 @@ async fn landed(flights: &mut VecDeque<Flight>) -> (u64, FlightEnd) {
     })
     .await;
     let order = flights.remove(at).map_or(0, |flight| flight.order);
-    // A flight that panicked has dropped its askers, and nobody knows what became of its batch.
+    // A flight that panicked has dropped its proposers, and the outcome of its batch is not known.
     (order, flown.unwrap_or(FlightEnd::Settled { given: true }))
 }
 
@@ -281,103 +280,103 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// One attempt at a batch, behind the one before. Answers everybody whose deadline passes meanwhile.
+/// One attempt at a batch, behind the batch before. Answers the proposers whose deadline passes meanwhile.
 async fn fly<S: Submit>(
     submit: Arc<S>,
-    mut gathered: ProposalBatch,
+    mut batch: ProposalBatch,
     before: Option<oneshot::Receiver<()>>,
     handed: HandedOver,
 ) -> FlightEnd {
     if let Some(before) = before.filter(|_| !Bug::BatchesRace.is_on())
         && before.await.is_err()
     {
-        return FlightEnd::Back(gathered);
+        return FlightEnd::Back(batch);
     }
-    if Bug::BatchesRace.is_on() && gathered.order.is_multiple_of(2) {
+    if Bug::BatchesRace.is_on() && batch.order.is_multiple_of(2) {
         // As on a machine with more cores.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    let Some(leader) = submit.leader() else { return fails(gathered, &Failure::NotLeader) };
+    let Some(leader) = submit.leader() else { return fails(batch, &Failure::NotLeader) };
     if leader != submit.id() {
-        gathered.dismiss_guests(&Failure::NotLeader);
-        if gathered.has_no_own() {
+        batch.fail_forwarded(&Failure::NotLeader);
+        if batch.has_no_own() {
             handed.pass();
             return FlightEnd::Settled { given: false };
         }
     }
-    let attempt = attempt(&*submit, leader, &mut gathered, &handed).await;
+    let attempt = attempt(&*submit, leader, &mut batch, &handed).await;
     match attempt {
-        // Nobody waits for it any more.
+        // No proposer waits any more.
         None => {
             handed.pass();
             FlightEnd::Settled { given: handed.is_given() }
         }
-        Some(Attempt::Done(carried)) => {
+        Some(Attempt::Done(committed)) => {
             handed.pass();
-            if gathered.commands {
-                let left = gathered.askers.deadline().map(|until| until.saturating_duration_since(Instant::now()));
-                submit.shown(carried.index, left.unwrap_or_default().min(SHOW_MAX)).await;
+            if batch.commands {
+                let left = batch.proposers.deadline().map(|until| until.saturating_duration_since(Instant::now()));
+                submit.shown(committed.index, left.unwrap_or_default().min(SHOW_MAX)).await;
             }
-            gathered.answer(carried);
+            batch.answer(committed);
             FlightEnd::Done
         }
-        Some(Attempt::Elsewhere) => fails(gathered, &Failure::NotLeader),
+        Some(Attempt::NotLeader) => fails(batch, &Failure::NotLeader),
         Some(Attempt::Unknown(why)) => {
-            if gathered.content.mark.is_none() {
-                gathered.dismiss_guests(&Failure::Unknown(why.clone()));
-                gathered.refuse(&Refusal::OutcomeUnknown(why.into_owned()));
+            if batch.content.mark.is_none() {
+                batch.fail_forwarded(&Failure::Unknown(why.clone()));
+                batch.refuse(&Refusal::OutcomeUnknown(why.into_owned()));
                 return FlightEnd::Settled { given: true };
             }
-            gathered.unknown = Some(why.clone());
-            fails(gathered, &Failure::Unknown(why))
+            batch.unknown = Some(why.clone());
+            fails(batch, &Failure::Unknown(why))
         }
-        Some(Attempt::Refused(refusal)) => match gathered.unknown.clone() {
+        Some(Attempt::Refused(refusal)) => match batch.unknown.clone() {
             None => {
-                gathered.refuse(&refusal);
+                batch.refuse(&refusal);
                 FlightEnd::Settled { given: false }
             }
             Some(_) if Bug::RefusedThoughGiven.is_on() => {
-                gathered.refuse(&refusal);
+                batch.refuse(&refusal);
                 FlightEnd::Settled { given: false }
             }
-            // An earlier attempt may have stored it. When there is room the rules know.
-            Some(_) if matches!(refusal, Refusal::Overloaded(_) | Refusal::Unavailable(_)) => FlightEnd::Back(gathered),
+            // An earlier attempt may have stored the batch. When there is room the rules know.
+            Some(_) if matches!(refusal, Refusal::Overloaded(_) | Refusal::Unavailable(_)) => FlightEnd::Back(batch),
             Some(why) => {
-                gathered.refuse(&Refusal::OutcomeUnknown(why.into_owned()));
+                batch.refuse(&Refusal::OutcomeUnknown(why.into_owned()));
                 FlightEnd::Settled { given: true }
             }
         },
     }
 }
 
-/// Waits for an attempt and answers everybody whose deadline passes meanwhile; `None` when nobody is left who waits.
+/// Waits for an attempt and answers the proposers whose deadline passes meanwhile; `None` when none of them waits.
 async fn attempt<S: Submit>(
     submit: &S,
     leader: u64,
-    gathered: &mut ProposalBatch,
+    batch: &mut ProposalBatch,
     handed: &HandedOver,
 ) -> Option<Attempt> {
-    let ProposalBatch { content, askers, unknown, .. } = gathered;
+    let ProposalBatch { content, proposers, unknown, .. } = batch;
     let mut attempt = pin!(submit.attempt(leader, content, handed));
     loop {
-        let deadline = tokio::time::sleep_until(askers.deadline()?);
+        let deadline = tokio::time::sleep_until(proposers.deadline()?);
         match select(attempt.as_mut(), pin!(deadline)).await {
             Either::Left((attempt, _)) => return Some(attempt),
             Either::Right(_) => {
                 let given = || handed.is_given().then_some("no answer in time".into());
-                askers.expire(Instant::now(), unknown.clone().or_else(given).as_ref());
+                proposers.expire(Instant::now(), unknown.clone().or_else(given).as_ref());
             }
         }
     }
 }
 
-/// The own part is to be sent again.
-fn fails(mut gathered: ProposalBatch, guests: &Failure) -> FlightEnd {
-    gathered.dismiss_guests(guests);
-    if gathered.has_no_own() {
-        return FlightEnd::Settled { given: matches!(guests, Failure::Unknown(_)) };
+/// An attempt has failed: the own proposals are to be sent again.
+fn fails(mut batch: ProposalBatch, failure: &Failure) -> FlightEnd {
+    batch.fail_forwarded(failure);
+    if batch.has_no_own() {
+        return FlightEnd::Settled { given: matches!(failure, Failure::Unknown(_)) };
     }
-    FlightEnd::Back(gathered)
+    FlightEnd::Back(batch)
 }
 
 #[cfg(test)]

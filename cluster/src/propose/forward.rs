@@ -1,9 +1,8 @@
-//! Carries batches into the log: here on the leader, through the leader anywhere else.
+//! Gets batches into the log: written here on the leader, forwarded to the leader on any other node.
 //!
-//! A batch with a mark may be sent as often as needed: the rules store it once. So a
-//! client sees a change of leader as a pause, not as an error, as long as there is a
-//! leader again before its deadline. What is sent when, and in which order, is up to
-//! [`super::batch`]; here is one attempt.
+//! A batch with a mark may be sent as often as needed: the rules store the batch once. So a client sees a change of
+//! leader as a pause, not as an error, as long as there is a leader again before the deadline. This file makes one
+//! attempt; [`super::batch`] decides which batch is sent when, and in which order.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -39,7 +38,7 @@ use crate::wait::wait_until;
 /// How long one attempt at the leader may take before the next.
 pub(crate) const ATTEMPT_MAX: Duration = Duration::from_secs(3);
 
-/// Knows the way into the log.
+/// Writes batches as the leader, or forwards them to the leader.
 pub(crate) struct ProposalForwarder {
     pub(crate) raft: Raft,
     pub(crate) identity: Arc<Identity>,
@@ -54,18 +53,18 @@ pub(crate) struct ProposalForwarder {
 pub(crate) enum Attempt {
     Done(Committed),
     /// Nothing was given to raft; try again.
-    Elsewhere,
-    /// It may be stored; try again when that is harmless.
+    NotLeader,
+    /// The batch may be stored; try again when that is harmless.
     Unknown(Cow<'static, str>),
     /// Nothing was given to raft, and trying again does not help.
     Refused(Refusal),
 }
 
-/// What an attempt says once its content cannot be called back.
+/// Says of an attempt whether its content may be in a log, and lets the next batch go.
 #[derive(Debug)]
 pub(crate) struct HandedOver {
     given: AtomicBool,
-    /// The batch behind it waits for this.
+    /// Tells the next batch that this one was handed over.
     next: Mutex<Option<oneshot::Sender<()>>>,
 }
 
@@ -75,7 +74,7 @@ impl HandedOver {
     }
 
     /// The content was given to raft, or to the connection to the leader. `in_order`: whatever is given there from
-    /// now on comes behind it.
+    /// now on comes behind this content.
     pub(crate) fn give(&self, in_order: bool) {
         self.given.store(true, Ordering::Relaxed);
         if in_order {
@@ -83,7 +82,7 @@ impl HandedOver {
         }
     }
 
-    /// The batch behind it may go.
+    /// Lets the next batch go.
     pub(crate) fn pass(&self) {
         if let Some(next) = lock(&self.next).take() {
             next.send(()).ok();
@@ -153,7 +152,7 @@ impl Submit for ProposalForwarder {
         match attempted {
             Some(attempt) => attempt,
             None if handed.is_given() => Attempt::Unknown("leadership was lost".into()),
-            None => Attempt::Elsewhere,
+            None => Attempt::NotLeader,
         }
     }
 
@@ -197,39 +196,39 @@ impl ProposalForwarder {
         handed.give(true);
         match result.await {
             Ok(Ok(response)) => Attempt::Done(Committed { index: response.log_id.index, replies: response.data }),
-            Ok(Err(ClientWriteError::ForwardToLeader(_))) => Attempt::Elsewhere,
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => Attempt::NotLeader,
             // A new leader may have kept the entry or not; and raft may have stopped with the entry in its log.
             Ok(Err(ClientWriteError::LogEntryDiscarded(_))) | Err(_) => Attempt::Unknown("leadership was lost".into()),
             Ok(Err(other)) => Attempt::Refused(Refusal::Unavailable(other.to_string())),
         }
     }
 
-    /// Sends the own part to the leader.
+    /// Sends the own frames to the leader.
     async fn forward(&self, leader: u64, content: &BatchContent, handed: &HandedOver) -> Attempt {
         // Without a mark when this node was alone a moment ago: the next attempt has one.
-        let Some(body) = content.forward() else { return Attempt::Elsewhere };
+        let Some(body) = content.forward() else { return Attempt::NotLeader };
         let conn = match self.links.conn(leader, Purpose::Relay, ATTEMPT_MAX).await {
             Ok(conn) => conn,
             Err(error) => return outcome(Err(error), content.replies()),
         };
-        let asked = match conn.ask(Kind::Forward, body).await {
-            Ok(asked) => asked,
+        let call = match conn.request(Kind::Forward, body).await {
+            Ok(call) => call,
             Err(error) => return outcome(Err(error), content.replies()),
         };
         handed.give(conn.takes_in_order);
-        outcome(asked.answer(ATTEMPT_MAX).await, content.replies())
+        outcome(call.answer(ATTEMPT_MAX).await, content.replies())
     }
 }
 
 /// What the answer of a leader means for a batch that gets so many replies.
-fn outcome(answer: Result<Bytes, CallError>, wanted: usize) -> Attempt {
+fn outcome(answer: Result<Bytes, CallError>, replies: usize) -> Attempt {
     match answer {
-        Ok(body) => decode_carried(&body, wanted)
+        Ok(body) => decode_committed(&body, replies)
             .map_or(Attempt::Unknown("the answer of the leader cannot be read".into()), Attempt::Done),
-        Err(CallError::NotLeader | CallError::Unreachable(_)) => Attempt::Elsewhere,
+        Err(CallError::NotLeader | CallError::Unreachable(_)) => Attempt::NotLeader,
         Err(CallError::Lost) => Attempt::Unknown("the connection to the leader was lost".into()),
         Err(CallError::Late) => Attempt::Unknown("the leader did not answer in time".into()),
-        // The leader had given it to raft when it lost its leadership.
+        // The leader had given the batch to raft when it lost its leadership.
         Err(CallError::Refused(Refusal::OutcomeUnknown(why))) => Attempt::Unknown(why.into()),
         Err(CallError::Refused(refusal)) => Attempt::Refused(refusal),
         Err(CallError::Protocol(what)) => Attempt::Unknown(what.into()),
@@ -237,15 +236,15 @@ fn outcome(answer: Result<Bytes, CallError>, wanted: usize) -> Attempt {
 }
 
 /// `u64 index of the entry | replies`
-pub(crate) fn encode_carried(carried: &Committed) -> Bytes {
-    let mut body = carried.index.to_le_bytes().to_vec();
-    body.extend_from_slice(&reply::encode(&carried.replies));
+pub(crate) fn encode_committed(committed: &Committed) -> Bytes {
+    let mut body = committed.index.to_le_bytes().to_vec();
+    body.extend_from_slice(&reply::encode(&committed.replies));
     body.into()
 }
 
-fn decode_carried(body: &[u8], wanted: usize) -> Option<Committed> {
+fn decode_committed(body: &[u8], count: usize) -> Option<Committed> {
     let (index, replies) = body.split_first_chunk::<8>()?;
-    let replies = reply::decode(replies).filter(|replies| replies.len() == wanted)?;
+    let replies = reply::decode(replies).filter(|replies| replies.len() == count)?;
     Some(Committed { index: u64::from_le_bytes(*index), replies })
 }
 
@@ -257,11 +256,11 @@ mod tests {
 
     #[test]
     fn only_answers_that_say_so_mean_that_nothing_was_stored() {
-        let carried = Committed { index: 7, replies: vec![Ok(Done::Published { first: 3, events: 1 })] };
+        let committed = Committed { index: 7, replies: vec![Ok(Done::Published { first: 3, events: 1 })] };
         let answer = |answer| outcome(answer, 1);
-        assert_eq!(answer(Ok(encode_carried(&carried))), Attempt::Done(carried.clone()));
+        assert_eq!(answer(Ok(encode_committed(&committed))), Attempt::Done(committed.clone()));
         for not_read in
-            [Bytes::new(), Bytes::from_static(&[9; 30]), encode_carried(&Committed { index: 7, replies: vec![] })]
+            [Bytes::new(), Bytes::from_static(&[9; 30]), encode_committed(&Committed { index: 7, replies: vec![] })]
         {
             assert!(matches!(answer(Ok(not_read.clone())), Attempt::Unknown(_)), "{not_read:?}");
         }
@@ -270,8 +269,8 @@ mod tests {
         }
         let unknown = CallError::Refused(Refusal::OutcomeUnknown("leadership was lost".to_owned()));
         assert_eq!(answer(Err(unknown)), Attempt::Unknown("leadership was lost".into()));
-        assert_eq!(answer(Err(CallError::NotLeader)), Attempt::Elsewhere);
-        assert_eq!(answer(Err(CallError::Unreachable(String::new()))), Attempt::Elsewhere);
+        assert_eq!(answer(Err(CallError::NotLeader)), Attempt::NotLeader);
+        assert_eq!(answer(Err(CallError::Unreachable(String::new()))), Attempt::NotLeader);
         let full = Refusal::Overloaded("full".to_owned());
         assert_eq!(answer(Err(CallError::Refused(full.clone()))), Attempt::Refused(full));
     }

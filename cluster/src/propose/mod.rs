@@ -1,4 +1,5 @@
-//! From a write of a client to an entry of the log: gathered into batches, here or at the leader, in their order.
+//! From a write of a client to an entry of the log: proposals are put together into batches, here or at the leader, in
+//! their order.
 //!
 //! May import `replicate` and what is below. Invariant: "not stored" is said only of what nobody gave to raft.
 

@@ -1,9 +1,9 @@
-//! Who leads, and whether a majority follows.
+//! Which node leads, and whether a majority follows.
 //!
-//! A leader knows when a majority last answered it. A follower cannot see that: it hears a leader that has lost its
-//! majority as well as any other. So the leader says it in its answer to every ping ([`crate::peer::pulse`]). Here
-//! both become one number, the time at which a majority was last known to be there, and one rule: when that is too
-//! long ago, there is no leader for anybody.
+//! A leader knows when a majority last answered. A follower cannot see that: a leader without a majority still sends
+//! heartbeats. So the leader puts the time into its answer to every ping ([`crate::peer::pulse`]). Here both become one
+//! number, the time at which a majority was last known to be there, and one rule: when that is too long ago, there is
+//! no leader on any node.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,9 +36,9 @@ pub(crate) struct Contact {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Majority {
     Here,
-    /// There is none, or never was. It may come back before anybody has to be told.
+    /// There is no majority, or never was. A majority may come back before clients have to be told.
     Lost,
-    /// There has been none for so long that nothing should wait for it.
+    /// There has been no majority for so long that nothing should wait for one.
     Gone,
 }
 
@@ -75,7 +75,7 @@ impl Contact {
         self.judge();
     }
 
-    /// Tells all who wait when there is no majority any more, or there is one again.
+    /// Publishes whether there is a majority, when that has changed.
     fn judge(&self) {
         let now = match self.lost_for() {
             None => Majority::Here,
@@ -129,20 +129,20 @@ impl Contact {
         known || self.is_alone()
     }
 
-    /// What this node says of itself when it is asked whether it is there.
+    /// The answer of this node to a ping.
     pub(crate) fn pong(&self) -> Pong {
         let led = || if self.is_alone() { 0 } else { millis(self.age()) };
         let known = self.raft.is_leader() && (self.majority.load(Ordering::Relaxed) > 0 || self.is_alone());
         Pong { majority_millis: Some(if known { led() } else { u64::MAX }) }
     }
 
-    /// What another node said of itself when it was asked at `asked`, as [`Identity::millis`] counts.
-    pub(crate) fn hear(&self, node: u64, asked: u64, pong: &Pong) {
+    /// Notes the answer of another node to a ping that was sent at `sent`, as [`Identity::millis`] counts.
+    pub(crate) fn hear(&self, node: u64, sent: u64, pong: &Pong) {
         if self.raft.server_metrics().borrow_watched().current_leader != Some(node) {
             return;
         }
         match pong.majority_millis {
-            Some(age) => self.know(asked, age),
+            Some(age) => self.know(sent, age),
             // The release before says nothing: a leader that is heard is believed.
             None => self.know(self.identity.leader_heard(), 0),
         }

@@ -1,12 +1,16 @@
 //! Applies the committed log to [`State`]: what openraft drives.
 //!
-//! Effects and applied index go into one write batch. It is not synced: the durable log
-//! makes it again. An entry is applied only when it is durable on this very node, so the
-//! state never gets ahead of the log that holds its payloads.
+//! Entries are applied to a copy of the machine, which costs little and which nobody else sees. Their effects and the
+//! applied index go into one write batch; then the copy is published, then the applied index is announced. So readers
+//! never wait for the disk, never see the machine ahead of its rows, and never see it behind an index that was
+//! announced.
+//!
+//! The batch is not synced: the durable log makes it again. An entry is applied only when it is durable on this very
+//! node, so the state never gets ahead of the log that holds its payloads.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use openraft::impls::EntryPayload;
@@ -15,6 +19,7 @@ use prost::Message as _;
 use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch};
 use rollbook_core::command::Reply;
 use rollbook_core::entry::{Entry as Frames, FLAG_KEYED, Frame};
+use rollbook_core::machine::Machine;
 use rollbook_core::namespace::Head;
 use rollbook_core::rows::{Family, Row, Rows, RowsError, Writes};
 use tokio::sync::watch;
@@ -31,13 +36,13 @@ use crate::store::layout::{CF_SYSTEM, family, unlogged};
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, Types};
 use crate::wait::wait_until;
 
-/// Most entries applied under one hold of the lock.
+/// Most entries whose effects go into one batch.
 const CHUNK_ENTRIES_MAX: usize = 64;
 
 /// Applies entries and commits their effects together with the applied index.
 pub(crate) fn apply(state: &State, log: Option<&LogStore>, entries: &[Entry]) -> Result<Vec<Vec<Reply>>, ReadError> {
     let db = state.db();
-    let mut machine = state.machine.write().unwrap_or_else(PoisonError::into_inner);
+    let mut machine = Machine::clone(&state.machine());
     let mut system = lock(&state.system).clone();
     let mut writes = Writes::default();
     let mut replies = Vec::with_capacity(entries.len());
@@ -57,7 +62,7 @@ pub(crate) fn apply(state: &State, log: Option<&LogStore>, entries: &[Entry]) ->
                 state.applied_bytes.fetch_add(bytes, Ordering::Relaxed);
                 if is_keyed(&frames) {
                     // A chosen id may name any event before: they must all be readable.
-                    commit(state, &db, &mut writes, &system)?;
+                    commit(state, &db, &machine, &mut writes, &system)?;
                 }
                 reply = machine
                     .apply(entry.log_id.index, &frames, &rows, &mut writes)
@@ -67,11 +72,10 @@ pub(crate) fn apply(state: &State, log: Option<&LogStore>, entries: &[Entry]) ->
         system.applied = Some(entry.log_id);
         replies.push(reply);
     }
-    commit(state, &db, &mut writes, &system)?;
+    commit(state, &db, &machine, &mut writes, &system)?;
     let next = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
     *lock(&state.system) = system;
     state.clock.observe(machine.millis());
-    drop(machine);
     state.applied.send_replace(next);
     Ok(replies)
 }
@@ -80,7 +84,8 @@ fn is_keyed(entry: &Frames<'_>) -> bool {
     entry.frames().any(|frame| matches!(frame, Frame::Publish(publish) if publish.flags & FLAG_KEYED != 0))
 }
 
-fn commit(state: &State, db: &DB, writes: &mut Writes, system: &System) -> Result<(), ReadError> {
+/// Writes the effects, shows the machine that has them, and notes which namespaces changed.
+fn commit(state: &State, db: &DB, machine: &Machine, writes: &mut Writes, system: &System) -> Result<(), ReadError> {
     let mut batch = WriteBatch::default();
     for (of, from, to) in writes.ranges() {
         batch.delete_range_cf(family(db, of.name())?, from, to);
@@ -97,8 +102,8 @@ fn commit(state: &State, db: &DB, writes: &mut Writes, system: &System) -> Resul
         batch.put_cf(column, APPLIED, codec::encode_log_id(applied));
     }
     batch.put_cf(column, MEMBERSHIP, codec::encode_membership(&system.membership));
-    db.write_opt(batch, &unlogged())?;
-    // Behind the write: who looks at a namespace because it changed must see the change.
+    state.publish(machine, || Ok(db.write_opt(batch, &unlogged())?))?;
+    // Behind that: who looks at a namespace because it changed must see the change.
     let heads = writes.rows().filter_map(|(of, _, value)| value.filter(|_| of == Family::Heads));
     let mut changes = lock(&state.changes);
     for head in heads {

@@ -1,6 +1,7 @@
-//! Replication: openraft with our stores and our links, who leads, and whether a majority follows.
+//! Replication: openraft on the stores and links of this crate, which node leads, and whether a majority follows.
 //!
-//! May import `peer`, `book` and what is below. Invariant: an entry is applied when it is committed and on this disk.
+//! May import `peer`, `book` and what is below. Invariant: an entry is applied only when the entry is committed and on
+//! the disk of this node.
 
 pub(crate) mod contact;
 pub(crate) mod machine;

@@ -53,7 +53,7 @@ struct Present {
 #[derive(Debug, Clone)]
 pub(crate) struct Receiver {
     layout: Layout,
-    /// Held by whoever touches the files.
+    /// Held while the files of a snapshot are touched.
     turn: Arc<Mutex<()>>,
     present: Arc<std::sync::Mutex<Option<Present>>>,
 }
@@ -181,16 +181,17 @@ impl Receiver {
     ) -> io::Result<Vote> {
         let Offer { vote, meta, files, .. } = offer;
         let directory = self.layout.incoming(from);
-        // Whoever was here before ends its step first; a check of checksums looks up between them.
+        // The receiver before this one ends its step first; a check of checksums notices between two files that it was
+        // replaced.
         let _turn = back.while_told(self.turn.lock()).await;
         if frames.replaced.is_cancelled() {
             return Err(replaced());
         }
-        let (layout, place, wanted) = (self.layout.clone(), directory.clone(), files.clone());
+        let (layout, place, offered) = (self.layout.clone(), directory.clone(), files.clone());
         let prepared = blocking(move || {
             snapshot::discard_arrivals(&layout, Some(&place))?;
-            let have = prepare(&place, &wanted)?;
-            require_room(layout.root(), &wanted, &have)?;
+            let have = prepare(&place, &offered)?;
+            require_room(layout.root(), &offered, &have)?;
             Ok(have)
         });
         let have = back.while_told(prepared).await?;
@@ -255,13 +256,13 @@ fn check(files: &[FileProto]) -> io::Result<()> {
 
 /// Removes what is not offered; how many bytes of each offered file are there.
 fn prepare(directory: &Path, files: &[FileProto]) -> io::Result<Vec<u64>> {
-    let wanted: BTreeSet<PathBuf> = files.iter().map(|file| directory.join(&file.path)).collect();
+    let offered: BTreeSet<PathBuf> = files.iter().map(|file| directory.join(&file.path)).collect();
     for part in ["state", "ledger"] {
         fs::create_dir_all(directory.join(part))?;
         for entry in fs::read_dir(directory.join(part))? {
             let path = entry?.path();
             // RocksDB never changes a table once it is written; everything else it may.
-            if !wanted.contains(&path) || path.extension().is_none_or(|kind| kind != "sst") {
+            if !offered.contains(&path) || path.extension().is_none_or(|kind| kind != "sst") {
                 fs::remove_file(path)?;
             }
         }
@@ -337,7 +338,7 @@ impl IncomingFiles {
             return Err(strange("checksums of another offer"));
         }
         drop(self.open);
-        for ((file, wanted), sum) in self.files.iter().zip(checksums).zip(&self.sums) {
+        for ((file, expected), sum) in self.files.iter().zip(checksums).zip(&self.sums) {
             let path = self.directory.join(&file.path);
             if file.bytes == 0 {
                 // It has no chunk.
@@ -350,7 +351,7 @@ impl IncomingFiles {
             if replaced.is_cancelled() {
                 return Err(self::replaced());
             }
-            if sum != *wanted {
+            if sum != *expected {
                 fs::remove_file(&path)?;
                 return Err(strange(format!("{} arrived damaged", file.path)));
             }

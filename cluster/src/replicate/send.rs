@@ -154,29 +154,29 @@ mod tests {
         for full in [false, true] {
             let session = conn.open();
             session.send(Kind::Chunk, Bytes::from_static(b"x")).await.unwrap();
-            let mut told = 0;
+            let mut sent = 0;
             while full && conn.tell(Kind::Tell, Bytes::from_static(b"y")).is_ok() {
-                told += 1;
+                sent += 1;
             }
-            assert_eq!(told > 0, full);
+            assert_eq!(sent > 0, full);
             drop(session);
-            let mut came = Vec::new();
-            while came.last() != Some(&Kind::End) {
+            let mut received = Vec::new();
+            while received.last() != Some(&Kind::End) {
                 let frame = frame::read(&mut far, FRAME_BYTES_MAX);
                 let frame = tokio::time::timeout(Duration::from_secs(10), frame).await;
-                came.push(
+                received.push(
                     frame
-                        .unwrap_or_else(|_| panic!("full: {full}: no end after {}", came.len()))
+                        .unwrap_or_else(|_| panic!("full: {full}: no end after {}", received.len()))
                         .unwrap()
                         .unwrap()
                         .kind,
                 );
             }
-            assert_eq!((came.first(), came.len()), (Some(&Kind::Chunk), told + 2), "full: {full}");
+            assert_eq!((received.first(), received.len()), (Some(&Kind::Chunk), sent + 2), "full: {full}");
         }
         conn.call(Kind::Ping, Bytes::new(), Duration::from_millis(10)).await.unwrap_err();
-        let asked = frame::read(&mut far, FRAME_BYTES_MAX).await.unwrap().unwrap().kind;
-        assert_eq!(asked, Kind::Ping);
+        let next = frame::read(&mut far, FRAME_BYTES_MAX).await.unwrap().unwrap().kind;
+        assert_eq!(next, Kind::Ping);
         let more = tokio::time::timeout(Duration::from_millis(50), frame::read(&mut far, FRAME_BYTES_MAX)).await;
         assert!(more.is_err(), "a call is no session, and has no end");
     }

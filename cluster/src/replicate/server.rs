@@ -1,4 +1,4 @@
-//! The answering side: takes calls of other nodes and hands their frames to those who answer.
+//! The answering side of the peer protocol: accepts connections of other nodes and hands their frames to handlers.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -27,7 +27,7 @@ use crate::peer::hello::{Hello, Welcome};
 use crate::peer::identity::Identity;
 use crate::peer::link::{Links, Purpose, halves};
 use crate::peer::thread_connections::{Movable, ThreadConnections};
-use crate::peer::transport::{self, Acceptor, Carriage};
+use crate::peer::transport::{self, Acceptor, PeerStream};
 use crate::peer::wire;
 use crate::store::files;
 use crate::tls::Tls;
@@ -35,26 +35,26 @@ use crate::types::Types;
 
 /// How long a caller may take to say who it is.
 const HELLO_MAX: Duration = Duration::from_secs(5);
-/// How often it is looked whether a caller was removed from the cluster.
+/// How often the server looks whether a caller was removed from the cluster.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long the asks of a node that was removed may take to be answered before its connection ends.
-const FAREWELL_MAX: Duration = Duration::from_millis(500);
+/// How long the requests of a node that was removed may take to be answered before the connection to that node ends.
+const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// An answer must leave before its connection ends.
 const ANSWER_LEAVES: Duration = Duration::from_millis(50);
 /// How long a node whose disk is full keeps an append request before it ends the session.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
 /// Append requests that wait for raft in one session.
 const APPENDS_MAX: usize = 64;
-/// Asks of one connection that are being answered at the same time.
-const ASKS_MAX: usize = 1024;
-/// Live asks of one connection that wait for their answer, which may take as long as a service likes.
-const LIVE_ASKS_MAX: usize = 16_384;
+/// Requests of one connection that are being answered at the same time.
+const REQUESTS_MAX: usize = 1024;
+/// Requests between services on one connection that wait for their answer, which may take as long as a service likes.
+const LIVE_REQUESTS_MAX: usize = 16_384;
 
-/// What the answer to an ask is.
+/// The answer to a request.
 pub(crate) enum Answer {
-    /// It was done.
+    /// The request was carried out.
     Done(Bytes),
-    /// It was refused.
+    /// The request was refused.
     Refused(Refusal),
     /// This node is not the leader; nothing was done.
     NotLeader,
@@ -72,31 +72,31 @@ impl Answer {
     }
 }
 
-/// Answers what is not raft's own.
-pub(crate) trait Office: Send + Sync + 'static {
-    /// Answers an ask of a node.
+/// Answers the requests of other nodes that are not raft's own.
+pub(crate) trait PeerRequestHandler: Send + Sync + 'static {
+    /// Answers a request of a node.
     fn answer(&self, from: u64, kind: Kind, body: Bytes) -> impl Future<Output = Answer> + Send;
-    /// Takes recorded writes of a node before it returns, so that they keep the order of the calls; the answer comes
-    /// later. Nobody waits for it any more when it is dropped.
+    /// Queues recorded writes of a node before it returns, so that they keep the order of the calls. The answer comes
+    /// later; a caller that waits no more drops the future.
     fn forward(&self, from: u64, body: Bytes) -> impl Future<Output = Answer> + Send + use<Self>;
     /// Takes a live message of a node.
     fn hear(&self, from: u64, body: Bytes);
 }
 
 /// Everything the answering side needs.
-pub(crate) struct Server<O> {
+pub(crate) struct Server<H> {
     pub(crate) identity: Arc<Identity>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) links: Arc<Links>,
     pub(crate) raft: Raft,
     pub(crate) contact: Arc<Contact>,
     pub(crate) receiver: Receiver,
-    pub(crate) homes: Arc<ThreadConnections>,
+    pub(crate) threads: Arc<ThreadConnections>,
     pub(crate) tls: Option<Tls>,
-    pub(crate) office: O,
+    pub(crate) handler: H,
 }
 
-impl<O: Office> Server<O> {
+impl<H: PeerRequestHandler> Server<H> {
     /// Takes calls until cancelled.
     pub(crate) async fn run(self: Arc<Self>, mut acceptor: Box<dyn Acceptor>, stop: CancellationToken) {
         // Of all nodes together, those that have not said who they are included.
@@ -133,9 +133,9 @@ impl<O: Office> Server<O> {
         }
     }
 
-    async fn take(self: Arc<Self>, stream: Carriage, peer: &str, stop: CancellationToken) -> io::Result<()> {
+    async fn take(self: Arc<Self>, stream: PeerStream, peer: &str, stop: CancellationToken) -> io::Result<()> {
         let shake = async {
-            let (mut stream, certified): (Carriage, _) = match &self.tls {
+            let (mut stream, certified): (PeerStream, _) = match &self.tls {
                 None => (stream, None),
                 Some(tls) => {
                     let (stream, nodes) = tls.accept(stream, peer).await?;
@@ -160,7 +160,7 @@ impl<O: Office> Server<O> {
             Ok(pass) => pass,
             Err(no) => {
                 tracing::warn!(from = hello.from, reason = %no.text, "a peer was refused");
-                let no = Frame::new(Kind::Unwelcome, 0, no.encode_to_vec());
+                let no = Frame::new(Kind::HelloRefused, 0, no.encode_to_vec());
                 let sender = start_writer(halves(stream).1);
                 sender.send(no).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
                 tokio::time::sleep(ANSWER_LEAVES).await;
@@ -170,23 +170,23 @@ impl<O: Office> Server<O> {
         };
         self.links.learn(hello.from, &hello.address);
         let bulk = Purpose::from_number(hello.purpose).is_some_and(Purpose::is_bulk);
-        transport::carries(&stream, bulk, self.links.timing())?;
+        transport::configure(&stream, bulk, self.links.timing())?;
         if hello.purpose != u32::from(Purpose::Live.number()) {
             return self.welcome(&hello, pass, stream, stop).await;
         }
-        let homes = Arc::clone(&self.homes);
+        let threads = Arc::clone(&self.threads);
         let serve = async move {
             stream.settle()?;
             self.welcome(&hello, pass, stream, stop).await
         };
-        homes.run(serve).await
+        threads.run(serve).await
     }
 
     async fn welcome(
         self: Arc<Self>,
         hello: &Hello,
         pass: Pass,
-        stream: Carriage,
+        stream: PeerStream,
         stop: CancellationToken,
     ) -> io::Result<()> {
         let (reader, writer) = halves(stream);
@@ -200,7 +200,8 @@ impl<O: Office> Server<O> {
     async fn serve(self: Arc<Self>, call: Call, stop: CancellationToken) -> io::Result<()> {
         let Call { from, mut reader, sender, pass } = call;
         let mut streams: HashMap<u64, mpsc::Sender<Frame>> = HashMap::new();
-        let (asks, live_asks) = (Arc::new(Semaphore::new(ASKS_MAX)), Arc::new(Semaphore::new(LIVE_ASKS_MAX)));
+        let (requests, live_requests) =
+            (Arc::new(Semaphore::new(REQUESTS_MAX)), Arc::new(Semaphore::new(LIVE_REQUESTS_MAX)));
         let (mut stopped, mut closed) = (pin!(stop.cancelled()), pin!(sender.closed()));
         let mut ended = pin!(pass.ended());
         loop {
@@ -209,9 +210,9 @@ impl<O: Office> Server<O> {
                 () = &mut stopped => return Ok(()),
                 () = &mut closed => return Ok(()),
                 () = &mut ended => {
-                    // What it asked before is answered: perhaps that it be removed.
-                    let all = u32::try_from(ASKS_MAX).unwrap_or(u32::MAX);
-                    tokio::time::timeout(FAREWELL_MAX, asks.acquire_many(all)).await.ok();
+                    // Requests before that are answered; one of them may be the removal itself.
+                    let all = u32::try_from(REQUESTS_MAX).unwrap_or(u32::MAX);
+                    tokio::time::timeout(DRAIN_MAX, requests.acquire_many(all)).await.ok();
                     tokio::time::sleep(ANSWER_LEAVES).await;
                     sender.close();
                     return Ok(());
@@ -226,22 +227,23 @@ impl<O: Office> Server<O> {
                 Kind::Append | Kind::Offer | Kind::Chunk | Kind::Complete | Kind::End => {
                     self.stream(&mut streams, from, &sender, frame).await;
                 }
-                Kind::Tell => self.office.hear(from, frame.body),
+                Kind::Tell => self.handler.hear(from, frame.body),
                 Kind::Forward => {
-                    let Ok(permit) = Arc::clone(&asks).acquire_owned().await else { return Ok(()) };
-                    let (answer, sender) = (self.office.forward(from, frame.body), sender.clone());
+                    let Ok(permit) = Arc::clone(&requests).acquire_owned().await else { return Ok(()) };
+                    let (answer, sender) = (self.handler.forward(from, frame.body), sender.clone());
                     tokio::spawn(async move {
                         let _permit = permit;
-                        // A node whose connection has ended asks again, on another one.
+                        // A node whose connection has ended sends the batch again, on another connection.
                         if let Either::Left((answer, _)) = select(pin!(answer), pin!(sender.closed())).await {
                             sender.send(answer.frame(frame.session)).await.ok();
                         }
                     });
                 }
                 Kind::Ask => {
-                    let Ok(permit) = Arc::clone(&live_asks).try_acquire_owned() else {
-                        // Not waited for: what is told must not stand behind what is slow to answer.
-                        let full = Refusal::Overloaded("too many asks of this node wait for their answer".to_owned());
+                    let Ok(permit) = Arc::clone(&live_requests).try_acquire_owned() else {
+                        // Not waited for: a message without an answer must not stand behind a slow request.
+                        let full =
+                            Refusal::Overloaded("too many requests of this node wait for their answer".to_owned());
                         sender.send(Answer::Refused(full).frame(frame.session)).await.ok();
                         continue;
                     };
@@ -249,15 +251,15 @@ impl<O: Office> Server<O> {
                     tokio::spawn(async move {
                         let _permit = permit;
                         // Nobody waits for the answer when the connection has ended.
-                        select(pin!(server.ask(from, &sender, frame)), pin!(sender.closed())).await;
+                        select(pin!(server.answer(from, &sender, frame)), pin!(sender.closed())).await;
                     });
                 }
                 _ => {
-                    let Ok(permit) = Arc::clone(&asks).acquire_owned().await else { return Ok(()) };
+                    let Ok(permit) = Arc::clone(&requests).acquire_owned().await else { return Ok(()) };
                     let (server, sender) = (Arc::clone(&self), sender.clone());
                     tokio::spawn(async move {
                         let _permit = permit;
-                        server.ask(from, &sender, frame).await;
+                        server.answer(from, &sender, frame).await;
                     });
                 }
             }
@@ -298,17 +300,17 @@ impl<O: Office> Server<O> {
         }
     }
 
-    async fn ask(&self, from: u64, sender: &Sender, frame: Frame) {
+    async fn answer(&self, from: u64, sender: &Sender, frame: Frame) {
         let answer = match frame.kind {
-            Kind::Vote | Kind::PreVote | Kind::Transfer => Box::pin(self.raft_ask(frame.kind, &frame.body)).await,
+            Kind::Vote | Kind::PreVote | Kind::Transfer => Box::pin(self.answer_raft(frame.kind, &frame.body)).await,
             Kind::Ping => Answer::Done(self.contact.pong().encode_to_vec().into()),
-            kind => self.office.answer(from, kind, frame.body).await,
+            kind => self.handler.answer(from, kind, frame.body).await,
         };
-        // The asker may have gone.
+        // The caller may have gone.
         sender.send(answer.frame(frame.session)).await.ok();
     }
 
-    async fn raft_ask(&self, kind: Kind, body: &[u8]) -> Answer {
+    async fn answer_raft(&self, kind: Kind, body: &[u8]) -> Answer {
         let malformed = |what: &str| Answer::Refused(Refusal::Malformed(what.to_owned()));
         let fatal = |error: &dyn std::fmt::Display| Answer::Refused(Refusal::Unavailable(error.to_string()));
         if kind == Kind::Transfer {

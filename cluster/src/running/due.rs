@@ -1,4 +1,5 @@
-//! What is due by the time of the log: the leader proposes it, once a second.
+//! Commands that are due by the time of the log: once a second the leader proposes trims, expiries and corrections of
+//! the time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,100 +14,125 @@ use rollbook_core::service::ServiceExpire;
 use tokio_util::sync::CancellationToken;
 
 use crate::book::retain;
-use crate::node::Node;
+use crate::node::proposal_client::ProposalClient;
 use crate::peer::frame::Kind;
-use crate::peer::link::Purpose;
+use crate::peer::link::{Links, Purpose};
 use crate::peer::wire::NodeFigures;
+use crate::replicate::raft::Raft;
+use crate::state::state::State;
 
 /// The leader compares the clocks of the members in one of so many rounds.
 const CLOCKS_EVERY: u64 = 10;
 /// How long another node may take to say what its clock shows.
 const CLOCK_MAX: Duration = Duration::from_secs(2);
 
-/// Proposes what retention takes away, and what has stayed away for too long, until cancelled. What takes more than one
-/// step goes on without a pause.
-pub(crate) async fn run(node: Node, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut round = 0_u64;
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {}
+/// Proposes, as the leader, what the time of the log asks for.
+pub(crate) struct DueProposer {
+    pub(crate) raft: Raft,
+    pub(crate) state: Arc<State>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) proposals: ProposalClient,
+}
+
+impl DueProposer {
+    /// Proposes what retention takes away, and what has stayed away for too long, until cancelled. What takes more than
+    /// one step goes on without a pause.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut round = 0_u64;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            if !self.raft.is_leader() {
+                continue;
+            }
+            if round.is_multiple_of(CLOCKS_EVERY) {
+                self.compare_clocks().await;
+            }
+            round = round.wrapping_add(1);
+            self.set_clock().await;
+            self.expire(&stop).await;
+            let state = Arc::clone(&self.state);
+            let trims = tokio::task::spawn_blocking(move || retain::due(&state, state.clock.retention_now())).await;
+            match trims {
+                Ok(Ok(trims)) => self.propose_trims(trims).await,
+                Ok(Err(error)) => tracing::error!(%error, "retention could not look at the book"),
+                Err(_) => return,
+            }
         }
-        if !node.leads() {
-            continue;
+    }
+
+    /// Sets the time of the log back when a wrong clock had taken it ahead.
+    async fn set_clock(&self) {
+        let Some(millis) = self.state.clock.correction() else { return };
+        let (level, log) = {
+            let machine = self.state.machine();
+            (machine.level(), machine.millis())
+        };
+        if level >= FeatureLevel::BOUNDED {
+            tracing::warn!(log, millis, "the time of the log is set back");
+            self.propose(Command::ClockSet(ClockSet { millis })).await;
         }
-        if round.is_multiple_of(CLOCKS_EVERY) {
-            compare_clocks(&node).await;
-        }
-        round = round.wrapping_add(1);
-        let state = Arc::clone(&node.inner().state);
-        if let Some(millis) = state.clock.correction()
-            && state.machine().level() >= FeatureLevel::BOUNDED
-        {
-            tracing::warn!(log = state.machine().millis(), millis, "the time of the log is set back");
-            propose_due(&node, Command::ClockSet(ClockSet { millis })).await;
-        }
-        while state.machine().is_expiring() && !stop.is_cancelled() {
-            if !propose_due(&node, Command::InstanceExpire(InstanceExpire {})).await {
+    }
+
+    /// Takes off the roll the instances of nodes that are gone, and services whose grace is over.
+    async fn expire(&self, stop: &CancellationToken) {
+        while self.state.machine().is_expiring() && !stop.is_cancelled() {
+            if !self.propose(Command::InstanceExpire(InstanceExpire {})).await {
                 break;
             }
         }
-        let now = state.clock.stamp();
-        let ids: Vec<String> = state.machine().services_due(now).map(str::to_owned).collect();
+        let now = self.state.clock.stamp();
+        let ids: Vec<String> = self.state.machine().services_due(now).map(str::to_owned).collect();
         for ids in ids.chunks(ROLL_STEP_MAX) {
-            propose_due(&node, Command::ServiceExpire(ServiceExpire { ids: ids.to_vec() })).await;
-        }
-        let looked = tokio::task::spawn_blocking(move || retain::due(&state, state.clock.retention_now())).await;
-        match looked {
-            Ok(Ok(trims)) => propose_trims(&node, trims).await,
-            Ok(Err(error)) => tracing::error!(%error, "retention could not look at the book"),
-            Err(_) => return,
+            self.propose(Command::ServiceExpire(ServiceExpire { ids: ids.to_vec() })).await;
         }
     }
-}
 
-/// Asks the other members, as the leader, what their clocks say.
-async fn compare_clocks(node: &Node) {
-    let inner = node.inner();
-    let others: Vec<u64> = {
-        let metrics = inner.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.nodes().map(|(id, _)| *id).filter(|id| *id != inner.identity.id).collect()
-    };
-    let ask = async |id: u64| {
-        // Only those that are there: a clock is not worth a call of a node that is away.
-        let Some(conn) = inner.links.present(id, Purpose::Control) else { return };
-        let answer = conn.call(Kind::Standing, Bytes::new(), CLOCK_MAX).await.ok();
-        // A node of the release before does not say.
-        if let Some(wall) = answer.and_then(|body| NodeFigures::decode(&body).ok()?.wall) {
-            inner.state.clock.hear(id, wall);
-        }
-    };
-    join_all(others.into_iter().map(ask)).await;
-}
-
-/// Whether it was done.
-async fn propose_due(node: &Node, command: Command) -> bool {
-    let done = node.command(command).await;
-    if let Err(refusal) = &done {
-        tracing::warn!(%refusal, "what was due was refused");
+    /// Asks the other members, as the leader, what their clocks say.
+    async fn compare_clocks(&self) {
+        let this = *self.raft.node_id();
+        let others: Vec<u64> = {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.nodes().map(|(id, _)| *id).filter(|id| *id != this).collect()
+        };
+        let ask = async |id: u64| {
+            // Only those that are there: a clock is not worth a call of a node that is away.
+            let Some(conn) = self.links.present(id, Purpose::Control) else { return };
+            let answer = conn.call(Kind::Figures, Bytes::new(), CLOCK_MAX).await.ok();
+            // A node of the release before does not say.
+            if let Some(wall) = answer.and_then(|body| NodeFigures::decode(&body).ok()?.wall) {
+                self.state.clock.hear(id, wall);
+            }
+        };
+        join_all(others.into_iter().map(ask)).await;
     }
-    done.is_ok()
-}
 
-/// Many trims are one command, where all members know such a command.
-async fn propose_trims(node: &Node, commands: Vec<Command>) {
-    if node.inner().state.machine().level() < FeatureLevel::BOUNDED {
-        for command in commands {
-            propose_due(node, command).await;
+    /// Proposes a command; whether the command was carried out.
+    async fn propose(&self, command: Command) -> bool {
+        let done = self.proposals.command(command).await;
+        if let Err(refusal) = &done {
+            tracing::warn!(%refusal, "what was due was refused");
         }
-        return;
+        done.is_ok()
     }
-    let trim = |command| if let Command::Trim(trim) = command { Some(trim) } else { None };
-    let trims: Vec<Trim> = commands.into_iter().filter_map(trim).collect();
-    for trims in trims.chunks(TRIMS_MAX) {
-        propose_due(node, Command::TrimMany(TrimMany { trims: trims.to_vec() })).await;
+
+    /// Many trims are one command, where all members know such a command.
+    async fn propose_trims(&self, commands: Vec<Command>) {
+        if self.state.machine().level() < FeatureLevel::BOUNDED {
+            for command in commands {
+                self.propose(command).await;
+            }
+            return;
+        }
+        let trim = |command| if let Command::Trim(trim) = command { Some(trim) } else { None };
+        let trims: Vec<Trim> = commands.into_iter().filter_map(trim).collect();
+        for trims in trims.chunks(TRIMS_MAX) {
+            self.propose(Command::TrimMany(TrimMany { trims: trims.to_vec() })).await;
+        }
     }
 }

@@ -3,11 +3,15 @@
 //! Nodes tell each other in the hello what their release knows, and not through the log: a release that does not know
 //! a field drops the field, and would have other rows than the others.
 
+use std::sync::Arc;
+
 use openraft::async_runtime::watch::WatchReceiver as _;
 use rollbook_core::command::{Command, LevelRaise};
 use rollbook_core::level::FeatureLevel;
 
-use crate::node::Node;
+use crate::member::members::Members;
+use crate::node::proposal_client::ProposalClient;
+use crate::peer::link::Links;
 
 /// The highest level that all nodes know, `None` while one of them has not said what it knows.
 pub(crate) fn common(
@@ -17,32 +21,42 @@ pub(crate) fn common(
     others.into_iter().try_fold(own, |common, known| Some(common.min(known?)))
 }
 
-/// Raises the level to what every member knows, voters and learners; a member that is not connected now may come back
-/// with another release. Whether it is known of all members what they know.
-pub(crate) async fn raise(node: &Node) -> bool {
-    let inner = node.inner();
-    let (own, present) = (inner.identity.level, inner.state.machine().level());
-    if own <= present {
-        return true;
-    }
-    // Nobody joins between the look at the members and the raise.
-    let Ok(_turn) = inner.members.turn.try_lock() else { return false };
-    let others: Vec<u64> = {
-        let metrics = inner.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.nodes().map(|(id, _)| *id).filter(|id| *id != inner.identity.id).collect()
-    };
-    let Some(level) = common(own, others.into_iter().map(|id| inner.links.level_of(id))) else { return false };
-    if level > present {
-        match node.command(Command::LevelRaise(LevelRaise { level: level.get() })).await {
-            Ok(_) => tracing::info!(from = present.get(), to = level.get(), "the feature level was raised"),
-            Err(refusal) => {
-                tracing::debug!(%refusal, "the feature level could not be raised; it will be tried again");
-                return false;
+/// Raises the feature level of the cluster, as the leader.
+pub(crate) struct LevelRaiser {
+    pub(crate) members: Arc<Members>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) proposals: ProposalClient,
+}
+
+impl LevelRaiser {
+    /// Raises the level to what every member knows, voters and learners; a member that is not connected now may come
+    /// back with another release. Whether this node knows of all members what they know.
+    pub(crate) async fn raise(&self) -> bool {
+        let Members { raft, identity, state, turn, .. } = &*self.members;
+        let (own, present) = (identity.level, state.machine().level());
+        if own <= present {
+            return true;
+        }
+        // Nobody joins between the look at the members and the raise.
+        let Ok(_turn) = turn.try_lock() else { return false };
+        let others: Vec<u64> = {
+            let metrics = raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.nodes().map(|(id, _)| *id).filter(|id| *id != identity.id).collect()
+        };
+        let levels = others.into_iter().map(|id| self.links.level_of(id));
+        let Some(level) = common(own, levels) else { return false };
+        if level > present {
+            match self.proposals.command(Command::LevelRaise(LevelRaise { level: level.get() })).await {
+                Ok(_) => tracing::info!(from = present.get(), to = level.get(), "the feature level was raised"),
+                Err(refusal) => {
+                    tracing::debug!(%refusal, "the feature level could not be raised; it will be tried again");
+                    return false;
+                }
             }
         }
+        true
     }
-    true
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Watches the connections to the other nodes. One that ends is a sign acted on at once: when it was the
-//! leader's and nobody listens there any more, its followers need not wait for its lease to run out.
+//! Watches the connections to the other nodes. The end of a connection is acted on at once: when the connection was the
+//! leader's and no process listens there any more, the followers need not wait until the leader's lease runs out.
 //!
 //! A network that loses every packet ends nothing by itself. So each node is asked for signs of life all the time; two
 //! that do not come end all connections to that node, and new ones are dialed until one is there. The answers also
@@ -14,6 +14,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
 use prost::Message as _;
 use rollbook_core::command::{Command, NodeDown};
+use rollbook_core::node::Owner;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,13 +22,15 @@ use tokio_util::sync::CancellationToken;
 use crate::lab_faults::Bug;
 use crate::lock::lock;
 use crate::member::members;
-use crate::node::Node;
+use crate::node::proposal_client::ProposalClient;
 use crate::peer::conn::{CallError, Conn};
 use crate::peer::frame::Kind;
 use crate::peer::identity::Identity;
 use crate::peer::link::{DialError, Links, Purpose};
 use crate::peer::pulse::{Pace, Pong, RoundTrips};
+use crate::replicate::contact::Contact;
 use crate::replicate::raft::Raft;
+use crate::state::state::State;
 use crate::timing::Timing;
 use crate::types::Vote;
 
@@ -46,11 +49,14 @@ const ELECTIONS_MAX: u32 = 10;
 
 /// Keeps a connection to every other node.
 pub(crate) struct Liveness {
-    node: Node,
-    raft: Raft,
-    identity: Arc<Identity>,
-    links: Arc<Links>,
-    round_trips: Mutex<BTreeMap<u64, RoundTrips>>,
+    pub(crate) raft: Raft,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) contact: Arc<Contact>,
+    pub(crate) state: Arc<State>,
+    pub(crate) proposals: ProposalClient,
+    /// How long the last round trips to each node took.
+    pub(crate) round_trips: Mutex<BTreeMap<u64, RoundTrips>>,
 }
 
 enum Probe {
@@ -66,10 +72,6 @@ fn between(from: u64, to: u64) -> Duration {
 }
 
 impl Liveness {
-    pub(crate) fn new(node: Node, raft: Raft, identity: Arc<Identity>, links: Arc<Links>) -> Self {
-        Self { node, raft, identity, links, round_trips: Mutex::default() }
-    }
-
     fn timing(&self) -> Timing {
         self.links.timing()
     }
@@ -117,7 +119,7 @@ impl Liveness {
                 Ok(conn) => {
                     tokio::select! {
                         () = conn.closed() => {}
-                        () = self.ask(node, &conn) => {}
+                        () = self.ping(node, &conn) => {}
                     }
                     self.links.cut(node);
                     if let Some(conn) = self.lost(node, &conn).await
@@ -135,16 +137,16 @@ impl Liveness {
     }
 
     /// Asks for signs of life until they do not come any more.
-    async fn ask(&self, node: u64, conn: &Arc<Conn>) {
+    async fn ping(&self, node: u64, conn: &Arc<Conn>) {
         let timing = self.timing();
         let mut late = 0;
         while late < LATE_MAX {
-            let (asked, began) = (self.identity.millis(), Instant::now());
+            let (sent, began) = (self.identity.millis(), Instant::now());
             match conn.call(Kind::Ping, Bytes::new(), timing.ping_max()).await {
                 Ok(pong) => {
                     late = 0;
                     if let Ok(pong) = Pong::decode(pong) {
-                        self.node.inner().contact.hear(node, asked, &pong);
+                        self.contact.hear(node, sent, &pong);
                     }
                     self.note(node, began.elapsed());
                 }
@@ -182,6 +184,12 @@ impl Liveness {
         lock(&self.round_trips).values().filter_map(RoundTrips::median).max().unwrap_or_default()
     }
 
+    /// The present life of a node, as the cluster knows it.
+    fn life_of(&self, id: u64) -> Option<Owner> {
+        let machine = self.state.machine();
+        machine.node(id).filter(|row| row.up).map(|row| Owner { node: id, incarnation: row.incarnation })
+    }
+
     fn leads(&self, node: u64) -> bool {
         self.raft.server_metrics().borrow_watched().current_leader == Some(node)
     }
@@ -193,7 +201,7 @@ impl Liveness {
             return None;
         }
         let vote = members::vote(&self.raft);
-        let life = self.node.life_of(node);
+        let life = self.life_of(node);
         match probe(&self.links, node, ended).await {
             Probe::Alive(conn) => return conn,
             Probe::Unknown => {
@@ -206,20 +214,20 @@ impl Liveness {
         if led {
             self.succeed(node, vote).await;
         }
-        // Whoever leads now takes it off the roll, so that others serve what it served.
+        // The leader takes the dead node off the roll, so that other nodes serve its consumers.
         if let Some(owner) = life.filter(|_| self.raft.is_leader()) {
             let down = NodeDown { id: owner.node, incarnation: owner.incarnation, reason: "lost".to_owned() };
-            if let Err(refusal) = self.node.command(Command::NodeDown(down)).await {
+            if let Err(refusal) = self.proposals.command(Command::NodeDown(down)).await {
                 tracing::debug!(%refusal, "the list of nodes could not be changed; it will be tried again");
             }
         }
         None
     }
 
-    /// Ends the lease of a leader that is dead, and sees to it that there is another.
+    /// Ends the lease of a dead leader, and calls elections until there is another leader.
     async fn succeed(&self, leader: u64, vote: Vote) {
-        // As if it had handed over: its lease ends now. Only when it is certain: a reset under a living
-        // leader would depose it.
+        // As if the leader had handed over: its lease ends now. Only when the death is certain: a reset under a living
+        // leader would depose that leader.
         let request = TransferLeaderRequest::new(vote, leader, None);
         if let Err(error) = self.raft.handle_transfer_leader(request).await {
             tracing::debug!(%error, "raft has stopped");
@@ -241,7 +249,7 @@ impl Liveness {
 }
 
 /// Whether the process at the other end of a connection that ended is dead. Only the address of that connection can
-/// say so: at another one, where the node was once or is to be, nobody may listen while it lives.
+/// say so: at another address, where the node was once or is to be, no process may listen although the node lives.
 async fn probe(links: &Links, node: u64, ended: &Conn) -> Probe {
     let timing = links.timing();
     let until = Instant::now() + timing.probe();
@@ -251,7 +259,7 @@ async fn probe(links: &Links, node: u64, ended: &Conn) -> Probe {
             Ok(conn) if conn.process != ended.process => return Probe::Dead,
             Ok(conn) => return Probe::Alive(Some(conn)),
             Err(DialError::Gone(_)) => return Probe::Dead,
-            Err(DialError::Unwelcome(_)) => return Probe::Alive(None),
+            Err(DialError::HelloRefused(_)) => return Probe::Alive(None),
             Err(DialError::Failed(_)) => {}
         }
         if Instant::now() >= until {
@@ -259,7 +267,7 @@ async fn probe(links: &Links, node: u64, ended: &Conn) -> Probe {
         }
         tokio::time::sleep(PROBE_PAUSE).await;
     }
-    // It may have moved.
+    // The node may have moved to another address.
     match links.dial(node, Purpose::Control).await {
         Ok(conn) if conn.process != ended.process => Probe::Dead,
         Ok(conn) => Probe::Alive(Some(conn)),

@@ -1,28 +1,26 @@
-//! A node that runs: starts everything of this floor from the bottom up, and stops it in reverse; and what runs beside
-//! raft as long as it does: presence, liveness, settling, what is due, answers to other nodes.
+//! A running node: starts everything of this floor from the bottom up, and stops everything in reverse. Also the tasks
+//! that run beside raft: presence, liveness, settling, proposals that are due, answers to other nodes.
 //!
-//! May import everything of this crate. Invariant: whatever is started here ends with [`Running`].
+//! May import everything of this crate. Invariant: every task and thread that is started here ends with [`Running`].
 
 pub(crate) mod due;
 pub(crate) mod level;
 pub(crate) mod liveness;
-pub(crate) mod membership;
 pub(crate) mod peer_service;
 pub(crate) mod presence;
 pub(crate) mod settler;
-pub(crate) mod shortage;
 pub(crate) mod tidy;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::{Config, SnapshotPolicy};
+use rollbook_core::command::{Command, Found};
 use rollbook_core::level::FeatureLevel;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
@@ -34,11 +32,16 @@ use crate::lock::lock;
 use crate::log::store::LogStore;
 use crate::member::founding::Founding;
 use crate::member::members::Members;
-use crate::node::{Inner, Node};
+use crate::node::consensus::Consensus;
+use crate::node::disk_space::DiskSpace;
+use crate::node::membership::Membership;
+use crate::node::peer_messages::PeerMessages;
+use crate::node::proposal_client::ProposalClient;
+use crate::node::state_reader::StateReader;
+use crate::node::{Handles, Node};
 use crate::peer::gate::Gate;
 use crate::peer::identity::Identity;
 use crate::peer::link::Links;
-use crate::peer::thread_connections::ThreadConnections;
 use crate::peer::transport::{Acceptor, Dialer, Tcp, TcpAcceptor};
 use crate::propose::batch;
 use crate::propose::forward::ProposalForwarder;
@@ -46,7 +49,7 @@ use crate::propose::proposal;
 use crate::replicate::contact::Contact;
 use crate::replicate::machine::StateMachine;
 use crate::replicate::network::Network;
-use crate::replicate::raft::Raft;
+use crate::replicate::raft::{self, Raft};
 use crate::replicate::receive::Receiver;
 use crate::replicate::server::Server;
 use crate::state::state::State;
@@ -55,6 +58,8 @@ use crate::store::layout::Layout;
 use crate::stores::{self, Stores};
 use crate::timing::Timing;
 use crate::tls::{Tls, TlsFiles};
+use due::DueProposer;
+use level::LevelRaiser;
 use liveness::Liveness;
 use peer_service::PeerService;
 use presence::Presence;
@@ -78,20 +83,20 @@ pub struct NodeConfig {
     pub address: String,
     /// The nodes that found the cluster, this one included; empty for a node that is alone, or that joins.
     pub founders: BTreeMap<u64, String>,
-    /// Certificates for calls between nodes; without, everybody who reaches the listener is believed.
+    /// Certificates for calls between nodes; without them, every caller that reaches the listener is believed.
     pub tls: Option<TlsFiles>,
     /// Longest wait for the answer to a proposed entry.
     pub timeout: Duration,
     /// A node that was not heard for this long is taken off the roll.
     pub node_timeout: Duration,
-    /// How often a leader sends heartbeats, the same on all nodes; every other time of the cluster follows from it.
+    /// How often a leader sends heartbeats, the same on all nodes; every other time of the cluster is a multiple of it.
     pub heartbeat: Duration,
     /// Bytes of the log that are kept for nodes that are behind.
     pub log_keep_bytes: u64,
     /// The highest feature level that this node says it knows: lower than that of this release only to try an
     /// upgrade.
     pub level: FeatureLevel,
-    /// The operator goes on with the raft log as it is, though the mark that says how far it was acknowledged is lost.
+    /// Whether to start although the mark is lost, which says how far the raft log was acknowledged.
     pub accept_lost_mark: bool,
 }
 
@@ -101,33 +106,47 @@ pub fn recorded_node(data: &Path) -> Option<u64> {
     Layout::recorded_node(data)
 }
 
-/// Owns what a node runs on: raft's threads, the settler. Stop it from a thread that may block.
-#[derive(Debug)]
+/// Owns the threads of a node: raft's and the settler. To be stopped from a thread that may block.
 pub struct Running {
-    node: Node,
+    parts: Parts,
     runtime: Runtime,
     stop: CancellationToken,
     presence: Task,
+    state: Arc<State>,
+    log: LogStore,
     settler: Mutex<Option<JoinHandle<()>>>,
     writer: JoinHandle<()>,
 }
 
 /// A task that is ended before the others.
-#[derive(Debug)]
 pub(crate) struct Task {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("node", &self.parts.node).finish_non_exhaustive()
+    }
+}
+
+/// What a node consists of, besides what runs in the background.
+pub(crate) struct Parts {
+    pub(crate) node: Node,
+    pub(crate) raft: Raft,
+    identity: Arc<Identity>,
+    links: Arc<Links>,
+}
+
 /// What runs on the stores.
-struct Parts {
-    node: Node,
+struct Started {
+    parts: Parts,
     runtime: Runtime,
     presence: Task,
     settler: JoinHandle<()>,
 }
 
-impl Parts {
+impl Started {
     /// Starts everything. When a part does not start, none runs any more when this returns.
     fn start(
         config: NodeConfig,
@@ -143,26 +162,27 @@ impl Parts {
             .enable_all()
             .build()
             .map_err(|error| raft_error(&error))?;
-        let started = runtime.block_on(async {
+        let keep_bytes = config.log_keep_bytes;
+        let assembled = runtime.block_on(async {
             let mut config = config;
             let transport = Transport::tcp(&mut config)?;
             assemble(config, transport, layout, log, state, stop).await
         });
-        let settled = started.and_then(|(node, presence)| {
+        let started = assembled.and_then(|(parts, presence)| {
             let settler = Settler {
                 state: Arc::clone(state),
                 log: log.clone(),
-                raft: node.inner().raft.clone(),
-                node: node.clone(),
+                raft: parts.raft.clone(),
+                consensus: parts.node.consensus().clone(),
                 runtime: runtime.handle().clone(),
                 stop: stop.clone(),
-                keep_bytes: node.inner().log_keep_bytes,
+                keep_bytes,
             };
             let thread = std::thread::Builder::new().name("settle".to_owned()).spawn(move || settler.run());
-            thread.map(|settler| (node, presence, settler)).map_err(|error| raft_error(&error))
+            thread.map(|settler| (parts, presence, settler)).map_err(|error| raft_error(&error))
         });
-        match settled {
-            Ok((node, presence, settler)) => Ok(Self { node, runtime, presence, settler }),
+        match started {
+            Ok((parts, presence, settler)) => Ok(Self { parts, runtime, presence, settler }),
             Err(error) => {
                 // Its tasks have the stores.
                 runtime.shutdown_timeout(RUNTIME_MAX);
@@ -196,9 +216,10 @@ impl Running {
             "the data directory is open"
         );
         let stop = CancellationToken::new();
-        match Parts::start(config, &layout, &log, &state, &stop) {
-            Ok(Parts { node, runtime, presence, settler }) => {
-                Ok(Self { node, runtime, stop, presence, settler: Mutex::new(Some(settler)), writer })
+        match Started::start(config, &layout, &log, &state, &stop) {
+            Ok(Started { parts, runtime, presence, settler }) => {
+                let settler = Mutex::new(Some(settler));
+                Ok(Self { parts, runtime, stop, presence, state, log, settler, writer })
             }
             Err(error) => {
                 stop.cancel();
@@ -211,13 +232,13 @@ impl Running {
     /// The handle to use the node with.
     #[must_use]
     pub fn node(&self) -> Node {
-        self.node.clone()
+        self.parts.node.clone()
     }
 
     /// Follows whether this node must not go on, and why.
     #[must_use]
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
-        self.node.inner().identity.fatal()
+        self.parts.identity.fatal()
     }
 
     /// How many tasks the node has now. One that only grows would be a leak.
@@ -231,37 +252,35 @@ impl Running {
     /// # Errors
     /// What could not be brought to the disk; acknowledged events are on it in any case.
     pub fn stop(self) -> Result<(), NodeError> {
-        let Task { stop, task } = self.presence;
-        stop.cancel();
-        self.runtime.block_on(async {
-            // First, or this node would see that it is given up and begin a new life.
-            if task.await.is_err() {
+        let Self { parts, runtime, stop, presence, state, log, settler, writer } = self;
+        let Parts { node, raft, identity, links } = parts;
+        presence.stop.cancel();
+        runtime.block_on(async {
+            // First, or this node would see in the log that the cluster gave it up, and would begin a new life.
+            if presence.task.await.is_err() {
                 tracing::error!("the task that makes this node known had panicked");
             }
-            // One that must not go on has no last word: nobody hears a node that was removed.
-            if has_others(&self.node) && self.node.inner().identity.failure().is_none() {
-                presence::leave(&self.node).await;
+            // A node that was removed says nothing: no other node would hear it.
+            if has_others(&raft) && identity.failure().is_none() {
+                presence::leave(&identity, node.proposals()).await;
             }
         });
-        self.stop.cancel();
-        if let Some(settler) = lock(&self.settler).take()
+        stop.cancel();
+        if let Some(settler) = lock(&settler).take()
             && settler.join().is_err()
         {
             tracing::error!("the settler had panicked");
         }
-        let inner = self.node.inner();
         tracing::debug!("the settler has stopped");
-        let shutdown = self.runtime.block_on(async {
-            let shutdown = inner.raft.shutdown().await.map_err(|error| raft_error(&error));
-            inner.links.close();
+        let shutdown = runtime.block_on(async {
+            let shutdown = raft.shutdown().await.map_err(|error| raft_error(&error));
+            links.close();
             shutdown
         });
-        let flushed = self.runtime.block_on(stores::flush(&inner.state, &inner.log));
+        let flushed = runtime.block_on(stores::flush(&state, &log));
         tracing::debug!("raft has stopped and its log is flushed");
         // Whatever went wrong: the stores are closed before the process ends.
-        let Self { node, runtime, writer, .. } = self;
-        let (state, log) = (Arc::clone(&node.inner().state), node.inner().log.clone());
-        drop(node);
+        drop((node, raft, links));
         runtime.shutdown_timeout(RUNTIME_MAX);
         stores::close(Some(state), log, writer);
         shutdown.and(flushed)
@@ -269,53 +288,15 @@ impl Running {
 }
 
 /// Whether the cluster has other members than this node, voters or learners.
-fn has_others(node: &Node) -> bool {
-    let metrics = node.inner().raft.server_metrics();
+fn has_others(raft: &Raft) -> bool {
+    let metrics = raft.server_metrics();
     let metrics = metrics.borrow_watched();
-    metrics.membership_config.nodes().any(|(id, _)| *id != node.id())
+    metrics.membership_config.nodes().any(|(id, _)| id != raft.node_id())
 }
 
 /// Raft's tasks hand work to each other: on few cores, threads between them only add wake-ups.
 fn raft_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
-}
-
-pub(crate) fn settings(timing: Timing) -> Result<Arc<Config>, NodeError> {
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let settings = Config {
-        cluster_name: "rollbook".to_owned(),
-        // Of a heartbeat openraft lets one time be the interval and the time for its answer. It is the latter here,
-        // and the interval is kept by `beat`.
-        heartbeat_interval: millis(timing.answer()),
-        election_timeout_min: millis(timing.election_min()),
-        election_timeout_max: millis(timing.election_max()),
-        max_payload_entries: 64,
-        max_append_entries: Some(1024),
-        api_channel_size: Some(4096),
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 1_000_000,
-        purge_batch_size: 1,
-        enable_pre_vote: Some(true),
-        // A leader without a majority is silent every other time: the lease of those who hear it must not keep them
-        // from electing another one with nodes that it cannot reach.
-        quorum_loss_probe_interval: Some(millis(timing.election_max().saturating_mul(2))),
-        enable_leader_restore: Some(false),
-        allow_log_reversion: Some(false),
-        broadcast_submitted_on_append: Some(true),
-        ..Config::default()
-    };
-    Ok(Arc::new(settings.validate().map_err(|error| raft_error(&error))?))
-}
-
-/// Sends the heartbeats of a leader until raft stops. Between two of them a follower has time to answer, and one that
-/// has not answered yet gets no other.
-pub(crate) async fn beat(raft: Raft, timing: Timing) {
-    while raft.metrics().borrow_watched().running_state.is_ok() {
-        tokio::time::sleep(timing.heartbeat()).await;
-        if raft.is_leader() && raft.trigger().heartbeat().await.is_err() {
-            return;
-        }
-    }
 }
 
 /// How other nodes are reached, and reach this one.
@@ -347,8 +328,8 @@ pub(crate) async fn assemble(
     log: &LogStore,
     state: &Arc<State>,
     stop: &CancellationToken,
-) -> Result<(Node, Task), NodeError> {
-    // Before raft makes or takes a snapshot. What stays behind costs disk and nothing else.
+) -> Result<(Parts, Task), NodeError> {
+    // Before raft makes or receives a snapshot. Files that cannot be removed cost disk and nothing else.
     if let Err(error) = snapshot::sweep(layout) {
         tracing::warn!(%error, "what nobody uses any more could not be removed");
     }
@@ -364,14 +345,14 @@ pub(crate) async fn assemble(
     let links = Arc::new(Links::new(Arc::clone(&identity), Arc::clone(state), tls.clone(), dialer, timing));
     let network = Network { links: Arc::clone(&links), state: Arc::clone(state) };
     let machine = StateMachine::new(Arc::clone(state), log);
-    let raft = Raft::new(config.id, settings(timing)?, network, log.clone(), machine).await;
+    let raft = Raft::new(config.id, raft::settings(timing)?, network, log.clone(), machine).await;
     let raft = raft.map_err(|error| raft_error(&error))?;
     let contact = Arc::new(Contact::new(raft.clone(), Arc::clone(&identity), timing));
     let (beats, looks, ends) = (raft.clone(), Arc::clone(&contact), stop.clone());
-    tokio::spawn(async move { ends.run_until_cancelled(beat(beats, timing)).await });
+    tokio::spawn(async move { ends.run_until_cancelled(raft::beat(beats, timing)).await });
     tokio::spawn(looks.run(stop.clone()));
-    let (asks, queue) = proposal::queue();
-    let carrier = ProposalForwarder {
+    let (queue, queued) = proposal::queue();
+    let forwarder = ProposalForwarder {
         raft: raft.clone(),
         identity: Arc::clone(&identity),
         links: Arc::clone(&links),
@@ -379,28 +360,28 @@ pub(crate) async fn assemble(
         contact: Arc::clone(&contact),
         batches: AtomicU64::new(1),
     };
-    tokio::spawn(batch::run(Arc::new(carrier), queue));
-    let (live, homes) = (Arc::new(OnceLock::new()), Arc::<ThreadConnections>::default());
-    let members = Members {
+    tokio::spawn(batch::run(Arc::new(forwarder), queued));
+    let members = Arc::new(Members {
         raft: raft.clone(),
         identity: Arc::clone(&identity),
         state: Arc::clone(state),
         runtime: runtime::Handle::current(),
         turn: tokio::sync::Mutex::new(()),
-    };
-    let node = Node::new(Inner {
-        raft: raft.clone(),
-        asks: asks.clone(),
-        timeout: config.timeout,
-        state: Arc::clone(state),
-        log: log.clone(),
+    });
+    let proposals = ProposalClient::new(queue.clone(), Arc::clone(state), config.timeout);
+    let (for_consensus, for_links) = (Arc::clone(&contact), Arc::clone(&links));
+    let consensus = Consensus::new(raft.clone(), Arc::clone(&identity), Arc::clone(state), for_links, for_consensus);
+    let peers = (Arc::clone(&identity), Arc::clone(&links), Arc::clone(&contact));
+    let membership = Membership::new(peers, consensus.clone(), proposals.clone(), Arc::clone(&members));
+    let messages = PeerMessages::new(Arc::clone(&links));
+    let node = Node::new(Handles {
         identity: Arc::clone(&identity),
-        links: Arc::clone(&links),
-        contact: Arc::clone(&contact),
-        members,
-        live: Arc::clone(&live),
-        homes: Arc::clone(&homes),
-        log_keep_bytes: config.log_keep_bytes,
+        state: StateReader::new(config.id, Arc::clone(state), log.clone()),
+        proposals: proposals.clone(),
+        consensus: consensus.clone(),
+        membership: membership.clone(),
+        messages: messages.clone(),
+        disk: DiskSpace::new(Arc::clone(&identity), Arc::clone(&links), Arc::clone(&contact)),
     });
     let founding = || Founding { raft: raft.clone(), identity: Arc::clone(&identity), links: Arc::clone(&links) };
     if let Some(acceptor) = acceptor {
@@ -411,37 +392,72 @@ pub(crate) async fn assemble(
             raft: raft.clone(),
             contact: Arc::clone(&contact),
             receiver: Receiver::new(layout),
-            homes,
+            threads: messages.threads(),
             tls,
-            office: PeerService { node: node.clone(), asks, founding: founding(), live },
+            handler: PeerService {
+                raft: raft.clone(),
+                identity: Arc::clone(&identity),
+                state: Arc::clone(state),
+                consensus,
+                membership: membership.clone(),
+                messages,
+                proposals: queue,
+                founding: founding(),
+            },
         });
         tokio::spawn(server.run(acceptor, stop.clone()));
     }
-    let presence = Presence { node: node.clone(), node_timeout: config.node_timeout };
-    if join_in(&node, founding()).await? {
+    let level = Arc::new(LevelRaiser { members, links: Arc::clone(&links), proposals: proposals.clone() });
+    let presence = Presence {
+        raft: raft.clone(),
+        identity: Arc::clone(&identity),
+        state: Arc::clone(state),
+        contact: Arc::clone(&contact),
+        membership,
+        proposals: proposals.clone(),
+        level: Arc::clone(&level),
+        node_timeout: config.node_timeout,
+    };
+    if join_in(&raft, &identity, founding()).await? {
+        // The rules are the newest before the first event.
+        level.raise().await;
+        name_cluster(state, &identity, &proposals).await?;
         presence.be_known().await;
     }
     let until = stop.child_token();
     let presence = Task { stop: until.clone(), task: tokio::spawn(presence.run(until)) };
-    tokio::spawn(due::run(node.clone(), stop.clone()));
-    tokio::spawn(tidy::run(node.clone(), stop.clone()));
+    let due = DueProposer {
+        raft: raft.clone(),
+        state: Arc::clone(state),
+        links: Arc::clone(&links),
+        proposals: proposals.clone(),
+    };
+    tokio::spawn(due.run(stop.clone()));
+    tokio::spawn(tidy::run(raft.clone(), Arc::clone(state), proposals.clone(), stop.clone()));
     tokio::spawn(founding().run(stop.clone()));
     tokio::spawn(status::tell_leaders(raft.clone(), stop.clone()));
-    let liveness = Liveness::new(node.clone(), raft, identity, links);
+    let liveness = Liveness {
+        raft: raft.clone(),
+        identity: Arc::clone(&identity),
+        links: Arc::clone(&links),
+        contact,
+        state: Arc::clone(state),
+        proposals,
+        round_trips: Mutex::default(),
+    };
     tokio::spawn(liveness.run(stop.clone()));
-    Ok((node, presence))
+    Ok((Parts { node, raft, identity, links }, presence))
 }
 
-/// Whether this node is alone. Then it leads at once; one that is not yet in a cluster founds its own when nobody else is meant to.
-async fn join_in(node: &Node, founding: Founding) -> Result<bool, NodeError> {
-    let inner = node.inner();
-    let (raft, identity) = (&inner.raft, &inner.identity);
+/// Whether this node is alone. Then the node leads at once; one that is not yet in a cluster founds its own when nobody
+/// else is meant to.
+async fn join_in(raft: &Raft, identity: &Identity, founding: Founding) -> Result<bool, NodeError> {
     let initialized = raft.is_initialized().await.map_err(|error| raft_error(&error))?;
     let alone = if initialized {
         // Nobody to wait for: the election timeout would only delay the start.
         raft.voter_ids().eq([identity.id])
     } else {
-        // With a cluster but no log it waits to be called: it joins.
+        // A node with a cluster but without a log joins: it waits to be called.
         identity.cluster_id().is_empty() && identity.founders.len() <= 1
     };
     if !alone {
@@ -458,8 +474,14 @@ async fn join_in(node: &Node, founding: Founding) -> Result<bool, NodeError> {
         .await
         .map_err(|e| raft_error(&e))?;
     raft.wait_for_recovery(wait).await.map_err(|error| raft_error(&error))?;
-    // The rules are the newest before the first event.
-    level::raise(node).await;
-    node.found().await?;
     Ok(true)
+}
+
+/// Gives a new cluster its id.
+async fn name_cluster(state: &State, identity: &Identity, proposals: &ProposalClient) -> Result<(), NodeError> {
+    if state.machine().cluster_id().is_empty() {
+        let found = Found { cluster_id: identity.cluster_id() };
+        proposals.command(Command::Found(found)).await.map_err(|refusal| raft_error(&refusal))?;
+    }
+    Ok(())
 }

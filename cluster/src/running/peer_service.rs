@@ -1,8 +1,8 @@
-//! Answers what other nodes ask of this one, beside raft's own messages.
+//! Answers the requests of other nodes, besides raft's own.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use openraft::ReadPolicy;
@@ -15,24 +15,31 @@ use rollbook_core::reply;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::membership::LEADER_MAX;
-use crate::live::Live;
 use crate::member::founding::Founding;
-use crate::member::members::WantedChange;
-use crate::node::Node;
+use crate::member::members::ChangeRequest;
+use crate::node::consensus::Consensus;
+use crate::node::membership::{LEADER_MAX, Membership};
+use crate::node::peer_messages::PeerMessages;
 use crate::peer::conn::CallError;
 use crate::peer::frame::Kind;
+use crate::peer::identity::Identity;
 use crate::peer::wire::{self, NodeFigures};
-use crate::propose::forward::{ATTEMPT_MAX, encode_carried};
+use crate::propose::forward::{ATTEMPT_MAX, encode_committed};
 use crate::propose::proposal::{Committed, Failure, Proposal, ProposalQueue, ReplyTo};
-use crate::replicate::server::{Answer, Office};
+use crate::replicate::raft::Raft;
+use crate::replicate::server::{Answer, PeerRequestHandler};
+use crate::state::state::State;
 
-/// What the desk needs.
+/// Answers the requests of other nodes.
 pub(crate) struct PeerService {
-    pub(crate) node: Node,
-    pub(crate) asks: ProposalQueue,
+    pub(crate) raft: Raft,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) state: Arc<State>,
+    pub(crate) consensus: Consensus,
+    pub(crate) membership: Membership,
+    pub(crate) messages: PeerMessages,
+    pub(crate) proposals: ProposalQueue,
     pub(crate) founding: Founding,
-    pub(crate) live: Arc<OnceLock<Arc<dyn Live>>>,
 }
 
 fn malformed(what: &str) -> Answer {
@@ -41,12 +48,12 @@ fn malformed(what: &str) -> Answer {
 
 impl PeerService {
     /// Queues the batch of another node for the log.
-    fn take(&self, from: u64, mut body: Bytes) -> Result<oneshot::Receiver<Result<Committed, Failure>>, Answer> {
-        if !self.node.leads() {
+    fn queue(&self, from: u64, mut body: Bytes) -> Result<oneshot::Receiver<Result<Committed, Failure>>, Answer> {
+        if !self.consensus.leads() {
             return Err(Answer::NotLeader);
         }
-        // Its connections end, but what it sent before may still be read.
-        if self.node.is_removed(from) {
+        // The connections of that node end, but what the node sent before may still be read.
+        if self.state.machine().node(from).is_some_and(|row| row.removed) {
             return Err(Answer::Refused(Refusal::Unavailable(format!("node {from} was removed from the cluster"))));
         }
         let Some(count) = body.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)) else {
@@ -57,30 +64,30 @@ impl PeerService {
             return Err(malformed("a batch that is none"));
         }
         let frames = body.get(BATCH_FRAME_BYTES..).unwrap_or_default();
-        let level = self.node.inner().state.machine().level();
+        let level = self.state.machine().level();
         if let Err(refusal) = check_level(frames, count, level) {
             return Err(Answer::Refused(refusal));
         }
         let (answer, answered) = oneshot::channel();
         let replies = usize::try_from(count).unwrap_or(usize::MAX);
         let until = Instant::now() + ATTEMPT_MAX;
-        let ask = Proposal { frames: body, replies, until, answer: ReplyTo::Guest(answer) };
-        self.asks.push(ask).map_err(Answer::Refused)?;
+        let proposal = Proposal { frames: body, replies, until, answer: ReplyTo::Node(answer) };
+        self.proposals.push(proposal).map_err(Answer::Refused)?;
         Ok(answered)
     }
 
     async fn read_index(&self) -> Answer {
-        match self.node.inner().raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
             Ok((id, _)) => Answer::Done(wire::encode_number(id.index())),
             Err(_) => Answer::NotLeader,
         }
     }
 
     async fn change(&self, body: &[u8]) -> Answer {
-        let Some(wanted) = WantedChange::from_bytes(body) else {
+        let Some(request) = ChangeRequest::from_bytes(body) else {
             return malformed("an unknown change of the membership");
         };
-        match self.node.change_here(wanted, LEADER_MAX).await {
+        match self.membership.change_here(request, LEADER_MAX).await {
             Ok(node) => Answer::Done(reply::encode(&[Ok(Done::Node(node))]).into()),
             Err(CallError::Refused(refusal)) => Answer::Refused(refusal),
             Err(CallError::NotLeader) => Answer::NotLeader,
@@ -93,7 +100,7 @@ impl PeerService {
         if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return malformed("an id of a cluster");
         }
-        match self.node.inner().identity.belong_to(id) {
+        match self.identity.belong_to(id) {
             Ok(()) => Answer::Done(Bytes::new()),
             Err(error) => Answer::Refused(Refusal::Membership(error.to_string())),
         }
@@ -138,24 +145,24 @@ fn are_records(publish: &Publish<'_>) -> bool {
     publish.events > 0 && rest.is_empty()
 }
 
-/// What a node is told of the batch that it forwarded.
-fn told(became: Result<Committed, Failure>) -> Answer {
-    match became {
-        Ok(carried) => Answer::Done(encode_carried(&carried)),
+/// The answer to a node that forwarded a batch.
+fn batch_answer(outcome: Result<Committed, Failure>) -> Answer {
+    match outcome {
+        Ok(committed) => Answer::Done(encode_committed(&committed)),
         Err(Failure::Refused(refusal)) => Answer::Refused(refusal),
         Err(Failure::NotLeader) => Answer::NotLeader,
-        // Understood by the release before, which tells its clients just that.
+        // Nodes of the release before understand this refusal, and pass it on to their clients.
         Err(Failure::Unknown(why)) => Answer::Refused(Refusal::OutcomeUnknown(why.into_owned())),
     }
 }
 
-impl Office for PeerService {
+impl PeerRequestHandler for PeerService {
     fn forward(&self, from: u64, body: Bytes) -> impl Future<Output = Answer> + Send + use<> {
-        let taken = self.take(from, body);
+        let queued = self.queue(from, body);
         async move {
-            match taken {
+            match queued {
                 Ok(answered) => {
-                    told(answered.await.unwrap_or_else(|_| Err(Failure::Unknown("node is stopping".into()))))
+                    batch_answer(answered.await.unwrap_or_else(|_| Err(Failure::Unknown("node is stopping".into()))))
                 }
                 Err(answer) => answer,
             }
@@ -166,10 +173,10 @@ impl Office for PeerService {
         // Boxed but for live messages: those are many, and each would carry the room of the others.
         match kind {
             Kind::ReadIndex => Box::pin(self.read_index()).await,
-            Kind::Standing => {
-                let status = self.node.status();
-                let slowest = self.node.slowest_follower().unwrap_or(0);
-                let shortage = &self.node.inner().identity.shortage;
+            Kind::Figures => {
+                let status = self.consensus.status();
+                let slowest = self.consensus.slowest_follower().unwrap_or(0);
+                let shortage = &self.identity.shortage;
                 let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
                 let figures = NodeFigures {
                     last: status.last_index,
@@ -177,27 +184,27 @@ impl Office for PeerService {
                     slowest,
                     short: flag(&shortage.here),
                     majority_short: flag(&shortage.majority),
-                    wall: Some(self.node.inner().state.clock.wall()),
+                    wall: Some(self.state.clock.wall()),
                 };
                 Answer::Done(figures.encode())
             }
             Kind::Change => Box::pin(self.change(&body)).await,
-            Kind::Founding => Answer::Done(Box::pin(self.founding.standing()).await.encode_to_vec().into()),
+            Kind::Founding => Answer::Done(Box::pin(self.founding.status()).await.encode_to_vec().into()),
             Kind::Found => self.found(&body),
-            Kind::Ask => match self.live.get() {
-                Some(live) => match live.answer(from, body).await {
+            Kind::Ask => match self.messages.handler() {
+                Some(handler) => match handler.answer(from, body).await {
                     Ok(body) => Answer::Done(body),
                     Err(refusal) => Answer::Refused(refusal),
                 },
                 None => Answer::Refused(Refusal::Unavailable("node is starting".to_owned())),
             },
-            _ => malformed("an ask of an unknown kind"),
+            _ => malformed("a request of an unknown kind"),
         }
     }
 
     fn hear(&self, from: u64, body: Bytes) {
-        if let Some(live) = self.live.get() {
-            live.hear(from, body);
+        if let Some(handler) = self.messages.handler() {
+            handler.hear(from, body);
         }
     }
 }

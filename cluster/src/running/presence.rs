@@ -1,6 +1,7 @@
-//! Who is here: every node makes itself known, and the leader takes those off the list that it has not
-//! heard for long.
+//! Which nodes are up: every node makes itself known in the log, and the leader takes nodes off the list that it has
+//! not heard for long.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::Instant as _;
@@ -10,16 +11,27 @@ use rollbook_core::node::Node as Row;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::level;
-use crate::node::Node;
+use super::level::LevelRaiser;
+use crate::node::membership::Membership;
+use crate::node::proposal_client::ProposalClient;
+use crate::peer::identity::Identity;
+use crate::replicate::contact::Contact;
+use crate::replicate::raft::Raft;
+use crate::state::state::State;
 
 const LOOK: Duration = Duration::from_millis(100);
 /// How long the first leader waits for the other founders before it names the cluster.
 const FOUNDERS_MAX: Duration = Duration::from_secs(2);
 
-/// The task of a node.
+/// The task that keeps a node on the list of nodes.
 pub(crate) struct Presence {
-    pub(crate) node: Node,
+    pub(crate) raft: Raft,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) state: Arc<State>,
+    pub(crate) contact: Arc<Contact>,
+    pub(crate) membership: Membership,
+    pub(crate) proposals: ProposalClient,
+    pub(crate) level: Arc<LevelRaiser>,
     /// A node that was not heard for this long is gone.
     pub(crate) node_timeout: Duration,
 }
@@ -34,20 +46,20 @@ impl Presence {
         let mut led_since: Option<Instant> = None;
         loop {
             tokio::time::sleep(LOOK).await;
-            let stopped = self.node.inner().raft.metrics().borrow_watched().running_state.clone();
+            let stopped = self.raft.metrics().borrow_watched().running_state.clone();
             if let Err(fatal) = stopped {
-                // Nothing brings it back but a new start.
-                return self.node.inner().identity.fail(format!("raft has stopped: {fatal}"));
+                // Only a new start of the process brings raft back.
+                return self.identity.fail(format!("raft has stopped: {fatal}"));
             }
-            if self.node.inner().contact.ready().is_err() {
+            if self.contact.ready().is_err() {
                 led_since = None;
                 continue;
             }
             self.be_known().await;
-            if self.node.leads() {
+            if self.raft.is_leader() {
                 let since = *led_since.get_or_insert_with(Instant::now);
                 self.name_cluster(since).await;
-                self.node.complete_changes();
+                self.membership.complete_changes();
                 // A new leader hears of a node for the first time when that node answers it.
                 if since.elapsed() > self.node_timeout {
                     self.miss().await;
@@ -61,10 +73,9 @@ impl Presence {
     /// The first leader writes the id of the cluster into the log, and any leader raises the feature level when all
     /// members know more.
     async fn name_cluster(&self, led_since: Instant) {
-        let inner = self.node.inner();
-        let known = level::raise(&self.node).await;
-        let cluster_id = inner.identity.cluster_id();
-        if inner.state.machine().cluster_id().is_empty() && !cluster_id.is_empty() {
+        let known = self.level.raise().await;
+        let cluster_id = self.identity.cluster_id();
+        if self.state.machine().cluster_id().is_empty() && !cluster_id.is_empty() {
             if !known && led_since.elapsed() < FOUNDERS_MAX {
                 // A new cluster has the newest rules from its first event on, unless a founder is lost meanwhile.
                 return;
@@ -75,9 +86,8 @@ impl Presence {
 
     /// Makes this life of this node known.
     pub(crate) async fn be_known(&self) {
-        let inner = self.node.inner();
-        let identity = &inner.identity;
-        let row: Row = inner.state.machine().node(identity.id).cloned().unwrap_or_default();
+        let identity = &self.identity;
+        let row: Row = self.state.machine().node(identity.id).cloned().unwrap_or_default();
         if row.removed {
             return identity.fail(format!("node {} was removed from the cluster", identity.id));
         }
@@ -99,17 +109,17 @@ impl Presence {
 
     /// Takes nodes off the list that do not answer.
     async fn miss(&self) {
-        let inner = self.node.inner();
-        // A copy: raft waits for whoever borrows its metrics, and nobody may borrow them while he waits for the rules.
-        let heartbeats = inner.raft.metrics().borrow_watched().heartbeat.clone();
+        let this = self.identity.id;
+        // A copy: raft waits for whoever borrows its metrics.
+        let heartbeats = self.raft.metrics().borrow_watched().heartbeat.clone();
         let Some(heartbeats) = heartbeats else { return };
         let silent: Vec<Row> = {
             let answers = |id: u64| {
                 let at = heartbeats.get(&id).copied().flatten();
                 at.is_some_and(|at| at.elapsed() < self.node_timeout)
             };
-            let machine = inner.state.machine();
-            let gone = |row: &&Row| row.up && row.id != inner.identity.id && !answers(row.id);
+            let machine = self.state.machine();
+            let gone = |row: &&Row| row.up && row.id != this && !answers(row.id);
             machine.nodes().filter(gone).cloned().collect()
         };
         for row in silent {
@@ -120,17 +130,17 @@ impl Presence {
     }
 
     async fn propose(&self, command: Command) {
-        if let Err(refusal) = self.node.command(command).await {
+        if let Err(refusal) = self.proposals.command(command).await {
             tracing::debug!(%refusal, "the list of nodes could not be changed; it will be tried again");
         }
     }
 }
 
-/// The last word of a node that stops.
-pub(crate) async fn leave(node: &Node) {
-    let owner = node.inner().identity.owner();
+/// Takes a node that stops off the list.
+pub(crate) async fn leave(identity: &Identity, proposals: &ProposalClient) {
+    let owner = identity.owner();
     let down = NodeDown { id: owner.node, incarnation: owner.incarnation, reason: "stopped".to_owned() };
-    let said = tokio::time::timeout(Duration::from_millis(500), node.command(Command::NodeDown(down)));
+    let said = tokio::time::timeout(Duration::from_millis(500), proposals.command(Command::NodeDown(down)));
     if !matches!(said.await, Ok(Ok(_))) {
         tracing::debug!("the others will notice by themselves that this node has stopped");
     }

@@ -1,4 +1,4 @@
-//! The thread that settles: when to take a step, when to purge the log, when to give disk back.
+//! The settler thread: decides when to settle, when to purge the log, and when to give disk back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::book::settle::{self, Flushed};
 use crate::error::ReadError;
 use crate::lab_faults::Bug;
 use crate::log::store::LogStore;
-use crate::node::Node;
+use crate::node::consensus::Consensus;
 use crate::replicate::raft::Raft;
 use crate::state::state::State;
 
@@ -33,7 +33,7 @@ pub(crate) struct Settler {
     pub(crate) state: Arc<State>,
     pub(crate) log: LogStore,
     pub(crate) raft: Raft,
-    pub(crate) node: Node,
+    pub(crate) consensus: Consensus,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) stop: CancellationToken,
     /// Bytes of the log that are kept for nodes that are behind.
@@ -47,8 +47,8 @@ struct Done {
     purged: u64,
     /// Entries below this are settled in every namespace.
     limit: u64,
-    /// What was asked to be purged last.
-    asked: u64,
+    /// Up to which entry raft was last told to purge.
+    purged_to: u64,
     /// When the state was last flushed here.
     flushed: Option<Instant>,
     /// The memtables of the log were emptied after the last purge.
@@ -93,7 +93,7 @@ impl Settler {
         let idle = waiting < STEP_BYTES;
         let due = applied_bytes.saturating_sub(done.purged) >= PURGE_BYTES || idle;
         let limit = self.purge_limit(done, applied_bytes).min(settled.limit());
-        let purge = due && done.asked < limit;
+        let purge = due && done.purged_to < limit;
         let waited = done.flushed.is_none_or(|flushed| flushed.elapsed() >= FORGET_AGE);
         let forget = (purge || waited) && settle::is_forgettable(&self.state);
         if purge || forget {
@@ -106,7 +106,7 @@ impl Settler {
             if purge {
                 done.purged = applied_bytes;
                 self.purge(flushed, limit)?;
-                done.asked = limit;
+                done.purged_to = limit;
                 self.log.reclaim(false)?;
             }
         }
@@ -125,18 +125,18 @@ impl Settler {
             done.marks.push_back((done.limit, applied_bytes));
         }
         let old = |(_, bytes): &(u64, u64)| applied_bytes.saturating_sub(*bytes) > self.keep_bytes;
-        // The newest mark beyond the bound stays: everything below it may go.
+        // The newest mark beyond the bound stays: all entries below that mark may go.
         while done.marks.len() > MARKS_MAX || done.marks.get(1).is_some_and(old) {
             done.marks.pop_front();
         }
         let beyond = done.marks.front().filter(|mark| old(mark)).map_or(0, |(entry, _)| *entry);
         // Unknown without a leader: then nothing is given up.
-        let slowest = self.runtime.block_on(self.node.slowest()).unwrap_or(0);
+        let slowest = self.runtime.block_on(self.consensus.slowest()).unwrap_or(0);
         let limit = slowest.max(beyond).min(done.limit);
         limit.min(self.state.snapshots.needed().unwrap_or(limit))
     }
 
-    /// Lets openraft purge the log below `limit`: it wants a snapshot announced first.
+    /// Lets openraft purge the log below `limit`. openraft demands that a snapshot was announced before.
     fn purge(&self, flushed: Flushed, limit: u64) -> Result<(), ReadError> {
         let Some(last) = flushed.limit().min(limit).checked_sub(1) else { return Ok(()) };
         self.runtime.block_on(async {

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use rollbook_core::command::{Command, Tidy};
 use tokio_util::sync::CancellationToken;
 
-use crate::node::Node;
+use crate::node::proposal_client::ProposalClient;
+use crate::replicate::raft::Raft;
 use crate::state::clock::now_millis;
+use crate::state::state::State;
 
 /// How often the leader looks when nothing is due.
 const LOOK: Duration = Duration::from_secs(1);
@@ -17,7 +19,7 @@ const GRACE_MS: u64 = 5000;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks until cancelled.
-pub(crate) async fn run(node: Node, stop: CancellationToken) {
+pub(crate) async fn run(raft: Raft, state: Arc<State>, proposals: ProposalClient, stop: CancellationToken) {
     let mut pause = LOOK;
     loop {
         tokio::select! {
@@ -25,15 +27,13 @@ pub(crate) async fn run(node: Node, stop: CancellationToken) {
             () = tokio::time::sleep(pause) => {}
         }
         pause = LOOK;
-        if !node.leads() {
+        if !raft.is_leader() {
             continue;
         }
-        let state = Arc::clone(&node.inner().state);
-        // An entry may be being applied: not on a thread that raft needs.
-        let Ok(due) = tokio::task::spawn_blocking(move || state.machine().tidy_due()).await else { return };
+        let due = state.machine().tidy_due();
         let Some(due) = due.filter(|due| due.saturating_add(GRACE_MS) <= now_millis()) else { continue };
         let began = Instant::now();
-        match node.command(Command::Tidy(Tidy {})).await {
+        match proposals.command(Command::Tidy(Tidy {})).await {
             // At most half of the time of the log.
             Ok(_) => pause = began.elapsed().max(if due == 0 { Duration::ZERO } else { PAUSE }),
             Err(refusal) => tracing::warn!(%refusal, "expired keys and trimmed ids were not removed"),

@@ -76,7 +76,7 @@ impl Client {
     /// Something about services and nodes changes; nobody waits for it to be done.
     async fn change_roll(&self) {
         let Some(Reachable { node, .. }) = self.world.node(1 + self.world.dice.below(NODES)) else { return };
-        let changed = node.command(roll::change(&self.world.dice));
+        let changed = node.proposals().command(roll::change(&self.world.dice));
         drop(tokio::time::timeout(Duration::from_millis(200), changed).await);
     }
 
@@ -86,8 +86,10 @@ impl Client {
             tokio::time::sleep(Duration::from_millis(50)).await;
             return vec![Outcome::Refused("no connection".to_owned()); burst.len()];
         };
-        let waiting: Vec<_> =
-            burst.iter().map(|id| node.propose(frame(namespace, id, self.world.dice.below(4) == 0))).collect();
+        let waiting: Vec<_> = burst
+            .iter()
+            .map(|id| node.proposals().propose(frame(namespace, id, self.world.dice.below(4) == 0)))
+            .collect();
         let mut outcomes = Vec::new();
         for proposed in waiting {
             let answer = async {

@@ -14,7 +14,8 @@ pub(super) enum End {
     PowerCut,
 }
 
-/// What [`crate::log::mark::MarkFile`], which overwrites its slots in place, leaves for this: the file as of its last sync.
+/// What [`crate::log::mark::MarkFile`], which overwrites its slots in place, leaves for this: the file as of its last
+/// sync.
 const SYNCED_MARK: &str = "MARK.disk";
 
 /// Copies a data directory as this end would leave it, although RocksDB goes on writing in the background: a copy

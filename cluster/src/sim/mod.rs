@@ -5,11 +5,11 @@
 //! The network delays and cuts, in one direction or both, for seconds or for longer than a connection lives; nodes
 //! are killed and come back with what was on their disks, or lose power, one or all, and come back with what was
 //! synced; they die between two steps of settling, of making a snapshot or of installing one; leadership is handed
-//! over; logs are settled and purged, so that snapshots are needed. One seed is one run. Clients publish each event once and remember the answers; in the
-//! end, when nothing fails any more, every node must be ready soon, have every acknowledged event once, at the place
-//! that was acknowledged, and no event that was refused, and all nodes the same book, the same rules and the same rows.
-//! In every other run a node begins with a release that does not know the newest feature level, and is upgraded on the
-//! way.
+//! over; logs are settled and purged, so that snapshots are needed. One seed is one run. Clients publish each event
+//! once and remember the answers; in the end, when nothing fails any more, every node must be ready soon, have every
+//! acknowledged event once, at the place that was acknowledged, and no event that was refused, and all nodes the same
+//! book, the same rules and the same rows. In every other run a node begins with a release that does not know the
+//! newest feature level, and is upgraded on the way.
 
 mod client;
 mod dice;
@@ -34,8 +34,8 @@ use world::World;
 const CLIENTS: u64 = 3;
 /// Simulated time with faults.
 const FAULTS: Duration = Duration::from_secs(12);
-/// Simulated time within which all nodes are ready again after the last fault: connections are found to be dead, dialled
-/// anew, and a leader is elected.
+/// Simulated time within which all nodes are ready again after the last fault: connections are found to be dead,
+/// dialled anew, and a leader is elected.
 const RECOVERY: Duration = Duration::from_secs(10);
 /// The same after a partition, however long it was: the connections are long gone, and are dialled as soon as that is
 /// possible.

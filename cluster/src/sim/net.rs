@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::dice::Dice;
-use crate::peer::transport::{Acceptor, Carriage, Dialer};
+use crate::peer::transport::{Acceptor, Dialer, PeerStream};
 use crate::timing::Timing;
 
 /// Bytes on their way in one direction.
@@ -208,7 +208,7 @@ struct SimDialer {
 }
 
 impl Dialer for SimDialer {
-    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Carriage>> {
+    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<PeerStream>> {
         let (net, from) = (Arc::clone(&self.net), self.from);
         let to = Net::node_of(address);
         Box::pin(async move {
@@ -220,7 +220,7 @@ impl Dialer for SimDialer {
                 let (near, far) = net.connect(from, to);
                 listener.try_send(far).map_err(|_| io::ErrorKind::ConnectionRefused)?;
                 net.deliver(to, from).await?;
-                let near: Carriage = Box::new(near);
+                let near: PeerStream = Box::new(near);
                 Ok(near)
             };
             let connected = tokio::time::timeout(net.timing.connect(), connect).await;
@@ -234,11 +234,11 @@ struct SimAcceptor {
 }
 
 impl Acceptor for SimAcceptor {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Carriage, String)>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(PeerStream, String)>> {
         Box::pin(async move {
             match self.dialed.recv().await {
                 Some(stream) => {
-                    let stream: Carriage = Box::new(stream);
+                    let stream: PeerStream = Box::new(stream);
                     Ok((stream, "a host of the simulation".to_owned()))
                 }
                 None => std::future::pending().await,

@@ -25,7 +25,7 @@ use crate::lock::lock;
 use crate::log::store::LogStore;
 use crate::node::Node;
 use crate::replicate::raft::Raft;
-use crate::running::{self, NodeConfig, Transport};
+use crate::running::{self, NodeConfig, Parts, Transport};
 use crate::state::state::{Pairs, State};
 use crate::store::layout::Layout;
 use crate::stores;
@@ -38,6 +38,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// A process of a node.
 struct Process {
     node: Node,
+    raft: Raft,
     state: Arc<State>,
     log: LogStore,
     directory: PathBuf,
@@ -117,7 +118,7 @@ impl World {
     }
 
     fn raft(&self, id: u64) -> Option<Raft> {
-        self.processes.lock().unwrap().get(&id).map(|process| process.node.inner().raft.clone())
+        self.processes.lock().unwrap().get(&id).map(|process| process.raft.clone())
     }
 
     pub(super) async fn found(&self) {
@@ -153,11 +154,11 @@ impl World {
         };
         let transport = Transport { dialer: self.net.dialer(id), acceptor: Some(self.net.listen(id)) };
         let assembled = running::assemble(config, transport, &layout, &log, &state, &killed);
-        let (node, _) = assembled.await.unwrap();
+        let (Parts { node, raft, .. }, _) = assembled.await.unwrap();
         self.processes
             .lock()
             .unwrap()
-            .insert(id, Process { node, state, log, directory, killed, trap: Arc::default() });
+            .insert(id, Process { node, raft, state, log, directory, killed, trap: Arc::default() });
     }
 
     /// Ends a process: its disk stays as it is at this moment, its connections are reset.
@@ -169,7 +170,7 @@ impl World {
         self.disks.lock().unwrap().insert(id, image);
         self.net.kill(id);
         // What is left of it uses files that nobody reads any more.
-        tokio::spawn(async move { process.node.inner().raft.shutdown().await });
+        tokio::spawn(async move { process.raft.shutdown().await });
     }
 
     /// Where the next image of the disk of a node goes.
@@ -271,10 +272,10 @@ impl World {
 
     /// Hands leadership over, whatever else goes on.
     async fn transfer(&self, to: u64) {
-        let leader = (1..=NODES).filter_map(|id| self.node(id)).find(|reachable| reachable.node.leads());
+        let leader = (1..=NODES).filter_map(|id| self.node(id)).find(|reachable| reachable.node.consensus().leads());
         if let Some(leader) = leader {
             // It may be refused, or come too late.
-            drop(leader.killed.run_until_cancelled(leader.node.transfer(Some(to))).await);
+            drop(leader.killed.run_until_cancelled(leader.node.membership().transfer(Some(to))).await);
         }
     }
 
@@ -293,7 +294,7 @@ impl World {
         let (raft, state, log) = {
             let processes = self.processes.lock().unwrap();
             let Some(process) = processes.get(&id) else { return };
-            (process.node.inner().raft.clone(), Arc::clone(&process.state), process.log.clone())
+            (process.raft.clone(), Arc::clone(&process.state), process.log.clone())
         };
         let next = *state.applied().borrow();
         let directory = state.layout().root().to_path_buf();
@@ -334,7 +335,7 @@ impl World {
     pub(super) async fn recovery(&self) -> Duration {
         let began = Instant::now();
         for id in 1..=NODES {
-            while self.node(id).is_none_or(|reachable| reachable.node.ready().is_err()) {
+            while self.node(id).is_none_or(|reachable| reachable.node.consensus().ready().is_err()) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
@@ -377,8 +378,8 @@ impl World {
     pub(super) fn describe(&self) -> String {
         let processes = self.processes.lock().unwrap();
         let line = |(id, process): (&u64, &Process)| {
-            let raft = &process.node.inner().raft;
-            format!("node {id}: {:?} {}", process.node.ready(), raft.metrics().borrow_watched().clone())
+            let raft = &process.raft;
+            format!("node {id}: {:?} {}", process.node.consensus().ready(), raft.metrics().borrow_watched().clone())
         };
         processes.iter().map(line).collect::<Vec<_>>().join("\n")
     }
@@ -391,7 +392,7 @@ impl World {
     }
 
     pub(super) fn machines(&self) -> Vec<Machine> {
-        self.processes.lock().unwrap().values().map(|process| process.state.machine().clone()).collect()
+        self.processes.lock().unwrap().values().map(|process| Machine::clone(&process.state.machine())).collect()
     }
 
     /// The rows of every node, without those that go at different times: where events are before they are settled.

@@ -1,4 +1,4 @@
-//! Which namespaces changed since those who work on them looked: they look at these and at no others.
+//! Which namespaces have changed since settling, retention and the feed last looked: they look at no others.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub(crate) struct Changes {
     trimmed: BTreeMap<u32, u64>,
     /// For retention; only the leader asks.
     limited: HashMap<u32, Arc<Head>>,
-    /// For those who follow new events.
+    /// For the feed of new events.
     followed: HashMap<u32, Arc<Head>>,
 }
 
@@ -67,7 +67,7 @@ impl Changes {
         }
     }
 
-    /// The heads that changed since the last call, for those who follow new events.
+    /// The heads that changed since the last call, for the feed of new events.
     pub(crate) fn take_followed(&mut self) -> HashMap<u32, Arc<Head>> {
         std::mem::take(&mut self.followed)
     }

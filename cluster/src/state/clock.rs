@@ -66,7 +66,7 @@ fn elapsed() -> u64 {
     u64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Gives entries their time. Shared by everybody who writes or applies.
+/// Gives entries their time. Shared by the proposers and by the state machine.
 pub(crate) struct LogClock {
     source: Box<dyn Source>,
     inner: Mutex<Inner>,

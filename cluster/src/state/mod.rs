@@ -1,4 +1,4 @@
-//! What was applied: the machine of the rules, its rows, the time of the log, and what changed since somebody looked.
+//! The applied state: the machine of the rules, its rows, the time of the log, and which namespaces have changed.
 //!
 //! May import `store`, `log` and `ledger`. Invariant: effects and applied index are written in one batch.
 

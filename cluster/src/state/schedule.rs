@@ -57,7 +57,7 @@ impl Schedule {
             too_many || too_large || keep != known.head.retention || head.first != known.head.first
         });
         match known {
-            // Who waits for a look already keeps the turn.
+            // A namespace that waits for a look already keeps its turn.
             Some(known) if !soon || known.at.0 == 0 => {
                 let (at, bytes_end) = (known.at, known.bytes_end);
                 self.limited.insert(id, Limited { head, at, bytes_end });

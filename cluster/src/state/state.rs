@@ -1,10 +1,11 @@
-//! The applied state of a node: its databases, the machine of the rules, how far it is.
+//! The applied state of a node: its databases, the machine of the rules, and the index of the last applied entry.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use arc_swap::{ArcSwap, Guard};
 use rocksdb::{DB, Direction, IteratorMode, WriteBatch};
 use rollbook_core::machine::{Loaded, Machine};
 use rollbook_core::rows::{Family, RowsError};
@@ -14,6 +15,7 @@ use super::changes::Changes;
 use super::clock::LogClock;
 use super::schedule::Schedule;
 use crate::codec;
+use crate::crash;
 use crate::error::{NodeError, ReadError};
 use crate::lab_faults::Bug;
 use crate::ledger::ledger::Ledger;
@@ -75,7 +77,8 @@ impl Databases {
         Ok(())
     }
 
-    /// The ledger must have all that was settled in it. Says what else is wrong with it, which only reads there notice.
+    /// Refuses a ledger that lacks events which were settled into it. Other damage, which only reads would notice, goes
+    /// to the log.
     fn compare(&self, machine: &Machine) -> Result<(), NodeError> {
         let directory = self.ledger.directory();
         for head in machine.heads() {
@@ -108,7 +111,7 @@ impl Databases {
         Ok(())
     }
 
-    /// What there is to do at a start.
+    /// The namespaces that settling, retention and forgetting have to look at after a start.
     fn changes(&self, machine: &Machine) -> Changes {
         let mut changes = Changes::default();
         machine.heads().for_each(|head| changes.note(head.clone()));
@@ -133,14 +136,17 @@ pub(crate) struct System {
 pub(crate) struct State {
     layout: Layout,
     databases: RwLock<Arc<Databases>>,
-    pub(crate) machine: RwLock<Machine>,
+    /// The machine as of the newest batch that was written. Replaced whole, so a reader never waits for a write.
+    machine: ArcSwap<Machine>,
+    /// Held from before a batch is written until the machine that belongs to the rows is published.
+    publishing: Mutex<()>,
     pub(crate) system: Mutex<System>,
     /// Index behind the last applied entry.
     pub(crate) applied: watch::Sender<u64>,
     pub(crate) snapshots: Snapshots,
     /// Held while some events move to the ledger or are removed from it, never for long.
     pub(crate) settling: Mutex<()>,
-    /// Held while entries are applied, and by whoever holds them back; taken before `settling`.
+    /// Held while entries are applied, and while they are held back for a snapshot; taken before `settling`.
     pub(crate) applying: tokio::sync::Mutex<()>,
     /// What changed since the settler and retention looked.
     pub(crate) changes: Mutex<Changes>,
@@ -167,7 +173,8 @@ impl State {
             schedule: Mutex::default(),
             layout: layout.clone(),
             databases: RwLock::new(Arc::new(databases)),
-            machine: RwLock::new(machine),
+            machine: ArcSwap::from_pointee(machine),
+            publishing: Mutex::new(()),
             system: Mutex::new(system),
             applied: watch::Sender::new(applied),
             snapshots: Snapshots::default(),
@@ -178,12 +185,34 @@ impl State {
         }))
     }
 
-    /// The rules' view of the state.
-    pub(crate) fn machine(&self) -> RwLockReadGuard<'_, Machine> {
-        self.machine.read().unwrap_or_else(PoisonError::into_inner)
+    /// The machine as of the newest batch that was written: a snapshot, which never changes. Does not block. The rows
+    /// on the disk may be newer than the snapshot, never older.
+    pub(crate) fn machine(&self) -> Guard<Arc<Machine>> {
+        self.machine.load()
     }
 
-    /// State and ledger of one generation. Who needs both, or one twice, takes them once.
+    /// A machine that is at least as new as every row that was read before this call. A reader that found no row needs
+    /// it, to tell a deletion from damage. Blocks while a batch is being written: not for async threads.
+    pub(crate) fn machine_behind_rows(&self) -> Guard<Arc<Machine>> {
+        drop(lock(&self.publishing));
+        self.machine.load()
+    }
+
+    /// Writes a batch by `write`, then publishes the machine that belongs to the rows of the batch.
+    pub(crate) fn publish(
+        &self,
+        machine: &Machine,
+        write: impl FnOnce() -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let _publishing = lock(&self.publishing);
+        crash::point("apply: a batch is to be written")?;
+        write()?;
+        crash::point("apply: a batch was written")?;
+        self.machine.store(Arc::new(machine.clone()));
+        Ok(())
+    }
+
+    /// State and ledger of one generation. A caller that needs both, or one of them twice, takes them once.
     pub(crate) fn databases(&self) -> Arc<Databases> {
         Arc::clone(&self.databases.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -238,8 +267,8 @@ impl State {
     }
 
     /// Replaces the databases by those of a new generation, when `accept` takes what they have applied. Nobody sees
-    /// them before. Nothing may be settled meanwhile, as `settling` proves: the log of such a step may go as soon as this
-    /// returns.
+    /// them before. Nothing may be settled meanwhile, as `settling` proves: the log of such a step may go as soon as
+    /// this returns.
     pub(crate) fn replace(
         &self,
         _settling: &MutexGuard<'_, ()>,
@@ -252,10 +281,13 @@ impl State {
         let applied = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
         self.clock.observe(machine.millis());
         self.clock.set_alone(is_alone(&system.membership));
-        *lock(&self.changes) = databases.changes(&machine);
-        *lock(&self.schedule) = Schedule::default();
+        let changes = databases.changes(&machine);
+        let publishing = lock(&self.publishing);
         *self.databases.write().unwrap_or_else(PoisonError::into_inner) = databases;
-        *self.machine.write().unwrap_or_else(PoisonError::into_inner) = machine;
+        self.machine.store(Arc::new(machine));
+        drop(publishing);
+        *lock(&self.changes) = changes;
+        *lock(&self.schedule) = Schedule::default();
         *lock(&self.system) = system;
         self.applied.send_replace(applied);
         Ok(())
@@ -325,7 +357,7 @@ fn load_system(db: &DB) -> Result<System, ReadError> {
     Ok(System { applied, membership: membership.transpose().map_err(wrong)?.unwrap_or_default() })
 }
 
-/// The newest snapshot that was announced, and those that are being sent.
+/// The newest snapshot that was announced, and the snapshots that are being sent.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
     announced: Mutex<Option<SnapshotMeta>>,
@@ -333,7 +365,7 @@ pub(crate) struct Snapshots {
     sending: Mutex<BTreeMap<u64, u64>>,
 }
 
-/// While it lives, the log behind a snapshot that is being sent is kept.
+/// Keeps the log behind a snapshot that is being sent, until this is dropped.
 pub(crate) struct Sending {
     state: Arc<State>,
     number: u64,

@@ -1,4 +1,4 @@
-//! Whether the files of a store are all there, and whole, before anybody relies on it.
+//! Checks that the files of a store are all there, and whole, before the store is used.
 
 use std::fs;
 use std::path::Path;

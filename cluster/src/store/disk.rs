@@ -24,7 +24,7 @@ const CHUNK_INODES: u64 = 64;
 pub(crate) struct Shortage {
     /// This node is below its reserve.
     pub(crate) here: AtomicBool,
-    /// It takes no entries any more.
+    /// The node takes no entries any more.
     pub(crate) full: AtomicBool,
     /// So many voters are below theirs that no majority has room; known on the leader.
     pub(crate) majority: AtomicBool,

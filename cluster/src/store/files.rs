@@ -48,9 +48,9 @@ pub fn reserved(limit: u64) -> u64 {
 
 fn reserved_on(limit: u64, cores: u64) -> u64 {
     let others = OTHERS.saturating_add(OTHERS_PER_CORE.saturating_mul(cores));
-    let wanted = (STORES * of_store(limit) + of_peers(limit)).saturating_add(others);
+    let share = (STORES * of_store(limit) + of_peers(limit)).saturating_add(others);
     // Of a limit this low clients get a little all the same; a node without any would be of no use.
-    wanted.min(limit / 4 * 3).max(FEWEST.min(limit))
+    share.min(limit / 4 * 3).max(FEWEST.min(limit))
 }
 
 fn of_store(limit: u64) -> u64 {

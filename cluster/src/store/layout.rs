@@ -245,7 +245,7 @@ fn check_format(root: &Path, found: &str, node: u64) -> Result<(), NodeError> {
         return Err(NodeError::Format { path: root.to_path_buf(), found: found.trim().to_owned(), known: FORMAT });
     }
     match owner_of(found) {
-        Some(found) if found != node => Err(NodeError::NodeId { path: root.to_path_buf(), found, wanted: node }),
+        Some(found) if found != node => Err(NodeError::NodeId { path: root.to_path_buf(), found, configured: node }),
         _ => Ok(()),
     }
 }

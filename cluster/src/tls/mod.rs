@@ -40,12 +40,12 @@ pub enum TlsError {
         source: io::Error,
     },
     /// A file does not hold what it should.
-    #[error("there is no {wanted} in {} (PEM is expected)", path.display())]
+    #[error("there is no {item} in {} (PEM is expected)", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
         /// What was looked for.
-        wanted: &'static str,
+        item: &'static str,
     },
     /// A file holds something that cannot be used.
     #[error("{} cannot be used: {reason}", path.display())]
@@ -184,8 +184,8 @@ impl Tls {
         Err(failed(&peer, io::Error::new(io::ErrorKind::InvalidData, "its certificate is not that of this node")))
     }
 
-    /// Makes a connection from a node secure, `peer` in errors, and tells which nodes the certificate of the other end names. It is of
-    /// the CA, but may name no node at all: what it is good for is up to the caller.
+    /// Makes a connection from a node secure, `peer` in errors, and tells which nodes the certificate of the other end
+    /// names. It is of the CA, but may name no node at all: what it is good for is up to the caller.
     ///
     /// # Errors
     /// When the connection breaks, the handshake takes too long, or the other end has no certificate of the CA.
@@ -269,7 +269,7 @@ fn own(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsE
     let bytes = read(&files.key)?;
     let unusable = |path: &Path, reason: String| TlsError::Unusable { path: path.to_path_buf(), reason };
     let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
-        pem::Error::NoItemsFound => TlsError::Empty { path: files.key.clone(), wanted: "private key" },
+        pem::Error::NoItemsFound => TlsError::Empty { path: files.key.clone(), item: "private key" },
         other => unusable(&files.key, other.to_string()),
     })?;
     let key = provider.key_provider.load_private_key(key);
@@ -289,7 +289,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let found = found.map_err(|error| TlsError::Unusable { path: path.to_path_buf(), reason: error.to_string() })?;
     if found.is_empty() {
-        return Err(TlsError::Empty { path: path.to_path_buf(), wanted: "certificate" });
+        return Err(TlsError::Empty { path: path.to_path_buf(), item: "certificate" });
     }
     Ok(found)
 }

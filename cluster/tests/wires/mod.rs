@@ -213,12 +213,13 @@ impl Trial {
     }
 
     pub(crate) fn all_ready(&self) -> Option<()> {
-        self.running.values().all(|running| running.node().ready().is_ok()).then_some(())
+        self.running.values().all(|running| running.node().consensus().ready().is_ok()).then_some(())
     }
 
     /// The leader that all running nodes name.
     pub(crate) fn leader(&self) -> Option<u64> {
-        let named: Vec<Option<u64>> = self.running.values().map(|running| running.node().status().leader).collect();
+        let named: Vec<Option<u64>> =
+            self.running.values().map(|running| running.node().consensus().status().leader).collect();
         let first = named.first().copied().flatten()?;
         named.iter().all(|leader| *leader == Some(first)).then_some(first)
     }
@@ -234,7 +235,9 @@ impl Trial {
                 let seen: Vec<String> = self
                     .running
                     .values()
-                    .map(|running| format!("{:?} {:?}", running.node().ready(), running.node().status()))
+                    .map(|running| {
+                        format!("{:?} {:?}", running.node().consensus().ready(), running.node().consensus().status())
+                    })
                     .collect();
                 panic!("after {within:?} not yet: {what}\n{}", seen.join("\n"));
             }
@@ -247,7 +250,7 @@ impl Trial {
         let name = format!("n{}", self.names.fetch_add(1, Ordering::Relaxed));
         let create = NamespaceCreate { name: name.clone(), retention: Retention::default() };
         let node = self.node(through);
-        (name, self.runtime.spawn(async move { node.command(Command::NamespaceCreate(create)).await }))
+        (name, self.runtime.spawn(async move { node.proposals().command(Command::NamespaceCreate(create)).await }))
     }
 
     pub(crate) fn end(&self, begun: tokio::task::JoinHandle<Reply>) -> Reply {

@@ -73,14 +73,14 @@ fn show(member: &Member) -> MemberView {
 #[utoipa::path(get, path = "/api/cluster", operation_id = "cluster_cluster", tag = "cluster", params(Read), responses((status = 200, description = "the cluster", body = ClusterView), Problems))]
 pub(in crate::admin) async fn cluster(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
     let node = admin.bus.node();
-    let status = node.status();
-    let members = node.members().await;
+    let status = node.consensus().status();
+    let members = node.membership().members().await;
     Ok(HttpResponse::Ok().json(ClusterView {
         cluster_id: status.cluster_id,
         node: status.id,
         leader: status.leader,
         term: status.term,
-        warning: node.ready().err().map(|refusal| match refusal {
+        warning: node.consensus().ready().err().map(|refusal| match refusal {
             Refusal::Unavailable(text) => text,
             other => other.to_string(),
         }),
@@ -126,8 +126,9 @@ pub(in crate::admin) async fn join(
     let address = body.address;
     check_address(&address)?;
     let node = admin.bus.node();
-    let joined = node.join(address).await.map_err(Problem::from)?;
-    let body = json!({ "id": joined.id, "cluster_id": node.status().cluster_id, "address": joined.address });
+    let joined = node.membership().join(address).await.map_err(Problem::from)?;
+    let body =
+        json!({ "id": joined.id, "cluster_id": node.consensus().status().cluster_id, "address": joined.address });
     Ok(HttpResponse::Created().json(body))
 }
 
@@ -141,8 +142,8 @@ pub(in crate::admin) async fn promote(
     Query(query): Query<ForceQuery>,
 ) -> Answer {
     let node = admin.bus.node();
-    node.promote(*id, query.force).await.map_err(Problem::from)?;
-    let members = node.members().await;
+    node.membership().promote(*id, query.force).await.map_err(Problem::from)?;
+    let members = node.membership().members().await;
     let missing = || Problem::new(404, "node_not_found", format!("node not found: {id}"));
     let member = members.iter().find(|member| member.id == *id).ok_or_else(missing)?;
     Ok(HttpResponse::Ok().json(show(member)))
@@ -158,7 +159,7 @@ pub(in crate::admin) async fn remove(
     id: web::Path<u64>,
     Query(query): Query<ForceQuery>,
 ) -> Answer {
-    admin.bus.node().remove(*id, query.force).await.map_err(Problem::from)?;
+    admin.bus.node().membership().remove(*id, query.force).await.map_err(Problem::from)?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -179,6 +180,6 @@ pub(in crate::admin) async fn transfer(
     // An empty body means: whoever is best.
     Optional(wanted): Optional<TransferJson>,
 ) -> Answer {
-    let leader = admin.bus.node().transfer(wanted.to).await.map_err(Problem::from)?;
+    let leader = admin.bus.node().membership().transfer(wanted.to).await.map_err(Problem::from)?;
     Ok(HttpResponse::Ok().json(json!({ "leader": leader.id })))
 }

@@ -195,7 +195,7 @@ pub(in crate::admin) async fn restart_all(
     Optional(order): Optional<OrderJson>,
 ) -> Answer {
     let OrderJson { reason, .. } = order;
-    let instances = admin.bus.node().with_machine(|machine| {
+    let instances = admin.bus.node().state().with_machine(|machine| {
         let of =
             |service: &rollbook_core::service::Service| machine.instances(&service.id).cloned().collect::<Vec<_>>();
         machine.services().flat_map(of).collect()
@@ -242,7 +242,7 @@ pub(in crate::admin) async fn call(
         return Err(Problem::new(400, "bad_request", text));
     }
     let router = &admin.services.router;
-    let known = admin.bus.node().with_machine(|machine| {
+    let known = admin.bus.node().state().with_machine(|machine| {
         machine.service(&capability).is_some() || machine.providers(&capability).next().is_some()
     });
     if !known {

@@ -49,15 +49,15 @@ fn damaged(error: serde_json::Error) -> Problem {
 
 /// The present revision.
 fn present(admin: &Admin) -> Result<u64, Problem> {
-    Ok(admin.bus.node().config().revision)
+    Ok(admin.bus.node().state().config().revision)
 }
 
 /// A revision that is still there; the present one when none is named.
 async fn find(admin: &Admin, revision: Option<u64>) -> Result<ConfigRevision, Problem> {
-    let present = admin.bus.node().config();
+    let present = admin.bus.node().state().config();
     let Some(wanted) = revision.filter(|wanted| *wanted != present.revision) else { return Ok(present) };
     let node = admin.bus.node().clone();
-    let found = admin.bus.read(move || node.config_revision(wanted)).await?;
+    let found = admin.bus.read(move || node.state().config_revision(wanted)).await?;
     found.ok_or_else(|| Problem::new(404, "revision_not_found", format!("revision {wanted} is not in the history")))
 }
 
@@ -134,7 +134,7 @@ pub(in crate::admin) async fn change(
 ) -> Answer {
     let expected = Conditions::of(&request)?.revision(&admin, || present(&admin)).await?;
     for _ in 0..MERGES_MAX {
-        let present = admin.bus.node().config();
+        let present = admin.bus.node().state().config();
         let merged = merge::merge(parse(&present)?, &patch).map_err(damaged)?;
         let document = merged.get().as_bytes().to_vec();
         let only_at = Some(expected.unwrap_or(present.revision));
@@ -160,7 +160,7 @@ pub(in crate::admin) struct RevisionView {
 #[utoipa::path(get, path = "/api/config/history", operation_id = "config_history", tag = "config", params(Read), responses((status = 200, description = "the revisions", body = List<RevisionView>), Problems))]
 pub(in crate::admin) async fn history(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
     let node = admin.bus.node().clone();
-    let revisions = admin.bus.read(move || node.config_revisions()).await?;
+    let revisions = admin.bus.read(move || node.state().config_revisions()).await?;
     let item = |of: &ConfigRevision| RevisionView {
         revision: of.revision,
         at: Timestamp::from_millis(of.millis).to_string(),

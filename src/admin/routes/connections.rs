@@ -29,7 +29,7 @@ pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
 /// All nodes that are up.
 fn nodes(admin: &Admin) -> BTreeSet<u64> {
     let node = admin.bus.node();
-    node.others_up().into_iter().chain([node.id()]).collect()
+    node.state().others_up().into_iter().chain([node.id()]).collect()
 }
 
 /// What nodes say when they are asked.
@@ -211,8 +211,8 @@ pub(in crate::admin) async fn stats(admin: web::Data<Admin>, _: Query<Read>) -> 
     let node = admin.bus.node();
     let Surveys { of: surveys, unanswered: unanswered_nodes } =
         surveys(&admin, nodes(&admin).into_iter().map(|node| (node, Wanted::totals()))).await;
-    let (services, instances) = node.with_machine(count_roll);
-    let heads = node.namespaces();
+    let (services, instances) = node.state().with_machine(count_roll);
+    let heads = node.state().namespaces();
     let totals = |survey: &Survey| survey.totals.unwrap_or_default();
     let of = |(id, survey): &(u64, Survey)| OfNode {
         id: *id,
@@ -236,7 +236,7 @@ pub(in crate::admin) async fn stats(admin: web::Data<Admin>, _: Query<Read>) -> 
             namespaces: heads.len(),
             stored: heads.iter().fold(0_u64, |sum, head| sum.saturating_add(head.events())),
         },
-        config_revision: node.config().revision,
+        config_revision: node.state().config().revision,
         nodes,
         unanswered_nodes,
         uptime_seconds: admin.began.elapsed().as_secs(),

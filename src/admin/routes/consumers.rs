@@ -4,7 +4,7 @@
 
 use actix_web::{HttpResponse, web};
 use futures_util::future::join_all;
-use rollbook_cluster::node::Consistency;
+use rollbook_cluster::node::consensus::Consistency;
 use rollbook_core::command::{Command, ConsumerDelete, ConsumerSet, Done};
 use rollbook_core::consumer::Consumer;
 use rollbook_core::event::EventId;
@@ -97,7 +97,7 @@ async fn view(admin: &Admin, head: &Head, consumer: &Consumer) -> ConsumerView {
 fn find(admin: &Admin, namespace: &str, name: &str) -> Result<(Head, Consumer), Problem> {
     let head = find_namespace(admin, namespace)?;
     let missing = || Problem::new(404, "consumer_not_found", format!("consumer not found: {name}"));
-    let consumer = admin.bus.node().consumer(&head, name).ok_or_else(missing)?;
+    let consumer = admin.bus.node().state().consumer(&head, name).ok_or_else(missing)?;
     Ok((head, consumer))
 }
 
@@ -125,11 +125,11 @@ pub(in crate::admin) async fn list(admin: web::Data<Admin>, Query(query): Query<
     let node = admin.bus.node();
     let heads = match &query.namespace {
         Some(name) => vec![find_namespace(&admin, name)?],
-        None => node.namespaces(),
+        None => node.state().namespaces(),
     };
     let mut keyed = Vec::new();
     for head in heads {
-        keyed.extend(node.consumers(&head).into_iter().map(|consumer| (head.clone(), consumer)));
+        keyed.extend(node.state().consumers(&head).into_iter().map(|consumer| (head.clone(), consumer)));
     }
     let key = |(head, consumer): &(Head, Consumer)| format!("{}/{}", head.name, consumer.name);
     keyed.sort_by_key(key);
@@ -199,7 +199,7 @@ fn floor(to: &Value, head: &Head) -> Result<u64, Problem> {
 
 /// The cursor that makes the event of that id the next one; the oldest event in the place of one that is not kept.
 async fn floor_of(admin: &Admin, id: &str, head: &Head) -> Result<u64, Problem> {
-    let (book, namespace, wanted) = (admin.bus.node().book(), head.name.clone(), id.to_owned());
+    let (book, namespace, wanted) = (admin.bus.node().state().book(), head.name.clone(), id.to_owned());
     let found = admin.bus.read(move || book.find_id(&namespace, &wanted)).await?;
     let index = found.or_else(|| gone(id, head)).ok_or_else(|| unknown(id, head))?;
     Ok(index.saturating_sub(1))
@@ -227,7 +227,7 @@ pub(in crate::admin) async fn reset(
 ) -> Answer {
     let (namespace, name) = path.into_inner();
     // This node may be behind the event that the operator has seen elsewhere.
-    admin.bus.node().read_barrier(Consistency::Linearizable).await?;
+    admin.bus.node().consensus().read_barrier(Consistency::Linearizable).await?;
     let (head, _) = find(&admin, &namespace, &name)?;
     let ack_floor = Some(match &body.to {
         Value::String(id) if !["oldest", "newest"].contains(&id.as_str()) => floor_of(&admin, id, &head).await?,

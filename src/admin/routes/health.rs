@@ -24,7 +24,7 @@ async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
     let reason = if admin.draining.load(Ordering::Relaxed) {
         Some("node is stopping".to_owned())
     } else {
-        admin.bus.node().ready().err().map(|refusal| refusal.to_string())
+        admin.bus.node().consensus().ready().err().map(|refusal| refusal.to_string())
     };
     let (mut builder, text) = match reason {
         None => match admin.bus.proposer().lacks() {

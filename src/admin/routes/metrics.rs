@@ -107,7 +107,7 @@ impl Page {
 fn look_up(admin: &Admin, page: &mut Page) {
     let node = admin.bus.node();
     let proposer = admin.bus.proposer();
-    let status = node.status();
+    let status = node.consensus().status();
     page.gauge("rollbook_is_leader", "1 on the leader", u8::from(status.role == "leader"));
     page.gauge("rollbook_raft_term", "Raft term", status.term);
     page.gauge("rollbook_raft_first_index", "First entry still in the log of this node", status.first_index);
@@ -117,11 +117,11 @@ fn look_up(admin: &Admin, page: &mut Page) {
     let help = "Files that can still be created in the data directory";
     page.gauge("rollbook_disk_free_inodes", help, proposer.free_inodes());
     page.gauge("rollbook_disk_low", "1 while publishes are refused for lack of disk", u8::from(proposer.is_disk_low()));
-    let level = node.with_machine(|machine| machine.level().get());
+    let level = node.state().with_machine(|machine| machine.level().get());
     page.gauge("rollbook_feature_level", "Which version of the rules the cluster follows", level);
     let help = "Seconds that the clocks are ahead of the time of the log while that is in doubt, else 0";
-    page.gauge("rollbook_clock_skew_seconds", help, seconds(node.clock_skew()));
-    of_namespaces(&node.namespaces(), admin.config.metrics_namespaces_max, page);
+    page.gauge("rollbook_clock_skew_seconds", help, seconds(node.state().clock_skew()));
+    of_namespaces(&node.state().namespaces(), admin.config.metrics_namespaces_max, page);
     if let Some((cpu_seconds, resident_bytes)) = process() {
         page.family("process_cpu_seconds", "counter", "User and system time of the process");
         writeln!(page.text, "process_cpu_seconds_total {cpu_seconds}").unwrap_or_default();

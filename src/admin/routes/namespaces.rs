@@ -157,7 +157,7 @@ pub(in crate::admin) struct DedupeView {
 }
 
 async fn show(admin: &Admin, head: &Head) -> Result<NamespaceView, Problem> {
-    let book = admin.bus.node().book();
+    let book = admin.bus.node().state().book();
     let remembered = head.remembered.unwrap_or_default();
     Ok(NamespaceView {
         name: head.name.clone(),
@@ -196,7 +196,7 @@ pub(in crate::admin) struct ListQuery {
 #[utoipa::path(get, path = "/api/namespaces", operation_id = "namespaces_namespaces", tag = "namespaces", params(ListQuery), responses((status = 200, description = "a page of namespaces", body = List<NamespaceView>), Problems))]
 pub(in crate::admin) async fn namespaces(admin: web::Data<Admin>, Query(query): Query<ListQuery>) -> Answer {
     let page = Page::new("namespaces", query.limit, query.cursor.as_deref())?;
-    let mut heads = admin.bus.node().namespaces();
+    let mut heads = admin.bus.node().state().namespaces();
     heads.sort_by(|one, two| one.name.cmp(&two.name));
     let (heads, next_cursor) = page.cut(heads, |head| head.name.clone());
     let mut items = Vec::with_capacity(heads.len());

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use actix_web::http::header::{ContentType, ETAG};
 use actix_web::{HttpRequest, HttpResponse, web};
-use rollbook_cluster::node::Consistency;
+use rollbook_cluster::node::consensus::Consistency;
 use rollbook_core::command::{Command, Done};
 use rollbook_core::error::Refusal;
 use rollbook_core::service::{Connection, Instance, InstanceMark, Service, ServiceRemove, ServiceUpdate};
@@ -53,7 +53,7 @@ pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
 
 /// A service with its instances, as the cluster knows them.
 pub(in crate::admin) fn find(admin: &Admin, id: &str) -> Result<(Service, Vec<Instance>), Problem> {
-    let found = admin.bus.node().with_machine(|machine| {
+    let found = admin.bus.node().state().with_machine(|machine| {
         let service = machine.service(id)?.clone();
         Some((service, machine.instances(id).cloned().collect()))
     });
@@ -106,7 +106,7 @@ impl ListQuery {
 #[utoipa::path(get, path = "/api/services", operation_id = "services_list", tag = "services", params(ListQuery), responses((status = 200, description = "a page of services", body = List<ServiceView>), Problems))]
 pub(in crate::admin) async fn list(admin: web::Data<Admin>, Query(query): Query<ListQuery>) -> Answer {
     let page = Page::new("services", query.limit, query.cursor.as_deref())?;
-    let list = admin.bus.node().with_machine(|machine| {
+    let list = admin.bus.node().state().with_machine(|machine| {
         let view = |service: &Service| {
             let instances: Vec<Instance> = machine.instances(&service.id).cloned().collect();
             ServiceView::new(service, &instances)
@@ -209,7 +209,7 @@ pub(in crate::admin) async fn remove(
     let revision = || find(&admin, &remove.id).map(|(service, _)| service.revision);
     if let Some(expected) = Conditions::of(&request)?.revision(&admin, revision).await? {
         // A removal has no revision in the log: this is as near to it as can be.
-        admin.bus.node().read_barrier(Consistency::Linearizable).await?;
+        admin.bus.node().consensus().read_barrier(Consistency::Linearizable).await?;
         let present = revision()?;
         if present != expected {
             return Err(Refusal::RevisionMismatch(format!("revision is {present}, not {expected}")).into());
@@ -300,7 +300,7 @@ pub(in crate::admin) async fn history(
     Query(query): Query<HistoryQuery>,
 ) -> Answer {
     let limit = Page::new("history", query.limit, None)?.limit();
-    let (book, head) = (admin.bus.node().book(), admin.bus.node().namespace("roll"));
+    let (book, head) = (admin.bus.node().state().book(), admin.bus.node().state().namespace("roll"));
     let id = id.into_inner();
     let pattern = Pattern::parse("roll.service.>").map_err(|error| Problem::storage(error.to_string()))?;
     let read = move || {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix::Addr;
-use rollbook_cluster::node::Node;
+use rollbook_cluster::node::consensus::Consensus;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::config::settings::Cluster;
@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Ends all streams when there was no majority for `node_timeout`, until cancelled.
 pub(in crate::app) async fn watch(
-    node: Node,
+    consensus: Consensus,
     registry: Addr<Registry>,
     clients: Clients,
     config: Cluster,
@@ -29,12 +29,12 @@ pub(in crate::app) async fn watch(
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK) => {}
         }
-        if node.ready().is_ok() {
+        if consensus.ready().is_ok() {
             (since, was_ready) = (None, true);
             continue;
         }
         // The node is not ready only after a while without a majority: that while counts.
-        let silent = node.isolated_for().unwrap_or_default();
+        let silent = consensus.isolated_for().unwrap_or_default();
         let since = *since.get_or_insert_with(|| clock::now().checked_sub(silent).unwrap_or_else(clock::now));
         if !was_ready || clock::now().saturating_duration_since(since) < config.node_timeout {
             continue;

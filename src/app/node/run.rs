@@ -113,9 +113,10 @@ async fn house(fitted: &Fitted, below: Below, streams: &StandardStreams) -> anyh
     let config = &fitted.config;
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
-    let proposer = Proposer::new(node.clone(), parts::proposer(config), metrics.clone());
+    let proposer =
+        Proposer::new((node.proposals().clone(), node.disk().clone()), parts::proposer(config), metrics.clone());
     actix_web::rt::spawn(proposer.clone().watch_disk(stop.clone()));
-    let feed = Feed::new(node.clone());
+    let feed = Feed::new(node.state().clone());
     let (running_feed, feed_stop) = (Arc::clone(&feed), stop.clone());
     std::thread::Builder::new().name("feed".to_owned()).spawn(move || running_feed.run(&feed_stop))?;
     let bus = Bus::new(node.clone(), feed, proposer, metrics);
@@ -133,7 +134,8 @@ async fn house(fitted: &Fitted, below: Below, streams: &StandardStreams) -> anyh
     let admin = Admin::new(services.clone(), relay.addr().clone(), parts::admin(config, &doors));
     let live = doors.iter().filter_map(|door| Some((door.name(), door.live()?)));
     call_handler.set_doors(live.chain([(keys::NAME, admin.live())]).collect());
-    node.set_live(Arc::new(Mailbox { relay: relay.addr().clone(), call_handler: Arc::downgrade(&call_handler) }));
+    node.messages()
+        .set_handler(Arc::new(Mailbox { relay: relay.addr().clone(), call_handler: Arc::downgrade(&call_handler) }));
     actix_web::rt::spawn(services.roll.clone().run(stop.clone()));
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
     actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));
@@ -144,15 +146,15 @@ async fn house(fitted: &Fitted, below: Below, streams: &StandardStreams) -> anyh
     running.open(fitted)?;
     let (registry, cluster, stop) = (running.registry.addr().clone(), config.cluster.clone(), running.stop.clone());
     let clients = running.services.clients.clone();
-    actix_web::rt::spawn(isolation::watch(node.clone(), registry, clients, cluster, stop));
+    actix_web::rt::spawn(isolation::watch(node.consensus().clone(), registry, clients, cluster, stop));
     // Before anybody is told that the node is there: from then on a stop must be a clean one.
     let signals = Signals::catch().context("signals")?;
     running.announce(streams);
     let lives = async {
-        if config.peer.listen.addr().is_some() && node.ready().is_err() {
+        if config.peer.listen.addr().is_some() && node.consensus().ready().is_err() {
             tracing::info!("waiting for the other nodes");
         }
-        while node.ready().is_err() {
+        while node.consensus().ready().is_err() {
             actix_web::rt::time::sleep(READY_LOOK).await;
         }
         declare(&node, &config.book.namespaces).await?;
@@ -177,9 +179,9 @@ async fn house(fitted: &Fitted, below: Below, streams: &StandardStreams) -> anyh
 /// Creates the namespaces that the configuration lists and that are not there yet.
 async fn declare(node: &Node, namespaces: &Namespaces) -> anyhow::Result<()> {
     let Namespaces::Listed(names) = namespaces else { return Ok(()) };
-    for name in names.iter().filter(|name| node.namespace(name).is_none()) {
+    for name in names.iter().filter(|name| node.state().namespace(name).is_none()) {
         let create = NamespaceCreate { name: name.clone(), retention: Retention::default() };
-        match node.command(Command::NamespaceCreate(create)).await {
+        match node.proposals().command(Command::NamespaceCreate(create)).await {
             Ok(_) | Err(Refusal::NamespaceExists(_)) => {}
             Err(refusal) => anyhow::bail!("namespace {name} cannot be created: {refusal}"),
         }
@@ -196,7 +198,7 @@ impl RunningNode {
         let (doors, admin, node) = (self.doors.clone(), Arc::clone(&self.admin), self.services.bus.node().clone());
         let application = move || {
             // Runs on each of the threads. The services that they talk to may be connected to other nodes.
-            node.settle_here();
+            node.messages().add_this_thread();
             let routes = |services: &mut web::ServiceConfig| {
                 doors.iter().for_each(|door| Arc::clone(door).routes(services));
             };
@@ -238,7 +240,7 @@ impl RunningNode {
     async fn drain(self, node: &Node, signals: &Signals, may_go_on: bool) {
         self.admin.drain();
         // First: writes on their way go through the next leader, and nobody waits for an election.
-        node.step_down().await;
+        node.membership().step_down().await;
         self.access.drain();
         self.doors.iter().for_each(|door| door.drain());
         self.services.clients.close_all(CloseReason::Draining);

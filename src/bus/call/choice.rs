@@ -44,25 +44,25 @@ pub struct Turn<'a> {
 }
 
 impl Strategy {
-    /// The one to ask. Looks at the candidates once or twice, and keeps none of them.
+    /// The one to ask. Looks at the candidates once or twice, and keeps none of them: there may be many thousands.
     #[must_use]
-    pub fn choose<'a, T>(
+    pub fn choose<'a, T, I: Iterator<Item = (T, Candidate<'a>)>>(
         self,
-        mut candidates: impl Iterator<Item = (T, Candidate<'a>)> + Clone,
+        candidates: impl Fn() -> I,
         turn: Turn<'_>,
         random: &RandomState,
     ) -> Option<T> {
         let chosen = match self {
             Self::RoundRobin | Self::Random => {
-                let count = u64::try_from(candidates.clone().count()).ok()?;
+                let count = u64::try_from(candidates().count()).ok()?;
                 let number = if self == Self::Random { random.hash_one(turn.turn) } else { turn.turn };
-                candidates.nth(usize::try_from(number.checked_rem(count)?).ok()?)
+                candidates().nth(usize::try_from(number.checked_rem(count)?).ok()?)
             }
             Self::Sticky if !turn.key.is_empty() => {
-                candidates.max_by_key(|(_, candidate)| rendezvous(turn.key, candidate.instance))
+                candidates().max_by_key(|(_, candidate)| rendezvous(turn.key, candidate.instance))
             }
             Self::LeastInFlight | Self::Sticky => {
-                candidates.min_by_key(|(_, candidate)| (candidate.in_flight, !candidate.local, candidate.asked))
+                candidates().min_by_key(|(_, candidate)| (candidate.in_flight, !candidate.local, candidate.asked))
             }
         };
         chosen.map(|(it, _)| it)
@@ -157,7 +157,7 @@ mod tests {
     fn least_in_flight_prefers_this_node_then_the_one_that_rested_longest() {
         let random = RandomState::new();
         let choose = |candidates: &[Candidate<'_>]| {
-            let named = candidates.iter().map(|one| (one.instance, *one));
+            let named = || candidates.iter().map(|one| (one.instance, *one));
             Strategy::LeastInFlight.choose(named, turn(0, ""), &random).map(ToOwned::to_owned)
         };
         assert_eq!(choose(&[]), None);
@@ -175,16 +175,18 @@ mod tests {
         let names: Vec<String> = (0..5).map(|n| format!("i{n}")).collect();
         let all: Vec<Candidate<'_>> = names.iter().map(|name| candidate(name, false, 0, 0)).collect();
         let visited: Vec<usize> = (0..5)
-            .filter_map(|n| Strategy::RoundRobin.choose(all.iter().copied().enumerate(), turn(n, ""), &random))
+            .filter_map(|n| Strategy::RoundRobin.choose(|| all.iter().copied().enumerate(), turn(n, ""), &random))
             .collect();
         assert_eq!(visited, [0, 1, 2, 3, 4]);
         let mut counts = [0; 5];
         for key in 0..1000 {
             let key = key.to_string();
-            let before = Strategy::Sticky.choose(all.iter().copied().enumerate(), turn(0, &key), &random).unwrap_or(9);
+            let before =
+                Strategy::Sticky.choose(|| all.iter().copied().enumerate(), turn(0, &key), &random).unwrap_or(9);
             counts[before] += 1;
-            let after =
-                Strategy::Sticky.choose(all.iter().copied().enumerate().take(4), turn(7, &key), &random).unwrap_or(9);
+            let after = Strategy::Sticky
+                .choose(|| all.iter().copied().enumerate().take(4), turn(7, &key), &random)
+                .unwrap_or(9);
             assert!(before == 4 || after == before, "key {key} moved from {before} to {after}");
         }
         assert!(counts.iter().all(|count| (100..300).contains(count)), "{counts:?}");

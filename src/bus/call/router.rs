@@ -161,7 +161,7 @@ impl Router {
     }
 
     fn launch(&self, flight: Flight) {
-        let picked = self.inner.node.with_machine(|machine| self.pick(machine, flight));
+        let picked = self.pick(flight);
         match picked {
             Ok(number) => self.hand_over(number),
             Err(not_begun) => {
@@ -171,9 +171,14 @@ impl Router {
         }
     }
 
-    /// Chooses a provider and takes note of it. Under the lock of the machine.
-    fn pick(&self, machine: &Machine, flight: Flight) -> Result<u64, NotBegun> {
-        let mut state = self.state();
+    /// Chooses a provider and takes note of it.
+    fn pick(&self, flight: Flight) -> Result<u64, NotBegun> {
+        let state = self.state();
+        // Behind the lock: whoever ends the requests of a provider that is gone finds this one, or it is not picked.
+        self.inner.node.state().with_machine(|machine| self.pick_of(machine, state, flight))
+    }
+
+    fn pick_of(&self, machine: &Machine, mut state: MutexGuard<'_, State>, flight: Flight) -> Result<u64, NotBegun> {
         let strategy = self.inner.config.strategies.of(&flight.request.capability);
         let turns = matches!(strategy, Strategy::RoundRobin | Strategy::Random);
         // Only of what somebody offers: names that a caller makes up are not remembered.
@@ -181,11 +186,12 @@ impl Router {
         let turn = if turns { state.turn(&flight.request.capability) } else { 0 };
         let turn = Turn { turn, key: &flight.request.key };
         let (seen, now) = (Seen::default(), clock::now());
-        // Nothing is collected: there may be many thousands, and what is applied waits meanwhile.
-        let fit = machine
-            .providers(&flight.request.capability)
-            .filter(|instance| self.fits(&state, instance, &flight, &seen, now));
-        let candidates = fit.map(|instance| (instance, self.candidate(&state, instance)));
+        // Nothing is collected: there may be many thousands.
+        let candidates = || {
+            let providers = machine.providers(&flight.request.capability);
+            let fit = providers.filter(|instance| self.fits(&state, instance, &flight, &seen, now));
+            fit.map(|instance| (instance, self.candidate(&state, instance)))
+        };
         let chosen = strategy.choose(candidates, turn, &self.inner.random);
         let Some(instance) = chosen else { return Err(Box::new((seen.error(&flight), flight))) };
         let provider = instance.connection;
@@ -210,7 +216,7 @@ impl Router {
         let there = if instance.connection.owner == node.owner() {
             self.inner.clients.find(instance.connection.serial).is_some()
         } else {
-            node.reaches(instance.connection.owner.node)
+            node.messages().reaches(instance.connection.owner.node)
         };
         if !instance.is_available() || !there || flight.tried.contains(&instance.connection) {
             seen.unavailable.set(true);

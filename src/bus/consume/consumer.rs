@@ -325,7 +325,7 @@ impl Consumer {
             // Nothing is sent again, and nothing given up, until it goes on.
             return;
         }
-        if self.bus.node().ready().is_err() {
+        if self.bus.node().consensus().ready().is_err() {
             // Without a majority no acknowledgement is taken: nothing is given up meanwhile.
             self.timer = Some(ctx.run_later(NOTE, Self::redeliver));
             return;

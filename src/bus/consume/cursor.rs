@@ -67,7 +67,7 @@ impl Cursor {
 
     /// Waits until this node has seen the start.
     async fn seen(&self) -> Result<(), Refusal> {
-        let mut applied = self.bus.node().applied();
+        let mut applied = self.bus.node().state().applied();
         while !self.row(|row| row.epoch >= self.epoch).unwrap_or(false) {
             applied.changed().await.map_err(stopping)?;
         }
@@ -81,7 +81,7 @@ impl Cursor {
     }
 
     fn row<T>(&self, look: impl FnOnce(&Consumer) -> T) -> Option<T> {
-        self.bus.node().with_machine(|machine| {
+        self.bus.node().state().with_machine(|machine| {
             let head = machine.head(&self.namespace)?;
             machine.consumer(head.id, &self.name).map(look)
         })
@@ -133,5 +133,5 @@ impl Cursor {
 }
 
 fn is_counted(bus: &Bus) -> bool {
-    bus.node().with_machine(|machine| machine.level() >= FeatureLevel::COUNTED)
+    bus.node().state().with_machine(|machine| machine.level() >= FeatureLevel::COUNTED)
 }

@@ -114,7 +114,7 @@ impl Source {
     }
 
     async fn read(&mut self, wire: Option<&'static dyn EventEncoder>) -> Result<Option<Page>, ReadError> {
-        let (book, pattern, from) = (self.bus.node().book(), self.pattern.clone(), self.place.next.get());
+        let (book, pattern, from) = (self.bus.node().state().book(), self.pattern.clone(), self.place.next.get());
         let read = move || -> Result<(Option<Page>, u64), ReadError> {
             let namespace = pattern.namespace();
             match wire {

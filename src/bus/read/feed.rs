@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use rollbook_cluster::error::ReadError;
 use rollbook_cluster::lock::lock;
-use rollbook_cluster::node::Node;
+use rollbook_cluster::node::state_reader::StateReader;
 use rollbook_core::subjects::interest::Interest;
 use rollbook_core::subjects::pattern::Pattern;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ struct Channel {
 
 /// Shared by the feed's thread and all subscriptions of a node.
 pub struct Feed {
-    node: Node,
+    state: StateReader,
     channels: Mutex<HashMap<Box<str>, Arc<Mutex<Channel>>>>,
     tickets: std::sync::atomic::AtomicU64,
     /// Somebody came while nobody was there.
@@ -83,9 +83,9 @@ impl Drop for Attached {
 impl Feed {
     /// A feed of this node; [`Feed::run`] makes it work.
     #[must_use]
-    pub fn new(node: Node) -> Arc<Self> {
+    pub fn new(state: StateReader) -> Arc<Self> {
         Arc::new(Self {
-            node,
+            state,
             channels: Mutex::default(),
             tickets: std::sync::atomic::AtomicU64::new(1),
             awake: tokio::sync::Notify::new(),
@@ -100,7 +100,7 @@ impl Feed {
         let mut channels = lock(&self.channels);
         if !channels.contains_key(pattern.namespace()) {
             // Nobody is here: the feed would begin at what is applied now.
-            let newest = self.node.namespace(pattern.namespace()).map_or(1, |head| head.next);
+            let newest = self.state.namespace(pattern.namespace()).map_or(1, |head| head.next);
             if next < newest {
                 return None;
             }
@@ -143,7 +143,7 @@ impl Feed {
     /// Follows the applied index until cancelled. Blocks: call it on a thread of its own.
     pub fn run(self: Arc<Self>, stop: &CancellationToken) {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-        let mut applied = self.node.applied();
+        let mut applied = self.state.applied();
         let mut failed = BTreeSet::new();
         loop {
             let going = runtime.block_on(async {
@@ -157,7 +157,7 @@ impl Feed {
             }
             // The changes first: a channel that begins behind them begins at a head that has them.
             let mut names: BTreeSet<Box<str>> = std::mem::take(&mut failed);
-            names.extend(self.node.take_changed().iter().map(|head| Box::from(head.name.as_str())));
+            names.extend(self.state.take_changed().iter().map(|head| Box::from(head.name.as_str())));
             let channels: Vec<_> = {
                 let channels = lock(&self.channels);
                 let here = |name: Box<str>| channels.get(&name).map(|channel| (name, Arc::clone(channel)));
@@ -185,7 +185,7 @@ impl Feed {
     fn advance(&self, name: &str, channel: &Mutex<Channel>) -> Result<(), ReadError> {
         loop {
             let head = lock(channel).head;
-            let Some(now) = self.node.namespace(name) else { return Ok(()) };
+            let Some(now) = self.state.namespace(name) else { return Ok(()) };
             if now.next <= head {
                 return Ok(());
             }
@@ -202,7 +202,7 @@ impl Feed {
     fn page(&self, name: &str, from: u64) -> Result<(Vec<Arc<StoredEvent>>, u64), ReadError> {
         let mut bytes = BytesMut::with_capacity(64 << 10);
         let mut places = Vec::new();
-        let next = self.node.book().read(name, from, None, &mut |sequence, _, record| {
+        let next = self.state.book().read(name, from, None, &mut |sequence, _, record| {
             places.push((sequence, record.len()));
             bytes.extend_from_slice(record);
             if places.len() < PAGE_EVENTS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

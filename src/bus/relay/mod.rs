@@ -151,14 +151,14 @@ impl Relay {
 
     /// Tells all other nodes; whoever cannot take it now misses it.
     fn tell_all(&self, frame: Frame, ctx: &mut Context<Self>) {
-        let nodes = self.node().others_up();
+        let nodes = self.node().state().others_up();
         if nodes.is_empty() {
             return;
         }
         let (node, message, metrics) = (self.node().clone(), frame.into_bytes(), self.bus.metrics().clone());
         let tell = async move {
             for to in nodes {
-                if let Err(refusal) = node.tell(to, message.clone()).await {
+                if let Err(refusal) = node.messages().tell(to, message.clone()).await {
                     metrics.inbox_dropped.inc();
                     tracing::debug!(to, %refusal, "a live message was dropped");
                 }
@@ -173,8 +173,8 @@ impl Relay {
         let (node, message, until) = (self.node().clone(), frame.into_bytes(), clock::now() + INSIST_MAX);
         let insist = async move {
             let mut pause = PAUSE_MIN;
-            while life.is_none_or(|life| node.is_alive(life)) {
-                let Err(refusal) = node.ask(to, message.clone(), ASK_MAX).await else { return };
+            while life.is_none_or(|life| node.state().is_alive(life)) {
+                let Err(refusal) = node.messages().ask(to, message.clone(), ASK_MAX).await else { return };
                 if clock::now() >= until {
                     tracing::warn!(to, %refusal, "another node cannot be told that a member has left");
                     return;
@@ -201,7 +201,7 @@ impl Relay {
         let now = clock::now();
         let mut left = Vec::new();
         for (member, served) in &mut self.served {
-            let there = node.reaches(served.owner.node) && node.is_alive(served.owner);
+            let there = node.messages().reaches(served.owner.node) && node.state().is_alive(served.owner);
             served.lost = if there { None } else { Some(served.lost.unwrap_or(now)) };
             if served.lost.is_some_and(|lost| now.saturating_duration_since(lost) >= REACH_MAX) {
                 left.push(*member);
@@ -331,14 +331,14 @@ impl Handler<JoinElsewhere> for Relay {
     type Result = ResponseFuture<Result<(), Refusal>>;
 
     fn handle(&mut self, JoinElsewhere { owner, join }: JoinElsewhere, _: &mut Context<Self>) -> Self::Result {
-        let seen = *self.node().applied().borrow();
+        let seen = *self.node().state().applied().borrow();
         let message = Frame::Join(RemoteJoin::new(&join, seen, self.node().owner().incarnation)).into_bytes();
         let (namespace, consumer) = (join.terms.pattern.namespace().to_owned(), join.terms.name);
         let served = Served { owner, namespace, consumer, deliver: join.deliver, commands: join.commands, lost: None };
         // Before the answer: events may come first.
         self.served.insert(join.member, served);
         let node = self.node().clone();
-        Box::pin(async move { node.ask(owner.node, message, ASK_MAX).await.map(drop) })
+        Box::pin(async move { node.messages().ask(owner.node, message, ASK_MAX).await.map(drop) })
     }
 }
 
@@ -358,7 +358,7 @@ impl Handler<MemberAck> for Relay {
         let (node, owner) = (self.node().clone(), served.owner.node);
         let message = Frame::MemberAck(RemoteAck::new(&ack)).into_bytes();
         Box::pin(async move {
-            let answer = node.ask(owner, message, ASK_MAX).await?;
+            let answer = node.messages().ask(owner, message, ASK_MAX).await?;
             Ok(frame::decode_acknowledged(answer).unwrap_or(AckResult::NotInFlight))
         })
     }
@@ -369,8 +369,8 @@ impl Handler<AckElsewhere> for Relay {
 
     fn handle(&mut self, ack: AckElsewhere, _: &mut Context<Self>) -> Self::Result {
         let node = self.node().clone();
-        let others = node.others_up();
-        if maker(&ack.consumer_id).is_some_and(|maker| node.is_down(maker)) {
+        let others = node.state().others_up();
+        if maker(&ack.consumer_id).is_some_and(|maker| node.state().is_down(maker)) {
             // Its streams ended with it. Yes would be a lie: the event comes again.
             return done(Err(Refusal::Unavailable("the node of that stream is gone".to_owned())));
         }
@@ -380,7 +380,7 @@ impl Handler<AckElsewhere> for Relay {
         };
         let message = Frame::Ack(Ack { consumer_id: ack.consumer_id, event_id: ack.event_id }).into_bytes();
         Box::pin(async move {
-            let answers = join_all(asked.into_iter().map(|to| node.ask(to, message.clone(), ASK_MAX))).await;
+            let answers = join_all(asked.into_iter().map(|to| node.messages().ask(to, message.clone(), ASK_MAX))).await;
             let mut refused = None;
             for answer in answers {
                 match answer.map(frame::decode_acknowledged) {
@@ -435,15 +435,16 @@ impl Handler<ListMembersAnywhere> for Relay {
 
     fn handle(&mut self, ListMembersAnywhere(who): ListMembersAnywhere, _: &mut Context<Self>) -> Self::Result {
         let node = self.node().clone();
-        let head = node.namespace(&who.namespace);
-        let owner = head.and_then(|head| node.consumer(&head, &who.consumer)).and_then(|consumer| consumer.owner);
+        let head = node.state().namespace(&who.namespace);
+        let owner =
+            head.and_then(|head| node.state().consumer(&head, &who.consumer)).and_then(|consumer| consumer.owner);
         let registry = self.registry.clone();
         match owner.filter(|owner| owner.node != node.id()) {
             None => Box::pin(async move { Ok(registry.send(who).await.unwrap_or_default()) }),
             Some(owner) => Box::pin(async move {
                 let frame =
                     Frame::Who(Forgotten { namespace: who.namespace, consumer: Some(who.consumer), again: false });
-                let answer = node.ask(owner.node, frame.into_bytes(), ASK_MAX).await;
+                let answer = node.messages().ask(owner.node, frame.into_bytes(), ASK_MAX).await;
                 answer.map(frame::decode_members).map_err(|_| owner.node)
             }),
         }

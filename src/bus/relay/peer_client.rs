@@ -140,7 +140,7 @@ impl PeerClient {
     fn tell(&self, to: u64, frame: Frame) {
         let node = self.node.clone();
         tokio::spawn(async move {
-            if let Err(refusal) = node.tell(to, frame.into_bytes()).await {
+            if let Err(refusal) = node.messages().tell(to, frame.into_bytes()).await {
                 tracing::debug!(to, %refusal, "a live message was dropped");
             }
         });
@@ -153,7 +153,7 @@ impl PeerClient {
         }
         let wait_ms = u64::try_from(order.wait.as_millis()).unwrap_or(u64::MAX);
         let frame = Frame::Order(Ordered { to, name: order.name.to_owned(), json: order.json, wait_ms });
-        let answer = self.node.ask(to.owner.node, frame.into_bytes(), order.wait + LINK).await;
+        let answer = self.node.messages().ask(to.owner.node, frame.into_bytes(), order.wait + LINK).await;
         answer.map_or(Delivery::Failed, |bytes| Delivery::from_number(super::frame::read_number(bytes)))
     }
 
@@ -162,7 +162,7 @@ impl PeerClient {
     /// # Errors
     /// It did not answer.
     pub async fn survey(&self, node: u64, wanted: Wanted) -> Result<Bytes, Refusal> {
-        self.node.ask(node, Frame::Survey(wanted).into_bytes(), SURVEY_MAX).await
+        self.node.messages().ask(node, Frame::Survey(wanted).into_bytes(), SURVEY_MAX).await
     }
 
     /// Tells a connection of another node to go, whatever it is; `false` when it is not there.
@@ -171,12 +171,12 @@ impl PeerClient {
     /// The node did not answer.
     pub async fn kick(&self, node: u64, serial: u64, id: &str) -> Result<bool, Refusal> {
         let kicked = Kicked { serial, id: id.to_owned() };
-        self.node.ask(node, Frame::Kick(kicked).into_bytes(), SURVEY_MAX).await.map(decode_yes)
+        self.node.messages().ask(node, Frame::Kick(kicked).into_bytes(), SURVEY_MAX).await.map(decode_yes)
     }
 
     /// A notification that is in no log, for the clients of all other nodes.
     pub fn notify(&self, record: Bytes) {
-        for to in self.node.others_up() {
+        for to in self.node.state().others_up() {
             self.tell(to, Frame::Notify(record.clone()));
         }
     }
@@ -187,7 +187,7 @@ impl PeerClient {
     /// It did not answer in time, or refused.
     pub async fn ask_door(&self, node: u64, door: &str, message: Bytes, within: Duration) -> Result<Bytes, Refusal> {
         let frame = Frame::Door(Through { door: door.to_owned(), message });
-        self.node.ask(node, frame.into_bytes(), within).await
+        self.node.messages().ask(node, frame.into_bytes(), within).await
     }
 
     /// Tells the same door of another node.
@@ -206,13 +206,13 @@ impl RemoteCaller for PeerClient {
             let frame = Frame::Call(Call::new(&sent, left)).into_bytes();
             // What was asked is in the frame.
             drop(sent);
-            let asked = pin!(node.ask(to, frame, left + LINK));
+            let asked = pin!(node.messages().ask(to, frame, left + LINK));
             let answer = match select(asked, abandoned).await {
                 Either::Left((answer, _)) => answer,
                 Either::Right((Err(_), asked)) => asked.await,
                 Either::Right((Ok(()), _)) => {
                     // Behind the request, on the same connection. A node that does not hear it waits until the deadline.
-                    if let Err(refusal) = node.tell(to, Frame::Abandon(number).into_bytes()).await {
+                    if let Err(refusal) = node.messages().tell(to, Frame::Abandon(number).into_bytes()).await {
                         tracing::debug!(to, %refusal, "a node is not told that nobody waits for a request any more");
                     }
                     return;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix::WrapFuture as _;
 use actix::prelude::{Actor, Addr, Context, Handler, Message, Recipient, ResponseActFuture};
 use rollbook_cluster::node::Node;
+use rollbook_cluster::node::peer_messages::PeerMessages;
 use rollbook_core::error::Refusal;
 use rollbook_core::node::Owner;
 
@@ -37,7 +38,7 @@ pub(super) struct RemoteMemberEnds {
 
 /// The actor. It ends when the relay lets go of it.
 pub(super) struct RemoteMember {
-    pub(super) node: Node,
+    pub(super) messages: PeerMessages,
     pub(super) key: RemoteMemberKey,
     pub(super) ends: Recipient<RemoteMemberEnds>,
 }
@@ -54,11 +55,11 @@ impl Handler<Deliver> for RemoteMember {
     type Result = ResponseActFuture<Self, WriteResult>;
 
     fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
-        let (node, RemoteMemberKey { at, member }) = (self.node.clone(), self.key);
+        let (messages, RemoteMemberKey { at, member }) = (self.messages.clone(), self.key);
         let mut message = Frame::Deliver(Delivery::new(member, &deliver.items)).into_bytes();
         let deliver = async move {
             loop {
-                match node.ask(at, message, DELIVER_MAX).await.map(frame::decode_written) {
+                match messages.ask(at, message, DELIVER_MAX).await.map(frame::decode_written) {
                     Ok(Some(written)) => return written,
                     // Its client has it and reads slowly: only room is asked for from now on.
                     Ok(None) => message = Frame::Deliver(Delivery::new(member, &[])).into_bytes(),
@@ -137,11 +138,13 @@ impl RemoteMembers {
     pub(super) fn lost(&mut self, node: &Node) -> Vec<RemoteMemberKey> {
         self.reach.retain(|at, _| self.table.keys().any(|key| key.at == *at));
         for key in self.table.keys() {
-            self.reach.entry(key.at).or_insert_with(|| PeerReachability::new(node.clone(), key.at, MISSED_MAX));
+            self.reach
+                .entry(key.at)
+                .or_insert_with(|| PeerReachability::new(node.messages().clone(), key.at, MISSED_MAX));
         }
         let lost: Vec<u64> = self.reach.iter_mut().filter_map(|(at, reach)| reach.is_lost().then_some(*at)).collect();
         let is_lost = |(key, entry): &(&RemoteMemberKey, &Entry)| {
-            let over = entry.admitted && entry.life.is_some_and(|life| !node.is_alive(life));
+            let over = entry.admitted && entry.life.is_some_and(|life| !node.state().is_alive(life));
             over || lost.contains(&key.at) || !entry.owned.addr().connected()
         };
         self.table.iter().filter(is_lost).map(|(key, _)| *key).collect()

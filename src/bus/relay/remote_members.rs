@@ -58,7 +58,8 @@ impl Relay {
         let place = MemberPlace { namespace, consumer: terms.name.clone(), member: wanted.member };
         let key = RemoteMemberKey { at: from, member: wanted.member };
         let life = wanted.incarnation.map(|incarnation| Owner { node: from, incarnation });
-        let remote_member = RemoteMember { node: self.node().clone(), key, ends: relay.clone().recipient() };
+        let remote_member =
+            RemoteMember { messages: self.node().messages().clone(), key, ends: relay.clone().recipient() };
         let remote_member = Owned::start(&self.bus.metrics().actors, remote_member);
         let remote_member = self.remote_members.expect(remote_member, key, place, life);
         let join = Join {
@@ -70,7 +71,7 @@ impl Relay {
             deliver: remote_member.clone().recipient(),
             commands: remote_member.recipient(),
         };
-        let (mut applied, seen) = (self.node().applied(), wanted.seen);
+        let (mut applied, seen) = (self.node().state().applied(), wanted.seen);
         Box::pin(async move {
             let sees = tokio::time::timeout(SEEN_MAX, wait_until(&mut applied, |next| *next >= seen)).await;
             let joined = match sees {

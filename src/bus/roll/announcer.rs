@@ -78,7 +78,7 @@ impl Announcer {
     /// From now on everything new is told by [`Announcer::run`].
     #[must_use]
     pub fn new(bus: Bus, clients: Clients) -> Self {
-        let last = |log: Log| bus.node().namespace(log.name()).map_or(0, |head| head.last());
+        let last = |log: Log| bus.node().state().namespace(log.name()).map_or(0, |head| head.last());
         clients.set_position(AnnouncedUpTo { roll: last(Log::Roll), notify: last(Log::Notify) });
         Self { bus, clients }
     }
@@ -164,14 +164,14 @@ impl Missed {
     /// Reads one of the namespaces; `false` when not everything is to be had.
     fn read(&mut self, bus: &Bus, log: Log, client: &Client) -> Result<bool, ReadError> {
         let (mut next, last) = (log.of(self.from).saturating_add(1), log.of(self.to));
-        let Some(head) = bus.node().namespace(log.name()) else { return Ok(true) };
+        let Some(head) = bus.node().state().namespace(log.name()) else { return Ok(true) };
         if next > last {
             return Ok(true);
         }
         if next < head.first {
             return Ok(false);
         }
-        let book = bus.node().book();
+        let book = bus.node().state().book();
         let mut fits = true;
         while next <= last && fits {
             let from = next;

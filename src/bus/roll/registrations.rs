@@ -186,7 +186,7 @@ impl Roll {
             return None;
         }
         let leave = Command::InstanceLeave(InstanceLeave { leaving: asked.leaving.clone() });
-        let begun = leave.frame().and_then(|frame| self.inner.node.propose(frame.into()));
+        let begun = leave.frame().and_then(|frame| self.inner.node.proposals().propose(frame.into()));
         drop(leavers);
         let reply = async move {
             let stopping = |_| Err(Refusal::OutcomeUnknown("node is stopping".to_owned()));
@@ -202,7 +202,7 @@ impl Roll {
             if due.leaving.is_empty() {
                 return;
             }
-            let shown: Vec<bool> = self.inner.node.with_machine(|machine| {
+            let shown: Vec<bool> = self.inner.node.state().with_machine(|machine| {
                 let shown = |leaving: &Leaving| {
                     let present = machine.instance(&leaving.service, &leaving.instance);
                     present.is_some_and(|present| present.connection == leaving.connection)
@@ -225,7 +225,7 @@ impl Roll {
     /// Registers those again that were kept while the cluster had given this node up.
     async fn return_after(&self, before: Owner) -> Owner {
         let owner = self.inner.node.owner();
-        if owner == before || self.inner.node.ready().is_err() || !self.inner.node.is_alive(owner) {
+        if owner == before || self.inner.node.consensus().ready().is_err() || !self.inner.node.state().is_alive(owner) {
             return before;
         }
         let clients = self.inner.clients.all();

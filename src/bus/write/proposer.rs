@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rollbook_cluster::lock::lock;
-use rollbook_cluster::node::Node;
+use rollbook_cluster::node::disk_space::DiskSpace;
+use rollbook_cluster::node::proposal_client::ProposalClient;
 use rollbook_cluster::store::disk;
 use rollbook_core::command::{Command, Done, Reply};
 use rollbook_core::error::Refusal;
@@ -39,7 +40,8 @@ pub struct Config {
 
 #[derive(Debug)]
 struct Inner {
-    node: Node,
+    proposals: ProposalClient,
+    disk: DiskSpace,
     config: Config,
     metrics: Metrics,
     pending_bytes: AtomicUsize,
@@ -85,10 +87,11 @@ impl Lacks {
 impl Proposer {
     /// A proposer for this node.
     #[must_use]
-    pub fn new(node: Node, config: Config, metrics: Metrics) -> Self {
+    pub fn new((proposals, disk): (ProposalClient, DiskSpace), config: Config, metrics: Metrics) -> Self {
         let receiving = Budget::new(config.receiving_bytes_max);
         let inner = Inner {
-            node,
+            proposals,
+            disk,
             config,
             metrics,
             receiving,
@@ -116,7 +119,7 @@ impl Proposer {
             let mut tick = tokio::time::interval(ASK);
             loop {
                 tick.tick().await;
-                let elsewhere = self.inner.node.short_of_disk().await;
+                let elsewhere = self.inner.disk.cluster_shortage().await;
                 self.note(|lacks| lacks.elsewhere = elsewhere);
             }
         };
@@ -134,7 +137,7 @@ impl Proposer {
                 inner.free_bytes.store(free.bytes, Ordering::Relaxed);
                 inner.free_inodes.store(free.inodes, Ordering::Relaxed);
                 let (here, full) = (free.lacks(inner.config.reserve_bytes), free.is_full(inner.config.reserve_bytes));
-                inner.node.tell_disk(here.is_some(), full);
+                inner.disk.report(here.is_some(), full);
                 self.note(|lacks| lacks.here = here);
             }
             Err(error) => tracing::warn!(%error, "free disk space is unknown"),
@@ -211,7 +214,7 @@ impl Proposer {
     /// Any [`Refusal`].
     pub async fn propose(&self, frame: Bytes) -> Reply {
         // The node answers within its own timeout: one timer for each entry, not one for each publish.
-        let reply = self.inner.node.propose(frame)?;
+        let reply = self.inner.proposals.propose(frame)?;
         reply.await.unwrap_or_else(|_| Err(Refusal::OutcomeUnknown("node is stopping".to_owned())))
     }
 

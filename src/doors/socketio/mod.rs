@@ -76,7 +76,7 @@ pub fn open(settings: &Settings, context: &Context) -> Arc<dyn Door> {
     let Context { services, access, .. } = context;
     let node = services.bus.node().clone();
     let (time, count_max) = (settings.max_disconnection, settings.connections_max);
-    let recovery = Recovery::new(node.clone(), services.peers.clone(), time, count_max);
+    let recovery = Recovery::new(node.state().clone(), services.peers.clone(), time, count_max);
     let queue_bytes_max = settings.queue_bytes_max;
     let application = BusApplication::new(services.clone(), access.clone(), Arc::clone(&recovery), queue_bytes_max);
     let table = SessionTable::default();

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use rollbook_cluster::lock::lock;
-use rollbook_cluster::node::Node;
+use rollbook_cluster::node::state_reader::StateReader;
 use rollbook_core::machine::Machine;
 use rollbook_core::service::{Instance, Service};
 
@@ -28,8 +28,8 @@ pub(super) struct SnapshotCache {
 
 impl SnapshotCache {
     /// The services now.
-    pub(super) fn take(&self, node: &Node) -> ServiceSnapshot {
-        node.with_machine(|machine| {
+    pub(super) fn take(&self, state: &StateReader) -> ServiceSnapshot {
+        state.with_machine(|machine| {
             let index = machine.head(Log::Roll.name()).map_or(0, |head| head.last());
             let mut newest = lock(&self.newest);
             match &*newest {

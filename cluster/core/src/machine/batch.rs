@@ -4,7 +4,6 @@
 //! stored, and sends it again, perhaps to another leader. It numbers its batches; the
 //! rules remember the newest ones of each node with their replies.
 
-use alloc::collections::BTreeSet;
 use alloc::format;
 
 use super::Machine;
@@ -14,6 +13,7 @@ use crate::command::Reply;
 use crate::entry::{Batch, Frame};
 use crate::error::Refusal;
 use crate::limits::BATCHES_PER_PRODUCER;
+use crate::persistent::update;
 use crate::reply;
 use crate::rows::{Family, Rows, RowsError, Writes};
 
@@ -24,9 +24,10 @@ impl Machine {
         let (Some(node), Some(incarnation), Some(batch)) = (number(0), number(8), number(16)) else {
             return Err(RowsError::corrupt("batches"));
         };
-        let recent = self.recent.entry(u64::from_be_bytes(*node)).or_default();
-        recent.incarnation = u64::from_be_bytes(*incarnation);
-        recent.numbers.insert(u64::from_be_bytes(*batch));
+        update(&mut self.recent, u64::from_be_bytes(*node), |recent| {
+            recent.incarnation = u64::from_be_bytes(*incarnation);
+            recent.numbers.insert_mut(u64::from_be_bytes(*batch));
+        });
         Ok(())
     }
 
@@ -64,19 +65,21 @@ impl Machine {
 
     /// Remembers the replies of a batch whose last frame was applied.
     pub(super) fn close_batch(&mut self, batch: &Batch, replies: &[Reply], writes: &mut Writes) {
-        let recent = self.recent.entry(batch.owner.node).or_default();
-        if recent.incarnation < batch.owner.incarnation {
-            let node = batch.owner.node;
-            let (from, to) = (node.to_be_bytes().to_vec(), node.saturating_add(1).to_be_bytes().to_vec());
-            writes.delete_range(Family::Batches, from, to);
-            *recent = Recent { incarnation: batch.owner.incarnation, numbers: BTreeSet::new() };
-        }
-        writes.put(Family::Batches, row_key(batch, batch.number), reply::encode(replies));
-        recent.numbers.insert(batch.number);
-        while u64::try_from(recent.numbers.len()).unwrap_or(0) > BATCHES_PER_PRODUCER {
-            let Some(oldest) = recent.numbers.pop_first() else { break };
-            writes.delete(Family::Batches, row_key(batch, oldest));
-        }
+        update(&mut self.recent, batch.owner.node, |recent| {
+            if recent.incarnation < batch.owner.incarnation {
+                let node = batch.owner.node;
+                let (from, to) = (node.to_be_bytes().to_vec(), node.saturating_add(1).to_be_bytes().to_vec());
+                writes.delete_range(Family::Batches, from, to);
+                *recent = Recent { incarnation: batch.owner.incarnation, ..Recent::default() };
+            }
+            writes.put(Family::Batches, row_key(batch, batch.number), reply::encode(replies));
+            recent.numbers.insert_mut(batch.number);
+            while u64::try_from(recent.numbers.size()).unwrap_or(0) > BATCHES_PER_PRODUCER {
+                let Some(oldest) = recent.numbers.first().copied() else { break };
+                recent.numbers.remove_mut(&oldest);
+                writes.delete(Family::Batches, row_key(batch, oldest));
+            }
+        });
     }
 
     /// Leaves a frame out that was applied before: readers of the entry must not count its events again.

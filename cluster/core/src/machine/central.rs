@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use prost::Message as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -27,7 +28,7 @@ struct Told<'a> {
 impl Machine {
     /// The central configuration as it is now; revision 0 before anybody set it.
     #[must_use]
-    pub const fn config(&self) -> &ConfigRevision {
+    pub fn config(&self) -> &ConfigRevision {
         &self.config
     }
 
@@ -53,7 +54,7 @@ impl Machine {
         if let Some(oldest) = revision.checked_sub(limits::CONFIG_REVISIONS_KEPT) {
             effects.writes.delete(Family::Config, oldest.to_be_bytes().into());
         }
-        self.config = changed;
+        self.config = Arc::new(changed);
         Ok(Done::Config(revision))
     }
 }

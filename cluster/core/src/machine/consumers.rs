@@ -1,6 +1,5 @@
 //! Durable consumers: who is there, who serves them, how far they are.
 
-use alloc::collections::BTreeMap;
 use prost::Message as _;
 
 use super::Machine;
@@ -15,7 +14,7 @@ use crate::subjects::subject::has_marks;
 
 impl Machine {
     pub(super) fn open_consumer(&mut self, open: ConsumerOpen, writes: &mut Writes) -> Reply {
-        let namespace = self.head_mut(&open.namespace)?.id;
+        let namespace = self.found_head(&open.namespace)?.id;
         let mut wanted = open.consumer;
         // Only a node that is here may serve.
         let claimant = open.claimant.filter(|claimant| self.is_alive(*claimant));
@@ -32,7 +31,7 @@ impl Machine {
             }
             let taken = Consumer { owner: claimant, ..present };
             writes.put(Family::Consumers, rows::key(namespace, &[wanted.name.as_bytes()]), taken.encode_to_vec());
-            self.consumers.entry(namespace).or_default().insert(wanted.name, taken.clone());
+            self.put_consumer(namespace, taken.clone());
             return Ok(Done::Consumer(taken));
         }
         wanted.owner = claimant;
@@ -43,18 +42,18 @@ impl Machine {
         if !named || !unmarked || Pattern::parse(&wanted.subject).is_err() {
             return Err(Refusal::Malformed("consumer".into()));
         }
-        let present = self.consumers.get(&namespace).map_or(0, BTreeMap::len);
+        let present = self.consumers.get(&namespace).map_or(0, |of| of.size());
         if present >= self.limits().consumers_per_namespace {
             return Err(Refusal::ConsumersExhausted(open.namespace));
         }
         writes.put(Family::Consumers, rows::key(namespace, &[wanted.name.as_bytes()]), wanted.encode_to_vec());
-        self.consumers.entry(namespace).or_default().insert(wanted.name.clone(), wanted.clone());
+        self.put_consumer(namespace, wanted.clone());
         Ok(Done::Consumer(wanted))
     }
 
     /// Lets a node begin to serve a consumer, or begin again: its row with a new epoch is the answer.
     pub(super) fn start_consumer(&mut self, start: ConsumerStart, writes: &mut Writes) -> Reply {
-        let namespace = self.head_mut(&start.namespace)?.id;
+        let namespace = self.found_head(&start.namespace)?.id;
         let Some(present) = self.consumer(namespace, &start.name) else {
             return Err(Refusal::ConsumerNotFound(start.name));
         };
@@ -66,7 +65,7 @@ impl Machine {
         started.owner = Some(start.owner);
         started.epoch = started.epoch.saturating_add(1);
         writes.put(Family::Consumers, rows::key(namespace, &[start.name.as_bytes()]), started.encode_to_vec());
-        self.consumers.entry(namespace).or_default().insert(start.name, started.clone());
+        self.put_consumer(namespace, started.clone());
         Ok(Done::Consumer(started))
     }
 
@@ -75,7 +74,7 @@ impl Machine {
         if counted && !is_bounded(&advance) {
             return Err(Refusal::Malformed("advance of a consumer".into()));
         }
-        let head = self.head_mut(&advance.namespace)?;
+        let head = self.found_head(&advance.namespace)?;
         let (namespace, last) = (head.id, head.last());
         let Some(consumer) = self.consumers.get_mut(&namespace).and_then(|of| of.get_mut(&advance.name)) else {
             return Err(Refusal::ConsumerNotFound(advance.name));
@@ -104,20 +103,20 @@ impl Machine {
     }
 
     pub(super) fn delete_consumer(&mut self, delete: ConsumerDelete, writes: &mut Writes) -> Reply {
-        let namespace = self.head_mut(&delete.namespace)?.id;
+        let namespace = self.found_head(&delete.namespace)?.id;
         let of = self.consumers.get_mut(&namespace);
-        if of.and_then(|of| of.remove(&delete.name)).is_none() {
+        if !of.is_some_and(|of| of.remove_mut(&delete.name)) {
             return Err(Refusal::ConsumerNotFound(delete.name));
         }
-        if self.consumers.get(&namespace).is_some_and(BTreeMap::is_empty) {
-            self.consumers.remove(&namespace);
+        if self.consumers.get(&namespace).is_some_and(|of| of.is_empty()) {
+            self.consumers.remove_mut(&namespace);
         }
         writes.delete(Family::Consumers, rows::key(namespace, &[delete.name.as_bytes()]));
         Ok(Done::Nothing)
     }
 
     pub(super) fn set_consumer(&mut self, set: ConsumerSet, writes: &mut Writes) -> Reply {
-        let head = self.head_mut(&set.namespace)?;
+        let head = self.found_head(&set.namespace)?;
         let (namespace, last) = (head.id, head.last());
         let Some(consumer) = self.consumers.get_mut(&namespace).and_then(|of| of.get_mut(&set.name)) else {
             return Err(Refusal::ConsumerNotFound(set.name));

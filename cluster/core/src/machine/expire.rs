@@ -5,6 +5,7 @@
 //! so that no entry takes long to apply. From the feature level `BOUNDED` on; before, all is one step.
 
 use alloc::vec::Vec;
+use prost::Message as _;
 
 use super::Machine;
 use super::effects::Effects;
@@ -73,10 +74,10 @@ impl Machine {
 
     /// Whether that was all of them.
     fn expire(&mut self, owner: Owner, budget: &mut Budget, effects: &mut Effects<'_>) -> bool {
-        let Some(keys) = self.services.owned.get(&owner) else { return true };
-        let count = keys.len();
-        let bytes = |key: &&Key| self.services.instances.get(*key).map_or(0, prost::Message::encoded_len);
-        let gone: Vec<Key> = keys.iter().take_while(|key| budget.spend(bytes(key))).cloned().collect();
+        let Some(owned) = self.services.owned.get(&owner) else { return true };
+        let count = owned.size();
+        let next = owned.iter().take_while(|(_, instance)| budget.spend(instance.encoded_len()));
+        let gone: Vec<Key> = next.map(|(key, _)| key.clone()).collect();
         for key in &gone {
             self.remove_instance(key, NODE_LOST, effects);
         }
@@ -86,30 +87,31 @@ impl Machine {
     /// Checks that what is derived follows from what it is derived from; for tests.
     #[cfg(test)]
     pub(super) fn check_services(&self) {
-        use alloc::collections::{BTreeMap, BTreeSet};
         use alloc::string::String;
 
-        let mut offers = BTreeMap::<String, BTreeSet<Key>>::new();
-        let mut owned = BTreeMap::<Owner, BTreeSet<Key>>::new();
+        use crate::persistent::{Map, Set, update};
+
+        let mut offers = Map::<String, Map<Key, _>>::default();
+        let mut owned = Map::<Owner, Map<Key, _>>::default();
         for (key, instance) in &self.services.instances {
             assert_eq!(*key, (instance.service.clone(), instance.id.clone()));
             assert!(self.service(&key.0).is_some_and(|service| service.online && service.offline_at == 0), "{key:?}");
             let owner = instance.connection.owner;
             let may_wait = self.level() >= FeatureLevel::BOUNDED;
             assert!(self.is_alive(owner) || (may_wait && self.is_expiring()), "{key:?} outlived its node");
-            owned.entry(owner).or_default().insert(key.clone());
+            update(&mut owned, owner, |of| of.insert_mut(key.clone(), instance.clone()));
             for capability in &instance.capabilities {
-                offers.entry(capability.name.clone()).or_default().insert(key.clone());
+                update(&mut offers, capability.name.clone(), |of| of.insert_mut(key.clone(), instance.clone()));
             }
         }
         assert_eq!(offers, self.services.offers);
         assert_eq!(owned, self.services.owned);
-        let mut due = BTreeSet::new();
+        let mut due = Set::default();
         for service in self.services() {
             let some = self.instances(&service.id).next().is_some();
             assert_eq!(service.online, some || service.offline_at != 0, "{service:?}");
             if service.offline_at != 0 {
-                due.insert((service.offline_at, service.id.clone()));
+                due.insert_mut((service.offline_at, service.id.clone()));
             }
         }
         assert_eq!(due, self.services.due);

@@ -4,11 +4,12 @@
 //! state (where events are, chosen ids, dedupe keys) lives in rows alone. Time is the
 //! entry's, made monotone; nothing else enters.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use prost::Message as _;
 
+use crate::persistent::{Map, Set, update};
 use effects::{Effects, Index};
 use migration::Migration;
 use recent::{Open, Recent};
@@ -76,25 +77,28 @@ pub struct Loaded {
 }
 
 /// The state that every node has alike.
+///
+/// A clone is a snapshot: it shares with the original what neither of them changes afterwards, and costs the same
+/// however much there is.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Machine {
     cluster_id: String,
     level: FeatureLevel,
     millis: u64,
     next_namespace: u32,
-    heads: BTreeMap<String, Head>,
+    heads: Map<String, Head>,
     /// Deleted namespaces, by the entry that deleted them.
-    deleted: BTreeSet<(u64, String)>,
+    deleted: Set<(u64, String)>,
     /// By namespace and name.
-    consumers: BTreeMap<u32, BTreeMap<String, Consumer>>,
+    consumers: Map<u32, Map<String, Consumer>>,
     next_node: u64,
-    nodes: BTreeMap<u64, Node>,
-    recent: BTreeMap<u64, Recent>,
-    config: ConfigRevision,
+    nodes: Map<u64, Node>,
+    recent: Map<u64, Recent>,
+    config: Arc<ConfigRevision>,
     services: Services,
     migration: Option<Migration>,
     /// Namespaces with rows that may go, by the time from which on: [`tidy::due`] of each.
-    due: BTreeSet<(u64, String)>,
+    due: Set<(u64, String)>,
 }
 
 /// Where a frame is: its entry, and its ordinal among all frames of the entry.
@@ -129,11 +133,12 @@ impl Machine {
         }
         for value in &loaded.nodes {
             let node = Node::decode(value.as_slice()).map_err(|_| RowsError::corrupt("nodes"))?;
-            machine.nodes.insert(node.id, node);
+            machine.nodes.insert_mut(node.id, node);
         }
         machine.services = Services::load(&loaded.services, &loaded.instances)?;
         if let Some(value) = &loaded.config {
-            machine.config = ConfigRevision::decode(value.as_slice()).map_err(|_| RowsError::corrupt("config"))?;
+            let config = ConfigRevision::decode(value.as_slice()).map_err(|_| RowsError::corrupt("config"))?;
+            machine.config = Arc::new(config);
         }
         for key in &loaded.batches {
             machine.load_batch(key)?;
@@ -141,10 +146,12 @@ impl Machine {
         for value in &loaded.heads {
             let head = Head::decode(value.as_slice()).map_err(|_| RowsError::corrupt("heads"))?;
             if head.deleted {
-                machine.deleted.insert((head.deleted_by, head.name.clone()));
+                machine.deleted.insert_mut((head.deleted_by, head.name.clone()));
             }
-            machine.due.extend(tidy::due(&head).map(|at| (at, head.name.clone())));
-            machine.heads.insert(head.name.clone(), head);
+            if let Some(at) = tidy::due(&head) {
+                machine.due.insert_mut((at, head.name.clone()));
+            }
+            machine.heads.insert_mut(head.name.clone(), head);
         }
         for (key, value) in &loaded.consumers {
             let namespace = key
@@ -152,7 +159,7 @@ impl Machine {
                 .map(|bytes| u32::from_be_bytes(*bytes))
                 .ok_or_else(|| RowsError::corrupt("consumers"))?;
             let consumer = Consumer::decode(value.as_slice()).map_err(|_| RowsError::corrupt("consumers"))?;
-            machine.consumers.entry(namespace).or_default().insert(consumer.name.clone(), consumer);
+            machine.put_consumer(namespace, consumer);
         }
         Ok(machine)
     }
@@ -250,7 +257,12 @@ impl Machine {
 
     /// The durable consumers of a namespace by name.
     pub fn consumers(&self, namespace: u32) -> impl Iterator<Item = &Consumer> {
-        self.consumers.get(&namespace).into_iter().flat_map(BTreeMap::values)
+        self.consumers.get(&namespace).into_iter().flat_map(|of| of.values())
+    }
+
+    /// Puts a consumer where the one before of that name was.
+    fn put_consumer(&mut self, namespace: u32, consumer: Consumer) {
+        update(&mut self.consumers, namespace, |of| of.insert_mut(consumer.name.clone(), consumer));
     }
 
     /// Time of the log, milliseconds since 1970.
@@ -337,7 +349,7 @@ impl Machine {
             assert!(head.id >= 1 && head.id <= self.next_namespace, "{head:?}");
         }
         let deleted = self.heads.values().filter(|head| head.deleted);
-        assert_eq!(self.deleted, deleted.map(|head| (head.deleted_by, head.name.clone())).collect());
+        assert_eq!(self.deleted, deleted.map(|head| (head.deleted_by, head.name.clone())).collect::<Set<_>>());
         let consumers = self.consumers.iter().flat_map(|(of, all)| all.iter().map(move |(name, one)| (of, name, one)));
         for (namespace, name, consumer) in consumers {
             let head = self.heads.values().find(|head| head.id == *namespace);
@@ -346,7 +358,7 @@ impl Machine {
             consumer.check();
         }
         let due = self.heads.values().filter_map(|head| Some((tidy::due(head)?, head.name.clone())));
-        assert_eq!(self.due, due.collect());
+        assert_eq!(self.due, due.collect::<Set<_>>());
         self.check_services();
     }
 }

@@ -15,6 +15,12 @@ use crate::subjects::subject::Namespace;
 const FORGOTTEN_AT_ONCE: usize = 16;
 
 impl Machine {
+    /// A namespace that clients can see; a look copies nothing, unlike [`Machine::head_mut`].
+    pub(super) fn found_head(&self, name: &str) -> Result<&Head, Refusal> {
+        self.head(name).ok_or_else(|| Refusal::NamespaceNotFound(name.into()))
+    }
+
+    /// A namespace that clients can see, to be changed.
     pub(super) fn head_mut(&mut self, name: &str) -> Result<&mut Head, Refusal> {
         match self.heads.get_mut(name) {
             Some(head) if !head.deleted => Ok(head),
@@ -36,7 +42,7 @@ impl Machine {
             return Err(Refusal::NamespaceReserved(name.into()));
         }
         let bounded = self.level >= FeatureLevel::BOUNDED;
-        let counted = if bounded { self.heads.len().saturating_sub(self.deleted.len()) } else { self.heads.len() };
+        let counted = if bounded { self.heads.size().saturating_sub(self.deleted.size()) } else { self.heads.size() };
         let known = self.heads.get(name).filter(|head| !bounded || !head.deleted).is_some();
         if !internal && counted >= self.limits().namespaces && !known {
             return Err(Refusal::NamespacesExhausted);
@@ -47,19 +53,20 @@ impl Machine {
             (retention.age_ms_max, retention.bytes_max, retention.events_max) =
                 (bus.age_ms_max, bus.bytes_max, bus.events_max);
         }
-        let next_namespace = &mut self.next_namespace;
-        let head = self.heads.entry(name.into()).or_insert_with(|| {
-            *next_namespace = next_namespace.saturating_add(1);
-            writes.put(Family::Meta, META_NEXT_NAMESPACE.into(), u64::from(*next_namespace).to_be_bytes().into());
-            Head { id: *next_namespace, name: name.into(), next: 1, first: 1, ..Head::default() }
+        let mut head = self.heads.get(name).cloned().unwrap_or_else(|| {
+            self.next_namespace = self.next_namespace.saturating_add(1);
+            let next = u64::from(self.next_namespace).to_be_bytes();
+            writes.put(Family::Meta, META_NEXT_NAMESPACE.into(), next.into());
+            Head { id: self.next_namespace, name: name.into(), next: 1, first: 1, ..Head::default() }
         });
         if head.deleted {
-            self.deleted.remove(&(head.deleted_by, head.name.clone()));
+            self.deleted.remove_mut(&(head.deleted_by, head.name.clone()));
         }
         (head.deleted, head.deleted_by) = (false, 0);
         head.retention = retention;
-        saved(head, writes);
-        Ok(head)
+        saved(&head, writes);
+        self.heads.insert_mut(name.into(), head);
+        self.head_mut(name)
     }
 
     /// Replaces how long a namespace keeps its events.
@@ -95,10 +102,10 @@ impl Machine {
         let id = head.id;
         let key = (head.deleted_by, head.name.clone());
         saved(head, writes);
-        self.deleted.insert(key);
+        self.deleted.insert_mut(key);
         touched.remove(&id);
         self.schedule(name, due);
-        self.consumers.remove(&id);
+        self.consumers.remove_mut(&id);
         for family in [Family::Index, Family::Ids, Family::Keys, Family::KeyRing, Family::Consumers] {
             let (from, to) = rows::bounds(id);
             writes.delete_range(family, from, to);
@@ -113,11 +120,14 @@ impl Machine {
     /// another number. A few at a time, when an earlier release left more.
     fn forget_deleted(&mut self, writes: &mut Writes) {
         for _ in 0..FORGOTTEN_AT_ONCE {
-            if self.deleted.len() <= NAMESPACES_DELETED_MAX {
+            if self.deleted.size() <= NAMESPACES_DELETED_MAX {
                 return;
             }
-            let Some(head) = self.deleted.pop_first().and_then(|(_, name)| self.heads.remove(&name)) else { return };
-            writes.delete(Family::Heads, rows::key(head.id, &[]));
+            let Some(oldest) = self.deleted.first().cloned() else { return };
+            self.deleted.remove_mut(&oldest);
+            let Some(id) = self.heads.get(&oldest.1).map(|head| head.id) else { return };
+            self.heads.remove_mut(&oldest.1);
+            writes.delete(Family::Heads, rows::key(id, &[]));
         }
     }
 

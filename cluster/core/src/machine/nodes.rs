@@ -36,7 +36,7 @@ impl Machine {
             return Err(Refusal::Malformed("address of a node".into()));
         }
         let known = self.nodes.get(&up.id).cloned();
-        if known.is_none() && self.nodes.len() >= limits::NODES_MAX {
+        if known.is_none() && self.nodes.size() >= limits::NODES_MAX {
             return Err(Refusal::Membership("too many nodes".into()));
         }
         let mut node = known.unwrap_or(Node { id: up.id, ..Node::default() });
@@ -74,10 +74,10 @@ impl Machine {
         if !is_address(&allocate.address) {
             return Err(Refusal::Malformed("address of a node".into()));
         }
-        if self.nodes.len() >= limits::NODES_MAX {
+        if self.nodes.size() >= limits::NODES_MAX {
             return Err(Refusal::Membership("too many nodes".into()));
         }
-        let known = self.nodes.keys().next_back().copied().unwrap_or(0);
+        let known = self.nodes.last().map(|(id, _)| *id).unwrap_or(0);
         let id = self.next_node.max(known.max(allocate.above).saturating_add(1));
         self.next_node = id.saturating_add(1);
         writes.put(Family::Meta, META_NEXT_NODE.into(), self.next_node.to_be_bytes().into());
@@ -105,7 +105,7 @@ impl Machine {
 
     fn save_node(&mut self, node: &Node, writes: &mut Writes) {
         writes.put(Family::Nodes, node.id.to_be_bytes().into(), node.encode_to_vec());
-        self.nodes.insert(node.id, node.clone());
+        self.nodes.insert_mut(node.id, node.clone());
     }
 
     fn tell_node(&mut self, what: &str, node: &Node, reason: Option<&str>, effects: &mut Effects<'_>) {

@@ -1,16 +1,16 @@
 //! Which forwarded batches are remembered.
 
-use alloc::collections::BTreeSet;
 use alloc::vec::{self, Vec};
 
 use crate::command::Reply;
 use crate::entry::Batch;
+use crate::persistent::Set;
 
 /// The newest batches of a node.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Recent {
     pub(super) incarnation: u64,
-    pub(super) numbers: BTreeSet<u64>,
+    pub(super) numbers: Set<u64>,
 }
 
 /// A batch whose frames are being applied.

@@ -4,9 +4,9 @@
 //! both), *online* and *offline* about the first and the last of a service, cluster-wide. They are decided here, in
 //! the same step as the change, so everybody sees each of them once and in one order.
 
-use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use prost::Message as _;
 use serde::Serialize;
@@ -17,6 +17,7 @@ use super::expire::{Budget, NODE_LOST};
 use super::services::Key;
 use crate::command::{Done, Reply};
 use crate::error::Refusal;
+use crate::persistent::Map;
 use crate::rows::{Family, Writes};
 use crate::service::{
     Capability, Instance, InstanceLeave, InstanceMark, InstanceRef, InstanceRegister, Leaving, Registered, Removed,
@@ -92,16 +93,15 @@ impl Machine {
     /// One connected instance.
     #[must_use]
     pub fn instance(&self, service: &str, id: &str) -> Option<&Instance> {
-        self.services.instances.get(&(service.to_string(), id.to_string()))
+        self.services.instances.get(&(service.to_string(), id.to_string())).map(|instance| &**instance)
     }
 
     /// Who may be asked for `name`: the instances that offer a capability of that name, or else those of the
     /// service with that id. An instance whose node is gone is not asked, also while it is still on the roll.
-    pub fn providers<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Instance> + Clone + use<'a> {
+    pub fn providers<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Instance> + use<'a> {
         let there = move |instance: &&Instance| self.is_alive(instance.connection.owner);
-        let of =
-            move |keys: &'a BTreeSet<Key>| keys.iter().filter_map(|key| self.services.instances.get(key)).filter(there);
-        let offered = self.services.offers.get(name).filter(|keys| of(keys).next().is_some());
+        let of = move |offers: &'a Map<Key, Arc<Instance>>| offers.values().map(|instance| &**instance).filter(there);
+        let offered = self.services.offers.get(name).filter(|offers| of(offers).next().is_some());
         let of_service = offered.is_none().then(|| self.services.of(name).filter(there));
         offered.into_iter().flat_map(of).chain(of_service.into_iter().flatten())
     }
@@ -128,11 +128,11 @@ impl Machine {
             self.remove_instance(&(ended.service.clone(), ended.id.clone()), NODE_LOST, effects);
         }
         let present = self.instance(&instance.service, &instance.id).cloned();
-        if present.is_none() && self.services.instances.len() >= self.limits().instances {
+        if present.is_none() && self.services.instances.size() >= self.limits().instances {
             return Err(Refusal::Overloaded("too many instances".into()));
         }
         let known = self.service(&said.id).cloned();
-        if known.is_none() && self.services.services.len() >= self.limits().services {
+        if known.is_none() && self.services.services.size() >= self.limits().services {
             return Err(Refusal::Overloaded("too many services".into()));
         }
         let fresh = known.is_none();

@@ -30,6 +30,7 @@ mod first;
 mod level;
 mod order;
 mod services;
+mod snapshots;
 mod tidying;
 
 /// A store in memory that also keeps the entries, as a node does.

@@ -54,10 +54,10 @@ impl Machine {
             return;
         }
         if let Some(before) = before {
-            self.due.remove(&(before, name.to_owned()));
+            self.due.remove_mut(&(before, name.to_owned()));
         }
         if let Some(after) = after {
-            self.due.insert((after, name.to_owned()));
+            self.due.insert_mut((after, name.to_owned()));
         }
     }
 
@@ -80,7 +80,7 @@ impl Machine {
             let Some((at, name)) = self.due.first().filter(|(at, _)| *at <= self.millis).cloned() else { break };
             let millis = self.millis;
             let Some(head) = self.heads.get_mut(&name) else {
-                self.due.remove(&(at, name));
+                self.due.remove_mut(&(at, name));
                 continue;
             };
             let mut looked = ids::forget(head, left, rows, writes)?;

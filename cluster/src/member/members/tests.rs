@@ -28,7 +28,7 @@ use crate::log::store::LogStore;
 use crate::peer::gate::Gate;
 use crate::peer::hello::{Hello, HelloRefusal, VERSION};
 use crate::replicate::machine::StateMachine;
-use crate::running;
+use crate::replicate::raft;
 use crate::state::clock::now_millis;
 use crate::status;
 use crate::store::layout::Layout;
@@ -156,16 +156,16 @@ fn entry(command: Command) -> EntryData {
     EntryData(builder.finish(now_millis()).into())
 }
 
-fn promote(id: u64) -> WantedChange {
-    WantedChange { change: Change::Promote(id), force: false }
+fn promote(id: u64) -> ChangeRequest {
+    ChangeRequest { change: Change::Promote(id), force: false }
 }
 
-fn remove(id: u64) -> WantedChange {
-    WantedChange { change: Change::Remove(id), force: false }
+fn remove(id: u64) -> ChangeRequest {
+    ChangeRequest { change: Change::Remove(id), force: false }
 }
 
-fn forced(wanted: WantedChange) -> WantedChange {
-    WantedChange { force: true, ..wanted }
+fn forced(request: ChangeRequest) -> ChangeRequest {
+    ChangeRequest { force: true, ..request }
 }
 
 fn text(result: Result<Node, CallError>) -> String {
@@ -199,8 +199,7 @@ impl World {
         let identity = Identity::begin(&layout, id, format!("h:{id}"), BTreeMap::new()).unwrap();
         let machine = StateMachine::new(Arc::clone(&state), &log);
         let network = Network { hub: Arc::clone(&self.hub), from: id };
-        let raft =
-            Raft::new(id, running::settings(Timing::new(HEARTBEAT)).unwrap(), network, log, machine).await.unwrap();
+        let raft = Raft::new(id, raft::settings(Timing::new(HEARTBEAT)).unwrap(), network, log, machine).await.unwrap();
         self.hub.lock().unwrap().insert(id, raft.clone());
         let (runtime, turn) = (tokio::runtime::Handle::current(), Mutex::new(()));
         self.nodes.insert(id, Members { raft, identity: Arc::new(identity), state, runtime, turn });
@@ -232,18 +231,18 @@ impl World {
         self.leader().raft.client_write(entry(command)).await.unwrap().data.pop().unwrap()
     }
 
-    async fn change(&self, wanted: WantedChange) -> Result<Node, CallError> {
+    async fn change(&self, request: ChangeRequest) -> Result<Node, CallError> {
         let leader = self.leader();
         let raft = leader.raft.clone();
         let propose = move |command| -> BoxFuture<'static, Reply> {
             let raft = raft.clone();
             Box::pin(async move { raft.client_write(entry(command)).await.unwrap().data.pop().unwrap() })
         };
-        leader.change(wanted, &propose).await
+        leader.change(request, &propose).await
     }
 
     async fn join(&self) -> u64 {
-        self.change(WantedChange { change: Change::Join("h:9".to_owned()), force: false }).await.unwrap().id
+        self.change(ChangeRequest { change: Change::Join("h:9".to_owned()), force: false }).await.unwrap().id
     }
 
     /// Configurations and learners as the leader has them.
@@ -332,16 +331,16 @@ fn without_a_majority_a_change_is_refused_in_time_and_leaves_nothing_behind() {
         world.silence(2);
         world.silence(3);
         let before = world.raft(1).metrics().borrow_watched().last_log_index;
-        for wanted in [
+        for request in [
             remove(2),
             forced(remove(2)),
             forced(promote(3)),
-            WantedChange { change: Change::Join("h:9".to_owned()), force: false },
+            ChangeRequest { change: Change::Join("h:9".to_owned()), force: false },
         ] {
             let began = Instant::now();
-            let why = text(world.change(wanted.clone()).await);
-            assert!(why.contains("no majority of the cluster answers"), "{wanted:?}: {why}");
-            assert!(began.elapsed() < PATIENCE * 2, "{wanted:?}: {:?}", began.elapsed());
+            let why = text(world.change(request.clone()).await);
+            assert!(why.contains("no majority of the cluster answers"), "{request:?}: {why}");
+            assert!(began.elapsed() < PATIENCE * 2, "{request:?}: {:?}", began.elapsed());
         }
         assert_eq!(world.raft(1).metrics().borrow_watched().last_log_index, before);
         world.end().await;
@@ -473,11 +472,11 @@ fn a_node_that_was_removed_is_cut_off_and_told_why_when_it_calls_again() {
 fn a_change_crosses_the_wire_with_its_force_and_without() {
     for change in [Change::Join("h:1".to_owned()), Change::Promote(7), Change::Remove(8), Change::Transfer(0)] {
         for force in [false, true] {
-            let wanted = WantedChange { change: change.clone(), force };
-            assert_eq!(WantedChange::from_bytes(&wanted.to_bytes()), Some(wanted));
+            let request = ChangeRequest { change: change.clone(), force };
+            assert_eq!(ChangeRequest::from_bytes(&request.to_bytes()), Some(request));
         }
     }
     // As a release before force sent it.
-    assert_eq!(WantedChange::from_bytes(&[0x18, 9]), Some(remove(9)));
-    assert_eq!(WantedChange::from_bytes(&[]), None);
+    assert_eq!(ChangeRequest::from_bytes(&[0x18, 9]), Some(remove(9)));
+    assert_eq!(ChangeRequest::from_bytes(&[]), None);
 }

@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::*;
 use crate::peer::transport::memory::{Memory, MemoryAcceptor};
-use crate::peer::transport::{Acceptor as _, Carriage};
+use crate::peer::transport::{Acceptor as _, PeerStream};
 use crate::store::layout::Layout;
 use crate::timing::HEARTBEAT;
 
@@ -27,7 +27,7 @@ pub(crate) fn links(dialer: impl Dialer + 'static, of_two: &str) -> (tempfile::T
 }
 
 /// Takes a call, and answers its hello.
-pub(crate) async fn answer(acceptor: &mut MemoryAcceptor, with: impl FnOnce(Hello) -> Frame) -> Carriage {
+pub(crate) async fn answer(acceptor: &mut MemoryAcceptor, with: impl FnOnce(Hello) -> Frame) -> PeerStream {
     let (mut stream, _) = acceptor.accept().await.unwrap();
     let hello = frame::read(&mut stream, HELLO_BYTES_MAX).await.unwrap().unwrap();
     let frame = with(Hello::decode(hello.body).unwrap());
@@ -49,7 +49,7 @@ struct Slow {
 }
 
 impl Dialer for Slow {
-    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Carriage>> {
+    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<PeerStream>> {
         Box::pin(async move {
             self.dials.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(self.takes).await;
@@ -87,16 +87,16 @@ fn a_dial_that_cannot_begin_any_more_holds_nobody_up() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (_dir, links) = runtime.block_on(async { links(Memory::default(), "two") });
     runtime.shutdown_background();
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, outcome) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let here = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         for _ in 0..2 {
             let failed = here.block_on(links.conn(2, Purpose::Relay, ms(500))).is_err();
-            tell.send(failed).unwrap();
+            sender.send(failed).unwrap();
         }
     });
     for _ in 0..2 {
-        assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(true));
+        assert_eq!(outcome.recv_timeout(Duration::from_secs(10)), Ok(true));
     }
 }
 
@@ -136,9 +136,9 @@ async fn a_connection_is_seen_until_it_ends_and_all_of_a_silent_node_are_cut() {
     let control = links.present(2, Purpose::Control).unwrap();
     links.cut(3);
     assert!(links.present(2, Purpose::Control).is_some(), "another node");
-    let asked = control.call(Kind::Ping, bytes::Bytes::new(), Duration::from_secs(60));
-    let (asked, ()) = tokio::join!(asked, async { links.cut(2) });
-    assert!(matches!(asked, Err(CallError::Lost)), "who waits is told: {asked:?}");
+    let answer = control.call(Kind::Ping, bytes::Bytes::new(), Duration::from_secs(60));
+    let (answer, ()) = tokio::join!(answer, async { links.cut(2) });
+    assert!(matches!(answer, Err(CallError::Lost)), "who waits is outcome: {answer:?}");
     assert!(links.present(2, Purpose::Control).is_none() && links.present(2, Purpose::Log).is_none());
     for mut there in theirs {
         // What was sent before, and the end.
@@ -152,8 +152,9 @@ async fn a_hello_of_the_life_before_does_not_end_a_healthy_process() {
     let memory = Memory::default();
     let mut acceptor = memory.listen("two");
     let (_dir, links) = links(memory, "two");
-    let old_life =
-        || Frame::new(Kind::Unwelcome, 0, HelloRefused::because(HelloRefusal::OldLife, "a later life").encode_to_vec());
+    let old_life = || {
+        Frame::new(Kind::HelloRefused, 0, HelloRefused::because(HelloRefusal::OldLife, "a later life").encode_to_vec())
+    };
     let dialed = links.dial(2, Purpose::Control);
     let answered = answer(&mut acceptor, |hello| {
         links.identity.live_again(hello.incarnation).unwrap();
@@ -163,7 +164,7 @@ async fn a_hello_of_the_life_before_does_not_end_a_healthy_process() {
     assert!(matches!(dialed, Err(DialError::Failed(_))), "to be tried again");
     assert_eq!(*links.identity.fatal().borrow(), None);
     let (dialed, _there) = tokio::join!(links.dial(2, Purpose::Control), answer(&mut acceptor, |_| old_life()));
-    assert!(matches!(dialed, Err(DialError::Unwelcome(_))), "it is the present life that is refused");
+    assert!(matches!(dialed, Err(DialError::HelloRefused(_))), "it is the present life that is refused");
     assert!(links.identity.fatal().borrow().is_some());
 }
 
@@ -173,7 +174,7 @@ async fn a_hello_from_before_the_founding_does_not_end_a_founder() {
     let mut acceptor = memory.listen("two");
     let (_dir, links) = links(memory, "two");
     let lost_data =
-        || Frame::new(Kind::Unwelcome, 0, HelloRefused::because(HelloRefusal::LostData, "no data").encode_to_vec());
+        || Frame::new(Kind::HelloRefused, 0, HelloRefused::because(HelloRefusal::LostData, "no data").encode_to_vec());
     let answered = answer(&mut acceptor, |hello| {
         assert_eq!(hello.cluster_id, "");
         links.identity.belong_to("0123456789abcdef0123456789abcdef").unwrap();
@@ -183,7 +184,7 @@ async fn a_hello_from_before_the_founding_does_not_end_a_founder() {
     assert!(matches!(dialed, Err(DialError::Failed(_))), "to be tried again");
     assert_eq!(*links.identity.fatal().borrow(), None);
     let (dialed, _there) = tokio::join!(links.dial(2, Purpose::Control), answer(&mut acceptor, |_| lost_data()));
-    assert!(matches!(dialed, Err(DialError::Unwelcome(_))), "it is the present hello that is refused");
+    assert!(matches!(dialed, Err(DialError::HelloRefused(_))), "it is the present hello that is refused");
 }
 
 #[tokio::test(start_paused = true)]

@@ -163,7 +163,7 @@ impl Log {
         // As on the way to another node: a dial, or a full channel.
         tokio::time::sleep(Duration::from_millis(self.random(4))).await;
         if fate == Fate::NotLeader && self.random(2) == 0 {
-            return Attempt::Elsewhere;
+            return Attempt::NotLeader;
         }
         if leader != self.id() {
             assert!(content.forward().is_some(), "what is forwarded has a mark");
@@ -193,7 +193,7 @@ impl Log {
         match fate {
             Fate::Stored => Attempt::Done(Committed { index: 1, replies }),
             Fate::AnswerLost | Fate::Lost | Fate::Late => Attempt::Unknown("the connection was lost".into()),
-            Fate::NotLeader => Attempt::Elsewhere,
+            Fate::NotLeader => Attempt::NotLeader,
             Fate::Full => Attempt::Refused(Refusal::Overloaded("full".to_owned())),
             Fate::Hangs => std::future::pending().await,
         }
@@ -210,9 +210,9 @@ fn publish(value: u64, bytes: usize) -> Bytes {
     frame.into()
 }
 
-fn ask(queue: &ProposalQueue, frames: Bytes) -> oneshot::Receiver<Reply> {
-    let (ask, reply) = Proposal::of_client(frames, TIMEOUT);
-    queue.push(ask).unwrap();
+fn propose(queue: &ProposalQueue, frames: Bytes) -> oneshot::Receiver<Reply> {
+    let (proposal, reply) = Proposal::of_client(frames, TIMEOUT);
+    queue.push(proposal).unwrap();
     reply
 }
 
@@ -222,9 +222,9 @@ fn paused<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn started(world: World, seed: u64) -> (ProposalQueue, Arc<Log>) {
-    let (queue, asks) = queue();
+    let (queue, proposals) = queue();
     let log = Log::new(world, seed);
-    tokio::spawn(run(Arc::clone(&log), asks));
+    tokio::spawn(run(Arc::clone(&log), proposals));
     (queue, log)
 }
 
@@ -238,7 +238,7 @@ fn reply_to(fates: &[Fate], then: Fate) -> (Reply, Vec<u64>, Duration) {
         let world = World { fates: fates.iter().copied().collect(), then: Some(then), ..leads() };
         let (queue, log) = started(world, 1);
         let began = Instant::now();
-        let reply = ask(&queue, publish(7, 100)).await.unwrap();
+        let reply = propose(&queue, publish(7, 100)).await.unwrap();
         (reply, log.stored(), began.elapsed())
     })
 }
@@ -269,15 +269,15 @@ fn a_node_that_forwarded_a_batch_is_told_whether_it_was_given_to_raft() {
         (Fate::Stored, Some(2), Failure::NotLeader),
         (Fate::Stored, None, Failure::NotLeader),
     ] {
-        let told = paused(async {
+        let answer = paused(async {
             let (queue, _log) = started(World { leader, then: Some(fate), ..World::default() }, 1);
-            let (answer, told) = oneshot::channel();
+            let (answer, answered) = oneshot::channel();
             let until = Instant::now() + Duration::from_secs(3);
             let frames = publish(1, 10);
-            queue.push(Proposal { frames, replies: 1, until, answer: ReplyTo::Guest(answer) }).unwrap();
-            told.await.unwrap()
+            queue.push(Proposal { frames, replies: 1, until, answer: ReplyTo::Node(answer) }).unwrap();
+            answered.await.unwrap()
         });
-        assert_eq!(told, Err(wanted), "{fate:?}, leader {leader:?}");
+        assert_eq!(answer, Err(wanted), "{fate:?}, leader {leader:?}");
     }
 }
 
@@ -286,7 +286,7 @@ fn without_a_leader_all_that_waits_is_refused_at_once_and_nothing_is_written_lat
     paused(async {
         let (queue, log) = started(World::default(), 1);
         let began = Instant::now();
-        let replies: Vec<_> = (0..5000).map(|value| ask(&queue, publish(value, 2000))).collect();
+        let replies: Vec<_> = (0..5000).map(|value| propose(&queue, publish(value, 2000))).collect();
         for reply in replies {
             let reply = reply.await.unwrap();
             assert!(matches!(reply, Err(Refusal::Unavailable(_))), "{reply:?}");
@@ -294,10 +294,10 @@ fn without_a_leader_all_that_waits_is_refused_at_once_and_nothing_is_written_lat
         assert!(began.elapsed() < LEADERLESS + Duration::from_millis(500), "{:?}", began.elapsed());
         // Those that come next wait no longer than the others.
         let began = Instant::now();
-        assert!(ask(&queue, publish(1, 10)).await.unwrap().is_err());
+        assert!(propose(&queue, publish(1, 10)).await.unwrap().is_err());
         assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
         lock(&log.world).leader = Some(1);
-        assert!(ask(&queue, publish(9, 10)).await.unwrap().is_ok());
+        assert!(propose(&queue, publish(9, 10)).await.unwrap().is_ok());
         assert_eq!(log.stored(), [9]);
     });
 }
@@ -307,9 +307,9 @@ fn what_waits_in_the_queue_has_an_answer_at_its_deadline_and_is_not_written_afte
     paused(async {
         let (queue, log) = started(World { then: Some(Fate::Hangs), ..leads() }, 1);
         let began = Instant::now();
-        let first: Vec<_> = (0..200).map(|value| ask(&queue, publish(value, 2000))).collect();
+        let first: Vec<_> = (0..200).map(|value| propose(&queue, publish(value, 2000))).collect();
         tokio::time::sleep(Duration::from_secs(4)).await;
-        let second: Vec<_> = (200..400).map(|value| ask(&queue, publish(value, 2000))).collect();
+        let second: Vec<_> = (200..400).map(|value| propose(&queue, publish(value, 2000))).collect();
         let (mut unknown, mut not_stored) = (0, 0);
         for (number, reply) in first.into_iter().chain(second).enumerate() {
             match reply.await.unwrap() {
@@ -323,7 +323,7 @@ fn what_waits_in_the_queue_has_an_answer_at_its_deadline_and_is_not_written_afte
         assert!(unknown > 0 && not_stored > 100, "{unknown} {not_stored}");
         assert!(lock(&log.world).stored.is_empty());
         lock(&log.world).then = None;
-        assert!(ask(&queue, publish(900, 10)).await.unwrap().is_ok());
+        assert!(propose(&queue, publish(900, 10)).await.unwrap().is_ok());
         assert_eq!(log.stored(), [900]);
     });
 }
@@ -332,11 +332,11 @@ fn what_waits_in_the_queue_has_an_answer_at_its_deadline_and_is_not_written_afte
 fn a_publish_whose_client_has_gone_is_not_written_but_what_the_bus_itself_proposed_is() {
     paused(async {
         let (queue, log) = started(World { leader: None, ..World::default() }, 1);
-        let gone: Vec<_> = (0..300).map(|value| ask(&queue, publish(value, 2000))).collect();
-        drop(ask(&queue, Bytes::from_static(&[KIND_COMMAND, 0, 0, 0, 0, 0])));
+        let gone: Vec<_> = (0..300).map(|value| propose(&queue, publish(value, 2000))).collect();
+        drop(propose(&queue, Bytes::from_static(&[KIND_COMMAND, 0, 0, 0, 0, 0])));
         tokio::time::sleep(Duration::from_secs(1)).await;
         drop(gone);
-        let stays = ask(&queue, publish(1000, 10));
+        let stays = propose(&queue, publish(1000, 10));
         lock(&log.world).leader = Some(2);
         assert!(stays.await.unwrap().is_ok());
         assert_eq!(log.stored(), [u64::MAX, 1000]);
@@ -345,19 +345,24 @@ fn a_publish_whose_client_has_gone_is_not_written_but_what_the_bus_itself_propos
 
 #[test]
 fn the_queue_is_bounded_in_bytes_and_in_number() {
-    let (queue, mut asks) = queue();
+    let (queue, mut proposals) = queue();
     let large = Bytes::from(vec![0; 64 << 20]);
     let push = |frames: &Bytes| {
         let (answer, _) = oneshot::channel();
-        queue.push(Proposal { frames: frames.clone(), replies: 1, until: Instant::now(), answer: ReplyTo::One(answer) })
+        queue.push(Proposal {
+            frames: frames.clone(),
+            replies: 1,
+            until: Instant::now(),
+            answer: ReplyTo::Client(answer),
+        })
     };
     (0..4).for_each(|_| push(&large).unwrap());
     assert!(matches!(push(&Bytes::from_static(b"x")), Err(Refusal::Overloaded(_))));
-    drop(asks.try_recv().unwrap());
+    drop(proposals.try_recv().unwrap());
     push(&large).unwrap();
-    while asks.try_recv().is_some() {}
+    while proposals.try_recv().is_some() {}
     push(&Bytes::from(vec![0; 300 << 20])).unwrap();
-    drop(asks.try_recv().unwrap());
+    drop(proposals.try_recv().unwrap());
     let full = (0..100_000).position(|_| push(&Bytes::new()).is_err());
     assert_eq!(full, Some(65_536));
 }
@@ -367,7 +372,7 @@ fn a_pipeline_is_stored_in_its_order_two_batches_at_a_time_wherever_the_leader_i
     for (seed, leader, alone) in [(1, 1, false), (2, 2, false), (3, 1, true)] {
         paused(async {
             let (queue, log) = started(World { leader: Some(leader), alone, ..World::default() }, seed);
-            let replies: Vec<_> = (0..3000).map(|value| ask(&queue, publish(value, 2000))).collect();
+            let replies: Vec<_> = (0..3000).map(|value| propose(&queue, publish(value, 2000))).collect();
             for (value, reply) in (0..).zip(replies) {
                 let reply = reply.await.unwrap();
                 assert!(matches!(reply, Ok(Done::Published { first, .. }) if first == value), "{value}: {reply:?}");
@@ -396,7 +401,7 @@ fn publishes_are_stored_in_their_order_once_or_not_at_all_and_every_answer_is_tr
             let (queue, log) = started(World { leader, alone, fates, ..World::default() }, seed ^ 77);
             let mut replies = Vec::new();
             for value in 0..300 {
-                let reply = ask(&queue, publish(value, 2000));
+                let reply = propose(&queue, publish(value, 2000));
                 // Some clients leave.
                 replies.push((dice.random(20) > 0).then_some(reply));
                 if dice.random(10) == 0 {
@@ -427,7 +432,7 @@ fn publishes_are_stored_in_their_order_once_or_not_at_all_and_every_answer_is_tr
             }
             tokio::time::sleep(TIMEOUT).await;
             lock(&log.world).fates.clear();
-            assert!(ask(&queue, publish(1000, 10)).await.unwrap().is_ok(), "seed {seed}: it does not go on");
+            assert!(propose(&queue, publish(1000, 10)).await.unwrap().is_ok(), "seed {seed}: it does not go on");
             let stored = log.stored();
             // Alone nothing comes late: there is no way to another node.
             if !alone {

@@ -13,16 +13,16 @@ use crate::peer::pulse::Pong;
 use crate::peer::transport::memory::Memory;
 use crate::replicate::machine::StateMachine;
 use crate::replicate::network::Network;
-use crate::running;
+use crate::replicate::raft;
 use crate::state::state::State;
 use crate::store::layout::Layout;
 use crate::timing::{HEARTBEAT, Timing};
 use crate::types::Runtime;
 
-/// Says which node asked.
+/// Says which node waiting.
 struct Echo;
 
-impl Office for Echo {
+impl PeerRequestHandler for Echo {
     async fn answer(&self, from: u64, _: Kind, _: Bytes) -> Answer {
         Answer::Done(wire::encode_number(from))
     }
@@ -58,11 +58,11 @@ async fn raft(side: &Side) -> Raft {
     let log = LogStore::open_simulated(&side.layout, Duration::from_millis(1)).unwrap();
     let network = Network { links: Arc::clone(&side.links), state: Arc::clone(&side.state) };
     let machine = StateMachine::new(Arc::clone(&side.state), &log);
-    let settings = running::settings(Timing::new(HEARTBEAT)).unwrap();
+    let settings = raft::settings(Timing::new(HEARTBEAT)).unwrap();
     Raft::new(side.identity.id, settings, network, log, machine).await.unwrap()
 }
 
-fn server<O: Office>(one: &Side, raft: Raft, office: O) -> Arc<Server<O>> {
+fn server<H: PeerRequestHandler>(one: &Side, raft: Raft, handler: H) -> Arc<Server<H>> {
     let contact = Arc::new(Contact::new(raft.clone(), Arc::clone(&one.identity), Timing::new(HEARTBEAT)));
     Arc::new(Server {
         identity: Arc::clone(&one.identity),
@@ -71,17 +71,17 @@ fn server<O: Office>(one: &Side, raft: Raft, office: O) -> Arc<Server<O>> {
         raft,
         contact,
         receiver: Receiver::new(&one.layout),
-        homes: Arc::default(),
+        threads: Arc::default(),
         tls: None,
-        office,
+        handler,
     })
 }
 
-/// Never answers; says how many asks it has and what it was told.
+/// Never answers; counts the requests and the messages.
 #[derive(Clone, Default)]
 struct Slow {
-    asks: Arc<AtomicUsize>,
-    told: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+    messages: Arc<AtomicUsize>,
 }
 
 struct Counted(Arc<AtomicUsize>);
@@ -92,10 +92,10 @@ impl Drop for Counted {
     }
 }
 
-impl Office for Slow {
+impl PeerRequestHandler for Slow {
     async fn answer(&self, _: u64, _: Kind, _: Bytes) -> Answer {
-        self.asks.fetch_add(1, Ordering::Relaxed);
-        let _counted = Counted(Arc::clone(&self.asks));
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let _counted = Counted(Arc::clone(&self.requests));
         std::future::pending().await
     }
 
@@ -104,19 +104,19 @@ impl Office for Slow {
     }
 
     fn hear(&self, _: u64, _: Bytes) {
-        self.told.fetch_add(1, Ordering::Relaxed);
+        self.messages.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 async fn overload() {
     let memory = Memory::default();
     let (one, two) = (side(1, &memory), side(2, &memory));
-    let (raft, office) = (raft(&one).await, Slow::default());
+    let (raft, handler) = (raft(&one).await, Slow::default());
     let stop = CancellationToken::new();
-    let serving = server(&one, raft.clone(), office.clone()).run(Box::new(memory.listen("one")), stop.clone());
+    let serving = server(&one, raft.clone(), handler.clone()).run(Box::new(memory.listen("one")), stop.clone());
     let serving = tokio::spawn(serving);
     let conn = two.links.conn(1, Purpose::Live, Duration::from_secs(1)).await.unwrap();
-    let ask = || {
+    let request = || {
         let conn = Arc::clone(&conn);
         tokio::spawn(async move { conn.call(Kind::Ask, Bytes::new(), Duration::from_secs(600)).await })
     };
@@ -125,16 +125,16 @@ async fn overload() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let asked: Vec<_> = (0..LIVE_ASKS_MAX).map(|_| ask()).collect();
-    until(&office.asks, LIVE_ASKS_MAX).await;
-    let refused = ask().await.unwrap();
+    let waiting: Vec<_> = (0..LIVE_REQUESTS_MAX).map(|_| request()).collect();
+    until(&handler.requests, LIVE_REQUESTS_MAX).await;
+    let refused = request().await.unwrap();
     assert!(matches!(refused, Err(CallError::Refused(Refusal::Overloaded(_)))), "{refused:?}");
     conn.tell(Kind::Tell, Bytes::new()).unwrap();
-    until(&office.told, 1).await;
+    until(&handler.messages, 1).await;
     conn.close();
-    until(&office.asks, 0).await;
-    for asked in asked {
-        assert!(asked.await.unwrap().is_err());
+    until(&handler.requests, 0).await;
+    for waiting in waiting {
+        assert!(waiting.await.unwrap().is_err());
     }
     stop.cancel();
     serving.await.unwrap();
@@ -154,12 +154,12 @@ async fn talk() {
     let server = server(&one, raft.clone(), Echo);
     let stop = CancellationToken::new();
     let serving = tokio::spawn(server.run(Box::new(memory.listen("one")), stop.clone()));
-    let ask = async |kind: Kind| {
+    let call = async |kind: Kind| {
         let within = Duration::from_secs(1);
         two.links.call(1, Purpose::Control, kind, Bytes::new(), within).await.unwrap()
     };
-    assert_eq!(wire::decode_number(&ask(Kind::Standing).await).unwrap(), 2);
-    let pong = async || Pong::decode(ask(Kind::Ping).await).unwrap().majority_millis;
+    assert_eq!(wire::decode_number(&call(Kind::Figures).await).unwrap(), 2);
+    let pong = async || Pong::decode(call(Kind::Ping).await).unwrap().majority_millis;
     assert_eq!(pong().await, Some(u64::MAX), "it does not lead");
     raft.initialize(BTreeMap::from([(1, BasicNode::new("one"))])).await.unwrap();
     let led = Some(Duration::from_secs(5));

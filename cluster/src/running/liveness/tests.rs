@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use super::*;
 use crate::peer::link::tests::{answer, links, welcome};
 use crate::peer::transport::memory::Memory;
-use crate::peer::transport::{Carriage, Dialer};
+use crate::peer::transport::{Dialer, PeerStream};
 
 /// Nobody answers at these addresses, and nobody refuses.
 struct Silent {
@@ -17,7 +17,7 @@ struct Silent {
 }
 
 impl Dialer for Silent {
-    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Carriage>> {
+    fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<PeerStream>> {
         if address == self.silent { Box::pin(std::future::pending()) } else { self.memory.dial(address) }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use actix::prelude::{ActorContext, ActorFuture, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use futures_util::FutureExt as _;
-use rollbook_cluster::node::Consistency;
+use rollbook_cluster::node::consensus::Consistency;
 use rollbook_core::consumer::{Attempts, Range};
 use rollbook_core::error::Refusal;
 use rollbook_core::limits::{CONSUMER_ATTEMPTS_MAX, CONSUMER_RANGES_MAX};
@@ -194,7 +194,7 @@ impl Consumer {
 /// seen yet that another one took over.
 async fn still_serves(bus: &Bus, cursor: &Cursor) -> bool {
     while cursor.holds() {
-        match bus.node().read_barrier(Consistency::Leader).await {
+        match bus.node().consensus().read_barrier(Consistency::Leader).await {
             Ok(_) => return cursor.holds(),
             Err(refusal) => tracing::debug!(%refusal, "an event is given up later"),
         }

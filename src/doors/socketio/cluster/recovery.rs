@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use prost::Message;
 use rollbook_cluster::lock::lock;
-use rollbook_cluster::node::Node;
+use rollbook_cluster::node::state_reader::StateReader;
 
 use super::session_state::{Kept, Word};
 use crate::base::clock;
@@ -60,7 +60,7 @@ impl Store {
 /// The states of one node, and the way to those of the others.
 #[derive(Debug)]
 pub(in crate::doors::socketio) struct Recovery {
-    node: Node,
+    state: StateReader,
     peers: PeerClient,
     /// How long a state is kept; zero when none is.
     time: Duration,
@@ -72,12 +72,12 @@ pub(in crate::doors::socketio) struct Recovery {
 
 impl Recovery {
     pub(in crate::doors::socketio) fn new(
-        node: Node,
+        state: StateReader,
         peers: PeerClient,
         time: Duration,
         count_max: usize,
     ) -> Arc<Self> {
-        Arc::new(Self { node, peers, time, count_max, store: Mutex::default(), leaving: AtomicBool::new(false) })
+        Arc::new(Self { state, peers, time, count_max, store: Mutex::default(), leaving: AtomicBool::new(false) })
     }
 
     /// Whether anything is kept at all.
@@ -104,7 +104,7 @@ impl Recovery {
     }
 
     fn hand_over(&self, kept: Kept) {
-        if let Some(to) = heir(&kept.pid, &self.node.others_up()) {
+        if let Some(to) = heir(&kept.pid, &self.state.others_up()) {
             self.peers.tell_door(to, NAME, Word::Keep(Box::new(kept)).into_bytes());
         }
     }
@@ -133,7 +133,7 @@ impl Recovery {
             let word = Word::Restore(pid.to_owned()).into_bytes();
             async move { self.peers.ask_door(node, NAME, word, ASK_MAX).await }
         };
-        let mut answers: FuturesUnordered<_> = self.node.others_up().into_iter().map(ask).collect();
+        let mut answers: FuturesUnordered<_> = self.state.others_up().into_iter().map(ask).collect();
         while let Some(answer) = answers.next().await {
             let kept = answer.ok().filter(|bytes| !bytes.is_empty()).and_then(|bytes| Kept::decode(bytes).ok());
             if kept.is_some() {

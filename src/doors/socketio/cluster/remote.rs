@@ -80,7 +80,7 @@ impl Remote {
     }
 
     async fn ask(&self, node: u64, word: Word, within: Duration) -> Result<String, Wrong> {
-        if !self.node.others_up().contains(&node) {
+        if !self.node.state().others_up().contains(&node) {
             return Err(Wrong::Unknown);
         }
         decode(self.peers.ask_door(node, NAME, word.into_bytes(), within).await)
@@ -115,7 +115,7 @@ impl Remote {
         conn: u64,
     ) -> Result<HttpResponse, Wrong> {
         self.ask(node, Word::Open(Open { sid: sid.to_owned(), conn }), ASK_MAX).await?;
-        let link = Link { node: self.node.clone(), peers: self.peers.clone(), to: node, conn };
+        let link = Link { messages: self.node.messages().clone(), peers: self.peers.clone(), to: node, conn };
         let remote = Arc::clone(self);
         let forget = Forget::new(move || {
             let gone = lock(&remote.near).remove(&conn);
@@ -159,7 +159,8 @@ impl Remote {
         let conn = self.table.conn();
         let key = (from, open.conn);
         lock(&self.far).insert(key, FarEnd { session: session.clone().recipient(), conn });
-        let link = Link { node: self.node.clone(), peers: self.peers.clone(), to: from, conn: open.conn };
+        let link =
+            Link { messages: self.node.messages().clone(), peers: self.peers.clone(), to: from, conn: open.conn };
         let (remote, to) = (Arc::clone(self), session.clone().recipient());
         let forget = Forget::new(move || {
             // Numbers of the other node begin anew with each of its lives.

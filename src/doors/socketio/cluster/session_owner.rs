@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture};
 use actix::{ActorFutureExt as _, WrapFuture as _};
-use rollbook_cluster::node::Node;
+use rollbook_cluster::node::peer_messages::PeerMessages;
 
 use super::session_state::{Carried, Word, decode};
 use crate::base::actors::{Belongs, Kind, must_tell};
@@ -24,7 +24,7 @@ const MISSED_MAX: u32 = 4;
 
 /// The way to the other end.
 pub(in crate::doors::socketio) struct Link {
-    pub(in crate::doors::socketio) node: Node,
+    pub(in crate::doors::socketio) messages: PeerMessages,
     pub(in crate::doors::socketio) peers: PeerClient,
     /// The other node.
     pub(in crate::doors::socketio) to: u64,
@@ -39,7 +39,7 @@ impl Link {
     }
 
     fn reach(&self) -> PeerReachability {
-        PeerReachability::new(self.node.clone(), self.to, MISSED_MAX)
+        PeerReachability::new(self.messages.clone(), self.to, MISSED_MAX)
     }
 }
 

@@ -291,7 +291,7 @@ impl BusSocket {
     }
 
     fn config(&self, id: Option<u64>, out: &mut Out) {
-        let config = self.services.bus.node().config();
+        let config = self.services.bus.node().state().config();
         let text = std::str::from_utf8(config.text()).unwrap_or("{}");
         match id {
             Some(id) => out.ack(id, &[text], Vec::new()),

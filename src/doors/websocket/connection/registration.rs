@@ -20,11 +20,11 @@ use crate::net::websocket::reader::code;
 impl Connection {
     pub(super) fn register(&mut self, registers: RegisterPayload, ctx: &mut Context<Self>) {
         let services = self.context.services.clone();
-        if services.bus.node().ready().is_err() {
+        if services.bus.node().consensus().ready().is_err() {
             let refusal = Refusal::Unavailable("the cluster has no majority".to_owned());
             return self.registration_refused(Fault::of_service(&refusal));
         }
-        let snapshot = self.context.snapshots.take(services.bus.node());
+        let snapshot = self.context.snapshots.take(services.bus.node().state());
         let name = registers.name.clone();
         self.handle.client().describe(|about| about.name.clone_from(&name));
         if registers.methods.is_empty() {
