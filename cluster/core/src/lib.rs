@@ -12,7 +12,6 @@ pub mod consumer;
 pub mod entry;
 pub mod error;
 pub mod event;
-pub mod headers;
 pub mod level;
 pub mod limits;
 pub mod machine;

@@ -213,7 +213,7 @@ impl PeerRequestHandler for PeerService {
 mod tests {
     use rollbook_core::command::NamespaceDelete;
     use rollbook_core::entry::{Batch, FLAG_CREATE, batch_frame, begin_publish, command_frame, finish_publish};
-    use rollbook_core::headers::HeaderList;
+    use rollbook_core::event::headers::HeaderList;
     use rollbook_core::node::Owner;
 
     use super::*;

@@ -1,7 +1,7 @@
 //! The JSON form of an event, the same on every surface.
 
 use rollbook_core::event::Event;
-use rollbook_core::headers::Headers;
+use rollbook_core::event::headers::Headers;
 
 /// Appends the event as compact JSON: `id, trace_id, key, subject, response_subject, created_at,
 /// headers, payload, index`, empty ones left out, the payload byte for byte as it was published.
@@ -93,7 +93,7 @@ fn decimal(value: i64, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use rollbook_core::headers::HeaderList;
+    use rollbook_core::event::headers::HeaderList;
 
     use super::*;
 

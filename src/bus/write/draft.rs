@@ -5,8 +5,8 @@ use std::fmt;
 
 use memchr::memchr2;
 use rollbook_core::entry::{FLAG_CREATE, FLAG_HEADERS, FLAG_KEYED, FLAG_RESTORE, begin_publish, finish_publish};
+use rollbook_core::event::headers::HeaderList;
 use rollbook_core::event::{Event, is_event_id};
-use rollbook_core::headers::HeaderList;
 use rollbook_core::limits::FIELD_BYTES_MAX;
 use rollbook_core::subjects::subject::{Namespace, Subject, validate_response_subject};
 use rollbook_core::time::{Timestamp, ZERO_YEAR_SECONDS};

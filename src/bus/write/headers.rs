@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use rollbook_core::headers::HeaderList;
+use rollbook_core::event::headers::HeaderList;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 

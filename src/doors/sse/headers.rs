@@ -1,7 +1,7 @@
 //! The headers of a request that its events are to have. Pure.
 
 use actix_web::http::header::{HeaderMap, HeaderValue};
-use rollbook_core::headers::HeaderList;
+use rollbook_core::event::headers::HeaderList;
 
 use crate::base::fault::FaultKind;
 use crate::bus::client::call::traceparent;

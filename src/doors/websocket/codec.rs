@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use rollbook_core::headers::HeaderList;
+use rollbook_core::event::headers::HeaderList;
 use rollbook_core::limits;
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rollbook_core::headers::HeaderList;
+use rollbook_core::event::headers::HeaderList;
 use rollbook_core::service::{Capability, Instance, InstanceRegister, Service};
 
 use super::settings::NAME;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use reqwest::header::HeaderMap;
-use rollbook_core::headers::HeaderList;
+use rollbook_core::event::headers::HeaderList;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;

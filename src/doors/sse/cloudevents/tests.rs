@@ -4,7 +4,7 @@ use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use rollbook_core::entry::{Frame, frames};
 use rollbook_core::event::Event;
-use rollbook_core::headers::HeaderList;
+use rollbook_core::event::headers::HeaderList;
 use rollbook_core::time::Timestamp;
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rollbook_core::event::Event;
-use rollbook_core::headers::Headers;
+use rollbook_core::event::headers::Headers;
 use serde::Deserialize;
 
 use super::attributes::{self, LITERAL, PREFIX, SPECVERSION, SUBJECT_EXTENSION};

@@ -3,7 +3,7 @@
 use super::*;
 use crate::command::{ClockSet, DecodeError, InstanceExpire, LevelRaise, TrimMany, check_level, needs_level};
 use crate::entry::{FLAG_HEADERS, command_frame};
-use crate::headers::HeaderList;
+use crate::event::headers::HeaderList;
 
 pub(super) fn raise(level: u32) -> Vec<u8> {
     Command::LevelRaise(LevelRaise { level }).frame().unwrap()

@@ -11,15 +11,18 @@
 //! ```
 //!
 //! All numbers are little-endian. What is in brackets is there when its flag is set; headers are, from feature level
-//! `HEADERS` on, as text, see [`crate::headers`]. A record with another flag is not read. A record does not hold its own sequence
+//! `HEADERS` on, as text, see [`crate::event::headers`]. A record with another flag is not read. A record does not hold its own sequence
 //! number: that is assigned when the entry is applied and follows from the place.
+
+pub mod headers;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::headers::Headers;
 use crate::time::Timestamp;
+
+use headers::Headers;
 
 const HAS_ID: u8 = 1;
 const HAS_TRACE: u8 = 2;
@@ -299,8 +302,8 @@ pub fn is_event_id(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::headers::HeaderList;
     use super::*;
-    use crate::headers::HeaderList;
     use alloc::string::ToString;
     use alloc::vec;
     use proptest::prelude::*;
