@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rocksdb::{DB, LiveFile};
+use rocksdb::{DB, ErrorKind, LiveFile};
 
 use super::layout;
 use crate::error::NodeError;
@@ -17,8 +17,13 @@ const WAY_OUT: &str =
 /// RocksDB looks at a file when it is read for the first time. Of a store with a bounded number of open files it opens
 /// no more than 16 at the start, so that a file that is cut or gone would be found hours later.
 pub(crate) fn opened(store: &'static str, root: &Path, db: Result<DB, rocksdb::Error>) -> Result<DB, NodeError> {
-    let db = db.map_err(|error| layout::open_error(store, root, &error))?;
-    check_files(&db).map_err(|detail| NodeError::Store { store, detail: format!("{detail}; {WAY_OUT}") })?;
+    let damaged = |detail: String| NodeError::Store { store, detail: format!("{detail}; {WAY_OUT}") };
+    let db = db.map_err(|error| match layout::open_error(store, root, &error) {
+        // RocksDB itself has looked at that file.
+        NodeError::Store { detail, .. } if error.kind() == ErrorKind::Corruption => damaged(detail),
+        other => other,
+    })?;
+    check_files(&db).map_err(damaged)?;
     Ok(db)
 }
 
