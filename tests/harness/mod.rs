@@ -2,6 +2,7 @@
 
 pub(crate) mod bus;
 pub(crate) mod cluster;
+pub(crate) mod examples;
 pub(crate) mod http;
 pub(crate) mod node;
 /// Figures of a process.

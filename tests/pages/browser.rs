@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::node::{Node, Options, run_command};
 use crate::harness::{SOON, ms, wait_for};
-use crate::readme::{blocks, page};
+use crate::pages::{blocks, page};
 
 /// A browser starts slowly on a busy machine.
 const BROWSER: Duration = Duration::from_secs(60);

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::cluster::balancer;
-use super::examples::clients;
 use crate::harness::bus::BusClient;
 use crate::harness::cluster::Cluster;
+use crate::harness::examples::clients;
 use crate::harness::node::{Node, Options};
 use crate::harness::{Rng, SOON, ms, wait_for};
 

@@ -15,10 +15,10 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use super::{Block, blocks, difference, page, pages, root};
+use crate::doors::websocket::clients::build_typescript;
+use crate::harness::examples::{Clients, clients};
 use crate::harness::node::{Node, Options, run_command};
 use crate::harness::{SOON, wait_for};
-use crate::services::examples::{Clients, clients};
-use crate::websocket::clients::build_typescript;
 
 /// One node, and the directory in which the reader works.
 struct Tour {

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::harness::examples::{Clients, clients};
 use crate::harness::node::{Node, Options, run_command};
-use crate::services::examples::{Clients, clients};
 
 /// They start and kill nodes.
 const BOUND: Duration = Duration::from_secs(240);

@@ -306,7 +306,7 @@ fn coming_and_going(services: usize, steps: usize, here_max: usize) {
 
 #[test]
 fn polling_and_upgrades_work_through_a_balancer_without_a_memory() {
-    let Some(clients) = super::examples::clients() else { return };
+    let Some(clients) = crate::harness::examples::clients() else { return };
     let cluster = Cluster::start();
     let balancer = balancer(&cluster);
     let output = clients.node("balanced.js", &[&format!("http://{}", balancer.address)], SOON * 6);
@@ -316,7 +316,7 @@ fn polling_and_upgrades_work_through_a_balancer_without_a_memory() {
 
 #[test]
 fn two_services_go_on_calling_each_other_while_their_nodes_are_killed_one_after_the_other() {
-    let Some(clients) = super::examples::clients() else { return };
+    let Some(clients) = crate::harness::examples::clients() else { return };
     let mut cluster = Cluster::start_with(Options::new().env("ROLLBOOK_CLUSTER__NODE_TIMEOUT", "1s"));
     let balancer = balancer(&cluster);
     let url = format!("http://{}", balancer.address);

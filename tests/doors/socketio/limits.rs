@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::examples::clients;
 use crate::harness::cluster::Cluster;
+use crate::harness::examples::clients;
 use crate::harness::node::{Node, Options};
 
 /// Rounds of each; the median counts.

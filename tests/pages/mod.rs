@@ -1,5 +1,6 @@
 //! The documents are true: their tables are those of the program, and their examples print what stands below them.
 
+mod browser;
 mod tour;
 
 use std::path::{Path, PathBuf};

@@ -4,8 +4,6 @@
 mod calls;
 /// Three nodes behind a balancer that remembers nothing.
 mod cluster;
-/// The real client libraries, and the examples of the documentation.
-pub(crate) mod examples;
 /// Clients that send what they should not.
 mod hostile;
 /// How fast it must be, beside Node's own server.

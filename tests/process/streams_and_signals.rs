@@ -221,7 +221,7 @@ fn a_terminal_that_closes_stops_the_node_it_started() {
 fn told_twice_the_node_waits_for_no_client() {
     let options = Options::new().env("ROLLBOOK_WEBSOCKET__DRAIN_TIMEOUT", "1m");
     let mut node = Node::start(&options);
-    let (users, shop) = crate::websocket::asked(node.web);
+    let (users, shop) = crate::doors::websocket::asked(node.web);
     node.signal_term();
     // Two that come together are one.
     node.signal_term();

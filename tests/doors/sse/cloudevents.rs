@@ -4,11 +4,11 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::harness::examples::clients;
 use crate::harness::http::Response;
 use crate::harness::node::{Node, Options, run_command, target};
 use crate::harness::sse::Sse;
 use crate::harness::{SOON, report};
-use crate::services::examples::clients;
 
 const STRUCTURED: (&str, &str) = ("Content-Type", "application/cloudevents+json");
 /// Headers and body of a publish, status and text of its refusal.

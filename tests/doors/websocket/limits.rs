@@ -12,10 +12,10 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::faults::resident;
-use crate::harness::node::{Node, Options};
-use crate::services::limits::{
+use crate::doors::socketio::limits::{
     Caller, Provider, SOCKETS, beside_node, count_frames, field, measured, median, relay, run,
 };
+use crate::harness::node::{Node, Options};
 
 /// A client that is registered.
 struct Socket(WebSocketStream<TcpStream>);
@@ -104,7 +104,7 @@ async fn round_trips(at: SocketAddr, window: usize) -> [f64; 3] {
 
 /// Messages to a Socket.IO provider, and requests of a Socket.IO caller to a service here.
 async fn across(at: SocketAddr, window: usize) -> [[f64; 3]; 4] {
-    use crate::services::limits as socketio;
+    use crate::doors::socketio::limits as socketio;
     let near = format!("near{window}");
     let far = format!("far{window}");
     let here = tokio::spawn(Socket::open(at, &near, &["get"]).await.serve());

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::node::{Node, Options};
 use crate::harness::socket::Socket;
-use crate::readme::page;
+use crate::pages::page;
 
 const CONSUMER: &str = r#"{
 "name": "consumer-name",

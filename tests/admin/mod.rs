@@ -1,0 +1,10 @@
+//! REST administration, health and metrics.
+
+/// The central configuration.
+mod config;
+/// Pause, resume and reset of durable consumers.
+mod consumers;
+/// What all of REST has in common.
+mod rest;
+/// Health, metrics and the administration of namespaces.
+mod web;

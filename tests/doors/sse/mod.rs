@@ -1,0 +1,18 @@
+//! The door `sse`: the event log over HTTP, one file per chapter of its protocol.
+
+mod ack;
+mod batch;
+mod cloudevents;
+mod conformance;
+mod cors;
+mod counts;
+mod dead;
+mod dedupe;
+mod groups;
+mod headers;
+mod inbox;
+mod publish;
+mod refused;
+mod start;
+mod stream;
+mod subscribe;

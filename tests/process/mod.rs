@@ -1,0 +1,6 @@
+//! The program: its command line, and the process and what is around it.
+
+/// The command line: publish, subscribe, dump, restore, namespaces, config, health.
+mod cli;
+/// Streams that are closed or full, signals, a limit of open files.
+mod streams_and_signals;
