@@ -178,8 +178,8 @@ pub(super) fn at_most(bytes: usize) -> web::PayloadConfig {
 
 /// Reads a member that is an object.
 pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
-    let members = serde_json::Map::deserialize(deserializer)?;
-    serde_json::from_value(members.into()).map_err(serde::de::Error::custom)
+    let text = serde_json::Value::from(serde_json::Map::deserialize(deserializer)?).to_string();
+    serde_json::from_str(&text).map_err(|error| serde::de::Error::custom(json_error::explain(&text, &error)))
 }
 
 #[cfg(test)]

@@ -40,8 +40,22 @@ pub fn explain(json: &str, error: &Error) -> String {
 fn plain(text: &str) -> String {
     let rest = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
     match rest.and_then(|rest| rest.rsplit_once(", expected ")) {
-        Some((found, expected)) => format!("expected {expected}, not {}", found.replace('`', "")),
+        Some((found, expected)) => format!("expected {}, not {}", kind(expected), kind(&found.replace('`', ""))),
         None => text.to_owned(),
+    }
+}
+
+/// A kind of value as JSON calls it.
+fn kind(serde: &str) -> &str {
+    match serde {
+        "a map" => "an object",
+        "map" => "object",
+        "a sequence" => "a list",
+        "sequence" => "list",
+        "unit value" => "null",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
+        _ if serde.starts_with("struct ") => "an object",
+        _ => serde,
     }
 }
 
@@ -52,7 +66,10 @@ fn member<'j>(json: &'j str, error: &Error) -> Option<Cow<'j, str>> {
     let start = json.as_ptr().addr();
     let is_there = |value: &str| {
         let from = value.as_ptr().addr().checked_sub(start)?;
-        Some(from <= at && at <= from.checked_add(value.len())?)
+        let to = from.checked_add(value.len())?;
+        // Some errors are told of behind the value, at the end of the object.
+        let behind = || json.get(to..at).is_some_and(|between| matches!(between.trim(), "" | "}"));
+        Some(from <= at && (at <= to || behind()))
     };
     let members = json::members(json)?;
     members.into_iter().find(|(_, value)| is_there(value.get()).unwrap_or(false)).map(|(name, _)| name)
@@ -73,6 +90,13 @@ mod tests {
         count: Option<Whole>,
         list: Option<Vec<String>>,
         port: Option<Port>,
+        within: Option<Within>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only read")]
+    struct Within {
+        most: u64,
     }
 
     #[derive(Debug, Deserialize)]
@@ -89,15 +113,23 @@ mod tests {
             ("{}", "name: missing"),
             ("{\"name\":5}", "name: expected a string, not integer 5"),
             ("{\"name\":null}", "name: expected a string, not null"),
-            ("{\n \"count\": 1,\n \"name\" : [1] }", "name: expected a string, not sequence"),
+            ("{\n \"count\": 1,\n \"name\" : [1] }", "name: expected a string, not list"),
             (
                 "{\"name\":\"x\",\"count\":\"many\",\"list\":[]}",
                 "count: expected a whole number from 0, not string \"many\"",
             ),
             ("{\"name\":\"x\",\"count\":-1}", "count: expected a whole number from 0, not integer -1"),
             ("{\"name\":\"x\",\"list\":[\"a\",7]}", "list: expected a string, not integer 7"),
+            (
+                "{\"name\":\"x\",\"within\":{\"most\":\"7\"}}",
+                "within: expected a whole number from 0, not string \"7\"",
+            ),
+            ("{\"name\":\"x\",\"within\":7}", "within: expected an object, not integer 7"),
             ("{\"name\":\"x\",\"port\":{}}", "port: a port is a number or digits"),
-            ("{\"name\":\"x\",\"prot\":1}", "prot: no member of that name; known are `name`, `count`, `list`, `port`"),
+            (
+                "{\"name\":\"x\",\"prot\":1}",
+                "prot: no member of that name; known are `name`, `count`, `list`, `port`, `within`",
+            ),
             ("{\"name\":\"x\",\"name\":\"y\"}", "name: is there twice"),
             ("{\"name\":\"x\",}", "trailing comma at line 1 column 13"),
         ] {

@@ -104,7 +104,7 @@ fn head_and_options_are_answered_wherever_get_is() {
 #[test]
 fn a_person_finds_the_way() {
     let node = Node::shared();
-    let listed = node.web("GET", "/", "").json();
+    let listed = plain(&node, "GET", "/", &[("Accept", "application/json")], b"").json();
     assert!(listed["version"].is_string() && listed["paths"]["/docs/"].is_string(), "{listed}");
     for path in listed["paths"].as_object().expect("paths").keys() {
         assert_ne!(node.web("GET", path, "").status, 404, "{path}");

@@ -86,7 +86,7 @@ fn a_protocol_is_added_by_one_file_and_spoken_with_nc() {
     for (line, refusal) in [
         ("PUB app.> 1", "-ERR subject should not have * or >"),
         ("PUB app.x {", "-ERR EOF while parsing an object at line 1 column 1"),
-        ("SUB a..b", "-ERR subject should not have series of dots one after another"),
+        ("SUB a..b", "-ERR subject should not have two dots in a row"),
         ("HELLO", "-ERR write PUB subject json, or SUB pattern"),
     ] {
         publisher.say(line);
