@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
-use rollbook_core::command::{Command, Found};
+use rollbook_core::command::{ClusterCreate, Command};
 use rollbook_core::level::FeatureLevel;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
@@ -480,8 +480,8 @@ async fn join_in(raft: &Raft, identity: &Identity, founding: Founding) -> Result
 /// Gives a new cluster its id.
 async fn name_cluster(state: &State, identity: &Identity, proposals: &ProposalClient) -> Result<(), NodeError> {
     if state.machine().cluster_id().is_empty() {
-        let found = Found { cluster_id: identity.cluster_id() };
-        proposals.command(Command::Found(found)).await.map_err(|refusal| raft_error(&refusal))?;
+        let create = ClusterCreate { cluster_id: identity.cluster_id() };
+        proposals.command(Command::ClusterCreate(create)).await.map_err(|refusal| raft_error(&refusal))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use rollbook_core::command::{Command, Found, NodeDown, NodeUp};
+use rollbook_core::command::{ClusterCreate, Command, NodeDown, NodeUp};
 use rollbook_core::node::Node as Row;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -80,7 +80,7 @@ impl Presence {
                 // A new cluster has the newest rules from its first event on, unless a founder is lost meanwhile.
                 return;
             }
-            self.propose(Command::Found(Found { cluster_id })).await;
+            self.propose(Command::ClusterCreate(ClusterCreate { cluster_id })).await;
         }
     }
 

@@ -1,4 +1,4 @@
-//! Nodes come and go: who is up, and the events that tell of it.
+//! Nodes: their lives begin and end, and roll events announce both.
 
 use alloc::format;
 use alloc::string::String;
@@ -14,18 +14,18 @@ use crate::node::{Node, Owner};
 use crate::rows::{Family, Writes};
 
 impl Machine {
-    /// A node that was ever here.
+    /// The node of this number, also when it is down or removed.
     #[must_use]
     pub fn node(&self, id: u64) -> Option<&Node> {
         self.nodes.get(&id)
     }
 
-    /// All nodes that were ever here, by number.
+    /// All nodes that were ever members, by number.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
     }
 
-    /// Whether this life of a node has not ended.
+    /// Whether this life of a node goes on.
     #[must_use]
     pub fn is_alive(&self, owner: Owner) -> bool {
         self.nodes.get(&owner.node).is_some_and(|node| node.up && node.incarnation == owner.incarnation)
@@ -43,17 +43,17 @@ impl Machine {
         if node.removed {
             return Err(Refusal::Membership(format!("node {} was removed", up.id)));
         }
-        let again = node.up && node.incarnation == up.incarnation;
+        let repeated = node.up && node.incarnation == up.incarnation;
         if up.incarnation < node.incarnation || (up.incarnation == node.incarnation && !node.up) {
             return Err(Refusal::Membership(format!("that life of node {} has ended", up.id)));
         }
-        if node.up && !again {
+        if node.up && !repeated {
             self.end_life(&node, "restarted", effects);
         }
         (node.incarnation, node.address, node.up) = (up.incarnation, up.address, true);
         self.save_node(&node, effects.writes);
-        if !again {
-            self.tell_node("up", &node, None, effects);
+        if !repeated {
+            self.append_node_event("up", &node, None, effects);
         }
         Ok(Done::Node(node))
     }
@@ -97,9 +97,9 @@ impl Machine {
         Ok(Done::Node(node))
     }
 
-    /// A node was up and is not any more; what it held goes with it.
+    /// Announces that a life of a node has ended, and begins to remove the instances that belong to it.
     fn end_life(&mut self, node: &Node, reason: &str, effects: &mut Effects<'_>) {
-        self.tell_node("down", node, Some(reason), effects);
+        self.append_node_event("down", node, Some(reason), effects);
         self.expire_instances(Owner { node: node.id, incarnation: node.incarnation }, effects);
     }
 
@@ -108,16 +108,17 @@ impl Machine {
         self.nodes.insert_mut(node.id, node.clone());
     }
 
-    fn tell_node(&mut self, what: &str, node: &Node, reason: Option<&str>, effects: &mut Effects<'_>) {
+    fn append_node_event(&mut self, what: &str, node: &Node, reason: Option<&str>, effects: &mut Effects<'_>) {
         let Node { id, incarnation, address, .. } = node;
-        let told = Told { node: NodeJson { id: *id, incarnation: *incarnation, address }, reason, at: self.at() };
-        self.tell(&format!("node.{what}"), &told, effects);
+        let payload =
+            NodeEvent { node: NodeJson { id: *id, incarnation: *incarnation, address }, reason, at: self.time_text() };
+        self.append_roll_event(&format!("node.{what}"), &payload, effects);
     }
 }
 
 /// Payload of `roll.node.*`.
 #[derive(Serialize)]
-struct Told<'a> {
+struct NodeEvent<'a> {
     node: NodeJson<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -131,7 +132,7 @@ struct NodeJson<'a> {
     address: &'a str,
 }
 
-/// What may stand in JSON and in a log line as it is.
+/// Whether an address is short enough and needs no escaping in JSON or in a log line.
 fn is_address(address: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
     (1..=limits::ADDRESS_BYTES_MAX).contains(&address.len()) && address.bytes().all(plain)
