@@ -96,6 +96,7 @@ pub fn batch_frame(batch: Batch) -> [u8; BATCH_FRAME_BYTES] {
     out
 }
 
+/// Writes flags and body length into the header of a frame.
 fn finish_frame(frame: &mut [u8], flags: u8) -> Result<(), Refusal> {
     let length = frame.len().saturating_sub(FRAME_HEADER_BYTES);
     let length = u32::try_from(length).map_err(|_| malformed("frame too long"))?;
@@ -177,7 +178,7 @@ impl<'a> Entry<'a> {
     /// Checks version and checksum.
     ///
     /// # Errors
-    /// What is wrong with the bytes.
+    /// A text that says what is wrong with the bytes.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, &'static str> {
         let (covered, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or("entry is too short")?;
         if crc32c::crc32c(covered) != u32::from_le_bytes(*checksum) {

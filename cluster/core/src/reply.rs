@@ -14,18 +14,21 @@ use crate::namespace::Head;
 use crate::node::Node;
 use crate::service::{Registered, Removed, Service};
 
+/// All replies of a batch.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Replies {
     #[prost(message, repeated, tag = "1")]
     replies: Vec<ReplyMessage>,
 }
 
+/// One reply, a message because a `oneof` needs one.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReplyMessage {
     #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     kind: Option<Kind>,
 }
 
+/// A result, or a refusal.
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum Kind {
     #[prost(message, tag = "1")]
@@ -52,6 +55,7 @@ enum Kind {
     More(bool),
 }
 
+/// See [`Done::Published`].
 #[derive(Clone, PartialEq, prost::Message)]
 struct Published {
     #[prost(uint64, tag = "1")]
@@ -60,6 +64,7 @@ struct Published {
     events: u32,
 }
 
+/// A refusal as its stable number and its texts, so that the text of a refusal can change between releases.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Refused {
     #[prost(uint32, tag = "1")]
@@ -124,6 +129,7 @@ pub fn decode_refusal(bytes: &[u8]) -> Option<Refusal> {
     parse_refusal(Refused::decode(bytes).ok()?)
 }
 
+/// The message of a refusal.
 fn refusal_message(refusal: &Refusal) -> Refused {
     Refused {
         number: refusal.number().into(),
@@ -132,6 +138,7 @@ fn refusal_message(refusal: &Refusal) -> Refused {
     }
 }
 
+/// The refusal of a message; `None` for a number that this release does not know.
 fn parse_refusal(refused: Refused) -> Option<Refusal> {
     let all = Refusal::all();
     let kind = all.iter().find(|kind| u32::from(kind.number()) == refused.number)?;

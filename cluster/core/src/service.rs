@@ -362,6 +362,7 @@ fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Checks a text for people: at most `bytes_max` bytes, no control characters except line feeds and tabs.
 fn check_text(what: &str, text: &str, bytes_max: usize) -> Result<(), Refusal> {
     if text.len() > bytes_max {
         return Err(Refusal::Malformed(alloc::format!("{what}: at most {bytes_max} bytes")));

@@ -33,6 +33,7 @@ pub fn is_header_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(legal)
 }
 
+/// Whether a text can be the value of a header: no control character, so no line feed.
 fn is_value(value: &str) -> bool {
     !value.chars().any(char::is_control)
 }

@@ -94,6 +94,7 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// Appends a length prefix of zero and the fields; after an error `out` holds a part of the record.
     fn encode_fields(&self, out: &mut Vec<u8>) -> Result<(), TooLong> {
         let mut flags = 0;
         for (set, flag) in [
@@ -190,6 +191,7 @@ impl<'a> Event<'a> {
     }
 }
 
+/// Appends a text with a length prefix of one byte.
 fn put_text8(out: &mut Vec<u8>, field: &'static str, text: &str) -> Result<(), TooLong> {
     let length = u8::try_from(text.len()).map_err(|_| TooLong { field, limit: 255 })?;
     out.push(length);
@@ -197,6 +199,7 @@ fn put_text8(out: &mut Vec<u8>, field: &'static str, text: &str) -> Result<(), T
     Ok(())
 }
 
+/// Appends a text with a length prefix of two bytes.
 fn put_text16(out: &mut Vec<u8>, field: &'static str, text: &str) -> Result<(), TooLong> {
     let length = u16::try_from(text.len()).map_err(|_| TooLong { field, limit: 65_535 })?;
     out.extend_from_slice(&length.to_le_bytes());
@@ -222,11 +225,13 @@ impl<'a> RecordReader<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    /// A text with a length prefix of one byte.
     fn text8(&mut self) -> Option<&'a str> {
         let length = usize::from(self.u8()?);
         core::str::from_utf8(self.take(length)?).ok()
     }
 
+    /// A text with a length prefix of two bytes.
     fn text16(&mut self) -> Option<&'a str> {
         let length = usize::from(u16::from_le_bytes(self.array()?));
         core::str::from_utf8(self.take(length)?).ok()

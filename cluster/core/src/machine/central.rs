@@ -32,6 +32,7 @@ impl Machine {
         &self.config
     }
 
+    /// Replaces the document: checks revision, size and JSON, keeps the newest revisions, and announces the new one.
     pub(super) fn config_set(&mut self, set: ConfigSet, effects: &mut Effects<'_>) -> Reply {
         let present = self.config.revision;
         if let Some(wanted) = set.if_revision.filter(|wanted| *wanted != present) {

@@ -16,6 +16,8 @@ use crate::subjects::pattern::Pattern;
 use crate::subjects::subject::has_marks;
 
 impl Machine {
+    /// Creates a consumer, or returns the existing one. A consumer whose node has ended gets the claimant as its new
+    /// owner.
     pub(super) fn open_consumer(&mut self, open: ConsumerOpen, writes: &mut Writes) -> Reply {
         let namespace = self.require_head(&open.namespace)?.id;
         let mut wanted = open.consumer;
@@ -72,6 +74,7 @@ impl Machine {
         Ok(Done::Consumer(started))
     }
 
+    /// Stores progress of a consumer, if owner, generation and epoch match the row.
     pub(super) fn advance_consumer(&mut self, advance: ConsumerAdvance, writes: &mut Writes) -> Reply {
         let (quiet, counted) = (self.level >= FeatureLevel::BOUNDED, self.level >= FeatureLevel::COUNTED);
         if counted && !is_bounded(&advance) {
@@ -105,6 +108,7 @@ impl Machine {
         Ok(if quiet { Done::Nothing } else { Done::Consumer(consumer.clone()) })
     }
 
+    /// Deletes a consumer and its row.
     pub(super) fn delete_consumer(&mut self, delete: ConsumerDelete, writes: &mut Writes) -> Reply {
         let namespace = self.require_head(&delete.namespace)?.id;
         let of = self.consumers.get_mut(&namespace);
@@ -118,6 +122,7 @@ impl Machine {
         Ok(Done::Nothing)
     }
 
+    /// Resets the cursor, or pauses and resumes delivery, for the operator.
     pub(super) fn set_consumer(&mut self, set: ConsumerSet, writes: &mut Writes) -> Reply {
         let head = self.require_head(&set.namespace)?;
         let (namespace, last) = (head.id, head.last());

@@ -52,6 +52,7 @@ impl Machine {
         self.ended_owner().is_some()
     }
 
+    /// A life of a node that has ended and still owns instances on the roll.
     fn ended_owner(&self) -> Option<Owner> {
         self.services.owned.keys().copied().find(|owner| !self.is_alive(*owner))
     }

@@ -234,6 +234,7 @@ impl Machine {
         Ok(replies)
     }
 
+    /// Applies one frame. An error stops the node; a refusal is the reply.
     fn frame(
         &mut self,
         position: FramePosition,
@@ -308,6 +309,7 @@ impl Machine {
         &self.cluster_id
     }
 
+    /// Applies one command.
     fn command(&mut self, command: Command, rows: &impl Rows, effects: &mut Effects<'_>) -> Result<Reply, RowsError> {
         let writes = &mut *effects.writes;
         Ok(match command {

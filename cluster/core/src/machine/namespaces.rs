@@ -29,6 +29,8 @@ impl Machine {
         }
     }
 
+    /// Creates a namespace. `internal` permits reserved names and ignores the maximum, because the bus must always be
+    /// able to append to its own namespaces. A deleted namespace keeps its number and continues its sequence numbers.
     pub(super) fn create_namespace(
         &mut self,
         name: &str,
@@ -87,6 +89,7 @@ impl Machine {
         if bounded { retention } else { Retention { dedupe_window_ms: 0, ..retention } }
     }
 
+    /// Marks a namespace as deleted, and deletes its consumers and rows. The events of the present entry go as well.
     pub(super) fn delete_namespace(&mut self, name: &str, effects: &mut Effects<'_>) -> Reply {
         if Namespace::is_reserved(name) {
             return Err(Refusal::NamespaceReserved(name.into()));

@@ -31,6 +31,8 @@ impl Machine {
         self.nodes.get(&owner.node).is_some_and(|node| node.up && node.incarnation == owner.incarnation)
     }
 
+    /// Begins a life of a node. A life that goes on already may be announced again, for example with a new address; a
+    /// later life ends the present one.
     pub(super) fn node_up(&mut self, up: NodeUp, effects: &mut Effects<'_>) -> Reply {
         if !is_address(&up.address) {
             return Err(Refusal::Malformed("address of a node".into()));
@@ -58,6 +60,7 @@ impl Machine {
         Ok(Done::Node(node))
     }
 
+    /// Ends a life of a node. A command for another life than the present one changes nothing.
     pub(super) fn node_down(&mut self, down: &NodeDown, effects: &mut Effects<'_>) -> Reply {
         let Some(node) = self.nodes.get(&down.id) else { return Err(Refusal::NodeNotFound(format!("{}", down.id))) };
         let mut node = node.clone();
@@ -70,6 +73,7 @@ impl Machine {
         Ok(Done::Node(node))
     }
 
+    /// Gives a joining node a number that no node ever had.
     pub(super) fn node_allocate(&mut self, allocate: NodeAllocate, writes: &mut Writes) -> Reply {
         if !is_address(&allocate.address) {
             return Err(Refusal::Malformed("address of a node".into()));
@@ -86,6 +90,7 @@ impl Machine {
         Ok(Done::Node(node))
     }
 
+    /// Removes a node for good, and ends its life. A node without a row gets one, so that its number stays taken.
     pub(super) fn node_remove(&mut self, remove: &NodeRemove, effects: &mut Effects<'_>) -> Reply {
         let mut node = self.nodes.get(&remove.id).cloned().unwrap_or(Node { id: remove.id, ..Node::default() });
         let was_up = node.up;
@@ -103,11 +108,13 @@ impl Machine {
         self.expire_instances(Owner { node: node.id, incarnation: node.incarnation }, effects);
     }
 
+    /// Writes the row of a node and updates the machine.
     fn save_node(&mut self, node: &Node, writes: &mut Writes) {
         writes.put(Family::Nodes, node.id.to_be_bytes().into(), node.encode_to_vec());
         self.nodes.insert_mut(node.id, node.clone());
     }
 
+    /// Appends the roll event `roll.node.<what>`.
     fn append_node_event(&mut self, what: &str, node: &Node, reason: Option<&str>, effects: &mut Effects<'_>) {
         let Node { id, incarnation, address, .. } = node;
         let payload =
@@ -125,6 +132,7 @@ struct NodeEvent<'a> {
     at: String,
 }
 
+/// A node in roll events.
 #[derive(Serialize)]
 struct NodeJson<'a> {
     id: u64,

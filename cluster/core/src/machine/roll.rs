@@ -41,6 +41,7 @@ struct ServiceEvent<'a> {
     at: String,
 }
 
+/// A service in roll events; the names of the fields are what clients read.
 #[derive(Serialize)]
 struct ServiceJson<'a> {
     id: &'a str,
@@ -50,6 +51,7 @@ struct ServiceJson<'a> {
     kind: &'a str,
 }
 
+/// An instance in roll events.
 #[derive(Serialize)]
 struct InstanceJson<'a> {
     id: &'a str,
@@ -59,6 +61,7 @@ struct InstanceJson<'a> {
     capabilities: Vec<CapabilityJson<'a>>,
 }
 
+/// A capability in roll events, without its description.
 #[derive(Serialize)]
 struct CapabilityJson<'a> {
     name: &'a str,
@@ -66,6 +69,7 @@ struct CapabilityJson<'a> {
 }
 
 impl<'a> InstanceJson<'a> {
+    /// The form of an instance in roll events.
     fn of(reference: &'a InstanceRef) -> Self {
         let InstanceRef { id, node, door, version, capabilities } = reference;
         let capability = |one: &'a Capability| CapabilityJson { name: &one.name, actions: &one.actions };
@@ -114,6 +118,8 @@ impl Machine {
         self.services.due.iter().take_while(move |(at, _)| *at <= now).map(|(_, id)| id.as_str())
     }
 
+    /// Puts an instance on the roll, or updates its registration. The newest connection of an instance wins: it
+    /// replaces an older one. The service is created with its first instance.
     pub(super) fn instance_register(&mut self, register: InstanceRegister, effects: &mut Effects<'_>) -> Reply {
         let InstanceRegister { service: announced, mut instance } = register;
         announced.check()?;
@@ -183,6 +189,7 @@ impl Machine {
         Ok(Done::Registered(Registered { instance, replaced }))
     }
 
+    /// Takes instances off the roll whose connections have ended, within the budget of one command.
     pub(super) fn instance_leave(&mut self, leave: &InstanceLeave, effects: &mut Effects<'_>) -> Reply {
         let mut budget = Budget::of(self.level());
         for Leaving { service, instance, connection } in &leave.leaving {
@@ -197,6 +204,7 @@ impl Machine {
         Ok(Done::Nothing)
     }
 
+    /// Marks instances as draining or unhealthy, or takes the marks back, within the budget of one command.
     pub(super) fn instance_mark(&mut self, mark: &InstanceMark, effects: &mut Effects<'_>) -> Reply {
         let Some(service) = self.service(&mark.service).cloned() else {
             return Err(Refusal::ServiceNotFound(mark.service.clone()));
@@ -230,6 +238,7 @@ impl Machine {
         Ok(if more { Done::More } else { Done::Nothing })
     }
 
+    /// Replaces the operator's metadata of a service.
     pub(super) fn service_update(&mut self, update: ServiceUpdate, effects: &mut Effects<'_>) -> Reply {
         check_metadata(&update.metadata)?;
         let Some(mut service) = self.service(&update.id).cloned() else {
@@ -245,6 +254,7 @@ impl Machine {
         Ok(Done::Service(service))
     }
 
+    /// Removes a service and its instances, within the budget of one command.
     pub(super) fn service_remove(&mut self, remove: &ServiceRemove, effects: &mut Effects<'_>) -> Reply {
         let Some(mut service) = self.service(&remove.id).cloned() else {
             return Err(Refusal::ServiceNotFound(remove.id.clone()));
@@ -270,6 +280,7 @@ impl Machine {
         Ok(Done::Removed(Removed { instances, more: false }))
     }
 
+    /// Declares services offline whose grace time has ended by the time of the log.
     pub(super) fn service_expire(&mut self, expire: &ServiceExpire, effects: &mut Effects<'_>) -> Reply {
         let mut budget = Budget::of(self.level());
         for id in &expire.ids {
@@ -284,6 +295,8 @@ impl Machine {
         Ok(Done::Nothing)
     }
 
+    /// Removes an instance and announces its end. After the last instance of a service the grace time begins, or the
+    /// service goes offline at once.
     pub(super) fn remove_instance(&mut self, key: &InstanceKey, reason: &str, effects: &mut Effects<'_>) {
         let Some(instance) = self.services.instances.get(key).cloned() else { return };
         self.delete_instance(&instance, effects.writes);
@@ -301,6 +314,7 @@ impl Machine {
         }
     }
 
+    /// Declares a service offline and announces it with the instance that left last.
     fn take_offline(&mut self, mut service: Service, effects: &mut Effects<'_>) {
         let last = service.leaving.take();
         (service.online, service.offline_at) = (false, 0);
@@ -308,21 +322,25 @@ impl Machine {
         self.append_service_event("offline", &service, last.as_ref(), None, effects);
     }
 
+    /// Writes the row of a service and updates the indexes.
     pub(super) fn save_service(&mut self, service: Service, writes: &mut Writes) {
         writes.put(Family::Services, service.id.clone().into_bytes(), service.encode_to_vec());
         self.services.put_service(service);
     }
 
+    /// Writes the row of an instance and updates the indexes.
     fn save_instance(&mut self, instance: Instance, writes: &mut Writes) {
         writes.put(Family::Instances, row_key(&instance.service, &instance.id), instance.encode_to_vec());
         self.services.put_instance(instance);
     }
 
+    /// Deletes the row of an instance and updates the indexes.
     fn delete_instance(&mut self, instance: &Instance, writes: &mut Writes) {
         writes.delete(Family::Instances, row_key(&instance.service, &instance.id));
         self.services.remove_instance(&(instance.service.clone(), instance.id.clone()));
     }
 
+    /// Appends the roll event `roll.service.<what>`.
     fn append_service_event(
         &mut self,
         what: &str,

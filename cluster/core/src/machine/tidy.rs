@@ -34,6 +34,7 @@ impl Machine {
         until.unwrap_or_else(|| self.millis.saturating_add(limits::DEDUPE_WINDOW_MS))
     }
 
+    /// Takes the progress of the migration from its row.
     pub(super) fn load_migration(&mut self, value: &[u8]) -> Result<(), RowsError> {
         self.migration = Some(Migration::decode(value).map_err(|_| RowsError::corrupt("meta"))?);
         Ok(())

@@ -137,6 +137,7 @@ impl<'a> Filter<'a> {
         pattern.literals().all(|(position, segment)| self.has(segment_hash(position, segment)))
     }
 
+    /// Whether all bits of a hash are set. Without probes every hash is in the filter.
     fn has(&self, hash: u64) -> bool {
         let [first, _, _, array @ ..] = self.0 else {
             return true;
@@ -207,7 +208,7 @@ mod tests {
         builder.build()
     }
 
-    /// What a replay of `pattern` does with the block of this filter: read it or not.
+    /// Whether a replay of `pattern` reads the block of this filter.
     fn reads(filter: &[u8], pattern: &str) -> bool {
         Pattern::parse(pattern).is_ok_and(|pattern| may_match(filter, &pattern))
     }

@@ -55,6 +55,7 @@ impl Pattern {
         Ok(Self::prepare(text))
     }
 
+    /// Splits a valid text into prefix, pieces and tail.
     fn prepare(text: &str) -> Self {
         let head = text.strip_suffix(".>").or_else(|| text.strip_suffix(".**")).unwrap_or(text).len();
         let mut pieces: Vec<Piece> = Vec::new();
@@ -142,6 +143,7 @@ impl Pattern {
         left.is_empty() || self.has_tail()
     }
 
+    /// The text without the tail `.>` or `.**`.
     fn head(&self) -> &str {
         self.text.get(..self.head).unwrap_or(&self.text)
     }

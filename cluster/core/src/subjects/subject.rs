@@ -227,6 +227,7 @@ pub(crate) fn check_characters(text: &str) -> Result<(), SubjectError> {
     Ok(())
 }
 
+/// Checks one character between the one before and the rest of the text.
 fn check_character(previous: Option<char>, current: char, rest: &str) -> Result<(), SubjectError> {
     match current {
         '.' => match previous {
@@ -267,6 +268,7 @@ fn check_after_star(rest: &str) -> Result<(), SubjectError> {
     }
 }
 
+/// Checks a subject without wildcards; `wildcard` is the error for a wildcard.
 fn check_publish(text: &str, wildcard: SubjectError) -> Result<(), SubjectError> {
     if is_plain(text) {
         return Ok(());

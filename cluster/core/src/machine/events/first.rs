@@ -53,6 +53,7 @@ pub(in crate::machine) fn admit(
     Ok(Ok(()))
 }
 
+/// Whether a visible event of the namespace has the id.
 fn id_exists(
     head: &Head,
     entry_first: u64,
@@ -77,10 +78,12 @@ fn id_exists(
     }
 }
 
+/// Key of the row of a dedupe key.
 fn dedupe_key(namespace: u32, event: &Event<'_>) -> Vec<u8> {
     rows::key(namespace, &[event.subject.as_bytes(), &[0], event.key.as_bytes()])
 }
 
+/// Key of the row that holds the dedupe key of an ordinal; ordinal 0 holds both ends of the window.
 fn ring_key(namespace: u32, event: &Event<'_>, ordinal: u64) -> Vec<u8> {
     rows::key(namespace, &[event.subject.as_bytes(), &[0], &ordinal.to_be_bytes()])
 }
@@ -110,6 +113,7 @@ fn insert_key(namespace: u32, event: &Event<'_>, rows: &impl Rows, writes: &mut 
     Ok(())
 }
 
+/// The oldest and the newest ordinal of a window.
 fn decode_window(value: &[u8]) -> Option<(u64, u64)> {
     let (oldest, newest) = value.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*oldest), u64::from_be_bytes(*newest.first_chunk()?)))

@@ -30,6 +30,7 @@ pub(in crate::machine) fn row_key(namespace: u32, id: &str) -> Vec<u8> {
     rows::key(namespace, &[id.as_bytes()])
 }
 
+/// Value of the row by id.
 fn encode(sequence: u64, created_at: Timestamp) -> Vec<u8> {
     let mut out = Vec::with_capacity(20);
     out.extend_from_slice(&sequence.to_be_bytes());
@@ -105,6 +106,7 @@ pub(in crate::machine) fn add_order_row(head: &mut Head, sequence: u64, id: &[u8
     insert_order_row(head, sequence, id, writes);
 }
 
+/// Writes the row by sequence number, and counts it.
 fn insert_order_row(head: &mut Head, sequence: u64, id: &[u8], writes: &mut Writes) {
     let dedupe = head.dedupe.get_or_insert_default();
     if dedupe.ids == 0 {

@@ -81,6 +81,7 @@ impl KeyRow {
         })
     }
 
+    /// The stored event, for the refusal of a repeated key.
     fn repeated(self) -> Repeated {
         let Self { sequence, created_at, id, .. } = self;
         let id = if id.is_empty() { EventId::new(created_at, sequence).to_string() } else { id };
@@ -177,6 +178,7 @@ const fn is_over_limit(dedupe: &DedupeState, more: u64) -> bool {
     dedupe.keys().saturating_add(more) > limits::DEDUPE_KEYS_MAX || dedupe.key_bytes > limits::DEDUPE_KEY_BYTES_MAX
 }
 
+/// Removes the oldest keys while they are expired, or while the namespace has too many for `more` new ones.
 fn remove_oldest(
     head: &mut Head,
     millis: u64,

@@ -11,6 +11,7 @@ use crate::rows::{IndexRow, Rows, RowsError, Writes};
 use crate::subjects::subject::Namespace;
 
 impl Machine {
+    /// Applies a publish: appends all of its events, or none. The events get consecutive sequence numbers.
     pub(in crate::machine) fn publish(
         &mut self,
         position: FramePosition,
@@ -77,6 +78,7 @@ impl Machine {
         }
     }
 
+    /// The namespace of a publish, created if the publish allows that.
     fn publish_head(&mut self, publish: &Publish<'_>, writes: &mut Writes) -> Result<&mut Head, Refusal> {
         let internal = publish.flags & FLAG_INTERNAL != 0;
         // Only the rules append to the roll: see `append_roll_event`.
