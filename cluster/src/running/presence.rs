@@ -1,5 +1,5 @@
-//! Which nodes are up: every node makes itself known in the log, and the leader takes nodes off the list that it has
-//! not heard for long.
+//! Which nodes are up: every node proposes `NodeUp` for its own life, and the leader proposes `NodeDown` for nodes that
+//! were silent for too long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(crate) struct Presence {
     pub(crate) membership: Membership,
     pub(crate) proposals: ProposalClient,
     pub(crate) level: Arc<LevelRaiser>,
-    /// A node that was not heard for this long is gone.
+    /// A node that was silent for this long counts as lost.
     pub(crate) node_timeout: Duration,
 }
 
@@ -110,7 +110,7 @@ impl Presence {
     /// Takes nodes off the list that do not answer.
     async fn miss(&self) {
         let this = self.identity.id;
-        // A copy: raft waits for whoever borrows its metrics.
+        // A copy, because raft waits while a borrow of its metrics is held.
         let heartbeats = self.raft.metrics().borrow_watched().heartbeat.clone();
         let Some(heartbeats) = heartbeats else { return };
         let silent: Vec<Row> = {
