@@ -1,4 +1,4 @@
-//! Failures of the cluster, apart from refusals by the rules.
+//! Errors because of which a node cannot run, and errors of reads. Refusals of the rules are in `rollbook_core::error`.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ pub enum NodeError {
     Directory {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// Another process has the data directory open.
@@ -77,7 +77,7 @@ pub enum NodeError {
         /// Where its valid part ends.
         offset: u64,
     },
-    /// The high-water mark is lost, so nobody knows whether the raft log is whole.
+    /// The high-water mark is lost, so the node cannot know whether the raft log is whole.
     #[error(
         "high-water mark {} {what}, so that acknowledged entries that are missing from the raft log would stay unnoticed; nothing was changed; put the file back, or remove this node from the cluster and let it join again under a new id; to go on with the raft log as it is, start once with --accept-lost-mark",
         path.display()
@@ -120,7 +120,7 @@ pub enum NodeError {
     Store {
         /// Which database.
         store: &'static str,
-        /// What RocksDB said.
+        /// The error text of RocksDB.
         detail: String,
     },
     /// This node cannot be part of the cluster in its present state.

@@ -1,5 +1,5 @@
-//! Faults that were mended, put back one at a time: the judge of the lab (`tests/lab`) must find each. A judge who has
-//! never condemned proves nothing.
+//! Repaired faults that can be switched on again, one at a time: the checker of the lab (`tests/lab`) must find each. A
+//! checker that has never found a fault proves nothing.
 //!
 //! Only a build with the feature `lab-faults` has them, and no release is such a build. There each is off unless
 //! [`VARIABLE`] names it when the process starts. In every other build `Bug::is_on` is constant, and the compiler
@@ -26,13 +26,13 @@ macro_rules! bugs {
 bugs! {
     /// Entries and votes are acknowledged before they are on the disk.
     AckBeforeFsync,
-    /// A log without its end is taken as it is: what was acknowledged is not compared.
+    /// A log that lost its end is opened: the comparison with the acknowledged index is left out.
     LogNotCompared,
     /// A mark that is missing or cannot be read is taken for that of a new node.
     LostMarkAccepted,
     /// The mark is lowered behind a truncation, and not brought to the disk before it.
     MarkNotLowered,
-    /// A ledger without its end is taken as it is: how far it was settled is not compared.
+    /// A ledger that lost its end is opened: the comparison with the settled index is left out.
     LedgerNotCompared,
     /// Blocks out of sight go before the state that trimmed them is on the disk.
     ForgetBeforeFlush,
@@ -44,9 +44,9 @@ bugs! {
     InodesNotCounted,
     /// A refusal of a later attempt counts, also when an earlier one was given to raft.
     RefusedThoughGiven,
-    /// What waits has no deadline and no answer before there is a leader.
+    /// A waiting proposal has no deadline, and no answer before there is a leader.
     WaitsForEver,
-    /// What was given up is answered, and stays in the queue.
+    /// A proposal that was given up is answered, and stays in the queue.
     GivenUpIsWritten,
     /// A batch does not wait until the one before was handed over, and the rules take one that was overtaken.
     BatchesRace,
@@ -58,7 +58,7 @@ bugs! {
     SilenceBelieved,
     /// A node that has, or hears, a leader is ready, also when no majority follows.
     ReadyWithoutMajority,
-    /// The time of the log is what the wall clock of the leader says.
+    /// The time of the log is the wall clock of the leader, without any check.
     WallClockBelieved,
     /// A node that was never heard may become a voter.
     UnheardVotes,

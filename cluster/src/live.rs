@@ -1,4 +1,4 @@
-//! Live messages between nodes: never stored, at most once.
+//! Live messages between nodes: never stored, and delivered at most once.
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;

@@ -1,4 +1,4 @@
-//! The cluster as a node sees it.
+//! The status of the cluster from the view of one node: leader, members, log indexes.
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{RaftMetrics, ServerState};
@@ -99,7 +99,7 @@ pub(crate) fn members(
         .map(|(id, node)| member(*id, &node.addr, if voters.contains(id) { "voter" } else { "learner" }))
         .collect();
     let is_member = |id: &u64| config.get_node(id).is_some();
-    // Before the cluster was founded nobody is a member.
+    // Before the cluster is founded, no node is a member.
     if !members.is_empty() {
         let others = machine.nodes().filter(|row| !row.removed && !is_member(&row.id));
         members.extend(others.map(|row| member(row.id, &row.address, "none")));

@@ -10,7 +10,7 @@ use crate::log::store::LogStore;
 use crate::state::state::State;
 use crate::store::layout::Layout;
 
-/// How long a stop waits for others to let go of the stores.
+/// How long a stop waits until no other part of the process holds the stores.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
 
 /// The stores of a node, opened and compared with each other.
@@ -72,8 +72,8 @@ pub(crate) async fn flush(state: &State, log: &LogStore) -> Result<(), NodeError
     }
 }
 
-/// Closes the stores here, when nobody else has them any more: RocksDB aborts a process that ends while one of
-/// its threads still closes them.
+/// Closes the stores here, once no other part of the process holds them: RocksDB aborts a process that ends while one
+/// of its threads still closes them.
 pub(crate) fn close(state: Option<Arc<State>>, log: LogStore, writer: JoinHandle<()>) {
     let until = Instant::now() + RELEASE_MAX;
     while state.as_ref().is_some_and(|state| Arc::strong_count(state) > 1) || log.is_shared() {

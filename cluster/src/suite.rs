@@ -1,4 +1,4 @@
-//! openraft's own storage suite on our stores, and what it does not look at.
+//! Runs the storage suite of openraft on our stores, and tests of properties that the suite does not check.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ async fn entries_that_replace_truncated_ones_are_read_at_once_and_are_not_durabl
     let mut tries = 0;
     let mut log = loop {
         tries += 1;
-        // The writer lets go of the database a moment later.
+        // The writer closes the database a moment later.
         match open() {
             Ok(log) => break log,
             Err(error) if tries == 1000 => panic!("{error}"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How often a leader sends heartbeats when nothing else is said.
+/// Default interval of the heartbeats of a leader.
 pub const HEARTBEAT: Duration = Duration::from_millis(100);
 /// The shortest heartbeat: below it, a scheduler that is late once would cost the leader.
 pub const HEARTBEAT_MIN: Duration = Duration::from_millis(20);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use openraft::impls::{BasicNode, leader_id_std};
 use rollbook_core::command::Reply;
 
-/// What an entry of the log carries: the bytes of a [`rollbook_core::entry::Entry`], refcounted.
+/// The payload of an entry of the log: the bytes of a [`rollbook_core::entry::Entry`], reference-counted.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct EntryData(pub(crate) Bytes);
 
@@ -22,7 +22,7 @@ impl fmt::Display for EntryData {
     }
 }
 
-/// What applying an entry answers: a reply for each frame.
+/// The result of applying an entry: a reply for each frame.
 pub(crate) type Replies = Vec<Reply>;
 
 /// Tests draw every random number from a seed.

@@ -10,7 +10,7 @@ use tokio::sync::watch::error::RecvError;
 /// function returns no guard.
 ///
 /// # Errors
-/// The sender is gone, and the last value does not meet the condition.
+/// The sender was dropped, and the last value does not meet the condition.
 pub async fn wait_until<T>(channel: &mut Receiver<T>, condition: impl FnMut(&T) -> bool) -> Result<(), RecvError> {
     #[expect(clippy::disallowed_methods, reason = "the one place that drops the guard at once")]
     channel.wait_for(condition).await.map(drop)

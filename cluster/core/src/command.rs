@@ -1,4 +1,7 @@
-//! All that may be proposed beside a publish, and what the rules answer.
+//! Commands: every change of the replicated state that is not a publish, and the replies of the rules.
+//!
+//! A command is the body of a frame of [`crate::entry`]. [`check_level`] checks each command before it enters the log,
+//! because a command in the log stops every node that does not know the command.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -17,16 +20,16 @@ use crate::service::{
     ServiceUpdate,
 };
 
-/// A change of the replicated state. Encoded as protobuf: tags are never reused. A command with an unknown tag stops
-/// the node that applies it, because a node that leaves it out would have another state than those that know it.
+/// A change of the replicated state, encoded as protobuf; tags are never reused. A node stops at a command with an
+/// unknown tag: if the node left the command out, its state would differ from the state of the other nodes.
 ///
-/// A new command, and a new field that the rules depend on, needs a feature level of its own: see
+/// A new command, or a new field that changes what the rules do, needs a feature level of its own: see
 /// [`Command::required_level`].
 #[derive(Clone, PartialEq, Eq, prost::Oneof)]
 pub enum Command {
-    /// First command of a cluster: gives it its name.
+    /// Found the cluster: give it its id. The first command of a log; later ones change nothing.
     #[prost(message, tag = "1")]
-    Found(Found),
+    ClusterCreate(ClusterCreate),
     /// Create a namespace.
     #[prost(message, tag = "2")]
     NamespaceCreate(NamespaceCreate),
@@ -36,109 +39,109 @@ pub enum Command {
     /// Delete a namespace, its events, its consumers and its dedupe keys.
     #[prost(message, tag = "4")]
     NamespaceDelete(NamespaceDelete),
-    /// Take the oldest events of a namespace out of sight.
+    /// Move the first visible event of a namespace forward.
     #[prost(message, tag = "5")]
     Trim(Trim),
-    /// Create a durable consumer, or come back to it.
+    /// Create a durable consumer, or return the existing one.
     #[prost(message, tag = "6")]
     ConsumerOpen(ConsumerOpen),
-    /// Move the cursor of a durable consumer forward.
+    /// Store the progress of a durable consumer: ack floor, done events, delivery counts.
     #[prost(message, tag = "7")]
     ConsumerAdvance(ConsumerAdvance),
     /// Delete a durable consumer.
     #[prost(message, tag = "8")]
     ConsumerDelete(ConsumerDelete),
-    /// A node is there: it has started, or come back.
+    /// A life of a node begins: the node has started, or has returned after the cluster gave it up.
     #[prost(message, tag = "9")]
     NodeUp(NodeUp),
-    /// A node is gone: it has stopped, or the leader has not heard from it for long.
+    /// A life of a node ends: the node has stopped, or the leader has not heard from the node for too long.
     #[prost(message, tag = "10")]
     NodeDown(NodeDown),
-    /// Give a number to a node that wants to join.
+    /// Give a number to a node that joins the cluster.
     #[prost(message, tag = "11")]
     NodeAllocate(NodeAllocate),
-    /// Take a node out of the cluster for good.
+    /// Remove a node from the cluster for good.
     #[prost(message, tag = "12")]
     NodeRemove(NodeRemove),
     /// Replace the central configuration.
     #[prost(message, tag = "13")]
     ConfigSet(ConfigSet),
-    /// An instance of a service comes, comes back, or says something new.
+    /// Put an instance of a service on the roll, or update its registration.
     #[prost(message, tag = "14")]
     InstanceRegister(Box<InstanceRegister>),
-    /// Instances are gone.
+    /// Take instances off the roll whose connections have ended.
     #[prost(message, tag = "15")]
     InstanceLeave(InstanceLeave),
-    /// Instances get nothing new, or do again.
+    /// Mark instances as draining or unhealthy, or take the mark back. No new request goes to a marked instance.
     #[prost(message, tag = "16")]
     InstanceMark(InstanceMark),
     /// Replace the metadata of a service.
     #[prost(message, tag = "17")]
     ServiceUpdate(ServiceUpdate),
-    /// Take a service and its instances off the roll.
+    /// Remove a service and its instances from the roll.
     #[prost(message, tag = "18")]
     ServiceRemove(ServiceRemove),
-    /// The grace of services without instances has ended.
+    /// Declare services offline whose grace time has ended without a new instance.
     #[prost(message, tag = "19")]
     ServiceExpire(ServiceExpire),
-    /// The operator sets the cursor of a durable consumer, or stops and starts its delivery.
+    /// Reset the cursor of a durable consumer, or pause and resume its delivery: an action of the operator.
     #[prost(message, tag = "20")]
     ConsumerSet(ConsumerSet),
-    /// Follow newer rules from here on.
+    /// Raise the feature level: the next frame is applied by newer rules.
     #[prost(message, tag = "21")]
     LevelRaise(LevelRaise),
-    /// Take more of the instances off the roll whose node is gone. From feature level `BOUNDED` on.
+    /// Remove the next instances of ended nodes from the roll. From feature level `BOUNDED` on.
     #[prost(message, tag = "22")]
     InstanceExpire(InstanceExpire),
-    /// Take the oldest events of several namespaces out of sight. From feature level `BOUNDED` on.
+    /// Trim several namespaces. From feature level `BOUNDED` on.
     #[prost(message, tag = "23")]
     TrimMany(TrimMany),
-    /// Set the time of the log back, which a wrong clock had taken ahead. From feature level `BOUNDED` on.
+    /// Set the time of the log back after a wrong clock took it ahead. From feature level `BOUNDED` on.
     #[prost(message, tag = "24")]
     ClockSet(ClockSet),
-    /// A node begins to serve a durable consumer. From feature level `COUNTED` on.
+    /// Begin to serve a durable consumer, with a new epoch. From feature level `COUNTED` on.
     #[prost(message, tag = "25")]
     ConsumerStart(ConsumerStart),
-    /// Remove some of the rows that are not needed any more. From feature level `BOUNDED` on.
+    /// Remove some rows that no rule needs any more, such as expired dedupe keys. From feature level `BOUNDED` on.
     #[prost(message, tag = "40")]
     Tidy(Tidy),
 }
 
-/// See [`Command::Tidy`].
+/// The body of [`Command::Tidy`].
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Tidy {}
 
-/// See [`Command::Found`].
+/// The body of [`Command::ClusterCreate`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct Found {
+pub struct ClusterCreate {
     /// Random 128-bit id in hexadecimal.
     #[prost(string, tag = "1")]
     pub cluster_id: String,
 }
 
-/// See [`Command::NamespaceCreate`].
+/// The body of [`Command::NamespaceCreate`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct NamespaceCreate {
-    /// A valid, not reserved name.
+    /// Name of the new namespace: valid and not reserved.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// How long events are kept.
+    /// How long the namespace keeps its events.
     #[prost(message, required, tag = "2")]
     pub retention: Retention,
 }
 
-/// See [`Command::NamespaceRetain`].
+/// The body of [`Command::NamespaceRetain`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct NamespaceRetain {
     /// The namespace.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Replaces what was there.
+    /// The new retention, which replaces the whole old one.
     #[prost(message, required, tag = "2")]
     pub retention: Retention,
 }
 
-/// See [`Command::NamespaceDelete`].
+/// The body of [`Command::NamespaceDelete`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct NamespaceDelete {
     /// The namespace.
@@ -146,35 +149,35 @@ pub struct NamespaceDelete {
     pub name: String,
 }
 
-/// See [`Command::Trim`].
+/// The body of [`Command::Trim`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Trim {
     /// The namespace.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Oldest sequence number that stays. Never moves backwards.
+    /// Sequence number of the oldest event that stays visible. A number below the present one changes nothing.
     #[prost(uint64, tag = "2")]
     pub first: u64,
-    /// Position of that event's record on the namespace's byte axis.
+    /// Byte offset of the record of that event: see [`Head::bytes_first`].
     #[prost(uint64, tag = "3")]
     pub bytes_first: u64,
 }
 
-/// See [`Command::ConsumerOpen`].
+/// The body of [`Command::ConsumerOpen`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ConsumerOpen {
     /// The namespace.
     #[prost(string, tag = "1")]
     pub namespace: String,
-    /// The consumer as it shall be when it does not exist.
+    /// The row that the consumer gets when no consumer of the name exists.
     #[prost(message, required, tag = "2")]
     pub consumer: Consumer,
-    /// Who serves the members when nobody does.
+    /// The node that will serve the consumer when no node that is up serves it.
     #[prost(message, optional, tag = "3")]
     pub claimant: Option<Owner>,
 }
 
-/// See [`Command::ConsumerAdvance`].
+/// The body of [`Command::ConsumerAdvance`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ConsumerAdvance {
     /// The namespace.
@@ -183,35 +186,35 @@ pub struct ConsumerAdvance {
     /// Its consumer.
     #[prost(string, tag = "2")]
     pub name: String,
-    /// New floor; a lower one than the present changes nothing.
+    /// The new ack floor. A floor below the present one changes nothing.
     #[prost(uint64, tag = "3")]
     pub ack_floor: u64,
-    /// Who says so; refused when another node serves the consumer by now.
+    /// The node that serves the consumer. The command is refused when another node serves the consumer by now.
     #[prost(message, optional, tag = "4")]
     pub owner: Option<Owner>,
-    /// What [`Consumer::generation`] was when this was read.
+    /// The [`Consumer::generation`] that the node knew. The command is refused after a reset of the cursor.
     #[prost(uint64, tag = "5")]
     pub generation: u64,
-    /// What [`Consumer::epoch`] was when the node began to serve it. From feature level `COUNTED` on, as the fields
-    /// behind.
+    /// The [`Consumer::epoch`] with which the node began to serve. From feature level `COUNTED` on, like the fields
+    /// that follow.
     #[prost(uint64, tag = "6")]
     pub epoch: u64,
-    /// Also done with, behind the floor: at most [`crate::limits::CONSUMER_RANGES_MAX`].
+    /// Events beyond the floor that are done: at most [`crate::limits::CONSUMER_RANGES_MAX`] ranges.
     #[prost(message, repeated, tag = "7")]
     pub done: Vec<Range>,
-    /// Counts that are new: at most [`crate::limits::CONSUMER_ATTEMPTS_MAX`].
+    /// Changed delivery counts: at most [`crate::limits::CONSUMER_ATTEMPTS_MAX`].
     #[prost(message, repeated, tag = "8")]
     pub attempts: Vec<Attempts>,
 }
 
 impl ConsumerAdvance {
-    /// Whether this says something that only feature level `COUNTED` understands.
+    /// Whether the command uses a field that only feature level `COUNTED` knows.
     const fn counts(&self) -> bool {
         self.epoch != 0 || !self.done.is_empty() || !self.attempts.is_empty()
     }
 }
 
-/// See [`Command::ConsumerSet`].
+/// The body of [`Command::ConsumerSet`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ConsumerSet {
     /// The namespace.
@@ -220,15 +223,15 @@ pub struct ConsumerSet {
     /// The consumer.
     #[prost(string, tag = "2")]
     pub name: String,
-    /// Everything up to here is done with, and nothing behind it.
+    /// The new ack floor, when set: all events up to this one count as done, and no event beyond it.
     #[prost(uint64, optional, tag = "3")]
     pub ack_floor: Option<u64>,
-    /// Whether its members get nothing.
+    /// When set, pauses (`true`) or resumes (`false`) the delivery to the members.
     #[prost(bool, optional, tag = "4")]
     pub paused: Option<bool>,
 }
 
-/// See [`Command::ConsumerDelete`].
+/// The body of [`Command::ConsumerDelete`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ConsumerDelete {
     /// The namespace.
@@ -239,46 +242,46 @@ pub struct ConsumerDelete {
     pub name: String,
 }
 
-/// See [`Command::NodeUp`].
+/// The body of [`Command::NodeUp`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct NodeUp {
     /// Its number.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    /// Which of its lives begins.
+    /// The life of the node that begins.
     #[prost(uint64, tag = "2")]
     pub incarnation: u64,
-    /// Where other nodes reach it.
+    /// Address at which the other nodes reach the node.
     #[prost(string, tag = "3")]
     pub address: String,
 }
 
-/// See [`Command::NodeDown`].
+/// The body of [`Command::NodeDown`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct NodeDown {
     /// Its number.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    /// Which of its lives ends; a later one is not touched.
+    /// The life of the node that ends. When a later life has begun, the command changes nothing.
     #[prost(uint64, tag = "2")]
     pub incarnation: u64,
-    /// Why, in one word: `stopped` or `lost`.
+    /// Why the life ends: `stopped` or `lost`.
     #[prost(string, tag = "3")]
     pub reason: String,
 }
 
-/// See [`Command::NodeAllocate`].
+/// The body of [`Command::NodeAllocate`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct NodeAllocate {
-    /// Where other nodes will reach it.
+    /// Address at which the other nodes will reach the node.
     #[prost(string, tag = "1")]
     pub address: String,
-    /// Largest number among the members now; the new one is above it.
+    /// The largest number among the raft members. The new number is larger, also when a member has no row yet.
     #[prost(uint64, tag = "2")]
     pub above: u64,
 }
 
-/// See [`Command::NodeRemove`].
+/// The body of [`Command::NodeRemove`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct NodeRemove {
     /// Its number.
@@ -286,35 +289,35 @@ pub struct NodeRemove {
     pub id: u64,
 }
 
-/// See [`Command::LevelRaise`].
+/// The body of [`Command::LevelRaise`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct LevelRaise {
-    /// The number of the new [`FeatureLevel`]; one that is not above the present level changes nothing.
+    /// The number of the new [`FeatureLevel`]. A number that is not above the present level changes nothing.
     #[prost(uint32, tag = "1")]
     pub level: u32,
 }
 
-/// See [`Command::InstanceExpire`].
+/// The body of [`Command::InstanceExpire`].
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct InstanceExpire {}
 
-/// See [`Command::TrimMany`].
+/// The body of [`Command::TrimMany`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct TrimMany {
-    /// At most [`crate::limits::TRIMS_MAX`]; those of namespaces that are gone are passed by.
+    /// At most [`crate::limits::TRIMS_MAX`] trims. A trim of a namespace that is deleted meanwhile is left out.
     #[prost(message, repeated, tag = "1")]
     pub trims: Vec<Trim>,
 }
 
-/// See [`Command::ClockSet`].
+/// The body of [`Command::ClockSet`].
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct ClockSet {
-    /// The right time, milliseconds since 1970; one that is not before the time of the log changes nothing.
+    /// The right time, milliseconds since 1970. A time that is not before the time of the log changes nothing.
     #[prost(uint64, tag = "1")]
     pub millis: u64,
 }
 
-/// The message around [`Command`].
+/// The protobuf message around [`Command`], because a `oneof` needs a message of its own.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct Envelope {
     #[prost(
@@ -328,15 +331,16 @@ impl Command {
     /// The whole frame of this command, ready for an entry.
     ///
     /// # Errors
-    /// [`Refusal::Malformed`] when it is longer than 4 GiB.
+    /// [`Refusal::Malformed`] when the command is longer than 4 GiB.
     pub fn frame(self) -> Result<Vec<u8>, Refusal> {
         command_frame(&Envelope { command: Some(self) }.encode_to_vec())
     }
 
-    /// Reads the body of a command frame.
+    /// Decodes the body of a command frame.
     ///
     /// # Errors
-    /// [`DecodeError::Unknown`] for commands of a newer release, [`DecodeError::Damaged`] for what no release wrote.
+    /// [`DecodeError::Unknown`] for a command of a newer release, [`DecodeError::Damaged`] for bytes that no release
+    /// wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match Envelope::decode(bytes) {
             Ok(Envelope { command: Some(command) }) => Ok(command),
@@ -358,9 +362,10 @@ impl Command {
             }
             Self::ConsumerAdvance(advance) if advance.counts() => FeatureLevel::COUNTED,
             Self::ConsumerStart(_) => FeatureLevel::COUNTED,
-            // The raise is what a cluster at the first level begins with; its own number says which releases know it.
+            // A cluster at the first level must be able to raise the level. The number inside the command says which
+            // releases can apply the command.
             Self::LevelRaise(_)
-            | Self::Found(_)
+            | Self::ClusterCreate(_)
             | Self::NamespaceCreate(_)
             | Self::NamespaceRetain(_)
             | Self::NamespaceDelete(_)
@@ -384,17 +389,17 @@ impl Command {
         }
     }
 
-    /// Whether this command may be proposed in a cluster at `level`.
+    /// Checks that this command may be proposed in a cluster at `level`.
     ///
     /// # Errors
-    /// [`Refusal::Unavailable`] says which level is needed.
+    /// [`Refusal::Unavailable`] names the level that the command needs.
     pub fn check_level(&self, level: FeatureLevel) -> Result<(), Refusal> {
         level.check(self.required_level())
     }
 }
 
-/// Whether the level decides if this whole frame may be proposed: it is a command, or a publish that says it has more
-/// than the first releases could read.
+/// Whether this frame needs [`check_level`]: the frame holds a command, or a publish with parts that the first releases
+/// could not read.
 #[must_use]
 pub fn needs_level(frame: &[u8]) -> bool {
     match frame.first_chunk() {
@@ -404,13 +409,14 @@ pub fn needs_level(frame: &[u8]) -> bool {
     }
 }
 
-/// Whether all commands and publishes among these `count` whole frames may be proposed in a cluster at `level`. Whoever puts frames
-/// into the log asks this first, also for frames that another node forwards: once in the log, a command that is
-/// unknown or above the level stops nodes.
+/// Checks that all of these `count` frames may be proposed in a cluster at `level`.
+///
+/// The leader must call this function before it puts frames into the log, also for frames that another node forwards:
+/// once in the log, a command that is unknown or above the level stops nodes.
 ///
 /// # Errors
-/// [`Refusal::Malformed`] for what is no command that this release knows, [`Refusal::Unavailable`] for a command, or an
-/// event with headers, above the level.
+/// [`Refusal::Malformed`] when this release does not know a command or frame, [`Refusal::Unavailable`] when a command,
+/// or an event with headers, needs a higher level.
 pub fn check_level(frames: &[u8], count: u32, level: FeatureLevel) -> Result<(), Refusal> {
     entry::frames(frames, count).try_for_each(|frame| match frame {
         Frame::Command(body) => Command::decode(body)?.check_level(level),
@@ -420,13 +426,13 @@ pub fn check_level(frames: &[u8], count: u32, level: FeatureLevel) -> Result<(),
     })
 }
 
-/// Why the bytes are no command that this release knows.
+/// Why [`Command::decode`] could not read a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// A newer release wrote it.
+    /// A newer release wrote the command.
     #[error("unknown command")]
     Unknown,
-    /// No release wrote it.
+    /// No release wrote these bytes.
     #[error("{0}")]
     Damaged(String),
 }
@@ -437,36 +443,36 @@ impl From<DecodeError> for Refusal {
     }
 }
 
-/// What the rules answer to one frame of an entry.
+/// The reply of the rules to one frame of an entry.
 pub type Reply = Result<Done, Refusal>;
 
-/// What was done.
+/// The result of an accepted frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Done {
     /// Events `first .. first + events` of the namespace were appended.
     Published {
-        /// Sequence number of the first one.
+        /// Sequence number of the first appended event.
         first: u64,
-        /// How many.
+        /// Number of appended events.
         events: u32,
     },
-    /// The namespace as it is now.
+    /// The namespace after the change.
     Namespace(Head),
-    /// The durable consumer as it is now.
+    /// The durable consumer after the change.
     Consumer(Consumer),
-    /// The node as it is now.
+    /// The node after the change.
     Node(Node),
-    /// The central configuration is at this revision now.
+    /// The new revision of the central configuration.
     Config(u64),
-    /// The instance as it is now, and what it replaced.
+    /// The instance after its registration, and the connection that it replaced.
     Registered(Registered),
-    /// The service as it is now.
+    /// The service after the change.
     Service(Service),
-    /// Instances that are gone.
+    /// The removed instances of a removed service.
     Removed(Removed),
-    /// A part was done: the same command again does the next one.
+    /// One bounded step was done and work is left: the proposer proposes the same command again.
     More,
-    /// Nothing more to say.
+    /// The frame was accepted and has no result.
     Nothing,
 }
 

@@ -1,4 +1,9 @@
-//! A durable consumer: a named cursor in the replicated state, and what was delivered behind it.
+//! A durable consumer: a named cursor in the replicated state, and the deliveries beyond the cursor.
+//!
+//! The node that serves a consumer proposes the progress ([`crate::command::ConsumerAdvance`]), so that another node
+//! continues at the same place. Every event up to the ack floor is done: acknowledged, or dead-lettered. Beyond the
+//! floor the row remembers, within bounds, which events are done too and how often the others were delivered. An event
+//! that the row cannot remember is delivered again, never lost.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -7,24 +12,24 @@ use alloc::vec::Vec;
 use crate::limits::{CONSUMER_ATTEMPTS_MAX, CONSUMER_RANGES_MAX};
 use crate::node::Owner;
 
-/// Positions `first ..= last` of a namespace.
+/// The sequence numbers `first ..= last` of a namespace.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Range {
-    /// The first of them.
+    /// The first sequence number of the range.
     #[prost(uint64, tag = "1")]
     pub first: u64,
-    /// The last of them.
+    /// The last sequence number of the range, included.
     #[prost(uint64, tag = "2")]
     pub last: u64,
 }
 
-/// How often an event was delivered.
+/// The delivery count of one event.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Attempts {
-    /// Position of the event.
+    /// Sequence number of the event.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
-    /// Deliveries that a client got and did not acknowledge. In a command 0 takes the count back.
+    /// Number of deliveries that a client received and did not acknowledge. In a command, 0 deletes the count.
     #[prost(uint32, tag = "2")]
     pub count: u32,
 }
@@ -32,84 +37,90 @@ pub struct Attempts {
 /// The replicated state of a durable consumer or group.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Consumer {
-    /// Name, unique in its namespace among consumers and groups.
+    /// Name of the consumer, unique in its namespace among consumers and groups.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Pattern it was created with.
+    /// The pattern of the consumer. Fixed at creation, because the ack floor means nothing for another pattern.
     #[prost(string, tag = "2")]
     pub subject: String,
-    /// Members share the cursor, and each event goes to one of them.
+    /// Whether this is a group: its members share the cursor, and each event goes to one member.
     #[prost(bool, tag = "3")]
     pub group: bool,
-    /// Every event of the pattern up to here is done with: acknowledged, or dead-lettered.
+    /// Every event of the pattern up to this sequence number is done: acknowledged, or dead-lettered.
     #[prost(uint64, tag = "4")]
     pub ack_floor: u64,
-    /// The node that serves its members, wherever they are connected. Another takes over when that life of it ends.
+    /// The node that delivers to all members of the consumer, wherever the members are connected, so that one place
+    /// decides which member gets an event. When this life of the node ends, another node takes over.
     #[prost(message, optional, tag = "5")]
     pub owner: Option<Owner>,
-    /// Its members get nothing until it goes on.
+    /// Whether the operator has paused the consumer: its members get no events until the operator resumes delivery.
     #[prost(bool, tag = "6")]
     pub paused: bool,
-    /// Counts the times its cursor was set by the operator.
+    /// Counts how often the operator has set the cursor. Progress that was read before such a reset names an older
+    /// generation, and is refused, because it would undo the reset.
     #[prost(uint64, tag = "7")]
     pub generation: u64,
-    /// Behind the floor, but done with: in order, apart from each other, at most
-    /// [`CONSUMER_RANGES_MAX`]. Empty below feature level `COUNTED`, as are the two fields behind.
+    /// Events beyond the floor that are done, so that they are not delivered again after a change of node: sorted,
+    /// disjoint, with gaps between them, at most [`CONSUMER_RANGES_MAX`]. Empty below feature level `COUNTED`, like the
+    /// two fields that follow.
     #[prost(message, repeated, tag = "8")]
     pub done: Vec<Range>,
-    /// Events behind the floor that were delivered and are not done with, in order, at most
-    /// [`CONSUMER_ATTEMPTS_MAX`]: the counts outlive the node that made them.
+    /// Delivery counts of events beyond the floor that are not done, sorted, at most [`CONSUMER_ATTEMPTS_MAX`]. The
+    /// counts are replicated, because an event that kills each client must become a dead letter on whatever node it is
+    /// delivered.
     #[prost(message, repeated, tag = "9")]
     pub attempts: Vec<Attempts>,
-    /// Counts the times that a node began to serve it; what an older start says is refused.
+    /// Counts how often a node has begun to serve the consumer. Progress that names an older epoch is refused: a later
+    /// start may have delivered the same events again.
     #[prost(uint64, tag = "10")]
     pub epoch: u64,
 }
 
-/// See [`crate::command::Command::ConsumerStart`].
+/// The body of [`crate::command::Command::ConsumerStart`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ConsumerStart {
     /// The namespace.
     #[prost(string, tag = "1")]
     pub namespace: String,
-    /// Its consumer.
+    /// Name of the consumer.
     #[prost(string, tag = "2")]
     pub name: String,
-    /// Who begins; refused when another living node serves the consumer.
+    /// The node that begins to serve. The command is refused while another node that is up serves the consumer.
     #[prost(message, required, tag = "3")]
     pub owner: Owner,
 }
 
 impl Consumer {
-    /// Whether the event at this position is done with.
+    /// Whether the event with this sequence number is done: acknowledged, or dead-lettered.
     #[must_use]
     pub fn is_done(&self, sequence: u64) -> bool {
-        sequence <= self.ack_floor || covers(&self.done, sequence)
+        sequence <= self.ack_floor || contains(&self.done, sequence)
     }
 
-    /// Takes in what is done with behind the floor, up to the position `last`, and new counts, and lets go of what the
-    /// floor has passed. What is beyond a bound goes from the end: an event that is not remembered as done with comes
-    /// again. Whether anything is different.
-    pub(crate) fn note(&mut self, done: &[Range], attempts: &[Attempts], last: u64) -> bool {
+    /// Adds ranges of done events beyond the floor and new delivery counts, and drops what the floor has passed. `last`
+    /// is the newest event of the namespace: nothing beyond it is remembered. When a bound is exceeded, the highest
+    /// sequence numbers are dropped: an event that is not remembered as done is delivered again. Returns whether the
+    /// row changed.
+    pub(crate) fn record_progress(&mut self, done: &[Range], attempts: &[Attempts], last: u64) -> bool {
         let mut changed = false;
         if !self.done.is_empty() || !done.is_empty() {
             let behind = self.ack_floor.saturating_add(1);
             let inside = |of: &Range| Range { first: of.first.max(behind), last: of.last.min(last) };
             let all = self.done.iter().chain(done).map(inside).filter(|of| of.first <= of.last).collect();
-            let all = joined(all);
+            let all = merged_ranges(all);
             changed = all != self.done;
             self.done = all;
         }
         if !self.attempts.is_empty() || !attempts.is_empty() {
-            let all = self.counted(attempts, last);
+            let all = self.merged_attempts(attempts, last);
             changed |= all != self.attempts;
             self.attempts = all;
         }
         changed
     }
 
-    /// The counts together with new ones, of which the later counts when an event is named twice.
-    fn counted(&self, new: &[Attempts], last: u64) -> Vec<Attempts> {
+    /// The known counts merged with new ones. A new count replaces the known count of the same event.
+    fn merged_attempts(&self, new: &[Attempts], last: u64) -> Vec<Attempts> {
         let known = self.attempts.iter().chain(new).map(|of| (of.sequence, of.count));
         let known: BTreeMap<u64, u32> = known.collect();
         let counts = |(sequence, count): &(u64, u32)| *count > 0 && *sequence <= last && !self.is_done(*sequence);
@@ -120,7 +131,7 @@ impl Consumer {
 
 #[cfg(test)]
 impl Consumer {
-    /// Checks that the row does not contradict itself.
+    /// Checks the invariants of the row.
     pub(crate) fn check(&self) {
         let apart =
             self.done.windows(2).all(|pair| matches!(pair, [one, two] if one.last.saturating_add(1) < two.first));
@@ -132,14 +143,14 @@ impl Consumer {
     }
 }
 
-/// Whether one of these ranges, which are in order, has the position.
-fn covers(ranges: &[Range], sequence: u64) -> bool {
+/// Whether one of these sorted ranges contains the sequence number.
+fn contains(ranges: &[Range], sequence: u64) -> bool {
     let behind = ranges.partition_point(|range| range.first <= sequence);
     behind.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|range| sequence <= range.last)
 }
 
-/// These ranges in order, those that touch as one, at most [`CONSUMER_RANGES_MAX`].
-fn joined(mut ranges: Vec<Range>) -> Vec<Range> {
+/// Sorts the ranges, merges those that overlap or touch, and keeps the lowest [`CONSUMER_RANGES_MAX`].
+fn merged_ranges(mut ranges: Vec<Range>) -> Vec<Range> {
     ranges.sort_unstable_by_key(|range| range.first);
     let mut out: Vec<Range> = Vec::with_capacity(ranges.len());
     for range in ranges {

@@ -1,4 +1,7 @@
-//! A raft entry: many frames, each one ask, encoded once for wire, disk and cache.
+//! A raft entry: many frames, each proposed by one caller, encoded once for wire, disk and cache.
+//!
+//! Invariant: the format is stable, since entries of earlier releases stay in logs and travel between nodes of two
+//! releases. A new part needs a new frame kind or flag and a feature level.
 //!
 //! ```text
 //! u8 version (1) | u64 milliseconds since 1970 on the leader | u32 number of frames
@@ -6,7 +9,7 @@
 //!
 //! frame:           u8 kind | u8 flags | u32 body length | body
 //! publish body:    u8 length | namespace | u32 number of events | records
-//! command body:    a protobuf message, see `command`
+//! command body:    a protobuf message, see `crate::command`
 //! batch body:      u64 node | u64 incarnation | u64 number of the batch | u32 how many frames behind it belong to it
 //! ```
 
@@ -28,22 +31,23 @@ pub const BATCH_FRAME_BYTES: usize = 34;
 pub const KIND_PUBLISH: u8 = 1;
 /// Kind of a frame that holds a [`crate::command::Command`].
 pub const KIND_COMMAND: u8 = 2;
-/// Kind of a frame that marks the following ones as a batch which a node forwarded, perhaps for the second time.
+/// Kind of a frame that marks the frames behind it as a batch that a node forwarded, perhaps for the second time.
 pub const KIND_BATCH: u8 = 3;
 
-/// The namespace may be created by this publish.
+/// Flag: the publish creates the namespace when it does not exist.
 pub const FLAG_CREATE: u8 = 1;
-/// The bus itself writes: reserved namespaces are allowed.
+/// Flag: the bus itself publishes, so reserved namespaces are allowed.
 pub const FLAG_INTERNAL: u8 = 2;
-/// Some event carries a key or a chosen id, so each one must be looked at.
+/// Flag: at least one event has a dedupe key or a chosen id. Without this flag the rules need not decode the events.
 pub const FLAG_KEYED: u8 = 4;
-/// The events are copies of stored ones, whose keys may come again at shorter intervals than at first: keys are
-/// remembered and not looked up. Without effect below feature level `BOUNDED`.
+/// Flag: the events are copies of stored events. Keys are stored and not checked, because a restore is faster than the
+/// original publishes and a key may return within its window. No effect below feature level `BOUNDED`.
 pub const FLAG_RESTORE: u8 = 8;
-/// Some event has headers: from feature level `HEADERS` on, as older releases would read them as a part of its payload.
+/// Flag: at least one event has headers. From feature level `HEADERS` on: an older release would read headers as a part
+/// of the payload.
 pub const FLAG_HEADERS: u8 = 16;
 
-/// Starts a publish frame in `out`; records are appended behind it, then [`finish_publish`] is called.
+/// Starts a publish frame in `out`. The caller appends the records and calls [`finish_publish`].
 ///
 /// # Errors
 /// [`Refusal::Malformed`] when the namespace is longer than 255 bytes.
@@ -55,10 +59,10 @@ pub fn begin_publish(out: &mut Vec<u8>, namespace: &str) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// Completes the publish frame that starts at `start` with its flags, its number of events and length.
+/// Completes the publish frame that begins at `start` of `out`: sets its flags, number of events and length.
 ///
 /// # Errors
-/// [`Refusal::Malformed`] when the frame is longer than 4 GiB or was not begun.
+/// [`Refusal::Malformed`] when the frame is longer than 4 GiB, or when no publish frame begins at `start`.
 pub fn finish_publish(out: &mut [u8], start: usize, flags: u8, events: u32) -> Result<(), Refusal> {
     let frame = out.get_mut(start..).ok_or_else(|| malformed("no frame"))?;
     let namespace = frame.get(6).copied().map_or(0, usize::from);
@@ -79,7 +83,7 @@ pub fn command_frame(command: &[u8]) -> Result<Vec<u8>, Refusal> {
     Ok(out)
 }
 
-/// Builds a frame that marks the `frames` behind it as one forwarded batch.
+/// Builds the frame that marks the next [`Batch::frames`] frames as one forwarded batch.
 #[must_use]
 pub fn batch_frame(batch: Batch) -> [u8; BATCH_FRAME_BYTES] {
     let mut out = [0; BATCH_FRAME_BYTES];
@@ -92,6 +96,7 @@ pub fn batch_frame(batch: Batch) -> [u8; BATCH_FRAME_BYTES] {
     out
 }
 
+/// Writes flags and body length into the header of a frame.
 fn finish_frame(frame: &mut [u8], flags: u8) -> Result<(), Refusal> {
     let length = frame.len().saturating_sub(FRAME_HEADER_BYTES);
     let length = u32::try_from(length).map_err(|_| malformed("frame too long"))?;
@@ -105,7 +110,7 @@ fn malformed(what: &str) -> Refusal {
     Refusal::Malformed(what.into())
 }
 
-/// Collects whole frames into one entry.
+/// Builds an entry from whole frames.
 #[derive(Debug)]
 pub struct EntryBuilder {
     bytes: Vec<u8>,
@@ -113,7 +118,7 @@ pub struct EntryBuilder {
 }
 
 impl EntryBuilder {
-    /// An entry without frames; `capacity` is the bytes of frames expected.
+    /// An entry without frames. `capacity` is the expected size of all frames in bytes.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let mut bytes = Vec::with_capacity(capacity.saturating_add(HEADER_BYTES + CHECKSUM_BYTES));
@@ -132,19 +137,19 @@ impl EntryBuilder {
         self.frames = self.frames.saturating_add(count);
     }
 
-    /// Bytes so far.
+    /// Size of the entry so far in bytes, header included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether there is no frame in it.
+    /// Whether the entry has no frame.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.frames == 0
     }
 
-    /// Seals the entry with the leader's time in milliseconds since 1970.
+    /// Completes the entry with the leader's time, milliseconds since 1970, and the checksum.
     #[must_use]
     pub fn finish(mut self, millis: u64) -> Vec<u8> {
         let mut header = [0; HEADER_BYTES];
@@ -160,10 +165,10 @@ impl EntryBuilder {
     }
 }
 
-/// An entry whose checksum was right.
+/// An entry whose version, and unless it was trusted whose checksum, is right.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
-    /// Time of the leader that proposed it, milliseconds since 1970.
+    /// Time of the leader that proposed the entry, milliseconds since 1970.
     pub millis: u64,
     frames: u32,
     body: &'a [u8],
@@ -173,7 +178,7 @@ impl<'a> Entry<'a> {
     /// Checks version and checksum.
     ///
     /// # Errors
-    /// What is wrong with the bytes.
+    /// A text that says what is wrong with the bytes.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, &'static str> {
         let (covered, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or("entry is too short")?;
         if crc32c::crc32c(covered) != u32::from_le_bytes(*checksum) {
@@ -182,7 +187,7 @@ impl<'a> Entry<'a> {
         Self::parse_trusted(bytes)
     }
 
-    /// Like [`Entry::parse`] for bytes whose checksum was verified before.
+    /// Like [`Entry::parse`], for bytes whose checksum the caller has verified before.
     ///
     /// # Errors
     /// What is wrong with the bytes.
@@ -200,46 +205,46 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// Number of frames in it.
+    /// Number of frames that the entry announces.
     #[must_use]
     pub const fn len(&self) -> u32 {
         self.frames
     }
 
-    /// Whether there is no frame in it.
+    /// Whether the entry has no frame.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.frames == 0
     }
 
-    /// Its frames in order. Ends early on a damaged frame, as [`Frames::intact`] tells.
+    /// The frames in order. The iterator ends early at a damaged frame; [`Frames::intact`] then returns `false`.
     #[must_use]
     pub const fn frames(&self) -> Frames<'a> {
         Frames { rest: self.body, left: self.frames }
     }
 }
 
-/// One ask inside an entry.
+/// One frame of an entry.
 #[derive(Debug, Clone, Copy)]
 pub enum Frame<'a> {
     /// Append events to a namespace.
     Publish(Publish<'a>),
     /// An encoded [`crate::command::Command`].
     Command(&'a [u8]),
-    /// The frames behind it are a forwarded batch.
+    /// Marks the frames behind it as a forwarded batch.
     Batch(Batch),
-    /// Of a kind that this release does not know: refused, never skipped silently.
+    /// A frame of a kind that this release does not know. The frame is refused, never skipped silently.
     Unknown(u8),
 }
 
-/// Which forwarded batch the frames behind this one are.
+/// Identifies a forwarded batch, so that the rules recognise a batch that arrives twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
-    /// The node that forwarded it.
+    /// The life of the node that forwarded the batch.
     pub owner: Owner,
-    /// Its number: that node counts them.
+    /// Number of the batch among the batches of that life.
     pub number: u64,
-    /// How many frames.
+    /// Number of frames in the batch.
     pub frames: u32,
 }
 
@@ -254,7 +259,7 @@ impl Batch {
     }
 }
 
-/// The whole frames in `bytes`, as in an entry that announces `count` of them.
+/// Reads `count` whole frames that are not inside an entry.
 #[must_use]
 pub const fn frames(bytes: &[u8], count: u32) -> Frames<'_> {
     Frames { rest: bytes, left: count }
@@ -265,15 +270,15 @@ pub const fn frames(bytes: &[u8], count: u32) -> Frames<'_> {
 pub struct Publish<'a> {
     /// `FLAG_*` bits.
     pub flags: u8,
-    /// Namespace by name.
+    /// Name of the namespace.
     pub namespace: &'a str,
     /// Number of events.
     pub events: u32,
-    /// Their records, one behind the other.
+    /// The records of the events, one behind the other.
     pub records: &'a [u8],
 }
 
-/// Iterator over the frames of an entry.
+/// An iterator over the frames of an entry.
 #[derive(Debug, Clone)]
 pub struct Frames<'a> {
     rest: &'a [u8],
@@ -281,7 +286,7 @@ pub struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// After the last frame: whether all the frames that the entry announced were read.
+    /// Whether all announced frames were read and no bytes are left; to be called after the last frame.
     #[must_use]
     pub const fn intact(&self) -> bool {
         self.left == 0 && self.rest.is_empty()

@@ -1,34 +1,36 @@
-//! The one numbered list of refusals: why the bus said no.
+//! Refusals: the one numbered list of reasons why the rules or the cluster do not do what a caller asked.
 
 use alloc::boxed::Box;
 use alloc::string::String;
 
 use crate::time::Timestamp;
 
-/// Which event of a publish was stored before, and what is known of the first one.
+/// Which event of a publish repeats a stored event, and which stored event that is. A client whose first answer was
+/// lost learns from it that the event is stored, and where.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Repeated {
-    /// Which event of the publish, from 0.
+    /// Position of the repeating event within the publish, from 0.
     #[prost(uint32, tag = "1")]
     pub position: u32,
-    /// Sequence number of the first; 0 when it is not known, or is in the same publish.
+    /// Sequence number of the stored event; 0 when the number is not known, or when both events are in the same
+    /// publish.
     #[prost(uint64, tag = "2")]
     pub sequence: u64,
-    /// Its id.
+    /// Id of the stored event.
     #[prost(string, tag = "3")]
     pub id: String,
-    /// When it was created, as far as it is known.
+    /// When the stored event was created, if known.
     #[prost(message, optional, tag = "4")]
     pub created_at: Option<Timestamp>,
 }
 
-/// Why a request was refused. The number is stable across releases; the text is for people.
+/// Why a request was refused. Number and code are stable across releases; the text is for people.
 ///
-/// A refusal means that nothing was stored, except [`Refusal::OutcomeUnknown`], which says
-/// that it cannot be known.
+/// A refusal means that nothing was stored. The exception is [`Refusal::OutcomeUnknown`]: nobody can say whether the
+/// write was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The namespace is neither created nor may it be created by a publish.
+    /// The namespace does not exist, and the publish may not create it.
     #[error("namespace not found: {0}")]
     NamespaceNotFound(String),
     /// Clients may not write to this namespace.
@@ -40,10 +42,10 @@ pub enum Refusal {
     /// The cluster holds as many namespaces as it may.
     #[error("too many namespaces")]
     NamespacesExhausted,
-    /// The dedupe key was used on this subject within the window.
+    /// An event with this dedupe key and subject was stored within the dedupe window.
     #[error("key was processed before")]
     KeyProcessed(Option<Box<Repeated>>),
-    /// An event of this id is stored in the namespace.
+    /// The namespace holds an event of this id.
     #[error("event id already exists")]
     EventIdExists(Option<Box<Repeated>>),
     /// The durable consumer was created for another subject.
@@ -51,55 +53,55 @@ pub enum Refusal {
     ConsumerSubject {
         /// Name of the consumer.
         name: String,
-        /// The pattern it was created with.
+        /// The pattern with which the consumer was created.
         subject: String,
     },
-    /// A group of this name exists where a consumer was asked for, or the reverse.
+    /// The caller asked for a consumer and a group of this name exists, or the reverse.
     #[error("consumer {0} exists with another kind")]
     ConsumerKind(String),
-    /// No durable consumer of this name.
+    /// The namespace has no durable consumer of this name.
     #[error("consumer not found: {0}")]
     ConsumerNotFound(String),
     /// The namespace holds as many durable consumers as it may.
     #[error("too many consumers in namespace {0}")]
     ConsumersExhausted(String),
-    /// The frame could not be read: written by a newer node, or damaged.
+    /// The frame or command cannot be read, or breaks a rule of its form.
     #[error("malformed command: {0}")]
     Malformed(String),
-    /// Too much is waiting; come back later.
+    /// Too much work is waiting, or a maximum is reached: the caller can try again later.
     #[error("overloaded: {0}")]
     Overloaded(String),
-    /// No leader or no quorum; nothing was stored.
+    /// The cluster cannot do this now, for example without a leader or quorum; nothing was stored.
     #[error("unavailable: {0}")]
     Unavailable(String),
-    /// The answer did not come in time: the write may or may not have been stored.
+    /// The answer did not arrive in time: the write may be stored or not.
     #[error("unavailable: outcome unknown: {0}")]
     OutcomeUnknown(String),
     /// Free disk space is below the reserve.
     #[error("insufficient storage: {0}")]
     InsufficientStorage(String),
-    /// The store failed.
+    /// The store of the node failed.
     #[error("failed to append event to log")]
     Storage,
-    /// There is no node of this number in the cluster.
+    /// The cluster has no node of this number.
     #[error("node not found: {0}")]
     NodeNotFound(String),
-    /// The cluster cannot be changed like this now.
+    /// This change of the membership is not possible, or not now.
     #[error("membership: {0}")]
     Membership(String),
-    /// It was changed by somebody else meanwhile.
+    /// The document has another revision than the caller expects: another caller changed it meanwhile.
     #[error("changed meanwhile: {0}")]
     RevisionMismatch(String),
-    /// No service of this id.
+    /// The roll has no service of this id.
     #[error("service not found: {0}")]
     ServiceNotFound(String),
-    /// No connected instance of this id.
+    /// The service has no connected instance of this id.
     #[error("instance not found: {0}")]
     InstanceNotFound(String),
 }
 
 impl Refusal {
-    /// Stable number of this refusal.
+    /// The stable number of this refusal, as nodes send it to each other.
     #[must_use]
     pub const fn number(&self) -> u16 {
         match self {
@@ -155,7 +157,7 @@ impl Refusal {
         }
     }
 
-    /// One of each, in the order of their numbers: the table of docs/refusals.md.
+    /// One refusal of each kind, in the order of the numbers. The table of docs/refusals.md is made of this list.
     #[must_use]
     pub fn all() -> alloc::vec::Vec<Self> {
         let s = String::from;
@@ -184,7 +186,7 @@ impl Refusal {
         ]
     }
 
-    /// What a publish repeats, when that is why it was refused and the rules said which event it is.
+    /// The stored event that a refused publish repeats; `None` for other refusals, or when the event is not known.
     #[must_use]
     pub fn repeated(&self) -> Option<&Repeated> {
         match self {
@@ -193,7 +195,7 @@ impl Refusal {
         }
     }
 
-    /// The same refusal of a publish that repeats this.
+    /// The same refusal with another repeated event. Refusals of other kinds stay as they are.
     #[must_use]
     pub fn with_repeated(self, repeated: Option<Repeated>) -> Self {
         match self {
@@ -203,7 +205,7 @@ impl Refusal {
         }
     }
 
-    /// The words that this refusal carries, in order.
+    /// The texts that this refusal holds, in order: with the number, everything that another node needs to rebuild it.
     #[must_use]
     pub fn details(&self) -> alloc::vec::Vec<&str> {
         match self {
@@ -230,7 +232,7 @@ impl Refusal {
         }
     }
 
-    /// The same refusal with other words; those that are missing are empty.
+    /// The same refusal with other texts. A missing text becomes empty.
     #[must_use]
     pub fn with_details(&self, details: alloc::vec::Vec<String>) -> Self {
         let mut refusal = self.clone();

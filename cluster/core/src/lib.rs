@@ -1,7 +1,12 @@
-//! The rules of rollbook: what every replica must apply identically.
+//! The rules of rollbook: the pure functions by which every replica applies the entries of the raft log.
 //!
-//! No I/O, no clock, no randomness: time and ids arrive inside commands, rows
-//! leave as [`rows::Writes`]. Modules in reading order.
+//! [`machine::Machine::apply`] takes an entry and gives one reply for each frame and the changed rows
+//! ([`rows::Writes`]). The crate does no I/O and has no clock and no randomness, because two replicas that apply the
+//! same entries must have the same state, byte for byte: times and random ids arrive inside the entries.
+//!
+//! Where to begin: [`subjects`] and [`event`] say what is stored, [`entry`] and [`command`] what is proposed,
+//! [`namespace`], [`consumer`], [`node`], [`service`] and [`central`] what is replicated, [`machine`] how entries
+//! change the replicated state, [`rows`] how a store keeps that state, [`level`] how the rules themselves change.
 
 #![no_std]
 extern crate alloc;

@@ -1,36 +1,40 @@
-//! A namespace: one log with its own numbering, and how long it keeps events.
+//! A namespace: one log of events with its own sequence numbers, and its retention.
+//!
+//! Invariant of a [`Head`]: sequence numbers are never reused. A namespace that is deleted and created again continues
+//! where the deleted one ended.
 
 use alloc::string::String;
 
 use crate::limits;
 use crate::subjects::subject::Namespace;
 
-/// How long a namespace keeps its events; the tightest bound wins, zero means "no bound".
+/// How long a namespace keeps its events. Each bound applies on its own, so the tightest bound wins; zero means "no
+/// bound".
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Retention {
-    /// Events older than this many milliseconds may go.
+    /// Events that are older than this many milliseconds are removed.
     #[prost(uint64, tag = "1")]
     pub age_ms_max: u64,
-    /// Oldest events go while the records of the namespace take more bytes than this.
+    /// The oldest events are removed while the records of the namespace take more than this many bytes.
     #[prost(uint64, tag = "2")]
     pub bytes_max: u64,
-    /// Oldest events go while there are more than this.
+    /// The oldest events are removed while the namespace holds more than this many events.
     #[prost(uint64, tag = "3")]
     pub events_max: u64,
-    /// A dedupe key is remembered for this many milliseconds; zero means the default. Without effect below
-    /// feature level `BOUNDED`.
+    /// A dedupe key is remembered for this many milliseconds; zero means [`limits::DEDUPE_WINDOW_MS`]. The field has no
+    /// effect below feature level `BOUNDED`.
     #[prost(uint64, tag = "20")]
     pub dedupe_window_ms: u64,
 }
 
 impl Retention {
-    /// Whether everything is kept for ever.
+    /// Whether the namespace keeps all events for ever.
     #[must_use]
     pub const fn is_unlimited(&self) -> bool {
         self.age_ms_max == 0 && self.bytes_max == 0 && self.events_max == 0
     }
 
-    /// For how many milliseconds a dedupe key is remembered.
+    /// The time for which a dedupe key is remembered, in milliseconds: the default for zero, else within its limits.
     #[must_use]
     pub fn dedupe_window(&self) -> u64 {
         match self.dedupe_window_ms {
@@ -40,47 +44,53 @@ impl Retention {
     }
 }
 
-/// What is remembered of the dedupe keys and chosen ids of a namespace; the rest is in rows.
+/// Counters over the rows of dedupe keys and chosen ids of a namespace.
+///
+/// The rows themselves can be millions, so only the store holds them. The counters say which rows are the oldest, so
+/// that the rules find the rows to remove without a search.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-pub struct Remembered {
-    /// Ordinal of the oldest key; keys are numbered in the order in which they came.
+pub struct DedupeState {
+    /// Ordinal of the oldest key. Keys are numbered in the order in which they were appended.
     #[prost(uint64, tag = "1")]
     pub keys_first: u64,
-    /// Ordinal of the next key.
+    /// Ordinal that the next key gets.
     #[prost(uint64, tag = "2")]
     pub keys_next: u64,
-    /// Bytes that the keys take.
+    /// Bytes that the keys take in the store, about. [`limits::DEDUPE_KEY_BYTES_MAX`] bounds this sum.
     #[prost(uint64, tag = "3")]
     pub key_bytes: u64,
-    /// The oldest key is not older than this, milliseconds since 1970.
+    /// A lower bound of the time of the oldest key, milliseconds since 1970: no key expires before this time plus the
+    /// window, so that nobody needs to read the row of the oldest key earlier.
     #[prost(uint64, tag = "4")]
     pub keys_since: u64,
-    /// Keys that were forgotten before their time, because there were too many.
+    /// Keys that were removed before they expired, because the namespace had too many. Operators watch this counter:
+    /// while it grows, the window is shorter than configured.
     #[prost(uint64, tag = "5")]
     pub keys_evicted: u64,
-    /// Events that have a row in the order of their chosen ids.
+    /// Number of events with a chosen id that have a row by sequence number.
     #[prost(uint64, tag = "6")]
     pub ids: u64,
-    /// No event before this sequence number has such a row.
+    /// No event before this sequence number has such a row: a search for rows to remove begins here.
     #[prost(uint64, tag = "7")]
     pub ids_first: u64,
 }
 
-impl Remembered {
-    /// Number of keys that are remembered; those that took the place of an expired one are counted with it.
+impl DedupeState {
+    /// Number of ordinals between the oldest and the newest key. A key that replaced an expired key of the same name
+    /// left the old ordinal empty; the empty ordinal is counted until it is the oldest.
     #[must_use]
     pub const fn keys(&self) -> u64 {
         self.keys_next.saturating_sub(self.keys_first)
     }
 }
 
-/// Where notifications to clients are.
+/// The namespace of notifications to clients.
 const NOTIFY: &str = "notify";
-/// The namespaces that the bus writes.
-pub(crate) const OF_THE_BUS: [&str; 3] = [Namespace::ROLL, NOTIFY, Namespace::DEAD];
+/// The namespaces to which the bus itself appends.
+pub(crate) const BUS_NAMESPACES: [&str; 3] = [Namespace::ROLL, NOTIFY, Namespace::DEAD];
 
-/// What a namespace that the bus writes keeps when nobody has said otherwise, from feature level `BOUNDED` on: they grow by
-/// themselves, and would fill every disk in the end.
+/// The default retention of a namespace, from feature level `BOUNDED` on. The namespaces to which the bus appends grow
+/// without any publish of a client, so without a bound they would fill the disk. All others keep everything.
 #[must_use]
 pub fn bus_retention(name: &str) -> Retention {
     const DAY_MS: u64 = 86_400_000;
@@ -94,39 +104,42 @@ pub fn bus_retention(name: &str) -> Retention {
     keep
 }
 
-/// The replicated state of a namespace. Same bytes on every node.
+/// The replicated state of a namespace.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Head {
-    /// Number in row keys; never reused.
+    /// Number of the namespace in row keys, shorter than the name; never reused.
     #[prost(uint32, tag = "1")]
     pub id: u32,
-    /// Name as clients write it.
+    /// Name of the namespace, as clients write it.
     #[prost(string, tag = "2")]
     pub name: String,
-    /// Sequence number of the next event; the first event of all has 1.
+    /// Sequence number that the next event gets; the first event of all has 1.
     #[prost(uint64, tag = "3")]
     pub next: u64,
-    /// Sequence number of the oldest event that clients can see.
+    /// Sequence number of the oldest event that clients can see. A trim raises this number.
     #[prost(uint64, tag = "4")]
     pub first: u64,
-    /// Bytes of all records ever appended: a position on the byte axis, it only grows.
+    /// Bytes of all records that were ever appended. The sum only grows, so it serves as an offset into an endless file
+    /// of records: the difference of two offsets is the size of the records between them.
     #[prost(uint64, tag = "5")]
     pub bytes_end: u64,
-    /// Position on that axis of the record at `first`, as the last trim said.
+    /// Byte offset of the record of `first`, as the last trim gave it.
     #[prost(uint64, tag = "6")]
     pub bytes_first: u64,
-    /// How long events are kept.
+    /// How long the namespace keeps its events.
     #[prost(message, required, tag = "7")]
     pub retention: Retention,
-    /// The namespace was deleted: its numbering is kept so that a new one of the name goes on.
+    /// Whether the namespace was deleted. The row stays, so that a new namespace of the same name continues the
+    /// sequence numbers: a client that remembers an index never gets another event under it.
     #[prost(bool, tag = "8")]
     pub deleted: bool,
-    /// The entry that deleted it: the one that was deleted first is forgotten first. 0 below feature level `BOUNDED`.
+    /// Log index of the entry that deleted the namespace: when there are too many deleted namespaces, the one with the
+    /// lowest index is forgotten. 0 below feature level `BOUNDED`.
     #[prost(uint64, tag = "9")]
     pub deleted_by: u64,
-    /// Its dedupe keys and chosen ids; none below feature level `BOUNDED`.
+    /// Counters of the dedupe keys and chosen ids; none below feature level `BOUNDED`.
     #[prost(message, optional, tag = "20")]
-    pub remembered: Option<Remembered>,
+    pub dedupe: Option<DedupeState>,
 }
 
 impl Head {
@@ -136,7 +149,7 @@ impl Head {
         self.next.saturating_sub(self.first)
     }
 
-    /// Sequence number of the newest event ever, 0 before the first.
+    /// Sequence number of the newest event that was ever appended, 0 before the first.
     #[must_use]
     pub const fn last(&self) -> u64 {
         self.next.saturating_sub(1)

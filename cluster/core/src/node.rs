@@ -1,34 +1,36 @@
-//! Nodes of the cluster as every one of them sees them: who was ever here, who is up.
+//! Nodes in the replicated state: every node that was ever a member, and whether it is up.
 
 use alloc::string::String;
 
-/// The replicated state of a node. Rows are never removed: a number that was used once stays used.
+/// The replicated state of a node. The row is never removed, so that the number of a removed node is never given to
+/// another node.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Node {
-    /// Its number.
+    /// Number of the node in the raft cluster.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    /// Counts its starts, and its returns after it was given up. Only ever grows.
+    /// Number of the node's present life. It grows with each start of the node, and each time the node returns after
+    /// the cluster has given it up, so that a message of an earlier life can be told apart. It never gets smaller.
     #[prost(uint64, tag = "2")]
     pub incarnation: u64,
-    /// Where other nodes reach it.
+    /// Address at which the other nodes reach this node.
     #[prost(string, tag = "3")]
     pub address: String,
-    /// It is there now, as far as the cluster knows.
+    /// Whether the present life goes on. After the life has ended, everything that it owned counts as gone.
     #[prost(bool, tag = "4")]
     pub up: bool,
-    /// It was taken out of the cluster for good.
+    /// Whether the node was removed from the cluster for good. A removed node can never come up again.
     #[prost(bool, tag = "5")]
     pub removed: bool,
 }
 
-/// One life of a node: everything it holds belongs to it and ends with it.
+/// One life of a node. Connections, instances and served consumers belong to a life and end with that life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Message)]
 pub struct Owner {
     /// Number of the node.
     #[prost(uint64, tag = "1")]
     pub node: u64,
-    /// Which of its lives.
+    /// Which life of the node: see [`Node::incarnation`].
     #[prost(uint64, tag = "2")]
     pub incarnation: u64,
 }

@@ -1,17 +1,17 @@
-//! Sorted maps and sets whose clones share what neither of them changed.
+//! Persistent sorted maps and sets: a clone shares its nodes with the original.
 //!
-//! A clone costs one reference count. Whoever goes on changes copies only the way to the value that is changed, which
-//! grows with the logarithm of what there is. So a clone of the whole machine is a snapshot that costs next to nothing:
-//! readers look at one while the next entries are applied to another.
+//! A clone costs one reference count. A change of either one copies only the path from the root to the changed value,
+//! whose length is the logarithm of the size. So a clone of the whole machine is a cheap snapshot: readers use the
+//! snapshot while the next entries are applied to the original.
 
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 
-/// A sorted map.
+/// A sorted map with cheap clones.
 pub(crate) type Map<K, V> = RedBlackTreeMapSync<K, V>;
-/// A sorted set.
+/// A sorted set with cheap clones.
 pub(crate) type Set<T> = RedBlackTreeSetSync<T>;
 
-/// Changes the value of a key; where there is none, a default one is put there first.
+/// Changes the value of a key. A key without a value gets the changed default value.
 pub(crate) fn update<K, V, T>(map: &mut Map<K, V>, key: K, change: impl FnOnce(&mut V) -> T) -> T
 where
     K: Ord + Clone,

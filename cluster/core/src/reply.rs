@@ -1,4 +1,7 @@
-//! Replies as bytes: nodes pass them on, and the rules remember them for batches that come twice.
+//! Replies as bytes: the leader sends replies to the node that forwarded a batch, and the rules store them for a batch
+//! that arrives twice.
+//!
+//! Invariant: the messages of this file are a stored format, so tags are never reused.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -11,18 +14,21 @@ use crate::namespace::Head;
 use crate::node::Node;
 use crate::service::{Registered, Removed, Service};
 
+/// All replies of a batch.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Replies {
     #[prost(message, repeated, tag = "1")]
-    replies: Vec<One>,
+    replies: Vec<ReplyMessage>,
 }
 
+/// One reply, a message because a `oneof` needs one.
 #[derive(Clone, PartialEq, prost::Message)]
-struct One {
+struct ReplyMessage {
     #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     kind: Option<Kind>,
 }
 
+/// A result, or a refusal.
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum Kind {
     #[prost(message, tag = "1")]
@@ -49,6 +55,7 @@ enum Kind {
     More(bool),
 }
 
+/// See [`Done::Published`].
 #[derive(Clone, PartialEq, prost::Message)]
 struct Published {
     #[prost(uint64, tag = "1")]
@@ -57,6 +64,7 @@ struct Published {
     events: u32,
 }
 
+/// A refusal as its stable number and its texts, so that the text of a refusal can change between releases.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Refused {
     #[prost(uint32, tag = "1")]
@@ -67,10 +75,10 @@ struct Refused {
     repeated: Option<Repeated>,
 }
 
-/// Replies in order, as bytes.
+/// Encodes replies in order.
 #[must_use]
 pub fn encode(replies: &[Reply]) -> Vec<u8> {
-    let one = |reply: &Reply| One {
+    let one = |reply: &Reply| ReplyMessage {
         kind: Some(match reply {
             Ok(Done::Published { first, events }) => Kind::Published(Published { first: *first, events: *events }),
             Ok(Done::Namespace(head)) => Kind::Namespace(head.clone()),
@@ -82,16 +90,16 @@ pub fn encode(replies: &[Reply]) -> Vec<u8> {
             Ok(Done::Removed(removed)) => Kind::Removed(removed.clone()),
             Ok(Done::Nothing) => Kind::Nothing(true),
             Ok(Done::More) => Kind::More(true),
-            Err(refusal) => Kind::Refused(refuse(refusal)),
+            Err(refusal) => Kind::Refused(refusal_message(refusal)),
         }),
     };
     Replies { replies: replies.iter().map(one).collect() }.encode_to_vec()
 }
 
-/// Reads replies back; `None` for bytes that are none.
+/// Decodes replies; `None` for bytes that no [`encode`] made.
 #[must_use]
 pub fn decode(bytes: &[u8]) -> Option<Vec<Reply>> {
-    let one = |one: One| {
+    let one = |one: ReplyMessage| {
         Some(match one.kind? {
             Kind::Published(Published { first, events }) => Ok(Done::Published { first, events }),
             Kind::Namespace(head) => Ok(Done::Namespace(head)),
@@ -103,25 +111,26 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Reply>> {
             Kind::Removed(removed) => Ok(Done::Removed(removed)),
             Kind::Nothing(_) => Ok(Done::Nothing),
             Kind::More(_) => Ok(Done::More),
-            Kind::Refused(refused) => Err(refusal(refused)?),
+            Kind::Refused(refused) => Err(parse_refusal(refused)?),
         })
     };
     Replies::decode(bytes).ok()?.replies.into_iter().map(one).collect()
 }
 
-/// One refusal as bytes.
+/// Encodes one refusal.
 #[must_use]
 pub fn encode_refusal(of: &Refusal) -> Vec<u8> {
-    refuse(of).encode_to_vec()
+    refusal_message(of).encode_to_vec()
 }
 
-/// Reads a refusal back.
+/// Decodes one refusal; `None` for bytes that no [`encode_refusal`] made.
 #[must_use]
 pub fn decode_refusal(bytes: &[u8]) -> Option<Refusal> {
-    refusal(Refused::decode(bytes).ok()?)
+    parse_refusal(Refused::decode(bytes).ok()?)
 }
 
-fn refuse(refusal: &Refusal) -> Refused {
+/// The message of a refusal.
+fn refusal_message(refusal: &Refusal) -> Refused {
     Refused {
         number: refusal.number().into(),
         details: refusal.details().iter().map(ToString::to_string).collect(),
@@ -129,7 +138,8 @@ fn refuse(refusal: &Refusal) -> Refused {
     }
 }
 
-fn refusal(refused: Refused) -> Option<Refusal> {
+/// The refusal of a message; `None` for a number that this release does not know.
+fn parse_refusal(refused: Refused) -> Option<Refusal> {
     let all = Refusal::all();
     let kind = all.iter().find(|kind| u32::from(kind.number()) == refused.number)?;
     Some(kind.with_details(refused.details).with_repeated(refused.repeated))

@@ -1,7 +1,8 @@
-//! Rows: how the replicated state is laid out for a sorted key-value store.
+//! Rows: the layout of the replicated state in a sorted key-value store.
 //!
-//! Integers in keys are big-endian, so that rows sort by number. Every key starts
-//! with the number of the namespace, so that deleting one is a range.
+//! Integers in keys are big-endian, so that rows sort by number. The keys of all rows of a namespace begin with its
+//! number, so that one range deletes them. The rules read rows through [`Rows`] and collect changes in [`Writes`]; the
+//! store commits the writes together with the index of the applied entry.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -10,33 +11,33 @@ use alloc::vec::Vec;
 use crate::entry::{Entry, Frame, Publish};
 use crate::namespace::Head;
 
-/// A family of rows; the store keeps each in a column family of its own.
+/// A family of rows. The store keeps each family in a column family of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// One row each for the cluster id and the log time.
+    /// Single values by name, such as the cluster id and the time of the log: see `META_*` of [`crate::machine`].
     Meta,
     /// namespace -> [`crate::namespace::Head`].
     Heads,
-    /// namespace, first sequence -> [`IndexRow`]: one row per namespace and entry.
+    /// namespace, first sequence -> [`IndexRow`]: one row for each namespace and entry.
     Index,
     /// namespace, event id -> sequence: only ids that clients chose. From level `BOUNDED` on also
     /// [`IN_ORDER`]: namespace, 0xff, sequence -> event id.
     Ids,
-    /// namespace, subject, 0, key -> ordinal within the subject's window; from level `BOUNDED` on which event
-    /// has the key, since when, and the ordinal within the namespace.
+    /// namespace, subject, 0, key -> ordinal within the window of the subject. From level `BOUNDED` on the value is the
+    /// ordinal within the namespace, the time, and the event that has the key.
     Keys,
-    /// namespace, subject, 0, ordinal -> key; ordinal 0 holds the window's two ends. From level `BOUNDED` on
-    /// [`IN_ORDER`]: namespace, 0xff, ordinal -> time, subject, 0, key.
+    /// namespace, subject, 0, ordinal -> key; the row of ordinal 0 holds both ends of the window. From level `BOUNDED`
+    /// on [`IN_ORDER`]: namespace, 0xff, ordinal -> time, subject, 0, key.
     KeyRing,
     /// namespace, name -> [`crate::consumer::Consumer`].
     Consumers,
-    /// namespace, sequence -> record of an event that the rules made: it is in no entry of the log.
+    /// namespace, sequence -> record of an event that the rules made and that no entry of the log holds.
     Made,
     /// node -> [`crate::node::Node`].
     Nodes,
     /// node, incarnation, batch -> replies of a forwarded batch.
     Batches,
-    /// revision -> [`crate::central::ConfigRevision`]: the newest ones.
+    /// revision -> [`crate::central::ConfigRevision`]: the newest revisions.
     Config,
     /// id -> [`crate::service::Service`].
     Services,
@@ -45,7 +46,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// All of them.
+    /// All families.
     pub const ALL: [Self; 13] = [
         Self::Meta,
         Self::Heads,
@@ -83,21 +84,22 @@ impl Family {
     }
 }
 
-/// Behind the number of the namespace in keys that sort by age: no subject and no id begins with this byte.
+/// The byte behind the number of the namespace in keys that sort by age. No subject and no id begins with this byte, so
+/// these keys never equal a key by name.
 pub const IN_ORDER: u8 = 0xff;
 
-/// The store could not be read: the state machine must stop, it may not guess.
+/// The store could not be read. The machine must stop: with a guess its state would differ from that of other nodes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("state store: {0}")]
 pub struct RowsError(pub String);
 
 impl RowsError {
-    /// A row of this family cannot be read: corruption, never treated as absent.
+    /// The error for a row of this family that cannot be decoded. Such a row is never treated as absent.
     pub(crate) fn corrupt(family: &str) -> Self {
         Self(alloc::format!("corrupt row in {family}"))
     }
 
-    /// An entry that only newer releases can apply.
+    /// The error for an entry that only newer releases can apply.
     pub(crate) fn newer(entry: u64, what: &str) -> Self {
         Self(alloc::format!("entry {entry} {what}: upgrade this node"))
     }
@@ -106,7 +108,7 @@ impl RowsError {
 /// Key and value.
 pub type Row = (Vec<u8>, Vec<u8>);
 
-/// Read access to the rows as of the last committed writes.
+/// Read access to the committed rows.
 pub trait Rows {
     /// The value of a row.
     ///
@@ -120,18 +122,20 @@ pub trait Rows {
     /// The store failed; this is never reported as absent rows.
     fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, RowsError>;
 
-    /// The id of the event at a position of a namespace, `None` when there is none. All entries
-    /// before the one being applied must be visible.
+    /// The id of the event with this sequence number in a namespace; `None` when no such event exists. The events of
+    /// all entries before the present one must be visible.
     ///
     /// # Errors
     /// The store failed; this is never reported as an absent event.
     fn event_id(&self, head: &Head, sequence: u64) -> Result<Option<String>, RowsError>;
 }
 
-/// The effects of applied entries, not yet committed. Later writes win over earlier ones.
+/// The changes of applied entries that are not committed yet. A later write replaces an earlier one.
 #[derive(Debug, Default)]
 pub struct Writes {
+    /// Rows to set (`Some`) or delete (`None`). They hold after all `ranges`.
     rows: BTreeMap<(Family, Vec<u8>), Option<Vec<u8>>>,
+    /// Deleted ranges `from .. to`.
     ranges: Vec<(Family, Vec<u8>, Vec<u8>)>,
 }
 
@@ -141,18 +145,18 @@ impl Writes {
         self.rows.insert((family, key), Some(value));
     }
 
-    /// Removes a row.
+    /// Deletes a row.
     pub fn delete(&mut self, family: Family, key: Vec<u8>) {
         self.rows.insert((family, key), None);
     }
 
-    /// Removes the rows `from .. to`, pending ones included.
+    /// Deletes the rows `from .. to`, also those that these writes have set.
     pub fn delete_range(&mut self, family: Family, from: Vec<u8>, to: Vec<u8>) {
         self.rows.retain(|(of, key), _| *of != family || *key < from || *key >= to);
         self.ranges.push((family, from, to));
     }
 
-    /// A row as it will be after these writes.
+    /// The value of a row after these writes.
     ///
     /// # Errors
     /// The store failed.
@@ -171,8 +175,8 @@ impl Writes {
         rows.get(family, key)
     }
 
-    /// The first rows of `from .. to` as they will be after these writes, at most `limit`: the same whatever part
-    /// of the writes was committed before.
+    /// The first rows of `from .. to` after these writes, at most `limit`. The result does not depend on which part of
+    /// the writes is committed already, since nodes commit at different times.
     ///
     /// # Errors
     /// The store failed.
@@ -188,7 +192,7 @@ impl Writes {
         let mut from = from.to_vec();
         while found.len() < limit && from.as_slice() < to {
             let page = rows.scan(family, &from, to, limit)?;
-            // Behind the last row of a full page there may be more.
+            // Behind the last row of a full page there may be more rows.
             let end = match page.last() {
                 Some((last, _)) if page.len() >= limit => successor(last),
                 _ => to.to_vec(),
@@ -200,7 +204,7 @@ impl Writes {
         Ok(found)
     }
 
-    /// Puts committed rows and pending ones of `from .. to` into one order.
+    /// Merges the committed and the pending rows of `from .. to` in the order of their keys.
     fn merge(&self, family: Family, (from, to): (Vec<u8>, &Vec<u8>), committed: Vec<Row>, out: &mut Vec<Row>) {
         let gone = |key: &[u8]| {
             self.ranges.iter().any(|(of, from, to)| *of == family && key >= from.as_slice() && key < to.as_slice())
@@ -218,25 +222,25 @@ impl Writes {
         out.extend(committed);
     }
 
-    /// Removed ranges, to be carried out before [`Writes::rows`].
+    /// Deleted ranges. The store must delete them before it writes [`Writes::rows`].
     #[must_use]
     pub fn ranges(&self) -> &[(Family, Vec<u8>, Vec<u8>)] {
         &self.ranges
     }
 
-    /// Rows to set (`Some`) or remove (`None`).
+    /// Rows to set (`Some`) or delete (`None`).
     pub fn rows(&self) -> impl Iterator<Item = (Family, &[u8], Option<&[u8]>)> {
         self.rows.iter().map(|((family, key), value)| (*family, key.as_slice(), value.as_deref()))
     }
 
-    /// Forgets everything after it was committed.
+    /// Removes all writes, after a commit.
     pub fn clear(&mut self) {
         self.rows.clear();
         self.ranges.clear();
     }
 }
 
-/// Key of the rows of a namespace: its number and what follows.
+/// The key of a row of a namespace: the number of the namespace and the parts.
 #[must_use]
 pub fn key(namespace: u32, parts: &[&[u8]]) -> Vec<u8> {
     let length = parts.iter().map(|part| part.len()).sum::<usize>();
@@ -248,13 +252,13 @@ pub fn key(namespace: u32, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// Key of a row that sorts by age within its namespace.
+/// The key of a row that sorts by age within its namespace: see [`IN_ORDER`].
 #[must_use]
 pub fn in_order(namespace: u32, number: u64) -> Vec<u8> {
     key(namespace, &[&[IN_ORDER], &number.to_be_bytes()])
 }
 
-/// Namespace and number of such a key; no number for other keys of a namespace.
+/// The namespace of a key, and the number if [`in_order`] made the key.
 #[must_use]
 pub fn parse_in_order(key: &[u8]) -> Option<(u32, Option<u64>)> {
     let (namespace, rest) = key.split_first_chunk::<4>()?;
@@ -265,7 +269,7 @@ pub fn parse_in_order(key: &[u8]) -> Option<(u32, Option<u64>)> {
     Some((u32::from_be_bytes(*namespace), number))
 }
 
-/// The key behind this one.
+/// The next key after this one in the order of the store.
 #[must_use]
 pub fn successor(key: &[u8]) -> Vec<u8> {
     let mut next = key.to_vec();
@@ -273,51 +277,52 @@ pub fn successor(key: &[u8]) -> Vec<u8> {
     next
 }
 
-/// Bounds `from .. to` of all rows of a namespace.
+/// The bounds `from .. to` of all keys of a namespace.
 #[must_use]
 pub fn bounds(namespace: u32) -> (Vec<u8>, Vec<u8>) {
     (key(namespace, &[]), key(namespace.saturating_add(1), &[]))
 }
 
-/// Where the events `first_sequence ..` of a namespace are: which entry of the raft log holds them.
+/// Says which entry of the raft log holds the next events of a namespace. The key has the sequence number of the first
+/// of them.
 ///
-/// The events of the entry's frames for that namespace have consecutive sequence numbers, in the
-/// order of the frames, except that refused frames are left out.
+/// The events of the entry's frames for that namespace have consecutive sequence numbers in the order of the frames.
+/// Refused frames have none.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct IndexRow {
     /// Index of the entry in the raft log.
     #[prost(uint64, tag = "1")]
     pub entry: u64,
-    /// How many events.
+    /// Number of events.
     #[prost(uint64, tag = "2")]
     pub events: u64,
     /// Time of the entry, milliseconds since 1970.
     #[prost(uint64, tag = "3")]
     pub millis: u64,
-    /// Position of the first record on the namespace's byte axis.
+    /// Byte offset of the first record: see [`Head::bytes_end`].
     #[prost(uint64, tag = "4")]
     pub bytes_first: u64,
-    /// Bytes of the records.
+    /// Bytes of all these records.
     #[prost(uint64, tag = "5")]
     pub bytes: u64,
-    /// Ordinal within the entry of the frame that holds the first of them.
+    /// Ordinal of the frame that holds the first of these events.
     #[prost(uint32, tag = "6")]
     pub first_frame: u32,
-    /// Ordinals of later publish frames for this namespace that were refused.
+    /// Ordinals of later publish frames for this namespace that were refused: readers skip them.
     #[prost(uint32, repeated, tag = "7")]
     pub refused: Vec<u32>,
-    /// The rules made these events: their records are in [`Family::Made`], not in the entry.
+    /// Whether the rules made these events: their records are in [`Family::Made`] and not in the entry.
     #[prost(bool, tag = "8")]
     pub made: bool,
 }
 
-/// Key of an [`IndexRow`].
+/// The key of an [`IndexRow`].
 #[must_use]
 pub fn index_key(namespace: u32, first: u64) -> Vec<u8> {
     key(namespace, &[&first.to_be_bytes()])
 }
 
-/// The sequence number in the key of an [`IndexRow`] of that namespace.
+/// The sequence number in the key of an [`IndexRow`]; `None` for a key of another namespace or form.
 #[must_use]
 pub fn index_sequence(namespace: u32, key: &[u8]) -> Option<u64> {
     let (of, sequence) = key.split_first_chunk::<4>()?;

@@ -1,4 +1,4 @@
-//! A moment as stored with an event, and its RFC 3339 text.
+//! The time that is stored with an event, and its RFC 3339 text.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -18,14 +18,14 @@ pub struct Timestamp {
 pub const ZERO_YEAR_SECONDS: i64 = -62_135_596_800;
 
 impl Timestamp {
-    /// From milliseconds since 1970.
+    /// The point in time that many milliseconds after 1970-01-01T00:00:00Z.
     #[must_use]
     pub fn from_millis(millis: u64) -> Self {
         let nanos = u32::try_from(millis % 1000).unwrap_or(0).saturating_mul(1_000_000);
         Self { seconds: i64::try_from(millis / 1000).unwrap_or(i64::MAX), nanos }
     }
 
-    /// Appends the RFC 3339 form in UTC, fraction without trailing zeros: `2024-03-15T10:30:45.5Z`.
+    /// Appends the RFC 3339 text in UTC, with a fraction without trailing zeros: `2024-03-15T10:30:45.5Z`.
     pub fn write(&self, out: &mut impl Extend<u8>) {
         let days = self.seconds.div_euclid(86_400);
         let in_day = self.seconds.rem_euclid(86_400);
@@ -75,7 +75,7 @@ fn digits(out: &mut impl Extend<u8>, value: i64, width: usize) {
 
 /// Year, month, day of a day number counted from 1970-01-01 (proleptic Gregorian).
 ///
-/// Works in 400-year cycles that begin on 1 March, so that the leap day is a cycle's last.
+/// The calculation uses cycles of 400 years that begin on 1 March, so that the leap day is the last day of a cycle.
 fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days.saturating_add(719_468);
     let cycle = shifted.div_euclid(146_097);

@@ -1,9 +1,11 @@
-//! How much of a file survives a power cut.
+//! For tests: tells how many bytes of a file survive a power cut.
 //!
-//! A program that is linked with this crate calls its `fsync` and `fdatasync` in place of those of the C library; so
-//! does RocksDB, which is linked with it. Both note how long the file was when it was synced, so that a test can make
-//! what a power cut leaves behind: a copy of each file up to there. A file that was never synced leaves nothing. What
-//! is not modelled: bytes that are overwritten in place, and names that come or go without a sync of their directory.
+//! A program that links this crate, RocksDB inside it included, calls the `fsync` and `fdatasync` of this crate instead
+//! of those of the C library. Both record the length of the file at each sync. So a test can make what a power cut
+//! leaves behind: a copy of each file up to its synced length. A file that was never synced leaves nothing.
+//!
+//! Not modelled: bytes that are overwritten in place, and names that are created or deleted without a sync of their
+//! directory.
 
 use std::collections::HashMap;
 use std::ffi::c_int;
@@ -13,28 +15,30 @@ use std::os::fd::FromRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// A file, whatever its name is now: device and inode.
+/// Identifies a file by device and inode, because a file may be renamed between its sync and the power cut.
 type Identity = (u64, u64);
 
+/// The length of each file at its last sync. Global, because `fsync` has no other place for state.
 static SYNCED: LazyLock<Mutex<HashMap<Identity, u64>>> = LazyLock::new(Mutex::default);
 
 fn identity(file: &Metadata) -> Identity {
     (file.dev(), file.ino())
 }
 
-/// How many bytes of this file are on the disk.
+/// Number of bytes at the start of this file that survive a power cut; 0 for a file that was never synced.
 #[must_use]
 pub fn synced(file: &Metadata) -> u64 {
     let synced = SYNCED.lock().unwrap_or_else(PoisonError::into_inner);
     synced.get(&identity(file)).copied().unwrap_or(0)
 }
 
-/// What a file holds before a sync begins is on the disk when the sync is done.
+/// Syncs a file by the system call `call` and records its length. The length is read before the call, because a sync
+/// guarantees only the bytes that were written before it began.
 fn sync(fd: c_int, call: libc::c_long) -> c_int {
-    // SAFETY: the caller owns the descriptor and keeps it open; it is not closed here.
+    // SAFETY: the caller owns the descriptor and keeps it open; `ManuallyDrop` does not close it.
     let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
     let before = file.metadata();
-    // SAFETY: a system call that takes a number, whatever that number is.
+    // SAFETY: the system call takes any number and touches no memory of this process.
     let done = unsafe { libc::syscall(call, fd) };
     if done == 0
         && let Ok(file) = before
@@ -45,13 +49,13 @@ fn sync(fd: c_int, call: libc::c_long) -> c_int {
     if done == 0 { 0 } else { -1 }
 }
 
-/// In place of the function of the C library.
+/// Replaces `fsync` of the C library: returns 0, or -1 with `errno` set.
 #[unsafe(no_mangle)]
 pub extern "C" fn fsync(fd: c_int) -> c_int {
     sync(fd, libc::SYS_fsync)
 }
 
-/// In place of the function of the C library.
+/// Replaces `fdatasync` of the C library: returns 0, or -1 with `errno` set.
 #[unsafe(no_mangle)]
 pub extern "C" fn fdatasync(fd: c_int) -> c_int {
     sync(fd, libc::SYS_fdatasync)

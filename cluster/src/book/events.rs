@@ -23,7 +23,7 @@ const STEPS_MAX: usize = 512;
 /// records.
 const FILTERS_MAX: usize = 8192;
 
-/// What a visitor of [`Book::read`] sees: the sequence number, the event at it, and its whole record.
+/// The arguments of a visitor of [`Book::read`]: a sequence number, the event with that number, and its whole record.
 pub type Visit<'v> = dyn FnMut(u64, &Event<'_>, &[u8]) -> ControlFlow<()> + 'v;
 
 /// Read access to all events of a node. A clone reads the same stores.
@@ -44,7 +44,7 @@ impl Book {
         Self { state, log }
     }
 
-    /// A namespace as it is now, `None` when there is none of the name.
+    /// The namespace of this name; `None` when no such namespace exists.
     #[must_use]
     pub fn head(&self, name: &str) -> Option<Head> {
         self.state.machine().head(name).cloned()

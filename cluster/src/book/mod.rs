@@ -1,7 +1,7 @@
-//! The book: events wherever they are stored, on their way from the log into blocks, out of sight, and to other nodes.
+//! The book: reads of stored events, in the log or in blocks; settling, retention, and snapshots for other nodes.
 //!
-//! May import `store`, `log`, `ledger` and `state`. Invariant: settle, flush, forget, purge, in this order, each with
-//! the proof of the step before.
+//! May import `store`, `log`, `ledger` and `state`. Invariant: settle, flush, forget, purge, in this order; each step
+//! needs a value that only the step before makes.
 
 pub mod events;
 pub(crate) mod retain;

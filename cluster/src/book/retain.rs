@@ -18,7 +18,7 @@ const STEPS_MAX: usize = 1024;
 /// After this time no further look begins; what is due stays due.
 const LOOKS_TIME: Duration = Duration::from_millis(10);
 
-/// What a look at a namespace found out.
+/// The result of a retention check of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Look {
     /// The oldest event that stays, and its position on the byte axis.

@@ -1,12 +1,12 @@
 //! Settling: older events move from the raft log into per-namespace compressed blocks.
 //!
-//! Order of a step: blocks to the ledger (on the disk) -> index rows dropped -> state
-//! flushed -> blocks that are out of sight forgotten -> log purged. A crash between any two leaves an event in both
-//! places or in the log, never in neither; readers ask the ledger first. The order is that of the types: only
-//! [`Settled`] can be flushed, only [`Flushed`] gives disk back or lets the log go.
+//! Order of a step: blocks are synced in the ledger -> index rows are dropped -> the state is flushed -> blocks of
+//! trimmed events are deleted -> the log is purged. After a crash between two of these an event is in both places or in
+//! the log, never in neither; readers ask the ledger first. The types enforce the order: only [`Settled`] can be
+//! flushed, and only [`Flushed`] can delete blocks or purge the log.
 //!
-//! Costs follow what changed: a step looks only at namespaces that were touched since they were settled, and does its
-//! work in strides, so that nobody waits long for the lock.
+//! The cost of a step follows the number of changes: a step reads only namespaces that have new events, and works in
+//! strides, so that no reader or writer waits long for the lock.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -36,19 +36,22 @@ const STRIDE_BYTES: usize = if cfg!(test) { 1 << 20 } else { 8 << 20 };
 const KEYS_MAX: usize = 64;
 /// Most namespaces whose blocks are forgotten under one hold of the lock.
 const FORGET_NAMESPACES: usize = 64;
-/// What an index row counts for among the bytes of a stride.
+/// Bytes that an index row counts for in the limit of a stride.
 const ROW_BYTES: usize = 64;
 /// Longest rest between two strides.
 const REST_MAX: Duration = Duration::from_millis(100);
 
-/// The events of all entries below a limit are in the ledger, on the disk.
+/// Proof that the events of all entries below a limit are in the ledger, on the disk.
 pub(crate) struct Settled {
+    /// The databases that were settled: after an installed snapshot they are others, and the proof is void.
     databases: Arc<Databases>,
+    /// Entries below this log index are settled.
     limit: u64,
+    /// The first error of a namespace that could not be settled; the others went on.
     failed: Option<ReadError>,
 }
 
-/// They are, and the state that no longer points into the log is on the disk too.
+/// Proof that the events are settled, and that the state without pointers into the log is on the disk too.
 pub(crate) struct Flushed {
     databases: Arc<Databases>,
     limit: u64,
@@ -94,7 +97,7 @@ impl Pass {
         let _settling = lock(&state.settling);
         let databases = state.databases();
         if !Arc::ptr_eq(&databases, &self.settled.databases) {
-            // A snapshot was installed: all that was done is gone, and what is there now is settled.
+            // A snapshot was installed: it replaced the work of this step, and its events are settled already.
             *self = Self { settled: Settled { databases: Arc::clone(&databases), limit, failed: None }, from: 0 };
         }
         let heads = lock(&state.changes).unsettled(self.from, STRIDE_NAMESPACES);
@@ -166,7 +169,7 @@ fn store(state: &State, databases: &Databases, gathered: Vec<Gathered>) -> Resul
     Ok(())
 }
 
-/// What one stride takes from the log for one namespace.
+/// The events that one stride takes from the log for one namespace.
 struct Gathered {
     run: Run,
     drops: Drops,
@@ -179,7 +182,7 @@ struct Drops {
     end: u64,
     keys: Vec<Vec<u8>>,
     made: Vec<(u64, u64)>,
-    /// Rows that nobody listed may be there as well.
+    /// Whether the store may hold rows that `keys` and `made` do not list.
     unknown: bool,
 }
 
@@ -414,7 +417,8 @@ impl Settled {
         self.limit
     }
 
-    /// Brings the state to the disk: what points into the log is gone from it, and all trims are in it.
+    /// Flushes the state to the disk: afterwards no stored row points into the settled part of the log, and all trims
+    /// are stored.
     pub(crate) fn flush(self, state: &State) -> Result<Flushed, ReadError> {
         let flushed = self.unflushed(state);
         flushed.databases.flush()?;

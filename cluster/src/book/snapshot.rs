@@ -33,7 +33,7 @@ use crate::types::{SnapshotMeta, Types};
 
 /// Between attempts to bring the state to the disk.
 const FLUSH_AGAIN: Duration = Duration::from_secs(1);
-/// Room without which no files are made: what is settled and linked on the way.
+/// Free space that the making of snapshot files needs: for settling before, and for linked files.
 const MAKE_BYTES: u64 = 24 << 20;
 /// Between looks whether an old generation is still read.
 const RETIRE_LOOK: Duration = Duration::from_millis(100);
@@ -60,7 +60,7 @@ impl fmt::Debug for Source {
     }
 }
 
-/// Files of a snapshot: a directory with `state` and `ledger`. They are removed when nobody sends them any more.
+/// The files of a snapshot: a directory with `state` and `ledger`. The last user of the value removes the directory.
 #[derive(Debug)]
 pub(crate) struct Made {
     pub(crate) meta: SnapshotMeta,
@@ -182,7 +182,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
             tokio::time::sleep(FLUSH_AGAIN).await;
         }
         self.state.snapshots.announce(&meta);
-        // Nobody reads these files: they are made when they are wanted.
+        // These files are made only when a task sends them.
         Ok(openraft::Snapshot {
             meta,
             snapshot: Checkpoint::Promised(Source { state: Arc::clone(&self.state), log: None }),

@@ -1,4 +1,4 @@
-//! A block: the records of consecutive events of one namespace, compressed, with a label that says which.
+//! A block: the compressed records of consecutive events of one namespace, with a label that names the events.
 //!
 //! Format, version 1 (stable on disk):
 //!
@@ -31,7 +31,7 @@ const ZSTD_LEVEL: i32 = 1;
 const LABEL_MAGIC: [u8; 4] = 0x184d_2a5b_u32.to_le_bytes();
 const LABEL_BYTES: usize = 28;
 
-/// What a block holds.
+/// The events that a block holds.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct BlockMeta {
     /// How many events.
@@ -109,7 +109,7 @@ impl BlockBuilder {
         }
     }
 
-    /// Goes on with a stored block: exactly the events that its row names.
+    /// Continues a stored block with exactly the events that its row names.
     pub(crate) fn reopen(namespace: u32, first: u64, meta: &BlockMeta, value: &[u8]) -> Result<Self, String> {
         let records = match labelled(value)? {
             Some(_) => unpack(namespace, first, meta, value)?,

@@ -1,9 +1,9 @@
 //! The ledger: settled events of each namespace in compressed blocks.
 //!
 //! A block holds the records of consecutive events of one namespace, about 128 KiB
-//! before compression. A small row beside it says what is inside, with a filter of the
-//! subjects, so that a replay of a rare subject passes by blocks without reading them.
-//! Blocks are a local matter: nodes cut them differently, their content is the same.
+//! before compression. A small row for each block holds the range of events and a filter of
+//! the subjects, so that a replay of a rare subject skips blocks without reading them.
+//! Nodes cut blocks at different events; the events are the same on all nodes.
 //!
 //! The blocks of a namespace are contiguous: each begins where the one before ended. Every write, every
 //! opening of the ledger and every read checks this.
@@ -24,12 +24,12 @@ use crate::crash;
 use crate::error::ReadError;
 use crate::store::layout::{CF_BLOCK_META, CF_BLOCKS, family, ledger_options, synced};
 
-/// From this many bytes on the blocks of a namespace go into files of their own, past memtable and log.
+/// From this many bytes on, the blocks of a namespace are written into their own files, without memtable and log.
 const INGEST_BYTES_MIN: usize = if cfg!(test) { 256 << 10 } else { 1 << 20 };
 /// Most holes that are remembered, so that a ledger in ruins does not fill the memory.
 const HOLES_MAX: usize = 64;
 
-/// What the ledger has of a namespace.
+/// The blocks of a namespace in the ledger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Extent {
     /// Sequence number of the first event that is there.
@@ -52,7 +52,7 @@ pub(crate) struct Hole {
     pub(crate) next: u64,
 }
 
-/// What is out of sight and may still be on the disk.
+/// Blocks of trimmed events that may still be on the disk.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Pending {
     /// Blocks that begin before this went.
@@ -83,7 +83,7 @@ pub(crate) struct BlockMatch {
     pub(crate) records: Vec<u8>,
 }
 
-/// What a search found.
+/// The result of a search.
 pub(crate) enum SeekResult {
     Block(BlockMatch),
     /// No block before this sequence number may hold an event of the pattern.
@@ -196,7 +196,7 @@ impl Ledger {
         budget: &mut usize,
     ) -> Result<SeekResult, ReadError> {
         let end = self.settled(namespace);
-        // A block that goes on is replaced together with its row: both must be seen as of one moment.
+        // A block that grows is replaced together with its row: a reader must see both of one moment.
         let snapshot = self.db.snapshot();
         let mut options = ReadOptions::default();
         let (lower, upper) = bounds(namespace);
@@ -287,8 +287,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// The last block of a namespace when it is not full: it goes on in the next step. Also the bytes that are stored
-    /// of it now.
+    /// The last block of a namespace if the block is not full, because the next step extends it; and the number of
+    /// bytes that the store holds of the block.
     pub(crate) fn reopen_last(&self, namespace: u32) -> Result<Option<(BlockBuilder, u64)>, ReadError> {
         let extent = self.extent(namespace);
         let Some(last) = extent.end.checked_sub(1).filter(|last| *last >= extent.first) else { return Ok(None) };

@@ -1,6 +1,7 @@
-//! Settled events: blocks of consecutive events of a namespace, compressed, and the store that keeps them.
+//! Settled events: compressed blocks of consecutive events of a namespace, and the store of all blocks.
 //!
-//! May import `store` and `log`. Invariant: blocks of a namespace are contiguous, and a block holds what its row says.
+//! May import `store` and `log`. Invariant: the blocks of a namespace are contiguous, and a block holds the events that
+//! its row names.
 
 pub(crate) mod block;
 pub(crate) mod forget;

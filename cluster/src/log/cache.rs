@@ -12,8 +12,10 @@ use crate::types::Entry;
 /// Contiguous entries, newest last.
 #[derive(Debug)]
 pub(crate) struct Tail {
+    /// Index of the oldest entry: entries are found by their distance from it.
     first: u64,
     entries: VecDeque<Entry>,
+    /// Bytes of all entries, and their bound: when it is exceeded, the oldest entries are dropped.
     bytes: usize,
     bytes_max: usize,
 }

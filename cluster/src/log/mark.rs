@@ -17,13 +17,13 @@ use crate::store::layout::sync_directory;
 use crate::types::LogId;
 
 const SLOT_BYTES: usize = 64;
-/// Where the slots are. No sector and no page holds both.
+/// Offsets of the two slots. No sector and no page holds both, so one damaged write cannot destroy both.
 const SLOTS: [u64; 2] = [0, 4096];
-/// Where an earlier release had its second slot.
+/// Offset of the second slot of an earlier release.
 const OLD_SLOT: u64 = 64;
 const MAGIC: u32 = 0x726b_6d31;
 
-/// What was acknowledged.
+/// The last log index and vote that the node has acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Mark {
     /// Index of the last entry that is synced, counted from 1; 0 means none.
@@ -43,7 +43,7 @@ impl Mark {
     }
 }
 
-/// What was read from a mark file.
+/// The content of a mark file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stored {
     /// There is no file.

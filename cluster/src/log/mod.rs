@@ -1,7 +1,6 @@
-//! The raft log on the disk: openraft appends, one thread writes with one fsync for all that waits.
+//! The raft log on the disk: openraft appends, and one thread writes all waiting entries with one fsync.
 //!
-//! May import `store`. Invariant: what was acknowledged is on the disk, and a log that has less than its mark says is
-//! refused.
+//! May import `store`. Invariant: an acknowledged entry is on the disk, and a log that ends before its mark is refused.
 
 pub(crate) mod cache;
 pub(crate) mod mark;

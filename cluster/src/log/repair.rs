@@ -36,7 +36,7 @@ pub(crate) fn key_index(key: &[u8]) -> Option<u64> {
     index.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// What openraft asks for at any moment, without a read.
+/// The state of the log that openraft may ask for at any moment: kept in memory, so that no read is needed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) vote: Option<Vote>,
@@ -90,7 +90,7 @@ pub(crate) fn open(layout: &Layout, accept_lost_mark: bool) -> Result<Opened, No
     };
     let db = open_checked(layout, promised)?;
     let known = load(&db).map_err(|error| corrupt(&layout.raft(), &error.to_string()))?;
-    // What was found counts as acknowledged from now on.
+    // The entries that were found count as acknowledged from now on.
     let mark = begin(serial, known.reach())?;
     Ok(Opened { db, known, mark })
 }

@@ -3,7 +3,7 @@
 //! All queued operations go into one write batch and one fsync, in the order in which
 //! they were called, which is a safety rule of raft. While one fsync runs, the next
 //! group gathers; no timers. An error of the disk ends the process: after a failed
-//! fsync nobody knows what is stored, and trying again may falsely succeed.
+//! fsync the stored bytes are unknown, and a second fsync may falsely succeed.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -54,6 +54,7 @@ pub(crate) struct Progress {
     pub(crate) durable: watch::Sender<u64>,
 }
 
+/// The state of the writer thread.
 struct Writer {
     db: Arc<DB>,
     mark: MarkFile,

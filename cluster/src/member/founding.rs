@@ -27,7 +27,7 @@ use crate::replicate::raft::Raft;
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Between rounds.
 const ROUND: Duration = Duration::from_millis(200);
-/// The log says every so many rounds which founder is waited for.
+/// Number of rounds between two log lines that name the founders without an answer.
 const TELL_EVERY: u32 = 25;
 
 /// How far a founder is with the founding.
@@ -42,7 +42,7 @@ pub(crate) struct FoundingStatus {
     pub(crate) founders: BTreeMap<u64, String>,
 }
 
-/// What is to be done after the answers of all founders.
+/// The next action of the first founder after the answers of all founders.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     /// Found the cluster, with this id when some founders have one already.

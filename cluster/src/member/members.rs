@@ -88,15 +88,16 @@ pub(crate) struct Members {
     pub(crate) raft: Raft,
     pub(crate) identity: Arc<Identity>,
     pub(crate) state: Arc<State>,
-    /// Where changes run: to their end, also when nobody waits for them any more.
+    /// The runtime of changes: a change runs to its end, also when its caller has stopped waiting.
     pub(crate) runtime: tokio::runtime::Handle,
+    /// Held during a change: changes of the membership are made one after the other.
     pub(crate) turn: Mutex<()>,
 }
 
-/// What the leader sees at one moment.
+/// The membership and its progress at one moment, from the view of the leader.
 struct Look {
     view: View,
-    /// More than one: a joint configuration, which lies between two.
+    /// The voters of each configuration; more than one in a joint configuration, between the old and the new one.
     configs: Vec<BTreeSet<u64>>,
     /// Whether the newest configuration is committed.
     agreed: bool,
@@ -193,7 +194,7 @@ impl Members {
         }
     }
 
-    /// Looks until the judge agrees, at most for [`PATIENCE`]: then the refusal is what the judge says last.
+    /// Repeats a check until it passes, at most for [`PATIENCE`]: then returns the refusal of the last check.
     async fn until<T>(&self, mut judge: impl FnMut(&Look) -> Result<T, No>) -> Result<T, CallError> {
         let since = Instant::now();
         loop {
@@ -239,7 +240,7 @@ impl Members {
     }
 
     async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<(), CallError> {
-        // A node that loses its vote goes on as a learner.
+        // A node that loses its vote stays in the cluster as a learner.
         let change = ChangeMembers::ReplaceAllVoters(voters);
         self.raft.change_membership(change, true).await.map(drop).map_err(write_error)
     }
@@ -344,8 +345,8 @@ impl Members {
                 return Err(CallError::NotLeader);
             }
             let silent: Vec<u64> = before.into_iter().filter(|other| *other != id && !voters.contains(other)).collect();
-            // The node goes on as a learner until the log, and so the node itself, knows of the removal. A removal that
-            // is cut anywhere can be told from others, and the next leader or a repetition completes it.
+            // The node stays a learner until the log, and so the node itself, has the removal. A removal that is
+            // interrupted leaves traces at every step, so the next leader or a repetition completes it.
             self.set_voters(voters).await?;
             if !silent.is_empty() {
                 tracing::warn!(nodes = ?silent, "nodes that do not answer have lost their votes; promote them when they are back");

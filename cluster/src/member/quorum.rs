@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::lab_faults::Bug;
 
-/// What the leader knows of the voters when a change is requested.
+/// The leader's view of the voters when a change is requested.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct View {
     /// Nodes with a vote.
@@ -20,7 +20,7 @@ pub(crate) struct View {
 /// How much of the log the node has that is to vote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// The node never said how much it has.
+    /// The node has never reported its last log index.
     Unheard,
     /// The node lacks this many of the entries that were committed when the change was requested.
     Lacks(u64),
@@ -48,7 +48,7 @@ fn named(nodes: &BTreeSet<u64>) -> String {
     if nodes.len() == 1 { format!("node {list} does") } else { format!("nodes {list} do") }
 }
 
-/// What is missing for a majority of these voters, if anything.
+/// How many voters are missing for a majority of these voters, if any.
 pub(crate) fn shortage(voters: &BTreeSet<u64>, answering: &BTreeSet<u64>) -> Option<String> {
     let silent: BTreeSet<u64> = voters.difference(answering).copied().collect();
     let (count, needed) = (voters.len().saturating_sub(silent.len()), majority(voters.len()));

@@ -72,9 +72,9 @@ impl Consensus {
     /// How this node sees its cluster.
     #[must_use]
     pub fn status(&self) -> Status {
-        // A leader that lost its majority does not lead, whatever raft says.
+        // A leader that lost its majority does not lead, even while raft still calls it the leader.
         let leader = self.contact.leader();
-        // A copy: raft waits for whoever borrows its metrics.
+        // A copy, because raft waits while a borrow of its metrics is held.
         let metrics = self.raft.metrics().borrow_watched().clone();
         let machine = self.state.machine();
         Status {
@@ -165,7 +165,7 @@ impl Consensus {
         Some(others.map(|(_, matched)| next(matched)).min().unwrap_or(u64::MAX))
     }
 
-    /// The first entry that some node does not have, as the leader says; `None` when the leader cannot be asked.
+    /// The first entry that some node does not have, from the leader's view; `None` when the leader does not answer.
     pub(crate) async fn slowest(&self) -> Option<u64> {
         let leader = self.contact.leader()?;
         if leader == self.identity.id {

@@ -1,4 +1,5 @@
-//! Whether the cluster has room: a node that is short of disk tells the leader, and the leader tells all.
+//! Whether the cluster has disk space: a node that is short of space reports to the leader, and the leader to all
+//! nodes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -113,7 +113,7 @@ impl Membership {
         self.change(ChangeRequest { change: Change::Remove(id), force }).await
     }
 
-    /// Another voter leads from now on: `to`, or the best one. Gives the new leader.
+    /// Hands leadership over to the voter `to`, or to the best one. Returns the new leader.
     ///
     /// # Errors
     /// [`Refusal::NodeNotFound`], [`Refusal::Membership`] when that node did not take over, or the cluster is not
@@ -156,7 +156,7 @@ impl Membership {
         }
     }
 
-    /// Makes a change, as the leader. The change goes on when nobody waits for its answer any more.
+    /// Makes a change, as the leader. The change runs to its end, also when its caller has stopped waiting.
     pub(crate) async fn change_here(&self, request: ChangeRequest, within: Duration) -> Result<Row, CallError> {
         let (members, proposals) = (Arc::clone(&self.members), self.proposals.clone());
         let made = self.members.runtime.spawn(async move {

@@ -8,9 +8,9 @@
 //! - [`DiskSpace`]: whether this node, and the cluster, has room for more
 //!
 //! Each handle is cheap to clone, can be used from any thread and runtime, and gives nothing but its own concern.
-//! [`Node`] is the bundle of all of them; whoever needs one handle takes that handle.
+//! [`Node`] bundles all of them; a caller that needs one handle takes that handle.
 //!
-//! May import `member` and what is below. Invariant: nobody gets from a handle to what is behind the handle.
+//! May import `member` and the rooms below. Invariant: no handle gives access to the parts of the node behind it.
 
 pub mod consensus;
 pub mod disk_space;

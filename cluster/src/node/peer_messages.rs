@@ -15,7 +15,7 @@ use crate::peer::thread_connections::ThreadConnections;
 /// How long a connection may take that must be made first.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 
-/// Sends messages to other nodes, and says who takes theirs. Nothing of it is stored or repeated.
+/// Sends messages to other nodes, and sets the receiver of their messages. No message is stored or sent twice.
 #[derive(Clone)]
 pub struct PeerMessages {
     links: Arc<Links>,
@@ -33,7 +33,7 @@ impl std::fmt::Debug for PeerMessages {
 pub(crate) fn refusal(error: CallError) -> Refusal {
     match error {
         CallError::Refused(refusal) => refusal,
-        // An answer that cannot be read says nothing about what was done.
+        // After an answer that cannot be read, the outcome is unknown.
         other @ (CallError::Lost | CallError::Late | CallError::Protocol(_)) => {
             Refusal::OutcomeUnknown(other.to_string())
         }

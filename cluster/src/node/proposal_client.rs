@@ -33,8 +33,8 @@ impl ProposalClient {
 
     /// Puts a whole frame into the log, through the leader when that is another node. The answer comes when the frame
     /// is synced on a majority; that of a command also when this node shows its effect. Frames of one caller get into
-    /// the log in their order, and each has an answer within the timeout of the node. A publish whose answer nobody
-    /// waits for any more is not written, unless it was on its way already.
+    /// the log in their order, and each has an answer within the timeout of the node. A publish whose caller has
+    /// stopped waiting is not written, unless it is on its way to the log already.
     ///
     /// # Errors
     /// [`Refusal::Overloaded`] when too many proposals wait already, [`Refusal::Unavailable`] for a command, or an

@@ -89,8 +89,8 @@ impl StateReader {
         self.state.machine().consumer(head.id, name).cloned()
     }
 
-    /// Looks at the rules' own view of the cluster: a snapshot as of the last batch that was applied. `look` holds up
-    /// nobody, and nothing that is applied meanwhile shows in the snapshot.
+    /// Reads the machine of the rules: a snapshot of the last applied batch. `look` blocks no writer or reader, and
+    /// entries that are applied meanwhile do not change the snapshot.
     pub fn with_machine<T>(&self, look: impl FnOnce(&Machine) -> T) -> T {
         look(&self.state.machine())
     }

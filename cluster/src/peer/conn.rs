@@ -1,4 +1,4 @@
-//! A connection between two nodes that many exchanges share.
+//! A connection between two nodes that many sessions share: each request and its answers are a session.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -186,7 +186,7 @@ pub(crate) struct Conn {
     pub(crate) process: u64,
     /// Whether the other end takes forwarded writes in the order in which they are sent. The release before does not.
     pub(crate) takes_in_order: bool,
-    /// Where the other end is.
+    /// The address of the other end.
     pub(crate) address: String,
     _closes: DropGuard,
 }
@@ -229,7 +229,7 @@ impl Conn {
         Self { sender, sessions, next: AtomicU64::new(1), process, address, takes_in_order: false, _closes: guard }
     }
 
-    /// A connection whose other end has said in its hello how it takes forwarded writes.
+    /// A connection with the form of forwarded writes that the hello of the other end announced.
     pub(crate) fn taking_in_order(self, takes_in_order: bool) -> Self {
         Self { takes_in_order, ..self }
     }

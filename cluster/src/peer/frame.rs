@@ -19,10 +19,10 @@ pub(crate) const HELLO_BYTES_MAX: usize = 8 << 10;
 /// Bytes of a frame before its body.
 pub(crate) const HEADER_BYTES: usize = 17;
 
-/// What a frame is. Numbers are never reused.
+/// The kind of a frame. Numbers are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
-    /// First frame of a connection: who calls whom.
+    /// First frame of a connection: names the calling and the called node.
     Hello = 1,
     /// The call is taken.
     Welcome = 2,
@@ -64,7 +64,8 @@ pub(crate) enum Kind {
     Chunk = 41,
     /// All files were sent.
     Complete = 42,
-    /// The receiver of a snapshot is at work; sent only to who said that it understands this.
+    /// The receiver of a snapshot is still working. Sent only to a sender that announced that it understands this
+    /// frame.
     Progress = 43,
     /// An answer.
     Reply = 50,
@@ -131,7 +132,7 @@ impl Frame {
         u32::try_from(self.body.len().saturating_add(64)).unwrap_or(u32::MAX)
     }
 
-    /// What stands before the body.
+    /// The header before the body.
     pub(crate) fn header(&self) -> [u8; HEADER_BYTES] {
         let length = u32::try_from(self.body.len().saturating_add(HEADER_BYTES - 4)).unwrap_or(u32::MAX);
         let mut out = [0; HEADER_BYTES];

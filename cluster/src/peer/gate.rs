@@ -1,4 +1,4 @@
-//! The gate: which calls of other nodes are taken.
+//! The gate: decides by the hello which calls of other nodes are accepted.
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! The hello: what a node says of itself when it calls another, and the answer.
+//! The hello: the first message of a connection, in which a node describes itself, and its answer.
 
 use prost::Message;
 use rollbook_core::level::FeatureLevel;
@@ -27,7 +27,7 @@ pub(crate) struct Hello {
     /// Random for each process.
     #[prost(uint64, tag = "7")]
     pub(crate) process: u64,
-    /// Where the caller listens itself.
+    /// The address at which the caller listens.
     #[prost(string, tag = "8")]
     pub(crate) address: String,
     /// The highest feature level that the release of the caller knows; 0 from releases before there were levels.
@@ -78,7 +78,7 @@ pub(crate) fn lost_data(node: u64, cluster: &str) -> String {
 #[repr(i32)]
 pub(crate) enum HelloRefusal {
     Unknown = 0,
-    /// Another version of the protocol.
+    /// The caller uses another version of the protocol.
     Version = 1,
     /// The node is another one than the caller wanted.
     WrongNode = 2,
@@ -103,7 +103,7 @@ pub(crate) enum HelloRefusal {
 }
 
 impl HelloRefusal {
-    /// Whether the caller can never be taken as it is, so that it must not go on.
+    /// Whether the refusal is final: the caller can never be accepted in its present state, and must stop.
     pub(crate) const fn ends_the_caller(self) -> bool {
         matches!(self, Self::LostData | Self::InUse | Self::OldLife | Self::Removed | Self::Level)
     }

@@ -1,4 +1,4 @@
-//! Who this node is to others: its number, its life, its cluster.
+//! The identity of this node for other nodes: its number, its life, its cluster.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,11 +20,11 @@ pub(crate) struct Identity {
     pub(crate) id: u64,
     /// Random for each process: tells two processes of one number apart.
     pub(crate) process: u64,
-    /// Where others reach this node.
+    /// The address at which other nodes reach this node.
     pub(crate) address: String,
     /// The nodes that found the cluster, as the configuration lists them.
     pub(crate) founders: BTreeMap<u64, String>,
-    /// The highest feature level that this node says it knows.
+    /// The highest feature level that this node announces to others.
     pub(crate) level: FeatureLevel,
     incarnation: AtomicU64,
     cluster: RwLock<String>,
@@ -36,7 +36,7 @@ pub(crate) struct Identity {
     began: Instant,
     /// When a leader was last heard, in milliseconds since `began`, counted from 1.
     heard: AtomicU64,
-    /// What this node lacks of disk.
+    /// The disk space that this node lacks.
     pub(crate) shortage: Shortage,
 }
 
@@ -94,7 +94,7 @@ impl Identity {
 
     /// From now on this node belongs to that cluster, for good: it is on the disk when this returns.
     pub(crate) fn belong_to(&self, cluster_id: &str) -> Result<(), NodeError> {
-        // Not the lock of those who read: the disk may take its time.
+        // A lock of its own, because readers must not wait for the disk.
         let _founding = lock(&self.founding);
         let present = self.cluster_id();
         if present == cluster_id {

@@ -29,7 +29,7 @@ use crate::state::state::State;
 use crate::timing::Timing;
 use crate::tls::Tls;
 
-/// What a connection is for. Each purpose has a connection of its own, so that no purpose waits behind another.
+/// The purpose of a connection. Each purpose has its own connection, so that no purpose waits behind another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
     /// Heartbeats, votes, read index, membership. The end of this connection is a sign that the peer died.
@@ -47,7 +47,7 @@ pub(crate) enum Purpose {
 /// Why a node could not be called.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
-    /// Nobody listens there: the process is gone.
+    /// No process listens at the address: the node has ended.
     #[error("{0}: connection refused")]
     Gone(String),
     /// The node may be there: nothing is known.
@@ -244,8 +244,8 @@ impl Links {
             }
             Frame { kind: Kind::HelloRefused, body, .. } => {
                 let no = HelloRefused::decode(body).map_err(|_| strange())?;
-                // While the hello was on its way, this node began its next life, or the cluster was founded: the hello
-                // was refused for a reason that is gone.
+                // While the hello was on its way, this node began its next life, or the cluster was founded: the
+                // reason of the refusal no longer holds.
                 let outdated = match no.why() {
                     HelloRefusal::OldLife => self.identity.owner() != owner,
                     HelloRefusal::LostData => self.identity.cluster_id() != hello.cluster_id,

@@ -1,4 +1,4 @@
-//! Signs of life: what a node says of itself when it is asked whether it is there, and how long that takes.
+//! Signs of life: the report that a node sends when another node probes it, and the time that the probe takes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,12 +16,12 @@ pub(crate) struct Pong {
 /// Round trips that are looked at together.
 const ROUNDS: usize = 8;
 
-/// What has changed about a link.
+/// A change of the speed of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
     /// Its round trip is longer than the heartbeat allows.
     Slow(Duration),
-    /// It is not any more.
+    /// The link has recovered.
     Well(Duration),
 }
 
@@ -40,14 +40,14 @@ impl RoundTrips {
         (sorted.len() == ROUNDS).then(|| sorted.get(ROUNDS / 2).copied()).flatten()
     }
 
-    /// Another one; says when the link has become too slow for `limit`, or well again, once each time.
+    /// Adds a measurement. Reports once when the link becomes too slow for `limit`, and once when it recovers.
     pub(crate) fn note(&mut self, round_trip: Duration, limit: Duration) -> Option<Pace> {
         if self.newest.len() == ROUNDS {
             self.newest.pop_front();
         }
         self.newest.push_back(round_trip);
         let median = self.median()?;
-        // One that is about at the limit must not be said again and again.
+        // A link at the limit must not be reported again and again.
         let well = limit.saturating_sub(limit / 5);
         if !self.slow && median > limit {
             self.slow = true;

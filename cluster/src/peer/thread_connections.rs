@@ -1,8 +1,8 @@
-//! Which thread a connection lives on.
+//! Assigns connections between nodes to threads.
 //!
-//! Live messages go from one client to another: whoever waits for one lives on a thread of the floor above. A
-//! thread that says so has connections of its own to other nodes, and takes those of other nodes, so that a live
-//! message wakes no other thread on its way.
+//! Live messages go from one client to another, and the client that waits for a message lives on a thread of the floor
+//! above. A thread that registers here has its own connections to other nodes and takes their connections, so that a
+//! live message wakes no other thread on its way.
 
 use std::cell::Cell;
 use std::future::Future;

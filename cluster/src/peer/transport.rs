@@ -20,7 +20,7 @@ pub(crate) type PeerStream = Box<dyn Movable>;
 
 /// Opens connections.
 pub(crate) trait Dialer: Send + Sync {
-    /// Connects to an address. [`io::ErrorKind::ConnectionRefused`] says that nobody listens there.
+    /// Connects to an address. [`io::ErrorKind::ConnectionRefused`] means that no process listens there.
     fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<PeerStream>>;
 }
 

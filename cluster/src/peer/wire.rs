@@ -13,7 +13,7 @@ use crate::codec::{
 };
 use crate::types::{LogId, SnapshotMeta, Types, Vote};
 
-/// Bytes that are not what their frame says.
+/// The error for bytes that do not fit the kind of their frame.
 pub(crate) type Malformed = &'static str;
 
 fn read<M: Message + Default>(bytes: &[u8]) -> Result<M, Malformed> {
@@ -198,7 +198,7 @@ pub(crate) struct FileProto {
     pub(crate) bytes: u64,
 }
 
-/// What a leader offers before it sends a snapshot.
+/// The offer of a leader before it sends a snapshot.
 #[derive(Debug, Clone)]
 pub(crate) struct Offer {
     pub(crate) vote: Vote,
@@ -242,8 +242,8 @@ pub(crate) fn decode_numbers(body: &[u8]) -> Result<Vec<u64>, Malformed> {
     read::<NumbersProto>(body).map(|proto| proto.numbers)
 }
 
-/// What a node says of itself in the answer to [`super::frame::Kind::Figures`]: numbers in this order. A node of an
-/// earlier release ends the list sooner.
+/// The figures of a node in the answer to [`super::frame::Kind::Figures`]: numbers in this order. The list of a node of
+/// an earlier release is shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NodeFigures {
     /// Index of the last entry in its log.
@@ -256,7 +256,7 @@ pub(crate) struct NodeFigures {
     pub(crate) short: bool,
     /// Whether it knows that a majority is.
     pub(crate) majority_short: bool,
-    /// What its wall clock shows, milliseconds since 1970.
+    /// The time of the node's wall clock, milliseconds since 1970.
     pub(crate) wall: Option<u64>,
 }
 

@@ -145,7 +145,7 @@ impl Submit for ProposalForwarder {
             };
             match select(pin!(attempt), pin!(self.contact.gone(leader))).await {
                 Either::Left((attempt, _)) => Some(attempt),
-                // Nobody waits for a leader that may not answer any more, when there is another one.
+                // When there is a new leader, no batch waits for the old one, which may never answer.
                 Either::Right(_) => None,
             }
         };
@@ -220,7 +220,7 @@ impl ProposalForwarder {
     }
 }
 
-/// What the answer of a leader means for a batch that gets so many replies.
+/// The outcome of a batch of so many replies after the answer of a leader.
 fn outcome(answer: Result<Bytes, CallError>, replies: usize) -> Attempt {
     match answer {
         Ok(body) => decode_committed(&body, replies)

@@ -1,7 +1,8 @@
-//! From a write of a client to an entry of the log: proposals are put together into batches, here or at the leader, in
+//! From a write of a client to an entry of the log: proposals are collected into batches, here or at the leader, in
 //! their order.
 //!
-//! May import `replicate` and what is below. Invariant: "not stored" is said only of what nobody gave to raft.
+//! May import `replicate` and the rooms below. Invariant: a proposal is answered with "not stored" only if no node gave
+//! it to raft.
 
 pub(crate) mod batch;
 pub(crate) mod forward;

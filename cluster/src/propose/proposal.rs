@@ -35,7 +35,7 @@ pub(crate) struct Proposal {
     pub(crate) answer: ReplyTo,
 }
 
-/// Where an answer goes.
+/// The receiver of an answer.
 pub(crate) enum ReplyTo {
     /// To a client of this node, which proposed one frame.
     Client(oneshot::Sender<Reply>),
@@ -55,11 +55,11 @@ pub(crate) struct Committed {
 /// Why a forwarded batch was not carried out here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Nothing of the batch was given to raft: the node sends the batch again, to whoever leads.
+    /// No part of the batch was given to raft: the node sends the batch again, to the present leader.
     NotLeader,
     /// The batch was given to raft, and its outcome is not known. The batch may be sent again: the rules know its mark.
     Unknown(Cow<'static, str>),
-    /// The batch is refused for good, and nothing of it was given to raft.
+    /// The batch is refused for good, and no part of it was given to raft.
     Refused(Refusal),
 }
 
@@ -77,7 +77,7 @@ impl Proposal {
         (Self { frames: frame, replies: 1, until, answer: ReplyTo::Client(answer) }, reply)
     }
 
-    /// Whether nobody waits for the answer any more. What the bus itself proposes stays until its deadline.
+    /// Whether the caller has stopped waiting for the answer. A proposal of the bus itself stays until its deadline.
     fn is_given_up(&self, now: Instant) -> bool {
         if Bug::WaitsForEver.is_on() || Bug::GivenUpIsWritten.is_on() {
             return false;
@@ -224,7 +224,7 @@ impl<T> Waiting<T> {
         }
     }
 
-    /// When the proposer stops waiting; `None` when the proposer waits no more.
+    /// When the proposer stops waiting; `None` when the proposer has stopped already.
     fn deadline(&self) -> Option<Instant> {
         self.answer.as_ref().filter(|answer| self.stays || !answer.is_closed()).map(|_| self.until)
     }

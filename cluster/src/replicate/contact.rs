@@ -21,18 +21,19 @@ use crate::peer::identity::Identity;
 use crate::peer::pulse::Pong;
 use crate::timing::Timing;
 
-/// What this node knows of its leader.
+/// Whether this node is in contact with a leader that has a majority.
 pub(crate) struct Contact {
     raft: Raft,
     identity: Arc<Identity>,
     timing: Timing,
     /// When a majority was last known to follow a leader, as [`Identity::millis`] counts; 0 when never.
     majority: AtomicU64,
-    /// What that means, looked at once a heartbeat.
+    /// The state that follows from `majority`, computed once per heartbeat, so that waiting tasks wake only on a
+    /// change.
     seen: watch::Sender<Majority>,
 }
 
-/// What is known of the majority.
+/// Whether a leader with a majority is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Majority {
     Here,
@@ -143,7 +144,7 @@ impl Contact {
         }
         match pong.majority_millis {
             Some(age) => self.know(sent, age),
-            // The release before says nothing: a leader that is heard is believed.
+            // A leader of an earlier release sends no such field: it counts as one with a majority while it is heard.
             None => self.know(self.identity.leader_heard(), 0),
         }
         self.judge();
@@ -204,7 +205,7 @@ impl Contact {
         // Raft's own receiver has seen nothing: without this, every call would find a change that is long over.
         drop(metrics.borrow_and_update());
         if let Ok(Err(_)) = tokio::time::timeout(within, metrics.changed()).await {
-            // Raft has stopped: nothing changes any more, and nobody may spin on that.
+            // Raft has stopped: the value never changes again, and the loop must not spin.
             tokio::time::sleep(within).await;
         }
     }

@@ -1,6 +1,6 @@
 //! Applies the committed log to [`State`]: what openraft drives.
 //!
-//! Entries are applied to a copy of the machine, which costs little and which nobody else sees. Their effects and the
+//! Entries are applied to a copy of the machine, which is cheap and which no reader sees. Their effects and the
 //! applied index go into one write batch; then the copy is published, then the applied index is announced. So readers
 //! never wait for the disk, never see the machine ahead of its rows, and never see it behind an index that was
 //! announced.
@@ -103,7 +103,7 @@ fn commit(state: &State, db: &DB, machine: &Machine, writes: &mut Writes, system
     }
     batch.put_cf(column, MEMBERSHIP, codec::encode_membership(&system.membership));
     state.publish(machine, || Ok(db.write_opt(batch, &unlogged())?))?;
-    // Behind that: who looks at a namespace because it changed must see the change.
+    // After the publication: a reader that is woken by the change of a namespace must see the change.
     let heads = writes.rows().filter_map(|(of, _, value)| value.filter(|_| of == Family::Heads));
     let mut changes = lock(&state.changes);
     for head in heads {
@@ -145,7 +145,7 @@ impl Rows for StateRows<'_> {
     }
 }
 
-/// What openraft drives: applies the committed log to [`State`].
+/// The state machine of openraft: applies the committed log to [`State`].
 pub(crate) struct StateMachine {
     state: Arc<State>,
     log: Option<LogStore>,

@@ -1,7 +1,7 @@
 //! Replication: openraft on the stores and links of this crate, which node leads, and whether a majority follows.
 //!
-//! May import `peer`, `book` and what is below. Invariant: an entry is applied only when the entry is committed and on
-//! the disk of this node.
+//! May import `peer`, `book` and the rooms below. Invariant: an entry is applied only when the entry is committed and
+//! on the disk of this node.
 
 pub(crate) mod contact;
 pub(crate) mod machine;

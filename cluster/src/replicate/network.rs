@@ -118,7 +118,7 @@ impl NetTransferLeader<Types> for Peer {
         req: TransferLeaderRequest<Types>,
         _: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        // A refusal has the same outcome as silence: the old leader waits, then goes on.
+        // A refusal has the same outcome as silence: the old leader waits, then continues to lead.
         self.call(Kind::Transfer, wire::encode_transfer(&req)).await.map(|_| Ok(()))
     }
 }
@@ -220,7 +220,7 @@ impl NetStreamAppend<Types> for Peer {
     {
         Box::pin(async move {
             let timing = self.network.timing();
-            // The dial goes on when that is over.
+            // A dial that takes longer runs on in its own task, for the next request.
             let within = option.soft_ttl();
             let conn = match self.network.links.conn(self.target, self.purpose, within).await {
                 Ok(conn) => conn,
@@ -284,7 +284,7 @@ impl NetSnapshot<Types> for Peer {
             Either::Left((Ok(vote), _)) => Ok(SnapshotResponse::new(vote)),
             Either::Left((Err(error), _)) => {
                 if let SendError::Call(CallError::Unreachable(_)) = &error {
-                    // Many times a second while the node is down, which is told elsewhere.
+                    // Happens many times a second while the node is down; another log line reports that.
                     tracing::debug!(to = self.target, %error, "a snapshot was not sent; it will be tried again");
                 } else {
                     tracing::warn!(to = self.target, %error, "a snapshot was not sent; it will be tried again");

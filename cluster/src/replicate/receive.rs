@@ -1,8 +1,8 @@
-//! Receives a snapshot: files that the same sender had begun are gone on with, as far as their names promise that
-//! they never change; checksums decide in the end, and everything is synced before it is installed.
+//! Receives a snapshot. Files that the same sender began to send earlier are continued, if their names promise that
+//! they never change; checksums decide in the end, and all files are synced before the snapshot is installed.
 //!
-//! One snapshot is taken at a time. A receiver never waits for a sender that is gone: the end of a session ends
-//! the receiving, so does silence, and an offer with the same or a later vote takes the place of the one before.
+//! A node receives one snapshot at a time. A receiver never waits for a sender that has ended: the end of the session
+//! or silence ends the reception, and an offer with the same or a later vote replaces the present one.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -32,15 +32,15 @@ use crate::types::Vote;
 
 /// Most files of one snapshot.
 const FILES_MAX: usize = 1_000_000;
-/// A sender that sends nothing for this long is gone. A sender of an earlier release is silent while it reads what
-/// the receiver has already.
+/// A sender that sends nothing for this long counts as ended. A sender of an earlier release is silent while it reads
+/// the files that the receiver has already.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
-/// How often a sender that waits is told that there is work going on.
+/// How often the receiver reports to the waiting sender that it is still working.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// Room that a snapshot must leave, so that the node can go on beside it.
+/// Free space that a snapshot must leave, so that the node can run while it receives.
 const ROOM_BYTES: u64 = 64 << 20;
 
-/// The snapshot that is being taken, or waits for the one before to let go.
+/// The snapshot that is being received, or that waits until the one before has ended.
 #[derive(Debug)]
 struct Present {
     vote: Vote,
@@ -67,7 +67,7 @@ struct OfferReply {
 }
 
 impl OfferReply {
-    /// Does something that takes long, and tells the sender so meanwhile.
+    /// Runs work that takes long, and reports to the sender meanwhile.
     async fn while_told<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         let mut tick = tokio::time::interval(PROGRESS_EVERY);
@@ -76,7 +76,7 @@ impl OfferReply {
                 biased;
                 done = &mut work => return done,
                 _ = tick.tick(), if self.progress => {
-                    // Without room now, the next one tells; when the connection is gone, the frames end.
+                    // Without room now, the next report is sent; when the connection has ended, the frames end.
                     self.sender.try_send(Frame::new(Kind::Progress, self.session, Bytes::new())).ok();
                 }
             }
@@ -319,7 +319,7 @@ impl IncomingFiles {
         };
         if let Err(error) = open.file.write_all(bytes) {
             if error.kind() != io::ErrorKind::StorageFull {
-                // Nobody knows what the file holds.
+                // The content of the file is unknown.
                 fs::remove_file(&path)?;
             }
             return Err(error);
@@ -332,7 +332,7 @@ impl IncomingFiles {
         Ok(self)
     }
 
-    /// Checks and syncs all files, those that had arrived before too: nothing says that they were synced.
+    /// Checks and syncs all files, also those that had arrived before, because they may not have been synced.
     fn finish(self, checksums: &[u64], replaced: &CancellationToken) -> io::Result<()> {
         if checksums.len() != self.files.len() {
             return Err(strange("checksums of another offer"));

@@ -16,11 +16,11 @@ use crate::types::Vote;
 
 /// Bytes of a file in one frame.
 const CHUNK_BYTES: usize = 1 << 20;
-/// How long a receiver that says nothing while it works may take to look at what it has.
+/// How long a receiver of an earlier release, which sends no reports, may take to check the files that it has.
 const OFFER_MAX: Duration = Duration::from_secs(30);
-/// How long such a receiver, of an earlier release, may take to check and install what it got.
+/// How long such a receiver may take to check and install the snapshot.
 const INSTALL_MAX: Duration = Duration::from_secs(3600);
-/// A receiver that says that it is at work, and then nothing for this long, is gone.
+/// A receiver that sends reports, and then nothing for this long, counts as ended.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// A receiver hears of its sender this often, also when all it is sent is there already.
 const SIGN_EVERY: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub(crate) enum SendError {
     Read(#[from] io::Error),
 }
 
-/// Sends the files of a snapshot and waits until it is installed. The receiver's vote tells whether it was.
+/// Sends the files of a snapshot and waits until it is installed. The vote in the answer shows whether it was.
 pub(crate) async fn send(conn: &Arc<Conn>, vote: Vote, made: &Made) -> Result<Vote, SendError> {
     let (directory, meta) = (made.directory(), made.meta.clone());
     let root = directory.to_path_buf();
@@ -58,7 +58,7 @@ pub(crate) async fn send(conn: &Arc<Conn>, vote: Vote, made: &Made) -> Result<Vo
     Ok(wire::decode_vote(&vote).map_err(CallError::Protocol)?)
 }
 
-/// The answer of the receiver. One that says that it is at work is waited for as long as it does.
+/// The answer of the receiver. The wait has no end while the receiver reports that it is working.
 async fn answer(session: &mut Session, first: Duration) -> Result<Bytes, CallError> {
     let mut within = first;
     loop {
@@ -73,12 +73,12 @@ async fn answer(session: &mut Session, first: Duration) -> Result<Bytes, CallErr
 /// Files on their way.
 struct Transfer<'a> {
     session: &'a mut Session,
-    /// When the receiver got something last.
+    /// When the receiver was last sent a frame.
     sign: Instant,
 }
 
 impl Transfer<'_> {
-    /// Sends what is missing of a file; the checksum is that of all of it.
+    /// Sends the missing part of a file, with the checksum of the whole file.
     async fn file(&mut self, path: PathBuf, number: u32, bytes: u64, have: u64) -> Result<u64, SendError> {
         let mut file = blocking(move || File::open(&path)).await?;
         let (mut offset, mut checksum) = (0_u64, 0_u32);
@@ -97,7 +97,7 @@ impl Transfer<'_> {
                 let skip = usize::try_from(have.saturating_sub(offset)).unwrap_or_default();
                 self.chunk(number, offset.max(have), chunk.get(skip..).unwrap_or_default()).await?;
             } else if self.sign.elapsed() >= SIGN_EVERY {
-                // Nothing to write, where the file goes on.
+                // A frame without bytes, which gives only the offset at which the file continues.
                 self.chunk(number, have, &[]).await?;
             }
             offset = end;

@@ -33,7 +33,7 @@ use crate::store::files;
 use crate::tls::Tls;
 use crate::types::Types;
 
-/// How long a caller may take to say who it is.
+/// How long a caller may take to send its hello.
 const HELLO_MAX: Duration = Duration::from_secs(5);
 /// How often the server looks whether a caller was removed from the cluster.
 const LOOK: Duration = Duration::from_millis(100);
@@ -99,7 +99,7 @@ pub(crate) struct Server<H> {
 impl<H: PeerRequestHandler> Server<H> {
     /// Takes calls until cancelled.
     pub(crate) async fn run(self: Arc<Self>, mut acceptor: Box<dyn Acceptor>, stop: CancellationToken) {
-        // Of all nodes together, those that have not said who they are included.
+        // The bound holds for all nodes together, callers without a hello included.
         let room = Arc::new(Semaphore::new(files::peers_max()));
         let mut look = tokio::time::interval(LOOK);
         loop {
@@ -250,7 +250,7 @@ impl<H: PeerRequestHandler> Server<H> {
                     let (server, sender) = (Arc::clone(&self), sender.clone());
                     tokio::spawn(async move {
                         let _permit = permit;
-                        // Nobody waits for the answer when the connection has ended.
+                        // When the connection has ended, the answer has no receiver.
                         select(pin!(server.answer(from, &sender, frame)), pin!(sender.closed())).await;
                     });
                 }
@@ -266,7 +266,7 @@ impl<H: PeerRequestHandler> Server<H> {
         }
     }
 
-    /// A frame of a session that goes on.
+    /// A further frame of a session.
     async fn stream(&self, streams: &mut HashMap<u64, mpsc::Sender<Frame>>, from: u64, sender: &Sender, frame: Frame) {
         let (session, end) = (frame.session, frame.kind == Kind::End);
         if end {

@@ -35,8 +35,8 @@ pub(crate) struct DueProposer {
 }
 
 impl DueProposer {
-    /// Proposes what retention takes away, and what has stayed away for too long, until cancelled. What takes more than
-    /// one step goes on without a pause.
+    /// Proposes trims by retention and expiries on the roll, until cancelled. Work of more than one step continues
+    /// without a pause.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

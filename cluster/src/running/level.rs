@@ -1,7 +1,7 @@
 //! The feature level of the cluster: the leader raises the level when all members know more.
 //!
-//! Nodes tell each other in the hello what their release knows, and not through the log: a release that does not know
-//! a field drops the field, and would have other rows than the others.
+//! Nodes announce in the hello which level their release knows. The log cannot carry this: a release that does not know
+//! a field drops the field, and would have other rows than the other nodes.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::member::members::Members;
 use crate::node::proposal_client::ProposalClient;
 use crate::peer::link::Links;
 
-/// The highest level that all nodes know, `None` while one of them has not said what it knows.
+/// The highest level that all nodes know; `None` while a node has not announced its level.
 pub(crate) fn common(
     own: FeatureLevel,
     others: impl IntoIterator<Item = Option<FeatureLevel>>,
@@ -37,7 +37,7 @@ impl LevelRaiser {
         if own <= present {
             return true;
         }
-        // Nobody joins between the look at the members and the raise.
+        // No node can join between the check of the members and the raise.
         let Ok(_turn) = turn.try_lock() else { return false };
         let others: Vec<u64> = {
             let metrics = raft.server_metrics();

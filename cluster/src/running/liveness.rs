@@ -59,6 +59,7 @@ pub(crate) struct Liveness {
     pub(crate) round_trips: Mutex<BTreeMap<u64, RoundTrips>>,
 }
 
+/// The result of a probe of a node.
 enum Probe {
     Dead,
     Alive(Option<Conn>),
@@ -255,7 +256,7 @@ async fn probe(links: &Links, node: u64, ended: &Conn) -> Probe {
     let until = Instant::now() + timing.probe();
     for _ in 0..PROBES {
         match links.dial_at(node, Purpose::Control, &ended.address, timing.connect()).await {
-            // Another process under the same number: the one that led is gone.
+            // Another process runs under the same number: the process that led has ended.
             Ok(conn) if conn.process != ended.process => return Probe::Dead,
             Ok(conn) => return Probe::Alive(Some(conn)),
             Err(DialError::Gone(_)) => return Probe::Dead,

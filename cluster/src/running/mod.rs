@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
-use rollbook_core::command::{Command, Found};
+use rollbook_core::command::{ClusterCreate, Command};
 use rollbook_core::level::FeatureLevel;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
@@ -70,16 +70,16 @@ const RUNTIME_MAX: Duration = Duration::from_secs(2);
 /// How long a node that is alone may take to lead itself.
 const ALONE_MAX: Duration = Duration::from_secs(30);
 
-/// What a node needs to start.
+/// Everything that a node needs to start.
 #[derive(Debug)]
 pub struct NodeConfig {
     /// Number of this node in the cluster.
     pub id: u64,
     /// Everything this node stores.
     pub data: PathBuf,
-    /// Where other nodes call; `None` for a node that stays alone.
+    /// The listener for other nodes; `None` for a node that stays alone.
     pub listener: Option<TcpListener>,
-    /// Where other nodes reach that listener.
+    /// The address at which other nodes reach that listener.
     pub address: String,
     /// The nodes that found the cluster, this one included; empty for a node that is alone, or that joins.
     pub founders: BTreeMap<u64, String>,
@@ -93,10 +93,9 @@ pub struct NodeConfig {
     pub heartbeat: Duration,
     /// Bytes of the log that are kept for nodes that are behind.
     pub log_keep_bytes: u64,
-    /// The highest feature level that this node says it knows: lower than that of this release only to try an
-    /// upgrade.
+    /// The highest feature level that this node announces: lower than that of this release only to try an upgrade.
     pub level: FeatureLevel,
-    /// Whether to start although the mark is lost, which says how far the raft log was acknowledged.
+    /// Whether to start when the mark is lost, the record of how far the raft log was acknowledged.
     pub accept_lost_mark: bool,
 }
 
@@ -130,7 +129,7 @@ impl std::fmt::Debug for Running {
     }
 }
 
-/// What a node consists of, besides what runs in the background.
+/// The parts of a node, apart from its background tasks.
 pub(crate) struct Parts {
     pub(crate) node: Node,
     pub(crate) raft: Raft,
@@ -138,7 +137,7 @@ pub(crate) struct Parts {
     links: Arc<Links>,
 }
 
-/// What runs on the stores.
+/// The threads and tasks that use the stores.
 struct Started {
     parts: Parts,
     runtime: Runtime,
@@ -260,7 +259,7 @@ impl Running {
             if presence.task.await.is_err() {
                 tracing::error!("the task that makes this node known had panicked");
             }
-            // A node that was removed says nothing: no other node would hear it.
+            // A removed node proposes nothing: no other node would accept it.
             if has_others(&raft) && identity.failure().is_none() {
                 presence::leave(&identity, node.proposals()).await;
             }
@@ -449,12 +448,12 @@ pub(crate) async fn assemble(
     Ok((Parts { node, raft, identity, links }, presence))
 }
 
-/// Whether this node is alone. Then the node leads at once; one that is not yet in a cluster founds its own when nobody
-/// else is meant to.
+/// Whether this node is alone. Then the node leads at once; a node without a cluster founds its own if no other founder
+/// is configured.
 async fn join_in(raft: &Raft, identity: &Identity, founding: Founding) -> Result<bool, NodeError> {
     let initialized = raft.is_initialized().await.map_err(|error| raft_error(&error))?;
     let alone = if initialized {
-        // Nobody to wait for: the election timeout would only delay the start.
+        // No other node can vote: the election timeout would only delay the start.
         raft.voter_ids().eq([identity.id])
     } else {
         // A node with a cluster but without a log joins: it waits to be called.
@@ -480,8 +479,8 @@ async fn join_in(raft: &Raft, identity: &Identity, founding: Founding) -> Result
 /// Gives a new cluster its id.
 async fn name_cluster(state: &State, identity: &Identity, proposals: &ProposalClient) -> Result<(), NodeError> {
     if state.machine().cluster_id().is_empty() {
-        let found = Found { cluster_id: identity.cluster_id() };
-        proposals.command(Command::Found(found)).await.map_err(|refusal| raft_error(&refusal))?;
+        let create = ClusterCreate { cluster_id: identity.cluster_id() };
+        proposals.command(Command::ClusterCreate(create)).await.map_err(|refusal| raft_error(&refusal))?;
     }
     Ok(())
 }

@@ -125,8 +125,8 @@ fn is_sound(frame: &Frame<'_>) -> bool {
     }
 }
 
-/// Whether the records are as many as the frame says, each whole and of its namespace. Positions are given out by the
-/// number alone, and those without a key or an id are not read before somebody subscribes.
+/// Whether the frame holds the announced number of records, each whole and of its namespace. The rules assign sequence
+/// numbers by the announced number alone and read no record without a key or id, so only a subscriber would see damage.
 fn are_records(publish: &Publish<'_>) -> bool {
     let mut rest = publish.records;
     for _ in 0..publish.events {

@@ -1,12 +1,12 @@
-//! Which nodes are up: every node makes itself known in the log, and the leader takes nodes off the list that it has
-//! not heard for long.
+//! Which nodes are up: every node proposes `NodeUp` for its own life, and the leader proposes `NodeDown` for nodes that
+//! were silent for too long.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use rollbook_core::command::{Command, Found, NodeDown, NodeUp};
+use rollbook_core::command::{ClusterCreate, Command, NodeDown, NodeUp};
 use rollbook_core::node::Node as Row;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ pub(crate) struct Presence {
     pub(crate) membership: Membership,
     pub(crate) proposals: ProposalClient,
     pub(crate) level: Arc<LevelRaiser>,
-    /// A node that was not heard for this long is gone.
+    /// A node that was silent for this long counts as lost.
     pub(crate) node_timeout: Duration,
 }
 
@@ -80,7 +80,7 @@ impl Presence {
                 // A new cluster has the newest rules from its first event on, unless a founder is lost meanwhile.
                 return;
             }
-            self.propose(Command::Found(Found { cluster_id })).await;
+            self.propose(Command::ClusterCreate(ClusterCreate { cluster_id })).await;
         }
     }
 
@@ -110,7 +110,7 @@ impl Presence {
     /// Takes nodes off the list that do not answer.
     async fn miss(&self) {
         let this = self.identity.id;
-        // A copy: raft waits for whoever borrows its metrics.
+        // A copy, because raft waits while a borrow of its metrics is held.
         let heartbeats = self.raft.metrics().borrow_watched().heartbeat.clone();
         let Some(heartbeats) = heartbeats else { return };
         let silent: Vec<Row> = {

@@ -1,4 +1,4 @@
-//! The settler thread: decides when to settle, when to purge the log, and when to give disk back.
+//! The settler thread: decides when to settle, when to purge the log, and when to release disk space.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::state::state::State;
 /// A step begins when this many bytes of entries wait, or the oldest waits this long.
 const STEP_BYTES: u64 = 8 << 20;
 const STEP_AGE: Duration = Duration::from_secs(5);
-/// The log is purged when this many bytes were settled, or when nothing comes any more.
+/// The log is purged when this many bytes were settled, or when no new entries arrive.
 const PURGE_BYTES: u64 = 64 << 20;
-/// With less than this waiting, the settler rests between blocks and leaves the cores to others.
+/// With fewer bytes than this to settle, the settler pauses between blocks and leaves the cores to other threads.
 const REST_BELOW_BYTES: u64 = 32 << 20;
 const REST: Duration = Duration::from_millis(1);
-/// Blocks that are out of sight wait at most this long, if the state need not be flushed before for the log.
+/// Longest time until blocks of trimmed events are deleted, unless a purge of the log flushes the state earlier.
 const FORGET_AGE: Duration = Duration::from_secs(5);
-/// Most remembered places of the log.
+/// Most remembered pairs of log index and applied bytes.
 const MARKS_MAX: usize = 4096;
 const TICK: Duration = Duration::from_millis(200);
 
@@ -40,20 +40,23 @@ pub(crate) struct Settler {
     pub(crate) keep_bytes: u64,
 }
 
+/// What the settler has done so far: decides when the next step, flush and purge are worth their cost.
 #[derive(Default)]
 struct Done {
-    /// Bytes applied when the last step began, and when the log was last purged.
+    /// Bytes applied when the last step began: the difference to now is what the next step has to settle.
     stepped: u64,
+    /// Bytes applied when the log was last purged.
     purged: u64,
     /// Entries below this are settled in every namespace.
     limit: u64,
-    /// Up to which entry raft was last told to purge.
+    /// The last entry of the newest purge that raft was asked for.
     purged_to: u64,
-    /// When the state was last flushed here.
+    /// When the settler last flushed the state.
     flushed: Option<Instant>,
-    /// The memtables of the log were emptied after the last purge.
+    /// Whether the memtables of the log were flushed after the last purge, which an idle node needs only once.
     idle: bool,
-    /// How many bytes were applied when the log was at an entry, oldest first.
+    /// Log indexes with the bytes that were applied at each, oldest first: find the entry up to which a purge keeps
+    /// `keep_bytes` of the log.
     marks: VecDeque<(u64, u64)>,
 }
 

@@ -1,4 +1,4 @@
-//! Rows of expired dedupe keys and trimmed ids: the leader proposes that they go, step by step.
+//! Proposes `Tidy` on the leader, step by step, while rows of expired dedupe keys and trimmed ids are due.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

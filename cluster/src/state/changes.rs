@@ -1,25 +1,26 @@
-//! Which namespaces have changed since settling, retention and the feed last looked: they look at no others.
+//! The namespaces that have changed since the last pass of settling, retention and the feed: a pass reads no others.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rollbook_core::namespace::Head;
 
-/// Heads as the newest applied entry left them, by number of the namespace. At most one for each namespace.
+/// The newest applied heads of changed namespaces, by number of the namespace. Each reader has a map of its own
+/// and removes the heads that it has finished with.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// With events that may have to move to the ledger.
+    /// Namespaces with events that may have to move to the ledger.
     unsettled: BTreeMap<u32, Arc<Head>>,
     /// The first visible event of namespaces that may have blocks before it.
     trimmed: BTreeMap<u32, u64>,
-    /// For retention; only the leader asks.
+    /// Namespaces that retention must check; only the leader reads this map.
     limited: HashMap<u32, Arc<Head>>,
-    /// For the feed of new events.
+    /// Namespaces with new events for the feed.
     followed: HashMap<u32, Arc<Head>>,
 }
 
 impl Changes {
-    /// A head was changed, and the change was written to the state.
+    /// Notes a changed head, after the change was written to the state.
     pub(crate) fn note(&mut self, head: Head) {
         let head = Arc::new(head);
         if head.first > 1 {

@@ -2,9 +2,9 @@
 //!
 //! A wall clock may be wrong: a resumed virtual machine or a bad time server sets it months ahead for seconds, or
 //! hours back. Retention by age and the grace of services follow the time of the log, so one wrong second could cost
-//! events that nobody brings back. The clock of the log therefore goes on at the pace of the monotonic clock. A step
-//! of the wall clock is believed when the step has stood for a while; with three or more nodes the clocks of all of
-//! them are compared, and the median counts. While a step is in doubt nothing goes because of its age.
+//! events for ever. The clock of the log therefore runs at the pace of the monotonic clock. A step of the wall clock is
+//! believed when the step has stood for a while; with three or more nodes the clocks of all of them are compared, and
+//! the median counts. While a step is in doubt, retention removes nothing because of its age.
 //!
 //! A step back that is believed leaves the log ahead: the leader then proposes to set the time of the log back.
 
@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::lab_faults::Bug;
 use crate::lock::lock;
 
-/// What the wall clock says, milliseconds since 1970.
+/// The time of the wall clock, milliseconds since 1970.
 pub(crate) fn now_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -23,18 +23,18 @@ pub(crate) fn now_millis() -> u64 {
 
 /// Clocks of nodes may differ by this much, milliseconds.
 const TOLERANCE_MS: u64 = 5_000;
-/// A step that one clock says alone is believed after it stood for this long.
+/// A step that only one clock shows is believed after it has stood for this long.
 const HOLD_MS: u64 = 600_000;
-/// The same when the median of three or more clocks says so.
+/// The same for a step that the median of three or more clocks confirms.
 const HOLD_TOGETHER_MS: u64 = 30_000;
-/// What another node said of its clock counts for this long.
+/// A report of another node about its clock counts for this long.
 const HEARD_MS: u64 = 60_000;
 /// A start this long after the newest entry may be a start with a wrong clock.
 const DOWNTIME_MS: u64 = 3_600_000;
 
-/// Where times come from, in milliseconds.
+/// The source of times, in milliseconds.
 pub(crate) trait Source: Send + Sync {
-    /// What the wall clock says, since 1970.
+    /// The time of the wall clock since 1970.
     fn wall(&self) -> u64;
     /// Grows at the pace of time, also while the machine sleeps; from any origin.
     fn elapsed(&self) -> u64;
@@ -74,11 +74,11 @@ pub(crate) struct LogClock {
 
 #[derive(Default)]
 struct Inner {
-    /// What the clock of the log is ahead of the monotonic clock, `None` before the first time.
+    /// Difference of the clock of the log to the monotonic clock; `None` before the first time.
     offset: Option<i64>,
     /// The offset is that of the newest entry of an earlier process: the node may have been off since.
     restored: bool,
-    /// Nobody else is in the cluster.
+    /// The cluster has no other node.
     alone: bool,
     /// Time of the newest applied entry.
     log: u64,
@@ -151,13 +151,13 @@ impl LogClock {
         lock(&self.inner).alone = alone;
     }
 
-    /// Another node says what its wall clock shows.
+    /// Takes a report of another node about its wall clock.
     pub(crate) fn hear(&self, node: u64, wall: u64) {
         let elapsed = self.source.elapsed();
         lock(&self.inner).others.insert(node, (offset(wall, elapsed), elapsed));
     }
 
-    /// What the wall clock of this node shows, for others to hear.
+    /// The time of the wall clock of this node, for reports to other nodes.
     pub(crate) fn wall(&self) -> u64 {
         self.source.wall()
     }
@@ -244,7 +244,7 @@ impl Inner {
         at(said, elapsed)
     }
 
-    /// A node that is alone has been off, or has started with a wrong clock: nobody can tell.
+    /// A node that is alone has been off, or has started with a wrong clock; the node cannot know which.
     fn start_late(&mut self, present: i64, said: i64, elapsed: u64) {
         if said.abs_diff(present) > DOWNTIME_MS {
             self.doubt_until = elapsed.saturating_add(HOLD_MS);
@@ -269,7 +269,7 @@ impl Inner {
     fn believe(&mut self, said: i64) {
         let milliseconds = self.offset.map_or(0, |present| said.saturating_sub(present));
         tracing::warn!(milliseconds, "the jump of the clock has stood; the log follows the clock");
-        // What was written meanwhile has too early a time, and must not go too early for it.
+        // Entries that were written meanwhile have too early a time, and must not be removed too early for that.
         self.early = self.early.max(u64::try_from(milliseconds).unwrap_or(0));
         (self.offset, self.restored, self.step) = (Some(said), false, None);
     }

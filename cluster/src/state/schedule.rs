@@ -1,4 +1,4 @@
-//! When to look at which namespace, so that retention looks only where something can be due.
+//! The times at which retention must check each namespace, so that a round reads only namespaces that can be due.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -8,34 +8,37 @@ use rollbook_core::namespace::Head;
 /// The namespaces whose retention is limited.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
+    /// The namespaces by number, each with its next check, so that a change of a head finds and replaces it.
     limited: HashMap<u32, Limited>,
-    /// Time of the next look, milliseconds since 1970, turn among those at once, and namespace.
+    /// Time of the next check in milliseconds since 1970, turn among those of the same time, and number of the
+    /// namespace.
     looks: BTreeSet<(u64, u64, u32)>,
+    /// Counts the checks, so that among namespaces of the same time each has its turn.
     turns: u64,
 }
 
 #[derive(Debug)]
 struct Limited {
     head: Arc<Head>,
-    /// Time and turn of the next look.
+    /// Time and turn of the next check: the key in `looks`.
     at: (u64, u64),
-    /// The next look when the byte axis of the namespace reaches this far.
+    /// The next check is due at once when `Head::bytes_end` reaches this value.
     bytes_end: u64,
 }
 
-/// What a look found out about the next one.
+/// When the next check of a namespace is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Next {
     /// Nothing is too old before this time, milliseconds since 1970.
     pub(crate) at: u64,
-    /// Nothing is too many bytes before the byte axis reaches this far.
+    /// The namespace does not have too many bytes before `Head::bytes_end` reaches this value.
     pub(crate) bytes_end: u64,
 }
 
 impl Next {
-    /// At the next chance.
+    /// The next check is due at once.
     pub(crate) const NOW: Self = Self { at: 0, bytes_end: 0 };
-    /// When the head has changed.
+    /// The next check is due when the head changes.
     pub(crate) const CHANGED: Self = Self { at: u64::MAX, bytes_end: u64::MAX };
 }
 

@@ -148,9 +148,9 @@ pub(crate) struct State {
     pub(crate) settling: Mutex<()>,
     /// Held while entries are applied, and while they are held back for a snapshot; taken before `settling`.
     pub(crate) applying: tokio::sync::Mutex<()>,
-    /// What changed since the settler and retention looked.
+    /// The namespaces that changed since the last pass of the settler and of retention.
     pub(crate) changes: Mutex<Changes>,
-    /// When retention looks again.
+    /// When retention checks each namespace again.
     pub(crate) schedule: Mutex<Schedule>,
     /// Bytes of entries applied since this process started.
     pub(crate) applied_bytes: AtomicU64,
@@ -192,7 +192,8 @@ impl State {
     }
 
     /// A machine that is at least as new as every row that was read before this call. A reader that found no row needs
-    /// it, to tell a deletion from damage. Blocks while a batch is being written: not for async threads.
+    /// this machine to distinguish a deletion from damage. Blocks while a batch is being written: not for async
+    /// threads.
     pub(crate) fn machine_behind_rows(&self) -> Guard<Arc<Machine>> {
         drop(lock(&self.publishing));
         self.machine.load()
@@ -239,7 +240,7 @@ impl State {
         self.applied_bytes.load(Ordering::Relaxed)
     }
 
-    /// Applied log id and the membership as of it.
+    /// The applied log id, and the membership at that log id.
     pub(crate) fn system(&self) -> (Option<LogId>, StoredMembership) {
         let system = lock(&self.system).clone();
         (system.applied, system.membership)

@@ -1,4 +1,4 @@
-//! Checks that the files of a store are all there, and whole, before the store is used.
+//! Checks before the use of a store that no file of the store is missing or cut off.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use rocksdb::{DB, ErrorKind, LiveFile};
 use super::layout;
 use crate::error::NodeError;
 
-/// What an operator can do about a store that has lost something.
+/// Advice to an operator whose store has lost files.
 const WAY_OUT: &str =
     "restore this node from a backup, or remove it from the cluster and let it join again under a new id";
 

@@ -1,4 +1,4 @@
-//! Free space of the data directory: bytes, and inodes, without which no file can be created.
+//! Free space for the data directory: bytes, and inodes, since every new file needs an inode.
 
 use std::io;
 use std::path::Path;
@@ -9,9 +9,9 @@ use crate::lab_faults::Bug;
 
 /// Inodes that are kept in reserve, where a file system has a fixed number of them.
 pub const INODES_RESERVE: u64 = 1000;
-/// Below this part of the reserve a node takes no entries: what is left is for ending what has begun.
+/// Below this part of the reserve a node takes no entries: the rest is for the end of steps that have begun.
 const FULL_PART: u64 = 8;
-/// Room that a step needs beyond what it writes itself: manifests, options, logs.
+/// Free space that a step needs beyond the bytes that it writes itself: for manifests, options, logs.
 const SLACK_BYTES: u64 = 8 << 20;
 /// Files that a step creates at most beside tables.
 const SLACK_INODES: u64 = 64;
@@ -19,7 +19,7 @@ const SLACK_INODES: u64 = 64;
 /// maximum, which may be less than 64, as free.
 const CHUNK_INODES: u64 = 64;
 
-/// What is known of shortages.
+/// The known shortages of disk space.
 #[derive(Debug, Default)]
 pub(crate) struct Shortage {
     /// This node is below its reserve.
@@ -30,7 +30,7 @@ pub(crate) struct Shortage {
     pub(crate) majority: AtomicBool,
 }
 
-/// What this process may still use of a file system.
+/// The bytes and inodes that this process may still use of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Free {
     /// Bytes that may be written.
@@ -39,19 +39,20 @@ pub struct Free {
     pub inodes: u64,
 }
 
-/// What is free on the file system of `path`.
+/// The free bytes and inodes on the file system of `path`.
 ///
 /// # Errors
-/// What the system said.
+/// The error of the operating system.
 pub fn free(path: &Path) -> io::Result<Free> {
     let stat = rustix::fs::statvfs(path)?;
-    // A file system that makes inodes as they are needed says that it has none.
+    // A file system that makes inodes on demand reports a total of 0.
     let inodes = if stat.f_files == 0 || Bug::InodesNotCounted.is_on() { u64::MAX } else { stat.f_favail };
     Ok(Free { bytes: stat.f_bavail.saturating_mul(stat.f_frsize), inodes })
 }
 
 impl Free {
-    /// What is missing of so many bytes and of the inodes in reserve, for people; nothing when there is enough.
+    /// A text for people that names the missing part of so many bytes and of the reserve of inodes; `None` when there
+    /// is enough.
     #[must_use]
     pub fn lacks(self, bytes: u64) -> Option<String> {
         let Self { bytes: free, inodes } = self;

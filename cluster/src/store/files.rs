@@ -1,7 +1,7 @@
 //! Open files: how many the system allows this process, and how they are shared out.
 //!
 //! A store that cannot open a file stops the node, so its files are not left to chance: each store keeps a bounded
-//! number of them open, and whoever lets clients in leaves the [`reserved`] ones alone.
+//! number of them open, and the doors leave the [`reserved`] number to the stores.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -18,7 +18,7 @@ const PEERS_MAX: u64 = 1024;
 /// event queues of the threads of each core.
 const OTHERS: u64 = 96;
 const OTHERS_PER_CORE: u64 = 6;
-/// Without so many files a node that has few events, and no clients, does not run.
+/// The number of files without which not even a node with few events and no clients runs.
 const FEWEST: u64 = 112;
 /// The part of the limit that one store, or the other nodes, may have.
 const PART: u64 = 16;
@@ -33,7 +33,7 @@ pub fn limit() -> u64 {
 pub fn raise_limit() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
-        // Where the system refuses, the present limit goes on to hold.
+        // If the system refuses, the present limit stays.
         setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).ok();
     }
     limit()

@@ -37,13 +37,13 @@ pub(crate) const CF_BLOCK_META: &str = "block_meta";
 pub(crate) const GROUP: u32 = 0;
 
 const FORMAT: &str = "rollbook data 1";
-/// What the checksum of a small file stands behind.
+/// The text before the checksum of a small file.
 const SEAL: &str = "crc32c ";
 /// Length of the id of a cluster.
 const CLUSTER_ID_BYTES: usize = 32;
 const MIB: usize = 1 << 20;
 
-/// Where the parts of a data directory are.
+/// The paths of the parts of a data directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     root: PathBuf,
@@ -109,7 +109,7 @@ impl Layout {
         self.write_text("GENERATION", &generation.to_string())
     }
 
-    /// Replaces a small file: its text, and a line with the checksum of it.
+    /// Replaces a small file by a text and a line with the checksum of the text.
     fn write_text(&self, name: &str, text: &str) -> Result<(), NodeError> {
         let (path, draft) = (self.root.join(name), self.root.join(format!("{name}.new")));
         let text = text.trim();
@@ -154,7 +154,7 @@ impl Layout {
         }
     }
 
-    /// From now on this directory belongs to that cluster.
+    /// Records that this directory belongs to that cluster.
     pub(crate) fn set_cluster_id(&self, cluster_id: &str) -> Result<(), NodeError> {
         self.write_text("CLUSTER", &format!("{cluster_id}\n"))
     }
@@ -320,7 +320,7 @@ pub(crate) fn is_complete_raft(path: &Path) -> bool {
     found.map_or(true, |found| families.iter().all(|(name, _)| found.iter().any(|other| other == name)))
 }
 
-/// Opens the raft database without changing a byte of it, to look before it is opened for good.
+/// Opens the raft database without changing a byte, to check the database before it is opened for writing.
 pub(crate) fn look_at_raft(path: &Path) -> Result<DB, rocksdb::Error> {
     let (options, families) = raft_options();
     let families = families.map(|(name, options)| ColumnFamilyDescriptor::new(name, options));
@@ -399,7 +399,7 @@ pub(crate) fn unlogged() -> WriteOptions {
     options
 }
 
-/// Turns what RocksDB says while opening into an error that names the directory.
+/// Turns an error of RocksDB during opening into an error that names the directory.
 pub(crate) fn open_error(store: &'static str, root: &Path, error: &rocksdb::Error) -> NodeError {
     let detail = error.to_string();
     if detail.contains("lock ") || detail.contains("LOCK") {

@@ -25,7 +25,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 /// Domain of the names of nodes.
 pub const NODE_DOMAIN: &str = "rollbook.internal";
-/// Longest handshake: who says nothing must not hold a connection.
+/// Longest handshake: a silent peer must not hold a connection.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the files of [`Tls::load`] cannot be used.
@@ -36,7 +36,7 @@ pub enum TlsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A file does not hold what it should.
@@ -107,13 +107,13 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads the files. Whether the certificate is of the CA and in its time, [`check`](Self::check) and the
-    /// handshakes tell.
+    /// Reads the files. [`check`](Self::check) and the handshakes show whether the certificate is of the CA and
+    /// in its time.
     ///
     /// # Errors
     /// When a file cannot be used; the error names it.
     pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
-        // Not the provider of the process, which whoever embeds this may have chosen otherwise.
+        // An explicit provider, because the program around this crate may have set another one for the process.
         let provider = Arc::new(aws_lc_rs::default_provider());
         let roots = Arc::new(roots(&files.ca)?);
         let own = Arc::new(own(files, &provider)?);
@@ -165,8 +165,8 @@ impl Tls {
 
     /// Makes a connection to a node secure. The other end must show a certificate of the CA that names node `node`.
     ///
-    /// In TLS 1.3 this end is done before the other one has seen its certificate: a refusal of it shows at the
-    /// first read.
+    /// In TLS 1.3 this end completes before the other end has seen its certificate: a refusal of the certificate shows
+    /// at the first read.
     ///
     /// # Errors
     /// When the connection breaks, the handshake takes too long, or the other end is not that node.
@@ -184,8 +184,8 @@ impl Tls {
         Err(failed(&peer, io::Error::new(io::ErrorKind::InvalidData, "its certificate is not that of this node")))
     }
 
-    /// Makes a connection from a node secure, `peer` in errors, and tells which nodes the certificate of the other end
-    /// names. It is of the CA, but may name no node at all: what it is good for is up to the caller.
+    /// Makes a connection from a node secure and returns the nodes that the certificate of the other end names; `peer`
+    /// stands in errors. The certificate is of the CA, but may name no node: the caller decides what it permits.
     ///
     /// # Errors
     /// When the connection breaks, the handshake takes too long, or the other end has no certificate of the CA.

@@ -136,11 +136,9 @@ const OF_NAMESPACE: [OfNamespace; 5] = [
     ("rollbook_namespace_events", "Events of the namespace", Head::events),
     ("rollbook_namespace_last_index", "Index of its newest event", Head::last),
     ("rollbook_namespace_bytes", "Bytes of its events", Head::bytes),
-    ("rollbook_namespace_dedupe_keys", "Dedupe keys that it remembers", |head| {
-        head.remembered.unwrap_or_default().keys()
-    }),
+    ("rollbook_namespace_dedupe_keys", "Dedupe keys that it remembers", |head| head.dedupe.unwrap_or_default().keys()),
     ("rollbook_namespace_dedupe_keys_evicted", "Dedupe keys that it forgot before their time", |head| {
-        head.remembered.unwrap_or_default().keys_evicted
+        head.dedupe.unwrap_or_default().keys_evicted
     }),
 ];
 

@@ -101,7 +101,7 @@ impl RetentionJson {
     }
 }
 
-/// For how long dedupe keys are remembered.
+/// For how long dedupe keys are dedupe.
 fn window(retention: Retention) -> String {
     duration::format(Duration::from_millis(retention.dedupe_window()))
 }
@@ -147,7 +147,7 @@ pub(in crate::admin) struct NamespaceView {
 /// The dedupe keys of a namespace.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::admin) struct DedupeView {
-    /// How long a key is remembered.
+    /// How long a key is dedupe.
     window: String,
     /// How many are.
     keys: u64,
@@ -158,7 +158,7 @@ pub(in crate::admin) struct DedupeView {
 
 async fn show(admin: &Admin, head: &Head) -> Result<NamespaceView, Problem> {
     let book = admin.bus.node().state().book();
-    let remembered = head.remembered.unwrap_or_default();
+    let dedupe = head.dedupe.unwrap_or_default();
     Ok(NamespaceView {
         name: head.name.clone(),
         first_index: head.first,
@@ -168,11 +168,7 @@ async fn show(admin: &Admin, head: &Head) -> Result<NamespaceView, Problem> {
         retention: RetentionJson::from_rules(head.retention),
         settled_index: book.settled(head).saturating_sub(1),
         disk_bytes: book.settled_bytes(head),
-        dedupe: DedupeView {
-            window: window(head.retention),
-            keys: remembered.keys(),
-            evicted: remembered.keys_evicted,
-        },
+        dedupe: DedupeView { window: window(head.retention), keys: dedupe.keys(), evicted: dedupe.keys_evicted },
     })
 }
 

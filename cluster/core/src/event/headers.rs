@@ -1,8 +1,8 @@
-//! Headers of an event: names and values beside its payload. A name may have several values, whose order is kept.
+//! Headers of an event: names and values beside the payload. A name may have several values, whose order is kept.
 //!
-//! Names are compared without regard to case and kept as they were written first. The values of one name stand
-//! together, so the stored order, the delivered one and that of a restored copy are the same. As text, in a record,
-//! each header is one line, `name:value` and a line feed: neither can hold a line feed, nor a name a colon.
+//! Names are compared without case; the first spelling of a name is kept. The values of one name stand together, so
+//! that stored, delivered and restored headers have the same order. In a record each header is one line: `name:value`
+//! and a line feed. Neither part can contain a line feed, and a name cannot contain a colon, so a line has one reading.
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::String;
@@ -12,16 +12,16 @@ use crate::limits::{HEADER_BYTES_MAX, HEADERS_MAX};
 /// Why a header is refused. `Display` gives the text that a client sees.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// The name is no token of RFC 9110.
+    /// The name is not a token of RFC 9110.
     #[error("the name of a header is letters, digits and any of !#$%&'*+-.^_`|~")]
     Name,
-    /// The value of the header of this name has a control character.
+    /// The value of the header with this name has a control character.
     #[error("the value of header {0} has a line break or another control character")]
     Value(String),
-    /// There are more than [`HEADERS_MAX`].
+    /// The event has more than [`HEADERS_MAX`] headers.
     #[error("more than {HEADERS_MAX} headers")]
     TooMany,
-    /// Names and values have more than [`HEADER_BYTES_MAX`] bytes together.
+    /// Names and values together have more than [`HEADER_BYTES_MAX`] bytes.
     #[error("names and values of headers are longer than {HEADER_BYTES_MAX} bytes together")]
     TooLong,
 }
@@ -33,16 +33,17 @@ pub fn is_header_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(legal)
 }
 
+/// Whether a text can be the value of a header: no control character, so no line feed.
 fn is_value(value: &str) -> bool {
     !value.chars().any(char::is_control)
 }
 
-/// The headers of a stored event, borrowed from its record. What exists is valid.
+/// The headers of a stored event, borrowed from its record. A value of this type is always valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Headers<'a>(&'a str);
 
 impl<'a> Headers<'a> {
-    /// Checks the text of a record. `None` for what no release has written.
+    /// Checks the text of a record; `None` for a text that no release wrote.
     #[must_use]
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let (mut count, mut bytes, mut rest) = (0_usize, 0_usize, text);
@@ -59,47 +60,49 @@ impl<'a> Headers<'a> {
         (count > 0).then_some(Self(text))
     }
 
-    /// As it is in a record.
+    /// The text of a record.
     pub(crate) const fn text(self) -> &'a str {
         self.0
     }
 
-    /// Whether there is none.
+    /// Whether the event has no headers.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0.is_empty()
     }
 
-    /// Bytes that they take in a record.
+    /// Length of the text in a record, in bytes.
     #[must_use]
     pub const fn len(self) -> usize {
         self.0.len()
     }
 
-    /// Names and values in their order, the values of one name one behind the other.
+    /// Names and values in their order; the values of one name are neighbours.
     pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.0.split_terminator('\n').filter_map(|line| line.split_once(':'))
     }
 
-    /// The first value of a name, in any case.
+    /// The first value of a name, compared without case.
     #[must_use]
     pub fn get(self, name: &str) -> Option<&'a str> {
         self.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 }
 
-/// Headers of an event on its way into the log, checked one by one. An empty list allocates nothing.
+/// The headers of an event that is being published, checked one by one. An empty list allocates nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HeaderList {
+    /// The headers in the form of a record, so that encoding copies one text.
     text: String,
+    /// Number of headers, so that the bounds need no count of lines.
     count: usize,
 }
 
 impl HeaderList {
-    /// Adds a header, behind those of the same name and written as they are.
+    /// Adds a header behind the headers of the same name, in their spelling.
     ///
     /// # Errors
-    /// [`HeaderError`]; the list is then as it was.
+    /// [`HeaderError`]; the list is then unchanged.
     pub fn push(&mut self, name: &str, value: &str) -> Result<(), HeaderError> {
         if !is_header_name(name) {
             return Err(HeaderError::Name);
@@ -115,15 +118,15 @@ impl HeaderList {
         if used.saturating_add(name.len()).saturating_add(value.len()) > HEADER_BYTES_MAX {
             return Err(HeaderError::TooLong);
         }
-        let (end, known) = self.place(name);
+        let (end, known) = self.insertion_point(name);
         let line = [known.unwrap_or_else(|| name.to_owned()).as_str(), ":", value, "\n"].concat();
         self.text.insert_str(end, &line);
         self.count = self.count.saturating_add(1);
         Ok(())
     }
 
-    /// Where the next header of a name belongs, and how the name is written there.
-    fn place(&self, name: &str) -> (usize, Option<String>) {
+    /// The byte at which the next header of a name is inserted, and the present spelling of the name.
+    fn insertion_point(&self, name: &str) -> (usize, Option<String>) {
         let (mut end, mut found) = (0_usize, None);
         for line in self.text.split_inclusive('\n') {
             end = end.saturating_add(line.len());
@@ -136,17 +139,17 @@ impl HeaderList {
         found.map_or((self.text.len(), None), |(end, known)| (end, Some(known.to_owned())))
     }
 
-    /// Adds all headers whose names are not there yet.
+    /// Adds all headers whose names the list does not have.
     ///
     /// # Errors
-    /// [`HeaderError`]; some may have been added then.
+    /// [`HeaderError`]; the list may then have some of the headers.
     pub fn push_missing(&mut self, more: Headers<'_>) -> Result<(), HeaderError> {
         if self.text.is_empty() {
             more.text().clone_into(&mut self.text);
             self.count = more.iter().count();
             return Ok(());
         }
-        // Headers of other names go behind all that is there now.
+        // Added headers go behind the present text, so only the present text decides which names are missing.
         let own = self.text.len();
         for (name, value) in more.iter() {
             let here = Headers(self.text.get(..own).unwrap_or_default());
@@ -157,7 +160,7 @@ impl HeaderList {
         Ok(())
     }
 
-    /// As an event has them.
+    /// The headers in the form that [`crate::event::Event`] takes.
     #[must_use]
     pub fn headers(&self) -> Headers<'_> {
         Headers(&self.text)

@@ -1,7 +1,7 @@
 //! An event: its id, and the record that the log holds.
 //!
-//! A record is encoded once, where the publish is parsed, and the same bytes go
-//! to the raft log, to the settled blocks and to every reader:
+//! A record is encoded once, where the publish is parsed. The same bytes are in the raft log, in the settled blocks,
+//! and at every reader:
 //!
 //! ```text
 //! u32 length of what follows | u8 flags | u16 subject length | subject
@@ -10,9 +10,10 @@
 //! payload, to the end
 //! ```
 //!
-//! All numbers are little-endian. What is in brackets is there when its flag is set; headers are, from feature level
-//! `HEADERS` on, as text, see [`crate::event::headers`]. A record with another flag is not read. A record does not hold its own sequence
-//! number: that is assigned when the entry is applied and follows from the place.
+//! All numbers are little-endian. A part in brackets is present when its flag is set. Headers are a text (see
+//! [`headers`]), from feature level `HEADERS` on. A record with an unknown flag counts as damaged. A record does not
+//! hold its sequence number: the rules assign the number when they apply the entry, and it follows from the place of
+//! the record in the log.
 
 pub mod headers;
 
@@ -24,6 +25,7 @@ use crate::time::Timestamp;
 
 use headers::Headers;
 
+/// Flags of a record: which optional parts follow.
 const HAS_ID: u8 = 1;
 const HAS_TRACE: u8 = 2;
 const HAS_KEY: u8 = 4;
@@ -31,45 +33,45 @@ const HAS_RESPONSE: u8 = 8;
 const HAS_PAYLOAD: u8 = 16;
 const HAS_HEADERS: u8 = 32;
 const KNOWN_FLAGS: u8 = HAS_ID | HAS_TRACE | HAS_KEY | HAS_RESPONSE | HAS_PAYLOAD | HAS_HEADERS;
-/// Where the flags are, behind the length.
+/// Offset of the flags in a record, behind the length.
 const FLAGS_AT: usize = 4;
 
-/// The fields of an event, borrowed from where they are stored or were received.
+/// The fields of an event, borrowed from a record or from a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Event<'a> {
-    /// Chosen by the client, or empty: then the id follows from time and position.
+    /// The id that the client chose. Empty when the id follows from time and sequence number: see [`EventId`].
     pub id: &'a str,
-    /// For distributed tracing, or empty.
+    /// Trace id for distributed tracing, or empty.
     pub trace_id: &'a str,
-    /// Dedupe key, or empty.
+    /// Dedupe key, or empty. The rules refuse an event whose key was stored for the same subject within the window.
     pub key: &'a str,
-    /// Validated by [`crate::subjects::subject::Subject::validate`].
+    /// The subject, checked by [`crate::subjects::subject::Subject::validate`].
     pub subject: &'a str,
-    /// Where the publisher waits for an answer, or empty.
+    /// The subject on which the publisher waits for responses, or empty.
     pub response_subject: &'a str,
-    /// When it was created.
+    /// When the event was created: the client's time if given, else that of the node that parsed the publish.
     pub created_at: Timestamp,
-    /// Names and values beside the payload, or none.
+    /// Headers, or none.
     pub headers: Headers<'a>,
-    /// JSON exactly as it came; `None` when the publisher sent no payload.
+    /// The JSON payload, byte for byte as the publisher sent it; `None` when the publisher sent none.
     pub payload: Option<&'a [u8]>,
 }
 
-/// A field is longer than its length prefix can say.
+/// A field is longer than its length prefix can express.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is longer than {limit} bytes")]
 pub struct TooLong {
     /// Name of the field.
     pub field: &'static str,
-    /// Most bytes it may have.
+    /// Most bytes that the field may have.
     pub limit: usize,
 }
 
 impl<'a> Event<'a> {
-    /// Appends the record of this event, with its length prefix.
+    /// Appends the record of this event to `out`, length prefix included.
     ///
     /// # Errors
-    /// A field longer than [`crate::limits`] allows; `out` is then as it was.
+    /// A field is longer than its length prefix can express; `out` is then unchanged.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), TooLong> {
         let start = out.len();
         let result = self.encode_fields(out);
@@ -92,6 +94,7 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// Appends a length prefix of zero and the fields; after an error `out` holds a part of the record.
     fn encode_fields(&self, out: &mut Vec<u8>) -> Result<(), TooLong> {
         let mut flags = 0;
         for (set, flag) in [
@@ -107,56 +110,56 @@ impl<'a> Event<'a> {
             }
         }
         out.extend_from_slice(&[0, 0, 0, 0, flags]);
-        long(out, "subject", self.subject)?;
+        put_text16(out, "subject", self.subject)?;
         out.extend_from_slice(&self.created_at.seconds.to_le_bytes());
         out.extend_from_slice(&self.created_at.nanos.to_le_bytes());
         if !self.id.is_empty() {
-            short(out, "id", self.id)?;
+            put_text8(out, "id", self.id)?;
         }
         if !self.trace_id.is_empty() {
-            long(out, "trace_id", self.trace_id)?;
+            put_text16(out, "trace_id", self.trace_id)?;
         }
         if !self.key.is_empty() {
-            long(out, "key", self.key)?;
+            put_text16(out, "key", self.key)?;
         }
         if !self.response_subject.is_empty() {
-            short(out, "response_subject", self.response_subject)?;
+            put_text8(out, "response_subject", self.response_subject)?;
         }
         if !self.headers.is_empty() {
-            long(out, "headers", self.headers.text())?;
+            put_text16(out, "headers", self.headers.text())?;
         }
         out.extend_from_slice(self.payload.unwrap_or_default());
         Ok(())
     }
 
-    /// Reads the record at the start of `bytes` and says how many bytes it takes, prefix included.
-    /// `None` when it is damaged.
+    /// Decodes the record at the start of `bytes`. Returns the event and the length of the record in bytes, prefix
+    /// included; `None` when the record is damaged.
     #[must_use]
     pub fn decode(bytes: &'a [u8]) -> Option<(Self, usize)> {
         let length = usize::try_from(u32::from_le_bytes(*bytes.first_chunk()?)).ok()?;
         let total = length.checked_add(4)?;
-        let mut rest = Fields(bytes.get(4..total)?);
+        let mut rest = RecordReader(bytes.get(4..total)?);
         let flags = rest.u8()?;
         if flags & !KNOWN_FLAGS != 0 {
             return None;
         }
-        let mut event = Event { subject: rest.long()?, ..Event::default() };
+        let mut event = Event { subject: rest.text16()?, ..Event::default() };
         event.created_at.seconds = i64::from_le_bytes(rest.array()?);
         event.created_at.nanos = u32::from_le_bytes(rest.array()?);
         if flags & HAS_ID != 0 {
-            event.id = rest.short()?;
+            event.id = rest.text8()?;
         }
         if flags & HAS_TRACE != 0 {
-            event.trace_id = rest.long()?;
+            event.trace_id = rest.text16()?;
         }
         if flags & HAS_KEY != 0 {
-            event.key = rest.long()?;
+            event.key = rest.text16()?;
         }
         if flags & HAS_RESPONSE != 0 {
-            event.response_subject = rest.short()?;
+            event.response_subject = rest.text8()?;
         }
         if flags & HAS_HEADERS != 0 {
-            event.headers = Headers::parse(rest.long()?)?;
+            event.headers = Headers::parse(rest.text16()?)?;
         }
         if flags & HAS_PAYLOAD != 0 {
             event.payload = Some(rest.0);
@@ -164,20 +167,21 @@ impl<'a> Event<'a> {
         Some((event, total))
     }
 
-    /// Length of the record at the start of `bytes` without reading its fields.
+    /// The length of the record at the start of `bytes`, prefix included. Does not read the fields; `None` when the
+    /// record is cut off.
     #[must_use]
     pub fn skip(bytes: &[u8]) -> Option<usize> {
         let length = usize::try_from(u32::from_le_bytes(*bytes.first_chunk()?)).ok()?;
         length.checked_add(4).filter(|total| *total <= bytes.len())
     }
 
-    /// Whether the record at the start of `bytes` says that it has headers.
+    /// Whether the record at the start of `bytes` has the flag for headers.
     #[must_use]
     pub fn has_headers(bytes: &[u8]) -> bool {
         bytes.get(FLAGS_AT).is_some_and(|flags| flags & HAS_HEADERS != 0)
     }
 
-    /// The id that clients see: the chosen one, or the one that follows from time and position.
+    /// Appends the id that clients see: the chosen id, or the id that follows from time and sequence number.
     pub fn write_id(&self, sequence: u64, out: &mut impl Extend<u8>) {
         if self.id.is_empty() {
             EventId::new(self.created_at, sequence).write(out);
@@ -187,24 +191,26 @@ impl<'a> Event<'a> {
     }
 }
 
-fn short(out: &mut Vec<u8>, field: &'static str, text: &str) -> Result<(), TooLong> {
+/// Appends a text with a length prefix of one byte.
+fn put_text8(out: &mut Vec<u8>, field: &'static str, text: &str) -> Result<(), TooLong> {
     let length = u8::try_from(text.len()).map_err(|_| TooLong { field, limit: 255 })?;
     out.push(length);
     out.extend_from_slice(text.as_bytes());
     Ok(())
 }
 
-fn long(out: &mut Vec<u8>, field: &'static str, text: &str) -> Result<(), TooLong> {
+/// Appends a text with a length prefix of two bytes.
+fn put_text16(out: &mut Vec<u8>, field: &'static str, text: &str) -> Result<(), TooLong> {
     let length = u16::try_from(text.len()).map_err(|_| TooLong { field, limit: 65_535 })?;
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(text.as_bytes());
     Ok(())
 }
 
-/// What is left to read of a record.
-struct Fields<'a>(&'a [u8]);
+/// Reads fields off the front of a record: holds the bytes that are not read yet.
+struct RecordReader<'a>(&'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> RecordReader<'a> {
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
@@ -219,38 +225,40 @@ impl<'a> Fields<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    fn short(&mut self) -> Option<&'a str> {
+    /// A text with a length prefix of one byte.
+    fn text8(&mut self) -> Option<&'a str> {
         let length = usize::from(self.u8()?);
         core::str::from_utf8(self.take(length)?).ok()
     }
 
-    fn long(&mut self) -> Option<&'a str> {
+    /// A text with a length prefix of two bytes.
+    fn text16(&mut self) -> Option<&'a str> {
         let length = usize::from(u16::from_le_bytes(self.array()?));
         core::str::from_utf8(self.take(length)?).ok()
     }
 }
 
-/// The id of an event that the server named: `e_` and 20 characters of base32hex over 4 bytes of
-/// creation second and 8 bytes of position, so that resuming at an id needs no search.
+/// The id of an event for which the client chose none: `e_` and 20 characters of base32hex over 4 bytes of creation
+/// second and 8 bytes of sequence number. A subscription that resumes at such an id needs no search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EventId {
-    /// Creation second, as far as 32 bits hold it.
+    /// Creation second, clamped to 32 bits.
     pub second: u32,
-    /// Position in the namespace's log.
+    /// Sequence number of the event in its namespace.
     pub sequence: u64,
 }
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
 impl EventId {
-    /// The id of the event at `sequence` that was created at `created_at`.
+    /// The id of the event with this sequence number and creation time.
     #[must_use]
     pub fn new(created_at: Timestamp, sequence: u64) -> Self {
         let second = u32::try_from(created_at.seconds.clamp(0, i64::from(u32::MAX))).unwrap_or(0);
         Self { second, sequence }
     }
 
-    /// Appends `e_` and the 20 characters.
+    /// Appends the text of the id: `e_` and 20 characters.
     pub fn write(&self, out: &mut impl Extend<u8>) {
         out.extend(*b"e_");
         let bits = (u128::from(self.second) << 64 | u128::from(self.sequence)) << 4;
@@ -260,7 +268,7 @@ impl EventId {
         }));
     }
 
-    /// Reads an id that a server may have made. `None` for any other text.
+    /// Parses the text of an id; `None` for a text that no server made.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix("e_").filter(|digits| digits.len() == 20)?;
@@ -293,7 +301,7 @@ impl fmt::Display for EventId {
     }
 }
 
-/// Whether a client may choose this id: 1 to 128 characters of `[0-9A-Za-z_.:-]`.
+/// Whether a client may choose this text as an id: 1 to 128 characters of `[0-9A-Za-z_.:-]`.
 #[must_use]
 pub fn is_event_id(text: &str) -> bool {
     (1..=crate::limits::EVENT_ID_BYTES_MAX).contains(&text.len())

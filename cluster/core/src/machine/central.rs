@@ -1,4 +1,4 @@
-//! The central configuration changes: a new revision, and the event that carries it to everybody.
+//! Replaces the central configuration: a new revision, and the roll event with the whole document for all services.
 
 use alloc::format;
 use alloc::string::String;
@@ -17,7 +17,7 @@ use crate::rows::Family;
 
 /// Payload of `roll.config.updated`.
 #[derive(Serialize)]
-struct Told<'a> {
+struct ConfigEvent<'a> {
     revision: u64,
     config: &'a RawValue,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -26,12 +26,13 @@ struct Told<'a> {
 }
 
 impl Machine {
-    /// The central configuration as it is now; revision 0 before anybody set it.
+    /// The newest revision of the central configuration; revision 0 before the first change.
     #[must_use]
     pub fn config(&self) -> &ConfigRevision {
         &self.config
     }
 
+    /// Replaces the document: checks revision, size and JSON, keeps the newest revisions, and announces the new one.
     pub(super) fn config_set(&mut self, set: ConfigSet, effects: &mut Effects<'_>) -> Reply {
         let present = self.config.revision;
         if let Some(wanted) = set.if_revision.filter(|wanted| *wanted != present) {
@@ -47,8 +48,8 @@ impl Machine {
         let config: &RawValue =
             serde_json::from_slice(&set.document).map_err(|error| wrong(&format!("not JSON: {error}")))?;
         let revision = present.saturating_add(1);
-        let told = Told { revision, config, reason: &set.reason, at: self.at() };
-        self.tell("config.updated", &told, effects);
+        let payload = ConfigEvent { revision, config, reason: &set.reason, at: self.time_text() };
+        self.append_roll_event("config.updated", &payload, effects);
         let changed = ConfigRevision { revision, millis: self.millis, document: set.document, reason: set.reason };
         effects.writes.put(Family::Config, revision.to_be_bytes().into(), changed.encode_to_vec());
         if let Some(oldest) = revision.checked_sub(limits::CONFIG_REVISIONS_KEPT) {

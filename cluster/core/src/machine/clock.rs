@@ -1,4 +1,4 @@
-//! The time of the log is set back, which a wrong clock had taken ahead.
+//! Sets the time of the log back after a leader with a wrong clock took it ahead.
 
 use alloc::vec::Vec;
 
@@ -8,8 +8,8 @@ use crate::rows::{Family, Writes};
 use crate::service::Service;
 
 impl Machine {
-    /// Times go on from an earlier one. What was stored keeps the time that it has; what waits for a time waits as
-    /// long as it would have.
+    /// Continues with an earlier time. Stored events keep their times. Services in their grace time wait as long as
+    /// they would have without the change.
     pub(super) fn clock_set(&mut self, set: ClockSet, writes: &mut Writes) -> Reply {
         let back = self.millis.saturating_sub(set.millis);
         if back == 0 {
@@ -19,7 +19,7 @@ impl Machine {
         writes.put(Family::Meta, META_MILLIS.into(), self.millis.to_be_bytes().into());
         let waiting: Vec<Service> = self.services.due.iter().filter_map(|(_, id)| self.service(id)).cloned().collect();
         for mut service in waiting {
-            // 0 would mean that it does not wait.
+            // 0 would mean that the service has no grace time.
             service.offline_at = service.offline_at.saturating_sub(back).max(1);
             self.save_service(service, writes);
         }

@@ -1,4 +1,7 @@
-//! Durable consumers: who is there, who serves them, how far they are.
+//! Durable consumers: created and deleted, served by one node at a time, moved forward and reset.
+//!
+//! Invariant: the rules take progress only from the node that serves the consumer now. Owner, generation and epoch must
+//! match the row.
 
 use prost::Message as _;
 
@@ -13,10 +16,12 @@ use crate::subjects::pattern::Pattern;
 use crate::subjects::subject::has_marks;
 
 impl Machine {
+    /// Creates a consumer, or returns the existing one. A consumer whose node has ended gets the claimant as its new
+    /// owner.
     pub(super) fn open_consumer(&mut self, open: ConsumerOpen, writes: &mut Writes) -> Reply {
-        let namespace = self.found_head(&open.namespace)?.id;
+        let namespace = self.require_head(&open.namespace)?.id;
         let mut wanted = open.consumer;
-        // Only a node that is here may serve.
+        // Only a node that is up may serve.
         let claimant = open.claimant.filter(|claimant| self.is_alive(*claimant));
         if let Some(present) = self.consumer(namespace, &wanted.name).cloned() {
             if present.subject != wanted.subject {
@@ -51,9 +56,9 @@ impl Machine {
         Ok(Done::Consumer(wanted))
     }
 
-    /// Lets a node begin to serve a consumer, or begin again: its row with a new epoch is the answer.
+    /// Lets a node begin to serve a consumer, also if the node served it before. The reply is the row with a new epoch.
     pub(super) fn start_consumer(&mut self, start: ConsumerStart, writes: &mut Writes) -> Reply {
-        let namespace = self.found_head(&start.namespace)?.id;
+        let namespace = self.require_head(&start.namespace)?.id;
         let Some(present) = self.consumer(namespace, &start.name) else {
             return Err(Refusal::ConsumerNotFound(start.name));
         };
@@ -69,12 +74,13 @@ impl Machine {
         Ok(Done::Consumer(started))
     }
 
+    /// Stores progress of a consumer, if owner, generation and epoch match the row.
     pub(super) fn advance_consumer(&mut self, advance: ConsumerAdvance, writes: &mut Writes) -> Reply {
         let (quiet, counted) = (self.level >= FeatureLevel::BOUNDED, self.level >= FeatureLevel::COUNTED);
         if counted && !is_bounded(&advance) {
             return Err(Refusal::Malformed("advance of a consumer".into()));
         }
-        let head = self.found_head(&advance.namespace)?;
+        let head = self.require_head(&advance.namespace)?;
         let (namespace, last) = (head.id, head.last());
         let Some(consumer) = self.consumers.get_mut(&namespace).and_then(|of| of.get_mut(&advance.name)) else {
             return Err(Refusal::ConsumerNotFound(advance.name));
@@ -83,7 +89,7 @@ impl Machine {
             return Err(Refusal::Unavailable(alloc::format!("another node serves consumer {}", advance.name)));
         }
         if advance.generation != consumer.generation {
-            // What was done before a reset must not undo it.
+            // Progress from before the reset would undo the reset.
             return Err(Refusal::Unavailable(alloc::format!("consumer {} was reset", advance.name)));
         }
         if counted && advance.epoch != consumer.epoch {
@@ -93,17 +99,18 @@ impl Machine {
         let mut changed = floor > consumer.ack_floor;
         consumer.ack_floor = consumer.ack_floor.max(floor);
         if counted {
-            changed |= consumer.note(&advance.done, &advance.attempts, last);
+            changed |= consumer.record_progress(&advance.done, &advance.attempts, last);
         }
         if changed {
             writes.put(Family::Consumers, rows::key(namespace, &[advance.name.as_bytes()]), consumer.encode_to_vec());
         }
-        // Nobody looks at the whole consumer, and this comes with every few acknowledgements.
+        // No caller reads the whole consumer, and this command comes with every few acknowledgements.
         Ok(if quiet { Done::Nothing } else { Done::Consumer(consumer.clone()) })
     }
 
+    /// Deletes a consumer and its row.
     pub(super) fn delete_consumer(&mut self, delete: ConsumerDelete, writes: &mut Writes) -> Reply {
-        let namespace = self.found_head(&delete.namespace)?.id;
+        let namespace = self.require_head(&delete.namespace)?.id;
         let of = self.consumers.get_mut(&namespace);
         if !of.is_some_and(|of| of.remove_mut(&delete.name)) {
             return Err(Refusal::ConsumerNotFound(delete.name));
@@ -115,8 +122,9 @@ impl Machine {
         Ok(Done::Nothing)
     }
 
+    /// Resets the cursor, or pauses and resumes delivery, for the operator.
     pub(super) fn set_consumer(&mut self, set: ConsumerSet, writes: &mut Writes) -> Reply {
-        let head = self.found_head(&set.namespace)?;
+        let head = self.require_head(&set.namespace)?;
         let (namespace, last) = (head.id, head.last());
         let Some(consumer) = self.consumers.get_mut(&namespace).and_then(|of| of.get_mut(&set.name)) else {
             return Err(Refusal::ConsumerNotFound(set.name));
@@ -124,7 +132,7 @@ impl Machine {
         if let Some(floor) = set.ack_floor {
             consumer.ack_floor = floor.min(last);
             consumer.generation = consumer.generation.saturating_add(1);
-            // Everything behind the new floor is delivered as if for the first time.
+            // Every event beyond the new floor is delivered as if for the first time.
             (consumer.done, consumer.attempts) = Default::default();
         }
         consumer.paused = set.paused.unwrap_or(consumer.paused);
@@ -133,7 +141,7 @@ impl Machine {
     }
 }
 
-/// Whether the advance says at most as much as a row holds.
+/// Whether the command holds at most as many ranges and counts as a row may hold.
 fn is_bounded(advance: &ConsumerAdvance) -> bool {
     advance.done.len() <= limits::CONSUMER_RANGES_MAX && advance.attempts.len() <= limits::CONSUMER_ATTEMPTS_MAX
 }

@@ -1,23 +1,27 @@
-//! What applying an entry leaves behind, before it is written.
+//! The effects of an entry, collected while its frames are applied.
 
 use alloc::collections::BTreeMap;
 
 use crate::rows::{IndexRow, Writes};
 
-/// What one entry did to one namespace.
+/// The events that one entry appends to one namespace.
 #[derive(Debug, Default)]
-pub(super) struct Touched {
+pub(super) struct NamespaceAppend {
+    /// The index row, which grows with each frame for the namespace and is written after the last frame.
     pub(super) row: IndexRow,
+    /// Sequence number of the first appended event: the key of the row.
     pub(super) first: u64,
 }
 
-/// Collects the index rows of an entry: one per namespace it touches.
-pub(super) type Index = BTreeMap<u32, Touched>;
+/// The appended events of an entry by number of the namespace: one index row for each namespace.
+pub(super) type Appends = BTreeMap<u32, NamespaceAppend>;
 
-/// Where the effects of a command go.
+/// The places into which a command puts its effects.
 pub(super) struct Effects<'a> {
     /// Index of the entry that is being applied.
     pub(super) entry: u64,
+    /// Changed rows.
     pub(super) writes: &'a mut Writes,
-    pub(super) touched: &'a mut Index,
+    /// Appended events: a command appends the roll events that describe it.
+    pub(super) appends: &'a mut Appends,
 }

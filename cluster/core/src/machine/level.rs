@@ -1,15 +1,15 @@
-//! The feature level is raised, and what that changes at once.
+//! Raises the feature level, and makes the changes that take effect at once.
 
 use alloc::format;
 
-use super::{META_LEVEL, Machine, saved};
+use super::{META_LEVEL, Machine, save_head};
 use crate::command::{Done, LevelRaise};
 use crate::level::FeatureLevel;
-use crate::namespace::{OF_THE_BUS, bus_retention};
+use crate::namespace::{BUS_NAMESPACES, bus_retention};
 use crate::rows::{Family, RowsError, Writes};
 
 impl Machine {
-    /// Reads the level of a stored state back.
+    /// Takes the level of a stored state.
     pub(super) fn load_level(&mut self, number: u64) -> Result<(), RowsError> {
         let level = u32::try_from(number).ok().and_then(FeatureLevel::new).ok_or_else(|| RowsError::corrupt("meta"))?;
         if level > FeatureLevel::LATEST {
@@ -22,8 +22,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Follows the rules of another level from the next frame on. A level that this release does not know stops the
-    /// node: it would apply everything behind in another way than the others.
+    /// Raises the level: the rules of the new level hold from the next frame on. A level that this release does not
+    /// know stops the node, because the node would apply the frames that follow in another way than the other nodes.
     pub(super) fn level_raise(
         &mut self,
         entry: u64,
@@ -43,11 +43,11 @@ impl Machine {
         if before >= FeatureLevel::BOUNDED || level < FeatureLevel::BOUNDED {
             return Ok(Done::Nothing);
         }
-        for name in OF_THE_BUS {
+        for name in BUS_NAMESPACES {
             let head = self.heads.get_mut(name);
             if let Some(head) = head.filter(|head| !head.deleted && head.retention.is_unlimited()) {
                 head.retention = bus_retention(name);
-                saved(head, writes);
+                save_head(head, writes);
             }
         }
         Ok(Done::Nothing)

@@ -1,8 +1,13 @@
-//! The replicated state machine: a pure function of its state and the entries of the log.
+//! The replicated state machine: its new state depends only on its old state and the entry that it applies.
 //!
-//! Small state (namespaces, consumers) is held here and mirrored into rows; large
-//! state (where events are, chosen ids, dedupe keys) lives in rows alone. Time is the
-//! entry's, made monotone; nothing else enters.
+//! [`Machine`] holds the small state (namespaces, consumers, nodes, the roll) in memory and writes each change to rows
+//! as well. The large state (where events are, chosen ids, dedupe keys) is in rows only. The time of the machine is the
+//! time of the entries, made monotone.
+//!
+//! One file for each part of the state: `namespaces`, `consumers`, `nodes`, `roll` (services and instances), `central`,
+//! `level`; `events` applies publishes, `batch` recognises forwarded batches that arrive twice, `tidy` removes rows.
+//!
+//! Invariant: the machine in memory equals the machine that [`Machine::load`] builds from the committed rows.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -10,9 +15,9 @@ use alloc::vec::Vec;
 use prost::Message as _;
 
 use crate::persistent::{Map, Set, update};
-use effects::{Effects, Index};
+use effects::{Appends, Effects};
 use migration::Migration;
-use recent::{Open, Recent};
+use recent_batches::{BatchState, RecentBatches};
 use services::Services;
 
 use crate::central::ConfigRevision;
@@ -37,25 +42,25 @@ mod level;
 mod migration;
 mod namespaces;
 mod nodes;
-mod recent;
+mod recent_batches;
 mod roll;
 mod services;
 mod tidy;
 
 /// Row of [`Family::Meta`] that holds the cluster id.
 pub const META_CLUSTER: &[u8] = b"cluster";
-/// Row of [`Family::Meta`] that holds the feature level; absent at the first one.
+/// Row of [`Family::Meta`] that holds the feature level; absent at the first level.
 pub const META_LEVEL: &[u8] = b"level";
 /// Row of [`Family::Meta`] that holds the log time.
 pub const META_MILLIS: &[u8] = b"millis";
-/// Row of [`Family::Meta`] that says how far rows of the first level were migrated; absent at that level.
+/// Row of [`Family::Meta`] that holds the progress of the migration from the first level; absent at that level.
 pub const META_MIGRATION: &[u8] = b"migration";
-/// Row of [`Family::Meta`] that holds the number of the next new namespace.
+/// Row of [`Family::Meta`] that holds the number that the last new namespace got.
 pub const META_NEXT_NAMESPACE: &[u8] = b"next_namespace";
-/// Row of [`Family::Meta`] that holds the number of the next new node.
+/// Row of [`Family::Meta`] that holds the number that the next joining node gets at least.
 pub const META_NEXT_NODE: &[u8] = b"next_node";
 
-/// What a node must read back to build a [`Machine`] from its rows.
+/// The rows that a node must read to build a [`Machine`].
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// All rows of [`Family::Meta`].
@@ -76,35 +81,48 @@ pub struct Loaded {
     pub instances: Vec<Vec<u8>>,
 }
 
-/// The state that every node has alike.
+/// The replicated state: the same on every node that has applied the same entries.
 ///
-/// A clone is a snapshot: it shares with the original what neither of them changes afterwards, and costs the same
-/// however much there is.
+/// A clone is a snapshot. Its maps share their nodes with the original, so a clone costs the same for any size.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Machine {
+    /// Set by the first command of the log and never changed; a node compares the id with its own identity.
     cluster_id: String,
+    /// The version of the rules by which the next frame is applied.
     level: FeatureLevel,
+    /// Time of the log, milliseconds since 1970: the only clock of the rules.
     millis: u64,
+    /// The number that the last new namespace got: numbers in row keys are never reused.
     next_namespace: u32,
+    /// All namespaces by name, deleted ones included, because publishes name the namespace.
     heads: Map<String, Head>,
-    /// Deleted namespaces, by the entry that deleted them.
+    /// Deleted namespaces, sorted by the entry that deleted them: the first of them is forgotten first.
     deleted: Set<(u64, String)>,
-    /// By namespace and name.
+    /// Durable consumers by number of the namespace and name.
     consumers: Map<u32, Map<String, Consumer>>,
+    /// The number that the next joining node gets at least: numbers of nodes are never reused.
     next_node: u64,
+    /// All nodes that were ever members, by number: says which lives go on.
     nodes: Map<u64, Node>,
-    recent: Map<u64, Recent>,
+    /// The newest forwarded batches of each node, so that a batch that arrives twice is applied once.
+    recent_batches: Map<u64, RecentBatches>,
+    /// The newest revision of the central configuration. In an `Arc`, so that a clone of the machine stays cheap.
     config: Arc<ConfigRevision>,
+    /// Services and instances with the indexes by which routers find them.
     services: Services,
+    /// Progress of the migration of rows from the first level; none at that level.
     migration: Option<Migration>,
-    /// Namespaces with rows that may go, by the time from which on: [`tidy::due`] of each.
+    /// Namespaces that have rows to remove, sorted by the time from which they may be removed ([`tidy::due`]): `Tidy`
+    /// finds its work without a search.
     due: Set<(u64, String)>,
 }
 
-/// Where a frame is: its entry, and its ordinal among all frames of the entry.
+/// Where a frame is in the log. Index rows store this position, so that readers find the events again.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct FramePosition {
+    /// Index of the entry in the raft log.
     entry: u64,
+    /// Ordinal of the frame among all frames of the entry, from 0.
     ordinal: u32,
 }
 
@@ -112,7 +130,7 @@ impl Machine {
     /// Rebuilds the machine from its rows.
     ///
     /// # Errors
-    /// A row that cannot be read is corruption, never treated as absent.
+    /// A row cannot be read: that is corruption, and the row is never treated as absent.
     pub fn load(loaded: &Loaded) -> Result<Self, RowsError> {
         let mut machine = Self::default();
         for (key, value) in &loaded.meta {
@@ -164,11 +182,11 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Applies one entry: a reply for each frame, effects into `writes`.
+    /// Applies the entry at `index` of the log. Adds the changed rows to `writes` and returns a reply for each frame.
     ///
     /// # Errors
-    /// The store failed, or the entry needs rules that this release does not know. The machine must then not be used
-    /// any further.
+    /// The store failed, or the entry needs rules that this release does not know. The machine is then half changed and
+    /// must not be used any more.
     pub fn apply(
         &mut self,
         index: u64,
@@ -182,63 +200,65 @@ impl Machine {
         }
         self.begin_migration(writes);
         let mut replies = Vec::with_capacity(usize::try_from(entry.len()).unwrap_or_default().min(4096));
-        let mut touched = Index::new();
+        let mut appends = Appends::new();
         let mut frames = entry.frames();
-        let mut open = None;
+        let mut batch_state = None;
         for (ordinal, frame) in (0_u32..).zip(frames.by_ref()) {
             if let Frame::Batch(batch) = frame {
-                open = Some(self.open_batch(batch, replies.len(), rows, writes)?);
+                batch_state = Some(self.begin_batch(batch, replies.len(), rows, writes)?);
                 continue;
             }
-            let place = Place { entry: index, ordinal };
-            let repeated = if let Some(Open::Repeated(answers)) = &mut open { answers.next() } else { None };
+            let position = FramePosition { entry: index, ordinal };
+            let repeated =
+                if let Some(BatchState::Repeated(answers)) = &mut batch_state { answers.next() } else { None };
             if let Some(reply) = repeated {
-                self.skip(&frame, ordinal, &mut touched);
+                self.skip_repeated(&frame, ordinal, &mut appends);
                 replies.push(reply);
                 continue;
             }
-            replies.push(self.frame(place, &frame, rows, writes, &mut touched)?);
-            if let Some(Open::Fresh { batch, start, left }) = &mut open {
+            replies.push(self.frame(position, &frame, rows, writes, &mut appends)?);
+            if let Some(BatchState::New { batch, start, left }) = &mut batch_state {
                 *left = left.saturating_sub(1);
                 if *left == 0 {
-                    self.close_batch(batch, replies.get(*start..).unwrap_or_default(), writes);
-                    open = None;
+                    self.finish_batch(batch, replies.get(*start..).unwrap_or_default(), writes);
+                    batch_state = None;
                 }
             }
         }
         if !frames.intact() {
             return Err(RowsError(alloc::format!("entry {index} has damaged frames")));
         }
-        for (namespace, touched) in touched {
-            writes.put(Family::Index, rows::index_key(namespace, touched.first), touched.row.encode_to_vec());
+        for (namespace, append) in appends {
+            writes.put(Family::Index, rows::index_key(namespace, append.first), append.row.encode_to_vec());
         }
         Ok(replies)
     }
 
+    /// Applies one frame. An error stops the node; a refusal is the reply.
     fn frame(
         &mut self,
-        place: Place,
+        position: FramePosition,
         frame: &Frame<'_>,
         rows: &impl Rows,
         writes: &mut Writes,
-        touched: &mut Index,
+        appends: &mut Appends,
     ) -> Result<Reply, RowsError> {
         match frame {
-            Frame::Publish(publish) => self.publish(place, publish, rows, writes, touched),
+            Frame::Publish(publish) => self.publish(position, publish, rows, writes, appends),
             Frame::Command(body) => match Command::decode(body) {
-                Ok(command) => self.command(command, rows, &mut Effects { entry: place.entry, writes, touched }),
-                Err(DecodeError::Unknown) => Err(RowsError::newer(place.entry, "has an unknown command")),
-                // No release wrote it: all of them refuse it alike.
+                Ok(command) => self.command(command, rows, &mut Effects { entry: position.entry, writes, appends }),
+                Err(DecodeError::Unknown) => Err(RowsError::newer(position.entry, "has an unknown command")),
+                // No release wrote these bytes, so all releases refuse them alike.
                 Err(damaged @ DecodeError::Damaged(_)) => Ok(Err(damaged.into())),
             },
             Frame::Batch(_) => Ok(Err(Refusal::Malformed("a batch within a batch".into()))),
             Frame::Unknown(kind) => {
-                Err(RowsError::newer(place.entry, &alloc::format!("has a frame of unknown kind {kind}")))
+                Err(RowsError::newer(position.entry, &alloc::format!("has a frame of unknown kind {kind}")))
             }
         }
     }
 
-    /// A namespace that clients can see.
+    /// The namespace of this name, unless it is deleted.
     #[must_use]
     pub fn head(&self, name: &str) -> Option<&Head> {
         self.heads.get(name).filter(|head| !head.deleted)
@@ -249,18 +269,18 @@ impl Machine {
         self.heads.values()
     }
 
-    /// A durable consumer.
+    /// The durable consumer of this name in the namespace of this number.
     #[must_use]
     pub fn consumer(&self, namespace: u32, name: &str) -> Option<&Consumer> {
         self.consumers.get(&namespace)?.get(name)
     }
 
-    /// The durable consumers of a namespace by name.
+    /// The durable consumers of the namespace of this number, by name.
     pub fn consumers(&self, namespace: u32) -> impl Iterator<Item = &Consumer> {
         self.consumers.get(&namespace).into_iter().flat_map(|of| of.values())
     }
 
-    /// Puts a consumer where the one before of that name was.
+    /// Inserts a consumer, or replaces the consumer of the same name.
     fn put_consumer(&mut self, namespace: u32, consumer: Consumer) {
         update(&mut self.consumers, namespace, |of| of.insert_mut(consumer.name.clone(), consumer));
     }
@@ -277,22 +297,23 @@ impl Machine {
         self.level
     }
 
-    /// The maxima of that level.
+    /// The maxima of the present feature level.
     #[must_use]
     pub const fn limits(&self) -> Limits {
         Limits::of(self.level)
     }
 
-    /// The cluster id, empty before the cluster was founded.
+    /// The cluster id; empty before the cluster is founded.
     #[must_use]
     pub fn cluster_id(&self) -> &str {
         &self.cluster_id
     }
 
+    /// Applies one command.
     fn command(&mut self, command: Command, rows: &impl Rows, effects: &mut Effects<'_>) -> Result<Reply, RowsError> {
         let writes = &mut *effects.writes;
         Ok(match command {
-            Command::Found(found) => Ok(self.found(found.cluster_id, writes)),
+            Command::ClusterCreate(create) => Ok(self.create_cluster(create.cluster_id, writes)),
             Command::NamespaceCreate(create) => {
                 if self.head(&create.name).is_some() {
                     return Ok(Err(Refusal::NamespaceExists(create.name)));
@@ -327,8 +348,8 @@ impl Machine {
         })
     }
 
-    /// Only the first one counts: a second founding of the same log would be a second cluster.
-    fn found(&mut self, cluster_id: String, writes: &mut Writes) -> Done {
+    /// Sets the cluster id once. A second founding changes nothing, because the log belongs to the first cluster.
+    fn create_cluster(&mut self, cluster_id: String, writes: &mut Writes) -> Done {
         if self.cluster_id.is_empty() {
             self.cluster_id = cluster_id;
             writes.put(Family::Meta, META_CLUSTER.into(), self.cluster_id.as_bytes().into());
@@ -336,10 +357,10 @@ impl Machine {
         Done::Nothing
     }
 
-    /// Checks that the state does not contradict itself; for tests and simulations.
+    /// Checks the invariants of the state; for tests.
     ///
     /// # Panics
-    /// Where it does.
+    /// When an invariant is broken.
     #[cfg(test)]
     pub fn check_invariants(&self) {
         for (name, head) in &self.heads {
@@ -363,8 +384,8 @@ impl Machine {
     }
 }
 
-/// Writes the row of a namespace and gives a copy.
-fn saved(head: &Head, writes: &mut Writes) -> Head {
+/// Writes the row of a namespace and returns a copy of the namespace.
+fn save_head(head: &Head, writes: &mut Writes) -> Head {
     writes.put(Family::Heads, rows::key(head.id, &[]), head.encode_to_vec());
     head.clone()
 }

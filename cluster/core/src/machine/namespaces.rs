@@ -1,8 +1,8 @@
-//! Namespaces come and go, and what is too old goes out of sight.
+//! Namespaces: created, deleted and trimmed.
 
 use super::effects::Effects;
 use super::events::ids;
-use super::{META_NEXT_NAMESPACE, Machine, saved, tidy};
+use super::{META_NEXT_NAMESPACE, Machine, save_head, tidy};
 use crate::command::{Done, Reply, Trim, TrimMany};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
@@ -11,16 +11,17 @@ use crate::namespace::{Head, Retention, bus_retention};
 use crate::rows::{self, Family, Rows, RowsError, Writes};
 use crate::subjects::subject::Namespace;
 
-/// Most deleted namespaces that are forgotten with the deletion of one.
-const FORGOTTEN_AT_ONCE: usize = 16;
+/// Most deleted namespaces that one deletion forgets. More than one, so that a surplus from an earlier release shrinks.
+const FORGOTTEN_PER_DELETE_MAX: usize = 16;
 
 impl Machine {
-    /// A namespace that clients can see; a look copies nothing, unlike [`Machine::head_mut`].
-    pub(super) fn found_head(&self, name: &str) -> Result<&Head, Refusal> {
+    /// The namespace of this name, unless it is deleted. A read copies nothing, unlike [`Machine::head_mut`], which may
+    /// copy a path of the map.
+    pub(super) fn require_head(&self, name: &str) -> Result<&Head, Refusal> {
         self.head(name).ok_or_else(|| Refusal::NamespaceNotFound(name.into()))
     }
 
-    /// A namespace that clients can see, to be changed.
+    /// The namespace of this name, unless it is deleted, for a change.
     pub(super) fn head_mut(&mut self, name: &str) -> Result<&mut Head, Refusal> {
         match self.heads.get_mut(name) {
             Some(head) if !head.deleted => Ok(head),
@@ -28,6 +29,8 @@ impl Machine {
         }
     }
 
+    /// Creates a namespace. `internal` permits reserved names and ignores the maximum, because the bus must always be
+    /// able to append to its own namespaces. A deleted namespace keeps its number and continues its sequence numbers.
     pub(super) fn create_namespace(
         &mut self,
         name: &str,
@@ -42,12 +45,12 @@ impl Machine {
             return Err(Refusal::NamespaceReserved(name.into()));
         }
         let bounded = self.level >= FeatureLevel::BOUNDED;
-        let counted = if bounded { self.heads.size().saturating_sub(self.deleted.size()) } else { self.heads.size() };
+        let count = if bounded { self.heads.size().saturating_sub(self.deleted.size()) } else { self.heads.size() };
         let known = self.heads.get(name).filter(|head| !bounded || !head.deleted).is_some();
-        if !internal && counted >= self.limits().namespaces && !known {
+        if !internal && count >= self.limits().namespaces && !known {
             return Err(Refusal::NamespacesExhausted);
         }
-        let mut retention = self.known(retention);
+        let mut retention = self.supported_retention(retention);
         if bounded && retention.is_unlimited() {
             let bus = bus_retention(name);
             (retention.age_ms_max, retention.bytes_max, retention.events_max) =
@@ -64,47 +67,48 @@ impl Machine {
         }
         (head.deleted, head.deleted_by) = (false, 0);
         head.retention = retention;
-        saved(&head, writes);
+        save_head(&head, writes);
         self.heads.insert_mut(name.into(), head);
         self.head_mut(name)
     }
 
-    /// Replaces how long a namespace keeps its events.
+    /// Replaces the retention of a namespace.
     pub(super) fn retain_namespace(&mut self, name: &str, retention: Retention, writes: &mut Writes) -> Reply {
-        let retention = self.known(retention);
+        let retention = self.supported_retention(retention);
         let head = self.head_mut(name)?;
         let before = tidy::due(head);
         head.retention = retention;
-        let done = saved(head, writes);
-        self.schedule(name, before);
+        let done = save_head(head, writes);
+        self.reschedule_tidy(name, before);
         Ok(Done::Namespace(done))
     }
 
-    /// What of a retention the present level knows; nodes of earlier releases leave the rest out.
-    fn known(&self, retention: Retention) -> Retention {
+    /// The retention without the fields that the present level does not know: nodes of earlier releases ignore them.
+    fn supported_retention(&self, retention: Retention) -> Retention {
         let bounded = self.level >= FeatureLevel::BOUNDED;
         if bounded { retention } else { Retention { dedupe_window_ms: 0, ..retention } }
     }
 
+    /// Marks a namespace as deleted, and deletes its consumers and rows. The events of the present entry go as well.
     pub(super) fn delete_namespace(&mut self, name: &str, effects: &mut Effects<'_>) -> Reply {
         if Namespace::is_reserved(name) {
             return Err(Refusal::NamespaceReserved(name.into()));
         }
         let bounded = self.level >= FeatureLevel::BOUNDED;
-        let Effects { entry, writes, touched } = effects;
+        let Effects { entry, writes, appends } = effects;
         let head = self.head_mut(name)?;
         let due = tidy::due(head);
-        head.remembered = None;
+        head.dedupe = None;
         (head.deleted, head.deleted_by) = (true, if bounded { *entry } else { 0 });
         head.first = head.next;
         head.bytes_first = head.bytes_end;
         head.retention = Retention::default();
         let id = head.id;
         let key = (head.deleted_by, head.name.clone());
-        saved(head, writes);
+        save_head(head, writes);
         self.deleted.insert_mut(key);
-        touched.remove(&id);
-        self.schedule(name, due);
+        appends.remove(&id);
+        self.reschedule_tidy(name, due);
         self.consumers.remove_mut(&id);
         for family in [Family::Index, Family::Ids, Family::Keys, Family::KeyRing, Family::Consumers] {
             let (from, to) = rows::bounds(id);
@@ -116,10 +120,10 @@ impl Machine {
         Ok(Done::Nothing)
     }
 
-    /// Forgets the namespaces that were deleted first, when there are too many: one of such a name begins anew, under
-    /// another number. A few at a time, when an earlier release left more.
+    /// Forgets the namespaces that were deleted first, when there are too many. A later namespace of a forgotten name
+    /// gets a new number and begins with sequence number 1.
     fn forget_deleted(&mut self, writes: &mut Writes) {
-        for _ in 0..FORGOTTEN_AT_ONCE {
+        for _ in 0..FORGOTTEN_PER_DELETE_MAX {
             if self.deleted.size() <= NAMESPACES_DELETED_MAX {
                 return;
             }
@@ -131,8 +135,8 @@ impl Machine {
         }
     }
 
-    /// Takes the oldest events of a namespace out of sight, and removes at most `limit` rows of their chosen ids; how
-    /// many were looked at, and the answer.
+    /// Moves the first visible event of a namespace forward, and removes the rows of chosen ids of at most `limit`
+    /// events. Returns the number of rows that were read, and the reply.
     pub(super) fn trim(
         &mut self,
         trim: &Trim,
@@ -149,14 +153,14 @@ impl Machine {
             head.first = trim.first.min(head.next);
             head.bytes_first = trim.bytes_first.clamp(head.bytes_first, head.bytes_end);
         }
-        let looked = if limit > 0 { ids::forget(head, limit, rows, writes)? } else { 0 };
-        let done = saved(head, writes);
-        self.schedule(&trim.name, due);
+        let looked = if limit > 0 { ids::remove_trimmed(head, limit, rows, writes)? } else { 0 };
+        let done = save_head(head, writes);
+        self.reschedule_tidy(&trim.name, due);
         Ok((looked, Ok(Done::Namespace(done))))
     }
 
-    /// Several trims; a namespace that is gone meanwhile needs none. Rows of chosen ids that are too many for one step
-    /// are left for `Tidy`.
+    /// Trims several namespaces, and ignores those that are deleted. All trims together read at most [`TRIM_ROWS_MAX`]
+    /// rows of chosen ids; `Tidy` removes the rest.
     pub(super) fn trim_many(
         &mut self,
         many: &TrimMany,

@@ -1,8 +1,8 @@
-//! Services and instances come and go: who is on the roll, and the events that tell of it.
+//! Services and instances: registered, marked and removed, and the roll events that announce each change.
 //!
-//! *connect* and *disconnect* are about each connection of an instance (one that takes the place of another is
-//! both), *online* and *offline* about the first and the last of a service, cluster-wide. They are decided here, in
-//! the same step as the change, so everybody sees each of them once and in one order.
+//! `connect` and `disconnect` announce each connection of an instance; a connection that replaces another one causes
+//! both. `online` and `offline` announce the first and the last instance of a service in the whole cluster. The rules
+//! append these events in the same step as the change, so every subscriber sees each of them once and in one order.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::Machine;
 use super::effects::Effects;
 use super::expire::{Budget, NODE_LOST};
-use super::services::Key;
+use super::services::InstanceKey;
 use crate::command::{Done, Reply};
 use crate::error::Refusal;
 use crate::persistent::Map;
@@ -26,13 +26,13 @@ use crate::service::{
 
 /// Key of the row of an instance.
 fn row_key(service: &str, instance: &str) -> Vec<u8> {
-    // Names have no control characters, so this cannot be ambiguous.
+    // Names have no control characters, so the separator 0 cannot be a part of a name.
     [service.as_bytes(), instance.as_bytes()].join(&0)
 }
 
 /// Payload of `roll.service.*`.
 #[derive(Serialize)]
-struct Told<'a> {
+struct ServiceEvent<'a> {
     service: ServiceJson<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<InstanceJson<'a>>,
@@ -41,6 +41,7 @@ struct Told<'a> {
     at: String,
 }
 
+/// A service in roll events; the names of the fields are what clients read.
 #[derive(Serialize)]
 struct ServiceJson<'a> {
     id: &'a str,
@@ -50,6 +51,7 @@ struct ServiceJson<'a> {
     kind: &'a str,
 }
 
+/// An instance in roll events.
 #[derive(Serialize)]
 struct InstanceJson<'a> {
     id: &'a str,
@@ -59,6 +61,7 @@ struct InstanceJson<'a> {
     capabilities: Vec<CapabilityJson<'a>>,
 }
 
+/// A capability in roll events, without its description.
 #[derive(Serialize)]
 struct CapabilityJson<'a> {
     name: &'a str,
@@ -66,6 +69,7 @@ struct CapabilityJson<'a> {
 }
 
 impl<'a> InstanceJson<'a> {
+    /// The form of an instance in roll events.
     fn of(reference: &'a InstanceRef) -> Self {
         let InstanceRef { id, node, door, version, capabilities } = reference;
         let capability = |one: &'a Capability| CapabilityJson { name: &one.name, actions: &one.actions };
@@ -74,49 +78,53 @@ impl<'a> InstanceJson<'a> {
 }
 
 impl Machine {
-    /// A service that was registered and not removed.
+    /// The service of this id.
     #[must_use]
     pub fn service(&self, id: &str) -> Option<&Service> {
         self.services.services.get(id)
     }
 
-    /// All services, by id.
+    /// All services in the order of their ids.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.services.values()
     }
 
-    /// The connected instances of a service, by id.
+    /// The connected instances of a service, in the order of their ids.
     pub fn instances(&self, service: &str) -> impl Iterator<Item = &Instance> {
-        self.services.of(service)
+        self.services.instances_of(service)
     }
 
-    /// One connected instance.
+    /// The connected instance `id` of a service.
     #[must_use]
     pub fn instance(&self, service: &str, id: &str) -> Option<&Instance> {
         self.services.instances.get(&(service.to_string(), id.to_string())).map(|instance| &**instance)
     }
 
-    /// Who may be asked for `name`: the instances that offer a capability of that name, or else those of the
-    /// service with that id. An instance whose node is gone is not asked, also while it is still on the roll.
+    /// The instances that may answer a request for `name`: those with a capability of that name, or else those of the
+    /// service with that id. Instances of an ended node are left out, also while they are still on the roll.
     pub fn providers<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Instance> + use<'a> {
-        let there = move |instance: &&Instance| self.is_alive(instance.connection.owner);
-        let of = move |offers: &'a Map<Key, Arc<Instance>>| offers.values().map(|instance| &**instance).filter(there);
+        let alive = move |instance: &&Instance| self.is_alive(instance.connection.owner);
+        let of = move |offers: &'a Map<InstanceKey, Arc<Instance>>| {
+            offers.values().map(|instance| &**instance).filter(alive)
+        };
         let offered = self.services.offers.get(name).filter(|offers| of(offers).next().is_some());
-        let of_service = offered.is_none().then(|| self.services.of(name).filter(there));
+        let of_service = offered.is_none().then(|| self.services.instances_of(name).filter(alive));
         offered.into_iter().flat_map(of).chain(of_service.into_iter().flatten())
     }
 
-    /// The services whose grace ends at this time or before, `now` in milliseconds since 1970; those that have waited
-    /// longest first.
+    /// The services whose grace time ends at `now` or before, in the order of these times; `now` in milliseconds since
+    /// 1970.
     pub fn services_due(&self, now: u64) -> impl Iterator<Item = &str> {
         self.services.due.iter().take_while(move |(at, _)| *at <= now).map(|(_, id)| id.as_str())
     }
 
+    /// Puts an instance on the roll, or updates its registration. The newest connection of an instance wins: it
+    /// replaces an older one. The service is created with its first instance.
     pub(super) fn instance_register(&mut self, register: InstanceRegister, effects: &mut Effects<'_>) -> Reply {
-        let InstanceRegister { service: said, mut instance } = register;
-        said.check()?;
+        let InstanceRegister { service: announced, mut instance } = register;
+        announced.check()?;
         instance.check()?;
-        if said.id != instance.service {
+        if announced.id != instance.service {
             return Err(Refusal::Malformed("an instance of another service".into()));
         }
         if !self.is_alive(instance.connection.owner) {
@@ -124,61 +132,64 @@ impl Machine {
         }
         let ended = |present: &&Instance| !self.is_alive(present.connection.owner);
         if let Some(ended) = self.instance(&instance.service, &instance.id).filter(ended) {
-            // The end of its node takes it off, before it comes anew.
+            // The present instance belongs to an ended node: it is removed first, as the end of its node would do.
             self.remove_instance(&(ended.service.clone(), ended.id.clone()), NODE_LOST, effects);
         }
         let present = self.instance(&instance.service, &instance.id).cloned();
         if present.is_none() && self.services.instances.size() >= self.limits().instances {
             return Err(Refusal::Overloaded("too many instances".into()));
         }
-        let known = self.service(&said.id).cloned();
+        let known = self.service(&announced.id).cloned();
         if known.is_none() && self.services.services.size() >= self.limits().services {
             return Err(Refusal::Overloaded("too many services".into()));
         }
-        let fresh = known.is_none();
+        let is_new = known.is_none();
         let mut service = known.unwrap_or(Service {
-            name: said.id.clone(),
-            id: said.id,
+            name: announced.id.clone(),
+            id: announced.id,
             registered_at: self.millis,
             ..Service::default()
         });
-        let or = |said: String, present: &str| if said.is_empty() { present.to_string() } else { said };
-        let (name, kind) = (or(said.name, &service.name), or(said.kind, &service.kind));
-        let changed = (&service.name, &service.version, &service.kind) != (&name, &said.version, &kind);
-        (service.name, service.version, service.kind) = (name, said.version, kind);
+        let or_present =
+            |announced: String, present: &str| if announced.is_empty() { present.to_string() } else { announced };
+        let (name, kind) = (or_present(announced.name, &service.name), or_present(announced.kind, &service.kind));
+        let changed = (&service.name, &service.version, &service.kind) != (&name, &announced.version, &kind);
+        (service.name, service.version, service.kind) = (name, announced.version, kind);
         instance.connected_at = present.as_ref().map_or(self.millis, |present| present.connected_at);
-        // A replacement goes on where the one before was, as far as the operator is concerned.
+        // The operator drains an instance, not a connection: a replacement stays draining.
         instance.draining = present.as_ref().is_some_and(|present| present.draining);
         instance.unhealthy = false;
         let replaced = present.as_ref().filter(|present| present.connection != instance.connection);
-        let other = present.as_ref().is_some_and(|present| replaced.is_none() && !says_the_same(present, &instance));
+        let instance_changed =
+            present.as_ref().is_some_and(|present| replaced.is_none() && !is_same_registration(present, &instance));
         (service.offline_at, service.leaving) = (0, None);
-        let first = !service.online;
+        let comes_online = !service.online;
         service.online = true;
-        if fresh || changed {
+        if is_new || changed {
             service.revision = service.revision.saturating_add(1);
         }
         self.save_service(service.clone(), effects.writes);
         self.save_instance(instance.clone(), effects.writes);
         let reference = instance.reference();
-        if fresh {
-            self.tell_service("registered", &service, Some(&reference), None, effects);
-        } else if changed || other {
-            self.tell_service("updated", &service, Some(&reference), None, effects);
+        if is_new {
+            self.append_service_event("registered", &service, Some(&reference), None, effects);
+        } else if changed || instance_changed {
+            self.append_service_event("updated", &service, Some(&reference), None, effects);
         }
         if let Some(replaced) = replaced {
-            self.tell_service("disconnect", &service, Some(&replaced.reference()), Some("replaced"), effects);
+            self.append_service_event("disconnect", &service, Some(&replaced.reference()), Some("replaced"), effects);
         }
         if present.is_none() || replaced.is_some() {
-            self.tell_service("connect", &service, Some(&reference), None, effects);
+            self.append_service_event("connect", &service, Some(&reference), None, effects);
         }
-        if first {
-            self.tell_service("online", &service, Some(&reference), None, effects);
+        if comes_online {
+            self.append_service_event("online", &service, Some(&reference), None, effects);
         }
         let replaced = replaced.map(|replaced| replaced.connection);
         Ok(Done::Registered(Registered { instance, replaced }))
     }
 
+    /// Takes instances off the roll whose connections have ended, within the budget of one command.
     pub(super) fn instance_leave(&mut self, leave: &InstanceLeave, effects: &mut Effects<'_>) -> Reply {
         let mut budget = Budget::of(self.level());
         for Leaving { service, instance, connection } in &leave.leaving {
@@ -193,6 +204,7 @@ impl Machine {
         Ok(Done::Nothing)
     }
 
+    /// Marks instances as draining or unhealthy, or takes the marks back, within the budget of one command.
     pub(super) fn instance_mark(&mut self, mark: &InstanceMark, effects: &mut Effects<'_>) -> Reply {
         let Some(service) = self.service(&mark.service).cloned() else {
             return Err(Refusal::ServiceNotFound(mark.service.clone()));
@@ -221,11 +233,12 @@ impl Machine {
             let reason = instance.state();
             let reference = instance.reference();
             self.save_instance(instance, effects.writes);
-            self.tell_service("updated", &service, Some(&reference), Some(reason), effects);
+            self.append_service_event("updated", &service, Some(&reference), Some(reason), effects);
         }
         Ok(if more { Done::More } else { Done::Nothing })
     }
 
+    /// Replaces the operator's metadata of a service.
     pub(super) fn service_update(&mut self, update: ServiceUpdate, effects: &mut Effects<'_>) -> Reply {
         check_metadata(&update.metadata)?;
         let Some(mut service) = self.service(&update.id).cloned() else {
@@ -237,10 +250,11 @@ impl Machine {
         service.metadata = update.metadata;
         service.revision = service.revision.saturating_add(1);
         self.save_service(service.clone(), effects.writes);
-        self.tell_service("updated", &service, None, Some("metadata"), effects);
+        self.append_service_event("updated", &service, None, Some("metadata"), effects);
         Ok(Done::Service(service))
     }
 
+    /// Removes a service and its instances, within the budget of one command.
     pub(super) fn service_remove(&mut self, remove: &ServiceRemove, effects: &mut Effects<'_>) -> Reply {
         let Some(mut service) = self.service(&remove.id).cloned() else {
             return Err(Refusal::ServiceNotFound(remove.id.clone()));
@@ -249,23 +263,24 @@ impl Machine {
         let next = self.instances(&remove.id).take_while(|instance| budget.spend(instance.encoded_len()));
         let instances: Vec<Instance> = next.cloned().collect();
         for instance in &instances {
-            self.forget_instance(instance, effects.writes);
-            self.tell_service("disconnect", &service, Some(&instance.reference()), Some("removed"), effects);
+            self.delete_instance(instance, effects.writes);
+            self.append_service_event("disconnect", &service, Some(&instance.reference()), Some("removed"), effects);
         }
         if self.instances(&remove.id).next().is_some() {
-            // The service goes with the last of them.
+            // The service is removed together with its last instance.
             return Ok(Done::Removed(Removed { instances, more: true }));
         }
         if service.online {
             let last = instances.last().map(Instance::reference).or_else(|| service.leaving.take());
-            self.tell_service("offline", &service, last.as_ref(), Some("removed"), effects);
+            self.append_service_event("offline", &service, last.as_ref(), Some("removed"), effects);
         }
-        self.services.remove(&remove.id);
+        self.services.remove_service(&remove.id);
         effects.writes.delete(Family::Services, remove.id.clone().into_bytes());
-        self.tell_service("removed", &service, None, None, effects);
+        self.append_service_event("removed", &service, None, None, effects);
         Ok(Done::Removed(Removed { instances, more: false }))
     }
 
+    /// Declares services offline whose grace time has ended by the time of the log.
     pub(super) fn service_expire(&mut self, expire: &ServiceExpire, effects: &mut Effects<'_>) -> Reply {
         let mut budget = Budget::of(self.level());
         for id in &expire.ids {
@@ -280,11 +295,13 @@ impl Machine {
         Ok(Done::Nothing)
     }
 
-    pub(super) fn remove_instance(&mut self, key: &Key, reason: &str, effects: &mut Effects<'_>) {
+    /// Removes an instance and announces its end. After the last instance of a service the grace time begins, or the
+    /// service goes offline at once.
+    pub(super) fn remove_instance(&mut self, key: &InstanceKey, reason: &str, effects: &mut Effects<'_>) {
         let Some(instance) = self.services.instances.get(key).cloned() else { return };
-        self.forget_instance(&instance, effects.writes);
+        self.delete_instance(&instance, effects.writes);
         let Some(mut service) = self.service(&key.0).cloned() else { return };
-        self.tell_service("disconnect", &service, Some(&instance.reference()), Some(reason), effects);
+        self.append_service_event("disconnect", &service, Some(&instance.reference()), Some(reason), effects);
         if self.instances(&key.0).next().is_some() {
             return;
         }
@@ -297,29 +314,34 @@ impl Machine {
         }
     }
 
+    /// Declares a service offline and announces it with the instance that left last.
     fn take_offline(&mut self, mut service: Service, effects: &mut Effects<'_>) {
         let last = service.leaving.take();
         (service.online, service.offline_at) = (false, 0);
         self.save_service(service.clone(), effects.writes);
-        self.tell_service("offline", &service, last.as_ref(), None, effects);
+        self.append_service_event("offline", &service, last.as_ref(), None, effects);
     }
 
+    /// Writes the row of a service and updates the indexes.
     pub(super) fn save_service(&mut self, service: Service, writes: &mut Writes) {
         writes.put(Family::Services, service.id.clone().into_bytes(), service.encode_to_vec());
-        self.services.put(service);
+        self.services.put_service(service);
     }
 
+    /// Writes the row of an instance and updates the indexes.
     fn save_instance(&mut self, instance: Instance, writes: &mut Writes) {
         writes.put(Family::Instances, row_key(&instance.service, &instance.id), instance.encode_to_vec());
-        self.services.insert(instance);
+        self.services.put_instance(instance);
     }
 
-    fn forget_instance(&mut self, instance: &Instance, writes: &mut Writes) {
+    /// Deletes the row of an instance and updates the indexes.
+    fn delete_instance(&mut self, instance: &Instance, writes: &mut Writes) {
         writes.delete(Family::Instances, row_key(&instance.service, &instance.id));
-        self.services.take(&(instance.service.clone(), instance.id.clone()));
+        self.services.remove_instance(&(instance.service.clone(), instance.id.clone()));
     }
 
-    fn tell_service(
+    /// Appends the roll event `roll.service.<what>`.
+    fn append_service_event(
         &mut self,
         what: &str,
         service: &Service,
@@ -328,18 +350,18 @@ impl Machine {
         effects: &mut Effects<'_>,
     ) {
         let Service { id, name, version, kind, .. } = service;
-        let told = Told {
+        let payload = ServiceEvent {
             service: ServiceJson { id, name, version, kind },
             instance: instance.map(InstanceJson::of),
             reason,
-            at: self.at(),
+            at: self.time_text(),
         };
-        self.tell(&format!("service.{what}"), &told, effects);
+        self.append_roll_event(&format!("service.{what}"), &payload, effects);
     }
 }
 
-/// Whether a registration brings nothing new.
-fn says_the_same(one: &Instance, two: &Instance) -> bool {
+/// Whether a registration changes nothing that callers can see.
+fn is_same_registration(one: &Instance, two: &Instance) -> bool {
     (one.port, &one.version, &one.capabilities, &one.metadata)
         == (two.port, &two.version, &two.capabilities, &two.metadata)
 }

@@ -1,4 +1,4 @@
-//! What the rules promise, and that two replicas of them never differ.
+//! Tests of the rules: what each command does, and that two replicas that apply the same entries never differ.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -33,15 +33,15 @@ mod services;
 mod snapshots;
 mod tidying;
 
-/// A store in memory that also keeps the entries, as a node does.
+/// A store in memory with the rows and the entries of a node.
 #[derive(Default, Clone, PartialEq, Debug)]
-struct Memory {
+struct MemoryStore {
     rows: BTreeMap<(Family, Vec<u8>), Vec<u8>>,
     entries: BTreeMap<u64, Vec<u8>>,
     names: BTreeMap<u32, String>,
 }
 
-impl Rows for Memory {
+impl Rows for MemoryStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
         Ok(self.rows.get(&(family, key.to_vec())).cloned())
     }
@@ -56,7 +56,7 @@ impl Rows for Memory {
     }
 }
 
-impl Memory {
+impl MemoryStore {
     fn commit(&mut self, writes: &mut Writes) {
         for (family, from, to) in writes.ranges() {
             self.rows.retain(|(of, key), _| of != family || key < from || key >= to);
@@ -70,7 +70,7 @@ impl Memory {
         writes.clear();
     }
 
-    /// Position and id of every stored event of a namespace, read through its index rows.
+    /// Sequence number and id of every stored event of a namespace, read through its index rows.
     fn events(&self, namespace: u32) -> Vec<(u64, String)> {
         let mut found = Vec::new();
         for ((family, key), value) in &self.rows {
@@ -105,7 +105,7 @@ impl Memory {
 #[derive(Default)]
 struct Replica {
     machine: Machine,
-    memory: Memory,
+    memory: MemoryStore,
     index: u64,
 }
 
@@ -129,7 +129,7 @@ impl Replica {
         replies
     }
 
-    fn one(&mut self, frame: Vec<u8>) -> Reply {
+    fn apply_one(&mut self, frame: Vec<u8>) -> Reply {
         self.apply(&[frame]).pop().unwrap()
     }
 
@@ -154,7 +154,7 @@ fn event<'a>(subject: &'a str, key: &'a str, id: &'a str) -> Event<'a> {
     Event { subject, key, id, created_at: Timestamp { seconds: 5, nanos: 0 }, ..Event::default() }
 }
 
-/// [`event`] under a name that the strategies below do not shadow.
+/// [`event`] under a name that the strategies below do not hide.
 fn event_of<'a>(subject: &'a str, key: &'a str, id: &'a str) -> Event<'a> {
     event(subject, key, id)
 }
@@ -184,14 +184,14 @@ fn published(first: u64, events: u32) -> Reply {
 fn a_reset_of_a_consumer_is_not_undone_by_what_was_done_before() {
     let mut replica = Replica::default();
     for _ in 0..5 {
-        drop(replica.one(plain("app")));
+        drop(replica.apply_one(plain("app")));
     }
     let consumer = Consumer { name: "c".into(), subject: "app.>".into(), ack_floor: 4, ..Consumer::default() };
     let open = ConsumerOpen { namespace: "app".into(), consumer, claimant: None };
-    drop(replica.one(Command::ConsumerOpen(open).frame().unwrap()));
+    drop(replica.apply_one(Command::ConsumerOpen(open).frame().unwrap()));
     let mut set = |ack_floor, paused| {
         let set = ConsumerSet { namespace: "app".into(), name: "c".into(), ack_floor, paused };
-        match replica.one(Command::ConsumerSet(set).frame().unwrap()) {
+        match replica.apply_one(Command::ConsumerSet(set).frame().unwrap()) {
             Ok(Done::Consumer(consumer)) => (consumer.ack_floor, consumer.generation, consumer.paused),
             other => panic!("{other:?}"),
         }
@@ -208,7 +208,7 @@ fn a_reset_of_a_consumer_is_not_undone_by_what_was_done_before() {
             generation,
             ..ConsumerAdvance::default()
         };
-        replica.one(Command::ConsumerAdvance(advance).frame().unwrap())
+        replica.apply_one(Command::ConsumerAdvance(advance).frame().unwrap())
     };
     assert!(matches!(advance(2), Err(Refusal::Unavailable(_))), "an acknowledgement from before the reset");
     assert!(matches!(advance(3), Ok(Done::Consumer(Consumer { ack_floor: 3, .. }))));
@@ -219,7 +219,7 @@ fn each_namespace_numbers_its_events_from_one_without_gaps() {
     let mut replica = Replica::default();
     let replies = replica.apply(&[plain("app"), plain("web"), plain("app"), plain("app")]);
     assert_eq!(replies, [published(1, 1), published(1, 1), published(2, 1), published(3, 1)]);
-    assert_eq!(replica.one(plain("web")), published(2, 1));
+    assert_eq!(replica.apply_one(plain("web")), published(2, 1));
     assert_eq!(replica.machine.head("app").unwrap().events(), 3);
 }
 
@@ -227,7 +227,7 @@ fn each_namespace_numbers_its_events_from_one_without_gaps() {
 fn a_namespace_is_created_only_by_a_publish_that_may() {
     let mut replica = Replica::default();
     let refused = publish("app", &[event("app.x", "", "")], 0);
-    assert_eq!(replica.one(refused.clone()), Err(Refusal::NamespaceNotFound("app".into())));
+    assert_eq!(replica.apply_one(refused.clone()), Err(Refusal::NamespaceNotFound("app".into())));
     assert_eq!(replica.apply(&[refused, plain("app")])[1], published(1, 1));
     assert_eq!(replica.memory.events(1).len(), 1, "the refused frame of the entry is not an event");
 }
@@ -236,10 +236,10 @@ fn a_namespace_is_created_only_by_a_publish_that_may() {
 fn clients_cannot_write_to_reserved_namespaces_and_the_bus_can() {
     let mut replica = Replica::default();
     for name in ["_bus_", "_dead_", "roll"] {
-        assert_eq!(replica.one(plain(name)), Err(Refusal::NamespaceReserved(name.into())));
+        assert_eq!(replica.apply_one(plain(name)), Err(Refusal::NamespaceReserved(name.into())));
     }
     let dead = publish("_dead_", &[event("_dead_.a.b", "", "")], FLAG_CREATE | FLAG_INTERNAL);
-    assert_eq!(replica.one(dead), published(1, 1));
+    assert_eq!(replica.apply_one(dead), published(1, 1));
 }
 
 #[test]
@@ -247,9 +247,9 @@ fn a_deleted_namespace_loses_everything_but_its_numbering() {
     let mut replica = Replica::default();
     replica.apply(&[keyed("k"), keyed("l")]);
     let delete = Command::NamespaceDelete(NamespaceDelete { name: "app".into() }).frame().unwrap();
-    assert_eq!(replica.one(delete.clone()), Ok(Done::Nothing));
-    assert_eq!(replica.one(delete.clone()), Err(Refusal::NamespaceNotFound("app".into())));
-    assert_eq!(replica.one(keyed("k")), published(3, 1), "its keys are forgotten, its numbers are not");
+    assert_eq!(replica.apply_one(delete.clone()), Ok(Done::Nothing));
+    assert_eq!(replica.apply_one(delete.clone()), Err(Refusal::NamespaceNotFound("app".into())));
+    assert_eq!(replica.apply_one(keyed("k")), published(3, 1), "its keys are forgotten, its numbers are not");
     let replies = replica.apply(&[keyed("z"), delete, keyed("z")]);
     assert_eq!(replies[2], published(5, 1));
     assert_eq!(replica.memory.events(1).iter().map(|(at, _)| *at).collect::<Vec<_>>(), [5]);
@@ -258,20 +258,20 @@ fn a_deleted_namespace_loses_everything_but_its_numbering() {
 #[test]
 fn a_trim_moves_the_first_event_and_never_back() {
     let mut replica = Replica::default();
-    (0..5).for_each(|_| drop(replica.one(plain("app"))));
+    (0..5).for_each(|_| drop(replica.apply_one(plain("app"))));
     let trim = |first| Command::Trim(Trim { name: "app".into(), first, bytes_first: 40 }).frame().unwrap();
-    let Ok(Done::Namespace(head)) = replica.one(trim(4)) else { panic!("trimmed") };
+    let Ok(Done::Namespace(head)) = replica.apply_one(trim(4)) else { panic!("trimmed") };
     assert_eq!((head.first, head.events(), head.bytes_first), (4, 2, 40));
-    let Ok(Done::Namespace(head)) = replica.one(trim(2)) else { panic!("unchanged") };
+    let Ok(Done::Namespace(head)) = replica.apply_one(trim(2)) else { panic!("unchanged") };
     assert_eq!(head.first, 4);
-    let Ok(Done::Namespace(head)) = replica.one(trim(99)) else { panic!("all gone") };
+    let Ok(Done::Namespace(head)) = replica.apply_one(trim(99)) else { panic!("all gone") };
     assert_eq!((head.first, head.events(), head.next), (6, 0, 6));
 }
 
 #[test]
 fn a_consumer_keeps_its_subject_and_its_floor_only_grows() {
     let mut replica = Replica::default();
-    (0..5).for_each(|_| drop(replica.one(plain("app"))));
+    (0..5).for_each(|_| drop(replica.apply_one(plain("app"))));
     let open = |name: &str, subject: &str, group| {
         let consumer =
             Consumer { name: name.into(), subject: subject.into(), group, ack_floor: 2, ..Consumer::default() };
@@ -286,23 +286,23 @@ fn a_consumer_keeps_its_subject_and_its_floor_only_grows() {
         Ok(Done::Consumer(consumer)) => consumer.ack_floor,
         other => panic!("{other:?}"),
     };
-    assert_eq!(floor(replica.one(open("c", "app.>", false))), 2);
-    assert_eq!(floor(replica.one(advance(4))), 4);
-    assert_eq!(floor(replica.one(advance(3))), 4);
-    assert_eq!(floor(replica.one(advance(99))), 5, "never beyond the newest event");
-    assert_eq!(floor(replica.one(open("c", "app.>", false))), 5, "coming back resumes");
-    assert!(matches!(replica.one(open("c", "app.x", false)), Err(Refusal::ConsumerSubject { .. })));
-    assert!(matches!(replica.one(open("c", "app.>", true)), Err(Refusal::ConsumerKind(_))));
+    assert_eq!(floor(replica.apply_one(open("c", "app.>", false))), 2);
+    assert_eq!(floor(replica.apply_one(advance(4))), 4);
+    assert_eq!(floor(replica.apply_one(advance(3))), 4);
+    assert_eq!(floor(replica.apply_one(advance(99))), 5, "never beyond the newest event");
+    assert_eq!(floor(replica.apply_one(open("c", "app.>", false))), 5, "coming back resumes");
+    assert!(matches!(replica.apply_one(open("c", "app.x", false)), Err(Refusal::ConsumerSubject { .. })));
+    assert!(matches!(replica.apply_one(open("c", "app.>", true)), Err(Refusal::ConsumerKind(_))));
 }
 
 #[test]
 fn a_subject_with_combining_marks_has_no_consumer_before_all_nodes_know_it() {
     let mut replica = Replica::default();
-    replica.one(plain("app")).unwrap();
+    replica.apply_one(plain("app")).unwrap();
     let mut open = |subject: &str| {
         let consumer = Consumer { name: "c".into(), subject: subject.into(), ..Consumer::default() };
         let open = ConsumerOpen { namespace: "app".into(), consumer, claimant: None };
-        replica.one(Command::ConsumerOpen(open).frame().unwrap())
+        replica.apply_one(Command::ConsumerOpen(open).frame().unwrap())
     };
     assert!(matches!(open("app.हिन्दी"), Err(Refusal::Malformed(_))));
     assert!(open("app.हिदी").is_ok(), "these vowel signs are letters");
@@ -316,11 +316,11 @@ fn node_down(id: u64, incarnation: u64) -> Vec<u8> {
     Command::NodeDown(NodeDown { id, incarnation, reason: "lost".into() }).frame().unwrap()
 }
 
-fn mark(node: u64, incarnation: u64, number: u64, frames: u32) -> Vec<u8> {
+fn batch_mark(node: u64, incarnation: u64, number: u64, frames: u32) -> Vec<u8> {
     batch_frame(Batch { owner: Owner { node, incarnation }, number, frames }).into()
 }
 
-fn roll(replica: &Replica) -> Vec<String> {
+fn roll_subjects(replica: &Replica) -> Vec<String> {
     let id = replica.machine.head("roll").unwrap().id;
     replica.memory.events(id).into_iter().map(|(_, subject)| subject).collect()
 }
@@ -328,37 +328,37 @@ fn roll(replica: &Replica) -> Vec<String> {
 #[test]
 fn each_life_of_a_node_begins_and_ends_once_in_the_roll() {
     let mut replica = Replica::default();
-    assert!(replica.one(node_up(1, 1)).is_ok());
-    assert!(replica.one(node_up(1, 1)).is_ok(), "the same again is no news");
-    assert!(replica.one(node_down(1, 2)).is_ok(), "another life is not touched");
-    assert!(replica.one(node_up(1, 3)).is_ok(), "a start that nobody saw the end before");
-    assert!(matches!(replica.one(node_up(1, 2)), Err(Refusal::Membership(_))), "an old life never comes back");
-    assert!(replica.one(node_down(1, 3)).is_ok() && replica.one(node_down(1, 3)).is_ok());
-    assert!(matches!(replica.one(node_up(1, 3)), Err(Refusal::Membership(_))), "an ended one needs a new number");
-    assert_eq!(roll(&replica), ["roll.node.up", "roll.node.down", "roll.node.up", "roll.node.down"]);
-    assert!(matches!(replica.one(plain("roll")), Err(Refusal::NamespaceReserved(_))));
+    assert!(replica.apply_one(node_up(1, 1)).is_ok());
+    assert!(replica.apply_one(node_up(1, 1)).is_ok(), "the same again is no news");
+    assert!(replica.apply_one(node_down(1, 2)).is_ok(), "another life is not touched");
+    assert!(replica.apply_one(node_up(1, 3)).is_ok(), "a start that nobody saw the end before");
+    assert!(matches!(replica.apply_one(node_up(1, 2)), Err(Refusal::Membership(_))), "an old life never comes back");
+    assert!(replica.apply_one(node_down(1, 3)).is_ok() && replica.apply_one(node_down(1, 3)).is_ok());
+    assert!(matches!(replica.apply_one(node_up(1, 3)), Err(Refusal::Membership(_))), "an ended one needs a new number");
+    assert_eq!(roll_subjects(&replica), ["roll.node.up", "roll.node.down", "roll.node.up", "roll.node.down"]);
+    assert!(matches!(replica.apply_one(plain("roll")), Err(Refusal::NamespaceReserved(_))));
 }
 
 #[test]
 fn numbers_of_nodes_are_never_used_twice() {
     let mut replica = Replica::default();
-    drop(replica.one(node_up(3, 1)));
+    drop(replica.apply_one(node_up(3, 1)));
     let allocate = |above| Command::NodeAllocate(NodeAllocate { address: "h:1".into(), above }).frame().unwrap();
     let id = |reply: Reply| match reply {
         Ok(Done::Node(node)) => node.id,
         other => panic!("{other:?}"),
     };
-    assert_eq!(id(replica.one(allocate(0))), 4);
-    assert!(replica.one(Command::NodeRemove(NodeRemove { id: 4 }).frame().unwrap()).is_ok());
-    assert_eq!(id(replica.one(allocate(7))), 8);
-    assert!(matches!(replica.one(node_up(4, 9)), Err(Refusal::Membership(_))), "removed is removed");
+    assert_eq!(id(replica.apply_one(allocate(0))), 4);
+    assert!(replica.apply_one(Command::NodeRemove(NodeRemove { id: 4 }).frame().unwrap()).is_ok());
+    assert_eq!(id(replica.apply_one(allocate(7))), 8);
+    assert!(matches!(replica.apply_one(node_up(4, 9)), Err(Refusal::Membership(_))), "removed is removed");
 }
 
 #[test]
 fn a_forwarded_batch_that_comes_twice_is_stored_once_and_answered_alike() {
     let mut replica = Replica::default();
     let batch =
-        |number| [mark(2, 5, number, 2), plain("app"), publish("app", &[event("app.k", "key", "")], FLAG_CREATE)];
+        |number| [batch_mark(2, 5, number, 2), plain("app"), publish("app", &[event("app.k", "key", "")], FLAG_CREATE)];
     let first = replica.apply(&batch(1));
     assert_eq!(first.len(), 2, "the mark itself has no answer");
     let mut again = vec![plain("app")];
@@ -370,10 +370,10 @@ fn a_forwarded_batch_that_comes_twice_is_stored_once_and_answered_alike() {
     assert!(matches!(replica.apply(&batch(2))[1], Err(Refusal::KeyProcessed(None))), "a new batch is judged anew");
     replica.machine = replica.reloaded();
     assert_eq!(replica.apply(&batch(1)), first, "remembered by a node that has just started");
-    let old = [mark(2, 4, 9, 1), plain("app")];
+    let old = [batch_mark(2, 4, 9, 1), plain("app")];
     assert!(matches!(replica.apply(&old)[0], Err(Refusal::OutcomeUnknown(_))), "an earlier life of the sender");
     for number in 10..200 {
-        drop(replica.apply(&[mark(2, 5, number, 1), plain("app")]));
+        drop(replica.apply(&[batch_mark(2, 5, number, 1), plain("app")]));
     }
     assert!(matches!(replica.apply(&batch(1))[0], Err(Refusal::OutcomeUnknown(_))), "too old to be remembered");
     let kept = replica.memory.rows.keys().filter(|(family, _)| *family == Family::Batches).count();
@@ -383,7 +383,7 @@ fn a_forwarded_batch_that_comes_twice_is_stored_once_and_answered_alike() {
 #[test]
 fn a_consumer_is_served_by_one_living_node() {
     let mut replica = Replica::default();
-    drop(replica.one(plain("app")));
+    drop(replica.apply_one(plain("app")));
     let open = |node, incarnation| {
         let consumer = Consumer { name: "c".into(), subject: "app.>".into(), ..Consumer::default() };
         let claimant = Some(Owner { node, incarnation });
@@ -393,14 +393,14 @@ fn a_consumer_is_served_by_one_living_node() {
         Ok(Done::Consumer(consumer)) => consumer.owner.map(|owner| owner.node),
         other => panic!("{other:?}"),
     };
-    assert_eq!(owner(replica.one(open(1, 1))), None, "a node that is not here serves nobody");
-    drop((replica.one(node_up(1, 1)), replica.one(node_up(2, 1))));
-    assert_eq!(owner(replica.one(open(1, 1))), Some(1));
-    assert_eq!(owner(replica.one(open(2, 1))), Some(1));
-    drop(replica.one(node_down(1, 1)));
-    assert_eq!(owner(replica.one(open(2, 1))), Some(2));
-    drop(replica.one(node_up(1, 2)));
-    assert_eq!(owner(replica.one(open(1, 2))), Some(2));
+    assert_eq!(owner(replica.apply_one(open(1, 1))), None, "a node that is not here serves nobody");
+    drop((replica.apply_one(node_up(1, 1)), replica.apply_one(node_up(2, 1))));
+    assert_eq!(owner(replica.apply_one(open(1, 1))), Some(1));
+    assert_eq!(owner(replica.apply_one(open(2, 1))), Some(1));
+    drop(replica.apply_one(node_down(1, 1)));
+    assert_eq!(owner(replica.apply_one(open(2, 1))), Some(2));
+    drop(replica.apply_one(node_up(1, 2)));
+    assert_eq!(owner(replica.apply_one(open(1, 2))), Some(2));
 }
 
 /// One step of the simulation.
@@ -435,13 +435,13 @@ fn step() -> impl Strategy<Value = Vec<u8>> {
             namespace: name.into(), name: "c".into() }).frame().unwrap()),
         1 => (1_u64..3, 1_u64..4).prop_map(|(id, incarnation)| node_up(id, incarnation)),
         1 => (1_u64..3, 1_u64..4).prop_map(|(id, incarnation)| node_down(id, incarnation)),
-        1 => (1_u64..3, 1_u64..3, 1_u64..6, 1_u32..3).prop_map(|(node, incarnation, number, frames)| mark(
+        1 => (1_u64..3, 1_u64..3, 1_u64..6, 1_u32..3).prop_map(|(node, incarnation, number, frames)| batch_mark(
             node, incarnation, number, frames)),
         1 => (0_u64..4, "[{}1]{0,2}").prop_map(|(revision, document)| central::config(&document, Some(revision).filter(|it| *it > 0))),
         2 => ("[st]", "[ab]", 1_u64..3, 1_u64..3).prop_map(|(service, id, node, serial)| services::register(
-            &service, &id, services::on(node, serial))),
+            &service, &id, services::connection(node, serial))),
         1 => ("[st]", "[ab]", 1_u64..3, 1_u64..3).prop_map(|(service, id, node, serial)| services::leave(
-            &service, &id, services::on(node, serial))),
+            &service, &id, services::connection(node, serial))),
         1 => ("[st]", "[ab]?", any::<Option<bool>>(), any::<Option<bool>>()).prop_map(|(service, id, one, two)|
             services::mark_instance(&service, &id, one, two)),
         1 => "[st]".prop_map(|id| services::remove(&id)),

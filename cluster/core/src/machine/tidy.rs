@@ -1,8 +1,8 @@
-//! Rows that are not needed any more go in bounded steps.
+//! Removes rows that no rule needs any more, in bounded steps.
 //!
-//! What one command leaves undone, the next one goes on with: how far it came is in the row of the namespace, or in
-//! that of the [`Migration`]. So no entry takes long, and all nodes remove the same rows with the same entries. The
-//! leader proposes `Tidy` while there is something to do.
+//! The leader proposes `Tidy` while [`Machine::tidy_due`] says that rows are due. One command reads a bounded number of
+//! rows and stores how far it came, in the row of the namespace or of the [`Migration`]; the next command continues
+//! there. So no entry takes long to apply, and all nodes remove the same rows with the same entries.
 
 use alloc::borrow::ToOwned as _;
 use alloc::vec::Vec;
@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use super::events::{ids, keys};
 use super::migration::Migration;
-use super::{META_MIGRATION, Machine, saved};
+use super::{META_MIGRATION, Machine, save_head};
 use crate::command::{Done, Reply};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
@@ -18,27 +18,29 @@ use crate::limits;
 use crate::namespace::Head;
 use crate::rows::{self, Family, Rows, RowsError, Writes};
 
-/// Behind all rows that begin with the number of a namespace.
+/// An upper bound of all keys that begin with the number of a namespace.
 const END: &[u8] = &[0xff; 4];
 
-/// When the next row of a namespace may go, 0 for at once.
+/// The time at which the next row of a namespace may be removed, milliseconds since 1970: 0 for at once, `None` if
+/// there is no such row.
 pub(super) fn due(head: &Head) -> Option<u64> {
     if ids::is_due(head) { Some(0) } else { keys::due(head) }
 }
 
 impl Machine {
-    /// Until when keys count that were stored at the first level.
+    /// The time at which the dedupe keys of the first level expire.
     pub(super) fn old_keys_until(&self) -> u64 {
         let until = self.migration.as_ref().map(Migration::old_keys_until);
         until.unwrap_or_else(|| self.millis.saturating_add(limits::DEDUPE_WINDOW_MS))
     }
 
+    /// Takes the progress of the migration from its row.
     pub(super) fn load_migration(&mut self, value: &[u8]) -> Result<(), RowsError> {
         self.migration = Some(Migration::decode(value).map_err(|_| RowsError::corrupt("meta"))?);
         Ok(())
     }
 
-    /// Notes when the level was reached that the migration leads to.
+    /// Starts the migration with the first entry after the level was raised.
     pub(super) fn begin_migration(&mut self, writes: &mut Writes) {
         if self.level >= FeatureLevel::BOUNDED && self.migration.is_none() {
             let migration = Migration::begin(self.millis);
@@ -47,8 +49,9 @@ impl Machine {
         }
     }
 
-    /// Keeps the order of what is due; `before` is [`due`] of the namespace before it was changed.
-    pub(super) fn schedule(&mut self, name: &str, before: Option<u64>) {
+    /// Updates the sorted set of due namespaces after a change of a namespace. `before` is the [`due`] of the namespace
+    /// before the change.
+    pub(super) fn reschedule_tidy(&mut self, name: &str, before: Option<u64>) {
         let after = self.heads.get(name).and_then(due);
         if before == after {
             return;
@@ -61,7 +64,7 @@ impl Machine {
         }
     }
 
-    /// When there is something for `Tidy` to do, in milliseconds since 1970; 0 is at once.
+    /// The time at which the next `Tidy` has something to remove, milliseconds since 1970; 0 for at once.
     #[must_use]
     pub fn tidy_due(&self) -> Option<u64> {
         let keys = self.due.first().map(|(at, _)| *at);
@@ -69,10 +72,10 @@ impl Machine {
         keys.into_iter().chain(migration).min()
     }
 
-    /// Looks at no more than [`limits::TIDY_ROWS_MAX`] rows and removes those that are not needed.
+    /// Reads at most [`limits::TIDY_ROWS_MAX`] rows and removes those that are due.
     pub(super) fn tidy(&mut self, rows: &impl Rows, writes: &mut Writes) -> Result<Reply, RowsError> {
         if self.level < FeatureLevel::BOUNDED {
-            // What nodes of earlier releases answer.
+            // The reply of nodes of earlier releases.
             return Ok(Err(Refusal::Malformed("unknown command".into())));
         }
         let mut left = limits::TIDY_ROWS_MAX;
@@ -83,10 +86,11 @@ impl Machine {
                 self.due.remove_mut(&(at, name));
                 continue;
             };
-            let mut looked = ids::forget(head, left, rows, writes)?;
-            looked = looked.saturating_add(keys::forget(head, millis, left.saturating_sub(looked), rows, writes)?);
-            saved(head, writes);
-            self.schedule(&name, Some(at));
+            let mut looked = ids::remove_trimmed(head, left, rows, writes)?;
+            looked =
+                looked.saturating_add(keys::remove_expired(head, millis, left.saturating_sub(looked), rows, writes)?);
+            save_head(head, writes);
+            self.reschedule_tidy(&name, Some(at));
             left = left.saturating_sub(looked.max(1));
         }
         while left > 0 && self.migration.as_ref().and_then(Migration::due).is_some_and(|due| due <= self.millis) {
@@ -95,7 +99,7 @@ impl Machine {
         Ok(Ok(Done::Nothing))
     }
 
-    /// One step through rows of the first level: at most `limit` rows are looked at; how many were.
+    /// Does one step of the migration, which reads at most `limit` rows. Returns the number of rows that were read.
     fn migrate(&mut self, limit: usize, rows: &impl Rows, writes: &mut Writes) -> Result<usize, RowsError> {
         let Some(mut migration) = self.migration.take() else { return Ok(0) };
         let Some(family) = migration.family() else {
@@ -109,14 +113,14 @@ impl Machine {
         for (key, value) in found {
             let (namespace, in_order) = rows::parse_in_order(&key).ok_or_else(|| RowsError::corrupt(family.name()))?;
             if in_order.is_some() {
-                // The rest of the namespace is of this level.
+                // The rows in order come last, and all of them are of the new level: continue with the next namespace.
                 next = Some(rows::bounds(namespace).1);
                 break;
             }
             match family {
                 Family::Ids if value.len() == ids::FIRST_LEVEL_BYTES => {
                     if head.as_ref().is_none_or(|head| head.id != namespace) {
-                        head = self.head_of(namespace, rows, writes)?;
+                        head = self.head_by_id(namespace, rows, writes)?;
                     }
                     self.migrate_id(head.as_ref(), key, &value, writes);
                 }
@@ -134,13 +138,13 @@ impl Machine {
         Ok(looked)
     }
 
-    /// The namespace of a number, by its row: in memory they are by name.
-    fn head_of(&self, namespace: u32, rows: &impl Rows, writes: &Writes) -> Result<Option<Head>, RowsError> {
+    /// The namespace of this number, read from its row, since the map in memory is sorted by name.
+    fn head_by_id(&self, namespace: u32, rows: &impl Rows, writes: &Writes) -> Result<Option<Head>, RowsError> {
         let row = writes.get(rows, Family::Heads, &rows::key(namespace, &[]))?;
         row.map(|row| Head::decode(row.as_slice()).map_err(|_| RowsError::corrupt("heads"))).transpose()
     }
 
-    /// The id of an event that is there gets its row by sequence number; one that is free goes.
+    /// Adds the row by sequence number for the chosen id of a visible event, and deletes the id of a trimmed one.
     fn migrate_id(&mut self, head: Option<&Head>, key: Vec<u8>, value: &[u8], writes: &mut Writes) {
         let sequence = value.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         let live = head.filter(|head| !head.deleted && sequence >= head.first);
@@ -150,8 +154,8 @@ impl Machine {
         let name = live.name.clone();
         let Some(head) = self.heads.get_mut(&name) else { return };
         let before = due(head);
-        ids::convert(head, sequence, id, writes);
-        saved(head, writes);
-        self.schedule(&name, before);
+        ids::add_order_row(head, sequence, id, writes);
+        save_head(head, writes);
+        self.reschedule_tidy(&name, before);
     }
 }

@@ -1,4 +1,4 @@
-//! A Bloom filter over the subjects of one stored block, so that a replay of a rare pattern skips blocks.
+//! A Bloom filter over the subjects of one stored block, so that a replay of a rare pattern can skip blocks.
 //!
 //! Format, version 1 (stable on disk):
 //!
@@ -29,11 +29,11 @@ const ARRAY_BYTES_MIN: usize = 8;
 pub const FILTER_BYTES_MAX: usize = 2048;
 const ARRAY_BYTES_MAX: usize = FILTER_BYTES_MAX - HEADER_BYTES;
 const BITS_PER_HASH: usize = 10;
-/// The best number for ten bits a hash: one false positive in 120.
+/// The best number of probes for ten bits per hash: one false positive in 120.
 const PROBES_MAX: usize = 7;
-/// Beyond this even the longest filter lets nearly everything pass; it bounds the builder's memory.
+/// With more hashes even the longest filter matches nearly everything. Also bounds the memory of the builder.
 const HASHES_MAX: usize = 65_536;
-/// Subjects remembered literally, so that their repetition costs one look-up.
+/// Number of subjects that the builder remembers as texts, so that a repeated subject costs one look-up.
 const SEEN_MAX: usize = 256;
 const WHOLE: u8 = 255;
 const POSITION_MAX: u8 = 254;
@@ -42,9 +42,12 @@ const LOW_HALF: u64 = 0xffff_ffff;
 /// Collects the subjects of one block.
 #[derive(Debug, Clone, Default)]
 pub struct FilterBuilder {
+    /// The distinct hashes so far: their number decides the length of the filter.
     hashes: HashSet<u64>,
-    /// The texts themselves: two subjects with equal hashes can still differ in their segments.
+    /// The first subjects as texts. Their hashes would not do, since two subjects with equal hashes can have different
+    /// segments.
     seen: HashSet<Box<str>>,
+    /// Whether the block has more than [`HASHES_MAX`] hashes: its filter then matches everything.
     overfull: bool,
 }
 
@@ -73,20 +76,20 @@ impl FilterBuilder {
         }
     }
 
-    /// Starts over for the next block and keeps the memory.
+    /// Removes all subjects for the next block, and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.hashes.clear();
         self.seen.clear();
         self.overfull = false;
     }
 
-    /// The filter of the subjects added so far, as stored: about ten bits a distinct hash, at most
+    /// The stored form of the filter of all added subjects: about ten bits per distinct hash, at most
     /// [`FILTER_BYTES_MAX`].
     #[must_use]
     pub fn build(&self) -> Vec<u8> {
         let count = self.hashes.len();
         let length = (count * BITS_PER_HASH).div_ceil(8).clamp(ARRAY_BYTES_MIN, ARRAY_BYTES_MAX);
-        // ln 2 = 7/10 times the bits for each hash: fewer probes when the array cannot grow further.
+        // The best number of probes is ln 2 (7/10) times the bits per hash: fewer when the array has its largest size.
         let probes = (length * 8 * 7).checked_div(count * 10).unwrap_or(1).clamp(1, PROBES_MAX);
         let probes = if self.overfull { 0 } else { u8::try_from(probes).unwrap_or(1) };
 
@@ -111,8 +114,8 @@ impl FilterBuilder {
 pub struct Filter<'a>(&'a [u8]);
 
 impl<'a> Filter<'a> {
-    /// Reads a stored filter. `None` when it is not one of ours: its block must then be searched,
-    /// which [`may_match`] does.
+    /// Reads a stored filter; `None` when the format is unknown. The block must then be searched, as [`may_match`]
+    /// says.
     #[must_use]
     pub fn parse(stored: &'a [u8]) -> Option<Self> {
         let (header, array) = stored.split_at_checked(HEADER_BYTES)?;
@@ -125,7 +128,7 @@ impl<'a> Filter<'a> {
         (fits && whole && known).then_some(Self(stored))
     }
 
-    /// Whether the block may hold an event that `pattern` matches. `false` is certain, `true` is not.
+    /// Whether the block may hold an event that `pattern` matches. `false` is certain; `true` may be a false positive.
     #[must_use]
     pub fn may_match(&self, pattern: &Pattern) -> bool {
         if pattern.is_literal() {
@@ -134,6 +137,7 @@ impl<'a> Filter<'a> {
         pattern.literals().all(|(position, segment)| self.has(segment_hash(position, segment)))
     }
 
+    /// Whether all bits of a hash are set. Without probes every hash is in the filter.
     fn has(&self, hash: u64) -> bool {
         let [first, _, _, array @ ..] = self.0 else {
             return true;
@@ -142,8 +146,8 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// Whether the block of a stored filter may hold an event that `pattern` matches; yes if the filter
-/// cannot be read.
+/// Whether the block of a stored filter may hold an event that `pattern` matches; `true` when the filter cannot be
+/// read.
 #[must_use]
 pub fn may_match(stored: &[u8], pattern: &Pattern) -> bool {
     Filter::parse(stored).is_none_or(|filter| filter.may_match(pattern))
@@ -157,7 +161,7 @@ fn segment_hash(position: usize, segment: &str) -> u64 {
     hash(u8::try_from(position).map_or(POSITION_MAX, |at| at.min(POSITION_MAX)), segment)
 }
 
-/// FNV-1a, then a mixer: FNV alone leaves the high bits of short texts nearly equal.
+/// FNV-1a and the mixer of `SplitMix64`, since FNV-1a alone leaves the high bits of short texts nearly equal.
 fn hash(tag: u8, text: &str) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in core::iter::once(tag).chain(text.bytes()) {
@@ -172,7 +176,7 @@ fn hash(tag: u8, text: &str) -> u64 {
 fn bits(hash: u64, probes: u8, length: usize) -> impl Iterator<Item = usize> {
     let start = hash & LOW_HALF;
     let step = hash >> 32 | 1;
-    // At most 2045 bytes, so neither conversion can fail nor the product overflow.
+    // An array has at most 2045 bytes, so no conversion fails and the product does not overflow.
     let size = u64::try_from(length * 8).unwrap_or(u64::from(u16::MAX));
     (0..u64::from(probes)).map(move |probe| {
         let point = (start + probe * step) & LOW_HALF;
@@ -204,7 +208,7 @@ mod tests {
         builder.build()
     }
 
-    /// What a replay of `pattern` does with the block of this filter: read it or not.
+    /// Whether a replay of `pattern` reads the block of this filter.
     fn reads(filter: &[u8], pattern: &str) -> bool {
         Pattern::parse(pattern).is_ok_and(|pattern| may_match(filter, &pattern))
     }

@@ -1,4 +1,4 @@
-//! Who is interested in a subject: a trie of patterns, searched segment by segment.
+//! A trie of patterns that finds all subscriptions of a subject, segment by segment.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -8,66 +8,70 @@ use hashbrown::HashMap;
 
 use super::pattern::Pattern;
 
-/// Patterns with the keys of those who asked for them.
+/// Patterns with the keys of their subscribers.
 ///
-/// A search follows, for each segment of the subject, one literal child and one `*` child. It
-/// therefore costs as much as there are matching beginnings, however many patterns do not match.
+/// For each segment of the subject, a search follows one literal child and one `*` child. So the cost grows with the
+/// number of patterns whose beginning matches, and not with the number of all patterns.
 #[derive(Debug, Clone)]
 pub struct Interest<K> {
+    /// The node before the first segment.
     root: Node<K>,
+    /// Number of pairs of pattern and key, so that `len` needs no walk through the trie.
     len: usize,
 }
 
 #[derive(Debug, Clone)]
 struct Node<K> {
+    /// Children by literal segment.
     literal: HashMap<Box<str>, Box<Node<K>>>,
+    /// The child for `*`.
     any: Option<Box<Node<K>>>,
-    /// Patterns that end here.
-    here: Keys<K>,
-    /// Patterns that go on with `>` or `**` from here.
+    /// Keys of the patterns that end at this node.
+    exact: Keys<K>,
+    /// Keys of the patterns that continue with `>` or `**` from this node.
     tail: Keys<K>,
 }
 
 impl<K: Copy + Eq + Hash> Interest<K> {
-    /// An index without patterns.
+    /// A trie without patterns.
     #[must_use]
     pub fn new() -> Self {
         Self { root: Node::new(), len: 0 }
     }
 
-    /// How many pairs of pattern and key there are.
+    /// Number of pairs of pattern and key.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nobody is interested in anything.
+    /// Whether the trie has no pattern.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Adds `key` under `pattern`. Returns `false` when it was there already.
+    /// Adds `key` under `pattern`. Returns `false` when the pair exists already.
     pub fn insert(&mut self, pattern: &Pattern, key: K) -> bool {
         let mut node = &mut self.root;
         for segment in pattern.segments() {
-            node = node.grow(segment);
+            node = node.child_mut(segment);
         }
-        let keys = if pattern.has_tail() { &mut node.tail } else { &mut node.here };
+        let keys = if pattern.has_tail() { &mut node.tail } else { &mut node.exact };
         let added = keys.insert(key);
         self.len += usize::from(added);
         added
     }
 
-    /// Takes `key` away from under `pattern`. Returns whether it was there.
+    /// Removes `key` from `pattern`. Returns whether the pair existed.
     pub fn remove(&mut self, pattern: &Pattern, key: K) -> bool {
         let removed = self.root.remove(&mut pattern.segments(), pattern.has_tail(), key);
         self.len -= usize::from(removed);
         removed
     }
 
-    /// Appends to `found` the key of every pattern that matches `subject`, once a pattern. The
-    /// order depends only on the calls made before. Allocates only if `found` must grow.
+    /// Appends to `found` the key of each pair whose pattern matches `subject`. A key with several matching patterns is
+    /// appended several times. The order depends only on the calls before. Allocates only when `found` must grow.
     pub fn find(&self, subject: &str, found: &mut Vec<K>) {
         self.root.find(Some(subject), found);
     }
@@ -81,25 +85,26 @@ impl<K: Copy + Eq + Hash> Default for Interest<K> {
 
 impl<K: Copy + Eq + Hash> Node<K> {
     fn new() -> Self {
-        Self { literal: HashMap::new(), any: None, here: Keys::new(), tail: Keys::new() }
+        Self { literal: HashMap::new(), any: None, exact: Keys::new(), tail: Keys::new() }
     }
 
     fn is_empty(&self) -> bool {
-        self.literal.is_empty() && self.any.is_none() && self.here.is_empty() && self.tail.is_empty()
+        self.literal.is_empty() && self.any.is_none() && self.exact.is_empty() && self.tail.is_empty()
     }
 
-    /// The child for one segment of a pattern, made if it is not there.
-    fn grow(&mut self, segment: &str) -> &mut Self {
+    /// The child for one segment of a pattern, created if it does not exist.
+    fn child_mut(&mut self, segment: &str) -> &mut Self {
         if segment == "*" {
             return self.any.get_or_insert_with(|| Box::new(Self::new()));
         }
         self.literal.entry_ref(segment).or_insert_with(|| Box::new(Self::new()))
     }
 
-    /// Removes on the way down and prunes on the way up. A pattern's length bounds the recursion.
+    /// Removes the key at the end of the path, and empty nodes on the way back. The length of a pattern bounds the
+    /// recursion.
     fn remove(&mut self, segments: &mut dyn Iterator<Item = &str>, tail: bool, key: K) -> bool {
         let Some(segment) = segments.next() else {
-            return if tail { self.tail.remove(key) } else { self.here.remove(key) };
+            return if tail { self.tail.remove(key) } else { self.exact.remove(key) };
         };
         let child = if segment == "*" { self.any.as_mut() } else { self.literal.get_mut(segment) };
         let Some(child) = child else {
@@ -117,12 +122,12 @@ impl<K: Copy + Eq + Hash> Node<K> {
         removed
     }
 
-    /// `rest` is what is left of the subject, `None` after its last segment. The depth of the trie
-    /// bounds the recursion, not the subject.
+    /// Appends the keys of the matching patterns below this node. `rest` is the rest of the subject, `None` after its
+    /// last segment. The depth of the trie bounds the recursion, not the length of the subject.
     fn find(&self, rest: Option<&str>, found: &mut Vec<K>) {
         found.extend_from_slice(&self.tail.list);
         let Some(rest) = rest else {
-            found.extend_from_slice(&self.here.list);
+            found.extend_from_slice(&self.exact.list);
             return;
         };
         let (segment, rest) = match rest.split_once('.') {
@@ -138,17 +143,18 @@ impl<K: Copy + Eq + Hash> Node<K> {
     }
 }
 
-/// A set of keys that is read as one slice, since reading is what happens for each event.
+/// A set of keys that is read as one slice, because every event reads the sets and only subscriptions change them.
 #[derive(Debug, Clone)]
 struct Keys<K> {
+    /// The keys without order.
     list: Vec<K>,
-    /// Where in the list each key stands.
-    place: HashMap<K, usize>,
+    /// Index of each key in the list, so that a removal needs no search.
+    index_of: HashMap<K, usize>,
 }
 
 impl<K: Copy + Eq + Hash> Keys<K> {
     fn new() -> Self {
-        Self { list: Vec::new(), place: HashMap::new() }
+        Self { list: Vec::new(), index_of: HashMap::new() }
     }
 
     fn is_empty(&self) -> bool {
@@ -156,32 +162,32 @@ impl<K: Copy + Eq + Hash> Keys<K> {
     }
 
     fn insert(&mut self, key: K) -> bool {
-        if self.place.contains_key(&key) {
+        if self.index_of.contains_key(&key) {
             return false;
         }
-        self.place.insert(key, self.list.len());
+        self.index_of.insert(key, self.list.len());
         self.list.push(key);
         true
     }
 
     fn remove(&mut self, key: K) -> bool {
-        let Some(at) = self.place.remove(&key) else {
+        let Some(at) = self.index_of.remove(&key) else {
             return false;
         };
         self.list.swap_remove(at);
-        // The last key has moved into the gap, unless it was the one removed.
+        // The last key has moved into the gap, unless the removed key was the last one.
         if let Some(moved) = self.list.get(at) {
-            self.place.insert(*moved, at);
+            self.index_of.insert(*moved, at);
         }
         if self.list.capacity() > 64 && self.list.len() < self.list.capacity() / 4 {
             self.list.shrink_to(self.list.len() * 2);
         }
-        shrink(&mut self.place);
+        shrink(&mut self.index_of);
         true
     }
 }
 
-/// Gives memory back after a crowd has left, seldom enough that it costs nothing on average.
+/// Gives memory back after many removals, so seldom that the cost per removal stays constant on average.
 fn shrink<A: Eq + Hash, B>(map: &mut HashMap<A, B>) {
     if map.capacity() > 64 && map.len() < map.capacity() / 4 {
         map.shrink_to(map.len() * 2);

@@ -1,11 +1,12 @@
-//! The combining marks that letters of a script are written with: vowel signs, viramas, tone marks, points.
+//! The combining marks with which letters of a script are written: vowel signs, viramas, tone marks, points. Subjects
+//! in these scripts need them.
 //!
-//! Marks that Unicode counts as letters (`char::is_alphanumeric`) are not repeated. Accents of no script (U+0300 to
-//! U+036F and their supplements, the sound marks of kana, variation selectors) are left out on purpose: nearly every
-//! letter with one of them is also one character, and a subject with the one spelling would not be the subject with the
-//! other.
+//! The table leaves out marks that Unicode counts as letters (`char::is_alphanumeric`). It also leaves out, on purpose,
+//! accents of no script (U+0300 to U+036F and their supplements, the sound marks of kana, variation selectors): nearly
+//! every letter with such an accent exists as one character too, and the two spellings would be two subjects.
 
-/// First and last of each run, in order, of Unicode 14. Letters between them are in the runs as well.
+/// First and last character of each run of marks of Unicode 14, sorted. The runs also contain the letters between
+/// marks.
 const MARKS: [(u32, u32); 115] = [
     (0x483, 0x487),
     (0x591, 0x5af),
@@ -124,7 +125,7 @@ const MARKS: [(u32, u32); 115] = [
     (0x1e944, 0x1e94a),
 ];
 
-/// Whether `c` is such a mark, and no letter or digit.
+/// Whether `c` is a combining mark of this table, and not a letter or digit.
 pub(crate) fn is_mark(c: char) -> bool {
     if c.is_alphanumeric() {
         return false;

@@ -1,6 +1,8 @@
-//! Names of events and what matches them: subjects, patterns, who wants what, which block may hold what.
+//! Subjects and patterns: what events are published under, and what subscribers ask for.
 //!
-//! Invariant: a subject or pattern that exists is valid: parsed once, then the type is the proof.
+//! [`subject`] and [`pattern`] check the texts of clients. [`interest`] finds the subscriptions of a subject, and
+//! [`filter`] tells which stored blocks may hold a pattern. Invariant: every value of `Subject`, `Namespace` and
+//! `Pattern` is valid, because parsing is the only way to make one.
 
 pub mod filter;
 pub mod interest;

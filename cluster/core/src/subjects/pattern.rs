@@ -1,4 +1,4 @@
-//! Subscription patterns: parsed once, matched against many subjects without allocating.
+//! Subscription patterns: parsed once, then matched against many subjects without allocation.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -9,18 +9,19 @@ use core::str::FromStr;
 
 use super::subject::{self, Namespace, SubjectError};
 
-/// What a subscriber asks for: a subject in which `*` stands for exactly one segment and a last
-/// `>` or `**` for zero or more remaining segments. The namespace is always literal.
+/// A subscription pattern: a subject in which `*` stands for exactly one segment, and a final `>` or `**` for zero or
+/// more remaining segments. The namespace is always literal.
 ///
 /// Two patterns are equal when they match the same subjects, so `app.>` equals `app.**`.
 #[derive(Debug, Clone)]
 pub struct Pattern {
+    /// The text as the subscriber wrote it. Shared, since many subscriptions have the same pattern.
     text: Arc<str>,
-    /// Length of the part before `.>` or `.**`; all of the text when there is no such tail.
+    /// Length of the part before `.>` or `.**`; the length of the text when the pattern has no such tail.
     head: usize,
-    /// Length of the part before the first wildcard, without its dot: compared in one go.
+    /// Length of the part before the first wildcard, without its dot: this part is compared at once.
     prefix: usize,
-    /// What follows the prefix.
+    /// The steps of matching after the prefix.
     pieces: Arc<[Piece]>,
 }
 
@@ -29,7 +30,7 @@ pub struct Pattern {
 enum Piece {
     /// `*`
     Any,
-    /// A run of literal segments with the dots between them, as a range of the text.
+    /// Literal segments with the dots between them, as a range of the text.
     Literal(Range<usize>),
 }
 
@@ -54,6 +55,7 @@ impl Pattern {
         Ok(Self::prepare(text))
     }
 
+    /// Splits a valid text into prefix, pieces and tail.
     fn prepare(text: &str) -> Self {
         let head = text.strip_suffix(".>").or_else(|| text.strip_suffix(".**")).unwrap_or(text).len();
         let mut pieces: Vec<Piece> = Vec::new();
@@ -73,7 +75,7 @@ impl Pattern {
         Self { text: Arc::from(text), head, prefix, pieces: Arc::from(pieces) }
     }
 
-    /// The pattern as it was given.
+    /// The pattern as the subscriber wrote it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -91,7 +93,7 @@ impl Pattern {
         self.prefix == self.text.len()
     }
 
-    /// Whether the pattern names an inbox: routed, never stored.
+    /// Whether the pattern names an inbox, whose messages are routed and never stored.
     #[must_use]
     pub fn is_inbox(&self) -> bool {
         self.namespace() == Namespace::INBOX
@@ -113,14 +115,14 @@ impl Pattern {
         self.segments().enumerate().filter(|(_, segment)| *segment != "*")
     }
 
-    /// Whether `subject` is one of those asked for. Allocates nothing.
+    /// Whether the pattern matches `subject`. Allocates nothing.
     #[must_use]
     pub fn matches(&self, subject: &str) -> bool {
         if self.is_literal() {
             return *self.text == *subject;
         }
         let text = self.text.as_bytes();
-        // Invariant of the loop: what is left of the subject is empty or begins with a dot.
+        // Invariant of the loop: the rest of the subject is empty or begins with a dot.
         let Some(mut left) = text.get(..self.prefix).and_then(|prefix| strip_segments(subject.as_bytes(), prefix))
         else {
             return false;
@@ -141,25 +143,26 @@ impl Pattern {
         left.is_empty() || self.has_tail()
     }
 
+    /// The text without the tail `.>` or `.**`.
     fn head(&self) -> &str {
         self.text.get(..self.head).unwrap_or(&self.text)
     }
 }
 
-/// Takes whole segments off the front of a subject.
+/// The subject without these segments at its front; `None` when it does not begin with them.
 fn strip_segments<'a>(subject: &'a [u8], segments: &[u8]) -> Option<&'a [u8]> {
     let rest = subject.strip_prefix(segments)?;
     matches!(rest.first(), None | Some(b'.')).then_some(rest)
 }
 
-/// Takes one segment off the front of a subject.
+/// The subject without its first segment.
 fn skip_segment(subject: &[u8]) -> &[u8] {
     let end = subject.iter().position(|&byte| byte == b'.').unwrap_or(subject.len());
     subject.get(end..).unwrap_or_default()
 }
 
-/// The matching rule, spelled out: slower than [`Pattern::matches`], and defined for any pattern
-/// text, also for one that no subscriber may use. It is what the faster ways are tested against.
+/// The definition of matching, for any pattern text, also for one that no subscriber may use. Slower than
+/// [`Pattern::matches`]; tests compare the faster implementations with this function.
 #[must_use]
 pub fn matches(pattern: &str, subject: &str) -> bool {
     let mut wanted = pattern.split('.');

@@ -1,4 +1,4 @@
-//! Subjects and namespaces: what a client may publish under, and the exact text of every refusal.
+//! Subjects and namespaces: which texts a client may publish under, and the exact error text for each broken rule.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -9,10 +9,10 @@ use core::str::FromStr;
 
 use super::marks::is_mark;
 
-/// The longest subject or pattern, in bytes. The `_dead_.` put before a dead letter is not counted.
+/// The longest subject or pattern, in bytes. The prefix `_dead_.` of a dead letter is not counted.
 pub const SUBJECT_BYTES_MAX: usize = 255;
 
-/// The most segments of a subject or pattern. The `_dead_` put before a dead letter is not counted.
+/// The most segments of a subject or pattern. The prefix `_dead_.` of a dead letter is not counted.
 pub const SUBJECT_SEGMENTS_MAX: usize = 32;
 
 /// The longest namespace name, in characters.
@@ -27,7 +27,7 @@ pub enum SubjectError {
     /// A wildcard in the response subject of a publish.
     #[error("response subject should not have * or >")]
     ResponseWildcard,
-    /// No dot, or nothing before the first one.
+    /// The subject has no dot, or begins with a dot.
     #[error("invalid subject: missing namespace")]
     MissingNamespace,
     /// No character at all.
@@ -66,13 +66,13 @@ pub enum SubjectError {
     /// `*` at the start of a segment with other characters.
     #[error("subject should have a dot after *")]
     NoDotAfterStar,
-    /// A character that no subject has.
+    /// A character that no subject may have.
     #[error("subject should have only letters, digits, dots, _, -, and in a pattern * and >")]
     IllegalCharacter,
-    /// More than [`SUBJECT_BYTES_MAX`].
+    /// More than [`SUBJECT_BYTES_MAX`] bytes.
     #[error("subject is longer than 255 bytes")]
     TooLong,
-    /// More than [`SUBJECT_SEGMENTS_MAX`].
+    /// More than [`SUBJECT_SEGMENTS_MAX`] segments.
     #[error("subject has more than 32 segments")]
     TooManySegments,
     /// A wildcard in the first segment of a pattern.
@@ -83,12 +83,13 @@ pub enum SubjectError {
     InboxWildcard,
 }
 
-/// A subject that may be published: at least two segments, no wildcards. Holding one is the proof.
+/// A subject under which a client may publish: at least two segments, no wildcards. A value of this type is always
+/// valid.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject(Arc<str>);
 
 impl Subject {
-    /// Checks `text` as [`Subject::validate`] does and keeps it.
+    /// Checks `text` as [`Subject::validate`] does, and copies it.
     ///
     /// # Errors
     /// The first rule that `text` breaks.
@@ -105,7 +106,7 @@ impl Subject {
         check_publish(text, SubjectError::Wildcard)
     }
 
-    /// The subject as it was given.
+    /// The subject as the client wrote it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -117,21 +118,21 @@ impl Subject {
         namespace_of(&self.0)
     }
 
-    /// Whether events under this subject are routed and never stored.
+    /// Whether the subject names an inbox, whose messages are routed and never stored.
     #[must_use]
     pub fn is_inbox(&self) -> bool {
         self.namespace() == Namespace::INBOX
     }
 
-    /// The subject under which an event of this subject is stored when it could not be delivered.
+    /// The subject under which an event of this subject is stored as a dead letter.
     #[must_use]
     pub fn dead_letter(&self) -> Self {
         Self(Arc::from(format!("{}.{}", Namespace::DEAD, self.0)))
     }
 }
 
-/// Checks the subject that an answer is to be sent to: the rules of [`Subject::validate`], with the
-/// wildcard refusal naming the response subject. Allocates nothing.
+/// Checks a response subject by the rules of [`Subject::validate`]; the error for a wildcard names the response
+/// subject. Allocates nothing.
 ///
 /// # Errors
 /// The first rule that `text` breaks.
@@ -139,27 +140,28 @@ pub fn validate_response_subject(text: &str) -> Result<(), SubjectError> {
     check_publish(text, SubjectError::ResponseWildcard)
 }
 
-/// A namespace name: `[A-Za-z0-9_-]`, 1 to 64 characters. Reserved names are names too.
+/// The name of a namespace: 1 to 64 characters of `[A-Za-z0-9_-]`, reserved names included. A value of this type is
+/// always valid.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(Arc<str>);
 
-/// A name that no namespace can have.
+/// The error for a name that no namespace can have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid namespace name: {0}")]
 pub struct NamespaceError(pub Box<str>);
 
 impl Namespace {
-    /// Inboxes: routed to who listens, never stored.
+    /// The namespace of inboxes: messages go to the present subscribers and are never stored.
     pub const INBOX: &'static str = "_bus_";
-    /// Dead letters: events that no consumer acknowledged in time.
+    /// The namespace of dead letters: events that a durable consumer gave up after its last delivery.
     pub const DEAD: &'static str = "_dead_";
-    /// Lifecycle events of services, nodes and processes.
+    /// The namespace of lifecycle events of services, nodes and the central configuration.
     pub const ROLL: &'static str = "roll";
 
-    /// Checks `name` and keeps it.
+    /// Checks `name` and copies it.
     ///
     /// # Errors
-    /// [`NamespaceError`] when `name` is empty, too long or has another character.
+    /// [`NamespaceError`] when `name` is empty, too long, or has a character that is not allowed.
     pub fn parse(name: &str) -> Result<Self, NamespaceError> {
         let fits = (1..=NAMESPACE_CHARS_MAX).contains(&name.len());
         if fits && name.bytes().all(is_plain_byte) {
@@ -175,21 +177,20 @@ impl Namespace {
         &self.0
     }
 
-    /// Whether clients may neither declare nor delete a namespace of this name.
+    /// Whether clients may neither create nor delete a namespace of this name.
     #[must_use]
     pub fn is_reserved(name: &str) -> bool {
         matches!(name, Self::INBOX | Self::DEAD | Self::ROLL)
     }
 }
 
-/// Everything before the first dot.
+/// The first segment: the text before the first dot.
 pub(crate) fn namespace_of(text: &str) -> &str {
     text.split_once('.').map_or(text, |(namespace, _)| namespace)
 }
 
-/// Whether `text` is surely a legal subject without wildcards: the common case, decided without
-/// branches so that it runs on many bytes at once. `false` says nothing; the slow checks then find
-/// the rule and its text.
+/// Whether `text` is a legal subject of plain ASCII without wildcards. This common case is decided without branches, so
+/// that the compiler can check many bytes at once. After `false` the slow checks decide, and find the broken rule.
 pub(crate) fn is_plain(text: &str) -> bool {
     let bytes = text.as_bytes();
     if bytes.len() > SUBJECT_BYTES_MAX {
@@ -203,13 +204,13 @@ pub(crate) fn is_plain(text: &str) -> bool {
     legal && !doubled && open && (1..SUBJECT_SEGMENTS_MAX).contains(&dots)
 }
 
-/// The rules that subjects and patterns share: character by character, the first offence counts.
-/// Clients depend on which text wins, so the order inside each arm matters.
+/// Checks the rules that subjects and patterns share, character by character; the first broken rule is the error.
+/// Clients depend on which error they get, so the order of the checks must not change.
 pub(crate) fn check_characters(text: &str) -> Result<(), SubjectError> {
     if text.is_empty() {
         return Err(SubjectError::Empty);
     }
-    // A dead letter's subject must stay readable however long the original was.
+    // The subject of a dead letter must be legal however long the original subject is.
     let counted = text.strip_prefix(Namespace::DEAD).and_then(|rest| rest.strip_prefix('.')).unwrap_or(text);
     if counted.len() > SUBJECT_BYTES_MAX {
         return Err(SubjectError::TooLong);
@@ -226,6 +227,7 @@ pub(crate) fn check_characters(text: &str) -> Result<(), SubjectError> {
     Ok(())
 }
 
+/// Checks one character between the one before and the rest of the text.
 fn check_character(previous: Option<char>, current: char, rest: &str) -> Result<(), SubjectError> {
     match current {
         '.' => match previous {
@@ -243,20 +245,20 @@ fn check_character(previous: Option<char>, current: char, rest: &str) -> Result<
         '*' => match previous {
             None => Err(SubjectError::StartsWithStar),
             Some('.') => check_after_star(rest),
-            // The star before this one was checked together with this one.
+            // The check of the first star has checked this second star as well.
             Some('*') => Ok(()),
             Some(_) => Err(SubjectError::NoDotBeforeStar),
         },
         ' ' => Err(SubjectError::Space),
         '_' | '-' => Ok(()),
         _ if current.is_alphanumeric() => Ok(()),
-        // A mark belongs to the letter before it.
+        // A combining mark belongs to the letter before it.
         _ if is_mark(current) && previous.is_some_and(|c| c.is_alphanumeric() || is_mark(c)) => Ok(()),
         _ => Err(SubjectError::IllegalCharacter),
     }
 }
 
-/// What may follow a `*` that begins a segment: the end, a dot, or one more `*` at the very end.
+/// Checks what follows a `*` at the start of a segment: the end, a dot, or one more `*` at the end of the text.
 fn check_after_star(rest: &str) -> Result<(), SubjectError> {
     match rest {
         "" | "*" => Ok(()),
@@ -266,6 +268,7 @@ fn check_after_star(rest: &str) -> Result<(), SubjectError> {
     }
 }
 
+/// Checks a subject without wildcards; `wildcard` is the error for a wildcard.
 fn check_publish(text: &str, wildcard: SubjectError) -> Result<(), SubjectError> {
     if is_plain(text) {
         return Ok(());
@@ -279,8 +282,8 @@ fn check_publish(text: &str, wildcard: SubjectError) -> Result<(), SubjectError>
     }
 }
 
-/// Whether a text has marks that only subjects from a certain feature level on have, see
-/// `open_consumer` of the machine.
+/// Whether a text has combining marks. The subject of a durable consumer may have marks from feature level `COUNTED`
+/// on, see `open_consumer` of the machine.
 pub(crate) fn has_marks(text: &str) -> bool {
     !text.is_ascii() && text.chars().any(is_mark)
 }

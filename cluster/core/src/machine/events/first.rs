@@ -1,5 +1,7 @@
-//! Dedupe keys and chosen ids by the rules of the first feature level: the newest thousand keys of each subject,
-//! without a time, and ids that are never forgotten. Nodes of earlier releases do exactly this.
+//! Dedupe keys and chosen ids by the rules of the first feature level.
+//!
+//! The rules remember the newest thousand keys of each subject, without a time, and never forget an id. Nodes of
+//! earlier releases do exactly this, so this file must not change.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -12,9 +14,9 @@ use crate::limits;
 use crate::namespace::Head;
 use crate::rows::{self, Family, Rows, RowsError, Writes};
 
-/// Decides whether all events of a frame may be appended, and if so records their keys and ids.
+/// Decides whether all events of a frame may be appended, and if so stores their keys and ids.
 ///
-/// Check and record are one step, so a publish that is refused never burns a key.
+/// The rows are written after the last check, so a refused publish never uses up a key.
 pub(in crate::machine) fn admit(
     head: &Head,
     entry_first: u64,
@@ -45,12 +47,13 @@ pub(in crate::machine) fn admit(
             writes.put(Family::Ids, rows::key(head.id, &[event.id.as_bytes()]), sequence.to_be_bytes().into());
         }
         if !event.key.is_empty() {
-            remember_key(head.id, event, rows, writes)?;
+            insert_key(head.id, event, rows, writes)?;
         }
     }
     Ok(Ok(()))
 }
 
+/// Whether a visible event of the namespace has the id.
 fn id_exists(
     head: &Head,
     entry_first: u64,
@@ -60,12 +63,13 @@ fn id_exists(
     writes: &Writes,
 ) -> Result<bool, RowsError> {
     if let Some(value) = writes.get(rows, Family::Ids, key)? {
-        // An event that retention took away gives its id free.
+        // The id of a trimmed event is free.
         let sequence = value.first_chunk().map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes));
         return Ok(sequence >= head.first);
     }
     match EventId::parse(id) {
-        // Of this very entry: not readable yet, and only a guess could name it. Refuse.
+        // The id names an event of this very entry, which cannot be read yet. Only a client that guesses can choose
+        // such an id: refuse.
         Some(own) if (entry_first..head.next).contains(&own.sequence) => Ok(true),
         Some(own) if (head.first..entry_first).contains(&own.sequence) => {
             Ok(rows.event_id(head, own.sequence)?.as_deref() == Some(id))
@@ -74,20 +78,22 @@ fn id_exists(
     }
 }
 
+/// Key of the row of a dedupe key.
 fn dedupe_key(namespace: u32, event: &Event<'_>) -> Vec<u8> {
     rows::key(namespace, &[event.subject.as_bytes(), &[0], event.key.as_bytes()])
 }
 
+/// Key of the row that holds the dedupe key of an ordinal; ordinal 0 holds both ends of the window.
 fn ring_key(namespace: u32, event: &Event<'_>, ordinal: u64) -> Vec<u8> {
     rows::key(namespace, &[event.subject.as_bytes(), &[0], &ordinal.to_be_bytes()])
 }
 
-/// Puts a key into its subject's window and lets the oldest one go when the window is full.
-fn remember_key(namespace: u32, event: &Event<'_>, rows: &impl Rows, writes: &mut Writes) -> Result<(), RowsError> {
-    let ends_key = ring_key(namespace, event, 0);
-    let (mut oldest, newest) = match writes.get(rows, Family::KeyRing, &ends_key)?.as_deref().map(ends) {
+/// Adds a key to the window of its subject, and removes the oldest key when the window is full.
+fn insert_key(namespace: u32, event: &Event<'_>, rows: &impl Rows, writes: &mut Writes) -> Result<(), RowsError> {
+    let window_key = ring_key(namespace, event, 0);
+    let (mut oldest, newest) = match writes.get(rows, Family::KeyRing, &window_key)?.as_deref().map(decode_window) {
         None => (1, 0),
-        Some(Some(ends)) => ends,
+        Some(Some(window)) => window,
         Some(None) => return Err(RowsError::corrupt("keyring")),
     };
     let newest = newest.saturating_add(1);
@@ -103,11 +109,12 @@ fn remember_key(namespace: u32, event: &Event<'_>, rows: &impl Rows, writes: &mu
     }
     let mut value = oldest.to_be_bytes().to_vec();
     value.extend_from_slice(&newest.to_be_bytes());
-    writes.put(Family::KeyRing, ends_key, value);
+    writes.put(Family::KeyRing, window_key, value);
     Ok(())
 }
 
-fn ends(value: &[u8]) -> Option<(u64, u64)> {
+/// The oldest and the newest ordinal of a window.
+fn decode_window(value: &[u8]) -> Option<(u64, u64)> {
     let (oldest, newest) = value.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*oldest), u64::from_be_bytes(*newest.first_chunk()?)))
 }

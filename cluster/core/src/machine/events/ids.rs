@@ -1,7 +1,8 @@
-//! Chosen ids, from feature level `BOUNDED` on: they go with their events.
+//! Chosen ids, from feature level `BOUNDED` on: an id is taken as long as its event is visible.
 //!
-//! Beside the row by id there is one by sequence number, so that what a trim takes away is found without a search.
-//! The rows go in bounded steps; until then an id whose event is out of sight is free all the same.
+//! Each id has two rows: one by id, and one by sequence number, which finds the ids of trimmed events without a search.
+//! The rows of trimmed events are removed in bounded steps. A look-up compares sequence numbers, so the id of a trimmed
+//! event is free even while its row exists.
 
 use alloc::vec::Vec;
 
@@ -11,16 +12,16 @@ use crate::namespace::Head;
 use crate::rows::{self, Family, Rows, RowsError, Writes};
 use crate::time::Timestamp;
 
-/// Bytes of the value of a row that was written at the first level.
+/// Length of the value of a row of the first level: tells such rows apart.
 pub(in crate::machine) const FIRST_LEVEL_BYTES: usize = 8;
-/// Behind the sequence number of an event of the first level that has got its row by sequence number.
+/// The byte behind the sequence number in a migrated row of the first level, which has no creation time.
 const CONVERTED: u8 = 1;
 
-/// What the rows say about an id.
-pub(in crate::machine) enum Known {
-    /// It may be chosen; `trimmed` is the sequence number of the event that had it, when there still is a row of it.
+/// The result of a look-up of an id.
+pub(in crate::machine) enum IdLookup {
+    /// The id is free. `trimmed` is the sequence number of the trimmed event that had the id, if its rows still exist.
     Free { trimmed: Option<u64> },
-    /// An event has it.
+    /// A visible event has the id.
     Taken(Repeated),
 }
 
@@ -29,6 +30,7 @@ pub(in crate::machine) fn row_key(namespace: u32, id: &str) -> Vec<u8> {
     rows::key(namespace, &[id.as_bytes()])
 }
 
+/// Value of the row by id.
 fn encode(sequence: u64, created_at: Timestamp) -> Vec<u8> {
     let mut out = Vec::with_capacity(20);
     out.extend_from_slice(&sequence.to_be_bytes());
@@ -37,7 +39,7 @@ fn encode(sequence: u64, created_at: Timestamp) -> Vec<u8> {
     out
 }
 
-/// Sequence number and, for an event of this level, its time.
+/// The sequence number and, unless the row is of the first level, the creation time of the event.
 fn decode(value: &[u8]) -> Option<(u64, Option<Timestamp>)> {
     let (sequence, rest) = value.split_first_chunk()?;
     let time = rest.split_first_chunk().and_then(|(seconds, rest)| {
@@ -47,7 +49,7 @@ fn decode(value: &[u8]) -> Option<(u64, Option<Timestamp>)> {
     Some((u64::from_be_bytes(*sequence), time))
 }
 
-/// Looks an id up; `entry_first` is the first event of the namespace in the entry that is being applied.
+/// Looks an id up. `entry_first` is the sequence number of the first event of the namespace in the present entry.
 pub(in crate::machine) fn find(
     head: &Head,
     entry_first: u64,
@@ -55,31 +57,32 @@ pub(in crate::machine) fn find(
     row_key: &[u8],
     rows: &impl Rows,
     writes: &Writes,
-) -> Result<Known, RowsError> {
-    let taken = |sequence, created_at| Known::Taken(Repeated { position: 0, sequence, id: id.into(), created_at });
+) -> Result<IdLookup, RowsError> {
+    let taken = |sequence, created_at| IdLookup::Taken(Repeated { position: 0, sequence, id: id.into(), created_at });
     if let Some(value) = writes.get(rows, Family::Ids, row_key)? {
         let (sequence, created_at) = decode(&value).ok_or_else(|| RowsError::corrupt("ids"))?;
         if sequence >= head.first {
             return Ok(taken(sequence, created_at));
         }
-        // An event that retention took away gives its id free.
-        return Ok(Known::Free { trimmed: (value.len() > FIRST_LEVEL_BYTES).then_some(sequence) });
+        // The id of a trimmed event is free.
+        return Ok(IdLookup::Free { trimmed: (value.len() > FIRST_LEVEL_BYTES).then_some(sequence) });
     }
     Ok(match EventId::parse(id) {
-        // Of this very entry: not readable yet, and only a guess could name it. Refuse.
-        Some(own) if (entry_first..head.next).contains(&own.sequence) => Known::Taken(Repeated::default()),
+        // The id names an event of this very entry, which cannot be read yet. Only a client that guesses can choose
+        // such an id: refuse.
+        Some(own) if (entry_first..head.next).contains(&own.sequence) => IdLookup::Taken(Repeated::default()),
         Some(own)
             if (head.first..entry_first).contains(&own.sequence)
                 && rows.event_id(head, own.sequence)?.as_deref() == Some(id) =>
         {
             taken(own.sequence, None)
         }
-        _ => Known::Free { trimmed: None },
+        _ => IdLookup::Free { trimmed: None },
     })
 }
 
-/// Remembers the chosen id of an event that is being appended.
-pub(in crate::machine) fn remember(
+/// Writes the two rows of the chosen id of an event that is being appended. `trimmed` comes from [`find`].
+pub(in crate::machine) fn insert(
     head: &mut Head,
     event: &Event<'_>,
     sequence: u64,
@@ -88,57 +91,59 @@ pub(in crate::machine) fn remember(
 ) {
     if let Some(trimmed) = trimmed {
         writes.delete(Family::Ids, rows::in_order(head.id, trimmed));
-        let memory = head.remembered.get_or_insert_default();
-        memory.ids = memory.ids.saturating_sub(1);
+        let dedupe = head.dedupe.get_or_insert_default();
+        dedupe.ids = dedupe.ids.saturating_sub(1);
     }
     writes.put(Family::Ids, row_key, encode(sequence, event.created_at));
-    put_in_order(head, sequence, event.id.as_bytes(), writes);
+    insert_order_row(head, sequence, event.id.as_bytes(), writes);
 }
 
-/// Gives the row of an event of the first level its counterpart.
-pub(in crate::machine) fn convert(head: &mut Head, sequence: u64, id: &[u8], writes: &mut Writes) {
+/// Adds the row by sequence number to an id of the first level.
+pub(in crate::machine) fn add_order_row(head: &mut Head, sequence: u64, id: &[u8], writes: &mut Writes) {
     let mut value = sequence.to_be_bytes().to_vec();
     value.push(CONVERTED);
     writes.put(Family::Ids, rows::key(head.id, &[id]), value);
-    put_in_order(head, sequence, id, writes);
+    insert_order_row(head, sequence, id, writes);
 }
 
-fn put_in_order(head: &mut Head, sequence: u64, id: &[u8], writes: &mut Writes) {
-    let memory = head.remembered.get_or_insert_default();
-    if memory.ids == 0 {
-        memory.ids_first = head.first;
+/// Writes the row by sequence number, and counts it.
+fn insert_order_row(head: &mut Head, sequence: u64, id: &[u8], writes: &mut Writes) {
+    let dedupe = head.dedupe.get_or_insert_default();
+    if dedupe.ids == 0 {
+        dedupe.ids_first = head.first;
     }
-    memory.ids = memory.ids.saturating_add(1);
+    dedupe.ids = dedupe.ids.saturating_add(1);
     writes.put(Family::Ids, rows::in_order(head.id, sequence), id.into());
 }
 
-/// Forgets ids whose events are out of sight, oldest first: at most `limit` rows are looked at; how many were.
-pub(in crate::machine) fn forget(
+/// Removes the ids of trimmed events, oldest first, and reads at most `limit` rows. Returns the number of rows that
+/// were read.
+pub(in crate::machine) fn remove_trimmed(
     head: &mut Head,
     limit: usize,
     rows: &impl Rows,
     writes: &mut Writes,
 ) -> Result<usize, RowsError> {
-    let Some(memory) = head.remembered.as_mut().filter(|memory| memory.ids > 0 && memory.ids_first < head.first) else {
+    let Some(dedupe) = head.dedupe.as_mut().filter(|dedupe| dedupe.ids > 0 && dedupe.ids_first < head.first) else {
         return Ok(0);
     };
-    let (from, to) = (rows::in_order(head.id, memory.ids_first), rows::in_order(head.id, head.first));
+    let (from, to) = (rows::in_order(head.id, dedupe.ids_first), rows::in_order(head.id, head.first));
     let found = writes.scan(rows, Family::Ids, &from, &to, limit)?;
-    memory.ids_first = head.first;
+    dedupe.ids_first = head.first;
     if let Some((last, _)) = found.last().filter(|_| found.len() >= limit) {
         let sequence = rows::parse_in_order(last).and_then(|(_, sequence)| sequence);
-        memory.ids_first = sequence.ok_or_else(|| RowsError::corrupt("ids"))?.saturating_add(1);
+        dedupe.ids_first = sequence.ok_or_else(|| RowsError::corrupt("ids"))?.saturating_add(1);
     }
     let count = found.len();
     for (row, id) in found {
         writes.delete(Family::Ids, rows::key(head.id, &[&id]));
         writes.delete(Family::Ids, row);
-        memory.ids = memory.ids.saturating_sub(1);
+        dedupe.ids = dedupe.ids.saturating_sub(1);
     }
     Ok(count)
 }
 
-/// Whether there are rows of events that are out of sight.
+/// Whether trimmed events have rows to remove.
 pub(in crate::machine) fn is_due(head: &Head) -> bool {
-    head.remembered.as_ref().is_some_and(|memory| memory.ids > 0 && memory.ids_first < head.first)
+    head.dedupe.as_ref().is_some_and(|dedupe| dedupe.ids > 0 && dedupe.ids_first < head.first)
 }

@@ -1,10 +1,10 @@
-//! Dedupe keys and chosen ids of a publish, from feature level `BOUNDED` on.
+//! Checks and stores the dedupe keys and chosen ids of a publish, from feature level `BOUNDED` on.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 
 use super::decode::{decode_all, is_own_id};
-use super::keys::Now;
+use super::keys::KeyClock;
 use super::{ids, keys};
 use crate::entry::{FLAG_RESTORE, Publish};
 use crate::error::{Refusal, Repeated};
@@ -14,19 +14,20 @@ use crate::namespace::Head;
 use crate::rows::{Family, Rows, RowsError, Writes};
 
 impl Machine {
-    /// The time for dedupe keys; none at the first level.
-    pub(in crate::machine) fn keyed_now(&self) -> Option<Now> {
+    /// The time by which dedupe keys expire; none at the first level.
+    pub(in crate::machine) fn key_clock(&self) -> Option<KeyClock> {
         let bounded = self.level >= FeatureLevel::BOUNDED;
-        bounded.then(|| Now { millis: self.millis, old_keys_until: self.old_keys_until() })
+        bounded.then(|| KeyClock { millis: self.millis, old_keys_until: self.old_keys_until() })
     }
 }
 
-/// Decides whether all events of a frame may be appended, and if so records their keys and ids.
+/// Decides whether all events of a frame may be appended, and if so stores their keys and ids. `entry_first` is the
+/// sequence number of the first event of the namespace in the entry.
 ///
-/// Check and record are one step, so a publish that is refused never burns a key.
+/// The rows are written after the last check, so a refused publish never uses up a key.
 pub(in crate::machine) fn admit(
     head: &mut Head,
-    now: Now,
+    now: KeyClock,
     entry_first: u64,
     publish: &Publish<'_>,
     rows: &impl Rows,
@@ -49,8 +50,8 @@ pub(in crate::machine) fn admit(
                 return Ok(Err(Refusal::KeyProcessed(at(Repeated::default()))));
             } else {
                 match keys::find(head, now, &row, rows, writes)? {
-                    keys::Known::Taken(repeated) => return Ok(Err(Refusal::KeyProcessed(at(repeated)))),
-                    keys::Known::Free { expired } => key = Some((row, expired)),
+                    keys::KeyLookup::Taken(repeated) => return Ok(Err(Refusal::KeyProcessed(at(repeated)))),
+                    keys::KeyLookup::Free { expired } => key = Some((row, expired)),
                 }
             }
         }
@@ -60,20 +61,20 @@ pub(in crate::machine) fn admit(
                 return Ok(Err(Refusal::EventIdExists(at(Repeated::default()))));
             }
             match ids::find(head, entry_first, event.id, &row, rows, writes)? {
-                ids::Known::Taken(repeated) => return Ok(Err(Refusal::EventIdExists(at(repeated)))),
-                ids::Known::Free { trimmed } => id = Some((row, trimmed)),
+                ids::IdLookup::Taken(repeated) => return Ok(Err(Refusal::EventIdExists(at(repeated)))),
+                ids::IdLookup::Free { trimmed } => id = Some((row, trimmed)),
             }
         }
         accepted.push((sequence, event, key, id));
     }
     for (sequence, event, key, id) in accepted {
         if let Some((row, trimmed)) = id {
-            ids::remember(head, event, sequence, (row, trimmed), writes);
+            ids::insert(head, event, sequence, (row, trimmed), writes);
         }
         if let Some((row, expired)) = key {
-            // The same key may have come before in the same frame.
+            // A restore may contain a key twice, so the row of the first one is among the writes.
             let expired = if restores { keys::ordinal(&row, rows, writes)? } else { expired };
-            keys::remember(head, now.millis, event, sequence, (row, expired), rows, writes)?;
+            keys::insert(head, now.millis, event, sequence, (row, expired), rows, writes)?;
         }
     }
     Ok(Ok(()))

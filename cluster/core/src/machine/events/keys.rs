@@ -1,8 +1,10 @@
-//! Dedupe keys, from feature level `BOUNDED` on: each is remembered for a time, and at most so many.
+//! Dedupe keys, from feature level `BOUNDED` on: each key is remembered for a time, and a namespace remembers a bounded
+//! number of keys.
 //!
-//! A key has two rows: one by its name, and one by its ordinal among the keys of its namespace. Time only grows, so
-//! the ordinals are in the order of time. How far they reach is in the row of the namespace, which each publish
-//! writes anyway: nothing is searched for. Look-ups decide by time; rows of expired keys go a few at a time.
+//! Each key has two rows: one by name (subject and key), and one by ordinal among the keys of the namespace. The time
+//! of the log only grows, so the ordinals are in the order of time. The lowest and the next ordinal are in the row of
+//! the namespace ([`DedupeState`]), which each publish writes anyway, so the oldest key is found without a search. A
+//! look-up compares times, so an expired key is free even while its rows exist. Rows are removed a few at a time.
 
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -10,42 +12,45 @@ use alloc::vec::Vec;
 use crate::error::Repeated;
 use crate::event::{Event, EventId};
 use crate::limits;
-use crate::namespace::{Head, Remembered};
+use crate::namespace::{DedupeState, Head};
 use crate::rows::{self, Family, Rows, RowsError, Writes};
 use crate::time::Timestamp;
 
-/// Bytes of the value of a row that was written at the first level.
+/// Length of the value of a row of the first level: tells such rows apart.
 pub(in crate::machine) const FIRST_LEVEL_BYTES: usize = 8;
-/// Expired keys, or oldest ones when there are too many, that go with each new one. More than one, so that what
-/// has gathered gets less.
-const FORGOTTEN_EACH: usize = 2;
-/// What a key takes beside its two names, roughly.
+/// Number of expired or surplus keys that each new key removes. More than one, so that a backlog shrinks.
+const REMOVED_PER_INSERT: usize = 2;
+/// Bytes that the two rows of a key take beside the two copies of its name, about.
 const OVERHEAD_BYTES: usize = 96;
 
-/// The time, as dedupe keys count it.
+/// The times by which dedupe keys expire.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::machine) struct Now {
+pub(in crate::machine) struct KeyClock {
     /// Time of the log, milliseconds since 1970.
     pub(in crate::machine) millis: u64,
-    /// Until then keys count that were stored at the first level, which knew no time of keys.
+    /// When the keys of the first level expire: their rows have no time of their own.
     pub(in crate::machine) old_keys_until: u64,
 }
 
-/// What the rows say about a key.
-pub(in crate::machine) enum Known {
-    /// It may be used; `expired` is the ordinal of its row from the time before.
+/// The result of a look-up of a key.
+pub(in crate::machine) enum KeyLookup {
+    /// The key is free. `expired` is the ordinal of the expired key of the same name, if its rows still exist.
     Free { expired: Option<u64> },
-    /// It was used within the window.
+    /// An event with the key was stored within the window.
     Taken(Repeated),
 }
 
-/// Value of the row by name.
+/// The value of the row by name: everything that the refusal of a repeated key needs.
 struct KeyRow {
+    /// Ordinal of the key: finds the other row.
     ordinal: u64,
+    /// Time of the log when the key was stored, milliseconds since 1970: decides when the key expires.
     millis: u64,
+    /// Sequence number of the event.
     sequence: u64,
+    /// When the event was created; makes the id when none was chosen.
     created_at: Timestamp,
-    /// Empty: it follows from time and sequence.
+    /// The chosen id of the event; empty when the id follows from time and sequence number.
     id: String,
 }
 
@@ -76,6 +81,7 @@ impl KeyRow {
         })
     }
 
+    /// The stored event, for the refusal of a repeated key.
     fn repeated(self) -> Repeated {
         let Self { sequence, created_at, id, .. } = self;
         let id = if id.is_empty() { EventId::new(created_at, sequence).to_string() } else { id };
@@ -88,41 +94,42 @@ pub(in crate::machine) fn row_key(namespace: u32, event: &Event<'_>) -> Vec<u8> 
     rows::key(namespace, &[event.subject.as_bytes(), &[0], event.key.as_bytes()])
 }
 
-/// What a key takes, given what its row by name has behind the number of the namespace.
-fn cost(name: &[u8]) -> u64 {
+/// Bytes that the two rows of a key take, about. `name` is the key of the row by name without the number of the
+/// namespace.
+fn stored_bytes(name: &[u8]) -> u64 {
     u64::try_from(name.len().saturating_mul(2).saturating_add(OVERHEAD_BYTES)).unwrap_or(u64::MAX)
 }
 
 /// Looks a key up.
 pub(in crate::machine) fn find(
     head: &Head,
-    now: Now,
+    now: KeyClock,
     row_key: &[u8],
     rows: &impl Rows,
     writes: &Writes,
-) -> Result<Known, RowsError> {
-    let Some(value) = writes.get(rows, Family::Keys, row_key)? else { return Ok(Known::Free { expired: None }) };
+) -> Result<KeyLookup, RowsError> {
+    let Some(value) = writes.get(rows, Family::Keys, row_key)? else { return Ok(KeyLookup::Free { expired: None }) };
     if value.len() == FIRST_LEVEL_BYTES {
         let taken = now.millis < now.old_keys_until;
-        return Ok(if taken { Known::Taken(Repeated::default()) } else { Known::Free { expired: None } });
+        return Ok(if taken { KeyLookup::Taken(Repeated::default()) } else { KeyLookup::Free { expired: None } });
     }
     let row = KeyRow::decode(&value).ok_or_else(|| RowsError::corrupt("keys"))?;
     if row.millis.saturating_add(head.retention.dedupe_window()) <= now.millis {
-        return Ok(Known::Free { expired: Some(row.ordinal) });
+        return Ok(KeyLookup::Free { expired: Some(row.ordinal) });
     }
-    Ok(Known::Taken(row.repeated()))
+    Ok(KeyLookup::Taken(row.repeated()))
 }
 
-/// The ordinal of a key that has a row, whether its time is over or not.
+/// The ordinal of a key, also of an expired one; `None` if the key has no rows.
 pub(in crate::machine) fn ordinal(row_key: &[u8], rows: &impl Rows, writes: &Writes) -> Result<Option<u64>, RowsError> {
     let value = writes.get(rows, Family::Keys, row_key)?.filter(|value| value.len() != FIRST_LEVEL_BYTES);
     let row = value.map(|value| KeyRow::decode(&value).ok_or_else(|| RowsError::corrupt("keys"))).transpose()?;
     Ok(row.map(|row| row.ordinal))
 }
 
-/// Remembers the key of an event that is being appended, and forgets a few of those that are over; `expired` is the
-/// ordinal of the row by name that is there.
-pub(in crate::machine) fn remember(
+/// Writes the two rows of the key of an event that is being appended, and removes a few expired keys. `expired` is the
+/// ordinal of the key of the same name that the new one replaces.
+pub(in crate::machine) fn insert(
     head: &mut Head,
     millis: u64,
     event: &Event<'_>,
@@ -131,46 +138,48 @@ pub(in crate::machine) fn remember(
     rows: &impl Rows,
     writes: &mut Writes,
 ) -> Result<(), RowsError> {
-    forget_some(head, millis, 1, FORGOTTEN_EACH, rows, writes)?;
+    remove_oldest(head, millis, 1, REMOVED_PER_INSERT, rows, writes)?;
     let namespace = head.id;
-    let memory = head.remembered.get_or_insert_default();
+    let dedupe = head.dedupe.get_or_insert_default();
     let name = row_key.get(4..).unwrap_or_default().to_vec();
-    if let Some(expired) = expired.filter(|ordinal| (memory.keys_first..memory.keys_next).contains(ordinal)) {
-        // Its place stays empty: the row by name belongs to the new one.
+    if let Some(expired) = expired.filter(|ordinal| (dedupe.keys_first..dedupe.keys_next).contains(ordinal)) {
+        // The old ordinal stays empty, since the row by name now belongs to the new key.
         writes.delete(Family::KeyRing, rows::in_order(namespace, expired));
-        memory.key_bytes = memory.key_bytes.saturating_sub(cost(&name));
+        dedupe.key_bytes = dedupe.key_bytes.saturating_sub(stored_bytes(&name));
     }
-    if memory.keys() == 0 {
-        memory.keys_since = millis;
+    if dedupe.keys() == 0 {
+        dedupe.keys_since = millis;
     }
-    let ordinal = memory.keys_next;
-    memory.keys_next = ordinal.saturating_add(1);
-    memory.key_bytes = memory.key_bytes.saturating_add(cost(&name));
+    let ordinal = dedupe.keys_next;
+    dedupe.keys_next = ordinal.saturating_add(1);
+    dedupe.key_bytes = dedupe.key_bytes.saturating_add(stored_bytes(&name));
     let row = KeyRow { ordinal, millis, sequence, created_at: event.created_at, id: event.id.into() };
     writes.put(Family::Keys, row_key, row.encode());
-    let mut aged = millis.to_be_bytes().to_vec();
-    aged.extend_from_slice(&name);
-    writes.put(Family::KeyRing, rows::in_order(namespace, ordinal), aged);
+    let mut ring_row = millis.to_be_bytes().to_vec();
+    ring_row.extend_from_slice(&name);
+    writes.put(Family::KeyRing, rows::in_order(namespace, ordinal), ring_row);
     Ok(())
 }
 
-/// Forgets keys that are over, oldest first: at most `limit` rows are looked at; how many were.
-pub(in crate::machine) fn forget(
+/// Removes expired and surplus keys, oldest first, and reads at most `limit` rows. Returns the number of rows that were
+/// read.
+pub(in crate::machine) fn remove_expired(
     head: &mut Head,
     millis: u64,
     limit: usize,
     rows: &impl Rows,
     writes: &mut Writes,
 ) -> Result<usize, RowsError> {
-    forget_some(head, millis, 0, limit, rows, writes)
+    remove_oldest(head, millis, 0, limit, rows, writes)
 }
 
-/// Whether there are too many keys when so many more come.
-const fn is_crowded(memory: &Remembered, more: u64) -> bool {
-    memory.keys().saturating_add(more) > limits::DEDUPE_KEYS_MAX || memory.key_bytes > limits::DEDUPE_KEY_BYTES_MAX
+/// Whether the namespace has too many keys, or too many bytes of keys, when `more` keys are added.
+const fn is_over_limit(dedupe: &DedupeState, more: u64) -> bool {
+    dedupe.keys().saturating_add(more) > limits::DEDUPE_KEYS_MAX || dedupe.key_bytes > limits::DEDUPE_KEY_BYTES_MAX
 }
 
-fn forget_some(
+/// Removes the oldest keys while they are expired, or while the namespace has too many for `more` new ones.
+fn remove_oldest(
     head: &mut Head,
     millis: u64,
     more: u64,
@@ -179,35 +188,35 @@ fn forget_some(
     writes: &mut Writes,
 ) -> Result<usize, RowsError> {
     let (namespace, window) = (head.id, head.retention.dedupe_window());
-    let Some(memory) = &mut head.remembered else { return Ok(0) };
+    let Some(dedupe) = &mut head.dedupe else { return Ok(0) };
     let is_over = |since: u64| since.saturating_add(window) <= millis;
     let mut looked = 0_usize;
-    while looked < limit && memory.keys() > 0 {
-        let crowded = is_crowded(memory, more);
-        if !crowded && !is_over(memory.keys_since) {
+    while looked < limit && dedupe.keys() > 0 {
+        let over_limit = is_over_limit(dedupe, more);
+        if !over_limit && !is_over(dedupe.keys_since) {
             break;
         }
         looked = looked.saturating_add(1);
-        let oldest = rows::in_order(namespace, memory.keys_first);
-        if let Some(aged) = writes.get(rows, Family::KeyRing, &oldest)? {
-            let (since, name) = aged.split_first_chunk().ok_or_else(|| RowsError::corrupt("keyring"))?;
-            memory.keys_since = u64::from_be_bytes(*since);
-            let over = is_over(memory.keys_since);
-            if !over && !crowded {
+        let oldest = rows::in_order(namespace, dedupe.keys_first);
+        if let Some(ring_row) = writes.get(rows, Family::KeyRing, &oldest)? {
+            let (since, name) = ring_row.split_first_chunk().ok_or_else(|| RowsError::corrupt("keyring"))?;
+            dedupe.keys_since = u64::from_be_bytes(*since);
+            let over = is_over(dedupe.keys_since);
+            if !over && !over_limit {
                 break;
             }
-            memory.keys_evicted = memory.keys_evicted.saturating_add(u64::from(!over));
-            memory.key_bytes = memory.key_bytes.saturating_sub(cost(name));
+            dedupe.keys_evicted = dedupe.keys_evicted.saturating_add(u64::from(!over));
+            dedupe.key_bytes = dedupe.key_bytes.saturating_sub(stored_bytes(name));
             writes.delete(Family::Keys, rows::key(namespace, &[name]));
             writes.delete(Family::KeyRing, oldest);
         }
-        memory.keys_first = memory.keys_first.saturating_add(1);
+        dedupe.keys_first = dedupe.keys_first.saturating_add(1);
     }
     Ok(looked)
 }
 
-/// When the next key of a namespace may go, 0 for at once.
+/// The time at which the next key of a namespace may be removed, milliseconds since 1970; 0 for at once.
 pub(in crate::machine) fn due(head: &Head) -> Option<u64> {
-    let memory = head.remembered.as_ref().filter(|memory| memory.keys() > 0)?;
-    Some(if is_crowded(memory, 0) { 0 } else { memory.keys_since.saturating_add(head.retention.dedupe_window()) })
+    let dedupe = head.dedupe.as_ref().filter(|dedupe| dedupe.keys() > 0)?;
+    Some(if is_over_limit(dedupe, 0) { 0 } else { dedupe.keys_since.saturating_add(head.retention.dedupe_window()) })
 }

@@ -1,11 +1,11 @@
-//! From the level `BOUNDED` on no entry takes long to apply, whatever there is.
+//! From feature level `BOUNDED` on, no entry takes long to apply, however large the state is.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::level::newest;
-use super::services::{on, register, said};
+use super::level::latest_replica;
+use super::services::{connection, register, registration};
 use super::*;
 use crate::command::{ClockSet, ConsumerDelete, InstanceExpire, LevelRaise, TrimMany};
 use crate::level::FeatureLevel;
@@ -14,9 +14,9 @@ use crate::service::{Capability, InstanceLeave, InstanceMark, Leaving, ServiceEx
 
 extern crate std;
 
-/// A replica for many entries: nothing is checked behind each of them.
+/// A replica for many entries, without a check of the invariants after each entry.
 #[derive(Default)]
-struct Fast {
+struct FastReplica {
     replica: Replica,
     /// Most rows that one entry wrote; how many entries there were, and how long they took in all.
     rows: usize,
@@ -24,9 +24,9 @@ struct Fast {
     time: Duration,
 }
 
-impl Fast {
+impl FastReplica {
     fn new() -> Self {
-        let mut fast = Self { replica: newest(), ..Self::default() };
+        let mut fast = Self { replica: latest_replica(), ..Self::default() };
         // The entry that leads to the level also notes where the migration of rows begins.
         fast.apply(Command::LevelRaise(LevelRaise { level: FeatureLevel::LATEST.get() })).unwrap();
         fast.cost("the raise");
@@ -52,15 +52,15 @@ impl Fast {
         reply.unwrap()
     }
 
-    /// What the entries since the last call have cost at most.
+    /// The most rows that one entry has written since the last call.
     fn cost(&mut self, what: &str) -> usize {
         std::println!("{what}: {} rows at most, {:?} an entry", self.rows, self.time / self.entries.max(1));
         (self.entries, self.time) = (0, Duration::ZERO);
         core::mem::take(&mut self.rows)
     }
 
-    /// What was told of services behind an event of the roll: subject without `roll.service.`, and the instance.
-    fn told(&self, after: u64) -> Vec<(String, String)> {
+    /// The roll events of services after the index `after`: the subject without `roll.service.`, and the instance.
+    fn roll_events(&self, after: u64) -> Vec<(String, String)> {
         let head = self.replica.machine.head("roll").unwrap();
         let record = |at| &self.replica.memory.rows[&(Family::Made, rows::index_key(head.id, at))];
         let of = |at| {
@@ -73,35 +73,36 @@ impl Fast {
         (after + 1..head.next).map(of).collect()
     }
 
-    fn last_told(&self) -> u64 {
+    fn last_roll_index(&self) -> u64 {
         self.replica.machine.head("roll").map_or(0, Head::last)
     }
 }
 
 const MANY: u64 = 60_000;
 
-/// So many instances of some services on node 1.
-fn with(count: u64, services: u64) -> Fast {
-    let mut fast = Fast::new();
+/// A replica with `count` instances of `services` services, all on node 1.
+fn replica_with_instances(count: u64, services: u64) -> FastReplica {
+    let mut fast = FastReplica::new();
     drop((fast.apply_frame(&node_up(1, 1)), fast.apply_frame(&node_up(2, 1))));
     for at in 0..count {
         let id = format!("{at:06}");
-        assert!(fast.apply_frame(&register(&format!("s{}", at % services), &id, on(1, at))).is_ok());
+        assert!(fast.apply_frame(&register(&format!("s{}", at % services), &id, connection(1, at))).is_ok());
     }
     fast.cost("registrations");
     fast
 }
 
-/// The rows of a step: two events for each instance, its row and that of its service, the head and the index.
+/// The most rows that one step writes: for each instance two events, the row of the instance and the row of its
+/// service; the head, and the index row.
 const STEP_ROWS: usize = 4 * ROLL_STEP_MAX + 8;
 
 #[test]
 fn a_node_with_sixty_thousand_instances_ends_at_once_and_its_instances_leave_in_steps() {
-    let mut fast = with(MANY, 100);
+    let mut fast = replica_with_instances(MANY, 100);
     for service in 0..50 {
-        drop(fast.apply_frame(&register(&format!("s{service}"), "other", on(2, service))));
+        drop(fast.apply_frame(&register(&format!("s{service}"), "other", connection(2, service))));
     }
-    let before = fast.last_told();
+    let before = fast.last_roll_index();
     fast.cost("before");
     assert!(fast.apply_frame(&node_down(1, 1)).is_ok());
     assert!(fast.cost("the end of the node") <= STEP_ROWS);
@@ -110,7 +111,7 @@ fn a_node_with_sixty_thousand_instances_ends_at_once_and_its_instances_leave_in_
     assert_eq!(machine.providers("s7-work").map(|one| one.id.as_str()).collect::<Vec<_>>(), ["other"]);
     assert_eq!(machine.providers("s77-work").count() + machine.providers("s77").count(), 0, "none is left to be asked");
     // Some come back through another node before their end was told.
-    drop(fast.apply_frame(&register("s99", "059999", on(2, 1000))));
+    drop(fast.apply_frame(&register("s99", "059999", connection(2, 1000))));
     let mut steps = 0;
     loop {
         if steps == 100 {
@@ -125,7 +126,7 @@ fn a_node_with_sixty_thousand_instances_ends_at_once_and_its_instances_leave_in_
     assert!(fast.cost("a step") <= STEP_ROWS);
     assert!(steps >= MANY / 256 && !fast.replica.machine.is_expiring());
     fast.replica.machine.check_invariants();
-    let told = fast.told(before);
+    let told = fast.roll_events(before);
     assert_eq!(told[0].0, "node.down");
     let gone: Vec<&String> = told.iter().filter(|(what, _)| what == "disconnect").map(|(_, id)| id).collect();
     assert_eq!(gone.iter().collect::<BTreeSet<_>>().len(), gone.len(), "each is told once");
@@ -143,7 +144,7 @@ fn a_node_with_sixty_thousand_instances_ends_at_once_and_its_instances_leave_in_
 #[test]
 fn the_instances_of_every_kind_of_end_are_as_many_as_fit_into_a_step() {
     for end in ["restart", "remove"] {
-        let mut fast = with(5_000, 1);
+        let mut fast = replica_with_instances(5_000, 1);
         match end {
             "restart" => drop(fast.apply_frame(&node_up(1, 2))),
             _ => drop(fast.apply(Command::NodeRemove(NodeRemove { id: 1 }))),
@@ -160,12 +161,13 @@ fn the_instances_of_every_kind_of_end_are_as_many_as_fit_into_a_step() {
 
 #[test]
 fn a_service_with_sixty_thousand_instances_is_marked_left_and_removed_in_steps() {
-    let mut fast = with(MANY, 1);
+    let mut fast = replica_with_instances(MANY, 1);
     let mark = InstanceMark { service: "s0".into(), draining: Some(true), ..InstanceMark::default() };
     while fast.apply(Command::InstanceMark(mark.clone())) == Ok(Done::More) {}
     assert!(fast.cost("a mark") <= STEP_ROWS);
     assert!(fast.replica.machine.instances("s0").all(|one| one.draining));
-    let leaving = |at: u64| Leaving { service: "s0".into(), instance: format!("{at:06}"), connection: on(1, at) };
+    let leaving =
+        |at: u64| Leaving { service: "s0".into(), instance: format!("{at:06}"), connection: connection(1, at) };
     let leave = InstanceLeave { leaving: (0..1000).map(leaving).collect() };
     while fast.apply(Command::InstanceLeave(leave.clone())) == Ok(Done::More) {}
     assert!(fast.cost("a leave") <= STEP_ROWS);
@@ -182,25 +184,25 @@ fn a_service_with_sixty_thousand_instances_is_marked_left_and_removed_in_steps()
     }
     assert!(fast.cost("a removal") <= STEP_ROWS);
     assert_eq!(removed, 59_000);
-    let last = fast.last_told();
-    let told: Vec<String> = fast.told(last - 3).into_iter().map(|(what, _)| what).collect();
+    let last = fast.last_roll_index();
+    let told: Vec<String> = fast.roll_events(last - 3).into_iter().map(|(what, _)| what).collect();
     assert_eq!(told, ["disconnect", "offline", "removed"]);
     fast.replica.machine.check_invariants();
 }
 
 #[test]
 fn a_step_is_bounded_in_bytes_too() {
-    let mut fast = Fast::new();
+    let mut fast = FastReplica::new();
     drop(fast.apply_frame(&node_up(1, 1)));
-    let mut large = said("s", "", on(1, 0));
+    let mut large = registration("s", "", connection(1, 0));
     large.instance.capabilities = (0..200)
         .map(|at| Capability { name: format!("{at:0100}"), description: "x".repeat(500), ..Capability::default() })
         .collect();
     for at in 0..40_u64 {
-        (large.instance.id, large.instance.connection) = (format!("{at:02}"), on(1, at));
+        (large.instance.id, large.instance.connection) = (format!("{at:02}"), connection(1, at));
         assert!(fast.apply(Command::InstanceRegister(Box::new(large.clone()))).is_ok());
     }
-    let bytes = |fast: &Fast| fast.replica.machine.head("roll").unwrap().bytes_end;
+    let bytes = |fast: &FastReplica| fast.replica.machine.head("roll").unwrap().bytes_end;
     let mut before = bytes(&fast);
     drop(fast.apply_frame(&node_down(1, 1)));
     let mut steps = 0;
@@ -219,10 +221,10 @@ fn a_step_is_bounded_in_bytes_too() {
 
 #[test]
 fn services_go_offline_in_steps_and_those_that_waited_longest_first() {
-    let mut fast = Fast::new();
+    let mut fast = FastReplica::new();
     drop(fast.apply_frame(&node_up(1, 1)));
     for at in 0..2000_u64 {
-        let mut patient = said(&format!("s{at:04}"), "a", on(1, at));
+        let mut patient = registration(&format!("s{at:04}"), "a", connection(1, at));
         patient.instance.grace_ms = 5_000_000 - at;
         drop(fast.apply(Command::InstanceRegister(Box::new(patient))));
     }
@@ -230,7 +232,8 @@ fn services_go_offline_in_steps_and_those_that_waited_longest_first() {
     while fast.apply(Command::InstanceExpire(InstanceExpire {})) == Ok(Done::More) {}
     let machine = &fast.replica.machine;
     assert_eq!(machine.services_due(machine.millis()).count(), 0);
-    let due = |fast: &Fast| fast.replica.machine.services_due(u64::MAX).map(ToString::to_string).collect::<Vec<_>>();
+    let due =
+        |fast: &FastReplica| fast.replica.machine.services_due(u64::MAX).map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(due(&fast).len(), 2000);
     // An old fault of a clock: all of them are due at once.
     fast.replica.index += 600_000;
@@ -244,27 +247,27 @@ fn services_go_offline_in_steps_and_those_that_waited_longest_first() {
 
 #[test]
 fn services_wait_as_long_as_before_when_the_time_is_set_back() {
-    let mut replica = newest();
-    drop(replica.one(node_up(1, 1)));
-    let mut patient = said("s", "a", on(1, 1));
+    let mut replica = latest_replica();
+    drop(replica.apply_one(node_up(1, 1)));
+    let mut patient = registration("s", "a", connection(1, 1));
     patient.instance.grace_ms = 1000;
-    drop(replica.one(Command::InstanceRegister(Box::new(patient)).frame().unwrap()));
-    drop(replica.one(services::leave("s", "a", on(1, 1))));
+    drop(replica.apply_one(Command::InstanceRegister(Box::new(patient)).frame().unwrap()));
+    drop(replica.apply_one(services::leave("s", "a", connection(1, 1))));
     let due = |replica: &Replica| replica.machine.service("s").unwrap().offline_at - replica.machine.millis();
     let left = due(&replica);
     let now = replica.machine.millis();
     replica.index += 90_000;
-    drop(replica.one(plain("app")));
+    drop(replica.apply_one(plain("app")));
     let late = replica.machine.service("s").unwrap().offline_at;
     assert!(late < replica.machine.millis(), "a wrong clock has taken the log far ahead");
     replica.index -= 90_001;
-    drop(replica.one(Command::ClockSet(ClockSet { millis: now }).frame().unwrap()));
+    drop(replica.apply_one(Command::ClockSet(ClockSet { millis: now }).frame().unwrap()));
     assert!(replica.machine.service("s").unwrap().offline_at >= 1 && left == 1000);
 }
 
 #[test]
 fn what_namespaces_and_consumers_cost_does_not_grow_with_how_many_there_are() {
-    let mut fast = Fast::new();
+    let mut fast = FastReplica::new();
     let create = |name: String| {
         Command::NamespaceCreate(NamespaceCreate {
             name,
@@ -302,21 +305,21 @@ fn what_namespaces_and_consumers_cost_does_not_grow_with_how_many_there_are() {
 
 #[test]
 fn many_trims_are_one_command() {
-    let mut replica = newest();
+    let mut replica = latest_replica();
     for name in ["app", "web"] {
-        (0..5).for_each(|_| drop(replica.one(plain(name))));
+        (0..5).for_each(|_| drop(replica.apply_one(plain(name))));
     }
     let trim = |name: &str, first| Trim { name: name.into(), first, bytes_first: 0 };
     let trims = vec![trim("app", 3), trim("gone", 9), trim("web", 99)];
-    assert_eq!(replica.one(Command::TrimMany(TrimMany { trims }).frame().unwrap()), Ok(Done::Nothing));
+    assert_eq!(replica.apply_one(Command::TrimMany(TrimMany { trims }).frame().unwrap()), Ok(Done::Nothing));
     let first = |name| replica.machine.head(name).unwrap().first;
     assert_eq!((first("app"), first("web")), (3, 6));
 }
 
 #[test]
 fn namespaces_that_are_made_and_deleted_for_ever_leave_a_bounded_trace() {
-    let mut fast = Fast::new();
-    let cycle = |fast: &mut Fast, name: &str| {
+    let mut fast = FastReplica::new();
+    let cycle = |fast: &mut FastReplica, name: &str| {
         let create = NamespaceCreate { name: name.into(), retention: Retention::default() };
         assert!(fast.apply(Command::NamespaceCreate(create)).is_ok(), "{name}");
         assert_eq!(fast.apply(Command::NamespaceDelete(NamespaceDelete { name: name.into() })), Ok(Done::Nothing));
@@ -341,7 +344,7 @@ fn namespaces_that_are_made_and_deleted_for_ever_leave_a_bounded_trace() {
 
 #[test]
 fn an_old_cluster_with_many_deleted_namespaces_forgets_them_step_by_step() {
-    let mut fast = Fast { replica: Replica::default(), ..Fast::default() };
+    let mut fast = FastReplica { replica: Replica::default(), ..FastReplica::default() };
     for at in 0..12_000 {
         drop(fast.apply_frame(&plain(&format!("n{at}"))));
         drop(fast.apply(Command::NamespaceDelete(NamespaceDelete { name: format!("n{at}") })));

@@ -1,4 +1,4 @@
-//! The feature level: raised once on all replicas alike, and what is above it stops a node.
+//! The feature level: an entry raises it on all replicas alike, and what needs a higher level stops a node.
 
 use super::*;
 use crate::command::{ClockSet, DecodeError, InstanceExpire, LevelRaise, TrimMany, check_level, needs_level};
@@ -10,9 +10,9 @@ pub(super) fn raise(level: u32) -> Vec<u8> {
 }
 
 /// A replica that follows the newest rules.
-pub(super) fn newest() -> Replica {
+pub(super) fn latest_replica() -> Replica {
     let mut replica = Replica::default();
-    assert_eq!(replica.one(raise(FeatureLevel::LATEST.get())), Ok(Done::Nothing));
+    assert_eq!(replica.apply_one(raise(FeatureLevel::LATEST.get())), Ok(Done::Nothing));
     replica
 }
 
@@ -28,14 +28,14 @@ pub(super) fn step() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// A command frame of these bytes, unless they are a command of a newer release: that stops a replica.
+/// A command frame of these bytes; `None` when they are a command of a newer release, which stops a replica.
 pub(super) fn damaged(junk: Vec<u8>) -> Option<Vec<u8>> {
     let unknown = Command::decode(&junk) == Err(DecodeError::Unknown);
     (!unknown).then(|| command_frame(&junk).unwrap())
 }
 
-/// What stops a replica that applies these frames as its first entry.
-fn stopped(frames: &[Vec<u8>]) -> String {
+/// The error that stops a replica that applies these frames as its first entry.
+fn stop_error(frames: &[Vec<u8>]) -> String {
     let mut replica = Replica::default();
     let mut builder = EntryBuilder::new(0);
     frames.iter().for_each(|frame| builder.push(frame));
@@ -47,21 +47,21 @@ fn stopped(frames: &[Vec<u8>]) -> String {
 #[test]
 fn what_a_release_does_not_know_stops_it_and_names_the_entry() {
     let unknown = command_frame(&[0xfa, 0x07, 0x00]).unwrap();
-    assert_eq!(stopped(&[unknown]), "entry 77 has an unknown command: upgrade this node");
+    assert_eq!(stop_error(&[unknown]), "entry 77 has an unknown command: upgrade this node");
     let mut odd = command_frame(b"x").unwrap();
     odd[0] = 200;
-    assert_eq!(stopped(&[plain("app"), odd]), "entry 77 has a frame of unknown kind 200: upgrade this node");
+    assert_eq!(stop_error(&[plain("app"), odd]), "entry 77 has a frame of unknown kind 200: upgrade this node");
     let above = FeatureLevel::LATEST.get() + 1;
     let wanted = format!(
         "entry 77 raises the feature level to {above} and this release knows {}: upgrade this node",
         FeatureLevel::LATEST.get()
     );
-    assert_eq!(stopped(&[raise(above)]), wanted);
+    assert_eq!(stop_error(&[raise(above)]), wanted);
 }
 
 #[test]
 fn a_state_above_the_known_level_is_not_loaded() {
-    let mut replica = newest();
+    let mut replica = latest_replica();
     let above = u64::from(FeatureLevel::LATEST.get()) + 1;
     replica.memory.rows.insert((Family::Meta, META_LEVEL.to_vec()), above.to_be_bytes().to_vec());
     let meta = vec![(META_LEVEL.to_vec(), above.to_be_bytes().to_vec())];
@@ -82,20 +82,20 @@ fn what_the_bus_writes_is_bounded_from_the_raise_on_unless_somebody_says_otherwi
     let mut replica = Replica::default();
     drop(replica.apply(&[node_up(1, 1), dead.clone(), plain("notify"), plain("app")]));
     let own = Retention { events_max: 7, ..Retention::default() };
-    drop(replica.one(retain("notify", own)));
+    drop(replica.apply_one(retain("notify", own)));
     assert_eq!(keeps(&replica, "roll"), (0, 0, 0));
-    drop(replica.one(raise(2)));
+    drop(replica.apply_one(raise(2)));
     assert_eq!(keeps(&replica, "roll"), (7, 100_000, 256));
     assert_eq!(keeps(&replica, "_dead_"), (30, 1_000_000, 4096));
     assert_eq!(keeps(&replica, "notify"), (0, 7, 0), "somebody has said what");
     assert_eq!(keeps(&replica, "app"), (0, 0, 0));
-    drop(replica.one(retain("roll", Retention::default())));
+    drop(replica.apply_one(retain("roll", Retention::default())));
     for level in 2..=FeatureLevel::LATEST.get() {
-        drop(replica.one(raise(level)));
+        drop(replica.apply_one(raise(level)));
         assert_eq!(keeps(&replica, "roll"), (0, 0, 0), "everything, when somebody wants it");
     }
     assert_eq!(&replica.machine, &replica.reloaded());
-    let mut new = newest();
+    let mut new = latest_replica();
     drop(new.apply(&[node_up(1, 1), dead, plain("notify"), plain("app")]));
     assert_eq!(keeps(&new, "roll"), (7, 100_000, 256));
     assert_eq!((keeps(&new, "notify"), keeps(&new, "app")), ((7, 100_000, 256), (0, 0, 0)));
@@ -103,14 +103,14 @@ fn what_the_bus_writes_is_bounded_from_the_raise_on_unless_somebody_says_otherwi
 
 #[test]
 fn the_time_of_the_log_is_set_back_only() {
-    let mut replica = newest();
+    let mut replica = latest_replica();
     let set = |millis| Command::ClockSet(ClockSet { millis }).frame().unwrap();
     let before = replica.machine.millis();
-    drop(replica.one(set(before + 1_000_000)));
+    drop(replica.apply_one(set(before + 1_000_000)));
     assert_eq!(replica.machine.millis(), before + 10, "the time of the entry itself");
-    drop(replica.one(set(3)));
+    drop(replica.apply_one(set(3)));
     assert_eq!((replica.machine.millis(), replica.reloaded().millis()), (3, 3));
-    drop(replica.one(plain("app")));
+    drop(replica.apply_one(plain("app")));
     assert!(replica.machine.millis() > 3, "and goes on");
 }
 
@@ -119,7 +119,7 @@ fn a_level_is_raised_once_and_never_lowered() {
     let mut replica = Replica::default();
     assert_eq!(replica.machine.level(), FeatureLevel::FIRST);
     for level in [FeatureLevel::LATEST.get(), 1, 0, FeatureLevel::LATEST.get()] {
-        assert_eq!(replica.one(raise(level)), Ok(Done::Nothing));
+        assert_eq!(replica.apply_one(raise(level)), Ok(Done::Nothing));
         assert_eq!(replica.machine.level(), FeatureLevel::LATEST);
         assert_eq!(replica.reloaded().level(), FeatureLevel::LATEST);
     }

@@ -1,4 +1,4 @@
-//! Batches of one node are stored in the order of their numbers, when these lie far enough apart.
+//! Batches of one node are stored in the order of their numbers, if the numbers lie a whole window apart.
 
 use super::*;
 
@@ -6,7 +6,7 @@ use super::*;
 fn a_batch_that_lies_a_whole_window_below_the_newest_one_is_not_stored_behind_it() {
     let step = limits::BATCHES_PER_PRODUCER;
     let mut replica = Replica::default();
-    let batch = |number: u64| [mark(2, 5, number * step, 1), plain("app")];
+    let batch = |number: u64| [batch_mark(2, 5, number * step, 1), plain("app")];
     let first = replica.apply(&batch(1));
     let third = replica.apply(&batch(3));
     assert!(first[0].is_ok() && third[0].is_ok());

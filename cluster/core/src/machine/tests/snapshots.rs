@@ -1,16 +1,16 @@
-//! A clone of the machine is a snapshot: it stays as it is, and shares what does not change.
+//! A clone of the machine is a snapshot: later entries do not change it, and it shares all unchanged parts.
 
-use super::services::{on, register};
+use super::services::{connection, register};
 use super::*;
 
 #[test]
 fn a_clone_stays_as_it_is_and_shares_what_no_entry_changes() {
     let mut replica = Replica::default();
-    drop(replica.one(node_up(1, 1)));
-    drop(replica.one(register("s", "a", on(1, 1))));
+    drop(replica.apply_one(node_up(1, 1)));
+    drop(replica.apply_one(register("s", "a", connection(1, 1))));
     drop(replica.apply(&[plain("app"), plain("web")]));
     let snapshot = replica.machine.clone();
-    drop(replica.one(plain("app")));
+    drop(replica.apply_one(plain("app")));
     let next = |machine: &Machine, name: &str| machine.head(name).map(|head| head.next);
     assert_eq!((next(&snapshot, "app"), next(&replica.machine, "app")), (Some(2), Some(3)));
     assert_eq!((next(&snapshot, "web"), next(&replica.machine, "web")), (Some(2), Some(2)));
@@ -24,10 +24,10 @@ fn a_clone_stays_as_it_is_and_shares_what_no_entry_changes() {
 #[test]
 fn an_instance_that_leaves_is_still_on_the_roll_of_the_snapshot_before() {
     let mut replica = Replica::default();
-    drop(replica.one(node_up(1, 1)));
-    drop(replica.one(register("s", "a", on(1, 1))));
+    drop(replica.apply_one(node_up(1, 1)));
+    drop(replica.apply_one(register("s", "a", connection(1, 1))));
     let snapshot = replica.machine.clone();
-    drop(replica.one(node_down(1, 1)));
+    drop(replica.apply_one(node_down(1, 1)));
     let providers = |machine: &Machine| machine.providers("s-work").count();
     assert_eq!((providers(&snapshot), providers(&replica.machine)), (1, 0));
     snapshot.check_invariants();

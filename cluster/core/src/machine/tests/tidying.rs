@@ -1,25 +1,25 @@
-//! Rows that are not needed any more: they all go, in bounded steps, and the same ones on every replica.
+//! Rows that no rule needs any more are all removed, in bounded steps, and the same rows on every replica.
 
 use core::cell::Cell;
 
-use super::dedupe::{bounded, raise, tidy_up, trim, window};
+use super::dedupe::{bounded, raise, set_window, tidy_up, trim};
 use super::*;
 use crate::entry::FLAG_RESTORE;
 use crate::limits::{DEDUPE_WINDOW_MS, TIDY_ROWS_MAX};
 
-/// Rows of keys and ids.
-fn kept(memory: &Memory) -> usize {
+/// Number of rows of keys and ids.
+fn count_rows(memory: &MemoryStore) -> usize {
     let of = |family: &Family| matches!(family, Family::Ids | Family::Keys | Family::KeyRing);
     memory.rows.keys().filter(|(family, _)| of(family)).count()
 }
 
-/// Counts what is read.
-struct Counting<'a> {
-    memory: &'a Memory,
+/// A store that counts the rows that are read.
+struct CountingRows<'a> {
+    memory: &'a MemoryStore,
     reads: Cell<usize>,
 }
 
-impl Rows for Counting<'_> {
+impl Rows for CountingRows<'_> {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
         self.reads.set(self.reads.get() + 1);
         self.memory.get(family, key)
@@ -37,14 +37,14 @@ impl Rows for Counting<'_> {
     }
 }
 
-/// Applies one frame; how many rows it read and wrote.
-fn counted(replica: &mut Replica, millis: u64, frame: &[u8]) -> (usize, usize) {
+/// Applies one frame. Returns how many rows were read and written.
+fn apply_counted(replica: &mut Replica, millis: u64, frame: &[u8]) -> (usize, usize) {
     replica.index += 1;
     let mut builder = EntryBuilder::new(0);
     builder.push(frame);
     let bytes = builder.finish(millis);
     let mut writes = Writes::default();
-    let rows = Counting { memory: &replica.memory, reads: Cell::new(0) };
+    let rows = CountingRows { memory: &replica.memory, reads: Cell::new(0) };
     let replies = replica.machine.apply(replica.index, &Entry::parse(&bytes).unwrap(), &rows, &mut writes).unwrap();
     assert!(replies[0].is_ok(), "{replies:?}");
     let counts = (rows.reads.get(), writes.rows().count());
@@ -52,11 +52,11 @@ fn counted(replica: &mut Replica, millis: u64, frame: &[u8]) -> (usize, usize) {
     counts
 }
 
-/// Tidies until nothing is due; the most rows that one step read and wrote.
-fn tidied(replica: &mut Replica, millis: u64) -> (usize, usize) {
+/// Applies `Tidy` until nothing is due. Returns the most rows that one step read and wrote.
+fn tidy_all(replica: &mut Replica, millis: u64) -> (usize, usize) {
     let mut most = (0, 0);
     while replica.machine.tidy_due().is_some_and(|due| due <= millis) {
-        let (reads, writes) = counted(replica, millis, &tidy_up());
+        let (reads, writes) = apply_counted(replica, millis, &tidy_up());
         most = (most.0.max(reads), most.1.max(writes));
     }
     most
@@ -68,7 +68,7 @@ fn a_publish_with_a_key_costs_no_more_than_at_the_first_level() {
         let mut most = (0, 0);
         for n in 0..2200_u64 {
             // A hundred milliseconds for each: the window of two minutes holds 1200 of them.
-            let counts = counted(&mut replica, n * 100, &keyed(&format!("{n:04}")));
+            let counts = apply_counted(&mut replica, n * 100, &keyed(&format!("{n:04}")));
             most = if n < 1300 { most } else { (most.0.max(counts.0), most.1.max(counts.1)) };
         }
         most
@@ -82,8 +82,8 @@ fn a_publish_with_a_key_costs_no_more_than_at_the_first_level() {
 fn a_publish_with_an_id_reads_one_row_and_writes_one_more_than_at_the_first_level() {
     let cost = |mut replica: Replica| {
         let named = |id: &str| publish("app", &[event("app.x", "", id)], FLAG_CREATE);
-        drop(replica.one(named("first")));
-        counted(&mut replica, 1000, &named("second"))
+        drop(replica.apply_one(named("first")));
+        apply_counted(&mut replica, 1000, &named("second"))
     };
     assert_eq!(cost(Replica::default()), (1, 1 + 3));
     assert_eq!(cost(bounded()), (1, 2 + 3));
@@ -107,16 +107,16 @@ fn after_a_trim_and_the_window_nothing_is_left_of_many_ids_and_keys() {
             replica.apply_at(millis, &[publish("app", &events, FLAG_CREATE)]);
         }
     }
-    assert_eq!(kept(&replica.memory), usize::try_from(EVENTS * 4).unwrap());
+    assert_eq!(count_rows(&replica.memory), usize::try_from(EVENTS * 4).unwrap());
     replica.memory.entries.clear();
-    let trimmed = counted(&mut replica, millis, &trim("app", EVENTS * 2 - 1000));
+    let trimmed = apply_counted(&mut replica, millis, &trim("app", EVENTS * 2 - 1000));
     assert!(trimmed.0 < 2 * TIDY_ROWS_MAX && trimmed.1 < 2 * TIDY_ROWS_MAX, "{trimmed:?}");
-    let most = tidied(&mut replica, millis);
+    let most = tidy_all(&mut replica, millis);
     assert!(most.0 <= 3 * TIDY_ROWS_MAX + 10 && most.1 <= 2 * TIDY_ROWS_MAX + 10, "{most:?}");
-    assert_eq!(kept(&replica.memory), usize::try_from(EVENTS * 2).unwrap(), "the ids are gone");
-    let most = tidied(&mut replica, millis + DEDUPE_WINDOW_MS);
+    assert_eq!(count_rows(&replica.memory), usize::try_from(EVENTS * 2).unwrap(), "the ids are gone");
+    let most = tidy_all(&mut replica, millis + DEDUPE_WINDOW_MS);
     assert!(most.0 <= 3 * TIDY_ROWS_MAX + 10 && most.1 <= 2 * TIDY_ROWS_MAX + 10, "{most:?}");
-    assert_eq!(kept(&replica.memory), 0);
+    assert_eq!(count_rows(&replica.memory), 0);
     assert_eq!(replica.machine, replica.reloaded());
 }
 
@@ -131,21 +131,21 @@ fn rows_of_the_first_level_go_in_bounded_steps() {
     }
     replica.apply_at(1000, &frames);
     replica.memory.entries.clear();
-    drop(replica.one(trim("app", 2000)));
+    drop(replica.apply_one(trim("app", 2000)));
     raise(&mut replica);
     // The first entry at the level, and rows of it among those from before.
     let fresh = publish("app", &[event("app.user7", "k", "order-0")], 0);
-    assert!(counted(&mut replica, 1000, &fresh).1 < 10);
-    let most = tidied(&mut replica, 1000);
+    assert!(apply_counted(&mut replica, 1000, &fresh).1 < 10);
+    let most = tidy_all(&mut replica, 1000);
     assert!(most.0 <= 3 * TIDY_ROWS_MAX && most.1 <= 3 * TIDY_ROWS_MAX + 10, "{most:?}");
     let ids = |replica: &Replica| replica.memory.rows.keys().filter(|(family, _)| *family == Family::Ids).count();
     assert_eq!(ids(&replica), 2 * (1001 + 1 + 3000), "each has two rows, those that were trimmed have none");
     for name in replica.machine.heads.keys().cloned().collect::<Vec<_>>() {
-        drop(replica.one(trim(&name, 1 << 40)));
+        drop(replica.apply_one(trim(&name, 1 << 40)));
     }
-    let most = tidied(&mut replica, 1000 + DEDUPE_WINDOW_MS);
+    let most = tidy_all(&mut replica, 1000 + DEDUPE_WINDOW_MS);
     assert!(most.0 <= 3 * TIDY_ROWS_MAX && most.1 <= 3 * TIDY_ROWS_MAX + 10, "{most:?}");
-    assert_eq!(kept(&replica.memory), 0);
+    assert_eq!(count_rows(&replica.memory), 0);
     assert_eq!(replica.machine, replica.reloaded());
     assert_eq!(replica.machine.tidy_due(), None, "nothing will be due any more");
 }
@@ -154,11 +154,11 @@ fn rows_of_the_first_level_go_in_bounded_steps() {
 fn a_namespace_that_is_deleted_leaves_nothing_and_begins_anew() {
     let mut replica = bounded();
     let both = publish("app", &[event("app.x", "k", "one")], FLAG_CREATE);
-    assert_eq!(replica.one(both.clone()), published(1, 1));
+    assert_eq!(replica.apply_one(both.clone()), published(1, 1));
     let delete = Command::NamespaceDelete(NamespaceDelete { name: "app".into() }).frame().unwrap();
-    assert!(replica.one(delete).is_ok());
-    assert_eq!((kept(&replica.memory), &replica.machine), (0, &replica.reloaded()));
-    assert_eq!(replica.one(both), published(2, 1));
+    assert!(replica.apply_one(delete).is_ok());
+    assert_eq!((count_rows(&replica.memory), &replica.machine), (0, &replica.reloaded()));
+    assert_eq!(replica.apply_one(both), published(2, 1));
 }
 
 /// One step of the model: an entry with one frame.
@@ -190,7 +190,7 @@ fn model_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the rules should remember, in the simplest form.
+/// A model of what the rules should remember, in the simplest form.
 #[derive(Default)]
 struct Model {
     millis: u64,
@@ -215,7 +215,8 @@ impl Model {
         taken.then_some(if old { 0 } else { sequence })
     }
 
-    /// What a publish should be answered: the first of its events, or position and first one of what it repeats.
+    /// The expected reply to a publish: the sequence number of its first event, or the position of a repeating event
+    /// and the sequence number of the stored one.
     fn publish(&mut self, name: &str, events: &[(String, String, String)], copy: bool) -> Result<u64, (usize, u64)> {
         let (first, next) = self.heads.get(name).copied().unwrap_or((1, 1));
         self.heads.insert(name.into(), (first, next));
@@ -243,14 +244,14 @@ impl Model {
     }
 }
 
-/// A replica that commits now and then only, as a node does that applies many entries under one hold of its lock.
+/// A replica that commits only now and then, like a node that applies many entries before a commit.
 #[derive(Default)]
-struct Late {
+struct LateReplica {
     replica: Replica,
     held: Writes,
 }
 
-impl Late {
+impl LateReplica {
     fn apply(&mut self, millis: u64, frame: &[u8]) -> Reply {
         let replica = &mut self.replica;
         replica.index += 1;
@@ -274,7 +275,7 @@ proptest! {
         steps in proptest::collection::vec((model_step(), any::<bool>()), 1..80),
         born_bounded in any::<bool>(),
     ) {
-        let (mut one, mut late, mut model) = (Replica::default(), Late::default(), Model::default());
+        let (mut one, mut late, mut model) = (Replica::default(), LateReplica::default(), Model::default());
         let mut raises = born_bounded;
         for (step, pause) in steps {
             if core::mem::take(&mut raises) && model.raised.is_none() {
@@ -309,7 +310,7 @@ proptest! {
                     // does not know which.
                     let millis = millis.min(*present);
                     if there && model.raised.is_some() { *present = millis; }
-                    window(name, millis)
+                    set_window(name, millis)
                 }
                 Step::Publish { name, subject, key, id, count, copy } => {
                     let numbered = |text: &str, at: usize| if text.is_empty() { String::new() } else { format!("{text}{at}") };
@@ -345,15 +346,15 @@ proptest! {
         prop_assert_eq!(&one.machine, &one.reloaded());
         if model.raised.is_none() {
             raise(&mut one);
-            drop(one.one(tidy_up()));
+            drop(one.apply_one(tidy_up()));
         }
         for name in ["app", "web"] {
             drop(one.apply_at(model.millis, &[trim(name, u64::MAX)]));
         }
         let end = model.millis + 2 * DEDUPE_WINDOW_MS;
-        tidied(&mut one, end);
-        prop_assert_eq!(kept(&one.memory), 0);
-        prop_assert!(one.machine.heads().all(|head| head.remembered.is_none_or(|memory|
+        tidy_all(&mut one, end);
+        prop_assert_eq!(count_rows(&one.memory), 0);
+        prop_assert!(one.machine.heads().all(|head| head.dedupe.is_none_or(|memory|
             (memory.keys(), memory.key_bytes, memory.ids) == (0, 0, 0))));
         prop_assert_eq!(one.machine.tidy_due(), None);
     }
@@ -373,7 +374,7 @@ proptest! {
                 two.machine = two.reloaded();
             }
             prop_assert_eq!(one.apply(frames), two.apply(frames));
-            prop_assert_eq!(one.one(tidy_up()), two.one(tidy_up()));
+            prop_assert_eq!(one.apply_one(tidy_up()), two.apply_one(tidy_up()));
         }
         prop_assert_eq!(&one.machine, &two.reloaded());
         prop_assert_eq!(&one.memory, &two.memory);

@@ -1,4 +1,4 @@
-//! Events that the rules make: part of the very change that they tell of.
+//! Events that the rules make: each roll event is appended by the same entry as the change that it announces.
 
 use alloc::format;
 use alloc::string::{String, ToString as _};
@@ -6,16 +6,22 @@ use alloc::vec::Vec;
 use serde::Serialize;
 
 use crate::event::Event;
-use crate::machine::effects::{Effects, Touched};
-use crate::machine::{Machine, saved};
+use crate::machine::effects::{Effects, NamespaceAppend};
+use crate::machine::{Machine, save_head};
 use crate::namespace::Retention;
 use crate::rows::{self, Family, IndexRow};
 use crate::subjects::subject::Namespace;
 use crate::time::Timestamp;
 
 impl Machine {
-    /// Appends an event to the roll: `roll.<what>` with a payload of JSON.
-    pub(in crate::machine) fn tell(&mut self, what: &str, payload: &impl Serialize, effects: &mut Effects<'_>) {
+    /// Appends the event `roll.<what>` with a JSON payload. The record is stored in a row, since no entry of the log
+    /// holds it.
+    pub(in crate::machine) fn append_roll_event(
+        &mut self,
+        what: &str,
+        payload: &impl Serialize,
+        effects: &mut Effects<'_>,
+    ) {
         let Ok(payload) = serde_json::to_vec(payload) else { return };
         let subject = format!("{}.{what}", Namespace::ROLL);
         let millis = self.millis;
@@ -36,7 +42,7 @@ impl Machine {
         }
         let Some(head) = self.heads.get_mut(Namespace::ROLL) else { return };
         let bytes = u64::try_from(record.len()).unwrap_or(u64::MAX);
-        let touched = effects.touched.entry(head.id).or_insert_with(|| Touched {
+        let append = effects.appends.entry(head.id).or_insert_with(|| NamespaceAppend {
             first: head.next,
             row: IndexRow {
                 entry: effects.entry,
@@ -46,16 +52,16 @@ impl Machine {
                 ..IndexRow::default()
             },
         });
-        touched.row.events = touched.row.events.saturating_add(1);
-        touched.row.bytes = touched.row.bytes.saturating_add(bytes);
+        append.row.events = append.row.events.saturating_add(1);
+        append.row.bytes = append.row.bytes.saturating_add(bytes);
         effects.writes.put(Family::Made, rows::index_key(head.id, head.next), record);
         head.next = head.next.saturating_add(1);
         head.bytes_end = head.bytes_end.saturating_add(bytes);
-        saved(head, effects.writes);
+        save_head(head, effects.writes);
     }
 
-    /// The time of the log as events show it.
-    pub(in crate::machine) fn at(&self) -> String {
+    /// The time of the log as RFC 3339 text.
+    pub(in crate::machine) fn time_text(&self) -> String {
         Timestamp::from_millis(self.millis).to_string()
     }
 }
