@@ -62,7 +62,7 @@ impl<A: Belongs> Supervised<A> {
     }
 
     /// Looks at the child and starts it again when its time has come.
-    pub fn look(&mut self, now: Instant) -> Health {
+    pub fn check(&mut self, now: Instant) -> Health {
         if self.child.addr().connected() {
             if now.saturating_duration_since(self.started) >= HEALTHY {
                 self.restarts = 0;
@@ -111,13 +111,13 @@ mod tests {
         let mut now = Instant::now();
         let actors = Actors::default();
         let mut supervised = Supervised::start(&actors, now, || Mayfly);
-        assert_eq!(supervised.look(now), Health::Alive);
+        assert_eq!(supervised.check(now), Health::Alive);
         let mut waits = Vec::new();
         loop {
             actix_web::rt::time::sleep(Duration::from_millis(20)).await;
             let began = now;
             let health = loop {
-                match supervised.look(now) {
+                match supervised.check(now) {
                     Health::Waiting => now += Duration::from_millis(10),
                     health => break health,
                 }

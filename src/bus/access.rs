@@ -19,8 +19,8 @@ use rollbook_core::time::Timestamp;
 
 use super::consume::registry::Registry;
 use super::consume::source::Source;
-use super::delivery::messages::{AckResult, ConsumerTerms, Join, StreamCommand, stopping};
-use super::delivery::window::{Departure, Patience};
+use super::delivery::messages::{AckResult, ConsumerSpec, Join, StreamCommand, stopping};
+use super::delivery::window::{Departure, RedeliveryPolicy};
 use super::error::Fault;
 use super::handle::Bus;
 use super::read::encoder::EventEncoder;
@@ -396,7 +396,7 @@ impl Access {
         }
         let source = Source::new(self.bus(), wanted.pattern, next);
         let delivery = match wanted.manual {
-            Some(patience) => Delivery::Manual(source, patience),
+            Some(policy) => Delivery::Manual(source, policy),
             None => Delivery::Stream(source),
         };
         self.start(Context::new(), &target, self.serial(), delivery);
@@ -428,7 +428,7 @@ impl Access {
     }
 
     /// Creates the durable consumer, or finds it as it is, and the node that serves it.
-    async fn served(&self, durable: &Durable, wanted: &Subscribe, next: u64) -> Result<(ConsumerTerms, Owner), Fault> {
+    async fn served(&self, durable: &Durable, wanted: &Subscribe, next: u64) -> Result<(ConsumerSpec, Owner), Fault> {
         let (pattern, node) = (&wanted.pattern, self.bus().node());
         let namespace = pattern.namespace();
         if node.state().namespace(namespace).is_none() {
@@ -452,10 +452,7 @@ impl Access {
             _ => return Err(Refusal::Unavailable("node is joining".to_owned()).into()),
         };
         let manual = wanted.manual.is_some();
-        Ok((
-            ConsumerTerms { name: durable.name.clone(), pattern: pattern.clone(), group: durable.group, manual },
-            owner,
-        ))
+        Ok((ConsumerSpec { name: durable.name.clone(), pattern: pattern.clone(), group: durable.group, manual }, owner))
     }
 
     async fn propose(&self, command: Command) -> Result<Done, Refusal> {
@@ -466,9 +463,9 @@ impl Access {
     /// the member was accepted there is no stream, only its address: a try that fails leaves nothing behind.
     async fn join(
         &self,
-        (terms, owner): (ConsumerTerms, Owner),
+        (spec, owner): (ConsumerSpec, Owner),
         name: Option<String>,
-        patience: Option<Patience>,
+        policy: Option<RedeliveryPolicy>,
         target: &StreamTarget,
     ) -> Result<(), Fault> {
         let Inner { registry, relay, .. } = &*self.inner;
@@ -480,13 +477,13 @@ impl Access {
         };
         let ctx = Context::<Subscription>::new();
         let (deliver, commands) = (ctx.address().recipient(), ctx.address().recipient());
-        let (namespace, consumer) = (terms.pattern.namespace().to_owned(), terms.name.clone());
-        let (member, manual) = (self.serial(), terms.manual);
+        let (namespace, consumer) = (spec.pattern.namespace().to_owned(), spec.name.clone());
+        let (member, manual) = (self.serial(), spec.manual);
         // Leaves when it is dropped: also when nobody knows whether it was accepted, or its client goes meanwhile.
         let departure = Departure::Returned;
         let membership = Membership { namespace, consumer, member, manual, departure, acknowledge, leave };
-        let patience = patience.unwrap_or(Patience { redelivery: Duration::ZERO, count_max: 0 });
-        let join = Join { terms, member, consumer_id: target.consumer_id.clone(), name, patience, deliver, commands };
+        let policy = policy.unwrap_or(RedeliveryPolicy { redelivery: Duration::ZERO, count_max: 0 });
+        let join = Join { spec, member, consumer_id: target.consumer_id.clone(), name, policy, deliver, commands };
         let joined = if here { registry.send(join).await } else { relay.send(JoinElsewhere { owner, join }).await };
         joined.map_err(stopping)??;
         self.start(ctx, target, member, Delivery::Member(membership));

@@ -12,7 +12,7 @@ use rollbook_cluster::live::Live;
 use rollbook_core::error::Refusal;
 use rollbook_core::service::Connection;
 
-use super::call::terms::Requester;
+use super::call::types::Requester;
 use super::delivery::messages::stopping;
 use super::error::Fault;
 use super::relay::frame::{self, Frame};

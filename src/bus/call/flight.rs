@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rollbook_core::service::Connection;
 
-use super::terms::Requester;
+use super::types::Requester;
 use crate::bus::client::call::{Outcome, Payload, Request};
 
 /// What a request takes beside its texts and its payload, bytes: its rows in the tables of the router.

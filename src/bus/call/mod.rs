@@ -8,7 +8,7 @@ pub mod flight;
 pub mod router;
 pub mod state;
 pub mod survey;
-pub mod terms;
+pub mod types;
 
 #[cfg(test)]
 mod tests;

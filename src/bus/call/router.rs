@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::choice::{Candidate, Strategy, Turn};
 use super::flight::{Assignment, Flight, Reply};
 use super::state::{HandOver, NotBegun, State};
-use super::terms::{Answered, Config, Key, LoadView, RemoteCaller, Requester, Sent};
+use super::types::{Answered, Key, LoadView, RemoteCaller, Requester, RouterConfig, Sent};
 use crate::base::clock;
 use crate::base::fault::FaultKind;
 use crate::base::metrics::Metrics;
@@ -39,7 +39,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 struct Inner {
     node: Node,
     clients: Clients,
-    config: Config,
+    config: RouterConfig,
     metrics: Metrics,
     random: RandomState,
     remote_caller: Box<dyn RemoteCaller>,
@@ -97,7 +97,7 @@ impl Router {
     pub fn new(
         node: Node,
         clients: Clients,
-        config: Config,
+        config: RouterConfig,
         metrics: Metrics,
         remote_caller: Box<dyn RemoteCaller>,
     ) -> Self {
@@ -129,7 +129,7 @@ impl Router {
 
     /// How long requests may take.
     #[must_use]
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &RouterConfig {
         &self.inner.config
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::breaker::Breaker;
 use super::flight::{Assignment, Flight};
-use super::terms::{Answered, BreakerView, CLIENT_SHARE, Config, HTTP_SHARE, Key, LoadView, Requester};
+use super::types::{Answered, BreakerView, CLIENT_SHARE, HTTP_SHARE, Key, LoadView, Requester, RouterConfig};
 use crate::base::actors::hint;
 use crate::base::clock;
 use crate::bus::client::call::{Payload, Request, Responder};
@@ -122,7 +122,7 @@ impl State {
     }
 
     /// Whether one more request of so many bytes may be in flight.
-    fn has_room(&self, requester: Requester, bytes: usize, config: &Config) -> Result<(), Fault> {
+    fn has_room(&self, requester: Requester, bytes: usize, config: &RouterConfig) -> Result<(), Fault> {
         let fits = |(count, present): (usize, usize), part: usize| {
             // One alone always fits: the bound is on what gathers.
             count == 0
@@ -185,7 +185,7 @@ impl State {
     }
 
     /// Takes note of a request that goes to a provider.
-    pub(super) fn begin(&mut self, flight: Flight, place: Assignment, config: &Config) -> Result<u64, NotBegun> {
+    pub(super) fn begin(&mut self, flight: Flight, place: Assignment, config: &RouterConfig) -> Result<u64, NotBegun> {
         let bytes = flight.bytes();
         if let Err(error) = self.has_room(flight.requester, bytes, config) {
             return Err(Box::new((error, flight)));

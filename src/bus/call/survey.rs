@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::router::Router;
-use super::terms::{BreakerView, LoadView};
+use super::types::{BreakerView, LoadView};
 use crate::base::json::Verbatim;
 use crate::bus::client::clients::{Client, Clients};
 

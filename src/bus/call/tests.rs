@@ -8,12 +8,12 @@ use rollbook_core::service::Connection;
 
 use super::flight::{Assignment, Flight};
 use super::state::State;
-use super::terms::{Answered, Config, Key, Requester};
+use super::types::{Answered, Key, Requester, RouterConfig};
 use crate::bus::client::call::{Caller, Payload, Request, Responder};
 use crate::bus::error::Fault;
 
-fn config() -> Config {
-    Config {
+fn config() -> RouterConfig {
+    RouterConfig {
         timeout: Duration::from_secs(1),
         timeout_max: Duration::from_secs(9),
         in_flight_max: 24,

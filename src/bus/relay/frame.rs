@@ -10,8 +10,8 @@ use rollbook_core::subjects::pattern::Pattern;
 
 use super::live::{Call, Dismissed, Kicked, Ordered, Through};
 use crate::bus::call::survey::Wanted;
-use crate::bus::delivery::messages::{AckResult, ConsumerTerms, EndReason, Leave, MemberAck, MemberState, WriteResult};
-use crate::bus::delivery::window::{Departure, Patience, REDELIVERY_MIN};
+use crate::bus::delivery::messages::{AckResult, ConsumerSpec, EndReason, Leave, MemberAck, MemberState, WriteResult};
+use crate::bus::delivery::window::{Departure, REDELIVERY_MIN, RedeliveryPolicy};
 use crate::bus::read::stored_event::StoredEvent;
 
 /// One message. Tags are never reused; unknown ones are refused.
@@ -138,27 +138,27 @@ pub(in crate::bus) struct RemoteJoin {
 impl RemoteJoin {
     pub(in crate::bus) fn new(join: &crate::bus::delivery::messages::Join, seen: u64, incarnation: u64) -> Self {
         Self {
-            consumer: join.terms.name.clone(),
-            pattern: join.terms.pattern.as_str().to_owned(),
-            group: join.terms.group,
-            manual: join.terms.manual,
+            consumer: join.spec.name.clone(),
+            pattern: join.spec.pattern.as_str().to_owned(),
+            group: join.spec.group,
+            manual: join.spec.manual,
             member: join.member,
             consumer_id: join.consumer_id.clone(),
             name: join.name.clone(),
-            redelivery_ms: whole_millis(join.patience.redelivery),
-            count_max: join.patience.count_max,
+            redelivery_ms: whole_millis(join.policy.redelivery),
+            count_max: join.policy.count_max,
             seen,
             incarnation: Some(incarnation),
         }
     }
 
     /// What the member expects, `None` when the pattern is none.
-    pub(in crate::bus) fn terms(&self) -> Option<(ConsumerTerms, Patience)> {
+    pub(in crate::bus) fn spec(&self) -> Option<(ConsumerSpec, RedeliveryPolicy)> {
         let pattern = Pattern::parse(&self.pattern).ok()?;
-        let terms = ConsumerTerms { name: self.consumer.clone(), pattern, group: self.group, manual: self.manual };
+        let spec = ConsumerSpec { name: self.consumer.clone(), pattern, group: self.group, manual: self.manual };
         // A node of the release before lets clients ask for less, and rounds to 0.
         let redelivery = Duration::from_millis(self.redelivery_ms).max(REDELIVERY_MIN);
-        Some((terms, Patience { redelivery, count_max: self.count_max }))
+        Some((spec, RedeliveryPolicy { redelivery, count_max: self.count_max }))
     }
 }
 
@@ -429,7 +429,7 @@ mod tests {
         assert_eq!([0, 1, 1_000_000, 1_000_001].map(millis), [0, 1, 1, 2]);
         assert_eq!(whole_millis(Duration::MAX), u64::MAX);
         let join = |redelivery_ms| RemoteJoin { pattern: "a.b".into(), redelivery_ms, ..RemoteJoin::default() };
-        let there = |millis| join(millis).terms().unwrap().1.redelivery;
+        let there = |millis| join(millis).spec().unwrap().1.redelivery;
         assert_eq!([0, 99, 100, 101].map(there).map(|wait| wait.as_millis()), [100, 100, 100, 101]);
     }
 }

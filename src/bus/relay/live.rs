@@ -7,7 +7,7 @@ use prost::Message;
 use rollbook_core::service::Connection;
 
 use crate::base::fault::FaultKind;
-use crate::bus::call::terms::Sent;
+use crate::bus::call::types::Sent;
 use crate::bus::client::call::{Answer, Caller, Outcome, Payload, Request, Responder};
 use crate::bus::client::clients::CloseReason;
 use crate::bus::error::Fault;

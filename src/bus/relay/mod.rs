@@ -333,7 +333,7 @@ impl Handler<JoinElsewhere> for Relay {
     fn handle(&mut self, JoinElsewhere { owner, join }: JoinElsewhere, _: &mut Context<Self>) -> Self::Result {
         let seen = *self.node().state().applied().borrow();
         let message = Frame::Join(RemoteJoin::new(&join, seen, self.node().owner().incarnation)).into_bytes();
-        let (namespace, consumer) = (join.terms.pattern.namespace().to_owned(), join.terms.name);
+        let (namespace, consumer) = (join.spec.pattern.namespace().to_owned(), join.spec.name);
         let served = Served { owner, namespace, consumer, deliver: join.deliver, commands: join.commands, lost: None };
         // Before the answer: events may come first.
         self.served.insert(join.member, served);

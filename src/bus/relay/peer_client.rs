@@ -14,7 +14,7 @@ use super::frame::{Frame, decode_yes};
 use super::live::{Call, Dismissed, Kicked, Ordered, Through, decode_outcome};
 use crate::base::clock;
 use crate::bus::call::survey::Wanted;
-use crate::bus::call::terms::{RemoteCaller, Sent};
+use crate::bus::call::types::{RemoteCaller, Sent};
 use crate::bus::client::call::Outcome;
 use crate::bus::client::clients::{ClientMessage, Clients, CloseReason, Command};
 use crate::bus::error::Fault;

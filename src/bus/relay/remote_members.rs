@@ -53,9 +53,9 @@ impl Relay {
         wanted: RemoteJoin,
         relay: Addr<Self>,
     ) -> ResponseFuture<Result<Bytes, Refusal>> {
-        let Some((terms, patience)) = wanted.terms() else { return done(Err(frame::malformed())) };
-        let namespace = terms.pattern.namespace().to_owned();
-        let place = MemberPlace { namespace, consumer: terms.name.clone(), member: wanted.member };
+        let Some((spec, policy)) = wanted.spec() else { return done(Err(frame::malformed())) };
+        let namespace = spec.pattern.namespace().to_owned();
+        let place = MemberPlace { namespace, consumer: spec.name.clone(), member: wanted.member };
         let key = RemoteMemberKey { at: from, member: wanted.member };
         let life = wanted.incarnation.map(|incarnation| Owner { node: from, incarnation });
         let remote_member =
@@ -63,11 +63,11 @@ impl Relay {
         let remote_member = Owned::start(&self.bus.metrics().actors, remote_member);
         let remote_member = self.remote_members.expect(remote_member, key, place, life);
         let join = Join {
-            terms,
+            spec,
             member: wanted.member,
             consumer_id: wanted.consumer_id,
             name: wanted.name,
-            patience,
+            policy,
             deliver: remote_member.clone().recipient(),
             commands: remote_member.recipient(),
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rollbook_core::subjects::pattern::Pattern;
 
-use crate::bus::delivery::window::{Patience, REDELIVERY_MIN};
+use crate::bus::delivery::window::{REDELIVERY_MIN, RedeliveryPolicy};
 use crate::bus::error::Fault;
 
 /// Where a subscription begins.
@@ -29,7 +29,7 @@ pub struct Subscribe {
     /// Where it begins.
     pub start: Start,
     /// `Some`: the client acknowledges.
-    pub manual: Option<Patience>,
+    pub manual: Option<RedeliveryPolicy>,
     /// The id of the stream when the client chooses it.
     pub consumer_id: Option<String>,
     /// `Some`: the cursor is kept under a name.
@@ -63,13 +63,13 @@ impl Options<'_> {
     pub fn subscribe(&self) -> Result<Subscribe, Fault> {
         let count = self.redelivery_count.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
         let short = || Fault::bad("redelivery: at least 100ms, as \"5s\", or 0 for the usual time");
-        let patience = Patience {
+        let policy = RedeliveryPolicy {
             redelivery: redelivery(self.redelivery).ok_or_else(short)?,
-            count_max: count.unwrap_or(Patience::default().count_max),
+            count_max: count.unwrap_or(RedeliveryPolicy::default().count_max),
         };
         let manual = match self.ack {
             None | Some("none") => None,
-            Some("manual") => Some(patience),
+            Some("manual") => Some(policy),
             Some(_) => return Err(Fault::bad("ack: expected \"none\" or \"manual\"")),
         };
         let pattern = Pattern::parse(self.subject).map_err(|error| Fault::bad(error.to_string()))?;
@@ -83,7 +83,7 @@ impl Options<'_> {
 /// be meant.
 #[must_use]
 pub fn redelivery(said: Option<Duration>) -> Option<Duration> {
-    let wait = said.filter(|wait| !wait.is_zero()).unwrap_or(Patience::default().redelivery);
+    let wait = said.filter(|wait| !wait.is_zero()).unwrap_or(RedeliveryPolicy::default().redelivery);
     (wait >= REDELIVERY_MIN).then_some(wait)
 }
 

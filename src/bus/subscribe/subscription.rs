@@ -18,7 +18,7 @@ use crate::base::clock;
 use crate::bus::consume::dead_letter::DeadLetter;
 use crate::bus::consume::source::{Page, Source};
 use crate::bus::delivery::messages::{AckResult, Deliver, EndReason, Leave, MemberAck, StreamCommand, WriteResult};
-use crate::bus::delivery::window::{Departure, Member, Patience, Step, Window};
+use crate::bus::delivery::window::{Departure, Member, RedeliveryPolicy, Step, Window};
 use crate::bus::handle::{Bus, Live};
 use crate::bus::live::reply_subjects::Listening;
 use crate::bus::read::encoder::{End, EventEncoder};
@@ -32,7 +32,7 @@ pub enum Delivery {
     /// Everything from a cursor on, as fast as the client reads.
     Stream(Source),
     /// One event at a time, each until it is acknowledged.
-    Manual(Source, Patience),
+    Manual(Source, RedeliveryPolicy),
     /// Live messages of an inbox.
     Inbox(Listening),
     /// What a durable consumer gives to this member.
@@ -264,7 +264,7 @@ impl Subscription {
                 Step::Send(_, item) => self.send(item, ctx),
                 // The counts of a stream without a name end with it.
                 Step::Record(..) => {}
-                Step::Bury(_, item, deliveries) => {
+                Step::DeadLetter(_, item, deliveries) => {
                     let letter = DeadLetter {
                         item: Arc::clone(&item),
                         consumer_id: Some(self.consumer_id.clone()),
@@ -277,7 +277,7 @@ impl Subscription {
                     let bury = async move { letter.store(&bus).await };
                     ctx.spawn(bury.into_actor(self).map(move |(), act, ctx| {
                         if let State::Manual(manual) = &mut act.state {
-                            manual.window.buried(item.sequence());
+                            manual.window.dead_letter_done(item.sequence());
                         }
                         act.pump(ctx);
                     }));
@@ -356,9 +356,9 @@ impl Actor for Subscription {
         match self.delivery.take().map(|delivery| *delivery) {
             Some(Delivery::Stream(source)) => self.stream(source, ctx),
             Some(Delivery::Inbox(listening)) => self.listen(listening, ctx),
-            Some(Delivery::Manual(source, patience)) => {
+            Some(Delivery::Manual(source, policy)) => {
                 let mut window = Window::default();
-                window.join(SELF, patience);
+                window.join(SELF, policy);
                 self.state = State::Manual(Box::new(Manual { source: Some(source), window, timer: None }));
                 self.pump(ctx);
             }

@@ -21,16 +21,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Enabled};
-use super::call::terms;
+use super::call::types::RouterConfig;
 use super::call_handler::{CallHandler, Mailbox};
 use super::consume::registry::{EndConsumers, EndStreams, ListMembers, Registry};
-use super::delivery::messages::{AckResult, ConsumerTerms, Deliver, EndReason, Join, StreamCommand, WriteResult};
-use super::delivery::window::{Departure, Patience};
+use super::delivery::messages::{AckResult, ConsumerSpec, Deliver, EndReason, Join, StreamCommand, WriteResult};
+use super::delivery::window::{Departure, RedeliveryPolicy};
 use super::handle::Bus;
 use super::read::feed::Feed;
 use super::read::pieces::{Piece, split};
 use super::relay::{JoinElsewhere, Relay};
-use super::roll::registrations;
+use super::roll::roll::RollConfig;
 use super::roll::services::Services;
 use super::subscribe::request::{Durable, Start, Subscribe};
 use super::subscribe::subscription::{Membership, Subscription};
@@ -95,13 +95,9 @@ impl House {
         let relay = Owned::start(&bus.metrics().actors, Relay::new(&bus, registry.addr().clone()));
         let access = Access::new(bus.clone(), registry.addr().clone(), relay.addr().clone(), Enabled::Any);
         let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
-        let roll = registrations::Config {
-            grace: second,
-            heartbeat_timeout: minute,
-            heartbeat_drop: minute,
-            heartbeat_required: false,
-        };
-        let calls = terms::Config {
+        let roll =
+            RollConfig { grace: second, heartbeat_timeout: minute, heartbeat_drop: minute, heartbeat_required: false };
+        let calls = RouterConfig {
             timeout: second,
             timeout_max: minute,
             in_flight_max: 10,
@@ -147,13 +143,13 @@ impl House {
         self.access.publish(Parsed::Publish(publish)).await.expect("stored");
     }
 
-    /// A stream of a member of the group, whose client acknowledges unless `patience` is none.
-    async fn follow(&self, patience: Option<Patience>) -> Body {
+    /// A stream of a member of the group, whose client acknowledges unless `policy` is none.
+    async fn follow(&self, policy: Option<RedeliveryPolicy>) -> Body {
         let durable = Durable { name: GROUP.to_owned(), group: true, member: None };
         let wanted = Subscribe {
             pattern: pattern(),
             start: Start::Oldest,
-            manual: patience,
+            manual: policy,
             consumer_id: None,
             durable: Some(durable),
         };
@@ -229,9 +225,9 @@ fn pattern() -> Pattern {
 }
 
 fn join(number: u64, manual: bool, deliver: Recipient<Deliver>, commands: Recipient<StreamCommand>) -> Join {
-    let terms = ConsumerTerms { name: GROUP.to_owned(), pattern: pattern(), group: true, manual };
-    let (consumer_id, patience) = (format!("c_{number}"), Patience::default());
-    Join { terms, member: number, consumer_id, name: None, patience, deliver, commands }
+    let spec = ConsumerSpec { name: GROUP.to_owned(), pattern: pattern(), group: true, manual };
+    let (consumer_id, policy) = (format!("c_{number}"), RedeliveryPolicy::default());
+    Join { spec, member: number, consumer_id, name: None, policy, deliver, commands }
 }
 
 async fn until(what: &str, mut there: impl FnMut() -> bool) {
@@ -291,6 +287,6 @@ async fn event(body: &mut Body) -> Option<Piece> {
     split(chunk).next()
 }
 
-fn patience(millis: u64, count_max: u32) -> Option<Patience> {
-    Some(Patience { redelivery: Duration::from_millis(millis), count_max })
+fn policy(millis: u64, count_max: u32) -> Option<RedeliveryPolicy> {
+    Some(RedeliveryPolicy { redelivery: Duration::from_millis(millis), count_max })
 }

@@ -15,7 +15,7 @@ pub(super) const HTTP_SHARE: usize = 2;
 
 /// Bounds of the router.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct RouterConfig {
     /// How long a request may take that does not say so.
     pub timeout: Duration,
     /// How long one may take that does.
