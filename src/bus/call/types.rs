@@ -1,4 +1,5 @@
-//! The words of the router: its bounds, its way to other nodes, what an answer is and does.
+//! The types that the router shares with its callers: bounds, requesters, the call to another node, and the result of
+//! an answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,104 +10,106 @@ use tokio::sync::oneshot;
 use super::choice::Strategies;
 use crate::bus::client::call::{Outcome, Payload, Request};
 
-/// A client may have this part of what the node may have in flight, and all HTTP callers together that one.
+/// One client may have one part in this many of the requests in flight; all HTTP callers together one part in
+/// [`HTTP_SHARE`].
 pub(super) const CLIENT_SHARE: usize = 8;
+/// See [`CLIENT_SHARE`].
 pub(super) const HTTP_SHARE: usize = 2;
 
 /// Bounds of the router.
 #[derive(Debug, Clone)]
 pub struct RouterConfig {
-    /// How long a request may take that does not say so.
+    /// Timeout of requests that name none.
     pub timeout: Duration,
-    /// How long one may take that does.
+    /// Longest timeout that a request may name.
     pub timeout_max: Duration,
-    /// Most requests in flight at this node. One client has at most an eighth of it, all HTTP callers together half.
+    /// Most requests in flight at this node. One client has at most an eighth of them, all HTTP callers together half.
     pub in_flight_max: usize,
-    /// Most bytes of them that the node keeps, payloads included; the same shares.
+    /// Most bytes that the node keeps for requests in flight, payloads included; the same shares.
     pub in_flight_bytes_max: usize,
-    /// Most requests that one instance has at a time, as far as this node knows.
+    /// Most requests in flight to one instance, as far as this node knows.
     pub in_flight_per_instance: u32,
     /// How providers are chosen.
     pub strategies: Strategies,
 }
 
-/// Who waits for the outcome of a request, which ends without one when whoever waits has left.
+/// Who waits for the outcome of a request. When the requester leaves, its requests end without an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Requester {
-    /// A client of this node, by its serial.
+    /// A client of this node, by its serial number.
     Client(u64),
-    /// Somebody who asks over HTTP, by a number of the router.
+    /// An HTTP caller, by a number of the router.
     Http(u64),
     /// Another node, by its number, and the number that the request has there.
     Node(u64, u64),
 }
 
-/// A request that goes to a client of another node.
+/// A request to a client of another node.
 #[derive(Debug)]
-pub struct Sent {
+pub struct RemoteRequest {
     /// The client.
     pub to: Connection,
-    /// The number of the request here.
+    /// The number of the request at this node.
     pub number: u64,
-    /// What is asked.
+    /// The request.
     pub request: Arc<Request>,
-    /// With what.
+    /// Its payload.
     pub payload: Payload,
 }
 
-/// The way of a request to another node.
+/// Sends requests to clients of other nodes.
 pub trait RemoteCaller: Send + Sync + 'static {
-    /// Asks a client of another node; the outcome comes by `reply`, unless `()` is sent first: nobody waits for it then,
-    /// and the other node is told.
-    fn call(&self, sent: Sent, reply: Box<dyn FnOnce(Outcome) + Send>) -> oneshot::Sender<()>;
+    /// Sends a request; `reply` receives the outcome. When `()` is sent through the returned sender first, no caller
+    /// waits any more and the other node is told so.
+    fn call(&self, sent: RemoteRequest, reply: Box<dyn FnOnce(Outcome) + Send>) -> oneshot::Sender<()>;
 }
 
-/// Under what name a provider answers.
+/// How a provider names the request that it answers.
 #[derive(Debug, Clone, Copy)]
 pub enum Key<'a> {
-    /// The id that it was handed.
+    /// By the id that it got with the request.
     Id(&'a str),
-    /// The number that it was handed.
+    /// By the number that it got with the request.
     Number(u64),
 }
 
-/// What became of an answer.
+/// The result of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answered {
-    /// It is on its way to the caller.
+    /// The answer goes to the caller.
     Yes,
-    /// The caller had been told before that there is none.
+    /// The request had ended before; the caller was told that there is no answer.
     Late,
-    /// Nobody waits for it, as the request said.
+    /// The request said that no answer is awaited.
     NotAwaited,
     /// The caller has left.
     CallerGone,
-    /// This client was not asked that.
+    /// This client has no such request.
     Unknown,
 }
 
-/// The load of an instance as one node sees it.
+/// The load of an instance, as one node sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadView {
-    /// Requests it has now.
+    /// Requests in flight.
     pub in_flight: u32,
     /// Requests that ended with an answer.
     pub answered: u64,
-    /// Requests that ended without one.
+    /// Requests that ended without an answer.
     pub failed: u64,
-    /// Time of all of them together.
+    /// Total time of all ended requests.
     pub busy: Duration,
-    /// By capability.
+    /// The circuit breakers of its capabilities.
     pub breakers: Vec<BreakerView>,
 }
 
-/// A breaker as one node sees it.
+/// A circuit breaker, as one node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakerView {
     /// The capability.
     pub capability: String,
     /// `closed`, `open` or `half_open`.
     pub state: &'static str,
-    /// Failures in the present minute.
+    /// Failures in the present window.
     pub failures: u32,
 }

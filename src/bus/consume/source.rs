@@ -89,7 +89,7 @@ impl Source {
     ///
     /// # Errors
     /// The book cannot be read.
-    pub async fn next(&mut self, wire: Option<&'static dyn EventEncoder>) -> Result<Page, ReadError> {
+    pub async fn next(&mut self, encoder: Option<&'static dyn EventEncoder>) -> Result<Page, ReadError> {
         loop {
             if !self.is_attached() {
                 let attached = self.bus.feed().attach(&self.pattern, self.progress.next.get(), &self.buffer);
@@ -110,7 +110,7 @@ impl Source {
                 continue;
             }
             // Out of line: thousands of level sources wait here without it.
-            if let Some(page) = Box::pin(self.read(wire)).await? {
+            if let Some(page) = Box::pin(self.read(encoder)).await? {
                 return Ok(page);
             }
         }
@@ -122,15 +122,15 @@ impl Source {
     }
 
     /// Reads a page from the book; `None` when no event matched in the part that was searched.
-    async fn read(&mut self, wire: Option<&'static dyn EventEncoder>) -> Result<Option<Page>, ReadError> {
+    async fn read(&mut self, encoder: Option<&'static dyn EventEncoder>) -> Result<Option<Page>, ReadError> {
         let (book, pattern, from) = (self.bus.node().state().book(), self.pattern.clone(), self.progress.next.get());
         let read = move || -> Result<(Option<Page>, u64), ReadError> {
             let namespace = pattern.namespace();
-            match wire {
-                Some(wire) => {
+            match encoder {
+                Some(encoder) => {
                     let mut out = Vec::with_capacity(PAGE_BYTES_MAX.saturating_add(8 << 10));
                     let next = book.read(namespace, from, Some(&pattern), &mut |sequence, event, _| {
-                        wire.event(i64::try_from(sequence).unwrap_or(i64::MAX), event, &mut out);
+                        encoder.event(i64::try_from(sequence).unwrap_or(i64::MAX), event, &mut out);
                         if out.len() < PAGE_BYTES_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                     })?;
                     Ok(((!out.is_empty()).then(|| Page::Bytes(out.into())), next))
