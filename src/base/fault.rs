@@ -90,7 +90,7 @@ impl FaultKind {
     }
 }
 
-/// What a refusal of the rules or the cluster means for whoever wrote to the book.
+/// The kind of a refusal of the rules or the cluster, for a client that writes to the book.
 impl From<&Refusal> for FaultKind {
     fn from(refusal: &Refusal) -> Self {
         match refusal {

@@ -4,7 +4,7 @@
 //! for each member that is connected elsewhere. On the node of the client the relay remembers which node serves the
 //! stream. Acknowledgements and inbox messages go to the node that the consumer id names, or to all nodes.
 //!
-//! Invariant: a member never outlives its stream, and a stream never outlives its member, also when messages are lost:
+//! Invariant: a member ends with its stream, and a stream with its member, a little later when messages are lost:
 //! each side checks the other node at intervals.
 
 pub(super) mod frame;

@@ -107,7 +107,7 @@ impl BufferedSocket {
     /// Watches the client while its request is served: ready when the connection broke. A client that only ends its
     /// side may still wait for the answer.
     pub(super) fn watch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // What comes belongs to the body, and to whoever reads that.
+        // Bytes of the body are left to the reader of the body.
         while !self.body && !self.ended && self.read.len() < AHEAD_BYTES_MAX {
             match self.fill(cx) {
                 Poll::Ready(Ok(_)) => {}

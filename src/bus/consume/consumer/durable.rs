@@ -190,7 +190,7 @@ impl Consumer {
             async move { letter.store_while(&bus, async || still_serves(&bus, &cursor).await).await };
         let dead_letter_done = self.await_before_stop(store_dead_letter, move |stored, act, ctx| {
             if !stored {
-                // It is still the event of whoever serves the consumer now.
+                // The event belongs to the start that serves the consumer now.
                 act.check_serving(ctx);
                 return;
             }
