@@ -1,8 +1,9 @@
-//! The life of an actor, and what it is told.
+//! Lifetimes of actors, and how messages are sent to them.
 //!
-//! Whoever starts an actor holds an [`Owned`] handle: when the handle is dropped, the actor stops. An address is no
-//! handle: actix keeps an actor that has a timer alive when nobody has its address any more. A message is sent by
-//! one of two functions: [`must_tell`] when it has to arrive, [`hint`] when it may be lost.
+//! Whoever starts an actor holds an [`Owned`] handle. The actor stops when the handle is dropped. An address is not a
+//! handle: actix keeps an actor that has a timer alive after the last address is gone.
+//!
+//! A message is sent by one of two functions: [`must_tell`] when it has to arrive, [`hint`] when it may be lost.
 
 use std::any::type_name;
 use std::convert::Infallible;
@@ -16,7 +17,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 
-/// The kinds of actors, as `rollbook_actors` names them.
+/// The kinds of actors. The names are labels of the metric `rollbook_actors`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Supervises the durable consumers of this node.
@@ -42,7 +43,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 10] = [
         Self::Registry,
         Self::Relay,
@@ -74,7 +75,7 @@ impl Kind {
     }
 }
 
-/// How many actors live, by kind. Clones share it.
+/// How many actors live, by kind. Clones share one count.
 #[derive(Debug, Clone, Default)]
 pub struct Actors {
     alive: Family<[(&'static str, &'static str); 1], Gauge>,
@@ -106,7 +107,7 @@ impl Actors {
     }
 }
 
-/// One live actor in the count. The context of the actor has it, so it goes with the actor however that ends.
+/// Counts one live actor. The context of the actor has this, so the count goes down however the actor ends.
 struct Counted(Gauge);
 
 impl Drop for Counted {
@@ -115,21 +116,21 @@ impl Drop for Counted {
     }
 }
 
-/// An actor that is owned by whoever started it.
+/// An actor that somebody owns by a handle.
 pub trait Belongs: Actor<Context = Context<Self>> {
-    /// What it is counted as.
+    /// The kind that the actor counts as.
     const KIND: Kind;
 
-    /// Called when its owner has dropped the handle. Stops the actor; one that has last words says them here, and
-    /// must then stop by itself.
+    /// Called when the owner has dropped the handle. Stops the actor. An actor that must finish something first does so
+    /// here, and then stops itself.
     fn released(&mut self, ctx: &mut Context<Self>) {
         ctx.stop();
     }
 }
 
-/// Keeps an actor, of whatever type, alive: the actor stops when this is dropped.
+/// Keeps an actor of any type alive: the actor stops when this is dropped.
 pub struct Hold {
-    /// What counts is that it is dropped.
+    /// The actor notices that this is dropped.
     _end: oneshot::Sender<Infallible>,
 }
 
@@ -166,7 +167,7 @@ impl<A: Belongs> Owned<A> {
         Self::run(actors, ctx, actor)
     }
 
-    /// Starts an actor whose context, and with it its address, was made before. What came for it meanwhile waits in
+    /// Starts an actor whose context, and so its address, was made before. Messages that were sent meanwhile wait in
     /// its mailbox.
     #[must_use]
     pub fn run(actors: &Actors, mut ctx: Context<A>, actor: A) -> Self {
@@ -193,7 +194,7 @@ impl<A: Belongs> Owned<A> {
     }
 }
 
-/// Starts an actor that nobody holds but the stream that it has added to its context: it must stop when the stream
+/// Starts an actor without a handle. Its only owner is a stream in its context: the actor must stop when the stream
 /// ends.
 pub fn start_with_its_stream<A: Belongs>(actors: &Actors, make: impl FnOnce(&mut Context<A>) -> A) {
     let mut ctx = Context::new();
@@ -217,9 +218,9 @@ impl<A: Actor> Owned<A> {
     }
 }
 
-/// Ties an actor to its owner, and counts it until its context is gone.
+/// Ties an actor to its handle, and counts it until its context is gone.
 fn attach<A: Belongs>(ctx: &mut Context<A>, counted: Counted, released: oneshot::Receiver<Infallible>) {
-    // Nothing is ever sent: the end of the other side is the message.
+    // Nothing is ever sent: the dropped sender is the signal.
     let released = wrap_future::<_, A>(async move { drop(released.await) });
     ctx.spawn(released.then(move |(), act, ctx| {
         act.released(ctx);
@@ -227,17 +228,17 @@ fn attach<A: Belongs>(ctx: &mut Context<A>, counted: Counted, released: oneshot:
     }));
 }
 
-/// Goes on until it is dropped.
+/// Never ends; dropped with the context of the actor.
 async fn keep(_counted: Counted) {
     std::future::pending().await
 }
 
-/// Something that takes messages.
+/// A receiver of messages.
 pub trait Takes<M> {
-    /// Hands over a message even if the mailbox is full; `false` when nobody will ever read it.
+    /// Sends a message even if the mailbox is full. Returns `false` when the receiver has ended.
     fn force(self, message: M) -> bool;
 
-    /// Hands over a message if there is room; `false` when there is none, or nobody will ever read it.
+    /// Sends a message if there is room. Returns `false` when there is none, or the receiver has ended.
     fn offer(self, message: M) -> bool;
 }
 
@@ -277,7 +278,7 @@ where
     }
 }
 
-/// An answer for one that waits for it: there is always room.
+/// The answer to a waiting caller: there is always room.
 impl<M> Takes<M> for oneshot::Sender<M> {
     fn force(self, message: M) -> bool {
         self.send(message).is_ok()
@@ -288,15 +289,15 @@ impl<M> Takes<M> for oneshot::Sender<M> {
     }
 }
 
-/// Sends a message that has to arrive: a full mailbox takes it all the same. Only for what is said a few times in the
-/// life of its sender, or the mailbox would have no bound. When the receiver has ended, the log says so.
+/// Sends a message that has to arrive, even to a full mailbox. Only for messages that a sender sends a few times in its
+/// life; otherwise the mailbox would have no bound. Logs when the receiver has ended.
 pub fn must_tell<M>(to: impl Takes<M>, message: M) {
     if !to.force(message) {
         tracing::debug!(message = type_name::<M>(), "a message has no receiver any more");
     }
 }
 
-/// Sends a message that may be lost, because its receiver finds out by itself, or does not need to know.
+/// Sends a message that may be lost, because the receiver finds out by itself, or does not need to know.
 pub fn hint<M>(to: impl Takes<M>, message: M) {
     if !to.offer(message) {
         tracing::trace!(message = type_name::<M>(), "a hint was lost");

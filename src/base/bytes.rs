@@ -1,4 +1,4 @@
-//! Numbers of bytes as people write them: `8388608`, `8MB`, `64MiB`.
+//! Numbers of bytes in configuration: `8388608`, `8MB`, `64MiB`.
 
 use std::fmt;
 

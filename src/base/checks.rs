@@ -1,4 +1,4 @@
-//! What is wrong with settings although each value by itself is fine.
+//! Findings about settings that are wrong together although each value by itself is valid.
 
 /// Findings, as pairs of the key of a setting and a message that says what to write.
 #[derive(Debug, Default)]

@@ -1,23 +1,23 @@
-//! The only place of the bus that asks for the time.
+//! The only place of the bus that reads a clock.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rollbook_core::time::Timestamp;
 
-/// Now, for measuring.
+/// Now, on the monotonic clock.
 #[must_use]
 pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Now, as it is stored with an event.
+/// Now, as events store it.
 #[must_use]
 pub fn timestamp() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
 }
 
-/// Now, in milliseconds since 1970, as programs in JavaScript count.
+/// Now, in milliseconds since 1970.
 #[must_use]
 pub fn millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,10 +1,10 @@
-//! A list of words in one text, separated by commas.
+//! A list of words in one setting, separated by commas.
 
 use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
 
-/// The words of a text such as `a, b`. Blanks around a word, and words that are empty, do not count.
+/// The words of a text such as `a, b`. Blanks around a word and empty words are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct CommaList(Vec<String>);

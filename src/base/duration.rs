@@ -1,4 +1,4 @@
-//! Go durations, the notation of every time span in the configuration and on the command line, read exactly.
+//! Durations in the notation of Go, for the configuration and the command line.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,42 +1,42 @@
-//! The kinds of faults that clients are told of, and the one table of their codes. Which status of HTTP a kind has is in
-//! `net::http::status`; doors with codes of their own map kinds to them.
+//! The kinds of faults that clients get, and their codes. `net::http::status` maps each kind to an HTTP status; doors
+//! with codes of their own have their own table.
 
 use rollbook_core::error::Refusal;
 
-/// What kind of fault it is.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
-    /// The client asks for something that cannot be.
+    /// The request is invalid.
     BadRequest,
-    /// What the client sends is larger than it may be.
+    /// The request is larger than allowed.
     TooLarge,
-    /// There is none of what the client names.
+    /// The named thing does not exist.
     NotFound,
-    /// It is there already, or is something else.
+    /// The thing exists already, or is something else.
     Conflict,
-    /// It was changed by somebody else meanwhile.
+    /// Somebody else has changed the thing meanwhile.
     Stale,
-    /// This client may not do it.
+    /// The client may not do this.
     Forbidden,
     /// The client must register first.
     NotRegistered,
-    /// No instance offers the capability that is asked for.
+    /// No instance offers the capability.
     NoCapability,
     /// Instances offer the capability, but none of them the action.
     NoAction,
-    /// Those who offer the capability cannot be asked now.
+    /// No instance that offers the capability can be asked now.
     NoProvider,
-    /// The provider went away before it answered.
+    /// The provider disconnected before it answered.
     ProviderLost,
-    /// The time was over before there was an answer.
+    /// The deadline passed without an answer.
     DeadlineExceeded,
-    /// Too much of the client, or for the provider, is in flight.
+    /// Too many requests of the client, or to the provider, are in flight.
     Overloaded,
-    /// The node or the cluster cannot do it now: later, or elsewhere.
+    /// The node or the cluster cannot do this now; later, or another node, may succeed.
     Unavailable,
-    /// There is no room on the disk.
+    /// The disk is full.
     StorageFull,
-    /// The node stops, or the caller is gone.
+    /// The node stops, or the caller has disconnected.
     Cancelled,
     /// The node has failed.
     Internal,
@@ -65,7 +65,7 @@ impl FaultKind {
         Self::Internal,
     ];
 
-    /// Short machine-readable name, as clients and other nodes are told it. Kinds that a client treats alike share one.
+    /// The code that clients and other nodes get. Kinds that clients treat alike share one.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -83,15 +83,14 @@ impl FaultKind {
         }
     }
 
-    /// The kind of that code, the most general one where kinds share it; `None` when there is no such code. What is
-    /// missing of a provider is not in the code: another node is asked for a provider that was found.
+    /// The kind of a code, the most general one where kinds share it; `None` for an unknown code.
     #[must_use]
     pub fn from_code(code: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
 }
 
-/// What a refusal of the rules or the cluster means for whoever wrote to the book.
+/// The kind of a refusal of the rules or the cluster, for a client that writes to the book.
 impl From<&Refusal> for FaultKind {
     fn from(refusal: &Refusal) -> Self {
         match refusal {

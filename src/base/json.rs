@@ -1,5 +1,5 @@
-//! JSON as clients of all languages write it: how deep it may be nested, what counts as a whole number, and how it is
-//! handed on without a number or a text of it being written in another way. Pure.
+//! JSON as clients of all languages write it: how deep it may be nested, which numbers count as whole, and how a
+//! document is passed on without a change of its bytes. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,15 +12,14 @@ use serde_json::value::RawValue;
 
 use super::duration;
 
-/// How deep arrays and objects of a payload, or of any other document of a client, may be nested. Parsers that go
-/// deeper are rare: .NET stops at 64 unless told otherwise, Python at about 1000.
+/// How deep arrays and objects in a document of a client may be nested. Parsers that go deeper are rare: .NET stops at
+/// 64 by default, Python at about 1000.
 pub const DEPTH_MAX: usize = 128;
 
-/// What is wrong with a document that [`is_shallow`] does not hold for.
+/// The explanation for a document that fails [`is_shallow`].
 pub const TOO_DEEP: &str = "nested deeper than 128 levels";
 
-/// Whether no array or object of a JSON text is nested deeper than `depth_max`. Of a text that is no JSON it says
-/// nothing.
+/// Whether no array or object of a JSON text is nested deeper than `depth_max`. Does not check that the text is JSON.
 #[must_use]
 pub fn is_shallow(json: &[u8], depth_max: usize) -> bool {
     // A string or a number has no depth, and nearly all other documents have no more brackets than that.
@@ -44,9 +43,9 @@ pub fn is_shallow(json: &[u8], depth_max: usize) -> bool {
     true
 }
 
-/// The place behind the string whose content begins at `at`.
+/// The position behind the string whose content begins at `at`.
 fn end_of_string(json: &[u8], mut at: usize) -> usize {
-    // Most bytes of most documents are in strings: this is many times faster than to look at each.
+    // Most bytes of most documents are in strings: this is many times faster than a look at each byte.
     while let Some(found) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
         let place = at.saturating_add(found);
         if json.get(place) == Some(&b'"') {
@@ -57,18 +56,18 @@ fn end_of_string(json: &[u8], mut at: usize) -> usize {
     json.len()
 }
 
-/// The text behind a byte order mark, which some programs write in front of UTF-8.
+/// The text behind a byte order mark, which some programs write before UTF-8.
 #[must_use]
 pub fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
-/// A count or a time: a whole number from 0, however it is written: `5000`, `5000.0` and `5e3` are the same. Languages
-/// with one type of number write the second or third.
+/// A whole number from 0 in any notation: `5000`, `5000.0` and `5e3` are equal. Languages with one type of number write
+/// the second or third form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Whole(pub u64);
 
-/// Whole numbers up to here are exact in every language.
+/// Whole numbers up to this one are exact in every language.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 impl<'de> Deserialize<'de> for Whole {
@@ -95,8 +94,7 @@ impl<'de> Deserialize<'de> for Whole {
     }
 }
 
-/// A time to wait: a text with units, `"1m30s"`, as in queries and in the configuration, or milliseconds as a [`Whole`]
-/// number.
+/// A time to wait: a text with units, `"1m30s"`, or milliseconds as a [`Whole`] number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait(pub Duration);
 
@@ -129,7 +127,7 @@ impl<'de> Deserialize<'de> for Wait {
     }
 }
 
-/// Reads a member of which `null` is the same as none.
+/// Reads a member for which `null` means absent.
 ///
 /// # Errors
 /// It is there and is something else.
@@ -137,8 +135,8 @@ pub fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(dese
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// The text that a JSON string stands for; half of a surrogate pair, which no text can hold, becomes U+FFFD. `None` for
-/// anything else.
+/// The text of a JSON string. Half of a surrogate pair, which no text can hold, becomes U+FFFD. `None` when the
+/// document is not a string.
 #[must_use]
 pub fn text(json: &str) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
@@ -178,19 +176,19 @@ fn whole_pairs(json: &str) -> String {
     out
 }
 
-/// A document that is handed on as it was written.
+/// A document that is passed on as it was written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Verbatim(Box<RawValue>);
 
 impl Verbatim {
-    /// Keeps a document; `None` when it is no JSON.
+    /// Keeps a document; `None` when the text is not JSON.
     #[must_use]
     pub fn new(json: String) -> Option<Self> {
         RawValue::from_string(json).ok().map(Self)
     }
 
-    /// Its text.
+    /// The text of the document.
     #[must_use]
     pub fn text(&self) -> &str {
         self.0.get()

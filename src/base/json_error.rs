@@ -1,4 +1,4 @@
-//! What is wrong with a JSON document, in the same words at all doors: `NAME: what`, with the name of the member. Pure.
+//! Explanations of errors in JSON documents, the same at all doors: `NAME: what`, with the name of the member. Pure.
 
 use std::borrow::Cow;
 
@@ -6,8 +6,8 @@ use serde_json::Error;
 
 use super::json;
 
-/// What is wrong with `json`, for whoever wrote it: `event: expected a string, not integer 5`. An error of the syntax
-/// says line and column instead of a name.
+/// What is wrong with `json`, for its author: `event: expected a string, not integer 5`. A syntax error has line and
+/// column instead of a name.
 #[must_use]
 pub fn explain(json: &str, error: &Error) -> String {
     let text = error.to_string();
@@ -36,7 +36,7 @@ pub fn explain(json: &str, error: &Error) -> String {
     }
 }
 
-/// The words of serde the other way round: what would be right comes first.
+/// The words of serde in the other order: what would be right comes first.
 fn plain(text: &str) -> String {
     let rest = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
     match rest.and_then(|rest| rest.rsplit_once(", expected ")) {
@@ -59,7 +59,7 @@ fn kind(serde: &str) -> &str {
     }
 }
 
-/// The name of the member of an object that the error is in.
+/// The name of the member that has the error.
 fn member<'j>(json: &'j str, error: &Error) -> Option<Cow<'j, str>> {
     let before: usize = json.split_inclusive('\n').take(error.line().checked_sub(1)?).map(str::len).sum();
     let at = before.checked_add(error.column())?;

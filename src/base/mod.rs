@@ -1,5 +1,5 @@
-//! What every room above the cluster may use: lives of actors, time, values of settings, JSON of all languages, metrics,
-//! kinds of faults.
+//! What every room above the cluster may use: lifetimes of actors, time, values of settings, JSON of all languages,
+//! metrics, kinds of faults.
 //!
 //! Nothing here knows an event, a socket or a protocol. Imports nothing but the crates below and libraries.
 

@@ -1,24 +1,24 @@
-//! Places in a fixed array, handed out to those who ask for one.
+//! Numbered slots of a fixed array, handed out on request.
 //!
-//! An event keeps the encoded frames of several doors beside its bytes. Which door has which place does not matter, as
-//! long as no two have the same; so nobody numbers them by hand.
+//! An event keeps the encoded frames of several doors beside its bytes. Which door has which slot does not matter, as
+//! long as no two doors have the same one, so the numbers are not written by hand.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Where places come from: the next number that nobody has.
+/// A source of slots: hands out the next free number.
 #[derive(Debug, Default)]
 pub struct Slots(AtomicUsize);
 
 impl Slots {
-    /// A source whose first place is 0.
+    /// A source whose first slot is 0.
     #[must_use]
     pub const fn new() -> Self {
         Self(AtomicUsize::new(0))
     }
 }
 
-/// One place, the same for the life of the process from its first use on.
+/// One slot, which gets its number at its first use and keeps it.
 #[derive(Debug)]
 pub struct Slot {
     from: &'static Slots,
@@ -26,13 +26,13 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// A place of that source.
+    /// A slot of this source.
     #[must_use]
     pub const fn of(from: &'static Slots) -> Self {
         Self { from, number: OnceLock::new() }
     }
 
-    /// Its number.
+    /// The number of the slot.
     pub fn number(&self) -> usize {
         *self.number.get_or_init(|| self.from.0.fetch_add(1, Ordering::Relaxed))
     }

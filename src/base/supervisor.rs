@@ -1,8 +1,7 @@
-//! Keeps an actor alive: a factory, a look at intervals, and patience that grows.
+//! Restarts an actor that died: a factory, checks at intervals, and growing pauses.
 //!
-//! actix's own supervisor keeps the old value and does not restart after a panic, so a
-//! child is built anew by its factory here. A child that dies again and again is given up. The child stops when its
-//! [`Supervised`] is dropped.
+//! The supervisor of actix keeps the old value and does not restart after a panic. Here a factory builds each child
+//! anew. A child that dies again and again is given up. The child stops when its [`Supervised`] is dropped.
 
 use std::time::{Duration, Instant};
 
@@ -10,34 +9,41 @@ use actix::Addr;
 
 use super::actors::{Actors, Belongs, Owned};
 
-/// Wait before the first restart; doubles with each until [`BACKOFF_MAX`].
+/// Pause before the first restart. Each further pause is twice as long, up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// Longest pause before a restart.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// Restarts in a row after which a child is given up.
+/// After this many restarts in a row a child is given up.
 const RESTARTS_MAX: u32 = 10;
-/// A child that lived this long is healthy again.
+/// A child that lived this long counts as healthy again.
 const HEALTHY: Duration = Duration::from_secs(30);
 
-/// What a look at a child found.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It lives.
+    /// The child lives.
     Alive,
-    /// It died and waits for its restart.
+    /// The child died and waits for its restart.
     Waiting,
-    /// It was started again just now.
+    /// The child was restarted just now.
     Restarted,
-    /// It died too often.
+    /// The child died too often.
     GivenUp,
 }
 
 /// One supervised child.
 pub struct Supervised<A: Belongs> {
+    /// Counts the child.
     actors: Actors,
+    /// Builds a child.
     factory: Box<dyn Fn() -> A>,
+    /// The present child.
     child: Owned<A>,
+    /// When the present child was started, to see whether it became healthy.
     started: Instant,
+    /// Restarts in a row.
     restarts: u32,
+    /// When the next restart is due.
     due: Option<Instant>,
 }
 
@@ -55,14 +61,14 @@ impl<A: Belongs> Supervised<A> {
         Self { actors: actors.clone(), factory: Box::new(factory), child, started: now, restarts: 0, due: None }
     }
 
-    /// The present child; it may be dead until the next look.
+    /// The present child. It may be dead until the next check.
     #[must_use]
     pub const fn child(&self) -> &Addr<A> {
         self.child.addr()
     }
 
-    /// Looks at the child and starts it again when its time has come.
-    pub fn look(&mut self, now: Instant) -> Health {
+    /// Checks the child, and restarts it when its pause is over.
+    pub fn check(&mut self, now: Instant) -> Health {
         if self.child.addr().connected() {
             if now.saturating_duration_since(self.started) >= HEALTHY {
                 self.restarts = 0;
@@ -91,7 +97,7 @@ mod tests {
     use crate::base::actors::Kind;
     use actix::{Actor, ActorContext, AsyncContext, Context};
 
-    /// Dies at once.
+    /// An actor that dies at once.
     struct Mayfly;
 
     impl Actor for Mayfly {
@@ -111,13 +117,13 @@ mod tests {
         let mut now = Instant::now();
         let actors = Actors::default();
         let mut supervised = Supervised::start(&actors, now, || Mayfly);
-        assert_eq!(supervised.look(now), Health::Alive);
+        assert_eq!(supervised.check(now), Health::Alive);
         let mut waits = Vec::new();
         loop {
             actix_web::rt::time::sleep(Duration::from_millis(20)).await;
             let began = now;
             let health = loop {
-                match supervised.look(now) {
+                match supervised.check(now) {
                     Health::Waiting => now += Duration::from_millis(10),
                     health => break health,
                 }

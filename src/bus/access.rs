@@ -1,4 +1,4 @@
-//! The way of clients to the book, the same through every door: publish, subscribe, acknowledge.
+//! What every door does with the book: publish, subscribe and acknowledge, with the same checks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,8 +19,8 @@ use rollbook_core::time::Timestamp;
 
 use super::consume::registry::Registry;
 use super::consume::source::Source;
-use super::delivery::messages::{AckResult, ConsumerTerms, Join, StreamCommand, stopping};
-use super::delivery::window::{Departure, Patience};
+use super::delivery::messages::{AckResult, ConsumerSpec, Join, StreamCommand, stopping};
+use super::delivery::window::{Departure, RedeliveryPolicy};
 use super::error::Fault;
 use super::handle::Bus;
 use super::read::encoder::EventEncoder;
@@ -36,20 +36,20 @@ use crate::base::fault::FaultKind;
 use crate::base::metrics::Metrics;
 use crate::net::byte_queue::{self, Body, Outlet};
 
-/// How long a member waits for a node that serves its consumer.
+/// How long a member waits until a node serves its consumer.
 const SERVED_MAX: Duration = Duration::from_secs(8);
 const SERVED_PAUSE: Duration = Duration::from_millis(100);
-/// How long a stream that begins with the next event waits to hear how far the cluster is.
+/// How long a stream from the newest event waits to learn the newest index of the cluster.
 const NEWEST_MAX: Duration = Duration::from_secs(1);
-/// A stream of pieces notices that its client is gone at least this often; nothing is written.
+/// Interval of the check whether the client of a stream of pieces has gone; nothing is written.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Namespaces that clients may use without having been created.
+/// The namespaces that clients may use before they exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Enabled {
-    /// Any, created by its first publish.
+    /// Any namespace, created by its first publish.
     Any,
-    /// These, and those that exist.
+    /// These namespaces.
     Listed(Vec<String>),
 }
 
@@ -62,29 +62,30 @@ impl Enabled {
         }
     }
 
-    /// Whether the namespace may be read although it does not exist yet.
+    /// Whether the namespace may be read before it exists.
     fn may_read(&self, name: &str) -> bool {
         name == Namespace::ROLL || name == Namespace::DEAD || (Namespace::parse(name).is_ok() && self.may_create(name))
     }
 }
 
-/// Where a stream goes, and how.
+/// The client side of a stream.
 #[derive(Debug, Clone)]
 pub struct StreamTarget {
-    /// Id that acknowledgements name.
+    /// The id that acknowledgements name.
     pub consumer_id: String,
-    /// How its door writes.
+    /// Encodes events for the door.
     pub encoder: &'static dyn EventEncoder,
-    /// Where to.
+    /// The queue to the client.
     pub outlet: Outlet,
-    /// After this long without a write something is written.
+    /// After this long without a write a keep-alive is written.
     pub keep_alive: Duration,
 }
 
-/// The second of an id that is the beginning of a stream, and no event's: the last one that an id can hold.
+/// The second of an event id that marks the beginning of a stream instead of an event: the last second that an id can
+/// hold.
 const BEGINNING: u32 = u32::MAX;
 
-/// The position that an id names which a stream has said as its beginning. An event of that second means the same.
+/// The position in an id that marks the beginning of a stream. An event of that second means the same.
 fn beginning(id: &str) -> Option<u64> {
     EventId::parse(id).filter(|id| id.second == BEGINNING).map(|id| id.sequence)
 }
@@ -94,23 +95,27 @@ struct Inner {
     bus: Bus,
     registry: Addr<Registry>,
     relay: Addr<Relay>,
+    /// The namespaces that clients may use before they exist.
     enabled: Enabled,
+    /// Number of the next stream. Members of one consumer come from all nodes, so the numbers are unique in the
+    /// cluster.
     serial: AtomicU64,
+    /// Whether the node accepts nothing new.
     draining: AtomicBool,
 }
 
-/// The way to the book. Clones share it.
+/// The book, for doors. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Access {
     inner: Arc<Inner>,
 }
 
 impl Access {
-    /// The way to the book of this node.
+    /// The access to the book of this node.
     #[must_use]
     pub fn new(bus: Bus, registry: Addr<Registry>, relay: Addr<Relay>, enabled: Enabled) -> Self {
-        // Members of one consumer come from all nodes, and a node that starts anew has new ones: their numbers must
-        // differ, or a late word about one would reach another.
+        // Numbers of members must differ between nodes and between lives of a node, or a late message about one member
+        // would reach another.
         let owner = bus.node().owner();
         let serial = AtomicU64::new((owner.node << 44) + ((owner.incarnation & 0x3fff) << 30) + 1);
         Self { inner: Arc::new(Inner { bus, registry, relay, enabled, serial, draining: AtomicBool::new(false) }) }
@@ -127,7 +132,7 @@ impl Access {
         &self.inner.bus
     }
 
-    /// Counters of the bus.
+    /// The counters of the bus.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         self.bus().metrics()
@@ -138,7 +143,7 @@ impl Access {
         if self.inner.draining.load(Ordering::Relaxed) { Err(stopping(())) } else { Ok(()) }
     }
 
-    /// Whether streams are opened now.
+    /// Whether streams are opened now: the node does not drain and belongs to a majority.
     fn accepting(&self) -> Result<(), Refusal> {
         self.staying()?;
         self.bus().node().consensus().ready()
@@ -150,7 +155,7 @@ impl Access {
         self.inner.enabled.may_create(name) || self.bus().node().state().has_namespace(name)
     }
 
-    /// Stores what is published; what became of it when it is a single event.
+    /// Stores a publish, or sends a message to an inbox. Returns the id and index of a single event.
     ///
     /// # Errors
     /// Why it is not stored.
@@ -183,7 +188,7 @@ impl Access {
         }))
     }
 
-    /// Gives a message to whoever listens to the inbox now.
+    /// Sends a message to the listeners of an inbox, on all nodes.
     fn post(&self, subject: &str, record: Vec<u8>, created_at: Timestamp) -> Published {
         let item = Arc::new(StoredEvent::unstored(record.into()));
         let bus = self.bus();
@@ -216,7 +221,7 @@ impl Access {
         }
     }
 
-    /// Whether there can be such a subscription.
+    /// Checks whether a subscription to this pattern is possible.
     ///
     /// # Errors
     /// Its namespace is not there.
@@ -229,15 +234,15 @@ impl Access {
         Ok(())
     }
 
-    /// The id of a new stream: the one that its client has chosen, or `c_` and 20 characters that carry this node's
-    /// number and 64 random bits.
+    /// The consumer id of a new stream: the one that the client has chosen, or `c_` and 20 characters that carry the
+    /// number of this node and 64 random bits.
     ///
     /// # Errors
     /// Streams are not opened now.
     pub fn consumer_id(&self, chosen: Option<&str>) -> Result<String, Fault> {
         self.accepting()?;
         if let Some(chosen) = chosen {
-            // A connection with this id may be open on another node; missing this is no harm.
+            // A stream with this id may be open on another node. A lost message does no harm.
             hint(&self.inner.relay, SupersedeElsewhere(chosen.to_owned()));
             return Ok(chosen.to_owned());
         }
@@ -246,7 +251,7 @@ impl Access {
         Ok(id.to_string().replacen('e', "c", 1))
     }
 
-    /// Position of an event by id.
+    /// Position of the event with this id.
     ///
     /// # Errors
     /// The book cannot be read, or nobody can say now whether there is such an event.
@@ -255,20 +260,20 @@ impl Access {
         if found.is_some() {
             return Ok(found);
         }
-        // Another node may have given out an id that this one has not seen yet.
+        // Another node may have issued an id that this node has not applied yet.
         self.bus().node().consensus().read_barrier(Consistency::Leader).await?;
         self.find(namespace, id).await
     }
 
-    /// The first event that is kept, when the event of that id is one that retention or a delete took away. Of an id
-    /// that its publisher chose nothing is left then.
+    /// The first event that is kept, when retention or a delete removed the event of this id. Only ids that the server
+    /// made carry a position.
     fn kept_behind(&self, namespace: &str, id: &str) -> Option<u64> {
         let gone = EventId::parse(id).filter(|id| id.sequence > 0 || id.second == BEGINNING)?.sequence;
         let head = self.bus().node().state().namespace(namespace)?;
         (gone < head.first).then_some(head.first)
     }
 
-    /// The position behind which a client goes on.
+    /// The position behind which a client resumes.
     async fn resumed(&self, namespace: &str, id: &str) -> Result<Option<u64>, Fault> {
         match beginning(id) {
             Some(sequence) => self.begun(namespace, sequence).await,
@@ -276,7 +281,7 @@ impl Access {
         }
     }
 
-    /// The position that the beginning of a stream names, if everything behind it is kept.
+    /// The position in an id that marks the beginning of a stream, if every event behind it is kept.
     async fn begun(&self, namespace: &str, sequence: u64) -> Result<Option<u64>, Fault> {
         let node = self.bus().node();
         if node.state().namespace(namespace).is_none_or(|head| sequence >= head.next) {
@@ -287,7 +292,7 @@ impl Access {
         Ok((sequence.saturating_add(1) >= first && sequence < next).then_some(sequence))
     }
 
-    /// The position behind every event that was acknowledged by now, on any node.
+    /// The position behind every event that was acknowledged until now, on any node.
     async fn newest(&self, namespace: &str) -> u64 {
         let node = self.bus().node();
         let seen = tokio::time::timeout(NEWEST_MAX, node.consensus().read_barrier(Consistency::Leader));
@@ -305,12 +310,12 @@ impl Access {
         })
     }
 
-    /// A number for a stream; that of a member of a durable consumer is the same.
+    /// The number of a new stream, which is also its number as a member.
     fn serial(&self) -> u64 {
         self.inner.serial.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Starts a stream, for as long as its client is there.
+    /// Starts the actor of a stream. The outlet owns the actor, so the actor ends when its client leaves.
     fn start(&self, ctx: Context<Subscription>, target: &StreamTarget, serial: u64, delivery: Delivery) {
         let opening = Opening {
             bus: self.bus().clone(),
@@ -325,7 +330,7 @@ impl Access {
         target.outlet.hold(started.into_hold());
     }
 
-    /// Opens a stream that says what it has to say in [`PIECES`]: its consumer id, and where that is to be read.
+    /// Opens a stream of [`PIECES`]. Returns its consumer id and the body to read.
     ///
     /// # Errors
     /// Why there is none.
@@ -339,8 +344,8 @@ impl Access {
         Ok((consumer_id, body))
     }
 
-    /// Opens a stream. When the event to begin behind is not there, it begins with a failure and ends; when it is the
-    /// last one that the client has had, the stream is refused, or says what is missing.
+    /// Opens a stream. When the event to begin behind does not exist, the stream reports that and ends. When a client
+    /// resumes behind an event that is gone, the stream is refused, or reports the gap.
     ///
     /// # Errors
     /// Why there is none.
@@ -381,7 +386,7 @@ impl Access {
             Start::Resume(id) => match self.resumed(namespace, id).await? {
                 Some(sequence) => sequence.saturating_add(1),
                 None => {
-                    // Refused, or it would come back with the same id for ever.
+                    // Refused for good: a client that is told to retry would come back with the same id.
                     let unknown = || Fault::bad(format!("Last-Event-ID {id} not found in namespace {namespace}"));
                     let first = self.kept_behind(namespace, id).ok_or_else(unknown)?;
                     let mut out = Vec::new();
@@ -396,7 +401,7 @@ impl Access {
         }
         let source = Source::new(self.bus(), wanted.pattern, next);
         let delivery = match wanted.manual {
-            Some(patience) => Delivery::Manual(source, patience),
+            Some(policy) => Delivery::Manual(source, policy),
             None => Delivery::Stream(source),
         };
         self.start(Context::new(), &target, self.serial(), delivery);
@@ -407,7 +412,8 @@ impl Access {
         self.bus().consumer(namespace, name).is_some()
     }
 
-    /// Joins a durable consumer; when the node that served it has just died, another will be found in a moment.
+    /// Joins a durable consumer. When the serving node has just died, tries again until another node serves the
+    /// consumer.
     async fn join_when_served(
         &self,
         durable: &Durable,
@@ -427,8 +433,8 @@ impl Access {
         }
     }
 
-    /// Creates the durable consumer, or finds it as it is, and the node that serves it.
-    async fn served(&self, durable: &Durable, wanted: &Subscribe, next: u64) -> Result<(ConsumerTerms, Owner), Fault> {
+    /// Creates the durable consumer, or finds it. Returns its specification and the serving node.
+    async fn served(&self, durable: &Durable, wanted: &Subscribe, next: u64) -> Result<(ConsumerSpec, Owner), Fault> {
         let (pattern, node) = (&wanted.pattern, self.bus().node());
         let namespace = pattern.namespace();
         if node.state().namespace(namespace).is_none() {
@@ -452,23 +458,20 @@ impl Access {
             _ => return Err(Refusal::Unavailable("node is joining".to_owned()).into()),
         };
         let manual = wanted.manual.is_some();
-        Ok((
-            ConsumerTerms { name: durable.name.clone(), pattern: pattern.clone(), group: durable.group, manual },
-            owner,
-        ))
+        Ok((ConsumerSpec { name: durable.name.clone(), pattern: pattern.clone(), group: durable.group, manual }, owner))
     }
 
     async fn propose(&self, command: Command) -> Result<Done, Refusal> {
         self.bus().proposer().command(command).await
     }
 
-    /// Joins a durable consumer, which this node or another one serves, and starts the stream of the new member. Until
-    /// the member was accepted there is no stream, only its address: a try that fails leaves nothing behind.
+    /// Joins a durable consumer on the serving node, then starts the stream of the member. Before the member is
+    /// accepted there is only the address of the stream: a failed try leaves nothing behind.
     async fn join(
         &self,
-        (terms, owner): (ConsumerTerms, Owner),
+        (spec, owner): (ConsumerSpec, Owner),
         name: Option<String>,
-        patience: Option<Patience>,
+        policy: Option<RedeliveryPolicy>,
         target: &StreamTarget,
     ) -> Result<(), Fault> {
         let Inner { registry, relay, .. } = &*self.inner;
@@ -480,13 +483,14 @@ impl Access {
         };
         let ctx = Context::<Subscription>::new();
         let (deliver, commands) = (ctx.address().recipient(), ctx.address().recipient());
-        let (namespace, consumer) = (terms.pattern.namespace().to_owned(), terms.name.clone());
-        let (member, manual) = (self.serial(), terms.manual);
-        // Leaves when it is dropped: also when nobody knows whether it was accepted, or its client goes meanwhile.
+        let (namespace, consumer) = (spec.pattern.namespace().to_owned(), spec.name.clone());
+        let (member, manual) = (self.serial(), spec.manual);
+        // The membership leaves when it is dropped, also when nobody knows whether the member was accepted, or its
+        // client goes meanwhile.
         let departure = Departure::Returned;
         let membership = Membership { namespace, consumer, member, manual, departure, acknowledge, leave };
-        let patience = patience.unwrap_or(Patience { redelivery: Duration::ZERO, count_max: 0 });
-        let join = Join { terms, member, consumer_id: target.consumer_id.clone(), name, patience, deliver, commands };
+        let policy = policy.unwrap_or(RedeliveryPolicy { redelivery: Duration::ZERO, count_max: 0 });
+        let join = Join { spec, member, consumer_id: target.consumer_id.clone(), name, policy, deliver, commands };
         let joined = if here { registry.send(join).await } else { relay.send(JoinElsewhere { owner, join }).await };
         joined.map_err(stopping)??;
         self.start(ctx, target, member, Delivery::Member(membership));

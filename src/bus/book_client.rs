@@ -1,7 +1,7 @@
-//! The book as a connection uses it that has other things on it too: publishes, acknowledgements and streams, the same
-//! for every door that has them. A door parses what its client says, and encodes what becomes of it.
+//! Publishes, acknowledgements and streams of a connection that also carries requests of services, the same for every
+//! door with such connections. A door parses what its client sends, and encodes the results.
 //!
-//! What takes time comes back by the mailbox of the connection, as [`ClientMessage::Stream`].
+//! Results that are not known at once come back by the mailbox of the connection, as [`ClientMessage::Stream`].
 
 use std::sync::Arc;
 
@@ -12,11 +12,14 @@ use super::subscribe::streams::{StreamMessage, StreamRefusal, StreamUpdate, Stre
 use super::write::draft::Draft;
 use crate::base::clock;
 
-/// The book, for one connection.
+/// The use of the book by one connection.
 #[derive(Debug)]
 pub struct BookClient {
+    /// Checks and carries out what the client asks for.
     access: Access,
+    /// Where results are sent.
     client: Arc<Client>,
+    /// The open streams of the connection.
     streams: Streams,
 }
 
@@ -27,8 +30,8 @@ impl BookClient {
         Self { access, client, streams: Streams::default() }
     }
 
-    /// Puts an event into the book. What became of it when that is known at once. The events of one client go into the
-    /// book in their order, many at a time.
+    /// Publishes an event. Returns the result when it is known at once. Events of one client are stored in the order in
+    /// which they were sent, and many may be on their way.
     ///
     /// # Errors
     /// [`StreamRefusal::Unanswered`]
@@ -64,8 +67,8 @@ impl BookClient {
         self.streams.acknowledge(id, event, reply_to, acknowledge, self.mailbox())
     }
 
-    /// Ends the stream that the client calls `id`, when all that was acknowledged has its answer. Gives what the client
-    /// is to be told now.
+    /// Ends the stream that the client calls `id`, when all its acknowledgements are answered. Returns the messages for
+    /// the client that are due now.
     ///
     /// # Errors
     /// [`StreamRefusal::Unknown`]
@@ -73,12 +76,13 @@ impl BookClient {
         self.streams.unsubscribe(id, reply_to)
     }
 
-    /// Takes what came as [`ClientMessage::Stream`]: what the client is to be told, and under which id.
+    /// Handles a [`ClientMessage::Stream`]. Returns the id under which the client knows the stream or publish, and the
+    /// messages for it.
     pub fn update(&mut self, number: u64, update: StreamUpdate) -> Option<(String, Vec<StreamMessage>)> {
         self.streams.update(number, update)
     }
 
-    /// Ends all streams: the client has left.
+    /// Ends all streams: the client has disconnected.
     pub fn close(&mut self) {
         self.streams = Streams::default();
     }
@@ -95,7 +99,7 @@ impl BookClient {
         self.streams.unanswered()
     }
 
-    /// How what takes time comes back to the connection.
+    /// Sends results to the connection.
     fn mailbox(&self) -> impl Fn(u64, StreamUpdate) + use<> {
         let client = Arc::clone(&self.client);
         move |number, update| client.must_tell(ClientMessage::Stream(number, update))

@@ -1,4 +1,4 @@
-//! The way in: what other nodes want of the clients that are connected to this one.
+//! Handles messages of other nodes that concern the clients and doors of this node.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
@@ -12,11 +12,11 @@ use rollbook_cluster::live::Live;
 use rollbook_core::error::Refusal;
 use rollbook_core::service::Connection;
 
-use super::call::terms::Requester;
+use super::call::types::Requester;
 use super::delivery::messages::stopping;
 use super::error::Fault;
 use super::relay::frame::{self, Frame};
-use super::relay::live::{Call, Kicked, Ordered, Through, encode_outcome};
+use super::relay::live::{Call, ClientCommand, DoorMessage, KickClient, encode_outcome};
 use super::relay::peer_client::{Delivery, Order, command_name, order_here};
 use super::relay::{Incoming, Relay};
 use super::roll::announcer;
@@ -29,7 +29,9 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Passes messages of other nodes on to clients and doors.
 pub struct CallHandler {
+    /// Clients, router and roll of this node.
     services: Services,
+    /// The doors, by name. Set after the start, because the doors need this handler first.
     doors: OnceLock<HashMap<&'static str, Arc<dyn Live>>>,
 }
 
@@ -46,30 +48,32 @@ impl CallHandler {
         Arc::new(Self { services, doors: OnceLock::new() })
     }
 
-    /// From now on messages for doors go there. Only the first call counts.
+    /// Sets the receivers of messages for doors. Only the first call counts.
     pub fn set_doors(&self, doors: HashMap<&'static str, Arc<dyn Live>>) {
         if self.doors.set(doors).is_err() {
             tracing::error!("the doors have their messages already");
         }
     }
 
-    /// Numbers of clients begin anew with each process: a late message must not reach a stranger.
+    /// Whether a connection belongs to this life of the node. Serial numbers begin anew with each process, so a late
+    /// message could reach another client.
     fn is_of_this_life(&self, to: Connection) -> bool {
         to.owner == self.services.bus.node().owner()
     }
 
+    /// The door of this name.
     fn door(&self, name: &str) -> Option<&Arc<dyn Live>> {
         self.doors.get()?.get(name)
     }
 
-    /// Takes a message that is for a client or door; gives it back when it is not.
+    /// Handles a message without an answer; gives it back when it concerns neither a client nor a door.
     pub(super) fn hear(&self, from: u64, frame: Frame) -> Result<(), Box<Frame>> {
         match frame {
-            Frame::Dismiss(dismissed) => {
-                let (clients, serial) = (&self.services.clients, dismissed.to.serial);
-                match self.is_of_this_life(dismissed.to) {
-                    true if dismissed.by.is_empty() => drop(clients.close(serial, dismissed.why())),
-                    true => clients.replace(serial, &dismissed.by),
+            Frame::CloseClient(close) => {
+                let (clients, serial) = (&self.services.clients, close.to.serial);
+                match self.is_of_this_life(close.to) {
+                    true if close.by.is_empty() => drop(clients.close(serial, close.why())),
+                    true => clients.replace(serial, &close.by),
                     false => {}
                 }
             }
@@ -77,7 +81,7 @@ impl CallHandler {
                 announcer::broadcast_unstored(&self.services.clients, record);
             }
             Frame::Abandon(number) => self.services.router.abandon(Requester::Node(from, number)),
-            Frame::Door(Through { door, message }) => {
+            Frame::Door(DoorMessage { door, message }) => {
                 if let Some(door) = self.door(&door) {
                     door.hear(from, message);
                 }
@@ -87,7 +91,7 @@ impl CallHandler {
         Ok(())
     }
 
-    /// Answers a message that is for a client or door; gives it back when it is not.
+    /// Answers a message; gives it back when it concerns neither a client nor a door.
     pub(super) fn answer(
         &self,
         from: u64,
@@ -96,10 +100,10 @@ impl CallHandler {
         let ready = |bytes| std::future::ready(Ok(bytes)).boxed();
         Ok(match frame {
             Frame::Call(call) => self.call(from, call),
-            Frame::Order(ordered) => self.order(ordered),
+            Frame::Order(command) => self.order(command),
             Frame::Survey(wanted) => ready(self.services.survey(&wanted).into_json()),
-            Frame::Kick(Kicked { serial, id }) => ready(frame::encode_yes(self.services.kick_here(serial, &id))),
-            Frame::Door(Through { door, message }) => match self.door(&door) {
+            Frame::Kick(KickClient { serial, id }) => ready(frame::encode_yes(self.services.kick_here(serial, &id))),
+            Frame::Door(DoorMessage { door, message }) => match self.door(&door) {
                 Some(door) => door.answer(from, message),
                 None => std::future::ready(Err(frame::malformed())).boxed(),
             },
@@ -107,10 +111,11 @@ impl CallHandler {
         })
     }
 
+    /// Gives a request of another node to a client of this node.
     fn call(&self, from: u64, call: Call) -> BoxFuture<'static, Result<Bytes, Refusal>> {
         let (to, requester) = (call.to, Requester::Node(from, call.number));
         let router = &self.services.router;
-        // The request ends with this future, which ends with the connection to the other node. Requests that say no
+        // The request ends with this future, which ends with the connection to the other node. Requests without a
         // number cannot be told apart, so they stay until their deadline.
         let waiting = (call.number != 0).then(|| router.waiting(requester));
         let (request, payload) = call.into_request(clock::now(), router.config().timeout_max);
@@ -127,26 +132,28 @@ impl CallHandler {
         .boxed()
     }
 
-    fn order(&self, ordered: Ordered) -> BoxFuture<'static, Result<Bytes, Refusal>> {
-        let Some(name) = command_name(&ordered.name) else {
+    /// Gives a command of the operator to a client of this node.
+    fn order(&self, command: ClientCommand) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        let Some(name) = command_name(&command.name) else {
             return std::future::ready(Err(frame::malformed())).boxed();
         };
-        if !self.is_of_this_life(ordered.to) {
+        if !self.is_of_this_life(command.to) {
             return std::future::ready(Ok(frame::number(Delivery::Failed.number()))).boxed();
         }
-        let wait = Duration::from_millis(ordered.wait_ms).min(WAIT_MAX);
-        let order = Order { name, json: ordered.json, wait };
-        let delivery = order_here(self.services.clients.clone(), ordered.to.serial, order);
+        let wait = Duration::from_millis(command.wait_ms).min(WAIT_MAX);
+        let order = Order { name, json: command.json, wait };
+        let delivery = order_here(self.services.clients.clone(), command.to.serial, order);
         async move { Ok(frame::number(delivery.await.number())) }.boxed()
     }
 }
 
-/// Hands live messages of other nodes to whom they are for.
+/// Receives the live messages of other nodes.
 #[derive(Debug)]
 pub struct Mailbox {
-    /// For streams and consumers.
+    /// Handles messages for streams and consumers.
     pub relay: Addr<Relay>,
-    /// For clients and doors, without a detour over an actor. Not its owner: the handler has the node that has this.
+    /// Handles messages for clients and doors, without a detour through an actor. A weak reference: the handler owns
+    /// the node, and the node owns this.
     pub call_handler: Weak<CallHandler>,
 }
 
@@ -155,7 +162,7 @@ impl Live for Mailbox {
         let Some(frame) = Frame::from_bytes(message) else { return };
         let Some(call_handler) = self.call_handler.upgrade() else { return };
         let Err(frame) = call_handler.hear(from, frame) else { return };
-        // Live messages are at most once: a relay that is full drops them.
+        // Live messages are delivered at most once: a full relay drops them.
         hint(&self.relay, Incoming { from, frame: *frame });
     }
 

@@ -1,4 +1,5 @@
-//! Why the bus says no to a client. Doors map the kind of a fault to their codes; no number of a protocol is here.
+//! Why the bus refuses a request of a client. Each door maps the kind of a fault to its own codes; no number of a
+//! protocol is here.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,45 +9,45 @@ use rollbook_core::time::Timestamp;
 
 use crate::base::fault::FaultKind;
 
-/// Why a client does not get what it asks for.
+/// Why a client does not get what it asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// What doors map to their codes.
+    /// The class of the fault, which doors map to their codes.
     pub kind: FaultKind,
-    /// For people.
+    /// An explanation for people.
     pub text: Cow<'static, str>,
-    /// The event that is stored already, when the publish of a single one repeats it and it is known.
+    /// The stored event that a single publish repeats, when the refusal names one.
     pub first: Option<Box<First>>,
 }
 
-/// An event that a publish repeats.
+/// The stored event that a publish repeats.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct First {
-    /// Its id.
+    /// Id of the event.
     pub id: String,
-    /// Its time, as far as it is known.
+    /// Time of the event, if it is known.
     pub created_at: Option<Timestamp>,
-    /// Its position.
+    /// Position of the event.
     pub index: u64,
 }
 
 impl Fault {
-    /// A fault of that kind.
+    /// A fault of this kind.
     pub fn new(kind: FaultKind, text: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, text: text.into(), first: None }
     }
 
-    /// The client asks for something that cannot be.
+    /// The request is invalid.
     pub fn bad(text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(FaultKind::BadRequest, text)
     }
 
-    /// Too much is in flight.
+    /// Too many requests or bytes are in flight.
     pub fn overloaded(text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(FaultKind::Overloaded, text)
     }
 
-    /// Not now: later, or elsewhere.
+    /// The node cannot do this now; later, or another node, may succeed.
     pub fn unavailable(text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(FaultKind::Unavailable, text)
     }
@@ -59,38 +60,39 @@ impl Fault {
     /// The client must register first.
     #[must_use]
     pub const fn not_registered() -> Self {
-        Self::said(FaultKind::NotRegistered, "register first")
+        Self::fixed(FaultKind::NotRegistered, "register first")
     }
 
-    /// The provider of a request went away before it answered.
+    /// The provider disconnected before it answered.
     #[must_use]
     pub const fn provider_lost() -> Self {
-        Self::said(FaultKind::ProviderLost, "the provider was lost before it answered")
+        Self::fixed(FaultKind::ProviderLost, "the provider was lost before it answered")
     }
 
-    /// The time of a request was over before there was an answer.
+    /// The deadline of a request passed without an answer.
     #[must_use]
     pub const fn deadline_exceeded() -> Self {
-        Self::said(FaultKind::DeadlineExceeded, "no answer in time")
+        Self::fixed(FaultKind::DeadlineExceeded, "no answer in time")
     }
 
-    /// The node stops, or the caller is gone.
+    /// The node stops, or the caller has disconnected.
     #[must_use]
     pub const fn cancelled() -> Self {
-        Self::said(FaultKind::Cancelled, "cancelled")
+        Self::fixed(FaultKind::Cancelled, "cancelled")
     }
 
-    const fn said(kind: FaultKind, text: &'static str) -> Self {
+    /// A fault with a constant text.
+    const fn fixed(kind: FaultKind, text: &'static str) -> Self {
         Self { kind, text: Cow::Borrowed(text), first: None }
     }
 
-    /// The code of its kind.
+    /// The code of the kind, as clients see it.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         self.kind.code()
     }
 
-    /// Why a batch is refused: the text says which of its events is the reason.
+    /// Why a batch is refused. The text names the event that is the reason.
     #[must_use]
     pub fn of_batch(refusal: &Refusal) -> Self {
         let kind = FaultKind::from(refusal);
@@ -100,8 +102,8 @@ impl Fault {
         Self::new(kind, format!("{refusal}: item {item} of the batch{stored}"))
     }
 
-    /// Why a registration or a notification is refused. Services are told less than publishers: whether to come again
-    /// later, or that something is wrong with what they say.
+    /// Why a registration or a notification is refused. Services need fewer distinctions than publishers: either a
+    /// retry may succeed later, or the request is invalid.
     #[must_use]
     pub fn of_service(refusal: &Refusal) -> Self {
         let kind = match (refusal, FaultKind::from(refusal)) {
@@ -139,7 +141,7 @@ mod tests {
     #[test]
     fn publishers_and_services_are_told_the_same_refusal_in_their_ways() {
         let codes = |refusal: Refusal| (Fault::of_service(&refusal).code(), Fault::from(refusal).code());
-        for (refusal, told) in [
+        for (refusal, wanted) in [
             (Refusal::Overloaded(String::new()), ("overloaded", "unavailable")),
             (Refusal::Unavailable(String::new()), ("unavailable", "unavailable")),
             (Refusal::OutcomeUnknown(String::new()), ("unavailable", "unavailable")),
@@ -149,7 +151,7 @@ mod tests {
             (Refusal::Malformed(String::new()), ("bad_request", "bad_request")),
             (Refusal::InstanceNotFound(String::new()), ("bad_request", "bad_request")),
         ] {
-            assert_eq!(codes(refusal.clone()), told, "{refusal:?}");
+            assert_eq!(codes(refusal.clone()), wanted, "{refusal:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What every room above the cluster shares: the node, the ways in and out of the book.
+//! What every room of the bus shares: the node, the ways into and out of the book, and the list of live subscriptions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,37 +18,45 @@ use super::read::feed::Feed;
 use super::write::proposer::Proposer;
 use crate::base::metrics::Metrics;
 
-/// Reads of the book from the disk at the same time; more would only wait for the same disk.
+/// Most reads of the book from the disk at the same time. More would wait for the same disk.
 const READS_MAX: usize = 4;
 
-/// A live subscription as others reach it.
+/// A live subscription, as other actors reach it.
 #[derive(Debug, Clone)]
 pub struct Live {
-    /// Which connection has the id now; a newer one has a larger number.
+    /// Number of the connection. A newer connection with the same consumer id has a larger number.
     pub serial: u64,
-    /// What it is told.
+    /// Where commands to the subscription go.
     pub commands: Recipient<StreamCommand>,
 }
 
+/// The shared state of all clones of [`Bus`].
 #[derive(Debug)]
 struct Inner {
+    /// The node of the cluster.
     node: Node,
+    /// Delivers new events to streams that have caught up.
     feed: Arc<Feed>,
+    /// Writes to the book.
     proposer: Proposer,
+    /// Listeners of inbox subjects.
     reply_subjects: ReplySubjects,
+    /// The counters.
     metrics: Metrics,
+    /// Bounds the reads of the disk.
     reads: Semaphore,
+    /// The live subscriptions of this node, by consumer id.
     live: Mutex<HashMap<Box<str>, Live>>,
 }
 
-/// The bus of a node. Clones share it.
+/// The bus of a node. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Bus {
     inner: Arc<Inner>,
 }
 
 impl Bus {
-    /// Puts the parts together.
+    /// Builds the bus.
     #[must_use]
     pub fn new(node: Node, feed: Arc<Feed>, proposer: Proposer, metrics: Metrics) -> Self {
         let inner = Inner {
@@ -69,52 +77,52 @@ impl Bus {
         &self.inner.node
     }
 
-    /// The version of the rules that the cluster follows now.
+    /// The feature level that the cluster follows now.
     #[must_use]
     pub fn level(&self) -> FeatureLevel {
         self.node().state().with_machine(Machine::level)
     }
 
-    /// New events as they are applied.
+    /// The feed of new events.
     #[must_use]
     pub fn feed(&self) -> &Arc<Feed> {
         &self.inner.feed
     }
 
-    /// The way into the book.
+    /// The proposer of writes.
     #[must_use]
     pub fn proposer(&self) -> &Proposer {
         &self.inner.proposer
     }
 
-    /// Live messages.
+    /// The listeners of inbox subjects.
     #[must_use]
     pub fn reply_subjects(&self) -> &ReplySubjects {
         &self.inner.reply_subjects
     }
 
-    /// What is counted.
+    /// The counters.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
     }
 
-    /// A durable consumer, as this node knows it now.
+    /// A durable consumer, as this node has applied it.
     #[must_use]
     pub fn consumer(&self, namespace: &str, name: &str) -> Option<Consumer> {
         let node = self.node();
         node.state().namespace(namespace).and_then(|head| node.state().consumer(&head, name))
     }
 
-    /// Whether this life of this node serves the consumer, or nobody has claimed it, and the consumer was not reset
-    /// since it was of this generation.
+    /// Whether this life of this node serves the consumer, or no node has claimed it, and the cursor still has this
+    /// generation: a reset begins the next one.
     #[must_use]
     pub fn serves(&self, namespace: &str, name: &str, generation: u64) -> bool {
         let ours = |known: &Consumer| known.owner.is_none_or(|owner| owner == self.node().owner());
         self.consumer(namespace, name).is_some_and(|known| ours(&known) && known.generation == generation)
     }
 
-    /// Runs a read that may touch the disk, off the async threads.
+    /// Runs a read that may touch the disk, outside the async threads.
     ///
     /// # Errors
     /// What the read answers; also when the node is stopping.
@@ -131,14 +139,14 @@ impl Bus {
         lock(&self.inner.live)
     }
 
-    /// Makes a subscription reachable by its consumer id; the one that had the id before is returned.
+    /// Lists a subscription under its consumer id. Returns the subscription that had the id before.
     #[must_use]
     pub fn enlist(&self, consumer_id: &str, live: Live) -> Option<Live> {
         self.inner.metrics.subscriptions.inc();
         self.live().insert(consumer_id.into(), live)
     }
 
-    /// Takes a subscription off the list, unless another has the id by now.
+    /// Removes a subscription from the list, unless another one has the id by now.
     pub fn delist(&self, consumer_id: &str, serial: u64) {
         self.inner.metrics.subscriptions.dec();
         let mut live = self.live();

@@ -1,21 +1,21 @@
-//! The bus: events in and out of the book, and services that talk to each other. Knows no protocol.
+//! The bus: events into and out of the book, and requests between services. The bus knows no protocol.
 //!
 //! ```text
-//! Registry   supervises the durable consumers of this node
-//!  +- Consumer       one per durable consumer or group with members here
-//! Subscription one per open stream
-//! Relay      streams and consumers of other nodes; a remote member for each of their members here
-//! Proposer   admission and deadline of recorded writes
-//! Feed       one thread: new events to the subscriptions that want them
+//! Registry       supervises the durable consumers of this node
+//!  +- Consumer   one per durable consumer or group with members here
+//! Subscription   one per open stream
+//! Relay          streams and consumers of other nodes; a remote member for each of their members here
+//! Proposer       admission and deadline of recorded writes
+//! Feed           one thread: new events to the subscriptions that want them
 //! ```
 //!
-//! Forward edges are bounded and answer by oneshot; delivery is pulled by cursor; nobody waits on a child. Whoever
-//! starts an actor owns it (`base::actors`).
+//! Queues between actors are bounded, and answers come by oneshot. A stream pulls events by its cursor, so a slow
+//! client costs no memory. No actor waits for an actor that it has started. Whoever starts an actor owns the actor
+//! (`base::actors`).
 //!
-//! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file
-//! `error`, `write`, `read`, `live`,
-//! `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`, and the files `access`,
-//! `book_client` and `call_handler`, which doors and other nodes come in by.
+//! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file `error`, `write`,
+//! `read`, `live`, `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`, and the
+//! files `access`, `book_client` and `call_handler`, by which doors and other nodes use the bus.
 
 pub mod access;
 pub mod book_client;

@@ -1,9 +1,9 @@
-//! A bound on what many hold together, in bytes.
+//! A bound on the bytes that many holders have together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The bound. Clones share it.
+/// The bound. Clones share one count.
 #[derive(Debug, Clone)]
 pub struct Budget {
     inner: Arc<Inner>,
@@ -11,31 +11,35 @@ pub struct Budget {
 
 #[derive(Debug)]
 struct Inner {
+    /// Most bytes of all holders.
     max: usize,
+    /// Bytes of all holders now.
     used: AtomicUsize,
 }
 
-/// What one of them holds. Given back when dropped.
+/// The bytes of one holder. Given back when this is dropped.
 #[derive(Debug)]
 pub struct Lease {
+    /// The bound.
     budget: Budget,
+    /// Bytes that this holder has.
     bytes: usize,
 }
 
 impl Budget {
-    /// So many bytes together.
+    /// A budget of this many bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         Self { inner: Arc::new(Inner { max: bytes_max, used: AtomicUsize::new(0) }) }
     }
 
-    /// Somebody who holds nothing yet.
+    /// A lease of no bytes.
     #[must_use]
     pub fn lease(&self) -> Lease {
         Lease { budget: self.clone(), bytes: 0 }
     }
 
-    /// Bytes that are held now.
+    /// Bytes that all leases have now.
     #[must_use]
     pub fn used(&self) -> usize {
         self.inner.used.load(Ordering::Relaxed)
@@ -43,7 +47,8 @@ impl Budget {
 }
 
 impl Lease {
-    /// From now on it holds so many bytes. `false` when that is too much: it holds what it held. One alone always fits.
+    /// Changes the lease to this many bytes. Returns `false`, and changes nothing, when that exceeds the budget. A
+    /// single lease always fits.
     #[must_use]
     pub fn cover(&mut self, bytes: usize) -> bool {
         let Inner { max, used } = &*self.budget.inner;
@@ -63,7 +68,7 @@ impl Lease {
         true
     }
 
-    /// Holds nothing any more.
+    /// Gives all bytes back.
     pub fn free(&mut self) {
         self.budget.inner.used.fetch_sub(self.bytes, Ordering::Relaxed);
         self.bytes = 0;

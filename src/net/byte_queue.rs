@@ -1,8 +1,7 @@
-//! The way out to one client: a few chunks of bytes between an actor and a response body.
+//! A bounded queue of bytes between a subscription and its response body.
 //!
-//! Both ends live on one thread, so there is no lock. The writer waits while too much is
-//! queued; the body hands over everything that is there in one piece, so that many
-//! events go out in one write.
+//! Both ends live on one thread, so there is no lock. The writer waits while too many bytes are queued. The body hands
+//! over everything that is queued in one piece, so that many events leave in one write.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -21,25 +20,32 @@ const QUEUE_BYTES_MAX: usize = 256 << 10;
 /// Chunks are joined up to this size.
 pub const JOIN_BYTES_MAX: usize = 64 << 10;
 
+/// The state that both ends share.
 #[derive(Default)]
 struct Shared {
+    /// The queue.
     chunks: VecDeque<Bytes>,
+    /// Bytes in the queue.
     bytes: usize,
     /// Bytes that were ever queued.
     queued: u64,
-    /// How many of them the connection has dealt with: it asks for more when what it had is on its way.
+    /// How many of them the connection has taken. Bytes count as taken when the connection asks for more.
     taken: u64,
+    /// The writer has ended the stream.
     ended: bool,
+    /// The body was dropped: the client has gone.
     reader_gone: bool,
+    /// Wakes the body.
     reader: Option<Waker>,
+    /// Wakes the writer.
     writer: Option<Waker>,
-    /// Those who wait until their bytes are taken: each has at most one copy of an event here.
+    /// Tasks that wait until their bytes are taken. Each has at most one copy of an event in the queue.
     watchers: Vec<Waker>,
-    /// Keeps the actor that writes: it is for the client alone, and ends when that leaves.
+    /// Keeps the actor that writes. The actor serves this client alone and ends when the client leaves.
     hold: Option<Hold>,
 }
 
-/// A point in what was queued.
+/// A position in the bytes that were ever queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark(u64);
 
@@ -55,13 +61,13 @@ impl std::fmt::Debug for Outlet {
     }
 }
 
-/// The reading end: the body of a response. Dropping it is how a client leaves.
+/// The reading end: the body of a response. The client has left when this is dropped.
 #[derive(Debug)]
 pub struct Body {
     outlet: Outlet,
 }
 
-/// A new pair.
+/// A new queue.
 #[must_use]
 pub fn pair() -> (Outlet, Body) {
     let outlet = Outlet { shared: Rc::default() };
@@ -69,7 +75,7 @@ pub fn pair() -> (Outlet, Body) {
 }
 
 impl Outlet {
-    /// Queues a chunk. Nothing happens when the client has gone.
+    /// Queues a chunk. Does nothing when the client has gone.
     pub fn push(&self, chunk: Bytes) {
         let mut shared = self.shared.borrow_mut();
         if shared.reader_gone || shared.ended || chunk.is_empty() {
@@ -89,7 +95,7 @@ impl Outlet {
         wake(shared.writer.take());
     }
 
-    /// Keeps the actor that writes until the client leaves; one whose client has left already ends at once.
+    /// Keeps the actor that writes until the client leaves. When the client has left already, the actor ends at once.
     pub fn hold(&self, hold: Hold) {
         let mut shared = self.shared.borrow_mut();
         if !shared.reader_gone {
@@ -97,7 +103,7 @@ impl Outlet {
         }
     }
 
-    /// Waits until there is room; `false` when the client has gone.
+    /// Waits until there is room. Returns `false` when the client has gone.
     pub async fn ready(&self) -> bool {
         poll_fn(|cx| {
             let mut shared = self.shared.borrow_mut();
@@ -119,8 +125,8 @@ impl Outlet {
         Mark(self.shared.borrow().queued)
     }
 
-    /// Waits until the connection of the client has taken everything up to a point, and has asked for more; `false`
-    /// when the client has gone before that.
+    /// Waits until the connection has taken everything up to a mark and asks for more. Returns `false` when the client
+    /// has gone before that.
     pub async fn taken(&self, Mark(mark): Mark) -> bool {
         poll_fn(|cx| {
             let mut shared = self.shared.borrow_mut();
@@ -158,7 +164,7 @@ impl Outlet {
         self.shared.borrow().bytes >= QUEUE_BYTES_MAX
     }
 
-    /// Whether what is queued now may reach the client.
+    /// Whether a chunk that is queued now may reach the client.
     #[must_use]
     pub fn is_open(&self) -> bool {
         let shared = self.shared.borrow();
@@ -178,7 +184,7 @@ fn wake(waker: Option<Waker>) {
 }
 
 impl Body {
-    /// What waits, in one piece; `None` at the end.
+    /// Everything that is queued, in one piece; `None` at the end.
     pub async fn next(&mut self) -> Option<Bytes> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await?.ok()
     }

@@ -1,5 +1,5 @@
-//! Request bodies: nothing is buffered beyond the limit, nobody may be slow for ever, and all that are waited for have
-//! one bound together.
+//! Request bodies. Invariant: a body is bounded in bytes and in time, and all bodies that are being received share one
+//! budget.
 
 use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
@@ -18,24 +18,24 @@ use super::budget::{Budget, Lease};
 /// Why there is no body.
 #[derive(Debug)]
 pub enum BodyError {
-    /// It is longer than allowed, as announced or as it came.
+    /// The body is longer than allowed, as announced or as received.
     TooLarge,
-    /// It did not arrive in time.
+    /// The body did not arrive in time.
     Late,
-    /// Too much of others is being received: later.
+    /// The budget for bodies is used up; a retry may succeed.
     Crowded,
     /// The connection broke.
     Broken(PayloadError),
 }
 
-/// What a body may be.
+/// The bounds of a body.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds<'b> {
-    /// Most bytes of it.
+    /// Most bytes.
     pub bytes_max: usize,
-    /// Longest time until it has come whole.
+    /// Longest time until the body is complete.
     pub timeout: Duration,
-    /// What it takes while it is waited for counts against this. A body that comes whole with its head takes nothing.
+    /// Counts the bytes of the body while it is being received. A body that comes with its head is not counted.
     pub budget: &'b Budget,
 }
 
@@ -65,7 +65,7 @@ pub async fn read(request: &HttpRequest, payload: web::Payload, bounds: Bounds<'
     }
 }
 
-/// Puts the pieces together. `here` says how many bytes there are; `lease` covers them as soon as there is one.
+/// Joins the pieces of a body. `here` counts the bytes; `lease` covers them as soon as there is one.
 async fn gather(
     mut payload: web::Payload,
     bytes_max: usize,

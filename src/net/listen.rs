@@ -1,4 +1,4 @@
-//! Where a listener listens, as a setting.
+//! The listen address of a door, as a setting.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,11 +6,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a door listens.
+/// A listen address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Listen {
-    /// The door stays closed.
+    /// The door is closed.
     Off,
     /// Address and port; port 0 picks a free one.
     Addr(SocketAddr),
@@ -23,7 +23,7 @@ impl Listen {
         Self::Addr((Ipv4Addr::LOCALHOST, port).into())
     }
 
-    /// The address, unless the door is off.
+    /// The address, unless the door is closed.
     #[must_use]
     pub fn addr(self) -> Option<SocketAddr> {
         match self {
@@ -32,7 +32,7 @@ impl Listen {
         }
     }
 
-    /// Whether another machine can reach it.
+    /// Whether other machines can reach the address.
     #[must_use]
     pub fn is_exposed(self) -> bool {
         self.addr().is_some_and(|addr| !addr.ip().to_canonical().is_loopback())
@@ -46,7 +46,7 @@ impl FromStr for Listen {
         if text == "off" {
             return Ok(Self::Off);
         }
-        // The one name that means the same everywhere, without asking anybody.
+        // The one host name that needs no look-up.
         let port = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
         if let Some(port) = port {
             return Ok(Self::loopback(port));

@@ -1,6 +1,7 @@
-//! Bytes and sockets for the doors: HTTP, WebSocket, bodies, origins. Knows no event and no door.
+//! Bytes and sockets for the doors: listeners, HTTP, WebSocket, request bodies, origins. This room knows no event and
+//! no door.
 //!
-//! May import `base`. Invariant: whatever a client sends is bounded in bytes and in time before it is kept.
+//! May import `base`. Invariant: everything that a client sends is bounded in bytes and in time before it is kept.
 
 pub mod budget;
 pub mod byte_queue;

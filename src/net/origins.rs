@@ -1,22 +1,22 @@
-//! The page that has caused a request: browsers say its origin, other programs have none.
+//! The origin of a request: browsers name the page that caused the request, other programs do not.
 
 use actix_web::http::header::{HOST, HeaderMap, ORIGIN};
 
-/// Where a request comes from.
+/// The page that caused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin<'a> {
-    /// From no page.
+    /// No page.
     None,
-    /// From a page of this server.
+    /// A page of this server.
     Own(&'a str),
-    /// From a page of another one.
+    /// A page of another server.
     Other(&'a str),
-    /// From a page whose origin cannot be read, which is never one of ours.
+    /// The origin is not text, so the page is not one of this server.
     Unreadable,
 }
 
 impl<'a> Origin<'a> {
-    /// What the headers of a request say.
+    /// Reads the headers of a request.
     #[must_use]
     pub fn of(headers: &'a HeaderMap) -> Self {
         let Some(origin) = headers.get(ORIGIN) else { return Self::None };
@@ -28,7 +28,7 @@ impl<'a> Origin<'a> {
 }
 
 impl Origin<'_> {
-    /// Whether pages from there may use a door that lets in these beside its own; `*` is any.
+    /// Whether pages of this origin may use a door that permits `origins` beside its own pages; `*` permits any.
     #[must_use]
     pub fn is_allowed(self, origins: &[String]) -> bool {
         match self {

@@ -8,14 +8,15 @@ use std::task::{Context, Poll};
 use actix_web::rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What a layer over TCP has to be.
+/// The requirements of a layer over TCP.
 trait Layer: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Layer for S {}
 
-/// A connection of a client. Without a layer no call goes through a pointer.
+/// A connection of a client. Plain TCP is called without indirection.
 pub struct Socket(Stream);
 
+/// The two kinds of streams.
 enum Stream {
     Tcp(TcpStream),
     Layered(Box<dyn Layer>),
@@ -48,8 +49,8 @@ impl Socket {
         }
     }
 
-    /// Waits until a read may find something, so that nobody reserves memory for a connection that is idle. A layer
-    /// cannot say, and is always ready.
+    /// Waits until a read may find something, so that an idle connection needs no buffer. A layer cannot tell, and is
+    /// always ready.
     ///
     /// # Errors
     /// The connection broke.

@@ -7,8 +7,8 @@ use crate::admin::{self, DoorView};
 use crate::app::config::settings::Config;
 use crate::app::config::values::Namespaces;
 use crate::bus::access::Enabled;
-use crate::bus::call::terms;
-use crate::bus::roll::registrations;
+use crate::bus::call::types::RouterConfig;
+use crate::bus::roll::roll::RollConfig;
 use crate::bus::write::proposer;
 use crate::doors::door::{Description, Door};
 use crate::net::http::hosts::Hosts;
@@ -72,9 +72,9 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-pub(in crate::app) fn roll(config: &Config) -> registrations::Config {
+pub(in crate::app) fn roll(config: &Config) -> RollConfig {
     let roll = &config.roll;
-    registrations::Config {
+    RollConfig {
         grace: roll.grace,
         heartbeat_timeout: roll.heartbeat_timeout,
         heartbeat_drop: roll.heartbeat_drop,
@@ -82,9 +82,9 @@ pub(in crate::app) fn roll(config: &Config) -> registrations::Config {
     }
 }
 
-pub(in crate::app) fn calls(config: &Config) -> terms::Config {
+pub(in crate::app) fn calls(config: &Config) -> RouterConfig {
     let calls = &config.calls;
-    terms::Config {
+    RouterConfig {
         timeout: calls.timeout,
         timeout_max: calls.timeout_max,
         in_flight_max: calls.in_flight_max,

@@ -251,7 +251,7 @@ impl RunningNode {
         // Give the streams a moment to write their last line before connections are closed.
         actix_web::rt::time::sleep(Duration::from_millis(100)).await;
         // Their clients are off the roll before the node is, so that others take over at once.
-        self.services.roll.take_off().await;
+        self.services.roll.remove_leavers().await;
         self.listeners.drain();
         let graceful = may_go_on
             && tokio::select! {

@@ -1,36 +1,40 @@
-//! A circuit breaker: an instance that keeps failing at a capability is left alone for a while.
+//! A circuit breaker: an instance that keeps failing at a capability gets no requests for a while.
 
 use std::time::{Duration, Instant};
 
 /// Failures are counted over this time.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Fewer requests than this say nothing.
+/// With fewer requests than this in a window the breaker stays closed.
 const REQUESTS_MIN: u32 = 20;
-/// After this long one request may try again.
+/// How long an open breaker lets nothing through before it tries one request.
 const REST: Duration = Duration::from_secs(10);
 
 /// What a breaker lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Everything.
+    /// Every request.
     Closed,
-    /// Nothing, until this time.
+    /// No request until this time.
     Open(Instant),
-    /// One request, which is on its way since this time.
+    /// One trial request, which was sent at this time.
     HalfOpen(Instant),
 }
 
 /// The breaker of one capability of one instance.
 #[derive(Debug, Clone)]
 pub(super) struct Breaker {
+    /// What is let through now.
     state: State,
+    /// Begin of the present window.
     since: Instant,
+    /// Requests that ended in this window.
     requests: u32,
+    /// Those of them that failed.
     failures: u32,
 }
 
 impl Breaker {
-    /// A closed one.
+    /// A closed breaker.
     #[must_use]
     pub(super) const fn new(now: Instant) -> Self {
         Self { state: State::Closed, since: now, requests: 0, failures: 0 }
@@ -42,7 +46,7 @@ impl Breaker {
         self.failures
     }
 
-    /// Short name of its state.
+    /// Name of the state, for the operator.
     #[must_use]
     pub(super) const fn name(&self) -> &'static str {
         match self.state {
@@ -58,7 +62,7 @@ impl Breaker {
         match self.state {
             State::Closed => true,
             State::Open(until) => now >= until,
-            // Whoever tried has never said what became of it.
+            // A trial without an outcome is given up after the rest.
             State::HalfOpen(since) => now.saturating_duration_since(since) >= REST,
         }
     }
@@ -70,7 +74,7 @@ impl Breaker {
         }
     }
 
-    /// A request ended.
+    /// A request has ended.
     pub(super) fn record(&mut self, failed: bool, now: Instant) {
         if let State::HalfOpen(_) | State::Open(_) = self.state {
             *self = Self::new(now);

@@ -1,4 +1,4 @@
-//! Which of several providers is asked: pure.
+//! The choice of a provider among several: pure.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -10,41 +10,43 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
-    /// The one with the fewest requests in flight; among equals one of this node, then the one that rested longest.
+    /// The one with the fewest requests in flight; among equals one of this node, then the one that was asked longest
+    /// ago.
     #[default]
     LeastInFlight,
     /// One after the other.
     RoundRobin,
-    /// Any.
+    /// A random one.
     Random,
-    /// The same one for the same key, while it is there; without a key as `least_in_flight`.
+    /// The same one for the same key, while that one is connected; without a key as `least_in_flight`.
     Sticky,
 }
 
-/// One that may be asked.
+/// A provider that may be asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
-    /// Unique among the candidates, and the same as long as the instance is there.
+    /// Id of the instance: unique among the candidates, and constant while the instance is connected.
     pub instance: &'a str,
-    /// It is connected to this node.
+    /// Whether the instance is connected to this node.
     pub local: bool,
-    /// Requests it has, as far as this node knows.
+    /// Requests in flight to the instance, as far as this node knows.
     pub in_flight: u32,
-    /// When it was asked last; grows.
+    /// Number of the newest request to the instance. The lowest one was asked longest ago.
     pub asked: u64,
 }
 
-/// What a choice depends on beside the candidates.
+/// The inputs of a choice beside the candidates.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn<'a> {
-    /// How often this capability was asked for before.
+    /// How often the capability was asked for before.
     pub turn: u64,
-    /// Of the request.
+    /// The key of the request.
     pub key: &'a str,
 }
 
 impl Strategy {
-    /// The one to ask. Looks at the candidates once or twice, and keeps none of them: there may be many thousands.
+    /// The provider to ask. Iterates over the candidates once or twice and collects none of them, because there may be
+    /// thousands.
     #[must_use]
     pub fn choose<'a, T, I: Iterator<Item = (T, Candidate<'a>)>>(
         self,
@@ -69,7 +71,8 @@ impl Strategy {
     }
 }
 
-/// Rendezvous hashing: who comes or goes moves only its own keys. The same on every node, so fixed (FNV-1a).
+/// Rendezvous hashing: a provider that comes or goes moves only its own keys. The hash (FNV-1a) is fixed, so that all
+/// nodes choose alike.
 fn rendezvous(key: &str, instance: &str) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in key.bytes().chain([0]).chain(instance.bytes()) {
@@ -86,7 +89,7 @@ fn rendezvous(key: &str, instance: &str) -> u64 {
 pub struct Strategies(BTreeMap<String, Strategy>);
 
 impl Strategies {
-    /// The one of a capability.
+    /// The strategy of a capability.
     #[must_use]
     pub fn of(&self, capability: &str) -> Strategy {
         self.0.get(capability).or_else(|| self.0.get("*")).copied().unwrap_or_default()
@@ -108,6 +111,7 @@ impl FromStr for Strategy {
 }
 
 impl Strategy {
+    /// The name in the configuration.
     const fn name(self) -> &'static str {
         match self {
             Self::LeastInFlight => "least_in_flight",

@@ -1,12 +1,13 @@
-//! The router: live requests from a caller to one provider and back.
+//! The router: live requests from a caller to one provider, and the answers.
 //!
-//! A shared handle, not an actor: a request touches one mutex twice and no mailbox of its own. Who offers
-//! what is asked of the replicated machine; how much is in flight, and which instance keeps failing, is what
-//! this node has seen. A provider on another node is asked over the peer link; the router there knows which of
-//! its clients it is. Everything ends once: by an answer, by the loss of the provider, by its deadline, or when
-//! whoever asked has left. What is kept for requests in flight is bounded in number and in bytes.
+//! The router is a shared handle, not an actor: a request takes two short locks and passes no mailbox of the router.
+//! The replicated machine says which instances offer a capability. How many requests are in flight, and which instance
+//! keeps failing, is what this node has seen. A provider on another node is asked over the peer link, and the router of
+//! that node finds the client.
+//!
+//! Invariant: a request ends once, by an answer, by the loss of the provider, by its deadline, or when the requester
+//! leaves. Requests in flight are bounded in number and in bytes.
 
-use std::cell::Cell;
 use std::hash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,8 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::choice::{Candidate, Strategy, Turn};
 use super::flight::{Assignment, Flight, Reply};
+use super::rejections::Rejections;
 use super::state::{HandOver, NotBegun, State};
-use super::terms::{Answered, Config, Key, LoadView, RemoteCaller, Requester, Sent};
+use super::types::{Answered, Key, LoadView, RemoteCaller, RemoteRequest, Requester, RouterConfig};
 use crate::base::clock;
 use crate::base::fault::FaultKind;
 use crate::base::metrics::Metrics;
@@ -30,42 +32,53 @@ use crate::bus::client::call::{Answer, HandedPayload, Outcome, Payload, Request,
 use crate::bus::client::clients::{ClientMessage, Clients};
 use crate::bus::error::Fault;
 
-/// A payload that is larger than this is let go of as soon as its last provider has it; for a smaller one that would
-/// cost more than it frees.
+/// A payload that is larger than this is dropped as soon as its last provider has it. For a smaller one the second lock
+/// would cost more than the memory.
 const LETS_GO_BYTES: usize = 4096;
-/// How long the wait for deadlines may be; one that comes earlier wakes it.
+/// Longest sleep of the deadline watcher; a new earliest deadline wakes it.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// The shared state of all clones of [`Router`].
 struct Inner {
+    /// Knows the roll, and which nodes are reachable.
     node: Node,
+    /// The providers of this node.
     clients: Clients,
-    config: Config,
+    /// Bounds and strategies.
+    config: RouterConfig,
+    /// The counters.
     metrics: Metrics,
+    /// Seeds the strategy `random`.
     random: RandomState,
+    /// Sends requests to other nodes.
     remote_caller: Box<dyn RemoteCaller>,
+    /// The requests in flight. Never held across an await.
     state: Mutex<State>,
-    /// A deadline came that is earlier than all others.
+    /// Wakes the deadline watcher when a deadline became the earliest of all.
     earlier: Notify,
-    /// The last number of an HTTP caller.
+    /// Number of the newest HTTP caller.
     http: AtomicU64,
 }
 
-/// The requests of somebody who may stop waiting for them: they end when this is dropped.
+/// A requester that may stop waiting: its requests end when this is dropped.
 #[derive(Debug)]
 pub struct Waiting {
+    /// Where the requests are.
     router: Router,
+    /// Whose requests end.
     requester: Requester,
+    /// Whether all requests have an outcome, so that a drop ends nothing.
     over: bool,
 }
 
 impl Waiting {
-    /// For whom they are.
+    /// The requester.
     #[must_use]
     pub const fn requester(&self) -> Requester {
         self.requester
     }
 
-    /// All of them have an outcome.
+    /// All requests have an outcome.
     pub fn done(mut self) {
         self.over = true;
     }
@@ -79,7 +92,7 @@ impl Drop for Waiting {
     }
 }
 
-/// The router. Clones share it.
+/// The router of a node. Clones share one state.
 #[derive(Clone)]
 pub struct Router {
     inner: Arc<Inner>,
@@ -92,12 +105,12 @@ impl std::fmt::Debug for Router {
 }
 
 impl Router {
-    /// A router of this node; [`Router::watch_deadlines`] ends what takes too long.
+    /// A router of this node. [`Router::watch_deadlines`] must run for deadlines.
     #[must_use]
     pub fn new(
         node: Node,
         clients: Clients,
-        config: Config,
+        config: RouterConfig,
         metrics: Metrics,
         remote_caller: Box<dyn RemoteCaller>,
     ) -> Self {
@@ -115,21 +128,21 @@ impl Router {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Somebody asks over HTTP, and waits as long as the result lives.
+    /// A new HTTP caller, which waits as long as the result lives.
     #[must_use]
     pub fn http_caller(&self) -> Waiting {
         self.waiting(Requester::Http(self.inner.http.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// The requests of `requester` end when the result is dropped.
+    /// Ends the requests of `requester` when the result is dropped.
     #[must_use]
     pub fn waiting(&self, requester: Requester) -> Waiting {
         Waiting { router: self.clone(), requester, over: false }
     }
 
-    /// How long requests may take.
+    /// The bounds.
     #[must_use]
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &RouterConfig {
         &self.inner.config
     }
 
@@ -137,13 +150,13 @@ impl Router {
         lock(&self.inner.state)
     }
 
-    /// Asks a provider of the request's capability. `reply` is called once, at the latest at the deadline, or dropped
-    /// when `requester` has left.
+    /// Asks a provider of the capability. `reply` is called once, at the latest at the deadline, or dropped when
+    /// `requester` has left.
     pub fn call(&self, requester: Requester, request: Request, payload: Payload, reply: Reply) {
         self.launch(Flight::new(requester, Arc::new(request), payload, reply));
     }
 
-    /// Asks that client of this node, for another node.
+    /// Asks a client of this node, for another node.
     pub fn call_here(&self, to: Connection, requester: Requester, request: Request, payload: Payload, reply: Reply) {
         let flight = Flight::chosen(requester, Arc::new(request), payload, reply);
         let local = to.owner == self.inner.node.owner();
@@ -160,6 +173,7 @@ impl Router {
         }
     }
 
+    /// Chooses a provider and hands the request over, or ends the request.
     fn launch(&self, flight: Flight) {
         let picked = self.pick(flight);
         match picked {
@@ -171,29 +185,31 @@ impl Router {
         }
     }
 
-    /// Chooses a provider and takes note of it.
+    /// Chooses a provider and records the request.
     fn pick(&self, flight: Flight) -> Result<u64, NotBegun> {
         let state = self.state();
-        // Behind the lock: whoever ends the requests of a provider that is gone finds this one, or it is not picked.
+        // Under the lock of the state: when a provider disconnects, either its requests end with it, or it is not
+        // picked.
         self.inner.node.state().with_machine(|machine| self.pick_of(machine, state, flight))
     }
 
+    /// Chooses a provider from the replicated roll.
     fn pick_of(&self, machine: &Machine, mut state: MutexGuard<'_, State>, flight: Flight) -> Result<u64, NotBegun> {
         let strategy = self.inner.config.strategies.of(&flight.request.capability);
         let turns = matches!(strategy, Strategy::RoundRobin | Strategy::Random);
-        // Only of what somebody offers: names that a caller makes up are not remembered.
+        // Only capabilities that an instance offers are counted: a caller could make up any number of names.
         let turns = turns && machine.providers(&flight.request.capability).next().is_some();
         let turn = if turns { state.turn(&flight.request.capability) } else { 0 };
         let turn = Turn { turn, key: &flight.request.key };
-        let (seen, now) = (Seen::default(), clock::now());
-        // Nothing is collected: there may be many thousands.
+        let (rejections, now) = (Rejections::default(), clock::now());
+        // Nothing is collected, because there may be thousands of providers.
         let candidates = || {
             let providers = machine.providers(&flight.request.capability);
-            let fit = providers.filter(|instance| self.fits(&state, instance, &flight, &seen, now));
+            let fit = providers.filter(|instance| self.fits(&state, instance, &flight, &rejections, now));
             fit.map(|instance| (instance, self.candidate(&state, instance)))
         };
         let chosen = strategy.choose(candidates, turn, &self.inner.random);
-        let Some(instance) = chosen else { return Err(Box::new((seen.error(&flight), flight))) };
+        let Some(instance) = chosen else { return Err(Box::new((rejections.error(&flight), flight))) };
         let provider = instance.connection;
         let local = provider.owner == self.inner.node.owner();
         let number = state.begin(flight, Assignment { provider, local }, &self.inner.config)?;
@@ -201,16 +217,16 @@ impl Router {
         Ok(number)
     }
 
-    /// Whether an instance may be asked, or why not.
-    fn fits(&self, state: &State, instance: &Instance, flight: &Flight, seen: &Seen, now: Instant) -> bool {
+    /// Whether an instance may be asked. The reasons against go to `rejections`.
+    fn fits(&self, state: &State, instance: &Instance, flight: &Flight, rejections: &Rejections, now: Instant) -> bool {
         let (request, node) = (&flight.request, &self.inner.node);
         let offered = instance.capability(&request.capability).is_none_or(|offer| offer.offers(&request.action));
         if !offered {
-            seen.without_action.set(true);
+            rejections.without_action.set(true);
             return false;
         }
         if Some(instance.connection) == request.from.connection {
-            seen.itself.set(true);
+            rejections.itself.set(true);
             return false;
         }
         let there = if instance.connection.owner == node.owner() {
@@ -219,35 +235,36 @@ impl Router {
             node.messages().reaches(instance.connection.owner.node)
         };
         if !instance.is_available() || !there || flight.tried.contains(&instance.connection) {
-            seen.unavailable.set(true);
+            rejections.unavailable.set(true);
             return false;
         }
         if !state.permits(&request.capability, instance.connection, now) {
-            seen.tripped.set(true);
+            rejections.tripped.set(true);
             return false;
         }
         if state.in_flight(instance.connection) >= self.inner.config.in_flight_per_instance {
-            seen.full.set(true);
+            rejections.full.set(true);
             return false;
         }
         true
     }
 
+    /// An instance with its load.
     fn candidate<'i>(&self, state: &State, instance: &'i Instance) -> Candidate<'i> {
         let (in_flight, asked) = state.load(instance.connection);
         let local = instance.connection.owner == self.inner.node.owner();
         Candidate { instance: &instance.id, local, in_flight, asked }
     }
 
-    /// Gives a request that was noted to its provider.
+    /// Gives a recorded request to its provider.
     fn hand_over(&self, number: u64) {
-        let Some(HandOver { place, id, request, payload, first }) = self.state().handed(number) else { return };
+        let Some(HandOver { assignment, id, request, payload, first }) = self.state().handed(number) else { return };
         if first {
             self.inner.earlier.notify_one();
         }
-        if place.local {
+        if assignment.local {
             let handed = HandedPayload { id, number, request, payload };
-            match self.inner.clients.find(place.provider.serial) {
+            match self.inner.clients.find(assignment.provider.serial) {
                 Some(client) if client.tell(ClientMessage::Request(handed)) => {}
                 client => self.pass_on(number, client.is_some()),
             }
@@ -262,11 +279,12 @@ impl Router {
             Err(Fault { kind: FaultKind::Overloaded, .. }) => router.pass_on(number, true),
             outcome => router.finish(number, outcome),
         });
-        let abandon = self.inner.remote_caller.call(Sent { to: place.provider, number, request, payload }, reply);
+        let abandon =
+            self.inner.remote_caller.call(RemoteRequest { to: assignment.provider, number, request, payload }, reply);
         self.state().note_abandon(number, abandon);
     }
 
-    /// A client answers what it was asked.
+    /// A client answers a request.
     pub fn answer(&self, provider: u64, key: Key<'_>, answer: Answer) -> Answered {
         let found = {
             let state = self.state();
@@ -285,8 +303,8 @@ impl Router {
         answered
     }
 
-    /// A client of this node has got this request: it is over if nobody waits for an answer, and its payload is needed
-    /// no more if no other provider may get it.
+    /// A client of this node has received a request. The request ends if no answer is awaited, and its payload is
+    /// dropped if no other provider may get it.
     pub fn taken(&self, provider: u64, handed: &HandedPayload) {
         if handed.request.responder != Responder::Nobody {
             if handed.payload.len() > LETS_GO_BYTES {
@@ -300,7 +318,7 @@ impl Router {
         }
     }
 
-    /// A client of this node cannot be given the request of that number: nothing more fits into its queue.
+    /// A client of this node cannot take a request, because its queue is full.
     pub fn decline(&self, provider: u64, number: u64) {
         let found = self.state().find(provider, Key::Number(number));
         if let Some(number) = found {
@@ -308,13 +326,13 @@ impl Router {
         }
     }
 
-    /// Whether a client of this node has the request of that number and somebody waits for its answer.
+    /// Whether a client of this node has a request and a caller waits for the answer.
     #[must_use]
     pub fn holds(&self, provider: u64, number: u64) -> bool {
         self.state().find(provider, Key::Number(number)).is_some()
     }
 
-    /// A client of this node can never be given the request of that number, for this reason.
+    /// A client of this node can never take a request, for this reason.
     pub fn refuse(&self, provider: u64, number: u64, fault: Fault) {
         let found = self.state().find(provider, Key::Number(number));
         if let Some(number) = found {
@@ -322,7 +340,7 @@ impl Router {
         }
     }
 
-    /// Requests that a client of this node has and that somebody waits for.
+    /// Requests of a client of this node that callers wait for.
     #[must_use]
     pub fn held(&self, provider: u64) -> usize {
         self.state().held(provider)
@@ -330,15 +348,15 @@ impl Router {
 
     /// Resolves when a client of this node has no request any more, at once when it has none.
     pub fn emptied(&self, provider: u64) -> impl Future<Output = ()> + use<> {
-        let told = self.state().emptied(provider);
+        let emptied = self.state().emptied(provider);
         async move {
-            // The sender says nothing: it is dropped.
-            told.await.ok();
+            // Nothing is sent: the sender is dropped.
+            emptied.await.ok();
         }
     }
 
-    /// A client of this node is gone. What it asked for ends; what it was asked is given to another provider if its
-    /// caller allows that, and fails otherwise.
+    /// Called when a client of this node has disconnected. Requests that it sent end. Requests that it had not answered
+    /// are given to another provider if the caller allows retries; otherwise they fail with `ProviderLost`.
     pub fn forget(&self, serial: u64) {
         self.abandon(Requester::Client(serial));
         let connection = Connection { owner: self.inner.node.owner(), serial };
@@ -346,8 +364,8 @@ impl Router {
         numbers.into_iter().for_each(|number| self.lose(number));
     }
 
-    /// Whoever waited for these requests has left: they end without an outcome. Their providers are not told; what they
-    /// answer is refused.
+    /// The requester has left: its requests end without an outcome. Providers on this node are not told; their answers
+    /// are refused.
     pub fn abandon(&self, requester: Requester) {
         let abandoned = self.state().abandon(requester);
         if let Ok(count) = u64::try_from(abandoned.len())
@@ -357,8 +375,8 @@ impl Router {
         }
     }
 
-    /// The provider of a request has not got it: it is gone, or full. Nothing has happened yet, so another one may
-    /// have it, whatever the caller says of retries.
+    /// The provider has not received the request, because it is gone or its queue is full. Nothing has happened yet, so
+    /// another provider may get the request without a retry being used up.
     fn pass_on(&self, number: u64, full: bool) {
         let Some(mut flight) = self.state().end(number, true, clock::now()) else { return };
         flight.full |= full;
@@ -372,7 +390,7 @@ impl Router {
         self.end(flight, Err(error));
     }
 
-    /// The provider of a request was lost.
+    /// The provider was lost while it had the request.
     fn lose(&self, number: u64) {
         let Some(mut flight) = self.state().end(number, true, clock::now()) else { return };
         flight.lost = flight.lost.saturating_add(1);
@@ -383,12 +401,14 @@ impl Router {
         self.end(flight, Err(Fault::provider_lost()));
     }
 
+    /// Ends a request with an outcome.
     fn finish(&self, number: u64, outcome: Outcome) {
         let failed = matches!(&outcome, Err(fault) if [FaultKind::DeadlineExceeded, FaultKind::ProviderLost].contains(&fault.kind));
         let Some(flight) = self.state().end(number, failed, clock::now()) else { return };
         self.end(flight, outcome);
     }
 
+    /// Counts the outcome and tells the caller.
     fn end(&self, flight: Flight, outcome: Outcome) {
         let what = match &outcome {
             Ok(Answer { success: true, .. }) => "success",
@@ -399,7 +419,7 @@ impl Router {
         (flight.reply)(outcome);
     }
 
-    /// Ends requests whose time is over, until cancelled.
+    /// Ends requests whose deadline has passed, until cancelled. Then all requests end.
     pub async fn watch_deadlines(self, stop: CancellationToken) {
         loop {
             let now = clock::now();
@@ -422,7 +442,7 @@ impl Router {
         self.state().len()
     }
 
-    /// What this node knows of the load of an instance.
+    /// The load of an instance, as this node has seen it.
     #[must_use]
     pub fn load_of(&self, provider: Connection) -> LoadView {
         self.state().view(provider)
@@ -438,43 +458,9 @@ impl Router {
         })
     }
 
-    /// The same of a client of this node.
+    /// The load of a client of this node.
     #[must_use]
     pub fn load_here(&self, serial: u64) -> LoadView {
         self.load_of(Connection { owner: self.inner.node.owner(), serial })
-    }
-}
-
-/// Why nobody fits.
-#[derive(Default)]
-struct Seen {
-    without_action: Cell<bool>,
-    itself: Cell<bool>,
-    unavailable: Cell<bool>,
-    tripped: Cell<bool>,
-    full: Cell<bool>,
-}
-
-impl Seen {
-    fn error(&self, flight: &Flight) -> Fault {
-        let Request { capability, action, .. } = &*flight.request;
-        if self.full.get() || (self.unavailable.get() && flight.full) {
-            return Fault::overloaded(format!("all providers of {capability} have too many requests"));
-        }
-        if self.tripped.get() {
-            let text = format!("all providers of \"{capability}\" keep failing; try again later");
-            return Fault::new(FaultKind::NoProvider, text);
-        }
-        if self.unavailable.get() {
-            let text = format!("no provider of \"{capability}\" is available now");
-            return Fault::new(FaultKind::NoProvider, text);
-        }
-        if self.itself.get() {
-            return Fault::bad(format!("the caller is the only provider of \"{capability}\""));
-        }
-        if self.without_action.get() {
-            return Fault::new(FaultKind::NoAction, format!("no provider of \"{capability}\" offers \"{action}\""));
-        }
-        Fault::new(FaultKind::NoCapability, format!("nobody offers \"{capability}\""))
     }
 }

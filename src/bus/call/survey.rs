@@ -1,4 +1,4 @@
-//! Who is connected to a node: as the operator sees it, and as nodes tell each other.
+//! The clients of a node, as the operator sees them and as nodes report them to each other.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::router::Router;
-use super::terms::{BreakerView, LoadView};
+use super::types::{BreakerView, LoadView};
 use crate::base::json::Verbatim;
 use crate::bus::client::clients::{Client, Clients};
 
@@ -70,45 +70,49 @@ pub struct BreakerJson {
     pub failures: u32,
 }
 
-/// Which clients of a node.
+/// Which clients a survey asks for.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Wanted {
+    /// All clients.
     #[prost(bool, tag = "1")]
     all: bool,
+    /// The clients of these serial numbers.
     #[prost(uint64, repeated, tag = "2")]
     serials: Vec<u64>,
+    /// The client that its door calls so.
     #[prost(string, optional, tag = "3")]
     id: Option<String>,
-    /// None of them, but how many there are.
+    /// No client, but the totals.
     #[prost(bool, tag = "4")]
     totals: bool,
 }
 
 impl Wanted {
-    /// All of them.
+    /// All clients.
     #[must_use]
     pub fn all() -> Self {
         Self { all: true, ..Self::default() }
     }
 
-    /// None of them: only how many there are and what they have done together.
+    /// Only the totals.
     #[must_use]
     pub fn totals() -> Self {
         Self { totals: true, ..Self::default() }
     }
 
-    /// Those of these numbers.
+    /// The clients of these serial numbers.
     #[must_use]
     pub fn serials(serials: Vec<u64>) -> Self {
         Self { serials, ..Self::default() }
     }
 
-    /// The one that its door calls so.
+    /// The client that its door calls so.
     #[must_use]
     pub fn called(id: &str) -> Self {
         Self { id: Some(id.to_owned()), ..Self::default() }
     }
 
+    /// The clients that are asked for.
     fn of(&self, clients: &Clients) -> Vec<Arc<Client>> {
         if !self.serials.is_empty() {
             return self.serials.iter().filter_map(|serial| clients.find(*serial)).collect();
@@ -121,11 +125,11 @@ impl Wanted {
 /// The clients of one node.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Survey {
-    /// In the order they came.
+    /// The clients, in the order in which they connected.
     pub clients: Vec<ClientView>,
     /// Requests in flight that this node routes.
     pub in_flight: usize,
-    /// All clients together, when that was asked for; a node of an earlier release does not say.
+    /// The totals, when they were asked for; a node of an earlier release does not send them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totals: Option<Totals>,
 }
@@ -133,16 +137,16 @@ pub struct Survey {
 /// All clients of a node together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Totals {
-    /// How many there are.
+    /// How many clients are connected.
     pub connections: usize,
-    /// Requests that they were given and that ended with an answer.
+    /// Requests to them that ended with an answer.
     pub answered: u64,
-    /// Those that ended without one.
+    /// Requests to them that ended without an answer.
     pub failed: u64,
 }
 
 impl Survey {
-    /// As nodes tell each other.
+    /// The form in which nodes send a survey.
     #[must_use]
     pub fn into_json(self) -> Bytes {
         serde_json::to_vec(&self).unwrap_or_default().into()
@@ -188,7 +192,7 @@ fn view(node: u64, client: &Client, load: LoadView) -> ClientView {
     }
 }
 
-/// Clients of this node.
+/// The clients of this node.
 #[must_use]
 pub fn of(node: u64, all: &Clients, router: &Router, wanted: &Wanted) -> Survey {
     let mut clients: Vec<ClientView> =

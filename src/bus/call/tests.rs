@@ -8,12 +8,12 @@ use rollbook_core::service::Connection;
 
 use super::flight::{Assignment, Flight};
 use super::state::State;
-use super::terms::{Answered, Config, Key, Requester};
+use super::types::{Answered, Key, Requester, RouterConfig};
 use crate::bus::client::call::{Caller, Payload, Request, Responder};
 use crate::bus::error::Fault;
 
-fn config() -> Config {
-    Config {
+fn config() -> RouterConfig {
+    RouterConfig {
         timeout: Duration::from_secs(1),
         timeout_max: Duration::from_secs(9),
         in_flight_max: 24,
@@ -23,7 +23,7 @@ fn config() -> Config {
     }
 }
 
-fn place(serial: u64) -> Assignment {
+fn assignment(serial: u64) -> Assignment {
     Assignment { provider: Connection { owner: Owner { node: 1, incarnation: 1 }, serial }, local: true }
 }
 
@@ -43,7 +43,7 @@ fn flight(id: &str, deadline: Instant, retries: u32) -> Flight {
 }
 
 fn begin(state: &mut State, id: &str, serial: u64, deadline: Instant) -> Result<u64, Fault> {
-    state.begin(flight(id, deadline, 0), place(serial), &config()).map_err(|not_begun| not_begun.0)
+    state.begin(flight(id, deadline, 0), assignment(serial), &config()).map_err(|not_begun| not_begun.0)
 }
 
 /// A request of `requester` with so large a payload to provider 7.
@@ -51,7 +51,7 @@ fn ask(state: &mut State, requester: Requester, bytes: usize, retries: u32) -> R
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut flight = flight("r", deadline, retries);
     (flight.requester, flight.payload) = (requester, Payload::json(vec![b'1'; bytes]));
-    state.begin(flight, place(7), &config()).map_err(|not_begun| not_begun.0)
+    state.begin(flight, assignment(7), &config()).map_err(|not_begun| not_begun.0)
 }
 
 /// The code of the error when it is refused.
@@ -126,7 +126,7 @@ fn a_payload_stays_as_long_as_another_provider_may_get_it() {
     let mut flight = state.end(number, true, Instant::now()).expect("it was there");
     assert_eq!(flight.payload.len(), 100);
     flight.lost = 1;
-    let number = state.begin(flight, place(8), &config()).map_err(|not_begun| not_begun.0).expect("room");
+    let number = state.begin(flight, assignment(8), &config()).map_err(|not_begun| not_begun.0).expect("room");
     state.took(number);
     assert_eq!(state.handed(number).map(|handed| handed.payload.len()), Some(0), "that was the last one");
 }
@@ -140,11 +140,11 @@ fn requests_end_with_whoever_asked_and_a_late_answer_is_known_as_such() {
     state.note_abandon(ids[0], abandon);
     assert_eq!(state.abandon(Requester::Client(1)).len(), 3);
     assert_eq!(abandoned.try_recv(), Ok(()), "the node of the provider is told");
-    assert_eq!((state.len(), state.in_flight(place(7).provider), state.held(7)), (1, 1, 1));
+    assert_eq!((state.len(), state.in_flight(assignment(7).provider), state.held(7)), (1, 1, 1));
     assert_eq!(state.answered_late(7, Key::Number(ids[1])), Answered::CallerGone);
     assert_eq!(state.find(7, Key::Number(other)), Some(other), "those of others go on");
     assert!(state.overdue(Instant::now() + Duration::from_secs(99)).0 == [other], "no deadline stays");
-    let view = state.view(place(7).provider);
+    let view = state.view(assignment(7).provider);
     assert_eq!((view.answered, view.failed), (0, 0), "that says nothing of the provider");
     let (abandon, mut abandoned) = tokio::sync::oneshot::channel();
     state.note_abandon(ids[2], abandon);
@@ -174,8 +174,8 @@ fn what_is_overdue_ends_and_a_late_answer_is_known_as_such() {
     assert_eq!(state.answered_late(7, Key::Id("a")), Answered::Late);
     assert_eq!(state.answered_late(8, Key::Id("a")), Answered::Unknown);
     assert_eq!(state.held(7), 1);
-    assert_eq!(state.load(place(7).provider), (1, later));
-    let view = state.view(place(7).provider);
+    assert_eq!(state.load(assignment(7).provider), (1, later));
+    let view = state.view(assignment(7).provider);
     assert_eq!((view.in_flight, view.failed, view.breakers.len()), (1, 1, 1));
 }
 
@@ -183,14 +183,14 @@ fn what_is_overdue_ends_and_a_late_answer_is_known_as_such() {
 fn a_lost_provider_gives_back_all_it_had_and_a_retry_knows_where_it_was() {
     let (mut state, now) = (State::default(), Instant::now());
     let numbers = [begin(&mut state, "a", 7, now).expect("room"), begin(&mut state, "b", 7, now).expect("room")];
-    let mut lost = state.leave(place(7).provider);
+    let mut lost = state.leave(assignment(7).provider);
     lost.sort_unstable();
     assert_eq!(lost, numbers);
     let deadline = now + Duration::from_secs(1);
     let number =
-        state.begin(flight("c", deadline, 1), place(7), &config()).map_err(|not_begun| not_begun.0).expect("room");
+        state.begin(flight("c", deadline, 1), assignment(7), &config()).map_err(|not_begun| not_begun.0).expect("room");
     let mut flight = state.end(number, true, now).expect("it was there");
-    assert_eq!(flight.tried, [place(7).provider]);
+    assert_eq!(flight.tried, [assignment(7).provider]);
     flight.lost = 1;
     assert!(flight.may_retry(now), "once");
     assert!(!flight.may_retry(deadline), "not behind its deadline");
@@ -216,7 +216,7 @@ fn a_provider_that_leaves_is_told_when_its_last_request_has_ended_however_it_did
     assert!(!is_over(&mut told));
     state.end(two, true, now);
     assert!(is_over(&mut told) && !is_over(&mut others));
-    state.leave(place(8).provider);
+    state.leave(assignment(8).provider);
     state.end(other, true, now);
     assert!(is_over(&mut others));
 }

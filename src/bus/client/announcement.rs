@@ -1,4 +1,4 @@
-//! An event on its way to the clients of a node, shared by all of them.
+//! An announcement: an event of the roll or a notification, shared by all clients of a node.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,17 +8,17 @@ use crate::base::slot::Slots;
 use crate::bus::read::stored_event::StoredEvent;
 use crate::bus::write::notification::NOTIFY;
 
-/// How much of the book a client has been told: positions in the two namespaces that clients are told of.
+/// Up to where a client was told: positions in the two namespaces of announcements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AnnouncedUpTo {
-    /// Of the newest event of the roll.
+    /// Position of the newest event of the roll.
     pub roll: u64,
-    /// Of the newest notification.
+    /// Position of the newest notification.
     pub notify: u64,
 }
 
 impl AnnouncedUpTo {
-    /// The later one in each of the namespaces.
+    /// The later position in each of the namespaces.
     #[must_use]
     pub fn latest(self, other: Self) -> Self {
         Self { roll: self.roll.max(other.roll), notify: self.notify.max(other.notify) }
@@ -38,10 +38,10 @@ impl std::fmt::Display for AnnouncedUpTo {
     }
 }
 
-/// Which of the two an event is in.
+/// The two namespaces of announcements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Log {
-    /// The roll.
+    /// Changes of the roll.
     Roll,
     /// Notifications.
     Notify,
@@ -57,7 +57,7 @@ impl Log {
         }
     }
 
-    /// The position in this one.
+    /// The part of a position that belongs to this namespace.
     #[must_use]
     pub const fn of(self, position: AnnouncedUpTo) -> u64 {
         match self {
@@ -66,7 +66,7 @@ impl Log {
         }
     }
 
-    /// `position` with another one in this.
+    /// The position with another value in this namespace.
     #[must_use]
     pub const fn set(self, position: AnnouncedUpTo, to: u64) -> AnnouncedUpTo {
         match self {
@@ -76,16 +76,16 @@ impl Log {
     }
 }
 
-/// How many encoders may keep an encoded frame beside an announcement.
+/// How many encoders may keep a frame beside an announcement.
 const FRAMES: usize = 4;
-/// The places of those frames.
+/// Hands out the slots of those frames.
 pub static ANNOUNCEMENT_SLOTS: Slots = Slots::new();
 
-/// How a door tells its clients an event. Stateless, so that frames can be shared by all of them.
+/// How a door encodes announcements. Stateless, so that all clients of the door share the frames.
 pub trait AnnouncementEncoder: Sync {
-    /// Which of the frames of an [`Announcement`] is this encoder's: the number of a slot of [`ANNOUNCEMENT_SLOTS`].
+    /// The slot of [`ANNOUNCEMENT_SLOTS`] in which an [`Announcement`] keeps the frame of this encoder.
     fn slot(&self) -> usize;
-    /// Appends the event; nothing when it means nothing to the clients of this door.
+    /// Appends the announcement; nothing when it does not concern the clients of this door.
     fn announce(&self, announcement: &Announcement, out: &mut Vec<u8>);
 }
 
@@ -95,18 +95,19 @@ impl std::fmt::Debug for dyn AnnouncementEncoder {
     }
 }
 
-/// An event for clients. Each door's frame is encoded once, by whoever needs it first.
+/// An event for clients. Each door's frame is encoded once, when it is needed first.
 #[derive(Debug)]
 pub struct Announcement {
     /// The event.
     pub item: Arc<StoredEvent>,
-    /// The namespace it is in, and how much of the book who has got it has been told; `None` when it is in no log.
+    /// The namespace of the event, and the position of a client that has got it; `None` when the event is in no log.
     pub at: Option<(Log, AnnouncedUpTo)>,
+    /// The encoded frames, by the slots of their encoders.
     frames: [OnceLock<Bytes>; FRAMES],
 }
 
 impl Announcement {
-    /// An event of the book, after which clients have been told everything up to `position`.
+    /// An event of the book. `position` is the position of a client that has got it.
     #[must_use]
     pub fn stored(item: Arc<StoredEvent>, log: Log, position: AnnouncedUpTo) -> Self {
         Self { item, at: Some((log, position)), frames: Default::default() }
@@ -118,13 +119,13 @@ impl Announcement {
         Self { item, at: None, frames: Default::default() }
     }
 
-    /// Whether somebody who was told everything up to `position` knows it.
+    /// Whether a client at `position` has got the event.
     #[must_use]
     pub fn is_within(&self, position: AnnouncedUpTo) -> bool {
         self.at.is_some_and(|(log, at)| log.of(at) <= log.of(position))
     }
 
-    /// The bytes that a door writes for it; empty when it means nothing to the clients of that door.
+    /// The bytes that a door writes; empty when the event does not concern its clients.
     #[must_use]
     pub fn frame(&self, door: &'static dyn AnnouncementEncoder) -> Bytes {
         let encode = || {

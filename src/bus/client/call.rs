@@ -1,4 +1,4 @@
-//! A live request and what becomes of it: never through the log, at most once, with a deadline.
+//! A live request and its answer: never stored, delivered at most once, with a deadline.
 
 use std::time::Instant;
 
@@ -7,12 +7,12 @@ use rollbook_core::service::Connection;
 
 use crate::bus::error::Fault;
 
-/// JSON text, with the binary parts that its placeholders stand for.
+/// JSON, and the binary parts that its placeholders stand for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Payload {
-    /// JSON exactly as it came; empty when there is none.
+    /// JSON exactly as it was sent; empty when there is none.
     pub json: Bytes,
-    /// In the order of their numbers.
+    /// Binary parts, in the order of their numbers.
     pub attachments: Vec<Bytes>,
 }
 
@@ -23,7 +23,7 @@ impl Payload {
         Self { json: json.into(), attachments: Vec::new() }
     }
 
-    /// Its text; `null` when there is none.
+    /// The JSON text; `null` when there is none.
     #[must_use]
     pub fn text(&self) -> &str {
         match std::str::from_utf8(&self.json) {
@@ -38,18 +38,18 @@ impl Payload {
         self.attachments.iter().fold(self.json.len(), |sum, part| sum.saturating_add(part.len()))
     }
 
-    /// Whether there is nothing in it.
+    /// Whether all parts are empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A payload that is shorter than this is copied out of the message that it came in.
+/// A part that is shorter than this is copied out of its message.
 const COPIED_BYTES_MAX: usize = 64 << 10;
 
-/// A part of a message that is kept while its request is in flight. Most of it is a slice of the message; a part that is
-/// small, by itself or beside the rest, is a copy, so that what is kept is about as large as what is counted.
+/// A part of a message that is kept while its request is in flight. A large part is a slice of the message. A part that
+/// is small, by itself or beside the rest, is a copy: a slice would keep the whole message in memory.
 #[must_use]
 pub fn part_of(message: &Bytes, part: std::ops::Range<usize>) -> Bytes {
     if part.start > part.end || part.end > message.len() {
@@ -60,33 +60,33 @@ pub fn part_of(message: &Bytes, part: std::ops::Range<usize>) -> Bytes {
     if small { Bytes::copy_from_slice(&cut) } else { cut }
 }
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The service it is an instance of; empty when it is none.
+    /// Id of its service; empty when it is not registered.
     pub service: String,
-    /// Its instance id; empty when it is none.
+    /// Id of its instance; empty when it is not registered.
     pub instance: String,
-    /// Its connection, so that it is not asked itself.
+    /// Its connection, so that its own request is not given to it.
     pub connection: Option<Connection>,
 }
 
 /// Who waits for the answer of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Responder {
-    /// The caller, who needs no name for it.
+    /// The caller.
     #[default]
     Caller,
-    /// The caller, under this name, which means something only to it.
+    /// The caller, under a name that only the caller understands.
     Named(String),
-    /// Nobody: the request is over as soon as a provider has it.
+    /// Nobody: the request ends as soon as a provider has it.
     Nobody,
 }
 
-/// The longest text that is passed on as the context of a trace, bytes.
+/// Longest trace context that is passed on, bytes.
 const TRACEPARENT_BYTES_MAX: usize = 128;
 
-/// The context of a trace as W3C Trace Context writes it; `None` for anything else, which is to be ignored.
+/// A trace context in the form of W3C Trace Context; `None` for any other text, which is ignored.
 #[must_use]
 pub fn traceparent(text: &str) -> Option<String> {
     let shape =
@@ -98,51 +98,52 @@ pub fn traceparent(text: &str) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
-/// A request, as the router takes it. Its payload goes beside it, because that is not kept as long.
+/// A request. Its payload is kept apart, because the payload is dropped earlier.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The caller's own name for it.
+    /// The id that the caller gave.
     pub id: String,
     /// A capability, or the id of a service.
     pub capability: String,
-    /// What is to be done; may be empty.
+    /// The action; may be empty.
     pub action: String,
-    /// Who asks.
+    /// The caller.
     pub from: Caller,
     /// When nobody waits for the answer any more.
     pub deadline: Instant,
-    /// How many other providers may be tried when one is lost: the caller says that doing it twice does no harm.
+    /// How many other providers may be tried when one is lost. The caller promises that doing the work twice does no
+    /// harm.
     pub retries: u32,
     /// Requests with the same key go to the same instance, when the strategy of the capability is `sticky`.
     pub key: String,
     /// Who waits for the answer.
     pub responder: Responder,
-    /// The context of a trace, see [`traceparent`].
+    /// The trace context, see [`traceparent`].
     pub traceparent: Option<String>,
 }
 
-/// What a provider says.
+/// The answer of a provider.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// Whether it did what was asked.
+    /// Whether the provider did what was asked.
     pub success: bool,
-    /// The data, or the error when it did not.
+    /// The result, or the error.
     pub body: Payload,
 }
 
-/// What becomes of a request.
+/// The answer of a request, or why there is none.
 pub type Outcome = Result<Answer, Fault>;
 
-/// What a provider gets.
+/// A request as its provider gets it.
 #[derive(Debug, Clone)]
 pub struct HandedPayload {
-    /// The name under which the provider answers: unique among the requests it has.
+    /// The id under which the provider answers: unique among the requests that it has.
     pub id: String,
-    /// The number of the request at this node, for doors whose answers carry numbers.
+    /// Number of the request at this node, for doors whose answers carry numbers.
     pub number: u64,
-    /// What was asked.
+    /// The request.
     pub request: std::sync::Arc<Request>,
-    /// With what.
+    /// Its payload.
     pub payload: Payload,
 }
 

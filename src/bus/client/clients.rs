@@ -1,4 +1,4 @@
-//! The clients of this node: connections of services and their consumers, whatever door they came through.
+//! The table of the clients that are connected to this node through doors for services.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,118 +20,127 @@ use crate::base::metrics::Metrics;
 use crate::bus::error::Fault;
 use crate::bus::subscribe::streams::StreamUpdate;
 
-/// How long a service may take to register before it is reminded, and then again.
+/// How long a service may take to register before it is reminded.
 const REMIND_FIRST: Duration = Duration::from_secs(1);
+/// Pause between further reminders.
 const REMIND_AGAIN: Duration = Duration::from_secs(10);
 
-/// What a client is told by the bus.
+/// A message of the bus to the actor of a client.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub enum ClientMessage {
-    /// It is asked for something.
+    /// A request for the client.
     Request(HandedPayload),
-    /// What became of a request of its own; the ticket is what it gave the router.
+    /// The outcome of a request of the client, with the ticket that the client gave the router.
     Outcome(u64, Outcome),
     /// An event of the roll, or a notification.
     Event(Arc<Announcement>),
-    /// The operator wants something of it.
+    /// A command of the operator.
     Command(Command),
-    /// What became of its registration. The number is its acknowledgement's.
+    /// The result of a registration, with the reply number.
     Registered(Option<u64>, Result<Enrollment, Fault>),
-    /// What became of a notification of its own.
+    /// The result of a notification, with the reply number.
     Notified(Option<u64>, Result<Noted, Fault>),
-    /// What one of its streams of the book says, by the number of that, or what became of a publish.
+    /// An update of one of its streams, by the number of the stream, or the result of a publish.
     Stream(u64, StreamUpdate),
-    /// It should register.
+    /// The client should register.
     Remind,
-    /// It must go.
+    /// The connection must end.
     Close(CloseReason),
 }
 
-/// What a client is on the roll.
+/// A successful registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enrollment {
-    /// Its service.
+    /// Id of the service.
     pub service: String,
-    /// Its instance.
+    /// Id of the instance.
     pub instance: String,
-    /// The node of another connection that was this instance until now, and was sent away.
+    /// The node of the connection that was this instance before, and was closed.
     pub replaced: Option<u64>,
 }
 
-/// Where a notification is in the book.
+/// A sent notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Noted {
-    /// Id of the event.
+    /// Id of its event.
     pub id: String,
-    /// Its index in the namespace of notifications; `None` when it is in no log.
+    /// Index in the namespace of notifications; `None` when it is in no log.
     pub index: Option<u64>,
 }
 
-/// Why a client must go, which says whether it may come back by itself.
+/// Why a connection ends, which decides whether the client may come back by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The node stops or has no majority: come back, elsewhere.
+    /// The node stops or has no majority: the client should connect to another node.
     Draining,
-    /// Another connection has its place now.
+    /// Another connection is the same instance now.
     Replaced,
-    /// The operator took it off the roll, and it should stay away.
+    /// The operator removed the instance from the roll: the client should stay away.
     Removed,
-    /// It gave no sign of life, or did not read: come back.
+    /// The client sent no heartbeat, or did not read: it may come back.
     Unresponsive,
 }
 
 /// A command of the operator.
 #[derive(Debug)]
 pub struct Command {
-    /// Its name, without the prefix of a door.
+    /// Name of the command, without the prefix of a door.
     pub name: &'static str,
-    /// A JSON object.
+    /// Arguments: a JSON object.
     pub json: Bytes,
-    /// Told when the client has acknowledged, and whether it did what it was told; dropped when it will not.
+    /// Receives whether the client has handled the command, when it acknowledges. Dropped when it will not.
     pub done: oneshot::Sender<bool>,
 }
 
-/// What a client is and does, for the operator.
+/// What is known of a client, for the operator.
 #[derive(Debug, Clone, Default)]
 pub struct About {
-    /// Its name on the door.
+    /// The id that its door gave it.
     pub id: String,
-    /// Where it comes from.
+    /// Its network address.
     pub address: String,
-    /// What it called itself when it connected.
+    /// The name that it sent when it connected.
     pub name: String,
-    /// How it is connected.
+    /// Its transport.
     pub transport: &'static str,
     /// Its registration.
     pub registration: Option<Box<InstanceRegister>>,
-    /// What its newest heartbeat said: a JSON object.
+    /// Content of its newest heartbeat: a JSON object.
     pub heartbeat: Option<Bytes>,
-    /// When that came.
+    /// When that heartbeat came.
     pub heartbeat_at: Option<Timestamp>,
-    /// Which connection took its place.
+    /// The connection that took its place.
     pub replaced_by: Option<String>,
 }
 
-/// One client.
+/// One connected client.
 pub struct Client {
-    /// Its number among the connections of this process.
+    /// Serial number of the connection in this process.
     pub serial: u64,
-    /// Its door.
+    /// Name of its door.
     pub door: &'static str,
-    /// When it came.
+    /// When it connected.
     pub since: Timestamp,
+    /// Its actor.
     to: Recipient<ClientMessage>,
+    /// What is known of it.
     about: Mutex<About>,
+    /// Whether `about` has a registration. Read for each announcement, so without the lock.
     registered: AtomicBool,
+    /// Whether it has missed an event of the book. It must connect again then.
     lost: AtomicBool,
-    /// Of its newest sign of life that counts as a heartbeat.
+    /// When its newest sign of life came that counts as a heartbeat.
     beat: Mutex<Instant>,
+    /// Whether the roll says that its heartbeats are missing.
     unhealthy: AtomicBool,
+    /// Wakes work of the client that must end with the connection.
     closing: Notify,
-    told_to_close: AtomicBool,
-    /// When it is to be reminded to register.
+    /// Whether it was told to close. Only the first message bypasses the bound of the mailbox.
+    close_sent: AtomicBool,
+    /// When to remind it to register; `None` when it is not a service.
     remind: Mutex<Option<Instant>>,
+    /// Encodes announcements for its door.
     encoder: &'static dyn AnnouncementEncoder,
 }
 
@@ -142,85 +151,87 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
+    /// Locks what is known of it.
     fn about_mut(&self) -> MutexGuard<'_, About> {
         lock(&self.about)
     }
 
-    /// What it is now.
+    /// What is known of the client now.
     #[must_use]
     pub fn about(&self) -> About {
         self.about_mut().clone()
     }
 
-    /// Changes what is known of it.
+    /// Changes what is known of the client.
     pub fn describe(&self, change: impl FnOnce(&mut About)) {
         let mut about = self.about_mut();
         change(&mut about);
         self.registered.store(about.registration.is_some(), Ordering::Relaxed);
     }
 
-    /// Whether it is an instance of a service.
+    /// Whether the client is registered as an instance.
     #[must_use]
     pub fn is_registered(&self) -> bool {
         self.registered.load(Ordering::Relaxed)
     }
 
-    /// How its door tells events.
+    /// Encodes announcements for its door.
     #[must_use]
     pub fn encoder(&self) -> &'static dyn AnnouncementEncoder {
         self.encoder
     }
 
-    /// Whether its door calls it so.
+    /// Whether its door gave it this id.
     #[must_use]
     pub fn is_called(&self, id: &str) -> bool {
         self.about_mut().id == id
     }
 
-    /// Whether it is this instance.
+    /// Whether the client is this instance.
     #[must_use]
     pub fn is_instance(&self, service: &str, instance: &str) -> bool {
         let about = self.about_mut();
         about.registration.as_ref().is_some_and(|own| own.service.id == service && own.instance.id == instance)
     }
 
-    /// Hands it a message. `false` when it is gone or takes nothing more.
+    /// Sends a message. Returns `false` when the client has gone or its queue is full.
     #[must_use]
     pub fn tell(&self, message: ClientMessage) -> bool {
         self.to.try_send(message).is_ok()
     }
 
-    /// Hands it a message that may not be missed: a client that takes nothing more must come again.
+    /// Sends a message that may not be missed: a client whose queue is full must connect again.
     pub fn must_tell(&self, message: ClientMessage) {
         if !self.tell(message) {
             self.loses();
         }
     }
 
-    /// Hands it a message that may be missed.
+    /// Sends a message that may be missed.
     pub fn hint(&self, message: ClientMessage) {
         hint(&self.to, message);
     }
 
-    /// Tells it to go, also while something of its own takes time, or its mailbox is full. `false` when it is gone.
+    /// Closes the connection, also while the client is busy or its queue is full. Returns `false` when the client has
+    /// gone.
     pub fn close(&self, why: CloseReason) -> bool {
         let there = self.to.connected();
-        if self.told_to_close.swap(true, Ordering::Relaxed) {
+        if self.close_sent.swap(true, Ordering::Relaxed) {
             hint(&self.to, ClientMessage::Close(why));
         } else {
             must_tell(&self.to, ClientMessage::Close(why));
         }
-        // Behind the message: whoever hears this has it already.
+        // After the message, so that work that is woken by this finds it in the mailbox.
         self.closing.notify_one();
         there
     }
 
-    /// Waits until it is told to go.
+    /// Waits until the connection is told to close.
     pub async fn closing(&self) {
         self.closing.notified().await;
     }
 
-    /// Takes note of a heartbeat, with what it says.
+    /// Records a heartbeat with its content.
     pub fn heartbeat(&self, says: Bytes) {
         self.describe(|about| {
             about.heartbeat = Some(says);
@@ -229,29 +240,29 @@ impl Client {
         self.beats();
     }
 
-    /// Whether it has ever sent a heartbeat.
+    /// Whether the client has ever sent a heartbeat.
     #[must_use]
     pub fn sends_heartbeats(&self) -> bool {
         self.about_mut().heartbeat.is_some()
     }
 
-    /// Takes note of a sign of life.
+    /// Records a sign of life.
     pub fn beats(&self) {
         *lock(&self.beat) = clock::now();
     }
 
-    /// When it gave its newest sign of life.
+    /// When the newest sign of life came.
     #[must_use]
     pub fn beat(&self) -> Instant {
         *lock(&self.beat)
     }
 
-    /// It is a service: from now on it is reminded to register until it does.
+    /// The client is a service: it is reminded until it registers.
     pub fn remind_from_now(&self) {
         *lock(&self.remind) = Some(clock::now() + REMIND_FIRST);
     }
 
-    /// Whether it should be reminded now.
+    /// Whether the client should be reminded now.
     #[must_use]
     pub fn takes_reminder(&self, now: Instant) -> bool {
         let mut remind = lock(&self.remind);
@@ -262,56 +273,65 @@ impl Client {
         due
     }
 
-    /// Whether its heartbeats are missing, as this node last said.
+    /// Whether the roll says that its heartbeats are missing.
     #[must_use]
     pub fn is_unhealthy(&self) -> bool {
         self.unhealthy.load(Ordering::Relaxed)
     }
 
-    /// Notes what was said of its heartbeats.
+    /// Records what the roll says of its heartbeats.
     pub fn set_unhealthy(&self, unhealthy: bool) {
         self.unhealthy.store(unhealthy, Ordering::Relaxed);
     }
 
-    /// Notes that an event could not be handed to it.
+    /// Records that an event of the book could not be sent to the client.
     pub fn loses(&self) {
         self.lost.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it has missed an event: it must come again.
+    /// Whether the client has missed an event of the book: it must connect again.
     #[must_use]
     pub fn has_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
+/// The clients.
 #[derive(Debug, Default)]
 struct Table {
+    /// By serial number.
     clients: HashMap<u64, Arc<Client>>,
-    /// All of them, made anew when somebody asks after a change.
+    /// A snapshot for announcements, rebuilt after a change when it is asked for.
     all: Option<Arc<[Arc<Client>]>>,
 }
 
-/// The clients of this node. Clones share it.
+/// The clients of this node. Clones share one table.
 #[derive(Debug, Clone)]
 pub struct Clients {
     inner: Arc<Inner>,
 }
 
+/// The shared state of all clones of [`Clients`].
 #[derive(Debug)]
 struct Inner {
+    /// The clients.
     table: Mutex<Table>,
+    /// Serial number of the next connection.
     serial: AtomicU64,
-    /// How much of the book has been told.
+    /// Up to where the clients were told the events of the book.
     position: Mutex<AnnouncedUpTo>,
+    /// The counters.
     metrics: Metrics,
 }
 
-/// A client's place in the table. Leaves when dropped.
+/// A client's place in the table. The client leaves when this is dropped.
 #[derive(Debug)]
 pub struct ClientHandle {
+    /// The table.
     clients: Clients,
+    /// The client.
     client: Arc<Client>,
+    /// Whether the client has left already.
     vacated: bool,
 }
 
@@ -322,7 +342,7 @@ impl ClientHandle {
         &self.client
     }
 
-    /// Leaves now: nobody finds the client any more.
+    /// Leaves the table now.
     pub fn vacate(&mut self) {
         if std::mem::replace(&mut self.vacated, true) {
             return;
@@ -352,7 +372,7 @@ impl Clients {
         lock(&self.inner.table)
     }
 
-    /// A client comes.
+    /// Adds a client.
     #[must_use]
     pub fn connect(
         &self,
@@ -373,7 +393,7 @@ impl Clients {
             beat: Mutex::new(clock::now()),
             unhealthy: AtomicBool::new(false),
             closing: Notify::new(),
-            told_to_close: AtomicBool::new(false),
+            close_sent: AtomicBool::new(false),
             remind: Mutex::new(None),
             encoder,
         });
@@ -384,29 +404,29 @@ impl Clients {
         ClientHandle { clients: self.clone(), client, vacated: false }
     }
 
-    /// The client of that number.
+    /// The client with this serial number.
     #[must_use]
     pub fn find(&self, serial: u64) -> Option<Arc<Client>> {
         self.lock().clients.get(&serial).cloned()
     }
 
-    /// Takes note that somebody missed an event that may be missed.
+    /// Counts an unstored notification that a client missed.
     pub fn skips(&self) {
         self.inner.metrics.notifications_skipped.inc();
     }
 
-    /// How much of the book those who are here have been told, or are just being told.
+    /// Up to where the clients were told, or are being told, the events of the book.
     #[must_use]
     pub fn position(&self) -> AnnouncedUpTo {
         *lock(&self.inner.position)
     }
 
-    /// Everything up to there is told now.
+    /// Moves that position.
     pub fn set_position(&self, position: AnnouncedUpTo) {
         *lock(&self.inner.position) = position;
     }
 
-    /// All of them.
+    /// A snapshot of all clients.
     #[must_use]
     pub fn all(&self) -> Arc<[Arc<Client>]> {
         let mut table = self.lock();
@@ -418,12 +438,12 @@ impl Clients {
         all
     }
 
-    /// Tells the client of that number to go; `false` when it is not there.
+    /// Closes the connection of a client. Returns `false` when it is not connected.
     pub fn close(&self, serial: u64, why: CloseReason) -> bool {
         self.find(serial).is_some_and(|client| client.close(why))
     }
 
-    /// Tells the client of that number that another connection has its place.
+    /// Closes the connection of a client, because another connection took its place.
     pub fn replace(&self, serial: u64, by: &str) {
         if let Some(client) = self.find(serial) {
             client.describe(|about| about.replaced_by = Some(by.to_owned()));
@@ -431,7 +451,7 @@ impl Clients {
         }
     }
 
-    /// Tells all of them to go.
+    /// Closes all connections.
     pub fn close_all(&self, why: CloseReason) {
         for client in self.all().iter() {
             client.close(why);

@@ -1,4 +1,4 @@
-//! Commands of the operator that a client was given and has not acknowledged.
+//! Commands of the operator that a client got and has not acknowledged.
 
 use std::collections::HashMap;
 
@@ -6,24 +6,26 @@ use tokio::sync::oneshot;
 
 use crate::base::actors::hint;
 
-/// Most that wait for the acknowledgement of one client.
+/// Most commands of one client without an acknowledgement.
 const WAITING_MAX: usize = 64;
 
-/// The commands of one client, each under a number.
+/// The commands of one client, by number.
 #[derive(Debug)]
 pub struct Commands {
+    /// Number of the newest command.
     last: u64,
+    /// Where the acknowledgements go.
     waiting: HashMap<u64, oneshot::Sender<bool>>,
 }
 
 impl Commands {
-    /// None; their numbers will be greater than this one.
+    /// No commands yet; their numbers will be greater than `last`.
     #[must_use]
     pub fn new(last: u64) -> Self {
         Self { last, waiting: HashMap::new() }
     }
 
-    /// The number of one that is given now; `None` when too many wait: it is not given.
+    /// Adds a command. Returns its number; `None` when too many wait, and the command is not given.
     pub fn give(&mut self, done: oneshot::Sender<bool>) -> Option<u64> {
         self.waiting.retain(|_, done| !done.is_closed());
         if self.waiting.len() >= WAITING_MAX {
@@ -34,16 +36,16 @@ impl Commands {
         Some(self.last)
     }
 
-    /// Whether somebody waits for the acknowledgement of that one.
+    /// Whether somebody waits for the acknowledgement of this command.
     #[must_use]
     pub fn is_awaited(&self, number: u64) -> bool {
         self.waiting.get(&number).is_some_and(|done| !done.is_closed())
     }
 
-    /// The client has acknowledged that one, and says whether it is `handled`: whether anything there takes it.
+    /// The client has acknowledged a command; `handled` says whether it has a handler for it.
     pub fn done(&mut self, number: u64, handled: bool) {
         if let Some(done) = self.waiting.remove(&number) {
-            // Whoever gave it may have stopped waiting.
+            // The operator may have stopped waiting.
             hint(done, handled);
         }
     }

@@ -1,7 +1,7 @@
-//! Binary parts of a payload for doors that have text alone: each becomes `{"$base64":"..."}` in the JSON.
+//! Binary parts of a payload for doors that carry text alone: each part becomes `{"$base64":"..."}` in the JSON.
 //!
-//! Payloads of Socket.IO come with their bytes beside them and placeholders where they belong. A payload without bytes
-//! is passed on as it came, whatever is in it.
+//! Payloads of Socket.IO have their binary parts beside the JSON, and placeholders in it. A payload without binary
+//! parts is passed on unchanged, whatever it contains.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,13 +12,14 @@ use serde_json::Value;
 use super::call::Payload;
 use crate::bus::error::Fault;
 
-/// Largest payload with its bytes in it: a short text may name the same bytes many times.
+/// Largest payload with its parts inlined: a short text may name the same part many times.
 const PLAIN_BYTES_MAX: usize = 16 << 20;
 /// Longest text of a placeholder.
 const PLACEHOLDER_BYTES_MAX: usize = 256;
 /// The member that makes an object a placeholder.
 const MARK: &str = "_placeholder";
 
+/// A placeholder.
 #[derive(Deserialize)]
 struct Placeholder {
     #[serde(rename = "_placeholder")]
@@ -41,11 +42,11 @@ pub fn plain(body: &Payload) -> Result<Bytes, Fault> {
     let text = std::str::from_utf8(&body.json).map_err(|_| unfit())?;
     let wanted = count(&serde_json::from_str(text).map_err(|_| unfit())?);
     let (out, found) = inline(text, &body.attachments).ok_or_else(unfit)?;
-    // One that is written in a way that was not seen must not pass for an answer.
+    // A placeholder in an unusual spelling was not replaced, and must not be passed on.
     if found == wanted { Ok(out.into()) } else { Err(unfit()) }
 }
 
-/// How many placeholders there are.
+/// How many placeholders a value has.
 fn count(value: &Value) -> usize {
     match value {
         Value::Array(members) => members.iter().map(count).sum(),
@@ -55,14 +56,17 @@ fn count(value: &Value) -> usize {
     }
 }
 
-/// An object that has begun: where in the text, where in what is written, and whether it may be a placeholder.
+/// An object whose end is not read yet.
 struct Open {
+    /// Where it begins in the text.
     start: usize,
+    /// Where it begins in the output.
     out: usize,
+    /// Whether it has the member [`MARK`].
     marked: bool,
 }
 
-/// The text with bytes in place of placeholders, and how many there were.
+/// The text with parts in place of placeholders, and how many were replaced.
 fn inline(text: &str, parts: &[Bytes]) -> Option<(Vec<u8>, usize)> {
     let mut out = Vec::with_capacity(text.len());
     let (mut open, mut found): (Vec<Open>, usize) = (Vec::new(), 0);
@@ -110,7 +114,7 @@ fn placeholder(object: &str, marked: bool) -> Option<usize> {
     serde_json::from_str::<Placeholder>(object).ok().filter(|read| read.is_one).map(|read| read.num)
 }
 
-/// Appends bytes; `None` when they are too many.
+/// Appends a part; `None` when the output would be too large.
 fn write(part: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let length = part.len().div_ceil(3).saturating_mul(4);
     if out.len().saturating_add(length) > PLAIN_BYTES_MAX {

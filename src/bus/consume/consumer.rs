@@ -1,9 +1,8 @@
-//! A durable consumer or group with members on this node: who gets what, and how far it is.
+//! The actor of a durable consumer or group: it delivers events to its members and saves the progress.
 //!
-//! With acknowledgement the cursor is the ack floor: it moves when every event up to it
-//! is done with. Without, the node acknowledges for its clients, what their connections
-//! have taken. How often an event was delivered is stored with the cursor: before a delivery
-//! that may be one of many, and within a second otherwise.
+//! With acknowledgement the cursor is the ack floor: the floor moves when every event up to it is done. Without
+//! acknowledgement the node acknowledges for its clients what their connections have taken. The number of deliveries of
+//! an event is saved with the cursor: before a delivery that may be repeated, and within a second otherwise.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -24,7 +23,7 @@ use super::source::{Page, Source, SourceProgress};
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
 use crate::bus::delivery::messages::{
-    AckResult, ConsumerTerms, Deliver, EndReason, Join, Leave, MemberAck, MemberState, Members, StreamCommand,
+    AckResult, ConsumerSpec, Deliver, EndReason, Join, Leave, MemberAck, MemberState, Members, StreamCommand,
     WriteResult,
 };
 use crate::bus::delivery::shares::Shares;
@@ -34,137 +33,153 @@ use crate::bus::read::stored_event::StoredEvent;
 
 mod durable;
 
-/// How often a consumer notes what is new, and looks whether it is paused and still the one that serves.
-const NOTE: Duration = Duration::from_secs(1);
-/// How long a consumer tries to begin, and one without members to bring everything to an end.
-const TRY_MAX: Duration = Duration::from_secs(10);
-/// How long it waits before it tries again.
-const TRY_PAUSE: Duration = Duration::from_millis(250);
+/// How often a consumer saves its progress, and checks whether it is paused and still the one that serves.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a consumer tries to start, and how long one without members waits for its last answers.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Pause between two tries.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
+/// A member, as its consumer reaches it.
 struct MemberHandle {
+    /// The message by which the member joined: its addresses and its name.
     join: Join,
-    /// Is being written to; only without acknowledgement.
+    /// Whether a share is being written to the member. Used only without acknowledgement; the window knows it
+    /// otherwise.
     busy: bool,
 }
 
-/// What a consumer has from its start on.
+/// The state of a consumer from its start on.
 struct Serving {
+    /// The replicated cursor, fenced by the epoch of this start.
     cursor: Cursor,
+    /// Reads the events; `None` while a read is running.
     source: Option<Source>,
-    place: Rc<SourceProgress>,
-    /// The cursor as it is in the replicated state, as far as we know.
+    /// How far the source is, readable while a read is running.
+    progress: Rc<SourceProgress>,
+    /// The ack floor in the replicated state, as far as this node knows. Only a higher one is proposed.
     floor: u64,
-    /// What the replicated state has beside it.
+    /// The done ranges in the replicated state, to propose only what is new.
     done: Vec<Range>,
+    /// The delivery counts in the replicated state, to propose only those that changed.
     counts: BTreeMap<u64, u32>,
 }
 
 /// The actor of one durable consumer.
 pub struct Consumer {
+    /// The node, the book and the metrics.
     bus: Bus,
-    terms: ConsumerTerms,
-    /// `None` until the cluster has let it begin.
+    /// The specification of the first member. Members with another one are refused.
+    spec: ConsumerSpec,
+    /// `None` until the cluster has accepted the start.
     serving: Option<Serving>,
-    handles: BTreeMap<Member, MemberHandle>,
-    /// With acknowledgement.
+    /// The members, in the order of service.
+    members: BTreeMap<Member, MemberHandle>,
+    /// Deliveries with acknowledgement.
     window: Window,
-    /// Without.
+    /// Deliveries without acknowledgement.
     shares: Shares,
-    /// Who got a share last.
-    turn: Member,
-    /// The operator has stopped delivery.
+    /// The member that got a share last. The next share goes to a member behind it, so that all get work.
+    last_served: Member,
+    /// Whether the operator has stopped delivery.
     paused: bool,
-    noting: bool,
-    /// Answers that are still to come, of members, of the book and of the cluster: it does not stop before them.
-    awaited: usize,
+    /// Whether a save is under way. Only one at a time is proposed.
+    is_saving: bool,
+    /// Answers of members, of the book and of the cluster that are still to come. The consumer does not stop before
+    /// them.
+    pending_answers: usize,
+    /// Wakes the consumer when the wait for an acknowledgement ends.
     timer: Option<SpawnHandle>,
 }
 
 impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Consumer").field("terms", &self.terms).finish_non_exhaustive()
+        f.debug_struct("Consumer").field("spec", &self.spec).finish_non_exhaustive()
     }
 }
 
 impl Consumer {
-    /// A consumer that goes on where its cursor is.
+    /// A consumer that will continue at its replicated cursor.
     #[must_use]
-    pub fn new(bus: &Bus, terms: ConsumerTerms) -> Self {
+    pub fn new(bus: &Bus, spec: ConsumerSpec) -> Self {
         // Members of a group share; a consumer has one member after the other.
-        let window = if terms.group { Window::default() } else { Window::in_order() };
+        let window = if spec.group { Window::default() } else { Window::in_order() };
         Self {
             bus: bus.clone(),
-            terms,
+            spec,
             serving: None,
-            handles: BTreeMap::new(),
+            members: BTreeMap::new(),
             window,
             shares: Shares::default(),
-            turn: 0,
+            last_served: 0,
             paused: false,
-            noting: false,
-            awaited: 0,
+            is_saving: false,
+            pending_answers: 0,
             timer: None,
         }
     }
 
-    /// Asks the cluster to hear this start from now on, and no other.
+    /// Asks the cluster to accept this start as the only one that moves the cursor.
     fn begin(&mut self, ctx: &mut Context<Self>) {
-        let (bus, terms, until) = (self.bus.clone(), self.terms.clone(), clock::now() + TRY_MAX);
+        let (bus, spec, until) = (self.bus.clone(), self.spec.clone(), clock::now() + RETRY_MAX);
         let begin = async move {
             loop {
-                match Cursor::start(&bus, &terms).await {
+                match Cursor::start(&bus, &spec).await {
                     Err(Refusal::Unavailable(_) | Refusal::OutcomeUnknown(_) | Refusal::Overloaded(_))
                         if clock::now() < until =>
                     {
-                        tokio::time::sleep(TRY_PAUSE).await;
+                        tokio::time::sleep(RETRY_PAUSE).await;
                     }
                     started => return started,
                 }
             }
         };
         ctx.spawn(begin.into_actor(self).map(|started, act, ctx| match started {
-            Ok((cursor, known)) => act.serve(cursor, known, ctx),
+            Ok((cursor, row)) => act.serve(cursor, row, ctx),
             Err(refusal) => act.give_up(&refusal.to_string(), ctx),
         }));
     }
 
-    fn serve(&mut self, cursor: Cursor, known: Known, ctx: &mut Context<Self>) {
-        let source = Source::new(&self.bus, self.terms.pattern.clone(), known.ack_floor.saturating_add(1));
-        let counts = known.attempts.iter().map(|of| (of.sequence, of.count)).collect();
-        self.paused = known.paused;
-        if self.terms.manual {
+    /// Begins to deliver from the replicated cursor.
+    fn serve(&mut self, cursor: Cursor, row: Known, ctx: &mut Context<Self>) {
+        let source = Source::new(&self.bus, self.spec.pattern.clone(), row.ack_floor.saturating_add(1));
+        let counts = row.attempts.iter().map(|of| (of.sequence, of.count)).collect();
+        self.paused = row.paused;
+        if self.spec.manual {
             self.window.set_records(cursor.counts());
-            self.window.resume(known.done.clone(), &known.attempts);
+            self.window.resume(row.done.clone(), &row.attempts);
         }
         self.serving = Some(Serving {
             cursor,
-            place: source.place(),
+            progress: source.progress(),
             source: Some(source),
-            floor: known.ack_floor,
-            done: known.done,
+            floor: row.ack_floor,
+            done: row.done,
             counts,
         });
         self.pump(ctx);
     }
 
-    /// Ends with all its members: they come again, and the consumer is started anew.
+    /// Ends the consumer and the streams of its members after an error. The members connect again, which starts the
+    /// consumer anew.
     fn give_up(&mut self, why: &str, ctx: &mut Context<Self>) {
-        tracing::error!(consumer = %self.terms.name, error = why, "a consumer starts anew");
+        tracing::error!(consumer = %self.spec.name, error = why, "a consumer starts anew");
         self.close_all(EndReason::Draining);
         ctx.stop();
     }
 
-    /// Looks at what the cluster says of this consumer; `false` when another start serves it, and this one has ended.
-    fn look(&mut self, ctx: &mut Context<Self>) -> bool {
+    /// Checks whether this start still serves the consumer, and whether delivery is paused. Returns `false` when
+    /// another start serves it and this one has ended.
+    fn check_serving(&mut self, ctx: &mut Context<Self>) -> bool {
         let Some(serving) = &self.serving else { return true };
         if !serving.cursor.holds() {
             tracing::warn!(
-                namespace = self.terms.pattern.namespace(),
-                consumer = %self.terms.name,
+                namespace = self.spec.pattern.namespace(),
+                consumer = %self.spec.name,
                 "this start does not serve the consumer any more; its members must come again"
             );
-            let known = self.bus.consumer(self.terms.pattern.namespace(), &self.terms.name);
-            self.close_all(if known.is_some() { EndReason::Draining } else { EndReason::Deleted });
+            let row = self.bus.consumer(self.spec.pattern.namespace(), &self.spec.name);
+            self.close_all(if row.is_some() { EndReason::Draining } else { EndReason::Deleted });
             ctx.stop();
             return false;
         }
@@ -176,24 +191,26 @@ impl Consumer {
         true
     }
 
+    /// Delivers what members can take, and fetches more when a member is idle. Called after every change.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         if self.paused || self.serving.is_none() {
             return;
         }
-        let hungry = if self.terms.manual {
+        let hungry = if self.spec.manual {
             let steps = self.window.assign(clock::now());
-            self.carry_out(steps, ctx);
+            self.run_steps(steps, ctx);
             self.arm_redelivery(ctx);
             self.window.wants_more()
         } else {
             self.share_out(ctx);
-            self.shares.is_empty() && self.handles.values().any(|handle| !handle.busy)
+            self.shares.is_empty() && self.members.values().any(|handle| !handle.busy)
         };
         if hungry && let Some(source) = self.serving.as_mut().and_then(|serving| serving.source.take()) {
             self.fetch(source, ctx);
         }
     }
 
+    /// Reads the next page, then delivers it.
     fn fetch(&mut self, mut source: Source, ctx: &mut Context<Self>) {
         let fetch = async move {
             let page = source.next(None).await;
@@ -207,7 +224,7 @@ impl Consumer {
             };
             let Some(serving) = &mut act.serving else { return };
             serving.source = Some(source);
-            if act.terms.manual {
+            if act.spec.manual {
                 act.window.offer(items);
             } else {
                 // Acknowledged when it was served with acknowledgement.
@@ -217,47 +234,48 @@ impl Consumer {
                 act.shares.offer(items.into_iter().filter(|item| !done(item)).collect());
             }
             // What was asked for before a pause waits for its end.
-            if act.look(ctx) {
+            if act.check_serving(ctx) {
                 act.pump(ctx);
             }
         }));
     }
 
-    /// The next member in turn that waits.
+    /// The next member without a share, behind the one that was served last.
     fn next_free(&self) -> Option<Member> {
-        let behind = self.handles.range((Bound::Excluded(self.turn), Bound::Unbounded));
-        let mut around = behind.chain(self.handles.range(..=self.turn));
+        let behind = self.members.range((Bound::Excluded(self.last_served), Bound::Unbounded));
+        let mut around = behind.chain(self.members.range(..=self.last_served));
         around.find(|(_, handle)| !handle.busy).map(|(member, _)| *member)
     }
 
-    /// Gives what was read to members that wait, a share each.
+    /// Gives waiting events to free members, one share each.
     fn share_out(&mut self, ctx: &mut Context<Self>) {
         while let Some(member) = self.next_free() {
-            let Some(handle) = self.handles.get_mut(&member) else { return };
+            let Some(handle) = self.members.get_mut(&member) else { return };
             let Some(share) = self.shares.take() else { return };
             handle.busy = true;
-            self.turn = member;
+            self.last_served = member;
             let write = handle.join.deliver.send(Deliver { items: share.clone() });
-            let given = self.awaiting(write, move |written, act, ctx| {
+            let given = self.await_before_stop(write, move |written, act, ctx| {
                 let written = written.unwrap_or(WriteResult::Gone);
                 act.shares.answered(share, written == WriteResult::Taken);
-                if let Some(handle) = act.handles.get_mut(&member) {
+                if let Some(handle) = act.members.get_mut(&member) {
                     handle.busy = false;
                 }
                 act.answered(member, written, ctx);
-                act.note(ctx);
+                act.save_progress(ctx);
             });
             ctx.spawn(given);
         }
     }
 
-    fn carry_out(&mut self, steps: impl IntoIterator<Item = Step>, ctx: &mut Context<Self>) {
+    /// Carries out what the window has decided.
+    fn run_steps(&mut self, steps: impl IntoIterator<Item = Step>, ctx: &mut Context<Self>) {
         let mut recording = Vec::new();
         for step in steps {
             match step {
                 Step::Record(member, sequence) => recording.push((member, sequence)),
                 Step::Send(member, item) => self.deliver(member, item, ctx),
-                Step::Bury(member, item, deliveries) => self.bury(member, item, deliveries, ctx),
+                Step::DeadLetter(member, item, deliveries) => self.store_dead_letter(member, item, deliveries, ctx),
             }
         }
         if !recording.is_empty() {
@@ -265,40 +283,41 @@ impl Consumer {
         }
     }
 
-    /// Makes deliveries durable, and begins them. Nothing is delivered while the cluster does not answer.
+    /// Saves delivery counts, then begins the deliveries. Nothing is delivered while the cluster does not answer.
     fn record(&mut self, recording: Vec<(Member, u64)>, ctx: &mut Context<Self>) {
-        self.tell_counts(ctx, move |told, act, ctx| {
-            if told {
+        self.save_counts(ctx, move |durable, act, ctx| {
+            if durable {
                 for (member, sequence) in recording {
                     if let Some(item) = act.window.recorded(member, sequence, clock::now()) {
                         act.deliver(member, item, ctx);
                     }
                 }
                 act.arm_redelivery(ctx);
-            } else if act.look(ctx) {
-                ctx.run_later(TRY_PAUSE, move |act, ctx| act.record(recording, ctx));
+            } else if act.check_serving(ctx) {
+                ctx.run_later(RETRY_PAUSE, move |act, ctx| act.record(recording, ctx));
             }
         });
     }
 
+    /// Writes an event to a member and reports the result to the window.
     fn deliver(&mut self, member: Member, item: Arc<StoredEvent>, ctx: &mut Context<Self>) {
-        let Some(handle) = self.handles.get(&member) else { return };
+        let Some(handle) = self.members.get(&member) else { return };
         let sequence = item.sequence();
         let write = handle.join.deliver.send(Deliver { items: vec![item] });
-        let given = self.awaiting(write, move |written, act, ctx| {
+        let given = self.await_before_stop(write, move |written, act, ctx| {
             let written = written.unwrap_or(WriteResult::Gone);
             let step = act.window.answered(member, sequence, written == WriteResult::Taken, clock::now());
-            act.carry_out(step, ctx);
+            act.run_steps(step, ctx);
             act.answered(member, written, ctx);
         });
         ctx.spawn(given);
     }
 
-    /// A member has answered what was given to it.
+    /// Called when a member has answered a write.
     fn answered(&mut self, member: Member, written: WriteResult, ctx: &mut Context<Self>) {
         match written {
             WriteResult::Taken | WriteResult::Skipped => {}
-            WriteResult::Unreachable => self.lose(member, ctx),
+            WriteResult::Unreachable => self.drop_unreachable(member, ctx),
             // A stream that has ended leaves by itself; one that its own node does not know any more must be told.
             WriteResult::Gone => {
                 if let Some(handle) = self.remove_member(member, Departure::Returned, ctx) {
@@ -309,6 +328,7 @@ impl Consumer {
         self.pump(ctx);
     }
 
+    /// Sets the timer to the next end of a wait.
     fn arm_redelivery(&mut self, ctx: &mut Context<Self>) {
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);
@@ -318,7 +338,7 @@ impl Consumer {
         self.timer = Some(ctx.run_later(wait, Self::redeliver));
     }
 
-    /// Deals with what was not acknowledged in time.
+    /// Handles the events that were not acknowledged in time.
     fn redeliver(&mut self, ctx: &mut Context<Self>) {
         self.timer = None;
         if self.paused {
@@ -327,38 +347,40 @@ impl Consumer {
         }
         if self.bus.node().consensus().ready().is_err() {
             // Without a majority no acknowledgement is taken: nothing is given up meanwhile.
-            self.timer = Some(ctx.run_later(NOTE, Self::redeliver));
+            self.timer = Some(ctx.run_later(SAVE_INTERVAL, Self::redeliver));
             return;
         }
         let steps = self.window.expire(clock::now());
-        let again = steps.iter().filter(|step| !matches!(step, Step::Bury(..))).count();
+        let again = steps.iter().filter(|step| !matches!(step, Step::DeadLetter(..))).count();
         self.bus.metrics().redeliveries.inc_by(u64::try_from(again).unwrap_or_default());
-        self.carry_out(steps, ctx);
+        self.run_steps(steps, ctx);
         self.pump(ctx);
     }
 
-    /// A member that cannot be reached loses its place: its client must come again.
-    fn lose(&mut self, member: Member, ctx: &mut Context<Self>) {
+    /// Removes a member whose node does not answer. Its client must connect again.
+    fn drop_unreachable(&mut self, member: Member, ctx: &mut Context<Self>) {
         let Some(handle) = self.remove_member(member, Departure::Returned, ctx) else { return };
         self.bus.metrics().members_lost.inc();
         tracing::warn!(
-            namespace = self.terms.pattern.namespace(),
-            consumer = %self.terms.name,
+            namespace = self.spec.pattern.namespace(),
+            consumer = %self.spec.name,
             consumer_id = %handle.join.consumer_id,
-            ack = if self.terms.manual { "manual" } else { "none" },
+            ack = if self.spec.manual { "manual" } else { "none" },
             "a member does not answer and loses its place; its client must come again"
         );
         must_tell(&handle.join.commands, StreamCommand::Close(EndReason::Draining));
     }
 
+    /// Removes a member and carries out what follows for its event.
     fn remove_member(&mut self, member: Member, departure: Departure, ctx: &mut Context<Self>) -> Option<MemberHandle> {
         let step = self.window.leave(member, departure);
-        self.carry_out(step, ctx);
-        self.handles.remove(&member)
+        self.run_steps(step, ctx);
+        self.members.remove(&member)
     }
 
+    /// Ends the streams of all members.
     fn close_all(&mut self, reason: EndReason) {
-        for (member, handle) in std::mem::take(&mut self.handles) {
+        for (member, handle) in std::mem::take(&mut self.members) {
             // Nobody is left who could be given it: there is no step to carry out.
             drop(self.window.leave(member, Departure::Returned));
             must_tell(&handle.join.commands, StreamCommand::Close(reason));
@@ -371,9 +393,9 @@ impl Actor for Consumer {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(1024);
-        ctx.run_interval(NOTE, |act, ctx| {
-            if act.look(ctx) {
-                act.note(ctx);
+        ctx.run_interval(SAVE_INTERVAL, |act, ctx| {
+            if act.check_serving(ctx) {
+                act.save_progress(ctx);
             }
         });
         self.begin(ctx);
@@ -383,10 +405,10 @@ impl Actor for Consumer {
 impl Belongs for Consumer {
     const KIND: Kind = Kind::Consumer;
 
-    /// The registry has let go of it. What is known now becomes durable before it stops.
+    /// Called when the registry drops the handle. The consumer saves its progress, then stops.
     fn released(&mut self, ctx: &mut Context<Self>) {
         self.close_all(EndReason::Draining);
-        self.left(ctx);
+        self.member_left(ctx);
     }
 }
 
@@ -394,24 +416,24 @@ impl Handler<Join> for Consumer {
     type Result = MessageResult<Join>;
 
     fn handle(&mut self, join: Join, ctx: &mut Context<Self>) -> Self::Result {
-        if join.terms != self.terms {
-            let ack = if self.terms.manual { "manual" } else { "none" };
-            let text = format!("{} (in use with ack={ack})", self.terms.name);
+        if join.spec != self.spec {
+            let ack = if self.spec.manual { "manual" } else { "none" };
+            let text = format!("{} (in use with ack={ack})", self.spec.name);
             return MessageResult(Err(Refusal::ConsumerKind(text)));
         }
         // A consumer has one member; in a group only the same name replaces.
         let replaced =
-            |handle: &MemberHandle| !self.terms.group || (join.name.is_some() && handle.join.name == join.name);
-        let gone: Vec<Member> = self.handles.iter().filter(|(_, handle)| replaced(handle)).map(|(id, _)| *id).collect();
+            |handle: &MemberHandle| !self.spec.group || (join.name.is_some() && handle.join.name == join.name);
+        let gone: Vec<Member> = self.members.iter().filter(|(_, handle)| replaced(handle)).map(|(id, _)| *id).collect();
         for member in gone {
             if let Some(handle) = self.remove_member(member, Departure::Gone, ctx) {
                 must_tell(&handle.join.commands, StreamCommand::Close(EndReason::TakenOver));
             }
         }
-        if self.terms.manual {
-            self.window.join(join.member, join.patience);
+        if self.spec.manual {
+            self.window.join(join.member, join.policy);
         }
-        self.handles.insert(join.member, MemberHandle { join, busy: false });
+        self.members.insert(join.member, MemberHandle { join, busy: false });
         self.pump(ctx);
         MessageResult(Ok(()))
     }
@@ -422,7 +444,7 @@ impl Handler<Leave> for Consumer {
 
     fn handle(&mut self, leave: Leave, ctx: &mut Context<Self>) {
         drop(self.remove_member(leave.member, leave.departure, ctx));
-        self.left(ctx);
+        self.member_left(ctx);
     }
 }
 
@@ -439,12 +461,12 @@ impl Handler<MemberAck> for Consumer {
         let Some(serving) = self.serving.as_ref().filter(|serving| floor > serving.floor) else {
             return Box::pin(fut::ready(Ok(AckResult::Yes)));
         };
-        let (cursor, news) = (serving.cursor.clone(), CursorUpdate { floor, ..CursorUpdate::default() });
-        let told = news.clone();
-        let durable = async move { cursor.advance(told).await };
-        Box::pin(self.awaiting(durable, |durable, act, _| {
+        let (cursor, update) = (serving.cursor.clone(), CursorUpdate { floor, ..CursorUpdate::default() });
+        let sent = update.clone();
+        let durable = async move { cursor.advance(sent).await };
+        Box::pin(self.await_before_stop(durable, |durable, act, _| {
             durable.map(|()| {
-                act.known(news);
+                act.apply_saved(update);
                 AckResult::Yes
             })
         }))
@@ -460,6 +482,6 @@ impl Handler<Members> for Consumer {
             consumer_id: handle.join.consumer_id.clone(),
             in_flight: flights.get(member).copied().flatten(),
         };
-        MessageResult(self.handles.iter().map(state).collect())
+        MessageResult(self.members.iter().map(state).collect())
     }
 }

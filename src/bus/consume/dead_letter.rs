@@ -1,4 +1,5 @@
-//! Dead letters: events that nobody acknowledged, kept where an operator finds them.
+//! Dead letters: events that no client acknowledged. They are stored in the namespace `dead`, where an operator finds
+//! them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,34 +14,35 @@ use crate::bus::handle::Bus;
 use crate::bus::read::event_json;
 use crate::bus::read::stored_event::StoredEvent;
 
-/// How long to wait before storing is tried again.
+/// Pause before a failed store is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// An event that is given up.
+/// An event that is no longer delivered.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
     /// The event.
     pub item: Arc<StoredEvent>,
-    /// The stream that it was delivered to last; `None` when that was before this node served the consumer.
+    /// The stream that got the event last; `None` when that was before this node served the consumer.
     pub consumer_id: Option<String>,
-    /// Durable consumer, if it was one.
+    /// Name of the durable consumer, if there was one.
     pub consumer: Option<String>,
-    /// Group, if it was one.
+    /// Name of the group, if there was one.
     pub group: Option<String>,
-    /// How often a client got it.
+    /// How often a client got the event.
     pub deliveries: u32,
-    /// Dedupe key of the letter: two nodes, or one that does not know whether it was stored, store it once.
+    /// Dedupe key of the letter: two nodes, or one node that does not know the outcome of its first try, store the
+    /// letter once.
     pub once: Option<String>,
 }
 
 impl DeadLetter {
-    /// Stores the letter; returns when it is durable. Tries again as long as the cluster refuses.
+    /// Stores the letter and returns when it is durable. Tries again as long as the cluster refuses.
     pub async fn store(&self, bus: &Bus) {
         self.store_while(bus, async || true).await;
     }
 
-    /// Stores the letter, as long as it is for this node to write: that is asked before each try. `false` when it is
-    /// not any more, and the letter is not known to be stored.
+    /// Stores the letter while `ours` says that this node may write it, which is asked before each try. Returns `false`
+    /// when the node may not write it any more and the letter is not known to be stored.
     pub async fn store_while(&self, bus: &Bus, ours: impl AsyncFn() -> bool) -> bool {
         let subject = self.item.event().subject.to_owned();
         if subject.split('.').next() == Some(Namespace::DEAD) {
@@ -69,6 +71,7 @@ impl DeadLetter {
         false
     }
 
+    /// The publish of the letter.
     fn frame(&self, subject: &str) -> Result<Vec<u8>, Refusal> {
         let mut frame = Vec::new();
         begin_publish(&mut frame, Namespace::DEAD)?;
@@ -86,6 +89,7 @@ impl DeadLetter {
         Ok(frame)
     }
 
+    /// The letter as JSON: the event, and who got it how often.
     fn payload(&self) -> Vec<u8> {
         let mut out = b"{\"event\":".to_vec();
         event_json::write(self.item.index(), &self.item.event(), &mut out);

@@ -1,6 +1,8 @@
-//! Durable consumers and groups: the actors that read the book for their members, and what they make durable.
+//! Durable consumers and groups: the actors that read the book for their members, and the progress that they save in
+//! the replicated state.
 //!
-//! Invariant: a floor moves, and an event is given up, only while the cluster says that this start serves the consumer.
+//! Invariant: an ack floor moves, and an event becomes a dead letter, only while the replicated state says that this
+//! start serves the consumer.
 
 pub mod consumer;
 pub mod cursor;

@@ -1,4 +1,4 @@
-//! The registry: supervises the durable consumers of this node and knows who is in them.
+//! The registry: the actor that supervises the durable consumers of this node and knows their members.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -16,20 +16,20 @@ use crate::bus::delivery::messages::{
 use crate::bus::delivery::window::{Departure, Member};
 use crate::bus::handle::Bus;
 
-/// How often the children are looked at.
+/// How often the consumers are checked.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// End all streams of this node, with a hint to come back elsewhere.
+/// Ends all streams of this node and accepts no new members. The clients are told to connect to another node.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Drain;
 
-/// End all streams of this node now; new ones may come.
+/// Ends all streams of this node now. New ones may be opened.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct EndStreams;
 
-/// Who is in a durable consumer now.
+/// Asks for the members of a durable consumer.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Vec<MemberState>")]
 pub struct ListMembers {
@@ -39,32 +39,34 @@ pub struct ListMembers {
     pub consumer: String,
 }
 
-/// A durable consumer was deleted or reset: its members must go.
+/// A durable consumer was deleted or reset: the streams of its members must end.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct EndConsumers {
     /// Namespace of the consumer.
     pub namespace: String,
-    /// Name of the consumer, or all of the namespace.
+    /// Name of the consumer; `None` for all consumers of the namespace.
     pub consumer: Option<String>,
-    /// Why, which says whether they may come again.
+    /// Why the streams end, which decides whether clients come back.
     pub reason: EndReason,
 }
 
+/// A consumer and its members.
 struct Child {
+    /// The actor, which is started again when it panics.
     consumer: Supervised<Consumer>,
-    /// Which life of the cursor it serves: a reset begins the next.
+    /// The generation of the cursor that the actor serves: after a reset the actor must end.
     generation: u64,
-    /// The members as they came, so that a new child gets them back.
+    /// The messages by which the members joined. A restarted actor gets them again.
     joins: BTreeMap<Member, Join>,
 }
 
 impl Child {
-    /// Members whose stream is no more have left, also when nobody could say so.
-    fn dismiss_the_dead(&mut self, key: &Key) {
-        let dead: Vec<Member> =
+    /// Removes members whose stream actor has ended without a `Leave`.
+    fn remove_disconnected(&mut self, key: &Key) {
+        let disconnected: Vec<Member> =
             self.joins.iter().filter(|(_, join)| !join.commands.connected()).map(|(member, _)| *member).collect();
-        for member in dead {
+        for member in disconnected {
             self.joins.remove(&member);
             let (namespace, consumer) = key.clone();
             // Nobody knows whether its client had a chance to acknowledge.
@@ -73,8 +75,8 @@ impl Child {
         }
     }
 
-    /// Starts the consumer again if it died; why it must go, if it must.
-    fn look(&mut self, bus: &Bus, key: &Key) -> Option<EndReason> {
+    /// Starts the actor again if it died. Returns why the child must end, if it must.
+    fn check(&mut self, bus: &Bus, key: &Key) -> Option<EndReason> {
         let (namespace, consumer) = (&*key.0, &*key.1);
         if bus.consumer(namespace, consumer).is_none() {
             // Whoever deleted it says so too; that message may be lost on its way from another node.
@@ -88,11 +90,11 @@ impl Child {
             );
             return Some(EndReason::Draining);
         }
-        self.dismiss_the_dead(key);
+        self.remove_disconnected(key);
         if self.joins.is_empty() {
             return Some(EndReason::Draining);
         }
-        match self.consumer.look(clock::now()) {
+        match self.consumer.check(clock::now()) {
             Health::Alive | Health::Waiting => None,
             Health::Restarted => {
                 bus.metrics().restarts.inc();
@@ -107,18 +109,21 @@ impl Child {
         }
     }
 
-    /// Tells all members why they must go; the consumer stops as its handle is dropped.
+    /// Tells all members why their streams end. The actor stops because its handle is dropped.
     fn stop(self, reason: EndReason) {
         self.joins.values().for_each(|join| must_tell(&join.commands, StreamCommand::Close(reason)));
     }
 }
 
+/// Namespace and name of a consumer.
 type Key = (String, String);
 
-/// The actor.
+/// The actor of the registry.
 #[derive(Default)]
 pub struct Registry {
+    /// `None` once the node drains: no member is accepted any more.
     bus: Option<Bus>,
+    /// The consumers that have members here.
     children: HashMap<Key, Child>,
 }
 
@@ -129,12 +134,13 @@ impl std::fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// A registry of this bus.
+    /// A registry for this bus.
     #[must_use]
     pub fn new(bus: &Bus) -> Self {
         Self { bus: Some(bus.clone()), children: HashMap::new() }
     }
 
+    /// Ends the streams of all members and all other streams of this node.
     fn end_streams(&mut self) {
         self.children.drain().for_each(|(_, child)| child.stop(EndReason::Draining));
         if let Some(bus) = &self.bus {
@@ -142,9 +148,10 @@ impl Registry {
         }
     }
 
-    fn look(&mut self) {
+    /// Checks all consumers, and ends those that must end.
+    fn check_children(&mut self) {
         let Some(bus) = &self.bus else { return };
-        let over = |(key, child): (&Key, &mut Child)| child.look(bus, key).map(|reason| (key.clone(), reason));
+        let over = |(key, child): (&Key, &mut Child)| child.check(bus, key).map(|reason| (key.clone(), reason));
         let over: Vec<(Key, EndReason)> = self.children.iter_mut().filter_map(over).collect();
         for (key, reason) in over {
             if let Some(child) = self.children.remove(&key) {
@@ -163,7 +170,7 @@ impl Actor for Registry {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(4096);
-        ctx.run_interval(LOOK, |act, _| act.look());
+        ctx.run_interval(LOOK, |act, _| act.check_children());
     }
 }
 
@@ -174,11 +181,11 @@ impl Handler<Join> for Registry {
         let Some(bus) = self.bus.clone() else {
             return Box::pin(std::future::ready(Err(stopping(()))));
         };
-        let key = (join.terms.pattern.namespace().to_owned(), join.terms.name.clone());
+        let key = (join.spec.pattern.namespace().to_owned(), join.spec.name.clone());
         let child = self.children.entry(key.clone()).or_insert_with(|| {
-            let generation = bus.consumer(&key.0, &key.1).map_or(0, |known| known.generation);
-            let (terms, factory_bus) = (join.terms.clone(), bus.clone());
-            let factory = move || Consumer::new(&factory_bus, terms.clone());
+            let generation = bus.consumer(&key.0, &key.1).map_or(0, |row| row.generation);
+            let (spec, factory_bus) = (join.spec.clone(), bus.clone());
+            let factory = move || Consumer::new(&factory_bus, spec.clone());
             let consumer = Supervised::start(&bus.metrics().actors, clock::now(), factory);
             Child { consumer, generation, joins: BTreeMap::new() }
         });
@@ -222,8 +229,8 @@ impl Handler<MemberAck> for Registry {
 impl Handler<ListMembers> for Registry {
     type Result = ResponseFuture<Vec<MemberState>>;
 
-    fn handle(&mut self, who: ListMembers, _: &mut Context<Self>) -> Self::Result {
-        let Some(child) = self.children.get(&(who.namespace, who.consumer)) else {
+    fn handle(&mut self, query: ListMembers, _: &mut Context<Self>) -> Self::Result {
+        let Some(child) = self.children.get(&(query.namespace, query.consumer)) else {
             return Box::pin(std::future::ready(Vec::new()));
         };
         let answer = child.consumer.child().send(Members);
@@ -234,12 +241,12 @@ impl Handler<ListMembers> for Registry {
 impl Handler<EndConsumers> for Registry {
     type Result = ();
 
-    fn handle(&mut self, forget: EndConsumers, _: &mut Context<Self>) {
-        let gone = |key: &Key| key.0 == forget.namespace && forget.consumer.as_ref().is_none_or(|name| *name == key.1);
+    fn handle(&mut self, end: EndConsumers, _: &mut Context<Self>) {
+        let gone = |key: &Key| key.0 == end.namespace && end.consumer.as_ref().is_none_or(|name| *name == key.1);
         let keys: Vec<Key> = self.children.keys().filter(|key| gone(key)).cloned().collect();
         for key in keys {
             if let Some(child) = self.children.remove(&key) {
-                child.stop(forget.reason);
+                child.stop(end.reason);
             }
         }
     }

@@ -1,4 +1,5 @@
-//! A cursor over the events of a pattern: from the book while behind, from the feed when level.
+//! A cursor over the events of a pattern. Events come from the book while the cursor is behind, and from the feed once
+//! the cursor has caught up.
 
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
@@ -15,37 +16,42 @@ use crate::bus::read::feed::Attached;
 use crate::bus::read::feed_buffer::{FeedBuffer, INBOX_EVENTS_MAX, Taken};
 use crate::bus::read::stored_event::StoredEvent;
 
-/// A page is cut at this size, behind the event that reaches it.
+/// A page ends behind the event that reaches this size.
 const PAGE_BYTES_MAX: usize = 128 << 10;
-/// Most events that a look at the book considers before it comes back, so that a client who
-/// left is noticed while a rare pattern is searched.
+/// Most events of one page from the book. The bound keeps reads short, so that a client that left is noticed.
 const PAGE_ITEMS_MAX: usize = 64;
 
-/// Where a subscription is.
+/// The cursor of one subscription or consumer.
 #[derive(Debug)]
 pub struct Source {
+    /// The book and the feed.
     bus: Bus,
+    /// The subjects that the reader wants.
     pattern: Pattern,
+    /// Where the feed puts events for this reader.
     buffer: Arc<FeedBuffer>,
-    place: Rc<SourceProgress>,
+    /// How far the cursor is, shared with callers that ask while a read is running.
+    progress: Rc<SourceProgress>,
 }
 
-/// How far a source is, to be asked while it waits.
+/// How far a source is. Callers read the progress while [`Source::next`] waits.
 #[derive(Debug)]
 pub struct SourceProgress {
     /// Position of the next event to consider.
     next: Cell<u64>,
+    /// Shows whether events of the feed wait that the source has not given out.
     buffer: Arc<FeedBuffer>,
+    /// The place in the feed; `None` while events come from the book.
     attached: RefCell<Option<Attached>>,
 }
 
 impl SourceProgress {
-    /// Every event before this position was considered, and what was wanted of it was given out.
+    /// Every event before this position was considered, and those that match the pattern were given out.
     #[must_use]
     pub fn considered(&self) -> u64 {
         match &*self.attached.borrow() {
             Some(attached) => {
-                // In this order: what came before the head is in the inbox or was taken.
+                // Read the head first: events before the head are in the buffer or were taken.
                 let head = attached.head();
                 if self.buffer.is_empty() { head.max(self.next.get()) } else { self.next.get() }
             }
@@ -54,12 +60,12 @@ impl SourceProgress {
     }
 }
 
-/// What comes next.
+/// One step of a source.
 #[derive(Debug)]
 pub enum Page {
     /// Encoded frames, read from the book.
     Bytes(Bytes),
-    /// Events, newest from the feed or older ones from the book.
+    /// Events, new ones from the feed or older ones from the book.
     Items(Vec<Arc<StoredEvent>>),
 }
 
@@ -68,60 +74,63 @@ impl Source {
     #[must_use]
     pub fn new(bus: &Bus, pattern: Pattern, next: u64) -> Self {
         let buffer = Arc::new(FeedBuffer::new(INBOX_EVENTS_MAX));
-        let place = SourceProgress { next: Cell::new(next), buffer: Arc::clone(&buffer), attached: RefCell::default() };
-        Self { bus: bus.clone(), pattern, buffer, place: Rc::new(place) }
+        let progress =
+            SourceProgress { next: Cell::new(next), buffer: Arc::clone(&buffer), attached: RefCell::default() };
+        Self { bus: bus.clone(), pattern, buffer, progress: Rc::new(progress) }
     }
 
-    /// How far it is, also while [`Source::next`] waits.
+    /// How far the cursor is, also while [`Source::next`] waits.
     #[must_use]
-    pub fn place(&self) -> Rc<SourceProgress> {
-        Rc::clone(&self.place)
+    pub fn progress(&self) -> Rc<SourceProgress> {
+        Rc::clone(&self.progress)
     }
 
-    /// What comes next; pends until there is something. With a wire, older events come encoded.
+    /// The next page; pends until there is one. With an encoder, pages from the book come encoded.
     ///
     /// # Errors
     /// The book cannot be read.
-    pub async fn next(&mut self, wire: Option<&'static dyn EventEncoder>) -> Result<Page, ReadError> {
+    pub async fn next(&mut self, encoder: Option<&'static dyn EventEncoder>) -> Result<Page, ReadError> {
         loop {
             if !self.is_attached() {
-                let attached = self.bus.feed().attach(&self.pattern, self.place.next.get(), &self.buffer);
-                self.place.attached.replace(attached);
+                let attached = self.bus.feed().attach(&self.pattern, self.progress.next.get(), &self.buffer);
+                self.progress.attached.replace(attached);
             }
             if self.is_attached() {
                 match self.buffer.take().await {
                     Taken::Items(mut items) => {
                         // The feed may be a moment behind what was applied when this source began.
-                        items.retain(|item| item.sequence() >= self.place.next.get());
+                        items.retain(|item| item.sequence() >= self.progress.next.get());
                         if let Some(last) = items.last() {
-                            self.place.next.set(last.sequence().saturating_add(1));
+                            self.progress.next.set(last.sequence().saturating_add(1));
                             return Ok(Page::Items(items));
                         }
                     }
-                    Taken::Overflowed => drop(self.place.attached.take()),
+                    Taken::Overflowed => drop(self.progress.attached.take()),
                 }
                 continue;
             }
             // Out of line: thousands of level sources wait here without it.
-            if let Some(page) = Box::pin(self.read(wire)).await? {
+            if let Some(page) = Box::pin(self.read(encoder)).await? {
                 return Ok(page);
             }
         }
     }
 
+    /// Whether events come from the feed.
     fn is_attached(&self) -> bool {
-        self.place.attached.borrow().is_some()
+        self.progress.attached.borrow().is_some()
     }
 
-    async fn read(&mut self, wire: Option<&'static dyn EventEncoder>) -> Result<Option<Page>, ReadError> {
-        let (book, pattern, from) = (self.bus.node().state().book(), self.pattern.clone(), self.place.next.get());
+    /// Reads a page from the book; `None` when no event matched in the part that was searched.
+    async fn read(&mut self, encoder: Option<&'static dyn EventEncoder>) -> Result<Option<Page>, ReadError> {
+        let (book, pattern, from) = (self.bus.node().state().book(), self.pattern.clone(), self.progress.next.get());
         let read = move || -> Result<(Option<Page>, u64), ReadError> {
             let namespace = pattern.namespace();
-            match wire {
-                Some(wire) => {
+            match encoder {
+                Some(encoder) => {
                     let mut out = Vec::with_capacity(PAGE_BYTES_MAX.saturating_add(8 << 10));
                     let next = book.read(namespace, from, Some(&pattern), &mut |sequence, event, _| {
-                        wire.event(i64::try_from(sequence).unwrap_or(i64::MAX), event, &mut out);
+                        encoder.event(i64::try_from(sequence).unwrap_or(i64::MAX), event, &mut out);
                         if out.len() < PAGE_BYTES_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                     })?;
                     Ok(((!out.is_empty()).then(|| Page::Bytes(out.into())), next))
@@ -139,7 +148,7 @@ impl Source {
             }
         };
         let (page, next) = self.bus.read(read).await?;
-        self.place.next.set(next.max(from));
+        self.progress.next.set(next.max(from));
         Ok(page)
     }
 }

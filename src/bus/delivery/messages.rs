@@ -6,37 +6,37 @@ use actix::{Message, Recipient};
 use rollbook_core::error::Refusal;
 use rollbook_core::subjects::pattern::Pattern;
 
-use super::window::{Departure, Member, Patience};
+use super::window::{Departure, Member, RedeliveryPolicy};
 use crate::bus::read::stored_event::StoredEvent;
 
-/// Nobody answers any more; in the place of whatever says so.
+/// The refusal for a message whose receiver has stopped. Takes any error, so that it fits into `map_err`.
 pub(in crate::bus) fn stopping<E>(_: E) -> Refusal {
     Refusal::Unavailable("node is stopping".to_owned())
 }
 
-/// What others tell a live subscription. One message, so that one address serves for all of it.
+/// What other actors ask of a live subscription. One message type, so that one address serves for all commands.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<AckResult, Refusal>")]
 pub enum StreamCommand {
-    /// Its client has dealt with the event of this id.
+    /// The client has processed the event of this id.
     Acknowledge(String),
-    /// End the stream.
+    /// End the stream for this reason.
     Close(EndReason),
 }
 
-/// What an acknowledgement did.
+/// The result of an acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AckResult {
-    /// It ended a delivery.
+    /// The acknowledgement ended a delivery.
     Yes,
-    /// The event was not out to this subscription.
+    /// The event was not in flight to this subscription.
     NotInFlight,
 }
 
-/// Why a stream is ended by the node.
+/// Why the node ends a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
-    /// The node drains or leaves: come back elsewhere.
+    /// The node drains or leaves. The client should connect again, to another node.
     Draining,
     /// Another connection has the same consumer id or consumer name now.
     TakenOver,
@@ -44,62 +44,63 @@ pub enum EndReason {
     Deleted,
 }
 
-/// Write these events; the answer comes when the connection of the client has taken them. Without events the answer
-/// is about everything that was written before.
+/// Writes events to a member. The answer comes when the connection of the client has taken them. Without events the
+/// answer concerns everything that was written before.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "WriteResult")]
 pub struct Deliver {
-    /// In order.
+    /// The events, in order.
     pub items: Vec<Arc<StoredEvent>>,
 }
 
-/// What became of a [`Deliver`].
+/// The result of a [`Deliver`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteResult {
-    /// The connection of the client has taken all of it.
+    /// The connection of the client has taken all events.
     Taken,
-    /// None of it was written, because a copy waited that the client had not read; there is room now.
+    /// Nothing was written, because the client had not read an earlier copy. There is room now.
     Skipped,
-    /// The client has gone; nobody knows what it got.
+    /// The client has gone. Nobody knows which events it got.
     Gone,
-    /// The node to which the client is connected gives no answer: nobody knows whether it was written.
+    /// The node of the client does not answer. Nobody knows whether the events were written.
     Unreachable,
 }
 
-/// How the members of a durable consumer are served.
+/// What the members of one durable consumer have in common. A member with another specification is refused.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ConsumerTerms {
-    /// Namespace, which is the first token of the pattern, and name of the cursor.
+pub struct ConsumerSpec {
+    /// Name of the consumer. Its namespace is the first token of the pattern.
     pub name: String,
-    /// What it delivers.
+    /// The subjects that the consumer delivers.
     pub pattern: Pattern,
-    /// Members share it.
+    /// Whether many members share the events.
     pub group: bool,
-    /// Clients acknowledge.
+    /// Whether clients acknowledge.
     pub manual: bool,
 }
 
-/// A member comes to a durable consumer. Held by the registry while it is there.
+/// A member joins a durable consumer. The registry keeps the message while the member is there, to repeat it after a
+/// restart of the consumer.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), Refusal>")]
 pub struct Join {
-    /// What it expects of the consumer.
-    pub terms: ConsumerTerms,
-    /// Its number.
+    /// The consumer that the member expects.
+    pub spec: ConsumerSpec,
+    /// Number of the member.
     pub member: Member,
-    /// Its consumer id.
+    /// Consumer id of the stream of the member.
     pub consumer_id: String,
-    /// Stable name; a member of the same name is replaced.
+    /// Stable name of the member. A member of the same name is replaced.
     pub name: Option<String>,
-    /// How it wants to be served.
-    pub patience: Patience,
-    /// Where its events go.
+    /// When and how often the member gets an event again.
+    pub policy: RedeliveryPolicy,
+    /// Where the events of the member go.
     pub deliver: Recipient<Deliver>,
-    /// How it is told to end.
+    /// Where the command to end goes.
     pub commands: Recipient<StreamCommand>,
 }
 
-/// A member goes.
+/// A member leaves a durable consumer.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Leave {
@@ -107,13 +108,13 @@ pub struct Leave {
     pub namespace: String,
     /// Name of the consumer.
     pub consumer: String,
-    /// Its number.
+    /// Number of the member.
     pub member: Member,
-    /// How it goes, which says whether what it had counts as delivered.
+    /// How the member leaves, which decides whether its last delivery counts.
     pub departure: Departure,
 }
 
-/// A member acknowledges. The answer comes when the floor is durable.
+/// A member acknowledges an event. The answer comes when the ack floor is durable.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<AckResult, Refusal>")]
 pub struct MemberAck {
@@ -121,22 +122,22 @@ pub struct MemberAck {
     pub namespace: String,
     /// Name of the consumer.
     pub consumer: String,
-    /// Its number.
+    /// Number of the member.
     pub member: Member,
     /// Id of the event.
     pub event_id: String,
 }
 
-/// What a consumer is doing now.
+/// Asks a consumer for its members.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Vec<MemberState>")]
 pub struct Members;
 
-/// One member of a durable consumer.
+/// One member of a durable consumer, for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberState {
-    /// Its consumer id.
+    /// Consumer id of the stream of the member.
     pub consumer_id: String,
-    /// Position in flight.
+    /// Position of the event in flight.
     pub in_flight: Option<u64>,
 }

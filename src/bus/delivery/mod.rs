@@ -1,6 +1,7 @@
-//! Who gets which event, when again, and when no more: pure rules, and the messages between a consumer and its members.
+//! The rules of delivery: which member gets which event, when an event is delivered again, and when it becomes a dead
+//! letter. The messages between a consumer and its members are here as well.
 //!
-//! Invariant: no actor, no clock, no I/O; time comes as an argument.
+//! Invariant: no actor, no clock and no I/O. Callers pass the time as an argument, so tests can replay every case.
 
 pub mod messages;
 pub mod shares;

@@ -1,44 +1,45 @@
 //! What a durable consumer without acknowledgement gives to its members: a pure state machine.
 //!
-//! The node acknowledges for the clients: an event is done with when the connection of a client
-//! has taken it. What was not taken when a client left goes to the next one.
+//! The node acknowledges for the clients. An event is done when the connection of a client has taken the event. When a
+//! client leaves before that, the next member gets the event.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::bus::read::stored_event::StoredEvent;
 
-/// Most events of a share.
+/// Most events of one share.
 const SHARE_EVENTS_MAX: usize = 64;
-/// Most bytes of the records of a share, unless it is a single event.
+/// Most bytes of the records of one share, unless the share is a single event.
 const SHARE_BYTES_MAX: usize = 64 << 10;
-/// Most events that clients have and the cluster does not know of: as many may come twice when the node dies.
+/// Most events that clients have taken and the replicated cursor does not cover yet. When the node dies, at most this
+/// many events are delivered twice.
 const AHEAD_EVENTS_MAX: usize = 1024;
 
 /// The events between the cursor and the members.
 #[derive(Debug, Default)]
 pub struct Shares {
-    /// Read, but not given to a member.
+    /// Events that were read and not given to a member yet.
     waiting: BTreeMap<u64, Arc<StoredEvent>>,
-    /// Given to members, not taken by their clients so far.
+    /// Positions of events that a member has and its client has not taken. The floor must stay below them.
     out: BTreeSet<u64>,
-    /// How many clients have taken since the cluster was told.
+    /// Events that clients have taken since the cursor was saved last, for [`AHEAD_EVENTS_MAX`].
     ahead: usize,
 }
 
 impl Shares {
-    /// Events to give out.
+    /// Adds events that members will get.
     pub fn offer(&mut self, items: Vec<Arc<StoredEvent>>) {
         self.waiting.extend(items.into_iter().map(|item| (item.sequence(), item)));
     }
 
-    /// Whether more should be read.
+    /// Whether more events should be read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// The next share, which [`Shares::answered`] takes back; `None` when there is nothing to give, or the cluster is
+    /// The next share, which [`Shares::answered`] takes back. `None` when no event waits, or when the saved cursor is
     /// too far behind.
     pub fn take(&mut self) -> Option<Vec<Arc<StoredEvent>>> {
         if self.ahead >= AHEAD_EVENTS_MAX {
@@ -57,7 +58,7 @@ impl Shares {
         (!share.is_empty()).then_some(share)
     }
 
-    /// What became of a share: the client's connection has taken it, or it goes to another.
+    /// Reports what became of a share: the connection of the client has taken it, or its events go to another member.
     pub fn answered(&mut self, share: Vec<Arc<StoredEvent>>, taken: bool) {
         for item in &share {
             self.out.remove(&item.sequence());
@@ -69,18 +70,18 @@ impl Shares {
         }
     }
 
-    /// How many events clients have taken that the cluster does not know of.
+    /// How many events clients have taken since the cursor was saved last.
     #[must_use]
     pub const fn ahead(&self) -> usize {
         self.ahead
     }
 
-    /// The cluster knows of so many more.
-    pub const fn noted(&mut self, events: usize) {
+    /// The saved cursor covers this many more events.
+    pub const fn saved(&mut self, events: usize) {
         self.ahead = self.ahead.saturating_sub(events);
     }
 
-    /// Everything up to here is done with, given that all events of the pattern before position `considered` were
+    /// Every event up to this position is done. All events of the pattern before position `considered` must have been
     /// offered.
     #[must_use]
     pub fn floor(&self, considered: u64) -> u64 {
@@ -133,7 +134,7 @@ mod tests {
             shares.answered(share, true);
         }
         assert_eq!((shares.ahead(), shares.floor(2001)), (1024, 1024), "it waits for the cluster");
-        shares.noted(1024);
+        shares.saved(1024);
         assert_eq!(shares.take().map(|share| share.len()), Some(64));
     }
 }

@@ -1,4 +1,5 @@
-//! Inbox subjects `_bus_.<name>`: live messages to whoever listens now, never stored.
+//! The listeners of inbox subjects `_bus_.<name>`. Invariant: messages are delivered to the clients that listen now,
+//! and are never stored.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,27 +10,31 @@ use crate::base::metrics::Metrics;
 use crate::bus::read::feed_buffer::FeedBuffer;
 use crate::bus::read::stored_event::StoredEvent;
 
-/// Most messages that wait for one listener; more are dropped and counted.
+/// Most messages that wait for one listener. Further messages are dropped and counted.
 pub const INBOX_MESSAGES_MAX: usize = 256;
 
+/// The buffers of the listeners, by subject.
 type Listeners = HashMap<Box<str>, Vec<Arc<FeedBuffer>>>;
 
-/// The listeners of this node, by subject. Clones share it.
+/// The listeners of this node. Clones share one table.
 #[derive(Debug, Clone, Default)]
 pub struct ReplySubjects {
     listeners: Arc<Mutex<Listeners>>,
 }
 
-/// A listener's place. Leaves when dropped.
+/// A listener's place. The listener leaves when this is dropped.
 #[derive(Debug)]
 pub struct Listening {
+    /// The table to leave.
     reply_subjects: ReplySubjects,
+    /// The subject.
     subject: Box<str>,
+    /// The messages.
     buffer: Arc<FeedBuffer>,
 }
 
 impl Listening {
-    /// Where its messages are.
+    /// The buffer that gets the messages.
     #[must_use]
     pub fn buffer(&self) -> Arc<FeedBuffer> {
         Arc::clone(&self.buffer)
@@ -61,7 +66,7 @@ impl ReplySubjects {
         Listening { reply_subjects: self.clone(), subject: subject.into(), buffer }
     }
 
-    /// Gives a copy to every listener of the subject.
+    /// Gives a message to every listener of the subject.
     pub fn post(&self, subject: &str, item: &Arc<StoredEvent>, metrics: &Metrics) {
         if let Some(all) = self.lock().get(subject) {
             for buffer in all {

@@ -1,32 +1,33 @@
-//! What the bus asks a door for when it writes to a stream: bytes, never I/O.
+//! What the bus asks of a door when it writes to a stream: bytes, never I/O.
 
 use rollbook_core::event::Event;
 
 use crate::base::slot::Slots;
 
-/// Why a stream ends that its client has not ended. The names are those of the doors for sockets.
+/// Why a stream ends that its client has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The node stops, has no majority, or hands a consumer to another node: come back, elsewhere.
+    /// The node stops, has no majority, or hands a consumer to another node. The client should come back, to another
+    /// node.
     NodeStopping,
     /// Another connection has the same consumer now.
     TakenOver,
     /// The durable consumer or its namespace was deleted.
     Deleted,
-    /// The event to begin behind is not there.
+    /// The event to begin behind does not exist.
     NotFound,
-    /// The events cannot be read from this node now.
+    /// This node cannot read the events now.
     Failed,
-    /// Nobody said why: a part of the node was restarted.
+    /// The reason is unknown: a part of the node was restarted.
     Ended,
 }
 
 impl End {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 6] =
         [Self::NodeStopping, Self::TakenOver, Self::Deleted, Self::NotFound, Self::Failed, Self::Ended];
 
-    /// The code that clients see.
+    /// The code that clients get.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -45,7 +46,7 @@ impl End {
         matches!(self, Self::NodeStopping | Self::Failed | Self::Ended)
     }
 
-    /// What it means, for people.
+    /// An explanation for people.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -59,32 +60,31 @@ impl End {
     }
 }
 
-/// The places of encoded frames beside an event.
+/// Hands out the slots of encoded frames beside an event.
 pub static EVENT_SLOTS: Slots = Slots::new();
 
-/// How a door writes a stream. Stateless, so that frames can be shared by all its clients.
+/// How a door writes a stream. Stateless, so that all clients of the door share the frames.
 pub trait EventEncoder: Sync {
-    /// Which of the frames of an [`super::stored_event::StoredEvent`] is this encoder's: the number of a slot of
-    /// [`EVENT_SLOTS`].
+    /// The slot of [`EVENT_SLOTS`] in which a [`super::stored_event::StoredEvent`] keeps the frame of this encoder.
     fn slot(&self) -> usize;
     /// Appends an event at `index`.
     fn event(&self, index: i64, event: &Event<'_>, out: &mut Vec<u8>);
-    /// Appends what keeps an idle connection open.
+    /// Appends a keep-alive for an idle connection.
     fn keep_alive(&self, out: &mut Vec<u8>);
-    /// Appends that events are missing which the client would have got, and which index is the first that is kept.
-    /// For doors whose clients come back with the id of what they had last.
+    /// Appends that events are missing, and the index of the first one that is kept. For doors whose clients resume
+    /// behind an id.
     fn gap(&self, _first: u64, _out: &mut Vec<u8>) {}
-    /// Appends where the stream begins, as an id behind which a client goes on that comes back before its first event.
-    /// For doors whose clients come back with an id.
+    /// Appends the beginning of the stream, as an id behind which a client resumes that got no event yet. For doors
+    /// whose clients resume behind an id.
     fn begin(&self, _id: &str, _out: &mut Vec<u8>) {}
     /// Appends an error, after which the stream ends.
     fn failure(&self, text: &str, out: &mut Vec<u8>);
-    /// Appends that the event to begin behind is not there, after which the stream ends.
+    /// Appends that the event to begin behind does not exist, after which the stream ends.
     fn not_found(&self, text: &str, out: &mut Vec<u8>) {
         self.failure(text, out);
     }
-    /// Appends why the stream ends, for doors whose clients are told of ends other than a failure.
+    /// Appends why the stream ends, for doors that report ends other than a failure.
     fn end(&self, _end: End, _out: &mut Vec<u8>) {}
-    /// Appends the hint to come back after so many milliseconds, after which the stream ends.
+    /// Appends the hint to come back after this many milliseconds, after which the stream ends.
     fn end_with_retry(&self, retry_millis: u64, out: &mut Vec<u8>);
 }

@@ -1,4 +1,4 @@
-//! The JSON form of an event, the same on every surface.
+//! The JSON form of an event, the same in every answer of the node.
 
 use rollbook_core::event::Event;
 use rollbook_core::event::headers::Headers;
@@ -29,7 +29,7 @@ pub fn write(index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Appends headers as an object: of each name its value, or an array of them when there are many.
+/// Appends headers as an object: of each name its value, or an array when there are many.
 fn headers(headers: Headers<'_>, out: &mut Vec<u8>) {
     let mut rest = headers.iter().peekable();
     let mut before = b'{';
@@ -53,6 +53,7 @@ fn headers(headers: Headers<'_>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// Appends a member, unless its text is empty.
 fn field(out: &mut Vec<u8>, name: &[u8], text: &str) {
     if !text.is_empty() {
         out.extend_from_slice(name);
@@ -73,6 +74,7 @@ pub fn string(text: &str, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends a number.
 fn decimal(value: i64, out: &mut Vec<u8>) {
     let mut text = [0; 20];
     let mut rest = value.unsigned_abs();

@@ -1,10 +1,10 @@
-//! The feed: new events to the subscriptions that want them.
+//! The feed: delivers new events to the subscriptions that want them.
 //!
-//! One thread per node follows the applied index. For each namespace that has changed and that somebody
-//! subscribes to, it reads the new events once, keeps the newest in a ring, finds the
-//! subscriptions of each subject in the interest index and puts the shared event into their
-//! buffers. A subscription that is not interested is not woken; a namespace that
-//! nobody subscribes to costs nothing.
+//! One thread per node follows the applied index. For each changed namespace with subscribers the thread reads the new
+//! events once, keeps the newest in a ring, finds the subscribers of each subject in the interest index, and puts the
+//! shared event into their buffers.
+//!
+//! Invariant: a subscription is woken only by events that it wants, and a namespace without subscribers costs nothing.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::ControlFlow;
@@ -22,31 +22,40 @@ use tokio_util::sync::CancellationToken;
 use super::feed_buffer::FeedBuffer;
 use super::stored_event::StoredEvent;
 
-/// Most events and bytes in the ring of one namespace.
+/// Most events in the ring of one namespace.
 const RING_EVENTS_MAX: usize = 4096;
+/// Most bytes in the ring of one namespace.
 const RING_BYTES_MAX: usize = 4 << 20;
-/// Most events read under one look at the book.
+/// Most events in one read of the book.
 const PAGE_EVENTS_MAX: usize = 512;
 
 /// Number of one attached subscription.
 pub type Ticket = u64;
 
+/// The feed of one namespace. Exists while a subscription is attached.
 #[derive(Default)]
 struct Channel {
-    /// Position behind the newest event that went through.
+    /// Position behind the newest event that was delivered.
     head: u64,
+    /// The newest events, so that a subscription which is a little behind can attach.
     ring: VecDeque<Arc<StoredEvent>>,
+    /// Bytes in the ring, for [`RING_BYTES_MAX`].
     ring_bytes: usize,
+    /// Which subscriptions want a subject.
     interest: Interest<Ticket>,
+    /// The buffers of the subscriptions.
     buffers: HashMap<Ticket, Arc<FeedBuffer>>,
 }
 
-/// Shared by the feed's thread and all subscriptions of a node.
+/// The feed of a node, shared by its thread and all subscriptions.
 pub struct Feed {
+    /// The applied index and the book.
     state: StateReader,
+    /// The namespaces that have subscribers.
     channels: Mutex<HashMap<Box<str>, Arc<Mutex<Channel>>>>,
+    /// Number of the next subscription.
     tickets: std::sync::atomic::AtomicU64,
-    /// Somebody came while nobody was there.
+    /// Wakes the thread when the first subscription attaches.
     awake: tokio::sync::Notify,
 }
 
@@ -57,8 +66,8 @@ impl std::fmt::Debug for Feed {
 }
 
 impl Attached {
-    /// Position behind the newest event that was considered for this subscription. What it wants of
-    /// the events before is in its inbox, or was taken.
+    /// Position behind the newest event that was considered for this subscription. Earlier events that it wants are in
+    /// its buffer, or were taken.
     #[must_use]
     pub fn head(&self) -> u64 {
         let channel = lock(&self.feed.channels).get(self.pattern.namespace()).map(Arc::clone);
@@ -66,11 +75,14 @@ impl Attached {
     }
 }
 
-/// A subscription's place in the feed. Leaves when dropped.
+/// A subscription's place in the feed. The subscription leaves when this is dropped.
 #[derive(Debug)]
 pub struct Attached {
+    /// The feed to leave.
     feed: Arc<Feed>,
+    /// What the subscription wants.
     pattern: Pattern,
+    /// Number of the subscription.
     ticket: Ticket,
 }
 
@@ -81,7 +93,7 @@ impl Drop for Attached {
 }
 
 impl Feed {
-    /// A feed of this node; [`Feed::run`] makes it work.
+    /// A feed of this node. [`Feed::run`] must run on a thread.
     #[must_use]
     pub fn new(state: StateReader) -> Arc<Self> {
         Arc::new(Self {
@@ -92,14 +104,14 @@ impl Feed {
         })
     }
 
-    /// Lets a subscription that has seen everything before `next` go on from the feed. `None` when
-    /// the feed does not reach back that far, or it is more than the inbox takes: read the book first.
+    /// Attaches a subscription that has seen every event before `next`. `None` when the ring does not reach back that
+    /// far, or the missing events do not fit into the buffer: the subscription must read the book first.
     #[must_use]
     pub fn attach(self: &Arc<Self>, pattern: &Pattern, next: u64, buffer: &Arc<FeedBuffer>) -> Option<Attached> {
-        // Held to the end: a channel that is being left by its last subscriber must not be joined.
+        // Held to the end, so that a channel is not joined while its last subscriber leaves.
         let mut channels = lock(&self.channels);
         if !channels.contains_key(pattern.namespace()) {
-            // Nobody is here: the feed would begin at what is applied now.
+            // A new channel begins behind what is applied now.
             let newest = self.state.namespace(pattern.namespace()).map_or(1, |head| head.next);
             if next < newest {
                 return None;
@@ -129,6 +141,7 @@ impl Feed {
         Some(Attached { feed: Arc::clone(self), pattern: pattern.clone(), ticket })
     }
 
+    /// Removes a subscription, and its channel when it was the last one.
     fn detach(&self, pattern: &Pattern, ticket: Ticket) {
         let mut channels = lock(&self.channels);
         let Some(shared) = channels.get(pattern.namespace()).map(Arc::clone) else { return };
@@ -146,16 +159,17 @@ impl Feed {
         let mut applied = self.state.applied();
         let mut failed = BTreeSet::new();
         loop {
-            let going = runtime.block_on(async {
+            let running = runtime.block_on(async {
                 tokio::select! {
                     () = stop.cancelled() => false,
-                    going = self.something_to_do(&mut applied) => going,
+                    running = self.wait_for_work(&mut applied) => running,
                 }
             });
-            if !going {
+            if !running {
                 return;
             }
-            // The changes first: a channel that begins behind them begins at a head that has them.
+            // Take the changes before the channels: a channel that is opened behind the changes begins at a head that
+            // includes them.
             let mut names: BTreeSet<Box<str>> = std::mem::take(&mut failed);
             names.extend(self.state.take_changed().iter().map(|head| Box::from(head.name.as_str())));
             let channels: Vec<_> = {
@@ -174,14 +188,16 @@ impl Feed {
         }
     }
 
-    /// Pends while nobody subscribes, then until something is applied. `false` when the node has gone.
-    async fn something_to_do(&self, applied: &mut tokio::sync::watch::Receiver<u64>) -> bool {
+    /// Sleeps while there is no subscription, then until an entry is applied. Returns `false` when the node has
+    /// stopped.
+    async fn wait_for_work(&self, applied: &mut tokio::sync::watch::Receiver<u64>) -> bool {
         while lock(&self.channels).is_empty() {
             self.awake.notified().await;
         }
         applied.changed().await.is_ok()
     }
 
+    /// Delivers the new events of one namespace.
     fn advance(&self, name: &str, channel: &Mutex<Channel>) -> Result<(), ReadError> {
         loop {
             let head = lock(channel).head;
@@ -191,24 +207,24 @@ impl Feed {
             }
             let (items, next) = self.page(name, head)?;
             let mut channel = lock(channel);
-            // A subscriber who came meanwhile may have started the channel anew.
+            // A new subscriber may have opened the channel anew meanwhile.
             if channel.head == head {
                 channel.pass(items, next.max(now.first));
             }
         }
     }
 
-    /// Reads a page of new events; their records share one allocation.
+    /// Reads a page of new events. Their records share one allocation.
     fn page(&self, name: &str, from: u64) -> Result<(Vec<Arc<StoredEvent>>, u64), ReadError> {
         let mut bytes = BytesMut::with_capacity(64 << 10);
-        let mut places = Vec::new();
+        let mut lengths = Vec::new();
         let next = self.state.book().read(name, from, None, &mut |sequence, _, record| {
-            places.push((sequence, record.len()));
+            lengths.push((sequence, record.len()));
             bytes.extend_from_slice(record);
-            if places.len() < PAGE_EVENTS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if lengths.len() < PAGE_EVENTS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         let mut bytes: Bytes = bytes.freeze();
-        let items = places
+        let items = lengths
             .into_iter()
             .map(|(sequence, length)| Arc::new(StoredEvent::stored(sequence, bytes.split_to(length))));
         Ok((items.collect(), next))
@@ -216,6 +232,7 @@ impl Feed {
 }
 
 impl Channel {
+    /// Delivers events to the subscriptions that want them, and keeps the newest in the ring.
     fn pass(&mut self, items: Vec<Arc<StoredEvent>>, next: u64) {
         let mut wanted = Vec::new();
         for item in items {

@@ -1,8 +1,7 @@
-//! What waits for one subscriber: shared events, bounded, with a wake-up.
+//! The buffer between the feed and one subscription: shared events, bounded, with a wake-up.
 //!
-//! The feed puts events in; the subscription takes all of them at once. When too many
-//! wait, they are dropped and the subscription reads the book from its cursor instead:
-//! a slow client costs a cursor, not a queue.
+//! The feed puts events in, and the subscription takes all of them at once. Invariant: a slow client costs a cursor,
+//! not a queue. When too many events wait, the buffer drops them and the subscription reads the book from its cursor.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -11,34 +10,40 @@ use tokio::sync::Notify;
 
 use super::stored_event::StoredEvent;
 
-/// Most events that wait for one subscriber of stored subjects.
+/// Most events that wait for one subscription.
 pub const INBOX_EVENTS_MAX: usize = 1024;
 
+/// What waits.
 #[derive(Debug, Default)]
 struct Waiting {
+    /// The events, in order.
     items: Vec<Arc<StoredEvent>>,
+    /// Whether events were dropped since the last take. Nothing more is kept then, because the book has it.
     overflowed: bool,
 }
 
 /// What a subscription takes out.
 #[derive(Debug)]
 pub enum Taken {
-    /// Events in order.
+    /// Events, in order.
     Items(Vec<Arc<StoredEvent>>),
-    /// Too many came; read the book from the cursor.
+    /// Events were dropped: read the book from the cursor.
     Overflowed,
 }
 
-/// The queue between the feed and one subscriber.
+/// The queue between the feed and one subscription.
 #[derive(Debug)]
 pub struct FeedBuffer {
+    /// What waits.
     waiting: Mutex<Waiting>,
+    /// Wakes the subscription.
     notify: Notify,
+    /// Most events that may wait.
     events_max: usize,
 }
 
 impl FeedBuffer {
-    /// An empty one for at most so many events.
+    /// An empty buffer for at most this many events.
     #[must_use]
     pub fn new(events_max: usize) -> Self {
         Self { waiting: Mutex::default(), notify: Notify::new(), events_max }
@@ -48,14 +53,14 @@ impl FeedBuffer {
         lock(&self.waiting)
     }
 
-    /// Whether so many more events fit in now.
+    /// Whether this many more events fit now.
     #[must_use]
     pub fn takes(&self, count: usize) -> bool {
         let waiting = self.lock();
         !waiting.overflowed && waiting.items.len().saturating_add(count) <= self.events_max
     }
 
-    /// Puts an event in. `false` when it did not fit: then nothing more is kept until taken.
+    /// Puts an event in. Returns `false` when it does not fit: then nothing more is kept until the next take.
     pub fn put(&self, item: &Arc<StoredEvent>) -> bool {
         let mut waiting = self.lock();
         if waiting.overflowed {
@@ -77,7 +82,7 @@ impl FeedBuffer {
         true
     }
 
-    /// Puts an event in, or drops it alone when it does not fit. For events that are in no log.
+    /// Puts an event in, or drops this event alone when it does not fit. For events that are in no log.
     pub fn put_or_drop(&self, item: &Arc<StoredEvent>) -> bool {
         let mut waiting = self.lock();
         if waiting.items.len() >= self.events_max {
@@ -89,7 +94,7 @@ impl FeedBuffer {
         true
     }
 
-    /// Takes all that waits; pends until there is something.
+    /// Takes all events; pends until there is one.
     pub async fn take(&self) -> Taken {
         loop {
             {

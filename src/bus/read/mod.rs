@@ -1,6 +1,6 @@
-//! The way out of the book: stored events, the frames that doors make of them, and the feed of new ones.
+//! Reads of the book: stored events, their encoded frames, and the feed of new events.
 //!
-//! Invariant: an event is read once and encoded once per form, however many want it.
+//! Invariant: an event is read once and encoded once per format, however many clients want it.
 
 pub mod encoder;
 pub mod event_json;

@@ -1,5 +1,5 @@
-//! A stream of the book for a client that has other things on the same connection: pieces in an outlet, which its
-//! door puts into frames.
+//! The encoding of a stream for a connection that carries other things as well: length-prefixed pieces in an outlet,
+//! which the door unpacks and puts into frames of its own.
 
 use bytes::{Buf as _, Bytes};
 use rollbook_core::event::Event;
@@ -8,27 +8,28 @@ use super::encoder::{EVENT_SLOTS, End, EventEncoder};
 use super::event_json;
 use crate::base::slot::Slot;
 
-/// What a stream has to say.
+/// A part of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
     /// An event, as JSON.
     Event(Bytes),
-    /// Why it ends, and what to tell people of that.
+    /// Why the stream ends, and an explanation for people.
     End(End, Bytes),
 }
 
-/// Kind of a piece that is an event; kinds of ends are their place in [`End::ALL`].
+/// The kind byte of an event. The kind byte of an end is its index in [`End::ALL`].
 const EVENT: u8 = b'e';
-/// Kind and length.
+/// Bytes of kind and length.
 const HEADER: usize = 5;
 
-/// How pieces are written.
+/// The encoder of pieces.
 #[derive(Debug)]
 pub struct Pieces;
 
-/// The only one there is.
+/// The only instance.
 pub static PIECES: Pieces = Pieces;
 
+/// Appends a piece.
 fn write(kind: u8, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     out.push(kind);
     let start = out.len();
@@ -43,13 +44,14 @@ fn write(kind: u8, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
 }
 
 impl Pieces {
+    /// Appends an end.
     fn ends(end: End, text: &str, out: &mut Vec<u8>) {
         let kind = End::ALL.iter().position(|one| *one == end).and_then(|place| u8::try_from(place).ok());
         write(kind.unwrap_or(u8::MAX), out, |out| out.extend_from_slice(text.as_bytes()));
     }
 }
 
-/// The place of its frames.
+/// The slot of encoded pieces beside an event.
 static SLOT: Slot = Slot::of(&EVENT_SLOTS);
 
 impl EventEncoder for Pieces {

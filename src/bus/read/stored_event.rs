@@ -1,4 +1,4 @@
-//! One stored event on its way to subscribers, shared by all of them.
+//! An event and its encoded frames, shared by all subscriptions that deliver the event.
 
 use std::sync::OnceLock;
 
@@ -7,25 +7,28 @@ use rollbook_core::event::Event;
 
 use super::encoder::EventEncoder;
 
-/// How many encoders may keep an encoded frame beside the event; the frame of another is encoded each time.
+/// How many encoders may keep a frame beside the event. The frame of any further encoder is encoded each time.
 const FRAMES: usize = 4;
 
-/// An event with its position. Each door's frame is encoded once, by whoever needs it first.
+/// An event with its position. Each door's frame is encoded once, when it is needed first.
 #[derive(Debug)]
 pub struct StoredEvent {
+    /// Position in the namespace; -1 when the event is in no log.
     sequence: i64,
+    /// The stored bytes.
     record: Bytes,
+    /// The encoded frames, by the slots of their encoders.
     frames: [OnceLock<Bytes>; FRAMES],
 }
 
 impl StoredEvent {
-    /// A stored event at `sequence` of its namespace; `record` is a valid record.
+    /// An event at `sequence` of its namespace; `record` must be valid.
     #[must_use]
     pub fn stored(sequence: u64, record: Bytes) -> Self {
         Self { sequence: i64::try_from(sequence).unwrap_or(i64::MAX), record, frames: Default::default() }
     }
 
-    /// An event that is in no log: an inbox message. Its index is -1.
+    /// An event that is in no log, such as an inbox message. Its index is -1.
     #[must_use]
     pub fn unstored(record: Bytes) -> Self {
         Self { sequence: -1, record, frames: Default::default() }
@@ -37,31 +40,31 @@ impl StoredEvent {
         u64::try_from(self.sequence).unwrap_or(0)
     }
 
-    /// Index as clients see it: the position, or -1.
+    /// The index that clients get: the position, or -1.
     #[must_use]
     pub const fn index(&self) -> i64 {
         self.sequence
     }
 
-    /// Its bytes.
+    /// The stored bytes.
     #[must_use]
     pub fn record(&self) -> Bytes {
         self.record.clone()
     }
 
-    /// How many bytes that is.
+    /// How many bytes the record has.
     #[must_use]
     pub const fn record_len(&self) -> usize {
         self.record.len()
     }
 
-    /// The event.
+    /// The decoded event, borrowed from the record.
     #[must_use]
     pub fn event(&self) -> Event<'_> {
         Event::decode(&self.record).map(|(event, _)| event).unwrap_or_default()
     }
 
-    /// The id that clients see.
+    /// The id that clients get.
     #[must_use]
     pub fn id(&self) -> String {
         let mut id = Vec::with_capacity(24);
@@ -69,7 +72,7 @@ impl StoredEvent {
         String::from_utf8(id).unwrap_or_default()
     }
 
-    /// Whether clients know it by this id. Nothing is allocated.
+    /// Whether clients know the event by this id. Allocates nothing.
     #[must_use]
     pub fn has_id(&self, id: &str) -> bool {
         let mut compared = Compared { rest: id.as_bytes(), same: true };
@@ -79,22 +82,24 @@ impl StoredEvent {
 
     /// The bytes that a door writes for this event.
     #[must_use]
-    pub fn frame(&self, wire: &'static dyn EventEncoder) -> Bytes {
+    pub fn frame(&self, encoder: &'static dyn EventEncoder) -> Bytes {
         let encode = || {
             let mut out = Vec::with_capacity(self.record.len().saturating_add(192));
-            wire.event(self.sequence, &self.event(), &mut out);
+            encoder.event(self.sequence, &self.event(), &mut out);
             Bytes::from(out)
         };
-        match self.frames.get(wire.slot()) {
+        match self.frames.get(encoder.slot()) {
             Some(slot) => slot.get_or_init(encode).clone(),
             None => encode(),
         }
     }
 }
 
-/// Takes bytes as a `Vec` would, and compares them instead of keeping them.
+/// Compares written bytes with a text, and keeps none of them.
 struct Compared<'a> {
+    /// What the text has left.
     rest: &'a [u8],
+    /// Whether all bytes were equal until now.
     same: bool,
 }
 

@@ -1,4 +1,7 @@
-//! Messages between the buses of two nodes, as bytes.
+//! Messages between the buses of two nodes, and their encoding.
+//!
+//! Invariant: tags are never reused, and unknown messages are refused, so that nodes of two releases can share a
+//! cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,77 +11,79 @@ use prost::Message;
 use rollbook_core::error::Refusal;
 use rollbook_core::subjects::pattern::Pattern;
 
-use super::live::{Call, Dismissed, Kicked, Ordered, Through};
+use super::live::{Call, ClientCommand, CloseClient, DoorMessage, KickClient};
 use crate::bus::call::survey::Wanted;
-use crate::bus::delivery::messages::{AckResult, ConsumerTerms, EndReason, Leave, MemberAck, MemberState, WriteResult};
-use crate::bus::delivery::window::{Departure, Patience, REDELIVERY_MIN};
+use crate::bus::delivery::messages::{AckResult, ConsumerSpec, EndReason, Leave, MemberAck, MemberState, WriteResult};
+use crate::bus::delivery::window::{Departure, REDELIVERY_MIN, RedeliveryPolicy};
 use crate::bus::read::stored_event::StoredEvent;
 
-/// One message. Tags are never reused; unknown ones are refused.
+/// A message. The relay or the call handler of the receiving node handles it.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(in crate::bus) enum Frame {
-    /// A live message for whoever listens to an inbox.
+    /// A live message for the listeners of an inbox subject.
     #[prost(message, tag = "1")]
     Post(Post),
-    /// An acknowledgement for a stream of the node that is asked.
+    /// An acknowledgement for a stream of the receiving node.
     #[prost(message, tag = "2")]
     Ack(Ack),
-    /// A connection with this consumer id is elsewhere now: end the older one.
+    /// A newer stream has this consumer id: the older one ends.
     #[prost(string, tag = "3")]
     Supersede(String),
-    /// A durable consumer was deleted, or all of a namespace.
+    /// A durable consumer was deleted or reset, or all of a namespace.
     #[prost(message, tag = "4")]
-    Forget(Forgotten),
-    /// A member comes to a durable consumer that the asked node serves.
+    EndConsumers(ConsumerKey),
+    /// A member joins a durable consumer that the receiving node serves.
     #[prost(message, tag = "5")]
     Join(RemoteJoin),
-    /// It goes.
+    /// The member leaves.
     #[prost(message, tag = "6")]
     Leave(RemoteLeave),
-    /// It acknowledges.
+    /// The member acknowledges.
     #[prost(message, tag = "7")]
     MemberAck(RemoteAck),
-    /// Events for a member of the node that is asked.
+    /// Events for a member that is connected to the receiving node.
     #[prost(message, tag = "8")]
     Deliver(Delivery),
-    /// A member must end.
+    /// The stream of a member must end.
     #[prost(message, tag = "9")]
-    Close(Closing),
-    /// Who is in a durable consumer?
+    Close(CloseMember),
+    /// Asks for the members of a durable consumer.
     #[prost(message, tag = "10")]
-    Who(Forgotten),
-    /// A request for a client of the node that is asked.
+    ListMembers(ConsumerKey),
+    /// A request for a client of the receiving node.
     #[prost(message, tag = "11")]
     Call(Call),
-    /// A command of the operator for a client of the node that is asked.
+    /// A command of the operator for a client of the receiving node.
     #[prost(message, tag = "12")]
-    Order(Ordered),
-    /// A client of the node that is told must go.
+    Order(ClientCommand),
+    /// Closes the connection of a client of the receiving node.
     #[prost(message, tag = "13")]
-    Dismiss(Dismissed),
-    /// Who is connected?
+    CloseClient(CloseClient),
+    /// Asks for the connected clients.
     #[prost(message, tag = "14")]
     Survey(Wanted),
-    /// The connection that its door calls so must go.
+    /// Closes a connection by the name that its door gave it.
     #[prost(message, tag = "15")]
-    Kick(Kicked),
+    Kick(KickClient),
     /// A notification that is in no log, as a record.
     #[prost(bytes = "bytes", tag = "16")]
     Notify(Bytes),
-    /// For a door.
+    /// A message for the same door of the receiving node.
     #[prost(message, tag = "17")]
-    Door(Through),
-    /// Nobody waits any more for the request that had this number in [`Frame::Call`].
+    Door(DoorMessage),
+    /// No caller waits any more for the request that had this number in [`Frame::Call`].
     #[prost(uint64, tag = "18")]
     Abandon(u64),
 }
 
+/// The encoded form of a frame.
 #[derive(Clone, PartialEq, Message)]
 struct Envelope {
     #[prost(oneof = "Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
     frame: Option<Frame>,
 }
 
+/// A live message.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct Post {
     #[prost(string, tag = "1")]
@@ -87,6 +92,7 @@ pub(in crate::bus) struct Post {
     pub(in crate::bus) record: Bytes,
 }
 
+/// An acknowledgement by consumer id.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct Ack {
     #[prost(string, tag = "1")]
@@ -97,16 +103,17 @@ pub(in crate::bus) struct Ack {
 
 /// A durable consumer, or all of a namespace.
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::bus) struct Forgotten {
+pub(in crate::bus) struct ConsumerKey {
     #[prost(string, tag = "1")]
     pub(in crate::bus) namespace: String,
     #[prost(string, optional, tag = "2")]
     pub(in crate::bus) consumer: Option<String>,
-    /// Its members may come again.
+    /// Whether members may join again: after a reset, not after a deletion.
     #[prost(bool, tag = "3")]
     pub(in crate::bus) again: bool,
 }
 
+/// A member joins a durable consumer.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct RemoteJoin {
     #[prost(string, tag = "1")]
@@ -127,10 +134,10 @@ pub(in crate::bus) struct RemoteJoin {
     redelivery_ms: u64,
     #[prost(uint32, tag = "9")]
     count_max: u32,
-    /// How far the asking node had applied: the asked one must have seen as much.
+    /// The applied index of the sending node. The receiving node waits until it has applied as much.
     #[prost(uint64, tag = "10")]
     pub(in crate::bus) seen: u64,
-    /// Which life of the asking node it is; older releases do not say it.
+    /// The life of the sending node; older releases do not send it.
     #[prost(uint64, optional, tag = "11")]
     pub(in crate::bus) incarnation: Option<u64>,
 }
@@ -138,37 +145,37 @@ pub(in crate::bus) struct RemoteJoin {
 impl RemoteJoin {
     pub(in crate::bus) fn new(join: &crate::bus::delivery::messages::Join, seen: u64, incarnation: u64) -> Self {
         Self {
-            consumer: join.terms.name.clone(),
-            pattern: join.terms.pattern.as_str().to_owned(),
-            group: join.terms.group,
-            manual: join.terms.manual,
+            consumer: join.spec.name.clone(),
+            pattern: join.spec.pattern.as_str().to_owned(),
+            group: join.spec.group,
+            manual: join.spec.manual,
             member: join.member,
             consumer_id: join.consumer_id.clone(),
             name: join.name.clone(),
-            redelivery_ms: whole_millis(join.patience.redelivery),
-            count_max: join.patience.count_max,
+            redelivery_ms: whole_millis(join.policy.redelivery),
+            count_max: join.policy.count_max,
             seen,
             incarnation: Some(incarnation),
         }
     }
 
-    /// What the member expects, `None` when the pattern is none.
-    pub(in crate::bus) fn terms(&self) -> Option<(ConsumerTerms, Patience)> {
+    /// The consumer and the policy that the member expects; `None` when the pattern is invalid.
+    pub(in crate::bus) fn spec(&self) -> Option<(ConsumerSpec, RedeliveryPolicy)> {
         let pattern = Pattern::parse(&self.pattern).ok()?;
-        let terms = ConsumerTerms { name: self.consumer.clone(), pattern, group: self.group, manual: self.manual };
-        // A node of the release before lets clients ask for less, and rounds to 0.
+        let spec = ConsumerSpec { name: self.consumer.clone(), pattern, group: self.group, manual: self.manual };
+        // A node of the release before accepts shorter waits, and rounds them to 0.
         let redelivery = Duration::from_millis(self.redelivery_ms).max(REDELIVERY_MIN);
-        Some((terms, Patience { redelivery, count_max: self.count_max }))
+        Some((spec, RedeliveryPolicy { redelivery, count_max: self.count_max }))
     }
 }
 
-/// Milliseconds, rounded up: a wait never becomes none.
+/// Milliseconds, rounded up, so that a wait never becomes none.
 fn whole_millis(wait: Duration) -> u64 {
     let millis = wait.as_nanos().div_ceil(1_000_000);
     u64::try_from(millis).unwrap_or(u64::MAX)
 }
 
-/// A [`MemberPlace`] that is left.
+/// A member leaves. Its first fields are those of a [`MemberKey`], which is what a release before sends.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct RemoteLeave {
     #[prost(string, tag = "1")]
@@ -177,7 +184,7 @@ pub(in crate::bus) struct RemoteLeave {
     consumer: String,
     #[prost(uint64, tag = "3")]
     member: u64,
-    /// The node has ended the stream: what the client had does not count as delivered.
+    /// Whether the node has ended the stream: the last delivery does not count then.
     #[prost(bool, tag = "4")]
     returned: bool,
 }
@@ -195,8 +202,9 @@ impl RemoteLeave {
     }
 }
 
+/// A member of a durable consumer.
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::bus) struct MemberPlace {
+pub(in crate::bus) struct MemberKey {
     #[prost(string, tag = "1")]
     pub(in crate::bus) namespace: String,
     #[prost(string, tag = "2")]
@@ -205,27 +213,29 @@ pub(in crate::bus) struct MemberPlace {
     pub(in crate::bus) member: u64,
 }
 
+/// A member acknowledges an event.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct RemoteAck {
     #[prost(message, required, tag = "1")]
-    place: MemberPlace,
+    member_key: MemberKey,
     #[prost(string, tag = "2")]
     event_id: String,
 }
 
 impl RemoteAck {
     pub(in crate::bus) fn new(ack: &MemberAck) -> Self {
-        let place =
-            MemberPlace { namespace: ack.namespace.clone(), consumer: ack.consumer.clone(), member: ack.member };
-        Self { place, event_id: ack.event_id.clone() }
+        let member_key =
+            MemberKey { namespace: ack.namespace.clone(), consumer: ack.consumer.clone(), member: ack.member };
+        Self { member_key, event_id: ack.event_id.clone() }
     }
 
     pub(in crate::bus) fn into_ack(self) -> MemberAck {
-        let MemberPlace { namespace, consumer, member } = self.place;
+        let MemberKey { namespace, consumer, member } = self.member_key;
         MemberAck { namespace, consumer, member, event_id: self.event_id }
     }
 }
 
+/// Events for a member.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct Delivery {
     #[prost(uint64, tag = "1")]
@@ -234,6 +244,7 @@ pub(in crate::bus) struct Delivery {
     items: Vec<Stored>,
 }
 
+/// An event with its position.
 #[derive(Clone, PartialEq, Message)]
 struct Stored {
     #[prost(uint64, tag = "1")]
@@ -253,15 +264,16 @@ impl Delivery {
     }
 }
 
+/// The stream of a member must end.
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::bus) struct Closing {
+pub(in crate::bus) struct CloseMember {
     #[prost(uint64, tag = "1")]
     pub(in crate::bus) member: u64,
     #[prost(uint32, tag = "2")]
     reason: u32,
 }
 
-impl Closing {
+impl CloseMember {
     pub(in crate::bus) fn new(member: u64, reason: EndReason) -> Self {
         let reason = match reason {
             EndReason::Draining => 1,
@@ -290,14 +302,18 @@ impl Frame {
     }
 }
 
+/// The answer to any frame.
 #[derive(Clone, PartialEq, Message)]
 struct Reply {
+    /// The meaning depends on the frame, see the functions below.
     #[prost(uint32, tag = "1")]
     number: u32,
+    /// The answer to [`Frame::ListMembers`].
     #[prost(message, repeated, tag = "2")]
     members: Vec<Member>,
 }
 
+/// One member in a [`Reply`].
 #[derive(Clone, PartialEq, Message)]
 struct Member {
     #[prost(string, tag = "1")]
@@ -306,17 +322,17 @@ struct Member {
     in_flight: Option<u64>,
 }
 
-/// A number as an answer.
+/// An answer that is a number.
 pub(in crate::bus) fn number(number: u32) -> Bytes {
     Reply { number, members: Vec::new() }.encode_to_vec().into()
 }
 
-/// Reads [`number`] back; 0 when it is none.
+/// Reads [`number`] back; 0 when the bytes are invalid.
 pub(in crate::bus) fn read_number(bytes: Bytes) -> u32 {
     Reply::decode(bytes).map_or(0, |reply| reply.number)
 }
 
-/// What became of an acknowledgement; `None` when the stream is not there.
+/// The result of an acknowledgement; `None` when the stream is not on this node.
 pub(in crate::bus) fn encode_acknowledged(acknowledged: Option<AckResult>) -> Bytes {
     number(match acknowledged {
         None => 0,
@@ -334,7 +350,7 @@ pub(in crate::bus) fn decode_acknowledged(bytes: Bytes) -> Option<AckResult> {
     }
 }
 
-/// Yes or no.
+/// An answer that is yes or no.
 pub(in crate::bus) fn encode_yes(yes: bool) -> Bytes {
     number(u32::from(yes))
 }
@@ -344,7 +360,7 @@ pub(in crate::bus) fn decode_yes(bytes: Bytes) -> bool {
     read_number(bytes) == 1
 }
 
-/// What became of events for a member; `None` when its client has not taken them yet, and is still there.
+/// The result of a delivery; `None` when the client has not read the events yet and is still connected.
 pub(in crate::bus) fn encode_written(written: Option<WriteResult>) -> Bytes {
     number(match written {
         Some(WriteResult::Gone | WriteResult::Unreachable) => 0,
@@ -364,16 +380,19 @@ pub(in crate::bus) fn decode_written(bytes: Bytes) -> Option<WriteResult> {
     }
 }
 
+/// The members of a consumer.
 pub(in crate::bus) fn encode_members(members: &[MemberState]) -> Bytes {
     let member = |state: &MemberState| Member { consumer_id: state.consumer_id.clone(), in_flight: state.in_flight };
     Reply { number: 1, members: members.iter().map(member).collect() }.encode_to_vec().into()
 }
 
+/// Reads [`encode_members`] back.
 pub(in crate::bus) fn decode_members(bytes: Bytes) -> Vec<MemberState> {
     let state = |member: Member| MemberState { consumer_id: member.consumer_id, in_flight: member.in_flight };
     Reply::decode(bytes).map(|reply| reply.members.into_iter().map(state).collect()).unwrap_or_default()
 }
 
+/// The refusal of a message that this release does not know.
 pub(in crate::bus) fn malformed() -> Refusal {
     Refusal::Malformed("a live message of an unknown kind".to_owned())
 }
@@ -390,7 +409,7 @@ mod tests {
             Frame::Ack(Ack { consumer_id: "c".into(), event_id: "e".into() }),
             Frame::Supersede("c".into()),
             Frame::Deliver(Delivery::new(9, &items)),
-            Frame::Close(Closing::new(9, EndReason::Deleted)),
+            Frame::Close(CloseMember::new(9, EndReason::Deleted)),
             Frame::Abandon(3),
         ];
         for frame in frames {
@@ -405,7 +424,7 @@ mod tests {
             assert_eq!(decode_written(encode_written(written)), written);
         }
         for reason in [EndReason::Draining, EndReason::TakenOver, EndReason::Deleted] {
-            assert_eq!(Closing::new(1, reason).reason(), reason);
+            assert_eq!(CloseMember::new(1, reason).reason(), reason);
         }
         let members = [MemberState { consumer_id: "c".into(), in_flight: Some(3) }];
         assert_eq!(decode_members(encode_members(&members)), members);
@@ -419,7 +438,7 @@ mod tests {
             assert_eq!((there.namespace.as_str(), there.consumer.as_str(), there.member), ("app", "c", 7));
             assert_eq!(there.departure, departure);
         }
-        let before = MemberPlace { namespace: "app".into(), consumer: "c".into(), member: 7 }.encode_to_vec();
+        let before = MemberKey { namespace: "app".into(), consumer: "c".into(), member: 7 }.encode_to_vec();
         assert_eq!(RemoteLeave::decode(before.as_slice()).unwrap().into_leave().departure, Departure::Gone);
     }
 
@@ -429,7 +448,7 @@ mod tests {
         assert_eq!([0, 1, 1_000_000, 1_000_001].map(millis), [0, 1, 1, 2]);
         assert_eq!(whole_millis(Duration::MAX), u64::MAX);
         let join = |redelivery_ms| RemoteJoin { pattern: "a.b".into(), redelivery_ms, ..RemoteJoin::default() };
-        let there = |millis| join(millis).terms().unwrap().1.redelivery;
+        let there = |millis| join(millis).spec().unwrap().1.redelivery;
         assert_eq!([0, 99, 100, 101].map(there).map(|wait| wait.as_millis()), [100, 100, 100, 101]);
     }
 }

@@ -1,4 +1,4 @@
-//! Live requests, commands and questions between the buses of two nodes, as bytes.
+//! Messages between two nodes about clients: requests, commands and questions.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use prost::Message;
 use rollbook_core::service::Connection;
 
 use crate::base::fault::FaultKind;
-use crate::bus::call::terms::Sent;
+use crate::bus::call::types::RemoteRequest;
 use crate::bus::client::call::{Answer, Caller, Outcome, Payload, Request, Responder};
 use crate::bus::client::clients::CloseReason;
 use crate::bus::error::Fault;
 
-/// A request for a client of the node that is asked.
+/// A request for a client of the receiving node.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct Call {
     #[prost(message, required, tag = "1")]
@@ -41,15 +41,16 @@ pub(in crate::bus) struct Call {
     one_way: bool,
     #[prost(string, optional, tag = "13")]
     traceparent: Option<String>,
-    /// The number of the request at the node that asks; 0 when that node does not say: see
+    /// The number of the request at the sending node; 0 when that node does not send one: see
     /// [`Frame::Abandon`](super::frame::Frame::Abandon).
     #[prost(uint64, tag = "14")]
     pub(in crate::bus) number: u64,
 }
 
 impl Call {
-    pub(in crate::bus) fn new(sent: &Sent, left: Duration) -> Self {
-        let Sent { to, number, request, payload } = sent;
+    /// The message for a request that has `left` until its deadline. Nodes do not share a clock.
+    pub(in crate::bus) fn new(remote_request: &RemoteRequest, left: Duration) -> Self {
+        let RemoteRequest { to, number, request, payload } = remote_request;
         Self {
             to: *to,
             number: *number,
@@ -71,6 +72,7 @@ impl Call {
         }
     }
 
+    /// The request, with a deadline at most `longest` from now.
     pub(in crate::bus) fn into_request(self, now: Instant, longest: Duration) -> (Request, Payload) {
         let payload = Payload { json: self.json, attachments: self.attachments };
         let request = Request {
@@ -92,45 +94,48 @@ impl Call {
     }
 }
 
+/// The outcome of a [`Call`].
 #[derive(Clone, PartialEq, Message)]
-struct Answered {
+struct EncodedOutcome {
     #[prost(bool, tag = "1")]
     success: bool,
     #[prost(bytes = "bytes", tag = "2")]
     json: Bytes,
     #[prost(bytes = "bytes", repeated, tag = "3")]
     attachments: Vec<Bytes>,
-    /// Code of the error when there is no answer.
+    /// Code of the fault; empty when there is an answer.
     #[prost(string, tag = "4")]
     code: String,
     #[prost(string, tag = "5")]
     text: String,
 }
 
-/// What became of a [`Call`].
+/// Encodes the outcome of a [`Call`].
 pub(in crate::bus) fn encode_outcome(outcome: Outcome) -> Bytes {
-    let answered = match outcome {
+    let encoded = match outcome {
         Ok(Answer { success, body: Payload { json, attachments } }) => {
-            Answered { success, json, attachments, ..Answered::default() }
+            EncodedOutcome { success, json, attachments, ..EncodedOutcome::default() }
         }
-        Err(fault) => Answered { code: fault.code().to_owned(), text: fault.text.into_owned(), ..Answered::default() },
+        Err(fault) => {
+            EncodedOutcome { code: fault.code().to_owned(), text: fault.text.into_owned(), ..EncodedOutcome::default() }
+        }
     };
-    answered.encode_to_vec().into()
+    encoded.encode_to_vec().into()
 }
 
 /// Reads [`encode_outcome`] back.
 pub(in crate::bus) fn decode_outcome(bytes: Bytes) -> Outcome {
     let strange = |_| Fault::unavailable("an answer of an unknown kind");
-    let Answered { success, json, attachments, code, text } = Answered::decode(bytes).map_err(strange)?;
+    let EncodedOutcome { success, json, attachments, code, text } = EncodedOutcome::decode(bytes).map_err(strange)?;
     match FaultKind::from_code(&code) {
         Some(kind) => Err(Fault::new(kind, text)),
         None => Ok(Answer { success, body: Payload { json, attachments } }),
     }
 }
 
-/// A command of the operator for a client of the node that is asked.
+/// A command of the operator for a client of the receiving node.
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::bus) struct Ordered {
+pub(in crate::bus) struct ClientCommand {
     #[prost(message, required, tag = "1")]
     pub(in crate::bus) to: Connection,
     #[prost(string, tag = "2")]
@@ -141,20 +146,21 @@ pub(in crate::bus) struct Ordered {
     pub(in crate::bus) wait_ms: u64,
 }
 
-/// A client of the node that is told must go.
+/// Closes the connection of a client of the receiving node.
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::bus) struct Dismissed {
+pub(in crate::bus) struct CloseClient {
     #[prost(message, required, tag = "1")]
     pub(in crate::bus) to: Connection,
     #[prost(uint32, tag = "2")]
     why: u32,
-    /// Who has its place; empty when nobody has, or when a node of an earlier release does not say.
+    /// The connection that took its place; empty when there is none, or when a node of an earlier release sends the
+    /// message.
     #[prost(string, tag = "3")]
     pub(in crate::bus) by: String,
 }
 
-impl Dismissed {
-    /// Another connection has its place.
+impl CloseClient {
+    /// Another connection took the place of the client.
     pub(in crate::bus) fn replaced(to: Connection, by: &str) -> Self {
         Self { by: by.to_owned(), ..Self::new(to, CloseReason::Replaced) }
     }
@@ -179,10 +185,9 @@ impl Dismissed {
     }
 }
 
-/// A client of the node that is asked, by its number there and the name that its door gave it: numbers begin
-/// anew with each process.
+/// Names a client by its serial number and the id that its door gave it: serial numbers begin anew with each process.
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::bus) struct Kicked {
+pub(in crate::bus) struct KickClient {
     #[prost(uint64, tag = "1")]
     pub(in crate::bus) serial: u64,
     #[prost(string, tag = "2")]
@@ -191,7 +196,7 @@ pub(in crate::bus) struct Kicked {
 
 /// Bytes for the same door of another node.
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::bus) struct Through {
+pub(in crate::bus) struct DoorMessage {
     #[prost(string, tag = "1")]
     pub(in crate::bus) door: String,
     #[prost(bytes = "bytes", tag = "2")]
@@ -221,13 +226,13 @@ mod tests {
         for responder in [Responder::Caller, Responder::Named(String::new()), Responder::Nobody] {
             let request = Request { responder, ..request.clone() };
             let payload = Payload { json: Bytes::from_static(b"{}"), attachments: vec![Bytes::from_static(&[1, 2])] };
-            let sent = Sent {
+            let remote_request = RemoteRequest {
                 to: Connection::default(),
                 number: 7,
                 request: Arc::new(request.clone()),
                 payload: payload.clone(),
             };
-            let call = Call::new(&sent, Duration::from_secs(3));
+            let call = Call::new(&remote_request, Duration::from_secs(3));
             assert_eq!(call.number, 7);
             let (back, same) = call.into_request(now, Duration::from_secs(60));
             assert_eq!((format!("{back:?}"), same), (format!("{request:?}"), payload));
@@ -238,7 +243,7 @@ mod tests {
             assert_eq!(decode_outcome(encode_outcome(outcome.clone())), outcome);
         }
         for why in [CloseReason::Draining, CloseReason::Replaced, CloseReason::Removed, CloseReason::Unresponsive] {
-            assert_eq!(Dismissed::new(Connection::default(), why).why(), why);
+            assert_eq!(CloseClient::new(Connection::default(), why).why(), why);
         }
     }
 }

@@ -1,8 +1,11 @@
-//! The relay: what clients of this node have to do with streams and consumers of other nodes.
+//! The relay: streams and durable consumers that concern two nodes.
 //!
-//! A durable consumer is served by one node, wherever its members are connected. There a
-//! [`remote_member`] stands in for a member that is elsewhere; here the relay remembers who serves a stream of ours.
-//! Acknowledgements and inbox messages go to the node that their id names, or to all.
+//! One node serves a durable consumer, wherever its members are connected. On that node a [`remote_member`] stands in
+//! for each member that is connected elsewhere. On the node of the client the relay remembers which node serves the
+//! stream. Acknowledgements and inbox messages go to the node that the consumer id names, or to all nodes.
+//!
+//! Invariant: a member ends with its stream, and a stream with its member, a little later when messages are lost:
+//! each side checks the other node at intervals.
 
 pub(super) mod frame;
 pub(super) mod live;
@@ -32,29 +35,31 @@ use super::handle::Bus;
 use super::read::stored_event::StoredEvent;
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
-use frame::{Ack, Forgotten, Frame, Post, RemoteAck, RemoteJoin, RemoteLeave};
+use frame::{Ack, ConsumerKey, Frame, Post, RemoteAck, RemoteJoin, RemoteLeave};
 use remote_member::{RemoteMemberKey, RemoteMembers};
 
-/// How long another node may take.
-const ASK_MAX: Duration = Duration::from_secs(3);
-/// How often it is looked whether those who serve our streams are there.
+/// Longest wait for an answer of another node.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// How often the nodes that serve streams of this node are checked.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long one who serves may be out of reach.
+/// How long a serving node may be out of reach before its streams end.
 const REACH_MAX: Duration = Duration::from_secs(1);
 /// How long an answer about events waits for a client that does not read them.
 const UNREAD_MAX: Duration = Duration::from_secs(10);
-/// How long another node is told again what it has to know, with pauses that grow between these.
-const INSIST_MAX: Duration = Duration::from_secs(60);
+/// How long a message that must arrive is sent again. The pauses grow from [`PAUSE_MIN`] to [`PAUSE_MAX`].
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Pause before the first repetition.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause between two repetitions.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// An acknowledgement for a stream that is not here.
+/// An acknowledgement for a stream of another node.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<AckResult, Refusal>")]
 pub struct AckElsewhere {
-    /// Of the stream.
+    /// Consumer id of the stream.
     pub consumer_id: String,
-    /// Of the event.
+    /// Id of the event.
     pub event_id: String,
 }
 
@@ -62,23 +67,24 @@ pub struct AckElsewhere {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct PostElsewhere {
-    /// The inbox.
+    /// The inbox subject.
     pub subject: String,
     /// The event.
     pub record: Bytes,
 }
 
-/// A stream with this id begins here; an older one elsewhere must end.
+/// A stream with this consumer id begins here. An older one on another node must end.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct SupersedeElsewhere(pub String);
 
-/// A durable consumer was deleted: its members on all nodes must go.
+/// A durable consumer was deleted or reset: the streams of its members on all nodes must end.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct EndConsumersEverywhere(pub EndConsumers);
 
-/// Who is in a durable consumer, wherever it is served; else the node that serves it and did not answer.
+/// Asks for the members of a durable consumer, wherever it is served. The error is the number of the serving node that
+/// did not answer.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Vec<MemberState>, u64>")]
 pub struct ListMembersAnywhere(pub ListMembers);
@@ -87,28 +93,39 @@ pub struct ListMembersAnywhere(pub ListMembers);
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Bytes, Refusal>")]
 pub(super) struct Incoming {
+    /// Number of the sending node.
     pub(super) from: u64,
+    /// The message.
     pub(super) frame: Frame,
 }
 
-/// A stream of ours whose consumer another node serves.
+/// A stream of this node whose consumer another node serves.
 struct Served {
+    /// The serving node, in its present life.
     owner: Owner,
+    /// Namespace of the consumer.
     namespace: String,
+    /// Name of the consumer.
     consumer: String,
+    /// Where events for the stream go.
     deliver: Recipient<Deliver>,
+    /// Where commands to the stream go.
     commands: Recipient<StreamCommand>,
-    /// Since when that node is out of reach.
+    /// Since when the serving node is out of reach.
     lost: Option<Instant>,
 }
 
-/// The actor.
+/// The actor of the relay.
 pub struct Relay {
+    /// The node and its live subscriptions.
     bus: Bus,
+    /// The consumers that this node serves.
     registry: Addr<Registry>,
+    /// Streams of this node whose consumers other nodes serve.
     served: HashMap<Member, Served>,
+    /// Members of other nodes in consumers that this node serves.
     remote_members: RemoteMembers,
-    /// Cancelled with this actor: whatever it still tells other nodes ends with it.
+    /// Cancelled when the actor ends. Messages that are still being repeated end with it.
     end: CancellationToken,
 }
 
@@ -122,12 +139,13 @@ impl std::fmt::Debug for Relay {
     }
 }
 
+/// A future that is ready.
 fn done<T: Send + 'static>(value: T) -> ResponseFuture<T> {
     Box::pin(std::future::ready(value))
 }
 
-/// The node that a consumer id was made by: ids that clients choose name none.
-fn maker(consumer_id: &str) -> Option<u64> {
+/// The node that made a consumer id. Ids that clients choose name no node.
+fn issuing_node(consumer_id: &str) -> Option<u64> {
     let id = consumer_id.strip_prefix('c').map(|rest| format!("e{rest}"))?;
     EventId::parse(&id).map(|id| u64::from(id.second))
 }
@@ -149,8 +167,8 @@ impl Relay {
         self.bus.node()
     }
 
-    /// Tells all other nodes; whoever cannot take it now misses it.
-    fn tell_all(&self, frame: Frame, ctx: &mut Context<Self>) {
+    /// Sends a message to all other nodes that are up. A node that cannot take it now misses it.
+    fn send_to_all(&self, frame: Frame, ctx: &mut Context<Self>) {
         let nodes = self.node().state().others_up();
         if nodes.is_empty() {
             return;
@@ -167,14 +185,14 @@ impl Relay {
         ctx.spawn(actix::fut::wrap_future(tell));
     }
 
-    /// Tells another node what it has to know, or a member or its stream would be left behind: again and again until it
-    /// has answered, its life is over, or [`INSIST_MAX`] has passed.
-    fn insist(&self, to: u64, life: Option<Owner>, frame: Frame) {
-        let (node, message, until) = (self.node().clone(), frame.into_bytes(), clock::now() + INSIST_MAX);
-        let insist = async move {
+    /// Sends a message that must arrive, because a member or a stream would be left behind otherwise. Repeats it until
+    /// the node answers, its life ends, or [`RETRY_MAX`] has passed.
+    fn send_until_answered(&self, to: u64, life: Option<Owner>, frame: Frame) {
+        let (node, message, until) = (self.node().clone(), frame.into_bytes(), clock::now() + RETRY_MAX);
+        let send_until_answered = async move {
             let mut pause = PAUSE_MIN;
             while life.is_none_or(|life| node.state().is_alive(life)) {
-                let Err(refusal) = node.messages().ask(to, message.clone(), ASK_MAX).await else { return };
+                let Err(refusal) = node.messages().ask(to, message.clone(), ANSWER_MAX).await else { return };
                 if clock::now() >= until {
                     tracing::warn!(to, %refusal, "another node cannot be told that a member has left");
                     return;
@@ -183,20 +201,21 @@ impl Relay {
                 pause = pause.saturating_mul(2).min(PAUSE_MAX);
             }
         };
-        // A task of its own: an actor looks at all its futures whenever one of them wakes, and these may be thousands.
+        // A task of its own: an actor polls all its futures whenever one of them wakes, and there may be thousands.
         let end = self.end.clone();
-        actix_web::rt::spawn(async move { end.run_until_cancelled(insist).await });
+        actix_web::rt::spawn(async move { end.run_until_cancelled(send_until_answered).await });
     }
 
-    fn look(&mut self) {
-        self.look_at_those_who_serve();
+    /// Ends streams and remote members whose other node is gone.
+    fn check(&mut self) {
+        self.check_serving_nodes();
         for key in self.remote_members.lost(self.bus.node()) {
             self.end_remote_member(key, EndReason::Draining);
         }
     }
 
-    /// Ends streams whose serving node is gone: they come back and find another.
-    fn look_at_those_who_serve(&mut self) {
+    /// Ends streams whose serving node is gone. Their clients come back and find the node that serves the consumer now.
+    fn check_serving_nodes(&mut self) {
         let node = self.bus.node().clone();
         let now = clock::now();
         let mut left = Vec::new();
@@ -214,16 +233,16 @@ impl Relay {
         }
     }
 
-    /// One of our streams is no member any more; the node that serves its consumer is told.
+    /// Removes a stream of this node from its consumer and tells the serving node.
     fn leave(&mut self, member: Member, departure: Departure) -> Option<Served> {
         let served = self.served.remove(&member)?;
         let (namespace, consumer) = (served.namespace.clone(), served.consumer.clone());
         let leave = RemoteLeave::new(Leave { namespace, consumer, member, departure });
-        self.insist(served.owner.node, Some(served.owner), Frame::Leave(leave));
+        self.send_until_answered(served.owner.node, Some(served.owner), Frame::Leave(leave));
         Some(served)
     }
 
-    /// An acknowledgement for one of our streams.
+    /// Handles an acknowledgement for a stream of this node.
     fn ack_here(&self, ack: Ack) -> ResponseFuture<Result<Bytes, Refusal>> {
         let Some(live) = self.bus.find(&ack.consumer_id) else {
             return done(Ok(frame::encode_acknowledged(None)));
@@ -249,7 +268,7 @@ impl Actor for Relay {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(4096);
-        ctx.run_interval(LOOK, |act, _| act.look());
+        ctx.run_interval(LOOK, |act, _| act.check());
     }
 }
 
@@ -273,7 +292,7 @@ impl Handler<Incoming> for Relay {
                     must_tell(&live.commands, StreamCommand::Close(EndReason::TakenOver));
                 }
             }
-            Frame::Forget(Forgotten { namespace, consumer, again }) => {
+            Frame::EndConsumers(ConsumerKey { namespace, consumer, again }) => {
                 let reason = if again { EndReason::Draining } else { EndReason::Deleted };
                 must_tell(&registry, EndConsumers { namespace, consumer, reason });
             }
@@ -294,7 +313,7 @@ impl Handler<Incoming> for Relay {
                 };
                 let written = served.deliver.send(Deliver { items: delivery.into_items() });
                 return Box::pin(async move {
-                    // Whoever serves it asks again: a client that does not read is no lost link.
+                    // The serving node asks again: a client that does not read is not a lost link.
                     let written = tokio::time::timeout(UNREAD_MAX, written).await;
                     Ok(frame::encode_written(written.ok().map(|written| written.unwrap_or(WriteResult::Gone))))
                 });
@@ -304,10 +323,10 @@ impl Handler<Incoming> for Relay {
                     must_tell(&served.commands, StreamCommand::Close(closing.reason()));
                 }
             }
-            Frame::Who(Forgotten { namespace, consumer, .. }) => {
-                let who = ListMembers { namespace, consumer: consumer.unwrap_or_default() };
+            Frame::ListMembers(ConsumerKey { namespace, consumer, .. }) => {
+                let query = ListMembers { namespace, consumer: consumer.unwrap_or_default() };
                 return Box::pin(async move {
-                    registry.send(who).await.map(|members| frame::encode_members(&members)).map_err(stopping)
+                    registry.send(query).await.map(|members| frame::encode_members(&members)).map_err(stopping)
                 });
             }
             // The call handler has taken what is for clients and doors.
@@ -321,7 +340,7 @@ impl Handler<Incoming> for Relay {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), Refusal>")]
 pub struct JoinElsewhere {
-    /// Who serves it.
+    /// The serving node.
     pub owner: Owner,
     /// The member.
     pub join: Join,
@@ -333,12 +352,12 @@ impl Handler<JoinElsewhere> for Relay {
     fn handle(&mut self, JoinElsewhere { owner, join }: JoinElsewhere, _: &mut Context<Self>) -> Self::Result {
         let seen = *self.node().state().applied().borrow();
         let message = Frame::Join(RemoteJoin::new(&join, seen, self.node().owner().incarnation)).into_bytes();
-        let (namespace, consumer) = (join.terms.pattern.namespace().to_owned(), join.terms.name);
+        let (namespace, consumer) = (join.spec.pattern.namespace().to_owned(), join.spec.name);
         let served = Served { owner, namespace, consumer, deliver: join.deliver, commands: join.commands, lost: None };
-        // Before the answer: events may come first.
+        // Before the answer, because events may come first.
         self.served.insert(join.member, served);
         let node = self.node().clone();
-        Box::pin(async move { node.messages().ask(owner.node, message, ASK_MAX).await.map(drop) })
+        Box::pin(async move { node.messages().ask(owner.node, message, ANSWER_MAX).await.map(drop) })
     }
 }
 
@@ -358,7 +377,7 @@ impl Handler<MemberAck> for Relay {
         let (node, owner) = (self.node().clone(), served.owner.node);
         let message = Frame::MemberAck(RemoteAck::new(&ack)).into_bytes();
         Box::pin(async move {
-            let answer = node.messages().ask(owner, message, ASK_MAX).await?;
+            let answer = node.messages().ask(owner, message, ANSWER_MAX).await?;
             Ok(frame::decode_acknowledged(answer).unwrap_or(AckResult::NotInFlight))
         })
     }
@@ -370,17 +389,18 @@ impl Handler<AckElsewhere> for Relay {
     fn handle(&mut self, ack: AckElsewhere, _: &mut Context<Self>) -> Self::Result {
         let node = self.node().clone();
         let others = node.state().others_up();
-        if maker(&ack.consumer_id).is_some_and(|maker| node.state().is_down(maker)) {
-            // Its streams ended with it. Yes would be a lie: the event comes again.
+        if issuing_node(&ack.consumer_id).is_some_and(|issuing_node| node.state().is_down(issuing_node)) {
+            // The stream ended with its node, so the event is delivered again: "acknowledged" would be wrong.
             return done(Err(Refusal::Unavailable("the node of that stream is gone".to_owned())));
         }
-        let asked = match maker(&ack.consumer_id).filter(|maker| others.contains(maker)) {
-            Some(maker) => vec![maker],
+        let asked = match issuing_node(&ack.consumer_id).filter(|issuing_node| others.contains(issuing_node)) {
+            Some(issuing_node) => vec![issuing_node],
             None => others,
         };
         let message = Frame::Ack(Ack { consumer_id: ack.consumer_id, event_id: ack.event_id }).into_bytes();
         Box::pin(async move {
-            let answers = join_all(asked.into_iter().map(|to| node.messages().ask(to, message.clone(), ASK_MAX))).await;
+            let answers =
+                join_all(asked.into_iter().map(|to| node.messages().ask(to, message.clone(), ANSWER_MAX))).await;
             let mut refused = None;
             for answer in answers {
                 match answer.map(frame::decode_acknowledged) {
@@ -389,7 +409,7 @@ impl Handler<AckElsewhere> for Relay {
                     Err(refusal) => refused = Some(refusal),
                 }
             }
-            // A node that did not answer may have had the stream.
+            // A node that did not answer may have the stream.
             refused.map_or(Ok(AckResult::NotInFlight), |refusal| Err(Refusal::Unavailable(refusal.to_string())))
         })
     }
@@ -399,7 +419,7 @@ impl Handler<PostElsewhere> for Relay {
     type Result = ();
 
     fn handle(&mut self, post: PostElsewhere, ctx: &mut Context<Self>) {
-        self.tell_all(Frame::Post(Post { subject: post.subject, record: post.record }), ctx);
+        self.send_to_all(Frame::Post(Post { subject: post.subject, record: post.record }), ctx);
     }
 }
 
@@ -407,25 +427,21 @@ impl Handler<SupersedeElsewhere> for Relay {
     type Result = ();
 
     fn handle(&mut self, supersede: SupersedeElsewhere, ctx: &mut Context<Self>) {
-        self.tell_all(Frame::Supersede(supersede.0), ctx);
+        self.send_to_all(Frame::Supersede(supersede.0), ctx);
     }
 }
 
 impl Handler<EndConsumersEverywhere> for Relay {
     type Result = MessageResult<EndConsumersEverywhere>;
 
-    fn handle(
-        &mut self,
-        EndConsumersEverywhere(forget): EndConsumersEverywhere,
-        ctx: &mut Context<Self>,
-    ) -> Self::Result {
-        let frame = Frame::Forget(Forgotten {
-            namespace: forget.namespace.clone(),
-            consumer: forget.consumer.clone(),
-            again: forget.reason == EndReason::Draining,
+    fn handle(&mut self, EndConsumersEverywhere(end): EndConsumersEverywhere, ctx: &mut Context<Self>) -> Self::Result {
+        let frame = Frame::EndConsumers(ConsumerKey {
+            namespace: end.namespace.clone(),
+            consumer: end.consumer.clone(),
+            again: end.reason == EndReason::Draining,
         });
-        self.tell_all(frame, ctx);
-        must_tell(&self.registry, forget);
+        self.send_to_all(frame, ctx);
+        must_tell(&self.registry, end);
         MessageResult(())
     }
 }
@@ -433,18 +449,21 @@ impl Handler<EndConsumersEverywhere> for Relay {
 impl Handler<ListMembersAnywhere> for Relay {
     type Result = ResponseFuture<Result<Vec<MemberState>, u64>>;
 
-    fn handle(&mut self, ListMembersAnywhere(who): ListMembersAnywhere, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, ListMembersAnywhere(query): ListMembersAnywhere, _: &mut Context<Self>) -> Self::Result {
         let node = self.node().clone();
-        let head = node.state().namespace(&who.namespace);
+        let head = node.state().namespace(&query.namespace);
         let owner =
-            head.and_then(|head| node.state().consumer(&head, &who.consumer)).and_then(|consumer| consumer.owner);
+            head.and_then(|head| node.state().consumer(&head, &query.consumer)).and_then(|consumer| consumer.owner);
         let registry = self.registry.clone();
         match owner.filter(|owner| owner.node != node.id()) {
-            None => Box::pin(async move { Ok(registry.send(who).await.unwrap_or_default()) }),
+            None => Box::pin(async move { Ok(registry.send(query).await.unwrap_or_default()) }),
             Some(owner) => Box::pin(async move {
-                let frame =
-                    Frame::Who(Forgotten { namespace: who.namespace, consumer: Some(who.consumer), again: false });
-                let answer = node.messages().ask(owner.node, frame.into_bytes(), ASK_MAX).await;
+                let frame = Frame::ListMembers(ConsumerKey {
+                    namespace: query.namespace,
+                    consumer: Some(query.consumer),
+                    again: false,
+                });
+                let answer = node.messages().ask(owner.node, frame.into_bytes(), ANSWER_MAX).await;
                 answer.map(frame::decode_members).map_err(|_| owner.node)
             }),
         }

@@ -1,4 +1,4 @@
-//! The way out: what this node wants of clients that are connected to others.
+//! Messages of this node to clients that are connected to other nodes.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -11,40 +11,41 @@ use rollbook_core::service::Connection;
 use tokio::sync::oneshot;
 
 use super::frame::{Frame, decode_yes};
-use super::live::{Call, Dismissed, Kicked, Ordered, Through, decode_outcome};
+use super::live::{Call, ClientCommand, CloseClient, DoorMessage, KickClient, decode_outcome};
 use crate::base::clock;
 use crate::bus::call::survey::Wanted;
-use crate::bus::call::terms::{RemoteCaller, Sent};
+use crate::bus::call::types::{RemoteCaller, RemoteRequest};
 use crate::bus::client::call::Outcome;
 use crate::bus::client::clients::{ClientMessage, Clients, CloseReason, Command};
 use crate::bus::error::Fault;
 
-/// How long another node may take to say who is connected to it.
+/// Longest wait for the list of clients of another node.
 const SURVEY_MAX: Duration = Duration::from_secs(2);
-/// What the peer link may take beyond the time of what it carries.
+/// Time that the peer link may take beyond the deadline of the request.
 const LINK: Duration = Duration::from_millis(500);
 
-/// The other nodes, as this one's clients need them. Clones share it.
+/// The other nodes, as clients of this node need them. Clones share one link.
 #[derive(Debug, Clone)]
 pub struct PeerClient {
+    /// Knows which nodes are up, and sends the messages.
     node: Node,
 }
 
-/// What became of a command of the operator.
+/// The result of a command of the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// Its client has acknowledged it.
+    /// The client has acknowledged the command.
     Acknowledged,
-    /// It was handed to its client, who has not acknowledged.
+    /// The client got the command and has not acknowledged it.
     Delivered,
-    /// Its client is not there, or takes nothing more.
+    /// The client is not connected, or its queue is full.
     Failed,
-    /// Its client says that nothing there takes such a command.
+    /// The client has no handler for the command.
     Unhandled,
 }
 
 impl Delivery {
-    /// Short name.
+    /// Name of the result, for the operator.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -55,6 +56,7 @@ impl Delivery {
         }
     }
 
+    /// Number of the result in a message between nodes.
     pub(in crate::bus) const fn number(self) -> u32 {
         match self {
             Self::Failed => 0,
@@ -77,23 +79,23 @@ impl Delivery {
 /// A command for a client.
 #[derive(Debug, Clone)]
 pub struct Order {
-    /// Its name, without the prefix of a door.
+    /// Name of the command, without the prefix of a door.
     pub name: &'static str,
-    /// A JSON object.
+    /// Arguments: a JSON object.
     pub json: Bytes,
-    /// How long its acknowledgement is waited for.
+    /// How long to wait for the acknowledgement.
     pub wait: Duration,
 }
 
-/// The commands there are: names come from other nodes too.
+/// The commands that exist. Names from other nodes are compared with this list.
 const NAMES: [&str; 3] = ["restart", "shutdown", "ping"];
 
-/// The command of that name.
+/// The command of this name.
 pub(in crate::bus) fn command_name(name: &str) -> Option<&'static str> {
     NAMES.into_iter().find(|known| *known == name)
 }
 
-/// Gives a command to a client of this node and waits for its acknowledgement.
+/// Gives a command to a client of this node and waits for the acknowledgement.
 pub(in crate::bus) async fn order_here(clients: Clients, serial: u64, order: Order) -> Delivery {
     let Some(client) = clients.find(serial) else { return Delivery::Failed };
     let (done, acknowledged) = oneshot::channel();
@@ -103,41 +105,42 @@ pub(in crate::bus) async fn order_here(clients: Clients, serial: u64, order: Ord
     match tokio::time::timeout(order.wait, acknowledged).await {
         Ok(Ok(true)) => Delivery::Acknowledged,
         Ok(Ok(false)) => Delivery::Unhandled,
-        // Gone: a program that restarts has heard it. Or it took its time.
+        // The client disconnected, as one does that restarts, or did not answer in time.
         Ok(Err(_)) | Err(_) => Delivery::Delivered,
     }
 }
 
 impl PeerClient {
-    /// The others of this node.
+    /// The other nodes of this node's cluster.
     #[must_use]
     pub const fn new(node: Node) -> Self {
         Self { node }
     }
 
-    /// Tells a client, wherever it is, to go.
+    /// Closes the connection of a client of any node.
     pub fn close(&self, to: Connection, why: CloseReason, clients: &Clients) {
-        self.dismiss(Dismissed::new(to, why), || {
+        self.close_at(CloseClient::new(to, why), || {
             clients.close(to.serial, why);
         });
     }
 
-    /// Tells a client, wherever it is, that another connection has its place.
+    /// Closes the connection of a client of any node, because another connection took its place.
     pub fn replace(&self, to: Connection, by: &str, clients: &Clients) {
-        self.dismiss(Dismissed::replaced(to, by), || clients.replace(to.serial, by));
+        self.close_at(CloseClient::replaced(to, by), || clients.replace(to.serial, by));
     }
 
-    /// Sends a client away: here, or by its node. A client of an earlier life of this node is gone already.
-    fn dismiss(&self, dismissed: Dismissed, here: impl FnOnce()) {
-        let owner = dismissed.to.owner;
+    /// Closes a client here, or through its node. Clients of an earlier life of this node are gone already.
+    fn close_at(&self, close: CloseClient, here: impl FnOnce()) {
+        let owner = close.to.owner;
         if owner == self.node.owner() {
             here();
         } else if owner.node != self.node.id() {
-            self.tell(owner.node, Frame::Dismiss(dismissed));
+            self.send(owner.node, Frame::CloseClient(close));
         }
     }
 
-    fn tell(&self, to: u64, frame: Frame) {
+    /// Sends a message that may be lost.
+    fn send(&self, to: u64, frame: Frame) {
         let node = self.node.clone();
         tokio::spawn(async move {
             if let Err(refusal) = node.messages().tell(to, frame.into_bytes()).await {
@@ -146,18 +149,18 @@ impl PeerClient {
         });
     }
 
-    /// Gives a command to a client, wherever it is.
+    /// Gives a command to a client of any node.
     pub async fn order(&self, to: Connection, order: Order, clients: &Clients) -> Delivery {
         if to.owner == self.node.owner() {
             return order_here(clients.clone(), to.serial, order).await;
         }
         let wait_ms = u64::try_from(order.wait.as_millis()).unwrap_or(u64::MAX);
-        let frame = Frame::Order(Ordered { to, name: order.name.to_owned(), json: order.json, wait_ms });
+        let frame = Frame::Order(ClientCommand { to, name: order.name.to_owned(), json: order.json, wait_ms });
         let answer = self.node.messages().ask(to.owner.node, frame.into_bytes(), order.wait + LINK).await;
         answer.map_or(Delivery::Failed, |bytes| Delivery::from_number(super::frame::read_number(bytes)))
     }
 
-    /// What another node says of its clients: JSON.
+    /// The clients of another node: JSON.
     ///
     /// # Errors
     /// It did not answer.
@@ -165,53 +168,54 @@ impl PeerClient {
         self.node.messages().ask(node, Frame::Survey(wanted).into_bytes(), SURVEY_MAX).await
     }
 
-    /// Tells a connection of another node to go, whatever it is; `false` when it is not there.
+    /// Closes a connection of another node. Returns `false` when there is no such connection.
     ///
     /// # Errors
     /// The node did not answer.
     pub async fn kick(&self, node: u64, serial: u64, id: &str) -> Result<bool, Refusal> {
-        let kicked = Kicked { serial, id: id.to_owned() };
-        self.node.messages().ask(node, Frame::Kick(kicked).into_bytes(), SURVEY_MAX).await.map(decode_yes)
+        let kick = KickClient { serial, id: id.to_owned() };
+        self.node.messages().ask(node, Frame::Kick(kick).into_bytes(), SURVEY_MAX).await.map(decode_yes)
     }
 
-    /// A notification that is in no log, for the clients of all other nodes.
+    /// Sends a notification that is in no log to the clients of all other nodes.
     pub fn notify(&self, record: Bytes) {
         for to in self.node.state().others_up() {
-            self.tell(to, Frame::Notify(record.clone()));
+            self.send(to, Frame::Notify(record.clone()));
         }
     }
 
-    /// Asks the same door of another node.
+    /// Sends a message to the same door of another node and waits for the answer.
     ///
     /// # Errors
     /// It did not answer in time, or refused.
     pub async fn ask_door(&self, node: u64, door: &str, message: Bytes, within: Duration) -> Result<Bytes, Refusal> {
-        let frame = Frame::Door(Through { door: door.to_owned(), message });
+        let frame = Frame::Door(DoorMessage { door: door.to_owned(), message });
         self.node.messages().ask(node, frame.into_bytes(), within).await
     }
 
-    /// Tells the same door of another node.
+    /// Sends a message to the same door of another node. The message may be lost.
     pub fn tell_door(&self, node: u64, door: &str, message: Bytes) {
-        self.tell(node, Frame::Door(Through { door: door.to_owned(), message }));
+        self.send(node, Frame::Door(DoorMessage { door: door.to_owned(), message }));
     }
 }
 
 impl RemoteCaller for PeerClient {
-    fn call(&self, sent: Sent, reply: Box<dyn FnOnce(Outcome) + Send>) -> oneshot::Sender<()> {
+    fn call(&self, remote_request: RemoteRequest, reply: Box<dyn FnOnce(Outcome) + Send>) -> oneshot::Sender<()> {
         let node = self.node.clone();
         let (abandon, abandoned) = oneshot::channel();
         tokio::spawn(async move {
-            let (to, number) = (sent.to.owner.node, sent.number);
-            let left = sent.request.deadline.saturating_duration_since(clock::now());
-            let frame = Frame::Call(Call::new(&sent, left)).into_bytes();
-            // What was asked is in the frame.
-            drop(sent);
+            let (to, number) = (remote_request.to.owner.node, remote_request.number);
+            let left = remote_request.request.deadline.saturating_duration_since(clock::now());
+            let frame = Frame::Call(Call::new(&remote_request, left)).into_bytes();
+            // The request is in the frame: its payload need not be kept twice.
+            drop(remote_request);
             let asked = pin!(node.messages().ask(to, frame, left + LINK));
             let answer = match select(asked, abandoned).await {
                 Either::Left((answer, _)) => answer,
                 Either::Right((Err(_), asked)) => asked.await,
                 Either::Right((Ok(()), _)) => {
-                    // Behind the request, on the same connection. A node that does not hear it waits until the deadline.
+                    // On the same connection, behind the request. If the message is lost, the other node waits until
+                    // the deadline.
                     if let Err(refusal) = node.messages().tell(to, Frame::Abandon(number).into_bytes()).await {
                         tracing::debug!(to, %refusal, "a node is not told that nobody waits for a request any more");
                     }
@@ -220,9 +224,9 @@ impl RemoteCaller for PeerClient {
             };
             reply(match answer {
                 Ok(bytes) => decode_outcome(bytes),
-                // It has gone to nobody.
+                // The request was not sent.
                 Err(Refusal::Overloaded(text)) => Err(Fault::overloaded(text)),
-                // Nobody knows whether the provider has got it.
+                // Nobody knows whether the provider got the request.
                 Err(_) => Err(Fault::provider_lost()),
             });
         });

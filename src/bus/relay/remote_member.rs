@@ -1,4 +1,4 @@
-//! Members of durable consumers of this node whose clients are connected to other nodes: an actor stands in for each.
+//! Members of durable consumers of this node whose clients are connected to other nodes. An actor stands in for each.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,25 +10,27 @@ use rollbook_cluster::node::peer_messages::PeerMessages;
 use rollbook_core::error::Refusal;
 use rollbook_core::node::Owner;
 
-use super::frame::{self, Delivery, Frame, MemberPlace};
+use super::frame::{self, Delivery, Frame, MemberKey};
 use super::reachability::PeerReachability;
 use crate::base::actors::{Belongs, Kind, Owned, must_tell};
 use crate::bus::delivery::messages::{AckResult, Deliver, EndReason, Leave, StreamCommand, WriteResult};
 use crate::bus::delivery::window::{Departure, Member};
 
-/// How long the other node may take to say that its client has taken events, or that it has not yet.
+/// Longest wait until the other node says that its client has taken the events, or has not taken them yet.
 const DELIVER_MAX: Duration = Duration::from_secs(30);
-/// After this many looks of the relay in vain a node is lost.
+/// After this many failed checks in a row a node counts as lost.
 const MISSED_MAX: u32 = 6;
 
-/// The node where a client is, and the number that it has there as a member.
+/// The node of a client, and the number of the member there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct RemoteMemberKey {
+    /// The node.
     pub(super) at: u64,
+    /// The member.
     pub(super) member: Member,
 }
 
-/// The consumer wants a remote member to go.
+/// The consumer ends the stream of a remote member.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct RemoteMemberEnds {
@@ -36,10 +38,13 @@ pub(super) struct RemoteMemberEnds {
     pub(super) reason: EndReason,
 }
 
-/// The actor. It ends when the relay lets go of it.
+/// The actor. It ends when the relay drops its handle.
 pub(super) struct RemoteMember {
+    /// Sends events to the node of the client.
     pub(super) messages: PeerMessages,
+    /// The member.
     pub(super) key: RemoteMemberKey,
+    /// The relay, which removes the member.
     pub(super) ends: Recipient<RemoteMemberEnds>,
 }
 
@@ -61,7 +66,8 @@ impl Handler<Deliver> for RemoteMember {
             loop {
                 match messages.ask(at, message, DELIVER_MAX).await.map(frame::decode_written) {
                     Ok(Some(written)) => return written,
-                    // Its client has it and reads slowly: only room is asked for from now on.
+                    // The client has the events and reads slowly. From now on the question is only whether there is
+                    // room.
                     Ok(None) => message = Frame::Deliver(Delivery::new(member, &[])).into_bytes(),
                     Err(refusal) => {
                         tracing::debug!(node = at, member, %refusal, "a member at another node does not answer");
@@ -70,7 +76,7 @@ impl Handler<Deliver> for RemoteMember {
                 }
             }
         };
-        // Of the actor: whoever lets go of the remote member does not wait for its client any more.
+        // The future belongs to the actor: when the relay drops the member, nothing waits for its client any more.
         Box::pin(deliver.into_actor(self))
     }
 }
@@ -79,7 +85,7 @@ impl Handler<StreamCommand> for RemoteMember {
     type Result = Result<AckResult, Refusal>;
 
     fn handle(&mut self, command: StreamCommand, _: &mut Context<Self>) -> Self::Result {
-        // Its acknowledgements come from its own node, to the registry.
+        // Acknowledgements come from the node of the client directly to the registry.
         if let StreamCommand::Close(reason) = command {
             must_tell(&self.ends, RemoteMemberEnds { key: self.key, reason });
         }
@@ -89,52 +95,57 @@ impl Handler<StreamCommand> for RemoteMember {
 
 /// A remote member in the table.
 struct Entry {
+    /// The actor.
     owned: Owned<RemoteMember>,
-    place: MemberPlace,
-    /// The life of the node where the client is; nodes of an older release do not say it.
+    /// The member as its consumer knows it.
+    member_key: MemberKey,
+    /// The life of the node of the client; older releases do not send it.
     life: Option<Owner>,
-    /// It was handed to its consumer.
+    /// Whether the consumer has the member. Before that the life of the node may not be known here yet.
     admitted: bool,
 }
 
-/// All remote members of this node, which end when they leave the table.
+/// All remote members of this node. Their actors end when they leave the table.
 #[derive(Default)]
 pub(super) struct RemoteMembers {
+    /// The members.
     table: HashMap<RemoteMemberKey, Entry>,
+    /// Whether the nodes of the members are in reach.
     reach: HashMap<u64, PeerReachability>,
 }
 
 impl RemoteMembers {
+    /// How many remote members there are.
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// A member has asked for a place; it is not handed to its consumer yet.
-    pub(super) fn expect(
+    /// Adds a member that is not handed to its consumer yet.
+    pub(super) fn reserve(
         &mut self,
         owned: Owned<RemoteMember>,
         key: RemoteMemberKey,
-        place: MemberPlace,
+        member_key: MemberKey,
         life: Option<Owner>,
     ) -> Addr<RemoteMember> {
         let addr = owned.addr().clone();
-        self.table.insert(key, Entry { owned, place, life, admitted: false });
+        self.table.insert(key, Entry { owned, member_key, life, admitted: false });
         addr
     }
 
-    /// The remote member is handed to its consumer now; `false` when it has left meanwhile.
+    /// The member is handed to its consumer now. Returns `false` when it has left meanwhile.
     pub(super) fn admit(&mut self, key: RemoteMemberKey) -> bool {
         let entry = self.table.get_mut(&key);
         entry.map(|entry| entry.admitted = true).is_some()
     }
 
-    /// The remote member goes in this way; what its consumer is to be told, and the life of its node.
+    /// Removes a member. Returns the message for its consumer, and the life of its node.
     pub(super) fn remove(&mut self, key: RemoteMemberKey, departure: Departure) -> Option<(Leave, Option<Owner>)> {
-        let Entry { place: MemberPlace { namespace, consumer, member }, life, .. } = self.table.remove(&key)?;
+        let Entry { member_key: MemberKey { namespace, consumer, member }, life, .. } = self.table.remove(&key)?;
         Some((Leave { namespace, consumer, member, departure }, life))
     }
 
-    /// Remote members whose node cannot be reached any more, or lives another life.
+    /// Members whose node is out of reach, or has begun another life.
     pub(super) fn lost(&mut self, node: &Node) -> Vec<RemoteMemberKey> {
         self.reach.retain(|at, _| self.table.keys().any(|key| key.at == *at));
         for key in self.table.keys() {

@@ -1,4 +1,4 @@
-//! What this node does for members of its durable consumers whose clients are connected to other nodes.
+//! What the relay does for members of this node's durable consumers whose clients are connected to other nodes.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use rollbook_cluster::wait::wait_until;
 use rollbook_core::error::Refusal;
 use rollbook_core::node::Owner;
 
-use super::frame::{self, Closing, Frame, MemberPlace, RemoteJoin};
+use super::frame::{self, CloseMember, Frame, MemberKey, RemoteJoin};
 use super::remote_member::{RemoteMember, RemoteMemberEnds, RemoteMemberKey};
 use super::{Relay, done};
 use crate::base::actors::{Owned, must_tell};
 use crate::bus::delivery::messages::{EndReason, Join, stopping};
 use crate::bus::delivery::window::Departure;
 
-/// How long this node may take to see what another has seen.
+/// How long this node may take to apply what the other node has applied.
 const SEEN_MAX: Duration = Duration::from_secs(2);
 
-/// A remote member goes to its consumer, now that this node has seen what the other one has.
+/// Hands a remote member to its consumer, now that this node has applied what the other one has.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Refusal>")]
 struct AdmitRemoteMember {
@@ -26,52 +26,53 @@ struct AdmitRemoteMember {
     join: Join,
 }
 
-/// A remote member was not accepted.
+/// The consumer has not accepted a remote member.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct RemoteMemberRefused(RemoteMemberKey);
 
 impl Relay {
-    /// A remote member leaves its consumer.
+    /// Removes a remote member from its consumer.
     pub(super) fn remove_remote_member(&mut self, key: RemoteMemberKey, departure: Departure) {
         if let Some((leave, _)) = self.remote_members.remove(key, departure) {
             must_tell(&self.registry, leave);
         }
     }
 
-    /// A remote member leaves its consumer, and its stream ends at the node of its client. That is no failure of the client.
+    /// Removes a remote member from its consumer and ends its stream on the other node. The last delivery does not
+    /// count, because the client did not fail.
     pub(super) fn end_remote_member(&mut self, key: RemoteMemberKey, reason: EndReason) {
         let Some((leave, life)) = self.remote_members.remove(key, Departure::Returned) else { return };
         must_tell(&self.registry, leave);
-        self.insist(key.at, life, Frame::Close(Closing::new(key.member, reason)));
+        self.send_until_answered(key.at, life, Frame::Close(CloseMember::new(key.member, reason)));
     }
 
-    /// A member of another node comes to a consumer that this node serves.
+    /// A member of another node joins a consumer that this node serves.
     pub(super) fn join_here(
         &mut self,
         from: u64,
-        wanted: RemoteJoin,
+        join_request: RemoteJoin,
         relay: Addr<Self>,
     ) -> ResponseFuture<Result<Bytes, Refusal>> {
-        let Some((terms, patience)) = wanted.terms() else { return done(Err(frame::malformed())) };
-        let namespace = terms.pattern.namespace().to_owned();
-        let place = MemberPlace { namespace, consumer: terms.name.clone(), member: wanted.member };
-        let key = RemoteMemberKey { at: from, member: wanted.member };
-        let life = wanted.incarnation.map(|incarnation| Owner { node: from, incarnation });
+        let Some((spec, policy)) = join_request.spec() else { return done(Err(frame::malformed())) };
+        let namespace = spec.pattern.namespace().to_owned();
+        let member_key = MemberKey { namespace, consumer: spec.name.clone(), member: join_request.member };
+        let key = RemoteMemberKey { at: from, member: join_request.member };
+        let life = join_request.incarnation.map(|incarnation| Owner { node: from, incarnation });
         let remote_member =
             RemoteMember { messages: self.node().messages().clone(), key, ends: relay.clone().recipient() };
         let remote_member = Owned::start(&self.bus.metrics().actors, remote_member);
-        let remote_member = self.remote_members.expect(remote_member, key, place, life);
+        let remote_member = self.remote_members.reserve(remote_member, key, member_key, life);
         let join = Join {
-            terms,
-            member: wanted.member,
-            consumer_id: wanted.consumer_id,
-            name: wanted.name,
-            patience,
+            spec,
+            member: join_request.member,
+            consumer_id: join_request.consumer_id,
+            name: join_request.name,
+            policy,
             deliver: remote_member.clone().recipient(),
             commands: remote_member.recipient(),
         };
-        let (mut applied, seen) = (self.node().state().applied(), wanted.seen);
+        let (mut applied, seen) = (self.node().state().applied(), join_request.seen);
         Box::pin(async move {
             let sees = tokio::time::timeout(SEEN_MAX, wait_until(&mut applied, |next| *next >= seen)).await;
             let joined = match sees {

@@ -1,7 +1,7 @@
-//! Tells the clients of this node what the book says of the roll, and what clients notify each other of.
+//! Announces changes of the roll, and notifications between clients, to the clients of this node.
 //!
-//! Everything comes out of the book in its one order, so it is told in that order on every node. Each
-//! event is encoded once for each door, by whoever is first.
+//! All announcements are read from the book, so every node announces them in the same order. Each event is encoded once
+//! for each door.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -21,38 +21,42 @@ use crate::bus::handle::Bus;
 use crate::bus::read::stored_event::StoredEvent;
 use crate::bus::write::notification::{From, notification};
 
-/// Pause after the book could not be read.
+/// Pause after a failed read of the book.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Whom an event concerns.
+/// Which clients an event concerns.
 struct Audience {
-    /// A notification concerns only registered clients.
+    /// Whether the event is a notification: those go to registered clients only.
     notification: bool,
+    /// The sender of a notification, who does not get it back.
     from: Option<From>,
 }
 
 impl Audience {
+    /// The audience of an event.
     fn of(event: &Event<'_>) -> Self {
         let notification = notification(event);
         Self { notification: notification.is_some(), from: notification.and_then(|notification| notification.from) }
     }
 
-    fn is(&self, client: &Client) -> bool {
+    /// Whether a client belongs to the audience.
+    fn includes(&self, client: &Client) -> bool {
         let own = |from: &From| client.is_instance(&from.service, &from.instance);
         !self.notification || (client.is_registered() && !self.from.as_ref().is_some_and(own))
     }
 }
 
-/// Gives an event to everybody whom it concerns.
+/// Sends an announcement to every client that it concerns.
 pub fn broadcast(clients: &Clients, announcement: &Arc<Announcement>) {
     let audience = Audience::of(&announcement.item.event());
     for client in clients.all().iter() {
-        if !audience.is(client) || announcement.frame(client.encoder()).is_empty() {
+        if !audience.includes(client) || announcement.frame(client.encoder()).is_empty() {
             continue;
         }
         if !client.tell(ClientMessage::Event(Arc::clone(announcement))) {
             // What is in no log may be missed; nothing of the book may.
             match announcement.at {
+                // A client may miss an unstored event, never an event of the book.
                 Some(_) => client.loses(),
                 None => clients.skips(),
             }
@@ -60,22 +64,24 @@ pub fn broadcast(clients: &Clients, announcement: &Arc<Announcement>) {
     }
 }
 
-/// Gives the event of a record that is in no log to everybody whom it concerns now.
+/// Sends the event of a record that is in no log to every client that it concerns.
 pub fn broadcast_unstored(clients: &Clients, record: Bytes) -> Arc<Announcement> {
     let announcement = Arc::new(Announcement::unstored(Arc::new(StoredEvent::unstored(record))));
     broadcast(clients, &announcement);
     announcement
 }
 
-/// Follows the book.
+/// Follows the namespaces `roll` and `notify`.
 #[derive(Debug)]
 pub struct Announcer {
+    /// The book.
     bus: Bus,
+    /// The clients to tell, and the position up to which they were told.
     clients: Clients,
 }
 
 impl Announcer {
-    /// From now on everything new is told by [`Announcer::run`].
+    /// An announcer that begins behind the newest event.
     #[must_use]
     pub fn new(bus: Bus, clients: Clients) -> Self {
         let last = |log: Log| bus.node().state().namespace(log.name()).map_or(0, |head| head.last());
@@ -83,7 +89,7 @@ impl Announcer {
         Self { bus, clients }
     }
 
-    /// Spreads what is new, until cancelled.
+    /// Announces new events until cancelled.
     pub async fn run(self, stop: CancellationToken) {
         let follow = |log: Log| {
             let next = log.of(self.clients.position()).saturating_add(1);
@@ -92,28 +98,31 @@ impl Announcer {
         let (Ok(roll), Ok(notify)) = (follow(Log::Roll), follow(Log::Notify)) else { return };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.relate(Log::Roll, roll) => {}
-            () = self.relate(Log::Notify, notify) => {}
+            () = self.follow_log(Log::Roll, roll) => {}
+            () = self.follow_log(Log::Notify, notify) => {}
         }
     }
 
-    async fn relate(&self, log: Log, mut source: Source) {
+    /// Follows one of the two namespaces.
+    async fn follow_log(&self, log: Log, mut source: Source) {
         loop {
-            self.tell(log, source.next(None).await).await;
+            self.announce(log, source.next(None).await).await;
         }
     }
 
-    async fn tell(&self, log: Log, page: Result<Page, ReadError>) {
+    /// Announces one page.
+    async fn announce(&self, log: Log, page: Result<Page, ReadError>) {
         match page {
             Ok(Page::Items(items)) => {
                 for item in items {
-                    // First the position, then the clients: who comes in between finds it in the book.
+                    // Set the position before the clients are told: a client that connects in between reads the event
+                    // from the book.
                     let position = log.set(self.clients.position(), item.sequence());
                     self.clients.set_position(position);
                     broadcast(&self.clients, &Arc::new(Announcement::stored(item, log, position)));
                 }
             }
-            // Never asked for.
+            // The source encodes nothing without an encoder.
             Ok(Page::Bytes(_)) => {}
             Err(error) => {
                 tracing::error!(%error, "the roll cannot be read");
@@ -123,12 +132,13 @@ impl Announcer {
     }
 }
 
+/// The pattern of all events of a namespace.
 fn pattern(log: Log) -> Result<Pattern, SubjectError> {
     Pattern::parse(&format!("{}.>", log.name()))
 }
 
-/// What a client was not told between two positions, as its door tells it; `None` when the book does not go back
-/// so far any more, or when it is more than `bytes_max`.
+/// The events between two positions that a client was not told, encoded for its door. `None` when the book does not
+/// reach back that far, or when the frames are more than `bytes_max`.
 ///
 /// # Errors
 /// The book cannot be read.
@@ -151,17 +161,22 @@ pub async fn missed(
     Ok(Some(missed.frames))
 }
 
+/// Collects the missed events of one client.
 struct Missed {
+    /// What the client was told before.
     from: AnnouncedUpTo,
+    /// What the client will be told.
     to: AnnouncedUpTo,
-    /// Where whoever gets the frames is.
+    /// The position that the client has after the frames so far. Doors write it beside each event.
     at: AnnouncedUpTo,
+    /// The encoded events.
     frames: Vec<Bytes>,
+    /// How many more bytes the frames may have.
     bytes_left: usize,
 }
 
 impl Missed {
-    /// Reads one of the namespaces; `false` when not everything is to be had.
+    /// Reads one of the two namespaces. Returns `false` when events are gone, or do not fit.
     fn read(&mut self, bus: &Bus, log: Log, client: &Client) -> Result<bool, ReadError> {
         let (mut next, last) = (log.of(self.from).saturating_add(1), log.of(self.to));
         let Some(head) = bus.node().state().namespace(log.name()) else { return Ok(true) };
@@ -189,9 +204,10 @@ impl Missed {
         Ok(fits)
     }
 
+    /// Adds an event if it concerns the client. Returns `false` when it does not fit.
     fn add(&mut self, log: Log, sequence: u64, event: &Event<'_>, record: &[u8], client: &Client) -> bool {
         self.at = log.set(self.at, sequence);
-        if !Audience::of(event).is(client) {
+        if !Audience::of(event).includes(client) {
             return true;
         }
         let item = Arc::new(StoredEvent::stored(sequence, Bytes::copy_from_slice(record)));

@@ -1,9 +1,12 @@
-//! The roll: which services and instances are here, cluster-wide, and who is told when that changes.
+//! The roll on this node: registrations of services and instances, announcements of changes, and the removal of clients
+//! that left.
 //!
-//! Invariant: what must be the same everywhere is a command of the rules; this room decides when to propose one.
+//! Invariant: everything that must be equal on all nodes is a command of the rules. This room only decides when to
+//! propose a command.
 
 pub mod announcer;
 pub mod pending_leaves;
 pub mod registration;
-pub mod registrations;
+#[expect(clippy::module_inception, reason = "the file of `Roll` is called as the type is")]
+pub mod roll;
 pub mod services;

@@ -1,8 +1,8 @@
-//! What one client is on the roll, the same for every door that has services: registered, again, as another instance, and
-//! off the roll in the end. A door reads what its client says of itself, and says what became of it.
+//! The registration of one client, the same for every door that serves services: to register, to register again as
+//! another instance, and to leave. A door parses what its client sends and encodes the result.
 //!
-//! One registration of a client is on its way at a time. Nobody may know what became of one that failed: its instance is
-//! left like that of a client which goes.
+//! Invariant: one registration of a client is on its way at a time. The outcome of a failed registration may be
+//! unknown, so its instance is removed like that of a client that leaves.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,44 +11,49 @@ use bytes::Bytes;
 use rollbook_core::service::{InstanceRegister, Registered};
 use serde_json::value::RawValue;
 
-use super::registrations::Roll;
+use super::roll::Roll;
 use crate::bus::client::clients::{Client, Enrollment};
 use crate::bus::error::Fault;
 
-/// Registrations of one client that wait for the one before.
+/// Most registrations of one client that wait for the one before.
 const WAITING_MAX: usize = 16;
 /// Longest heartbeat, bytes.
 const HEARTBEAT_BYTES_MAX: usize = 4096;
 
-/// The service and instance that a client is.
+/// The service and instance as which a client is registered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// Its service.
+    /// Id of the service.
     pub service: String,
-    /// Its instance.
+    /// Id of the instance.
     pub instance: String,
 }
 
 /// A registration that is on its way.
 #[derive(Debug)]
 struct Attempt {
-    /// What the client wants the answer under.
+    /// The reply number that the client gave.
     reply_to: Option<u64>,
-    /// What the client is about to be: left even if nobody knows whether it ever was.
+    /// What the client tries to become. The identity is removed even if nobody knows whether the registration
+    /// succeeded.
     identity: Identity,
 }
 
-/// What became of a registration: what the client wants the answer under, and the answer.
+/// The reply number of a registration, and its result.
 pub type RegistrationResult = (Option<u64>, Result<Enrollment, Fault>);
 
 /// The registrations of one client.
 #[derive(Debug)]
 pub struct Registration {
+    /// Where the client is registered.
     roll: Roll,
+    /// The client.
     client: Arc<Client>,
+    /// What the client is registered as.
     current: Option<Identity>,
+    /// The registration that is on its way.
     attempt: Option<Attempt>,
-    /// Those behind the attempt, with what the client wants their answers under.
+    /// Registrations behind the attempt, with their reply numbers.
     waiting: VecDeque<(Option<u64>, InstanceRegister)>,
 }
 
@@ -59,7 +64,7 @@ impl Registration {
         Self { roll, client, current: None, attempt: None, waiting: VecDeque::new() }
     }
 
-    /// The service and instance that the client is.
+    /// The service and instance of the client.
     ///
     /// # Errors
     /// The client has not registered.
@@ -67,14 +72,14 @@ impl Registration {
         self.current.as_ref().ok_or(Fault::not_registered())
     }
 
-    /// Whether the client has not tried to register yet, or has failed.
+    /// Whether the client is not registered and no registration is on its way.
     #[must_use]
     pub const fn is_new(&self) -> bool {
         self.current.is_none() && self.attempt.is_none()
     }
 
-    /// Begins a registration: its future, whose result goes to [`Registration::ended`]. `None` when another is on its way:
-    /// this one is the [`Registration::begin_next`].
+    /// Begins a registration. The result of the returned future goes to [`Registration::ended`]. `None` when another
+    /// registration is on its way: [`Registration::begin_next`] will begin this one.
     ///
     /// # Errors
     /// Too many wait.
@@ -90,7 +95,7 @@ impl Registration {
         Ok(self.begin_next())
     }
 
-    /// Begins the next of the registrations that wait, when none is on its way.
+    /// Begins the next waiting registration, when none is on its way.
     pub fn begin_next(&mut self) -> Option<impl Future<Output = RegistrationResult> + use<>> {
         if self.attempt.is_some() {
             return None;
@@ -101,7 +106,8 @@ impl Registration {
         Some(async move { (reply_to, enroll(&roll, &client, register).await) })
     }
 
-    /// Registers the client as what it was before its connection broke. Only the first registration may be this one.
+    /// Registers the client again as what it was before its connection broke. Only for the first registration of a
+    /// connection.
     ///
     /// # Errors
     /// Why it is not registered.
@@ -112,12 +118,14 @@ impl Registration {
         Ok(())
     }
 
+    /// Remembers the registration that begins.
     fn attempt(&mut self, reply_to: Option<u64>, register: &InstanceRegister) {
         let identity = Identity { service: register.service.id.clone(), instance: register.instance.id.clone() };
         self.attempt = Some(Attempt { reply_to, identity });
     }
 
-    /// Takes note of what became of a registration.
+    /// Takes the result of a registration. Instances that the client no longer is, or may have become by a failed
+    /// registration, are removed.
     pub fn ended(&mut self, result: &Result<Enrollment, Fault>) {
         let attempted = self.attempt.take().map(|attempt| attempt.identity);
         let over = match result {
@@ -134,13 +142,13 @@ impl Registration {
         }
     }
 
-    /// The connection is about to end: registrations that will have no other answer, by what the client wants it under.
+    /// The connection is about to end. Returns the reply numbers of the registrations that will have no other answer.
     pub fn give_up(&mut self) -> Vec<u64> {
         let first = self.attempt.as_mut().and_then(|attempt| attempt.reply_to.take());
         first.into_iter().chain(self.waiting.drain(..).filter_map(|(reply_to, _)| reply_to)).collect()
     }
 
-    /// The client goes: off the roll, whatever it is or may be.
+    /// The client leaves: everything that it is or may be is removed from the roll.
     pub fn leave(&mut self) {
         self.waiting.clear();
         let attempted = self.attempt.take().map(|attempt| attempt.identity);
@@ -150,11 +158,12 @@ impl Registration {
         }
     }
 
+    /// Removes one identity of the client from the roll.
     fn leave_as(&self, Identity { service, instance }: &Identity) {
         self.roll.leave(self.client.serial, service, instance);
     }
 
-    /// Takes note of a heartbeat, which is a JSON object.
+    /// Takes a heartbeat, which is a JSON object.
     ///
     /// # Errors
     /// The client has not registered, or the heartbeat is too long or no object.
@@ -169,7 +178,7 @@ impl Registration {
     }
 }
 
-/// Puts a client onto the roll, unless its connection is told to end first.
+/// Registers a client, unless its connection is told to close first.
 async fn enroll(roll: &Roll, client: &Arc<Client>, register: InstanceRegister) -> Result<Enrollment, Fault> {
     let Registered { instance, replaced } = tokio::select! {
         registered = roll.register(client, register) => registered.map_err(|refusal| Fault::of_service(&refusal))?,

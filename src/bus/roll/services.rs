@@ -1,4 +1,4 @@
-//! What the doors of services share: clients, router, roll and the way to other nodes; put together once.
+//! What doors need to serve services: clients, router, roll and the other nodes, put together once.
 
 use bytes::Bytes;
 use rollbook_core::entry;
@@ -8,11 +8,11 @@ use rollbook_core::time::Timestamp;
 use serde_json::value::RawValue;
 
 use super::announcer;
-use super::registrations::{self, Roll};
+use super::roll::{Roll, RollConfig};
 use crate::base::clock;
 use crate::bus::call::router::Router;
 use crate::bus::call::survey::{self, Survey, Wanted};
-use crate::bus::call::terms;
+use crate::bus::call::types::RouterConfig;
 use crate::bus::client::clients::{Clients, CloseReason, Noted};
 use crate::bus::handle::Bus;
 use crate::bus::relay::peer_client::PeerClient;
@@ -26,20 +26,20 @@ const EVENT_BYTES_MAX: usize = 128;
 pub struct Services {
     /// The bus below.
     pub bus: Bus,
-    /// Who is connected to this node.
+    /// The clients that are connected to this node.
     pub clients: Clients,
     /// Live requests.
     pub router: Router,
-    /// The way onto the roll.
+    /// Registrations.
     pub roll: Roll,
     /// The other nodes.
     pub peers: PeerClient,
 }
 
 impl Services {
-    /// Puts them together.
+    /// Builds the parts.
     #[must_use]
-    pub fn new(bus: &Bus, roll: registrations::Config, router: terms::Config) -> Self {
+    pub fn new(bus: &Bus, roll: RollConfig, router: RouterConfig) -> Self {
         let node = bus.node();
         let clients = Clients::new(bus.metrics().clone());
         let peers = PeerClient::new(node.clone());
@@ -49,7 +49,8 @@ impl Services {
         Self { bus: bus.clone(), clients, router, roll, peers }
     }
 
-    /// Tells a connection of any node to go; `false` when it is not there.
+    /// Closes the connection `serial` of a node, if its door calls it `id`. Returns `false` when there is no such
+    /// connection.
     ///
     /// # Errors
     /// Its node did not answer.
@@ -60,20 +61,20 @@ impl Services {
         Ok(self.kick_here(serial, id))
     }
 
-    /// What this node says of its clients.
+    /// The clients of this node, for the operator.
     #[must_use]
     pub fn survey(&self, wanted: &Wanted) -> Survey {
         survey::of(self.bus.node().id(), &self.clients, &self.router, wanted)
     }
 
-    /// Tells a client of this node to go if its door calls it so; `false` when it is not there.
+    /// Closes a client of this node, if its door calls it `id`. Returns `false` when there is no such client.
     #[must_use]
     pub fn kick_here(&self, serial: u64, id: &str) -> bool {
         let client = self.clients.find(serial).filter(|client| client.is_called(id));
         client.is_some_and(|client| client.close(CloseReason::Removed))
     }
 
-    /// Tells all other registered clients of the cluster, in the book.
+    /// Stores a notification for all other registered clients of the cluster.
     ///
     /// # Errors
     /// [`Refusal::Malformed`] for a name that is none; the refusals of a publish.
@@ -86,7 +87,7 @@ impl Services {
         Ok(Noted { id: EventId::new(created_at, index).to_string(), index: Some(index) })
     }
 
-    /// Tells those of them who are connected now, each at most once.
+    /// Sends a notification to the clients that are connected now, at most once each. Nothing is stored.
     ///
     /// # Errors
     /// [`Refusal::Malformed`] for a name that is none.
@@ -100,21 +101,21 @@ impl Services {
     }
 }
 
-/// What one client tells all others.
+/// A notification of one client to all others.
 #[derive(Debug, Clone)]
 pub struct Notice<'a> {
-    /// Who says it.
+    /// The sender.
     pub from: From,
-    /// What its sender calls it.
+    /// The id that the sender gave.
     pub id: Option<String>,
-    /// Its name.
+    /// The name of the notification.
     pub event: &'a str,
-    /// What it says: JSON.
+    /// The content: JSON.
     pub data: Option<&'a RawValue>,
 }
 
 impl Notice<'_> {
-    /// Appends its record; the time is that of now.
+    /// Appends the record of the notification, created now.
     fn encode(self, out: &mut Vec<u8>) -> Result<Timestamp, Refusal> {
         let Self { from, id, event, data } = self;
         if !(1..=EVENT_BYTES_MAX).contains(&event.len()) {

@@ -1,7 +1,9 @@
-//! Streams to clients: what a client may ask for, the actor of one stream, and several streams on one connection.
+//! Streams to clients: the parameters of a subscription, the actor of one stream, and several streams on one
+//! connection.
 //!
-//! Invariant: the pace is that of the client; what it does not read costs a cursor, not memory.
+//! Invariant: the client sets the pace. Events that the client does not read cost a cursor, not memory.
 
+mod chunks;
 pub mod request;
 pub mod streams;
 pub mod subscription;

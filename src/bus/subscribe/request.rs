@@ -1,10 +1,10 @@
-//! What a client says of a stream that it wants, and what is meant by it: the same through every door.
+//! The parameters of a subscription, the same through every door.
 
 use std::time::Duration;
 
 use rollbook_core::subjects::pattern::Pattern;
 
-use crate::bus::delivery::window::{Patience, REDELIVERY_MIN};
+use crate::bus::delivery::window::{REDELIVERY_MIN, RedeliveryPolicy};
 use crate::bus::error::Fault;
 
 /// Where a subscription begins.
@@ -12,31 +12,31 @@ use crate::bus::error::Fault;
 pub enum Start {
     /// With the first event that is kept.
     Oldest,
-    /// With the next one.
+    /// With the next event.
     Newest,
-    /// Behind the event of this id.
+    /// Behind the event of this id, which must exist.
     After(String),
-    /// Behind the event of this id, which the client has had: when it is gone by now, with the first event that is
-    /// kept.
+    /// Behind the event of this id, which the client has received. When retention has removed the event, the
+    /// subscription begins with the first event that is kept.
     Resume(String),
 }
 
-/// A subscription as it was asked for.
+/// A subscription, as a door asks for it.
 #[derive(Debug, Clone)]
 pub struct Subscribe {
-    /// What it wants.
+    /// The subjects.
     pub pattern: Pattern,
-    /// Where it begins.
+    /// Where the subscription begins.
     pub start: Start,
-    /// `Some`: the client acknowledges.
-    pub manual: Option<Patience>,
-    /// The id of the stream when the client chooses it.
+    /// The redelivery policy when the client acknowledges; `None` when it does not.
+    pub manual: Option<RedeliveryPolicy>,
+    /// The consumer id when the client chooses it.
     pub consumer_id: Option<String>,
-    /// `Some`: the cursor is kept under a name.
+    /// The durable consumer or group; `None` when the cursor ends with the stream.
     pub durable: Option<Durable>,
 }
 
-/// What a client says of a stream that it wants, beside others on one connection; the usual where it says nothing.
+/// The parameters of a stream on a connection with other streams. An absent parameter means its default.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
     /// A pattern.
@@ -49,27 +49,27 @@ pub struct Options<'a> {
     pub consumer: Option<&'a str>,
     /// Name of a group.
     pub group: Option<&'a str>,
-    /// How long to wait for an acknowledgement, at least [`REDELIVERY_MIN`]; 0: the usual time.
+    /// Wait for an acknowledgement, at least [`REDELIVERY_MIN`]; 0 means the default.
     pub redelivery: Option<Duration>,
-    /// How often to send at most; 0: for ever.
+    /// Most deliveries of one event; 0 means no bound.
     pub redelivery_count: Option<u64>,
 }
 
 impl Options<'_> {
-    /// The subscription that this is.
+    /// Checks the parameters.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn subscribe(&self) -> Result<Subscribe, Fault> {
         let count = self.redelivery_count.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
         let short = || Fault::bad("redelivery: at least 100ms, as \"5s\", or 0 for the usual time");
-        let patience = Patience {
+        let policy = RedeliveryPolicy {
             redelivery: redelivery(self.redelivery).ok_or_else(short)?,
-            count_max: count.unwrap_or(Patience::default().count_max),
+            count_max: count.unwrap_or(RedeliveryPolicy::default().count_max),
         };
         let manual = match self.ack {
             None | Some("none") => None,
-            Some("manual") => Some(patience),
+            Some("manual") => Some(policy),
             Some(_) => return Err(Fault::bad("ack: expected \"none\" or \"manual\"")),
         };
         let pattern = Pattern::parse(self.subject).map_err(|error| Fault::bad(error.to_string()))?;
@@ -79,16 +79,16 @@ impl Options<'_> {
     }
 }
 
-/// How long to wait for an acknowledgement: the usual time when nothing or 0 is said, `None` when it is too short to
-/// be meant.
+/// The wait for an acknowledgement: the default when the parameter is absent or 0, `None` when it is shorter than
+/// [`REDELIVERY_MIN`].
 #[must_use]
 pub fn redelivery(said: Option<Duration>) -> Option<Duration> {
-    let wait = said.filter(|wait| !wait.is_zero()).unwrap_or(Patience::default().redelivery);
+    let wait = said.filter(|wait| !wait.is_zero()).unwrap_or(RedeliveryPolicy::default().redelivery);
     (wait >= REDELIVERY_MIN).then_some(wait)
 }
 
 impl Subscribe {
-    /// The same under the name of a consumer or group, if one is said.
+    /// The same subscription with a durable consumer or group, if one is named.
     ///
     /// # Errors
     /// One of them is no name, or an inbox cannot have one.
@@ -102,7 +102,7 @@ impl Subscribe {
 }
 
 impl Start {
-    /// What `start` says; nothing is the newest.
+    /// Reads the parameter `start`; absent means the newest.
     #[must_use]
     pub fn parse(text: Option<&str>) -> Self {
         match text {
@@ -113,19 +113,19 @@ impl Start {
     }
 }
 
-/// A named cursor.
+/// A durable consumer or group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Durable {
     /// Name of the cursor.
     pub name: String,
-    /// Members share it.
+    /// Whether members share the cursor.
     pub group: bool,
     /// Stable name of this member in a group.
     pub member: Option<String>,
 }
 
 impl Durable {
-    /// What the names of a consumer and of a group mean together.
+    /// What the parameters `consumer` and `group` mean together.
     ///
     /// # Errors
     /// One of them is no name; the parameter that it is in.
@@ -143,7 +143,7 @@ impl Durable {
     }
 }
 
-/// 1 to 64 of `[A-Za-z0-9_-]`.
+/// Whether a text is a name: 1 to 64 of `[A-Za-z0-9_-]`.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')

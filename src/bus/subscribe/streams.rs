@@ -1,8 +1,9 @@
-//! The streams of the book that one connection has open beside other things, the same for every door that has them.
-//! Pure, but for the tasks that move the streams along.
+//! Streams of the book on a connection that also carries requests, the same for every door with such connections. Pure,
+//! except for the tasks that read the streams.
 //!
-//! One stream speaks at a time. What it has said must have left, up to a mark of the door, before the next one of the
-//! ring is asked: a connection with a hundred replays has as much waiting as one with a single replay.
+//! Invariant: one stream of a connection sends at a time. Its chunk must have left, up to a mark of the door, before
+//! the next stream gets its turn. A connection with a hundred replays has as much memory waiting as one with a single
+//! replay.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,105 +20,106 @@ use crate::bus::read::pieces::{self, Piece};
 use crate::bus::write::draft::Published;
 use crate::net::byte_queue::Body;
 
-/// Most streams of one connection that has other things on it.
+/// Most streams of one connection.
 pub const STREAMS_MAX: usize = 100;
-/// Most publishes and acknowledgements of one that have no end yet.
+/// Most publishes and acknowledgements of one connection without an answer.
 pub const UNANSWERED_MAX: usize = 1000;
 
 /// Where a published event is, or why it is not stored.
 pub type PublishResult = Result<Option<Published>, Fault>;
 
-/// The right of one stream to speak. The next stream speaks when this is dropped: the door keeps it until little of
-/// what the stream has said waits for the client.
+/// The permit of one stream to send. The next stream sends when the permit is dropped: the door keeps it until little
+/// of the chunk waits for the client.
 #[derive(Debug)]
 pub struct Turn {
     _permit: OwnedSemaphorePermit,
 }
 
-/// What the task of a stream, or of a publish, says to the connection that it belongs to.
+/// What the task of a stream or publish reports to its connection.
 #[derive(Debug)]
 pub enum StreamUpdate {
-    /// What became of a publish.
+    /// The result of a publish.
     Published {
-        /// What the client calls the publish.
+        /// The id that the client gave the publish.
         id: String,
-        /// What the client wants the answer under.
+        /// The reply number of the client.
         reply_to: Option<u64>,
-        /// Where the event is; or why it is not stored.
+        /// Where the event is, or why it is not stored.
         published: PublishResult,
     },
-    /// It is open, under this consumer id; or why it is not.
+    /// The stream is open, under this consumer id; or why it is not.
     Opened(Result<String, Fault>),
-    /// Pieces of it.
+    /// Encoded events of the stream.
     Chunk(Bytes, Turn),
-    /// What became of the acknowledgement of an event.
+    /// The result of an acknowledgement.
     Acknowledged(AckOutcome),
-    /// Nothing more comes.
+    /// The stream has ended.
     Ended,
 }
 
-/// What became of the acknowledgement of an event.
+/// The result of an acknowledgement.
 #[derive(Debug)]
 pub struct AckOutcome {
-    /// The id of the stream, also when that has ended meanwhile.
+    /// Id of the stream, also when the stream has ended meanwhile.
     pub stream: String,
-    /// The id of the event.
+    /// Id of the event.
     pub event: String,
-    /// What the client wants the answer under.
+    /// The reply number of the client.
     pub reply_to: Option<u64>,
-    /// Whether it was waited for; or why nobody knows.
+    /// Whether the event was in flight; or why nobody knows.
     pub done: Result<AckResult, Fault>,
 }
 
-/// What a client is to be told of its publishes and streams. The numbers are what it wants an answer under.
+/// A message to the client about its publishes and streams. The numbers are reply numbers of the client.
 #[derive(Debug)]
 pub enum StreamMessage {
-    /// The answer to its publish.
+    /// The answer to a publish.
     Published(Option<u64>, PublishResult),
-    /// The answer to its wish for a stream: the consumer id, or why there is none.
+    /// The answer to a subscribe: the consumer id, or why there is no stream.
     Opened(Option<u64>, Result<String, Fault>),
     /// An event, as JSON.
     Event(Bytes),
-    /// All events of a chunk are told: keep this until they have left.
+    /// The end of a chunk. The door keeps the permit until the chunk has left.
     ChunkEnd(Turn),
     /// The stream has ended by itself, and why.
     Ended(End, String),
-    /// The answer to its acknowledgement of an event.
+    /// The answer to an acknowledgement.
     Acknowledged(AckOutcome),
-    /// The stream has ended as the client wanted.
+    /// The stream has ended as the client asked.
     Left(Option<u64>),
 }
 
-/// Why something is not done for a client.
+/// Why a call of a client is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StreamRefusal {
-    /// A stream of that id is there.
+    /// A stream of this id is open.
     #[error("a stream of this id is open")]
     Taken,
-    /// It has [`STREAMS_MAX`].
+    /// The connection has [`STREAMS_MAX`] streams.
     #[error("at most {} streams for each connection", STREAMS_MAX)]
     TooMany,
-    /// No stream of that id is there.
+    /// No stream of this id is open.
     #[error("no stream of this id is open")]
     Unknown,
-    /// It has [`UNANSWERED_MAX`].
+    /// The connection has [`UNANSWERED_MAX`] calls without an answer.
     #[error("{} publishes and acknowledgements have no answer yet", UNANSWERED_MAX)]
     Unanswered,
 }
 
+/// One stream of the connection.
 #[derive(Debug)]
 struct Stream {
-    /// Tells it from an earlier one of the same id.
+    /// Distinguishes the stream from an earlier one of the same id, whose task may still report.
     number: u64,
-    /// What the client wants the answer to its last wish under: to open it, then to end it.
+    /// The reply number of the last call of the client: of the subscribe, then of the unsubscribe.
     reply_to: Option<u64>,
-    /// Empty while it is being opened.
+    /// The consumer id; empty while the stream is being opened.
     consumer: String,
-    /// What moves it along.
+    /// Reads the stream. Aborted when the stream is removed.
     task: JoinHandle<()>,
-    /// Acknowledgements on their way: a stream is not ended before them.
+    /// Acknowledgements without a result. The stream does not end before them.
     acks: usize,
-    /// Its client wants no more of it.
+    /// Whether the client has unsubscribed.
     leaving: bool,
 }
 
@@ -130,9 +132,13 @@ impl Drop for Stream {
 /// The streams of a connection, by the ids that its client gave them.
 #[derive(Debug)]
 pub struct Streams {
+    /// The streams.
     open: HashMap<String, Stream>,
+    /// Number of the newest stream.
     number: u64,
+    /// Publishes and acknowledgements without an answer, for [`UNANSWERED_MAX`].
     unanswered: usize,
+    /// The one permit to send.
     turns: Arc<Semaphore>,
 }
 
@@ -144,7 +150,7 @@ impl Default for Streams {
 }
 
 impl Streams {
-    /// Takes note of a publish or an acknowledgement that will be answered.
+    /// Counts a publish or an acknowledgement that will be answered.
     ///
     /// # Errors
     /// [`StreamRefusal::Unanswered`]
@@ -156,25 +162,25 @@ impl Streams {
         Ok(())
     }
 
-    /// It has its answer.
+    /// A publish or an acknowledgement has its answer.
     const fn done(&mut self) {
         self.unanswered = self.unanswered.saturating_sub(1);
     }
 
-    /// How many have none yet.
+    /// How many publishes and acknowledgements have no answer yet.
     #[must_use]
     pub const fn unanswered(&self) -> usize {
         self.unanswered
     }
 
-    /// Whether there is none.
+    /// Whether no stream is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Begins a publish, which the client calls `id`. What became of it when that is known at once; else it is handed to
-    /// `tell`, which hands it back to [`Streams::update`].
+    /// Begins a publish with the id of the client. Returns the result when it is known at once; otherwise `send`
+    /// reports it to the connection, which calls [`Streams::update`].
     ///
     /// # Errors
     /// [`StreamRefusal::Unanswered`]
@@ -183,24 +189,24 @@ impl Streams {
         id: String,
         reply_to: Option<u64>,
         publishing: impl Future<Output = PublishResult> + 'static,
-        tell: impl Fn(u64, StreamUpdate) + 'static,
+        send: impl Fn(u64, StreamUpdate) + 'static,
     ) -> Result<Option<StreamMessage>, StreamRefusal> {
         self.begin()?;
         let mut publishing = Box::pin(publishing);
-        // Begun here: the events of one connection go into the book in their order.
+        // Polled here, so that the events of one connection are stored in their order.
         if let Some(published) = (&mut publishing).now_or_never() {
             self.done();
             return Ok(Some(StreamMessage::Published(reply_to, published)));
         }
         actix_web::rt::spawn(async move {
             let published = publishing.await;
-            tell(0, StreamUpdate::Published { id, reply_to, published });
+            send(0, StreamUpdate::Published { id, reply_to, published });
         });
         Ok(None)
     }
 
-    /// Begins a stream under `id`. What it says is handed to `tell`, which hands it back to [`Streams::update`] with the
-    /// number.
+    /// Begins a stream under `id`. `send` reports its updates with the number of the stream to the connection, which
+    /// calls [`Streams::update`].
     ///
     /// # Errors
     /// [`StreamRefusal::Taken`], [`StreamRefusal::TooMany`]
@@ -209,7 +215,7 @@ impl Streams {
         id: String,
         reply_to: Option<u64>,
         opening: impl Future<Output = Result<(String, Body), Fault>> + 'static,
-        tell: impl Fn(u64, StreamUpdate) + 'static,
+        send: impl Fn(u64, StreamUpdate) + 'static,
     ) -> Result<(), StreamRefusal> {
         if self.open.contains_key(&id) {
             return Err(StreamRefusal::Taken);
@@ -219,12 +225,12 @@ impl Streams {
         }
         self.number = self.number.wrapping_add(1);
         let (number, turns) = (self.number, Arc::clone(&self.turns));
-        let task = actix_web::rt::spawn(run(opening, turns, move |update| tell(number, update)));
+        let task = actix_web::rt::spawn(run(opening, turns, move |update| send(number, update)));
         self.open.insert(id, Stream { number, reply_to, consumer: String::new(), task, acks: 0, leaving: false });
         Ok(())
     }
 
-    /// Begins the acknowledgement of an event: `acknowledge` makes it of the consumer id and the id of the event.
+    /// Begins the acknowledgement of an event. `acknowledge` gets the consumer id and the id of the event.
     ///
     /// # Errors
     /// [`StreamRefusal::Unknown`], [`StreamRefusal::Unanswered`]
@@ -234,7 +240,7 @@ impl Streams {
         event: String,
         reply_to: Option<u64>,
         acknowledge: impl FnOnce(String, String) -> Done,
-        tell: impl Fn(u64, StreamUpdate) + 'static,
+        send: impl Fn(u64, StreamUpdate) + 'static,
     ) -> Result<(), StreamRefusal>
     where
         Done: Future<Output = Result<AckResult, Fault>> + 'static,
@@ -249,34 +255,36 @@ impl Streams {
         let stream = id.to_owned();
         actix_web::rt::spawn(async move {
             let done = acknowledging.await;
-            tell(number, StreamUpdate::Acknowledged(AckOutcome { stream, event, reply_to, done }));
+            send(number, StreamUpdate::Acknowledged(AckOutcome { stream, event, reply_to, done }));
         });
         Ok(())
     }
 
-    /// Ends a stream when all that was acknowledged has its answer: [`StreamMessage::Left`], now or later. Gives what is to be
-    /// told now.
+    /// Ends a stream when all its acknowledgements have a result: [`StreamMessage::Left`], now or later. Returns the
+    /// messages that are due now.
     ///
     /// # Errors
     /// [`StreamRefusal::Unknown`]
     pub fn unsubscribe(&mut self, id: &str, reply_to: Option<u64>) -> Result<Vec<StreamMessage>, StreamRefusal> {
         let stream = self.open.get_mut(id).filter(|stream| !stream.leaving).ok_or(StreamRefusal::Unknown)?;
-        let mut words = Vec::new();
+        let mut messages = Vec::new();
         if stream.consumer.is_empty() {
             let never = Fault::bad("unsubscribed before the stream was open");
-            words.push(StreamMessage::Opened(stream.reply_to, Err(never)));
+            messages.push(StreamMessage::Opened(stream.reply_to, Err(never)));
         }
         (stream.leaving, stream.reply_to) = (true, reply_to);
-        words.extend(self.leave(id));
-        Ok(words)
+        messages.extend(self.leave(id));
+        Ok(messages)
     }
 
+    /// Removes a stream that the client has left, once no acknowledgement is without a result.
     fn leave(&mut self, id: &str) -> Option<StreamMessage> {
         self.open.get(id).filter(|stream| stream.leaving && stream.acks == 0)?;
         self.open.remove(id).map(|stream| StreamMessage::Left(stream.reply_to))
     }
 
-    /// The stream of that number says something: what its client is to be told, under the id that it gave the stream.
+    /// Handles an update of the stream of this number. Returns the id that the client gave the stream, and the messages
+    /// for the client.
     pub fn update(&mut self, number: u64, update: StreamUpdate) -> Option<(String, Vec<StreamMessage>)> {
         let update = match update {
             StreamUpdate::Published { id, reply_to, published } => {
@@ -289,20 +297,21 @@ impl Streams {
         let answered = match update {
             // Also when the stream has ended meanwhile.
             StreamUpdate::Acknowledged(answered) => answered,
-            other => return id.map(|id| (id.clone(), self.said(&id, other))),
+            other => return id.map(|id| (id.clone(), self.handle(&id, other))),
         };
         self.done();
-        let (stream, mut words) = (answered.stream.clone(), vec![StreamMessage::Acknowledged(answered)]);
+        let (stream, mut messages) = (answered.stream.clone(), vec![StreamMessage::Acknowledged(answered)]);
         if let Some(id) = id {
             if let Some(stream) = self.open.get_mut(&id) {
                 stream.acks = stream.acks.saturating_sub(1);
             }
-            words.extend(self.leave(&id));
+            messages.extend(self.leave(&id));
         }
-        Some((stream, words))
+        Some((stream, messages))
     }
 
-    fn said(&mut self, id: &str, update: StreamUpdate) -> Vec<StreamMessage> {
+    /// Handles an update of an open stream.
+    fn handle(&mut self, id: &str, update: StreamUpdate) -> Vec<StreamMessage> {
         match update {
             StreamUpdate::Opened(opened) => self.opened(id, opened),
             StreamUpdate::Chunk(chunk, turn) => self.chunk(id, chunk, turn),
@@ -311,6 +320,7 @@ impl Streams {
         }
     }
 
+    /// The stream is open, or refused.
     fn opened(&mut self, id: &str, opened: Result<String, Fault>) -> Vec<StreamMessage> {
         let Some(stream) = self.open.get_mut(id) else { return Vec::new() };
         let reply_to = stream.reply_to;
@@ -321,25 +331,26 @@ impl Streams {
         vec![StreamMessage::Opened(reply_to, opened)]
     }
 
+    /// Splits a chunk into messages.
     fn chunk(&mut self, id: &str, chunk: Bytes, turn: Turn) -> Vec<StreamMessage> {
         if self.open.get(id).is_none_or(|stream| stream.leaving) {
             return Vec::new();
         }
-        let mut words = Vec::new();
+        let mut messages = Vec::new();
         for piece in pieces::split(chunk) {
             match piece {
-                Piece::Event(event) => words.push(StreamMessage::Event(event)),
+                Piece::Event(event) => messages.push(StreamMessage::Event(event)),
                 Piece::End(end, text) => {
-                    words.extend(self.ended(id, end, String::from_utf8_lossy(&text).into_owned()));
+                    messages.extend(self.ended(id, end, String::from_utf8_lossy(&text).into_owned()));
                     break;
                 }
             }
         }
-        words.push(StreamMessage::ChunkEnd(turn));
-        words
+        messages.push(StreamMessage::ChunkEnd(turn));
+        messages
     }
 
-    /// A stream has ended by itself. One that its client has left waits for the answers to what was acknowledged.
+    /// The stream has ended by itself. A stream that its client has left waits for its acknowledgements instead.
     fn ended(&mut self, id: &str, end: End, text: String) -> Vec<StreamMessage> {
         if self.open.get(id).is_none_or(|stream| stream.leaving) {
             return Vec::new();
@@ -349,23 +360,23 @@ impl Streams {
     }
 }
 
-/// Moves a stream along: opens it, and hands on what it says when it is its turn.
+/// The task of a stream: opens the stream and sends its chunks when it has the permit.
 async fn run(
     opening: impl Future<Output = Result<(String, Body), Fault>>,
     turns: Arc<Semaphore>,
-    tell: impl Fn(StreamUpdate),
+    send: impl Fn(StreamUpdate),
 ) {
     let (consumer, mut body) = match opening.await {
         Ok(opened) => opened,
-        Err(fault) => return tell(StreamUpdate::Opened(Err(fault))),
+        Err(fault) => return send(StreamUpdate::Opened(Err(fault))),
     };
-    tell(StreamUpdate::Opened(Ok(consumer)));
+    send(StreamUpdate::Opened(Ok(consumer)));
     while let Some(chunk) = body.next().await {
         // First come, first served: those that wait form a ring.
         let Ok(permit) = Arc::clone(&turns).acquire_owned().await else { return };
-        tell(StreamUpdate::Chunk(chunk, Turn { _permit: permit }));
+        send(StreamUpdate::Chunk(chunk, Turn { _permit: permit }));
     }
-    tell(StreamUpdate::Ended);
+    send(StreamUpdate::Ended);
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! One open stream: an actor that owns a cursor and writes what its client may get.
+//! The actor of one open stream: it owns a cursor and writes what its client may get.
 //!
-//! The client's pace is the outlet's: while it is full nothing is read. What is
-//! waiting goes out in one write.
+//! The queue to the client sets the pace: while the queue is full nothing is read. All events that wait leave in one
+//! write.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,36 +10,37 @@ use actix::prelude::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Recipient, ResponseActFuture, ResponseFuture,
     SpawnHandle, WrapFuture,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rollbook_core::error::Refusal;
 
+use super::chunks::join_frames;
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
 use crate::bus::consume::dead_letter::DeadLetter;
 use crate::bus::consume::source::{Page, Source};
 use crate::bus::delivery::messages::{AckResult, Deliver, EndReason, Leave, MemberAck, StreamCommand, WriteResult};
-use crate::bus::delivery::window::{Departure, Member, Patience, Step, Window};
+use crate::bus::delivery::window::{Departure, Member, RedeliveryPolicy, Step, Window};
 use crate::bus::handle::{Bus, Live};
 use crate::bus::live::reply_subjects::Listening;
 use crate::bus::read::encoder::{End, EventEncoder};
 use crate::bus::read::feed_buffer::Taken;
 use crate::bus::read::stored_event::StoredEvent;
-use crate::net::byte_queue::{JOIN_BYTES_MAX, Outlet};
+use crate::net::byte_queue::Outlet;
 
 /// What a stream delivers, and how.
 #[derive(Debug)]
 pub enum Delivery {
-    /// Everything from a cursor on, as fast as the client reads.
+    /// All events from a cursor on, as fast as the client reads.
     Stream(Source),
     /// One event at a time, each until it is acknowledged.
-    Manual(Source, Patience),
-    /// Live messages of an inbox.
+    Manual(Source, RedeliveryPolicy),
+    /// Live messages of an inbox subject.
     Inbox(Listening),
-    /// What a durable consumer gives to this member.
+    /// The events that a durable consumer gives to this member.
     Member(Membership),
 }
 
-/// The place of a member in a durable consumer: it leaves when this is dropped, however its stream ends.
+/// The place of a member in a durable consumer. The member leaves when this is dropped, however its stream ends.
 #[derive(Debug)]
 pub struct Membership {
     /// Namespace of the consumer.
@@ -48,13 +49,13 @@ pub struct Membership {
     pub consumer: String,
     /// Number of the member.
     pub member: Member,
-    /// Its client acknowledges.
+    /// Whether the client acknowledges.
     pub manual: bool,
-    /// How it leaves, as far as is known now.
+    /// How the member would leave now, which decides whether its last delivery counts.
     pub departure: Departure,
     /// Where acknowledgements go.
     pub acknowledge: Recipient<MemberAck>,
-    /// How to leave.
+    /// Where the message goes that the member leaves.
     pub leave: Recipient<Leave>,
 }
 
@@ -65,22 +66,22 @@ impl Drop for Membership {
     }
 }
 
-/// What a subscription needs to start.
+/// The parts of a subscription.
 #[derive(Debug)]
 pub struct Opening {
     /// The bus.
     pub bus: Bus,
-    /// Id that acknowledgements name.
+    /// The id that acknowledgements name.
     pub consumer_id: String,
-    /// Number of this connection; a newer one has a larger number.
+    /// Number of the connection; a newer one has a larger number.
     pub serial: u64,
-    /// How its door writes.
+    /// Encodes events for the door.
     pub encoder: &'static dyn EventEncoder,
-    /// The way to the client.
+    /// The queue to the client.
     pub outlet: Outlet,
-    /// After this long without a write something is written.
+    /// After this long without a write a keep-alive is written.
     pub keep_alive: Duration,
-    /// What it delivers.
+    /// What the stream delivers.
     pub delivery: Delivery,
 }
 
@@ -90,35 +91,51 @@ impl std::fmt::Debug for dyn EventEncoder {
     }
 }
 
-/// What an acknowledged stream keeps.
+/// The state of a stream with acknowledgement.
 struct Manual {
+    /// Reads the events; `None` while a read is running.
     source: Option<Source>,
+    /// The deliveries of its one member.
     window: Window,
+    /// Wakes the stream when the wait for an acknowledgement ends.
     timer: Option<SpawnHandle>,
 }
 
+/// How the actor gets its events.
 enum State {
+    /// From the book, the feed or an inbox, without acknowledgement.
     Streaming,
+    /// From its own cursor, with acknowledgement.
     Manual(Box<Manual>),
+    /// From a durable consumer.
     Member(Membership),
 }
 
 /// The actor of one stream.
 pub struct Subscription {
+    /// The book, the feed and the list of live subscriptions.
     bus: Bus,
+    /// The id under which the stream is listed.
     consumer_id: String,
+    /// Number of the connection, so that a late end does not remove a newer stream of the same id from the list.
     serial: u64,
+    /// Encodes events for the door.
     encoder: &'static dyn EventEncoder,
+    /// The queue to the client.
     outlet: Outlet,
+    /// After this long without a write a keep-alive is written.
     keep_alive: Duration,
+    /// When something was written last.
     written: Instant,
-    /// Others find it by its consumer id.
+    /// Whether the stream was put into the list of live subscriptions.
     listed: bool,
+    /// What to deliver, until the actor has started.
     delivery: Option<Box<Delivery>>,
+    /// How the actor gets its events.
     state: State,
 }
 
-/// The only member of a subscription's own window.
+/// The member number of the client in the window of its own stream.
 const SELF: u64 = 0;
 
 impl std::fmt::Debug for Subscription {
@@ -128,7 +145,7 @@ impl std::fmt::Debug for Subscription {
 }
 
 impl Subscription {
-    /// A subscription that begins when it is started.
+    /// A subscription that begins to deliver when its actor starts.
     #[must_use]
     pub fn new(opening: Opening) -> Self {
         Self {
@@ -145,16 +162,18 @@ impl Subscription {
         }
     }
 
+    /// Queues a chunk.
     fn write(&mut self, chunk: Bytes) {
         self.written = clock::now();
         self.outlet.push(chunk);
     }
 
+    /// Queues events.
     fn write_items(&mut self, items: &[Arc<StoredEvent>]) {
-        join(items, self.encoder, |chunk| self.write(chunk));
+        join_frames(items, self.encoder, |chunk| self.write(chunk));
     }
 
-    /// Writes a comment when nothing was written for long.
+    /// Writes a keep-alive when nothing was written for long.
     fn arm_keep_alive(&self, wait: Duration, ctx: &mut Context<Self>) {
         ctx.run_later(wait, |act, ctx| {
             let idle = clock::now().saturating_duration_since(act.written);
@@ -194,6 +213,7 @@ impl Subscription {
         }));
     }
 
+    /// Delivers inbox messages until the client has gone.
     fn listen(&mut self, listening: Listening, ctx: &mut Context<Self>) {
         let outlet = self.outlet.clone();
         let step = async move {
@@ -211,7 +231,7 @@ impl Subscription {
         }));
     }
 
-    /// Fetches, sends, and arms the timer, as far as there is something to do.
+    /// Delivers, fetches and sets the timer, as far as there is something to do.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         let State::Manual(manual) = &mut self.state else { return };
         let steps = manual.window.assign(clock::now());
@@ -239,7 +259,7 @@ impl Subscription {
         self.arm_redelivery(ctx);
     }
 
-    /// Writes an event that is to be acknowledged; its time begins when the client's connection has taken it.
+    /// Writes an event that must be acknowledged. Its wait begins when the connection of the client has taken it.
     fn send(&mut self, item: Arc<StoredEvent>, ctx: &mut Context<Self>) {
         let sequence = item.sequence();
         if !self.outlet.is_open() {
@@ -250,7 +270,7 @@ impl Subscription {
         let taken = async move { outlet.taken(mark).await };
         ctx.spawn(taken.into_actor(self).map(move |taken, act, ctx| {
             let State::Manual(manual) = &mut act.state else { return };
-            // A stream has one member, who leaves with it: nothing is to be carried out.
+            // The window has one member, which leaves with the stream: there is no step to carry out.
             drop(manual.window.answered(SELF, sequence, taken, clock::now()));
             if taken {
                 act.pump(ctx);
@@ -258,13 +278,14 @@ impl Subscription {
         }));
     }
 
+    /// Carries out what the window has decided.
     fn carry_out(&mut self, steps: Vec<Step>, ctx: &mut Context<Self>) {
         for step in steps {
             match step {
                 Step::Send(_, item) => self.send(item, ctx),
-                // The counts of a stream without a name end with it.
+                // Counts of a stream that is not durable end with the stream.
                 Step::Record(..) => {}
-                Step::Bury(_, item, deliveries) => {
+                Step::DeadLetter(_, item, deliveries) => {
                     let letter = DeadLetter {
                         item: Arc::clone(&item),
                         consumer_id: Some(self.consumer_id.clone()),
@@ -277,7 +298,7 @@ impl Subscription {
                     let bury = async move { letter.store(&bus).await };
                     ctx.spawn(bury.into_actor(self).map(move |(), act, ctx| {
                         if let State::Manual(manual) = &mut act.state {
-                            manual.window.buried(item.sequence());
+                            manual.window.dead_letter_done(item.sequence());
                         }
                         act.pump(ctx);
                     }));
@@ -286,6 +307,7 @@ impl Subscription {
         }
     }
 
+    /// Sets the timer to the next end of a wait.
     fn arm_redelivery(&mut self, ctx: &mut Context<Self>) {
         let State::Manual(manual) = &mut self.state else { return };
         if let Some(timer) = manual.timer.take() {
@@ -304,6 +326,7 @@ impl Subscription {
         }));
     }
 
+    /// Ends the stream because the book cannot be read.
     fn fail(&mut self, text: &str, ctx: &mut Context<Self>) {
         tracing::error!(consumer_id = %self.consumer_id, error = text, "a stream ends");
         let mut out = Vec::new();
@@ -313,33 +336,11 @@ impl Subscription {
         ctx.stop();
     }
 
-    /// Its client may have had no chance to acknowledge.
+    /// The bus ends the stream: its client may have had no chance to acknowledge, so the last delivery does not count.
     fn is_ended_by_the_bus(&mut self) {
         if let State::Member(membership) = &mut self.state {
             membership.departure = Departure::Returned;
         }
-    }
-}
-
-/// All frames in few pieces: small ones are joined, and a large one, which other streams have as well, is not copied.
-fn join(items: &[Arc<StoredEvent>], encoder: &'static dyn EventEncoder, mut write: impl FnMut(Bytes)) {
-    if let [only] = items {
-        return write(only.frame(encoder));
-    }
-    let mut joined = BytesMut::new();
-    for item in items {
-        let frame = item.frame(encoder);
-        if !joined.is_empty() && joined.len().saturating_add(frame.len()) > JOIN_BYTES_MAX {
-            write(joined.split().freeze());
-        }
-        if frame.len() >= JOIN_BYTES_MAX {
-            write(frame);
-        } else {
-            joined.extend_from_slice(&frame);
-        }
-    }
-    if !joined.is_empty() {
-        write(joined.freeze());
     }
 }
 
@@ -356,14 +357,14 @@ impl Actor for Subscription {
         match self.delivery.take().map(|delivery| *delivery) {
             Some(Delivery::Stream(source)) => self.stream(source, ctx),
             Some(Delivery::Inbox(listening)) => self.listen(listening, ctx),
-            Some(Delivery::Manual(source, patience)) => {
+            Some(Delivery::Manual(source, policy)) => {
                 let mut window = Window::default();
-                window.join(SELF, patience);
+                window.join(SELF, policy);
                 self.state = State::Manual(Box::new(Manual { source: Some(source), window, timer: None }));
                 self.pump(ctx);
             }
             Some(Delivery::Member(mut membership)) => {
-                // From now on its client may get events: when the stream ends, that is because the client has gone.
+                // From now on the client may get events: when the stream ends, the client has gone.
                 membership.departure = Departure::Gone;
                 self.state = State::Member(membership);
             }
@@ -381,12 +382,13 @@ impl Drop for Subscription {
         if self.listed {
             self.bus.delist(&self.consumer_id, self.serial);
         }
-        // However the actor ends, its client must see the end and come back.
+        // However the actor ends, the client must see the end and come back.
         self.outlet.end();
     }
 }
 
 impl Subscription {
+    /// Ends the stream for a reason, which the client is told.
     fn close(&mut self, reason: EndReason, ctx: &mut Context<Self>) {
         if reason != EndReason::TakenOver {
             self.is_ended_by_the_bus();
@@ -402,7 +404,7 @@ impl Subscription {
     }
 }
 
-/// 500 to 3000 ms at random, so that clients do not come back in one instant.
+/// A random wait of 500 to 3000 ms, so that clients do not come back all at once.
 fn spread_millis() -> u64 {
     let random = uuid::Uuid::new_v4().as_u64_pair().0;
     500 + random % 2501
@@ -418,7 +420,8 @@ impl Handler<Deliver> for Subscription {
             return Box::pin(actix::fut::ready(WriteResult::Gone));
         }
         if manual && outlet.is_full() && !deliver.items.is_empty() {
-            // The client has a copy to read: a node of the release before sends one each time that its patience ends.
+            // A copy waits that the client has not read: a node of the release before sends one at each end of the
+            // wait.
             let ready = async move { if outlet.ready().await { WriteResult::Skipped } else { WriteResult::Gone } };
             return Box::pin(ready.into_actor(self));
         }
@@ -464,33 +467,5 @@ impl Handler<StreamCommand> for Subscription {
                 Box::pin(async move { sent.await.map_err(gone)? })
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rollbook_core::event::Event;
-
-    use super::*;
-    use crate::bus::read::pieces::PIECES;
-
-    #[test]
-    fn small_events_are_joined_and_a_large_one_is_a_piece_of_its_own() {
-        let item = |sequence, size: usize| {
-            let (mut record, payload) = (Vec::new(), vec![b'1'; size]);
-            let event = Event { subject: "a.b", payload: Some(&payload), ..Event::default() };
-            event.encode(&mut record).unwrap();
-            Arc::new(StoredEvent::stored(sequence, record.into()))
-        };
-        let sizes = [10, 10, 1 << 20, 10, 40 << 10, 40 << 10, 1 << 20];
-        let items: Vec<_> = (1_u64..).zip(sizes).map(|(sequence, size)| item(sequence, size)).collect();
-        let mut chunks: Vec<Bytes> = Vec::new();
-        join(&items, &PIECES, |chunk| chunks.push(chunk));
-        let events: Vec<usize> =
-            chunks.iter().map(|chunk| crate::bus::read::pieces::split(chunk.clone()).count()).collect();
-        assert_eq!(events, [2, 1, 2, 1, 1]);
-        assert_eq!(chunks[1].as_ptr(), items[2].frame(&PIECES).as_ptr(), "not copied");
-        let whole: Vec<u8> = items.iter().flat_map(|item| item.frame(&PIECES).to_vec()).collect();
-        assert_eq!(chunks.concat(), whole);
     }
 }

@@ -10,7 +10,7 @@ async fn ten_thousand_members_come_and_go_and_nobody_is_left() {
     one.listen();
     let owner = one.bus.node().owner();
     // Whoever is first says whether clients acknowledge.
-    let mut first = one.follow(patience(5000, 3)).await;
+    let mut first = one.follow(policy(5000, 3)).await;
     for batch in 0..ROUNDS / AT_ONCE {
         let rounds = (batch * AT_ONCE..(batch + 1) * AT_ONCE).map(|number| {
             let at = if number % 2 == 0 { &two } else { &one };
@@ -24,7 +24,7 @@ async fn ten_thousand_members_come_and_go_and_nobody_is_left() {
             // All go at once, as on a node without a majority.
             one.registry.addr().send(EndStreams).await.expect("a registry");
             while event(&mut first).await.is_some_and(|piece| !matches!(piece, Piece::End(..))) {}
-            first = one.follow(patience(5000, 3)).await;
+            first = one.follow(policy(5000, 3)).await;
         }
     }
     until("members", || one.alive(Kind::RemoteMember) == 0).await;
@@ -33,7 +33,7 @@ async fn ten_thousand_members_come_and_go_and_nobody_is_left() {
     for _ in 0..10 {
         let streams = join_all((0..10).map(|number| {
             let at = if number % 2 == 0 { &two } else { &one };
-            at.follow(patience(5000, 3))
+            at.follow(policy(5000, 3))
         }));
         drop(streams.await);
     }
@@ -51,7 +51,7 @@ async fn members_of_another_node_join_while_events_are_applied() {
     let (one, two) = pair().await;
     one.listen();
     let owner = one.bus.node().owner();
-    let first = one.follow(patience(5000, 3)).await;
+    let first = one.follow(policy(5000, 3)).await;
     let joins = async {
         for batch in 0..100 {
             let joined = join_all((batch * 20..(batch + 1) * 20).map(|number| two.join(owner, number, true))).await;
@@ -76,7 +76,7 @@ async fn members_of_another_node_join_while_events_are_applied() {
 #[actix_web::test]
 async fn a_consumer_that_was_let_go_gives_nothing_up_and_moves_no_floor() {
     let one = alone().await;
-    let mut body = one.follow(patience(50, 1)).await;
+    let mut body = one.follow(policy(50, 1)).await;
     one.publish(1).await;
     assert!(matches!(event(&mut body).await, Some(Piece::Event(_))));
     one.registry.addr().send(EndStreams).await.expect("a registry");
@@ -93,7 +93,7 @@ async fn a_consumer_that_was_let_go_gives_nothing_up_and_moves_no_floor() {
 async fn a_consumer_that_is_reset_or_deleted_ends_also_when_nobody_says_so() {
     let one = alone().await;
     let (namespace, name) = ("app".to_owned(), GROUP.to_owned());
-    let mut body = one.follow(patience(50, 1)).await;
+    let mut body = one.follow(policy(50, 1)).await;
     let reset = ConsumerSet { namespace: namespace.clone(), name: name.clone(), ack_floor: Some(0), paused: None };
     one.bus.proposer().command(Command::ConsumerSet(reset)).await.expect("reset");
     one.publish(2).await;
@@ -102,7 +102,7 @@ async fn a_consumer_that_is_reset_or_deleted_ends_also_when_nobody_says_so() {
     assert_eq!(event(&mut body).await, None, "it may come again");
     one.deserted().await;
 
-    let mut body = one.follow(patience(5000, 3)).await;
+    let mut body = one.follow(policy(5000, 3)).await;
     let delete = ConsumerDelete { namespace, name };
     one.bus.proposer().command(Command::ConsumerDelete(delete)).await.expect("deleted");
     while event(&mut body).await.is_some() {}
@@ -147,7 +147,7 @@ impl Handler<StreamCommand> for Deaf {
 async fn a_member_that_cannot_be_reached_loses_its_place_and_the_others_go_on() {
     for manual in [true, false] {
         let one = alone().await;
-        let mut body = one.follow(manual.then(Patience::default)).await;
+        let mut body = one.follow(manual.then(RedeliveryPolicy::default)).await;
         let (closed, mut closes) = mpsc::channel(8);
         let deaf = Owned::start(&one.bus.metrics().actors, Deaf { answer: WriteResult::Unreachable, closed });
         // Its number is lower: it is served first.
@@ -186,10 +186,10 @@ async fn a_member_of_a_node_that_gives_no_answer_loses_its_place() {
 #[actix_web::test]
 async fn a_member_whose_first_try_was_refused_gets_what_comes() {
     let (one, two) = pair().await;
-    drop(one.follow(patience(5000, 3)).await);
+    drop(one.follow(policy(5000, 3)).await);
     // The first node does not answer yet: the second one tries again and again.
     let trying = async {
-        let body = two.follow(patience(5000, 3)).await;
+        let body = two.follow(policy(5000, 3)).await;
         assert_eq!(one.alive(Kind::RemoteMember), 1);
         body
     };

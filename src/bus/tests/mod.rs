@@ -1,4 +1,5 @@
-//! The bus of one node and of two, without doors: who is there, and who is left behind when members come and go.
+//! The bus of one node and of two, without doors: which actors live, and which are left behind when members come and
+//! go.
 
 mod members;
 
@@ -21,16 +22,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Enabled};
-use super::call::terms;
+use super::call::types::RouterConfig;
 use super::call_handler::{CallHandler, Mailbox};
 use super::consume::registry::{EndConsumers, EndStreams, ListMembers, Registry};
-use super::delivery::messages::{AckResult, ConsumerTerms, Deliver, EndReason, Join, StreamCommand, WriteResult};
-use super::delivery::window::{Departure, Patience};
+use super::delivery::messages::{AckResult, ConsumerSpec, Deliver, EndReason, Join, StreamCommand, WriteResult};
+use super::delivery::window::{Departure, RedeliveryPolicy};
 use super::handle::Bus;
 use super::read::feed::Feed;
 use super::read::pieces::{Piece, split};
 use super::relay::{JoinElsewhere, Relay};
-use super::roll::registrations;
+use super::roll::roll::RollConfig;
 use super::roll::services::Services;
 use super::subscribe::request::{Durable, Start, Subscribe};
 use super::subscribe::subscription::{Membership, Subscription};
@@ -40,11 +41,11 @@ use crate::base::actors::{Belongs, Kind, Owned, must_tell};
 use crate::base::metrics::Metrics;
 use crate::net::byte_queue::Body;
 
-/// Longest wait for what must happen.
+/// Longest wait for something that must happen.
 const SOON: Duration = Duration::from_secs(20);
 const GROUP: &str = "g";
 
-/// Longest time of a test. One that takes longer is stuck, perhaps on a lock, which no timer of its runtime would notice.
+/// Longest time of a test. A longer test is stuck, perhaps on a lock, which no timer of its runtime would notice.
 const TEST_MAX: Duration = Duration::from_secs(120);
 
 /// Ends the process when the test that holds this does not end.
@@ -65,7 +66,7 @@ impl Watchdog {
 }
 
 /// A node and its bus.
-struct House {
+struct TestNode {
     bus: Bus,
     registry: Owned<Registry>,
     relay: Option<Owned<Relay>>,
@@ -73,12 +74,12 @@ struct House {
     call_handler: Arc<CallHandler>,
     running: Option<Running>,
     stop: CancellationToken,
-    /// Goes when the node has stopped.
+    /// Removed when the node has stopped.
     data: Option<TempDir>,
     _watchdog: Watchdog,
 }
 
-impl House {
+impl TestNode {
     fn build(config: NodeConfig, data: TempDir) -> Self {
         let path = config.data.clone();
         // It brings a runtime of its own.
@@ -95,13 +96,9 @@ impl House {
         let relay = Owned::start(&bus.metrics().actors, Relay::new(&bus, registry.addr().clone()));
         let access = Access::new(bus.clone(), registry.addr().clone(), relay.addr().clone(), Enabled::Any);
         let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
-        let roll = registrations::Config {
-            grace: second,
-            heartbeat_timeout: minute,
-            heartbeat_drop: minute,
-            heartbeat_required: false,
-        };
-        let calls = terms::Config {
+        let roll =
+            RollConfig { grace: second, heartbeat_timeout: minute, heartbeat_drop: minute, heartbeat_required: false };
+        let calls = RouterConfig {
             timeout: second,
             timeout_max: minute,
             in_flight_max: 10,
@@ -147,20 +144,20 @@ impl House {
         self.access.publish(Parsed::Publish(publish)).await.expect("stored");
     }
 
-    /// A stream of a member of the group, whose client acknowledges unless `patience` is none.
-    async fn follow(&self, patience: Option<Patience>) -> Body {
+    /// Opens a stream of a member of the group. The client acknowledges unless `policy` is `None`.
+    async fn follow(&self, policy: Option<RedeliveryPolicy>) -> Body {
         let durable = Durable { name: GROUP.to_owned(), group: true, member: None };
         let wanted = Subscribe {
             pattern: pattern(),
             start: Start::Oldest,
-            manual: patience,
+            manual: policy,
             consumer_id: None,
             durable: Some(durable),
         };
         self.access.follow(wanted).await.expect("a stream").1
     }
 
-    /// A member without a stream; leaves when it is dropped.
+    /// Adds a member without a stream. The member leaves when it is dropped.
     async fn join(&self, owner: Owner, number: u64, manual: bool) -> Result<Member, Refusal> {
         let here = owner == self.bus.node().owner();
         let (registry, relay) = (self.registry.addr(), self.relay.as_ref().expect("a relay").addr());
@@ -185,7 +182,7 @@ impl House {
         self.registry.addr().send(who).await.expect("a registry").len()
     }
 
-    /// Stops it: a process that ends while a store is open aborts.
+    /// Stops the node: a process that ends while a store is open aborts.
     async fn end(mut self) {
         let (running, data) = (self.running.take().expect("it runs"), self.data.take());
         // Its actors go with it, and with them what they have of the node.
@@ -196,7 +193,7 @@ impl House {
         drop(data);
     }
 
-    /// Nobody is left who was there for a stream.
+    /// Waits until every actor of a stream or member is gone.
     async fn deserted(&self) {
         let kinds = [Kind::Consumer, Kind::RemoteMember, Kind::Subscription];
         let counts = || kinds.map(|kind| self.alive(kind));
@@ -205,7 +202,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for TestNode {
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(running) = self.running.take() {
@@ -229,9 +226,9 @@ fn pattern() -> Pattern {
 }
 
 fn join(number: u64, manual: bool, deliver: Recipient<Deliver>, commands: Recipient<StreamCommand>) -> Join {
-    let terms = ConsumerTerms { name: GROUP.to_owned(), pattern: pattern(), group: true, manual };
-    let (consumer_id, patience) = (format!("c_{number}"), Patience::default());
-    Join { terms, member: number, consumer_id, name: None, patience, deliver, commands }
+    let spec = ConsumerSpec { name: GROUP.to_owned(), pattern: pattern(), group: true, manual };
+    let (consumer_id, policy) = (format!("c_{number}"), RedeliveryPolicy::default());
+    Join { spec, member: number, consumer_id, name: None, policy, deliver, commands }
 }
 
 async fn until(what: &str, mut there: impl FnMut() -> bool) {
@@ -260,23 +257,23 @@ fn config(id: u64, data: &TempDir, listener: Option<TcpListener>, founders: BTre
     }
 }
 
-async fn alone() -> House {
+async fn alone() -> TestNode {
     let data = TempDir::with_prefix("rollbook-bus-").expect("a directory");
-    let house = House::build(config(1, &data, None, BTreeMap::new()), data);
-    house.ready().await;
-    house
+    let node = TestNode::build(config(1, &data, None, BTreeMap::new()), data);
+    node.ready().await;
+    node
 }
 
-/// Two nodes of one cluster; the second answers the other one, the first does not yet.
-async fn pair() -> (House, House) {
+/// Two nodes of one cluster. The second one answers other nodes, the first one does not yet.
+async fn pair() -> (TestNode, TestNode) {
     let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
     let founders: BTreeMap<u64, String> =
         (1..).zip(&listeners).map(|(id, at)| (id, at.local_addr().expect("its address").to_string())).collect();
-    let mut houses = (1..).zip(listeners).map(|(id, listener)| {
+    let mut nodes = (1..).zip(listeners).map(|(id, listener)| {
         let data = TempDir::with_prefix("rollbook-bus-").expect("a directory");
-        House::build(config(id, &data, Some(listener), founders.clone()), data)
+        TestNode::build(config(id, &data, Some(listener), founders.clone()), data)
     });
-    let (one, two) = (houses.next().expect("one"), houses.next().expect("two"));
+    let (one, two) = (nodes.next().expect("one"), nodes.next().expect("two"));
     one.ready().await;
     two.ready().await;
     until("both are up", || one.bus.node().state().others_up() == [2] && two.bus.node().state().others_up() == [1])
@@ -291,6 +288,6 @@ async fn event(body: &mut Body) -> Option<Piece> {
     split(chunk).next()
 }
 
-fn patience(millis: u64, count_max: u32) -> Option<Patience> {
-    Some(Patience { redelivery: Duration::from_millis(millis), count_max })
+fn policy(millis: u64, count_max: u32) -> Option<RedeliveryPolicy> {
+    Some(RedeliveryPolicy { redelivery: Duration::from_millis(millis), count_max })
 }

@@ -1,4 +1,4 @@
-//! An event on its way into the book, as a client says it: checked field by field. Pure.
+//! An event as a client sends it: checked field by field, then encoded for the book. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,82 +12,82 @@ use rollbook_core::subjects::subject::{Namespace, Subject, validate_response_sub
 use rollbook_core::time::{Timestamp, ZERO_YEAR_SECONDS};
 use serde_json::value::RawValue;
 
-use super::notification::{is_notification, says_from};
+use super::notification::{claims_sender, is_notification};
 use crate::bus::error::Fault;
 
-/// The fields of one event as they came.
+/// The fields of an event, as the client sent them.
 #[derive(Debug, Default)]
 pub struct Draft<'a> {
-    /// Empty: the server makes it.
+    /// Event id; empty when the server makes one.
     pub id: Cow<'a, str>,
-    /// Empty: none.
+    /// Trace id; empty when there is none.
     pub trace_id: Cow<'a, str>,
-    /// Deduplication key; empty: none.
+    /// Deduplication key; empty when there is none.
     pub key: Cow<'a, str>,
-    /// Its subject.
+    /// The subject.
     pub subject: Cow<'a, str>,
-    /// Where an answer is expected; empty: nowhere.
+    /// Where an answer is expected; empty when none is.
     pub response_subject: Cow<'a, str>,
-    /// RFC 3339; none: now.
+    /// Time as RFC 3339; `None` means now.
     pub created_at: Option<Cow<'a, str>>,
     /// Names and values beside the payload.
     pub headers: HeaderList,
-    /// JSON as it came, or made of what is none.
+    /// The payload: JSON.
     pub payload: Option<Cow<'a, RawValue>>,
 }
 
-/// What a publish asks for.
+/// A checked publish.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// Store these; the frame is whole.
+    /// Events to store.
     Publish(Publish),
-    /// Give it to whoever listens to the inbox.
+    /// A message for the listeners of an inbox.
     Inbox {
-        /// The inbox.
+        /// The inbox subject.
         subject: String,
         /// The message as a record.
         record: Vec<u8>,
-        /// When it was created.
+        /// When the message was created.
         created_at: Timestamp,
     },
 }
 
-/// A publish that may go to the bus.
+/// Events to store in one namespace.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Publish {
-    /// Where it goes.
+    /// The namespace.
     pub namespace: String,
-    /// All events of it.
+    /// All events, encoded.
     pub frame: Vec<u8>,
-    /// Of a single event: what its answer needs.
+    /// Id and time, when there is a single event: the answer contains them.
     pub single: Option<Single>,
 }
 
 /// Id and time of a single event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Single {
-    /// Empty when the server makes it.
+    /// Event id; empty when the server makes one.
     pub id: String,
-    /// When it was created.
+    /// When the event was created.
     pub created_at: Timestamp,
 }
 
-/// What became of a publish.
+/// A published event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Id of the event.
+    /// Event id.
     pub id: String,
-    /// Its time.
+    /// When the event was created.
     pub created_at: Timestamp,
-    /// Its position; -1 for a message of an inbox.
+    /// Position; -1 for a message of an inbox.
     pub index: i64,
 }
 
-/// Tells whether clients may publish to a namespace.
+/// Whether clients may publish to a namespace.
 pub type Writable<'e> = dyn Fn(&str) -> bool + 'e;
 
 impl Draft<'_> {
-    /// What a publish of this event alone asks for; `now` is its time when it brings none.
+    /// Checks the event and encodes a publish of it alone. `now` is its time when the client sent none.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -107,7 +107,7 @@ impl Draft<'_> {
         Ok(Parsed::Publish(Publish { namespace: namespace.to_owned(), frame, single }))
     }
 
-    /// Checks its subject and that of the answer.
+    /// Checks the subject and the response subject.
     ///
     /// # Errors
     /// What is wrong with them.
@@ -115,11 +115,11 @@ impl Draft<'_> {
         if self.subject.is_empty() {
             return Err(Fault::bad("subject is required"));
         }
-        let wild = |text: &str| memchr2(b'*', b'>', text.as_bytes()).is_some();
-        if wild(&self.subject) {
+        let has_wildcard = |text: &str| memchr2(b'*', b'>', text.as_bytes()).is_some();
+        if has_wildcard(&self.subject) {
             return Err(Fault::bad("subject should not have * or >"));
         }
-        if wild(&self.response_subject) {
+        if has_wildcard(&self.response_subject) {
             return Err(Fault::bad("response subject should not have * or >"));
         }
         Subject::validate(&self.subject).map_err(|error| Fault::bad(error.to_string()))?;
@@ -142,13 +142,13 @@ impl Draft<'_> {
                 return Err(Fault::bad(format!("{name} is longer than {FIELD_BYTES_MAX} bytes")));
             }
         }
-        if is_notification(&self.subject) && self.payload.as_deref().is_some_and(says_from) {
+        if is_notification(&self.subject) && self.payload.as_deref().is_some_and(claims_sender) {
             return Err(Fault::bad("payload: in the namespace notify only the bus says who a message is from"));
         }
         Ok(())
     }
 
-    /// The event that it is.
+    /// The event, borrowed from this draft.
     #[must_use]
     pub fn event(&self, created_at: Timestamp) -> Event<'_> {
         Event {
@@ -163,7 +163,7 @@ impl Draft<'_> {
         }
     }
 
-    /// The time of an event: its own, or now. Go's zero time means "not set".
+    /// The time of the event, or `now`. Go's zero time means that no time was set.
     ///
     /// # Errors
     /// It says a time that is none.
@@ -174,7 +174,7 @@ impl Draft<'_> {
     }
 }
 
-/// The namespace of a subject that clients may write to, or the inbox.
+/// The namespace of a subject, if clients may write to it.
 ///
 /// # Errors
 /// It is reserved, or not there.
@@ -189,21 +189,21 @@ pub fn namespace<'s>(subject: &'s str, writable: &Writable<'_>) -> Result<&'s st
     Ok(name)
 }
 
-/// Lets a publish create its namespace.
+/// Sets the flag by which a publish may create its namespace.
 pub fn allow_create(frame: &mut [u8]) {
     if let Some(flags) = frame.get_mut(1) {
         *flags |= FLAG_CREATE;
     }
 }
 
-/// Says that the events of a publish are copies of stored ones: their keys may come again.
+/// Sets the flag that the events are copies of stored ones: their keys may repeat.
 pub fn restores(frame: &mut [u8]) {
     if let Some(flags) = frame.get_mut(1) {
         *flags |= FLAG_RESTORE;
     }
 }
 
-/// All events of a publish in one piece.
+/// Encodes the events of a publish.
 ///
 /// # Errors
 /// They do not fit.

@@ -1,5 +1,4 @@
-//! Headers of an event as a client writes them in JSON: an object of names, each with a text or an array of texts.
-//! Pure.
+//! Event headers in JSON: an object of names, each with a string or an array of strings. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,10 +7,11 @@ use rollbook_core::event::headers::HeaderList;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// The headers that a JSON object holds; no more is kept of it than an event may have.
+/// The headers of a JSON object. Reading stops at the bounds that an event has.
 #[derive(Debug, Default)]
 pub struct HeadersJson(pub HeaderList);
 
+/// A string of the JSON document.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 

@@ -1,6 +1,7 @@
-//! The way into the book: what a client wants to publish becomes a frame of records, is admitted, and is proposed.
+//! Writes to the book: a publish is checked, encoded as a frame of records, admitted and proposed.
 //!
-//! Invariant: a publish has its answer within its deadline, and "not stored" is said only of what was never proposed.
+//! Invariant: a publish has its answer within its deadline, and "not stored" is said only of a publish that was never
+//! proposed.
 
 pub mod draft;
 pub mod headers;

@@ -1,7 +1,7 @@
-//! What clients of services tell each other, as it is in the book: the namespace `notify`. Pure.
+//! Notifications between clients of services, as they are stored in the namespace `notify`. Pure.
 //!
-//! Any client of the book may publish there too. Who a notification is from is said by the node that a registered
-//! client is connected to, and by nobody else: a publish that says so is refused.
+//! Any client of the book may publish to the namespace too. Invariant: only the node of a registered client sets the
+//! sender of a notification. A publish that contains a sender is refused.
 
 use std::collections::BTreeMap;
 
@@ -13,38 +13,38 @@ use serde_json::value::RawValue;
 /// The namespace of notifications.
 pub const NOTIFY: &str = "notify";
 
-/// The notification that a message could not be delivered. No client may send one of this name.
+/// The name of the notification that a message could not be delivered. Clients may not use it.
 pub const UNHANDLED: &str = "bus:unhandled";
 
-/// The member of a payload that says who it is from.
+/// The member of the payload that names the sender.
 const FROM: &str = "from";
 
 /// Payload of a notification.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Notification<'a> {
-    /// The name that it has for clients.
+    /// The name of the notification.
     pub event: String,
-    /// What its sender calls it.
+    /// The id that the sender gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// What it says.
+    /// The content.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub data: Option<&'a RawValue>,
-    /// Who says it; absent when it was published by no client of the roll.
+    /// The sender; absent when the event was not published by a registered client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<From>,
 }
 
-/// Who notifies.
+/// The sender of a notification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct From {
-    /// Its service.
+    /// Id of its service.
     pub service: String,
-    /// Its instance.
+    /// Id of its instance.
     pub instance: String,
 }
 
-/// The subject of a notification: its name in the characters that subjects have.
+/// The subject of a notification: its name, with the characters that subjects do not allow replaced.
 #[must_use]
 pub fn subject(event: &str) -> String {
     let legal = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' };
@@ -52,21 +52,21 @@ pub fn subject(event: &str) -> String {
     format!("{NOTIFY}.{name}")
 }
 
-/// Whether events of that subject are notifications.
+/// Whether a subject is that of a notification.
 #[must_use]
 pub fn is_notification(subject: &str) -> bool {
     subject.strip_prefix(NOTIFY).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// What an event of the book says if it is a notification.
+/// The notification in an event; `None` when the event is none.
 #[must_use]
 pub fn notification<'e>(event: &Event<'e>) -> Option<Notification<'e>> {
     serde_json::from_slice(event.payload.filter(|_| is_notification(event.subject))?).ok()
 }
 
-/// Whether a payload that a client publishes says who it is from, in any way that some reader might see.
+/// Whether the payload of a publish names a sender, in any spelling that a reader might accept.
 #[must_use]
-pub fn says_from(payload: &RawValue) -> bool {
+pub fn claims_sender(payload: &RawValue) -> bool {
     let members = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(payload.get());
     members.is_ok_and(|members| members.contains_key(FROM))
 }
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_sender_is_seen_however_it_is_written() {
-        let says = |text: &str| serde_json::from_str::<&RawValue>(text).is_ok_and(says_from);
+        let claims = |text: &str| serde_json::from_str::<&RawValue>(text).is_ok_and(claims_sender);
         for forged in [
             r#"{"event":"x","from":{"service":"a","instance":"b"}}"#,
             r#"{"from":null}"#,
@@ -94,10 +94,10 @@ mod tests {
             r#"{"event":"x", "\u0066rom" : {}}"#,
             r#"{"event":"x","event":"y","from":{}}"#,
         ] {
-            assert!(says(forged), "{forged}");
+            assert!(claims(forged), "{forged}");
         }
         for fair in ["1", "[\"from\"]", r#"{"event":"from","data":{"from":1}}"#, r#"{"From":1}"#, "{}"] {
-            assert!(!says(fair), "{fair}");
+            assert!(!claims(fair), "{fair}");
         }
         assert!(is_notification("notify.x") && !is_notification("notify") && !is_notification("notifying.x"));
     }

@@ -1,7 +1,7 @@
-//! Recorded writes on their way in: admission and counting.
+//! Admission of writes: is there disk space, and is there room in memory?
 //!
-//! Batching happens behind it, at the leader, where the asks of all nodes meet. What
-//! is here is what must be decided before a byte is queued: is there disk, is there room.
+//! Batching happens behind the proposer, at the leader, where the proposals of all nodes meet. Here is only what must
+//! be decided before a byte is queued.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -20,53 +20,66 @@ use tokio_util::sync::CancellationToken;
 use crate::base::metrics::Metrics;
 use crate::net::budget::Budget;
 
-/// How often the own disk is looked at.
-const LOOK: Duration = Duration::from_millis(100);
-/// How often the leader is asked whether the cluster has room.
-const ASK: Duration = Duration::from_secs(1);
+/// How often the free space of this node is checked.
+const DISK_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the leader is asked whether the cluster has space.
+const CLUSTER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bounds of the proposer.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the node stores everything.
+    /// The data directory.
     pub data: PathBuf,
-    /// Free space below which publishes are refused, bytes.
+    /// Publishes are refused when less space is free, bytes.
     pub reserve_bytes: u64,
-    /// Most bytes of publishes that wait at once.
+    /// Most bytes of publishes that wait for their answer.
     pub pending_bytes_max: usize,
-    /// Most bytes of requests of all kinds that are being received at once.
+    /// Most bytes of requests that are being received.
     pub receiving_bytes_max: usize,
 }
 
+/// The shared state of all clones of [`Proposer`].
 #[derive(Debug)]
 struct Inner {
+    /// Proposes frames.
     proposals: ProposalClient,
+    /// Reports the shortage of this node to the cluster, and knows that of the cluster.
     disk: DiskSpace,
+    /// The bounds.
     config: Config,
+    /// The counters.
     metrics: Metrics,
+    /// Bytes of publishes that wait for their answer.
     pending_bytes: AtomicUsize,
+    /// Bytes of requests that are being received.
     receiving: Budget,
-    /// Publishes are refused for lack of disk, here or elsewhere in the cluster.
+    /// Whether publishes are refused for lack of disk space, here or elsewhere in the cluster. Read without the lock
+    /// below.
     disk_low: AtomicBool,
-    /// What is short, here and elsewhere.
-    lacks: Mutex<Lacks>,
+    /// What is short.
+    lacks: Mutex<Shortage>,
+    /// Free bytes at the newest check, for metrics.
     free_bytes: AtomicU64,
+    /// Free inodes at the newest check, for metrics.
     free_inodes: AtomicU64,
 }
 
+/// What disk space is short, as texts.
 #[derive(Debug, Default)]
-struct Lacks {
+struct Shortage {
+    /// On this node.
     here: Option<String>,
+    /// On the leader, or on a majority.
     elsewhere: Option<String>,
 }
 
-/// The way into the book. Clones share it.
+/// Writes to the book. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Proposer {
     inner: Arc<Inner>,
 }
 
-/// Bytes counted against the budget; given back when dropped.
+/// The bytes of an admitted publish, given back when this is dropped.
 struct Permit<'a> {
     pending: &'a AtomicUsize,
     bytes: usize,
@@ -78,7 +91,8 @@ impl Drop for Permit<'_> {
     }
 }
 
-impl Lacks {
+impl Shortage {
+    /// The shortage that publishes are refused for.
     fn reason(&self) -> Option<&str> {
         self.here.as_deref().or(self.elsewhere.as_deref())
     }
@@ -102,25 +116,25 @@ impl Proposer {
             free_inodes: AtomicU64::new(u64::MAX),
         };
         let proposer = Self { inner: Arc::new(inner) };
-        proposer.look_at_disk();
+        proposer.check_disk();
         proposer
     }
 
     /// Watches the free space until cancelled.
     pub async fn watch_disk(self, stop: CancellationToken) {
         let here = async {
-            let mut tick = tokio::time::interval(LOOK);
+            let mut tick = tokio::time::interval(DISK_CHECK_INTERVAL);
             loop {
                 tick.tick().await;
-                self.look_at_disk();
+                self.check_disk();
             }
         };
         let elsewhere = async {
-            let mut tick = tokio::time::interval(ASK);
+            let mut tick = tokio::time::interval(CLUSTER_CHECK_INTERVAL);
             loop {
                 tick.tick().await;
                 let elsewhere = self.inner.disk.cluster_shortage().await;
-                self.note(|lacks| lacks.elsewhere = elsewhere);
+                self.update_shortage(|lacks| lacks.elsewhere = elsewhere);
             }
         };
         tokio::select! {
@@ -130,7 +144,8 @@ impl Proposer {
         }
     }
 
-    fn look_at_disk(&self) {
+    /// Checks the free space of this node.
+    fn check_disk(&self) {
         let inner = &self.inner;
         match disk::free(&inner.config.data) {
             Ok(free) => {
@@ -138,13 +153,14 @@ impl Proposer {
                 inner.free_inodes.store(free.inodes, Ordering::Relaxed);
                 let (here, full) = (free.lacks(inner.config.reserve_bytes), free.is_full(inner.config.reserve_bytes));
                 inner.disk.report(here.is_some(), full);
-                self.note(|lacks| lacks.here = here);
+                self.update_shortage(|lacks| lacks.here = here);
             }
             Err(error) => tracing::warn!(%error, "free disk space is unknown"),
         }
     }
 
-    fn note(&self, change: impl FnOnce(&mut Lacks)) {
+    /// Changes the shortage. Logs when publishes become refused, or accepted again.
+    fn update_shortage(&self, change: impl FnOnce(&mut Shortage)) {
         let inner = &self.inner;
         let mut lacks = lock(&inner.lacks);
         change(&mut lacks);
@@ -156,7 +172,7 @@ impl Proposer {
         }
     }
 
-    /// What of the disk is short, while publishes are refused for that.
+    /// Which disk space is short, while publishes are refused for that.
     #[must_use]
     pub fn lacks(&self) -> Option<String> {
         if !self.is_disk_low() {
@@ -165,12 +181,13 @@ impl Proposer {
         lock(&self.inner.lacks).reason().map(ToOwned::to_owned)
     }
 
-    /// What requests that are being received may take, on their way in.
+    /// The budget of requests that are being received.
     #[must_use]
     pub fn receiving(&self) -> &Budget {
         &self.inner.receiving
     }
 
+    /// Admits a publish of this size.
     fn admit(&self, bytes: usize) -> Result<Permit<'_>, Refusal> {
         let inner = &*self.inner;
         if let Some(lacks) = self.lacks() {
@@ -184,7 +201,7 @@ impl Proposer {
         Ok(permit)
     }
 
-    /// Puts the frame of a publish into the book: position of its first event, and how many.
+    /// Stores the frame of a publish. Returns the position of its first event, and their number.
     ///
     /// # Errors
     /// Any [`Refusal`]; after [`Refusal::OutcomeUnknown`] the events may or may not be stored.
@@ -207,8 +224,8 @@ impl Proposer {
         }
     }
 
-    /// Puts any frame into the log. Not subject to the disk reserve: deletes and acks must go through, until the
-    /// leader has used up nearly all of it.
+    /// Proposes any frame. The disk reserve does not apply: deletes and acknowledgements must pass until the leader has
+    /// used up nearly all of the reserve.
     ///
     /// # Errors
     /// Any [`Refusal`].
@@ -218,7 +235,7 @@ impl Proposer {
         reply.await.unwrap_or_else(|_| Err(Refusal::OutcomeUnknown("node is stopping".to_owned())))
     }
 
-    /// Proposes a command, as [`Proposer::propose`] does a frame.
+    /// Proposes a command.
     ///
     /// # Errors
     /// Any [`Refusal`].
@@ -226,19 +243,19 @@ impl Proposer {
         self.propose(command.frame()?.into()).await
     }
 
-    /// Free bytes of the data directory when last looked.
+    /// Free bytes of the data directory at the newest check.
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
         self.inner.free_bytes.load(Ordering::Relaxed)
     }
 
-    /// Free inodes of the data directory when last looked.
+    /// Free inodes of the data directory at the newest check.
     #[must_use]
     pub fn free_inodes(&self) -> u64 {
         self.inner.free_inodes.load(Ordering::Relaxed)
     }
 
-    /// Whether publishes are refused for lack of disk.
+    /// Whether publishes are refused for lack of disk space.
     #[must_use]
     pub fn is_disk_low(&self) -> bool {
         self.inner.disk_low.load(Ordering::Relaxed)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rollbook_core::subjects::pattern::Pattern;
 
 use crate::base::duration;
-use crate::bus::delivery::window::Patience;
+use crate::bus::delivery::window::RedeliveryPolicy;
 use crate::bus::error::Fault;
 use crate::bus::subscribe::request::{self, Start, Subscribe, is_name};
 
@@ -64,20 +64,20 @@ pub(super) fn subscribe(query: &Query<'_>, pattern: Pattern, last_event_id: Opti
     }
     let start = last_event_id.filter(|id| !id.is_empty()).map(|id| Start::Resume(id.to_owned()));
     let start = start.unwrap_or_else(|| Start::parse(query.given("start")));
-    let manual = manual.then_some(Patience { redelivery, count_max });
+    let manual = manual.then_some(RedeliveryPolicy { redelivery, count_max });
     let wanted = Subscribe { pattern, start, manual, consumer_id: consumer_id.map(str::to_owned), durable: None };
     wanted.named(query.given("consumer"), query.given("group"))
 }
 
 fn redelivery(text: Option<&str>) -> Result<Duration, Fault> {
-    let Some(text) = text else { return Ok(Patience::default().redelivery) };
+    let Some(text) = text else { return Ok(RedeliveryPolicy::default().redelivery) };
     let said = duration::parse(text).map_err(|_| Fault::bad(format!("invalid redelivery: {text}")))?;
     let short = || Fault::bad(format!("invalid redelivery: {text}, at least 100ms"));
     request::redelivery(Some(said)).ok_or_else(short)
 }
 
 fn deliveries(text: Option<&str>) -> Result<u32, Fault> {
-    let Some(text) = text else { return Ok(Patience::default().count_max) };
+    let Some(text) = text else { return Ok(RedeliveryPolicy::default().count_max) };
     let count: i64 = text.parse().map_err(|_| Fault::bad(format!("invalid redelivery_count: {text}")))?;
     Ok(u32::try_from(count.max(0)).unwrap_or(u32::MAX))
 }

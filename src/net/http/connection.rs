@@ -1,4 +1,4 @@
-//! One connection: request after request, each answered before the next one is looked at.
+//! One connection: request after request, each answered before the next one is parsed.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -39,44 +39,54 @@ use crate::net::socket::Socket;
 
 /// Longest time from the first byte of a head to its last.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a connection that ends waits for the client to have read its answer, and how much it reads meanwhile.
+/// How long a closing connection waits until the client has read its answer.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
-/// The same for one that has sent nothing beyond its request, as most have: a node that stops waits for all of them.
+/// The same wait for a client that has sent nothing beyond its request, as most have: a stopping node waits for all of
+/// them.
 const LINGER_SILENT_MAX: Duration = Duration::from_millis(250);
+/// Most bytes that are read and discarded during that wait.
 const LINGER_BYTES_MAX: usize = 32 << 20;
-/// How long, and how much of, a body that nobody wanted is read past so that the connection can go on.
+/// How long the rest of a body is read that the application did not read, so that the connection can go on.
 const UNWANTED_TIME_MAX: Duration = Duration::from_millis(250);
+/// Most bytes of such a rest.
 const UNWANTED_BYTES_MAX: u64 = 64 << 10;
 
-/// An application as a connection sees it.
+/// An application, as a connection calls it.
 pub(super) trait Application<B>: Service<Request, Response: Into<Response<B>>, Error: Into<Error>> {}
 
 impl<B, S: Service<Request, Response: Into<Response<B>>, Error: Into<Error>>> Application<B> for S {}
 
 /// What comes next on a connection.
 enum Next {
+    /// A request.
     Request(Box<Request>),
-    /// Something that is no request; nothing behind it can be understood.
+    /// Bytes that are not a request. Nothing behind them can be understood.
     Fault(Fault),
-    /// Nothing any more.
+    /// The client has gone, or the connection was idle for too long.
     End,
 }
 
-/// What becomes of the connection.
+/// What happens to the connection after an answer.
 enum Then {
-    /// Another request.
+    /// The connection waits for another request.
     Next,
-    /// The last answer was written.
+    /// The connection closes after its last answer.
     Close,
-    /// It is not ours any more.
+    /// The application has taken the connection over.
     Gone,
 }
 
+/// A connection that was let in.
 struct Connection<S> {
+    /// The socket and its buffers, shared with the body of the request.
     wire: Rc<RefCell<BufferedSocket>>,
+    /// What the connections of the thread share.
     thread: Rc<Worker<S>>,
+    /// The slot of this connection in the bound of the listener.
     place: ConnectionSlot,
+    /// Address of the client.
     peer: Option<SocketAddr>,
+    /// The timer of all waits.
     timer: Timer,
 }
 
@@ -106,7 +116,7 @@ pub(super) async fn serve<S: Application<B>, B: MessageBody + 'static>(io: TcpSt
     }
 }
 
-/// The address of the client, which a load balancer may have to say first.
+/// The address of the client, which a load balancer may send in a PROXY header.
 async fn client<S>(
     mut wire: BufferedSocket,
     thread: &Worker<S>,
@@ -120,6 +130,7 @@ async fn client<S>(
 }
 
 impl<S> Connection<S> {
+    /// Serves request after request.
     async fn run<B: MessageBody + 'static>(mut self)
     where
         S: Application<B>,
@@ -162,7 +173,8 @@ impl<S> Connection<S> {
         }
     }
 
-    /// Waits for the head of a request and gives its length; or why there is none, if there is anything to say.
+    /// Waits for the head of a request. Returns its length; or the fault to answer, or `None` when the connection just
+    /// ends.
     async fn head(&mut self) -> Result<usize, Option<Fault>> {
         let Self { wire, thread, timer, .. } = self;
         let idle_until = Instant::from_std(clock::now()) + thread.listener.settings.idle_timeout;
@@ -192,7 +204,7 @@ impl<S> Connection<S> {
                 }
             } else {
                 if idle.take().is_some() {
-                    // What was meant for a connection that is idle goes to the next one.
+                    // A wake-up for an idle connection goes to the next idle one.
                     woken.set(thread.idle.notified());
                 }
                 let until = *head_until.get_or_insert_with(|| Instant::from_std(clock::now()) + HEAD_TIME_MAX);
@@ -205,7 +217,7 @@ impl<S> Connection<S> {
         .await
     }
 
-    /// Takes a head of that length out of what was read.
+    /// Parses the head, which has this length.
     fn parse(&self, mut end: usize) -> Result<Request, Fault> {
         let wire = &mut *self.wire.borrow_mut();
         let mended = head::mended(wire.read.get(..end).unwrap_or_default())?;
@@ -233,6 +245,7 @@ impl<S> Connection<S> {
         }
     }
 
+    /// Answers a request.
     async fn serve<B: MessageBody + 'static>(&mut self, mut request: Request) -> io::Result<Then>
     where
         S: Application<B>,
@@ -255,7 +268,7 @@ impl<S> Connection<S> {
         self.answer(answer, Asked { head, old, last }).await
     }
 
-    /// Asks the application; `watched`: the client may go meanwhile.
+    /// Calls the application. When `watched`, the call ends if the connection breaks meanwhile.
     async fn call<B: MessageBody + 'static>(&self, request: Request, watched: bool) -> io::Result<Response<BoxBody>>
     where
         S: Application<B>,
@@ -366,7 +379,7 @@ fn is_websocket(request: &Request) -> bool {
     request.headers().get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Looks for a head at the beginning of what was read: its length, or why there will be none.
+/// Looks for a head at the beginning of what was read. Returns its length, or why there will be none.
 fn look(wire: &mut BufferedSocket, scanned: &mut usize) -> Option<Result<usize, Option<Fault>>> {
     if *scanned == 0 {
         // Some clients send an empty line behind a body.
@@ -393,18 +406,18 @@ fn look(wire: &mut BufferedSocket, scanned: &mut usize) -> Option<Result<usize, 
     wire.ended.then(|| Err((!wire.read.is_empty()).then(cut)))
 }
 
-/// Answers what is no request.
+/// Answers bytes that are not a request.
 async fn refuse<S>(wire: &RefCell<BufferedSocket>, thread: &Worker<S>, fault: &Fault) -> io::Result<()> {
     let mut answer = (thread.listener.settings.refuse)(fault);
     if fault.status == 503 {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    // What the codec knows is of an earlier request.
+    // The state of the codec belongs to an earlier request.
     wire.borrow_mut().codec = Codec::new(thread.codec.clone());
     send(wire, answer.into(), Asked { head: false, old: false, last: true }).await.map(drop)
 }
 
-/// Lets a client read its last answer: a socket that is closed while bytes come takes back what it has sent.
+/// Lets a client read its last answer: closing a socket with unread bytes discards what was sent.
 async fn linger(wire: &RefCell<BufferedSocket>, most: Duration) {
     let mut left = LINGER_BYTES_MAX;
     let read = poll_fn(|cx| {
@@ -428,7 +441,7 @@ async fn linger(wire: &RefCell<BufferedSocket>, most: Duration) {
     }
 }
 
-/// One timer for all the waiting of a connection. It is set anew when it fires, not for each request.
+/// One timer for all waits of a connection. The timer is moved when it fires, not for each request.
 struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
@@ -436,7 +449,7 @@ impl Timer {
         Self(None)
     }
 
-    /// Whether that time has come; if not, the task is woken then.
+    /// Whether this time has come. If not, the task is woken then.
     fn is_over(&mut self, until: Instant, cx: &mut Context<'_>) -> bool {
         let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         if sleep.deadline() > until {

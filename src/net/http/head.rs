@@ -1,4 +1,4 @@
-//! The bytes of a request head: where it ends, what is mended before it is parsed, what is wrong with it. Pure.
+//! The bytes of a request head: where it ends, what is repaired before it is parsed, and why it is refused. Pure.
 
 use std::borrow::Cow;
 
@@ -7,26 +7,26 @@ use memchr::{memchr, memchr_iter, memrchr};
 
 /// Longest head of a request, bytes.
 pub const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Most headers of a request, of the parser.
+/// Most headers of a request that the parser accepts.
 const HEADERS_MAX: usize = 96;
 
-/// What is wrong with a request that cannot be given to an application.
+/// Why a request reaches no application.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Status of the answer.
+    /// HTTP status of the answer.
     pub status: u16,
     /// What is wrong, and what would be right.
     pub text: Cow<'static, str>,
 }
 
 impl Fault {
-    /// A fault with that status and text.
+    /// A fault with this status and text.
     pub fn new(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
         Self { status, text: text.into() }
     }
 }
 
-/// The length of a head that ends with an empty line, looked for from `from` on; `None`: more has to come.
+/// The length of a head that ends with an empty line, searched from `from` on. `None` when more bytes must come.
 #[must_use]
 pub fn end(bytes: &[u8], from: usize) -> Option<usize> {
     let tail = bytes.get(from..)?;
@@ -37,7 +37,7 @@ pub fn end(bytes: &[u8], from: usize) -> Option<usize> {
     })
 }
 
-/// What is wrong with the first bytes of a head, whatever follows: a client that does not speak HTTP/1 at all.
+/// Why the first bytes can never become a request of HTTP/1, whatever follows.
 #[must_use]
 pub fn hopeless(bytes: &[u8]) -> Option<Fault> {
     if bytes.first() == Some(&0x16) {
@@ -56,9 +56,9 @@ pub fn hopeless(bytes: &[u8]) -> Option<Fault> {
     Some(Fault::new(400, format!("this is not HTTP: a request does not begin with byte {first:#04x}")))
 }
 
-/// The head with those bytes of its target percent-encoded that a URL cannot have but people type: `>`, `"`, `|`, a
-/// blank, letters that are not ASCII. `None`: it can stay as it is. The meaning is the same: whoever reads the target
-/// decodes it. Nothing else is touched, so where the request ends does not change.
+/// Percent-encodes the bytes of a target that a URL may not have but people type: `>`, `"`, `|`, a blank, letters that
+/// are not ASCII. `None` when there are none. The meaning stays the same, because every reader decodes the target, and
+/// nothing else changes, so the request ends at the same place.
 ///
 /// # Errors
 /// The first line is none of a request.
@@ -78,7 +78,7 @@ pub fn mended(head: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
     if !target.iter().any(|byte| is_typed(*byte)) {
         return Ok(None);
     }
-    // Two versions in one line are read differently by different programs.
+    // Two versions in one line are parsed differently by different programs.
     if memchr::memmem::find(target, b" HTTP/").is_some() {
         return Err(wrong());
     }
@@ -99,13 +99,13 @@ pub fn mended(head: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
     Ok(Some(out))
 }
 
-/// Whether a byte has no place in a target, but has one in the mind of whoever types it.
+/// Whether a byte has no place in a target but is typed by people.
 const fn is_typed(byte: u8) -> bool {
     matches!(byte, b' ' | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x80..)
 }
 
-/// Takes a wish for another protocol out of a head, unless it is for a WebSocket and `websockets` are spoken here:
-/// a server may go on as if nothing had been asked. The head keeps its length.
+/// Removes a request for another protocol from a head, except for a WebSocket when `websockets` are supported: a server
+/// may ignore such a request. The head keeps its length.
 pub fn stay(head: &mut [u8], websockets: bool) {
     let wished = header(head, b"upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
     if websockets && wished && head.starts_with(b"GET ") {
@@ -141,7 +141,7 @@ fn header<'h>(head: &'h [u8], name: &[u8]) -> Option<&'h [u8]> {
     headers(head).find_map(|(own, value)| own.eq_ignore_ascii_case(name).then_some(value))
 }
 
-/// Says what the parser did not like about a head.
+/// Explains an error of the parser.
 #[must_use]
 pub fn explain(head: &[u8], error: &ParseError) -> Fault {
     match error {

@@ -1,22 +1,25 @@
-//! Which names of a host are this node's.
+//! The host names of this node, against DNS rebinding.
 //!
-//! A page of any site may let its own name point to this machine (DNS rebinding); for the browser such a page and this
-//! node are then one origin. The name in the request gives it away. An IP address, `localhost` and a name without a
-//! dot are safe: nobody can register them.
+//! A page of any site may let its own name point to this machine. For the browser that page and this node then have one
+//! origin; only the host name in the request shows the difference. An IP address, `localhost` and a name without a dot
+//! are safe, because nobody can register them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The names that requests may ask for.
+/// The names that requests may use.
 #[derive(Debug, Clone, Default)]
 pub struct Hosts {
+    /// Every name is allowed.
     any: bool,
+    /// Allowed names.
     names: Vec<String>,
-    /// With their dot: `*.example.com` is `.example.com`.
+    /// Allowed domains, with their dot: `*.example.com` is `.example.com`.
     domains: Vec<String>,
 }
 
 impl Hosts {
-    /// These names beside those that are always safe; `*.example.com` is every name below it, `*` is any.
+    /// These names, beside those that are always safe. `*.example.com` stands for every name below it, `*` for any
+    /// name.
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         let mut hosts = Self::default();
@@ -32,7 +35,7 @@ impl Hosts {
         hosts
     }
 
-    /// Whether a request may ask for this `host` or `host:port`.
+    /// Whether a request may use this `host` or `host:port`.
     #[must_use]
     pub fn allow(&self, authority: &str) -> bool {
         let Some(host) = host(authority) else { return self.any };
@@ -43,7 +46,7 @@ impl Hosts {
     }
 }
 
-/// The host of `host:port`, without the dot of the root; `None` when it is none.
+/// The host of `host:port`, without the dot of the root; `None` when the text is invalid.
 fn host(authority: &str) -> Option<&str> {
     if let Some(rest) = authority.strip_prefix('[') {
         return rest.split_once(']').map(|(host, _)| host).filter(|host| host.parse::<Ipv6Addr>().is_ok());
@@ -53,6 +56,7 @@ fn host(authority: &str) -> Option<&str> {
     host.bytes().all(plain).then(|| host.strip_suffix('.').unwrap_or(host))
 }
 
+/// Whether nobody can register this name.
 fn is_safe(host: &str) -> bool {
     let below_localhost =
         || host.len() > 10 && host.get(host.len() - 10..).is_some_and(|end| end.eq_ignore_ascii_case(".localhost"));

@@ -1,5 +1,5 @@
-//! The body of a request, taken from its connection as it is asked for: whoever reads slowly holds up nobody else, and
-//! nothing is kept that nobody wants.
+//! The body of a request, read from the connection when the application asks for it. A slow application holds up nobody
+//! else, and bytes that nobody wants are not kept.
 
 use std::cell::RefCell;
 use std::future::Future as _;
@@ -18,21 +18,23 @@ use tokio_util::codec::Decoder as _;
 
 use super::socket::BufferedSocket;
 
-/// Longest time without a byte of a body. A door may say how long a whole one may take.
+/// Longest time without a byte of a body. A door may bound the time of the whole body.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// What a client waits for that has a long body.
+/// The interim answer that a client may wait for before it sends its body.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The body of one request. Whoever keeps it longer than the request lasts finds nothing.
+/// The body of one request. After the end of the request it reads nothing.
 pub(super) struct Incoming {
+    /// The connection.
     wire: Rc<RefCell<BufferedSocket>>,
+    /// Number of the request.
     request: u64,
-    /// Runs while the next bytes are waited for.
+    /// Ends the wait for the next bytes.
     silence: Option<Pin<Box<Sleep>>>,
 }
 
 impl Incoming {
-    /// The body of the request in hand.
+    /// The body of the present request.
     pub(super) fn new(wire: &Rc<RefCell<BufferedSocket>>) -> Self {
         Self { wire: Rc::clone(wire), request: wire.borrow().request, silence: None }
     }

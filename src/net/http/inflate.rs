@@ -1,5 +1,5 @@
-//! A compressed body, decompressed piece by piece: never more than one piece is in memory, however much it is all
-//! together, and whoever reads stops when it is too much.
+//! A compressed body, decompressed piece by piece. Invariant: only one piece is in memory, however large the whole body
+//! is, and the reader decides when to stop.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
@@ -15,11 +15,11 @@ use futures_util::Stream;
 
 use super::head::Fault;
 
-/// The codings that are understood, as a header names them.
+/// The supported codings, as a header names them.
 pub(super) const CODINGS: &str = "gzip, deflate, zstd";
 /// Most bytes of a piece.
 const PIECE_BYTES_MAX: usize = 32 << 10;
-/// Largest window of a zstd frame as a power of two: 8 MiB, what decoders have to support.
+/// Largest window of a zstd frame, as a power of two: 8 MiB, which every decoder has to support.
 const WINDOW_LOG_MAX: u32 = 23;
 
 /// How a body is compressed.
@@ -40,7 +40,7 @@ impl Coding {
     }
 }
 
-/// How the body of a request is compressed, if it is.
+/// The coding of a request body; `None` when it is not compressed.
 ///
 /// # Errors
 /// In a way that is not understood.
@@ -56,7 +56,7 @@ pub(super) fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Fault> {
                 b"zstd" => Coding::Zstd,
                 _ => return Err(unknown(value)),
             };
-            // One inside another multiplies what few bytes can mean.
+            // Two codings, one inside the other, would multiply the size that few bytes can stand for.
             if found.replace(coding).is_some() {
                 return Err(unknown(value));
             }
@@ -70,11 +70,12 @@ fn unknown(value: &[u8]) -> Fault {
     Fault::new(415, format!("Content-Encoding {} is not understood: one of {CODINGS}, or none", value.escape_ascii()))
 }
 
-/// What came and has not been decompressed.
+/// Compressed bytes that were received and not decompressed.
 #[derive(Debug, Default)]
 struct Waiting {
+    /// The bytes.
     chunks: VecDeque<Bytes>,
-    /// Nothing more will come.
+    /// No more bytes will come.
     ended: bool,
 }
 
@@ -109,10 +110,13 @@ impl Read for Waiting {
     }
 }
 
-/// Of a zlib stream. The one of flate2 does not say when the stream was cut off.
+/// A decoder of zlib. The one of flate2 does not report a stream that was cut off.
 struct Deflate {
+    /// The input.
     waiting: Waiting,
+    /// The state of the decoder.
     state: Decompress,
+    /// Whether the end of the stream was read.
     whole: bool,
 }
 
@@ -175,13 +179,17 @@ impl Decoder {
     }
 }
 
-/// A body as it was before it was compressed.
+/// A body before its compression.
 pub(super) struct Inflated<B> {
+    /// The coding.
     coding: Coding,
-    /// `None`: not begun, or over.
+    /// `None` before the first read and after the end.
     decoder: Option<Decoder>,
+    /// Whether the decoder was made.
     begun: bool,
+    /// The buffer of one piece.
     piece: Vec<u8>,
+    /// The compressed body.
     body: B,
 }
 

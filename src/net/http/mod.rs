@@ -1,21 +1,23 @@
 //! HTTP/1.1 connections, the same for every listener: from the socket to an application of actix-web and back.
 //!
-//! The codec of actix-http parses and encodes; when what is read and written, and what a client is told that does not
-//! keep to the protocol, is decided here. One request of a connection is served at a time, so none is carried out
-//! whose answer cannot be written. Nothing here knows events.
+//! The codec of actix-http parses and encodes. This room decides when to read and write, and what a client is told that
+//! breaks the protocol. Nothing here knows events.
+//!
+//! Invariant: one request of a connection is served at a time, so no request is carried out whose answer cannot be
+//! written.
 //!
 //! ```text
 //! server      listens; builds the application on each thread
-//! settings    what a listener is told
+//! settings    the settings of a listener
 //! worker      what the connections of one thread share
 //! connection  one connection: request after request, each in [`head`], [`incoming`], [`answer`]
-//! head        the bytes of a request head: where it ends, what is mended, what is wrong with it. Pure
-//! hosts       which names of a host are this node's. Pure
-//! incoming    the body of a request, taken from the connection as it is asked for
-//! inflate     the same, decompressed piece by piece
-//! answer      an answer, written as the client takes it
+//! head        the bytes of a request head: its end, repairs, errors. Pure
+//! hosts       the host names of this node. Pure
+//! incoming    the body of a request, read when the application asks for it
+//! inflate     a compressed body, decompressed piece by piece
+//! answer      an answer, written at the pace of the client
 //! socket      the socket and its buffers
-//! status      kinds of faults to statuses. Pure
+//! status      the HTTP status of each kind of fault. Pure
 //! ```
 
 pub mod answer;

@@ -1,8 +1,8 @@
-//! Listens, and builds an application of actix-web on each thread.
+//! Listens for HTTP, and builds an application of actix-web on each thread.
 //!
-//! Routing, origins and refusals are the application's own, for an upgrade as for any other request. What it accepts as
-//! a WebSocket leaves the server together with its socket, so that an idle WebSocket keeps none of its buffers and
-//! nothing stands between it and the kernel.
+//! Routing, origins and refusals belong to the application, for an upgrade as for any other request. A connection that
+//! the application accepts as a WebSocket leaves the server together with its socket, so that an idle WebSocket keeps
+//! no buffers of the server.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -24,7 +24,7 @@ use super::connection;
 use super::settings::HttpListener;
 use super::worker::Worker;
 
-/// Serves an application that each worker builds. When `stopping` is cancelled idle connections are closed.
+/// Serves an application that each thread builds. Idle connections are closed when `stopping` is cancelled.
 ///
 /// # Errors
 /// The listener cannot be used.

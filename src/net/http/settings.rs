@@ -1,4 +1,4 @@
-//! What an HTTP listener is told beyond what every listener is.
+//! Settings of an HTTP listener, beyond those of every listener.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use super::head::Fault;
 use super::hosts::Hosts;
 use crate::net::listener::limits::ListenerLimits;
 
-/// How a listener answers a request that reaches no application, in the form of its door.
+/// Builds the answer to a request that reaches no application, in the form of the door.
 pub type Refuse = Arc<dyn Fn(&Fault) -> HttpResponse + Send + Sync>;
 
-/// What an HTTP listener is told.
+/// The settings.
 pub struct HttpSettings {
-    /// Hosts that requests may ask for.
+    /// Hosts that requests may name.
     pub hosts: Hosts,
-    /// How long a connection without a request is kept.
+    /// How long a connection waits for its next request.
     pub idle_timeout: Duration,
-    /// Whether its application takes connections over as WebSockets.
+    /// Whether the application takes connections over as WebSockets.
     pub websockets: bool,
-    /// How it says no.
+    /// Builds refusals.
     pub refuse: Refuse,
 }
 
@@ -31,12 +31,12 @@ impl fmt::Debug for HttpSettings {
     }
 }
 
-/// An HTTP listener: what it was told, and its bounds and counts.
+/// An HTTP listener: its settings, bounds and counts.
 #[derive(Debug)]
 pub struct HttpListener {
-    /// What it was told.
+    /// The settings.
     pub settings: HttpSettings,
-    /// Its bounds and counts.
+    /// Bounds and counts.
     pub limits: Arc<ListenerLimits>,
 }
 

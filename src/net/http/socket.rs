@@ -1,4 +1,4 @@
-//! The socket of a connection and its buffers. What is idle keeps none.
+//! The socket of a connection and its buffers. Invariant: an idle connection keeps no buffers.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,26 +12,27 @@ use tokio::io::AsyncWrite as _;
 
 use crate::net::socket::Socket;
 
-/// How much is read at a time, bytes: of a head, and of a body.
+/// Bytes of one read of a head.
 const HEAD_BYTES: usize = 4 << 10;
+/// Bytes of one read of a body.
 const BODY_BYTES: usize = 16 << 10;
-/// A buffer with less room than this gets more.
+/// A buffer with less room than this is enlarged.
 const ROOM_BYTES_MIN: usize = 1 << 10;
 /// Most bytes of later requests that are read while one is served.
 const AHEAD_BYTES_MAX: usize = 32 << 10;
-/// What an idle buffer may keep, bytes.
+/// Most bytes that an idle buffer may keep.
 const KEPT_BYTES_MAX: usize = HEAD_BYTES;
 
-/// The connection of an upgrade request, and what was read behind its head.
+/// The connection of an upgrade request, taken from the server.
 #[derive(Debug)]
 pub struct Taken {
     /// The socket.
     pub io: Socket,
-    /// Read already.
+    /// Bytes that were read behind the head.
     pub rest: BytesMut,
 }
 
-/// Where an application finds it, among the extensions of the request.
+/// Where an application finds the connection, among the extensions of the request.
 #[derive(Debug, Clone)]
 pub struct Slot(Rc<RefCell<Option<Taken>>>);
 
@@ -40,29 +41,30 @@ impl Slot {
         Self(Rc::new(RefCell::new(Some(taken))))
     }
 
-    /// Takes the connection; from now on it is not the server's any more.
+    /// Takes the connection. The server does not use it any more.
     #[must_use]
     pub fn take(&self) -> Option<Taken> {
         self.0.borrow_mut().take()
     }
 }
 
-/// A connection and what is known of it.
+/// A connection and its buffers.
 pub(super) struct BufferedSocket {
-    /// `None`: taken over as a WebSocket.
+    /// `None` once the connection was taken over as a WebSocket.
     pub(super) io: Option<Socket>,
-    /// Was read and has not been used.
+    /// Bytes that were read and not used.
     pub(super) read: BytesMut,
-    /// Is to be written.
+    /// Bytes that are to be written.
     pub(super) out: BytesMut,
+    /// Parses requests and encodes answers.
     pub(super) codec: Codec,
     /// The client sends nothing more.
     pub(super) ended: bool,
-    /// The number of the request in hand.
+    /// Number of the present request, so that a body which outlives its request reads nothing.
     pub(super) request: u64,
-    /// There is more of its body.
+    /// The body of the present request has not ended.
     pub(super) body: bool,
-    /// The client waits for a word before it sends the body.
+    /// The client waits for `100 Continue` before it sends the body.
     pub(super) waits: bool,
 }
 
@@ -80,7 +82,7 @@ impl BufferedSocket {
     pub(super) fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let io = self.io.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         if self.read.capacity().saturating_sub(self.read.len()) < ROOM_BYTES_MIN {
-            // Thousands of connections are idle at a time: nothing is reserved before something is there.
+            // Thousands of connections may be idle: no memory is reserved before bytes are there.
             ready!(io.poll_read_ready(cx))?;
             self.read.reserve(if self.body || !self.read.is_empty() { BODY_BYTES } else { HEAD_BYTES });
         }
@@ -89,7 +91,7 @@ impl BufferedSocket {
         Poll::Ready(Ok(count))
     }
 
-    /// Writes what waits, all of it.
+    /// Writes everything that waits.
     pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let io = self.io.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         while !self.out.is_empty() {
@@ -102,10 +104,10 @@ impl BufferedSocket {
         Poll::Ready(Ok(()))
     }
 
-    /// Looks whether the client is still there while a request of it is served: ready when its connection broke.
-    /// That it sends nothing more is noted and is no reason to end: it may wait for its answer.
+    /// Watches the client while its request is served: ready when the connection broke. A client that only ends its
+    /// side may still wait for the answer.
     pub(super) fn watch(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // What comes belongs to the body, and to whoever reads that.
+        // Bytes of the body are left to the reader of the body.
         while !self.body && !self.ended && self.read.len() < AHEAD_BYTES_MAX {
             match self.fill(cx) {
                 Poll::Ready(Ok(_)) => {}
@@ -116,7 +118,7 @@ impl BufferedSocket {
         Poll::Pending
     }
 
-    /// Gives back the memory of buffers that hold nothing; a small one may stay where it is used again at once.
+    /// Frees buffers that hold nothing and are larger than `kept_bytes_max`.
     pub(super) fn relax(&mut self, kept_bytes_max: usize) {
         for buffer in [&mut self.read, &mut self.out] {
             if buffer.is_empty() && buffer.capacity() > kept_bytes_max {
@@ -125,17 +127,17 @@ impl BufferedSocket {
         }
     }
 
-    /// The same between two requests.
+    /// Frees buffers between two requests.
     pub(super) fn settle(&mut self) {
         self.relax(KEPT_BYTES_MAX);
     }
 
-    /// Whether the client has sent something that nobody has taken, or is to send more of a body.
+    /// Whether unused bytes are left, or more of a body will come.
     pub(super) fn has_more(&self) -> bool {
         self.body || !self.read.is_empty()
     }
 
-    /// Says that nothing more will be written.
+    /// Ends the writing side.
     pub(super) fn shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let io = self.io()?;
         Pin::new(io).poll_shutdown(cx)

@@ -1,4 +1,4 @@
-//! The one table of the statuses that HTTP has for the kinds of faults, for all surfaces that speak HTTP. Pure.
+//! The HTTP status of each kind of fault, for everything that speaks HTTP. Pure.
 
 use actix_web::http::StatusCode;
 

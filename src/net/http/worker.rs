@@ -9,20 +9,23 @@ use tokio::sync::Notify;
 use super::settings::HttpListener;
 use crate::net::listener::limits::ConnectionSlot;
 
-/// What the connections of one thread share.
+/// The state of one thread of a listener.
 pub(super) struct Worker<S> {
     /// The application.
     pub(super) service: S,
+    /// Settings, bounds and counts.
     pub(super) listener: Arc<HttpListener>,
-    /// Of the codec.
+    /// Configuration of the codec.
     pub(super) codec: ServiceConfig,
-    /// Wakes idle connections: the one that is idle for longest to make room, all when the listener stops.
+    /// Wakes idle connections: the one that is idle for longest to make room, or all when the listener stops.
     pub(super) idle: Notify,
+    /// How many connections are idle.
     pub(super) idle_count: Cell<usize>,
-    /// Idle ones that were woken to make room and have not left.
+    /// Idle connections that were woken to make room and have not left.
     pub(super) leaving: Cell<usize>,
+    /// Whether the listener stops.
     pub(super) stopping: Cell<bool>,
-    /// Where a head is copied, to say what is wrong with it.
+    /// A copy of the head that is being parsed, to explain an error of the parser.
     pub(super) scratch: RefCell<Vec<u8>>,
 }
 
@@ -40,7 +43,7 @@ impl<S> Worker<S> {
         }
     }
 
-    /// A place for a connection. When there is none, one that is idle makes room.
+    /// A slot for a new connection. When none is free, an idle connection is woken to make room.
     pub(super) fn admit(&self) -> Option<Result<ConnectionSlot, ConnectionSlot>> {
         let full = self.listener.limits.is_full();
         let may_make_room = full && self.idle_count.get() > self.leaving.get();
@@ -58,14 +61,14 @@ impl<S> Worker<S> {
         }
     }
 
-    /// No connection is kept for another request any more.
+    /// From now on no connection waits for another request.
     pub(super) fn stop(&self) {
         self.stopping.set(true);
         self.idle.notify_waiters();
     }
 }
 
-/// Notes that a connection is idle, as long as it lives.
+/// Counts a connection as idle while this lives.
 pub(super) struct Idle<'a>(&'a Cell<usize>);
 
 impl<'a> Idle<'a> {

@@ -1,4 +1,4 @@
-//! Bounds and counts of a listener, which all its threads share.
+//! Bounds and counts of a listener, shared by all its threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,20 +6,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::settings::ListenerSettings;
 use crate::base::metrics::Metrics;
 
-/// Most connections at a time that are only told that there are too many.
+/// Most connections at a time that are kept open only to be told that there are too many.
 const TURNED_AWAY_MAX: usize = 1000;
 
-/// A listener: what it was told, and how many are there.
+/// The settings and counts of a listener.
 #[derive(Debug)]
 pub struct ListenerLimits {
+    /// The settings.
     pub(in crate::net) settings: ListenerSettings,
+    /// The counters.
     metrics: Metrics,
-    /// Connections, those with a stream apart.
+    /// Open connections without a stream.
     open: AtomicUsize,
+    /// Connections that are being told that there are too many.
     turned_away: AtomicUsize,
 }
 
-/// Why a connection or request was turned away, as the metric names it.
+/// Why a connection or request was turned away. The names are labels of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TurnedAway {
     /// Too many connections.
@@ -45,7 +48,7 @@ impl TurnedAway {
         }
     }
 
-    /// Counts it.
+    /// Counts a connection or request that was turned away.
     pub fn count(self, metrics: &Metrics, listener: &'static str) {
         metrics.http_refused.get_or_create(&[("listener", listener), ("reason", self.name())]).inc();
     }
@@ -66,13 +69,13 @@ impl ListenerLimits {
         Self::new(settings, Metrics::default())
     }
 
-    /// How many connections there are that carry no stream.
+    /// Open connections without a stream.
     #[must_use]
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Whether every place is taken.
+    /// Whether every slot is taken.
     pub(in crate::net) fn is_full(&self) -> bool {
         self.open() >= self.settings.connections_max
     }
@@ -82,13 +85,16 @@ impl ListenerLimits {
     }
 }
 
-/// A place among the connections of a listener, given back when it is dropped.
+/// The slot of a connection, given back when this is dropped.
 #[derive(Debug)]
 pub(in crate::net) struct ConnectionSlot {
+    /// The listener.
     limits: Arc<ListenerLimits>,
+    /// What the connection counts as.
     counted: Counted,
 }
 
+/// What a connection counts as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counted {
     Connection,
@@ -97,7 +103,8 @@ enum Counted {
 }
 
 impl ConnectionSlot {
-    /// A place, or, `Err`, one of those that are left to say that there is none. `None`: not even that.
+    /// Takes a slot. `Err`: one of the slots for connections that are only told that there are too many. `None`: not
+    /// even that.
     pub(in crate::net) fn take(limits: &Arc<ListenerLimits>, may_make_room: bool) -> Option<Result<Self, Self>> {
         let place = |counted| Self { limits: Arc::clone(limits), counted };
         let open = limits.open.fetch_add(1, Ordering::Relaxed);
@@ -111,7 +118,7 @@ impl ConnectionSlot {
         (turned_away < TURNED_AWAY_MAX).then_some(Err(place))
     }
 
-    /// From now on, or no longer, the connection carries a stream.
+    /// The connection begins or stops to carry a stream.
     pub(in crate::net) fn stream(&mut self, streams: bool) {
         let to = if streams { Counted::Stream } else { Counted::Connection };
         if self.counted != to && self.counted != Counted::TurnedAway {

@@ -18,20 +18,21 @@ use super::limits::{ConnectionSlot, ListenerLimits, TurnedAway};
 use super::proxy;
 use crate::net::socket::Socket;
 
-/// How long a client that finds no room may take to read so.
+/// How long a client may take to read that there are too many connections.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// A connection that was let in. Its place among those of the listener is free again when this is dropped.
+/// A connection that was let in. Its slot in the bound of the listener is given back when this is dropped.
 #[derive(Debug)]
 pub struct Connection {
-    /// The bytes.
+    /// The socket.
     pub socket: Socket,
-    /// Was read behind a PROXY header: comes before what is read next.
+    /// Bytes that were read behind a PROXY header; they come before those of the socket.
     pub read: BytesMut,
     /// Address of the client.
     pub client: SocketAddr,
-    /// The node stops: the connection has to end.
+    /// Cancelled when the node stops: the connection has to end.
     pub stopping: CancellationToken,
+    /// The slot.
     _slot: ConnectionSlot,
 }
 
@@ -62,7 +63,7 @@ pub(super) fn listen<F: Future<Output = ()> + 'static>(
     Ok(builder.listen(name, socket, build)?.run())
 }
 
-/// The steps before the protocol: a place, the address of the client.
+/// The steps before the protocol: a slot, then the address of the client.
 async fn admit(
     mut stream: TcpStream,
     limits: &Arc<ListenerLimits>,

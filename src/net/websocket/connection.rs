@@ -1,6 +1,6 @@
-//! A WebSocket for an owner that lives on another thread or node: an actor hands on what comes and writes what it
-//! is told to. A [`Write`] is answered when what was written before has left: the owner keeps at most one on its way
-//! and gathers the rest.
+//! A WebSocket whose owner lives on another thread or node: an actor that forwards inbound messages and writes what its
+//! owner sends. A [`Write`] is answered when everything before it has left. The owner keeps at most one write on its
+//! way and collects the rest.
 
 use actix::dev::ToEnvelope;
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Message, Recipient, StreamHandler};
@@ -11,45 +11,46 @@ use super::reader::{self, InboundFrame, code};
 use super::writer::{Frame, FrameWriter};
 use crate::base::actors::{Actors, Belongs, Hold, Kind, Owned, must_tell};
 
-/// What a connection hands to its owner.
+/// A message of the connection to its owner.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Received {
     /// The number that the owner gave the connection.
     pub conn: u64,
-    /// What came.
+    /// The message.
     pub what: Inbound,
 }
 
-/// What can come.
+/// What a connection forwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inbound {
     /// A whole message.
     Frame(Frame),
-    /// Nothing more will come, and nothing can be written.
+    /// The connection has ended.
     Closed,
 }
 
-/// What the owner wants of the connection. Answered when it has left.
+/// A message of the owner to the connection. Answered when its bytes have left.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub enum Write {
-    /// Write these, in order.
+    /// Write these frames, in order.
     Frames(Vec<Frame>),
-    /// Say farewell with this code and end.
+    /// Send a close frame with this code and end.
     Close(u16),
 }
 
-/// The end of a connection that is written to. Its owner has it: when it is dropped, the connection says farewell
-/// and ends.
+/// The writing end of a connection, for its owner. When this is dropped, the connection sends a close frame and ends.
 #[derive(Debug)]
 pub struct Writer {
+    /// The actor of the connection.
     to: Recipient<Write>,
+    /// Keeps the actor alive.
     _hold: Hold,
 }
 
 impl Writer {
-    /// Of an actor that is, or stands in for, a connection.
+    /// The writing end of an actor that is a connection, or stands in for one.
     #[must_use]
     pub fn new<A: Belongs + Handler<Write>>(conn: Owned<A>) -> Self
     where
@@ -58,7 +59,7 @@ impl Writer {
         Self { to: conn.addr().clone().recipient(), _hold: conn.into_hold() }
     }
 
-    /// Where it takes what is to be written.
+    /// Where writes go.
     #[must_use]
     pub const fn to(&self) -> &Recipient<Write> {
         &self.to
@@ -84,15 +85,19 @@ pub fn start(
     Ok((Writer::new(conn), response))
 }
 
+/// The actor of a connection.
 struct Conn {
+    /// The owner.
     to: Recipient<Received>,
+    /// The number that the owner gave the connection.
     conn: u64,
+    /// What is to be written.
     sink: FrameWriter,
 }
 
 impl Conn {
-    /// Hands something on; while the owner is busy nothing more is read.
-    fn hand(&self, what: Inbound, ctx: &mut Context<Self>) {
+    /// Forwards a message. While the mailbox of the owner is full, nothing more is read.
+    fn forward(&self, what: Inbound, ctx: &mut Context<Self>) {
         let received = Received { conn: self.conn, what };
         match self.to.try_send(received) {
             Ok(()) => {}
@@ -121,15 +126,15 @@ impl Belongs for Conn {
     const KIND: Kind = Kind::WebSocket;
 
     fn released(&mut self, ctx: &mut Context<Self>) {
-        // Behind what its owner has had to say. It ends when its peer has said farewell too, or takes too long.
+        // Behind what the owner has sent. The actor ends when the peer has closed too, or takes too long.
         must_tell(&ctx.address(), Write::Close(code::AWAY));
     }
 }
 
 impl StreamHandler<InboundFrame> for Conn {
-    fn handle(&mut self, came: InboundFrame, ctx: &mut Self::Context) {
-        match came {
-            InboundFrame::Frame(frame) => self.hand(Inbound::Frame(frame), ctx),
+    fn handle(&mut self, frame: InboundFrame, ctx: &mut Self::Context) {
+        match frame {
+            InboundFrame::Frame(frame) => self.forward(Inbound::Frame(frame), ctx),
             InboundFrame::Sign => {}
             InboundFrame::Closed => ctx.stop(),
         }

@@ -1,27 +1,30 @@
-//! A bound on what a WebSocket peer announces, looked at before a byte of it is kept.
+//! A bound on the size that a WebSocket peer announces, checked before a byte of the payload is kept.
 //!
-//! The codec compares a frame with its limit only when the whole frame is in memory. This one follows the frame
-//! *headers* and says where one announces too much: a frame, or the sum of the fragments of one message.
+//! The codec compares a frame with its limit only when the whole frame is in memory. This check follows the frame
+//! headers and finds the frame, or the sum of fragments of one message, that announces too much. Pure.
 
 /// Longest header: two bytes, eight of length, four of mask.
 const HEADER_MAX: usize = 14;
 /// Longest control frame that RFC 6455 allows.
 const CONTROL_MAX: u64 = 125;
 
-/// Follows the frames of one direction: pure.
+/// Follows the frames of one direction.
 #[derive(Debug)]
 pub struct FrameLimit {
+    /// Most bytes of one message.
     message_max: u64,
+    /// The header that is being read.
     header: [u8; HEADER_MAX],
+    /// Bytes of that header so far. Chunks may end inside a header.
     header_len: usize,
-    /// Payload bytes still to pass by.
+    /// Payload bytes until the next header.
     skip: u64,
-    /// Bytes of the fragments of the message so far.
+    /// Bytes of the fragments of the present message.
     sum: u64,
 }
 
 impl FrameLimit {
-    /// Lets messages of at most so many bytes pass.
+    /// Permits messages of at most this many bytes.
     #[must_use]
     pub fn new(message_bytes_max: usize) -> Self {
         let message_max = u64::try_from(message_bytes_max).unwrap_or(u64::MAX);
@@ -62,7 +65,7 @@ impl FrameLimit {
         Ok(())
     }
 
-    /// A header is complete.
+    /// Checks a complete header.
     fn announced(&mut self) -> bool {
         let [first, second, ..] = self.header;
         let length = match second & 0x7f {
@@ -88,7 +91,7 @@ impl FrameLimit {
     }
 }
 
-/// Bytes of the header that begins like this.
+/// The length of the header, as far as its first bytes tell.
 const fn needed(header: &[u8; HEADER_MAX], present: usize) -> usize {
     if present < 2 {
         return 2;
@@ -146,25 +149,25 @@ mod tests {
         }
         bytes.extend(frame(0x81, 301, 0));
         for size in 1..bytes.len() {
-            let mut guard = FrameLimit::new(300);
-            let passed = bytes.chunks(size).all(|chunk| guard.pass(chunk).is_ok());
+            let mut limit = FrameLimit::new(300);
+            let passed = bytes.chunks(size).all(|chunk| limit.pass(chunk).is_ok());
             assert!(!passed, "chunks of {size}");
         }
         let whole = &bytes[..bytes.len() - 8];
         for size in 1..whole.len() {
-            let mut guard = FrameLimit::new(300);
-            assert!(whole.chunks(size).all(|chunk| guard.pass(chunk).is_ok()), "chunks of {size}");
+            let mut limit = FrameLimit::new(300);
+            assert!(whole.chunks(size).all(|chunk| limit.pass(chunk).is_ok()), "chunks of {size}");
         }
     }
 
     #[test]
     fn fragments_count_together_and_control_frames_between_them_do_not() {
-        let mut guard = FrameLimit::new(100);
-        assert_eq!(guard.pass(&frame(0x01, 60, 60)), Ok(()));
-        assert_eq!(guard.pass(&frame(0x89, 125, 125)), Ok(()), "a ping between fragments");
-        assert_eq!(guard.pass(&frame(0x80, 40, 40)), Ok(()), "the last fragment, exactly at the limit");
-        assert_eq!(guard.pass(&frame(0x01, 60, 60)), Ok(()));
-        assert_eq!(guard.pass(&frame(0x00, 41, 0)), Err(0), "one over");
+        let mut limit = FrameLimit::new(100);
+        assert_eq!(limit.pass(&frame(0x01, 60, 60)), Ok(()));
+        assert_eq!(limit.pass(&frame(0x89, 125, 125)), Ok(()), "a ping between fragments");
+        assert_eq!(limit.pass(&frame(0x80, 40, 40)), Ok(()), "the last fragment, exactly at the limit");
+        assert_eq!(limit.pass(&frame(0x01, 60, 60)), Ok(()));
+        assert_eq!(limit.pass(&frame(0x00, 41, 0)), Err(0), "one over");
         assert_eq!(FrameLimit::new(1000).pass(&frame(0x89, 126, 0)), Err(0), "a control frame that is too long");
     }
 }

@@ -1,6 +1,6 @@
-//! A WebSocket from its upgrade on: frames in, frames out, and the actor that a connection is.
+//! WebSockets: from the upgrade of a request to frames in both directions, and the actor of a connection.
 //!
-//! Invariant: a frame is refused before it is buffered when its announced size is over the limit.
+//! Invariant: a frame whose announced size is over the limit is refused before it is buffered.
 
 pub mod connection;
 pub mod frame_limit;

@@ -1,8 +1,8 @@
-//! A WebSocket: what comes is a stream, what goes is written to a sink.
+//! The reading end of a WebSocket: a stream of frames. The other end is the [`FrameWriter`].
 //!
-//! Both ends live on the thread of the connection, so there is no lock, and one poll of the stream reads and writes:
-//! everything that waits leaves in one write, and what waits is known in bytes. Pings are answered and faults of the
-//! protocol end the connection here; who owns it sees messages.
+//! Both ends live on the thread of the connection, so there is no lock. One poll of the stream reads and writes:
+//! everything that waits leaves in one write, and the number of waiting bytes is known. The reader answers pings and
+//! ends the connection after a protocol error; its owner gets messages only.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -27,29 +27,29 @@ use super::writer::{Frame, FrameWriter};
 use crate::net::http::socket::{Slot, Taken};
 use crate::net::socket::Socket;
 
-/// How long a peer that was told farewell may take to answer it. Its last bytes are read meanwhile: a connection
-/// that is cut with unread bytes loses what was written last.
-const FAREWELL_MAX: Duration = Duration::from_secs(2);
-/// How long what waits for it may take to leave then.
+/// How long a peer may take to answer a close frame. Bytes of the peer are read meanwhile: a connection that is closed
+/// with unread bytes loses what was written last.
+const CLOSE_ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long the bytes before a close frame may take to leave.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
-/// So much is read at a time, into memory that all connections of a thread share.
+/// Bytes of one read, into memory that all connections of a thread share.
 const READ_BYTES: usize = 64 << 10;
 
-/// Close codes of RFC 6455 that are sent.
+/// Close codes of RFC 6455.
 pub mod code {
-    /// The end, as agreed.
+    /// The connection has served its purpose.
     pub const NORMAL: u16 = 1000;
-    /// The node goes.
+    /// The node goes away.
     pub const AWAY: u16 = 1001;
-    /// Against the protocol.
+    /// The peer broke the protocol.
     pub const PROTOCOL: u16 = 1002;
-    /// Not text.
+    /// The message is not text.
     pub const UNSUPPORTED: u16 = 1003;
-    /// Not UTF-8.
+    /// The text is not UTF-8.
     pub const INVALID: u16 = 1007;
-    /// A message that is too large.
+    /// The message is too large.
     pub const SIZE: u16 = 1009;
-    /// The node starts anew.
+    /// The node restarts.
     pub const RESTART: u16 = 1012;
     /// The cluster has no majority.
     pub const AGAIN: u16 = 1013;
@@ -60,9 +60,9 @@ pub mod code {
 pub enum InboundFrame {
     /// A whole message.
     Frame(Frame),
-    /// A ping or a pong: the peer lives.
+    /// A ping or a pong: the peer is alive.
     Sign,
-    /// The last: nothing more comes, and nothing can be written.
+    /// The end: no frame follows, and nothing can be written.
     Closed,
 }
 
@@ -70,24 +70,31 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
 }
 
-/// What comes over a WebSocket; ends with [`InboundFrame::Closed`].
+/// The frames of a WebSocket; ends with [`InboundFrame::Closed`].
 pub struct Reader {
+    /// The connection.
     io: Socket,
+    /// What is to be written. The reader does the writing.
     sink: FrameWriter,
-    guard: FrameLimit,
+    /// Refuses too large frames before their bytes are buffered.
+    limit: FrameLimit,
+    /// Decodes frames.
     codec: Codec,
+    /// Bytes that are not decoded.
     buffer: BytesMut,
-    /// More was announced than is allowed: nothing more is kept; what came before is still in the buffer.
+    /// A too large frame was announced. Nothing more is buffered; the frames before it are still decoded.
     too_big: bool,
-    /// Where a frame begins is not known any more: nothing is kept.
+    /// The codec has lost the frame boundaries. Nothing more is buffered.
     lost: bool,
-    /// The fragments so far, and whether they are text.
+    /// The fragments of the present message, and whether they are text.
     parts: Option<(bool, BytesMut)>,
-    /// Until when what waits must have left behind a farewell, and until when that must be answered.
-    farewell: Option<Pin<Box<Sleep>>>,
-    parting: Option<Pin<Box<Sleep>>>,
-    /// The peer has said farewell.
-    answered: bool,
+    /// Ends the wait until the bytes before the close frame have left.
+    drain_timer: Option<Pin<Box<Sleep>>>,
+    /// Ends the wait for the close frame of the peer.
+    close_timer: Option<Pin<Box<Sleep>>>,
+    /// The peer has sent its close frame.
+    close_received: bool,
+    /// [`InboundFrame::Closed`] was returned.
     over: bool,
 }
 
@@ -97,22 +104,22 @@ impl std::fmt::Debug for Reader {
     }
 }
 
-/// Whether a request wants to become a WebSocket.
+/// Whether a request asks for a WebSocket.
 #[must_use]
 pub fn is_upgrade(request: &HttpRequest) -> bool {
     let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
     upgrade.is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
 }
 
-/// Whether the headers of a request are a proper upgrade to a WebSocket. Touches nothing: asked before anything is
-/// started for the connection.
+/// Whether the headers of a request are a valid WebSocket upgrade. Has no effect, so that a door can ask before it
+/// starts anything.
 #[must_use]
 pub fn is_proper_upgrade(request: &HttpRequest) -> bool {
     handshake(request).is_ok()
 }
 
-/// Answers an upgrade request: messages of at most `message_bytes_max`, in the first of these subprotocols that the
-/// client offers too. The answer that is returned has been written.
+/// Answers an upgrade request. Messages have at most `message_bytes_max`; the subprotocol is the first of `protocols`
+/// that the client offers too. The returned answer has been written already.
 ///
 /// # Errors
 /// The request is not a proper upgrade.
@@ -130,24 +137,25 @@ pub fn open(
     let mut reader = Reader {
         io,
         sink: sink.clone(),
-        guard: FrameLimit::new(message_bytes_max),
+        limit: FrameLimit::new(message_bytes_max),
         codec: Codec::new().max_size(message_bytes_max),
         buffer: BytesMut::new(),
         too_big: false,
         lost: false,
         parts: None,
-        farewell: None,
-        parting: None,
-        answered: false,
+        drain_timer: None,
+        close_timer: None,
+        close_received: false,
         over: false,
     };
-    reader.keep(&rest);
+    reader.buffer_checked(&rest);
     Ok((reader, sink, response))
 }
 
 impl Reader {
-    fn keep(&mut self, chunk: &[u8]) {
-        let good = match self.guard.pass(chunk) {
+    /// Buffers bytes up to a frame that is too large.
+    fn buffer_checked(&mut self, chunk: &[u8]) {
+        let good = match self.limit.pass(chunk) {
             Ok(()) => chunk.len(),
             Err(good) => {
                 self.too_big = true;
@@ -157,7 +165,7 @@ impl Reader {
         self.buffer.extend_from_slice(chunk.get(..good).unwrap_or_default());
     }
 
-    /// Writes what waits, as much as goes.
+    /// Writes what waits, as much as the socket takes.
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let written = {
@@ -175,7 +183,7 @@ impl Reader {
         }
     }
 
-    /// Reads what is there; `false` at the end.
+    /// Reads what is there. Returns `false` at the end.
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut read = ReadBuf::new(scratch);
@@ -184,20 +192,20 @@ impl Reader {
                 Err(_) => true,
             };
             if !self.too_big && !self.lost {
-                self.keep(read.filled());
+                self.buffer_checked(read.filled());
             }
             Poll::Ready(!ends)
         })
     }
 
-    /// What the next frame in the buffer means; `None` when there is no whole one.
+    /// The next frame in the buffer; `None` when none is complete.
     fn next_part(&mut self) -> Option<InboundFrame> {
         loop {
             match self.codec.decode(&mut self.buffer) {
                 Ok(Some(part)) => {
-                    let came = self.part(part);
-                    if came.is_some() {
-                        return came;
+                    let frame = self.part(part);
+                    if frame.is_some() {
+                        return frame;
                     }
                 }
                 Ok(None) if self.too_big => self.sink.close(code::SIZE),
@@ -218,6 +226,7 @@ impl Reader {
         }
     }
 
+    /// Handles a decoded frame.
     fn part(&mut self, part: Part) -> Option<InboundFrame> {
         match part {
             Part::Text(bytes) => self.text(bytes),
@@ -231,14 +240,15 @@ impl Reader {
             Part::Close(reason) => {
                 match reason {
                     Some(reason) => self.sink.close(reason.code.into()),
-                    None => self.sink.farewell(&[]),
+                    None => self.sink.write_close(&[]),
                 }
-                self.answered = true;
+                self.close_received = true;
                 None
             }
         }
     }
 
+    /// A text message, if its bytes are UTF-8.
     fn text(&self, bytes: Bytes) -> Option<InboundFrame> {
         if let Ok(text) = ByteString::try_from(bytes) {
             return Some(InboundFrame::Frame(Frame::Text(text)));
@@ -247,6 +257,7 @@ impl Reader {
         None
     }
 
+    /// Collects a fragment. Returns the message when it is complete.
     fn fragment(&mut self, item: Item) -> Option<InboundFrame> {
         match item {
             Item::FirstText(part) => self.parts = Some((true, BytesMut::from(part))),
@@ -266,11 +277,11 @@ impl Reader {
         None
     }
 
-    /// It may be in what was read already.
-    fn look_for_farewell(&mut self) {
+    /// Discards frames until the close frame of the peer, which may be in the buffer already.
+    fn read_past_close(&mut self) {
         while !self.lost {
             match self.codec.decode(&mut self.buffer) {
-                Ok(Some(part)) => self.answered |= matches!(part, Part::Close(_)),
+                Ok(Some(part)) => self.close_received |= matches!(part, Part::Close(_)),
                 Ok(None) => break,
                 Err(_) => self.lost = true,
             }
@@ -280,11 +291,11 @@ impl Reader {
         }
     }
 
-    /// Reads past what comes until the peer says farewell too; `true` when the wait is over.
-    fn part_with(&mut self, cx: &mut Context<'_>, flushed: bool) -> bool {
+    /// Waits for the close frame of the peer and discards what comes before it. Returns `true` when the wait is over.
+    fn finish_closing(&mut self, cx: &mut Context<'_>, flushed: bool) -> bool {
         loop {
-            self.look_for_farewell();
-            if self.answered && flushed {
+            self.read_past_close();
+            if self.close_received && flushed {
                 return true;
             }
             match self.read(cx) {
@@ -294,18 +305,19 @@ impl Reader {
             }
         }
         if !flushed {
-            let unread = self.farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD_MAX)));
+            let unread = self.drain_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD_MAX)));
             return unread.as_mut().poll(cx).is_ready();
         }
-        let farewell = self.parting.get_or_insert_with(|| Box::pin(tokio::time::sleep(FAREWELL_MAX)));
-        farewell.as_mut().poll(cx).is_ready()
+        let timer = self.close_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_ANSWER_MAX)));
+        timer.as_mut().poll(cx).is_ready()
     }
 
-    /// Is polled again when something is to be written.
+    /// Wakes this stream when something is to be written.
     fn listen(&self, cx: &Context<'_>) {
         self.sink.out.borrow_mut().reader = Some(cx.waker().clone());
     }
 
+    /// Ends the stream.
     fn ends(&mut self) -> Poll<Option<InboundFrame>> {
         self.over = true;
         self.sink.out.borrow_mut().end();
@@ -328,17 +340,17 @@ impl Stream for Reader {
                 Poll::Pending => false,
             };
             if this.sink.out.borrow().closing {
-                if this.part_with(cx, flushed) {
+                if this.finish_closing(cx, flushed) {
                     return this.ends();
                 }
                 this.listen(cx);
                 return Poll::Pending;
             }
-            if let Some(came) = this.next_part() {
-                return Poll::Ready(Some(came));
+            if let Some(frame) = this.next_part() {
+                return Poll::Ready(Some(frame));
             }
             if this.sink.waiting() > 0 && flushed {
-                // A pong or a farewell of its own.
+                // A pong, or a close frame of this end.
                 continue;
             }
             match this.read(cx) {
@@ -354,7 +366,7 @@ impl Stream for Reader {
 }
 
 impl Drop for Reader {
-    /// Nobody listens any more.
+    /// Nothing can be written any more.
     fn drop(&mut self) {
         self.sink.out.borrow_mut().end();
     }

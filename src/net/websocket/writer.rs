@@ -1,8 +1,8 @@
-//! What is written to a WebSocket.
+//! The writing end of a WebSocket.
 //!
-//! It only queues: [`Reader`](super::reader::Reader), on the same thread, writes all that waits at once. What waits is
-//! known in bytes. What comes at the pace of the peer, the events of a stream, is known apart: however large one of them
-//! is, it does not say that the peer does not read.
+//! The writer only queues. The [`Reader`](super::reader::Reader), on the same thread, writes everything that waits at
+//! once. Paced bytes, the events of a stream that follow the pace of the peer, are counted apart: a large event does
+//! not mean that the peer does not read.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -24,7 +24,7 @@ pub enum Frame {
 }
 
 impl Frame {
-    /// Bytes in it.
+    /// Bytes of the message.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -40,16 +40,17 @@ impl Frame {
     }
 }
 
-/// Something that is paced speaks again when less than this waits.
+/// A stream sends its next chunk when fewer bytes than this wait.
 pub const ROOM_BYTES: usize = 256 << 10;
 
-/// Which of the bytes that wait in a queue are paced.
+/// Which of the waiting bytes are paced.
 #[derive(Debug, Default)]
 struct Paced {
-    /// Bytes that were ever queued, and that have left.
+    /// Bytes that were ever queued.
     queued: u64,
+    /// Bytes that have left.
     left: u64,
-    /// Where paced messages begin and end.
+    /// Begin and end of the paced messages, counted in queued bytes.
     runs: VecDeque<(u64, u64)>,
 }
 
@@ -74,7 +75,7 @@ impl Paced {
         }
     }
 
-    /// Bytes of paced messages that wait.
+    /// Paced bytes that wait.
     fn waiting(&self) -> usize {
         let of = |(start, end): &(u64, u64)| end.saturating_sub((*start).max(self.left));
         let sum = self.runs.iter().map(of).fold(0_u64, u64::saturating_add);
@@ -82,17 +83,22 @@ impl Paced {
     }
 }
 
+/// The state that reader and writer share.
 #[derive(Default)]
 pub(super) struct Out {
+    /// The bytes that wait.
     buffer: BytesMut,
+    /// Which of them are paced.
     paced: Paced,
-    /// The newest ping that has no answer yet.
+    /// The newest ping without an answer.
     ping: Option<Bytes>,
-    /// Farewell was said: nothing is written behind it.
+    /// A close frame was queued: nothing is queued behind it.
     pub(super) closing: bool,
-    /// Nothing more leaves.
+    /// The connection has ended: nothing more leaves.
     pub(super) ended: bool,
+    /// Wakes the reader when something is to be written.
     pub(super) reader: Option<Waker>,
+    /// Wakes the task that waits for room.
     pub(super) writer: Option<Waker>,
 }
 
@@ -131,14 +137,14 @@ pub(super) fn wake(waker: &mut Option<Waker>) {
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
-/// Most bytes of a reason in a frame that closes: what a control frame holds beside the code.
+/// Most bytes of the reason in a close frame: what a control frame holds beside the code.
 const REASON_BYTES_MAX: usize = 123;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
-/// Pings are answered while no more than this waits.
+/// A ping is answered only while no more than this waits.
 const PONG_BYTES_MAX: usize = 64 << 10;
 
-/// What is written to a WebSocket. Clones write to the same.
+/// The writing end of a WebSocket. Clones write to the same connection.
 #[derive(Clone, Default)]
 pub struct FrameWriter {
     pub(super) out: Rc<RefCell<Out>>,
@@ -151,6 +157,7 @@ impl std::fmt::Debug for FrameWriter {
 }
 
 impl FrameWriter {
+    /// Queues a frame.
     fn put(&self, opcode: u8, parts: &[&[u8]], paced: bool) {
         let mut out = self.out.borrow_mut();
         if out.closing || out.ended {
@@ -177,7 +184,7 @@ impl FrameWriter {
         wake(&mut out.reader);
     }
 
-    /// Writes the head of the answer to an upgrade.
+    /// Queues the head of the answer to an upgrade.
     pub(super) fn head(&self, response: &HttpResponse) {
         let mut out = self.out.borrow_mut();
         let before = out.buffer.len();
@@ -193,17 +200,17 @@ impl FrameWriter {
         out.paced.queue(bytes, false);
     }
 
-    /// Writes a message of text that these parts are together.
+    /// Queues a text message, which these parts are together.
     pub fn text(&self, parts: &[&[u8]]) {
         self.put(TEXT, parts, false);
     }
 
-    /// Writes one that comes at the pace of the peer: nothing of the kind follows before [`FrameWriter::room`].
+    /// Queues a paced text message. The caller waits for [`FrameWriter::room`] before the next one.
     pub fn paced(&self, parts: &[&[u8]]) {
         self.put(TEXT, parts, true);
     }
 
-    /// Writes a message.
+    /// Queues a message.
     pub fn frame(&self, frame: &Frame) {
         match frame {
             Frame::Text(text) => self.put(TEXT, &[text.as_bytes()], false),
@@ -211,19 +218,19 @@ impl FrameWriter {
         }
     }
 
-    /// Asks for a sign of life.
+    /// Queues a ping.
     pub fn ping(&self) {
         self.put(PING, &[], false);
     }
 
-    /// Answers a ping as soon as little waits: a peer that does not read and pings all the same costs no memory. When
-    /// more pings come meanwhile, the newest one is answered, as RFC 6455 permits.
+    /// Answers a ping once few bytes wait: a peer that sends pings and does not read costs no memory. When further
+    /// pings come meanwhile, only the newest is answered, as RFC 6455 permits.
     pub(super) fn pong(&self, payload: Bytes) {
         self.out.borrow_mut().ping = Some(payload);
         self.answer_ping();
     }
 
-    /// Answers the newest ping if little waits.
+    /// Answers the newest ping if few bytes wait.
     pub(super) fn answer_ping(&self) {
         let ping = {
             let mut out = self.out.borrow_mut();
@@ -234,18 +241,19 @@ impl FrameWriter {
         }
     }
 
-    /// Says farewell; the stream of what comes ends when the peer has answered, or has taken too long.
+    /// Queues a close frame. The stream of inbound frames ends when the peer has answered, or has taken too long.
     pub fn close(&self, code: u16) {
-        self.farewell(&[&code.to_be_bytes()]);
+        self.write_close(&[&code.to_be_bytes()]);
     }
 
-    /// The same, and says why in the frame that closes: what does not fit there is cut.
+    /// Queues a close frame with a reason, which is cut to what fits.
     pub fn close_saying(&self, code: u16, reason: &str) {
         let cut = reason.floor_char_boundary(REASON_BYTES_MAX);
-        self.farewell(&[&code.to_be_bytes(), reason.get(..cut).unwrap_or_default().as_bytes()]);
+        self.write_close(&[&code.to_be_bytes(), reason.get(..cut).unwrap_or_default().as_bytes()]);
     }
 
-    pub(super) fn farewell(&self, parts: &[&[u8]]) {
+    /// Queues a close frame with this payload.
+    pub(super) fn write_close(&self, parts: &[&[u8]]) {
         self.put(CLOSE, parts, false);
         let mut out = self.out.borrow_mut();
         out.closing = true;
@@ -253,13 +261,13 @@ impl FrameWriter {
         wake(&mut out.writer);
     }
 
-    /// Bytes that have not left.
+    /// Bytes that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.out.borrow().buffer.len()
     }
 
-    /// Bytes that have not left of messages that are not paced: many of them mean that the peer does not read.
+    /// Waiting bytes that are not paced. Many of them mean that the peer does not read.
     #[must_use]
     pub fn unread(&self) -> usize {
         let out = self.out.borrow();
@@ -272,7 +280,7 @@ impl FrameWriter {
         self.out.borrow().paced.left
     }
 
-    /// Waits until less than `bytes` wait, at most [`ROOM_BYTES`], or nothing can leave any more.
+    /// Waits until fewer than `bytes` wait, at most [`ROOM_BYTES`], or the connection closes.
     async fn below(&self, bytes: usize) {
         poll_fn(|cx| {
             let mut out = self.out.borrow_mut();
@@ -285,12 +293,12 @@ impl FrameWriter {
         .await;
     }
 
-    /// Waits until little waits, or nothing can leave any more.
+    /// Waits until few bytes wait, or the connection closes.
     pub async fn room(&self) {
         self.below(ROOM_BYTES).await;
     }
 
-    /// Waits until everything has left, or nothing can leave any more.
+    /// Waits until everything has left, or the connection closes.
     pub async fn drained(&self) {
         self.below(1).await;
     }

@@ -1,4 +1,4 @@
-//! What a consumer makes durable: its floor, what is done with behind it, how often events were delivered, and dead
+//! The progress that a consumer saves in the replicated state: ack floor, done ranges, delivery counts and dead
 //! letters.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rollbook_core::consumer::{Attempts, Range};
 use rollbook_core::error::Refusal;
 use rollbook_core::limits::{CONSUMER_ATTEMPTS_MAX, CONSUMER_RANGES_MAX};
 
-use super::{Consumer, NOTE, TRY_MAX};
+use super::{Consumer, RETRY_MAX, SAVE_INTERVAL};
 use crate::bus::consume::cursor::{Cursor, CursorUpdate};
 use crate::bus::consume::dead_letter::DeadLetter;
 use crate::bus::delivery::window::Member;
@@ -18,41 +18,41 @@ use crate::bus::handle::Bus;
 use crate::bus::read::stored_event::StoredEvent;
 
 impl Consumer {
-    /// Makes the counts durable that are new.
-    pub(super) fn tell_counts(
+    /// Saves the delivery counts that changed, then calls `then` with whether they are durable.
+    pub(super) fn save_counts(
         &mut self,
         ctx: &mut Context<Self>,
         then: impl FnOnce(bool, &mut Self, &mut Context<Self>) + 'static,
     ) {
         let Some(serving) = &self.serving else { return };
-        let news = CursorUpdate { floor: serving.floor, done: Vec::new(), attempts: self.new_counts() };
-        if news.attempts.is_empty() {
+        let update = CursorUpdate { floor: serving.floor, done: Vec::new(), attempts: self.new_counts() };
+        if update.attempts.is_empty() {
             return then(true, self, ctx);
         }
-        self.advance(news, ctx, |told, act, ctx| then(told.is_ok(), act, ctx));
+        self.advance(update, ctx, |durable, act, ctx| then(durable.is_ok(), act, ctx));
     }
 
-    /// Counts that the replicated state does not have, the lowest positions first, as many as a row holds.
+    /// Delivery counts that the replicated state does not have, lowest positions first, at most as many as a row holds.
     fn new_counts(&self) -> Vec<Attempts> {
         let Some(serving) = self.serving.as_ref().filter(|serving| serving.cursor.counts()) else { return Vec::new() };
-        let (now, known) = (self.window.counts(), &serving.counts);
-        let changed = now.iter().filter(|(sequence, count)| known.get(sequence) != Some(count));
-        let gone = known.keys().filter(|sequence| !now.contains_key(sequence)).map(|sequence| (sequence, &0));
-        let told = changed.chain(gone).take(CONSUMER_ATTEMPTS_MAX);
-        told.map(|(sequence, count)| Attempts { sequence: *sequence, count: *count }).collect()
+        let (now, saved) = (self.window.counts(), &serving.counts);
+        let changed = now.iter().filter(|(sequence, count)| saved.get(sequence) != Some(count));
+        let gone = saved.keys().filter(|sequence| !now.contains_key(sequence)).map(|sequence| (sequence, &0));
+        let new = changed.chain(gone).take(CONSUMER_ATTEMPTS_MAX);
+        new.map(|(sequence, count)| Attempts { sequence: *sequence, count: *count }).collect()
     }
 
-    /// Proposes what is new, and takes in that it is durable.
+    /// Proposes an update of the cursor. When it is durable, this consumer remembers it as saved.
     fn advance(
         &mut self,
-        news: CursorUpdate,
+        update: CursorUpdate,
         ctx: &mut Context<Self>,
         then: impl FnOnce(Result<(), Refusal>, &mut Self, &mut Context<Self>) + 'static,
     ) {
         let Some(serving) = &self.serving else { return };
-        let (cursor, told) = (serving.cursor.clone(), news.clone());
+        let (cursor, sent) = (serving.cursor.clone(), update.clone());
         // Proposed now, not when the future is looked at: what a later start reads must have it.
-        let mut advance = Box::pin(async move { cursor.advance(told).await });
+        let mut advance = Box::pin(async move { cursor.advance(sent).await });
         let begun = (&mut advance).now_or_never();
         let advance = async move {
             match begun {
@@ -60,145 +60,157 @@ impl Consumer {
                 None => advance.await,
             }
         };
-        let advanced = self.awaiting(advance, move |answer, act, ctx| {
+        let advanced = self.await_before_stop(advance, move |answer, act, ctx| {
             if answer.is_ok() {
-                act.known(news);
+                act.apply_saved(update);
             }
             then(answer, act, ctx);
         });
         ctx.spawn(advanced);
     }
 
-    /// Takes in what the replicated state has now.
-    pub(super) fn known(&mut self, news: CursorUpdate) {
+    /// Remembers what the replicated state has now.
+    pub(super) fn apply_saved(&mut self, update: CursorUpdate) {
         let Some(serving) = &mut self.serving else { return };
-        serving.floor = serving.floor.max(news.floor);
-        if !news.done.is_empty() {
-            serving.done = news.done;
+        serving.floor = serving.floor.max(update.floor);
+        if !update.done.is_empty() {
+            serving.done = update.done;
         }
-        serving.counts.extend(news.attempts.iter().map(|of| (of.sequence, of.count)));
+        serving.counts.extend(update.attempts.iter().map(|of| (of.sequence, of.count)));
         let floor = serving.floor;
         serving.counts.retain(|sequence, count| *sequence > floor && *count > 0);
     }
 
-    /// How far everything is done with now.
+    /// The ack floor as of now.
     pub(super) fn present_floor(&mut self) -> u64 {
         let Some(serving) = &self.serving else { return 0 };
-        let considered = serving.place.considered();
-        if self.terms.manual { self.window.floor(considered) } else { self.shares.floor(considered) }
+        let considered = serving.progress.considered();
+        if self.spec.manual { self.window.floor(considered) } else { self.shares.floor(considered) }
     }
 
-    /// Makes durable what is new, unless that is under way.
-    pub(super) fn note(&mut self, ctx: &mut Context<Self>) {
-        if self.noting {
+    /// Saves the progress that is not saved yet, unless a save is under way.
+    pub(super) fn save_progress(&mut self, ctx: &mut Context<Self>) {
+        if self.is_saving {
             return;
         }
         let floor = self.present_floor();
         let Some(serving) = &self.serving else { return };
         let mut done = self.window.done();
         done.truncate(CONSUMER_RANGES_MAX);
-        let news = CursorUpdate { floor: floor.max(serving.floor), done, attempts: self.new_counts() };
+        let update = CursorUpdate { floor: floor.max(serving.floor), done, attempts: self.new_counts() };
         let is_known = |range: &Range| serving.done.iter().any(|of| of.first <= range.first && range.last <= of.last);
-        let more = !news.attempts.is_empty() || (serving.cursor.counts() && !news.done.iter().all(is_known));
+        let more = !update.attempts.is_empty() || (serving.cursor.counts() && !update.done.iter().all(is_known));
         if !(more || floor > serving.floor) {
             return;
         }
-        self.noting = true;
+        self.is_saving = true;
         let ahead = self.shares.ahead();
-        self.advance(news, ctx, move |noted, act, ctx| {
-            act.noting = false;
-            match noted {
+        self.advance(update, ctx, move |saved, act, ctx| {
+            act.is_saving = false;
+            match saved {
                 Ok(()) => {
-                    act.shares.noted(ahead);
+                    act.shares.saved(ahead);
                     act.pump(ctx);
-                    if !act.terms.manual || act.handles.is_empty() {
-                        act.note(ctx);
+                    if !act.spec.manual || act.members.is_empty() {
+                        act.save_progress(ctx);
                     }
                 }
-                Err(refusal) => tracing::debug!(consumer = %act.terms.name, %refusal, "what is new is noted later"),
+                Err(refusal) => tracing::debug!(consumer = %act.spec.name, %refusal, "what is new is noted later"),
             }
         });
     }
 
-    /// A future that the consumer does not stop before; `then` takes in what came of it.
-    pub(super) fn awaiting<F, N, T>(&mut self, future: F, then: N) -> impl ActorFuture<Self, Output = T> + use<F, N, T>
+    /// Wraps a future so that the consumer does not stop before it ends. `then` receives the output.
+    pub(super) fn await_before_stop<F, N, T>(
+        &mut self,
+        future: F,
+        then: N,
+    ) -> impl ActorFuture<Self, Output = T> + use<F, N, T>
     where
         F: Future + 'static,
         N: FnOnce(F::Output, &mut Self, &mut Context<Self>) -> T + 'static,
         T: 'static,
     {
-        self.awaited = self.awaited.saturating_add(1);
+        self.pending_answers = self.pending_answers.saturating_add(1);
         future.into_actor(self).map(move |output, act, ctx| {
-            act.awaited = act.awaited.saturating_sub(1);
-            let told = then(output, act, ctx);
-            act.rest(ctx);
-            told
+            act.pending_answers = act.pending_answers.saturating_sub(1);
+            let output = then(output, act, ctx);
+            act.stop_if_idle(ctx);
+            output
         })
     }
 
-    /// Stops when the last member has left and nothing is awaited; the next member starts from what is durable.
-    pub(super) fn rest(&mut self, ctx: &mut Context<Self>) {
-        if self.handles.is_empty() && self.awaited == 0 {
+    /// Stops the consumer when the last member has left and no answer is awaited. The next member starts from what is
+    /// saved.
+    pub(super) fn stop_if_idle(&mut self, ctx: &mut Context<Self>) {
+        if self.members.is_empty() && self.pending_answers == 0 {
             ctx.stop();
         }
     }
 
-    /// Called when members have left: what is known now must be durable before the consumer stops.
-    pub(super) fn left(&mut self, ctx: &mut Context<Self>) {
-        self.tell_counts(ctx, |_, _, _| {});
-        if self.handles.is_empty() {
-            self.note(ctx);
-            ctx.run_later(TRY_MAX, |act, ctx| {
-                if act.handles.is_empty() {
+    /// Called when members have left. The progress must be saved before the consumer stops.
+    pub(super) fn member_left(&mut self, ctx: &mut Context<Self>) {
+        self.save_counts(ctx, |_, _, _| {});
+        if self.members.is_empty() {
+            self.save_progress(ctx);
+            ctx.run_later(RETRY_MAX, |act, ctx| {
+                if act.members.is_empty() {
                     ctx.stop();
                 }
             });
         }
         self.pump(ctx);
-        self.rest(ctx);
+        self.stop_if_idle(ctx);
     }
 
     /// Stores a dead letter, as long as this start serves the consumer.
-    pub(super) fn bury(&mut self, member: Member, item: Arc<StoredEvent>, deliveries: u32, ctx: &mut Context<Self>) {
-        if !self.look(ctx) {
+    pub(super) fn store_dead_letter(
+        &mut self,
+        member: Member,
+        item: Arc<StoredEvent>,
+        deliveries: u32,
+        ctx: &mut Context<Self>,
+    ) {
+        if !self.check_serving(ctx) {
             return;
         }
         let Some(serving) = &self.serving else { return };
-        let handle = self.handles.get(&member);
+        let handle = self.members.get(&member);
         let named = handle.and_then(|handle| handle.join.name.clone());
         let letter = DeadLetter {
             item: Arc::clone(&item),
             consumer_id: handle.map(|handle| handle.join.consumer_id.clone()),
-            consumer: if self.terms.group { named } else { Some(self.terms.name.clone()) },
-            group: self.terms.group.then(|| self.terms.name.clone()),
+            consumer: if self.spec.group { named } else { Some(self.spec.name.clone()) },
+            group: self.spec.group.then(|| self.spec.name.clone()),
             deliveries,
             once: Some(serving.cursor.unique(item.sequence())),
         };
         let (bus, cursor) = (self.bus.clone(), serving.cursor.clone());
-        let bury = async move { letter.store_while(&bus, async || still_serves(&bus, &cursor).await).await };
-        let buried = self.awaiting(bury, move |stored, act, ctx| {
+        let store_dead_letter =
+            async move { letter.store_while(&bus, async || still_serves(&bus, &cursor).await).await };
+        let dead_letter_done = self.await_before_stop(store_dead_letter, move |stored, act, ctx| {
             if !stored {
-                // It is still the event of whoever serves the consumer now.
-                act.look(ctx);
+                // The event belongs to the start that serves the consumer now.
+                act.check_serving(ctx);
                 return;
             }
-            act.window.buried(item.sequence());
-            act.note(ctx);
+            act.window.dead_letter_done(item.sequence());
+            act.save_progress(ctx);
             act.pump(ctx);
         });
-        ctx.spawn(buried);
+        ctx.spawn(dead_letter_done);
     }
 }
 
-/// Whether this start still serves the consumer, as the whole cluster has it now: a node that was alone may not have
-/// seen yet that another one took over.
+/// Whether this start still serves the consumer, according to the leader: a node that was isolated may not have seen
+/// yet that another node took over.
 async fn still_serves(bus: &Bus, cursor: &Cursor) -> bool {
     while cursor.holds() {
         match bus.node().consensus().read_barrier(Consistency::Leader).await {
             Ok(_) => return cursor.holds(),
             Err(refusal) => tracing::debug!(%refusal, "an event is given up later"),
         }
-        tokio::time::sleep(NOTE).await;
+        tokio::time::sleep(SAVE_INTERVAL).await;
     }
     false
 }

@@ -1,4 +1,4 @@
-//! What the window promises, one step at a time and in random orders.
+//! What the window promises, step by step and in random orders.
 
 use bytes::Bytes;
 use rollbook_core::event::Event;
@@ -13,30 +13,31 @@ fn item(sequence: u64) -> Arc<StoredEvent> {
     Arc::new(StoredEvent::stored(sequence, Bytes::from(record)))
 }
 
-fn patience(count_max: u32) -> Patience {
-    Patience { redelivery: REDELIVERY, count_max }
+fn policy(count_max: u32) -> RedeliveryPolicy {
+    RedeliveryPolicy { redelivery: REDELIVERY, count_max }
 }
 
-/// Events sent, those buried with 1000 added to the member, and those to be recorded with 2000 added.
-fn said<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<(Member, u64)> {
+/// The steps as numbers: the member, plus 1000 for a dead letter and plus 2000 for a delivery to record, and the
+/// position.
+fn summary<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<(Member, u64)> {
     let of = |step: &Step| match step {
         Step::Send(member, item) => (*member, item.sequence()),
-        Step::Bury(member, item, _) => (*member + 1000, item.sequence()),
+        Step::DeadLetter(member, item, _) => (*member + 1000, item.sequence()),
         Step::Record(member, sequence) => (*member + 2000, *sequence),
     };
     steps.into_iter().map(of).collect()
 }
 
-/// A window whose clients take everything at once.
-struct Willing {
+/// A window whose clients take every event at once.
+struct EagerClients {
     window: Window,
     now: Instant,
 }
 
-impl Willing {
+impl EagerClients {
     fn new(members: impl IntoIterator<Item = (Member, u32)>, events: u64) -> Self {
         let mut window = Window::default();
-        members.into_iter().for_each(|(member, count_max)| window.join(member, patience(count_max)));
+        members.into_iter().for_each(|(member, count_max)| window.join(member, policy(count_max)));
         window.offer((1..=events).map(item).collect());
         Self { window, now: Instant::now() }
     }
@@ -47,7 +48,7 @@ impl Willing {
                 assert!(self.window.answered(*member, item.sequence(), true, self.now).is_none());
             }
         }
-        said(&steps)
+        summary(&steps)
     }
 
     fn assign(&mut self) -> Vec<(Member, u64)> {
@@ -64,40 +65,40 @@ impl Willing {
 
 #[test]
 fn one_member_gets_one_event_at_a_time() {
-    let mut of = Willing::new([(1, 3)], 2);
-    assert_eq!(of.assign(), [(1, 1)]);
-    assert!(of.assign().is_empty());
-    assert_eq!(of.window.ack(1, &item(2).id()), None, "not sent yet");
-    assert_eq!(of.window.ack(1, &item(1).id()), Some(1));
-    assert_eq!(of.assign(), [(1, 2)]);
-    assert_eq!(of.window.floor(3), 1);
+    let mut clients = EagerClients::new([(1, 3)], 2);
+    assert_eq!(clients.assign(), [(1, 1)]);
+    assert!(clients.assign().is_empty());
+    assert_eq!(clients.window.ack(1, &item(2).id()), None, "not sent yet");
+    assert_eq!(clients.window.ack(1, &item(1).id()), Some(1));
+    assert_eq!(clients.assign(), [(1, 2)]);
+    assert_eq!(clients.window.floor(3), 1);
 }
 
 #[test]
 fn an_event_is_sent_again_and_buried_after_the_last_time() {
-    let mut of = Willing::new([(1, 2)], 2);
-    of.assign();
-    assert!(of.expire_after(Duration::ZERO).is_empty());
-    assert_eq!(of.expire_after(REDELIVERY), [(1, 1)]);
-    assert_eq!(of.expire_after(REDELIVERY), [(1001, 1)]);
-    assert_eq!(of.window.floor(3), 0, "not done with before the dead letter is stored");
-    of.window.buried(1);
-    assert_eq!(of.window.floor(3), 1);
-    assert_eq!(of.assign(), [(1, 2)]);
+    let mut clients = EagerClients::new([(1, 2)], 2);
+    clients.assign();
+    assert!(clients.expire_after(Duration::ZERO).is_empty());
+    assert_eq!(clients.expire_after(REDELIVERY), [(1, 1)]);
+    assert_eq!(clients.expire_after(REDELIVERY), [(1001, 1)]);
+    assert_eq!(clients.window.floor(3), 0, "not done with before the dead letter is stored");
+    clients.window.dead_letter_done(1);
+    assert_eq!(clients.window.floor(3), 1);
+    assert_eq!(clients.assign(), [(1, 2)]);
 }
 
 #[test]
 fn what_a_lost_member_had_goes_to_another_at_once_and_what_a_late_one_had_after_its_time() {
-    let mut of = Willing::new([(1, 0), (2, 0)], 2);
-    assert_eq!(of.assign(), [(1, 1), (2, 2)]);
-    assert!(of.window.leave(1, Departure::Gone).is_none());
-    assert_eq!(of.window.ack(2, &item(2).id()), Some(2));
-    assert_eq!(of.window.floor(3), 0);
-    assert_eq!(of.assign(), [(2, 1)]);
-    of.window.join(3, patience(0));
-    assert_eq!(of.expire_after(REDELIVERY), [(3, 1)]);
-    assert_eq!(of.window.ack(2, &item(1).id()), Some(1), "a late acknowledgement counts all the same");
-    assert_eq!(of.window.floor(3), 2);
+    let mut clients = EagerClients::new([(1, 0), (2, 0)], 2);
+    assert_eq!(clients.assign(), [(1, 1), (2, 2)]);
+    assert!(clients.window.leave(1, Departure::Gone).is_none());
+    assert_eq!(clients.window.ack(2, &item(2).id()), Some(2));
+    assert_eq!(clients.window.floor(3), 0);
+    assert_eq!(clients.assign(), [(2, 1)]);
+    clients.window.join(3, policy(0));
+    assert_eq!(clients.expire_after(REDELIVERY), [(3, 1)]);
+    assert_eq!(clients.window.ack(2, &item(1).id()), Some(1), "a late acknowledgement counts all the same");
+    assert_eq!(clients.window.floor(3), 2);
 }
 
 #[test]
@@ -105,81 +106,81 @@ fn whoever_comes_after_another_goes_on_with_the_event_that_was_out() {
     for taken in [false, true] {
         let (mut window, now) = (Window::in_order(), Instant::now());
         window.offer((1..=2).map(item).collect());
-        window.join(1, patience(0));
-        assert_eq!(said(&window.assign(now)), [(1, 1)]);
+        window.join(1, policy(0));
+        assert_eq!(summary(&window.assign(now)), [(1, 1)]);
         // Its client goes, and it is still to be said whether it has taken the event.
         assert!(window.leave(1, Departure::Gone).is_none());
-        window.join(2, patience(0));
+        window.join(2, policy(0));
         assert!(window.assign(now).is_empty(), "not what is behind it");
         assert!(window.answered(1, 1, taken, now).is_none());
-        assert_eq!(said(&window.assign(now)), [(2, 1)]);
+        assert_eq!(summary(&window.assign(now)), [(2, 1)]);
     }
 }
 
 #[test]
 fn members_take_turns_when_there_is_little_to_do() {
-    let mut of = Willing::new([(7, 3), (8, 3), (9, 3)], 7);
+    let mut clients = EagerClients::new([(7, 3), (8, 3), (9, 3)], 7);
     let mut order = Vec::new();
     // One at a time: all but one are busy with nothing.
     for sequence in 1..=7 {
-        let rest = of.window.fresh.split_off(1);
-        let sent = of.assign();
-        of.window.fresh.extend(rest);
+        let rest = clients.window.unsent.split_off(1);
+        let sent = clients.assign();
+        clients.window.unsent.extend(rest);
         assert_eq!((sent.len(), sent[0].1), (1, sequence));
         order.push(sent[0].0);
-        assert_eq!(of.window.ack(sent[0].0, &item(sequence).id()), Some(sequence));
+        assert_eq!(clients.window.ack(sent[0].0, &item(sequence).id()), Some(sequence));
     }
     assert_eq!(order, [7, 8, 9, 7, 8, 9, 7]);
 }
 
 #[test]
 fn an_event_whose_members_die_of_it_is_given_up_after_its_count() {
-    let mut of = Willing::new([], 2);
+    let mut clients = EagerClients::new([], 2);
     for member in 1..=2 {
-        of.window.join(member, patience(3));
-        assert_eq!(of.assign(), [(member, 1)]);
-        assert!(of.window.leave(member, Departure::Gone).is_none());
+        clients.window.join(member, policy(3));
+        assert_eq!(clients.assign(), [(member, 1)]);
+        assert!(clients.window.leave(member, Departure::Gone).is_none());
     }
-    of.window.join(3, patience(3));
-    assert_eq!(of.assign(), [(3, 1)]);
-    let last = of.window.leave(3, Departure::Gone);
-    assert!(matches!(&last, Some(Step::Bury(3, item, 3)) if item.sequence() == 1), "{last:?}");
-    of.window.join(4, patience(3));
-    assert_eq!(of.assign(), [(4, 2)]);
+    clients.window.join(3, policy(3));
+    assert_eq!(clients.assign(), [(3, 1)]);
+    let last = clients.window.leave(3, Departure::Gone);
+    assert!(matches!(&last, Some(Step::DeadLetter(3, item, 3)) if item.sequence() == 1), "{last:?}");
+    clients.window.join(4, policy(3));
+    assert_eq!(clients.assign(), [(4, 2)]);
 }
 
 #[test]
 fn a_lost_link_or_a_drain_is_no_failed_delivery() {
-    let mut of = Willing::new([], 1);
+    let mut clients = EagerClients::new([], 1);
     for member in 1..20 {
-        of.window.join(member, patience(2));
-        assert_eq!(of.assign(), [(member, 1)]);
-        assert!(of.window.leave(member, Departure::Returned).is_none());
-        assert_eq!(of.window.counts(), BTreeMap::new());
+        clients.window.join(member, policy(2));
+        assert_eq!(clients.assign(), [(member, 1)]);
+        assert!(clients.window.leave(member, Departure::Returned).is_none());
+        assert_eq!(clients.window.counts(), BTreeMap::new());
     }
 }
 
 #[test]
 fn what_no_client_has_taken_does_not_count_and_no_second_copy_is_written() {
     let (mut window, mut now) = (Window::default(), Instant::now());
-    window.join(1, patience(1));
+    window.join(1, policy(1));
     window.offer(vec![item(1), item(2)]);
-    assert_eq!(said(&window.assign(now)), [(1, 1)]);
+    assert_eq!(summary(&window.assign(now)), [(1, 1)]);
     for _ in 0..50 {
         now += REDELIVERY;
         assert!(window.expire(now).is_empty() && window.assign(now).is_empty());
     }
-    window.join(2, patience(1));
-    assert_eq!(said(&window.assign(now)), [(2, 2)]);
+    window.join(2, policy(1));
+    assert_eq!(summary(&window.assign(now)), [(2, 2)]);
     assert!(window.answered(2, 2, true, now).is_none());
     assert_eq!(window.ack(2, &item(2).id()), Some(2));
     now += REDELIVERY;
-    assert_eq!(said(&window.expire(now)), [(2, 1)], "another one is not asleep");
+    assert_eq!(summary(&window.expire(now)), [(2, 1)], "another one is not asleep");
     assert!(window.answered(2, 1, true, now).is_none());
     window.offer(vec![item(3)]);
     assert!(window.assign(now).is_empty(), "a copy of the first still waits for the sleeper");
     assert!(window.answered(1, 1, true, now).is_none());
-    assert_eq!(said(&window.assign(now)), [(1, 3)]);
+    assert_eq!(summary(&window.assign(now)), [(1, 3)]);
     assert_eq!(window.counts(), BTreeMap::from([(1, 1)]));
 }
 
@@ -187,15 +188,15 @@ fn what_no_client_has_taken_does_not_count_and_no_second_copy_is_written() {
 fn whether_a_client_that_left_took_its_event_is_waited_for() {
     for (taken, wanted) in [(true, vec![(1001, 1)]), (false, vec![])] {
         let (mut window, now) = (Window::default(), Instant::now());
-        window.join(1, patience(1));
+        window.join(1, policy(1));
         window.offer(vec![item(1)]);
-        assert_eq!(said(&window.assign(now)), [(1, 1)]);
+        assert_eq!(summary(&window.assign(now)), [(1, 1)]);
         assert!(window.leave(1, Departure::Gone).is_none());
-        window.join(2, patience(1));
+        window.join(2, policy(1));
         assert!(window.assign(now).is_empty());
-        assert_eq!(said(&window.answered(1, 1, taken, now)), wanted);
+        assert_eq!(summary(&window.answered(1, 1, taken, now)), wanted);
         let next = if taken { vec![] } else { vec![(2, 1)] };
-        assert_eq!(said(&window.assign(now)), next);
+        assert_eq!(summary(&window.assign(now)), next);
     }
 }
 
@@ -203,9 +204,9 @@ fn whether_a_client_that_left_took_its_event_is_waited_for() {
 fn a_delivery_that_may_be_one_of_many_is_made_durable_before_it_begins() {
     let (mut window, now) = (Window::default(), Instant::now());
     window.set_records(true);
-    window.join(1, patience(3));
+    window.join(1, policy(3));
     window.offer(vec![item(1), item(2)]);
-    assert_eq!(said(&window.assign(now)), [(2001, 1)], "nobody knows yet whether this member lives long");
+    assert_eq!(summary(&window.assign(now)), [(2001, 1)], "nobody knows yet whether this member lives long");
     assert_eq!(window.counts(), BTreeMap::from([(1, 1)]), "what is to be stored");
     assert!(window.recorded(1, 2, now).is_none() && window.recorded(2, 1, now).is_none());
     assert_eq!(window.recorded(1, 1, now).map(|item| item.sequence()), Some(1));
@@ -213,9 +214,9 @@ fn a_delivery_that_may_be_one_of_many_is_made_durable_before_it_begins() {
     assert!(window.answered(1, 1, true, now).is_none());
     assert_eq!(window.counts(), BTreeMap::from([(1, 1)]));
     assert_eq!(window.ack(1, &item(1).id()), Some(1));
-    assert_eq!(said(&window.assign(now)), [(1, 2)], "the healthy way has no such step");
+    assert_eq!(summary(&window.assign(now)), [(1, 2)], "the healthy way has no such step");
     assert!(window.answered(1, 2, true, now).is_none());
-    assert_eq!(said(&window.expire(now + REDELIVERY)), [(2001, 2)], "a second delivery has");
+    assert_eq!(summary(&window.expire(now + REDELIVERY)), [(2001, 2)], "a second delivery has");
     assert_eq!(window.counts(), BTreeMap::from([(2, 2)]));
     assert!(window.leave(1, Departure::Gone).is_none());
     assert_eq!(window.counts(), BTreeMap::from([(2, 1)]), "it did not begin");
@@ -229,39 +230,39 @@ fn a_window_goes_on_where_the_one_before_has_stopped() {
         &[Attempts { sequence: 2, count: 2 }, Attempts { sequence: 9, count: 1 }],
     );
     assert_eq!(window.counts(), BTreeMap::from([(2, 2), (9, 1)]), "also what was not offered yet");
-    window.join(1, patience(2));
+    window.join(1, policy(2));
     window.offer((1..=5).map(item).collect());
     assert_eq!(window.done(), [Range { first: 3, last: 4 }]);
-    assert_eq!(said(&window.assign(now)), [(1, 1)]);
+    assert_eq!(summary(&window.assign(now)), [(1, 1)]);
     assert!(window.answered(1, 1, true, now).is_none());
     assert_eq!(window.ack(1, &item(1).id()), Some(1));
-    assert_eq!(said(&window.assign(now)), [(1001, 2), (1, 5)], "had its two deliveries before");
-    window.buried(2);
+    assert_eq!(summary(&window.assign(now)), [(1001, 2), (1, 5)], "had its two deliveries before");
+    window.dead_letter_done(2);
     assert_eq!(window.floor(6), 4);
     assert_eq!(window.done(), []);
 }
 
 #[test]
 fn ranges_do_not_cover_what_is_not_done() {
-    let mut of = Willing::new([(1, 0), (2, 0)], 9);
-    of.window.resume(vec![Range { first: 12, last: 12 }, Range { first: 14, last: 14 }], &[]);
-    of.window.offer((10..=15).map(item).collect());
-    assert_eq!(of.assign(), [(1, 1), (2, 2)]);
+    let mut clients = EagerClients::new([(1, 0), (2, 0)], 9);
+    clients.window.resume(vec![Range { first: 12, last: 12 }, Range { first: 14, last: 14 }], &[]);
+    clients.window.offer((10..=15).map(item).collect());
+    assert_eq!(clients.assign(), [(1, 1), (2, 2)]);
     for sequence in [2, 3, 5] {
         // Position 4 is no event of this pattern.
-        of.window.fresh.retain(|held| held.item.sequence() != 4);
-        assert_eq!(of.window.ack(2, &item(sequence).id()), Some(sequence));
-        of.assign();
+        clients.window.unsent.retain(|pending| pending.item.sequence() != 4);
+        assert_eq!(clients.window.ack(2, &item(sequence).id()), Some(sequence));
+        clients.assign();
     }
-    assert_eq!(of.window.floor(16), 0);
+    assert_eq!(clients.window.floor(16), 0);
     let wanted = [(2, 5), (12, 12), (14, 14)].map(|(first, last)| Range { first, last });
-    assert_eq!(of.window.done(), wanted);
+    assert_eq!(clients.window.done(), wanted);
 }
 
-/// Random numbers that a seed gives again.
-struct Dice(u64);
+/// Random numbers that a seed reproduces.
+struct SplitMix64(u64);
 
-impl Dice {
+impl SplitMix64 {
     fn below(&mut self, end: u64) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -272,59 +273,60 @@ impl Dice {
     }
 }
 
-/// A consumer around a window, with clients that read or sleep, and a cluster that remembers what it is told.
-struct World {
-    dice: Dice,
+/// A consumer around a window, clients that read or do not read, and a cluster that remembers what is saved.
+struct Simulation {
+    random: SplitMix64,
     window: Window,
     now: Instant,
     next_member: Member,
     offered: u64,
-    /// Copies that wait for the client of a member.
+    /// Copies that the client of a member has not read.
     unread: BTreeMap<Member, u64>,
     /// Deliveries that wait until they are durable.
     recording: Vec<(Member, u64)>,
-    /// Dead letters on their way.
-    burying: Vec<u64>,
-    /// What the cluster knows.
+    /// Dead letters that are being stored.
+    dead_lettering: Vec<u64>,
+    /// What the replicated state has.
     stored: (u64, Vec<Range>, BTreeMap<u64, u32>),
-    /// How often clients have taken an event, and how often of that the window was not asked to record it.
+    /// How often clients have taken an event.
     taken: BTreeMap<u64, u32>,
+    /// How often an event was sent without a record before.
     unrecorded: BTreeMap<u64, u32>,
-    /// By how much more the cluster had counted when a node died: deliveries that were about to begin, or were just
+    /// By how many deliveries the replicated state was ahead when a node died: deliveries that had not begun, or were
     /// taken back.
     excess: BTreeMap<u64, u32>,
     acked: BTreeSet<u64>,
-    buried: BTreeSet<u64>,
+    dead_letter_done: BTreeSet<u64>,
 }
 
 const COUNT_MAX: u32 = 3;
 
-impl World {
+impl Simulation {
     fn new(seed: u64) -> Self {
         let mut window = Window::default();
         window.set_records(true);
         Self {
-            dice: Dice(seed),
+            random: SplitMix64(seed),
             window,
             now: Instant::now(),
             next_member: 1,
             offered: 0,
             unread: BTreeMap::new(),
             recording: Vec::new(),
-            burying: Vec::new(),
+            dead_lettering: Vec::new(),
             stored: Default::default(),
             taken: BTreeMap::new(),
             unrecorded: BTreeMap::new(),
             excess: BTreeMap::new(),
             acked: BTreeSet::new(),
-            buried: BTreeSet::new(),
+            dead_letter_done: BTreeSet::new(),
         }
     }
 
     fn member(&mut self) -> Option<Member> {
         let members: Vec<Member> = self.window.windows.keys().copied().collect();
         let count = u64::try_from(members.len()).unwrap();
-        if count == 0 { None } else { Some(members[usize::try_from(self.dice.below(count)).unwrap()]) }
+        if count == 0 { None } else { Some(members[usize::try_from(self.random.below(count)).unwrap()]) }
     }
 
     fn carry_out(&mut self, steps: impl IntoIterator<Item = Step>) {
@@ -335,12 +337,12 @@ impl World {
                     *self.unrecorded.entry(item.sequence()).or_default() += 1;
                     self.send(member, item.sequence());
                 }
-                Step::Bury(_, item, deliveries) => {
+                Step::DeadLetter(_, item, deliveries) => {
                     assert!(deliveries >= COUNT_MAX, "{deliveries}");
                     let of = |counts: &BTreeMap<u64, u32>| counts.get(&item.sequence()).copied().unwrap_or_default();
                     let (taken, excess) = (of(&self.taken), of(&self.excess));
                     assert!(taken + excess >= COUNT_MAX, "{} was buried after {taken}", item.sequence());
-                    self.burying.push(item.sequence());
+                    self.dead_lettering.push(item.sequence());
                 }
             }
         }
@@ -349,10 +351,10 @@ impl World {
     fn send(&mut self, member: Member, sequence: u64) {
         let before = self.unread.insert(member, sequence);
         assert_eq!(before, None, "a second copy for member {member}");
-        assert!(!self.acked.contains(&sequence) && !self.buried.contains(&sequence));
+        assert!(!self.acked.contains(&sequence) && !self.dead_letter_done.contains(&sequence));
     }
 
-    /// The client of a member reads, or goes without.
+    /// The client of a member reads its copy, or leaves without it.
     fn answer(&mut self, member: Member, taken: bool) {
         let Some(sequence) = self.unread.remove(&member) else { return };
         let counts = self.window.in_flight().any(|flight| flight == (member, Some(sequence)));
@@ -366,7 +368,7 @@ impl World {
         self.stored = (floor.max(self.stored.0), self.window.done(), self.window.counts());
     }
 
-    /// The node dies, and another one goes on with what is stored.
+    /// The node dies, and another one continues from the replicated state.
     fn crash(&mut self) {
         let (floor, done, counts) = self.stored.clone();
         self.window = Window::default();
@@ -378,19 +380,19 @@ impl World {
         }
         let attempts = counts.into_iter().map(|(sequence, count)| Attempts { sequence, count });
         self.window.resume(done.clone(), &attempts.collect::<Vec<_>>());
-        (self.unread, self.recording, self.burying) = Default::default();
+        (self.unread, self.recording, self.dead_lettering) = Default::default();
         // An acknowledgement behind the floor may be forgotten, and a dead letter be stored twice.
         let known =
             |sequence: &u64| *sequence <= floor || done.iter().any(|of| (of.first..=of.last).contains(sequence));
         self.acked.retain(known);
-        self.buried.retain(known);
+        self.dead_letter_done.retain(known);
         self.window.offer((floor + 1..=self.offered).map(item).collect());
     }
 
     fn step(&mut self) {
-        match self.dice.below(20) {
+        match self.random.below(20) {
             0 => {
-                self.window.join(self.next_member, patience(COUNT_MAX));
+                self.window.join(self.next_member, policy(COUNT_MAX));
                 self.next_member += 1;
             }
             1 => {
@@ -399,7 +401,7 @@ impl World {
             }
             2 => {
                 if let Some(member) = self.member() {
-                    let gone = self.dice.below(2) == 0;
+                    let gone = self.random.below(2) == 0;
                     let departure = if gone { Departure::Gone } else { Departure::Returned };
                     let flight = self.window.in_flight().find(|(id, _)| *id == member).and_then(|(_, flight)| flight);
                     let begun = |sequence: &u64| !self.recording.contains(&(member, *sequence));
@@ -409,7 +411,7 @@ impl World {
                     }
                     let step = self.window.leave(member, departure);
                     self.carry_out(step);
-                    if gone && self.dice.below(2) == 0 {
+                    if gone && self.random.below(2) == 0 {
                         self.answer(member, false);
                     } else if !gone {
                         self.unread.remove(&member);
@@ -434,16 +436,16 @@ impl World {
                 }
             }
             12..14 => {
-                let Some(sequence) = self.burying.pop() else { return };
-                self.buried.insert(sequence);
-                self.window.buried(sequence);
+                let Some(sequence) = self.dead_lettering.pop() else { return };
+                self.dead_letter_done.insert(sequence);
+                self.window.dead_letter_done(sequence);
             }
             14 => self.note(),
-            15 if self.dice.below(10) == 0 => self.crash(),
+            15 if self.random.below(10) == 0 => self.crash(),
             _ => {
                 let Some(member) = self.member() else { return };
                 let Some((_, Some(sequence))) = self.window.in_flight().find(|(id, _)| *id == member) else { return };
-                if self.dice.below(2) == 0 {
+                if self.random.below(2) == 0 {
                     assert_eq!(self.window.ack(member, &item(sequence).id()), Some(sequence));
                     assert!(self.acked.insert(sequence), "{sequence} twice");
                 }
@@ -457,7 +459,7 @@ impl World {
     fn check(&mut self) {
         let flights: Vec<u64> = self.window.in_flight().filter_map(|(_, sequence)| sequence).collect();
         assert_eq!(flights.iter().collect::<BTreeSet<_>>().len(), flights.len(), "an event is with one member");
-        let over = |sequence: &u64| self.acked.contains(sequence) || self.buried.contains(sequence);
+        let over = |sequence: &u64| self.acked.contains(sequence) || self.dead_letter_done.contains(sequence);
         let done = self.window.done();
         for range in &done {
             assert!((range.first..=range.last).all(|sequence| over(&sequence)), "{done:?} of {:?}", self.acked);
@@ -479,9 +481,9 @@ fn no_order_of_things_loses_an_event_doubles_a_copy_or_evades_the_count() {
     let mut ends = (0, 0);
     for seed in seeds {
         println!("ROLLBOOK_SEED={seed}");
-        let mut world = World::new(seed);
-        (0..600).for_each(|_| world.step());
-        ends = (ends.0 + world.acked.len(), ends.1 + world.buried.len());
+        let mut simulation = Simulation::new(seed);
+        (0..600).for_each(|_| simulation.step());
+        ends = (ends.0 + simulation.acked.len(), ends.1 + simulation.dead_letter_done.len());
     }
     assert!(given.is_some() || (ends.0 > 1000 && ends.1 > 100), "this test has gone blind: {ends:?}");
 }

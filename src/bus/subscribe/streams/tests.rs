@@ -28,13 +28,13 @@ fn opened(streams: &mut Streams, id: &str, heard: &Heard) -> Outlet {
 }
 
 /// What there is to be told now.
-async fn words(streams: &mut Streams, heard: &Heard) -> Vec<(String, StreamMessage)> {
+async fn messages(streams: &mut Streams, heard: &Heard) -> Vec<(String, StreamMessage)> {
     for _ in 0..8 {
         tokio::task::yield_now().await;
     }
     let told: Vec<_> = heard.borrow_mut().drain(..).collect();
     let told = told.into_iter().filter_map(|(number, update)| streams.update(number, update));
-    told.flat_map(|(id, words)| words.into_iter().map(move |word| (id.clone(), word))).collect()
+    told.flat_map(|(id, messages)| messages.into_iter().map(move |word| (id.clone(), word))).collect()
 }
 
 fn name(word: &StreamMessage) -> &'static str {
@@ -50,21 +50,21 @@ fn name(word: &StreamMessage) -> &'static str {
     }
 }
 
-fn names(words: &[(String, StreamMessage)]) -> Vec<String> {
-    words.iter().map(|(id, word)| format!("{id} {}", name(word))).collect()
+fn names(messages: &[(String, StreamMessage)]) -> Vec<String> {
+    messages.iter().map(|(id, word)| format!("{id} {}", name(word))).collect()
 }
 
 #[actix_web::test]
 async fn one_stream_speaks_at_a_time_and_each_has_its_turn() {
     let (mut streams, heard) = (Streams::default(), Heard::default());
     let outlets: Vec<Outlet> = ["a", "b", "c"].map(|id| opened(&mut streams, id, &heard)).into();
-    assert_eq!(names(&words(&mut streams, &heard).await), ["a opened", "b opened", "c opened"]);
+    assert_eq!(names(&messages(&mut streams, &heard).await), ["a opened", "b opened", "c opened"]);
     outlets.iter().for_each(|outlet| outlet.push(event()));
     let mut spoke = Vec::new();
     for _ in 0..6 {
         // Nobody else speaks while what this one has said has not left: its turn is kept.
-        let mut said = words(&mut streams, &heard).await;
-        let quiet = words(&mut streams, &heard).await;
+        let mut said = messages(&mut streams, &heard).await;
+        let quiet = messages(&mut streams, &heard).await;
         assert!(quiet.is_empty(), "{:?}", names(&quiet));
         assert_eq!(said.len(), 2, "{:?}", names(&said));
         let Some((id, StreamMessage::ChunkEnd(turn))) = said.pop() else { panic!("no turn") };
@@ -83,7 +83,7 @@ async fn one_stream_speaks_at_a_time_and_each_has_its_turn() {
 async fn a_stream_that_is_left_ends_behind_the_answers_to_what_was_acknowledged() {
     let (mut streams, heard) = (Streams::default(), Heard::default());
     let outlet = opened(&mut streams, "a", &heard);
-    words(&mut streams, &heard).await;
+    messages(&mut streams, &heard).await;
     let (answer, answers) = tokio::sync::oneshot::channel();
     let tells = Rc::clone(&heard);
     let tell = move |number, update| tells.borrow_mut().push((number, update));
@@ -94,10 +94,10 @@ async fn a_stream_that_is_left_ends_behind_the_answers_to_what_was_acknowledged(
     streams.acknowledge("a", "e_1".to_owned(), Some(7), acknowledge, tell).unwrap();
     assert!(streams.unsubscribe("a", Some(8)).unwrap().is_empty() && streams.unanswered() == 1);
     outlet.push(event());
-    assert!(words(&mut streams, &heard).await.is_empty(), "its client wants no more of it");
+    assert!(messages(&mut streams, &heard).await.is_empty(), "its client wants no more of it");
     assert_eq!(streams.unsubscribe("a", None).unwrap_err(), StreamRefusal::Unknown);
     answer.send(AckResult::Yes).unwrap();
-    let told = words(&mut streams, &heard).await;
+    let told = messages(&mut streams, &heard).await;
     assert_eq!(names(&told), ["a acknowledged", "a left"]);
     assert!(matches!(told[1].1, StreamMessage::Left(Some(8))) && streams.unanswered() == 0);
     outlet.gone().await;
@@ -118,10 +118,10 @@ async fn the_end_of_a_stream_has_a_code() {
         }
         outlet.push(out.into());
         outlet.end();
-        let mut told = words(&mut streams, &heard).await;
+        let mut told = messages(&mut streams, &heard).await;
         // What was said must have left before anything else is said.
         told.retain(|(_, word)| !matches!(word, StreamMessage::ChunkEnd(_)));
-        told.extend(words(&mut streams, &heard).await);
+        told.extend(messages(&mut streams, &heard).await);
         assert_eq!(names(&told), ["a opened", "a event", &format!("a {}", end.code())], "{end:?}");
         outlet.gone().await;
         assert_eq!(streams.unsubscribe("a", None).unwrap_err(), StreamRefusal::Unknown);
@@ -154,7 +154,7 @@ async fn publishes_begin_in_their_order_and_each_is_answered_once() {
     assert!(matches!(publish(3, Some(answers)), (None, 2)));
     assert_eq!(*begun.borrow(), [1, 2, 3]);
     answer.send(()).unwrap();
-    let told = words(&mut streams, &heard).await;
+    let told = messages(&mut streams, &heard).await;
     assert_eq!(names(&told), ["p1 published"]);
     assert!(matches!(told[0].1, StreamMessage::Published(Some(1), Ok(None))));
     assert_eq!(streams.unanswered(), 1);

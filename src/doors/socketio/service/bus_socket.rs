@@ -14,7 +14,7 @@ use crate::base::fault::FaultKind;
 use crate::base::json;
 use crate::bus::access::Access;
 use crate::bus::book_client::BookClient;
-use crate::bus::call::terms::{Answered, Key, Requester};
+use crate::bus::call::types::{Answered, Key, Requester};
 use crate::bus::client::announcement::AnnouncedUpTo;
 use crate::bus::client::call::{Answer, Caller, HandedPayload, Outcome, Payload, Request, Responder};
 use crate::bus::client::clients::{Client, ClientHandle, ClientMessage, CloseReason, Command};

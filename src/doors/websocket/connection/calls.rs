@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Connection;
 use crate::base::clock;
-use crate::bus::call::terms::{Answered, Key, Requester};
+use crate::bus::call::types::{Answered, Key, Requester};
 use crate::bus::client::call::{Answer, Caller, HandedPayload, Outcome, Payload, Request};
 use crate::bus::client::clients::{ClientMessage, Command};
 use crate::doors::websocket::error::{ErrorCode, FrameError};

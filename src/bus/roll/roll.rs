@@ -1,12 +1,12 @@
-//! The way onto the roll and off it, for the clients of this node.
+//! Registration of the clients of this node on the roll, and their removal.
 //!
-//! A registration is proposed and answered. A client that leaves needs no answer, but must not be forgotten:
-//! it stays on a list until the cluster shows that it is gone, through changes of the leader and also when its
-//! registration was still on its way. When the node begins a new life because the cluster had given it up, the
-//! clients that it kept are registered anew.
+//! A registration is proposed, and the client gets the answer. A client that leaves gets no answer, but the removal
+//! must not be lost: [`PendingLeaves`] keeps the client until the replicated state shows that the instance is gone,
+//! across changes of the leader and also when a registration was still on its way. When the cluster had given this node
+//! up and the node begins a new life, the clients that stayed connected are registered again.
 //!
-//! Leaving, coming again and missing heartbeats are three loops: none waits for another. Each has many commands on
-//! their way at a time, which the node puts into few entries of the log.
+//! Removals, new registrations after a lost life, and heartbeats are three loops, none of which waits for another. Each
+//! loop has many commands on their way at a time, which the node batches into few entries of the log.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -23,66 +23,74 @@ use rollbook_core::service::{Connection, InstanceLeave, InstanceMark, InstanceRe
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::pending_leaves::{Asked, PendingLeaves};
+use super::pending_leaves::{LeaveBatch, PendingLeaves};
 use crate::base::clock;
 use crate::bus::client::clients::{Client, ClientMessage, Clients, CloseReason};
 use crate::bus::relay::peer_client::PeerClient;
 use crate::bus::write::proposer::Proposer;
 
-/// How often heartbeats and the list of those who left are looked at.
+/// How often heartbeats and pending removals are checked.
 const LOOK: Duration = Duration::from_secs(1);
-/// Most that leave in one command, and most that are looked for while the rules are held.
+/// Most instances that one command removes, and most that are looked up under one lock of the machine.
 const LEAVING_MAX: usize = rollbook_core::limits::ROLL_STEP_MAX;
 /// Most such commands on their way at a time.
 const LEAVES_MAX: usize = 8;
-/// Most registrations on their way after the cluster had given the node up, and most changes of health.
+/// Most registrations on their way after a new life of the node, and most changes of health.
 const IN_FLIGHT_MAX: usize = 256;
 
-/// What is expected of instances.
+/// Timeouts of registered instances.
 #[derive(Debug, Clone)]
-pub struct Config {
-    /// How long a service stays online after its last instance left.
+pub struct RollConfig {
+    /// How long a service stays online after its last instance has left.
     pub grace: Duration,
     /// An instance without a heartbeat for this long gets no requests.
     pub heartbeat_timeout: Duration,
-    /// One without a heartbeat for this long is disconnected.
+    /// An instance without a heartbeat for this long is disconnected.
     pub heartbeat_drop: Duration,
-    /// Whether that also concerns instances that have never sent one.
+    /// Whether the timeouts also concern instances that have never sent a heartbeat.
     pub heartbeat_required: bool,
 }
 
+/// The shared state of all clones of [`Roll`].
 #[derive(Debug)]
 struct Inner {
+    /// Reads the replicated roll; names this life of the node.
     node: Node,
+    /// Proposes registrations and changes of health.
     proposer: Proposer,
+    /// The connected clients.
     clients: Clients,
+    /// Tells a client of another node that its instance was replaced.
     peers: PeerClient,
-    config: Config,
-    leavers: Mutex<PendingLeaves>,
-    /// One at a time takes clients off the roll, so that whoever waits for that waits for all of them.
-    taking: tokio::sync::Mutex<()>,
+    /// Timeouts.
+    config: RollConfig,
+    /// Clients that left and are still to be removed.
+    pending_leaves: Mutex<PendingLeaves>,
+    /// Serializes the removals: a caller that waits for one pass waits for all clients that left before.
+    removals: tokio::sync::Mutex<()>,
+    /// Starts a pass when a client has left.
     wake: Notify,
 }
 
-/// The handle. Clones share it.
+/// Registers and removes the clients of this node. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Roll {
     inner: Arc<Inner>,
 }
 
 impl Roll {
-    /// The roll as this node's clients reach it; [`Roll::run`] keeps it true.
+    /// The roll for the clients of this node. [`Roll::run`] must run for removals and heartbeats.
     #[must_use]
-    pub fn new(node: Node, proposer: Proposer, clients: Clients, peers: PeerClient, config: Config) -> Self {
-        let (leavers, taking, wake) = (Mutex::default(), tokio::sync::Mutex::default(), Notify::new());
-        Self { inner: Arc::new(Inner { node, proposer, clients, peers, config, leavers, taking, wake }) }
+    pub fn new(node: Node, proposer: Proposer, clients: Clients, peers: PeerClient, config: RollConfig) -> Self {
+        let (pending_leaves, removals, wake) = (Mutex::default(), tokio::sync::Mutex::default(), Notify::new());
+        Self { inner: Arc::new(Inner { node, proposer, clients, peers, config, pending_leaves, removals, wake }) }
     }
 
-    fn leavers(&self) -> MutexGuard<'_, PendingLeaves> {
-        lock(&self.inner.leavers)
+    fn pending_leaves(&self) -> MutexGuard<'_, PendingLeaves> {
+        lock(&self.inner.pending_leaves)
     }
 
-    /// The connection that a client of this node is.
+    /// The connection of a client of this node, as the roll names it.
     #[must_use]
     pub fn connection(&self, serial: u64) -> Connection {
         Connection { owner: self.inner.node.owner(), serial }
@@ -98,11 +106,12 @@ impl Roll {
         register.instance.grace_ms = u64::try_from(self.inner.config.grace.as_millis()).unwrap_or(u64::MAX);
         let (service, instance) = (register.service.id.clone(), register.instance.id.clone());
         let frame = Command::InstanceRegister(Box::new(register.clone())).frame()?;
-        // It may have left as that instance a moment ago: what was asked then is ahead of this, nothing more is asked.
-        self.leavers().forget(&Leaving { service: service.clone(), instance: instance.clone(), connection });
+        // The client may have left as this instance a moment ago. A removal that was proposed is ahead of this
+        // registration; no further removal may follow.
+        self.pending_leaves().forget(&Leaving { service: service.clone(), instance: instance.clone(), connection });
         let became = self.inner.proposer.propose(frame.into()).await;
         if self.inner.clients.find(client.serial).is_none() {
-            // It left meanwhile.
+            // The client left meanwhile.
             self.leave(client.serial, &service, &instance);
         }
         let Done::Registered(registered) = became? else {
@@ -118,54 +127,56 @@ impl Roll {
         Ok(registered)
     }
 
-    /// A client is gone, or another instance from now on.
+    /// Called when a client has disconnected, or has become another instance: the instance is removed from the roll.
     pub fn leave(&self, serial: u64, service: &str, instance: &str) {
         let leaving =
             Leaving { service: service.to_owned(), instance: instance.to_owned(), connection: self.connection(serial) };
-        self.leavers().add(leaving, clock::now());
+        self.pending_leaves().add(leaving, clock::now());
         self.inner.wake.notify_one();
     }
 
-    /// Keeps the roll true until cancelled.
+    /// Runs the three loops until cancelled.
     pub async fn run(self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.take_off_all() => {}
-            () = self.bring_back_all() => {}
+            () = self.remove_all_leavers() => {}
+            () = self.keep_registered() => {}
             () = self.watch_heartbeats() => {}
         }
     }
 
-    async fn take_off_all(&self) {
+    /// Removes clients when one has left, and at every tick.
+    async fn remove_all_leavers(&self) {
         let mut tick = ticks();
         loop {
             tokio::select! {
                 () = self.inner.wake.notified() => {}
                 _ = tick.tick() => {}
             }
-            self.take_off().await;
+            self.remove_leavers().await;
         }
     }
 
-    /// Takes everybody off who left, as far as the cluster can do it now.
-    pub async fn take_off(&self) {
-        let _taking = self.inner.taking.lock().await;
+    /// Removes every client that left, as far as the cluster answers now.
+    pub async fn remove_leavers(&self) {
+        let _removals = self.inner.removals.lock().await;
         loop {
-            self.look_for_leavers();
-            let asks: Vec<_> = std::iter::from_fn(|| self.ask_to_leave()).take(LEAVES_MAX).collect();
-            if asks.is_empty() {
+            self.look_up_leavers();
+            let proposals: Vec<_> = std::iter::from_fn(|| self.propose_removals()).take(LEAVES_MAX).collect();
+            if proposals.is_empty() {
                 return;
             }
-            let answers = join_all(asks.into_iter().map(|(asked, reply)| async move { (asked, reply.await) })).await;
+            let answers =
+                join_all(proposals.into_iter().map(|(batch, reply)| async move { (batch, reply.await) })).await;
             let mut refused = false;
-            for (asked, reply) in answers {
-                let mut leavers = self.leavers();
+            for (batch, reply) in answers {
+                let mut pending_leaves = self.pending_leaves();
                 match reply {
-                    // Those that the rules left for the next step are still shown, and asked for again.
-                    Ok(done) => leavers.asked(&asked, done != Done::More, clock::now()),
+                    // Instances that the rules left for the next step are still shown, and removed again.
+                    Ok(done) => pending_leaves.proposed(&batch, done != Done::More, clock::now()),
                     Err(refusal) => {
                         tracing::debug!(%refusal, "those who left are still on the roll");
-                        leavers.not_asked(asked);
+                        pending_leaves.not_proposed(batch);
                         refused = true;
                     }
                 }
@@ -177,28 +188,28 @@ impl Roll {
         }
     }
 
-    /// Asks the cluster to take the next ones off; `None` when there are none.
-    fn ask_to_leave(&self) -> Option<(Asked, impl Future<Output = Reply> + use<>)> {
-        // Under one lock: whoever registers anew does it before, or behind what is asked here.
-        let mut leavers = self.leavers();
-        let asked = leavers.next(self.inner.node.owner(), LEAVING_MAX);
-        if asked.leaving.is_empty() {
+    /// Proposes the next removals; `None` when there are none.
+    fn propose_removals(&self) -> Option<(LeaveBatch, impl Future<Output = Reply> + use<>)> {
+        // One lock for choosing and proposing: a client that registers again does so before both or behind both.
+        let mut pending_leaves = self.pending_leaves();
+        let batch = pending_leaves.next(self.inner.node.owner(), LEAVING_MAX);
+        if batch.leaving.is_empty() {
             return None;
         }
-        let leave = Command::InstanceLeave(InstanceLeave { leaving: asked.leaving.clone() });
+        let leave = Command::InstanceLeave(InstanceLeave { leaving: batch.leaving.clone() });
         let begun = leave.frame().and_then(|frame| self.inner.node.proposals().propose(frame.into()));
-        drop(leavers);
+        drop(pending_leaves);
         let reply = async move {
             let stopping = |_| Err(Refusal::OutcomeUnknown("node is stopping".to_owned()));
             begun?.await.unwrap_or_else(stopping)
         };
-        Some((asked, reply))
+        Some((batch, reply))
     }
 
-    /// Looks who of those that the cluster was asked for is still there.
-    fn look_for_leavers(&self) {
+    /// Looks up which clients whose removal was proposed are still on the roll.
+    fn look_up_leavers(&self) {
         loop {
-            let due = self.leavers().due(clock::now(), LEAVING_MAX);
+            let due = self.pending_leaves().due(clock::now(), LEAVING_MAX);
             if due.leaving.is_empty() {
                 return;
             }
@@ -209,21 +220,23 @@ impl Roll {
                 };
                 due.leaving.iter().map(shown).collect()
             });
-            self.leavers().looked(due, &shown, clock::now());
+            self.pending_leaves().looked_up(due, &shown, clock::now());
         }
     }
 
-    async fn bring_back_all(&self) {
+    /// Registers clients again after a new life of the node, and reminds services that have not registered.
+    async fn keep_registered(&self) {
         let (mut owner, mut tick) = (self.inner.node.owner(), ticks());
         loop {
             tick.tick().await;
-            owner = self.return_after(owner).await;
+            owner = self.register_again(owner).await;
             self.remind();
         }
     }
 
-    /// Registers those again that were kept while the cluster had given this node up.
-    async fn return_after(&self, before: Owner) -> Owner {
+    /// Registers the connected clients again when the cluster had given this node up. Returns the life of the node for
+    /// which all are registered.
+    async fn register_again(&self, before: Owner) -> Owner {
         let owner = self.inner.node.owner();
         if owner == before || self.inner.node.consensus().ready().is_err() || !self.inner.node.state().is_alive(owner) {
             return before;
@@ -240,7 +253,7 @@ impl Roll {
         owner
     }
 
-    /// Services that came back, after a restart of the node perhaps, and have not registered.
+    /// Reminds services that connected and have not registered, for instance after a restart of the node.
     fn remind(&self) {
         let now = clock::now();
         for client in self.inner.clients.all().iter().filter(|client| client.takes_reminder(now)) {
@@ -248,19 +261,20 @@ impl Roll {
         }
     }
 
+    /// Checks heartbeats at every tick and marks the instances whose health changed.
     async fn watch_heartbeats(&self) {
         let mut tick = ticks();
         loop {
             tick.tick().await;
-            let changed = self.miss_heartbeats();
+            let changed = self.check_heartbeats();
             let mark = |(client, unhealthy): (Arc<Client>, bool)| async move { self.mark(&client, unhealthy).await };
             stream::iter(changed).for_each_concurrent(IN_FLIGHT_MAX, mark).await;
         }
     }
 
-    /// Sends away those whose heartbeats were missing for too long; gives those whose health has changed, and what it
-    /// is now.
-    fn miss_heartbeats(&self) -> Vec<(Arc<Client>, bool)> {
+    /// Disconnects instances that were silent for too long. Returns the instances whose health changed, and their new
+    /// health.
+    fn check_heartbeats(&self) -> Vec<(Arc<Client>, bool)> {
         let (now, config) = (clock::now(), &self.inner.config);
         let mut changed = Vec::new();
         for client in self.inner.clients.all().iter().filter(|client| client.is_registered()) {
@@ -281,6 +295,7 @@ impl Roll {
         changed
     }
 
+    /// Stores the health of an instance in the replicated roll.
     async fn mark(&self, client: &Client, unhealthy: bool) {
         let Some(register) = client.about().registration else { return };
         let mark = InstanceMark {
@@ -297,7 +312,7 @@ impl Roll {
     }
 }
 
-/// When the loops look.
+/// The interval of the loops.
 fn ticks() -> tokio::time::Interval {
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
