@@ -235,6 +235,7 @@ pub struct Calls {
     /// Most requests in flight at this node.
     pub in_flight_max: usize,
     /// Most bytes of requests in flight that this node keeps.
+    #[serde(with = "bytes")]
     pub in_flight_bytes_max: usize,
     /// Most requests that one instance gets at a time.
     pub in_flight_per_instance: u32,
