@@ -1,4 +1,4 @@
-//! What the connections of a door share.
+//! The parts of the node that all connections of the door share.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -8,7 +8,7 @@ use super::unhandled_limit::UnhandledLimit;
 use crate::bus::access::Access;
 use crate::bus::roll::services::Services;
 
-/// What the connections of a door share.
+/// The parts of the node that all connections of the door share.
 #[derive(Debug)]
 pub(super) struct ConnectionContext {
     pub(super) services: Services,
