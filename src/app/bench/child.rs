@@ -72,7 +72,7 @@ impl Server {
         let mut server = Self { child, lines: Vec::new() };
         let (sender, receiver) = sync_channel(64);
         thread::Builder::new().name("server-output".to_owned()).spawn(move || {
-            // After `ready` nobody receives any more; reading on keeps the server from blocking on a full pipe.
+            // The receiver is gone after `ready`. Reading goes on, so that the server does not block on a full pipe.
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 sender.try_send(line).ok();
             }

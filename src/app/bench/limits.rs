@@ -1,4 +1,4 @@
-//! The table of limits: what was asked, what was measured, whether it was met.
+//! The table of limits: the required figure, the measured figure, and whether the limit is met.
 
 use comfy_table::presets;
 use serde_json::{Value, json};

@@ -94,7 +94,7 @@ struct Shared {
     clock: Clock,
     measure_from: u64,
     until: u64,
-    /// Requests to send, in all.
+    /// Requests to send in all, so that the connections stop together.
     budget: u64,
     tickets: AtomicU64,
     pace: Option<(Schedule, Pacer)>,

@@ -1,4 +1,4 @@
-//! `bench start`: how soon a new subscriber gets its first event, on an empty and on a long log.
+//! `bench start`: measures the time to the first event of a new subscriber, on an empty and on a long log.
 
 use std::time::{Duration, Instant, SystemTime};
 
