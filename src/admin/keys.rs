@@ -71,6 +71,7 @@ impl CommandState {
 
 #[derive(Debug, Default)]
 struct CommandTable {
+    /// The state of each command, by key.
     states: HashMap<String, CommandState>,
     /// The keys, oldest first.
     order: VecDeque<String>,

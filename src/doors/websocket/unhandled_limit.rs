@@ -15,8 +15,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 struct Period {
+    /// When the present second began; `None` before the first message.
     since: Option<Instant>,
+    /// Notices of each destination in this second.
     counts: HashMap<String, u32>,
+    /// Notices of all destinations in this second.
     all: u32,
 }
 

@@ -48,21 +48,32 @@ pub(in crate::app::cli) struct ReconnectPolicy {
 
 /// The stream of one subscription over any number of connections.
 pub(in crate::app::cli) struct Follower<'a> {
+    /// The event log.
     client: &'a Client,
+    /// The query of the subscription, without its position.
     query: Vec<(&'a str, String)>,
+    /// When to reconnect and when to give up.
     policy: ReconnectPolicy,
-    open: Option<Open>,
+    /// The present connection, if there is one.
+    open: Option<OpenStream>,
+    /// Items that have arrived and were not returned yet.
     ready: VecDeque<SseItem>,
+    /// The id of the last event, behind which the next connection continues.
     last_id: Option<String>,
+    /// The consumer id of the present connection.
     consumer_id: String,
+    /// The wait before the next connection, as the node asks.
     retry: Duration,
+    /// Failed attempts in a row, for the wait and the limit.
     failures: u32,
+    /// Whether a connection ever stood: before, a failure is a wrong address.
     was_open: bool,
 }
 
-struct Open {
+struct OpenStream {
     response: Response,
     parser: SseParser,
+    /// When the last byte came, to find a broken connection.
     last_byte: Instant,
 }
 
@@ -136,7 +147,7 @@ impl<'a> Follower<'a> {
             Ok(response) => {
                 let header = response.headers().get("X-BUS-CONSUMER-ID").and_then(|value| value.to_str().ok());
                 self.consumer_id = header.unwrap_or_default().to_owned();
-                self.open = Some(Open { response, parser: SseParser::default(), last_byte: Instant::now() });
+                self.open = Some(OpenStream { response, parser: SseParser::default(), last_byte: Instant::now() });
                 self.was_open = true;
                 Ok(())
             }

@@ -42,11 +42,15 @@ pub(crate) struct SseParser {
     after_cr: bool,
     /// Whether the first line has begun, which may have a byte order mark.
     started: bool,
+    /// The last id of the stream, which later events without an id keep.
     id: Option<String>,
     /// Whether the present block has an id.
     names_id: bool,
+    /// The type of the present event.
     kind: String,
+    /// The data of the present event.
     data: Vec<u8>,
+    /// Whether the present block has data, without which it is no event.
     has_data: bool,
 }
 

@@ -19,7 +19,9 @@ const ALWAYS: usize = 16;
 
 #[derive(Debug, Default)]
 struct Counts {
+    /// All arriving sessions.
     all: usize,
+    /// The arriving sessions of each address block.
     by: HashMap<Option<IpAddr>, usize>,
 }
 
@@ -27,7 +29,9 @@ struct Counts {
 #[derive(Debug, Clone)]
 pub(in crate::doors::socketio) struct Arrivals {
     counts: Arc<Mutex<Counts>>,
+    /// Most arriving sessions.
     max: usize,
+    /// Most arriving sessions of one address block.
     address_max: usize,
 }
 
