@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures_util::{SinkExt as _, StreamExt as _, stream};
 use rollbook::app::config::{layers::environment, settings::Config};
-use rollbook::app::node::run::{MoreDoors, serve};
+use rollbook::app::node::run::{ExtraDoors, serve};
 use rollbook::base::clock;
 use rollbook::bus::access::Access;
 use rollbook::bus::error::Fault;
@@ -57,7 +57,7 @@ async fn subscribe(access: &Access, pattern: &str, stream: &mut Option<Body>) ->
     Ok("+OK".to_owned())
 }
 
-/// The next lines of a subscription; never, when there is none.
+/// Returns the next lines of the subscription. Without a subscription the future never resolves.
 async fn delivered(stream: &mut Option<Body>) -> Vec<String> {
     let Some(body) = stream else { return std::future::pending().await };
     let Some(chunk) = body.next().await else { return stream.take().map(|_| Vec::new()).unwrap_or_default() };
@@ -95,5 +95,5 @@ async fn converse(access: Access, mut connection: Connection) {
 fn main() -> anyhow::Result<()> {
     let sockets = vec![("line", TcpListener::bind(std::env::args().nth(1).unwrap_or_default())?)];
     let open: Build = |context| Arc::new(LineDoor(context.access.clone()));
-    serve(&Config::load(None, environment(), &[])?, false, MoreDoors { sockets, build: vec![open] })
+    serve(&Config::load(None, environment(), &[])?, false, ExtraDoors { sockets, build: vec![open] })
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use rollbook::app::cli::args::{Cli, Command};
-use rollbook::app::node::run::{self, MoreDoors};
+use rollbook::app::node::run::{self, ExtraDoors};
 use rollbook::app::{bench, cli};
 
 // RocksDB's C++ allocates through it too.
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Serve(args) => match args.load() {
-            Ok(loaded) => cli::exit_of_node(run::serve(&loaded, args.accept_lost_mark, MoreDoors::default())),
+            Ok(loaded) => cli::exit_of_node(run::serve(&loaded, args.accept_lost_mark, ExtraDoors::default())),
             Err(error) => cli::exit(Err(error.into())),
         },
         Command::Client(command) => cli::exit(cli::run(&cli.global, command)),

@@ -1,5 +1,5 @@
-//! What all answers of the administration have in common: HEAD is answered as GET, every error has a problem document,
-//! and caches are told what an answer depends on.
+//! Completes all answers of the administration: HEAD is answered as GET, every error has a problem document, and
+//! caches learn what an answer depends on.
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -11,16 +11,16 @@ use actix_web::{Error, ResponseError as _};
 use super::preconditions;
 use super::problem::Problem;
 
-/// Whether the resource has an ETag, so that its handler looks at the conditions of a change.
+/// Whether the resource has an ETag, so that its handler checks the preconditions of a change.
 fn has_tag(path: &str) -> bool {
     let is_service = || path.strip_prefix("/api/services/").is_some_and(|id| !id.contains('/'));
     path == "/api/config" || path == "/api/config/rollback" || is_service()
 }
 
-/// Serves HEAD by the handler of GET (the server leaves the body out), and completes what the handlers behind it say.
+/// Serves HEAD with the handler of GET (the server removes the body), and completes the answers of the handlers.
 ///
 /// # Errors
-/// What the handler behind it fails with.
+/// The handler failed.
 pub async fn complete(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -37,15 +37,16 @@ pub async fn complete(
     let status = answer.status();
     let is_mute = matches!(answer.response().body().size(), BodySize::None | BodySize::Sized(0));
     if is_mute && (status.is_client_error() || status.is_server_error()) {
-        // An answer that no handler of ours has made: of a page's files, or of the HTTP server.
+        // The answer comes from a page's files or from the HTTP server, and not from a handler.
         let detail = format!("{} {}: {status}", answer.request().method(), answer.request().path());
-        let said = Problem::of_status(status, detail).error_response();
-        if let Some(kind) = said.headers().get(CONTENT_TYPE) {
+        let document = Problem::of_status(status, detail).error_response();
+        if let Some(kind) = document.headers().get(CONTENT_TYPE) {
             answer.headers_mut().insert(CONTENT_TYPE, kind.clone());
         }
-        answer = answer.map_body(|_, _| said.into_body());
+        answer = answer.map_body(|_, _| document.into_body());
     }
-    // Whether a page may read an answer depends on where the page is from, so no cache may show one to another.
+    // The origin of a page decides whether the page may read an answer, so no cache may give the answer of one page
+    // to another.
     answer.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
     Ok(answer)
 }

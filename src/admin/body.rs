@@ -1,7 +1,7 @@
-//! Bodies that are JSON.
+//! Reads bodies that are JSON.
 //!
-//! The content type does not decide whether a body is read: curl says `application/x-www-form-urlencoded` unless it is
-//! told otherwise. It decides what a body that is no JSON is told.
+//! The content type does not decide whether a body is read, because curl sends `application/x-www-form-urlencoded` by
+//! default. It only decides the error text of a body that is not JSON.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,27 +19,27 @@ use serde_json::value::RawValue;
 use super::problem::{CODINGS, Problem};
 use crate::base::{json, json_error};
 
-/// Most bytes of a body, once it is decoded, where an endpoint does not say otherwise.
+/// Most bytes of a decoded body, unless an endpoint says otherwise.
 pub(super) const BYTES_MAX: usize = 64 << 10;
 /// Longest time that a body may take to arrive.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A body that is an object; a list of its members in their order is none, whatever serde thinks.
+/// A body that is an object. A list of the members is refused, although serde would accept it.
 pub(super) struct Object<T>(pub(super) T);
 
-/// A body that is an object, or left out.
+/// A body that is an object or missing.
 pub(super) struct Optional<T>(pub(super) T);
 
-/// A body as it came, and what its headers say of it.
-struct Read {
+/// A body as it came, with its content type.
+struct RawBody {
     bytes: Bytes,
-    /// The content type, when it says something else than JSON.
+    /// The content type, if it is not JSON.
     other_type: Option<String>,
 }
 
-type Reading<T> = Pin<Box<dyn Future<Output = Result<T, Error>>>>;
+type BodyFuture<T> = Pin<Box<dyn Future<Output = Result<T, Error>>>>;
 
-impl Read {
+impl RawBody {
     fn new(bytes: Bytes, other_type: Option<String>) -> Self {
         Self { bytes: bytes.slice_ref(json::without_mark(&bytes)), other_type }
     }
@@ -48,8 +48,8 @@ impl Read {
         self.bytes.iter().all(u8::is_ascii_whitespace)
     }
 
-    /// What to say of a body that cannot be read.
-    fn wrong(&self, error: impl std::fmt::Display) -> Problem {
+    /// The error for a body that cannot be read.
+    fn invalid(&self, error: impl std::fmt::Display) -> Problem {
         match &self.other_type {
             _ if self.is_empty() => Problem::bad("the body is empty; send a JSON object"),
             Some(kind) => unsupported(format!(
@@ -71,11 +71,11 @@ impl Read {
         let first = self.bytes.iter().find(|byte| !byte.is_ascii_whitespace());
         if first.is_some_and(|first| *first != b'{') {
             let error = serde_json::from_slice::<&RawValue>(&self.bytes).err();
-            return Err(error.map_or_else(|| Problem::bad("the body is a JSON object"), |error| self.wrong(error)));
+            return Err(error.map_or_else(|| Problem::bad("the body is a JSON object"), |error| self.invalid(error)));
         }
         serde_json::from_slice(&self.bytes).map_err(|error| match std::str::from_utf8(&self.bytes) {
             Ok(text) if error.is_data() => Problem::bad(json_error::explain(text, &error)),
-            _ => self.wrong(error),
+            _ => self.invalid(error),
         })
     }
 }
@@ -84,10 +84,10 @@ fn unsupported(detail: String) -> Problem {
     Problem::new(415, "unsupported_media_type", detail)
 }
 
-/// The content type of a body, when that is something else than JSON.
+/// The content type of a body, if it is not JSON.
 ///
 /// # Errors
-/// The text is in no form of UTF-8, or packed as nothing here can unpack it.
+/// The text is not UTF-8, or its coding is not supported.
 fn other_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase());
     if let Some(coding) = text(CONTENT_ENCODING) {
@@ -110,7 +110,7 @@ fn other_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     Ok(Some(essence.to_owned()).filter(|_| !is_json))
 }
 
-/// What to say of a body that did not arrive.
+/// The error for a body that did not arrive.
 fn incomplete(error: &Error) -> Problem {
     match error.as_error::<PayloadError>() {
         Some(PayloadError::Overflow) => Problem::new(413, "too_large", "the body is larger than this takes"),
@@ -126,22 +126,22 @@ fn late() -> Problem {
 fn read<T: 'static>(
     request: &HttpRequest,
     payload: &mut Payload,
-    parse: impl FnOnce(Read) -> Result<T, Problem> + 'static,
-) -> Reading<T> {
+    parse: impl FnOnce(RawBody) -> Result<T, Problem> + 'static,
+) -> BodyFuture<T> {
     let other_type = other_type(request.headers());
-    // The limit is that of the endpoint, `PayloadConfig`.
+    // The limit is the `PayloadConfig` of the endpoint.
     let body = Bytes::from_request(request, payload);
     Box::pin(async move {
         let other_type = other_type?;
         let body = tokio::time::timeout(TIMEOUT, body).await.map_err(|_| late())?;
         let bytes = body.map_err(|error| incomplete(&error))?;
-        Ok(parse(Read::new(bytes, other_type))?)
+        Ok(parse(RawBody::new(bytes, other_type))?)
     })
 }
 
 impl<T: DeserializeOwned + 'static> FromRequest for Object<T> {
     type Error = Error;
-    type Future = Reading<Self>;
+    type Future = BodyFuture<Self>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         read(request, payload, |read| read.object().map(Self))
@@ -150,28 +150,28 @@ impl<T: DeserializeOwned + 'static> FromRequest for Object<T> {
 
 impl<T: DeserializeOwned + Default + 'static> FromRequest for Optional<T> {
     type Error = Error;
-    type Future = Reading<Self>;
+    type Future = BodyFuture<Self>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         read(request, payload, |read| if read.is_empty() { Ok(Self(T::default())) } else { read.object().map(Self) })
     }
 }
 
-/// A body that is any JSON, or left out: the text as it came.
+/// Reads a body that is any JSON or missing, as the text that came.
 ///
 /// # Errors
-/// The text is no JSON, is in a form that nobody here reads, or is nested too deep.
+/// The text is not JSON, has an unsupported coding, or is nested too deep.
 pub(super) fn any(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, Problem> {
-    let read = Read::new(bytes, other_type(headers)?);
+    let read = RawBody::new(bytes, other_type(headers)?);
     if read.is_empty() {
         return Ok(Bytes::new());
     }
-    serde_json::from_slice::<&RawValue>(&read.bytes).map_err(|error| read.wrong(error))?;
+    serde_json::from_slice::<&RawValue>(&read.bytes).map_err(|error| read.invalid(error))?;
     read.check_depth()?;
     Ok(read.bytes)
 }
 
-/// The bound of the bodies of an endpoint, bytes.
+/// Limits the bodies of an endpoint, bytes.
 pub(super) fn at_most(bytes: usize) -> web::PayloadConfig {
     web::PayloadConfig::new(bytes)
 }

@@ -1,4 +1,4 @@
-//! What the handlers share.
+//! Functions that several handlers share.
 
 use actix_web::HttpResponse;
 use rollbook_core::command::{Command, Done};
@@ -8,15 +8,15 @@ use rollbook_core::namespace::Head;
 use super::Admin;
 use super::problem::Problem;
 
-/// What a handler gives.
+/// The result of a handler.
 pub(super) type Answer = Result<HttpResponse, Problem>;
 
-/// Proposes a command and waits for what became of it.
+/// Proposes a command and waits for its result.
 pub(super) async fn propose(admin: &Admin, command: Command) -> Result<Done, Problem> {
     admin.bus.proposer().command(command).await.map_err(Problem::from)
 }
 
-/// A namespace that clients can see.
+/// Finds a namespace that clients can see.
 pub(super) fn find_namespace(admin: &Admin, name: &str) -> Result<Head, Problem> {
     admin.bus.node().state().namespace(name).ok_or_else(|| Refusal::NamespaceNotFound(name.to_owned()).into())
 }

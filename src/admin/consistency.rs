@@ -1,8 +1,8 @@
-//! How fresh a read is: named by the request, said in the answer.
+//! How fresh a read is: the request asks, and the answer tells.
 //!
-//! `?consistency=linearizable` (default), `leader` or `stale` on any `GET /api/...`. The answer says with
-//! `X-Rollbook-Index` which entry of the log it has seen. `/api/cluster` is what this node believes, so
-//! that it answers when nothing else does: it is `stale` unless the request says otherwise.
+//! `?consistency=linearizable` (default), `leader` or `stale` on any `GET /api/...`. The header `X-Rollbook-Index`
+//! names the last entry of the log that the answer includes. `/api/cluster` is `stale` unless the request says
+//! otherwise, so that a node answers even when no other node does.
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -38,10 +38,10 @@ const fn name(consistency: Consistency) -> &'static str {
     }
 }
 
-/// Waits until the read may be served, and says what it has seen.
+/// Waits until the node may serve the read, and adds the headers.
 ///
 /// # Errors
-/// What the handler behind it fails with.
+/// The handler failed.
 pub async fn ensure(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,

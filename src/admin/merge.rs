@@ -1,5 +1,5 @@
-//! JSON merge patches (RFC 7396) and differences (RFC 6902) on the text of the documents: numbers and strings stay as
-//! they were written, whatever a machine's numbers can hold.
+//! JSON merge patches (RFC 7396) and differences (RFC 6902). Both work on the text of the documents, so that numbers
+//! and strings stay as they were written.
 
 use std::collections::HashMap;
 
@@ -12,12 +12,12 @@ use crate::base::json;
 /// The name of a member.
 #[derive(Debug)]
 struct Name<'a> {
-    /// What it says: two names may say the same and be written differently.
+    /// The decoded name. Two names may be equal and be written differently.
     text: String,
     written: &'a RawValue,
 }
 
-/// The members of an object in their order; the last of a name counts.
+/// The members of an object in their order. The last member of a name counts.
 #[derive(Debug, Default)]
 struct Members<'a> {
     members: Vec<(Name<'a>, &'a RawValue)>,
@@ -25,7 +25,7 @@ struct Members<'a> {
 }
 
 impl<'a> Members<'a> {
-    /// Those of an object; none of anything else.
+    /// The members of an object. Other values have none.
     fn of(value: &'a RawValue) -> serde_json::Result<Self> {
         let mut members = Self::default();
         if is_object(value) {
@@ -57,10 +57,10 @@ fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
 
-/// The document that a merge patch makes of another. Neither may be nested deeper than a body may be.
+/// Applies a merge patch to a document. Both must be no deeper than a body may be.
 ///
 /// # Errors
-/// One of them is no JSON.
+/// One of them is not JSON.
 pub(super) fn merge(target: &RawValue, patch: &RawValue) -> serde_json::Result<Box<RawValue>> {
     if !is_object(patch) {
         return Ok(patch.to_owned());
@@ -95,7 +95,7 @@ fn object(members: &[(&RawValue, Box<RawValue>)]) -> serde_json::Result<Box<RawV
     RawValue::from_string(text)
 }
 
-/// One step from a document to another.
+/// One step of a difference.
 #[derive(Debug, Serialize)]
 pub(super) struct Step<'a> {
     op: &'static str,
@@ -104,10 +104,10 @@ pub(super) struct Step<'a> {
     value: Option<&'a RawValue>,
 }
 
-/// The steps that lead from one document to another. A number that is written differently is another one.
+/// The steps from one document to another. A number that is written differently counts as changed.
 ///
 /// # Errors
-/// One of them is no JSON.
+/// One of them is not JSON.
 pub(super) fn diff<'a>(from: &'a RawValue, to: &'a RawValue) -> serde_json::Result<Vec<Step<'a>>> {
     let mut steps = Vec::new();
     compare(from, to, "", &mut steps)?;
@@ -138,7 +138,7 @@ fn compare<'a>(from: &'a RawValue, to: &'a RawValue, path: &str, steps: &mut Vec
         for (at, (present, value)) in before.iter().zip(&after).enumerate() {
             compare(present, value, &format!("{path}/{at}"), steps)?;
         }
-        // From the end, so that each step finds its place.
+        // The removals begin at the end, so that the earlier indexes stay valid.
         for at in (after.len()..before.len()).rev() {
             steps.push(Step { op: "remove", path: format!("{path}/{at}"), value: None });
         }
@@ -154,7 +154,7 @@ fn compare<'a>(from: &'a RawValue, to: &'a RawValue, path: &str, steps: &mut Vec
     Ok(())
 }
 
-/// Whether both are the same string, written differently.
+/// Whether both are the same string, perhaps written differently.
 fn is_same_text(one: &RawValue, other: &RawValue) -> bool {
     let text = |value: &RawValue| serde_json::from_str::<String>(value.get()).ok();
     text(one).is_some_and(|one| text(other).is_some_and(|other| one == other))

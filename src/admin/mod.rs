@@ -1,4 +1,7 @@
 //! REST administration, health and metrics on the web listener.
+//!
+//! `routes` has a file for each resource; the files here are what all routes share. May import `bus` and `net`, and
+//! no door. Invariant: every error is a problem document.
 
 pub mod answers;
 mod body;
@@ -29,32 +32,32 @@ use crate::bus::relay::Relay;
 use crate::bus::roll::services::Services;
 use crate::net::http::head::Fault;
 
-/// What the administration can be told.
+/// The settings of the administration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Origins of web pages that may use REST beside its own; `*` is any.
+    /// Origins of web pages that may use REST beside the own origin; `*` is any.
     pub origins: Vec<String>,
     /// Most namespaces that have samples of their own in `/metrics`.
     pub metrics_namespaces_max: usize,
-    /// The doors of the node.
+    /// The doors of the node, for the first page.
     pub doors: Vec<DoorView>,
 }
 
-/// A door, as the first page shows it.
+/// A door on the first page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DoorView {
-    /// Its name, which is that of its listener when it has one.
+    /// Name of the door, which is the name of its listener if there is one.
     pub name: &'static str,
-    /// Where it is on the web listener.
+    /// The path on the web listener, if the door is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<&'static str>,
-    /// What it speaks.
+    /// The protocol of the door.
     pub protocol: &'static str,
-    /// What it is for.
+    /// What clients use the door for.
     pub purpose: &'static str,
 }
 
-/// What the handlers share.
+/// The state that all handlers share.
 pub struct Admin {
     config: Config,
     bus: Bus,
@@ -62,7 +65,7 @@ pub struct Admin {
     relay: Addr<Relay>,
     metrics: prometheus_client::registry::Registry,
     draining: AtomicBool,
-    keys: keys::Keys,
+    keys: keys::IdempotencyKeys,
     began: Instant,
 }
 
@@ -73,7 +76,7 @@ impl std::fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// Administration of this bus.
+    /// Creates the administration of this bus.
     #[must_use]
     pub fn new(services: Services, relay: Addr<Relay>, config: Config) -> Arc<Self> {
         let bus = services.bus.clone();
@@ -86,24 +89,24 @@ impl Admin {
             relay,
             metrics,
             draining: AtomicBool::new(false),
-            keys: keys::Keys::default(),
+            keys: keys::IdempotencyKeys::default(),
             began: clock::now(),
         })
     }
 
-    /// What other nodes ask the administration.
+    /// Handles the requests of other nodes to the administration.
     #[must_use]
     pub fn live(&self) -> Arc<dyn Live> {
         Arc::new(self.keys.clone())
     }
 
-    /// From now on the node is not ready.
+    /// Marks the node as not ready from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 }
 
-/// What a request is answered that reaches no handler.
+/// Answers a request that reaches no handler.
 #[must_use]
 pub fn refuse(fault: &Fault) -> HttpResponse {
     let code = match fault.status {
@@ -114,7 +117,7 @@ pub fn refuse(fault: &Fault) -> HttpResponse {
     problem::Problem::new(fault.status, code, fault.text.clone()).error_response()
 }
 
-/// Lets a server answer with the administration.
+/// Adds the administration to a server.
 pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
     services
         .app_data(web::Data::from(Arc::clone(admin)))
@@ -127,7 +130,7 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .configure(routes::consumers::mount)
         .configure(routes::cluster::mount)
         .configure(routes::config::mount)
-        // Before the services: `restart-all` is a command, and may be a service.
+        // The commands come before the services, because `restart-all` is a command and could be the id of a service.
         .configure(routes::commands::mount)
         .configure(routes::services::mount)
         .configure(routes::connections::mount)

@@ -1,4 +1,4 @@
-//! Lists: one page of them, and where the next begins.
+//! Pages of a list, and the cursors between them.
 
 use actix_web::HttpResponse;
 use base64::Engine as _;
@@ -8,15 +8,15 @@ use serde::Serialize;
 use super::problem::Problem;
 use utoipa::ToSchema;
 
-/// Items of a page that does not say.
+/// Items of a page without a `limit`.
 const LIMIT: usize = 100;
 /// Most items of a page.
 const LIMIT_MAX: usize = 1000;
 
-/// Which page of a list.
+/// The page that a request asks for.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Page {
-    /// Name of the list: a cursor is good for its own list only.
+    /// Name of the list. A cursor is valid for its own list only.
     list: &'static str,
     limit: usize,
     after: Option<String>,
@@ -34,28 +34,28 @@ pub(super) struct List<T> {
 }
 
 impl<T> List<T> {
-    /// A list that is always whole.
+    /// A list that is always one page.
     pub(super) const fn whole(items: Vec<T>) -> Self {
         Self { items, next_cursor: None, unanswered_nodes: None }
     }
 
-    /// The same, of nodes that were asked: these did not answer.
+    /// Adds the nodes that did not answer.
     pub(super) fn without(self, unanswered_nodes: Vec<u64>) -> Self {
         Self { unanswered_nodes: Some(unanswered_nodes), ..self }
     }
 }
 
-/// A page that was cut before.
+/// Answers with a page.
 pub(super) fn list<T: Serialize>(items: Vec<T>, next_cursor: Option<String>) -> HttpResponse {
     HttpResponse::Ok().json(List { next_cursor, ..List::whole(items) })
 }
 
-/// A list that is always whole.
+/// Answers with a list that is always one page.
 pub(super) fn whole<T: Serialize>(items: Vec<T>) -> HttpResponse {
     HttpResponse::Ok().json(List::whole(items))
 }
 
-/// The cursor behind the item of that key.
+/// The cursor after the item of that key.
 fn encode(list: &str, key: &str) -> String {
     URL_SAFE_NO_PAD.encode(format!("{list}:{key}"))
 }
@@ -66,30 +66,30 @@ fn decode(list: &str, cursor: &str) -> Option<String> {
 }
 
 impl Page {
-    /// From the query of that list: `cursor` is what the page before ended with.
+    /// Reads the query of that list. `cursor` is the `next_cursor` of the page before.
     pub(super) fn new(list: &'static str, limit: Option<usize>, cursor: Option<&str>) -> Result<Self, Problem> {
         let limit = limit.unwrap_or(LIMIT);
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(Problem::bad(format!("limit={limit}: 1 to {LIMIT_MAX}")));
         }
         let behind = |cursor: &str| {
-            let wrong = || Problem::bad(format!("cursor={cursor}: the next_cursor of a page of this list"));
-            decode(list, cursor).ok_or_else(wrong)
+            let invalid = || Problem::bad(format!("cursor={cursor}: the next_cursor of a page of this list"));
+            decode(list, cursor).ok_or_else(invalid)
         };
         Ok(Self { list, limit, after: cursor.map(behind).transpose()? })
     }
 
-    /// Most items of it.
+    /// Most items of the page.
     pub(super) const fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Whether the item of that key is on this page or behind it.
+    /// Whether the item of that key is on this page or after it.
     pub(super) fn begins_before(&self, key: &str) -> bool {
         self.after.as_ref().is_none_or(|after| key > after.as_str())
     }
 
-    /// The page of a list that is sorted by `key`, and where the next begins.
+    /// Takes the page from a list that is sorted by `key`, with the cursor of the next page.
     pub(super) fn cut<T>(
         &self,
         items: impl IntoIterator<Item = T>,
@@ -103,7 +103,7 @@ impl Page {
         (items, next_cursor)
     }
 
-    /// That page.
+    /// Takes the page as a list.
     pub(super) fn of<T>(&self, items: impl IntoIterator<Item = T>, key: impl Fn(&T) -> String) -> List<T> {
         let (items, next_cursor) = self.cut(items, key);
         List { next_cursor, ..List::whole(items) }

@@ -1,8 +1,8 @@
-//! `ETag`, `If-Match`, `If-None-Match` (RFC 9110, 8.8.3 and 13.1) over a revision.
+//! `ETag`, `If-Match` and `If-None-Match` (RFC 9110, 8.8.3 and 13.1) over a revision.
 //!
-//! The tag of a resource is its revision, `"7"`. Where a representation also shows what no revision counts, a hash of
-//! the representation stands behind it, `"7-0123456789abcdef"`, so that the tag changes whenever the representation does.
-//! Changes are bound to the revision alone: they touch nothing else.
+//! The tag of a resource is its revision, `"7"`. A representation that shows more than its revision counts adds a
+//! hash, `"7-0123456789abcdef"`, so that the tag changes with the representation. A change compares the revision
+//! alone, because a change touches nothing else.
 
 use std::hash::{DefaultHasher, Hasher as _};
 
@@ -30,25 +30,25 @@ pub(super) fn etag_of(revision: u64, representation: &[u8]) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Tag {
     weak: bool,
-    /// What stands between the quotes.
+    /// The text between the quotes.
     opaque: Vec<u8>,
 }
 
-/// What a condition names.
+/// The tags of a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Tags {
-    /// `*`: whatever there is.
+    /// `*`: any tag.
     Any,
     List(Vec<Tag>),
 }
 
 impl Tag {
-    /// Weak comparison with a tag of ours.
+    /// Compares weakly with a tag of this node.
     fn matches(&self, own: &str) -> bool {
         self.opaque == own.trim_matches('"').as_bytes()
     }
 
-    /// The revision in a tag of ours. A weak tag names none: `If-Match` compares strongly.
+    /// The revision in a tag of this node. A weak tag has none, because `If-Match` compares strongly.
     fn revision(&self) -> Option<u64> {
         let text = std::str::from_utf8(&self.opaque).ok().filter(|_| !self.weak)?;
         let digits = match text.split_once('-') {
@@ -60,7 +60,7 @@ impl Tag {
     }
 }
 
-/// Reads `*` or a list of entity tags; `None` when it is neither.
+/// Reads `*` or a list of entity tags. `None` means that the text is neither.
 fn parse(text: &[u8]) -> Option<Tags> {
     if text.trim_ascii() == b"*" {
         return Some(Tags::Any);
@@ -68,7 +68,7 @@ fn parse(text: &[u8]) -> Option<Tags> {
     let mut tags = Vec::new();
     let mut rest = text.trim_ascii();
     while !rest.is_empty() {
-        // An empty element of a list is nothing.
+        // An empty element of a list is skipped.
         if let Some(behind) = rest.strip_prefix(b",") {
             rest = behind.trim_ascii_start();
             continue;
@@ -89,23 +89,23 @@ fn parse(text: &[u8]) -> Option<Tags> {
     (!tags.is_empty()).then_some(Tags::List(tags))
 }
 
-/// The condition of that name, however many lines it has; `None` when there is none.
+/// Reads the condition of that name from all lines of the header. `None` means that there is none.
 ///
 /// # Errors
-/// It is no entity tag.
+/// The condition is not an entity tag.
 fn condition(request: &HttpRequest, name: &HeaderName) -> Result<Option<Tags>, Problem> {
     let mut lines = request.headers().get_all(name).map(|line| line.as_bytes()).peekable();
     if lines.peek().is_none() {
         return Ok(None);
     }
     let joined = lines.collect::<Vec<_>>().join(b", ".as_slice());
-    let wrong = || Problem::bad(format!("{name}: entity tags like \"7\", separated by commas, or *"));
-    parse(&joined).map(Some).ok_or_else(wrong)
+    let invalid = || Problem::bad(format!("{name}: entity tags like \"7\", separated by commas, or *"));
+    parse(&joined).map(Some).ok_or_else(invalid)
 }
 
-/// Whether the caller of a GET has the representation with this tag already.
+/// Whether the client of a GET already has the representation with this tag.
 pub(super) fn is_known(request: &HttpRequest, own: &str) -> bool {
-    // What is no tag matches nothing: the caller gets the representation.
+    // An invalid tag matches nothing, so the client gets the representation.
     match condition(request, &IF_NONE_MATCH) {
         Ok(Some(Tags::Any)) => true,
         Ok(Some(Tags::List(tags))) => tags.iter().any(|tag| tag.matches(own)),
@@ -117,7 +117,7 @@ fn failed(detail: impl Into<String>) -> Problem {
     Refusal::RevisionMismatch(detail.into()).into()
 }
 
-/// What `If-Match` and `If-None-Match` of a change ask for.
+/// The `If-Match` and `If-None-Match` of a change.
 #[derive(Debug)]
 pub(super) struct Conditions {
     matching: Option<Tags>,
@@ -125,26 +125,27 @@ pub(super) struct Conditions {
 }
 
 impl Conditions {
-    /// From the headers.
+    /// Reads the conditions from the headers.
     ///
     /// # Errors
-    /// One of them is no entity tag.
+    /// A condition is not an entity tag.
     pub(super) fn of(request: &HttpRequest) -> Result<Self, Problem> {
         Ok(Self { matching: condition(request, &IF_MATCH)?, unlike: condition(request, &IF_NONE_MATCH)? })
     }
 
-    /// The revision that the change is bound to; `None` when it is to be made whatever there is. `present` gives the
-    /// revision of the resource.
+    /// The revision that the change is bound to. `None` means that any revision will do. `present` gives the revision
+    /// of the resource.
     ///
     /// # Errors
-    /// The conditions are not met, or the present revision cannot be known.
+    /// The conditions are not met, or the present revision cannot be read.
     pub(super) async fn revision(
         &self,
         admin: &Admin,
         present: impl Fn() -> Result<u64, Problem>,
     ) -> Result<Option<u64>, Problem> {
         let named = self.named()?;
-        // The rules compare one revision with the present one, in the order of the log: nothing has to be read first.
+        // The rules compare one revision with the present one in the order of the log, so nothing has to be read
+        // first.
         if let (Some([revision]), None) = (named.as_deref(), &self.unlike) {
             return Ok(Some(*revision));
         }
@@ -155,7 +156,7 @@ impl Conditions {
         self.choose(named.as_deref(), present()?).map(Some)
     }
 
-    /// The revisions that `If-Match` names; `None` when any will do.
+    /// The revisions that `If-Match` names. `None` means that any revision will do.
     fn named(&self) -> Result<Option<Vec<u64>>, Problem> {
         let Some(Tags::List(tags)) = &self.matching else { return Ok(None) };
         let revisions: Vec<u64> = tags.iter().filter_map(Tag::revision).collect();
@@ -186,7 +187,7 @@ impl Conditions {
     }
 }
 
-/// Refuses a change of a resource that has no tag: no tag that `If-Match` names can be that of the resource.
+/// Refuses `If-Match` on a resource without a tag, because no tag can match.
 ///
 /// # Errors
 /// The request has such a condition.

@@ -14,7 +14,7 @@ use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
 use crate::net::http::status::status;
 
-/// Content codings that a body may have; the refusal of another one names them.
+/// Content codings that a body may have. The refusal of another coding names them.
 pub(super) const CODINGS: &str = "gzip, deflate, zstd, identity";
 
 /// One problem.
@@ -57,12 +57,12 @@ impl Problem {
         }
     }
 
-    /// The request is wrong; `detail` says what, and what would be right.
+    /// The request is wrong. `detail` says what is wrong and what to send instead.
     pub(super) fn bad(detail: impl Into<String>) -> Self {
         Self::new(400, "bad_request", detail)
     }
 
-    /// The problem of an answer that has this status and no text of its own.
+    /// The problem of an answer with this status and without a text.
     pub(super) fn of_status(status: StatusCode, detail: String) -> Self {
         let code = match status {
             StatusCode::NOT_FOUND => "not_found",
@@ -74,18 +74,18 @@ impl Problem {
         Self::new(status.as_u16(), code, detail)
     }
 
-    /// The store failed, or did what it should not.
+    /// The store failed.
     pub(super) fn storage(detail: impl Into<String>) -> Self {
         Self::new(500, "storage", detail)
     }
 
-    /// A provider did not do what it was asked; `error` is what it says, JSON.
+    /// A provider refused a call. `error` is the provider's JSON.
     pub(super) fn refused_by_provider(error: &str) -> Self {
         let error = RawValue::from_string(error.to_owned()).ok();
         Self { error, ..Self::new(422, "refused", "the provider refused the call") }
     }
 
-    /// Whether it tells of this kind of refusal.
+    /// Whether the problem stands for this kind of refusal.
     pub(super) fn is(&self, refusal: &Refusal) -> bool {
         self.code == refusal.code()
     }
@@ -130,7 +130,7 @@ impl ResponseError for Problem {
             builder.insert_header((header::RETRY_AFTER, "1"));
         }
         if self.status == 415 {
-            // RFC 9110, 15.5.16: what would have been taken.
+            // RFC 9110, 15.5.16: the accepted content type.
             builder.insert_header((header::ACCEPT, "application/json"));
             builder.insert_header((header::ACCEPT_ENCODING, CODINGS));
         }
@@ -139,31 +139,31 @@ impl ResponseError for Problem {
     }
 }
 
-/// The answer to a path with a part that cannot be read: a node number that is no number.
+/// The answer to a path with an invalid part, such as a node number that is not a number.
 pub(super) fn path(error: PathError, request: &HttpRequest) -> actix_web::Error {
     let text = error.to_string();
-    let wrong = match text.rsplit_once(" to a ") {
+    let message = match text.rsplit_once(" to a ") {
         Some((_, "u64")) => "the number of a node is a whole number from 1",
         _ => text.as_str(),
     };
-    Problem::bad(format!("{}: {wrong}", request.path())).into()
+    Problem::bad(format!("{}: {message}", request.path())).into()
 }
 
-/// The answer on a path that nothing serves.
+/// The answer on a path without a handler.
 pub(super) async fn not_found(request: HttpRequest) -> HttpResponse {
     let detail = format!("nothing at {}; GET / says what is where", request.path());
     Problem::new(404, "not_found", detail).error_response()
 }
 
-/// What a path takes that serves these methods: HEAD wherever GET is, and OPTIONS everywhere.
+/// The methods of a path with these handlers: HEAD comes with GET, and OPTIONS is everywhere.
 fn allowed(methods: &str) -> String {
     let mut allowed = methods.replace("GET", "GET, HEAD");
     allowed.push_str(", OPTIONS");
     allowed
 }
 
-/// A path that serves these methods, `GET` or `GET, POST` for example. The path answers OPTIONS with what it takes, and
-/// refuses every other method with the same list. HEAD comes as GET, see [`super::answers`].
+/// Creates a path with these methods, for example `GET` or `GET, POST`. The path answers OPTIONS with its methods and
+/// refuses every other method with the same list. HEAD arrives as GET, see [`super::answers`].
 pub(super) fn resource(path: &str, methods: &'static str) -> Resource {
     let answer = move |request: HttpRequest| async move {
         let allowed = allowed(methods);

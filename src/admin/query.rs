@@ -1,5 +1,4 @@
-//! Query parameters: one that an endpoint does not know, or cannot read, is refused with its name, at all endpoints
-//! alike.
+//! Reads query parameters. Every endpoint refuses a parameter that is unknown or invalid, and names the parameter.
 
 use std::future::{Ready, ready};
 
@@ -14,20 +13,20 @@ use super::problem::Problem;
 /// The query parameters of a request.
 pub(super) struct Query<T>(pub(super) T);
 
-/// Of an endpoint that reads and takes no parameter of its own.
+/// The query of an endpoint that reads and has no parameter of its own.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Read {
+pub(super) struct ConsistencyQuery {
     /// How fresh the answer is: `linearizable`, which is the default, `leader` or `stale`.
     #[serde(rename = "consistency")]
     _consistency: Option<String>,
 }
 
-/// Of an endpoint that takes no parameter.
+/// The query of an endpoint without parameters.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
+pub(super) struct NoParameters {}
 
 impl<T: DeserializeOwned> FromRequest for Query<T> {
     type Error = Problem;
@@ -44,18 +43,18 @@ fn parse<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
         .map_err(|error| Problem::bad(why::<T>(query, &error)))
 }
 
-/// What is wrong with a query. Every parameter may be left out, so that the one which is wrong is wrong alone too.
+/// The error of a query. All parameters are optional, so an invalid one can be found by parsing each alone.
 fn why<T: DeserializeOwned>(query: &str, error: &impl std::fmt::Display) -> String {
-    let wrong = form_urlencoded::parse(query.as_bytes()).find_map(|(name, value)| {
+    let invalid = form_urlencoded::parse(query.as_bytes()).find_map(|(name, value)| {
         let alone = form_urlencoded::Serializer::new(String::new()).append_pair(&name, &value).finish();
         let error = web::Query::<T>::from_query(&alone).err()?;
         Some(explain(&name, &value, &text(&error)))
     });
-    // Else two of them do not go together: the same parameter twice.
-    wrong.unwrap_or_else(|| format!("query: {}", text(error)))
+    // Otherwise two parameters conflict: the same name stands there twice.
+    invalid.unwrap_or_else(|| format!("query: {}", text(error)))
 }
 
-/// The text of serde alone, without the words of the framework before it.
+/// The text of serde, without the prefix of the framework.
 fn text(error: &impl std::fmt::Display) -> String {
     let text = error.to_string();
     text.strip_prefix("Query deserialize error: ").map_or_else(|| text.clone(), str::to_owned)
@@ -107,7 +106,7 @@ mod tests {
     fn parameters_are_read() {
         let read = parse::<Known>("limit=7&force=true&word=on").unwrap();
         assert_eq!((read.limit, read.force, read.word), (Some(7), true, Some(Word::On)));
-        assert!(parse::<Nothing>("").is_ok());
+        assert!(parse::<NoParameters>("").is_ok());
     }
 
     #[test]
@@ -124,6 +123,6 @@ mod tests {
         ] {
             assert_eq!(refused::<Known>(query), text);
         }
-        assert_eq!(refused::<Nothing>("a=b"), "there is no query parameter a; this takes none");
+        assert_eq!(refused::<NoParameters>("a=b"), "there is no query parameter a; this takes none");
     }
 }

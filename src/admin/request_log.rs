@@ -1,4 +1,4 @@
-//! One log line per administrative request, with an id that the answer carries too.
+//! Writes one log line for each administrative request, with the id that the answer carries.
 
 use actix_web::Error;
 use actix_web::body::MessageBody;
@@ -11,10 +11,10 @@ use crate::base::clock;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Gives the request its id, runs it inside a span of that id and logs how it ended.
+/// Gives the request an id, runs the request in a span with that id, and logs the status of the answer.
 ///
 /// # Errors
-/// What the inner service answers.
+/// The inner service failed.
 pub async fn log_request<B: MessageBody>(request: ServiceRequest, next: Next<B>) -> Result<ServiceResponse<B>, Error> {
     let id = request_id(&request);
     let span = tracing::info_span!("request", request_id = %id, method = %request.method(), path = %request.path());
@@ -28,7 +28,7 @@ pub async fn log_request<B: MessageBody>(request: ServiceRequest, next: Next<B>)
     Ok(response)
 }
 
-/// The caller's own id when it is a harmless one, else a new one.
+/// The id of the caller if it is harmless, else a new id.
 fn request_id(request: &ServiceRequest) -> String {
     let given = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok());
     let harmless = |id: &&str| {

@@ -1,5 +1,5 @@
-//! Pages of other origins may not change anything unless `web.origins` lists them: there is no authentication yet, and
-//! a browser sends what any page asks it to.
+//! Lets pages of other origins change nothing unless `web.origins` lists them. There is no authentication yet, and a
+//! browser sends any request that a page asks for.
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -18,19 +18,19 @@ use crate::net::origins::Origin;
 
 static PRIVATE_NETWORK_ASKED: HeaderName = HeaderName::from_static("access-control-request-private-network");
 static PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
-/// What a page may send.
+/// The methods that a page may use.
 static METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-/// What a page may read beside the body.
+/// The headers that a page may read.
 static EXPOSED: HeaderValue =
     HeaderValue::from_static("Allow, ETag, Retry-After, X-Request-Id, X-Rollbook-Consistency, X-Rollbook-Index");
-/// Seconds for which a browser need not ask again.
+/// Seconds for which a browser may cache the answer to a preflight.
 static MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Lets requests pass that no page of another origin has caused, and those of the origins that are listed. A listed
-/// page may also read the answers; what it asks for in a preflight it gets.
+/// Passes requests that no page of another origin caused, and requests of listed origins. A listed page may also read
+/// the answers and send the headers that its preflight asks for.
 ///
 /// # Errors
-/// What the handler behind it fails with.
+/// The handler failed.
 pub async fn require(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -65,17 +65,17 @@ pub async fn require(
     Ok(answer)
 }
 
-fn preflight(asked: &HeaderMap, page: &HeaderValue) -> HttpResponse {
+fn preflight(request_headers: &HeaderMap, page: &HeaderValue) -> HttpResponse {
     let mut answer = HttpResponse::NoContent();
     answer
         .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, page.clone()))
         .insert_header((ACCESS_CONTROL_ALLOW_METHODS, METHODS.clone()))
         .insert_header((ACCESS_CONTROL_MAX_AGE, MAX_AGE.clone()))
         .insert_header((VARY, "Access-Control-Request-Headers, Access-Control-Request-Private-Network"));
-    if let Some(headers) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+    if let Some(headers) = request_headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
         answer.insert_header((ACCESS_CONTROL_ALLOW_HEADERS, headers.clone()));
     }
-    if asked.contains_key(&PRIVATE_NETWORK_ASKED) {
+    if request_headers.contains_key(&PRIVATE_NETWORK_ASKED) {
         answer.insert_header((PRIVATE_NETWORK.clone(), "true"));
     }
     answer.finish()

@@ -1,8 +1,9 @@
-//! Lines on their way to a stream that may be slow, full or closed: standard error and standard output of a node.
+//! Writes lines to standard error and standard output from a queue, because such a stream may be slow, full or
+//! closed.
 //!
-//! A write to a pipe that nobody reads blocks, and one to a stream that is closed or on a full disk fails. A thread of
-//! its own writes, so that both cost lines and never a thread that serves clients or the log. The queue is bounded in
-//! bytes; what does not fit is counted, and told by one line once there is room.
+//! A write to a pipe without a reader blocks, and a write to a closed stream or a full disk fails. A thread of its
+//! own writes, so a broken stream loses lines and never blocks a thread that serves clients or the log. The queue is
+//! bounded in bytes. Lost lines are counted, and one line reports them once there is room.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex};
@@ -10,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use rollbook_cluster::lock::lock;
 
-/// Most bytes that wait for the stream; as many may be in the hands of the thread.
+/// Most bytes in the queue. The thread may hold as many.
 const QUEUE_BYTES_MAX: usize = 1 << 20;
-/// Pause before a stream that takes nothing now (`EAGAIN`) is tried again.
+/// Pause before the next write to a stream that takes nothing now (`EAGAIN`).
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// The line that tells how many lines were lost.
+/// Formats the line that reports lost lines.
 pub(super) type Notice = fn(lost: u64) -> String;
 
-/// A handle that puts lines into the queue of one stream. Clones share the queue.
+/// The queue of one stream. Clones share the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Lines {
     shared: Arc<Shared>,
@@ -27,7 +28,7 @@ pub(super) struct Lines {
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Something was put into the queue, or written, or the end has come.
+    /// Signals a new line, a finished write, or the end.
     changed: Condvar,
     notice: Notice,
 }
@@ -35,12 +36,12 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: Vec<u8>,
-    /// Lines that did not fit since the last one that did.
+    /// Lines lost since the last line that fitted, for the report.
     lost: u64,
-    /// Bytes that were ever put into the queue, and those that the thread is done with.
+    /// Bytes ever queued, and bytes ever written or lost, so that a flush knows when its lines are done.
     put: u64,
     done: u64,
-    /// Somebody has waited in vain. Nobody waits again before something is written.
+    /// Whether a flush timed out. No other flush waits until a write succeeds.
     stuck: bool,
 }
 
@@ -56,7 +57,7 @@ impl Lines {
         Self { shared }
     }
 
-    /// Puts a line, with its line feed, into the queue. Never blocks on the stream.
+    /// Queues a line, which ends with a line feed. Never blocks on the stream.
     pub(super) fn put(&self, line: &[u8]) {
         let mut queue = lock(&self.shared.queue);
         if queue.waiting.len().saturating_add(line.len()) > QUEUE_BYTES_MAX {
@@ -72,8 +73,8 @@ impl Lines {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until what was put is written or has failed, at most that long, and not at all while an earlier wait
-    /// was in vain.
+    /// Waits until all queued lines are written or lost, at most for that long. Returns at once when an earlier flush
+    /// timed out.
     pub(super) fn flush(&self, most: Duration) {
         let until = Instant::now() + most;
         let mut queue = lock(&self.shared.queue);
@@ -106,7 +107,7 @@ impl Shared {
             }
             let bytes = std::mem::take(&mut queue.waiting);
             drop(queue);
-            // Lines that cannot be written are lost, and there is nobody to tell.
+            // Nobody can be told of lines that cannot be written.
             write_all(&mut stream, &bytes).ok();
             let mut queue = lock(&self.queue);
             queue.done = queue.done.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
@@ -117,7 +118,7 @@ impl Shared {
     }
 }
 
-/// Like [`Write::write_all`], but a stream that another process has made non-blocking is waited for.
+/// Like [`Write::write_all`], but waits for a stream that another process has made non-blocking.
 fn write_all(stream: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match stream.write(bytes) {

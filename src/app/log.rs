@@ -1,4 +1,4 @@
-//! Log lines of a node, and the last words of a thread that panics.
+//! The log lines of a node, and the last line of a thread that panics.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Write as _;
@@ -17,18 +17,18 @@ use super::config::settings::Config;
 use super::config::values::{LogFormat, log_filter};
 use super::lines::Lines;
 
-/// How long an error waits for its line to leave: what logs it may be about to end the process.
+/// How long a thread that logs an error waits until the line is written. The error may be about to end the process.
 const ERROR_WAIT: Duration = Duration::from_millis(250);
 /// How long the end of the process waits for the last lines.
 const END_WAIT: Duration = Duration::from_secs(1);
-/// Threads that the whole node stands on.
+/// Threads without which the node cannot go on.
 const NODE_THREADS: [&str; 4] = ["raft", "raft-wal", "settle", "feed"];
 
-/// The streams of a node.
+/// The standard streams of a node.
 #[derive(Debug, Clone)]
 pub(super) struct StandardStreams {
     log: LogLines,
-    /// Standard output, which scripts read.
+    /// Standard output, for scripts.
     announcements: Lines,
 }
 
@@ -38,18 +38,18 @@ impl StandardStreams {
         self.announcements.put(format!("{text}\n").as_bytes());
     }
 
-    /// Waits for the last lines, a second for each stream at most.
+    /// Waits for the last lines, at most a second for each stream.
     pub(super) fn end(&self) {
         self.announcements.flush(END_WAIT);
         self.log.0.flush(END_WAIT);
     }
 }
 
-/// The queue of standard error as the logger wants it.
+/// The queue of standard error, in the form that the logger needs.
 #[derive(Debug, Clone)]
 struct LogLines(Lines);
 
-/// One log line. The logger hands it over with one call of `write_all`.
+/// One log line. The logger writes a line with one call of `write_all`.
 struct Line<'a> {
     lines: &'a Lines,
     is_error: bool,
@@ -81,26 +81,26 @@ impl<'a> MakeWriter<'a> for LogLines {
     }
 }
 
-/// Begins to log. What cannot be written is lost; nothing is ever reported to standard error by another way, which
-/// would panic where that is closed.
+/// Starts the logger. A line that cannot be written is lost. No other code writes to standard error, because a closed
+/// stream would cause a panic.
 ///
 /// # Errors
-/// The filter cannot be used.
+/// The filter is invalid.
 pub(super) fn start(config: &Config) -> anyhow::Result<StandardStreams> {
-    // What the operator asks for comes later and wins.
-    let asked = log_filter(&config.log.filter).map_err(anyhow::Error::msg).context("log.filter")?;
-    let filter = format!("openraft=error,actix_server=warn,{asked}");
+    // The configured filter comes last and wins.
+    let configured = log_filter(&config.log.filter).map_err(anyhow::Error::msg).context("log.filter")?;
+    let filter = format!("openraft=error,actix_server=warn,{configured}");
     let filter = tracing_subscriber::EnvFilter::try_new(filter).context("log.filter")?;
     let format = config.log.format;
     let notice = match format {
-        LogFormat::Text => |lost: u64| said(LogFormat::Text, Level::WARN, &lost_lines(lost)),
-        LogFormat::Json => |lost: u64| said(LogFormat::Json, Level::WARN, &lost_lines(lost)),
+        LogFormat::Text => |lost: u64| format_line(LogFormat::Text, Level::WARN, &lost_lines(lost)),
+        LogFormat::Json => |lost: u64| format_line(LogFormat::Json, Level::WARN, &lost_lines(lost)),
     };
     let log = LogLines(Lines::start("log", io::stderr(), notice));
     let announcements = Lines::start("announce", io::stdout(), |_| String::new());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).log_internal_errors(false);
     let builder = builder.with_writer(log.clone());
-    // A second call in one process, as in tests, keeps the first.
+    // A second call in one process, as in tests, keeps the first logger.
     match format {
         LogFormat::Json => builder.json().try_init().ok(),
         LogFormat::Text => builder.try_init().ok(),
@@ -113,13 +113,13 @@ fn lost_lines(lost: u64) -> String {
     format!("{lost} log lines were lost: standard error was not read fast enough")
 }
 
-/// A panic on a thread that the whole node stands on ends the process: the log is durable, and a node
-/// that lives on without one of its parts would lie. A panic of one connection ends that connection.
+/// Ends the process after a panic on one of [`NODE_THREADS`]. The log is durable, and a node without one of these
+/// parts would give wrong answers. A panic of one connection ends only that connection.
 fn end_with_node_threads(lines: Lines, format: LogFormat) {
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("without a name");
-        lines.put(said(format, Level::ERROR, &last_words(name, panic)).as_bytes());
+        lines.put(format_line(format, Level::ERROR, &last_words(name, panic)).as_bytes());
         lines.flush(END_WAIT);
         if NODE_THREADS.contains(&name) {
             std::process::abort();
@@ -135,11 +135,11 @@ fn last_words(thread: &str, panic: &PanicHookInfo<'_>) -> String {
     format!("thread {thread} panicked{place}: {why}{trace}")
 }
 
-/// A line as the logger would write it, without the logger: that may be what has panicked.
-fn said(format: LogFormat, level: Level, text: &str) -> String {
+/// Formats a line as the logger would, without the logger, which may have caused the panic.
+fn format_line(format: LogFormat, level: Level, text: &str) -> String {
     const TARGET: &str = "rollbook::app";
     let mut time = String::new();
-    // A line without its time is better than none.
+    // A line without its time is better than no line.
     SystemTime.format_time(&mut Writer::new(&mut time)).ok();
     match format {
         LogFormat::Json => {
@@ -161,10 +161,10 @@ mod tests {
 
     #[test]
     fn a_line_of_its_own_looks_like_those_of_the_logger() {
-        let text = said(LogFormat::Text, Level::WARN, "x");
+        let text = format_line(LogFormat::Text, Level::WARN, "x");
         let (time, rest) = text.split_once(' ').unwrap();
         assert!(time.ends_with('Z') && rest == " WARN rollbook::app: x\n", "{text}");
-        let json = said(LogFormat::Json, Level::ERROR, "two\nlines");
+        let json = format_line(LogFormat::Json, Level::ERROR, "two\nlines");
         let line: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!((&line["level"], &line["fields"]["message"]), (&"ERROR".into(), &"two\nlines".into()));
         assert_eq!(json.matches('\n').count(), 1);

@@ -1,4 +1,6 @@
-//! The application: reads the configuration, builds the floors bottom up, drains in reverse.
+//! The application: the configuration, the start and stop of a node, the command line and the benchmark.
+//!
+//! Builds the floors from the bottom up and drains them in reverse. Nothing imports this floor except `main`.
 
 pub mod bench;
 pub mod cli;

@@ -1,7 +1,7 @@
-//! What a door is to the rest of the node: settings, a way in for clients, an orderly end.
+//! The interface between a door and the rest of the node: settings, routes, listeners, and an orderly stop.
 //!
-//! Knows no protocol. May import `bus` and `net`. Invariant: whatever differs between protocols is asked through these
-//! traits, so that nothing outside a door's folder names the door, but for the list in [`super`].
+//! Knows no protocol. May import `bus` and `net`. Invariant: the node asks everything that differs between protocols
+//! through these traits, so that only the list in [`super`] names a door outside its folder.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ pub trait Door: Debug + Send + Sync {
     /// Name of the section of its settings, of its listener and of its samples in the metrics.
     fn name(&self) -> &'static str;
 
-    /// What the door speaks, for people.
+    /// Describes the protocol of the door for people.
     fn describe(&self) -> Description;
 
-    /// Puts the door onto the listener that doors over HTTP share with REST.
+    /// Adds the door to the web listener, which the doors over HTTP share with REST.
     fn routes(self: Arc<Self>, _services: &mut web::ServiceConfig) {}
 
-    /// Opens the listener of the door, when it has one and the settings do not close it.
+    /// Opens the listener of the door, if the door has one and the settings do not turn it off.
     ///
     /// # Errors
     /// The socket cannot be used.
@@ -39,82 +39,83 @@ pub trait Door: Debug + Send + Sync {
         Ok(())
     }
 
-    /// Takes what the same door of other nodes sends; `None`: its nodes have nothing to say to each other.
+    /// Handles messages of the same door on other nodes. `None` means that the door sends none.
     fn live(&self) -> Option<Arc<dyn Live>> {
         None
     }
 
-    /// Lets nobody new in from now on: the node stops. Those who are there are told by the bus; streams end, and
-    /// requests in flight are waited for by the listener.
+    /// Accepts no new client from now on, because the node stops. The bus tells the connected clients, streams end,
+    /// and the listener waits for requests in flight.
     fn drain(&self) {}
 
-    /// How many clients are connected that may have more to end than streams and requests.
+    /// The number of connected clients that may have more to finish than streams and requests.
     fn connections(&self) -> usize {
         0
     }
 
-    /// How long a node that stops waits for those clients.
+    /// How long a stopping node waits for these clients.
     fn drain_timeout(&self) -> Duration {
         Duration::ZERO
     }
 }
 
-/// What a door speaks, for people.
+/// The description of a door for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Description {
-    /// The protocol, as its users call it.
+    /// Name of the protocol.
     pub protocol: &'static str,
-    /// The path on the web listener, when the door is there.
+    /// The path on the web listener, if the door is there.
     pub path: Option<&'static str>,
-    /// Who comes in here, in one sentence.
+    /// What clients use the door for, in one sentence.
     pub purpose: &'static str,
 }
 
-/// What a door is built with, beside its settings.
+/// The parts of the node that a door is built with, beside its settings.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// Publish, subscribe and acknowledge.
     pub access: Access,
     /// The roll and requests between services.
     pub services: Services,
-    /// Most bytes of one message that any door takes.
+    /// Most bytes of one message at any door.
     pub message_bytes_max: usize,
 }
 
-/// How a door is built.
+/// The function that builds a door.
 pub type Build = fn(&Context) -> Arc<dyn Door>;
 
-/// A listener that a door has for itself.
+/// A listener of one door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnListener {
     /// Key of the setting, for messages.
     pub key: &'static str,
-    /// Flag of `rollbook serve` that sets it, when there is one.
+    /// Flag of `rollbook serve` that sets the address, if there is one.
     pub flag: Option<&'static str>,
-    /// Where it listens.
+    /// Address of the listener.
     pub listen: Listen,
 }
 
-/// A bound on the number of connections, which is lowered at the start when the system allows too few open files.
+/// A bound on the number of connections. The node lowers the bound at its start when the system allows too few open
+/// files.
 #[derive(Debug)]
 pub struct ConnectionBound<'a> {
     /// Key of the setting.
     pub key: &'static str,
-    /// Its value.
+    /// The value of the setting.
     pub max: &'a mut usize,
-    /// Open files of each.
+    /// Open files of each connection.
     pub files: usize,
-    /// Connections of each that the listener counts; a connection that carries a stream or a WebSocket is counted by
-    /// its door alone.
+    /// Connections that the listener counts for each. A connection with a stream or a WebSocket is counted by its
+    /// door alone.
     pub counted: usize,
 }
 
 /// The section of a door in the configuration.
 pub trait DoorSettings {
-    /// Finds what is wrong although each value by itself is fine.
+    /// Finds errors of settings that are valid one by one.
     fn check(&self, checks: &mut Checks);
 
-    /// The listener that the door has for itself; `None`: it is on the web listener.
+    /// The listener of the door. `None` means that the door is on the web listener.
     fn listener(&self) -> Option<OwnListener> {
         None
     }
@@ -122,15 +123,15 @@ pub trait DoorSettings {
     /// Most bytes of one message, with the key of the setting.
     fn message_bytes_max(&self) -> (&'static str, usize);
 
-    /// The bounds on the number of its connections.
+    /// The bounds on the number of connections of the door.
     fn connection_bounds(&mut self) -> Vec<ConnectionBound<'_>>;
 }
 
-/// Largest message of a client that can be configured, in bytes: it must fit into one message between nodes.
+/// Largest message of a client that can be configured, bytes. One message between nodes must hold it.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Checks the bounds that doors for sockets have: of a message, of what waits for a client, of clients, with the keys of
-/// their settings.
+/// Checks the bounds of a door for sockets: bytes of a message, bytes that wait for a client, and clients. Each bound
+/// comes with the key of its setting.
 pub fn check_socket_bounds(checks: &mut Checks, bounds: [(&'static str, usize); 3]) {
     let [(message_key, message), (queue_key, queue), (connections_key, connections)] = bounds;
     let fits = format!("1 to {MESSAGE_BYTES_MAX}: a message must fit into one message between nodes");

@@ -1,7 +1,7 @@
-//! The doors: one folder per protocol, none of which sees another. [`door`] says what a door is.
+//! The doors: one folder per protocol. No door imports another. [`door`] defines what a door is.
 //!
-//! A door is added by its folder, a line `pub mod` and a line in the list below. Invariant: this list is the only place
-//! outside a door's folder that names the door.
+//! To add a door, add its folder, a line `pub mod` and a line in the list below. Invariant: this list is the only
+//! place outside a door's folder that names the door.
 
 pub mod door;
 pub mod socketio;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use door::{Context, Door, DoorSettings};
 
-/// Makes the list of doors: their settings, and how they are built.
+/// Makes the list of doors, with their settings and the functions that build them.
 macro_rules! doors {
     ($($door:ident),+ $(,)?) => {
         /// The sections of all doors in the configuration.
@@ -26,19 +26,19 @@ macro_rules! doors {
         }
 
         impl Settings {
-            /// The section of each door, by its name.
+            /// The section of each door, by the name of the door.
             #[must_use]
             pub fn all(&self) -> Vec<(&'static str, &dyn DoorSettings)> {
                 vec![$((stringify!($door), &self.$door),)+]
             }
 
-            /// The same, to be changed.
+            /// The same sections for a caller that changes them.
             pub fn all_mut(&mut self) -> Vec<(&'static str, &mut dyn DoorSettings)> {
                 vec![$((stringify!($door), &mut self.$door),)+]
             }
         }
 
-        /// Builds every door. In this order they are opened and announced.
+        /// Builds every door. The doors are opened and announced in this order.
         #[must_use]
         pub fn all(settings: &Settings, context: &Context) -> Vec<Arc<dyn Door>> {
             vec![$($door::open(&settings.$door, context),)+]

@@ -1,4 +1,4 @@
-//! `/api/cluster`: who is in the cluster, and changes of that.
+//! `/api/cluster`: the members of the cluster, and changes of the membership.
 
 #![expect(unused_qualifications, reason = "the macro that describes a handler writes them")]
 
@@ -13,7 +13,7 @@ use crate::admin::Admin;
 use crate::admin::body::{Object, Optional};
 use crate::admin::common::Answer;
 use crate::admin::problem::{Problem, Problems, resource};
-use crate::admin::query::{Nothing, Query, Read};
+use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services
@@ -70,8 +70,8 @@ fn show(member: &Member) -> MemberView {
 }
 
 /// The cluster as the node that is asked sees it. Answers also without a majority.
-#[utoipa::path(get, path = "/api/cluster", operation_id = "cluster_cluster", tag = "cluster", params(Read), responses((status = 200, description = "the cluster", body = ClusterView), Problems))]
-pub(in crate::admin) async fn cluster(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
+#[utoipa::path(get, path = "/api/cluster", operation_id = "cluster_cluster", tag = "cluster", params(ConsistencyQuery), responses((status = 200, description = "the cluster", body = ClusterView), Problems))]
+pub(in crate::admin) async fn cluster(admin: web::Data<Admin>, _: Query<ConsistencyQuery>) -> Answer {
     let node = admin.bus.node();
     let status = node.consensus().status();
     let members = node.membership().members().await;
@@ -107,7 +107,7 @@ pub(in crate::admin) struct ForceQuery {
     force: bool,
 }
 
-/// `HOST:PORT` as other nodes will dial it.
+/// Checks that an address is a `HOST:PORT` that other nodes can dial.
 fn check_address(address: &str) -> Result<(), Problem> {
     let good = address.rsplit_once(':').is_some_and(|(host, port)| {
         !host.is_empty() && !matches!(host, "0.0.0.0" | "[::]") && port.parse::<u16>().is_ok_and(|port| port > 0)
@@ -120,7 +120,7 @@ fn check_address(address: &str) -> Result<(), Problem> {
 #[utoipa::path(post, path = "/api/cluster/nodes", operation_id = "cluster_join", tag = "cluster", request_body = JoinJson, responses((status = 201, description = "number, cluster and address of the new node", body = Object), Problems))]
 pub(in crate::admin) async fn join(
     admin: web::Data<Admin>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
     Object(body): Object<JoinJson>,
 ) -> Answer {
     let address = body.address;
@@ -176,8 +176,8 @@ pub(in crate::admin) struct TransferJson {
 #[utoipa::path(post, path = "/api/cluster/transfer", operation_id = "cluster_transfer", tag = "cluster", request_body = Option<TransferJson>, responses((status = 200, description = "number of the new leader", body = Object), Problems))]
 pub(in crate::admin) async fn transfer(
     admin: web::Data<Admin>,
-    _: Query<Nothing>,
-    // An empty body means: whoever is best.
+    _: Query<NoParameters>,
+    // An empty body lets the leader choose.
     Optional(wanted): Optional<TransferJson>,
 ) -> Answer {
     let leader = admin.bus.node().membership().transfer(wanted.to).await.map_err(Problem::from)?;

@@ -17,10 +17,10 @@ use super::services::{self, find};
 use crate::admin::Admin;
 use crate::admin::body::{self, Optional};
 use crate::admin::common::Answer;
-use crate::admin::keys::Claimed;
+use crate::admin::keys::ClaimResult;
 use crate::admin::page::List;
 use crate::admin::problem::{Problem, Problems, resource};
-use crate::admin::query::{Nothing, Query};
+use crate::admin::query::{NoParameters, Query};
 use crate::base::actors::hint;
 use crate::base::{clock, duration};
 use crate::bus::client::call::{Answer as Answered, Caller, Payload, Request, Responder, traceparent};
@@ -30,18 +30,18 @@ use crate::bus::relay::peer_client::{Delivery, Order};
 use crate::bus::roll::services::Services;
 use crate::net::http_body::BodyError;
 
-/// How long the acknowledgement of a command is waited for.
+/// Longest wait for the acknowledgement of a command.
 const WAIT: Duration = Duration::from_secs(1);
 /// Largest payload of a call, bytes.
 const CALL_BYTES_MAX: usize = 1_000_000;
 const TIMEOUT_HEADER: &str = "x-rollbook-timeout";
-/// Of W3C Trace Context: handed to the provider.
+/// The header of W3C Trace Context, which the provider gets too.
 const TRACE_HEADER: &str = "traceparent";
 
 pub(in crate::admin) fn mount(routes: &mut web::ServiceConfig) {
     routes
         .service(
-            // A service may have this name too: its own methods are others than that of the command.
+            // A service may have this id. Its own paths differ from that of the command.
             resource("/api/services/{id:restart-all}", "POST")
                 .route(web::get().to(services::show))
                 .route(web::put().to(services::change))
@@ -93,7 +93,7 @@ async fn deliver(services: &Services, instance: Instance, order: Order) -> Deliv
     }
 }
 
-/// Gives a command to instances and says what became of each.
+/// Sends a command to instances and reports the result of each.
 async fn command(
     admin: &Admin,
     request: &HttpRequest,
@@ -106,8 +106,8 @@ async fn command(
     }
     let answer = |body: Bytes| HttpResponse::Ok().content_type("application/json").body(body);
     let claim = match admin.keys.claim(request, &admin.services).await? {
-        Claimed::New(claim) => claim,
-        Claimed::Before(body) => return Ok(answer(body)),
+        ClaimResult::New(claim) => claim,
+        ClaimResult::Before(body) => return Ok(answer(body)),
     };
     let timestamp = clock::millis();
     let json = match name {
@@ -118,7 +118,7 @@ async fn command(
     };
     let order = Order { name, json: json.to_string().into(), wait: WAIT };
     let services = admin.services.clone();
-    // Goes on when the operator hangs up: what becomes of it is to be found under its key.
+    // The command continues when the operator disconnects. A repetition with the same key gets the result.
     let given = actix_web::rt::spawn(async move {
         let items = join_all(instances.into_iter().map(|instance| deliver(&services, instance, order.clone()))).await;
         let body: Bytes = serde_json::to_vec(&List::whole(items)).unwrap_or_default().into();
@@ -153,7 +153,7 @@ pub(in crate::admin) async fn restart(
     admin: web::Data<Admin>,
     request: HttpRequest,
     id: web::Path<String>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
     Optional(order): Optional<OrderJson>,
 ) -> Answer {
     of_service(admin, request, id.into_inner(), order, "restart").await
@@ -166,7 +166,7 @@ pub(in crate::admin) async fn shutdown(
     admin: web::Data<Admin>,
     request: HttpRequest,
     id: web::Path<String>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
     Optional(order): Optional<OrderJson>,
 ) -> Answer {
     of_service(admin, request, id.into_inner(), order, "shutdown").await
@@ -179,7 +179,7 @@ pub(in crate::admin) async fn ping(
     admin: web::Data<Admin>,
     request: HttpRequest,
     id: web::Path<String>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
     Optional(order): Optional<OrderJson>,
 ) -> Answer {
     of_service(admin, request, id.into_inner(), order, "ping").await
@@ -191,7 +191,7 @@ pub(in crate::admin) async fn ping(
 pub(in crate::admin) async fn restart_all(
     admin: web::Data<Admin>,
     request: HttpRequest,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
     Optional(order): Optional<OrderJson>,
 ) -> Answer {
     let OrderJson { reason, .. } = order;
@@ -203,7 +203,7 @@ pub(in crate::admin) async fn restart_all(
     command(&admin, &request, "restart", instances, reason).await
 }
 
-/// The deadline that a call asks for.
+/// The deadline in the header of a call.
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(None) };
     let time = value.to_str().ok().and_then(|text| duration::parse(text).ok()).filter(|time| !time.is_zero());
@@ -229,7 +229,7 @@ pub(in crate::admin) async fn call(
     admin: web::Data<Admin>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
     payload: web::Payload,
 ) -> Answer {
     let budget = admin.bus.proposer().receiving();
@@ -251,7 +251,7 @@ pub(in crate::admin) async fn call(
     let bounds = router.config();
     let timeout = timeout(request.headers())?.unwrap_or(bounds.timeout).min(bounds.timeout_max);
     let (reply, outcome) = tokio::sync::oneshot::channel();
-    let asks = Request {
+    let request = Request {
         id: String::new(),
         capability,
         action,
@@ -262,10 +262,10 @@ pub(in crate::admin) async fn call(
         responder: Responder::Caller,
         traceparent: request.headers().get(TRACE_HEADER).and_then(|value| traceparent(value.to_str().ok()?)),
     };
-    // The request ends with this future when the caller has gone.
+    // When the caller disconnects, this future is dropped and the request ends.
     let waiting = router.http_caller();
     let reply = Box::new(move |outcome| hint(reply, outcome));
-    router.call(waiting.requester(), asks, Payload::json(body), reply);
+    router.call(waiting.requester(), request, Payload::json(body), reply);
     let outcome = outcome.await.unwrap_or(Err(Fault::cancelled()));
     waiting.done();
     match outcome {

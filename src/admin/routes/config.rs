@@ -1,4 +1,4 @@
-//! `/api/config`: the central configuration, its history, and the way back.
+//! `/api/config`: the central configuration, its history, and the rollback.
 
 #![expect(unused_qualifications, reason = "the macro that describes a handler writes them")]
 
@@ -18,10 +18,10 @@ use crate::admin::common::{Answer, propose};
 use crate::admin::page::List;
 use crate::admin::preconditions::{Conditions, etag, is_known};
 use crate::admin::problem::{Problem, Problems, resource};
-use crate::admin::query::{Nothing, Query, Read};
+use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::admin::{Admin, merge, page};
 
-/// How often a merge is tried anew when others change the document at the same time.
+/// Most attempts of a merge when others change the document at the same time.
 const MERGES_MAX: u32 = 32;
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
@@ -38,7 +38,7 @@ pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
         .service(resource("/api/config/rollback", "POST").route(web::post().to(roll_back)));
 }
 
-/// The text of a revision.
+/// The document of a revision.
 fn parse(of: &ConfigRevision) -> Result<&RawValue, Problem> {
     serde_json::from_slice(of.text()).map_err(damaged)
 }
@@ -52,7 +52,7 @@ fn present(admin: &Admin) -> Result<u64, Problem> {
     Ok(admin.bus.node().state().config().revision)
 }
 
-/// A revision that is still there; the present one when none is named.
+/// Finds a revision that is still kept; the present one by default.
 async fn find(admin: &Admin, revision: Option<u64>) -> Result<ConfigRevision, Problem> {
     let present = admin.bus.node().state().config();
     let Some(wanted) = revision.filter(|wanted| *wanted != present.revision) else { return Ok(present) };
@@ -96,7 +96,7 @@ pub(in crate::admin) struct ChangeQuery {
     reason: String,
 }
 
-/// Stores a document and shows what it is then.
+/// Stores a document and returns its revision.
 async fn set(admin: &Admin, document: Vec<u8>, if_revision: Option<u64>, reason: String) -> Result<u64, Problem> {
     let command = Command::ConfigSet(ConfigSet { document, if_revision, reason });
     match propose(admin, command).await? {
@@ -157,8 +157,8 @@ pub(in crate::admin) struct RevisionView {
 }
 
 /// The newest 100 revisions, newest first, without their documents. `GET /api/config?revision=N` has the document of one.
-#[utoipa::path(get, path = "/api/config/history", operation_id = "config_history", tag = "config", params(Read), responses((status = 200, description = "the revisions", body = List<RevisionView>), Problems))]
-pub(in crate::admin) async fn history(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
+#[utoipa::path(get, path = "/api/config/history", operation_id = "config_history", tag = "config", params(ConsistencyQuery), responses((status = 200, description = "the revisions", body = List<RevisionView>), Problems))]
+pub(in crate::admin) async fn history(admin: web::Data<Admin>, _: Query<ConsistencyQuery>) -> Answer {
     let node = admin.bus.node().clone();
     let revisions = admin.bus.read(move || node.state().config_revisions()).await?;
     let item = |of: &ConfigRevision| RevisionView {
@@ -212,7 +212,7 @@ pub(in crate::admin) struct BackJson {
 pub(in crate::admin) async fn roll_back(
     admin: web::Data<Admin>,
     request: HttpRequest,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
     Object(body): Object<BackJson>,
 ) -> Answer {
     let found = find(&admin, Some(body.revision)).await?;

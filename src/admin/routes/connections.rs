@@ -1,4 +1,4 @@
-//! `/api/connections` and `/api/stats`: who is connected to which node, and how much there is of everything.
+//! `/api/connections` and `/api/stats`: the connected clients of each node, and counts of everything.
 
 #![expect(unused_qualifications, reason = "the macro that describes a handler writes them")]
 
@@ -14,7 +14,7 @@ use crate::admin::Admin;
 use crate::admin::common::Answer;
 use crate::admin::page::{List, Page};
 use crate::admin::problem::{Problem, Problems, resource};
-use crate::admin::query::{Nothing, Query, Read};
+use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::bus::call::survey::{ClientView, Survey, Totals, Wanted};
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
@@ -32,28 +32,28 @@ fn nodes(admin: &Admin) -> BTreeSet<u64> {
     node.state().others_up().into_iter().chain([node.id()]).collect()
 }
 
-/// What nodes say when they are asked.
+/// The answers of nodes to a survey.
 struct Surveys {
-    /// Of each node that answered.
+    /// The answer of each node.
     of: Vec<(u64, Survey)>,
-    /// The nodes that did not.
+    /// The nodes that did not answer.
     unanswered: Vec<u64>,
 }
 
-/// What each of these nodes says of those wanted of it.
+/// Asks each of these nodes for the clients that are wanted of it.
 async fn surveys(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> Surveys {
     let (services, own) = (&admin.services, admin.bus.node().id());
     let ask = |(node, wanted): (u64, Wanted)| async move {
         if node == own {
             return (node, Some(services.survey(&wanted)));
         }
-        let said = services.peers.survey(node, wanted).await.ok();
-        (node, said.and_then(|said| serde_json::from_slice(&said).ok()))
+        let survey = services.peers.survey(node, wanted).await.ok();
+        (node, survey.and_then(|survey| serde_json::from_slice(&survey).ok()))
     };
     let mut surveys = Surveys { of: Vec::new(), unanswered: Vec::new() };
-    for (node, said) in join_all(asked.map(ask)).await {
-        match said {
-            Some(said) => surveys.of.push((node, said)),
+    for (node, survey) in join_all(asked.map(ask)).await {
+        match survey {
+            Some(survey) => surveys.of.push((node, survey)),
             None => surveys.unanswered.push(node),
         }
     }
@@ -61,7 +61,7 @@ async fn surveys(admin: &Admin, asked: impl Iterator<Item = (u64, Wanted)>) -> S
     surveys
 }
 
-/// The clients that are wanted of each node, and the nodes that did not say.
+/// The wanted clients of each node, and the nodes that did not answer.
 pub(in crate::admin) async fn survey(
     admin: &Admin,
     asked: impl Iterator<Item = (u64, Wanted)>,
@@ -123,18 +123,22 @@ async fn find(admin: &Admin, id: &str) -> Result<ClientView, Problem> {
 }
 
 /// One connection, whichever node it is at. 503 instead of 404 when it may be at a node that does not answer.
-#[utoipa::path(get, path = "/api/connections/{id}", operation_id = "connections_show", tag = "connections", params(("id" = String, Path), Read), responses((status = 200, description = "the connection", body = ClientView), Problems))]
-pub(in crate::admin) async fn show(admin: web::Data<Admin>, id: web::Path<String>, _: Query<Read>) -> Answer {
+#[utoipa::path(get, path = "/api/connections/{id}", operation_id = "connections_show", tag = "connections", params(("id" = String, Path), ConsistencyQuery), responses((status = 200, description = "the connection", body = ClientView), Problems))]
+pub(in crate::admin) async fn show(
+    admin: web::Data<Admin>,
+    id: web::Path<String>,
+    _: Query<ConsistencyQuery>,
+) -> Answer {
     Ok(HttpResponse::Ok().json(find(&admin, &id).await?))
 }
 
 /// Ends a connection, whichever node it is at. A client of Socket.IO or of `/ws` stays away by itself; a program that wants
 /// to come back may.
 #[utoipa::path(delete, path = "/api/connections/{id}", operation_id = "connections_kick", tag = "connections", params(("id" = String, Path)), responses((status = 204, description = "the connection is being closed"), Problems))]
-pub(in crate::admin) async fn kick(admin: web::Data<Admin>, id: web::Path<String>, _: Query<Nothing>) -> Answer {
+pub(in crate::admin) async fn kick(admin: web::Data<Admin>, id: web::Path<String>, _: Query<NoParameters>) -> Answer {
     let client = find(&admin, &id).await?;
     let kicked = admin.services.kick(client.node, client.serial, &client.id).await?;
-    // Else it has ended since it was found.
+    // Otherwise the connection ended after it was found.
     if kicked { Ok(HttpResponse::NoContent().finish()) } else { Err(not_found(&id)) }
 }
 
@@ -206,8 +210,8 @@ fn count_roll(machine: &Machine) -> (OfServices, OfInstances) {
 
 /// How many services, instances, connections, requests and events there are, and on which node. What is at a node that
 /// does not answer is not counted; it is named in `unanswered_nodes`.
-#[utoipa::path(get, path = "/api/stats", operation_id = "connections_stats", tag = "connections", params(Read), responses((status = 200, description = "the numbers", body = Stats), Problems))]
-pub(in crate::admin) async fn stats(admin: web::Data<Admin>, _: Query<Read>) -> Answer {
+#[utoipa::path(get, path = "/api/stats", operation_id = "connections_stats", tag = "connections", params(ConsistencyQuery), responses((status = 200, description = "the numbers", body = Stats), Problems))]
+pub(in crate::admin) async fn stats(admin: web::Data<Admin>, _: Query<ConsistencyQuery>) -> Answer {
     let node = admin.bus.node();
     let Surveys { of: surveys, unanswered: unanswered_nodes } =
         surveys(&admin, nodes(&admin).into_iter().map(|node| (node, Wanted::totals()))).await;

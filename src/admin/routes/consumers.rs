@@ -17,7 +17,7 @@ use crate::admin::body::Object;
 use crate::admin::common::{Answer, find_namespace, propose};
 use crate::admin::page::{List, Page};
 use crate::admin::problem::{Problem, Problems, resource};
-use crate::admin::query::{Nothing, Query, Read};
+use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::admin::{Admin, page};
 use crate::bus::consume::registry::{EndConsumers, ListMembers};
 use crate::bus::delivery::messages::{EndReason, MemberState};
@@ -36,10 +36,15 @@ pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
         .service(resource("/api/consumers/{namespace}/{name}/resume", "POST").route(web::post().to(resume)));
 }
 
-/// Ends the streams of what was deleted or reset, on all nodes.
-pub(in crate::admin) async fn forget(admin: &Admin, namespace: String, consumer: Option<String>, reason: EndReason) {
+/// Ends the streams of a deleted or reset consumer on all nodes.
+pub(in crate::admin) async fn end_streams(
+    admin: &Admin,
+    namespace: String,
+    consumer: Option<String>,
+    reason: EndReason,
+) {
     if admin.relay.send(EndConsumersEverywhere(EndConsumers { namespace, consumer, reason })).await.is_err() {
-        tracing::debug!("the relay is stopping");
+        tracing::debug!("the streams of a consumer were not ended: the relay has stopped");
     }
 }
 
@@ -134,18 +139,18 @@ pub(in crate::admin) async fn list(admin: web::Data<Admin>, Query(query): Query<
     let key = |(head, consumer): &(Head, Consumer)| format!("{}/{}", head.name, consumer.name);
     keyed.sort_by_key(key);
     let (keyed, next_cursor) = page.cut(keyed, key);
-    // All at once: a node that does not answer is waited for once.
+    // All nodes are asked at once, so that silent nodes cost one timeout together.
     let items = join_all(keyed.iter().map(|(head, consumer)| view(&admin, head, consumer))).await;
     Ok(page::list(items, next_cursor))
 }
 
 /// One durable consumer or group: how far it is, and who its members are. A node with members that does not answer is named
 /// in `unanswered_nodes`.
-#[utoipa::path(get, path = "/api/consumers/{namespace}/{name}", operation_id = "consumers_show", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path), Read), responses((status = 200, description = "the consumer", body = ConsumerView), Problems))]
+#[utoipa::path(get, path = "/api/consumers/{namespace}/{name}", operation_id = "consumers_show", tag = "consumers", params(("namespace" = String, Path), ("name" = String, Path), ConsistencyQuery), responses((status = 200, description = "the consumer", body = ConsumerView), Problems))]
 pub(in crate::admin) async fn show(
     admin: web::Data<Admin>,
     path: web::Path<(String, String)>,
-    _: Query<Read>,
+    _: Query<ConsistencyQuery>,
 ) -> Answer {
     let (head, consumer) = find(&admin, &path.0, &path.1)?;
     Ok(HttpResponse::Ok().json(view(&admin, &head, &consumer).await))
@@ -156,12 +161,12 @@ pub(in crate::admin) async fn show(
 pub(in crate::admin) async fn delete(
     admin: web::Data<Admin>,
     path: web::Path<(String, String)>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
 ) -> Answer {
     let (namespace, name) = path.into_inner();
     let delete = ConsumerDelete { namespace: namespace.clone(), name: name.clone() };
     propose(&admin, Command::ConsumerDelete(delete)).await?;
-    forget(&admin, namespace, Some(name), EndReason::Deleted).await;
+    end_streams(&admin, namespace, Some(name), EndReason::Deleted).await;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -179,7 +184,7 @@ fn no_place() -> Problem {
     Problem::bad("to: oldest, newest, an index from 1, or an event id")
 }
 
-/// The cursor that makes `to` the next event, unless `to` is an event id.
+/// The cursor before the event `to`, unless `to` is an event id.
 fn floor(to: &Value, head: &Head) -> Result<u64, Problem> {
     let index = match to {
         Value::String(word) if word == "oldest" => return Ok(head.first.saturating_sub(1)),
@@ -187,7 +192,7 @@ fn floor(to: &Value, head: &Head) -> Result<u64, Problem> {
         Value::Number(index) => index.as_u64().ok_or_else(no_place)?,
         _ => return Err(no_place()),
     };
-    // The index of the next event is the end, as `newest` is.
+    // The index of the next event means the end of the log, as `newest` does.
     if index > head.next {
         let (name, last) = (&head.name, head.last());
         let detail =
@@ -197,7 +202,7 @@ fn floor(to: &Value, head: &Head) -> Result<u64, Problem> {
     index.checked_sub(1).ok_or_else(no_place)
 }
 
-/// The cursor that makes the event of that id the next one; the oldest event in the place of one that is not kept.
+/// The cursor before the event of that id. The oldest event replaces an event that is not kept any more.
 async fn floor_of(admin: &Admin, id: &str, head: &Head) -> Result<u64, Problem> {
     let (book, namespace, wanted) = (admin.bus.node().state().book(), head.name.clone(), id.to_owned());
     let found = admin.bus.read(move || book.find_id(&namespace, &wanted)).await?;
@@ -205,7 +210,7 @@ async fn floor_of(admin: &Admin, id: &str, head: &Head) -> Result<u64, Problem> 
     Ok(index.saturating_sub(1))
 }
 
-/// The oldest event, when the id is one that the log gave to an event before it.
+/// The oldest event, if the id belonged to an event before it.
 fn gone(id: &str, head: &Head) -> Option<u64> {
     EventId::parse(id).filter(|id| (1..head.first).contains(&id.sequence)).map(|_| head.first)
 }
@@ -222,11 +227,11 @@ fn unknown(id: &str, head: &Head) -> Problem {
 pub(in crate::admin) async fn reset(
     admin: web::Data<Admin>,
     path: web::Path<(String, String)>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
     Object(body): Object<ResetJson>,
 ) -> Answer {
     let (namespace, name) = path.into_inner();
-    // This node may be behind the event that the operator has seen elsewhere.
+    // This node may not have applied the event that the operator saw on another node.
     admin.bus.node().consensus().read_barrier(Consistency::Linearizable).await?;
     let (head, _) = find(&admin, &namespace, &name)?;
     let ack_floor = Some(match &body.to {
@@ -234,7 +239,7 @@ pub(in crate::admin) async fn reset(
         to => floor(to, &head)?,
     });
     let answer = set(&admin, &namespace, &name, ack_floor, None).await?;
-    forget(&admin, namespace, Some(name), EndReason::Draining).await;
+    end_streams(&admin, namespace, Some(name), EndReason::Draining).await;
     Ok(answer)
 }
 
@@ -244,7 +249,7 @@ pub(in crate::admin) async fn reset(
 pub(in crate::admin) async fn pause(
     admin: web::Data<Admin>,
     path: web::Path<(String, String)>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
 ) -> Answer {
     set(&admin, &path.0, &path.1, None, Some(true)).await
 }
@@ -254,7 +259,7 @@ pub(in crate::admin) async fn pause(
 pub(in crate::admin) async fn resume(
     admin: web::Data<Admin>,
     path: web::Path<(String, String)>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
 ) -> Answer {
     set(&admin, &path.0, &path.1, None, Some(false)).await
 }

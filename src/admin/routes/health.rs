@@ -1,4 +1,4 @@
-//! Is the process alive, and is the node ready.
+//! `/livez`: the process is alive. `/readyz`: the node takes requests.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,7 @@ use crate::admin::problem::resource;
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services.service(resource("/livez", "GET").route(web::get().to(livez)));
-    // The other two are what balancers and monitors try first.
+    // Load balancers and monitors try the other two paths first.
     for path in ["/readyz", "/health", "/healthz"] {
         services.service(resource(path, "GET").route(web::get().to(readyz)));
     }
@@ -29,7 +29,7 @@ async fn readyz(admin: web::Data<Admin>) -> HttpResponse {
     let (mut builder, text) = match reason {
         None => match admin.bus.proposer().lacks() {
             None => (HttpResponse::Ok(), "ready\n".to_owned()),
-            // It reads, delivers and acknowledges: that is no reason to send clients elsewhere.
+            // The node still reads, delivers and acknowledges, so clients stay.
             Some(lacks) => (HttpResponse::Ok(), format!("ready\npublishes are refused: {lacks}\n")),
         },
         Some(reason) => (HttpResponse::ServiceUnavailable(), format!("not ready: {reason}\n")),

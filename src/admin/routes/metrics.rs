@@ -1,7 +1,7 @@
-//! `/metrics`: what the node counts and what is looked up when asked, for Prometheus.
+//! `/metrics`: the counters and gauges of the node, for Prometheus.
 //!
-//! Written in one of two forms, as `Accept` says: OpenMetrics 1.0.0, or the older text format 0.0.4. In both all samples
-//! of a family stand together behind its `# TYPE`, or a strict parser refuses the page.
+//! `Accept` chooses OpenMetrics 1.0.0 or the older text format 0.0.4. Invariant: all samples of a family stand
+//! together behind its `# TYPE`, because a strict parser refuses the page otherwise.
 
 use std::fmt::{Display, Write as _};
 
@@ -35,8 +35,8 @@ async fn metrics(admin: web::Data<Admin>, request: HttpRequest) -> Result<HttpRe
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, kind)).insert_header((VARY, "Accept")).body(text))
 }
 
-/// Whether a scraper prefers OpenMetrics, by the qualities of RFC 9110, 12.5.1. One that takes anything gets the older
-/// form, which every parser knows.
+/// Whether a scraper prefers OpenMetrics, by the qualities of RFC 9110, 12.5.1. A scraper that takes anything gets
+/// the older format, which every parser knows.
 fn wants_open_metrics(accept: &str) -> bool {
     let mut open: Option<f32> = None;
     let mut text: Option<f32> = None;
@@ -51,7 +51,7 @@ fn wants_open_metrics(accept: &str) -> bool {
         };
         let quality = named("q").and_then(|value| value.parse().ok()).unwrap_or(1.0);
         match kind.as_str() {
-            // 0.0.1 is a draft that nobody writes any more.
+            // Version 0.0.1 is a draft that no scraper uses any more.
             OPEN_METRICS if named("version").is_none_or(|version| version == "1.0.0") => {
                 open = Some(open.unwrap_or(0.0).max(quality));
             }
@@ -63,7 +63,7 @@ fn wants_open_metrics(accept: &str) -> bool {
     open.is_some_and(|open| open > 0.0 && open >= text.unwrap_or(any))
 }
 
-/// The same page in the text format 0.0.4: there a counter is called as its samples are.
+/// Converts the page to the text format 0.0.4, where a counter has the name of its samples.
 fn older(open_metrics: &str) -> String {
     let typed = |line: &str| {
         let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
@@ -77,7 +77,7 @@ fn older(open_metrics: &str) -> String {
             let (name, rest) = line.strip_prefix(start)?.split_once(' ')?;
             counters.contains(name).then_some((start, name, rest))
         });
-        // Every write into a string succeeds.
+        // Writing into a string cannot fail.
         match named {
             Some((start, name, rest)) => writeln!(text, "{start}{name}_total {rest}").unwrap_or_default(),
             None if line.starts_with("# UNIT ") => {}
@@ -87,13 +87,13 @@ fn older(open_metrics: &str) -> String {
     text
 }
 
-/// A page of OpenMetrics that is being written.
+/// An OpenMetrics page while it is written.
 struct Page {
     text: String,
 }
 
 impl Page {
-    /// Begins a family; its samples follow at once.
+    /// Begins a family. Its samples must follow at once.
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         write!(self.text, "# HELP {name} {help}.\n# TYPE {name} {kind}\n").unwrap_or_default();
     }
@@ -142,8 +142,8 @@ const OF_NAMESPACE: [OfNamespace; 5] = [
     }),
 ];
 
-/// Sums over all namespaces, and samples of so many of them: those of the node itself first, then by name. A cluster
-/// may have 100,000, and a series for each would be more than Prometheus should take.
+/// Writes sums over all namespaces, and samples for at most `shown_max` of them: namespaces of the node first, then
+/// by name. A cluster may have 100,000 namespaces, too many series for Prometheus.
 fn of_namespaces(heads: &[Head], shown_max: usize, page: &mut Page) {
     let sum = |of: fn(&Head) -> u64| heads.iter().fold(0_u64, |sum, head| sum.saturating_add(of(head)));
     page.gauge("rollbook_namespaces", "Namespaces", heads.len());
@@ -156,7 +156,7 @@ fn of_namespaces(heads: &[Head], shown_max: usize, page: &mut Page) {
     for (name, help, of) in OF_NAMESPACE {
         page.family(name, "gauge", help);
         for head in &shown {
-            // A name has no character that would have to be escaped.
+            // The name of a namespace needs no escapes.
             writeln!(page.text, "{name}{{namespace=\"{}\"}} {}", head.name, of(head)).unwrap_or_default();
         }
     }
@@ -169,14 +169,15 @@ fn seconds(millis: i64) -> String {
     format!("{sign}{}.{:03}", millis / 1000, millis % 1000)
 }
 
-/// CPU seconds and resident bytes of this process, as Linux tells them.
+/// CPU seconds and resident bytes of this process, from /proc.
 fn process() -> Option<(String, u64)> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name may hold blanks; what follows its bracket does not. User and system time are fields 14 and 15.
+    // The name of the process may hold spaces, so the fields are read behind its bracket. User and system time are
+    // fields 14 and 15.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let ticks = fields.next()?.parse::<u64>().ok()?.saturating_add(fields.next()?.parse().ok()?);
     let pages: u64 = std::fs::read_to_string("/proc/self/statm").ok()?.split_whitespace().nth(1)?.parse().ok()?;
-    // USER_HZ is 100 on every Linux that Rust runs on.
+    // USER_HZ is 100 on every Linux that Rust supports.
     Some((format!("{}.{:02}", ticks / 100, ticks % 100), pages.saturating_mul(4096)))
 }
 

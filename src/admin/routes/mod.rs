@@ -1,6 +1,6 @@
-//! REST by resource, a file each.
+//! The routes of REST, a file for each resource.
 //!
-//! Invariant: an answer that says no is problem+json, and says what would be right.
+//! Imports the shared files of [`super`]. Invariant: every refusal is problem+json and says what to send instead.
 
 pub(super) mod cluster;
 pub(super) mod commands;

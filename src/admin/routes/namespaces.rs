@@ -1,4 +1,4 @@
-//! `/api/namespaces`: what there is, and how long it is kept.
+//! `/api/namespaces`: the namespaces and their retention.
 
 #![expect(unused_qualifications, reason = "the macro that describes a handler writes them")]
 
@@ -19,7 +19,7 @@ use crate::admin::body::{self, Object};
 use crate::admin::common::{Answer, find_namespace, propose};
 use crate::admin::page::{List, Page};
 use crate::admin::problem::{Problem, Problems, resource};
-use crate::admin::query::{Nothing, Query, Read};
+use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::admin::{Admin, page};
 use crate::base::duration;
 use crate::bus::delivery::messages::EndReason;
@@ -70,28 +70,28 @@ impl RetentionJson {
     }
 
     fn into_rules(self) -> Result<Retention, Problem> {
-        let wrong = |detail: String| Problem::new(400, "bad_request", detail);
+        let invalid = |detail: String| Problem::new(400, "bad_request", detail);
         let age_ms_max = match self.max_age {
             None => 0,
             Some(text) => {
-                let age = duration::parse(&text).map_err(|error| wrong(format!("max_age: {error}")))?;
+                let age = duration::parse(&text).map_err(|error| invalid(format!("max_age: {error}")))?;
                 let millis = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
                 if millis == 0 {
-                    return Err(wrong("max_age: must be at least 1ms; null means no bound".to_owned()));
+                    return Err(invalid("max_age: must be at least 1ms; null means no bound".to_owned()));
                 }
                 millis
             }
         };
         if self.max_bytes == Some(0) || self.max_events == Some(0) {
-            return Err(wrong("a bound must be at least 1; null means no bound".to_owned()));
+            return Err(invalid("a bound must be at least 1; null means no bound".to_owned()));
         }
         let dedupe_window_ms = match self.dedupe_window {
             None => 0,
             Some(text) => {
-                let window = duration::parse(&text).map_err(|error| wrong(format!("dedupe_window: {error}")))?;
+                let window = duration::parse(&text).map_err(|error| invalid(format!("dedupe_window: {error}")))?;
                 let millis = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
                 if !(DEDUPE_WINDOW_MS_MIN..=DEDUPE_WINDOW_MS_MAX).contains(&millis) {
-                    return Err(wrong("dedupe_window: must be from 1s to 24h; null means 2m".to_owned()));
+                    return Err(invalid("dedupe_window: must be from 1s to 24h; null means 2m".to_owned()));
                 }
                 millis
             }
@@ -101,7 +101,7 @@ impl RetentionJson {
     }
 }
 
-/// For how long dedupe keys are dedupe.
+/// How long dedupe keys are remembered.
 fn window(retention: Retention) -> String {
     duration::format(Duration::from_millis(retention.dedupe_window()))
 }
@@ -147,7 +147,7 @@ pub(in crate::admin) struct NamespaceView {
 /// The dedupe keys of a namespace.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::admin) struct DedupeView {
-    /// How long a key is dedupe.
+    /// How long a key is remembered.
     window: String,
     /// How many are.
     keys: u64,
@@ -204,8 +204,12 @@ pub(in crate::admin) async fn namespaces(admin: web::Data<Admin>, Query(query): 
 
 /// One namespace: its events, what it keeps, and what it remembers to find repetitions. `next_index` is the index that the
 /// next event gets.
-#[utoipa::path(get, path = "/api/namespaces/{name}", operation_id = "namespaces_namespace", tag = "namespaces", params(("name" = String, Path), Read), responses((status = 200, description = "the namespace", body = NamespaceView), Problems))]
-pub(in crate::admin) async fn namespace(admin: web::Data<Admin>, name: web::Path<String>, _: Query<Read>) -> Answer {
+#[utoipa::path(get, path = "/api/namespaces/{name}", operation_id = "namespaces_namespace", tag = "namespaces", params(("name" = String, Path), ConsistencyQuery), responses((status = 200, description = "the namespace", body = NamespaceView), Problems))]
+pub(in crate::admin) async fn namespace(
+    admin: web::Data<Admin>,
+    name: web::Path<String>,
+    _: Query<ConsistencyQuery>,
+) -> Answer {
     let head = find_namespace(&admin, &name)?;
     Ok(HttpResponse::Ok().json(show(&admin, &head).await?))
 }
@@ -215,7 +219,7 @@ pub(in crate::admin) async fn namespace(admin: web::Data<Admin>, name: web::Path
 #[utoipa::path(post, path = "/api/namespaces", operation_id = "namespaces_create_namespace", tag = "namespaces", request_body(content = CreateJson, example = json!({ "name": "example" })), responses((status = 201, description = "the namespace", body = NamespaceView), Problems))]
 pub(in crate::admin) async fn create_namespace(
     admin: web::Data<Admin>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
     Object(body): Object<CreateJson>,
 ) -> Answer {
     let CreateJson { name, retention } = body;
@@ -238,13 +242,13 @@ pub(in crate::admin) async fn create_namespace(
 pub(in crate::admin) async fn retain_namespace(
     admin: web::Data<Admin>,
     name: web::Path<String>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
     Object(patch): Object<Map<String, Value>>,
 ) -> Answer {
-    let wrong = |detail: String| Problem::new(400, "bad_request", detail);
+    let invalid = |detail: String| Problem::new(400, "bad_request", detail);
     let head = find_namespace(&admin, &name)?;
     let mut merged =
-        serde_json::to_value(RetentionJson::from_rules(head.retention)).map_err(|error| wrong(error.to_string()))?;
+        serde_json::to_value(RetentionJson::from_rules(head.retention)).map_err(|error| invalid(error.to_string()))?;
     for (key, value) in patch {
         match (key.as_str(), value) {
             ("retention", Value::Null) => merged = json!({}),
@@ -252,12 +256,12 @@ pub(in crate::admin) async fn retain_namespace(
                 let Value::Object(present) = &mut merged else { continue };
                 present.extend(members);
             }
-            ("retention", _) => return Err(wrong("retention: expected an object".to_owned())),
-            (other, _) => return Err(wrong(format!("unknown field {other}; only retention can be changed"))),
+            ("retention", _) => return Err(invalid("retention: expected an object".to_owned())),
+            (other, _) => return Err(invalid(format!("unknown field {other}; only retention can be changed"))),
         }
     }
     let retention: RetentionJson =
-        serde_json::from_value(merged).map_err(|error| wrong(format!("retention: {error}")))?;
+        serde_json::from_value(merged).map_err(|error| invalid(format!("retention: {error}")))?;
     let retain = NamespaceRetain { name: name.into_inner(), retention: retention.into_rules()? };
     match propose(&admin, Command::NamespaceRetain(retain)).await? {
         Done::Namespace(head) => Ok(HttpResponse::Ok().json(show(&admin, &head).await?)),
@@ -271,10 +275,10 @@ pub(in crate::admin) async fn retain_namespace(
 pub(in crate::admin) async fn delete_namespace(
     admin: web::Data<Admin>,
     name: web::Path<String>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
 ) -> Answer {
     let name = name.into_inner();
     propose(&admin, Command::NamespaceDelete(NamespaceDelete { name: name.clone() })).await?;
-    consumers::forget(&admin, name, None, EndReason::Deleted).await;
+    consumers::end_streams(&admin, name, None, EndReason::Deleted).await;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -1,4 +1,5 @@
-//! `/openapi.json`, generated from the handlers, and `/docs`, a page to read and try it that needs no network.
+//! `/openapi.json`, generated from the handlers, and `/docs/`, a page to read and try the operations without the
+//! internet.
 
 use std::sync::LazyLock;
 
@@ -11,9 +12,9 @@ use super::reference;
 use super::{cluster, commands, config, connections, consumers, namespaces, services};
 use crate::admin::problem::resource;
 
-/// Where the description is.
+/// The path of the description.
 const PATH: &str = "/openapi.json";
-/// The page that shows the description, and its files.
+/// The path of the page and its files.
 const PAGES: &str = "/docs/{_:.*}";
 
 #[derive(OpenApi)]
@@ -71,17 +72,17 @@ pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
         .service(resource(PATH, "GET").route(web::get().to(describe)))
         .service(resource("/docs/service.html", "GET").route(web::get().to(service_page)))
         .service(SwaggerUi::new(PAGES).config(utoipa_swagger_ui::Config::from(PATH)))
-        // What the page itself does not answer: methods other than GET.
+        // The page itself answers only GET.
         .service(resource(PAGES, "GET"))
         .service(resource("/docs", "GET").route(web::get().to(slash)));
 }
 
-/// The files of the page are named relative to its address, which ends with a slash.
+/// The page names its files relative to its address, so the address must end with a slash.
 async fn slash() -> HttpResponse {
     HttpResponse::PermanentRedirect().insert_header((LOCATION, "docs/")).finish()
 }
 
-/// A page that is a service of the bus while it is open.
+/// A page that registers as a service while it is open.
 async fn service_page() -> HttpResponse {
     let policy =
         "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self' ws: wss:";
@@ -91,7 +92,7 @@ async fn service_page() -> HttpResponse {
         .body(include_str!("../pages/service.html"))
 }
 
-/// The description as it is sent: what the handlers say, and what [`reference`] adds.
+/// The description: the handlers' part, completed by [`reference`].
 static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
     let described = serde_json::to_value(Description::openapi()).unwrap_or_default();
     reference::complete(described).to_string()
@@ -101,7 +102,7 @@ async fn describe() -> HttpResponse {
     HttpResponse::Ok().insert_header(ContentType::json()).body(DESCRIPTION.as_str())
 }
 
-/// The description, for tests of what it says.
+/// The description, for tests.
 #[cfg(test)]
 pub(in crate::admin) fn description() -> serde_json::Value {
     serde_json::from_str(&DESCRIPTION).unwrap()

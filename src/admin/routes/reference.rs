@@ -1,12 +1,12 @@
-//! What the description of `/api` says beyond the handlers: a short summary of each operation, examples, and what the
-//! parts of its path mean. The page `/docs/` shows all of it.
+//! Completes the description of `/api`: a short summary of each operation, examples, and the meaning of path
+//! parameters. The page `/docs/` shows all of it.
 
 use serde_json::{Map, Value, json};
 
-/// By operation: what a request and its answer look like. No example may do harm when a reader sends it as it is.
+/// Examples of requests and answers, by operation. A reader may send each example without harm.
 const EXAMPLES: &str = include_str!("../pages/examples.json");
 
-/// What a part of a path means, by the tag of its operation.
+/// The meaning of path parameters, by the tag of the operation.
 const PARTS: [(&str, &str, &str); 10] = [
     ("services", "id", "Id of the service, as in `GET /api/services`."),
     ("commands", "id", "Id of the service, as in `GET /api/services`."),
@@ -35,10 +35,10 @@ pub(super) fn complete(mut described: Value) -> Value {
     described
 }
 
-/// The first sentence is the summary, the whole text the description.
+/// Makes the first sentence of the text the summary.
 fn say(operation: &mut Map<String, Value>) {
-    let said = ["summary", "description"].into_iter().filter_map(|part| operation.get(part)?.as_str());
-    let text = said.collect::<Vec<_>>().join(" ").replace('\n', " ");
+    let texts = ["summary", "description"].into_iter().filter_map(|part| operation.get(part)?.as_str());
+    let text = texts.collect::<Vec<_>>().join(" ").replace('\n', " ");
     let first = text.split_inclusive(['.', ':', ';']).next().unwrap_or_default();
     let summary = first.trim_end_matches(['.', ':', ';']).to_owned();
     operation.insert("summary".to_owned(), summary.into());
@@ -57,7 +57,7 @@ fn name_parts(operation: &mut Map<String, Value>) {
     }
 }
 
-/// Puts the examples to the bodies of a request, of its answer, and of its problems.
+/// Adds the examples to the bodies of a request, of its answer, and of its problems.
 fn show(operation: &mut Map<String, Value>, own: &Value) {
     if let (Some(body), Some(request)) = (operation.get_mut("requestBody"), own.get("request")) {
         put(body, request);

@@ -1,4 +1,4 @@
-//! `/`: what is where, for a person with a browser or curl, until the console comes.
+//! `/`: the paths of the node, for a person with a browser or curl, until the console comes.
 
 use actix_web::http::header::{ACCEPT, VARY};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::admin::problem::resource;
 use crate::admin::{Admin, DoorView};
 
-/// Paths that a reader may want, and what is there.
+/// Paths for readers, with their purpose.
 const PLACES: [(&str, &str); 10] = [
     ("/docs/", "reference of /api, to read and try"),
     ("/openapi.json", "the same for programs"),
@@ -23,7 +23,7 @@ const PLACES: [(&str, &str); 10] = [
 /// Where everything else is.
 const ELSEWHERE: &str = "A door without a path has a listener of its own; the node names it when it starts. On the \
                          command line, `rollbook help`.";
-/// Nothing foreign, no script, in no frame.
+/// The page loads nothing foreign, runs no script and cannot be framed.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
@@ -31,7 +31,7 @@ pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services.service(resource("/", "GET").route(web::get().to(root)));
 }
 
-/// HTML for browsers, JSON for whoever asks for it, else lines of text.
+/// Answers with HTML for browsers, JSON for clients that accept it, else text.
 async fn root(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
     let accepts = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut answer = HttpResponse::Ok();
@@ -50,7 +50,7 @@ async fn root(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
     }
 }
 
-/// Where a door is, and what it is for.
+/// The address and the purpose of a door.
 fn row(door: &DoorView) -> (String, String) {
     (door.path.unwrap_or(door.name).to_owned(), format!("{}: {}", door.protocol, door.purpose))
 }

@@ -23,17 +23,17 @@ use crate::admin::common::{Answer, propose};
 use crate::admin::page::{List, Page};
 use crate::admin::preconditions::{Conditions, etag, etag_of, is_known};
 use crate::admin::problem::{Problem, Problems, resource};
-use crate::admin::query::{Nothing, Query, Read};
+use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::admin::{Admin, merge, page};
 use crate::bus::call::survey::{ClientView, Wanted};
 use crate::bus::client::clients::CloseReason;
 use crate::bus::read::event_json;
 
-/// So many of the newest events of the roll are looked through for the history of one service.
+/// Most events of the roll that a history looks through.
 const HISTORY_DEPTH: u64 = 100_000;
-/// Most commands that one request makes when a service has so many instances that one command is not enough.
+/// Most commands of one request, for a service with too many instances for one command.
 const STEPS_MAX: usize = 4096;
-/// How often a merge is tried anew when others change the service at the same time.
+/// Most attempts of a merge when others change the service at the same time.
 const MERGES_MAX: u32 = 32;
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
@@ -111,21 +111,21 @@ pub(in crate::admin) async fn list(admin: web::Data<Admin>, Query(query): Query<
             let instances: Vec<Instance> = machine.instances(&service.id).cloned().collect();
             ServiceView::new(service, &instances)
         };
-        // The services come by id, so those before the page need no view and those behind it are not looked at.
+        // The services are sorted by id, so those before the page need no view and those after it are not read.
         let behind = machine.services().filter(|service| page.begins_before(&service.id));
         page.of(behind.map(view).filter(|service| query.wants(service)), |service| service.id.clone())
     });
     Ok(HttpResponse::Ok().json(list))
 }
 
-/// The instances of a service with what their nodes know of them, and the nodes that did not say.
+/// The instances of a service with the knowledge of their nodes, and the nodes that did not answer.
 async fn views(admin: &Admin, instances: &[Instance]) -> (Vec<InstanceView>, Vec<u64>) {
     let mut serials: HashMap<u64, Vec<u64>> = HashMap::new();
     for Connection { owner, serial } in instances.iter().map(|instance| instance.connection) {
         serials.entry(owner.node).or_default().push(serial);
     }
-    let asked = serials.into_iter().map(|(node, serials)| (node, Wanted::serials(serials)));
-    let (clients, unanswered) = connections::survey(admin, asked).await;
+    let wanted = serials.into_iter().map(|(node, serials)| (node, Wanted::serials(serials)));
+    let (clients, unanswered) = connections::survey(admin, wanted).await;
     let key = |client: &ClientView| (client.node, client.serial);
     let clients: HashMap<(u64, u64), ClientView> = clients.into_iter().map(|client| (key(&client), client)).collect();
     let of = |instance: &Instance| clients.get(&(instance.connection.owner.node, instance.connection.serial));
@@ -134,12 +134,12 @@ async fn views(admin: &Admin, instances: &[Instance]) -> (Vec<InstanceView>, Vec
 
 /// One service with its instances, their heartbeats, requests and circuit breakers. The ETag begins with the revision,
 /// which is what `If-Match` of a change compares, and changes whenever the answer does.
-#[utoipa::path(get, path = "/api/services/{id}", operation_id = "services_show", tag = "services", params(("id" = String, Path), Read), responses((status = 200, description = "the service", body = ServiceDetail), (status = 304, description = "the caller has it"), Problems))]
+#[utoipa::path(get, path = "/api/services/{id}", operation_id = "services_show", tag = "services", params(("id" = String, Path), ConsistencyQuery), responses((status = 200, description = "the service", body = ServiceDetail), (status = 304, description = "the caller has it"), Problems))]
 pub(in crate::admin) async fn show(
     admin: web::Data<Admin>,
     request: HttpRequest,
     id: web::Path<String>,
-    _: Query<Read>,
+    _: Query<ConsistencyQuery>,
 ) -> Answer {
     let (service, instances) = find(&admin, &id)?;
     let (views, unanswered) = views(&admin, &instances).await;
@@ -154,8 +154,12 @@ pub(in crate::admin) async fn show(
 
 /// The connected instances of a service, with what their nodes know of them. A node that does not answer is named in
 /// `unanswered_nodes`.
-#[utoipa::path(get, path = "/api/services/{id}/instances", operation_id = "services_instances", tag = "services", params(("id" = String, Path), Read), responses((status = 200, description = "all instances", body = List<InstanceView>), Problems))]
-pub(in crate::admin) async fn instances(admin: web::Data<Admin>, id: web::Path<String>, _: Query<Read>) -> Answer {
+#[utoipa::path(get, path = "/api/services/{id}/instances", operation_id = "services_instances", tag = "services", params(("id" = String, Path), ConsistencyQuery), responses((status = 200, description = "all instances", body = List<InstanceView>), Problems))]
+pub(in crate::admin) async fn instances(
+    admin: web::Data<Admin>,
+    id: web::Path<String>,
+    _: Query<ConsistencyQuery>,
+) -> Answer {
     let (_, instances) = find(&admin, &id)?;
     Ok(listed(views(&admin, &instances).await))
 }
@@ -171,7 +175,7 @@ pub(in crate::admin) async fn change(
     admin: web::Data<Admin>,
     request: HttpRequest,
     id: web::Path<String>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
     Object(patch): Object<Box<RawValue>>,
 ) -> Answer {
     let id = id.into_inner();
@@ -203,12 +207,12 @@ pub(in crate::admin) async fn remove(
     admin: web::Data<Admin>,
     request: HttpRequest,
     id: web::Path<String>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
 ) -> Answer {
     let remove = ServiceRemove { id: id.into_inner() };
     let revision = || find(&admin, &remove.id).map(|(service, _)| service.revision);
     if let Some(expected) = Conditions::of(&request)?.revision(&admin, revision).await? {
-        // A removal has no revision in the log: this is as near to it as can be.
+        // The log has no conditional removal, so this barrier comes as close as possible.
         admin.bus.node().consensus().read_barrier(Consistency::Linearizable).await?;
         let present = revision()?;
         if present != expected {
@@ -244,7 +248,7 @@ pub(in crate::admin) struct WhichJson {
 pub(in crate::admin) async fn drain(
     admin: web::Data<Admin>,
     id: web::Path<String>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
     Optional(which): Optional<WhichJson>,
 ) -> Answer {
     mark(&admin, id.into_inner(), which, true).await
@@ -255,7 +259,7 @@ pub(in crate::admin) async fn drain(
 pub(in crate::admin) async fn undrain(
     admin: web::Data<Admin>,
     id: web::Path<String>,
-    _: Query<Nothing>,
+    _: Query<NoParameters>,
     Optional(which): Optional<WhichJson>,
 ) -> Answer {
     mark(&admin, id.into_inner(), which, false).await
@@ -321,7 +325,7 @@ pub(in crate::admin) async fn history(
         Ok(found.into_iter().collect::<Vec<_>>())
     };
     let found = admin.bus.read(read).await?;
-    // As they are in the book: an odd text in one of them does not hide the others.
+    // The events stay as they are in the book, and one invalid text does not hide the others.
     let parse = |json: Vec<u8>| RawValue::from_string(String::from_utf8(json).ok()?).ok();
     let items: Vec<Box<RawValue>> = found.into_iter().filter_map(parse).collect();
     Ok(page::whole(items))

@@ -1,4 +1,4 @@
-//! What the administration shows of services, as JSON.
+//! The JSON of services, instances and capabilities.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -121,7 +121,8 @@ impl CapabilityView {
     }
 }
 
-/// What instances offer together: of each capability all actions, or any when one of them takes any.
+/// The capabilities of all instances together. A capability has the actions of all instances, or any action when one
+/// instance takes any.
 fn together(instances: &[Instance]) -> Vec<CapabilityView> {
     let mut offered: BTreeMap<&str, CapabilityView> = BTreeMap::new();
     for capability in instances.iter().flat_map(|instance| &instance.capabilities) {
@@ -182,7 +183,7 @@ impl InstanceView {
     }
 }
 
-/// A JSON object that is kept as text, with its numbers as they were written; none is an empty one.
+/// A JSON object that stays text, so that numbers stay as they were written. An empty text means an empty object.
 fn object(text: &str) -> Box<RawValue> {
     let kept = serde_json::from_str::<Box<RawValue>>(text).ok().filter(|kept| kept.get().starts_with('{'));
     kept.or_else(|| RawValue::from_string("{}".to_owned()).ok()).unwrap_or_default()

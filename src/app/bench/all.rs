@@ -1,5 +1,5 @@
-//! `bench all`: fresh servers, every workload, one table of limits. Figures that are compared with each other
-//! are measured alternately in the same rounds, because the machine drifts.
+//! `bench all`: runs every workload on fresh servers and prints one table of limits. Figures that are compared are
+//! measured in the same rounds, because the speed of the machine drifts.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use crate::app::cli::shared::output::print;
 /// Events per second of the open loop that runs while older events are settled.
 const SETTLING_RATE: u64 = 50_000;
 
-/// How much of everything.
+/// The sizes of all workloads.
 #[derive(Debug, Clone)]
 struct Scale {
     runs: u32,
@@ -75,7 +75,8 @@ struct Bench<'a> {
     problems: Vec<String>,
 }
 
-/// A server of this program on free ports with a data directory of its own. Fields drop in this order.
+/// A server of this program on free ports, with a data directory of its own. The fields drop in this order: the
+/// server ends before its directory is removed.
 #[derive(Debug)]
 struct Node {
     _server: Server,
@@ -112,7 +113,7 @@ impl Bench<'_> {
         }
     }
 
-    /// The results as one text.
+    /// The results as text.
     fn text(&self, json: bool) -> String {
         if json {
             let reports: Vec<_> = self.reports.iter().map(Report::json).collect();
@@ -125,7 +126,7 @@ impl Bench<'_> {
         parts.join("\n\n")
     }
 
-    /// A fresh server; its namespaces are created by their first publish.
+    /// Starts a fresh server. The first publish creates its namespaces.
     async fn node(&self, subject: &str) -> Result<Node> {
         let data = ScratchDir::new(&self.args.dir)?;
         let path = data.path().join("data").to_string_lossy().into_owned();
@@ -145,7 +146,7 @@ impl Bench<'_> {
         Ok(Node { _server: server, context, data })
     }
 
-    /// Publish, batches and their baselines, alternately.
+    /// Measures publish, batches and their baselines in turn.
     async fn publish(&mut self) -> Result<()> {
         let node = self.node("bench.load").await?;
         let (_server, floor) = floor::start(&node.context, self.args.workers, node.data.path()).await?;
@@ -159,7 +160,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Start and replay on a long log.
+    /// Measures start and replay on a long log.
     async fn log(&mut self) -> Result<()> {
         let node = self.node("log.load").await?;
         let started = start::run(&node.context, &StartArgs { prefill: self.scale.log_events, rare: 7 }).await?;
@@ -214,7 +215,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Disk use after settling, then the latency of a steady load while more is settled.
+    /// Measures the disk use after settling, and then the latency of a steady load during settling.
     async fn disk(&mut self) -> Result<()> {
         let node = self.node("disk.load").await?;
         let events = self.scale.disk_events;

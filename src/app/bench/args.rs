@@ -1,4 +1,4 @@
-//! Arguments of `rollbook bench`: the options every workload shares and those of each workload.
+//! The arguments of `rollbook bench`: options of all workloads, and options of each.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub(super) struct Common {
 }
 
 impl Common {
-    /// Takes what is not told here from the options of every command.
+    /// Completes the options from those of all commands.
     pub(super) fn complete(&mut self, global: &Global) {
         for (own, other) in [(&mut self.url, &global.log_url), (&mut self.web, &global.web_url)] {
             if own.is_empty() {

@@ -1,4 +1,4 @@
-//! Servers started by the benchmark itself, and their temporary data; both end with the benchmark.
+//! Starts servers for the benchmark, with temporary data. Invariant: both end with the benchmark.
 
 use std::env;
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Lines of a failed server's log that are shown.
 const LOG_LINES: usize = 12;
 
-/// A directory that is removed when dropped.
+/// A temporary directory. It is removed when this value is dropped.
 #[derive(Debug)]
 pub(super) struct ScratchDir(PathBuf);
 
@@ -32,7 +32,7 @@ impl ScratchDir {
         Ok(Self(path))
     }
 
-    /// Its path.
+    /// Path of the directory.
     pub(super) fn path(&self) -> &Path {
         &self.0
     }
@@ -44,16 +44,16 @@ impl Drop for ScratchDir {
     }
 }
 
-/// A running server; killed when dropped.
+/// A running server. It is killed when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
-    /// What it printed before it was ready.
+    /// The lines of the server before it was ready.
     lines: Vec<String>,
 }
 
 impl Server {
-    /// Starts this same program with `arguments`, its errors going to `log`, and waits for the line `ready`.
+    /// Starts this program with `arguments`, writes its standard error to `log`, and waits for the line `ready`.
     pub(super) async fn start(arguments: Vec<String>, log: PathBuf) -> Result<Self> {
         spawn_blocking(move || Self::start_blocking(&arguments, &log)).await?
     }
@@ -72,7 +72,7 @@ impl Server {
         let mut server = Self { child, lines: Vec::new() };
         let (sender, receiver) = sync_channel(64);
         thread::Builder::new().name("server-output".to_owned()).spawn(move || {
-            // After `ready` nobody receives any more; reading on keeps the server from blocking on a full pipe.
+            // The receiver is gone after `ready`. Reading goes on, so that the server does not block on a full pipe.
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 sender.try_send(line).ok();
             }
@@ -104,7 +104,7 @@ impl Server {
         self.lines.iter().find_map(url).with_context(|| format!("the server printed no URL for `{name}`"))
     }
 
-    /// Its process id.
+    /// Process id of the server.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -124,7 +124,7 @@ fn last_lines(log: &Path) -> String {
     if lines.is_empty() { String::new() } else { format!(" said:\n{}", lines.join("\n")) }
 }
 
-/// Bytes that the files below `path` take on the disk. Files that vanish meanwhile count nothing.
+/// Bytes of the files below `path` on the disk. A file that vanishes meanwhile counts nothing.
 pub(super) fn disk_bytes(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(entries) = fs::read_dir(path) else {

@@ -1,4 +1,4 @@
-//! What every workload needs: the server's addresses, the size and length of runs, progress on a terminal.
+//! The parts that every workload needs: addresses of the server, size and length of runs, progress on a terminal.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,20 +13,20 @@ use super::client::payload::{Random, Request, Shape};
 use super::meter::Meter;
 use super::units::{Clock, nanos};
 
-/// The subject of a workload that is not given one.
+/// The default subject of a workload.
 const SUBJECT: &str = "bench.load";
 const DURATION: Duration = Duration::from_secs(5);
 /// Events of one prefill request.
 const PREFILL_BATCH: u64 = 1000;
 
-/// The server under test and the shape of the runs.
+/// The server under test, and the parameters of the runs.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     /// Event log listener.
     pub(super) target: Target,
-    /// Web listener, if its address could be resolved.
+    /// Web listener, if the address can be resolved.
     pub(super) web: Option<Target>,
-    /// Where the server's CPU time is read.
+    /// The source of the server's CPU time.
     pub(super) meter: Meter,
     /// Subject given on the command line.
     pub(super) subject: Option<String>,
@@ -60,7 +60,7 @@ impl Context {
         self.n.map_or_else(|| Stop::After(self.time()), Stop::Count)
     }
 
-    /// The length of a run that cannot be counted.
+    /// The length of a run that has no number of operations.
     pub(super) fn time(&self) -> Duration {
         self.duration.unwrap_or(DURATION)
     }
@@ -70,7 +70,7 @@ impl Context {
         self.subject.as_deref().unwrap_or(SUBJECT)
     }
 
-    /// The same server with another subject.
+    /// The same context with another subject.
     pub(super) fn with_subject(&self, subject: &str) -> Self {
         Self { subject: Some(subject.to_owned()), ..self.clone() }
     }
@@ -90,13 +90,14 @@ impl Context {
         reply.header("X-BUS-EVENT-ID").context("the answer to a publish has no X-BUS-EVENT-ID")
     }
 
-    /// Publishes one event, so that the namespace exists and can be subscribed to.
+    /// Publishes one event, which creates the namespace, so that clients can subscribe.
     pub(super) async fn create_namespace(&self) -> Result<()> {
         let mut connection = Connection::open(&self.target).await?;
         self.publish_one(&mut connection, self.subject()).await.map(drop)
     }
 
-    /// Publishes `events` varied events in batches, and `rare` more to another subject, spread among them.
+    /// Publishes `events` varied events in batches. `rare` names another subject and the number of its events, which
+    /// are spread among the others.
     pub(super) async fn prefill(&self, events: u64, rare: Option<(&str, u64)>) -> Result<()> {
         let mut connection = Connection::open(&self.target).await?;
         let bar = progress_bar(events, "prefill");
@@ -111,7 +112,7 @@ impl Context {
             ensure!(reply.status == 202, "prefill of {}: {}", self.subject(), reply.describe());
             done += batch;
             bar.inc(batch);
-            // The middle of the rare events' share of the log, so that none is first or last.
+            // Each rare event stands in the middle of its share of the log, so that none is first or last.
             while rare_done < rare_count && done * 2 * rare_count >= (2 * rare_done + 1) * events {
                 self.publish_one(&mut connection, rare_subject).await?;
                 rare_done += 1;
@@ -124,7 +125,7 @@ impl Context {
         Ok(())
     }
 
-    /// What the web listener says about the namespace.
+    /// The JSON of the namespace from the web listener.
     pub(super) async fn namespace_state(&self) -> Result<Value> {
         let web = self.web.as_ref().context("the address given with --web cannot be resolved")?;
         let mut connection = Connection::open(web).await?;
@@ -134,14 +135,14 @@ impl Context {
         Ok(serde_json::from_slice(&reply.body)?)
     }
 
-    /// A number of the namespace's state.
+    /// A number in the JSON of the namespace.
     pub(super) async fn namespace_number(&self, field: &str) -> Result<u64> {
         let state = self.namespace_state().await?;
         state.get(field).and_then(Value::as_u64).with_context(|| format!("the namespace has no number `{field}`"))
     }
 }
 
-/// A bar on standard error, drawn only when that is a terminal.
+/// A progress bar on standard error, shown only on a terminal.
 pub(super) fn progress_bar(length: u64, message: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}");
     let bar = ProgressBar::new(length).with_message(message);
@@ -151,7 +152,7 @@ pub(super) fn progress_bar(length: u64, message: &'static str) -> ProgressBar {
     }
 }
 
-/// A line on standard error saying what runs now, drawn only when that is a terminal.
+/// A line on standard error that names the present run, shown only on a terminal.
 pub(super) fn progress_line(message: String) -> ProgressBar {
     let line = ProgressBar::new_spinner().with_message(message);
     line.enable_steady_tick(Duration::from_millis(250));

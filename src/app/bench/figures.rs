@@ -1,4 +1,4 @@
-//! Results: named figures of each run, their medians, printed as a table or as JSON.
+//! The results: named figures of each run and their medians, as a table or as JSON.
 
 use std::sync::Mutex;
 
@@ -11,10 +11,10 @@ use rollbook_cluster::lock::lock;
 
 use super::units::float;
 
-/// A minute in nanoseconds.
+/// A minute in nanoseconds, the longest latency of a histogram.
 const LATENCY_MAX: u64 = 60_000_000_000;
 
-/// Latencies in nanoseconds, kept to three significant digits.
+/// A histogram of latencies in nanoseconds, with three significant digits.
 pub(super) type Latency = Histogram<u64>;
 
 /// An empty histogram of latencies up to a minute; longer ones count as a minute.
@@ -38,7 +38,7 @@ impl Figures {
         self.0.push((name, value));
     }
 
-    /// Adds a figure if it is known.
+    /// Adds a figure, if there is one.
     pub(super) fn set_known(&mut self, name: &'static str, value: Option<f64>) {
         if let Some(value) = value {
             self.set(name, value);
@@ -56,7 +56,7 @@ impl Figures {
         self.set("max_us", float(latency.max()) / 1e3);
     }
 
-    /// A figure by name.
+    /// The figure of that name.
     pub(super) fn get(&self, name: &str) -> Option<f64> {
         self.0.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)
     }
@@ -70,14 +70,14 @@ impl Figures {
 /// The runs of one case.
 #[derive(Debug, Clone)]
 pub(super) struct Case {
-    /// What was varied, such as `64 connections`.
+    /// The varied parameter, such as `64 connections`.
     pub(super) name: String,
-    /// One entry a run.
+    /// The figures of each run.
     pub(super) runs: Vec<Figures>,
 }
 
 impl Case {
-    /// A case without runs yet.
+    /// Creates a case without runs.
     pub(super) fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), runs: Vec::new() }
     }
@@ -111,7 +111,7 @@ pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
 pub(super) struct Report {
     /// Name of the workload.
     pub(super) bench: &'static str,
-    /// Its cases.
+    /// Cases of the workload.
     pub(super) cases: Vec<Case>,
     /// The first error of any run.
     pub(super) first_error: Option<String>,
@@ -165,7 +165,7 @@ pub(super) fn plural(n: usize, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
-/// A number with as many digits as it is worth: `312,400`, `47.5`, `0.183`.
+/// A number with its significant digits: `312,400`, `47.5`, `0.183`.
 pub(super) fn number(value: f64) -> String {
     let digits = match value.abs() {
         v if v >= 1000.0 || v == 0.0 => 0,

@@ -1,11 +1,11 @@
-//! The table of limits: what was asked, what was measured, whether it was met.
+//! The table of limits: the required figure, the measured figure, and whether the limit is met.
 
 use comfy_table::presets;
 use serde_json::{Value, json};
 
 use super::figures::{grid, number};
 
-/// Which side of the limit is good.
+/// The good side of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     /// The figure must reach the limit.
@@ -40,7 +40,7 @@ impl Limits {
         self.0.push(Row { what: what.into(), unit, limit: Some(limit), measured, note: note.into() });
     }
 
-    /// Adds a figure without one, for comparison.
+    /// Adds a figure without a limit, for comparison.
     pub(super) fn baseline(
         &mut self,
         what: impl Into<String>,

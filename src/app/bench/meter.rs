@@ -1,4 +1,4 @@
-//! CPU time and memory of the server under test and of the load generator itself.
+//! Measures CPU time and memory of the server under test and of the load generator.
 
 use std::fs;
 
@@ -7,19 +7,19 @@ use super::client::http::{Connection, Target};
 /// Ticks per second of the CPU times in /proc; fixed by the Linux user-space interface.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Where the server's CPU time and memory are read.
+/// The source of the server's CPU time and memory.
 #[derive(Debug, Clone)]
 pub(super) enum Meter {
     /// A process of this machine.
     Process(u32),
-    /// The server's own /metrics.
+    /// The /metrics of the server.
     Metrics(Target),
-    /// Nowhere: those figures are left out.
+    /// No source, so these figures are left out.
     Unknown,
 }
 
 impl Meter {
-    /// The best source: the given process, else a web listener that answers.
+    /// Finds the best source: the given process, else a web listener that answers.
     pub(super) async fn find(pid: Option<u32>, web: &str) -> Self {
         if let Some(pid) = pid {
             return Self::Process(pid);
@@ -55,14 +55,14 @@ impl Meter {
     }
 }
 
-/// CPU seconds this process has used so far.
+/// CPU seconds of this process so far.
 pub(super) fn own_cpu_seconds() -> Option<f64> {
     process_cpu_seconds("self")
 }
 
 fn process_cpu_seconds(pid: &str) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command name may hold spaces; it ends at the last parenthesis.
+    // The name of the command may hold spaces, and ends at the last parenthesis.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: f64 = fields.next()?.parse().ok()?;
     let system: f64 = fields.next()?.parse().ok()?;

@@ -1,5 +1,5 @@
-//! The alternating part of `bench all`: publish, batches, the baseline server and the disk, one run of each a
-//! round, because the machine drifts and only figures of the same minutes can be compared.
+//! The part of `bench all` that alternates: publish, batches, the baseline server and the disk run once in each
+//! round. The speed of the machine drifts, so only figures of the same minutes can be compared.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ pub(super) const BATCH: usize = 1000;
 pub(super) struct Rounds {
     fsync: Case,
     moderate: Case,
-    /// Baseline by number of connections.
+    /// The baseline, by number of connections.
     floor: Vec<(usize, Case)>,
     publish: Vec<(usize, Case)>,
     batch: Vec<(usize, Case)>,
@@ -32,7 +32,7 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    /// Empty cases.
+    /// Creates the cases, without runs.
     pub(super) fn new(context: &Context) -> Result<Self> {
         let cases = |what: &str, connections: &[usize]| {
             connections.iter().map(|n| (*n, Case::new(format!("{what}, {}", plural(*n, "connection"))))).collect()
@@ -48,7 +48,7 @@ impl Rounds {
         })
     }
 
-    /// One run of every case; returns the first error of each case that had one.
+    /// Runs every case once, and returns the first error of each case.
     pub(super) async fn round(
         &mut self,
         node: &Context,
@@ -59,7 +59,7 @@ impl Rounds {
         let mut problems = Vec::new();
         quiet(node, calm).await;
         let flushes = fsync::once(dir, Stop::After(node.time() / 2)).await?;
-        // Half of what the disk could flush one by one.
+        // Half of the flushes that the disk could do one by one.
         let rate = flushes.get("p50_us").map(|us| Duration::from_secs_f64(us / 1e6 * 2.0));
         self.fsync.runs.push(flushes);
         let loads = [(&mut self.floor, floor, &self.single), (&mut self.publish, node, &self.single)];
@@ -119,7 +119,7 @@ impl Rounds {
         }
     }
 
-    /// The cases in full.
+    /// The reports of all cases.
     pub(super) fn reports(self) -> [Report; 2] {
         let varied = self.floor.into_iter().chain(self.publish).chain(self.batch);
         let cases = varied.map(|(_, case)| case).chain([self.moderate]).collect();
@@ -130,7 +130,7 @@ impl Rounds {
     }
 }
 
-/// Waits until the server is idle, so that what it still settles does not slow the next case.
+/// Waits until the server is idle, so that its settling does not slow the next case.
 pub(super) async fn quiet(context: &Context, longest: Duration) {
     const SAMPLE: Duration = Duration::from_millis(250);
     let (deadline, mut calm) = (Instant::now() + longest, 0);

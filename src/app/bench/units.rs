@@ -1,4 +1,4 @@
-//! Numbers: counts to floats, the run's clock, rates.
+//! Converts counts and durations to numbers, and measures the time of a run.
 
 use std::time::{Duration, Instant};
 
@@ -24,12 +24,12 @@ pub(super) fn per_second(n: u64, elapsed: Duration) -> f64 {
     float(n) / elapsed.as_secs_f64().max(1e-9)
 }
 
-/// One origin for every timestamp of a run, so that publishers and subscribers can compare them.
+/// The clock of a run. All timestamps have one origin, so that those of publishers and subscribers can be compared.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock(Instant);
 
 impl Clock {
-    /// A clock that starts at zero now.
+    /// Starts a clock at zero.
     pub(super) fn start() -> Self {
         Self(Instant::now())
     }

@@ -1,4 +1,4 @@
-//! The command line: the list of commands.
+//! The command line: the list of all commands.
 
 use clap::{Parser, Subcommand};
 

@@ -1,5 +1,5 @@
-//! The command line: parses it, carries out the commands that talk to a node, and turns failures into words
-//! and exit codes. `serve` and `bench` are only parsed here.
+//! The command line: parses the arguments, runs the commands that talk to a node, and turns failures into texts and
+//! exit codes. `serve` and `bench` are only parsed here.
 
 pub mod args;
 pub mod commands;
@@ -16,16 +16,16 @@ use shared::global::Global;
 
 use crate::app::config::layers::ConfigError;
 
-/// Exit code of bad usage and bad configuration.
+/// Exit code of wrong usage and wrong configuration.
 const EXIT_USAGE: u8 = 2;
-/// How long a node that ends waits for its last line to be written.
+/// How long an ending node waits until its last line is written.
 const LAST_LINE: Duration = Duration::from_secs(1);
 
-/// Carries out a command on a runtime of its own.
+/// Runs a command on a runtime of its own.
 ///
 /// # Errors
 ///
-/// What went wrong, in words that say what to do; [`exit`] prints it.
+/// The command failed. The text says what to do; [`exit`] prints it.
 pub fn run(global: &Global, command: ClientCommand) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
@@ -52,27 +52,27 @@ async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()>
     }
 }
 
-/// The error of a command line or configuration that makes no sense.
+/// Builds the error of a wrong command line or configuration.
 pub(crate) fn usage(text: String) -> anyhow::Error {
     Usage(text).into()
 }
 
-/// Prints a failure to standard error and tells the exit code: 0 done, 1 failed, 2 bad usage or configuration.
+/// Prints a failure to standard error and returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration.
 #[must_use]
 pub fn exit(result: anyhow::Result<()>) -> ExitCode {
-    let Verdict { code, lines } = Verdict::of(&result);
+    let ExitReport { code, lines } = ExitReport::of(&result);
     lines.iter().for_each(|line| shared::output::note(line));
     code
 }
 
-/// The same for a node, which ends with its exit code also when nobody reads its standard error.
+/// Does the same for a node. The node ends with its exit code even when nobody reads its standard error.
 #[must_use]
 pub fn exit_of_node(result: anyhow::Result<()>) -> ExitCode {
-    let Verdict { code, lines } = Verdict::of(&result);
+    let ExitReport { code, lines } = ExitReport::of(&result);
     let (written, writes) = std::sync::mpsc::channel();
     let write = move || {
         lines.iter().for_each(|line| shared::output::note(line));
-        // The process may be about to end.
+        // The receiver may be gone, because the process is about to end.
         written.send(()).ok();
     };
     if std::thread::Builder::new().spawn(write).is_ok() {
@@ -81,13 +81,13 @@ pub fn exit_of_node(result: anyhow::Result<()>) -> ExitCode {
     code
 }
 
-/// How a command ended.
-struct Verdict {
+/// The exit code of a command, and the lines for standard error.
+struct ExitReport {
     code: ExitCode,
     lines: Vec<String>,
 }
 
-impl Verdict {
+impl ExitReport {
     fn of(result: &anyhow::Result<()>) -> Self {
         let Err(error) = result else { return Self { code: ExitCode::SUCCESS, lines: Vec::new() } };
         if error.is::<shared::output::Closed>() {
@@ -101,21 +101,21 @@ impl Verdict {
             return Self { code: EXIT_USAGE.into(), lines };
         }
         let code = if error.is::<Usage>() { EXIT_USAGE.into() } else { ExitCode::FAILURE };
-        Self { code, lines: vec![format!("error: {}", words(error))] }
+        Self { code, lines: vec![format!("error: {}", error_line(error))] }
     }
 }
 
-/// The error and its causes in one line. Some errors tell their cause themselves: it is not told again.
-fn words(error: &anyhow::Error) -> String {
-    let mut words = String::new();
+/// The error and its causes in one line. A cause that is part of the error's text is not repeated.
+fn error_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
-        if !words.ends_with(&cause) {
-            words.push_str(if words.is_empty() { "" } else { ": " });
-            words.push_str(&cause);
+        if !line.ends_with(&cause) {
+            line.push_str(if line.is_empty() { "" } else { ": " });
+            line.push_str(&cause);
         }
     }
-    words
+    line
 }
 
 #[cfg(test)]
@@ -126,8 +126,8 @@ mod tests {
     #[test]
     fn a_cause_is_told_once() {
         let error = anyhow::anyhow!("denied").context("open x: denied").context("cannot start");
-        assert_eq!(words(&error), "cannot start: open x: denied");
-        assert_eq!(words(&anyhow::anyhow!("denied").context("open x")), "open x: denied");
+        assert_eq!(error_line(&error), "cannot start: open x: denied");
+        assert_eq!(error_line(&anyhow::anyhow!("denied").context("open x")), "open x: denied");
     }
 
     #[test]

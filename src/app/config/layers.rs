@@ -1,8 +1,8 @@
-//! The layers of the configuration: each is read into leaves, checked leaf by leaf, and laid over the one below.
+//! The layers of the configuration. Each layer is read into leaves, each leaf is checked, and the layer is laid over
+//! the one below.
 //!
-//! A value comes from the highest layer that names it: default < TOML file < environment
-//! (`ROLLBOOK_SECTION__KEY`) < command line flag. Unknown keys are errors in every layer; each value
-//! remembers where it came from.
+//! A value comes from the highest layer that names it: default < TOML file < environment (`ROLLBOOK_SECTION__KEY`) <
+//! command line flag. Invariants: an unknown key is an error in every layer, and each value remembers its layer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,10 +13,10 @@ use toml::{Table, Value};
 
 use super::settings::Config;
 
-/// Start of the names of environment variables that are settings.
+/// The names of environment variables that are settings begin with this.
 const ENV_PREFIX: &str = "ROLLBOOK_";
 
-/// Settings that have a flag of `rollbook serve`, so that messages can name it.
+/// Settings with a flag of `rollbook serve`, so that messages can name the flag.
 const FLAGS: [(&str, &str); 9] = [
     ("node.id", "--node"),
     ("node.data", "--data"),
@@ -29,10 +29,10 @@ const FLAGS: [(&str, &str); 9] = [
     ("book.namespaces", "--namespaces"),
 ];
 
-/// Where a value comes from.
+/// The layer that a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Built in.
+    /// The default.
     Default,
     /// A line of the TOML file, counted from 1.
     File(PathBuf, usize),
@@ -53,12 +53,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong, and where.
+/// An error in the configuration, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// `file:line:column`, the variable, or the flag.
     pub place: String,
-    /// What is wrong and what to write instead.
+    /// What is wrong, and what to write instead.
     pub message: String,
 }
 
@@ -68,11 +68,11 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The configuration cannot be used.
+/// Why the configuration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct ConfigError {
-    /// Everything that is wrong; never empty.
+    /// All errors; never empty.
     pub problems: Vec<Problem>,
 }
 
@@ -81,12 +81,12 @@ pub struct ConfigError {
 pub struct Loaded {
     /// The values.
     pub config: Config,
-    /// Where each value comes from, by dotted key.
+    /// The layer of each value, by dotted key.
     pub origins: BTreeMap<String, Origin>,
 }
 
 impl Loaded {
-    /// Every setting as dotted key, value and origin, in order of the keys.
+    /// Every setting as dotted key, value and layer, in the order of the keys.
     #[must_use]
     pub fn settings(&self) -> Vec<(String, Value, Origin)> {
         let mut settings = Vec::new();
@@ -101,7 +101,7 @@ impl Loaded {
         settings
     }
 
-    /// The whole configuration as TOML that `--config` reads back; with `origins`, each line says its own.
+    /// The whole configuration as TOML, which `--config` can read. With `origins` each line names its layer.
     #[must_use]
     pub fn dump(&self, origins: bool) -> String {
         let mut text = String::new();
@@ -127,7 +127,7 @@ struct Leaf {
     key: String,
     value: Value,
     origin: Origin,
-    /// Of the key and of the value, for messages.
+    /// Places of the key and of the value, for messages.
     key_place: String,
     value_place: String,
 }
@@ -137,7 +137,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Every problem found, each with its place: file with line and column, variable, or flag.
+    /// Every error of every layer, each with its place: file with line and column, variable, or flag.
     pub fn load(
         file: Option<&Path>,
         env: impl Iterator<Item = (String, String)>,
@@ -151,7 +151,7 @@ impl Config {
     }
 }
 
-/// The environment as [`Config::load`] takes it; what is not UTF-8 cannot be a setting.
+/// The environment for [`Config::load`]. A variable that is not UTF-8 cannot be a setting.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
@@ -214,12 +214,12 @@ fn place_of(key: &str, origins: &BTreeMap<String, Origin>) -> String {
     }
 }
 
-/// The defaults as a table: they name every section and key, and the type of each.
+/// The defaults as a table. The table names every section and key, and shows the type of each.
 fn schema_of(config: &Config) -> Table {
     Table::try_from(config).unwrap_or_default()
 }
 
-/// Whether the key exists and the value by itself is one it can have.
+/// Checks that the key exists and that its value alone is valid.
 fn check(schema: &Table, leaf: &Leaf) -> Result<(), Problem> {
     let Leaf { section, key, .. } = leaf;
     let Some(Value::Table(keys)) = schema.get(section) else {
@@ -247,7 +247,7 @@ fn names(table: &Table) -> String {
     table.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// The leaves of the TOML text, with their positions.
+/// Reads the leaves of the TOML text, with their positions.
 fn file_leaves(schema: &Table, path: &Path, text: &str, leaves: &mut Vec<Leaf>, problems: &mut Vec<Problem>) {
     let place = |offset: usize| {
         let (line, column) = position(text, offset);
@@ -262,7 +262,7 @@ fn file_leaves(schema: &Table, path: &Path, text: &str, leaves: &mut Vec<Leaf>, 
         problems.extend(errors.iter().map(syntax));
         return;
     }
-    // The spanned tree knows positions, the plain one values.
+    // The spanned tree has the positions, the plain tree has the values.
     let values: Table = match toml::from_str(text) {
         Ok(values) => values,
         Err(error) => return problems.push(syntax(&error)),
@@ -293,7 +293,7 @@ fn file_leaves(schema: &Table, path: &Path, text: &str, leaves: &mut Vec<Leaf>, 
     }
 }
 
-/// Line and column of a byte, both from 1, the column in characters.
+/// Line and column of a byte. Both count from 1; the column counts characters.
 fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -301,8 +301,8 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
     (line, before.get(line_start..).unwrap_or_default().chars().count() + 1)
 }
 
-/// `ROLLBOOK_SECTION__KEY`. Other variables of that prefix are not ours (a container platform sets some for
-/// every service it knows), unless one is a setting with an underscore too few.
+/// Reads `ROLLBOOK_SECTION__KEY`. Other variables with the prefix are ignored, because a container platform sets some
+/// for every service, except a setting with one underscore too few, which is an error.
 fn env_leaves(
     schema: &Table,
     env: impl Iterator<Item = (String, String)>,
@@ -333,17 +333,17 @@ fn env_leaves(
     }
 }
 
-/// The right spelling, when the section and the key are separated by one underscore instead of two.
+/// The right spelling of a variable that separates section and key with one underscore instead of two.
 fn single_underscore(schema: &Table, lower: &str) -> Option<String> {
     let (section, key) = lower.split_once('_')?;
     let known = schema.get(section)?.as_table()?.contains_key(key);
     known.then(|| format!("{ENV_PREFIX}{}__{}", section.to_ascii_uppercase(), key.to_ascii_uppercase()))
 }
 
-/// A variable is text; the default tells which type it stands for.
+/// Reads the text of a variable. The default shows the type.
 fn env_value(schema: &Table, section: &str, key: &str, text: String) -> Result<Value, String> {
     match schema.get(section).and_then(|keys| keys.get(key)) {
-        // A number of bytes may have a unit; another number refuses it.
+        // A number of bytes may have a unit. Every other number refuses a unit later.
         Some(Value::Integer(_)) if has_unit(&text) => Ok(Value::String(text)),
         Some(Value::Integer(_)) => text
             .trim()
@@ -359,7 +359,7 @@ fn env_value(schema: &Table, section: &str, key: &str, text: String) -> Result<V
     }
 }
 
-/// Whether a text begins as a number and goes on otherwise.
+/// Whether a text begins with a number and continues with something else.
 fn has_unit(text: &str) -> bool {
     let text = text.trim();
     text.starts_with(|c: char| c.is_ascii_digit()) && text.ends_with(|c: char| c.is_ascii_alphabetic())

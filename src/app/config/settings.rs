@@ -1,6 +1,6 @@
-//! The sections of the configuration, their defaults, and the checks that need more than one value.
+//! The sections of the configuration, their defaults, and the checks that compare several values.
 //!
-//! The sections of doors lie with their doors.
+//! The section of a door lies in the door's folder.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,17 +20,17 @@ use crate::net::listener::settings::IDLE_TIMEOUT;
 
 use super::values::{Founders, LogFormat, Namespaces, OnIsolation, log_filter};
 
-/// Everything `rollbook serve` can be told.
+/// All settings of `rollbook serve`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    /// Who the node is and where it stores.
+    /// The number and the data directory of the node.
     pub node: Node,
     /// The listener of REST, metrics and health.
     pub web: Web,
-    /// The event log itself.
+    /// The event log.
     pub book: Book,
-    /// Calls between nodes.
+    /// Connections between nodes.
     pub peer: Peer,
     /// The cluster that this node is part of.
     pub cluster: Cluster,
@@ -53,15 +53,15 @@ pub struct Config {
 pub struct Node {
     /// Number of this node in its cluster, from 1.
     pub id: u64,
-    /// Everything this node stores lies here.
+    /// Directory of everything that this node stores.
     pub data: PathBuf,
     /// Allows listeners that other machines can reach although there is no TLS and no authentication.
     pub insecure: bool,
-    /// Names by which clients reach this node, separated by commas; `*.example.com`: all below it, `*`: any. IP
-    /// addresses, `localhost`, names without a dot, the name of the machine and those of the founders need not be
-    /// said. A request for another one is answered 421.
+    /// Names by which clients reach this node, separated by commas; `*.example.com` means all names below it, `*` any
+    /// name. IP addresses, `localhost`, names without a dot, the name of the machine and those of the founders are
+    /// always allowed. A request for another name is answered 421.
     pub hosts: CommaList,
-    /// Most bytes of request bodies that are being received at a time, on all listeners for clients.
+    /// Most bytes of request bodies that the node receives at a time, on all listeners for clients.
     #[serde(with = "bytes")]
     pub receiving_bytes_max: usize,
 }
@@ -77,13 +77,13 @@ impl Default for Node {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Web {
-    /// Where it listens.
+    /// Address of the listener.
     pub listen: Listen,
-    /// Origins of web pages that may use REST beside its own, separated by commas; `*`: any.
+    /// Origins of web pages that may use REST beside the own origin, separated by commas; `*` means any.
     pub origins: CommaList,
     /// Most namespaces that have samples of their own in `/metrics`.
     pub metrics_namespaces_max: usize,
-    /// How long a connection without a request is kept. Longer than load balancers and pools of clients keep theirs.
+    /// How long a connection without a request is kept: longer than load balancers and pools of clients keep theirs.
     #[serde(with = "duration")]
     pub idle_timeout: Duration,
     /// Load balancers whose connections begin with a PROXY header, as IP addresses or networks (`10.0.0.0/8`)
@@ -135,15 +135,16 @@ impl Default for Book {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Peer {
-    /// Where it listens for other nodes, never for clients.
+    /// Address of the listener for other nodes, never for clients.
     pub listen: Listen,
-    /// Where other nodes reach it, HOST:PORT; empty: its entry in `cluster.founders`, else where it listens.
+    /// Address by which other nodes reach this node, HOST:PORT. Empty means its entry in `cluster.founders`, else the
+    /// address of the listener.
     pub advertise: String,
-    /// Certificate of the authority that signs those of all nodes, PEM; empty: no TLS between nodes.
+    /// Certificate of the authority that signs the certificates of all nodes, PEM. Empty means no TLS between nodes.
     pub ca: PathBuf,
     /// Certificate of this node, PEM.
     pub certificate: PathBuf,
-    /// Its private key, PEM.
+    /// Private key of this node, PEM.
     pub key: PathBuf,
 }
 
@@ -166,16 +167,16 @@ impl Peer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cluster {
-    /// The nodes that found the cluster, `1=HOST:PORT,2=...`; empty: this node alone, or one that joined.
+    /// The nodes that found the cluster, `1=HOST:PORT,2=...`. Empty means this node alone, or a node that joined.
     pub founders: Founders,
-    /// A node that was not heard for this long is taken off the roll.
+    /// A node without a sign of life for this long leaves the roll.
     #[serde(with = "duration")]
     pub node_timeout: Duration,
     /// How often a leader sends heartbeats, the same on all nodes. A leader that is silent for 10 to 20 of them is
     /// replaced, and round trips may take 2 of them.
     #[serde(with = "duration")]
     pub heartbeat: Duration,
-    /// What a node does with its streams when it has had no majority for `node_timeout`: `close` or `hold`.
+    /// What a node does with its streams after `node_timeout` without a majority: `close` or `hold`.
     pub on_isolation: OnIsolation,
     /// Bytes of the log that are kept for a node that is behind; a node further behind gets a snapshot.
     #[serde(with = "bytes")]
@@ -198,7 +199,7 @@ impl Default for Cluster {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Roll {
-    /// How long a service stays online after its last instance left, so that a short absence is none.
+    /// How long a service stays online after its last instance disconnected, so that a short absence does not show.
     #[serde(with = "duration")]
     pub grace: Duration,
     /// An instance without a heartbeat for this long is unhealthy and gets no requests.
@@ -207,7 +208,7 @@ pub struct Roll {
     /// An instance without a heartbeat for this long is disconnected.
     #[serde(with = "duration")]
     pub heartbeat_drop: Duration,
-    /// Whether this also holds for instances that have never sent a heartbeat.
+    /// Whether these limits also hold for instances that have never sent a heartbeat.
     pub heartbeat_required: bool,
 }
 
@@ -235,6 +236,7 @@ pub struct Calls {
     /// Most requests in flight at this node.
     pub in_flight_max: usize,
     /// Most bytes of requests in flight that this node keeps.
+    #[serde(with = "bytes")]
     pub in_flight_bytes_max: usize,
     /// Most requests that one instance gets at a time.
     pub in_flight_per_instance: u32,

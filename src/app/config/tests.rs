@@ -114,6 +114,8 @@ fn variables_are_typed_by_their_default_and_checked() {
     let units =
         load("[sse]\nbody_bytes_max = \"8MB\"\n", &[("ROLLBOOK_BOOK__RESERVE_BYTES", "1GiB")], &[]).unwrap().config;
     assert_eq!((units.doors.sse.body_bytes_max, units.book.reserve_bytes), (8_000_000, 1 << 30));
+    let calls = load("[calls]\nin_flight_bytes_max = \"64MiB\"\n", &[], &[]).unwrap().config.calls;
+    assert_eq!(calls.in_flight_bytes_max, 64 << 20);
     assert!(
         refusal("[sse]\nbody_bytes_max = \"8 buckets\"\n")
             .contains("sse.body_bytes_max: `8 buckets` is no number of bytes")

@@ -1,4 +1,4 @@
-//! Values of the configuration that are more than a number or a text: founders, namespaces, log format.
+//! Values of the configuration with a syntax of their own: founders, namespaces, log format, log filter.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnIsolation {
-    /// It ends them, so that clients move to another node.
+    /// The node ends its streams, so that clients move to another node.
     Close,
-    /// It keeps them, in the hope that it comes back.
+    /// The node keeps its streams and waits for the majority.
     Hold,
 }
 
@@ -24,20 +24,20 @@ const FOUNDERS_MAX: usize = 9;
 pub struct Founders(BTreeMap<u64, String>);
 
 impl Founders {
-    /// Whether none are given.
+    /// Whether there are no founders.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Addresses by number.
+    /// The addresses by number.
     #[must_use]
     pub fn addresses(&self) -> &BTreeMap<u64, String> {
         &self.0
     }
 }
 
-/// Whether a text is `HOST:PORT` as others may dial it.
+/// Whether a text is a `HOST:PORT` that other nodes can dial.
 #[must_use]
 pub fn is_host_port(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
@@ -82,23 +82,23 @@ impl From<Founders> for String {
     }
 }
 
-/// Namespaces that belong to the node itself.
+/// Namespaces that belong to the node.
 pub const RESERVED_NAMESPACES: [&str; 3] = ["_bus_", "_dead_", "roll"];
 
 /// Longest name of a namespace.
 const NAMESPACE_LEN_MAX: usize = 64;
 
-/// Which namespaces clients may use.
+/// The namespaces that clients may use.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "NamespacesText")]
 pub enum Namespaces {
-    /// `*`: any, each created by its first publish.
+    /// `*`: any namespace. The first publish creates it.
     Any,
-    /// These, and those created through the admin interface; never empty.
+    /// These namespaces, and those that the administration creates; never empty.
     Listed(Vec<String>),
 }
 
-/// As written: one text (`*` or a comma list) or a list.
+/// The written form: one text (`*` or a comma list), or a list.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected \"*\", a comma list or a list of namespaces")]
 enum NamespacesText {
@@ -174,21 +174,20 @@ impl Serialize for Namespaces {
     }
 }
 
-/// How log lines are written to standard error.
+/// The format of log lines on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
     /// One JSON object per line.
     Json,
 }
 
-/// The filter of log lines as the logger reads it: levels, and `target=level` pairs, separated by commas.
+/// Reads the filter of log lines: levels, and `target=level` pairs, separated by commas.
 ///
 /// # Errors
-/// A word that is neither. The logger by itself would take a level that is misspelled for the name of a target, and
-/// write nothing else.
+/// A part is neither. The logger alone would take a misspelled level for the name of a target and write nothing else.
 pub fn log_filter(text: &str) -> Result<String, String> {
     const HELP: &str = "write a level (off, error, warn, info, debug, trace) or pairs (info,rollbook=debug)";
     let directives: Vec<&str> = text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();

@@ -1,44 +1,50 @@
-//! File descriptors: how many connections fit beside the files of the stores.
+//! Fits the number of connections into the file descriptors that the stores leave.
 //!
-//! At the limit of the system a connection cannot be accepted and a store cannot open a file, which would stop the node.
-//! So the bounds of the doors are made to fit at the start: then a door refuses a client, and nothing else happens.
+//! At the limit of the system, no connection can be accepted, and no store can open a file, which would stop the
+//! node. So the bounds of the doors are lowered at the start. Invariant: a door refuses a client before the stores
+//! lack a descriptor.
 
 use anyhow::bail;
 use rollbook_cluster::store::files;
 
 use crate::app::config::settings::Config;
 
-/// Connections that a listener takes beyond those of its doors, so that who is one too many gets an answer, and the
-/// operator gets in.
+/// Connections of a listener beyond the bounds of its doors, so that a client beyond the bound gets an answer and the
+/// operator can connect.
 const SPARE: usize = 1000;
-/// With fewer files a node does not start: it would stop as soon as it has some events, or some clients.
+/// Least number of open files. A node with fewer would stop after some events or some clients.
 const LIMIT_MIN: u64 = 128;
 
-/// The bounds of the doors, made to fit.
+/// The configuration with bounds that fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::app) struct Fitted {
-    /// The settings, with lower `connections_max` where those asked for do not fit.
+pub(in crate::app) struct FittedConfig {
+    /// The settings. `connections_max` is lowered where the configured value does not fit.
     pub(in crate::app) config: Config,
-    /// Connections that a listener takes beyond those of its doors.
+    /// Connections of a listener beyond the bounds of its doors.
     pub(in crate::app) spare: usize,
 }
 
-/// Raises the limit of this process as far as the system allows it, and makes the doors fit into it.
+/// Raises the limit of this process as far as the system allows, and fits the bounds of the doors into the limit.
 ///
 /// # Errors
-/// So few files are allowed that the stores would have none.
-pub(in crate::app) fn fit(config: &Config) -> anyhow::Result<Fitted> {
+/// The limit is too low for the stores.
+pub(in crate::app) fn fit(config: &Config) -> anyhow::Result<FittedConfig> {
     let limit = files::raise_limit();
     if limit < LIMIT_MIN {
         bail!("the system allows this process {limit} open files, at least {LIMIT_MIN} are needed; see `ulimit -n`");
     }
     let room = usize::try_from(limit.saturating_sub(files::reserved(limit))).unwrap_or(usize::MAX);
     let fitted = within(config, room);
-    tracing::debug!(limit, room, "open files");
+    tracing::debug!(
+        limit,
+        room,
+        "the system allows so many open files, and the stores leave this room for connections"
+    );
     if fitted.config != *config {
         let (wanted, bounds) = (wanted(config, SPARE), list(&bounds(&fitted.config)));
         if self::bounds(config) == self::bounds(&Config::default()) {
-            tracing::info!(limit, wanted, %bounds, "so many connections fit into the open files");
+            tracing::info!(limit, wanted, %bounds, "the default bounds are lowered to these, to fit into the open files that the system allows; \
+                 raise the limit (`ulimit -n`) for more connections");
         } else {
             tracing::warn!(
                 open_files = limit,
@@ -57,7 +63,7 @@ fn list(bounds: &[(&'static str, usize)]) -> String {
     bounds.iter().map(|(key, max)| format!("{key}={max}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Connections that the settings allow at a time, with so many beyond those of the doors for each listener.
+/// Connections that the settings allow at a time, with `spare` more for each listener.
 fn wanted(config: &Config, spare: usize) -> usize {
     let mut config = config.clone();
     let (mut own, mut web) = (0_usize, spare);
@@ -74,8 +80,8 @@ fn wanted(config: &Config, spare: usize) -> usize {
     if config.web.listen.addr().is_some() { own.saturating_add(web) } else { own }
 }
 
-/// Most connections of the web listener: those of its doors, and so many that the operator still gets in.
-pub(super) fn web_connections_max(Fitted { config, spare }: &Fitted) -> usize {
+/// Most connections of the web listener: those of its doors, and some more so that the operator can connect.
+pub(super) fn web_connections_max(FittedConfig { config, spare }: &FittedConfig) -> usize {
     let mut doors = config.doors.clone();
     let on_web = doors.all_mut().into_iter().filter(|(_, door)| door.listener().is_none());
     let counted = on_web.flat_map(|(_, door)| door.connection_bounds());
@@ -83,23 +89,23 @@ pub(super) fn web_connections_max(Fitted { config, spare }: &Fitted) -> usize {
 }
 
 /// The settings with no bound above `cap`.
-fn capped(config: &Config, cap: usize) -> Fitted {
+fn capped(config: &Config, cap: usize) -> FittedConfig {
     let mut config = config.clone();
     for (_, door) in config.doors.all_mut() {
         for bound in door.connection_bounds() {
             *bound.max = (*bound.max).min(cap);
         }
     }
-    Fitted { config, spare: SPARE.min(cap) }
+    FittedConfig { config, spare: SPARE.min(cap) }
 }
 
-/// The settings with bounds that need no more than `room` all together: the largest are lowered to one number, small ones
-/// stay as they are.
-fn within(config: &Config, room: usize) -> Fitted {
+/// The settings with bounds that need at most `room` descriptors together. The largest bounds are lowered to one
+/// number; small bounds stay.
+fn within(config: &Config, room: usize) -> FittedConfig {
     let (mut fits, mut above) = (1, usize::MAX);
     while above.saturating_sub(fits) > 1 {
         let cap = fits.midpoint(above);
-        let Fitted { config, spare } = capped(config, cap);
+        let FittedConfig { config, spare } = capped(config, cap);
         if wanted(&config, spare) <= room {
             fits = cap;
         } else {
@@ -109,7 +115,7 @@ fn within(config: &Config, room: usize) -> Fitted {
     capped(config, fits)
 }
 
-/// The bounds that are made to fit, by the keys of their settings.
+/// The bounds that may be lowered, by the keys of their settings.
 fn bounds(config: &Config) -> Vec<(&'static str, usize)> {
     let mut doors = config.doors.clone();
     let of_doors = doors.all_mut();
@@ -126,13 +132,13 @@ mod tests {
     fn bounds_that_fit_are_left_alone() {
         let config = Config::default();
         assert_eq!(wanted(&config, SPARE), 102_000);
-        assert_eq!(within(&config, 102_000), Fitted { config, spare: SPARE });
+        assert_eq!(within(&config, 102_000), FittedConfig { config, spare: SPARE });
     }
 
     #[test]
     fn bounds_that_do_not_fit_are_lowered_until_they_do() {
         for room in [1000, 64, 32] {
-            let Fitted { config, spare } = within(&Config::default(), room);
+            let FittedConfig { config, spare } = within(&Config::default(), room);
             let total = config.doors.sse.connections_max
                 + config.doors.sse.streams_max
                 + 2 * config.doors.socketio.connections_max
@@ -148,7 +154,7 @@ mod tests {
     fn small_bounds_are_left_alone() {
         let mut config = Config::default();
         (config.doors.sse.connections_max, config.doors.sse.streams_max) = (8, 12);
-        let Fitted { config, spare } = within(&config, 16_000);
+        let FittedConfig { config, spare } = within(&config, 16_000);
         assert_eq!((config.doors.sse.connections_max, config.doors.sse.streams_max, spare), (8, 12, SPARE));
         assert_eq!(config.doors.socketio.connections_max, config.doors.websocket.connections_max);
         let total = wanted(&config, spare);

@@ -1,4 +1,4 @@
-//! A node without a majority: its clients must move to one that has it.
+//! Ends the streams of a node without a majority, so that its clients move to a node that has one.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use crate::base::clock;
 use crate::bus::client::clients::{Clients, CloseReason};
 use crate::bus::consume::registry::{EndStreams, Registry};
 
-const LOOK: Duration = Duration::from_millis(200);
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Ends all streams when there was no majority for `node_timeout`, until cancelled.
+/// Ends all streams after `node_timeout` without a majority. Runs until cancelled.
 pub(in crate::app) async fn watch(
     consensus: Consensus,
     registry: Addr<Registry>,
@@ -27,27 +27,31 @@ pub(in crate::app) async fn watch(
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(CHECK_INTERVAL) => {}
         }
         if consensus.ready().is_ok() {
             (since, was_ready) = (None, true);
             continue;
         }
-        // The node is not ready only after a while without a majority: that while counts.
-        let silent = consensus.isolated_for().unwrap_or_default();
-        let since = *since.get_or_insert_with(|| clock::now().checked_sub(silent).unwrap_or_else(clock::now));
+        // The node counts as ready for a while without a majority, so that time is added.
+        let isolated_for = consensus.isolated_for().unwrap_or_default();
+        let since = *since.get_or_insert_with(|| clock::now().checked_sub(isolated_for).unwrap_or_else(clock::now));
         if !was_ready || clock::now().saturating_duration_since(since) < config.node_timeout {
             continue;
         }
         was_ready = false;
         if config.on_isolation == OnIsolation::Hold {
-            tracing::warn!("this node has no majority; its streams are kept");
+            tracing::warn!(
+                "this node has no majority; its streams are kept, as cluster.on_isolation says; check the network between the nodes"
+            );
             continue;
         }
-        tracing::warn!("this node has no majority; its streams are ended so that clients move");
+        tracing::warn!(
+            "this node has no majority; its streams are ended so that clients move to another node; check the network between the nodes"
+        );
         clients.close_all(CloseReason::Draining);
         if registry.send(EndStreams).await.is_err() {
-            tracing::debug!("the registry is stopping");
+            tracing::debug!("streams were not ended: the registry has stopped");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Who this node is in its cluster: from settings, from the data directory, from where it listens.
+//! Finds the number and the addresses of this node in its cluster, from the settings, the data directory and the
+//! listener.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -13,17 +14,17 @@ use crate::app::config::settings::Config;
 use crate::app::config::values::is_host_port;
 use crate::net::listen::Listen;
 
-/// The number of a node that begins a cluster alone without being told to.
-const FIRST: u64 = 1;
+/// The number of a node that founds a cluster alone and has no configured number.
+const FIRST_NODE: u64 = 1;
 
-/// The number of this node: as told, else that of the data directory, else the default.
+/// The number of this node: the configured one, else that of the data directory, else the default.
 fn number(loaded: &Loaded) -> u64 {
     let config = &loaded.config;
     let told = !matches!(loaded.origins.get("node.id"), None | Some(Origin::Default));
     if told { config.node.id } else { recorded_node(&config.node.data).unwrap_or(config.node.id) }
 }
 
-/// Where it listens for other nodes: as told, else its own entry among the founders, else the default.
+/// The address for other nodes: the configured one, else that of this node among the founders, else the default.
 fn listen_address(loaded: &Loaded, id: u64) -> anyhow::Result<Option<SocketAddr>> {
     let config = &loaded.config;
     let told = !matches!(loaded.origins.get("peer.listen"), None | Some(Origin::Default));
@@ -60,24 +61,24 @@ fn advertised(config: &Config, id: u64, listener: Option<&TcpListener>) -> anyho
     Ok(address)
 }
 
-/// The feature level that this node says it knows. A test of an upgrade lets some nodes say what the release before
-/// would say; no other setting names the level.
+/// The feature level that this node supports. A test of an upgrade lets some nodes report the level of the release
+/// before; no other setting names the level.
 fn known_level() -> FeatureLevel {
-    let said = std::env::var("ROLLBOOK_TEST_LEVEL").ok().and_then(|text| text.parse().ok());
-    said.and_then(FeatureLevel::new).unwrap_or(FeatureLevel::LATEST)
+    let level = std::env::var("ROLLBOOK_TEST_LEVEL").ok().and_then(|text| text.parse().ok());
+    level.and_then(FeatureLevel::new).unwrap_or(FeatureLevel::LATEST)
 }
 
-/// What the node below needs to start. Binds the listener for other nodes.
+/// Builds the configuration of the cluster node, and binds the listener for other nodes.
 ///
 /// # Errors
-/// Settings that contradict each other, or an address in use.
+/// The settings contradict each other, or the address is in use.
 pub(in crate::app) fn node_config(loaded: &Loaded) -> anyhow::Result<NodeConfig> {
     let config = &loaded.config;
     let id = number(loaded);
     let founders = config.cluster.founders.addresses().clone();
     let joined = config.node.data.join("CLUSTER").exists();
-    if founders.is_empty() && !joined && id != FIRST && recorded_node(&config.node.data).is_none() {
-        // Alone it would take writes as a cluster of its own, and those who knew it as their member would not know.
+    if founders.is_empty() && !joined && id != FIRST_NODE && recorded_node(&config.node.data).is_none() {
+        // A single node would accept writes as a cluster of its own, without the knowledge of its former members.
         anyhow::bail!(
             "node {id} has no data in {}, and no cluster to belong to. If its data is lost, it joins again under a new number: `rollbook cluster join`. To begin a cluster with node {id} alone, name it: --cluster {id}=HOST:PORT",
             config.node.data.display()
@@ -100,7 +101,8 @@ pub(in crate::app) fn node_config(loaded: &Loaded) -> anyhow::Result<NodeConfig>
         key: config.peer.key.clone(),
     });
     if let Some(files) = &tls {
-        // Now, with the file's name, rather than at the first call of another node.
+        // The files are checked now, so that the error names the file, and not at the first connection of another
+        // node.
         Tls::load(files)?.check(id)?;
     }
     Ok(NodeConfig {

@@ -1,6 +1,7 @@
-//! Start and stop of a node, and what it watches meanwhile: signals, isolation, open files.
+//! Starts and stops a node, and watches signals, isolation and open files while the node runs.
 //!
-//! Invariant: floors are built bottom up and drained in reverse.
+//! Used by `main` and by programs that build a node around this library. Invariant: floors are built from the bottom
+//! up and drained in reverse, and nothing here knows a protocol.
 
 pub(super) mod descriptors;
 pub(super) mod isolation;

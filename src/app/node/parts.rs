@@ -1,4 +1,4 @@
-//! What the settings mean for the parts of the node.
+//! Translates the configuration into the settings of each part of the node.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ pub(in crate::app) fn proposer(config: &Config) -> proposer::Config {
     }
 }
 
-/// The names of this node: those that are configured, and those that follow from the rest of the configuration.
+/// The host names of this node: the configured ones, and those that follow from other settings.
 pub(in crate::app) fn hosts(config: &Config) -> Hosts {
     let addresses = config.cluster.founders.addresses().values().chain([&config.peer.advertise]);
     let named = addresses.filter_map(|address| Some(address.rsplit_once(':')?.0.to_owned()));
-    // Where the system does not say it there, the name has to be configured.
+    // Where the system does not name the machine in this file, the name has to be configured.
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     Hosts::new(config.node.hosts.iter().cloned().chain(named).chain(machine))
 }
@@ -50,19 +50,19 @@ pub(in crate::app) fn admin(config: &Config, doors: &[Arc<dyn Door>]) -> admin::
     }
 }
 
-/// Threads of each listener of a door.
+/// Number of threads of each listener of a door.
 pub(in crate::app) fn threads(config: &Config) -> usize {
     match config.threads.workers {
-        // One core is left to raft, the log and the settler.
+        // Raft, the log and the settler share the last core.
         0 => cores().saturating_sub(1).max(1),
         workers => workers,
     }
 }
 
-/// Threads of the web listener.
+/// Number of threads of the web listener.
 pub(in crate::app) fn web_threads(config: &Config) -> usize {
     match config.threads.web {
-        // A request between two services of one thread wakes no other.
+        // Few threads are enough: a request between two services on one thread wakes no other thread.
         0 => (cores() / 2).max(1),
         threads => threads,
     }

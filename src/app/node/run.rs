@@ -1,4 +1,4 @@
-//! `rollbook serve`: store -> node -> bus -> doors -> admin, and back again on a signal.
+//! `rollbook serve`: starts store, node, bus, doors and administration in this order, and stops them in reverse.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use rollbook_core::namespace::Retention;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::descriptors::{self, Fitted};
+use super::descriptors::{self, FittedConfig};
 use super::signals::Signals;
 use super::sockets::{self, WEB};
 use super::{isolation, membership, parts};
@@ -45,41 +45,41 @@ use crate::net::http::settings::HttpSettings;
 use crate::net::listener::listeners::Listeners;
 use crate::net::listener::settings::ListenerSettings;
 
-/// How long open streams, and requests to HTTP listeners, have to end after the signal.
+/// How long streams and HTTP requests have to end after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long connections that end are waited for before the listeners are closed.
-const LAST_ANSWERS: Duration = Duration::from_millis(300);
-/// How often it is looked whether the cluster has a leader.
-const READY_LOOK: Duration = Duration::from_millis(10);
+/// How long the node waits for connections with a last answer before it closes the listeners.
+const LAST_ANSWERS_MAX: Duration = Duration::from_millis(300);
+/// How often the node checks whether the cluster has a leader, and whether clients have disconnected.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Doors that are not in the list of [`crate::doors`], for a program that builds its own node around this library.
 #[derive(Debug, Default)]
-pub struct MoreDoors {
-    /// Their sockets, by the names of the doors.
+pub struct ExtraDoors {
+    /// The sockets of the doors, by the names of the doors.
     pub sockets: Vec<(&'static str, TcpListener)>,
-    /// How each is built.
+    /// The functions that build the doors.
     pub build: Vec<Build>,
 }
 
-/// Runs a node until it is told to stop. With `accept_lost_mark` it takes its raft log as it is.
+/// Runs a node until a signal stops it. With `accept_lost_mark` the node starts although the file `MARK` is lost.
 ///
 /// # Errors
-/// The node cannot start, or cannot bring everything to the disk at its end.
-pub fn serve(loaded: &Loaded, accept_lost_mark: bool, more: MoreDoors) -> anyhow::Result<()> {
+/// The node cannot start, or cannot write everything to the disk at its end.
+pub fn serve(loaded: &Loaded, accept_lost_mark: bool, more: ExtraDoors) -> anyhow::Result<()> {
     let streams = log::start(&loaded.config)?;
     let served = run(loaded, accept_lost_mark, more, &streams);
     streams.end();
     served
 }
 
-fn run(loaded: &Loaded, accept_lost_mark: bool, more: MoreDoors, streams: &StandardStreams) -> anyhow::Result<()> {
+fn run(loaded: &Loaded, accept_lost_mark: bool, more: ExtraDoors, streams: &StandardStreams) -> anyhow::Result<()> {
     let fitted = descriptors::fit(&loaded.config)?;
     let config = &fitted.config;
-    // Before anything is opened: a port in use must not touch the data.
+    // The sockets are bound before any file is opened, so that a port in use leaves the data untouched.
     let bound = [sockets::bind(config)?, more.sockets].into_iter().flatten().collect();
     let running = Running::start(NodeConfig { accept_lost_mark, ..membership::node_config(loaded)? })?;
-    let below = Below { node: running.node(), fatal: running.fatal(), bound, more: more.build };
-    let served = actix_web::rt::System::new().block_on(house(&fitted, below, streams));
+    let node_parts = NodeParts { node: running.node(), fatal: running.fatal(), bound, more: more.build };
+    let served = actix_web::rt::System::new().block_on(run_floors(&fitted, node_parts, streams));
     let stopped = running.stop().context("the node did not stop cleanly");
     served.and(stopped)
 }
@@ -89,27 +89,27 @@ struct RunningNode {
     access: Access,
     doors: Vec<Arc<dyn Door>>,
     services: Services,
-    /// What other nodes reach the clients by, as long as the node runs.
+    /// Handles the calls of other nodes to the clients of this node. Lives as long as the node runs.
     call_handler: Arc<CallHandler>,
     admin: Arc<Admin>,
     registry: Owned<Registry>,
-    /// Streams and consumers of other nodes, as long as the node runs.
+    /// Serves streams and consumers of other nodes. Lives as long as the node runs.
     _relay: Owned<Relay>,
     stop: CancellationToken,
     listeners: Listeners,
 }
 
-/// What the doors and the bus stand on.
-struct Below {
+/// The parts that the bus and the doors are built on.
+struct NodeParts {
     node: Node,
-    /// Why the node must not go on, once that is known.
+    /// The reason why the node must stop, when there is one.
     fatal: watch::Receiver<Option<String>>,
     bound: Vec<(&'static str, TcpListener)>,
     more: Vec<Build>,
 }
 
-async fn house(fitted: &Fitted, below: Below, streams: &StandardStreams) -> anyhow::Result<()> {
-    let Below { node, mut fatal, bound, more } = below;
+async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &StandardStreams) -> anyhow::Result<()> {
+    let NodeParts { node, mut fatal, bound, more } = node_parts;
     let config = &fitted.config;
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
@@ -147,28 +147,28 @@ async fn house(fitted: &Fitted, below: Below, streams: &StandardStreams) -> anyh
     let (registry, cluster, stop) = (running.registry.addr().clone(), config.cluster.clone(), running.stop.clone());
     let clients = running.services.clients.clone();
     actix_web::rt::spawn(isolation::watch(node.consensus().clone(), registry, clients, cluster, stop));
-    // Before anybody is told that the node is there: from then on a stop must be a clean one.
+    // From the announcement on, a signal has to stop the node cleanly.
     let signals = Signals::catch().context("signals")?;
     running.announce(streams);
-    let lives = async {
+    let until_failure = async {
         if config.peer.listen.addr().is_some() && node.consensus().ready().is_err() {
-            tracing::info!("waiting for the other nodes");
+            tracing::info!("waiting for the other nodes, until a majority of the cluster answers");
         }
         while node.consensus().ready().is_err() {
-            actix_web::rt::time::sleep(READY_LOOK).await;
+            actix_web::rt::time::sleep(POLL_INTERVAL).await;
         }
-        declare(&node, &config.book.namespaces).await?;
+        create_namespaces(&node, &config.book.namespaces).await?;
         tracing::info!("ready");
-        // The last line: scripts wait for it.
+        // Scripts wait for this line, which is the last.
         streams.announce("ready");
         std::future::pending::<anyhow::Result<()>>().await
     };
     let ended = tokio::select! {
         () = signals.stop() => Ok(()),
-        failed = lives => failed,
+        failed = until_failure => failed,
         _ = wait_until(&mut fatal, Option::is_some) => {
-            let why = fatal.borrow().clone();
-            Err(anyhow::anyhow!(why.unwrap_or_default()))
+            let reason = fatal.borrow().clone();
+            Err(anyhow::anyhow!(reason.unwrap_or_default()))
         }
     };
     tracing::info!("stopping");
@@ -176,8 +176,8 @@ async fn house(fitted: &Fitted, below: Below, streams: &StandardStreams) -> anyh
     ended
 }
 
-/// Creates the namespaces that the configuration lists and that are not there yet.
-async fn declare(node: &Node, namespaces: &Namespaces) -> anyhow::Result<()> {
+/// Creates the configured namespaces that do not exist yet.
+async fn create_namespaces(node: &Node, namespaces: &Namespaces) -> anyhow::Result<()> {
     let Namespaces::Listed(names) = namespaces else { return Ok(()) };
     for name in names.iter().filter(|name| node.state().namespace(name).is_none()) {
         let create = NamespaceCreate { name: name.clone(), retention: Retention::default() };
@@ -190,14 +190,14 @@ async fn declare(node: &Node, namespaces: &Namespaces) -> anyhow::Result<()> {
 }
 
 impl RunningNode {
-    /// Opens the listeners of the doors, then the web listener, which the other doors share with REST.
-    fn open(&mut self, fitted: &Fitted) -> anyhow::Result<()> {
+    /// Opens the listeners of the doors, and then the web listener, which the other doors share with REST.
+    fn open(&mut self, fitted: &FittedConfig) -> anyhow::Result<()> {
         for door in &self.doors {
             Arc::clone(door).listen(&mut self.listeners)?;
         }
         let (doors, admin, node) = (self.doors.clone(), Arc::clone(&self.admin), self.services.bus.node().clone());
         let application = move || {
-            // Runs on each of the threads. The services that they talk to may be connected to other nodes.
+            // This closure runs on each thread. The services of a thread may be connected to other nodes.
             node.messages().add_this_thread();
             let routes = |services: &mut web::ServiceConfig| {
                 doors.iter().for_each(|door| Arc::clone(door).routes(services));
@@ -226,7 +226,7 @@ impl RunningNode {
         Ok(self.listeners.http(parts::web_threads(&fitted.config), (settings, http), application)?)
     }
 
-    /// One line for each listener.
+    /// Announces each listener in one line.
     fn announce(&self, streams: &StandardStreams) {
         for (name, url) in self.listeners.urls() {
             tracing::info!(door = name, url, "listening");
@@ -234,54 +234,54 @@ impl RunningNode {
         }
     }
 
-    /// Not ready any more, streams end with a hint, requests in flight are answered, then silence. Whoever says twice
-    /// that the node is to stop waits for no client, and neither does a node that must not go on: what is in flight
-    /// there has no answer to wait for.
-    async fn drain(self, node: &Node, signals: &Signals, may_go_on: bool) {
+    /// Stops the node in order: the node is not ready any more, streams end with a hint, requests in flight are
+    /// answered, and the listeners close. After a second signal the node waits for no client. An unhealthy node does
+    /// not wait either, because its requests would get no answer.
+    async fn drain(self, node: &Node, signals: &Signals, is_healthy: bool) {
         self.admin.drain();
-        // First: writes on their way go through the next leader, and nobody waits for an election.
+        // The leader steps down first, so that pending writes go to the next leader and nobody waits for an election.
         node.membership().step_down().await;
         self.access.drain();
         self.doors.iter().for_each(|door| door.drain());
         self.services.clients.close_all(CloseReason::Draining);
         if self.registry.addr().send(Drain).await.is_err() {
-            tracing::error!("the registry had stopped before");
+            tracing::error!("streams and consumers could not be told to end: the registry has stopped");
         }
         tracing::info!("streams were told to end");
-        // Give the streams a moment to write their last line before connections are closed.
+        // The streams get a moment to send their last line before connections are closed.
         actix_web::rt::time::sleep(Duration::from_millis(100)).await;
-        // Their clients are off the roll before the node is, so that others take over at once.
+        // The clients leave the roll before the node does, so that others take over at once.
         self.services.roll.remove_leavers().await;
         self.listeners.drain();
-        let graceful = may_go_on
+        let graceful = is_healthy
             && tokio::select! {
                 biased;
                 () = signals.stop_now() => {
                     tracing::warn!("told to stop again: connections are closed at once");
                     false
                 }
-                () = self.clients_have_left() => true,
+                () = self.wait_for_clients() => true,
             };
-        self.last_answers_are_read().await;
+        self.wait_for_last_answers().await;
         self.listeners.stop(graceful).await;
         tracing::info!("listeners are closed");
-        // Or the node would have what has the node, and its stores would never be closed.
+        // The handler holds the node. A handler that lives on would keep the stores open.
         drop(self.call_handler);
         self.stop.cancel();
     }
 
-    /// Waits a moment for connections that have been told all: a server that is stopped while it has one looks again a
-    /// second later only.
-    async fn last_answers_are_read(&self) {
-        let until = clock::now() + LAST_ANSWERS;
+    /// Waits a moment until connections have sent their last answer. A server that is stopped earlier checks such a
+    /// connection again only after a second.
+    async fn wait_for_last_answers(&self) {
+        let until = clock::now() + LAST_ANSWERS_MAX;
         while clock::now() < until && self.listeners.open() > 0 {
-            actix_web::rt::time::sleep(READY_LOOK).await;
+            actix_web::rt::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Waits until clients of services have left and their requests, those over REST too, have an end: as long as the
-    /// settings of their doors promise.
-    async fn clients_have_left(&self) {
+    /// Waits until clients have disconnected and their requests, also those over REST, have an outcome. The doors say
+    /// how long the node waits.
+    async fn wait_for_clients(&self) {
         let began = clock::now();
         let longest = self.doors.iter().map(|door| door.drain_timeout()).fold(DRAIN, Duration::max);
         loop {
@@ -291,7 +291,7 @@ impl RunningNode {
             if !connected && !in_flight {
                 return;
             }
-            actix_web::rt::time::sleep(READY_LOOK).await;
+            actix_web::rt::time::sleep(POLL_INTERVAL).await;
         }
     }
 }

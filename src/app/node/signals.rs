@@ -1,8 +1,8 @@
-//! Signals from outside: which of them end a node, and how often that was said.
+//! The signals that stop a node, and how many of them came.
 //!
-//! SIGINT and SIGTERM end it. SIGHUP says that the terminal was closed, and ends a node that was started from one. A node
-//! without a terminal is a service, to which `systemctl reload` and logrotate send it: there is nothing to reload, and it
-//! goes on. Under `nohup` the signal stays ignored.
+//! SIGINT and SIGTERM stop the node. SIGHUP reports that the terminal was closed, and stops a node that was started
+//! from a terminal. A node without a terminal is a service and ignores SIGHUP: `systemctl reload` and logrotate send
+//! the signal, and there is nothing to reload. Under `nohup` the signal stays ignored.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,53 +13,55 @@ use tokio::sync::watch;
 
 /// Number of SIGHUP.
 const HANGUP: u32 = 1;
-/// Signals that come together are one: Ctrl-C reaches the node and a program that started it, which passes it on.
-const TOGETHER: Duration = Duration::from_secs(1);
+/// Signals within this time count as one: Ctrl-C reaches the node and also a program that started the node and passes
+/// the signal on.
+const SAME_SIGNAL_MAX: Duration = Duration::from_secs(1);
 
-/// How often the node was told to stop.
+/// Counts the requests to stop the node.
 #[derive(Debug, Clone)]
 pub(in crate::app) struct Signals {
-    told: watch::Receiver<u32>,
+    stops: watch::Receiver<u32>,
 }
 
 impl Signals {
     /// Catches the signals from now on, on the present runtime.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system does not allow a handler.
     pub(in crate::app) fn catch() -> io::Result<Self> {
-        let (tell, told) = watch::channel(0_u32);
+        let (sender, stops) = watch::channel(0_u32);
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let hangup = if is_ignored(HANGUP) { None } else { Some(signal(SignalKind::hangup())?) };
-        actix_web::rt::spawn(hear(interrupt, terminate, hangup, has_terminal(), tell));
-        Ok(Self { told })
+        actix_web::rt::spawn(count_signals(interrupt, terminate, hangup, has_terminal(), sender));
+        Ok(Self { stops })
     }
 
-    /// Resolves once the node was told to stop.
+    /// Resolves after the first request to stop.
     pub(in crate::app) async fn stop(&self) {
         self.times(1).await;
     }
 
-    /// Resolves once it was told so a second time, a second later or more: whoever did that does not want to wait for clients.
+    /// Resolves after a second request to stop, at least a second later: the operator does not want to wait for
+    /// clients.
     pub(in crate::app) async fn stop_now(&self) {
         self.times(2).await;
     }
 
     async fn times(&self, least: u32) {
-        let mut told = self.told.clone();
-        if wait_until(&mut told, |times| *times >= least).await.is_err() {
-            // Nobody catches signals any more: the runtime ends.
+        let mut stops = self.stops.clone();
+        if wait_until(&mut stops, |times| *times >= least).await.is_err() {
+            // The runtime ends and no signal is caught any more.
             std::future::pending::<()>().await;
         }
     }
 }
 
-async fn hear(
+async fn count_signals(
     mut interrupt: Signal,
     mut terminate: Signal,
     mut hangup: Option<Signal>,
     has_terminal: bool,
-    tell: watch::Sender<u32>,
+    stops: watch::Sender<u32>,
 ) {
     let mut counted: Option<Instant> = None;
     loop {
@@ -76,9 +78,9 @@ async fn hear(
             else => return,
         };
         tracing::info!(signal = name, "told to stop");
-        if counted.is_none_or(|before| before.elapsed() >= TOGETHER) {
+        if counted.is_none_or(|before| before.elapsed() >= SAME_SIGNAL_MAX) {
             counted = Some(Instant::now());
-            tell.send_modify(|times| *times = times.saturating_add(1));
+            stops.send_modify(|times| *times = times.saturating_add(1));
         }
     }
 }
@@ -90,12 +92,12 @@ async fn hung_up(hangup: &mut Option<Signal>) -> Option<()> {
     }
 }
 
-/// Whether this process has a terminal whose closing it would be told of.
+/// Whether this process has a terminal. The system sends SIGHUP when that terminal is closed.
 fn has_terminal() -> bool {
     std::fs::File::open("/dev/tty").is_ok()
 }
 
-/// Whether this process was started with that signal ignored. Unknown, where there is no /proc, means no.
+/// Whether this process was started with that signal ignored. Without /proc the answer is no.
 fn is_ignored(number: u32) -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores(&status, number))
 }

@@ -1,4 +1,4 @@
-//! The sockets of the listeners for clients, bound before the node opens anything.
+//! Binds the sockets of the listeners for clients, before the node opens any file.
 
 use std::net::TcpListener;
 
@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use crate::app::config::settings::Config;
 use crate::net::listen::Listen;
 
-/// Name of the listener that REST shares with doors over HTTP.
+/// Name of the listener that REST shares with the doors over HTTP.
 pub(super) const WEB: &str = "web";
 
-/// Binds the listener of each door that has one, and the web listener, by name; those that are off are left out.
+/// Binds the listeners of the doors and the web listener, by name. A listener that is off is left out.
 ///
 /// # Errors
 /// An address cannot be used, for example because another program listens there.

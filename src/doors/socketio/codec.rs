@@ -1,4 +1,4 @@
-//! Bytes and packets: Engine.IO v4 and Socket.IO v5. Pure; what is malformed is an error, never a panic.
+//! Reads and writes packets of Engine.IO v4 and Socket.IO v5. Pure. Malformed bytes are an error and never a panic.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,16 +9,16 @@ use serde_json::value::RawValue;
 use crate::base::json;
 use crate::net::websocket::writer::Frame;
 
-/// Between the packets of one polling payload.
+/// Stands between the packets of one polling payload.
 const SEPARATOR: char = '\u{1e}';
-/// Most binary parts of one packet, as in socket.io-parser.
+/// Most binary attachments of one packet, as in socket.io-parser.
 const ATTACHMENTS_MAX: usize = 10;
-/// Around a payload: the packet, and the argument that it is a member of.
+/// Levels of JSON around a payload: the packet, and the argument.
 const AROUND: usize = 2;
-/// Longest namespace name.
+/// Longest name of a namespace, bytes.
 const NAMESPACE_BYTES_MAX: usize = 256;
 
-/// A packet or payload that is none.
+/// Why bytes are no packet or payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Malformed(pub(super) &'static str);
@@ -31,7 +31,7 @@ pub(super) enum Engine {
     Pong,
     Message(Frame),
     Upgrade,
-    /// Open and noop: only servers send them; the reference server takes no notice.
+    /// Open or noop. Only servers send them, and the reference server ignores them too.
     Meaningless,
 }
 
@@ -54,7 +54,7 @@ impl Engine {
         })
     }
 
-    /// Reads the packets of a polling payload up to the first that is malformed.
+    /// Reads the packets of a polling payload, up to the first malformed one.
     pub(super) fn decode_payload(body: &ByteString) -> impl Iterator<Item = Result<Self, Malformed>> {
         body.split(SEPARATOR).map(|part| match part.strip_prefix('b') {
             Some(encoded) => {
@@ -66,7 +66,7 @@ impl Engine {
     }
 }
 
-/// Joins packets into the body of a poll's answer.
+/// Joins packets into the body of the answer to a poll.
 pub(super) fn encode_payload(frames: &[Frame]) -> String {
     let mut payload = String::with_capacity(frames.iter().map(|frame| frame.len().saturating_add(2)).sum());
     for (at, frame) in frames.iter().enumerate() {
@@ -84,7 +84,7 @@ pub(super) fn encode_payload(frames: &[Frame]) -> String {
     payload
 }
 
-/// What a Socket.IO packet is.
+/// The type of a Socket.IO packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Connect,
@@ -93,31 +93,31 @@ pub(super) enum Kind {
     Ack,
 }
 
-/// A Socket.IO packet of a client. Its binary parts follow as messages of their own.
+/// A Socket.IO packet of a client. Its binary attachments follow as messages of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Packet {
     pub(super) kind: Kind,
     pub(super) namespace: ByteString,
     pub(super) id: Option<u64>,
-    /// What it carries: the members of an array, or one object.
+    /// The data of the packet: the members of an array, or one object.
     pub(super) data: Vec<ByteString>,
-    /// Binary parts that follow.
+    /// Number of binary attachments that follow.
     pub(super) attachments: usize,
-    /// What an event or an acknowledgement carried was nested too deep, and was left out.
+    /// Whether the data of an event or an acknowledgement was nested too deep. The data is left out then.
     pub(super) deep: bool,
 }
 
-/// Names that only the library itself may use.
+/// Names of events that only the client library may use.
 const RESERVED: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
-/// Whether a client library would refuse to receive an event of this name.
+/// Whether a client library refuses to receive an event of this name.
 pub(super) fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name)
 }
 
 impl Packet {
-    /// The object that a CONNECT carries.
+    /// The object in a CONNECT packet.
     pub(super) fn object(&self) -> Option<&str> {
         self.data.first().map(|object| &**object)
     }
@@ -176,11 +176,11 @@ impl Packet {
 }
 
 fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
-    // `parse` would take a sign.
+    // `parse` alone would accept a sign.
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// What a packet of this kind must carry.
+/// Checks that a packet of this type has the data that the type needs.
 fn payload(kind: Kind, text: &ByteString, json: &str) -> Result<Vec<ByteString>, Malformed> {
     let invalid = Malformed("invalid payload");
     match kind {
@@ -211,7 +211,7 @@ fn payload(kind: Kind, text: &ByteString, json: &str) -> Result<Vec<ByteString>,
     }
 }
 
-/// The name that a JSON string stands for; `None` when it is none.
+/// The name that a JSON string stands for. `None` means that the text is not a JSON string.
 pub(super) fn event_name(name: &ByteString) -> Option<ByteString> {
     let plain = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).filter(|name| !name.contains('\\'));
     match plain {
@@ -220,8 +220,8 @@ pub(super) fn event_name(name: &ByteString) -> Option<ByteString> {
     }
 }
 
-/// Whether every placeholder of a binary packet stands for one of its parts. Clients that get one which does not
-/// would break their connection.
+/// Whether every placeholder of a binary packet stands for one of its attachments. A placeholder without an
+/// attachment breaks the connection of the client that receives the packet.
 pub(super) fn placeholders_fit(data: &[ByteString], attachments: usize) -> bool {
     fn fits(json: &str, attachments: usize) -> bool {
         match json.as_bytes().first() {
@@ -229,7 +229,7 @@ pub(super) fn placeholders_fit(data: &[ByteString], attachments: usize) -> bool 
                 .is_ok_and(|members| members.iter().all(|member| fits(member.get(), attachments))),
             Some(b'{') => {
                 let members = json::members(json).unwrap_or_default();
-                // Of a name that comes twice the last one counts.
+                // The last member of a name counts.
                 let of = |name: &str| members.iter().rev().find(|(key, _)| key == name).map(|(_, member)| member.get());
                 if of("_placeholder") == Some("true") {
                     let number = of("num").and_then(|number| serde_json::from_str::<json::Whole>(number).ok());
@@ -244,7 +244,7 @@ pub(super) fn placeholders_fit(data: &[ByteString], attachments: usize) -> bool 
     data.iter().all(|member| fits(member, attachments))
 }
 
-/// Writes the head of a packet, the engine's digit included.
+/// Writes the head of a packet, including the digit of Engine.IO.
 fn head(digits: [char; 2], namespace: &str, id: Option<u64>, attachments: usize) -> String {
     let mut text = String::with_capacity(64);
     text.push('4');
@@ -263,7 +263,7 @@ fn head(digits: [char; 2], namespace: &str, id: Option<u64>, attachments: usize)
     text
 }
 
-/// An event with its arguments, each of them JSON.
+/// Writes an event. Each argument is JSON.
 pub(super) fn event(namespace: &str, id: Option<u64>, name: &str, args: &[&str], attachments: usize) -> ByteString {
     let mut text = head(['2', '5'], namespace, id, attachments);
     text.push('[');
@@ -276,7 +276,7 @@ pub(super) fn event(namespace: &str, id: Option<u64>, name: &str, args: &[&str],
     text.into()
 }
 
-/// An acknowledgement with its arguments, each of them JSON.
+/// Writes an acknowledgement. Each argument is JSON.
 pub(super) fn ack(namespace: &str, id: u64, args: &[&str], attachments: usize) -> ByteString {
     let mut text = head(['3', '6'], namespace, Some(id), attachments);
     text.push('[');
@@ -285,30 +285,30 @@ pub(super) fn ack(namespace: &str, id: u64, args: &[&str], attachments: usize) -
     text.into()
 }
 
-/// The answer to a CONNECT; with the `pid` under which the client finds its state again if that is kept.
+/// Writes the answer to a CONNECT. The client sends the `pid` again to recover its state.
 pub(super) fn connected(namespace: &str, sid: &str, pid: Option<&str>) -> ByteString {
     let mut text = head(['0', '0'], namespace, None, 0);
-    let says = match pid {
+    let object = match pid {
         Some(pid) => serde_json::json!({ "sid": sid, "pid": pid }),
         None => serde_json::json!({ "sid": sid }),
     };
-    text.push_str(&says.to_string());
+    text.push_str(&object.to_string());
     text.into()
 }
 
-/// The refusal of a CONNECT.
+/// Writes the refusal of a CONNECT.
 pub(super) fn refused(namespace: &str, error: &serde_json::Value) -> ByteString {
     let mut text = head(['4', '4'], namespace, None, 0);
     text.push_str(&error.to_string());
     text.into()
 }
 
-/// The client must leave a namespace and stay away.
+/// Writes a DISCONNECT: the client leaves the namespace and does not come back by itself.
 pub(super) fn disconnected(namespace: &str) -> ByteString {
     head(['1', '1'], namespace, None, 0).into()
 }
 
-/// What an Engine.IO handshake is answered with.
+/// Writes the answer to an Engine.IO handshake.
 pub(super) fn open(sid: &str, upgrade: bool, timing: (u64, u64), payload_bytes_max: usize) -> ByteString {
     let upgrades: &[&str] = if upgrade { &["websocket"] } else { &[] };
     let (interval, timeout) = timing;
@@ -322,7 +322,7 @@ pub(super) fn open(sid: &str, upgrade: bool, timing: (u64, u64), payload_bytes_m
     format!("0{open}").into()
 }
 
-/// The binary parts of a packet as messages.
+/// Turns binary attachments into messages.
 pub(super) fn binaries(attachments: Vec<Bytes>) -> impl Iterator<Item = Frame> {
     attachments.into_iter().map(Frame::Binary)
 }

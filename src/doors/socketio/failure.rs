@@ -1,14 +1,14 @@
-//! How a request over Engine.IO is refused.
+//! The errors that Engine.IO numbers, and the HTTP answer of each.
 
 use actix_web::HttpResponse;
 use actix_web::http::{StatusCode, header};
 use serde_json::json;
 
-use super::engine::protocol::Wrong;
+use super::engine::steps::RequestError;
 
-/// The numbered errors of Engine.IO.
+/// An Engine.IO error. Clients know the errors by their number and text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum EngineError {
     TransportUnknown,
     SidUnknown,
     BadMethod,
@@ -17,13 +17,13 @@ pub(super) enum Failure {
     BadVersion,
     Draining,
     TooMany,
-    /// Too many have come and joined nothing.
+    /// Too many sessions have begun and joined no namespace.
     Arriving,
     TooLarge,
     Crowded,
 }
 
-impl Failure {
+impl EngineError {
     pub(super) const fn parts(self) -> (u16, u8, &'static str) {
         match self {
             Self::TransportUnknown => (400, 0, "Transport unknown"),
@@ -56,11 +56,11 @@ impl Failure {
     }
 }
 
-impl From<Wrong> for Failure {
-    fn from(wrong: Wrong) -> Self {
-        match wrong {
-            Wrong::Unknown => Self::SidUnknown,
-            Wrong::Request => Self::BadRequest,
+impl From<RequestError> for EngineError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Unknown => Self::SidUnknown,
+            RequestError::Request => Self::BadRequest,
         }
     }
 }

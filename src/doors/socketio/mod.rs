@@ -1,4 +1,8 @@
-//! The door `socketio`: the service bus for `socket.io-client`, polling and WebSocket.
+//! The door `socketio`: the service bus for `socket.io-client`, over polling and WebSocket.
+//!
+//! `engine` is Engine.IO, `session` is Socket.IO, `service` is the events of the bus and of the book,
+//! `cluster` is sessions of other nodes and the recovery of state. Imports the bus and the network layer, and no
+//! other door.
 
 mod cluster;
 mod codec;
@@ -32,17 +36,17 @@ use crate::net::origins::Origin;
 use crate::net::websocket::{connection, reader};
 
 use cluster::recovery::Recovery;
-use cluster::remote::{Ear, Remote};
-use engine::actor::{Attach, Bounds, Gone, Poll, PollGone, PostBegins, PostEnds, SessionActor};
+use cluster::remote::{Remote, RemoteHandler};
+use engine::actor::{Attach, Bounds, OnDisconnect, Poll, PollAborted, PostBody, PostStart, SessionActor};
 use engine::arrivals::{Arrival, Arrivals};
-use engine::protocol::Timing;
+use engine::steps::Timing;
 use engine::table::SessionTable;
-use failure::Failure;
+use failure::EngineError;
 use service::application::BusApplication;
 use session::{Application, Handshake};
 use settings::{NAME, Settings};
 
-/// The service bus for Socket.IO clients.
+/// The door for Socket.IO clients.
 pub struct SocketIoDoor {
     settings: Settings,
     bounds: Bounds,
@@ -50,10 +54,10 @@ pub struct SocketIoDoor {
     table: SessionTable<SessionActor>,
     arrivals: Arrivals,
     application: Arc<dyn Application>,
-    /// Of the bodies of all requests of the node.
+    /// Bounds the bytes of all request bodies that the node receives at a time.
     receiving: Budget,
-    /// What other nodes share with it; a door without others has none.
-    ear: Option<Arc<Ear>>,
+    /// Handles messages of the same door on other nodes. `None` in tests of one node.
+    remote_handler: Option<Arc<RemoteHandler>>,
     actors: Actors,
     draining: AtomicBool,
 }
@@ -64,11 +68,11 @@ impl std::fmt::Debug for SocketIoDoor {
     }
 }
 
-/// Where it is on the web listener.
+/// The path of the door on the web listener.
 const PATH: &str = "/socket.io/";
-/// How long clients that were told to go have for it.
+/// How long clients have to disconnect after the node told them to.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Longest time that a POST may take to arrive.
+/// Longest time that the body of a POST may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Builds the door.
@@ -83,9 +87,15 @@ pub fn open(settings: &Settings, context: &Context) -> Arc<dyn Door> {
     let patience = settings.ping_interval + settings.ping_timeout;
     let actors = services.bus.metrics().actors.clone();
     let remote = Remote::new(node.clone(), services.peers.clone(), table.clone(), patience, actors.clone());
-    let ear = Ear { remote, recovery };
+    let remote_handler = RemoteHandler { remote, recovery };
     let of_node = (services.bus.proposer().receiving().clone(), actors);
-    SocketIoDoor::with(node.id(), (settings.clone(), of_node), table, Arc::new(application), Some(Arc::new(ear)))
+    SocketIoDoor::with(
+        node.id(),
+        (settings.clone(), of_node),
+        table,
+        Arc::new(application),
+        Some(Arc::new(remote_handler)),
+    )
 }
 
 impl Door for SocketIoDoor {
@@ -107,15 +117,15 @@ impl Door for SocketIoDoor {
     }
 
     fn live(&self) -> Option<Arc<dyn Live>> {
-        let ear: Arc<dyn Live> = self.ear.clone()?;
-        Some(ear)
+        let remote_handler: Arc<dyn Live> = self.remote_handler.clone()?;
+        Some(remote_handler)
     }
 
-    /// Another node keeps what clients come back for.
+    /// Stops to accept clients, and gives the state of disconnected clients to other nodes.
     fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        if let Some(ear) = &self.ear {
-            ear.recovery.leave();
+        if let Some(remote_handler) = &self.remote_handler {
+            remote_handler.recovery.drain();
         }
     }
 
@@ -134,21 +144,32 @@ impl SocketIoDoor {
         (settings, (receiving, actors)): (Settings, (Budget, Actors)),
         table: SessionTable<SessionActor>,
         application: Arc<dyn Application>,
-        ear: Option<Arc<Ear>>,
+        remote_handler: Option<Arc<RemoteHandler>>,
     ) -> Arc<Self> {
         let Settings { ping_interval, ping_timeout, upgrade_timeout, connect_timeout, queue_bytes_max, .. } = settings;
         let timing = Timing { ping_interval, ping_timeout, upgrade_timeout };
         let bounds = Bounds { timing, connect_timeout, queue_bytes_max };
         let (arrivals, draining) = (Arrivals::new(settings.connections_max), AtomicBool::new(false));
-        Arc::new(Self { settings, bounds, node, table, arrivals, application, receiving, ear, actors, draining })
+        Arc::new(Self {
+            settings,
+            bounds,
+            node,
+            table,
+            arrivals,
+            application,
+            receiving,
+            remote_handler,
+            actors,
+            draining,
+        })
     }
 
     fn start(&self, sid: &str, conn: Option<u64>, mut handshake: Handshake, arrival: Arrival) -> Addr<SessionActor> {
         let (bounds, application) = (self.bounds, Arc::clone(&self.application));
-        let seat = (self.table.place(sid), arrival);
+        let registration = (self.table.place(sid), arrival);
         let session = Owned::create(&self.actors, |ctx: &mut actix::Context<SessionActor>| {
             handshake.mailbox = Some(ctx.address().recipient());
-            SessionActor::new(bounds, conn, application, handshake, seat)
+            SessionActor::new(bounds, conn, application, handshake, registration)
         });
         let addr = session.addr().clone();
         self.table.fill(sid, session);
@@ -161,31 +182,31 @@ impl SocketIoDoor {
         codec::open(sid, upgrade, times, self.settings.message_bytes_max)
     }
 
-    /// Whether pages of this origin may use the door. Programs that are no browsers send none.
-    fn allows(&self, request: &HttpRequest) -> Result<Option<HeaderValue>, Failure> {
+    /// Checks whether pages of this origin may use the door. Programs that are no browsers send no origin.
+    fn allows(&self, request: &HttpRequest) -> Result<Option<HeaderValue>, EngineError> {
         match Origin::of(request.headers()) {
-            Origin::Unreadable => Err(Failure::BadRequest),
+            Origin::Unreadable => Err(EngineError::BadRequest),
             origin if origin.is_allowed(&self.settings.origins) => Ok(request.headers().get(header::ORIGIN).cloned()),
-            _ => Err(Failure::Forbidden),
+            _ => Err(EngineError::Forbidden),
         }
     }
 }
 
-/// What a request says of itself.
-struct Asked {
+/// The query parameters of a request.
+struct RequestParameters {
     websocket: bool,
     sid: Option<String>,
     version: Option<String>,
 }
 
-fn asked(request: &HttpRequest) -> Result<Asked, Failure> {
+fn parameters(request: &HttpRequest) -> Result<RequestParameters, EngineError> {
     let find = |name: &str| session::parameter(request.query_string(), name);
     let websocket = match find("transport").as_deref() {
         Some("polling") => false,
         Some("websocket") => true,
-        _ => return Err(Failure::TransportUnknown),
+        _ => return Err(EngineError::TransportUnknown),
     };
-    Ok(Asked { websocket, sid: find("sid"), version: find("EIO") })
+    Ok(RequestParameters { websocket, sid: find("sid"), version: find("EIO") })
 }
 
 async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<SocketIoDoor>) -> HttpResponse {
@@ -219,87 +240,91 @@ fn preflight(request: &HttpRequest) -> HttpResponse {
     answer.finish()
 }
 
-/// The checks of the reference server, in its order.
+/// Answers a request. The checks come in the order of the reference server.
 async fn answer(
     request: &HttpRequest,
     payload: web::Payload,
     door: &SocketIoDoor,
     upgrade: bool,
-) -> Result<HttpResponse, Failure> {
-    let asked = asked(request)?;
-    if let Some(sid) = &asked.sid {
-        if asked.websocket && !upgrade {
-            return Err(Failure::BadRequest);
+) -> Result<HttpResponse, EngineError> {
+    let parameters = parameters(request)?;
+    if let Some(sid) = &parameters.sid {
+        if parameters.websocket && !upgrade {
+            return Err(EngineError::BadRequest);
         }
         return match engine::table::node_of(sid) {
             Some(node) if node != door.node => {
-                let ear = door.ear.as_ref().ok_or(Failure::SidUnknown)?;
-                elsewhere(request, payload, door, &ear.remote, node, sid, asked.websocket).await
+                let remote_handler = door.remote_handler.as_ref().ok_or(EngineError::SidUnknown)?;
+                forward(request, payload, door, &remote_handler.remote, node, sid, parameters.websocket).await
             }
-            _ => here(request, payload, door, sid, asked.websocket).await,
+            _ => handle_local(request, payload, door, sid, parameters.websocket).await,
         };
     }
     if *request.method() != Method::GET {
-        return Err(Failure::BadMethod);
+        return Err(EngineError::BadMethod);
     }
-    if asked.websocket != upgrade {
-        return Err(Failure::BadRequest);
+    if parameters.websocket != upgrade {
+        return Err(EngineError::BadRequest);
     }
     if door.draining.load(Ordering::Relaxed) {
-        return Err(Failure::Draining);
+        return Err(EngineError::Draining);
     }
     if door.table.len() >= door.settings.connections_max {
-        return Err(Failure::TooMany);
+        return Err(EngineError::TooMany);
     }
-    if asked.version.as_deref() != Some("4") {
-        return Err(Failure::BadVersion);
+    if parameters.version.as_deref() != Some("4") {
+        return Err(EngineError::BadVersion);
     }
-    shake_hands(request, door, asked)
+    handshake(request, door, parameters)
 }
 
-fn shake_hands(request: &HttpRequest, door: &SocketIoDoor, asked: Asked) -> Result<HttpResponse, Failure> {
-    let arrival = door.arrivals.one(request.peer_addr().map(|address| address.ip())).ok_or(Failure::Arriving)?;
+fn handshake(
+    request: &HttpRequest,
+    door: &SocketIoDoor,
+    parameters: RequestParameters,
+) -> Result<HttpResponse, EngineError> {
+    let arrival = door.arrivals.one(request.peer_addr().map(|address| address.ip())).ok_or(EngineError::Arriving)?;
     let sid = engine::table::sid(door.node);
     let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
     let handshake = Handshake { query: request.query_string().to_owned(), address, mailbox: None };
-    if !asked.websocket {
+    if !parameters.websocket {
         door.start(&sid, None, handshake, arrival);
         return Ok(polled(door.open(&sid, true).to_string()));
     }
     if !reader::is_proper_upgrade(request) {
-        return Err(Failure::BadRequest);
+        return Err(EngineError::BadRequest);
     }
     let conn = door.table.conn();
     let session = door.start(&sid, Some(conn), handshake, arrival);
     let open = Some(door.open(&sid, false));
-    // No WebSocket, no session that was to begin with it.
+    // Without the WebSocket there is no session, because the session would begin with it.
     upgraded(request, door, &session, conn, open).inspect_err(|_| door.table.end(&sid))
 }
 
-/// Starts a WebSocket of a session of this node. A request that is no proper upgrade leaves the session as it is.
+/// Upgrades a request to a WebSocket of a session of this node. A malformed upgrade leaves the session as it is.
 fn upgraded(
     request: &HttpRequest,
     door: &SocketIoDoor,
     session: &Addr<SessionActor>,
     conn: u64,
     open: Option<ByteString>,
-) -> Result<HttpResponse, Failure> {
+) -> Result<HttpResponse, EngineError> {
     let limit = door.settings.message_bytes_max;
     let started = connection::start(request, limit, session.clone().recipient(), conn, &door.actors);
-    let (writer, response) = started.map_err(|_| Failure::BadRequest)?;
-    // To a session that has ended meanwhile: the WebSocket ends as well.
+    let (writer, response) = started.map_err(|_| EngineError::BadRequest)?;
+    // When the session has ended meanwhile, the WebSocket ends too.
     must_tell(session, Attach { conn, writer, open });
     Ok(response)
 }
 
-async fn here(
+async fn handle_local(
     request: &HttpRequest,
     payload: web::Payload,
     door: &SocketIoDoor,
     sid: &str,
     websocket: bool,
-) -> Result<HttpResponse, Failure> {
-    let session = door.table.find(sid).ok_or(Failure::SidUnknown)?;
+) -> Result<HttpResponse, EngineError> {
+    let session = door.table.find(sid).ok_or(EngineError::SidUnknown)?;
     if websocket {
         let conn = door.table.conn();
         return upgraded(request, door, &session, conn, None);
@@ -307,15 +332,15 @@ async fn here(
     match *request.method() {
         Method::GET => {
             let (answer, polled_later) = oneshot::channel();
-            let gone = Gone::new(|| must_tell(&session, PollGone));
-            session.send(Poll(answer)).await.map_err(|_| Failure::SidUnknown)?;
-            let payload = polled_later.await.map_err(|_| Failure::SidUnknown);
+            let gone = OnDisconnect::new(|| must_tell(&session, PollAborted));
+            session.send(Poll(answer)).await.map_err(|_| EngineError::SidUnknown)?;
+            let payload = polled_later.await.map_err(|_| EngineError::SidUnknown);
             gone.disarm();
             Ok(polled(payload??))
         }
         Method::POST => {
-            let (post, (refused, goes_on)) = (door.table.conn(), oneshot::channel());
-            session.send(PostBegins(post, goes_on)).await.map_err(|_| Failure::SidUnknown)??;
+            let (post, (refused, aborted)) = (door.table.conn(), oneshot::channel());
+            session.send(PostStart(post, aborted)).await.map_err(|_| EngineError::SidUnknown)??;
             let body = read_body(request, payload, door).await;
             let body = match body {
                 Ok(body) => body,
@@ -325,14 +350,14 @@ async fn here(
                     return Err(failure);
                 }
             };
-            session.send(PostEnds(post, body)).await.map_err(|_| Failure::SidUnknown)??;
+            session.send(PostBody(post, body)).await.map_err(|_| EngineError::SidUnknown)??;
             Ok(posted())
         }
-        _ => Err(Failure::BadRequest),
+        _ => Err(EngineError::BadRequest),
     }
 }
 
-async fn elsewhere(
+async fn forward(
     request: &HttpRequest,
     payload: web::Payload,
     door: &SocketIoDoor,
@@ -340,17 +365,17 @@ async fn elsewhere(
     node: u64,
     sid: &str,
     websocket: bool,
-) -> Result<HttpResponse, Failure> {
+) -> Result<HttpResponse, EngineError> {
     if websocket {
         if !reader::is_proper_upgrade(request) {
-            return Err(Failure::BadRequest);
+            return Err(EngineError::BadRequest);
         }
         let (conn, limit) = (door.table.conn(), door.settings.message_bytes_max);
         return Ok(remote.tunnel(request, limit, node, sid, conn).await?);
     }
     match *request.method() {
         Method::GET => {
-            let gone = Gone::new(|| remote.poll_gone(node, sid));
+            let gone = OnDisconnect::new(|| remote.poll_aborted(node, sid));
             let payload = remote.poll(node, sid).await;
             gone.disarm();
             Ok(polled(payload?))
@@ -360,23 +385,23 @@ async fn elsewhere(
             remote.post(node, sid, body).await?;
             Ok(posted())
         }
-        _ => Err(Failure::BadRequest),
+        _ => Err(EngineError::BadRequest),
     }
 }
 
-/// Reads a POST; `None` when it is no text.
+/// Reads the body of a POST. `None` means that the body is not text.
 async fn read_body(
     request: &HttpRequest,
     payload: web::Payload,
     door: &SocketIoDoor,
-) -> Result<Option<ByteString>, Failure> {
+) -> Result<Option<ByteString>, EngineError> {
     let binary = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream");
     let (bytes_max, timeout, budget) = (door.settings.message_bytes_max, BODY_TIMEOUT, &door.receiving);
     let read = http_body::read(request, payload, http_body::Bounds { bytes_max, timeout, budget }).await;
     let body = read.map_err(|error| match error {
-        BodyError::TooLarge => Failure::TooLarge,
-        BodyError::Crowded => Failure::Crowded,
-        BodyError::Late | BodyError::Broken(_) => Failure::BadRequest,
+        BodyError::TooLarge => EngineError::TooLarge,
+        BodyError::Crowded => EngineError::Crowded,
+        BodyError::Late | BodyError::Broken(_) => EngineError::BadRequest,
     })?;
     Ok(if binary { None } else { ByteString::try_from(body).ok() })
 }

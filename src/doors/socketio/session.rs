@@ -1,5 +1,5 @@
-//! Socket.IO v5 on top of one Engine.IO session: namespaces, events, acknowledgements, binary parts. Pure;
-//! what is behind a namespace is an [`Application`].
+//! The state machine of Socket.IO v5 on one Engine.IO session: namespaces, events, acknowledgements, binary
+//! attachments. Pure. An [`Application`] is behind the namespaces.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use crate::net::websocket::writer::Frame;
 /// Most namespaces that one connection may join.
 const NAMESPACES_MAX: usize = 64;
 
-/// How a client came.
+/// The data of a handshake.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Handshake {
     /// Query of the first request, as it came.
     pub(super) query: String,
-    /// Where it comes from.
+    /// Address of the client.
     pub(super) address: String,
-    /// How the bus reaches it.
+    /// The mailbox through which the bus reaches the client.
     pub(super) mailbox: Option<Recipient<ClientMessage>>,
 }
 
@@ -43,41 +43,41 @@ pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
 /// An event of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
-    /// Its name; empty when it was a number.
+    /// Name of the event; empty when the name was a number.
     pub(super) name: ByteString,
-    /// What the client wants an answer under.
+    /// The number of the acknowledgement that the client wants.
     pub(super) id: Option<u64>,
-    /// Each of them JSON.
+    /// The arguments, each of them JSON.
     pub(super) args: Vec<ByteString>,
-    /// What the placeholders in them stand for.
+    /// The attachments that the placeholders in the arguments stand for.
     pub(super) attachments: Vec<Bytes>,
-    /// Its arguments were nested too deep, and were left out.
+    /// Whether the arguments were nested too deep. They are left out then.
     pub(super) deep: bool,
 }
 
-/// Why a client may not join a namespace.
+/// Why a client may not join a namespace: the data of `connect_error`.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Refused {
+pub(super) struct ConnectError {
     pub(super) message: String,
     pub(super) data: Option<serde_json::Value>,
 }
 
-/// What is behind the namespaces.
+/// The application behind the namespaces.
 pub(super) trait Application: Send + Sync {
-    /// A client joins; `auth` is a JSON object or nothing.
+    /// Accepts a client, or refuses it. `auth` is a JSON object or nothing.
     fn connect(
         &self,
         namespace: &str,
         sid: &str,
         handshake: &Handshake,
         auth: Option<&str>,
-    ) -> Result<Box<dyn Socket>, Refused>;
+    ) -> Result<Box<dyn Socket>, ConnectError>;
 
-    /// A new id for a client.
+    /// Makes a new id for a client.
     fn sid(&self) -> String;
 
-    /// Looks for the state of a client that was here before and says so in `auth`; `None` when it does not, or when
-    /// no state is ever kept.
+    /// Looks for the state that a reconnecting client names in `auth`. `None` means that the client names none, or
+    /// that no state is kept.
     fn restore(
         &self,
         _namespace: &str,
@@ -88,61 +88,61 @@ pub(super) trait Application: Send + Sync {
     }
 }
 
-/// A client that has found its state again.
+/// A client whose state was recovered.
 pub(super) struct Restored {
-    /// The id that it had.
+    /// The id of the client before it disconnected.
     pub(super) sid: String,
     pub(super) socket: Box<dyn Socket>,
-    /// What it has missed.
+    /// The events that the client missed.
     pub(super) missed: Vec<Frame>,
 }
 
 /// One client in one namespace.
 pub(super) trait Socket {
-    /// It has been told that it is in.
+    /// The client has joined the namespace.
     fn joined(&mut self, out: &mut Out);
-    /// It sends an event.
+    /// The client sent an event.
     fn event(&mut self, event: Event, out: &mut Out);
-    /// It answers what it was sent under `id`.
+    /// The client acknowledged the message that was sent under `id`.
     fn acked(&mut self, id: u64, args: Vec<ByteString>, attachments: Vec<Bytes>, out: &mut Out);
-    /// The bus tells it something.
-    fn told(&mut self, told: ClientMessage, out: &mut Out);
-    /// It has gone; it may come back for its state if it was its connection that `broke`.
-    fn left(&mut self, broke: bool);
-    /// What it finds its state by when it comes back, if that is kept.
+    /// The bus sent a message to the client.
+    fn client_message(&mut self, message: ClientMessage, out: &mut Out);
+    /// The client left. The state of the client may be recovered if its connection broke.
+    fn disconnected(&mut self, connection_broke: bool);
+    /// The name of the state of the client, if the state can be recovered.
     fn pid(&self) -> Option<&str> {
         None
     }
 }
 
-/// What was waited for.
-pub(super) enum Waited {
-    /// A word of the bus.
-    Told(ClientMessage),
+/// The result of [`Out::wait`].
+pub(super) enum WaitResult {
+    /// A message of the bus.
+    Message(ClientMessage),
     /// The state that the client of this CONNECT left behind.
     Restored(Packet, Option<Restored>),
 }
 
-/// How a client is sent away.
+/// How a client is disconnected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Away {
-    /// Out of the namespace: it stays away.
+pub(super) enum Disconnect {
+    /// The client leaves the namespace and does not come back by itself.
     Kick,
-    /// The connection ends: it comes back by itself.
+    /// The connection ends, and the client reconnects by itself.
     Drop(&'static str, u16),
 }
 
-/// What a socket wants done.
+/// What a socket wants the session to do.
 #[derive(Default)]
 pub(super) struct Out {
-    /// To be sent to the client.
+    /// Frames for the client.
     pub(super) frames: Vec<Frame>,
-    /// Nothing more is taken from the client until this is done; its result is told.
-    pub(super) wait: Option<LocalBoxFuture<'static, Waited>>,
-    pub(super) away: Option<Away>,
+    /// A future that the session waits for. The session takes no message of the client meanwhile.
+    pub(super) wait: Option<LocalBoxFuture<'static, WaitResult>>,
+    pub(super) disconnect: Option<Disconnect>,
     /// Bytes of `frames` that come at the pace of the client.
     pub(super) paced: usize,
-    /// Kept until little of what the stream of the book has said waits for the client.
+    /// The turn of a stream of the book. The session keeps the turn until little of that stream waits for the client.
     pub(super) turn: Option<Turn>,
     namespace: ByteString,
 }
@@ -152,7 +152,7 @@ impl Out {
         Self { namespace: namespace.clone(), ..Self::default() }
     }
 
-    /// Sends an event; with an `id` the client may answer it.
+    /// Sends an event. With an `id` the client may acknowledge the event.
     pub(super) fn emit(&mut self, id: Option<u64>, name: &str, args: &[&str], attachments: Vec<Bytes>) {
         self.frames.push(Frame::Text(codec::event(&self.namespace, id, name, args, attachments.len())));
         self.frames.extend(codec::binaries(attachments));
@@ -165,20 +165,22 @@ impl Out {
         self.frames.push(frame);
     }
 
-    /// Answers an event.
+    /// Acknowledges an event.
     pub(super) fn ack(&mut self, id: u64, args: &[&str], attachments: Vec<Bytes>) {
         self.frames.push(Frame::Text(codec::ack(&self.namespace, id, args, attachments.len())));
         self.frames.extend(codec::binaries(attachments));
     }
 }
 
-/// The session.
+/// The state of one session.
 pub(super) struct Session {
+    /// Accepts clients into namespaces.
     application: Arc<dyn Application>,
+    /// The handshake, which the application sees with each CONNECT.
     handshake: Handshake,
-    /// One, nearly always: not worth a map.
+    /// The joined namespaces. Nearly all clients join one, so a list is enough.
     sockets: Vec<(ByteString, Box<dyn Socket>)>,
-    /// A packet whose binary parts are not all there.
+    /// A packet whose binary attachments are not all there.
     partial: Option<Box<(Packet, Vec<Bytes>)>>,
 }
 
@@ -191,12 +193,12 @@ impl Session {
         self.sockets.iter_mut().find(|(name, _)| name == namespace).map(|(_, socket)| socket)
     }
 
-    /// Whether the client is in any namespace.
+    /// Whether the client has joined any namespace.
     pub(super) fn is_joined(&self) -> bool {
         !self.sockets.is_empty()
     }
 
-    /// A message of the client.
+    /// Handles a message of the client.
     pub(super) fn message(&mut self, frame: Frame) -> Result<Out, Malformed> {
         match frame {
             Frame::Text(text) => {
@@ -257,7 +259,7 @@ impl Session {
         }
         match self.application.restore(&packet.namespace, &self.handshake, packet.object()) {
             Some(restored) => {
-                out.wait = Some(restored.map(|restored| Waited::Restored(packet, restored)).boxed_local());
+                out.wait = Some(restored.map(|restored| WaitResult::Restored(packet, restored)).boxed_local());
             }
             None => self.join(&packet, out),
         }
@@ -267,8 +269,8 @@ impl Session {
     fn join(&mut self, packet: &Packet, out: &mut Out) {
         let sid = self.application.sid();
         match self.application.connect(&packet.namespace, &sid, &self.handshake, packet.object()) {
-            Ok(socket) => self.seat(&packet.namespace, &sid, socket, out),
-            Err(Refused { message, data }) => {
+            Ok(socket) => self.add_socket(&packet.namespace, &sid, socket, out),
+            Err(ConnectError { message, data }) => {
                 let mut error = serde_json::Map::new();
                 error.insert("message".to_owned(), message.into());
                 if let Some(data) = data {
@@ -279,24 +281,24 @@ impl Session {
         }
     }
 
-    fn seat(&mut self, namespace: &ByteString, sid: &str, mut socket: Box<dyn Socket>, out: &mut Out) {
+    fn add_socket(&mut self, namespace: &ByteString, sid: &str, mut socket: Box<dyn Socket>, out: &mut Out) {
         out.frames.push(Frame::Text(codec::connected(namespace, sid, socket.pid())));
         socket.joined(out);
         self.sockets.reserve_exact(1);
         self.sockets.push((namespace.clone(), socket));
     }
 
-    /// What [`Out::wait`] was for has come.
-    pub(super) fn waited(&mut self, waited: Waited) -> Out {
-        match waited {
-            Waited::Told(told) => self.told(told),
-            Waited::Restored(packet, Some(Restored { sid, socket, missed })) => {
+    /// Continues with the result of [`Out::wait`].
+    pub(super) fn wait_ended(&mut self, result: WaitResult) -> Out {
+        match result {
+            WaitResult::Message(message) => self.client_message(message),
+            WaitResult::Restored(packet, Some(Restored { sid, socket, missed })) => {
                 let mut out = Out::of(&packet.namespace);
-                self.seat(&packet.namespace, &sid, socket, &mut out);
+                self.add_socket(&packet.namespace, &sid, socket, &mut out);
                 out.frames.extend(missed);
                 out
             }
-            Waited::Restored(packet, None) => {
+            WaitResult::Restored(packet, None) => {
                 let mut out = Out::of(&packet.namespace);
                 self.join(&packet, &mut out);
                 out
@@ -306,29 +308,29 @@ impl Session {
 
     fn leave(&mut self, namespace: &ByteString) {
         if let Some(at) = self.sockets.iter().position(|(name, _)| name == namespace) {
-            self.sockets.swap_remove(at).1.left(false);
+            self.sockets.swap_remove(at).1.disconnected(false);
         }
     }
 
-    /// The bus tells the client something: that concerns the main namespace.
-    pub(super) fn told(&mut self, told: ClientMessage) -> Out {
+    /// Handles a message of the bus, which concerns the main namespace.
+    pub(super) fn client_message(&mut self, message: ClientMessage) -> Out {
         let main = ByteString::from_static("/");
         let mut out = Out::of(&main);
         if let Some(socket) = self.socket(&main) {
-            socket.told(told, &mut out);
+            socket.client_message(message, &mut out);
         }
         out
     }
 
-    /// Sends a client out of the namespace that `out` is about.
+    /// Sends the client out of the namespace of `out`.
     pub(super) fn kick(&mut self, out: &mut Out) {
         let namespace = out.namespace.clone();
         out.frames.push(Frame::Text(codec::disconnected(&namespace)));
         self.leave(&namespace);
     }
 
-    /// The connection is over.
+    /// Ends the session.
     pub(super) fn end(&mut self) {
-        std::mem::take(&mut self.sockets).into_iter().for_each(|(_, mut socket)| socket.left(true));
+        std::mem::take(&mut self.sockets).into_iter().for_each(|(_, mut socket)| socket.disconnected(true));
     }
 }

@@ -16,13 +16,13 @@ pub(in crate::doors::socketio) const NAME: &str = "socketio";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Time from a pong, or the handshake, to the next ping.
+    /// Time from a pong, or from the handshake, to the next ping.
     #[serde(with = "duration")]
     pub ping_interval: Duration,
-    /// Time from a ping to its pong, after which the client has gone.
+    /// Time from a ping to its pong. A client without a pong counts as disconnected.
     #[serde(with = "duration")]
     pub ping_timeout: Duration,
-    /// Longest time the change from polling to WebSocket may take.
+    /// Longest time of an upgrade from polling to WebSocket.
     #[serde(with = "duration")]
     pub upgrade_timeout: Duration,
     /// Longest time from the handshake until a client joins a namespace.
@@ -31,16 +31,17 @@ pub struct Settings {
     /// Largest message and largest POST in bytes; a client that sends more is disconnected.
     #[serde(with = "bytes")]
     pub message_bytes_max: usize,
-    /// Most bytes that wait for a client, events of its streams not counted; one that does not read is disconnected.
+    /// Most bytes that wait for a client, without the events of its streams. A client that does not read is
+    /// disconnected.
     #[serde(with = "bytes")]
     pub queue_bytes_max: usize,
     /// Most clients at a time.
     pub connections_max: usize,
-    /// How long the state of a client whose connection broke is kept, so that it finds it again when it comes back,
-    /// with what it missed; 0s: it is not.
+    /// How long the state of a client whose connection broke is kept, so that the client recovers the state and gets
+    /// the missed events when it reconnects; 0s turns the recovery off.
     #[serde(with = "duration")]
     pub max_disconnection: Duration,
-    /// Origins of web pages that may connect beside the door's own, separated by commas; `*`: any.
+    /// Origins of web pages that may connect beside the door's own, separated by commas; `*` means any.
     pub origins: CommaList,
 }
 
@@ -83,7 +84,7 @@ impl DoorSettings for Settings {
     }
 
     fn connection_bounds(&mut self) -> Vec<ConnectionBound<'_>> {
-        // A client that polls has two.
+        // A polling client has two connections: its GET and its POST.
         let max = &mut self.connections_max;
         vec![ConnectionBound { key: "socketio.connections_max", max, files: 2, counted: 2 }]
     }

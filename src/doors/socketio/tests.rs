@@ -1,4 +1,4 @@
-//! The pure parts: packets in and out, and a session told what happens and when.
+//! The pure parts of the door: packets in and out, and the steps of a session at given times.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,12 @@ use proptest::prelude::*;
 
 use super::cluster::session_state;
 use super::codec::{self, Engine as Packet0, Kind, Packet, encode_payload};
-use super::engine::protocol::{Engine, Polled, Step, Timing, Wrong};
+use super::engine::protocol::Engine;
+use super::engine::steps::{Polled, RequestError, Step, Timing};
 use super::engine::table;
-use super::service::payloads::{Auth, NotifyPayload, RegisterPayload, RequestPayload, ResponsePayload, Resumes};
+use super::service::payloads::{
+    Auth, NotifyPayload, RecoveryRequest, RegisterPayload, RequestPayload, ResponsePayload,
+};
 use crate::net::websocket::writer::Frame;
 
 fn text(text: &str) -> Frame {
@@ -38,13 +41,14 @@ fn packets_read_back_as_they_were_written() {
 
 #[test]
 fn who_comes_back_says_what_it_was_and_what_it_was_told() {
-    let resumes = |auth: &str| Resumes::parse(auth).map(|said| (said.pid, said.offset.map(|at| at.to_string())));
+    let recovery_request =
+        |auth: &str| RecoveryRequest::parse(auth).map(|request| (request.pid, request.offset.map(|at| at.to_string())));
     let pid = || "p".to_owned();
-    assert_eq!(resumes(r#"{"pid":"p","offset":"3.9","appId":"x"}"#), Some((pid(), Some("3.9".to_owned()))));
-    assert_eq!(resumes(r#"{"pid":"p"}"#), Some((pid(), None)));
-    assert_eq!(resumes(r#"{"pid":"p","offset":null}"#), Some((pid(), None)));
+    assert_eq!(recovery_request(r#"{"pid":"p","offset":"3.9","appId":"x"}"#), Some((pid(), Some("3.9".to_owned()))));
+    assert_eq!(recovery_request(r#"{"pid":"p"}"#), Some((pid(), None)));
+    assert_eq!(recovery_request(r#"{"pid":"p","offset":null}"#), Some((pid(), None)));
     for wrong in [r#"{"offset":"3.9"}"#, r#"{"pid":7}"#, r#"{"pid":"p","offset":"3"}"#, r#"{"pid":"p","offset":3}"#] {
-        assert_eq!(resumes(wrong), None, "{wrong}");
+        assert_eq!(recovery_request(wrong), None, "{wrong}");
     }
 }
 
@@ -126,15 +130,15 @@ proptest! {
 fn messages_between_nodes_read_back() {
     let frames = vec![text("42[1]"), Frame::Binary(Bytes::from_static(&[0, 255]))];
     for word in [
-        session_state::Word::Poll("n1.x".to_owned()),
-        session_state::Word::In(session_state::Carried::new(7, frames.clone())),
-        session_state::Word::Out(session_state::Carried::end(7, 1012)),
+        session_state::PeerMessage::Poll("n1.x".to_owned()),
+        session_state::PeerMessage::FromClient(session_state::TunnelFrames::new(7, frames.clone())),
+        session_state::PeerMessage::ToClient(session_state::TunnelFrames::end(7, 1012)),
     ] {
-        assert_eq!(session_state::Word::from_bytes(word.clone().into_bytes()), Some(word));
+        assert_eq!(session_state::PeerMessage::from_bytes(word.clone().into_bytes()), Some(word));
     }
-    assert_eq!(session_state::Carried::new(7, frames.clone()).into_frames(), frames);
-    for became in [Ok("6".to_owned()), Err(Wrong::Unknown), Err(Wrong::Request)] {
-        assert_eq!(session_state::decode(Ok(session_state::encode(became.clone()))), became);
+    assert_eq!(session_state::TunnelFrames::new(7, frames.clone()).into_frames(), frames);
+    for result in [Ok("6".to_owned()), Err(RequestError::Unknown), Err(RequestError::Request)] {
+        assert_eq!(session_state::decode(Ok(session_state::encode(result.clone()))), result);
     }
 }
 
@@ -149,20 +153,20 @@ fn a_sid_names_its_node() {
 }
 
 /// A session with a clock of its own.
-struct Told {
+struct TimedEngine {
     engine: Engine,
     now: Instant,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn session(conn: Option<u64>) -> Told {
+fn session(conn: Option<u64>) -> TimedEngine {
     let timing = Timing { ping_interval: SECOND * 25, ping_timeout: SECOND * 20, upgrade_timeout: SECOND * 10 };
     let now = Instant::now();
-    Told { engine: Engine::new(timing, conn, now), now }
+    TimedEngine { engine: Engine::new(timing, conn, now), now }
 }
 
-impl Told {
+impl TimedEngine {
     fn after(&mut self, seconds: u32) -> Vec<Step> {
         self.now += SECOND * seconds;
         self.engine.tick(self.now);
@@ -174,8 +178,8 @@ impl Told {
         self.engine.take()
     }
 
-    fn post(&mut self, body: &str) -> Result<(), Wrong> {
-        self.engine.post_begins(1)?;
+    fn post(&mut self, body: &str) -> Result<(), RequestError> {
+        self.engine.post_start(1)?;
         self.engine.post(1, Some(&body.into()), self.now)
     }
 }
@@ -183,102 +187,106 @@ impl Told {
 #[test]
 fn a_post_that_never_comes_ends_its_session_and_no_other_post_does() {
     let begun = || {
-        let mut told = session(None);
-        assert_eq!(told.engine.post_begins(7), Ok(()));
-        told
+        let mut timed = session(None);
+        assert_eq!(timed.engine.post_start(7), Ok(()));
+        timed
     };
-    let mut told = begun();
-    told.engine.post_gone(8, "of another handler");
-    assert_eq!(told.engine.post(8, Some(&"4no".into()), told.now), Err(Wrong::Unknown), "nor is it taken for another");
-    assert_eq!(told.engine.post(7, Some(&"4in".into()), told.now), Ok(()));
-    told.engine.post_gone(7, "behind its end");
-    assert_eq!(told.post("4more"), Ok(()), "the session goes on");
-    let mut told = begun();
-    told.engine.post_gone(7, "cut");
-    assert!(told.engine.take().contains(&Step::Closed("cut")));
+    let mut timed = begun();
+    timed.engine.post_aborted(8, "of another handler");
+    assert_eq!(
+        timed.engine.post(8, Some(&"4no".into()), timed.now),
+        Err(RequestError::Unknown),
+        "nor is it taken for another"
+    );
+    assert_eq!(timed.engine.post(7, Some(&"4in".into()), timed.now), Ok(()));
+    timed.engine.post_aborted(7, "behind its end");
+    assert_eq!(timed.post("4more"), Ok(()), "the session goes on");
+    let mut timed = begun();
+    timed.engine.post_aborted(7, "cut");
+    assert!(timed.engine.take().contains(&Step::Closed("cut")));
 }
 
 #[test]
 fn the_interval_begins_anew_with_the_pong() {
-    let mut told = session(Some(1));
-    assert_eq!(told.after(24), []);
-    assert_eq!(told.after(1), [Step::Write(1, vec![text("2")])]);
-    told.engine.written(1);
-    assert_eq!(told.after(19), []);
-    assert_eq!(told.frame(1, "3"), []);
-    assert_eq!(told.after(24), []);
-    assert_eq!(told.after(1), [Step::Write(1, vec![text("2")])], "25 s after the pong");
-    assert_eq!(told.after(20), [Step::Shut(1, 1000), Step::Closed("ping timeout")]);
-    assert!(told.engine.is_over());
+    let mut timed = session(Some(1));
+    assert_eq!(timed.after(24), []);
+    assert_eq!(timed.after(1), [Step::Write(1, vec![text("2")])]);
+    timed.engine.written(1);
+    assert_eq!(timed.after(19), []);
+    assert_eq!(timed.frame(1, "3"), []);
+    assert_eq!(timed.after(24), []);
+    assert_eq!(timed.after(1), [Step::Write(1, vec![text("2")])], "25 s after the pong");
+    assert_eq!(timed.after(20), [Step::Shut(1, 1000), Step::Closed("ping timeout")]);
+    assert!(timed.engine.is_over());
 }
 
 #[test]
 fn what_is_sent_while_a_write_is_on_its_way_leaves_with_the_next() {
-    let mut told = session(Some(1));
-    told.engine.send([text("4a")]);
-    told.engine.send([text("4b")]);
-    told.engine.send([text("4c")]);
-    assert_eq!(told.engine.take(), [Step::Write(1, vec![text("4a")])]);
-    assert_eq!(told.engine.waiting_bytes(), 4);
-    told.engine.written(1);
-    assert_eq!(told.engine.take(), [Step::Write(1, vec![text("4b"), text("4c")])]);
+    let mut timed = session(Some(1));
+    timed.engine.send([text("4a")]);
+    timed.engine.send([text("4b")]);
+    timed.engine.send([text("4c")]);
+    assert_eq!(timed.engine.take(), [Step::Write(1, vec![text("4a")])]);
+    assert_eq!(timed.engine.waiting_bytes(), 4);
+    timed.engine.written(1);
+    assert_eq!(timed.engine.take(), [Step::Write(1, vec![text("4b"), text("4c")])]);
 }
 
 #[test]
 fn what_comes_at_the_pace_of_the_client_does_not_say_that_it_does_not_read() {
-    let mut told = session(Some(1));
-    told.engine.send([text("4a")]);
-    told.engine.queue([text("4large event")], "4large event".len());
-    told.engine.queue([text("4b")], 0);
-    assert_eq!((told.engine.waiting_bytes(), told.engine.unread_bytes()), (14, 2));
-    told.engine.written(1);
-    assert_eq!((told.engine.waiting_bytes(), told.engine.unread_bytes()), (0, 0));
-    told.engine.queue([text("4b")], 0);
-    assert_eq!(told.engine.unread_bytes(), 2, "what is paced does not count for what comes later");
+    let mut timed = session(Some(1));
+    timed.engine.send([text("4a")]);
+    timed.engine.queue([text("4large event")], "4large event".len());
+    timed.engine.queue([text("4b")], 0);
+    assert_eq!((timed.engine.waiting_bytes(), timed.engine.unread_bytes()), (14, 2));
+    timed.engine.written(1);
+    assert_eq!((timed.engine.waiting_bytes(), timed.engine.unread_bytes()), (0, 0));
+    timed.engine.queue([text("4b")], 0);
+    assert_eq!(timed.engine.unread_bytes(), 2, "what is paced does not count for what comes later");
 }
 
 #[test]
 fn nothing_is_lost_and_nothing_doubled_by_an_upgrade() {
-    let mut told = session(None);
-    told.engine.attach(5, told.now);
-    told.engine.send([text("41")]);
-    assert_eq!(told.frame(5, "2probe"), [Step::Write(5, vec![text("3probe")])]);
-    assert_eq!(told.engine.poll(told.now), Polled::Now("41".to_owned()), "what waits comes before the noop");
-    assert_eq!(told.engine.poll(told.now), Polled::Now("6".to_owned()));
-    assert_eq!(told.post("4in"), Ok(()), "data may still come over polling");
-    told.engine.send([text("42")]);
-    assert_eq!(told.frame(5, "5"), [Step::Message(text("in")), Step::Write(5, vec![text("42")])]);
-    assert_eq!(told.engine.poll(told.now), Polled::Wrong(Wrong::Request));
-    assert_eq!(told.post("4late"), Err(Wrong::Request));
+    let mut timed = session(None);
+    timed.engine.attach(5, timed.now);
+    timed.engine.send([text("41")]);
+    assert_eq!(timed.frame(5, "2probe"), [Step::Write(5, vec![text("3probe")])]);
+    assert_eq!(timed.engine.poll(timed.now), Polled::Now("41".to_owned()), "what waits comes before the noop");
+    assert_eq!(timed.engine.poll(timed.now), Polled::Now("6".to_owned()));
+    assert_eq!(timed.post("4in"), Ok(()), "data may still come over polling");
+    timed.engine.send([text("42")]);
+    assert_eq!(timed.frame(5, "5"), [Step::Message(text("in")), Step::Write(5, vec![text("42")])]);
+    assert_eq!(timed.engine.poll(timed.now), Polled::Refused(RequestError::Request));
+    assert_eq!(timed.post("4late"), Err(RequestError::Request));
 }
 
 #[test]
 fn an_upgrade_that_takes_too_long_leaves_polling_as_it_was() {
-    let mut told = session(None);
-    told.engine.attach(5, told.now);
-    assert_eq!(told.after(10), [Step::Shut(5, 1000)]);
-    assert_eq!(told.engine.poll(told.now), Polled::Later);
-    told.engine.attach(6, told.now);
-    told.engine.attach(7, told.now);
-    assert_eq!(told.engine.take(), [Step::Shut(7, 1000)], "one at a time");
+    let mut timed = session(None);
+    timed.engine.attach(5, timed.now);
+    assert_eq!(timed.after(10), [Step::Shut(5, 1000)]);
+    assert_eq!(timed.engine.poll(timed.now), Polled::Later);
+    timed.engine.attach(6, timed.now);
+    timed.engine.attach(7, timed.now);
+    assert_eq!(timed.engine.take(), [Step::Shut(7, 1000)], "one at a time");
 }
 
 #[test]
 fn a_close_waits_for_the_next_poll() {
-    let mut told = session(None);
-    told.engine.send([text("4last")]);
-    told.engine.close("draining", 1012, told.now);
-    assert_eq!(told.engine.take(), [Step::Closed("draining")]);
-    assert_eq!(told.engine.afterlife(), SECOND * 30);
-    assert_eq!(told.engine.poll(told.now), Polled::Now("4last\u{1e}1".to_owned()));
-    assert_eq!(told.engine.poll(told.now), Polled::Wrong(Wrong::Unknown));
+    let mut timed = session(None);
+    timed.engine.send([text("4last")]);
+    timed.engine.close("draining", 1012, timed.now);
+    assert_eq!(timed.engine.take(), [Step::Closed("draining")]);
+    assert_eq!(timed.engine.linger(), SECOND * 30);
+    assert_eq!(timed.engine.poll(timed.now), Polled::Now("4last\u{1e}1".to_owned()));
+    assert_eq!(timed.engine.poll(timed.now), Polled::Refused(RequestError::Unknown));
 }
 
 #[test]
 fn packets_behind_a_bad_one_are_not_taken() {
-    let mut told = session(None);
-    assert_eq!(told.post("4a\u{1e}x\u{1e}4b"), Err(Wrong::Request));
-    assert_eq!(told.engine.take(), [Step::Message(text("a")), Step::Closed("parse error")]);
+    let mut timed = session(None);
+    assert_eq!(timed.post("4a\u{1e}x\u{1e}4b"), Err(RequestError::Request));
+    assert_eq!(timed.engine.take(), [Step::Message(text("a")), Step::Closed("parse error")]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Bytes to events and events to bytes: the JSON of a publish, the frames of a stream. Pure.
+//! Reads the JSON of a publish, and writes the frames of a stream. Pure.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -24,29 +24,29 @@ use crate::bus::write::headers::HeadersJson;
 
 use super::headers::RequestHeaders;
 
-/// Which part of an event was being read when an error came.
+/// The part of an event that is being read, so that an error can name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Part {
     #[default]
     Frame,
-    /// The value of the field of this name; of `None` when the protocol does not know it.
+    /// The value of the field of this name. `None` stands for a field that the protocol does not know.
     Text(Option<&'static str>),
     /// The headers, which are an object.
     Headers,
-    /// The payload, or what follows it up to the next name.
+    /// The payload, or the text between the payload and the next name.
     Payload,
 }
 
 /// The fields of an event that are strings.
 const TEXTS: [&str; 6] = ["id", "trace_id", "key", "subject", "response_subject", "created_at"];
 
-/// How far reading an event came, for the text of an error.
+/// How far the reader of an event came, for the text of an error.
 #[derive(Debug, Default)]
 struct Progress {
     part: Cell<Part>,
-    /// A time was there and is none.
+    /// Whether the field of a time holds no valid time.
     bad_time: Cell<bool>,
-    /// A payload is nested deeper than it may be.
+    /// Whether a payload is nested deeper than allowed.
     too_deep: Cell<bool>,
 }
 
@@ -75,7 +75,7 @@ impl<'de> serde::Deserialize<'de> for Text<'de> {
     }
 }
 
-/// Reads one event, and notes how far it is.
+/// Reads one event and records the progress.
 struct EventSeed<'p>(&'p Progress);
 
 impl<'de> DeserializeSeed<'de> for EventSeed<'_> {
@@ -139,7 +139,7 @@ impl<'de> Visitor<'de> for EventSeed<'_> {
     }
 }
 
-/// A member that is text; `null` is the same as an empty one, and as none.
+/// Reads a member that is text. `null`, an empty text and a missing member mean the same.
 fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Cow<'de, str>, A::Error> {
     Ok(map.next_value::<Option<Text<'de>>>()?.map_or(Cow::Borrowed(""), |Text(text)| text))
 }
@@ -166,13 +166,13 @@ impl<'de> Visitor<'de> for BatchSeed<'_> {
     }
 }
 
-/// What a publish is read with, beside its body.
+/// The data that a publish is read with, beside its body.
 pub(super) struct Context<'c> {
-    /// The time of events that bring none.
+    /// The time for events without a time of their own.
     pub(super) now: Timestamp,
-    /// Where clients may publish.
+    /// The namespaces that clients may publish to.
     pub(super) enabled: &'c Writable<'c>,
-    /// What the request says of all its events.
+    /// The headers of the request, which apply to all its events.
     pub(super) common: &'c RequestHeaders,
 }
 
@@ -186,7 +186,7 @@ pub(super) fn parse_publish(body: &[u8], context: &Context<'_>) -> Result<Parsed
     Ok(parsed)
 }
 
-/// Reads the body of a restore. Its payloads may be nested as deep as they were: an older release may have stored them.
+/// Reads the body of a restore. Payloads may have any depth, because an older release may have stored them.
 pub(super) fn parse_restore(body: &[u8], context: &Context<'_>) -> Result<Parsed, Fault> {
     parse(body, context, &Progress::default())
 }
@@ -205,10 +205,10 @@ fn parse(body: &[u8], context: &Context<'_>, progress: &Progress) -> Result<Pars
     }
 }
 
-/// An event as a client may send it.
+/// A valid event, for texts of errors.
 const EXAMPLE: &str = r#"{"subject":"app.orders","payload":{"n":1}}"#;
 
-/// Where the JSON is wrong.
+/// The line and column of an error in the JSON.
 fn place(error: &serde_json::Error) -> String {
     format!("line {}, column {}", error.line(), error.column())
 }
@@ -229,7 +229,7 @@ fn parse_single(text: &str, context: &Context<'_>, progress: &Progress) -> Resul
             place(&error)
         )),
     })?;
-    // What is wrong with its time is told before what comes behind it.
+    // An error of the time comes before errors of later fields.
     draft.created_at(context.now)?;
     json.end().map_err(|error| {
         let place = place(&error);
@@ -238,7 +238,7 @@ fn parse_single(text: &str, context: &Context<'_>, progress: &Progress) -> Resul
     publish_one(draft, text.len(), context)
 }
 
-/// What the publish of one event asks for; its body had so many bytes.
+/// Builds the publish of one event, whose body had so many bytes.
 pub(super) fn publish_one(mut draft: Draft<'_>, bytes: usize, context: &Context<'_>) -> Result<Parsed, Fault> {
     context.common.add_to(std::slice::from_mut(&mut draft), bytes)?;
     draft.publish(context.now, context.enabled)
@@ -259,11 +259,11 @@ fn parse_batch(text: &str, context: &Context<'_>, progress: &Progress) -> Result
     publish_all(drafts, text.len(), context)
 }
 
-/// What the publish of many events asks for; their body had so many bytes.
+/// Builds the publish of many events, whose body had so many bytes.
 pub(super) fn publish_all(mut drafts: Vec<Draft<'_>>, bytes: usize, context: &Context<'_>) -> Result<Parsed, Fault> {
     let &Context { now, enabled, common } = context;
-    // What an event by itself is refused for first.
-    let times = (1..).zip(&drafts).map(|(item, draft)| draft.created_at(now).map_err(|wrong| of_item(item, wrong)));
+    // Errors of single events come first.
+    let times = (1..).zip(&drafts).map(|(item, draft)| draft.created_at(now).map_err(|fault| of_item(item, fault)));
     let times: Vec<Timestamp> = times.collect::<Result<_, _>>()?;
     if drafts.is_empty() {
         return Err(Fault::bad("empty batch"));
@@ -273,14 +273,14 @@ pub(super) fn publish_all(mut drafts: Vec<Draft<'_>>, bytes: usize, context: &Co
     common.add_to(&mut drafts, bytes)?;
     let mut events = Vec::with_capacity(drafts.len());
     for (item, (draft, created_at)) in (1..).zip(drafts.iter().zip(times)) {
-        draft.check_subjects().and_then(|()| draft.check_fields()).map_err(|wrong| of_item(item, wrong))?;
+        draft.check_subjects().and_then(|()| draft.check_fields()).map_err(|fault| of_item(item, fault))?;
         events.push(draft.event(created_at));
     }
     let is_inbox = |draft: &Draft<'_>| draft.subject.split('.').next() == Some(Namespace::INBOX);
     refuse_where(&drafts, is_inbox, "batch cannot publish to the reserved _bus_ namespace")?;
     let first = events.first().map_or("", |event| event.subject);
     let common = namespace(first, enabled)?;
-    // A name that is not enabled is told before a second name.
+    // A namespace that is not enabled is reported before a second namespace.
     let mut other = false;
     for event in &events {
         let name = event.subject.split('.').next().unwrap_or_default();
@@ -296,25 +296,29 @@ pub(super) fn publish_all(mut drafts: Vec<Draft<'_>>, bytes: usize, context: &Co
     Ok(Parsed::Publish(Publish { namespace: common.to_owned(), frame, single: None }))
 }
 
-/// Refuses the first event of an array that something is wrong with.
-fn refuse_where(drafts: &[Draft<'_>], wrong: impl Fn(&Draft<'_>) -> bool, text: &'static str) -> Result<(), Fault> {
-    let item = (1..).zip(drafts).find(|(_, draft)| wrong(draft));
+/// Refuses the first event of an array that `is_refused` selects.
+fn refuse_where(
+    drafts: &[Draft<'_>],
+    is_refused: impl Fn(&Draft<'_>) -> bool,
+    text: &'static str,
+) -> Result<(), Fault> {
+    let item = (1..).zip(drafts).find(|(_, draft)| is_refused(draft));
     item.map_or(Ok(()), |(item, _)| Err(of_item(item, Fault::bad(text))))
 }
 
-/// Says which event of an array is refused, counted from 1.
-fn of_item(item: u64, wrong: Fault) -> Fault {
-    Fault { text: format!("{}; item {item} of the array", wrong.text).into(), ..wrong }
+/// Adds the number of the event in the array, counted from 1, to the text of a fault.
+fn of_item(item: u64, fault: Fault) -> Fault {
+    Fault { text: format!("{}; item {item} of the array", fault.text).into(), ..fault }
 }
 
-/// How this door writes its streams.
+/// Writes the frames of a stream of events.
 #[derive(Debug)]
 pub(super) struct Frames;
 
-/// The one value of it.
+/// The only value of [`Frames`].
 pub(super) static FRAMES: Frames = Frames;
 
-/// The place of its frames.
+/// The slot of the encoded frames.
 static SLOT: Slot = Slot::of(&EVENT_SLOTS);
 
 impl EventEncoder for Frames {
@@ -335,7 +339,7 @@ impl EventEncoder for Frames {
     }
 
     fn begin(&self, id: &str, out: &mut Vec<u8>) {
-        // A block without data is no event: browsers keep its id and say nothing.
+        // Browsers keep the id of a block without data and deliver no event.
         out.extend_from_slice(format!("id: {id}\n\n").as_bytes());
     }
 
@@ -350,14 +354,14 @@ impl EventEncoder for Frames {
     }
 }
 
-/// Appends a message with the id of the event, and the data that is written by `data`.
+/// Appends a message with the id of the event. `data` writes the data.
 pub(super) fn message(index: i64, event: &Event<'_>, out: &mut Vec<u8>, data: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"id: ");
     event.write_id(u64::try_from(index).unwrap_or(0), out);
     out.extend_from_slice(b"\nevent: msg\ndata: ");
     let start = out.len();
     data(out);
-    // Rare: only payloads that came pretty-printed hold line breaks.
+    // This is rare: only pretty-printed payloads hold line breaks.
     if memchr2(b'\n', b'\r', out.get(start..).unwrap_or_default()).is_some() {
         let data = out.split_off(start);
         out.truncate(start.saturating_sub(b"data: ".len()));
@@ -368,7 +372,7 @@ pub(super) fn message(index: i64, event: &Event<'_>, out: &mut Vec<u8>, data: im
     out.push(b'\n');
 }
 
-/// Writes data as one `data:` line for each of its lines; a bare CR is a line break too.
+/// Writes data as one `data:` line for each line of the data. A bare CR is a line break too.
 fn data_lines(data: &[u8], out: &mut Vec<u8>) {
     let mut start = 0;
     let mut line = |from: usize, to: usize| {

@@ -1,4 +1,4 @@
-//! The headers of a request that its events are to have. Pure.
+//! The headers of a request that its events get: `Bus-Header-<Name>`, `traceparent`, `tracestate`. Pure.
 
 use actix_web::http::header::{HeaderMap, HeaderValue};
 use rollbook_core::event::headers::HeaderList;
@@ -8,45 +8,46 @@ use crate::bus::client::call::traceparent;
 use crate::bus::error::Fault;
 use crate::bus::write::draft::Draft;
 
-/// What the names of headers begin with that are for all events of a request.
+/// The names of headers for all events of a request begin with this.
 const PREFIX: &str = "bus-header-";
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
-/// Longest `tracestate` that is kept, bytes: as much as W3C Trace Context asks everybody to hand on.
+/// Longest `tracestate` that is kept, bytes. W3C Trace Context asks everybody to pass on as much.
 const TRACESTATE_BYTES_MAX: usize = 512;
 
-/// What a request says of all its events.
+/// The headers that a request gives all its events.
 #[derive(Debug, Default)]
 pub(super) struct RequestHeaders {
-    /// Asked for: an event that cannot have them is refused.
-    asked: HeaderList,
-    /// The context of a trace, which the client may not even know of: left out where there is no place.
+    /// Headers that the client asked for. An event that cannot have them is refused.
+    requested: HeaderList,
+    /// The trace context, which a proxy may have added. An event without room for it goes without it.
     trace: HeaderList,
     /// Most bytes of all events with these headers.
     bytes_max: usize,
 }
 
 impl RequestHeaders {
-    /// Reads them. `traces`: whether the context of a trace is kept. `bytes_max`: most bytes of a body.
+    /// Reads the headers of a request. `traces` says whether the trace context is kept, and `bytes_max` is the limit
+    /// of a body.
     ///
     /// # Errors
-    /// One cannot be the header of an event.
+    /// A header of the request cannot be the header of an event.
     pub(super) fn of(headers: &HeaderMap, traces: bool, bytes_max: usize) -> Result<Self, Fault> {
-        let mut asked = HeaderList::default();
+        let mut requested = HeaderList::default();
         for (name, value) in headers {
             let Some(name) = name.as_str().strip_prefix(PREFIX) else { continue };
             let value = std::str::from_utf8(value.as_bytes());
             let value = value.map_err(|_| Fault::bad(format!("invalid headers: {PREFIX}{name} is not UTF-8")))?;
-            asked.push(name, value).map_err(|error| Fault::bad(format!("invalid headers: {error}")))?;
+            requested.push(name, value).map_err(|error| Fault::bad(format!("invalid headers: {error}")))?;
         }
         let trace = if traces { trace(headers) } else { HeaderList::default() };
-        Ok(Self { asked, trace, bytes_max })
+        Ok(Self { requested, trace, bytes_max })
     }
 
-    /// Whether what an event became of a body may be as long as this.
+    /// Checks the length of the JSON that a body became.
     ///
     /// # Errors
-    /// It is longer than a body may be.
+    /// The JSON is longer than a body may be.
     pub(super) fn check_bytes(&self, bytes: usize) -> Result<(), Fault> {
         if bytes <= self.bytes_max {
             return Ok(());
@@ -54,37 +55,37 @@ impl RequestHeaders {
         Err(Fault::new(FaultKind::TooLarge, "request body too large; it is longer than that as JSON"))
     }
 
-    /// Gives the headers to events that do not have them of their own; the body they came in has so many bytes.
+    /// Adds the headers to events that have none of the same name. The body of the events has so many bytes.
     ///
     /// # Errors
-    /// There are too many, or they are too long.
+    /// The headers are too many or too long.
     pub(super) fn add_to(&self, drafts: &mut [Draft<'_>], bytes: usize) -> Result<(), Fault> {
-        // A small body of many events must not become a large one.
+        // The headers must not make a large request of a small body with many events.
         let of_all = |list: &HeaderList, events: usize| list.headers().len().saturating_mul(events);
-        let asked = of_all(&self.asked, drafts.len()).saturating_add(bytes);
-        if !self.asked.headers().is_empty() {
-            if asked > self.bytes_max {
+        let requested = of_all(&self.requested, drafts.len()).saturating_add(bytes);
+        if !self.requested.headers().is_empty() {
+            if requested > self.bytes_max {
                 let text = "request body too large; its events are longer than that with the headers of the request";
                 return Err(Fault::new(FaultKind::TooLarge, text));
             }
             for draft in drafts.iter_mut() {
-                let added = draft.headers.push_missing(self.asked.headers());
+                let added = draft.headers.push_missing(self.requested.headers());
                 added.map_err(|error| Fault::bad(format!("invalid headers: {error}")))?;
             }
         }
-        let both = of_all(&self.trace, drafts.len()).saturating_add(asked);
+        let both = of_all(&self.trace, drafts.len()).saturating_add(requested);
         if self.trace.headers().is_empty() || both > self.bytes_max {
             return Ok(());
         }
         for draft in drafts.iter_mut().filter(|draft| draft.headers.headers().get(TRACEPARENT).is_none()) {
-            // One that has no place is left out.
+            // An event without room goes without the trace context.
             draft.headers.push_missing(self.trace.headers()).ok();
         }
         Ok(())
     }
 }
 
-/// The context of a trace. What is none is ignored, as W3C asks; a state without a parent means nothing.
+/// Reads the trace context. An invalid one is ignored, as W3C asks, and a state without a parent means nothing.
 fn trace(headers: &HeaderMap) -> HeaderList {
     let mut list = HeaderList::default();
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
@@ -138,10 +139,10 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_added_or_refused() {
-        let asked = request(&[("bus-header-a", "1"), ("bus-header-a", "2"), ("other", "x")], 10_000);
-        assert_eq!(added(&asked, &[("b", "3")], 2), Ok(["b=3", "a=1", "a=2"].map(str::to_owned).to_vec()));
-        assert_eq!(added(&asked, &[("A", "own")], 1), Ok(vec!["A=own".to_owned()]));
-        assert_eq!(added(&asked, &[], 2000), Err(413));
-        assert_eq!(added(&asked, &[("x", &"x".repeat(8191))], 1), Err(400));
+        let requested = request(&[("bus-header-a", "1"), ("bus-header-a", "2"), ("other", "x")], 10_000);
+        assert_eq!(added(&requested, &[("b", "3")], 2), Ok(["b=3", "a=1", "a=2"].map(str::to_owned).to_vec()));
+        assert_eq!(added(&requested, &[("A", "own")], 1), Ok(vec!["A=own".to_owned()]));
+        assert_eq!(added(&requested, &[], 2000), Err(413));
+        assert_eq!(added(&requested, &[("x", &"x".repeat(8191))], 1), Err(400));
     }
 }

@@ -1,9 +1,12 @@
 //! The door `sse`: the event log over HTTP, with Server-Sent Events.
+//!
+//! POST publishes, GET subscribes, PUT acknowledges. `codec` and `session` are pure; this file connects them to
+//! HTTP. Imports the bus and the network layer, and no other door.
 
 mod cloudevents;
 mod codec;
 mod headers;
-mod refused;
+mod http_refusal;
 mod session;
 pub mod settings;
 #[cfg(test)]
@@ -44,28 +47,28 @@ use crate::net::origins::Origin;
 
 use codec::{Context as PublishContext, FRAMES};
 use headers::RequestHeaders;
-use refused::Refused;
+use http_refusal::HttpRefusal;
 use session::Query;
 use settings::{NAME, Settings};
 
-/// More bytes than a dump adds to an event: `"id":"e_..."`, `"created_at":"..."` and their commas are some 80; of
-/// headers each character may need an escape, and each value its quotes and punctuation.
+/// Bytes that a dump adds to an event at most: `"id":"e_..."`, `"created_at":"..."` and their commas are some 80;
+/// each character of a header may need an escape, and each value needs quotes and punctuation.
 const DUMP_BYTES_MORE: usize = 1024 + 2 * HEADER_BYTES_MAX + 8 * HEADERS_MAX;
 
-/// The event log over HTTP.
+/// The door for the event log over HTTP.
 #[derive(Debug)]
 pub struct SseDoor {
     access: Access,
     settings: Settings,
-    /// Largest body of a restore, bytes: what came in through any door, and what a dump adds to it: an id, a time, and
-    /// headers that did not come in the body.
+    /// Largest body of a restore, bytes: the largest event of any door, and the id, the time and the headers that a
+    /// dump adds.
     restore_bytes_max: usize,
-    /// Open streams.
+    /// The number of open streams.
     streams: Arc<AtomicUsize>,
 }
 
 static CONSUMER_ID: HeaderName = HeaderName::from_static("x-bus-consumer-id");
-/// Whether an acknowledgement ended a delivery.
+/// Says whether an acknowledgement ended a delivery.
 static ACKNOWLEDGED: HeaderName = HeaderName::from_static("x-bus-acknowledged");
 static EVENT_ID: HeaderName = HeaderName::from_static("x-bus-event-id");
 static EVENT_CREATED_AT: HeaderName = HeaderName::from_static("x-bus-event-created-at");
@@ -73,12 +76,12 @@ static EVENT_INDEX: HeaderName = HeaderName::from_static("x-bus-event-index");
 static ANY: HeaderValue = HeaderValue::from_static("*");
 static METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, OPTIONS");
 const ALLOWED: &str = "Content-Type, X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID";
-static HEADERS: HeaderValue = HeaderValue::from_static(ALLOWED);
+static ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(ALLOWED);
 static EXPOSED: HeaderValue =
     HeaderValue::from_static("X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID");
-/// Most bytes of a meaningless body that are read past.
+/// Most bytes of an unneeded body that the door reads.
 const DISCARD_BYTES_MAX: usize = 64 << 10;
-/// Most headers that a preflight is allowed beyond the usual ones, and the longest name of one.
+/// Most additional headers that a preflight allows, and the longest name of one.
 const EXTRA_HEADERS_MAX: usize = 64;
 const EXTRA_HEADER_BYTES_MAX: usize = 128;
 
@@ -121,16 +124,16 @@ impl Door for SseDoor {
 }
 
 impl SseDoor {
-    /// What a request is answered that reaches no handler.
+    /// Answers a request that reaches no handler.
     fn refuse(&self, fault: &head::Fault) -> HttpResponse {
         let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut answer = Refused::new(status, fault.text.clone()).answer();
-        self.share(&mut answer, Origin::None);
+        let mut answer = HttpRefusal::new(status, fault.text.clone()).answer();
+        self.allow_origin(&mut answer, Origin::None);
         answer
     }
 
-    /// Lets the page that asks read the answer, where not every page may.
-    fn share(&self, answer: &mut HttpResponse, origin: Origin<'_>) {
+    /// Lets the page that sent the request read the answer, when only some origins are allowed.
+    fn allow_origin(&self, answer: &mut HttpResponse, origin: Origin<'_>) {
         if self.settings.origins.iter().any(|any| any == "*") {
             return;
         }
@@ -145,33 +148,33 @@ impl SseDoor {
         }
     }
 
-    /// A place for a stream.
-    fn admit(&self) -> Result<Open, Refused> {
-        let open = Open(Arc::clone(&self.streams));
+    /// Reserves a stream.
+    fn admit(&self) -> Result<StreamSlot, HttpRefusal> {
+        let open = StreamSlot(Arc::clone(&self.streams));
         if self.streams.fetch_add(1, Ordering::Relaxed) >= self.settings.streams_max {
             TurnedAway::Streams.count(self.access.metrics(), NAME);
             let most = self.settings.streams_max;
             let text = format!("overloaded: {most} streams are open, which is sse.streams_max");
-            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, text));
+            return Err(HttpRefusal::new(StatusCode::SERVICE_UNAVAILABLE, text));
         }
         Ok(open)
     }
 }
 
-/// A place of a stream, given back when it is dropped.
+/// The slot of a stream. Another stream can use the slot when this value is dropped.
 #[derive(Debug)]
-struct Open(Arc<AtomicUsize>);
+struct StreamSlot(Arc<AtomicUsize>);
 
-impl Drop for Open {
+impl Drop for StreamSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// The body of a stream, with its place.
+/// The body of a stream, with the slot of the stream.
 struct Stream {
     body: byte_queue::Body,
-    _open: Open,
+    _slot: StreamSlot,
 }
 
 impl MessageBody for Stream {
@@ -186,7 +189,7 @@ impl MessageBody for Stream {
     }
 }
 
-/// Lets a server answer every path with this door.
+/// Adds this door to a server, for every path.
 fn mount(door: &Arc<SseDoor>, services: &mut web::ServiceConfig) {
     services.app_data(web::Data::from(Arc::clone(door))).default_service(web::to(handle));
 }
@@ -194,7 +197,7 @@ fn mount(door: &Arc<SseDoor>, services: &mut web::ServiceConfig) {
 async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<SseDoor>) -> HttpResponse {
     let origin = Origin::of(request.headers());
     let answer = match *request.method() {
-        _ if !origin.is_allowed(&door.settings.origins) => Err(Refused::new(
+        _ if !origin.is_allowed(&door.settings.origins) => Err(HttpRefusal::new(
             StatusCode::FORBIDDEN,
             "pages of this origin may not use the event log: sse.origins does not list it",
         )),
@@ -206,32 +209,32 @@ async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Sse
             acknowledge(&request, &door).await
         }
         Method::OPTIONS => Ok(preflight(request.headers())),
-        _ => Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")),
+        _ => Err(HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")),
     };
     let mut answer = answer.unwrap_or_else(|refused| refused.answer());
-    door.share(&mut answer, origin);
+    door.allow_origin(&mut answer, origin);
     answer
 }
 
-/// An answer with what browsers of other origins need.
+/// Begins an answer with the headers that browsers of other origins need.
 fn answer(status: StatusCode) -> HttpResponseBuilder {
     let mut builder = HttpResponseBuilder::new(status);
     builder
         .insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY.clone()))
         .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, METHODS.clone()))
-        .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS.clone()))
+        .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS.clone()))
         .insert_header((header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED.clone()));
     builder
 }
 
-impl Refused {
+impl HttpRefusal {
     fn answer(&self) -> HttpResponse {
         let mut builder = answer(self.status);
         builder
             .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
             .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
         if let Some(first) = &self.first {
-            // The same that the publisher was told, or would have been, when it was stored.
+            // The publisher of the first event got the same values, or would have.
             event_headers(&mut builder, &first.id, first.created_at, first.index.into());
         }
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
@@ -241,14 +244,14 @@ impl Refused {
             builder.insert_header((header::RETRY_AFTER, "1"));
         }
         if self.status == StatusCode::PAYLOAD_TOO_LARGE || self.status == StatusCode::REQUEST_TIMEOUT {
-            // The rest of the body is not wanted.
+            // The rest of the body is not read.
             builder.force_close();
         }
         builder.body(format!("{}{}\n", self.text, hint(&self.text)))
     }
 }
 
-/// What a person needs to know behind a text of the protocol: an example of what would be right.
+/// An example of valid input, behind the error text of the protocol.
 fn hint(text: &str) -> &'static str {
     let text = text.split("; ").next().unwrap_or(text);
     let begins = |start: &str| text.starts_with(start);
@@ -290,19 +293,20 @@ fn hint(text: &str) -> &'static str {
 }
 
 fn preflight(headers: &HeaderMap) -> HttpResponse {
-    let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let requested =
+        headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).and_then(|value| value.to_str().ok()).unwrap_or("");
     let is_extra = |name: &&str| !ALLOWED.split(", ").any(|known| known.eq_ignore_ascii_case(name));
     let is_name = |name: &&str| {
         (1..=EXTRA_HEADER_BYTES_MAX).contains(&name.len()) && HeaderName::from_bytes(name.as_bytes()).is_ok()
     };
-    let extra = asked.split(',').map(str::trim).filter(is_extra).filter(is_name).take(EXTRA_HEADERS_MAX);
+    let extra = requested.split(',').map(str::trim).filter(is_extra).filter(is_name).take(EXTRA_HEADERS_MAX);
     let allowed: Vec<&str> = [ALLOWED].into_iter().chain(extra).collect();
     let mut builder = answer(StatusCode::NO_CONTENT);
     builder
         .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, allowed.join(", ")))
         .insert_header((header::ACCESS_CONTROL_MAX_AGE, "86400"));
     if headers.contains_key("access-control-request-private-network") {
-        // A page of the internet asks for a node of the local network.
+        // A page of the internet asks for access to a node in a local network.
         builder.insert_header(("Access-Control-Allow-Private-Network", "true"));
     }
     builder.finish()
@@ -313,25 +317,25 @@ async fn read_body(
     payload: web::Payload,
     bytes_max: usize,
     door: &SseDoor,
-) -> Result<Bytes, Refused> {
+) -> Result<Bytes, HttpRefusal> {
     let budget = door.access.bus().proposer().receiving();
     let bounds = http_body::Bounds { bytes_max, timeout: door.settings.body_timeout, budget };
     let read = http_body::read(request, payload, bounds).await;
     read.map_err(|error| match error {
         BodyError::Crowded => {
-            Refused::new(StatusCode::SERVICE_UNAVAILABLE, "too many bytes of requests are being received")
+            HttpRefusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many bytes of requests are being received")
         }
         BodyError::TooLarge => {
             let most = door.settings.body_bytes_max;
             let text = format!("request body too large; at most {most} bytes, which is sse.body_bytes_max");
-            Refused::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+            HttpRefusal::new(StatusCode::PAYLOAD_TOO_LARGE, text)
         }
-        BodyError::Late => Refused::new(StatusCode::REQUEST_TIMEOUT, "request body did not arrive in time"),
+        BodyError::Late => HttpRefusal::new(StatusCode::REQUEST_TIMEOUT, "request body did not arrive in time"),
         BodyError::Broken(error) => Fault::bad(format!("incomplete body: {error}")).into(),
     })
 }
 
-/// Reads past a small body that means nothing, so that the connection can go on.
+/// Reads a small body that is not needed, so that the connection can be used again.
 async fn discard(mut payload: web::Payload) {
     let mut left = DISCARD_BYTES_MAX;
     let read = async {
@@ -342,17 +346,17 @@ async fn discard(mut payload: web::Payload) {
             }
         }
     };
-    // Late or large: actix closes the connection with the answer.
+    // When the body is late or large, actix closes the connection with the answer.
     tokio::time::timeout(Duration::from_secs(1), read).await.unwrap_or(());
 }
 
-async fn publish(request: &HttpRequest, payload: web::Payload, door: &SseDoor) -> Result<HttpResponse, Refused> {
+async fn publish(request: &HttpRequest, payload: web::Payload, door: &SseDoor) -> Result<HttpResponse, HttpRefusal> {
     let query = Query::parse(request.query_string());
     let restores = session::restores(&query)?;
     let mode = cloudevents::Mode::of(request.headers())?;
     let bytes_max = if restores { door.restore_bytes_max } else { door.settings.body_bytes_max };
     let body = read_body(request, payload, bytes_max, door).await?;
-    // A copy has the trace that it had. Below the feature level of headers nobody asks for one to be kept.
+    // A restored event keeps its own trace. Below the feature level of headers, an automatic trace would be refused.
     let traces = !restores
         && request.headers().contains_key("traceparent")
         && door.access.bus().level() >= FeatureLevel::HEADERS;
@@ -389,18 +393,18 @@ fn event_headers(builder: &mut HttpResponseBuilder, id: &str, created_at: Option
     }
 }
 
-async fn acknowledge(request: &HttpRequest, door: &SseDoor) -> Result<HttpResponse, Refused> {
+async fn acknowledge(request: &HttpRequest, door: &SseDoor) -> Result<HttpResponse, HttpRefusal> {
     let ack = session::ack(&Query::parse(request.query_string()))?;
     let acknowledged = door.access.acknowledge(&ack.consumer_id, &ack.event_id).await?;
     if ack.unusual && acknowledged == AckResult::NotInFlight {
         return Err(session::invalid_event_id().into());
     }
-    // The protocol fixes the status: clients rely on 202 for whatever they acknowledge.
+    // The protocol fixes the status: clients rely on 202 for every acknowledgement.
     let waited_for = if acknowledged == AckResult::Yes { "true" } else { "false" };
     Ok(answer(StatusCode::ACCEPTED).insert_header((ACKNOWLEDGED.clone(), waited_for)).finish())
 }
 
-async fn subscribe(request: &HttpRequest, door: &SseDoor, head: bool) -> Result<HttpResponse, Refused> {
+async fn subscribe(request: &HttpRequest, door: &SseDoor, head: bool) -> Result<HttpResponse, HttpRefusal> {
     let query = Query::parse(request.query_string());
     let pattern = session::pattern(&query)?;
     let access = &door.access;
@@ -413,13 +417,13 @@ async fn subscribe(request: &HttpRequest, door: &SseDoor, head: bool) -> Result<
     if head {
         return Ok(builder.finish());
     }
-    let open = door.admit()?;
+    let slot = door.admit()?;
     let (outlet, body) = byte_queue::pair();
     outlet.push(format!(": consumer {consumer_id}\n\n").into());
     let encoder = cloudevents::encoder(request.headers()).unwrap_or(&FRAMES);
     let target = StreamTarget { consumer_id, encoder, outlet, keep_alive: door.settings.keep_alive };
     access.open(wanted, target).await?;
-    Ok(builder.body(Stream { body, _open: open }))
+    Ok(builder.body(Stream { body, _slot: slot }))
 }
 
 fn stream_answer(consumer_id: &str) -> HttpResponseBuilder {

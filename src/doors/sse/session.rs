@@ -1,4 +1,5 @@
-//! What a request means: parameters to a decision, with the error texts of the protocol. Pure.
+//! Turns the parameters of a request into a subscription, a publish or an acknowledgement, with the error texts of
+//! the protocol. Pure.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::bus::delivery::window::RedeliveryPolicy;
 use crate::bus::error::Fault;
 use crate::bus::subscribe::request::{self, Start, Subscribe, is_name};
 
-/// The parameters of a request, first one of a name counts.
+/// The parameters of a request. The first one of a name counts.
 #[derive(Debug)]
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
@@ -23,13 +24,13 @@ impl<'a> Query<'a> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_ref())
     }
 
-    /// Absent and empty are the same.
+    /// The value of a parameter. An empty value counts as absent.
     fn given(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|value| !value.is_empty())
     }
 }
 
-/// Reads the pattern: the first check of every subscription.
+/// Reads the pattern, which is the first check of every subscription.
 pub(super) fn pattern(query: &Query<'_>) -> Result<Pattern, Fault> {
     let text = query.get("subject").ok_or_else(|| Fault::bad("missing subject in query string"))?;
     Pattern::parse(text).map_err(|error| Fault::bad(error.to_string()))
@@ -49,7 +50,7 @@ pub(super) fn publish_subject<'q>(query: &'q Query<'_>) -> Option<&'q str> {
     query.given("subject")
 }
 
-/// Reads the rest of a subscription.
+/// Reads the other parameters of a subscription.
 pub(super) fn subscribe(query: &Query<'_>, pattern: Pattern, last_event_id: Option<&str>) -> Result<Subscribe, Fault> {
     let manual = match query.given("ack") {
         None | Some("none") => false,
@@ -71,9 +72,9 @@ pub(super) fn subscribe(query: &Query<'_>, pattern: Pattern, last_event_id: Opti
 
 fn redelivery(text: Option<&str>) -> Result<Duration, Fault> {
     let Some(text) = text else { return Ok(RedeliveryPolicy::default().redelivery) };
-    let said = duration::parse(text).map_err(|_| Fault::bad(format!("invalid redelivery: {text}")))?;
+    let time = duration::parse(text).map_err(|_| Fault::bad(format!("invalid redelivery: {text}")))?;
     let short = || Fault::bad(format!("invalid redelivery: {text}, at least 100ms"));
-    request::redelivery(Some(said)).ok_or_else(short)
+    request::redelivery(Some(time)).ok_or_else(short)
 }
 
 fn deliveries(text: Option<&str>) -> Result<u32, Fault> {
@@ -86,16 +87,16 @@ fn is_consumer_id(text: &str) -> bool {
     text.strip_prefix("c_").is_some_and(is_name)
 }
 
-/// An acknowledgement as it was asked for.
+/// A request to acknowledge an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ack {
     pub(super) consumer_id: String,
     pub(super) event_id: String,
-    /// The event id is not of the server's form: fine only while such an event is in flight.
+    /// Whether the id is not of the server's form. Such an id is valid only while an event with that id is in flight.
     pub(super) unusual: bool,
 }
 
-/// The refusal of an event id that nobody knows.
+/// The fault for the id of an event that does not exist.
 pub(super) fn invalid_event_id() -> Fault {
     Fault::bad("invalid event_id in query string")
 }

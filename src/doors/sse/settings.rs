@@ -22,7 +22,7 @@ pub(super) const NAME: &str = "sse";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where the door listens.
+    /// Address of the listener.
     pub listen: Listen,
     /// Largest request body in bytes; more is answered 413.
     #[serde(with = "bytes")]
@@ -33,17 +33,17 @@ pub struct Settings {
     /// Longest time a request body may take to arrive.
     #[serde(with = "duration")]
     pub body_timeout: Duration,
-    /// Most connections at a time that carry no stream; more are answered 503.
+    /// Most connections without a stream at a time; more are answered 503.
     pub connections_max: usize,
     /// Most streams at a time; more are answered 503.
     pub streams_max: usize,
-    /// How long a connection without a request is kept. Longer than load balancers and pools of clients keep theirs.
+    /// How long a connection without a request is kept: longer than load balancers and pools of clients keep theirs.
     #[serde(with = "duration")]
     pub idle_timeout: Duration,
-    /// Origins of web pages that may use the event log beside its own, separated by commas; `*`: any.
+    /// Origins of web pages that may use the event log beside its own, separated by commas; `*` means any.
     pub origins: CommaList,
     /// Load balancers whose connections begin with a PROXY header, as IP addresses or networks (`10.0.0.0/8`)
-    /// separated by commas; empty: none.
+    /// separated by commas. Empty means none.
     pub proxy_protocol_from: Networks,
 }
 

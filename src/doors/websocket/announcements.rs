@@ -1,4 +1,5 @@
-//! How this door tells events of the book and notifications: encoded once, shared by all its clients.
+//! Encodes events of the book and notifications for clients of this door. Each announcement is encoded once, and all
+//! clients share the frame.
 
 use rollbook_core::event::Event;
 use serde::{Deserialize, Serialize};
@@ -10,14 +11,14 @@ use crate::base::slot::Slot;
 use crate::bus::client::announcement::{ANNOUNCEMENT_SLOTS, Announcement, AnnouncementEncoder};
 use crate::bus::write::notification::{Notification, UNHANDLED, notification};
 
-/// The name of a notification that clients of this door broadcast.
+/// The name of the notification that a broadcast of this door becomes.
 pub(super) const BROADCAST: &str = "broadcast";
 
-/// How this door tells events.
+/// The encoder of announcements.
 #[derive(Debug)]
 pub(super) struct AnnouncementFrames;
 
-/// The only one there is.
+/// The only value of [`AnnouncementFrames`].
 pub(super) static ANNOUNCEMENTS: AnnouncementFrames = AnnouncementFrames;
 
 #[derive(Deserialize)]
@@ -41,15 +42,15 @@ struct InstanceJson {
     capabilities: Vec<CapabilityJson>,
 }
 
-/// A capability as the roll tells of it, and as this door does.
+/// A capability, as the roll and this door write it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CapabilityJson {
     pub(super) name: String,
     pub(super) actions: Vec<String>,
 }
 
-/// A service as this door shows it: its methods are the actions of the capability of its own name; what it offers
-/// under other names is named beside them.
+/// A service as this door shows it. The methods are the actions of the capability with the name of the service; other
+/// capabilities are listed beside them.
 #[derive(Debug, Serialize)]
 pub(super) struct ServiceJson {
     pub(super) name: String,
@@ -69,30 +70,30 @@ impl ServiceJson {
     }
 }
 
-fn lifecycle(word: &str, index: i64, payload: &[u8]) -> Option<String> {
+fn lifecycle(kind: &str, index: i64, payload: &[u8]) -> Option<String> {
     let LifecycleJson { service, instance, at } = serde_json::from_slice(payload).ok()?;
     let (id, node, version, offered) = match instance {
         Some(InstanceJson { id, node, version, capabilities }) => {
             (Some(id), Some(node_name(node)), version, capabilities)
         }
-        // A service that goes without a last instance that anybody knows of.
+        // The service went offline, and its last instance is not known.
         None => (None, None, service.version, Vec::new()),
     };
     let frame = json!({
-        "type": "event", "event": format!("service-{word}"), "service": ServiceJson::new(service.id, version, offered),
+        "type": "event", "event": format!("service-{kind}"), "service": ServiceJson::new(service.id, version, offered),
         "instance_id": id, "node": node, "index": index, "at": at,
     });
     Some(frame.to_string())
 }
 
-fn told(index: i64, event: &Event<'_>) -> Option<String> {
-    if let Some(word) = event.subject.strip_prefix("roll.service.") {
-        let known = ["connect", "online", "disconnect", "offline"].contains(&word);
-        return if known { lifecycle(word, index, event.payload?) } else { None };
+fn frame(index: i64, event: &Event<'_>) -> Option<String> {
+    if let Some(kind) = event.subject.strip_prefix("roll.service.") {
+        let known = ["connect", "online", "disconnect", "offline"].contains(&kind);
+        return if known { lifecycle(kind, index, event.payload?) } else { None };
     }
     let Notification { event: name, id, data, from } = notification(event)?;
     let data = data.map_or("null", RawValue::get);
-    // What is in no log is from a node and can be our own; in the book anybody may write that name.
+    // An event without an index comes from a node and can be of the bus. In the book anybody may publish that name.
     if name == UNHANDLED {
         let members = data.strip_prefix('{').filter(|_| index < 0)?;
         return Some(format!("{{\"type\":\"event\",\"event\":\"unhandled\",{members}"));
@@ -108,7 +109,7 @@ fn told(index: i64, event: &Event<'_>) -> Option<String> {
     Some(format!("{frame},\"payload\":{data}}}"))
 }
 
-/// The place of its frames.
+/// The slot of the encoded frames.
 static SLOT: Slot = Slot::of(&ANNOUNCEMENT_SLOTS);
 
 impl AnnouncementEncoder for AnnouncementFrames {
@@ -118,7 +119,7 @@ impl AnnouncementEncoder for AnnouncementFrames {
 
     fn announce(&self, announcement: &Announcement, out: &mut Vec<u8>) {
         let item = &announcement.item;
-        if let Some(frame) = told(item.index(), &item.event()) {
+        if let Some(frame) = frame(item.index(), &item.event()) {
             out.extend_from_slice(frame.as_bytes());
         }
     }

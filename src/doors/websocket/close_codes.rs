@@ -1,12 +1,12 @@
-//! Close codes of this door, beside those of RFC 6455.
+//! The close codes of this door, beside those of RFC 6455.
 
-/// Bad registration, or a first frame that is none.
+/// The registration is invalid, or the first frame is no registration.
 pub(super) const BAD_REGISTRATION: u16 = 4400;
-/// No registration, or no sign of life, in time.
+/// No registration, or no sign of life, came in time.
 pub(super) const TIMEOUT: u16 = 4408;
-/// Another connection is that instance now.
+/// Another connection registered the same instance.
 pub(super) const REPLACED: u16 = 4409;
-/// The operator took it off the roll.
+/// The operator removed the client from the roll.
 pub(super) const REMOVED: u16 = 4410;
-/// It does not read.
+/// The client does not read.
 pub(super) const SLOW: u16 = 4429;

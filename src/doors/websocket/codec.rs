@@ -1,4 +1,4 @@
-//! The frames that clients send: text to types. Pure.
+//! Reads the frames of clients. Pure.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -17,23 +17,23 @@ use crate::bus::client::call::{Answer, Payload, Responder, part_of, traceparent}
 use crate::bus::subscribe::request::{Options, Subscribe};
 use crate::bus::write::headers::HeadersJson;
 
-/// Longest id of a message, name of a callback, bytes.
+/// Longest id of a message, and longest name of a responder, bytes.
 const ID_BYTES_MAX: usize = 128;
 /// Longest key of a message, bytes.
 const KEY_BYTES_MAX: usize = 256;
-/// Longest time that a message may ask for.
+/// Longest timeout of a message, milliseconds.
 const TIMEOUT_MAX_MS: u64 = 600_000;
-/// What a client may send.
+/// The types that a client may send, for texts of errors.
 const TYPES: &str = "a client sends register, message, response, error, broadcast, done, publish, subscribe, ack, \
                      unsubscribe, ping or disconnect";
-/// The code of a service that fails without saying one.
+/// The code of a failure without a code.
 pub(super) const SERVICE_ERROR: &str = "service_error";
 
 fn bad(text: impl Into<String>) -> FrameError {
     FrameError::new(ErrorCode::BadMessage, text)
 }
 
-/// All members that mean something in some frame; `null` is the same as none.
+/// The members of all frames. `null` means the same as a missing member.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
@@ -94,7 +94,7 @@ struct Fields<'a> {
     group: Option<&'a RawValue>,
     #[serde(borrow)]
     redelivery: Option<&'a RawValue>,
-    /// What `redelivery` and `redelivery_count` were called before.
+    /// The earlier name of `redelivery`; `max_deliveries` is the earlier name of `redelivery_count`.
     #[serde(borrow)]
     redelivery_ms: Option<&'a RawValue>,
     #[serde(borrow, alias = "max_deliveries")]
@@ -103,7 +103,7 @@ struct Fields<'a> {
 
 type Field<'a> = Option<&'a RawValue>;
 
-/// A member that is text, of so many bytes at most.
+/// Reads a member that is text of at most so many bytes.
 fn text<'a>(field: Field<'a>, name: &str, bytes_max: usize) -> Result<Option<Cow<'a, str>>, FrameError> {
     #[derive(Deserialize)]
     struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -115,12 +115,12 @@ fn text<'a>(field: Field<'a>, name: &str, bytes_max: usize) -> Result<Option<Cow
     Ok(Some(text))
 }
 
-/// One that must be there and not be empty.
-fn needed<'a>(field: Field<'a>, name: &str, bytes_max: usize) -> Result<Cow<'a, str>, FrameError> {
+/// Reads a member that must be there and must not be empty.
+fn required<'a>(field: Field<'a>, name: &str, bytes_max: usize) -> Result<Cow<'a, str>, FrameError> {
     text(field, name, bytes_max)?.filter(|text| !text.is_empty()).ok_or_else(|| bad(format!("{name}: missing")))
 }
 
-/// Reads a frame. `first`: a document without a type is a registration.
+/// Reads a frame. When the frame is the `first`, a document without a type is a registration.
 pub(super) fn parse(frame: &ByteString, first: bool) -> Result<ClientFrame, FrameError> {
     let json = frame.strip_prefix('\u{feff}').unwrap_or(frame);
     if !json.trim_start().starts_with('{') {
@@ -136,33 +136,35 @@ pub(super) fn parse(frame: &ByteString, first: bool) -> Result<ClientFrame, Fram
     }
     let kind = text(fields.r#type, "type", ID_BYTES_MAX)?;
     match kind.as_deref() {
-        None if first => registers(&fields).map(ClientFrame::Register),
+        None if first => parse_register(&fields).map(ClientFrame::Register),
         None => Err(bad(format!("type: missing; {TYPES}"))),
-        Some("register") => registers(&fields).map(ClientFrame::Register),
-        Some("message") => message(frame, &fields).map(ClientFrame::Message),
+        Some("register") => parse_register(&fields).map(ClientFrame::Register),
+        Some("message") => parse_message(frame, &fields).map(ClientFrame::Message),
         Some("response") => {
-            let id = needed(fields.id, "id", frame.len())?.into_owned();
-            let body = Payload::json(part(frame, fields.payload));
+            let id = required(fields.id, "id", frame.len())?.into_owned();
+            let body = Payload::json(member_bytes(frame, fields.payload));
             Ok(ClientFrame::Answer { id, answer: Answer { success: true, body } })
         }
-        Some("error") => failure(&fields),
+        Some("error") => parse_error(&fields),
         Some("broadcast") => {
             let id = text(fields.id, "id", ID_BYTES_MAX)?.map(Cow::into_owned);
-            Ok(ClientFrame::Broadcast { id, payload: part(frame, fields.payload) })
+            Ok(ClientFrame::Broadcast { id, payload: member_bytes(frame, fields.payload) })
         }
         Some("done") => {
-            let id = needed(fields.id, "id", ID_BYTES_MAX)?;
+            let id = required(fields.id, "id", ID_BYTES_MAX)?;
             let id = id.parse().map_err(|_| bad("id: expected that of a frame \"command\""))?;
             Ok(ClientFrame::Done { id, handled: fields.handled.is_none_or(|raw| raw.get() != "false") })
         }
-        Some("publish") => publishes(frame, &fields).map(|publishes| ClientFrame::Publish(Box::new(publishes))),
-        Some("subscribe") => subscribes(&fields).map(|subscribes| ClientFrame::Subscribe(Box::new(subscribes))),
+        Some("publish") => parse_publish(frame, &fields).map(|payload| ClientFrame::Publish(Box::new(payload))),
+        Some("subscribe") => parse_subscribe(&fields).map(|payload| ClientFrame::Subscribe(Box::new(payload))),
         Some("ack") => {
-            let id = needed(fields.id, "id", ID_BYTES_MAX)?.into_owned();
-            let event = needed(fields.event_id, "event_id", ID_BYTES_MAX).map_err(|wrong| wrong.of(&id))?;
+            let id = required(fields.id, "id", ID_BYTES_MAX)?.into_owned();
+            let event = required(fields.event_id, "event_id", ID_BYTES_MAX).map_err(|error| error.of(&id))?;
             Ok(ClientFrame::Ack { event: event.into_owned(), id })
         }
-        Some("unsubscribe") => Ok(ClientFrame::Unsubscribe { id: needed(fields.id, "id", ID_BYTES_MAX)?.into_owned() }),
+        Some("unsubscribe") => {
+            Ok(ClientFrame::Unsubscribe { id: required(fields.id, "id", ID_BYTES_MAX)?.into_owned() })
+        }
         Some("disconnect") => Ok(ClientFrame::Disconnect),
         Some("ping") => Ok(ClientFrame::Ping),
         Some("pong") => Ok(ClientFrame::Pong),
@@ -174,7 +176,7 @@ pub(super) fn parse(frame: &ByteString, first: bool) -> Result<ClientFrame, Fram
 }
 
 /// The bytes of a member as they came.
-fn part(frame: &ByteString, field: Field<'_>) -> Bytes {
+fn member_bytes(frame: &ByteString, field: Field<'_>) -> Bytes {
     let place = |raw: &RawValue| {
         let start = raw.get().as_ptr().addr().checked_sub(frame.as_ptr().addr())?;
         Some(start..start.checked_add(raw.get().len())?)
@@ -182,21 +184,21 @@ fn part(frame: &ByteString, field: Field<'_>) -> Bytes {
     field.and_then(place).map(|range| part_of(frame.as_bytes(), range)).unwrap_or_default()
 }
 
-fn registers(fields: &Fields<'_>) -> Result<RegisterPayload, FrameError> {
-    let as_registration = |wrong: FrameError| FrameError { code: ErrorCode::BadRegistration, ..wrong };
-    let wrong = |text: &str| FrameError::new(ErrorCode::BadRegistration, text);
-    let name = needed(fields.name, "name", limits::NAME_BYTES_MAX).map_err(as_registration)?;
+fn parse_register(fields: &Fields<'_>) -> Result<RegisterPayload, FrameError> {
+    let as_registration = |error: FrameError| FrameError { code: ErrorCode::BadRegistration, ..error };
+    let error = |text: &str| FrameError::new(ErrorCode::BadRegistration, text);
+    let name = required(fields.name, "name", limits::NAME_BYTES_MAX).map_err(as_registration)?;
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if !name.chars().all(legal) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-        return Err(wrong("name: letters, digits, '.', '_', '-', of which the first is a letter or digit"));
+        return Err(error("name: letters, digits, '.', '_', '-', of which the first is a letter or digit"));
     }
-    let version = needed(fields.version, "version", limits::VERSION_BYTES_MAX).map_err(as_registration)?;
+    let version = required(fields.version, "version", limits::VERSION_BYTES_MAX).map_err(as_registration)?;
     let instance = match text(fields.instance, "instance", limits::NAME_BYTES_MAX).map_err(as_registration)? {
         None => text(fields.id, "id", limits::NAME_BYTES_MAX).map_err(as_registration)?,
         instance => instance,
     };
     if instance.as_ref().is_some_and(|instance| instance.is_empty()) {
-        return Err(wrong("instance: 1 to 128 bytes"));
+        return Err(error("instance: 1 to 128 bytes"));
     }
     let metadata = fields.metadata.map(|raw| raw.get().to_owned()).unwrap_or_default();
     Ok(RegisterPayload {
@@ -209,36 +211,36 @@ fn registers(fields: &Fields<'_>) -> Result<RegisterPayload, FrameError> {
 }
 
 fn methods(field: Field<'_>) -> Result<Vec<String>, FrameError> {
-    let wrong = |text: String| FrameError::new(ErrorCode::BadRegistration, text);
+    let error = |text: String| FrameError::new(ErrorCode::BadRegistration, text);
     let Some(raw) = field else { return Ok(Vec::new()) };
-    let named: Vec<String> =
-        serde_json::from_str(raw.get()).map_err(|_| wrong("methods: expected a list of strings".to_owned()))?;
+    let names: Vec<String> =
+        serde_json::from_str(raw.get()).map_err(|_| error("methods: expected a list of strings".to_owned()))?;
     let mut methods = Vec::new();
     let mut seen = std::collections::HashSet::new();
-    for method in named {
+    for method in names {
         let illegal = |c: char| c == ':' || c.is_whitespace() || c.is_control();
         if !(1..=limits::NAME_BYTES_MAX).contains(&method.len()) || method.contains(illegal) {
             let text = format!("methods: 1 to {} bytes without ':' and blanks", limits::NAME_BYTES_MAX);
-            return Err(wrong(text));
+            return Err(error(text));
         }
         if seen.insert(method.clone()) {
             methods.push(method);
         }
     }
     if methods.len() > limits::ACTIONS_MAX {
-        return Err(wrong(format!("methods: at most {}", limits::ACTIONS_MAX)));
+        return Err(error(format!("methods: at most {}", limits::ACTIONS_MAX)));
     }
     Ok(methods)
 }
 
-fn message(frame: &ByteString, fields: &Fields<'_>) -> Result<MessagePayload, FrameError> {
-    let id = needed(fields.id, "id", ID_BYTES_MAX)?.into_owned();
-    message_of(frame, fields, &id).map_err(|wrong| wrong.of(&id))
+fn parse_message(frame: &ByteString, fields: &Fields<'_>) -> Result<MessagePayload, FrameError> {
+    let id = required(fields.id, "id", ID_BYTES_MAX)?.into_owned();
+    message_fields(frame, fields, &id).map_err(|error| error.of(&id))
 }
 
-fn message_of(frame: &ByteString, fields: &Fields<'_>, id: &str) -> Result<MessagePayload, FrameError> {
+fn message_fields(frame: &ByteString, fields: &Fields<'_>, id: &str) -> Result<MessagePayload, FrameError> {
     let longest = limits::NAME_BYTES_MAX.saturating_mul(2).saturating_add(1);
-    let destination = needed(fields.destination, "destination", longest)?;
+    let destination = required(fields.destination, "destination", longest)?;
     let named = destination.split_once(':').filter(|(service, method)| !service.is_empty() && !method.is_empty());
     let (service, method) = named.ok_or_else(|| bad("destination: expected SERVICE:METHOD, as in \"users:get\""))?;
     let responder = text(fields.responder, "responder", ID_BYTES_MAX)?.filter(|name| !name.is_empty());
@@ -249,7 +251,7 @@ fn message_of(frame: &ByteString, fields: &Fields<'_>, id: &str) -> Result<Messa
             _ => return Err(bad(format!("timeout_ms: expected a whole number from 1 to {TIMEOUT_MAX_MS}"))),
         },
     };
-    // Something that is no context of a trace is ignored, as W3C asks.
+    // An invalid trace context is ignored, as W3C asks.
     let trace = fields.traceparent.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
     Ok(MessagePayload {
         id: id.to_owned(),
@@ -257,17 +259,17 @@ fn message_of(frame: &ByteString, fields: &Fields<'_>, id: &str) -> Result<Messa
         method: method.to_owned(),
         consumer: text(fields.consumer, "consumer", limits::NAME_BYTES_MAX)?.map(Cow::into_owned),
         responder: responder.map_or(Responder::Nobody, |name| Responder::Named(name.into_owned())),
-        payload: part(frame, fields.payload),
+        payload: member_bytes(frame, fields.payload),
         timeout,
         key: text(fields.key, "key", KEY_BYTES_MAX)?.unwrap_or_default().into_owned(),
         traceparent: trace.as_deref().and_then(traceparent),
     })
 }
 
-fn publishes(frame: &ByteString, fields: &Fields<'_>) -> Result<PublishPayload, FrameError> {
-    let id = needed(fields.id, "id", ID_BYTES_MAX)?.into_owned();
+fn parse_publish(frame: &ByteString, fields: &Fields<'_>) -> Result<PublishPayload, FrameError> {
+    let id = required(fields.id, "id", ID_BYTES_MAX)?.into_owned();
     let short = |field, name| {
-        let text = text(field, name, limits::FIELD_BYTES_MAX).map_err(|wrong| wrong.of(&id))?;
+        let text = text(field, name, limits::FIELD_BYTES_MAX).map_err(|error| error.of(&id))?;
         Ok(text.unwrap_or_default().into_owned())
     };
     Ok(PublishPayload {
@@ -277,8 +279,8 @@ fn publishes(frame: &ByteString, fields: &Fields<'_>) -> Result<PublishPayload, 
         trace_id: short(fields.trace_id, "trace_id")?,
         event_id: short(fields.event_id, "event_id")?,
         created_at: Some(short(fields.created_at, "created_at")?).filter(|time| !time.is_empty()),
-        headers: headers(fields.headers).map_err(|wrong| wrong.of(&id))?,
-        payload: fields.payload.map(|_| part(frame, fields.payload)),
+        headers: headers(fields.headers).map_err(|error| error.of(&id))?,
+        payload: fields.payload.map(|_| member_bytes(frame, fields.payload)),
         id,
     })
 }
@@ -287,19 +289,19 @@ fn headers(field: Field<'_>) -> Result<HeaderList, FrameError> {
     let Some(raw) = field else { return Ok(HeaderList::default()) };
     let HeadersJson(list) = serde_json::from_str(raw.get()).map_err(|error| {
         let text = error.to_string();
-        // The place is that within the member, which nobody can look up.
+        // The position in the text is relative to the member, which the client cannot use.
         bad(format!("headers: {}", text.split(" at line").next().unwrap_or(&text)))
     })?;
     Ok(list)
 }
 
-fn subscribes(fields: &Fields<'_>) -> Result<SubscribePayload, FrameError> {
-    let id = needed(fields.id, "id", ID_BYTES_MAX)?.into_owned();
-    let wanted = subscription(fields).map_err(|wrong| wrong.of(&id))?;
+fn parse_subscribe(fields: &Fields<'_>) -> Result<SubscribePayload, FrameError> {
+    let id = required(fields.id, "id", ID_BYTES_MAX)?.into_owned();
+    let wanted = subscription(fields).map_err(|error| error.of(&id))?;
     Ok(SubscribePayload { id, wanted })
 }
 
-/// What a stream is to deliver, in the words of the book's own protocol.
+/// Reads the subscription of a stream, with the options of the door `sse`.
 fn subscription(fields: &Fields<'_>) -> Result<Subscribe, FrameError> {
     let named =
         |field, name| text(field, name, limits::FIELD_BYTES_MAX).map(|text| text.filter(|text| !text.is_empty()));
@@ -316,8 +318,8 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, FrameError> {
     let redelivery = match fields.redelivery {
         None => number(fields.redelivery_ms, "redelivery_ms")?.map(Duration::from_millis),
         Some(raw) => {
-            let wrong = || bad("redelivery: expected a time, as \"5s\", \"1m30s\", or as a number of milliseconds");
-            Some(serde_json::from_str(raw.get()).map(|Wait(time)| time).map_err(|_| wrong())?)
+            let error = || bad("redelivery: expected a time, as \"5s\", \"1m30s\", or as a number of milliseconds");
+            Some(serde_json::from_str(raw.get()).map(|Wait(time)| time).map_err(|_| error())?)
         }
     };
     let (consumer, group) = (named(fields.consumer, "consumer")?, named(fields.group, "group")?);
@@ -333,13 +335,13 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, FrameError> {
     options.subscribe().map_err(|fault| bad(fault.text))
 }
 
-/// A service fails a request: what it says is for the caller.
-fn failure(fields: &Fields<'_>) -> Result<ClientFrame, FrameError> {
-    let id = needed(fields.id, "id", usize::MAX)?.into_owned();
-    let code = text(fields.code, "code", ID_BYTES_MAX).map_err(|wrong| wrong.of(&id))?;
-    // What it says for people is told even if it was cut in the middle of a character.
+/// Reads the failure of a request. The caller gets its code and message.
+fn parse_error(fields: &Fields<'_>) -> Result<ClientFrame, FrameError> {
+    let id = required(fields.id, "id", usize::MAX)?.into_owned();
+    let code = text(fields.code, "code", ID_BYTES_MAX).map_err(|error| error.of(&id))?;
+    // A message that was cut in the middle of a character is still passed on.
     let message = fields.message.map(|raw| json::text(raw.get()).ok_or_else(|| bad("message: expected a string")));
-    let message = message.transpose().map_err(|wrong| wrong.of(&id))?;
+    let message = message.transpose().map_err(|error| error.of(&id))?;
     if message.as_ref().is_some_and(|text| text.len() > limits::TEXT_BYTES_MAX) {
         return Err(bad(format!("message: at most {} bytes", limits::TEXT_BYTES_MAX)).of(&id));
     }

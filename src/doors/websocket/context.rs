@@ -1,4 +1,4 @@
-//! What the connections of a door share.
+//! The parts of the node that all connections of the door share.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -8,13 +8,19 @@ use super::unhandled_limit::UnhandledLimit;
 use crate::bus::access::Access;
 use crate::bus::roll::services::Services;
 
-/// What the connections of a door share.
+/// The parts of the node that all connections of the door share.
 #[derive(Debug)]
 pub(super) struct ConnectionContext {
+    /// The roll, the calls and the notifications.
     pub(super) services: Services,
+    /// Publish, subscribe and acknowledge.
     pub(super) access: Access,
+    /// The section of the door.
     pub(super) settings: Settings,
+    /// The list of services for clients that register, shared by all of them.
     pub(super) snapshots: SnapshotCache,
+    /// Limits the notices of unhandled messages of all connections together.
     pub(super) unhandled_limit: UnhandledLimit,
+    /// The number of connections, for the bound and for the stop of the node.
     pub(super) count: AtomicUsize,
 }

@@ -1,8 +1,8 @@
-//! Why a frame of a client is refused: the codes of this door, and the one table from the faults of the bus to them.
+//! The error codes of this door, and the one table that maps the faults of the bus to them.
 
 use crate::base::fault::FaultKind;
 
-/// Codes of errors, see the README of this door.
+/// An error code. The README of this door explains each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ErrorCode {
     BadJson,
@@ -48,7 +48,7 @@ impl ErrorCode {
     }
 }
 
-/// The one table from the faults of the bus to the codes of this door.
+/// The one table that maps the faults of the bus to the codes of this door.
 impl From<FaultKind> for ErrorCode {
     fn from(kind: FaultKind) -> Self {
         match kind {
@@ -59,7 +59,7 @@ impl From<FaultKind> for ErrorCode {
             FaultKind::ProviderLost => Self::InstanceLost,
             FaultKind::DeadlineExceeded => Self::Timeout,
             FaultKind::Overloaded => Self::Overloaded,
-            // Nobody who could be asked: a message that could not be delivered has a frame of its own.
+            // A message that no provider could take has the frame `unhandled`; other frames have this code.
             FaultKind::NoCapability | FaultKind::NoAction | FaultKind::NoProvider => Self::Unavailable,
             FaultKind::Unavailable | FaultKind::StorageFull | FaultKind::Cancelled => Self::Unavailable,
             FaultKind::Internal => Self::Internal,
@@ -67,7 +67,7 @@ impl From<FaultKind> for ErrorCode {
     }
 }
 
-/// A frame that is refused, with the id of its message as far as it has one.
+/// Why a frame is refused, with the id of its message if the id could be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FrameError {
     pub(super) code: ErrorCode,

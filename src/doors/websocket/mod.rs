@@ -1,4 +1,7 @@
 //! The door `websocket`: services and consumers with plain JSON over a WebSocket.
+//!
+//! `codec`, `outbound` and `session` are pure; `connection` is the actor that connects them to the socket and
+//! the bus. Imports the bus and the network layer, and no other door.
 
 mod announcements;
 mod close_codes;
@@ -38,19 +41,19 @@ use unhandled_limit::UnhandledLimit;
 
 /// The version of the WebSocket protocol.
 const VERSION: &str = "13";
-/// Bytes of the key of an upgrade.
+/// Length of the key of an upgrade, bytes.
 const KEY_BYTES: usize = 16;
-/// The subprotocol, for clients that want to agree on one.
+/// The subprotocol, for clients that negotiate one.
 const SUBPROTOCOL: &str = "rollbook.v1";
 
-/// Where it is on the web listener.
+/// The path of the door on the web listener.
 const PATH: &str = "/ws";
-/// What its clients need beyond their own time to get their last frames.
+/// Time that a client needs beyond its own drain time to get its last frames.
 const LAST_FRAMES: Duration = Duration::from_secs(1);
-/// Least time that clients have to end what they have begun.
+/// Least time that clients have to finish their calls and streams.
 const DRAIN_MIN: Duration = Duration::from_secs(5);
 
-/// Services with plain JSON.
+/// The door for services with plain JSON.
 #[derive(Debug)]
 pub struct WebSocketDoor {
     shared: Arc<ConnectionContext>,
@@ -120,7 +123,7 @@ async fn handle(request: HttpRequest, door: web::Data<WebSocketDoor>) -> HttpRes
     if request.headers().get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
         return refuse(StatusCode::UPGRADE_REQUIRED, "only version 13 of the WebSocket protocol");
     }
-    // Its value means nothing, but for its length.
+    // Only the length of the key matters.
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
     if !key.is_some_and(|key| BASE64.decode(key).is_ok_and(|key| key.len() == KEY_BYTES)) {
         return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key: expected 16 bytes in base64");

@@ -1,4 +1,4 @@
-//! The frames that clients get: types to text. Pure.
+//! Writes the frames for clients. Pure.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::bus::read::event_json;
 use crate::bus::write::draft::Published;
 use crate::net::websocket::writer::FrameWriter;
 
-/// How a caller of another door is called back.
+/// The name of the responder for a caller of another door.
 const RESPONSE: &str = "response";
 
-/// A frame to write: JSON in three pieces, of which the middle one is a payload as it came.
+/// A frame: JSON in three pieces. The middle piece is a payload as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct OutboundFrame {
     pub(super) head: Vec<u8>,
@@ -38,8 +38,8 @@ impl From<serde_json::Value> for OutboundFrame {
 }
 
 impl From<&FrameError> for OutboundFrame {
-    fn from(wrong: &FrameError) -> Self {
-        error(wrong.id.as_deref(), None, wrong.code, &wrong.text)
+    fn from(refused: &FrameError) -> Self {
+        error(refused.id.as_deref(), None, refused.code, &refused.text)
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) fn write(sink: &FrameWriter, text: &OutboundFrame) {
     sink.text(&[&text.head, &text.payload, text.tail.as_bytes()]);
 }
 
-/// Writes one that comes at the pace of the client: it does not count as something that is not read.
+/// Writes a frame that comes at the pace of the client. Such a frame does not show that the client is slow.
 pub(super) fn write_paced(sink: &FrameWriter, text: &OutboundFrame) {
     sink.paced(&[&text.head, &text.payload, text.tail.as_bytes()]);
 }
@@ -61,7 +61,7 @@ impl Builder {
         Self(Vec::with_capacity(128)).raw("{\"type\":\"").raw(kind).raw("\"")
     }
 
-    /// Appends this as it is.
+    /// Appends a text as it is.
     fn raw(mut self, text: &str) -> Self {
         self.0.extend_from_slice(text.as_bytes());
         self
@@ -73,7 +73,7 @@ impl Builder {
         named
     }
 
-    fn maybe(self, name: &str, value: Option<&str>) -> Self {
+    fn optional(self, name: &str, value: Option<&str>) -> Self {
         match value {
             Some(value) => self.text(name, value),
             None => self,
@@ -85,7 +85,7 @@ impl Builder {
     }
 
     /// Ends the frame with a member that is JSON already.
-    fn ends_with(self, name: &str, json: Bytes) -> OutboundFrame {
+    fn end_with(self, name: &str, json: Bytes) -> OutboundFrame {
         let Self(head) = self.raw(",\"").raw(name).raw("\":");
         OutboundFrame { head, payload: json, tail: "}" }
     }
@@ -95,7 +95,7 @@ impl Builder {
     }
 }
 
-/// How nodes are called here.
+/// The name of a node in frames.
 pub(super) fn node_name(node: u64) -> String {
     format!("n{node}")
 }
@@ -107,25 +107,25 @@ pub(super) fn connect(connection: &str, node: u64, frame_max: usize) -> Outbound
     frame.into()
 }
 
-/// Who has registered, and the node of the connection that was that instance before.
+/// The names of a registered client, and the node of the earlier connection of that instance.
 pub(super) struct RegisteredNames<'a> {
     pub(super) name: &'a str,
     pub(super) instance: Option<&'a str>,
     pub(super) replaced: Option<&'a str>,
 }
 
-/// `services` is a JSON list.
+/// Tells a client that it is registered. `services` is a JSON list.
 pub(super) fn registered(names: RegisteredNames<'_>, index: u64, services: Bytes) -> OutboundFrame {
     let RegisteredNames { name, instance, replaced } = names;
-    let builder = Builder::new("registered").text("name", name).maybe("instance_id", instance);
-    let builder = builder.maybe("replaced", replaced);
-    builder.raw(&format!(",\"index\":{index}")).ends_with("services", services)
+    let builder = Builder::new("registered").text("name", name).optional("instance_id", instance);
+    let builder = builder.optional("replaced", replaced);
+    builder.raw(&format!(",\"index\":{index}")).end_with("services", services)
 }
 
-/// A request on its way to a service.
+/// Writes a request for its provider.
 ///
 /// # Errors
-/// Its payload has binary parts that cannot be passed on.
+/// The payload has binary attachments that JSON cannot hold.
 pub(super) fn delivered(handed: &HandedPayload) -> Result<OutboundFrame, Fault> {
     let request = &handed.request;
     let responder = match &request.responder {
@@ -138,9 +138,9 @@ pub(super) fn delivered(handed: &HandedPayload) -> Result<OutboundFrame, Fault> 
         .text("id", &handed.id)
         .text("destination", &format!("{}:{}", request.capability, request.action))
         .text("consumer", &request.from.service)
-        .maybe("responder", responder)
-        .maybe("traceparent", request.traceparent.as_deref());
-    Ok(message.ends_with("payload", payload))
+        .optional("responder", responder)
+        .optional("traceparent", request.traceparent.as_deref());
+    Ok(message.end_with("payload", payload))
 }
 
 pub(super) fn disconnect(code: u16, reason: &str) -> OutboundFrame {
@@ -152,11 +152,11 @@ pub(super) fn pong() -> OutboundFrame {
 }
 
 pub(super) fn command(id: u64, name: &str, data: &Bytes) -> OutboundFrame {
-    Builder::new("command").text("id", &id.to_string()).text("command", name).ends_with("data", data.clone())
+    Builder::new("command").text("id", &id.to_string()).text("command", name).end_with("data", data.clone())
 }
 
 pub(super) fn error(id: Option<&str>, responder: Option<&str>, code: ErrorCode, text: &str) -> OutboundFrame {
-    let builder = Builder::new("error").maybe("id", id).maybe("responder", responder);
+    let builder = Builder::new("error").optional("id", id).optional("responder", responder);
     builder.text("code", code.name()).text("message", text).retryable(code.retryable()).end()
 }
 
@@ -170,9 +170,9 @@ pub(super) fn subscribed(id: &str, consumer: &str) -> OutboundFrame {
     Builder::new("subscribed").text("id", id).text("consumer_id", consumer).end()
 }
 
-/// `event` is JSON.
+/// Delivers an event of a stream. `event` is JSON.
 pub(super) fn delivery(id: &str, event: Bytes) -> OutboundFrame {
-    Builder::new("delivery").text("id", id).ends_with("event", event)
+    Builder::new("delivery").text("id", id).end_with("event", event)
 }
 
 pub(super) fn acked(id: &str, event: &str, in_flight: bool) -> OutboundFrame {
@@ -180,10 +180,10 @@ pub(super) fn acked(id: &str, event: &str, in_flight: bool) -> OutboundFrame {
     builder.raw(if in_flight { ",\"in_flight\":true" } else { ",\"in_flight\":false" }).end()
 }
 
-/// `why`: what end it is and the reason, when the stream has ended by itself.
-pub(super) fn unsubscribed(id: &str, why: Option<(End, &str)>) -> OutboundFrame {
+/// Tells a client that a stream has ended. `end` is the kind and the reason, when the client did not end the stream.
+pub(super) fn unsubscribed(id: &str, end: Option<(End, &str)>) -> OutboundFrame {
     let builder = Builder::new("unsubscribed").text("id", id);
-    match why {
+    match end {
         Some((end, reason)) => {
             builder.text("code", end.code()).text("reason", reason).retryable(end.is_retryable()).end()
         }
@@ -191,7 +191,7 @@ pub(super) fn unsubscribed(id: &str, why: Option<(End, &str)>) -> OutboundFrame 
     }
 }
 
-/// Why a publish, an acknowledgement or a stream is refused.
+/// Refuses a publish, an acknowledgement or a stream.
 pub(super) fn refused(id: &str, fault: &Fault) -> OutboundFrame {
     let code = ErrorCode::from(fault.kind);
     let Some(First { id: event, created_at, index }) = fault.first.as_deref() else {
@@ -202,20 +202,20 @@ pub(super) fn refused(id: &str, fault: &Fault) -> OutboundFrame {
         data.insert("created_at".to_owned(), created_at.to_string().into());
     }
     let builder = Builder::new("error").text("id", id).text("code", code.name()).text("message", &fault.text);
-    builder.retryable(code.retryable()).ends_with("data", data.to_string().into())
+    builder.retryable(code.retryable()).end_with("data", data.to_string().into())
 }
 
-/// A message that has no end yet, as its sender knows it.
+/// A message without an outcome, as its sender knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PendingMessage {
     pub(super) id: String,
     pub(super) destination: String,
-    /// `None`: nobody waits.
+    /// `None` means that the sender does not wait for a response.
     pub(super) responder: Option<String>,
     pub(super) timeout: Duration,
 }
 
-/// Why a message was not delivered, if that is what happened.
+/// Why a message was not delivered. `None` means that the message was delivered.
 pub(super) const fn unhandled_reason(fault: &Fault) -> Option<&'static str> {
     match fault.kind {
         FaultKind::NoCapability => Some("no_service"),
@@ -226,25 +226,25 @@ pub(super) const fn unhandled_reason(fault: &Fault) -> Option<&'static str> {
     }
 }
 
-/// What became of a message, for its sender; `None` when there is nothing to say.
-pub(super) fn outcome(asked: &PendingMessage, outcome: Outcome) -> Option<OutboundFrame> {
-    let PendingMessage { id, destination, responder, timeout } = asked;
+/// The outcome of a message for its sender. `None` means that the sender gets no frame.
+pub(super) fn outcome(pending: &PendingMessage, outcome: Outcome) -> Option<OutboundFrame> {
+    let PendingMessage { id, destination, responder, timeout } = pending;
     let responder = responder.as_deref();
     let fault = match outcome {
         Ok(_) if responder.is_none() => return None,
         Ok(Answer { success, body }) => {
             return Some(match plain(&body) {
                 Ok(json) if success => {
-                    Builder::new("response").text("id", id).maybe("responder", responder).ends_with("payload", json)
+                    Builder::new("response").text("id", id).optional("responder", responder).end_with("payload", json)
                 }
                 Ok(json) => failed(id, responder, &Payload::json(json)),
-                Err(fault) => failed(id, responder, &said(&fault)),
+                Err(fault) => failed(id, responder, &failure_payload(&fault)),
             });
         }
         Err(fault) => fault,
     };
     if let Some(reason) = unhandled_reason(&fault) {
-        let builder = Builder::new("unhandled").text("id", id).maybe("responder", responder);
+        let builder = Builder::new("unhandled").text("id", id).optional("responder", responder);
         return Some(builder.text("destination", destination).text("reason", reason).end());
     }
     let code = ErrorCode::from(fault.kind);
@@ -255,15 +255,15 @@ pub(super) fn outcome(asked: &PendingMessage, outcome: Outcome) -> Option<Outbou
     Some(error(Some(id), responder, code, &text))
 }
 
-/// What a service said could not be passed on: its failure.
-fn said(fault: &Fault) -> Payload {
+/// The payload of a failure: the response of the service could not be passed on.
+fn failure_payload(fault: &Fault) -> Payload {
     Payload::json(json!({ "code": SERVICE_ERROR, "message": fault.text }).to_string())
 }
 
-/// What a service says that failed: as a service of this door says it, or anything else as data.
+/// Writes the failure of a service. A failure in another form than this door's becomes data.
 fn failed(id: &str, responder: Option<&str>, body: &Payload) -> OutboundFrame {
     #[derive(Deserialize)]
-    struct Failed<'a> {
+    struct FailureJson<'a> {
         #[serde(borrow)]
         code: Option<&'a RawValue>,
         #[serde(borrow)]
@@ -273,24 +273,24 @@ fn failed(id: &str, responder: Option<&str>, body: &Payload) -> OutboundFrame {
         #[serde(borrow)]
         data: Option<&'a RawValue>,
     }
-    let said = body.text();
+    let body_text = body.text();
     let text = |member: Option<&'_ RawValue>| member.and_then(|raw| json::text(raw.get()).map(Cow::into_owned));
-    let shaped = serde_json::from_str::<Failed<'_>>(said).ok();
-    let shaped = shaped.and_then(|Failed { code, message, retryable, data }| {
+    let shaped = serde_json::from_str::<FailureJson<'_>>(body_text).ok();
+    let shaped = shaped.and_then(|FailureJson { code, message, retryable, data }| {
         Some((text(code).unwrap_or_else(|| SERVICE_ERROR.to_owned()), text(message)?, retryable, data))
     });
     let (code, message, retryable, data) = shaped.unwrap_or_else(|| {
-        let message = json::text(said).map_or_else(|| "the service failed".to_owned(), Cow::into_owned);
-        (SERVICE_ERROR.to_owned(), message, false, serde_json::from_str(said).ok())
+        let message = json::text(body_text).map_or_else(|| "the service failed".to_owned(), Cow::into_owned);
+        (SERVICE_ERROR.to_owned(), message, false, serde_json::from_str(body_text).ok())
     });
     let builder = Builder::new("error")
         .text("id", id)
-        .maybe("responder", responder)
+        .optional("responder", responder)
         .text("code", &code)
         .text("message", &message)
         .retryable(retryable);
     match data {
-        Some(data) => builder.ends_with("data", Bytes::copy_from_slice(data.get().as_bytes())),
+        Some(data) => builder.end_with("data", Bytes::copy_from_slice(data.get().as_bytes())),
         None => builder.end(),
     }
 }

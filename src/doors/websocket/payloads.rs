@@ -1,4 +1,4 @@
-//! What the frames of clients say, checked field by field. Pure.
+//! The contents of client frames, checked field by field. Pure.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::bus::client::call::{Answer, Responder};
 use crate::bus::subscribe::request::Subscribe;
 use crate::bus::write::draft::Draft;
 
-/// What a client says.
+/// A frame of a client.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ClientFrame {
     Register(RegisterPayload),
     Message(MessagePayload),
-    /// An answer, or the failure of what was asked.
+    /// The response to a request, or its failure.
     Answer {
         id: String,
         answer: Answer,
@@ -26,10 +26,10 @@ pub(super) enum ClientFrame {
         id: Option<String>,
         payload: Bytes,
     },
-    /// A command of the operator was understood.
+    /// The client got a command of the operator.
     Done {
         id: u64,
-        /// Something there takes it.
+        /// Whether the client takes the command.
         handled: bool,
     },
     Publish(Box<PublishPayload>),
@@ -43,12 +43,12 @@ pub(super) enum ClientFrame {
     },
     Disconnect,
     Ping,
-    /// Means nothing, but is a sign of life.
+    /// Means nothing, but counts as a sign of life.
     Pong,
 }
 
 impl ClientFrame {
-    /// The id under which it is answered.
+    /// The id under which the client expects an answer.
     pub(super) fn id(&self) -> Option<&str> {
         match self {
             Self::Message(message) => Some(&message.id),
@@ -67,12 +67,12 @@ pub(super) struct RegisterPayload {
     pub(super) version: String,
     pub(super) methods: Vec<String>,
     pub(super) instance: Option<String>,
-    /// JSON; empty when there is none.
+    /// JSON; empty when the frame has none.
     pub(super) metadata: String,
 }
 
 impl RegisterPayload {
-    /// What it means: a service with one capability of its own name.
+    /// Builds the registration of a service with one capability, which has the name of the service.
     pub(super) fn into_register(self) -> InstanceRegister {
         let Self { name, version, methods, instance, metadata } = self;
         let capability = Capability { name: name.clone(), description: String::new(), actions: methods };
@@ -85,13 +85,13 @@ impl RegisterPayload {
             metadata,
             ..Instance::default()
         };
-        // No name for people and no kind: those that the service may have stay.
+        // Display name and type stay empty, so that the service keeps those it has.
         let service = Service { id: name, version, ..Service::default() };
         InstanceRegister { service, instance }
     }
 }
 
-/// A message on its way to a service.
+/// A message for a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MessagePayload {
     pub(super) id: String,
@@ -105,7 +105,7 @@ pub(super) struct MessagePayload {
     pub(super) traceparent: Option<String>,
 }
 
-/// An event for the book.
+/// An event to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PublishPayload {
     pub(super) id: String,
@@ -120,7 +120,7 @@ pub(super) struct PublishPayload {
 }
 
 impl PublishPayload {
-    /// As the book takes it.
+    /// Builds the draft of the event.
     pub(super) fn draft(&self) -> Draft<'_> {
         Draft {
             id: (&*self.event_id).into(),
@@ -139,7 +139,7 @@ impl PublishPayload {
     }
 }
 
-/// A stream of the book.
+/// A subscription of a stream.
 #[derive(Debug, Clone)]
 pub(super) struct SubscribePayload {
     pub(super) id: String,

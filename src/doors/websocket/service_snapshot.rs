@@ -1,4 +1,4 @@
-//! The services that are there when a client registers.
+//! The list of services that a client gets when it registers.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -12,15 +12,15 @@ use rollbook_core::service::{Instance, Service};
 use super::announcements::{CapabilityJson, ServiceJson};
 use crate::bus::client::announcement::Log;
 
-/// The services as they were behind the event of that index of the roll.
+/// The services as they were after the event of that index of the roll.
 #[derive(Debug, Clone)]
 pub(super) struct ServiceSnapshot {
     pub(super) index: u64,
-    /// A JSON list.
+    /// The services as a JSON list.
     pub(super) services: Bytes,
 }
 
-/// Takes snapshots; as long as the roll does not change it is always the same one.
+/// Takes snapshots. All clients share one snapshot until the roll changes.
 #[derive(Debug, Default)]
 pub(super) struct SnapshotCache {
     newest: Mutex<Option<ServiceSnapshot>>,
@@ -50,7 +50,7 @@ fn services(machine: &Machine) -> Bytes {
     serde_json::to_vec(&rows).unwrap_or_default().into()
 }
 
-/// A service with what all its instances offer together, and the version of the newest of them.
+/// Describes a service with the capabilities of all its instances and the version of the newest instance.
 fn row<'a>(service: &Service, instances: impl Iterator<Item = &'a Instance>) -> ServiceJson {
     let mut offered: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
     let (mut newest, mut count): (Option<&Instance>, usize) = (None, 0);

@@ -16,29 +16,30 @@ pub(super) const NAME: &str = "websocket";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Silence after which a client is asked for a sign of life.
+    /// Silence after which the door sends a ping.
     #[serde(with = "duration")]
     pub ping_interval: Duration,
-    /// Silence after which a client has gone.
+    /// Silence after which the client counts as disconnected.
     #[serde(with = "duration")]
     pub silence_max: Duration,
     /// Longest time from the upgrade until a client registers.
     #[serde(with = "duration")]
     pub register_timeout: Duration,
-    /// How long a client that leaves may take to end what it has begun.
+    /// How long a draining client may take to finish its messages.
     #[serde(with = "duration")]
     pub drain_timeout: Duration,
     /// Largest message in bytes; a client that sends more is disconnected.
     #[serde(with = "bytes")]
     pub message_bytes_max: usize,
-    /// Most bytes that wait for a client, events of its streams not counted; one that does not read is disconnected.
+    /// Most bytes that wait for a client, without the events of its streams. A client that does not read is
+    /// disconnected.
     #[serde(with = "bytes")]
     pub queue_bytes_max: usize,
-    /// Most messages of one client that have no end yet.
+    /// Most messages of one client without an outcome.
     pub in_flight_max: usize,
     /// Most clients at a time.
     pub connections_max: usize,
-    /// Origins of web pages that may connect beside the door's own, separated by commas; `*`: any.
+    /// Origins of web pages that may connect beside the door's own, separated by commas; `*` means any.
     pub origins: CommaList,
 }
 

@@ -31,8 +31,8 @@ fn value(text: &OutboundFrame) -> Value {
     serde_json::from_str(&whole).unwrap_or_else(|error| panic!("{error}: {whole}"))
 }
 
-fn hear(session: &mut Session, frame: &Value) -> Option<Step> {
-    session.hear(ByteString::from(frame.to_string()), Instant::now())
+fn receive(session: &mut Session, frame: &Value) -> Option<Step> {
+    session.receive(ByteString::from(frame.to_string()), Instant::now())
 }
 
 /// The code that a frame is refused with.
@@ -45,7 +45,7 @@ fn refused(step: Option<Step>) -> String {
 
 fn registered(name: &str) -> Session {
     let mut session = Session::new(BOUNDS);
-    assert!(matches!(hear(&mut session, &json!({ "name": name, "version": "1" })), Some(Step::Register(_))));
+    assert!(matches!(receive(&mut session, &json!({ "name": name, "version": "1" })), Some(Step::Register(_))));
     session.registered(Identity { name: name.to_owned(), instance: String::new() });
     session
 }
@@ -64,41 +64,41 @@ fn each_state_takes_its_frames_and_refuses_the_others() {
     ];
     let mut session = Session::new(BOUNDS);
     for frame in &others {
-        assert_eq!(refused(hear(&mut session, frame)), "not_registered", "{frame}");
+        assert_eq!(refused(receive(&mut session, frame)), "not_registered", "{frame}");
     }
-    assert!(matches!(hear(&mut session, &json!({ "type": "ping" })), Some(Step::Send(_))));
-    assert_eq!(hear(&mut session, &json!({ "type": "pong" })), None);
-    assert_eq!(hear(&mut session, &json!({ "type": "disconnect" })), Some(Step::Leave), "it may leave at any time");
+    assert!(matches!(receive(&mut session, &json!({ "type": "ping" })), Some(Step::Send(_))));
+    assert_eq!(receive(&mut session, &json!({ "type": "pong" })), None);
+    assert_eq!(receive(&mut session, &json!({ "type": "disconnect" })), Some(Step::Leave), "it may leave at any time");
 
     let mut session = registered("shop");
     assert_eq!(
-        refused(hear(&mut session, &json!({ "type": "register", "name": "a", "version": "1" }))),
+        refused(receive(&mut session, &json!({ "type": "register", "name": "a", "version": "1" }))),
         "already_registered"
     );
-    assert_eq!(refused(hear(&mut session, &json!({ "name": "a", "version": "1" }))), "bad_message");
-    assert!(matches!(hear(&mut session, &others[0]), Some(Step::Call(1, ..))));
-    assert!(matches!(hear(&mut session, &others[1]), Some(Step::Answer(..))));
-    assert!(matches!(hear(&mut session, &others[2]), Some(Step::Broadcast(None, _))));
-    assert_eq!(hear(&mut session, &others[3]), Some(Step::Done(1, true)));
+    assert_eq!(refused(receive(&mut session, &json!({ "name": "a", "version": "1" }))), "bad_message");
+    assert!(matches!(receive(&mut session, &others[0]), Some(Step::Call(1, ..))));
+    assert!(matches!(receive(&mut session, &others[1]), Some(Step::Answer(..))));
+    assert!(matches!(receive(&mut session, &others[2]), Some(Step::Broadcast(None, _))));
+    assert_eq!(receive(&mut session, &others[3]), Some(Step::Done(1, true)));
 
     session.drain();
-    assert_eq!(refused(hear(&mut session, &message("n"))), "unavailable");
-    assert_eq!(refused(hear(&mut session, &others[2])), "unavailable");
-    assert!(matches!(hear(&mut session, &others[1]), Some(Step::Answer(..))), "what it has it may end");
-    assert_eq!(hear(&mut session, &json!({ "type": "disconnect" })), None, "once");
+    assert_eq!(refused(receive(&mut session, &message("n"))), "unavailable");
+    assert_eq!(refused(receive(&mut session, &others[2])), "unavailable");
+    assert!(matches!(receive(&mut session, &others[1]), Some(Step::Answer(..))), "what it has it may end");
+    assert_eq!(receive(&mut session, &json!({ "type": "disconnect" })), None, "once");
     session.close();
-    assert!(others.iter().all(|frame| hear(&mut session, frame).is_none()));
+    assert!(others.iter().all(|frame| receive(&mut session, frame).is_none()));
     assert!(session.is_closed());
 }
 
 #[test]
 fn what_comes_while_a_registration_is_on_its_way_waits_up_to_a_bound() {
     let mut session = Session::new(BOUNDS);
-    hear(&mut session, &json!({ "name": "users", "version": "1", "methods": ["get"] }));
-    assert!(session.is_registering() && !session.is_registered() && !session.is_waited_for());
-    assert!(matches!(hear(&mut session, &json!({ "type": "ping" })), Some(Step::Send(_))), "but for a ping");
-    (0..64).for_each(|n| assert_eq!(hear(&mut session, &message(&n.to_string())), None));
-    assert_eq!(refused(hear(&mut session, &message("65"))), "overloaded");
+    receive(&mut session, &json!({ "name": "users", "version": "1", "methods": ["get"] }));
+    assert!(session.is_registering() && !session.is_registered() && !session.is_unregistered());
+    assert!(matches!(receive(&mut session, &json!({ "type": "ping" })), Some(Step::Send(_))), "but for a ping");
+    (0..64).for_each(|n| assert_eq!(receive(&mut session, &message(&n.to_string())), None));
+    assert_eq!(refused(receive(&mut session, &message("65"))), "overloaded");
     let backlog = session.registered(Identity { name: "users".to_owned(), instance: "a".to_owned() });
     assert_eq!(backlog.len(), 64);
     assert!(backlog.front().is_some_and(|first| first.contains("\"id\":\"0\"")), "in order");
@@ -107,12 +107,12 @@ fn what_comes_while_a_registration_is_on_its_way_waits_up_to_a_bound() {
 #[test]
 fn what_waits_for_a_registration_is_bounded_in_bytes_too() {
     let mut session = Session::new(BOUNDS);
-    hear(&mut session, &json!({ "name": "users", "version": "1", "methods": ["get"] }));
+    receive(&mut session, &json!({ "name": "users", "version": "1", "methods": ["get"] }));
     let large = json!({ "type": "broadcast", "payload": "x".repeat(100 << 10) });
-    assert_eq!((hear(&mut session, &large), hear(&mut session, &large)), (None, None));
+    assert_eq!((receive(&mut session, &large), receive(&mut session, &large)), (None, None));
     assert!((200 << 10..256 << 10).contains(&session.backlog_bytes()), "{}", session.backlog_bytes());
-    assert_eq!(refused(hear(&mut session, &large)), "overloaded");
-    assert_eq!(hear(&mut session, &message("m")), None, "a small one fits");
+    assert_eq!(refused(receive(&mut session, &large)), "overloaded");
+    assert_eq!(receive(&mut session, &message("m")), None, "a small one fits");
     assert_eq!(session.registered(Identity { name: "users".to_owned(), instance: "a".to_owned() }).len(), 3);
     assert_eq!(session.backlog_bytes(), 0);
 }
@@ -121,7 +121,7 @@ fn what_waits_for_a_registration_is_bounded_in_bytes_too() {
 fn a_first_frame_that_is_none_ends_the_connection() {
     for (frame, code) in [("x", "bad_json"), ("{\"name\":\"a\"}", "bad_registration"), ("{}", "bad_registration")] {
         let mut session = Session::new(BOUNDS);
-        let Some(Step::Close(text, closes, _)) = session.hear(ByteString::from(frame), Instant::now()) else {
+        let Some(Step::Close(text, closes, _)) = session.receive(ByteString::from(frame), Instant::now()) else {
             panic!("{frame} ends it");
         };
         assert_eq!((value(&text)["code"].as_str(), closes), (Some(code), close_codes::BAD_REGISTRATION));
@@ -132,7 +132,7 @@ fn a_first_frame_that_is_none_ends_the_connection() {
 fn ids_are_used_once_for_a_minute_and_not_remembered_for_ever() {
     let (mut session, start) = (registered("shop"), Instant::now());
     let ask =
-        |session: &mut Session, id: &str, at: Instant| session.hear(ByteString::from(message(id).to_string()), at);
+        |session: &mut Session, id: &str, at: Instant| session.receive(ByteString::from(message(id).to_string()), at);
     assert!(matches!(ask(&mut session, "a", start), Some(Step::Call(1, ..))));
     assert_eq!(refused(ask(&mut session, "a", start)), "duplicate_id");
     let later = start + Duration::from_secs(120);
@@ -153,16 +153,16 @@ fn ids_are_used_once_for_a_minute_and_not_remembered_for_ever() {
 fn too_many_without_an_end_are_refused_and_times_are_bounded() {
     let mut session = registered("shop");
     for n in 0..3 {
-        assert!(matches!(hear(&mut session, &message(&n.to_string())), Some(Step::Call(..))));
+        assert!(matches!(receive(&mut session, &message(&n.to_string())), Some(Step::Call(..))));
     }
-    assert_eq!(refused(hear(&mut session, &message("3"))), "overloaded");
+    assert_eq!(refused(receive(&mut session, &message("3"))), "overloaded");
     assert_eq!(session.in_flight(), 3);
     session.ended(1, Ok(Answer::default()), Instant::now());
     let mut long = message("3");
     long["timeout_ms"] = json!(600_000);
-    let Some(Step::Call(_, asked, timeout)) = hear(&mut session, &long) else { panic!("it goes") };
-    assert_eq!((timeout, asked.timeout), (BOUNDS.timeout_max, Some(Duration::from_secs(600))));
-    assert_eq!(asked.consumer.as_deref(), Some("shop"), "filled in");
+    let Some(Step::Call(_, pending, timeout)) = receive(&mut session, &long) else { panic!("it goes") };
+    assert_eq!((timeout, pending.timeout), (BOUNDS.timeout_max, Some(Duration::from_secs(600))));
+    assert_eq!(pending.consumer.as_deref(), Some("shop"), "filled in");
 }
 
 #[test]
@@ -211,14 +211,14 @@ fn every_end_of_a_message_is_told_as_what_it_is() {
     ];
     for (outcome, wanted) in ends {
         let mut session = registered("shop");
-        hear(&mut session, &message("m"));
-        let (_, told) = session.ended(1, outcome, Instant::now()).expect("it was there");
-        assert_eq!(told.as_ref().map(whole).as_deref(), Some(wanted));
+        receive(&mut session, &message("m"));
+        let (_, frame) = session.ended(1, outcome, Instant::now()).expect("it was there");
+        assert_eq!(frame.as_ref().map(whole).as_deref(), Some(wanted));
     }
     let mut session = registered("shop");
-    hear(&mut session, &json!({ "type": "message", "id": "m", "destination": "users:get" }));
-    let (asked, told) = session.ended(1, Ok(Answer::default()), Instant::now()).expect("it was there");
-    assert_eq!((asked.responder, told), (None, None), "nobody waits");
+    receive(&mut session, &json!({ "type": "message", "id": "m", "destination": "users:get" }));
+    let (pending, frame) = session.ended(1, Ok(Answer::default()), Instant::now()).expect("it was there");
+    assert_eq!((pending.responder, frame), (None, None), "nobody waits");
 }
 
 #[test]
@@ -228,16 +228,16 @@ fn payloads_and_names_of_any_kind_survive() {
         r#"{{"type":"message","id":"i\"\n","destination":"users:get:x","responder":"ñ","payload": {payload} }}"#
     );
     let mut session = registered("shop");
-    let Some(Step::Call(_, asked, _)) = session.hear(ByteString::from(frame), Instant::now()) else {
+    let Some(Step::Call(_, pending, _)) = session.receive(ByteString::from(frame), Instant::now()) else {
         panic!("it goes")
     };
-    assert_eq!((&*asked.service, &*asked.method), ("users", "get:x"), "cut at the first colon");
-    assert_eq!((asked.id.as_str(), &asked.responder), ("i\"\n", &Responder::Named("ñ".to_owned())));
-    assert_eq!(asked.payload, payload.as_bytes());
-    let (_, told) =
+    assert_eq!((&*pending.service, &*pending.method), ("users", "get:x"), "cut at the first colon");
+    assert_eq!((pending.id.as_str(), &pending.responder), ("i\"\n", &Responder::Named("ñ".to_owned())));
+    assert_eq!(pending.payload, payload.as_bytes());
+    let (_, frame) =
         session.ended(1, Ok(Answer { success: true, body: Payload::json(payload) }), Instant::now()).expect("there");
-    let told = whole(&told.expect("a frame"));
-    assert_eq!(told, format!(r#"{{"type":"response","id":"i\"\n","responder":"ñ","payload":{payload}}}"#));
+    let frame = whole(&frame.expect("a frame"));
+    assert_eq!(frame, format!(r#"{{"type":"response","id":"i\"\n","responder":"ñ","payload":{payload}}}"#));
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn no_text_makes_the_parser_panic() {
     }
 }
 
-fn told(subject: &str, payload: &Value, index: Option<u64>) -> Value {
+fn frame_of(subject: &str, payload: &Value, index: Option<u64>) -> Value {
     let payload = payload.to_string();
     let mut record = Vec::new();
     let event = Event { subject, payload: Some(payload.as_bytes()), ..Event::default() };
@@ -297,19 +297,19 @@ fn events_of_the_roll_and_broadcasts_have_their_frames_and_nothing_else_has() {
         "type": "event", "event": "service-online", "service": { "name": "users", "version": "1.1", "methods": ["get"] },
         "instance_id": "a", "node": "n2", "index": 7, "at": "T",
     });
-    assert_eq!(told("roll.service.online", &lifecycle, Some(7)), wanted);
+    assert_eq!(frame_of("roll.service.online", &lifecycle, Some(7)), wanted);
     for other in ["roll.service.updated", "roll.service.registered", "roll.node.up", "roll.config.updated", "app.x"] {
-        assert_eq!(told(other, &lifecycle, Some(7)), Value::Null, "{other}");
+        assert_eq!(frame_of(other, &lifecycle, Some(7)), Value::Null, "{other}");
     }
     let from = json!({ "service": "shop", "instance": "" });
-    let broadcast = told("notify.x", &json!({ "event": "broadcast", "id": "b", "data": [1], "from": from }), None);
+    let broadcast = frame_of("notify.x", &json!({ "event": "broadcast", "id": "b", "data": [1], "from": from }), None);
     let said = ["type", "id", "consumer", "payload"].map(|name| broadcast[name].clone());
     assert_eq!((said, broadcast.get("event")), ([json!("broadcast"), json!("b"), json!("shop"), json!([1])], None));
-    assert_eq!(told("notify.x", &json!({ "event": "price", "data": 1 }), Some(3))["event"], "price");
+    assert_eq!(frame_of("notify.x", &json!({ "event": "price", "data": 1 }), Some(3))["event"], "price");
     // Only a node says that something is unhandled, and it keeps that nowhere.
     let unhandled = json!({ "event": "bus:unhandled", "data": { "destination": "x:y" } });
-    assert_eq!(told("notify.x", &unhandled, None)["event"], "unhandled");
-    assert_eq!(told("notify.x", &unhandled, Some(3)), Value::Null);
+    assert_eq!(frame_of("notify.x", &unhandled, None)["event"], "unhandled");
+    assert_eq!(frame_of("notify.x", &unhandled, Some(3)), Value::Null);
 }
 
 #[test]
@@ -345,9 +345,9 @@ fn a_frame_that_is_nested_too_deep_is_refused_under_its_id() {
     };
     assert!(codec::parse(&ByteString::from(frame(128)), false).is_ok());
     for (levels, first) in [(129, false), (100_000, false), (129, true)] {
-        let wrong = codec::parse(&ByteString::from(frame(levels)), first).unwrap_err();
-        assert_eq!((wrong.code, wrong.id.as_deref()), (ErrorCode::BadMessage, Some("m")));
-        assert!(wrong.text.contains("nested deeper than 128 levels"), "{}", wrong.text);
+        let error = codec::parse(&ByteString::from(frame(levels)), first).unwrap_err();
+        assert_eq!((error.code, error.id.as_deref()), (ErrorCode::BadMessage, Some("m")));
+        assert!(error.text.contains("nested deeper than 128 levels"), "{}", error.text);
     }
 }
 

@@ -1,5 +1,5 @@
-//! How often services are told of messages that nobody could be given: seldom enough that a client which sends
-//! many of them does not disturb everybody.
+//! Limits how often services are told of messages without a provider, so that a client which sends many of them does
+//! not flood all services.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 
 use rollbook_cluster::lock::lock;
 
-/// Of one destination, in a second.
+/// Most notifications of one destination in a second.
 const OF_ONE: u32 = 10;
-/// Of all together, in a second.
+/// Most notifications of all destinations in a second.
 const OF_ALL: u32 = 100;
 const PERIOD: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 struct Period {
+    /// When the present second began; `None` before the first message.
     since: Option<Instant>,
+    /// Notices of each destination in this second.
     counts: HashMap<String, u32>,
+    /// Notices of all destinations in this second.
     all: u32,
 }
 
@@ -27,7 +30,7 @@ pub(super) struct UnhandledLimit {
 }
 
 impl UnhandledLimit {
-    /// Whether services are told of one more to this destination.
+    /// Whether services are told of one more message to this destination.
     pub(super) fn permits(&self, destination: &str, now: Instant) -> bool {
         let mut period = lock(&self.period);
         if period.since.is_none_or(|since| now.saturating_duration_since(since) >= PERIOD) {

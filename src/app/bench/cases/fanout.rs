@@ -1,4 +1,4 @@
-//! `bench fanout`: closed-loop publishers to many SSE subscribers.
+//! `bench fanout`: publishers in a closed loop, with many SSE subscribers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,11 +22,11 @@ use crate::app::bench::units::{Clock, count, float, nanos, per_second};
 
 /// Receive buffer of a subscriber.
 const BUFFER_BYTES: usize = 16 * 1024;
-/// Subscribe requests in flight.
+/// Most subscribe requests in flight.
 const OPENING_MAX: usize = 64;
-/// Steps of progress kept apart; publishers are never this many steps ahead.
+/// Steps of progress that are counted separately. Publishers are never this many steps ahead.
 const STEPS: usize = 16;
-/// How long subscribers may take to receive what was published.
+/// How long subscribers may take to receive the published events.
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// Runs `fanout` for each number of subscribers.
@@ -45,15 +45,15 @@ pub(in crate::app::bench) async fn run(context: &Context, args: &FanoutArgs) -> 
     Ok(report)
 }
 
-/// How far the subscribers are, known to publishers without a look at each subscriber.
+/// The progress of all subscribers. Publishers read one value and not each subscriber.
 #[derive(Debug)]
 struct Gate {
     subscribers: u64,
     /// Events of one step.
     step: u64,
-    /// How many subscribers have reached each step, used round and round.
+    /// The subscribers that have reached each step, in a ring.
     reached: [AtomicU64; STEPS],
-    /// Events that every subscriber has.
+    /// Events that every subscriber has received.
     floor: watch::Sender<u64>,
 }
 
@@ -63,7 +63,7 @@ impl Gate {
         Self { subscribers, step, reached: Default::default(), floor: watch::Sender::new(0) }
     }
 
-    /// Tells that one subscriber went from `before` to `after` events.
+    /// Records that one subscriber went from `before` to `after` events.
     fn advance(&self, before: u64, after: u64) {
         for step in before / self.step + 1..=after / self.step {
             let slot = usize::try_from(step).ok().and_then(|step| self.reached.get(step % STEPS));
@@ -87,7 +87,7 @@ struct Shared {
     until: u64,
     window: u64,
     gate: Gate,
-    /// Events that publishers have taken upon themselves.
+    /// Events that publishers have reserved, so that the window holds for all publishers together.
     reserved: AtomicU64,
     received: AtomicU64,
     last_received: AtomicU64,
@@ -161,7 +161,7 @@ pub(in crate::app::bench) async fn open(context: &Context, subject: &str, n: usi
     Ok(opened)
 }
 
-/// Waits until the publishers are done and every subscriber has everything; a lost stream ends the run.
+/// Waits until the publishers are done and every subscriber has all events. A lost stream ends the run.
 async fn finish(
     shared: &Shared,
     readers: &mut JoinSet<Result<()>>,

@@ -1,5 +1,5 @@
-//! `bench floor`: the same load against a handler that only reads the body and answers 202, the least an
-//! HTTP publish can cost on this machine.
+//! `bench floor`: puts the same load on a handler that only reads the body and answers 202. An HTTP publish cannot
+//! cost less on this machine.
 
 use std::env;
 use std::io::{self, Read as _};
@@ -30,7 +30,7 @@ pub(in crate::app::bench) async fn run(context: &Context, args: &FloorArgs) -> R
     cases(&floor, "floor", &shape, &args.connections, None).await
 }
 
-/// Starts the baseline server; the context is the given one with the server's address.
+/// Starts the baseline server, and returns the context with the address of that server.
 pub(in crate::app::bench) async fn start(
     context: &Context,
     workers: usize,
@@ -43,7 +43,7 @@ pub(in crate::app::bench) async fn start(
     Ok((server, floor))
 }
 
-/// The server itself: prints its URL, then serves until its standard input ends.
+/// The baseline server: prints its URL, and serves until its standard input ends.
 pub(in crate::app::bench) fn serve(args: &FloorServerArgs) -> Result<()> {
     let bound = HttpServer::new(|| App::new().default_service(to(accept)))
         .workers(args.workers)
@@ -56,7 +56,7 @@ pub(in crate::app::bench) fn serve(args: &FloorServerArgs) -> Result<()> {
         let server = bound.run();
         let handle = server.handle();
         thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-            // The end of the input means that the benchmark is gone, however it ended.
+            // The input ends when the benchmark is gone, even if it was killed.
             io::stdin().lock().read_to_end(&mut Vec::new()).ok();
             System::new().block_on(handle.stop(false));
         })?;

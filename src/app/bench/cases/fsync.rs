@@ -1,4 +1,4 @@
-//! `bench fsync`: what one flush of this disk costs.
+//! `bench fsync`: measures one flush of the disk.
 
 use std::fs::{OpenOptions, remove_file};
 use std::io::Write as _;

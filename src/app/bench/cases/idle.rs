@@ -1,4 +1,4 @@
-//! `bench idle`: what a connection costs while nothing happens on it.
+//! `bench idle`: measures the memory of idle connections and the rate of handshakes.
 
 use std::time::Instant;
 
@@ -12,9 +12,9 @@ use crate::app::bench::figures::{Case, Figures, Report};
 use crate::app::bench::meter::open_files_max;
 use crate::app::bench::units::{count, float, per_second};
 
-/// Opened and closed before the first reading, so that one-time costs are not counted.
+/// Connections that are opened and closed before the first reading, so that one-time costs do not count.
 const WARM_UP: usize = 50;
-/// Files the load generator needs besides its connections.
+/// Files that the load generator needs besides its connections.
 const OTHER_FILES: usize = 64;
 
 /// Runs `idle`, always once: a second run would reuse memory that the server's allocator kept from the first.

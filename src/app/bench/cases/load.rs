@@ -1,4 +1,4 @@
-//! The publish load shared by `publish`, `batch` and `floor`: keep-alive connections in a closed or an open loop.
+//! The publish load of `publish`, `batch` and `floor`: keep-alive connections in a closed or an open loop.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,15 +16,15 @@ use crate::app::bench::figures::{Figures, Latency, latency, record};
 use crate::app::bench::meter::{Meter, own_cpu_seconds};
 use crate::app::bench::units::{Clock, count, float, nanos, per_second};
 
-/// Requests prepared per connection, so that neighbours in the log differ.
+/// Requests that are prepared for each connection, so that neighbours in the log differ.
 const REQUESTS_READY: usize = 16;
-/// At most this many events are prepared per connection.
+/// Most events that are prepared for each connection.
 const EVENTS_READY: usize = 8000;
-/// Unmeasured load before each timed run, at most.
+/// Longest load before each timed run, which is not measured.
 const WARM_UP_MAX: Duration = Duration::from_millis(500);
-/// How long an open loop goes on sending what was due before its end; the rest is given up and counted.
+/// How long an open loop continues to send requests that were due before its end. The others are counted as given up.
 const OVERTIME: Duration = Duration::from_secs(5);
-/// How long the server may take to answer what is in flight when a run ends.
+/// How long the server may take to answer the requests in flight at the end of a run.
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// When a run ends.
@@ -39,11 +39,11 @@ pub(in crate::app::bench) enum Stop {
 /// One run of publish load.
 #[derive(Debug)]
 pub(in crate::app::bench) struct Plan<'a> {
-    /// Where to publish.
+    /// The server to publish to.
     pub(in crate::app::bench) target: &'a Target,
-    /// Whose CPU time to read.
+    /// The source of the server's CPU time.
     pub(in crate::app::bench) meter: &'a Meter,
-    /// What each request holds.
+    /// The content of each request.
     pub(in crate::app::bench) shape: &'a Shape,
     /// Keep-alive connections, one request in flight on each.
     pub(in crate::app::bench) connections: usize,
@@ -53,18 +53,18 @@ pub(in crate::app::bench) struct Plan<'a> {
     pub(in crate::app::bench) stop: Stop,
 }
 
-/// What a run showed.
+/// The result of a run.
 #[derive(Debug)]
 pub(in crate::app::bench) struct Outcome {
     /// Requests answered with 202 in the measured time.
     pub(in crate::app::bench) accepted: u64,
     /// Requests answered otherwise or not at all, in the whole run.
     pub(in crate::app::bench) errors: u64,
-    /// The first of them.
+    /// The first error.
     pub(in crate::app::bench) first_error: Option<String>,
     events: u64,
     latency: Latency,
-    /// Lateness of the sends of an open loop, and how many were given up.
+    /// The delay of the sends of an open loop, and the requests that were given up.
     lag: Option<(Latency, u64)>,
     elapsed: Duration,
     server_cpu: Option<f64>,
@@ -72,7 +72,7 @@ pub(in crate::app::bench) struct Outcome {
 }
 
 impl Outcome {
-    /// The run as figures.
+    /// The figures of the run.
     pub(in crate::app::bench) fn figures(&self) -> Figures {
         let (mut figures, events) = (Figures::default(), self.accepted * self.events);
         let per_event = |seconds: f64| seconds * 1e6 / float(events.max(1));
@@ -94,7 +94,7 @@ struct Shared {
     clock: Clock,
     measure_from: u64,
     until: u64,
-    /// Requests to send, in all.
+    /// Requests to send in all, so that the connections stop together.
     budget: u64,
     tickets: AtomicU64,
     pace: Option<(Schedule, Pacer)>,
@@ -214,7 +214,7 @@ async fn join(mut workers: JoinSet<Result<()>>) -> Result<()> {
     Ok(())
 }
 
-/// One connection: a request, its answer, the next request.
+/// Sends one request after the other over one connection, and waits for each answer.
 async fn work(
     shared: Arc<Shared>,
     target: Target,
@@ -253,7 +253,7 @@ async fn work(
 impl Shared {
     fn accept(&self, intended: u64) {
         let now = self.clock.now();
-        // An open loop is judged by what was due in the measured time, however late it was answered.
+        // An open loop counts the requests that were due in the measured time, even if their answers come later.
         let measured = if self.pace.is_some() { intended } else { now };
         if (self.measure_from..self.until).contains(&measured) {
             self.accepted.fetch_add(1, Ordering::Relaxed);
@@ -262,10 +262,10 @@ impl Shared {
         }
     }
 
-    /// Whether a request of an open loop may still be sent; one that may not counts as late as it is by now.
+    /// Whether a request of an open loop may still be sent. A request that may not counts as late.
     fn in_time(&self, intended: u64, now: u64) -> bool {
         if intended < self.measure_from {
-            // A backlog of the warm-up would fall on the measured time.
+            // Requests left over from the warm-up would count in the measured time.
             return now < self.measure_from;
         }
         let late = now.saturating_sub(intended);

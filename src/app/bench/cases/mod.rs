@@ -1,4 +1,6 @@
-//! What is measured, a file for each case.
+//! The cases of the benchmark, one file each.
+//!
+//! Imports the clients and the context. `load` drives the publish load of several cases.
 
 pub(super) mod fanout;
 pub(super) mod floor;

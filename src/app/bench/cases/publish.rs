@@ -1,4 +1,4 @@
-//! `bench publish` and `bench batch`: events by POST.
+//! `bench publish` and `bench batch`: publish events by POST, one or many in a request.
 
 use anyhow::Result;
 
@@ -43,7 +43,7 @@ pub(in crate::app::bench) async fn cases(
     Ok(report)
 }
 
-/// One run. With `--n` the number counts events, here turned into requests.
+/// Runs the load once. With `--n` the number counts events, which this function turns into requests.
 pub(in crate::app::bench) async fn once(
     context: &Context,
     shape: &Shape,

@@ -1,4 +1,4 @@
-//! `bench replay`: one subscriber reading the log from its oldest event.
+//! `bench replay`: one subscriber reads the log from its oldest event.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::app::bench::meter::own_cpu_seconds;
 use crate::app::bench::units::{float, per_second};
 
 const BUFFER_BYTES: usize = 256 * 1024;
-/// A stream silent for this long has nothing more to send.
+/// A stream without data for this long has sent everything.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// Runs `replay`.

@@ -1,4 +1,4 @@
-//! `bench start`: how soon a new subscriber gets its first event, on an empty and on a long log.
+//! `bench start`: measures the time to the first event of a new subscriber, on an empty and on a long log.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,7 +17,7 @@ const BUFFER_BYTES: usize = 16 * 1024;
 const TIMES: u64 = 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs `start` on a namespace of its own with one event and on the given log.
+/// Runs `start` on a namespace of its own with one event, and on the given log.
 pub(in crate::app::bench) async fn run(context: &Context, args: &StartArgs) -> Result<Report> {
     let times = context.n.unwrap_or(TIMES);
     let nonce = nanos(SystemTime::UNIX_EPOCH.elapsed()?);
@@ -68,7 +68,7 @@ async fn once(context: &Context, connection: &mut Connection) -> Result<Figures>
         let mut subscriber = subscribe(context, subject, start).await?;
         figures.set(open, millis(begun));
         if start == id {
-            // The event published while `newest` was measured.
+            // The event that was published during the measurement of `newest`.
             wait_for(&mut subscriber, 1).await?;
             figures.set("after_id_replay_ms", millis(begun));
         }

@@ -1,9 +1,9 @@
-//! Chunked transfer decoding and splitting of a stream into SSE frames; both take input cut anywhere.
+//! Decodes chunked transfers and splits a stream into SSE frames. Both accept input that is split anywhere.
 
 use anyhow::{Result, bail};
 use memchr::memmem;
 
-/// A chunk larger than this is taken for garbage.
+/// A larger chunk counts as garbage.
 const CHUNK_BYTES_MAX: usize = 1 << 40;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +29,12 @@ impl Default for ChunkDecoder {
 }
 
 impl ChunkDecoder {
-    /// Whether the last chunk has been seen.
+    /// Whether the last chunk has come.
     pub(in crate::app::bench) fn is_done(&self) -> bool {
         self.0 == State::Done
     }
 
-    /// Appends the data of `input` to `out` and returns how many bytes of `input` belong to this body.
+    /// Appends the data of `input` to `out`, and returns how many bytes of `input` belong to this body.
     pub(in crate::app::bench) fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize> {
         let mut rest = input;
         while let Some((&byte, after)) = rest.split_first() {
@@ -86,18 +86,19 @@ impl State {
     }
 }
 
-/// What one SSE frame is.
+/// The kind of an SSE frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::app::bench) enum FrameKind {
     /// An event of the log.
     Event,
-    /// The server's last word before it ends the stream.
+    /// The error that the server sends before it ends the stream.
     Error,
     /// A comment or a retry hint.
     Other,
 }
 
-/// Classifies a frame by its first line, which the wire format fixes. An id alone is where a stream begins.
+/// Classifies a frame by its first line, which the wire format fixes. A frame with an id alone marks the start of a
+/// stream.
 pub(in crate::app::bench) fn frame_kind(frame: &[u8]) -> FrameKind {
     let more = || memchr::memchr(b'\n', frame).is_some();
     if (frame.starts_with(b"id: ") && more()) || frame.starts_with(b"event: msg") {
@@ -109,7 +110,7 @@ pub(in crate::app::bench) fn frame_kind(frame: &[u8]) -> FrameKind {
     }
 }
 
-/// Collects stream bytes and hands out whole frames.
+/// Collects the bytes of a stream and returns whole frames.
 #[derive(Debug)]
 pub(in crate::app::bench) struct Frames {
     pending: Vec<u8>,
@@ -123,7 +124,7 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// Where the stream's bytes go.
+    /// The buffer for the bytes of the stream.
     pub(in crate::app::bench) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.pending
     }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::chunk::ChunkDecoder;
 
-/// A longer response head is refused.
+/// Longest head of a response.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// How long a server may take to answer outside the measured load.
@@ -81,18 +81,18 @@ pub(in crate::app::bench) enum Body {
     UntilClose,
 }
 
-/// The parts of a response head that matter here.
+/// The needed parts of a response head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::app::bench) struct Head {
     /// Status code.
     pub(in crate::app::bench) status: u16,
-    /// Bytes of the head, blank line included.
+    /// Bytes of the head, including the blank line.
     pub(in crate::app::bench) length: usize,
     /// Framing of the body.
     pub(in crate::app::bench) body: Body,
 }
 
-/// Parses a response head; `None` when more bytes are needed.
+/// Parses a response head. `None` means that more bytes are needed.
 pub(in crate::app::bench) fn parse_head(input: &[u8]) -> Result<Option<Head>> {
     let Some(end) = memmem::find(input, b"\r\n\r\n") else {
         if input.len() > HEAD_BYTES_MAX {
@@ -166,12 +166,12 @@ impl Reply<'_> {
 pub(in crate::app::bench) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// Bytes at the front of `buffer` that belong to the reply already handed out.
+    /// Bytes at the front of `buffer` that belong to the last reply.
     used: usize,
 }
 
 impl Connection {
-    /// Connects.
+    /// Connects to the server.
     pub(in crate::app::bench) async fn open(target: &Target) -> Result<Self> {
         Ok(Self { stream: target.connect().await?, buffer: Vec::with_capacity(4096), used: 0 })
     }

@@ -1,4 +1,4 @@
-//! The clients that make the load: HTTP and SSE by hand, so that they cost less than the node.
+//! The clients of the load generator: HTTP and SSE written by hand, so that they cost less CPU than the node.
 
 pub(super) mod chunk;
 pub(super) mod http;

@@ -1,4 +1,5 @@
-//! Open-loop pacing: permits released on schedule by a thread, since the runtime's timer only counts milliseconds.
+//! The pace of an open loop: a thread releases permits on schedule, because the timer of the runtime counts only
+//! milliseconds.
 
 use std::fs;
 use std::sync::Arc;
@@ -10,9 +11,9 @@ use tokio::sync::Semaphore;
 
 use crate::app::bench::units::Clock;
 
-/// Shorter intervals are released together, to spare the CPU that the server needs.
+/// Permits of shorter intervals are released together, to leave the CPU to the server.
 const TICK: Duration = Duration::from_micros(100);
-/// A long wait is cut, so that a dropped pacer ends soon.
+/// A long wait is split, so that the thread of a dropped pacer ends soon.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
 /// When each request of a run is due.
@@ -40,7 +41,7 @@ impl Schedule {
     }
 }
 
-/// Releases one permit per due request; dropping it stops the thread.
+/// Releases one permit for each due request. The thread stops when this value is dropped.
 #[derive(Debug)]
 pub(in crate::app::bench) struct Pacer {
     permits: Arc<Semaphore>,
@@ -48,7 +49,7 @@ pub(in crate::app::bench) struct Pacer {
 }
 
 impl Pacer {
-    /// Starts the schedule; after its end `spare` more permits let as many waiting workers find out.
+    /// Starts the schedule. After its end, `spare` more permits wake the waiting workers, which then see the end.
     pub(in crate::app::bench) fn start(clock: Clock, schedule: Schedule, spare: usize) -> anyhow::Result<Self> {
         let (permits, stop) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicBool::new(false)));
         let (released_to, stopped) = (Arc::clone(&permits), Arc::clone(&stop));
@@ -89,8 +90,8 @@ fn release(clock: Clock, schedule: Schedule, permits: &Semaphore, stop: &AtomicB
     }
 }
 
-/// Asks the kernel to wake this thread without its usual 50 us of slack. Where that is refused the error of
-/// the schedule only adds to the measured latency.
+/// Asks the kernel to wake this thread without the usual slack of 50 us. If the kernel refuses, the error of the
+/// schedule adds to the measured latency.
 fn sharpen_sleep() {
     let thread = fs::read_link("/proc/thread-self").ok();
     if let Some(id) = thread.as_deref().and_then(|path| path.file_name()).and_then(|name| name.to_str()) {

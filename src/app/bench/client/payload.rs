@@ -1,4 +1,5 @@
-//! Publish requests with payloads that look like real JSON: varied text, so that compression is not flattered.
+//! Publish requests with payloads that look like real JSON. The text varies, so that compression does not look too
+//! good.
 
 use anyhow::{Result, ensure};
 use memchr::memmem;
@@ -6,7 +7,7 @@ use memchr::memmem;
 use super::http::Target;
 use crate::app::bench::units::count;
 
-/// What precedes the timestamp of every payload.
+/// The bytes before the timestamp of every payload.
 const STAMP_KEY: &[u8] = b"\"ts\":\"";
 const STAMP_DIGITS: usize = 20;
 /// The shortest payload: a timestamp and an empty text.
@@ -50,12 +51,12 @@ const WORDS: [&str; 32] = [
 ];
 const KINDS: [&str; 4] = ["order.created", "order.paid", "user.updated", "stock.moved"];
 
-/// xorshift64*: cheap and repeatable.
+/// The generator xorshift64*, which is cheap and repeatable.
 #[derive(Debug, Clone)]
 pub(in crate::app::bench) struct Random(u64);
 
 impl Random {
-    /// A generator; any seed will do.
+    /// Creates a generator. Any seed will do.
     pub(in crate::app::bench) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
@@ -74,7 +75,7 @@ impl Random {
     }
 }
 
-/// What one publish request holds.
+/// The content of one publish request.
 #[derive(Debug, Clone)]
 pub(in crate::app::bench) struct Shape {
     /// Subject of every event.
@@ -104,7 +105,7 @@ impl Shape {
     }
 }
 
-/// One whole publish request, head and body, whose timestamps can be renewed in place.
+/// One publish request with head and body. Its timestamps can be replaced in place.
 #[derive(Debug)]
 pub(in crate::app::bench) struct Request {
     bytes: Vec<u8>,
@@ -112,7 +113,7 @@ pub(in crate::app::bench) struct Request {
 }
 
 impl Request {
-    /// A request with fresh random payloads.
+    /// Creates a request with random payloads.
     pub(in crate::app::bench) fn new(target: &Target, shape: &Shape, random: &mut Random) -> Self {
         let mut body = Vec::with_capacity((shape.size + 64) * shape.batch.unwrap_or(1));
         match shape.batch {
@@ -185,7 +186,7 @@ impl Default for StampReader {
 }
 
 impl StampReader {
-    /// The timestamp in a frame, if it has one.
+    /// The timestamp in a frame, if there is one.
     pub(in crate::app::bench) fn read(&self, frame: &[u8]) -> Option<u64> {
         let at = self.0.find(frame)? + STAMP_KEY.len();
         frame.get(at..at + STAMP_DIGITS)?.iter().try_fold(0_u64, |n, &b| {

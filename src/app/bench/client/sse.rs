@@ -19,7 +19,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(in crate::app::bench) struct Subscriber {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// `None` when the stream is not chunked and ends with the connection.
+    /// `None` means that the stream is not chunked and ends with the connection.
     decoder: Option<ChunkDecoder>,
     frames: Frames,
     /// Bytes received after the response head.
@@ -66,7 +66,7 @@ impl Subscriber {
         Ok(Self { stream, buffer, decoder, frames: Frames::default(), bytes })
     }
 
-    /// Waits for bytes, calls `each` with every event frame they complete, and returns how many there were.
+    /// Waits for bytes, calls `each` with every completed event frame, and returns the number of frames.
     pub(in crate::app::bench) async fn read(&mut self, mut each: impl FnMut(&[u8])) -> Result<u64> {
         if self.buffer.is_empty() {
             let n = self.stream.read_buf(&mut self.buffer).await?;

@@ -39,8 +39,8 @@ pub(in crate::app::cli) async fn run(global: &Global, args: AckArgs) -> anyhow::
     })
 }
 
-/// Tells the node that the consumer is done with the event. Whether the consumer waited for that; an older node does
-/// not say that it did not.
+/// Acknowledges an event. Returns whether the event was in flight. An older node does not report an event that was
+/// not.
 pub(in crate::app::cli) async fn acknowledge(
     client: &Client,
     consumer_id: &str,

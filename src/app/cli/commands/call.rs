@@ -1,4 +1,4 @@
-//! `rollbook call`: asks a service for something and prints its answer.
+//! `rollbook call`: calls a method of a service and prints the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -36,9 +36,9 @@ pub struct CallArgs {
     timeout: Duration,
 }
 
-/// Payload of a call that names none: a service that looks for a field finds that it is not there.
+/// The payload of a call without one. A service that expects an object then reports a missing field.
 const NOTHING: &str = "{}";
-/// Most names that are listed behind an error.
+/// Most names in a list behind an error.
 const NAMES_MAX: usize = 20;
 
 pub(in crate::app::cli) async fn run(global: &Global, args: CallArgs) -> anyhow::Result<()> {
@@ -56,31 +56,31 @@ async fn call(global: &Global, args: CallArgs, piped: bool) -> anyhow::Result<()
     match client.call(url, payload, timeout).await {
         Ok(answer) => print(answer.trim_end()),
         Err(error) if matches!(error.code(), Some(NO_PROVIDER | "service_not_found")) => {
-            let there = offered(&client, service).await.unwrap_or_default();
+            let there = offered_methods(&client, service).await.unwrap_or_default();
             Err(anyhow::anyhow!("{error}{there}"))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// A service as REST lists it.
+/// A service, as REST lists it.
 #[derive(Deserialize)]
 struct Service {
     #[serde(default)]
     capabilities: Vec<Capability>,
 }
 
-/// What instances of a service offer.
+/// A capability of a service.
 #[derive(Deserialize)]
 struct Capability {
     name: String,
-    /// Empty: whatever it is asked for.
+    /// The actions; empty means any action.
     #[serde(default)]
     actions: Vec<String>,
 }
 
-/// What there is to call instead, to be read behind the error.
-async fn offered(client: &Client, wanted: &str) -> anyhow::Result<String> {
+/// Lists the methods that can be called instead, for the text of an error.
+async fn offered_methods(client: &Client, wanted: &str) -> anyhow::Result<String> {
     let services = client.list(&["api", "services"], &[("status", "online")]).await?;
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for service in services {

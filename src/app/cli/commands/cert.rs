@@ -1,4 +1,4 @@
-//! `rollbook cert`: certificates for the connections between nodes, for development and for tests.
+//! `rollbook cert`: makes certificates for the connections between nodes, for development and for tests.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -32,11 +32,11 @@ be added; no file is ever overwritten. Whoever has ca.key can be any node: it is
 
 /// Name of the CA.
 const CA_NAME: &str = "rollbook development CA";
-/// Days that the CA is good for: longer than any certificate it makes.
+/// Days that the CA is valid: longer than every certificate of the CA.
 const CA_DAYS: u32 = 7300;
-/// Longest time a certificate is good for.
+/// Most days that a certificate is valid.
 const DAYS_MAX: i64 = 3650;
-/// Seconds of a day, which is also how far the clock of another machine may be behind.
+/// Seconds of a day. A certificate is valid from a day ago, so the clock of another machine may be a day behind.
 const DAY: u64 = 24 * 60 * 60;
 /// Longest label and longest name in DNS.
 const DNS_LEN_MAX: (usize, usize) = (63, 253);
@@ -82,7 +82,7 @@ fn host(text: &str) -> Result<SanType, String> {
     if text.len() > name_max || !text.split('.').all(label) {
         return Err("write the name of a host, or an IP address, without a port".to_owned());
     }
-    // Such a name makes a certificate that of a node.
+    // A further name of this form would make the certificate that of another node.
     let name = text.to_ascii_lowercase();
     if name.strip_suffix(NODE_DOMAIN).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')) {
         return Err(format!("names under {NODE_DOMAIN} are given by --nodes"));
@@ -97,14 +97,14 @@ pub(in crate::app::cli) fn run(global: &Global, args: CertArgs) -> anyhow::Resul
     let mut written = Vec::new();
     let made = make(&args, &mut written);
     if made.is_err() {
-        // What is left would be in the way of the next try; that it cannot be removed changes nothing.
+        // A remaining file would block the next attempt. A file that cannot be removed changes nothing.
         written.iter().for_each(|path| drop(fs::remove_file(path)));
     }
     made?;
     show(global, &args, &written)
 }
 
-/// Makes all files or fails; `written` tells which ones are new.
+/// Makes all files. On an error, `written` holds the new files.
 fn make(args: &DevArgs, written: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let dir = Path::new(&args.dir);
     for node in &args.nodes {
@@ -123,7 +123,7 @@ fn make(args: &DevArgs, written: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         let certificate = leaf(*node, args)?.signed_by(&key, &ca)?;
         write(&files.key, &key.serialize_pem(), written)?;
         write(&files.certificate, &certificate.pem(), written)?;
-        // A CA that was there may be another one, or its key may be.
+        // An existing CA may have another key, so each certificate is checked.
         let usable = Tls::load(&files).and_then(|tls| tls.check(*node));
         usable.with_context(|| format!("the CA in {} was not made by `rollbook cert dev`", dir.display()))?;
     }
@@ -135,7 +135,7 @@ fn files(dir: &Path, node: u64) -> TlsFiles {
     TlsFiles { ca: dir.join("ca.pem"), key: certificate.with_extension("key"), certificate }
 }
 
-/// The CA of the directory, or a new one.
+/// Loads the CA of the directory, or makes a new one.
 fn ca(dir: &Path, written: &mut Vec<PathBuf>) -> anyhow::Result<Issuer<'static, KeyPair>> {
     let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
     let mut params = params(CA_NAME, CA_DAYS);
@@ -166,20 +166,21 @@ fn leaf(node: u64, args: &DevArgs) -> anyhow::Result<CertificateParams> {
         vec![name(&node_name(node))?, name("localhost")?, SanType::IpAddress([127, 0, 0, 1].into())];
     params.subject_alt_names.extend(args.hosts.iter().cloned());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    // Each node is both ends of a connection.
+    // Each node is client and server of connections.
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
 
-/// A certificate of that name, from a day ago on.
+/// A certificate with that name, valid from a day ago.
 fn params(name: &str, days: u32) -> CertificateParams {
     let now = u64::try_from(clock::timestamp().seconds).unwrap_or_default();
     let at = |seconds: u64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
     let mut params = CertificateParams::default();
     params.not_before = at(now.saturating_sub(DAY));
     params.not_after = at(now.saturating_add(u64::from(days).saturating_mul(DAY)));
-    // With one name for CA and node, some take the certificate of the node for one that signed itself.
+    // CA and node have different names. With one name, some programs take the node's certificate for a self-signed
+    // one.
     params.distinguished_name.push(DnType::CommonName, name);
     params
 }
@@ -188,7 +189,7 @@ fn exists(path: &Path) -> anyhow::Result<bool> {
     path.try_exists().with_context(|| format!("cannot look at {}", path.display()))
 }
 
-/// Writes a new file; what ends in `.key` is for its owner alone.
+/// Writes a new file. Only the owner may read a file that ends in `.key`.
 fn write(path: &Path, text: &str, written: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let secret = path.extension().is_some_and(|extension| extension == "key");
     let mut options = OpenOptions::new();

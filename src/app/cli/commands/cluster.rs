@@ -1,4 +1,4 @@
-//! `rollbook cluster`: which nodes there are, and adding, promoting and removing them.
+//! `rollbook cluster`: shows the nodes, and adds, promotes and removes nodes.
 
 use std::path::PathBuf;
 
@@ -151,17 +151,17 @@ fn address(text: &str) -> Result<String, String> {
     }
 }
 
-/// The cluster as REST shows it.
+/// The cluster, as REST describes it.
 #[derive(Debug, Deserialize)]
 struct Cluster {
     leader: Option<u64>,
-    /// The release before does not say it.
+    /// A node of the release before sends no warning.
     #[serde(default)]
     warning: Option<String>,
     nodes: Vec<Node>,
 }
 
-/// A node as REST shows it.
+/// A node, as REST describes it.
 #[derive(Debug, Deserialize)]
 struct Node {
     id: u64,
@@ -172,7 +172,7 @@ struct Node {
     applied_index: Option<u64>,
 }
 
-/// Who leads now.
+/// The new leader.
 #[derive(Debug, Deserialize)]
 struct Transferred {
     leader: u64,
@@ -231,7 +231,7 @@ async fn status(global: &Global, client: &Client) -> anyhow::Result<()> {
     if warning.is_some() { Err(AlreadyReported.into()) } else { Ok(()) }
 }
 
-/// Why nothing can be published.
+/// The reason why nothing can be published.
 fn warning(cluster: &Cluster) -> Option<String> {
     if let (Some(why), Some(_)) = (&cluster.warning, cluster.leader) {
         return Some(format!("warning: {why}: nothing can be published through this node"));
@@ -249,7 +249,7 @@ fn warning(cluster: &Cluster) -> Option<String> {
     None
 }
 
-/// What the table does not say by itself.
+/// Notes below the table, for what the table does not show.
 fn notes(cluster: &Cluster) -> Vec<String> {
     let mut notes = Vec::new();
     for Node { id, role, state, .. } in &cluster.nodes {

@@ -1,4 +1,4 @@
-//! `rollbook config`: checks a file, or shows every setting in force and where it comes from.
+//! `rollbook config`: checks a file, or prints every setting with its layer.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `rollbook consumers`: durable consumers and groups, how far they are, and their removal.
+//! `rollbook consumers`: lists durable consumers and groups with their positions, and deletes them.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;

@@ -1,4 +1,5 @@
-//! `rollbook dump`: the events of a namespace as lines of JSON, from the oldest to the newest at its start.
+//! `rollbook dump`: writes the events of a namespace as lines of JSON, from the oldest event to the newest at the
+//! start of the dump.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use serde::Deserialize;
 
 use super::namespaces::{self, Namespace};
 use crate::app::cli::shared::event::{Event, one_line};
-use crate::app::cli::shared::follow::{Follower, Next, Patience};
+use crate::app::cli::shared::follow::{Follower, Next, ReconnectPolicy};
 use crate::app::cli::shared::global::Global;
 use crate::app::cli::shared::http::{CallError, Client};
 use crate::app::cli::shared::output::{Out, Unit, counted, note, progress};
@@ -27,10 +28,11 @@ Examples:
 One event per line with id, trace_id, key, subject, response_subject, created_at, headers and payload; the index is \
 left out, as it belongs to the log. `rollbook restore` reads it back. --all leaves out the node's own namespaces.";
 
-/// Pause in the stream after which the log is asked whether there is still something to wait for.
+/// After a pause this long in the stream, the command asks the log whether more events can come.
 const QUIET: Duration = Duration::from_secs(2);
-/// A dump must end: a node that stays away fails it.
-const PATIENCE: Patience = Patience { silence_max: Duration::from_secs(90), attempts_max: Some(8) };
+/// A dump must end, so a node that stays away makes it fail.
+const RECONNECT_POLICY: ReconnectPolicy =
+    ReconnectPolicy { silence_max: Duration::from_secs(90), attempts_max: Some(8) };
 
 /// Arguments of `dump`.
 #[derive(Debug, Args)]
@@ -64,7 +66,7 @@ pub(in crate::app::cli) async fn run(global: &Global, args: DumpArgs) -> anyhow:
     let part = part_of(path);
     let written = to_file(&log, &web, &namespaces, path, &part).await;
     if written.is_err() {
-        // Half a dump is worse than none; that it cannot be removed changes nothing.
+        // An incomplete dump is removed. A file that cannot be removed changes nothing.
         std::fs::remove_file(&part).ok();
     }
     written
@@ -119,13 +121,13 @@ async fn one(
 ) -> anyhow::Result<()> {
     let last = i64::try_from(namespace.next_index)?.saturating_sub(1);
     let query = vec![("subject", format!("{}.**", namespace.name)), ("start", "oldest".to_owned())];
-    let mut follower = Follower::new(log, query, PATIENCE);
+    let mut follower = Follower::new(log, query, RECONNECT_POLICY);
     loop {
         match follower.next(Some(QUIET)).await? {
             Next::Event(sent) => {
                 let event = Event::parse(&sent.data).context("the node sent an event that is not JSON")?;
                 let Some(index) = event.index else { bail!("the node sent an event without its index") };
-                // Retention may have removed the last ones meanwhile; newer ones are not part of the dump.
+                // Retention may have removed the last events meanwhile, and newer events are not part of the dump.
                 if index > last {
                     return Ok(());
                 }
@@ -141,7 +143,7 @@ async fn one(
     }
 }
 
-/// Whether retention (or a deletion) has removed everything that could still come.
+/// Whether retention (or a deletion) has removed all events that could still come.
 async fn is_gone(web: &Client, name: &str, last: i64) -> anyhow::Result<bool> {
     match namespaces::get(web, name).await {
         Ok(namespace) => Ok(i64::try_from(namespace.first_index)? > last),

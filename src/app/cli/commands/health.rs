@@ -1,4 +1,4 @@
-//! `rollbook health`: whether the node is ready, as one line and an exit code; fit for a container's probe.
+//! `rollbook health`: prints in one line whether the node is ready, with an exit code for the probe of a container.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ Examples:
 
 Exit code 0 when the node is ready, 1 when it is not.";
 
-/// Time between two questions.
+/// Pause between two requests.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest wait for one answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -45,7 +45,7 @@ pub(in crate::app::cli) async fn run(global: &Global, args: HealthArgs) -> anyho
         };
         let next = Instant::now().checked_add(PAUSE);
         if next >= deadline {
-            // The node may begin with the same words.
+            // The text of the node may begin with the same words.
             bail!("not ready: {}", why.strip_prefix("not ready: ").unwrap_or(&why));
         }
         sleep(PAUSE).await;

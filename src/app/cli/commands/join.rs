@@ -1,4 +1,4 @@
-//! `rollbook cluster join`: a number for a new node, and the data directory that it starts with.
+//! `rollbook cluster join`: gets a number for a new node and creates its data directory.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -17,9 +17,9 @@ use crate::app::cli::shared::output::print;
 /// First line of the file FORMAT, as the node expects it.
 const FORMAT: &str = "rollbook data 1";
 
-/// A node that was just added.
+/// The number and the cluster of a node that was just added.
 #[derive(Debug, Deserialize)]
-struct Joined {
+struct AddedNode {
     id: u64,
     cluster_id: String,
 }
@@ -30,20 +30,20 @@ pub(in crate::app::cli) async fn run(
     address: &str,
     data: &Path,
 ) -> anyhow::Result<()> {
-    // Before anything is asked of the cluster: a node without a directory would stay in it.
+    // The directory comes first: without a directory, a new member would stay in the cluster without a process.
     let made = prepare(data)?;
-    let joined = match add(client, address).await {
-        Ok(joined) => joined,
+    let added_node = match add(client, address).await {
+        Ok(added_node) => added_node,
         Err(error) => {
             if made {
-                // It is empty; that it stays there would not be in the way.
+                // The directory is empty. A directory that cannot be removed does no harm.
                 fs::remove_dir(data).ok();
             }
             return Err(error);
         }
     };
-    let Joined { id, cluster_id } = &joined;
-    let written = write(data, &joined);
+    let AddedNode { id, cluster_id } = &added_node;
+    let written = write(data, &added_node);
     let directory = data.display();
     written.with_context(|| {
         format!("node {id} was added, but {directory} cannot be written; undo it with `rollbook cluster remove {id}`")
@@ -63,23 +63,23 @@ pub(in crate::app::cli) async fn run(
     })
 }
 
-async fn add(client: &Client, address: &str) -> anyhow::Result<Joined> {
+async fn add(client: &Client, address: &str) -> anyhow::Result<AddedNode> {
     let url = client.url(&["api", "cluster", "nodes"], &[]);
     let added = client.json(Method::POST, url, Some(&json!({ "address": address }))).await;
-    let joined: Joined = added.map_err(|error| match error.downcast_ref() {
+    let added_node: AddedNode = added.map_err(|error| match error.downcast_ref() {
         Some(CallError::Slow { .. } | CallError::Broken { .. }) => {
             error.context("look into `rollbook cluster status` before trying again: the node may have been added")
         }
         _ => error,
     })?;
-    // It becomes part of a file and of the lines that are shown.
-    if joined.cluster_id.is_empty() || !joined.cluster_id.chars().all(|c| c.is_ascii_hexdigit()) {
-        bail!("the cluster calls itself {:?}, which this version does not know", joined.cluster_id);
+    // The id is written into a file and into the shown lines, so it must be harmless.
+    if added_node.cluster_id.is_empty() || !added_node.cluster_id.chars().all(|c| c.is_ascii_hexdigit()) {
+        bail!("the cluster calls itself {:?}, which this version does not know", added_node.cluster_id);
     }
-    Ok(joined)
+    Ok(added_node)
 }
 
-/// Creates the directory, unless it is there and empty. Returns whether it is new.
+/// Creates the directory, or accepts an empty one. Returns whether the directory is new.
 fn prepare(data: &Path) -> anyhow::Result<bool> {
     match fs::read_dir(data) {
         Ok(mut entries) => match entries.next() {
@@ -94,21 +94,21 @@ fn prepare(data: &Path) -> anyhow::Result<bool> {
     }
 }
 
-/// Makes it the data directory of the new node. FORMAT comes last: what lacks it belongs to nobody.
-fn write(data: &Path, joined: &Joined) -> io::Result<()> {
-    let Joined { id, cluster_id } = joined;
+/// Writes the files of the new node. FORMAT comes last, because a directory without FORMAT belongs to no node.
+fn write(data: &Path, added_node: &AddedNode) -> io::Result<()> {
+    let AddedNode { id, cluster_id } = added_node;
     for (name, text) in [("CLUSTER", format!("{cluster_id}\n")), ("FORMAT", format!("{FORMAT}\nnode {id}\n"))] {
         let mut file = fs::File::create_new(data.join(name))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::File::open(data)?.sync_all()?;
     }
-    // The entry of the directory itself; a name without a parent lies in the present one.
+    // Syncs the entry of the directory itself. A name without a parent lies in the present directory.
     let parent = data.parent().filter(|parent| !parent.as_os_str().is_empty());
     fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// A word for a shell.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
     if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }

@@ -1,4 +1,6 @@
-//! The commands of the command line, a file each.
+//! The commands of the command line, one file each.
+//!
+//! Imports `shared`. A command may use functions of another one.
 
 pub(super) mod ack;
 pub(super) mod call;

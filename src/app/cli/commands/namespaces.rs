@@ -1,4 +1,4 @@
-//! `rollbook namespaces`: what namespaces there are, what they hold and what they keep.
+//! `rollbook namespaces`: lists, creates and deletes namespaces, and changes their retention.
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -110,7 +110,7 @@ struct RetentionArgs {
 }
 
 impl RetentionArgs {
-    /// The limits that were given; `null` takes one away.
+    /// The given limits as JSON. `null` removes a limit.
     fn json(self) -> Map<String, Value> {
         let limits = [
             ("max_age", self.max_age),
@@ -151,7 +151,7 @@ fn kept_bytes(text: &str) -> Result<Value, String> {
     if bytes == 0 { Err("0 bytes keep nothing; write none for no limit".to_owned()) } else { Ok(bytes.into()) }
 }
 
-/// A namespace as REST shows it.
+/// A namespace, as REST describes it.
 #[derive(Debug, Clone, Deserialize)]
 pub(in crate::app::cli) struct Namespace {
     pub(in crate::app::cli) name: String,
@@ -222,7 +222,7 @@ pub(in crate::app::cli) async fn run(global: &Global, args: NamespacesArgs) -> a
     }
 }
 
-/// One namespace.
+/// Reads one namespace.
 pub(in crate::app::cli) async fn get(client: &Client, name: &str) -> anyhow::Result<Namespace> {
     client.json(Method::GET, client.url(&["api", "namespaces", name], &[]), None).await
 }

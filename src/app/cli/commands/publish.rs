@@ -1,4 +1,4 @@
-//! `rollbook publish`: one event, or one event per line of standard input.
+//! `rollbook publish`: publishes one event, or one event for each line of standard input.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -62,7 +62,7 @@ pub struct PublishArgs {
     batch: bool,
 }
 
-/// The request of one event.
+/// The JSON of one event.
 #[derive(Serialize)]
 struct NewEvent<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +78,7 @@ struct NewEvent<'a> {
     payload: Option<&'a RawValue>,
 }
 
-/// Reads a header. What a name and a value may be, the node says.
+/// Reads a header. The node checks the name and the value.
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("a header is `Name: value`")?;
     HeaderList::default().push(name, value.trim()).map_err(|error| error.to_string())?;
@@ -138,7 +138,7 @@ fn event(args: &PublishArgs, payload: Option<&RawValue>) -> anyhow::Result<Strin
     Ok(serde_json::to_string(&event)?)
 }
 
-/// Sends what lines are there, without waiting for a batch to be full.
+/// Publishes the lines that have arrived, and does not wait until a batch is full.
 async fn batch(
     global: &Global,
     client: &Client,
@@ -187,7 +187,7 @@ fn batch_event(args: &PublishArgs, line: &Line) -> anyhow::Result<String> {
     event(args, Some(payload::json(&line.text, &format!("line {}", line.number), "")?))
 }
 
-/// Cuts the events into runs of bounded size.
+/// Splits the events into runs of bounded size.
 fn by_size(mut events: &[String]) -> Vec<&[String]> {
     let mut runs = Vec::new();
     while !events.is_empty() {

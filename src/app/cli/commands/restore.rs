@@ -1,4 +1,5 @@
-//! `rollbook restore`: publishes the lines of a dump with their ids and times; what is there already is left out.
+//! `rollbook restore`: publishes the lines of a dump with their ids and times, and leaves out events that are stored
+//! already.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,7 +25,7 @@ Examples:
 Events keep id and created_at and come into the log in the order of the lines. Those that are there already are \
 left out, so a restore that was interrupted is simply started again.";
 
-/// How long a node may stay away before the restore stops.
+/// Longest time without an answer of the node. After this time the restore stops.
 const AWAY_MAX: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -42,7 +43,7 @@ struct Item {
     json: String,
     line: u64,
     namespace: String,
-    /// The node takes an event with a response subject only by itself.
+    /// Whether the event has a response subject. The node takes such an event only alone.
     single: bool,
 }
 
@@ -52,9 +53,9 @@ impl AsRef<str> for Item {
     }
 }
 
-/// What happened so far.
+/// The counts of the events so far.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
+struct RestoreCounts {
     stored: u64,
     present: u64,
 }
@@ -63,10 +64,10 @@ pub(in crate::app::cli) async fn run(global: &Global, args: RestoreArgs) -> anyh
     let client = Client::log(global)?;
     let (source, size) = lines::open(args.input.as_deref())?;
     let bar = progress(size, Unit::Bytes);
-    let mut restore = Restore { client: &client, tally: Tally::default() };
+    let mut restore = Restore { client: &client, counts: RestoreCounts::default() };
     let done = restore.all(lines::read(source), |bytes| bar.inc(bytes)).await;
     bar.finish_and_clear();
-    let Tally { stored, present } = restore.tally;
+    let RestoreCounts { stored, present } = restore.counts;
     let restored = counted(stored, "event");
     done.with_context(|| {
         format!("stopped with {restored} restored and {present} already there; start it again to go on")
@@ -79,7 +80,7 @@ pub(in crate::app::cli) async fn run(global: &Global, args: RestoreArgs) -> anyh
 
 struct Restore<'a> {
     client: &'a Client,
-    tally: Tally,
+    counts: RestoreCounts,
 }
 
 impl Restore<'_> {
@@ -107,7 +108,7 @@ impl Restore<'_> {
         self.run(&run).await
     }
 
-    /// Stores a run: as one array, or event by event where some are there already.
+    /// Stores a run as one array, or one by one when the node has some of the events already.
     async fn run(&mut self, items: &[Item]) -> anyhow::Result<()> {
         match items {
             [] => Ok(()),
@@ -119,7 +120,7 @@ impl Restore<'_> {
         }
     }
 
-    /// `false` when the array holds an event that is there already, so that none of it was stored.
+    /// Publishes a run as one array. Returns `false` when the node has one of the events already, and so stored none.
     async fn array(&mut self, items: &[Item]) -> anyhow::Result<bool> {
         let mut waiting = items;
         let deadline = Instant::now().checked_add(AWAY_MAX);
@@ -130,14 +131,15 @@ impl Restore<'_> {
             self.count_stored(stored)?;
             waiting = waiting.get(stored..).unwrap_or_default();
             if error.status() == Some(409) {
-                // What was cut off a too large array may be stored; the rest is taken one by one.
+                // Parts of a split array may be stored. The remaining events are published one by one.
                 return if stored == 0 { Ok(false) } else { Box::pin(self.each(waiting)).await.map(|()| true) };
             }
             pause(error, deadline).await.with_context(|| at_line(waiting))?;
         }
     }
 
-    /// Event by event. Behind those that are there come, as a rule, only new ones: they go as an array again.
+    /// Publishes events one by one. After events that are stored already, usually only new ones follow, and these go
+    /// as an array.
     async fn each(&mut self, items: &[Item]) -> anyhow::Result<()> {
         let mut rest = items;
         let mut tried = false;
@@ -154,29 +156,29 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// `false` when the event is there already.
+    /// Publishes one event. Returns `false` when the node has the event already.
     async fn one(&mut self, item: &Item) -> anyhow::Result<bool> {
         let deadline = Instant::now().checked_add(AWAY_MAX);
         loop {
             match store::one(self.client, store::COPIES, &item.json).await {
                 Ok(_) => return self.count_stored(1).map(|()| true),
                 Err(error) if error.status() == Some(409) => {
-                    self.tally.present = self.tally.present.saturating_add(1);
+                    self.counts.present = self.counts.present.saturating_add(1);
                     return Ok(false);
                 }
-                // The id makes a repetition safe: at worst it is found to be there.
+                // The id makes a repetition safe: the node finds the event, at worst.
                 Err(error) => pause(error, deadline).await.with_context(|| at_line(std::slice::from_ref(item)))?,
             }
         }
     }
 
     fn count_stored(&mut self, count: usize) -> anyhow::Result<()> {
-        self.tally.stored = self.tally.stored.saturating_add(u64::try_from(count)?);
+        self.counts.stored = self.counts.stored.saturating_add(u64::try_from(count)?);
         Ok(())
     }
 }
 
-/// Waits before the next attempt, if there is to be one.
+/// Waits before the next attempt, or fails when there is none.
 async fn pause(error: CallError, deadline: Option<Instant>) -> Result<(), CallError> {
     let wait = error.retry_after().unwrap_or(PAUSE);
     if !error.is_transient() || Instant::now().checked_add(wait) >= deadline {
@@ -223,17 +225,17 @@ mod tests {
         answer("409 Conflict", "", "event id already exists\n")
     }
 
-    async fn restored(answers: Vec<String>, lines: &[String]) -> (anyhow::Result<()>, Tally, Vec<String>) {
+    async fn restored(answers: Vec<String>, lines: &[String]) -> (anyhow::Result<()>, RestoreCounts, Vec<String>) {
         let fake = Fake::start(answers).await;
         let client = Client::log(&fake.global()).unwrap();
-        let mut restore = Restore { client: &client, tally: Tally::default() };
+        let mut restore = Restore { client: &client, counts: RestoreCounts::default() };
         let source = std::io::Cursor::new(lines.join("\n"));
         let result = restore.all(lines::read(source), |_| ()).await;
-        (result, restore.tally, fake.bodies())
+        (result, restore.counts, fake.bodies())
     }
 
-    fn tally(stored: u64, present: u64) -> Tally {
-        Tally { stored, present }
+    fn counts(stored: u64, present: u64) -> RestoreCounts {
+        RestoreCounts { stored, present }
     }
 
     #[tokio::test]
@@ -242,7 +244,7 @@ mod tests {
         let lines = [event(1, "a.x"), event(2, "a.y"), asks.clone(), event(4, "a.x"), event(5, "b.x")];
         let (result, counted, bodies) = restored(vec![ok(), ok(), ok(), ok()], &lines).await;
         result.unwrap();
-        assert_eq!(counted, tally(5, 0));
+        assert_eq!(counted, counts(5, 0));
         let first = format!("[{},{}]", lines[0], lines[1]);
         assert_eq!(bodies, [first, asks, lines[3].clone(), lines[4].clone()]);
     }
@@ -252,7 +254,7 @@ mod tests {
         let lines = [event(1, "a.x"), event(2, "a.x"), event(3, "a.x"), event(4, "a.x"), event(5, "a.x")];
         let (result, counted, bodies) = restored(vec![conflict(), conflict(), conflict(), ok(), ok()], &lines).await;
         result.unwrap();
-        assert_eq!(counted, tally(3, 2));
+        assert_eq!(counted, counts(3, 2));
         assert_eq!(bodies[4], format!("[{},{}]", lines[3], lines[4]));
     }
 
@@ -262,7 +264,7 @@ mod tests {
         let answers = vec![conflict(), ok(), conflict(), ok(), conflict(), ok()];
         let (result, counted, bodies) = restored(answers, &lines).await;
         result.unwrap();
-        assert_eq!(counted, tally(3, 1));
+        assert_eq!(counted, counts(3, 1));
         assert_eq!(
             bodies[2..],
             [format!("[{},{},{}]", lines[1], lines[2], lines[3]), lines[1].clone(), lines[2].clone(), lines[3].clone()]
@@ -275,7 +277,7 @@ mod tests {
         let busy = answer("503 Service Unavailable", "Retry-After: 0\r\n", "unavailable: no leader\n");
         let (result, counted, bodies) = restored(vec![busy, ok()], &lines).await;
         result.unwrap();
-        assert_eq!((counted, bodies.len()), (tally(2, 0), 2));
+        assert_eq!((counted, bodies.len()), (counts(2, 0), 2));
     }
 
     #[tokio::test]
@@ -284,7 +286,7 @@ mod tests {
         let large = answer("413 Payload Too Large", "", "request body too large\n");
         let (result, counted, bodies) = restored(vec![large, ok(), conflict(), conflict(), ok()], &lines).await;
         result.unwrap();
-        assert_eq!(counted, tally(3, 1));
+        assert_eq!(counted, counts(3, 1));
         assert_eq!(bodies[4], lines[3]);
     }
 

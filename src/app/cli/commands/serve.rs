@@ -71,7 +71,7 @@ impl ServeArgs {
         Config::load(self.config.as_deref(), environment(), &self.flags())
     }
 
-    /// The flags that were given, as settings.
+    /// The given flags, as settings.
     #[must_use]
     pub fn flags(&self) -> Vec<(&'static str, Value)> {
         let text = |value: &Option<String>| value.clone().map(Value::String);

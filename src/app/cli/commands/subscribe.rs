@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::ack::acknowledge;
 use crate::app::cli::shared::event::{Event, one_line};
-use crate::app::cli::shared::follow::{Follower, Next, Patience};
+use crate::app::cli::shared::follow::{Follower, Next, ReconnectPolicy};
 use crate::app::cli::shared::global::Global;
 use crate::app::cli::shared::http::Client;
 use crate::app::cli::shared::output::{Closed, Out, note, unread};
@@ -78,7 +78,7 @@ enum Ack {
     None,
 }
 
-/// Attempts to acknowledge before the node's redelivery is left to do its work.
+/// Most attempts to acknowledge an event. After them, the node delivers the event again.
 const ACK_ATTEMPTS: u32 = 3;
 const ACK_PAUSE: Duration = Duration::from_millis(200);
 
@@ -91,15 +91,15 @@ pub(in crate::app::cli) async fn run(global: &Global, args: SubscribeArgs) -> an
 }
 
 async fn follow(client: &Client, args: &SubscribeArgs, out: &mut Out) -> anyhow::Result<()> {
-    let patience = Patience { silence_max: args.silence, attempts_max: None };
-    let mut follower = Follower::new(client, query(args), patience);
+    let policy = ReconnectPolicy { silence_max: args.silence, attempts_max: None };
+    let mut follower = Follower::new(client, query(args), policy);
     let mut shown_consumer = String::new();
     let mut printed: u64 = 0;
     while args.count.is_none_or(|count| printed < count) {
         if !follower.has_ready() {
             out.flush()?;
         }
-        // The follower waits for ever; without a limit it never says `Quiet`.
+        // The follower waits forever, so without a limit the item `Quiet` never comes.
         let Next::Event(event) = follower.next(None).await? else { continue };
         if args.ack == Ack::Manual && shown_consumer != follower.consumer_id() {
             follower.consumer_id().clone_into(&mut shown_consumer);
@@ -136,11 +136,11 @@ fn print(args: &SubscribeArgs, data: &str, out: &mut Out) -> anyhow::Result<()> 
     out.line(&one_line(event.payload.map_or("null", serde_json::value::RawValue::get)))
 }
 
-/// An acknowledgment that does not arrive costs a second delivery, not the stream.
+/// A lost acknowledgement costs a second delivery, and does not end the stream.
 async fn acknowledge_or_leave(client: &Client, consumer_id: &str, event_id: &str) {
     for attempt in 1..=ACK_ATTEMPTS {
         match acknowledge(client, consumer_id, event_id).await {
-            // One that crossed the next delivery has nothing to end.
+            // The acknowledgement may have crossed the next delivery, and then ends none.
             Ok(_) => return,
             Err(error) if error.is_transient() && attempt < ACK_ATTEMPTS => tokio::time::sleep(ACK_PAUSE).await,
             Err(error) => {

@@ -1,15 +1,15 @@
-//! Commands that take something away for good are carried out only for whoever meant it.
+//! Asks for a confirmation before a command deletes something for good.
 
 use std::io::{self, BufRead, IsTerminal};
 
 use super::error::Usage;
 use super::output::note;
 
-/// Whether the command has to ask before it does `what`: not when the caller has said `yes`.
+/// Whether the command has to ask before it does `what`: not after `--yes`.
 ///
 /// # Errors
-/// [`Usage`] when there is no terminal to ask on: a question that nobody sees, or whose answer would be the input of a
-/// script, is no question.
+/// [`Usage`] when there is no terminal. A question in a script would be unseen, or the input of the script would
+/// answer it.
 pub(in crate::app::cli) fn has_to_ask(yes: bool, what: &str) -> Result<bool, Usage> {
     if yes {
         return Ok(false);
@@ -20,10 +20,10 @@ pub(in crate::app::cli) fn has_to_ask(yes: bool, what: &str) -> Result<bool, Usa
     Err(Usage(format!("{what} is for good, and there is no terminal to ask on: pass --yes; nothing was changed")))
 }
 
-/// Asks on the terminal: `word` is what has to be typed.
+/// Asks on the terminal. The user has to type `word`.
 ///
 /// # Errors
-/// [`Usage`] when another word was typed.
+/// [`Usage`] when the user types another word.
 pub(in crate::app::cli) fn ask(question: &str, word: &str) -> anyhow::Result<()> {
     note(&format!("{question} Type {word} to go on:"));
     let mut typed = String::new();

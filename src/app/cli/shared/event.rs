@@ -1,12 +1,12 @@
-//! The event as it travels: fields kept as the bytes that came, in the order of the wire.
+//! The JSON of an event, with the fields as the bytes that came, in the order of the wire format.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-/// An event of the log. Serialised it is the record of a dump: without its index, which is the log's and not
-/// the event's.
+/// An event of the log. Its JSON is the record of a dump. The record has no index, because the index belongs to the
+/// log.
 #[derive(Debug, Deserialize, Serialize)]
 pub(in crate::app::cli) struct Event<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -29,7 +29,7 @@ pub(in crate::app::cli) struct Event<'a> {
     pub(in crate::app::cli) index: Option<i64>,
 }
 
-/// `"payload":null` is a payload; only a missing field is none.
+/// `"payload":null` is a payload. Only a missing field means no payload.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
@@ -46,7 +46,7 @@ impl<'a> Event<'a> {
     }
 }
 
-/// The same JSON on one line: a line break in JSON stands only between tokens, where a space means the same.
+/// The same JSON on one line. Line breaks in JSON stand only between tokens, where a space means the same.
 pub(in crate::app::cli) fn one_line(json: &str) -> Cow<'_, str> {
     if memchr::memchr2(b'\n', b'\r', json.as_bytes()).is_none() {
         Cow::Borrowed(json)

@@ -1,4 +1,4 @@
-//! An event stream that is opened again when it ends: resumes behind the last event, waits as the node asks.
+//! Follows an event stream over many connections: resumes after the last event, and waits as long as the node asks.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -11,12 +11,12 @@ use super::http::{CallError, Client};
 use super::output::note;
 use super::sse::{SseEvent, SseItem, SseParser, TooLarge};
 
-/// Wait before the first reconnection, unless the node names another.
+/// Wait before the first reconnection, unless the node asks for another.
 const RETRY_DEFAULT: Duration = Duration::from_millis(500);
 /// Longest wait between two attempts.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// The stream cannot go on.
+/// Why the stream cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::app::cli) enum FollowError {
     #[error(transparent)]
@@ -29,49 +29,60 @@ pub(in crate::app::cli) enum FollowError {
     GaveUp { attempts: u32, last: String },
 }
 
-/// What came next.
+/// The next item of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::app::cli) enum Next {
     Event(SseEvent),
-    /// No event for as long as was asked to wait.
+    /// No event came within the given time.
     Quiet,
 }
 
-/// How long to go on.
+/// When to reconnect and when to give up.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::app::cli) struct Patience {
-    /// A connection without a single byte for this long is taken for dead.
+pub(in crate::app::cli) struct ReconnectPolicy {
+    /// Longest time without a byte. After this time the connection counts as broken.
     pub(in crate::app::cli) silence_max: Duration,
-    /// Attempts in a row that may fail; `None` = no limit once a first connection stood.
+    /// Most attempts in a row that may fail. `None` means no limit after the first successful connection.
     pub(in crate::app::cli) attempts_max: Option<u32>,
 }
 
 /// The stream of one subscription over any number of connections.
 pub(in crate::app::cli) struct Follower<'a> {
+    /// The event log.
     client: &'a Client,
+    /// The query of the subscription, without its position.
     query: Vec<(&'a str, String)>,
-    patience: Patience,
-    open: Option<Open>,
+    /// When to reconnect and when to give up.
+    policy: ReconnectPolicy,
+    /// The present connection, if there is one.
+    open: Option<OpenStream>,
+    /// Items that have arrived and were not returned yet.
     ready: VecDeque<SseItem>,
+    /// The id of the last event, behind which the next connection continues.
     last_id: Option<String>,
+    /// The consumer id of the present connection.
     consumer_id: String,
+    /// The wait before the next connection, as the node asks.
     retry: Duration,
+    /// Failed attempts in a row, for the wait and the limit.
     failures: u32,
+    /// Whether a connection ever stood: before, a failure is a wrong address.
     was_open: bool,
 }
 
-struct Open {
+struct OpenStream {
     response: Response,
     parser: SseParser,
+    /// When the last byte came, to find a broken connection.
     last_byte: Instant,
 }
 
 impl<'a> Follower<'a> {
-    pub(in crate::app::cli) fn new(client: &'a Client, query: Vec<(&'a str, String)>, patience: Patience) -> Self {
+    pub(in crate::app::cli) fn new(client: &'a Client, query: Vec<(&'a str, String)>, policy: ReconnectPolicy) -> Self {
         Self {
             client,
             query,
-            patience,
+            policy,
             open: None,
             ready: VecDeque::new(),
             last_id: None,
@@ -82,7 +93,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Whether the next event is here already.
+    /// Whether the next event has arrived already.
     pub(in crate::app::cli) fn has_ready(&self) -> bool {
         self.ready.iter().any(|item| matches!(item, SseItem::Event(_)))
     }
@@ -92,7 +103,7 @@ impl<'a> Follower<'a> {
         &self.consumer_id
     }
 
-    /// The next event; connects and reconnects as needed. Waits for `quiet` at most.
+    /// Returns the next event, connects and reconnects as needed, and waits at most for `quiet`.
     pub(in crate::app::cli) async fn next(&mut self, quiet: Option<Duration>) -> Result<Next, FollowError> {
         let quiet_at = quiet.and_then(|quiet| Instant::now().checked_add(quiet));
         loop {
@@ -114,17 +125,17 @@ impl<'a> Follower<'a> {
                 self.connect().await?;
                 continue;
             };
-            let silent_at = open.last_byte.checked_add(self.patience.silence_max);
+            let silent_at = open.last_byte.checked_add(self.policy.silence_max);
             let deadline = [quiet_at, silent_at].into_iter().flatten().min().unwrap_or_else(Instant::now);
             match timeout_at(deadline, open.response.chunk()).await {
                 Ok(Ok(Some(bytes))) => {
                     open.last_byte = Instant::now();
                     open.parser.push(&bytes, &mut self.ready)?;
                 }
-                Ok(Ok(None)) => self.lost("the node closed the stream").await?,
-                Ok(Err(error)) => self.lost(&error.to_string()).await?,
+                Ok(Ok(None)) => self.connection_lost("the node closed the stream").await?,
+                Ok(Err(error)) => self.connection_lost(&error.to_string()).await?,
                 Err(_) if quiet_at.is_some_and(|at| at <= Instant::now()) => return Ok(Next::Quiet),
-                Err(_) => self.lost("nothing came, not even a keep-alive").await?,
+                Err(_) => self.connection_lost("nothing came, not even a keep-alive").await?,
             }
         }
     }
@@ -136,41 +147,41 @@ impl<'a> Follower<'a> {
             Ok(response) => {
                 let header = response.headers().get("X-BUS-CONSUMER-ID").and_then(|value| value.to_str().ok());
                 self.consumer_id = header.unwrap_or_default().to_owned();
-                self.open = Some(Open { response, parser: SseParser::default(), last_byte: Instant::now() });
+                self.open = Some(OpenStream { response, parser: SseParser::default(), last_byte: Instant::now() });
                 self.was_open = true;
                 Ok(())
             }
-            // A node that is not there at the start is a wrong address; one that says "not now" is not.
+            // A node that is unreachable at the start has a wrong address. A node that answers "not now" is there.
             Err(error) if error.is_transient() && (self.was_open || error.status().is_some()) => {
                 if let Some(delay) = error.retry_after() {
                     self.retry = delay;
                 }
-                self.lost(&error.to_string()).await
+                self.connection_lost(&error.to_string()).await
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Forgets the connection and waits for the time of the next attempt. What was not complete comes again.
-    async fn lost(&mut self, why: &str) -> Result<(), FollowError> {
+    /// Drops the connection and waits until the next attempt. The node sends incomplete events again.
+    async fn connection_lost(&mut self, reason: &str) -> Result<(), FollowError> {
         self.open = None;
         self.failures = self.failures.saturating_add(1);
-        if self.patience.attempts_max.is_some_and(|max| self.failures > max) {
-            return Err(FollowError::GaveUp { attempts: self.failures, last: why.to_owned() });
+        if self.policy.attempts_max.is_some_and(|max| self.failures > max) {
+            return Err(FollowError::GaveUp { attempts: self.failures, last: reason.to_owned() });
         }
         if self.failures == 1 {
-            note(&format!("rollbook: {why}; reconnecting"));
+            note(&format!("rollbook: {reason}; reconnecting"));
         }
         sleep(delay(self.retry, self.failures)).await;
         Ok(())
     }
 }
 
-/// Doubles with each failure, spread so that clients do not come back in step.
+/// The delay doubles with each failure, with jitter, so that clients do not reconnect all at once.
 fn delay(retry: Duration, failures: u32) -> Duration {
     let factor = 1_u32 << failures.saturating_sub(1).min(6);
     let full = retry.saturating_mul(factor).min(RETRY_MAX.max(retry));
-    // The node spreads its own `retry:`; only what we double needs spreading by us.
+    // The node adds jitter to its own `retry:`, so only the doubled delays need jitter here.
     if failures <= 1 {
         return full;
     }
@@ -183,10 +194,11 @@ mod tests {
     use super::*;
     use crate::app::cli::shared::testing::{self, Fake, frame};
 
-    const PATIENCE: Patience = Patience { silence_max: Duration::from_secs(5), attempts_max: Some(3) };
+    const RECONNECT_POLICY: ReconnectPolicy =
+        ReconnectPolicy { silence_max: Duration::from_secs(5), attempts_max: Some(3) };
 
     fn follower(client: &Client) -> Follower<'_> {
-        Follower::new(client, vec![("subject", "app.>".to_owned()), ("start", "oldest".to_owned())], PATIENCE)
+        Follower::new(client, vec![("subject", "app.>".to_owned()), ("start", "oldest".to_owned())], RECONNECT_POLICY)
     }
 
     async fn id(follower: &mut Follower<'_>) -> String {

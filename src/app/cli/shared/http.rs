@@ -1,4 +1,4 @@
-//! HTTP calls of the commands, and the words for what can go wrong with them.
+//! The HTTP client of the commands, and the texts of its errors.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use super::global::Global;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for an answer; a node gives up on a publish earlier.
+/// Longest wait for an answer. A node gives up a publish earlier.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The header with the position of an event that was published.
+/// The header with the index of a published event.
 pub(in crate::app::cli) const EVENT_INDEX: &str = "X-BUS-EVENT-INDEX";
-/// The header that says how long a service may take.
+/// The header with the deadline of a call.
 const CALL_TIMEOUT: &str = "X-Rollbook-Timeout";
-/// The code of a call that nobody can be given.
+/// The code of a call without a provider.
 pub(in crate::app::cli) const NO_PROVIDER: &str = "no_provider";
-/// Most of an error's text that is shown.
+/// Most bytes of an error text that are shown.
 const ERROR_TEXT_MAX: usize = 2000;
 
-/// A call that did not succeed.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::app::cli) enum CallError {
     #[error("no node answers at {url} ({reason}); start one with `rollbook serve` or pass {flag}")]
@@ -38,7 +38,7 @@ pub(in crate::app::cli) enum CallError {
     Refused {
         status: u16,
         text: String,
-        /// Of a problem document; else empty.
+        /// The code of a problem document; else empty.
         code: String,
         hint: String,
         retry_after: Option<Duration>,
@@ -55,7 +55,7 @@ impl CallError {
         }
     }
 
-    /// The status, when the node answered.
+    /// The status, if the node answered.
     pub(in crate::app::cli) fn status(&self) -> Option<u16> {
         match self {
             Self::Refused { status, .. } => Some(*status),
@@ -63,7 +63,7 @@ impl CallError {
         }
     }
 
-    /// The code of the problem, when the node told one.
+    /// The code of the problem, if the node named one.
     pub(in crate::app::cli) fn code(&self) -> Option<&str> {
         match self {
             Self::Refused { code, .. } => Some(code),
@@ -71,7 +71,7 @@ impl CallError {
         }
     }
 
-    /// The headers that tell of the event which a publish repeats, when the node says that it is stored already.
+    /// The headers of the event that a publish repeats, when the node has stored that event already.
     pub(in crate::app::cli) fn stored(&self) -> Option<&HeaderMap> {
         match self {
             Self::Refused { status: 409, headers, .. } if headers.contains_key(EVENT_INDEX) => Some(headers),
@@ -79,7 +79,7 @@ impl CallError {
         }
     }
 
-    /// How long the node asked to wait.
+    /// How long the node asks the client to wait.
     pub(in crate::app::cli) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
@@ -88,7 +88,7 @@ impl CallError {
     }
 }
 
-/// One listener of one node.
+/// The client of one listener of one node.
 #[derive(Debug, Clone)]
 pub(in crate::app::cli) struct Client {
     http: reqwest::Client,
@@ -97,12 +97,12 @@ pub(in crate::app::cli) struct Client {
 }
 
 impl Client {
-    /// The event log.
+    /// The client of the event log.
     pub(in crate::app::cli) fn log(global: &Global) -> anyhow::Result<Self> {
         Self::new(&global.log_url, "--log-url")
     }
 
-    /// REST and health.
+    /// The client of REST and health.
     pub(in crate::app::cli) fn web(global: &Global) -> anyhow::Result<Self> {
         Self::new(&global.web_url, "--web-url")
     }
@@ -110,7 +110,7 @@ impl Client {
     fn new(url: &str, flag: &'static str) -> anyhow::Result<Self> {
         let base = Url::parse(url).ok().filter(|base| base.scheme() == "http" && base.has_host());
         let base = base.ok_or_else(|| Usage(format!("{flag} {url}: write http://HOST:PORT")))?;
-        // A proxy set for the web would swallow calls to loopback and hold back streams.
+        // A proxy for the web would catch calls to loopback and hold back streams.
         let http = reqwest::Client::builder()
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -120,7 +120,7 @@ impl Client {
         Ok(Self { http, base, flag })
     }
 
-    /// The address of a path, given in segments, with its query.
+    /// The URL of a path in segments, with a query.
     pub(in crate::app::cli) fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
         let mut url = self.base.clone();
         if !path.is_empty()
@@ -134,7 +134,7 @@ impl Client {
         url
     }
 
-    /// Sends a request and takes its answer, which must come in time and be a success.
+    /// Sends a request. The answer must come in time and be a success.
     pub(in crate::app::cli) async fn send(
         &self,
         method: Method,
@@ -148,14 +148,14 @@ impl Client {
         self.answer(request, url).await
     }
 
-    /// Asks a service for something, which may take so long; what it answers.
+    /// Calls a service, with a deadline, and returns the answer.
     pub(in crate::app::cli) async fn call(
         &self,
         url: Url,
         payload: Vec<u8>,
         timeout: Duration,
     ) -> Result<String, CallError> {
-        // The node says by itself when the time is over.
+        // The node itself ends the call at its deadline.
         let request = self.http.post(url.clone()).timeout(timeout.saturating_add(ANSWER_TIMEOUT));
         let millis = format!("{}ms", timeout.as_millis());
         let request = request.header(CONTENT_TYPE, "application/json").header(CALL_TIMEOUT, millis);
@@ -163,7 +163,7 @@ impl Client {
         response.text().await.map_err(|error| self.failed(url, &error))
     }
 
-    /// Opens an event stream: the head must come in time, the body may take forever.
+    /// Opens an event stream. The head must come in time; the body may take forever.
     pub(in crate::app::cli) async fn stream(
         &self,
         url: Url,
@@ -206,7 +206,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and reads its answer as JSON; no body is `null`.
+    /// Sends a request and reads its answer as JSON. An empty body becomes `null`.
     pub(in crate::app::cli) async fn json<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -245,28 +245,28 @@ impl Client {
     }
 }
 
-/// The text of an error, and its code: the event log sends a line, REST a problem document.
+/// The text and the code of an error. The event log sends a line, REST a problem document.
 fn error_text(body: &str) -> (String, String) {
     let problem: Option<Value> = serde_json::from_str(body).ok();
     let field = |name: &str| problem.as_ref().and_then(|problem| problem.get(name)).and_then(Value::as_str);
     let text = field("detail").or_else(|| field("title")).unwrap_or(body).trim();
     let text = if text.is_empty() { "the node refused without saying why" } else { text };
-    // What a service says that was called.
-    let said = problem.as_ref().and_then(|problem| problem.get("error"));
-    let text = said.map_or_else(|| text.to_owned(), |said| format!("{text}: {said}"));
+    // The error of a called service.
+    let service_error = problem.as_ref().and_then(|problem| problem.get("error"));
+    let text = service_error.map_or_else(|| text.to_owned(), |error| format!("{text}: {error}"));
     let code = field("code").unwrap_or_default().to_owned();
     (event::one_line(&text).chars().take(ERROR_TEXT_MAX).collect(), code)
 }
 
-/// What to do about a refusal, where the text alone does not say it.
+/// A hint about what to do, where the text of the error has none.
 fn hint(status: u16, text: &str, code: &str) -> String {
     if code == NO_PROVIDER {
-        // The node is well: whoever called says what there is to call.
+        // The node is healthy. The command lists what can be called.
         return String::new();
     }
     let namespace = text.strip_prefix("namespace not found: ");
     match (status, namespace) {
-        // REST was asked about it; the event log was asked to use it.
+        // REST was asked for the namespace; the event log was asked to use it.
         (404, Some(_)) => "; `rollbook namespaces list` shows what there is".to_owned(),
         (_, Some(name)) => format!("; create it with `rollbook namespaces create {name}`"),
         (404, None) if text.starts_with("consumer ") => "; `rollbook consumers list` shows what there is".to_owned(),

@@ -1,4 +1,5 @@
-//! Lines of a file or of standard input, read by a thread so that what is there can be sent while more is awaited.
+//! Reads lines of a file or of standard input on a thread, so that the command can send lines while it waits for
+//! more.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -7,7 +8,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 
-/// Lines read ahead.
+/// Most lines that are read ahead.
 const AHEAD: usize = 2000;
 
 /// One line, without its end.
@@ -16,11 +17,11 @@ pub(in crate::app::cli) struct Line {
     /// Counted from 1.
     pub(in crate::app::cli) number: u64,
     pub(in crate::app::cli) text: String,
-    /// Length in the source, line end included.
+    /// Length in the source, including the line end.
     pub(in crate::app::cli) bytes: u64,
 }
 
-/// Lines that are not blank, in order; the last item may be an error.
+/// The lines that are not blank, in order. The last item may be an error.
 pub(in crate::app::cli) fn read(source: impl Read + Send + 'static) -> mpsc::Receiver<anyhow::Result<Line>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     std::thread::spawn(move || {
@@ -35,7 +36,7 @@ pub(in crate::app::cli) fn read(source: impl Read + Send + 'static) -> mpsc::Rec
                     }
                 }
                 Err(error) => {
-                    // Nobody left to tell means nobody needs to know.
+                    // A receiver that is gone needs no error.
                     sender.blocking_send(Err(error)).ok();
                     break;
                 }
@@ -55,7 +56,7 @@ fn read_line(reader: &mut impl BufRead, number: u64) -> anyhow::Result<Option<Li
     Ok(Some(Line { number, text: text.trim().to_owned(), bytes: u64::try_from(count)? }))
 }
 
-/// Opens a file, `-` or nothing being standard input; tells its size where it has one.
+/// Opens a file, or standard input for `-` or no path. Returns the size of a file.
 pub(in crate::app::cli) fn open(path: Option<&Path>) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
     match path {
         Some(path) if path != Path::new("-") => {

@@ -1,4 +1,6 @@
-//! What commands share: one HTTP client, one reader of streams, output, errors.
+//! The parts that all commands share: the HTTP client, the reader of streams, output, errors.
+//!
+//! Knows no command.
 
 pub(super) mod confirm;
 pub mod error;

@@ -1,4 +1,4 @@
-//! What the commands write: lines and tables on standard output, notes and progress on standard error.
+//! The output of the commands: lines and tables on standard output, notes and progress on standard error.
 
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -8,15 +8,15 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-/// How often it is looked whether standard output has a reader.
+/// How often a command checks whether standard output has a reader.
 const READER_LOOK: Duration = Duration::from_millis(200);
 
-/// The reader of standard output went away (`| head`): the end, but no failure.
+/// The reader of standard output closed the pipe (`| head`). The command ends without a failure.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output was closed")]
 pub(crate) struct Closed;
 
-/// A buffered output that knows a closed pipe from a failure.
+/// A buffered output that tells a closed pipe from a failure.
 pub(in crate::app::cli) struct Out {
     writer: BufWriter<Box<dyn Write>>,
 }
@@ -36,7 +36,7 @@ impl Out {
         written.map_err(from_io)
     }
 
-    /// Hands on what is buffered.
+    /// Writes the buffered text.
     pub(in crate::app::cli) fn flush(&mut self) -> anyhow::Result<()> {
         self.writer.flush().map_err(from_io)
     }
@@ -50,8 +50,8 @@ fn from_io(error: io::Error) -> anyhow::Error {
     }
 }
 
-/// Comes to an end when the reader of standard output goes away (`| head`), which a command that waits would not notice
-/// before it writes.
+/// Resolves when the reader of standard output closes the pipe (`| head`). A waiting command would notice only at its
+/// next write.
 pub(in crate::app::cli) async fn unread() {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let stdout = io::stdout();
@@ -68,19 +68,19 @@ pub(in crate::app::cli) async fn unread() {
 /// Writes one line to standard output.
 ///
 /// # Errors
-/// [`Closed`] when nobody reads it any more, or what the system said.
+/// [`Closed`] when the reader closed the pipe, or another error of the system.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = Out::stdout();
     out.line(text)?;
     out.flush()
 }
 
-/// Writes one line to standard error. Nobody reading it is no reason to stop.
+/// Writes one line to standard error. A closed stream does not stop the command.
 pub(in crate::app::cli) fn note(text: &str) {
     writeln!(io::stderr(), "{text}").ok();
 }
 
-/// A table as wide as its content, or as the terminal.
+/// Formats a table that is as wide as its content, or as the terminal.
 pub(in crate::app::cli) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header.iter().copied());
@@ -91,14 +91,14 @@ pub(in crate::app::cli) fn table(header: &[&str], rows: Vec<Vec<String>>) -> Str
     table.trim_fmt()
 }
 
-/// What a progress bar counts.
+/// The unit of a progress bar.
 #[derive(Clone, Copy)]
 pub(in crate::app::cli) enum Unit {
     Events,
     Bytes,
 }
 
-/// A progress bar on standard error; invisible unless that is a terminal. Without a total it only counts.
+/// A progress bar on standard error, shown only on a terminal. Without a total the bar only counts.
 pub(in crate::app::cli) fn progress(total: Option<u64>, unit: Unit) -> ProgressBar {
     let template = match (total, unit) {
         (Some(_), Unit::Events) => "{bar:30} {human_pos}/{human_len} events  {rate}  {eta} left  {msg}",
@@ -109,7 +109,7 @@ pub(in crate::app::cli) fn progress(total: Option<u64>, unit: Unit) -> ProgressB
     let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
     if let Ok(style) = ProgressStyle::with_template(template) {
         let rate = |state: &ProgressState, text: &mut dyn fmt::Write| {
-            // A bar that cannot be drawn is no reason to stop.
+            // A bar that cannot be drawn does not stop the command.
             write!(text, "{:.0}/s", state.per_sec()).ok();
         };
         bar.set_style(style.with_key("rate", rate));

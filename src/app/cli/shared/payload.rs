@@ -1,4 +1,4 @@
-//! A payload: JSON from an argument, a file or standard input.
+//! Reads a payload: JSON from an argument, a file or standard input.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -14,16 +14,16 @@ use super::error::Usage;
 use super::lines;
 use super::output::note;
 
-/// After so long without the end of the payload it is said that it is waited for.
+/// A command that waits this long for the end of the payload says so.
 const HINT_AFTER: Duration = Duration::from_secs(2);
-/// The shell eats the outer quotes, which files and standard input do not have.
+/// A hint for JSON in an argument: the shell removes the outer quotes.
 const SHELL_QUOTES: &str = "; a string needs double quotes inside the shell's: '\"hello\"'";
 
-/// What an argument says, `-` being standard input, or else a file, or else what is `piped` in; `None` when there is
-/// neither, or nothing comes through the pipe.
+/// Reads the payload from an argument (`-` means standard input), else from a file, else from a pipe. `None` means
+/// that there is no payload.
 ///
 /// # Errors
-/// It cannot be read, or is no JSON.
+/// The payload cannot be read, or is not JSON.
 pub(in crate::app::cli) fn read(
     argument: Option<&str>,
     file: Option<&Path>,
@@ -40,7 +40,8 @@ pub(in crate::app::cli) fn read(
     Ok(Some(json(&text, "the payload", "")?.to_owned()))
 }
 
-/// What comes through the pipe, when anything does. Whoever did not mean to give a payload is told what is waited for.
+/// Reads the payload from the pipe, if anything comes. A note tells a caller who meant no payload what the command
+/// waits for.
 fn from_pipe() -> anyhow::Result<Option<Box<RawValue>>> {
     let (read, reads) = mpsc::channel::<()>();
     std::thread::spawn(move || {
@@ -63,8 +64,8 @@ fn text_of(path: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Whether standard input is a pipe or a file: then it is the payload, when no other is given. A terminal, /dev/null (the
-/// standard input of cron jobs and services) and a socket (which some programs leave open for good) are not.
+/// Whether standard input is a pipe or a file, and so the payload when there is no other. A terminal, /dev/null (the
+/// standard input of cron jobs and services) and a socket (which some programs never close) are not.
 pub(in crate::app::cli) fn is_piped() -> bool {
     use std::os::unix::fs::FileTypeExt as _;
     let Ok(input) = io::stdin().as_fd().try_clone_to_owned() else { return false };
@@ -72,10 +73,10 @@ pub(in crate::app::cli) fn is_piped() -> bool {
     metadata.file_type().is_fifo() || metadata.is_file()
 }
 
-/// The JSON that a text is.
+/// Checks that a text is JSON.
 ///
 /// # Errors
-/// It is none; says so of `what`, and gives this hint.
+/// The text is not JSON. The error names `what` and gives this hint.
 pub(in crate::app::cli) fn json<'a>(text: &'a str, what: &str, hint: &str) -> anyhow::Result<&'a RawValue> {
     serde_json::from_str(text).map_err(|error| Usage(format!("{what} is not JSON ({error}){hint}")).into())
 }

@@ -1,34 +1,34 @@
-//! Parser of `text/event-stream`: takes bytes as they come, split anywhere, and gives events.
+//! A parser of `text/event-stream`. Bytes may be split anywhere.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Largest event taken; a server that sends more is not one of ours.
+/// Largest event. Only a server that is not a rollbook node sends more.
 const EVENT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// One dispatched event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SseEvent {
-    /// Last id seen on the stream, this event's own included.
+    /// The last id of the stream, including that of this event.
     pub(crate) id: Option<String>,
-    /// Event type; `message` when the stream names none.
+    /// The type of the event; `message` when the stream names none.
     pub(crate) kind: String,
     /// Data lines, joined by line feeds.
     pub(crate) data: String,
 }
 
-/// What a stream says.
+/// One item of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SseItem {
     /// An event is complete.
     Event(SseEvent),
-    /// An id without an event: from there a client goes on that comes back before its first one.
+    /// An id without an event. A client that reconnects before its first event continues there.
     Id(String),
-    /// `retry:`, the time to wait before the next connection.
+    /// `retry:`, the wait before the next connection.
     Retry(Duration),
 }
 
-/// An event grew past what is taken.
+/// An event was larger than allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the stream sent an event of more than {EVENT_BYTES_MAX} bytes")]
 pub(crate) struct TooLarge;
@@ -36,23 +36,27 @@ pub(crate) struct TooLarge;
 /// The parser of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct SseParser {
-    /// Start of a line whose end has not come yet.
+    /// The start of a line whose end has not arrived.
     line: Vec<u8>,
-    /// The last byte was CR: an LF that follows belongs to the same line end.
+    /// The last byte was CR, so a following LF belongs to the same line end.
     after_cr: bool,
-    /// The first line may begin with a byte order mark.
+    /// Whether the first line has begun, which may have a byte order mark.
     started: bool,
+    /// The last id of the stream, which later events without an id keep.
     id: Option<String>,
-    /// The block in hand has named the id.
+    /// Whether the present block has an id.
     names_id: bool,
+    /// The type of the present event.
     kind: String,
+    /// The data of the present event.
     data: Vec<u8>,
+    /// Whether the present block has data, without which it is no event.
     has_data: bool,
 }
 
 impl SseParser {
-    /// Takes the next bytes and appends what they complete. At the end of a stream just drop the parser: an
-    /// event without its blank line does not count.
+    /// Parses the next bytes and appends the completed items. At the end of a stream, drop the parser: an event
+    /// without its blank line does not count.
     pub(crate) fn push(&mut self, bytes: &[u8], items: &mut VecDeque<SseItem>) -> Result<(), TooLarge> {
         let mut rest = bytes;
         while let Some(&first) = rest.first() {
@@ -73,7 +77,7 @@ impl SseParser {
                 let mut line = std::mem::take(&mut self.line);
                 line.extend_from_slice(head);
                 self.take_line(&line, items);
-                // Keeps the allocation for the next line that comes in pieces.
+                // The allocation is kept for the next split line.
                 line.clear();
                 self.line = line;
             }
@@ -118,7 +122,7 @@ impl SseParser {
                     items.push_back(SseItem::Retry(Duration::from_millis(millis)));
                 }
             }
-            // A comment (empty field name), or a field of a later version.
+            // A comment (empty field name), or a field of a later version of the format.
             _ => {}
         }
     }

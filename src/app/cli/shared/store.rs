@@ -1,19 +1,19 @@
-//! Publishing JSON events, one or an array of them, split where the node finds the array too large.
+//! Publishes events as JSON, one at a time or in arrays. An array that is too large for the node is split.
 
 use reqwest::{Method, Response};
 
 use super::http::{CallError, Client};
 
-/// Events of one array.
+/// Most events of one array.
 pub(in crate::app::cli) const BATCH_EVENTS: usize = 1000;
-/// Bytes of one array, well under the usual limit of a node.
+/// Most bytes of one array, well below the usual limit of a node.
 pub(in crate::app::cli) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// What a publish says of itself in its query.
+/// The query of a publish.
 pub(in crate::app::cli) type Query = &'static [(&'static str, &'static str)];
-/// Events that are new: one whose key was used is refused.
+/// New events. A used key is refused.
 pub(in crate::app::cli) const NEW: Query = &[];
-/// Copies of events, whose keys may come again.
+/// Copies of events. A used key is allowed.
 pub(in crate::app::cli) const COPIES: Query = &[("restore", "true")];
 
 /// Publishes one event.
@@ -21,7 +21,7 @@ pub(in crate::app::cli) async fn one(client: &Client, query: Query, json: &str) 
     client.send(Method::POST, client.url(&[], query), Some(json.as_bytes().to_vec())).await
 }
 
-/// Publishes the events as one array: all or none of them.
+/// Publishes the events as one array: the node stores all of them or none.
 pub(in crate::app::cli) async fn array(
     client: &Client,
     query: Query,
@@ -38,7 +38,8 @@ pub(in crate::app::cli) async fn array(
     Ok(())
 }
 
-/// Publishes the events in order, in as few arrays as the node takes. Returns how many are stored when it fails.
+/// Publishes the events in order, in as few arrays as the node accepts. A failure comes with the number of stored
+/// events.
 pub(in crate::app::cli) async fn arrays(
     client: &Client,
     query: Query,

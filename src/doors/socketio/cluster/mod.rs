@@ -1,4 +1,6 @@
-//! Sessions that live at another node than the connection, and what is kept for clients that come back.
+//! Sessions of other nodes, and the recovery of state for clients that reconnect.
+//!
+//! Used by the door. Imports the engine, the service and the relay of the bus.
 
 pub(super) mod recovery;
 pub(super) mod remote;

@@ -1,5 +1,6 @@
-//! The two ends of a tunnelled WebSocket: [`RemoteSession`] where it is connected, [`SessionOwner`] where its session is. Each
-//! stands in for the other at its own node, and each waits for the other, so nothing piles up in between.
+//! The two ends of a tunnelled WebSocket. [`RemoteSession`] runs at the node of the WebSocket and stands in for the
+//! session. [`SessionOwner`] runs at the node of the session and stands in for the WebSocket. Invariant: each end
+//! sends one message and waits for its answer, so no queue grows between the nodes.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, Messag
 use actix::{ActorFutureExt as _, WrapFuture as _};
 use rollbook_cluster::node::peer_messages::PeerMessages;
 
-use super::session_state::{Carried, Word, decode};
+use super::session_state::{PeerMessage, TunnelFrames, decode};
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::bus::relay::peer_client::PeerClient;
 use crate::bus::relay::reachability::PeerReachability;
@@ -15,73 +16,73 @@ use crate::doors::socketio::settings::NAME;
 use crate::net::websocket::connection::{Inbound, Received, Write, Writer};
 use crate::net::websocket::reader::code;
 
-/// How long the other end may take for one message.
-const CARRY_MAX: Duration = Duration::from_secs(30);
-/// How often it is looked whether the other node is there.
-const LOOK: Duration = Duration::from_millis(250);
-/// After this many looks in vain it has gone.
-const MISSED_MAX: u32 = 4;
+/// How long the other end may take to answer one message.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often an end checks that the other node is reachable.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// After so many failed checks the other node counts as lost.
+const MISSED_CHECKS_MAX: u32 = 4;
 
-/// The way to the other end.
+/// The connection to the other end.
 pub(in crate::doors::socketio) struct Link {
     pub(in crate::doors::socketio) messages: PeerMessages,
     pub(in crate::doors::socketio) peers: PeerClient,
     /// The other node.
     pub(in crate::doors::socketio) to: u64,
-    /// Number of the WebSocket at the node where it is connected.
+    /// Number of the WebSocket at the node of the WebSocket.
     pub(in crate::doors::socketio) conn: u64,
 }
 
 impl Link {
-    fn carry(&self, word: Word) -> impl Future<Output = bool> + use<> {
+    fn send(&self, message: PeerMessage) -> impl Future<Output = bool> + use<> {
         let (peers, to) = (self.peers.clone(), self.to);
-        async move { decode(peers.ask_door(to, NAME, word.into_bytes(), CARRY_MAX).await).is_ok() }
+        async move { decode(peers.ask_door(to, NAME, message.into_bytes(), SEND_TIMEOUT).await).is_ok() }
     }
 
-    fn reach(&self) -> PeerReachability {
-        PeerReachability::new(self.messages.clone(), self.to, MISSED_MAX)
-    }
-}
-
-/// Takes an end out of the table of its door when it is dropped.
-pub(in crate::doors::socketio) struct Forget(Option<Box<dyn FnOnce() + Send>>);
-
-impl Forget {
-    pub(in crate::doors::socketio) fn new(forget: impl FnOnce() + Send + 'static) -> Self {
-        Self(Some(Box::new(forget)))
+    fn reachability(&self) -> PeerReachability {
+        PeerReachability::new(self.messages.clone(), self.to, MISSED_CHECKS_MAX)
     }
 }
 
-impl Drop for Forget {
+/// Removes an end from the table of the door when this value is dropped.
+pub(in crate::doors::socketio) struct RemoveOnDrop(Option<Box<dyn FnOnce() + Send>>);
+
+impl RemoveOnDrop {
+    pub(in crate::doors::socketio) fn new(remove: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(remove)))
+    }
+}
+
+impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        if let Some(forget) = self.0.take() {
-            forget();
+        if let Some(remove) = self.0.take() {
+            remove();
         }
     }
 }
 
-/// Where the WebSocket is connected: stands in for the session.
+/// Stands in for the session at the node of the WebSocket.
 pub(in crate::doors::socketio) struct RemoteSession {
     link: Link,
     /// Owns the WebSocket.
     writer: Option<Writer>,
-    _forget: Forget,
-    reach: PeerReachability,
-    /// The other end knows that nothing more comes.
+    _remove_on_drop: RemoveOnDrop,
+    reachability: PeerReachability,
+    /// Whether the other end knows that no more frames come, so that the end is sent once.
     ended: bool,
 }
 
-/// The WebSocket that a [`RemoteSession`] belongs to; sent before anything can have come over it.
+/// Gives a [`RemoteSession`] its WebSocket. Sent before any frame can come.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(in crate::doors::socketio) struct Keep(pub(in crate::doors::socketio) Writer);
+pub(in crate::doors::socketio) struct SetWriter(pub(in crate::doors::socketio) Writer);
 
 impl RemoteSession {
-    pub(in crate::doors::socketio) fn new(link: Link, forget: Forget) -> Self {
-        Self { reach: link.reach(), link, writer: None, _forget: forget, ended: false }
+    pub(in crate::doors::socketio) fn new(link: Link, remove_on_drop: RemoveOnDrop) -> Self {
+        Self { reachability: link.reachability(), link, writer: None, _remove_on_drop: remove_on_drop, ended: false }
     }
 
-    fn shut(&self) {
+    fn close_socket(&self) {
         if let Some(writer) = &self.writer {
             must_tell(writer.to(), Write::Close(code::RESTART));
         }
@@ -92,9 +93,9 @@ impl Actor for RemoteSession {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(LOOK, |act, ctx| {
-            if act.reach.is_lost() {
-                act.shut();
+        ctx.run_interval(CHECK_INTERVAL, |act, ctx| {
+            if act.reachability.is_lost() {
+                act.close_socket();
                 ctx.stop();
             }
         });
@@ -102,8 +103,10 @@ impl Actor for RemoteSession {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         if !std::mem::replace(&mut self.ended, true) {
-            // It was told to go, and its session waits for it.
-            actix_web::rt::spawn(self.link.carry(Word::In(Carried::end(self.link.conn, code::NORMAL))));
+            // The session at the other node waits for frames, so it is told of the end.
+            actix_web::rt::spawn(
+                self.link.send(PeerMessage::FromClient(TunnelFrames::end(self.link.conn, code::NORMAL))),
+            );
         }
     }
 }
@@ -112,10 +115,10 @@ impl Belongs for RemoteSession {
     const KIND: Kind = Kind::TunnelNear;
 }
 
-impl Handler<Keep> for RemoteSession {
+impl Handler<SetWriter> for RemoteSession {
     type Result = ();
 
-    fn handle(&mut self, Keep(writer): Keep, _: &mut Self::Context) {
+    fn handle(&mut self, SetWriter(writer): SetWriter, _: &mut Self::Context) {
         self.writer = Some(writer);
     }
 }
@@ -125,38 +128,44 @@ impl Handler<Received> for RemoteSession {
 
     fn handle(&mut self, received: Received, ctx: &mut Self::Context) {
         let ended = received.what == Inbound::Closed;
-        let carried = match received.what {
-            Inbound::Frame(frame) => Carried::new(self.link.conn, vec![frame]),
-            Inbound::Closed => Carried::end(self.link.conn, code::NORMAL),
+        let frames_out = match received.what {
+            Inbound::Frame(frame) => TunnelFrames::new(self.link.conn, vec![frame]),
+            Inbound::Closed => TunnelFrames::end(self.link.conn, code::NORMAL),
         };
         self.ended |= ended;
-        // One after the other: nothing more is read until this has arrived.
-        let carried = self.link.carry(Word::In(carried)).into_actor(self).map(move |arrived, act, ctx| {
-            if !arrived {
-                act.ended = true;
-                act.shut();
-            }
-            if ended || !arrived {
-                ctx.stop();
-            }
-        });
-        ctx.wait(carried);
+        // The actor reads no further frame until the other end has this one.
+        let sent =
+            self.link.send(PeerMessage::FromClient(frames_out)).into_actor(self).map(move |arrived, act, ctx| {
+                if !arrived {
+                    act.ended = true;
+                    act.close_socket();
+                }
+                if ended || !arrived {
+                    ctx.stop();
+                }
+            });
+        ctx.wait(sent);
     }
 }
 
-/// Where the session is: stands in for the WebSocket.
+/// Stands in for the WebSocket at the node of the session.
 pub(in crate::doors::socketio) struct SessionOwner {
     link: Link,
     session: Recipient<Received>,
-    /// Number of the WebSocket here.
+    /// Number of the WebSocket at this node.
     conn: u64,
-    _forget: Forget,
-    reach: PeerReachability,
+    _remove_on_drop: RemoveOnDrop,
+    reachability: PeerReachability,
 }
 
 impl SessionOwner {
-    pub(in crate::doors::socketio) fn new(link: Link, session: Recipient<Received>, conn: u64, forget: Forget) -> Self {
-        Self { reach: link.reach(), link, session, conn, _forget: forget }
+    pub(in crate::doors::socketio) fn new(
+        link: Link,
+        session: Recipient<Received>,
+        conn: u64,
+        remove_on_drop: RemoveOnDrop,
+    ) -> Self {
+        Self { reachability: link.reachability(), link, session, conn, _remove_on_drop: remove_on_drop }
     }
 }
 
@@ -164,8 +173,8 @@ impl Actor for SessionOwner {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(LOOK, |act, ctx| {
-            if act.reach.is_lost() {
+        ctx.run_interval(CHECK_INTERVAL, |act, ctx| {
+            if act.reachability.is_lost() {
                 must_tell(&act.session, Received { conn: act.conn, what: Inbound::Closed });
                 ctx.stop();
             }
@@ -177,7 +186,7 @@ impl Belongs for SessionOwner {
     const KIND: Kind = Kind::TunnelFar;
 
     fn released(&mut self, ctx: &mut Self::Context) {
-        // Behind what the session has had to say.
+        // The close is queued behind the frames of the session.
         must_tell(&ctx.address(), Write::Close(code::AWAY));
     }
 }
@@ -187,20 +196,20 @@ impl Handler<Write> for SessionOwner {
 
     fn handle(&mut self, write: Write, ctx: &mut Self::Context) -> Self::Result {
         let ends = matches!(write, Write::Close(_));
-        let carried = match write {
-            Write::Frames(frames) => Carried::new(self.link.conn, frames),
-            Write::Close(code) => Carried::end(self.link.conn, code),
+        let frames_out = match write {
+            Write::Frames(frames) => TunnelFrames::new(self.link.conn, frames),
+            Write::Close(code) => TunnelFrames::end(self.link.conn, code),
         };
-        let carry = self.link.carry(Word::Out(carried));
+        let sent = self.link.send(PeerMessage::ToClient(frames_out));
         let (session, conn) = (self.session.clone(), self.conn);
         if ends {
-            // The last word goes out on its own.
-            actix_web::rt::spawn(carry);
+            // The close is sent by a task of its own, because this actor stops.
+            actix_web::rt::spawn(sent);
             ctx.stop();
             return Box::pin(std::future::ready(()));
         }
         Box::pin(async move {
-            if !carry.await {
+            if !sent.await {
                 must_tell(&session, Received { conn, what: Inbound::Closed });
             }
         })

@@ -1,4 +1,4 @@
-//! Messages between the doors of two nodes, as bytes.
+//! The messages between the doors of two nodes, encoded with protobuf.
 
 use bytes::Bytes;
 use prost::Message;
@@ -6,52 +6,52 @@ use rollbook_core::error::Refusal;
 use rollbook_core::service::InstanceRegister;
 
 use crate::bus::client::announcement::AnnouncedUpTo;
-use crate::doors::socketio::engine::protocol::Wrong;
+use crate::doors::socketio::engine::steps::RequestError;
 use crate::net::websocket::writer::Frame;
 
-/// A message between the doors of two nodes.
+/// The envelope of a message.
 #[derive(Clone, PartialEq, Message)]
 struct Envelope {
-    #[prost(oneof = "Word", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
-    word: Option<Word>,
+    #[prost(oneof = "PeerMessage", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    message: Option<PeerMessage>,
 }
 
-/// What they say.
+/// A message between the doors of two nodes.
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub(in crate::doors::socketio) enum Word {
-    /// A GET for a session of the node that is asked.
+pub(in crate::doors::socketio) enum PeerMessage {
+    /// A GET for a session of the receiver.
     #[prost(string, tag = "1")]
     Poll(String),
-    /// Its connection was cut.
+    /// The client closed the connection of the GET.
     #[prost(string, tag = "2")]
-    PollGone(String),
-    /// A POST.
+    PollAborted(String),
+    /// A POST for a session of the receiver.
     #[prost(message, tag = "3")]
     Post(Post),
-    /// A WebSocket has come for a session of the node that is asked.
+    /// A WebSocket for a session of the receiver.
     #[prost(message, tag = "4")]
-    Open(Open),
-    /// Something came over that WebSocket.
+    OpenTunnel(OpenTunnel),
+    /// Frames that came over that WebSocket.
     #[prost(message, tag = "5")]
-    In(Carried),
-    /// Something is to be written to it, at the node that is asked.
+    FromClient(TunnelFrames),
+    /// Frames to write to a WebSocket of the receiver.
     #[prost(message, tag = "6")]
-    Out(Carried),
-    /// Has the node that is asked kept the state of this pid?
+    ToClient(TunnelFrames),
+    /// Asks for the state of this pid.
     #[prost(string, tag = "7")]
     Restore(String),
-    /// A state for the node that is told to keep.
+    /// A state that the receiver saves.
     #[prost(message, boxed, tag = "8")]
-    Keep(Box<Kept>),
+    SaveState(Box<SessionState>),
 }
 
-/// What a client was.
+/// The saved state of a client.
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::doors::socketio) struct Kept {
-    /// The secret by which it finds this.
+pub(in crate::doors::socketio) struct SessionState {
+    /// The secret name of the state. The client sends it to recover the state.
     #[prost(string, tag = "1")]
     pub(in crate::doors::socketio) pid: String,
-    /// Its id.
+    /// The Socket.IO id of the client.
     #[prost(string, tag = "2")]
     pub(in crate::doors::socketio) sid: String,
     #[prost(message, optional, tag = "3")]
@@ -62,8 +62,8 @@ pub(in crate::doors::socketio) struct Kept {
     notify: u64,
 }
 
-impl Kept {
-    /// What a client was that is told of the book what comes after `floor`.
+impl SessionState {
+    /// Describes a client that needs the events of the book after `floor`.
     pub(in crate::doors::socketio) fn new(
         pid: &str,
         sid: &str,
@@ -74,7 +74,7 @@ impl Kept {
         Self { pid: pid.to_owned(), sid: sid.to_owned(), registration, roll, notify }
     }
 
-    /// Nothing up to here concerns it.
+    /// No event up to here concerns the client.
     pub(in crate::doors::socketio) const fn floor(&self) -> AnnouncedUpTo {
         AnnouncedUpTo { roll: self.roll, notify: self.notify }
     }
@@ -84,47 +84,47 @@ impl Kept {
 pub(in crate::doors::socketio) struct Post {
     #[prost(string, tag = "1")]
     pub(in crate::doors::socketio) sid: String,
-    /// Absent when it was no text.
+    /// The body; absent when the body is not text.
     #[prost(string, optional, tag = "2")]
     pub(in crate::doors::socketio) body: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::doors::socketio) struct Open {
+pub(in crate::doors::socketio) struct OpenTunnel {
     #[prost(string, tag = "1")]
     pub(in crate::doors::socketio) sid: String,
-    /// Number of the WebSocket at the node where it is.
+    /// Number of the WebSocket at its node.
     #[prost(uint64, tag = "2")]
     pub(in crate::doors::socketio) conn: u64,
 }
 
-/// Frames of a WebSocket, or its end.
+/// Frames of a tunnelled WebSocket, or its end.
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::doors::socketio) struct Carried {
+pub(in crate::doors::socketio) struct TunnelFrames {
     #[prost(uint64, tag = "1")]
     pub(in crate::doors::socketio) conn: u64,
     #[prost(message, repeated, tag = "2")]
-    frames: Vec<Carry>,
-    /// It ends, with this close code.
+    frames: Vec<TunnelFrame>,
+    /// The close code, when the WebSocket ends.
     #[prost(uint32, optional, tag = "3")]
     pub(in crate::doors::socketio) code: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Carry {
+struct TunnelFrame {
     #[prost(string, optional, tag = "1")]
     text: Option<String>,
     #[prost(bytes = "bytes", tag = "2")]
     binary: Bytes,
 }
 
-impl Carried {
+impl TunnelFrames {
     pub(in crate::doors::socketio) fn new(conn: u64, frames: Vec<Frame>) -> Self {
-        let carry = |frame| match frame {
-            Frame::Text(text) => Carry { text: Some(text.to_string()), binary: Bytes::new() },
-            Frame::Binary(binary) => Carry { text: None, binary },
+        let frame = |frame| match frame {
+            Frame::Text(text) => TunnelFrame { text: Some(text.to_string()), binary: Bytes::new() },
+            Frame::Binary(binary) => TunnelFrame { text: None, binary },
         };
-        Self { conn, frames: frames.into_iter().map(carry).collect(), code: None }
+        Self { conn, frames: frames.into_iter().map(frame).collect(), code: None }
     }
 
     pub(in crate::doors::socketio) fn end(conn: u64, code: u16) -> Self {
@@ -132,51 +132,51 @@ impl Carried {
     }
 
     pub(in crate::doors::socketio) fn into_frames(self) -> Vec<Frame> {
-        let frame = |carry: Carry| match carry.text {
+        let frame = |frame: TunnelFrame| match frame.text {
             Some(text) => Frame::Text(text.into()),
-            None => Frame::Binary(carry.binary),
+            None => Frame::Binary(frame.binary),
         };
         self.frames.into_iter().map(frame).collect()
     }
 }
 
-impl Word {
+impl PeerMessage {
     pub(in crate::doors::socketio) fn into_bytes(self) -> Bytes {
-        Envelope { word: Some(self) }.encode_to_vec().into()
+        Envelope { message: Some(self) }.encode_to_vec().into()
     }
 
     pub(in crate::doors::socketio) fn from_bytes(bytes: Bytes) -> Option<Self> {
-        Envelope::decode(bytes).ok()?.word
+        Envelope::decode(bytes).ok()?.message
     }
 }
 
-/// What became of something that was forwarded.
+/// The result of a forwarded request.
 #[derive(Clone, PartialEq, Message)]
-struct Became {
+struct ForwardResult {
     #[prost(string, tag = "1")]
     payload: String,
-    /// 0: done, 1: no such session, 2: not like this.
+    /// 0: done, 1: no such session, 2: the session does not accept the request.
     #[prost(uint32, tag = "2")]
-    wrong: u32,
+    error: u32,
 }
 
-/// What became of something that was forwarded, as bytes.
-pub(in crate::doors::socketio) fn encode(became: Result<String, Wrong>) -> Bytes {
-    let (payload, wrong) = match became {
+/// Encodes the result of a forwarded request.
+pub(in crate::doors::socketio) fn encode(result: Result<String, RequestError>) -> Bytes {
+    let (payload, error) = match result {
         Ok(payload) => (payload, 0),
-        Err(Wrong::Unknown) => (String::new(), 1),
-        Err(Wrong::Request) => (String::new(), 2),
+        Err(RequestError::Unknown) => (String::new(), 1),
+        Err(RequestError::Request) => (String::new(), 2),
     };
-    Became { payload, wrong }.encode_to_vec().into()
+    ForwardResult { payload, error }.encode_to_vec().into()
 }
 
-/// Reads [`encode`] back.
-pub(in crate::doors::socketio) fn decode(bytes: Result<Bytes, Refusal>) -> Result<String, Wrong> {
-    // A node that cannot be asked has no session any more, as far as its client is concerned.
-    let bytes = bytes.map_err(|_| Wrong::Unknown)?;
-    match Became::decode(bytes) {
-        Ok(Became { payload, wrong: 0 }) => Ok(payload),
-        Ok(Became { wrong: 2, .. }) => Err(Wrong::Request),
-        _ => Err(Wrong::Unknown),
+/// Decodes the result of a forwarded request.
+pub(in crate::doors::socketio) fn decode(bytes: Result<Bytes, Refusal>) -> Result<String, RequestError> {
+    // A node that does not answer has no session, as far as the client can tell.
+    let bytes = bytes.map_err(|_| RequestError::Unknown)?;
+    match ForwardResult::decode(bytes) {
+        Ok(ForwardResult { payload, error: 0 }) => Ok(payload),
+        Ok(ForwardResult { error: 2, .. }) => Err(RequestError::Request),
+        _ => Err(RequestError::Unknown),
     }
 }

@@ -1,4 +1,4 @@
-//! The behaviours that clients of Engine.IO v4 rely on, one by one.
+//! Tests of the behaviour that clients of Engine.IO v4 rely on.
 
 use super::*;
 
@@ -262,7 +262,7 @@ async fn a_message_over_the_limit_ends_the_connection() {
     let client = Client::new();
     let mut ws = client.joined().await;
     let big = format!("42[\"message\",\"{}\"]", "x".repeat(1_000_000));
-    // The connection may end before all of it has left.
+    // The connection may end before the whole message has left.
     ws.send(Message::text(big)).await.unwrap_or(());
     closed(ws).await;
 }

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::table::{self, SessionTable};
-use super::session::{Application, Away, Event, Handshake, Out, Refused, Socket};
+use super::session::{Application, ConnectError, Disconnect, Event, Handshake, Out, Socket};
 use super::settings::Settings;
 use super::{Budget, SocketIoDoor};
 use crate::bus::client::clients::ClientMessage;
@@ -25,7 +25,7 @@ use crate::doors::door::Door as _;
 use crate::net::http::server;
 use crate::net::http::settings::HttpListener;
 
-/// Answers what it is told; refuses when the client asks for it.
+/// An application that echoes events, and refuses a client that asks for a refusal.
 struct Echo;
 
 struct Echoing {
@@ -44,13 +44,13 @@ impl Application for Echo {
         _: &str,
         handshake: &Handshake,
         auth: Option<&str>,
-    ) -> Result<Box<dyn Socket>, Refused> {
+    ) -> Result<Box<dyn Socket>, ConnectError> {
         if !["/", "/custom"].contains(&namespace) {
-            return Err(Refused { message: "Invalid namespace".to_owned(), data: None });
+            return Err(ConnectError { message: "Invalid namespace".to_owned(), data: None });
         }
         let auth = auth.unwrap_or("{}").to_owned();
         if auth.contains("\"deny\"") {
-            return Err(Refused { message: "not authorized".to_owned(), data: Some(json!({ "code": "E1" })) });
+            return Err(ConnectError { message: "not authorized".to_owned(), data: Some(json!({ "code": "E1" })) });
         }
         let query: serde_json::Map<String, Value> =
             form_urlencoded::parse(handshake.query.as_bytes()).map(|(key, value)| (key.into(), value.into())).collect();
@@ -69,8 +69,8 @@ impl Socket for Echoing {
             ("message", _) => out.emit(None, "message-back", &args, event.attachments),
             ("message-with-ack", Some(id)) => out.ack(id, &args, event.attachments),
             ("query", Some(id)) => out.ack(id, &[&self.query], Vec::new()),
-            ("kick", _) => out.away = Some(Away::Kick),
-            ("drop", _) => out.away = Some(Away::Drop("dropped", 1000)),
+            ("kick", _) => out.disconnect = Some(Disconnect::Kick),
+            ("drop", _) => out.disconnect = Some(Disconnect::Drop("dropped", 1000)),
             ("ask-me", _) => out.emit(Some(7), "question", &["1"], Vec::new()),
             _ => {}
         }
@@ -81,9 +81,9 @@ impl Socket for Echoing {
         out.emit(None, "answered", &["null", &format!("[{}]", args.join(","))], Vec::new());
     }
 
-    fn told(&mut self, _: ClientMessage, _: &mut Out) {}
+    fn client_message(&mut self, _: ClientMessage, _: &mut Out) {}
 
-    fn left(&mut self, _: bool) {}
+    fn disconnected(&mut self, _: bool) {}
 }
 
 /// A server with the times of the public suites, but for how long a pong may take.
@@ -165,7 +165,7 @@ impl Client {
         ws
     }
 
-    /// One that has joined the main namespace.
+    /// A session that has joined the main namespace.
     pub(super) async fn joined(&self) -> Ws {
         let mut ws = self.opened().await;
         send(&mut ws, "40").await;
@@ -200,7 +200,7 @@ pub(super) async fn text(ws: &mut Ws) -> String {
     message.into_text().expect("text").to_string()
 }
 
-/// Heartbeats apart.
+/// The next event, without heartbeats.
 pub(super) async fn event(ws: &mut Ws) -> String {
     loop {
         match text(ws).await.as_str() {

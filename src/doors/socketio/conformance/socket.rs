@@ -1,4 +1,4 @@
-//! The behaviours that clients of Socket.IO v5 rely on, one by one; and the same door under the real client
+//! Tests of the behaviour that clients of Socket.IO v5 rely on, and tests of the same door with the real client
 //! libraries.
 
 use std::path::PathBuf;
@@ -227,8 +227,8 @@ async fn run(program: PathBuf, script: &str, args: &[&str]) {
     let mut command = Command::new(program);
     command.arg(script).arg(format!("http://{at}")).args(args).env("NODE_PATH", clients.join("node_modules"));
     let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic").expect("start");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let output_text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{output_text}");
 }
 
 #[actix_web::test]

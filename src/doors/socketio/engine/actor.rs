@@ -1,4 +1,5 @@
-//! The actor of one session: puts the pure parts to work with time, transports and the bus.
+//! The actor of one session. It connects the state machines [`Engine`] and [`Session`], which are pure, to time, to
+//! the transports and to the bus.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,75 +11,79 @@ use bytestring::ByteString;
 use tokio::sync::oneshot;
 
 use super::arrivals::Arrival;
-use super::protocol::{Engine, Polled, Step, Timing, Wrong};
+use super::protocol::Engine;
+use super::steps::{Polled, RequestError, Step, Timing};
 use super::table::SessionSlot;
 use crate::base::actors::{Belongs, Kind, hint, must_tell};
 use crate::base::clock;
 use crate::bus::client::clients::ClientMessage;
 use crate::bus::subscribe::streams::Turn;
-use crate::doors::socketio::session::{Application, Away, Handshake, Out, Session};
+use crate::doors::socketio::session::{Application, Disconnect, Handshake, Out, Session};
 use crate::net::websocket::connection::{Inbound, Received, Write, Writer};
 use crate::net::websocket::reader::code;
 use crate::net::websocket::writer::{Frame, ROOM_BYTES};
 
-/// Messages that wait for a session: more than all it may be asked and all it may have asked.
+/// Messages that may wait in the mailbox of a session: more than the requests that the client may receive and send at
+/// a time.
 const MAILBOX: usize = 4096;
-/// How long a session that has shaken hands may say nothing at all.
+/// How long a session may send nothing after the handshake.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// What the sessions of a door share.
+/// Bounds that all sessions of a door share.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::doors::socketio) struct Bounds {
     pub(in crate::doors::socketio) timing: Timing,
-    /// From the handshake to the first CONNECT.
+    /// Longest time from the handshake to the first CONNECT.
     pub(in crate::doors::socketio) connect_timeout: Duration,
-    /// Most bytes that wait for a client.
+    /// Most bytes that may wait for a client.
     pub(in crate::doors::socketio) queue_bytes_max: usize,
 }
 
-/// A GET; the answer may take as long as the client is quiet.
+/// A GET. The answer comes when the session has packets for the client, or when a ping is due.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(in crate::doors::socketio) struct Poll(pub(in crate::doors::socketio) oneshot::Sender<Result<String, Wrong>>);
+pub(in crate::doors::socketio) struct Poll(
+    pub(in crate::doors::socketio) oneshot::Sender<Result<String, RequestError>>,
+);
 
-/// The connection of the GET was cut.
+/// The client closed the connection of the pending GET.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(in crate::doors::socketio) struct PollGone;
+pub(in crate::doors::socketio) struct PollAborted;
 
-/// A POST begins, under a number of its own. It goes on as long as the other end of the channel is there; that may also
-/// say why it does not.
+/// A POST begins, under a number of its own. The POST is aborted when the other end of the channel sends a reason or
+/// is dropped.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<(), Wrong>")]
-pub(in crate::doors::socketio) struct PostBegins(
+#[rtype(result = "Result<(), RequestError>")]
+pub(in crate::doors::socketio) struct PostStart(
     pub(in crate::doors::socketio) u64,
     pub(in crate::doors::socketio) oneshot::Receiver<&'static str>,
 );
 
-/// The POST of that number has come; `None` when it is no text.
+/// The body of the POST with that number. `None` means that the body is not text.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<(), Wrong>")]
-pub(in crate::doors::socketio) struct PostEnds(
+#[rtype(result = "Result<(), RequestError>")]
+pub(in crate::doors::socketio) struct PostBody(
     pub(in crate::doors::socketio) u64,
     pub(in crate::doors::socketio) Option<ByteString>,
 );
 
-/// A WebSocket for this session: the first of it, or one that wants to take over.
+/// A WebSocket for this session: the first transport of the session, or an upgrade from polling.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(in crate::doors::socketio) struct Attach {
     pub(in crate::doors::socketio) conn: u64,
     pub(in crate::doors::socketio) writer: Writer,
-    /// What is written first.
+    /// A frame to write before all others: the handshake of a session that begins with the WebSocket.
     pub(in crate::doors::socketio) open: Option<ByteString>,
 }
 
-/// Tells when a request is dropped because its client has gone.
-pub(in crate::doors::socketio) struct Gone<F: FnOnce()>(Option<F>);
+/// Calls a function when a request is dropped because its client disconnected.
+pub(in crate::doors::socketio) struct OnDisconnect<F: FnOnce()>(Option<F>);
 
-impl<F: FnOnce()> Gone<F> {
-    pub(in crate::doors::socketio) const fn new(tell: F) -> Self {
-        Self(Some(tell))
+impl<F: FnOnce()> OnDisconnect<F> {
+    pub(in crate::doors::socketio) const fn new(notify: F) -> Self {
+        Self(Some(notify))
     }
 
     pub(in crate::doors::socketio) fn disarm(mut self) {
@@ -86,90 +91,98 @@ impl<F: FnOnce()> Gone<F> {
     }
 }
 
-impl<F: FnOnce()> Drop for Gone<F> {
+impl<F: FnOnce()> Drop for OnDisconnect<F> {
     fn drop(&mut self) {
-        if let Some(tell) = self.0.take() {
-            tell();
+        if let Some(notify) = self.0.take() {
+            notify();
         }
     }
 }
 
-/// What was written to a WebSocket has left, or will never.
+/// The end of a write to a WebSocket. `delivered` is false when the WebSocket has ended.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Written {
     conn: u64,
-    left: bool,
+    delivered: bool,
 }
 
-/// What was queued leaves now.
+/// Asks the actor to send all queued packets in one write.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Flush;
 
-/// The actor.
+/// The actor of one session.
 pub(in crate::doors::socketio) struct SessionActor {
+    /// The state of Engine.IO.
     engine: Engine,
+    /// The state of Socket.IO.
     session: Session,
+    /// More unread bytes than this mean that the client does not read.
     queue_bytes_max: usize,
-    /// When it must have joined a namespace, and when if it says anything.
+    /// When the session ends unless the client has joined a namespace. The second deadline applies once the client
+    /// has sent something.
     join_by: Instant,
-    join_by_speaking: Instant,
-    /// It is among those who have joined none.
+    join_by_when_active: Instant,
+    /// Counts the session as arriving until the client joins a namespace.
     arrival: Option<Arrival>,
-    poll: Option<oneshot::Sender<Result<String, Wrong>>>,
+    /// The pending poll, answered by [`Step::Answer`].
+    poll: Option<oneshot::Sender<Result<String, RequestError>>>,
+    /// The WebSockets of the session by number: two during an upgrade. The session owns them.
     writers: Vec<(u64, Writer)>,
-    /// The timer that is set.
-    armed: Option<Instant>,
+    /// When the earliest timer fires, so that no second timer is set for a later time.
+    timer_at: Option<Instant>,
+    /// Whether the session is over, so that nothing else reaches the application.
     ended: bool,
-    /// Messages that came behind one that is still being dealt with.
+    /// Messages that wait until the application has finished an earlier message.
     backlog: VecDeque<Frame>,
-    waits: bool,
-    /// A flush is on its way.
-    flushes: bool,
-    /// The stream of the book that has spoken: the next one speaks when little of that waits for the client.
+    /// Whether the application is busy with a message: later messages wait in `backlog`.
+    waiting: bool,
+    /// Whether a [`Flush`] is in the mailbox, so that one flush serves many messages.
+    flush_queued: bool,
+    /// The turn of the stream that sent last. The next stream sends once little of that waits for the client.
     turn: Option<Turn>,
-    /// Its place in the table of the door.
-    _place: SessionSlot<Self>,
+    /// Removes the session from the table of the door when the actor ends.
+    _table_slot: SessionSlot<Self>,
 }
 
 impl SessionActor {
-    /// A session that begins with polling, or with the WebSocket `conn`.
+    /// Creates a session that begins with polling, or with the WebSocket `conn`.
     pub(in crate::doors::socketio) fn new(
         bounds: Bounds,
         conn: Option<u64>,
         application: Arc<dyn Application>,
         handshake: Handshake,
-        (place, arrival): (SessionSlot<Self>, Arrival),
+        (table_slot, arrival): (SessionSlot<Self>, Arrival),
     ) -> Self {
         let now = clock::now();
-        let join_by_speaking = now + bounds.connect_timeout;
+        let join_by_when_active = now + bounds.connect_timeout;
         Self {
             engine: Engine::new(bounds.timing, conn, now),
             session: Session::new(application, handshake),
             queue_bytes_max: bounds.queue_bytes_max,
-            join_by: join_by_speaking.min(now + SILENCE_MAX),
-            join_by_speaking,
+            join_by: join_by_when_active.min(now + SILENCE_MAX),
+            join_by_when_active,
             arrival: Some(arrival),
             poll: None,
             writers: Vec::new(),
-            armed: None,
+            timer_at: None,
             ended: false,
             backlog: VecDeque::new(),
-            waits: false,
-            flushes: false,
+            waiting: false,
+            flush_queued: false,
             turn: None,
-            _place: place,
+            _table_slot: table_slot,
         }
     }
 
-    /// Something came from the client. Those who only shake hands are waited for less.
-    fn speaks(&mut self) {
-        self.join_by = self.join_by_speaking;
+    /// Notes that the client sent something, which extends the time to join a namespace.
+    fn client_sent(&mut self) {
+        self.join_by = self.join_by_when_active;
     }
 
-    /// Does what the engine wants done.
-    fn settle(&mut self, ctx: &mut Context<Self>) {
+    /// Takes the steps that the engine asks for.
+    fn run_steps(&mut self, ctx: &mut Context<Self>) {
         loop {
             let steps = self.engine.take();
             if steps.is_empty() {
@@ -196,15 +209,15 @@ impl SessionActor {
                 self.write(conn, Write::Close(code), ctx);
                 self.writers.retain(|(other, _)| *other != conn);
             }
-            Step::Message(frame) if self.waits || !self.backlog.is_empty() => self.backlog.push_back(frame),
+            Step::Message(frame) if self.waiting || !self.backlog.is_empty() => self.backlog.push_back(frame),
             Step::Message(frame) => self.message(frame, ctx),
             Step::Closed(reason) => self.closed(reason, ctx),
         }
     }
 
-    /// Deals with what came, up to something that takes time.
-    fn work_off(&mut self, ctx: &mut Context<Self>) {
-        while !self.waits && !self.ended {
+    /// Handles waiting messages until one of them has to wait for the application.
+    fn process_backlog(&mut self, ctx: &mut Context<Self>) {
+        while !self.waiting && !self.ended {
             let Some(frame) = self.backlog.pop_front() else { return };
             self.message(frame, ctx);
         }
@@ -215,7 +228,7 @@ impl SessionActor {
             return;
         }
         match self.session.message(frame) {
-            Ok(out) => self.carry_out(out, ctx),
+            Ok(out) => self.apply(out, ctx),
             Err(malformed) => self.engine.close(malformed.0, code::NORMAL, clock::now()),
         }
     }
@@ -224,36 +237,36 @@ impl SessionActor {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        tracing::debug!(reason, "a session ended");
+        tracing::debug!(reason, "a Socket.IO session ended");
         self.session.end();
-        match self.engine.afterlife() {
+        match self.engine.linger() {
             Duration::ZERO => ctx.stop(),
-            afterlife => drop(ctx.run_later(afterlife, |_, ctx| ctx.stop())),
+            linger => drop(ctx.run_later(linger, |_, ctx| ctx.stop())),
         }
     }
 
-    fn answer(&mut self, answer: Result<String, Wrong>) {
+    fn answer(&mut self, answer: Result<String, RequestError>) {
         if let Some(poll) = self.poll.take() {
-            // A client that has gone needs no answer.
+            // The client may have disconnected and does not need the answer then.
             hint(poll, answer);
         }
     }
 
     fn write(&mut self, conn: u64, write: Write, ctx: &mut Context<Self>) {
         let Some((_, writer)) = self.writers.iter().find(|(other, _)| *other == conn) else { return };
-        // Not a future of this actor: when the actor stops, its last word must still go out.
+        // This future does not belong to the actor, so the last frames are sent even when the actor stops.
         let (request, session) = (writer.to().send(write), ctx.address());
         actix_web::rt::spawn(async move {
-            let left = request.await.is_ok();
-            must_tell(&session, Written { conn, left });
+            let delivered = request.await.is_ok();
+            must_tell(&session, Written { conn, delivered });
         });
     }
 
-    fn carry_out(&mut self, mut out: Out, ctx: &mut Context<Self>) {
-        if out.away == Some(Away::Kick) {
+    fn apply(&mut self, mut out: Out, ctx: &mut Context<Self>) {
+        if out.disconnect == Some(Disconnect::Kick) {
             self.session.kick(&mut out);
         }
-        // What waits already says whether the client reads: a message that is large does not.
+        // The bytes that wait already show whether the client reads. One large message does not show that.
         let unread = self.engine.unread_bytes() > self.queue_bytes_max;
         if unread && out.frames.iter().map(Frame::len).sum::<usize>() > out.paced {
             self.engine.close("client does not read", code::NORMAL, clock::now());
@@ -261,41 +274,41 @@ impl SessionActor {
         self.turn = out.turn.take().or_else(|| self.turn.take());
         if !out.frames.is_empty() {
             self.engine.queue(out.frames, out.paced);
-            // Behind all messages that wait now: what they have to say leaves in one write.
-            if !std::mem::replace(&mut self.flushes, true) {
+            // The flush is queued behind all waiting messages, so that their packets leave in one write.
+            if !std::mem::replace(&mut self.flush_queued, true) {
                 ctx.notify(Flush);
             }
         }
-        if let Some(Away::Drop(reason, code)) = out.away {
+        if let Some(Disconnect::Drop(reason, code)) = out.disconnect {
             self.engine.close(reason, code, clock::now());
         }
         if let Some(wait) = out.wait {
-            // Nothing else happens until it is over.
+            // The actor handles no other message until the application is done.
             self.engine.flush();
-            self.waits = true;
-            let waited = wait.into_actor(self).map(|waited, act: &mut Self, ctx| {
-                act.waits = false;
+            self.waiting = true;
+            let waited = wait.into_actor(self).map(|result, act: &mut Self, ctx| {
+                act.waiting = false;
                 if !act.ended {
-                    let out = act.session.waited(waited);
-                    act.carry_out(out, ctx);
+                    let out = act.session.wait_ended(result);
+                    act.apply(out, ctx);
                 }
-                act.work_off(ctx);
-                act.settle(ctx);
+                act.process_backlog(ctx);
+                act.run_steps(ctx);
             });
             ctx.wait(waited);
         }
     }
 
-    fn tell(&mut self, told: ClientMessage, ctx: &mut Context<Self>) {
+    fn deliver(&mut self, message: ClientMessage, ctx: &mut Context<Self>) {
         if self.ended {
             return;
         }
-        let out = self.session.told(told);
-        self.carry_out(out, ctx);
-        self.settle(ctx);
+        let out = self.session.client_message(message);
+        self.apply(out, ctx);
+        self.run_steps(ctx);
     }
 
-    /// Sets the timer, unless one is set that comes first.
+    /// Sets a timer for the next deadline, unless an earlier timer is set.
     fn arm(&mut self, ctx: &mut Context<Self>) {
         if self.ended {
             return;
@@ -304,20 +317,20 @@ impl SessionActor {
         if !self.session.is_joined() {
             next = next.min(self.join_by);
         }
-        if self.armed.is_some_and(|armed| armed <= next) {
+        if self.timer_at.is_some_and(|timer_at| timer_at <= next) {
             return;
         }
-        self.armed = Some(next);
+        self.timer_at = Some(next);
         ctx.run_later(next.saturating_duration_since(clock::now()), move |act, ctx| {
-            if act.armed == Some(next) {
-                act.armed = None;
+            if act.timer_at == Some(next) {
+                act.timer_at = None;
             }
             let now = clock::now();
             if !act.session.is_joined() && now >= act.join_by {
                 act.engine.close("no CONNECT in time", code::NORMAL, now);
             }
             act.engine.tick(now);
-            act.settle(ctx);
+            act.run_steps(ctx);
         });
     }
 }
@@ -346,18 +359,18 @@ impl Handler<Poll> for SessionActor {
 
     fn handle(&mut self, Poll(answer): Poll, ctx: &mut Self::Context) {
         let polled = self.engine.poll(clock::now());
-        // Steps of an overlap concern the poll that was there before.
-        self.settle(ctx);
+        // The steps of an overlap answer the poll that was pending before.
+        self.run_steps(ctx);
         let answered = match polled {
             Polled::Now(payload) => answer.send(Ok(payload)),
-            Polled::Wrong(wrong) => answer.send(Err(wrong)),
+            Polled::Refused(error) => answer.send(Err(error)),
             Polled::Later => {
                 self.poll = Some(answer);
                 return;
             }
         };
         if answered.is_err() {
-            self.engine.poll_gone();
+            self.engine.poll_aborted();
         }
         if self.engine.is_over() && self.ended {
             ctx.stop();
@@ -365,39 +378,39 @@ impl Handler<Poll> for SessionActor {
     }
 }
 
-impl Handler<PollGone> for SessionActor {
+impl Handler<PollAborted> for SessionActor {
     type Result = ();
 
-    fn handle(&mut self, _: PollGone, ctx: &mut Self::Context) {
-        self.engine.poll_gone();
-        self.settle(ctx);
+    fn handle(&mut self, _: PollAborted, ctx: &mut Self::Context) {
+        self.engine.poll_aborted();
+        self.run_steps(ctx);
     }
 }
 
-impl Handler<PostBegins> for SessionActor {
-    type Result = MessageResult<PostBegins>;
+impl Handler<PostStart> for SessionActor {
+    type Result = MessageResult<PostStart>;
 
-    fn handle(&mut self, PostBegins(post, goes_on): PostBegins, ctx: &mut Self::Context) -> Self::Result {
-        self.speaks();
-        let begun = self.engine.post_begins(post);
+    fn handle(&mut self, PostStart(post, aborted): PostStart, ctx: &mut Self::Context) -> Self::Result {
+        self.client_sent();
+        let begun = self.engine.post_start(post);
         if begun.is_ok() {
-            // Whatever becomes of the handler of the POST: the session must not wait for it for ever.
-            ctx.spawn(goes_on.into_actor(self).map(move |why, act: &mut Self, ctx| {
-                act.engine.post_gone(post, why.unwrap_or("data request connection closed prematurely"));
-                act.settle(ctx);
+            // The session does not wait forever for a POST whose handler is gone.
+            ctx.spawn(aborted.into_actor(self).map(move |reason, act: &mut Self, ctx| {
+                act.engine.post_aborted(post, reason.unwrap_or("data request connection closed prematurely"));
+                act.run_steps(ctx);
             }));
         }
-        self.settle(ctx);
+        self.run_steps(ctx);
         MessageResult(begun)
     }
 }
 
-impl Handler<PostEnds> for SessionActor {
-    type Result = MessageResult<PostEnds>;
+impl Handler<PostBody> for SessionActor {
+    type Result = MessageResult<PostBody>;
 
-    fn handle(&mut self, PostEnds(post, body): PostEnds, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, PostBody(post, body): PostBody, ctx: &mut Self::Context) -> Self::Result {
         let taken = self.engine.post(post, body.as_ref(), clock::now());
-        self.settle(ctx);
+        self.run_steps(ctx);
         MessageResult(taken)
     }
 }
@@ -411,7 +424,7 @@ impl Handler<Attach> for SessionActor {
             Some(open) => self.engine.send([Frame::Text(open)]),
             None => self.engine.attach(conn, clock::now()),
         }
-        self.settle(ctx);
+        self.run_steps(ctx);
     }
 }
 
@@ -419,23 +432,23 @@ impl Handler<Flush> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
-        self.flushes = false;
+        self.flush_queued = false;
         self.engine.flush();
-        self.settle(ctx);
+        self.run_steps(ctx);
     }
 }
 
 impl Handler<Written> for SessionActor {
     type Result = ();
 
-    fn handle(&mut self, Written { conn, left }: Written, ctx: &mut Self::Context) {
-        if left {
+    fn handle(&mut self, Written { conn, delivered }: Written, ctx: &mut Self::Context) {
+        if delivered {
             self.engine.written(conn);
         } else {
             self.engine.conn_closed(conn);
             self.writers.retain(|(other, _)| *other != conn);
         }
-        self.settle(ctx);
+        self.run_steps(ctx);
     }
 }
 
@@ -445,7 +458,7 @@ impl Handler<Received> for SessionActor {
     fn handle(&mut self, Received { conn, what }: Received, ctx: &mut Self::Context) {
         match what {
             Inbound::Frame(frame) => {
-                self.speaks();
+                self.client_sent();
                 self.engine.frame(conn, frame, clock::now());
             }
             Inbound::Closed => {
@@ -453,14 +466,14 @@ impl Handler<Received> for SessionActor {
                 self.writers.retain(|(other, _)| *other != conn);
             }
         }
-        self.settle(ctx);
+        self.run_steps(ctx);
     }
 }
 
 impl Handler<ClientMessage> for SessionActor {
     type Result = ();
 
-    fn handle(&mut self, told: ClientMessage, ctx: &mut Self::Context) {
-        self.tell(told, ctx);
+    fn handle(&mut self, message: ClientMessage, ctx: &mut Self::Context) {
+        self.deliver(message, ctx);
     }
 }

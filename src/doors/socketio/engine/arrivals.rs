@@ -1,5 +1,8 @@
-//! Sessions that have shaken hands and joined no namespace yet: a request each, so many of them cost a client nothing.
-//! They have a bound of their own, and each address a part of it, so that those who come to stay find room.
+//! Bounds the sessions that have completed the handshake and have joined no namespace.
+//!
+//! A handshake costs a client one request, so a client could begin many sessions at no cost. These sessions have a
+//! bound of their own, and each address has a share of that bound, so that clients which join a namespace always find
+//! room.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,35 +10,40 @@ use std::sync::{Arc, Mutex};
 
 use rollbook_cluster::lock::lock;
 
-/// This part of all sessions of a node may be arriving.
+/// One session in so many of a node may be arriving.
 const PART: usize = 10;
-/// This part of those may be of one address.
+/// One arriving session in so many may come from one address.
 const ADDRESS_PART: usize = 2;
-/// But so many may in any case.
+/// The least number of arriving sessions that any bound allows.
 const ALWAYS: usize = 16;
 
 #[derive(Debug, Default)]
 struct Counts {
+    /// All arriving sessions.
     all: usize,
+    /// The arriving sessions of each address block.
     by: HashMap<Option<IpAddr>, usize>,
 }
 
-/// The sessions that are arriving. Clones share them.
+/// Counts the sessions that are arriving. Clones share the counts.
 #[derive(Debug, Clone)]
 pub(in crate::doors::socketio) struct Arrivals {
     counts: Arc<Mutex<Counts>>,
+    /// Most arriving sessions.
     max: usize,
+    /// Most arriving sessions of one address block.
     address_max: usize,
 }
 
-/// One of them. Not among them any more when dropped.
+/// One arriving session. The session stops to count when this value is dropped.
 #[derive(Debug)]
 pub(in crate::doors::socketio) struct Arrival {
     arrivals: Arrivals,
     address: Option<IpAddr>,
 }
 
-/// Whoever has one address of IPv6 has the 2^64 beside it.
+/// The part of an address that the bound counts. A client with one IPv6 address has the 2^64 addresses of its block,
+/// so the whole block counts as one address.
 fn block(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -47,13 +55,13 @@ fn block(address: IpAddr) -> IpAddr {
 }
 
 impl Arrivals {
-    /// None yet, at a node that lets in so many sessions.
+    /// Creates the counts for a node that accepts so many sessions.
     pub(in crate::doors::socketio) fn new(sessions_max: usize) -> Self {
         let max = (sessions_max / PART).max(ALWAYS);
         Self { counts: Arc::default(), max, address_max: (max / ADDRESS_PART).max(ALWAYS) }
     }
 
-    /// One more; `None` when it must wait for others.
+    /// Counts one more arriving session. `None` means that a bound is reached.
     pub(in crate::doors::socketio) fn one(&self, address: Option<IpAddr>) -> Option<Arrival> {
         let address = address.map(block);
         let mut counts = lock(&self.counts);

@@ -1,66 +1,23 @@
-//! Engine.IO v4: one session over polling, WebSocket, or the one and then the other. Pure: whatever happens is
-//! told with the time, and what is to be done is in [`Engine::take`].
+//! The state machine of Engine.IO v4: one session over polling, over a WebSocket, or over polling and then a
+//! WebSocket.
+//!
+//! Pure. Each input brings the time. [`Engine::take`] returns the steps that the caller has to take.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 
+use super::steps::{Polled, RequestError, Step, Timing};
 use crate::doors::socketio::codec::{self, Engine as Packet};
 use crate::net::websocket::writer::Frame;
 
-/// A poll this short before a deadline is late: two timers in a row end a little after their sum.
+/// A poll this close to a deadline counts as late, because two timers in a row fire a little after their sum.
 const SLACK: Duration = Duration::from_millis(10);
-/// How long a close waits for the poll that takes it.
+/// How long a close waits for the poll that brings the close to the client.
 const CLOSE_WAIT: Duration = Duration::from_secs(30);
-/// How long a session that its client has closed still answers the poll that was sent at the same time.
+/// How long a session stays after a close by the client, to answer a poll that the client sent at the same time.
 const LINGER: Duration = Duration::from_millis(50);
-
-/// The times of a session.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::doors::socketio) struct Timing {
-    /// From a pong, or the handshake, to the next ping.
-    pub(in crate::doors::socketio) ping_interval: Duration,
-    /// From a ping to its pong.
-    pub(in crate::doors::socketio) ping_timeout: Duration,
-    /// From the first message of a WebSocket to the end of the upgrade.
-    pub(in crate::doors::socketio) upgrade_timeout: Duration,
-}
-
-/// Something to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::doors::socketio) enum Step {
-    /// Answer the pending poll.
-    Answer(String),
-    /// Write to a WebSocket; [`Engine::written`] tells when there is room for more.
-    Write(u64, Vec<Frame>),
-    /// End a WebSocket with this close code.
-    Shut(u64, u16),
-    /// A message came.
-    Message(Frame),
-    /// The session is over. What was asked before is still to be done.
-    Closed(&'static str),
-}
-
-/// Why a request is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::socketio) enum Wrong {
-    /// There is no such session any more.
-    Unknown,
-    /// Not now, or not like this.
-    Request,
-}
-
-/// What a poll gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::doors::socketio) enum Polled {
-    /// This, now.
-    Now(String),
-    /// Something later, by [`Step::Answer`].
-    Later,
-    /// Nothing.
-    Wrong(Wrong),
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Transport {
@@ -68,53 +25,64 @@ enum Transport {
     WebSocket(u64),
 }
 
-/// A WebSocket that may take over.
+/// A WebSocket that takes part in an upgrade.
 #[derive(Debug, Clone, Copy)]
 struct Probe {
     conn: u64,
-    /// It has said `2probe`.
+    /// The client has sent `2probe`.
     probed: bool,
     deadline: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
+enum Phase {
+    /// The session takes all inputs.
     Open,
     /// The close waits for the next poll.
     Closing,
-    /// The client has closed; one late poll gets a `6`.
-    Left,
+    /// The client closed the session. One late poll gets a `6` (noop).
+    ClientClosed,
+    /// The session is over.
     Over,
 }
 
-/// One session.
+/// The state of one session.
 #[derive(Debug)]
 pub(in crate::doors::socketio) struct Engine {
+    /// The intervals of pings, pongs and upgrades.
     timing: Timing,
-    life: Life,
+    /// Which inputs the session still takes.
+    phase: Phase,
+    /// The transport that gets the packets.
     transport: Transport,
+    /// The WebSocket of an upgrade that is under way: the transport changes when the client confirms.
     probe: Option<Probe>,
+    /// Whether a poll is pending, which takes the next packets.
     polling: bool,
-    /// The POST that is on its way.
+    /// The number of the POST whose body is being received: the client may send one at a time.
     posting: Option<u64>,
-    /// A write is on its way.
+    /// Whether a write to the WebSocket is under way, so that only one is.
     writing: bool,
+    /// Frames that wait for the transport.
     out: VecDeque<Frame>,
+    /// Bytes of `out`, for the bound of the queue.
     out_bytes: usize,
-    /// Bytes of `out` that come at the pace of the client: however many they are, it may be reading.
+    /// Bytes of `out` that come at the pace of the client. They do not show that the client is slow.
     out_paced: usize,
-    /// The next ping, or the end when its pong is awaited.
+    /// When the next ping is due, or when the session ends unless a pong comes.
     deadline: Instant,
+    /// Whether the deadline is that of a pong, and not that of the next ping.
     awaits_pong: bool,
+    /// Steps that the caller has not taken yet.
     steps: Vec<Step>,
 }
 
 impl Engine {
-    /// A session that begins with polling, or with the WebSocket `conn`.
+    /// Creates a session that begins with polling, or with the WebSocket `conn`.
     pub(in crate::doors::socketio) fn new(timing: Timing, conn: Option<u64>, now: Instant) -> Self {
         Self {
             timing,
-            life: Life::Open,
+            phase: Phase::Open,
             transport: conn.map_or(Transport::Polling, Transport::WebSocket),
             probe: None,
             polling: false,
@@ -129,19 +97,19 @@ impl Engine {
         }
     }
 
-    /// What is to be done, in order.
+    /// Returns the steps to take, in order.
     pub(in crate::doors::socketio) fn take(&mut self) -> Vec<Step> {
         std::mem::take(&mut self.steps)
     }
 
-    /// When [`Engine::tick`] has something to do.
+    /// When [`Engine::tick`] has to be called next.
     pub(in crate::doors::socketio) fn next_deadline(&self) -> Instant {
         self.probe.map_or(self.deadline, |probe| probe.deadline.min(self.deadline))
     }
 
-    /// Whether nothing more will happen.
+    /// Whether the session is over.
     pub(in crate::doors::socketio) fn is_over(&self) -> bool {
-        self.life == Life::Over
+        self.phase == Phase::Over
     }
 
     /// Bytes that wait for the client.
@@ -149,47 +117,47 @@ impl Engine {
         self.out_bytes
     }
 
-    /// Bytes that wait for the client and do not come at its pace: many of them mean that it does not read.
+    /// Bytes that wait for the client and do not come at its pace. Many of them mean that the client does not read.
     pub(in crate::doors::socketio) const fn unread_bytes(&self) -> usize {
         self.out_bytes.saturating_sub(self.out_paced)
     }
 
-    /// Whether a request of that transport fits.
-    fn polls(&self) -> Result<(), Wrong> {
-        match (self.life, self.transport) {
-            (Life::Over, _) => Err(Wrong::Unknown),
-            (_, Transport::WebSocket(_)) => Err(Wrong::Request),
+    /// Refuses a request by polling that the session cannot take.
+    fn polls(&self) -> Result<(), RequestError> {
+        match (self.phase, self.transport) {
+            (Phase::Over, _) => Err(RequestError::Unknown),
+            (_, Transport::WebSocket(_)) => Err(RequestError::Request),
             _ => Ok(()),
         }
     }
 
-    /// A GET came.
+    /// Handles a GET.
     pub(in crate::doors::socketio) fn poll(&mut self, now: Instant) -> Polled {
-        if let Err(wrong) = self.polls() {
-            return Polled::Wrong(wrong);
+        if let Err(error) = self.polls() {
+            return Polled::Refused(error);
         }
-        if self.life == Life::Left {
-            self.life = Life::Over;
+        if self.phase == Phase::ClientClosed {
+            self.phase = Phase::Over;
             return Polled::Now("6".to_owned());
         }
-        if self.life == Life::Closing {
-            self.life = Life::Over;
+        if self.phase == Phase::Closing {
+            self.phase = Phase::Over;
             self.out.push_back(text("1"));
             return Polled::Now(self.payload());
         }
         if self.awaits_pong && now + SLACK >= self.deadline {
             self.end("ping timeout");
-            return Polled::Wrong(Wrong::Unknown);
+            return Polled::Refused(RequestError::Unknown);
         }
         if !self.awaits_pong && now + SLACK >= self.deadline + self.timing.ping_timeout {
             self.end("ping timeout");
-            return Polled::Wrong(Wrong::Unknown);
+            return Polled::Refused(RequestError::Unknown);
         }
         if self.polling {
             self.polling = false;
             self.steps.push(Step::Answer("1".to_owned()));
             self.end("overlap from client");
-            return Polled::Wrong(Wrong::Request);
+            return Polled::Refused(RequestError::Request);
         }
         if !self.out.is_empty() {
             return Polled::Now(self.payload());
@@ -201,64 +169,64 @@ impl Engine {
         Polled::Later
     }
 
-    /// The connection of the pending GET was cut.
-    pub(in crate::doors::socketio) fn poll_gone(&mut self) {
+    /// The client closed the connection of the pending GET.
+    pub(in crate::doors::socketio) fn poll_aborted(&mut self) {
         if self.polling {
             self.polling = false;
             self.end("poll connection closed prematurely");
         }
     }
 
-    /// A POST begins, under a number of its own.
-    pub(in crate::doors::socketio) fn post_begins(&mut self, post: u64) -> Result<(), Wrong> {
+    /// Begins a POST under a number of its own.
+    pub(in crate::doors::socketio) fn post_start(&mut self, post: u64) -> Result<(), RequestError> {
         self.polls()?;
-        if self.life != Life::Open {
-            return Err(Wrong::Unknown);
+        if self.phase != Phase::Open {
+            return Err(RequestError::Unknown);
         }
         if self.posting.replace(post).is_some() {
             self.end("data request overlap from client");
-            return Err(Wrong::Request);
+            return Err(RequestError::Request);
         }
         Ok(())
     }
 
-    /// The POST has come whole; `None` when it was not text.
+    /// Handles the whole body of a POST. `None` means that the body is not text.
     pub(in crate::doors::socketio) fn post(
         &mut self,
         post: u64,
         body: Option<&ByteString>,
         now: Instant,
-    ) -> Result<(), Wrong> {
-        if self.posting.take_if(|begun| *begun == post).is_none() || self.life != Life::Open {
-            return Err(Wrong::Unknown);
+    ) -> Result<(), RequestError> {
+        if self.posting.take_if(|begun| *begun == post).is_none() || self.phase != Phase::Open {
+            return Err(RequestError::Unknown);
         }
         let Some(body) = body else {
             self.end("invalid content");
-            return Err(Wrong::Request);
+            return Err(RequestError::Request);
         };
         for packet in Packet::decode_payload(body) {
             let taken = packet.is_ok_and(|packet| self.packet(packet, now));
             if !taken {
                 self.end("parse error");
-                return Err(Wrong::Request);
+                return Err(RequestError::Request);
             }
-            if self.life != Life::Open {
+            if self.phase != Phase::Open {
                 break;
             }
         }
         Ok(())
     }
 
-    /// The connection of that POST was cut, or its body was refused.
-    pub(in crate::doors::socketio) fn post_gone(&mut self, post: u64, reason: &'static str) {
+    /// Ends the session because the connection of that POST broke or its body was refused.
+    pub(in crate::doors::socketio) fn post_aborted(&mut self, post: u64, reason: &'static str) {
         if self.posting.take_if(|begun| *begun == post).is_some() {
             self.end(reason);
         }
     }
 
-    /// A WebSocket came for this session.
+    /// Adds a WebSocket to the session, for an upgrade.
     pub(in crate::doors::socketio) fn attach(&mut self, conn: u64, now: Instant) {
-        let free = self.life == Life::Open && self.transport == Transport::Polling && self.probe.is_none();
+        let free = self.phase == Phase::Open && self.transport == Transport::Polling && self.probe.is_none();
         if free {
             self.probe = Some(Probe { conn, probed: false, deadline: now + self.timing.upgrade_timeout });
         } else {
@@ -266,12 +234,12 @@ impl Engine {
         }
     }
 
-    /// A message came over a WebSocket.
+    /// Handles a message that came over a WebSocket.
     pub(in crate::doors::socketio) fn frame(&mut self, conn: u64, frame: Frame, now: Instant) {
         if let Some(probe) = self.probe.filter(|probe| probe.conn == conn) {
             return self.probe_frame(probe, frame, now);
         }
-        if self.transport != Transport::WebSocket(conn) || self.life != Life::Open {
+        if self.transport != Transport::WebSocket(conn) || self.phase != Phase::Open {
             return;
         }
         let taken = Packet::decode(frame).is_ok_and(|packet| self.packet(packet, now));
@@ -292,7 +260,7 @@ impl Engine {
                 self.probe = None;
                 self.answer("6");
                 self.transport = Transport::WebSocket(probe.conn);
-                // The answer to "3probe" is the last that went; nothing is on its way that was not waited for.
+                // The answer to `3probe` was the last frame, and no write is under way.
                 self.writing = false;
                 if self.awaits_pong {
                     (self.awaits_pong, self.deadline) = (false, now + self.timing.ping_interval);
@@ -306,7 +274,7 @@ impl Engine {
         }
     }
 
-    /// A WebSocket has ended.
+    /// Handles the end of a WebSocket.
     pub(in crate::doors::socketio) fn conn_closed(&mut self, conn: u64) {
         if self.probe.is_some_and(|probe| probe.conn == conn) {
             self.probe = None;
@@ -315,7 +283,7 @@ impl Engine {
         }
     }
 
-    /// The last write to a WebSocket has left.
+    /// Handles the end of the last write to a WebSocket.
     pub(in crate::doors::socketio) fn written(&mut self, conn: u64) {
         if self.transport == Transport::WebSocket(conn) {
             self.writing = false;
@@ -323,11 +291,11 @@ impl Engine {
         }
     }
 
-    /// `false` when the packet may not come now.
+    /// Handles a packet. Returns `false` when the client may not send the packet now.
     fn packet(&mut self, packet: Packet, now: Instant) -> bool {
         match packet {
-            Packet::Close => self.leave(),
-            // Only servers ping, outside of a probe.
+            Packet::Close => self.client_closed(),
+            // Only servers send pings, except in a probe.
             Packet::Ping(_) => return false,
             Packet::Pong => {
                 if self.awaits_pong {
@@ -340,8 +308,8 @@ impl Engine {
         true
     }
 
-    /// The client says that it goes.
-    fn leave(&mut self) {
+    /// Ends the session because the client closed it.
+    fn client_closed(&mut self) {
         match self.transport {
             Transport::WebSocket(_) => self.close_socket("transport close"),
             Transport::Polling => {
@@ -349,21 +317,22 @@ impl Engine {
                 self.answer("6");
                 self.end("transport close");
                 if !polled {
-                    self.life = Life::Left;
+                    self.phase = Phase::ClientClosed;
                 }
             }
         }
     }
 
-    /// Sends, as soon as there is a way.
+    /// Sends frames as soon as the transport can take them.
     pub(in crate::doors::socketio) fn send(&mut self, frames: impl IntoIterator<Item = Frame>) {
         self.queue(frames, 0);
         self.flush();
     }
 
-    /// Sends with the next [`Engine::flush`]. So many bytes of it are `paced`: they come at the pace of the client.
+    /// Queues frames for the next [`Engine::flush`]. So many bytes of them are `paced`: they come at the pace of the
+    /// client.
     pub(in crate::doors::socketio) fn queue(&mut self, frames: impl IntoIterator<Item = Frame>, paced: usize) {
-        if self.life != Life::Open {
+        if self.phase != Phase::Open {
             return;
         }
         self.out_paced = self.out_paced.saturating_add(paced);
@@ -373,7 +342,7 @@ impl Engine {
         }
     }
 
-    /// Sends what waits, if there is a way.
+    /// Sends the queued frames if the transport can take them.
     pub(in crate::doors::socketio) fn flush(&mut self) {
         if self.out.is_empty() {
             return;
@@ -406,36 +375,36 @@ impl Engine {
         }
     }
 
-    /// Time has passed.
+    /// Checks the deadlines.
     pub(in crate::doors::socketio) fn tick(&mut self, now: Instant) {
         if let Some(probe) = self.probe.filter(|probe| probe.deadline <= now) {
             self.probe = None;
             self.steps.push(Step::Shut(probe.conn, 1000));
         }
-        if self.deadline > now || self.life == Life::Over {
+        if self.deadline > now || self.phase == Phase::Over {
             return;
         }
-        match self.life {
-            Life::Open if self.awaits_pong => match self.transport {
+        match self.phase {
+            Phase::Open if self.awaits_pong => match self.transport {
                 Transport::WebSocket(_) => self.close_socket("ping timeout"),
                 Transport::Polling => self.end("ping timeout"),
             },
-            Life::Open => {
+            Phase::Open => {
                 (self.awaits_pong, self.deadline) = (true, now + self.timing.ping_timeout);
                 self.send([text("2")]);
             }
-            Life::Closing | Life::Left | Life::Over => self.life = Life::Over,
+            Phase::Closing | Phase::ClientClosed | Phase::Over => self.phase = Phase::Over,
         }
     }
 
-    /// The node ends the session; the client may come back.
+    /// Ends the session for a reason of the node. The client may connect again.
     pub(in crate::doors::socketio) fn close(&mut self, reason: &'static str, code: u16, now: Instant) {
-        if self.life != Life::Open {
+        if self.phase != Phase::Open {
             return;
         }
         match self.transport {
             Transport::WebSocket(conn) => {
-                // What waits goes out before, as far as the socket takes it.
+                // The queued frames go out first, as far as the socket takes them.
                 if !self.writing {
                     self.flush();
                 }
@@ -450,7 +419,7 @@ impl Engine {
                 }
                 self.end_keeping(reason);
                 if !polled {
-                    (self.life, self.deadline) = (Life::Closing, now + CLOSE_WAIT);
+                    (self.phase, self.deadline) = (Phase::Closing, now + CLOSE_WAIT);
                 }
             }
         }
@@ -470,10 +439,10 @@ impl Engine {
     }
 
     fn end_keeping(&mut self, reason: &'static str) {
-        if self.life != Life::Open {
+        if self.phase != Phase::Open {
             return;
         }
-        self.life = Life::Over;
+        self.phase = Phase::Over;
         self.answer("1");
         if let Some(probe) = self.probe.take() {
             self.steps.push(Step::Shut(probe.conn, 1000));
@@ -481,12 +450,12 @@ impl Engine {
         self.steps.push(Step::Closed(reason));
     }
 
-    /// How long a session that is over is still to be found.
-    pub(in crate::doors::socketio) const fn afterlife(&self) -> Duration {
-        match self.life {
-            Life::Open | Life::Over => Duration::ZERO,
-            Life::Closing => CLOSE_WAIT,
-            Life::Left => LINGER,
+    /// How long the session stays in the table after its end.
+    pub(in crate::doors::socketio) const fn linger(&self) -> Duration {
+        match self.phase {
+            Phase::Open | Phase::Over => Duration::ZERO,
+            Phase::Closing => CLOSE_WAIT,
+            Phase::ClientClosed => LINGER,
         }
     }
 }

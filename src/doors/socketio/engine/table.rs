@@ -1,4 +1,4 @@
-//! The sessions of a node, by sid.
+//! The table of the sessions of a node, by sid.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +12,12 @@ use rollbook_cluster::lock::lock;
 use crate::base::actors::Owned;
 
 struct Inner<A: Actor> {
-    /// Owns them: a session that leaves the table ends.
+    /// The table owns the actors, so a session that leaves the table ends.
     sessions: Mutex<HashMap<String, Owned<A>>>,
     conns: AtomicU64,
 }
 
-/// The table of sessions that are actors of type `A`. Clones share it.
+/// The table of sessions that are actors of type `A`. Clones share the table.
 pub(in crate::doors::socketio) struct SessionTable<A: Actor> {
     inner: Arc<Inner<A>>,
 }
@@ -35,7 +35,7 @@ impl<A: Actor> Default for SessionTable<A> {
     }
 }
 
-/// A session's place in the table. Leaves when dropped.
+/// The entry of a session in the table. The entry is removed when this value is dropped.
 pub(in crate::doors::socketio) struct SessionSlot<A: Actor> {
     table: SessionTable<A>,
     sid: String,
@@ -47,7 +47,7 @@ impl<A: Actor> Drop for SessionSlot<A> {
     }
 }
 
-/// A new sid, which says at which node its session is. 122 random bits; the reference server has 120.
+/// Makes a new sid that names the node of the session. A sid has 122 random bits; the reference server has 120.
 pub(in crate::doors::socketio) fn sid(node: u64) -> String {
     format!("n{node}.{}", URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().into_bytes()))
 }
@@ -62,7 +62,7 @@ impl<A: Actor> SessionTable<A> {
         lock(&self.inner.sessions)
     }
 
-    /// A place for a session that is about to start; [`SessionTable::fill`] makes it findable.
+    /// Makes the entry for a session that is about to start. [`SessionTable::fill`] adds the address of the session.
     pub(in crate::doors::socketio) fn place(&self, sid: &str) -> SessionSlot<A> {
         SessionSlot { table: self.clone(), sid: sid.to_owned() }
     }
@@ -73,7 +73,7 @@ impl<A: Actor> SessionTable<A> {
 
     /// Ends a session.
     pub(in crate::doors::socketio) fn end(&self, sid: &str) {
-        // Not under the lock: the session leaves the table as well.
+        // The actor removes its own entry, so the lock is not held while the actor is dropped.
         let ended = self.lock().remove(sid);
         drop(ended);
     }
@@ -86,7 +86,7 @@ impl<A: Actor> SessionTable<A> {
         self.lock().len()
     }
 
-    /// A number for a WebSocket.
+    /// Returns a new number for a WebSocket.
     pub(in crate::doors::socketio) fn conn(&self) -> u64 {
         self.inner.conns.fetch_add(1, Ordering::Relaxed)
     }

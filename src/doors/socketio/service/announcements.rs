@@ -1,22 +1,22 @@
-//! How this door tells events of the book: encoded once, shared by all its clients.
+//! Encodes events of the book for clients of this door. Each event is encoded once, and all clients share the frame.
 
 use rollbook_core::event::Event;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::payloads::is_ours;
+use super::payloads::is_reserved_event;
 use crate::base::slot::Slot;
 use crate::bus::client::announcement::{ANNOUNCEMENT_SLOTS, AnnouncedUpTo, Announcement, AnnouncementEncoder};
 use crate::bus::write::notification::{Notification, UNHANDLED, notification};
 use crate::doors::socketio::codec;
 
-/// Without offsets.
+/// Encodes without offsets.
 pub(in crate::doors::socketio) static PLAIN: AnnouncementFrames = AnnouncementFrames { offsets: false };
-/// With an offset behind every event of the book, for clients whose state is kept.
+/// Adds an offset to every event of the book, for clients whose state can be recovered.
 pub(in crate::doors::socketio) static OFFSETS: AnnouncementFrames = AnnouncementFrames { offsets: true };
 
-/// How this door tells events.
+/// The encoder of announcements.
 #[derive(Debug)]
 pub(in crate::doors::socketio) struct AnnouncementFrames {
     offsets: bool,
@@ -39,7 +39,7 @@ struct ConfigJson<'a> {
     config: &'a RawValue,
 }
 
-/// The packet for an event; `None` when it means nothing to the clients of this door.
+/// Builds the packet for an event. `None` means that clients of this door do not get the event.
 fn packet(index: i64, event: &Event<'_>, offset: Option<AnnouncedUpTo>) -> Option<bytestring::ByteString> {
     let payload = event.payload?;
     let offset = offset.map(|offset| format!("\"{offset}\""));
@@ -59,12 +59,12 @@ fn packet(index: i64, event: &Event<'_>, offset: Option<AnnouncedUpTo>) -> Optio
         }
         _ => {
             let Notification { event: name, data, from, .. } = notification(event)?;
-            // What is in no log is from a node and can be our own.
+            // An event without an index comes from a node and can be of the bus.
             if index < 0 && name == UNHANDLED {
                 return Some(emit(UNHANDLED, &[data?.get()]));
             }
-            // Any client may write into this namespace; what it wrote must not pass for the bus.
-            if is_ours(&name) {
+            // Any client may publish into this namespace, so a published event must not look like one of the bus.
+            if is_reserved_event(&name) {
                 return None;
             }
             let mut id = Vec::new();
@@ -75,7 +75,7 @@ fn packet(index: i64, event: &Event<'_>, offset: Option<AnnouncedUpTo>) -> Optio
     }
 }
 
-/// The places of its frames, without offsets and with them.
+/// The slots of the encoded frames, without offsets and with offsets.
 static SLOT: Slot = Slot::of(&ANNOUNCEMENT_SLOTS);
 static OFFSETS_SLOT: Slot = Slot::of(&ANNOUNCEMENT_SLOTS);
 

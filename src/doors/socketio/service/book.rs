@@ -1,4 +1,4 @@
-//! Publishing, and streams of the book, for one client: what it says, and what it is told, by the rules of the door `sse`.
+//! `book:publish` and `book:subscribe`: publishing and streams of one client. The rules are those of the door `sse`.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ use crate::doors::socketio::session::Out;
 /// Longest id of a stream, bytes.
 const ID_BYTES_MAX: usize = 128;
 
-/// `book:publish`. Members of the book are called as over HTTP; the aliases are what they were called here before.
+/// `book:publish`. The members have the names that HTTP uses; the aliases are the names of earlier releases.
 #[derive(Deserialize)]
 struct PublishPayload<'a> {
     #[serde(default, deserialize_with = "or_default")]
@@ -102,7 +102,7 @@ impl From<StreamRefusal> for Fault {
     }
 }
 
-/// What a client says.
+/// The events that a client sends.
 impl BusSocket {
     pub(in crate::doors::socketio) fn publish(
         &mut self,
@@ -144,7 +144,7 @@ impl BusSocket {
         Ok(())
     }
 
-    /// A stream, or a publish, of this client says something.
+    /// Sends the update of a stream or of a publish to the client.
     pub(in crate::doors::socketio) fn update(&mut self, number: u64, update: StreamUpdate, out: &mut Out) {
         let Some((id, messages)) = self.book.update(number, update) else { return };
         let id = StreamId::new(id);
@@ -152,7 +152,7 @@ impl BusSocket {
     }
 }
 
-/// What a client calls a stream, and the same as JSON, which is written with each event.
+/// The id of a stream, as text and as JSON. Each event of the stream carries the JSON.
 struct StreamId {
     text: String,
     json: String,
@@ -165,21 +165,21 @@ impl StreamId {
     }
 }
 
-/// Tells a client what became of a publish, or what the stream says that it calls `id`.
+/// Encodes the result of a publish, or a message of the stream `id`.
 fn encode(id: &StreamId, message: StreamMessage, out: &mut Out) {
     match message {
         StreamMessage::Published(ack, published) => {
-            let said = published.map_err(Into::into).map(|published| match published {
+            let outcome = published.map_err(Into::into).map(|published| match published {
                 Some(Published { id, created_at, index }) => {
                     json!({ "id": id, "index": index, "created_at": created_at.to_string() })
                 }
                 None => json!({}),
             });
-            BusSocket::answer("book:publish", ack, said, out);
+            BusSocket::answer("book:publish", ack, outcome, out);
         }
         StreamMessage::Opened(ack, opened) => {
-            let said = opened.map(|consumer| json!({ "consumer_id": consumer })).map_err(Into::into);
-            BusSocket::answer("book:subscribe", ack, said, out);
+            let outcome = opened.map(|consumer| json!({ "consumer_id": consumer })).map_err(Into::into);
+            BusSocket::answer("book:subscribe", ack, outcome, out);
         }
         StreamMessage::Event(event) => {
             out.emit_paced("book:event", &[&id.json, std::str::from_utf8(&event).unwrap_or("null")]);
@@ -190,8 +190,8 @@ fn encode(id: &StreamId, message: StreamMessage, out: &mut Out) {
             out.emit(None, "book:end", &[&end.to_string()], Vec::new());
         }
         StreamMessage::Acknowledged(AckOutcome { reply_to, done, .. }) => {
-            let said = done.map(|done| json!({ "in_flight": done == AckResult::Yes })).map_err(Into::into);
-            BusSocket::answer("book:ack", reply_to, said, out);
+            let outcome = done.map(|done| json!({ "in_flight": done == AckResult::Yes })).map_err(Into::into);
+            BusSocket::answer("book:ack", reply_to, outcome, out);
         }
         StreamMessage::Left(ack) => BusSocket::answer("book:unsubscribe", ack, Ok(json!({})), out),
     }

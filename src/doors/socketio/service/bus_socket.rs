@@ -1,4 +1,4 @@
-//! The events of the service bus, for one client: translates them into what the bus can do, and back.
+//! Translates the events of one client into calls of the bus, and messages of the bus into events.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde_json::json;
 
-use super::acks::{Acked, Acks};
+use super::acks::{AckTarget, Acks};
 use super::payloads::{self, Auth, NotifyPayload, RequestPayload, ResponsePayload};
 use crate::base::clock;
 use crate::base::fault::FaultKind;
@@ -24,62 +24,74 @@ use crate::bus::roll::registration::{Identity, Registration};
 use crate::bus::roll::services::{Notice, Services};
 use crate::bus::write::notification::From;
 use crate::doors::socketio::cluster::recovery::Recovery;
-use crate::doors::socketio::cluster::session_state::Kept;
-use crate::doors::socketio::session::{Away, Event, Out, Socket};
+use crate::doors::socketio::cluster::session_state::SessionState;
+use crate::doors::socketio::session::{Disconnect, Event, Out, Socket};
 use crate::net::websocket::reader::code;
 use crate::net::websocket::writer::Frame;
 
-/// Most requests that one client may have on their way, and most notifications.
+/// Most requests, and most notifications, of one client that may be in flight at a time.
 const IN_FLIGHT_MAX: usize = 1024;
 
-/// What is known of a client that may come back for its state.
-pub(in crate::doors::socketio) struct Memory {
+/// What the node needs to save the state of a client when its connection breaks.
+pub(in crate::doors::socketio) struct RecoverableClient {
     recovery: Arc<Recovery>,
     pid: String,
-    /// Nothing of the book up to here concerns it.
+    /// No event of the book up to here concerns the client.
     floor: AnnouncedUpTo,
-    /// It has been told everything up to here when it came back.
-    told: Option<AnnouncedUpTo>,
+    /// The client got everything up to here when it reconnected, so these events are not sent again.
+    caught_up_to: Option<AnnouncedUpTo>,
 }
 
-impl Memory {
-    /// Of a client that came when everything up to `floor` had been told.
+impl RecoverableClient {
+    /// Creates the value for a client that connected when the bus had announced everything up to `floor`.
     pub(in crate::doors::socketio) fn new(recovery: &Arc<Recovery>, pid: String, floor: AnnouncedUpTo) -> Self {
-        Self { recovery: Arc::clone(recovery), pid, floor, told: None }
+        Self { recovery: Arc::clone(recovery), pid, floor, caught_up_to: None }
     }
 }
 
-/// A request of this client that has no end yet.
-struct Asked {
-    /// What it called it.
+/// A request of this client that has no outcome yet.
+struct PendingRequest {
+    /// The id that the client gave the request.
     id: String,
-    /// It wants the response as an acknowledgement.
+    /// The number of the acknowledgement by which the client wants the response.
     ack: Option<u64>,
 }
 
-/// One client.
+/// One client in the main namespace.
 pub(in crate::doors::socketio) struct BusSocket {
+    /// The roll and the calls.
     pub(in crate::doors::socketio) services: Services,
+    /// The publishes and streams of the client.
     pub(in crate::doors::socketio) book: BookClient,
+    /// Makes the client known to the bus until the client disconnects.
     handle: ClientHandle,
+    /// The Socket.IO id of the client.
     pub(in crate::doors::socketio) sid: String,
+    /// The names that the client gave in its CONNECT.
     pub(in crate::doors::socketio) auth: Auth,
-    memory: Option<Memory>,
+    /// Saves the state when the connection breaks, if recovery is on.
+    recoverable: Option<RecoverableClient>,
+    /// The registrations of the client on the roll.
     pub(in crate::doors::socketio) registration: Registration,
-    asked: HashMap<u64, Asked>,
+    /// Requests of the client without an outcome, by ticket: the outcome goes back under the id of the client.
+    pending: HashMap<u64, PendingRequest>,
+    /// The last ticket that was given to a request.
     ticket: u64,
+    /// Notifications that are being written, for their bound.
     notifying: usize,
+    /// Commands that wait for the acknowledgement of the client.
     commands: Commands,
+    /// What the acknowledgement numbers of the client stand for.
     acks: Acks,
 }
 
-/// What an acknowledgement says.
-pub(in crate::doors::socketio) type Said = Result<serde_json::Value, Failure>;
+/// The content of an acknowledgement.
+pub(in crate::doors::socketio) type AckOutcome = Result<serde_json::Value, AckError>;
 
-/// What it says when it failed: code and message.
-pub(in crate::doors::socketio) struct Failure(serde_json::Value);
+/// The error in an acknowledgement: code and message.
+pub(in crate::doors::socketio) struct AckError(serde_json::Value);
 
-impl std::convert::From<Fault> for Failure {
+impl std::convert::From<Fault> for AckError {
     fn from(fault: Fault) -> Self {
         let mut error = error_json(&fault);
         if let (Some(error), Some(first)) = (error.as_object_mut(), fault.first) {
@@ -101,7 +113,7 @@ impl BusSocket {
         handle: ClientHandle,
         sid: &str,
         auth: Auth,
-        memory: Option<Memory>,
+        recoverable: Option<RecoverableClient>,
     ) -> Self {
         let registration = Registration::new(services.roll.clone(), Arc::clone(handle.client()));
         Self {
@@ -110,9 +122,9 @@ impl BusSocket {
             handle,
             sid: sid.to_owned(),
             auth,
-            memory,
+            recoverable,
             registration,
-            asked: HashMap::new(),
+            pending: HashMap::new(),
             ticket: 0,
             notifying: 0,
             commands: Commands::new(0),
@@ -124,93 +136,93 @@ impl BusSocket {
         self.handle.client()
     }
 
-    /// It was told what it had missed behind `floor`, up to `told`.
-    pub(in crate::doors::socketio) fn was_told(&mut self, floor: AnnouncedUpTo, told: AnnouncedUpTo) {
-        if let Some(memory) = &mut self.memory {
-            (memory.floor, memory.told) = (floor, Some(told));
+    /// Notes that the client got the events that it missed behind `floor`, up to `caught_up_to`.
+    pub(in crate::doors::socketio) fn set_missed_range(&mut self, floor: AnnouncedUpTo, caught_up_to: AnnouncedUpTo) {
+        if let Some(recoverable) = &mut self.recoverable {
+            (recoverable.floor, recoverable.caught_up_to) = (floor, Some(caught_up_to));
         }
     }
 
-    /// Answers an event: by its acknowledgement, or, when it wants none, by an event if it failed.
-    pub(in crate::doors::socketio) fn answer(name: &str, id: Option<u64>, said: Said, out: &mut Out) {
-        match (said, id) {
-            (Ok(mut says), Some(id)) => {
+    /// Answers an event by its acknowledgement. When the client wants none, only an error is sent, as an event.
+    pub(in crate::doors::socketio) fn answer(name: &str, id: Option<u64>, outcome: AckOutcome, out: &mut Out) {
+        match (outcome, id) {
+            (Ok(mut members), Some(id)) => {
                 let mut object = serde_json::Map::new();
                 object.insert("success".to_owned(), true.into());
-                if let Some(more) = says.as_object_mut() {
+                if let Some(more) = members.as_object_mut() {
                     object.append(more);
                 }
                 out.ack(id, &[&serde_json::Value::from(object).to_string()], Vec::new());
             }
             (Ok(_), None) => {}
-            (Err(Failure(error)), Some(id)) => {
+            (Err(AckError(error)), Some(id)) => {
                 let failed = json!({ "success": false, "error": error });
                 out.ack(id, &[&failed.to_string()], Vec::new());
             }
-            (Err(Failure(error)), None) => {
+            (Err(AckError(error)), None) => {
                 let failed = json!({ "event": name, "error": error });
                 out.emit(None, "bus:error", &[&failed.to_string()], Vec::new());
             }
         }
     }
 
-    /// The way back to this client, for what takes time.
+    /// Returns a function that sends messages to this client, for tasks that take time.
     pub(in crate::doors::socketio) fn mailbox(&self) -> impl Fn(ClientMessage) + Send + use<> {
         let client = Arc::clone(self.handle.client());
         move |message| client.must_tell(message)
     }
 
-    /// Notifications concern it from the first time on that it is registered.
-    pub(in crate::doors::socketio) fn is_told_from_now(&mut self) {
-        if let Some(memory) = &mut self.memory {
-            memory.floor.notify = self.services.clients.position().notify;
+    /// Notifications concern the client from its first registration on.
+    pub(in crate::doors::socketio) fn notify_from_now(&mut self) {
+        if let Some(recoverable) = &mut self.recoverable {
+            recoverable.floor.notify = self.services.clients.position().notify;
         }
     }
 
-    fn heartbeat(&self, arg: &ByteString) -> Said {
+    fn heartbeat(&self, arg: &ByteString) -> AckOutcome {
         self.registration.heartbeat(arg.as_bytes())?;
         Ok(json!({}))
     }
 
     fn request(&mut self, event: &Event, out: &mut Out) {
         let parsed = RequestPayload::parse(first(event), event.id.is_some());
-        let asks = match parsed {
-            Ok(asks) => asks,
+        let request = match parsed {
+            Ok(request) => request,
             Err(refused) => {
                 let outcome = Err(refused.error);
                 return Self::respond(event.id, refused.id.as_deref().unwrap_or_default(), outcome, out);
             }
         };
-        if self.asked.len() >= IN_FLIGHT_MAX {
+        if self.pending.len() >= IN_FLIGHT_MAX {
             let error = Fault::overloaded(format!("at most {IN_FLIGHT_MAX} requests in flight for each client"));
-            return Self::respond(event.id, &asks.id, Err(error), out);
+            return Self::respond(event.id, &request.id, Err(error), out);
         }
         self.ticket = self.ticket.wrapping_add(1);
         let (ticket, tell) = (self.ticket, self.mailbox());
-        self.asked.insert(ticket, Asked { id: asks.id.clone(), ack: event.id });
+        self.pending.insert(ticket, PendingRequest { id: request.id.clone(), ack: event.id });
         let bounds = self.services.router.config();
-        let timeout = asks.timeout.unwrap_or(bounds.timeout).min(bounds.timeout_max);
+        let timeout = request.timeout.unwrap_or(bounds.timeout).min(bounds.timeout_max);
         let Identity { service, instance } = self.registration.identity().cloned().unwrap_or_default();
         let connection = self.services.roll.connection(self.handle.client().serial);
-        let json = event.args.first().map(|arg| payloads::part(arg, asks.payload)).unwrap_or_default();
+        let json = event.args.first().map(|arg| payloads::part(arg, request.payload)).unwrap_or_default();
         let payload = Payload { json, attachments: event.attachments.clone() };
         let request = Request {
-            id: asks.id,
-            capability: asks.capability,
-            action: asks.action,
+            id: request.id,
+            capability: request.capability,
+            action: request.action,
             from: Caller { service, instance, connection: Some(connection) },
             deadline: clock::now() + timeout,
-            retries: asks.retries,
-            key: asks.key,
+            retries: request.retries,
+            key: request.key,
             responder: Responder::Caller,
-            traceparent: asks.traceparent,
+            traceparent: request.traceparent,
         };
         let requester = Requester::Client(self.handle.client().serial);
         let reply = Box::new(move |outcome| tell(ClientMessage::Outcome(ticket, outcome)));
         self.services.router.call(requester, request, payload, reply);
     }
 
-    /// Gives a client the outcome of its request, in the one way that it asked for.
+    /// Sends the outcome of a request, by acknowledgement or by event, as the client asked.
     fn respond(ack: Option<u64>, id: &str, outcome: Outcome, out: &mut Out) {
         let (success, member, text, attachments) = match outcome {
             Ok(Answer { success: true, body }) => (true, "data", body.text().to_owned(), body.attachments),
@@ -225,11 +237,11 @@ impl BusSocket {
         }
     }
 
-    /// Hands a request of somebody else to this client.
-    fn ask(&mut self, HandedPayload { id, number, request, payload }: &HandedPayload, out: &mut Out) {
+    /// Sends a request of another client to this client.
+    fn deliver(&mut self, HandedPayload { id, number, request, payload }: &HandedPayload, out: &mut Out) {
         let left = request.deadline.saturating_duration_since(clock::now());
         let Caller { service, instance, .. } = &request.from;
-        let asks = payloads::Asked {
+        let request = payloads::RequestJson {
             request_id: id,
             capability: &request.capability,
             action: &request.action,
@@ -238,32 +250,32 @@ impl BusSocket {
             timeout: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             traceparent: request.traceparent.as_deref(),
         };
-        let Ok(text) = serde_json::to_string(&asks) else { return };
-        let ack = self.ack_number(Acked::Request(*number));
+        let Ok(text) = serde_json::to_string(&request) else { return };
+        let ack = self.ack_number(AckTarget::Request(*number));
         out.emit(Some(ack), "bus:request", &[&text], payload.attachments.clone());
     }
 
-    fn ack_number(&mut self, of: Acked) -> u64 {
+    fn ack_number(&mut self, of: AckTarget) -> u64 {
         let (router, commands, serial) = (&self.services.router, &self.commands, self.handle.client().serial);
         self.acks.give(of, |acked| match acked {
-            Acked::Request(number) => router.holds(serial, number),
-            Acked::Command(number) => commands.is_awaited(number),
+            AckTarget::Request(number) => router.holds(serial, number),
+            AckTarget::Command(number) => commands.is_awaited(number),
         })
     }
 
-    fn response(&self, event: &Event) -> Said {
-        let responds = ResponsePayload::parse(first(event))?;
-        let Some(id) = &responds.id else {
+    fn response(&self, event: &Event) -> AckOutcome {
+        let response = ResponsePayload::parse(first(event))?;
+        let Some(id) = &response.id else {
             return Err(Fault::bad("requestId: missing").into());
         };
-        let answer = responds.answer(&event.args, &event.attachments);
+        let answer = response.answer(&event.args, &event.attachments);
         self.answered(Key::Id(id), answer)?;
         Ok(json!({}))
     }
 
     fn answered(&self, key: Key<'_>, answer: Answer) -> Result<(), Fault> {
         match self.services.router.answer(self.handle.client().serial, key, answer) {
-            // Whoever asked without waiting for an answer is not told of it.
+            // The caller did not want an answer, so the provider gets no error.
             Answered::Yes | Answered::NotAwaited => Ok(()),
             Answered::Late => Err(Fault::deadline_exceeded()),
             Answered::CallerGone => Err(Fault::cancelled()),
@@ -273,19 +285,19 @@ impl BusSocket {
 
     fn notify(&mut self, event: &Event) -> Result<(), Fault> {
         let Identity { service, instance } = self.registration.identity()?.clone();
-        let notifies = NotifyPayload::parse(first(event))?;
+        let notification = NotifyPayload::parse(first(event))?;
         if self.notifying >= IN_FLIGHT_MAX {
             return Err(Fault::overloaded(format!("at most {IN_FLIGHT_MAX} notifications on their way")));
         }
         self.notifying = self.notifying.saturating_add(1);
         let (services, tell, id) = (self.services.clone(), self.mailbox(), event.id);
-        // Not waited for: those of one client go into the book in their order, many at a time.
+        // The task is not awaited: notifications of one client enter the book in their order, many at a time.
         actix_web::rt::spawn(async move {
-            let NotifyPayload { event, data, volatile } = notifies;
+            let NotifyPayload { event, data, volatile } = notification;
             let from = From { service, instance };
             let notice = Notice { from, id: None, event: &event, data: data.as_deref() };
-            let noted = if volatile { services.notify_now(notice) } else { services.notify(notice).await };
-            tell(ClientMessage::Notified(id, noted.map_err(|refusal| Fault::of_service(&refusal))));
+            let result = if volatile { services.notify_now(notice) } else { services.notify(notice).await };
+            tell(ClientMessage::Notified(id, result.map_err(|refusal| Fault::of_service(&refusal))));
         });
         Ok(())
     }
@@ -302,23 +314,23 @@ impl BusSocket {
     fn command(&mut self, Command { name, json, done }: Command, out: &mut Out) {
         let Some(number) = self.commands.give(done) else { return };
         let text = std::str::from_utf8(&json).unwrap_or("{}");
-        let ack = self.ack_number(Acked::Command(number));
+        let ack = self.ack_number(AckTarget::Command(number));
         out.emit(Some(ack), &format!("bus:{name}"), &[text], Vec::new());
     }
 
-    fn close(&mut self, why: CloseReason, out: &mut Out) {
+    fn close(&mut self, reason: CloseReason, out: &mut Out) {
         self.refuse_registrations(out);
-        if why == CloseReason::Replaced {
+        if reason == CloseReason::Replaced {
             let by = self.handle.client().about().replaced_by.unwrap_or_default();
             let message = format!("another connection is this instance now: {by}");
             let error = json!({ "code": "replaced", "message": message.trim_end_matches(": ") });
-            let says = json!({ "event": "bus:register", "error": error });
-            out.emit(None, "bus:error", &[&says.to_string()], Vec::new());
+            let error = json!({ "event": "bus:register", "error": error });
+            out.emit(None, "bus:error", &[&error.to_string()], Vec::new());
         }
-        out.away = Some(match why {
-            CloseReason::Draining => Away::Drop("server shutting down", code::RESTART),
-            CloseReason::Replaced | CloseReason::Removed => Away::Kick,
-            CloseReason::Unresponsive => Away::Drop("no sign of life", code::NORMAL),
+        out.disconnect = Some(match reason {
+            CloseReason::Draining => Disconnect::Drop("server shutting down", code::RESTART),
+            CloseReason::Replaced | CloseReason::Removed => Disconnect::Kick,
+            CloseReason::Unresponsive => Disconnect::Drop("no sign of life", code::NORMAL),
         });
     }
 }
@@ -337,8 +349,8 @@ impl Socket for BusSocket {
             let error = Fault::bad(format!("an argument is {}", json::TOO_DEEP));
             return Self::answer(&event.name, id, Err(error.into()), out);
         }
-        // `None`: the answer comes when the cluster, or the book, has given its own.
-        let said = match &*event.name {
+        // `None` means that the answer comes later, from the cluster or the book.
+        let outcome = match &*event.name {
             name if !event.attachments.is_empty() && !matches!(name, "bus:request" | "bus:response") => {
                 let message = "binary data is taken in bus:request and bus:response only";
                 Some(Err(Fault::bad(message).into()))
@@ -360,45 +372,45 @@ impl Socket for BusSocket {
                 Some(Err(Fault::bad(message).into()))
             }
         };
-        let Some(said) = said else { return };
-        Self::answer(&event.name, event.id, said, out);
+        let Some(outcome) = outcome else { return };
+        Self::answer(&event.name, event.id, outcome, out);
     }
 
     fn acked(&mut self, id: u64, args: Vec<ByteString>, attachments: Vec<Bytes>, _: &mut Out) {
         let number = match self.acks.take(id) {
-            Some(Acked::Command(number)) => {
+            Some(AckTarget::Command(number)) => {
                 let handled = args.first().is_none_or(|arg| payloads::is_handled(arg));
                 return self.commands.done(number, handled);
             }
-            Some(Acked::Request(number)) => number,
-            None => return tracing::debug!(id, "an acknowledgement of nothing"),
+            Some(AckTarget::Request(number)) => number,
+            None => return tracing::debug!(id, sid = self.sid, "a client acknowledged a message that expects none"),
         };
-        // The acknowledgement of a request is a response too, for providers that like it.
+        // The acknowledgement of a request counts as its response too, for providers that prefer acknowledgements.
         let answered = ResponsePayload::parse(args.first().map_or("null", |arg| arg))
-            .and_then(|responds| self.answered(Key::Number(number), responds.answer(&args, &attachments)));
+            .and_then(|response| self.answered(Key::Number(number), response.answer(&args, &attachments)));
         if let Err(error) = answered {
-            tracing::debug!(%error, "an acknowledgement of nothing");
+            tracing::debug!(%error, number, sid = self.sid, "the acknowledgement of a request is no response to it");
         }
     }
 
-    fn told(&mut self, told: ClientMessage, out: &mut Out) {
+    fn client_message(&mut self, message: ClientMessage, out: &mut Out) {
         if self.handle.client().has_lost() {
             self.services.bus.metrics().clients_slow.inc();
             return self.close(CloseReason::Unresponsive, out);
         }
-        match told {
+        match message {
             ClientMessage::Request(handed) => {
-                self.ask(&handed, out);
+                self.deliver(&handed, out);
                 self.services.router.taken(self.handle.client().serial, &handed);
             }
             ClientMessage::Outcome(ticket, outcome) => {
-                if let Some(Asked { id, ack }) = self.asked.remove(&ticket) {
+                if let Some(PendingRequest { id, ack }) = self.pending.remove(&ticket) {
                     Self::respond(ack, &id, outcome, out);
                 }
             }
             ClientMessage::Event(event) => {
-                let told = self.memory.as_ref().and_then(|memory| memory.told);
-                if told.is_some_and(|told| event.is_within(told)) {
+                let caught_up_to = self.recoverable.as_ref().and_then(|recoverable| recoverable.caught_up_to);
+                if caught_up_to.is_some_and(|index| event.is_within(index)) {
                     return;
                 }
                 if let Ok(frame) = ByteString::try_from(event.frame(self.handle.client().encoder())) {
@@ -407,34 +419,36 @@ impl Socket for BusSocket {
             }
             ClientMessage::Command(command) => self.command(command, out),
             ClientMessage::Registered(id, result) => self.registered(id, result, out),
-            ClientMessage::Notified(id, noted) => {
+            ClientMessage::Notified(id, result) => {
                 self.notifying = self.notifying.saturating_sub(1);
-                let said = noted.map_err(Failure::from).map(|noted| match noted.index {
-                    Some(index) => json!({ "id": noted.id, "index": index }),
-                    None => json!({ "id": noted.id }),
+                let outcome = result.map_err(AckError::from).map(|result| match result.index {
+                    Some(index) => json!({ "id": result.id, "index": index }),
+                    None => json!({ "id": result.id }),
                 });
-                Self::answer("bus:notify", id, said, out);
+                Self::answer("bus:notify", id, outcome, out);
             }
             ClientMessage::Stream(number, update) => self.update(number, update, out),
             ClientMessage::Remind => {
                 let reminder = json!({ "reason": "not registered", "timestamp": clock::millis() });
                 out.emit(None, "bus:reregister-request", &[&reminder.to_string()], Vec::new());
             }
-            ClientMessage::Close(why) => self.close(why, out),
+            ClientMessage::Close(reason) => self.close(reason, out),
         }
     }
 
     fn pid(&self) -> Option<&str> {
-        self.memory.as_ref().map(|memory| &*memory.pid)
+        self.recoverable.as_ref().map(|recoverable| &*recoverable.pid)
     }
 
-    fn left(&mut self, broke: bool) {
-        if let Some(Memory { recovery, pid, floor, .. }) = self.memory.take().filter(|_| broke) {
+    fn disconnected(&mut self, connection_broke: bool) {
+        if let Some(RecoverableClient { recovery, pid, floor, .. }) =
+            self.recoverable.take().filter(|_| connection_broke)
+        {
             let registration = self.handle.client().about().registration.map(|register| *register);
-            recovery.keep(Kept::new(&pid, &self.sid, registration, floor));
+            recovery.keep(SessionState::new(&pid, &self.sid, registration, floor));
         }
         self.book.close();
-        // In this order: a request that is being routed now finds nobody, or is found here.
+        // The handle goes first. A request that is being routed then finds no client, or is found by `forget`.
         self.handle.vacate();
         self.registration.leave();
         self.services.router.forget(self.handle.client().serial);
@@ -442,8 +456,8 @@ impl Socket for BusSocket {
 }
 
 impl Drop for BusSocket {
-    /// Also when its session died without a word.
+    /// Also runs when the session ended without a disconnect.
     fn drop(&mut self) {
-        self.left(false);
+        self.disconnected(false);
     }
 }

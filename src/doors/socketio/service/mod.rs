@@ -1,4 +1,6 @@
-//! The events of the service bus and of the book over Socket.IO.
+//! The events of the service bus and of the book over Socket.IO: `bus:*`, `book:*` and `config:*`.
+//!
+//! Used by the door and by `cluster`. Knows nothing of transports.
 
 pub(super) mod acks;
 pub(super) mod announcements;

@@ -1,4 +1,4 @@
-//! What clients say in the events of the bus, checked field by field. Pure.
+//! The payloads of the events that clients send, checked field by field. Pure.
 
 use std::time::Duration;
 
@@ -20,16 +20,16 @@ use crate::doors::socketio::codec;
 const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Longest `key`, bytes.
 const KEY_BYTES_MAX: usize = 256;
-/// Most providers that a request may be given to beside the first.
+/// Most providers that a request may be given to after the first.
 const RETRIES_MAX: u32 = 3;
-/// What a service is when it does not say.
+/// The type of a service that names none.
 const KIND: &str = "service";
 
 fn bad(error: impl std::fmt::Display) -> Fault {
     Fault::bad(error.to_string())
 }
 
-/// Reads an argument of an event; the error names the field.
+/// Reads an argument of an event. The error names the field.
 pub(in crate::doors::socketio) fn parse<'a, T: Deserialize<'a>>(arg: &'a str) -> Result<T, Fault> {
     if !arg.trim_start().starts_with('{') {
         return Err(bad("the argument of the event: expected an object"));
@@ -37,19 +37,19 @@ pub(in crate::doors::socketio) fn parse<'a, T: Deserialize<'a>>(arg: &'a str) ->
     serde_json::from_str(arg).map_err(|error| bad(json_error::explain(arg, &error)))
 }
 
-/// A part of the text that an argument is.
+/// Returns a part of the text of an argument.
 pub(in crate::doors::socketio) fn part(arg: &ByteString, part: Option<std::ops::Range<usize>>) -> Bytes {
     part.map(|range| part_of(arg.as_bytes(), range)).unwrap_or_default()
 }
 
-/// Where `part` lies in `whole`.
+/// The range of `part` in `whole`.
 fn range(whole: &str, part: Option<&RawValue>) -> Option<std::ops::Range<usize>> {
     let part = part?.get();
     let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
     Some(start..start.checked_add(part.len())?)
 }
 
-/// A port, as number or digits.
+/// A port, as a number or as digits.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(untagged, expecting = "a port is a number from 0 to 65535")]
 enum Port {
@@ -77,7 +77,7 @@ impl Port {
     }
 }
 
-/// What a client called itself when it connected.
+/// The names that a client gave when it connected.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::doors::socketio) struct Auth {
     pub(in crate::doors::socketio) id: Option<String>,
@@ -94,7 +94,7 @@ struct AuthJson {
 }
 
 impl Auth {
-    /// From the payload of CONNECT; `app` is what the query of the first request said.
+    /// Reads the payload of CONNECT. `app` is the parameter of the first request.
     pub(in crate::doors::socketio) fn parse(auth: Option<&str>, app: Option<String>) -> Result<Self, Fault> {
         let AuthJson { app_id, app_name, app_port } = match auth {
             Some(auth) => parse(auth)?,
@@ -109,25 +109,26 @@ impl Auth {
     }
 }
 
-/// What a client that was here before says when it connects: the name of its state, and what it was last told.
+/// What a reconnecting client sends to recover its state: the name of the state, and the offset of the last event
+/// that the client got.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::doors::socketio) struct Resumes {
+pub(in crate::doors::socketio) struct RecoveryRequest {
     pub(in crate::doors::socketio) pid: String,
     pub(in crate::doors::socketio) offset: Option<AnnouncedUpTo>,
 }
 
 #[derive(Deserialize)]
-struct ResumesJson<'a> {
+struct RecoveryRequestJson<'a> {
     #[serde(borrow)]
     pid: std::borrow::Cow<'a, str>,
     #[serde(borrow, default)]
     offset: Option<std::borrow::Cow<'a, str>>,
 }
 
-impl Resumes {
-    /// From the payload of CONNECT; `None` when it says nothing of the kind, or nothing that can be.
+impl RecoveryRequest {
+    /// Reads the payload of CONNECT. `None` means that the payload asks for no recovery, or is invalid.
     pub(in crate::doors::socketio) fn parse(auth: &str) -> Option<Self> {
-        let ResumesJson { pid, offset } = serde_json::from_str(auth).ok()?;
+        let RecoveryRequestJson { pid, offset } = serde_json::from_str(auth).ok()?;
         let offset = match offset {
             Some(offset) => Some(AnnouncedUpTo::parse(&offset)?),
             None => None,
@@ -146,14 +147,14 @@ pub(in crate::doors::socketio) struct RegisterPayload {
     port: Option<Port>,
     version: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
-    capabilities: Vec<Offered>,
+    capabilities: Vec<CapabilityEntry>,
     instance_id: Option<String>,
 }
 
-/// A capability, as an object or by its name alone.
+/// A capability, as an object or as a name alone.
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "a capability is {name, description, actions} or a name")]
-enum Offered {
+enum CapabilityEntry {
     Name(String),
     Full {
         name: String,
@@ -169,14 +170,14 @@ impl RegisterPayload {
         parse(arg)
     }
 
-    /// The registration, with what the client said of itself before where it says nothing now.
+    /// Builds the registration. Members that the payload leaves out come from `auth`.
     pub(in crate::doors::socketio) fn into_register(self, auth: &Auth, sid: &str) -> Result<InstanceRegister, Fault> {
         let id = self.id.or_else(|| auth.id.clone()).ok_or_else(|| bad("id: missing"))?;
         let name = self.name.or_else(|| auth.name.clone()).unwrap_or_else(|| id.clone());
         let version = self.version.unwrap_or_default();
         let capability = |offered| match offered {
-            Offered::Name(name) => Capability { name, ..Capability::default() },
-            Offered::Full { name, description, actions } => Capability { name, description, actions },
+            CapabilityEntry::Name(name) => Capability { name, ..Capability::default() },
+            CapabilityEntry::Full { name, description, actions } => Capability { name, description, actions },
         };
         let instance = Instance {
             id: self.instance_id.unwrap_or_else(|| sid.to_owned()),
@@ -189,7 +190,7 @@ impl RegisterPayload {
         };
         let kind = self.r#type.unwrap_or_else(|| KIND.to_owned());
         let service = Service { id, name, version, kind, ..Service::default() };
-        // The rules check again; here the client learns of it without a round through the cluster.
+        // The rules check again; this check gives the client its error without a round through the cluster.
         service.check().and_then(|()| instance.check()).map_err(|refusal| Fault::of_service(&refusal))?;
         Ok(InstanceRegister { service, instance })
     }
@@ -201,7 +202,7 @@ pub(in crate::doors::socketio) struct RequestPayload {
     pub(in crate::doors::socketio) id: String,
     pub(in crate::doors::socketio) capability: String,
     pub(in crate::doors::socketio) action: String,
-    /// Where in the argument it is.
+    /// The range of the payload in the argument.
     pub(in crate::doors::socketio) payload: Option<std::ops::Range<usize>>,
     pub(in crate::doors::socketio) timeout: Option<Duration>,
     pub(in crate::doors::socketio) retries: u32,
@@ -209,16 +210,16 @@ pub(in crate::doors::socketio) struct RequestPayload {
     pub(in crate::doors::socketio) traceparent: Option<String>,
 }
 
-/// A request that is none, with its name as far as it has one.
+/// Why a request is invalid, with its id if the id could be read.
 #[derive(Debug)]
-pub(in crate::doors::socketio) struct NoRequest {
+pub(in crate::doors::socketio) struct InvalidRequest {
     pub(in crate::doors::socketio) id: Option<String>,
     pub(in crate::doors::socketio) error: Fault,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct AsksJson<'a> {
+struct RequestPayloadJson<'a> {
     request_id: Option<String>,
     capability: Option<String>,
     action: Option<String>,
@@ -237,42 +238,42 @@ struct IdJson {
 }
 
 impl RequestPayload {
-    /// `has_ack`: the client does not need a name of its own for it.
-    pub(in crate::doors::socketio) fn parse(arg: &str, has_ack: bool) -> Result<Self, NoRequest> {
-        let json: AsksJson<'_> = parse(arg).map_err(|error| {
+    /// Reads the argument. With `has_ack` the client needs no `requestId`.
+    pub(in crate::doors::socketio) fn parse(arg: &str, has_ack: bool) -> Result<Self, InvalidRequest> {
+        let json: RequestPayloadJson<'_> = parse(arg).map_err(|error| {
             let id = serde_json::from_str::<IdJson>(arg).ok().and_then(|json| json.request_id);
-            NoRequest { id, error }
+            InvalidRequest { id, error }
         })?;
         let id = json.request_id.clone();
-        let wrong = |error: Fault| NoRequest { id: id.clone(), error };
+        let invalid = |error: Fault| InvalidRequest { id: id.clone(), error };
         let request_id = match json.request_id {
             Some(id) if id.is_empty() || id.len() > REQUEST_ID_BYTES_MAX => {
-                return Err(wrong(bad(format!("requestId: 1 to {REQUEST_ID_BYTES_MAX} bytes"))));
+                return Err(invalid(bad(format!("requestId: 1 to {REQUEST_ID_BYTES_MAX} bytes"))));
             }
             Some(id) => id,
             None if has_ack => String::new(),
-            None => return Err(wrong(bad("requestId: missing"))),
+            None => return Err(invalid(bad("requestId: missing"))),
         };
         let capability = json.capability.filter(|name| !name.is_empty());
-        let capability = capability.ok_or_else(|| wrong(bad("capability: missing")))?;
+        let capability = capability.ok_or_else(|| invalid(bad("capability: missing")))?;
         let action = json.action.unwrap_or_default();
         for (name, text) in [("capability", &capability), ("action", &action)] {
-            // Nobody can offer a longer one.
+            // No provider can offer a longer name.
             if text.len() > limits::NAME_BYTES_MAX {
-                return Err(wrong(bad(format!("{name}: at most {} bytes", limits::NAME_BYTES_MAX))));
+                return Err(invalid(bad(format!("{name}: at most {} bytes", limits::NAME_BYTES_MAX))));
             }
         }
         if json.timeout == Some(Whole(0)) {
-            return Err(wrong(bad("timeout: at least 1 ms")));
+            return Err(invalid(bad("timeout: at least 1 ms")));
         }
         let Whole(retries) = json.retries.unwrap_or(Whole(0));
         let retries = u32::try_from(retries).unwrap_or(u32::MAX);
         if retries > RETRIES_MAX {
-            return Err(wrong(bad(format!("retries: at most {RETRIES_MAX}"))));
+            return Err(invalid(bad(format!("retries: at most {RETRIES_MAX}"))));
         }
         let key = json.key.unwrap_or_default();
         if key.len() > KEY_BYTES_MAX {
-            return Err(wrong(bad(format!("key: at most {KEY_BYTES_MAX} bytes"))));
+            return Err(invalid(bad(format!("key: at most {KEY_BYTES_MAX} bytes"))));
         }
         Ok(Self {
             id: request_id,
@@ -287,17 +288,17 @@ impl RequestPayload {
     }
 }
 
-/// `bus:request` on its way to a provider.
+/// `bus:request` as the provider gets it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::doors::socketio) struct Asked<'a> {
+pub(in crate::doors::socketio) struct RequestJson<'a> {
     pub(in crate::doors::socketio) request_id: &'a str,
     pub(in crate::doors::socketio) capability: &'a str,
     pub(in crate::doors::socketio) action: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::doors::socketio) payload: Option<&'a RawValue>,
     pub(in crate::doors::socketio) from: serde_json::Value,
-    /// Milliseconds until nobody waits any more.
+    /// Milliseconds until the caller stops to wait.
     pub(in crate::doors::socketio) timeout: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::doors::socketio) traceparent: Option<&'a str>,
@@ -313,7 +314,7 @@ pub(in crate::doors::socketio) struct ResponsePayload {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RespondsJson<'a> {
+struct ResponsePayloadJson<'a> {
     request_id: Option<String>,
     success: bool,
     #[serde(borrow)]
@@ -324,25 +325,25 @@ struct RespondsJson<'a> {
 
 impl ResponsePayload {
     pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, Fault> {
-        let RespondsJson { request_id, success, data, error } = parse(arg)?;
+        let ResponsePayloadJson { request_id, success, data, error } = parse(arg)?;
         let body = range(arg, if success { data } else { error });
         Ok(Self { id: request_id, success, body })
     }
 
-    /// The answer that it is, in the arguments that it was read from.
+    /// Builds the answer from the arguments that the payload was read from.
     pub(in crate::doors::socketio) fn answer(&self, args: &[ByteString], attachments: &[Bytes]) -> Answer {
         let json = args.first().map(|arg| part(arg, self.body.clone())).unwrap_or_default();
         Answer { success: self.success, body: Payload { json, attachments: attachments.to_vec() } }
     }
 }
 
-/// Whether the acknowledgement of a command says that something takes it: `{handled: false}` says no.
+/// Whether the acknowledgement of a command says that the program takes the command. `{handled: false}` says no.
 pub(in crate::doors::socketio) fn is_handled(arg: &str) -> bool {
     #[derive(Deserialize)]
-    struct Handled {
+    struct ReplyJson {
         handled: Option<bool>,
     }
-    parse::<Handled>(arg).ok().and_then(|says| says.handled).unwrap_or(true)
+    parse::<ReplyJson>(arg).ok().and_then(|reply| reply.handled).unwrap_or(true)
 }
 
 /// `bus:notify`
@@ -356,16 +357,16 @@ pub(in crate::doors::socketio) struct NotifyPayload {
 
 impl NotifyPayload {
     pub(in crate::doors::socketio) fn parse(arg: &str) -> Result<Self, Fault> {
-        let notifies: Self = parse(arg)?;
-        if is_ours(&notifies.event) {
-            return Err(bad(format!("event: {} is reserved", notifies.event)));
+        let payload: Self = parse(arg)?;
+        if is_reserved_event(&payload.event) {
+            return Err(bad(format!("event: {} is reserved", payload.event)));
         }
-        Ok(notifies)
+        Ok(payload)
     }
 }
 
-/// Names of events that only the library or the bus itself may use.
-pub(in crate::doors::socketio) fn is_ours(event: &str) -> bool {
+/// Whether only the client library or the bus may use this name of an event.
+pub(in crate::doors::socketio) fn is_reserved_event(event: &str) -> bool {
     let prefixes = ["bus:", "book:", "config:", "service:"];
     event.is_empty() || codec::is_reserved(event) || prefixes.iter().any(|prefix| event.starts_with(prefix))
 }

@@ -1,22 +1,22 @@
-//! Registrations of one client: `bus:register`, and what it is told of them.
+//! `bus:register`: the registrations of one client, and the answers to them.
 
 use futures_util::FutureExt as _;
 use serde_json::json;
 
-use super::bus_socket::{BusSocket, Failure};
+use super::bus_socket::{AckError, BusSocket};
 use super::payloads::RegisterPayload;
 use crate::bus::client::clients::{ClientMessage, Enrollment};
 use crate::bus::error::Fault;
 use crate::bus::roll::registration::RegistrationResult;
-use crate::doors::socketio::session::{Out, Waited};
+use crate::doors::socketio::session::{Out, WaitResult};
 
 fn registered((id, result): RegistrationResult) -> ClientMessage {
     ClientMessage::Registered(id, result)
 }
 
 impl BusSocket {
-    /// `bus:register`. Until the first registration is done nothing else is taken from the client; later ones change
-    /// what it is, one after the other, while everything else goes on.
+    /// Handles `bus:register`. The door takes nothing else from the client until the first registration is done.
+    /// Later registrations change the instance, one after the other, and do not block the client.
     pub(in crate::doors::socketio) fn register(
         &mut self,
         id: Option<u64>,
@@ -28,7 +28,7 @@ impl BusSocket {
         let Some(registering) = self.registration.register(id, register)? else { return Ok(()) };
         let registering = registering.map(registered);
         if first {
-            out.wait = Some(registering.map(Waited::Told).boxed_local());
+            out.wait = Some(registering.map(WaitResult::Message).boxed_local());
         } else {
             let tell = self.mailbox();
             actix_web::rt::spawn(async move { tell(registering.await) });
@@ -36,7 +36,7 @@ impl BusSocket {
         Ok(())
     }
 
-    /// What became of a registration.
+    /// Answers a registration.
     pub(in crate::doors::socketio) fn registered(
         &mut self,
         id: Option<u64>,
@@ -44,24 +44,24 @@ impl BusSocket {
         out: &mut Out,
     ) {
         if result.is_ok() && self.registration.identity().is_err() {
-            self.is_told_from_now();
+            self.notify_from_now();
         }
         self.registration.ended(&result);
-        let said = result.map_err(Failure::from).map(|Enrollment { service, instance, replaced }| {
-            let mut says = json!({ "id": service, "instanceId": instance });
-            if let (Some(says), Some(node)) = (says.as_object_mut(), replaced) {
-                says.insert("replaced".to_owned(), json!({ "node": node }));
+        let outcome = result.map_err(AckError::from).map(|Enrollment { service, instance, replaced }| {
+            let mut reply = json!({ "id": service, "instanceId": instance });
+            if let (Some(reply), Some(node)) = (reply.as_object_mut(), replaced) {
+                reply.insert("replaced".to_owned(), json!({ "node": node }));
             }
-            says
+            reply
         });
-        Self::answer("bus:register", id, said, out);
+        Self::answer("bus:register", id, outcome, out);
         if let Some(next) = self.registration.begin_next() {
             let tell = self.mailbox();
             actix_web::rt::spawn(async move { tell(registered(next.await)) });
         }
     }
 
-    /// Its connection is about to end: registrations that have no answer get one.
+    /// Answers all pending registrations because the connection is about to end.
     pub(in crate::doors::socketio) fn refuse_registrations(&mut self, out: &mut Out) {
         for id in self.registration.give_up() {
             let ends = Fault::unavailable("the connection is about to end");

@@ -1,8 +1,8 @@
-//! CloudEvents 1.0.2 over HTTP: what a publish holds in one of its three content modes, and events of a stream in
+//! CloudEvents 1.0.2 over HTTP: reads a publish in the three content modes, and writes the events of a stream in
 //! structured mode. Pure.
 //!
-//! Invariant: attributes that come in go out as they were, whatever the mode. What an event of the log has no place for
-//! is kept in headers that begin with `ce-`.
+//! Invariant: attributes go out as they came in, in every mode. Attributes without a field in an event of the log are
+//! stored in headers that begin with `ce-`.
 
 mod attributes;
 mod read;
@@ -17,13 +17,13 @@ use super::codec::Context;
 use crate::bus::error::Fault;
 use crate::bus::read::encoder::EventEncoder;
 use crate::bus::write::draft::Parsed;
-use crate::doors::sse::refused::Refused;
+use crate::doors::sse::http_refusal::HttpRefusal;
 
 /// Media type of an event in structured mode.
 const STRUCTURED: &str = "application/cloudevents+json";
-/// Media type of an array of such events.
+/// Media type of an array of events in structured mode.
 const BATCHED: &str = "application/cloudevents-batch+json";
-/// What media types of the specification begin with.
+/// The media types of the specification begin with this.
 const FAMILY: &str = "application/cloudevents";
 
 /// How the body of a publish holds CloudEvents.
@@ -31,18 +31,18 @@ const FAMILY: &str = "application/cloudevents";
 pub(super) enum Mode {
     /// The body is an event as JSON.
     Structured,
-    /// The body is an array of them.
+    /// The body is an array of events as JSON.
     Batched,
     /// The body is the data of an event; its attributes are headers.
     Binary,
 }
 
 impl Mode {
-    /// The mode that a request has. `None`: it is no CloudEvent.
+    /// The mode of a request. `None` means that the request has no CloudEvent.
     ///
     /// # Errors
-    /// It is one in a format that this door does not know.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, Refused> {
+    /// The door does not know the format of the CloudEvent.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, HttpRefusal> {
         let kind = content_type(headers).map(essence).unwrap_or_default();
         let is_of_family = kind.get(..FAMILY.len()).is_some_and(|start| start.eq_ignore_ascii_case(FAMILY));
         if kind.eq_ignore_ascii_case(STRUCTURED) {
@@ -51,17 +51,17 @@ impl Mode {
             Ok(Some(Self::Batched))
         } else if is_of_family {
             let text = format!("unsupported format of CloudEvents: {STRUCTURED} and {BATCHED} are understood");
-            Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
+            Err(HttpRefusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
         } else {
             Ok(headers.contains_key("ce-specversion").then_some(Self::Binary))
         }
     }
 
-    /// Reads the body of a publish. `subject` is that of all its events in the log, when the request says one.
-    /// `None`: an array without events, of which nothing is stored.
+    /// Reads the body of a publish. `subject` is the subject in the log for all events, when the request names one.
+    /// `None` means an array without events, of which nothing is stored.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The body is invalid.
     pub(super) fn parse(
         self,
         body: &[u8],
@@ -87,7 +87,7 @@ fn essence(text: &str) -> &str {
     text.split(';').next().unwrap_or_default().trim()
 }
 
-/// How a stream is written, if its client asks for CloudEvents.
+/// The encoder of a stream, when the client asks for CloudEvents.
 pub(super) fn encoder(headers: &HeaderMap) -> Option<&'static dyn EventEncoder> {
     let texts = headers.get_all(header::ACCEPT).filter_map(|value: &HeaderValue| value.to_str().ok());
     let refused = |range: &str| {
@@ -95,6 +95,6 @@ pub(super) fn encoder(headers: &HeaderMap) -> Option<&'static dyn EventEncoder> 
         quality.and_then(|quality| quality.trim().parse::<f32>().ok()) == Some(0.0)
     };
     let mut ranges = texts.flat_map(|text| text.split(','));
-    let asked = ranges.any(|range| essence(range).eq_ignore_ascii_case(STRUCTURED) && !refused(range));
-    asked.then_some(&write::CLOUD_EVENTS)
+    let is_requested = ranges.any(|range| essence(range).eq_ignore_ascii_case(STRUCTURED) && !refused(range));
+    is_requested.then_some(&write::CLOUD_EVENTS)
 }

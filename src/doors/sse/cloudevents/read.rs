@@ -1,4 +1,4 @@
-//! CloudEvents to events of the log.
+//! Reads CloudEvents into events of the log.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -70,7 +70,7 @@ pub(super) fn binary(
     }
     if !body.is_empty() {
         let payload = data(body, kind)?;
-        // As JSON a text or bytes are longer.
+        // A text, or bytes, are longer as JSON.
         context.common.check_bytes(payload.get().len())?;
         event.payload = Some(payload);
     }
@@ -81,7 +81,7 @@ fn text(body: &[u8]) -> Result<&str, Fault> {
     std::str::from_utf8(json::without_mark(body)).map_err(|_| Fault::bad("body is not valid UTF-8"))
 }
 
-/// The items of an array, no more than a batch may have.
+/// Reads the items of an array, up to the limit of a batch.
 struct Items;
 
 impl<'de> Visitor<'de> for Items {
@@ -103,21 +103,21 @@ impl<'de> Visitor<'de> for Items {
     }
 }
 
-/// A CloudEvent as far as it was read.
+/// A CloudEvent while it is read.
 #[derive(Default)]
 struct CloudEvent<'a> {
     id: Cow<'a, str>,
     r#type: Cow<'a, str>,
-    /// The subject in the log, as the event says it.
+    /// The subject in the log that the event names.
     subject: Cow<'a, str>,
     time: Option<Cow<'a, str>>,
-    /// All other attributes.
+    /// All attributes without a field of their own.
     headers: HeaderList,
     payload: Option<Cow<'a, RawValue>>,
 }
 
 impl<'a> CloudEvent<'a> {
-    /// Takes an attribute.
+    /// Sets an attribute.
     fn set(&mut self, name: &str, value: Cow<'a, str>) -> Result<(), Fault> {
         let twice = || invalid(format_args!("{name} is there twice"));
         let place = match name {
@@ -132,7 +132,7 @@ impl<'a> CloudEvent<'a> {
             _ if !attributes::is_name(name) => {
                 return Err(invalid("names of attributes are lower-case letters and digits"));
             }
-            _ => return self.keep(name, &value),
+            _ => return self.push_header(name, &value),
         };
         if value.is_empty() {
             return Err(invalid(format_args!("{name} is empty")));
@@ -140,8 +140,8 @@ impl<'a> CloudEvent<'a> {
         if std::mem::replace(place, value).is_empty() { Ok(()) } else { Err(twice()) }
     }
 
-    /// Keeps an attribute in a header.
-    fn keep(&mut self, name: &str, value: &str) -> Result<(), Fault> {
+    /// Stores an attribute in a header.
+    fn push_header(&mut self, name: &str, value: &str) -> Result<(), Fault> {
         let header = format!("{PREFIX}{name}");
         if self.headers.headers().get(&header).is_some() {
             return Err(invalid(format_args!("{name} is there twice")));
@@ -149,26 +149,27 @@ impl<'a> CloudEvent<'a> {
         self.headers.push(&header, value).map_err(invalid)
     }
 
-    /// The event of the log that it is.
+    /// Builds the event of the log.
     fn draft(self, subject: Option<&str>) -> Result<Draft<'a>, Fault> {
         let Self { id, r#type, subject: own, time, mut headers, payload } = self;
-        let kept = |name| headers.headers().get(name).is_some_and(|value| !value.is_empty());
+        let present = |name| headers.headers().get(name).is_some_and(|value| !value.is_empty());
         for (name, there) in [
-            ("specversion", kept("ce-specversion")),
+            ("specversion", present("ce-specversion")),
             ("id", !id.is_empty()),
-            ("source", kept("ce-source")),
+            ("source", present("ce-source")),
             ("type", !r#type.is_empty()),
         ] {
             if !there {
                 return Err(invalid(format_args!("{name} is missing")));
             }
         }
-        let said = subject.map(|subject| Cow::Owned(subject.to_owned()));
-        let subject = said.or((!own.is_empty()).then_some(own)).unwrap_or_else(|| r#type.clone());
+        let requested = subject.map(|subject| Cow::Owned(subject.to_owned()));
+        let subject = requested.or((!own.is_empty()).then_some(own)).unwrap_or_else(|| r#type.clone());
         if subject != r#type {
             headers.push("ce-type", &r#type).map_err(invalid)?;
         }
-        // An id that no event of the log can have is its key: the same event is stored once for a while at least.
+        // An id that cannot be the id of an event becomes the key, so that a repetition within the dedupe window is
+        // not stored.
         let (id, key) = if is_event_id(&id) { (id, Cow::default()) } else { (Cow::default(), id) };
         if !key.is_empty() {
             if key.len() > FIELD_BYTES_MAX {
@@ -180,7 +181,7 @@ impl<'a> CloudEvent<'a> {
     }
 }
 
-/// Reads an event as JSON.
+/// Reads an event from JSON.
 fn document(text: &str) -> Result<CloudEvent<'_>, Fault> {
     let members = json::members(text).ok_or_else(|| invalid("it is not a JSON object"))?;
     let mut event = CloudEvent::default();
@@ -221,7 +222,8 @@ fn check_depth(json: &str) -> Result<(), Fault> {
     Err(Fault::bad(format!("invalid payload: {}", json::TOO_DEEP)))
 }
 
-/// The payload that the data of binary mode becomes: JSON as it came, a text as a JSON string, all else as bytes.
+/// Turns the data of binary mode into a payload: JSON stays as it came, text becomes a JSON string, other data
+/// becomes base64.
 fn data<'a>(body: &'a [u8], kind: Option<&str>) -> Result<Cow<'a, RawValue>, Fault> {
     let is_json = attributes::is_json(kind);
     let parsed = serde_json::from_slice::<&RawValue>(json::without_mark(body));
@@ -249,7 +251,7 @@ fn has_other_charset(kind: &str) -> bool {
     charset.is_some_and(|charset| !matches!(charset.trim_matches('"'), "utf-8" | "us-ascii"))
 }
 
-/// A payload that stands for bytes, as all doors for JSON write them.
+/// Writes bytes as a payload, in the form that all JSON doors use.
 fn bytes(base64: &str) -> Result<Box<RawValue>, Fault> {
     raw(format!("{{\"$base64\":{}}}", serde_json::Value::from(base64)))
 }
@@ -258,7 +260,8 @@ fn raw(json: String) -> Result<Box<RawValue>, Fault> {
     RawValue::from_string(json).map_err(|error| Fault::internal(error.to_string()))
 }
 
-/// The value of an attribute in a header: in quotes or not, with what HTTP has no place for in percent-encoding.
+/// Reads the value of an attribute from a header: with or without quotes, and percent-encoded where HTTP has no
+/// character.
 fn header_text(value: &[u8]) -> Result<Cow<'static, str>, &'static str> {
     let quoted = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
     let plain = match quoted {
@@ -269,7 +272,7 @@ fn header_text(value: &[u8]) -> Result<Cow<'static, str>, &'static str> {
     Ok(decoded.into_owned().into())
 }
 
-/// What a quoted string stands for.
+/// Removes the escapes of a quoted string.
 fn unescaped(quoted: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(quoted.len());
     let mut rest = quoted.iter();

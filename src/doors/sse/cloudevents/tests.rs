@@ -13,7 +13,7 @@ use crate::bus::read::event_json;
 use crate::bus::write::draft::Parsed;
 use crate::doors::sse::codec::Context;
 use crate::doors::sse::headers::RequestHeaders;
-use crate::doors::sse::refused::Refused;
+use crate::doors::sse::http_refusal::HttpRefusal;
 
 const NOW: Timestamp = Timestamp { seconds: 1_710_498_645, nanos: 0 };
 
@@ -24,15 +24,15 @@ fn headers(list: &[(&str, &str)]) -> HeaderMap {
     list.iter().map(header).collect()
 }
 
-fn parse(list: &[(&str, &str)], body: &[u8], subject: Option<&str>) -> Result<Option<Parsed>, Refused> {
+fn parse(list: &[(&str, &str)], body: &[u8], subject: Option<&str>) -> Result<Option<Parsed>, HttpRefusal> {
     let request = headers(list);
     let common = RequestHeaders::of(&request, true, 1 << 20)?;
     let context = Context { now: NOW, enabled: &|name| name == "app" || name == "com", common: &common };
     Ok(Mode::of(&request)?.expect("a CloudEvent").parse(body, &request, subject, &context)?)
 }
 
-/// What is stored, as each of the two forms of a stream tells it: plain, and as CloudEvents.
-fn told(parsed: Result<Option<Parsed>, Refused>) -> Vec<(Value, Value)> {
+/// The stored events in the two formats of a stream: plain, and as CloudEvents.
+fn delivered(parsed: Result<Option<Parsed>, HttpRefusal>) -> Vec<(Value, Value)> {
     let Some(Parsed::Publish(publish)) = parsed.unwrap() else { panic!("nothing is stored") };
     let Some(Frame::Publish(frame)) = frames(&publish.frame, 1).next() else { panic!("no publish frame") };
     let (mut rest, mut events) = (frame.records, Vec::new());
@@ -48,8 +48,12 @@ fn told(parsed: Result<Option<Parsed>, Refused>) -> Vec<(Value, Value)> {
 }
 
 fn structured(event: &Value) -> (Value, Value) {
-    told(parse(&[("content-type", "application/cloudevents+json; charset=utf-8")], event.to_string().as_bytes(), None))
-        .remove(0)
+    delivered(parse(
+        &[("content-type", "application/cloudevents+json; charset=utf-8")],
+        event.to_string().as_bytes(),
+        None,
+    ))
+    .remove(0)
 }
 
 fn refusal(list: &[(&str, &str)], body: &[u8]) -> (u16, String) {
@@ -108,7 +112,7 @@ fn the_subject_is_that_of_the_request_or_of_the_event_or_the_type() {
         event
     };
     let list = [("content-type", "application/cloudevents+json")];
-    let with = |event: &Value, subject| told(parse(&list, event.to_string().as_bytes(), subject)).remove(0);
+    let with = |event: &Value, subject| delivered(parse(&list, event.to_string().as_bytes(), subject)).remove(0);
     let own = event(json!({ "rollbooksubject": "app.own" }));
     for (event, subject, wanted) in [
         (&event(json!({})), None, "com.example.made"),
@@ -153,7 +157,7 @@ fn data_is_json_or_text_or_bytes() {
     let binary = |kind: Option<&str>, body: &[u8]| {
         let mut list = vec![("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "com.x")];
         list.extend(kind.map(|kind| ("content-type", kind)));
-        let (plain, cloud) = told(parse(&list, body, None)).remove(0);
+        let (plain, cloud) = delivered(parse(&list, body, None)).remove(0);
         assert_eq!(cloud.get("datacontenttype"), kind.map(Value::from).as_ref());
         (plain.get("payload").cloned(), cloud.get("data").cloned(), cloud.get("data_base64").cloned())
     };
@@ -185,7 +189,7 @@ fn attributes_of_binary_mode_are_decoded_as_http_carries_them() {
         ("tracestate", "a=b"),
         ("content-type", "application/json"),
     ];
-    let (plain, cloud) = told(parse(&list, b"1", None)).remove(0);
+    let (plain, cloud) = delivered(parse(&list, b"1", None)).remove(0);
     assert_eq!(cloud["euro"], "Euro € 😀");
     assert_eq!(cloud["quoted"], "a \"b\" A");
     assert_eq!(cloud["raw"], "é 100%");
@@ -201,7 +205,7 @@ fn a_batch_is_one_publish_and_an_empty_one_stores_nothing() {
     let event = |id: &str| json!({ "specversion": "1.0", "id": id, "source": "/s", "type": "com.x", "time": "2020-01-01T00:00:00Z" });
     let both = json!([event("1"), event("2")]);
     let out: Vec<Value> =
-        told(parse(&list, both.to_string().as_bytes(), None)).into_iter().map(|(_, out)| out).collect();
+        delivered(parse(&list, both.to_string().as_bytes(), None)).into_iter().map(|(_, out)| out).collect();
     assert_eq!(Value::from(out), both);
     assert_eq!(parse(&list, b" [ ] ", None), Ok(None));
     let wrong = json!([event("1"), { "specversion": "1.0" }]).to_string();

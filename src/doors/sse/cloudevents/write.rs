@@ -1,4 +1,4 @@
-//! Events of the log to CloudEvents in structured mode, one in each message of a stream.
+//! Writes events of the log as CloudEvents in structured mode, one in each message of a stream.
 
 use std::borrow::Cow;
 
@@ -15,14 +15,14 @@ use crate::bus::read::encoder::{EVENT_SLOTS, EventEncoder};
 use crate::bus::read::event_json::string;
 use crate::doors::sse::codec::{FRAMES, message};
 
-/// How streams of CloudEvents are written: as all streams of this door, but for the data.
+/// Encodes streams of CloudEvents. Only the data differs from other streams of this door.
 #[derive(Debug)]
 pub(super) struct CloudEvents;
 
-/// The only one there is.
+/// The only value of [`CloudEvents`].
 pub(super) static CLOUD_EVENTS: CloudEvents = CloudEvents;
 
-/// The place of its frames.
+/// The slot of the encoded frames.
 static SLOT: Slot = Slot::of(&EVENT_SLOTS);
 
 impl EventEncoder for CloudEvents {
@@ -79,7 +79,7 @@ pub(super) fn write(index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"time\":\"");
     event.created_at.write(out);
     out.push(b'"');
-    others(headers, out);
+    header_attributes(headers, out);
     if let Some(payload) = event.payload {
         match base64(payload) {
             Some(bytes) => member("data_base64", &bytes, out),
@@ -92,16 +92,16 @@ pub(super) fn write(index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// The source of an event that did not come as a CloudEvent: its namespace.
+/// The source of an event that was not published as a CloudEvent: its namespace.
 fn source(subject: &str) -> String {
     const ESCAPED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_');
     let namespace = subject.split('.').next().unwrap_or_default();
     format!("/rollbook/{}", utf8_percent_encode(namespace, &ESCAPED))
 }
 
-/// Appends the attributes that are headers. Those of any other header whose name can be that of an extension, as
-/// `traceparent`, come too. Of many values of one name it is the first.
-fn others(headers: Headers<'_>, out: &mut Vec<u8>) {
+/// Appends the attributes that are headers. A header without the prefix counts too when its name is valid for an
+/// extension, such as `traceparent`. Of several headers with one name the first counts.
+fn header_attributes(headers: Headers<'_>, out: &mut Vec<u8>) {
     let mut last = String::new();
     for (name, value) in headers.iter() {
         let lower = name.to_ascii_lowercase();
@@ -109,7 +109,7 @@ fn others(headers: Headers<'_>, out: &mut Vec<u8>) {
             continue;
         }
         let attribute = match lower.strip_prefix(PREFIX) {
-            Some(attribute) => Some(attribute).filter(|name| !attributes::is_placed(name)),
+            Some(attribute) => Some(attribute).filter(|name| !attributes::is_mapped(name)),
             None => Some(lower.as_str())
                 .filter(|name| !attributes::is_core(name) && headers.get(&format!("{PREFIX}{name}")).is_none()),
         };
@@ -141,7 +141,7 @@ fn base64(payload: &[u8]) -> Option<Cow<'_, str>> {
         #[serde(rename = "$base64", borrow)]
         base64: Cow<'a, str>,
     }
-    // Looked at before it is parsed: nearly all payloads are something else.
+    // This check comes before the parser, because nearly all payloads are not bytes.
     payload.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start().strip_prefix(b"\"$base64\"")?;
     let Bytes { base64 } = serde_json::from_slice(payload).ok()?;
     BASE64_STANDARD.decode(base64.as_bytes()).is_ok().then_some(base64)

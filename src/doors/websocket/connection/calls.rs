@@ -1,4 +1,4 @@
-//! Messages from service to service, and commands of the operator, over one connection.
+//! Messages between services, and commands of the operator, over one connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl Connection {
             id,
             capability: service,
             action: method,
-            // A service may send to itself.
+            // A connection id would exclude the sender, and a service may send to itself.
             from: Caller { service: consumer.unwrap_or_default(), instance, connection: None },
             deadline: clock::now() + timeout,
             retries: 0,
@@ -34,15 +34,15 @@ impl Connection {
         self.context.services.router.call(Requester::Client(self.serial()), request, payload, Box::new(reply));
     }
 
-    /// A message of this client has ended.
+    /// Handles the outcome of a message of this client.
     pub(super) fn message_ended(&mut self, ticket: u64, outcome: Outcome) {
         let reason = outcome.as_ref().err().and_then(outbound::unhandled_reason);
-        let Some((asked, told)) = self.session.ended(ticket, outcome, clock::now()) else { return };
+        let Some((message, frame)) = self.session.ended(ticket, outcome, clock::now()) else { return };
         if let Some(reason) = reason {
-            self.unhandled(&asked, reason);
+            self.unhandled(&message, reason);
         }
-        if let Some(told) = told {
-            self.send(&told);
+        if let Some(frame) = frame {
+            self.send(&frame);
         }
     }
 
@@ -50,13 +50,13 @@ impl Connection {
         match self.context.services.router.answer(self.serial(), Key::Id(id), answer) {
             Answered::Yes => {}
             Answered::Late | Answered::NotAwaited | Answered::CallerGone | Answered::Unknown => {
-                let wrong = FrameError::new(ErrorCode::UnknownRequest, "nobody waits for that").of(id);
-                self.send(&OutboundFrame::from(&wrong));
+                let error = FrameError::new(ErrorCode::UnknownRequest, "nobody waits for that").of(id);
+                self.send(&OutboundFrame::from(&error));
             }
         }
     }
 
-    /// Hands it a request, unless it does not read what it has.
+    /// Gives the client a request, unless the client does not read.
     pub(super) fn deliver(&mut self, handed: &HandedPayload) {
         let router = &self.context.services.router;
         if self.is_full() {

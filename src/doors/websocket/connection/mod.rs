@@ -1,8 +1,9 @@
-//! The actor of one connection: puts the pure parts to work with time, the socket and the bus.
+//! The actor of one connection. It connects the state machine [`Session`], which is pure, to time, to the socket and
+//! to the bus.
 //!
-//! What it does for its client is in the files beside this one: [`registration`], [`calls`], [`notifications`], [`streams`].
-//! Imports the pure parts of the door and the bus. A connection ends in one way, [`Connection::end`]: the client is told
-//! why, and nobody finds it any more.
+//! The files beside this one handle what a client does: [`registration`], [`calls`], [`notifications`], [`streams`].
+//! Imports the pure parts of the door, and the bus. Invariant: a connection ends by [`Connection::end`] alone, which
+//! tells the client why and removes the client from the bus.
 
 mod calls;
 mod notifications;
@@ -33,42 +34,51 @@ use crate::net::budget::Lease;
 use crate::net::websocket::reader::{InboundFrame, code};
 use crate::net::websocket::writer::{Frame, FrameWriter};
 
-/// Messages that wait for a connection: more than all it may be asked and all it may have asked.
+/// Messages that may wait in the mailbox of a connection: more than the requests that the client may receive and send
+/// at a time.
 const MAILBOX: usize = 4096;
-/// How long its streams may take to say that the node has ended them.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the streams may take to send their end after the node has ended them.
+const STREAM_END_WAIT: Duration = Duration::from_secs(1);
 
-/// The actor.
+/// The actor of one connection.
 pub(super) struct Connection {
+    /// The parts that all connections share.
     context: Arc<ConnectionContext>,
+    /// The state machine, which decides what a frame means.
     session: Session,
+    /// Writes to the socket, and counts what waits.
     sink: FrameWriter,
+    /// The publishes and streams of the client.
     book: BookClient,
+    /// Makes the client known to the bus until the connection ends.
     handle: ClientHandle,
-    /// When anything came from the client.
+    /// When the last frame of the client came, for the check of liveness.
     last_heard: Instant,
-    /// How many bytes had left for the client at the last look: while they become more the client lives.
+    /// The sent bytes at the last check of liveness. A client lives as long as this number grows.
     sent_before: u64,
+    /// The registration of the client on the roll.
     registration: Registration,
-    /// The snapshot that the client has got tells of everything up to this index of the roll.
+    /// The index of the roll up to which the snapshot of the client is complete, so that no earlier event is sent
+    /// again.
     snapshot_index: u64,
-    /// Events that came while the registration was on its way: they follow the snapshot.
+    /// Events that came during the registration. They follow the snapshot.
     held_events: Vec<Arc<Announcement>>,
-    /// What the frames that wait for the registration take of what the node receives.
+    /// The share of the node's receive budget that the waiting frames of the registration use.
     backlog: Lease,
+    /// Commands that wait for the frame `done` of the client.
     commands: Commands,
-    /// The connection ends when nothing of it is in flight any more: with which close code, and why.
+    /// The close code and the reason with which a draining connection ends, once nothing of it is in flight.
     closing: Option<(u16, &'static str)>,
-    /// Streams that the node has ended may say so before the connection ends.
+    /// Whether the connection waits for the ends of its streams before it closes.
     awaits_streams: bool,
-    /// The client was told that the end comes, which is said once.
+    /// Whether the client got the frame `disconnect`, which is sent once.
     disconnect_sent: bool,
-    /// Nobody finds the client any more.
-    left: bool,
+    /// Whether the client is removed from the bus, which happens once.
+    vacated: bool,
 }
 
 impl Connection {
-    /// A client that has just come.
+    /// Creates the actor of a new connection.
     pub(super) fn new(
         context: Arc<ConnectionContext>,
         sink: FrameWriter,
@@ -106,7 +116,7 @@ impl Connection {
             closing: None,
             awaits_streams: false,
             disconnect_sent: false,
-            left: false,
+            vacated: false,
         }
     }
 
@@ -114,7 +124,7 @@ impl Connection {
         self.handle.client().serial
     }
 
-    /// Writes something that may not be missed.
+    /// Writes a frame that the client may not miss.
     pub(super) fn send(&mut self, text: &OutboundFrame) {
         if self.session.is_closed() {
             return;
@@ -134,34 +144,34 @@ impl Connection {
         self.end(close_codes::SLOW, "client does not read");
     }
 
-    /// Says farewell and leaves.
+    /// Tells the client why the connection ends, closes the socket and removes the client from the bus.
     fn end(&mut self, code: u16, reason: &str) {
         if self.session.is_closed() {
             return;
         }
-        tracing::debug!(code, reason, "a connection ends");
+        tracing::debug!(code, reason, connection = self.serial(), "the connection of a client ends");
         self.session.close();
         self.send_disconnect(code, reason);
         self.sink.close_saying(code, reason);
         self.leave();
     }
 
-    /// Tells it that its end comes, once.
+    /// Sends the frame `disconnect`, once.
     fn send_disconnect(&mut self, code: u16, reason: &str) {
         if !std::mem::replace(&mut self.disconnect_sent, true) {
             outbound::write(&self.sink, &outbound::disconnect(code, reason));
         }
     }
 
-    /// Nobody finds it any more.
+    /// Removes the client from the clients and from the roll.
     fn vacate(&mut self) {
-        // In this order: a request that is being routed now finds nobody, or is found here.
+        // The handle goes first. A request that is being routed then finds no client, or is found by `forget`.
         self.handle.vacate();
         self.registration.leave();
     }
 
     fn leave(&mut self) {
-        if std::mem::replace(&mut self.left, true) {
+        if std::mem::replace(&mut self.vacated, true) {
             return;
         }
         self.vacate();
@@ -169,9 +179,9 @@ impl Connection {
         self.context.services.router.forget(self.serial());
     }
 
-    /// Nothing new comes to it; it ends when what it has and what it asked has.
+    /// Takes nothing new. The connection ends once its requests and messages have an outcome.
     fn drain(&mut self, code: u16, reason: &'static str, ctx: &mut Context<Self>) {
-        if self.session.is_closed() || self.left {
+        if self.session.is_closed() || self.vacated {
             return;
         }
         self.session.drain();
@@ -180,9 +190,9 @@ impl Connection {
             self.send_disconnect(code, reason);
         }
         self.closing = Some((code, reason));
-        // Streams that the node ends have a last word.
+        // A stream that the node ends still sends its end.
         self.awaits_streams = code == code::AWAY;
-        ctx.run_later(LAST_WORDS, |act, _| {
+        ctx.run_later(STREAM_END_WAIT, |act, _| {
             act.awaits_streams = false;
             act.end_if_idle();
         });
@@ -192,8 +202,8 @@ impl Connection {
         self.end_if_idle();
     }
 
-    /// Ends a connection that leaves, once nothing of it is in flight. Called behind everything that may have ended the
-    /// last of it.
+    /// Ends a draining connection once nothing of it is in flight. Called after everything that may have ended the
+    /// last request.
     pub(super) fn end_if_idle(&mut self) {
         let Some((code, reason)) = self.closing else { return };
         if self.awaits_streams && self.book.has_streams() {
@@ -208,16 +218,16 @@ impl Connection {
     fn step(&mut self, step: Step, ctx: &mut Context<Self>) {
         match step {
             Step::Send(text) => self.send(&text),
-            Step::Register(registers) => self.register(registers, ctx),
+            Step::Register(payload) => self.register(payload, ctx),
             Step::Call(ticket, message, timeout) => self.call(ticket, message, timeout),
             Step::Answer(id, answer) => self.answer(&id, answer),
             Step::Broadcast(id, payload) => self.broadcast(id, &payload),
             Step::Done(id, handled) => self.commands.done(id, handled),
-            Step::Publish(publishes) => self.publish(&publishes, ctx),
-            Step::Subscribe(subscribes) => self.subscribe(*subscribes),
+            Step::Publish(payload) => self.publish(&payload, ctx),
+            Step::Subscribe(payload) => self.subscribe(*payload),
             Step::Ack(id, event) => self.ack(&id, event),
             Step::Unsubscribe(id) => self.unsubscribe(&id, ctx),
-            Step::Leave => self.drain(code::NORMAL, "as asked", ctx),
+            Step::Leave => self.drain(code::NORMAL, "as message", ctx),
             Step::Close(last, code, reason) => {
                 self.send(&last);
                 self.end(code, reason);
@@ -225,8 +235,8 @@ impl Connection {
         }
     }
 
-    fn close(&mut self, why: CloseReason, ctx: &mut Context<Self>) {
-        match why {
+    fn close(&mut self, close_reason: CloseReason, ctx: &mut Context<Self>) {
+        match close_reason {
             CloseReason::Draining => self.drain(code::AWAY, "node stopping", ctx),
             CloseReason::Replaced => {
                 let by = self.handle.client().about().replaced_by.unwrap_or_default();
@@ -238,18 +248,18 @@ impl Connection {
         }
     }
 
-    /// Looks for signs of life: after a while of silence it is asked for one.
+    /// Checks for signs of life, and sends a ping after some silence.
     fn watch_liveness(&self, wait: Duration, ctx: &mut Context<Self>) {
         ctx.run_later(wait, |act, ctx| {
             let Settings { ping_interval, silence_max, .. } = act.context.settings;
             let now = clock::now();
-            // Who takes long to read something large, and may answer only behind that, lives.
+            // A client that takes long to read a large frame lives, even if its answers wait behind that frame.
             let sent = act.sink.sent();
             if std::mem::replace(&mut act.sent_before, sent) != sent && act.sink.waiting() > 0 {
                 act.last_heard = now;
             }
             let silence = now.saturating_duration_since(act.last_heard);
-            act.session.tidy(now);
+            act.session.expire_ids(now);
             if silence >= silence_max {
                 return act.end(close_codes::TIMEOUT, "no sign of life");
             }
@@ -273,7 +283,7 @@ impl Actor for Connection {
         let Settings { ping_interval, register_timeout, .. } = self.context.settings;
         self.watch_liveness(ping_interval, ctx);
         ctx.run_later(register_timeout, |act, _| {
-            if act.session.is_waited_for() {
+            if act.session.is_unregistered() {
                 act.end(close_codes::TIMEOUT, "no registration in time");
             }
         });
@@ -289,7 +299,7 @@ impl Belongs for Connection {
 }
 
 impl Drop for Connection {
-    /// Also when it died without a word.
+    /// Also runs when the actor ended without a disconnect.
     fn drop(&mut self) {
         self.leave();
         self.context.count.fetch_sub(1, Ordering::Relaxed);
@@ -297,11 +307,11 @@ impl Drop for Connection {
 }
 
 impl StreamHandler<InboundFrame> for Connection {
-    fn handle(&mut self, came: InboundFrame, ctx: &mut Self::Context) {
+    fn handle(&mut self, inbound: InboundFrame, ctx: &mut Self::Context) {
         self.last_heard = clock::now();
-        match came {
+        match inbound {
             InboundFrame::Frame(Frame::Text(text)) => {
-                if let Some(step) = self.session.hear(text, self.last_heard) {
+                if let Some(step) = self.session.receive(text, self.last_heard) {
                     self.step(step, ctx);
                 }
                 if !self.backlog.cover(self.session.backlog_bytes()) {
@@ -323,19 +333,19 @@ impl StreamHandler<InboundFrame> for Connection {
 impl Handler<ClientMessage> for Connection {
     type Result = ();
 
-    fn handle(&mut self, told: ClientMessage, ctx: &mut Self::Context) {
+    fn handle(&mut self, message: ClientMessage, ctx: &mut Self::Context) {
         if self.session.is_closed() {
             return;
         }
         if self.handle.client().has_lost() {
             return self.end_slow();
         }
-        match told {
+        match message {
             ClientMessage::Request(handed) => self.deliver(&handed),
             ClientMessage::Outcome(ticket, outcome) => self.message_ended(ticket, outcome),
             ClientMessage::Event(event) => self.event(event),
             ClientMessage::Command(command) => self.command(command),
-            ClientMessage::Close(why) => self.close(why, ctx),
+            ClientMessage::Close(reason) => self.close(reason, ctx),
             ClientMessage::Stream(number, update) => self.update(number, update, ctx),
             // This door does not ask the bus for these.
             ClientMessage::Registered(..) | ClientMessage::Notified(..) | ClientMessage::Remind => {}

@@ -1,5 +1,5 @@
-//! What one connection tells all services, its broadcasts and its messages that nobody could be given, and what it is told
-//! of the roll and of others.
+//! The notifications of one connection: the broadcasts of its client, the notices of unhandled messages, and the
+//! announcements for its client.
 
 use std::sync::Arc;
 
@@ -18,22 +18,22 @@ use crate::doors::websocket::outbound::{self, OutboundFrame, PendingMessage};
 use crate::doors::websocket::session::Identity;
 
 impl Connection {
-    /// All services are told of a message that nobody could be given.
-    pub(super) fn unhandled(&self, asked: &PendingMessage, reason: &str) {
+    /// Tells all services of a message without a provider.
+    pub(super) fn unhandled(&self, message: &PendingMessage, reason: &str) {
         let ConnectionContext { services, unhandled_limit, .. } = &*self.context;
         services.bus.metrics().messages_unhandled.inc();
         let Some(identity) = self.session.identity() else { return };
-        if !unhandled_limit.permits(&asked.destination, clock::now()) {
+        if !unhandled_limit.permits(&message.destination, clock::now()) {
             return;
         }
-        let says = json!({
-            "destination": asked.destination, "consumer": identity.name, "message_id": asked.id, "reason": reason,
+        let data = json!({
+            "destination": message.destination, "consumer": identity.name, "message_id": message.id, "reason": reason,
             "node": outbound::node_name(services.bus.node().id()), "at": clock::timestamp().to_string(),
         });
-        self.notify(None, UNHANDLED, &says.to_string());
+        self.notify(None, UNHANDLED, &data.to_string());
     }
 
-    /// A broadcast of this client.
+    /// Broadcasts the payload of a client.
     pub(super) fn broadcast(&self, id: Option<String>, payload: &Bytes) {
         let data = std::str::from_utf8(payload).ok().filter(|data| !data.is_empty());
         self.notify(id, BROADCAST, data.unwrap_or("null"));
@@ -43,15 +43,15 @@ impl Connection {
         let Some(Identity { name, instance }) = self.session.identity().cloned() else { return };
         let data = serde_json::from_str::<&RawValue>(data).ok();
         let notice = Notice { from: From { service: name, instance }, id, event, data };
-        // It can only fail for a name that is none.
+        // Only an invalid name can make this fail.
         if let Err(refusal) = self.context.services.notify_now(notice) {
-            tracing::error!(%refusal, event, "a broadcast failed");
+            tracing::error!(%refusal, event, connection = self.serial(), "a broadcast of a client was refused");
         }
     }
 
     pub(super) fn event(&mut self, event: Arc<Announcement>) {
         if self.session.is_registering() {
-            // Not more than its mailbox would hold.
+            // As many events may wait as the mailbox would hold.
             if self.held_events.len() >= MAILBOX {
                 return self.end_slow();
             }

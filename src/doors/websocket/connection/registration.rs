@@ -1,4 +1,4 @@
-//! The registration of a connection: onto the roll, or as a consumer that is not on it.
+//! The registration of a connection: as a service on the roll, or as a consumer that is not on the roll.
 
 use actix::prelude::{AsyncContext, Context};
 use actix::{ActorFutureExt as _, WrapFuture as _};
@@ -18,20 +18,20 @@ use crate::doors::websocket::session::Identity;
 use crate::net::websocket::reader::code;
 
 impl Connection {
-    pub(super) fn register(&mut self, registers: RegisterPayload, ctx: &mut Context<Self>) {
+    pub(super) fn register(&mut self, payload: RegisterPayload, ctx: &mut Context<Self>) {
         let services = self.context.services.clone();
         if services.bus.node().consensus().ready().is_err() {
             let refusal = Refusal::Unavailable("the cluster has no majority".to_owned());
             return self.registration_refused(Fault::of_service(&refusal));
         }
         let snapshot = self.context.snapshots.take(services.bus.node().state());
-        let name = registers.name.clone();
+        let name = payload.name.clone();
         self.handle.client().describe(|about| about.name.clone_from(&name));
-        if registers.methods.is_empty() {
+        if payload.methods.is_empty() {
             let identity = Identity { name, instance: String::new() };
             return self.registered(identity, &snapshot, None, ctx);
         }
-        let register = registers.into_register();
+        let register = payload.into_register();
         if let Err(refusal) = register.service.check().and_then(|()| register.instance.check()) {
             return self.registration_refused(Fault::of_service(&refusal));
         }
@@ -74,7 +74,7 @@ impl Connection {
         self.end(close, reason);
     }
 
-    /// `replaced`: the node of a connection that was this instance before.
+    /// Tells the client that it is registered. `replaced` is the node of the earlier connection of that instance.
     pub(super) fn registered(
         &mut self,
         identity: Identity,
@@ -94,7 +94,7 @@ impl Connection {
             self.announce(&event);
         }
         for frame in backlog {
-            if let Some(step) = self.session.hear(frame, clock::now()) {
+            if let Some(step) = self.session.receive(frame, clock::now()) {
                 self.step(step, ctx);
             }
         }

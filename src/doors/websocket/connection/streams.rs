@@ -1,4 +1,4 @@
-//! Publishing, and streams of the book, over one connection: what its client is told, by the rules of the door `sse`.
+//! Publishing and streams of the book over one connection. The rules are those of the door `sse`.
 
 use actix::WrapFuture as _;
 use actix::prelude::{AsyncContext, Context};
@@ -11,9 +11,9 @@ use crate::doors::websocket::outbound::{self, OutboundFrame};
 use crate::doors::websocket::payloads::{PublishPayload, SubscribePayload};
 
 impl Connection {
-    pub(super) fn publish(&mut self, publishes: &PublishPayload, ctx: &mut Context<Self>) {
-        let id = &publishes.id;
-        match self.book.publish(id.clone(), None, publishes.draft()) {
+    pub(super) fn publish(&mut self, payload: &PublishPayload, ctx: &mut Context<Self>) {
+        let id = &payload.id;
+        match self.book.publish(id.clone(), None, payload.draft()) {
             Ok(message) => self.encode(id, message, ctx),
             Err(refusal) => self.refuse(id, refusal),
         }
@@ -38,7 +38,7 @@ impl Connection {
         }
     }
 
-    /// A stream, or a publish, of this connection says something.
+    /// Sends the update of a stream or of a publish to the client.
     pub(super) fn update(&mut self, number: u64, update: StreamUpdate, ctx: &mut Context<Self>) {
         if let Some((id, messages)) = self.book.update(number, update) {
             self.encode(&id, messages, ctx);
@@ -54,16 +54,16 @@ impl Connection {
         self.send(&OutboundFrame::from(&FrameError::new(code, refusal.to_string()).of(id)));
     }
 
-    /// Tells the client what became of what it calls `id`.
+    /// Sends the results of the publish or stream `id`.
     fn encode(&mut self, id: &str, messages: impl IntoIterator<Item = StreamMessage>, ctx: &mut Context<Self>) {
         for message in messages {
             match message {
                 StreamMessage::Published(_, Ok(Some(published))) => self.send(&outbound::published(id, &published)),
-                // Only a batch has no event of its own.
+                // Only a batch has no event of its own, and this door has no batches.
                 StreamMessage::Published(_, Ok(None)) => {}
                 StreamMessage::Opened(_, Ok(consumer)) => self.send(&outbound::subscribed(id, &consumer)),
                 StreamMessage::Event(event) => outbound::write_paced(&self.sink, &outbound::delivery(id, event)),
-                StreamMessage::ChunkEnd(turn) => self.keep(turn, ctx),
+                StreamMessage::ChunkEnd(turn) => self.wait_for_room(turn, ctx),
                 StreamMessage::Ended(end, reason) => self.send(&outbound::unsubscribed(id, Some((end, &reason)))),
                 StreamMessage::Acknowledged(AckOutcome { event, done: Ok(done), .. }) => {
                     self.send(&outbound::acked(id, &event, done == AckResult::Yes));
@@ -78,13 +78,13 @@ impl Connection {
         }
     }
 
-    /// The next stream speaks when little of what this one has said waits for the client.
-    fn keep(&self, turn: Turn, ctx: &mut Context<Self>) {
+    /// Holds the turn until little waits for the client. Then the next stream sends.
+    fn wait_for_room(&self, turn: Turn, ctx: &mut Context<Self>) {
         let sink = self.sink.clone();
-        let left = async move {
+        let room = async move {
             sink.room().await;
             drop(turn);
         };
-        ctx.spawn(left.into_actor(self));
+        ctx.spawn(room.into_actor(self));
     }
 }
