@@ -7,8 +7,7 @@ use super::arrows::CRATES;
 use super::source::tokens;
 
 const DOOR_FILES: [&str; 6] = ["README.md", "codec.rs", "mod.rs", "session.rs", "settings.rs", "tests.rs"];
-const LINES_MAX: usize = 600;
-const LINES_WITHOUT_REASON_MAX: usize = 500;
+const LINES_MAX: usize = 500;
 /// Most sources in one folder: with more, nobody finds the right one by its name.
 const FILES_MAX: usize = 16;
 /// Crates that must not be in the tree, with the start of the version when only some are meant.
@@ -49,13 +48,8 @@ pub(crate) fn files(tree: &Tree) -> Vec<String> {
             findings.push(format!("{path}: the first line must say what the file is for (//!)"));
         }
         let lines = text.lines().count();
-        let reason = text.lines().any(|line| line.starts_with("//! Size:"));
         if lines > LINES_MAX {
             findings.push(format!("{path}: {lines} lines, split it (at most {LINES_MAX})"));
-        } else if lines > LINES_WITHOUT_REASON_MAX && !reason {
-            findings.push(format!(
-                "{path}: {lines} lines need a reason, `//! Size: ...` (over {LINES_WITHOUT_REASON_MAX})"
-            ));
         }
     }
     findings
@@ -225,21 +219,15 @@ fn a_door_with_a_missing_or_an_odd_file_is_reported() {
 
 #[test]
 fn a_file_without_a_purpose_or_too_long_is_reported() {
-    let lines = |count: usize, second: &str| format!("//! x\n{second}\n{}", "\n".repeat(count - 2));
-    let tree: Tree = [
-        ("a.rs", "fn f() {}".to_owned()),
-        ("b.rs", lines(500, "")),
-        ("c.rs", lines(501, "")),
-        ("d.rs", lines(600, "//! Size: one table.")),
-        ("e.rs", lines(601, "//! Size: one table.")),
-        ("f.md", String::new()),
-    ]
-    .map(|(path, text)| (path.to_owned(), text))
-    .into();
+    let lines = |count: usize| format!("//! x\n{}", "\n".repeat(count - 1));
+    let tree: Tree =
+        [("a.rs", "fn f() {}".to_owned()), ("b.rs", lines(500)), ("c.rs", lines(501)), ("f.md", String::new())]
+            .map(|(path, text)| (path.to_owned(), text))
+            .into();
     let findings = files(&tree);
     let starts = |at: usize, start: &str| findings[at].starts_with(start);
-    assert_eq!(findings.len(), 3, "{findings:?}");
-    assert!(starts(0, "a.rs: the first line") && starts(1, "c.rs: 501") && starts(2, "e.rs: 601"), "{findings:?}");
+    assert_eq!(findings.len(), 2, "{findings:?}");
+    assert!(starts(0, "a.rs: the first line") && starts(1, "c.rs: 501"), "{findings:?}");
 }
 
 #[test]

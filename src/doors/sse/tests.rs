@@ -1,9 +1,6 @@
-//! Recorded conversations: bodies to events or refusals, frames byte for byte, parameters to decisions.
-//!
-//! Size: tables of what goes in and what comes out.
+//! Recorded conversations: bodies to events or refusals, frames byte for byte.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use proptest::prelude::*;
 use rollbook_core::entry::{EntryBuilder, FLAG_CREATE, FLAG_HEADERS, FLAG_KEYED, Frame};
@@ -12,10 +9,8 @@ use rollbook_core::time::Timestamp;
 
 use super::codec::{self, Context, FRAMES};
 use super::headers::RequestHeaders;
-use super::session::{self, Ack, Query};
 use crate::bus::error::Fault;
 use crate::bus::read::encoder::EventEncoder as _;
-use crate::bus::subscribe::request::{Start, Subscribe};
 use crate::bus::write::draft::{Parsed, allow_create};
 use crate::net::http::status::status;
 
@@ -341,121 +336,6 @@ fn frames_byte_for_byte() {
         String::from_utf8(out).unwrap(),
         ": ping\n\n: events are missing, the first that is kept has index 4\n\nid: e_00000000000000000070\n\nevent: error\ndata: start event id e_x\ndata: id: y not found\n\nretry: 1234\n\n"
     );
-}
-
-/// A subscription as one line: pattern, start, manual, consumer id, durable.
-fn subscribed(query: &str, last_event_id: Option<&str>) -> String {
-    let query = Query::parse(query);
-    let wanted = session::pattern(&query).and_then(|pattern| session::subscribe(&query, pattern, last_event_id));
-    let Subscribe { pattern, start, manual, consumer_id, durable } = match wanted {
-        Ok(wanted) => wanted,
-        Err(rejected) => {
-            assert_eq!(status(rejected.kind), 400);
-            return rejected.text.into_owned();
-        }
-    };
-    let mut line = format!("{pattern} ");
-    match start {
-        Start::Oldest => line.push_str("oldest"),
-        Start::Newest => line.push_str("newest"),
-        Start::After(id) => line.push_str(&format!("after {id}")),
-        Start::Resume(id) => line.push_str(&format!("resumes after {id}")),
-    }
-    if let Some(patience) = manual {
-        line.push_str(&format!(" manual {}ms x{}", patience.redelivery.as_millis(), patience.count_max));
-    }
-    if let Some(id) = consumer_id {
-        line.push_str(&format!(" as {id}"));
-    }
-    if let Some(durable) = durable {
-        let kind = if durable.group { "group" } else { "consumer" };
-        line.push_str(&format!(" {kind} {}", durable.name));
-        line.push_str(&durable.member.map(|member| format!(" member {member}")).unwrap_or_default());
-    }
-    line
-}
-
-#[test]
-fn parameters_of_a_subscription() {
-    let long = "n".repeat(64);
-    for (query, want) in [
-        ("", "missing subject in query string"),
-        ("start=oldest", "missing subject in query string"),
-        ("subject=", "subject is empty"),
-        ("subject=a", "invalid subject: missing namespace"),
-        ("subject=*.a", "subject should not start with *"),
-        ("subject=a.%3E.b", "subject should not have anything after >"),
-        ("subject=a.**.b", "subject should not have anything after **"),
-        ("subject=_bus_.*", "inbox subjects cannot contain wildcards"),
-        ("subject=a.%FF", "subject should have only letters, digits, dots, _, -, and in a pattern * and >"),
-        ("subject=a.b%0Aid:x", "subject should have only letters, digits, dots, _, -, and in a pattern * and >"),
-        ("subject=a.b", "a.b newest"),
-        ("subject=a.b&subject=a.c", "a.b newest"),
-        ("subject=a.**&start=&ack=&redelivery=0s", "a.** newest"),
-        ("subject=a.%3E&start=oldest&ack=none", "a.> oldest"),
-        ("subject=a.b&start=newest&unknown=1", "a.b newest"),
-        ("subject=a.b&start=e_1", "a.b after e_1"),
-        ("subject=a.b&start=anything", "a.b after anything"),
-        ("subject=a.b&ack=manual", "a.b newest manual 5000ms x3"),
-        ("subject=a.b&ack=manual&redelivery=1m30s&redelivery_count=1", "a.b newest manual 90000ms x1"),
-        ("subject=a.b&ack=manual&redelivery=0&redelivery_count=-4", "a.b newest manual 5000ms x0"),
-        ("subject=a.b&ack=manual&redelivery_count=99999999999", "a.b newest manual 5000ms x4294967295"),
-        ("subject=a.b&ack=none&redelivery=1s", "a.b newest"),
-        ("subject=a.b&ack=auto", "invalid ack: auto"),
-        ("subject=a.b&redelivery=5", "invalid redelivery: 5"),
-        ("subject=a.b&redelivery=-5s", "invalid redelivery: -5s"),
-        ("subject=a.b&redelivery=1ns", "invalid redelivery: 1ns, at least 100ms"),
-        ("subject=a.b&ack=manual&redelivery=99.9ms", "invalid redelivery: 99.9ms, at least 100ms"),
-        ("subject=a.b&ack=manual&redelivery=100ms", "a.b newest manual 100ms x3"),
-        ("subject=a.b&redelivery_count=3.0", "invalid redelivery_count: 3.0"),
-        ("subject=a.b&consumer_id=c_1-A_z", "a.b newest as c_1-A_z"),
-        ("subject=a.b&consumer_id=c_", "invalid consumer_id in query string"),
-        ("subject=a.b&consumer_id=x", "invalid consumer_id in query string"),
-        ("subject=a.b&consumer_id=c_a%0Aid:x", "invalid consumer_id in query string"),
-        ("subject=a.b&consumer=w", "a.b newest consumer w"),
-        ("subject=a.b&group=w&ack=manual", "a.b newest manual 5000ms x3 group w"),
-        ("subject=a.b&group=w&consumer=m", "a.b newest group w member m"),
-        ("subject=a.b&consumer=a.b", "invalid consumer: a.b"),
-        ("subject=a.b&group=%20", "invalid group:  "),
-        ("subject=_bus_.x&consumer=w", "inbox subjects cannot have a durable consumer"),
-        ("subject=_bus_.x&ack=manual&start=oldest", "_bus_.x oldest manual 5000ms x3"),
-    ] {
-        assert_eq!(subscribed(query, None), want, "{query}");
-    }
-    assert_eq!(subscribed(&format!("subject=a.b&group={long}"), None), format!("a.b newest group {long}"));
-    assert_eq!(subscribed(&format!("subject=a.b&group={long}n"), None), format!("invalid group: {long}n"));
-    assert_eq!(subscribed("subject=a.b&start=oldest", Some("e_7")), "a.b resumes after e_7");
-    assert_eq!(subscribed("subject=a.b&start=oldest", Some("")), "a.b oldest");
-}
-
-#[test]
-fn parameters_of_an_acknowledgement() {
-    let text = |query: &str| match session::ack(&Query::parse(query)) {
-        Ok(Ack { consumer_id, event_id, unusual }) => format!("{consumer_id} {event_id} {unusual}"),
-        Err(Fault { kind, text, .. }) => format!("{} {text}", status(kind).as_u16()),
-    };
-    for (query, want) in [
-        ("", "400 missing consumer_id in query string"),
-        ("event_id=e_1", "400 missing consumer_id in query string"),
-        ("consumer_id=&event_id=e_1", "400 missing consumer_id in query string"),
-        ("consumer_id=x&event_id=e_1", "400 invalid consumer_id in query string"),
-        ("consumer_id=c_1", "400 missing event_id in query string"),
-        ("consumer_id=c_1&event_id=", "400 missing event_id in query string"),
-        ("consumer_id=c_1&event_id=e_1", "c_1 e_1 false"),
-        ("event_id=e_1&consumer_id=c_1&more=x", "c_1 e_1 false"),
-        ("consumer_id=c_1&event_id=mine%3A1", "c_1 mine:1 true"),
-    ] {
-        assert_eq!(text(query), want, "{query}");
-    }
-    assert_eq!(session::invalid_event_id().text, "invalid event_id in query string");
-}
-
-#[test]
-fn the_defaults_of_the_protocol() {
-    let query = Query::parse("subject=a.b&ack=manual");
-    let wanted = session::subscribe(&query, session::pattern(&query).unwrap(), None).unwrap();
-    let patience = wanted.manual.unwrap();
-    assert_eq!((patience.redelivery, patience.count_max), (Duration::from_secs(5), 3));
 }
 
 const VALID: [&str; 4] = [
