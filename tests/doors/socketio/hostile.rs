@@ -25,7 +25,7 @@ fn a_registration_that_is_wrong_is_refused_by_name_of_the_field() {
         (json!({ "id": "x".repeat(129) }), "service id"),
         (json!({ "id": "svc", "port": 70000 }), "port"),
         (json!({ "id": "svc", "port": "eighty" }), "port"),
-        (json!({ "id": "svc", "capabilities": "users" }), "sequence"),
+        (json!({ "id": "svc", "capabilities": "users" }), "list"),
         (json!({ "id": "svc", "capabilities": [{ "description": "no name" }] }), "capability"),
         (json!({ "id": "svc", "capabilities": ["a", "a"] }), "twice"),
         (json!({ "id": "svc", "capabilities": many }), "capabilities"),
