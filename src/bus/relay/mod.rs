@@ -1,6 +1,6 @@
 //! The relay: streams and durable consumers that concern two nodes.
 //!
-//! One node serves a durable consumer, wherever its members are connected. On that node a [`remote_member`] stands in
+//! One node serves a durable consumer, wherever its members are connected. On that node a remote member stands in
 //! for each member that is connected elsewhere. On the node of the client the relay remembers which node serves the
 //! stream. Acknowledgements and inbox messages go to the node that the consumer id names, or to all nodes.
 //!

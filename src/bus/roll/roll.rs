@@ -1,7 +1,7 @@
 //! Registration of the clients of this node on the roll, and their removal.
 //!
 //! A registration is proposed, and the client gets the answer. A client that leaves gets no answer, but the removal
-//! must not be lost: [`PendingLeaves`] keeps the client until the replicated state shows that the instance is gone,
+//! must not be lost: `PendingLeaves` keeps the client until the replicated state shows that the instance is gone,
 //! across changes of the leader and also when a registration was still on its way. When the cluster had given this node
 //! up and the node begins a new life, the clients that stayed connected are registered again.
 //!
