@@ -4,6 +4,11 @@ use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
 
+/// The words of a text such as `a, b`, without the blanks around each and without empty words.
+pub fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|word| !word.is_empty())
+}
+
 /// The words of a text such as `a, b`. Blanks around a word and empty words are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
@@ -11,8 +16,7 @@ pub struct CommaList(Vec<String>);
 
 impl From<String> for CommaList {
     fn from(text: String) -> Self {
-        let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
-        Self(words.map(str::to_owned).collect())
+        Self(words(&text).map(str::to_owned).collect())
     }
 }
 

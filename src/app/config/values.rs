@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::comma_list::words;
+
 /// What a node without a majority does with its streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -51,7 +53,7 @@ impl TryFrom<String> for Founders {
 
     fn try_from(text: String) -> Result<Self, String> {
         let mut founders = BTreeMap::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        for part in words(&text) {
             let wrong = || format!("`{part}` is not NUMBER=HOST:PORT, as in 1=10.0.0.1:7441,2=10.0.0.2:7441");
             let (id, address) = part.split_once('=').ok_or_else(wrong)?;
             let id: u64 = id.trim().parse().ok().filter(|id| *id > 0).ok_or_else(wrong)?;
@@ -190,7 +192,7 @@ pub enum LogFormat {
 /// A part is neither. The logger alone would take a misspelled level for the name of a target and write nothing else.
 pub fn log_filter(text: &str) -> Result<String, String> {
     const HELP: &str = "write a level (off, error, warn, info, debug, trace) or pairs (info,rollbook=debug)";
-    let directives: Vec<&str> = text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
+    let directives: Vec<&str> = words(text).collect();
     if directives.is_empty() {
         return Err(format!("an empty filter writes nothing; {HELP}"));
     }

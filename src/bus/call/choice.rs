@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::comma_list::words;
+
 /// How a provider is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -127,7 +129,7 @@ impl TryFrom<String> for Strategies {
 
     fn try_from(text: String) -> Result<Self, String> {
         let mut strategies = BTreeMap::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        for part in words(&text) {
             let wrong = || format!("`{part}` is not CAPABILITY=STRATEGY, as in users=round_robin,*=least_in_flight");
             let (capability, strategy) = part.split_once('=').ok_or_else(wrong)?;
             if strategies.insert(capability.trim().to_owned(), strategy.trim().parse()?).is_some() {

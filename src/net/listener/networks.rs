@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::base::comma_list::words;
+
 /// IP addresses and networks: `10.0.0.7, 192.168.0.0/16, fd00::/8`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -35,8 +37,7 @@ impl TryFrom<String> for Networks {
                 format!("`{word}` is neither an IP address nor a network; write 10.0.0.7, 10.0.0.0/8 or fd00::/8")
             })
         };
-        let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
-        words.map(parse).collect::<Result<_, _>>().map(Self)
+        words(&text).map(parse).collect::<Result<_, _>>().map(Self)
     }
 }
 
