@@ -181,9 +181,14 @@ pub(super) fn parse_publish(body: &[u8], context: &Context<'_>) -> Result<Parsed
     let progress = Progress::default();
     let parsed = parse(body, context, &progress)?;
     if progress.too_deep.get() {
-        return Err(Fault::bad(format!("invalid payload: {}", json::TOO_DEEP)));
+        return Err(too_deep());
     }
     Ok(parsed)
+}
+
+/// The refusal of a payload that is nested too deep.
+pub(super) fn too_deep() -> Fault {
+    Fault::bad(format!("invalid payload: {}", json::TOO_DEEP))
 }
 
 /// Reads the body of a restore. Payloads may have any depth, because an older release may have stored them.

@@ -18,7 +18,7 @@ use super::{content_type, essence};
 use crate::base::json;
 use crate::bus::error::Fault;
 use crate::bus::write::draft::{Draft, Parsed, parse_rfc3339};
-use crate::doors::sse::codec::{Context, publish_all, publish_one};
+use crate::doors::sse::codec::{Context, publish_all, publish_one, too_deep};
 
 fn invalid(what: impl fmt::Display) -> Fault {
     Fault::bad(format!("invalid CloudEvent: {what}"))
@@ -216,10 +216,7 @@ fn document(text: &str) -> Result<CloudEvent<'_>, Fault> {
 }
 
 fn check_depth(json: &str) -> Result<(), Fault> {
-    if json::is_shallow(json.as_bytes(), json::DEPTH_MAX) {
-        return Ok(());
-    }
-    Err(Fault::bad(format!("invalid payload: {}", json::TOO_DEEP)))
+    if json::is_shallow(json.as_bytes(), json::DEPTH_MAX) { Ok(()) } else { Err(too_deep()) }
 }
 
 /// Turns the data of binary mode into a payload: JSON stays as it came, text becomes a JSON string, other data
