@@ -28,7 +28,8 @@ impl Nc {
     fn connect(address: &str) -> Self {
         let (host, port) = address.split_once(':').expect("HOST:PORT");
         let mut command = Command::new("nc");
-        command.args([host, port]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Ends when nothing came for so many seconds, so that a door without a word fails the test.
+        command.args(["-w", "10", host, port]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().expect("nc, which `make test-packages` installs");
         let lines = BufReader::new(process.stdout.take().expect("piped"));
         Self { process: Killed(process), lines }
