@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -76,4 +77,18 @@ fn nobody_else_is_believed() {
         assert!(answer.contains("proxy_protocol_from"), "it says what to do: {answer}");
         node.publish("app.x", "1");
     }
+}
+
+#[test]
+fn a_connection_without_its_header_does_not_delay_a_stop() {
+    let mut node = behind("127.0.0.1");
+    let silent = [node.log, node.web].map(|listener| TcpStream::connect(listener).expect("connect"));
+    // Behind them, so that both are accepted and waited for.
+    for listener in [node.log, node.web] {
+        assert_eq!(say(listener, b"GET / HTTP/1.1\r\n\r\n"), "");
+    }
+    let began = Instant::now();
+    node.terminate();
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    drop(silent);
 }

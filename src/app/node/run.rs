@@ -140,7 +140,7 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
     actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));
     let of_node = (parts::hosts(config), bus.metrics().clone());
-    let listeners = Listeners::new(bound, of_node, (parts::threads(config), fitted.spare), DRAIN);
+    let listeners = Listeners::new(bound, of_node, parts::threads(config), DRAIN);
     let mut running =
         RunningNode { access, doors, services, call_handler, admin, registry, _relay: relay, stop, listeners };
     running.open(fitted)?;
@@ -223,7 +223,11 @@ impl RunningNode {
             websockets: true,
             refuse: Arc::new(admin::refuse),
         };
-        Ok(self.listeners.http(parts::web_threads(&fitted.config), (settings, http), application)?)
+        self.listeners.http(parts::web_threads(&fitted.config), (settings, http), application)?;
+        if let Some(name) = self.listeners.unserved().next() {
+            anyhow::bail!("no door serves the socket {name}: its clients would wait for ever");
+        }
+        Ok(())
     }
 
     /// Announces each listener in one line.

@@ -124,7 +124,9 @@ async fn client<S>(
 ) -> io::Result<(BufferedSocket, Option<SocketAddr>)> {
     let limits = &thread.listener.limits;
     let (Ok(peer), Some(socket)) = (peer, &mut wire.io) else { return Ok((wire, None)) };
-    let client = proxy::client(socket, peer, &limits.settings.proxy_protocol_from, &mut wire.read).await;
+    let client = proxy::client(socket, peer, &limits.settings.proxy_protocol_from, &mut wire.read);
+    // A stopping node does not wait for the header of a connection without a request.
+    let client = thread.stopping.run_until_cancelled(client).await.ok_or(io::ErrorKind::ConnectionAborted)?;
     let client = client.inspect_err(|_| limits.count(TurnedAway::Proxy))?;
     Ok((wire, Some(client)))
 }
@@ -199,7 +201,7 @@ impl<S> Connection<S> {
                 if called {
                     thread.woken();
                 }
-                if called || thread.stopping.get() || timer.is_over(idle_until, cx) {
+                if called || thread.stopping.is_cancelled() || timer.is_over(idle_until, cx) {
                     return Poll::Ready(Err(None));
                 }
             } else {
@@ -366,7 +368,7 @@ impl<S> Connection<S> {
     }
 
     async fn answer(&mut self, answer: Response<BoxBody>, asked: Asked) -> io::Result<Then> {
-        let last = asked.last || self.wire.borrow().body || self.thread.stopping.get();
+        let last = asked.last || self.wire.borrow().body || self.thread.stopping.is_cancelled();
         // Streams are bounded by their door.
         self.place.stream(answer.body().size() == BodySize::Stream);
         let keeps = send(&self.wire, answer, Asked { last, ..asked }).await?;

@@ -55,7 +55,7 @@ where
                 let service = factory.new_service(()).await.map_err(|error| {
                     tracing::error!(?error, "the application cannot be built");
                 })?;
-                let thread = Rc::new(Worker::new(service, listener));
+                let thread = Rc::new(Worker::new(service, listener, stopping.clone()));
                 let stops = Rc::clone(&thread);
                 actix_web::rt::spawn(async move {
                     stopping.cancelled().await;

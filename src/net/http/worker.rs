@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use actix_http::ServiceConfig;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::settings::HttpListener;
 use crate::net::listener::limits::ConnectionSlot;
@@ -24,13 +25,13 @@ pub(super) struct Worker<S> {
     /// Idle connections that were woken to make room and have not left.
     pub(super) leaving: Cell<usize>,
     /// Whether the listener stops.
-    pub(super) stopping: Cell<bool>,
+    pub(super) stopping: CancellationToken,
     /// A copy of the head that is being parsed, to explain an error of the parser.
     pub(super) scratch: RefCell<Vec<u8>>,
 }
 
 impl<S> Worker<S> {
-    pub(super) fn new(service: S, listener: Arc<HttpListener>) -> Self {
+    pub(super) fn new(service: S, listener: Arc<HttpListener>, stopping: CancellationToken) -> Self {
         Self {
             service,
             listener,
@@ -38,7 +39,7 @@ impl<S> Worker<S> {
             idle: Notify::new(),
             idle_count: Cell::new(0),
             leaving: Cell::new(0),
-            stopping: Cell::new(false),
+            stopping,
             scratch: RefCell::default(),
         }
     }
@@ -56,14 +57,13 @@ impl<S> Worker<S> {
 
     /// An idle connection was woken.
     pub(super) fn woken(&self) {
-        if !self.stopping.get() {
+        if !self.stopping.is_cancelled() {
             self.leaving.set(self.leaving.get().saturating_sub(1));
         }
     }
 
     /// From now on no connection waits for another request.
     pub(super) fn stop(&self) {
-        self.stopping.set(true);
         self.idle.notify_waiters();
     }
 }

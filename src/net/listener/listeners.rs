@@ -29,7 +29,6 @@ const BACKLOG: u32 = 4096;
 /// A listener that is served.
 #[derive(Debug)]
 struct Served {
-    name: &'static str,
     url: String,
     limits: Arc<ListenerLimits>,
     server: ServerHandle,
@@ -42,7 +41,6 @@ pub struct Listeners {
     hosts: Hosts,
     metrics: Metrics,
     threads: usize,
-    spare: usize,
     drain_timeout: Duration,
     stopping: CancellationToken,
 }
@@ -55,17 +53,16 @@ impl Debug for Listeners {
 
 impl Listeners {
     /// Listeners on these sockets, by name. HTTP is served under the names `hosts`, by `threads` unless a door asks
-    /// for another number; `spare` connections more than the bound of a listener find room for an answer. When they
-    /// are stopped, requests may take `drain_timeout`.
+    /// for another number. When they are stopped, requests may take `drain_timeout`.
     #[must_use]
     pub fn new(
         bound: Vec<(&'static str, TcpListener)>,
         (hosts, metrics): (Hosts, Metrics),
-        (threads, spare): (usize, usize),
+        threads: usize,
         drain_timeout: Duration,
     ) -> Self {
         let (served, stopping) = (Vec::new(), CancellationToken::new());
-        Self { bound, served, hosts, metrics, threads, spare, drain_timeout, stopping }
+        Self { bound, served, hosts, metrics, threads, drain_timeout, stopping }
     }
 
     /// Names under which the node may be asked over HTTP.
@@ -78,12 +75,6 @@ impl Listeners {
     #[must_use]
     pub const fn threads(&self) -> usize {
         self.threads
-    }
-
-    /// Connections that a listener takes beyond those that its door asks for.
-    #[must_use]
-    pub const fn spare(&self) -> usize {
-        self.spare
     }
 
     /// Serves HTTP on the socket of that name, with an application that each of so many threads builds. Nothing
@@ -150,14 +141,19 @@ impl Listeners {
     }
 
     fn serve(&mut self, limits: Arc<ListenerLimits>, (scheme, address): (&str, SocketAddr), server: Server) {
-        let (name, url) = (limits.settings.name, format!("{scheme}://{address}/"));
-        self.served.push(Served { name, url, limits, server: server.handle() });
+        let url = format!("{scheme}://{address}/");
+        self.served.push(Served { url, limits, server: server.handle() });
         actix_web::rt::spawn(server);
+    }
+
+    /// Names of the sockets that nobody serves: their clients would wait for ever.
+    pub fn unserved(&self) -> impl Iterator<Item = &'static str> {
+        self.bound.iter().map(|(name, _)| *name)
     }
 
     /// Name and address of every listener that is served, in the order in which they were opened.
     pub fn urls(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.served.iter().map(|served| (served.name, &*served.url))
+        self.served.iter().map(|served| (served.limits.settings.name, &*served.url))
     }
 
     /// Ends idle connections, and those that are served with their next answer.

@@ -85,7 +85,9 @@ async fn admit(
     };
     let peer = stream.peer_addr().ok()?;
     let (mut socket, mut read) = (Socket::from(stream), BytesMut::new());
-    match proxy::client(&mut socket, peer, &limits.settings.proxy_protocol_from, &mut read).await {
+    let client = proxy::client(&mut socket, peer, &limits.settings.proxy_protocol_from, &mut read);
+    // A stopping node does not wait for the header.
+    match stopping.run_until_cancelled(client).await? {
         Ok(client) => Some(Connection { socket, read, client, stopping, _slot: slot }),
         Err(error) => {
             limits.count(TurnedAway::Proxy);
