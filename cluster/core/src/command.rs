@@ -1,20 +1,27 @@
 //! Commands: every change of the replicated state that is not a publish, and the replies of the rules.
 //!
-//! A command is the body of a frame of [`crate::entry`]. [`check_level`] checks each command before it enters the log,
+//! A command is the body of a frame of [`crate::entry`]. [`admission::check_level`] checks each command before it enters the log,
 //! because a command in the log stops every node that does not know the command.
+
+pub mod admission;
+pub mod attributed;
 
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use prost::Message as _;
 
+use attributed::Attributed;
+
 use crate::central::ConfigSet;
 use crate::consumer::{Attempts, Consumer, ConsumerStart, Range};
-use crate::entry::{self, FLAG_HEADERS, Frame, KIND_COMMAND, KIND_PUBLISH, command_frame};
+use crate::entry::command_frame;
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
 use crate::namespace::{Head, Retention};
 use crate::node::{Node, Owner};
+use crate::security::actor::Actor;
+use crate::security::change::SecurityChange;
 use crate::service::{
     InstanceLeave, InstanceMark, InstanceRegister, Registered, Removed, Service, ServiceExpire, ServiceRemove,
     ServiceUpdate,
@@ -102,6 +109,9 @@ pub enum Command {
     /// Begin to serve a durable consumer, with a new epoch. From feature level `COUNTED` on.
     #[prost(message, tag = "25")]
     ConsumerStart(ConsumerStart),
+    /// Change principals, roles, credentials or issuers. From feature level `SECURED` on.
+    #[prost(message, tag = "26")]
+    Security(Box<SecurityChange>),
     /// Remove some rows that no rule needs any more, such as expired dedupe keys. From feature level `BOUNDED` on.
     #[prost(message, tag = "40")]
     Tidy(Tidy),
@@ -322,9 +332,12 @@ pub struct ClockSet {
 struct Envelope {
     #[prost(
         oneof = "Command",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 40"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 40"
     )]
     command: Option<Command>,
+    /// Who has the command done. From feature level `SECURED` on.
+    #[prost(message, optional, tag = "100")]
+    actor: Option<Actor>,
 }
 
 impl Command {
@@ -333,7 +346,15 @@ impl Command {
     /// # Errors
     /// [`Refusal::Malformed`] when the command is longer than 4 GiB.
     pub fn frame(self) -> Result<Vec<u8>, Refusal> {
-        command_frame(&Envelope { command: Some(self) }.encode_to_vec())
+        self.frame_of(None)
+    }
+
+    /// The same with who has the command done, which needs feature level `SECURED`.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] when the command is longer than 4 GiB.
+    pub fn frame_of(self, actor: Option<Actor>) -> Result<Vec<u8>, Refusal> {
+        command_frame(&Envelope { command: Some(self), actor }.encode_to_vec())
     }
 
     /// Decodes the body of a command frame.
@@ -341,10 +362,10 @@ impl Command {
     /// # Errors
     /// [`DecodeError::Unknown`] for a command of a newer release, [`DecodeError::Damaged`] for bytes that no release
     /// wrote.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<Attributed, DecodeError> {
         match Envelope::decode(bytes) {
-            Ok(Envelope { command: Some(command) }) => Ok(command),
-            Ok(Envelope { command: None }) => Err(DecodeError::Unknown),
+            Ok(Envelope { command: Some(command), actor }) => Ok(Attributed { command, actor }),
+            Ok(Envelope { command: None, .. }) => Err(DecodeError::Unknown),
             Err(error) => Err(DecodeError::Damaged(alloc::format!("{error}"))),
         }
     }
@@ -362,6 +383,7 @@ impl Command {
             }
             Self::ConsumerAdvance(advance) if advance.counts() => FeatureLevel::COUNTED,
             Self::ConsumerStart(_) => FeatureLevel::COUNTED,
+            Self::Security(_) => FeatureLevel::SECURED,
             // A cluster at the first level must be able to raise the level. The number inside the command says which
             // releases can apply the command.
             Self::LevelRaise(_)
@@ -388,42 +410,6 @@ impl Command {
             Self::InstanceExpire(_) | Self::TrimMany(_) | Self::ClockSet(_) | Self::Tidy(_) => FeatureLevel::BOUNDED,
         }
     }
-
-    /// Checks that this command may be proposed in a cluster at `level`.
-    ///
-    /// # Errors
-    /// [`Refusal::Unavailable`] names the level that the command needs.
-    pub fn check_level(&self, level: FeatureLevel) -> Result<(), Refusal> {
-        level.check(self.required_level())
-    }
-}
-
-/// Whether this frame needs [`check_level`]: the frame holds a command, or a publish with parts that the first releases
-/// could not read.
-#[must_use]
-pub fn needs_level(frame: &[u8]) -> bool {
-    match frame.first_chunk() {
-        Some([KIND_COMMAND, _]) => true,
-        Some([KIND_PUBLISH, flags]) => flags & FLAG_HEADERS != 0,
-        _ => false,
-    }
-}
-
-/// Checks that all of these `count` frames may be proposed in a cluster at `level`.
-///
-/// The leader must call this function before it puts frames into the log, also for frames that another node forwards:
-/// once in the log, a command that is unknown or above the level stops nodes.
-///
-/// # Errors
-/// [`Refusal::Malformed`] when this release does not know a command or frame, [`Refusal::Unavailable`] when a command,
-/// or an event with headers, needs a higher level.
-pub fn check_level(frames: &[u8], count: u32, level: FeatureLevel) -> Result<(), Refusal> {
-    entry::frames(frames, count).try_for_each(|frame| match frame {
-        Frame::Command(body) => Command::decode(body)?.check_level(level),
-        Frame::Unknown(kind) => Err(Refusal::Malformed(alloc::format!("frame of unknown kind {kind}"))),
-        Frame::Publish(publish) if publish.flags & FLAG_HEADERS != 0 => level.check(FeatureLevel::HEADERS),
-        Frame::Publish(_) | Frame::Batch(_) => Ok(()),
-    })
 }
 
 /// Why [`Command::decode`] could not read a command.
@@ -470,6 +456,8 @@ pub enum Done {
     Service(Service),
     /// The removed instances of a removed service.
     Removed(Removed),
+    /// The new revision of principals, roles and credentials.
+    Security(u64),
     /// One bounded step was done and work is left: the proposer proposes the same command again.
     More,
     /// The frame was accepted and has no result.
@@ -488,7 +476,7 @@ mod tests {
         builder.push(&command.clone().frame().unwrap());
         let bytes = builder.finish(0);
         let Some(Frame::Command(body)) = Entry::parse(&bytes).unwrap().frames().next() else { panic!("a command") };
-        assert_eq!(Command::decode(body), Ok(command));
+        assert_eq!(Command::decode(body), Ok(Attributed { command, actor: None }));
     }
 
     #[test]

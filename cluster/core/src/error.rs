@@ -98,6 +98,12 @@ pub enum Refusal {
     /// The service has no connected instance of this id.
     #[error("instance not found: {0}")]
     InstanceNotFound(String),
+    /// There is no principal, role, credential or issuer of this name.
+    #[error("not found: {0}")]
+    SecurityNotFound(String),
+    /// This change of principals, roles or credentials is not possible.
+    #[error("security: {0}")]
+    Security(String),
 }
 
 impl Refusal {
@@ -126,6 +132,8 @@ impl Refusal {
             Self::RevisionMismatch(_) => 19,
             Self::ServiceNotFound(_) => 20,
             Self::InstanceNotFound(_) => 21,
+            Self::SecurityNotFound(_) => 22,
+            Self::Security(_) => 23,
         }
     }
 
@@ -154,6 +162,8 @@ impl Refusal {
             Self::RevisionMismatch(_) => "revision_mismatch",
             Self::ServiceNotFound(_) => "service_not_found",
             Self::InstanceNotFound(_) => "instance_not_found",
+            Self::SecurityNotFound(_) => "security_not_found",
+            Self::Security(_) => "security",
         }
     }
 
@@ -183,6 +193,8 @@ impl Refusal {
             Self::RevisionMismatch(s("<detail>")),
             Self::ServiceNotFound(s("<id>")),
             Self::InstanceNotFound(s("<id>")),
+            Self::SecurityNotFound(s("<name>")),
+            Self::Security(s("<detail>")),
         ]
     }
 
@@ -224,7 +236,9 @@ impl Refusal {
             | Self::Membership(a)
             | Self::RevisionMismatch(a)
             | Self::ServiceNotFound(a)
-            | Self::InstanceNotFound(a) => alloc::vec![a],
+            | Self::InstanceNotFound(a)
+            | Self::SecurityNotFound(a)
+            | Self::Security(a) => alloc::vec![a],
             Self::ConsumerSubject { name, subject } => alloc::vec![name, subject],
             Self::NamespacesExhausted | Self::KeyProcessed(_) | Self::EventIdExists(_) | Self::Storage => {
                 alloc::vec::Vec::new()
@@ -254,7 +268,9 @@ impl Refusal {
             | Self::Membership(a)
             | Self::RevisionMismatch(a)
             | Self::ServiceNotFound(a)
-            | Self::InstanceNotFound(a) => *a = next(),
+            | Self::InstanceNotFound(a)
+            | Self::SecurityNotFound(a)
+            | Self::Security(a) => *a = next(),
             Self::ConsumerSubject { name, subject } => (*name, *subject) = (next(), next()),
             Self::NamespacesExhausted | Self::KeyProcessed(_) | Self::EventIdExists(_) | Self::Storage => {}
         }

@@ -23,8 +23,10 @@ impl FeatureLevel {
     pub const COUNTED: Self = Self(3);
     /// Records of events may have headers.
     pub const HEADERS: Self = Self(4);
+    /// Principals, roles and credentials are replicated, commands say who has them done, and the audit is written.
+    pub const SECURED: Self = Self(5);
     /// The highest level whose rules this release knows.
-    pub const LATEST: Self = Self::HEADERS;
+    pub const LATEST: Self = Self::SECURED;
 
     /// The level of this number; `None` for 0, because levels begin at 1.
     #[must_use]

@@ -5,7 +5,7 @@
 //! same entries must have the same state, byte for byte: times and random ids arrive inside the entries.
 //!
 //! Where to begin: [`subjects`] and [`event`] say what is stored, [`entry`] and [`command`] what is proposed,
-//! [`namespace`], [`consumer`], [`node`], [`service`] and [`central`] what is replicated, [`machine`] how entries
+//! [`namespace`], [`consumer`], [`node`], [`service`], [`central`] and [`security`] what is replicated, [`machine`] how entries
 //! change the replicated state, [`rows`] how a store keeps that state, [`level`] how the rules themselves change.
 
 #![no_std]
@@ -25,6 +25,7 @@ pub mod node;
 mod persistent;
 pub mod reply;
 pub mod rows;
+pub mod security;
 pub mod service;
 pub mod subjects;
 pub mod time;

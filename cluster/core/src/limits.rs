@@ -106,3 +106,25 @@ pub const NODES_MAX: usize = 1000;
 pub const ADDRESS_BYTES_MAX: usize = 256;
 /// Number of newest forwarded batches of a node that are remembered, so that a batch that arrives twice is stored once.
 pub const BATCHES_PER_PRODUCER: u64 = 64;
+/// Most principals of one cluster.
+pub const PRINCIPALS_MAX: usize = 100_000;
+/// Most roles of one cluster, the built-in ones not counted.
+pub const ROLES_MAX: usize = 1000;
+/// Most credentials of one principal.
+pub const CREDENTIALS_PER_PRINCIPAL_MAX: usize = 32;
+/// Most issuers of JWTs that are trusted.
+pub const ISSUERS_MAX: usize = 16;
+/// Most rights of one role, and of one principal.
+pub const RIGHTS_MAX: usize = 256;
+/// Most roles of one principal.
+pub const ROLES_PER_PRINCIPAL_MAX: usize = 32;
+/// Longest name of a role or issuer, in bytes.
+pub const ROLE_NAME_BYTES_MAX: usize = 64;
+/// Longest row of an issuer, in bytes.
+pub const ISSUER_BYTES_MAX: usize = 64 << 10;
+/// Most lines for the audit of one command.
+pub const AUDIT_LINES_MAX: usize = 256;
+/// Most credentials that one command notes as used.
+pub const CREDENTIALS_USED_MAX: usize = 1000;
+/// Shortest time that the audit is kept, in milliseconds: 30 days.
+pub const AUDIT_AGE_MS_MIN: u64 = 30 * 86_400_000;

@@ -24,7 +24,7 @@ struct Replies {
 /// One reply, a message because a `oneof` needs one.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReplyMessage {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     kind: Option<Kind>,
 }
 
@@ -53,6 +53,8 @@ enum Kind {
     Removed(Removed),
     #[prost(bool, tag = "11")]
     More(bool),
+    #[prost(uint64, tag = "12")]
+    Security(u64),
 }
 
 /// See [`Done::Published`].
@@ -90,6 +92,7 @@ pub fn encode(replies: &[Reply]) -> Vec<u8> {
             Ok(Done::Removed(removed)) => Kind::Removed(removed.clone()),
             Ok(Done::Nothing) => Kind::Nothing(true),
             Ok(Done::More) => Kind::More(true),
+            Ok(Done::Security(revision)) => Kind::Security(*revision),
             Err(refusal) => Kind::Refused(refusal_message(refusal)),
         }),
     };
@@ -111,6 +114,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Reply>> {
             Kind::Removed(removed) => Ok(Done::Removed(removed)),
             Kind::Nothing(_) => Ok(Done::Nothing),
             Kind::More(_) => Ok(Done::More),
+            Kind::Security(revision) => Ok(Done::Security(revision)),
             Kind::Refused(refused) => Err(parse_refusal(refused)?),
         })
     };
@@ -164,6 +168,7 @@ mod tests {
             Ok(Done::Removed(Removed::default())),
             Ok(Done::Nothing),
             Ok(Done::More),
+            Ok(Done::Security(9)),
         ];
         replies.extend(Refusal::all().into_iter().map(Err));
         assert_eq!(decode(&encode(&replies)), Some(replies));

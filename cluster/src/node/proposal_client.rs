@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rollbook_core::command::{self, Command, Reply};
+use rollbook_core::command::admission::{check_level, needs_level};
+use rollbook_core::command::{Command, Reply};
 use rollbook_core::error::Refusal;
 use tokio::sync::oneshot;
 
@@ -40,8 +41,8 @@ impl ProposalClient {
     /// [`Refusal::Overloaded`] when too many proposals wait already, [`Refusal::Unavailable`] for a command, or an
     /// event with headers, above the feature level of the cluster.
     pub fn propose(&self, frame: Bytes) -> Result<oneshot::Receiver<Reply>, Refusal> {
-        if command::needs_level(&frame) {
-            command::check_level(&frame, 1, self.state.machine().level())?;
+        if needs_level(&frame) {
+            check_level(&frame, 1, self.state.machine().level())?;
         }
         let (proposal, reply) = Proposal::of_client(frame, self.timeout);
         self.queue.push(proposal)?;

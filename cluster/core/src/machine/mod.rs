@@ -5,7 +5,7 @@
 //! time of the entries, made monotone.
 //!
 //! One file for each part of the state: `namespaces`, `consumers`, `nodes`, `roll` (services and instances), `central`,
-//! `level`; `events` applies publishes, `batch` recognises forwarded batches that arrive twice, `tidy` removes rows.
+//! `level`, `security`, and `audit` of what was changed by whom; `events` applies publishes, `batch` recognises forwarded batches that arrive twice, `tidy` removes rows.
 //!
 //! Invariant: the machine in memory equals the machine that [`Machine::load`] builds from the committed rows.
 
@@ -18,9 +18,11 @@ use crate::persistent::{Map, Set, update};
 use effects::{Appends, Effects};
 use migration::Migration;
 use recent_batches::{BatchState, RecentBatches};
+use security::Security;
 use services::Services;
 
 use crate::central::ConfigRevision;
+use crate::command::attributed::Attributed;
 use crate::command::{Command, DecodeError, Done, Reply};
 use crate::consumer::Consumer;
 use crate::entry::{Entry, Frame};
@@ -31,6 +33,7 @@ use crate::namespace::Head;
 use crate::node::Node;
 use crate::rows::{self, Family, Rows, RowsError, Writes};
 
+mod audit;
 mod batch;
 mod central;
 mod clock;
@@ -44,6 +47,7 @@ mod namespaces;
 mod nodes;
 mod recent_batches;
 mod roll;
+pub mod security;
 mod services;
 mod tidy;
 
@@ -108,6 +112,8 @@ pub struct Machine {
     recent_batches: Map<u64, RecentBatches>,
     /// The newest revision of the central configuration. In an `Arc`, so that a clone of the machine stays cheap.
     config: Arc<ConfigRevision>,
+    /// Principals, roles, credentials and issuers.
+    security: Security,
     /// Services and instances with the indexes by which routers find them.
     services: Services,
     /// Progress of the migration of rows from the first level; none at that level.
@@ -146,7 +152,7 @@ impl Machine {
                 }
                 META_NEXT_NODE => machine.next_node = number()?,
                 META_MIGRATION => machine.load_migration(value)?,
-                _ => {}
+                key => machine.security.load(key, value)?,
             }
         }
         for value in &loaded.nodes {
@@ -246,7 +252,7 @@ impl Machine {
         match frame {
             Frame::Publish(publish) => self.publish(position, publish, rows, writes, appends),
             Frame::Command(body) => match Command::decode(body) {
-                Ok(command) => self.command(command, rows, &mut Effects { entry: position.entry, writes, appends }),
+                Ok(command) => self.attributed(command, rows, &mut Effects { entry: position.entry, writes, appends }),
                 Err(DecodeError::Unknown) => Err(RowsError::newer(position.entry, "has an unknown command")),
                 // No release wrote these bytes, so all releases refuse them alike.
                 Err(damaged @ DecodeError::Damaged(_)) => Ok(Err(damaged.into())),
@@ -309,6 +315,23 @@ impl Machine {
         &self.cluster_id
     }
 
+    /// Applies one command, and writes who had it done into the audit.
+    fn attributed(
+        &mut self,
+        Attributed { command, actor }: Attributed,
+        rows: &impl Rows,
+        effects: &mut Effects<'_>,
+    ) -> Result<Reply, RowsError> {
+        // Below the level no release writes an actor, and none reads one.
+        let actor = actor.filter(|_| self.level >= FeatureLevel::SECURED);
+        let noted = actor.and_then(|actor| audit::Noted::begin(self, &command, actor));
+        let reply = self.command(command, rows, effects)?;
+        if let Some(noted) = noted {
+            self.append_audit(noted, &reply, effects);
+        }
+        Ok(reply)
+    }
+
     /// Applies one command.
     fn command(&mut self, command: Command, rows: &impl Rows, effects: &mut Effects<'_>) -> Result<Reply, RowsError> {
         let writes = &mut *effects.writes;
@@ -345,6 +368,7 @@ impl Machine {
             Command::ServiceExpire(expire) => self.service_expire(&expire, effects),
             Command::InstanceExpire(_) => self.instance_expire(effects),
             Command::LevelRaise(raise) => Ok(self.level_raise(effects.entry, &raise, writes)?),
+            Command::Security(change) => self.security_change(*change, effects),
         })
     }
 

@@ -6,7 +6,7 @@ use super::{META_NEXT_NAMESPACE, Machine, save_head, tidy};
 use crate::command::{Done, Reply, Trim, TrimMany};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
-use crate::limits::{NAMESPACES_DELETED_MAX, TRIM_ROWS_MAX, TRIMS_MAX};
+use crate::limits::{AUDIT_AGE_MS_MIN, NAMESPACES_DELETED_MAX, TRIM_ROWS_MAX, TRIMS_MAX};
 use crate::namespace::{Head, Retention, bus_retention};
 use crate::rows::{self, Family, Rows, RowsError, Writes};
 use crate::subjects::subject::Namespace;
@@ -15,6 +15,17 @@ use crate::subjects::subject::Namespace;
 const FORGOTTEN_PER_DELETE_MAX: usize = 16;
 
 impl Machine {
+    /// Whether clients may neither create nor delete a namespace of this name. Before feature level `SECURED` the audit
+    /// was a name like others.
+    pub(super) fn is_reserved(&self, name: &str) -> bool {
+        Namespace::is_reserved(name) && (name != Namespace::AUDIT || self.level >= FeatureLevel::SECURED)
+    }
+
+    /// Whether the rules alone append to the namespace.
+    pub(super) fn is_rules_own(&self, name: &str) -> bool {
+        name == Namespace::ROLL || name == Namespace::AUDIT && self.is_reserved(name)
+    }
+
     /// The namespace of this name, unless it is deleted. A read copies nothing, unlike [`Machine::head_mut`], which may
     /// copy a path of the map.
     pub(super) fn require_head(&self, name: &str) -> Result<&Head, Refusal> {
@@ -41,7 +52,7 @@ impl Machine {
         if Namespace::parse(name).is_err() {
             return Err(Refusal::NamespaceNotFound(name.into()));
         }
-        if Namespace::is_reserved(name) && !internal {
+        if self.is_reserved(name) && !internal {
             return Err(Refusal::NamespaceReserved(name.into()));
         }
         let bounded = self.level >= FeatureLevel::BOUNDED;
@@ -51,7 +62,7 @@ impl Machine {
             return Err(Refusal::NamespacesExhausted);
         }
         let mut retention = self.supported_retention(retention);
-        if bounded && retention.is_unlimited() {
+        if bounded && retention.is_unlimited() && (name != Namespace::AUDIT || self.is_reserved(name)) {
             let bus = bus_retention(name);
             (retention.age_ms_max, retention.bytes_max, retention.events_max) =
                 (bus.age_ms_max, bus.bytes_max, bus.events_max);
@@ -75,6 +86,11 @@ impl Machine {
     /// Replaces the retention of a namespace.
     pub(super) fn retain_namespace(&mut self, name: &str, retention: Retention, writes: &mut Writes) -> Reply {
         let retention = self.supported_retention(retention);
+        let (age, bytes, events) = (retention.age_ms_max, retention.bytes_max, retention.events_max);
+        let secured = self.level >= FeatureLevel::SECURED && name == Namespace::AUDIT;
+        if secured && (age != 0 && age < AUDIT_AGE_MS_MIN || bytes != 0 || events != 0) {
+            return Err(Refusal::Security("the audit is kept by age alone, and for 30 days at least".into()));
+        }
         let head = self.head_mut(name)?;
         let before = tidy::due(head);
         head.retention = retention;
@@ -91,7 +107,7 @@ impl Machine {
 
     /// Marks a namespace as deleted, and deletes its consumers and rows. The events of the present entry go as well.
     pub(super) fn delete_namespace(&mut self, name: &str, effects: &mut Effects<'_>) -> Reply {
-        if Namespace::is_reserved(name) {
+        if self.is_reserved(name) {
             return Err(Refusal::NamespaceReserved(name.into()));
         }
         let bounded = self.level >= FeatureLevel::BOUNDED;

@@ -29,6 +29,7 @@ mod dedupe;
 mod first;
 mod level;
 mod order;
+mod security;
 mod services;
 mod snapshots;
 mod tidying;

@@ -53,11 +53,16 @@ impl<K: Copy + Eq + Hash> Interest<K> {
 
     /// Adds `key` under `pattern`. Returns `false` when the pair exists already.
     pub fn insert(&mut self, pattern: &Pattern, key: K) -> bool {
+        self.insert_segments(pattern.segments(), pattern.has_tail(), key)
+    }
+
+    /// Adds `key` under a pattern of these segments, whose first one may be a wildcard too.
+    pub(crate) fn insert_segments<'s>(&mut self, segments: impl Iterator<Item = &'s str>, tail: bool, key: K) -> bool {
         let mut node = &mut self.root;
-        for segment in pattern.segments() {
+        for segment in segments {
             node = node.child_mut(segment);
         }
-        let keys = if pattern.has_tail() { &mut node.tail } else { &mut node.exact };
+        let keys = if tail { &mut node.tail } else { &mut node.exact };
         let added = keys.insert(key);
         self.len += usize::from(added);
         added
@@ -73,6 +78,11 @@ impl<K: Copy + Eq + Hash> Interest<K> {
     /// Appends to `found` the key of each pair whose pattern matches `subject`. A key with several matching patterns is
     /// appended several times. The order depends only on the calls before. Allocates only when `found` must grow.
     pub fn find(&self, subject: &str, found: &mut Vec<K>) {
+        self.for_each(subject, &mut |keys| found.extend_from_slice(keys));
+    }
+
+    /// Hands the keys of all patterns that match `subject` to `found`, those of a pattern at a time. Allocates nothing.
+    pub fn for_each(&self, subject: &str, found: &mut impl FnMut(&[K])) {
         self.root.find(Some(subject), found);
     }
 }
@@ -122,14 +132,11 @@ impl<K: Copy + Eq + Hash> Node<K> {
         removed
     }
 
-    /// Appends the keys of the matching patterns below this node. `rest` is the rest of the subject, `None` after its
+    /// Finds the keys of the matching patterns below this node. `rest` is the rest of the subject, `None` after its
     /// last segment. The depth of the trie bounds the recursion, not the length of the subject.
-    fn find(&self, rest: Option<&str>, found: &mut Vec<K>) {
-        found.extend_from_slice(&self.tail.list);
-        let Some(rest) = rest else {
-            found.extend_from_slice(&self.exact.list);
-            return;
-        };
+    fn find(&self, rest: Option<&str>, found: &mut impl FnMut(&[K])) {
+        found(&self.tail.list);
+        let Some(rest) = rest else { return found(&self.exact.list) };
         let (segment, rest) = match rest.split_once('.') {
             Some((segment, rest)) => (segment, Some(rest)),
             None => (rest, None),

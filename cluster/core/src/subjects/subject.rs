@@ -157,6 +157,8 @@ impl Namespace {
     pub const DEAD: &'static str = "_dead_";
     /// The namespace of lifecycle events of services, nodes and the central configuration.
     pub const ROLL: &'static str = "roll";
+    /// The namespace of the audit: who changed what, and what was refused to whom.
+    pub const AUDIT: &'static str = "_audit";
 
     /// Checks `name` and copies it.
     ///
@@ -180,7 +182,7 @@ impl Namespace {
     /// Whether clients may neither create nor delete a namespace of this name.
     #[must_use]
     pub fn is_reserved(name: &str) -> bool {
-        matches!(name, Self::INBOX | Self::DEAD | Self::ROLL)
+        matches!(name, Self::INBOX | Self::DEAD | Self::ROLL | Self::AUDIT)
     }
 }
 
@@ -416,7 +418,7 @@ mod tests {
             let text = Namespace::parse(name).map_err(|error| error.to_string());
             assert_eq!(text, Err(format!("invalid namespace name: {name}")));
         }
-        assert!(["_bus_", "_dead_", "roll"].into_iter().all(Namespace::is_reserved));
+        assert!(["_bus_", "_dead_", "_audit", "roll"].into_iter().all(Namespace::is_reserved));
         assert!(!["app", "Roll", "_bus", "rolls", ""].into_iter().any(Namespace::is_reserved));
     }
 

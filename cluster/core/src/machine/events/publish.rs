@@ -8,7 +8,6 @@ use crate::machine::effects::{Appends, NamespaceAppend};
 use crate::machine::{FramePosition, Machine, save_head, tidy};
 use crate::namespace::Head;
 use crate::rows::{IndexRow, Rows, RowsError, Writes};
-use crate::subjects::subject::Namespace;
 
 impl Machine {
     /// Applies a publish: appends all of its events, or none. The events get consecutive sequence numbers.
@@ -81,8 +80,8 @@ impl Machine {
     /// The namespace of a publish, created if the publish allows that.
     fn publish_head(&mut self, publish: &Publish<'_>, writes: &mut Writes) -> Result<&mut Head, Refusal> {
         let internal = publish.flags & FLAG_INTERNAL != 0;
-        // Only the rules append to the roll: see `append_roll_event`.
-        if publish.namespace == Namespace::ROLL || (Namespace::is_reserved(publish.namespace) && !internal) {
+        // Only the rules append to the roll and to the audit: see `append_made_event`.
+        if self.is_rules_own(publish.namespace) || (self.is_reserved(publish.namespace) && !internal) {
             return Err(Refusal::NamespaceReserved(publish.namespace.into()));
         }
         if self.head(publish.namespace).is_none() {

@@ -1,4 +1,5 @@
-//! Events that the rules make: each roll event is appended by the same entry as the change that it announces.
+//! Events that the rules make: each event of the roll and of the audit is appended by the same entry as the change that
+//! it announces.
 
 use alloc::format;
 use alloc::string::{String, ToString as _};
@@ -22,8 +23,19 @@ impl Machine {
         payload: &impl Serialize,
         effects: &mut Effects<'_>,
     ) {
+        self.append_made_event(Namespace::ROLL, what, payload, effects);
+    }
+
+    /// Appends the event `namespace.<what>` to a namespace of the bus.
+    pub(in crate::machine) fn append_made_event(
+        &mut self,
+        namespace: &str,
+        what: &str,
+        payload: &impl Serialize,
+        effects: &mut Effects<'_>,
+    ) {
         let Ok(payload) = serde_json::to_vec(payload) else { return };
-        let subject = format!("{}.{what}", Namespace::ROLL);
+        let subject = format!("{namespace}.{what}");
         let millis = self.millis;
         let event = Event {
             subject: &subject,
@@ -35,12 +47,12 @@ impl Machine {
         if event.encode(&mut record).is_err() {
             return;
         }
-        if self.head(Namespace::ROLL).is_none()
-            && self.create_namespace(Namespace::ROLL, Retention::default(), true, effects.writes).is_err()
+        if self.head(namespace).is_none()
+            && self.create_namespace(namespace, Retention::default(), true, effects.writes).is_err()
         {
             return;
         }
-        let Some(head) = self.heads.get_mut(Namespace::ROLL) else { return };
+        let Some(head) = self.heads.get_mut(namespace) else { return };
         let bytes = u64::try_from(record.len()).unwrap_or(u64::MAX);
         let append = effects.appends.entry(head.id).or_insert_with(|| NamespaceAppend {
             first: head.next,

@@ -3,7 +3,7 @@
 
 use super::level::{latest_replica, raise};
 use super::*;
-use crate::command::check_level;
+use crate::command::admission::check_level;
 use crate::consumer::{Attempts, ConsumerStart, Range};
 use crate::limits::{CONSUMER_ATTEMPTS_MAX, CONSUMER_RANGES_MAX};
 

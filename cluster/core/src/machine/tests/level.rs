@@ -1,7 +1,9 @@
 //! The feature level: an entry raises it on all replicas alike, and what needs a higher level stops a node.
 
 use super::*;
-use crate::command::{ClockSet, DecodeError, InstanceExpire, LevelRaise, TrimMany, check_level, needs_level};
+use crate::command::admission::{check_level, needs_level};
+use crate::command::attributed::Attributed;
+use crate::command::{ClockSet, DecodeError, InstanceExpire, LevelRaise, TrimMany};
 use crate::entry::{FLAG_HEADERS, command_frame};
 use crate::event::headers::HeaderList;
 
@@ -133,7 +135,7 @@ fn a_command_above_the_level_of_the_cluster_is_not_proposed() {
         check_level(&[plain("app"), unknown].concat(), 2, FeatureLevel::LATEST),
         Err(Refusal::Malformed(_))
     ));
-    let expire = Command::InstanceExpire(InstanceExpire {});
+    let expire = Attributed { command: Command::InstanceExpire(InstanceExpire {}), actor: None };
     assert!(matches!(expire.check_level(FeatureLevel::FIRST), Err(Refusal::Unavailable(_))));
     assert_eq!(expire.check_level(FeatureLevel::BOUNDED), Ok(()));
     let mut headers = HeaderList::default();
