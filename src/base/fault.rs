@@ -16,6 +16,8 @@ pub enum FaultKind {
     Conflict,
     /// Somebody else has changed the thing meanwhile.
     Stale,
+    /// The client has shown no credential, or one that does not count.
+    Unauthenticated,
     /// The client may not do this.
     Forbidden,
     /// The client must register first.
@@ -44,12 +46,13 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::TooLarge,
         Self::NotFound,
         Self::Conflict,
         Self::Stale,
+        Self::Unauthenticated,
         Self::Forbidden,
         Self::NotRegistered,
         // In front of the other two: see `from_code`.
@@ -71,6 +74,7 @@ impl FaultKind {
         match self {
             Self::BadRequest | Self::TooLarge | Self::NotFound | Self::Stale => "bad_request",
             Self::Conflict => "conflict",
+            Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
             Self::NotRegistered => "not_registered",
             Self::NoCapability | Self::NoAction | Self::NoProvider => "no_provider",
@@ -98,7 +102,8 @@ impl From<&Refusal> for FaultKind {
             Refusal::ConsumerNotFound(_)
             | Refusal::NodeNotFound(_)
             | Refusal::ServiceNotFound(_)
-            | Refusal::InstanceNotFound(_) => Self::NotFound,
+            | Refusal::InstanceNotFound(_)
+            | Refusal::SecurityNotFound(_) => Self::NotFound,
             Refusal::NamespaceExists(_)
             | Refusal::KeyProcessed(_)
             | Refusal::EventIdExists(_)
@@ -106,7 +111,8 @@ impl From<&Refusal> for FaultKind {
             | Refusal::ConsumerKind(_)
             | Refusal::NamespacesExhausted
             | Refusal::ConsumersExhausted(_)
-            | Refusal::Membership(_) => Self::Conflict,
+            | Refusal::Membership(_)
+            | Refusal::Security(_) => Self::Conflict,
             Refusal::RevisionMismatch(_) => Self::Stale,
             Refusal::Overloaded(_) | Refusal::Unavailable(_) | Refusal::OutcomeUnknown(_) => Self::Unavailable,
             Refusal::InsufficientStorage(_) => Self::StorageFull,

@@ -48,6 +48,8 @@ pub struct Metrics {
     pub restarts: Counter,
     /// Connections and requests that a listener turned away, by listener and reason.
     pub http_refused: Family<[(&'static str, &'static str); 2], Counter>,
+    /// Requests that were refused because the client may not do what it asked for, by verb.
+    pub denied: Family<[(&'static str, &'static str); 1], Counter>,
     /// Members of durable consumers that lost their place because their node did not answer.
     pub members_lost: Counter,
     /// Actors that live now.
@@ -93,6 +95,8 @@ impl Metrics {
         registry.register("rollbook_requests", "Requests that ended, by outcome", self.requests.clone());
         let refused = "Connections and requests that a listener turned away";
         registry.register("rollbook_http_refused", refused, self.http_refused.clone());
+        let denied = "Requests that the principal of the client had no right to, by verb";
+        registry.register("rollbook_denied", denied, self.denied.clone());
         registry.register("rollbook_clients", "Connected clients of services", self.clients.clone());
         registry.register("rollbook_subscriptions", "Open streams", self.subscriptions.clone());
         registry.register("rollbook_actors", "Actors that live now, by kind", self.actors.metric());

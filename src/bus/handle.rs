@@ -10,11 +10,14 @@ use rollbook_cluster::node::Node;
 use rollbook_core::consumer::Consumer;
 use rollbook_core::level::FeatureLevel;
 use rollbook_core::machine::Machine;
+use rollbook_core::subjects::pattern::Pattern;
 use tokio::sync::Semaphore;
 
 use super::delivery::messages::StreamCommand;
 use super::live::reply_subjects::ReplySubjects;
 use super::read::feed::Feed;
+use super::security::authority::Authority;
+use super::security::identity::Identity;
 use super::write::proposer::Proposer;
 use crate::base::metrics::Metrics;
 
@@ -26,6 +29,10 @@ const READS_MAX: usize = 4;
 pub struct Live {
     /// Number of the connection. A newer connection with the same consumer id has a larger number.
     pub serial: u64,
+    /// Whose subscription it is.
+    pub identity: Arc<Identity>,
+    /// What it subscribes to.
+    pub pattern: Pattern,
     /// Where commands to the subscription go.
     pub commands: Recipient<StreamCommand>,
 }
@@ -35,6 +42,8 @@ pub struct Live {
 struct Inner {
     /// The node of the cluster.
     node: Node,
+    /// Who clients are, and what they may do.
+    authority: Authority,
     /// Delivers new events to streams that have caught up.
     feed: Arc<Feed>,
     /// Writes to the book.
@@ -58,9 +67,15 @@ pub struct Bus {
 impl Bus {
     /// Builds the bus.
     #[must_use]
-    pub fn new(node: Node, feed: Arc<Feed>, proposer: Proposer, metrics: Metrics) -> Self {
+    pub fn new(
+        (node, authority): (Node, Authority),
+        feed: Arc<Feed>,
+        proposer: Proposer,
+        metrics: Metrics,
+    ) -> Self {
         let inner = Inner {
             node,
+            authority,
             feed,
             proposer,
             reply_subjects: ReplySubjects::default(),
@@ -75,6 +90,12 @@ impl Bus {
     #[must_use]
     pub fn node(&self) -> &Node {
         &self.inner.node
+    }
+
+    /// Who clients are, and what they may do.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.inner.authority
     }
 
     /// The feature level that the cluster follows now.

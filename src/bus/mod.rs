@@ -13,9 +13,12 @@
 //! client costs no memory. No actor waits for an actor that it has started. Whoever starts an actor owns the actor
 //! (`base::actors`).
 //!
-//! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file `error`, `write`,
-//! `read`, `live`, `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`, and the
-//! files `access`, `book_client` and `call_handler`, by which doors and other nodes use the bus.
+//! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file `error`, `security`,
+//! `write`, `read`, `live`, `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`,
+//! `access`, and the files `guard`, `book_client` and `call_handler`, by which doors and other nodes use the bus.
+//!
+//! Invariant: whoever asks the bus for something does so as an identity (`security`), and the bus checks it; a door has
+//! the access of nobody until its client is admitted.
 
 pub mod access;
 pub mod book_client;
@@ -24,11 +27,13 @@ pub mod client;
 pub mod consume;
 pub mod delivery;
 pub mod error;
+pub mod guard;
 pub mod handle;
 pub mod live;
 pub mod read;
 pub mod relay;
 pub mod roll;
+pub mod security;
 pub mod subscribe;
 pub mod write;
 

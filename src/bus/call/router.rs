@@ -152,7 +152,19 @@ impl Router {
 
     /// Asks a provider of the capability. `reply` is called once, at the latest at the deadline, or dropped when
     /// `requester` has left.
-    pub fn call(&self, requester: Requester, request: Request, payload: Payload, reply: Reply) {
+    pub fn call(
+        &self,
+        identity: &Identity,
+        requester: Requester,
+        (request, payload): (Request, Payload),
+        reply: Reply,
+    ) {
+        let target = format!("{}:{}", request.capability, request.action);
+        let may = identity.check(Verb::Call, &target).and_then(|()| identity.usage().call(clock::now()));
+        if let Err(fault) = may {
+            self.inner.metrics.requests.get_or_create(&[("outcome", fault.code())]).inc();
+            return reply(Err(fault));
+        }
         self.launch(Flight::new(requester, Arc::new(request), payload, reply));
     }
 

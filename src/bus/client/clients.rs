@@ -18,6 +18,8 @@ use crate::base::actors::{hint, must_tell};
 use crate::base::clock;
 use crate::base::metrics::Metrics;
 use crate::bus::error::Fault;
+use crate::bus::security::identity::Identity;
+use crate::bus::security::usage::Place;
 use crate::bus::subscribe::streams::StreamUpdate;
 
 /// How long a service may take to register before it is reminded.
@@ -80,6 +82,10 @@ pub enum CloseReason {
     Removed,
     /// The client sent no heartbeat, or did not read: it may come back.
     Unresponsive,
+    /// The client is not who it was: its credential was revoked or has expired, or its principal is gone.
+    Unauthenticated,
+    /// The client lost the right to be the service as which it is registered.
+    Forbidden,
 }
 
 /// A command of the operator.
@@ -122,6 +128,10 @@ pub struct Client {
     pub door: &'static str,
     /// When it connected.
     pub since: Timestamp,
+    /// Who it is, and what it may do.
+    identity: Arc<Identity>,
+    /// Its place among the connections of its principal.
+    _place: Option<Place>,
     /// Its actor.
     to: Recipient<ClientMessage>,
     /// What is known of it.
@@ -151,6 +161,12 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
+    /// Who it is, and what it may do.
+    #[must_use]
+    pub const fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
     /// Locks what is known of it.
     fn about_mut(&self) -> MutexGuard<'_, About> {
         lock(&self.about)
@@ -372,11 +388,11 @@ impl Clients {
         lock(&self.inner.table)
     }
 
-    /// Adds a client.
+    /// Adds a client, which has a place among the connections of its principal.
     #[must_use]
     pub fn connect(
         &self,
-        door: &'static str,
+        (identity, place): (Arc<Identity>, Option<Place>),
         encoder: &'static dyn AnnouncementEncoder,
         to: Recipient<ClientMessage>,
         about: About,
@@ -384,7 +400,9 @@ impl Clients {
         let serial = self.inner.serial.fetch_add(1, Ordering::Relaxed);
         let client = Arc::new(Client {
             serial,
-            door,
+            door: identity.origin().door,
+            identity,
+            _place: place,
             since: clock::timestamp(),
             to,
             about: Mutex::new(about),

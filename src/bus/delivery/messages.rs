@@ -42,6 +42,8 @@ pub enum EndReason {
     TakenOver,
     /// The durable consumer was deleted.
     Deleted,
+    /// The client lost the right to what it follows, or is not who it was.
+    Forbidden,
 }
 
 /// Writes events to a member. The answer comes when the connection of the client has taken them. Without events the

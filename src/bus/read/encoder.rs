@@ -16,6 +16,8 @@ pub enum End {
     Deleted,
     /// The event to begin behind does not exist.
     NotFound,
+    /// The client lost the right to what it follows.
+    Forbidden,
     /// This node cannot read the events now.
     Failed,
     /// The reason is unknown: a part of the node was restarted.
@@ -24,8 +26,15 @@ pub enum End {
 
 impl End {
     /// All reasons.
-    pub const ALL: [Self; 6] =
-        [Self::NodeStopping, Self::TakenOver, Self::Deleted, Self::NotFound, Self::Failed, Self::Ended];
+    pub const ALL: [Self; 7] = [
+        Self::NodeStopping,
+        Self::TakenOver,
+        Self::Deleted,
+        Self::NotFound,
+        Self::Forbidden,
+        Self::Failed,
+        Self::Ended,
+    ];
 
     /// The code that clients get.
     #[must_use]
@@ -35,6 +44,7 @@ impl End {
             Self::TakenOver => "taken_over",
             Self::Deleted => "deleted",
             Self::NotFound => "not_found",
+            Self::Forbidden => "forbidden",
             Self::Failed => "failed",
             Self::Ended => "ended",
         }
@@ -54,6 +64,7 @@ impl End {
             Self::TakenOver => "another connection is this consumer now",
             Self::Deleted => "the consumer was deleted",
             Self::NotFound => "the event to start behind is not there",
+            Self::Forbidden => "forbidden: the right to subscribe to this was taken away",
             Self::Failed => "the events cannot be read",
             Self::Ended => "the stream ended",
         }

@@ -26,7 +26,7 @@ pub(in crate::bus) enum Frame {
     /// An acknowledgement for a stream of the receiving node.
     #[prost(message, tag = "2")]
     Ack(Ack),
-    /// A newer stream has this consumer id: the older one ends.
+    /// A newer stream has this consumer id: the older one ends. From nodes of the releases without principals.
     #[prost(string, tag = "3")]
     Supersede(String),
     /// A durable consumer was deleted or reset, or all of a namespace.
@@ -74,12 +74,15 @@ pub(in crate::bus) enum Frame {
     /// No caller waits any more for the request that had this number in [`Frame::Call`].
     #[prost(uint64, tag = "18")]
     Abandon(u64),
+    /// A newer stream of this principal has this consumer id: the older one of the principal ends.
+    #[prost(message, tag = "19")]
+    SupersedeOwn(SupersedeOwn),
 }
 
 /// The encoded form of a frame.
 #[derive(Clone, PartialEq, Message)]
 struct Envelope {
-    #[prost(oneof = "Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
+    #[prost(oneof = "Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     frame: Option<Frame>,
 }
 
@@ -99,6 +102,19 @@ pub(in crate::bus) struct Ack {
     pub(in crate::bus) consumer_id: String,
     #[prost(string, tag = "2")]
     pub(in crate::bus) event_id: String,
+    /// Who acknowledges; empty when there is no authentication.
+    #[prost(string, tag = "3")]
+    pub(in crate::bus) principal: String,
+}
+
+/// A newer stream.
+#[derive(Clone, PartialEq, Message)]
+pub(in crate::bus) struct SupersedeOwn {
+    #[prost(string, tag = "1")]
+    pub(in crate::bus) consumer_id: String,
+    /// Whose stream it is; empty when there is no authentication.
+    #[prost(string, tag = "2")]
+    pub(in crate::bus) principal: String,
 }
 
 /// A durable consumer, or all of a namespace.
@@ -279,6 +295,7 @@ impl CloseMember {
             EndReason::Draining => 1,
             EndReason::TakenOver => 2,
             EndReason::Deleted => 3,
+            EndReason::Forbidden => 4,
         };
         Self { member, reason }
     }
@@ -287,6 +304,7 @@ impl CloseMember {
         match self.reason {
             2 => EndReason::TakenOver,
             3 => EndReason::Deleted,
+            4 => EndReason::Forbidden,
             _ => EndReason::Draining,
         }
     }
@@ -406,7 +424,8 @@ mod tests {
         let items = [Arc::new(StoredEvent::stored(7, Bytes::from_static(b"record")))];
         let frames = [
             Frame::Post(Post { subject: "_bus_.x".into(), record: Bytes::from_static(b"r") }),
-            Frame::Ack(Ack { consumer_id: "c".into(), event_id: "e".into() }),
+            Frame::Ack(Ack { consumer_id: "c".into(), event_id: "e".into(), principal: "user:a".into() }),
+            Frame::SupersedeOwn(SupersedeOwn { consumer_id: "c".into(), principal: "user:a".into() }),
             Frame::Supersede("c".into()),
             Frame::Deliver(Delivery::new(9, &items)),
             Frame::Close(CloseMember::new(9, EndReason::Deleted)),
@@ -423,7 +442,7 @@ mod tests {
         for written in [None, Some(WriteResult::Taken), Some(WriteResult::Skipped), Some(WriteResult::Gone)] {
             assert_eq!(decode_written(encode_written(written)), written);
         }
-        for reason in [EndReason::Draining, EndReason::TakenOver, EndReason::Deleted] {
+        for reason in [EndReason::Draining, EndReason::TakenOver, EndReason::Deleted, EndReason::Forbidden] {
             assert_eq!(CloseMember::new(1, reason).reason(), reason);
         }
         let members = [MemberState { consumer_id: "c".into(), in_flight: Some(3) }];

@@ -171,6 +171,8 @@ impl CloseClient {
             CloseReason::Replaced => 2,
             CloseReason::Removed => 3,
             CloseReason::Unresponsive => 4,
+            CloseReason::Unauthenticated => 5,
+            CloseReason::Forbidden => 6,
         };
         Self { to, why, by: String::new() }
     }
@@ -180,6 +182,8 @@ impl CloseClient {
             2 => CloseReason::Replaced,
             3 => CloseReason::Removed,
             4 => CloseReason::Unresponsive,
+            5 => CloseReason::Unauthenticated,
+            6 => CloseReason::Forbidden,
             _ => CloseReason::Draining,
         }
     }
@@ -242,7 +246,14 @@ mod tests {
         for outcome in [Ok(answer), Ok(refused), Err(Fault::provider_lost()), Err(Fault::overloaded("x"))] {
             assert_eq!(decode_outcome(encode_outcome(outcome.clone())), outcome);
         }
-        for why in [CloseReason::Draining, CloseReason::Replaced, CloseReason::Removed, CloseReason::Unresponsive] {
+        for why in [
+            CloseReason::Draining,
+            CloseReason::Replaced,
+            CloseReason::Removed,
+            CloseReason::Unresponsive,
+            CloseReason::Unauthenticated,
+            CloseReason::Forbidden,
+        ] {
             assert_eq!(CloseClient::new(Connection::default(), why).why(), why);
         }
     }

@@ -61,6 +61,8 @@ pub struct AckElsewhere {
     pub consumer_id: String,
     /// Id of the event.
     pub event_id: String,
+    /// Who acknowledges; empty when there is no authentication.
+    pub principal: String,
 }
 
 /// A live message for listeners on other nodes.
@@ -76,7 +78,12 @@ pub struct PostElsewhere {
 /// A stream with this consumer id begins here. An older one on another node must end.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
-pub struct SupersedeElsewhere(pub String);
+pub struct SupersedeElsewhere {
+    /// Consumer id of the stream.
+    pub consumer_id: String,
+    /// Whose stream it is; empty when there is no authentication.
+    pub principal: String,
+}
 
 /// A durable consumer was deleted or reset: the streams of its members on all nodes must end.
 #[derive(Debug, Clone, Message)]
@@ -242,9 +249,17 @@ impl Relay {
         Some(served)
     }
 
+    /// Ends a stream of this node because a newer one elsewhere has its consumer id.
+    fn supersede(&self, consumer_id: &str, principal: &str) {
+        if let Some(live) = self.bus.find(consumer_id).filter(|live| is_own(live, principal)) {
+            must_tell(&live.commands, StreamCommand::Close(EndReason::TakenOver));
+        }
+    }
+
     /// Handles an acknowledgement for a stream of this node.
     fn ack_here(&self, ack: Ack) -> ResponseFuture<Result<Bytes, Refusal>> {
-        let Some(live) = self.bus.find(&ack.consumer_id) else {
+        let live = self.bus.find(&ack.consumer_id).filter(|live| is_own(live, &ack.principal));
+        let Some(live) = live else {
             return done(Ok(frame::encode_acknowledged(None)));
         };
         let answer = live.commands.send(StreamCommand::Acknowledge(ack.event_id));
@@ -255,6 +270,12 @@ impl Relay {
             }
         })
     }
+}
+
+/// Whether a stream belongs to this principal. Without a name there is no authentication where the message comes from,
+/// and all streams are everybody's.
+fn is_own(live: &Live, principal: &str) -> bool {
+    principal.is_empty() || live.identity.name() == principal
 }
 
 impl Drop for Relay {
@@ -287,11 +308,8 @@ impl Handler<Incoming> for Relay {
                 self.bus.reply_subjects().post(&subject, &item, self.bus.metrics());
             }
             Frame::Ack(ack) => return self.ack_here(ack),
-            Frame::Supersede(consumer_id) => {
-                if let Some(live) = self.bus.find(&consumer_id) {
-                    must_tell(&live.commands, StreamCommand::Close(EndReason::TakenOver));
-                }
-            }
+            Frame::Supersede(consumer_id) => self.supersede(&consumer_id, ""),
+            Frame::SupersedeOwn(own) => self.supersede(&own.consumer_id, &own.principal),
             Frame::EndConsumers(ConsumerKey { namespace, consumer, again }) => {
                 let reason = if again { EndReason::Draining } else { EndReason::Deleted };
                 must_tell(&registry, EndConsumers { namespace, consumer, reason });
@@ -397,7 +415,8 @@ impl Handler<AckElsewhere> for Relay {
             Some(issuing_node) => vec![issuing_node],
             None => others,
         };
-        let message = Frame::Ack(Ack { consumer_id: ack.consumer_id, event_id: ack.event_id }).into_bytes();
+        let AckElsewhere { consumer_id, event_id, principal } = ack;
+        let message = Frame::Ack(Ack { consumer_id, event_id, principal }).into_bytes();
         Box::pin(async move {
             let answers =
                 join_all(asked.into_iter().map(|to| node.messages().ask(to, message.clone(), ANSWER_MAX))).await;
@@ -427,7 +446,8 @@ impl Handler<SupersedeElsewhere> for Relay {
     type Result = ();
 
     fn handle(&mut self, supersede: SupersedeElsewhere, ctx: &mut Context<Self>) {
-        self.send_to_all(Frame::Supersede(supersede.0), ctx);
+        let SupersedeElsewhere { consumer_id, principal } = supersede;
+        self.send_to_all(Frame::SupersedeOwn(SupersedeOwn { consumer_id, principal }), ctx);
     }
 }
 

@@ -113,7 +113,7 @@ impl Registration {
     /// Why it is not registered.
     pub async fn restore(&mut self, register: InstanceRegister) -> Result<(), Fault> {
         self.attempt(None, &register);
-        self.roll.register(&self.client, register).await.map_err(|refusal| Fault::of_service(&refusal))?;
+        self.roll.register(&self.client, register).await?;
         self.current = self.attempt.take().map(|attempt| attempt.identity);
         Ok(())
     }
@@ -181,7 +181,7 @@ impl Registration {
 /// Registers a client, unless its connection is told to close first.
 async fn enroll(roll: &Roll, client: &Arc<Client>, register: InstanceRegister) -> Result<Enrollment, Fault> {
     let Registered { instance, replaced } = tokio::select! {
-        registered = roll.register(client, register) => registered.map_err(|refusal| Fault::of_service(&refusal))?,
+        registered = roll.register(client, register) => registered?,
         () = client.closing() => return Err(Fault::unavailable("the connection is about to end")),
     };
     let replaced = replaced.map(|replaced| replaced.owner.node);

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::pending_leaves::{LeaveBatch, PendingLeaves};
 use crate::base::clock;
 use crate::bus::client::clients::{Client, ClientMessage, Clients, CloseReason};
+use crate::bus::error::Fault;
 use crate::bus::relay::peer_client::PeerClient;
 use crate::bus::write::proposer::Proposer;
 
@@ -99,8 +100,13 @@ impl Roll {
     /// Registers a client as an instance. The connection and the grace are filled in here.
     ///
     /// # Errors
-    /// Any [`Refusal`]; after [`Refusal::OutcomeUnknown`] it may be registered.
-    pub async fn register(&self, client: &Arc<Client>, mut register: InstanceRegister) -> Result<Registered, Refusal> {
+    /// The client may not offer that; any refusal, and after [`Refusal::OutcomeUnknown`] it may be registered.
+    pub async fn register(&self, client: &Arc<Client>, register: InstanceRegister) -> Result<Registered, Fault> {
+        client.identity().check_offer(&register)?;
+        self.enroll(client, register).await.map_err(|refusal| Fault::of_service(&refusal))
+    }
+
+    async fn enroll(&self, client: &Arc<Client>, mut register: InstanceRegister) -> Result<Registered, Refusal> {
         let connection = self.connection(client.serial);
         register.instance.connection = connection;
         register.instance.grace_ms = u64::try_from(self.inner.config.grace.as_millis()).unwrap_or(u64::MAX);
@@ -244,8 +250,8 @@ impl Roll {
         let clients = self.inner.clients.all();
         let register = |client: Arc<Client>| async move {
             let Some(register) = client.about().registration else { return };
-            if let Err(refusal) = self.register(&client, *register).await {
-                tracing::warn!(%refusal, "a client could not be registered again; it must come anew");
+            if let Err(fault) = self.register(&client, *register).await {
+                tracing::warn!(%fault, "a client could not be registered again; it must come anew");
                 client.close(CloseReason::Draining);
             }
         };

@@ -14,8 +14,10 @@ use crate::bus::call::router::Router;
 use crate::bus::call::survey::{self, Survey, Wanted};
 use crate::bus::call::types::RouterConfig;
 use crate::bus::client::clients::{Clients, CloseReason, Noted};
+use crate::bus::error::Fault;
 use crate::bus::handle::Bus;
 use crate::bus::relay::peer_client::PeerClient;
+use crate::bus::security::identity::Identity;
 use crate::bus::write::notification::{self, From, NOTIFY, Notification};
 
 /// Longest name of a notification, bytes.
@@ -77,8 +79,13 @@ impl Services {
     /// Stores a notification for all other registered clients of the cluster.
     ///
     /// # Errors
-    /// [`Refusal::Malformed`] for a name that is none; the refusals of a publish.
-    pub async fn notify(&self, notice: Notice<'_>) -> Result<Noted, Refusal> {
+    /// The client may not publish that; the name is none; the refusals of a publish.
+    pub async fn notify(&self, identity: &Identity, notice: Notice<'_>) -> Result<Noted, Fault> {
+        identity.check_publish(&notification::subject(notice.event))?;
+        self.store(notice).await.map_err(|refusal| Fault::of_service(&refusal))
+    }
+
+    async fn store(&self, notice: Notice<'_>) -> Result<Noted, Refusal> {
         let mut record = Vec::new();
         entry::begin_publish(&mut record, NOTIFY)?;
         let created_at = notice.encode(&mut record)?;
@@ -90,10 +97,11 @@ impl Services {
     /// Sends a notification to the clients that are connected now, at most once each. Nothing is stored.
     ///
     /// # Errors
-    /// [`Refusal::Malformed`] for a name that is none.
-    pub fn notify_now(&self, notice: Notice<'_>) -> Result<Noted, Refusal> {
+    /// The client may not publish that; the name is none.
+    pub fn notify_now(&self, identity: &Identity, notice: Notice<'_>) -> Result<Noted, Fault> {
+        identity.check_publish(&notification::subject(notice.event))?;
         let mut record = Vec::new();
-        notice.encode(&mut record)?;
+        notice.encode(&mut record).map_err(|refusal| Fault::of_service(&refusal))?;
         let record = Bytes::from(record);
         self.peers.notify(record.clone());
         let announcement = announcer::broadcast_unstored(&self.clients, record);

@@ -12,6 +12,7 @@ use actix::prelude::{
 };
 use bytes::Bytes;
 use rollbook_core::error::Refusal;
+use rollbook_core::subjects::pattern::Pattern;
 
 use super::chunks::join_frames;
 use crate::base::actors::{Belongs, Kind, must_tell};
@@ -25,6 +26,8 @@ use crate::bus::live::reply_subjects::Listening;
 use crate::bus::read::encoder::{End, EventEncoder};
 use crate::bus::read::feed_buffer::Taken;
 use crate::bus::read::stored_event::StoredEvent;
+use crate::bus::security::identity::Identity;
+use crate::bus::security::usage::Place;
 use crate::net::byte_queue::Outlet;
 
 /// What a stream delivers, and how.
@@ -75,6 +78,12 @@ pub struct Opening {
     pub consumer_id: String,
     /// Number of the connection; a newer one has a larger number.
     pub serial: u64,
+    /// Whose stream it is, and its place among the streams of the principal.
+    pub identity: Arc<Identity>,
+    /// See [`Opening::identity`].
+    pub place: Place,
+    /// What it subscribes to.
+    pub pattern: Pattern,
     /// Encodes events for the door.
     pub encoder: &'static dyn EventEncoder,
     /// The queue to the client.
@@ -119,6 +128,12 @@ pub struct Subscription {
     consumer_id: String,
     /// Number of the connection, so that a late end does not remove a newer stream of the same id from the list.
     serial: u64,
+    /// Whose stream it is.
+    identity: Arc<Identity>,
+    /// Its place among the streams of the principal.
+    _place: Place,
+    /// What it subscribes to.
+    pattern: Pattern,
     /// Encodes events for the door.
     encoder: &'static dyn EventEncoder,
     /// The queue to the client.
@@ -152,6 +167,9 @@ impl Subscription {
             bus: opening.bus,
             consumer_id: opening.consumer_id,
             serial: opening.serial,
+            identity: opening.identity,
+            _place: opening.place,
+            pattern: opening.pattern,
             encoder: opening.encoder,
             outlet: opening.outlet,
             keep_alive: opening.keep_alive,
@@ -348,7 +366,8 @@ impl Actor for Subscription {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let live = Live { serial: self.serial, commands: ctx.address().recipient() };
+        let (identity, pattern) = (Arc::clone(&self.identity), self.pattern.clone());
+        let live = Live { serial: self.serial, identity, pattern, commands: ctx.address().recipient() };
         self.listed = true;
         if let Some(before) = self.bus.enlist(&self.consumer_id, live) {
             must_tell(&before.commands, StreamCommand::Close(EndReason::TakenOver));
@@ -398,6 +417,7 @@ impl Subscription {
             EndReason::Draining => self.encoder.end_with_retry(spread_millis(), &mut out),
             EndReason::TakenOver => self.encoder.end(End::TakenOver, &mut out),
             EndReason::Deleted => self.encoder.end(End::Deleted, &mut out),
+            EndReason::Forbidden => self.encoder.end(End::Forbidden, &mut out),
         }
         self.write(out.into());
         ctx.stop();

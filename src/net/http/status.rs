@@ -10,6 +10,7 @@ pub const fn status(kind: FaultKind) -> StatusCode {
     match kind {
         FaultKind::BadRequest => StatusCode::BAD_REQUEST,
         FaultKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        FaultKind::Unauthenticated => StatusCode::UNAUTHORIZED,
         FaultKind::Forbidden => StatusCode::FORBIDDEN,
         FaultKind::NotFound => StatusCode::NOT_FOUND,
         FaultKind::Conflict | FaultKind::NotRegistered => StatusCode::CONFLICT,

@@ -1,0 +1,503 @@
+//! Turns what a client shows into an [`Identity`], and keeps all identities up to date with the replicated state.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rollbook_cluster::lock::lock;
+use rollbook_cluster::node::Node;
+use rollbook_cluster::node::consensus::Consistency;
+use rollbook_core::limits::CREDENTIALS_USED_MAX;
+use rollbook_core::machine::security::Security;
+use rollbook_core::security::model::{Credential, Proof};
+use rollbook_core::security::principal::Principal;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::credentials::basic::Basic;
+use super::credentials::bearer::Presented;
+use super::credentials::certificate;
+use super::credentials::delay::LoginDelays;
+use super::credentials::jwt::jwks::JwksSettings;
+use super::credentials::jwt::verifier::Verifier;
+use super::credentials::password::Passwords;
+use super::credentials::seal::SealKey;
+use super::credentials::secret::Secret;
+use super::credentials::ticket::Tickets;
+use super::credentials::token::SecretHash;
+use super::denials::Denials;
+use super::grant::Grant;
+use super::identity::{Identity, Shown};
+use super::issuers;
+use super::origin::Origin;
+use crate::base::clock;
+use crate::base::fault::FaultKind;
+use crate::base::metrics::Metrics;
+use crate::bus::error::Fault;
+
+/// Most grants that are kept although nobody uses them now.
+const GRANTS_IDLE_MAX: usize = 10_000;
+/// A use of a credential is noted when the last note is older than this.
+const USED_NOTE_MS: u64 = 60_000;
+/// Pause between two tries to catch up with the cluster.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(50);
+
+/// The settings of the authority.
+#[derive(Debug, Default)]
+pub struct SecurityConfig {
+    /// Whether local clients need a credential too.
+    pub enabled: bool,
+    /// Whether nobody needs a credential, because the operator asked for that.
+    pub insecure: bool,
+    /// How keys of issuers are fetched.
+    pub jwks: JwksSettings,
+    /// Opens and seals secrets in the replicated state.
+    pub seal_key: Option<SealKey>,
+}
+
+/// Who a ticket is for.
+#[derive(Debug, Clone)]
+pub struct TicketHolder {
+    grant: Arc<Grant>,
+    shown: Shown,
+    expires: u64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    node: Node,
+    config: SecurityConfig,
+    /// The grants of principals, by principal and claimed roles.
+    grants: Mutex<HashMap<String, Arc<Grant>>>,
+    everything: Arc<Grant>,
+    verifier: Verifier,
+    passwords: Passwords,
+    delays: LoginDelays,
+    tickets: Tickets<TicketHolder>,
+    denials: Denials,
+    /// Ids of credentials whose use is to be noted.
+    used: Mutex<HashSet<String>>,
+    /// Whether the node has caught up with the cluster since its start: before, a revoked credential could be let in.
+    caught_up: AtomicBool,
+    /// The newest revision that grants are compiled from.
+    following: AtomicU64,
+    /// The revision that all grants follow.
+    revision: watch::Sender<u64>,
+    /// When the next credential of a client expires, milliseconds since 1970.
+    next_expiry: AtomicU64,
+}
+
+/// The authority of a node. Clones share one state.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    inner: Arc<Inner>,
+}
+
+/// Why a client is not who it was any more.
+pub type Lost = &'static str;
+
+impl Authority {
+    /// The authority of this node.
+    ///
+    /// # Errors
+    /// There is no randomness.
+    pub fn new(node: Node, config: SecurityConfig, metrics: &Metrics) -> Result<Self, Fault> {
+        let verifier = Verifier::new(config.jwks.clone());
+        let inner = Inner {
+            node,
+            config,
+            grants: Mutex::default(),
+            everything: Arc::new(Grant::everything()),
+            verifier,
+            passwords: Passwords::new()?,
+            delays: LoginDelays::default(),
+            tickets: Tickets::default(),
+            denials: Denials::new(metrics.denied.clone()),
+            used: Mutex::default(),
+            caught_up: AtomicBool::new(false),
+            following: AtomicU64::new(0),
+            revision: watch::channel(0).0,
+            next_expiry: AtomicU64::new(u64::MAX),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Whether clients that come from elsewhere need no credential.
+    #[must_use]
+    pub fn is_insecure(&self) -> bool {
+        self.inner.config.insecure
+    }
+
+    /// Whether local clients need a credential too.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.inner.config.enabled
+    }
+
+    /// What was refused since it was last taken.
+    #[must_use]
+    pub fn denials(&self) -> &Denials {
+        &self.inner.denials
+    }
+
+    /// Hashes passwords for the replicated state.
+    #[must_use]
+    pub fn passwords(&self) -> &Passwords {
+        &self.inner.passwords
+    }
+
+    /// The key of secrets in the replicated state, if there is one.
+    #[must_use]
+    pub fn seal_key(&self) -> Option<&SealKey> {
+        self.inner.config.seal_key.as_ref()
+    }
+
+    /// Follows the revision of the security state that all identities follow.
+    #[must_use]
+    pub fn revision(&self) -> watch::Receiver<u64> {
+        self.inner.revision.subscribe()
+    }
+
+    /// Whether a client from there needs no credential.
+    fn is_open(&self, origin: &Origin) -> bool {
+        let config = &self.inner.config;
+        config.insecure || origin.local && !config.enabled
+    }
+
+    /// Who a client is. The first thing that it shows counts: a credential, then its certificate, then nothing.
+    ///
+    /// # Errors
+    /// [`FaultKind::Unauthenticated`], [`FaultKind::Overloaded`] when somebody fails too often, or
+    /// [`FaultKind::Unavailable`] while the node has not caught up with the cluster.
+    pub async fn admit(&self, presented: Option<Presented<'_>>, origin: Origin) -> Result<Arc<Identity>, Fault> {
+        if presented.is_none() && origin.certificate.is_none() {
+            return self.anonymous(origin);
+        }
+        self.caught_up()?;
+        let admitted = match presented {
+            Some(Presented::Token { id, secret }) => self.token(id, secret, &origin),
+            Some(Presented::Jwt(token)) => self.jwt(token, &origin).await,
+            Some(Presented::Basic(basic)) => self.password(basic, &origin).await,
+            Some(Presented::Unknown) => Err(unauthenticated("the credential is neither a token nor a JWT")),
+            None => self.certificate(&origin),
+        };
+        admitted.inspect_err(|fault| self.note_failure(&origin, fault)).map(|holder| self.identity(holder, origin))
+    }
+
+    /// Whether the node has caught up with the cluster since its start.
+    fn caught_up(&self) -> Result<(), Fault> {
+        if self.inner.caught_up.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(Fault::unavailable("this node has not caught up with the cluster yet, so credentials are not accepted"))
+    }
+
+    fn note_failure(&self, origin: &Origin, fault: &Fault) {
+        if fault.kind != FaultKind::Unauthenticated {
+            return;
+        }
+        let address = origin.address.map_or_else(String::new, |address| address.to_string());
+        let (principal, door) = ("anonymous".to_owned(), origin.door.to_owned());
+        let actor = rollbook_core::security::actor::Actor { principal, address, door, ..Default::default() };
+        self.inner.denials.note(actor, "authenticate", &fault.text);
+    }
+
+    /// A client that shows nothing.
+    fn anonymous(&self, origin: Origin) -> Result<Arc<Identity>, Fault> {
+        let grant = match self.is_open(&origin) {
+            true => Arc::clone(&self.inner.everything),
+            false => {
+                self.caught_up()?;
+                self.with_security(|security| self.grant(security, Principal::ANONYMOUS, Vec::new()))
+            }
+        };
+        if grant.rights().is_empty() {
+            return Err(unauthenticated("a credential is needed; present a token, see docs/security.md"));
+        }
+        Ok(self.identity(TicketHolder { grant, shown: Shown::Nothing, expires: 0 }, origin))
+    }
+
+    fn identity(&self, holder: TicketHolder, origin: Origin) -> Arc<Identity> {
+        let TicketHolder { grant, shown, expires } = holder;
+        if expires != 0 {
+            self.inner.next_expiry.fetch_min(expires, Ordering::Relaxed);
+        }
+        Arc::new(Identity::new(grant, shown, origin, expires, self.inner.denials.clone()))
+    }
+
+    /// Reads the replicated security state.
+    pub fn with_security<T>(&self, look: impl FnOnce(&Security) -> T) -> T {
+        self.inner.node.state().with_machine(|machine| look(machine.security()))
+    }
+
+    /// The grant of a principal, shared with its other clients.
+    fn grant(&self, security: &Security, principal: Principal, claimed: Vec<String>) -> Arc<Grant> {
+        let mut key = principal.to_string();
+        claimed.iter().for_each(|role| {
+            key.push(' ');
+            key.push_str(role);
+        });
+        let mut grants = lock(&self.inner.grants);
+        if let Some(grant) = grants.get(&key) {
+            return Arc::clone(grant);
+        }
+        if grants.len() >= GRANTS_IDLE_MAX {
+            grants.retain(|_, grant| Arc::strong_count(grant) > 1);
+        }
+        // Under the lock: a refresh that has begun goes over this grant too, or is seen here.
+        let grant = match self.inner.following.load(Ordering::Relaxed) > security.revision() {
+            true => self.with_security(|newer| Grant::new(newer, principal, claimed)),
+            false => Grant::new(security, principal, claimed),
+        };
+        let grant = Arc::new(grant);
+        grants.insert(key, Arc::clone(&grant));
+        grant
+    }
+
+    fn token(&self, id: &str, secret: &str, origin: &Origin) -> Result<TicketHolder, Fault> {
+        let wrong = || unauthenticated("the token is not valid; it was revoked, or never made here");
+        let _ = origin;
+        self.with_security(|security| {
+            let credential = security.credential(id).ok_or_else(wrong)?;
+            let Some(Proof::Token(hash)) = &credential.proof else { return Err(wrong()) };
+            let hash: [u8; 32] = hash.as_slice().try_into().map_err(|_| wrong())?;
+            if !SecretHash::from_bytes(hash).is_of(secret) {
+                return Err(wrong());
+            }
+            self.of_credential(security, credential, Shown::Token(id.to_owned()))
+        })
+    }
+
+    /// The holder of a credential that was shown to be right.
+    fn of_credential(&self, security: &Security, row: &Credential, shown: Shown) -> Result<TicketHolder, Fault> {
+        let now = clock::millis();
+        if !row.counts_at(now) {
+            return Err(unauthenticated("the credential has expired; ask for a new one"));
+        }
+        let principal = self.present(security, &row.principal)?;
+        if row.used.saturating_add(USED_NOTE_MS) < now {
+            let mut used = lock(&self.inner.used);
+            if used.len() < CREDENTIALS_USED_MAX {
+                used.insert(row.id.clone());
+            }
+        }
+        Ok(TicketHolder { grant: self.grant(security, principal, Vec::new()), shown, expires: row.expires })
+    }
+
+    /// A principal of the replicated state that is not shut out.
+    fn present(&self, security: &Security, principal: &str) -> Result<Principal, Fault> {
+        let row = security.principal(principal).filter(|row| !row.disabled);
+        let row = row.ok_or_else(|| unauthenticated("the principal of the credential is gone, or shut out"))?;
+        row.principal.parse().map_err(|_| Fault::internal("a stored principal cannot be read"))
+    }
+
+    async fn password(&self, basic: Basic, origin: &Origin) -> Result<TicketHolder, Fault> {
+        let Basic { user, password } = basic;
+        let principal = if user.contains(':') { user } else { format!("user:{user}") };
+        let address = origin.address.map_or_else(|| std::net::Ipv4Addr::UNSPECIFIED.into(), |address| address.ip());
+        let attempt = self.inner.delays.attempt(&principal, address, clock::now()).map_err(|wait| {
+            Fault::overloaded(format!("too many failed logins; try again in {} s", wait.as_secs().saturating_add(1)))
+        })?;
+        let id = password_id(&principal);
+        let hash = self.with_security(|security| match security.credential(&id)?.proof.as_ref()? {
+            Proof::Password(hash) => Some(hash.clone()),
+            _ => None,
+        });
+        if !self.inner.passwords.verify(password, hash).await? {
+            attempt.failed(clock::now());
+            return Err(unauthenticated("user or password is wrong"));
+        }
+        attempt.succeeded();
+        self.with_security(|security| {
+            let row = security.credential(&id).ok_or_else(|| unauthenticated("user or password is wrong"))?;
+            self.of_credential(security, row, Shown::Password(id.clone()))
+        })
+    }
+
+    async fn jwt(&self, token: &str, origin: &Origin) -> Result<TicketHolder, Fault> {
+        let _ = origin;
+        let verified = self.inner.verifier.verify(token, SystemTime::now()).await.map_err(|error| {
+            if error.is_temporary() && error != super::credentials::jwt::error::JwtError::NotYetValid {
+                Fault::unavailable(error.to_string())
+            } else {
+                unauthenticated(error.to_string())
+            }
+        })?;
+        let principal = &verified.principal;
+        let shown = Shown::Jwt(verified.issuer.clone(), verified.token_id.clone());
+        let expires = millis(verified.expires_at);
+        self.with_security(|security| {
+            if security.principal(&principal.to_string()).is_some_and(|row| row.disabled) {
+                return Err(unauthenticated("the principal of the credential is shut out"));
+            }
+            let grant = self.grant(security, principal.clone(), verified.roles.clone());
+            Ok(TicketHolder { grant, shown, expires })
+        })
+    }
+
+    /// A client that shows its certificate alone.
+    fn certificate(&self, origin: &Origin) -> Result<TicketHolder, Fault> {
+        let der = origin.certificate.as_deref().unwrap_or_default();
+        let names = certificate::names(der).map_err(|error| unauthenticated(error.to_string()))?;
+        let expires = millis(names.not_after);
+        let print = format!("sha256:{}", names.fingerprint);
+        self.with_security(|security| {
+            // The most exact of the credentials that name the certificate counts.
+            let cn = names.common_name.as_ref().map(|name| format!("cn:{name}"));
+            let uri = names.principal.as_ref().map(|principal| format!("uri:rollbook:{principal}"));
+            let known = [Some(print.clone()), uri, cn].into_iter().flatten().find_map(|name| security.credential(&name));
+            if let Some(row) = known {
+                let shown = Shown::Certificate(print.clone(), Some(row.id.clone()));
+                let holder = self.of_credential(security, row, shown)?;
+                let earlier = if holder.expires == 0 { expires } else { holder.expires.min(expires) };
+                return Ok(TicketHolder { expires: earlier, ..holder });
+            }
+            let Some(principal) = &names.principal else {
+                return Err(unauthenticated("the client certificate names no principal, and no credential names it"));
+            };
+            let principal = self.present(security, &principal.to_string())?;
+            let grant = self.grant(security, principal, Vec::new());
+            Ok(TicketHolder { grant, shown: Shown::Certificate(print.clone(), None), expires })
+        })
+    }
+
+    /// A ticket for a client that cannot show a credential itself: one use within half a minute.
+    ///
+    /// # Errors
+    /// Too many tickets wait for their use.
+    pub fn issue_ticket(&self, identity: &Identity) -> Result<Secret, Fault> {
+        let (grant, shown) = (Arc::clone(identity.grant()), identity.shown().clone());
+        let holder = TicketHolder { grant, shown, expires: identity.expires() };
+        let issued = self.inner.tickets.issue(holder, clock::now());
+        issued.map_err(|_| Fault::overloaded("too many tickets wait for their use; try again in half a minute"))
+    }
+
+    /// Who presents a ticket.
+    ///
+    /// # Errors
+    /// [`FaultKind::Unauthenticated`]
+    pub fn redeem_ticket(&self, ticket: &str, origin: Origin) -> Result<Arc<Identity>, Fault> {
+        let holder = self.inner.tickets.redeem(ticket, clock::now());
+        let holder = holder.ok_or_else(|| unauthenticated("the ticket was used, is older than 30 s, or of another node"));
+        let identity = self.identity(holder.inspect_err(|fault| self.note_failure(&origin, fault))?, origin);
+        match self.lost(&identity) {
+            Some(why) => Err(unauthenticated(why)),
+            None => Ok(identity),
+        }
+    }
+
+    /// The rights of any principal as the replicated state says now, for an explanation.
+    #[must_use]
+    pub fn grant_of(&self, principal: &Principal) -> Grant {
+        self.with_security(|security| Grant::new(security, principal.clone(), Vec::new()))
+    }
+
+    /// Why a client is not who it was any more; `None` while it is.
+    #[must_use]
+    pub fn lost(&self, identity: &Identity) -> Option<Lost> {
+        if identity.is_open() {
+            return None;
+        }
+        if identity.expires() != 0 && clock::millis() >= identity.expires() {
+            return Some("the credential has expired");
+        }
+        self.with_security(|security| {
+            let (row, gone) = (security.principal(identity.name()), Some("the credential was revoked"));
+            if row.is_some_and(|row| row.disabled) {
+                return Some("the principal is shut out");
+            }
+            match identity.shown() {
+                Shown::Nothing if identity.may_nothing() => Some("a credential is needed"),
+                Shown::Nothing => None,
+                Shown::Token(id) | Shown::Password(id) | Shown::Certificate(_, Some(id)) => {
+                    let present = security.credential(id).is_some_and(|present| present.principal == identity.name());
+                    if present { None } else { gone }
+                }
+                Shown::Certificate(_, None) => row.is_none().then_some("the principal is gone"),
+                Shown::Jwt(issuer, _) => security.issuer(issuer).is_none().then_some("the issuer is not trusted any more"),
+            }
+        })
+    }
+
+    /// Whether the credential of some client has expired since this was last asked.
+    #[must_use]
+    pub fn takes_expiry(&self) -> bool {
+        let due = self.inner.next_expiry.load(Ordering::Relaxed) <= clock::millis();
+        if due {
+            self.inner.next_expiry.store(u64::MAX, Ordering::Relaxed);
+        }
+        due
+    }
+
+    /// The clients that stay tell when their credentials expire, after [`Authority::takes_expiry`].
+    pub fn expires_later(&self, identity: &Identity) {
+        if identity.expires() != 0 {
+            self.inner.next_expiry.fetch_min(identity.expires(), Ordering::Relaxed);
+        }
+    }
+
+    /// Ids of credentials that were used and not noted yet.
+    #[must_use]
+    pub fn take_used(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.inner.used)).into_iter().collect()
+    }
+
+    /// Compiles all grants anew when the security state has changed.
+    fn refresh(&self, known: &mut u64) {
+        let revision = self.with_security(Security::revision);
+        if revision == *known {
+            return;
+        }
+        let grants: Vec<_> = {
+            let grants = lock(&self.inner.grants);
+            self.inner.following.store(revision, Ordering::Relaxed);
+            grants.values().cloned().collect()
+        };
+        let issuers = self.with_security(|security| {
+            grants.iter().for_each(|grant| grant.refresh(security));
+            security.issuers().cloned().collect::<Vec<_>>()
+        });
+        issuers::set(&self.inner.verifier, &issuers, self.seal_key());
+        *known = revision;
+        self.inner.revision.send_replace(revision);
+    }
+
+    /// Follows the replicated state until cancelled.
+    pub async fn run(self, stop: CancellationToken) {
+        let follow = async {
+            self.catch_up().await;
+            let (mut applied, mut known) = (self.inner.node.state().applied(), u64::MAX);
+            loop {
+                self.refresh(&mut known);
+                if applied.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        stop.run_until_cancelled(follow).await;
+    }
+
+    /// Waits until this node has seen everything that the cluster had decided when the node started.
+    async fn catch_up(&self) {
+        while self.inner.node.consensus().read_barrier(Consistency::Leader).await.is_err() {
+            tokio::time::sleep(CATCH_UP_PAUSE).await;
+        }
+        self.inner.caught_up.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The id of the credential that is the password of a principal.
+#[must_use]
+pub fn password_id(principal: &str) -> String {
+    format!("password:{principal}")
+}
+
+fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn unauthenticated(text: impl Into<std::borrow::Cow<'static, str>>) -> Fault {
+    Fault::new(FaultKind::Unauthenticated, text)
+}

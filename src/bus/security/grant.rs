@@ -1,0 +1,86 @@
+//! What one principal may do, kept up to date: all its clients at this node share it.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use rollbook_core::machine::security::Security;
+use rollbook_core::security::model::RoleLimits;
+use rollbook_core::security::principal::Principal;
+use rollbook_core::security::rights::Rights;
+
+use super::compile::compile;
+use super::usage::Usage;
+
+/// The compiled rights of a principal.
+#[derive(Debug)]
+pub struct Grant {
+    principal: Principal,
+    /// The principal as text, which the audit and the metrics need.
+    name: String,
+    /// Roles that a JWT claims, beside those of the replicated state.
+    claimed: Vec<String>,
+    rights: ArcSwap<Rights>,
+    usage: Arc<Usage>,
+}
+
+impl Grant {
+    /// The grant of a principal as the replicated state says now.
+    #[must_use]
+    pub fn new(security: &Security, principal: Principal, claimed: Vec<String>) -> Self {
+        let compiled = compile(security, &principal, &claimed);
+        let usage = Arc::new(Usage::new(compiled.limits));
+        let (name, rights) = (principal.to_string(), ArcSwap::from_pointee(compiled.rights));
+        Self { principal, name, claimed, rights, usage }
+    }
+
+    /// The grant of clients that need no credential.
+    #[must_use]
+    pub fn everything() -> Self {
+        let (principal, rights) = (Principal::ANONYMOUS, ArcSwap::from_pointee(Rights::everything()));
+        let (name, usage) = (principal.to_string(), Arc::new(Usage::new(RoleLimits::default())));
+        Self { principal, name, claimed: Vec::new(), rights, usage }
+    }
+
+    /// The grant of nobody.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { rights: ArcSwap::default(), ..Self::everything() }
+    }
+
+    /// Compiles the rights anew.
+    pub fn refresh(&self, security: &Security) {
+        let compiled = compile(security, &self.principal, &self.claimed);
+        self.usage.set_limits(compiled.limits);
+        self.rights.store(Arc::new(compiled.rights));
+    }
+
+    /// The principal.
+    #[must_use]
+    pub const fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The principal as text.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Roles that a JWT claims.
+    #[must_use]
+    pub fn claimed(&self) -> &[String] {
+        &self.claimed
+    }
+
+    /// The rights as they are now.
+    #[must_use]
+    pub fn rights(&self) -> Guard<Arc<Rights>> {
+        self.rights.load()
+    }
+
+    /// What the principal uses at this node.
+    #[must_use]
+    pub const fn usage(&self) -> &Arc<Usage> {
+        &self.usage
+    }
+}

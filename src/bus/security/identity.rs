@@ -1,0 +1,228 @@
+//! Who a client is. Every operation of the bus asks its identity first.
+
+use std::sync::Arc;
+
+use rollbook_core::security::actor::Actor;
+use rollbook_core::security::principal::Principal;
+use rollbook_core::security::right::Verb;
+use rollbook_core::security::rights::Decision;
+use rollbook_core::service::InstanceRegister;
+use rollbook_core::subjects::pattern::Pattern;
+
+use super::denials::Denials;
+use super::grant::Grant;
+use super::origin::Origin;
+use super::usage::Usage;
+use crate::base::fault::FaultKind;
+use crate::bus::error::Fault;
+
+/// What a client has shown to be its principal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// Nothing.
+    Nothing,
+    /// A token, by its id.
+    Token(String),
+    /// A password, by the id of its credential.
+    Password(String),
+    /// A certificate, by its fingerprint, and the id of the credential that names it, if one does.
+    Certificate(String, Option<String>),
+    /// A JWT, by the name of its issuer, and the id of the JWT.
+    Jwt(String, String),
+}
+
+impl Shown {
+    /// The credential as the audit shows it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Nothing => String::new(),
+            Self::Token(id) | Self::Password(id) => id.clone(),
+            Self::Certificate(fingerprint, _) => fingerprint.clone(),
+            Self::Jwt(issuer, id) => format!("jwt:{issuer}:{id}"),
+        }
+    }
+}
+
+/// Who a client is, and what it may do now.
+#[derive(Debug)]
+pub struct Identity {
+    grant: Arc<Grant>,
+    shown: Shown,
+    origin: Origin,
+    /// When the credential ends to count, milliseconds since 1970; 0: never.
+    expires: u64,
+    denials: Denials,
+}
+
+impl Identity {
+    /// An identity that the authority has verified.
+    pub(super) const fn new(grant: Arc<Grant>, shown: Shown, origin: Origin, expires: u64, denials: Denials) -> Self {
+        Self { grant, shown, origin, expires, denials }
+    }
+
+    /// An identity that may do everything, for tests and for what the node does by itself.
+    #[must_use]
+    pub fn everything(door: &'static str) -> Arc<Self> {
+        let origin = Origin { door, address: None, local: true, certificate: None };
+        Arc::new(Self::new(Arc::new(Grant::everything()), Shown::Nothing, origin, 0, Denials::default()))
+    }
+
+    /// An identity that may do nothing: that of a door before a client has come.
+    #[must_use]
+    pub fn nobody() -> Arc<Self> {
+        let origin = Origin { door: "", address: None, local: false, certificate: None };
+        Arc::new(Self::new(Arc::new(Grant::nothing()), Shown::Nothing, origin, 0, Denials::default()))
+    }
+
+    /// The principal.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        self.grant.principal()
+    }
+
+    /// The principal as text.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.grant.name()
+    }
+
+    /// The rights of the principal, shared by its clients.
+    #[must_use]
+    pub const fn grant(&self) -> &Arc<Grant> {
+        &self.grant
+    }
+
+    /// What the client has shown.
+    #[must_use]
+    pub const fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
+    /// Where the client comes from.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// When the credential ends to count, milliseconds since 1970; 0: never.
+    #[must_use]
+    pub const fn expires(&self) -> u64 {
+        self.expires
+    }
+
+    /// What the principal uses at this node.
+    #[must_use]
+    pub fn usage(&self) -> &Arc<Usage> {
+        self.grant.usage()
+    }
+
+    /// Whether the two are clients of one principal.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.grant.name() == other.grant.name()
+    }
+
+    /// Whether there is no authentication for this client, so that everything is allowed.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.grant.rights().is_everything()
+    }
+
+    /// Whether the client may do this. A refusal is not noted: for lists that leave out what one may not see.
+    #[must_use]
+    pub fn may(&self, verb: Verb, target: &str) -> bool {
+        self.grant.rights().allows(verb, target)
+    }
+
+    /// Whether the client may subscribe to this pattern. A refusal is not noted.
+    #[must_use]
+    pub fn may_subscribe(&self, pattern: &Pattern) -> bool {
+        // Nobody can guess the name of somebody's inbox, and the inbox of the principal is its own.
+        pattern.is_inbox() && !self.may_nothing() || self.grant.rights().allows_subscription(pattern.as_str())
+    }
+
+    /// Whether the client has no right at all.
+    #[must_use]
+    pub fn may_nothing(&self) -> bool {
+        self.grant.rights().is_empty()
+    }
+
+    /// Checks that the client may do this.
+    ///
+    /// # Errors
+    /// [`FaultKind::Forbidden`], or [`FaultKind::Unauthenticated`] when the client has shown no credential.
+    pub fn check(&self, verb: Verb, target: &str) -> Result<(), Fault> {
+        let rights = self.grant.rights();
+        if rights.allows(verb, target) {
+            return Ok(());
+        }
+        Err(self.refuse(verb, target, rights.decide(verb, target)))
+    }
+
+    /// Checks that the client may subscribe to this pattern.
+    ///
+    /// # Errors
+    /// As [`Identity::check`].
+    pub fn check_subscription(&self, pattern: &Pattern) -> Result<(), Fault> {
+        if self.may_subscribe(pattern) {
+            return Ok(());
+        }
+        let rights = self.grant.rights();
+        Err(self.refuse(Verb::Subscribe, pattern.as_str(), rights.decide_subscription(pattern.as_str())))
+    }
+
+    /// Checks that the client may publish under this subject. Messages to an inbox answer somebody who told its name.
+    ///
+    /// # Errors
+    /// As [`Identity::check`].
+    pub fn check_publish(&self, subject: &str) -> Result<(), Fault> {
+        if subject.starts_with("_bus_.") && !self.may_nothing() {
+            return Ok(());
+        }
+        self.check(Verb::Publish, subject)
+    }
+
+    /// Checks that the client may be this service, and offer all that it wants to offer.
+    ///
+    /// # Errors
+    /// As [`Identity::check`].
+    pub fn check_offer(&self, register: &InstanceRegister) -> Result<(), Fault> {
+        self.check(Verb::Offer, &register.service.id)?;
+        register.instance.capabilities.iter().try_for_each(|offer| self.check(Verb::Offer, &offer.name))
+    }
+
+    /// Whether [`Identity::check_offer`] would let the registration pass. A refusal is not noted.
+    #[must_use]
+    pub fn may_offer(&self, register: &InstanceRegister) -> bool {
+        let capabilities = register.instance.capabilities.iter().map(|offer| &offer.name);
+        [&register.service.id].into_iter().chain(capabilities).all(|name| self.may(Verb::Offer, name))
+    }
+
+    fn refuse(&self, verb: Verb, target: &str, decision: Decision<'_>) -> Fault {
+        self.denials.note(self.actor(""), verb.as_str(), target);
+        let name = self.name();
+        if self.principal().is_anonymous() {
+            let text = format!("{verb} {target} needs a credential; present a token, see docs/security.md");
+            return Fault::new(FaultKind::Unauthenticated, text);
+        }
+        let why = match decision {
+            Decision::Denied(rule) if rule.role.is_empty() => format!("its right `{}` denies that", rule.right),
+            Decision::Denied(rule) => format!("`{}` of the role {} denies that", rule.right, rule.role),
+            _ => "no right of it says so".to_owned(),
+        };
+        Fault::new(FaultKind::Forbidden, format!("{name} may not {verb} {target}: {why}"))
+    }
+
+    /// Who has something done, for the audit.
+    #[must_use]
+    pub fn actor(&self, request: &str) -> Actor {
+        Actor {
+            principal: self.name().to_owned(),
+            credential: self.shown.text(),
+            address: self.origin.address.map_or_else(String::new, |address| address.to_string()),
+            door: self.origin.door.to_owned(),
+            request: request.to_owned(),
+        }
+    }
+}
