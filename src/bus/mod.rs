@@ -13,8 +13,8 @@
 //! client costs no memory. No actor waits for an actor that it has started. Whoever starts an actor owns the actor
 //! (`base::actors`).
 //!
-//! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file `error`, `write`,
-//! `read`, `live`, `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`, and the
+//! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file `error`, `security`,
+//! `write`, `read`, `live`, `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`, and the
 //! files `access`, `book_client` and `call_handler`, by which doors and other nodes use the bus.
 
 pub mod access;
@@ -29,6 +29,7 @@ pub mod live;
 pub mod read;
 pub mod relay;
 pub mod roll;
+pub mod security;
 pub mod subscribe;
 pub mod write;
 
