@@ -1,5 +1,5 @@
 //! What every room above the cluster may use: lifetimes of actors, time, values of settings, JSON of all languages,
-//! metrics, kinds of faults.
+//! metrics, kinds of faults, the client of HTTPS.
 //!
 //! Nothing here knows an event, a socket or a protocol. Imports nothing but the crates below and libraries.
 
@@ -10,6 +10,7 @@ pub mod clock;
 pub mod comma_list;
 pub mod duration;
 pub mod fault;
+pub mod https;
 pub mod json;
 pub mod json_error;
 pub mod metrics;

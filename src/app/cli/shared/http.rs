@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::error::Usage;
 use super::event;
 use super::global::Global;
+use crate::base::https;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,9 +111,7 @@ impl Client {
     fn new(url: &str, flag: &'static str) -> anyhow::Result<Self> {
         let base = Url::parse(url).ok().filter(|base| base.scheme() == "http" && base.has_host());
         let base = base.ok_or_else(|| Usage(format!("{flag} {url}: write http://HOST:PORT")))?;
-        // A proxy for the web would catch calls to loopback and hold back streams.
-        let http = reqwest::Client::builder()
-            .no_proxy()
+        let http = https::client()
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("rollbook/", env!("CARGO_PKG_VERSION")))
             .build()

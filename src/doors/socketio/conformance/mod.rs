@@ -122,7 +122,7 @@ pub(super) type Ws = tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>;
 
 impl Client {
     pub(super) fn new() -> Self {
-        Self { at: serve(Duration::from_millis(200)), http: reqwest::Client::new() }
+        Self { at: serve(Duration::from_millis(200)), http: crate::base::https::client().build().expect("a client") }
     }
 
     pub(super) fn url(&self, query: &str) -> String {
