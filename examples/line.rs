@@ -19,7 +19,7 @@ use rollbook::bus::subscribe::request::{Start, Subscribe};
 use rollbook::bus::write::draft::Draft;
 use rollbook::doors::door::{Build, Description, Door};
 use rollbook::net::byte_queue::Body;
-use rollbook::net::listener::{listeners::Listeners, networks::Networks, settings::ListenerSettings, tcp::Connection};
+use rollbook::net::listener::{listeners::Listeners, settings::ListenerSettings, tcp::Connection};
 use rollbook_core::subjects::pattern::Pattern;
 use tokio_util::codec::{Framed, FramedParts, LinesCodec};
 
@@ -36,8 +36,9 @@ impl Door for LineDoor {
     }
 
     fn listen(self: Arc<Self>, listeners: &mut Listeners) -> anyhow::Result<()> {
-        let settings =
-            ListenerSettings { name: "line", connections_max: 100, proxy_protocol_from: Networks::default() };
+        // No load balancer, and TLS when the node has a certificate.
+        let (proxy_protocol_from, tls) = Default::default();
+        let settings = ListenerSettings { name: "line", connections_max: 100, proxy_protocol_from, tls };
         Ok(listeners.tcp(settings, b"-ERR too many connections\n", move |conn| converse(self.0.clone(), conn))?)
     }
 }

@@ -1,5 +1,7 @@
 //! Counters of the bus, as Prometheus reads them.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -50,6 +52,14 @@ pub struct Metrics {
     pub http_refused: Family<[(&'static str, &'static str); 2], Counter>,
     /// Requests that were refused because the client may not do what it asked for, by verb.
     pub denied: Family<[(&'static str, &'static str); 1], Counter>,
+    /// TLS handshakes, by listener and outcome.
+    pub tls_handshakes: Family<[(&'static str, &'static str); 2], Counter>,
+    /// Attempts to read the certificate of the listeners again, by outcome.
+    pub tls_reloads: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Days until the certificate of a listener expires, by listener.
+    pub tls_days_left: Family<[(&'static str, &'static str); 1], Gauge<f64, AtomicU64>>,
+    /// 1 when the node was started with `--insecure`.
+    pub insecure: Gauge,
     /// Members of durable consumers that lost their place because their node did not answer.
     pub members_lost: Counter,
     /// Actors that live now.
@@ -97,6 +107,13 @@ impl Metrics {
         registry.register("rollbook_http_refused", refused, self.http_refused.clone());
         let denied = "Requests that the principal of the client had no right to, by verb";
         registry.register("rollbook_denied", denied, self.denied.clone());
+        registry.register("rollbook_tls_handshakes", "TLS handshakes, by outcome", self.tls_handshakes.clone());
+        let reloads = "Attempts to read the certificate of the listeners again, by outcome";
+        registry.register("rollbook_tls_reloads", reloads, self.tls_reloads.clone());
+        let days = "Days until the certificate of a listener expires";
+        registry.register("rollbook_tls_certificate_days_left", days, self.tls_days_left.clone());
+        let insecure = "1 when the node was started with --insecure";
+        registry.register("rollbook_insecure", insecure, self.insecure.clone());
         registry.register("rollbook_clients", "Connected clients of services", self.clients.clone());
         registry.register("rollbook_subscriptions", "Open streams", self.subscriptions.clone());
         registry.register("rollbook_actors", "Actors that live now, by kind", self.actors.metric());

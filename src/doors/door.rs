@@ -15,6 +15,7 @@ use crate::bus::access::Access;
 use crate::bus::roll::services::Services;
 use crate::net::listen::Listen;
 use crate::net::listener::listeners::Listeners;
+use crate::net::tls::settings::ListenerTls;
 
 /// A protocol by which clients come in.
 ///
@@ -93,6 +94,10 @@ pub struct OwnListener {
     pub flag: Option<&'static str>,
     /// Address of the listener.
     pub listen: Listen,
+    /// Key of the setting that says whether the listener speaks TLS, for messages.
+    pub tls_key: &'static str,
+    /// What the listener says about TLS.
+    pub tls: ListenerTls,
 }
 
 /// A bound on the number of connections. The node lowers the bound at its start when the system allows too few open

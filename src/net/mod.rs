@@ -10,5 +10,7 @@ pub mod http_body;
 pub mod listen;
 pub mod listener;
 pub mod origins;
+pub mod peer;
 pub mod socket;
+pub mod tls;
 pub mod websocket;

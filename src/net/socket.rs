@@ -1,30 +1,32 @@
-//! The byte stream of a connection: TCP, or a layer over TCP such as TLS.
+//! The byte stream of a connection: TCP, or TLS over TCP.
 
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_web::rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The requirements of a layer over TCP.
-trait Layer: AsyncRead + AsyncWrite + Unpin {}
+use super::tls::stream::TlsStream;
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Layer for S {}
-
-/// A connection of a client. Plain TCP is called without indirection.
+/// A connection of a client.
 pub struct Socket(Stream);
 
-/// The two kinds of streams.
+/// The kinds of streams.
 enum Stream {
     Tcp(TcpStream),
-    Layered(Box<dyn Layer>),
+    Tls(TlsStream),
 }
 
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Socket").field(&self.tcp()).finish()
+        let (tcp, tls) = match &self.0 {
+            Stream::Tcp(stream) => (stream, false),
+            Stream::Tls(stream) => (stream.tcp(), true),
+        };
+        f.debug_struct("Socket").field("tcp", tcp).field("tls", &tls).finish()
     }
 }
 
@@ -34,30 +36,38 @@ impl From<TcpStream> for Socket {
     }
 }
 
-impl Socket {
-    /// A connection over a stream that is not TCP itself.
-    pub fn layered(stream: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Self {
-        Self(Stream::Layered(Box::new(stream)))
+impl From<TlsStream> for Socket {
+    fn from(stream: TlsStream) -> Self {
+        Self(Stream::Tls(stream))
     }
+}
 
-    /// The TCP stream, when there is no layer over it.
+impl Socket {
+    /// The certificate that the client has shown in the TLS handshake, which has verified it, in DER.
     #[must_use]
-    pub const fn tcp(&self) -> Option<&TcpStream> {
+    pub fn peer_certificate(&self) -> Option<Arc<[u8]>> {
         match &self.0 {
-            Stream::Tcp(stream) => Some(stream),
-            Stream::Layered(_) => None,
+            Stream::Tls(stream) => stream.peer_certificate(),
+            Stream::Tcp(_) => None,
         }
     }
 
-    /// Waits until a read may find something, so that an idle connection needs no buffer. A layer cannot tell, and is
-    /// always ready.
+    /// Waits until a read may find something, so that an idle connection needs no buffer.
     ///
     /// # Errors
     /// The connection broke.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.0 {
+    pub fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
             Stream::Tcp(stream) => stream.poll_read_ready(cx),
-            Stream::Layered(_) => Poll::Ready(Ok(())),
+            Stream::Tls(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Says over TLS that nothing more follows, as far as the connection takes that at once. Without TLS the end of the
+    /// connection says so.
+    pub fn say_end(&mut self, cx: &mut Context<'_>) {
+        if let Stream::Tls(stream) = &mut self.0 {
+            stream.say_end(cx);
         }
     }
 }
@@ -66,7 +76,7 @@ impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Layered(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -75,21 +85,21 @@ impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Layered(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Layered(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Layered(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -12,6 +12,8 @@ pub(crate) mod shared;
 /// Plain JSON over a WebSocket.
 pub(crate) mod socket;
 pub(crate) mod sse;
+/// TLS of clients.
+pub(crate) mod tls;
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -445,7 +445,8 @@ fn guard(pid: u32, remove: Option<&Path>) -> Child {
 }
 
 fn address(url: &str) -> SocketAddr {
-    let host = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    let host =
+        url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).map(|rest| rest.trim_end_matches('/'));
     let parsed = host.and_then(|host| host.parse().ok());
     parsed.unwrap_or_else(|| panic!("not a URL with an address: {url:?}"))
 }

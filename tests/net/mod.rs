@@ -6,3 +6,5 @@ mod limits;
 mod listeners;
 /// Behind a load balancer that speaks the PROXY protocol.
 mod proxy;
+/// TLS on the listeners.
+mod tls;

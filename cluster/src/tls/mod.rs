@@ -116,7 +116,7 @@ impl Tls {
         // An explicit provider, because the program around this crate may have set another one for the process.
         let provider = Arc::new(aws_lc_rs::default_provider());
         let roots = Arc::new(roots(&files.ca)?);
-        let own = Arc::new(own(files, &provider)?);
+        let own = Arc::new(certified_key(&files.certificate, &files.key, &provider)?);
         let unusable = |reason: String| TlsError::Unusable { path: files.ca.clone(), reason };
         let servers = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build();
         let servers = servers.map_err(|error| unusable(error.to_string()))?;
@@ -255,7 +255,11 @@ fn words(error: &rustls::Error) -> String {
     }
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+/// The certificates of a file of CAs, as roots of trust.
+///
+/// # Errors
+/// The file cannot be read, is no PEM, or has no certificate or one that cannot be a root.
+pub fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         let added = roots.add(certificate);
@@ -264,22 +268,26 @@ fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn own(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let chain = certificates(&files.certificate)?;
-    let bytes = read(&files.key)?;
+/// A certificate with those between it and the CA, and its private key.
+///
+/// # Errors
+/// A file cannot be read or is no PEM, or the key belongs to another certificate; the error names the file.
+pub fn certified_key(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let chain = certificates(certificate)?;
+    let bytes = read(key)?;
     let unusable = |path: &Path, reason: String| TlsError::Unusable { path: path.to_path_buf(), reason };
-    let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
-        pem::Error::NoItemsFound => TlsError::Empty { path: files.key.clone(), item: "private key" },
-        other => unusable(&files.key, other.to_string()),
+    let parsed = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
+        pem::Error::NoItemsFound => TlsError::Empty { path: key.to_path_buf(), item: "private key" },
+        other => unusable(key, other.to_string()),
     })?;
-    let key = provider.key_provider.load_private_key(key);
-    let own = CertifiedKey::new(chain, key.map_err(|error| unusable(&files.key, error.to_string()))?);
+    let signer = provider.key_provider.load_private_key(parsed);
+    let own = CertifiedKey::new(chain, signer.map_err(|error| unusable(key, error.to_string()))?);
     match own.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(own),
         Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(TlsError::KeyMismatch { key: files.key.clone(), certificate: files.certificate.clone() })
+            Err(TlsError::KeyMismatch { key: key.to_path_buf(), certificate: certificate.to_path_buf() })
         }
-        Err(error) => Err(unusable(&files.certificate, error.to_string())),
+        Err(error) => Err(unusable(certificate, error.to_string())),
     }
 }
 

@@ -54,6 +54,8 @@ pub(in crate::admin) struct ClusterView {
     term: u64,
     /// Why nothing can be published through this node; null when it can.
     warning: Option<String>,
+    /// Whether this node was started with `--insecure`: whoever reaches a listener may use it.
+    insecure: bool,
     nodes: Vec<MemberView>,
 }
 
@@ -84,6 +86,7 @@ pub(in crate::admin) async fn cluster(admin: web::Data<Admin>, _: Query<Consiste
             Refusal::Unavailable(text) => text,
             other => other.to_string(),
         }),
+        insecure: admin.bus.metrics().insecure.get() != 0,
         nodes: members.iter().map(show).collect(),
     }))
 }

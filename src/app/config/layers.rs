@@ -17,7 +17,7 @@ use super::settings::Config;
 const ENV_PREFIX: &str = "ROLLBOOK_";
 
 /// Settings with a flag of `rollbook serve`, so that messages can name the flag.
-const FLAGS: [(&str, &str); 9] = [
+const FLAGS: [(&str, &str); 12] = [
     ("node.id", "--node"),
     ("node.data", "--data"),
     ("node.insecure", "--insecure"),
@@ -27,6 +27,9 @@ const FLAGS: [(&str, &str); 9] = [
     ("peer.advertise", "--advertise"),
     ("cluster.founders", "--cluster"),
     ("book.namespaces", "--namespaces"),
+    ("tls.certificate", "--tls-certificate"),
+    ("tls.key", "--tls-key"),
+    ("tls.client_ca", "--tls-client-ca"),
 ];
 
 /// The layer that a value comes from.

@@ -15,8 +15,10 @@ use crate::base::{bytes, duration};
 use crate::bus::call::choice::Strategies;
 use crate::doors;
 use crate::net::listen::Listen;
+use crate::net::listener::connects::ListenersSettings;
 use crate::net::listener::networks::Networks;
 use crate::net::listener::settings::IDLE_TIMEOUT;
+use crate::net::tls::settings::{ListenerTls, OwnClientCertificates, TlsMode, TlsSettings};
 
 use super::values::{Founders, LogFormat, Namespaces, OnIsolation, log_filter};
 
@@ -28,6 +30,10 @@ pub struct Config {
     pub node: Node,
     /// The listener of REST, metrics and health.
     pub web: Web,
+    /// TLS of the listeners for clients.
+    pub tls: TlsSettings,
+    /// Bounds of all listeners for clients.
+    pub listeners: ListenersSettings,
     /// The event log.
     pub book: Book,
     /// Connections between nodes.
@@ -55,7 +61,7 @@ pub struct Node {
     pub id: u64,
     /// Directory of everything that this node stores.
     pub data: PathBuf,
-    /// Allows listeners that other machines can reach although there is no TLS and no authentication.
+    /// Allows listeners that other machines can reach although there is no TLS, or nobody has to say who they are.
     pub insecure: bool,
     /// Names by which clients reach this node, separated by commas; `*.example.com` means all names below it, `*` any
     /// name. IP addresses, `localhost`, names without a dot, the name of the machine and those of the founders are
@@ -89,6 +95,10 @@ pub struct Web {
     /// Load balancers whose connections begin with a PROXY header, as IP addresses or networks (`10.0.0.0/8`)
     /// separated by commas; empty: none.
     pub proxy_protocol_from: Networks,
+    /// Whether the listener speaks TLS: `auto` (when `tls.certificate` is set), `on` or `off`.
+    pub tls: TlsMode,
+    /// Whether clients show a certificate: `auto` (as `tls.client_certificates`), `off`, `optional` or `required`.
+    pub client_certificates: OwnClientCertificates,
 }
 
 impl Default for Web {
@@ -99,7 +109,17 @@ impl Default for Web {
             metrics_namespaces_max: 1000,
             idle_timeout: IDLE_TIMEOUT,
             proxy_protocol_from: Networks::default(),
+            tls: TlsMode::Auto,
+            client_certificates: OwnClientCertificates::Auto,
         }
+    }
+}
+
+impl Web {
+    /// What the listener says about TLS.
+    #[must_use]
+    pub const fn listener_tls(&self) -> ListenerTls {
+        ListenerTls { mode: self.tls, client_certificates: self.client_certificates }
     }
 }
 
@@ -300,6 +320,8 @@ impl Config {
             door.check(&mut checks);
         }
         self.check_messages(&mut checks);
+        self.tls.check(&mut checks);
+        self.listeners.check(&mut checks);
         self.check_listeners(&mut checks);
         checks.into_findings()
     }
@@ -380,17 +402,24 @@ impl Config {
         }
     }
 
+    /// The listeners for clients: the keys of their address and of their TLS, with the values.
+    fn client_listeners(&self) -> Vec<(&'static str, Listen, &'static str, ListenerTls)> {
+        let web = ("web.listen", self.web.listen, "web.tls", self.web.listener_tls());
+        let own = self.doors.all().into_iter().filter_map(|(_, door)| door.listener());
+        [web].into_iter().chain(own.map(|own| (own.key, own.listen, own.tls_key, own.tls))).collect()
+    }
+
     fn check_listeners(&self, checks: &mut Checks) {
         let mut addresses: Vec<(&'static str, SocketAddr)> = Vec::new();
-        let own = self.doors.all().into_iter().filter_map(|(_, door)| door.listener());
-        let web = ("web.listen", self.web.listen);
-        for (key, listen) in [web].into_iter().chain(own.map(|own| (own.key, own.listen))) {
+        for (key, listen, tls_key, tls) in self.client_listeners() {
+            self.tls.check_listener(checks, tls_key, tls);
             checks.require(
-                !listen.is_exposed() || self.node.insecure,
+                !listen.is_exposed() || self.tls.serves(tls) || self.node.insecure,
                 key,
                 format!(
-                    "{listen} can be reached from other machines and there is no TLS and no authentication; \
-                     listen on 127.0.0.1, or pass --insecure (node.insecure = true) if the network is trusted"
+                    "{listen} can be reached from other machines and there is no TLS; set tls.certificate and tls.key \
+                     (see `rollbook cert dev`), listen on 127.0.0.1, or pass --insecure (node.insecure = true) if the \
+                     network is trusted"
                 ),
             );
             let Some(address) = listen.addr().filter(|address| address.port() != 0) else { continue };

@@ -70,7 +70,7 @@ fn a_dump_is_a_file_that_reads_back() {
 fn a_typo_is_an_error_with_line_and_column() {
     assert_eq!(
         refusal("[sse]\nlisten = \"off\"\n  lisen = 1\n"),
-        "r.toml:3:3: unknown key `lisen` in [sse]; keys are body_bytes_max, body_timeout, connections_max, idle_timeout, keep_alive, listen, origins, proxy_protocol_from, streams_max"
+        "r.toml:3:3: unknown key `lisen` in [sse]; keys are body_bytes_max, body_timeout, client_certificates, connections_max, idle_timeout, keep_alive, listen, origins, proxy_protocol_from, streams_max, tls"
     );
     assert!(
         refusal("[see]\nlisten = 1\n")
@@ -79,7 +79,7 @@ fn a_typo_is_an_error_with_line_and_column() {
     assert!(refusal("\n[see]\n").starts_with("r.toml:2:2: unknown section [see]"));
     assert!(refusal("listen = 1\n").starts_with("r.toml:1:1: `listen` stands outside a section"));
     assert!(refusal("sse = 1\n").starts_with("r.toml:1:1: `sse` stands outside a section"));
-    assert!(refusal("[sse.tls]\ncert = 1\n").starts_with("r.toml:1:6: unknown key `tls` in [sse]"));
+    assert!(refusal("[sse.nested]\ncert = 1\n").starts_with("r.toml:1:6: unknown key `nested` in [sse]"));
     assert!(refusal("[sse]\nlisten = \n").starts_with("r.toml:2:10: "));
     assert!(refusal("[sse]\nlisten = \"off\"\nlisten = \"off\"\n").starts_with("r.toml:3:1: "));
     assert!(
@@ -166,6 +166,10 @@ fn an_exposed_listener_needs_insecure() {
         let text = load("", &[], &flags(exposed)).unwrap_err();
         assert!(text.starts_with("sse.listen (flag --log): ") && text.contains("pass --insecure"), "{text}");
         assert!(load("", &[], &[flags(exposed), vec![insecure.clone()]].concat()).is_ok());
+        let pair = "[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n";
+        assert!(load(pair, &[], &flags(exposed)).is_ok(), "TLS is as good");
+        let text = load(&format!("{pair}[sse]\ntls = \"off\"\n"), &[], &flags(exposed)).unwrap_err();
+        assert!(text.contains("there is no TLS"), "{text}");
     }
     for safe in ["127.0.0.1:0", "127.8.8.8:1", "[::1]:2021", "[::ffff:127.0.0.1]:1", "off"] {
         assert!(load("", &[], &flags(safe)).is_ok(), "{safe}");

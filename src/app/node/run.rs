@@ -42,8 +42,11 @@ use crate::bus::write::proposer::Proposer;
 use crate::doors;
 use crate::doors::door::{Build, Context, Door};
 use crate::net::http::settings::HttpSettings;
-use crate::net::listener::listeners::Listeners;
+use crate::net::listener::connects::Connects;
+use crate::net::listener::listeners::{Listeners, Shared};
 use crate::net::listener::settings::ListenerSettings;
+use crate::net::tls::certificates::Certificates;
+use crate::net::tls::reload;
 
 /// How long streams and HTTP requests have to end after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -77,8 +80,9 @@ fn run(loaded: &Loaded, accept_lost_mark: bool, more: ExtraDoors, streams: &Stan
     let config = &fitted.config;
     // The sockets are bound before any file is opened, so that a port in use leaves the data untouched.
     let bound = [sockets::bind(config)?, more.sockets].into_iter().flatten().collect();
+    let certificates = config.tls.has_certificate().then(|| Certificates::load(&config.tls)).transpose()?;
     let running = Running::start(NodeConfig { accept_lost_mark, ..membership::node_config(loaded)? })?;
-    let node_parts = NodeParts { node: running.node(), fatal: running.fatal(), bound, more: more.build };
+    let node_parts = NodeParts { node: running.node(), fatal: running.fatal(), bound, certificates, more: more.build };
     let served = actix_web::rt::System::new().block_on(run_floors(&fitted, node_parts, streams));
     let stopped = running.stop().context("the node did not stop cleanly");
     served.and(stopped)
@@ -105,11 +109,13 @@ struct NodeParts {
     /// The reason why the node must stop, when there is one.
     fatal: watch::Receiver<Option<String>>,
     bound: Vec<(&'static str, TcpListener)>,
+    /// The certificate of the listeners.
+    certificates: Option<Arc<Certificates>>,
     more: Vec<Build>,
 }
 
 async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &StandardStreams) -> anyhow::Result<()> {
-    let NodeParts { node, mut fatal, bound, more } = node_parts;
+    let NodeParts { node, mut fatal, bound, certificates, more } = node_parts;
     let config = &fitted.config;
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
@@ -139,8 +145,10 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
     actix_web::rt::spawn(services.roll.clone().run(stop.clone()));
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
     actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));
-    let of_node = (parts::hosts(config), bus.metrics().clone());
-    let listeners = Listeners::new(bound, of_node, parts::threads(config), DRAIN);
+    let (hosts, metrics, connects) = (parts::hosts(config), bus.metrics().clone(), Connects::new(&config.listeners));
+    metrics.insecure.set(config.node.insecure.into());
+    let shared = Shared { hosts, metrics: metrics.clone(), certificates: certificates.clone(), connects };
+    let listeners = Listeners::new(bound, shared, parts::threads(config), DRAIN);
     let mut running =
         RunningNode { access, doors, services, call_handler, admin, registry, _relay: relay, stop, listeners };
     running.open(fitted)?;
@@ -149,7 +157,12 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
     actix_web::rt::spawn(isolation::watch(node.consensus().clone(), registry, clients, cluster, stop));
     // From the announcement on, a signal has to stop the node cleanly.
     let signals = Signals::catch().context("signals")?;
-    running.announce(streams);
+    if let Some(certificates) = certificates {
+        reload::warn_of_end(&certificates);
+        let stop = running.stop.clone();
+        actix_web::rt::spawn(reload::watch(certificates, signals.hangups(), metrics, stop));
+    }
+    running.announce(streams, config.node.insecure);
     let until_failure = async {
         if config.peer.listen.addr().is_some() && node.consensus().ready().is_err() {
             tracing::info!("waiting for the other nodes, until a majority of the cluster answers");
@@ -216,6 +229,7 @@ impl RunningNode {
             name: WEB,
             connections_max: descriptors::web_connections_max(fitted),
             proxy_protocol_from: web.proxy_protocol_from.clone(),
+            tls: web.listener_tls(),
         };
         let http = HttpSettings {
             hosts: self.listeners.hosts().clone(),
@@ -231,7 +245,11 @@ impl RunningNode {
     }
 
     /// Announces each listener in one line.
-    fn announce(&self, streams: &StandardStreams) {
+    fn announce(&self, streams: &StandardStreams, is_insecure: bool) {
+        if is_insecure {
+            tracing::warn!("--insecure: whoever reaches a listener may use it, and listeners without TLS can be read");
+            streams.announce("warning: --insecure: whoever reaches these listeners may use them");
+        }
         for (name, url) in self.listeners.urls() {
             tracing::info!(door = name, url, "listening");
             streams.announce(&format!("{name:<5} {url}"));

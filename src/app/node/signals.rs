@@ -1,8 +1,9 @@
 //! The signals that stop a node, and how many of them came.
 //!
 //! SIGINT and SIGTERM stop the node. SIGHUP reports that the terminal was closed, and stops a node that was started
-//! from a terminal. A node without a terminal is a service and ignores SIGHUP: `systemctl reload` and logrotate send
-//! the signal, and there is nothing to reload. Under `nohup` the signal stays ignored.
+//! from a terminal. A node without a terminal is a service, to which `systemctl reload` sends SIGHUP: the certificate of
+//! the listeners is read again, and all other settings are read at the start only. Under `nohup` the signal stays
+//! ignored.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ const SAME_SIGNAL_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(in crate::app) struct Signals {
     stops: watch::Receiver<u32>,
+    hangups: watch::Receiver<u32>,
 }
 
 impl Signals {
@@ -30,10 +32,11 @@ impl Signals {
     /// The system does not allow a handler.
     pub(in crate::app) fn catch() -> io::Result<Self> {
         let (sender, stops) = watch::channel(0_u32);
+        let (hang_up, hangups) = watch::channel(0_u32);
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let hangup = if is_ignored(HANGUP) { None } else { Some(signal(SignalKind::hangup())?) };
-        actix_web::rt::spawn(count_signals(interrupt, terminate, hangup, has_terminal(), sender));
-        Ok(Self { stops })
+        actix_web::rt::spawn(count_signals(interrupt, terminate, hangup, has_terminal(), (sender, hang_up)));
+        Ok(Self { stops, hangups })
     }
 
     /// Resolves after the first request to stop.
@@ -45,6 +48,11 @@ impl Signals {
     /// clients.
     pub(in crate::app) async fn stop_now(&self) {
         self.times(2).await;
+    }
+
+    /// Counts each SIGHUP that does not stop the node.
+    pub(in crate::app) fn hangups(&self) -> watch::Receiver<u32> {
+        self.hangups.clone()
     }
 
     async fn times(&self, least: u32) {
@@ -61,7 +69,7 @@ async fn count_signals(
     mut terminate: Signal,
     mut hangup: Option<Signal>,
     has_terminal: bool,
-    stops: watch::Sender<u32>,
+    (stops, hangups): (watch::Sender<u32>, watch::Sender<u32>),
 ) {
     let mut counted: Option<Instant> = None;
     loop {
@@ -70,7 +78,8 @@ async fn count_signals(
             Some(()) = terminate.recv() => "SIGTERM",
             Some(()) = hung_up(&mut hangup) => {
                 if !has_terminal {
-                    tracing::info!("SIGHUP: settings are read at the start only, so there is nothing to do");
+                    tracing::info!("SIGHUP: certificates are read again; settings are read at the start only");
+                    hangups.send_modify(|times| *times = times.wrapping_add(1));
                     continue;
                 }
                 "SIGHUP"

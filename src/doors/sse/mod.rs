@@ -110,6 +110,7 @@ impl Door for SseDoor {
             name: NAME,
             connections_max: self.settings.connections_max,
             proxy_protocol_from: self.settings.proxy_protocol_from.clone(),
+            tls: self.settings.listener_tls(),
         };
         let refuses = Arc::clone(&self);
         let http = HttpSettings {

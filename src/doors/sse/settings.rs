@@ -11,6 +11,7 @@ use crate::doors::door::{ConnectionBound, DoorSettings, OwnListener};
 use crate::net::listen::Listen;
 use crate::net::listener::networks::Networks;
 use crate::net::listener::settings::IDLE_TIMEOUT;
+use crate::net::tls::settings::{ListenerTls, OwnClientCertificates, TlsMode};
 
 /// Largest body of a publish that can be configured, in bytes.
 const BODY_BYTES_MAX: usize = 24 * 1024 * 1024;
@@ -45,6 +46,10 @@ pub struct Settings {
     /// Load balancers whose connections begin with a PROXY header, as IP addresses or networks (`10.0.0.0/8`)
     /// separated by commas. Empty means none.
     pub proxy_protocol_from: Networks,
+    /// Whether the listener speaks TLS: `auto` (when `tls.certificate` is set), `on` or `off`.
+    pub tls: TlsMode,
+    /// Whether clients show a certificate: `auto` (as `tls.client_certificates`), `off`, `optional` or `required`.
+    pub client_certificates: OwnClientCertificates,
 }
 
 impl Default for Settings {
@@ -59,7 +64,17 @@ impl Default for Settings {
             idle_timeout: IDLE_TIMEOUT,
             origins: "*".into(),
             proxy_protocol_from: Networks::default(),
+            tls: TlsMode::Auto,
+            client_certificates: OwnClientCertificates::Auto,
         }
+    }
+}
+
+impl Settings {
+    /// What the listener says about TLS.
+    #[must_use]
+    pub(super) const fn listener_tls(&self) -> ListenerTls {
+        ListenerTls { mode: self.tls, client_certificates: self.client_certificates }
     }
 }
 
@@ -79,7 +94,8 @@ impl DoorSettings for Settings {
     }
 
     fn listener(&self) -> Option<OwnListener> {
-        Some(OwnListener { key: "sse.listen", flag: Some("--log"), listen: self.listen })
+        let tls = self.listener_tls();
+        Some(OwnListener { key: "sse.listen", flag: Some("--log"), listen: self.listen, tls_key: "sse.tls", tls })
     }
 
     fn message_bytes_max(&self) -> (&'static str, usize) {

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -33,8 +32,9 @@ use super::settings::HttpListener;
 use super::socket::{BufferedSocket, Slot, Taken};
 use super::worker::{Idle, Worker};
 use crate::base::clock;
+use crate::net::listener::admission::{Admitted, Arrival, Rejected};
 use crate::net::listener::limits::{ConnectionSlot, TurnedAway};
-use crate::net::listener::proxy;
+use crate::net::peer::Peer;
 use crate::net::socket::Socket;
 
 /// Longest time from the first byte of a head to its last.
@@ -84,51 +84,64 @@ struct Connection<S> {
     thread: Rc<Worker<S>>,
     /// The slot of this connection in the bound of the listener.
     place: ConnectionSlot,
-    /// Address of the client.
-    peer: Option<SocketAddr>,
+    /// The client.
+    peer: Peer,
     /// The timer of all waits.
     timer: Timer,
 }
 
 /// Serves a connection until it ends.
 pub(super) async fn serve<S: Application<B>, B: MessageBody + 'static>(io: TcpStream, thread: Rc<Worker<S>>) {
-    let peer = io.peer_addr();
-    // Without it answers are late, no more.
-    io.set_nodelay(true).ok();
-    let wire = BufferedSocket::new(Socket::from(io), Codec::new(thread.codec.clone()));
+    let limits = &thread.listener.limits;
+    let Some(arrival) = Arrival::new(io, limits) else { return };
     match thread.admit() {
-        Some(Ok(place)) => match client(wire, &thread, peer).await {
-            Ok((wire, peer)) => {
-                let (wire, timer) = (Rc::new(RefCell::new(wire)), Timer::new());
+        Some(Ok(place)) => match arrival.enter(limits, &thread.stopping).await {
+            Ok(Admitted { socket, read, peer }) => {
+                let (wire, timer) = (Rc::new(RefCell::new(wire(socket, read, &thread))), Timer::new());
                 Connection { wire, thread, place, peer, timer }.run().await;
             }
-            Err(error) => tracing::debug!(%error, "a connection was refused"),
+            Err(rejected) => answer_plaintext(rejected, &thread).await,
         },
         full => {
-            thread.listener.limits.count(TurnedAway::Connections);
+            limits.count(TurnedAway::Connections);
             let Some(Err(_place)) = full else { return };
-            let (wire, fault) =
-                (RefCell::new(wire), Fault::new(503, "too many connections; raise the maximum, or come back later"));
-            if refuse(&wire, &thread, &fault).await.is_ok() {
-                linger(&wire, LINGER_TIME_MAX).await;
+            let entered = match limits.tls() {
+                Some(_) => arrival.enter(limits, &thread.stopping).await,
+                None => Ok(arrival.unchecked()),
+            };
+            match entered {
+                Ok(Admitted { socket, read, .. }) => {
+                    let text = "too many connections; raise the maximum, or come back later";
+                    answer_last(wire(socket, read, &thread), &thread, &Fault::new(503, text)).await;
+                }
+                Err(rejected) => answer_plaintext(rejected, &thread).await,
             }
         }
     }
 }
 
-/// The address of the client, which a load balancer may send in a PROXY header.
-async fn client<S>(
-    mut wire: BufferedSocket,
-    thread: &Worker<S>,
-    peer: io::Result<SocketAddr>,
-) -> io::Result<(BufferedSocket, Option<SocketAddr>)> {
-    let limits = &thread.listener.limits;
-    let (Ok(peer), Some(socket)) = (peer, &mut wire.io) else { return Ok((wire, None)) };
-    let client = proxy::client(socket, peer, &limits.settings.proxy_protocol_from, &mut wire.read);
-    // A stopping node does not wait for the header of a connection without a request.
-    let client = thread.stopping.run_until_cancelled(client).await.ok_or(io::ErrorKind::ConnectionAborted)?;
-    let client = client.inspect_err(|_| limits.count(TurnedAway::Proxy))?;
-    Ok((wire, Some(client)))
+fn wire<S>(socket: Socket, read: BytesMut, thread: &Worker<S>) -> BufferedSocket {
+    let mut wire = BufferedSocket::new(socket, Codec::new(thread.codec.clone()));
+    wire.read = read;
+    wire
+}
+
+/// Says to a client that speaks HTTP without TLS what to do. Others would not understand any answer.
+async fn answer_plaintext<S>(rejected: Rejected, thread: &Worker<S>) {
+    let Rejected::Plaintext(socket, read, peer) = rejected else { return };
+    if read.first().is_some_and(u8::is_ascii_uppercase) {
+        tracing::debug!(?peer, "a request came without TLS");
+        let text = "this listener speaks TLS; use https:// (wss:// for a WebSocket)";
+        answer_last(wire(socket, read, thread), thread, &Fault::new(400, text)).await;
+    }
+}
+
+/// Sends an answer to bytes that are no request, and ends the connection.
+async fn answer_last<S>(wire: BufferedSocket, thread: &Worker<S>, fault: &Fault) {
+    let wire = RefCell::new(wire);
+    if refuse(&wire, thread, fault).await.is_ok() {
+        linger(&wire, LINGER_TIME_MAX).await;
+    }
 }
 
 impl<S> Connection<S> {
@@ -147,7 +160,7 @@ impl<S> Connection<S> {
                     speaks = true;
                     refuse(&self.wire, &self.thread, &fault).await.map(|()| Then::Close)
                 }
-                Next::End => return,
+                Next::End => return say_end(&self.wire).await,
             };
             match served {
                 Ok(Then::Next) => {}
@@ -239,7 +252,8 @@ impl<S> Connection<S> {
                 wire.body = wire.codec.message_type() == MessageType::Payload;
                 wire.request = wire.request.wrapping_add(1);
                 wire.waits = request.head().expect();
-                request.head_mut().peer_addr = self.peer;
+                request.head_mut().peer_addr = Some(self.peer.address);
+                request.extensions_mut().insert(self.peer.clone());
                 Ok(request)
             }
             Ok(_) => Err(Fault::new(400, "this is no request of HTTP/1.1")),
@@ -417,6 +431,11 @@ async fn refuse<S>(wire: &RefCell<BufferedSocket>, thread: &Worker<S>, fault: &F
     // The state of the codec belongs to an earlier request.
     wire.borrow_mut().codec = Codec::new(thread.codec.clone());
     send(wire, answer.into(), Asked { head: false, old: false, last: true }).await.map(drop)
+}
+
+/// Tells a client over TLS that the end of the connection is no accident.
+async fn say_end(wire: &RefCell<BufferedSocket>) {
+    poll_fn(|cx| Poll::Ready(wire.borrow_mut().say_end(cx))).await;
 }
 
 /// Lets a client read its last answer: closing a socket with unread bytes discards what was sent.

@@ -101,7 +101,8 @@ impl BufferedSocket {
             }
             self.out.advance(written);
         }
-        Poll::Ready(Ok(()))
+        // TLS keeps what the connection did not take.
+        Pin::new(io).poll_flush(cx)
     }
 
     /// Watches the client while its request is served: ready when the connection broke. A client that only ends its
@@ -135,6 +136,13 @@ impl BufferedSocket {
     /// Whether unused bytes are left, or more of a body will come.
     pub(super) fn has_more(&self) -> bool {
         self.body || !self.read.is_empty()
+    }
+
+    /// Says to a client over TLS that the connection ends now.
+    pub(super) fn say_end(&mut self, cx: &mut Context<'_>) {
+        if let Some(io) = &mut self.io {
+            io.say_end(cx);
+        }
     }
 
     /// Ends the writing side.

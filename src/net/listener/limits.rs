@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::connects::Connects;
 use super::settings::ListenerSettings;
 use crate::base::metrics::Metrics;
+use crate::net::tls::certificates::ServerTls;
 
 /// Most connections at a time that are kept open only to be told that there are too many.
 const TURNED_AWAY_MAX: usize = 1000;
@@ -16,6 +18,10 @@ pub struct ListenerLimits {
     pub(in crate::net) settings: ListenerSettings,
     /// The counters.
     metrics: Metrics,
+    /// The configuration of TLS, when the listener speaks TLS.
+    tls: Option<Arc<ServerTls>>,
+    /// How often an address may connect.
+    connects: Arc<Connects>,
     /// Open connections without a stream.
     open: AtomicUsize,
     /// Connections that are being told that there are too many.
@@ -35,6 +41,10 @@ pub enum TurnedAway {
     Malformed,
     /// A load balancer sent no PROXY header.
     Proxy,
+    /// The client speaks no TLS, or none that the listener accepts.
+    Tls,
+    /// The address connects too often.
+    Address,
 }
 
 impl TurnedAway {
@@ -45,6 +55,8 @@ impl TurnedAway {
             Self::Host => "host",
             Self::Malformed => "malformed",
             Self::Proxy => "proxy",
+            Self::Tls => "tls",
+            Self::Address => "address",
         }
     }
 
@@ -55,24 +67,45 @@ impl TurnedAway {
 }
 
 impl ListenerLimits {
-    /// A listener without connections.
+    /// A listener without connections. With `tls`, the listener speaks TLS.
     #[must_use]
-    pub fn new(settings: ListenerSettings, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { settings, metrics, open: AtomicUsize::new(0), turned_away: AtomicUsize::new(0) })
+    pub fn new(
+        settings: ListenerSettings,
+        metrics: Metrics,
+        tls: Option<Arc<ServerTls>>,
+        connects: Arc<Connects>,
+    ) -> Arc<Self> {
+        let (open, turned_away) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { settings, metrics, tls, connects, open, turned_away })
     }
 
     /// A listener that nothing is too much for.
     #[cfg(test)]
     pub(crate) fn for_tests() -> Arc<Self> {
-        let proxy_protocol_from = super::networks::Networks::default();
-        let settings = ListenerSettings { name: "web", connections_max: 1000, proxy_protocol_from };
-        Self::new(settings, Metrics::default())
+        let (proxy_protocol_from, tls) = Default::default();
+        let settings = ListenerSettings { name: "web", connections_max: 1000, proxy_protocol_from, tls };
+        Self::new(settings, Metrics::default(), None, Arc::new(Connects::new(&Default::default())))
     }
 
     /// Open connections without a stream.
     #[must_use]
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// The configuration of TLS, when the listener speaks TLS.
+    pub(in crate::net) const fn tls(&self) -> Option<&Arc<ServerTls>> {
+        self.tls.as_ref()
+    }
+
+    /// How often an address may connect.
+    pub(in crate::net) fn connects(&self) -> &Connects {
+        &self.connects
+    }
+
+    /// The counters.
+    pub(in crate::net) const fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Whether every slot is taken.

@@ -15,6 +15,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServerHandle};
 use tokio_util::sync::CancellationToken;
 
+use super::connects::Connects;
 use super::limits::ListenerLimits;
 use super::settings::ListenerSettings;
 use super::tcp::{self, Connection};
@@ -22,6 +23,7 @@ use crate::base::metrics::Metrics;
 use crate::net::http::hosts::Hosts;
 use crate::net::http::server;
 use crate::net::http::settings::{HttpListener, HttpSettings};
+use crate::net::tls::certificates::{Certificates, Policy, ServerTls};
 
 /// Connections that the system keeps for a listener until a thread takes them.
 const BACKLOG: u32 = 4096;
@@ -34,12 +36,27 @@ struct Served {
     server: ServerHandle,
 }
 
+/// What all listeners of a node share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Names under which the node may be asked over HTTP.
+    pub hosts: Hosts,
+    /// The counters.
+    pub metrics: Metrics,
+    /// The certificate of the listeners; none: no listener speaks TLS.
+    pub certificates: Option<Arc<Certificates>>,
+    /// How often an address may connect.
+    pub connects: Connects,
+}
+
 /// The listeners of a node.
 pub struct Listeners {
     bound: Vec<(&'static str, TcpListener)>,
     served: Vec<Served>,
     hosts: Hosts,
     metrics: Metrics,
+    certificates: Option<Arc<Certificates>>,
+    connects: Arc<Connects>,
     threads: usize,
     drain_timeout: Duration,
     stopping: CancellationToken,
@@ -52,17 +69,19 @@ impl Debug for Listeners {
 }
 
 impl Listeners {
-    /// Listeners on these sockets, by name. HTTP is served under the names `hosts`, by `threads` unless a door asks
-    /// for another number. When they are stopped, requests may take `drain_timeout`.
+    /// Listeners on these sockets, by name. They are served by `threads` unless a door asks for another number. When
+    /// they are stopped, requests may take `drain_timeout`.
     #[must_use]
     pub fn new(
         bound: Vec<(&'static str, TcpListener)>,
-        (hosts, metrics): (Hosts, Metrics),
+        shared: Shared,
         threads: usize,
         drain_timeout: Duration,
     ) -> Self {
         let (served, stopping) = (Vec::new(), CancellationToken::new());
-        Self { bound, served, hosts, metrics, threads, drain_timeout, stopping }
+        let Shared { hosts, metrics, certificates, connects } = shared;
+        let connects = Arc::new(connects);
+        Self { bound, served, hosts, metrics, certificates, connects, threads, drain_timeout, stopping }
     }
 
     /// Names under which the node may be asked over HTTP.
@@ -81,7 +100,7 @@ impl Listeners {
     /// happens when the socket is not there: the settings close it.
     ///
     /// # Errors
-    /// The socket cannot be used.
+    /// The socket or the CA of clients cannot be used.
     pub fn http<I, S, B>(
         &mut self,
         threads: usize,
@@ -96,11 +115,12 @@ impl Listeners {
         B: MessageBody + 'static,
     {
         let (settings, http) = listener;
-        let Some((socket, limits)) = self.take(settings) else { return Ok(()) };
+        let Some((socket, limits)) = self.take(settings, true)? else { return Ok(()) };
         let (address, stopping) = (socket.local_addr()?, self.stopping.clone());
+        let scheme = if limits.tls().is_some() { "https" } else { "http" };
         let listener = Arc::new(HttpListener { settings: http, limits: Arc::clone(&limits) });
         let server = server::listen(self.builder(threads), socket, listener, stopping, application)?;
-        self.serve(limits, ("http", address), server);
+        self.serve(limits, (scheme, address), server);
         Ok(())
     }
 
@@ -109,25 +129,43 @@ impl Listeners {
     /// Nothing happens when the socket is not there: the settings close it.
     ///
     /// # Errors
-    /// The socket cannot be used.
+    /// The socket or the CA of clients cannot be used.
     pub fn tcp<F: Future<Output = ()> + 'static>(
         &mut self,
         settings: ListenerSettings,
         refusal: &'static [u8],
         serve: impl Fn(Connection) -> F + Send + Clone + 'static,
     ) -> io::Result<()> {
-        let Some((socket, limits)) = self.take(settings) else { return Ok(()) };
+        let Some((socket, limits)) = self.take(settings, false)? else { return Ok(()) };
         let (address, stopping) = (socket.local_addr()?, self.stopping.clone());
+        let scheme = if limits.tls().is_some() { "tls" } else { "tcp" };
         let builder = self.builder(self.threads);
         let server = tcp::listen(builder, socket, (Arc::clone(&limits), refusal), stopping, serve)?;
-        self.serve(limits, ("tcp", address), server);
+        self.serve(limits, (scheme, address), server);
         Ok(())
     }
 
-    fn take(&mut self, settings: ListenerSettings) -> Option<(TcpListener, Arc<ListenerLimits>)> {
-        let place = self.bound.iter().position(|(name, _)| *name == settings.name)?;
+    /// The socket of that name and the bounds of its listener. `None`: the settings close the listener.
+    fn take(
+        &mut self,
+        settings: ListenerSettings,
+        http: bool,
+    ) -> io::Result<Option<(TcpListener, Arc<ListenerLimits>)>> {
+        let Some(place) = self.bound.iter().position(|(name, _)| *name == settings.name) else { return Ok(None) };
+        let tls = self.tls(&settings, http)?;
         let (_, socket) = self.bound.swap_remove(place);
-        Some((socket, ListenerLimits::new(settings, self.metrics.clone())))
+        let limits = ListenerLimits::new(settings, self.metrics.clone(), tls, Arc::clone(&self.connects));
+        Ok(Some((socket, limits)))
+    }
+
+    /// The configuration of TLS of a listener, if it speaks TLS.
+    fn tls(&self, settings: &ListenerSettings, http: bool) -> io::Result<Option<Arc<ServerTls>>> {
+        let Some(certificates) = &self.certificates else { return Ok(None) };
+        if !certificates.settings().serves(settings.tls) {
+            return Ok(None);
+        }
+        let policy = Policy { client_certificates: certificates.settings().asks(settings.tls), http };
+        certificates.listener(settings.name, policy).map(Some).map_err(io::Error::other)
     }
 
     fn builder(&self, threads: usize) -> ServerBuilder {

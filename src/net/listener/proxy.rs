@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use ppp::{HeaderResult, PartialResult as _, v1, v2};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::networks::Networks;
-use crate::net::socket::Socket;
 
 /// Longest time until the header is there.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -25,7 +24,7 @@ const HEADER_BYTES_MAX: usize = 2048;
 /// # Errors
 /// The header is missing, wrong, too long or late; the connection cannot be used.
 pub(in crate::net) async fn client(
-    socket: &mut Socket,
+    socket: &mut (impl AsyncRead + Unpin),
     peer: SocketAddr,
     from: &Networks,
     read: &mut BytesMut,
@@ -104,7 +103,7 @@ mod tests {
             theirs.write_all(piece).await.unwrap();
         }
         drop(theirs);
-        let (mut socket, mut read) = (Socket::layered(ours), BytesMut::new());
+        let (mut socket, mut read) = (ours, BytesMut::new());
         let from = Networks::try_from("10.0.0.1".to_owned()).unwrap();
         let client =
             client(&mut socket, peer.parse().unwrap(), &from, &mut read).await.map_err(|error| error.kind())?;
@@ -162,7 +161,7 @@ mod tests {
     async fn a_header_that_does_not_come_ends_the_connection() {
         let (ours, _theirs) = tokio::io::duplex(64);
         let from = Networks::try_from("10.0.0.0/8".to_owned()).unwrap();
-        let late = client(&mut Socket::layered(ours), BALANCER.parse().unwrap(), &from, &mut BytesMut::new()).await;
+        let late = client(&mut { ours }, BALANCER.parse().unwrap(), &from, &mut BytesMut::new()).await;
         assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::networks::Networks;
+use crate::net::tls::settings::ListenerTls;
 
 /// How long a connection without a request is kept by default. Load balancers and client pools usually keep idle
 /// connections for 60 seconds.
@@ -18,4 +19,6 @@ pub struct ListenerSettings {
     pub connections_max: usize,
     /// Load balancers whose connections begin with a PROXY header.
     pub proxy_protocol_from: Networks,
+    /// Whether the listener speaks TLS, and whether its clients show certificates.
+    pub tls: ListenerTls,
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{Admitted, Arrival};
 use super::limits::{ConnectionSlot, ListenerLimits, TurnedAway};
-use super::proxy;
+use crate::net::peer::Peer;
 use crate::net::socket::Socket;
 
 /// How long a client may take to read that there are too many connections.
@@ -28,8 +29,8 @@ pub struct Connection {
     pub socket: Socket,
     /// Bytes that were read behind a PROXY header; they come before those of the socket.
     pub read: BytesMut,
-    /// Address of the client.
-    pub client: SocketAddr,
+    /// The other end.
+    pub peer: Peer,
     /// Cancelled when the node stops: the connection has to end.
     pub stopping: CancellationToken,
     /// The slot.
@@ -63,35 +64,32 @@ pub(super) fn listen<F: Future<Output = ()> + 'static>(
     Ok(builder.listen(name, socket, build)?.run())
 }
 
-/// The steps before the protocol: a slot, then the address of the client.
+/// The steps before the protocol.
 async fn admit(
-    mut stream: TcpStream,
+    stream: TcpStream,
     limits: &Arc<ListenerLimits>,
     refusal: &'static [u8],
     stopping: CancellationToken,
 ) -> Option<Connection> {
-    // Without it answers are late, no more.
-    stream.set_nodelay(true).ok();
-    let slot = match ConnectionSlot::take(limits, false) {
-        Some(Ok(slot)) => slot,
+    let arrival = Arrival::new(stream, limits)?;
+    match ConnectionSlot::take(limits, false) {
+        Some(Ok(slot)) => {
+            let Admitted { socket, read, peer } = arrival.enter(limits, &stopping).await.ok()?;
+            Some(Connection { socket, read, peer, stopping, _slot: slot })
+        }
         full => {
             limits.count(TurnedAway::Connections);
-            if let Some(Err(_slot)) = full {
-                // A client that does not read has had its chance.
-                tokio::time::timeout(REFUSAL_TIME_MAX, stream.write_all(refusal)).await.ok();
-            }
-            return None;
-        }
-    };
-    let peer = stream.peer_addr().ok()?;
-    let (mut socket, mut read) = (Socket::from(stream), BytesMut::new());
-    let client = proxy::client(&mut socket, peer, &limits.settings.proxy_protocol_from, &mut read);
-    // A stopping node does not wait for the header.
-    match stopping.run_until_cancelled(client).await? {
-        Ok(client) => Some(Connection { socket, read, client, stopping, _slot: slot }),
-        Err(error) => {
-            limits.count(TurnedAway::Proxy);
-            tracing::debug!(%peer, %error, "a connection was refused");
+            let _slot = full?.err()?;
+            let mut admitted = match limits.tls() {
+                Some(_) => arrival.enter(limits, &stopping).await.ok()?,
+                None => arrival.unchecked(),
+            };
+            let refuse = async {
+                admitted.socket.write_all(refusal).await?;
+                admitted.socket.shutdown().await
+            };
+            // A client that does not read has had its chance.
+            tokio::time::timeout(REFUSAL_TIME_MAX, refuse).await.ok();
             None
         }
     }

@@ -171,7 +171,8 @@ impl Reader {
             let written = {
                 let out = self.sink.out.borrow();
                 if out.waiting().is_empty() {
-                    return Poll::Ready(Ok(()));
+                    // TLS keeps what the connection did not take.
+                    return Pin::new(&mut self.io).poll_flush(cx);
                 }
                 ready!(Pin::new(&mut self.io).poll_write(cx, out.waiting()))?
             };
@@ -318,8 +319,9 @@ impl Reader {
     }
 
     /// Ends the stream.
-    fn ends(&mut self) -> Poll<Option<InboundFrame>> {
+    fn ends(&mut self, cx: &mut Context<'_>) -> Poll<Option<InboundFrame>> {
         self.over = true;
+        self.io.say_end(cx);
         self.sink.out.borrow_mut().end();
         Poll::Ready(Some(InboundFrame::Closed))
     }
@@ -336,12 +338,12 @@ impl Stream for Reader {
             }
             let flushed = match this.flush(cx) {
                 Poll::Ready(Ok(())) => true,
-                Poll::Ready(Err(_)) => return this.ends(),
+                Poll::Ready(Err(_)) => return this.ends(cx),
                 Poll::Pending => false,
             };
             if this.sink.out.borrow().closing {
                 if this.finish_closing(cx, flushed) {
-                    return this.ends();
+                    return this.ends(cx);
                 }
                 this.listen(cx);
                 return Poll::Pending;
@@ -355,7 +357,7 @@ impl Stream for Reader {
             }
             match this.read(cx) {
                 Poll::Ready(true) => {}
-                Poll::Ready(false) => return this.ends(),
+                Poll::Ready(false) => return this.ends(cx),
                 Poll::Pending => {
                     this.listen(cx);
                     return Poll::Pending;

@@ -1,9 +1,9 @@
-//! `rollbook cert`: makes certificates for the connections between nodes, for development and for tests.
+//! `rollbook cert`: makes certificates for nodes, for the listeners and for clients, for development and for tests.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
-use rollbook_cluster::tls::{NODE_DOMAIN, Tls, TlsFiles, node_name};
+use rollbook_cluster::tls::{NODE_DOMAIN, Tls, TlsFiles, certified_key, node_name};
+use rustls::crypto::aws_lc_rs;
 use serde_json::{Value, json};
 
 use crate::app::cli::shared::global::{Global, Output};
@@ -23,12 +24,16 @@ use crate::base::clock;
 
 const EXAMPLES: &str = "\
 Examples:
+  rollbook cert dev --host bus.example.com
+  rollbook cert dev --client service:orders --client user:alice
   rollbook cert dev --nodes 1,2,3
   rollbook cert dev --dir certs --nodes 4 --host 10.0.0.4 --host node4.lan
   rollbook cert dev --dir certs --nodes 1 --days 30
 
-Makes ca.pem, ca.key, node-1.pem, node-1.key and so on. A CA that is there already is used again, so that nodes can \
-be added; no file is ever overwritten. Whoever has ca.key can be any node: it is needed to add nodes, not to run them.";
+Makes ca.pem and ca.key, server.pem and server.key for all listeners for clients, node-1.pem and node-1.key and so on \
+for --nodes, service-orders.pem and service-orders.key and so on for --client. A CA that is there already is used \
+again, so that nodes and clients can be added, and so is a server.pem that is there; no file is ever overwritten. \
+Whoever has ca.key can be any node and any client: it is needed to add them, not to run them.";
 
 /// Name of the CA.
 const CA_NAME: &str = "rollbook development CA";
@@ -38,6 +43,12 @@ const CA_DAYS: u32 = 7300;
 const DAYS_MAX: i64 = 3650;
 /// Seconds of a day. A certificate is valid from a day ago, so the clock of another machine may be a day behind.
 const DAY: u64 = 24 * 60 * 60;
+/// Name of the files for the listeners.
+const SERVER: &str = "server";
+/// What a client can be.
+const KINDS: [&str; 4] = ["user", "service", "actor", "dock"];
+/// Longest name of a client: that of a common name in a certificate.
+const CLIENT_LEN_MAX: usize = 64;
 /// Longest label and longest name in DNS.
 const DNS_LEN_MAX: (usize, usize) = (63, 253);
 
@@ -51,7 +62,7 @@ pub struct CertArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a certificate for each node, and a CA when there is none
+    /// Make certificates for the listeners, for nodes and for clients, and a CA when there is none
     #[command(after_help = EXAMPLES)]
     Dev(DevArgs),
 }
@@ -61,12 +72,15 @@ struct DevArgs {
     /// Directory of the files
     #[arg(long, value_name = "DIR", default_value = "certs")]
     dir: String,
-    /// Numbers of the nodes, separated by commas
-    #[arg(long, value_name = "LIST", required = true, value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    /// Numbers of nodes that talk to each other, separated by commas
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
     nodes: Vec<u64>,
-    /// A further name or IP address of each of these nodes; may be repeated
+    /// A further name or IP address of the listeners and of each of these nodes, beside localhost; may be repeated
     #[arg(long = "host", value_name = "NAME_OR_IP", value_parser = host)]
     hosts: Vec<SanType>,
+    /// A client, as user:NAME, service:NAME, actor:NAME or dock:NAME; may be repeated
+    #[arg(long = "client", value_name = "KIND:NAME", value_parser = client)]
+    clients: Vec<Client>,
     /// Days that the certificates are good for
     #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
     days: u32,
@@ -90,10 +104,33 @@ fn host(text: &str) -> Result<SanType, String> {
     name.try_into().map(SanType::DnsName).map_err(|error: rcgen::Error| error.to_string())
 }
 
+/// A client that gets a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Client {
+    kind: String,
+    name: String,
+}
+
+fn client(text: &str) -> Result<Client, String> {
+    let wrong = || {
+        format!(
+            "write KIND:NAME, where KIND is one of {}, and NAME has letters, digits, `-`, `_` and `.`, at most \
+             {CLIENT_LEN_MAX} of them; certificates of nodes are made by --nodes",
+            KINDS.join(", ")
+        )
+    };
+    let (kind, name) = text.split_once(':').ok_or_else(wrong)?;
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let good = KINDS.contains(&kind) && (1..=CLIENT_LEN_MAX).contains(&name.len()) && name.chars().all(fine);
+    if good { Ok(Client { kind: kind.to_owned(), name: name.to_owned() }) } else { Err(wrong()) }
+}
+
 pub(in crate::app::cli) fn run(global: &Global, args: CertArgs) -> anyhow::Result<()> {
     let Action::Dev(mut args) = args.action;
     args.nodes.sort_unstable();
     args.nodes.dedup();
+    args.clients.sort_by(|one, two| (&one.kind, &one.name).cmp(&(&two.kind, &two.name)));
+    args.clients.dedup();
     let mut written = Vec::new();
     let made = make(&args, &mut written);
     if made.is_err() {
@@ -115,14 +152,29 @@ fn make(args: &DevArgs, written: &mut Vec<PathBuf>) -> anyhow::Result<()> {
             }
         }
     }
+    for client in &args.clients {
+        let [certificate, key] = pair(dir, &client.file());
+        for path in [&certificate, &key] {
+            if exists(path)? {
+                bail!("{} exists and stays as it is; remove it, or leave out --client {client}", path.display());
+            }
+        }
+    }
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let ca = ca(dir, written)?;
+    let [certificate, key] = pair(dir, SERVER);
+    match (exists(&certificate)?, exists(&key)?) {
+        (false, false) => sign(dir, SERVER, server(args)?, &ca, written)?,
+        (true, true) => {}
+        (true, false) => bail!("{} is missing; remove {} to make both anew", key.display(), certificate.display()),
+        (false, true) => bail!("{} is missing; remove {} to make both anew", certificate.display(), key.display()),
+    }
+    for client in &args.clients {
+        sign(dir, &client.file(), client.certificate(args.days)?, &ca, written)?;
+    }
     for node in &args.nodes {
         let files = files(dir, *node);
-        let key = KeyPair::generate()?;
-        let certificate = leaf(*node, args)?.signed_by(&key, &ca)?;
-        write(&files.key, &key.serialize_pem(), written)?;
-        write(&files.certificate, &certificate.pem(), written)?;
+        sign(dir, &format!("node-{node}"), leaf(*node, args)?, &ca, written)?;
         // An existing CA may have another key, so each certificate is checked.
         let usable = Tls::load(&files).and_then(|tls| tls.check(*node));
         usable.with_context(|| format!("the CA in {} was not made by `rollbook cert dev`", dir.display()))?;
@@ -130,9 +182,66 @@ fn make(args: &DevArgs, written: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes a new key and its certificate.
+fn sign(
+    dir: &Path,
+    name: &str,
+    params: CertificateParams,
+    ca: &Issuer<'_, KeyPair>,
+    written: &mut Vec<PathBuf>,
+) -> anyhow::Result<()> {
+    let [certificate, key] = pair(dir, name);
+    let pair = KeyPair::generate()?;
+    let signed = params.signed_by(&pair, ca)?;
+    write(&key, &pair.serialize_pem(), written)?;
+    write(&certificate, &signed.pem(), written)
+}
+
+/// The paths of a certificate and its key.
+fn pair(dir: &Path, name: &str) -> [PathBuf; 2] {
+    ["pem", "key"].map(|extension| dir.join(format!("{name}.{extension}")))
+}
+
 fn files(dir: &Path, node: u64) -> TlsFiles {
-    let certificate = dir.join(format!("node-{node}.pem"));
-    TlsFiles { ca: dir.join("ca.pem"), key: certificate.with_extension("key"), certificate }
+    let [certificate, key] = pair(dir, &format!("node-{node}"));
+    TlsFiles { ca: dir.join("ca.pem"), certificate, key }
+}
+
+impl Client {
+    /// The name of its files.
+    fn file(&self) -> String {
+        format!("{}-{}", self.kind, self.name)
+    }
+
+    fn certificate(&self, days: u32) -> anyhow::Result<CertificateParams> {
+        let mut params = params(&self.name, days);
+        params.subject_alt_names = vec![SanType::URI(format!("rollbook:{self}").try_into()?)];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        Ok(params)
+    }
+}
+
+impl std::fmt::Display for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.kind, self.name)
+    }
+}
+
+/// The certificate of the listeners for clients.
+fn server(args: &DevArgs) -> anyhow::Result<CertificateParams> {
+    let mut params = params("rollbook development server", args.days);
+    params.subject_alt_names = vec![
+        SanType::DnsName("localhost".try_into()?),
+        SanType::IpAddress(Ipv4Addr::LOCALHOST.into()),
+        SanType::IpAddress(Ipv6Addr::LOCALHOST.into()),
+    ];
+    params.subject_alt_names.extend(args.hosts.iter().cloned());
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
 }
 
 /// Loads the CA of the directory, or makes a new one.
@@ -145,6 +254,7 @@ fn ca(dir: &Path, written: &mut Vec<PathBuf>) -> anyhow::Result<Issuer<'static, 
         (true, true) => {
             let text = fs::read_to_string(&key).with_context(|| format!("cannot read {}", key.display()))?;
             let pair = KeyPair::from_pem(&text).with_context(|| format!("{} is not the key of a CA", key.display()))?;
+            certified_key(&certificate, &key, &aws_lc_rs::default_provider())?;
             Ok(Issuer::new(params, pair))
         }
         (false, false) => {
@@ -200,6 +310,13 @@ fn write(path: &Path, text: &str, written: &mut Vec<PathBuf>) -> anyhow::Result<
     file.write_all(text.as_bytes()).with_context(cannot)
 }
 
+/// The section `[tls]`.
+fn listeners(dir: &str) -> [(&'static str, PathBuf); 3] {
+    let dir = Path::new(dir);
+    let [certificate, key] = pair(dir, SERVER);
+    [("certificate", certificate), ("key", key), ("client_ca", dir.join("ca.pem"))]
+}
+
 fn show(global: &Global, args: &DevArgs, written: &[PathBuf]) -> anyhow::Result<()> {
     let shown = |path: &Path| path.display().to_string();
     let written: Vec<String> = written.iter().map(|path| shown(path)).collect();
@@ -210,9 +327,17 @@ fn show(global: &Global, args: &DevArgs, written: &[PathBuf]) -> anyhow::Result<
     if global.output == Output::Json {
         let node = |node| json!({ "id": node, "peer": BTreeMap::from(peer(node)) });
         let nodes: Vec<Value> = args.nodes.iter().map(node).collect();
-        return print(&json!({ "written": written, "nodes": nodes }).to_string());
+        let client = |client: &Client| {
+            let [certificate, key] = pair(Path::new(&args.dir), &client.file()).map(|path| shown(&path));
+            json!({ "principal": client.to_string(), "certificate": certificate, "key": key })
+        };
+        let clients: Vec<Value> = args.clients.iter().map(client).collect();
+        let tls = BTreeMap::from(listeners(&args.dir).map(|(name, path)| (name, shown(&path))));
+        return print(&json!({ "written": written, "tls": tls, "nodes": nodes, "clients": clients }).to_string());
     }
     let mut lines: Vec<String> = written.iter().map(|path| format!("wrote {path}")).collect();
+    lines.push("\n# configuration of every node, for the listeners for clients\n[tls]".to_owned());
+    lines.extend(listeners(&args.dir).map(|(name, path)| format!("{name} = {}", toml::Value::String(shown(&path)))));
     for node in &args.nodes {
         lines.push(format!("\n# configuration of node {node}\n[peer]"));
         let line = |(name, path)| format!("{name} = {}", toml::Value::String(path));
@@ -231,6 +356,8 @@ mod tests {
     use super::*;
     use crate::app::cli::args::{Cli, ClientCommand, Command};
     use crate::app::cli::shared::testing::global;
+    use crate::net::tls::certificates::{Certificates, Policy};
+    use crate::net::tls::settings::{ClientCertificates, TlsSettings};
 
     fn call(dir: &Path, line: &str) -> anyhow::Result<()> {
         let words = ["rollbook", "cert", "dev", "--dir", dir.to_str().unwrap()].into_iter().chain(line.split(' '));
@@ -258,10 +385,12 @@ mod tests {
         let here = tempfile::tempdir().unwrap();
         let dir = here.path().join("a/certs");
         call(&dir, "--nodes 2,1,2").unwrap();
-        assert_eq!(names(&dir), ["ca.key", "ca.pem", "node-1.key", "node-1.pem", "node-2.key", "node-2.pem"]);
+        let server = ["server.key", "server.pem"];
+        let first = ["ca.key", "ca.pem", "node-1.key", "node-1.pem", "node-2.key", "node-2.pem"];
+        assert_eq!(names(&dir), [&first[..], &server].concat());
         let ca = fs::read(dir.join("ca.pem")).unwrap();
         call(&dir, "--nodes 3 --host db.example --host 10.0.0.3 --host ::1").unwrap();
-        assert_eq!((names(&dir).len(), fs::read(dir.join("ca.pem")).unwrap()), (8, ca));
+        assert_eq!((names(&dir).len(), fs::read(dir.join("ca.pem")).unwrap()), (10, ca));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (far, _) = listener.accept().await.unwrap();
@@ -288,7 +417,7 @@ mod tests {
         let before = fs::read(here.path().join("node-1.pem")).unwrap();
         let text = call(here.path(), "--nodes 2,1").unwrap_err().to_string();
         assert!(text.contains("node-1.pem exists") && text.contains("leave 1 out of --nodes"), "{text}");
-        assert_eq!((names(here.path()).len(), fs::read(here.path().join("node-1.pem")).unwrap()), (4, before));
+        assert_eq!((names(here.path()).len(), fs::read(here.path().join("node-1.pem")).unwrap()), (6, before));
         fs::remove_file(here.path().join("ca.key")).unwrap();
         let text = call(here.path(), "--nodes 2").unwrap_err().to_string();
         assert!(text.contains("ca.key is missing"), "{text}");
@@ -301,11 +430,39 @@ mod tests {
         call(there.path(), "--nodes 1").unwrap();
         fs::copy(there.path().join("ca.key"), here.path().join("ca.key")).unwrap();
         let text = format!("{:#}", call(here.path(), "--nodes 2").unwrap_err());
-        assert!(text.contains("was not made by `rollbook cert dev`") && text.contains("another CA"), "{text}");
-        assert_eq!(names(here.path()), ["ca.key", "ca.pem", "node-1.key", "node-1.pem"]);
+        assert!(text.contains("ca.key is not the key of "), "{text}");
+        assert_eq!(names(here.path()), ["ca.key", "ca.pem", "node-1.key", "node-1.pem", "server.key", "server.pem"]);
         fs::write(here.path().join("ca.key"), "nothing").unwrap();
         let text = call(here.path(), "--nodes 2").unwrap_err().to_string();
         assert!(text.contains("ca.key is not the key of a CA"), "{text}");
+    }
+
+    #[test]
+    fn listeners_and_clients_get_certificates_that_fit_together() {
+        let here = tempfile::tempdir().unwrap();
+        call(here.path(), "--host bus.example --client service:orders --client user:alice").unwrap();
+        let of_clients = ["service-orders.key", "service-orders.pem", "user-alice.key", "user-alice.pem"];
+        assert_eq!(names(here.path()), [&["ca.key", "ca.pem", "server.key", "server.pem"], &of_clients[..]].concat());
+        let [certificate, key] = pair(here.path(), SERVER);
+        let settings = TlsSettings {
+            certificate,
+            key,
+            client_ca: here.path().join("ca.pem"),
+            client_certificates: ClientCertificates::Required,
+        };
+        let policy = Policy { client_certificates: ClientCertificates::Required, http: true };
+        Certificates::load(&settings).unwrap().listener("web", policy).unwrap();
+        let before = fs::read(&settings.certificate).unwrap();
+        call(here.path(), "--client user:bob").unwrap();
+        assert_eq!(fs::read(&settings.certificate).unwrap(), before, "the listeners keep their certificate");
+        let text = call(here.path(), "--client user:carol --client user:bob").unwrap_err().to_string();
+        assert!(text.contains("user-bob.pem exists") && text.contains("leave out --client user:bob"), "{text}");
+        fs::remove_file(&settings.key).unwrap();
+        let text = call(here.path(), "--nodes 1").unwrap_err().to_string();
+        assert!(text.contains("server.key is missing"), "{text}");
+        for bad in ["", "alice", "node:1", "user:", "user:a b", "user:a/../b", "USER:a", "user:\u{f6}"] {
+            assert!(client(bad).unwrap_err().contains("KIND:NAME"), "{bad}");
+        }
     }
 
     #[test]
@@ -321,7 +478,9 @@ mod tests {
             assert!(host(node).unwrap_err().contains("--nodes"), "{node}");
         }
         let here = tempfile::tempdir().unwrap();
-        for bad in ["--nodes 0", "--nodes x", "--nodes 1 --days 0", "--nodes 1 --host *"] {
+        for bad in
+            ["--nodes 0", "--nodes x", "--nodes 1 --days 0", "--nodes 1 --host *", "--client alice", "--client node:1"]
+        {
             assert!(call(here.path(), bad).is_err(), "{bad}");
         }
         assert_eq!(names(here.path()).len(), 0);

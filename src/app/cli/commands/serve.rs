@@ -13,6 +13,7 @@ Examples:
   rollbook serve
   rollbook serve --data /var/lib/rollbook --namespaces app,audit
   rollbook serve --log 0.0.0.0:2021 --web off --insecure
+  rollbook serve --log 0.0.0.0:2021 --tls-certificate certs/server.pem --tls-key certs/server.key
   rollbook serve --config rollbook.toml
   rollbook serve --node 2 --data d2 --web 127.0.0.1:7450 --log 127.0.0.1:2022 --cluster 1=127.0.0.1:7441,2=127.0.0.1:7451,3=127.0.0.1:7461
 
@@ -53,6 +54,15 @@ pub struct ServeArgs {
     /// Namespaces clients may use, separated by commas; * creates each with its first publish [default: *]
     #[arg(long, value_name = "LIST")]
     pub namespaces: Option<String>,
+    /// Certificate of all listeners for clients, with those between it and its CA, PEM [default: no TLS]
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate: Option<String>,
+    /// Private key of that certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// CA whose certificates clients may show, PEM; tls.client_certificates says whether they have to
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Option<String>,
     /// Allow listeners that other machines can reach, without TLS and authentication
     #[arg(long)]
     pub insecure: bool,
@@ -85,6 +95,9 @@ impl ServeArgs {
             ("peer.advertise", text(&self.advertise)),
             ("cluster.founders", text(&self.cluster)),
             ("book.namespaces", text(&self.namespaces)),
+            ("tls.certificate", text(&self.tls_certificate)),
+            ("tls.key", text(&self.tls_key)),
+            ("tls.client_ca", text(&self.tls_client_ca)),
         ]
         .into_iter()
         .filter_map(|(key, value)| Some((key, value?)))
