@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use super::commands::serve::ServeArgs;
 use super::commands::{
-    ack, call, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe,
+    ack, call, cert, cluster, config, consumers, context, dump, health, login, namespaces, publish, restore, subscribe,
 };
 use super::shared::global::Global;
 use crate::app::bench::BenchArgs;
@@ -66,6 +66,12 @@ pub enum ClientCommand {
     Consumers(consumers::ConsumersArgs),
     /// Show the nodes of the cluster, add, promote and remove them
     Cluster(cluster::ClusterArgs),
+    /// Check a token, or a user and password, and save it as a context
+    Login(login::LoginArgs),
+    /// Forget the token of a context
+    Logout(login::LogoutArgs),
+    /// List, choose, show and delete the saved contexts
+    Context(context::ContextArgs),
     /// Make certificates for the connections between nodes
     Cert(cert::CertArgs),
     /// Check a configuration file, or show what is in force
