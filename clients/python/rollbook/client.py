@@ -36,8 +36,8 @@ class Client:
     service, whose ``handler(payload, message)``, plain or async, returns the answer; without, a consumer. It connects
     with ``async with``, ``ready`` or what is asked first. ``timeout``: seconds that anything asked may take, waiting
     for a connection included. ``token``: who this is, or a function, plain or async, that is asked at each connect.
-    ``ca``, ``cert``, ``key``: files for TLS, in PEM. ``services``: those online, by name. ``closed``: set at the end. Raises
-    ``RollbookError``; at once ``ValueError`` for a URL or token that is none, ``OSError`` for files."""
+    ``ca``, ``cert``, ``key``: files for TLS, in PEM. ``services``: those online, by name. ``closed``: set at the end.
+    Raises ``RollbookError``; at once ``ValueError`` for a URL or token that is none, ``OSError`` for files."""
 
     def __init__(self, urls: str | Sequence[str], *, name: str, version: str,
                  methods: Mapping[str, Handler] | None = None, instance: str | None = None,

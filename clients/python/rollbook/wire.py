@@ -113,7 +113,7 @@ class Link:
         self._socket: ClientConnection | None = None
 
     async def open(self, url: str, token: str | None, context: ssl.SSLContext | None) -> ClientConnection:
-        """Connects. Raises ``OSError``, ``TimeoutError``, ``ValueError`` for no token, or an error of ``websockets``."""
+        """Connects. Raises ``OSError``, ``TimeoutError``, ``ValueError`` for no token, or one of ``websockets``."""
         self._socket = await connect(
             url, subprotocols=subprotocols(token), compression=None, max_size=FRAME_BYTES_MAX,
             ssl=(context or True) if url.startswith("wss:") else None,

@@ -142,9 +142,12 @@ class TokenTest(FakeTest):
 @unittest.skipUnless(shutil.which("openssl"), "there is no openssl to make certificates with")
 class TlsTest(FakeTest):
     def setUp(self) -> None:
-        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        folder = Path(temporary.name)
         self.key, self.cert = folder / "key.pem", folder / "cert.pem"
-        kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+        kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        kind += ["-subj", "/CN=127.0.0.1"]
         files = ["-keyout", str(self.key), "-out", str(self.cert), "-addext", "subjectAltName=IP:127.0.0.1"]
         subprocess.run(["openssl", "req", "-x509", *kind, *files], check=True, capture_output=True)
         self.server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.cert))
@@ -178,7 +181,8 @@ class TlsTest(FakeTest):
 
     def test_files_that_are_missing_or_no_certificates_are_refused_at_once(self) -> None:
         gone = self.cert.with_name("gone.pem")
-        for ca, cert, key in ((gone, None, None), (self.key, None, None), (None, self.cert, None), (None, self.cert, gone)):
+        cases = [(gone, None, None), (self.key, None, None), (None, self.cert, None), (None, self.cert, gone)]
+        for ca, cert, key in cases:
             with self.assertRaises(OSError):
                 rollbook.connect("wss://127.0.0.1:1", name="a", version="1", ca=ca, cert=cert, key=key)
         with self.assertRaises(ValueError):

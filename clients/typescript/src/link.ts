@@ -130,7 +130,8 @@ export abstract class Link {
   }
 
   private dial(WebSocket: NonNullable<Options['WebSocket']>, token?: string): void {
-    const offered = ['rollbook.v1', ...(this.options.protocols ?? []), ...(token === undefined ? [] : [`bearer.${token}`])];
+    const { protocols = [] } = this.options;
+    const offered = ['rollbook.v1', ...protocols, ...(token === undefined ? [] : [`bearer.${token}`])];
     try {
       const url = this.urls[(this.attempts - 1) % this.urls.length]!;
       const socket: SocketLike = this.tls ? new WebSocket(url, offered, this.tls) : new WebSocket(url, offered);
