@@ -2,9 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
+use super::commands::security::{context, login};
 use super::commands::serve::ServeArgs;
 use super::commands::{
-    ack, call, cert, cluster, config, consumers, context, dump, health, login, namespaces, publish, restore, subscribe,
+    ack, call, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe,
 };
 use super::shared::global::Global;
 use crate::app::bench::BenchArgs;

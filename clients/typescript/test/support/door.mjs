@@ -48,7 +48,10 @@ export function certificate() {
  *  a request and may give a status, some do not come in; with `tls` it is an HTTPS server with these settings. */
 export async function open(t, { refuse = () => undefined, tls } = {}) {
   const offered = (protocols) => [...protocols][0] ?? false;
-  const verifyClient = ({ req }, done) => done(!refuse(req), refuse(req));
+  const verifyClient = ({ req }, done) => {
+    const status = refuse(req);
+    done(!status, status);
+  };
   const web = tls && createServer(tls).listen(0, '127.0.0.1');
   const where = web ? { server: web } : { port: 0, host: '127.0.0.1' };
   const server = new WebSocketServer({ ...where, handleProtocols: offered, verifyClient });
