@@ -67,12 +67,7 @@ pub struct Bus {
 impl Bus {
     /// Builds the bus.
     #[must_use]
-    pub fn new(
-        (node, authority): (Node, Authority),
-        feed: Arc<Feed>,
-        proposer: Proposer,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new((node, authority): (Node, Authority), feed: Arc<Feed>, proposer: Proposer, metrics: Metrics) -> Self {
         let inner = Inner {
             node,
             authority,

@@ -95,7 +95,7 @@ struct Process {
     stderr: Arc<Mutex<String>>,
 }
 
-/// The program under test, free of settings of the caller's environment.
+/// The program under test, free of settings of the caller's environment and of the caller's contexts.
 pub(crate) fn rollbook() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollbook"));
     for (name, _) in std::env::vars() {
@@ -103,6 +103,7 @@ pub(crate) fn rollbook() -> Command {
             command.env_remove(name);
         }
     }
+    command.env_remove("XDG_CONFIG_HOME").env_remove("HOME");
     command
 }
 

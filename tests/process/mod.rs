@@ -2,5 +2,7 @@
 
 /// The command line: publish, subscribe, dump, restore, namespaces, config, health.
 mod cli;
+/// Who the user is: login, contexts, tokens, TLS.
+mod login;
 /// Streams that are closed or full, signals, a limit of open files.
 mod streams_and_signals;

@@ -5,24 +5,28 @@ import inspect
 import itertools
 import json
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Literal
 from uuid import uuid4
 
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from .roll import Roll
 from .subscription import Subscription
-from .wire import Frame, Link, Published, RollbookError, address, backoff, encode, error_frame
+from .wire import (
+    SILENCE_SECONDS, Frame, Link, Path, Published, RollbookError, address, backoff, encode, error_frame, subprotocols,
+    tls_context)
 
 Headers = Mapping[str, str | Sequence[str]]
 Handler = Callable[[Any, Frame], Any]
 Callback = Callable[[Frame], Any]
+Token = str | Callable[[], str | None | Awaitable[str | None]]
 What = Literal[
     "online", "offline", "connect", "disconnect", "broadcast", "unhandled", "command", "registered", "closed"]
 FINAL_CODES = frozenset({4400, 4403, 4409, 4410})
+UNAUTHORIZED = 4401  # final too, unless there may be another token
 CLOSE_SECONDS = 15.0  # longer than a node waits for the end of what a client that leaves has begun
 log = logging.getLogger("rollbook")
 
@@ -31,16 +35,20 @@ class Client:
     """A client of the nodes at these URLs, ``ws://host:7440/ws`` or ``http://host:7440``. With ``methods`` it is a
     service, whose ``handler(payload, message)``, plain or async, returns the answer; without, a consumer. It connects
     with ``async with``, ``ready`` or what is asked first. ``timeout``: seconds that anything asked may take, waiting
-    for a connection included. ``services``: those online, by name. ``closed``: set at the end. Raises
-    ``RollbookError``; at once ``ValueError`` for a URL that is none."""
+    for a connection included. ``token``: who this is, or a function, plain or async, that is asked at each connect.
+    ``ca``, ``cert``, ``key``: files for TLS, in PEM. ``services``: those online, by name. ``closed``: set at the end.
+    Raises ``RollbookError``; at once ``ValueError`` for a URL or token that is none, ``OSError`` for files."""
 
     def __init__(self, urls: str | Sequence[str], *, name: str, version: str,
                  methods: Mapping[str, Handler] | None = None, instance: str | None = None,
-                 metadata: Mapping[str, Any] | None = None, token: str | None = None, timeout: float = 30.0) -> None:
+                 metadata: Mapping[str, Any] | None = None, token: Token | None = None, timeout: float = 30.0,
+                 ca: Path | None = None, cert: Path | None = None, key: Path | None = None) -> None:
         self._urls = [address(url) for url in ([urls] if isinstance(urls, str) else urls)]
         if not self._urls:
             raise ValueError("not a single URL")
-        self._token, self.timeout = token, timeout
+        if isinstance(token, str):
+            subprotocols(token)
+        self._token, self._tls, self.timeout = token, tls_context(ca, cert, key), timeout
         self._methods, self.instance_id = dict(methods or {}), instance
         self._document = {"type": "register", "name": name, "version": version, "methods": [*self._methods],
                           "instance": instance, "metadata": metadata and dict(metadata)}
@@ -51,7 +59,7 @@ class Client:
         self._run_task: asyncio.Task[None] | None = None
         self._tasks = set[asyncio.Task[Any]]()
         self._turn, self.closed = asyncio.Event(), asyncio.Event()
-        self._closing, self._why = False, "not connected yet"
+        self._closing, self._why, self._code = False, "not connected yet", "closed"
 
     async def __aenter__(self) -> "Client":
         self._start()
@@ -138,7 +146,7 @@ class Client:
         until = monotonic() + (self.timeout if timeout is None else timeout)
         while self._link is None or self._closing:
             if self._closing or self.closed.is_set():
-                raise RollbookError("closed", self._why)
+                raise RollbookError(self._code, self._why)
             self._turn.clear()
             try:
                 await asyncio.wait_for(self._turn.wait(), until - monotonic())
@@ -147,13 +155,18 @@ class Client:
         return self._link, until - monotonic()
 
     async def _run(self) -> None:
-        attempts, link = 0, Link()
+        attempts, link, refused = 0, Link(), False
         try:
             for url in itertools.cycle(self._urls):
                 link = Link()
                 await self._follow(link, url)
                 if self._closing or link.code in FINAL_CODES:
                     return
+                again = link.code == UNAUTHORIZED and refused and not link.registered
+                if link.code == UNAUTHORIZED and (again or not callable(self._token)):
+                    self._code = "unauthorized"
+                    return
+                refused = link.code == UNAUTHORIZED or (refused and not link.registered)
                 attempts = 0 if link.registered else attempts + 1
                 delay = backoff(attempts)
                 log.info("%s; next attempt in %.1f s", self._why, delay)
@@ -166,17 +179,33 @@ class Client:
     async def _follow(self, link: Link, url: str) -> None:
         """One connection, from its beginning to its end."""
         try:
-            socket = await link.open(url, self._token)
+            socket = await link.open(url, await self._fresh_token(), self._tls)
             await link.send(self._document)
             async for data in socket:
                 with suppress(KeyError, TypeError, ValueError, AttributeError, RecursionError):
                     self._hear(link, json.loads(data))
-        except (OSError, asyncio.TimeoutError, WebSocketException, RollbookError) as error:  # its text may hold the URL
-            self._why = f"{type(error).__name__} {getattr(getattr(error, 'response', 0), 'status_code', '')}".strip()
+        except InvalidStatus as error:
+            status = error.response.status_code
+            self._why = f"{type(error).__name__} {status}"
+            if status == 401:
+                link.code, link.reason = UNAUTHORIZED, "HTTP status 401"
+        except (OSError, asyncio.TimeoutError, ValueError, WebSocketException, RollbookError) as error:
+            self._why = type(error).__name__  # its text may hold the URL
         finally:
             self._link = None
             link.end()
             self._why = f"connection closed with {link.code} {link.reason}" if link.code else self._why
+
+    async def _fresh_token(self) -> str | None:
+        """The token for the next connection. Raises ``RollbookError`` when the function that gives it fails."""
+        if not callable(self._token):
+            return self._token
+        try:
+            token = await asyncio.wait_for(_result(self._token), SILENCE_SECONDS)
+            return None if token is None else str(token)
+        except Exception as error:  # its text may hold the token
+            log.warning("the function that gives the token failed: %s", type(error).__name__)
+            raise RollbookError("connection_lost", "there is no token", retryable=True) from None
 
     def _hear(self, link: Link, frame: Frame) -> None:
         """Takes a frame. Raises built-in errors for one that is malformed."""

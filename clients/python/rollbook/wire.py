@@ -3,7 +3,10 @@
 import asyncio
 import json
 import logging
+import os
 import random
+import re
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -18,6 +21,8 @@ Frame = dict[str, Any]
 SILENCE_SECONDS = 40.0  # without a registration, or an answer to a ping half way, a connection is lost
 FRAME_BYTES_MAX = 32 << 20
 DELAY_SECONDS, DELAY_SECONDS_MAX = 0.25, 15.0
+Path = str | os.PathLike[str]
+TOKEN = re.compile(r"[!#-'*+\-.0-9A-Z^-z|~]+")  # what a subprotocol can carry
 SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
@@ -39,6 +44,27 @@ def address(url: str) -> str:
         raise ValueError("not a URL of a node: expected ws://HOST:PORT/ws, or http://HOST:PORT")
     path = "/ws" if parts.path in ("", "/") else parts.path
     return urlunsplit((SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))
+
+
+def tls_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """What TLS needs beside an address. Raises ``OSError`` for files that are missing or hold something else."""
+    if not (ca or cert or key):
+        return None
+    if not cert and key:
+        raise ValueError("a key needs its certificate: pass cert as well")
+    context = ssl.create_default_context(cafile=ca)
+    if cert:
+        context.load_cert_chain(cert, key)
+    return context
+
+
+def subprotocols(token: str | None) -> list[Subprotocol]:
+    """What is offered at the door. Raises ``ValueError`` for what is no token; its text does not repeat it."""
+    if token is None:
+        return [Subprotocol("rollbook.v1")]
+    if not TOKEN.fullmatch(token := token.strip()):
+        raise ValueError("not a token: it has characters that no token has")
+    return [Subprotocol("rollbook.v1"), Subprotocol(f"bearer.{token}")]
 
 
 class RollbookError(Exception):
@@ -86,11 +112,11 @@ class Link:
         self._asked: dict[str, asyncio.Future[Frame]] = {}
         self._socket: ClientConnection | None = None
 
-    async def open(self, url: str, token: str | None) -> ClientConnection:
-        """Connects. Raises ``OSError``, ``TimeoutError`` or an error of ``websockets``."""
+    async def open(self, url: str, token: str | None, context: ssl.SSLContext | None) -> ClientConnection:
+        """Connects. Raises ``OSError``, ``TimeoutError``, ``ValueError`` for no token, or one of ``websockets``."""
         self._socket = await connect(
-            url, subprotocols=[Subprotocol("rollbook.v1")], compression=None, max_size=FRAME_BYTES_MAX,
-            additional_headers={"Authorization": f"Bearer {token.strip()}"} if token else None,
+            url, subprotocols=subprotocols(token), compression=None, max_size=FRAME_BYTES_MAX,
+            ssl=(context or True) if url.startswith("wss:") else None,
             ping_interval=SILENCE_SECONDS / 2, ping_timeout=SILENCE_SECONDS / 2, close_timeout=1,
             # At level DEBUG, which is never on here, it would get headers and payloads.
             logger=logging.Logger("rollbook.socket", logging.WARNING))

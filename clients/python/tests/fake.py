@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import unittest
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 import rollbook
 from rollbook.wire import Frame
@@ -48,16 +51,22 @@ class Peer:
 class FakeTest(unittest.IsolatedAsyncioTestCase):
     """Tests with a bus that follows a script for each connection."""
 
-    async def bus(self, script: Script) -> str:
+    async def bus(self, script: Script, *, tls: ssl.SSLContext | None = None, status: int = 0) -> str:
+        """A bus whose clients are followed by the script, or refused with a status."""
+
         async def handle(socket: ServerConnection) -> None:
             try:
                 await script(Peer(socket))
             except ConnectionClosed:
                 pass
 
-        server = await serve(handle, "127.0.0.1", 0, compression=None, max_size=None, close_timeout=0.1)
+        def refuse(socket: ServerConnection, request: Request) -> Response | None:
+            return socket.respond(HTTPStatus(status), "no\n") if status else None
+
+        server = await serve(handle, "127.0.0.1", 0, compression=None, max_size=None, close_timeout=0.1, ssl=tls,
+                             process_request=refuse)
         self.addAsyncCleanup(self._stop, server)
-        return f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/ws"
+        return f"{'wss' if tls else 'ws'}://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/ws"
 
     async def _stop(self, server: Server) -> None:
         server.close()

@@ -17,7 +17,9 @@ export const newId = () => `${Date.now().toString(36)}-${Math.random().toString(
 export const text = (value: unknown) => (typeof value === 'string' ? value : undefined);
 
 export abstract class Link {
-  private WebSocket: Options['WebSocket'] = this.options.WebSocket ?? globalThis.WebSocket;
+  private readonly tls = tlsOf(this.options);
+  /** That of browsers and of Node has no options for TLS. */
+  private WebSocket: Options['WebSocket'] = this.options.WebSocket ?? (this.tls ? undefined : globalThis.WebSocket);
   private readonly urls = [this.options.url ?? [], this.options.urls ?? []].flat().map(address);
   private readonly timing = { ...TIMING, ...this.options.backoff, ...this.options.heartbeat };
   private readonly listeners = new Map<string, Set<(event: any) => void>>();
@@ -31,6 +33,7 @@ export abstract class Link {
   private attempts = 0;
   private failures = 0;
   private refused?: RollbookError; // What the node said against the registration.
+  private denied = false; // The node did not take the last token.
   /** Why nothing follows any more. @internal */ over?: RollbookError;
   /** The connection, while it takes anything: not when it is about to end. @internal */ live?: Send;
   /** What goes on over lost connections. @internal */ readonly streams = new Set<Stream>();
@@ -114,13 +117,24 @@ export abstract class Link {
   }
 
   private open(): void {
-    const { WebSocket } = this;
-    if (!WebSocket) return void this.lookForOne();
-    const { protocols = [], token } = this.options;
-    const offered = ['rollbook.v1', ...protocols, ...(token === undefined ? [] : [`bearer.${token}`])];
+    if (!this.WebSocket) return void this.lookForOne();
+    const [attempt, { token }] = [++this.attempts, this.options];
     [this.opening, this.frameMax] = [true, Infinity];
+    if (typeof token !== 'function') return this.dial(this.WebSocket, token);
+    this.watch(this.timing.pingMs, true); // A token that never comes is like a node that never speaks.
+    const waits = () => attempt === this.attempts && this.opening;
+    Promise.resolve().then(token).then(
+      (fresh) => waits() && this.dial(this.WebSocket!, fresh),
+      () => waits() && this.end(1006, 'the function `token` failed'), // What was thrown may tell the token.
+    );
+  }
+
+  private dial(WebSocket: NonNullable<Options['WebSocket']>, token?: string): void {
+    const { protocols = [] } = this.options;
+    const offered = ['rollbook.v1', ...protocols, ...(token === undefined ? [] : [`bearer.${token}`])];
     try {
-      const socket: SocketLike = new WebSocket(this.urls[this.attempts++ % this.urls.length]!, offered);
+      const url = this.urls[(this.attempts - 1) % this.urls.length]!;
+      const socket: SocketLike = this.tls ? new WebSocket(url, offered, this.tls) : new WebSocket(url, offered);
       socket.onmessage = (event: { data: unknown }) => this.take(parse(event.data));
       socket.onclose = (event: { code: number; reason: string }) => this.end(event.code, event.reason);
       socket.onerror = (event: { message?: unknown }) => this.end(1006, text(event.message) ?? '');
@@ -141,7 +155,8 @@ export abstract class Link {
     this.WebSocket = await ofPackage();
     if (this.over) return;
     if (this.WebSocket) return this.open();
-    const what = 'there is no WebSocket: Node 22 has one; before that, npm install ws, or pass one as WebSocket';
+    const what = this.tls ? 'ca, cert and key need the package ws: npm install ws, or pass its WebSocket'
+      : 'there is no WebSocket: Node 22 has one; before that, npm install ws, or pass one as WebSocket';
     this.report((this.refused = new RollbookError('no_websocket', what)));
     this.end(1006, what, true);
   }
@@ -156,6 +171,7 @@ export abstract class Link {
       this.frameMax = Number(frame.max_frame) || Infinity;
     } else if (type === 'registered' && this.opening) {
       [this.opening, this.live, this.failures, this.refused] = [false, this.transmit, 0, undefined];
+      this.denied = false;
       for (const { begin } of this.pending.values()) begin();
       for (const stream of this.streams) void stream.start();
       this.hear(frame, this.transmit);
@@ -189,11 +205,16 @@ export abstract class Link {
     [this.socket, this.live, this.opening] = [undefined, undefined, false];
     if (socket) [socket.onmessage, socket.onclose, socket.onerror] = [null, null, () => {}];
     socket?.close();
+    // The principal is not, or no longer, known: another token may be, once.
+    const denied = code === 4401 || (code === 1006 && /server response: 401$/.test(reason));
+    const lastToken = denied && (this.denied || typeof this.options.token !== 'function');
+    this.denied ||= denied;
     // Refused, not allowed, replaced, removed.
-    const final = hopeless || this.closing || [4400, 4403, 4409, 4410].includes(code);
+    const final = hopeless || this.closing || lastToken || [4400, 4403, 4409, 4410].includes(code);
     if (!final) this.timer = setTimeout(() => this.open(), this.backoff(this.failures++));
     const told = `the connection ${final ? 'has ended' : 'was lost'}: ${code} ${reason}`;
-    const lost = new RollbookError(final ? 'closed' : 'connection_lost', told, !final, { code, reason });
+    const what = lastToken ? 'unauthorized' : final ? 'closed' : 'connection_lost';
+    const lost = new RollbookError(what, told, !final, { code, reason });
     if (final) this.over = (!this.closing && this.refused) || lost;
     // Nobody knows what becomes of what was sent; what was not goes over the next connection.
     for (const { sent, settle } of this.pending.values()) if (sent || final) settle(this.over ?? lost);
@@ -201,6 +222,11 @@ export abstract class Link {
     for (const stream of this.streams) stream.end('closed', this.over);
     this.emit('closed', { code, reason });
   }
+}
+
+/** What TLS needs beside an address, or nothing. */
+function tlsOf({ ca, cert, key }: Options): object | undefined {
+  return ca || cert || key ? { ca, cert, key } : undefined;
 }
 
 /** `http` is `ws`, and no path is `/ws`. Throws a TypeError when it is no address. */

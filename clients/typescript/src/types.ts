@@ -13,6 +13,8 @@ export class RollbookError extends Error {
 
 /** As much of a WebSocket as is needed: that of browsers, of Node, of `ws`. */
 export interface SocketLike { onmessage: any; onclose: any; onerror: any; send(data: string): void; close(): void }
+/** What a file in PEM holds. */
+export type Pem = string | Uint8Array;
 export interface Options {
   /** `ws://host:7440/ws`; `http` will do, and so will no path. */ url?: string;
   /** Several nodes: each attempt goes to the next one. */ urls?: string[];
@@ -20,14 +22,18 @@ export interface Options {
   /** What others may call, by name; without any this is a consumer. */ methods?: Record<string, Method>;
   /** Id of this instance, kept over reconnects; else the node makes one each time. */ instance?: string;
   /** Shown to operators; at most 16 KiB of JSON. */ metadata?: object;
-  /** Subprotocols to offer; the token as `bearer.TOKEN`. */ protocols?: string[]; token?: string;
+  /** Subprotocols to offer. */ protocols?: string[];
+  /** Who this is: a token or JWT, or a function that is asked at each connect, so that it can be another one. */
+  token?: string | (() => string | undefined | Promise<string | undefined>);
+  /** In Node: trusted CAs, and certificate and key of this client, as PEM; needs the package `ws`. */
+  ca?: Pem | Pem[]; cert?: Pem; key?: Pem;
   /** How long a request may take, milliseconds, 1 to 600000; 30000 unless said. */ timeoutMs?: number;
   /** Bounds of the wait before an attempt; 500 and 10000 unless said. */ backoff?: { minMs?: number; maxMs?: number };
   /** Silence until a ping, and until a loss; 15000 and 40000. */ heartbeat?: { pingMs?: number; lostMs?: number };
   /** Does what is ordered; unless it throws, its end acknowledges. Without it, who listens to `command` does that. */
   onCommand?: (command: Command) => unknown;
   /** In place of that of browsers, of Node 22 or of the package `ws`. */
-  WebSocket?: new (url: string, protocols: string[]) => SocketLike;
+  WebSocket?: new (url: string, protocols: string[], options?: any) => SocketLike;
 }
 /** What it returns is the response; what it throws an error, with its `code`, `message`, `retryable` and `data`. */
 export type Method = (payload: any, context: Context) => unknown;

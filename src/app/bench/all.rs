@@ -1,9 +1,14 @@
 //! `bench all`: runs every workload on fresh servers and prints one table of limits. Figures that are compared are
 //! measured in the same rounds, because the speed of the machine drifts.
 
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
+use rcgen::{CertificateParams, KeyPair, SanType};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -18,8 +23,13 @@ use super::limits::{Limits, Side};
 use super::meter::Meter;
 use super::rounds::{BATCH, Rounds, quiet};
 use super::units::{count, float};
+use crate::app::cli::access::resolve::{Access, Credential};
+use crate::app::cli::access::secret::Token;
+use crate::app::cli::access::tls::TlsFiles;
 use crate::app::cli::shared::output::print;
 
+/// The environment of a server on which every client needs a token.
+const SECURED: &[(&str, &str)] = &[("ROLLBOOK_SECURITY__ENABLED", "true")];
 /// Events per second of the open loop that runs while older events are settled.
 const SETTLING_RATE: u64 = 50_000;
 
@@ -129,13 +139,20 @@ impl Bench<'_> {
     /// Starts a fresh server. The first publish creates its namespaces.
     async fn node(&self, subject: &str) -> Result<Node> {
         let data = ScratchDir::new(&self.args.dir)?;
-        let path = data.path().join("data").to_string_lossy().into_owned();
+        let kept = data.path().join("data");
+        let (tls, flags) = if self.args.tls { certificate(data.path())? } else { Default::default() };
+        let path = kept.to_string_lossy().into_owned();
         let addresses = ["--log", "127.0.0.1:0", "--web", "127.0.0.1:0", "--peer", "127.0.0.1:0"];
-        let arguments = ["serve", "--data", &path].into_iter().chain(addresses);
-        let server = Server::start(arguments.map(str::to_owned).collect(), data.path().join("serve.log")).await?;
+        let arguments = ["serve", "--data", &path].into_iter().chain(addresses).map(str::to_owned).chain(flags);
+        let environment = if self.args.auth { SECURED } else { &[] };
+        let server = Server::start(arguments.collect(), environment, data.path().join("serve.log")).await?;
+        let credential = if self.args.auth { Some(Credential::Token(root_token(&kept)?)) } else { None };
+        let (log, web) = (server.url("sse")?, server.url("web")?);
+        ensure!(!self.args.tls || log.scheme() == "https", "the server does not speak TLS at {log}");
+        let access = Access::given(web.as_str(), tls, credential);
         let context = Context {
-            target: Target::resolve(&server.url("sse")?).await?,
-            web: Some(Target::resolve(&server.url("web")?).await?),
+            target: Target::resolve(&log, &access).await?,
+            web: Some(Target::resolve(&web, &access).await?),
             meter: Meter::Process(server.pid()),
             subject: Some(subject.to_owned()),
             size: self.base.size,
@@ -245,6 +262,28 @@ impl Bench<'_> {
         self.reports.push(Report { bench: "settling", cases: vec![case], first_error: None });
         Ok(())
     }
+}
+
+/// Makes a certificate for a server at 127.0.0.1 that nobody else trusts: the files of its clients, and the flags of the
+/// server.
+fn certificate(folder: &Path) -> Result<(TlsFiles, Vec<String>)> {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
+    let pair = KeyPair::generate()?;
+    let (certificate, key) = (folder.join("server.pem"), folder.join("server.key"));
+    fs::write(&certificate, params.self_signed(&pair)?.pem())?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key)?;
+    file.write_all(pair.serialize_pem().as_bytes())?;
+    let flag = |name: &str, path: &Path| [name.to_owned(), path.to_string_lossy().into_owned()];
+    let flags = [flag("--tls-certificate", &certificate), flag("--tls-key", &key)].concat();
+    Ok((TlsFiles { ca: Some(certificate), ..TlsFiles::default() }, flags))
+}
+
+/// The token that a node writes at its first start.
+fn root_token(data: &Path) -> Result<Token> {
+    let path = data.join("root.token");
+    ensure!(path.exists(), "the server wrote no {}: this program knows no tokens, so leave --auth out", path.display());
+    Token::from_file(&path)
 }
 
 /// Waits until the settled index and the size of the data directory have stopped changing.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use crate::app::cli::access::resolve::Access;
 use crate::app::cli::shared::global::{Global, Output};
 
 /// Options shared by every workload.
@@ -41,17 +42,23 @@ pub(super) struct Common {
     /// Print one JSON document instead of a table, as --output json does
     #[arg(long, global = true)]
     pub(super) json: bool,
+    /// Addresses of the server and credentials, from these options and those of all commands.
+    #[arg(skip)]
+    pub(super) access: Access,
 }
 
 impl Common {
     /// Completes the options from those of all commands.
-    pub(super) fn complete(&mut self, global: &Global) {
-        for (own, other) in [(&mut self.url, &global.log_url), (&mut self.web, &global.web_url)] {
-            if own.is_empty() {
-                own.clone_from(other);
-            }
-        }
+    ///
+    /// # Errors
+    /// The context or the token cannot be read.
+    pub(super) fn complete(&mut self, global: &Global) -> anyhow::Result<()> {
+        let given =
+            |own: &str, other: &Option<String>| Some(own.to_owned()).filter(|url| !url.is_empty()).or(other.clone());
+        let (log_url, web_url) = (given(&self.url, &global.log_url), given(&self.web, &global.web_url));
+        self.access = Access::resolve(&Global { log_url, web_url, ..global.clone() })?;
         self.json |= global.output == Output::Json;
+        Ok(())
     }
 }
 
@@ -78,6 +85,11 @@ pub(super) enum Workload {
     /// Memory of idle SSE connections and the rate of handshakes
     #[command(after_help = "Examples:\n  rollbook bench idle --connections 5000 --wait 3s")]
     Idle(IdleArgs),
+    /// TLS handshakes a second, full and resumed
+    #[command(
+        after_help = "Examples:\n  rollbook bench handshake --url https://127.0.0.1:2021 --ca ca.pem\n  rollbook bench handshake --url https://127.0.0.1:2021 --connections 16"
+    )]
+    Handshake(HandshakeArgs),
     /// Baseline: an HTTP handler that only reads the body and answers 202
     #[command(after_help = "Examples:\n  rollbook bench floor --connections 64,256")]
     Floor(FloorArgs),
@@ -164,6 +176,14 @@ pub(super) struct IdleArgs {
     pub(super) wait: Duration,
 }
 
+/// Options of `handshake`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct HandshakeArgs {
+    /// Handshakes at the same time
+    #[arg(long, default_value = "16", value_delimiter = ',')]
+    pub(super) connections: Vec<usize>,
+}
+
 /// Options of `floor`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct FloorArgs {
@@ -206,6 +226,12 @@ pub(super) struct AllArgs {
     /// A few seconds on a small log: a smoke test, its figures mean little
     #[arg(long)]
     pub(super) quick: bool,
+    /// Over TLS, with a temporary certificate
+    #[arg(long)]
+    pub(super) tls: bool,
+    /// With a token, on a server that asks every client who it is
+    #[arg(long)]
+    pub(super) auth: bool,
 }
 
 /// Reads `500ms`, `5s`, `1.5s` or `2m`.

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
+use reqwest::Url;
 use tokio::task::spawn_blocking;
 
 use super::units::nanos;
@@ -53,16 +54,22 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts this program with `arguments`, writes its standard error to `log`, and waits for the line `ready`.
-    pub(super) async fn start(arguments: Vec<String>, log: PathBuf) -> Result<Self> {
-        spawn_blocking(move || Self::start_blocking(&arguments, &log)).await?
+    /// Starts this program with `arguments` and more environment, writes its standard error to `log`, and waits for the
+    /// line `ready`.
+    pub(super) async fn start(
+        arguments: Vec<String>,
+        environment: &'static [(&'static str, &'static str)],
+        log: PathBuf,
+    ) -> Result<Self> {
+        spawn_blocking(move || Self::start_blocking(&arguments, environment, &log)).await?
     }
 
-    fn start_blocking(arguments: &[String], log: &Path) -> Result<Self> {
+    fn start_blocking(arguments: &[String], environment: &[(&str, &str)], log: &Path) -> Result<Self> {
         let program = env::current_exe().context("cannot find this program")?;
         let errors = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut child = Command::new(program)
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)
@@ -96,12 +103,13 @@ impl Server {
     }
 
     /// The URL on the line that starts with `name`.
-    pub(super) fn url(&self, name: &str) -> Result<String> {
+    pub(super) fn url(&self, name: &str) -> Result<Url> {
         let url = |line: &String| {
             let mut words = line.split_whitespace();
             (words.next() == Some(name)).then(|| words.next().map(str::to_owned))?
         };
-        self.lines.iter().find_map(url).with_context(|| format!("the server printed no URL for `{name}`"))
+        let printed = self.lines.iter().find_map(url).and_then(|url| Url::parse(&url).ok());
+        printed.with_context(|| format!("the server printed no URL for `{name}`"))
     }
 
     /// Process id of the server.

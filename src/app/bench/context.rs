@@ -43,10 +43,11 @@ pub(super) struct Context {
 impl Context {
     /// Resolves the addresses on the command line.
     pub(super) async fn new(common: &Common) -> Result<Self> {
+        let web = Target::resolve(&common.access.web_url()?, &common.access).await.ok();
         Ok(Self {
-            target: Target::resolve(&common.url).await?,
-            web: Target::resolve(&common.web).await.ok(),
-            meter: Meter::find(common.pid, &common.web).await,
+            target: Target::resolve(&common.access.log_url()?, &common.access).await?,
+            meter: Meter::find(common.pid, web.as_ref()).await,
+            web,
             subject: common.subject.clone(),
             size: common.size,
             duration: common.duration,

@@ -20,14 +20,14 @@ pub(super) enum Meter {
 
 impl Meter {
     /// Finds the best source: the given process, else a web listener that answers.
-    pub(super) async fn find(pid: Option<u32>, web: &str) -> Self {
+    pub(super) async fn find(pid: Option<u32>, web: Option<&Target>) -> Self {
         if let Some(pid) = pid {
             return Self::Process(pid);
         }
-        let Ok(target) = Target::resolve(web).await else {
+        let Some(target) = web else {
             return Self::Unknown;
         };
-        let meter = Self::Metrics(target);
+        let meter = Self::Metrics(target.clone());
         if meter.cpu_seconds().await.is_some() { meter } else { Self::Unknown }
     }
 

@@ -4,7 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `args` | options of every workload |
-//! | `http`, `chunk`, `sse` | the HTTP client, chunked decoding and SSE frames, a subscriber |
+//! | `http`, `stream`, `chunk`, `sse` | the HTTP client, its connections, chunked decoding and SSE frames, a subscriber |
 //! | `payload`, `pace`, `load` | publish requests, open-loop schedule, the publish load itself |
 //! | `figures`, `limits`, `meter` | results and medians, the table of limits, CPU and memory |
 //! | `context`, `child` | the server under test, servers started here |
@@ -44,6 +44,7 @@ Examples:
   rollbook bench replay --prefill 1000000
   rollbook bench start --prefill 1000000 --rare 7
   rollbook bench idle --connections 5000
+  rollbook bench handshake --url https://127.0.0.1:2021 --ca ca.pem
   rollbook bench floor --connections 64,256
   rollbook bench fsync --dir ./data
   rollbook bench all --dir /var/tmp
@@ -69,7 +70,7 @@ pub struct BenchArgs {
 ///
 /// When the server cannot be reached, refuses the load or loses an event, or when the benchmark is interrupted.
 pub fn run(global: &Global, mut args: BenchArgs) -> Result<()> {
-    args.common.complete(global);
+    args.common.complete(global)?;
     if let Workload::FloorServer(server) = &args.workload {
         return cases::floor::serve(server);
     }
@@ -98,6 +99,7 @@ async fn measure(args: &BenchArgs) -> Result<()> {
         Workload::Replay(replay) => cases::replay::run(&context, replay).await?,
         Workload::Start(start) => cases::start::run(&context, start).await?,
         Workload::Idle(idle) => cases::idle::run(&context, idle).await?,
+        Workload::Handshake(handshake) => cases::handshake::run(&context, handshake).await?,
         Workload::Floor(floor) => cases::floor::run(&context, floor).await?,
         Workload::Fsync(fsync) => cases::fsync::run(context.runs, context.stop(), fsync).await?,
         Workload::All(all) => return all::run(&context, all, args.common.json).await,

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use super::commands::security::{context, login};
 use super::commands::serve::ServeArgs;
 use super::commands::{
     ack, call, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe,
@@ -66,6 +67,12 @@ pub enum ClientCommand {
     Consumers(consumers::ConsumersArgs),
     /// Show the nodes of the cluster, add, promote and remove them
     Cluster(cluster::ClusterArgs),
+    /// Check a token, or a user and password, and save it as a context
+    Login(login::LoginArgs),
+    /// Forget the token of a context
+    Logout(login::LogoutArgs),
+    /// List, choose, show and delete the saved contexts
+    Context(context::ContextArgs),
     /// Make certificates for the connections between nodes
     Cert(cert::CertArgs),
     /// Check a configuration file, or show what is in force

@@ -1,6 +1,7 @@
 //! The command line: parses the arguments, runs the commands that talk to a node, and turns failures into texts and
 //! exit codes. `serve` and `bench` are only parsed here.
 
+pub(crate) mod access;
 pub mod args;
 pub mod commands;
 pub mod shared;
@@ -46,6 +47,9 @@ async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()>
         ClientCommand::Namespaces(args) => commands::namespaces::run(global, args).await,
         ClientCommand::Consumers(args) => commands::consumers::run(global, args).await,
         ClientCommand::Cluster(args) => commands::cluster::run(global, args).await,
+        ClientCommand::Login(args) => commands::security::login::login(global, args).await,
+        ClientCommand::Logout(args) => commands::security::login::logout(global, args),
+        ClientCommand::Context(args) => commands::security::context::run(global, args),
         ClientCommand::Cert(args) => commands::cert::run(global, args),
         ClientCommand::Config(args) => commands::config::run(global, args).await,
         ClientCommand::Health(args) => commands::health::run(global, args).await,

@@ -272,10 +272,7 @@ impl Access {
                 return Err(Fault::new(FaultKind::Conflict, "a stream of another principal has this consumer id"));
             }
             // A stream with this id may be open on another node. A lost message does no harm.
-            hint(
-                &self.inner.relay,
-                SupersedeElsewhere { consumer_id: chosen.to_owned(), principal: self.principal() },
-            );
+            hint(&self.inner.relay, SupersedeElsewhere { consumer_id: chosen.to_owned(), principal: self.principal() });
             return Ok(chosen.to_owned());
         }
         let node = u32::try_from(self.bus().node().id()).unwrap_or(u32::MAX);

@@ -346,7 +346,8 @@ impl Authority {
             // The most exact of the credentials that name the certificate counts.
             let cn = names.common_name.as_ref().map(|name| format!("cn:{name}"));
             let uri = names.principal.as_ref().map(|principal| format!("uri:rollbook:{principal}"));
-            let known = [Some(print.clone()), uri, cn].into_iter().flatten().find_map(|name| security.credential(&name));
+            let known =
+                [Some(print.clone()), uri, cn].into_iter().flatten().find_map(|name| security.credential(&name));
             if let Some(row) = known {
                 let shown = Shown::Certificate(print.clone(), Some(row.id.clone()));
                 let holder = self.of_credential(security, row, shown)?;
@@ -379,7 +380,8 @@ impl Authority {
     /// [`FaultKind::Unauthenticated`]
     pub fn redeem_ticket(&self, ticket: &str, origin: Origin) -> Result<Arc<Identity>, Fault> {
         let holder = self.inner.tickets.redeem(ticket, clock::now());
-        let holder = holder.ok_or_else(|| unauthenticated("the ticket was used, is older than 30 s, or of another node"));
+        let holder =
+            holder.ok_or_else(|| unauthenticated("the ticket was used, is older than 30 s, or of another node"));
         let identity = self.identity(holder.inspect_err(|fault| self.note_failure(&origin, fault))?, origin);
         match self.lost(&identity) {
             Some(why) => Err(unauthenticated(why)),
@@ -415,7 +417,9 @@ impl Authority {
                     if present { None } else { gone }
                 }
                 Shown::Certificate(_, None) => row.is_none().then_some("the principal is gone"),
-                Shown::Jwt(issuer, _) => security.issuer(issuer).is_none().then_some("the issuer is not trusted any more"),
+                Shown::Jwt(issuer, _) => {
+                    security.issuer(issuer).is_none().then_some("the issuer is not trusted any more")
+                }
             }
         })
     }

@@ -77,12 +77,8 @@ impl Usage {
     /// Nothing is used yet.
     #[must_use]
     pub fn new(limits: RoleLimits) -> Self {
-        let buckets = Buckets {
-            connects: Bucket::new(),
-            publishes: Bucket::new(),
-            bytes: Bucket::new(),
-            calls: Bucket::new(),
-        };
+        let buckets =
+            Buckets { connects: Bucket::new(), publishes: Bucket::new(), bytes: Bucket::new(), calls: Bucket::new() };
         let (connections, streams) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { limits: ArcSwap::from_pointee(limits), buckets: Mutex::new(buckets), connections, streams }
     }
@@ -137,7 +133,12 @@ impl Usage {
     ///
     /// # Errors
     /// It is beyond a limit.
-    pub fn publish(&self, (events, bytes): (u64, u64), stored: impl FnOnce() -> u64, now: Instant) -> Result<(), Fault> {
+    pub fn publish(
+        &self,
+        (events, bytes): (u64, u64),
+        stored: impl FnOnce() -> u64,
+        now: Instant,
+    ) -> Result<(), Fault> {
         let limits = self.limits.load();
         if let Some(most) = limits.namespace_bytes.filter(|most| stored() >= *most) {
             return Err(beyond("stored bytes of a namespace", most));

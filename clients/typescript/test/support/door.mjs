@@ -1,7 +1,11 @@
 /** A door that does what a test says: to see what the client sends, and to send it anything. */
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:https';
+import { join } from 'node:path';
 import { WebSocketServer } from 'ws';
 import { connect } from 'rollbook';
-import { WebSocket, until } from './node.mjs';
+import { WebSocket, folder, until } from './node.mjs';
 
 export const REGISTERED = { type: 'registered', name: 'me', index: 10, services: [] };
 
@@ -27,16 +31,37 @@ function peer(socket, request) {
   };
 }
 
-/** Opens a door; `accept` waits for the next connection and, unless told not to, registers it. */
-export async function open(t) {
+/** A certificate that is its own CA, for the server at 127.0.0.1 and for clients; nothing where there is no openssl. */
+export function certificate() {
+  const [dir, name] = [folder(), ['-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1']];
+  const files = ['-keyout', join(dir, 'key.pem'), '-out', join(dir, 'cert.pem')];
+  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'];
+  try {
+    execFileSync('openssl', ['req', '-x509', ...kind, ...name, ...files], { stdio: 'ignore' });
+  } catch {
+    return undefined;
+  }
+  return { cert: readFileSync(join(dir, 'cert.pem')), key: readFileSync(join(dir, 'key.pem')) };
+}
+
+/** Opens a door; `accept` waits for the next connection and, unless told not to, registers it. With `refuse`, which sees
+ *  a request and may give a status, some do not come in; with `tls` it is an HTTPS server with these settings. */
+export async function open(t, { refuse = () => undefined, tls } = {}) {
   const offered = (protocols) => [...protocols][0] ?? false;
-  const server = new WebSocketServer({ port: 0, host: '127.0.0.1', handleProtocols: offered });
-  await new Promise((resolve) => server.on('listening', resolve));
+  const verifyClient = ({ req }, done) => {
+    const status = refuse(req);
+    done(!status, status);
+  };
+  const web = tls && createServer(tls).listen(0, '127.0.0.1');
+  const where = web ? { server: web } : { port: 0, host: '127.0.0.1' };
+  const server = new WebSocketServer({ ...where, handleProtocols: offered, verifyClient });
+  await new Promise((resolve) => (web ?? server).on('listening', resolve));
   const peers = [];
   server.on('connection', (socket, request) => peers.push(peer(socket, request)));
   t.after(() => {
     for (const socket of server.clients) socket.terminate();
     server.close();
+    web?.close();
   });
   const accept = async (registered = REGISTERED) => {
     await until('a connection', () => peers.length > 0);
@@ -47,7 +72,7 @@ export async function open(t) {
     one.send(registered);
     return one;
   };
-  return { url: `ws://127.0.0.1:${server.address().port}`, accept };
+  return { url: `${web ? 'wss' : 'ws'}://127.0.0.1:${server.address().port}`, accept };
 }
 
 /** A client of doors that is closed when the test has ended. */

@@ -20,6 +20,7 @@ use crate::app::bench::client::payload::Shape;
 use crate::app::bench::context::Context;
 use crate::app::bench::figures::Report;
 use crate::app::bench::meter::Meter;
+use crate::app::cli::access::resolve::Access;
 use crate::app::cli::shared::output::print;
 
 /// Runs `floor` for each number of connections.
@@ -37,8 +38,8 @@ pub(in crate::app::bench) async fn start(
     scratch: &Path,
 ) -> Result<(Server, Context)> {
     let arguments = ["bench", "floor-server", "--workers", &workers.to_string()].map(str::to_owned);
-    let server = Server::start(arguments.to_vec(), scratch.join("floor.log")).await?;
-    let target = Target::resolve(&server.url("floor")?).await?;
+    let server = Server::start(arguments.to_vec(), &[], scratch.join("floor.log")).await?;
+    let target = Target::resolve(&server.url("floor")?, &Access::default()).await?;
     let floor = Context { target, web: None, meter: Meter::Process(server.pid()), ..context.clone() };
     Ok((server, floor))
 }

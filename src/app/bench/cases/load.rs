@@ -326,7 +326,7 @@ mod tests {
                 tokio::spawn(answer(stream));
             }
         });
-        let target = Target { addr, host: addr.to_string() };
+        let target = Target::plain(addr);
         let shape = Shape::single("a.b", 200).unwrap();
         let (meter, connections) = (Meter::Unknown, 2);
         drive(&Plan { target: &target, meter: &meter, shape: &shape, connections, rate, stop }).await.unwrap()

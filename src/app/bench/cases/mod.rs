@@ -5,6 +5,7 @@
 pub(super) mod fanout;
 pub(super) mod floor;
 pub(super) mod fsync;
+pub(super) mod handshake;
 pub(super) mod idle;
 pub(super) mod load;
 pub(super) mod publish;

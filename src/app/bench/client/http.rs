@@ -1,16 +1,22 @@
 //! A keep-alive HTTP/1.1 client with one request in flight and reused buffers.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use memchr::memmem;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use reqwest::Url;
+use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::chunk::ChunkDecoder;
+use super::stream::{Stream, Tls};
+use crate::app::cli::access::resolve::Access;
+use crate::app::cli::access::secret::Secret;
 
 /// Longest head of a response.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -18,47 +24,68 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long a server may take to answer outside the measured load.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where requests go.
-#[derive(Debug, Clone)]
+/// Where requests go, and what they present there.
+#[derive(Clone)]
 pub(in crate::app::bench) struct Target {
     /// Resolved address.
     pub(in crate::app::bench) addr: SocketAddr,
     /// Value of the `Host` header.
     pub(in crate::app::bench) host: String,
+    /// The line of the header `Authorization`, or nothing.
+    authorization: String,
+    /// Set for `https`.
+    tls: Option<Tls>,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("addr", &self.addr).field("tls", &self.tls.is_some()).finish_non_exhaustive()
+    }
 }
 
 impl Target {
-    /// Resolves `http://host:port`, with or without a path, which is ignored.
-    pub(in crate::app::bench) async fn resolve(url: &str) -> Result<Self> {
-        let Some(rest) = url.strip_prefix("http://") else {
-            bail!("`{url}` is not an http:// URL; TLS is not measured here");
+    /// A server in clear text that asks nobody who he is.
+    pub(in crate::app::bench) fn plain(addr: SocketAddr) -> Self {
+        Self { addr, host: addr.to_string(), authorization: String::new(), tls: None }
+    }
+
+    /// Resolves the host of `url`, whose path is ignored. Token, CA and client certificate are those of `access`.
+    pub(in crate::app::bench) async fn resolve(url: &Url, access: &Access) -> Result<Self> {
+        let name = url.host_str().unwrap_or_default();
+        let bare = name.trim_matches(['[', ']']);
+        let port = url.port_or_known_default().with_context(|| format!("{url} has no port"))?;
+        let mut found = lookup_host((bare, port)).await.with_context(|| format!("cannot resolve `{name}`"))?;
+        let addr = found.next().with_context(|| format!("`{name}` has no address"))?;
+        let tls = match url.scheme() {
+            "https" => {
+                let name = ServerName::try_from(bare.to_owned()).with_context(|| format!("`{name}` is no host"))?;
+                Some(Tls { config: Arc::new(access.tls.config()?), name })
+            }
+            _ => None,
         };
-        let host = rest.split('/').next().unwrap_or_default();
-        let bare = host.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err());
-        let lookup = if bare { format!("{host}:80") } else { host.to_owned() };
-        let addr = lookup_host(&lookup)
-            .await
-            .with_context(|| format!("cannot resolve `{host}`"))?
-            .next()
-            .with_context(|| format!("`{host}` has no address"))?;
-        Ok(Self { addr, host: host.to_owned() })
+        let line = |value: Secret| format!("Authorization: {}\r\n", value.reveal());
+        let authorization = access.authorization(url)?.map_or_else(String::new, line);
+        let host = url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
+        Ok(Self { addr, host, authorization, tls })
     }
 
     /// The bytes of a GET request.
     pub(in crate::app::bench) fn get(&self, path: &str, accept: &str) -> Vec<u8> {
-        format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n\r\n", self.host).into_bytes()
+        let Self { host, authorization, .. } = self;
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Accept: {accept}\r\n\r\n").into_bytes()
     }
 
     /// The head of a POST request to `/` with a JSON body of `length` bytes.
     pub(in crate::app::bench) fn post_head(&self, length: usize) -> String {
+        let Self { host, authorization, .. } = self;
         format!(
-            "POST / HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n",
-            self.host
+            "POST / HTTP/1.1\r\nHost: {host}\r\n{authorization}Content-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n"
         )
     }
 
-    /// A connected socket with small writes sent at once.
-    pub(in crate::app::bench) async fn connect(&self) -> Result<TcpStream> {
+    /// A connected socket with small writes sent at once, without TLS.
+    pub(in crate::app::bench) async fn socket(&self) -> Result<TcpStream> {
         let stream = TcpStream::connect(self.addr).await.with_context(|| {
             format!(
                 "cannot connect to {}: is the server running, and `ulimit -n` above the number of connections?",
@@ -67,6 +94,20 @@ impl Target {
         })?;
         stream.set_nodelay(true)?;
         Ok(stream)
+    }
+
+    /// How TLS connections are made, if the server speaks TLS.
+    pub(in crate::app::bench) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// A connection that is ready for requests.
+    pub(in crate::app::bench) async fn connect(&self) -> Result<Stream> {
+        let socket = self.socket().await?;
+        Ok(match &self.tls {
+            Some(tls) => Stream::Tls(Box::new(tls.handshake(socket).await?)),
+            None => Stream::Plain(socket),
+        })
     }
 }
 
@@ -164,7 +205,7 @@ impl Reply<'_> {
 /// A keep-alive connection.
 #[derive(Debug)]
 pub(in crate::app::bench) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
     /// Bytes at the front of `buffer` that belong to the last reply.
     used: usize,
@@ -184,7 +225,7 @@ impl Connection {
     /// Sends one request and waits for its whole response, without the cost of a timer.
     pub(in crate::app::bench) async fn exchange(&mut self, request: &[u8]) -> Result<Reply<'_>> {
         self.discard_last();
-        self.stream.write_all(request).await?;
+        self.stream.send(request).await?;
         let head = loop {
             if let Some(head) = parse_head(&self.buffer)? {
                 break head;
@@ -229,7 +270,7 @@ impl Connection {
     }
 
     async fn fill(&mut self) -> Result<()> {
-        if self.stream.read_buf(&mut self.buffer).await? == 0 {
+        if self.stream.receive(&mut self.buffer).await? == 0 {
             bail!("the server closed the connection");
         }
         Ok(())

@@ -5,3 +5,4 @@ pub(super) mod http;
 pub(super) mod pace;
 pub(super) mod payload;
 pub(super) mod sse;
+pub(super) mod stream;

@@ -202,7 +202,7 @@ mod tests {
     use serde_json::Value;
 
     fn target() -> Target {
-        Target { addr: "127.0.0.1:1".parse().unwrap(), host: "h".to_owned() }
+        Target::plain("127.0.0.1:1".parse().unwrap())
     }
 
     fn body(request: &[u8]) -> Value {

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::chunk::{ChunkDecoder, FrameKind, Frames, frame_kind};
 use super::http::{Body, Target, encode, parse_head};
+use super::stream::Stream;
 use crate::app::bench::units::count;
 
 /// How long the server may take to answer a subscribe request.
@@ -17,7 +16,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A subscription whose response head has arrived.
 #[derive(Debug)]
 pub(in crate::app::bench) struct Subscriber {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
     /// `None` means that the stream is not chunked and ends with the connection.
     decoder: Option<ChunkDecoder>,
@@ -42,10 +41,10 @@ impl Subscriber {
     async fn subscribe(target: &Target, subject: &str, start: &str, capacity: usize) -> Result<Self> {
         let mut stream = target.connect().await?;
         let path = format!("/?subject={}&start={}&ack=none", encode(subject), encode(start));
-        stream.write_all(&target.get(&path, "text/event-stream")).await?;
+        stream.send(&target.get(&path, "text/event-stream")).await?;
         let mut buffer = Vec::with_capacity(capacity);
         let head = loop {
-            if stream.read_buf(&mut buffer).await? == 0 {
+            if stream.receive(&mut buffer).await? == 0 {
                 bail!("the server closed the connection before it answered the subscribe request");
             }
             if let Some(head) = parse_head(&buffer)? {
@@ -69,7 +68,7 @@ impl Subscriber {
     /// Waits for bytes, calls `each` with every completed event frame, and returns the number of frames.
     pub(in crate::app::bench) async fn read(&mut self, mut each: impl FnMut(&[u8])) -> Result<u64> {
         if self.buffer.is_empty() {
-            let n = self.stream.read_buf(&mut self.buffer).await?;
+            let n = self.stream.receive(&mut self.buffer).await?;
             if n == 0 {
                 bail!("the server closed the stream");
             }

@@ -14,5 +14,6 @@ pub(super) mod join;
 pub(super) mod namespaces;
 pub(super) mod publish;
 pub(super) mod restore;
+pub(super) mod security;
 pub(super) mod serve;
 pub(super) mod subscribe;

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::error::Usage;
 use super::event;
 use super::global::Global;
+use super::tls_error::advice;
+use crate::app::cli::access::resolve::Access;
+use crate::app::cli::access::tls;
+use crate::base::duration;
 use crate::base::https;
 
 /// Longest wait for a connection.
@@ -23,6 +26,8 @@ pub(in crate::app::cli) const EVENT_INDEX: &str = "X-BUS-EVENT-INDEX";
 const CALL_TIMEOUT: &str = "X-Rollbook-Timeout";
 /// The code of a call without a provider.
 pub(in crate::app::cli) const NO_PROVIDER: &str = "no_provider";
+/// The code of a request that the principal has no right to.
+const FORBIDDEN: &str = "forbidden";
 /// Most bytes of an error text that are shown.
 const ERROR_TEXT_MAX: usize = 2000;
 
@@ -31,6 +36,8 @@ const ERROR_TEXT_MAX: usize = 2000;
 pub(in crate::app::cli) enum CallError {
     #[error("no node answers at {url} ({reason}); start one with `rollbook serve` or pass {flag}")]
     Unreachable { url: Url, reason: String, flag: &'static str },
+    #[error("no safe connection to {url} ({reason}){advice}")]
+    Insecure { url: Url, reason: String, advice: &'static str },
     #[error("{url} did not answer in time; see `rollbook health`, or pass {flag} to use another node")]
     Slow { url: Url, flag: &'static str },
     #[error("the connection to {url} broke ({reason}); nothing says whether the node did what was asked")]
@@ -52,6 +59,7 @@ impl CallError {
     pub(in crate::app::cli) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Slow { .. } | Self::Broken { .. } => true,
+            Self::Insecure { .. } => false,
             Self::Refused { status, .. } => matches!(status, 429 | 502 | 503 | 504),
         }
     }
@@ -100,18 +108,29 @@ pub(in crate::app::cli) struct Client {
 impl Client {
     /// The client of the event log.
     pub(in crate::app::cli) fn log(global: &Global) -> anyhow::Result<Self> {
-        Self::new(&global.log_url, "--log-url")
+        let access = Access::resolve(global)?;
+        Self::new(access.log_url()?, "--log-url", &access)
     }
 
     /// The client of REST and health.
     pub(in crate::app::cli) fn web(global: &Global) -> anyhow::Result<Self> {
-        Self::new(&global.web_url, "--web-url")
+        let access = Access::resolve(global)?;
+        Self::new(access.web_url()?, "--web-url", &access)
     }
 
-    fn new(url: &str, flag: &'static str) -> anyhow::Result<Self> {
-        let base = Url::parse(url).ok().filter(|base| base.scheme() == "http" && base.has_host());
-        let base = base.ok_or_else(|| Usage(format!("{flag} {url}: write http://HOST:PORT")))?;
+    /// The client of the listener at `base`. `flag` names where another address can be given.
+    pub(in crate::app::cli) fn new(base: Url, flag: &'static str, access: &Access) -> anyhow::Result<Self> {
+        let tls = if base.scheme() == "https" { access.tls.config()? } else { tls::none()? };
+        let mut headers = HeaderMap::new();
+        if let Some(authorization) = access.authorization(&base)? {
+            let mut value =
+                HeaderValue::from_str(authorization.reveal()).context("the credential does not fit into a header")?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
         let http = https::client()
+            .tls_backend_preconfigured(tls)
+            .default_headers(headers)
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("rollbook/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -187,7 +206,8 @@ impl Client {
         let retry_after = header.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
         let body = response.text().await.map_err(|error| self.failed(url, &error))?;
         let (text, code) = error_text(&body);
-        Err(CallError::Refused { status, hint: hint(status, &text, &code), text, code, retry_after, headers })
+        let hint = hint(status, &text, &code, retry_after);
+        Err(CallError::Refused { status, hint, text, code, retry_after, headers })
     }
 
     fn failed(&self, url: Url, error: &reqwest::Error) -> CallError {
@@ -196,7 +216,9 @@ impl Client {
             cause = deeper;
         }
         let reason = cause.to_string();
-        if error.is_connect() {
+        if let Some(advice) = advice(error, url.scheme()) {
+            CallError::Insecure { url: self.base.clone(), reason, advice }
+        } else if error.is_connect() {
             CallError::Unreachable { url: self.base.clone(), reason, flag: self.flag }
         } else if error.is_timeout() {
             CallError::Slow { url, flag: self.flag }
@@ -258,13 +280,19 @@ fn error_text(body: &str) -> (String, String) {
 }
 
 /// A hint about what to do, where the text of the error has none.
-fn hint(status: u16, text: &str, code: &str) -> String {
+fn hint(status: u16, text: &str, code: &str, retry_after: Option<Duration>) -> String {
     if code == NO_PROVIDER {
         // The node is healthy. The command lists what can be called.
         return String::new();
     }
     let namespace = text.strip_prefix("namespace not found: ");
     match (status, namespace) {
+        (401, _) => "; log in with `rollbook login`, or pass --token-file or ROLLBOOK_TOKEN".to_owned(),
+        (403, _) if code == FORBIDDEN => "; `rollbook can PRINCIPAL VERB TARGET` says which rule decides".to_owned(),
+        (429, _) => match retry_after {
+            Some(wait) => format!("; try again in {}, or ask for a higher limit", duration::format(wait)),
+            None => "; try again later, or ask for a higher limit".to_owned(),
+        },
         // REST was asked for the namespace; the event log was asked to use it.
         (404, Some(_)) => "; `rollbook namespaces list` shows what there is".to_owned(),
         (_, Some(name)) => format!("; create it with `rollbook namespaces create {name}`"),
@@ -347,12 +375,9 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_checked_and_segments_escaped() {
-        for bad in ["", "127.0.0.1:2021", "https://h:1", "http://", "localhost:2021"] {
-            let error = Client::new(bad, "--log-url").unwrap_err();
-            assert!(error.is::<Usage>() && error.to_string().ends_with("write http://HOST:PORT"), "{bad}: {error}");
-        }
-        let client = Client::new("http://h:1/base/", "--log-url").unwrap();
+    fn segments_of_a_path_are_escaped() {
+        let base = Url::parse("http://h:1/base/").unwrap();
+        let client = Client::new(base, "--log-url", &Access::default()).unwrap();
         assert_eq!(client.url(&["api", "a/b"], &[("q", "ü&=")]).as_str(), "http://h:1/base/api/a%2Fb?q=%C3%BC%26%3D");
         assert_eq!(client.url(&[], &[]).as_str(), "http://h:1/base/");
     }

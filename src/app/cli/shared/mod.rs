@@ -13,6 +13,7 @@ pub mod output;
 pub(super) mod payload;
 pub(super) mod sse;
 pub(super) mod store;
+pub(super) mod tls_error;
 
 #[cfg(test)]
 pub(super) mod testing;

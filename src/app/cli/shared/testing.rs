@@ -3,17 +3,24 @@
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
-use super::global::{Global, Output};
+use super::global::Global;
 use super::output::Out;
 
 pub(in crate::app::cli) fn global(log_url: &str, web_url: &str) -> Global {
-    Global { log_url: log_url.to_owned(), web_url: web_url.to_owned(), output: Output::Table }
+    Global { log_url: Some(log_url.to_owned()), web_url: Some(web_url.to_owned()), ..Global::default() }
 }
 
 /// A whole answer; the connection closes behind it. `headers` are lines that each end in CR LF.
@@ -37,32 +44,50 @@ pub(in crate::app::cli) fn frame(index: u64, payload: &str) -> String {
 
 pub(in crate::app::cli) struct Fake {
     pub(in crate::app::cli) addr: SocketAddr,
+    scheme: &'static str,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Fake {
     /// Answers the first request with the first answer and so on, then closes without answering.
     pub(in crate::app::cli) async fn start(answers: Vec<String>) -> Self {
+        Self::listen(answers, None).await
+    }
+
+    /// The same over TLS. A connection that TLS refuses takes no answer.
+    pub(in crate::app::cli) async fn start_tls(answers: Vec<String>, tls: ServerConfig) -> Self {
+        Self::listen(answers, Some(TlsAcceptor::from(Arc::new(tls)))).await
+    }
+
+    async fn listen(answers: Vec<String>, tls: Option<TlsAcceptor>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
         tokio::spawn(async move {
-            for answer in answers {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let request = read_request(&mut stream).await;
-                seen.lock().unwrap().push(request);
-                stream.write_all(answer.as_bytes()).await.unwrap();
-                stream.shutdown().await.ok();
+            let mut answers = answers.into_iter().peekable();
+            while answers.peek().is_some() {
+                let (stream, _) = listener.accept().await.unwrap();
+                match &tls {
+                    None => exchange(stream, &mut answers, &seen).await,
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => exchange(stream, &mut answers, &seen).await,
+                        Err(_) => continue,
+                    },
+                }
             }
         });
-        Self { addr, requests }
+        Self { addr, scheme, requests }
     }
 
     /// Both listeners of a node in one.
     pub(in crate::app::cli) fn global(&self) -> Global {
-        let url = format!("http://{}", self.addr);
-        global(&url, &url)
+        global(&self.url(), &self.url())
+    }
+
+    pub(in crate::app::cli) fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.addr)
     }
 
     pub(in crate::app::cli) fn requests(&self) -> Vec<String> {
@@ -81,11 +106,80 @@ impl Fake {
     }
 }
 
-async fn read_request(stream: &mut TcpStream) -> String {
+/// Reads one request and gives the next answer. A client that refuses the certificate sends no request.
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    answers: &mut impl Iterator<Item = String>,
+    seen: &Mutex<Vec<String>>,
+) {
+    let request = read_request(&mut stream).await;
+    if request.is_empty() {
+        return;
+    }
+    seen.lock().unwrap().push(request);
+    stream.write_all(answers.next().unwrap().as_bytes()).await.unwrap();
+    stream.shutdown().await.ok();
+}
+
+/// A CA for tests, and the certificates that it has signed.
+pub(in crate::app::cli) struct TestCa {
+    pub(in crate::app::cli) file: PathBuf,
+    folder: PathBuf,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// The files of a certificate.
+pub(in crate::app::cli) struct TestLeaf {
+    pub(in crate::app::cli) certificate: PathBuf,
+    pub(in crate::app::cli) key: PathBuf,
+}
+
+impl TestCa {
+    pub(in crate::app::cli) fn new(folder: &Path) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test CA");
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let file = folder.join("ca.pem");
+        std::fs::write(&file, issuer.pem()).unwrap();
+        Self { file, folder: folder.to_owned(), issuer }
+    }
+
+    /// A certificate for clients, and for a server at 127.0.0.1.
+    pub(in crate::app::cli) fn leaf(&self, name: &str) -> TestLeaf {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
+        let key = KeyPair::generate().unwrap();
+        let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
+        let [certificate, key_file] = ["pem", "key"].map(|end| self.folder.join(format!("{name}.{end}")));
+        std::fs::write(&certificate, pem).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        TestLeaf { certificate, key: key_file }
+    }
+
+    /// The settings of a server, which wants a certificate of this CA from its clients if so told.
+    pub(in crate::app::cli) fn server(&self, wants_certificate: bool) -> ServerConfig {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let leaf = self.leaf("server");
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&self.file).unwrap()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder = match wants_certificate {
+            true => builder.with_client_cert_verifier(verifier.build().unwrap()),
+            false => builder.with_no_client_auth(),
+        };
+        let chain = vec![CertificateDer::from_pem_file(&leaf.certificate).unwrap()];
+        builder.with_single_cert(chain, PrivateKeyDer::from_pem_file(&leaf.key).unwrap()).unwrap()
+    }
+}
+
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut text = String::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let count = stream.read(&mut buffer).await.unwrap();
+        let count = stream.read(&mut buffer).await.unwrap_or(0);
         text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let length =

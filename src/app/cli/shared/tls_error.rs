@@ -1,0 +1,54 @@
+//! What a user can do about a connection that TLS, or the lack of TLS, keeps from being made.
+
+use std::error::Error;
+use std::io;
+
+use rustls::{AlertDescription, CertificateError};
+
+/// The advice for a failed request to a URL of that scheme. `None` means that TLS is not the reason.
+pub(in crate::app::cli) fn advice(error: &reqwest::Error, scheme: &str) -> Option<&'static str> {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    let mut last = String::new();
+    while let Some(present) = cause {
+        if let Some(tls) = tls_error(present) {
+            return Some(advice_for(tls));
+        }
+        last = present.to_string();
+        cause = present.source();
+    }
+    // A listener with TLS answers with an alert, which is no HTTP.
+    (scheme == "http" && last.contains("invalid HTTP version"))
+        .then_some("; the listener may speak TLS: write https://")
+}
+
+/// The error of the TLS library, which the error of a stream keeps inside.
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.downcast_ref().or_else(|| inner?.downcast_ref())
+}
+
+fn advice_for(error: &rustls::Error) -> &'static str {
+    use AlertDescription as Alert;
+    use rustls::Error as Tls;
+    match error {
+        Tls::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "; pass the CA of the node with --ca, or store it with `rollbook login --ca FILE`"
+        }
+        Tls::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "; use the name or address that the certificate of the node was made for",
+        Tls::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "; the node needs a new certificate, or the clock of this machine is wrong"
+        }
+        Tls::InvalidMessage(_) => "; the listener may not speak TLS: write http://",
+        Tls::AlertReceived(Alert::CertificateRequired) => "; the node wants a client certificate: pass --certificate",
+        Tls::AlertReceived(
+            Alert::BadCertificate
+            | Alert::UnknownCA
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::DecryptError,
+        ) => "; the node does not accept the client certificate of --certificate",
+        _ => "",
+    }
+}
