@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures_util::{SinkExt as _, StreamExt as _, stream};
 use rollbook::app::config::{layers::environment, settings::Config};
-use rollbook::app::node::run::{ExtraDoors, serve};
+use rollbook::app::node::run::{ExtraDoors, StartOptions, serve};
 use rollbook::base::clock;
 use rollbook::bus::access::Access;
 use rollbook::bus::error::Fault;
@@ -96,5 +96,5 @@ async fn converse(access: Access, mut connection: Connection) {
 fn main() -> anyhow::Result<()> {
     let sockets = vec![("line", TcpListener::bind(std::env::args().nth(1).unwrap_or_default())?)];
     let open: Build = |context| Arc::new(LineDoor(context.access.clone()));
-    serve(&Config::load(None, environment(), &[])?, false, ExtraDoors { sockets, build: vec![open] })
+    serve(&Config::load(None, environment(), &[])?, StartOptions::default(), ExtraDoors { sockets, build: vec![open] })
 }

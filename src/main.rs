@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Serve(args) => match args.load() {
-            Ok(loaded) => cli::exit_of_node(run::serve(&loaded, args.accept_lost_mark, ExtraDoors::default())),
+            Ok(loaded) => cli::exit_of_node(run::serve(&loaded, args.options(), ExtraDoors::default())),
             Err(error) => cli::exit(Err(error.into())),
         },
         Command::Client(command) => cli::exit(cli::run(&cli.global, command)),

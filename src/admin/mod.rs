@@ -5,10 +5,12 @@
 
 pub mod answers;
 mod body;
+mod caller;
 mod common;
 pub mod consistency;
 pub mod keys;
 mod merge;
+mod operation;
 mod page;
 mod preconditions;
 mod problem;

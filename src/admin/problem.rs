@@ -1,15 +1,19 @@
 //! Errors of the REST surface as problem+json (RFC 9457).
 
+use actix_web::body::BoxBody;
+use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::error::PathError;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{HttpRequest, HttpResponse, Resource, ResponseError, web};
+use actix_web::{Error, HttpRequest, HttpResponse, Resource, ResponseError, middleware, web};
 use rollbook_cluster::error::ReadError;
 use rollbook_core::error::Refusal;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::caller;
+use super::operation::Operation;
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
 use crate::net::http::status::status;
@@ -140,7 +144,7 @@ impl ResponseError for Problem {
 }
 
 /// The answer to a path with an invalid part, such as a node number that is not a number.
-pub(super) fn path(error: PathError, request: &HttpRequest) -> actix_web::Error {
+pub(super) fn path(error: PathError, request: &HttpRequest) -> Error {
     let text = error.to_string();
     let message = match text.rsplit_once(" to a ") {
         Some((_, "u64")) => "the number of a node is a whole number from 1",
@@ -162,11 +166,11 @@ fn allowed(methods: &str) -> String {
     allowed
 }
 
-/// Creates a path with these methods, for example `GET` or `GET, POST`. The path answers OPTIONS with its methods and
-/// refuses every other method with the same list. HEAD arrives as GET, see [`super::answers`].
-pub(super) fn resource(path: &str, methods: &'static str) -> Resource {
+/// Creates a path with these operations, each for callers with the right that it needs. The path answers OPTIONS with
+/// its methods and refuses every other method with the same list. HEAD arrives as GET, see [`super::answers`].
+pub(super) fn resource<const N: usize>(path: &str, operations: [Operation; N]) -> Resource<impl Guarded + use<N>> {
     let answer = move |request: HttpRequest| async move {
-        let allowed = allowed(methods);
+        let allowed = allowed(&Operation::methods(&operations));
         let mut answer = if request.method() == Method::OPTIONS {
             HttpResponse::NoContent().finish()
         } else {
@@ -178,5 +182,17 @@ pub(super) fn resource(path: &str, methods: &'static str) -> Resource {
         }
         answer
     };
-    web::resource(path).default_service(web::to(answer))
+    let authorize = move |request, next| async move { caller::authorize(&operations, request, next).await };
+    web::resource(path).default_service(web::to(answer)).wrap(middleware::from_fn(authorize))
+}
+
+/// The type of a path that checks rights.
+pub(super) trait Guarded:
+    ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>
+{
+}
+
+impl<F> Guarded for F where
+    F: ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>
+{
 }

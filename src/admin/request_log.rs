@@ -1,10 +1,10 @@
 //! Writes one log line for each administrative request, with the id that the answer carries.
 
-use actix_web::Error;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage as _};
 use tracing::Instrument as _;
 
 use crate::base::clock;
@@ -17,6 +17,7 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The inner service failed.
 pub async fn log_request<B: MessageBody>(request: ServiceRequest, next: Next<B>) -> Result<ServiceResponse<B>, Error> {
     let id = request_id(&request);
+    request.extensions_mut().insert(RequestId(id.clone()));
     let span = tracing::info_span!("request", request_id = %id, method = %request.method(), path = %request.path());
     let began = clock::now();
     let mut response = next.call(request).instrument(span.clone()).await?;
@@ -26,6 +27,15 @@ pub async fn log_request<B: MessageBody>(request: ServiceRequest, next: Next<B>)
         response.headers_mut().insert(REQUEST_ID.clone(), value);
     }
     Ok(response)
+}
+
+/// The id of a request, among its extensions.
+#[derive(Debug, Clone)]
+struct RequestId(String);
+
+/// The id of a request.
+pub(super) fn id_of(request: &ServiceRequest) -> String {
+    request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
 }
 
 /// The id of the caller if it is harmless, else a new id.

@@ -7,6 +7,7 @@ pub mod budget;
 pub mod byte_queue;
 pub mod http;
 pub mod http_body;
+pub mod http_credential;
 pub mod listen;
 pub mod listener;
 pub mod origins;

@@ -16,13 +16,18 @@ pub struct Peer {
     pub certificate: Option<Arc<[u8]>>,
     /// Whether the connection is over TLS.
     pub tls: bool,
+    /// Whether the listener and the client are on this machine: the listener is on loopback, and so is the client, also
+    /// behind a load balancer.
+    pub local: bool,
 }
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let certificate = self.certificate.is_some();
-        let Self { address, tls, .. } = self;
-        f.debug_struct("Peer").field("address", address).field("certificate", &certificate).field("tls", tls).finish()
+        let Self { address, tls, local, .. } = self;
+        let mut shown = f.debug_struct("Peer");
+        shown.field("address", address).field("certificate", &certificate).field("tls", tls).field("local", local);
+        shown.finish()
     }
 }
 

@@ -2,6 +2,10 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// One revision: the document after one change.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -41,4 +45,119 @@ pub struct ConfigSet {
     /// The reason for the change, for people.
     #[prost(string, tag = "3")]
     pub reason: String,
+}
+
+/// Target of the right to read the document without its secrets.
+pub const PUBLIC: &str = "public";
+/// Target of the right to read the secrets too.
+pub const SECRET: &str = "secret";
+/// Name of the members that only principals with the right [`SECRET`] get, wherever they are in the document.
+pub const SECRET_MEMBER: &str = "$secret";
+/// Deepest level of the document that others get: what is deeper is left out.
+const DEPTH_MAX: usize = 128;
+
+/// The JSON text of a document without the members [`SECRET_MEMBER`]. Everything else stays byte for byte, but for
+/// spaces between members.
+#[must_use]
+pub fn without_secrets(document: &[u8]) -> Vec<u8> {
+    // A name may also be written with an escape.
+    let may_have = |window: &[u8]| window == SECRET_MEMBER.as_bytes();
+    if !document.windows(SECRET_MEMBER.len()).any(may_have) && !document.contains(&b'\\') {
+        return document.to_vec();
+    }
+    let mut out = Vec::with_capacity(document.len());
+    match serde_json::from_slice::<&RawValue>(document) {
+        Ok(raw) => write_public(raw, DEPTH_MAX, &mut out),
+        Err(_) => out.extend_from_slice(b"{}"),
+    }
+    out
+}
+
+fn write_public(raw: &RawValue, depth: usize, out: &mut Vec<u8>) {
+    let text = raw.get();
+    let Some(depth) = depth.checked_sub(1) else { return out.extend_from_slice(b"null") };
+    match text.as_bytes().first() {
+        Some(b'{') => {
+            let members = serde_json::from_str::<Members<'_>>(text).map(|members| members.0).unwrap_or_default();
+            let public = members.iter().filter(|(name, _)| name != SECRET_MEMBER);
+            write_list((b'{', b'}'), public, out, |(name, value), out| {
+                // A text is always JSON.
+                out.extend(serde_json::to_vec(name).unwrap_or_default());
+                out.push(b':');
+                write_public(value, depth, out);
+            });
+        }
+        Some(b'[') => {
+            let items = serde_json::from_str::<Vec<&RawValue>>(text).unwrap_or_default();
+            write_list((b'[', b']'), items.iter(), out, |item, out| write_public(item, depth, out));
+        }
+        _ => out.extend_from_slice(text.as_bytes()),
+    }
+}
+
+fn write_list<T>(
+    (open, close): (u8, u8),
+    items: impl Iterator<Item = T>,
+    out: &mut Vec<u8>,
+    write: impl Fn(T, &mut Vec<u8>),
+) {
+    out.push(open);
+    for (place, item) in items.enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        write(item, out);
+    }
+    out.push(close);
+}
+
+/// The members of an object in their order.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn public(document: &str) -> String {
+        String::from_utf8(without_secrets(document.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn secrets_are_left_out_at_every_depth_and_all_else_keeps_its_bytes() {
+        let document = r#"{"a":1.0,"$secret":{"x":"y"},"l":[{"$secret":1,"n":12345678901234567890}],"t":"$secret"}"#;
+        assert_eq!(public(document), r#"{"a":1.0,"l":[{"n":12345678901234567890}],"t":"$secret"}"#);
+        assert_eq!(public(r#"{"\u0024secret":"hidden","b":2}"#), r#"{"b":2}"#, "an escape is the same name");
+        for plain in ["{}", "7", r#"{"a" : [ 1 ]}"#, r#""text""#] {
+            assert_eq!(public(plain), plain);
+        }
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_left_out_without_a_crash() {
+        let deep = alloc::format!("{}{}{}", "[".repeat(100_000), r#"{"$secret":1}"#, "]".repeat(100_000));
+        let out = public(&deep);
+        assert!(out.len() < 1000 && !out.contains("secret"), "{}", out.len());
+    }
 }

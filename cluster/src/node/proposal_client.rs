@@ -7,6 +7,8 @@ use bytes::Bytes;
 use rollbook_core::command::admission::{check_level, needs_level};
 use rollbook_core::command::{Command, Reply};
 use rollbook_core::error::Refusal;
+use rollbook_core::level::FeatureLevel;
+use rollbook_core::security::actor::Actor;
 use tokio::sync::oneshot;
 
 use crate::propose::proposal::{Proposal, ProposalQueue};
@@ -54,7 +56,21 @@ impl ProposalClient {
     /// # Errors
     /// The refusal of the rules or of the cluster.
     pub async fn command(&self, command: Command) -> Reply {
-        let reply = self.propose(command.frame()?.into())?;
+        self.frame(command.frame()?).await
+    }
+
+    /// Proposes a command that somebody has done, and waits for its answer. While the cluster does not know who has
+    /// something done, the command goes into the log without that.
+    ///
+    /// # Errors
+    /// The refusal of the rules or of the cluster.
+    pub async fn command_of(&self, command: Command, actor: Actor) -> Reply {
+        let actor = Some(actor).filter(|_| self.state.machine().level() >= FeatureLevel::SECURED);
+        self.frame(command.frame_of(actor)?).await
+    }
+
+    async fn frame(&self, frame: Vec<u8>) -> Reply {
+        let reply = self.propose(frame.into())?;
         reply.await.unwrap_or_else(|_| Err(Refusal::OutcomeUnknown("node is stopping".to_owned())))
     }
 }

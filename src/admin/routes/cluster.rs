@@ -5,6 +5,7 @@
 use actix_web::{HttpResponse, web};
 use rollbook_cluster::status::Member;
 use rollbook_core::error::Refusal;
+use rollbook_core::security::right::Verb;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
@@ -12,16 +13,32 @@ use utoipa::{IntoParams, ToSchema};
 use crate::admin::Admin;
 use crate::admin::body::{Object, Optional};
 use crate::admin::common::Answer;
+use crate::admin::operation::{get, write};
 use crate::admin::problem::{Problem, Problems, resource};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services
-        .service(resource("/api/cluster", "GET").route(web::get().to(cluster)))
-        .service(resource("/api/cluster/nodes", "POST").route(web::post().to(join)))
-        .service(resource("/api/cluster/nodes/{id}", "DELETE").route(web::delete().to(remove)))
-        .service(resource("/api/cluster/nodes/{id}/promote", "POST").route(web::post().to(promote)))
-        .service(resource("/api/cluster/transfer", "POST").route(web::post().to(transfer)));
+        .service(resource("/api/cluster", [get("cluster")]).route(web::get().to(cluster)))
+        .service(
+            resource("/api/cluster/nodes", [write("POST", "cluster.join", Verb::AdminCluster, "nodes")])
+                .route(web::post().to(join)),
+        )
+        .service(
+            resource("/api/cluster/nodes/{id}", [write("DELETE", "cluster.remove", Verb::AdminCluster, "nodes/{id}")])
+                .route(web::delete().to(remove)),
+        )
+        .service(
+            resource(
+                "/api/cluster/nodes/{id}/promote",
+                [write("POST", "cluster.promote", Verb::AdminCluster, "nodes/{id}")],
+            )
+            .route(web::post().to(promote)),
+        )
+        .service(
+            resource("/api/cluster/transfer", [write("POST", "cluster.transfer", Verb::AdminCluster, "transfer")])
+                .route(web::post().to(transfer)),
+        );
 }
 
 /// A node of the cluster, as this one sees it.

@@ -8,6 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use rollbook_core::limits;
+use rollbook_core::security::right::Verb;
 use rollbook_core::service::Instance;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -16,8 +17,10 @@ use utoipa::ToSchema;
 use super::services::{self, find};
 use crate::admin::Admin;
 use crate::admin::body::{self, Optional};
+use crate::admin::caller::identity;
 use crate::admin::common::Answer;
 use crate::admin::keys::ClaimResult;
+use crate::admin::operation::{Operation, checked, get, write};
 use crate::admin::page::List;
 use crate::admin::problem::{Problem, Problems, resource};
 use crate::admin::query::{NoParameters, Query};
@@ -38,20 +41,38 @@ const TIMEOUT_HEADER: &str = "x-rollbook-timeout";
 /// The header of W3C Trace Context, which the provider gets too.
 const TRACE_HEADER: &str = "traceparent";
 
+/// The operations of a path that is a command, and that may be the id of a service.
+const RESTART_ALL: [Operation; 4] = [
+    get("services/{id}"),
+    write("PUT", "service.update", Verb::AdminWrite, "services/{id}"),
+    // Only a right for all services has this target.
+    write("POST", "service.restart_all", Verb::Command, "*"),
+    write("DELETE", "service.remove", Verb::AdminWrite, "services/{id}"),
+];
+
 pub(in crate::admin) fn mount(routes: &mut web::ServiceConfig) {
     routes
         .service(
             // A service may have this id. Its own paths differ from that of the command.
-            resource("/api/services/{id:restart-all}", "POST")
+            resource("/api/services/{id:restart-all}", RESTART_ALL)
                 .route(web::get().to(services::show))
                 .route(web::put().to(services::change))
                 .route(web::post().to(restart_all))
                 .route(web::delete().to(services::remove)),
         )
-        .service(resource("/api/services/{id}/restart", "POST").route(web::post().to(restart)))
-        .service(resource("/api/services/{id}/shutdown", "POST").route(web::post().to(shutdown)))
-        .service(resource("/api/services/{id}/ping", "POST").route(web::post().to(ping)))
-        .service(resource("/api/call/{service}/{method}", "POST").route(web::post().to(call)));
+        .service(
+            resource("/api/services/{id}/restart", [write("POST", "service.restart", Verb::Command, "{id}")])
+                .route(web::post().to(restart)),
+        )
+        .service(
+            resource("/api/services/{id}/shutdown", [write("POST", "service.shutdown", Verb::Command, "{id}")])
+                .route(web::post().to(shutdown)),
+        )
+        .service(
+            resource("/api/services/{id}/ping", [write("POST", "service.ping", Verb::Command, "{id}")])
+                .route(web::post().to(ping)),
+        )
+        .service(resource("/api/call/{service}/{method}", [checked("POST", "")]).route(web::post().to(call)));
 }
 
 /// Why, and which instance.
@@ -265,7 +286,7 @@ pub(in crate::admin) async fn call(
     // When the caller disconnects, this future is dropped and the request ends.
     let waiting = router.http_caller();
     let reply = Box::new(move |outcome| hint(reply, outcome));
-    router.call(waiting.requester(), request, Payload::json(body), reply);
+    router.call(&identity(), waiting.requester(), (request, Payload::json(body)), reply);
     let outcome = outcome.await.unwrap_or(Err(Fault::cancelled()));
     waiting.done();
     match outcome {

@@ -8,6 +8,7 @@ use rollbook_core::central::{ConfigRevision, ConfigSet};
 use rollbook_core::command::{Command, Done};
 use rollbook_core::error::Refusal;
 use rollbook_core::limits;
+use rollbook_core::security::right::Verb;
 use rollbook_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -15,6 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::admin::body::{Object, at_most};
 use crate::admin::common::{Answer, propose};
+use crate::admin::operation::{Need, Operation, get_for, write};
 use crate::admin::page::List;
 use crate::admin::preconditions::{Conditions, etag, is_known};
 use crate::admin::problem::{Problem, Problems, resource};
@@ -24,18 +26,30 @@ use crate::admin::{Admin, merge, page};
 /// Most attempts of a merge when others change the document at the same time.
 const MERGES_MAX: u32 = 32;
 
+/// Reads the document without its secrets, which need another right.
+const READ: Operation = get_for(Need::Right(Verb::ConfigRead, "public"));
+/// The operations of the document.
+const CONFIG: [Operation; 3] = [
+    READ,
+    write("POST", "config.set", Verb::ConfigWrite, "config"),
+    write("PATCH", "config.set", Verb::ConfigWrite, "config"),
+];
+
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services
         .service(
-            resource("/api/config", "GET, POST, PATCH")
+            resource("/api/config", CONFIG)
                 .app_data(at_most(limits::CONFIG_BYTES_MAX))
                 .route(web::get().to(show))
                 .route(web::post().to(replace))
                 .route(web::patch().to(change)),
         )
-        .service(resource("/api/config/history", "GET").route(web::get().to(history)))
-        .service(resource("/api/config/diff", "GET").route(web::get().to(diff)))
-        .service(resource("/api/config/rollback", "POST").route(web::post().to(roll_back)));
+        .service(resource("/api/config/history", [READ]).route(web::get().to(history)))
+        .service(resource("/api/config/diff", [READ]).route(web::get().to(diff)))
+        .service(
+            resource("/api/config/rollback", [write("POST", "config.set", Verb::ConfigWrite, "config")])
+                .route(web::post().to(roll_back)),
+        );
 }
 
 /// The document of a revision.

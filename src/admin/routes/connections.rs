@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 use actix_web::{HttpResponse, web};
 use futures_util::future::join_all;
 use rollbook_core::machine::Machine;
+use rollbook_core::security::right::Verb;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::admin::Admin;
 use crate::admin::common::Answer;
+use crate::admin::operation::{get, write};
 use crate::admin::page::{List, Page};
 use crate::admin::problem::{Problem, Problems, resource};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
@@ -19,11 +21,16 @@ use crate::bus::call::survey::{ClientView, Survey, Totals, Wanted};
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services
-        .service(resource("/api/connections", "GET").route(web::get().to(list)))
+        .service(resource("/api/connections", [get("connections")]).route(web::get().to(list)))
         .service(
-            resource("/api/connections/{id}", "GET, DELETE").route(web::get().to(show)).route(web::delete().to(kick)),
+            resource(
+                "/api/connections/{id}",
+                [get("connections/{id}"), write("DELETE", "connection.kick", Verb::AdminWrite, "connections/{id}")],
+            )
+            .route(web::get().to(show))
+            .route(web::delete().to(kick)),
         )
-        .service(resource("/api/stats", "GET").route(web::get().to(stats)));
+        .service(resource("/api/stats", [get("stats")]).route(web::get().to(stats)));
 }
 
 /// All nodes that are up.

@@ -9,12 +9,14 @@ use rollbook_core::command::{Command, ConsumerDelete, ConsumerSet, Done};
 use rollbook_core::consumer::Consumer;
 use rollbook_core::event::EventId;
 use rollbook_core::namespace::Head;
+use rollbook_core::security::right::Verb;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::admin::body::Object;
 use crate::admin::common::{Answer, find_namespace, propose};
+use crate::admin::operation::{get, write};
 use crate::admin::page::{List, Page};
 use crate::admin::problem::{Problem, Problems, resource};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
@@ -23,17 +25,41 @@ use crate::bus::consume::registry::{EndConsumers, ListMembers};
 use crate::bus::delivery::messages::{EndReason, MemberState};
 use crate::bus::relay::{EndConsumersEverywhere, ListMembersAnywhere};
 
+/// One consumer, as the target of a right.
+const ONE: &str = "consumers/{namespace}/{name}";
+
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services
-        .service(resource("/api/consumers", "GET").route(web::get().to(list)))
+        .service(resource("/api/consumers", [get("consumers")]).route(web::get().to(list)))
         .service(
-            resource("/api/consumers/{namespace}/{name}", "GET, DELETE")
-                .route(web::get().to(show))
-                .route(web::delete().to(delete)),
+            resource(
+                "/api/consumers/{namespace}/{name}",
+                [get(ONE), write("DELETE", "consumer.delete", Verb::AdminWrite, ONE)],
+            )
+            .route(web::get().to(show))
+            .route(web::delete().to(delete)),
         )
-        .service(resource("/api/consumers/{namespace}/{name}/reset", "POST").route(web::post().to(reset)))
-        .service(resource("/api/consumers/{namespace}/{name}/pause", "POST").route(web::post().to(pause)))
-        .service(resource("/api/consumers/{namespace}/{name}/resume", "POST").route(web::post().to(resume)));
+        .service(
+            resource(
+                "/api/consumers/{namespace}/{name}/reset",
+                [write("POST", "consumer.reset", Verb::AdminWrite, ONE)],
+            )
+            .route(web::post().to(reset)),
+        )
+        .service(
+            resource(
+                "/api/consumers/{namespace}/{name}/pause",
+                [write("POST", "consumer.pause", Verb::AdminWrite, ONE)],
+            )
+            .route(web::post().to(pause)),
+        )
+        .service(
+            resource(
+                "/api/consumers/{namespace}/{name}/resume",
+                [write("POST", "consumer.resume", Verb::AdminWrite, ONE)],
+            )
+            .route(web::post().to(resume)),
+        );
 }
 
 /// Ends the streams of a deleted or reset consumer on all nodes.

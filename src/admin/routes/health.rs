@@ -6,13 +6,14 @@ use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpResponse, web};
 
 use crate::admin::Admin;
+use crate::admin::operation::{Need, get_for};
 use crate::admin::problem::resource;
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
-    services.service(resource("/livez", "GET").route(web::get().to(livez)));
+    services.service(resource("/livez", [get_for(Need::Nothing)]).route(web::get().to(livez)));
     // Load balancers and monitors try the other two paths first.
     for path in ["/readyz", "/health", "/healthz"] {
-        services.service(resource(path, "GET").route(web::get().to(readyz)));
+        services.service(resource(path, [get_for(Need::Nothing)]).route(web::get().to(readyz)));
     }
 }
 

@@ -11,13 +11,14 @@ use rollbook_core::namespace::Head;
 use rollbook_core::subjects::subject::Namespace;
 
 use crate::admin::Admin;
+use crate::admin::operation::get;
 use crate::admin::problem::{Problem, resource};
 
 const OPEN_METRICS: &str = "application/openmetrics-text";
 const TEXT: &str = "text/plain";
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
-    services.service(resource("/metrics", "GET").route(web::get().to(metrics)));
+    services.service(resource("/metrics", [get("metrics")]).route(web::get().to(metrics)));
 }
 
 async fn metrics(admin: web::Data<Admin>, request: HttpRequest) -> Result<HttpResponse, Problem> {

@@ -9,6 +9,7 @@ use rollbook_core::command::{Command, Done, NamespaceCreate, NamespaceDelete, Na
 use rollbook_core::error::Refusal;
 use rollbook_core::limits::{DEDUPE_WINDOW_MS_MAX, DEDUPE_WINDOW_MS_MIN};
 use rollbook_core::namespace::{Head, Retention};
+use rollbook_core::security::right::Verb;
 use rollbook_core::subjects::subject::Namespace;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -16,7 +17,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::consumers;
 use crate::admin::body::{self, Object};
+use crate::admin::caller::check;
 use crate::admin::common::{Answer, find_namespace, propose};
+use crate::admin::operation::{checked, get, write};
 use crate::admin::page::{List, Page};
 use crate::admin::problem::{Problem, Problems, resource};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
@@ -24,18 +27,28 @@ use crate::admin::{Admin, page};
 use crate::base::duration;
 use crate::bus::delivery::messages::EndReason;
 
+/// One namespace, as the target of a right.
+const ONE: &str = "namespaces/{name}";
+
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services
         .service(
-            resource("/api/namespaces", "GET, POST")
+            resource("/api/namespaces", [get("namespaces"), checked("POST", "namespace.create")])
                 .route(web::get().to(namespaces))
                 .route(web::post().to(create_namespace)),
         )
         .service(
-            resource("/api/namespaces/{name}", "GET, PATCH, DELETE")
-                .route(web::get().to(namespace))
-                .route(web::patch().to(retain_namespace))
-                .route(web::delete().to(delete_namespace)),
+            resource(
+                "/api/namespaces/{name}",
+                [
+                    get(ONE),
+                    write("PATCH", "namespace.retention", Verb::AdminWrite, ONE),
+                    write("DELETE", "namespace.delete", Verb::AdminWrite, ONE),
+                ],
+            )
+            .route(web::get().to(namespace))
+            .route(web::patch().to(retain_namespace))
+            .route(web::delete().to(delete_namespace)),
         );
 }
 
@@ -223,6 +236,7 @@ pub(in crate::admin) async fn create_namespace(
     Object(body): Object<CreateJson>,
 ) -> Answer {
     let CreateJson { name, retention } = body;
+    check(Verb::AdminWrite, &format!("namespaces/{name}"))?;
     if Namespace::parse(&name).is_err() {
         let detail = "a namespace name has 1 to 64 characters of A-Z a-z 0-9 _ -";
         return Err(Problem::new(400, "bad_request", detail));

@@ -10,6 +10,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::reference;
 use super::{cluster, commands, config, connections, consumers, namespaces, services};
+use crate::admin::operation::{Need, get_for};
 use crate::admin::problem::resource;
 
 /// The path of the description.
@@ -69,12 +70,12 @@ struct Description;
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services
-        .service(resource(PATH, "GET").route(web::get().to(describe)))
-        .service(resource("/docs/service.html", "GET").route(web::get().to(service_page)))
+        .service(resource(PATH, [get_for(Need::Nothing)]).route(web::get().to(describe)))
+        .service(resource("/docs/service.html", [get_for(Need::Nothing)]).route(web::get().to(service_page)))
         .service(SwaggerUi::new(PAGES).config(utoipa_swagger_ui::Config::from(PATH)))
         // The page itself answers only GET.
-        .service(resource(PAGES, "GET"))
-        .service(resource("/docs", "GET").route(web::get().to(slash)));
+        .service(resource(PAGES, [get_for(Need::Nothing)]))
+        .service(resource("/docs", [get_for(Need::Nothing)]).route(web::get().to(slash)));
 }
 
 /// The page names its files relative to its address, so the address must end with a slash.

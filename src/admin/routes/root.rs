@@ -4,6 +4,7 @@ use actix_web::http::header::{ACCEPT, VARY};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
+use crate::admin::operation::{Need, get_for};
 use crate::admin::problem::resource;
 use crate::admin::{Admin, DoorView};
 
@@ -28,7 +29,7 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'n
                       frame-ancestors 'none'";
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
-    services.service(resource("/", "GET").route(web::get().to(root)));
+    services.service(resource("/", [get_for(Need::Nothing)]).route(web::get().to(root)));
 }
 
 /// Answers with HTML for browsers, JSON for clients that accept it, else text.

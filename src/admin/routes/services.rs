@@ -10,6 +10,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use rollbook_cluster::node::consensus::Consistency;
 use rollbook_core::command::{Command, Done};
 use rollbook_core::error::Refusal;
+use rollbook_core::security::right::Verb;
 use rollbook_core::service::{Connection, Instance, InstanceMark, Service, ServiceRemove, ServiceUpdate};
 use rollbook_core::subjects::pattern::Pattern;
 use serde::Deserialize;
@@ -20,6 +21,7 @@ use super::connections;
 use super::views::{InstanceView, ServiceDetail, ServiceView};
 use crate::admin::body::{Object, Optional};
 use crate::admin::common::{Answer, propose};
+use crate::admin::operation::{Operation, get, write};
 use crate::admin::page::{List, Page};
 use crate::admin::preconditions::{Conditions, etag, etag_of, is_known};
 use crate::admin::problem::{Problem, Problems, resource};
@@ -36,19 +38,34 @@ const STEPS_MAX: usize = 4096;
 /// Most attempts of a merge when others change the service at the same time.
 const MERGES_MAX: u32 = 32;
 
+/// One service, as the target of a right.
+const ONE: &str = "services/{id}";
+/// The operations of one service.
+const OF_ONE: [Operation; 3] = [
+    get(ONE),
+    write("PUT", "service.update", Verb::AdminWrite, ONE),
+    write("DELETE", "service.remove", Verb::AdminWrite, ONE),
+];
+
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services
-        .service(resource("/api/services", "GET").route(web::get().to(list)))
+        .service(resource("/api/services", [get("services")]).route(web::get().to(list)))
         .service(
-            resource("/api/services/{id}", "GET, PUT, DELETE")
+            resource("/api/services/{id}", OF_ONE)
                 .route(web::get().to(show))
                 .route(web::put().to(change))
                 .route(web::delete().to(remove)),
         )
-        .service(resource("/api/services/{id}/instances", "GET").route(web::get().to(instances)))
-        .service(resource("/api/services/{id}/history", "GET").route(web::get().to(history)))
-        .service(resource("/api/services/{id}/drain", "POST").route(web::post().to(drain)))
-        .service(resource("/api/services/{id}/undrain", "POST").route(web::post().to(undrain)));
+        .service(resource("/api/services/{id}/instances", [get(ONE)]).route(web::get().to(instances)))
+        .service(resource("/api/services/{id}/history", [get(ONE)]).route(web::get().to(history)))
+        .service(
+            resource("/api/services/{id}/drain", [write("POST", "service.drain", Verb::Command, "{id}")])
+                .route(web::post().to(drain)),
+        )
+        .service(
+            resource("/api/services/{id}/undrain", [write("POST", "service.undrain", Verb::Command, "{id}")])
+                .route(web::post().to(undrain)),
+        );
 }
 
 /// A service with its instances, as the cluster knows them.

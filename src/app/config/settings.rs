@@ -40,6 +40,8 @@ pub struct Config {
     pub peer: Peer,
     /// The cluster that this node is part of.
     pub cluster: Cluster,
+    /// Who clients are, and what they may do.
+    pub security: Security,
     /// Services and their instances.
     pub roll: Roll,
     /// Requests between services.
@@ -212,6 +214,30 @@ impl Default for Cluster {
             on_isolation: OnIsolation::Close,
             log_keep_bytes: 256 * 1024 * 1024,
         }
+    }
+}
+
+/// `[security]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Security {
+    /// Whether clients on this machine need a credential too. Clients of other machines always need one, unless
+    /// `node.insecure` is set.
+    pub enabled: bool,
+    /// File with the key that seals secrets in the replicated state, the same on all nodes: 32 bytes in hex or base64,
+    /// readable by its owner alone. Empty: nothing can be sealed.
+    pub key_file: PathBuf,
+    /// CAs that sign the certificates of servers with keys of JWT issuers, PEM, beside those of the system. Empty: none.
+    pub jwks_ca: PathBuf,
+    /// How long keys of a JWT issuer are used when its server does not answer.
+    #[serde(with = "duration")]
+    pub jwks_keep: Duration,
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        let (key_file, jwks_ca) = (PathBuf::new(), PathBuf::new());
+        Self { enabled: false, key_file, jwks_ca, jwks_keep: Duration::from_secs(24 * 60 * 60) }
     }
 }
 

@@ -3,7 +3,8 @@
 //! Used by `main` and by programs that build a node around this library. Invariant: floors are built from the bottom
 //! up and drained in reverse, and nothing here knows a protocol.
 
-pub(super) mod descriptors;
+mod bootstrap;
+mod descriptors;
 pub(super) mod isolation;
 pub(super) mod membership;
 pub(super) mod parts;

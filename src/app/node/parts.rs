@@ -1,14 +1,20 @@
 //! Translates the configuration into the settings of each part of the node.
 
 use std::num::NonZero;
+use std::path::Path;
 use std::sync::Arc;
+
+use anyhow::Context as _;
 
 use crate::admin::{self, DoorView};
 use crate::app::config::settings::Config;
 use crate::app::config::values::Namespaces;
-use crate::bus::access::Enabled;
+use crate::bus::access::enabled::Enabled;
 use crate::bus::call::types::RouterConfig;
 use crate::bus::roll::roll::RollConfig;
+use crate::bus::security::authority::SecurityConfig;
+use crate::bus::security::credentials::jwt::jwks::JwksSettings;
+use crate::bus::security::credentials::seal::SealKey;
 use crate::bus::write::proposer;
 use crate::doors::door::{Description, Door};
 use crate::net::http::hosts::Hosts;
@@ -70,6 +76,23 @@ pub(in crate::app) fn web_threads(config: &Config) -> usize {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// The settings of the authority.
+///
+/// # Errors
+/// A file that the settings name cannot be used.
+pub(in crate::app) fn security(config: &Config) -> anyhow::Result<SecurityConfig> {
+    let security = &config.security;
+    let named = |path: &Path| (!path.as_os_str().is_empty()).then(|| path.to_owned());
+    let seal_key = named(&security.key_file).map(|path| SealKey::load(&path)).transpose();
+    let jwks = JwksSettings { keep: security.jwks_keep, ca_file: named(&security.jwks_ca), ..JwksSettings::default() };
+    Ok(SecurityConfig {
+        enabled: security.enabled,
+        insecure: config.node.insecure,
+        jwks,
+        seal_key: seal_key.context("security.key_file")?,
+    })
 }
 
 pub(in crate::app) fn roll(config: &Config) -> RollConfig {

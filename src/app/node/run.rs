@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::descriptors::{self, FittedConfig};
 use super::signals::Signals;
 use super::sockets::{self, WEB};
-use super::{isolation, membership, parts};
+use super::{bootstrap, isolation, membership, parts};
 use crate::admin::answers::complete;
 use crate::admin::consistency::ensure;
 use crate::admin::request_log::log_request;
@@ -33,11 +33,13 @@ use crate::bus::access::Access;
 use crate::bus::call_handler::{CallHandler, Mailbox};
 use crate::bus::client::clients::CloseReason;
 use crate::bus::consume::registry::{Drain, Registry};
+use crate::bus::guard::Guard;
 use crate::bus::handle::Bus;
 use crate::bus::read::feed::Feed;
 use crate::bus::relay::Relay;
 use crate::bus::roll::announcer::Announcer;
 use crate::bus::roll::services::Services;
+use crate::bus::security::authority::Authority;
 use crate::bus::write::proposer::Proposer;
 use crate::doors;
 use crate::doors::door::{Build, Context, Door};
@@ -64,25 +66,42 @@ pub struct ExtraDoors {
     pub build: Vec<Build>,
 }
 
-/// Runs a node until a signal stops it. With `accept_lost_mark` the node starts although the file `MARK` is lost.
+/// What one start does that others do not.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StartOptions {
+    /// Start although the file `MARK` is lost.
+    pub accept_lost_mark: bool,
+    /// Make another root token and write it into the data directory.
+    pub new_root_token: bool,
+}
+
+/// Runs a node until a signal stops it.
 ///
 /// # Errors
 /// The node cannot start, or cannot write everything to the disk at its end.
-pub fn serve(loaded: &Loaded, accept_lost_mark: bool, more: ExtraDoors) -> anyhow::Result<()> {
+pub fn serve(loaded: &Loaded, options: StartOptions, more: ExtraDoors) -> anyhow::Result<()> {
     let streams = log::start(&loaded.config)?;
-    let served = run(loaded, accept_lost_mark, more, &streams);
+    let served = run(loaded, options, more, &streams);
     streams.end();
     served
 }
 
-fn run(loaded: &Loaded, accept_lost_mark: bool, more: ExtraDoors, streams: &StandardStreams) -> anyhow::Result<()> {
+fn run(loaded: &Loaded, options: StartOptions, more: ExtraDoors, streams: &StandardStreams) -> anyhow::Result<()> {
+    let StartOptions { accept_lost_mark, new_root_token } = options;
     let fitted = descriptors::fit(&loaded.config)?;
     let config = &fitted.config;
     // The sockets are bound before any file is opened, so that a port in use leaves the data untouched.
     let bound = [sockets::bind(config)?, more.sockets].into_iter().flatten().collect();
     let certificates = config.tls.has_certificate().then(|| Certificates::load(&config.tls)).transpose()?;
     let running = Running::start(NodeConfig { accept_lost_mark, ..membership::node_config(loaded)? })?;
-    let node_parts = NodeParts { node: running.node(), fatal: running.fatal(), bound, certificates, more: more.build };
+    let node_parts = NodeParts {
+        node: running.node(),
+        fatal: running.fatal(),
+        bound,
+        certificates,
+        more: more.build,
+        new_root_token,
+    };
     let served = actix_web::rt::System::new().block_on(run_floors(&fitted, node_parts, streams));
     let stopped = running.stop().context("the node did not stop cleanly");
     served.and(stopped)
@@ -112,10 +131,12 @@ struct NodeParts {
     /// The certificate of the listeners.
     certificates: Option<Arc<Certificates>>,
     more: Vec<Build>,
+    /// Make another root token.
+    new_root_token: bool,
 }
 
 async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &StandardStreams) -> anyhow::Result<()> {
-    let NodeParts { node, mut fatal, bound, certificates, more } = node_parts;
+    let NodeParts { node, mut fatal, bound, certificates, more, new_root_token } = node_parts;
     let config = &fitted.config;
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
@@ -125,7 +146,9 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
     let feed = Feed::new(node.state().clone());
     let (running_feed, feed_stop) = (Arc::clone(&feed), stop.clone());
     std::thread::Builder::new().name("feed".to_owned()).spawn(move || running_feed.run(&feed_stop))?;
-    let bus = Bus::new(node.clone(), feed, proposer, metrics);
+    let authority = Authority::new(node.clone(), parts::security(config)?, &metrics)?;
+    actix_web::rt::spawn(authority.clone().run(stop.clone()));
+    let bus = Bus::new((node.clone(), authority), feed, proposer, metrics);
     let actors = &bus.metrics().actors;
     let registry = Owned::start(actors, Registry::new(&bus));
     let relay = Owned::start(actors, Relay::new(&bus, registry.addr().clone()));
@@ -144,6 +167,7 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
         .set_handler(Arc::new(Mailbox { relay: relay.addr().clone(), call_handler: Arc::downgrade(&call_handler) }));
     actix_web::rt::spawn(services.roll.clone().run(stop.clone()));
     actix_web::rt::spawn(services.router.clone().watch_deadlines(stop.clone()));
+    actix_web::rt::spawn(Guard::new(services.clone()).run(stop.clone()));
     actix_web::rt::spawn(Announcer::new(bus.clone(), services.clients.clone()).run(stop.clone()));
     let (hosts, metrics, connects) = (parts::hosts(config), bus.metrics().clone(), Connects::new(&config.listeners));
     metrics.insecure.set(config.node.insecure.into());
@@ -171,6 +195,7 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
             actix_web::rt::time::sleep(POLL_INTERVAL).await;
         }
         create_namespaces(&node, &config.book.namespaces).await?;
+        bootstrap::run(&node, (&config.node.data, new_root_token), streams, &running.stop).await?;
         tracing::info!("ready");
         // Scripts wait for this line, which is the last.
         streams.announce("ready");

@@ -1,6 +1,5 @@
 //! Opens a stream: where it begins, and the durable consumer that it joins.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{AsyncContext as _, Context};

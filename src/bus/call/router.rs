@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 use rollbook_core::machine::Machine;
+use rollbook_core::security::right::Verb;
 use rollbook_core::service::{Connection, Instance};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,7 @@ use crate::base::metrics::Metrics;
 use crate::bus::client::call::{Answer, HandedPayload, Outcome, Payload, Request, Responder};
 use crate::bus::client::clients::{ClientMessage, Clients};
 use crate::bus::error::Fault;
+use crate::bus::security::identity::Identity;
 
 /// A payload that is larger than this is dropped as soon as its last provider has it. For a smaller one the second lock
 /// would cost more than the memory.

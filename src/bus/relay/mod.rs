@@ -31,11 +31,11 @@ use super::delivery::messages::{
     AckResult, Deliver, EndReason, Join, Leave, MemberAck, MemberState, StreamCommand, WriteResult, stopping,
 };
 use super::delivery::window::{Departure, Member};
-use super::handle::Bus;
+use super::handle::{Bus, Live};
 use super::read::stored_event::StoredEvent;
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
-use frame::{Ack, ConsumerKey, Frame, Post, RemoteAck, RemoteJoin, RemoteLeave};
+use frame::{Ack, ConsumerKey, Frame, Post, RemoteAck, RemoteJoin, RemoteLeave, SupersedeOwn};
 use remote_member::{RemoteMemberKey, RemoteMembers};
 
 /// Longest wait for an answer of another node.

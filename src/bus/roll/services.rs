@@ -1,9 +1,11 @@
 //! What doors need to serve services: clients, router, roll and the other nodes, put together once.
 
 use bytes::Bytes;
+use rollbook_core::central::{PUBLIC, SECRET, without_secrets};
 use rollbook_core::entry;
 use rollbook_core::error::Refusal;
 use rollbook_core::event::{Event, EventId};
+use rollbook_core::security::right::Verb;
 use rollbook_core::time::Timestamp;
 use serde_json::value::RawValue;
 
@@ -74,6 +76,19 @@ impl Services {
     pub fn kick_here(&self, serial: u64, id: &str) -> bool {
         let client = self.clients.find(serial).filter(|client| client.is_called(id));
         client.is_some_and(|client| client.close(CloseReason::Removed))
+    }
+
+    /// The central configuration, as this client may see it: what is under `$secret` only with the right to that.
+    ///
+    /// # Errors
+    /// The client may not read the configuration.
+    pub fn config(&self, identity: &Identity) -> Result<Vec<u8>, Fault> {
+        identity.check(Verb::ConfigRead, PUBLIC)?;
+        let config = self.bus.node().state().config();
+        if identity.may(Verb::ConfigRead, SECRET) {
+            return Ok(config.text().to_vec());
+        }
+        Ok(without_secrets(config.text()))
     }
 
     /// Stores a notification for all other registered clients of the cluster.

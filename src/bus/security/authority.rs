@@ -294,7 +294,7 @@ impl Authority {
 
     async fn password(&self, basic: Basic, origin: &Origin) -> Result<TicketHolder, Fault> {
         let Basic { user, password } = basic;
-        let principal = if user.contains(':') { user } else { format!("user:{user}") };
+        let principal = user.to_string();
         let address = origin.address.map_or_else(|| std::net::Ipv4Addr::UNSPECIFIED.into(), |address| address.ip());
         let attempt = self.inner.delays.attempt(&principal, address, clock::now()).map_err(|wait| {
             Fault::overloaded(format!("too many failed logins; try again in {} s", wait.as_secs().saturating_add(1)))

@@ -18,6 +18,7 @@ pub mod compile;
 pub mod credentials;
 pub mod denials;
 pub mod grant;
+pub mod http;
 pub mod identity;
 pub mod issuers;
 pub mod origin;

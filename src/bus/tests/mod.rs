@@ -91,10 +91,12 @@ impl TestNode {
         let feed = Feed::new(node.state().clone());
         let (running_feed, feed_stop) = (Arc::clone(&feed), stop.clone());
         std::thread::spawn(move || running_feed.run(&feed_stop));
-        let bus = Bus::new(node, feed, proposer, metrics);
+        let authority = Authority::new(node.clone(), SecurityConfig::default(), &metrics).expect("an authority");
+        let bus = Bus::new((node, authority), feed, proposer, metrics);
         let registry = Owned::start(&bus.metrics().actors, Registry::new(&bus));
         let relay = Owned::start(&bus.metrics().actors, Relay::new(&bus, registry.addr().clone()));
         let access = Access::new(bus.clone(), registry.addr().clone(), relay.addr().clone(), Enabled::Any);
+        let access = access.of(Identity::everything("test"));
         let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
         let roll =
             RollConfig { grace: second, heartbeat_timeout: minute, heartbeat_drop: minute, heartbeat_required: false };

@@ -15,6 +15,7 @@ use rollbook_cluster::node::proposal_client::ProposalClient;
 use rollbook_cluster::store::disk;
 use rollbook_core::command::{Command, Done, Reply};
 use rollbook_core::error::Refusal;
+use rollbook_core::security::actor::Actor;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::metrics::Metrics;
@@ -241,6 +242,14 @@ impl Proposer {
     /// Any [`Refusal`].
     pub async fn command(&self, command: Command) -> Reply {
         self.propose(command.frame()?.into()).await
+    }
+
+    /// Proposes a command that somebody has done, which goes into the audit.
+    ///
+    /// # Errors
+    /// Any [`Refusal`].
+    pub async fn command_of(&self, command: Command, actor: Actor) -> Reply {
+        self.inner.proposals.command_of(command, actor).await
     }
 
     /// Free bytes of the data directory at the newest check.

@@ -29,10 +29,13 @@ use rollbook_cluster::live::Live;
 use tokio::sync::oneshot;
 
 use crate::base::actors::{Actors, Owned, hint, must_tell};
+use crate::bus::security::credentials::bearer;
 use crate::doors::door::{Context, Description, Door};
 use crate::net::budget::Budget;
 use crate::net::http_body::{self, BodyError};
+use crate::net::http_credential::{authorization, holds_credential};
 use crate::net::origins::Origin;
+use crate::net::peer::Peer;
 use crate::net::websocket::{connection, reader};
 
 use cluster::recovery::Recovery;
@@ -43,7 +46,7 @@ use engine::steps::Timing;
 use engine::table::SessionTable;
 use failure::EngineError;
 use service::application::BusApplication;
-use session::{Application, Handshake};
+use session::{Application, Authorization, Handshake};
 use settings::{NAME, Settings};
 
 /// The door for Socket.IO clients.
@@ -286,7 +289,12 @@ fn handshake(
     let arrival = door.arrivals.one(request.peer_addr().map(|address| address.ip())).ok_or(EngineError::Arriving)?;
     let sid = engine::table::sid(door.node);
     let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
-    let handshake = Handshake { query: request.query_string().to_owned(), address, mailbox: None };
+    let query = request.query_string().to_owned();
+    if holds_credential(&query, bearer::looks_like_credential) {
+        return Err(EngineError::BadRequest);
+    }
+    let authorization = authorization(request.headers()).map(|value| Authorization(value.to_vec()));
+    let handshake = Handshake { query, address, peer: Peer::of(request), authorization, mailbox: None };
     if !parameters.websocket {
         door.start(&sid, None, handshake, arrival);
         return Ok(polled(door.open(&sid, true).to_string()));

@@ -12,6 +12,7 @@ use futures_util::future::LocalBoxFuture;
 use super::codec::{self, Kind, Malformed, Packet};
 use crate::bus::client::clients::ClientMessage;
 use crate::bus::subscribe::streams::Turn;
+use crate::net::peer::Peer;
 use crate::net::websocket::writer::Frame;
 
 /// Most namespaces that one connection may join.
@@ -24,8 +25,22 @@ pub(super) struct Handshake {
     pub(super) query: String,
     /// Address of the client.
     pub(super) address: String,
+    /// The other end of the connection of the first request.
+    pub(super) peer: Option<Peer>,
+    /// The header `Authorization` of the first request, for clients that send no token in their CONNECT.
+    pub(super) authorization: Option<Authorization>,
     /// The mailbox through which the bus reaches the client.
     pub(super) mailbox: Option<Recipient<ClientMessage>>,
+}
+
+/// The value of a header `Authorization`, which no output shows.
+#[derive(Clone)]
+pub(super) struct Authorization(pub(super) Vec<u8>);
+
+impl std::fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Authorization(hidden)")
+    }
 }
 
 impl Handshake {

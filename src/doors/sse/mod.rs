@@ -34,6 +34,8 @@ use crate::base::clock;
 use crate::bus::access::{Access, StreamTarget};
 use crate::bus::delivery::messages::AckResult;
 use crate::bus::error::Fault;
+use crate::bus::security::http::CHALLENGE;
+use crate::bus::security::origin::Origin as ClientOrigin;
 use crate::bus::write::draft::{self, Parsed, Published};
 use crate::doors::door::{Context, Description, Door};
 use crate::net::byte_queue;
@@ -44,6 +46,7 @@ use crate::net::listener::limits::TurnedAway;
 use crate::net::listener::listeners::Listeners;
 use crate::net::listener::settings::ListenerSettings;
 use crate::net::origins::Origin;
+use crate::net::peer::Peer;
 
 use codec::{Context as PublishContext, FRAMES};
 use headers::RequestHeaders;
@@ -75,7 +78,8 @@ static EVENT_CREATED_AT: HeaderName = HeaderName::from_static("x-bus-event-creat
 static EVENT_INDEX: HeaderName = HeaderName::from_static("x-bus-event-index");
 static ANY: HeaderValue = HeaderValue::from_static("*");
 static METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, OPTIONS");
-const ALLOWED: &str = "Content-Type, X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID";
+const ALLOWED: &str =
+    "Authorization, Content-Type, X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID";
 static ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(ALLOWED);
 static EXPOSED: HeaderValue =
     HeaderValue::from_static("X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID");
@@ -241,7 +245,10 @@ impl HttpRefusal {
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             builder.insert_header((header::ALLOW, "GET, HEAD, OPTIONS, POST, PUT"));
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if self.status == StatusCode::UNAUTHORIZED {
+            builder.insert_header((header::WWW_AUTHENTICATE, CHALLENGE));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE || self.status == StatusCode::TOO_MANY_REQUESTS {
             builder.insert_header((header::RETRY_AFTER, "1"));
         }
         if self.status == StatusCode::PAYLOAD_TOO_LARGE || self.status == StatusCode::REQUEST_TIMEOUT {
@@ -351,7 +358,16 @@ async fn discard(mut payload: web::Payload) {
     tokio::time::timeout(Duration::from_secs(1), read).await.unwrap_or(());
 }
 
+/// The access of the client that sends a request.
+async fn admit(request: &HttpRequest, door: &SseDoor) -> Result<Access, HttpRefusal> {
+    let origin = ClientOrigin::new(NAME, Peer::of(request));
+    let authority = door.access.bus().authority();
+    let identity = authority.admit_http(request.headers(), request.query_string(), origin).await?;
+    Ok(door.access.of(identity))
+}
+
 async fn publish(request: &HttpRequest, payload: web::Payload, door: &SseDoor) -> Result<HttpResponse, HttpRefusal> {
+    let access = admit(request, door).await?;
     let query = Query::parse(request.query_string());
     let restores = session::restores(&query)?;
     let mode = cloudevents::Mode::of(request.headers())?;
@@ -362,7 +378,7 @@ async fn publish(request: &HttpRequest, payload: web::Payload, door: &SseDoor) -
         && request.headers().contains_key("traceparent")
         && door.access.bus().level() >= FeatureLevel::HEADERS;
     let common = RequestHeaders::of(request.headers(), traces, bytes_max)?;
-    let enabled = |name: &str| door.access.is_writable(name);
+    let enabled = |name: &str| access.is_writable(name);
     let context = PublishContext { now: clock::timestamp(), enabled: &enabled, common: &common };
     let parsed = match mode {
         None if restores => codec::parse_restore(&body, &context).map(Some),
@@ -373,7 +389,7 @@ async fn publish(request: &HttpRequest, payload: web::Payload, door: &SseDoor) -
     if restores && let Parsed::Publish(publish) = &mut parsed {
         draft::restores(&mut publish.frame);
     }
-    let published = door.access.publish(parsed).await?;
+    let published = access.publish(parsed).await?;
     let mut builder = answer(StatusCode::ACCEPTED);
     if let Some(Published { id, created_at, index }) = published {
         event_headers(&mut builder, &id, Some(created_at), index.into());
@@ -395,8 +411,9 @@ fn event_headers(builder: &mut HttpResponseBuilder, id: &str, created_at: Option
 }
 
 async fn acknowledge(request: &HttpRequest, door: &SseDoor) -> Result<HttpResponse, HttpRefusal> {
+    let access = admit(request, door).await?;
     let ack = session::ack(&Query::parse(request.query_string()))?;
-    let acknowledged = door.access.acknowledge(&ack.consumer_id, &ack.event_id).await?;
+    let acknowledged = access.acknowledge(&ack.consumer_id, &ack.event_id).await?;
     if ack.unusual && acknowledged == AckResult::NotInFlight {
         return Err(session::invalid_event_id().into());
     }
@@ -406,9 +423,9 @@ async fn acknowledge(request: &HttpRequest, door: &SseDoor) -> Result<HttpRespon
 }
 
 async fn subscribe(request: &HttpRequest, door: &SseDoor, head: bool) -> Result<HttpResponse, HttpRefusal> {
+    let access = admit(request, door).await?;
     let query = Query::parse(request.query_string());
     let pattern = session::pattern(&query)?;
-    let access = &door.access;
     access.check(&pattern)?;
     let last = request.headers().get("last-event-id").map(HeaderValue::to_str).transpose();
     let last = last.map_err(|_| Fault::bad("invalid Last-Event-ID"))?;

@@ -2,6 +2,10 @@
 
 /// The registration is invalid, or the first frame is no registration.
 pub(super) const BAD_REGISTRATION: u16 = 4400;
+/// The credential of the client does not count any more: it was revoked, or has expired.
+pub(super) const UNAUTHENTICATED: u16 = 4401;
+/// The client lost the right to be what it is registered as.
+pub(super) const FORBIDDEN: u16 = 4403;
 /// No registration, or no sign of life, came in time.
 pub(super) const TIMEOUT: u16 = 4408;
 /// Another connection registered the same instance.

@@ -1,5 +1,6 @@
 //! The parts of the node that all connections of the door share.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use super::service_snapshot::SnapshotCache;
@@ -7,6 +8,11 @@ use super::settings::Settings;
 use super::unhandled_limit::UnhandledLimit;
 use crate::bus::access::Access;
 use crate::bus::roll::services::Services;
+use crate::bus::security::identity::Identity;
+use crate::bus::security::usage::Place;
+
+/// Who a client is, and its place among the connections of its principal.
+pub(super) type Admitted = (Arc<Identity>, Place);
 
 /// The parts of the node that all connections of the door share.
 #[derive(Debug)]

@@ -29,12 +29,20 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::base::actors::start_with_its_stream;
+use crate::base::clock;
+use crate::base::fault::FaultKind;
+use crate::bus::error::Fault;
+use crate::bus::security::credentials::bearer;
+use crate::bus::security::http::CHALLENGE;
+use crate::bus::security::origin::Origin as ClientOrigin;
 use crate::doors::door::{Context, Description, Door};
+use crate::net::http::status::status;
 use crate::net::origins::Origin;
+use crate::net::peer::Peer;
 use crate::net::websocket::reader;
 
 use connection::Connection;
-use context::ConnectionContext;
+use context::{Admitted, ConnectionContext};
 use service_snapshot::SnapshotCache;
 use settings::{NAME, Settings};
 use unhandled_limit::UnhandledLimit;
@@ -45,6 +53,8 @@ const VERSION: &str = "13";
 const KEY_BYTES: usize = 16;
 /// The subprotocol, for clients that negotiate one.
 const SUBPROTOCOL: &str = "rollbook.v1";
+/// Beginning of a subprotocol that is no protocol but a token.
+const BEARER: &str = "bearer.";
 
 /// The path of the door on the web listener.
 const PATH: &str = "/ws";
@@ -112,6 +122,35 @@ fn refuse(status: StatusCode, text: &'static str) -> HttpResponse {
     answer.insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8")).body(format!("{text}\n"))
 }
 
+/// The client of an upgrade, and its place among the connections of its principal. A browser cannot set headers, so a
+/// token may stand among the subprotocols that it offers: `bearer.TOKEN`.
+async fn admit(request: &HttpRequest, shared: &ConnectionContext) -> Result<Admitted, Fault> {
+    let origin = ClientOrigin::new(NAME, Peer::of(request));
+    let authority = shared.services.bus.authority();
+    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|value| value.to_str().ok());
+    let token = offered.flat_map(|value| value.split(',')).find_map(|word| word.trim().strip_prefix(BEARER));
+    let identity = match token {
+        Some(token) if !request.headers().contains_key(header::AUTHORIZATION) => {
+            authority.admit(Some(bearer::from_bearer(token)), origin).await?
+        }
+        _ => authority.admit_http(request.headers(), request.query_string(), origin).await?,
+    };
+    let place = identity.usage().connect(clock::now())?;
+    Ok((identity, place))
+}
+
+/// The answer to a client that is not admitted.
+fn refused(fault: &Fault) -> HttpResponse {
+    let mut answer = HttpResponse::build(status(fault.kind));
+    if fault.kind == FaultKind::Unauthenticated {
+        answer.insert_header((header::WWW_AUTHENTICATE, CHALLENGE));
+    }
+    if matches!(fault.kind, FaultKind::Overloaded | FaultKind::Unavailable) {
+        answer.insert_header((header::RETRY_AFTER, "1"));
+    }
+    answer.insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8")).body(format!("{fault}\n"))
+}
+
 async fn not_a_get() -> HttpResponse {
     HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, "GET")).finish()
 }
@@ -138,13 +177,17 @@ async fn handle(request: HttpRequest, door: web::Data<WebSocketDoor>) -> HttpRes
     if door.connections() >= shared.settings.connections_max {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
     }
+    let admitted = match admit(&request, shared).await {
+        Ok(admitted) => admitted,
+        Err(fault) => return refused(&fault),
+    };
     match reader::open(&request, shared.settings.message_bytes_max, &[SUBPROTOCOL]) {
         Ok((reader, sink, response)) => {
             let address = request.peer_addr().map(|addr| addr.to_string()).unwrap_or_default();
             let actors = &shared.services.bus.metrics().actors;
             start_with_its_stream(actors, |ctx: &mut actix::Context<Connection>| {
                 ctx.add_stream(reader);
-                Connection::new(Arc::clone(shared), sink, address, ctx)
+                Connection::new((Arc::clone(shared), admitted), sink, address, ctx)
             });
             response
         }

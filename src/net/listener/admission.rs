@@ -68,7 +68,8 @@ impl Arrival {
 
     /// The connection as it is, for a refusal.
     pub(in crate::net) fn unchecked(self) -> Admitted {
-        let peer = Peer { address: self.from, certificate: None, tls: false };
+        // Such a connection gets a refusal and nothing else.
+        let peer = Peer { address: self.from, certificate: None, tls: false, local: false };
         Admitted { socket: self.tcp.into(), read: BytesMut::new(), peer }
     }
 
@@ -84,14 +85,15 @@ impl Arrival {
         if address != from && !may_connect(address, limits) {
             return Err(Rejected::Close);
         }
+        let local = limits.is_local(address);
         let Some(tls) = limits.tls() else {
-            let peer = Peer { address, certificate: None, tls: false };
+            let peer = Peer { address, certificate: None, tls: false, local };
             return Ok(Admitted { socket: tcp.into(), read, peer });
         };
         let failed = match handshake::accept(tls, tcp, read, limits.metrics()).await {
             Ok(stream) => {
                 let socket = Socket::from(stream);
-                let peer = Peer { address, certificate: socket.peer_certificate(), tls: true };
+                let peer = Peer { address, certificate: socket.peer_certificate(), tls: true, local };
                 return Ok(Admitted { socket, read: BytesMut::new(), peer });
             }
             Err(Failed::Left) => return Err(Rejected::Close),
@@ -101,7 +103,7 @@ impl Arrival {
         match failed {
             Failed::Plaintext(tcp, read) => {
                 tracing::debug!(client = %address, "a client speaks no TLS");
-                let peer = Peer { address, certificate: None, tls: false };
+                let peer = Peer { address, certificate: None, tls: false, local };
                 Err(Rejected::Plaintext(tcp.into(), read, peer))
             }
             other => {

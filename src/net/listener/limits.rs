@@ -1,5 +1,6 @@
 //! Bounds and counts of a listener, shared by all its threads.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,6 +23,8 @@ pub struct ListenerLimits {
     tls: Option<Arc<ServerTls>>,
     /// How often an address may connect.
     connects: Arc<Connects>,
+    /// Whether only this machine can reach the listener.
+    loopback: bool,
     /// Open connections without a stream.
     open: AtomicUsize,
     /// Connections that are being told that there are too many.
@@ -70,13 +73,13 @@ impl ListenerLimits {
     /// A listener without connections. With `tls`, the listener speaks TLS.
     #[must_use]
     pub fn new(
-        settings: ListenerSettings,
+        (settings, loopback): (ListenerSettings, bool),
         metrics: Metrics,
         tls: Option<Arc<ServerTls>>,
         connects: Arc<Connects>,
     ) -> Arc<Self> {
         let (open, turned_away) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { settings, metrics, tls, connects, open, turned_away })
+        Arc::new(Self { settings, metrics, tls, connects, loopback, open, turned_away })
     }
 
     /// A listener that nothing is too much for.
@@ -84,13 +87,18 @@ impl ListenerLimits {
     pub(crate) fn for_tests() -> Arc<Self> {
         let (proxy_protocol_from, tls) = Default::default();
         let settings = ListenerSettings { name: "web", connections_max: 1000, proxy_protocol_from, tls };
-        Self::new(settings, Metrics::default(), None, Arc::new(Connects::new(&Default::default())))
+        Self::new((settings, true), Metrics::default(), None, Arc::new(Connects::new(&Default::default())))
     }
 
     /// Open connections without a stream.
     #[must_use]
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether a client is on this machine, and only such clients can reach the listener.
+    pub(in crate::net) fn is_local(&self, client: SocketAddr) -> bool {
+        self.loopback && client.ip().to_canonical().is_loopback()
     }
 
     /// The configuration of TLS, when the listener speaks TLS.

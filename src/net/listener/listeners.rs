@@ -154,7 +154,8 @@ impl Listeners {
         let Some(place) = self.bound.iter().position(|(name, _)| *name == settings.name) else { return Ok(None) };
         let tls = self.tls(&settings, http)?;
         let (_, socket) = self.bound.swap_remove(place);
-        let limits = ListenerLimits::new(settings, self.metrics.clone(), tls, Arc::clone(&self.connects));
+        let loopback = socket.local_addr()?.ip().is_loopback();
+        let limits = ListenerLimits::new((settings, loopback), self.metrics.clone(), tls, Arc::clone(&self.connects));
         Ok(Some((socket, limits)))
     }
 

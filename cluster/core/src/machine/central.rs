@@ -3,15 +3,17 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use prost::Message as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Machine;
 use super::effects::Effects;
-use crate::central::{ConfigRevision, ConfigSet};
+use crate::central::{ConfigRevision, ConfigSet, without_secrets};
 use crate::command::{Done, Reply};
 use crate::error::Refusal;
+use crate::level::FeatureLevel;
 use crate::limits;
 use crate::rows::Family;
 
@@ -48,6 +50,9 @@ impl Machine {
         let config: &RawValue =
             serde_json::from_slice(&set.document).map_err(|error| wrong(&format!("not JSON: {error}")))?;
         let revision = present.saturating_add(1);
+        // From this level on secrets are not in the book, where whoever may read the roll would find them.
+        let public = if self.level >= FeatureLevel::SECURED { without_secrets(&set.document) } else { Vec::new() };
+        let config = if public.is_empty() { config } else { serde_json::from_slice(&public).unwrap_or(config) };
         let payload = ConfigEvent { revision, config, reason: &set.reason, at: self.time_text() };
         self.append_roll_event("config.updated", &payload, effects);
         let changed = ConfigRevision { revision, millis: self.millis, document: set.document, reason: set.reason };

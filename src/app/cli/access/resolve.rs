@@ -2,7 +2,6 @@
 //! that has it.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use reqwest::Url;
 

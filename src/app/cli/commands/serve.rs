@@ -7,6 +7,7 @@ use toml::Value;
 
 use crate::app::config::layers::{ConfigError, Loaded, environment};
 use crate::app::config::settings::Config;
+use crate::app::node::run::StartOptions;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,6 +70,9 @@ pub struct ServeArgs {
     /// Start once although the file MARK is lost; acknowledged events missing from the raft log then stay unnoticed
     #[arg(long)]
     pub accept_lost_mark: bool,
+    /// Make another root token and write it to root.token in the data directory, when the first one is lost
+    #[arg(long)]
+    pub new_root_token: bool,
 }
 
 impl ServeArgs {
@@ -79,6 +83,12 @@ impl ServeArgs {
     /// When any layer has a problem; `rollbook` then exits with 2.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         Config::load(self.config.as_deref(), environment(), &self.flags())
+    }
+
+    /// What this start does that others do not.
+    #[must_use]
+    pub const fn options(&self) -> StartOptions {
+        StartOptions { accept_lost_mark: self.accept_lost_mark, new_root_token: self.new_root_token }
     }
 
     /// The given flags, as settings.

@@ -2,20 +2,20 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rollbook_core::security::principal::{Kind, PRINCIPAL_NAME_BYTES_MAX, Principal};
 use zeroize::Zeroizing;
 
 use super::password::PASSWORD_BYTES_MAX;
-use super::principal_name::{NAME_BYTES_MAX, NameKind, PrincipalName};
 use super::secret::Secret;
 
 /// Longest base64 text that is decoded: user, colon and password at their longest.
-const ENCODED_BYTES_MAX: usize = (NAME_BYTES_MAX + 1 + PASSWORD_BYTES_MAX).div_ceil(3) * 4;
+const ENCODED_BYTES_MAX: usize = (PRINCIPAL_NAME_BYTES_MAX + 1 + PASSWORD_BYTES_MAX).div_ceil(3) * 4;
 
 /// What a person presented.
 #[derive(Debug, Clone)]
 pub struct Basic {
     /// The user, without checking whether there is one.
-    pub user: PrincipalName,
+    pub user: Principal,
     /// The password, not yet checked.
     pub password: Secret,
 }
@@ -29,7 +29,7 @@ pub fn parse(encoded: &str) -> Option<Basic> {
     let decoded = Zeroizing::new(STANDARD.decode(encoded).ok()?);
     let (user, password) = str::from_utf8(&decoded).ok()?.split_once(':')?;
     let fits = (1..=PASSWORD_BYTES_MAX).contains(&password.len()) && !password.contains(char::is_control);
-    let user = PrincipalName::new(NameKind::User, user).filter(|_| fits)?;
+    let user = Principal::new(Kind::User, user).ok().filter(|_| fits)?;
     Some(Basic { user, password: Secret::new(password.to_owned()) })
 }
 

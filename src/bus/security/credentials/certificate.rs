@@ -3,13 +3,13 @@
 //! A URI `rollbook:kind:name` among the alternative names says the principal. The common name is for CAs that know no
 //! such URI; what kind of principal the common name belongs to is for the caller to say.
 
+use rollbook_core::security::principal::Principal;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
-use super::principal_name::PrincipalName;
 use super::token::sha256;
 
 /// Largest certificate that is looked at. TLS has read the certificate already; this bounds the work on its names.
@@ -23,7 +23,7 @@ const SCHEME: &str = "rollbook:";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateNames {
     /// The principal of the URI `rollbook:kind:name`, if there is one.
-    pub principal: Option<PrincipalName>,
+    pub principal: Option<Principal>,
     /// The common name, if there is exactly one, of letters, digits, `_`, `-`, `.`, `@` and `+`.
     pub common_name: Option<String>,
     /// SHA-256 of the certificate in hex.
@@ -69,7 +69,7 @@ pub fn names(der: &[u8]) -> Result<CertificateNames, CertificateError> {
     })
 }
 
-fn principal(certificate: &X509Certificate<'_>) -> Result<Option<PrincipalName>, CertificateError> {
+fn principal(certificate: &X509Certificate<'_>) -> Result<Option<Principal>, CertificateError> {
     let alternative = certificate.subject_alternative_name().map_err(|_| CertificateError::Malformed)?;
     let mut found = None;
     for name in alternative.iter().flat_map(|extension| &extension.value.general_names) {
@@ -82,12 +82,17 @@ fn principal(certificate: &X509Certificate<'_>) -> Result<Option<PrincipalName>,
         if !uri.get(..SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME)) {
             continue;
         }
-        let name = uri.strip_prefix(SCHEME).and_then(PrincipalName::parse).ok_or(CertificateError::BadUri)?;
+        let name = uri.strip_prefix(SCHEME).and_then(named).ok_or(CertificateError::BadUri)?;
         if found.replace(name).is_some() {
             return Err(CertificateError::SeveralUris);
         }
     }
     Ok(found)
+}
+
+/// A principal that has a name.
+fn named(text: &str) -> Option<Principal> {
+    text.parse().ok().filter(|principal: &Principal| !principal.is_anonymous())
 }
 
 fn common_name(certificate: &X509Certificate<'_>) -> Option<String> {

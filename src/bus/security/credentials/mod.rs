@@ -18,7 +18,6 @@ pub mod certificate;
 pub mod delay;
 pub mod jwt;
 pub mod password;
-pub mod principal_name;
 pub mod seal;
 pub mod secret;
 pub mod ticket;

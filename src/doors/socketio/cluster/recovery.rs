@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn saved(pid: &str, floor: u64) -> SessionState {
-        SessionState::new(pid, "sid", None, AnnouncedUpTo { roll: floor, notify: 0 })
+        SessionState::new(pid, "sid", None, AnnouncedUpTo { roll: floor, notify: 0 }, "user:a")
     }
 
     #[test]

@@ -60,6 +60,9 @@ pub(in crate::doors::socketio) struct SessionState {
     roll: u64,
     #[prost(uint64, tag = "5")]
     notify: u64,
+    /// Whose state it is.
+    #[prost(string, tag = "6")]
+    pub(in crate::doors::socketio) principal: String,
 }
 
 impl SessionState {
@@ -69,9 +72,10 @@ impl SessionState {
         sid: &str,
         registration: Option<InstanceRegister>,
         floor: AnnouncedUpTo,
+        principal: &str,
     ) -> Self {
         let AnnouncedUpTo { roll, notify } = floor;
-        Self { pid: pid.to_owned(), sid: sid.to_owned(), registration, roll, notify }
+        Self { pid: pid.to_owned(), sid: sid.to_owned(), registration, roll, notify, principal: principal.to_owned() }
     }
 
     /// No event up to here concerns the client.

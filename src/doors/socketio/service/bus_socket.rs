@@ -103,6 +103,15 @@ impl std::convert::From<Fault> for AckError {
     }
 }
 
+/// What a client is told that is disconnected because of what it may not do any more.
+const fn lost(reason: CloseReason) -> Option<(&'static str, &'static str)> {
+    match reason {
+        CloseReason::Unauthenticated => Some(("unauthenticated", "the credential does not count any more")),
+        CloseReason::Forbidden => Some(("forbidden", "the right to this registration was taken away")),
+        _ => None,
+    }
+}
+
 fn error_json(fault: &Fault) -> serde_json::Value {
     json!({ "code": fault.code(), "message": fault.text })
 }
@@ -219,7 +228,7 @@ impl BusSocket {
         };
         let requester = Requester::Client(self.handle.client().serial);
         let reply = Box::new(move |outcome| tell(ClientMessage::Outcome(ticket, outcome)));
-        self.services.router.call(requester, request, payload, reply);
+        self.services.router.call(self.handle.client().identity(), requester, (request, payload), reply);
     }
 
     /// Sends the outcome of a request, by acknowledgement or by event, as the client asked.
@@ -291,24 +300,29 @@ impl BusSocket {
         }
         self.notifying = self.notifying.saturating_add(1);
         let (services, tell, id) = (self.services.clone(), self.mailbox(), event.id);
+        let client = Arc::clone(self.handle.client().identity());
         // The task is not awaited: notifications of one client enter the book in their order, many at a time.
         actix_web::rt::spawn(async move {
             let NotifyPayload { event, data, volatile } = notification;
             let from = From { service, instance };
             let notice = Notice { from, id: None, event: &event, data: data.as_deref() };
-            let result = if volatile { services.notify_now(notice) } else { services.notify(notice).await };
-            tell(ClientMessage::Notified(id, result.map_err(|refusal| Fault::of_service(&refusal))));
+            let result = match volatile {
+                true => services.notify_now(&client, notice),
+                false => services.notify(&client, notice).await,
+            };
+            tell(ClientMessage::Notified(id, result));
         });
         Ok(())
     }
 
-    fn config(&self, id: Option<u64>, out: &mut Out) {
-        let config = self.services.bus.node().state().config();
-        let text = std::str::from_utf8(config.text()).unwrap_or("{}");
+    fn config(&self, id: Option<u64>, out: &mut Out) -> Result<(), Fault> {
+        let config = self.services.config(self.handle.client().identity())?;
+        let text = std::str::from_utf8(&config).unwrap_or("{}");
         match id {
             Some(id) => out.ack(id, &[text], Vec::new()),
             None => out.emit(None, "config:updated", &[text], Vec::new()),
         }
+        Ok(())
     }
 
     fn command(&mut self, Command { name, json, done }: Command, out: &mut Out) {
@@ -327,10 +341,16 @@ impl BusSocket {
             let error = json!({ "event": "bus:register", "error": error });
             out.emit(None, "bus:error", &[&error.to_string()], Vec::new());
         }
+        if let Some((code, message)) = lost(reason) {
+            let error = json!({ "event": "connect", "error": { "code": code, "message": message } });
+            out.emit(None, "bus:error", &[&error.to_string()], Vec::new());
+        }
         out.disconnect = Some(match reason {
             CloseReason::Draining => Disconnect::Drop("server shutting down", code::RESTART),
             CloseReason::Replaced | CloseReason::Removed => Disconnect::Kick,
             CloseReason::Unresponsive => Disconnect::Drop("no sign of life", code::NORMAL),
+            // The library of the client does not come back by itself after this, and the event before says why.
+            CloseReason::Unauthenticated | CloseReason::Forbidden => Disconnect::Kick,
         });
     }
 }
@@ -364,7 +384,7 @@ impl Socket for BusSocket {
             "book:subscribe" => later(self.subscribe(id, arg)),
             "book:ack" => later(self.acknowledge(id, arg)),
             "book:unsubscribe" => later(self.unsubscribe(id, arg, out)),
-            "config:request" => return self.config(id, out),
+            "config:request" => later(self.config(id, out)),
             other => {
                 let known = "bus:register, bus:heartbeat, bus:request, bus:response, bus:notify, book:publish, \
                              book:subscribe, book:ack, book:unsubscribe and config:request";
@@ -445,7 +465,8 @@ impl Socket for BusSocket {
             self.recoverable.take().filter(|_| connection_broke)
         {
             let registration = self.handle.client().about().registration.map(|register| *register);
-            recovery.keep(SessionState::new(&pid, &self.sid, registration, floor));
+            let principal = self.handle.client().identity().name();
+            recovery.keep(SessionState::new(&pid, &self.sid, registration, floor, principal));
         }
         self.book.close();
         // The handle goes first. A request that is being routed then finds no client, or is found by `forget`.

@@ -14,6 +14,7 @@ use crate::base::json_error;
 use crate::bus::client::announcement::AnnouncedUpTo;
 use crate::bus::client::call::{Answer, Payload, part_of, traceparent};
 use crate::bus::error::Fault;
+use crate::bus::security::credentials::secret::Secret;
 use crate::doors::socketio::codec;
 
 /// Longest `requestId`, bytes.
@@ -91,14 +92,15 @@ struct AuthJson {
     app_id: Option<String>,
     app_name: Option<String>,
     app_port: Option<Port>,
+    token: Option<String>,
 }
 
 impl Auth {
     /// Reads the payload of CONNECT. `app` is the parameter of the first request.
     pub(in crate::doors::socketio) fn parse(auth: Option<&str>, app: Option<String>) -> Result<Self, Fault> {
-        let AuthJson { app_id, app_name, app_port } = match auth {
+        let AuthJson { app_id, app_name, app_port, .. } = match auth {
             Some(auth) => parse(auth)?,
-            None => AuthJson { app_id: None, app_name: None, app_port: None },
+            None => AuthJson { app_id: None, app_name: None, app_port: None, token: None },
         };
         let full = |text: &String| !text.is_empty();
         Ok(Self {
@@ -106,6 +108,12 @@ impl Auth {
             name: app_name.filter(full).or(app).filter(full),
             port: app_port.map(Port::number),
         })
+    }
+
+    /// The token in the payload of CONNECT. It is read for the authority alone, and kept nowhere.
+    pub(in crate::doors::socketio) fn token(auth: Option<&str>) -> Option<Secret> {
+        let AuthJson { token, .. } = parse(auth?).ok()?;
+        token.filter(|token| !token.is_empty()).map(Secret::new)
     }
 }
 

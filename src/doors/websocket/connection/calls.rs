@@ -31,7 +31,9 @@ impl Connection {
         };
         let client = Arc::clone(self.handle.client());
         let reply = move |outcome| client.must_tell(ClientMessage::Outcome(ticket, outcome));
-        self.context.services.router.call(Requester::Client(self.serial()), request, payload, Box::new(reply));
+        let identity = self.handle.client().identity();
+        let requester = Requester::Client(self.serial());
+        self.context.services.router.call(identity, requester, (request, payload), Box::new(reply));
     }
 
     /// Handles the outcome of a message of this client.

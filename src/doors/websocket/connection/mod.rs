@@ -19,7 +19,7 @@ use actix::{ActorFutureExt as _, WrapFuture as _};
 
 use super::announcements::ANNOUNCEMENTS;
 use super::close_codes;
-use super::context::ConnectionContext;
+use super::context::{Admitted, ConnectionContext};
 use super::outbound::{self, OutboundFrame};
 use super::session::{Bounds, Session, Step};
 use super::settings::{NAME, Settings};
@@ -80,7 +80,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Creates the actor of a new connection.
     pub(super) fn new(
-        context: Arc<ConnectionContext>,
+        (context, (identity, place)): (Arc<ConnectionContext>, Admitted),
         sink: FrameWriter,
         address: String,
         ctx: &Context<Self>,
@@ -93,11 +93,16 @@ impl Connection {
             timeout_max: bounds.timeout_max,
         };
         let about = About { id: id.clone(), address, transport: NAME, ..About::default() };
-        let handle = context.services.clients.connect(NAME, &ANNOUNCEMENTS, ctx.address().recipient(), about);
+        let handle = context.services.clients.connect(
+            (Arc::clone(&identity), Some(place)),
+            &ANNOUNCEMENTS,
+            ctx.address().recipient(),
+            about,
+        );
         context.count.fetch_add(1, Ordering::Relaxed);
         let connect = outbound::connect(&id, context.services.bus.node().id(), context.settings.message_bytes_max);
         outbound::write(&sink, &connect);
-        let book = BookClient::new(context.access.clone(), Arc::clone(handle.client()));
+        let book = BookClient::new(context.access.of(identity), Arc::clone(handle.client()));
         let registration = Registration::new(context.services.roll.clone(), Arc::clone(handle.client()));
         let backlog = context.services.bus.proposer().receiving().lease();
         Self {
@@ -245,6 +250,10 @@ impl Connection {
             }
             CloseReason::Removed => self.end(close_codes::REMOVED, "removed by the operator"),
             CloseReason::Unresponsive => self.end(close_codes::TIMEOUT, "no sign of life"),
+            CloseReason::Unauthenticated => {
+                self.end(close_codes::UNAUTHENTICATED, "the credential does not count any more")
+            }
+            CloseReason::Forbidden => self.end(close_codes::FORBIDDEN, "the right to this registration was taken away"),
         }
     }
 

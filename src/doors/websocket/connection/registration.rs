@@ -67,6 +67,8 @@ impl Connection {
     pub(super) fn registration_refused(&mut self, fault: Fault) {
         let (code, close, reason) = match fault.kind {
             FaultKind::Unavailable => (ErrorCode::Unavailable, code::AGAIN, "no majority"),
+            FaultKind::Forbidden => (ErrorCode::Forbidden, close_codes::FORBIDDEN, "forbidden"),
+            FaultKind::Unauthenticated => (ErrorCode::Unauthenticated, close_codes::UNAUTHENTICATED, "unauthenticated"),
             FaultKind::Overloaded => (ErrorCode::Overloaded, code::AGAIN, "too much is on its way"),
             _ => (ErrorCode::BadRegistration, close_codes::BAD_REGISTRATION, "bad registration"),
         };

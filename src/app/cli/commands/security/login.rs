@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::app::cli::access::contexts::{Contexts, SavedContext, check_name};
 use crate::app::cli::access::environment::TOKEN_VARIABLE;
 use crate::app::cli::access::resolve::{Access, Credential, WEB_URL, node_url};
-use crate::app::cli::access::secret::{Secret, Token, basic};
+use crate::app::cli::access::secret::{Token, basic};
 use crate::app::cli::access::terminal;
 use crate::app::cli::access::tls::TlsFiles;
 use crate::app::cli::shared::error::Usage;

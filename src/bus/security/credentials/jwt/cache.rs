@@ -71,12 +71,12 @@ impl VerifiedCache {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use super::super::super::principal_name::PrincipalName;
     use super::*;
+    use rollbook_core::security::principal::Principal;
 
     fn verified(end: u64) -> Arc<Verified> {
         Arc::new(Verified {
-            principal: PrincipalName::parse("user:ann").unwrap(),
+            principal: "user:ann".parse::<Principal>().unwrap(),
             roles: Vec::new(),
             expires_at: UNIX_EPOCH + Duration::from_secs(end),
             issuer: "i".to_owned(),

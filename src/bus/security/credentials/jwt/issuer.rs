@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use jsonwebtoken::Algorithm;
 use reqwest::Url;
+use rollbook_core::security::principal::Kind;
 
-use super::super::principal_name::NameKind;
 use super::super::secret::Secret;
 use super::keys::KeySet;
 
@@ -61,7 +61,7 @@ impl fmt::Debug for Keys {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrincipalClaim {
     /// What the principals of this issuer are.
-    pub kind: NameKind,
+    pub kind: Kind,
     /// The claim with the name; a dotted path for a nested one. Usually `sub`.
     pub claim: String,
 }

@@ -2,13 +2,13 @@
 
 use std::time::SystemTime;
 
-use super::super::principal_name::PrincipalName;
+use rollbook_core::security::principal::Principal;
 
 /// What a verified JWT says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     /// Who presented the token.
-    pub principal: PrincipalName,
+    pub principal: Principal,
     /// The roles that the mappings of the issuer give, without repeats.
     pub roles: Vec<String>,
     /// From this time on the token is refused: `exp` and the leeway.

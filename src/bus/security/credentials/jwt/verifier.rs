@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 
+use rollbook_core::security::principal::Principal;
+
 use super::super::bearer::JWT_BYTES_MAX;
-use super::super::principal_name::PrincipalName;
 use super::super::token::sha256;
 use super::cache::VerifiedCache;
 use super::error::JwtError;
@@ -186,7 +187,7 @@ impl Source {
             return Err(JwtError::Audience);
         }
         let name = claims.text(&issuer.principal.claim).ok_or(JwtError::Principal)?;
-        let principal = PrincipalName::new(issuer.principal.kind, name).ok_or(JwtError::Principal)?;
+        let principal = Principal::new(issuer.principal.kind, name).map_err(|_| JwtError::Principal)?;
         let mut roles: Vec<String> = Vec::new();
         for mapping in &issuer.roles {
             if !roles.contains(&mapping.role) && claims.contains(&mapping.claim, &mapping.contains) {

@@ -4,6 +4,7 @@ mod fetched;
 mod refused;
 mod signers;
 
+use rollbook_core::security::principal::Kind;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,6 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
 use self::signers::Signer;
-use super::super::principal_name::NameKind;
 use super::super::secret::Secret;
 use super::error::JwtError;
 use super::issuer::{Issuer, IssuerError, Keys, PrincipalClaim, RoleMapping};
@@ -35,7 +35,7 @@ fn issuer(algorithms: &[Algorithm], keys: Keys) -> Issuer {
         audiences: vec!["rollbook".to_owned()],
         algorithms: algorithms.to_vec(),
         keys,
-        principal: PrincipalClaim { kind: NameKind::User, claim: "sub".to_owned() },
+        principal: PrincipalClaim { kind: Kind::User, claim: "sub".to_owned() },
         roles: vec![
             role("realm_access.roles", "bus-admin", "operator"),
             role("groups", "ops", "operator"),
@@ -132,7 +132,7 @@ async fn claims_give_the_mapped_roles_once() {
 async fn the_principal_comes_from_the_configured_claim() {
     let signer = Signer::ed25519("a");
     let mut issuer = issuer(&[Algorithm::EdDSA], static_keys(&[&signer]));
-    issuer.principal = PrincipalClaim { kind: NameKind::Service, claim: "act.client".to_owned() };
+    issuer.principal = PrincipalClaim { kind: Kind::Service, claim: "act.client".to_owned() };
     let verifier = verifier(vec![issuer]);
     let token = signer.sign(Algorithm::EdDSA, &with(&json!({"act": {"client": "billing"}, "jti": "id-1"})));
     let verified = verify(&verifier, &token).await.unwrap();

@@ -1,0 +1,78 @@
+//! The operations of REST: each has a method, the right that it needs, and its name in the audit. A path cannot be
+//! added without them ([`super::problem::resource`]).
+
+use actix_web::HttpRequest;
+use actix_web::dev::ServiceRequest;
+use actix_web::http::Method;
+use rollbook_core::security::right::Verb;
+
+/// What a caller needs for an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing: the operation tells nobody anything.
+    Nothing,
+    /// To be somebody: the operation is about the caller, or the bus checks what it does.
+    Caller,
+    /// A right to this target; `{name}` is that part of the path.
+    Right(Verb, &'static str),
+}
+
+/// One operation of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Operation {
+    /// The method.
+    pub(super) method: &'static str,
+    /// What the caller needs.
+    pub(super) need: Need,
+    /// The name in the audit; empty for operations that change nothing.
+    pub(super) action: &'static str,
+}
+
+/// Reads something of this area.
+pub(super) const fn get(area: &'static str) -> Operation {
+    Operation { method: "GET", need: Need::Right(Verb::AdminRead, area), action: "" }
+}
+
+/// Reads, with another need.
+pub(super) const fn get_for(need: Need) -> Operation {
+    Operation { method: "GET", need, action: "" }
+}
+
+/// Changes something.
+pub(super) const fn write(method: &'static str, action: &'static str, verb: Verb, target: &'static str) -> Operation {
+    Operation { method, need: Need::Right(verb, target), action }
+}
+
+/// Does something that the bus checks.
+pub(super) const fn checked(method: &'static str, action: &'static str) -> Operation {
+    Operation { method, need: Need::Caller, action }
+}
+
+impl Operation {
+    /// The operation of a request. HEAD is that of GET.
+    pub(super) fn of(operations: &[Self], method: &Method) -> Option<Self> {
+        let method = if *method == Method::HEAD { "GET" } else { method.as_str() };
+        operations.iter().find(|operation| operation.method == method).copied()
+    }
+
+    /// The methods of a path, separated by commas.
+    pub(super) fn methods(operations: &[Self]) -> String {
+        operations.iter().map(|operation| operation.method).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Fills the parts of the path into a target.
+pub(super) fn target(template: &str, request: &ServiceRequest) -> String {
+    filled(template, request.request())
+}
+
+fn filled(template: &str, request: &HttpRequest) -> String {
+    let mut target = template.to_owned();
+    for (name, value) in request.match_info().iter() {
+        let place = format!("{{{name}}}");
+        if target.contains(&place) {
+            target = target.replace(&place, value);
+        }
+    }
+    target
+}
