@@ -2,7 +2,6 @@
 //! that has it.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use reqwest::Url;
 
@@ -149,6 +148,8 @@ fn check_private(url: &Url, what: &str) -> Result<(), Usage> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::app::cli::access::contexts::Contexts;
     use crate::app::cli::access::environment::Environment;

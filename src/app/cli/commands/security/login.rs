@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::app::cli::access::contexts::{Contexts, SavedContext, check_name};
 use crate::app::cli::access::environment::TOKEN_VARIABLE;
 use crate::app::cli::access::resolve::{Access, Credential, WEB_URL, node_url};
-use crate::app::cli::access::secret::{Secret, Token, basic};
+use crate::app::cli::access::secret::{Token, basic};
 use crate::app::cli::access::terminal;
 use crate::app::cli::access::tls::TlsFiles;
 use crate::app::cli::shared::error::Usage;
@@ -216,7 +216,8 @@ pub(in crate::app::cli) fn logout(global: &Global, _: LogoutArgs) -> anyhow::Res
 mod tests {
     use super::*;
     use crate::app::cli::access::environment::Environment;
-    use crate::app::cli::shared::testing::{Fake, TestCa, answer};
+    use crate::app::cli::access::test_ca::TestCa;
+    use crate::app::cli::shared::testing::{Fake, answer};
 
     const SELF: &str = r#"{"principal":"user:ann","roles":["operator"]}"#;
 
