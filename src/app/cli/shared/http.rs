@@ -308,6 +308,8 @@ fn hint(status: u16, text: &str, code: &str, retry_after: Option<Duration>) -> S
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
     use crate::app::cli::access::test_ca::TestCa;
     use crate::app::cli::shared::testing::{self, Fake};
@@ -416,7 +418,7 @@ mod tests {
         let fake = Fake::start_tls(vec![testing::answer("200 OK", "", "ready")], theirs.server(false)).await;
         let global = Global { ca: Some(ours.file), ..fake.global() };
         let error = get(&global).await.unwrap_err();
-        assert!(error.to_string().contains("UnknownIssuer") && error.to_string().contains("--ca"), "{error}");
+        assert!(error.to_string().contains("pass the CA of the node with --ca"), "{error}");
         assert!(!error.is_transient());
         let by_name = fake.url().replace("127.0.0.1", "localhost");
         let global = Global { ca: Some(theirs.file), web_url: Some(by_name), ..global };
@@ -429,11 +431,20 @@ mod tests {
     async fn a_listener_that_speaks_the_other_protocol_is_told_apart() {
         let here = tempfile::tempdir().unwrap();
         let ca = TestCa::new(here.path());
-        let answers = || vec![testing::answer("200 OK", "", "ready")];
-        let (plain, tls) = (Fake::start(answers()).await, Fake::start_tls(answers(), ca.server(false)).await);
+        let tls = Fake::start_tls(vec![testing::answer("200 OK", "", "ready")], ca.server(false)).await;
         let global = |url: String| Global { ca: Some(ca.file.clone()), ..testing::global(&url, &url) };
-        let error = get(&global(plain.url().replace("http:", "https:"))).await.unwrap_err();
-        assert!(error.to_string().ends_with("may not speak TLS: write http://"), "{error}");
+        for answer in ["HTTP/1.1 400 Bad Request\r\n\r\n", ""] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("https://{}", listener.local_addr().unwrap());
+            let answers = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                assert!(stream.read(&mut [0; 64 * 1024]).await.unwrap() > 0);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            };
+            let (error, ()) = tokio::join!(get(&global(url)), answers);
+            let told = error.unwrap_err().to_string();
+            assert!(told.ends_with("may not speak TLS: write http://"), "{answer:?}: {told}");
+        }
         let error = get(&global(tls.url().replace("https:", "http:"))).await.unwrap_err();
         assert!(error.to_string().ends_with("may speak TLS: write https://"), "{error}");
     }

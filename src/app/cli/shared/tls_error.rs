@@ -5,6 +5,9 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError};
 
+/// The advice when a listener answers no handshake.
+const NO_TLS: &str = "; the listener may not speak TLS: write http://";
+
 /// The advice for a failed request to a URL of that scheme. `None` means that TLS is not the reason.
 pub(in crate::app::cli) fn advice(error: &reqwest::Error, scheme: &str) -> Option<&'static str> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
@@ -13,12 +16,20 @@ pub(in crate::app::cli) fn advice(error: &reqwest::Error, scheme: &str) -> Optio
         if let Some(tls) = tls_error(present) {
             return Some(advice_for(tls));
         }
+        if scheme == "https" && error.is_connect() && ended(present) {
+            return Some(NO_TLS);
+        }
         last = present.to_string();
         cause = present.source();
     }
     // A listener with TLS answers with an alert, which is no HTTP.
     (scheme == "http" && last.contains("invalid HTTP version"))
         .then_some("; the listener may speak TLS: write https://")
+}
+
+/// Whether the other side closed in the middle of a handshake.
+fn ended(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
 }
 
 /// The error of the TLS library, which the error of a stream keeps inside.
@@ -31,7 +42,8 @@ fn advice_for(error: &rustls::Error) -> &'static str {
     use AlertDescription as Alert;
     use rustls::Error as Tls;
     match error {
-        Tls::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // A CA of the same name with another key signs nothing that fits.
+        Tls::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "; pass the CA of the node with --ca, or store it with `rollbook login --ca FILE`"
         }
         Tls::InvalidCertificate(
@@ -40,7 +52,7 @@ fn advice_for(error: &rustls::Error) -> &'static str {
         Tls::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "; the node needs a new certificate, or the clock of this machine is wrong"
         }
-        Tls::InvalidMessage(_) => "; the listener may not speak TLS: write http://",
+        Tls::InvalidMessage(_) => NO_TLS,
         Tls::AlertReceived(Alert::CertificateRequired) => "; the node wants a client certificate: pass --certificate",
         Tls::AlertReceived(
             Alert::BadCertificate
