@@ -435,13 +435,13 @@ mod tests {
         let global = |url: String| Global { ca: Some(ca.file.clone()), ..testing::global(&url, &url) };
         for answer in ["HTTP/1.1 400 Bad Request\r\n\r\n", ""] {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let url = format!("https://{}", listener.local_addr().unwrap());
+            let global = global(format!("https://{}", listener.local_addr().unwrap()));
             let answers = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 assert!(stream.read(&mut [0; 64 * 1024]).await.unwrap() > 0);
                 stream.write_all(answer.as_bytes()).await.unwrap();
             };
-            let (error, ()) = tokio::join!(get(&global(url)), answers);
+            let (error, ()) = tokio::join!(get(&global), answers);
             let told = error.unwrap_err().to_string();
             assert!(told.ends_with("may not speak TLS: write http://"), "{answer:?}: {told}");
         }

@@ -13,29 +13,24 @@ pub(in crate::app::cli) fn advice(error: &reqwest::Error, scheme: &str) -> Optio
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     let mut last = String::new();
     while let Some(present) = cause {
-        if let Some(tls) = tls_error(present) {
+        if let Some(tls) = present.downcast_ref::<rustls::Error>() {
             return Some(advice_for(tls));
         }
-        if scheme == "https" && error.is_connect() && ended(present) {
+        let io = present.downcast_ref::<io::Error>();
+        // The other side closed in the middle of a handshake.
+        if scheme == "https" && error.is_connect() && io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof) {
             return Some(NO_TLS);
         }
         last = present.to_string();
-        cause = present.source();
+        // The error inside an error of a stream is not its source.
+        cause = match io.and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => present.source(),
+        };
     }
     // A listener with TLS answers with an alert, which is no HTTP.
     (scheme == "http" && last.contains("invalid HTTP version"))
         .then_some("; the listener may speak TLS: write https://")
-}
-
-/// Whether the other side closed in the middle of a handshake.
-fn ended(error: &(dyn Error + 'static)) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
-}
-
-/// The error of the TLS library, which the error of a stream keeps inside.
-fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    error.downcast_ref().or_else(|| inner?.downcast_ref())
 }
 
 fn advice_for(error: &rustls::Error) -> &'static str {
