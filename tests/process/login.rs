@@ -184,7 +184,7 @@ fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(program).exists());
     if !found {
-        println!("skipped: there is no {program}");
+        eprintln!("skipped: there is no {program}");
     }
     found
 }
