@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use futures_util::{SinkExt as _, StreamExt as _, stream};
 use rollbook::app::config::{layers::environment, settings::Config};
-use rollbook::app::node::run::{ExtraDoors, StartOptions, serve};
+use rollbook::app::node::run::{ExtraDoors, serve};
+use rollbook::app::node::start_options::StartOptions;
 use rollbook::base::clock;
 use rollbook::bus::access::Access;
 use rollbook::bus::error::Fault;

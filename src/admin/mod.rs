@@ -16,6 +16,7 @@ mod preconditions;
 mod problem;
 mod query;
 pub mod request_log;
+mod resource;
 mod routes;
 pub mod same_origin;
 

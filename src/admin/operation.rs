@@ -1,5 +1,5 @@
 //! The operations of REST: each has a method, the right that it needs, and its name in the audit. A path cannot be
-//! added without them ([`super::problem::resource`]).
+//! added without them ([`super::resource::resource`]).
 
 use actix_web::HttpRequest;
 use actix_web::dev::ServiceRequest;

@@ -9,18 +9,13 @@ pub mod attributed;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use prost::Message as _;
-
-use attributed::Attributed;
 
 use crate::central::ConfigSet;
 use crate::consumer::{Attempts, Consumer, ConsumerStart, Range};
-use crate::entry::command_frame;
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
 use crate::namespace::{Head, Retention};
 use crate::node::{Node, Owner};
-use crate::security::actor::Actor;
 use crate::security::change::SecurityChange;
 use crate::service::{
     InstanceLeave, InstanceMark, InstanceRegister, Registered, Removed, Service, ServiceExpire, ServiceRemove,
@@ -327,49 +322,7 @@ pub struct ClockSet {
     pub millis: u64,
 }
 
-/// The protobuf message around [`Command`], because a `oneof` needs a message of its own.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
-struct Envelope {
-    #[prost(
-        oneof = "Command",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 40"
-    )]
-    command: Option<Command>,
-    /// Who has the command done. From feature level `SECURED` on.
-    #[prost(message, optional, tag = "100")]
-    actor: Option<Actor>,
-}
-
 impl Command {
-    /// The whole frame of this command, ready for an entry.
-    ///
-    /// # Errors
-    /// [`Refusal::Malformed`] when the command is longer than 4 GiB.
-    pub fn frame(self) -> Result<Vec<u8>, Refusal> {
-        self.frame_of(None)
-    }
-
-    /// The same with who has the command done, which needs feature level `SECURED`.
-    ///
-    /// # Errors
-    /// [`Refusal::Malformed`] when the command is longer than 4 GiB.
-    pub fn frame_of(self, actor: Option<Actor>) -> Result<Vec<u8>, Refusal> {
-        command_frame(&Envelope { command: Some(self), actor }.encode_to_vec())
-    }
-
-    /// Decodes the body of a command frame.
-    ///
-    /// # Errors
-    /// [`DecodeError::Unknown`] for a command of a newer release, [`DecodeError::Damaged`] for bytes that no release
-    /// wrote.
-    pub fn decode(bytes: &[u8]) -> Result<Attributed, DecodeError> {
-        match Envelope::decode(bytes) {
-            Ok(Envelope { command: Some(command), actor }) => Ok(Attributed { command, actor }),
-            Ok(Envelope { command: None, .. }) => Err(DecodeError::Unknown),
-            Err(error) => Err(DecodeError::Damaged(alloc::format!("{error}"))),
-        }
-    }
-
     /// The lowest feature level at which this command may be proposed: releases that know only a lower level cannot
     /// apply it.
     #[must_use]
@@ -462,27 +415,4 @@ pub enum Done {
     More,
     /// The frame was accepted and has no result.
     Nothing,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::entry::{Entry, EntryBuilder, Frame};
-
-    #[test]
-    fn a_command_reads_back_from_its_frame() {
-        let command = Command::Trim(Trim { name: "app".into(), first: 7, bytes_first: 9 });
-        let mut builder = EntryBuilder::new(0);
-        builder.push(&command.clone().frame().unwrap());
-        let bytes = builder.finish(0);
-        let Some(Frame::Command(body)) = Entry::parse(&bytes).unwrap().frames().next() else { panic!("a command") };
-        assert_eq!(Command::decode(body), Ok(Attributed { command, actor: None }));
-    }
-
-    #[test]
-    fn a_command_of_a_newer_release_is_told_apart_from_damage() {
-        assert_eq!(Command::decode(&[0xfa, 0x07, 0x00]), Err(DecodeError::Unknown));
-        assert_eq!(Command::decode(&[]), Err(DecodeError::Unknown));
-        assert!(matches!(Command::decode(&[0xff; 9]), Err(DecodeError::Damaged(_))));
-    }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use openraft::ReadPolicy;
 use prost::Message as _;
 use rollbook_core::command::admission::check_level;
+use rollbook_core::command::attributed::Attributed;
 use rollbook_core::command::{Command, Done};
 use rollbook_core::entry::{BATCH_FRAME_BYTES, FLAG_HEADERS, FLAG_KEYED, Frame, Publish, frames};
 use rollbook_core::error::Refusal;
@@ -121,7 +122,7 @@ fn is_batch_of(from: u64, bytes: &[u8], count: u32) -> bool {
 fn is_sound(frame: &Frame<'_>) -> bool {
     match frame {
         Frame::Publish(publish) => are_records(publish),
-        Frame::Command(body) => Command::decode(body).is_ok(),
+        Frame::Command(body) => Attributed::decode(body).is_ok(),
         Frame::Batch(_) | Frame::Unknown(_) => false,
     }
 }

@@ -14,8 +14,9 @@ use crate::admin::Admin;
 use crate::admin::body::{Object, Optional};
 use crate::admin::common::Answer;
 use crate::admin::operation::{get, write};
-use crate::admin::problem::{Problem, Problems, resource};
+use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
+use crate::admin::resource::resource;
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services

@@ -20,8 +20,9 @@ use crate::admin::common::{Answer, propose};
 use crate::admin::operation::{Need, Operation, get_for, write};
 use crate::admin::page::List;
 use crate::admin::preconditions::{Conditions, etag, is_known};
-use crate::admin::problem::{Problem, Problems, resource};
+use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
+use crate::admin::resource::resource;
 use crate::admin::{Admin, merge, page};
 
 /// Most attempts of a merge when others change the document at the same time.

@@ -15,8 +15,9 @@ use crate::admin::Admin;
 use crate::admin::common::Answer;
 use crate::admin::operation::{get, write};
 use crate::admin::page::{List, Page};
-use crate::admin::problem::{Problem, Problems, resource};
+use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
+use crate::admin::resource::resource;
 use crate::bus::call::survey::{ClientView, Survey, Totals, Wanted};
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {

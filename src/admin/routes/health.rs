@@ -7,7 +7,7 @@ use actix_web::{HttpResponse, web};
 
 use crate::admin::Admin;
 use crate::admin::operation::{Need, get_for};
-use crate::admin::problem::resource;
+use crate::admin::resource::resource;
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     services.service(resource("/livez", [get_for(Need::Nothing)]).route(web::get().to(livez)));

@@ -12,7 +12,8 @@ use rollbook_core::subjects::subject::Namespace;
 
 use crate::admin::Admin;
 use crate::admin::operation::get;
-use crate::admin::problem::{Problem, resource};
+use crate::admin::problem::Problem;
+use crate::admin::resource::resource;
 
 const OPEN_METRICS: &str = "application/openmetrics-text";
 const TEXT: &str = "text/plain";

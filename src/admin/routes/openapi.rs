@@ -11,7 +11,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use super::reference;
 use super::{cluster, commands, config, connections, consumers, namespaces, security, services};
 use crate::admin::operation::{Need, get_for};
-use crate::admin::problem::resource;
+use crate::admin::resource::resource;
 
 /// The path of the description.
 const PATH: &str = "/openapi.json";

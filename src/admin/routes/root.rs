@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use crate::admin::operation::{Need, get_for};
-use crate::admin::problem::resource;
+use crate::admin::resource::resource;
 use crate::admin::{Admin, DoorView};
 
 /// Paths for readers, with their purpose.

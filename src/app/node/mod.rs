@@ -11,3 +11,4 @@ pub(super) mod parts;
 pub mod run;
 pub(super) mod signals;
 pub(super) mod sockets;
+pub mod start_options;

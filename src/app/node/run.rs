@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::descriptors::{self, FittedConfig};
 use super::signals::Signals;
 use super::sockets::{self, WEB};
+use super::start_options::StartOptions;
 use super::{bootstrap, isolation, membership, parts};
 use crate::admin::answers::complete;
 use crate::admin::consistency::ensure;
@@ -64,15 +65,6 @@ pub struct ExtraDoors {
     pub sockets: Vec<(&'static str, TcpListener)>,
     /// The functions that build the doors.
     pub build: Vec<Build>,
-}
-
-/// What one start does that others do not.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct StartOptions {
-    /// Start although the file `MARK` is lost.
-    pub accept_lost_mark: bool,
-    /// Make another root token and write it into the data directory.
-    pub new_root_token: bool,
 }
 
 /// Runs a node until a signal stops it.

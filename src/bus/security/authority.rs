@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 use rollbook_core::limits::CREDENTIALS_USED_MAX;
-use rollbook_core::machine::security::Security;
+use rollbook_core::machine::security::state::Security;
 use rollbook_core::security::model::{Credential, Proof};
 use rollbook_core::security::principal::Principal;
 use tokio::sync::watch;

@@ -1,6 +1,6 @@
 //! From the replicated rows to the rights and limits of one principal. Pure.
 
-use rollbook_core::machine::security::Security;
+use rollbook_core::machine::security::state::Security;
 use rollbook_core::security::builtin;
 use rollbook_core::security::model::RoleLimits;
 use rollbook_core::security::principal::Principal;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::consensus::Consistency;
-use rollbook_core::machine::security::Security;
+use rollbook_core::machine::security::state::Security;
 use tokio_util::sync::CancellationToken;
 
 use super::authority::Authority;

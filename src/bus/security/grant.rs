@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use rollbook_core::machine::security::Security;
+use rollbook_core::machine::security::state::Security;
 use rollbook_core::security::model::RoleLimits;
 use rollbook_core::security::principal::Principal;
 use rollbook_core::security::rights::Rights;

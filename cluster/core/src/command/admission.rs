@@ -1,6 +1,6 @@
 //! Which frames may enter the log of a cluster at a feature level.
 
-use super::Command;
+use super::attributed::Attributed;
 use crate::entry::{self, FLAG_HEADERS, Frame, KIND_COMMAND, KIND_PUBLISH};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
@@ -26,7 +26,7 @@ pub fn needs_level(frame: &[u8]) -> bool {
 /// or an event with headers, needs a higher level.
 pub fn check_level(frames: &[u8], count: u32, level: FeatureLevel) -> Result<(), Refusal> {
     entry::frames(frames, count).try_for_each(|frame| match frame {
-        Frame::Command(body) => Command::decode(body)?.check_level(level),
+        Frame::Command(body) => Attributed::decode(body)?.check_level(level),
         Frame::Unknown(kind) => Err(Refusal::Malformed(alloc::format!("frame of unknown kind {kind}"))),
         Frame::Publish(publish) if publish.flags & FLAG_HEADERS != 0 => level.check(FeatureLevel::HEADERS),
         Frame::Publish(_) | Frame::Batch(_) => Ok(()),

@@ -5,7 +5,7 @@
 //! time of the entries, made monotone.
 //!
 //! One file for each part of the state: `namespaces`, `consumers`, `nodes`, `roll` (services and instances), `central`,
-//! `level`, `security`, and `audit` of what was changed by whom; `events` applies publishes, `batch` recognises forwarded batches that arrive twice, `tidy` removes rows.
+//! `level`, `security`; `events` applies publishes, `batch` recognises forwarded batches that arrive twice, `tidy` removes rows.
 //!
 //! Invariant: the machine in memory equals the machine that [`Machine::load`] builds from the committed rows.
 
@@ -18,7 +18,7 @@ use crate::persistent::{Map, Set, update};
 use effects::{Appends, Effects};
 use migration::Migration;
 use recent_batches::{BatchState, RecentBatches};
-use security::Security;
+use security::state::Security;
 use services::Services;
 
 use crate::central::ConfigRevision;
@@ -33,7 +33,6 @@ use crate::namespace::Head;
 use crate::node::Node;
 use crate::rows::{self, Family, Rows, RowsError, Writes};
 
-mod audit;
 mod batch;
 mod central;
 mod clock;
@@ -251,7 +250,7 @@ impl Machine {
     ) -> Result<Reply, RowsError> {
         match frame {
             Frame::Publish(publish) => self.publish(position, publish, rows, writes, appends),
-            Frame::Command(body) => match Command::decode(body) {
+            Frame::Command(body) => match Attributed::decode(body) {
                 Ok(command) => self.attributed(command, rows, &mut Effects { entry: position.entry, writes, appends }),
                 Err(DecodeError::Unknown) => Err(RowsError::newer(position.entry, "has an unknown command")),
                 // No release wrote these bytes, so all releases refuse them alike.
@@ -324,7 +323,7 @@ impl Machine {
     ) -> Result<Reply, RowsError> {
         // Below the level no release writes an actor, and none reads one.
         let actor = actor.filter(|_| self.level >= FeatureLevel::SECURED);
-        let noted = actor.and_then(|actor| audit::Noted::begin(self, &command, actor));
+        let noted = actor.and_then(|actor| security::audit::Noted::begin(self, &command, actor));
         let reply = self.command(command, rows, effects)?;
         if let Some(noted) = noted {
             self.append_audit(noted, &reply, effects);

@@ -16,8 +16,9 @@ use crate::admin::Admin;
 use crate::admin::common::Answer;
 use crate::admin::operation::get;
 use crate::admin::page::{self, Page};
-use crate::admin::problem::{Problem, Problems, resource};
+use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::Query;
+use crate::admin::resource::resource;
 use crate::bus::read::event_json;
 
 /// How many events one request looks at, newest first.

@@ -2,7 +2,7 @@
 
 use actix_web::HttpRequest;
 use rollbook_core::command::{Command, Done};
-use rollbook_core::machine::security::Security;
+use rollbook_core::machine::security::state::Security;
 use rollbook_core::security::change::{Change, SecurityChange};
 use rollbook_core::security::principal::Principal;
 use rollbook_core::time::Timestamp;

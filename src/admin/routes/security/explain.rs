@@ -15,8 +15,9 @@ use crate::admin::caller::{check, identity};
 use crate::admin::common::Answer;
 use crate::admin::operation::{Need, get, get_for};
 use crate::admin::page::{self, List};
-use crate::admin::problem::{Problem, Problems, resource};
+use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::Query;
+use crate::admin::resource::resource;
 use crate::bus::security::compile::compile;
 
 /// Most principals that are named.

@@ -15,8 +15,9 @@ use crate::admin::common::Answer;
 use crate::admin::operation::{get, write};
 use crate::admin::page::{self, List};
 use crate::admin::preconditions::etag;
-use crate::admin::problem::{Problem, Problems, resource};
+use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
+use crate::admin::resource::resource;
 use crate::bus::security::issuers;
 
 /// One issuer, as the target of a right.

@@ -17,8 +17,9 @@ use crate::admin::common::Answer;
 use crate::admin::operation::{get, write};
 use crate::admin::page::{List, Page};
 use crate::admin::preconditions::etag;
-use crate::admin::problem::{Problems, resource};
+use crate::admin::problem::Problems;
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
+use crate::admin::resource::resource;
 
 /// One principal, as the target of a right.
 const ONE: &str = "security/principals/{principal}";

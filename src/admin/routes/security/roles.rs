@@ -16,8 +16,9 @@ use crate::admin::common::Answer;
 use crate::admin::operation::{get, write};
 use crate::admin::page::{self, List};
 use crate::admin::preconditions::etag;
-use crate::admin::problem::{Problems, resource};
+use crate::admin::problem::Problems;
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
+use crate::admin::resource::resource;
 
 /// One role, as the target of a right.
 const ONE: &str = "security/roles/{name}";

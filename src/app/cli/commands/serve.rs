@@ -7,7 +7,7 @@ use toml::Value;
 
 use crate::app::config::layers::{ConfigError, Loaded, environment};
 use crate::app::config::settings::Config;
-use crate::app::node::run::StartOptions;
+use crate::app::node::start_options::StartOptions;
 
 const EXAMPLES: &str = "\
 Examples:

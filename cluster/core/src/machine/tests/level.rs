@@ -32,7 +32,7 @@ pub(super) fn step() -> impl Strategy<Value = Vec<u8>> {
 
 /// A command frame of these bytes; `None` when they are a command of a newer release, which stops a replica.
 pub(super) fn damaged(junk: Vec<u8>) -> Option<Vec<u8>> {
-    let unknown = Command::decode(&junk) == Err(DecodeError::Unknown);
+    let unknown = Attributed::decode(&junk) == Err(DecodeError::Unknown);
     (!unknown).then(|| command_frame(&junk).unwrap())
 }
 

@@ -4,17 +4,17 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use serde::Serialize;
 
-use super::Machine;
-use super::effects::Effects;
 use crate::command::{Command, Reply};
 use crate::limits;
+use crate::machine::Machine;
+use crate::machine::effects::Effects;
 use crate::security::actor::{ACTOR_TEXT_BYTES_MAX, Actor};
 use crate::security::change::{AuditLine, Audited, Change};
 use crate::security::model::Credential;
 use crate::subjects::subject::Namespace;
 
 /// A command that goes into the audit.
-pub(super) struct Noted {
+pub(in crate::machine) struct Noted {
     actor: Actor,
     /// The subject behind the namespace: area and change.
     what: &'static str,
@@ -97,7 +97,7 @@ fn of_credential(credential: &Credential) -> String {
 
 impl Noted {
     /// Notes a command before it is applied.
-    pub(super) fn begin(machine: &Machine, command: &Command, actor: Actor) -> Option<Self> {
+    pub(in crate::machine) fn begin(machine: &Machine, command: &Command, actor: Actor) -> Option<Self> {
         let (what, target) = describe(command)?;
         Some(Self { actor, what, target, before: machine.revision_of(what) })
     }
@@ -114,7 +114,7 @@ impl Machine {
     }
 
     /// Writes a command that was applied into the audit.
-    pub(super) fn append_audit(&mut self, noted: Noted, reply: &Reply, effects: &mut Effects<'_>) {
+    pub(in crate::machine) fn append_audit(&mut self, noted: Noted, reply: &Reply, effects: &mut Effects<'_>) {
         let Noted { actor, what, target, before } = noted;
         let line = Line {
             target: &target,
