@@ -4,5 +4,7 @@
 mod cli;
 /// Who the user is: login, contexts, tokens, TLS.
 mod login;
+/// Who may do what: principals, roles, credentials, issuers, the audit.
+mod security;
 /// Streams that are closed or full, signals, a limit of open files.
 mod streams_and_signals;

@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use super::commands::security::{context, login};
+use super::commands::security::{
+    audit, certificates, context, credentials, explain, issuers, login, passwords, principals, roles, tokens,
+};
 use super::commands::serve::ServeArgs;
 use super::commands::{
     ack, call, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe,
@@ -73,6 +75,26 @@ pub enum ClientCommand {
     Logout(login::LogoutArgs),
     /// List, choose, show and delete the saved contexts
     Context(context::ContextArgs),
+    /// Show and change who there is, with their roles and rights
+    Principals(principals::PrincipalsArgs),
+    /// Show and change named lists of rights
+    Roles(roles::RolesArgs),
+    /// Make tokens for principals, and show which there are
+    Tokens(tokens::TokensArgs),
+    /// Set the password of a user
+    Passwords(passwords::PasswordsArgs),
+    /// Let clients with a certificate be a principal
+    Certificates(certificates::CertificatesArgs),
+    /// Show tokens, passwords and certificates of a principal, and revoke them
+    Credentials(credentials::CredentialsArgs),
+    /// Show and change whose JWTs are trusted
+    Issuers(issuers::IssuersArgs),
+    /// Ask whether a principal may do something, and which rule says so
+    Can(explain::CanArgs),
+    /// Show who may do something
+    WhoCan(explain::WhoCanArgs),
+    /// Show who changed what, and what was refused to whom
+    Audit(audit::AuditArgs),
     /// Make certificates for the connections between nodes
     Cert(cert::CertArgs),
     /// Check a configuration file, or show what is in force

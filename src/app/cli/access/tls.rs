@@ -84,7 +84,11 @@ fn roots_of_the_system() -> anyhow::Result<RootCertStore> {
     Ok(roots)
 }
 
-fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+/// The certificates in a PEM file, the first of which is the one that the others have signed.
+///
+/// # Errors
+/// The file cannot be read, or holds no certificate.
+pub(crate) fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let bytes = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match found {

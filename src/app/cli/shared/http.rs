@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
+};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -28,6 +30,8 @@ const CALL_TIMEOUT: &str = "X-Rollbook-Timeout";
 pub(in crate::app::cli) const NO_PROVIDER: &str = "no_provider";
 /// The code of a request that the principal has no right to.
 const FORBIDDEN: &str = "forbidden";
+/// The code of a principal, role, credential or issuer that is not there.
+pub(in crate::app::cli) const SECURITY_NOT_FOUND: &str = "security_not_found";
 /// Most bytes of an error text that are shown.
 const ERROR_TEXT_MAX: usize = 2000;
 
@@ -166,6 +170,22 @@ impl Client {
         self.answer(request, url).await
     }
 
+    /// Replaces what is at `url` if that still has this revision; without one, if nothing is there. Otherwise the node
+    /// answers with the status 412.
+    pub(in crate::app::cli) async fn replace(
+        &self,
+        url: Url,
+        body: &Value,
+        revision: Option<u64>,
+    ) -> Result<Response, CallError> {
+        let (name, value) = match revision {
+            Some(revision) => (IF_MATCH, format!("\"{revision}\"")),
+            None => (IF_NONE_MATCH, "*".to_owned()),
+        };
+        let request = self.http.put(url.clone()).timeout(ANSWER_TIMEOUT).header(name, value);
+        self.answer(request.header(CONTENT_TYPE, "application/json").body(body.to_string()), url).await
+    }
+
     /// Calls a service, with a deadline, and returns the answer.
     pub(in crate::app::cli) async fn call(
         &self,
@@ -235,7 +255,13 @@ impl Client {
         body: Option<&Value>,
     ) -> anyhow::Result<T> {
         let body = body.map(|value| value.to_string().into_bytes());
-        let response = self.send(method, url.clone(), body).await?;
+        let response = self.send(method, url, body).await?;
+        self.read(response).await
+    }
+
+    /// Reads an answer as JSON. An empty body becomes `null`.
+    pub(in crate::app::cli) async fn read<T: DeserializeOwned>(&self, response: Response) -> anyhow::Result<T> {
+        let url = response.url().clone();
         let text = response.text().await.map_err(|error| self.failed(url.clone(), &error))?;
         let text = if text.is_empty() { "null" } else { &text };
         serde_json::from_str(text)
@@ -296,6 +322,11 @@ fn hint(status: u16, text: &str, code: &str, retry_after: Option<Duration>) -> S
         // REST was asked for the namespace; the event log was asked to use it.
         (404, Some(_)) => "; `rollbook namespaces list` shows what there is".to_owned(),
         (_, Some(name)) => format!("; create it with `rollbook namespaces create {name}`"),
+        (404, None) if code == SECURITY_NOT_FOUND => match text.split(' ').nth(2) {
+            Some("credential") => "; `rollbook credentials list PRINCIPAL` shows what there is".to_owned(),
+            Some(kind) => format!("; `rollbook {kind}s list` shows what there is"),
+            None => String::new(),
+        },
         (404, None) if text.starts_with("consumer ") => "; `rollbook consumers list` shows what there is".to_owned(),
         (404, None) if text.starts_with("node ") => "; `rollbook cluster status` shows what there is".to_owned(),
         (413, _) => "; send less at a time, or raise sse.body_bytes_max of the node".to_owned(),
