@@ -135,6 +135,7 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         // The commands come before the services, because `restart-all` is a command and could be the id of a service.
         .configure(routes::commands::mount)
         .configure(routes::services::mount)
+        .configure(routes::security::mount)
         .configure(routes::connections::mount)
         .configure(routes::openapi::mount)
         .default_service(web::to(problem::not_found));

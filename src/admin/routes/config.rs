@@ -4,7 +4,7 @@
 
 use actix_web::http::header::{ContentType, ETAG};
 use actix_web::{HttpRequest, HttpResponse, web};
-use rollbook_core::central::{ConfigRevision, ConfigSet};
+use rollbook_core::central::{ConfigRevision, ConfigSet, SECRET, without_secrets};
 use rollbook_core::command::{Command, Done};
 use rollbook_core::error::Refusal;
 use rollbook_core::limits;
@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::admin::body::{Object, at_most};
+use crate::admin::caller::identity;
 use crate::admin::common::{Answer, propose};
 use crate::admin::operation::{Need, Operation, get_for, write};
 use crate::admin::page::List;
@@ -101,6 +102,16 @@ pub(in crate::admin) async fn show(
     Ok(stored(found.revision, found.text().to_vec()))
 }
 
+/// A revision as the caller may see it.
+fn shown(revision: ConfigRevision) -> ConfigRevision {
+    ConfigRevision { document: visible(revision.document), ..revision }
+}
+
+/// The document as the caller may see it.
+fn visible(document: Vec<u8>) -> Vec<u8> {
+    if identity().may(Verb::ConfigRead, SECRET) { document } else { without_secrets(&document) }
+}
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -120,7 +131,7 @@ async fn set(admin: &Admin, document: Vec<u8>, if_revision: Option<u64>, reason:
 }
 
 fn stored(revision: u64, document: Vec<u8>) -> HttpResponse {
-    HttpResponse::Ok().insert_header(ContentType::json()).insert_header((ETAG, etag(revision))).body(document)
+    HttpResponse::Ok().insert_header(ContentType::json()).insert_header((ETAG, etag(revision))).body(visible(document))
 }
 
 /// Replaces the document, which is stored as it came. With `If-Match` only if it is still the one with that ETag; 412
@@ -206,6 +217,7 @@ pub(in crate::admin) async fn diff(admin: web::Data<Admin>, Query(query): Query<
         0 => ConfigRevision::default(),
         from => find(&admin, Some(from)).await?,
     };
+    let (from, to) = (shown(from), shown(to));
     let steps = merge::diff(parse(&from)?, parse(&to)?).map_err(damaged)?;
     let body = serde_json::to_vec(&steps).map_err(damaged)?;
     Ok(HttpResponse::Ok().insert_header(("content-type", "application/json-patch+json")).body(body))

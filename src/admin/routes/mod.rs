@@ -13,5 +13,6 @@ pub(super) mod namespaces;
 pub(super) mod openapi;
 mod reference;
 pub(super) mod root;
+pub(super) mod security;
 pub(super) mod services;
 pub(super) mod views;

@@ -9,7 +9,7 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::reference;
-use super::{cluster, commands, config, connections, consumers, namespaces, services};
+use super::{cluster, commands, config, connections, consumers, namespaces, security, services};
 use crate::admin::operation::{Need, get_for};
 use crate::admin::problem::resource;
 
@@ -64,6 +64,29 @@ const PAGES: &str = "/docs/{_:.*}";
         cluster::promote,
         cluster::remove,
         cluster::transfer,
+        security::own::own,
+        security::own::login,
+        security::own::ticket,
+        security::principals::list,
+        security::principals::show,
+        security::principals::set,
+        security::principals::delete,
+        security::credentials::list,
+        security::credentials::create_token,
+        security::credentials::set_password,
+        security::credentials::add_certificate,
+        security::credentials::revoke,
+        security::roles::list,
+        security::roles::show,
+        security::roles::set,
+        security::roles::delete,
+        security::issuers::list,
+        security::issuers::show,
+        security::issuers::set,
+        security::issuers::delete,
+        security::explain::explain,
+        security::explain::who,
+        security::audit::list,
     )
 )]
 struct Description;

@@ -11,7 +11,7 @@ use super::origin::Origin;
 use crate::bus::error::Fault;
 use crate::net::http_credential::{authorization, holds_credential, ticket};
 
-/// The challenge of an answer 401.
+/// The challenge of an answer 401, as every door over HTTP sends it.
 pub const CHALLENGE: &str = "Bearer realm=\"rollbook\"";
 
 impl Authority {

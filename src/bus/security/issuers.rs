@@ -47,6 +47,14 @@ pub fn issuer(row: &Row, seal_key: Option<&SealKey>) -> Result<Issuer, String> {
     })
 }
 
+/// Checks a row before it is stored, as the verifier will.
+///
+/// # Errors
+/// What is wrong with the row.
+pub fn check(row: &Row, seal_key: Option<&SealKey>) -> Result<(), String> {
+    issuer(row, seal_key)?.check().map(drop).map_err(|error| error.to_string())
+}
+
 /// Gives the verifier the issuers of the replicated state. One that cannot be used here is left out, and said.
 pub fn set(verifier: &Verifier, rows: &[Row], seal_key: Option<&SealKey>) {
     let mut good: Vec<Issuer> = Vec::new();

@@ -21,7 +21,8 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::access::{Access, Enabled};
+use super::access::Access;
+use super::access::enabled::Enabled;
 use super::call::types::RouterConfig;
 use super::call_handler::{CallHandler, Mailbox};
 use super::consume::registry::{EndConsumers, EndStreams, ListMembers, Registry};
@@ -33,6 +34,8 @@ use super::read::pieces::{Piece, split};
 use super::relay::{JoinElsewhere, Relay};
 use super::roll::roll::RollConfig;
 use super::roll::services::Services;
+use super::security::authority::{Authority, SecurityConfig};
+use super::security::identity::Identity;
 use super::subscribe::request::{Durable, Start, Subscribe};
 use super::subscribe::subscription::{Membership, Subscription};
 use super::write::draft::{self, Parsed, Publish};

@@ -435,7 +435,11 @@ async fn refuse<S>(wire: &RefCell<BufferedSocket>, thread: &Worker<S>, fault: &F
 
 /// Tells a client over TLS that the end of the connection is no accident.
 async fn say_end(wire: &RefCell<BufferedSocket>) {
-    poll_fn(|cx| Poll::Ready(wire.borrow_mut().say_end(cx))).await;
+    poll_fn(|cx| {
+        wire.borrow_mut().say_end(cx);
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Lets a client read its last answer: closing a socket with unread bytes discards what was sent.

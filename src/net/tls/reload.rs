@@ -155,17 +155,17 @@ mod tests {
     fn a_swapped_link_and_a_file_that_is_gone_show() {
         let here = tempfile::tempdir().unwrap();
         let path = |name: &str| here.path().join(name);
-        std::fs::write(path("one"), "same").unwrap();
-        std::fs::write(path("two"), "same").unwrap();
+        fs::write(path("one"), "same").unwrap();
+        fs::write(path("two"), "same").unwrap();
         std::os::unix::fs::symlink(path("one"), path("link")).unwrap();
         let settings = TlsSettings { certificate: path("link"), key: path("one"), ..TlsSettings::default() };
         let first = Fingerprint::of(&settings);
         assert_eq!(Fingerprint::of(&settings), first);
         std::os::unix::fs::symlink(path("two"), path("next")).unwrap();
-        std::fs::rename(path("next"), path("link")).unwrap();
+        fs::rename(path("next"), path("link")).unwrap();
         let second = Fingerprint::of(&settings);
         assert_ne!(second, first);
-        std::fs::remove_file(path("two")).unwrap();
+        fs::remove_file(path("two")).unwrap();
         assert_ne!(Fingerprint::of(&settings), second);
     }
 }

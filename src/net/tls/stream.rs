@@ -112,7 +112,14 @@ impl TlsStream {
 
 impl AsyncRead for TlsStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_read(cx, buf)
+        let stream = &mut *self.0;
+        let read = Pin::new(&mut *stream).poll_read(cx, buf);
+        // The session answers some records by itself, as the wish for other keys or to renegotiate. What was read stays
+        // read, whatever becomes of the answer.
+        if stream.get_ref().1.wants_write() {
+            drop(Pin::new(stream).poll_flush(cx));
+        }
+        read
     }
 }
 

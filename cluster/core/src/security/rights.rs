@@ -145,6 +145,19 @@ impl Rights {
         self.first(Verb::Subscribe, |own, deny| if deny { own.overlaps(pattern) } else { own.covers(pattern) })
     }
 
+    /// The decision about all targets that a pattern matches.
+    #[must_use]
+    pub fn decide_pattern(&self, verb: Verb, pattern: &str) -> Decision<'_> {
+        self.first(verb, |own, deny| if deny { own.overlaps(pattern) } else { own.covers(pattern) })
+    }
+
+    /// The first rule that allows some of what a pattern matches.
+    #[must_use]
+    pub fn first_overlap(&self, verb: Verb, pattern: &str) -> Option<&Rule> {
+        let rules = self.rules.iter().filter(|one| one.rule.right.verb == verb && !one.rule.right.deny);
+        rules.map(|one| (one, &one.rule)).find(|(one, _)| one.pattern.overlaps(pattern)).map(|(_, rule)| rule)
+    }
+
     /// The first rule of a verb that fits; denying rules come first.
     fn first(&self, verb: Verb, fits: impl Fn(&TargetPattern, bool) -> bool) -> Decision<'_> {
         let of_verb = self.rules.iter().filter(|compiled| compiled.rule.right.verb == verb);

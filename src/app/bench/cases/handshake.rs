@@ -236,8 +236,8 @@ mod tests {
     use crate::app::bench::client::http::Connection;
     use crate::app::bench::meter::Meter;
     use crate::app::cli::access::resolve::Access;
+    use crate::app::cli::access::test_ca::TestCa;
     use crate::app::cli::access::tls::TlsFiles;
-    use crate::app::cli::shared::testing::TestCa;
 
     /// A server over TLS that answers every request with 202.
     async fn context(dir: &tempfile::TempDir) -> Context {

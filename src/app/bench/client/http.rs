@@ -45,6 +45,7 @@ impl fmt::Debug for Target {
 
 impl Target {
     /// A server in clear text that asks nobody who he is.
+    #[cfg(test)]
     pub(in crate::app::bench) fn plain(addr: SocketAddr) -> Self {
         Self { addr, host: addr.to_string(), authorization: String::new(), tls: None }
     }

@@ -10,3 +10,6 @@ pub(crate) mod resolve;
 pub(crate) mod secret;
 pub(crate) mod terminal;
 pub(crate) mod tls;
+
+#[cfg(test)]
+pub(crate) mod test_ca;

@@ -148,6 +148,8 @@ fn check_private(url: &Url, what: &str) -> Result<(), Usage> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::app::cli::access::contexts::Contexts;
     use crate::app::cli::access::environment::Environment;
@@ -199,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_current_context_gives_everything_and_a_named_one_goes_first() {
-        let Home { global, .. } = home();
+        let Home { dir: _dir, global } = home();
         let access = Access::resolve(&global).unwrap();
         assert_eq!(shown(&access), ["https://prod:7440/", "/prod/ca.pem", "/prod/c.key", "prod"]);
         let access = Access::resolve(&Global { context: Some("lab".to_owned()), ..global.clone() }).unwrap();
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_address_of_a_flag_puts_the_current_context_aside_and_its_token_stays_at_home() {
-        let Home { global, .. } = home();
+        let Home { dir: _dir, global } = home();
         let named = Global { web_url: Some("http://127.0.0.1:9".to_owned()), ..global.clone() };
         assert_eq!(shown(&Access::resolve(&named).unwrap()), ["http://127.0.0.1:9/", "", "", ""]);
         let both = Global { context: Some("prod".to_owned()), ..named };
@@ -237,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_certificate_of_a_flag_does_not_get_the_key_of_the_context() {
-        let Home { global, .. } = home();
+        let Home { dir: _dir, global } = home();
         let access = Access::resolve(&Global { certificate: Some(PathBuf::from("/c")), ..global }).unwrap();
         assert_eq!((access.tls.certificate, access.tls.key), (Some(PathBuf::from("/c")), None));
     }

@@ -100,7 +100,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::cli::shared::testing::TestCa;
+    use crate::app::cli::access::test_ca::TestCa;
 
     fn refused(files: &TlsFiles) -> String {
         format!("{:#}", files.config().unwrap_err())

@@ -51,7 +51,7 @@ enum Action {
         #[arg(long)]
         origins: bool,
         #[command(flatten)]
-        serve: ServeArgs,
+        serve: Box<ServeArgs>,
     },
 }
 

@@ -307,7 +307,10 @@ fn hint(status: u16, text: &str, code: &str, retry_after: Option<Duration>) -> S
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+    use crate::app::cli::access::test_ca::TestCa;
     use crate::app::cli::shared::testing::{self, Fake};
 
     #[tokio::test]
@@ -380,5 +383,81 @@ mod tests {
         let client = Client::new(base, "--log-url", &Access::default()).unwrap();
         assert_eq!(client.url(&["api", "a/b"], &[("q", "ü&=")]).as_str(), "http://h:1/base/api/a%2Fb?q=%C3%BC%26%3D");
         assert_eq!(client.url(&[], &[]).as_str(), "http://h:1/base/");
+    }
+
+    async fn get(global: &Global) -> Result<Response, CallError> {
+        let client = Client::web(global).unwrap();
+        client.send(Method::GET, client.url(&["readyz"], &[]), None).await
+    }
+
+    #[tokio::test]
+    async fn requests_go_over_tls_with_the_token_and_the_certificate_that_the_node_wants() {
+        let here = tempfile::tempdir().unwrap();
+        let ca = TestCa::new(here.path());
+        let (ann, token) = (ca.leaf("ann"), here.path().join("token"));
+        std::fs::write(&token, "rb1_k7_s3cr3t\n").unwrap();
+        let fake = Fake::start_tls(vec![testing::answer("200 OK", "", "ready")], ca.server(true)).await;
+        let global = Global { ca: Some(ca.file.clone()), token_file: Some(token), ..fake.global() };
+        let refused = get(&global).await.unwrap_err();
+        assert!(refused.to_string().ends_with("wants a client certificate: pass --certificate"), "{refused}");
+        let global = Global { certificate: Some(ann.certificate), certificate_key: Some(ann.key), ..global };
+        get(&global).await.unwrap();
+        let requests = fake.requests();
+        assert!(requests.concat().contains("authorization: Bearer rb1_k7_s3cr3t\r\n"), "{requests:?}");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_not_trusted_gets_no_request_and_the_error_says_what_to_do() {
+        let here = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (here.path().join("ours"), here.path().join("theirs"));
+        let [ours, theirs] = [ours, theirs].map(|folder| {
+            std::fs::create_dir(&folder).unwrap();
+            TestCa::new(&folder)
+        });
+        let fake = Fake::start_tls(vec![testing::answer("200 OK", "", "ready")], theirs.server(false)).await;
+        let global = Global { ca: Some(ours.file), ..fake.global() };
+        let error = get(&global).await.unwrap_err();
+        assert!(error.to_string().contains("pass the CA of the node with --ca"), "{error}");
+        assert!(!error.is_transient());
+        let by_name = fake.url().replace("127.0.0.1", "localhost");
+        let global = Global { ca: Some(theirs.file), web_url: Some(by_name), ..global };
+        let error = get(&global).await.unwrap_err();
+        assert!(error.to_string().contains("the name or address that the certificate"), "{error}");
+        assert!(fake.requests().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_speaks_the_other_protocol_is_told_apart() {
+        let here = tempfile::tempdir().unwrap();
+        let ca = TestCa::new(here.path());
+        let tls = Fake::start_tls(vec![testing::answer("200 OK", "", "ready")], ca.server(false)).await;
+        let global = |url: String| Global { ca: Some(ca.file.clone()), ..testing::global(&url, &url) };
+        for answer in ["HTTP/1.1 400 Bad Request\r\n\r\n", ""] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let global = global(format!("https://{}", listener.local_addr().unwrap()));
+            let answers = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                assert!(stream.read(&mut [0; 64 * 1024]).await.unwrap() > 0);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            };
+            let (error, ()) = tokio::join!(get(&global), answers);
+            let told = error.unwrap_err().to_string();
+            assert!(told.ends_with("may not speak TLS: write http://"), "{answer:?}: {told}");
+        }
+        let error = get(&global(tls.url().replace("https:", "http:"))).await.unwrap_err();
+        assert!(error.to_string().ends_with("may speak TLS: write https://"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn refusals_for_identity_say_how_to_go_on() {
+        for (status, headers, body, says) in [
+            ("401 Unauthorized", "", "no token\n", "rollbook login"),
+            ("403 Forbidden", "", r#"{"detail":"no right","code":"forbidden"}"#, "rollbook can PRINCIPAL VERB TARGET"),
+            ("429 Too Many Requests", "Retry-After: 3\r\n", "too fast\n", "try again in 3s"),
+        ] {
+            let fake = Fake::start(vec![testing::answer(status, headers, body)]).await;
+            let told = get(&fake.global()).await.unwrap_err().to_string();
+            assert!(told.contains(says), "{told}");
+        }
     }
 }

@@ -3,15 +3,10 @@
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -119,60 +114,6 @@ async fn exchange(
     seen.lock().unwrap().push(request);
     stream.write_all(answers.next().unwrap().as_bytes()).await.unwrap();
     stream.shutdown().await.ok();
-}
-
-/// A CA for tests, and the certificates that it has signed.
-pub(in crate::app::cli) struct TestCa {
-    pub(in crate::app::cli) file: PathBuf,
-    folder: PathBuf,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-/// The files of a certificate.
-pub(in crate::app::cli) struct TestLeaf {
-    pub(in crate::app::cli) certificate: PathBuf,
-    pub(in crate::app::cli) key: PathBuf,
-}
-
-impl TestCa {
-    pub(in crate::app::cli) fn new(folder: &Path) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test CA");
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let file = folder.join("ca.pem");
-        std::fs::write(&file, issuer.pem()).unwrap();
-        Self { file, folder: folder.to_owned(), issuer }
-    }
-
-    /// A certificate for clients, and for a server at 127.0.0.1.
-    pub(in crate::app::cli) fn leaf(&self, name: &str) -> TestLeaf {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
-        let key = KeyPair::generate().unwrap();
-        let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
-        let [certificate, key_file] = ["pem", "key"].map(|end| self.folder.join(format!("{name}.{end}")));
-        std::fs::write(&certificate, pem).unwrap();
-        std::fs::write(&key_file, key.serialize_pem()).unwrap();
-        TestLeaf { certificate, key: key_file }
-    }
-
-    /// The settings of a server, which wants a certificate of this CA from its clients if so told.
-    pub(in crate::app::cli) fn server(&self, wants_certificate: bool) -> ServerConfig {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let leaf = self.leaf("server");
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&self.file).unwrap()).unwrap();
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let builder = match wants_certificate {
-            true => builder.with_client_cert_verifier(verifier.build().unwrap()),
-            false => builder.with_no_client_auth(),
-        };
-        let chain = vec![CertificateDer::from_pem_file(&leaf.certificate).unwrap()];
-        builder.with_single_cert(chain, PrivateKeyDer::from_pem_file(&leaf.key).unwrap()).unwrap()
-    }
 }
 
 async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> String {

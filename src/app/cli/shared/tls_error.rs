@@ -5,33 +5,40 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError};
 
+/// The advice when a listener answers no handshake.
+const NO_TLS: &str = "; the listener may not speak TLS: write http://";
+
 /// The advice for a failed request to a URL of that scheme. `None` means that TLS is not the reason.
 pub(in crate::app::cli) fn advice(error: &reqwest::Error, scheme: &str) -> Option<&'static str> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     let mut last = String::new();
     while let Some(present) = cause {
-        if let Some(tls) = tls_error(present) {
+        if let Some(tls) = present.downcast_ref::<rustls::Error>() {
             return Some(advice_for(tls));
         }
+        let io = present.downcast_ref::<io::Error>();
+        // The other side closed in the middle of a handshake.
+        if scheme == "https" && error.is_connect() && io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof) {
+            return Some(NO_TLS);
+        }
         last = present.to_string();
-        cause = present.source();
+        // The error inside an error of a stream is not its source.
+        cause = match io.and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => present.source(),
+        };
     }
     // A listener with TLS answers with an alert, which is no HTTP.
     (scheme == "http" && last.contains("invalid HTTP version"))
         .then_some("; the listener may speak TLS: write https://")
 }
 
-/// The error of the TLS library, which the error of a stream keeps inside.
-fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    error.downcast_ref().or_else(|| inner?.downcast_ref())
-}
-
 fn advice_for(error: &rustls::Error) -> &'static str {
     use AlertDescription as Alert;
     use rustls::Error as Tls;
     match error {
-        Tls::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // A CA of the same name with another key signs nothing that fits.
+        Tls::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "; pass the CA of the node with --ca, or store it with `rollbook login --ca FILE`"
         }
         Tls::InvalidCertificate(
@@ -40,7 +47,7 @@ fn advice_for(error: &rustls::Error) -> &'static str {
         Tls::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "; the node needs a new certificate, or the clock of this machine is wrong"
         }
-        Tls::InvalidMessage(_) => "; the listener may not speak TLS: write http://",
+        Tls::InvalidMessage(_) => NO_TLS,
         Tls::AlertReceived(Alert::CertificateRequired) => "; the node wants a client certificate: pass --certificate",
         Tls::AlertReceived(
             Alert::BadCertificate

@@ -216,7 +216,8 @@ pub(in crate::app::cli) fn logout(global: &Global, _: LogoutArgs) -> anyhow::Res
 mod tests {
     use super::*;
     use crate::app::cli::access::environment::Environment;
-    use crate::app::cli::shared::testing::{Fake, TestCa, answer};
+    use crate::app::cli::access::test_ca::TestCa;
+    use crate::app::cli::shared::testing::{Fake, answer};
 
     const SELF: &str = r#"{"principal":"user:ann","roles":["operator"]}"#;
 

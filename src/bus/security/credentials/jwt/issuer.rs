@@ -111,7 +111,10 @@ pub enum IssuerError {
 
 impl Issuer {
     /// Checks one issuer by itself. Returns its keys when they are known without fetching.
-    pub(super) fn check(&self) -> Result<Option<KeySet>, IssuerError> {
+    ///
+    /// # Errors
+    /// What is wrong with the issuer.
+    pub(in crate::bus::security) fn check(&self) -> Result<Option<KeySet>, IssuerError> {
         let name = || self.name.clone();
         for (text, what) in [(&self.name, "name"), (&self.iss, "iss"), (&self.principal.claim, "principal.claim")] {
             if text.is_empty() {

@@ -1,6 +1,6 @@
 //! Keys that sign tokens as an issuer does, and their public halves.
 
-use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
@@ -159,12 +159,14 @@ impl Signer {
 
     /// The public half in DER (SubjectPublicKeyInfo).
     pub(super) fn der(&self) -> Vec<u8> {
-        match &self.key {
-            Key::Rsa(pair) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
-            Key::P256(pair) | Key::P384(pair) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
-            Key::Ed25519(pair) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
+        let der: PublicKeyX509Der<'_> = match &self.key {
+            Key::Rsa(pair) => pair.public_key().as_der(),
+            Key::P256(pair) | Key::P384(pair) => pair.public_key().as_der(),
+            Key::Ed25519(pair) => pair.public_key().as_der(),
             Key::Secret(_) => panic!("{} has no public half", self.kid),
         }
+        .unwrap();
+        der.as_ref().to_vec()
     }
 
     /// The public half in PEM.
