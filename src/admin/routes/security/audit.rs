@@ -13,10 +13,9 @@ use serde_json::value::RawValue;
 use utoipa::IntoParams;
 
 use crate::admin::Admin;
-use crate::admin::body::Object;
 use crate::admin::common::Answer;
 use crate::admin::operation::get;
-use crate::admin::page::{self, List, Page};
+use crate::admin::page::{self, Page};
 use crate::admin::problem::{Problem, Problems, resource};
 use crate::admin::query::Query;
 use crate::bus::read::event_json;
