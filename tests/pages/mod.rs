@@ -135,7 +135,7 @@ fn a_block_knows_its_language_its_role_and_its_section() {
 #[test]
 fn the_readme_is_a_front_page() {
     let lines = page("README.md").lines().count();
-    assert!(lines <= 250, "README.md has {lines} lines, at most 250; reference belongs into docs");
+    assert!(lines <= 280, "README.md has {lines} lines, at most 280; reference belongs into docs");
 }
 
 #[test]

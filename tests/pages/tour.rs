@@ -5,17 +5,22 @@
 //! | `sh` whose first line is `# tested` | run; prints the `text` block right below |
 //! | `js run`, `python run` | saved under the name in its first line, and run to its end; prints the `text` block right below |
 //! | `js serve`, `python serve` | saved and started; runs until the page ends |
+//! | `sh serve` | started: a node of the page's own, which runs until the page ends. Commands of its section know no other node than those that they name |
 //! | `toml` | checked by `rollbook config check` |
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
 use super::{Block, blocks, difference, page, pages, root};
 use crate::doors::websocket::clients::build_typescript;
+use crate::harness::cluster::free_addresses;
 use crate::harness::examples::{Clients, clients};
 use crate::harness::node::{Node, Options, run_command};
 use crate::harness::{SOON, wait_for};
@@ -23,6 +28,8 @@ use crate::harness::{SOON, wait_for};
 /// One node, and the directory in which the reader works.
 struct Tour {
     node: Node,
+    /// Addresses on the pages of a node that a page starts itself, and the free ones that stand for them.
+    own: [(&'static str, String); 2],
     here: TempDir,
     path: String,
     clients: Option<Clients>,
@@ -39,7 +46,9 @@ impl Tour {
         if let Some(clients) = &clients {
             install(clients, here.path());
         }
-        Self { node: Node::start(&Options::new()), here, path, clients }
+        let [log, web] = free_addresses(2).try_into().expect("two addresses");
+        let own = [("127.0.0.1:2121", log), ("127.0.0.1:7540", web)];
+        Self { node: Node::start(&Options::new()), own, here, path, clients }
     }
 
     /// Follows one page; tells how many examples were tried.
@@ -47,7 +56,7 @@ impl Tour {
         let blocks = blocks(&page(path));
         let mut serving = Vec::new();
         let mut tried = 0;
-        let mut left_out = None;
+        let (mut left_out, mut has_node) = (None, None);
         for (at, block) in blocks.iter().enumerate() {
             let program = !block.role.is_empty();
             if program && !self.can_run(&block.language) {
@@ -57,8 +66,14 @@ impl Tour {
             if left_out == Some(block.section) {
                 continue;
             }
-            let command = match (&*block.language, &*block.role) {
+            let mut command = match (&*block.language, &*block.role) {
                 ("sh", "") if block.text.starts_with("# tested\n") => self.shell(&block.text),
+                ("sh", "serve") => {
+                    serving.push(self.serve_node(block));
+                    has_node = Some(block.section);
+                    tried += 1;
+                    continue;
+                }
                 ("toml", "") => self.check(&block.text),
                 ("js" | "python", "run") => self.program(block),
                 ("js" | "python", "serve") => {
@@ -69,6 +84,9 @@ impl Tour {
                 (_, "") => continue,
                 (language, role) => panic!("{path}:{}: nothing is known of {language} {role}", block.line),
             };
+            if has_node == Some(block.section) {
+                command.env_remove("ROLLBOOK_LOG_URL").env_remove("ROLLBOOK_WEB_URL");
+            }
             let exit = run_command(command, b"", SOON * 3);
             tried += 1;
             // Output belongs to a block when it is the next one and nothing is said between.
@@ -86,18 +104,27 @@ impl Tour {
     }
 
     fn can_run(&self, language: &str) -> bool {
+        if language == "sh" {
+            return true;
+        }
         let Some(clients) = &self.clients else { return false };
         language != "python" || clients.python().exists()
     }
 
     /// A text of a page for this node.
     fn for_this_node(&self, text: &str) -> String {
-        text.replace("127.0.0.1:2021", &self.node.log.to_string()).replace("127.0.0.1:7440", &self.node.web.to_string())
+        let text = text
+            .replace("127.0.0.1:2021", &self.node.log.to_string())
+            .replace("127.0.0.1:7440", &self.node.web.to_string());
+        self.own.iter().fold(text, |text, (shown, free)| text.replace(shown, free))
     }
 
     /// The reverse.
     fn as_on_the_page(&self, text: &str) -> String {
-        text.replace(&self.node.log.to_string(), "127.0.0.1:2021").replace(&self.node.web.to_string(), "127.0.0.1:7440")
+        let text = text
+            .replace(&self.node.log.to_string(), "127.0.0.1:2021")
+            .replace(&self.node.web.to_string(), "127.0.0.1:7440");
+        self.own.iter().fold(text, |text, (shown, free)| text.replace(free, shown))
     }
 
     /// A command of the reader.
@@ -109,7 +136,7 @@ impl Tour {
         }
         let (log, web) = (self.node.log, self.node.web);
         command.env("ROLLBOOK_LOG_URL", format!("http://{log}")).env("ROLLBOOK_WEB_URL", format!("http://{web}"));
-        command.env("PATH", &self.path);
+        command.env("PATH", &self.path).env("XDG_CONFIG_HOME", self.here.path().join("config"));
         command.env("PYTHONPATH", root().join("clients/python")).env("PYTHONDONTWRITEBYTECODE", "1");
         command
     }
@@ -149,6 +176,26 @@ impl Tour {
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
         let serving = Serving(command.spawn().expect("start a program"));
         self.wait_until_online(online + 1);
+        serving
+    }
+
+    /// Starts a node of a page, and waits until it is ready.
+    fn serve_node(&self, block: &Block) -> Serving {
+        let mut command = self.shell(&block.text);
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut serving = Serving(command.spawn().expect("start a node"));
+        let output = BufReader::new(serving.0.stdout.take().expect("piped output"));
+        let (sender, lines) = channel();
+        // To the end, so that the node never waits for a reader.
+        std::thread::spawn(move || output.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+        let (until, mut said) = (Instant::now() + SOON, Vec::new());
+        while said.last().is_none_or(|line| line != "ready") {
+            let left = until.saturating_duration_since(Instant::now());
+            match lines.recv_timeout(left) {
+                Ok(line) => said.push(line),
+                Err(_) => panic!("line {}: the node of the page is not ready; it said {said:#?}", block.line),
+            }
+        }
         serving
     }
 
