@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::handshake::HandshakeError;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
@@ -34,16 +36,36 @@ impl Socket {
 
     /// The same on a connection that is there.
     pub(crate) fn over(tcp: TcpStream, web: SocketAddr) -> Self {
+        Self::upgrade(tcp, web, "").unwrap_or_else(|status| panic!("no upgrade: {status}"))
+    }
+
+    /// Connects with a token among the subprotocols, as a browser does. The error is the status of the answer.
+    pub(crate) fn try_with(web: SocketAddr, token: Option<&str>) -> Result<Self, u16> {
+        let tcp = TcpStream::connect(web).unwrap_or_else(|error| panic!("no connection to {web}: {error}"));
+        let offered = token.map_or_else(String::new, |token| format!("rollbook.v1, bearer.{token}"));
+        Self::upgrade(tcp, web, &offered)
+    }
+
+    fn upgrade(tcp: TcpStream, web: SocketAddr, offered: &str) -> Result<Self, u16> {
         tcp.set_nodelay(true).expect("an option");
         let clone = |tcp: &TcpStream| tcp.try_clone().expect("one more handle");
-        let url = format!("ws://{web}/ws");
-        let (reader, _) = tungstenite::client(url, clone(&tcp)).unwrap_or_else(|error| panic!("no upgrade: {error}"));
+        let mut request = format!("ws://{web}/ws").into_client_request().expect("a request");
+        if !offered.is_empty() {
+            request.headers_mut().insert("sec-websocket-protocol", offered.parse().expect("a header"));
+        }
+        let (reader, answer) = match tungstenite::client(request, clone(&tcp)) {
+            Ok(upgraded) => upgraded,
+            Err(HandshakeError::Failure(tungstenite::Error::Http(answer))) => return Err(answer.status().as_u16()),
+            Err(error) => panic!("no upgrade: {error}"),
+        };
+        let agreed = answer.headers().get("sec-websocket-protocol").map(|value| value.as_bytes().to_vec());
+        assert_eq!(agreed.as_deref(), (!offered.is_empty()).then_some(&b"rollbook"[..]), "the subprotocol");
         let shared = Arc::<Shared<Inbox>>::default();
         let writer = Mutex::new(WebSocket::from_raw_socket(clone(&tcp), Role::Client, None));
         let client = Self { writer, tcp, shared: Arc::clone(&shared) };
         std::thread::spawn(move || follow(reader, &shared));
         client.next("connect");
-        client
+        Ok(client)
     }
 
     /// Connects as a service.
