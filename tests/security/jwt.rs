@@ -43,9 +43,9 @@ impl Key {
                 json!({ "kty": "OKP", "crv": "Ed25519", "x": text(pair.public_key().as_ref()), "kid": kid, "use": "sig" })
             }
             Self::Rsa(pair) => {
-                let public = pair.public_key();
-                let (n, e) = (public.modulus(), public.exponent());
-                let (n, e) = (n.big_endian_without_leading_zero(), e.big_endian_without_leading_zero());
+                // The sequence of two numbers, as PKCS#1 writes it for 2048 bits and the exponent 65537.
+                let der = pair.public_key().as_ref();
+                let (n, e) = (&der[9..265], &der[der.len() - 3..]);
                 json!({ "kty": "RSA", "n": text(n), "e": text(e), "kid": kid, "use": "sig" })
             }
             Self::Secret(_) => panic!("a secret is not published"),
