@@ -59,7 +59,7 @@ impl Socket {
             Err(error) => panic!("no upgrade: {error}"),
         };
         let agreed = answer.headers().get("sec-websocket-protocol").map(|value| value.as_bytes().to_vec());
-        assert_eq!(agreed.as_deref(), (!offered.is_empty()).then_some(&b"rollbook"[..]), "the subprotocol");
+        assert_eq!(agreed.as_deref(), (!offered.is_empty()).then_some(&b"rollbook.v1"[..]), "the subprotocol");
         let shared = Arc::<Shared<Inbox>>::default();
         let writer = Mutex::new(WebSocket::from_raw_socket(clone(&tcp), Role::Client, None));
         let client = Self { writer, tcp, shared: Arc::clone(&shared) };

@@ -56,7 +56,7 @@ fn a_credential_counts_at_every_node_and_calls_and_acknowledgements_across_nodes
     });
     expect("call", Outcome::of_code(&called(cluster.node(1), &unable)), Outcome::Forbidden);
     let query = [("subject", "orders.>"), ("start", "oldest"), ("ack", "manual"), ("redelivery", "1h")];
-    let mut stream = subscribe(cluster.node(3), Some(&root.token), &query);
+    let mut stream = subscribe(cluster.node(3), Some(&able), &query);
     let (event, consumer) = (stream.next_event(SOON).event_id(), stream.consumer_id());
     let refused = acknowledge(cluster.node(1), Some(&unable), &consumer, &event);
     let waits = |answer: &Response| answer.header("x-bus-acknowledged").map(str::to_owned);
