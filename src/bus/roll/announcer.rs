@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rollbook_cluster::error::ReadError;
+use rollbook_core::central::PUBLIC;
 use rollbook_core::event::Event;
+use rollbook_core::security::right::Verb;
 use rollbook_core::subjects::pattern::Pattern;
 use rollbook_core::subjects::subject::SubjectError;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +26,13 @@ use crate::bus::write::notification::{From, notification};
 /// Pause after a failed read of the book.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Which clients an event concerns.
+/// The event with a new central configuration.
+const CONFIG_UPDATED: &str = "roll.config.updated";
+
+/// Which clients an event concerns, and what they need the right to.
 struct Audience {
+    /// What a client needs the right to.
+    needs: (Verb, String),
     /// Whether the event is a notification: those go to registered clients only.
     notification: bool,
     /// The sender of a notification, who does not get it back.
@@ -36,13 +43,24 @@ impl Audience {
     /// The audience of an event.
     fn of(event: &Event<'_>) -> Self {
         let notification = notification(event);
-        Self { notification: notification.is_some(), from: notification.and_then(|notification| notification.from) }
+        let needs = match event.subject {
+            // The document is in the event, without its secrets.
+            CONFIG_UPDATED => (Verb::ConfigRead, PUBLIC.to_owned()),
+            subject => (Verb::Subscribe, subject.to_owned()),
+        };
+        Self {
+            needs,
+            notification: notification.is_some(),
+            from: notification.and_then(|notification| notification.from),
+        }
     }
 
     /// Whether a client belongs to the audience.
     fn includes(&self, client: &Client) -> bool {
         let own = |from: &From| client.is_instance(&from.service, &from.instance);
-        !self.notification || (client.is_registered() && !self.from.as_ref().is_some_and(own))
+        let (verb, target) = &self.needs;
+        let concerned = !self.notification || (client.is_registered() && !self.from.as_ref().is_some_and(own));
+        concerned && client.identity().may(*verb, target)
     }
 }
 

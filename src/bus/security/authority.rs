@@ -3,17 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
-use rollbook_cluster::node::consensus::Consistency;
 use rollbook_core::limits::CREDENTIALS_USED_MAX;
 use rollbook_core::machine::security::Security;
 use rollbook_core::security::model::{Credential, Proof};
 use rollbook_core::security::principal::Principal;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::credentials::basic::Basic;
 use super::credentials::bearer::Presented;
@@ -29,7 +27,6 @@ use super::credentials::token::SecretHash;
 use super::denials::Denials;
 use super::grant::Grant;
 use super::identity::{Identity, Shown};
-use super::issuers;
 use super::origin::Origin;
 use crate::base::clock;
 use crate::base::fault::FaultKind;
@@ -40,8 +37,6 @@ use crate::bus::error::Fault;
 const GRANTS_IDLE_MAX: usize = 10_000;
 /// A use of a credential is noted when the last note is older than this.
 const USED_NOTE_MS: u64 = 60_000;
-/// Pause between two tries to catch up with the cluster.
-const CATCH_UP_PAUSE: Duration = Duration::from_millis(50);
 
 /// The settings of the authority.
 #[derive(Debug, Default)]
@@ -64,14 +59,15 @@ pub struct TicketHolder {
     expires: u64,
 }
 
+/// The shared state of all clones of [`Authority`].
 #[derive(Debug)]
-struct Inner {
-    node: Node,
+pub(super) struct Inner {
+    pub(super) node: Node,
     config: SecurityConfig,
     /// The grants of principals, by principal and claimed roles.
-    grants: Mutex<HashMap<String, Arc<Grant>>>,
+    pub(super) grants: Mutex<HashMap<String, Arc<Grant>>>,
     everything: Arc<Grant>,
-    verifier: Verifier,
+    pub(super) verifier: Verifier,
     passwords: Passwords,
     delays: LoginDelays,
     tickets: Tickets<TicketHolder>,
@@ -79,11 +75,11 @@ struct Inner {
     /// Ids of credentials whose use is to be noted.
     used: Mutex<HashSet<String>>,
     /// Whether the node has caught up with the cluster since its start: before, a revoked credential could be let in.
-    caught_up: AtomicBool,
+    pub(super) caught_up: AtomicBool,
     /// The newest revision that grants are compiled from.
-    following: AtomicU64,
+    pub(super) following: AtomicU64,
     /// The revision that all grants follow.
-    revision: watch::Sender<u64>,
+    pub(super) revision: watch::Sender<u64>,
     /// When the next credential of a client expires, milliseconds since 1970.
     next_expiry: AtomicU64,
 }
@@ -91,7 +87,7 @@ struct Inner {
 /// The authority of a node. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Authority {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 /// Why a client is not who it was any more.
@@ -445,49 +441,6 @@ impl Authority {
     #[must_use]
     pub fn take_used(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.inner.used)).into_iter().collect()
-    }
-
-    /// Compiles all grants anew when the security state has changed.
-    fn refresh(&self, known: &mut u64) {
-        let revision = self.with_security(Security::revision);
-        if revision == *known {
-            return;
-        }
-        let grants: Vec<_> = {
-            let grants = lock(&self.inner.grants);
-            self.inner.following.store(revision, Ordering::Relaxed);
-            grants.values().cloned().collect()
-        };
-        let issuers = self.with_security(|security| {
-            grants.iter().for_each(|grant| grant.refresh(security));
-            security.issuers().cloned().collect::<Vec<_>>()
-        });
-        issuers::set(&self.inner.verifier, &issuers, self.seal_key());
-        *known = revision;
-        self.inner.revision.send_replace(revision);
-    }
-
-    /// Follows the replicated state until cancelled.
-    pub async fn run(self, stop: CancellationToken) {
-        let follow = async {
-            self.catch_up().await;
-            let (mut applied, mut known) = (self.inner.node.state().applied(), u64::MAX);
-            loop {
-                self.refresh(&mut known);
-                if applied.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        stop.run_until_cancelled(follow).await;
-    }
-
-    /// Waits until this node has seen everything that the cluster had decided when the node started.
-    async fn catch_up(&self) {
-        while self.inner.node.consensus().read_barrier(Consistency::Leader).await.is_err() {
-            tokio::time::sleep(CATCH_UP_PAUSE).await;
-        }
-        self.inner.caught_up.store(true, Ordering::Relaxed);
     }
 }
 

@@ -17,6 +17,7 @@ pub mod bootstrap;
 pub mod compile;
 pub mod credentials;
 pub mod denials;
+mod follow;
 pub mod grant;
 pub mod http;
 pub mod identity;

@@ -417,7 +417,13 @@ impl Subscription {
             EndReason::Draining => self.encoder.end_with_retry(spread_millis(), &mut out),
             EndReason::TakenOver => self.encoder.end(End::TakenOver, &mut out),
             EndReason::Deleted => self.encoder.end(End::Deleted, &mut out),
-            EndReason::Forbidden => self.encoder.end(End::Forbidden, &mut out),
+            EndReason::Forbidden => {
+                self.encoder.end(End::Forbidden, &mut out);
+                if out.is_empty() {
+                    // A door whose protocol has no such end says it as a failure.
+                    self.encoder.failure(End::Forbidden.text(), &mut out);
+                }
+            }
         }
         self.write(out.into());
         ctx.stop();

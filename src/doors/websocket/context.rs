@@ -12,7 +12,7 @@ use crate::bus::security::identity::Identity;
 use crate::bus::security::usage::Place;
 
 /// Who a client is, and its place among the connections of its principal.
-pub(super) type Admitted = (Arc<Identity>, Place);
+pub(super) type Admitted = (Arc<Identity>, Option<Place>);
 
 /// The parts of the node that all connections of the door share.
 #[derive(Debug)]

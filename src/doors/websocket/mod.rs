@@ -34,7 +34,9 @@ use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
 use crate::bus::security::credentials::bearer;
 use crate::bus::security::http::CHALLENGE;
+use crate::bus::security::identity::Identity;
 use crate::bus::security::origin::Origin as ClientOrigin;
+use crate::bus::security::usage::Place;
 use crate::doors::door::{Context, Description, Door};
 use crate::net::http::status::status;
 use crate::net::origins::Origin;
@@ -42,7 +44,7 @@ use crate::net::peer::Peer;
 use crate::net::websocket::reader;
 
 use connection::Connection;
-use context::{Admitted, ConnectionContext};
+use context::ConnectionContext;
 use service_snapshot::SnapshotCache;
 use settings::{NAME, Settings};
 use unhandled_limit::UnhandledLimit;
@@ -124,7 +126,7 @@ fn refuse(status: StatusCode, text: &'static str) -> HttpResponse {
 
 /// The client of an upgrade, and its place among the connections of its principal. A browser cannot set headers, so a
 /// token may stand among the subprotocols that it offers: `bearer.TOKEN`.
-async fn admit(request: &HttpRequest, shared: &ConnectionContext) -> Result<Admitted, Fault> {
+async fn admit(request: &HttpRequest, shared: &ConnectionContext) -> Result<(Arc<Identity>, Place), Fault> {
     let origin = ClientOrigin::new(NAME, Peer::of(request));
     let authority = shared.services.bus.authority();
     let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|value| value.to_str().ok());
@@ -177,8 +179,14 @@ async fn handle(request: HttpRequest, door: web::Data<WebSocketDoor>) -> HttpRes
     if door.connections() >= shared.settings.connections_max {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
     }
-    let admitted = match admit(&request, shared).await {
-        Ok(admitted) => admitted,
+    let (admitted, refusal) = match admit(&request, shared).await {
+        Ok((identity, place)) => ((identity, Some(place)), None),
+        // A browser does not show the status of an upgrade to its page, but a close code.
+        Err(fault)
+            if fault.kind == FaultKind::Unauthenticated && !request.headers().contains_key(header::AUTHORIZATION) =>
+        {
+            ((Identity::nobody(), None), Some(fault))
+        }
         Err(fault) => return refused(&fault),
     };
     match reader::open(&request, shared.settings.message_bytes_max, &[SUBPROTOCOL]) {
@@ -187,7 +195,7 @@ async fn handle(request: HttpRequest, door: web::Data<WebSocketDoor>) -> HttpRes
             let actors = &shared.services.bus.metrics().actors;
             start_with_its_stream(actors, |ctx: &mut actix::Context<Connection>| {
                 ctx.add_stream(reader);
-                Connection::new((Arc::clone(shared), admitted), sink, address, ctx)
+                Connection::new((Arc::clone(shared), admitted, refusal), sink, address, ctx)
             });
             response
         }

@@ -60,13 +60,14 @@ pub const BUILT_IN: [(&str, &str, &[&str]); 6] = [
     ),
     (
         "service",
-        "registers under its own name, offers and calls what has that name, uses the namespace of that name, and follows the roll",
+        "registers under its own name, offers and calls what has that name, uses the namespace of that name, follows the roll and gets notifications",
         &[
             "offer {name}",
             "call {name}:>",
             "publish {name}.>",
             "subscribe {name}.>",
             "subscribe roll.>",
+            "subscribe notify.>",
             "config:read public",
         ],
     ),

@@ -20,6 +20,7 @@ use actix::{ActorFutureExt as _, WrapFuture as _};
 use super::announcements::ANNOUNCEMENTS;
 use super::close_codes;
 use super::context::{Admitted, ConnectionContext};
+use super::error::{ErrorCode, FrameError};
 use super::outbound::{self, OutboundFrame};
 use super::session::{Bounds, Session, Step};
 use super::settings::{NAME, Settings};
@@ -29,6 +30,7 @@ use crate::bus::book_client::BookClient;
 use crate::bus::client::announcement::Announcement;
 use crate::bus::client::clients::{About, ClientHandle, ClientMessage, CloseReason};
 use crate::bus::client::commands::Commands;
+use crate::bus::error::Fault;
 use crate::bus::roll::registration::Registration;
 use crate::net::budget::Lease;
 use crate::net::websocket::reader::{InboundFrame, code};
@@ -75,12 +77,14 @@ pub(super) struct Connection {
     disconnect_sent: bool,
     /// Whether the client is removed from the bus, which happens once.
     vacated: bool,
+    /// Why the client is not let in. It is told so, and nothing else happens.
+    refusal: Option<Fault>,
 }
 
 impl Connection {
     /// Creates the actor of a new connection.
     pub(super) fn new(
-        (context, (identity, place)): (Arc<ConnectionContext>, Admitted),
+        (context, (identity, place), refusal): (Arc<ConnectionContext>, Admitted, Option<Fault>),
         sink: FrameWriter,
         address: String,
         ctx: &Context<Self>,
@@ -94,7 +98,7 @@ impl Connection {
         };
         let about = About { id: id.clone(), address, transport: NAME, ..About::default() };
         let handle = context.services.clients.connect(
-            (Arc::clone(&identity), Some(place)),
+            (Arc::clone(&identity), place),
             &ANNOUNCEMENTS,
             ctx.address().recipient(),
             about,
@@ -122,6 +126,7 @@ impl Connection {
             awaits_streams: false,
             disconnect_sent: false,
             vacated: false,
+            refusal,
         }
     }
 
@@ -289,6 +294,10 @@ impl Actor for Connection {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+        if let Some(fault) = self.refusal.take() {
+            self.send(&OutboundFrame::from(&FrameError::new(ErrorCode::Unauthenticated, fault.text)));
+            return self.end(close_codes::UNAUTHENTICATED, "unauthenticated");
+        }
         let Settings { ping_interval, register_timeout, .. } = self.context.settings;
         self.watch_liveness(ping_interval, ctx);
         ctx.run_later(register_timeout, |act, _| {
