@@ -49,7 +49,7 @@ impl<'a> World<'a> {
     fn socket(&self, token: Option<&str>, run: impl FnOnce(&Socket) -> Outcome) -> Outcome {
         match Socket::try_with(self.secured.web, token) {
             Ok(client) => run(&client),
-            Err(status) => Outcome::of_status(status, String::new),
+            Err(code) => Outcome::of_code(&json!(code)),
         }
     }
 

@@ -12,7 +12,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::secured::{Operator, Secured, forged};
+use super::secured::{Operator, Secured, forged, rest as rest_of};
 
 /// How an operation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,4 +163,18 @@ fn every_operation_of_every_door_asks_for_exactly_its_right() {
     cells.extend(rest::cells(&secured));
     eprintln!("matrix: {doors} operations of doors, {} of REST, 5 callers each", cells.len() - doors);
     crate::harness::report("auth matrix", &differing(&secured.root, &cells));
+}
+
+#[test]
+fn an_encoded_part_of_a_path_is_checked_as_what_it_stands_for() {
+    let secured = Secured::start();
+    secured.root.allow("user:a+b", &[]);
+    let rights = ["admin:security >", "deny admin:security security/principals/user:a+b"];
+    let (token, _) = secured.root.principal("user:most", &rights);
+    for name in ["user:a+b", "user:a%2Bb", "user:a%2bb", "user%3Aa%2Bb", "%75ser:a%2Bb"] {
+        let path = format!("/api/security/principals/{name}");
+        let answer = rest_of(secured.web, Some(&token), ("DELETE", &path, ""));
+        assert_eq!(answer.status, 403, "{name}: {}", answer.text());
+    }
+    assert_eq!(rest_of(secured.web, Some(&token), ("PUT", "/api/security/principals/user:c+d", "{}")).status, 200);
 }
