@@ -110,3 +110,14 @@ fn insecure_is_said_in_the_start_lines_in_the_view_of_the_cluster_and_in_a_metri
     assert_eq!(secure.web("GET", "/api/cluster", "").json()["insecure"], false);
     assert_eq!(secure.metric("rollbook_insecure"), 0);
 }
+
+#[test]
+fn a_token_says_how_long_it_counts() {
+    let secured = Secured::start();
+    secured.root.allow("user:ann", &[]);
+    for days in ["90d", "2160h"] {
+        let path = "/api/security/principals/user:ann/tokens";
+        let made = secured.root.done("POST", path, &json!({ "expires_in": days })).json();
+        assert!(made["expires_at"].is_string(), "{made}");
+    }
+}
