@@ -78,7 +78,7 @@ async fn socketio(web: SocketAddr, token: String, open: mpsc::Sender<()>) -> End
             "2" => socket.send(Message::text("3")).await.expect("a frame"),
             "41" => return (format!("socketio {told}"), Instant::now()),
             "42" => {
-                let event: Value = serde_json::from_str(&text[2..]).unwrap_or_default();
+                let event: Value = serde_json::from_str(text.get(2..).unwrap_or_default()).unwrap_or_default();
                 told = event[1]["error"]["code"].as_str().unwrap_or_default().to_owned();
             }
             _ => {}
