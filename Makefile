@@ -57,7 +57,7 @@ soak: rocksdb test-packages ## hours of clients that come and go while nodes are
 	    cargo test $(EVERYTHING) --test tests -- --ignored --nocapture --test-threads=1 soak:: $(ARGS)
 
 bench: build ## micro benchmarks, then the table of limits; ARGS="--quick"
-	cargo bench --workspace --bench subject --bench interest --bench codec --bench apply --bench credentials
+	cargo bench --workspace --bench subject --bench interest --bench codec --bench apply --bench credentials --bench rights
 	$(ROLLBOOK) bench all $(ARGS)
 
 fmt: ## format all sources

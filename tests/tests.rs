@@ -26,6 +26,8 @@ mod net;
 mod pages;
 /// The command line and the process.
 mod process;
+/// Who may do what: rights, credentials, their end, limits, and the audit.
+mod security;
 /// Hours of clients that come and go, and consumers whose nodes are killed: nothing stays behind, nobody gets stuck.
 mod soak;
 /// What is on the disk.

@@ -241,7 +241,7 @@ impl Node {
         let code = exit_code(&mut self.process.child, bound);
         let code = code.unwrap_or_else(|| panic!("the node still runs after {bound:?}"));
         std::thread::sleep(super::ms(20));
-        Exit { code, stdout: self.stdout(), stderr: lock(&self.process.stderr).clone() }
+        Exit { code, stdout: self.stdout(), stderr: self.stderr() }
     }
 
     /// Starts again on the same data; a node that still runs is killed first.
@@ -263,6 +263,11 @@ impl Node {
 
     pub(crate) fn stdout(&self) -> String {
         lock(&self.process.stdout).clone()
+    }
+
+    /// What the node wrote into its log.
+    pub(crate) fn stderr(&self) -> String {
+        lock(&self.process.stderr).clone()
     }
 
     pub(crate) fn http(&self) -> Http {

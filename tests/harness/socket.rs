@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::handshake::HandshakeError;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
@@ -34,16 +36,55 @@ impl Socket {
 
     /// The same on a connection that is there.
     pub(crate) fn over(tcp: TcpStream, web: SocketAddr) -> Self {
+        Self::upgrade(tcp, web, "").unwrap_or_else(|code| panic!("no upgrade: {code}"))
+    }
+
+    /// Connects with a token among the subprotocols, as a browser does. The error is the code of the refusal.
+    pub(crate) fn try_with(web: SocketAddr, token: Option<&str>) -> Result<Self, String> {
+        let tcp = TcpStream::connect(web).unwrap_or_else(|error| panic!("no connection to {web}: {error}"));
+        let offered = token.map_or("rollbook.v1".to_owned(), |token| format!("rollbook.v1, bearer.{token}"));
+        Self::upgrade(tcp, web, &offered)
+    }
+
+    fn upgrade(tcp: TcpStream, web: SocketAddr, offered: &str) -> Result<Self, String> {
         tcp.set_nodelay(true).expect("an option");
         let clone = |tcp: &TcpStream| tcp.try_clone().expect("one more handle");
-        let url = format!("ws://{web}/ws");
-        let (reader, _) = tungstenite::client(url, clone(&tcp)).unwrap_or_else(|error| panic!("no upgrade: {error}"));
+        let mut request = format!("ws://{web}/ws").into_client_request().expect("a request");
+        if !offered.is_empty() {
+            request.headers_mut().insert("sec-websocket-protocol", offered.parse().expect("a header"));
+        }
+        let (reader, answer) = match tungstenite::client(request, clone(&tcp)) {
+            Ok(upgraded) => upgraded,
+            Err(HandshakeError::Failure(tungstenite::Error::Http(answer))) => {
+                return Err(match answer.status().as_u16() {
+                    401 => "unauthenticated".to_owned(),
+                    403 => "forbidden".to_owned(),
+                    429 => "overloaded".to_owned(),
+                    status => status.to_string(),
+                });
+            }
+            Err(error) => panic!("no upgrade: {error}"),
+        };
+        let agreed = answer.headers().get("sec-websocket-protocol").map(|value| value.as_bytes().to_vec());
+        assert_eq!(agreed.as_deref(), (!offered.is_empty()).then_some(&b"rollbook.v1"[..]), "the subprotocol");
         let shared = Arc::<Shared<Inbox>>::default();
         let writer = Mutex::new(WebSocket::from_raw_socket(clone(&tcp), Role::Client, None));
         let client = Self { writer, tcp, shared: Arc::clone(&shared) };
         std::thread::spawn(move || follow(reader, &shared));
         client.next("connect");
-        client
+        if offered.is_empty() {
+            return Ok(client);
+        }
+        // A page does not see the status of an upgrade, so it is told afterwards.
+        client.send(&json!({ "type": "ping" }));
+        let first = client.take_where("an answer", |frame| frame["type"] == "pong" || frame["type"] == "error");
+        match first["code"].as_str() {
+            None => Ok(client),
+            Some(code) => {
+                assert_eq!(client.end(), 4401, "{first}");
+                Err(code.to_owned())
+            }
+        }
     }
 
     /// Connects as a service.

@@ -20,7 +20,7 @@ use crate::admin::body::{self, Optional};
 use crate::admin::caller::identity;
 use crate::admin::common::Answer;
 use crate::admin::keys::ClaimResult;
-use crate::admin::operation::{Operation, checked, get, write};
+use crate::admin::operation::{Operation, get, write};
 use crate::admin::page::List;
 use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{NoParameters, Query};
@@ -73,7 +73,10 @@ pub(in crate::admin) fn mount(routes: &mut web::ServiceConfig) {
             resource("/api/services/{id}/ping", [write("POST", "service.ping", Verb::Command, "{id}")])
                 .route(web::post().to(ping)),
         )
-        .service(resource("/api/call/{service}/{method}", [checked("POST", "")]).route(web::post().to(call)));
+        .service(
+            resource("/api/call/{service}/{method}", [write("POST", "", Verb::Call, "{service}:{method}")])
+                .route(web::post().to(call)),
+        );
 }
 
 /// Why, and which instance.

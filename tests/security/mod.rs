@@ -1,0 +1,22 @@
+//! Who may do what, proved with the real binary and real clients.
+
+/// What every administrative operation leaves in the audit.
+mod audit;
+/// Credentials of every wrong shape.
+mod bad_input;
+/// The first token, open listeners, and what says that they are open.
+mod bootstrap;
+/// Secrets that must not be found anywhere.
+mod canary;
+/// Other ways to what one may not have.
+mod edges;
+/// Tokens of an issuer.
+mod jwt;
+/// Limits of roles.
+mod limits;
+/// Every operation of every door for every kind of caller.
+mod matrix;
+/// The end of credentials and rights, and of what was opened with them.
+mod revocation;
+/// A node whose clients need credentials.
+mod secured;
