@@ -186,6 +186,9 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
         while node.consensus().ready().is_err() {
             actix_web::rt::time::sleep(POLL_INTERVAL).await;
         }
+        while !running.services.bus.authority().is_caught_up() {
+            actix_web::rt::time::sleep(POLL_INTERVAL).await;
+        }
         create_namespaces(&node, &config.book.namespaces).await?;
         bootstrap::run(&node, (&config.node.data, new_root_token), streams, &running.stop).await?;
         tracing::info!("ready");

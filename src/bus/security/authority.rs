@@ -131,6 +131,12 @@ impl Authority {
         self.inner.config.enabled
     }
 
+    /// Whether the node has caught up with the cluster since its start, so that credentials are accepted.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.inner.caught_up.load(Ordering::Relaxed)
+    }
+
     /// What was refused since it was last taken.
     #[must_use]
     pub fn denials(&self) -> &Denials {

@@ -192,6 +192,14 @@ impl Identity {
         register.instance.capabilities.iter().try_for_each(|offer| self.check(Verb::Offer, &offer.name))
     }
 
+    /// Checks that the client may go by this name, although it offers nothing: its own name needs no right.
+    ///
+    /// # Errors
+    /// As [`Identity::check`].
+    pub fn check_name(&self, name: &str) -> Result<(), Fault> {
+        if name == self.principal().name() { Ok(()) } else { self.check(Verb::Offer, name) }
+    }
+
     /// Whether [`Identity::check_offer`] would let the registration pass. A refusal is not noted.
     #[must_use]
     pub fn may_offer(&self, register: &InstanceRegister) -> bool {

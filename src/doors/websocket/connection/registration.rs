@@ -28,6 +28,10 @@ impl Connection {
         let name = payload.name.clone();
         self.handle.client().describe(|about| about.name.clone_from(&name));
         if payload.methods.is_empty() {
+            // Others see the name beside what the consumer sends.
+            if let Err(fault) = self.handle.client().identity().check_name(&name) {
+                return self.registration_refused(fault);
+            }
             let identity = Identity { name, instance: String::new() };
             return self.registered(identity, &snapshot, None, ctx);
         }

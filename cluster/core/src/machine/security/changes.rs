@@ -133,7 +133,7 @@ impl Machine {
             return Err(refused("anonymous cannot be root, and cannot be disabled: take its rights away".into()));
         }
         if !is_root || row.disabled {
-            self.security.keeps_a_root(&row.principal)?;
+            self.security.keeps_a_root(&row.principal, self.millis)?;
         }
         row.created = present.map_or(self.millis, |present| present.created);
         row.revision = self.next_revision(writes);
@@ -145,7 +145,7 @@ impl Machine {
     fn principal_delete(&mut self, name: &str, if_revision: Option<u64>, writes: &mut Writes) -> Result<(), Refusal> {
         let present = self.security.principals.get(name).ok_or_else(|| not_found("principal", name))?;
         check_revision(if_revision, present.revision)?;
-        self.security.keeps_a_root(name)?;
+        self.security.keeps_a_root(name, self.millis)?;
         let ids: Vec<String> = self.security.credentials_of(name).map(|credential| credential.id.clone()).collect();
         for id in ids {
             self.forget_credential(&id, writes);
@@ -205,6 +205,7 @@ impl Machine {
         {
             return Err(refused(format!("the credential {} exists", row.id)));
         }
+        self.forget_expired(&row.principal, writes);
         let count = self.security.credentials_of(&row.principal).count();
         if present.is_none() && count >= limits::CREDENTIALS_PER_PRINCIPAL_MAX {
             let most = limits::CREDENTIALS_PER_PRINCIPAL_MAX;
@@ -216,11 +217,19 @@ impl Machine {
         Ok(())
     }
 
+    /// Removes the credentials of a principal that count no more, so that logins do not fill its share for ever.
+    fn forget_expired(&mut self, principal: &str, writes: &mut Writes) {
+        let millis = self.millis;
+        let expired = self.security.credentials_of(principal).filter(|credential| !credential.counts_at(millis));
+        let ids: Vec<String> = expired.map(|credential| credential.id.clone()).collect();
+        ids.iter().for_each(|id| self.forget_credential(id, writes));
+    }
+
     fn credential_delete(&mut self, id: &str, writes: &mut Writes) -> Result<(), Refusal> {
         let present = self.security.credentials.get(id).ok_or_else(|| not_found("credential", id))?;
         let owner = present.principal.clone();
         if self.security.credentials_of(&owner).count() == 1 {
-            self.security.keeps_a_root(&owner)?;
+            self.security.keeps_a_root(&owner, self.millis)?;
         }
         self.forget_credential(id, writes);
         self.next_revision(writes);

@@ -112,16 +112,19 @@ impl Security {
     }
 
     /// Whether a principal other than this one can log in and has the role `root`.
-    fn has_other_root(&self, but: &str) -> bool {
+    fn has_other_root(&self, but: &str, millis: u64) -> bool {
         let can =
             |row: &&PrincipalRow| row.principal != but && !row.disabled && row.roles.iter().any(|role| role == ROOT);
-        self.principals.values().filter(can).any(|row| self.credentials_of(&row.principal).next().is_some())
+        self.principals
+            .values()
+            .filter(can)
+            .any(|row| self.credentials_of(&row.principal).any(|credential| credential.counts_at(millis)))
     }
 
     /// Refuses to take the last root away, by whom everything else can be mended.
-    pub(super) fn keeps_a_root(&self, without: &str) -> Result<(), Refusal> {
+    pub(super) fn keeps_a_root(&self, without: &str, millis: u64) -> Result<(), Refusal> {
         let was = self.principals.get(without).is_some_and(|row| row.roles.iter().any(|role| role == ROOT));
-        if !was || self.has_other_root(without) {
+        if !was || self.has_other_root(without, millis) {
             return Ok(());
         }
         Err(Refusal::Security(format!(
