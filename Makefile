@@ -103,6 +103,7 @@ test-packages: packages
 	command -v npm >/dev/null || missing+=(npm); \
 	command -v python3 >/dev/null || missing+=(python3); \
 	command -v curl >/dev/null || missing+=(curl); \
+	command -v openssl >/dev/null || missing+=(openssl); \
 	command -v nc >/dev/null || missing+=(netcat-openbsd); \
 	if [ "$$(id -u)" -eq 0 ]; then \
 	    command -v ip >/dev/null || missing+=(iproute2); \

@@ -1,9 +1,9 @@
 //! Errors of the REST surface as problem+json (RFC 9457).
 
 use actix_web::error::PathError;
-use actix_web::http::header::{self, HeaderValue};
-use actix_web::http::{Method, StatusCode};
-use actix_web::{Error, HttpRequest, HttpResponse, Resource, ResponseError, middleware, web};
+use actix_web::http::StatusCode;
+use actix_web::http::header;
+use actix_web::{Error, HttpRequest, HttpResponse, ResponseError};
 use rollbook_cluster::error::ReadError;
 use rollbook_core::error::Refusal;
 use serde::Serialize;

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use openraft::ReadPolicy;
 use prost::Message as _;
+use rollbook_core::command::Done;
 use rollbook_core::command::admission::check_level;
 use rollbook_core::command::attributed::Attributed;
-use rollbook_core::command::{Command, Done};
 use rollbook_core::entry::{BATCH_FRAME_BYTES, FLAG_HEADERS, FLAG_KEYED, Frame, Publish, frames};
 use rollbook_core::error::Refusal;
 use rollbook_core::event::Event;
@@ -213,7 +213,7 @@ impl PeerRequestHandler for PeerService {
 
 #[cfg(test)]
 mod tests {
-    use rollbook_core::command::NamespaceDelete;
+    use rollbook_core::command::{Command, NamespaceDelete};
     use rollbook_core::entry::{Batch, FLAG_CREATE, batch_frame, begin_publish, command_frame, finish_publish};
     use rollbook_core::event::headers::HeaderList;
     use rollbook_core::node::Owner;

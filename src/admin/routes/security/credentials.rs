@@ -165,7 +165,7 @@ pub(in crate::admin) struct PasswordJson {
     password: String,
 }
 
-/// Sets the password of a user.
+/// Sets the password of a user. Programs have tokens instead.
 #[utoipa::path(put, path = "/api/security/principals/{principal}/password", operation_id = "security_password_set", tag = "security", params(("principal" = String, Path)), request_body = PasswordJson, responses((status = 204, description = "it counts now"), Problems))]
 pub(in crate::admin) async fn set_password(
     admin: web::Data<Admin>,
@@ -210,7 +210,7 @@ fn certificate_name(text: &str) -> Result<String, Problem> {
     }
 }
 
-/// Makes a certificate a credential of a principal.
+/// Makes a certificate a credential of a principal. A client that shows it needs no token.
 #[utoipa::path(post, path = "/api/security/principals/{principal}/certificates", operation_id = "security_certificate_add", tag = "security", params(("principal" = String, Path)), request_body = CertificateJson, responses((status = 201, description = "the credential", body = CredentialView), Problems))]
 pub(in crate::admin) async fn add_certificate(
     admin: web::Data<Admin>,

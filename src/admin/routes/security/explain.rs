@@ -35,7 +35,7 @@ pub(super) fn mount(services: &mut web::ServiceConfig) {
 pub(in crate::admin) struct ExplainQuery {
     /// The principal; the caller by default.
     principal: Option<String>,
-    /// The verb.
+    /// The verb, as in `publish` or `admin:read`.
     verb: Option<String>,
     /// A subject or a pattern of subjects, `capability:action`, or a name, as the verb wants it.
     target: Option<String>,
@@ -142,7 +142,7 @@ pub(in crate::admin) struct WhoView {
     role: String,
 }
 
-/// Who may do something, those first who may do all of it.
+/// Who may do something, those first who may do all of it. At most 1000 are named.
 #[utoipa::path(get, path = "/api/security/who", operation_id = "security_who", tag = "security", params(ExplainQuery), responses((status = 200, description = "the principals", body = List<WhoView>), Problems))]
 pub(in crate::admin) async fn who(admin: web::Data<Admin>, Query(query): Query<ExplainQuery>) -> Answer {
     let (verb, target) = (verb(query.verb)?, target(query.target)?);

@@ -126,7 +126,7 @@ impl From<&Issuer> for IssuerView {
     }
 }
 
-/// All issuers.
+/// The issuers of JWTs that are trusted. A secret is never shown.
 #[utoipa::path(get, path = "/api/security/issuers", operation_id = "security_issuers", tag = "security", params(ConsistencyQuery), responses((status = 200, description = "the issuers", body = List<IssuerView>), Problems))]
 pub(in crate::admin) async fn list(admin: web::Data<Admin>, _: Query<ConsistencyQuery>) -> Answer {
     Ok(page::whole(look(&admin, |security| security.issuers().map(IssuerView::from).collect())))
@@ -138,7 +138,7 @@ fn view(admin: &Admin, name: &str) -> Answer {
     Ok(HttpResponse::Ok().insert_header((ETAG, etag(view.revision))).json(view))
 }
 
-/// One issuer.
+/// An issuer by its name. The ETag is the revision of its last change.
 #[utoipa::path(get, path = "/api/security/issuers/{name}", operation_id = "security_issuer", tag = "security", params(("name" = String, Path), ConsistencyQuery), responses((status = 200, description = "the issuer", body = IssuerView), Problems))]
 pub(in crate::admin) async fn show(
     admin: web::Data<Admin>,

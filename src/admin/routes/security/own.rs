@@ -43,7 +43,7 @@ pub(in crate::admin) struct SelfView {
     open: bool,
 }
 
-/// Who the caller is, and what it may do.
+/// Who the caller is, and what it may do. Nothing of a secret is shown.
 #[utoipa::path(get, path = "/api/security/self", operation_id = "security_self", tag = "security", params(ConsistencyQuery), responses((status = 200, description = "the caller", body = SelfView), Problems))]
 pub(in crate::admin) async fn own(admin: web::Data<Admin>, _: Query<ConsistencyQuery>) -> Answer {
     let identity = identity();
@@ -59,7 +59,7 @@ pub(in crate::admin) async fn own(admin: web::Data<Admin>, _: Query<ConsistencyQ
     }))
 }
 
-/// Makes a token for a user that shows its password, by HTTP Basic.
+/// Makes a token for a user that shows its password, by HTTP Basic. Any other credential is answered 401.
 #[utoipa::path(post, path = "/api/security/login", operation_id = "security_login", tag = "security", request_body = TokenJson, responses((status = 201, description = "the token", body = TokenView), Problems))]
 pub(in crate::admin) async fn login(
     admin: web::Data<Admin>,

@@ -107,7 +107,7 @@ pub(in crate::admin) struct ListQuery {
     _consistency: Option<String>,
 }
 
-/// All principals, by name.
+/// The principals of the cluster, by name. Also `anonymous`, if it was given rights.
 #[utoipa::path(get, path = "/api/security/principals", operation_id = "security_principals", tag = "security", params(ListQuery), responses((status = 200, description = "the principals", body = List<PrincipalView>), Problems))]
 pub(in crate::admin) async fn list(admin: web::Data<Admin>, Query(query): Query<ListQuery>) -> Answer {
     let page = Page::new("principals", query.limit, query.cursor.as_deref())?;
@@ -122,7 +122,7 @@ fn view(admin: &Admin, name: &str) -> Answer {
     Ok(HttpResponse::Ok().insert_header((ETAG, etag(view.revision))).json(view))
 }
 
-/// One principal. The ETag is the revision of its last change.
+/// A principal by its name. The ETag is the revision of its last change.
 #[utoipa::path(get, path = "/api/security/principals/{principal}", operation_id = "security_principal", tag = "security", params(("principal" = String, Path), ConsistencyQuery), responses((status = 200, description = "the principal", body = PrincipalView), Problems))]
 pub(in crate::admin) async fn show(
     admin: web::Data<Admin>,

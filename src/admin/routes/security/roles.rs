@@ -144,7 +144,7 @@ pub(in crate::admin) struct RoleJson {
     description: String,
 }
 
-/// All roles: the built-in ones first.
+/// The roles of the cluster: the built-in ones first, then the others by name.
 #[utoipa::path(get, path = "/api/security/roles", operation_id = "security_roles", tag = "security", params(ConsistencyQuery), responses((status = 200, description = "the roles", body = List<RoleView>), Problems))]
 pub(in crate::admin) async fn list(admin: web::Data<Admin>, _: Query<ConsistencyQuery>) -> Answer {
     let own: Vec<RoleView> = look(&admin, |security| security.roles().map(RoleView::from).collect());
@@ -158,7 +158,7 @@ fn view(admin: &Admin, name: &str) -> Answer {
     Ok(HttpResponse::Ok().insert_header((ETAG, etag(role.revision))).json(role))
 }
 
-/// One role.
+/// A role by its name. The ETag is the revision of its last change; that of a built-in role is 0.
 #[utoipa::path(get, path = "/api/security/roles/{name}", operation_id = "security_role", tag = "security", params(("name" = String, Path), ConsistencyQuery), responses((status = 200, description = "the role", body = RoleView), Problems))]
 pub(in crate::admin) async fn show(
     admin: web::Data<Admin>,

@@ -199,13 +199,13 @@ impl Machine {
         if !self.security.principals.contains_key(&row.principal) {
             return Err(not_found("principal", &row.principal));
         }
+        self.forget_expired(&row.principal, writes);
         let present = self.security.credentials.get(&row.id);
         if present
             .is_some_and(|present| present.principal != row.principal || matches!(row.proof, Some(Proof::Token(_))))
         {
             return Err(refused(format!("the credential {} exists", row.id)));
         }
-        self.forget_expired(&row.principal, writes);
         let count = self.security.credentials_of(&row.principal).count();
         if present.is_none() && count >= limits::CREDENTIALS_PER_PRINCIPAL_MAX {
             let most = limits::CREDENTIALS_PER_PRINCIPAL_MAX;

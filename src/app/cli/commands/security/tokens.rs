@@ -215,7 +215,7 @@ mod tests {
         let fake = Fake::start(vec![answer("201 Created", "", MADE)]).await;
         call(&fake, &save).await.unwrap();
         assert_eq!(fake.calls(), ["POST /api/security/principals/service:b/tokens"]);
-        assert_eq!(fake.bodies(), [r#"{"description":"x","expires_in":"720h"}"#]);
+        assert_eq!(fake.bodies(), [r#"{"expires_in":"720h","description":"x"}"#]);
         assert_eq!(fs::read_to_string(&path).unwrap(), "rb1_k7_s3cr3t\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let fake = Fake::start(vec![]).await;
