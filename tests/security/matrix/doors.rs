@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use serde_json::{Value, json};
 
-use super::{Cell, Need, Outcome};
+use super::{Cell, Need, Outcome, Run};
 use crate::harness::SOON;
 use crate::harness::bus::BusClient;
 use crate::harness::http::Response;
@@ -89,7 +89,7 @@ fn outcome(answer: &Response) -> Outcome {
 /// All operations of the doors.
 pub(super) fn cells<'w>(world: &'w World<'_>) -> Vec<Cell<'w>> {
     let mut cells = Vec::new();
-    let mut cell = |name: &str, need: Need, run: Box<dyn Fn(Option<&str>) -> Outcome + 'w>| {
+    let mut cell = |name: &str, need: Need, run: Run<'w>| {
         cells.push(Cell { name: name.to_owned(), need, run });
     };
     sse(world, &mut cell);
@@ -98,7 +98,7 @@ pub(super) fn cells<'w>(world: &'w World<'_>) -> Vec<Cell<'w>> {
     cells
 }
 
-type Add<'f, 'w> = &'f mut dyn FnMut(&str, Need, Box<dyn Fn(Option<&str>) -> Outcome + 'w>);
+type Add<'f, 'w> = &'f mut dyn FnMut(&str, Need, Run<'w>);
 
 fn sse<'w>(world: &'w World<'_>, cell: Add<'_, 'w>) {
     let (publishes, reads) = (Need::Right("publish orders.>"), Need::Right("subscribe orders.>"));

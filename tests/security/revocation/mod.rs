@@ -70,6 +70,7 @@ fn a_lost_right_ends_the_streams_and_registrations_that_needed_it_and_nothing_el
         (&json!("gone"), &json!("forbidden"), &json!(false))
     );
     assert_eq!(stream.end(SOON), End::Clean, "{}", stream.raw());
+    assert!(stream.raw().contains("event: error\ndata: forbidden"), "{}", stream.raw());
     assert_eq!(registered.end(), 4403);
     assert_eq!(socketio.event("bus:error").args[0]["error"]["code"], "forbidden");
     publish(&secured, Some(&secured.root.token), "other.x").published();
