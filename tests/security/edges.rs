@@ -174,7 +174,11 @@ fn who_may_not_see_principals_asks_about_itself_alone() {
 #[test]
 fn a_secret_key_is_not_taken_as_a_public_one() {
     let secured = Secured::start();
-    let mut issuer = super::jwt::issuer(&["HS256"], &[json!({ "kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "kid": "k" })], "viewer");
+    let mut issuer = super::jwt::issuer(
+        &["HS256"],
+        &[json!({ "kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "kid": "k" })],
+        "viewer",
+    );
     let put = |issuer: &Value| secured.root.ask("PUT", "/api/security/issuers/corp", &issuer.to_string());
     let refused = put(&issuer);
     assert_eq!(refused.status, 400, "it would be shown to everybody who may see issuers: {}", refused.text());
