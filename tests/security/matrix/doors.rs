@@ -10,7 +10,7 @@ use crate::harness::bus::BusClient;
 use crate::harness::http::Response;
 use crate::harness::socket::Socket;
 use crate::harness::sse::Sse;
-use crate::security::secured::{Secured, connect, log, publish, subscribe};
+use crate::security::secured::{Secured, connect, log, publish, register, subscribe};
 
 /// What the operations are about: a stream with an event that nobody acknowledged, and a service that answers.
 pub(super) struct World<'a> {
@@ -56,8 +56,7 @@ impl<'a> World<'a> {
     /// The same for one that is registered as a consumer, which needs no right, and sends this frame.
     fn frame(&self, token: Option<&str>, frame: Value) -> Outcome {
         self.socket(token, |client| {
-            client.send(&json!({ "name": "caller", "version": "1" }));
-            client.next("registered");
+            register(client, self.secured.web, token);
             client.send(&frame);
             // What has no answer of its own is over when the pong comes.
             client.send(&json!({ "type": "ping" }));
@@ -134,14 +133,22 @@ fn sse<'w>(world: &'w World<'_>, cell: Add<'_, 'w>) {
 
 fn websocket<'w>(world: &'w World<'_>, cell: Add<'_, 'w>) {
     cell("ws connect", Need::Credential, Box::new(|token| world.socket(token, |_| Outcome::Done)));
-    let register = |token: Option<&str>| {
+    let offers = |token: Option<&str>| {
         world.socket(token, |client| {
             client.send(&json!({ "name": "offered", "version": "1", "methods": ["do"] }));
             let answered = client.take_where("registered", |one| one["type"] == "registered" || one["type"] == "error");
             Outcome::of_code(&answered["code"])
         })
     };
-    cell("ws register", Need::Right("offer offered"), Box::new(register));
+    cell("ws register", Need::Right("offer offered"), Box::new(offers));
+    let named = |token: Option<&str>| {
+        world.socket(token, |client| {
+            client.send(&json!({ "name": "another", "version": "1" }));
+            let answered = client.take_where("registered", |one| one["type"] == "registered" || one["type"] == "error");
+            Outcome::of_code(&answered["code"])
+        })
+    };
+    cell("ws consumer with the name of another", Need::Right("offer another"), Box::new(named));
     // The provider does not answer: the message is let through when no error comes but the end of its time.
     let message = |token: Option<&str>| {
         let frame = json!({
