@@ -63,13 +63,23 @@ impl Authority {
 
     /// A client that trusts the CA and has the certificate of `client` (`user-alice`), if one is named.
     pub(crate) fn client(&self, client: Option<&str>) -> Arc<ClientConfig> {
+        if let Some(client) = client {
+            return self.client_of(self, client);
+        }
+        Arc::new(self.trusting().with_no_client_auth())
+    }
+
+    fn trusting(&self) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().expect("versions");
-        let builder = builder.with_root_certificates(roots(&self.path("ca.pem")));
-        let Some(client) = client else { return Arc::new(builder.with_no_client_auth()) };
-        let certificate = certificate(&self.path(&format!("{client}.pem")));
-        let key = PrivateKeyDer::from_pem_file(self.path(&format!("{client}.key"))).expect("a key");
-        Arc::new(builder.with_client_auth_cert(vec![certificate], key).expect("a pair"))
+        builder.with_root_certificates(roots(&self.path("ca.pem")))
+    }
+
+    /// A client that trusts this CA and has a certificate of another one.
+    pub(crate) fn client_of(&self, other: &Self, client: &str) -> Arc<ClientConfig> {
+        let certificate = certificate(&other.path(&format!("{client}.pem")));
+        let key = PrivateKeyDer::from_pem_file(other.path(&format!("{client}.key"))).expect("a key");
+        Arc::new(self.trusting().with_client_auth_cert(vec![certificate], key).expect("a pair"))
     }
 
     /// Handshakes, and gives the connection.

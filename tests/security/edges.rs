@@ -155,3 +155,35 @@ fn names_of_services_are_told_to_those_who_may_have_them() {
     assert_eq!(able.event("service-online")["service"]["name"], "shown");
     assert!(!watcher.hears("event", ms(100)), "{:?}", watcher.events());
 }
+
+#[test]
+fn who_may_not_see_principals_asks_about_itself_alone() {
+    let secured = Secured::start();
+    let (token, _) = secured.root.principal("user:ann", &["publish app.>"]);
+    let ask = |principal: &str| {
+        let path = format!("/api/security/explain?verb=publish&target=app.x{principal}");
+        rest(secured.web, Some(&token), ("GET", &path, ""))
+    };
+    assert_eq!(ask("").json()["allowed"], true);
+    assert_eq!(ask("&principal=user:ann").json()["allowed"], true);
+    for other in ["&principal=user:root", "&principal=user:nobody", "&principal=anonymous"] {
+        assert_eq!(ask(other).status, 403, "{other}");
+    }
+}
+
+#[test]
+fn a_secret_key_is_not_taken_as_a_public_one() {
+    let secured = Secured::start();
+    let mut issuer = super::jwt::issuer(
+        &["HS256"],
+        &[json!({ "kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "kid": "k" })],
+        "viewer",
+    );
+    let put = |issuer: &Value| secured.root.ask("PUT", "/api/security/issuers/corp", &issuer.to_string());
+    let refused = put(&issuer);
+    assert_eq!(refused.status, 400, "it would be shown to everybody who may see issuers: {}", refused.text());
+    for mixed in [json!(["HS256", "RS256"]), json!(["none"]), json!([])] {
+        issuer["algorithms"] = mixed;
+        assert_eq!(put(&issuer).status, 400, "{issuer}");
+    }
+}

@@ -8,6 +8,8 @@ mod bad_input;
 mod bootstrap;
 /// Secrets that must not be found anywhere.
 mod canary;
+/// Certificates of clients.
+mod certificates;
 /// Other ways to what one may not have.
 mod edges;
 /// Tokens of an issuer.

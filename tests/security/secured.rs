@@ -154,10 +154,18 @@ pub(super) fn connect(web: SocketAddr, token: Option<&str>) -> Result<BusClient,
 
 /// A client of the door `websocket` that is registered as a consumer.
 pub(super) fn consumer(web: SocketAddr, token: &str) -> Socket {
-    let client = Socket::try_with(web, Some(token)).unwrap_or_else(|status| panic!("no upgrade: {status}"));
-    client.send(&json!({ "name": "consumer", "version": "1" }));
-    client.next("registered");
+    let client = Socket::try_with(web, Some(token)).unwrap_or_else(|code| panic!("no upgrade: {code}"));
+    register(&client, web, Some(token));
     client
+}
+
+/// Registers a client as a consumer by the name of its principal, which needs no right.
+pub(super) fn register(client: &Socket, web: SocketAddr, token: Option<&str>) {
+    let own = rest(web, token, ("GET", "/api/security/self", "")).json();
+    let name = own["principal"].as_str().and_then(|principal| principal.split_once(':'));
+    let name = name.unwrap_or_else(|| panic!("no name: {own}")).1;
+    client.send(&json!({ "name": name, "version": "1" }));
+    client.next("registered");
 }
 
 /// A token that has the right shape and was never made.

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 
 use serde_json::{Value, json};
 
-use super::{Cell, Need, Outcome};
+use super::{Cell, Need, Outcome, Run};
 use crate::harness::SOON;
 use crate::harness::bus::BusClient;
 use crate::harness::http::Response;
 use crate::harness::socket::Socket;
 use crate::harness::sse::Sse;
-use crate::security::secured::{Secured, connect, log, publish, subscribe};
+use crate::security::secured::{Secured, connect, log, publish, register, subscribe};
 
 /// What the operations are about: a stream with an event that nobody acknowledged, and a service that answers.
 pub(super) struct World<'a> {
@@ -56,8 +56,7 @@ impl<'a> World<'a> {
     /// The same for one that is registered as a consumer, which needs no right, and sends this frame.
     fn frame(&self, token: Option<&str>, frame: Value) -> Outcome {
         self.socket(token, |client| {
-            client.send(&json!({ "name": "caller", "version": "1" }));
-            client.next("registered");
+            register(client, self.secured.web, token);
             client.send(&frame);
             // What has no answer of its own is over when the pong comes.
             client.send(&json!({ "type": "ping" }));
@@ -89,7 +88,7 @@ fn outcome(answer: &Response) -> Outcome {
 /// All operations of the doors.
 pub(super) fn cells<'w>(world: &'w World<'_>) -> Vec<Cell<'w>> {
     let mut cells = Vec::new();
-    let mut cell = |name: &str, need: Need, run: Box<dyn Fn(Option<&str>) -> Outcome + 'w>| {
+    let mut cell = |name: &str, need: Need, run: Run<'w>| {
         cells.push(Cell { name: name.to_owned(), need, run });
     };
     sse(world, &mut cell);
@@ -98,7 +97,7 @@ pub(super) fn cells<'w>(world: &'w World<'_>) -> Vec<Cell<'w>> {
     cells
 }
 
-type Add<'f, 'w> = &'f mut dyn FnMut(&str, Need, Box<dyn Fn(Option<&str>) -> Outcome + 'w>);
+type Add<'f, 'w> = &'f mut dyn FnMut(&str, Need, Run<'w>);
 
 fn sse<'w>(world: &'w World<'_>, cell: Add<'_, 'w>) {
     let (publishes, reads) = (Need::Right("publish orders.>"), Need::Right("subscribe orders.>"));
@@ -134,14 +133,22 @@ fn sse<'w>(world: &'w World<'_>, cell: Add<'_, 'w>) {
 
 fn websocket<'w>(world: &'w World<'_>, cell: Add<'_, 'w>) {
     cell("ws connect", Need::Credential, Box::new(|token| world.socket(token, |_| Outcome::Done)));
-    let register = |token: Option<&str>| {
+    let offers = |token: Option<&str>| {
         world.socket(token, |client| {
             client.send(&json!({ "name": "offered", "version": "1", "methods": ["do"] }));
             let answered = client.take_where("registered", |one| one["type"] == "registered" || one["type"] == "error");
             Outcome::of_code(&answered["code"])
         })
     };
-    cell("ws register", Need::Right("offer offered"), Box::new(register));
+    cell("ws register", Need::Right("offer offered"), Box::new(offers));
+    let named = |token: Option<&str>| {
+        world.socket(token, |client| {
+            client.send(&json!({ "name": "another", "version": "1" }));
+            let answered = client.take_where("registered", |one| one["type"] == "registered" || one["type"] == "error");
+            Outcome::of_code(&answered["code"])
+        })
+    };
+    cell("ws consumer with the name of another", Need::Right("offer another"), Box::new(named));
     // The provider does not answer: the message is let through when no error comes but the end of its time.
     let message = |token: Option<&str>| {
         let frame = json!({

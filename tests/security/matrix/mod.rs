@@ -119,11 +119,14 @@ impl Callers {
     }
 }
 
+/// Has an operation done with a token, or without one.
+type Run<'a> = Box<dyn Fn(Option<&str>) -> Outcome + 'a>;
+
 /// An operation that is tried by all callers.
 struct Cell<'a> {
     name: String,
     need: Need,
-    run: Box<dyn Fn(Option<&str>) -> Outcome + 'a>,
+    run: Run<'a>,
 }
 
 impl fmt::Debug for Cell<'_> {
