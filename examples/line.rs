@@ -16,6 +16,7 @@ use rollbook::base::clock;
 use rollbook::bus::access::Access;
 use rollbook::bus::error::Fault;
 use rollbook::bus::read::pieces::{self, Piece};
+use rollbook::bus::security::origin::Origin;
 use rollbook::bus::subscribe::request::{Start, Subscribe};
 use rollbook::bus::write::draft::Draft;
 use rollbook::doors::door::{Build, Description, Door};
@@ -71,6 +72,9 @@ async fn delivered(stream: &mut Option<Body>) -> Vec<String> {
 }
 
 async fn converse(access: Access, mut connection: Connection) {
+    // The protocol has no credential: who the client is, its address and its certificate say.
+    let origin = Origin::new("line", Some(connection.peer.clone()));
+    let Ok(access) = access.admit(None, origin).await else { return };
     let mut parts = FramedParts::new::<String>(connection.socket, LinesCodec::new_with_max_length(1 << 16));
     std::mem::swap(&mut parts.read_buf, &mut connection.read);
     let (mut lines, mut subscription) = (Framed::from_parts(parts), None);

@@ -14,6 +14,7 @@ use rollbook_core::command::Command;
 use rollbook_core::level::FeatureLevel;
 use rollbook_core::security::actor::Actor;
 use rollbook_core::security::change::{AuditLine, Audited, Change, SecurityChange};
+use rollbook_core::security::right::Verb;
 
 use super::Admin;
 use super::operation::{Need, Operation, target};
@@ -101,12 +102,17 @@ pub(super) async fn authorize(
     let request_id = request_log::id_of(&request);
     let changes = !operation.action.is_empty() && request.method() != Method::GET;
     let caller = Caller { identity: Arc::clone(&identity), request: request_id.clone(), audited: Cell::new(false) };
+    // A change of the cluster may end this very node, so it is noted before it is tried.
+    let first = changes && matches!(operation.need, Need::Right(Verb::AdminCluster, _));
+    if first {
+        note(&admin, identity.actor(&request_id), operation.action, (about.clone(), "asked")).await;
+    }
     let run = async {
         let answer = next.call(request).await;
         (answer, CALLER.with(|caller| caller.audited.get()))
     };
     let (answer, audited) = CALLER.scope(caller, run).await;
-    if changes && !audited {
+    if changes && !audited && !first {
         let done = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
         let outcome = if done { "done" } else { "failed" };
         note(&admin, identity.actor(&request_id), operation.action, (about, outcome)).await;
@@ -131,7 +137,7 @@ async fn note(admin: &Admin, actor: Actor, action: &str, (target, outcome): (Str
 ///
 /// # Errors
 /// The caller may not.
-pub(super) fn check(verb: rollbook_core::security::right::Verb, target: &str) -> Result<(), Problem> {
+pub(super) fn check(verb: Verb, target: &str) -> Result<(), Problem> {
     identity().check(verb, target).map_err(Problem::from)
 }
 

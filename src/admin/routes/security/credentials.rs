@@ -146,7 +146,7 @@ pub(super) async fn issue(admin: &Admin, principal: &str, json: TokenJson) -> An
 }
 
 /// Makes a token for a principal. The answer is the only place that shows it.
-#[utoipa::path(post, path = "/api/security/principals/{principal}/tokens", operation_id = "security_token_create", tag = "security", params(("principal" = String, Path)), request_body = TokenJson, responses((status = 201, description = "the token", body = TokenView), Problems))]
+#[utoipa::path(post, path = "/api/security/principals/{principal}/tokens", operation_id = "security_token_create", tag = "security", params(("principal" = String, Path)), request_body = Option<TokenJson>, responses((status = 201, description = "the token", body = TokenView), Problems))]
 pub(in crate::admin) async fn create_token(
     admin: web::Data<Admin>,
     name: web::Path<String>,

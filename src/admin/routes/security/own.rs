@@ -60,7 +60,7 @@ pub(in crate::admin) async fn own(admin: web::Data<Admin>, _: Query<ConsistencyQ
 }
 
 /// Makes a token for a user that shows its password, by HTTP Basic. Any other credential is answered 401.
-#[utoipa::path(post, path = "/api/security/login", operation_id = "security_login", tag = "security", request_body = TokenJson, responses((status = 201, description = "the token", body = TokenView), Problems))]
+#[utoipa::path(post, path = "/api/security/login", operation_id = "security_login", tag = "security", request_body = Option<TokenJson>, responses((status = 201, description = "the token", body = TokenView), Problems))]
 pub(in crate::admin) async fn login(
     admin: web::Data<Admin>,
     _: Query<NoParameters>,

@@ -73,7 +73,7 @@ enum Action {
     },
     /// Trust an issuer, or replace what is known of it
     #[command(after_help = SET_EXAMPLES)]
-    Set(SetArgs),
+    Set(Box<SetArgs>),
     /// Trust an issuer no longer
     #[command(alias = "remove", after_help = DELETE_EXAMPLES)]
     Delete {
