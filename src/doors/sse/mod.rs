@@ -78,8 +78,7 @@ static EVENT_CREATED_AT: HeaderName = HeaderName::from_static("x-bus-event-creat
 static EVENT_INDEX: HeaderName = HeaderName::from_static("x-bus-event-index");
 static ANY: HeaderValue = HeaderValue::from_static("*");
 static METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, OPTIONS");
-const ALLOWED: &str =
-    "Authorization, Content-Type, X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID";
+const ALLOWED: &str = "Content-Type, X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID";
 static ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(ALLOWED);
 static EXPOSED: HeaderValue =
     HeaderValue::from_static("X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID");
