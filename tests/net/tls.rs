@@ -324,7 +324,7 @@ fn a_stop_ends_tls_connections_with_a_word() {
 fn a_proxy_header_comes_before_tls_and_its_address_counts() {
     let authority = Authority::new(&[]);
     let options = authority.options().env("ROLLBOOK_WEB__PROXY_PROTOCOL_FROM", "127.0.0.1");
-    let options = options.env("ROLLBOOK_LISTENERS__CONNECTS_PER_ADDRESS", "1");
+    let options = options.env("ROLLBOOK_NODE__INSECURE", "true").env("ROLLBOOK_LISTENERS__CONNECTS_PER_ADDRESS", "1");
     let node = Node::start(&options.env("ROLLBOOK_LISTENERS__CONNECTS_BURST", "3").env("ROLLBOOK_SSE__TLS", "off"));
     let ask = |header: &str| {
         let mut tcp = TcpStream::connect(node.web).expect("connect");

@@ -177,7 +177,9 @@ fn the_ready_lines_name_each_open_door() {
     let node = Node::start(&Options::new());
     let (log, web) = (node.log, node.web);
     let lines: Vec<String> = node.stdout().lines().map(str::to_owned).collect();
-    let want = [format!("sse   http://{log}/"), format!("web   http://{web}/"), "ready".to_owned()];
+    let token = lines.get(2).cloned().unwrap_or_default();
+    assert!(token.starts_with("root token in ") && token.contains("root.token; keep it"), "{lines:?}");
+    let want = [format!("sse   http://{log}/"), format!("web   http://{web}/"), token, "ready".to_owned()];
     assert_eq!(lines, want);
 }
 

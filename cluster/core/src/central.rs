@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -56,8 +57,8 @@ pub const SECRET_MEMBER: &str = "$secret";
 /// Deepest level of the document that others get: what is deeper is left out.
 const DEPTH_MAX: usize = 128;
 
-/// The JSON text of a document without the members [`SECRET_MEMBER`]. Everything else stays byte for byte, but for
-/// spaces between members.
+/// The JSON text of a document without the members [`SECRET_MEMBER`]. A document without any stays byte for byte; else
+/// spaces between members go.
 #[must_use]
 pub fn without_secrets(document: &[u8]) -> Vec<u8> {
     // A name may also be written with an escape.
@@ -65,31 +66,37 @@ pub fn without_secrets(document: &[u8]) -> Vec<u8> {
     if !document.windows(SECRET_MEMBER.len()).any(may_have) && !document.contains(&b'\\') {
         return document.to_vec();
     }
-    let mut out = Vec::with_capacity(document.len());
+    let (mut out, whole) = (Vec::with_capacity(document.len()), Cell::new(true));
     match serde_json::from_slice::<&RawValue>(document) {
-        Ok(raw) => write_public(raw, DEPTH_MAX, &mut out),
-        Err(_) => out.extend_from_slice(b"{}"),
+        Ok(raw) => write_public(raw, (DEPTH_MAX, &whole), &mut out),
+        Err(_) => return b"{}".to_vec(),
     }
-    out
+    if whole.get() { document.to_vec() } else { out }
 }
 
-fn write_public(raw: &RawValue, depth: usize, out: &mut Vec<u8>) {
+/// Writes what others get. `whole` becomes false when something is left out.
+fn write_public(raw: &RawValue, (depth, whole): (usize, &Cell<bool>), out: &mut Vec<u8>) {
     let text = raw.get();
-    let Some(depth) = depth.checked_sub(1) else { return out.extend_from_slice(b"null") };
+    let Some(depth) = depth.checked_sub(1) else {
+        whole.set(false);
+        return out.extend_from_slice(b"null");
+    };
     match text.as_bytes().first() {
         Some(b'{') => {
             let members = serde_json::from_str::<Members<'_>>(text).map(|members| members.0).unwrap_or_default();
-            let public = members.iter().filter(|(name, _)| name != SECRET_MEMBER);
+            let is_public = |(name, _): &&(String, &RawValue)| name != SECRET_MEMBER;
+            whole.set(whole.get() && members.iter().all(|member| is_public(&member)));
+            let public = members.iter().filter(is_public);
             write_list((b'{', b'}'), public, out, |(name, value), out| {
                 // A text is always JSON.
                 out.extend(serde_json::to_vec(name).unwrap_or_default());
                 out.push(b':');
-                write_public(value, depth, out);
+                write_public(value, (depth, whole), out);
             });
         }
         Some(b'[') => {
             let items = serde_json::from_str::<Vec<&RawValue>>(text).unwrap_or_default();
-            write_list((b'[', b']'), items.iter(), out, |item, out| write_public(item, depth, out));
+            write_list((b'[', b']'), items.iter(), out, |item, out| write_public(item, (depth, whole), out));
         }
         _ => out.extend_from_slice(text.as_bytes()),
     }
@@ -149,6 +156,7 @@ mod tests {
         let document = r#"{"a":1.0,"$secret":{"x":"y"},"l":[{"$secret":1,"n":12345678901234567890}],"t":"$secret"}"#;
         assert_eq!(public(document), r#"{"a":1.0,"l":[{"n":12345678901234567890}],"t":"$secret"}"#);
         assert_eq!(public(r#"{"\u0024secret":"hidden","b":2}"#), r#"{"b":2}"#, "an escape is the same name");
+        assert_eq!(public(r#"{"a\u0062" : "\n"}"#), r#"{"a\u0062" : "\n"}"#, "an escape alone changes nothing");
         for plain in ["{}", "7", r#"{"a" : [ 1 ]}"#, r#""text""#] {
             assert_eq!(public(plain), plain);
         }

@@ -365,7 +365,7 @@ impl Command {
     }
 }
 
-/// Why [`Command::decode`] could not read a command.
+/// Why [`attributed::Attributed::decode`] could not read a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A newer release wrote the command.

@@ -190,8 +190,8 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
             actix_web::rt::time::sleep(POLL_INTERVAL).await;
         }
         create_namespaces(&node, &config.book.namespaces).await?;
-        bootstrap::run(&node, (&config.node.data, new_root_token), streams, &running.stop).await?;
         tracing::info!("ready");
+        bootstrap::run(&node, (&config.node.data, new_root_token), streams, &running.stop).await?;
         // Scripts wait for this line, which is the last.
         streams.announce("ready");
         std::future::pending::<anyhow::Result<()>>().await

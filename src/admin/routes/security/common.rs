@@ -1,6 +1,7 @@
 //! Functions that the routes of security share.
 
 use actix_web::HttpRequest;
+use actix_web::http::header::IF_NONE_MATCH;
 use rollbook_core::command::{Command, Done};
 use rollbook_core::machine::security::state::Security;
 use rollbook_core::security::change::{Change, SecurityChange};
@@ -40,6 +41,10 @@ pub(super) async fn expected(
     request: &HttpRequest,
     present: impl Fn() -> u64,
 ) -> Result<Option<u64>, Problem> {
+    // A row that is to be new has the revision 0 before it exists.
+    if request.headers().get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == b"*") {
+        return Ok(Some(0));
+    }
     Conditions::of(request)?.revision(admin, || Ok(present())).await
 }
 
