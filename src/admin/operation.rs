@@ -27,26 +27,33 @@ pub(super) struct Operation {
     pub(super) need: Need,
     /// The name in the audit; empty for operations that change nothing.
     pub(super) action: &'static str,
+    /// Whether the path names the method among those that it takes.
+    pub(super) listed: bool,
 }
 
 /// Reads something of this area.
 pub(super) const fn get(area: &'static str) -> Operation {
-    Operation { method: "GET", need: Need::Right(Verb::AdminRead, area), action: "" }
+    Operation { method: "GET", need: Need::Right(Verb::AdminRead, area), action: "", listed: true }
 }
 
 /// Reads, with another need.
 pub(super) const fn get_for(need: Need) -> Operation {
-    Operation { method: "GET", need, action: "" }
+    Operation { method: "GET", need, action: "", listed: true }
 }
 
 /// Changes something.
 pub(super) const fn write(method: &'static str, action: &'static str, verb: Verb, target: &'static str) -> Operation {
-    Operation { method, need: Need::Right(verb, target), action }
+    Operation { method, need: Need::Right(verb, target), action, listed: true }
 }
 
 /// Does something that the bus checks.
 pub(super) const fn checked(method: &'static str, action: &'static str) -> Operation {
-    Operation { method, need: Need::Caller, action }
+    Operation { method, need: Need::Caller, action, listed: true }
+}
+
+/// An operation that the path takes and does not name, because it belongs to another path of the same form.
+pub(super) const fn unlisted(operation: Operation) -> Operation {
+    Operation { listed: false, ..operation }
 }
 
 impl Operation {
@@ -58,7 +65,8 @@ impl Operation {
 
     /// The methods of a path, separated by commas.
     pub(super) fn methods(operations: &[Self]) -> String {
-        operations.iter().map(|operation| operation.method).collect::<Vec<_>>().join(", ")
+        let listed = operations.iter().filter(|operation| operation.listed);
+        listed.map(|operation| operation.method).collect::<Vec<_>>().join(", ")
     }
 }
 

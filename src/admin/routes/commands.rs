@@ -20,7 +20,7 @@ use crate::admin::body::{self, Optional};
 use crate::admin::caller::identity;
 use crate::admin::common::Answer;
 use crate::admin::keys::ClaimResult;
-use crate::admin::operation::{Operation, get, write};
+use crate::admin::operation::{Operation, get, unlisted, write};
 use crate::admin::page::List;
 use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{NoParameters, Query};
@@ -44,11 +44,11 @@ const TRACE_HEADER: &str = "traceparent";
 
 /// The operations of a path that is a command, and that may be the id of a service.
 const RESTART_ALL: [Operation; 4] = [
-    get("services/{id}"),
-    write("PUT", "service.update", Verb::AdminWrite, "services/{id}"),
+    unlisted(get("services/{id}")),
+    unlisted(write("PUT", "service.update", Verb::AdminWrite, "services/{id}")),
     // Only a right for all services has this target.
     write("POST", "service.restart_all", Verb::Command, "*"),
-    write("DELETE", "service.remove", Verb::AdminWrite, "services/{id}"),
+    unlisted(write("DELETE", "service.remove", Verb::AdminWrite, "services/{id}")),
 ];
 
 pub(in crate::admin) fn mount(routes: &mut web::ServiceConfig) {
