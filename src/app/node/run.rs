@@ -186,11 +186,11 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
         while node.consensus().ready().is_err() {
             actix_web::rt::time::sleep(POLL_INTERVAL).await;
         }
+        create_namespaces(&node, &config.book.namespaces).await?;
+        tracing::info!("ready");
         while !running.services.bus.authority().is_caught_up() {
             actix_web::rt::time::sleep(POLL_INTERVAL).await;
         }
-        create_namespaces(&node, &config.book.namespaces).await?;
-        tracing::info!("ready");
         bootstrap::run(&node, (&config.node.data, new_root_token), streams, &running.stop).await?;
         // Scripts wait for this line, which is the last.
         streams.announce("ready");
