@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use rollbook_core::json::Members as Written;
 use serde::Serialize;
 use serde::de::Error as _;
 use serde_json::value::RawValue;
@@ -29,7 +30,7 @@ impl<'a> Members<'a> {
     fn of(value: &'a RawValue) -> serde_json::Result<Self> {
         let mut members = Self::default();
         if is_object(value) {
-            let json::Members(written) = serde_json::from_str(value.get())?;
+            let Written(written) = serde_json::from_str(value.get())?;
             for (name, value) in written {
                 let text = json::text(name.get()).ok_or_else(|| serde_json::Error::custom("a name is no text"))?;
                 members.insert(Name { text: text.into_owned(), written: name }, value);

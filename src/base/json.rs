@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{IntoDeserializer as _, MapAccess, Visitor};
+use rollbook_core::json::Members;
+use serde::de::{IntoDeserializer as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Map;
 use serde_json::value::RawValue;
@@ -213,32 +214,6 @@ impl PartialEq for Verbatim {
 pub fn members(json: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
     let Members(members) = serde_json::from_str(json).ok()?;
     members.into_iter().map(|(name, member)| Some((text(name.get())?, member))).collect()
-}
-
-/// The members of an object in their order, names and values as they were written; a name may be there twice.
-#[derive(Debug, Default)]
-pub struct Members<'a>(pub Vec<(&'a RawValue, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Object)
-    }
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
-use core::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::json::Members;
 
 /// One revision: the document after one change.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -83,13 +83,13 @@ fn write_public(raw: &RawValue, (depth, whole): (usize, &Cell<bool>), out: &mut 
     };
     match text.as_bytes().first() {
         Some(b'{') => {
-            let members = serde_json::from_str::<Members<'_>>(text).map(|members| members.0).unwrap_or_default();
-            let is_public = |(name, _): &&(String, &RawValue)| name != SECRET_MEMBER;
+            // The document is JSON, so its parts are.
+            let Members(members) = serde_json::from_str(text).unwrap_or_default();
+            let is_public = |(name, _): &&(&RawValue, &RawValue)| !is_secret(name);
             whole.set(whole.get() && members.iter().all(|member| is_public(&member)));
             let public = members.iter().filter(is_public);
             write_list((b'{', b'}'), public, out, |(name, value), out| {
-                // A text is always JSON.
-                out.extend(serde_json::to_vec(name).unwrap_or_default());
+                out.extend_from_slice(name.get().as_bytes());
                 out.push(b':');
                 write_public(value, (depth, whole), out);
             });
@@ -100,6 +100,11 @@ fn write_public(raw: &RawValue, (depth, whole): (usize, &Cell<bool>), out: &mut 
         }
         _ => out.extend_from_slice(text.as_bytes()),
     }
+}
+
+/// Whether a name is [`SECRET_MEMBER`], however it is written. A name that stands for no text is another one.
+fn is_secret(name: &RawValue) -> bool {
+    serde_json::from_str::<String>(name.get()).is_ok_and(|name| name == SECRET_MEMBER)
 }
 
 fn write_list<T>(
@@ -118,31 +123,6 @@ fn write_list<T>(
     out.push(close);
 }
 
-/// The members of an object in their order.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +136,7 @@ mod tests {
         let document = r#"{"a":1.0,"$secret":{"x":"y"},"l":[{"$secret":1,"n":12345678901234567890}],"t":"$secret"}"#;
         assert_eq!(public(document), r#"{"a":1.0,"l":[{"n":12345678901234567890}],"t":"$secret"}"#);
         assert_eq!(public(r#"{"\u0024secret":"hidden","b":2}"#), r#"{"b":2}"#, "an escape is the same name");
+        assert_eq!(public(r#"{"\ud800":1,"$secret":"hidden"}"#), r#"{"\ud800":1}"#, "a name that no text has");
         assert_eq!(public(r#"{"a\u0062" : "\n"}"#), r#"{"a\u0062" : "\n"}"#, "an escape alone changes nothing");
         for plain in ["{}", "7", r#"{"a" : [ 1 ]}"#, r#""text""#] {
             assert_eq!(public(plain), plain);

@@ -7,6 +7,7 @@
 //! Where to begin: [`subjects`] and [`event`] say what is stored, [`entry`] and [`command`] what is proposed,
 //! [`namespace`], [`consumer`], [`node`], [`service`], [`central`] and [`security`] what is replicated, [`machine`] how entries
 //! change the replicated state, [`rows`] how a store keeps that state, [`level`] how the rules themselves change.
+//! [`json`] reads documents whose parts keep their bytes.
 
 #![no_std]
 extern crate alloc;
@@ -17,6 +18,7 @@ pub mod consumer;
 pub mod entry;
 pub mod error;
 pub mod event;
+pub mod json;
 pub mod level;
 pub mod limits;
 pub mod machine;
