@@ -169,7 +169,7 @@ impl Identity {
             return Ok(());
         }
         let rights = self.grant.rights();
-        Err(self.refuse(Verb::Subscribe, pattern.as_str(), rights.decide_subscription(pattern.as_str())))
+        Err(self.refuse(Verb::Subscribe, pattern.as_str(), rights.decide_pattern(Verb::Subscribe, pattern.as_str())))
     }
 
     /// Checks that the client may publish under this subject. Messages to an inbox answer somebody who told its name.

@@ -126,7 +126,7 @@ impl Rights {
     /// and none denied.
     #[must_use]
     pub fn allows_subscription(&self, pattern: &str) -> bool {
-        self.all || self.decide_subscription(pattern).is_allowed()
+        self.all || self.decide_pattern(Verb::Subscribe, pattern).is_allowed()
     }
 
     /// The same as [`Rights::allows`], with the rule that decides. `NoRule` also where [`Rights::everything`] allows.
@@ -139,13 +139,8 @@ impl Rights {
         }
     }
 
-    /// The same as [`Rights::allows_subscription`], with the rule that decides.
-    #[must_use]
-    pub fn decide_subscription(&self, pattern: &str) -> Decision<'_> {
-        self.first(Verb::Subscribe, |own, deny| if deny { own.overlaps(pattern) } else { own.covers(pattern) })
-    }
-
-    /// The decision about all targets that a pattern matches.
+    /// The decision about all targets that a pattern matches, such as the subjects of a subscription: one rule has to
+    /// allow all of them, and none may deny any.
     #[must_use]
     pub fn decide_pattern(&self, verb: Verb, pattern: &str) -> Decision<'_> {
         self.first(verb, |own, deny| if deny { own.overlaps(pattern) } else { own.covers(pattern) })
@@ -154,8 +149,8 @@ impl Rights {
     /// The first rule that allows some of what a pattern matches.
     #[must_use]
     pub fn first_overlap(&self, verb: Verb, pattern: &str) -> Option<&Rule> {
-        let rules = self.rules.iter().filter(|one| one.rule.right.verb == verb && !one.rule.right.deny);
-        rules.map(|one| (one, &one.rule)).find(|(one, _)| one.pattern.overlaps(pattern)).map(|(_, rule)| rule)
+        let mut allowing = self.rules.iter().filter(|one| one.rule.right.verb == verb && !one.rule.right.deny);
+        allowing.find(|one| one.pattern.overlaps(pattern)).map(|one| &one.rule)
     }
 
     /// The first rule of a verb that fits; denying rules come first.
@@ -182,12 +177,6 @@ impl Rights {
             Some(rule) => Decision::Allowed(rule),
             None => Decision::NoRule,
         }
-    }
-
-    /// Whether any target of a verb is allowed: for lists that leave out what one may not see.
-    #[must_use]
-    pub fn may_at_all(&self, verb: Verb) -> bool {
-        self.all || self.rules.iter().any(|one| one.rule.right.verb == verb && !one.rule.right.deny)
     }
 }
 

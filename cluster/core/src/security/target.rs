@@ -124,7 +124,7 @@ impl TargetPattern {
                 return Err(PatternError::Wildcard);
             }
             match segment {
-                ">" | "**" => pattern.tail = true,
+                _ if is_tail(segment) => pattern.tail = true,
                 "*" => pattern.segments.push((Segment::Any, separator)),
                 _ if segment.contains(['*', '>']) => return Err(PatternError::Wildcard),
                 _ if segment.is_empty() || segment.contains(|c: char| c.is_whitespace() || c.is_control()) => {
@@ -145,8 +145,7 @@ impl TargetPattern {
     /// Whether the pattern does not reach a name because of its first character. A wildcard in the first place does not
     /// stand for a subject with `_` in front: who shall read the audit or dead letters has to be told so by name.
     fn stays_out(&self, target: &str) -> bool {
-        let open = !matches!(self.segments.first(), Some((Segment::Literal(_), _)));
-        self.separators == Separators::Dot && open && target.starts_with('_')
+        self.separators == Separators::Dot && self.is_open() && target.starts_with('_')
     }
 
     /// Whether a wildcard is the first segment.
@@ -188,35 +187,43 @@ impl TargetPattern {
         self.tail || parts.next().is_none()
     }
 
-    /// Whether all subjects that the subscription `wanted` matches are the pattern's.
+    /// Whether all targets that the pattern `wanted` matches are the pattern's: all subjects of a subscription.
     #[must_use]
     pub fn covers(&self, wanted: &str) -> bool {
-        if self.stays_out(wanted) {
-            return false;
-        }
-        let (wanted, tail) = split_tail(wanted);
-        let mut parts = wanted.split('.');
-        // A wildcard of the subscription stands for more than any literal.
-        let all = self.segments.iter().all(|(segment, _)| parts.next().is_some_and(|part| segment.fits(part)));
-        all && (self.tail || !tail && parts.next().is_none())
+        let (count, last) = self
+            .separators
+            .segments(wanted)
+            .fold((0_usize, ""), |(count, _), (part, _)| (count.saturating_add(1), part));
+        // A wildcard of `wanted` stands for more than any literal, and a tail for more than any segment.
+        self.matches(wanted) && (!is_tail(last) || self.tail && self.segments.len() < count)
     }
 
-    /// Whether the subscription `wanted` matches a subject that is the pattern's too.
+    /// Whether the pattern `wanted` matches a target that is the pattern's too.
     #[must_use]
     pub fn overlaps(&self, wanted: &str) -> bool {
         if self.stays_out(wanted) {
             return false;
         }
-        let (wanted, tail) = split_tail(wanted);
-        let mut parts = wanted.split('.');
-        for (segment, _) in &self.segments {
-            match parts.next() {
-                Some(part) if part == "*" || segment.fits(part) => {}
-                Some(_) => return false,
-                None => return tail,
+        let mut parts = self.separators.segments(wanted).peekable();
+        let mut own = self.segments.iter().peekable();
+        while let Some((segment, separator)) = own.next() {
+            let Some((part, behind)) = parts.next() else { return false };
+            if is_tail(part) {
+                return true;
+            }
+            if part != "*" && !segment.fits(part) {
+                return false;
+            }
+            // A target may end before a tail.
+            let ends = separator.is_none() || self.tail && own.peek().is_none();
+            if ends && (behind.is_none() || parts.peek().is_some_and(|(next, _)| is_tail(next))) {
+                return true;
+            }
+            if *separator != behind {
+                return false;
             }
         }
-        self.tail || parts.next().is_none()
+        self.tail
     }
 }
 
@@ -230,10 +237,9 @@ impl Segment {
     }
 }
 
-/// The part of a subscription before its tail, and whether there is one.
-fn split_tail(wanted: &str) -> (&str, bool) {
-    let head = wanted.strip_suffix(".>").or_else(|| wanted.strip_suffix(".**"));
-    head.map_or((wanted, false), |head| (head, true))
+/// Whether a segment of a pattern stands for all that follow.
+fn is_tail(segment: &str) -> bool {
+    matches!(segment, ">" | "**")
 }
 
 #[cfg(test)]
@@ -278,6 +284,27 @@ mod tests {
         assert!(other("billing:*").matches("billing:"), "an action without a name");
         assert!(!other("bill:*").matches("billing:charge") && other("eu/*").matches("eu/web"));
         assert!(!other("billing").matches("billing:charge"));
+    }
+
+    #[test]
+    fn a_pattern_of_capabilities_or_processes_is_covered_or_overlaps_with_its_separators() {
+        for (right, wanted, covers, overlaps) in [
+            ("billing:*", "billing:*", true, true),
+            ("billing:>", "billing:*", true, true),
+            ("billing:*", "billing:>", false, true),
+            ("billing:charge", "billing:*", false, true),
+            ("billing:*", "billing.*", false, false),
+            ("billing:>", "billing.>", false, true),
+            ("billing:a.b", "billing:a:b", false, false),
+            ("eu/*", "us/*", false, false),
+            ("eu/web", "eu/>", false, true),
+            ("eu", "eu/*", false, false),
+            ("*", ">", false, true),
+            (">", ">", true, true),
+        ] {
+            let own = other(right);
+            assert_eq!((own.covers(wanted), own.overlaps(wanted)), (covers, overlaps), "{right} and {wanted}");
+        }
     }
 
     #[test]
