@@ -52,6 +52,12 @@ impl StateReader {
         self.state.applied()
     }
 
+    /// Follows the revision of the security state. Whoever is woken sees a state at least as new as the revision.
+    #[must_use]
+    pub fn security_revision(&self) -> watch::Receiver<u64> {
+        self.state.security_revision()
+    }
+
     /// The heads of the namespaces that changed since the last call, whether clients can see them or not. A change
     /// is here before [`StateReader::applied`] moves. For one caller alone: the feed.
     #[must_use]

@@ -143,6 +143,8 @@ pub(crate) struct State {
     pub(crate) system: Mutex<System>,
     /// Index behind the last applied entry.
     pub(crate) applied: watch::Sender<u64>,
+    /// Revision of the security state that readers see. Announced apart, so that nobody is woken by every entry.
+    security: watch::Sender<u64>,
     pub(crate) snapshots: Snapshots,
     /// Held while some events move to the ledger or are removed from it, never for long.
     pub(crate) settling: Mutex<()>,
@@ -168,6 +170,7 @@ impl State {
         let applied = system.applied.map_or(0, |applied| applied.index.saturating_add(1));
         let clock = LogClock::new(machine.millis());
         clock.set_alone(is_alone(&system.membership));
+        let security = watch::Sender::new(machine.security().revision());
         Ok(Arc::new(Self {
             changes: Mutex::new(databases.changes(&machine)),
             schedule: Mutex::default(),
@@ -177,6 +180,7 @@ impl State {
             publishing: Mutex::new(()),
             system: Mutex::new(system),
             applied: watch::Sender::new(applied),
+            security,
             snapshots: Snapshots::default(),
             settling: Mutex::new(()),
             applying: tokio::sync::Mutex::new(()),
@@ -209,8 +213,15 @@ impl State {
         crash::point("apply: a batch is to be written")?;
         write()?;
         crash::point("apply: a batch was written")?;
-        self.machine.store(Arc::new(machine.clone()));
+        self.show(machine.clone());
         Ok(())
+    }
+
+    /// Readers see this machine from now on.
+    fn show(&self, machine: Machine) {
+        let revision = machine.security().revision();
+        self.machine.store(Arc::new(machine));
+        self.security.send_if_modified(|known| std::mem::replace(known, revision) != revision);
     }
 
     /// State and ledger of one generation. A caller that needs both, or one of them twice, takes them once.
@@ -233,6 +244,11 @@ impl State {
     /// Follows the index behind the last applied entry.
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
+    }
+
+    /// Follows the revision of the security state.
+    pub(crate) fn security_revision(&self) -> watch::Receiver<u64> {
+        self.security.subscribe()
     }
 
     /// Bytes of entries applied since this process started.
@@ -285,7 +301,7 @@ impl State {
         let changes = databases.changes(&machine);
         let publishing = lock(&self.publishing);
         *self.databases.write().unwrap_or_else(PoisonError::into_inner) = databases;
-        self.machine.store(Arc::new(machine));
+        self.show(machine);
         drop(publishing);
         *lock(&self.changes) = changes;
         *lock(&self.schedule) = Schedule::default();

@@ -9,6 +9,7 @@ use rollbook_cluster::lock::lock;
 use rollbook_cluster::node::Node;
 use rollbook_core::limits::CREDENTIALS_USED_MAX;
 use rollbook_core::machine::security::state::Security;
+use rollbook_core::security::actor::Actor;
 use rollbook_core::security::model::{Credential, Proof};
 use rollbook_core::security::principal::Principal;
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ use super::credentials::basic::Basic;
 use super::credentials::bearer::Presented;
 use super::credentials::certificate;
 use super::credentials::delay::LoginDelays;
+use super::credentials::jwt::error::JwtError;
 use super::credentials::jwt::jwks::JwksSettings;
 use super::credentials::jwt::verifier::Verifier;
 use super::credentials::password::Passwords;
@@ -51,9 +53,9 @@ pub struct SecurityConfig {
     pub seal_key: Option<SealKey>,
 }
 
-/// Who a ticket is for.
+/// Who a client was found to be, and how long that counts.
 #[derive(Debug, Clone)]
-pub struct TicketHolder {
+struct Admitted {
     grant: Arc<Grant>,
     shown: Shown,
     expires: u64,
@@ -70,14 +72,12 @@ pub(super) struct Inner {
     pub(super) verifier: Verifier,
     passwords: Passwords,
     delays: LoginDelays,
-    tickets: Tickets<TicketHolder>,
+    tickets: Tickets<Admitted>,
     denials: Denials,
     /// Ids of credentials whose use is to be noted.
     used: Mutex<HashSet<String>>,
     /// Whether the node has caught up with the cluster since its start: before, a revoked credential could be let in.
     pub(super) caught_up: AtomicBool,
-    /// The newest revision that grants are compiled from.
-    pub(super) following: AtomicU64,
     /// The revision that all grants follow.
     pub(super) revision: watch::Sender<u64>,
     /// When the next credential of a client expires, milliseconds since 1970.
@@ -112,23 +112,10 @@ impl Authority {
             denials: Denials::new(metrics.denied.clone()),
             used: Mutex::default(),
             caught_up: AtomicBool::new(false),
-            following: AtomicU64::new(0),
             revision: watch::channel(0).0,
             next_expiry: AtomicU64::new(u64::MAX),
         };
         Ok(Self { inner: Arc::new(inner) })
-    }
-
-    /// Whether clients that come from elsewhere need no credential.
-    #[must_use]
-    pub fn is_insecure(&self) -> bool {
-        self.inner.config.insecure
-    }
-
-    /// Whether local clients need a credential too.
-    #[must_use]
-    pub fn is_enabled(&self) -> bool {
-        self.inner.config.enabled
     }
 
     /// Whether the node has caught up with the cluster since its start, so that credentials are accepted.
@@ -178,8 +165,8 @@ impl Authority {
         }
         self.caught_up()?;
         let admitted = match presented {
-            Some(Presented::Token { id, secret }) => self.token(id, secret, &origin),
-            Some(Presented::Jwt(token)) => self.jwt(token, &origin).await,
+            Some(Presented::Token { id, secret }) => self.token(id, secret),
+            Some(Presented::Jwt(token)) => self.jwt(token).await,
             Some(Presented::Basic(basic)) => self.password(basic, &origin).await,
             Some(Presented::Unknown) => Err(unauthenticated("the credential is neither a token nor a JWT")),
             None => self.certificate(&origin),
@@ -187,9 +174,9 @@ impl Authority {
         admitted.inspect_err(|fault| self.note_failure(&origin, fault)).map(|holder| self.identity(holder, origin))
     }
 
-    /// Whether the node has caught up with the cluster since its start.
+    /// Refuses credentials until the node has caught up with the cluster.
     fn caught_up(&self) -> Result<(), Fault> {
-        if self.inner.caught_up.load(Ordering::Relaxed) {
+        if self.is_caught_up() {
             return Ok(());
         }
         Err(Fault::unavailable("this node has not caught up with the cluster yet, so credentials are not accepted"))
@@ -201,7 +188,7 @@ impl Authority {
         }
         let address = origin.address.map_or_else(String::new, |address| address.to_string());
         let (principal, door) = ("anonymous".to_owned(), origin.door.to_owned());
-        let actor = rollbook_core::security::actor::Actor { principal, address, door, ..Default::default() };
+        let actor = Actor { principal, address, door, ..Default::default() };
         self.inner.denials.note(actor, "authenticate", &fault.text);
     }
 
@@ -211,20 +198,22 @@ impl Authority {
             true => Arc::clone(&self.inner.everything),
             false => {
                 self.caught_up()?;
-                self.with_security(|security| self.grant(security, Principal::ANONYMOUS, Vec::new()))
+                self.grant(Principal::ANONYMOUS, Vec::new())
             }
         };
         if grant.rights().is_empty() {
             return Err(unauthenticated("a credential is needed; present a token, see docs/security.md"));
         }
-        Ok(self.identity(TicketHolder { grant, shown: Shown::Nothing, expires: 0 }, origin))
+        Ok(self.identity(Admitted { grant, shown: Shown::Nothing, expires: 0 }, origin))
     }
 
-    fn identity(&self, holder: TicketHolder, origin: Origin) -> Arc<Identity> {
-        let TicketHolder { grant, shown, expires } = holder;
+    fn identity(&self, holder: Admitted, origin: Origin) -> Arc<Identity> {
+        let Admitted { grant, shown, expires } = holder;
         if expires != 0 {
             self.inner.next_expiry.fetch_min(expires, Ordering::Relaxed);
         }
+        // The certificate has told what there is to tell, and a connection may stay for months.
+        let origin = Origin { certificate: None, ..origin };
         Arc::new(Identity::new(grant, shown, origin, expires, self.inner.denials.clone()))
     }
 
@@ -234,7 +223,7 @@ impl Authority {
     }
 
     /// The grant of a principal, shared with its other clients.
-    fn grant(&self, security: &Security, principal: Principal, claimed: Vec<String>) -> Arc<Grant> {
+    fn grant(&self, principal: Principal, claimed: Vec<String>) -> Arc<Grant> {
         let mut key = principal.to_string();
         claimed.iter().for_each(|role| {
             key.push(' ');
@@ -247,19 +236,14 @@ impl Authority {
         if grants.len() >= GRANTS_IDLE_MAX {
             grants.retain(|_, grant| Arc::strong_count(grant) > 1);
         }
-        // Under the lock: a refresh that has begun goes over this grant too, or is seen here.
-        let grant = match self.inner.following.load(Ordering::Relaxed) > security.revision() {
-            true => self.with_security(|newer| Grant::new(newer, principal, claimed)),
-            false => Grant::new(security, principal, claimed),
-        };
-        let grant = Arc::new(grant);
+        // The state is read under the lock: a refresh that has begun goes over this grant too, or its state is seen here.
+        let grant = Arc::new(self.with_security(|security| Grant::new(security, principal, claimed)));
         grants.insert(key, Arc::clone(&grant));
         grant
     }
 
-    fn token(&self, id: &str, secret: &str, origin: &Origin) -> Result<TicketHolder, Fault> {
+    fn token(&self, id: &str, secret: &str) -> Result<Admitted, Fault> {
         let wrong = || unauthenticated("the token is not valid; it was revoked, or never made here");
-        let _ = origin;
         self.with_security(|security| {
             let credential = security.credential(id).ok_or_else(wrong)?;
             let Some(Proof::Token(hash)) = &credential.proof else { return Err(wrong()) };
@@ -272,7 +256,7 @@ impl Authority {
     }
 
     /// The holder of a credential that was shown to be right.
-    fn of_credential(&self, security: &Security, row: &Credential, shown: Shown) -> Result<TicketHolder, Fault> {
+    fn of_credential(&self, security: &Security, row: &Credential, shown: Shown) -> Result<Admitted, Fault> {
         let now = clock::millis();
         if !row.counts_at(now) {
             return Err(unauthenticated("the credential has expired; ask for a new one"));
@@ -284,7 +268,7 @@ impl Authority {
                 used.insert(row.id.clone());
             }
         }
-        Ok(TicketHolder { grant: self.grant(security, principal, Vec::new()), shown, expires: row.expires })
+        Ok(Admitted { grant: self.grant(principal, Vec::new()), shown, expires: row.expires })
     }
 
     /// A principal of the replicated state that is not shut out.
@@ -294,7 +278,7 @@ impl Authority {
         row.principal.parse().map_err(|_| Fault::internal("a stored principal cannot be read"))
     }
 
-    async fn password(&self, basic: Basic, origin: &Origin) -> Result<TicketHolder, Fault> {
+    async fn password(&self, basic: Basic, origin: &Origin) -> Result<Admitted, Fault> {
         let Basic { user, password } = basic;
         let principal = user.to_string();
         let address = origin.address.map_or_else(|| std::net::Ipv4Addr::UNSPECIFIED.into(), |address| address.ip());
@@ -317,10 +301,9 @@ impl Authority {
         })
     }
 
-    async fn jwt(&self, token: &str, origin: &Origin) -> Result<TicketHolder, Fault> {
-        let _ = origin;
+    async fn jwt(&self, token: &str) -> Result<Admitted, Fault> {
         let verified = self.inner.verifier.verify(token, SystemTime::now()).await.map_err(|error| {
-            if error.is_temporary() && error != super::credentials::jwt::error::JwtError::NotYetValid {
+            if error.is_temporary() && error != JwtError::NotYetValid {
                 Fault::unavailable(error.to_string())
             } else {
                 unauthenticated(error.to_string())
@@ -333,13 +316,13 @@ impl Authority {
             if security.principal(&principal.to_string()).is_some_and(|row| row.disabled) {
                 return Err(unauthenticated("the principal of the credential is shut out"));
             }
-            let grant = self.grant(security, principal.clone(), verified.roles.clone());
-            Ok(TicketHolder { grant, shown, expires })
+            let grant = self.grant(principal.clone(), verified.roles.clone());
+            Ok(Admitted { grant, shown, expires })
         })
     }
 
     /// A client that shows its certificate alone.
-    fn certificate(&self, origin: &Origin) -> Result<TicketHolder, Fault> {
+    fn certificate(&self, origin: &Origin) -> Result<Admitted, Fault> {
         let der = origin.certificate.as_deref().unwrap_or_default();
         let names = certificate::names(der).map_err(|error| unauthenticated(error.to_string()))?;
         let expires = millis(names.not_after);
@@ -354,14 +337,14 @@ impl Authority {
                 let shown = Shown::Certificate(print.clone(), Some(row.id.clone()));
                 let holder = self.of_credential(security, row, shown)?;
                 let earlier = if holder.expires == 0 { expires } else { holder.expires.min(expires) };
-                return Ok(TicketHolder { expires: earlier, ..holder });
+                return Ok(Admitted { expires: earlier, ..holder });
             }
             let Some(principal) = &names.principal else {
                 return Err(unauthenticated("the client certificate names no principal, and no credential names it"));
             };
             let principal = self.present(security, &principal.to_string())?;
-            let grant = self.grant(security, principal, Vec::new());
-            Ok(TicketHolder { grant, shown: Shown::Certificate(print.clone(), None), expires })
+            let grant = self.grant(principal, Vec::new());
+            Ok(Admitted { grant, shown: Shown::Certificate(print.clone(), None), expires })
         })
     }
 
@@ -371,7 +354,7 @@ impl Authority {
     /// Too many tickets wait for their use.
     pub fn issue_ticket(&self, identity: &Identity) -> Result<Secret, Fault> {
         let (grant, shown) = (Arc::clone(identity.grant()), identity.shown().clone());
-        let holder = TicketHolder { grant, shown, expires: identity.expires() };
+        let holder = Admitted { grant, shown, expires: identity.expires() };
         let issued = self.inner.tickets.issue(holder, clock::now());
         issued.map_err(|_| Fault::overloaded("too many tickets wait for their use; try again in half a minute"))
     }
@@ -389,12 +372,6 @@ impl Authority {
             Some(why) => Err(unauthenticated(why)),
             None => Ok(identity),
         }
-    }
-
-    /// The rights of any principal as the replicated state says now, for an explanation.
-    #[must_use]
-    pub fn grant_of(&self, principal: &Principal) -> Grant {
-        self.with_security(|security| Grant::new(security, principal.clone(), Vec::new()))
     }
 
     /// Why a client is not who it was any more; `None` while it is.

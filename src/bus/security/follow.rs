@@ -21,11 +21,7 @@ impl Authority {
         if revision == *known {
             return;
         }
-        let grants: Vec<_> = {
-            let grants = lock(&self.inner.grants);
-            self.inner.following.store(revision, Ordering::Relaxed);
-            grants.values().cloned().collect()
-        };
+        let grants: Vec<_> = lock(&self.inner.grants).values().cloned().collect();
         let issuers = self.with_security(|security| {
             grants.iter().for_each(|grant| grant.refresh(security));
             security.issuers().cloned().collect::<Vec<_>>()
@@ -39,10 +35,10 @@ impl Authority {
     pub async fn run(self, stop: CancellationToken) {
         let follow = async {
             self.catch_up().await;
-            let (mut applied, mut known) = (self.inner.node.state().applied(), u64::MAX);
+            let (mut changes, mut known) = (self.inner.node.state().security_revision(), u64::MAX);
             loop {
                 self.refresh(&mut known);
-                if applied.changed().await.is_err() {
+                if changes.changed().await.is_err() {
                     return;
                 }
             }
