@@ -13,7 +13,7 @@ use actix_web::{Error, HttpResponse, web};
 use rollbook_core::command::Command;
 use rollbook_core::level::FeatureLevel;
 use rollbook_core::security::actor::Actor;
-use rollbook_core::security::change::{AuditLine, Audited, Change, SecurityChange};
+use rollbook_core::security::change::{AuditLine, Audited, Change};
 use rollbook_core::security::right::Verb;
 
 use super::Admin;
@@ -127,8 +127,8 @@ async fn note(admin: &Admin, actor: Actor, action: &str, (target, outcome): (Str
     }
     let (what, outcome) = (action.to_owned(), outcome.to_owned());
     let line = AuditLine { actor: Some(actor), what, target, outcome, count: 1 };
-    let change = SecurityChange { if_revision: None, change: Some(Change::Audited(Audited { lines: vec![line] })) };
-    if let Err(refusal) = admin.bus.proposer().command(Command::Security(Box::new(change))).await {
+    let command = Command::security(None, Change::Audited(Audited { lines: vec![line] }));
+    if let Err(refusal) = admin.bus.proposer().command(command).await {
         tracing::error!(%refusal, action, "an operation could not be written into the audit");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rollbook_core::command::Command;
 use rollbook_core::level::FeatureLevel;
-use rollbook_core::security::change::{AuditLine, Audited, Change, CredentialsUsed, SecurityChange};
+use rollbook_core::security::change::{AuditLine, Audited, Change, CredentialsUsed};
 use tokio_util::sync::CancellationToken;
 
 use super::client::clients::{Client, CloseReason};
@@ -26,21 +26,22 @@ const LINES_WAITING_MAX: usize = 1024;
 /// Watches the clients and streams of a node.
 #[derive(Debug)]
 pub struct Guard {
-    bus: Bus,
     services: Services,
-    /// Lines for the audit that were not written yet.
-    lines: VecDeque<AuditLine>,
 }
 
 impl Guard {
     /// The guard of this node.
     #[must_use]
-    pub fn new(services: Services) -> Self {
-        Self { bus: services.bus.clone(), services, lines: VecDeque::new() }
+    pub const fn new(services: Services) -> Self {
+        Self { services }
+    }
+
+    const fn bus(&self) -> &Bus {
+        &self.services.bus
     }
 
     fn authority(&self) -> &Authority {
-        self.bus.authority()
+        self.bus().authority()
     }
 
     /// Watches until cancelled.
@@ -56,11 +57,10 @@ impl Guard {
                 self.sweep().await;
             }
         };
-        let notes = Self { bus: self.bus.clone(), services: self.services.clone(), lines: VecDeque::new() };
         tokio::select! {
             () = stop.cancelled() => {}
             () = watch => {}
-            () = notes.write_notes() => {}
+            () = self.write_notes() => {}
         }
     }
 
@@ -72,7 +72,7 @@ impl Guard {
                 tokio::task::yield_now().await;
             }
         }
-        for (number, live) in self.bus.all_live().iter().enumerate() {
+        for (number, live) in self.bus().all_live().iter().enumerate() {
             self.look_at_stream(live);
             if number % AT_A_TIME == AT_A_TIME - 1 {
                 tokio::task::yield_now().await;
@@ -106,32 +106,33 @@ impl Guard {
     }
 
     /// Writes refusals and uses of credentials into the replicated state, once a second when there are any.
-    async fn write_notes(mut self) {
+    async fn write_notes(&self) {
+        // Lines for the audit that were not written yet.
+        let mut waiting: VecDeque<AuditLine> = VecDeque::new();
         loop {
             tokio::time::sleep(LOOK).await;
-            self.lines.extend(self.authority().denials().take());
-            let more = self.lines.len().saturating_sub(LINES_WAITING_MAX);
-            drop(self.lines.drain(..more));
-            if self.bus.level() < FeatureLevel::SECURED {
-                self.lines.clear();
+            waiting.extend(self.authority().denials().take());
+            let more = waiting.len().saturating_sub(LINES_WAITING_MAX);
+            drop(waiting.drain(..more));
+            if self.bus().level() < FeatureLevel::SECURED {
+                waiting.clear();
                 continue;
             }
             let used = self.authority().take_used();
             if !used.is_empty() {
                 self.propose(Change::CredentialsUsed(CredentialsUsed { ids: used })).await;
             }
-            let most = rollbook_core::limits::AUDIT_LINES_MAX.min(self.lines.len());
-            let lines: Vec<AuditLine> = self.lines.iter().take(most).cloned().collect();
+            let most = rollbook_core::limits::AUDIT_LINES_MAX.min(waiting.len());
+            let lines: Vec<AuditLine> = waiting.iter().take(most).cloned().collect();
             if !lines.is_empty() && self.propose(Change::Audited(Audited { lines })).await {
-                drop(self.lines.drain(..most));
+                drop(waiting.drain(..most));
             }
         }
     }
 
     /// Proposes a note. Returns whether it is in the log.
     async fn propose(&self, change: Change) -> bool {
-        let change = SecurityChange { if_revision: None, change: Some(change) };
-        match self.bus.proposer().command(Command::Security(Box::new(change))).await {
+        match self.bus().proposer().command(Command::security(None, change)).await {
             Ok(_) => true,
             Err(refusal) => {
                 tracing::debug!(%refusal, "refusals could not be written into the audit yet");

@@ -16,7 +16,7 @@ use crate::error::Refusal;
 use crate::level::FeatureLevel;
 use crate::namespace::{Head, Retention};
 use crate::node::{Node, Owner};
-use crate::security::change::SecurityChange;
+use crate::security::change::{Change, SecurityChange};
 use crate::service::{
     InstanceLeave, InstanceMark, InstanceRegister, Registered, Removed, Service, ServiceExpire, ServiceRemove,
     ServiceUpdate,
@@ -323,6 +323,12 @@ pub struct ClockSet {
 }
 
 impl Command {
+    /// A change of the security state. With `if_revision` only if the row still has that revision.
+    #[must_use]
+    pub fn security(if_revision: Option<u64>, change: Change) -> Self {
+        Self::Security(Box::new(SecurityChange { if_revision, change: Some(change) }))
+    }
+
     /// The lowest feature level at which this command may be proposed: releases that know only a lower level cannot
     /// apply it.
     #[must_use]

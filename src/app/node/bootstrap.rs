@@ -72,7 +72,7 @@ async fn make(node: &Node, (data, again): (&Path, bool), streams: &StandardStrea
     let token = RootToken::mint(data, again)?;
     let path = token.path().display().to_string();
     token.write().with_context(|| format!("cannot write {path}"))?;
-    let command = Command::Security(Box::new(token.change()));
+    let command = Command::security(None, token.change());
     match node.proposals().command_of(command, RootToken::actor(node.id())).await {
         Ok(_) => {
             token.confirm().with_context(|| format!("cannot write {path}"))?;

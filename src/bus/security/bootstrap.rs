@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rollbook_core::security::actor::Actor;
-use rollbook_core::security::change::{Bootstrap, Change, SecurityChange};
+use rollbook_core::security::change::{Bootstrap, Change};
 
 use super::credentials::token::{MintedToken, mint};
 use crate::bus::error::Fault;
@@ -60,12 +60,11 @@ impl RootToken {
         file.sync_all()
     }
 
-    /// The command that makes the token one of `user:root`.
+    /// The change that makes the token one of `user:root`.
     #[must_use]
-    pub fn change(&self) -> SecurityChange {
+    pub fn change(&self) -> Change {
         let (hash, id) = (self.minted.hash.as_bytes().to_vec(), self.minted.id.as_str().to_owned());
-        let bootstrap = Bootstrap { hash, id, again: self.again };
-        SecurityChange { if_revision: None, change: Some(Change::Bootstrap(bootstrap)) }
+        Change::Bootstrap(Bootstrap { hash, id, again: self.again })
     }
 
     /// Who has that done, for the audit.

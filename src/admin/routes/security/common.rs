@@ -4,7 +4,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::IF_NONE_MATCH;
 use rollbook_core::command::{Command, Done};
 use rollbook_core::machine::security::state::Security;
-use rollbook_core::security::change::{Change, SecurityChange};
+use rollbook_core::security::change::Change;
 use rollbook_core::security::principal::Principal;
 use rollbook_core::time::Timestamp;
 
@@ -28,8 +28,7 @@ pub(super) fn look<T>(admin: &Admin, look: impl FnOnce(&Security) -> T) -> T {
 
 /// Proposes a change in the name of the caller. Returns the revision after it.
 pub(super) async fn change(admin: &Admin, if_revision: Option<u64>, change: Change) -> Result<u64, Problem> {
-    let change = SecurityChange { if_revision, change: Some(change) };
-    match propose(admin, Command::Security(Box::new(change))).await? {
+    match propose(admin, Command::security(if_revision, change)).await? {
         Done::Security(revision) => Ok(revision),
         _ => Err(Problem::storage("no answer")),
     }
