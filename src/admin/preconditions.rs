@@ -133,15 +133,15 @@ impl Conditions {
         Ok(Self { matching: condition(request, &IF_MATCH)?, unlike: condition(request, &IF_NONE_MATCH)? })
     }
 
-    /// The revision that the change is bound to. `None` means that any revision will do. `present` gives the revision
-    /// of the resource.
+    /// The revision that the change is bound to: 0 for a resource that has to be absent. `None` means that any revision
+    /// will do. `present` gives the revision of the resource, `None` while there is none.
     ///
     /// # Errors
     /// The conditions are not met, or the present revision cannot be read.
     pub(super) async fn revision(
         &self,
         admin: &Admin,
-        present: impl Fn() -> Result<u64, Problem>,
+        present: impl Fn() -> Result<Option<u64>, Problem>,
     ) -> Result<Option<u64>, Problem> {
         let named = self.named()?;
         // The rules compare one revision with the present one in the order of the log, so nothing has to be read
@@ -149,11 +149,13 @@ impl Conditions {
         if let (Some([revision]), None) = (named.as_deref(), &self.unlike) {
             return Ok(Some(*revision));
         }
-        if named.is_none() && self.unlike.is_none() {
+        if self.matching.is_none() && self.unlike.is_none() {
             return Ok(None);
         }
         admin.bus.node().consensus().read_barrier(Consistency::Linearizable).await?;
-        self.choose(named.as_deref(), present()?).map(Some)
+        let chosen = self.choose(named.as_deref(), present()?)?;
+        // `If-Match: *` is met by whatever comes after this revision too.
+        Ok((named.is_some() || self.unlike.is_some()).then_some(chosen))
     }
 
     /// The revisions that `If-Match` names. `None` means that any revision will do.
@@ -166,8 +168,14 @@ impl Conditions {
         Ok(Some(revisions))
     }
 
-    /// The present revision, if the conditions are met.
-    fn choose(&self, named: Option<&[u64]>, present: u64) -> Result<u64, Problem> {
+    /// The present revision, or 0 when there is no resource, if the conditions are met.
+    fn choose(&self, named: Option<&[u64]>, present: Option<u64>) -> Result<u64, Problem> {
+        let Some(present) = present else {
+            return match self.matching {
+                None => Ok(0),
+                Some(_) => Err(failed("there is nothing yet that If-Match could name")),
+            };
+        };
         if named.is_some_and(|named| !named.contains(&present)) {
             return Err(failed(format!("revision is {present}, which If-Match does not name")));
         }
@@ -236,7 +244,7 @@ mod tests {
         let status = |problem: Problem| actix_web::ResponseError::status_code(&problem).as_u16();
         let conditions = Conditions::of(&request(IF_MATCH, lines)).map_err(status)?;
         let Some(named) = conditions.named().map_err(status)? else { return Ok(None) };
-        conditions.choose(Some(&named), present).map(Some).map_err(status)
+        conditions.choose(Some(&named), Some(present)).map(Some).map_err(status)
     }
 
     #[test]
@@ -258,10 +266,20 @@ mod tests {
     fn a_change_that_excludes_what_there_is_is_refused() {
         let met = |line: &str| {
             let conditions = Conditions::of(&request(IF_NONE_MATCH, &[line.as_bytes()])).unwrap();
-            conditions.choose(None, 7).is_ok()
+            conditions.choose(None, Some(7)).is_ok()
         };
         assert!(met("\"6\", W/\"8\""));
         assert!(!met("*") && !met("W/\"7\"") && !met("\"7-0123456789abcdef\""));
+    }
+
+    #[test]
+    fn what_is_absent_meets_no_if_match_and_every_if_none_match() {
+        let absent = |name: HeaderName, line: &str| {
+            let conditions = Conditions::of(&request(name, &[line.as_bytes()])).unwrap();
+            conditions.choose(conditions.named().unwrap().as_deref(), None).ok()
+        };
+        assert_eq!((absent(IF_MATCH, "*"), absent(IF_MATCH, "\"0\", \"7\"")), (None, None));
+        assert_eq!((absent(IF_NONE_MATCH, "*"), absent(IF_NONE_MATCH, "\"7\"")), (Some(0), Some(0)));
     }
 
     #[test]

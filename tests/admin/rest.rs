@@ -262,6 +262,28 @@ fn a_tag_of_a_service_changes_whenever_the_answer_does() {
 }
 
 #[test]
+fn a_row_of_security_is_made_changed_and_deleted_only_as_the_one_with_that_tag() {
+    let node = Node::start(&Options::new());
+    let issuer = r#"{"iss":"https://id.test","audiences":["rollbook"],"algorithms":["RS256"],"jwks_url":"https://id.test/keys"}"#;
+    for (path, row) in [("principals/user:ann", "{}"), ("roles/writer", "{}"), ("issuers/corp", issuer)] {
+        let path = format!("/api/security/{path}");
+        let ask = |method: &str, name: &str, tag: &str| {
+            node.web_with(method, &path, &[(name, tag)], if method == "PUT" { row } else { "" }).status
+        };
+        for absent in ["*", "\"1\"", "\"1\", \"2\""] {
+            assert_eq!(ask("PUT", "If-Match", absent), 412, "{path}: {absent}");
+        }
+        assert_eq!(ask("PUT", "If-None-Match", "*"), 200, "{path}");
+        assert_eq!(ask("PUT", "If-None-Match", "*"), 412, "{path} is there already");
+        let tag = || node.web("GET", &path, "").header("etag").expect("an ETag").to_owned();
+        let first = tag();
+        assert_eq!((ask("PUT", "If-Match", &first), ask("PUT", "If-Match", &first)), (200, 412), "{path}");
+        assert_eq!(ask("PUT", "If-Match", "*"), 200, "{path}");
+        assert_eq!((ask("DELETE", "If-Match", &first), ask("DELETE", "If-Match", &tag())), (412, 204), "{path}");
+    }
+}
+
+#[test]
 fn numbers_stay_as_they_are_written_through_merges() {
     let node = Node::start(&Options::new());
     let big = r#"{"big":12345678901234567890123,"exact":1.50}"#;

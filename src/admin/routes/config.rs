@@ -63,9 +63,9 @@ fn damaged(error: serde_json::Error) -> Problem {
     Problem::storage(format!("config: {error}"))
 }
 
-/// The present revision.
-fn present(admin: &Admin) -> Result<u64, Problem> {
-    Ok(admin.bus.node().state().config().revision)
+/// The present revision: there is always a document, if an empty one.
+fn present(admin: &Admin) -> Result<Option<u64>, Problem> {
+    Ok(Some(admin.bus.node().state().config().revision))
 }
 
 /// Finds a revision that is still kept; the present one by default.

@@ -197,7 +197,7 @@ pub(in crate::admin) async fn change(
     Object(patch): Object<Box<RawValue>>,
 ) -> Answer {
     let id = id.into_inner();
-    let revision = || find(&admin, &id).map(|(service, _)| service.revision);
+    let revision = || find(&admin, &id).map(|(service, _)| Some(service.revision));
     let expected = Conditions::of(&request)?.revision(&admin, revision).await?;
     for _ in 0..MERGES_MAX {
         let (service, instances) = find(&admin, &id)?;
@@ -228,11 +228,11 @@ pub(in crate::admin) async fn remove(
     _: Query<NoParameters>,
 ) -> Answer {
     let remove = ServiceRemove { id: id.into_inner() };
-    let revision = || find(&admin, &remove.id).map(|(service, _)| service.revision);
+    let revision = || find(&admin, &remove.id).map(|(service, _)| Some(service.revision));
     if let Some(expected) = Conditions::of(&request)?.revision(&admin, revision).await? {
         // The log has no conditional removal, so this barrier comes as close as possible.
         admin.bus.node().consensus().read_barrier(Consistency::Linearizable).await?;
-        let present = revision()?;
+        let present = revision()?.unwrap_or_default();
         if present != expected {
             return Err(Refusal::RevisionMismatch(format!("revision is {present}, not {expected}")).into());
         }

@@ -1,7 +1,5 @@
 //! Functions that the routes of security share.
 
-use actix_web::HttpRequest;
-use actix_web::http::header::IF_NONE_MATCH;
 use rollbook_core::command::{Command, Done};
 use rollbook_core::machine::security::state::Security;
 use rollbook_core::security::change::Change;
@@ -10,7 +8,6 @@ use rollbook_core::time::Timestamp;
 
 use crate::admin::Admin;
 use crate::admin::common::propose;
-use crate::admin::preconditions::Conditions;
 use crate::admin::problem::Problem;
 use crate::base::{clock, duration};
 
@@ -32,19 +29,6 @@ pub(super) async fn change(admin: &Admin, if_revision: Option<u64>, change: Chan
         Done::Security(revision) => Ok(revision),
         _ => Err(Problem::storage("no answer")),
     }
-}
-
-/// The revision that a request expects of a row; 0 stands for no row.
-pub(super) async fn expected(
-    admin: &Admin,
-    request: &HttpRequest,
-    present: impl Fn() -> u64,
-) -> Result<Option<u64>, Problem> {
-    // A row that is to be new has the revision 0 before it exists.
-    if request.headers().get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == b"*") {
-        return Ok(Some(0));
-    }
-    Conditions::of(request)?.revision(admin, || Ok(present())).await
 }
 
 /// The principal of a path.

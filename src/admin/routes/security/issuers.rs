@@ -8,13 +8,13 @@ use rollbook_core::security::right::Verb;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::common::{change, expected, look, not_found};
+use super::common::{change, look, not_found};
 use crate::admin::Admin;
 use crate::admin::body::Object;
 use crate::admin::common::Answer;
 use crate::admin::operation::{get, write};
 use crate::admin::page::{self, List};
-use crate::admin::preconditions::etag;
+use crate::admin::preconditions::{Conditions, etag};
 use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::admin::resource::resource;
@@ -190,8 +190,8 @@ pub(in crate::admin) async fn set(
     Object(body): Object<IssuerJson>,
 ) -> Answer {
     let name = name.into_inner();
-    let present = || look(&admin, |security| security.issuer(&name).map_or(0, |issuer| issuer.revision));
-    let expected = expected(&admin, &request, present).await?;
+    let present = || Ok(look(&admin, |security| security.issuer(&name).map(|issuer| issuer.revision)));
+    let expected = Conditions::of(&request)?.revision(&admin, present).await?;
     let row = row(&admin, &name, body)?;
     change(&admin, expected, Change::IssuerSet(row)).await?;
     view(&admin, &name)
@@ -201,9 +201,13 @@ pub(in crate::admin) async fn set(
 #[utoipa::path(delete, path = "/api/security/issuers/{name}", operation_id = "security_issuer_delete", tag = "security", params(("name" = String, Path)), responses((status = 204, description = "it is gone"), Problems))]
 pub(in crate::admin) async fn delete(
     admin: web::Data<Admin>,
+    request: HttpRequest,
     name: web::Path<String>,
     _: Query<NoParameters>,
 ) -> Answer {
-    change(&admin, None, Change::IssuerDelete(name.into_inner())).await?;
+    let name = name.into_inner();
+    let present = || Ok(look(&admin, |security| security.issuer(&name).map(|issuer| issuer.revision)));
+    let expected = Conditions::of(&request)?.revision(&admin, present).await?;
+    change(&admin, expected, Change::IssuerDelete(name.clone())).await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -10,13 +10,13 @@ use rollbook_core::security::right::Verb;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::common::{change, expected, look, not_found, principal, time};
+use super::common::{change, look, not_found, principal, time};
 use crate::admin::Admin;
 use crate::admin::body::Object;
 use crate::admin::common::Answer;
 use crate::admin::operation::{get, write};
 use crate::admin::page::{List, Page};
-use crate::admin::preconditions::etag;
+use crate::admin::preconditions::{Conditions, etag};
 use crate::admin::problem::Problems;
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::admin::resource::resource;
@@ -142,8 +142,8 @@ pub(in crate::admin) async fn set(
     Object(body): Object<PrincipalJson>,
 ) -> Answer {
     let name = principal(&name)?.to_string();
-    let present = || look(&admin, |security| security.principal(&name).map_or(0, |row| row.revision));
-    let expected = expected(&admin, &request, present).await?;
+    let present = || Ok(look(&admin, |security| security.principal(&name).map(|row| row.revision)));
+    let expected = Conditions::of(&request)?.revision(&admin, present).await?;
     let PrincipalJson { roles, rights, disabled, description } = body;
     let principal = name.clone();
     let row = PrincipalRow { principal, roles, rights, disabled, description, ..PrincipalRow::default() };
@@ -160,8 +160,8 @@ pub(in crate::admin) async fn delete(
     _: Query<NoParameters>,
 ) -> Answer {
     let name = name.into_inner();
-    let present = || look(&admin, |security| security.principal(&name).map_or(0, |row| row.revision));
-    let expected = expected(&admin, &request, present).await?;
+    let present = || Ok(look(&admin, |security| security.principal(&name).map(|row| row.revision)));
+    let expected = Conditions::of(&request)?.revision(&admin, present).await?;
     change(&admin, expected, Change::PrincipalDelete(name.clone())).await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -9,13 +9,13 @@ use rollbook_core::security::right::Verb;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::common::{change, expected, look, not_found};
+use super::common::{change, look, not_found};
 use crate::admin::Admin;
 use crate::admin::body::Object;
 use crate::admin::common::Answer;
 use crate::admin::operation::{get, write};
 use crate::admin::page::{self, List};
-use crate::admin::preconditions::etag;
+use crate::admin::preconditions::{Conditions, etag};
 use crate::admin::problem::Problems;
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::admin::resource::resource;
@@ -178,8 +178,8 @@ pub(in crate::admin) async fn set(
     Object(body): Object<RoleJson>,
 ) -> Answer {
     let name = name.into_inner();
-    let present = || look(&admin, |security| security.role(&name).map_or(0, |role| role.revision));
-    let expected = expected(&admin, &request, present).await?;
+    let present = || Ok(look(&admin, |security| security.role(&name).map(|role| role.revision)));
+    let expected = Conditions::of(&request)?.revision(&admin, present).await?;
     let RoleJson { rights, limits, description } = body;
     let role = Role { name: name.clone(), rights, limits: Some(limits.into()), description, revision: 0 };
     change(&admin, expected, Change::RoleSet(role)).await?;
@@ -195,8 +195,8 @@ pub(in crate::admin) async fn delete(
     _: Query<NoParameters>,
 ) -> Answer {
     let name = name.into_inner();
-    let present = || look(&admin, |security| security.role(&name).map_or(0, |role| role.revision));
-    let expected = expected(&admin, &request, present).await?;
+    let present = || Ok(look(&admin, |security| security.role(&name).map(|role| role.revision)));
+    let expected = Conditions::of(&request)?.revision(&admin, present).await?;
     change(&admin, expected, Change::RoleDelete(name.clone())).await?;
     Ok(HttpResponse::NoContent().finish())
 }
