@@ -4,7 +4,7 @@
 
 use actix_web::http::header::{ContentType, ETAG};
 use actix_web::{HttpRequest, HttpResponse, web};
-use rollbook_core::central::{ConfigRevision, ConfigSet, SECRET, without_secrets};
+use rollbook_core::central::{ConfigRevision, ConfigSet};
 use rollbook_core::command::{Command, Done};
 use rollbook_core::error::Refusal;
 use rollbook_core::limits;
@@ -105,12 +105,7 @@ pub(in crate::admin) async fn show(
 
 /// A revision as the caller may see it.
 fn shown(revision: ConfigRevision) -> ConfigRevision {
-    ConfigRevision { document: visible(revision.document), ..revision }
-}
-
-/// The document as the caller may see it.
-fn visible(document: Vec<u8>) -> Vec<u8> {
-    if identity().may(Verb::ConfigRead, SECRET) { document } else { without_secrets(&document) }
+    ConfigRevision { document: identity().visible_config(revision.document), ..revision }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -132,7 +127,8 @@ async fn set(admin: &Admin, document: Vec<u8>, if_revision: Option<u64>, reason:
 }
 
 fn stored(revision: u64, document: Vec<u8>) -> HttpResponse {
-    HttpResponse::Ok().insert_header(ContentType::json()).insert_header((ETAG, etag(revision))).body(visible(document))
+    let visible = identity().visible_config(document);
+    HttpResponse::Ok().insert_header(ContentType::json()).insert_header((ETAG, etag(revision))).body(visible)
 }
 
 /// Replaces the document, which is stored as it came. With `If-Match` only if it is still the one with that ETag; 412

@@ -1,7 +1,7 @@
 //! What doors need to serve services: clients, router, roll and the other nodes, put together once.
 
 use bytes::Bytes;
-use rollbook_core::central::{PUBLIC, SECRET, without_secrets};
+use rollbook_core::central::PUBLIC;
 use rollbook_core::entry;
 use rollbook_core::error::Refusal;
 use rollbook_core::event::{Event, EventId};
@@ -78,17 +78,13 @@ impl Services {
         client.is_some_and(|client| client.close(CloseReason::Removed))
     }
 
-    /// The central configuration, as this client may see it: what is under `$secret` only with the right to that.
+    /// The central configuration, as this client may see it.
     ///
     /// # Errors
     /// The client may not read the configuration.
     pub fn config(&self, identity: &Identity) -> Result<Vec<u8>, Fault> {
         identity.check(Verb::ConfigRead, PUBLIC)?;
-        let config = self.bus.node().state().config();
-        if identity.may(Verb::ConfigRead, SECRET) {
-            return Ok(config.text().to_vec());
-        }
-        Ok(without_secrets(config.text()))
+        Ok(identity.visible_config(self.bus.node().state().config().text().to_vec()))
     }
 
     /// Stores a notification for all other registered clients of the cluster.

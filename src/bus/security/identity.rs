@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rollbook_core::central::{SECRET, without_secrets};
 use rollbook_core::security::actor::Actor;
 use rollbook_core::security::principal::Principal;
 use rollbook_core::security::right::Verb;
@@ -140,6 +141,13 @@ impl Identity {
     pub fn may_subscribe(&self, pattern: &Pattern) -> bool {
         // Nobody can guess the name of somebody's inbox, and the inbox of the principal is its own.
         pattern.is_inbox() && !self.may_nothing() || self.grant.rights().allows_subscription(pattern.as_str())
+    }
+
+    /// A document of the central configuration as the client may see it: what is under `$secret` only with the right to
+    /// that.
+    #[must_use]
+    pub fn visible_config(&self, document: Vec<u8>) -> Vec<u8> {
+        if self.may(Verb::ConfigRead, SECRET) { document } else { without_secrets(&document) }
     }
 
     /// Whether the client has no right at all.
