@@ -14,8 +14,6 @@ use tokio_util::sync::CancellationToken;
 use crate::app::log::StandardStreams;
 use crate::bus::security::bootstrap::RootToken;
 
-/// How often the node checks whether all nodes know principals.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a start waits for that. A cluster of several releases gets its token later.
 const WAIT_MAX: Duration = Duration::from_secs(3);
 
@@ -59,10 +57,10 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// Waits until all nodes know principals, which may be after the next upgrade of a node.
 async fn possible(node: &Node) {
-    while !is_possible(node) {
-        tokio::time::sleep(POLL_INTERVAL).await;
-    }
+    let mut applied = node.state().applied();
+    while !is_possible(node) && applied.changed().await.is_ok() {}
 }
 
 async fn make(node: &Node, (data, again): (&Path, bool), streams: &StandardStreams) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ pub enum Verb {
     Offer,
     /// Ask services: `capability:action`.
     Call,
-    /// Restart, shut down, drain or kick these services and clients.
+    /// Restart, shut down or drain these services. Closing a connection is a change of the administration.
     Command,
     /// Read the central configuration: `public`, and `secret` for the members under `$secret`.
     ConfigRead,
