@@ -23,8 +23,6 @@ use super::request_log;
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
 use crate::bus::security::identity::Identity;
-use crate::bus::security::origin::Origin;
-use crate::net::peer::Peer;
 
 /// Name of REST in the audit.
 const DOOR: &str = "rest";
@@ -62,8 +60,7 @@ async fn admit(admin: &Admin, operation: Operation, request: &ServiceRequest) ->
     if operation.need == Need::Nothing {
         return Ok(Identity::nobody());
     }
-    let origin = Origin::new(DOOR, Peer::of(request.request()));
-    let identity = admin.bus.authority().admit_http(request.headers(), request.query_string(), origin).await?;
+    let identity = admin.bus.authority().admit_http(DOOR, request.request()).await?;
     if let Need::Right(verb, template) = operation.need {
         identity.check(verb, &target(template, request))?;
     }

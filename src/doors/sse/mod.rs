@@ -35,7 +35,6 @@ use crate::bus::access::{Access, StreamTarget};
 use crate::bus::delivery::messages::AckResult;
 use crate::bus::error::Fault;
 use crate::bus::security::http::CHALLENGE;
-use crate::bus::security::origin::Origin as ClientOrigin;
 use crate::bus::write::draft::{self, Parsed, Published};
 use crate::doors::door::{Context, Description, Door};
 use crate::net::byte_queue;
@@ -46,7 +45,6 @@ use crate::net::listener::limits::TurnedAway;
 use crate::net::listener::listeners::Listeners;
 use crate::net::listener::settings::ListenerSettings;
 use crate::net::origins::Origin;
-use crate::net::peer::Peer;
 
 use codec::{Context as PublishContext, FRAMES};
 use headers::RequestHeaders;
@@ -359,9 +357,7 @@ async fn discard(mut payload: web::Payload) {
 
 /// The access of the client that sends a request.
 async fn admit(request: &HttpRequest, door: &SseDoor) -> Result<Access, HttpRefusal> {
-    let origin = ClientOrigin::new(NAME, Peer::of(request));
-    let authority = door.access.bus().authority();
-    let identity = authority.admit_http(request.headers(), request.query_string(), origin).await?;
+    let identity = door.access.bus().authority().admit_http(NAME, request).await?;
     Ok(door.access.of(identity))
 }
 

@@ -127,15 +127,15 @@ fn refuse(status: StatusCode, text: &'static str) -> HttpResponse {
 /// The client of an upgrade, and its place among the connections of its principal. A browser cannot set headers, so a
 /// token may stand among the subprotocols that it offers: `bearer.TOKEN`.
 async fn admit(request: &HttpRequest, shared: &ConnectionContext) -> Result<(Arc<Identity>, Place), Fault> {
-    let origin = ClientOrigin::new(NAME, Peer::of(request));
     let authority = shared.services.bus.authority();
     let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).filter_map(|value| value.to_str().ok());
     let token = offered.flat_map(|value| value.split(',')).find_map(|word| word.trim().strip_prefix(BEARER));
     let identity = match token {
         Some(token) if !request.headers().contains_key(header::AUTHORIZATION) => {
+            let origin = ClientOrigin::new(NAME, Peer::of(request));
             authority.admit(Some(bearer::from_bearer(token)), origin).await?
         }
-        _ => authority.admit_http(request.headers(), request.query_string(), origin).await?,
+        _ => authority.admit_http(NAME, request).await?,
     };
     let place = identity.usage().connect(clock::now())?;
     Ok((identity, place))
