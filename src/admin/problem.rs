@@ -30,6 +30,9 @@ pub(super) struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
     error: Option<Box<RawValue>>,
+    /// The header `Retry-After`, in seconds; 1 when nobody says more.
+    #[serde(skip)]
+    retry_after: Option<u64>,
 }
 
 /// Every request can fail.
@@ -54,6 +57,7 @@ impl Problem {
             detail: detail.into(),
             code,
             error: None,
+            retry_after: None,
         }
     }
 
@@ -109,7 +113,8 @@ impl From<ReadError> for Problem {
 
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
-        Self::new(status(fault.kind).as_u16(), fault.code(), fault.text)
+        let (code, retry_after) = (fault.code(), fault.retry_after);
+        Self { retry_after, ..Self::new(status(fault.kind).as_u16(), code, fault.text) }
     }
 }
 
@@ -127,7 +132,7 @@ impl ResponseError for Problem {
     fn error_response(&self) -> HttpResponse {
         let mut builder = HttpResponse::build(self.status_code());
         if self.status == 503 || self.status == 429 {
-            builder.insert_header((header::RETRY_AFTER, "1"));
+            builder.insert_header((header::RETRY_AFTER, self.retry_after.unwrap_or(1).to_string()));
         }
         if self.status == 415 {
             // RFC 9110, 15.5.16: the accepted content type.

@@ -18,6 +18,8 @@ pub struct Fault {
     pub text: Cow<'static, str>,
     /// The stored event that a single publish repeats, when the refusal names one.
     pub first: Option<Box<First>>,
+    /// After how many seconds a retry may succeed, when the bus knows; else doors say what fits their clients.
+    pub retry_after: Option<u64>,
 }
 
 /// The stored event that a publish repeats.
@@ -34,7 +36,7 @@ pub struct First {
 impl Fault {
     /// A fault of this kind.
     pub fn new(kind: FaultKind, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, text: text.into(), first: None }
+        Self { kind, text: text.into(), first: None, retry_after: None }
     }
 
     /// The request is invalid.
@@ -83,7 +85,7 @@ impl Fault {
 
     /// A fault with a constant text.
     const fn fixed(kind: FaultKind, text: &'static str) -> Self {
-        Self { kind, text: Cow::Borrowed(text), first: None }
+        Self { kind, text: Cow::Borrowed(text), first: None, retry_after: None }
     }
 
     /// The code of the kind, as clients see it.

@@ -15,7 +15,9 @@
 //!
 //! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file `error`, `security`,
 //! `write`, `read`, `live`, `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`,
-//! `access`, and the files `guard`, `book_client` and `call_handler`, by which doors and other nodes use the bus.
+//! `access`, and the files `guard`, `tickets`, 
+//! `book_client` and `call_handler`, by which doors and other nodes use the
+//! bus.
 //!
 //! Invariant: whoever asks the bus for something does so as an identity (`security`), and the bus checks it; a door has
 //! the access of nobody until its client is admitted.
@@ -35,6 +37,7 @@ pub mod relay;
 pub mod roll;
 pub mod security;
 pub mod subscribe;
+pub mod tickets;
 pub mod write;
 
 pub mod call_handler;

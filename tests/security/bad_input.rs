@@ -194,7 +194,9 @@ fn wrong_passwords_slow_their_user_down_and_not_others() {
     assert!(statuses.contains(&429), "{statuses:?}");
     let slow = login("ann", "correct horse");
     assert_eq!((slow.status, slow.json()["code"].clone()), (429, json!("overloaded")), "the right one waits too");
-    assert!(slow.header("retry-after").is_some(), "{slow:?}");
+    let wait = slow.header("retry-after").and_then(|value| value.parse::<u64>().ok());
+    let said = slow.json()["detail"].as_str().and_then(|text| text.split(' ').rev().nth(1)?.parse().ok());
+    assert!(wait.is_some() && wait == said, "Retry-After is what the text says: {slow:?} {}", slow.text());
     assert_eq!(rest(secured.web, Some(&token), SELF).status, 200, "a token is not slowed down");
     // Behind one address there may be many people: theirs is a growing delay too, but not at once.
     assert_ne!(login("nobody", "wrong").status, 201);

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::secured::{Secured, connect, consumer, log, publish, rest, subscribe};
+use crate::harness::socket::Socket;
 use crate::harness::{SOON, ms};
 
 #[test]
@@ -145,15 +146,76 @@ fn an_announcement_of_the_configuration_goes_to_those_who_may_read_it() {
 fn names_of_services_are_told_to_those_who_may_have_them() {
     let secured = Secured::start();
     let (token, _) = secured.root.principal("service:watcher", &["publish x.>"]);
-    let watcher = consumer(secured.web, &token);
     let provider = connect(secured.web, Some(&secured.root.token)).expect("a connection");
     provider.register("hidden", &["hidden"]);
+    let registered = |name: &str, token: &str| {
+        let client = Socket::try_with(secured.web, Some(token)).unwrap_or_else(|code| panic!("no upgrade: {code}"));
+        client.send(&json!({ "name": name, "version": "1" }));
+        let registered = client.next("registered");
+        let names = registered["services"].as_array().map(|list| list.iter().map(|one| one["name"].clone()).collect());
+        (client, names.unwrap_or_else(|| panic!("no list: {registered}")))
+    };
+    let (watcher, names): (Socket, Vec<Value>) = registered("watcher", &token);
+    assert!(names.is_empty(), "{names:?}");
     let (able, _) = secured.root.principal("service:able", &["subscribe roll.>"]);
-    let able = consumer(secured.web, &able);
+    let (able, names) = registered("able", &able);
+    assert_eq!(names, ["hidden"]);
     let another = connect(secured.web, Some(&secured.root.token)).expect("a connection");
     another.register("shown", &["shown"]);
     assert_eq!(able.event("service-online")["service"]["name"], "shown");
     assert!(!watcher.hears("event", ms(100)), "{:?}", watcher.events());
+}
+
+#[test]
+fn an_event_is_acknowledged_by_the_principal_of_its_stream_alone() {
+    let secured = Secured::start();
+    let rights = ["publish orders.>", "subscribe orders.>"];
+    let [(own, _), (other, _)] = ["user:ann", "user:bob"].map(|name| secured.root.principal(name, &rights));
+    publish(&secured, Some(&own), "orders.a").published();
+    let query = [("subject", "orders.>"), ("start", "oldest"), ("ack", "manual"), ("redelivery", "1h")];
+    let mut stream = subscribe(&secured, Some(&own), &query);
+    let path = format!("/?consumer_id={}&event_id={}", stream.consumer_id(), stream.next_event(SOON).event_id());
+    let counts = |token: &str| {
+        let answer = log(secured.log, Some(token), ("PUT", &path, ""));
+        (answer.status, answer.header("x-bus-acknowledged").map(str::to_owned))
+    };
+    assert_eq!(counts(&other), (202, Some("false".to_owned())), "as for a stream that is not there");
+    assert_eq!(counts(&own), (202, Some("true".to_owned())));
+}
+
+#[test]
+fn who_may_change_some_principals_alone_gives_nobody_more_than_it_has() {
+    let secured = Secured::start();
+    let own = ["publish orders.>", "admin:security security/principals/*", "admin:security security/roles/team"];
+    let (token, _) = secured.root.principal("user:lead", &own);
+    let ask =
+        |method: &str, path: &str, body: &Value| rest(secured.web, Some(&token), (method, path, &body.to_string()));
+    let put = |principal: &str, body: Value| ask("PUT", &format!("/api/security/principals/{principal}"), &body);
+    assert_eq!(put("service:new", json!({ "rights": ["publish orders.new.>"] })).status, 200);
+    let refused = put("user:lead", json!({ "roles": ["root"] }));
+    assert_eq!((refused.status, refused.json()["code"].clone()), (403, json!("forbidden")), "{}", refused.text());
+    let detail = refused.json()["detail"].clone();
+    assert!(detail.as_str().is_some_and(|text| text.contains("may not give")), "{detail}");
+    assert_eq!(put("service:new", json!({ "rights": ["publish >"] })).status, 403);
+    assert_eq!(ask("POST", "/api/security/principals/user:root/tokens", &json!({})).status, 403);
+    assert_eq!(ask("POST", "/api/security/principals/service:new/tokens", &json!({})).status, 201);
+    assert_eq!(ask("PUT", "/api/security/roles/team", &json!({ "rights": ["publish orders.>"] })).status, 200);
+    assert_eq!(ask("PUT", "/api/security/roles/team", &json!({ "rights": ["subscribe >"] })).status, 403);
+    let denied = || secured.root.audit("&what=denied").into_iter().any(|line| line.to_string().contains("escalate"));
+    crate::harness::wait_for("the refusal in the audit", SOON, || denied().then_some(()));
+}
+
+#[test]
+fn who_may_change_the_configuration_and_not_read_it_is_not_shown_it() {
+    let secured = Secured::start();
+    secured.root.done("POST", "/api/config", &json!({ "level": "info" }));
+    let (token, _) = secured.root.principal("service:writer", &["config:write config"]);
+    for (method, body) in [("PATCH", "{}"), ("PATCH", r#"{"more":1}"#), ("POST", r#"{"level":"debug"}"#)] {
+        let answer = rest(secured.web, Some(&token), (method, "/api/config", body));
+        assert_eq!((answer.status, answer.text().as_str()), (204, ""), "{method} {body}");
+        assert!(answer.header("etag").is_some(), "{answer:?}");
+    }
+    assert_eq!(secured.root.ask("GET", "/api/config", "").json(), json!({ "level": "debug" }));
 }
 
 #[test]

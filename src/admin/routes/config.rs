@@ -4,7 +4,7 @@
 
 use actix_web::http::header::{ContentType, ETAG};
 use actix_web::{HttpRequest, HttpResponse, web};
-use rollbook_core::central::{ConfigRevision, ConfigSet};
+use rollbook_core::central::{ConfigRevision, ConfigSet, PUBLIC};
 use rollbook_core::command::{Command, Done};
 use rollbook_core::error::Refusal;
 use rollbook_core::limits;
@@ -29,7 +29,7 @@ use crate::admin::{Admin, merge, page};
 const MERGES_MAX: u32 = 32;
 
 /// Reads the document without its secrets, which need another right.
-const READ: Operation = get_for(Need::Right(Verb::ConfigRead, "public"));
+const READ: Operation = get_for(Need::Right(Verb::ConfigRead, PUBLIC));
 /// The operations of the document.
 const CONFIG: [Operation; 3] = [
     READ,
@@ -126,7 +126,11 @@ async fn set(admin: &Admin, document: Vec<u8>, if_revision: Option<u64>, reason:
     }
 }
 
+/// The answer with the document; without it for a caller that may write and not read.
 fn stored(revision: u64, document: Vec<u8>) -> HttpResponse {
+    if !identity().may(Verb::ConfigRead, PUBLIC) {
+        return HttpResponse::NoContent().insert_header((ETAG, etag(revision))).finish();
+    }
     let visible = identity().visible_config(document);
     HttpResponse::Ok().insert_header(ContentType::json()).insert_header((ETAG, etag(revision))).body(visible)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix_web::{App, middleware, web};
 use anyhow::Context as _;
+use rollbook_cluster::live::Live;
 use rollbook_cluster::node::Node;
 use rollbook_cluster::running::{NodeConfig, Running};
 use rollbook_cluster::wait::wait_until;
@@ -41,6 +42,7 @@ use crate::bus::relay::Relay;
 use crate::bus::roll::announcer::Announcer;
 use crate::bus::roll::services::Services;
 use crate::bus::security::authority::Authority;
+use crate::bus::tickets::{self, AnswerForTickets, AskForTickets};
 use crate::bus::write::proposer::Proposer;
 use crate::doors;
 use crate::doors::door::{Build, Context, Door};
@@ -154,7 +156,9 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
     doors.extend(more.iter().map(|build| build(&context)));
     let admin = Admin::new(services.clone(), relay.addr().clone(), parts::admin(config, &doors));
     let live = doors.iter().filter_map(|door| Some((door.name(), door.live()?)));
-    call_handler.set_doors(live.chain([(keys::NAME, admin.live())]).collect());
+    let answer_tickets: Arc<dyn Live> = Arc::new(AnswerForTickets(bus.authority().clone()));
+    call_handler.set_doors(live.chain([(keys::NAME, admin.live()), (tickets::NAME, answer_tickets)]).collect());
+    bus.authority().set_ticket_peers(Arc::new(AskForTickets(services.peers.clone())));
     node.messages()
         .set_handler(Arc::new(Mailbox { relay: relay.addr().clone(), call_handler: Arc::downgrade(&call_handler) }));
     actix_web::rt::spawn(services.roll.clone().run(stop.clone()));

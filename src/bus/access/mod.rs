@@ -213,7 +213,7 @@ impl Access {
         Published { id: item.id(), created_at, index: -1 }
     }
 
-    /// Acknowledges an event for a stream of any node.
+    /// Acknowledges an event for a stream of the same principal, at any node.
     ///
     /// # Errors
     /// Nobody knows whether it was acknowledged.
@@ -223,8 +223,9 @@ impl Access {
             let ack = AckElsewhere { consumer_id, event_id, principal: self.principal() };
             return Ok(self.inner.relay.send(ack).await.map_err(stopping).and_then(|answer| answer)?);
         };
+        // A stream of another principal is as one that is not there, at this node as at any other.
         if !self.identity.is_open() && !live.identity.is_same(&self.identity) {
-            self.identity.check_subscription(&live.pattern)?;
+            return Ok(AckResult::NotInFlight);
         }
         // A stream that has just ended is the same as one that is unknown.
         match live.commands.send(StreamCommand::Acknowledge(event_id.to_owned())).await {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rollbook_cluster::lock::lock;
@@ -23,13 +23,14 @@ use super::credentials::jwt::jwks::JwksSettings;
 use super::credentials::jwt::verifier::Verifier;
 use super::credentials::password::Passwords;
 use super::credentials::seal::SealKey;
-use super::credentials::secret::Secret;
 use super::credentials::ticket::Tickets;
 use super::credentials::token::SecretHash;
 use super::denials::Denials;
 use super::grant::Grant;
 use super::identity::{Identity, Shown};
 use super::origin::Origin;
+use super::tickets::TicketPeers;
+use super::usage::Counts;
 use crate::base::clock;
 use crate::base::fault::FaultKind;
 use crate::base::metrics::Metrics;
@@ -55,10 +56,11 @@ pub struct SecurityConfig {
 
 /// Who a client was found to be, and how long that counts.
 #[derive(Debug, Clone)]
-struct Admitted {
-    grant: Arc<Grant>,
-    shown: Shown,
-    expires: u64,
+pub(super) struct Admitted {
+    pub(super) grant: Arc<Grant>,
+    pub(super) shown: Shown,
+    /// When the credential ends to count, milliseconds since 1970; 0: never.
+    pub(super) expires: u64,
 }
 
 /// The shared state of all clones of [`Authority`].
@@ -68,11 +70,16 @@ pub(super) struct Inner {
     config: SecurityConfig,
     /// The grants of principals, by principal and claimed roles.
     pub(super) grants: Mutex<HashMap<String, Arc<Grant>>>,
+    /// What principals use, by name: grants of one principal differ by the roles that their JWTs claim.
+    counts: Mutex<HashMap<String, Arc<Counts>>>,
     everything: Arc<Grant>,
     pub(super) verifier: Verifier,
     passwords: Passwords,
     delays: LoginDelays,
-    tickets: Tickets<Admitted>,
+    /// The tickets that this node has given.
+    pub(super) tickets: Tickets<Admitted>,
+    /// Asks other nodes for the tickets that they have given.
+    pub(super) ticket_peers: OnceLock<Arc<dyn TicketPeers>>,
     denials: Denials,
     /// Ids of credentials whose use is to be noted.
     used: Mutex<HashSet<String>>,
@@ -104,11 +111,13 @@ impl Authority {
             node,
             config,
             grants: Mutex::default(),
+            counts: Mutex::default(),
             everything: Arc::new(Grant::everything()),
             verifier,
             passwords: Passwords::new()?,
             delays: LoginDelays::default(),
             tickets: Tickets::default(),
+            ticket_peers: OnceLock::new(),
             denials: Denials::new(metrics.denied.clone()),
             used: Mutex::default(),
             caught_up: AtomicBool::new(false),
@@ -148,10 +157,11 @@ impl Authority {
         self.inner.revision.subscribe()
     }
 
-    /// Whether a client from there needs no credential.
-    fn is_open(&self, origin: &Origin) -> bool {
+    /// Whether a client needs no credential, from this machine or from another one.
+    #[must_use]
+    pub fn is_open_to(&self, local: bool) -> bool {
         let config = &self.inner.config;
-        config.insecure || origin.local && !config.enabled
+        config.insecure || local && !config.enabled
     }
 
     /// Who a client is. The first thing that it shows counts: a credential, then its certificate, then nothing.
@@ -175,14 +185,14 @@ impl Authority {
     }
 
     /// Refuses credentials until the node has caught up with the cluster.
-    fn caught_up(&self) -> Result<(), Fault> {
+    pub(super) fn caught_up(&self) -> Result<(), Fault> {
         if self.is_caught_up() {
             return Ok(());
         }
         Err(Fault::unavailable("this node has not caught up with the cluster yet, so credentials are not accepted"))
     }
 
-    fn note_failure(&self, origin: &Origin, fault: &Fault) {
+    pub(super) fn note_failure(&self, origin: &Origin, fault: &Fault) {
         if fault.kind != FaultKind::Unauthenticated {
             return;
         }
@@ -193,8 +203,8 @@ impl Authority {
     }
 
     /// A client that shows nothing.
-    fn anonymous(&self, origin: Origin) -> Result<Arc<Identity>, Fault> {
-        let grant = match self.is_open(&origin) {
+    pub(super) fn anonymous(&self, origin: Origin) -> Result<Arc<Identity>, Fault> {
+        let grant = match self.is_open_to(origin.local) {
             true => Arc::clone(&self.inner.everything),
             false => {
                 self.caught_up()?;
@@ -207,7 +217,7 @@ impl Authority {
         Ok(self.identity(Admitted { grant, shown: Shown::Nothing, expires: 0 }, origin))
     }
 
-    fn identity(&self, holder: Admitted, origin: Origin) -> Arc<Identity> {
+    pub(super) fn identity(&self, holder: Admitted, origin: Origin) -> Arc<Identity> {
         let Admitted { grant, shown, expires } = holder;
         if expires != 0 {
             self.inner.next_expiry.fetch_min(expires, Ordering::Relaxed);
@@ -223,7 +233,7 @@ impl Authority {
     }
 
     /// The grant of a principal, shared with its other clients.
-    fn grant(&self, principal: Principal, claimed: Vec<String>) -> Arc<Grant> {
+    pub(super) fn grant(&self, principal: Principal, claimed: Vec<String>) -> Arc<Grant> {
         let mut key = principal.to_string();
         claimed.iter().for_each(|role| {
             key.push(' ');
@@ -235,9 +245,11 @@ impl Authority {
         }
         if grants.len() >= GRANTS_IDLE_MAX {
             grants.retain(|_, grant| Arc::strong_count(grant) > 1);
+            lock(&self.inner.counts).retain(|_, counts| Arc::strong_count(counts) > 1);
         }
+        let counts = Arc::clone(lock(&self.inner.counts).entry(principal.to_string()).or_default());
         // The state is read under the lock: a refresh that has begun goes over this grant too, or its state is seen here.
-        let grant = Arc::new(self.with_security(|security| Grant::new(security, principal, claimed)));
+        let grant = Arc::new(self.with_security(|security| Grant::new(security, principal, claimed, counts)));
         grants.insert(key, Arc::clone(&grant));
         grant
     }
@@ -283,7 +295,9 @@ impl Authority {
         let principal = user.to_string();
         let address = origin.address.map_or_else(|| std::net::Ipv4Addr::UNSPECIFIED.into(), |address| address.ip());
         let attempt = self.inner.delays.attempt(&principal, address, clock::now()).map_err(|wait| {
-            Fault::overloaded(format!("too many failed logins; try again in {} s", wait.as_secs().saturating_add(1)))
+            let seconds = wait.as_secs().saturating_add(1);
+            let fault = Fault::overloaded(format!("too many failed logins; try again in {seconds} s"));
+            Fault { retry_after: Some(seconds), ..fault }
         })?;
         let id = password_id(&principal);
         let hash = self.with_security(|security| match security.credential(&id)?.proof.as_ref()? {
@@ -346,32 +360,6 @@ impl Authority {
             let grant = self.grant(principal, Vec::new());
             Ok(Admitted { grant, shown: Shown::Certificate(print.clone(), None), expires })
         })
-    }
-
-    /// A ticket for a client that cannot show a credential itself: one use within half a minute.
-    ///
-    /// # Errors
-    /// Too many tickets wait for their use.
-    pub fn issue_ticket(&self, identity: &Identity) -> Result<Secret, Fault> {
-        let (grant, shown) = (Arc::clone(identity.grant()), identity.shown().clone());
-        let holder = Admitted { grant, shown, expires: identity.expires() };
-        let issued = self.inner.tickets.issue(holder, clock::now());
-        issued.map_err(|_| Fault::overloaded("too many tickets wait for their use; try again in half a minute"))
-    }
-
-    /// Who presents a ticket.
-    ///
-    /// # Errors
-    /// [`FaultKind::Unauthenticated`]
-    pub fn redeem_ticket(&self, ticket: &str, origin: Origin) -> Result<Arc<Identity>, Fault> {
-        let holder = self.inner.tickets.redeem(ticket, clock::now());
-        let holder =
-            holder.ok_or_else(|| unauthenticated("the ticket was used, is older than 30 s, or of another node"));
-        let identity = self.identity(holder.inspect_err(|fault| self.note_failure(&origin, fault))?, origin);
-        match self.lost(&identity) {
-            Some(why) => Err(unauthenticated(why)),
-            None => Ok(identity),
-        }
     }
 
     /// Why a client is not who it was any more; `None` while it is.
@@ -438,6 +426,6 @@ fn millis(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn unauthenticated(text: impl Into<std::borrow::Cow<'static, str>>) -> Fault {
+pub(super) fn unauthenticated(text: impl Into<std::borrow::Cow<'static, str>>) -> Fault {
     Fault::new(FaultKind::Unauthenticated, text)
 }

@@ -9,7 +9,7 @@ use rollbook_core::security::principal::Principal;
 use rollbook_core::security::rights::Rights;
 
 use super::compile::compile;
-use super::usage::Usage;
+use super::usage::{Counts, Usage};
 
 /// The compiled rights of a principal.
 #[derive(Debug)]
@@ -20,15 +20,15 @@ pub struct Grant {
     /// Roles that a JWT claims, beside those of the replicated state.
     claimed: Vec<String>,
     rights: ArcSwap<Rights>,
-    usage: Arc<Usage>,
+    usage: Usage,
 }
 
 impl Grant {
-    /// The grant of a principal as the replicated state says now.
+    /// The grant of a principal as the replicated state says now. `counts` has what all its clients use.
     #[must_use]
-    pub fn new(security: &Security, principal: Principal, claimed: Vec<String>) -> Self {
+    pub fn new(security: &Security, principal: Principal, claimed: Vec<String>, counts: Arc<Counts>) -> Self {
         let compiled = compile(security, &principal, &claimed);
-        let usage = Arc::new(Usage::new(compiled.limits));
+        let usage = Usage::new(compiled.limits, counts);
         let (name, rights) = (principal.to_string(), ArcSwap::from_pointee(compiled.rights));
         Self { principal, name, claimed, rights, usage }
     }
@@ -37,7 +37,7 @@ impl Grant {
     #[must_use]
     pub fn everything() -> Self {
         let (principal, rights) = (Principal::ANONYMOUS, ArcSwap::from_pointee(Rights::everything()));
-        let (name, usage) = (principal.to_string(), Arc::new(Usage::new(RoleLimits::default())));
+        let (name, usage) = (principal.to_string(), Usage::new(RoleLimits::default(), Arc::default()));
         Self { principal, name, claimed: Vec::new(), rights, usage }
     }
 
@@ -78,9 +78,9 @@ impl Grant {
         self.rights.load()
     }
 
-    /// What the principal uses at this node.
+    /// What the principal uses at this node, and may use.
     #[must_use]
-    pub const fn usage(&self) -> &Arc<Usage> {
+    pub const fn usage(&self) -> &Usage {
         &self.usage
     }
 }

@@ -32,7 +32,7 @@ impl Authority {
         if presented.is_none()
             && let Some(ticket) = ticket(query)
         {
-            return self.redeem_ticket(&ticket, origin);
+            return self.redeem_ticket(&ticket, origin).await;
         }
         self.admit(presented, origin).await
     }

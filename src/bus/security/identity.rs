@@ -17,6 +17,17 @@ use super::usage::Usage;
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
 
+/// How inboxes of live subjects begin, as the libraries of NATS name them.
+const INBOX: &str = "_INBOX.";
+/// Shortest random token of an inbox. Whoever knows the name of an inbox may use it.
+const INBOX_TOKEN_BYTES_MIN: usize = 16;
+
+/// The random token of an inbox, if a live subject or filter names one inbox: `_INBOX.TOKEN`, or anything below.
+fn inbox_of(text: &str) -> Option<&str> {
+    let token = text.strip_prefix(INBOX)?.split('.').next()?;
+    (token.len() >= INBOX_TOKEN_BYTES_MIN).then_some(token)
+}
+
 /// What a client has shown to be its principal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shown {
@@ -112,9 +123,9 @@ impl Identity {
         self.expires
     }
 
-    /// What the principal uses at this node.
+    /// What the principal uses at this node, and may use.
     #[must_use]
-    pub fn usage(&self) -> &Arc<Usage> {
+    pub fn usage(&self) -> &Usage {
         self.grant.usage()
     }
 
@@ -191,6 +202,37 @@ impl Identity {
         self.check(Verb::Publish, subject)
     }
 
+    /// Checks that the client may subscribe to live subjects. A filter of [`inbox_of`] needs no right.
+    ///
+    /// # Errors
+    /// As [`Identity::check`].
+    pub fn check_live_subscription(&self, filter: &str) -> Result<(), Fault> {
+        if self.may_follow_live(filter) {
+            return Ok(());
+        }
+        let rights = self.grant.rights();
+        Err(self.refuse(Verb::Subscribe, filter, rights.decide_pattern(Verb::Subscribe, filter)))
+    }
+
+    /// Whether [`Identity::check_live_subscription`] would let the client subscribe. A refusal is not noted.
+    #[must_use]
+    pub fn may_follow_live(&self, filter: &str) -> bool {
+        self.is_own_inbox(filter) || self.grant.rights().allows_subscription(filter)
+    }
+
+    /// Checks that the client may publish to a live subject. A subject of [`inbox_of`] needs no right.
+    ///
+    /// # Errors
+    /// As [`Identity::check`].
+    pub fn check_live_publish(&self, subject: &str) -> Result<(), Fault> {
+        if self.is_open() || self.is_own_inbox(subject) { Ok(()) } else { self.check(Verb::Publish, subject) }
+    }
+
+    /// Whether a live subject or filter is an inbox that nobody can guess, for a client that may anything at all.
+    fn is_own_inbox(&self, text: &str) -> bool {
+        inbox_of(text).is_some() && !self.may_nothing()
+    }
+
     /// Checks that the client may be this service, and offer all that it wants to offer.
     ///
     /// # Errors
@@ -215,8 +257,13 @@ impl Identity {
         [&register.service.id].into_iter().chain(capabilities).all(|name| self.may(Verb::Offer, name))
     }
 
+    /// Notes for the audit that the client was refused something.
+    pub(super) fn note_denial(&self, what: &'static str, target: &str) {
+        self.denials.note(self.actor(""), what, target);
+    }
+
     fn refuse(&self, verb: Verb, target: &str, decision: Decision<'_>) -> Fault {
-        self.denials.note(self.actor(""), verb.as_str(), target);
+        self.note_denial(verb.as_str(), target);
         let name = self.name();
         if self.principal().is_anonymous() {
             let text = format!("{verb} {target} needs a credential; present a token, see docs/security.md");

@@ -5,6 +5,7 @@
 //! authority     a credential becomes an Identity; changes of the replicated state reach every Identity at once
 //! identity      who a client is: every operation of the bus asks it
 //! grant         the compiled rights of a principal, shared by its clients     usage   its limits
+//! escalation    nobody gives more than it has               tickets      credentials for one use in an address
 //! denials       what was refused, for the audit
 //! bootstrap     the first token of a cluster
 //! ```
@@ -17,10 +18,12 @@ pub mod bootstrap;
 pub mod compile;
 pub mod credentials;
 pub mod denials;
+pub mod escalation;
 mod follow;
 pub mod grant;
 pub mod http;
 pub mod identity;
 pub mod issuers;
 pub mod origin;
+pub mod tickets;
 pub mod usage;

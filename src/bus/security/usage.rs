@@ -46,25 +46,45 @@ struct Buckets {
     calls: Bucket,
 }
 
-/// What a principal uses at this node.
+/// What all clients of a principal use at this node, whatever roles their credentials claim.
 #[derive(Debug)]
-pub struct Usage {
-    limits: ArcSwap<RoleLimits>,
+pub struct Counts {
     buckets: Mutex<Buckets>,
     connections: AtomicU64,
     streams: AtomicU64,
 }
 
+impl Default for Counts {
+    fn default() -> Self {
+        let buckets =
+            Buckets { connects: Bucket::new(), publishes: Bucket::new(), bytes: Bucket::new(), calls: Bucket::new() };
+        Self { buckets: Mutex::new(buckets), connections: AtomicU64::new(0), streams: AtomicU64::new(0) }
+    }
+}
+
+impl Counts {
+    const fn of(&self, stream: bool) -> &AtomicU64 {
+        if stream { &self.streams } else { &self.connections }
+    }
+}
+
+/// The limits of clients with the same rights, and what their principal uses.
+#[derive(Debug)]
+pub struct Usage {
+    limits: ArcSwap<RoleLimits>,
+    counts: Arc<Counts>,
+}
+
 /// A place of a connection or stream, given back when this is dropped.
 #[derive(Debug)]
 pub struct Place {
-    usage: Arc<Usage>,
+    counts: Arc<Counts>,
     stream: bool,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.usage.count(self.stream).fetch_sub(1, Ordering::Relaxed);
+        self.counts.of(self.stream).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -74,13 +94,10 @@ fn beyond(limit: &str, most: u64) -> Fault {
 }
 
 impl Usage {
-    /// Nothing is used yet.
+    /// The use of a principal under these limits.
     #[must_use]
-    pub fn new(limits: RoleLimits) -> Self {
-        let buckets =
-            Buckets { connects: Bucket::new(), publishes: Bucket::new(), bytes: Bucket::new(), calls: Bucket::new() };
-        let (connections, streams) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { limits: ArcSwap::from_pointee(limits), buckets: Mutex::new(buckets), connections, streams }
+    pub fn new(limits: RoleLimits, counts: Arc<Counts>) -> Self {
+        Self { limits: ArcSwap::from_pointee(limits), counts }
     }
 
     /// Other limits count from now on.
@@ -94,18 +111,14 @@ impl Usage {
         **self.limits.load()
     }
 
-    const fn count(&self, stream: bool) -> &AtomicU64 {
-        if stream { &self.streams } else { &self.connections }
-    }
-
     /// Takes a place for a connection.
     ///
     /// # Errors
     /// There are too many, or they come too fast.
-    pub fn connect(self: &Arc<Self>, now: Instant) -> Result<Place, Fault> {
+    pub fn connect(&self, now: Instant) -> Result<Place, Fault> {
         let limits = self.limits();
         if let Some(most) = limits.connects_per_second
-            && !lock(&self.buckets).connects.take(most, 1, now)
+            && !lock(&self.counts.buckets).connects.take(most, 1, now)
         {
             return Err(beyond("new connections a second", most));
         }
@@ -116,13 +129,13 @@ impl Usage {
     ///
     /// # Errors
     /// There are too many.
-    pub fn stream(self: &Arc<Self>) -> Result<Place, Fault> {
+    pub fn stream(&self) -> Result<Place, Fault> {
         self.place(true, self.limits().streams, "streams")
     }
 
-    fn place(self: &Arc<Self>, stream: bool, most: Option<u64>, what: &str) -> Result<Place, Fault> {
-        let before = self.count(stream).fetch_add(1, Ordering::Relaxed);
-        let place = Place { usage: Arc::clone(self), stream };
+    fn place(&self, stream: bool, most: Option<u64>, what: &str) -> Result<Place, Fault> {
+        let before = self.counts.of(stream).fetch_add(1, Ordering::Relaxed);
+        let place = Place { counts: Arc::clone(&self.counts), stream };
         match most.filter(|most| before >= *most) {
             Some(most) => Err(beyond(what, most)),
             None => Ok(place),
@@ -146,7 +159,7 @@ impl Usage {
         if limits.publishes_per_second.is_none() && limits.publish_bytes_per_second.is_none() {
             return Ok(());
         }
-        let mut buckets = lock(&self.buckets);
+        let mut buckets = lock(&self.counts.buckets);
         if let Some(most) = limits.publishes_per_second
             && !buckets.publishes.take(most, events, now)
         {
@@ -166,7 +179,7 @@ impl Usage {
     /// They come too fast.
     pub fn call(&self, now: Instant) -> Result<(), Fault> {
         match self.limits.load().calls_per_second {
-            Some(most) if !lock(&self.buckets).calls.take(most, 1, now) => Err(beyond("calls a second", most)),
+            Some(most) if !lock(&self.counts.buckets).calls.take(most, 1, now) => Err(beyond("calls a second", most)),
             _ => Ok(()),
         }
     }
@@ -174,7 +187,7 @@ impl Usage {
     /// Connections and streams now.
     #[must_use]
     pub fn open(&self) -> (u64, u64) {
-        (self.connections.load(Ordering::Relaxed), self.streams.load(Ordering::Relaxed))
+        (self.counts.connections.load(Ordering::Relaxed), self.counts.streams.load(Ordering::Relaxed))
     }
 }
 
@@ -184,8 +197,23 @@ mod tests {
 
     use super::*;
 
-    fn usage(limits: RoleLimits) -> Arc<Usage> {
-        Arc::new(Usage::new(limits))
+    fn usage(limits: RoleLimits) -> Usage {
+        Usage::new(limits, Arc::default())
+    }
+
+    #[test]
+    fn clients_of_one_principal_count_together_under_limits_of_their_own() {
+        let counts = Arc::new(Counts::default());
+        let with = |most| {
+            let limits = RoleLimits { connections: Some(most), calls_per_second: Some(most), ..RoleLimits::default() };
+            Usage::new(limits, Arc::clone(&counts))
+        };
+        let (few, many, now) = (with(1), with(3), Instant::now());
+        let _two = [many.connect(now).unwrap(), many.connect(now).unwrap()];
+        assert!(few.connect(now).is_err(), "the principal has two connections already");
+        let _third = many.connect(now).unwrap();
+        assert!(many.connect(now).is_err());
+        assert!(few.call(now).is_ok() && few.call(now).is_err());
     }
 
     #[test]

@@ -246,7 +246,7 @@ impl HttpRefusal {
             builder.insert_header((header::WWW_AUTHENTICATE, CHALLENGE));
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE || self.status == StatusCode::TOO_MANY_REQUESTS {
-            builder.insert_header((header::RETRY_AFTER, "1"));
+            builder.insert_header((header::RETRY_AFTER, self.retry_after.to_string()));
         }
         if self.status == StatusCode::PAYLOAD_TOO_LARGE || self.status == StatusCode::REQUEST_TIMEOUT {
             // The rest of the body is not read.

@@ -148,7 +148,7 @@ fn refused(fault: &Fault) -> HttpResponse {
         answer.insert_header((header::WWW_AUTHENTICATE, CHALLENGE));
     }
     if matches!(fault.kind, FaultKind::Overloaded | FaultKind::Unavailable) {
-        answer.insert_header((header::RETRY_AFTER, "1"));
+        answer.insert_header((header::RETRY_AFTER, fault.retry_after.unwrap_or(1).to_string()));
     }
     answer.insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8")).body(format!("{fault}\n"))
 }

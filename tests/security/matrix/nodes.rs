@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::Outcome;
 use crate::harness::http::Response;
 use crate::harness::node::Node;
+use crate::harness::sse::Sse;
 use crate::harness::{SOON, report, wait_for};
 use crate::security::secured::{cluster, connect, forged, log, publish, rest, subscribe};
 
@@ -68,6 +69,18 @@ fn a_credential_counts_at_every_node_and_calls_and_acknowledgements_across_nodes
         "an acknowledgement with the right does not count: {counted:?}"
     );
     assert_ne!(stream.next_event(SOON).event_id(), event, "the next event comes after the acknowledgement");
+    // A load balancer may send the use of a ticket to another node than the request for it.
+    let ticket = rest(cluster.node(1).web, Some(&able), ("POST", "/api/security/tickets", "")).json();
+    let ticket = ticket["ticket"].as_str().unwrap_or_else(|| panic!("no ticket: {ticket}")).to_owned();
+    let open = |id: u64| {
+        let path = format!("/?subject=orders.%3E&ticket={ticket}");
+        Sse::try_open(cluster.node(id).log, &path, &[], SOON).unwrap_or_else(|error| panic!("no answer: {error}"))
+    };
+    let used = open(2);
+    expect("a ticket at another node", outcome(&used.head), Outcome::Done);
+    for id in 1..=3 {
+        expect("a used ticket", outcome(&open(id).head), Outcome::Unauthenticated);
+    }
     root.revoke(&id);
     for node in (1..=3).map(|id| cluster.node(id)) {
         wait_for("the revocation at all nodes", SOON, || {

@@ -7,6 +7,7 @@ use rollbook_core::security::principal::Principal;
 use rollbook_core::time::Timestamp;
 
 use crate::admin::Admin;
+use crate::admin::caller::identity;
 use crate::admin::common::propose;
 use crate::admin::problem::Problem;
 use crate::base::{clock, duration};
@@ -23,8 +24,9 @@ pub(super) fn look<T>(admin: &Admin, look: impl FnOnce(&Security) -> T) -> T {
     admin.bus.authority().with_security(look)
 }
 
-/// Proposes a change in the name of the caller. Returns the revision after it.
+/// Proposes a change in the name of the caller, who gives nobody more than it has. Returns the revision after it.
 pub(super) async fn change(admin: &Admin, if_revision: Option<u64>, change: Change) -> Result<u64, Problem> {
+    look(admin, |security| identity().check_escalation(security, &change))?;
     match propose(admin, Command::security(if_revision, change)).await? {
         Done::Security(revision) => Ok(revision),
         _ => Err(Problem::storage("no answer")),

@@ -81,7 +81,7 @@ pub(in crate::admin) struct TicketView {
     expires_in_ms: u64,
 }
 
-/// Makes a ticket with the rights of the caller, for `EventSource`, which cannot send headers: one use at this node within
+/// Makes a ticket with the rights of the caller, for `EventSource`, which cannot send headers: one use at any node within
 /// half a minute, as `?ticket=...`.
 #[utoipa::path(post, path = "/api/security/tickets", operation_id = "security_ticket", tag = "security", responses((status = 201, description = "the ticket", body = TicketView), Problems))]
 pub(in crate::admin) async fn ticket(admin: web::Data<Admin>, _: Query<NoParameters>) -> Answer {

@@ -2,7 +2,9 @@
 
 use actix::prelude::{AsyncContext, Context};
 use actix::{ActorFutureExt as _, WrapFuture as _};
+use bytes::Bytes;
 use rollbook_core::error::Refusal;
+use rollbook_core::security::right::Verb;
 
 use super::Connection;
 use crate::base::clock;
@@ -16,6 +18,9 @@ use crate::doors::websocket::payloads::RegisterPayload;
 use crate::doors::websocket::service_snapshot::ServiceSnapshot;
 use crate::doors::websocket::session::Identity;
 use crate::net::websocket::reader::code;
+
+/// The subject that says which services there are.
+const SERVICE_ONLINE: &str = "roll.service.online";
 
 impl Connection {
     pub(super) fn register(&mut self, payload: RegisterPayload, ctx: &mut Context<Self>) {
@@ -89,10 +94,13 @@ impl Connection {
         ctx: &mut Context<Self>,
     ) {
         let ServiceSnapshot { index, services } = snapshot;
+        // The list is what announcements have told: a client that may not have those does not see the list.
+        let may_see = self.handle.client().identity().may(Verb::Subscribe, SERVICE_ONLINE);
+        let services = if may_see { services.clone() } else { Bytes::from_static(b"[]") };
         let instance = Some(&*identity.instance).filter(|instance| !instance.is_empty());
         let replaced = replaced.map(outbound::node_name);
         let names = RegisteredNames { name: &identity.name, instance, replaced: replaced.as_deref() };
-        self.send(&outbound::registered(names, *index, services.clone()));
+        self.send(&outbound::registered(names, *index, services));
         self.snapshot_index = *index;
         let backlog = self.session.registered(identity);
         self.backlog.free();

@@ -33,6 +33,19 @@ pub struct Security {
 }
 
 impl Security {
+    /// The state with these rows, for tests of those who read it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_rows(
+        principals: impl IntoIterator<Item = PrincipalRow>,
+        roles: impl IntoIterator<Item = Role>,
+    ) -> Self {
+        let mut state = Self::default();
+        principals.into_iter().for_each(|row| state.principals.insert_mut(row.principal.clone(), row));
+        roles.into_iter().for_each(|row| state.roles.insert_mut(row.name.clone(), row));
+        state
+    }
+
     /// Counts the changes that may change what somebody may do.
     #[must_use]
     pub const fn revision(&self) -> u64 {
