@@ -268,6 +268,8 @@ fn base_options() -> Options {
     options.set_max_background_jobs(2);
     options.set_bytes_per_sync(1 << 20);
     options.set_max_open_files(files::store_max());
+    // Each open starts so many threads, 16 by default. The stores have few files, and tests open them thousands of times.
+    options.set_max_file_opening_threads(1);
     options
 }
 
