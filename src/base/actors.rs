@@ -40,11 +40,13 @@ pub enum Kind {
     TunnelFar,
     /// A connection of the door `websocket`.
     Connection,
+    /// A connection of the door `nats`.
+    NatsConnection,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Registry,
         Self::Relay,
         Self::Consumer,
@@ -55,6 +57,7 @@ impl Kind {
         Self::TunnelNear,
         Self::TunnelFar,
         Self::Connection,
+        Self::NatsConnection,
     ];
 
     /// The value of the label `kind`.
@@ -71,6 +74,7 @@ impl Kind {
             Self::TunnelNear => "socketio_tunnel_near",
             Self::TunnelFar => "socketio_tunnel_far",
             Self::Connection => "websocket_connection",
+            Self::NatsConnection => "nats_connection",
         }
     }
 }

@@ -30,6 +30,10 @@ pub struct Metrics {
     pub inbox_messages: Counter,
     /// Messages that a slow inbox listener lost.
     pub inbox_dropped: Counter,
+    /// Messages that clients published to live subjects.
+    pub live_messages: Counter,
+    /// Live messages that found no room on their way to another node or to a client.
+    pub live_dropped: Counter,
     /// Requests that ended, by how.
     pub requests: Family<[(&'static str, &'static str); 1], Counter>,
     /// Requests that went to a second provider after the first was lost.
@@ -78,6 +82,8 @@ impl Metrics {
             ("acks", "Acknowledgements that ended a delivery", &self.acks),
             ("inbox_messages", "Messages delivered to inbox listeners", &self.inbox_messages),
             ("inbox_dropped", "Messages dropped because an inbox listener was slow", &self.inbox_dropped),
+            ("live_messages", "Messages published to live subjects", &self.live_messages),
+            ("live_dropped", "Live messages dropped because a client or another node was slow", &self.live_dropped),
             (
                 "requests_retried",
                 "Requests that went to a second provider after the first was lost",

@@ -88,6 +88,7 @@ impl Guard {
             return;
         }
         self.authority().expires_later(identity);
+        client.rights_changed();
         let registration = client.about().registration;
         if registration.is_some_and(|registration| !identity.may_offer(&registration)) {
             let principal = identity.name();

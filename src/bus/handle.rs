@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::delivery::messages::StreamCommand;
 use super::live::reply_subjects::ReplySubjects;
+use super::live::subjects::LiveSubjects;
 use super::read::feed::Feed;
 use super::security::authority::Authority;
 use super::security::identity::Identity;
@@ -50,6 +51,8 @@ struct Inner {
     proposer: Proposer,
     /// Listeners of inbox subjects.
     reply_subjects: ReplySubjects,
+    /// Subscriptions to live subjects.
+    live_subjects: LiveSubjects,
     /// The counters.
     metrics: Metrics,
     /// Bounds the reads of the disk.
@@ -68,12 +71,14 @@ impl Bus {
     /// Builds the bus.
     #[must_use]
     pub fn new((node, authority): (Node, Authority), feed: Arc<Feed>, proposer: Proposer, metrics: Metrics) -> Self {
+        let live_subjects = LiveSubjects::new(node.owner().incarnation);
         let inner = Inner {
             node,
             authority,
             feed,
             proposer,
             reply_subjects: ReplySubjects::default(),
+            live_subjects,
             metrics,
             reads: Semaphore::new(READS_MAX),
             live: Mutex::default(),
@@ -115,6 +120,12 @@ impl Bus {
     #[must_use]
     pub fn reply_subjects(&self) -> &ReplySubjects {
         &self.inner.reply_subjects
+    }
+
+    /// Subscriptions to live subjects.
+    #[must_use]
+    pub fn live_subjects(&self) -> &LiveSubjects {
+        &self.inner.live_subjects
     }
 
     /// The counters.

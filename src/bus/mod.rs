@@ -15,7 +15,7 @@
 //!
 //! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file `error`, `security`,
 //! `write`, `read`, `live`, `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`,
-//! `access`, and the files `guard`, `tickets`, 
+//! `access`, and the files `guard`, `tickets`, `live_peers`, `live_events`,
 //! `book_client` and `call_handler`, by which doors and other nodes use the
 //! bus.
 //!
@@ -32,6 +32,8 @@ pub mod error;
 pub mod guard;
 pub mod handle;
 pub mod live;
+pub mod live_events;
+pub mod live_peers;
 pub mod read;
 pub mod relay;
 pub mod roll;

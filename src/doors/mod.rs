@@ -4,6 +4,7 @@
 //! place outside a door's folder that names the door.
 
 pub mod door;
+pub mod nats;
 pub mod socketio;
 pub mod sse;
 pub mod websocket;
@@ -50,4 +51,5 @@ doors! {
     sse,
     socketio,
     websocket,
+    nats,
 }

@@ -2,6 +2,8 @@
 
 /// A door of another program.
 mod line;
+/// Any client of NATS.
+mod nats;
 /// The service bus over Socket.IO and REST.
 pub(crate) mod socketio;
 /// The event log over HTTP.

@@ -17,12 +17,13 @@ use super::settings::Config;
 const ENV_PREFIX: &str = "ROLLBOOK_";
 
 /// Settings with a flag of `rollbook serve`, so that messages can name the flag.
-const FLAGS: [(&str, &str); 12] = [
+const FLAGS: [(&str, &str); 13] = [
     ("node.id", "--node"),
     ("node.data", "--data"),
     ("node.insecure", "--insecure"),
     ("web.listen", "--web"),
     ("sse.listen", "--log"),
+    ("nats.listen", "--nats"),
     ("peer.listen", "--peer"),
     ("peer.advertise", "--advertise"),
     ("cluster.founders", "--cluster"),

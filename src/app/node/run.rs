@@ -37,6 +37,7 @@ use crate::bus::client::clients::CloseReason;
 use crate::bus::consume::registry::{Drain, Registry};
 use crate::bus::guard::Guard;
 use crate::bus::handle::Bus;
+use crate::bus::live_peers::{self, LivePeers};
 use crate::bus::read::feed::Feed;
 use crate::bus::relay::Relay;
 use crate::bus::roll::announcer::Announcer;
@@ -156,8 +157,12 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
     doors.extend(more.iter().map(|build| build(&context)));
     let admin = Admin::new(services.clone(), relay.addr().clone(), parts::admin(config, &doors));
     let live = doors.iter().filter_map(|door| Some((door.name(), door.live()?)));
+    let live_peers = LivePeers::new(bus.live_subjects().clone(), services.peers.clone(), bus.metrics().clone());
+    actix_web::rt::spawn(Arc::clone(&live_peers).run(stop.clone()));
     let answer_tickets: Arc<dyn Live> = Arc::new(AnswerForTickets(bus.authority().clone()));
-    call_handler.set_doors(live.chain([(keys::NAME, admin.live()), (tickets::NAME, answer_tickets)]).collect());
+    let rooms: [(_, Arc<dyn Live>); 3] =
+        [(keys::NAME, admin.live()), (tickets::NAME, answer_tickets), (live_peers::NAME, live_peers)];
+    call_handler.set_doors(live.chain(rooms).collect());
     bus.authority().set_ticket_peers(Arc::new(AskForTickets(services.peers.clone())));
     node.messages()
         .set_handler(Arc::new(Mailbox { relay: relay.addr().clone(), call_handler: Arc::downgrade(&call_handler) }));
@@ -254,6 +259,7 @@ impl RunningNode {
             connections_max: descriptors::web_connections_max(fitted),
             proxy_protocol_from: web.proxy_protocol_from.clone(),
             tls: web.listener_tls(),
+            greeting: None,
         };
         let http = HttpSettings {
             hosts: self.listeners.hosts().clone(),

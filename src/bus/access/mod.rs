@@ -1,6 +1,7 @@
 //! What every door does with the book: publish, subscribe and acknowledge, with the same checks.
 
 pub mod enabled;
+pub mod live;
 mod open;
 
 use std::sync::Arc;

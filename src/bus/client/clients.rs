@@ -47,6 +47,8 @@ pub enum ClientMessage {
     Stream(u64, StreamUpdate),
     /// The client should register.
     Remind,
+    /// The rights of somebody have changed: whoever has live subscriptions checks them again.
+    RightsChanged,
     /// The connection must end.
     Close(CloseReason),
 }
@@ -226,6 +228,11 @@ impl Client {
     /// Sends a message that may be missed.
     pub fn hint(&self, message: ClientMessage) {
         hint(&self.to, message);
+    }
+
+    /// Tells the client to check its live subscriptions again, also while its queue is full.
+    pub fn rights_changed(&self) {
+        must_tell(&self.to, ClientMessage::RightsChanged);
     }
 
     /// Closes the connection, also while the client is busy or its queue is full. Returns `false` when the client has

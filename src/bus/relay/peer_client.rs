@@ -193,6 +193,22 @@ impl PeerClient {
         self.node.messages().ask(node, frame.into_bytes(), within).await
     }
 
+    /// The other nodes that are up.
+    #[must_use]
+    pub fn others_up(&self) -> Vec<u64> {
+        self.node.state().others_up()
+    }
+
+    /// Sends a message to the same door of another node, behind those that the thread has sent before. It may be lost
+    /// on its way.
+    ///
+    /// # Errors
+    /// There is no connection, or [`Refusal::Overloaded`].
+    pub async fn tell_door_in_order(&self, node: u64, door: &str, message: Bytes) -> Result<(), Refusal> {
+        let frame = Frame::Door(DoorMessage { door: door.to_owned(), message });
+        self.node.messages().tell(node, frame.into_bytes()).await
+    }
+
     /// Sends a message to the same door of another node. The message may be lost.
     pub fn tell_door(&self, node: u64, door: &str, message: Bytes) {
         self.send(node, Frame::Door(DoorMessage { door: door.to_owned(), message }));

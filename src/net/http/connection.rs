@@ -96,7 +96,7 @@ pub(super) async fn serve<S: Application<B>, B: MessageBody + 'static>(io: TcpSt
     let Some(arrival) = Arrival::new(io, limits) else { return };
     match thread.admit() {
         Some(Ok(place)) => match arrival.enter(limits, &thread.stopping).await {
-            Ok(Admitted { socket, read, peer }) => {
+            Ok(Admitted { socket, read, peer, .. }) => {
                 let (wire, timer) = (Rc::new(RefCell::new(wire(socket, read, &thread))), Timer::new());
                 Connection { wire, thread, place, peer, timer }.run().await;
             }

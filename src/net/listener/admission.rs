@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use actix_web::rt::net::TcpStream;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio_util::sync::CancellationToken;
 
 use super::limits::{ListenerLimits, TurnedAway};
@@ -28,6 +28,8 @@ pub(in crate::net) struct Admitted {
     pub(in crate::net) read: BytesMut,
     /// The other end.
     pub(in crate::net) peer: Peer,
+    /// What was said to the client already, in a protocol in which the server begins.
+    pub(in crate::net) greeting: Bytes,
 }
 
 /// Why a connection does not get to the protocol. What can be said was counted.
@@ -70,7 +72,7 @@ impl Arrival {
     pub(in crate::net) fn unchecked(self) -> Admitted {
         // Such a connection gets a refusal and nothing else.
         let peer = Peer { address: self.from, certificate: None, tls: false, local: false };
-        Admitted { socket: self.tcp.into(), read: BytesMut::new(), peer }
+        Admitted { socket: self.tcp.into(), read: BytesMut::new(), peer, greeting: Bytes::new() }
     }
 
     async fn steps(self, limits: &ListenerLimits) -> Result<Admitted, Rejected> {
@@ -86,15 +88,23 @@ impl Arrival {
             return Err(Rejected::Close);
         }
         let local = limits.is_local(address);
+        let greeting = match &limits.settings.greeting {
+            Some(greeting) => {
+                let peer = Peer { address, certificate: None, tls: false, local };
+                let greeted = greeting.greet(&mut tcp, &peer, limits.tls().is_some()).await;
+                greeted.map_err(|_| Rejected::Close)?
+            }
+            None => Bytes::new(),
+        };
         let Some(tls) = limits.tls() else {
             let peer = Peer { address, certificate: None, tls: false, local };
-            return Ok(Admitted { socket: tcp.into(), read, peer });
+            return Ok(Admitted { socket: tcp.into(), read, peer, greeting });
         };
         let failed = match handshake::accept(tls, tcp, read, limits.metrics()).await {
             Ok(stream) => {
                 let socket = Socket::from(stream);
                 let peer = Peer { address, certificate: socket.peer_certificate(), tls: true, local };
-                return Ok(Admitted { socket, read: BytesMut::new(), peer });
+                return Ok(Admitted { socket, read: BytesMut::new(), peer, greeting });
             }
             Err(Failed::Left) => return Err(Rejected::Close),
             Err(failed) => failed,

@@ -24,6 +24,7 @@ use crate::net::http::hosts::Hosts;
 use crate::net::http::server;
 use crate::net::http::settings::{HttpListener, HttpSettings};
 use crate::net::tls::certificates::{Certificates, Policy, ServerTls};
+use crate::net::tls::settings::ListenerTls;
 
 /// Connections that the system keeps for a listener until a thread takes them.
 const BACKLOG: u32 = 4096;
@@ -183,6 +184,21 @@ impl Listeners {
         let url = format!("{scheme}://{address}/");
         self.served.push(Served { url, limits, server: server.handle() });
         actix_web::rt::spawn(server);
+    }
+
+    /// The address of the socket of that name, before it is served.
+    ///
+    /// # Errors
+    /// The system does not say it.
+    pub fn address(&self, name: &str) -> io::Result<Option<SocketAddr>> {
+        let socket = self.bound.iter().find(|(known, _)| *known == name);
+        socket.map(|(_, socket)| socket.local_addr()).transpose()
+    }
+
+    /// Whether a listener with these settings speaks TLS.
+    #[must_use]
+    pub fn speaks_tls(&self, settings: ListenerTls) -> bool {
+        self.certificates.as_ref().is_some_and(|certificates| certificates.settings().serves(settings))
     }
 
     /// Names of the sockets that nobody serves: their clients would wait for ever.

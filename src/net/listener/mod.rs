@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod connects;
+pub mod greeting;
 pub mod limits;
 pub mod listeners;
 pub mod networks;

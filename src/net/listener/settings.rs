@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::greeting::Greeting;
 use super::networks::Networks;
 use crate::net::tls::settings::ListenerTls;
 
@@ -21,4 +22,6 @@ pub struct ListenerSettings {
     pub proxy_protocol_from: Networks,
     /// Whether the listener speaks TLS, and whether its clients show certificates.
     pub tls: ListenerTls,
+    /// What the server says first, in a protocol where the server does.
+    pub greeting: Option<Greeting>,
 }

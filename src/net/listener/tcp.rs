@@ -10,11 +10,11 @@ use std::time::Duration;
 use actix_server::{Server, ServerBuilder};
 use actix_service::fn_service;
 use actix_web::rt::net::TcpStream;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Admitted, Arrival};
+use super::admission::{Admitted, Arrival, Rejected};
 use super::limits::{ConnectionSlot, ListenerLimits, TurnedAway};
 use crate::net::peer::Peer;
 use crate::net::socket::Socket;
@@ -31,6 +31,9 @@ pub struct Connection {
     pub read: BytesMut,
     /// The other end.
     pub peer: Peer,
+    /// What was said to the client already, in a protocol in which the server begins; empty when the client has started
+    /// the handshake of TLS before that.
+    pub greeting: Bytes,
     /// Cancelled when the node stops: the connection has to end.
     pub stopping: CancellationToken,
     /// The slot.
@@ -73,24 +76,36 @@ async fn admit(
 ) -> Option<Connection> {
     let arrival = Arrival::new(stream, limits)?;
     match ConnectionSlot::take(limits, false) {
-        Some(Ok(slot)) => {
-            let Admitted { socket, read, peer } = arrival.enter(limits, &stopping).await.ok()?;
-            Some(Connection { socket, read, peer, stopping, _slot: slot })
-        }
+        Some(Ok(slot)) => match arrival.enter(limits, &stopping).await {
+            Ok(Admitted { socket, read, peer, greeting }) => {
+                Some(Connection { socket, read, peer, greeting, stopping, _slot: slot })
+            }
+            Err(Rejected::Plaintext(socket, ..)) => {
+                let last = limits.settings.greeting.as_ref().map_or(&b""[..], |greeting| greeting.plaintext_refusal);
+                refuse(socket, last).await;
+                None
+            }
+            Err(Rejected::Close) => None,
+        },
         full => {
             limits.count(TurnedAway::Connections);
             let _slot = full?.err()?;
-            let mut admitted = match limits.tls() {
+            let admitted = match limits.tls() {
                 Some(_) => arrival.enter(limits, &stopping).await.ok()?,
                 None => arrival.unchecked(),
             };
-            let refuse = async {
-                admitted.socket.write_all(refusal).await?;
-                admitted.socket.shutdown().await
-            };
-            // A client that does not read has had its chance.
-            tokio::time::timeout(REFUSAL_TIME_MAX, refuse).await.ok();
+            refuse(admitted.socket, refusal).await;
             None
         }
     }
+}
+
+/// Says why the connection ends.
+async fn refuse(mut socket: Socket, refusal: &[u8]) {
+    let refuse = async {
+        socket.write_all(refusal).await?;
+        socket.shutdown().await
+    };
+    // A client that does not read has had its chance.
+    tokio::time::timeout(REFUSAL_TIME_MAX, refuse).await.ok();
 }

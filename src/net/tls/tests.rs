@@ -111,7 +111,7 @@ fn listeners(files: &Files, asked: ClientCertificates) -> (Listeners, SocketAddr
     let mut listeners = Listeners::new(vec![("web", web), ("line", line)], shared, 1, Duration::from_secs(1));
     let settings = |name| {
         let (proxy_protocol_from, tls) = (Default::default(), ListenerTls::default());
-        ListenerSettings { name, connections_max: 10, proxy_protocol_from, tls }
+        ListenerSettings { name, connections_max: 10, proxy_protocol_from, tls, greeting: None }
     };
     let http = HttpSettings {
         hosts: Hosts::default(),

@@ -57,7 +57,7 @@ impl<K: Copy + Eq + Hash> Interest<K> {
     }
 
     /// Adds `key` under a pattern of these segments, whose first one may be a wildcard too.
-    pub(crate) fn insert_segments<'s>(&mut self, segments: impl Iterator<Item = &'s str>, tail: bool, key: K) -> bool {
+    pub fn insert_segments<'s>(&mut self, segments: impl Iterator<Item = &'s str>, tail: bool, key: K) -> bool {
         let mut node = &mut self.root;
         for segment in segments {
             node = node.child_mut(segment);
@@ -70,7 +70,12 @@ impl<K: Copy + Eq + Hash> Interest<K> {
 
     /// Removes `key` from `pattern`. Returns whether the pair existed.
     pub fn remove(&mut self, pattern: &Pattern, key: K) -> bool {
-        let removed = self.root.remove(&mut pattern.segments(), pattern.has_tail(), key);
+        self.remove_segments(&mut pattern.segments(), pattern.has_tail(), key)
+    }
+
+    /// Removes `key` from a pattern of these segments. Returns whether the pair existed.
+    pub fn remove_segments(&mut self, segments: &mut dyn Iterator<Item = &str>, tail: bool, key: K) -> bool {
+        let removed = self.root.remove(segments, tail, key);
         self.len -= usize::from(removed);
         removed
     }

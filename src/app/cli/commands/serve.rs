@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   rollbook serve
   rollbook serve --data /var/lib/rollbook --namespaces app,audit
+  rollbook serve --nats 127.0.0.1:4222
   rollbook serve --log 0.0.0.0:2021 --web off --insecure
   rollbook serve --log 0.0.0.0:2021 --tls-certificate certs/server.pem --tls-key certs/server.key
   rollbook serve --config rollbook.toml
@@ -43,6 +44,9 @@ pub struct ServeArgs {
     /// Where the event log listens, or off [default: 127.0.0.1:2021]
     #[arg(long, value_name = "ADDR")]
     pub log: Option<String>,
+    /// Where clients of NATS connect, or off; their default port is 4222 [default: off]
+    #[arg(long, value_name = "ADDR")]
+    pub nats: Option<String>,
     /// Where other nodes call, or off [default: its own entry in --cluster, else 127.0.0.1:7441]
     #[arg(long, value_name = "ADDR")]
     pub peer: Option<String>,
@@ -101,6 +105,7 @@ impl ServeArgs {
             ("node.insecure", self.insecure.then_some(Value::Boolean(true))),
             ("web.listen", text(&self.web)),
             ("sse.listen", text(&self.log)),
+            ("nats.listen", text(&self.nats)),
             ("peer.listen", text(&self.peer)),
             ("peer.advertise", text(&self.advertise)),
             ("cluster.founders", text(&self.cluster)),

@@ -448,6 +448,8 @@ impl Socket for BusSocket {
                 Self::answer("bus:notify", id, outcome, out);
             }
             ClientMessage::Stream(number, update) => self.update(number, update, out),
+            // This door has no live subscriptions.
+            ClientMessage::RightsChanged => {}
             ClientMessage::Remind => {
                 let reminder = json!({ "reason": "not registered", "timestamp": clock::millis() });
                 out.emit(None, "bus:reregister-request", &[&reminder.to_string()], Vec::new());

@@ -366,7 +366,10 @@ impl Handler<ClientMessage> for Connection {
             ClientMessage::Close(reason) => self.close(reason, ctx),
             ClientMessage::Stream(number, update) => self.update(number, update, ctx),
             // This door does not ask the bus for these.
-            ClientMessage::Registered(..) | ClientMessage::Notified(..) | ClientMessage::Remind => {}
+            ClientMessage::Registered(..)
+            | ClientMessage::Notified(..)
+            | ClientMessage::Remind
+            | ClientMessage::RightsChanged => {}
         }
         self.end_if_idle();
     }

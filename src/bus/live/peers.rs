@@ -1,0 +1,197 @@
+//! What waits for other nodes: live messages and changes of interest, in one order for each node.
+//!
+//! The order is what makes answers find their way: a client subscribes to the subject of its answers before it asks, so
+//! another node hears of the subscription before it hears of the question.
+//!
+//! Invariant: what waits is bounded in bytes. A message that finds no room is dropped and counted. A change of interest
+//! is not lost: the node is then told the whole interest.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::{Bytes, BytesMut};
+use rollbook_cluster::lock::lock;
+use tokio::sync::Notify;
+
+use super::message::LiveMessage;
+use super::subjects::Wanted;
+use super::wire::{self, Head};
+
+/// Most bytes that wait for one node.
+const WAITING_BYTES_MAX: usize = 16 << 20;
+/// About the most bytes of one message between nodes.
+pub(in crate::bus) const BATCH_BYTES: usize = 1 << 20;
+
+/// What happened to a filter and group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::bus) enum InterestChange {
+    /// The first subscription of the node that wants it.
+    Add,
+    /// There is none any more.
+    Remove,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Encoded changes and messages, in their order.
+    operations: BytesMut,
+    /// Where in `operations` parts of about [`BATCH_BYTES`] end, so that a batch is no larger than a message may be.
+    cuts: Vec<(usize, u64)>,
+    /// The version of the interest that the node has been told, with what waits.
+    told: u64,
+    /// The version at the beginning of what waits.
+    start: u64,
+    /// Whether the node must be told the whole interest.
+    whole: bool,
+}
+
+/// What waits for one node.
+#[derive(Debug)]
+pub(in crate::bus) struct PeerQueue {
+    waiting: Mutex<Waiting>,
+    /// Wakes whoever sends.
+    pub(in crate::bus) more: Notify,
+}
+
+/// A part of what waits.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::bus) struct Batch {
+    pub(in crate::bus) head: Head,
+    pub(in crate::bus) operations: Bytes,
+    /// Whether the whole interest must come before the operations.
+    pub(in crate::bus) whole: bool,
+}
+
+impl PeerQueue {
+    fn new() -> Self {
+        Self { waiting: Mutex::new(Waiting { whole: true, ..Waiting::default() }), more: Notify::new() }
+    }
+
+    /// Appends an operation. `change`: the version after it, for a change of interest. Returns `false` when there is no
+    /// room.
+    fn push(&self, bytes: usize, change: Option<u64>, write: impl FnOnce(&mut BytesMut)) -> bool {
+        let mut waiting = lock(&self.waiting);
+        if waiting.operations.len().saturating_add(bytes) > WAITING_BYTES_MAX {
+            if let Some(version) = change {
+                waiting.whole = true;
+                waiting.told = version;
+            }
+            return false;
+        }
+        let first = waiting.operations.is_empty();
+        write(&mut waiting.operations);
+        if let Some(version) = change {
+            waiting.told = version;
+        }
+        let (end, told) = (waiting.operations.len(), waiting.told);
+        let begun = waiting.cuts.last().map_or(0, |(cut, _)| *cut);
+        if end.saturating_sub(begun) >= BATCH_BYTES {
+            waiting.cuts.push((end, told));
+        }
+        drop(waiting);
+        if first {
+            self.more.notify_one();
+        }
+        true
+    }
+
+    /// The node does not know what it was told.
+    pub(in crate::bus) fn forget(&self) {
+        lock(&self.waiting).whole = true;
+        self.more.notify_one();
+    }
+
+    /// Takes the next batch. It may have no operations.
+    pub(in crate::bus) fn take(&self, incarnation: u64) -> Batch {
+        let mut waiting = lock(&self.waiting);
+        let (cut, version) = match waiting.cuts.is_empty() {
+            true => (waiting.operations.len(), waiting.told),
+            false => waiting.cuts.remove(0),
+        };
+        waiting.cuts.iter_mut().for_each(|(end, _)| *end = end.saturating_sub(cut));
+        let operations = waiting.operations.split_to(cut).freeze();
+        let head = Head { incarnation, start: waiting.start, end: version };
+        waiting.start = version;
+        Batch { head, operations, whole: std::mem::take(&mut waiting.whole) }
+    }
+
+    /// Whether more than an empty batch waits.
+    pub(in crate::bus) fn has_more(&self) -> bool {
+        let waiting = lock(&self.waiting);
+        !waiting.operations.is_empty() || waiting.whole
+    }
+}
+
+/// What waits for all other nodes.
+#[derive(Debug)]
+pub(in crate::bus) struct Peers {
+    /// The life of this node.
+    incarnation: u64,
+    /// Counts the changes of the interest of this node.
+    version: AtomicU64,
+    queues: RwLock<BTreeMap<u64, Arc<PeerQueue>>>,
+    /// Messages that found no room.
+    dropped: AtomicU64,
+}
+
+impl Peers {
+    pub(in crate::bus) const fn new(incarnation: u64) -> Self {
+        let (version, dropped) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { incarnation, version, queues: RwLock::new(BTreeMap::new()), dropped }
+    }
+
+    /// The life of this node.
+    pub(in crate::bus) const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// How many messages found no room since the last call.
+    pub(in crate::bus) fn take_dropped(&self) -> u64 {
+        self.dropped.swap(0, Ordering::Relaxed)
+    }
+
+    /// The queue of a node, which is made when there is none.
+    pub(in crate::bus) fn open(&self, node: u64) -> Arc<PeerQueue> {
+        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(queues.entry(node).or_insert_with(|| Arc::new(PeerQueue::new())))
+    }
+
+    /// Drops the queue of a node that is gone.
+    pub(in crate::bus) fn close(&self, node: u64) {
+        self.queues.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
+    }
+
+    fn queue(&self, node: u64) -> Option<Arc<PeerQueue>> {
+        self.queues.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+    }
+
+    /// The node does not know the interest that it was told.
+    pub(in crate::bus) fn forget(&self, node: u64) {
+        if let Some(queue) = self.queue(node) {
+            queue.forget();
+        }
+    }
+
+    /// Tells all nodes of a change of interest. Called under the lock of the interest, so that all hear of changes in
+    /// one order.
+    pub(in crate::bus) fn change(&self, change: InterestChange, wanted: &Wanted) {
+        let version = self.version.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        for queue in queues.values() {
+            queue.push(wire::change_bytes(wanted), Some(version), |out| wire::write_change(out, change, wanted));
+        }
+    }
+
+    /// Sends a message to a node, for its subscriptions without a group when `plain`, and for one member of each of
+    /// these groups. Returns `false` when there is no room.
+    pub(in crate::bus) fn send(&self, node: u64, plain: bool, groups: &[&str], message: &LiveMessage) -> bool {
+        let Some(queue) = self.queue(node) else { return false };
+        let bytes = wire::message_bytes(groups, message);
+        let sent = queue.push(bytes, None, |out| wire::write_message(out, plain, groups, message));
+        if !sent {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
+    }
+}

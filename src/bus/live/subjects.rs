@@ -1,0 +1,434 @@
+//! Live subjects: messages to the subscriptions that there are now, at all nodes, with wildcards and queue groups.
+//!
+//! Every node has the interest of all nodes: its own subscriptions, and of other nodes each filter and group once. A
+//! message goes from the node of its publisher to the nodes that want it, and each gives it to its clients. A queue
+//! group has one member that gets a message, at the node of the publisher if there is one.
+//!
+//! Invariant: nothing is stored, and nothing is sent again: a client that is not there, or does not read, misses messages.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytestring::ByteString;
+use rollbook_cluster::lock::lock;
+use rollbook_core::subjects::interest::Interest;
+
+use super::filter::{LiveFilter, LiveSubject, WILDCARD};
+use super::message::{LiveMessage, LiveSink};
+use super::peers::{InterestChange, Peers};
+use super::route::{QueueGroup, Route, Target, Wakes};
+
+/// Most routes that a node keeps, by subject.
+const ROUTES_MAX: usize = 16_384;
+/// Most subscriptions in the routes that a node keeps.
+const ROUTES_WEIGHT_MAX: usize = 1 << 20;
+/// Most routes that a publisher keeps.
+const OWN_ROUTES_MAX: usize = 1024;
+
+/// A filter and the name of a queue group, which is empty for subscriptions without one.
+pub(in crate::bus) type Wanted = (LiveFilter, Box<str>);
+
+/// Something that wants messages.
+#[derive(Debug)]
+enum Entry {
+    /// A subscription of a client of this node.
+    Local { wanted: Wanted, target: Target },
+    /// Subscriptions of another node.
+    Remote { wanted: Wanted, node: u64 },
+}
+
+impl Entry {
+    const fn wanted(&self) -> &Wanted {
+        match self {
+            Self::Local { wanted, .. } | Self::Remote { wanted, .. } => wanted,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// The numbers of the entries by what they want.
+    interest: Interest<u64>,
+    /// The entries by number.
+    entries: HashMap<u64, Entry>,
+    /// The number of the next entry.
+    next: u64,
+    /// How many subscriptions of this node want the same: other nodes hear of the first and of the last.
+    own: HashMap<Wanted, usize>,
+    /// How many of these begin with a token. A wildcard counts as `*`.
+    own_first: HashMap<Box<str>, usize>,
+    /// The entries of other nodes.
+    remote: HashMap<u64, HashMap<Wanted, u64>>,
+}
+
+impl Table {
+    fn add(&mut self, entry: Entry) -> u64 {
+        let number = self.next;
+        self.next = number.wrapping_add(1);
+        let (filter, _) = entry.wanted();
+        self.interest.insert_segments(filter.trie_tokens(), filter.has_tail(), number);
+        self.entries.insert(number, entry);
+        number
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&number)?;
+        let (filter, _) = entry.wanted();
+        self.interest.remove_segments(&mut filter.trie_tokens(), filter.has_tail(), number);
+        Some(entry)
+    }
+
+    /// Counts one more subscription of this node. Returns whether it is the first that wants this.
+    fn count(&mut self, wanted: &Wanted) -> bool {
+        let same = self.own.entry(wanted.clone()).or_default();
+        *same = same.saturating_add(1);
+        let first = *same == 1;
+        if first {
+            let begin = self.own_first.entry(wanted.0.first_token().into()).or_default();
+            *begin = begin.saturating_add(1);
+        }
+        first
+    }
+
+    /// Counts one less. Returns whether it was the last that wanted this.
+    fn discount(&mut self, wanted: &Wanted) -> bool {
+        let last = lower(&mut self.own, wanted.clone());
+        if last {
+            lower(&mut self.own_first, wanted.0.first_token().into());
+        }
+        last
+    }
+
+    /// Where messages of a subject go.
+    fn route(&self, subject: &LiveSubject, generation: u64) -> Route {
+        let mut route = Route { generation, ..Route::default() };
+        let mut groups: HashMap<&str, QueueGroup> = HashMap::new();
+        let reserved = subject.as_str().starts_with('_');
+        self.interest.for_each(subject.as_str(), &mut |numbers| {
+            for entry in numbers.iter().filter_map(|number| self.entries.get(number)) {
+                let (filter, group) = entry.wanted();
+                match (entry, &**group) {
+                    (Entry::Local { target, .. }, _)
+                        if reserved && !target.sees_reserved && filter.begins_with_wildcard() => {}
+                    (Entry::Local { target, .. }, "") => route.plain.push(target.clone()),
+                    (Entry::Local { target, .. }, name) => {
+                        groups.entry(name).or_default().members.push(target.clone());
+                    }
+                    (Entry::Remote { node, .. }, "") => route.nodes.push(*node),
+                    (Entry::Remote { node, .. }, name) => groups.entry(name).or_default().nodes.push(*node),
+                }
+            }
+        });
+        let sorted = |mut nodes: Vec<u64>| {
+            nodes.sort_unstable();
+            nodes.dedup();
+            nodes
+        };
+        route.nodes = sorted(route.nodes);
+        let named =
+            |(name, group): (&str, QueueGroup)| QueueGroup { name: name.into(), nodes: sorted(group.nodes), ..group };
+        route.groups = groups.into_iter().map(named).collect();
+        route
+    }
+}
+
+/// The routes that a node keeps.
+#[derive(Debug, Default)]
+struct Routes {
+    /// The interest that the routes were made from.
+    generation: u64,
+    by_subject: HashMap<ByteString, Arc<Route>>,
+    /// Subscriptions in all of them.
+    weight: usize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    table: RwLock<Table>,
+    /// Counts the changes of the table.
+    generation: AtomicU64,
+    routes: Mutex<Routes>,
+    /// What waits for other nodes.
+    peers: Peers,
+}
+
+/// The live subjects of a node. Clones share one state.
+#[derive(Debug, Clone)]
+pub struct LiveSubjects {
+    inner: Arc<Inner>,
+}
+
+/// A subscription. It ends when this is dropped.
+#[derive(Debug)]
+pub struct LiveSubscription {
+    subjects: LiveSubjects,
+    number: u64,
+}
+
+impl Drop for LiveSubscription {
+    fn drop(&mut self) {
+        self.subjects.unsubscribe(self.number);
+    }
+}
+
+/// The routes that one publisher has used, so that the next message of a subject takes no lock.
+#[derive(Debug, Default)]
+pub struct OwnRoutes {
+    generation: u64,
+    by_subject: HashMap<ByteString, Arc<Route>>,
+}
+
+impl LiveSubjects {
+    /// The live subjects of the node in this life.
+    #[must_use]
+    pub fn new(incarnation: u64) -> Self {
+        let (table, routes) = (RwLock::default(), Mutex::default());
+        let inner = Inner { table, generation: AtomicU64::new(1), routes, peers: Peers::new(incarnation) };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What waits for other nodes.
+    pub(in crate::bus) fn peers(&self) -> &Peers {
+        &self.inner.peers
+    }
+
+    /// Nothing that could leave the table in two parts runs under the lock, so a poisoned table is whole.
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.inner.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.inner.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The table has changed: no route from before counts any more. Called under the lock of the table.
+    fn changed(&self) {
+        self.inner.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Counts the changes of interest.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.inner.generation.load(Ordering::Acquire)
+    }
+
+    /// Messages of what the filter matches go to the sink from now on. With the name of a queue group, one member of
+    /// the group gets each of them.
+    #[must_use]
+    pub fn subscribe(
+        &self,
+        filter: LiveFilter,
+        group: &str,
+        (sink, subscription): (Arc<dyn LiveSink>, u64),
+        sees_reserved: bool,
+    ) -> LiveSubscription {
+        let wanted: Wanted = (filter, group.into());
+        let mut table = self.write();
+        let target = Target { sink, subscription, sees_reserved };
+        let number = table.add(Entry::Local { wanted: wanted.clone(), target });
+        if table.count(&wanted) {
+            // Under the lock, so that other nodes hear of changes in their order.
+            self.inner.peers.change(InterestChange::Add, &wanted);
+        }
+        self.changed();
+        drop(table);
+        LiveSubscription { subjects: self.clone(), number }
+    }
+
+    fn unsubscribe(&self, number: u64) {
+        let mut table = self.write();
+        let Some(entry) = table.remove(number) else { return };
+        let wanted = entry.wanted().clone();
+        if table.discount(&wanted) {
+            self.inner.peers.change(InterestChange::Remove, &wanted);
+        }
+        self.changed();
+    }
+
+    /// The number of subscriptions of this node.
+    #[must_use]
+    pub fn subscriptions(&self) -> usize {
+        let table = self.read();
+        table.entries.len().saturating_sub(table.remote.values().map(HashMap::len).sum())
+    }
+
+    /// Whether a subscription of this node may want subjects with this first token.
+    #[must_use]
+    pub fn wants_first_token(&self, first: &str) -> bool {
+        let table = self.read();
+        table.own_first.contains_key(first) || table.own_first.contains_key(WILDCARD)
+    }
+
+    /// All that subscriptions of this node want.
+    pub(in crate::bus) fn own_interest(&self) -> Vec<Wanted> {
+        self.read().own.keys().cloned().collect()
+    }
+
+    /// Changes what another node wants. `replace`: nothing that the node wanted before counts any more.
+    pub(in crate::bus) fn set_remote(&self, node: u64, replace: bool, changes: Vec<(InterestChange, Wanted)>) {
+        let mut table = self.write();
+        let mut known = table.remote.remove(&node).unwrap_or_default();
+        if replace {
+            known.drain().for_each(|(_, number)| drop(table.remove(number)));
+        }
+        for (change, wanted) in changes {
+            match change {
+                InterestChange::Add if known.contains_key(&wanted) => {}
+                InterestChange::Add => {
+                    let number = table.add(Entry::Remote { wanted: wanted.clone(), node });
+                    known.insert(wanted, number);
+                }
+                InterestChange::Remove => {
+                    if let Some(number) = known.remove(&wanted) {
+                        table.remove(number);
+                    }
+                }
+            }
+        }
+        if !known.is_empty() {
+            table.remote.insert(node, known);
+        }
+        self.changed();
+    }
+
+    /// Other nodes whose interest is known.
+    pub(in crate::bus) fn remote_nodes(&self) -> Vec<u64> {
+        self.read().remote.keys().copied().collect()
+    }
+
+    /// Where messages of a subject go.
+    fn route(&self, subject: &LiveSubject) -> Arc<Route> {
+        let generation = self.generation();
+        {
+            let mut routes = lock(&self.inner.routes);
+            if routes.generation != generation {
+                *routes = Routes { generation, ..Routes::default() };
+            }
+            if let Some(route) = routes.by_subject.get(subject.text()) {
+                return Arc::clone(route);
+            }
+        }
+        let table = self.read();
+        let route = Arc::new(table.route(subject, self.generation()));
+        drop(table);
+        let mut routes = lock(&self.inner.routes);
+        if routes.generation == route.generation {
+            let weight = route.weight().saturating_add(1);
+            if routes.by_subject.len() >= ROUTES_MAX || routes.weight.saturating_add(weight) > ROUTES_WEIGHT_MAX {
+                *routes = Routes { generation: route.generation, ..Routes::default() };
+            }
+            routes.weight = routes.weight.saturating_add(weight);
+            // A copy: the text of a message may hold the whole buffer that the message came in.
+            routes.by_subject.insert(ByteString::from(subject.as_str()), Arc::clone(&route));
+        }
+        route
+    }
+
+    /// Where messages of a subject go, by way of the routes that the publisher has used.
+    fn route_of(&self, subject: &LiveSubject, own: &mut OwnRoutes) -> Arc<Route> {
+        let generation = self.generation();
+        if own.generation != generation || own.by_subject.len() >= OWN_ROUTES_MAX {
+            own.by_subject.clear();
+            own.generation = generation;
+        }
+        if let Some(route) = own.by_subject.get(subject.text()) {
+            return Arc::clone(route);
+        }
+        let route = self.route(subject);
+        if route.generation == generation {
+            own.by_subject.insert(ByteString::from(subject.as_str()), Arc::clone(&route));
+        }
+        route
+    }
+
+    /// Gives a message to all who want it, at all nodes. `except` is a client that does not get its own messages.
+    /// Returns whether anybody wanted the message.
+    pub fn publish(
+        &self,
+        subject: &LiveSubject,
+        message: &LiveMessage,
+        (own, except): (&mut OwnRoutes, Option<u64>),
+        wakes: &mut Wakes,
+    ) -> bool {
+        let route = self.route_of(subject, own);
+        if route.is_empty() {
+            return false;
+        }
+        let mut taken = give_to_all(&route.plain, message, except, wakes);
+        // Of each other node: the groups of which it is to choose a member.
+        let mut elsewhere: Vec<(u64, Vec<&str>)> = route.nodes.iter().map(|node| (*node, Vec::new())).collect();
+        for group in &route.groups {
+            if group.give(message, except, wakes) {
+                taken = true;
+            } else if let Some(node) = group.node_in_turn() {
+                match elsewhere.iter_mut().find(|(known, _)| *known == node) {
+                    Some((_, groups)) => groups.push(&group.name),
+                    None => elsewhere.push((node, vec![&group.name])),
+                }
+            }
+        }
+        for (node, groups) in elsewhere {
+            let plain = route.nodes.binary_search(&node).is_ok();
+            taken |= self.inner.peers.send(node, plain, &groups, message);
+        }
+        taken
+    }
+
+    /// Gives a message of another node to the clients of this one: to subscriptions without a group when `plain`, and to
+    /// one member of each of these groups.
+    pub(in crate::bus) fn deliver_from_peer(
+        &self,
+        subject: &LiveSubject,
+        message: &LiveMessage,
+        (plain, groups): (bool, &[ByteString]),
+        wakes: &mut Wakes,
+    ) {
+        let route = self.route(subject);
+        if plain {
+            give_to_all(&route.plain, message, None, wakes);
+        }
+        for name in groups {
+            if let Some(group) = route.groups.iter().find(|group| *group.name == **name) {
+                group.give(message, None, wakes);
+            }
+        }
+    }
+
+    /// Gives an event of the book to the clients of this node. Every node does so with every event, and the index of the
+    /// event says which node chooses the member of a queue group.
+    pub fn deliver_event(
+        &self,
+        subject: &LiveSubject,
+        message: &LiveMessage,
+        (here, index): (u64, u64),
+        wakes: &mut Wakes,
+    ) {
+        let route = self.route(subject);
+        give_to_all(&route.plain, message, None, wakes);
+        for group in route.groups.iter().filter(|group| !group.members.is_empty()) {
+            let before = group.nodes.partition_point(|node| *node < here);
+            let count = u64::try_from(group.nodes.len()).unwrap_or(u64::MAX).saturating_add(1);
+            if index.checked_rem(count) == u64::try_from(before).ok() {
+                group.give(message, None, wakes);
+            }
+        }
+    }
+}
+
+/// Counts one less of a key. Returns whether it was the last.
+fn lower<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: K) -> bool {
+    let MapEntry::Occupied(mut count) = counts.entry(key) else { return false };
+    *count.get_mut() = count.get().saturating_sub(1);
+    let last = *count.get() == 0;
+    if last {
+        count.remove();
+    }
+    last
+}
+
+fn give_to_all(targets: &[Target], message: &LiveMessage, except: Option<u64>, wakes: &mut Wakes) -> bool {
+    let others = targets.iter().filter(|target| except.is_none_or(|client| target.sink.client() != client));
+    others.fold(false, |taken, target| target.give(message, wakes) || taken)
+}

@@ -1,0 +1,133 @@
+//! Events of the book for live subscriptions: each node gives every new event to those of its clients.
+//!
+//! Invariant: a live subscription gets an event once, after the commit, and misses what it does not read in time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rollbook_cluster::lock::lock;
+use rollbook_core::subjects::pattern::Pattern;
+use tokio_util::sync::CancellationToken;
+
+use super::handle::Bus;
+use super::live::filter::{LiveFilter, LiveSubject, WILDCARD};
+use super::live::message::LiveMessage;
+use super::live::route::Wakes;
+use super::read::feed::Attached;
+use super::read::feed_buffer::{FeedBuffer, Taken};
+use super::read::stored_event::StoredEvent;
+use crate::base::clock;
+
+/// Most events that wait to be given to live subscriptions. When more come, those that wait are missed.
+const EVENTS_MAX: usize = 16_384;
+/// How often namespaces that nobody wants any more are let go, and new ones are looked for.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Encodes events as live messages, for the protocol of a door.
+pub trait LiveEventEncoder: std::fmt::Debug + Send + Sync {
+    /// The event as a message; `None` for one that cannot be one.
+    fn message(&self, event: &StoredEvent) -> Option<LiveMessage>;
+}
+
+/// The namespaces whose events may go to live subscriptions.
+pub type Allowed = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// Gives events of the book to the live subscriptions of this node.
+pub struct LiveEvents {
+    bus: Bus,
+    encoder: &'static dyn LiveEventEncoder,
+    allowed: Allowed,
+    /// The events that wait, of all namespaces.
+    buffer: Arc<FeedBuffer>,
+    /// The places in the feed, by namespace.
+    attached: Mutex<HashMap<String, Attached>>,
+}
+
+impl std::fmt::Debug for LiveEvents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveEvents").field("namespaces", &lock(&self.attached).len()).finish_non_exhaustive()
+    }
+}
+
+impl LiveEvents {
+    /// The events of the namespaces for which `allowed` says so. [`LiveEvents::run`] must run.
+    #[must_use]
+    pub fn new(bus: Bus, encoder: &'static dyn LiveEventEncoder, allowed: Allowed) -> Arc<Self> {
+        let buffer = Arc::new(FeedBuffer::new(EVENTS_MAX));
+        Arc::new(Self { bus, encoder, allowed, buffer, attached: Mutex::default() })
+    }
+
+    /// A client is about to subscribe to this: events from now on are not missed.
+    pub fn prepare(&self, filter: &LiveFilter) {
+        match filter.first_token() {
+            WILDCARD => self.namespaces().iter().for_each(|name| self.attach(name)),
+            name if (self.allowed)(name) => self.attach(name),
+            _ => {}
+        }
+    }
+
+    /// The namespaces that live subscriptions may follow.
+    fn namespaces(&self) -> Vec<String> {
+        let names = self
+            .bus
+            .node()
+            .state()
+            .with_machine(|machine| machine.heads().map(|head| head.name.clone()).collect::<Vec<String>>());
+        names.into_iter().filter(|name| (self.allowed)(name)).collect()
+    }
+
+    fn attach(&self, name: &str) {
+        let mut attached = lock(&self.attached);
+        if attached.contains_key(name) {
+            return;
+        }
+        let Some(head) = self.bus.node().state().namespace(name) else { return };
+        let Ok(pattern) = Pattern::parse(&format!("{name}.>")) else { return };
+        // A channel of others may be behind by a moment: then it has not passed the newest events on yet.
+        if let Some(place) = self.bus.feed().attach(&pattern, head.next, &self.buffer) {
+            attached.insert(name.to_owned(), place);
+        }
+    }
+
+    /// Lets namespaces go that nobody wants any more, and takes those that are new or could not be taken before.
+    fn look(&self) {
+        let subjects = self.bus.live_subjects();
+        lock(&self.attached).retain(|name, _| subjects.wants_first_token(name));
+        for name in self.namespaces().iter().filter(|name| subjects.wants_first_token(name)) {
+            self.attach(name);
+        }
+    }
+
+    /// Gives events to live subscriptions until cancelled.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let follow = async {
+            let mut next_look = clock::now();
+            loop {
+                if clock::now() >= next_look {
+                    self.look();
+                    next_look = clock::now() + LOOK;
+                }
+                match tokio::time::timeout(LOOK, self.buffer.take()).await {
+                    Ok(Taken::Items(events)) => self.give(&events),
+                    Ok(Taken::Overflowed) => {
+                        self.bus.metrics().live_dropped.inc();
+                        tracing::warn!("live subscriptions have missed events, which came faster than they were given");
+                    }
+                    Err(_) => {}
+                }
+            }
+        };
+        stop.run_until_cancelled(follow).await;
+    }
+
+    fn give(&self, events: &[Arc<StoredEvent>]) {
+        let (subjects, here, mut wakes) = (self.bus.live_subjects(), self.bus.node().id(), Wakes::default());
+        for event in events {
+            let Some(message) = self.encoder.message(event) else { continue };
+            if let Ok(subject) = LiveSubject::parse(message.subject.clone()) {
+                subjects.deliver_event(&subject, &message, (here, event.sequence()), &mut wakes);
+            }
+        }
+    }
+}

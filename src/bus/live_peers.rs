@@ -1,0 +1,247 @@
+//! Live subjects between nodes: sends what waits for other nodes, and takes what they send.
+//!
+//! A node tells each other node its interest, in numbered changes. A node that misses a change, because a connection
+//! broke, sees that from the numbers of the next batch and demands the whole. Every second there is a batch, so a node
+//! does not miss the last change for longer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use rollbook_cluster::live::Live;
+use rollbook_cluster::lock::lock;
+use rollbook_core::error::Refusal;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::live::filter::LiveSubject;
+use super::live::message::LiveMessage;
+use super::live::peers::{Batch, InterestChange, PeerQueue};
+use super::live::route::Wakes;
+use super::live::subjects::{LiveSubjects, Wanted};
+use super::live::wire::{self, HEAD_BYTES, Head, Operation};
+use super::relay::peer_client::PeerClient;
+use crate::base::clock;
+use crate::base::metrics::Metrics;
+
+/// The name under which nodes send live messages to each other.
+pub const NAME: &str = "live";
+/// How often the node looks which other nodes there are.
+const LOOK: Duration = Duration::from_millis(100);
+/// Longest time without a batch, so that a node notices what it has missed.
+const TICK: Duration = Duration::from_secs(1);
+/// Pause before a batch is sent again to a node that is too busy.
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// Pause after a batch that could not be sent.
+const LOST_PAUSE: Duration = Duration::from_millis(100);
+/// Shortest time between two demands of the whole interest of a node.
+const DEMAND_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is known of the interest of another node.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    incarnation: u64,
+    version: u64,
+}
+
+/// What is known of another node.
+#[derive(Debug, Default)]
+struct Peer {
+    known: Option<Known>,
+    /// When the whole interest was demanded last.
+    demanded: Option<Instant>,
+}
+
+/// The live subjects of this node, as other nodes reach them.
+#[derive(Debug)]
+pub struct LivePeers {
+    subjects: LiveSubjects,
+    peers: PeerClient,
+    metrics: Metrics,
+    states: Mutex<HashMap<u64, Peer>>,
+}
+
+impl LivePeers {
+    /// The live subjects of this node.
+    #[must_use]
+    pub fn new(subjects: LiveSubjects, peers: PeerClient, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { subjects, peers, metrics, states: Mutex::default() })
+    }
+
+    /// Sends what waits for other nodes, until cancelled.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut senders: HashMap<u64, DropGuard> = HashMap::new();
+        let follow = async {
+            loop {
+                let up = self.peers.others_up();
+                senders.retain(|node, _| up.contains(node));
+                for node in self.subjects.remote_nodes().into_iter().filter(|node| !up.contains(node)) {
+                    self.forget(node);
+                }
+                for node in up {
+                    senders.entry(node).or_insert_with(|| self.start_sender(node));
+                }
+                self.metrics.live_dropped.inc_by(self.subjects.peers().take_dropped());
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        stop.run_until_cancelled(follow).await;
+    }
+
+    /// Nothing that a node wanted counts any more.
+    fn forget(&self, node: u64) {
+        lock(&self.states).remove(&node);
+        self.subjects.set_remote(node, true, Vec::new());
+    }
+
+    /// Starts to send to a node, until the guard is dropped. A task of its own: a slow node must not delay others.
+    fn start_sender(self: &Arc<Self>, node: u64) -> DropGuard {
+        let (ended, live) = (CancellationToken::new(), Arc::clone(self));
+        let guard = ended.clone().drop_guard();
+        let queue = self.subjects.peers().open(node);
+        actix_web::rt::spawn(async move {
+            ended.run_until_cancelled(live.send_to(node, &queue)).await;
+            live.subjects.peers().close(node);
+        });
+        guard
+    }
+
+    async fn send_to(&self, node: u64, queue: &PeerQueue) {
+        loop {
+            // With nothing to send after a second, an empty batch says which version the node should know.
+            let batch = self.encode(queue.take(self.subjects.peers().incarnation()));
+            if self.send(node, batch).await.is_err() {
+                queue.forget();
+                tokio::time::sleep(LOST_PAUSE).await;
+            } else if !queue.has_more() {
+                drop(tokio::time::timeout(TICK, queue.more.notified()).await);
+            }
+        }
+    }
+
+    async fn send(&self, node: u64, batch: Bytes) -> Result<(), Refusal> {
+        loop {
+            match self.peers.tell_door_in_order(node, NAME, batch.clone()).await {
+                Err(Refusal::Overloaded(_)) => tokio::time::sleep(BUSY_PAUSE).await,
+                sent => return sent,
+            }
+        }
+    }
+
+    fn encode(&self, Batch { head, operations, whole }: Batch) -> Bytes {
+        let mut out = BytesMut::with_capacity(operations.len().saturating_add(HEAD_BYTES));
+        head.write(&mut out);
+        if whole {
+            wire::write_whole(&mut out);
+            // Newer than the head says: the changes that are in it already follow, and do no harm.
+            for wanted in &self.subjects.own_interest() {
+                wire::write_change(&mut out, InterestChange::Add, wanted);
+            }
+        }
+        out.extend_from_slice(&operations);
+        out.freeze()
+    }
+
+    /// Handles a batch of another node.
+    fn receive(&self, from: u64, mut bytes: Bytes) -> Option<()> {
+        let head = Head::read(&mut bytes)?;
+        let mut receiving = Receiving { live: self, from, follows: self.follows(from, head), changes: Vec::new() };
+        let mut wakes = Wakes::default();
+        while !bytes.is_empty() {
+            let Some(operation) = wire::read(&mut bytes) else {
+                tracing::warn!(from, "a live message of an unknown form, perhaps of a newer release");
+                receiving.follows = false;
+                break;
+            };
+            receiving.take(operation, &mut wakes);
+        }
+        receiving.end(head);
+        Some(())
+    }
+
+    /// Whether a batch follows what is known.
+    fn follows(&self, from: u64, head: Head) -> bool {
+        let states = lock(&self.states);
+        let known = states.get(&from).and_then(|peer| peer.known);
+        known.is_some_and(|known| known.incarnation == head.incarnation && known.version == head.start)
+    }
+
+    /// Demands the whole interest of a node, unless that was done just now.
+    fn demand(&self, node: u64) {
+        let now = clock::now();
+        let mut states = lock(&self.states);
+        let peer = states.entry(node).or_default();
+        peer.known = None;
+        if peer.demanded.is_none_or(|at| now.saturating_duration_since(at) >= DEMAND_PAUSE) {
+            peer.demanded = Some(now);
+            drop(states);
+            self.peers.tell_door(node, NAME, Bytes::from_static(&[wire::TELL_ALL]));
+        }
+    }
+}
+
+/// A batch that is being handled.
+struct Receiving<'a> {
+    live: &'a LivePeers,
+    from: u64,
+    /// Whether changes follow what is known.
+    follows: bool,
+    /// Changes that were read and not made yet.
+    changes: Vec<(InterestChange, Wanted)>,
+}
+
+impl Receiving<'_> {
+    fn take(&mut self, operation: Operation, wakes: &mut Wakes) {
+        match operation {
+            Operation::Whole => {
+                self.changes.clear();
+                self.live.subjects.set_remote(self.from, true, Vec::new());
+                self.follows = true;
+            }
+            Operation::Change(change, wanted) if self.follows => self.changes.push((change, wanted)),
+            Operation::Change(..) => {}
+            Operation::Message(plain, groups, message) => {
+                self.make_changes();
+                self.deliver(&message, (plain, &groups), wakes);
+            }
+        }
+    }
+
+    /// Makes the changes together: each change of the table invalidates all routes.
+    fn make_changes(&mut self) {
+        if !self.changes.is_empty() {
+            self.live.subjects.set_remote(self.from, false, std::mem::take(&mut self.changes));
+        }
+    }
+
+    fn deliver(&self, message: &LiveMessage, to: (bool, &[bytestring::ByteString]), wakes: &mut Wakes) {
+        if let Ok(subject) = LiveSubject::parse(message.subject.clone()) {
+            self.live.subjects.deliver_from_peer(&subject, message, to, wakes);
+        }
+    }
+
+    fn end(mut self, head: Head) {
+        self.make_changes();
+        if !self.follows {
+            return self.live.demand(self.from);
+        }
+        let known = Known { incarnation: head.incarnation, version: head.end };
+        lock(&self.live.states).entry(self.from).or_default().known = Some(known);
+    }
+}
+
+impl Live for LivePeers {
+    fn hear(&self, from: u64, mut message: Bytes) {
+        match message.try_get_u8() {
+            Ok(wire::BATCH) if self.receive(from, message).is_some() => {}
+            Ok(wire::TELL_ALL) => self.subjects.peers().forget(from),
+            _ => tracing::warn!(from, "a live message that cannot be read"),
+        }
+    }
+
+    fn answer(&self, _: u64, _: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        std::future::ready(Err(Refusal::Malformed("live messages have no answers".to_owned()))).boxed()
+    }
+}

@@ -1,0 +1,428 @@
+//! The actor of one connection.
+//!
+//! [`pump`] moves bytes between the socket and the actor, [`operations`] has what a client may ask for, [`recorded`] the
+//! messages that go into the book. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
+//! [`Connection::end`] alone, which removes the client from the bus; what it still has to say is written then, within
+//! [`END_TIME`].
+
+mod operations;
+mod pump;
+mod recorded;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::oneshot;
+
+use self::pump::Pump;
+pub(super) use self::recorded::ApiError;
+use self::recorded::Recorded;
+use super::admit::admit;
+use super::announcements::NO_ANNOUNCEMENTS;
+use super::context::DoorContext;
+use super::outbox::Outbox;
+use super::settings::{NAME, Settings};
+use super::wire::connect::Connect;
+use super::wire::encode;
+use super::wire::error::ProtocolError;
+use crate::base::actors::{Belongs, Kind};
+use crate::base::clock;
+use crate::base::fault::FaultKind;
+use crate::bus::access::Access;
+use crate::bus::access::live::LiveClient;
+use crate::bus::client::clients::{About, ClientHandle, ClientMessage, CloseReason};
+use crate::bus::error::Fault;
+use crate::bus::live::filter::LiveFilter;
+use crate::bus::live::subjects::LiveSubscription;
+use crate::bus::security::origin::Origin;
+use crate::bus::security::usage::Place;
+use crate::net::peer::Peer;
+
+/// How long a connection that ends may take to say its last words.
+const END_TIME: Duration = Duration::from_secs(2);
+
+/// A subscription of the client.
+struct Subscription {
+    /// The number by which the outbox knows it.
+    number: u64,
+    filter: LiveFilter,
+    queue: Box<str>,
+    /// The subscription ends when this is dropped.
+    _live: LiveSubscription,
+}
+
+/// A client that was admitted.
+struct Client {
+    live: LiveClient,
+    /// Makes the client known to the bus.
+    _handle: ClientHandle,
+    /// By the names that the client gave them.
+    subscriptions: HashMap<Bytes, Subscription>,
+    /// Messages on their way into the book.
+    recorded: FuturesUnordered<Recorded>,
+}
+
+/// A client that is being admitted.
+type Admission = LocalBoxFuture<'static, Result<(Access, Place), Fault>>;
+
+/// What is known of the client.
+enum Stage {
+    /// Nobody has said anything.
+    New,
+    /// The credential of the CONNECT is being looked at. Nothing more is read meanwhile.
+    Admitting(Admission),
+    /// The client may use the bus.
+    Open(Box<Client>),
+    /// The connection ends.
+    Ending,
+}
+
+/// How a client wants to talk.
+#[derive(Debug, Clone)]
+struct Manners {
+    verbose: bool,
+    echo: bool,
+    no_responders: bool,
+    takes_info: bool,
+    name: String,
+    language: String,
+}
+
+impl From<&Connect> for Manners {
+    fn from(connect: &Connect) -> Self {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        Self {
+            verbose: connect.verbose,
+            echo: connect.echo,
+            no_responders: connect.no_responders,
+            takes_info: connect.takes_async_info(),
+            name: text(&connect.name),
+            language: [text(&connect.lang), text(&connect.version)].join(" ").trim().to_owned(),
+        }
+    }
+}
+
+/// The actor of one connection.
+pub(super) struct Connection {
+    context: Arc<DoorContext>,
+    /// The number of the connection at this node.
+    number: u64,
+    peer: Peer,
+    outbox: Arc<Outbox>,
+    stage: Stage,
+    /// What the client has said of itself, its credentials included until the client is admitted.
+    connect: Connect,
+    manners: Manners,
+    /// Whether the CONNECT that is being admitted allows headers.
+    headers: bool,
+    /// The number of the next subscription.
+    next_subscription: u64,
+    /// When bytes of the client came last.
+    last_heard: Instant,
+    /// PINGs without an answer.
+    pings: u32,
+    /// Since when the socket takes nothing of what waits.
+    blocked: Option<Instant>,
+    /// Whether the client was told that the node stops.
+    lame: bool,
+    /// Dropped when the connection ends.
+    _ended: oneshot::Sender<std::convert::Infallible>,
+}
+
+impl Connection {
+    /// The actor of a new connection, which begins to move bytes.
+    pub(super) fn start(
+        context: &Arc<DoorContext>,
+        connection: crate::net::listener::tcp::Connection,
+        ended: oneshot::Sender<std::convert::Infallible>,
+        ctx: &mut Context<Self>,
+    ) -> Self {
+        let peer = connection.peer.clone();
+        let known = serde_json::from_slice::<Greeted>(greeted_json(&connection.greeting)).ok();
+        let number = known.map_or_else(|| context.next.fetch_add(1, Ordering::Relaxed), |known| known.client_id);
+        let outbox = Arc::new(Outbox::new(number, context.settings.queue_bytes_max));
+        if connection.greeting.is_empty() {
+            // The client has started the handshake of TLS before the node could say anything.
+            let greeting = context.greeting(number, &peer, false);
+            outbox.say(|out| out.extend_from_slice(&greeting));
+        }
+        context.count.fetch_add(1, Ordering::Relaxed);
+        ctx.spawn(Pump::new(connection, &context.settings));
+        Self {
+            context: Arc::clone(context),
+            number,
+            peer,
+            outbox,
+            stage: Stage::New,
+            connect: Connect::default(),
+            manners: Manners::from(&Connect::default()),
+            headers: false,
+            next_subscription: 1,
+            last_heard: clock::now(),
+            pings: 0,
+            blocked: None,
+            lame: false,
+            _ended: ended,
+        }
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.context.settings
+    }
+
+    /// Whether the connection only says its last words.
+    const fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Ending)
+    }
+
+    /// Whether what the client says can be handled now.
+    fn is_listening(&self) -> bool {
+        match &self.stage {
+            Stage::New => true,
+            Stage::Open(client) => client.recorded.len() < self.settings().in_flight_max,
+            Stage::Admitting(_) | Stage::Ending => false,
+        }
+    }
+
+    /// Says something. A client that does not read what it is told is disconnected.
+    fn say(&mut self, write: impl FnOnce(&mut bytes::BytesMut), ctx: &mut Context<Self>) {
+        if !self.is_ending() && !self.outbox.say(write) {
+            self.end_slow(ctx);
+        }
+    }
+
+    /// Tells the client of an error, and ends the connection if the error is of those.
+    fn refuse(&mut self, error: &ProtocolError, ctx: &mut Context<Self>) {
+        if self.is_ending() {
+            return;
+        }
+        self.outbox.say(|out| encode::error(out, error));
+        if error.closes() {
+            tracing::debug!(connection = self.number, %error, "the connection of a client ends");
+            self.end(ctx);
+        }
+    }
+
+    fn end_slow(&mut self, ctx: &mut Context<Self>) {
+        if self.is_ending() {
+            return;
+        }
+        let waiting = self.outbox.waiting();
+        self.context.services.bus.metrics().clients_slow.inc();
+        tracing::warn!(
+            connection = self.number, client = self.manners.name, address = %self.peer.address, waiting,
+            "a client that does not read is disconnected"
+        );
+        self.end(ctx);
+    }
+
+    /// Removes the client from the bus, writes what waits and closes the socket.
+    fn end(&mut self, ctx: &mut Context<Self>) {
+        if self.is_ending() {
+            return;
+        }
+        // Its subscriptions end with the stage.
+        self.stage = Stage::Ending;
+        ctx.run_later(END_TIME, |_, ctx| ctx.stop());
+    }
+
+    /// The socket takes bytes again.
+    const fn write_moves(&mut self) {
+        self.blocked = None;
+    }
+
+    /// The socket takes nothing. A client that reads nothing for too long is disconnected.
+    fn write_blocks(&mut self, ctx: &mut Context<Self>) {
+        if self.blocked.is_some() {
+            return;
+        }
+        let since = clock::now();
+        self.blocked = Some(since);
+        ctx.run_later(self.settings().write_timeout, move |act, ctx| {
+            if act.blocked == Some(since) {
+                act.end_slow(ctx);
+            }
+        });
+    }
+
+    /// The client has said who it is, or that it does not say so.
+    fn begin_admission(&mut self, connect: Connect, ctx: &mut Context<Self>) {
+        self.manners = Manners::from(&connect);
+        self.headers = connect.headers;
+        self.connect = connect.clone();
+        let origin = Origin::new(NAME, Some(self.peer.clone()));
+        let mut admission = admit(self.context.access.clone(), connect, origin).boxed_local();
+        match (&mut admission).now_or_never() {
+            Some(admitted) => self.admitted(admitted, ctx),
+            None => self.stage = Stage::Admitting(admission),
+        }
+    }
+
+    fn admitted(&mut self, admitted: Result<(Access, Place), Fault>, ctx: &mut Context<Self>) {
+        let (access, place) = match admitted {
+            Ok(admitted) => admitted,
+            Err(fault) => {
+                tracing::debug!(connection = self.number, reason = %fault, "a client is not admitted");
+                let error = match fault.kind {
+                    FaultKind::Overloaded => ProtocolError::TooManyConnections,
+                    _ => ProtocolError::AuthorizationViolation,
+                };
+                return self.refuse(&error, ctx);
+            }
+        };
+        self.outbox.set_headers(self.headers);
+        // The credentials are not needed any more.
+        self.connect.forget_credentials();
+        let name = if self.manners.name.is_empty() { self.manners.language.clone() } else { self.manners.name.clone() };
+        let transport = if self.peer.tls { "nats+tls" } else { NAME };
+        let (id, address) = (self.number.to_string(), self.peer.address.to_string());
+        let about = About { id, address, name, transport, ..About::default() };
+        let client = (Arc::clone(access.identity()), Some(place));
+        let clients = &self.context.services.clients;
+        let handle = clients.connect(client, &NO_ANNOUNCEMENTS, ctx.address().recipient(), about);
+        let live = LiveClient::new(access, (!self.manners.echo).then_some(self.number));
+        let (subscriptions, recorded) = (HashMap::new(), FuturesUnordered::new());
+        self.stage = Stage::Open(Box::new(Client { live, _handle: handle, subscriptions, recorded }));
+        if self.manners.verbose {
+            self.say(encode::ok, ctx);
+        }
+    }
+
+    /// A client that says something without a CONNECT is one that shows no credential.
+    fn admit_without_connect(&mut self, ctx: &mut Context<Self>) {
+        let origin = Origin::new(NAME, Some(self.peer.clone()));
+        let admitted = admit(self.context.access.clone(), Connect::default(), origin).now_or_never();
+        let Some(Ok(admitted)) = admitted else { return self.refuse(&ProtocolError::AuthorizationViolation, ctx) };
+        // The operation that comes now is answered, and no CONNECT is.
+        let verbose = std::mem::replace(&mut self.manners.verbose, false);
+        self.admitted(Ok(admitted), ctx);
+        self.manners.verbose = verbose;
+    }
+
+    /// The node stops: the client should go to another one.
+    fn lame_duck(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.lame, true) || self.is_ending() {
+            return;
+        }
+        if self.manners.takes_info {
+            let info = self.context.info(self.number, &self.peer, false);
+            if let Ok(json) = info.json() {
+                self.say(|out| encode::info(out, &json), ctx);
+            }
+        }
+        // Not all at once, so that the other nodes are not overrun.
+        ctx.run_later(spread(self.number, self.settings().lame_duck), |act, ctx| act.end(ctx));
+    }
+
+    /// Rights have changed: subscriptions that the client may not have any more end.
+    fn check_rights(&mut self, ctx: &mut Context<Self>) {
+        let Stage::Open(client) = &mut self.stage else { return };
+        let identity = Arc::clone(client.live.access().identity());
+        let lost: Vec<Bytes> = client
+            .subscriptions
+            .iter()
+            .filter(|(_, subscription)| !identity.may_follow_live(subscription.filter.as_str()))
+            .map(|(sid, _)| sid.clone())
+            .collect();
+        for sid in lost {
+            let Stage::Open(client) = &mut self.stage else { return };
+            let Some(subscription) = client.subscriptions.remove(&sid) else { continue };
+            self.outbox.close(subscription.number);
+            let error = operations::denied(subscription.filter.as_str(), &subscription.queue);
+            self.refuse(&error, ctx);
+        }
+    }
+
+    fn close(&mut self, reason: CloseReason, ctx: &mut Context<Self>) {
+        match reason {
+            CloseReason::Draining => self.lame_duck(ctx),
+            CloseReason::Unauthenticated | CloseReason::Forbidden => {
+                self.refuse(&ProtocolError::AuthorizationViolation, ctx);
+            }
+            CloseReason::Replaced | CloseReason::Removed => self.end(ctx),
+            CloseReason::Unresponsive => self.refuse(&ProtocolError::StaleConnection, ctx),
+        }
+    }
+
+    /// Sends a PING after some silence, and gives a client up that answers none.
+    fn watch_liveness(&self, ctx: &mut Context<Self>) {
+        let interval = self.settings().ping_interval;
+        ctx.run_interval(interval, move |act, ctx| {
+            let heard = clock::now().saturating_duration_since(act.last_heard) < interval;
+            if heard {
+                act.pings = 0;
+            } else if act.pings >= act.settings().pings_max {
+                act.refuse(&ProtocolError::StaleConnection, ctx);
+            } else {
+                act.pings = act.pings.saturating_add(1);
+                act.say(encode::ping, ctx);
+                act.outbox.rouse();
+            }
+        });
+    }
+}
+
+/// What the node has said of the connection before the connection had an actor.
+#[derive(Debug, serde::Deserialize)]
+struct Greeted {
+    client_id: u64,
+}
+
+/// A time within `most`, other for each connection.
+fn spread(connection: u64, most: Duration) -> Duration {
+    let part = u32::try_from(connection.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).unwrap_or_default();
+    most.mul_f64(f64::from(part) / f64::from(u32::MAX))
+}
+
+fn greeted_json(greeting: &[u8]) -> &[u8] {
+    greeting.strip_prefix(b"INFO ").unwrap_or_default()
+}
+
+impl Actor for Connection {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.watch_liveness(ctx);
+        ctx.run_later(self.settings().auth_timeout, |act, ctx| {
+            // A client that needs no credential may say nothing for as long as it wants.
+            let open = act.context.services.bus.authority().is_open_to(act.peer.local);
+            if matches!(act.stage, Stage::Admitting(_)) || matches!(act.stage, Stage::New) && !open {
+                act.refuse(&ProtocolError::AuthenticationTimeout, ctx);
+                act.outbox.rouse();
+            }
+        });
+    }
+}
+
+impl Belongs for Connection {
+    const KIND: Kind = Kind::NatsConnection;
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.outbox.end();
+        self.context.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Handler<ClientMessage> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: ClientMessage, ctx: &mut Self::Context) {
+        match message {
+            ClientMessage::Close(reason) => self.close(reason, ctx),
+            ClientMessage::RightsChanged => self.check_rights(ctx),
+            // This door does not ask the bus for the others.
+            _ => {}
+        }
+        // What was said is written by the pump, which may sleep.
+        self.outbox.rouse();
+    }
+}

@@ -1,0 +1,133 @@
+//! Messages that go into the book, and their acknowledgements in the form of JetStream.
+
+use std::task::{Context as Task, Poll};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
+use serde::Serialize;
+
+use super::Client;
+use crate::base::clock;
+use crate::base::fault::FaultKind;
+use crate::bus::error::{Fault, First};
+use crate::bus::live::filter::LiveSubject;
+use crate::bus::live::message::LiveMessage;
+use crate::bus::write::draft::Published;
+use crate::doors::nats::record::draft;
+use crate::net::http::status::status;
+
+/// The code of JetStream for a message that is not stored.
+const NOT_STORED: u32 = 10_077;
+/// The code of JetStream for a request that is wrong.
+const BAD_REQUEST: u32 = 10_003;
+
+/// A message on its way into the book.
+pub(super) type Recorded = LocalBoxFuture<'static, Outcome>;
+
+/// What became of a message.
+pub(super) struct Outcome {
+    /// Where the acknowledgement goes; empty when the client wants none.
+    reply: ByteString,
+    namespace: String,
+    stored: Result<Option<Published>, Fault>,
+}
+
+/// An acknowledgement: that of JetStream, and the id of the event.
+#[derive(Debug, Serialize)]
+struct Acknowledgement<'a> {
+    stream: &'a str,
+    seq: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    event_id: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ApiError<'a>>,
+}
+
+/// An error in the form of JetStream.
+#[derive(Debug, Serialize)]
+pub(in crate::doors::nats) struct ApiError<'a> {
+    pub(in crate::doors::nats) code: u16,
+    pub(in crate::doors::nats) err_code: u32,
+    pub(in crate::doors::nats) description: &'a str,
+}
+
+impl Client {
+    /// Begins to store a message. What is stored keeps the order of the messages.
+    pub(super) fn record(&mut self, message: &LiveMessage, task: &mut Task<'_>) {
+        let namespace = message.subject.split('.').next().unwrap_or_default().to_owned();
+        // Copies: what waits must not hold the buffer of the read.
+        let reply = ByteString::from(&*message.reply);
+        let access = self.live.access().clone();
+        let parsed = draft(message, &namespace)
+            .and_then(|draft| draft.publish(clock::timestamp(), &|name| access.is_writable(name)));
+        let stored = async move { access.publish(parsed?).await };
+        let mut recorded: Recorded = async move { Outcome { reply, namespace, stored: stored.await } }.boxed_local();
+        // The first poll hands the message to the proposer, so it is done at once: messages keep their order.
+        match recorded.poll_unpin(task) {
+            Poll::Ready(outcome) => self.acknowledge(outcome),
+            Poll::Pending => self.recorded.push(recorded),
+        }
+    }
+
+    /// Tells the client what became of a message.
+    pub(super) fn acknowledge(&mut self, Outcome { reply, namespace, stored }: Outcome) {
+        if let Err(fault) = &stored {
+            tracing::debug!(namespace, reason = %fault, "a message is not stored");
+        }
+        let Ok(subject) = LiveSubject::parse(reply) else { return };
+        let json = acknowledgement(&namespace, &stored);
+        let message = LiveMessage { subject: subject.text().clone(), payload: json, ..LiveMessage::default() };
+        self.live.send(&subject, &message);
+    }
+}
+
+fn acknowledgement(stream: &str, stored: &Result<Option<Published>, Fault>) -> Bytes {
+    let none = Acknowledgement { stream, seq: 0, event_id: "", duplicate: false, error: None };
+    let acknowledgement = match stored {
+        Ok(Some(Published { id, index, .. })) => {
+            Acknowledgement { seq: u64::try_from(*index).unwrap_or_default(), event_id: id, ..none }
+        }
+        Ok(None) => none,
+        Err(Fault { kind: FaultKind::Conflict, first: Some(first), .. }) => {
+            let First { id, index, .. } = &**first;
+            Acknowledgement { seq: *index, event_id: id, duplicate: true, ..none }
+        }
+        Err(fault) => {
+            let code = status(fault.kind).as_u16();
+            let err_code = if code < 500 { BAD_REQUEST } else { NOT_STORED };
+            Acknowledgement { error: Some(ApiError { code, err_code, description: &fault.text }), ..none }
+        }
+    };
+    serde_json::to_vec(&acknowledgement).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use rollbook_core::time::Timestamp;
+
+    use super::*;
+
+    fn text(stored: Result<Option<Published>, Fault>) -> String {
+        String::from_utf8(acknowledgement("app", &stored).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn an_acknowledgement_is_that_of_jetstream_with_the_id_of_the_event() {
+        let published = Published { id: "e_1".to_owned(), created_at: Timestamp::default(), index: 7 };
+        assert_eq!(text(Ok(Some(published))), r#"{"stream":"app","seq":7,"event_id":"e_1"}"#);
+        let first = First { id: "e_0".to_owned(), created_at: None, index: 3 };
+        let repeated = Fault { first: Some(Box::new(first)), ..Fault::new(FaultKind::Conflict, "x") };
+        assert_eq!(text(Err(repeated)), r#"{"stream":"app","seq":3,"event_id":"e_0","duplicate":true}"#);
+    }
+
+    #[test]
+    fn a_message_that_is_not_stored_is_an_error_with_the_codes_of_jetstream() {
+        let refused = text(Err(Fault::new(FaultKind::Forbidden, "no")));
+        assert_eq!(refused, r#"{"stream":"app","seq":0,"error":{"code":403,"err_code":10003,"description":"no"}}"#);
+        assert!(text(Err(Fault::unavailable("later"))).contains(r#""code":503,"err_code":10077"#));
+    }
+}

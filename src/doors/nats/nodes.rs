@@ -1,0 +1,92 @@
+//! Where the clients of a node can reach the other nodes.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use rollbook_cluster::live::Live;
+use rollbook_cluster::lock::lock;
+use rollbook_core::error::Refusal;
+
+use super::settings::{NAME, Settings};
+use crate::bus::relay::peer_client::PeerClient;
+
+/// How often a node says where it can be reached.
+const SAY: Duration = Duration::from_secs(2);
+/// Longest address.
+const ADDRESS_BYTES_MAX: usize = 260;
+
+/// The addresses of the door at all nodes.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    peers: PeerClient,
+    /// What the settings say.
+    advertise: String,
+    /// The address of the listener.
+    listen: OnceLock<SocketAddr>,
+    others: Mutex<BTreeMap<u64, String>>,
+}
+
+impl Nodes {
+    pub(super) fn new(settings: &Settings, peers: PeerClient) -> Self {
+        Self { peers, advertise: settings.advertise.clone(), listen: OnceLock::new(), others: Mutex::default() }
+    }
+
+    /// The listener has this address.
+    pub(super) fn set_listener(&self, address: SocketAddr) {
+        // A door has one listener.
+        let _ = self.listen.set(address);
+    }
+
+    /// The address that this node tells others; `None` when the listener has all addresses and the settings say none.
+    fn own(&self) -> Option<String> {
+        if !self.advertise.is_empty() {
+            return Some(self.advertise.clone());
+        }
+        self.listen.get().filter(|address| !address.ip().is_unspecified()).map(ToString::to_string)
+    }
+
+    /// Host and port of the listener.
+    pub(super) fn own_host_and_port(&self) -> (String, u16) {
+        self.listen.get().map_or_else(Default::default, |address| (address.ip().to_string(), address.port()))
+    }
+
+    /// The addresses of all nodes that are up, this one first.
+    pub(super) fn urls(&self) -> Vec<String> {
+        let up = self.peers.others_up();
+        let mut others = lock(&self.others);
+        others.retain(|node, _| up.contains(node));
+        if others.is_empty() { Vec::new() } else { self.own().into_iter().chain(others.values().cloned()).collect() }
+    }
+
+    /// Tells other nodes where this one can be reached, for ever.
+    pub(super) async fn say(&self) {
+        loop {
+            if let Some(own) = self.own() {
+                for node in self.peers.others_up() {
+                    self.peers.tell_door(node, NAME, Bytes::from(own.clone()));
+                }
+            }
+            tokio::time::sleep(SAY).await;
+        }
+    }
+}
+
+impl Live for Nodes {
+    fn hear(&self, from: u64, message: Bytes) {
+        let address = std::str::from_utf8(&message).ok().filter(|text| {
+            text.len() <= ADDRESS_BYTES_MAX && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+        });
+        if let Some(address) = address {
+            lock(&self.others).insert(from, address.to_owned());
+        }
+    }
+
+    fn answer(&self, _: u64, _: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>> {
+        std::future::ready(Err(Refusal::Malformed("this door answers nothing".to_owned()))).boxed()
+    }
+}
