@@ -15,6 +15,7 @@
 //! Invariant: ids and times arrive inside the changes, and every list has a bound ([`limits`]), so that all replicas
 //! do the same within a bounded time.
 
+pub mod envelope;
 pub mod id;
 pub mod limits;
 pub mod log;
