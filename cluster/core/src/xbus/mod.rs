@@ -20,3 +20,4 @@ pub mod id;
 pub mod limits;
 pub mod log;
 pub mod pipeline;
+pub mod process;
