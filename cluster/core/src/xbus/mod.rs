@@ -10,11 +10,13 @@
 //!
 //! This room holds rules alone: it imports nothing of this crate but `limits` of its own, and no store. Items of
 //! envelopes never come here. The caller stores them in the book and brings what the rules need of them, their measure
-//!: counts, bytes and checksums.
+//! ([`envelope::part::Part`]): counts, bytes and checksums.
 //!
 //! Invariant: ids and times arrive inside the changes, and every list has a bound ([`limits`]), so that all replicas
 //! do the same within a bounded time.
 
+pub mod account;
+pub mod change;
 pub mod envelope;
 pub mod id;
 pub mod limits;

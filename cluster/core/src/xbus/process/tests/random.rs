@@ -10,7 +10,7 @@ use super::{Known, Story, UNIT, begin, close, complete, end, forward, graph, id,
 use crate::xbus::limits::DETACHED_MS;
 use crate::xbus::pipeline::document::NodeDocument;
 use crate::xbus::process::event::{Denied, Effects, Event};
-use crate::xbus::process::row::{JobState, NodeState, ProcessStatus};
+use crate::xbus::process::row::{JobState, NodeState, OutputState, ProcessStatus};
 
 /// Most nodes of a random pipeline besides its emitter.
 const NODES: usize = 6;
@@ -155,7 +155,7 @@ fn finish(story: &mut Story, model: &mut Model) {
             let name = story.graph.node(number).expect("a node").id.clone();
             for one in &row.jobs {
                 let actor = one.actor.first().copied();
-                let output = one.outputs.iter().position(|output| output.state() as i32 == 1);
+                let output = one.outputs.iter().position(|output| output.state() == OutputState::Sending);
                 next = match one.state() {
                     JobState::Ready if story.process.status() == ProcessStatus::Running => {
                         Some(send(&name, actor.unwrap_or(1)))
