@@ -24,10 +24,14 @@ fn again<M: Message + Default + std::fmt::Debug>(bytes: &[u8]) -> (Vec<u8>, Stri
 
 type Again = fn(&[u8]) -> (Vec<u8>, String);
 
+fn entry(name: &'static str, again: Again) -> (&'static str, Again) {
+    (name, again)
+}
+
 /// All messages by name.
 fn known() -> Vec<(&'static str, Again)> {
     macro_rules! all {
-        ($($module:ident: $($name:ident)*;)*) => { vec![$($((stringify!($name), again::<$module::$name> as Again),)*)*] };
+        ($($module:ident: $($name:ident)*;)*) => { vec![$($(entry(stringify!($name), again::<$module::$name>),)*)*] };
     }
     all! {
         log: LogMessage ConfigEntry StringReply;
