@@ -3,6 +3,7 @@
 //! ```text
 //! proto/     the protobuf messages, and nrpc, which carries them
 //! json/      the JSON profile of the specification page: the same in another dialect
+//! measure    envelopes of both become what the rules need to know of them
 //! ```
 //!
 //! Imports `rollbook_core::xbus`, whose enumerations have the numbers of the protocol.
@@ -11,4 +12,5 @@
 //! a type or answered with an error; nothing here keeps more than one message.
 
 pub mod json;
+pub mod measure;
 pub mod proto;

@@ -45,7 +45,7 @@ pub struct Envelope {
     pub id: Vec<u8>,
     /// Ids of all events; empty: not known yet.
     #[prost(bytes = "vec", repeated, tag = "3")]
-    pub event_i_ds: Vec<Vec<u8>>,
+    pub event_ids: Vec<Vec<u8>>,
     /// The events of this fragment.
     #[prost(message, repeated, tag = "4")]
     pub events: Vec<Event>,
