@@ -139,10 +139,15 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(legal)
 }
 
-/// A text of the document as a fault shows it.
+/// A text of the document as a fault shows it. Faults are replies, which must be the same on all replicas, so nothing here
+/// may depend on the version of Unicode that a compiler knows.
 fn shown(text: &str) -> String {
-    let cut = text.floor_char_boundary(NAME_BYTES_MAX);
-    text.get(..cut).unwrap_or_default().escape_debug().to_string()
+    let cut = text.get(..text.floor_char_boundary(NAME_BYTES_MAX)).unwrap_or_default();
+    let mut shown = String::with_capacity(cut.len());
+    for c in cut.chars() {
+        if c.is_ascii_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 struct Check<'a> {
@@ -266,8 +271,9 @@ impl Check<'_> {
 
     fn edge(&self, text: &str) -> Result<Edge, Vec<Fault>> {
         let ends = text.split_once("->").and_then(|(from, to)| {
-            let end =
-                |text: &'_ str| text.trim().split_once('.').map(|(node, port)| (node.to_string(), port.to_string()));
+            let end = |text: &'_ str| {
+                text.trim_ascii().split_once('.').map(|(node, port)| (node.to_string(), port.to_string()))
+            };
             Some((end(from)?, end(to)?))
         });
         let Some(((from_node, output), (to_node, input))) =

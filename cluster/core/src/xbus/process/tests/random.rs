@@ -10,7 +10,7 @@ use super::{Known, Story, UNIT, begin, close, complete, end, forward, graph, id,
 use crate::xbus::limits::DETACHED_MS;
 use crate::xbus::pipeline::document::NodeDocument;
 use crate::xbus::process::event::{Denied, Effects, Event};
-use crate::xbus::process::row::{JobState, NodeState, OutputState, ProcessStatus};
+use crate::xbus::process::row::{JobRow, JobState, NodeState, OutputState, ProcessStatus};
 
 /// Most nodes of a random pipeline besides its emitter.
 const NODES: usize = 6;
@@ -143,40 +143,40 @@ fn event(kind: u8, node: usize, actor: u8, name: usize, envelope: u8) -> Event {
     }
 }
 
+/// What is left to do for a live job: an envelope that is coming becomes complete, an open output gets one (`eager`),
+/// or the job ends.
+fn next_of(name: &str, actor: u8, job: &JobRow, eager: bool, envelope: u8) -> Event {
+    let outputs = || ["a", "b"].into_iter().zip(&job.outputs);
+    if let Some((output, row)) = outputs().find(|(_, row)| row.state() == OutputState::Sending) {
+        return complete(name, actor, output, row.envelope[0]);
+    }
+    match outputs().find(|(_, row)| eager && row.state() == OutputState::Open) {
+        Some((output, _)) => complete(name, actor, output, envelope),
+        None => end(name, actor, true),
+    }
+}
+
 /// Does all that is left to do: every ready job is sent and succeeds, and every live one ends.
-fn finish(story: &mut Story, model: &mut Model) {
+fn finish(story: &mut Story, model: &mut Model, eager: bool) {
     if story.process.status() == ProcessStatus::Paused {
         let effects = story.ok(Event::Resume(UNIT));
         model.check(story, &Event::Resume(UNIT), &effects);
     }
-    for _ in 0..200 {
-        let mut next = None;
-        for (number, row) in story.process.nodes.iter().enumerate() {
-            let name = story.graph.node(number).expect("a node").id.clone();
-            for one in &row.jobs {
-                let actor = one.actor.first().copied();
-                let output = one.outputs.iter().position(|output| output.state() == OutputState::Sending);
-                next = match one.state() {
-                    JobState::Ready if story.process.status() == ProcessStatus::Running => {
-                        Some(send(&name, actor.unwrap_or(1)))
-                    }
-                    state if state.is_live() => match (actor, output) {
-                        (Some(actor), Some(at)) => {
-                            Some(complete(&name, actor, ["a", "b"][at], one.outputs[at].envelope[0]))
-                        }
-                        (Some(actor), None) => Some(end(&name, actor, true)),
-                        _ => None,
-                    },
-                    _ => None,
-                }
-                .or(next);
+    for envelope in 140..=u8::MAX {
+        let running = story.process.status() == ProcessStatus::Running;
+        let rows = story.graph.nodes().iter().zip(&story.process.nodes);
+        let jobs = rows.flat_map(|(node, row)| row.jobs.iter().map(move |job| (node.id.as_str(), job)));
+        let mut next = jobs.filter_map(|(name, job)| {
+            let actor = job.actor.first().copied();
+            match job.state() {
+                JobState::Ready => Some(send(name, actor.unwrap_or(1))).filter(|_| running),
+                state => actor.filter(|_| state.is_live()).map(|actor| next_of(name, actor, job, eager, envelope)),
             }
-        }
-        let Some(event) = next else { break };
-        match story.apply(event.clone()) {
-            Ok(effects) => model.check(story, &event, &effects),
-            Err(denied) => panic!("{event:?}: {denied}"),
-        }
+        });
+        let Some(event) = next.next() else { break };
+        drop(next);
+        let effects = story.ok(event.clone());
+        model.check(story, &event, &effects);
     }
     assert!(!story.process.has_live_jobs());
     assert!(story.process.status().is_final(), "{:?}", story.process);
@@ -190,6 +190,7 @@ proptest! {
         kinds in proptest::collection::vec((any::<bool>(), proptest::bool::weighted(0.2)), 1..=NODES),
         wires in proptest::collection::vec((0_usize..NODES, 0_usize..2, 1..=NODES, 0_usize..2), 0..10),
         steps in proptest::collection::vec((0_u8..22, 1..=NODES, 1_u8..4, 0_usize..2, 101_u8..140, 0_u64..3), 0..120),
+        eager in any::<bool>(),
     ) {
         let mut story = story(&kinds, &wires);
         let mut model = Model::default();
@@ -202,7 +203,7 @@ proptest! {
                 Err(_) => {}
             }
         }
-        finish(&mut story, &mut model);
+        finish(&mut story, &mut model, eager);
     }
 
     /// The same events give the same bytes.
