@@ -318,12 +318,14 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::xbus::process::event::Event;
+    use crate::node::Owner;
+    use crate::xbus::process::event::{Event, JobSend};
 
     #[test]
     fn a_change_is_what_it_was_before_it_was_stored() {
         let job = JobName { node: "archive".into(), actor: vec![2; 16] };
-        let event = ProcessEvent { event: Some(Event::Send(job)) };
+        let send = JobSend { job, owner: Some(Owner { node: 1, incarnation: 2 }) };
+        let event = ProcessEvent { event: Some(Event::Send(send)) };
         let change = Change::Process(ProcessChange { id: vec![1; 16], event });
         let change = XbusChange { if_revision: Some(3), change: Some(change) };
         assert_eq!(XbusChange::decode(&change.encode_to_vec()[..]), Ok(change));

@@ -8,7 +8,7 @@
 //! change     every change of these, as the log carries it
 //! ```
 //!
-//! This room holds rules alone: it imports nothing of this crate but `limits` of its own, and no store. Items of
+//! This room holds rules alone: of the rest of the crate it imports only [`crate::node::Owner`], and it knows no store. Items of
 //! envelopes never come here. The caller stores them in the book and brings what the rules need of them, their measure
 //! ([`envelope::part::Part`]): counts, bytes and checksums.
 //!

@@ -100,7 +100,7 @@ impl ProcessRow {
     ) -> Result<Effects, Denied> {
         let mut step = Step { graph, actors, process: self.clone(), effects: Effects::default(), millis };
         match event {
-            Event::Send(job) => step.send(job)?,
+            Event::Send(send) => step.send(send)?,
             Event::Run(job) => step.run(job, JobState::Running)?,
             Event::Detach(job) => step.run(job, JobState::Detached)?,
             Event::End(end) => step.end(end)?,
@@ -109,8 +109,9 @@ impl ProcessRow {
             Event::OutputFail(output) => step.output_fail(output)?,
             Event::OutputClose(output) => step.output_close(output)?,
             Event::Forward(output) => step.forward(output)?,
-            Event::ActorLost(actor) => step.actor_lost(actor),
-            Event::ActorBack(actor) => step.actor_back(actor),
+            Event::ActorLost(connection) => step.actor_lost(connection),
+            Event::ActorBack(connection) => step.actor_back(connection),
+            Event::NodeLost(lost) => step.node_lost(*lost),
             Event::ActorGone(actor) => step.actor_gone(actor),
             Event::ActorsChanged(_) => step.actors_changed(),
             Event::Expire(_) => step.expire(),

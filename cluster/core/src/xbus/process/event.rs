@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::row::ProcessStatus;
+use crate::node::Owner;
 use crate::xbus::id::Id;
 use crate::xbus::log::LogLine;
 use crate::xbus::pipeline::graph::Node;
@@ -17,6 +18,28 @@ pub struct JobName {
     /// Id of the actor, 16 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub actor: Vec<u8>,
+}
+
+/// A job that a node of the cluster brings to an actor that is connected there.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct JobSend {
+    /// The job.
+    #[prost(message, required, tag = "1")]
+    pub job: JobName,
+    /// The life of the node.
+    #[prost(message, optional, tag = "2")]
+    pub owner: Option<Owner>,
+}
+
+/// The connection of an actor to a node of the cluster.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ActorConnection {
+    /// Id of the actor, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub actor: Vec<u8>,
+    /// The life of the node. What is said of an older connection does not touch jobs that came by a newer one.
+    #[prost(message, optional, tag = "2")]
+    pub owner: Option<Owner>,
 }
 
 /// The end of a job.
@@ -56,7 +79,7 @@ pub struct Unit {}
 pub enum Event {
     /// A node of the cluster gives a ready job to an actor that is connected there.
     #[prost(message, tag = "1")]
-    Send(JobName),
+    Send(JobSend),
     /// The actor says that it works.
     #[prost(message, tag = "2")]
     Run(JobName),
@@ -82,11 +105,11 @@ pub enum Event {
     #[prost(message, tag = "9")]
     Forward(JobOutput),
     /// The connection of the actor ended.
-    #[prost(bytes, tag = "10")]
-    ActorLost(Vec<u8>),
+    #[prost(message, tag = "10")]
+    ActorLost(ActorConnection),
     /// The actor is connected again.
-    #[prost(bytes, tag = "11")]
-    ActorBack(Vec<u8>),
+    #[prost(message, tag = "11")]
+    ActorBack(ActorConnection),
     /// The actor is disabled or deleted.
     #[prost(bytes, tag = "12")]
     ActorGone(Vec<u8>),
@@ -105,13 +128,16 @@ pub enum Event {
     /// The operator ends the process.
     #[prost(message, tag = "17")]
     Cancel(Unit),
+    /// A node of the cluster is lost, and with it the connections of its actors.
+    #[prost(message, tag = "18")]
+    NodeLost(Owner),
 }
 
 /// An event as a change has it.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ProcessEvent {
     /// What happens.
-    #[prost(oneof = "Event", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
+    #[prost(oneof = "Event", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
     pub event: Option<Event>,
 }
 

@@ -2,16 +2,18 @@
 
 use alloc::vec::Vec;
 
-use super::event::{Actors, Delivery, Denied, JobEnd, JobName};
+use super::event::{ActorConnection, Actors, Delivery, Denied, JobEnd, JobName, JobSend};
 use super::row::{JobRow, JobState, NodeState, OutputState, ProcessStatus};
 use super::step::{JobAt, Step};
+use crate::node::Owner;
 use crate::xbus::id::Id;
 use crate::xbus::limits::DETACHED_MS;
 use crate::xbus::log;
 
 impl<A: Actors> Step<'_, A> {
     /// Gives a ready job to an actor.
-    pub(super) fn send(&mut self, name: &JobName) -> Result<(), Denied> {
+    pub(super) fn send(&mut self, send: &JobSend) -> Result<(), Denied> {
+        let name = &send.job;
         match self.process.status() {
             ProcessStatus::Running => {}
             ProcessStatus::Paused => return Err(Denied::NotRunning("paused")),
@@ -34,7 +36,7 @@ impl<A: Actors> Step<'_, A> {
         if let Some(job) = self.job(JobAt { node: number, job }) {
             job.actor.clone_from(&name.actor);
             job.set_state(JobState::Pending);
-            job.changed = millis;
+            (job.owner, job.changed) = (send.owner, millis);
         }
         Ok(())
     }
@@ -97,24 +99,43 @@ impl<A: Actors> Step<'_, A> {
         self.settle_node(at.node);
     }
 
-    /// The connection of an actor ended: what it has to do is given back at once, but for what it does without a
+    /// The connection of an actor ended.
+    pub(super) fn actor_lost(&mut self, connection: &ActorConnection) {
+        self.lose(|job| job.actor == connection.actor && job.owner == connection.owner);
+    }
+
+    /// All connections to a life of a node, or to an older one, ended.
+    pub(super) fn node_lost(&mut self, lost: Owner) {
+        let by = |owner: Owner| owner.node == lost.node && owner.incarnation <= lost.incarnation;
+        self.lose(|job| job.owner.is_some_and(by));
+    }
+
+    /// The actors of these jobs are away: what they have to do is given back at once, but for what they do without a
     /// stream.
-    pub(super) fn actor_lost(&mut self, actor: &[u8]) {
-        let of_actor = self.live_jobs(actor);
-        for at in of_actor {
-            let millis = self.millis;
+    fn lose(&mut self, of: impl Fn(&JobRow) -> bool) {
+        let millis = self.millis;
+        let lost: Vec<JobAt> =
+            self.jobs().filter(|(_, job)| job.state().is_live() && of(job)).map(|(at, _)| at).collect();
+        for at in lost {
             match self.job(at) {
-                Some(job) if job.state() == JobState::Detached => job.away_since = job.away_since.max(millis.max(1)),
+                // The first loss counts; 0 would say that the actor is there.
+                Some(job) if job.state() == JobState::Detached => {
+                    if job.away_since == 0 {
+                        job.away_since = millis.max(1);
+                    }
+                }
                 _ => self.give_back(at),
             }
         }
     }
 
     /// The actor is there again.
-    pub(super) fn actor_back(&mut self, actor: &[u8]) {
-        for at in self.live_jobs(actor) {
+    pub(super) fn actor_back(&mut self, connection: &ActorConnection) {
+        let of_actor = |job: &JobRow| job.actor == connection.actor && job.state() == JobState::Detached;
+        let jobs: Vec<JobAt> = self.jobs().filter(|(_, job)| of_actor(job)).map(|(at, _)| at).collect();
+        for at in jobs {
             if let Some(job) = self.job(at) {
-                job.away_since = 0;
+                (job.away_since, job.owner) = (0, connection.owner);
             }
         }
     }
@@ -166,18 +187,13 @@ impl<A: Actors> Step<'_, A> {
         jobs.into_iter().for_each(|at| self.announce_ready(at));
     }
 
-    fn live_jobs(&self, actor: &[u8]) -> Vec<JobAt> {
-        let of_actor = |job: &JobRow| job.actor == actor && job.state().is_live();
-        self.jobs().filter(|(_, job)| of_actor(job)).map(|(at, _)| at).collect()
-    }
-
     /// Makes a live job ready again. An envelope of which only a part came does not count.
     fn give_back(&mut self, at: JobAt) {
         let millis = self.millis;
         let Some(job) = self.job(at) else { return };
         job.set_state(JobState::Ready);
         job.losses = job.losses.saturating_add(1);
-        (job.ending, job.away_since, job.changed) = (false, 0, millis);
+        (job.ending, job.away_since, job.owner, job.changed) = (false, 0, None, millis);
         if !job.bound {
             job.actor.clear();
         }

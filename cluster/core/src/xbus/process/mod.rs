@@ -11,7 +11,7 @@
 //!
 //! A job is what one actor has to do for one node. A node has one job, or with `rolebroadcast` one for each actor.
 //!
-//! Imports `xbus::id`, `xbus::limits`, `xbus::log` and `xbus::pipeline`.
+//! Imports `xbus::id`, `xbus::limits`, `xbus::log`, `xbus::pipeline` and `node::Owner`.
 //!
 //! Invariant: a job is given to an actor again only after the actor was lost. An input takes one envelope. A process
 //! that is paused or has ended starts no job. It is done when no node of it ended in error, and it ends when its last

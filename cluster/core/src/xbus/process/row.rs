@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::node::Owner;
 use crate::xbus::id::Id;
 use crate::xbus::log::LogLine;
 
@@ -164,6 +165,9 @@ pub struct JobRow {
     /// When the state of the job changed last.
     #[prost(uint64, tag = "9")]
     pub changed: u64,
+    /// The node of the cluster to which the actor is connected that has the job.
+    #[prost(message, optional, tag = "10")]
+    pub owner: Option<Owner>,
 }
 
 /// An output of a job.
@@ -233,6 +237,13 @@ impl ProcessRow {
     #[must_use]
     pub fn has_live_jobs(&self) -> bool {
         self.nodes.iter().flat_map(|node| &node.jobs).any(|job| job.state().is_live())
+    }
+
+    /// Whether an actor that has a job is connected to this node, so that the process must hear that the node is lost.
+    #[must_use]
+    pub fn is_served_by(&self, node: u64) -> bool {
+        let jobs = self.nodes.iter().flat_map(|node| &node.jobs).filter(|job| job.state().is_live());
+        jobs.filter_map(|job| job.owner).any(|owner| owner.node == node)
     }
 
     /// Whether a job of this process belongs to this actor, so that the process must hear of the actor.

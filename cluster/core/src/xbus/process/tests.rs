@@ -1,5 +1,6 @@
-//! Processes: one story after the other. `random` has random pipelines and random stories.
+//! Processes: one story after the other. `loss` has those about actors that are lost; `random` has random pipelines and random stories.
 
+mod loss;
 mod random;
 
 use alloc::collections::BTreeMap;
@@ -8,10 +9,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::apply::{CANCELED, NO_PIPELINE, Seed};
-use super::event::{Actors, Delivery, Denied, Effects, Event, JobEnd, JobName, JobOutput, ReadyJob, Unit};
+use super::event::{
+    ActorConnection, Actors, Delivery, Denied, Effects, Event, JobEnd, JobName, JobOutput, JobSend, ReadyJob, Unit,
+};
 use super::row::{JobState, NodeState, ProcessRow, ProcessStatus};
+use crate::node::Owner;
 use crate::xbus::id::Id;
-use crate::xbus::limits::DETACHED_MS;
 use crate::xbus::log::{LogLevel, LogLine};
 use crate::xbus::pipeline::document::{Document, NodeDocument, NodeKind};
 use crate::xbus::pipeline::graph::{ActorView, Graph, Node, Trigger};
@@ -122,7 +125,19 @@ fn output(node: &str, actor: u8, output: &str, envelope: u8) -> JobOutput {
 }
 
 fn send(node: &str, actor: u8) -> Event {
-    Event::Send(job(node, actor))
+    Event::Send(JobSend { job: job(node, actor), owner: Some(OWNER) })
+}
+
+fn connection(actor: u8) -> ActorConnection {
+    ActorConnection { actor: id(actor).to_vec(), owner: Some(OWNER) }
+}
+
+fn lost(actor: u8) -> Event {
+    Event::ActorLost(connection(actor))
+}
+
+fn back(actor: u8) -> Event {
+    Event::ActorBack(connection(actor))
 }
 
 fn run(node: &str, actor: u8) -> Event {
@@ -155,6 +170,8 @@ fn ready(node: &str) -> ReadyJob {
 
 const FORK: [(u8, &str); 3] = [(1, "w"), (2, "c"), (3, "d")];
 const UNIT: Unit = Unit {};
+/// The node of the cluster to which all actors are connected.
+const OWNER: Owner = Owner { node: 1, incarnation: 4 };
 
 #[test]
 fn an_envelope_goes_through_worker_and_consumers() {
@@ -330,7 +347,7 @@ fn a_broadcast_has_a_job_for_each_enabled_actor() {
     assert_eq!(story.state("c"), NodeState::Ready);
     // A lost one gets its own job again, and a disabled one leaves no gap.
     story.ok(send("c", 3));
-    assert_eq!(story.ok(Event::ActorLost(id(3).to_vec())).ready, [bound(3)]);
+    assert_eq!(story.ok(lost(3)).ready, [bound(3)]);
     story.ok(Event::ActorGone(id(3).to_vec()));
     assert_eq!((story.state("c"), story.process.status()), (NodeState::Success, ProcessStatus::Done));
 }
@@ -380,79 +397,6 @@ fn a_paused_process_whose_last_job_ends_has_ended() {
     story.ok(send("c", 2));
     story.ok(Event::Pause(UNIT));
     assert_eq!(story.ok(end("c", 2, true)).status, Some((ProcessStatus::Paused, ProcessStatus::Done)));
-}
-
-#[test]
-fn a_job_of_a_lost_actor_goes_to_another_one() {
-    let mut story = Story::new(fork(), &[(1, "w"), (7, "w"), (2, "c"), (3, "d")]);
-    story.ok(send("w", 1));
-    assert_eq!(story.apply(send("w", 7)), Err(Denied::NotReady));
-    assert!(story.process.concerns(id(1)) && !story.process.concerns(id(7)));
-    assert_eq!(story.ok(Event::ActorLost(id(1).to_vec())).ready, [ready("w")]);
-    story.ok(send("w", 7));
-    assert_eq!(story.apply(end("w", 1, true)), Err(Denied::NoLiveJob));
-    assert_eq!(story.apply(close("w", 1, "a")), Err(Denied::NoLiveJob));
-    story.ok(end("w", 7, true));
-}
-
-#[test]
-fn what_a_job_repeats_after_a_loss_is_thrown_away() {
-    let mut story = Story::new(fork(), &FORK);
-    story.ok(send("w", 1));
-    story.ok(complete("w", 1, "a", 101));
-    story.ok(begin("w", 1, "b", 102));
-    story.ok(Event::ActorLost(id(1).to_vec()));
-    story.ok(send("w", 1));
-    // The envelope of the first attempt counts. The second one is acknowledged, in all its fragments.
-    for event in [begin("w", 1, "a", 103), begin("w", 1, "a", 103), complete("w", 1, "a", 103)] {
-        assert!(story.ok(event).discard);
-    }
-    assert_eq!(story.apply(begin("w", 1, "a", 104)), Err(Denied::OutputClosed("w".into(), "a".into())));
-    // What had begun comes anew, under any id.
-    assert!(!story.ok(begin("w", 1, "b", 105)).discard);
-    story.ok(complete("w", 1, "b", 105));
-    assert_eq!(story.state("w"), NodeState::Success);
-    assert_eq!(story.ok(send("c", 2)).deliver.unwrap().inputs[0].1, Some(id(101)));
-    assert_eq!(story.ok(send("d", 3)).deliver.unwrap().inputs[0].1, Some(id(105)));
-}
-
-#[test]
-fn a_worker_that_ended_without_a_word_may_still_repeat_what_it_did_before_the_loss() {
-    let mut story = Story::new(fork(), &FORK);
-    story.ok(send("w", 1));
-    story.ok(complete("w", 1, "a", 101));
-    story.ok(Event::ActorLost(id(1).to_vec()));
-    story.ok(send("w", 1));
-    story.ok(close("w", 1, "b"));
-    assert_eq!(story.job("w"), JobState::Success);
-    assert!(story.ok(begin("w", 1, "a", 103)).discard);
-}
-
-#[test]
-fn a_detached_job_waits_a_minute_for_its_actor() {
-    let mut story = Story::new(fork(), &FORK);
-    story.ok(send("w", 1));
-    story.ok(Event::Detach(job("w", 1)));
-    let expire = Event::Expire(UNIT);
-    story.millis += 10 * DETACHED_MS;
-    story.ok(expire.clone());
-    assert_eq!(story.job("w"), JobState::Detached);
-    story.ok(Event::ActorLost(id(1).to_vec()));
-    story.millis += DETACHED_MS - 1;
-    story.ok(expire.clone());
-    assert_eq!(story.job("w"), JobState::Detached);
-    story.ok(Event::ActorBack(id(1).to_vec()));
-    story.millis += DETACHED_MS;
-    story.ok(expire.clone());
-    assert_eq!(story.job("w"), JobState::Detached);
-    story.ok(Event::ActorLost(id(1).to_vec()));
-    story.millis += DETACHED_MS;
-    assert_eq!(story.ok(expire).ready, [ready("w")]);
-    // A detached job that is there ends by ProcessingEnd.
-    story.ok(send("w", 1));
-    story.ok(Event::Detach(job("w", 1)));
-    story.ok(end("w", 1, true));
-    assert_eq!(story.job("w"), JobState::Success);
 }
 
 #[test]

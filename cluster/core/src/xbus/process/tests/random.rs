@@ -6,7 +6,10 @@ use alloc::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::{Known, Story, UNIT, begin, close, complete, end, forward, graph, id, job, node, output, run, send};
+use super::{
+    Known, OWNER, Story, UNIT, back, begin, close, complete, end, forward, graph, id, job, lost, node, output, run,
+    send,
+};
 use crate::xbus::limits::DETACHED_MS;
 use crate::xbus::pipeline::document::NodeDocument;
 use crate::xbus::process::event::{Denied, Effects, Event};
@@ -132,9 +135,10 @@ fn event(kind: u8, node: usize, actor: u8, name: usize, envelope: u8) -> Event {
         11 => Event::OutputFail(output(&node, actor, name, envelope)),
         12 => close(&node, actor, name),
         13 => forward(&node, actor, name, 100),
-        14 => Event::ActorLost(id(actor).to_vec()),
-        15 => Event::ActorBack(id(actor).to_vec()),
+        14 => lost(actor),
+        15 => back(actor),
         16 if envelope.is_multiple_of(4) => Event::ActorGone(id(actor).to_vec()),
+        17 if envelope.is_multiple_of(2) => Event::NodeLost(OWNER),
         17 => Event::Expire(UNIT),
         18 => Event::Pause(UNIT),
         19 => Event::Resume(UNIT),
