@@ -13,7 +13,7 @@
 //! client costs no memory. No actor waits for an actor that it has started. Whoever starts an actor owns the actor
 //! (`base::actors`).
 //!
-//! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file `error`, `security`,
+//! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file `error`, `xbus`, `security`,
 //! `write`, `read`, `live`, `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`,
 //! `access`, and the files `guard`, `tickets`, `live_peers`, `live_events`,
 //! `book_client` and `call_handler`, by which doors and other nodes use the
@@ -41,6 +41,7 @@ pub mod security;
 pub mod subscribe;
 pub mod tickets;
 pub mod write;
+pub mod xbus;
 
 pub mod call_handler;
 #[cfg(test)]

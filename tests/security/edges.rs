@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::secured::{Secured, connect, consumer, log, publish, rest, subscribe};
+use super::secured::{Secured, connect, log, publish, rest, subscribe};
 use crate::harness::socket::Socket;
 use crate::harness::{SOON, ms};
 

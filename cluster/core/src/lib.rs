@@ -31,3 +31,4 @@ pub mod security;
 pub mod service;
 pub mod subjects;
 pub mod time;
+pub mod xbus;

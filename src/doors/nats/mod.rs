@@ -5,6 +5,7 @@
 //! connection   the actor of one connection        outbox   what waits for its client
 //! record       messages as events, and back       jetstream   the part of its API that publishers ask
 //! nodes        where the other nodes are           admit    from a CONNECT to an access
+//! xbus         what clients of Xbus write and read, as types
 //! ```
 //!
 //! May import `bus`, `net` and `base`. Invariant: a subject of a namespace is recorded, and is delivered after its commit;
@@ -20,6 +21,7 @@ mod outbox;
 mod record;
 pub mod settings;
 pub mod wire;
+pub mod xbus;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

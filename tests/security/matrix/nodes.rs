@@ -72,7 +72,7 @@ fn a_credential_counts_at_every_node_and_calls_and_acknowledgements_across_nodes
     // A load balancer may send the use of a ticket to another node than the request for it.
     let ticket = rest(cluster.node(1).web, Some(&able), ("POST", "/api/security/tickets", "")).json();
     let ticket = ticket["ticket"].as_str().unwrap_or_else(|| panic!("no ticket: {ticket}")).to_owned();
-    let open = |id: u64| {
+    let open = |id: usize| {
         let path = format!("/?subject=orders.%3E&ticket={ticket}");
         Sse::try_open(cluster.node(id).log, &path, &[], SOON).unwrap_or_else(|error| panic!("no answer: {error}"))
     };

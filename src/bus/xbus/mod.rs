@@ -1,0 +1,11 @@
+//! Xbus between the doors and the rules: pipelines as people write them.
+//!
+//! ```text
+//! yaml     the text of a pipeline becomes a document of the rules
+//! ```
+//!
+//! Imports `rollbook_core::xbus` alone.
+//!
+//! Invariant: a text of any content is read within bounded memory and time, and is a document or an error with its line.
+
+pub mod yaml;
