@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use rollbook_cluster::lock::lock;
 use rollbook_core::subjects::pattern::Pattern;
+use rollbook_core::subjects::subject::Namespace;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::Bus;
 use super::live::filter::{LiveFilter, LiveSubject, WILDCARD};
 use super::live::message::LiveMessage;
 use super::live::route::Wakes;
+use super::live::subjects::OwnRoutes;
 use super::read::feed::Attached;
 use super::read::feed_buffer::{FeedBuffer, Taken};
 use super::read::stored_event::StoredEvent;
@@ -23,6 +25,11 @@ use crate::base::clock;
 const EVENTS_MAX: usize = 16_384;
 /// How often namespaces that nobody wants any more are let go, and new ones are looked for.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Most tries to get a place in the feed of a namespace that changes all the time.
+const ATTACHES_MAX: usize = 16;
+/// Events that are given without giving the thread to others.
+const EVENTS_AT_A_TIME: usize = 256;
 
 /// Encodes events as live messages, for the protocol of a door.
 pub trait LiveEventEncoder: std::fmt::Debug + Send + Sync {
@@ -58,7 +65,7 @@ impl LiveEvents {
         Arc::new(Self { bus, encoder, allowed, buffer, attached: Mutex::default() })
     }
 
-    /// A client is about to subscribe to this: events from now on are not missed.
+    /// A client has subscribed to this: events from now on are not missed.
     pub fn prepare(&self, filter: &LiveFilter) {
         match filter.first_token() {
             WILDCARD => self.namespaces().iter().for_each(|name| self.attach(name)),
@@ -77,16 +84,20 @@ impl LiveEvents {
         names.into_iter().filter(|name| (self.allowed)(name)).collect()
     }
 
+    /// Follows a namespace from now on. A namespace that is not there yet is followed from its first event.
     fn attach(&self, name: &str) {
         let mut attached = lock(&self.attached);
-        if attached.contains_key(name) {
+        if attached.contains_key(name) || Namespace::parse(name).is_err() {
             return;
         }
-        let Some(head) = self.bus.node().state().namespace(name) else { return };
         let Ok(pattern) = Pattern::parse(&format!("{name}.>")) else { return };
-        // A channel of others may be behind by a moment: then it has not passed the newest events on yet.
-        if let Some(place) = self.bus.feed().attach(&pattern, head.next, &self.buffer) {
-            attached.insert(name.to_owned(), place);
+        for _ in 0..ATTACHES_MAX {
+            let next = self.bus.node().state().namespace(name).map_or(1, |head| head.next);
+            // Events that come between the two lines make a place impossible, and the next one is tried.
+            if let Some(place) = self.bus.feed().attach(&pattern, next, &self.buffer) {
+                attached.insert(name.to_owned(), place);
+                return;
+            }
         }
     }
 
@@ -102,14 +113,19 @@ impl LiveEvents {
     /// Gives events to live subscriptions until cancelled.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let follow = async {
-            let mut next_look = clock::now();
+            let (mut next_look, mut routes) = (clock::now(), OwnRoutes::default());
             loop {
                 if clock::now() >= next_look {
                     self.look();
                     next_look = clock::now() + LOOK;
                 }
                 match tokio::time::timeout(LOOK, self.buffer.take()).await {
-                    Ok(Taken::Items(events)) => self.give(&events),
+                    Ok(Taken::Items(events)) => {
+                        for part in events.chunks(EVENTS_AT_A_TIME) {
+                            self.give(part, &mut routes);
+                            tokio::task::yield_now().await;
+                        }
+                    }
                     Ok(Taken::Overflowed) => {
                         self.bus.metrics().live_dropped.inc();
                         tracing::warn!("live subscriptions have missed events, which came faster than they were given");
@@ -121,12 +137,12 @@ impl LiveEvents {
         stop.run_until_cancelled(follow).await;
     }
 
-    fn give(&self, events: &[Arc<StoredEvent>]) {
+    fn give(&self, events: &[Arc<StoredEvent>], routes: &mut OwnRoutes) {
         let (subjects, here, mut wakes) = (self.bus.live_subjects(), self.bus.node().id(), Wakes::default());
         for event in events {
             let Some(message) = self.encoder.message(event) else { continue };
             if let Ok(subject) = LiveSubject::parse(message.subject.clone()) {
-                subjects.deliver_event(&subject, &message, (here, event.sequence()), &mut wakes);
+                subjects.deliver_event(&subject, &message, (here, event.sequence()), (routes, &mut wakes));
             }
         }
     }

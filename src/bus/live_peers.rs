@@ -5,7 +5,7 @@
 //! does not miss the last change for longer.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -17,10 +17,9 @@ use rollbook_core::error::Refusal;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::live::filter::LiveSubject;
-use super::live::message::LiveMessage;
-use super::live::peers::{Batch, InterestChange, PeerQueue};
+use super::live::peers::{BATCH_BYTES, Batch, InterestChange, PeerQueue};
 use super::live::route::Wakes;
-use super::live::subjects::{LiveSubjects, Wanted};
+use super::live::subjects::{LiveSubjects, OwnRoutes, Wanted};
 use super::live::wire::{self, HEAD_BYTES, Head, Operation};
 use super::relay::peer_client::PeerClient;
 use crate::base::clock;
@@ -36,8 +35,10 @@ const TICK: Duration = Duration::from_secs(1);
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// Pause after a batch that could not be sent.
 const LOST_PAUSE: Duration = Duration::from_millis(100);
+/// How long a batch is tried again at a node that is too busy. Then what the node has missed is told anew.
+const BUSY_MAX: Duration = Duration::from_secs(5);
 /// Shortest time between two demands of the whole interest of a node.
-const DEMAND_PAUSE: Duration = Duration::from_millis(100);
+const DEMAND_PAUSE: Duration = Duration::from_millis(500);
 
 /// What is known of the interest of another node.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +53,8 @@ struct Peer {
     known: Option<Known>,
     /// When the whole interest was demanded last.
     demanded: Option<Instant>,
+    /// The routes of its messages.
+    routes: OwnRoutes,
 }
 
 /// The live subjects of this node, as other nodes reach them.
@@ -60,7 +63,9 @@ pub struct LivePeers {
     subjects: LiveSubjects,
     peers: PeerClient,
     metrics: Metrics,
-    states: Mutex<HashMap<u64, Peer>>,
+    /// What is known of each node, behind a lock that whoever handles a batch of the node holds to its end: an old and a
+    /// new connection of one node may be read at the same time.
+    states: Mutex<HashMap<u64, Arc<Mutex<Peer>>>>,
 }
 
 impl LivePeers {
@@ -90,9 +95,15 @@ impl LivePeers {
         stop.run_until_cancelled(follow).await;
     }
 
+    fn peer(&self, node: u64) -> Arc<Mutex<Peer>> {
+        Arc::clone(lock(&self.states).entry(node).or_default())
+    }
+
     /// Nothing that a node wanted counts any more.
     fn forget(&self, node: u64) {
-        lock(&self.states).remove(&node);
+        let peer = self.peer(node);
+        let mut peer = lock(&peer);
+        *peer = Peer { demanded: peer.demanded, ..Peer::default() };
         self.subjects.set_remote(node, true, Vec::new());
     }
 
@@ -103,7 +114,7 @@ impl LivePeers {
         let queue = self.subjects.peers().open(node);
         actix_web::rt::spawn(async move {
             ended.run_until_cancelled(live.send_to(node, &queue)).await;
-            live.subjects.peers().close(node);
+            live.subjects.peers().close(node, &queue);
         });
         guard
     }
@@ -111,8 +122,8 @@ impl LivePeers {
     async fn send_to(&self, node: u64, queue: &PeerQueue) {
         loop {
             // With nothing to send after a second, an empty batch says which version the node should know.
-            let batch = self.encode(queue.take(self.subjects.peers().incarnation()));
-            if self.send(node, batch).await.is_err() {
+            let batch = queue.take(self.subjects.peers().incarnation());
+            if self.send_all(node, self.encode(batch)).await.is_err() {
                 queue.forget();
                 tokio::time::sleep(LOST_PAUSE).await;
             } else if !queue.has_more() {
@@ -121,33 +132,58 @@ impl LivePeers {
         }
     }
 
-    async fn send(&self, node: u64, batch: Bytes) -> Result<(), Refusal> {
+    async fn send_all(&self, node: u64, batches: Vec<Bytes>) -> Result<(), Refusal> {
+        for batch in batches {
+            self.send(node, PeerClient::door_message(NAME, batch)).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, node: u64, message: Bytes) -> Result<(), Refusal> {
+        let until = clock::now() + BUSY_MAX;
         loop {
-            match self.peers.tell_door_in_order(node, NAME, batch.clone()).await {
-                Err(Refusal::Overloaded(_)) => tokio::time::sleep(BUSY_PAUSE).await,
+            match self.peers.tell_in_order(node, message.clone()).await {
+                Err(Refusal::Overloaded(_)) if clock::now() < until => tokio::time::sleep(BUSY_PAUSE).await,
                 sent => return sent,
             }
         }
     }
 
-    fn encode(&self, Batch { head, operations, whole }: Batch) -> Bytes {
-        let mut out = BytesMut::with_capacity(operations.len().saturating_add(HEAD_BYTES));
-        head.write(&mut out);
+    /// A batch as it is sent: one message, or several before which the whole interest comes.
+    fn encode(&self, Batch { head, operations, whole }: Batch) -> Vec<Bytes> {
+        let begin = |head: Head, bytes: usize| {
+            let mut out = BytesMut::with_capacity(bytes.saturating_add(HEAD_BYTES));
+            head.write(&mut out);
+            out
+        };
+        let mut batches = Vec::new();
         if whole {
+            let unchanged = Head { end: head.start, ..head };
+            let mut out = begin(unchanged, BATCH_BYTES);
             wire::write_whole(&mut out);
-            // Newer than the head says: the changes that are in it already follow, and do no harm.
+            // Newer than the head says: changes that it has already follow, and change nothing.
             for wanted in &self.subjects.own_interest() {
+                if out.len() >= BATCH_BYTES {
+                    batches.push(std::mem::replace(&mut out, begin(unchanged, BATCH_BYTES)).freeze());
+                }
                 wire::write_change(&mut out, InterestChange::Add, wanted);
             }
+            batches.push(out.freeze());
         }
+        let mut out = begin(head, operations.len());
         out.extend_from_slice(&operations);
-        out.freeze()
+        batches.push(out.freeze());
+        batches
     }
 
     /// Handles a batch of another node.
     fn receive(&self, from: u64, mut bytes: Bytes) -> Option<()> {
         let head = Head::read(&mut bytes)?;
-        let mut receiving = Receiving { live: self, from, follows: self.follows(from, head), changes: Vec::new() };
+        let peer = self.peer(from);
+        let mut peer = lock(&peer);
+        let follows =
+            peer.known.is_some_and(|known| known.incarnation == head.incarnation && known.version == head.start);
+        let mut receiving = Receiving { live: self, from, follows, replaces: false, changes: Vec::new() };
         let mut wakes = Wakes::default();
         while !bytes.is_empty() {
             let Some(operation) = wire::read(&mut bytes) else {
@@ -155,28 +191,22 @@ impl LivePeers {
                 receiving.follows = false;
                 break;
             };
-            receiving.take(operation, &mut wakes);
+            receiving.take(operation, &mut peer.routes, &mut wakes);
         }
-        receiving.end(head);
+        receiving.make_changes();
+        let known = Known { incarnation: head.incarnation, version: head.end };
+        peer.known = receiving.follows.then_some(known);
+        if !receiving.follows {
+            self.demand(from, peer);
+        }
         Some(())
     }
 
-    /// Whether a batch follows what is known.
-    fn follows(&self, from: u64, head: Head) -> bool {
-        let states = lock(&self.states);
-        let known = states.get(&from).and_then(|peer| peer.known);
-        known.is_some_and(|known| known.incarnation == head.incarnation && known.version == head.start)
-    }
-
     /// Demands the whole interest of a node, unless that was done just now.
-    fn demand(&self, node: u64) {
+    fn demand(&self, node: u64, mut peer: MutexGuard<'_, Peer>) {
         let now = clock::now();
-        let mut states = lock(&self.states);
-        let peer = states.entry(node).or_default();
-        peer.known = None;
         if peer.demanded.is_none_or(|at| now.saturating_duration_since(at) >= DEMAND_PAUSE) {
             peer.demanded = Some(now);
-            drop(states);
             self.peers.tell_door(node, NAME, Bytes::from_static(&[wire::TELL_ALL]));
         }
     }
@@ -188,47 +218,37 @@ struct Receiving<'a> {
     from: u64,
     /// Whether changes follow what is known.
     follows: bool,
+    /// Whether nothing from before the changes counts.
+    replaces: bool,
     /// Changes that were read and not made yet.
     changes: Vec<(InterestChange, Wanted)>,
 }
 
 impl Receiving<'_> {
-    fn take(&mut self, operation: Operation, wakes: &mut Wakes) {
+    fn take(&mut self, operation: Operation, routes: &mut OwnRoutes, wakes: &mut Wakes) {
         match operation {
             Operation::Whole => {
                 self.changes.clear();
-                self.live.subjects.set_remote(self.from, true, Vec::new());
-                self.follows = true;
+                (self.follows, self.replaces) = (true, true);
             }
             Operation::Change(change, wanted) if self.follows => self.changes.push((change, wanted)),
-            Operation::Change(..) => {}
+            Operation::Change(..) | Operation::Unusable => {}
             Operation::Message(plain, groups, message) => {
                 self.make_changes();
-                self.deliver(&message, (plain, &groups), wakes);
+                if let Ok(subject) = LiveSubject::parse(message.subject.clone()) {
+                    let to = (plain, groups.as_slice());
+                    self.live.subjects.deliver_from_peer(&subject, &message, to, (routes, wakes));
+                }
             }
         }
     }
 
     /// Makes the changes together: each change of the table invalidates all routes.
     fn make_changes(&mut self) {
-        if !self.changes.is_empty() {
-            self.live.subjects.set_remote(self.from, false, std::mem::take(&mut self.changes));
+        let replaces = std::mem::take(&mut self.replaces);
+        if replaces || !self.changes.is_empty() {
+            self.live.subjects.set_remote(self.from, replaces, std::mem::take(&mut self.changes));
         }
-    }
-
-    fn deliver(&self, message: &LiveMessage, to: (bool, &[bytestring::ByteString]), wakes: &mut Wakes) {
-        if let Ok(subject) = LiveSubject::parse(message.subject.clone()) {
-            self.live.subjects.deliver_from_peer(&subject, message, to, wakes);
-        }
-    }
-
-    fn end(mut self, head: Head) {
-        self.make_changes();
-        if !self.follows {
-            return self.live.demand(self.from);
-        }
-        let known = Known { incarnation: head.incarnation, version: head.end };
-        lock(&self.live.states).entry(self.from).or_default().known = Some(known);
     }
 }
 

@@ -3,7 +3,7 @@
 /// A door of another program.
 mod line;
 /// Any client of NATS.
-mod nats;
+pub(crate) mod nats;
 /// The service bus over Socket.IO and REST.
 pub(crate) mod socketio;
 /// The event log over HTTP.

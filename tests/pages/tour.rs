@@ -19,6 +19,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::{Block, blocks, difference, page, pages, root};
+use crate::doors::nats::client::address;
 use crate::doors::websocket::clients::build_typescript;
 use crate::harness::cluster::free_addresses;
 use crate::harness::examples::{Clients, clients};
@@ -29,7 +30,7 @@ use crate::harness::{SOON, wait_for};
 struct Tour {
     node: Node,
     /// Addresses on the pages of a node that a page starts itself, and the free ones that stand for them.
-    own: [(&'static str, String); 2],
+    own: [(&'static str, String); 3],
     here: TempDir,
     path: String,
     clients: Option<Clients>,
@@ -47,8 +48,10 @@ impl Tour {
             install(clients, here.path());
         }
         let [log, web] = free_addresses(2).try_into().expect("two addresses");
-        let own = [("127.0.0.1:2121", log), ("127.0.0.1:7540", web)];
-        Self { node: Node::start(&Options::new()), own, here, path, clients }
+        let node = Node::start(&Options::new().arg("--nats").arg("127.0.0.1:0"));
+        let nats = address(&node).to_string();
+        let own = [("127.0.0.1:2121", log), ("127.0.0.1:7540", web), ("127.0.0.1:4222", nats)];
+        Self { node, own, here, path, clients }
     }
 
     /// Follows one page; tells how many examples were tried.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rollbook_core::error::Refusal;
+use bytes::Bytes;
 
 use super::Access;
 use crate::base::clock;
@@ -47,20 +47,45 @@ impl LiveClient {
     /// the message.
     ///
     /// # Errors
-    /// The client may not, publishes too much, or the node stops.
+    /// The client may not, or publishes too much.
     pub fn publish(&mut self, subject: &LiveSubject, message: &LiveMessage) -> Result<bool, Fault> {
         let identity = self.access.identity();
         identity.check_live_publish(subject.as_str())?;
         let bytes = u64::try_from(message.bytes()).unwrap_or(u64::MAX);
-        identity.usage().publish((1, bytes), || 0, clock::now())?;
+        identity.usage().publish((1, bytes), || 0, clock::now)?;
         Ok(self.send(subject, message))
     }
 
-    /// Gives a message of the node itself to all who want it, such as an acknowledgement.
-    pub fn send(&mut self, subject: &LiveSubject, message: &LiveMessage) -> bool {
+    fn send(&mut self, subject: &LiveSubject, message: &LiveMessage) -> bool {
         self.published = self.published.saturating_add(1);
         let (subjects, own) = (self.access.bus().live_subjects(), (&mut self.routes, self.except));
         subjects.publish(subject, message, own, &mut self.wakes)
+    }
+
+    /// Counts a request to the node itself against the limits of the client.
+    ///
+    /// # Errors
+    /// The client asks too much.
+    pub fn count(&self, bytes: usize) -> Result<(), Fault> {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.access.identity().usage().publish((1, bytes), || 0, clock::now)
+    }
+
+    /// Gives an answer of the node itself, such as an acknowledgement, to whoever listens on the subject that the client
+    /// has named. Where the client may not publish, and on subjects of the book, there is no answer.
+    pub fn answer(&mut self, reply: &LiveSubject, payload: Bytes) {
+        let state = self.access.bus().node().state();
+        let allowed = self.access.identity().may_publish_live(reply.as_str());
+        if allowed && !state.has_namespace(reply.first_token()) {
+            let message = LiveMessage { subject: reply.text().clone(), payload, ..LiveMessage::default() };
+            self.send(reply, &message);
+        }
+    }
+
+    /// The number of the subscription of this client, in no queue group, that wants a subject.
+    #[must_use]
+    pub fn own_subscription(&self, client: u64, subject: &LiveSubject) -> Option<u64> {
+        self.access.bus().live_subjects().subscription_of(client, subject)
     }
 
     /// Wakes the connections that have got messages. To be called at the end of what came at once.
@@ -76,7 +101,7 @@ impl LiveClient {
     /// the sink knows the subscription.
     ///
     /// # Errors
-    /// The client may not, or the node stops.
+    /// The client may not, or the node has too many subscriptions.
     pub fn subscribe(
         &self,
         filter: LiveFilter,
@@ -84,9 +109,9 @@ impl LiveClient {
         (sink, subscription): (Arc<dyn LiveSink>, u64),
     ) -> Result<LiveSubscription, Fault> {
         let identity = self.access.identity();
-        self.access.staying().map_err(|refusal: Refusal| Fault::from(refusal))?;
         identity.check_live_subscription(filter.as_str())?;
         let subjects = self.access.bus().live_subjects();
-        Ok(subjects.subscribe(filter, group, (sink, subscription), identity.is_open()))
+        let subscribed = subjects.subscribe(filter, group, (sink, subscription), identity.is_open());
+        subscribed.map_err(|full| Fault::overloaded(full.to_string()))
     }
 }

@@ -199,7 +199,7 @@ impl Access {
         }
         let bytes = u64::try_from(frame.len()).unwrap_or(u64::MAX);
         let stored = || self.bus().node().state().namespace(namespace).map_or(0, |head| head.bytes());
-        self.identity.usage().publish((count, bytes), stored, clock::now())
+        self.identity.usage().publish((count, bytes), stored, clock::now)
     }
 
     /// Sends a message to the listeners of an inbox, on all nodes.

@@ -7,7 +7,7 @@ use std::fmt;
 use bytestring::ByteString;
 
 /// Most tokens of a subject or filter. The depth of the interest trie, and so of its recursion, is bounded by that.
-pub const TOKENS_MAX: usize = 256;
+pub const TOKENS_MAX: usize = 64;
 
 /// Stands for any token.
 pub const WILDCARD: &str = "*";

@@ -64,8 +64,10 @@ pub(in crate::bus) struct Batch {
 }
 
 impl PeerQueue {
-    fn new() -> Self {
-        Self { waiting: Mutex::new(Waiting { whole: true, ..Waiting::default() }), more: Notify::new() }
+    /// A queue to a node that knows nothing yet, at this version of the interest.
+    fn new(version: u64) -> Self {
+        let waiting = Waiting { told: version, start: version, whole: true, ..Waiting::default() };
+        Self { waiting: Mutex::new(waiting), more: Notify::new() }
     }
 
     /// Appends an operation. `change`: the version after it, for a change of interest. Returns `false` when there is no
@@ -74,8 +76,11 @@ impl PeerQueue {
         let mut waiting = lock(&self.waiting);
         if waiting.operations.len().saturating_add(bytes) > WAITING_BYTES_MAX {
             if let Some(version) = change {
-                waiting.whole = true;
-                waiting.told = version;
+                // Older changes that wait would undo the whole interest that the node is told now, so nothing of what
+                // waits is sent.
+                *waiting = Waiting { told: version, start: version, whole: true, ..Waiting::default() };
+                drop(waiting);
+                self.more.notify_one();
             }
             return false;
         }
@@ -151,15 +156,20 @@ impl Peers {
         self.dropped.swap(0, Ordering::Relaxed)
     }
 
-    /// The queue of a node, which is made when there is none.
+    /// A new queue to a node, which takes the place of an older one.
     pub(in crate::bus) fn open(&self, node: u64) -> Arc<PeerQueue> {
         let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(queues.entry(node).or_insert_with(|| Arc::new(PeerQueue::new())))
+        let queue = Arc::new(PeerQueue::new(self.version.load(Ordering::Acquire)));
+        queues.insert(node, Arc::clone(&queue));
+        queue
     }
 
-    /// Drops the queue of a node that is gone.
-    pub(in crate::bus) fn close(&self, node: u64) {
-        self.queues.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
+    /// Drops the queue to a node that is gone, unless there is a newer one.
+    pub(in crate::bus) fn close(&self, node: u64, queue: &Arc<PeerQueue>) {
+        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        if queues.get(&node).is_some_and(|present| Arc::ptr_eq(present, queue)) {
+            queues.remove(&node);
+        }
     }
 
     fn queue(&self, node: u64) -> Option<Arc<PeerQueue>> {

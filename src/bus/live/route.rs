@@ -12,8 +12,6 @@ pub(in crate::bus) struct Target {
     pub(in crate::bus) sink: Arc<dyn LiveSink>,
     /// The number that the client gave the subscription.
     pub(in crate::bus) subscription: u64,
-    /// Whether the subscription gets subjects that begin with `_` although its filter begins with a wildcard.
-    pub(in crate::bus) sees_reserved: bool,
 }
 
 /// The members of a queue group that want a subject.
@@ -84,6 +82,9 @@ impl QueueGroup {
     /// messages. Returns whether a member took the message.
     pub(in crate::bus) fn give(&self, message: &LiveMessage, except: Option<u64>, wakes: &mut Wakes) -> bool {
         let count = self.members.len();
+        if count == 0 {
+            return false;
+        }
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         (0..count).any(|step| {
             let member = first.wrapping_add(step).checked_rem(count).and_then(|at| self.members.get(at));

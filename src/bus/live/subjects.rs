@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytestring::ByteString;
@@ -26,9 +26,41 @@ const ROUTES_MAX: usize = 16_384;
 const ROUTES_WEIGHT_MAX: usize = 1 << 20;
 /// Most routes that a publisher keeps.
 const OWN_ROUTES_MAX: usize = 1024;
+/// About the most bytes that the subscriptions of this node take.
+const OWN_BYTES_MAX: usize = 1 << 30;
+/// About the bytes of a subscription, and of a token of its filter, beside their texts.
+const ENTRY_BYTES: usize = 300;
+const TOKEN_BYTES: usize = 200;
 
-/// A filter and the name of a queue group, which is empty for subscriptions without one.
-pub(in crate::bus) type Wanted = (LiveFilter, Box<str>);
+/// What a subscription wants.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in crate::bus) struct Wanted {
+    pub(in crate::bus) filter: LiveFilter,
+    /// The name of the queue group; empty for a subscription without one.
+    pub(in crate::bus) group: Box<str>,
+    /// Whether the subscription gets subjects that begin with `_` although its filter begins with a wildcard. Never set
+    /// for other filters.
+    pub(in crate::bus) sees_reserved: bool,
+}
+
+impl Wanted {
+    pub(in crate::bus) fn new(filter: LiveFilter, group: &str, sees_reserved: bool) -> Self {
+        let sees_reserved = sees_reserved && filter.begins_with_wildcard();
+        Self { filter, group: group.into(), sees_reserved }
+    }
+
+    /// About the bytes that a table keeps for this.
+    fn weight(&self) -> usize {
+        let texts = self.filter.as_str().len().saturating_add(self.group.len());
+        let tokens = self.filter.as_str().split('.').count();
+        texts.saturating_mul(2).saturating_add(tokens.saturating_mul(TOKEN_BYTES)).saturating_add(ENTRY_BYTES)
+    }
+}
+
+/// There are too many subscriptions at this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the live subscriptions of this node take as much memory as they may")]
+pub struct Full;
 
 /// Something that wants messages.
 #[derive(Debug)]
@@ -57,7 +89,9 @@ struct Table {
     next: u64,
     /// How many subscriptions of this node want the same: other nodes hear of the first and of the last.
     own: HashMap<Wanted, usize>,
-    /// How many of these begin with a token. A wildcard counts as `*`.
+    /// About the bytes of the subscriptions of this node.
+    own_bytes: usize,
+    /// How many filters of `own` begin with a token. A wildcard counts as `*`.
     own_first: HashMap<Box<str>, usize>,
     /// The entries of other nodes.
     remote: HashMap<u64, HashMap<Wanted, u64>>,
@@ -67,7 +101,7 @@ impl Table {
     fn add(&mut self, entry: Entry) -> u64 {
         let number = self.next;
         self.next = number.wrapping_add(1);
-        let (filter, _) = entry.wanted();
+        let filter = &entry.wanted().filter;
         self.interest.insert_segments(filter.trie_tokens(), filter.has_tail(), number);
         self.entries.insert(number, entry);
         number
@@ -75,7 +109,7 @@ impl Table {
 
     fn remove(&mut self, number: u64) -> Option<Entry> {
         let entry = self.entries.remove(&number)?;
-        let (filter, _) = entry.wanted();
+        let filter = &entry.wanted().filter;
         self.interest.remove_segments(&mut filter.trie_tokens(), filter.has_tail(), number);
         Some(entry)
     }
@@ -86,7 +120,7 @@ impl Table {
         *same = same.saturating_add(1);
         let first = *same == 1;
         if first {
-            let begin = self.own_first.entry(wanted.0.first_token().into()).or_default();
+            let begin = self.own_first.entry(wanted.filter.first_token().into()).or_default();
             *begin = begin.saturating_add(1);
         }
         first
@@ -96,7 +130,7 @@ impl Table {
     fn discount(&mut self, wanted: &Wanted) -> bool {
         let last = lower(&mut self.own, wanted.clone());
         if last {
-            lower(&mut self.own_first, wanted.0.first_token().into());
+            lower(&mut self.own_first, wanted.filter.first_token().into());
         }
         last
     }
@@ -108,10 +142,11 @@ impl Table {
         let reserved = subject.as_str().starts_with('_');
         self.interest.for_each(subject.as_str(), &mut |numbers| {
             for entry in numbers.iter().filter_map(|number| self.entries.get(number)) {
-                let (filter, group) = entry.wanted();
+                let Wanted { filter, group, sees_reserved } = entry.wanted();
+                if reserved && filter.begins_with_wildcard() && !sees_reserved {
+                    continue;
+                }
                 match (entry, &**group) {
-                    (Entry::Local { target, .. }, _)
-                        if reserved && !target.sees_reserved && filter.begins_with_wildcard() => {}
                     (Entry::Local { target, .. }, "") => route.plain.push(target.clone()),
                     (Entry::Local { target, .. }, name) => {
                         groups.entry(name).or_default().members.push(target.clone());
@@ -127,8 +162,13 @@ impl Table {
             nodes
         };
         route.nodes = sorted(route.nodes);
-        let named =
-            |(name, group): (&str, QueueGroup)| QueueGroup { name: name.into(), nodes: sorted(group.nodes), ..group };
+        // A new route begins with another member than the one before it: subscriptions that come and go must not give the
+        // first member more.
+        let turn = usize::try_from(generation).unwrap_or_default();
+        let named = |(name, group): (&str, QueueGroup)| {
+            let nodes = sorted(group.nodes);
+            QueueGroup { name: name.into(), nodes, turn: AtomicUsize::new(turn), ..group }
+        };
         route.groups = groups.into_iter().map(named).collect();
         route
     }
@@ -177,6 +217,8 @@ impl Drop for LiveSubscription {
 #[derive(Debug, Default)]
 pub struct OwnRoutes {
     generation: u64,
+    /// The subject of the last message, which most often is that of the next one too.
+    last: Option<(ByteString, Arc<Route>)>,
     by_subject: HashMap<ByteString, Arc<Route>>,
 }
 
@@ -216,17 +258,24 @@ impl LiveSubjects {
 
     /// Messages of what the filter matches go to the sink from now on. With the name of a queue group, one member of
     /// the group gets each of them.
-    #[must_use]
+    ///
+    /// # Errors
+    /// There are too many subscriptions.
     pub fn subscribe(
         &self,
         filter: LiveFilter,
         group: &str,
         (sink, subscription): (Arc<dyn LiveSink>, u64),
         sees_reserved: bool,
-    ) -> LiveSubscription {
-        let wanted: Wanted = (filter, group.into());
+    ) -> Result<LiveSubscription, Full> {
+        let wanted = Wanted::new(filter, group, sees_reserved);
         let mut table = self.write();
-        let target = Target { sink, subscription, sees_reserved };
+        let bytes = table.own_bytes.saturating_add(wanted.weight());
+        if bytes > OWN_BYTES_MAX {
+            return Err(Full);
+        }
+        table.own_bytes = bytes;
+        let target = Target { sink, subscription };
         let number = table.add(Entry::Local { wanted: wanted.clone(), target });
         if table.count(&wanted) {
             // Under the lock, so that other nodes hear of changes in their order.
@@ -234,13 +283,14 @@ impl LiveSubjects {
         }
         self.changed();
         drop(table);
-        LiveSubscription { subjects: self.clone(), number }
+        Ok(LiveSubscription { subjects: self.clone(), number })
     }
 
     fn unsubscribe(&self, number: u64) {
         let mut table = self.write();
         let Some(entry) = table.remove(number) else { return };
         let wanted = entry.wanted().clone();
+        table.own_bytes = table.own_bytes.saturating_sub(wanted.weight());
         if table.discount(&wanted) {
             self.inner.peers.change(InterestChange::Remove, &wanted);
         }
@@ -327,20 +377,41 @@ impl LiveSubjects {
     }
 
     /// Where messages of a subject go, by way of the routes that the publisher has used.
-    fn route_of(&self, subject: &LiveSubject, own: &mut OwnRoutes) -> Arc<Route> {
+    fn route_of<'o>(&self, subject: &LiveSubject, own: &'o mut OwnRoutes) -> &'o Route {
         let generation = self.generation();
         if own.generation != generation || own.by_subject.len() >= OWN_ROUTES_MAX {
-            own.by_subject.clear();
-            own.generation = generation;
+            *own = OwnRoutes { generation, ..OwnRoutes::default() };
         }
-        if let Some(route) = own.by_subject.get(subject.text()) {
-            return Arc::clone(route);
-        }
-        let route = self.route(subject);
-        if route.generation == generation {
-            own.by_subject.insert(ByteString::from(subject.as_str()), Arc::clone(&route));
-        }
-        route
+        let OwnRoutes { last, by_subject, .. } = own;
+        let known = last.take_if(|(text, _)| text.as_bytes() == subject.text().as_bytes());
+        let (text, route) = known.unwrap_or_else(|| {
+            // Copies of the text: that of a message may hold the whole buffer that the message came in.
+            if let Some((text, route)) = by_subject.get_key_value(subject.text()) {
+                return (text.clone(), Arc::clone(route));
+            }
+            let (text, route) = (ByteString::from(subject.as_str()), self.route(subject));
+            if route.generation == generation {
+                by_subject.insert(text.clone(), Arc::clone(&route));
+            }
+            (text, route)
+        });
+        // A route of a newer interest is for this message alone.
+        own.generation = if route.generation == generation { generation } else { 0 };
+        &last.insert((text, route)).1
+    }
+
+    /// The subscription of a client, in no queue group, that wants a subject.
+    pub fn subscription_of(&self, client: u64, subject: &LiveSubject) -> Option<u64> {
+        let (table, mut found) = (self.read(), None);
+        table.interest.for_each(subject.as_str(), &mut |numbers| {
+            let entries = numbers.iter().filter_map(|number| table.entries.get(number));
+            let own = entries.filter_map(|entry| match entry {
+                Entry::Local { wanted, target } if wanted.group.is_empty() => Some(target),
+                Entry::Local { .. } | Entry::Remote { .. } => None,
+            });
+            found = found.or_else(|| own.into_iter().find(|target| target.sink.client() == client));
+        });
+        found.map(|target| target.subscription)
     }
 
     /// Gives a message to all who want it, at all nodes. `except` is a client that does not get its own messages.
@@ -383,9 +454,9 @@ impl LiveSubjects {
         subject: &LiveSubject,
         message: &LiveMessage,
         (plain, groups): (bool, &[ByteString]),
-        wakes: &mut Wakes,
+        (own, wakes): (&mut OwnRoutes, &mut Wakes),
     ) {
-        let route = self.route(subject);
+        let route = self.route_of(subject, own);
         if plain {
             give_to_all(&route.plain, message, None, wakes);
         }
@@ -403,9 +474,9 @@ impl LiveSubjects {
         subject: &LiveSubject,
         message: &LiveMessage,
         (here, index): (u64, u64),
-        wakes: &mut Wakes,
+        (own, wakes): (&mut OwnRoutes, &mut Wakes),
     ) {
-        let route = self.route(subject);
+        let route = self.route_of(subject, own);
         give_to_all(&route.plain, message, None, wakes);
         for group in route.groups.iter().filter(|group| !group.members.is_empty()) {
             let before = group.nodes.partition_point(|node| *node < here);

@@ -60,6 +60,8 @@ impl Head {
 pub(in crate::bus) enum Operation {
     /// The node wants more, or less.
     Change(InterestChange, Wanted),
+    /// A change of a filter that this release does not take: nothing of it reaches the other node.
+    Unusable,
     /// Nothing that the node wanted before counts; what it wants follows.
     Whole,
     /// A message, for subscriptions without a group if the first says so, and for one member of each of these groups.
@@ -82,14 +84,15 @@ fn get_text(bytes: &mut Bytes) -> Option<ByteString> {
 }
 
 /// Bytes of a change.
-pub(in crate::bus) fn change_bytes((filter, group): &Wanted) -> usize {
-    [1, LENGTH, filter.as_str().len(), LENGTH, group.len()].iter().sum()
+pub(in crate::bus) fn change_bytes(Wanted { filter, group, .. }: &Wanted) -> usize {
+    [1, 1, LENGTH, filter.as_str().len(), LENGTH, group.len()].iter().sum()
 }
 
-pub(in crate::bus) fn write_change(out: &mut BytesMut, change: InterestChange, (filter, group): &Wanted) {
+pub(in crate::bus) fn write_change(out: &mut BytesMut, change: InterestChange, wanted: &Wanted) {
     out.put_u8(if change == InterestChange::Add { ADD } else { REMOVE });
-    put(out, filter.as_str().as_bytes());
-    put(out, group.as_bytes());
+    out.put_u8(wanted.sees_reserved.into());
+    put(out, wanted.filter.as_str().as_bytes());
+    put(out, wanted.group.as_bytes());
 }
 
 /// Appends that nothing from before counts.
@@ -120,10 +123,14 @@ pub(in crate::bus) fn write_message(out: &mut BytesMut, plain: bool, groups: &[&
 pub(in crate::bus) fn read(bytes: &mut Bytes) -> Option<Operation> {
     match bytes.try_get_u8().ok()? {
         kind @ (ADD | REMOVE) => {
-            let filter = LiveFilter::parse(get_text(bytes)?).ok()?;
-            let group = get_text(bytes)?;
+            let sees_reserved = bytes.try_get_u8().ok()? != 0;
+            let (filter, group) = (get_text(bytes)?, get_text(bytes)?);
             let change = if kind == ADD { InterestChange::Add } else { InterestChange::Remove };
-            Some(Operation::Change(change, (filter, Box::from(&*group))))
+            // A copy: what is kept must not hold the whole batch.
+            Some(match LiveFilter::parse(ByteString::from(&*filter)) {
+                Ok(filter) => Operation::Change(change, Wanted::new(filter, &group, sees_reserved)),
+                Err(_) => Operation::Unusable,
+            })
         }
         WHOLE => Some(Operation::Whole),
         MESSAGE => {
@@ -145,7 +152,7 @@ mod tests {
     use super::*;
 
     fn wanted(filter: &str, group: &str) -> Wanted {
-        (LiveFilter::parse(filter.into()).unwrap(), group.into())
+        Wanted::new(LiveFilter::parse(filter.into()).unwrap(), group, true)
     }
 
     proptest! {

@@ -199,14 +199,18 @@ impl PeerClient {
         self.node.state().others_up()
     }
 
-    /// Sends a message to the same door of another node, behind those that the thread has sent before. It may be lost
-    /// on its way.
+    /// A message for the same door of another node, for [`PeerClient::tell_in_order`].
+    #[must_use]
+    pub fn door_message(door: &str, message: Bytes) -> Bytes {
+        Frame::Door(DoorMessage { door: door.to_owned(), message }).into_bytes()
+    }
+
+    /// Sends a message to another node, behind those that the thread has sent before. It may be lost on its way.
     ///
     /// # Errors
     /// There is no connection, or [`Refusal::Overloaded`].
-    pub async fn tell_door_in_order(&self, node: u64, door: &str, message: Bytes) -> Result<(), Refusal> {
-        let frame = Frame::Door(DoorMessage { door: door.to_owned(), message });
-        self.node.messages().tell(node, frame.into_bytes()).await
+    pub async fn tell_in_order(&self, node: u64, message: Bytes) -> Result<(), Refusal> {
+        self.node.messages().tell(node, message).await
     }
 
     /// Sends a message to the same door of another node. The message may be lost.

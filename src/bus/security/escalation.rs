@@ -48,7 +48,11 @@ impl Identity {
 /// The rights that a change gives somebody, as allowing ones. A denial that goes gives what was denied.
 fn given(security: &Security, change: &Change) -> Vec<Right> {
     let (before, after) = match change {
-        Change::PrincipalSet(row) if row.disabled => return Vec::new(),
+        // Whoever is shut out has nothing, but comes back without the denials that go now.
+        Change::PrincipalSet(row) if row.disabled => {
+            let after = of_row(security, row).into_iter().filter(|right| right.deny).collect();
+            (of_principal(security, security.principal(&row.principal)), after)
+        }
         Change::PrincipalSet(row) => {
             (of_principal(security, security.principal(&row.principal)), of_row(security, row))
         }
@@ -192,8 +196,11 @@ mod tests {
             assert!(!may(&["publish b.>"], change.clone()), "{change:?}");
             assert!(may(&["publish a.secret.>", "subscribe a.secret.>"], change.clone()), "{change:?}");
         }
-        let shut = Change::PrincipalSet(PrincipalRow { disabled: true, ..row("user:held", &["root"], &[]) });
-        assert!(may(&[], shut), "whoever is shut out has nothing");
+        let shut = |roles: &[&str], rights: &[&str]| {
+            Change::PrincipalSet(PrincipalRow { disabled: true, ..row("user:held", roles, rights) })
+        };
+        assert!(may(&[], shut(&["root", "bound"], &["deny publish a.secret.>"])), "whoever is shut out has nothing");
+        assert!(!may(&[], shut(&["bound"], &[])), "and comes back without the denials that are gone");
     }
 
     #[test]

@@ -135,6 +135,12 @@ impl Identity {
         self.grant.name() == other.grant.name()
     }
 
+    /// Whether the client has shown no credential.
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        self.shown == Shown::Nothing
+    }
+
     /// Whether there is no authentication for this client, so that everything is allowed.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -226,6 +232,12 @@ impl Identity {
     /// As [`Identity::check`].
     pub fn check_live_publish(&self, subject: &str) -> Result<(), Fault> {
         if self.is_open() || self.is_own_inbox(subject) { Ok(()) } else { self.check(Verb::Publish, subject) }
+    }
+
+    /// Whether [`Identity::check_live_publish`] would let the client publish. A refusal is not noted.
+    #[must_use]
+    pub fn may_publish_live(&self, subject: &str) -> bool {
+        self.is_open() || self.is_own_inbox(subject) || self.may(Verb::Publish, subject)
     }
 
     /// Whether a live subject or filter is an inbox that nobody can guess, for a client that may anything at all.

@@ -66,6 +66,12 @@ impl DoorContext {
         }
     }
 
+    /// What a node that stops says to a client, which should go to another node.
+    pub(super) fn farewell(&self, connection: u64, peer: &Peer) -> Info {
+        let connect_urls = self.nodes.others();
+        Info { lame_duck: true, connect_urls, ..self.info(connection, peer, false) }
+    }
+
     /// Whether clients from there need a credential.
     fn auth_required(&self, peer: &Peer) -> bool {
         !self.services.bus.authority().is_open_to(peer.local)

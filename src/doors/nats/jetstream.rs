@@ -5,6 +5,7 @@
 
 use rollbook_core::namespace::Head;
 use rollbook_core::security::right::Verb;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::connection::ApiError;
@@ -22,6 +23,8 @@ const STREAM_NOT_FOUND: u32 = 10_059;
 const NOT_SUPPORTED: u32 = 10_076;
 /// A time that is not known, as Go writes it.
 const UNKNOWN_TIME: &str = "0001-01-01T00:00:00Z";
+/// Longest request that is read.
+const REQUEST_BYTES_MAX: usize = 4096;
 /// Most names in one answer.
 const NAMES_MAX: usize = 1024;
 
@@ -33,16 +36,15 @@ pub(super) fn asked(subject: &str) -> Option<&str> {
 /// Answers a request.
 pub(super) fn answer(client: &mut LiveClient, asked: &str, request: &LiveMessage) {
     let Ok(reply) = LiveSubject::parse(request.reply.clone()) else { return };
+    let filter = Filter::of(&request.payload);
     let answer = match asked.split('.').collect::<Vec<_>>().as_slice() {
         ["INFO"] => account(client),
-        ["STREAM", "NAMES"] => names(client, &request.payload),
-        ["STREAM", "LIST"] => list(client, &request.payload),
+        ["STREAM", "NAMES"] => names(client, &filter),
+        ["STREAM", "LIST"] => list(client, &filter),
         ["STREAM", "INFO", name] => info(client, name),
         parts => error(&kind_of(parts), 503, NOT_SUPPORTED, "rollbook does not have this part of JetStream"),
     };
-    let payload = serde_json::to_vec(&answer).unwrap_or_default().into();
-    let message = LiveMessage { subject: reply.text().clone(), payload, ..LiveMessage::default() };
-    client.send(&reply, &message);
+    client.answer(&reply, serde_json::to_vec(&answer).unwrap_or_default().into());
 }
 
 /// The type of the answer to a request that is not understood, as clients that look at types expect it.
@@ -77,23 +79,35 @@ fn account(client: &LiveClient) -> Value {
     })
 }
 
-/// The first item that a request wants.
-fn offset(request: &[u8]) -> usize {
-    let request: Value = serde_json::from_slice(request).unwrap_or_default();
-    request["offset"].as_u64().and_then(|offset| usize::try_from(offset).ok()).unwrap_or_default()
+/// What a request for streams wants.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Filter {
+    /// The first item.
+    offset: usize,
+    /// A subject, whose stream is wanted.
+    subject: Option<String>,
 }
 
-/// Whether a request for the stream of a subject concerns this namespace.
-fn concerns(request: &[u8], name: &str) -> bool {
-    let request: Value = serde_json::from_slice(request).unwrap_or_default();
-    let first = request["subject"].as_str().and_then(|subject| subject.split('.').next());
-    first.is_none_or(|first| first == name)
+impl Filter {
+    /// Reads a request. One that is none wants everything.
+    fn of(request: &[u8]) -> Self {
+        if request.len() > REQUEST_BYTES_MAX {
+            Self::default()
+        } else {
+            serde_json::from_slice(request).unwrap_or_default()
+        }
+    }
+
+    /// Whether the request concerns this namespace.
+    fn concerns(&self, name: &str) -> bool {
+        self.subject.as_deref().is_none_or(|subject| subject.split('.').next() == Some(name))
+    }
 }
 
-fn names(client: &LiveClient, request: &[u8]) -> Value {
-    let all: Vec<String> = visible(client).into_iter().map(|head| head.name).collect();
-    let all: Vec<String> = all.into_iter().filter(|name| concerns(request, name)).collect();
-    let offset = offset(request);
+fn names(client: &LiveClient, filter: &Filter) -> Value {
+    let all = visible(client).into_iter().map(|head| head.name).filter(|name| filter.concerns(name));
+    let (all, offset): (Vec<String>, usize) = (all.collect(), filter.offset);
     let page: Vec<&String> = all.iter().skip(offset).take(NAMES_MAX).collect();
     json!({
         "type": format!("{TYPE}stream_names_response"), "total": all.len(), "offset": offset, "limit": NAMES_MAX,
@@ -101,9 +115,8 @@ fn names(client: &LiveClient, request: &[u8]) -> Value {
     })
 }
 
-fn list(client: &LiveClient, request: &[u8]) -> Value {
-    let all = visible(client);
-    let offset = offset(request);
+fn list(client: &LiveClient, filter: &Filter) -> Value {
+    let (all, offset) = (visible(client), filter.offset);
     let page: Vec<Value> = all.iter().skip(offset).take(NAMES_MAX / 4).map(stream).collect();
     json!({
         "type": format!("{TYPE}stream_list_response"), "total": all.len(), "offset": offset, "limit": NAMES_MAX / 4,

@@ -40,15 +40,13 @@ use settings::{HandshakeFirst, NAME, Settings};
 use super::door::{Context, Description, Door};
 use crate::base::actors::start_with_its_stream;
 use crate::bus::live_events::LiveEvents;
-use crate::net::listener::greeting::Greeting;
+use crate::net::listener::greeting::{self, Greeting};
 use crate::net::listener::listeners::Listeners;
 use crate::net::listener::settings::ListenerSettings;
 use crate::net::listener::tcp;
 
 /// How long a server waits for a client that starts the handshake of TLS at once, as nats-server does.
 const HANDSHAKE_FIRST_WAIT: Duration = Duration::from_millis(50);
-/// The same for clients that always do: the longest time until their first byte.
-const HANDSHAKE_ALWAYS_WAIT: Duration = Duration::from_secs(10);
 /// The last word to a client that finds no room.
 const FULL: &[u8] = b"-ERR 'maximum connections exceeded'\r\n";
 /// The last word to a client that speaks no TLS.
@@ -107,17 +105,17 @@ impl Door for NatsDoor {
         let make = Arc::new(move |peer: &crate::net::peer::Peer| {
             context.greeting(context.next.fetch_add(1, Ordering::Relaxed), peer, tls)
         });
-        let wait_for_handshake = match settings.tls_handshake_first {
-            HandshakeFirst::Off => None,
-            HandshakeFirst::Auto => Some(HANDSHAKE_FIRST_WAIT),
-            HandshakeFirst::On => Some(HANDSHAKE_ALWAYS_WAIT),
+        let handshake = match settings.tls_handshake_first {
+            HandshakeFirst::Off => greeting::HandshakeFirst::Never,
+            HandshakeFirst::Auto => greeting::HandshakeFirst::Within(HANDSHAKE_FIRST_WAIT),
+            HandshakeFirst::On => greeting::HandshakeFirst::Always,
         };
         let listener = ListenerSettings {
             name: NAME,
             connections_max: settings.connections_max,
             proxy_protocol_from: settings.proxy_protocol_from.clone(),
             tls: settings.listener_tls(),
-            greeting: Some(Greeting { make, wait_for_handshake, plaintext_refusal: PLAINTEXT }),
+            greeting: Some(Greeting { make, handshake, plaintext_refusal: PLAINTEXT }),
         };
         let context = Arc::clone(&self.context);
         Ok(listeners.tcp(listener, FULL, move |connection| serve(Arc::clone(&context), connection))?)

@@ -55,12 +55,18 @@ impl Nodes {
         self.listen.get().map_or_else(Default::default, |address| (address.ip().to_string(), address.port()))
     }
 
-    /// The addresses of all nodes that are up, this one first.
-    pub(super) fn urls(&self) -> Vec<String> {
+    /// The addresses of the other nodes that are up.
+    pub(super) fn others(&self) -> Vec<String> {
         let up = self.peers.others_up();
         let mut others = lock(&self.others);
         others.retain(|node, _| up.contains(node));
-        if others.is_empty() { Vec::new() } else { self.own().into_iter().chain(others.values().cloned()).collect() }
+        others.values().cloned().collect()
+    }
+
+    /// The addresses of all nodes that are up, this one first; none when there is no other.
+    pub(super) fn urls(&self) -> Vec<String> {
+        let others = self.others();
+        if others.is_empty() { others } else { self.own().into_iter().chain(others).collect() }
     }
 
     /// Tells other nodes where this one can be reached, for ever.

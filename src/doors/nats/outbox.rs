@@ -36,7 +36,7 @@ struct State {
     taken: usize,
     subscriptions: HashMap<u64, Subscription>,
     /// Subscriptions that have had as many messages as they wanted.
-    ended: Vec<u64>,
+    ended: Vec<Bytes>,
     /// Whether the client understands headers.
     headers: bool,
     /// Whether the connection sleeps, and who wakes it.
@@ -140,8 +140,8 @@ impl Outbox {
         }
     }
 
-    /// Subscriptions that have had as many messages as they wanted.
-    pub(super) fn take_ended(&self) -> Vec<u64> {
+    /// The names of subscriptions that have had as many messages as they wanted.
+    pub(super) fn take_ended(&self) -> Vec<Bytes> {
         mem::take(&mut self.lock().ended)
     }
 
@@ -169,13 +169,13 @@ pub(super) enum Taken {
 
 impl Subscription {
     /// Counts a message. Returns whether the subscription still wants it.
-    fn counts(&mut self, number: u64, ended: &mut Vec<u64>) -> bool {
+    fn counts(&mut self, ended: &mut Vec<Bytes>) -> bool {
         if self.max.is_some_and(|max| self.delivered >= max) {
             return false;
         }
         self.delivered = self.delivered.saturating_add(1);
         if self.max == Some(self.delivered) {
-            ended.push(number);
+            ended.push(self.sid.clone());
         }
         true
     }
@@ -197,9 +197,13 @@ impl LiveSink for Outbox {
         let Some(subscription) = subscriptions.get_mut(&number) else { return Delivered::Refused };
         if bytes.len().saturating_add(*taken).saturating_add(message.bytes()) > self.bytes_max {
             *slow = true;
-            return awaken(sleeping, waking).unwrap_or(Delivered::Refused);
+            // Nobody took the message, and the connection has to end.
+            if let Some(waker) = sleeping.take() {
+                waker.wake();
+            }
+            return Delivered::Refused;
         }
-        if !subscription.counts(number, ended) {
+        if !subscription.counts(ended) {
             return Delivered::Refused;
         }
         let delivery = Delivery {
@@ -298,7 +302,10 @@ mod tests {
         outbox.open(1, Bytes::from_static(b"1"));
         outbox.deliver(1, &message("x"));
         assert!(!outbox.limit(1, 2));
-        assert_eq!((outbox.deliver(1, &message("x")), outbox.take_ended()), (Delivered::Queued, vec![1]));
+        assert_eq!(
+            (outbox.deliver(1, &message("x")), outbox.take_ended()),
+            (Delivered::Queued, vec![Bytes::from_static(b"1")])
+        );
         assert_eq!((outbox.deliver(1, &message("x")), outbox.take_ended()), (Delivered::Refused, vec![]));
         assert!(outbox.limit(1, 2) && outbox.limit(9, 1), "it has ended");
     }

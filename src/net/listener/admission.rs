@@ -91,7 +91,7 @@ impl Arrival {
         let greeting = match &limits.settings.greeting {
             Some(greeting) => {
                 let peer = Peer { address, certificate: None, tls: false, local };
-                let greeted = greeting.greet(&mut tcp, &peer, limits.tls().is_some()).await;
+                let greeted = greeting.greet((&mut tcp, &read), &peer, limits.tls().is_some()).await;
                 greeted.map_err(|_| Rejected::Close)?
             }
             None => Bytes::new(),

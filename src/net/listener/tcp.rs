@@ -90,9 +90,11 @@ async fn admit(
         full => {
             limits.count(TurnedAway::Connections);
             let _slot = full?.err()?;
-            let admitted = match limits.tls() {
-                Some(_) => arrival.enter(limits, &stopping).await.ok()?,
-                None => arrival.unchecked(),
+            let first = &limits.settings.greeting;
+            let admitted = match (limits.tls(), first) {
+                // The last word comes behind the first one, where the server begins.
+                (None, None) => arrival.unchecked(),
+                _ => arrival.enter(limits, &stopping).await.ok()?,
             };
             refuse(admitted.socket, refusal).await;
             None

@@ -15,7 +15,7 @@ pub(super) fn options() -> Options {
 }
 
 /// The address of the door.
-pub(super) fn address(node: &Node) -> SocketAddr {
+pub(crate) fn address(node: &Node) -> SocketAddr {
     let stdout = node.stdout();
     let line = stdout.lines().find_map(|line| line.strip_prefix("nats")?.trim().split_once("://"));
     let (_, address) = line.unwrap_or_else(|| panic!("the node says no address of the door nats: {stdout}"));

@@ -1,7 +1,8 @@
 //! The door for clients of NATS.
 
 mod book;
-mod client;
+mod calls;
+pub(crate) mod client;
 mod clients;
 mod cluster;
 mod live;

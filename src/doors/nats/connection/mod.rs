@@ -1,10 +1,11 @@
 //! The actor of one connection.
 //!
 //! [`pump`] moves bytes between the socket and the actor, [`operations`] has what a client may ask for, [`recorded`] the
-//! messages that go into the book. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
+//! messages that go into the book, [`calls`] requests to services of any door. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
 //! [`Connection::end`] alone, which removes the client from the bus; what it still has to say is written then, within
 //! [`END_TIME`].
 
+mod calls;
 mod operations;
 mod pump;
 mod recorded;
@@ -45,6 +46,11 @@ use crate::bus::security::origin::Origin;
 use crate::bus::security::usage::Place;
 use crate::net::peer::Peer;
 
+/// About the most bytes that the subscriptions of one client take.
+const SUBSCRIPTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// About the bytes of a subscription beside its texts, and of a token of its filter.
+const SUBSCRIPTION_BYTES: usize = 300;
+const TOKEN_BYTES: usize = 200;
 /// How long a connection that ends may take to say its last words.
 const END_TIME: Duration = Duration::from_secs(2);
 
@@ -58,11 +64,20 @@ struct Subscription {
     _live: LiveSubscription,
 }
 
+impl Subscription {
+    /// About the bytes that are kept of a subscription, for the bound of its client.
+    fn bytes(sid: &[u8], filter: &LiveFilter, queue: &str) -> usize {
+        let texts = [sid.len(), filter.as_str().len(), queue.len()].iter().sum::<usize>();
+        let tokens = filter.as_str().split('.').count();
+        texts.saturating_mul(2).saturating_add(tokens.saturating_mul(TOKEN_BYTES)).saturating_add(SUBSCRIPTION_BYTES)
+    }
+}
+
 /// A client that was admitted.
 struct Client {
     live: LiveClient,
     /// Makes the client known to the bus.
-    _handle: ClientHandle,
+    handle: ClientHandle,
     /// By the names that the client gave them.
     subscriptions: HashMap<Bytes, Subscription>,
     /// Messages on their way into the book.
@@ -122,6 +137,8 @@ pub(super) struct Connection {
     manners: Manners,
     /// Whether the CONNECT that is being admitted allows headers.
     headers: bool,
+    /// About the bytes of the subscriptions of the client.
+    subscription_bytes: usize,
     /// The number of the next subscription.
     next_subscription: u64,
     /// When bytes of the client came last.
@@ -130,6 +147,8 @@ pub(super) struct Connection {
     pings: u32,
     /// Since when the socket takes nothing of what waits.
     blocked: Option<Instant>,
+    /// Whether a timer looks at that.
+    watches_writes: bool,
     /// Whether the client was told that the node stops.
     lame: bool,
     /// Dropped when the connection ends.
@@ -168,6 +187,8 @@ impl Connection {
             last_heard: clock::now(),
             pings: 0,
             blocked: None,
+            watches_writes: false,
+            subscription_bytes: 0,
             lame: false,
             _ended: ended,
         }
@@ -228,8 +249,7 @@ impl Connection {
         if self.is_ending() {
             return;
         }
-        // Its subscriptions end with the stage.
-        self.stage = Stage::Ending;
+        self.leave();
         ctx.run_later(END_TIME, |_, ctx| ctx.stop());
     }
 
@@ -240,16 +260,33 @@ impl Connection {
 
     /// The socket takes nothing. A client that reads nothing for too long is disconnected.
     fn write_blocks(&mut self, ctx: &mut Context<Self>) {
-        if self.blocked.is_some() {
-            return;
+        self.blocked.get_or_insert_with(clock::now);
+        // One timer at a time, however often the socket blocks.
+        if !std::mem::replace(&mut self.watches_writes, true) {
+            Self::watch_writes(self.settings().write_timeout, ctx);
         }
-        let since = clock::now();
-        self.blocked = Some(since);
-        ctx.run_later(self.settings().write_timeout, move |act, ctx| {
-            if act.blocked == Some(since) {
-                act.end_slow(ctx);
+    }
+
+    fn watch_writes(wait: Duration, ctx: &mut Context<Self>) {
+        ctx.run_later(wait, |act, ctx| {
+            let timeout = act.settings().write_timeout;
+            match act.blocked.map(|since| timeout.saturating_sub(clock::now().saturating_duration_since(since))) {
+                None => act.watches_writes = false,
+                Some(left) if left.is_zero() => act.end_slow(ctx),
+                Some(left) => Self::watch_writes(left, ctx),
             }
         });
+    }
+
+    /// Removes the client from the bus.
+    fn leave(&mut self) {
+        // Its subscriptions end with the stage.
+        if let Stage::Open(client) = std::mem::replace(&mut self.stage, Stage::Ending) {
+            let serial = client.handle.client().serial;
+            // The handle goes first: a request that is being routed then finds no client, or is found by `forget`.
+            drop(client);
+            self.context.services.router.forget(serial);
+        }
     }
 
     /// The client has said who it is, or that it does not say so.
@@ -289,7 +326,7 @@ impl Connection {
         let handle = clients.connect(client, &NO_ANNOUNCEMENTS, ctx.address().recipient(), about);
         let live = LiveClient::new(access, (!self.manners.echo).then_some(self.number));
         let (subscriptions, recorded) = (HashMap::new(), FuturesUnordered::new());
-        self.stage = Stage::Open(Box::new(Client { live, _handle: handle, subscriptions, recorded }));
+        self.stage = Stage::Open(Box::new(Client { live, handle, subscriptions, recorded }));
         if self.manners.verbose {
             self.say(encode::ok, ctx);
         }
@@ -312,7 +349,7 @@ impl Connection {
             return;
         }
         if self.manners.takes_info {
-            let info = self.context.info(self.number, &self.peer, false);
+            let info = self.context.farewell(self.number, &self.peer);
             if let Ok(json) = info.json() {
                 self.say(|out| encode::info(out, &json), ctx);
             }
@@ -332,9 +369,7 @@ impl Connection {
             .map(|(sid, _)| sid.clone())
             .collect();
         for sid in lost {
-            let Stage::Open(client) = &mut self.stage else { return };
-            let Some(subscription) = client.subscriptions.remove(&sid) else { continue };
-            self.outbox.close(subscription.number);
+            let Some(subscription) = self.remove(&sid) else { continue };
             let error = operations::denied(subscription.filter.as_str(), &subscription.queue);
             self.refuse(&error, ctx);
         }
@@ -407,6 +442,7 @@ impl Belongs for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.leave();
         self.outbox.end();
         self.context.count.fetch_sub(1, Ordering::Relaxed);
     }

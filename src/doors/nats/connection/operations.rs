@@ -8,8 +8,10 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use futures_util::stream::StreamExt as _;
+use rollbook_core::subjects::subject::Namespace;
 
-use super::{Client, Connection, Manners, Stage, Subscription};
+use super::calls;
+use super::{Client, Connection, Manners, SUBSCRIPTION_BYTES_MAX, Stage, Subscription};
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
 use crate::bus::live::filter::{LiveFilter, LiveSubject};
@@ -69,7 +71,11 @@ impl Connection {
         match &mut self.stage {
             Stage::New => self.begin_admission(connect, ctx),
             // Who the client is was decided; how it wants to talk may change.
+            Stage::Open(client) if connect.shows_credentials() && client.live.access().identity().is_nobody() => {
+                self.refuse(&ProtocolError::AuthorizationViolation, ctx);
+            }
             Stage::Open(client) => {
+                connect.forget_credentials();
                 self.manners = Manners::from(&connect);
                 self.headers = connect.headers;
                 self.connect = connect;
@@ -95,18 +101,27 @@ impl Connection {
         let message = LiveMessage { subject: subject.text().clone(), reply, headers, payload: publish.payload };
         let Stage::Open(client) = &mut self.stage else { return Ok(()) };
         if let Some(asked) = jetstream::asked(subject.as_str()) {
-            jetstream::answer(&mut client.live, asked, &message);
+            return match client.live.count(message.bytes()) {
+                Ok(()) => {
+                    jetstream::answer(&mut client.live, asked, &message);
+                    Ok(())
+                }
+                Err(fault) => Err(refusal(&fault, &subject)),
+            };
+        }
+        if let Some(asked) = calls::asked(subject.as_str()) {
+            self.call(asked, &message);
             return Ok(());
         }
         let state = self.context.services.bus.node().state();
         let first = subject.first_token();
-        if state.has_namespace(first) && (self.context.settings.records(first) || first.starts_with('_')) {
-            client.record(&message, task);
-            return Ok(());
+        let is_recorded = || self.context.settings.records(first) || first.starts_with('_');
+        if first == Namespace::INBOX || state.has_namespace(first) && is_recorded() {
+            return client.record(&message, task);
         }
         match client.live.publish(&subject, &message) {
             Ok(false) if self.manners.no_responders && !message.reply.is_empty() => {
-                client.tell_no_responders(&self.outbox, &message);
+                client.tell_no_responders((self.number, &self.outbox), &message);
                 Ok(())
             }
             Ok(_) => Ok(()),
@@ -115,12 +130,10 @@ impl Connection {
     }
 
     fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), ProtocolError> {
+        self.remove_ended();
         let Stage::Open(client) = &mut self.stage else { return Ok(()) };
         if client.subscriptions.contains_key(&subscribe.sid) {
             return Ok(());
-        }
-        if client.subscriptions.len() >= self.context.settings.subscriptions_max {
-            return Err(ProtocolError::TooManySubscriptions);
         }
         // Copies: what stays must not hold the buffer of the read.
         let text = std::str::from_utf8(&subscribe.subject).map_err(|_| ProtocolError::InvalidSubject)?;
@@ -129,29 +142,53 @@ impl Connection {
             Some(queue) => Box::from(&*queue_name(queue)?),
             None => Box::default(),
         };
+        let bytes = self.subscription_bytes.saturating_add(Subscription::bytes(&subscribe.sid, &filter, &queue));
+        if client.subscriptions.len() >= self.context.settings.subscriptions_max || bytes > SUBSCRIPTION_BYTES_MAX {
+            return Err(ProtocolError::TooManySubscriptions);
+        }
         let (sid, number) = (Bytes::copy_from_slice(&subscribe.sid), self.next_subscription);
         self.next_subscription = number.wrapping_add(1);
-        self.context.events.prepare(&filter);
         self.outbox.open(number, sid.clone());
         let sink: Arc<dyn LiveSink> = Arc::<Outbox>::clone(&self.outbox);
         match client.live.subscribe(filter.clone(), &queue, (sink, number)) {
             Ok(live) => {
+                self.context.events.prepare(&filter);
+                self.subscription_bytes = bytes;
                 client.subscriptions.insert(sid, Subscription { number, filter, queue, _live: live });
                 Ok(())
             }
-            Err(_) => {
+            Err(fault) => {
                 self.outbox.close(number);
-                Err(denied(filter.as_str(), &queue))
+                Err(match fault.kind {
+                    FaultKind::Overloaded => ProtocolError::TooManySubscriptions,
+                    _ => denied(filter.as_str(), &queue),
+                })
             }
         }
     }
 
     fn unsubscribe(&mut self, Unsubscribe { sid, max }: Unsubscribe) {
-        let Stage::Open(client) = &mut self.stage else { return };
+        let Stage::Open(client) = &self.stage else { return };
         let Some(subscription) = client.subscriptions.get(&sid) else { return };
-        let ended = max.is_none_or(|max| self.outbox.limit(subscription.number, max.get().into()));
-        if ended && let Some(subscription) = client.subscriptions.remove(&sid) {
-            self.outbox.close(subscription.number);
+        if max.is_none_or(|max| self.outbox.limit(subscription.number, max.get().into())) {
+            drop(self.remove(&sid));
+        }
+    }
+
+    /// Ends a subscription.
+    pub(super) fn remove(&mut self, sid: &Bytes) -> Option<Subscription> {
+        let Stage::Open(client) = &mut self.stage else { return None };
+        let (sid, subscription) = client.subscriptions.remove_entry(sid)?;
+        let bytes = Subscription::bytes(&sid, &subscription.filter, &subscription.queue);
+        self.subscription_bytes = self.subscription_bytes.saturating_sub(bytes);
+        self.outbox.close(subscription.number);
+        Some(subscription)
+    }
+
+    /// Ends the subscriptions that have had as many messages as they wanted.
+    fn remove_ended(&mut self) {
+        for sid in self.outbox.take_ended() {
+            drop(self.remove(&sid));
         }
     }
 
@@ -164,15 +201,13 @@ impl Connection {
             return true;
         }
         let Stage::Open(client) = &mut self.stage else { return false };
-        let mut moved = false;
+        let (mut moved, mut denied) = (false, Vec::new());
         while let Poll::Ready(Some(outcome)) = client.recorded.poll_next_unpin(task) {
-            client.acknowledge(outcome);
+            denied.extend(client.acknowledge(outcome).err());
             moved = true;
         }
-        for number in self.outbox.take_ended() {
-            client.subscriptions.retain(|_, subscription| subscription.number != number);
-            self.outbox.close(number);
-        }
+        denied.iter().for_each(|error| self.refuse(error, ctx));
+        self.remove_ended();
         moved
     }
 
@@ -185,7 +220,7 @@ impl Connection {
 }
 
 /// How a client hears that its message is not passed on.
-fn refusal(fault: &Fault, subject: &LiveSubject) -> ProtocolError {
+pub(super) fn refusal(fault: &Fault, subject: &LiveSubject) -> ProtocolError {
     match fault.kind {
         FaultKind::Overloaded => ProtocolError::PublishRateExceeded,
         _ => ProtocolError::PublishDenied { subject: ByteString::from(subject.as_str()) },
@@ -195,10 +230,10 @@ fn refusal(fault: &Fault, subject: &LiveSubject) -> ProtocolError {
 impl Client {
     /// Nobody was there to get a message that wants an answer: a subscription of the client on the reply subject, which is
     /// in no queue group, hears so.
-    fn tell_no_responders(&self, outbox: &Outbox, message: &LiveMessage) {
-        let own = self.subscriptions.values().find(|own| own.queue.is_empty() && own.filter.matches(&message.reply));
-        if let Some(subscription) = own {
-            outbox.no_responders(subscription.number, message.reply.as_bytes(), message.subject.as_bytes());
+    fn tell_no_responders(&self, (client, outbox): (u64, &Outbox), message: &LiveMessage) {
+        let own = LiveSubject::parse(message.reply.clone()).ok();
+        if let Some(number) = own.and_then(|reply| self.live.own_subscription(client, &reply)) {
+            outbox.no_responders(number, message.reply.as_bytes(), message.subject.as_bytes());
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::io::AsyncWrite as _;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::{Connection, Stage};
+use super::Connection;
 use crate::base::clock;
 use crate::doors::nats::outbox::Taken;
 use crate::doors::nats::settings::Settings;
@@ -198,7 +198,7 @@ impl ActorFuture<Connection> for Pump {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
                 Err(Over) => {
-                    act.stage = Stage::Ending;
+                    act.leave();
                     ctx.stop();
                     return Poll::Ready(());
                 }

@@ -9,6 +9,7 @@ use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
 
 use super::Client;
+use super::operations::refusal;
 use crate::base::clock;
 use crate::base::fault::FaultKind;
 use crate::bus::error::{Fault, First};
@@ -16,6 +17,7 @@ use crate::bus::live::filter::LiveSubject;
 use crate::bus::live::message::LiveMessage;
 use crate::bus::write::draft::Published;
 use crate::doors::nats::record::draft;
+use crate::doors::nats::wire::error::ProtocolError;
 use crate::net::http::status::status;
 
 /// The code of JetStream for a message that is not stored.
@@ -28,6 +30,7 @@ pub(super) type Recorded = LocalBoxFuture<'static, Outcome>;
 
 /// What became of a message.
 pub(super) struct Outcome {
+    subject: LiveSubject,
     /// Where the acknowledgement goes; empty when the client wants none.
     reply: ByteString,
     namespace: String,
@@ -57,7 +60,12 @@ pub(in crate::doors::nats) struct ApiError<'a> {
 
 impl Client {
     /// Begins to store a message. What is stored keeps the order of the messages.
-    pub(super) fn record(&mut self, message: &LiveMessage, task: &mut Task<'_>) {
+    ///
+    /// # Errors
+    /// The client may not, as far as that is known at once.
+    pub(super) fn record(&mut self, message: &LiveMessage, task: &mut Task<'_>) -> Result<(), ProtocolError> {
+        let text = ByteString::from(&*message.subject);
+        let subject = LiveSubject::parse(text).map_err(|_| ProtocolError::InvalidPublishSubject)?;
         let namespace = message.subject.split('.').next().unwrap_or_default().to_owned();
         // Copies: what waits must not hold the buffer of the read.
         let reply = ByteString::from(&*message.reply);
@@ -65,23 +73,37 @@ impl Client {
         let parsed = draft(message, &namespace)
             .and_then(|draft| draft.publish(clock::timestamp(), &|name| access.is_writable(name)));
         let stored = async move { access.publish(parsed?).await };
-        let mut recorded: Recorded = async move { Outcome { reply, namespace, stored: stored.await } }.boxed_local();
+        let mut recorded: Recorded =
+            async move { Outcome { subject, reply, namespace, stored: stored.await } }.boxed_local();
         // The first poll hands the message to the proposer, so it is done at once: messages keep their order.
         match recorded.poll_unpin(task) {
             Poll::Ready(outcome) => self.acknowledge(outcome),
-            Poll::Pending => self.recorded.push(recorded),
+            Poll::Pending => {
+                self.recorded.push(recorded);
+                Ok(())
+            }
         }
     }
 
     /// Tells the client what became of a message.
-    pub(super) fn acknowledge(&mut self, Outcome { reply, namespace, stored }: Outcome) {
-        if let Err(fault) = &stored {
-            tracing::debug!(namespace, reason = %fault, "a message is not stored");
+    ///
+    /// # Errors
+    /// The client may not publish there, which it hears with and without a reply subject.
+    pub(super) fn acknowledge(&mut self, outcome: Outcome) -> Result<(), ProtocolError> {
+        let Outcome { subject, reply, namespace, stored } = outcome;
+        if let Ok(reply) = LiveSubject::parse(reply) {
+            self.live.answer(&reply, acknowledgement(&namespace, &stored));
         }
-        let Ok(subject) = LiveSubject::parse(reply) else { return };
-        let json = acknowledgement(&namespace, &stored);
-        let message = LiveMessage { subject: subject.text().clone(), payload: json, ..LiveMessage::default() };
-        self.live.send(&subject, &message);
+        match stored {
+            Err(fault) if matches!(fault.kind, FaultKind::Forbidden | FaultKind::Unauthenticated) => {
+                Err(refusal(&fault, &subject))
+            }
+            Err(fault) => {
+                tracing::debug!(namespace, reason = %fault, "a message is not stored");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
     }
 }
 

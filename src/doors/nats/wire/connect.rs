@@ -147,6 +147,12 @@ impl Connect {
         Ok(())
     }
 
+    /// Whether the client shows anything to be somebody.
+    #[must_use]
+    pub const fn shows_credentials(&self) -> bool {
+        self.user.is_some() || self.pass.is_some() || self.auth_token.is_some() || self.jwt.is_some()
+    }
+
     /// Drops what the client has shown to be who it is.
     pub fn forget_credentials(&mut self) {
         (self.user, self.nkey) = (None, None);
