@@ -5,10 +5,10 @@
 //! does not miss the last change for longer.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rollbook_cluster::live::Live;
@@ -16,11 +16,10 @@ use rollbook_cluster::lock::lock;
 use rollbook_core::error::Refusal;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::live::filter::LiveSubject;
-use super::live::peers::{BATCH_BYTES, Batch, InterestChange, PeerQueue};
-use super::live::route::Wakes;
-use super::live::subjects::{LiveSubjects, OwnRoutes, Wanted};
-use super::live::wire::{self, HEAD_BYTES, Head, Operation};
+use super::live::exchange::{Peer, Received, encode};
+use super::live::peers::PeerQueue;
+use super::live::subjects::LiveSubjects;
+use super::live::wire;
 use super::relay::peer_client::PeerClient;
 use crate::base::clock;
 use crate::base::metrics::Metrics;
@@ -39,23 +38,6 @@ const LOST_PAUSE: Duration = Duration::from_millis(100);
 const BUSY_MAX: Duration = Duration::from_secs(5);
 /// Shortest time between two demands of the whole interest of a node.
 const DEMAND_PAUSE: Duration = Duration::from_millis(500);
-
-/// What is known of the interest of another node.
-#[derive(Debug, Clone, Copy)]
-struct Known {
-    incarnation: u64,
-    version: u64,
-}
-
-/// What is known of another node.
-#[derive(Debug, Default)]
-struct Peer {
-    known: Option<Known>,
-    /// When the whole interest was demanded last.
-    demanded: Option<Instant>,
-    /// The routes of its messages.
-    routes: OwnRoutes,
-}
 
 /// The live subjects of this node, as other nodes reach them.
 #[derive(Debug)]
@@ -103,8 +85,7 @@ impl LivePeers {
     fn forget(&self, node: u64) {
         let peer = self.peer(node);
         let mut peer = lock(&peer);
-        *peer = Peer { demanded: peer.demanded, ..Peer::default() };
-        self.subjects.set_remote(node, true, Vec::new());
+        peer.forget(&self.subjects, node);
     }
 
     /// Starts to send to a node, until the guard is dropped. A task of its own: a slow node must not delay others.
@@ -123,7 +104,7 @@ impl LivePeers {
         loop {
             // With nothing to send after a second, an empty batch says which version the node should know.
             let batch = queue.take(self.subjects.peers().incarnation());
-            if self.send_all(node, self.encode(batch)).await.is_err() {
+            if self.send_all(node, encode(&self.subjects, batch)).await.is_err() {
                 queue.forget();
                 tokio::time::sleep(LOST_PAUSE).await;
             } else if !queue.has_more() {
@@ -149,61 +130,17 @@ impl LivePeers {
         }
     }
 
-    /// A batch as it is sent: one message, or several before which the whole interest comes.
-    fn encode(&self, Batch { head, operations, whole }: Batch) -> Vec<Bytes> {
-        let begin = |head: Head, bytes: usize| {
-            let mut out = BytesMut::with_capacity(bytes.saturating_add(HEAD_BYTES));
-            head.write(&mut out);
-            out
-        };
-        let mut batches = Vec::new();
-        if whole {
-            let unchanged = Head { end: head.start, ..head };
-            let mut out = begin(unchanged, BATCH_BYTES);
-            wire::write_whole(&mut out);
-            // Newer than the head says: changes that it has already follow, and change nothing.
-            for wanted in &self.subjects.own_interest() {
-                if out.len() >= BATCH_BYTES {
-                    batches.push(std::mem::replace(&mut out, begin(unchanged, BATCH_BYTES)).freeze());
-                }
-                wire::write_change(&mut out, InterestChange::Add, wanted);
-            }
-            batches.push(out.freeze());
-        }
-        let mut out = begin(head, operations.len());
-        out.extend_from_slice(&operations);
-        batches.push(out.freeze());
-        batches
-    }
-
     /// Handles a batch of another node.
-    fn receive(&self, from: u64, mut bytes: Bytes) -> Option<()> {
-        let head = Head::read(&mut bytes)?;
+    fn receive(&self, from: u64, bytes: Bytes) {
         let peer = self.peer(from);
         let mut peer = lock(&peer);
-        let follows =
-            peer.known.is_some_and(|known| known.incarnation == head.incarnation && known.version == head.start);
-        let mut receiving = Receiving { live: self, from, follows, replaces: false, changes: Vec::new() };
-        let mut wakes = Wakes::default();
-        while !bytes.is_empty() {
-            let Some(operation) = wire::read(&mut bytes) else {
-                tracing::warn!(from, "a live message of an unknown form, perhaps of a newer release");
-                receiving.follows = false;
-                break;
-            };
-            receiving.take(operation, &mut peer.routes, &mut wakes);
+        if peer.receive(&self.subjects, from, bytes) == Received::OutOfStep {
+            self.demand(from, &mut peer);
         }
-        receiving.make_changes();
-        let known = Known { incarnation: head.incarnation, version: head.end };
-        peer.known = receiving.follows.then_some(known);
-        if !receiving.follows {
-            self.demand(from, peer);
-        }
-        Some(())
     }
 
     /// Demands the whole interest of a node, unless that was done just now.
-    fn demand(&self, node: u64, mut peer: MutexGuard<'_, Peer>) {
+    fn demand(&self, node: u64, peer: &mut Peer) {
         let now = clock::now();
         if peer.demanded.is_none_or(|at| now.saturating_duration_since(at) >= DEMAND_PAUSE) {
             peer.demanded = Some(now);
@@ -212,50 +149,10 @@ impl LivePeers {
     }
 }
 
-/// A batch that is being handled.
-struct Receiving<'a> {
-    live: &'a LivePeers,
-    from: u64,
-    /// Whether changes follow what is known.
-    follows: bool,
-    /// Whether nothing from before the changes counts.
-    replaces: bool,
-    /// Changes that were read and not made yet.
-    changes: Vec<(InterestChange, Wanted)>,
-}
-
-impl Receiving<'_> {
-    fn take(&mut self, operation: Operation, routes: &mut OwnRoutes, wakes: &mut Wakes) {
-        match operation {
-            Operation::Whole => {
-                self.changes.clear();
-                (self.follows, self.replaces) = (true, true);
-            }
-            Operation::Change(change, wanted) if self.follows => self.changes.push((change, wanted)),
-            Operation::Change(..) | Operation::Unusable => {}
-            Operation::Message(plain, groups, message) => {
-                self.make_changes();
-                if let Ok(subject) = LiveSubject::parse(message.subject.clone()) {
-                    let to = (plain, groups.as_slice());
-                    self.live.subjects.deliver_from_peer(&subject, &message, to, (routes, wakes));
-                }
-            }
-        }
-    }
-
-    /// Makes the changes together: each change of the table invalidates all routes.
-    fn make_changes(&mut self) {
-        let replaces = std::mem::take(&mut self.replaces);
-        if replaces || !self.changes.is_empty() {
-            self.live.subjects.set_remote(self.from, replaces, std::mem::take(&mut self.changes));
-        }
-    }
-}
-
 impl Live for LivePeers {
     fn hear(&self, from: u64, mut message: Bytes) {
         match message.try_get_u8() {
-            Ok(wire::BATCH) if self.receive(from, message).is_some() => {}
+            Ok(wire::BATCH) => self.receive(from, message),
             Ok(wire::TELL_ALL) => self.subjects.peers().forget(from),
             _ => tracing::warn!(from, "a live message that cannot be read"),
         }

@@ -216,7 +216,7 @@ impl Tour {
 fn install(clients: &Clients, here: &Path) {
     let packages = here.join("node_modules");
     std::fs::create_dir(&packages).expect("a directory for packages");
-    for package in ["ws", "socket.io-client-4"] {
+    for package in ["ws", "nats", "socket.io-client-4"] {
         let name = package.strip_suffix("-4").unwrap_or(package);
         symlink(clients.modules().join(package), packages.join(name)).expect("link a package");
     }

@@ -186,7 +186,7 @@ fn an_event_is_acknowledged_by_the_principal_of_its_stream_alone() {
 #[test]
 fn who_may_change_some_principals_alone_gives_nobody_more_than_it_has() {
     let secured = Secured::start();
-    let own = ["publish orders.>", "admin:security security/principals/*", "admin:security security/roles/team"];
+    let own = ["publish orders.>", "admin:security security/principals/>", "admin:security security/roles/team"];
     let (token, _) = secured.root.principal("user:lead", &own);
     let ask =
         |method: &str, path: &str, body: &Value| rest(secured.web, Some(&token), (method, path, &body.to_string()));

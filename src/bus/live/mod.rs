@@ -3,10 +3,14 @@
 //!
 //! Invariant: a live message waits nowhere without a bound in bytes, and whoever does not read it misses it.
 
+pub mod exchange;
 pub mod filter;
 pub mod message;
 pub mod peers;
 pub mod reply_subjects;
 pub mod route;
 pub mod subjects;
+pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod wire;

@@ -7,18 +7,17 @@
 //! Invariant: nothing is stored, and nothing is sent again: a client that is not there, or does not read, misses messages.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytestring::ByteString;
 use rollbook_cluster::lock::lock;
-use rollbook_core::subjects::interest::Interest;
 
 use super::filter::{LiveFilter, LiveSubject, WILDCARD};
 use super::message::{LiveMessage, LiveSink};
 use super::peers::{InterestChange, Peers};
-use super::route::{QueueGroup, Route, Target, Wakes};
+use super::route::{Route, Target, Wakes};
+use super::table::{Entry, Table, Wanted};
 
 /// Most routes that a node keeps, by subject.
 const ROUTES_MAX: usize = 16_384;
@@ -28,151 +27,10 @@ const ROUTES_WEIGHT_MAX: usize = 1 << 20;
 const OWN_ROUTES_MAX: usize = 1024;
 /// About the most bytes that the subscriptions of this node take.
 const OWN_BYTES_MAX: usize = 1 << 30;
-/// About the bytes of a subscription, and of a token of its filter, beside their texts.
-const ENTRY_BYTES: usize = 300;
-const TOKEN_BYTES: usize = 200;
-
-/// What a subscription wants.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::bus) struct Wanted {
-    pub(in crate::bus) filter: LiveFilter,
-    /// The name of the queue group; empty for a subscription without one.
-    pub(in crate::bus) group: Box<str>,
-    /// Whether the subscription gets subjects that begin with `_` although its filter begins with a wildcard. Never set
-    /// for other filters.
-    pub(in crate::bus) sees_reserved: bool,
-}
-
-impl Wanted {
-    pub(in crate::bus) fn new(filter: LiveFilter, group: &str, sees_reserved: bool) -> Self {
-        let sees_reserved = sees_reserved && filter.begins_with_wildcard();
-        Self { filter, group: group.into(), sees_reserved }
-    }
-
-    /// About the bytes that a table keeps for this.
-    fn weight(&self) -> usize {
-        let texts = self.filter.as_str().len().saturating_add(self.group.len());
-        let tokens = self.filter.as_str().split('.').count();
-        texts.saturating_mul(2).saturating_add(tokens.saturating_mul(TOKEN_BYTES)).saturating_add(ENTRY_BYTES)
-    }
-}
-
 /// There are too many subscriptions at this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the live subscriptions of this node take as much memory as they may")]
 pub struct Full;
-
-/// Something that wants messages.
-#[derive(Debug)]
-enum Entry {
-    /// A subscription of a client of this node.
-    Local { wanted: Wanted, target: Target },
-    /// Subscriptions of another node.
-    Remote { wanted: Wanted, node: u64 },
-}
-
-impl Entry {
-    const fn wanted(&self) -> &Wanted {
-        match self {
-            Self::Local { wanted, .. } | Self::Remote { wanted, .. } => wanted,
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    /// The numbers of the entries by what they want.
-    interest: Interest<u64>,
-    /// The entries by number.
-    entries: HashMap<u64, Entry>,
-    /// The number of the next entry.
-    next: u64,
-    /// How many subscriptions of this node want the same: other nodes hear of the first and of the last.
-    own: HashMap<Wanted, usize>,
-    /// About the bytes of the subscriptions of this node.
-    own_bytes: usize,
-    /// How many filters of `own` begin with a token. A wildcard counts as `*`.
-    own_first: HashMap<Box<str>, usize>,
-    /// The entries of other nodes.
-    remote: HashMap<u64, HashMap<Wanted, u64>>,
-}
-
-impl Table {
-    fn add(&mut self, entry: Entry) -> u64 {
-        let number = self.next;
-        self.next = number.wrapping_add(1);
-        let filter = &entry.wanted().filter;
-        self.interest.insert_segments(filter.trie_tokens(), filter.has_tail(), number);
-        self.entries.insert(number, entry);
-        number
-    }
-
-    fn remove(&mut self, number: u64) -> Option<Entry> {
-        let entry = self.entries.remove(&number)?;
-        let filter = &entry.wanted().filter;
-        self.interest.remove_segments(&mut filter.trie_tokens(), filter.has_tail(), number);
-        Some(entry)
-    }
-
-    /// Counts one more subscription of this node. Returns whether it is the first that wants this.
-    fn count(&mut self, wanted: &Wanted) -> bool {
-        let same = self.own.entry(wanted.clone()).or_default();
-        *same = same.saturating_add(1);
-        let first = *same == 1;
-        if first {
-            let begin = self.own_first.entry(wanted.filter.first_token().into()).or_default();
-            *begin = begin.saturating_add(1);
-        }
-        first
-    }
-
-    /// Counts one less. Returns whether it was the last that wanted this.
-    fn discount(&mut self, wanted: &Wanted) -> bool {
-        let last = lower(&mut self.own, wanted.clone());
-        if last {
-            lower(&mut self.own_first, wanted.filter.first_token().into());
-        }
-        last
-    }
-
-    /// Where messages of a subject go.
-    fn route(&self, subject: &LiveSubject, generation: u64) -> Route {
-        let mut route = Route { generation, ..Route::default() };
-        let mut groups: HashMap<&str, QueueGroup> = HashMap::new();
-        let reserved = subject.as_str().starts_with('_');
-        self.interest.for_each(subject.as_str(), &mut |numbers| {
-            for entry in numbers.iter().filter_map(|number| self.entries.get(number)) {
-                let Wanted { filter, group, sees_reserved } = entry.wanted();
-                if reserved && filter.begins_with_wildcard() && !sees_reserved {
-                    continue;
-                }
-                match (entry, &**group) {
-                    (Entry::Local { target, .. }, "") => route.plain.push(target.clone()),
-                    (Entry::Local { target, .. }, name) => {
-                        groups.entry(name).or_default().members.push(target.clone());
-                    }
-                    (Entry::Remote { node, .. }, "") => route.nodes.push(*node),
-                    (Entry::Remote { node, .. }, name) => groups.entry(name).or_default().nodes.push(*node),
-                }
-            }
-        });
-        let sorted = |mut nodes: Vec<u64>| {
-            nodes.sort_unstable();
-            nodes.dedup();
-            nodes
-        };
-        route.nodes = sorted(route.nodes);
-        // A new route begins with another member than the one before it: subscriptions that come and go must not give the
-        // first member more.
-        let turn = usize::try_from(generation).unwrap_or_default();
-        let named = |(name, group): (&str, QueueGroup)| {
-            let nodes = sorted(group.nodes);
-            QueueGroup { name: name.into(), nodes, turn: AtomicUsize::new(turn), ..group }
-        };
-        route.groups = groups.into_iter().map(named).collect();
-        route
-    }
-}
 
 /// The routes that a node keeps.
 #[derive(Debug, Default)]
@@ -343,6 +201,12 @@ impl LiveSubjects {
         self.changed();
     }
 
+    /// What another node wants, as far as this node knows.
+    #[cfg(test)]
+    pub(in crate::bus) fn remote_interest(&self, node: u64) -> Vec<Wanted> {
+        self.read().remote.get(&node).map(|known| known.keys().cloned().collect()).unwrap_or_default()
+    }
+
     /// Other nodes whose interest is known.
     pub(in crate::bus) fn remote_nodes(&self) -> Vec<u64> {
         self.read().remote.keys().copied().collect()
@@ -488,18 +352,8 @@ impl LiveSubjects {
     }
 }
 
-/// Counts one less of a key. Returns whether it was the last.
-fn lower<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, key: K) -> bool {
-    let MapEntry::Occupied(mut count) = counts.entry(key) else { return false };
-    *count.get_mut() = count.get().saturating_sub(1);
-    let last = *count.get() == 0;
-    if last {
-        count.remove();
-    }
-    last
-}
-
 fn give_to_all(targets: &[Target], message: &LiveMessage, except: Option<u64>, wakes: &mut Wakes) -> bool {
     let others = targets.iter().filter(|target| except.is_none_or(|client| target.sink.client() != client));
-    others.fold(false, |taken, target| target.give(message, wakes) || taken)
+    // Every one of them gets the message, also behind one that takes it.
+    others.filter(|target| target.give(message, wakes)).count() > 0
 }

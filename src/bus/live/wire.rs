@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use super::filter::LiveFilter;
 use super::message::LiveMessage;
 use super::peers::InterestChange;
-use super::subjects::Wanted;
+use super::table::Wanted;
 
 /// The first byte of a batch.
 pub(in crate::bus) const BATCH: u8 = 1;

@@ -130,7 +130,9 @@ fn info(client: &LiveClient, name: &str) -> Value {
         None => error("stream_info_response", 404, STREAM_NOT_FOUND, "stream not found"),
         Some(head) => {
             let mut stream = stream(&head);
-            stream["type"] = json!(format!("{TYPE}stream_info_response"));
+            if let Some(members) = stream.as_object_mut() {
+                members.insert("type".to_owned(), json!(format!("{TYPE}stream_info_response")));
+            }
             stream
         }
     }

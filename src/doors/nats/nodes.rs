@@ -38,8 +38,9 @@ impl Nodes {
 
     /// The listener has this address.
     pub(super) fn set_listener(&self, address: SocketAddr) {
-        // A door has one listener.
-        let _ = self.listen.set(address);
+        if self.listen.set(address).is_err() {
+            tracing::error!("the door has a listener already");
+        }
     }
 
     /// The address that this node tells others; `None` when the listener has all addresses and the settings say none.

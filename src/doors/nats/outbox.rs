@@ -39,10 +39,12 @@ struct State {
     ended: Vec<Bytes>,
     /// Whether the client understands headers.
     headers: bool,
-    /// Whether the connection sleeps, and who wakes it.
-    sleeping: Option<Waker>,
-    /// The same, after a message has come: whoever has put it here will wake the connection at the end of a batch.
-    waking: Option<Waker>,
+    /// Wakes the connection.
+    waker: Option<Waker>,
+    /// Whether the connection waits for something to write. When it waits for its socket, messages need not wake it.
+    sleeping: bool,
+    /// Whether a message has come meanwhile: whoever has brought it will wake the connection at the end of a batch.
+    waking: bool,
     /// More waited than may wait: the client does not read.
     slow: bool,
     /// The connection has ended.
@@ -112,17 +114,17 @@ impl Outbox {
     /// Takes what waits, in exchange for an empty buffer. When nothing waits, the connection sleeps from now on.
     pub(super) fn take(&self, empty: &mut BytesMut, cx: &Context<'_>) -> Taken {
         let mut state = self.lock();
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.waker = Some(cx.waker().clone());
+        }
         if state.slow {
             return Taken::Slow;
         }
         if state.bytes.is_empty() {
-            state.taken = 0;
-            if !state.sleeping.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                state.sleeping = Some(cx.waker().clone());
-            }
+            (state.taken, state.sleeping) = (0, true);
             return Taken::Nothing;
         }
-        state.sleeping = None;
+        state.sleeping = false;
         // A buffer that one large message has made is not kept for small ones.
         if empty.capacity() > KEPT_BYTES_MAX {
             *empty = BytesMut::new();
@@ -134,10 +136,15 @@ impl Outbox {
 
     /// Wakes the connection: something waits that its own thread has put there.
     pub(super) fn rouse(&self) {
-        let waker = self.lock().sleeping.take();
-        if let Some(waker) = waker {
-            waker.wake();
+        let state = &mut *self.lock();
+        if std::mem::take(&mut state.sleeping) {
+            state.awaken();
         }
+    }
+
+    /// Whether more waits than may wait, because the client does not read.
+    pub(super) fn is_slow(&self) -> bool {
+        self.lock().slow
     }
 
     /// The names of subscriptions that have had as many messages as they wanted.
@@ -181,26 +188,26 @@ impl Subscription {
     }
 }
 
-/// Of many messages only the first one has to wake the connection.
-fn awaken(sleeping: &mut Option<Waker>, waking: &mut Option<Waker>) -> Option<Delivered> {
-    *waking = Some(sleeping.take()?);
-    Some(Delivered::Sleeping)
+impl State {
+    fn awaken(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
 }
 
 impl LiveSink for Outbox {
     fn deliver(&self, number: u64, message: &LiveMessage) -> Delivered {
         let mut state = self.lock();
-        let State { bytes, taken, subscriptions, ended, headers, sleeping, waking, slow, closed } = &mut *state;
+        let State { bytes, taken, subscriptions, ended, headers, sleeping, waking, slow, closed, .. } = &mut *state;
         if *closed || *slow {
             return Delivered::Refused;
         }
         let Some(subscription) = subscriptions.get_mut(&number) else { return Delivered::Refused };
         if bytes.len().saturating_add(*taken).saturating_add(message.bytes()) > self.bytes_max {
+            // Nobody took the message, and the connection has to end, also while it waits for its socket.
             *slow = true;
-            // Nobody took the message, and the connection has to end.
-            if let Some(waker) = sleeping.take() {
-                waker.wake();
-            }
+            state.awaken();
             return Delivered::Refused;
         }
         if !subscription.counts(ended) {
@@ -214,13 +221,18 @@ impl LiveSink for Outbox {
             payload: &message.payload,
         };
         encode::message(bytes, &delivery);
-        awaken(sleeping, waking).unwrap_or(Delivered::Queued)
+        // Of many messages only the first one has to wake the connection.
+        if !std::mem::take(sleeping) {
+            return Delivered::Queued;
+        }
+        *waking = true;
+        Delivered::Sleeping
     }
 
     fn wake(&self) {
-        let waker = self.lock().waking.take();
-        if let Some(waker) = waker {
-            waker.wake();
+        let state = &mut *self.lock();
+        if std::mem::take(&mut state.waking) {
+            state.awaken();
         }
     }
 

@@ -56,13 +56,10 @@ fn payloads_of_any_bytes_come_out_as_they_went_in() {
     assert_eq!(stored[0]["payload"], json!({ "a": [1, 2.5] }));
     assert_eq!(
         (&stored[1]["payload"], &stored[1]["headers"]),
-        (&json!("plain text"), &json!({ "Bus-Encoding": ["text"] }))
+        (&json!("plain text"), &json!({ "Bus-Encoding": "text" }))
     );
     assert_eq!((&stored[2]["payload"], &stored[2]["headers"]), (&json!("a string"), &Value::Null));
-    assert_eq!(
-        (&stored[7]["payload"], &stored[7]["headers"]),
-        (&json!("/wD+"), &json!({ "Bus-Encoding": ["base64"] }))
-    );
+    assert_eq!((&stored[7]["payload"], &stored[7]["headers"]), (&json!("/wD+"), &json!({ "Bus-Encoding": "base64" })));
 }
 
 #[test]
@@ -73,7 +70,7 @@ fn headers_are_headers_of_the_event() {
     let stored = client.record("app.h", "Trace: a\r\nTrace: b\r\nother: c\r\n", "1");
     assert!(stored["error"].is_null(), "{stored}");
     let event = node.replay("app.>").next_event(SOON).json();
-    assert_eq!(event["headers"], json!({ "Trace": ["a", "b"], "other": ["c"] }));
+    assert_eq!(event["headers"], json!({ "Trace": ["a", "b"], "other": "c" }));
     let live = client.message();
     assert_eq!((&*live.sid, &*live.headers), ("7", "NATS/1.0\r\nTrace: a\r\nTrace: b\r\nother: c\r\n\r\n"));
 }

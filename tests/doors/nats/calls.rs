@@ -29,7 +29,7 @@ fn a_service_that_is_not_there_is_an_error_at_once() {
     client.publish("rollbook.call.nobody.do", "_INBOX.abcdefghijklmnopqrstuv.1", "", "");
     let answer = client.message();
     assert!(answer.headers.contains("Nats-Service-Error-Code: 503\r\n"), "{answer:?}");
-    assert!(answer.headers.contains("Nats-Service-Error: no_capability"), "{answer:?}");
+    assert!(answer.headers.contains("Nats-Service-Error: no_provider"), "{answer:?}");
     // Without a reply subject nobody hears of the outcome, and the connection goes on.
     client.publish("rollbook.call.nobody.do", "", "", "");
     client.flush();

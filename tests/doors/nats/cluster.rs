@@ -10,7 +10,7 @@ use crate::harness::{SOON, ms, wait_for};
 fn connected(from: &mut Nats, to: &mut Nats, subject: &str) {
     wait_for("the interest at the other node", SOON, || {
         from.publish(subject, "", "", "probe");
-        from.flush();
+        from.flush_and_take();
         (!to.is_quiet(ms(50))).then_some(())
     });
     while !to.is_quiet(ms(100)) {

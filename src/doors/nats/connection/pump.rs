@@ -108,6 +108,10 @@ impl Pump {
         task: &mut Task<'_>,
     ) -> Result<Moved, Over> {
         let mut moved = false;
+        if !act.is_ending() && act.outbox.is_slow() {
+            act.end_slow(ctx);
+            return Err(Over);
+        }
         loop {
             if self.written == self.out.len() {
                 self.out.clear();
