@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use rollbook_cluster::live::Live;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -118,7 +119,7 @@ impl Door for NatsDoor {
             greeting: Some(Greeting { make, handshake, plaintext_refusal: PLAINTEXT }),
         };
         let context = Arc::clone(&self.context);
-        Ok(listeners.tcp(listener, FULL, move |connection| serve(Arc::clone(&context), connection))?)
+        Ok(listeners.tcp(listener, FULL, move |connection| serve(&context, connection))?)
     }
 
     fn live(&self) -> Option<Arc<dyn Live>> {
@@ -139,11 +140,12 @@ impl Door for NatsDoor {
     }
 }
 
-/// Serves a connection until it ends.
-async fn serve(context: Arc<DoorContext>, connection: tcp::Connection) {
+/// Serves a connection. The future resolves when the connection has ended, and holds nothing of it meanwhile.
+fn serve(context: &Arc<DoorContext>, connection: tcp::Connection) -> impl Future<Output = ()> + use<> {
     let (alive, ended) = oneshot::channel();
-    let actors = context.services.bus.metrics().actors.clone();
-    start_with_its_stream(&actors, |ctx| Connection::start(&context, connection, alive, ctx));
+    start_with_its_stream(&context.services.bus.metrics().actors, |ctx| {
+        Connection::start(context, connection, alive, ctx)
+    });
     // The actor drops its end when it is gone.
-    drop(ended.await);
+    ended.map(drop)
 }

@@ -137,7 +137,7 @@ impl Outbox {
     /// Wakes the connection: something waits that its own thread has put there.
     pub(super) fn rouse(&self) {
         let state = &mut *self.lock();
-        if std::mem::take(&mut state.sleeping) {
+        if mem::take(&mut state.sleeping) {
             state.awaken();
         }
     }
@@ -222,7 +222,7 @@ impl LiveSink for Outbox {
         };
         encode::message(bytes, &delivery);
         // Of many messages only the first one has to wake the connection.
-        if !std::mem::take(sleeping) {
+        if !mem::take(sleeping) {
             return Delivered::Queued;
         }
         *waking = true;
@@ -231,7 +231,7 @@ impl LiveSink for Outbox {
 
     fn wake(&self) {
         let state = &mut *self.lock();
-        if std::mem::take(&mut state.waking) {
+        if mem::take(&mut state.waking) {
             state.awaken();
         }
     }

@@ -57,7 +57,8 @@ pub(super) fn listen<F: Future<Output = ()> + 'static>(
         fn_service(move |stream: TcpStream| {
             let (limits, stopping, serve) = (Arc::clone(&limits), stopping.clone(), serve.clone());
             async move {
-                if let Some(connection) = admit(stream, &limits, refusal, stopping).await {
+                // In a box, which goes when it is done: the handshake is larger than all that an idle connection needs.
+                if let Some(connection) = Box::pin(admit(stream, &limits, refusal, stopping)).await {
                     serve(connection).await;
                 }
                 Ok::<_, Infallible>(())
