@@ -10,7 +10,7 @@ use rollbook_core::error::Refusal;
 
 use super::relay::peer_client::PeerClient;
 use super::security::authority::Authority;
-use super::security::tickets::TicketPeers;
+use super::security::ticket_peers::TicketPeers;
 
 /// The name under which nodes ask each other for tickets.
 pub const NAME: &str = "tickets";

@@ -16,7 +16,7 @@ use crate::harness::{SOON, wait_for};
 
 /// Options of a node whose local clients need credentials too.
 pub(super) fn options() -> Options {
-    Options::new().env("ROLLBOOK_SECURITY__ENABLED", "true")
+    Options::new().env("ROLLBOOK_SECURITY__ENABLED", "true").arg("--nats").arg("127.0.0.1:0")
 }
 
 /// The token that the first start of a cluster has written there.

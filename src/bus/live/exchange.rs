@@ -5,10 +5,10 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::filter::LiveSubject;
-use super::peers::{BATCH_BYTES, Batch, InterestChange};
+use super::peers::{BATCH_BYTES, Batch};
 use super::route::Wakes;
 use super::subjects::{LiveSubjects, OwnRoutes};
-use super::table::Wanted;
+use super::table::{InterestChange, Wanted};
 use super::wire::{self, HEAD_BYTES, Head, Operation};
 
 /// What is known of the interest of another node.

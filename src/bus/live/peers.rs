@@ -15,22 +15,13 @@ use rollbook_cluster::lock::lock;
 use tokio::sync::Notify;
 
 use super::message::LiveMessage;
-use super::table::Wanted;
+use super::table::{InterestChange, Wanted};
 use super::wire::{self, Head};
 
 /// Most bytes that wait for one node. Tests have small ones, so that they are reached.
 const WAITING_BYTES_MAX: usize = if cfg!(test) { 1200 } else { 16 << 20 };
 /// About the most bytes of one message between nodes.
 pub(in crate::bus) const BATCH_BYTES: usize = if cfg!(test) { 100 } else { 1 << 20 };
-
-/// What happened to a filter and group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::bus) enum InterestChange {
-    /// The first subscription of the node that wants it.
-    Add,
-    /// There is none any more.
-    Remove,
-}
 
 #[derive(Debug, Default)]
 struct Waiting {

@@ -15,9 +15,9 @@ use rollbook_cluster::lock::lock;
 
 use super::filter::{LiveFilter, LiveSubject, WILDCARD};
 use super::message::{LiveMessage, LiveSink};
-use super::peers::{InterestChange, Peers};
+use super::peers::Peers;
 use super::route::{Route, Target, Wakes};
-use super::table::{Entry, Table, Wanted};
+use super::table::{Entry, InterestChange, Table, Wanted};
 
 /// Most routes that a node keeps, by subject.
 const ROUTES_MAX: usize = 16_384;

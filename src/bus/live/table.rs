@@ -38,6 +38,15 @@ impl Wanted {
     }
 }
 
+/// What happened to a filter and group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::bus) enum InterestChange {
+    /// The first subscription of the node that wants it.
+    Add,
+    /// There is none any more.
+    Remove,
+}
+
 /// Something that wants messages.
 #[derive(Debug)]
 pub(in crate::bus) enum Entry {

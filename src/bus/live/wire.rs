@@ -9,8 +9,7 @@ use bytestring::ByteString;
 
 use super::filter::LiveFilter;
 use super::message::LiveMessage;
-use super::peers::InterestChange;
-use super::table::Wanted;
+use super::table::{InterestChange, Wanted};
 
 /// The first byte of a batch.
 pub(in crate::bus) const BATCH: u8 = 1;

@@ -29,7 +29,7 @@ use super::denials::Denials;
 use super::grant::Grant;
 use super::identity::{Identity, Shown};
 use super::origin::Origin;
-use super::tickets::TicketPeers;
+use super::ticket_peers::TicketPeers;
 use super::usage::Counts;
 use crate::base::clock;
 use crate::base::fault::FaultKind;

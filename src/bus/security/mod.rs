@@ -25,5 +25,6 @@ pub mod http;
 pub mod identity;
 pub mod issuers;
 pub mod origin;
+pub mod ticket_peers;
 pub mod tickets;
 pub mod usage;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use prost::Message;
 
 use super::authority::{Admitted, Authority, unauthenticated};
@@ -11,14 +10,9 @@ use super::credentials::secret::Secret;
 use super::credentials::ticket::{TicketError, node_of};
 use super::identity::{Identity, Shown};
 use super::origin::Origin;
+use super::ticket_peers::TicketPeers;
 use crate::base::clock;
 use crate::bus::error::Fault;
-
-/// Asks another node who has a ticket of it, which is used up by that.
-pub trait TicketPeers: std::fmt::Debug + Send + Sync {
-    /// The answer of [`Authority::redeem_for_peer`] at the node with this number; `None` when it did not answer.
-    fn redeem(&self, node: u64, ticket: String) -> BoxFuture<'static, Option<Bytes>>;
-}
 
 /// Who has a ticket, as one node tells another.
 #[derive(Clone, PartialEq, Eq, Message)]

@@ -8,7 +8,7 @@ use rollbook_core::security::right::Verb;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::connection::ApiError;
+use super::api_error::ApiError;
 use crate::bus::access::live::LiveClient;
 use crate::bus::live::filter::LiveSubject;
 use crate::bus::live::message::LiveMessage;

@@ -13,11 +13,13 @@
 
 mod admit;
 mod announcements;
+mod api_error;
 mod connection;
 mod context;
 mod jetstream;
 mod nodes;
 mod outbox;
+mod outcome;
 mod record;
 pub mod settings;
 pub mod wire;
@@ -32,14 +34,13 @@ use rollbook_cluster::live::Live;
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use connection::Connection;
+use connection::pump;
 use context::DoorContext;
 use nodes::Nodes;
 use record::EventMessages;
 use settings::{HandshakeFirst, NAME, Settings};
 
 use super::door::{Context, Description, Door};
-use crate::base::actors::start_with_its_stream;
 use crate::bus::live_events::LiveEvents;
 use crate::net::listener::greeting::{self, Greeting};
 use crate::net::listener::listeners::Listeners;
@@ -143,9 +144,7 @@ impl Door for NatsDoor {
 /// Serves a connection. The future resolves when the connection has ended, and holds nothing of it meanwhile.
 fn serve(context: &Arc<DoorContext>, connection: tcp::Connection) -> impl Future<Output = ()> + use<> {
     let (alive, ended) = oneshot::channel();
-    start_with_its_stream(&context.services.bus.metrics().actors, |ctx| {
-        Connection::start(context, connection, alive, ctx)
-    });
+    pump::start(context, connection, alive);
     // The actor drops its end when it is gone.
     ended.map(drop)
 }

@@ -167,6 +167,10 @@ impl DoorSettings for Settings {
     }
 
     fn connection_bounds(&mut self) -> Vec<ConnectionBound<'_>> {
+        if self.listen.addr().is_none() {
+            // A closed door takes no files from the others.
+            return Vec::new();
+        }
         vec![ConnectionBound { key: "nats.connections_max", max: &mut self.connections_max, files: 1, counted: 1 }]
     }
 }

@@ -22,6 +22,22 @@ pub(crate) fn address(node: &Node) -> SocketAddr {
     address.trim_end_matches('/').parse().expect("an address")
 }
 
+/// What the server says to an operation of a client with this token: the text of its error, or nothing.
+pub(crate) fn refusal(address: SocketAddr, token: Option<&str>, operation: &str) -> String {
+    let mut client = Nats::greeted(address);
+    let token = token.map_or_else(String::new, |token| format!(",\"auth_token\":\"{token}\""));
+    client.send(&format!("CONNECT {{\"verbose\":false,\"headers\":true{token}}}\r\n{operation}PING\r\n"));
+    while let Some(line) = client.try_line() {
+        if line == "PONG" {
+            return String::new();
+        }
+        if let Some(text) = line.strip_prefix("-ERR ") {
+            return text.trim_matches('\'').to_owned();
+        }
+    }
+    "closed".to_owned()
+}
+
 /// A connection.
 pub(super) struct Nats {
     socket: TcpStream,

@@ -7,3 +7,4 @@ mod clients;
 mod cluster;
 mod live;
 mod odd;
+mod tls;

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use serde_json::{Value, json};
 
 use super::{Cell, Need, Outcome, Run};
+use crate::doors::nats::client::{address, refusal};
 use crate::harness::SOON;
 use crate::harness::bus::BusClient;
 use crate::harness::http::Response;
@@ -94,6 +95,7 @@ pub(super) fn cells<'w>(world: &'w World<'_>) -> Vec<Cell<'w>> {
     sse(world, &mut cell);
     websocket(world, &mut cell);
     socketio(world, &mut cell);
+    nats(world, &mut cell);
     cells
 }
 
@@ -130,6 +132,30 @@ fn sse<'w>(world: &'w World<'_>, cell: Add<'_, 'w>) {
     cell("sse head", reads, Box::new(head));
     // The stream is of another principal: the answer is the same as for one that is not there.
     cell("sse acknowledge", Need::Credential, Box::new(|token| world.acknowledge(token)));
+}
+
+fn nats<'w>(world: &'w World<'_>, cell: Add<'_, 'w>) {
+    let say = move |token: Option<&str>, operation: &str| {
+        let text = refusal(address(&world.secured.node), token, operation);
+        match text.as_str() {
+            "" => Outcome::Done,
+            "Authorization Violation" => Outcome::Unauthenticated,
+            text if text.starts_with("Permissions Violation") => Outcome::Forbidden,
+            _ => Outcome::Odd(text),
+        }
+    };
+    cell("nats connect", Need::Credential, Box::new(move |token| say(token, "")));
+    let live = Need::Right("publish news.>");
+    cell("nats publish of a live message", live, Box::new(move |token| say(token, "PUB news.today 1\r\nx\r\n")));
+    let recorded = Need::Right("publish orders.>");
+    cell("nats publish into the book", recorded, Box::new(move |token| say(token, "PUB orders.nats 1\r\n1\r\n")));
+    let reads = Need::Right("subscribe orders.>");
+    cell("nats subscribe", reads, Box::new(move |token| say(token, "SUB orders.> 1\r\n")));
+    cell("nats subscribe in a group", reads, Box::new(move |token| say(token, "SUB orders.* q 1\r\n")));
+    let inbox = "SUB _INBOX.0123456789abcdef.> 1\r\nPUB _INBOX.fedcba9876543210.1 0\r\n\r\n";
+    cell("nats inboxes", Need::Credential, Box::new(move |token| say(token, inbox)));
+    let all = Need::Right("subscribe _INBOX.>");
+    cell("nats inboxes of everybody", all, Box::new(move |token| say(token, "SUB _INBOX.> 1\r\n")));
 }
 
 fn websocket<'w>(world: &'w World<'_>, cell: Add<'_, 'w>) {

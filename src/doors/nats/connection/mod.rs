@@ -7,10 +7,11 @@
 
 mod calls;
 mod operations;
-mod pump;
+pub(super) mod pump;
 mod recorded;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -22,13 +23,11 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 
-use self::pump::Pump;
-pub(super) use self::recorded::ApiError;
-use self::recorded::Recorded;
 use super::admit::admit;
 use super::announcements::NO_ANNOUNCEMENTS;
 use super::context::DoorContext;
 use super::outbox::Outbox;
+use super::outcome::Recorded;
 use super::settings::{NAME, Settings};
 use super::wire::connect::Connect;
 use super::wire::encode;
@@ -44,6 +43,7 @@ use crate::bus::live::filter::LiveFilter;
 use crate::bus::live::subjects::LiveSubscription;
 use crate::bus::security::origin::Origin;
 use crate::bus::security::usage::Place;
+use crate::net::listener::tcp;
 use crate::net::peer::Peer;
 
 /// About the most bytes that the subscriptions of one client take.
@@ -152,17 +152,12 @@ pub(super) struct Connection {
     /// Whether the client was told that the node stops.
     lame: bool,
     /// Dropped when the connection ends.
-    _ended: oneshot::Sender<std::convert::Infallible>,
+    _ended: oneshot::Sender<Infallible>,
 }
 
 impl Connection {
-    /// The actor of a new connection, which begins to move bytes.
-    pub(super) fn start(
-        context: &Arc<DoorContext>,
-        connection: crate::net::listener::tcp::Connection,
-        ended: oneshot::Sender<std::convert::Infallible>,
-        ctx: &mut Context<Self>,
-    ) -> Self {
+    /// The actor of a new connection.
+    fn new(context: &Arc<DoorContext>, connection: &tcp::Connection, ended: oneshot::Sender<Infallible>) -> Self {
         let peer = connection.peer.clone();
         let known = serde_json::from_slice::<Greeted>(greeted_json(&connection.greeting)).ok();
         let number = known.map_or_else(|| context.next.fetch_add(1, Ordering::Relaxed), |known| known.client_id);
@@ -173,7 +168,6 @@ impl Connection {
             outbox.say(|out| out.extend_from_slice(&greeting));
         }
         context.count.fetch_add(1, Ordering::Relaxed);
-        ctx.spawn(Pump::new(connection, &context.settings));
         Self {
             context: Arc::clone(context),
             number,
@@ -356,23 +350,6 @@ impl Connection {
         }
         // Not all at once, so that the other nodes are not overrun.
         ctx.run_later(spread(self.number, self.settings().lame_duck), |act, ctx| act.end(ctx));
-    }
-
-    /// Rights have changed: subscriptions that the client may not have any more end.
-    fn check_rights(&mut self, ctx: &mut Context<Self>) {
-        let Stage::Open(client) = &mut self.stage else { return };
-        let identity = Arc::clone(client.live.access().identity());
-        let lost: Vec<Bytes> = client
-            .subscriptions
-            .iter()
-            .filter(|(_, subscription)| !identity.may_follow_live(subscription.filter.as_str()))
-            .map(|(sid, _)| sid.clone())
-            .collect();
-        for sid in lost {
-            let Some(subscription) = self.remove(&sid) else { continue };
-            let error = operations::denied(subscription.filter.as_str(), &subscription.queue);
-            self.refuse(&error, ctx);
-        }
     }
 
     fn close(&mut self, reason: CloseReason, ctx: &mut Context<Self>) {

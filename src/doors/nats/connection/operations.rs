@@ -62,6 +62,23 @@ impl Connection {
         }
     }
 
+    /// Rights have changed: subscriptions that the client may not have any more end.
+    pub(super) fn check_rights(&mut self, ctx: &mut Context<Self>) {
+        let Stage::Open(client) = &mut self.stage else { return };
+        let identity = Arc::clone(client.live.access().identity());
+        let lost: Vec<Bytes> = client
+            .subscriptions
+            .iter()
+            .filter(|(_, subscription)| !identity.may_follow_live(subscription.filter.as_str()))
+            .map(|(sid, _)| sid.clone())
+            .collect();
+        for sid in lost {
+            let Some(subscription) = self.remove(&sid) else { continue };
+            let error = denied(subscription.filter.as_str(), &subscription.queue);
+            self.refuse(&error, ctx);
+        }
+    }
+
     fn connect(&mut self, json: &Bytes, ctx: &mut Context<Self>) {
         // What a later CONNECT leaves out stays as an earlier one said, as with nats-server.
         let mut connect = self.connect.clone();

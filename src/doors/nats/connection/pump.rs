@@ -3,19 +3,24 @@
 //! The pump lives in the context of the actor and owns the socket. An idle connection keeps no buffer. Invariant: nothing
 //! is read while what was read before cannot be handled, and what is read is bounded by the parser.
 
+use std::convert::Infallible;
 use std::future::Future as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as Task, Poll, ready};
 
 use actix::ActorFuture;
-use actix::prelude::{ActorContext, Context};
+use actix::prelude::{ActorContext, AsyncContext, Context};
 use bytes::BytesMut;
 use tokio::io::AsyncWrite as _;
+use tokio::sync::oneshot;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::Connection;
+use crate::base::actors::start_with_its_stream;
 use crate::base::clock;
+use crate::doors::nats::context::DoorContext;
 use crate::doors::nats::outbox::Taken;
 use crate::doors::nats::settings::Settings;
 use crate::doors::nats::wire::operation::ClientOp;
@@ -29,7 +34,7 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 const ROUNDS_MAX: usize = 16;
 
 /// Moves the bytes of one connection.
-pub(super) struct Pump {
+struct Pump {
     connection: tcp::Connection,
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
     parser: Parser,
@@ -42,6 +47,19 @@ pub(super) struct Pump {
     written: usize,
 }
 
+/// Starts the actor of a connection, which ends when the connection does. `ended` is dropped then.
+pub(in crate::doors::nats) fn start(
+    context: &Arc<DoorContext>,
+    connection: tcp::Connection,
+    ended: oneshot::Sender<Infallible>,
+) {
+    start_with_its_stream(&context.services.bus.metrics().actors, |ctx: &mut Context<Connection>| {
+        let actor = Connection::new(context, &connection, ended);
+        ctx.spawn(Pump::new(connection, &context.settings));
+        actor
+    });
+}
+
 /// Whether something has moved.
 type Moved = bool;
 
@@ -49,7 +67,7 @@ type Moved = bool;
 struct Over;
 
 impl Pump {
-    pub(super) fn new(mut connection: tcp::Connection, settings: &Settings) -> Self {
+    fn new(mut connection: tcp::Connection, settings: &Settings) -> Self {
         let limits = Limits { control_line: settings.control_line_bytes_max, payload: settings.message_bytes_max };
         let read = std::mem::take(&mut connection.read);
         let stopping = Box::pin(connection.stopping.clone().cancelled_owned());

@@ -5,7 +5,6 @@ use std::task::{Context as Task, Poll};
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
-use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
 
 use super::Client;
@@ -16,6 +15,8 @@ use crate::bus::error::{Fault, First};
 use crate::bus::live::filter::LiveSubject;
 use crate::bus::live::message::LiveMessage;
 use crate::bus::write::draft::Published;
+use crate::doors::nats::api_error::ApiError;
+use crate::doors::nats::outcome::{Outcome, Recorded};
 use crate::doors::nats::record::draft;
 use crate::doors::nats::wire::error::ProtocolError;
 use crate::net::http::status::status;
@@ -24,18 +25,6 @@ use crate::net::http::status::status;
 const NOT_STORED: u32 = 10_077;
 /// The code of JetStream for a request that is wrong.
 const BAD_REQUEST: u32 = 10_003;
-
-/// A message on its way into the book.
-pub(super) type Recorded = LocalBoxFuture<'static, Outcome>;
-
-/// What became of a message.
-pub(super) struct Outcome {
-    subject: LiveSubject,
-    /// Where the acknowledgement goes; empty when the client wants none.
-    reply: ByteString,
-    namespace: String,
-    stored: Result<Option<Published>, Fault>,
-}
 
 /// An acknowledgement: that of JetStream, and the id of the event.
 #[derive(Debug, Serialize)]
@@ -48,14 +37,6 @@ struct Acknowledgement<'a> {
     duplicate: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ApiError<'a>>,
-}
-
-/// An error in the form of JetStream.
-#[derive(Debug, Serialize)]
-pub(in crate::doors::nats) struct ApiError<'a> {
-    pub(in crate::doors::nats) code: u16,
-    pub(in crate::doors::nats) err_code: u32,
-    pub(in crate::doors::nats) description: &'a str,
 }
 
 impl Client {
