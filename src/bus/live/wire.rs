@@ -1,6 +1,6 @@
 //! The form of live messages and changes of interest between nodes.
 //!
-//! A batch is a [`Head`], then operations: each a byte that says what it is, then texts and bytes behind their lengths
+//! A batch is a head, then operations: each a byte that says what it is, then texts and bytes behind their lengths
 //! (32 bits, big-endian). Numbers of operations are never used again; a batch with an unknown one is refused from there
 //! on, and its sender has to tell everything anew.
 

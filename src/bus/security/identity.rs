@@ -208,7 +208,7 @@ impl Identity {
         self.check(Verb::Publish, subject)
     }
 
-    /// Checks that the client may subscribe to live subjects. A filter of [`inbox_of`] needs no right.
+    /// Checks that the client may subscribe to live subjects. An inbox, `_INBOX.TOKEN`, needs no right.
     ///
     /// # Errors
     /// As [`Identity::check`].
@@ -226,7 +226,7 @@ impl Identity {
         self.is_own_inbox(filter) || self.grant.rights().allows_subscription(filter)
     }
 
-    /// Checks that the client may publish to a live subject. A subject of [`inbox_of`] needs no right.
+    /// Checks that the client may publish to a live subject. An inbox needs no right.
     ///
     /// # Errors
     /// As [`Identity::check`].

@@ -65,13 +65,15 @@ fn payloads_of_any_bytes_come_out_as_they_went_in() {
 #[test]
 fn headers_are_headers_of_the_event() {
     let node = node();
+    let mut reader = Nats::connect(&node);
+    reader.send("SUB app.h 7\r\n");
+    reader.flush();
     let mut client = Nats::connect(&node);
-    client.send("SUB app.h 7\r\n");
     let stored = client.record("app.h", "Trace: a\r\nTrace: b\r\nother: c\r\n", "1");
     assert!(stored["error"].is_null(), "{stored}");
     let event = node.replay("app.>").next_event(SOON).json();
     assert_eq!(event["headers"], json!({ "Trace": ["a", "b"], "other": "c" }));
-    let live = client.message();
+    let live = reader.message();
     assert_eq!((&*live.sid, &*live.headers), ("7", "NATS/1.0\r\nTrace: a\r\nTrace: b\r\nother: c\r\n\r\n"));
 }
 
