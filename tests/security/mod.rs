@@ -18,6 +18,7 @@ mod jwt;
 mod limits;
 /// Every operation of every door for every kind of caller.
 mod matrix;
+mod nats;
 /// The end of credentials and rights, and of what was opened with them.
 mod revocation;
 /// A node whose clients need credentials.

@@ -10,7 +10,7 @@ use crate::harness::SOON;
 use crate::harness::node::{Node, Options};
 
 /// Options of a node with the door.
-pub(super) fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options::new().arg("--nats").arg("127.0.0.1:0")
 }
 
@@ -39,16 +39,16 @@ pub(crate) fn refusal(address: SocketAddr, token: Option<&str>, operation: &str)
 }
 
 /// A connection.
-pub(super) struct Nats {
+pub(crate) struct Nats {
     socket: TcpStream,
     read: Vec<u8>,
     /// What the server said of itself.
-    pub(super) info: Value,
+    pub(crate) info: Value,
 }
 
 impl Nats {
     /// Connects and reads the first line.
-    pub(super) fn greeted(address: SocketAddr) -> Self {
+    pub(crate) fn greeted(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).expect("a connection");
         socket.set_read_timeout(Some(SOON)).expect("a timeout");
         socket.set_nodelay(true).expect("no delay");
@@ -60,12 +60,12 @@ impl Nats {
     }
 
     /// Connects and says `CONNECT`, without `+OK` from then on.
-    pub(super) fn connect(node: &Node) -> Self {
+    pub(crate) fn connect(node: &Node) -> Self {
         Self::connect_with(node, "")
     }
 
     /// The same with more members of the CONNECT, such as `"echo":false`.
-    pub(super) fn connect_with(node: &Node, more: &str) -> Self {
+    pub(crate) fn connect_with(node: &Node, more: &str) -> Self {
         let mut nats = Self::greeted(address(node));
         let more = if more.is_empty() { String::new() } else { format!(",{more}") };
         let base = r#""verbose":false,"pedantic":false,"headers":true,"no_responders":true,"protocol":1"#;
@@ -74,29 +74,29 @@ impl Nats {
         nats
     }
 
-    pub(super) fn send(&mut self, text: &str) {
+    pub(crate) fn send(&mut self, text: &str) {
         self.socket.write_all(text.as_bytes()).expect("write");
     }
 
-    pub(super) fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).expect("write");
     }
 
     /// Everything before has been handled when this returns.
-    pub(super) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         self.send("PING\r\n");
         let line = self.line();
         assert_eq!(line, "PONG", "the answer to a PING");
     }
 
     /// The answer to a PING, if the server still answers.
-    pub(super) fn try_ping(&mut self) -> Option<()> {
+    pub(crate) fn try_ping(&mut self) -> Option<()> {
         self.socket.write_all(b"PING\r\n").ok()?;
         (self.try_line()? == "PONG").then_some(())
     }
 
     /// The messages that have come when everything before has been handled.
-    pub(super) fn flush_and_take(&mut self) -> Vec<Message> {
+    pub(crate) fn flush_and_take(&mut self) -> Vec<Message> {
         self.send("PING\r\n");
         let mut messages = Vec::new();
         loop {
@@ -109,12 +109,12 @@ impl Nats {
     }
 
     /// The next line, without its end.
-    pub(super) fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         self.try_line().unwrap_or_else(|| panic!("the server closed; read before: {:?}", self.read))
     }
 
     /// The next line; `None` when the server has closed.
-    pub(super) fn try_line(&mut self) -> Option<String> {
+    pub(crate) fn try_line(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.read.windows(2).position(|pair| pair == b"\r\n") {
                 let line = String::from_utf8(self.read.drain(..end).collect()).expect("UTF-8");
@@ -126,7 +126,7 @@ impl Nats {
     }
 
     /// So many bytes.
-    pub(super) fn bytes(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         while self.read.len() < count {
             assert!(self.more().is_some(), "the server closed");
         }
@@ -147,7 +147,7 @@ impl Nats {
     }
 
     /// The next message: its line without the size, headers and payload.
-    pub(super) fn message(&mut self) -> Message {
+    pub(crate) fn message(&mut self) -> Message {
         let line = self.line();
         self.message_of(&line)
     }
@@ -174,7 +174,7 @@ impl Nats {
     }
 
     /// Whether nothing comes for a while.
-    pub(super) fn is_quiet(&mut self, wait: Duration) -> bool {
+    pub(crate) fn is_quiet(&mut self, wait: Duration) -> bool {
         self.socket.set_read_timeout(Some(wait)).expect("a timeout");
         let mut buffer = [0; 1];
         let quiet = self.read.is_empty() && self.socket.peek(&mut buffer).is_err();
@@ -183,7 +183,7 @@ impl Nats {
     }
 
     /// Publishes with a reply subject, and the JSON that comes back.
-    pub(super) fn record(&mut self, subject: &str, headers: &str, payload: &str) -> Value {
+    pub(crate) fn record(&mut self, subject: &str, headers: &str, payload: &str) -> Value {
         self.send("SUB _INBOX.abcdefghijklmnopqrstuv ack\r\n");
         self.publish(subject, "_INBOX.abcdefghijklmnopqrstuv", headers, payload);
         let answer = self.message();
@@ -192,7 +192,7 @@ impl Nats {
     }
 
     /// Publishes. `headers` are lines with their ends.
-    pub(super) fn publish(&mut self, subject: &str, reply: &str, headers: &str, payload: &str) {
+    pub(crate) fn publish(&mut self, subject: &str, reply: &str, headers: &str, payload: &str) {
         let reply = if reply.is_empty() { String::new() } else { format!("{reply} ") };
         let text = if headers.is_empty() {
             format!("PUB {subject} {reply}{}\r\n{payload}\r\n", payload.len())
@@ -207,10 +207,10 @@ impl Nats {
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Message {
-    pub(super) subject: String,
-    pub(super) sid: String,
-    pub(super) reply: Option<String>,
-    pub(super) headers: String,
-    pub(super) payload: String,
+pub(crate) struct Message {
+    pub(crate) subject: String,
+    pub(crate) sid: String,
+    pub(crate) reply: Option<String>,
+    pub(crate) headers: String,
+    pub(crate) payload: String,
 }
