@@ -114,7 +114,7 @@ fn seeds() -> Vec<u64> {
     let named = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     match named("ROLLBOOK_SIM_SEED") {
         Some(seed) => vec![seed],
-        None => (1..=named("ROLLBOOK_SIM_SEEDS").unwrap_or(100)).collect(),
+        None => (1..=named("ROLLBOOK_SIM_SEEDS").unwrap_or(200)).collect(),
     }
 }
 
