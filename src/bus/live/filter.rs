@@ -12,6 +12,10 @@ pub const TOKENS_MAX: usize = 64;
 /// Stands for any token.
 pub const WILDCARD: &str = "*";
 
+/// About the bytes of a subscription, and of a token of its filter, beside their texts.
+const SUBSCRIPTION_BYTES: usize = 300;
+const TOKEN_BYTES: usize = 200;
+
 /// A text that is no live subject, or no filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -89,6 +93,14 @@ impl LiveFilter {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// About the bytes that a subscription to the filter takes, which has other texts of so many bytes.
+    #[must_use]
+    pub fn weight(&self, texts: usize) -> usize {
+        let tokens = self.0.split('.').count().saturating_mul(TOKEN_BYTES);
+        let texts = self.0.len().saturating_add(texts).saturating_mul(2);
+        texts.saturating_add(tokens).saturating_add(SUBSCRIPTION_BYTES)
     }
 
     /// Whether the filter ends with `>`.

@@ -9,10 +9,6 @@ use rollbook_core::subjects::interest::Interest;
 use super::filter::{LiveFilter, LiveSubject};
 use super::route::{QueueGroup, Route, Target};
 
-/// About the bytes of a subscription, and of a token of its filter, beside their texts.
-const ENTRY_BYTES: usize = 300;
-const TOKEN_BYTES: usize = 200;
-
 /// What a subscription wants.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::bus) struct Wanted {
@@ -32,9 +28,7 @@ impl Wanted {
 
     /// About the bytes that a table keeps for this.
     pub(in crate::bus) fn weight(&self) -> usize {
-        let texts = self.filter.as_str().len().saturating_add(self.group.len());
-        let tokens = self.filter.as_str().split('.').count();
-        texts.saturating_mul(2).saturating_add(tokens.saturating_mul(TOKEN_BYTES)).saturating_add(ENTRY_BYTES)
+        self.filter.weight(self.group.len())
     }
 }
 

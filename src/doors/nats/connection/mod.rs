@@ -48,9 +48,6 @@ use crate::net::peer::Peer;
 
 /// About the most bytes that the subscriptions of one client take.
 const SUBSCRIPTION_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// About the bytes of a subscription beside its texts, and of a token of its filter.
-const SUBSCRIPTION_BYTES: usize = 300;
-const TOKEN_BYTES: usize = 200;
 /// How long a connection that ends may take to say its last words.
 const END_TIME: Duration = Duration::from_secs(2);
 
@@ -67,9 +64,7 @@ struct Subscription {
 impl Subscription {
     /// About the bytes that are kept of a subscription, for the bound of its client.
     fn bytes(sid: &[u8], filter: &LiveFilter, queue: &str) -> usize {
-        let texts = [sid.len(), filter.as_str().len(), queue.len()].iter().sum::<usize>();
-        let tokens = filter.as_str().split('.').count();
-        texts.saturating_mul(2).saturating_add(tokens.saturating_mul(TOKEN_BYTES)).saturating_add(SUBSCRIPTION_BYTES)
+        filter.weight(sid.len().saturating_add(queue.len()))
     }
 }
 
@@ -135,8 +130,6 @@ pub(super) struct Connection {
     /// What the client has said of itself, its credentials included until the client is admitted.
     connect: Connect,
     manners: Manners,
-    /// Whether the CONNECT that is being admitted allows headers.
-    headers: bool,
     /// About the bytes of the subscriptions of the client.
     subscription_bytes: usize,
     /// The number of the next subscription.
@@ -176,7 +169,6 @@ impl Connection {
             stage: Stage::New,
             connect: Connect::default(),
             manners: Manners::from(&Connect::default()),
-            headers: false,
             next_subscription: 1,
             last_heard: clock::now(),
             pings: 0,
@@ -286,7 +278,6 @@ impl Connection {
     /// The client has said who it is, or that it does not say so.
     fn begin_admission(&mut self, connect: Connect, ctx: &mut Context<Self>) {
         self.manners = Manners::from(&connect);
-        self.headers = connect.headers;
         self.connect = connect.clone();
         let origin = Origin::new(NAME, Some(self.peer.clone()));
         let mut admission = admit(self.context.access.clone(), connect, origin).boxed_local();
@@ -308,7 +299,7 @@ impl Connection {
                 return self.refuse(&error, ctx);
             }
         };
-        self.outbox.set_headers(self.headers);
+        self.outbox.set_headers(self.connect.headers);
         // The credentials are not needed any more.
         self.connect.forget_credentials();
         let name = if self.manners.name.is_empty() { self.manners.language.clone() } else { self.manners.name.clone() };

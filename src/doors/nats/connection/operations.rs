@@ -94,10 +94,9 @@ impl Connection {
             Stage::Open(client) => {
                 connect.forget_credentials();
                 self.manners = Manners::from(&connect);
-                self.headers = connect.headers;
                 self.connect = connect;
                 client.live.set_except((!self.manners.echo).then_some(self.number));
-                self.outbox.set_headers(self.headers);
+                self.outbox.set_headers(self.connect.headers);
                 if self.manners.verbose {
                     self.say(encode::ok, ctx);
                 }

@@ -84,7 +84,7 @@ impl Pump {
                     let connects = matches!(operation, ClientOp::Connect(_));
                     act.operation(operation, ctx, task);
                     if connects {
-                        self.parser.allow_headers(act.headers);
+                        self.parser.allow_headers(act.connect.headers);
                     }
                     moved = true;
                 }
