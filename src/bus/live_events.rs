@@ -2,7 +2,7 @@
 //!
 //! Invariant: a live subscription gets an event once, after the commit, and misses what it does not read in time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -68,20 +68,18 @@ impl LiveEvents {
     /// A client has subscribed to this: events from now on are not missed.
     pub fn prepare(&self, filter: &LiveFilter) {
         match filter.first_token() {
-            WILDCARD => self.namespaces().iter().for_each(|name| self.attach(name)),
+            WILDCARD => self.namespaces(|_| true).iter().for_each(|name| self.attach(name)),
             name if (self.allowed)(name) => self.attach(name),
             _ => {}
         }
     }
 
-    /// The namespaces that live subscriptions may follow.
-    fn namespaces(&self) -> Vec<String> {
-        let names = self
-            .bus
-            .node()
-            .state()
-            .with_machine(|machine| machine.heads().map(|head| head.name.clone()).collect::<Vec<String>>());
-        names.into_iter().filter(|name| (self.allowed)(name)).collect()
+    /// The namespaces that live subscriptions may follow, of those that are wanted.
+    fn namespaces(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        self.bus.node().state().with_machine(|machine| {
+            let names = machine.heads().map(|head| head.name.as_str());
+            names.filter(|name| wanted(name) && (self.allowed)(name)).map(str::to_owned).collect()
+        })
     }
 
     /// Follows a namespace from now on. A namespace that is not there yet is followed from its first event.
@@ -104,9 +102,14 @@ impl LiveEvents {
     /// Lets namespaces go that nobody wants any more, and takes those that are new or could not be taken before.
     fn look(&self) {
         let subjects = self.bus.live_subjects();
-        lock(&self.attached).retain(|name, _| subjects.wants_first_token(name));
-        for name in self.namespaces().iter().filter(|name| subjects.wants_first_token(name)) {
-            self.attach(name);
+        let known: HashSet<String> = {
+            let mut attached = lock(&self.attached);
+            attached.retain(|name, _| subjects.wants_first_token(name));
+            attached.keys().cloned().collect()
+        };
+        let wanted = |name: &str| !known.contains(name) && subjects.wants_first_token(name);
+        if subjects.subscriptions() > 0 {
+            self.namespaces(wanted).iter().for_each(|name| self.attach(name));
         }
     }
 
