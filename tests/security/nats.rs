@@ -30,6 +30,8 @@ fn a_right_that_is_taken_away_ends_its_subscription_and_a_revoked_token_the_conn
     writer.publish("sport.a", "", "", "3");
     writer.flush();
     assert_eq!(reader.message().sid, "2", "what the client may still have goes on");
+    secured.root.allow("service:reader", &["subscribe other.>"]);
+    assert_eq!(reader.line(), "-ERR 'Permissions Violation for Subscription to \"sport.*\"'", "each change counts");
     secured.root.revoke(&id);
     assert_eq!(reader.line(), "-ERR 'Authorization Violation'");
     assert_eq!(reader.try_line(), None);

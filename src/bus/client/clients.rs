@@ -150,6 +150,8 @@ pub struct Client {
     closing: Notify,
     /// Whether it was told to close. Only the first message bypasses the bound of the mailbox.
     close_sent: AtomicBool,
+    /// Whether it was told that rights have changed, and has not looked yet.
+    rights_told: AtomicBool,
     /// When to remind it to register; `None` when it is not a service.
     remind: Mutex<Option<Instant>>,
     /// Encodes announcements for its door.
@@ -230,9 +232,17 @@ impl Client {
         hint(&self.to, message);
     }
 
-    /// Tells the client to check its live subscriptions again, also while its queue is full.
+    /// Tells the client to check its live subscriptions again, also while its queue is full. One message waits at a time,
+    /// however often rights change, and a door without live subscriptions gets one in the life of its client.
     pub fn rights_changed(&self) {
-        must_tell(&self.to, ClientMessage::RightsChanged);
+        if !self.rights_told.swap(true, Ordering::AcqRel) {
+            must_tell(&self.to, ClientMessage::RightsChanged);
+        }
+    }
+
+    /// The client looks at its rights now: a change from now on is told anew.
+    pub fn takes_rights_change(&self) {
+        self.rights_told.store(false, Ordering::Release);
     }
 
     /// Closes the connection, also while the client is busy or its queue is full. Returns `false` when the client has
@@ -419,6 +429,7 @@ impl Clients {
             unhealthy: AtomicBool::new(false),
             closing: Notify::new(),
             close_sent: AtomicBool::new(false),
+            rights_told: AtomicBool::new(false),
             remind: Mutex::new(None),
             encoder,
         });

@@ -65,6 +65,8 @@ impl Connection {
     /// Rights have changed: subscriptions that the client may not have any more end.
     pub(super) fn check_rights(&mut self, ctx: &mut Context<Self>) {
         let Stage::Open(client) = &mut self.stage else { return };
+        // First: a change from now on is told anew.
+        client.handle.client().takes_rights_change();
         let identity = Arc::clone(client.live.access().identity());
         let lost: Vec<Bytes> = client
             .subscriptions
