@@ -103,7 +103,8 @@ impl From<&Refusal> for FaultKind {
             | Refusal::NodeNotFound(_)
             | Refusal::ServiceNotFound(_)
             | Refusal::InstanceNotFound(_)
-            | Refusal::SecurityNotFound(_) => Self::NotFound,
+            | Refusal::SecurityNotFound(_)
+            | Refusal::XbusNotFound(_) => Self::NotFound,
             Refusal::NamespaceExists(_)
             | Refusal::KeyProcessed(_)
             | Refusal::EventIdExists(_)
@@ -112,7 +113,8 @@ impl From<&Refusal> for FaultKind {
             | Refusal::NamespacesExhausted
             | Refusal::ConsumersExhausted(_)
             | Refusal::Membership(_)
-            | Refusal::Security(_) => Self::Conflict,
+            | Refusal::Security(_)
+            | Refusal::Xbus(_) => Self::Conflict,
             Refusal::RevisionMismatch(_) => Self::Stale,
             Refusal::Overloaded(_) | Refusal::Unavailable(_) | Refusal::OutcomeUnknown(_) => Self::Unavailable,
             Refusal::InsufficientStorage(_) => Self::StorageFull,

@@ -21,6 +21,8 @@ use crate::service::{
     InstanceLeave, InstanceMark, InstanceRegister, Registered, Removed, Service, ServiceExpire, ServiceRemove,
     ServiceUpdate,
 };
+use crate::xbus::change as xbus;
+use crate::xbus::done::XbusDone;
 
 /// A change of the replicated state, encoded as protobuf; tags are never reused. A node stops at a command with an
 /// unknown tag: if the node left the command out, its state would differ from the state of the other nodes.
@@ -107,6 +109,9 @@ pub enum Command {
     /// Change principals, roles, credentials or issuers. From feature level `SECURED` on.
     #[prost(message, tag = "26")]
     Security(Box<SecurityChange>),
+    /// Change accounts, actors, pipelines, envelopes or processes of Xbus. From feature level `XBUS` on.
+    #[prost(message, tag = "27")]
+    Xbus(Box<xbus::XbusChange>),
     /// Remove some rows that no rule needs any more, such as expired dedupe keys. From feature level `BOUNDED` on.
     #[prost(message, tag = "40")]
     Tidy(Tidy),
@@ -329,6 +334,12 @@ impl Command {
         Self::Security(Box::new(SecurityChange { if_revision, change: Some(change) }))
     }
 
+    /// A change of the state of Xbus. With `if_revision` only if the row still has that revision.
+    #[must_use]
+    pub fn xbus(if_revision: Option<u64>, change: xbus::Change) -> Self {
+        Self::Xbus(Box::new(xbus::XbusChange { if_revision, change: Some(change) }))
+    }
+
     /// The lowest feature level at which this command may be proposed: releases that know only a lower level cannot
     /// apply it.
     #[must_use]
@@ -343,6 +354,7 @@ impl Command {
             Self::ConsumerAdvance(advance) if advance.counts() => FeatureLevel::COUNTED,
             Self::ConsumerStart(_) => FeatureLevel::COUNTED,
             Self::Security(_) => FeatureLevel::SECURED,
+            Self::Xbus(_) => FeatureLevel::XBUS,
             // A cluster at the first level must be able to raise the level. The number inside the command says which
             // releases can apply the command.
             Self::LevelRaise(_)
@@ -417,6 +429,8 @@ pub enum Done {
     Removed(Removed),
     /// The new revision of principals, roles and credentials.
     Security(u64),
+    /// What a change of Xbus did.
+    Xbus(Box<XbusDone>),
     /// One bounded step was done and work is left: the proposer proposes the same command again.
     More,
     /// The frame was accepted and has no result.

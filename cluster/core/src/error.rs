@@ -104,6 +104,12 @@ pub enum Refusal {
     /// This change of principals, roles or credentials is not possible.
     #[error("security: {0}")]
     Security(String),
+    /// There is no account, actor, pipeline, envelope or process of this name or id.
+    #[error("not found: {0}")]
+    XbusNotFound(String),
+    /// This change of accounts, actors, pipelines, envelopes or processes is not possible.
+    #[error("{0}")]
+    Xbus(String),
 }
 
 impl Refusal {
@@ -134,6 +140,8 @@ impl Refusal {
             Self::InstanceNotFound(_) => 21,
             Self::SecurityNotFound(_) => 22,
             Self::Security(_) => 23,
+            Self::XbusNotFound(_) => 24,
+            Self::Xbus(_) => 25,
         }
     }
 
@@ -164,6 +172,8 @@ impl Refusal {
             Self::InstanceNotFound(_) => "instance_not_found",
             Self::SecurityNotFound(_) => "security_not_found",
             Self::Security(_) => "security",
+            Self::XbusNotFound(_) => "xbus_not_found",
+            Self::Xbus(_) => "xbus",
         }
     }
 
@@ -195,6 +205,8 @@ impl Refusal {
             Self::InstanceNotFound(s("<id>")),
             Self::SecurityNotFound(s("<name>")),
             Self::Security(s("<detail>")),
+            Self::XbusNotFound(s("<name>")),
+            Self::Xbus(s("<detail>")),
         ]
     }
 
@@ -238,7 +250,9 @@ impl Refusal {
             | Self::ServiceNotFound(a)
             | Self::InstanceNotFound(a)
             | Self::SecurityNotFound(a)
-            | Self::Security(a) => alloc::vec![a],
+            | Self::Security(a)
+            | Self::XbusNotFound(a)
+            | Self::Xbus(a) => alloc::vec![a],
             Self::ConsumerSubject { name, subject } => alloc::vec![name, subject],
             Self::NamespacesExhausted | Self::KeyProcessed(_) | Self::EventIdExists(_) | Self::Storage => {
                 alloc::vec::Vec::new()
@@ -270,7 +284,9 @@ impl Refusal {
             | Self::ServiceNotFound(a)
             | Self::InstanceNotFound(a)
             | Self::SecurityNotFound(a)
-            | Self::Security(a) => *a = next(),
+            | Self::Security(a)
+            | Self::XbusNotFound(a)
+            | Self::Xbus(a) => *a = next(),
             Self::ConsumerSubject { name, subject } => (*name, *subject) = (next(), next()),
             Self::NamespacesExhausted | Self::KeyProcessed(_) | Self::EventIdExists(_) | Self::Storage => {}
         }

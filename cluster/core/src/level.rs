@@ -25,8 +25,10 @@ impl FeatureLevel {
     pub const HEADERS: Self = Self(4);
     /// Principals, roles and credentials are replicated, commands say who has them done, and the audit is written.
     pub const SECURED: Self = Self(5);
+    /// Accounts, actors, pipelines, envelopes and processes of Xbus are replicated, and the namespace `xbus` is theirs.
+    pub const XBUS: Self = Self(6);
     /// The highest level whose rules this release knows.
-    pub const LATEST: Self = Self::SECURED;
+    pub const LATEST: Self = Self::XBUS;
 
     /// The level of this number; `None` for 0, because levels begin at 1.
     #[must_use]

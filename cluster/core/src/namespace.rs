@@ -97,6 +97,8 @@ pub fn bus_retention(name: &str) -> Retention {
     let (days, bytes_max, events_max) = match name {
         Namespace::DEAD => (30, 4 << 30, 1_000_000),
         Namespace::ROLL | NOTIFY => (7, 256 << 20, 100_000),
+        // What envelopes and processes still need is kept longer: see the rule of trims.
+        Namespace::XBUS => (7, 0, 0),
         // By age alone: nobody gets rid of the audit by filling it.
         Namespace::AUDIT => (90, 0, 0),
         _ => return Retention::default(),

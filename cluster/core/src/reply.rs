@@ -3,6 +3,7 @@
 //!
 //! Invariant: the messages of this file are a stored format, so tags are never reused.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use prost::Message as _;
@@ -13,6 +14,7 @@ use crate::error::{Refusal, Repeated};
 use crate::namespace::Head;
 use crate::node::Node;
 use crate::service::{Registered, Removed, Service};
+use crate::xbus::done::XbusDone;
 
 /// All replies of a batch.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -24,7 +26,7 @@ struct Replies {
 /// One reply, a message because a `oneof` needs one.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReplyMessage {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     kind: Option<Kind>,
 }
 
@@ -55,6 +57,8 @@ enum Kind {
     More(bool),
     #[prost(uint64, tag = "12")]
     Security(u64),
+    #[prost(message, tag = "13")]
+    Xbus(Box<XbusDone>),
 }
 
 /// See [`Done::Published`].
@@ -93,6 +97,7 @@ pub fn encode(replies: &[Reply]) -> Vec<u8> {
             Ok(Done::Nothing) => Kind::Nothing(true),
             Ok(Done::More) => Kind::More(true),
             Ok(Done::Security(revision)) => Kind::Security(*revision),
+            Ok(Done::Xbus(done)) => Kind::Xbus(done.clone()),
             Err(refusal) => Kind::Refused(refusal_message(refusal)),
         }),
     };
@@ -115,6 +120,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Reply>> {
             Kind::Nothing(_) => Ok(Done::Nothing),
             Kind::More(_) => Ok(Done::More),
             Kind::Security(revision) => Ok(Done::Security(revision)),
+            Kind::Xbus(done) => Ok(Done::Xbus(done)),
             Kind::Refused(refused) => Err(parse_refusal(refused)?),
         })
     };
@@ -169,6 +175,7 @@ mod tests {
             Ok(Done::Nothing),
             Ok(Done::More),
             Ok(Done::Security(9)),
+            Ok(Done::Xbus(Box::new(XbusDone { count: 3, more: true, ..XbusDone::default() }))),
         ];
         replies.extend(Refusal::all().into_iter().map(Err));
         assert_eq!(decode(&encode(&replies)), Some(replies));

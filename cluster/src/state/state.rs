@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::{ArcSwap, Guard};
-use rocksdb::{DB, Direction, IteratorMode, WriteBatch};
+use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch};
 use rollbook_core::machine::{Loaded, Machine};
 use rollbook_core::rows::{Family, RowsError};
 use tokio::sync::watch;
@@ -354,6 +354,14 @@ fn rows(db: &DB, of: Family) -> Result<Pairs, ReadError> {
     rows.map(|row| row.map(|(key, value)| (key.into(), value.into())).map_err(ReadError::from)).collect()
 }
 
+fn range(db: &DB, of: Family, from: &[u8], to: &[u8]) -> Result<Pairs, ReadError> {
+    let mut options = ReadOptions::default();
+    options.set_iterate_upper_bound(to.to_vec());
+    let column = family(db, of.name())?;
+    let rows = db.iterator_cf_opt(column, options, IteratorMode::From(from, Direction::Forward));
+    rows.map(|row| row.map(|(key, value)| (key.into(), value.into())).map_err(ReadError::from)).collect()
+}
+
 fn load_machine(db: &DB) -> Result<Machine, ReadError> {
     let rows = |of: Family| rows(db, of);
     let values = |of: Family| rows(of).map(|pairs| pairs.into_iter().map(|(_, value)| value).collect());
@@ -362,7 +370,9 @@ fn load_machine(db: &DB) -> Result<Machine, ReadError> {
     let batches = rows(Family::Batches)?.into_iter().map(|(key, _)| key).collect();
     let config = rows(Family::Config)?.into_iter().next_back().map(|(_, value)| value);
     let (meta, consumers) = (rows(Family::Meta)?, rows(Family::Consumers)?);
-    let loaded = Loaded { meta, heads, consumers, nodes, batches, config, services, instances };
+    let (from, to) = Machine::xbus_bounds();
+    let xbus = range(db, Family::Ids, &from, &to)?;
+    let loaded = Loaded { meta, heads, consumers, nodes, batches, config, services, instances, xbus };
     Machine::load(&loaded).map_err(|RowsError(error)| ReadError(error))
 }
 

@@ -1,6 +1,7 @@
 //! Xbus between the doors and the rules: pipelines as people write them.
 //!
 //! ```text
+//! client   reads and changes of the state
 //! yaml     the text of a pipeline becomes a document of the rules
 //! ```
 //!
@@ -8,4 +9,5 @@
 //!
 //! Invariant: a text of any content is read within bounded memory and time, and is a document or an error with its line.
 
+pub mod client;
 pub mod yaml;

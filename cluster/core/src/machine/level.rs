@@ -5,8 +5,9 @@ use alloc::format;
 use super::{META_LEVEL, Machine, save_head};
 use crate::command::{Done, LevelRaise};
 use crate::level::FeatureLevel;
-use crate::namespace::{BUS_NAMESPACES, bus_retention};
+use crate::namespace::{BUS_NAMESPACES, Retention, bus_retention};
 use crate::rows::{Family, RowsError, Writes};
+use crate::subjects::subject::Namespace;
 
 impl Machine {
     /// Takes the level of a stored state.
@@ -40,6 +41,10 @@ impl Machine {
         }
         let before = core::mem::replace(&mut self.level, level);
         writes.put(Family::Meta, META_LEVEL.into(), u64::from(level.get()).to_be_bytes().into());
+        if before < FeatureLevel::XBUS && level >= FeatureLevel::XBUS && self.head(Namespace::XBUS).is_none() {
+            // The name is a legal one, and the bus ignores the maximum of namespaces.
+            drop(self.create_namespace(Namespace::XBUS, Retention::default(), true, writes));
+        }
         if before >= FeatureLevel::BOUNDED || level < FeatureLevel::BOUNDED {
             return Ok(Done::Nothing);
         }

@@ -5,7 +5,7 @@
 //! time of the entries, made monotone.
 //!
 //! One file for each part of the state: `namespaces`, `consumers`, `nodes`, `roll` (services and instances), `central`,
-//! `level`, `security`; `events` applies publishes, `batch` recognises forwarded batches that arrive twice, `tidy` removes rows.
+//! `level`, `security`, `xbus`; `events` applies publishes, `batch` recognises forwarded batches that arrive twice, `tidy` removes rows.
 //!
 //! Invariant: the machine in memory equals the machine that [`Machine::load`] builds from the committed rows.
 
@@ -20,6 +20,7 @@ use migration::Migration;
 use recent_batches::{BatchState, RecentBatches};
 use security::state::Security;
 use services::Services;
+use xbus::state::Xbus;
 
 use crate::central::ConfigRevision;
 use crate::command::attributed::Attributed;
@@ -31,7 +32,7 @@ use crate::level::FeatureLevel;
 use crate::limits::{self, Limits};
 use crate::namespace::Head;
 use crate::node::Node;
-use crate::rows::{self, Family, Rows, RowsError, Writes};
+use crate::rows::{self, Family, Row, Rows, RowsError, Writes};
 
 mod batch;
 mod central;
@@ -49,6 +50,7 @@ mod roll;
 pub mod security;
 mod services;
 mod tidy;
+pub mod xbus;
 
 /// Row of [`Family::Meta`] that holds the cluster id.
 pub const META_CLUSTER: &[u8] = b"cluster";
@@ -82,6 +84,8 @@ pub struct Loaded {
     pub services: Vec<Vec<u8>>,
     /// Values of all rows of [`Family::Instances`].
     pub instances: Vec<Vec<u8>>,
+    /// The rows of [`Family::Ids`] between [`Machine::xbus_bounds`].
+    pub xbus: Vec<Row>,
 }
 
 /// The replicated state: the same on every node that has applied the same entries.
@@ -113,6 +117,8 @@ pub struct Machine {
     config: Arc<ConfigRevision>,
     /// Principals, roles, credentials and issuers.
     security: Security,
+    /// Accounts, actors, pipelines, envelopes and processes of Xbus.
+    xbus: Xbus,
     /// Services and instances with the indexes by which routers find them.
     services: Services,
     /// Progress of the migration of rows from the first level; none at that level.
@@ -151,6 +157,7 @@ impl Machine {
                 }
                 META_NEXT_NODE => machine.next_node = number()?,
                 META_MIGRATION => machine.load_migration(value)?,
+                key if machine.xbus.load_meta(key, value)? => {}
                 key => machine.security.load(key, value)?,
             }
         }
@@ -158,6 +165,7 @@ impl Machine {
             let node = Node::decode(value.as_slice()).map_err(|_| RowsError::corrupt("nodes"))?;
             machine.nodes.insert_mut(node.id, node);
         }
+        machine.xbus.load_open(&loaded.xbus)?;
         machine.services = Services::load(&loaded.services, &loaded.instances)?;
         if let Some(value) = &loaded.config {
             let config = ConfigRevision::decode(value.as_slice()).map_err(|_| RowsError::corrupt("config"))?;
@@ -290,6 +298,12 @@ impl Machine {
         update(&mut self.consumers, namespace, |of| of.insert_mut(consumer.name.clone(), consumer));
     }
 
+    /// Keys of [`Family::Ids`] between which the rows are that [`Loaded::xbus`] has.
+    #[must_use]
+    pub fn xbus_bounds() -> (Vec<u8>, Vec<u8>) {
+        Xbus::open_bounds()
+    }
+
     /// Time of the log, milliseconds since 1970.
     #[must_use]
     pub const fn millis(&self) -> u64 {
@@ -368,6 +382,7 @@ impl Machine {
             Command::InstanceExpire(_) => self.instance_expire(effects),
             Command::LevelRaise(raise) => Ok(self.level_raise(effects.entry, &raise, writes)?),
             Command::Security(change) => self.security_change(*change, effects),
+            Command::Xbus(change) => self.xbus_change(*change, rows, effects)?,
         })
     }
 

@@ -16,9 +16,14 @@ const FORGOTTEN_PER_DELETE_MAX: usize = 16;
 
 impl Machine {
     /// Whether clients may neither create nor delete a namespace of this name. Before feature level `SECURED` the audit
-    /// was a name like others.
+    /// was a name like others, and before `XBUS` that of Xbus.
     pub(super) fn is_reserved(&self, name: &str) -> bool {
-        Namespace::is_reserved(name) && (name != Namespace::AUDIT || self.level >= FeatureLevel::SECURED)
+        Namespace::is_reserved(name)
+            && match name {
+                Namespace::AUDIT => self.level >= FeatureLevel::SECURED,
+                Namespace::XBUS => self.level >= FeatureLevel::XBUS,
+                _ => true,
+            }
     }
 
     /// Whether the rules alone append to the namespace.
@@ -62,7 +67,10 @@ impl Machine {
             return Err(Refusal::NamespacesExhausted);
         }
         let mut retention = self.supported_retention(retention);
-        if bounded && retention.is_unlimited() && (name != Namespace::AUDIT || self.is_reserved(name)) {
+        if bounded
+            && retention.is_unlimited()
+            && (!matches!(name, Namespace::AUDIT | Namespace::XBUS) || self.is_reserved(name))
+        {
             let bus = bus_retention(name);
             (retention.age_ms_max, retention.bytes_max, retention.events_max) =
                 (bus.age_ms_max, bus.bytes_max, bus.events_max);
@@ -160,11 +168,16 @@ impl Machine {
         rows: &impl Rows,
         writes: &mut Writes,
     ) -> Result<(usize, Reply), RowsError> {
+        let pinned = self.xbus.pinned().filter(|_| trim.name == Namespace::XBUS);
         let head = match self.head_mut(&trim.name) {
             Ok(head) => head,
             Err(refusal) => return Ok((0, Err(refusal))),
         };
         let due = tidy::due(head);
+        if pinned.is_some_and(|pinned| trim.first > pinned) {
+            let text = "envelopes that are coming, or on their way, need these events".into();
+            return Ok((0, Err(Refusal::Xbus(text))));
+        }
         if trim.first > head.first {
             head.first = trim.first.min(head.next);
             head.bytes_first = trim.bytes_first.clamp(head.bytes_first, head.bytes_end);

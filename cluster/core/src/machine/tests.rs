@@ -47,7 +47,7 @@ impl Rows for MemoryStore {
         Ok(self.rows.get(&(family, key.to_vec())).cloned())
     }
 
-    fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<rows::Row>, RowsError> {
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, RowsError> {
         let (from, to) = ((family, from.to_vec()), (family, to.to_vec()));
         Ok(self.rows.range(from..to).take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
     }
@@ -146,7 +146,9 @@ impl Replica {
         let values = |of: Vec<(Vec<u8>, Vec<u8>)>| of.into_iter().map(|(_, value)| value).collect::<Vec<_>>();
         let (services, instances) = (values(of(Family::Services)), values(of(Family::Instances)));
         let (meta, consumers) = (of(Family::Meta), of(Family::Consumers));
-        let loaded = Loaded { meta, heads, consumers, nodes, batches, config, services, instances };
+        let (from, to) = Machine::xbus_bounds();
+        let xbus = of(Family::Ids).into_iter().filter(|(key, _)| *key >= from && *key < to).collect();
+        let loaded = Loaded { meta, heads, consumers, nodes, batches, config, services, instances, xbus };
         Machine::load(&loaded).unwrap()
     }
 }

@@ -160,6 +160,9 @@ impl Namespace {
     /// The namespace of the audit: who changed what, and what was refused to whom.
     pub const AUDIT: &'static str = "_audit";
 
+    /// The namespace of the envelopes of Xbus and of what becomes of them.
+    pub const XBUS: &'static str = "xbus";
+
     /// Checks `name` and copies it.
     ///
     /// # Errors
@@ -182,7 +185,7 @@ impl Namespace {
     /// Whether clients may neither create nor delete a namespace of this name.
     #[must_use]
     pub fn is_reserved(name: &str) -> bool {
-        matches!(name, Self::INBOX | Self::DEAD | Self::ROLL | Self::AUDIT)
+        matches!(name, Self::INBOX | Self::DEAD | Self::ROLL | Self::AUDIT | Self::XBUS)
     }
 }
 
@@ -418,7 +421,7 @@ mod tests {
             let text = Namespace::parse(name).map_err(|error| error.to_string());
             assert_eq!(text, Err(format!("invalid namespace name: {name}")));
         }
-        assert!(["_bus_", "_dead_", "_audit", "roll"].into_iter().all(Namespace::is_reserved));
+        assert!(["_bus_", "_dead_", "_audit", "roll", "xbus"].into_iter().all(Namespace::is_reserved));
         assert!(!["app", "Roll", "_bus", "rolls", ""].into_iter().any(Namespace::is_reserved));
     }
 

@@ -111,6 +111,12 @@ pub struct AccountAccept {
     /// The certificate, PEM.
     #[prost(string, tag = "3")]
     pub certificate: String,
+    /// What the certificate is compared with, as the credential of the account has it: `sha256:HEX`.
+    #[prost(string, tag = "4")]
+    pub fingerprint: String,
+    /// When the certificate ends to count, milliseconds since 1970.
+    #[prost(uint64, tag = "5")]
+    pub expires: u64,
 }
 
 /// The body of [`Change::AccountEnable`].
@@ -220,9 +226,10 @@ pub struct FragmentReceived {
     /// The measure of the fragment.
     #[prost(message, required, tag = "6")]
     pub fragment: Fragment,
-    /// Sequence number of the event of the book that has the items of the fragment.
-    #[prost(uint64, tag = "7")]
-    pub sequence: u64,
+    /// Id of the event of the book that has the items of the fragment. The publish of that event stands before this
+    /// change in the log; without the event the change is refused.
+    #[prost(string, tag = "7")]
+    pub event: String,
     /// Ids for the processes that begin when the envelope becomes complete: as many as active pipelines may match. With
     /// fewer than needed the change is refused, and proposed again with more.
     #[prost(bytes = "vec", repeated, tag = "8")]

@@ -20,6 +20,8 @@ pub const EVENT_TYPE_BYTES_MAX: usize = 255;
 
 /// Most pipelines of one cluster, all versions counted.
 pub const PIPELINES_MAX: usize = 10_000;
+/// Most bytes of the texts of all versions of all pipelines.
+pub const PIPELINES_BYTES_MAX: usize = 64 << 20;
 /// Longest text of a pipeline, in bytes.
 pub const PIPELINE_BYTES_MAX: usize = 256 << 10;
 /// Most nodes of a pipeline.
@@ -46,6 +48,8 @@ pub const STALL_MS: u64 = 30_000;
 
 /// Most processes of one cluster that have not ended.
 pub const PROCESSES_OPEN_MAX: usize = 100_000;
+/// About the most bytes of the rows of all processes that have not ended.
+pub const PROCESS_BYTES_OPEN_MAX: usize = 256 << 20;
 /// Most jobs of one process: a node with `rolebroadcast` has one for each actor.
 pub const JOBS_MAX: usize = 4096;
 /// Most log messages that are kept of one job.

@@ -6,6 +6,7 @@
 //! envelope/  fragments of events become one envelope, of which only counts and checksums are kept
 //! process/   one envelope on its way through one pipeline: a job for each actor that works on it
 //! change     every change of these, as the log carries it
+//! done       what a change did: the reply of the rules
 //! ```
 //!
 //! This room holds rules alone: of the rest of the crate it imports only [`crate::node::Owner`], and it knows no store. Items of
@@ -17,6 +18,7 @@
 
 pub mod account;
 pub mod change;
+pub mod done;
 pub mod envelope;
 pub mod id;
 pub mod limits;

@@ -12,6 +12,9 @@ use crate::security::actor::{ACTOR_TEXT_BYTES_MAX, Actor};
 use crate::security::change::{AuditLine, Audited, Change};
 use crate::security::model::Credential;
 use crate::subjects::subject::Namespace;
+use crate::xbus::change as xbus;
+use crate::xbus::id::Id;
+use crate::xbus::process::event::Event;
 
 /// A command that goes into the audit.
 pub(in crate::machine) struct Noted {
@@ -72,6 +75,7 @@ fn describe(command: &Command) -> Option<(&'static str, String)> {
         Command::ServiceUpdate(update) => ("service.update", update.id.clone()),
         Command::ServiceRemove(remove) => ("service.remove", remove.id.clone()),
         Command::Security(change) => describe_security(change.change.as_ref()?)?,
+        Command::Xbus(change) => describe_xbus(change.change.as_ref()?)?,
         _ => return None,
     })
 }
@@ -88,6 +92,36 @@ fn describe_security(change: &Change) -> Option<(&'static str, String)> {
         Change::IssuerDelete(name) => ("security.issuer_delete", name.clone()),
         Change::Bootstrap(bootstrap) => ("security.bootstrap", bootstrap.id.clone()),
         Change::CredentialsUsed(_) | Change::Audited(_) => return None,
+    })
+}
+
+/// What operators do. What programs do all the time, registrations included, has no line.
+fn describe_xbus(change: &xbus::Change) -> Option<(&'static str, String)> {
+    use xbus::Change as Of;
+    let id = |id: &[u8]| Id::from_slice(id).map_or_else(|_| String::new(), |id| id.to_string());
+    Some(match change {
+        Of::AccountAccept(accept) => ("xbus.account_accept", id(&accept.id)),
+        Of::AccountEnable(enable) => ("xbus.account_enable", id(&enable.id)),
+        Of::AccountDelete(of) => ("xbus.account_delete", id(of)),
+        Of::AccountResetCertificate(of) => ("xbus.account_reset", id(of)),
+        Of::AccountApiKey(key) => ("xbus.account_api_key", id(&key.id)),
+        Of::ActorSet(set) => ("xbus.actor_set", set.actor.name.clone()),
+        Of::ActorStatus(set) => ("xbus.actor_status", id(&set.id)),
+        Of::ActorDelete(of) => ("xbus.actor_delete", id(of)),
+        Of::PipelineSave(save) => ("xbus.pipeline_save", format!("{}/{}", save.name, save.version)),
+        Of::PipelineStatus(set) => ("xbus.pipeline_status", id(&set.id)),
+        Of::PipelineDelete(of) => ("xbus.pipeline_delete", id(of)),
+        Of::EnvelopesPurge(_) => ("xbus.envelopes_purge", "envelopes".into()),
+        Of::ProcessesPurge(ids) => ("xbus.processes_purge", ids.ids.len().to_string()),
+        Of::LogsPurge(_) => ("xbus.logs_purge", "logs".into()),
+        Of::Attention(attention) => ("xbus.attention", id(&attention.process)),
+        Of::Process(change) => match change.event.event.as_ref()? {
+            Event::Pause(_) => ("xbus.process_pause", id(&change.id)),
+            Event::Resume(_) => ("xbus.process_resume", id(&change.id)),
+            Event::Cancel(_) => ("xbus.process_cancel", id(&change.id)),
+            _ => return None,
+        },
+        _ => return None,
     })
 }
 

@@ -100,13 +100,13 @@ impl Machine {
     }
 
     /// Counts a change, and returns its revision.
-    fn next_revision(&mut self, writes: &mut Writes) -> u64 {
+    pub(in crate::machine) fn next_revision(&mut self, writes: &mut Writes) -> u64 {
         self.security.revision = self.security.revision.saturating_add(1);
         writes.put(Family::Meta, REVISION.into(), self.security.revision.to_be_bytes().into());
         self.security.revision
     }
 
-    fn principal_set(
+    pub(in crate::machine) fn principal_set(
         &mut self,
         mut row: PrincipalRow,
         if_revision: Option<u64>,
@@ -142,7 +142,12 @@ impl Machine {
         Ok(())
     }
 
-    fn principal_delete(&mut self, name: &str, if_revision: Option<u64>, writes: &mut Writes) -> Result<(), Refusal> {
+    pub(in crate::machine) fn principal_delete(
+        &mut self,
+        name: &str,
+        if_revision: Option<u64>,
+        writes: &mut Writes,
+    ) -> Result<(), Refusal> {
         let present = self.security.principals.get(name).ok_or_else(|| not_found("principal", name))?;
         check_revision(if_revision, present.revision)?;
         self.security.keeps_a_root(name, self.millis)?;
@@ -183,7 +188,11 @@ impl Machine {
         Ok(())
     }
 
-    fn credential_add(&mut self, mut row: Credential, writes: &mut Writes) -> Result<(), Refusal> {
+    pub(in crate::machine) fn credential_add(
+        &mut self,
+        mut row: Credential,
+        writes: &mut Writes,
+    ) -> Result<(), Refusal> {
         if row.proof.is_none() || row.id.is_empty() || row.encoded_len() > limits::METADATA_BYTES_MAX {
             return Err(Refusal::Malformed("credential".into()));
         }
@@ -225,7 +234,7 @@ impl Machine {
         ids.iter().for_each(|id| self.forget_credential(id, writes));
     }
 
-    fn credential_delete(&mut self, id: &str, writes: &mut Writes) -> Result<(), Refusal> {
+    pub(in crate::machine) fn credential_delete(&mut self, id: &str, writes: &mut Writes) -> Result<(), Refusal> {
         let present = self.security.credentials.get(id).ok_or_else(|| not_found("credential", id))?;
         let owner = present.principal.clone();
         if self.security.credentials_of(&owner).count() == 1 {

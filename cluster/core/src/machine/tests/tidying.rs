@@ -25,7 +25,7 @@ impl Rows for CountingRows<'_> {
         self.memory.get(family, key)
     }
 
-    fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<rows::Row>, RowsError> {
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, RowsError> {
         let found = self.memory.scan(family, from, to, limit)?;
         self.reads.set(self.reads.get() + found.len() + 1);
         Ok(found)

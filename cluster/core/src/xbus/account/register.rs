@@ -58,14 +58,15 @@ pub struct Registration {
 }
 
 /// What a program is told. The numbers are those of the Xbus protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
 pub enum Answer {
     /// An operator has to accept the account or its new key.
-    Pending,
+    Pending = 0,
     /// The account is enabled, and has its certificate.
-    Accepted,
+    Accepted = 1,
     /// The name belongs to another key, or the account is disabled.
-    Rejected,
+    Rejected = 2,
 }
 
 /// Why a registration cannot be.

@@ -69,6 +69,9 @@ pub struct EnvelopeRow {
     /// CRC-32C of the list of events as it was announced, so that the same list is not compared again.
     #[prost(fixed32, tag = "15")]
     pub announced_crc: u32,
+    /// Sequence number of the event of the book with its first fragment; 0: nothing is stored yet.
+    #[prost(uint64, tag = "16")]
+    pub first_sequence: u64,
 }
 
 /// An event of an envelope.

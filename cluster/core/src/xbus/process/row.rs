@@ -105,6 +105,9 @@ pub struct ProcessRow {
     /// The nodes, in the order of the graph.
     #[prost(message, repeated, tag = "9")]
     pub nodes: Vec<NodeRow>,
+    /// Sequence number of the event of the book from which on the process needs the book.
+    #[prost(uint64, tag = "10")]
+    pub pinned: u64,
 }
 
 /// A node of a process.
