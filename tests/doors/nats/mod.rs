@@ -8,3 +8,4 @@ mod cluster;
 mod live;
 mod odd;
 mod tls;
+mod xbus;

