@@ -13,6 +13,7 @@ use super::rows;
 use super::shared::XbusShared;
 use crate::base::clock;
 use crate::bus::error::Fault;
+use crate::bus::security::account_credential;
 use crate::bus::security::credentials::account_ca::VerifiedRequest;
 use crate::bus::security::identity::{Identity, Shown};
 use crate::doors::nats::xbus::json::answer;
@@ -80,7 +81,7 @@ fn read(request: &Request) -> Result<Wanted, Fault> {
 
 /// Whether a client has shown the present certificate of an account.
 fn is_authenticated(identity: &Identity, account: &str) -> bool {
-    let credential = format!("xbus:{account}");
+    let credential = account_credential::id(account);
     matches!(identity.shown(), Shown::Certificate(_, Some(shown)) if *shown == credential)
 }
 
