@@ -9,6 +9,7 @@ use super::nodes::Nodes;
 use super::settings::Settings;
 use super::wire::encode;
 use super::wire::info::Info;
+use super::xbus::service::XbusService;
 use crate::bus::access::Access;
 use crate::bus::live_events::LiveEvents;
 use crate::bus::roll::services::Services;
@@ -32,6 +33,8 @@ pub(super) struct DoorContext {
     pub(super) events: Arc<LiveEvents>,
     /// Where other nodes can be reached.
     pub(super) nodes: Arc<Nodes>,
+    /// Answers clients of Xbus.
+    pub(super) xbus: XbusService,
     /// The number of the next connection.
     pub(super) next: AtomicU64,
     /// The number of connections.

@@ -5,7 +5,7 @@
 //! connection   the actor of one connection        outbox   what waits for its client
 //! record       messages as events, and back       jetstream   the part of its API that publishers ask
 //! nodes        where the other nodes are           admit    from a CONNECT to an access
-//! xbus         what clients of Xbus write and read, as types
+//! xbus         what clients of Xbus write and read, and the service that answers them
 //! ```
 //!
 //! May import `bus`, `net` and `base`. Invariant: a subject of a namespace is recorded, and is delivered after its commit;
@@ -39,6 +39,7 @@ use context::DoorContext;
 use nodes::Nodes;
 use record::EventMessages;
 use settings::{HandshakeFirst, NAME, Settings};
+use xbus::service::XbusService;
 
 use super::door::{Context, Description, Door};
 use crate::bus::live_events::LiveEvents;
@@ -80,7 +81,9 @@ pub fn open(settings: &Settings, context: &Context) -> Arc<dyn Door> {
     }
     let (next, count, draining) = (AtomicU64::new(1), AtomicUsize::new(0), AtomicBool::new(false));
     let shared = Arc::clone(&nodes);
-    let context = Arc::new(DoorContext { settings, access, services, events, nodes: shared, next, count, draining });
+    let xbus = XbusService::new(services.bus.clone());
+    let context =
+        Arc::new(DoorContext { settings, access, services, events, nodes: shared, xbus, next, count, draining });
     Arc::new(NatsDoor { context, nodes, _running: stop.drop_guard() })
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use futures_util::stream::StreamExt as _;
+use rollbook_core::level::FeatureLevel;
 use rollbook_core::subjects::subject::Namespace;
 
 use super::calls;
@@ -22,6 +23,7 @@ use crate::doors::nats::wire::encode;
 use crate::doors::nats::wire::error::ProtocolError;
 use crate::doors::nats::wire::operation::{ClientOp, Publish, Subscribe, Unsubscribe};
 use crate::doors::nats::wire::subject::queue_name;
+use crate::doors::nats::xbus;
 
 /// The refusal of a subscription.
 pub(super) fn denied(subject: &str, queue: &str) -> ProtocolError {
@@ -131,10 +133,15 @@ impl Connection {
             self.call(asked, &message);
             return Ok(());
         }
-        let state = self.context.services.bus.node().state();
-        let first = subject.first_token();
+        if let Some(called) = xbus::subject::parse(subject.as_str()) {
+            return self.call_xbus(called, &message, task).map_err(|fault| refusal(&fault, &subject));
+        }
+        let bus = &self.context.services.bus;
+        let (state, first) = (bus.node().state(), subject.first_token());
         let is_recorded = || self.context.settings.records(first) || first.starts_with('_');
-        if first == Namespace::INBOX || state.has_namespace(first) && is_recorded() {
+        // What clients of Xbus say to each other is live; its namespace is written by the server.
+        let is_xbus = first == Namespace::XBUS && bus.level() >= FeatureLevel::XBUS;
+        if first == Namespace::INBOX || state.has_namespace(first) && is_recorded() && !is_xbus {
             return client.record(&message, task);
         }
         match client.live.publish(&subject, &message) {
@@ -219,7 +226,7 @@ impl Connection {
             return true;
         }
         let Stage::Open(client) = &mut self.stage else { return false };
-        let (mut moved, mut denied) = (false, Vec::new());
+        let (mut moved, mut denied) = (client.calls.progress(task), Vec::new());
         while let Poll::Ready(Some(outcome)) = client.recorded.poll_next_unpin(task) {
             denied.extend(client.acknowledge(outcome).err());
             moved = true;
