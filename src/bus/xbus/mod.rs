@@ -1,7 +1,9 @@
 //! Xbus between the doors and the rules: pipelines as people write them.
 //!
 //! ```text
-//! client   reads and changes of the state
+//! client   looks at the state in memory, and changes of it
+//! filter   which processes somebody asks for
+//! reads    envelopes, processes and logs, in memory and on the disk
 //! yaml     the text of a pipeline becomes a document of the rules
 //! ```
 //!
@@ -10,4 +12,6 @@
 //! Invariant: a text of any content is read within bounded memory and time, and is a document or an error with its line.
 
 pub mod client;
+pub mod filter;
+pub mod reads;
 pub mod yaml;
