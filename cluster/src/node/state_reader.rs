@@ -12,6 +12,7 @@ use rollbook_core::rows::Family;
 use tokio::sync::watch;
 
 use crate::book::events::Book;
+use super::xbus_reader::XbusReader;
 use crate::error::ReadError;
 use crate::lock::lock;
 use crate::log::store::LogStore;
@@ -44,6 +45,12 @@ impl StateReader {
     #[must_use]
     pub fn book(&self) -> Book {
         Book::new(Arc::clone(&self.state), self.log.clone())
+    }
+
+    /// What Xbus keeps on the disk alone.
+    #[must_use]
+    pub fn xbus(&self) -> XbusReader {
+        XbusReader::new(Arc::clone(&self.state))
     }
 
     /// Follows the index behind the last applied entry.

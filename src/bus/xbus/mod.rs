@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! client     reads and changes of the state
+//! reads      envelopes, processes and logs, in memory and on the disk;  filter says which processes
 //! flow       what programs do all the time, and who hears of what became of it
 //! engine     brings jobs to the actors of this node:  pick says which, workers has the actors
 //! sweep      gives back what this node no longer works on
@@ -15,9 +16,11 @@
 
 pub mod client;
 pub mod engine;
+pub mod filter;
 pub mod flow;
 mod pick;
 pub mod presence;
+pub mod reads;
 mod sweep;
 mod upkeep;
 pub mod workers;
