@@ -3,6 +3,7 @@
 //! ```text
 //! client     reads and changes of the state
 //! reads      envelopes, processes and logs, in memory and on the disk;  filter says which processes
+//! storage    the fragments of envelopes in the book
 //! flow       what programs do all the time, and who hears of what became of it
 //! engine     brings jobs to the actors of this node:  pick says which, workers has the actors
 //! sweep      gives back what this node no longer works on
@@ -21,6 +22,7 @@ pub mod flow;
 mod pick;
 pub mod presence;
 pub mod reads;
+pub mod storage;
 mod sweep;
 mod upkeep;
 pub mod workers;

@@ -15,6 +15,8 @@ use super::presence;
 pub(super) const PICKS_MAX: usize = 256;
 /// Jobs of one node of a pipeline that one look reads.
 const LOOKED_MAX: usize = 1024;
+/// Most jobs of an actor, those included that it does without a stream.
+const LOAD_MAX: usize = 1024;
 /// How long a job is left to the node that should bring it.
 const ELSEWHERE: Duration = Duration::from_millis(200);
 /// Most jobs that are remembered as left to other nodes.
@@ -91,8 +93,9 @@ impl Picker {
             let candidate = |actor: Id| {
                 let row = xbus.actor(actor).filter(|_| xbus.may_work(node, actor))?;
                 let others = presence::other_nodes(machine, row, here);
-                let free = free.get(&actor).copied().unwrap_or_default();
                 let load = xbus.load(actor);
+                let room = LOAD_MAX.saturating_sub(usize::try_from(load).unwrap_or(usize::MAX));
+                let free = free.get(&actor).copied().unwrap_or_default().min(room);
                 (free > 0 || !others.is_empty()).then_some(Candidate { actor, load, free, others })
             };
             let mut candidates: Vec<Candidate> = actors.into_iter().filter_map(candidate).collect();

@@ -39,6 +39,7 @@ use context::DoorContext;
 use nodes::Nodes;
 use record::EventMessages;
 use settings::{HandshakeFirst, NAME, Settings};
+use xbus::notices::Notices;
 use xbus::service::XbusService;
 
 use super::door::{Context, Description, Door};
@@ -81,9 +82,21 @@ pub fn open(settings: &Settings, context: &Context) -> Arc<dyn Door> {
     }
     let (next, count, draining) = (AtomicU64::new(1), AtomicUsize::new(0), AtomicBool::new(false));
     let shared = Arc::clone(&nodes);
-    let xbus = XbusService::new(services.bus.clone());
-    let context =
-        Arc::new(DoorContext { settings, access, services, events, nodes: shared, xbus, next, count, draining });
+    let engine = context.xbus.clone();
+    engine.flow().listen(Notices::new(services.bus.clone()));
+    let xbus = XbusService::new(engine.clone());
+    let context = Arc::new(DoorContext {
+        settings,
+        access,
+        services,
+        events,
+        nodes: shared,
+        xbus,
+        engine,
+        next,
+        count,
+        draining,
+    });
     Arc::new(NatsDoor { context, nodes, _running: stop.drop_guard() })
 }
 

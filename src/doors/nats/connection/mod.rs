@@ -47,6 +47,7 @@ use crate::bus::security::origin::Origin;
 use crate::bus::security::usage::Place;
 use crate::net::listener::tcp;
 use crate::net::peer::Peer;
+use xbus::Agents;
 
 /// About the most bytes that the subscriptions of one client take.
 const SUBSCRIPTION_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -81,6 +82,8 @@ struct Client {
     recorded: FuturesUnordered<Recorded>,
     /// Calls of Xbus that are being answered.
     calls: CallsInFlight,
+    /// Actors of Xbus that the client speaks for.
+    agents: Agents,
 }
 
 /// A client that is being admitted.
@@ -318,7 +321,8 @@ impl Connection {
         let handle = clients.connect(client, &NO_ANNOUNCEMENTS, ctx.address().recipient(), about);
         let live = LiveClient::new(access, (!self.manners.echo).then_some(self.number));
         let (subscriptions, recorded, calls) = (HashMap::new(), FuturesUnordered::new(), CallsInFlight::default());
-        self.stage = Stage::Open(Box::new(Client { live, handle, subscriptions, recorded, calls }));
+        let agents = Agents::default();
+        self.stage = Stage::Open(Box::new(Client { live, handle, subscriptions, recorded, calls, agents }));
         if self.manners.verbose {
             self.say(encode::ok, ctx);
         }

@@ -119,6 +119,9 @@ impl Connection {
         };
         let headers = publish.headers.unwrap_or_default();
         let message = LiveMessage { subject: subject.text().clone(), reply, headers, payload: publish.payload };
+        if self.job_message(&message.subject, &message.payload) {
+            return Ok(());
+        }
         let Stage::Open(client) = &mut self.stage else { return Ok(()) };
         if let Some(asked) = jetstream::asked(subject.as_str()) {
             return match client.live.count(message.bytes()) {
@@ -179,7 +182,8 @@ impl Connection {
             Ok(live) => {
                 self.context.events.prepare(&filter);
                 self.subscription_bytes = bytes;
-                client.subscriptions.insert(sid, Subscription { number, filter, queue, _live: live });
+                client.subscriptions.insert(sid, Subscription { number, filter: filter.clone(), queue, _live: live });
+                self.xbus_subscribed(&filter);
                 Ok(())
             }
             Err(fault) => {
@@ -207,6 +211,7 @@ impl Connection {
         let bytes = Subscription::bytes(&sid, &subscription.filter, &subscription.queue);
         self.subscription_bytes = self.subscription_bytes.saturating_sub(bytes);
         self.outbox.close(subscription.number);
+        self.xbus_unsubscribed(&subscription.filter);
         Some(subscription)
     }
 

@@ -18,7 +18,7 @@ use crate::xbus::id::Id;
 use crate::xbus::pipeline::graph::{Graph, Node};
 use crate::xbus::pipeline::version::{PipelineRow, PipelineStatus};
 use crate::xbus::process::event::Actors;
-use crate::xbus::process::row::ProcessRow;
+use crate::xbus::process::row::{JobState, ProcessRow};
 
 /// A version of a pipeline, with its graph when it has no faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -237,6 +237,16 @@ impl Xbus {
         let of = move |key: &&(Owner, Id, Id)| key.0 == owner;
         let served = self.index.served.range((owner, Id::default(), Id::default())..).take_while(of);
         served.map(|(_, process, actor)| (*process, *actor))
+    }
+
+    /// The processes of which an actor that is away has a job without a stream.
+    pub fn detached_of(&self, actor: Id) -> impl Iterator<Item = Id> {
+        let detached = move |id: &Id| {
+            let nodes = self.processes.get(id).into_iter().flat_map(|row| &row.nodes);
+            let mut jobs = nodes.flat_map(|node| &node.jobs);
+            jobs.any(|job| job.actor == actor.as_bytes() && job.state() == JobState::Detached)
+        };
+        self.processes_of(actor).filter(detached)
     }
 
     /// The processes with a job that is given back when this life of a node ends: not those that their actor does

@@ -1,19 +1,21 @@
 //! What the handlers of a node share.
 
-use crate::bus::handle::Bus;
 use crate::bus::xbus::client::XbusClient;
+use crate::bus::xbus::engine::Engine;
 
 /// What the handlers of a node share.
 #[derive(Debug)]
 pub struct XbusShared {
     /// The state, and the way to change it.
     pub client: XbusClient,
+    /// Envelopes and processes.
+    pub engine: Engine,
 }
 
 impl XbusShared {
-    /// Of this bus.
+    /// Of this engine.
     #[must_use]
-    pub const fn new(bus: Bus) -> Self {
-        Self { client: XbusClient::new(bus) }
+    pub fn new(engine: Engine) -> Self {
+        Self { client: engine.flow().client().clone(), engine }
     }
 }
