@@ -262,6 +262,7 @@ impl RunningNode {
             connections_max: descriptors::web_connections_max(fitted),
             proxy_protocol_from: web.proxy_protocol_from.clone(),
             tls: web.listener_tls(),
+            client_ca: None,
             greeting: None,
         };
         let http = HttpSettings {

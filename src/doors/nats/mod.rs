@@ -25,6 +25,7 @@ pub mod settings;
 pub mod wire;
 pub mod xbus;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -133,6 +134,7 @@ impl Door for NatsDoor {
             connections_max: settings.connections_max,
             proxy_protocol_from: settings.proxy_protocol_from.clone(),
             tls: settings.listener_tls(),
+            client_ca: settings.xbus_ca().map(Path::to_path_buf),
             greeting: Some(Greeting { make, handshake, plaintext_refusal: PLAINTEXT }),
         };
         let context = Arc::clone(&self.context);

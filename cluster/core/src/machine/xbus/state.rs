@@ -76,6 +76,19 @@ pub struct Xbus {
 }
 
 impl Xbus {
+    /// The state with these rows, for tests of those who read it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_rows(
+        accounts: impl IntoIterator<Item = AccountRow>,
+        actors: impl IntoIterator<Item = ActorRow>,
+    ) -> Self {
+        let mut state = Self::default();
+        accounts.into_iter().for_each(|row| state.put_account(row));
+        actors.into_iter().for_each(|row| state.put_actor(row));
+        state
+    }
+
     /// Counts the changes of accounts, actors and pipelines.
     #[must_use]
     pub const fn revision(&self) -> u64 {
