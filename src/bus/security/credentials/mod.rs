@@ -6,6 +6,7 @@
 //! token      rb1_<id>_<secret>, for programs         ticket   one use, 30 s, for EventSource
 //! password   argon2id, for people                    delay    who failed often has to wait
 //! jwt        tokens of foreign issuers               certificate   names of a client certificate
+//! nkey       keys of NATS that sign
 //! seal       secrets at rest                         secret   a value that no output shows
 //! ```
 //!
@@ -17,6 +18,7 @@ pub mod bearer;
 pub mod certificate;
 pub mod delay;
 pub mod jwt;
+pub mod nkey;
 pub mod password;
 pub mod seal;
 pub mod secret;

@@ -124,6 +124,8 @@ pub(super) struct Connection {
     context: Arc<DoorContext>,
     /// The number of the connection at this node.
     number: u64,
+    /// What the client was asked to sign, if it has a key; empty when it was not asked.
+    nonce: String,
     peer: Peer,
     outbox: Arc<Outbox>,
     stage: Stage,
@@ -152,18 +154,23 @@ impl Connection {
     /// The actor of a new connection.
     fn new(context: &Arc<DoorContext>, connection: &tcp::Connection, ended: oneshot::Sender<Infallible>) -> Self {
         let peer = connection.peer.clone();
-        let known = serde_json::from_slice::<Greeted>(greeted_json(&connection.greeting)).ok();
-        let number = known.map_or_else(|| context.next.fetch_add(1, Ordering::Relaxed), |known| known.client_id);
+        // The client may have started the handshake of TLS before the node could say anything.
+        let late = connection.greeting.is_empty();
+        let greeting = match late {
+            true => context.greeting(context.next.fetch_add(1, Ordering::Relaxed), &peer, false),
+            false => connection.greeting.clone(),
+        };
+        let Greeted { client_id: number, nonce } =
+            serde_json::from_slice(greeting.strip_prefix(b"INFO ").unwrap_or_default()).unwrap_or_default();
         let outbox = Arc::new(Outbox::new(number, context.settings.queue_bytes_max));
-        if connection.greeting.is_empty() {
-            // The client has started the handshake of TLS before the node could say anything.
-            let greeting = context.greeting(number, &peer, false);
+        if late {
             outbox.say(|out| out.extend_from_slice(&greeting));
         }
         context.count.fetch_add(1, Ordering::Relaxed);
         Self {
             context: Arc::clone(context),
             number,
+            nonce,
             peer,
             outbox,
             stage: Stage::New,
@@ -280,6 +287,8 @@ impl Connection {
         self.manners = Manners::from(&connect);
         self.connect = connect.clone();
         let origin = Origin::new(NAME, Some(self.peer.clone()));
+        // A signature counts once.
+        let connect = (connect, std::mem::take(&mut self.nonce));
         let mut admission = admit(self.context.access.clone(), connect, origin).boxed_local();
         match (&mut admission).now_or_never() {
             Some(admitted) => self.admitted(admitted, ctx),
@@ -320,7 +329,7 @@ impl Connection {
     /// A client that says something without a CONNECT is one that shows no credential.
     fn admit_without_connect(&mut self, ctx: &mut Context<Self>) {
         let origin = Origin::new(NAME, Some(self.peer.clone()));
-        let admitted = admit(self.context.access.clone(), Connect::default(), origin).now_or_never();
+        let admitted = admit(self.context.access.clone(), (Connect::default(), String::new()), origin).now_or_never();
         let Some(Ok(admitted)) = admitted else { return self.refuse(&ProtocolError::AuthorizationViolation, ctx) };
         // The operation that comes now is answered, and no CONNECT is.
         let verbose = std::mem::replace(&mut self.manners.verbose, false);
@@ -373,19 +382,18 @@ impl Connection {
 }
 
 /// What the node has said of the connection before the connection had an actor.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, Default, serde::Deserialize)]
 struct Greeted {
     client_id: u64,
+    /// What a client with a key signs; empty when nobody has one.
+    #[serde(default)]
+    nonce: String,
 }
 
 /// A time within `most`, other for each connection.
 fn spread(connection: u64, most: Duration) -> Duration {
     let part = u32::try_from(connection.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).unwrap_or_default();
     most.mul_f64(f64::from(part) / f64::from(u32::MAX))
-}
-
-fn greeted_json(greeting: &[u8]) -> &[u8] {
-    greeting.strip_prefix(b"INFO ").unwrap_or_default()
 }
 
 impl Actor for Connection {
