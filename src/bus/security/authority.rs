@@ -272,7 +272,8 @@ impl Authority {
     /// A client that has signed with a key of NATS. Signatures cannot be guessed and keys are public, so a failure delays
     /// nobody: a stranger could keep the owner of a key out.
     fn nkey(&self, proof: &NkeyProof<'_>) -> Result<Admitted, Fault> {
-        let wrong = || unauthenticated("the nkey or its signature is not valid; the key was revoked, or never added here");
+        let wrong =
+            || unauthenticated("the nkey or its signature is not valid; the key was revoked, or never added here");
         // The signature first: whoever has no key learns nothing of those that there are.
         if !proof.is_signed() {
             return Err(wrong());

@@ -5,6 +5,7 @@
 //! connection   the actor of one connection        outbox   what waits for its client
 //! record       messages as events, and back       jetstream   the part of its API that publishers ask
 //! nodes        where the other nodes are           admit    from a CONNECT to an access
+//! service      responders of the services API of NATS, as services of the roll
 //! xbus         what clients of Xbus write and read, as types
 //! ```
 //!
@@ -21,6 +22,7 @@ mod nodes;
 mod outbox;
 mod outcome;
 mod record;
+mod service;
 pub mod settings;
 pub mod wire;
 pub mod xbus;

@@ -1,7 +1,7 @@
 //! The actor of one connection.
 //!
 //! [`pump`] moves bytes between the socket and the actor, [`operations`] has what a client may ask for, [`recorded`] the
-//! messages that go into the book, [`calls`] requests to services of any door. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
+//! messages that go into the book, [`calls`] requests to services of any door, [`services`] what the client itself serves. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
 //! [`Connection::end`] alone, which removes the client from the bus; what it still has to say is written then, within
 //! [`END_TIME`].
 
@@ -9,6 +9,7 @@ mod calls;
 mod operations;
 pub(super) mod pump;
 mod recorded;
+mod services;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -28,6 +29,7 @@ use super::announcements::NO_ANNOUNCEMENTS;
 use super::context::DoorContext;
 use super::outbox::Outbox;
 use super::outcome::Recorded;
+use super::service::responder::Responders;
 use super::settings::{NAME, Settings};
 use super::wire::connect::Connect;
 use super::wire::encode;
@@ -75,6 +77,8 @@ struct Client {
     handle: ClientHandle,
     /// By the names that the client gave them.
     subscriptions: HashMap<Bytes, Subscription>,
+    /// What the client serves.
+    responders: Responders,
     /// Messages on their way into the book.
     recorded: FuturesUnordered<Recorded>,
 }
@@ -319,8 +323,8 @@ impl Connection {
         let clients = &self.context.services.clients;
         let handle = clients.connect(client, &NO_ANNOUNCEMENTS, ctx.address().recipient(), about);
         let live = LiveClient::new(access, (!self.manners.echo).then_some(self.number));
-        let (subscriptions, recorded) = (HashMap::new(), FuturesUnordered::new());
-        self.stage = Stage::Open(Box::new(Client { live, handle, subscriptions, recorded }));
+        let (subscriptions, responders, recorded) = (HashMap::new(), Responders::new(), FuturesUnordered::new());
+        self.stage = Stage::Open(Box::new(Client { live, handle, subscriptions, responders, recorded }));
         if self.manners.verbose {
             self.say(encode::ok, ctx);
         }

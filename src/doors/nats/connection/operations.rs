@@ -172,7 +172,8 @@ impl Connection {
             Ok(live) => {
                 self.context.events.prepare(&filter);
                 self.subscription_bytes = bytes;
-                client.subscriptions.insert(sid, Subscription { number, filter, queue, _live: live });
+                client.subscriptions.insert(sid, Subscription { number, filter: filter.clone(), queue, _live: live });
+                self.subscription_begins(number, filter.as_str());
                 Ok(())
             }
             Err(fault) => {
@@ -200,6 +201,7 @@ impl Connection {
         let bytes = Subscription::bytes(&sid, &subscription.filter, &subscription.queue);
         self.subscription_bytes = self.subscription_bytes.saturating_sub(bytes);
         self.outbox.close(subscription.number);
+        self.subscription_ends(subscription.number, subscription.filter.as_str());
         Some(subscription)
     }
 
