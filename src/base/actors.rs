@@ -44,11 +44,13 @@ pub enum Kind {
     NatsConnection,
     /// An actor of Xbus at such a connection.
     XbusAgent,
+    /// A responder of the services API of NATS.
+    NatsService,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Registry,
         Self::Relay,
         Self::Consumer,
@@ -61,6 +63,7 @@ impl Kind {
         Self::Connection,
         Self::NatsConnection,
         Self::XbusAgent,
+        Self::NatsService,
     ];
 
     /// The value of the label `kind`.
@@ -79,6 +82,7 @@ impl Kind {
             Self::Connection => "websocket_connection",
             Self::NatsConnection => "nats_connection",
             Self::XbusAgent => "xbus_agent",
+            Self::NatsService => "nats_service",
         }
     }
 }

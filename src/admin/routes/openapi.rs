@@ -75,6 +75,7 @@ const PAGES: &str = "/docs/{_:.*}";
         security::credentials::create_token,
         security::credentials::set_password,
         security::credentials::add_certificate,
+        security::credentials::add_nkey,
         security::credentials::revoke,
         security::roles::list,
         security::roles::show,

@@ -24,6 +24,7 @@ use super::credentials::delay::LoginDelays;
 use super::credentials::jwt::error::JwtError;
 use super::credentials::jwt::jwks::JwksSettings;
 use super::credentials::jwt::verifier::Verifier;
+use super::credentials::nkey::NkeyProof;
 use super::credentials::password::Passwords;
 use super::credentials::seal::SealKey;
 use super::credentials::ticket::Tickets;
@@ -189,6 +190,7 @@ impl Authority {
             Some(Presented::Token { id, secret }) => self.token(id, secret),
             Some(Presented::Jwt(token)) => self.jwt(token).await,
             Some(Presented::Basic(basic)) => self.password(basic, &origin).await,
+            Some(Presented::Nkey(proof)) => self.nkey(&proof),
             Some(Presented::Unknown) => Err(unauthenticated("the credential is neither a token nor a JWT")),
             None => self.certificate(&origin),
         };
@@ -296,6 +298,31 @@ impl Authority {
             }
             self.of_credential(security, credential, Shown::Token(id.to_owned()))
         })
+    }
+
+    /// A client that has signed with a key of NATS. Signatures cannot be guessed and keys are public, so a failure delays
+    /// nobody: a stranger could keep the owner of a key out.
+    fn nkey(&self, proof: &NkeyProof<'_>) -> Result<Admitted, Fault> {
+        let wrong =
+            || unauthenticated("the nkey or its signature is not valid; the key was revoked, or never added here");
+        // The signature first: whoever has no key learns nothing of those that there are.
+        if !proof.is_signed() {
+            return Err(wrong());
+        }
+        let id = Credential::nkey_id(proof.key);
+        self.with_security(|security| {
+            let credential = security.credential(&id).ok_or_else(wrong)?;
+            if credential.proof != Some(Proof::Nkey(proof.key.to_owned())) {
+                return Err(wrong());
+            }
+            self.of_credential(security, credential, Shown::Nkey(id.clone()))
+        })
+    }
+
+    /// Whether some principal has a key of NATS, so that clients need something to sign.
+    #[must_use]
+    pub fn takes_nkeys(&self) -> bool {
+        self.with_security(Security::has_nkeys)
     }
 
     /// The holder of a credential that was shown to be right.
@@ -429,7 +456,7 @@ impl Authority {
                     let present = matches!(proof, Some(Proof::Certificate(present)) if present == print);
                     if present { None } else { gone }
                 }
-                Shown::Token(id) | Shown::Password(id) | Shown::Certificate(_, Some(id)) => {
+                Shown::Token(id) | Shown::Password(id) | Shown::Nkey(id) | Shown::Certificate(_, Some(id)) => {
                     let present = security.credential(id).is_some_and(|present| present.principal == identity.name());
                     if present { None } else { gone }
                 }

@@ -13,6 +13,7 @@ use super::xbus::service::XbusService;
 use crate::bus::access::Access;
 use crate::bus::live_events::LiveEvents;
 use crate::bus::roll::services::Services;
+use crate::bus::security::credentials::nkey;
 use crate::bus::xbus::engine::Engine;
 use crate::net::peer::Peer;
 
@@ -83,10 +84,19 @@ impl DoorContext {
         !self.services.bus.authority().is_open_to(peer.local)
     }
 
+    /// What a client with a key signs. None while nobody has a key.
+    fn nonce(&self) -> Option<String> {
+        if !self.services.bus.authority().takes_nkeys() {
+            return None;
+        }
+        nkey::nonce().inspect_err(|error| tracing::error!(%error, "clients with an nkey cannot connect")).ok()
+    }
+
     /// The line that a connection begins with.
     pub(super) fn greeting(&self, connection: u64, peer: &Peer, tls_required: bool) -> Bytes {
         let mut out = bytes::BytesMut::new();
-        match self.info(connection, peer, tls_required).json() {
+        let info = Info { nonce: self.nonce(), ..self.info(connection, peer, tls_required) };
+        match info.json() {
             Ok(json) => encode::info(&mut out, &json),
             Err(error) => tracing::error!(%error, "the description of the node is no JSON"),
         }

@@ -6,6 +6,7 @@
 //! record       messages as events, and back       jetstream   the part of its API that publishers ask
 //! nodes        where the other nodes are           admit    from a CONNECT to an access
 //! xbus         what clients of Xbus write and read, and the service that answers them
+//! service      responders of the services API of NATS, as services of the roll
 //! ```
 //!
 //! May import `bus`, `net` and `base`. Invariant: a subject of a namespace is recorded, and is delivered after its commit;
@@ -21,6 +22,7 @@ mod nodes;
 mod outbox;
 mod outcome;
 mod record;
+mod service;
 pub mod settings;
 pub mod wire;
 pub mod xbus;

@@ -49,6 +49,7 @@ delete /api/security/principals/{principal} | /api/security/principals/user:x | 
 get /api/security/principals/{principal}/credentials | /api/security/principals/user:x/credentials | admin:read security/principals/user:x |
 post /api/security/principals/{principal}/tokens | /api/security/principals/user:x/tokens | admin:security security/principals/user:x |
 put /api/security/principals/{principal}/password | /api/security/principals/user:x/password | admin:security security/principals/user:x | {}
+post /api/security/principals/{principal}/nkeys | /api/security/principals/user:x/nkeys | admin:security security/principals/user:x | {}
 post /api/security/principals/{principal}/certificates | /api/security/principals/user:x/certificates | admin:security security/principals/user:x | {}
 delete /api/security/credentials/{id} | /api/security/credentials/none | admin:security security/credentials/none |
 get /api/security/roles |  | admin:read security/roles |

@@ -1,7 +1,8 @@
 //! The actor of one connection.
 //!
 //! [`pump`] moves bytes between the socket and the actor, [`operations`] has what a client may ask for, [`recorded`] the
-//! messages that go into the book, [`calls`] requests to services of any door, [`xbus`] calls of Xbus. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
+//! messages that go into the book, [`calls`] requests to services of any door, [`services`] what the client itself
+//! serves, [`xbus`] calls and actors of Xbus. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
 //! [`Connection::end`] alone, which removes the client from the bus; what it still has to say is written then, within
 //! [`END_TIME`].
 
@@ -9,6 +10,7 @@ mod calls;
 mod operations;
 pub(super) mod pump;
 mod recorded;
+mod services;
 mod xbus;
 
 use std::collections::HashMap;
@@ -29,6 +31,7 @@ use super::announcements::NO_ANNOUNCEMENTS;
 use super::context::DoorContext;
 use super::outbox::Outbox;
 use super::outcome::Recorded;
+use super::service::responder::Responders;
 use super::settings::{NAME, Settings};
 use super::wire::connect::Connect;
 use super::wire::encode;
@@ -78,6 +81,8 @@ struct Client {
     handle: ClientHandle,
     /// By the names that the client gave them.
     subscriptions: HashMap<Bytes, Subscription>,
+    /// What the client serves.
+    responders: Responders,
     /// Messages on their way into the book.
     recorded: FuturesUnordered<Recorded>,
     /// Calls of Xbus that are being answered.
@@ -131,6 +136,8 @@ pub(super) struct Connection {
     context: Arc<DoorContext>,
     /// The number of the connection at this node.
     number: u64,
+    /// What the client was asked to sign, if it has a key; empty when it was not asked.
+    nonce: String,
     peer: Peer,
     outbox: Arc<Outbox>,
     stage: Stage,
@@ -159,18 +166,23 @@ impl Connection {
     /// The actor of a new connection.
     fn new(context: &Arc<DoorContext>, connection: &tcp::Connection, ended: oneshot::Sender<Infallible>) -> Self {
         let peer = connection.peer.clone();
-        let known = serde_json::from_slice::<Greeted>(greeted_json(&connection.greeting)).ok();
-        let number = known.map_or_else(|| context.next.fetch_add(1, Ordering::Relaxed), |known| known.client_id);
+        // The client may have started the handshake of TLS before the node could say anything.
+        let late = connection.greeting.is_empty();
+        let greeting = match late {
+            true => context.greeting(context.next.fetch_add(1, Ordering::Relaxed), &peer, false),
+            false => connection.greeting.clone(),
+        };
+        let Greeted { client_id: number, nonce } =
+            serde_json::from_slice(greeting.strip_prefix(b"INFO ").unwrap_or_default()).unwrap_or_default();
         let outbox = Arc::new(Outbox::new(number, context.settings.queue_bytes_max));
-        if connection.greeting.is_empty() {
-            // The client has started the handshake of TLS before the node could say anything.
-            let greeting = context.greeting(number, &peer, false);
+        if late {
             outbox.say(|out| out.extend_from_slice(&greeting));
         }
         context.count.fetch_add(1, Ordering::Relaxed);
         Self {
             context: Arc::clone(context),
             number,
+            nonce,
             peer,
             outbox,
             stage: Stage::New,
@@ -290,6 +302,8 @@ impl Connection {
         self.manners = Manners::from(&connect);
         self.connect = connect.clone();
         let origin = Origin::new(NAME, Some(self.peer.clone()));
+        // A signature counts once.
+        let connect = (connect, std::mem::take(&mut self.nonce));
         let mut admission = admit(self.context.access.clone(), connect, origin).boxed_local();
         match (&mut admission).now_or_never() {
             Some(admitted) => self.admitted(admitted, ctx),
@@ -320,9 +334,10 @@ impl Connection {
         let clients = &self.context.services.clients;
         let handle = clients.connect(client, &NO_ANNOUNCEMENTS, ctx.address().recipient(), about);
         let live = LiveClient::new(access, (!self.manners.echo).then_some(self.number));
-        let (subscriptions, recorded, calls) = (HashMap::new(), FuturesUnordered::new(), CallsInFlight::default());
-        let agents = Agents::default();
-        self.stage = Stage::Open(Box::new(Client { live, handle, subscriptions, recorded, calls, agents }));
+        let (subscriptions, responders, recorded) = (HashMap::new(), Responders::new(), FuturesUnordered::new());
+        let (calls, agents) = (CallsInFlight::default(), Agents::default());
+        let client = Client { live, handle, subscriptions, responders, recorded, calls, agents };
+        self.stage = Stage::Open(Box::new(client));
         if self.manners.verbose {
             self.say(encode::ok, ctx);
         }
@@ -331,7 +346,7 @@ impl Connection {
     /// A client that says something without a CONNECT is one that shows no credential.
     fn admit_without_connect(&mut self, ctx: &mut Context<Self>) {
         let origin = Origin::new(NAME, Some(self.peer.clone()));
-        let admitted = admit(self.context.access.clone(), Connect::default(), origin).now_or_never();
+        let admitted = admit(self.context.access.clone(), (Connect::default(), String::new()), origin).now_or_never();
         let Some(Ok(admitted)) = admitted else { return self.refuse(&ProtocolError::AuthorizationViolation, ctx) };
         // The operation that comes now is answered, and no CONNECT is.
         let verbose = std::mem::replace(&mut self.manners.verbose, false);
@@ -384,19 +399,18 @@ impl Connection {
 }
 
 /// What the node has said of the connection before the connection had an actor.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, Default, serde::Deserialize)]
 struct Greeted {
     client_id: u64,
+    /// What a client with a key signs; empty when nobody has one.
+    #[serde(default)]
+    nonce: String,
 }
 
 /// A time within `most`, other for each connection.
 fn spread(connection: u64, most: Duration) -> Duration {
     let part = u32::try_from(connection.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).unwrap_or_default();
     most.mul_f64(f64::from(part) / f64::from(u32::MAX))
-}
-
-fn greeted_json(greeting: &[u8]) -> &[u8] {
-    greeting.strip_prefix(b"INFO ").unwrap_or_default()
 }
 
 impl Actor for Connection {

@@ -184,6 +184,7 @@ impl Connection {
                 self.subscription_bytes = bytes;
                 client.subscriptions.insert(sid, Subscription { number, filter: filter.clone(), queue, _live: live });
                 self.xbus_subscribed(&filter);
+                self.subscription_begins(number, filter.as_str());
                 Ok(())
             }
             Err(fault) => {
@@ -212,6 +213,7 @@ impl Connection {
         self.subscription_bytes = self.subscription_bytes.saturating_sub(bytes);
         self.outbox.close(subscription.number);
         self.xbus_unsubscribed(&subscription.filter);
+        self.subscription_ends(subscription.number, subscription.filter.as_str());
         Some(subscription)
     }
 

@@ -150,7 +150,12 @@ impl Connect {
     /// Whether the client shows anything to be somebody.
     #[must_use]
     pub const fn shows_credentials(&self) -> bool {
-        self.user.is_some() || self.pass.is_some() || self.auth_token.is_some() || self.jwt.is_some()
+        self.user.is_some()
+            || self.pass.is_some()
+            || self.auth_token.is_some()
+            || self.jwt.is_some()
+            || self.nkey.is_some()
+            || self.sig.is_some()
     }
 
     /// Drops what the client has shown to be who it is.
