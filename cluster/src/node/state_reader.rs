@@ -11,8 +11,8 @@ use rollbook_core::node::Owner;
 use rollbook_core::rows::Family;
 use tokio::sync::watch;
 
-use crate::book::events::Book;
 use super::xbus_reader::XbusReader;
+use crate::book::events::Book;
 use crate::error::ReadError;
 use crate::lock::lock;
 use crate::log::store::LogStore;

@@ -65,7 +65,8 @@ mod tests {
     use super::*;
 
     fn process(status: ProcessStatus, changed: u64) -> ProcessRow {
-        let mut row = ProcessRow { id: vec![1; 16], emitter: vec![2; 16], envelope: vec![3; 16], ..ProcessRow::default() };
+        let mut row =
+            ProcessRow { id: vec![1; 16], emitter: vec![2; 16], envelope: vec![3; 16], ..ProcessRow::default() };
         row.set_status(status);
         row.status_changed = changed;
         let inputs = vec![InputRow { envelope: vec![4; 16], ..InputRow::default() }];

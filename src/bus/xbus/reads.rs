@@ -141,11 +141,8 @@ impl XbusClient {
         let (client, before) = (self.clone(), behind.unwrap_or((u64::MAX, Id::new([0xff; 16]))));
         let read = move |reader: &XbusReader| {
             let open = client.look(|xbus| open(xbus, &filter, before, limit));
-            let ended = if filter.wants_ended() {
-                ended(reader, &filter, before, limit)?
-            } else {
-                ProcessPage::default()
-            };
+            let ended =
+                if filter.wants_ended() { ended(reader, &filter, before, limit)? } else { ProcessPage::default() };
             Ok(merge(open, ended, limit))
         };
         self.read(read).await
@@ -184,12 +181,7 @@ impl XbusClient {
     ///
     /// # Errors
     /// The store failed or is damaged.
-    pub async fn logs(
-        &self,
-        about: Id,
-        behind: Option<(u64, u64)>,
-        limit: usize,
-    ) -> Result<Vec<LogEntry>, ReadError> {
+    pub async fn logs(&self, about: Id, behind: Option<(u64, u64)>, limit: usize) -> Result<Vec<LogEntry>, ReadError> {
         self.read(move |reader| reader.logs(about, behind, limit)).await
     }
 

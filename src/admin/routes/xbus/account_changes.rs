@@ -50,8 +50,7 @@ pub(super) fn mount(services: &mut web::ServiceConfig) {
         .service(resource(&path("/disable"), enable).route(web::post().to(disable)))
         .service(resource(&path("/enable"), enable).route(web::post().to(self::enable)))
         .service(
-            resource(&path("/reset-certificate"), post("xbus.account_reset"))
-                .route(web::post().to(reset_certificate)),
+            resource(&path("/reset-certificate"), post("xbus.account_reset")).route(web::post().to(reset_certificate)),
         )
         .service(
             resource(

@@ -32,19 +32,15 @@ use crate::bus::xbus::certificates::public_key;
 const BODY_BYTES_MAX: usize = 8 << 20;
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
-    services
-        .service(
-            resource(
-                "/api/xbus/accounts",
-                [
-                    get("xbus/accounts"),
-                    write("POST", "xbus.account_register", Verb::AdminWrite, "xbus/accounts"),
-                ],
-            )
-            .app_data(at_most(BODY_BYTES_MAX))
-            .route(web::get().to(list))
-            .route(web::post().to(register)),
-        );
+    services.service(
+        resource(
+            "/api/xbus/accounts",
+            [get("xbus/accounts"), write("POST", "xbus.account_register", Verb::AdminWrite, "xbus/accounts")],
+        )
+        .app_data(at_most(BODY_BYTES_MAX))
+        .route(web::get().to(list))
+        .route(web::post().to(register)),
+    );
 }
 
 /// An account of Xbus.

@@ -109,11 +109,8 @@ const fn word(status: EnvelopeStatus) -> &'static str {
 
 fn view(admin: &Admin, row: &EnvelopeRow, events: &[EventRow], fragments: &[(u32, u64)]) -> EnvelopeView {
     let said = |text: String| Some(text).filter(|text| !text.is_empty());
-    let fragment = |(number, index): &(u32, u64)| FragmentView {
-        number: *number,
-        namespace: Namespace::XBUS,
-        index: *index,
-    };
+    let fragment =
+        |(number, index): &(u32, u64)| FragmentView { number: *number, namespace: Namespace::XBUS, index: *index };
     EnvelopeView {
         id: text(&row.id),
         status: word(row.status()),
