@@ -1,6 +1,7 @@
 //! Xbus between the doors and the rules: envelopes go into the book, processes go on, jobs come to their actors.
 //!
 //! ```text
+//! certificates   what requests and certificates of accounts say
 //! client     reads and changes of the state
 //! reads      envelopes, processes and logs, in memory and on the disk;  filter says which processes
 //! storage    the fragments of envelopes in the book
@@ -15,6 +16,7 @@
 //! Invariant: a job is brought by the node whose proposal the rules took, and counts as being worked on only as long as
 //! that node has a guard for it. Whatever is lost, a connection, a node, an answer, the job is given back.
 
+pub mod certificates;
 pub mod client;
 pub mod engine;
 pub mod filter;

@@ -8,7 +8,7 @@ use super::link::Link;
 use super::{end, inputs};
 use crate::bus::error::Fault;
 use crate::bus::xbus::engine::{Engine, job_name};
-use crate::bus::xbus::storage::Fragments;
+use crate::bus::xbus::storage::{self, Fragments};
 use crate::bus::xbus::workers::Deliver;
 use crate::doors::nats::xbus::json::answer::Delivered;
 use crate::doors::nats::xbus::json::body::Context;
@@ -37,10 +37,11 @@ async fn send(engine: &Engine, link: &Link, deliver: &Deliver) -> Result<bool, F
         let Ok(envelope) = Id::from_slice(&input.envelope) else { continue };
         let subject = format!("xbus.msgbox.{actor}.input.{}", input.name);
         let reply = format!("_INBOX.{actor}.srv.letter");
-        let count = inputs::fragments(client, envelope).await?;
+        let count = storage::start(client, envelope).await?.fragments;
         let mut fragments = Fragments::of(client.clone(), envelope);
         for number in 1..=count {
-            let fragment = inputs::fragment(&mut fragments).await?;
+            let gone = || Fault::internal(format!("envelope {envelope} is gone from the book"));
+            let fragment = inputs::fragment(&fragments.next().await?.ok_or_else(gone)?)?;
             let (event_ids, events) = (fragment.event_ids.as_slice(), fragment.events.as_slice());
             let last = number == count;
             let body = Delivered { envelope, event_ids, events, last, context: &context }.body();
