@@ -41,6 +41,8 @@ impl Connection {
             _ => {}
         }
         let Stage::Open(_) = &self.stage else { return };
+        // nats-server says that it has an operation before it does it.
+        let position = if self.connect.verbose { self.outbox.position() } else { 0 };
         let done = match operation {
             ClientOp::Ping => {
                 self.say(encode::pong, ctx);
@@ -59,7 +61,11 @@ impl Connection {
             ClientOp::Connect(_) => return,
         };
         match done {
-            Ok(()) if self.connect.verbose => self.say(encode::ok, ctx),
+            Ok(()) if self.connect.verbose => {
+                if !self.outbox.say_at(position, encode::ok) {
+                    self.end_slow(ctx);
+                }
+            }
             Ok(()) => {}
             Err(error) => self.refuse(&error, ctx),
         }
