@@ -26,7 +26,11 @@ pub(super) async fn admit(
     (connect, nonce): (Connect, String),
     origin: Origin,
 ) -> Result<(Access, Place), Fault> {
-    let access = nobody.admit(presented(&connect, &nonce), origin).await?;
+    let access = match presented(&connect, &nonce) {
+        // A program that has no account yet registers one.
+        None if origin.certificate.is_none() => nobody.of(nobody.bus().authority().admit_registrant(origin)?),
+        presented => nobody.admit(presented, origin).await?,
+    };
     let place = access.identity().usage().connect(clock::now())?;
     Ok((access, place))
 }

@@ -1,7 +1,8 @@
 //! The actor of one connection.
 //!
 //! [`pump`] moves bytes between the socket and the actor, [`operations`] has what a client may ask for, [`recorded`] the
-//! messages that go into the book, [`calls`] requests to services of any door, [`services`] what the client itself serves. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
+//! messages that go into the book, [`calls`] requests to services of any door, [`services`] what the client itself
+//! serves, [`xbus`] calls and actors of Xbus. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
 //! [`Connection::end`] alone, which removes the client from the bus; what it still has to say is written then, within
 //! [`END_TIME`].
 
@@ -10,6 +11,7 @@ mod operations;
 pub(super) mod pump;
 mod recorded;
 mod services;
+mod xbus;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -34,6 +36,7 @@ use super::settings::{NAME, Settings};
 use super::wire::connect::Connect;
 use super::wire::encode;
 use super::wire::error::ProtocolError;
+use super::xbus::service::in_flight::CallsInFlight;
 use crate::base::actors::{Belongs, Kind};
 use crate::base::clock;
 use crate::base::fault::FaultKind;
@@ -47,6 +50,7 @@ use crate::bus::security::origin::Origin;
 use crate::bus::security::usage::Place;
 use crate::net::listener::tcp;
 use crate::net::peer::Peer;
+use xbus::Agents;
 
 /// About the most bytes that the subscriptions of one client take.
 const SUBSCRIPTION_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -81,6 +85,10 @@ struct Client {
     responders: Responders,
     /// Messages on their way into the book.
     recorded: FuturesUnordered<Recorded>,
+    /// Calls of Xbus that are being answered.
+    calls: CallsInFlight,
+    /// Actors of Xbus that the client speaks for.
+    agents: Agents,
 }
 
 /// A client that is being admitted.
@@ -184,7 +192,10 @@ impl Connection {
     fn is_listening(&self) -> bool {
         match &self.stage {
             Stage::New => true,
-            Stage::Open(client) => client.recorded.len() < self.settings().in_flight_max,
+            Stage::Open(client) => {
+                let waiting = client.recorded.len().saturating_add(client.calls.count());
+                waiting < self.settings().in_flight_max && client.calls.has_room()
+            }
             Stage::Admitting(_) | Stage::Ending => false,
         }
     }
@@ -303,7 +314,9 @@ impl Connection {
         let handle = clients.connect(client, &NO_ANNOUNCEMENTS, ctx.address().recipient(), about);
         let live = LiveClient::new(access, (!self.connect.echo).then_some(self.number));
         let (subscriptions, responders, recorded) = (HashMap::new(), Responders::new(), FuturesUnordered::new());
-        self.stage = Stage::Open(Box::new(Client { live, handle, subscriptions, responders, recorded }));
+        let (calls, agents) = (CallsInFlight::default(), Agents::default());
+        let client = Client { live, handle, subscriptions, responders, recorded, calls, agents };
+        self.stage = Stage::Open(Box::new(client));
         if self.connect.verbose {
             self.say(encode::ok, ctx);
         }
