@@ -76,7 +76,7 @@ impl DoorContext {
     /// What a node that stops says to a client, which should go to another node.
     pub(super) fn farewell(&self, connection: u64, peer: &Peer) -> Info {
         let connect_urls = self.nodes.others();
-        Info { lame_duck: true, connect_urls, ..self.info(connection, peer, false) }
+        Info { lame_duck: true, connect_urls, ..self.info(connection, peer, peer.tls) }
     }
 
     /// Whether clients from there need a credential.

@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler};
+use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{FuturesUnordered, unfold};
 use tokio::sync::oneshot;
 
 use super::admit::admit;
@@ -106,31 +106,6 @@ enum Stage {
     Ending,
 }
 
-/// How a client wants to talk.
-#[derive(Debug, Clone)]
-struct Manners {
-    verbose: bool,
-    echo: bool,
-    no_responders: bool,
-    takes_info: bool,
-    name: String,
-    language: String,
-}
-
-impl From<&Connect> for Manners {
-    fn from(connect: &Connect) -> Self {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        Self {
-            verbose: connect.verbose,
-            echo: connect.echo,
-            no_responders: connect.no_responders,
-            takes_info: connect.takes_async_info(),
-            name: text(&connect.name),
-            language: [text(&connect.lang), text(&connect.version)].join(" ").trim().to_owned(),
-        }
-    }
-}
-
 /// The actor of one connection.
 pub(super) struct Connection {
     context: Arc<DoorContext>,
@@ -143,7 +118,6 @@ pub(super) struct Connection {
     stage: Stage,
     /// What the client has said of itself, its credentials included until the client is admitted.
     connect: Connect,
-    manners: Manners,
     /// About the bytes of the subscriptions of the client.
     subscription_bytes: usize,
     /// The number of the next subscription.
@@ -158,6 +132,10 @@ pub(super) struct Connection {
     watches_writes: bool,
     /// Whether the client was told that the node stops.
     lame: bool,
+    /// The change of the addresses of nodes that the client knows.
+    nodes_known: u64,
+    /// Whether the client is told of further changes.
+    follows_nodes: bool,
     /// Dropped when the connection ends.
     _ended: oneshot::Sender<Infallible>,
 }
@@ -166,6 +144,7 @@ impl Connection {
     /// The actor of a new connection.
     fn new(context: &Arc<DoorContext>, connection: &tcp::Connection, ended: oneshot::Sender<Infallible>) -> Self {
         let peer = connection.peer.clone();
+        let nodes_known = *context.nodes.changes().borrow();
         // The client may have started the handshake of TLS before the node could say anything.
         let late = connection.greeting.is_empty();
         let greeting = match late {
@@ -187,7 +166,6 @@ impl Connection {
             outbox,
             stage: Stage::New,
             connect: Connect::default(),
-            manners: Manners::from(&Connect::default()),
             next_subscription: 1,
             last_heard: clock::now(),
             pings: 0,
@@ -195,6 +173,8 @@ impl Connection {
             watches_writes: false,
             subscription_bytes: 0,
             lame: false,
+            nodes_known,
+            follows_nodes: false,
             _ended: ended,
         }
     }
@@ -246,7 +226,7 @@ impl Connection {
         let waiting = self.outbox.waiting();
         self.context.services.bus.metrics().clients_slow.inc();
         tracing::warn!(
-            connection = self.number, client = self.manners.name, address = %self.peer.address, waiting,
+            connection = self.number, client = self.connect.name, address = %self.peer.address, waiting,
             "a client that does not read is disconnected"
         );
         self.end(ctx);
@@ -299,7 +279,6 @@ impl Connection {
 
     /// The client has said who it is, or that it does not say so.
     fn begin_admission(&mut self, connect: Connect, ctx: &mut Context<Self>) {
-        self.manners = Manners::from(&connect);
         self.connect = connect.clone();
         let origin = Origin::new(NAME, Some(self.peer.clone()));
         // A signature counts once.
@@ -326,19 +305,19 @@ impl Connection {
         self.outbox.set_headers(self.connect.headers);
         // The credentials are not needed any more.
         self.connect.forget_credentials();
-        let name = if self.manners.name.is_empty() { self.manners.language.clone() } else { self.manners.name.clone() };
+        let name = self.connect.display_name();
         let transport = if self.peer.tls { "nats+tls" } else { NAME };
         let (id, address) = (self.number.to_string(), self.peer.address.to_string());
         let about = About { id, address, name, transport, ..About::default() };
         let client = (Arc::clone(access.identity()), Some(place));
         let clients = &self.context.services.clients;
         let handle = clients.connect(client, &NO_ANNOUNCEMENTS, ctx.address().recipient(), about);
-        let live = LiveClient::new(access, (!self.manners.echo).then_some(self.number));
+        let live = LiveClient::new(access, (!self.connect.echo).then_some(self.number));
         let (subscriptions, responders, recorded) = (HashMap::new(), Responders::new(), FuturesUnordered::new());
         let (calls, agents) = (CallsInFlight::default(), Agents::default());
         let client = Client { live, handle, subscriptions, responders, recorded, calls, agents };
         self.stage = Stage::Open(Box::new(client));
-        if self.manners.verbose {
+        if self.connect.verbose {
             self.say(encode::ok, ctx);
         }
     }
@@ -349,9 +328,24 @@ impl Connection {
         let admitted = admit(self.context.access.clone(), (Connect::default(), String::new()), origin).now_or_never();
         let Some(Ok(admitted)) = admitted else { return self.refuse(&ProtocolError::AuthorizationViolation, ctx) };
         // The operation that comes now is answered, and no CONNECT is.
-        let verbose = std::mem::replace(&mut self.manners.verbose, false);
+        let verbose = std::mem::replace(&mut self.connect.verbose, false);
         self.admitted(Ok(admitted), ctx);
-        self.manners.verbose = verbose;
+        self.connect.verbose = verbose;
+    }
+
+    /// The client has its first PONG: from now on it is told when nodes come and go. Nothing may come before that.
+    fn follow_nodes(&mut self, ctx: &mut Context<Self>) {
+        if !self.connect.takes_async_info() || std::mem::replace(&mut self.follows_nodes, true) {
+            return;
+        }
+        let mut changes = self.context.nodes.changes();
+        if *changes.borrow() != self.nodes_known {
+            changes.mark_changed();
+        }
+        ctx.add_stream(unfold(changes, |mut changes| async move {
+            changes.changed().await.ok()?;
+            Some((NodesChanged, changes))
+        }));
     }
 
     /// The node stops: the client should go to another one.
@@ -359,7 +353,7 @@ impl Connection {
         if std::mem::replace(&mut self.lame, true) || self.is_ending() {
             return;
         }
-        if self.manners.takes_info {
+        if self.connect.takes_async_info() {
             let info = self.context.farewell(self.number, &self.peer);
             if let Ok(json) = info.json() {
                 self.say(|out| encode::info(out, &json), ctx);
@@ -396,6 +390,24 @@ impl Connection {
             }
         });
     }
+}
+
+/// The addresses of the nodes are others.
+struct NodesChanged;
+
+impl StreamHandler<NodesChanged> for Connection {
+    fn handle(&mut self, _: NodesChanged, ctx: &mut Context<Self>) {
+        if self.lame || !matches!(self.stage, Stage::Open(_)) {
+            return;
+        }
+        if let Ok(json) = self.context.info(self.number, &self.peer, self.peer.tls).json() {
+            self.say(|out| encode::info(out, &json), ctx);
+            self.outbox.rouse();
+        }
+    }
+
+    /// The door is gone, and so will be the connection.
+    fn finished(&mut self, _: &mut Context<Self>) {}
 }
 
 /// What the node has said of the connection before the connection had an actor.

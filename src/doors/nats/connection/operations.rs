@@ -12,7 +12,7 @@ use rollbook_core::level::FeatureLevel;
 use rollbook_core::subjects::subject::Namespace;
 
 use super::calls;
-use super::{Client, Connection, Manners, SUBSCRIPTION_BYTES_MAX, Stage, Subscription};
+use super::{Client, Connection, SUBSCRIPTION_BYTES_MAX, Stage, Subscription};
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
 use crate::bus::live::filter::{LiveFilter, LiveSubject};
@@ -43,8 +43,13 @@ impl Connection {
             _ => {}
         }
         let Stage::Open(_) = &self.stage else { return };
+        // nats-server says that it has an operation before it does it.
+        let position = if self.connect.verbose { self.outbox.position() } else { 0 };
         let done = match operation {
-            ClientOp::Ping => return self.say(encode::pong, ctx),
+            ClientOp::Ping => {
+                self.say(encode::pong, ctx);
+                return self.follow_nodes(ctx);
+            }
             ClientOp::Pong => {
                 self.pings = 0;
                 return;
@@ -58,7 +63,11 @@ impl Connection {
             ClientOp::Connect(_) => return,
         };
         match done {
-            Ok(()) if self.manners.verbose => self.say(encode::ok, ctx),
+            Ok(()) if self.connect.verbose => {
+                if !self.outbox.say_at(position, encode::ok) {
+                    self.end_slow(ctx);
+                }
+            }
             Ok(()) => {}
             Err(error) => self.refuse(&error, ctx),
         }
@@ -97,11 +106,10 @@ impl Connection {
             }
             Stage::Open(client) => {
                 connect.forget_credentials();
-                self.manners = Manners::from(&connect);
                 self.connect = connect;
-                client.live.set_except((!self.manners.echo).then_some(self.number));
+                client.live.set_except((!self.connect.echo).then_some(self.number));
                 self.outbox.set_headers(self.connect.headers);
-                if self.manners.verbose {
+                if self.connect.verbose {
                     self.say(encode::ok, ctx);
                 }
             }
@@ -148,7 +156,7 @@ impl Connection {
             return client.record(&message, task);
         }
         match client.live.publish(&subject, &message) {
-            Ok(false) if self.manners.no_responders && !message.reply.is_empty() => {
+            Ok(false) if self.connect.no_responders && !message.reply.is_empty() => {
                 client.tell_no_responders((self.number, &self.outbox), &message);
                 Ok(())
             }
