@@ -137,6 +137,7 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .configure(routes::commands::mount)
         .configure(routes::services::mount)
         .configure(routes::security::mount)
+        .configure(routes::xbus::mount)
         .configure(routes::connections::mount)
         .configure(routes::openapi::mount)
         .default_service(web::to(problem::not_found));

@@ -42,11 +42,15 @@ pub enum Kind {
     Connection,
     /// A connection of the door `nats`.
     NatsConnection,
+    /// An actor of Xbus at such a connection.
+    XbusAgent,
+    /// A responder of the services API of NATS.
+    NatsService,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Registry,
         Self::Relay,
         Self::Consumer,
@@ -58,6 +62,8 @@ impl Kind {
         Self::TunnelFar,
         Self::Connection,
         Self::NatsConnection,
+        Self::XbusAgent,
+        Self::NatsService,
     ];
 
     /// The value of the label `kind`.
@@ -75,6 +81,8 @@ impl Kind {
             Self::TunnelFar => "socketio_tunnel_far",
             Self::Connection => "websocket_connection",
             Self::NatsConnection => "nats_connection",
+            Self::XbusAgent => "xbus_agent",
+            Self::NatsService => "nats_service",
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::base::metrics::Metrics;
 
 /// The name under which nodes send live messages to each other.
 pub const NAME: &str = "live";
-/// How often the node looks which other nodes there are.
+/// Shortest time between two looks which other nodes there are.
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest time without a batch, so that a node notices what it has missed.
 const TICK: Duration = Duration::from_secs(1);
@@ -60,8 +60,10 @@ impl LivePeers {
     /// Sends what waits for other nodes, until cancelled.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut senders: HashMap<u64, DropGuard> = HashMap::new();
+        let mut applied = self.peers.applied();
         let follow = async {
             loop {
+                applied.mark_unchanged();
                 let up = self.peers.others_up();
                 senders.retain(|node, _| up.contains(node));
                 for node in self.subjects.remote_nodes().into_iter().filter(|node| !up.contains(node)) {
@@ -71,7 +73,9 @@ impl LivePeers {
                     senders.entry(node).or_insert_with(|| self.start_sender(node));
                 }
                 self.metrics.live_dropped.inc_by(self.subjects.peers().take_dropped());
+                // Nodes come and go by entries of the log.
                 tokio::time::sleep(LOOK).await;
+                drop(tokio::time::timeout(TICK, applied.changed()).await);
             }
         };
         stop.run_until_cancelled(follow).await;
@@ -104,8 +108,10 @@ impl LivePeers {
         loop {
             // With nothing to send after a second, an empty batch says which version the node should know.
             let batch = queue.take(self.subjects.peers().incarnation());
+            let messages = batch.messages;
             if self.send_all(node, encode(&self.subjects, batch)).await.is_err() {
                 queue.forget();
+                self.subjects.peers().lose(messages);
                 tokio::time::sleep(LOST_PAUSE).await;
             } else if !queue.has_more() {
                 drop(tokio::time::timeout(TICK, queue.more.notified()).await);

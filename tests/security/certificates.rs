@@ -1,8 +1,11 @@
 //! Client certificates: whom they stand for, what counts more, and how they end.
 
+use std::io::Write as _;
+
 use serde_json::{Value, json};
 
 use super::secured::{Operator, forged, root_token};
+use crate::doors::nats::tls::{connect, line, secure_as};
 use crate::harness::http::head;
 use crate::harness::node::Node;
 use crate::harness::tls::{Authority, exchange};
@@ -11,7 +14,8 @@ use crate::harness::{SOON, wait_for};
 /// A node with TLS that asks for certificates, and its operator behind a tunnel.
 fn start(authority: &Authority, mode: &str) -> (Node, Operator) {
     let options = authority.options().env("ROLLBOOK_SECURITY__ENABLED", "true");
-    let node = Node::start(&options.env("ROLLBOOK_TLS__CLIENT_CERTIFICATES", mode));
+    let options = options.env("ROLLBOOK_TLS__CLIENT_CERTIFICATES", mode).arg("--nats").arg("127.0.0.1:0");
+    let node = Node::start(&options);
     let token = wait_for("root.token", SOON, || root_token(&node.data));
     let root = Operator::at(authority.tunnel(node.web), &token);
     (node, root)
@@ -75,4 +79,37 @@ fn a_certificate_of_another_ca_and_none_where_one_is_required_end_the_handshake(
         let answer = crate::harness::tls::secure(tcp, config).and_then(|mut stream| exchange(&mut stream, request));
         assert!(answer.is_err() || answer.as_deref().is_ok_and(str::is_empty), "{name}: {answer:?}");
     }
+}
+
+#[test]
+fn a_client_of_nats_is_whom_its_certificate_names() {
+    let authority = Authority::new(&["service:billing", "service:nobody"]);
+    let (node, root) = start(&authority, "optional");
+    root.allow("service:billing", &["subscribe bills.>", "publish bills.>"]);
+    // What a client with this certificate is told for these bytes, line by line.
+    let told = |client: Option<&str>, says: &str, lines: usize| -> Vec<String> {
+        let mut tcp = connect(&node);
+        line(&mut tcp);
+        let mut stream = secure_as(&authority, client, tcp);
+        stream.write_all(says.as_bytes()).expect("write");
+        (0..lines).map(|_| line(&mut stream)).collect()
+    };
+    let says = "CONNECT {\"verbose\":false}\r\nSUB bills.> 1\r\nSUB other 2\r\nPUB bills.a 1\r\nx\r\nPING\r\n";
+    let billing = || {
+        let lines = told(Some("service-billing"), says, 1);
+        lines[0].contains("Subscription to \"other\"").then(|| told(Some("service-billing"), says, 4))
+    };
+    let lines = wait_for("billing", SOON, billing);
+    assert_eq!(lines[1..], ["MSG bills.a 1 1", "x", "PONG"]);
+    for (client, says) in [
+        // Nobody of that name is there; no certificate; and a token counts more, also when it is wrong.
+        (Some("service-nobody"), says.to_owned()),
+        (None, says.to_owned()),
+        (Some("service-billing"), format!("CONNECT {{\"auth_token\":\"{}\"}}\r\n", forged())),
+    ] {
+        assert_eq!(told(client, &says, 1), ["-ERR 'Authorization Violation'"], "{client:?}");
+    }
+    root.done("DELETE", "/api/security/principals/service:billing", &Value::Null);
+    let gone = || (told(Some("service-billing"), says, 1) == ["-ERR 'Authorization Violation'"]).then_some(());
+    wait_for("the end of billing", SOON, gone);
 }

@@ -1,7 +1,16 @@
 //! Rights and credentials at the door for clients of NATS, while its clients are connected.
 
-use super::secured::Secured;
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use nkeys::KeyPair;
+use serde_json::json;
+
+use super::secured::{Operator, Secured};
 use crate::doors::nats::client::{Nats, address};
+use crate::harness::examples::clients;
+use crate::harness::node::run_command;
 use crate::harness::{SOON, ms, wait_for};
 
 /// A client with a token that answers.
@@ -69,4 +78,91 @@ fn nobody_is_told_more_than_that_a_credential_is_needed() {
     let mut silent = Nats::greeted(address(&secured.node));
     let line = wait_for("the end of a client that says nothing", SOON, || Some(silent.line()));
     assert_eq!(line, "-ERR 'Authentication Timeout'");
+}
+
+/// Gives a principal a key.
+fn add_key(root: &Operator, principal: &str, pair: &KeyPair) {
+    let path = format!("/api/security/principals/{principal}/nkeys");
+    let made = root.done("POST", &path, &json!({ "nkey": pair.public_key() })).json();
+    assert_eq!((&made["kind"], &made["names"]), (&json!("nkey"), &json!(pair.public_key())), "{made}");
+}
+
+/// The CONNECT of a client that signs what it was asked to sign.
+fn signed(client: &Nats, key: &str, signer: &KeyPair) -> String {
+    let nonce = client.info["nonce"].as_str().expect("a nonce");
+    let sig = URL_SAFE_NO_PAD.encode(signer.sign(nonce.as_bytes()).expect("a signature"));
+    format!("CONNECT {{\"verbose\":false,\"nkey\":\"{key}\",\"sig\":\"{sig}\"}}\r\n")
+}
+
+#[test]
+fn a_client_that_signs_is_its_principal_until_the_key_is_revoked() {
+    let secured = Secured::start();
+    let (pair, other) = (KeyPair::new_user(), KeyPair::new_user());
+    assert_eq!(Nats::greeted(address(&secured.node)).info.get("nonce"), None, "nobody has a key");
+    secured.root.allow("service:signer", &["publish orders.>", "subscribe orders.>"]);
+    add_key(&secured.root, "service:signer", &pair);
+    wait_for("a nonce", SOON, || Nats::greeted(address(&secured.node)).info["nonce"].as_str().map(drop));
+    let mut client = Nats::greeted(address(&secured.node));
+    let key = pair.public_key();
+    let connect = signed(&client, &key, &pair);
+    client.send(&connect);
+    client.send("SUB orders.> 1\r\n");
+    client.publish("orders.a", "", "", "x");
+    assert_eq!(client.message().payload, "x");
+    client.send("SUB other 2\r\n");
+    assert_eq!(client.line(), "-ERR 'Permissions Violation for Subscription to \"other\"'");
+    // The signature of another connection, or by another key, or none.
+    let mut replay = Nats::greeted(address(&secured.node));
+    replay.send(&connect);
+    assert_eq!(replay.line(), "-ERR 'Authorization Violation'");
+    for wrong in [
+        |client: &Nats, key: &str, other: &KeyPair| signed(client, key, other),
+        |client: &Nats, _: &str, other: &KeyPair| signed(client, &other.public_key(), other),
+        |_: &Nats, key: &str, _: &KeyPair| format!("CONNECT {{\"nkey\":\"{key}\"}}\r\n"),
+        |_: &Nats, key: &str, _: &KeyPair| format!("CONNECT {{\"nkey\":\"{key}\",\"sig\":\"{}\"}}\r\n", "A".repeat(86)),
+    ] {
+        let mut client = Nats::greeted(address(&secured.node));
+        let connect = wrong(&client, &key, &other);
+        client.send(&connect);
+        assert_eq!(client.line(), "-ERR 'Authorization Violation'", "{connect}");
+        assert_eq!(client.try_line(), None);
+    }
+    let denied = wait_for("the audit", SOON, || {
+        let lines = secured.root.audit("");
+        lines.iter().any(|line| line.to_string().contains("the nkey or its signature is not valid")).then_some(lines)
+    });
+    assert!(!denied.is_empty());
+    secured.root.revoke(&format!("nkey:{key}"));
+    assert_eq!(client.line(), "-ERR 'Authorization Violation'", "a key that is revoked ends its connections");
+    let mut late = Nats::greeted(address(&secured.node));
+    assert_eq!(late.info.get("nonce"), None);
+    late.send(&format!("CONNECT {{\"nkey\":\"{key}\",\"sig\":\"AAAA\"}}\r\n"));
+    assert_eq!(late.line(), "-ERR 'Authorization Violation'");
+}
+
+#[test]
+fn the_stock_clients_sign_with_the_seed_of_a_key() {
+    let Some(clients) = clients() else { return };
+    let secured = Secured::start();
+    let pair = KeyPair::new_user();
+    secured.root.allow("service:signer", &["publish orders.>", "subscribe orders.>"]);
+    add_key(&secured.root, "service:signer", &pair);
+    let (seed, url) = (pair.seed().expect("a seed"), format!("nats://{}", address(&secured.node)));
+    let mut python = Command::new(clients.python());
+    python.arg(clients.script("nats_nkey.py")).arg(&url).env("SEED", &seed);
+    let mut node = Command::new("node");
+    node.arg(clients.script("nats_nkey.js")).arg(&url).env("SEED", &seed).env("NODE_PATH", clients.modules());
+    for command in [python, node] {
+        let exit = run_command(command, b"", SOON * 2);
+        assert_eq!((exit.code, exit.stdout.trim()), (Some(0), "signed"), "{}", exit.stderr);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        use futures_util::StreamExt as _;
+        let options = async_nats::ConnectOptions::with_nkey(seed);
+        let client = options.connect(url).await.expect("a connection");
+        let mut orders = client.subscribe("orders.>").await.expect("a subscription");
+        client.publish("orders.a", "signed".into()).await.expect("a publish");
+        assert_eq!(&*orders.next().await.expect("a message").payload, b"signed");
+    });
 }

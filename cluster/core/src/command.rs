@@ -353,6 +353,7 @@ impl Command {
             }
             Self::ConsumerAdvance(advance) if advance.counts() => FeatureLevel::COUNTED,
             Self::ConsumerStart(_) => FeatureLevel::COUNTED,
+            Self::Security(change) if change.adds_nkey() => FeatureLevel::XBUS,
             Self::Security(_) => FeatureLevel::SECURED,
             Self::Xbus(_) => FeatureLevel::XBUS,
             // A cluster at the first level must be able to raise the level. The number inside the command says which

@@ -26,6 +26,7 @@ impl FeatureLevel {
     /// Principals, roles and credentials are replicated, commands say who has them done, and the audit is written.
     pub const SECURED: Self = Self(5);
     /// Accounts, actors, pipelines, envelopes and processes of Xbus are replicated, and the namespace `xbus` is theirs.
+    /// Keys of NATS are credentials.
     pub const XBUS: Self = Self(6);
     /// The highest level whose rules this release knows.
     pub const LATEST: Self = Self::XBUS;

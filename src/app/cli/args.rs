@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use super::commands::security::{
-    audit, certificates, context, credentials, explain, issuers, login, passwords, principals, roles, tokens,
+    audit, certificates, context, credentials, explain, issuers, login, nkeys, passwords, principals, roles, tokens,
 };
 use super::commands::serve::ServeArgs;
 use super::commands::{
@@ -85,7 +85,9 @@ pub enum ClientCommand {
     Passwords(passwords::PasswordsArgs),
     /// Let clients with a certificate be a principal
     Certificates(certificates::CertificatesArgs),
-    /// Show tokens, passwords and certificates of a principal, and revoke them
+    /// Let clients of NATS that sign with a key be a principal
+    Nkeys(nkeys::NkeysArgs),
+    /// Show the credentials of a principal, and revoke them
     Credentials(credentials::CredentialsArgs),
     /// Show and change whose JWTs are trusted
     Issuers(issuers::IssuersArgs),

@@ -54,6 +54,7 @@ async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()>
         ClientCommand::Roles(args) => commands::security::roles::run(global, args).await,
         ClientCommand::Tokens(args) => commands::security::tokens::run(global, args).await,
         ClientCommand::Passwords(args) => commands::security::passwords::run(global, args).await,
+        ClientCommand::Nkeys(args) => commands::security::nkeys::run(global, args).await,
         ClientCommand::Certificates(args) => commands::security::certificates::run(global, args).await,
         ClientCommand::Credentials(args) => commands::security::credentials::run(global, args).await,
         ClientCommand::Issuers(args) => commands::security::issuers::run(global, args).await,

@@ -37,7 +37,7 @@ pub(in crate::bus) enum Received {
 }
 
 /// A batch as it is sent: one message, or several before which the whole interest comes.
-pub(in crate::bus) fn encode(subjects: &LiveSubjects, Batch { head, operations, whole }: Batch) -> Vec<Bytes> {
+pub(in crate::bus) fn encode(subjects: &LiveSubjects, Batch { head, operations, whole, .. }: Batch) -> Vec<Bytes> {
     let begin = |head: Head, bytes: usize| {
         let mut out = BytesMut::with_capacity(bytes.saturating_add(HEAD_BYTES));
         head.write(&mut out);

@@ -28,13 +28,33 @@ struct Waiting {
     /// Encoded changes and messages, in their order.
     operations: BytesMut,
     /// Where in `operations` parts of about [`BATCH_BYTES`] end, so that a batch is no larger than a message may be.
-    cuts: Vec<(usize, u64)>,
+    cuts: Vec<Cut>,
+    /// Messages behind the last cut.
+    messages: u64,
     /// The version of the interest that the node has been told, with what waits.
     told: u64,
     /// The version at the beginning of what waits.
     start: u64,
     /// Whether the node must be told the whole interest.
     whole: bool,
+}
+
+/// The end of a part of what waits.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    /// Where in the operations the part ends.
+    end: usize,
+    /// The version of the interest there.
+    version: u64,
+    /// Messages in the part.
+    messages: u64,
+}
+
+impl Waiting {
+    /// Messages in all of what waits.
+    fn all_messages(&self) -> u64 {
+        self.cuts.iter().fold(self.messages, |sum, cut| sum.saturating_add(cut.messages))
+    }
 }
 
 /// What waits for one node.
@@ -50,6 +70,8 @@ pub(in crate::bus) struct PeerQueue {
 pub(in crate::bus) struct Batch {
     pub(in crate::bus) head: Head,
     pub(in crate::bus) operations: Bytes,
+    /// Messages in the operations.
+    pub(in crate::bus) messages: u64,
     /// Whether the whole interest must come before the operations.
     pub(in crate::bus) whole: bool,
 }
@@ -61,35 +83,41 @@ impl PeerQueue {
         Self { waiting: Mutex::new(waiting), more: Notify::new() }
     }
 
-    /// Appends an operation. `change`: the version after it, for a change of interest. Returns `false` when there is no
-    /// room.
-    fn push(&self, bytes: usize, change: Option<u64>, write: impl FnOnce(&mut BytesMut)) -> bool {
+    /// Appends an operation. `change`: the version after it, for a change of interest; `None` for a message.
+    ///
+    /// # Errors
+    /// There is no room: so many messages are lost.
+    fn push(&self, bytes: usize, change: Option<u64>, write: impl FnOnce(&mut BytesMut)) -> Result<(), u64> {
         let mut waiting = lock(&self.waiting);
         if waiting.operations.len().saturating_add(bytes) > WAITING_BYTES_MAX {
+            let mut lost = 1;
             if let Some(version) = change {
                 // Older changes that wait would undo the whole interest that the node is told now, so nothing of what
                 // waits is sent.
+                lost = waiting.all_messages();
                 *waiting = Waiting { told: version, start: version, whole: true, ..Waiting::default() };
                 drop(waiting);
                 self.more.notify_one();
             }
-            return false;
+            return Err(lost);
         }
         let first = waiting.operations.is_empty();
         write(&mut waiting.operations);
-        if let Some(version) = change {
-            waiting.told = version;
+        match change {
+            Some(version) => waiting.told = version,
+            None => waiting.messages = waiting.messages.saturating_add(1),
         }
         let (end, told) = (waiting.operations.len(), waiting.told);
-        let begun = waiting.cuts.last().map_or(0, |(cut, _)| *cut);
+        let begun = waiting.cuts.last().map_or(0, |cut| cut.end);
         if end.saturating_sub(begun) >= BATCH_BYTES {
-            waiting.cuts.push((end, told));
+            let messages = std::mem::take(&mut waiting.messages);
+            waiting.cuts.push(Cut { end, version: told, messages });
         }
         drop(waiting);
         if first {
             self.more.notify_one();
         }
-        true
+        Ok(())
     }
 
     /// The node does not know what it was told.
@@ -101,15 +129,18 @@ impl PeerQueue {
     /// Takes the next batch. It may have no operations.
     pub(in crate::bus) fn take(&self, incarnation: u64) -> Batch {
         let mut waiting = lock(&self.waiting);
-        let (cut, version) = match waiting.cuts.is_empty() {
-            true => (waiting.operations.len(), waiting.told),
+        let Cut { end: cut, version, messages } = match waiting.cuts.is_empty() {
+            true => {
+                let messages = std::mem::take(&mut waiting.messages);
+                Cut { end: waiting.operations.len(), version: waiting.told, messages }
+            }
             false => waiting.cuts.remove(0),
         };
-        waiting.cuts.iter_mut().for_each(|(end, _)| *end = end.saturating_sub(cut));
+        waiting.cuts.iter_mut().for_each(|later| later.end = later.end.saturating_sub(cut));
         let operations = waiting.operations.split_to(cut).freeze();
         let head = Head { incarnation, start: waiting.start, end: version };
         waiting.start = version;
-        Batch { head, operations, whole: std::mem::take(&mut waiting.whole) }
+        Batch { head, operations, messages, whole: std::mem::take(&mut waiting.whole) }
     }
 
     /// Whether more than an empty batch waits.
@@ -127,7 +158,7 @@ pub(in crate::bus) struct Peers {
     /// Counts the changes of the interest of this node.
     version: AtomicU64,
     queues: RwLock<BTreeMap<u64, Arc<PeerQueue>>>,
-    /// Messages that found no room.
+    /// Messages that found no room, or could not be sent.
     dropped: AtomicU64,
 }
 
@@ -142,7 +173,12 @@ impl Peers {
         self.incarnation
     }
 
-    /// How many messages found no room since the last call.
+    /// Messages that were taken and could not be sent.
+    pub(in crate::bus) fn lose(&self, messages: u64) {
+        self.dropped.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// How many messages found no room, or could not be sent, since the last call.
     pub(in crate::bus) fn take_dropped(&self) -> u64 {
         self.dropped.swap(0, Ordering::Relaxed)
     }
@@ -161,6 +197,9 @@ impl Peers {
         if queues.get(&node).is_some_and(|present| Arc::ptr_eq(present, queue)) {
             queues.remove(&node);
         }
+        drop(queues);
+        let waiting = std::mem::take(&mut *lock(&queue.waiting));
+        self.lose(waiting.all_messages());
     }
 
     fn queue(&self, node: u64) -> Option<Arc<PeerQueue>> {
@@ -180,7 +219,10 @@ impl Peers {
         let version = self.version.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
         for queue in queues.values() {
-            queue.push(wire::change_bytes(wanted), Some(version), |out| wire::write_change(out, change, wanted));
+            let write = |out: &mut BytesMut| wire::write_change(out, change, wanted);
+            if let Err(lost) = queue.push(wire::change_bytes(wanted), Some(version), write) {
+                self.lose(lost);
+            }
         }
     }
 
@@ -190,9 +232,9 @@ impl Peers {
         let Some(queue) = self.queue(node) else { return false };
         let bytes = wire::message_bytes(groups, message);
         let sent = queue.push(bytes, None, |out| wire::write_message(out, plain, groups, message));
-        if !sent {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        if let Err(lost) = sent {
+            self.lose(lost);
         }
-        sent
+        sent.is_ok()
     }
 }

@@ -265,12 +265,23 @@ impl LiveSubjects {
     }
 
     /// The subscription of a client, in no queue group, that wants a subject.
+    #[must_use]
     pub fn subscription_of(&self, client: u64, subject: &LiveSubject) -> Option<u64> {
+        self.find_subscription(client, subject, |group| group.is_empty())
+    }
+
+    /// A subscription of a client, in a queue group or in none, that wants a subject.
+    #[must_use]
+    pub fn any_subscription_of(&self, client: u64, subject: &LiveSubject) -> Option<u64> {
+        self.find_subscription(client, subject, |_| true)
+    }
+
+    fn find_subscription(&self, client: u64, subject: &LiveSubject, is_wanted: impl Fn(&str) -> bool) -> Option<u64> {
         let (table, mut found) = (self.read(), None);
         table.interest.for_each(subject.as_str(), &mut |numbers| {
             let entries = numbers.iter().filter_map(|number| table.entries.get(number));
             let own = entries.filter_map(|entry| match entry {
-                Entry::Local { wanted, target } if wanted.group.is_empty() => Some(target),
+                Entry::Local { wanted, target } if is_wanted(&wanted.group) => Some(target),
                 Entry::Local { .. } | Entry::Remote { .. } => None,
             });
             found = found.or_else(|| own.into_iter().find(|target| target.sink.client() == client));

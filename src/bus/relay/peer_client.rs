@@ -8,7 +8,7 @@ use futures_util::future::{Either, select};
 use rollbook_cluster::node::Node;
 use rollbook_core::error::Refusal;
 use rollbook_core::service::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::frame::{Frame, decode_yes};
 use super::live::{Call, ClientCommand, CloseClient, DoorMessage, KickClient, decode_outcome};
@@ -197,6 +197,12 @@ impl PeerClient {
     #[must_use]
     pub fn others_up(&self) -> Vec<u64> {
         self.node.state().others_up()
+    }
+
+    /// Follows the index up to which the replicated state is applied: the nodes that are up change with it.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.node.state().applied()
     }
 
     /// A message for the same door of another node, for [`PeerClient::tell_in_order`].

@@ -24,6 +24,7 @@ use super::credentials::delay::LoginDelays;
 use super::credentials::jwt::error::JwtError;
 use super::credentials::jwt::jwks::JwksSettings;
 use super::credentials::jwt::verifier::Verifier;
+use super::credentials::nkey::NkeyProof;
 use super::credentials::password::Passwords;
 use super::credentials::seal::SealKey;
 use super::credentials::ticket::Tickets;
@@ -197,6 +198,7 @@ impl Authority {
             Some(Presented::Token { id, secret }) => self.token(id, secret),
             Some(Presented::Jwt(token)) => self.jwt(token).await,
             Some(Presented::Basic(basic)) => self.password(basic, &origin).await,
+            Some(Presented::Nkey(proof)) => self.nkey(&proof),
             Some(Presented::Unknown) => Err(unauthenticated("the credential is neither a token nor a JWT")),
             None => self.certificate(&origin),
         };
@@ -295,6 +297,31 @@ impl Authority {
         })
     }
 
+    /// A client that has signed with a key of NATS. Signatures cannot be guessed and keys are public, so a failure delays
+    /// nobody: a stranger could keep the owner of a key out.
+    fn nkey(&self, proof: &NkeyProof<'_>) -> Result<Admitted, Fault> {
+        let wrong =
+            || unauthenticated("the nkey or its signature is not valid; the key was revoked, or never added here");
+        // The signature first: whoever has no key learns nothing of those that there are.
+        if !proof.is_signed() {
+            return Err(wrong());
+        }
+        let id = Credential::nkey_id(proof.key);
+        self.with_security(|security| {
+            let credential = security.credential(&id).ok_or_else(wrong)?;
+            if credential.proof != Some(Proof::Nkey(proof.key.to_owned())) {
+                return Err(wrong());
+            }
+            self.of_credential(security, credential, Shown::Nkey(id.clone()))
+        })
+    }
+
+    /// Whether some principal has a key of NATS, so that clients need something to sign.
+    #[must_use]
+    pub fn takes_nkeys(&self) -> bool {
+        self.with_security(Security::has_nkeys)
+    }
+
     /// The holder of a credential that was shown to be right.
     fn of_credential(&self, security: &Security, row: &Credential, shown: Shown) -> Result<Admitted, Fault> {
         let now = clock::millis();
@@ -370,13 +397,14 @@ impl Authority {
         let expires = millis(names.not_after);
         let print = format!("sha256:{}", names.fingerprint);
         self.with_security(|security| {
-            if let Some(account) = &names.account {
-                let row = account_credential::of(security, account, &print);
-                let row =
-                    row.ok_or_else(|| unauthenticated("the certificate is not the present one of its account"))?;
+            let account = names.account.as_deref().or(names.common_name.as_deref());
+            if let Some(row) = account.and_then(|account| account_credential::of(security, account, &print)) {
                 let shown = Shown::Certificate(print.clone(), Some(row.id.clone()));
-                let holder = self.of_credential(security, row, shown)?;
-                return Ok(holder.until(expires));
+                return Ok(self.of_credential(security, row, shown)?.until(expires));
+            }
+            if names.account.is_some() {
+                // Whatever else its names may fit: this cluster has signed it for the account alone.
+                return Err(unauthenticated("the certificate is not the present one of its account"));
             }
             // The most exact of the credentials that name the certificate counts.
             let cn = names.common_name.as_ref().map(|name| format!("cn:{name}"));
@@ -421,7 +449,7 @@ impl Authority {
                         gone
                     }
                 }
-                Shown::Token(id) | Shown::Password(id) | Shown::Certificate(_, Some(id)) => {
+                Shown::Token(id) | Shown::Password(id) | Shown::Nkey(id) | Shown::Certificate(_, Some(id)) => {
                     let present = security.credential(id).is_some_and(|present| present.principal == identity.name());
                     if present { None } else { gone }
                 }

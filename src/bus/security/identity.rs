@@ -41,6 +41,8 @@ pub enum Shown {
     Password(String),
     /// A certificate, by its fingerprint, and the id of the credential that names it, if one does.
     Certificate(String, Option<String>),
+    /// A key of NATS, by the id of its credential.
+    Nkey(String),
     /// A JWT, by the name of its issuer, and the id of the JWT.
     Jwt(String, String),
 }
@@ -51,7 +53,7 @@ impl Shown {
     pub fn text(&self) -> String {
         match self {
             Self::Nothing => String::new(),
-            Self::Token(id) | Self::Password(id) => id.clone(),
+            Self::Token(id) | Self::Password(id) | Self::Nkey(id) => id.clone(),
             Self::Certificate(fingerprint, _) => fingerprint.clone(),
             Self::Jwt(issuer, id) => format!("jwt:{issuer}:{id}"),
         }

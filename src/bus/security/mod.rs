@@ -1,7 +1,7 @@
 //! Who a client is, and what the client may do: the one place of the node that decides about rights.
 //!
 //! ```text
-//! credentials   forms of proof: token, JWT, password, certificate
+//! credentials   forms of proof: token, JWT, password, certificate, nkey
 //! authority     a credential becomes an Identity; changes of the replicated state reach every Identity at once
 //! identity      who a client is: every operation of the bus asks it
 //! grant         the compiled rights of a principal, shared by its clients     usage   its limits

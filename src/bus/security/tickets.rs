@@ -37,6 +37,7 @@ fn shown_texts(shown: &Shown) -> Vec<String> {
         Shown::Nothing => &[],
         Shown::Token(id) => &["token", id],
         Shown::Password(id) => &["password", id],
+        Shown::Nkey(id) => &["nkey", id],
         Shown::Certificate(print, None) => &["certificate", print],
         Shown::Certificate(print, Some(id)) => &["certificate", print, id],
         Shown::Jwt(issuer, id) => &["jwt", issuer, id],
@@ -51,6 +52,7 @@ fn shown_of(texts: Vec<String>) -> Option<Shown> {
     match (form.as_str(), first, second) {
         ("token", Some(id), None) => Some(Shown::Token(id)),
         ("password", Some(id), None) => Some(Shown::Password(id)),
+        ("nkey", Some(id), None) => Some(Shown::Nkey(id)),
         ("certificate", Some(print), id) => Some(Shown::Certificate(print, id)),
         ("jwt", Some(issuer), Some(id)) => Some(Shown::Jwt(issuer, id)),
         _ => None,
@@ -145,6 +147,7 @@ mod tests {
             Shown::Nothing,
             Shown::Token(text()),
             Shown::Password(text()),
+            Shown::Nkey(text()),
             Shown::Certificate(text(), None),
             Shown::Certificate(text(), Some(text())),
             Shown::Jwt(text(), String::new()),

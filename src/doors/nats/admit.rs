@@ -8,6 +8,7 @@ use crate::bus::access::Access;
 use crate::bus::error::Fault;
 use crate::bus::security::credentials::basic::Basic;
 use crate::bus::security::credentials::bearer::{self, Presented};
+use crate::bus::security::credentials::nkey::NkeyProof;
 use crate::bus::security::credentials::secret::Secret;
 use crate::bus::security::origin::Origin;
 use crate::bus::security::usage::Place;
@@ -15,12 +16,17 @@ use crate::bus::security::usage::Place;
 /// How every token of a cluster begins.
 const TOKEN: &str = "rb1_";
 
-/// Admits a client. The first thing that it shows counts: its token, its JWT, its password, its certificate.
+/// Admits a client. The first thing that it shows counts: its token, its JWT, its key, its password, its certificate. A
+/// key counts with the signature of `nonce`, which this connection was asked to sign.
 ///
 /// # Errors
 /// See [`Access::admit`]; or there are too many connections of the principal.
-pub(super) async fn admit(nobody: Access, connect: Connect, origin: Origin) -> Result<(Access, Place), Fault> {
-    let access = match presented(&connect) {
+pub(super) async fn admit(
+    nobody: Access,
+    (connect, nonce): (Connect, String),
+    origin: Origin,
+) -> Result<(Access, Place), Fault> {
+    let access = match presented(&connect, &nonce) {
         // A program that has no account yet registers one.
         None if origin.certificate.is_none() => nobody.of(nobody.bus().authority().admit_registrant(origin)?),
         presented => nobody.admit(presented, origin).await?,
@@ -30,9 +36,14 @@ pub(super) async fn admit(nobody: Access, connect: Connect, origin: Origin) -> R
 }
 
 /// What a client shows. Clients that have fields for user and password alone put a token into either.
-fn presented(connect: &Connect) -> Option<Presented<'_>> {
+fn presented<'a>(connect: &'a Connect, nonce: &'a str) -> Option<Presented<'a>> {
     if let Some(token) = text(connect.auth_token.as_ref()).or_else(|| text(connect.jwt.as_ref())) {
         return Some(bearer::from_bearer(token));
+    }
+    let (key, signature) = (connect.nkey.as_deref().filter(|key| !key.is_empty()), text(connect.sig.as_ref()));
+    if key.is_some() || signature.is_some() {
+        let proof = key.zip(signature).map(|(key, signature)| NkeyProof { key, nonce, signature });
+        return Some(proof.map_or(Presented::Unknown, Presented::Nkey));
     }
     let user = connect.user.as_deref().filter(|user| !user.is_empty());
     match (user, text(connect.pass.as_ref())) {
@@ -59,7 +70,7 @@ mod tests {
 
     fn shown(json: &str) -> String {
         let connect = Connect::parse(json.as_bytes()).unwrap();
-        presented(&connect).map_or_else(|| "nothing".to_owned(), |presented| format!("{presented:?}"))
+        presented(&connect, "n").map_or_else(|| "nothing".to_owned(), |presented| format!("{presented:?}"))
     }
 
     #[test]
@@ -86,5 +97,13 @@ mod tests {
         assert_eq!(shown(r#"{"auth_token":""}"#), "nothing");
         assert_eq!(shown(r#"{"user":"a b","pass":"x"}"#), "Unknown");
         assert_eq!(shown(r#"{"auth_token":"x"}"#), "Unknown");
+    }
+
+    #[test]
+    fn a_key_counts_with_its_signature_alone() {
+        assert_eq!(shown(r#"{"nkey":"UABC","sig":"x"}"#), "Nkey(UABC, hidden)");
+        assert_eq!(shown(r#"{"nkey":"UABC"}"#), "Unknown");
+        assert_eq!(shown(r#"{"sig":"x"}"#), "Unknown");
+        assert_eq!(shown(r#"{"nkey":"","sig":""}"#), "nothing");
     }
 }

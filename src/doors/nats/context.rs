@@ -13,6 +13,8 @@ use super::xbus::service::XbusService;
 use crate::bus::access::Access;
 use crate::bus::live_events::LiveEvents;
 use crate::bus::roll::services::Services;
+use crate::bus::security::credentials::nkey;
+use crate::bus::xbus::engine::Engine;
 use crate::net::peer::Peer;
 
 /// The version of nats-server whose behaviour clients may expect.
@@ -35,6 +37,8 @@ pub(super) struct DoorContext {
     pub(super) nodes: Arc<Nodes>,
     /// Answers clients of Xbus.
     pub(super) xbus: XbusService,
+    /// Brings jobs to actors of Xbus.
+    pub(super) engine: Engine,
     /// The number of the next connection.
     pub(super) next: AtomicU64,
     /// The number of connections.
@@ -72,7 +76,7 @@ impl DoorContext {
     /// What a node that stops says to a client, which should go to another node.
     pub(super) fn farewell(&self, connection: u64, peer: &Peer) -> Info {
         let connect_urls = self.nodes.others();
-        Info { lame_duck: true, connect_urls, ..self.info(connection, peer, false) }
+        Info { lame_duck: true, connect_urls, ..self.info(connection, peer, peer.tls) }
     }
 
     /// Whether clients from there need a credential.
@@ -80,10 +84,19 @@ impl DoorContext {
         !self.services.bus.authority().is_open_to(peer.local)
     }
 
+    /// What a client with a key signs. None while nobody has a key.
+    fn nonce(&self) -> Option<String> {
+        if !self.services.bus.authority().takes_nkeys() {
+            return None;
+        }
+        nkey::nonce().inspect_err(|error| tracing::error!(%error, "clients with an nkey cannot connect")).ok()
+    }
+
     /// The line that a connection begins with.
     pub(super) fn greeting(&self, connection: u64, peer: &Peer, tls_required: bool) -> Bytes {
         let mut out = bytes::BytesMut::new();
-        match self.info(connection, peer, tls_required).json() {
+        let info = Info { nonce: self.nonce(), ..self.info(connection, peer, tls_required) };
+        match info.json() {
             Ok(json) => encode::info(&mut out, &json),
             Err(error) => tracing::error!(%error, "the description of the node is no JSON"),
         }

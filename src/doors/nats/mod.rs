@@ -6,6 +6,7 @@
 //! record       messages as events, and back       jetstream   the part of its API that publishers ask
 //! nodes        where the other nodes are           admit    from a CONNECT to an access
 //! xbus         what clients of Xbus write and read, and the service that answers them
+//! service      responders of the services API of NATS, as services of the roll
 //! ```
 //!
 //! May import `bus`, `net` and `base`. Invariant: a subject of a namespace is recorded, and is delivered after its commit;
@@ -21,6 +22,7 @@ mod nodes;
 mod outbox;
 mod outcome;
 mod record;
+mod service;
 pub mod settings;
 pub mod wire;
 pub mod xbus;
@@ -40,6 +42,7 @@ use context::DoorContext;
 use nodes::Nodes;
 use record::EventMessages;
 use settings::{HandshakeFirst, NAME, Settings};
+use xbus::notices::Notices;
 use xbus::service::XbusService;
 
 use super::door::{Context, Description, Door};
@@ -82,9 +85,21 @@ pub fn open(settings: &Settings, context: &Context) -> Arc<dyn Door> {
     }
     let (next, count, draining) = (AtomicU64::new(1), AtomicUsize::new(0), AtomicBool::new(false));
     let shared = Arc::clone(&nodes);
-    let xbus = XbusService::new(services.bus.clone());
-    let context =
-        Arc::new(DoorContext { settings, access, services, events, nodes: shared, xbus, next, count, draining });
+    let engine = context.xbus.clone();
+    engine.flow().listen(Notices::new(services.bus.clone()));
+    let xbus = XbusService::new(engine.clone());
+    let context = Arc::new(DoorContext {
+        settings,
+        access,
+        services,
+        events,
+        nodes: shared,
+        xbus,
+        engine,
+        next,
+        count,
+        draining,
+    });
     Arc::new(NatsDoor { context, nodes, _running: stop.drop_guard() })
 }
 

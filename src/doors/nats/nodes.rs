@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use rollbook_cluster::live::Live;
 use rollbook_cluster::lock::lock;
 use rollbook_core::error::Refusal;
+use tokio::sync::watch;
 
 use super::settings::{NAME, Settings};
 use crate::bus::relay::peer_client::PeerClient;
@@ -29,11 +30,14 @@ pub(super) struct Nodes {
     /// The address of the listener.
     listen: OnceLock<SocketAddr>,
     others: Mutex<BTreeMap<u64, String>>,
+    /// Counts the changes of the addresses that clients are told.
+    changes: watch::Sender<u64>,
 }
 
 impl Nodes {
     pub(super) fn new(settings: &Settings, peers: PeerClient) -> Self {
-        Self { peers, advertise: settings.advertise.clone(), listen: OnceLock::new(), others: Mutex::default() }
+        let (advertise, changes) = (settings.advertise.clone(), watch::Sender::new(0));
+        Self { peers, advertise, listen: OnceLock::new(), others: Mutex::default(), changes }
     }
 
     /// The listener has this address.
@@ -70,9 +74,20 @@ impl Nodes {
         if others.is_empty() { others } else { self.own().into_iter().chain(others).collect() }
     }
 
-    /// Tells other nodes where this one can be reached, for ever.
+    /// Counts the changes of [`Nodes::urls`], at most one in [`SAY`].
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Tells other nodes where this one can be reached, and clients when the addresses change, for ever.
     pub(super) async fn say(&self) {
+        let mut told = Vec::new();
         loop {
+            let urls = self.urls();
+            if urls != told {
+                told = urls;
+                self.changes.send_modify(|count| *count = count.wrapping_add(1));
+            }
             if let Some(own) = self.own() {
                 for node in self.peers.others_up() {
                     self.peers.tell_door(node, NAME, Bytes::from(own.clone()));

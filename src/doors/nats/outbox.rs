@@ -102,6 +102,21 @@ impl Outbox {
         !state.slow
     }
 
+    /// Where what is said next will stand, until the connection takes what waits.
+    pub(super) fn position(&self) -> usize {
+        self.lock().bytes.len()
+    }
+
+    /// Says something in front of what was said since [`Outbox::position`]. Returns whether the client still reads.
+    pub(super) fn say_at(&self, position: usize, write: impl FnOnce(&mut BytesMut)) -> bool {
+        let mut later = BytesMut::new();
+        self.say(|bytes| {
+            later = bytes.split_off(position.min(bytes.len()));
+            write(bytes);
+            bytes.extend_from_slice(&later);
+        })
+    }
+
     /// Tells the client that nobody was there to get a message: by the subscription of its own on the reply subject.
     pub(super) fn no_responders(&self, number: u64, reply: &[u8], subject: &[u8]) {
         let mut state = self.lock();
@@ -292,6 +307,17 @@ mod tests {
         outbox.set_headers(true);
         outbox.deliver(1, &with);
         assert_eq!(taken(&outbox), "HMSG a.b 1 18 19\r\nNATS/1.0\r\nA: b\r\n\r\nx\r\n");
+    }
+
+    #[test]
+    fn something_may_be_said_in_front_of_messages() {
+        let outbox = Outbox::new(1, 1000);
+        outbox.open(1, Bytes::from_static(b"1"));
+        outbox.say(encode::pong);
+        let position = outbox.position();
+        outbox.deliver(1, &message("x"));
+        assert!(outbox.say_at(position, encode::ok));
+        assert_eq!(taken(&outbox), "PONG\r\n+OK\r\nMSG a.b 1 1\r\nx\r\n");
     }
 
     #[test]

@@ -71,7 +71,12 @@ impl Nats {
 
     /// The same with more members of the CONNECT, such as `"echo":false`.
     pub(crate) fn connect_with(node: &Node, more: &str) -> Self {
-        let mut nats = Self::greeted(address(node));
+        Self::connect_at(address(node), more)
+    }
+
+    /// The same at an address.
+    pub(crate) fn connect_at(address: SocketAddr, more: &str) -> Self {
+        let mut nats = Self::greeted(address);
         let more = if more.is_empty() { String::new() } else { format!(",{more}") };
         let base = r#""verbose":false,"pedantic":false,"headers":true,"no_responders":true,"protocol":1"#;
         nats.send(&format!("CONNECT {{{base}{more}}}\r\n"));
@@ -118,8 +123,19 @@ impl Nats {
         self.try_line().unwrap_or_else(|| panic!("the server closed; read before: {:?}", self.read))
     }
 
-    /// The next line; `None` when the server has closed.
+    /// The next line, but for an INFO that comes later; `None` when the server has closed.
     pub(crate) fn try_line(&mut self) -> Option<String> {
+        loop {
+            let line = self.any_line()?;
+            match line.strip_prefix("INFO ").filter(|_| !self.info.is_null() && !line.contains("\"ldm\":true")) {
+                Some(json) => self.info = serde_json::from_str(json).unwrap_or_else(|error| panic!("{json}: {error}")),
+                None => return Some(line),
+            }
+        }
+    }
+
+    /// The next line; `None` when the server has closed.
+    pub(crate) fn any_line(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.read.windows(2).position(|pair| pair == b"\r\n") {
                 let line = String::from_utf8(self.read.drain(..end).collect()).expect("UTF-8");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::{Nats, options};
+use super::client::{Nats, address, options};
 use crate::harness::cluster::Cluster;
 use crate::harness::{SOON, ms, wait_for};
 
@@ -161,8 +161,43 @@ fn clients_are_told_of_the_other_nodes() {
         (urls.len() == 3).then_some(urls)
     });
     let mut found: Vec<String> = urls.iter().filter_map(|url| url.as_str().map(str::to_owned)).collect();
-    let mut wanted: Vec<String> = (1..=3).map(|id| super::client::address(cluster.node(id)).to_string()).collect();
+    let mut wanted: Vec<String> = (1..=3).map(|id| address(cluster.node(id)).to_string()).collect();
     found.sort();
     wanted.sort();
     assert_eq!(found, wanted);
+}
+
+#[test]
+fn a_client_is_told_when_nodes_come_and_go_and_never_before_its_first_pong() {
+    let mut cluster = Cluster::start_with(options());
+    let mut client = Nats::connect(cluster.node(1));
+    let mut old = Nats::greeted(address(cluster.node(1)));
+    old.send("CONNECT {\"verbose\":false,\"protocol\":0}\r\n");
+    old.flush();
+    let urls = |client: &mut Nats| client.info["connect_urls"].as_array().map_or(0, Vec::len);
+    let mut until = |count: usize| {
+        wait_for("the addresses of the nodes", SOON * 2, || {
+            client.flush();
+            (urls(&mut client) == count).then_some(())
+        });
+    };
+    until(3);
+    let third = address(cluster.node(3)).to_string();
+    // Silent until its first PING, whatever happens.
+    let mut silent = Nats::greeted(address(cluster.node(1)));
+    silent.send("CONNECT {\"verbose\":false,\"protocol\":1}\r\n");
+    assert!(silent.info["connect_urls"].to_string().contains(&third), "{}", silent.info);
+    cluster.kill(3);
+    until(2);
+    assert!(silent.is_quiet(ms(50)), "nothing before the PONG");
+    silent.send("PING\r\n");
+    assert_eq!(silent.any_line().as_deref(), Some("PONG"));
+    let info = silent.any_line().unwrap_or_default();
+    assert!(info.starts_with("INFO ") && !info.contains(&third), "{info}");
+    cluster.up(&[3]);
+    until(3);
+    // A client of the first protocol takes no INFO at any time.
+    assert!(old.is_quiet(ms(50)));
+    old.flush();
+    assert!(old.is_quiet(ms(50)));
 }

@@ -12,19 +12,24 @@ use crate::harness::node::Node;
 use crate::harness::tls::{Authority, Secure};
 use crate::harness::{SOON, wait_for};
 
-fn connect(node: &Node) -> TcpStream {
+pub(crate) fn connect(node: &Node) -> TcpStream {
     let tcp = TcpStream::connect(address(node)).expect("a connection");
     tcp.set_read_timeout(Some(SOON)).expect("a timeout");
     tcp
 }
 
 fn secure(authority: &Authority, tcp: TcpStream) -> Secure {
+    secure_as(authority, None, tcp)
+}
+
+/// The same with a certificate of the client.
+pub(crate) fn secure_as(authority: &Authority, client: Option<&str>, tcp: TcpStream) -> Secure {
     let name = ServerName::try_from("localhost").expect("a name");
-    StreamOwned::new(ClientConnection::new(authority.client(None), name).expect("a client"), tcp)
+    StreamOwned::new(ClientConnection::new(authority.client(client), name).expect("a client"), tcp)
 }
 
 /// The first line, byte by byte: what follows belongs to the handshake.
-fn line(from: &mut impl std::io::Read) -> String {
+pub(crate) fn line(from: &mut impl std::io::Read) -> String {
     let mut line = Vec::new();
     let mut byte = [0];
     while !line.ends_with(b"\r\n") {

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
+use crate::doors::nats::client::{address as nats_address, options as nats_options};
+use crate::doors::nats::responder::{Responder, call};
 use crate::harness::bus::BusClient;
 use crate::harness::cluster::Cluster;
 use crate::harness::http::Http;
@@ -68,16 +70,31 @@ fn bytes_of_socket_io_clients_are_base64_for_those_who_have_text_alone() {
     }
 }
 
+/// Where the doors of a node are.
+#[derive(Clone, Copy)]
+struct At {
+    web: SocketAddr,
+    nats: SocketAddr,
+}
+
+impl At {
+    fn of(node: &Node) -> Self {
+        Self { web: node.web, nats: nats_address(node) }
+    }
+}
+
 /// Somebody who can be asked, through some door.
 enum Provider {
     WebSocket(Socket),
     SocketIo(BusClient),
+    Nats(std::cell::RefCell<Responder>),
 }
 
-const PROVIDERS: [fn(SocketAddr, &str) -> Provider; 2] = [
-    |web, name| Provider::WebSocket(Socket::service(web, name, &["get"])),
-    |web, name| {
-        let client = BusClient::connect(web);
+const PROVIDERS: [fn(At, &str) -> Provider; 3] = [
+    |at, name| Provider::WebSocket(Socket::service(at.web, name, &["get"])),
+    |at, name| Provider::Nats(Responder::start(at.nats, name, "I1", &["get"]).into()),
+    |at, name| {
+        let client = BusClient::connect(at.web);
         let capabilities = json!([{ "name": name, "actions": ["get"] }]);
         let register = json!({ "id": format!("{name}-service"), "capabilities": capabilities });
         assert_eq!(client.ask("bus:register", &register)["success"], true);
@@ -90,6 +107,7 @@ impl Provider {
         match self {
             Self::WebSocket(_) => "websocket",
             Self::SocketIo(_) => "socketio",
+            Self::Nats(_) => "nats",
         }
     }
 
@@ -98,6 +116,7 @@ impl Provider {
         match self {
             Self::WebSocket(socket) => drop(socket.serve_one(|payload| json!({ "echo": payload }))),
             Self::SocketIo(client) => drop(client.serve_one(|payload| json!({ "echo": payload }))),
+            Self::Nats(responder) => drop(responder.borrow_mut().serve_one(|payload| json!({ "echo": payload }))),
         }
     }
 
@@ -113,6 +132,7 @@ impl Provider {
                 let error = json!({ "code": "E7", "message": "no" });
                 client.emit("bus:response", &json!({ "requestId": id, "success": false, "error": error }));
             }
+            Self::Nats(responder) => responder.borrow_mut().fail_one("E7", "no"),
         }
     }
 
@@ -121,15 +141,17 @@ impl Provider {
         match &self {
             Self::WebSocket(socket) => drop(socket.next("message")),
             Self::SocketIo(client) => drop(client.event("bus:request")),
+            Self::Nats(responder) => drop(responder.borrow_mut().request()),
         }
     }
 }
 
 /// Somebody who asks, through some door: the data, or the code of the error.
-type Asks = fn(SocketAddr, &str, &Value) -> Result<Value, String>;
+type Asks = fn(At, &str, &Value) -> Result<Value, String>;
 
-const CALLERS: [(&str, Asks); 4] = [
-    ("websocket", |web, capability, payload| {
+const CALLERS: [(&str, Asks); 5] = [
+    ("nats", |At { nats, .. }, capability, payload| call(nats, capability, "get", &payload.to_string())),
+    ("websocket", |At { web, .. }, capability, payload| {
         let socket = Socket::consumer(web, "caller");
         socket.ask("m", &format!("{capability}:get"), payload);
         let told = socket.take_where("an end", |frame| frame["id"] == "m");
@@ -142,7 +164,7 @@ const CALLERS: [(&str, Asks); 4] = [
             }),
         }
     }),
-    ("socketio", |web, capability, payload| {
+    ("socketio", |At { web, .. }, capability, payload| {
         let client = BusClient::connect(web);
         let request = json!({ "requestId": "m", "capability": capability, "action": "get", "payload": payload });
         let told = client.ask("bus:request", &request);
@@ -151,7 +173,7 @@ const CALLERS: [(&str, Asks); 4] = [
             _ => Err(told["error"]["code"].as_str().unwrap_or_default().to_owned()),
         }
     }),
-    ("http", |web, capability, payload| {
+    ("http", |At { web, .. }, capability, payload| {
         let mut http = Http::connect(web);
         http.set_read_timeout(SOON);
         let target = format!("/api/call/{capability}/get");
@@ -164,7 +186,7 @@ const CALLERS: [(&str, Asks); 4] = [
             _ => Err(answer.json()["code"].as_str().unwrap_or_default().to_owned()),
         }
     }),
-    ("command line", |web, capability, payload| {
+    ("command line", |At { web, .. }, capability, payload| {
         let mut command = rollbook();
         let url = format!("http://{web}");
         command.args(["call", &format!("{capability}:get"), &payload.to_string(), "--web-url", &url]);
@@ -180,7 +202,7 @@ const CALLERS: [(&str, Asks); 4] = [
 ];
 
 /// All callers at one node ask all providers at the other.
-fn matrix(callers_at: SocketAddr, providers_at: SocketAddr, names: &str) {
+fn matrix(callers_at: At, providers_at: At, names: &str) {
     for (turn, provide) in PROVIDERS.iter().enumerate() {
         for (door, ask) in CALLERS {
             let capability = format!("{names}{turn}");
@@ -188,7 +210,7 @@ fn matrix(callers_at: SocketAddr, providers_at: SocketAddr, names: &str) {
             let provider = provide(providers_at, &capability);
             let pair = format!("{door} -> {}", provider.door());
             wait_for("the provider to be known", SOON, || {
-                let list = Http::connect(callers_at).request("GET", "/api/services", &[], b"").text();
+                let list = Http::connect(callers_at.web).request("GET", "/api/services", &[], b"").text();
                 list.contains(&capability).then_some(())
             });
             std::thread::scope(|scope| {
@@ -209,15 +231,15 @@ fn matrix(callers_at: SocketAddr, providers_at: SocketAddr, names: &str) {
 
 #[test]
 fn all_doors_call_each_other_on_one_node() {
-    let node = Node::start(&Options::new());
-    matrix(node.web, node.web, "cap");
+    let node = Node::start(&nats_options());
+    matrix(At::of(&node), At::of(&node), "cap");
 }
 
 #[test]
 fn all_doors_call_each_other_across_three_nodes() {
-    let cluster = Cluster::start();
+    let cluster = Cluster::start_with(nats_options());
     for (from, to) in [(1, 2), (2, 3), (3, 1)] {
-        matrix(cluster.node(from).web, cluster.node(to).web, &format!("cap{from}{to}"));
+        matrix(At::of(cluster.node(from)), At::of(cluster.node(to)), &format!("cap{from}{to}"));
     }
 }
 

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::actor::Actor;
-use super::model::{Credential, Issuer, PrincipalRow, Role};
+use super::model::{Credential, Issuer, PrincipalRow, Proof, Role};
 
 /// One change.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -16,6 +16,14 @@ pub struct SecurityChange {
     /// What is changed.
     #[prost(oneof = "Change", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub change: Option<Change>,
+}
+
+impl SecurityChange {
+    /// Whether the change adds a key of NATS, which releases that know feature level 5 alone cannot read.
+    #[must_use]
+    pub const fn adds_nkey(&self) -> bool {
+        matches!(&self.change, Some(Change::CredentialAdd(Credential { proof: Some(Proof::Nkey(_)), .. })))
+    }
 }
 
 /// What is changed. Tags are never reused.

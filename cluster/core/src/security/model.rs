@@ -81,7 +81,7 @@ pub struct RoleLimits {
 /// What proves that a client is a principal.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Credential {
-    /// Unique id: the id of a token, `password:user:ann`, or that of a certificate.
+    /// Unique id: the id of a token, `password:user:ann`, that of a certificate, or `nkey:UABC...`.
     #[prost(string, tag = "1")]
     pub id: String,
     /// The principal.
@@ -100,7 +100,7 @@ pub struct Credential {
     #[prost(string, tag = "6")]
     pub description: String,
     /// What is compared.
-    #[prost(oneof = "Proof", tags = "10, 11, 12")]
+    #[prost(oneof = "Proof", tags = "10, 11, 12, 13")]
     pub proof: Option<Proof>,
 }
 
@@ -116,9 +116,35 @@ pub enum Proof {
     /// A client certificate: `sha256:HEX` of the certificate, `cn:NAME` or `uri:NAME`.
     #[prost(string, tag = "12")]
     Certificate(String),
+    /// The public key of a user of NATS, `UABC...`. From feature level 6 on.
+    #[prost(string, tag = "13")]
+    Nkey(String),
 }
 
+/// How the ids of credentials begin that are keys of NATS.
+pub const NKEY: &str = "nkey:";
+/// Characters of the public key of a user of NATS: one for the prefix, 32 bytes of key and 2 of checksum in base32.
+const NKEY_CHARACTERS: usize = 56;
+
 impl Credential {
+    /// The id of the credential that is a key of NATS.
+    #[must_use]
+    pub fn nkey_id(key: &str) -> String {
+        [NKEY, key].concat()
+    }
+
+    /// Whether a proof that is a key of NATS has the form of the key of a user, and is the id. Other proofs pass. The checksum
+    /// of the key is for whoever proposes the credential to check.
+    #[must_use]
+    pub fn nkey_fits(&self) -> bool {
+        let Some(Proof::Nkey(key)) = &self.proof else { return true };
+        let legal = |byte: u8| byte.is_ascii_uppercase() || matches!(byte, b'2'..=b'7');
+        self.id.strip_prefix(NKEY) == Some(key)
+            && key.len() == NKEY_CHARACTERS
+            && key.starts_with('U')
+            && key.bytes().all(legal)
+    }
+
     /// Whether the credential counts at this time, milliseconds since 1970.
     #[must_use]
     pub const fn counts_at(&self, millis: u64) -> bool {

@@ -1,4 +1,4 @@
-//! Credentials of principals: tokens, passwords, client certificates.
+//! Credentials of principals: tokens, passwords, client certificates, keys of NATS.
 
 use actix_web::{HttpResponse, web};
 use rollbook_core::security::change::Change;
@@ -17,6 +17,7 @@ use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::admin::resource::resource;
 use crate::bus::security::authority::password_id;
+use crate::bus::security::credentials::nkey::is_user_key;
 use crate::bus::security::credentials::secret::Secret;
 use crate::bus::security::credentials::token::mint;
 
@@ -42,6 +43,10 @@ pub(super) fn mount(services: &mut web::ServiceConfig) {
                 .route(web::post().to(add_certificate)),
         )
         .service(
+            resource(&path("nkeys"), [write("POST", "security.credential_add", Verb::AdminSecurity, OF_ONE)])
+                .route(web::post().to(add_nkey)),
+        )
+        .service(
             resource(
                 "/api/security/credentials/{id}",
                 [write("DELETE", "security.credential_delete", Verb::AdminSecurity, "security/credentials/{id}")],
@@ -54,7 +59,7 @@ pub(super) fn mount(services: &mut web::ServiceConfig) {
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::admin) struct CredentialView {
     id: String,
-    /// `token`, `password` or `certificate`.
+    /// `token`, `password`, `certificate` or `nkey`.
     kind: &'static str,
     principal: String,
     created_at: Option<String>,
@@ -66,7 +71,7 @@ pub(in crate::admin) struct CredentialView {
     used_at: Option<String>,
     /// A text for people.
     description: String,
-    /// What a certificate is known by.
+    /// What a certificate is known by, or the public key.
     #[serde(skip_serializing_if = "Option::is_none")]
     names: Option<String>,
 }
@@ -76,6 +81,7 @@ impl From<&Credential> for CredentialView {
         let (kind, names) = match &row.proof {
             Some(Proof::Password(_)) => ("password", None),
             Some(Proof::Certificate(names)) => ("certificate", Some(names.clone())),
+            Some(Proof::Nkey(key)) => ("nkey", Some(key.clone())),
             Some(Proof::Token(_)) | None => ("token", None),
         };
         Self {
@@ -220,10 +226,44 @@ pub(in crate::admin) async fn add_certificate(
 ) -> Answer {
     let (principal, id) = (principal(&name)?.to_string(), certificate_name(&body.certificate)?);
     let (proof, description) = (Some(Proof::Certificate(id.clone())), body.description);
-    let credential = Credential { id: id.clone(), principal, proof, description, ..Credential::default() };
-    change(&admin, None, Change::CredentialAdd(credential)).await?;
-    let view = look(&admin, |security| security.credential(&id).map(CredentialView::from));
+    add(&admin, Credential { id, principal, proof, description, ..Credential::default() }).await
+}
+
+/// Adds a credential that has no secret, and shows it.
+async fn add(admin: &Admin, credential: Credential) -> Answer {
+    let id = credential.id.clone();
+    change(admin, None, Change::CredentialAdd(credential)).await?;
+    let view = look(admin, |security| security.credential(&id).map(CredentialView::from));
     Ok(HttpResponse::Created().json(view.ok_or_else(|| not_found("credential", &id))?))
+}
+
+/// A key of a client of NATS.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::admin) struct NkeyJson {
+    /// The public key of a user: `U` and 55 letters and digits. Its seed, `SU...`, stays with the client.
+    #[schema(example = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4")]
+    nkey: String,
+    /// A text for people.
+    #[serde(default)]
+    description: String,
+}
+
+/// Makes a key of NATS a credential of a principal. A client that signs with it at the door `nats` needs no token.
+#[utoipa::path(post, path = "/api/security/principals/{principal}/nkeys", operation_id = "security_nkey_add", tag = "security", params(("principal" = String, Path)), request_body = NkeyJson, responses((status = 201, description = "the credential", body = CredentialView), Problems))]
+pub(in crate::admin) async fn add_nkey(
+    admin: web::Data<Admin>,
+    name: web::Path<String>,
+    _: Query<NoParameters>,
+    Object(body): Object<NkeyJson>,
+) -> Answer {
+    let principal = principal(&name)?.to_string();
+    if !is_user_key(&body.nkey) {
+        // The text is not quoted: it may be a seed.
+        return Err(Problem::bad("nkey: the public key of a user, U and 55 letters and digits; a seed stays secret"));
+    }
+    let (id, proof) = (Credential::nkey_id(&body.nkey), Some(Proof::Nkey(body.nkey)));
+    add(&admin, Credential { id, principal, proof, description: body.description, ..Credential::default() }).await
 }
 
 /// Revokes a credential: connections that it opened end.

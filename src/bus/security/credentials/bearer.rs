@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::basic::{self, Basic};
+use super::nkey::NkeyProof;
 use super::token;
 
 /// Longest value of an `Authorization` header.
@@ -28,6 +29,8 @@ pub enum Presented<'a> {
     Jwt(&'a str),
     /// A user and a password.
     Basic(Basic),
+    /// The public key of a user of NATS, and its signature of what the server has asked the client to sign.
+    Nkey(NkeyProof<'a>),
     /// Something else. To present this is the same as to present a wrong credential.
     Unknown,
 }
@@ -38,6 +41,7 @@ impl fmt::Debug for Presented<'_> {
             Self::Token { id, .. } => write!(f, "Token({id}, hidden)"),
             Self::Jwt(_) => f.write_str("Jwt(hidden)"),
             Self::Basic(Basic { user, .. }) => write!(f, "Basic({user}, hidden)"),
+            Self::Nkey(proof) => write!(f, "Nkey({}, hidden)", proof.key),
             Self::Unknown => f.write_str("Unknown"),
         }
     }

@@ -7,6 +7,7 @@
 //! password   argon2id, for people                    delay    who failed often has to wait
 //! jwt        tokens of foreign issuers               certificate   names of a client certificate
 //! account_ca   signs certificates of accounts of Xbus
+//! nkey       keys of NATS that sign
 //! seal       secrets at rest                         secret   a value that no output shows
 //! ```
 //!
@@ -19,6 +20,7 @@ pub mod bearer;
 pub mod certificate;
 pub mod delay;
 pub mod jwt;
+pub mod nkey;
 pub mod password;
 pub mod seal;
 pub mod secret;

@@ -3,22 +3,21 @@
 //! The answer is the JSON of the service. An answer that is an error, or that never came, has the headers of the services
 //! API of NATS: `Nats-Service-Error` and `Nats-Service-Error-Code`.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Client, Connection, Stage};
 use crate::base::clock;
 use crate::bus::call::types::Requester;
 use crate::bus::client::call::{Caller, Outcome, Payload, Request, Responder, traceparent};
 use crate::bus::client::plain::plain;
-use crate::bus::error::Fault;
 use crate::bus::live::filter::LiveSubject;
 use crate::bus::live::message::LiveMessage;
 use crate::bus::live::route::Wakes;
 use crate::bus::live::subjects::{LiveSubjects, OwnRoutes};
+use crate::doors::nats::service::payload::to_json;
 use crate::doors::nats::wire::headers::{self, Headers};
 use crate::net::http::status::status;
 
@@ -27,8 +26,10 @@ const PREFIX: &str = "rollbook.call.";
 /// The headers of an answer that is an error.
 const ERROR: &str = "Nats-Service-Error";
 const ERROR_CODE: &str = "Nats-Service-Error-Code";
-/// The code of an error that the service itself has answered.
-const ANSWERED_ERROR: u16 = 500;
+/// The code of an error that the service itself has answered without a code.
+const ANSWERED_ERROR: &str = "500";
+/// Longest text of an error in a header.
+const ERROR_CHARACTERS_MAX: usize = 1024;
 /// The trace context of W3C, which goes along.
 const TRACE: &str = "traceparent";
 
@@ -64,7 +65,7 @@ impl Connection {
             responder: if reply.is_some() { Responder::Caller } else { Responder::Nobody },
             traceparent: trace,
         };
-        let payload = Payload::json(as_json(&message.payload));
+        let payload = Payload::json(to_json(&message.payload));
         let subjects = services.bus.live_subjects().clone();
         let answer = move |outcome| {
             if let Some(reply) = reply {
@@ -80,12 +81,11 @@ impl Connection {
 fn send(subjects: &LiveSubjects, reply: &LiveSubject, outcome: Outcome) {
     let (failed, payload) = match outcome.and_then(|answer| Ok((answer.success, plain(&answer.body)?))) {
         Ok((true, json)) => (None, json),
-        Ok((false, json)) => (Some((ANSWERED_ERROR, "the service answered an error".to_owned())), json),
-        Err(fault) => (Some((status(fault.kind).as_u16(), text(&fault))), Bytes::new()),
+        Ok((false, json)) => (Some(answered_error(&json)), json),
+        Err(fault) => (Some((status(fault.kind).as_u16().to_string(), text(fault.code(), &fault.text))), Bytes::new()),
     };
     let mut block = BytesMut::new();
     if let Some((code, description)) = failed {
-        let code = code.to_string();
         let lines = [(ERROR, description.as_str()), (ERROR_CODE, code.as_str())];
         if let Err(error) = headers::write(&mut block, None, lines.into_iter()) {
             tracing::error!(%error, "the error of a request cannot be written as headers");
@@ -97,26 +97,35 @@ fn send(subjects: &LiveSubjects, reply: &LiveSubject, outcome: Outcome) {
     subjects.publish(reply, &message, (&mut OwnRoutes::default(), None), &mut wakes);
 }
 
-/// What a fault says, as the value of a header.
-fn text(fault: &Fault) -> String {
-    let text = format!("{}: {}", fault.code(), fault.text);
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+/// What an error looks like that says what it is.
+#[derive(Deserialize)]
+struct ErrorJson {
+    code: Option<Value>,
+    message: Option<String>,
 }
 
-/// A payload as the JSON that services of other doors take: text that is no JSON is a string, other bytes are
-/// `{"$base64":"..."}`, and nothing is `null`.
-fn as_json(payload: &Bytes) -> Bytes {
-    if payload.is_empty() {
-        return Bytes::from_static(b"null");
-    }
-    let json = match std::str::from_utf8(payload) {
-        Ok(text) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => {
-            return Bytes::copy_from_slice(payload);
-        }
-        Ok(text) => json!(text),
-        Err(_) => json!({ "$base64": BASE64.encode(payload) }),
+/// The code and the text of an error that the service itself has answered.
+fn answered_error(json: &[u8]) -> (String, String) {
+    let error = serde_json::from_slice(json).unwrap_or(ErrorJson { code: None, message: None });
+    let code = match error.code {
+        Some(Value::String(code)) => one_line(&code),
+        Some(Value::Number(code)) => code.to_string(),
+        _ => String::new(),
     };
-    json.to_string().into()
+    let message = one_line(error.message.as_deref().unwrap_or_default());
+    let or = |text: String, other: &str| if text.is_empty() { other.to_owned() } else { text };
+    (or(code, ANSWERED_ERROR), or(message, "the service answered an error"))
+}
+
+/// What a fault says, as the value of a header.
+fn text(code: &str, says: &str) -> String {
+    one_line(&format!("{code}: {says}"))
+}
+
+/// A text as the value of a header: what a header cannot have is a blank, and what is too long is cut.
+fn one_line(text: &str) -> String {
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(ERROR_CHARACTERS_MAX).collect::<String>().trim().to_owned()
 }
 
 #[cfg(test)]
@@ -132,11 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn payloads_of_any_bytes_become_json() {
-        let text = |bytes: &'static [u8]| String::from_utf8(as_json(&Bytes::from_static(bytes)).to_vec()).unwrap();
-        assert_eq!(text(b"{\"a\":1}"), "{\"a\":1}");
-        assert_eq!(text(b"hello"), "\"hello\"");
-        assert_eq!(text(b""), "null");
-        assert_eq!(text(&[0xff]), "{\"$base64\":\"/w==\"}");
+    fn an_error_of_a_service_keeps_its_code_and_its_text() {
+        let error = |json: &str| answered_error(json.as_bytes());
+        let pair = |code: &str, text: &str| (code.to_owned(), text.to_owned());
+        assert_eq!(error(r#"{"code":"E7","message":"no\r\nway"}"#), pair("E7", "no  way"));
+        assert_eq!(error(r#"{"code":404,"message":"no such user"}"#), pair("404", "no such user"));
+        for none in ["null", "7", r#"{"code":[],"message":""}"#, "{"] {
+            assert_eq!(error(none), pair("500", "the service answered an error"), "{none}");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The actor of one connection.
 //!
 //! [`pump`] moves bytes between the socket and the actor, [`operations`] has what a client may ask for, [`recorded`] the
-//! messages that go into the book, [`calls`] requests to services of any door, [`xbus`] calls of Xbus. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
+//! messages that go into the book, [`calls`] requests to services of any door, [`services`] what the client itself
+//! serves, [`xbus`] calls and actors of Xbus. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
 //! [`Connection::end`] alone, which removes the client from the bus; what it still has to say is written then, within
 //! [`END_TIME`].
 
@@ -9,6 +10,7 @@ mod calls;
 mod operations;
 pub(super) mod pump;
 mod recorded;
+mod services;
 mod xbus;
 
 use std::collections::HashMap;
@@ -17,11 +19,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler};
+use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, StreamHandler};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{FuturesUnordered, unfold};
 use tokio::sync::oneshot;
 
 use super::admit::admit;
@@ -29,6 +31,7 @@ use super::announcements::NO_ANNOUNCEMENTS;
 use super::context::DoorContext;
 use super::outbox::Outbox;
 use super::outcome::Recorded;
+use super::service::responder::Responders;
 use super::settings::{NAME, Settings};
 use super::wire::connect::Connect;
 use super::wire::encode;
@@ -47,6 +50,7 @@ use crate::bus::security::origin::Origin;
 use crate::bus::security::usage::Place;
 use crate::net::listener::tcp;
 use crate::net::peer::Peer;
+use xbus::Agents;
 
 /// About the most bytes that the subscriptions of one client take.
 const SUBSCRIPTION_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -77,10 +81,14 @@ struct Client {
     handle: ClientHandle,
     /// By the names that the client gave them.
     subscriptions: HashMap<Bytes, Subscription>,
+    /// What the client serves.
+    responders: Responders,
     /// Messages on their way into the book.
     recorded: FuturesUnordered<Recorded>,
     /// Calls of Xbus that are being answered.
     calls: CallsInFlight,
+    /// Actors of Xbus that the client speaks for.
+    agents: Agents,
 }
 
 /// A client that is being admitted.
@@ -98,42 +106,18 @@ enum Stage {
     Ending,
 }
 
-/// How a client wants to talk.
-#[derive(Debug, Clone)]
-struct Manners {
-    verbose: bool,
-    echo: bool,
-    no_responders: bool,
-    takes_info: bool,
-    name: String,
-    language: String,
-}
-
-impl From<&Connect> for Manners {
-    fn from(connect: &Connect) -> Self {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        Self {
-            verbose: connect.verbose,
-            echo: connect.echo,
-            no_responders: connect.no_responders,
-            takes_info: connect.takes_async_info(),
-            name: text(&connect.name),
-            language: [text(&connect.lang), text(&connect.version)].join(" ").trim().to_owned(),
-        }
-    }
-}
-
 /// The actor of one connection.
 pub(super) struct Connection {
     context: Arc<DoorContext>,
     /// The number of the connection at this node.
     number: u64,
+    /// What the client was asked to sign, if it has a key; empty when it was not asked.
+    nonce: String,
     peer: Peer,
     outbox: Arc<Outbox>,
     stage: Stage,
     /// What the client has said of itself, its credentials included until the client is admitted.
     connect: Connect,
-    manners: Manners,
     /// About the bytes of the subscriptions of the client.
     subscription_bytes: usize,
     /// The number of the next subscription.
@@ -148,6 +132,10 @@ pub(super) struct Connection {
     watches_writes: bool,
     /// Whether the client was told that the node stops.
     lame: bool,
+    /// The change of the addresses of nodes that the client knows.
+    nodes_known: u64,
+    /// Whether the client is told of further changes.
+    follows_nodes: bool,
     /// Dropped when the connection ends.
     _ended: oneshot::Sender<Infallible>,
 }
@@ -156,23 +144,28 @@ impl Connection {
     /// The actor of a new connection.
     fn new(context: &Arc<DoorContext>, connection: &tcp::Connection, ended: oneshot::Sender<Infallible>) -> Self {
         let peer = connection.peer.clone();
-        let known = serde_json::from_slice::<Greeted>(greeted_json(&connection.greeting)).ok();
-        let number = known.map_or_else(|| context.next.fetch_add(1, Ordering::Relaxed), |known| known.client_id);
+        let nodes_known = *context.nodes.changes().borrow();
+        // The client may have started the handshake of TLS before the node could say anything.
+        let late = connection.greeting.is_empty();
+        let greeting = match late {
+            true => context.greeting(context.next.fetch_add(1, Ordering::Relaxed), &peer, false),
+            false => connection.greeting.clone(),
+        };
+        let Greeted { client_id: number, nonce } =
+            serde_json::from_slice(greeting.strip_prefix(b"INFO ").unwrap_or_default()).unwrap_or_default();
         let outbox = Arc::new(Outbox::new(number, context.settings.queue_bytes_max));
-        if connection.greeting.is_empty() {
-            // The client has started the handshake of TLS before the node could say anything.
-            let greeting = context.greeting(number, &peer, false);
+        if late {
             outbox.say(|out| out.extend_from_slice(&greeting));
         }
         context.count.fetch_add(1, Ordering::Relaxed);
         Self {
             context: Arc::clone(context),
             number,
+            nonce,
             peer,
             outbox,
             stage: Stage::New,
             connect: Connect::default(),
-            manners: Manners::from(&Connect::default()),
             next_subscription: 1,
             last_heard: clock::now(),
             pings: 0,
@@ -180,6 +173,8 @@ impl Connection {
             watches_writes: false,
             subscription_bytes: 0,
             lame: false,
+            nodes_known,
+            follows_nodes: false,
             _ended: ended,
         }
     }
@@ -231,7 +226,7 @@ impl Connection {
         let waiting = self.outbox.waiting();
         self.context.services.bus.metrics().clients_slow.inc();
         tracing::warn!(
-            connection = self.number, client = self.manners.name, address = %self.peer.address, waiting,
+            connection = self.number, client = self.connect.name, address = %self.peer.address, waiting,
             "a client that does not read is disconnected"
         );
         self.end(ctx);
@@ -284,9 +279,10 @@ impl Connection {
 
     /// The client has said who it is, or that it does not say so.
     fn begin_admission(&mut self, connect: Connect, ctx: &mut Context<Self>) {
-        self.manners = Manners::from(&connect);
         self.connect = connect.clone();
         let origin = Origin::new(NAME, Some(self.peer.clone()));
+        // A signature counts once.
+        let connect = (connect, std::mem::take(&mut self.nonce));
         let mut admission = admit(self.context.access.clone(), connect, origin).boxed_local();
         match (&mut admission).now_or_never() {
             Some(admitted) => self.admitted(admitted, ctx),
@@ -309,17 +305,19 @@ impl Connection {
         self.outbox.set_headers(self.connect.headers);
         // The credentials are not needed any more.
         self.connect.forget_credentials();
-        let name = if self.manners.name.is_empty() { self.manners.language.clone() } else { self.manners.name.clone() };
+        let name = self.connect.display_name();
         let transport = if self.peer.tls { "nats+tls" } else { NAME };
         let (id, address) = (self.number.to_string(), self.peer.address.to_string());
         let about = About { id, address, name, transport, ..About::default() };
         let client = (Arc::clone(access.identity()), Some(place));
         let clients = &self.context.services.clients;
         let handle = clients.connect(client, &NO_ANNOUNCEMENTS, ctx.address().recipient(), about);
-        let live = LiveClient::new(access, (!self.manners.echo).then_some(self.number));
-        let (subscriptions, recorded, calls) = (HashMap::new(), FuturesUnordered::new(), CallsInFlight::default());
-        self.stage = Stage::Open(Box::new(Client { live, handle, subscriptions, recorded, calls }));
-        if self.manners.verbose {
+        let live = LiveClient::new(access, (!self.connect.echo).then_some(self.number));
+        let (subscriptions, responders, recorded) = (HashMap::new(), Responders::new(), FuturesUnordered::new());
+        let (calls, agents) = (CallsInFlight::default(), Agents::default());
+        let client = Client { live, handle, subscriptions, responders, recorded, calls, agents };
+        self.stage = Stage::Open(Box::new(client));
+        if self.connect.verbose {
             self.say(encode::ok, ctx);
         }
     }
@@ -327,12 +325,27 @@ impl Connection {
     /// A client that says something without a CONNECT is one that shows no credential.
     fn admit_without_connect(&mut self, ctx: &mut Context<Self>) {
         let origin = Origin::new(NAME, Some(self.peer.clone()));
-        let admitted = admit(self.context.access.clone(), Connect::default(), origin).now_or_never();
+        let admitted = admit(self.context.access.clone(), (Connect::default(), String::new()), origin).now_or_never();
         let Some(Ok(admitted)) = admitted else { return self.refuse(&ProtocolError::AuthorizationViolation, ctx) };
         // The operation that comes now is answered, and no CONNECT is.
-        let verbose = std::mem::replace(&mut self.manners.verbose, false);
+        let verbose = std::mem::replace(&mut self.connect.verbose, false);
         self.admitted(Ok(admitted), ctx);
-        self.manners.verbose = verbose;
+        self.connect.verbose = verbose;
+    }
+
+    /// The client has its first PONG: from now on it is told when nodes come and go. Nothing may come before that.
+    fn follow_nodes(&mut self, ctx: &mut Context<Self>) {
+        if !self.connect.takes_async_info() || std::mem::replace(&mut self.follows_nodes, true) {
+            return;
+        }
+        let mut changes = self.context.nodes.changes();
+        if *changes.borrow() != self.nodes_known {
+            changes.mark_changed();
+        }
+        ctx.add_stream(unfold(changes, |mut changes| async move {
+            changes.changed().await.ok()?;
+            Some((NodesChanged, changes))
+        }));
     }
 
     /// The node stops: the client should go to another one.
@@ -340,7 +353,7 @@ impl Connection {
         if std::mem::replace(&mut self.lame, true) || self.is_ending() {
             return;
         }
-        if self.manners.takes_info {
+        if self.connect.takes_async_info() {
             let info = self.context.farewell(self.number, &self.peer);
             if let Ok(json) = info.json() {
                 self.say(|out| encode::info(out, &json), ctx);
@@ -379,20 +392,37 @@ impl Connection {
     }
 }
 
+/// The addresses of the nodes are others.
+struct NodesChanged;
+
+impl StreamHandler<NodesChanged> for Connection {
+    fn handle(&mut self, _: NodesChanged, ctx: &mut Context<Self>) {
+        if self.lame || !matches!(self.stage, Stage::Open(_)) {
+            return;
+        }
+        if let Ok(json) = self.context.info(self.number, &self.peer, self.peer.tls).json() {
+            self.say(|out| encode::info(out, &json), ctx);
+            self.outbox.rouse();
+        }
+    }
+
+    /// The door is gone, and so will be the connection.
+    fn finished(&mut self, _: &mut Context<Self>) {}
+}
+
 /// What the node has said of the connection before the connection had an actor.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, Default, serde::Deserialize)]
 struct Greeted {
     client_id: u64,
+    /// What a client with a key signs; empty when nobody has one.
+    #[serde(default)]
+    nonce: String,
 }
 
 /// A time within `most`, other for each connection.
 fn spread(connection: u64, most: Duration) -> Duration {
     let part = u32::try_from(connection.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).unwrap_or_default();
     most.mul_f64(f64::from(part) / f64::from(u32::MAX))
-}
-
-fn greeted_json(greeting: &[u8]) -> &[u8] {
-    greeting.strip_prefix(b"INFO ").unwrap_or_default()
 }
 
 impl Actor for Connection {

@@ -12,7 +12,7 @@ use rollbook_core::level::FeatureLevel;
 use rollbook_core::subjects::subject::Namespace;
 
 use super::calls;
-use super::{Client, Connection, Manners, SUBSCRIPTION_BYTES_MAX, Stage, Subscription};
+use super::{Client, Connection, SUBSCRIPTION_BYTES_MAX, Stage, Subscription};
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
 use crate::bus::live::filter::{LiveFilter, LiveSubject};
@@ -44,8 +44,13 @@ impl Connection {
             _ => {}
         }
         let Stage::Open(_) = &self.stage else { return };
+        // nats-server says that it has an operation before it does it.
+        let position = if self.connect.verbose { self.outbox.position() } else { 0 };
         let done = match operation {
-            ClientOp::Ping => return self.say(encode::pong, ctx),
+            ClientOp::Ping => {
+                self.say(encode::pong, ctx);
+                return self.follow_nodes(ctx);
+            }
             ClientOp::Pong => {
                 self.pings = 0;
                 return;
@@ -59,7 +64,11 @@ impl Connection {
             ClientOp::Connect(_) => return,
         };
         match done {
-            Ok(()) if self.manners.verbose => self.say(encode::ok, ctx),
+            Ok(()) if self.connect.verbose => {
+                if !self.outbox.say_at(position, encode::ok) {
+                    self.end_slow(ctx);
+                }
+            }
             Ok(()) => {}
             Err(error) => self.refuse(&error, ctx),
         }
@@ -101,11 +110,10 @@ impl Connection {
             }
             Stage::Open(client) => {
                 connect.forget_credentials();
-                self.manners = Manners::from(&connect);
                 self.connect = connect;
-                client.live.set_except((!self.manners.echo).then_some(self.number));
+                client.live.set_except((!self.connect.echo).then_some(self.number));
                 self.outbox.set_headers(self.connect.headers);
-                if self.manners.verbose {
+                if self.connect.verbose {
                     self.say(encode::ok, ctx);
                 }
             }
@@ -123,6 +131,9 @@ impl Connection {
         };
         let headers = publish.headers.unwrap_or_default();
         let message = LiveMessage { subject: subject.text().clone(), reply, headers, payload: publish.payload };
+        if self.job_message(&message.subject, &message.payload) {
+            return Ok(());
+        }
         let Stage::Open(client) = &mut self.stage else { return Ok(()) };
         if let Some(asked) = jetstream::asked(subject.as_str()) {
             return match client.live.count(message.bytes()) {
@@ -149,7 +160,7 @@ impl Connection {
             return client.record(&message, task);
         }
         match client.live.publish(&subject, &message) {
-            Ok(false) if self.manners.no_responders && !message.reply.is_empty() => {
+            Ok(false) if self.connect.no_responders && !message.reply.is_empty() => {
                 client.tell_no_responders((self.number, &self.outbox), &message);
                 Ok(())
             }
@@ -183,7 +194,9 @@ impl Connection {
             Ok(live) => {
                 self.context.events.prepare(&filter);
                 self.subscription_bytes = bytes;
-                client.subscriptions.insert(sid, Subscription { number, filter, queue, _live: live });
+                client.subscriptions.insert(sid, Subscription { number, filter: filter.clone(), queue, _live: live });
+                self.xbus_subscribed(&filter);
+                self.subscription_begins(number, filter.as_str());
                 Ok(())
             }
             Err(fault) => {
@@ -211,6 +224,8 @@ impl Connection {
         let bytes = Subscription::bytes(&sid, &subscription.filter, &subscription.queue);
         self.subscription_bytes = self.subscription_bytes.saturating_sub(bytes);
         self.outbox.close(subscription.number);
+        self.xbus_unsubscribed(&subscription.filter);
+        self.subscription_ends(subscription.number, subscription.filter.as_str());
         Some(subscription)
     }
 

@@ -150,7 +150,12 @@ impl Connect {
     /// Whether the client shows anything to be somebody.
     #[must_use]
     pub const fn shows_credentials(&self) -> bool {
-        self.user.is_some() || self.pass.is_some() || self.auth_token.is_some() || self.jwt.is_some()
+        self.user.is_some()
+            || self.pass.is_some()
+            || self.auth_token.is_some()
+            || self.jwt.is_some()
+            || self.nkey.is_some()
+            || self.sig.is_some()
     }
 
     /// Drops what the client has shown to be who it is.
@@ -171,6 +176,16 @@ impl Connect {
             return Err(ProtocolError::NoRespondersWithoutHeaders);
         }
         Ok(())
+    }
+
+    /// What operators see: the name of the client, or else its language and the version of its library.
+    #[must_use]
+    pub fn display_name(&self) -> String {
+        if let Some(name) = self.name.as_ref().filter(|name| !name.is_empty()) {
+            return name.clone();
+        }
+        let texts = [self.lang.as_deref(), self.version.as_deref()];
+        texts.into_iter().flatten().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
     }
 
     /// Whether the client takes `INFO` at any time after its first PONG.
@@ -207,7 +222,9 @@ mod tests {
         assert_eq!(texts.map(|text| text.as_deref().unwrap()), ["@3.0", "python3", "2.16.0", "u", "n"]);
         let secrets = [&connect.pass, &connect.auth_token, &connect.jwt, &connect.sig];
         assert_eq!(secrets.map(|secret| secret.as_ref().unwrap().expose().as_str()), ["p", "t", "j", "s"]);
-        assert_eq!(connect.check(), Ok(()));
+        assert_eq!((connect.check(), &*connect.display_name()), (Ok(()), "@3.0"));
+        let nameless = Connect::parse(br#"{"lang":"rust","version":"0.51","name":""}"#).unwrap();
+        assert_eq!(nameless.display_name(), "rust 0.51");
     }
 
     #[test]

@@ -60,9 +60,6 @@ pub struct Status<'a> {
     pub description: &'a str,
 }
 
-/// Headers with the values of equal names put together, in the order of the first appearance of each name.
-pub type HeaderList = Vec<(String, Vec<String>)>;
-
 impl<'a> Headers<'a> {
     /// Checks a block.
     ///
@@ -111,27 +108,6 @@ impl<'a> Headers<'a> {
     pub fn get(&self, name: &str) -> Option<&'a str> {
         self.iter().find_map(|(found, value)| (found == name).then_some(value))
     }
-
-    /// The headers with the values of equal names put together.
-    #[must_use]
-    pub fn to_list(&self) -> HeaderList {
-        let mut list = HeaderList::new();
-        for (name, value) in self.iter() {
-            match list.iter_mut().find(|(known, _)| known == name) {
-                Some((_, values)) => values.push(value.to_owned()),
-                None => list.push((name.to_owned(), vec![value.to_owned()])),
-            }
-        }
-        list
-    }
-
-    /// Appends the block without the headers whose names `removed` takes. The status stays.
-    ///
-    /// # Errors
-    /// None: what has been checked can be written.
-    pub fn write_without(&self, out: &mut BytesMut, removed: impl Fn(&str) -> bool) -> Result<(), HeadersError> {
-        write(out, self.status, self.iter().filter(|(name, _)| !removed(name)))
-    }
 }
 
 /// Appends a block. Blanks around values are left out. If there is an error, nothing is appended.
@@ -150,15 +126,6 @@ pub fn write<'a>(
     }
     out.truncate(start);
     written.and(Err(HeadersError::TooLarge))
-}
-
-/// Appends the block of a list, as [`Headers::to_list`] makes lists.
-///
-/// # Errors
-/// Those of [`write()`].
-pub fn write_list(out: &mut BytesMut, list: &[(String, Vec<String>)]) -> Result<(), HeadersError> {
-    let pairs = list.iter().flat_map(|(name, values)| values.iter().map(move |value| (name.as_str(), value.as_str())));
-    write(out, None, pairs)
 }
 
 fn write_lines<'a>(
@@ -241,8 +208,6 @@ mod tests {
         assert_eq!(pairs(block).unwrap(), expected);
         let headers = Headers::parse(block).unwrap();
         assert_eq!((headers.get("bar"), headers.get("BAR"), headers.status()), (Some("x"), None, None));
-        assert_eq!(headers.to_list()[0], ("Bar".to_owned(), vec!["Baz".to_owned(), "two words".to_owned()]));
-        assert_eq!(headers.to_list().len(), 4);
         assert_eq!(pairs(b"NATS/1.0\r\n\r\n").unwrap(), []);
     }
 
@@ -313,14 +278,6 @@ mod tests {
         assert!(out.is_empty());
     }
 
-    #[test]
-    fn headers_can_be_taken_out_of_a_block() {
-        let block = b"NATS/1.0 200 OK\r\nA: 1\r\nBus-Encoding: base64\r\nB: 2\r\n\r\n";
-        let mut out = BytesMut::new();
-        Headers::parse(block).unwrap().write_without(&mut out, |name| name.starts_with("Bus-")).unwrap();
-        assert_eq!(&out[..], b"NATS/1.0 200 OK\r\nA: 1\r\nB: 2\r\n\r\n");
-    }
-
     proptest! {
         #[test]
         fn what_is_written_is_read_again(
@@ -334,10 +291,6 @@ mod tests {
             let read = Headers::parse(&out).unwrap();
             prop_assert_eq!(read.status(), status);
             prop_assert_eq!(read.iter().collect::<Vec<_>>(), expected);
-            let list = read.to_list();
-            let mut again = BytesMut::new();
-            write_list(&mut again, &list).unwrap();
-            prop_assert_eq!(Headers::parse(&again).unwrap().to_list(), list);
         }
 
         #[test]
@@ -348,7 +301,7 @@ mod tests {
             let block = if prefixed { [VERSION, &bytes, b"\r\n\r\n"].concat() } else { bytes };
             if let Ok(headers) = Headers::parse(&block) {
                 let mut out = BytesMut::new();
-                headers.write_without(&mut out, |_| false).unwrap();
+                write(&mut out, headers.status(), headers.iter()).unwrap();
                 let again = Headers::parse(&out).unwrap();
                 prop_assert_eq!(again.iter().collect::<Vec<_>>(), headers.iter().collect::<Vec<_>>());
                 prop_assert_eq!(again.status(), headers.status());

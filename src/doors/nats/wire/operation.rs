@@ -3,12 +3,12 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 /// One operation of a client. `+OK` and `INFO` of a client mean nothing: the parser skips them.
 ///
-/// The fields of a message are slices of the buffer that the bytes were read into, and hold all of that buffer: see
-/// [`Publish::detached`]. Those of other operations are copies.
+/// The fields of a message are slices of the buffer that the bytes were read into, and hold all of that buffer: whoever
+/// keeps a small one for long copies it. Those of other operations are copies.
 #[derive(Clone, PartialEq, Eq)]
 pub enum ClientOp {
     /// `CONNECT`: the JSON behind the verb, not looked at yet. May come more than once, see
@@ -67,26 +67,6 @@ impl Publish {
     pub fn size(&self) -> usize {
         self.headers.as_ref().map_or(0, Bytes::len).saturating_add(self.payload.len())
     }
-
-    /// A copy in an allocation of its own. Whoever keeps a message longer than until the next read calls this unless
-    /// the message fills most of the read buffer: a message of 16 bytes otherwise holds the whole buffer.
-    #[must_use]
-    pub fn detached(&self) -> Self {
-        let parts = [Some(&self.subject), self.reply.as_ref(), self.headers.as_ref(), Some(&self.payload)];
-        let size = parts.iter().flatten().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
-        let mut buffer = BytesMut::with_capacity(size);
-        for part in parts.iter().flatten() {
-            buffer.extend_from_slice(part);
-        }
-        let mut whole = buffer.freeze();
-        let mut take = |part: &Bytes| whole.split_to(part.len());
-        Self {
-            subject: take(&self.subject),
-            reply: self.reply.as_ref().map(&mut take),
-            headers: self.headers.as_ref().map(&mut take),
-            payload: take(&self.payload),
-        }
-    }
 }
 
 impl fmt::Debug for ClientOp {
@@ -106,23 +86,6 @@ impl fmt::Debug for ClientOp {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_detached_message_is_equal_and_shares_no_buffer() {
-        let whole = Bytes::from_static(b"subject reply headers payload");
-        let message = Publish {
-            subject: whole.slice(0..7),
-            reply: Some(whole.slice(8..13)),
-            headers: None,
-            payload: whole.slice(22..29),
-        };
-        let copy = message.detached();
-        assert_eq!(copy, message);
-        assert_eq!(copy.size(), 7);
-        assert!(!whole.as_ptr_range().contains(&copy.payload.as_ptr()));
-        let with_headers = Publish { reply: None, headers: Some(whole.slice(14..21)), ..message };
-        assert_eq!((with_headers.detached(), with_headers.size()), (with_headers.clone(), 14));
-    }
 
     #[test]
     fn the_json_of_a_connect_does_not_show_in_debug_texts() {

@@ -104,11 +104,6 @@ impl Parser {
         self.headers = allowed;
     }
 
-    /// Sets the largest message of this client, for messages that begin after this call.
-    pub fn limit_payload(&mut self, bytes: usize) {
-        self.limits.payload = bytes;
-    }
-
     /// Bytes that must at least come before there is another operation, as of the last call of [`Self::next`] that gave
     /// none. At least 1. Up to the limit of the payload: reserve that much only as the bytes come (for example, no more
     /// than have come already), or clients that announce payloads and send none hold memory.

@@ -8,6 +8,9 @@ use super::proto::nrpc::JSON_TOKEN;
 /// How all subjects of Xbus begin, those of the JSON profile for deliveries left out.
 pub const PREFIX: &str = "xbus.default.";
 
+/// How the subjects of deliveries in JSON begin.
+const LETTERS: &str = "xbus.msgbox.";
+
 /// A call, with the dialect of its payload and of its replies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Called {
@@ -113,6 +116,18 @@ fn call(rest: &str) -> Option<Call> {
         _ => return None,
     };
     Some(call)
+}
+
+/// The actor whose jobs come by a subscription, and whether they come by letters, in JSON; `None` for other filters.
+#[must_use]
+pub fn deliveries(filter: &str) -> Option<(Id, bool)> {
+    if let Some(rest) = filter.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix("actoragent.")) {
+        let (actor, rest) = rest.split_once('.')?;
+        return matches!(rest, "process" | "*" | ">").then_some((of_token(actor)?, false));
+    }
+    let (actor, rest) = filter.strip_prefix(LETTERS)?.split_once('.')?;
+    let input = rest.strip_prefix("input.").is_some_and(|input| !input.contains('.'));
+    (input || rest == ">").then_some((of_token(actor)?, true))
 }
 
 /// The subject on which a client hears who it is, whose call named no other one.

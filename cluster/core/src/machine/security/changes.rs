@@ -202,6 +202,9 @@ impl Machine {
         if principal.is_anonymous() {
             return Err(refused("anonymous has no credentials".into()));
         }
+        if !row.nkey_fits() {
+            return Err(Refusal::Malformed("nkey: the public key of a user, U and 55 characters".into()));
+        }
         if matches!(row.proof, Some(Proof::Password(_))) && principal.kind() != Kind::User {
             return Err(refused("passwords are for users; give a token to programs".into()));
         }

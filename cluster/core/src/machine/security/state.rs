@@ -10,7 +10,7 @@ use crate::error::Refusal;
 use crate::persistent::{Map, Set};
 use crate::rows::RowsError;
 use crate::security::builtin::ROOT;
-use crate::security::model::{Credential, Issuer, PrincipalRow, Role};
+use crate::security::model::{Credential, Issuer, NKEY, PrincipalRow, Role};
 
 /// Beginning of the keys of all rows of this file, and of each kind of row.
 pub(super) const REVISION: &[u8] = b"security/revision";
@@ -85,6 +85,13 @@ impl Security {
         let (from, of) = ((principal.to_string(), String::new()), principal.to_string());
         let owned = self.owned.range(from..).take_while(move |(owner, _)| *owner == of);
         owned.filter_map(|(_, id)| self.credentials.get(id))
+    }
+
+    /// Whether some principal has a key of NATS.
+    #[must_use]
+    pub fn has_nkeys(&self) -> bool {
+        let first = self.credentials.range(NKEY.to_string()..).next();
+        first.is_some_and(|(id, _)| id.starts_with(NKEY))
     }
 
     /// An issuer.

@@ -245,3 +245,32 @@ fn before_the_level_the_audit_is_a_namespace_like_others_and_an_actor_leaves_no_
     let needs = crate::command::admission::check_level(&attributed, 1, FeatureLevel::HEADERS);
     assert!(matches!(needs, Err(Refusal::Unavailable(_))));
 }
+
+#[test]
+fn a_key_of_nats_is_a_credential_from_the_level_of_xbus_on() {
+    let key = format!("U{}", "A2".repeat(27) + "B");
+    let add = |key: &str, id: String| {
+        let (principal, proof) = ("service:shop".into(), Some(Proof::Nkey(key.into())));
+        Change::CredentialAdd(Credential { id, principal, proof, ..Credential::default() })
+    };
+    let good = add(&key, Credential::nkey_id(&key));
+    assert_eq!(Command::security(None, good.clone()).required_level(), FeatureLevel::XBUS);
+    let mut replica = secured();
+    replica.apply_one(principal("service:shop", &[])).unwrap();
+    assert!(!replica.machine.security().has_nkeys());
+    let lower = key.to_lowercase();
+    for (key, id) in [
+        (&*key, "nkey:other".into()),
+        (&key[1..], Credential::nkey_id(&key[1..])),
+        (&lower, Credential::nkey_id(&lower)),
+        (&key.replace('U', "A"), Credential::nkey_id(&key.replace('U', "A"))),
+    ] {
+        assert!(matches!(replica.apply_one(change(add(key, id))), Err(Refusal::Malformed(_))), "{key}");
+    }
+    assert_eq!(replica.apply_one(change(good.clone())), Ok(Done::Security(2)));
+    assert_eq!(replica.apply_one(change(good)), Ok(Done::Security(3)), "the same again");
+    assert!(replica.machine.security().has_nkeys());
+    assert_eq!(replica.reloaded(), replica.machine);
+    replica.apply_one(change(Change::CredentialDelete(Credential::nkey_id(&key)))).unwrap();
+    assert!(!replica.machine.security().has_nkeys());
+}

@@ -8,6 +8,7 @@
 //! envelopes  fragments become envelopes, and complete ones begin processes
 //! processes  events of processes
 //! cleaning   what becomes old is removed, in bounded steps
+//! query      where the rows are that are not in memory, for readers
 //! ```
 //!
 //! The rules of each single account, pipeline, envelope and process are in [`crate::xbus`]. This room loads their rows,
@@ -20,6 +21,7 @@ mod index;
 mod keys;
 mod pipelines;
 mod processes;
+pub mod query;
 pub mod state;
 
 use alloc::boxed::Box;
@@ -31,6 +33,7 @@ use crate::error::Refusal;
 use crate::rows::{Rows, RowsError};
 use crate::xbus::change::{Change, XbusChange};
 use crate::xbus::done::XbusDone;
+use crate::xbus::id::Id;
 use state::Xbus;
 
 impl Machine {
@@ -38,6 +41,22 @@ impl Machine {
     #[must_use]
     pub const fn xbus(&self) -> &Xbus {
         &self.xbus
+    }
+
+    /// The revision of the account or actor that a change of an operator is about. The changes that are not here look at
+    /// the revision themselves, or are about no row that has one.
+    fn revision_before(&self, change: &Change) -> Option<u64> {
+        let account = |id: &[u8]| Some(self.xbus.account(Id::from_slice(id).ok()?)?.revision);
+        let actor = |id: &[u8]| Some(self.xbus.actor(Id::from_slice(id).ok()?)?.revision);
+        match change {
+            Change::AccountAccept(accept) => account(&accept.id),
+            Change::AccountEnable(enable) => account(&enable.id),
+            Change::AccountApiKey(key) => account(&key.id),
+            Change::AccountDelete(id) | Change::AccountResetCertificate(id) => account(id),
+            Change::ActorStatus(set) => actor(&set.id),
+            Change::ActorDelete(id) => actor(id),
+            _ => None,
+        }
     }
 
     /// Applies a change of the state of Xbus.
@@ -49,6 +68,11 @@ impl Machine {
     ) -> Result<Reply, RowsError> {
         let XbusChange { if_revision, change } = change;
         let Some(change) = change else { return Ok(Err(Refusal::Malformed("no change".into()))) };
+        if let Some(present) = self.revision_before(&change)
+            && let Err(refusal) = accounts::check_revision(if_revision, present)
+        {
+            return Ok(Err(refusal));
+        }
         let writes = &mut *effects.writes;
         let done = match change {
             Change::Register(request) => self.xbus_register(&request, writes),

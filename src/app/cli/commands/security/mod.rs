@@ -9,6 +9,7 @@ pub(in crate::app::cli) mod credentials;
 pub(in crate::app::cli) mod explain;
 pub(in crate::app::cli) mod issuers;
 pub(in crate::app::cli) mod login;
+pub(in crate::app::cli) mod nkeys;
 pub(in crate::app::cli) mod passwords;
 pub(in crate::app::cli) mod principals;
 mod rights;

@@ -7,7 +7,7 @@
 //! in_flight  the calls of one client that are being answered
 //! registration  accounts register          who   who somebody is, and which actors there are
 //! control/   accounts, actors and pipelines, for operators       rows   rows as messages
-//! flow       envelopes, jobs, readiness of actors
+//! flow       envelopes, ends of jobs, logs      retrieve   envelopes that an actor asks for
 //! ```
 //!
 //! May import `bus` and the types beside this room, not the connection: the door hands a call over as a future.
@@ -21,6 +21,7 @@ pub mod in_flight;
 pub mod registration;
 pub mod reply;
 pub mod request;
+mod retrieve;
 pub mod rows;
 pub mod shared;
 pub mod who;
@@ -33,9 +34,9 @@ use rollbook_core::level::FeatureLevel;
 
 use super::subject::{Call, Called, whoami_reply};
 use crate::bus::error::Fault;
-use crate::bus::handle::Bus;
 use crate::bus::live::filter::LiveSubject;
 use crate::bus::live::message::LiveMessage;
+use crate::bus::xbus::engine::Engine;
 use reply::{Answer, Replies};
 use request::{Caller, Request};
 use shared::XbusShared;
@@ -47,10 +48,10 @@ pub struct XbusService {
 }
 
 impl XbusService {
-    /// The service of this bus.
+    /// The service of this engine.
     #[must_use]
-    pub fn new(bus: Bus) -> Self {
-        Self { shared: Arc::new(XbusShared::new(bus)) }
+    pub fn new(engine: Engine) -> Self {
+        Self { shared: Arc::new(XbusShared::new(engine)) }
     }
 
     /// Answers a call, whose subject the caller may publish on. The future does everything, and holds a copy of the
@@ -91,9 +92,9 @@ async fn handle(shared: &XbusShared, request: &Request) -> Result<Answer, Fault>
         Call::Output { actor } => flow::output(shared, request, *actor).await,
         Call::ProcessingEnd { actor } => flow::processing_end(shared, request, *actor).await,
         Call::Log { actor } => flow::log(shared, request, *actor).await,
-        Call::Retrieve { actor } => flow::retrieve(shared, request, *actor).await,
-        Call::ActorReady { actor } => flow::actor_ready(shared, request, *actor).await,
-        Call::ActorLeaving { actor } => flow::actor_leaving(shared, request, *actor).await,
+        Call::Retrieve { actor } => retrieve::retrieve(shared, request, *actor).await,
+        // The connection has heard.
+        Call::ActorReady { .. } | Call::ActorLeaving { .. } => Ok(Answer::Silent),
         Call::Register => registration::register(shared, request).await,
         Call::Update { account } => registration::update(shared, request, *account).await,
         Call::WhoAmI { identifier } => who::whoami(shared, request, identifier),

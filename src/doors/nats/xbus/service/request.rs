@@ -10,6 +10,12 @@ use crate::bus::error::Fault;
 use crate::doors::nats::xbus::json::control::{FromJson, ToJson};
 use crate::doors::nats::xbus::subject::Called;
 
+/// What waits for a client.
+pub trait Backlog: std::fmt::Debug + Send + Sync {
+    /// Bytes.
+    fn waiting(&self) -> usize;
+}
+
 /// Who calls.
 #[derive(Debug, Clone)]
 pub struct Caller {
@@ -17,6 +23,8 @@ pub struct Caller {
     pub access: Access,
     /// The number of the connection at this node.
     pub connection: u64,
+    /// What waits for the client: a stream pauses while that is much.
+    pub backlog: std::sync::Arc<dyn Backlog>,
 }
 
 impl Caller {

@@ -5,22 +5,25 @@ use rollbook_core::xbus::id::Id;
 
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
-use crate::bus::handle::Bus;
 use crate::bus::security::credentials::account_ca::AccountCa;
 use crate::bus::xbus::client::XbusClient;
+use crate::bus::xbus::engine::Engine;
+use crate::bus::xbus::presence::service_id;
 
 /// What the handlers of a node share.
 #[derive(Debug)]
 pub struct XbusShared {
     /// The state, and the way to change it.
     pub client: XbusClient,
+    /// Envelopes and processes.
+    pub engine: Engine,
 }
 
 impl XbusShared {
-    /// Of this bus.
+    /// Of this engine.
     #[must_use]
-    pub const fn new(bus: Bus) -> Self {
-        Self { client: XbusClient::new(bus) }
+    pub fn new(engine: Engine) -> Self {
+        Self { client: engine.flow().client().clone(), engine }
     }
 
     /// An account.
@@ -40,7 +43,11 @@ impl XbusShared {
 
     /// Whether an actor is connected and ready somewhere.
     #[must_use]
-    pub const fn is_online(&self, _actor: &ActorRow) -> bool {
-        false
+    pub fn is_online(&self, actor: &ActorRow) -> bool {
+        let service = service_id(actor);
+        self.client.bus().node().state().with_machine(|machine| {
+            let mut instances = machine.instances(&service);
+            instances.any(|instance| instance.is_available() && machine.is_alive(instance.connection.owner))
+        })
     }
 }

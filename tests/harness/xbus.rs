@@ -1,0 +1,32 @@
+//! Keys of programs that register accounts of Xbus.
+
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+
+/// The key of a program.
+pub(crate) struct Program {
+    key: KeyPair,
+}
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+impl Program {
+    pub(crate) fn new() -> Self {
+        Self { key: KeyPair::generate().expect("a key") }
+    }
+
+    /// A certificate request under this name, PEM.
+    pub(crate) fn request(&self, name: &str) -> String {
+        let request = params(name).serialize_request(&self.key).expect("a request");
+        request.pem().expect("PEM")
+    }
+
+    /// A certificate for the key under this name, PEM. Nobody's authority has signed it.
+    pub(crate) fn certificate(&self, name: &str) -> String {
+        params(name).self_signed(&self.key).expect("a certificate").pem()
+    }
+}
