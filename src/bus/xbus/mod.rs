@@ -11,11 +11,14 @@
 //! upkeep     what the leader does for all processes
 //! presence   actors on the roll
 //! yaml       the text of a pipeline becomes a document of the rules
+//! accept     an operator accepts an account, whose certificate is signed;  api_key   keys of accounts for gateways
 //! ```
 //!
 //! Invariant: a job is brought by the node whose proposal the rules took, and counts as being worked on only as long as
 //! that node has a guard for it. Whatever is lost, a connection, a node, an answer, the job is given back.
 
+pub mod accept;
+pub mod api_key;
 pub mod certificates;
 pub mod client;
 pub mod engine;

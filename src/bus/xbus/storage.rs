@@ -51,7 +51,6 @@ impl Fragments {
         let payload = self.client.bus().read(read).await?;
         payload.flatten().map(Some).ok_or_else(|| Fault::internal("a fragment is gone from the book"))
     }
-
 }
 
 /// How an envelope begins.

@@ -78,7 +78,7 @@ async fn target(admin: &Admin, request: &HttpRequest, named: &str) -> Result<(Ac
 fn check_escalation(admin: &Admin, row: &AccountRow) -> Result<(), Problem> {
     let credential = Credential { principal: format!("actor:{}", row.name), ..Credential::default() };
     let change = SecurityChange::CredentialAdd(credential);
-    Ok(admin.bus.authority().with_security(|security| identity().check_escalation(security, &change))?)
+    Ok(admin.bus.authority().with_rights(|from| identity().check_escalation(from, &change))?)
 }
 
 /// Makes a change of an account and answers with the account.
@@ -241,7 +241,7 @@ pub(in crate::admin) async fn delete(
 ) -> Answer {
     let (row, expected) = target(&admin, &request, &named).await?;
     let principal = SecurityChange::PrincipalDelete(format!("actor:{}", row.name));
-    admin.bus.authority().with_security(|security| identity().check_escalation(security, &principal))?;
+    admin.bus.authority().with_rights(|from| identity().check_escalation(from, &principal))?;
     change(&admin, expected, Change::AccountDelete(row.id)).await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -6,6 +6,7 @@
 //! measure    envelopes of both become what the rules need to know of them
 //! stored     fragments as the book has them
 //! subject    subjects by which clients call
+//! version    which version a client speaks
 //! service/   answers calls
 //! agent/     brings jobs to an actor of a connection
 //! notices    what clients are told of processes
@@ -25,3 +26,4 @@ pub mod proto;
 pub mod service;
 pub mod stored;
 pub mod subject;
+pub mod version;

@@ -129,6 +129,12 @@ impl Xbus {
         self.actor_names.values().filter_map(|id| self.actor(*id))
     }
 
+    /// The actors behind a name, by name.
+    pub fn actors_after(&self, name: &str) -> impl Iterator<Item = &ActorRow> {
+        let from = (Bound::Excluded(name), Bound::Unbounded);
+        self.actor_names.range::<str, _>(from).filter_map(|(_, id)| self.actor(*id))
+    }
+
     /// The actors of an account.
     pub fn actors_of(&self, account: Id) -> impl Iterator<Item = &ActorRow> {
         let of = self.owned.range((account, Id::default())..).take_while(move |(owner, _)| *owner == account);

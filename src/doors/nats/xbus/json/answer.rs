@@ -23,6 +23,12 @@ pub fn error(kind: ErrorType, message: &str) -> String {
     json!({"__error__": {"type": kind.name(), "message": message}}).to_string()
 }
 
+/// The end of an answer of so many messages.
+#[must_use]
+pub fn end(messages: u32) -> String {
+    json!({"__error__": {"type": ErrorType::EndOfStream.name(), "msgCount": messages}}).to_string()
+}
+
 /// The answer to a fragment: the specification page names its status twice.
 #[must_use]
 pub fn envelope(id: Id, ack: &Ack) -> String {

@@ -3,6 +3,7 @@
 //! ```text
 //! value      ids, numbers, words and times as clients write them
 //! body       what clients send: outputs told apart by their keys, ends of jobs, logs, registrations
+//! control    the control API: bodies and answers
 //! answer     what clients are told, and envelopes that are delivered to them
 //! ```
 //!
@@ -13,6 +14,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod control;
 #[cfg(test)]
 mod tests;
 pub mod value;

@@ -63,6 +63,11 @@ impl Replies {
         self.subjects.publish(to, &message, (&mut OwnRoutes::default(), None), &mut wakes)
     }
 
+    /// Ends a stream of so many messages.
+    pub fn end(&self, messages: u32) {
+        self.send(if self.json { answer::end(messages).into_bytes() } else { nrpc::end_of_stream(messages) });
+    }
+
     /// Sends what a handler answers.
     pub(super) fn finish(&self, answered: Result<Answer, Fault>) {
         let payload = match answered {

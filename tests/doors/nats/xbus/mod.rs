@@ -1,0 +1,5 @@
+//! Clients of Xbus at the door for clients of NATS.
+
+mod accounts;
+mod client;
+mod rights;
