@@ -41,7 +41,7 @@ impl Door for LineDoor {
         // No load balancer, and TLS when the node has a certificate.
         let (proxy_protocol_from, tls) = Default::default();
         let settings =
-            ListenerSettings { name: "line", connections_max: 100, proxy_protocol_from, tls, greeting: None };
+            ListenerSettings { name: "line", connections_max: 100, proxy_protocol_from, tls, client_ca: None, greeting: None };
         Ok(listeners.tcp(settings, b"-ERR too many connections\n", move |conn| converse(self.0.clone(), conn))?)
     }
 }

@@ -42,11 +42,13 @@ pub enum Kind {
     Connection,
     /// A connection of the door `nats`.
     NatsConnection,
+    /// An actor of Xbus at such a connection.
+    XbusAgent,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Registry,
         Self::Relay,
         Self::Consumer,
@@ -58,6 +60,7 @@ impl Kind {
         Self::TunnelFar,
         Self::Connection,
         Self::NatsConnection,
+        Self::XbusAgent,
     ];
 
     /// The value of the label `kind`.
@@ -75,6 +78,7 @@ impl Kind {
             Self::TunnelFar => "socketio_tunnel_far",
             Self::Connection => "websocket_connection",
             Self::NatsConnection => "nats_connection",
+            Self::XbusAgent => "xbus_agent",
         }
     }
 }

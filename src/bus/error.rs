@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use rollbook_cluster::error::ReadError;
 use rollbook_core::error::{Refusal, Repeated};
 use rollbook_core::time::Timestamp;
 
@@ -31,6 +32,13 @@ pub struct First {
     pub created_at: Option<Timestamp>,
     /// Position of the event.
     pub index: u64,
+}
+
+/// The store of the node failed.
+impl From<ReadError> for Fault {
+    fn from(error: ReadError) -> Self {
+        Self::internal(error.to_string())
+    }
 }
 
 impl Fault {

@@ -13,6 +13,7 @@ use rollbook_cluster::live::Live;
 use crate::base::checks::Checks;
 use crate::bus::access::Access;
 use crate::bus::roll::services::Services;
+use crate::bus::xbus::engine::Engine;
 use crate::net::listen::Listen;
 use crate::net::listener::listeners::Listeners;
 use crate::net::tls::settings::ListenerTls;
@@ -78,6 +79,8 @@ pub struct Context {
     pub access: Access,
     /// The roll and requests between services.
     pub services: Services,
+    /// Envelopes and processes of Xbus.
+    pub xbus: Engine,
     /// Most bytes of one message at any door.
     pub message_bytes_max: usize,
 }

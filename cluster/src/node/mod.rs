@@ -1,6 +1,7 @@
 //! What the floors above use a running node with: one handle per concern.
 //!
 //! - [`StateReader`]: reads of the replicated state as this node has applied it
+//! - [`XbusReader`](xbus_reader::XbusReader): what Xbus keeps on the disk alone
 //! - [`ProposalClient`]: frames and commands into the log
 //! - [`Consensus`]: who leads, how fresh a read is, whether writes can be accepted
 //! - [`Membership`]: nodes join and leave the cluster, and vote; leadership is handed over
@@ -18,6 +19,7 @@ pub mod membership;
 pub mod peer_messages;
 pub mod proposal_client;
 pub mod state_reader;
+pub mod xbus_reader;
 
 use std::sync::Arc;
 

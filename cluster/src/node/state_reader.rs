@@ -11,6 +11,7 @@ use rollbook_core::node::Owner;
 use rollbook_core::rows::Family;
 use tokio::sync::watch;
 
+use super::xbus_reader::XbusReader;
 use crate::book::events::Book;
 use crate::error::ReadError;
 use crate::lock::lock;
@@ -44,6 +45,12 @@ impl StateReader {
     #[must_use]
     pub fn book(&self) -> Book {
         Book::new(Arc::clone(&self.state), self.log.clone())
+    }
+
+    /// What Xbus keeps on the disk alone.
+    #[must_use]
+    pub fn xbus(&self) -> XbusReader {
+        XbusReader::new(Arc::clone(&self.state))
     }
 
     /// Follows the index behind the last applied entry.

@@ -273,6 +273,23 @@ impl State {
         rows(&self.db(), of)
     }
 
+    /// The rows from key `from` to the key before `to`, at most `limit`: the first ones, or from the end the last ones.
+    pub(crate) fn rows_between(
+        &self,
+        of: Family,
+        (from, to): (&[u8], &[u8]),
+        limit: usize,
+        from_end: bool,
+    ) -> Result<Pairs, ReadError> {
+        let db = self.db();
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to);
+        let start = if from_end { IteratorMode::End } else { IteratorMode::Start };
+        let rows = db.iterator_cf_opt(family(&db, of.name())?, options, start).take(limit);
+        rows.map(|row| row.map(|(key, value)| (key.into(), value.into())).map_err(ReadError::from)).collect()
+    }
+
     /// Whether there is room for a flush.
     pub(crate) fn has_room(&self) -> Result<(), ReadError> {
         self.databases().has_room()

@@ -121,7 +121,7 @@ impl Web {
     /// What the listener says about TLS.
     #[must_use]
     pub const fn listener_tls(&self) -> ListenerTls {
-        ListenerTls { mode: self.tls, client_certificates: self.client_certificates }
+        ListenerTls { mode: self.tls, client_certificates: self.client_certificates, own_client_ca: false }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::bus::access::enabled::Enabled;
 use crate::bus::call::types::RouterConfig;
 use crate::bus::roll::roll::RollConfig;
 use crate::bus::security::authority::SecurityConfig;
+use crate::bus::security::credentials::account_ca::AccountCa;
 use crate::bus::security::credentials::jwt::jwks::JwksSettings;
 use crate::bus::security::credentials::seal::SealKey;
 use crate::bus::write::proposer;
@@ -86,12 +87,16 @@ pub(in crate::app) fn security(config: &Config) -> anyhow::Result<SecurityConfig
     let security = &config.security;
     let named = |path: &Path| (!path.as_os_str().is_empty()).then(|| path.to_owned());
     let seal_key = named(&security.key_file).map(|path| SealKey::load(&path)).transpose();
+    let nats = &config.doors.nats;
+    let pair = named(&nats.xbus_ca_certificate).zip(named(&nats.xbus_ca_key));
+    let account_ca = pair.map(|(certificate, key)| AccountCa::load(&certificate, &key)).transpose();
     let jwks = JwksSettings { keep: security.jwks_keep, ca_file: named(&security.jwks_ca), ..JwksSettings::default() };
     Ok(SecurityConfig {
         enabled: security.enabled,
         insecure: config.node.insecure,
         jwks,
         seal_key: seal_key.context("security.key_file")?,
+        account_ca: account_ca.context("nats.xbus_ca_certificate")?,
     })
 }
 

@@ -45,6 +45,7 @@ use crate::bus::roll::services::Services;
 use crate::bus::security::authority::Authority;
 use crate::bus::tickets::{self, AnswerForTickets, AskForTickets};
 use crate::bus::write::proposer::Proposer;
+use crate::bus::xbus::engine::Engine;
 use crate::doors;
 use crate::doors::door::{Build, Context, Door};
 use crate::net::http::settings::HttpSettings;
@@ -152,7 +153,9 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
     let call_handler = CallHandler::new(services.clone());
     let message_bytes_max = config.doors.all().iter().map(|(_, door)| door.message_bytes_max().1).max();
     let message_bytes_max = message_bytes_max.unwrap_or_default();
-    let context = Context { access: access.clone(), services: services.clone(), message_bytes_max };
+    let xbus = Engine::new(bus.clone());
+    actix_web::rt::spawn(xbus.clone().run(stop.clone()));
+    let context = Context { access: access.clone(), services: services.clone(), xbus, message_bytes_max };
     let mut doors = doors::all(&config.doors, &context);
     doors.extend(more.iter().map(|build| build(&context)));
     let admin = Admin::new(services.clone(), relay.addr().clone(), parts::admin(config, &doors));
@@ -259,6 +262,7 @@ impl RunningNode {
             connections_max: descriptors::web_connections_max(fitted),
             proxy_protocol_from: web.proxy_protocol_from.clone(),
             tls: web.listener_tls(),
+            client_ca: None,
             greeting: None,
         };
         let http = HttpSettings {

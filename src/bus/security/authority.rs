@@ -14,6 +14,9 @@ use rollbook_core::security::model::{Credential, Proof};
 use rollbook_core::security::principal::Principal;
 use tokio::sync::watch;
 
+use super::account_rights::REGISTRANT;
+use super::compile::RightsSource;
+use super::credentials::account_ca::AccountCa;
 use super::credentials::basic::Basic;
 use super::credentials::bearer::Presented;
 use super::credentials::certificate;
@@ -52,6 +55,8 @@ pub struct SecurityConfig {
     pub jwks: JwksSettings,
     /// Opens and seals secrets in the replicated state.
     pub seal_key: Option<SealKey>,
+    /// Signs certificates of accounts of Xbus.
+    pub account_ca: Option<AccountCa>,
 }
 
 /// Who a client was found to be, and how long that counts.
@@ -151,6 +156,12 @@ impl Authority {
         self.inner.config.seal_key.as_ref()
     }
 
+    /// Signs certificates of accounts of Xbus, if the settings name a CA.
+    #[must_use]
+    pub fn account_ca(&self) -> Option<&AccountCa> {
+        self.inner.config.account_ca.as_ref()
+    }
+
     /// Follows the revision of the security state that all identities follow.
     #[must_use]
     pub fn revision(&self) -> watch::Receiver<u64> {
@@ -202,13 +213,28 @@ impl Authority {
         self.inner.denials.note(actor, "authenticate", &fault.text);
     }
 
+    /// A client that shows nothing, at a door where programs register accounts of Xbus: what it may do is what anybody
+    /// may without a credential, and to register.
+    ///
+    /// # Errors
+    /// As [`Authority::admit`]: when there is neither a CA nor an account, nobody can register.
+    pub fn admit_registrant(&self, origin: Origin) -> Result<Arc<Identity>, Fault> {
+        let has_accounts = || self.with_rights(|from| from.xbus.accounts().next().is_some());
+        let registers = self.account_ca().is_some() || has_accounts();
+        self.without_credential(origin, registers.then(|| REGISTRANT.to_owned()).into_iter().collect())
+    }
+
     /// A client that shows nothing.
     pub(super) fn anonymous(&self, origin: Origin) -> Result<Arc<Identity>, Fault> {
+        self.without_credential(origin, Vec::new())
+    }
+
+    fn without_credential(&self, origin: Origin, claimed: Vec<String>) -> Result<Arc<Identity>, Fault> {
         let grant = match self.is_open_to(origin.local) {
             true => Arc::clone(&self.inner.everything),
             false => {
                 self.caught_up()?;
-                self.grant(Principal::ANONYMOUS, Vec::new())
+                self.grant(Principal::ANONYMOUS, claimed)
             }
         };
         if grant.rights().is_empty() {
@@ -225,6 +251,11 @@ impl Authority {
         // The certificate has told what there is to tell, and a connection may stay for months.
         let origin = Origin { certificate: None, ..origin };
         Arc::new(Identity::new(grant, shown, origin, expires, self.inner.denials.clone()))
+    }
+
+    /// Reads the replicated state that rights come from.
+    pub fn with_rights<T>(&self, look: impl FnOnce(RightsSource<'_>) -> T) -> T {
+        self.inner.node.state().with_machine(|machine| look(RightsSource::of(machine)))
     }
 
     /// Reads the replicated security state.
@@ -249,7 +280,7 @@ impl Authority {
         }
         let counts = Arc::clone(lock(&self.inner.counts).entry(principal.to_string()).or_default());
         // The state is read under the lock: a refresh that has begun goes over this grant too, or its state is seen here.
-        let grant = Arc::new(self.with_security(|security| Grant::new(security, principal, claimed, counts)));
+        let grant = Arc::new(self.with_rights(|from| Grant::new(from, principal, claimed, counts)));
         grants.insert(key, Arc::clone(&grant));
         grant
     }
@@ -342,6 +373,9 @@ impl Authority {
         let expires = millis(names.not_after);
         let print = format!("sha256:{}", names.fingerprint);
         self.with_security(|security| {
+            if let Some(account) = &names.account {
+                return self.of_account(security, account, (&print, expires));
+            }
             // The most exact of the credentials that name the certificate counts.
             let cn = names.common_name.as_ref().map(|name| format!("cn:{name}"));
             let uri = names.principal.as_ref().map(|principal| format!("uri:rollbook:{principal}"));
@@ -362,6 +396,17 @@ impl Authority {
         })
     }
 
+    /// The account of a certificate that this cluster has signed: the present one of the account alone counts, and no
+    /// other credential that its names may fit.
+    fn of_account(&self, security: &Security, account: &str, (print, expires): (&str, u64)) -> Result<Admitted, Fault> {
+        let row = security.credential(&format!("xbus:{account}"));
+        let row = row.filter(|row| matches!(&row.proof, Some(Proof::Certificate(present)) if present == print));
+        let row = row.ok_or_else(|| unauthenticated("the certificate is not the present one of its account"))?;
+        let holder = self.of_credential(security, row, Shown::Certificate(print.to_owned(), Some(row.id.clone())))?;
+        let earlier = if holder.expires == 0 { expires } else { holder.expires.min(expires) };
+        Ok(Admitted { expires: earlier, ..holder })
+    }
+
     /// Why a client is not who it was any more; `None` while it is.
     #[must_use]
     pub fn lost(&self, identity: &Identity) -> Option<Lost> {
@@ -379,6 +424,11 @@ impl Authority {
             match identity.shown() {
                 Shown::Nothing if identity.may_nothing() => Some("a credential is needed"),
                 Shown::Nothing => None,
+                Shown::Certificate(print, Some(id)) if id.starts_with("xbus:") => {
+                    let proof = security.credential(id).and_then(|present| present.proof.as_ref());
+                    let present = matches!(proof, Some(Proof::Certificate(present)) if present == print);
+                    if present { None } else { gone }
+                }
                 Shown::Token(id) | Shown::Password(id) | Shown::Certificate(_, Some(id)) => {
                     let present = security.credential(id).is_some_and(|present| present.principal == identity.name());
                     if present { None } else { gone }

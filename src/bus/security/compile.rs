@@ -1,10 +1,14 @@
 //! From the replicated rows to the rights and limits of one principal. Pure.
 
+use rollbook_core::machine::Machine;
 use rollbook_core::machine::security::state::Security;
+use rollbook_core::machine::xbus::state::Xbus;
 use rollbook_core::security::builtin;
 use rollbook_core::security::model::RoleLimits;
 use rollbook_core::security::principal::Principal;
 use rollbook_core::security::rights::{Rights, Rule};
+
+use super::account_rights::{self, REGISTRANT};
 
 /// What a principal may do, and how much of it.
 #[derive(Debug, Default)]
@@ -17,10 +21,28 @@ pub struct Compiled {
     pub roles: Vec<String>,
 }
 
-/// Compiles the rights of a principal: its own, those of its roles, and those of roles that a JWT claims. A principal
-/// that is shut out has none.
+/// The replicated state that rights come from.
+#[derive(Debug, Clone, Copy)]
+pub struct RightsSource<'m> {
+    /// Principals, roles and credentials.
+    pub security: &'m Security,
+    /// Accounts of Xbus and their actors.
+    pub xbus: &'m Xbus,
+}
+
+impl<'m> RightsSource<'m> {
+    /// That of a machine.
+    #[must_use]
+    pub const fn of(machine: &'m Machine) -> Self {
+        Self { security: machine.security(), xbus: machine.xbus() }
+    }
+}
+
+/// Compiles the rights of a principal: its own, those of its roles, those of roles that a JWT claims, and those of the
+/// account of Xbus that it is. A principal that is shut out has none.
 #[must_use]
-pub fn compile(security: &Security, principal: &Principal, claimed: &[String]) -> Compiled {
+pub fn compile(from: RightsSource<'_>, principal: &Principal, claimed: &[String]) -> Compiled {
+    let security = from.security;
     let row = security.principal(&principal.to_string());
     if row.is_some_and(|row| row.disabled) {
         return Compiled::default();
@@ -34,6 +56,10 @@ pub fn compile(security: &Security, principal: &Principal, claimed: &[String]) -
         if compiled.roles.contains(name) {
             continue;
         }
+        if name == REGISTRANT {
+            rules.extend(account_rights::registrant());
+            continue;
+        }
         if let Some(rights) = builtin::rights(name) {
             rules.extend(rights.into_iter().map(|right| Rule { role: name.clone(), right }));
         } else if let Some(role) = security.role(name) {
@@ -44,6 +70,7 @@ pub fn compile(security: &Security, principal: &Principal, claimed: &[String]) -
         }
         compiled.roles.push(name.clone());
     }
+    rules.extend(account_rights::of(from.xbus, principal));
     compiled.rights = Rights::compile(principal, rules);
     compiled
 }

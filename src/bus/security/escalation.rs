@@ -7,8 +7,11 @@ use rollbook_core::machine::security::state::Security;
 use rollbook_core::security::builtin;
 use rollbook_core::security::change::Change;
 use rollbook_core::security::model::PrincipalRow;
+use rollbook_core::security::principal::Principal;
 use rollbook_core::security::right::{Right, Verb};
 
+use super::account_rights;
+use super::compile::RightsSource;
 use super::identity::Identity;
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
@@ -21,7 +24,7 @@ impl Identity {
     ///
     /// # Errors
     /// [`FaultKind::Forbidden`], with the first right that the client would give and does not have.
-    pub fn check_escalation(&self, security: &Security, change: &Change) -> Result<(), Fault> {
+    pub fn check_escalation(&self, from: RightsSource<'_>, change: &Change) -> Result<(), Fault> {
         let rights = self.grant().rights();
         if rights.is_everything() || rights.decide_pattern(Verb::AdminSecurity, WHOLE).is_allowed() {
             return Ok(());
@@ -32,7 +35,7 @@ impl Identity {
             Change::IssuerSet(_) => {
                 return Err(self.escalates("an issuer, which says who anybody is", &format!("admin:security {WHOLE}")));
             }
-            change => given(security, change),
+            change => given(from, change),
         };
         let missing = given.iter().find(|right| !rights.decide_pattern(right.verb, right.pattern()).is_allowed());
         missing.map_or(Ok(()), |right| Err(self.escalates("rights that it has not", &right.to_string())))
@@ -46,7 +49,8 @@ impl Identity {
 }
 
 /// The rights that a change gives somebody, as allowing ones. A denial that goes gives what was denied.
-fn given(security: &Security, change: &Change) -> Vec<Right> {
+fn given(from: RightsSource<'_>, change: &Change) -> Vec<Right> {
+    let security = from.security;
     let (before, after) = match change {
         // Whoever is shut out has nothing, but comes back without the denials that go now.
         Change::PrincipalSet(row) if row.disabled => {
@@ -60,7 +64,11 @@ fn given(security: &Security, change: &Change) -> Vec<Right> {
         Change::RoleSet(role) => (of_role(security, &role.name, ""), read(&role.rights, "")),
         Change::RoleDelete(name) => (of_role(security, name, ""), Vec::new()),
         Change::CredentialAdd(credential) => {
-            (Vec::new(), of_principal(security, security.principal(&credential.principal)))
+            let own = of_principal(security, security.principal(&credential.principal));
+            // Whoever has a credential of an account of Xbus is that account.
+            let principal = credential.principal.parse::<Principal>().ok();
+            let account = principal.map(|principal| account_rights::of(from.xbus, &principal)).unwrap_or_default();
+            (Vec::new(), own.into_iter().chain(account.into_iter().map(|rule| rule.right)).collect())
         }
         _ => return Vec::new(),
     };
@@ -108,8 +116,8 @@ mod tests {
     use std::sync::Arc;
 
     use rollbook_core::machine::security::state::Security;
+    use rollbook_core::machine::xbus::state::Xbus;
     use rollbook_core::security::model::{Credential, Issuer, Role};
-    use rollbook_core::security::principal::Principal;
 
     use super::*;
     use crate::bus::security::denials::Denials;
@@ -146,10 +154,12 @@ mod tests {
     fn may(rights: &[&str], change: Change) -> bool {
         let security = state(rights);
         let ann: Principal = "user:ann".parse().unwrap();
-        let grant = Arc::new(Grant::new(&security, ann, Vec::new(), Arc::default()));
+        let xbus = Xbus::default();
+        let from = RightsSource { security: &security, xbus: &xbus };
+        let grant = Arc::new(Grant::new(from, ann, Vec::new(), Arc::default()));
         let origin = Origin { door: "", address: None, local: true, certificate: None };
         let identity = Identity::new(grant, Shown::Nothing, origin, 0, Denials::default());
-        identity.check_escalation(&security, &change).is_ok()
+        identity.check_escalation(from, &change).is_ok()
     }
 
     fn token_of(principal: &str) -> Change {

@@ -22,9 +22,9 @@ impl Authority {
             return;
         }
         let grants: Vec<_> = lock(&self.inner.grants).values().cloned().collect();
-        let issuers = self.with_security(|security| {
-            grants.iter().for_each(|grant| grant.refresh(security));
-            security.issuers().cloned().collect::<Vec<_>>()
+        let issuers = self.with_rights(|from| {
+            grants.iter().for_each(|grant| grant.refresh(from));
+            from.security.issuers().cloned().collect::<Vec<_>>()
         });
         issuers::set(&self.inner.verifier, &issuers, self.seal_key());
         *known = revision;

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use rollbook_core::machine::security::state::Security;
 use rollbook_core::security::model::RoleLimits;
 use rollbook_core::security::principal::Principal;
 use rollbook_core::security::rights::Rights;
 
-use super::compile::compile;
+use super::compile::{RightsSource, compile};
 use super::usage::{Counts, Usage};
 
 /// The compiled rights of a principal.
@@ -26,8 +25,8 @@ pub struct Grant {
 impl Grant {
     /// The grant of a principal as the replicated state says now. `counts` has what all its clients use.
     #[must_use]
-    pub fn new(security: &Security, principal: Principal, claimed: Vec<String>, counts: Arc<Counts>) -> Self {
-        let compiled = compile(security, &principal, &claimed);
+    pub fn new(from: RightsSource<'_>, principal: Principal, claimed: Vec<String>, counts: Arc<Counts>) -> Self {
+        let compiled = compile(from, &principal, &claimed);
         let usage = Usage::new(compiled.limits, counts);
         let (name, rights) = (principal.to_string(), ArcSwap::from_pointee(compiled.rights));
         Self { principal, name, claimed, rights, usage }
@@ -48,8 +47,8 @@ impl Grant {
     }
 
     /// Compiles the rights anew.
-    pub fn refresh(&self, security: &Security) {
-        let compiled = compile(security, &self.principal, &self.claimed);
+    pub fn refresh(&self, from: RightsSource<'_>) {
+        let compiled = compile(from, &self.principal, &self.claimed);
         self.usage.set_limits(compiled.limits);
         self.rights.store(Arc::new(compiled.rights));
     }

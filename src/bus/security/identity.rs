@@ -9,6 +9,7 @@ use rollbook_core::security::right::Verb;
 use rollbook_core::security::rights::Decision;
 use rollbook_core::service::InstanceRegister;
 use rollbook_core::subjects::pattern::Pattern;
+use rollbook_core::xbus::id::Id;
 
 use super::denials::Denials;
 use super::grant::Grant;
@@ -25,7 +26,8 @@ const INBOX_TOKEN_BYTES_MIN: usize = 16;
 /// The random token of an inbox, if a live subject or filter names one inbox: `_INBOX.TOKEN`, or anything below.
 fn inbox_of(text: &str) -> Option<&str> {
     let token = text.strip_prefix(INBOX)?.split('.').next()?;
-    (token.len() >= INBOX_TOKEN_BYTES_MIN).then_some(token)
+    // A UUID is the id of an account of Xbus, which is no secret: its inboxes are for the account alone.
+    (token.len() >= INBOX_TOKEN_BYTES_MIN && token.parse::<Id>().is_err()).then_some(token)
 }
 
 /// What a client has shown to be its principal.
@@ -299,5 +301,21 @@ impl Identity {
             door: self.origin.door.to_owned(),
             request: request.to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inbox_has_a_token_that_nobody_can_guess() {
+        assert_eq!(inbox_of("_INBOX.abcdefghijklmnopqrstuv"), Some("abcdefghijklmnopqrstuv"));
+        assert_eq!(inbox_of("_INBOX.abcdefghijklmnopqrstuv.*"), Some("abcdefghijklmnopqrstuv"));
+        for other in ["_INBOX.short", "_INBOX.>", "_INBOX", "inbox.abcdefghijklmnopqrstuv"] {
+            assert_eq!(inbox_of(other), None, "{other}");
+        }
+        // The ids of accounts are known.
+        assert_eq!(inbox_of("_INBOX.53131466-4e2e-11e7-916e-af2b1e6d242d.in.x"), None);
     }
 }

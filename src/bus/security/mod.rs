@@ -5,6 +5,7 @@
 //! authority     a credential becomes an Identity; changes of the replicated state reach every Identity at once
 //! identity      who a client is: every operation of the bus asks it
 //! grant         the compiled rights of a principal, shared by its clients     usage   its limits
+//! compile       from the replicated rows to rights          account_rights   those of accounts of Xbus
 //! escalation    nobody gives more than it has               tickets      credentials for one use in an address
 //! denials       what was refused, for the audit
 //! bootstrap     the first token of a cluster
@@ -13,6 +14,7 @@
 //! A door hands in what a client presented and gets an [`identity::Identity`]. Invariant: rooms above check with it, and
 //! doors decide nothing.
 
+pub mod account_rights;
 pub mod authority;
 pub mod bootstrap;
 pub mod compile;

@@ -51,7 +51,7 @@ impl XbusClient {
     }
 }
 
-fn done(done: Done) -> Result<XbusDone, Fault> {
+pub(super) fn done(done: Done) -> Result<XbusDone, Fault> {
     match done {
         Done::Xbus(done) => Ok(*done),
         _ => Err(Fault::internal("the answer is not that of a change of Xbus")),

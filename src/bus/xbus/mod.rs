@@ -1,13 +1,29 @@
-//! Xbus between the doors and the rules: pipelines as people write them.
+//! Xbus between the doors and the rules: envelopes go into the book, processes go on, jobs come to their actors.
 //!
 //! ```text
-//! client   reads and changes of the state
-//! yaml     the text of a pipeline becomes a document of the rules
+//! client     reads and changes of the state
+//! reads      envelopes, processes and logs, in memory and on the disk;  filter says which processes
+//! storage    the fragments of envelopes in the book
+//! flow       what programs do all the time, and who hears of what became of it
+//! engine     brings jobs to the actors of this node:  pick says which, workers has the actors
+//! sweep      gives back what this node no longer works on
+//! upkeep     what the leader does for all processes
+//! presence   actors on the roll
+//! yaml       the text of a pipeline becomes a document of the rules
 //! ```
 //!
-//! Imports `rollbook_core::xbus` alone.
-//!
-//! Invariant: a text of any content is read within bounded memory and time, and is a document or an error with its line.
+//! Invariant: a job is brought by the node whose proposal the rules took, and counts as being worked on only as long as
+//! that node has a guard for it. Whatever is lost, a connection, a node, an answer, the job is given back.
 
 pub mod client;
+pub mod engine;
+pub mod filter;
+pub mod flow;
+mod pick;
+pub mod presence;
+pub mod reads;
+pub mod storage;
+mod sweep;
+mod upkeep;
+pub mod workers;
 pub mod yaml;

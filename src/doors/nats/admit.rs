@@ -20,7 +20,11 @@ const TOKEN: &str = "rb1_";
 /// # Errors
 /// See [`Access::admit`]; or there are too many connections of the principal.
 pub(super) async fn admit(nobody: Access, connect: Connect, origin: Origin) -> Result<(Access, Place), Fault> {
-    let access = nobody.admit(presented(&connect), origin).await?;
+    let access = match presented(&connect) {
+        // A program that has no account yet registers one.
+        None if origin.certificate.is_none() => nobody.of(nobody.bus().authority().admit_registrant(origin)?),
+        presented => nobody.admit(presented, origin).await?,
+    };
     let place = access.identity().usage().connect(clock::now())?;
     Ok((access, place))
 }

@@ -9,9 +9,11 @@ use super::nodes::Nodes;
 use super::settings::Settings;
 use super::wire::encode;
 use super::wire::info::Info;
+use super::xbus::service::XbusService;
 use crate::bus::access::Access;
 use crate::bus::live_events::LiveEvents;
 use crate::bus::roll::services::Services;
+use crate::bus::xbus::engine::Engine;
 use crate::net::peer::Peer;
 
 /// The version of nats-server whose behaviour clients may expect.
@@ -32,6 +34,10 @@ pub(super) struct DoorContext {
     pub(super) events: Arc<LiveEvents>,
     /// Where other nodes can be reached.
     pub(super) nodes: Arc<Nodes>,
+    /// Answers clients of Xbus.
+    pub(super) xbus: XbusService,
+    /// Brings jobs to actors of Xbus.
+    pub(super) engine: Engine,
     /// The number of the next connection.
     pub(super) next: AtomicU64,
     /// The number of connections.

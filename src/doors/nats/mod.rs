@@ -5,7 +5,7 @@
 //! connection   the actor of one connection        outbox   what waits for its client
 //! record       messages as events, and back       jetstream   the part of its API that publishers ask
 //! nodes        where the other nodes are           admit    from a CONNECT to an access
-//! xbus         what clients of Xbus write and read, as types
+//! xbus         what clients of Xbus write and read, and the service that answers them
 //! ```
 //!
 //! May import `bus`, `net` and `base`. Invariant: a subject of a namespace is recorded, and is delivered after its commit;
@@ -25,6 +25,7 @@ pub mod settings;
 pub mod wire;
 pub mod xbus;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -39,6 +40,8 @@ use context::DoorContext;
 use nodes::Nodes;
 use record::EventMessages;
 use settings::{HandshakeFirst, NAME, Settings};
+use xbus::notices::Notices;
+use xbus::service::XbusService;
 
 use super::door::{Context, Description, Door};
 use crate::bus::live_events::LiveEvents;
@@ -80,7 +83,21 @@ pub fn open(settings: &Settings, context: &Context) -> Arc<dyn Door> {
     }
     let (next, count, draining) = (AtomicU64::new(1), AtomicUsize::new(0), AtomicBool::new(false));
     let shared = Arc::clone(&nodes);
-    let context = Arc::new(DoorContext { settings, access, services, events, nodes: shared, next, count, draining });
+    let engine = context.xbus.clone();
+    engine.flow().listen(Notices::new(services.bus.clone()));
+    let xbus = XbusService::new(engine.clone());
+    let context = Arc::new(DoorContext {
+        settings,
+        access,
+        services,
+        events,
+        nodes: shared,
+        xbus,
+        engine,
+        next,
+        count,
+        draining,
+    });
     Arc::new(NatsDoor { context, nodes, _running: stop.drop_guard() })
 }
 
@@ -117,6 +134,7 @@ impl Door for NatsDoor {
             connections_max: settings.connections_max,
             proxy_protocol_from: settings.proxy_protocol_from.clone(),
             tls: settings.listener_tls(),
+            client_ca: settings.xbus_ca().map(Path::to_path_buf),
             greeting: Some(Greeting { make, handshake, plaintext_refusal: PLAINTEXT }),
         };
         let context = Arc::clone(&self.context);

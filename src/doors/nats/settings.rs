@@ -1,5 +1,6 @@
 //! The section `[nats]` of the configuration.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,13 @@ pub struct Settings {
     pub tls_handshake_first: HandshakeFirst,
     /// Whether clients show a certificate: `auto` (as `tls.client_certificates`), `off`, `optional` or `required`.
     pub client_certificates: OwnClientCertificates,
+    /// Certificate of the CA that signs certificates of accounts of Xbus, PEM. Clients may show such a certificate then.
+    /// Empty: this node accepts no accounts.
+    pub xbus_ca_certificate: PathBuf,
+    /// Private key of that CA, PEM.
+    pub xbus_ca_key: PathBuf,
+    /// Whether each client has to say in its name which version of the protocol of Xbus it speaks.
+    pub xbus_strict: bool,
 }
 
 impl Default for Settings {
@@ -105,6 +113,9 @@ impl Default for Settings {
             tls: TlsMode::Auto,
             tls_handshake_first: HandshakeFirst::Off,
             client_certificates: OwnClientCertificates::Auto,
+            xbus_ca_certificate: PathBuf::new(),
+            xbus_ca_key: PathBuf::new(),
+            xbus_strict: false,
         }
     }
 }
@@ -112,8 +123,15 @@ impl Default for Settings {
 impl Settings {
     /// What the listener says about TLS.
     #[must_use]
-    pub(super) const fn listener_tls(&self) -> ListenerTls {
-        ListenerTls { mode: self.tls, client_certificates: self.client_certificates }
+    pub(super) fn listener_tls(&self) -> ListenerTls {
+        let own_client_ca = self.xbus_ca().is_some();
+        ListenerTls { mode: self.tls, client_certificates: self.client_certificates, own_client_ca }
+    }
+
+    /// The certificate of the CA of accounts, which is one of clients of this door.
+    #[must_use]
+    pub(super) fn xbus_ca(&self) -> Option<&Path> {
+        Some(self.xbus_ca_certificate.as_path()).filter(|path| !path.as_os_str().is_empty())
     }
 
     /// Whether subjects of this namespace are recorded.
@@ -149,6 +167,13 @@ impl DoorSettings for Settings {
             ("nats.write_timeout", self.write_timeout),
         ] {
             checks.require(!time.is_zero(), key, "must be more than 0s");
+        }
+        for (key, here, other) in [
+            ("nats.xbus_ca_certificate", &self.xbus_ca_certificate, &self.xbus_ca_key),
+            ("nats.xbus_ca_key", &self.xbus_ca_key, &self.xbus_ca_certificate),
+        ] {
+            let half = here.as_os_str().is_empty() && !other.as_os_str().is_empty();
+            checks.require(!half, key, "the CA of accounts needs its certificate and its key; see `rollbook cert dev`");
         }
         let advertised = self.advertise.is_empty()
             || self.advertise.rsplit_once(':').is_some_and(|(host, port)| {

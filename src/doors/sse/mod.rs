@@ -112,6 +112,7 @@ impl Door for SseDoor {
             connections_max: self.settings.connections_max,
             proxy_protocol_from: self.settings.proxy_protocol_from.clone(),
             tls: self.settings.listener_tls(),
+            client_ca: None,
             greeting: None,
         };
         let refuses = Arc::clone(&self);

@@ -74,7 +74,7 @@ impl Settings {
     /// What the listener says about TLS.
     #[must_use]
     pub(super) const fn listener_tls(&self) -> ListenerTls {
-        ListenerTls { mode: self.tls, client_certificates: self.client_certificates }
+        ListenerTls { mode: self.tls, client_certificates: self.client_certificates, own_client_ca: false }
     }
 }
 

@@ -86,8 +86,14 @@ impl ListenerLimits {
     #[cfg(test)]
     pub(crate) fn for_tests() -> Arc<Self> {
         let (proxy_protocol_from, tls) = Default::default();
-        let settings =
-            ListenerSettings { name: "web", connections_max: 1000, proxy_protocol_from, tls, greeting: None };
+        let settings = ListenerSettings {
+            name: "web",
+            connections_max: 1000,
+            proxy_protocol_from,
+            tls,
+            client_ca: None,
+            greeting: None,
+        };
         Self::new((settings, true), Metrics::default(), None, Arc::new(Connects::new(&Default::default())))
     }
 

@@ -166,7 +166,8 @@ impl Listeners {
         if !certificates.settings().serves(settings.tls) {
             return Ok(None);
         }
-        let policy = Policy { client_certificates: certificates.settings().asks(settings.tls), http };
+        let (client_certificates, client_ca) = (certificates.settings().asks(settings.tls), settings.client_ca.clone());
+        let policy = Policy { client_certificates, client_ca, http };
         certificates.listener(settings.name, policy).map(Some).map_err(io::Error::other)
     }
 

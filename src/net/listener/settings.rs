@@ -1,5 +1,6 @@
 //! Settings of a listener of any protocol.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::greeting::Greeting;
@@ -22,6 +23,8 @@ pub struct ListenerSettings {
     pub proxy_protocol_from: Networks,
     /// Whether the listener speaks TLS, and whether its clients show certificates.
     pub tls: ListenerTls,
+    /// Certificates of CAs whose certificates clients of this listener may show, beside those of `tls.client_ca`; PEM.
+    pub client_ca: Option<PathBuf>,
     /// What the server says first, in a protocol where the server does.
     pub greeting: Option<Greeting>,
 }

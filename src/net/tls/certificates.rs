@@ -5,6 +5,7 @@
 //! itself anew.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -25,10 +26,12 @@ const SESSIONS_MAX: usize = 4096;
 const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// What a listener does with TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// What clients are asked for.
     pub client_certificates: ClientCertificates,
+    /// Certificates of CAs of clients beside those of `tls.client_ca`, PEM.
+    pub client_ca: Option<PathBuf>,
     /// Whether the listener speaks HTTP, which is then negotiated.
     pub http: bool,
 }
@@ -97,13 +100,19 @@ impl Certificates {
         &self.settings
     }
 
+    /// The files of CAs of clients that listeners know beside those of the settings.
+    pub(super) fn more_client_cas(&self) -> Vec<PathBuf> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.listeners.iter().filter_map(|listener| listener.policy.client_ca.clone()).collect()
+    }
+
     /// The configuration of a listener, which follows each reload.
     ///
     /// # Errors
     /// The CA of the clients cannot be used.
     pub fn listener(&self, name: &'static str, policy: Policy) -> Result<Arc<ServerTls>, TlsError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let config = configure(&self.settings, &state.loaded, policy)?;
+        let config = configure(&self.settings, &state.loaded, &policy)?;
         let listener = Arc::new(ServerTls { name, policy, config: ArcSwap::from(config) });
         state.listeners.push(Arc::clone(&listener));
         Ok(listener)
@@ -116,7 +125,7 @@ impl Certificates {
     pub fn reload(&self) -> Result<(), TlsError> {
         let loaded = load(&self.settings, clock::timestamp().seconds)?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let configs = state.listeners.iter().map(|listener| configure(&self.settings, &loaded, listener.policy));
+        let configs = state.listeners.iter().map(|listener| configure(&self.settings, &loaded, &listener.policy));
         let configs: Vec<_> = configs.collect::<Result<_, _>>()?;
         for (listener, config) in state.listeners.iter().zip(configs) {
             listener.config.store(config);
@@ -145,17 +154,27 @@ fn load(settings: &TlsSettings, now: i64) -> Result<Loaded, TlsError> {
     Ok(Loaded { own: Arc::new(own), client_roots, validity })
 }
 
-fn configure(settings: &TlsSettings, loaded: &Loaded, policy: Policy) -> Result<Arc<ServerConfig>, TlsError> {
+/// The CAs of the clients of a listener.
+fn client_roots(loaded: &Loaded, policy: &Policy) -> Result<Option<Arc<RootCertStore>>, TlsError> {
+    let Some(path) = &policy.client_ca else { return Ok(loaded.client_roots.clone()) };
+    let mut all = roots(path)?;
+    if let Some(more) = &loaded.client_roots {
+        all.extend(more.roots.iter().cloned());
+    }
+    Ok(Some(Arc::new(all)))
+}
+
+fn configure(settings: &TlsSettings, loaded: &Loaded, policy: &Policy) -> Result<Arc<ServerConfig>, TlsError> {
     let unusable = |path: &std::path::Path, reason: String| TlsError::Unusable { path: path.to_path_buf(), reason };
     let of_own = |error: rustls::Error| unusable(&settings.certificate, error.to_string());
     // An explicit provider, because the program around this library may have set another one for the process.
     let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]).map_err(of_own)?;
-    let builder = match (policy.client_certificates, &loaded.client_roots) {
-        (ClientCertificates::Off, _) => builder.with_no_client_auth(),
-        (asked, roots) => {
-            let roots = roots.clone().ok_or_else(|| {
+    let builder = match policy.client_certificates {
+        ClientCertificates::Off => builder.with_no_client_auth(),
+        asked => {
+            let roots = client_roots(loaded, policy)?.ok_or_else(|| {
                 unusable(&settings.client_ca, "tls.client_ca is needed to check certificates of clients".to_owned())
             })?;
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const DAYS_LEFT_MIN: f64 = 14.0;
 struct Fingerprint(Vec<Option<[i64; 4]>>);
 
 impl Fingerprint {
-    fn of(settings: &TlsSettings) -> Self {
+    fn of(settings: &TlsSettings, more: &[PathBuf]) -> Self {
         let of = |path: &Path| {
             let file = fs::metadata(path).ok()?;
             let number = |unsigned: u64| i64::from_ne_bytes(unsigned.to_ne_bytes());
@@ -32,7 +32,8 @@ impl Fingerprint {
             Some([changed, file.mtime_nsec(), number(file.size()), number(file.ino())])
         };
         let own = [settings.certificate.as_path(), settings.key.as_path()];
-        Self(own.into_iter().chain(settings.client_ca()).map(of).collect())
+        let more = more.iter().map(PathBuf::as_path);
+        Self(own.into_iter().chain(settings.client_ca()).chain(more).map(of).collect())
     }
 }
 
@@ -69,7 +70,7 @@ pub async fn watch(
     metrics: Metrics,
     stop: CancellationToken,
 ) {
-    let mut changes = Changes::new(Fingerprint::of(&certificates.settings));
+    let mut changes = Changes::new(Fingerprint::of(&certificates.settings, &certificates.more_client_cas()));
     report(&certificates, &metrics);
     let mut listens = true;
     loop {
@@ -84,7 +85,7 @@ pub async fn watch(
         let files = Arc::clone(&certificates);
         // A file system that hangs must not hold up the thread that runs the node.
         let look = move || {
-            let now = Fingerprint::of(&files.settings);
+            let now = Fingerprint::of(&files.settings, &files.more_client_cas());
             let changed = changes.look(now.clone());
             if asked {
                 changes.read = now;
@@ -159,13 +160,13 @@ mod tests {
         fs::write(path("two"), "same").unwrap();
         std::os::unix::fs::symlink(path("one"), path("link")).unwrap();
         let settings = TlsSettings { certificate: path("link"), key: path("one"), ..TlsSettings::default() };
-        let first = Fingerprint::of(&settings);
-        assert_eq!(Fingerprint::of(&settings), first);
+        let first = Fingerprint::of(&settings, &[]);
+        assert_eq!(Fingerprint::of(&settings, &[]), first);
         std::os::unix::fs::symlink(path("two"), path("next")).unwrap();
         fs::rename(path("next"), path("link")).unwrap();
-        let second = Fingerprint::of(&settings);
+        let second = Fingerprint::of(&settings, &[]);
         assert_ne!(second, first);
         fs::remove_file(path("two")).unwrap();
-        assert_ne!(Fingerprint::of(&settings), second);
+        assert_ne!(Fingerprint::of(&settings, &[]), second);
     }
 }

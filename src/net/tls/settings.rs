@@ -68,6 +68,8 @@ pub struct ListenerTls {
     pub mode: TlsMode,
     /// What the listener asks of its clients.
     pub client_certificates: OwnClientCertificates,
+    /// Whether the listener knows CAs of clients beside those of `tls.client_ca`. Clients may show a certificate then.
+    pub own_client_ca: bool,
 }
 
 /// Whether a path was given.
@@ -98,6 +100,7 @@ impl TlsSettings {
     #[must_use]
     pub const fn asks(&self, listener: ListenerTls) -> ClientCertificates {
         match listener.client_certificates {
+            OwnClientCertificates::Auto if listener.own_client_ca => ClientCertificates::Optional,
             OwnClientCertificates::Auto => self.client_certificates,
             OwnClientCertificates::Off => ClientCertificates::Off,
             OwnClientCertificates::Optional => ClientCertificates::Optional,
@@ -139,9 +142,15 @@ impl TlsSettings {
         );
         let own = !matches!(listener.client_certificates, OwnClientCertificates::Auto | OwnClientCertificates::Off);
         checks.require(
-            !own || (self.serves(listener) && is_set(&self.client_ca)),
+            !own || (self.serves(listener) && (listener.own_client_ca || is_set(&self.client_ca))),
             key,
             "client_certificates of this listener needs TLS, and tls.client_ca to tell whose certificates count",
+        );
+        let asked = self.serves(listener) && listener.client_certificates != OwnClientCertificates::Off;
+        checks.require(
+            !listener.own_client_ca || asked,
+            key,
+            "accounts of this listener show certificates: it needs TLS, and client_certificates other than off",
         );
     }
 }
@@ -160,7 +169,8 @@ mod tests {
     #[test]
     fn half_of_a_pair_is_refused() {
         let (mode, client_certificates) = (TlsMode::On, OwnClientCertificates::Required);
-        let (plain, strict) = (ListenerTls::default(), ListenerTls { mode, client_certificates });
+        let own_client_ca = false;
+        let (plain, strict) = (ListenerTls::default(), ListenerTls { mode, client_certificates, own_client_ca });
         let mut settings = TlsSettings::default();
         assert_eq!(findings(&settings, plain), [""; 0]);
         assert_eq!(findings(&settings, strict), ["web.tls", "web.tls"]);
@@ -173,7 +183,7 @@ mod tests {
         assert_eq!(findings(&settings, plain), ["tls.client_certificates"]);
         settings.client_ca = "ca.pem".into();
         assert_eq!(findings(&settings, strict), [""; 0]);
-        let off = ListenerTls { mode: TlsMode::Off, client_certificates };
+        let off = ListenerTls { mode: TlsMode::Off, client_certificates, own_client_ca };
         assert_eq!(findings(&settings, off), ["web.tls"], "without TLS nobody shows a certificate");
         settings.certificate = PathBuf::new();
         assert_eq!(findings(&settings, plain), ["tls.certificate", "tls.client_ca"]);
@@ -187,8 +197,22 @@ mod tests {
         settings.client_certificates = ClientCertificates::Required;
         assert!(settings.serves(ListenerTls::default()));
         assert_eq!(settings.asks(ListenerTls::default()), ClientCertificates::Required);
-        let own = ListenerTls { mode: TlsMode::Off, client_certificates: OwnClientCertificates::Off };
+        let off = OwnClientCertificates::Off;
+        let own = ListenerTls { mode: TlsMode::Off, client_certificates: off, ..ListenerTls::default() };
         assert!(!settings.serves(own));
         assert_eq!(settings.asks(own), ClientCertificates::Off);
+    }
+
+    #[test]
+    fn clients_of_a_listener_with_a_ca_of_its_own_may_show_a_certificate() {
+        let own = ListenerTls { own_client_ca: true, ..ListenerTls::default() };
+        let mut settings = TlsSettings::default();
+        assert_eq!(findings(&settings, own), ["web.tls"], "without TLS nobody shows a certificate");
+        (settings.certificate, settings.key) = ("server.pem".into(), "server.key".into());
+        assert_eq!((findings(&settings, own), settings.asks(own)), (vec![], ClientCertificates::Optional));
+        let required = ListenerTls { client_certificates: OwnClientCertificates::Required, ..own };
+        assert_eq!((findings(&settings, required), settings.asks(required)), (vec![], ClientCertificates::Required));
+        let off = ListenerTls { client_certificates: OwnClientCertificates::Off, ..own };
+        assert_eq!(findings(&settings, off), ["web.tls"]);
     }
 }

@@ -111,7 +111,7 @@ fn listeners(files: &Files, asked: ClientCertificates) -> (Listeners, SocketAddr
     let mut listeners = Listeners::new(vec![("web", web), ("line", line)], shared, 1, Duration::from_secs(1));
     let settings = |name| {
         let (proxy_protocol_from, tls) = (Default::default(), ListenerTls::default());
-        ListenerSettings { name, connections_max: 10, proxy_protocol_from, tls, greeting: None }
+        ListenerSettings { name, connections_max: 10, proxy_protocol_from, tls, client_ca: None, greeting: None }
     };
     let http = HttpSettings {
         hosts: Hosts::default(),
@@ -187,7 +187,7 @@ fn a_bad_pair_is_an_error_that_names_the_file_and_changes_nothing() {
     let files = Files::new();
     let settings = files.settings(ClientCertificates::Off);
     let certificates = Certificates::load(&settings).unwrap();
-    let policy = Policy { client_certificates: ClientCertificates::Optional, http: true };
+    let policy = Policy { client_certificates: ClientCertificates::Optional, client_ca: None, http: true };
     let listener = certificates.listener("web", policy).unwrap();
     let before = listener.config();
     let read = |name: &str| std::fs::read_to_string(files.0.path().join(name)).unwrap();

@@ -62,8 +62,9 @@ pub struct Rights {
     all: bool,
 }
 
-/// Most rules of one principal, those of all roles together. Rules beyond it are left out, allowing ones first.
-pub const RULES_MAX: usize = 4096;
+/// Most rules of one principal, those of all roles together: enough for an account of Xbus with as many actors as it may
+/// have. Rules beyond it are left out, allowing ones first.
+pub const RULES_MAX: usize = 8192;
 
 impl Rights {
     /// Compiles the rules of a principal.

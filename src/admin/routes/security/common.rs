@@ -26,7 +26,7 @@ pub(super) fn look<T>(admin: &Admin, look: impl FnOnce(&Security) -> T) -> T {
 
 /// Proposes a change in the name of the caller, who gives nobody more than it has. Returns the revision after it.
 pub(super) async fn change(admin: &Admin, if_revision: Option<u64>, change: Change) -> Result<u64, Problem> {
-    look(admin, |security| identity().check_escalation(security, &change))?;
+    admin.bus.authority().with_rights(|from| identity().check_escalation(from, &change))?;
     match propose(admin, Command::security(if_revision, change)).await? {
         Done::Security(revision) => Ok(revision),
         _ => Err(Problem::storage("no answer")),

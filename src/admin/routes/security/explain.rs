@@ -120,7 +120,7 @@ pub(in crate::admin) async fn explain(admin: web::Data<Admin>, Query(query): Que
     }
     let row = look(&admin, |security| security.principal(&of.to_string()).map(|row| row.disabled));
     let claimed = if is_own { own.grant().claimed().to_vec() } else { Vec::new() };
-    let rights = look(&admin, |security| compile(security, &of, &claimed)).rights;
+    let rights = admin.bus.authority().with_rights(|from| compile(from, &of, &claimed)).rights;
     let mut answer = explained(&of.to_string(), verb, target.clone(), decide(&rights, verb, &target));
     match row {
         Some(true) => answer.reason = format!("{of} may not {verb} {target}: the principal is shut out"),
@@ -146,10 +146,10 @@ pub(in crate::admin) struct WhoView {
 #[utoipa::path(get, path = "/api/security/who", operation_id = "security_who", tag = "security", params(ExplainQuery), responses((status = 200, description = "the principals", body = List<WhoView>), Problems))]
 pub(in crate::admin) async fn who(admin: web::Data<Admin>, Query(query): Query<ExplainQuery>) -> Answer {
     let (verb, target) = (verb(query.verb)?, target(query.target)?);
-    let mut found = look(&admin, |security| {
+    let mut found = admin.bus.authority().with_rights(|from| {
         let one = |name: &str| {
             let principal: Principal = name.parse().ok()?;
-            let rights = compile(security, &principal, &[]).rights;
+            let rights = compile(from, &principal, &[]).rights;
             let (allowed, rule) = match decide(&rights, verb, &target) {
                 Decision::Allowed(rule) => ("all", rule),
                 _ if target.contains(['*', '>']) => ("part", rights.first_overlap(verb, &target)?),
@@ -158,7 +158,7 @@ pub(in crate::admin) async fn who(admin: web::Data<Admin>, Query(query): Query<E
             let (rule, role) = (rule.right.to_string(), rule.role.clone());
             Some(WhoView { principal: name.to_owned(), allowed, rule, role })
         };
-        security.principals().filter_map(|row| one(&row.principal)).take(NAMED_MAX).collect::<Vec<_>>()
+        from.security.principals().filter_map(|row| one(&row.principal)).take(NAMED_MAX).collect::<Vec<_>>()
     });
     found.sort_by_key(|view| view.allowed);
     Ok(page::whole(found))

@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::common::{look, time};
+use super::common::time;
 use super::credentials::{TokenJson, TokenView, issue};
 use crate::admin::Admin;
 use crate::admin::body::Optional;
@@ -48,11 +48,11 @@ pub(in crate::admin) struct SelfView {
 pub(in crate::admin) async fn own(admin: web::Data<Admin>, _: Query<ConsistencyQuery>) -> Answer {
     let identity = identity();
     let grant = identity.grant();
-    let roles = look(&admin, |security| compile(security, grant.principal(), grant.claimed()).roles);
+    let compiled = admin.bus.authority().with_rights(|from| compile(from, grant.principal(), grant.claimed()));
     Ok(HttpResponse::Ok().json(SelfView {
         principal: identity.name().to_owned(),
         credential: identity.shown().text(),
-        roles: if identity.is_open() { Vec::new() } else { roles },
+        roles: if identity.is_open() { Vec::new() } else { compiled.roles },
         rights: grant.rights().rules().map(|rule| rule.right.to_string()).collect(),
         expires_at: time(identity.expires()),
         open: identity.is_open(),

@@ -450,7 +450,7 @@ mod tests {
             client_ca: here.path().join("ca.pem"),
             client_certificates: ClientCertificates::Required,
         };
-        let policy = Policy { client_certificates: ClientCertificates::Required, http: true };
+        let policy = Policy { client_certificates: ClientCertificates::Required, client_ca: None, http: true };
         Certificates::load(&settings).unwrap().listener("web", policy).unwrap();
         let before = fs::read(&settings.certificate).unwrap();
         call(here.path(), "--client user:bob").unwrap();

@@ -19,6 +19,9 @@ const COMMON_NAME_BYTES_MAX: usize = 64;
 /// The scheme of our URIs.
 const SCHEME: &str = "rollbook:";
 
+/// How the URI begins by which a certificate says that it is that of an account of Xbus.
+pub(super) const ACCOUNT_SCHEME: &str = "xbus-account:";
+
 /// What a client certificate says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateNames {
@@ -26,6 +29,8 @@ pub struct CertificateNames {
     pub principal: Option<Principal>,
     /// The common name, if there is exactly one, of letters, digits, `_`, `-`, `.`, `@` and `+`.
     pub common_name: Option<String>,
+    /// The account of Xbus for which this cluster has signed the certificate, if it is such a certificate.
+    pub account: Option<String>,
     /// SHA-256 of the certificate in hex.
     pub fingerprint: String,
     /// The serial number in hex.
@@ -62,6 +67,7 @@ pub fn names(der: &[u8]) -> Result<CertificateNames, CertificateError> {
     }
     Ok(CertificateNames {
         principal: principal(&certificate)?,
+        account: account(&certificate),
         common_name: common_name(&certificate),
         fingerprint: hex(&sha256(der)),
         serial: hex(certificate.raw_serial()),
@@ -88,6 +94,15 @@ fn principal(certificate: &X509Certificate<'_>) -> Result<Option<Principal>, Cer
         }
     }
     Ok(found)
+}
+
+/// The account that our own CA has named.
+fn account(certificate: &X509Certificate<'_>) -> Option<String> {
+    let alternative = certificate.subject_alternative_name().ok()??;
+    alternative.value.general_names.iter().find_map(|name| match name {
+        GeneralName::URI(uri) => uri.strip_prefix(ACCOUNT_SCHEME).map(str::to_owned),
+        _ => None,
+    })
 }
 
 /// A principal that has a name.

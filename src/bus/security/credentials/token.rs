@@ -115,7 +115,8 @@ pub fn parse(text: &str) -> Option<(&str, &str)> {
 }
 
 /// The SHA-256 of these bytes.
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = digest::digest(&digest::SHA256, bytes);
     // A SHA-256 always has 32 bytes.
     <[u8; 32]>::try_from(digest.as_ref()).unwrap_or_default()

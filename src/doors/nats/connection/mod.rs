@@ -1,7 +1,7 @@
 //! The actor of one connection.
 //!
 //! [`pump`] moves bytes between the socket and the actor, [`operations`] has what a client may ask for, [`recorded`] the
-//! messages that go into the book, [`calls`] requests to services of any door. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
+//! messages that go into the book, [`calls`] requests to services of any door, [`xbus`] calls of Xbus. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
 //! [`Connection::end`] alone, which removes the client from the bus; what it still has to say is written then, within
 //! [`END_TIME`].
 
@@ -9,6 +9,7 @@ mod calls;
 mod operations;
 pub(super) mod pump;
 mod recorded;
+mod xbus;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -32,6 +33,7 @@ use super::settings::{NAME, Settings};
 use super::wire::connect::Connect;
 use super::wire::encode;
 use super::wire::error::ProtocolError;
+use super::xbus::service::in_flight::CallsInFlight;
 use crate::base::actors::{Belongs, Kind};
 use crate::base::clock;
 use crate::base::fault::FaultKind;
@@ -45,6 +47,7 @@ use crate::bus::security::origin::Origin;
 use crate::bus::security::usage::Place;
 use crate::net::listener::tcp;
 use crate::net::peer::Peer;
+use xbus::Agents;
 
 /// About the most bytes that the subscriptions of one client take.
 const SUBSCRIPTION_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -77,6 +80,10 @@ struct Client {
     subscriptions: HashMap<Bytes, Subscription>,
     /// Messages on their way into the book.
     recorded: FuturesUnordered<Recorded>,
+    /// Calls of Xbus that are being answered.
+    calls: CallsInFlight,
+    /// Actors of Xbus that the client speaks for.
+    agents: Agents,
 }
 
 /// A client that is being admitted.
@@ -193,7 +200,10 @@ impl Connection {
     fn is_listening(&self) -> bool {
         match &self.stage {
             Stage::New => true,
-            Stage::Open(client) => client.recorded.len() < self.settings().in_flight_max,
+            Stage::Open(client) => {
+                let waiting = client.recorded.len().saturating_add(client.calls.count());
+                waiting < self.settings().in_flight_max && client.calls.has_room()
+            }
             Stage::Admitting(_) | Stage::Ending => false,
         }
     }
@@ -310,8 +320,9 @@ impl Connection {
         let clients = &self.context.services.clients;
         let handle = clients.connect(client, &NO_ANNOUNCEMENTS, ctx.address().recipient(), about);
         let live = LiveClient::new(access, (!self.manners.echo).then_some(self.number));
-        let (subscriptions, recorded) = (HashMap::new(), FuturesUnordered::new());
-        self.stage = Stage::Open(Box::new(Client { live, handle, subscriptions, recorded }));
+        let (subscriptions, recorded, calls) = (HashMap::new(), FuturesUnordered::new(), CallsInFlight::default());
+        let agents = Agents::default();
+        self.stage = Stage::Open(Box::new(Client { live, handle, subscriptions, recorded, calls, agents }));
         if self.manners.verbose {
             self.say(encode::ok, ctx);
         }

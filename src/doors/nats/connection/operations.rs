@@ -8,6 +8,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use futures_util::stream::StreamExt as _;
+use rollbook_core::level::FeatureLevel;
 use rollbook_core::subjects::subject::Namespace;
 
 use super::calls;
@@ -22,6 +23,7 @@ use crate::doors::nats::wire::encode;
 use crate::doors::nats::wire::error::ProtocolError;
 use crate::doors::nats::wire::operation::{ClientOp, Publish, Subscribe, Unsubscribe};
 use crate::doors::nats::wire::subject::queue_name;
+use crate::doors::nats::xbus;
 
 /// The refusal of a subscription.
 pub(super) fn denied(subject: &str, queue: &str) -> ProtocolError {
@@ -117,6 +119,9 @@ impl Connection {
         };
         let headers = publish.headers.unwrap_or_default();
         let message = LiveMessage { subject: subject.text().clone(), reply, headers, payload: publish.payload };
+        if self.job_message(&message.subject, &message.payload) {
+            return Ok(());
+        }
         let Stage::Open(client) = &mut self.stage else { return Ok(()) };
         if let Some(asked) = jetstream::asked(subject.as_str()) {
             return match client.live.count(message.bytes()) {
@@ -131,10 +136,15 @@ impl Connection {
             self.call(asked, &message);
             return Ok(());
         }
-        let state = self.context.services.bus.node().state();
-        let first = subject.first_token();
+        if let Some(called) = xbus::subject::parse(subject.as_str()) {
+            return self.call_xbus(called, &message, task).map_err(|fault| refusal(&fault, &subject));
+        }
+        let bus = &self.context.services.bus;
+        let (state, first) = (bus.node().state(), subject.first_token());
         let is_recorded = || self.context.settings.records(first) || first.starts_with('_');
-        if first == Namespace::INBOX || state.has_namespace(first) && is_recorded() {
+        // What clients of Xbus say to each other is live; its namespace is written by the server.
+        let is_xbus = first == Namespace::XBUS && bus.level() >= FeatureLevel::XBUS;
+        if first == Namespace::INBOX || state.has_namespace(first) && is_recorded() && !is_xbus {
             return client.record(&message, task);
         }
         match client.live.publish(&subject, &message) {
@@ -172,7 +182,8 @@ impl Connection {
             Ok(live) => {
                 self.context.events.prepare(&filter);
                 self.subscription_bytes = bytes;
-                client.subscriptions.insert(sid, Subscription { number, filter, queue, _live: live });
+                client.subscriptions.insert(sid, Subscription { number, filter: filter.clone(), queue, _live: live });
+                self.xbus_subscribed(&filter);
                 Ok(())
             }
             Err(fault) => {
@@ -200,6 +211,7 @@ impl Connection {
         let bytes = Subscription::bytes(&sid, &subscription.filter, &subscription.queue);
         self.subscription_bytes = self.subscription_bytes.saturating_sub(bytes);
         self.outbox.close(subscription.number);
+        self.xbus_unsubscribed(&subscription.filter);
         Some(subscription)
     }
 
@@ -219,7 +231,7 @@ impl Connection {
             return true;
         }
         let Stage::Open(client) = &mut self.stage else { return false };
-        let (mut moved, mut denied) = (false, Vec::new());
+        let (mut moved, mut denied) = (client.calls.progress(task), Vec::new());
         while let Poll::Ready(Some(outcome)) = client.recorded.poll_next_unpin(task) {
             denied.extend(client.acknowledge(outcome).err());
             moved = true;

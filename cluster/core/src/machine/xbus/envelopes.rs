@@ -101,7 +101,7 @@ impl Machine {
         }
         let actor = Id::from_slice(&received.actor).ok().and_then(|id| self.xbus.actor(id));
         let Some(actor) = actor.cloned() else { return Ok(Err(Refusal::XbusNotFound("actor".into()))) };
-        if !self.xbus.may_work(&actor) {
+        if !self.xbus.is_enabled(&actor) {
             return Ok(Err(Refusal::Xbus("the actor is not enabled".into())));
         }
         let output = match (&received.job, actor.kind()) {

@@ -8,6 +8,7 @@
 //! envelopes  fragments become envelopes, and complete ones begin processes
 //! processes  events of processes
 //! cleaning   what becomes old is removed, in bounded steps
+//! query      where the rows are that are not in memory, for readers
 //! ```
 //!
 //! The rules of each single account, pipeline, envelope and process are in [`crate::xbus`]. This room loads their rows,
@@ -22,6 +23,7 @@ mod index;
 pub(in crate::machine) mod keys;
 mod pipelines;
 mod processes;
+pub mod query;
 pub mod state;
 
 use alloc::boxed::Box;

@@ -13,12 +13,12 @@ use crate::node::Owner;
 use crate::persistent::{Map, Set};
 use crate::rows::{Row, RowsError};
 use crate::xbus::account::row::{AccountRow, AccountStatus, ActorRow, ActorStatus};
-use crate::xbus::envelope::row::EnvelopeRow;
+use crate::xbus::envelope::row::{EnvelopeRow, EnvelopeStatus};
 use crate::xbus::id::Id;
 use crate::xbus::pipeline::graph::{Graph, Node};
 use crate::xbus::pipeline::version::{PipelineRow, PipelineStatus};
 use crate::xbus::process::event::Actors;
-use crate::xbus::process::row::ProcessRow;
+use crate::xbus::process::row::{JobState, ProcessRow};
 
 /// A version of a pipeline, with its graph when it has no faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Pipeline {
 }
 
 /// A job that waits for an actor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Waiting {
     /// The version of the pipeline.
     pub pipeline: Id,
@@ -78,6 +78,19 @@ pub struct Xbus {
 }
 
 impl Xbus {
+    /// The state with these rows, for tests of those who read it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_rows(
+        accounts: impl IntoIterator<Item = AccountRow>,
+        actors: impl IntoIterator<Item = ActorRow>,
+    ) -> Self {
+        let mut state = Self::default();
+        accounts.into_iter().for_each(|row| state.put_account(row));
+        actors.into_iter().for_each(|row| state.put_actor(row));
+        state
+    }
+
     /// Counts the changes of accounts, actors and pipelines.
     #[must_use]
     pub const fn revision(&self) -> u64 {
@@ -126,7 +139,7 @@ impl Xbus {
 
     /// Whether the actor and its account are enabled.
     #[must_use]
-    pub fn may_work(&self, actor: &ActorRow) -> bool {
+    pub fn is_enabled(&self, actor: &ActorRow) -> bool {
         let account = Id::from_slice(&actor.account).ok().and_then(|id| self.account(id));
         actor.status() == ActorStatus::Enabled
             && account.is_some_and(|account| account.status() == AccountStatus::Enabled)
@@ -163,6 +176,17 @@ impl Xbus {
     /// The envelopes that are coming, those without a new fragment for the longest time first.
     pub fn open_envelopes(&self) -> impl Iterator<Item = &EnvelopeRow> {
         self.touched.iter().filter_map(|(_, id)| self.envelopes.get(id))
+    }
+
+    /// When the next envelope is stalled, or given up after `retention_ms`; milliseconds since 1970.
+    #[must_use]
+    pub fn next_stalled(&self, stall_ms: u64, retention_ms: u64) -> Option<u64> {
+        let due = |row: &EnvelopeRow| match row.status() {
+            EnvelopeStatus::Stalled => row.touched.saturating_add(retention_ms),
+            _ => row.touched.saturating_add(stall_ms),
+        };
+        // The oldest ones are stalled already: they come first, and the first one that is not follows them.
+        self.open_envelopes().map(due).min()
     }
 
     /// A process that goes on.
@@ -228,6 +252,28 @@ impl Xbus {
         let of = move |key: &&(Owner, Id, Id)| key.0 == owner;
         let served = self.index.served.range((owner, Id::default(), Id::default())..).take_while(of);
         served.map(|(_, process, actor)| (*process, *actor))
+    }
+
+    /// The processes of which an actor that is away has a job without a stream.
+    pub fn detached_of(&self, actor: Id) -> impl Iterator<Item = Id> {
+        let detached = move |id: &Id| {
+            let nodes = self.processes.get(id).into_iter().flat_map(|row| &row.nodes);
+            let mut jobs = nodes.flat_map(|node| &node.jobs);
+            jobs.any(|job| job.actor == actor.as_bytes() && job.state() == JobState::Detached)
+        };
+        self.processes_of(actor).filter(detached)
+    }
+
+    /// The processes with a job that is given back when this life of a node ends: not those that their actor does
+    /// without a stream, and of which is noted already that the actor is away.
+    pub fn losable(&self, owner: Owner) -> impl Iterator<Item = Id> {
+        let loses = move |id: &Id| {
+            let jobs = self.processes.get(id).into_iter().flat_map(|row| row.nodes.iter().flat_map(|node| &node.jobs));
+            jobs.into_iter().any(|job| job.owner == Some(owner) && job.state().is_live() && job.away_since == 0)
+        };
+        let mut last = None;
+        let once = move |id: &Id| last.replace(*id) != Some(*id);
+        self.served_by(owner).map(|(process, _)| process).filter(once).filter(loses)
     }
 
     /// The lives of nodes to which an actor with a job is connected.
@@ -400,7 +446,7 @@ impl Actors for Xbus {
         let mut all: Vec<Id> = self
             .actors
             .values()
-            .filter(|actor| actor.may_work(node) && self.may_work(actor))
+            .filter(|actor| actor.may_work(node) && self.is_enabled(actor))
             .filter_map(|actor| Id::from_slice(&actor.id).ok())
             .collect();
         all.sort_unstable();
@@ -408,6 +454,6 @@ impl Actors for Xbus {
     }
 
     fn may_work(&self, node: &Node, actor: Id) -> bool {
-        self.actor(actor).is_some_and(|actor| actor.may_work(node) && self.may_work(actor))
+        self.actor(actor).is_some_and(|actor| actor.may_work(node) && self.is_enabled(actor))
     }
 }

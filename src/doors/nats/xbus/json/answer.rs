@@ -128,8 +128,9 @@ pub struct Delivered<'a> {
     pub context: &'a Context,
 }
 
-#[derive(Serialize)]
-struct EventOut<'a> {
+/// An event as it is written.
+#[derive(Debug, Serialize)]
+pub struct EventOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     #[serde(rename = "type")]
@@ -162,7 +163,8 @@ impl Delivered<'_> {
 
 impl<'a> EventOut<'a> {
     /// Items that are no texts make all items of their event base64.
-    fn of(event: &'a JsonEvent) -> Self {
+    #[must_use]
+    pub fn of(event: &'a JsonEvent) -> Self {
         let texts: Option<Vec<String>> =
             event.items.iter().map(|item| std::str::from_utf8(item).ok().map(str::to_owned)).collect();
         let encoding = if texts.is_none() { Some("binary") } else { None };

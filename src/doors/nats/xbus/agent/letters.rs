@@ -1,0 +1,53 @@
+//! One job in the JSON of the specification page: its envelopes come as messages, and the actor says by itself how the
+//! job ends.
+
+use rollbook_core::xbus::id::Id;
+use rollbook_core::xbus::process::event::Event;
+
+use super::link::Link;
+use super::{end, inputs};
+use crate::bus::error::Fault;
+use crate::bus::xbus::engine::{Engine, job_name};
+use crate::bus::xbus::storage::Fragments;
+use crate::bus::xbus::workers::Deliver;
+use crate::doors::nats::xbus::json::answer::Delivered;
+use crate::doors::nats::xbus::json::body::Context;
+
+/// Brings a job to its actor.
+pub(super) async fn run(engine: Engine, link: Link, deliver: Deliver) {
+    let (process, actor) = (deliver.process, deliver.guard.key().2);
+    match send(&engine, &link, &deliver).await {
+        Ok(true) => {
+            end::propose(&engine, process, Event::Detach(job_name(&deliver.guard))).await;
+        }
+        Ok(false) => end::give_back(&engine, process, actor).await,
+        Err(fault) => {
+            tracing::error!(%fault, %process, "the envelopes of a job cannot be sent");
+            end::give_back(&engine, process, actor).await;
+        }
+    }
+}
+
+/// Sends all envelopes. Returns `false` when the client takes no more.
+async fn send(engine: &Engine, link: &Link, deliver: &Deliver) -> Result<bool, Fault> {
+    let (client, actor) = (engine.flow().client(), deliver.guard.key().2);
+    let context = Context { process: deliver.process, node: deliver.job.node.clone() };
+    for input in &deliver.job.inputs {
+        // A closed input has no envelope, and the page has no message for that.
+        let Ok(envelope) = Id::from_slice(&input.envelope) else { continue };
+        let subject = format!("xbus.msgbox.{actor}.input.{}", input.name);
+        let reply = format!("_INBOX.{actor}.srv.letter");
+        let count = inputs::fragments(client, envelope).await?;
+        let mut fragments = Fragments::of(client.clone(), envelope);
+        for number in 1..=count {
+            let fragment = inputs::fragment(&mut fragments).await?;
+            let (event_ids, events) = (fragment.event_ids.as_slice(), fragment.events.as_slice());
+            let last = number == count;
+            let body = Delivered { envelope, event_ids, events, last, context: &context }.body();
+            if !link.deliver(&subject, &reply, body.into()) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
