@@ -40,8 +40,14 @@ impl Door for LineDoor {
     fn listen(self: Arc<Self>, listeners: &mut Listeners) -> anyhow::Result<()> {
         // No load balancer, and TLS when the node has a certificate.
         let (proxy_protocol_from, tls) = Default::default();
-        let settings =
-            ListenerSettings { name: "line", connections_max: 100, proxy_protocol_from, tls, client_ca: None, greeting: None };
+        let settings = ListenerSettings {
+            name: "line",
+            connections_max: 100,
+            proxy_protocol_from,
+            tls,
+            client_ca: None,
+            greeting: None,
+        };
         Ok(listeners.tcp(settings, b"-ERR too many connections\n", move |conn| converse(self.0.clone(), conn))?)
     }
 }

@@ -107,7 +107,9 @@ impl Machine {
     fn check_bytes(&self, before: usize, after: usize) -> Result<(), Refusal> {
         let all = self.xbus.account_bytes.saturating_sub(before).saturating_add(after);
         if after > before && all > ACCOUNTS_BYTES_MAX {
-            return Err(Refusal::Overloaded(format!("all accounts and actors have at most {ACCOUNTS_BYTES_MAX} bytes")));
+            return Err(Refusal::Overloaded(format!(
+                "all accounts and actors have at most {ACCOUNTS_BYTES_MAX} bytes"
+            )));
         }
         Ok(())
     }

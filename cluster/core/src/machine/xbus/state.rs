@@ -206,6 +206,18 @@ impl Xbus {
         self.processes.size()
     }
 
+    /// About the bytes of the processes that go on.
+    #[must_use]
+    pub const fn open_processes_bytes(&self) -> usize {
+        self.process_bytes
+    }
+
+    /// How many jobs wait for an actor.
+    #[must_use]
+    pub fn waiting_count(&self) -> usize {
+        self.index.waiting.size()
+    }
+
     /// The jobs of a node of a version of a pipeline that wait for any actor, or for this one; oldest first.
     pub fn waiting(&self, pipeline: Id, node: u32, actor: Id) -> impl Iterator<Item = &Waiting> {
         let from = Waiting { pipeline, node, actor, since: 0, process: Id::default() };

@@ -65,7 +65,7 @@ fn a_disabled_account_is_shut_out_and_let_in_again() {
     assert_eq!(done.account.unwrap().account.certificate, "", "who is not let in learns nothing");
     assert!(story.replica.machine.xbus().actor_named("another").is_none());
     let emitter = story.replica.machine.xbus().actor(uid(EMITTER)).unwrap();
-    assert!(!story.replica.machine.xbus().may_work(emitter), "the actor itself is enabled");
+    assert!(!story.replica.machine.xbus().is_enabled(emitter), "the actor itself is enabled");
     story.done(enable(SHOP, true));
     assert_eq!((story.principal().unwrap().0, story.account_status()), (false, AccountStatus::Enabled));
 }
@@ -142,7 +142,9 @@ fn a_certificate_that_cannot_be_a_credential_is_refused_as_a_whole() {
         let Change::AccountAccept(accept) = accept(SHOP, 1) else { unreachable!() };
         Change::AccountAccept(AccountAccept { certificate: certificate.into(), fingerprint, ..accept })
     };
-    for change in [accept_with("", "sha256:01".into()), accept_with("CERT", String::new()), accept_with("C", "f".repeat(129))] {
+    for change in
+        [accept_with("", "sha256:01".into()), accept_with("CERT", String::new()), accept_with("C", "f".repeat(129))]
+    {
         assert_eq!(story.refused(change), "malformed command: certificate of an account");
     }
     story.secure(Secures::PrincipalSet(PrincipalRow { principal: "actor:shop".into(), ..PrincipalRow::default() }));
@@ -176,11 +178,13 @@ fn names_and_ids_of_actors_are_unique_in_the_cluster() {
     assert_eq!(story.refused(request(&[named(CONSUMER, "new")])), "malformed command: an actor has that id");
     assert_eq!(story.refused(request(&[named(90, "a"), named(90, "b")])), "malformed command: an actor has that id");
     assert_eq!(story.refused(request(&[named(0, "a")])), "malformed command: id of an actor");
-    assert_eq!(story.refused(Change::Register(registration(SHOP, "bank", 2, &[]))), "malformed command: an account has that id");
+    assert_eq!(
+        story.refused(Change::Register(registration(SHOP, "bank", 2, &[]))),
+        "malformed command: an account has that id"
+    );
     story.done(request(&[named(90, "a")]));
-    let set = |account, number, name: &str| {
-        Change::ActorSet(ActorSet { account: id(account), actor: named(number, name) })
-    };
+    let set =
+        |account, number, name: &str| Change::ActorSet(ActorSet { account: id(account), actor: named(number, name) });
     assert_eq!(story.refused(set(2, 90, "consumer")), "another actor has the name consumer");
     assert_eq!(story.refused(set(SHOP, 90, "a")), "the actor belongs to another account");
     assert_eq!(story.refused(set(2, 0, "b")), "malformed command: id of an actor");

@@ -156,7 +156,11 @@ fn a_broadcast_waits_for_its_first_actor() {
     story.account();
     let mut consumer = node("c", &["i"], &[]);
     consumer.role_broadcast = true;
-    story.pipeline(51, "all", Document { nodes: vec![node("e", &[], &["o"]), consumer], edges: vec!["e.o->c.i".into()] });
+    story.pipeline(
+        51,
+        "all",
+        Document { nodes: vec![node("e", &[], &["o"]), consumer], edges: vec!["e.o->c.i".into()] },
+    );
     story.done(status(CONSUMER, ActorStatus::Disabled));
     story.begins(100, 200);
     assert!(story.replica.machine.xbus().without_actor().eq([uid(200)]));
@@ -200,11 +204,13 @@ fn big_processes_hear_in_several_changes() {
     let mut all = node("c", &["i"], &[]);
     all.role_broadcast = true;
     story.pipeline(51, "all", Document { nodes: vec![node("e", &[], &["o"]), all], edges: vec!["e.o->c.i".into()] });
-    let consumers: Vec<ActorRequest> = (0..250_u8).map(|number| {
-        let mut bytes = id(99);
-        bytes[0] = number;
-        ActorRequest { id: bytes, ..actor(99, &format!("c{number}"), ActorKind::Consumer, "c") }
-    }).collect();
+    let consumers: Vec<ActorRequest> = (0..250_u8)
+        .map(|number| {
+            let mut bytes = id(99);
+            bytes[0] = number;
+            ActorRequest { id: bytes, ..actor(99, &format!("c{number}"), ActorKind::Consumer, "c") }
+        })
+        .collect();
     story.done(Change::Register(registration(2, "many", 2, &consumers)));
     story.done(accept(2, 2));
     for consumer in &consumers {
@@ -268,7 +274,8 @@ fn what_an_actor_logs_is_kept_in_the_order_in_which_it_came() {
     }
     story.done(Change::Log(log(Vec::new(), id(100))));
     assert_eq!((story.count(0x40), story.count(0x41)), (4, 4));
-    let row = story.replica.memory.rows.iter().find(|((_, key), _)| key.starts_with(&rows::key(u32::MAX - 1, &[&[0x40]])));
+    let row =
+        story.replica.memory.rows.iter().find(|((_, key), _)| key.starts_with(&rows::key(u32::MAX - 1, &[&[0x40]])));
     let row = LogChange::decode(row.unwrap().1.as_slice()).unwrap();
     assert_eq!((row.messages.len(), row.node.len()), (JOB_MESSAGES_MAX, 1024));
     assert!(story.refused(Change::Log(log(Vec::new(), Vec::new()))).contains("about nothing"));

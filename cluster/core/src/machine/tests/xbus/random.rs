@@ -31,9 +31,11 @@ fn a_job() -> impl Strategy<Value = JobName> + Clone {
 }
 
 fn an_event() -> impl Strategy<Value = Happens> {
-    let output = (a_job(), few(100)).prop_map(|(job, envelope)| JobOutput { job, output: "o".into(), envelope: id(envelope) });
+    let output =
+        (a_job(), few(100)).prop_map(|(job, envelope)| JobOutput { job, output: "o".into(), envelope: id(envelope) });
     let life = (1_u64..3, 1_u64..3).prop_map(|(node, incarnation)| Owner { node, incarnation });
-    let connection = (10_u8..14, life.clone()).prop_map(|(actor, owner)| ActorConnection { actor: id(actor), owner: Some(owner) });
+    let connection =
+        (10_u8..14, life.clone()).prop_map(|(actor, owner)| ActorConnection { actor: id(actor), owner: Some(owner) });
     let line = "[ab]{0,3}".prop_map(|text| LogLine { millis: 1, level: 2, text });
     prop_oneof![
         6 => (a_job(), life.clone()).prop_map(|(job, owner)| Happens::Send(JobSend { job, owner: Some(owner) })),
@@ -60,8 +62,8 @@ fn an_event() -> impl Strategy<Value = Happens> {
 fn a_fragment() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let parts = proptest::collection::vec((1_u8..3, 1_u64..3, 0_u64..3), 0..3);
     let ids = proptest::collection::vec(few(200), 0..3);
-    (few(100), prop_oneof![Just(None), few(200).prop_map(Some)], 10_u8..14, parts, any::<bool>(), ids, 0_u32..40).prop_map(
-        |(envelope, process, actor, parts, last, process_ids, stored)| {
+    (few(100), prop_oneof![Just(None), few(200).prop_map(Some)], 10_u8..14, parts, any::<bool>(), ids, 0_u32..40)
+        .prop_map(|(envelope, process, actor, parts, last, process_ids, stored)| {
             let parts = parts.into_iter().map(|(event, index, count)| part(event, "order", index, &[b"a"], count));
             let fragment = fragment(parts.collect(), last);
             let from = match process {
@@ -72,8 +74,7 @@ fn a_fragment() -> impl Strategy<Value = Vec<Vec<u8>>> {
             let stored = (stored < 39).then(|| publish("xbus", &[event_of("xbus.e", "", &event)], FLAG_INTERNAL));
             let change = Command::xbus(None, fragment_of(envelope, &from, fragment, event)).frame().unwrap();
             stored.into_iter().chain([change]).collect()
-        },
-    )
+        })
 }
 
 fn a_change() -> impl Strategy<Value = Change> {
