@@ -92,14 +92,21 @@ impl Flow {
     }
 
     /// Something happened to an actor or a node, and these processes hear of it: at most
-    /// [`rollbook_core::limits::ROLL_STEP_MAX`].
+    /// [`rollbook_core::limits::ROLL_STEP_MAX`]. Big processes hear of it in several changes.
     ///
     /// # Errors
-    /// The cluster cannot make the change now.
-    pub async fn advance_all(&self, processes: &[Id], event: process::Event) -> Result<XbusDone, Fault> {
-        let ids = processes.iter().copied().map(Id::to_vec).collect();
+    /// The cluster cannot make the change now. Some processes may have heard of the event.
+    pub async fn advance_all(&self, processes: &[Id], event: process::Event) -> Result<(), Fault> {
         let event = process::ProcessEvent { event: Some(event) };
-        self.change(Change::Processes(ProcessesChange { ids, event })).await
+        let mut left = processes;
+        while !left.is_empty() {
+            let ids = left.iter().copied().map(Id::to_vec).collect();
+            let done = self.change(Change::Processes(ProcessesChange { ids, event: event.clone() })).await?;
+            // Each change looks at one process at least.
+            let heard = usize::try_from(done.count).unwrap_or(usize::MAX).max(1);
+            left = if done.more { left.get(heard..).unwrap_or_default() } else { &[] };
+        }
+        Ok(())
     }
 
     /// Stores a fragment: `payload`, a JSON document, goes into the book, and the rules take its measure. Both are

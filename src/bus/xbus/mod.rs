@@ -1,7 +1,6 @@
 //! Xbus between the doors and the rules: envelopes go into the book, processes go on, jobs come to their actors.
 //!
 //! ```text
-//! accept     an operator accepts an account, whose certificate is signed;  api_key  keys for gateways
 //! certificates   what requests and certificates of accounts say
 //! client     reads and changes of the state
 //! reads      envelopes, processes and logs, in memory and on the disk;  filter says which processes
@@ -12,6 +11,7 @@
 //! upkeep     what the leader does for all processes
 //! presence   actors on the roll
 //! yaml       the text of a pipeline becomes a document of the rules
+//! accept     an operator accepts an account, whose certificate is signed;  api_key   keys of accounts for gateways
 //! ```
 //!
 //! Invariant: a job is brought by the node whose proposal the rules took, and counts as being worked on only as long as

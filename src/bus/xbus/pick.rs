@@ -37,11 +37,14 @@ pub(super) struct Pick {
     pub actor: Id,
 }
 
+/// A node of a version of a pipeline: version and number.
+type NodeAt = (Id, u32);
+
 /// What this node remembers between two looks.
 #[derive(Debug, Default)]
 pub(super) struct Picker {
     /// The actors that each node of each pipeline names, at this revision of accounts, actors and pipelines.
-    named: (u64, HashMap<(Id, u32), Arc<[Id]>>),
+    named: (u64, HashMap<NodeAt, Arc<[Id]>>),
     /// Jobs that were left to other nodes, and since when.
     passed: HashMap<Waiting, Instant>,
 }
@@ -124,7 +127,7 @@ impl Picker {
     }
 
     /// The enabled actors that a node names.
-    fn named(&mut self, xbus: &Xbus, of: (Id, u32), node: &Node) -> Arc<[Id]> {
+    fn named(&mut self, xbus: &Xbus, of: NodeAt, node: &Node) -> Arc<[Id]> {
         let (revision, named) = &mut self.named;
         if *revision != xbus.revision() || named.len() > NAMED_MAX {
             *revision = xbus.revision();

@@ -57,3 +57,10 @@ pub fn other_nodes(machine: &Machine, actor: &ActorRow, here: u64) -> Vec<u64> {
     nodes.dedup();
     nodes
 }
+
+/// Whether the roll shows an actor anywhere.
+#[must_use]
+pub fn is_online(machine: &Machine, actor: &ActorRow) -> bool {
+    let id = service_id(actor);
+    machine.instances(&id).any(|instance| machine.is_alive(instance.connection.owner))
+}

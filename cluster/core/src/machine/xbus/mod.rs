@@ -15,10 +15,12 @@
 //! applies those rules, writes the rows and keeps the indexes.
 
 mod accounts;
+#[cfg(test)]
+mod check;
 mod cleaning;
 mod envelopes;
 mod index;
-mod keys;
+pub(in crate::machine) mod keys;
 mod pipelines;
 mod processes;
 pub mod query;

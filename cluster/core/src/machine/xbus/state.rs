@@ -55,12 +55,14 @@ pub struct Xbus {
     pub(super) actor_names: Map<String, Id>,
     /// Account and actor.
     pub(super) owned: Set<(Id, Id)>,
+    /// Bytes of the rows of all accounts and actors.
+    pub(super) account_bytes: usize,
     pub(super) pipelines: Map<Id, Arc<Pipeline>>,
     /// By name and version.
     pub(super) versions: Map<(String, String), Id>,
     /// The active version of each pipeline that has one, by name.
     pub(super) active: Map<String, Id>,
-    /// Bytes of all texts of pipelines.
+    /// Bytes of all texts of pipelines, and of what these say.
     pub(super) pipeline_bytes: usize,
     /// Envelopes that are coming.
     pub(super) envelopes: Map<Id, EnvelopeRow>,
@@ -210,6 +212,18 @@ impl Xbus {
         self.processes.size()
     }
 
+    /// About the bytes of the processes that go on.
+    #[must_use]
+    pub const fn open_processes_bytes(&self) -> usize {
+        self.process_bytes
+    }
+
+    /// How many jobs wait for an actor.
+    #[must_use]
+    pub fn waiting_count(&self) -> usize {
+        self.index.waiting.size()
+    }
+
     /// The jobs of a node of a version of a pipeline that wait for any actor, or for this one; oldest first.
     pub fn waiting(&self, pipeline: Id, node: u32, actor: Id) -> impl Iterator<Item = &Waiting> {
         let from = Waiting { pipeline, node, actor, since: 0, process: Id::default() };
@@ -355,24 +369,40 @@ impl Xbus {
 
     pub(super) fn put_account(&mut self, row: AccountRow) {
         let id = Id::from_slice(&row.id).unwrap_or_default();
+        self.remove_account(id);
+        self.account_bytes = self.account_bytes.saturating_add(row.encoded_len());
         self.account_names.insert_mut(row.name.clone(), id);
         self.accounts.insert_mut(id, Arc::new(row));
     }
 
+    pub(super) fn remove_account(&mut self, id: Id) {
+        let Some(was) = self.accounts.get(&id).cloned() else { return };
+        self.account_bytes = self.account_bytes.saturating_sub(was.encoded_len());
+        self.account_names.remove_mut(&was.name);
+        self.accounts.remove_mut(&id);
+    }
+
     pub(super) fn put_actor(&mut self, row: ActorRow) {
         let id = Id::from_slice(&row.id).unwrap_or_default();
-        if let Some(was) = self.actors.get(&id) {
-            self.actor_names.remove_mut(&was.name.clone());
-        }
+        self.remove_actor(id);
+        self.account_bytes = self.account_bytes.saturating_add(row.encoded_len());
         self.actor_names.insert_mut(row.name.clone(), id);
         self.owned.insert_mut((Id::from_slice(&row.account).unwrap_or_default(), id));
         self.actors.insert_mut(id, Arc::new(row));
     }
 
+    pub(super) fn remove_actor(&mut self, id: Id) {
+        let Some(was) = self.actors.get(&id).cloned() else { return };
+        self.account_bytes = self.account_bytes.saturating_sub(was.encoded_len());
+        self.actor_names.remove_mut(&was.name);
+        self.owned.remove_mut(&(Id::from_slice(&was.account).unwrap_or_default(), id));
+        self.actors.remove_mut(&id);
+    }
+
     pub(super) fn put_pipeline(&mut self, row: PipelineRow) {
         let id = Id::from_slice(&row.id).unwrap_or_default();
         self.remove_pipeline(id);
-        self.pipeline_bytes = self.pipeline_bytes.saturating_add(row.source.len());
+        self.pipeline_bytes = self.pipeline_bytes.saturating_add(bytes_of(&row));
         self.versions.insert_mut((row.name.clone(), row.version.clone()), id);
         if row.status() == PipelineStatus::Active {
             self.active.insert_mut(row.name.clone(), id);
@@ -384,7 +414,7 @@ impl Xbus {
     pub(super) fn remove_pipeline(&mut self, id: Id) {
         let Some(was) = self.pipelines.get(&id).cloned() else { return };
         self.pipelines.remove_mut(&id);
-        self.pipeline_bytes = self.pipeline_bytes.saturating_sub(was.row.source.len());
+        self.pipeline_bytes = self.pipeline_bytes.saturating_sub(bytes_of(&was.row));
         self.versions.remove_mut(&(was.row.name.clone(), was.row.version.clone()));
         if self.active.get(&was.row.name) == Some(&id) {
             self.active.remove_mut(&was.row.name);
@@ -422,6 +452,11 @@ impl Xbus {
         self.index.replace(Some(&was), None);
         self.processes.remove_mut(&id);
     }
+}
+
+/// The bytes of a version of a pipeline that count.
+pub(super) fn bytes_of(row: &PipelineRow) -> usize {
+    row.source.len().saturating_add(row.document.encoded_len())
 }
 
 impl Actors for Xbus {

@@ -8,7 +8,7 @@ use crate::bus::error::Fault;
 use crate::bus::security::credentials::account_ca::AccountCa;
 use crate::bus::xbus::client::XbusClient;
 use crate::bus::xbus::engine::Engine;
-use crate::bus::xbus::presence::service_id;
+use crate::bus::xbus::presence;
 
 /// What the handlers of a node share.
 #[derive(Debug)]
@@ -44,10 +44,7 @@ impl XbusShared {
     /// Whether an actor is connected and ready somewhere.
     #[must_use]
     pub fn is_online(&self, actor: &ActorRow) -> bool {
-        let service = service_id(actor);
-        self.client.bus().node().state().with_machine(|machine| {
-            let mut instances = machine.instances(&service);
-            instances.any(|instance| instance.is_available() && machine.is_alive(instance.connection.owner))
-        })
+        let state = self.client.bus().node().state();
+        state.with_machine(|machine| presence::is_online(machine, actor))
     }
 }
