@@ -5,13 +5,12 @@ use rollbook_core::security::change::Change as SecurityChange;
 use rollbook_core::security::model::Credential;
 use rollbook_core::security::right::Verb;
 use rollbook_core::xbus::account::row::{AccountRow, AccountStatus};
-use rollbook_core::xbus::change::{AccountAccept, ApiKey, Change, Enable};
+use rollbook_core::xbus::change::{ApiKey, Change, Enable};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::accounts::{AccountView, show, view};
 use super::common::{account, change, fresh};
-use super::sign::{sign, taken};
 use crate::admin::Admin;
 use crate::admin::body::Optional;
 use crate::admin::caller::identity;
@@ -21,14 +20,14 @@ use crate::admin::preconditions::Conditions;
 use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{NoParameters, Query};
 use crate::admin::resource::resource;
-use crate::bus::security::credentials::base62::push_secret;
+use crate::base::clock;
 use crate::bus::security::credentials::secret::Secret;
-use crate::bus::security::credentials::token::sha256;
+use crate::bus::xbus::{accept, api_key};
 
 /// One account, as the target of a right.
 const ONE: &str = "xbus/accounts/{account}";
-/// How every API key begins.
-const KEY_PREFIX: &str = "rbx_";
+/// Milliseconds of a day.
+const DAY_MS: u64 = 86_400_000;
 /// Longest time that a certificate may count, in days: about 100 years.
 const DAYS_MAX: u32 = 36_500;
 
@@ -91,7 +90,7 @@ async fn apply(admin: &Admin, expected: Option<u64>, change_of: Change) -> Answe
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::admin) struct AcceptJson {
-    /// How many days the certificate counts; about 5 years by default. Not for one that was signed elsewhere.
+    /// How many days the certificate counts; 5 years by default. Not for one that was signed elsewhere.
     #[schema(minimum = 1, maximum = 36500, example = 365)]
     certificate_days: Option<u32>,
     /// A certificate in PEM that another authority signed for the key of the request, with the name of the account as
@@ -119,22 +118,16 @@ pub(in crate::admin) async fn accept(
     if body.certificate_days.is_some_and(|days| !(1..=DAYS_MAX).contains(&days)) {
         return Err(Problem::bad(format!("certificate_days: 1 to {DAYS_MAX}")));
     }
-    let signed = match &body.certificate {
-        Some(_) if body.certificate_days.is_some() => {
+    let life = body.certificate_days.map(|days| u64::from(days).saturating_mul(DAY_MS));
+    let expires = life.map(|life| clock::millis().saturating_add(life));
+    let accepted = match &body.certificate {
+        Some(_) if expires.is_some() => {
             return Err(Problem::bad("certificate_days: the certificate says itself how long it counts"));
         }
-        Some(pem) => taken(&row, pem)?,
-        None => sign(&admin, &row, body.certificate_days)?,
+        Some(pem) => accept::accept_signed(&row, pem)?,
+        None => accept::accept(admin.bus.authority(), &row, expires)?,
     };
-    let accept = AccountAccept {
-        id: row.id,
-        // The rules compare this with the key of the request that counts then.
-        public_key: signed.public_key.to_vec(),
-        certificate: signed.pem,
-        fingerprint: signed.fingerprint,
-        expires: signed.expires,
-    };
-    apply(&admin, expected, Change::AccountAccept(accept)).await
+    apply(&admin, expected, accepted).await
 }
 
 /// Rejects an account that was never accepted: its program is told so. To enable or delete the account is the way back.
@@ -209,10 +202,8 @@ pub(in crate::admin) async fn make_key(
 ) -> Answer {
     let (row, expected) = target(&admin, &request, &named).await?;
     check_escalation(&admin, &row)?;
-    let mut text = KEY_PREFIX.to_owned();
-    push_secret(&mut text).map_err(|error| Problem::storage(error.to_string()))?;
-    let key = Secret::new(text);
-    let set = ApiKey { id: row.id, hash: sha256(key.expose().as_bytes()).to_vec() };
+    let key = Secret::new(api_key::mint()?);
+    let set = ApiKey { id: row.id, hash: api_key::hash(key.expose()) };
     change(&admin, expected, Change::AccountApiKey(set)).await?;
     let view = ApiKeyView { account: row.name, api_key: key.expose().clone() };
     Ok(HttpResponse::Created().insert_header(("cache-control", "no-store")).json(view))
