@@ -10,7 +10,7 @@ import time
 import uuid
 
 import nats
-from xbus import client, control_nrpc, control_pb2, envelope_writer, xbus_nrpc, xbus_pb2
+from xbus import client, control_nrpc, control_pb2, xbus_nrpc, xbus_pb2
 
 PIPELINE = """
 nodes:
@@ -59,13 +59,15 @@ async def set_up(url, ca, directory, token):
     told = await registration.Register(request)
     assert told.registrationStatus == xbus_pb2.Registration.ACCEPTED, told
 
+    # A version that was active is never saved again.
+    version = uuid.uuid4().hex
     pipelines = control_nrpc.PipelineClient(operator)
     info = control_pb2.PipelineInfo if hasattr(control_pb2, "PipelineInfo") else xbus_pb2.PipelineInfo
     saved = await pipelines.Save(
-        control_pb2.PipelineSaveRequest(info=info(name="orders", version="1"), graph=PIPELINE)
+        control_pb2.PipelineSaveRequest(info=info(name="orders", version=version), graph=PIPELINE)
     )
     assert saved.isValid, saved
-    active = info(id=saved.info.id, name="orders", version="1", status=info.ACTIVE)
+    active = info(id=saved.info.id, name="orders", version=version, status=info.ACTIVE)
     assert (await pipelines.SetStatus(active)).isValid
     await anonymous.close()
     await operator.close()

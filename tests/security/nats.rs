@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::secured::{Operator, Secured};
 use crate::doors::nats::client::{Nats, address};
+use crate::doors::nats::responder::Responder;
 use crate::harness::examples::clients;
 use crate::harness::node::run_command;
 use crate::harness::{SOON, ms, wait_for};
@@ -165,4 +166,33 @@ fn the_stock_clients_sign_with_the_seed_of_a_key() {
         client.publish("orders.a", "signed".into()).await.expect("a publish");
         assert_eq!(&*orders.next().await.expect("a message").payload, b"signed");
     });
+}
+
+#[test]
+fn a_responder_needs_the_right_to_offer_and_loses_its_place_with_it() {
+    let secured = Secured::start();
+    let subscribes = ["subscribe $SRV.>", "subscribe math.>", "publish math.>"];
+    let (token, _) = secured.root.principal("service:maths", &subscribes);
+    let online = || {
+        let answer = secured.root.ask("GET", "/api/services/math", "");
+        answer.status == 200 && answer.json()["instances"].as_array().is_some_and(|all| !all.is_empty())
+    };
+    let start = || Responder::start_as(connect(&secured, &token), "math", "I1", &["add"]);
+    let mut without = start();
+    wait_for("the log", SOON, || {
+        secured.node.stderr().contains("a responder of NATS is not registered as a service").then_some(())
+    });
+    assert!(!online());
+    // Its client goes on.
+    without.client.publish("math.add", "", "", "x");
+    assert_eq!(without.client.message().payload, "x");
+    drop(without);
+    let with = [&subscribes[..], &["offer math"]].concat();
+    secured.root.allow("service:maths", &with);
+    let mut responder = start();
+    wait_for("the service", SOON, || online().then_some(()));
+    secured.root.allow("service:maths", &subscribes);
+    wait_for("the end of the service", SOON, || (!online()).then_some(()));
+    responder.client.publish("math.add", "", "", "y");
+    assert_eq!(responder.client.message().payload, "y");
 }

@@ -5,6 +5,7 @@
 
 pub mod exchange;
 pub mod filter;
+mod generations;
 pub mod message;
 pub mod peers;
 pub mod reply_subjects;

@@ -30,7 +30,9 @@ pub(in crate::bus) struct QueueGroup {
 /// Where the messages of one subject go. Compiled from the interest of all nodes, and shared until the interest changes.
 #[derive(Debug, Default)]
 pub struct Route {
-    /// The interest that the route was made from.
+    /// The group of the first token of the subject.
+    pub(in crate::bus) group: usize,
+    /// The changes of interest in that group that the route was made from.
     pub(in crate::bus) generation: u64,
     /// Subscriptions of this node without a group.
     pub(in crate::bus) plain: Vec<Target>,

@@ -7,13 +7,13 @@
 //! Invariant: nothing is stored, and nothing is sent again: a client that is not there, or does not read, misses messages.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytestring::ByteString;
 use rollbook_cluster::lock::lock;
 
 use super::filter::{LiveFilter, LiveSubject, WILDCARD};
+use super::generations::Generations;
 use super::message::{LiveMessage, LiveSink};
 use super::peers::Peers;
 use super::route::{Route, Target, Wakes};
@@ -35,18 +35,35 @@ pub struct Full;
 /// The routes that a node keeps.
 #[derive(Debug, Default)]
 struct Routes {
-    /// The interest that the routes were made from.
-    generation: u64,
     by_subject: HashMap<ByteString, Arc<Route>>,
     /// Subscriptions in all of them.
     weight: usize,
+}
+
+impl Routes {
+    /// Keeps a route, unless there is a newer one.
+    fn keep(&mut self, subject: &LiveSubject, route: &Arc<Route>) {
+        let before = self.by_subject.get(subject.text());
+        if before.is_some_and(|before| before.generation > route.generation) {
+            return;
+        }
+        let weight = |route: &Route| route.weight().saturating_add(1);
+        self.weight = self.weight.saturating_sub(before.map_or(0, |before| weight(before)));
+        let all = self.weight.saturating_add(weight(route));
+        if before.is_none() && self.by_subject.len() >= ROUTES_MAX || all > ROUTES_WEIGHT_MAX {
+            *self = Self::default();
+        }
+        self.weight = self.weight.saturating_add(weight(route));
+        // A copy: the text of a message may hold the whole buffer that the message came in.
+        self.by_subject.insert(ByteString::from(subject.as_str()), Arc::clone(route));
+    }
 }
 
 #[derive(Debug)]
 struct Inner {
     table: RwLock<Table>,
     /// Counts the changes of the table.
-    generation: AtomicU64,
+    generations: Generations,
     routes: Mutex<Routes>,
     /// What waits for other nodes.
     peers: Peers,
@@ -74,7 +91,6 @@ impl Drop for LiveSubscription {
 /// The routes that one publisher has used, so that the next message of a subject takes no lock.
 #[derive(Debug, Default)]
 pub struct OwnRoutes {
-    generation: u64,
     /// The subject of the last message, which most often is that of the next one too.
     last: Option<(ByteString, Arc<Route>)>,
     by_subject: HashMap<ByteString, Arc<Route>>,
@@ -85,7 +101,7 @@ impl LiveSubjects {
     #[must_use]
     pub fn new(incarnation: u64) -> Self {
         let (table, routes) = (RwLock::default(), Mutex::default());
-        let inner = Inner { table, generation: AtomicU64::new(1), routes, peers: Peers::new(incarnation) };
+        let inner = Inner { table, generations: Generations::default(), routes, peers: Peers::new(incarnation) };
         Self { inner: Arc::new(inner) }
     }
 
@@ -103,15 +119,9 @@ impl LiveSubjects {
         self.inner.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The table has changed: no route from before counts any more. Called under the lock of the table.
-    fn changed(&self) {
-        self.inner.generation.fetch_add(1, Ordering::Release);
-    }
-
-    /// Counts the changes of interest.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.inner.generation.load(Ordering::Acquire)
+    /// Whether a route is still that of its subject.
+    fn is_current(&self, route: &Route) -> bool {
+        self.inner.generations.of(route.group) == route.generation
     }
 
     /// Messages of what the filter matches go to the sink from now on. With the name of a queue group, one member of
@@ -139,7 +149,7 @@ impl LiveSubjects {
             // Under the lock, so that other nodes hear of changes in their order.
             self.inner.peers.change(InterestChange::Add, &wanted);
         }
-        self.changed();
+        self.inner.generations.changed(&wanted.filter);
         drop(table);
         Ok(LiveSubscription { subjects: self.clone(), number })
     }
@@ -152,7 +162,7 @@ impl LiveSubjects {
         if table.discount(&wanted) {
             self.inner.peers.change(InterestChange::Remove, &wanted);
         }
-        self.changed();
+        self.inner.generations.changed(&wanted.filter);
     }
 
     /// The number of subscriptions of this node.
@@ -179,9 +189,11 @@ impl LiveSubjects {
         let mut table = self.write();
         let mut known = table.remote.remove(&node).unwrap_or_default();
         if replace {
+            self.inner.generations.all_changed();
             known.drain().for_each(|(_, number)| drop(table.remove(number)));
         }
         for (change, wanted) in changes {
+            self.inner.generations.changed(&wanted.filter);
             match change {
                 InterestChange::Add if known.contains_key(&wanted) => {}
                 InterestChange::Add => {
@@ -198,7 +210,6 @@ impl LiveSubjects {
         if !known.is_empty() {
             table.remote.insert(node, known);
         }
-        self.changed();
     }
 
     /// What another node wants, as far as this node knows.
@@ -213,54 +224,41 @@ impl LiveSubjects {
     }
 
     /// Where messages of a subject go.
-    fn route(&self, subject: &LiveSubject) -> Arc<Route> {
-        let generation = self.generation();
+    pub(super) fn route(&self, subject: &LiveSubject) -> Arc<Route> {
+        if let Some(route) = lock(&self.inner.routes).by_subject.get(subject.text())
+            && self.is_current(route)
         {
-            let mut routes = lock(&self.inner.routes);
-            if routes.generation != generation {
-                *routes = Routes { generation, ..Routes::default() };
-            }
-            if let Some(route) = routes.by_subject.get(subject.text()) {
-                return Arc::clone(route);
-            }
+            return Arc::clone(route);
         }
+        let group = Generations::group(subject.first_token());
         let table = self.read();
-        let route = Arc::new(table.route(subject, self.generation()));
+        // Under the lock of the table, which does not change meanwhile.
+        let route = Arc::new(table.route(subject, (group, self.inner.generations.of(group))));
         drop(table);
-        let mut routes = lock(&self.inner.routes);
-        if routes.generation == route.generation {
-            let weight = route.weight().saturating_add(1);
-            if routes.by_subject.len() >= ROUTES_MAX || routes.weight.saturating_add(weight) > ROUTES_WEIGHT_MAX {
-                *routes = Routes { generation: route.generation, ..Routes::default() };
-            }
-            routes.weight = routes.weight.saturating_add(weight);
-            // A copy: the text of a message may hold the whole buffer that the message came in.
-            routes.by_subject.insert(ByteString::from(subject.as_str()), Arc::clone(&route));
-        }
+        lock(&self.inner.routes).keep(subject, &route);
         route
     }
 
     /// Where messages of a subject go, by way of the routes that the publisher has used.
     fn route_of<'o>(&self, subject: &LiveSubject, own: &'o mut OwnRoutes) -> &'o Route {
-        let generation = self.generation();
-        if own.generation != generation || own.by_subject.len() >= OWN_ROUTES_MAX {
-            *own = OwnRoutes { generation, ..OwnRoutes::default() };
-        }
-        let OwnRoutes { last, by_subject, .. } = own;
-        let known = last.take_if(|(text, _)| text.as_bytes() == subject.text().as_bytes());
-        let (text, route) = known.unwrap_or_else(|| {
+        let OwnRoutes { last, by_subject } = own;
+        let is_it = |(text, route): &mut (ByteString, Arc<Route>)| {
+            text.as_bytes() == subject.text().as_bytes() && self.is_current(route)
+        };
+        let (text, route) = last.take_if(is_it).unwrap_or_else(|| {
             // Copies of the text: that of a message may hold the whole buffer that the message came in.
-            if let Some((text, route)) = by_subject.get_key_value(subject.text()) {
+            if let Some((text, route)) = by_subject.get_key_value(subject.text())
+                && self.is_current(route)
+            {
                 return (text.clone(), Arc::clone(route));
             }
             let (text, route) = (ByteString::from(subject.as_str()), self.route(subject));
-            if route.generation == generation {
-                by_subject.insert(text.clone(), Arc::clone(&route));
+            if by_subject.len() >= OWN_ROUTES_MAX {
+                by_subject.clear();
             }
+            by_subject.insert(text.clone(), Arc::clone(&route));
             (text, route)
         });
-        // A route of a newer interest is for this message alone.
-        own.generation = if route.generation == generation { generation } else { 0 };
         &last.insert((text, route)).1
     }
 

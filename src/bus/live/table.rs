@@ -117,9 +117,9 @@ impl Table {
         last
     }
 
-    /// Where messages of a subject go.
-    pub(in crate::bus) fn route(&self, subject: &LiveSubject, generation: u64) -> Route {
-        let mut route = Route { generation, ..Route::default() };
+    /// Where messages of a subject go. `group` and `generation`: as [`super::generations::Generations`] counts them now.
+    pub(in crate::bus) fn route(&self, subject: &LiveSubject, (group, generation): (usize, u64)) -> Route {
+        let mut route = Route { group, generation, ..Route::default() };
         let mut groups: HashMap<&str, QueueGroup> = HashMap::new();
         let reserved = subject.as_str().starts_with('_');
         self.interest.for_each(subject.as_str(), &mut |numbers| {

@@ -72,6 +72,25 @@ fn every_subscription_that_matches_gets_a_message_until_it_ends() {
 }
 
 #[test]
+fn routes_stay_while_the_interest_in_other_first_tokens_changes() {
+    let (subjects, ann) = (LiveSubjects::new(1), client(1));
+    let _orders = subscribe(&subjects, &ann, 1, "orders.*", "");
+    let subject = LiveSubject::parse("orders.1".into()).unwrap();
+    let route = || subjects.route(&subject);
+    let first = route();
+    let other = subscribe(&subjects, &ann, 2, "_INBOX.x.*", "");
+    drop(other);
+    assert!(Arc::ptr_eq(&first, &route()), "nobody looked the subscriptions up again");
+    for filter in ["orders.>", "*.1", ">"] {
+        let before = route();
+        let more = subscribe(&subjects, &ann, 3, filter, "");
+        assert_eq!(route().plain.len(), 2, "{filter}");
+        drop(more);
+        assert!(!Arc::ptr_eq(&before, &route()) && route().plain.len() == 1, "{filter}");
+    }
+}
+
+#[test]
 fn members_of_a_group_take_turns_also_when_the_interest_changes_between() {
     let (subjects, mut own) = (LiveSubjects::new(1), OwnRoutes::default());
     let members: Vec<_> = (0..3).map(client).collect();

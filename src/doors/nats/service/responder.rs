@@ -95,6 +95,8 @@ pub(in crate::doors::nats) struct Responder {
     will_ask: bool,
     /// Whether the node stops: nothing is registered any more.
     draining: bool,
+    /// Whether the log says that the responder is not registered.
+    warned: bool,
 }
 
 impl Responder {
@@ -139,6 +141,7 @@ impl Responder {
             asked: None,
             will_ask: false,
             draining: false,
+            warned: false,
         })
     }
 
@@ -217,10 +220,13 @@ impl Responder {
     /// The responder is not registered. Its client goes on as any client of NATS.
     fn refused(&mut self, fault: &Fault, ctx: &mut Context<Self>) {
         let Name { service, instance } = &self.name;
-        tracing::warn!(
-            service, instance, client = self.handle.client().identity().name(), reason = %fault,
-            "a responder of NATS is not registered as a service"
-        );
+        // Once: a client may give many descriptions.
+        if !std::mem::replace(&mut self.warned, true) {
+            tracing::warn!(
+                service, instance, client = self.handle.client().identity().name(), reason = %fault,
+                "a responder of NATS is not registered as a service"
+            );
+        }
         self.registered = None;
         if matches!(fault.kind, FaultKind::Unavailable | FaultKind::Overloaded) {
             self.ask_after(RETRY, ctx);

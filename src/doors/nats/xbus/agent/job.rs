@@ -22,8 +22,9 @@ use crate::doors::nats::xbus::subject::PREFIX;
 
 /// How often the client hears that the server is still there.
 const BEAT: Duration = Duration::from_secs(1);
-/// An actor that says nothing for so long is lost.
-const SILENCE: Duration = Duration::from_secs(5);
+/// An actor that says nothing for so long is lost. Longer than nrpc asks of servers: the Python client says nothing while it
+/// computes the checksum of a big envelope, and would get its job again for ever. A connection that breaks is noticed at once.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// How the work of this node on a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

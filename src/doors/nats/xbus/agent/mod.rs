@@ -154,6 +154,7 @@ impl Agent {
             address: address.clone(),
             name: actor.name.clone(),
             transport: "xbus",
+            accepted: true,
             ..About::default()
         };
         let to = ctx.address().recipient();

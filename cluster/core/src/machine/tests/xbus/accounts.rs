@@ -139,7 +139,7 @@ fn a_certificate_that_cannot_be_a_credential_is_refused_as_a_whole() {
     let mut story = Story::empty();
     story.done(Change::Register(registration(SHOP, "shop", 1, &[])));
     let accept_with = |certificate: &str, fingerprint: String| {
-        let Change::AccountAccept(accept) = accept(SHOP, 1) else { unreachable!() };
+        let Change::AccountAccept(accept) = accept(SHOP, 1) else { panic!("another change") };
         Change::AccountAccept(AccountAccept { certificate: certificate.into(), fingerprint, ..accept })
     };
     for change in

@@ -73,7 +73,9 @@ fn many_stalled_envelopes_are_given_up_step_by_step() {
     for number in 0..600_u32 {
         let event = format!("e{number}");
         let stored = publish("xbus", &[event_of("xbus.e", "", &event)], FLAG_INTERNAL);
-        let Change::Fragment(mut received) = fragment_of(100, &emitter(&[200]), half(1), event) else { unreachable!() };
+        let Change::Fragment(mut received) = fragment_of(100, &emitter(&[200]), half(1), event) else {
+            panic!("another change")
+        };
         received.envelope[..4].copy_from_slice(&number.to_be_bytes());
         changes.extend([stored, Command::xbus(None, Change::Fragment(received)).frame().unwrap()]);
     }

@@ -137,7 +137,9 @@ fn who_may_not_send_is_told_so() {
 #[test]
 fn ids_and_names_of_a_fragment_have_a_form() {
     let mut story = Story::new();
-    let Change::Fragment(good) = story.fragment(100, &emitter(&[200]), whole("order")) else { unreachable!() };
+    let Change::Fragment(good) = story.fragment(100, &emitter(&[200]), whole("order")) else {
+        panic!("another change")
+    };
     let (long, short) = ("x".repeat(NAME_BYTES_MAX + 1), vec![1; 15]);
     for (bad, text) in [
         (FragmentReceived { envelope: short.clone(), ..good.clone() }, "malformed command: id of an envelope"),
