@@ -153,9 +153,13 @@ impl Flow {
         let subject = format!("{}.process.{process}", Namespace::XBUS);
         let once = format!("p-{process}-{}", status_word(step.status()));
         let Ok(frame) = frame(&subject, &once, payload.to_string().as_bytes()) else { return };
-        if let Err(refusal) = self.client().bus().node().proposals().propose(frame) {
-            tracing::debug!(%refusal, %process, "the status of a process is not in the book");
-        }
+        let proposer = self.client().bus().proposer().clone();
+        // A publish whose answer nobody awaits would be given up.
+        actix_web::rt::spawn(async move {
+            if let Err(refusal) = proposer.publish(frame).await {
+                tracing::debug!(%refusal, %process, "the status of a process is not in the book");
+            }
+        });
     }
 }
 
