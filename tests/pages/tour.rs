@@ -73,12 +73,8 @@ impl Tour {
         let [log, web, own_nats] = free_addresses(3).try_into().expect("three addresses");
         let node = Node::start(&Options::new().arg("--nats").arg("127.0.0.1:0"));
         let nats = address(&node).to_string();
-        let own = [
-            ("127.0.0.1:2121", log),
-            ("127.0.0.1:7540", web),
-            ("127.0.0.1:4222", nats),
-            ("127.0.0.1:4322", own_nats),
-        ];
+        let own =
+            [("127.0.0.1:2121", log), ("127.0.0.1:7540", web), ("127.0.0.1:4222", nats), ("127.0.0.1:4322", own_nats)];
         Self { node, own, more: more.to_vec(), programs: Cell::new(0), here, path, clients }
     }
 
