@@ -33,6 +33,7 @@ use crate::base::clock;
 use crate::bus::handle::Bus;
 use crate::bus::relay::Relay;
 use crate::bus::roll::services::Services;
+use crate::bus::xbus::flow::Flow;
 use crate::net::http::head::Fault;
 
 /// The settings of the administration.
@@ -66,6 +67,7 @@ pub struct Admin {
     bus: Bus,
     services: Services,
     relay: Addr<Relay>,
+    xbus: Flow,
     metrics: prometheus_client::registry::Registry,
     draining: AtomicBool,
     keys: keys::IdempotencyKeys,
@@ -81,7 +83,7 @@ impl std::fmt::Debug for Admin {
 impl Admin {
     /// Creates the administration of this bus.
     #[must_use]
-    pub fn new(services: Services, relay: Addr<Relay>, config: Config) -> Arc<Self> {
+    pub fn new(services: Services, relay: Addr<Relay>, xbus: Flow, config: Config) -> Arc<Self> {
         let bus = services.bus.clone();
         let mut metrics = prometheus_client::registry::Registry::default();
         bus.metrics().register(&mut metrics);
@@ -90,6 +92,7 @@ impl Admin {
             bus,
             services,
             relay,
+            xbus,
             metrics,
             draining: AtomicBool::new(false),
             keys: keys::IdempotencyKeys::default(),

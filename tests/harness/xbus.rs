@@ -19,6 +19,11 @@ impl Program {
         Self { key: KeyPair::generate().expect("a key") }
     }
 
+    /// The private key, PEM.
+    pub(crate) fn key(&self) -> String {
+        self.key.serialize_pem()
+    }
+
     /// A certificate request under this name, PEM.
     pub(crate) fn request(&self, name: &str) -> String {
         let request = params(name).serialize_request(&self.key).expect("a request");

@@ -397,14 +397,13 @@ impl Authority {
         let expires = millis(names.not_after);
         let print = format!("sha256:{}", names.fingerprint);
         self.with_security(|security| {
-            let account = names.account.as_deref().or(names.common_name.as_deref());
-            if let Some(row) = account.and_then(|account| account_credential::of(security, account, &print)) {
+            if let Some(account) = &names.account {
+                let row = account_credential::of(security, account, &print);
+                let row =
+                    row.ok_or_else(|| unauthenticated("the certificate is not the present one of its account"))?;
                 let shown = Shown::Certificate(print.clone(), Some(row.id.clone()));
-                return Ok(self.of_credential(security, row, shown)?.until(expires));
-            }
-            if names.account.is_some() {
-                // Whatever else its names may fit: this cluster has signed it for the account alone.
-                return Err(unauthenticated("the certificate is not the present one of its account"));
+                let holder = self.of_credential(security, row, shown)?;
+                return Ok(holder.until(expires));
             }
             // The most exact of the credentials that name the certificate counts.
             let cn = names.common_name.as_ref().map(|name| format!("cn:{name}"));

@@ -7,15 +7,12 @@ use crate::bus::security::credentials::token::sha256;
 /// Length of a key, in bytes.
 const BYTES: std::ops::RangeInclusive<usize> = 16..=128;
 
-/// How every key begins that a node has made. Scanners for leaked secrets look for this text.
-const PREFIX: &str = "rbx_";
-
-/// A new key: its prefix, and 43 letters and digits.
+/// A new key of 43 letters and digits.
 ///
 /// # Errors
 /// There is no randomness.
 pub fn mint() -> Result<String, Fault> {
-    let mut key = PREFIX.to_owned();
+    let mut key = String::new();
     push_secret(&mut key).map_err(|error| Fault::internal(error.to_string()))?;
     Ok(key)
 }

@@ -1,7 +1,6 @@
 //! Xbus between the doors and the rules: envelopes go into the book, processes go on, jobs come to their actors.
 //!
 //! ```text
-//! certificates   what requests and certificates of accounts say
 //! client     reads and changes of the state
 //! reads      envelopes, processes and logs, in memory and on the disk;  filter says which processes
 //! storage    the fragments of envelopes in the book
@@ -11,7 +10,7 @@
 //! upkeep     what the leader does for all processes
 //! presence   actors on the roll
 //! yaml       the text of a pipeline becomes a document of the rules
-//! accept     an operator accepts an account, whose certificate is signed;  api_key   keys of accounts for gateways
+//! accept     an operator accepts an account, whose certificate is signed here or was elsewhere;  api_key   keys of accounts for gateways
 //! ```
 //!
 //! Invariant: a job is brought by the node whose proposal the rules took, and counts as being worked on only as long as
@@ -19,7 +18,6 @@
 
 pub mod accept;
 pub mod api_key;
-pub mod certificates;
 pub mod client;
 pub mod engine;
 pub mod filter;

@@ -11,7 +11,6 @@ use utoipa::ToSchema;
 
 use super::accounts::{AccountView, show, view};
 use super::common::{account, change, fresh};
-use super::sign::{sign, taken};
 use crate::admin::Admin;
 use crate::admin::body::Optional;
 use crate::admin::caller::identity;
@@ -21,12 +20,14 @@ use crate::admin::preconditions::Conditions;
 use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{NoParameters, Query};
 use crate::admin::resource::resource;
+use crate::base::clock;
 use crate::bus::security::credentials::secret::Secret;
-use crate::bus::xbus::accept::accept as accept_change;
-use crate::bus::xbus::api_key;
+use crate::bus::xbus::{accept, api_key};
 
 /// One account, as the target of a right.
 const ONE: &str = "xbus/accounts/{account}";
+/// Milliseconds of a day.
+const DAY_MS: u64 = 86_400_000;
 /// Longest time that a certificate may count, in days: about 100 years.
 const DAYS_MAX: u32 = 36_500;
 
@@ -89,7 +90,7 @@ async fn apply(admin: &Admin, expected: Option<u64>, change_of: Change) -> Answe
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::admin) struct AcceptJson {
-    /// How many days the certificate counts; about 5 years by default. Not for one that was signed elsewhere.
+    /// How many days the certificate counts; 5 years by default. Not for one that was signed elsewhere.
     #[schema(minimum = 1, maximum = 36500, example = 365)]
     certificate_days: Option<u32>,
     /// A certificate in PEM that another authority signed for the key of the request, with the name of the account as
@@ -117,15 +118,16 @@ pub(in crate::admin) async fn accept(
     if body.certificate_days.is_some_and(|days| !(1..=DAYS_MAX).contains(&days)) {
         return Err(Problem::bad(format!("certificate_days: 1 to {DAYS_MAX}")));
     }
-    let signed = match &body.certificate {
-        Some(_) if body.certificate_days.is_some() => {
+    let life = body.certificate_days.map(|days| u64::from(days).saturating_mul(DAY_MS));
+    let expires = life.map(|life| clock::millis().saturating_add(life));
+    let accepted = match &body.certificate {
+        Some(_) if expires.is_some() => {
             return Err(Problem::bad("certificate_days: the certificate says itself how long it counts"));
         }
-        Some(pem) => taken(&row, pem)?,
-        None => sign(&admin, &row, body.certificate_days)?,
+        Some(pem) => accept::accept_signed(&row, pem)?,
+        None => accept::accept(admin.bus.authority(), &row, expires)?,
     };
-    let change = accept_change(&row, signed);
-    apply(&admin, expected, change).await
+    apply(&admin, expected, accepted).await
 }
 
 /// Rejects an account that was never accepted: its program is told so. To enable or delete the account is the way back.

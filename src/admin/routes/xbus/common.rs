@@ -33,7 +33,7 @@ pub(in crate::admin) struct RemovedView {
 
 /// The client of the state of Xbus.
 pub(super) fn client(admin: &Admin) -> XbusClient {
-    XbusClient::new(admin.bus.clone())
+    admin.xbus.client().clone()
 }
 
 /// Reads the state in memory.
@@ -41,9 +41,11 @@ pub(super) fn look<T>(admin: &Admin, look: impl FnOnce(&Xbus) -> T) -> T {
     client(admin).look(look)
 }
 
-/// Proposes a change in the name of the caller, and waits for its result.
+/// Proposes a change in the name of the caller, and waits for its result. Clients hear of what the change did.
 pub(super) async fn change(admin: &Admin, if_revision: Option<u64>, change: Change) -> Result<XbusDone, Problem> {
-    done(propose(admin, Command::xbus(if_revision, change)).await?)
+    let done = done(propose(admin, Command::xbus(if_revision, change)).await?)?;
+    admin.xbus.tell(&done);
+    Ok(done)
 }
 
 /// The result of a change.

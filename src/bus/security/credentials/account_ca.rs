@@ -22,7 +22,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey;
 
-use super::certificate::ACCOUNT_SCHEME;
+use super::certificate::{ACCOUNT_SCHEME, names};
 use super::token::sha256;
 use crate::base::clock;
 
@@ -100,6 +100,17 @@ impl VerifiedRequest {
     }
 }
 
+/// A certificate that was signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedCertificate {
+    /// The certificate, PEM.
+    pub pem: String,
+    /// SHA-256 of the certificate, as credentials name it: `sha256:HEX`.
+    pub fingerprint: String,
+    /// When the certificate ends to count, milliseconds since 1970.
+    pub expires: u64,
+}
+
 /// Why there is no authority.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountCaError {
@@ -161,12 +172,17 @@ impl AccountCa {
         &self.pem
     }
 
-    /// Signs a certificate, in PEM, for an account. It counts until `expires`, milliseconds since 1970, or for five years, and
-    /// never longer than that of the authority.
+    /// Signs a certificate for an account, which counts until `expires`, milliseconds since 1970, or for five years. It
+    /// never counts longer than that of the authority.
     ///
     /// # Errors
     /// A text for people: there is no randomness, or the name cannot stand in a certificate.
-    pub fn sign(&self, request: &VerifiedRequest, account: &str, expires: Option<u64>) -> Result<String, String> {
+    pub fn sign(
+        &self,
+        request: &VerifiedRequest,
+        account: &str,
+        expires: Option<u64>,
+    ) -> Result<SignedCertificate, String> {
         let text = |error: rcgen::Error| format!("the certificate cannot be signed: {error}");
         let now = clock::millis();
         let lifetime = u64::try_from(LIFETIME.as_millis()).unwrap_or(u64::MAX);
@@ -190,7 +206,9 @@ impl AccountCa {
         params.use_authority_key_identifier_extension = true;
         let key = SubjectPublicKeyInfo::from_der(&request.key).map_err(text)?;
         let signed = params.signed_by(&key, &self.issuer).map_err(text)?;
-        Ok(signed.pem())
+        let names = names(signed.der()).map_err(|error| error.to_string())?;
+        let expires = (ends / 1000).saturating_mul(1000);
+        Ok(SignedCertificate { pem: signed.pem(), fingerprint: format!("sha256:{}", names.fingerprint), expires })
     }
 }
 
@@ -199,7 +217,6 @@ mod tests {
     use proptest::prelude::*;
     use rcgen::{BasicConstraints, CertifiedIssuer, IsCa};
 
-    use super::super::certificate::names as names_of;
     use super::*;
 
     fn request(common_names: &[&str]) -> (String, KeyPair) {
@@ -226,32 +243,26 @@ mod tests {
         AccountCa::load(&certificate, &secret)
     }
 
-    fn der_of(pem: &str) -> Vec<u8> {
-        rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec()
-    }
-
     #[test]
     fn a_certificate_is_for_the_key_and_the_name_and_nothing_else() {
         let (ca, (pem, key)) = (ca(true).unwrap(), request(&["shop"]));
         let request = VerifiedRequest::read(&pem, "shop").unwrap();
         assert_eq!(request.public_key(), sha256(&rcgen::PublicKeyData::subject_public_key_info(&key)));
         let signed = ca.sign(&request, "shop", None).unwrap();
-        let der = der_of(&signed);
+        let der = rustls::pki_types::CertificateDer::from_pem_slice(signed.pem.as_bytes()).unwrap();
         let (_, certificate) = X509Certificate::from_der(&der).unwrap();
         assert!(!certificate.is_ca());
         let usage = certificate.extended_key_usage().unwrap().unwrap().value;
         assert!(usage.client_auth && !usage.server_auth);
-        let names = names_of(&der).unwrap();
+        let names = names(&der).unwrap();
         assert_eq!((names.common_name.as_deref(), names.principal), (Some("shop"), None));
         assert_eq!(names.account.as_deref(), Some("shop"));
-        let left = |der: &[u8]| {
-            let ends = names_of(der).unwrap().not_after;
-            ends.duration_since(std::time::SystemTime::now()).unwrap().as_secs()
-        };
-        let years = left(&der) / (365 * 24 * 60 * 60);
+        assert_eq!(signed.fingerprint, format!("sha256:{}", names.fingerprint));
+        let years = signed.expires.saturating_sub(clock::millis()) / (365 * 24 * 60 * 60 * 1000);
         assert!((4..=5).contains(&years), "{years}");
-        let again = der_of(&ca.sign(&request, "shop", Some(clock::millis() + 90_000)).unwrap());
-        assert!(again != der && left(&again) <= 90);
+        let again = ca.sign(&request, "shop", Some(clock::millis() + 90_000)).unwrap();
+        assert_ne!(again.fingerprint, signed.fingerprint);
+        assert!(again.expires <= clock::millis() + 90_000);
         assert!(ca.sign(&request, "shop", Some(1)).unwrap_err().contains("later time"));
         assert!(!format!("{ca:?}").contains("PRIVATE"));
     }

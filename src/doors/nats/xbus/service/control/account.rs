@@ -7,7 +7,7 @@ use rollbook_core::xbus::done::XbusDone;
 use super::change;
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
-use crate::bus::xbus::accept::{accept, sign};
+use crate::bus::xbus::accept::accept;
 use crate::bus::xbus::api_key;
 use crate::doors::nats::xbus::proto::account::Account;
 use crate::doors::nats::xbus::proto::control::{
@@ -63,7 +63,7 @@ pub(super) async fn update(shared: &XbusShared, request: &Request) -> Result<Ans
         (AccountStatus::Enabled, AccountStatus::Enabled) if !row.certificate.is_empty() && expires.is_none() => {
             return Ok(request.message(&rows::account(&row)));
         }
-        (AccountStatus::Enabled, _) => accept(&row, sign(shared.client.bus().authority(), &row, expires)?),
+        (AccountStatus::Enabled, _) => accept(shared.client.bus().authority(), &row, expires)?,
         (AccountStatus::Disabled, _) => Change::AccountEnable(Enable { id: row.id, enabled: false }),
         (AccountStatus::Pending | AccountStatus::NoStatus, _) => {
             return Err(Fault::bad("the status of an account becomes enabled or disabled; see resetcert"));
