@@ -26,10 +26,10 @@ use crate::bus::xbus::{accept, api_key};
 
 /// One account, as the target of a right.
 const ONE: &str = "xbus/accounts/{account}";
-/// Milliseconds of a day.
-const DAY_MS: u64 = 86_400_000;
 /// Longest time that a certificate may count, in days: about 100 years.
 const DAYS_MAX: u32 = 36_500;
+/// A day, in milliseconds.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 const fn post(action: &'static str) -> [Operation; 1] {
     [write("POST", action, Verb::AdminWrite, ONE)]
@@ -44,7 +44,7 @@ pub(super) fn mount(services: &mut web::ServiceConfig) {
                 .route(web::get().to(show))
                 .route(web::delete().to(delete)),
         )
-        .service(resource(&path("/accept"), post("xbus.account_accept")).route(web::post().to(accept)))
+        .service(resource(&path("/accept"), post("xbus.account_accept")).route(web::post().to(accept_account)))
         .service(resource(&path("/reject"), enable).route(web::post().to(reject)))
         .service(resource(&path("/disable"), enable).route(web::post().to(disable)))
         .service(resource(&path("/enable"), enable).route(web::post().to(self::enable)))
@@ -90,7 +90,7 @@ async fn apply(admin: &Admin, expected: Option<u64>, change_of: Change) -> Answe
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::admin) struct AcceptJson {
-    /// How many days the certificate counts; 5 years by default. Not for one that was signed elsewhere.
+    /// How many days the certificate counts; about 5 years by default. Not for one that was signed elsewhere.
     #[schema(minimum = 1, maximum = 36500, example = 365)]
     certificate_days: Option<u32>,
     /// A certificate in PEM that another authority signed for the key of the request, with the name of the account as
@@ -102,7 +102,7 @@ pub(in crate::admin) struct AcceptJson {
 /// Accepts an account and its present key: its program gets the certificate when it registers again, and may connect. The
 /// principal `actor:NAME` is made, if there is none, and the certificate is its credential.
 #[utoipa::path(post, path = "/api/xbus/accounts/{account}/accept", operation_id = "xbus_account_accept", tag = "xbus", params(("account" = String, Path), ("If-Match" = Option<String>, Header, description = "the ETag of a GET")), request_body = Option<AcceptJson>, responses((status = 200, description = "the account as it is now", body = AccountView), Problems))]
-pub(in crate::admin) async fn accept(
+pub(in crate::admin) async fn accept_account(
     admin: web::Data<Admin>,
     request: HttpRequest,
     named: web::Path<String>,
@@ -111,23 +111,20 @@ pub(in crate::admin) async fn accept(
 ) -> Answer {
     let (row, expected) = target(&admin, &request, &named).await?;
     check_escalation(&admin, &row)?;
-    if row.public_key.is_empty() {
-        let detail = format!("account {} has no request: its program has to register first", row.name);
-        return Err(Problem::new(409, "xbus", detail));
-    }
     if body.certificate_days.is_some_and(|days| !(1..=DAYS_MAX).contains(&days)) {
         return Err(Problem::bad(format!("certificate_days: 1 to {DAYS_MAX}")));
     }
-    let life = body.certificate_days.map(|days| u64::from(days).saturating_mul(DAY_MS));
-    let expires = life.map(|life| clock::millis().saturating_add(life));
-    let accepted = match &body.certificate {
-        Some(_) if expires.is_some() => {
+    let wish = match &body.certificate {
+        Some(_) if body.certificate_days.is_some() => {
             return Err(Problem::bad("certificate_days: the certificate says itself how long it counts"));
         }
         Some(pem) => accept::accept_signed(&row, pem)?,
-        None => accept::accept(admin.bus.authority(), &row, expires)?,
+        None => {
+            let expires = |days: u32| clock::millis().saturating_add(u64::from(days).saturating_mul(DAY_MS));
+            accept::accept(admin.bus.authority(), &row, body.certificate_days.map(expires))?
+        }
     };
-    apply(&admin, expected, accepted).await
+    apply(&admin, expected, wish).await
 }
 
 /// Rejects an account that was never accepted: its program is told so. To enable or delete the account is the way back.

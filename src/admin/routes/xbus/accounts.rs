@@ -17,7 +17,7 @@ use rollbook_core::xbus::id::Id;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::common::{account, done, look, new_id, tagged, text, time};
+use super::common::{account, done, look, tagged, text, time};
 use crate::admin::Admin;
 use crate::admin::body::{Object, at_most};
 use crate::admin::common::Answer;
@@ -27,6 +27,7 @@ use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::admin::resource::resource;
 use crate::bus::security::credentials::account_ca::VerifiedRequest;
+use crate::bus::xbus::actor_calls::new_id;
 
 /// Largest body of a registration, bytes: as many actors as an account has, with their configurations.
 const BODY_BYTES_MAX: usize = 8 << 20;
