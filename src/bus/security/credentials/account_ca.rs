@@ -287,7 +287,7 @@ mod tests {
         let request = VerifiedRequest::read(&pem, "shop").unwrap();
         assert_eq!(request.public_key(), sha256(&rcgen::PublicKeyData::subject_public_key_info(&key)));
         let signed = ca.sign(&request, "shop", None).unwrap();
-        let der = rustls::pki_types::CertificateDer::from_pem_slice(signed.pem.as_bytes()).unwrap();
+        let der = CertificateDer::from_pem_slice(signed.pem.as_bytes()).unwrap();
         let (_, certificate) = X509Certificate::from_der(&der).unwrap();
         assert!(!certificate.is_ca());
         let usage = certificate.extended_key_usage().unwrap().unwrap().value;
