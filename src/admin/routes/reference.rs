@@ -23,7 +23,8 @@ const PARTS: [(&str, &str, &str); 18] = [
     ("xbus", "actor", "Name or id of the actor, as in `GET /api/xbus/actors`."),
     ("xbus", "name", "Name of the pipeline, as in `GET /api/xbus/pipelines`."),
     ("xbus", "version", "The version of the pipeline: any text."),
-    ("xbus", "id", "Id of the process or envelope, a UUID."),
+    ("xbus", "id", "Id of the process, envelope or replay, a UUID."),
+    ("xbus", "type", "The type of events, as in `GET /api/xbus/schemas`."),
     ("cluster", "id", "Number of the node, as in `GET /api/cluster`."),
     ("cluster", "force", "Make the change in spite of what speaks against it, as far as raft can."),
 ];

@@ -10,6 +10,8 @@
 //! sweep      gives back what this node no longer works on
 //! upkeep     what the leader does for all processes
 //! presence   actors on the roll
+//! replay     jobs that have many processes go along again
+//! schema     items of envelopes held against the schemas of their types
 //! yaml       the text of a pipeline becomes a document of the rules
 //! accept     an operator accepts an account, whose certificate is signed;  api_key   keys of accounts for gateways
 //! ```
@@ -27,6 +29,8 @@ pub mod flow;
 mod pick;
 pub mod presence;
 pub mod reads;
+pub mod replay;
+pub mod schema;
 pub mod storage;
 mod sweep;
 mod upkeep;
