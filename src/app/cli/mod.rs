@@ -53,6 +53,7 @@ async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()>
         ClientCommand::Ps(args) => commands::xbus::ps::run(global, args).await,
         ClientCommand::Envelope(args) => commands::xbus::envelope::run(global, args).await,
         ClientCommand::Logs(args) => commands::xbus::logs::run(global, args).await,
+        ClientCommand::Schema(args) => commands::xbus::schema::run(global, args).await,
         ClientCommand::Login(args) => commands::security::login::login(global, args).await,
         ClientCommand::Logout(args) => commands::security::login::logout(global, args),
         ClientCommand::Context(args) => commands::security::context::run(global, args),

@@ -18,6 +18,7 @@ use rollbook_core::xbus::process::row::ProcessStatus;
 use serde_json::json;
 
 use super::client::{XbusClient, done};
+use super::schema::Schemas;
 use crate::base::clock;
 use crate::bus::error::Fault;
 
@@ -43,6 +44,7 @@ pub trait XbusListener: fmt::Debug + Send + Sync {
 
 struct Inner {
     client: XbusClient,
+    schemas: Schemas,
     listener: OnceLock<Arc<dyn XbusListener>>,
 }
 
@@ -62,13 +64,19 @@ impl Flow {
     /// The flow of this node.
     #[must_use]
     pub fn new(client: XbusClient) -> Self {
-        Self { inner: Arc::new(Inner { client, listener: OnceLock::new() }) }
+        Self { inner: Arc::new(Inner { client, schemas: Schemas::default(), listener: OnceLock::new() }) }
     }
 
     /// The state of Xbus.
     #[must_use]
     pub fn client(&self) -> &XbusClient {
         &self.inner.client
+    }
+
+    /// The schemas of types of events, against which whoever stores a fragment holds its items before.
+    #[must_use]
+    pub fn schemas(&self) -> &Schemas {
+        &self.inner.schemas
     }
 
     /// From now on this one hears of every change. The first listener stays.

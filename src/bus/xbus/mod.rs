@@ -12,6 +12,8 @@
 //! seen       which actors were seen at this node
 //! upkeep     what the leader does for all processes
 //! presence   actors on the roll
+//! replay     jobs that have many processes go along again
+//! schema     items of envelopes held against the schemas of their types
 //! yaml       the text of a pipeline becomes a document of the rules
 //! accept     an operator accepts an account, whose certificate is signed here or was elsewhere;  api_key   keys of accounts for gateways
 //! ```
@@ -32,6 +34,8 @@ pub mod measure;
 mod pick;
 pub mod presence;
 pub mod reads;
+pub mod replay;
+pub mod schema;
 pub mod seen;
 pub mod storage;
 pub mod stored;

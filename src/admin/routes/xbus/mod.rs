@@ -4,6 +4,7 @@
 //! accounts    who may speak: registered, accepted, disabled     account_changes  what operators do with an account
 //! actors      what programs of an account do                    pipelines        graphs and their versions
 //! processes   envelopes on their way                            process_changes  pause, resume, cancel, purge
+//! replays     processes that go along again                  schemas          what items of events have to look like
 //! envelopes   what is known of an envelope                      logs             what actors had to say
 //! ```
 //!
@@ -20,6 +21,8 @@ pub(in crate::admin) mod pipelines;
 pub(in crate::admin) mod process_changes;
 mod process_view;
 pub(in crate::admin) mod processes;
+pub(in crate::admin) mod replays;
+pub(in crate::admin) mod schemas;
 
 use actix_web::web;
 
@@ -33,6 +36,8 @@ pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
         // The purge comes before the processes, because its path has the form of that of one process.
         .configure(process_changes::mount)
         .configure(processes::mount)
+        .configure(replays::mount)
+        .configure(schemas::mount)
         .configure(envelopes::mount)
         .configure(logs::mount);
 }

@@ -1,4 +1,4 @@
-//! The commands of Xbus: accounts and actors, pipelines, processes, envelopes and logs.
+//! The commands of Xbus: accounts and actors, pipelines, processes, envelopes, logs and schemas.
 //!
 //! Imports `shared` and the rows of `security`. Each command is one request to REST, or a list of pages.
 
@@ -9,3 +9,5 @@ pub(in crate::app::cli) mod envelope;
 pub(in crate::app::cli) mod logs;
 pub(in crate::app::cli) mod pipeline;
 pub(in crate::app::cli) mod ps;
+mod replay;
+pub(in crate::app::cli) mod schema;
