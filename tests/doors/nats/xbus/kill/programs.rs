@@ -15,7 +15,7 @@ use rollbook::doors::nats::xbus::proto::process::EmitterEnvelopeState;
 use rollbook_core::xbus::process::row::ProcessStatus;
 
 use super::checker::Seen;
-use crate::doors::nats::xbus::actor::{Job, envelope, event, output, state, text};
+use crate::doors::nats::xbus::actor::{Job, envelope, event, inbox, output, state, text};
 use crate::doors::nats::xbus::setup::Setup;
 use crate::doors::nats::xbus::wire::{Delivery, Wire};
 use crate::harness::ms;
@@ -82,6 +82,8 @@ struct Session<'a> {
     shared: &'a Shared,
     wire: Wire,
     actor: &'a str,
+    inbox: String,
+    /// By the subject of the answer.
     sent: HashMap<String, Sent>,
 }
 
@@ -103,7 +105,8 @@ impl Program {
     fn connected(&self, shared: &Shared, door: SocketAddr, left: &mut HashMap<String, Sent>) -> Result<()> {
         let actor = shared.setup.actor(self.actor);
         let mut wire = Wire::connect(door)?;
-        wire.subscribe(&format!("_INBOX.{}.in.*", shared.setup.account), "answers");
+        let inbox = inbox(&shared.setup.account);
+        wire.subscribe(&format!("{inbox}.*"), "answers");
         match self.kind {
             Kind::Emitter => wire.subscribe(&format!("xbus.default.processstate.{actor}.envelope.*"), "states"),
             Kind::Worker | Kind::Consumer => {
@@ -113,11 +116,9 @@ impl Program {
         }
         wire.flush()?;
         // Jobs end with the connection, envelopes of emitters do not.
-        let mut session = Session { shared, wire, actor, sent: std::mem::take(left) };
-        session.sent.retain(|_, sent| sent.job.is_none());
-        for sent in session.sent.values_mut() {
-            sent.at = Instant::now() - AGAIN;
-        }
+        let again = std::mem::take(left).into_values().filter(|sent| sent.job.is_none());
+        let mut session = Session { shared, wire, actor, inbox, sent: HashMap::new() };
+        again.for_each(|sent| session.send(sent));
         let ended = session.work(self.kind);
         *left = session.sent;
         ended
@@ -149,14 +150,15 @@ impl Session<'_> {
         let content = format!("number {number} {}", "x".repeat(100));
         let whole = envelope(vec![event("order.placed", &[&content])]);
         let id = text(&whole.id);
-        self.send(number, id, None, output(None, "default", whole).encode_to_vec());
+        let payload = output(None, "default", whole).encode_to_vec();
+        self.send(Sent { number, payload, envelope: id, job: None, at: Instant::now() });
         true
     }
 
-    fn send(&mut self, number: u64, envelope: String, job: Option<Job>, payload: Vec<u8>) {
-        let inbox = format!("_INBOX.{}.in.{envelope}", self.shared.setup.account);
-        self.wire.publish(&format!("xbus.default.broker.{}.output", self.actor), &inbox, &payload);
-        self.sent.insert(inbox, Sent { number, payload, envelope, job, at: Instant::now() });
+    fn send(&mut self, sent: Sent) {
+        let inbox = format!("{}.{}", self.inbox, sent.envelope);
+        self.wire.publish(&format!("xbus.default.broker.{}.output", self.actor), &inbox, &sent.payload);
+        self.sent.insert(inbox, Sent { at: Instant::now(), ..sent });
     }
 
     fn send_again(&mut self) {
@@ -227,7 +229,7 @@ impl Session<'_> {
         let whole = envelope(vec![event("order.taxed", &[&job.items()[0]])]);
         let id = text(&whole.id);
         let payload = output(Some(job), "default", whole).encode_to_vec();
-        self.send(number, id, Some(job.clone()), payload);
+        self.send(Sent { number, payload, envelope: id, job: Some(job.clone()), at: Instant::now() });
     }
 
     fn consume(&mut self, job: &Job) {
