@@ -267,7 +267,7 @@ fn is_job(message: &Message) -> bool {
 /// A worker that sends what came in as an envelope of its own, or forwards what is big.
 async fn work((mut reader, mut writer, own): (Reader, Writer, String), actors: Actors, forwards: bool) -> Result<()> {
     let subject = format!("xbus.default.broker.{}.output", actors.worker);
-    let (mut next, mut sent) = (0_u64, HashMap::new());
+    let (mut next, mut sent) = (0_u64, HashMap::<Bytes, (Bytes, Job)>::new());
     loop {
         for message in reader.messages(&mut writer).await? {
             if !is_job(&message) {
