@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::http::Response;
 use crate::harness::node::{Node, Options};
+use crate::harness::tls::Authority;
 use crate::harness::xbus::Program;
 use crate::harness::{SOON, wait_for};
 
@@ -12,7 +13,11 @@ const GRAPH: &str = "nodes:\n- id: in\n  type: emitter\n  roles: [orders]\n- id:
 
 /// A node whose cluster knows Xbus.
 fn start() -> Node {
-    let node = Node::start(&Options::new());
+    start_with(&Options::new())
+}
+
+fn start_with(options: &Options) -> Node {
+    let node = Node::start(options);
     wait_for("the feature level", SOON, || {
         (registered(&node, "first", &Program::new(), &json!([])).status == 200).then_some(())
     });
@@ -51,6 +56,7 @@ fn an_account_is_registered_accepted_shut_out_and_deleted() {
     refused(&registered(&node, "shop", &Program::new(), &json!([])), 409, "another key");
     refused(&node.web("POST", "/api/xbus/accounts/shop/enable", ""), 409, "no certificate");
 
+    refused(&node.web("POST", "/api/xbus/accounts/shop/accept", ""), 409, "no CA for accounts");
     let accept =
         |pem: &str| node.web("POST", "/api/xbus/accounts/shop/accept", &json!({ "certificate": pem }).to_string());
     refused(&accept(&program.certificate("other")), 400, "common name has to be shop");
@@ -66,7 +72,7 @@ fn an_account_is_registered_accepted_shut_out_and_deleted() {
     assert_eq!(credentials["items"][0]["kind"], "certificate", "{credentials}");
 
     let key = done(&node, "POST", "accounts/shop/api-key", &Value::Null);
-    assert!(key["api_key"].as_str().is_some_and(|key| key.starts_with("rbx_") && key.len() == 47), "{key}");
+    assert!(key["api_key"].as_str().is_some_and(|key| key.len() == 43), "{key}");
     assert_eq!(done(&node, "GET", "accounts/shop", &Value::Null)["has_api_key"], true);
     done(&node, "DELETE", "accounts/shop/api-key", &Value::Null);
     assert_eq!(done(&node, "GET", "accounts/shop", &Value::Null)["has_api_key"], false);
@@ -83,6 +89,22 @@ fn an_account_is_registered_accepted_shut_out_and_deleted() {
     assert_eq!(node.web("GET", "/api/xbus/accounts/shop", "").status, 404);
     assert_eq!(node.web("GET", "/api/xbus/actors/shop.orders", "").status, 404, "its actors go with it");
     assert_eq!(node.web("GET", "/api/security/principals/actor:shop", "").status, 404);
+}
+
+#[test]
+fn the_node_signs_the_request_of_an_account_with_its_own_authority() {
+    let authority = Authority::new(&[]);
+    let options = Options::new().env("ROLLBOOK_NATS__XBUS_CA_CERTIFICATE", &authority.text("ca.pem"));
+    let node = start_with(&options.env("ROLLBOOK_NATS__XBUS_CA_KEY", &authority.text("ca.key")));
+    let program = Program::new();
+    assert_eq!(registered(&node, "shop", &program, &json!([])).status, 200);
+    let account = done(&node, "POST", "accounts/shop/accept", &json!({ "certificate_days": 7 }));
+    let pem = account["certificate"].as_str().unwrap_or_default();
+    assert!(pem.starts_with("-----BEGIN CERTIFICATE-----"), "{account}");
+    let credentials = node.web("GET", "/api/security/principals/actor:shop/credentials", "").json();
+    assert!(credentials["items"][0]["expires_at"].is_string(), "{credentials}");
+    let other = json!({ "name": "other", "type": "actor", "csr": program.request("shop") }).to_string();
+    refused(&node.web("POST", "/api/xbus/accounts", &other), 400, "one common name");
 }
 
 #[test]
@@ -176,8 +198,8 @@ fn what_is_not_there_is_said_by_name() {
         ("POST", "actors/none/accept".to_owned(), "", "not found: actor none"),
         ("GET", "actors?account=none".to_owned(), "", "not found: account none"),
         ("GET", "pipelines/none".to_owned(), "", "not found: pipeline none"),
-        ("GET", "pipelines/none/1".to_owned(), "", "not found: version 1 of pipeline none"),
-        ("POST", "pipelines/none/1/status".to_owned(), r#"{"status":"active"}"#, "version 1 of pipeline none"),
+        ("GET", "pipelines/none/1".to_owned(), "", "not found: pipeline none, version 1"),
+        ("POST", "pipelines/none/1/status".to_owned(), r#"{"status":"active"}"#, "pipeline none, version 1"),
         ("GET", format!("processes/{UNKNOWN}"), "", "not found: process"),
         ("POST", format!("processes/{UNKNOWN}/pause"), "", "that goes on"),
         ("PUT", format!("processes/{UNKNOWN}/attention"), r#"{"status":"closed"}"#, "that needs attention"),

@@ -1,6 +1,7 @@
 //! Keys of programs that register accounts of Xbus.
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rcgen::string::Ia5String;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 
 /// The key of a program.
 pub(crate) struct Program {
@@ -30,8 +31,11 @@ impl Program {
         request.pem().expect("PEM")
     }
 
-    /// A certificate for the key under this name, PEM. Nobody's authority has signed it.
+    /// A certificate for the key under this name, as accounts have them, PEM. Nobody's authority has signed it.
     pub(crate) fn certificate(&self, name: &str) -> String {
-        params(name).self_signed(&self.key).expect("a certificate").pem()
+        let mut params = params(name);
+        let uri = format!("xbus-account:{name}");
+        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(uri).expect("ASCII"))];
+        params.self_signed(&self.key).expect("a certificate").pem()
     }
 }

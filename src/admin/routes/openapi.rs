@@ -91,7 +91,7 @@ const PAGES: &str = "/docs/{_:.*}";
         xbus::accounts::list,
         xbus::accounts::register,
         xbus::accounts::show,
-        xbus::account_changes::accept,
+        xbus::account_changes::accept_account,
         xbus::account_changes::reject,
         xbus::account_changes::disable,
         xbus::account_changes::enable,

@@ -7,12 +7,15 @@ use crate::bus::security::credentials::token::sha256;
 /// Length of a key, in bytes.
 const BYTES: std::ops::RangeInclusive<usize> = 16..=128;
 
-/// A new key of 43 letters and digits.
+/// How every key begins that a node makes.
+const PREFIX: &str = "rbx_";
+
+/// A new key: `rbx_` and 43 letters and digits.
 ///
 /// # Errors
 /// There is no randomness.
 pub fn mint() -> Result<String, Fault> {
-    let mut key = String::new();
+    let mut key = PREFIX.to_owned();
     push_secret(&mut key).map_err(|error| Fault::internal(error.to_string()))?;
     Ok(key)
 }

@@ -39,6 +39,13 @@ pub const SELECTORS_MAX: usize = 256;
 /// Most faults of a pipeline that are told; more would help nobody.
 pub const FAULTS_MAX: usize = 64;
 
+/// Most schemas of one cluster.
+pub const SCHEMAS_MAX: usize = 1000;
+/// Longest text of a schema, in bytes.
+pub const SCHEMA_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of the rows of all schemas.
+pub const SCHEMAS_BYTES_MAX: usize = 16 << 20;
+
 /// Most envelopes at a time that are not complete.
 pub const ENVELOPES_OPEN_MAX: usize = 10_000;
 /// Most events of an envelope.

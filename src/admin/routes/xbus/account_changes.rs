@@ -5,13 +5,12 @@ use rollbook_core::security::change::Change as SecurityChange;
 use rollbook_core::security::model::Credential;
 use rollbook_core::security::right::Verb;
 use rollbook_core::xbus::account::row::{AccountRow, AccountStatus};
-use rollbook_core::xbus::change::{AccountAccept, ApiKey, Change, Enable};
+use rollbook_core::xbus::change::{ApiKey, Change, Enable};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::accounts::{AccountView, show, view};
 use super::common::{account, change, fresh};
-use super::sign::{sign, taken};
 use crate::admin::Admin;
 use crate::admin::body::Optional;
 use crate::admin::caller::identity;
@@ -21,16 +20,16 @@ use crate::admin::preconditions::Conditions;
 use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{NoParameters, Query};
 use crate::admin::resource::resource;
-use crate::bus::security::credentials::base62::push_secret;
+use crate::base::clock;
 use crate::bus::security::credentials::secret::Secret;
-use crate::bus::security::credentials::token::sha256;
+use crate::bus::xbus::{accept, api_key};
 
 /// One account, as the target of a right.
 const ONE: &str = "xbus/accounts/{account}";
-/// How every API key begins.
-const KEY_PREFIX: &str = "rbx_";
 /// Longest time that a certificate may count, in days: about 100 years.
 const DAYS_MAX: u32 = 36_500;
+/// A day, in milliseconds.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 const fn post(action: &'static str) -> [Operation; 1] {
     [write("POST", action, Verb::AdminWrite, ONE)]
@@ -45,7 +44,7 @@ pub(super) fn mount(services: &mut web::ServiceConfig) {
                 .route(web::get().to(show))
                 .route(web::delete().to(delete)),
         )
-        .service(resource(&path("/accept"), post("xbus.account_accept")).route(web::post().to(accept)))
+        .service(resource(&path("/accept"), post("xbus.account_accept")).route(web::post().to(accept_account)))
         .service(resource(&path("/reject"), enable).route(web::post().to(reject)))
         .service(resource(&path("/disable"), enable).route(web::post().to(disable)))
         .service(resource(&path("/enable"), enable).route(web::post().to(self::enable)))
@@ -103,7 +102,7 @@ pub(in crate::admin) struct AcceptJson {
 /// Accepts an account and its present key: its program gets the certificate when it registers again, and may connect. The
 /// principal `actor:NAME` is made, if there is none, and the certificate is its credential.
 #[utoipa::path(post, path = "/api/xbus/accounts/{account}/accept", operation_id = "xbus_account_accept", tag = "xbus", params(("account" = String, Path), ("If-Match" = Option<String>, Header, description = "the ETag of a GET")), request_body = Option<AcceptJson>, responses((status = 200, description = "the account as it is now", body = AccountView), Problems))]
-pub(in crate::admin) async fn accept(
+pub(in crate::admin) async fn accept_account(
     admin: web::Data<Admin>,
     request: HttpRequest,
     named: web::Path<String>,
@@ -112,29 +111,20 @@ pub(in crate::admin) async fn accept(
 ) -> Answer {
     let (row, expected) = target(&admin, &request, &named).await?;
     check_escalation(&admin, &row)?;
-    if row.public_key.is_empty() {
-        let detail = format!("account {} has no request: its program has to register first", row.name);
-        return Err(Problem::new(409, "xbus", detail));
-    }
     if body.certificate_days.is_some_and(|days| !(1..=DAYS_MAX).contains(&days)) {
         return Err(Problem::bad(format!("certificate_days: 1 to {DAYS_MAX}")));
     }
-    let signed = match &body.certificate {
+    let wish = match &body.certificate {
         Some(_) if body.certificate_days.is_some() => {
             return Err(Problem::bad("certificate_days: the certificate says itself how long it counts"));
         }
-        Some(pem) => taken(&row, pem)?,
-        None => sign(&admin, &row, body.certificate_days)?,
+        Some(pem) => accept::accept_signed(&row, pem)?,
+        None => {
+            let expires = |days: u32| clock::millis().saturating_add(u64::from(days).saturating_mul(DAY_MS));
+            accept::accept(admin.bus.authority(), &row, body.certificate_days.map(expires))?
+        }
     };
-    let accept = AccountAccept {
-        id: row.id,
-        // The rules compare this with the key of the request that counts then.
-        public_key: signed.public_key.to_vec(),
-        certificate: signed.pem,
-        fingerprint: signed.fingerprint,
-        expires: signed.expires,
-    };
-    apply(&admin, expected, Change::AccountAccept(accept)).await
+    apply(&admin, expected, wish).await
 }
 
 /// Rejects an account that was never accepted: its program is told so. To enable or delete the account is the way back.
@@ -209,10 +199,8 @@ pub(in crate::admin) async fn make_key(
 ) -> Answer {
     let (row, expected) = target(&admin, &request, &named).await?;
     check_escalation(&admin, &row)?;
-    let mut text = KEY_PREFIX.to_owned();
-    push_secret(&mut text).map_err(|error| Problem::storage(error.to_string()))?;
-    let key = Secret::new(text);
-    let set = ApiKey { id: row.id, hash: sha256(key.expose().as_bytes()).to_vec() };
+    let key = Secret::new(api_key::mint()?);
+    let set = ApiKey { id: row.id, hash: api_key::hash(key.expose()) };
     change(&admin, expected, Change::AccountApiKey(set)).await?;
     let view = ApiKeyView { account: row.name, api_key: key.expose().clone() };
     Ok(HttpResponse::Created().insert_header(("cache-control", "no-store")).json(view))

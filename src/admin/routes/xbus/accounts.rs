@@ -17,7 +17,7 @@ use rollbook_core::xbus::id::Id;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::common::{account, done, look, new_id, tagged, text, time};
+use super::common::{account, done, look, tagged, text, time};
 use crate::admin::Admin;
 use crate::admin::body::{Object, at_most};
 use crate::admin::common::Answer;
@@ -26,7 +26,8 @@ use crate::admin::page::{List, Page};
 use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::admin::resource::resource;
-use crate::bus::xbus::certificates::public_key;
+use crate::bus::security::credentials::account_ca::VerifiedRequest;
+use crate::bus::xbus::actor_calls::new_id;
 
 /// Largest body of a registration, bytes: as many actors as an account has, with their configurations.
 const BODY_BYTES_MAX: usize = 8 << 20;
@@ -236,7 +237,7 @@ pub(in crate::admin) struct RegisterJson {
     name: String,
     /// What the account is for.
     r#type: TypeWord,
-    /// A certificate request (PKCS #10) in PEM, for the key of the program.
+    /// A certificate request (PKCS #10) in PEM for the key of the program, with the name of the account as common name.
     csr: String,
     /// Its actors.
     #[serde(default)]
@@ -258,7 +259,8 @@ pub(in crate::admin) async fn register(
     Object(body): Object<RegisterJson>,
 ) -> Answer {
     let RegisterJson { name, r#type, csr, actors } = body;
-    let public_key = public_key(&csr)?.to_vec();
+    let verified = VerifiedRequest::read(&csr, &name).map_err(|error| Problem::bad(format!("csr: {error}")))?;
+    let public_key = verified.public_key().to_vec();
     let actors = actors.into_iter().map(|actor| {
         let (id, config) = (new_id().to_vec(), entries(actor.config));
         let mut request = ActorRequest { id, name: actor.name, roles: actor.roles, config, ..ActorRequest::default() };

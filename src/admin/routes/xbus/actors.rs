@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::accounts::{KindWord, entries};
-use super::common::{account, actor, change, fresh, look, new_id, tagged, text, time};
+use super::common::{account, actor, change, fresh, look, tagged, text, time};
 use crate::admin::Admin;
 use crate::admin::body::{Object, Optional};
 use crate::admin::common::Answer;
@@ -25,6 +25,7 @@ use crate::admin::preconditions::Conditions;
 use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::admin::resource::resource;
+use crate::bus::xbus::actor_calls::new_id;
 
 /// One actor, as the target of a right.
 const ONE: &str = "xbus/actors/{actor}";

@@ -33,7 +33,7 @@ pub(in crate::admin) struct RemovedView {
 
 /// The client of the state of Xbus.
 pub(super) fn client(admin: &Admin) -> XbusClient {
-    XbusClient::new(admin.bus.clone())
+    admin.xbus.flow().client().clone()
 }
 
 /// Reads the state in memory.
@@ -41,9 +41,12 @@ pub(super) fn look<T>(admin: &Admin, look: impl FnOnce(&Xbus) -> T) -> T {
     client(admin).look(look)
 }
 
-/// Proposes a change in the name of the caller, and waits for its result.
+/// Proposes a change in the name of the caller, and waits for its result. Clients hear of what the change did to
+/// processes and actors.
 pub(super) async fn change(admin: &Admin, if_revision: Option<u64>, change: Change) -> Result<XbusDone, Problem> {
-    done(propose(admin, Command::xbus(if_revision, change)).await?)
+    let done = done(propose(admin, Command::xbus(if_revision, change)).await?)?;
+    admin.xbus.flow().tell(&done);
+    Ok(done)
 }
 
 /// The result of a change.
@@ -68,11 +71,6 @@ pub(super) fn not_found(what: &str, name: &str) -> Problem {
 /// The id of this text.
 pub(super) fn id(text: &str) -> Result<Id, Problem> {
     text.parse().map_err(|error| Problem::bad(format!("{text}: {error}")))
-}
-
-/// A new id.
-pub(super) fn new_id() -> Id {
-    Id::new(*uuid::Uuid::new_v4().as_bytes())
 }
 
 /// Bytes of a row as an id in text; empty when there is none.

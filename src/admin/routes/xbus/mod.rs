@@ -20,7 +20,6 @@ pub(in crate::admin) mod pipelines;
 pub(in crate::admin) mod process_changes;
 mod process_view;
 pub(in crate::admin) mod processes;
-mod sign;
 
 use actix_web::web;
 

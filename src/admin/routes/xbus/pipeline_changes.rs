@@ -9,7 +9,7 @@ use rollbook_core::xbus::pipeline::version::PipelineStatus;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::common::{change, fresh, new_id};
+use super::common::{change, fresh};
 use super::pipelines::{ONE, PipelineDetail, find, show, view};
 use crate::admin::Admin;
 use crate::admin::body::{Object, at_most};
@@ -19,6 +19,7 @@ use crate::admin::preconditions::Conditions;
 use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{NoParameters, Query};
 use crate::admin::resource::resource;
+use crate::bus::xbus::actor_calls::new_id;
 use crate::bus::xbus::yaml;
 
 /// The target of the verb `pipeline`.

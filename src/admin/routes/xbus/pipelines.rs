@@ -153,7 +153,7 @@ impl PipelineDetail {
 /// A version of this name.
 pub(super) fn find(admin: &Admin, name: &str, version: &str) -> Result<PipelineRow, Problem> {
     let found = look(admin, |xbus| xbus.pipeline_named(name, version).map(|pipeline| pipeline.row.clone()));
-    found.ok_or_else(|| not_found("version", &format!("{version} of pipeline {name}")))
+    found.ok_or_else(|| not_found("pipeline", &format!("{name}, version {version}")))
 }
 
 /// Answers with a version as it is now.

@@ -330,9 +330,7 @@ fn hint(status: u16, text: &str, code: &str, retry_after: Option<Duration>) -> S
             None => String::new(),
         },
         (404, None) if code == XBUS_NOT_FOUND => match text.split(' ').nth(2) {
-            Some("account") => "; `rollbook account list` shows what there is".to_owned(),
-            Some("actor") => "; `rollbook actor list` shows what there is".to_owned(),
-            Some("pipeline" | "version") => "; `rollbook pipeline list` shows what there is".to_owned(),
+            Some(kind @ ("account" | "actor" | "pipeline")) => format!("; `rollbook {kind} list` shows what there is"),
             _ => String::new(),
         },
         (404, None) if text.starts_with("consumer ") => "; `rollbook consumers list` shows what there is".to_owned(),

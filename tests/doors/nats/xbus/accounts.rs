@@ -121,7 +121,7 @@ fn a_certificate_of_another_ca_or_out_of_its_time_ends_the_connection() {
     closed.and_then(|mut stream| stream.read(&mut [0; 16])).expect_err("no certificate of this CA");
 
     let mut shop = bus.account("actor", "shop", &[]);
-    let soon = jiff_after(3);
+    let soon = after(8);
     let mut operator = bus.operator();
     let renew = json!({ "account": { "id": shop.id, "status": "enabled" }, "expire": soon });
     let told = operator.call("control.account.update", &renew);
@@ -133,7 +133,7 @@ fn a_certificate_of_another_ca_or_out_of_its_time_ends_the_connection() {
 }
 
 /// A point in time in so many seconds.
-fn jiff_after(seconds: i64) -> String {
+fn after(seconds: i64) -> String {
     (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string()
 }
 

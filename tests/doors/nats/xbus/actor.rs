@@ -53,8 +53,7 @@ pub(super) fn text(id: &[u8]) -> String {
 pub(super) fn event(event_type: &str, items: &[&str]) -> Event {
     let items: Vec<Vec<u8>> = items.iter().map(|item| item.as_bytes().to_vec()).collect();
     let item_count = u64::try_from(items.len()).expect("few");
-    let mut event =
-        Event { id: new_id(), event_type: event_type.to_owned(), index: 1, item_count, checksum: 0, items };
+    let mut event = Event { id: new_id(), event_type: event_type.to_owned(), index: 1, item_count, checksum: 0, items };
     event.checksum = checksum(&event);
     event
 }
@@ -291,7 +290,9 @@ impl Peer {
                     assert_eq!(count.map(|count| usize::try_from(count).expect("few")), Some(found.len()));
                     return Ok(found);
                 }
-                Reply::Message(message) => found.push(EnvelopeFragmentAndPosition::decode(message).expect("a fragment")),
+                Reply::Message(message) => {
+                    found.push(EnvelopeFragmentAndPosition::decode(message).expect("a fragment"))
+                }
             }
         }
     }

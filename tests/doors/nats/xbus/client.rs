@@ -165,6 +165,24 @@ impl Client {
         serde_json::from_str(&answer.payload).unwrap_or_else(|error| panic!("{answer:?}: {error}"))
     }
 
+    /// Calls with JSON, and the answers before the end of the stream.
+    pub(super) fn stream(&mut self, subject: &str) -> Vec<Value> {
+        self.nats.send(&format!("SUB {INBOX} stream\r\n"));
+        self.nats.publish(&format!("xbus.default.{subject}.json"), INBOX, "", "{}");
+        let mut answers = Vec::new();
+        loop {
+            let answer = self.nats.message();
+            let answer: Value =
+                serde_json::from_str(&answer.payload).unwrap_or_else(|error| panic!("{answer:?}: {error}"));
+            if answer["__error__"]["type"] == "EOS" {
+                assert_eq!(answer["__error__"]["msgCount"], answers.len(), "{answer}");
+                self.nats.send("UNSUB stream\r\n");
+                return answers;
+            }
+            answers.push(answer);
+        }
+    }
+
     /// What the node says to an operation: its error, or nothing.
     pub(super) fn refusal(&mut self, operation: &str) -> String {
         self.nats.send(&format!("{operation}\r\nPING\r\n"));

@@ -69,7 +69,10 @@ fn an_envelope_as_on_the_page_goes_through_message_boxes() {
     let delivery = tax.next("letters");
     assert!(!delivery.reply.is_empty());
     let received = letter(&delivery);
-    assert_eq!((&received["id"], &received["last"], &received["events"][0]["items"]), (&json!(id), &json!(true), &json!(["A message"])));
+    assert_eq!(
+        (&received["id"], &received["last"], &received["events"][0]["items"]),
+        (&json!(id), &json!(true), &json!(["A message"]))
+    );
     assert_eq!(received["context"]["node_id"], "tax");
     let context = received["context"].clone();
     let sent = json!({

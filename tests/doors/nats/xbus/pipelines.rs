@@ -140,7 +140,8 @@ fn an_envelope_has_a_process_in_each_active_pipeline_that_matches() {
 
 #[test]
 fn an_input_that_gets_a_second_envelope_fails_its_process() {
-    let merge = DIAMOND.replace(", inputs: [a, b]", "").replace("join.a", "join.default").replace("join.b", "join.default");
+    let merge =
+        DIAMOND.replace(", inputs: [a, b]", "").replace("join.a", "join.default").replace("join.b", "join.default");
     let (node, setup) = start(&[("merge", &merge)]);
     let mut shop = Peer::connect(&node, &setup, "shop");
     let (mut left, mut right) = (Peer::ready(&node, &setup, "left"), Peer::ready(&node, &setup, "right"));

@@ -1,5 +1,5 @@
 //! Xbus: what each change does, and that a change that is refused changes nothing. `accounts` has accounts and actors,
-//! `pipelines` their versions, `envelopes` fragments, `processes` whole ways of envelopes, `cleaning` what becomes old,
+//! `pipelines` their versions, `envelopes` fragments, `processes` whole ways of envelopes, `replay` those that go along again, `schemas` those of events, `cleaning` what becomes old,
 //! `random` random changes on two replicas.
 
 mod accounts;
@@ -8,6 +8,8 @@ mod envelopes;
 mod pipelines;
 mod processes;
 mod random;
+mod replay;
+mod schemas;
 
 use super::level::latest_replica;
 use super::*;

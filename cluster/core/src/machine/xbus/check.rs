@@ -31,6 +31,7 @@ impl Machine {
         self.xbus.check_pipelines();
         self.xbus.check_envelopes();
         self.xbus.check_processes();
+        self.xbus.check_schemas();
         if let (Some(pinned), Some(head)) = (self.xbus.pinned(), self.head(Namespace::XBUS)) {
             assert!(head.first <= pinned && pinned < head.next, "{pinned} is needed and gone: {head:?}");
         }
@@ -89,6 +90,13 @@ impl Xbus {
         assert_eq!(touched, self.touched.iter().copied().collect());
     }
 
+    fn check_schemas(&self) {
+        for (event_type, row) in &self.schemas {
+            assert_eq!(*event_type, row.event_type);
+        }
+        assert_eq!(self.schema_bytes, self.schemas.values().map(|row| row.encoded_len()).sum::<usize>());
+    }
+
     fn check_processes(&self) {
         let mut bytes = 0;
         let (mut waiting, mut concerned, mut served) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -101,7 +109,7 @@ impl Xbus {
             assert_eq!(*key, id(&row.id));
             check_process(row);
             bytes += row.encoded_len();
-            began.insert((row.created, *key));
+            began.insert((row.needs_since(), *key));
             if row.pinned != 0 {
                 pins.insert((row.pinned, Holder::Process(*key)));
             }

@@ -43,7 +43,7 @@ struct Arrival {
 }
 
 /// A fragment, or what the sender is told instead.
-type Checked<T> = Result<Result<T, Refusal>, RowsError>;
+pub(super) type Checked<T> = Result<Result<T, Refusal>, RowsError>;
 
 fn received(reception: Reception, reason: String, new_data: bool) -> XbusDone {
     let fragment = FragmentDone { reception: reception.into(), reason, new_data };
@@ -133,14 +133,19 @@ impl Machine {
     }
 
     /// An envelope that is complete or in error.
-    fn ended_envelope(&self, id: Id, rows: &impl Rows, writes: &Writes) -> Result<Option<EnvelopeRow>, RowsError> {
+    pub(super) fn ended_envelope(
+        &self,
+        id: Id,
+        rows: &impl Rows,
+        writes: &Writes,
+    ) -> Result<Option<EnvelopeRow>, RowsError> {
         let row = writes.get(rows, FAMILY, &keys::of(Kind::ENVELOPE, id))?;
         let decode = |value: Vec<u8>| EnvelopeRow::decode(value.as_slice()).map_err(|_| RowsError::corrupt("xbus"));
         row.map(decode).transpose()
     }
 
     /// The rows of events that `needed` names.
-    fn event_rows(
+    pub(super) fn event_rows(
         envelope: Id,
         needed: &Needed,
         rows: &impl Rows,
@@ -283,7 +288,13 @@ impl Machine {
     }
 
     /// The ids that new processes get: the first of a proposal, as long as no process has or had one of them.
-    fn new_process_ids(&self, ids: &[Vec<u8>], needed: usize, rows: &impl Rows, writes: &Writes) -> Checked<Vec<Id>> {
+    pub(super) fn new_process_ids(
+        &self,
+        ids: &[Vec<u8>],
+        needed: usize,
+        rows: &impl Rows,
+        writes: &Writes,
+    ) -> Checked<Vec<Id>> {
         let mut new = Vec::new();
         for id in ids.iter().take(needed) {
             let Ok(id) = Id::from_slice(id) else { return Ok(Err(Refusal::Malformed("id of a process".into()))) };
@@ -306,6 +317,35 @@ impl Machine {
         rows: &impl Rows,
         writes: &Writes,
     ) -> Checked<Vec<(ProcessRow, ProcessStep)>> {
+        let mut begun = match self.matched_processes(envelope, ids, events, rows, writes)? {
+            Ok(begun) => begun,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if begun.is_empty() {
+            let ids = match self.new_process_ids(ids, 1, rows, writes)? {
+                Ok(ids) => ids,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let seed = |id| Seed { id, envelope: envelope.id(), millis: self.millis };
+            let emitter = Id::from_slice(&envelope.actor).unwrap_or_default();
+            begun = ids.into_iter().map(|id| unmatched(seed(id), emitter)).collect();
+        }
+        let with_step = |(row, effects)| {
+            let step = step(&row, effects);
+            (row, step)
+        };
+        Ok(Ok(begun.into_iter().map(with_step).collect()))
+    }
+
+    /// A process for each active pipeline that matches a complete envelope of an emitter.
+    pub(super) fn matched_processes(
+        &self,
+        envelope: &EnvelopeRow,
+        ids: &[Vec<u8>],
+        events: &BTreeMap<Id, EventRow>,
+        rows: &impl Rows,
+        writes: &Writes,
+    ) -> Checked<Vec<(ProcessRow, Effects)>> {
         let types: BTreeSet<&String> = events.values().map(|event| &event.event_type).collect();
         let types: Vec<String> = types.into_iter().cloned().collect();
         let emitter = Id::from_slice(&envelope.actor).ok().and_then(|id| self.xbus.actor(id)).and_then(ActorRow::view);
@@ -317,14 +357,10 @@ impl Machine {
             let (count, most) = (matching.len(), PROCESSES_PER_ENVELOPE_MAX);
             return Ok(Err(Refusal::Xbus(format!("{count} pipelines match the envelope; at most {most} may"))));
         }
-        let ids = match self.new_process_ids(ids, matching.len().max(1), rows, writes)? {
+        let ids = match self.new_process_ids(ids, matching.len(), rows, writes)? {
             Ok(ids) => ids,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let seed = |id| Seed { id, envelope: envelope.id(), millis: self.millis };
-        if matching.is_empty() {
-            return Ok(Ok(ids.into_iter().map(|id| unmatched(seed(id), emitter.id)).collect()));
-        }
         if self.xbus.processes.size().saturating_add(matching.len()) > PROCESSES_OPEN_MAX {
             return Ok(Err(Refusal::Overloaded(format!("{PROCESSES_OPEN_MAX} processes go on"))));
         }
@@ -334,11 +370,11 @@ impl Machine {
                 return Ok(Err(Refusal::Overloaded("the processes that go on take too much memory".into())));
             }
             let version = Id::from_slice(&pipeline.row.id).unwrap_or_default();
-            if let Some((mut row, effects)) = ProcessRow::begin(seed(id), version, graph, trigger, &self.xbus) {
+            let seed = Seed { id, envelope: envelope.id(), millis: self.millis };
+            if let Some((mut row, effects)) = ProcessRow::begin(seed, version, graph, trigger, &self.xbus) {
                 row.pinned = envelope.first_sequence;
                 bytes = bytes.saturating_add(row.encoded_len());
-                let step = step(&row, effects);
-                begun.push((row, step));
+                begun.push((row, effects));
             }
         }
         Ok(Ok(begun))
@@ -346,11 +382,10 @@ impl Machine {
 }
 
 /// The process of an envelope that no pipeline takes.
-fn unmatched(seed: Seed, emitter: Id) -> (ProcessRow, ProcessStep) {
+fn unmatched(seed: Seed, emitter: Id) -> (ProcessRow, Effects) {
     let row = ProcessRow::unmatched(seed, emitter);
     let status = Some((ProcessStatus::Initial, row.status()));
-    let step = step(&row, Effects { status, ..Effects::default() });
-    (row, step)
+    (row, Effects { status, ..Effects::default() })
 }
 
 /// The refusal of a fragment whose items are not in the book.

@@ -32,7 +32,8 @@ pub(super) struct Index {
     pub(super) without_actor: Set<Id>,
     /// How many jobs each actor has.
     pub(super) load: Map<Id, u32>,
-    /// When processes began that go on, and which: nothing that ended before the first of them is needed.
+    /// When processes began that go on, and which: nothing that ended before the first of them is needed. A replay
+    /// counts as begun when its oldest envelope was there.
     pub(super) began: Set<(u64, Id)>,
     /// Sequence number of the first event of the book that an envelope or process needs, and which that is.
     pub(super) pins: Set<(u64, Holder)>,
@@ -54,7 +55,7 @@ enum Fact {
 
 /// All that a process says.
 fn facts(row: &ProcessRow) -> BTreeSet<Fact> {
-    let mut facts = BTreeSet::from([Fact::Began(row.created)]);
+    let mut facts = BTreeSet::from([Fact::Began(row.needs_since())]);
     if row.pinned != 0 {
         facts.insert(Fact::Pins(row.pinned));
     }

@@ -20,6 +20,7 @@ pub(super) const LOGS: &[u8] = b"xbus/logs";
 pub(super) const ACCOUNT: &[u8] = b"xbus/account/";
 pub(super) const ACTOR: &[u8] = b"xbus/actor/";
 pub(super) const PIPELINE: &[u8] = b"xbus/pipeline/";
+pub(super) const SCHEMA: &[u8] = b"xbus/schema/";
 
 /// What a row under [`NAMESPACE`] is about: the byte behind the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,8 @@
 //! pipelines  versions of pipelines
 //! envelopes  fragments become envelopes, and complete ones begin processes
 //! processes  events of processes
+//! replay     a process that has ended goes along again, as a new process
+//! schemas    what items of events have to look like
 //! cleaning   what becomes old is removed, in bounded steps
 //! query      where the rows are that are not in memory, for readers
 //! ```
@@ -24,6 +26,8 @@ pub(in crate::machine) mod keys;
 mod pipelines;
 mod processes;
 pub mod query;
+mod replay;
+mod schemas;
 pub mod state;
 
 use alloc::boxed::Box;
@@ -100,6 +104,9 @@ impl Machine {
             Change::Log(log) => self.xbus_log(log, writes),
             Change::LogsPurge(before) => self.logs_purge(before, rows, writes)?,
             Change::Attention(attention) => self.attention(attention, rows, writes)?,
+            Change::Replay(replay) => self.process_replay(&replay, rows, writes)?,
+            Change::SchemaSet(set) => self.schema_set(set, if_revision, writes),
+            Change::SchemaDelete(event_type) => self.schema_delete(&event_type, if_revision, writes),
         };
         Ok(done.map(|done: XbusDone| Done::Xbus(Box::new(done))))
     }

@@ -8,7 +8,7 @@ use core::ops::Bound;
 use prost::Message as _;
 
 use super::index::Index;
-use super::keys::{self, ACCOUNT, ACTOR, Kind, LOGS, PIPELINE, REVISION};
+use super::keys::{self, ACCOUNT, ACTOR, Kind, LOGS, PIPELINE, REVISION, SCHEMA};
 use crate::node::Owner;
 use crate::persistent::{Map, Set};
 use crate::rows::{Row, RowsError};
@@ -19,6 +19,7 @@ use crate::xbus::pipeline::graph::{Graph, Node};
 use crate::xbus::pipeline::version::{PipelineRow, PipelineStatus};
 use crate::xbus::process::event::Actors;
 use crate::xbus::process::row::{JobState, ProcessRow};
+use crate::xbus::schema::SchemaRow;
 
 /// A version of a pipeline, with its graph when it has no faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct Waiting {
 /// The state of Xbus.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Xbus {
-    /// Counts the changes of accounts, actors and pipelines, for caches beside the machine.
+    /// Counts the changes of accounts, actors, pipelines and schemas, for caches beside the machine.
     pub(super) revision: u64,
     pub(super) accounts: Map<Id, Arc<AccountRow>>,
     pub(super) account_names: Map<String, Id>,
@@ -64,6 +65,10 @@ pub struct Xbus {
     pub(super) active: Map<String, Id>,
     /// Bytes of all texts of pipelines, and of what these say.
     pub(super) pipeline_bytes: usize,
+    /// Schemas by the type of their events.
+    pub(super) schemas: Map<String, Arc<SchemaRow>>,
+    /// Bytes of the rows of all schemas.
+    pub(super) schema_bytes: usize,
     /// Envelopes that are coming.
     pub(super) envelopes: Map<Id, EnvelopeRow>,
     /// Those by the time of their newest fragment.
@@ -91,7 +96,7 @@ impl Xbus {
         state
     }
 
-    /// Counts the changes of accounts, actors and pipelines.
+    /// Counts the changes of accounts, actors, pipelines and schemas.
     #[must_use]
     pub const fn revision(&self) -> u64 {
         self.revision
@@ -337,6 +342,8 @@ impl Xbus {
             self.put_actor(ActorRow::decode(value).map_err(corrupt)?);
         } else if key.starts_with(PIPELINE) {
             self.put_pipeline(PipelineRow::decode(value).map_err(corrupt)?);
+        } else if key.starts_with(SCHEMA) {
+            self.put_schema(SchemaRow::decode(value).map_err(corrupt)?);
         } else {
             return Ok(false);
         }

@@ -102,6 +102,6 @@ mod tests {
         let action = Action::Purge { older: Duration::from_secs(3600), yes: true };
         run(&fake.global(), EnvelopeArgs { action }).await.unwrap();
         assert_eq!(fake.calls(), ["GET /api/xbus/envelopes/e1", "POST /api/xbus/envelopes/purge"]);
-        assert_eq!(fake.bodies()[1], r#"{"older":"1h0m0s"}"#);
+        assert_eq!(fake.bodies()[1], r#"{"older":"1h"}"#);
     }
 }

@@ -355,7 +355,7 @@ mod tests {
         // The tests have no terminal.
         assert!(run(&fake.global(), purge(false)).await.unwrap_err().is::<Usage>());
         run(&fake.global(), purge(true)).await.unwrap();
-        let body = |status: &str| format!(r#"{{"status":"{status}","unchanged_for":"2h0m0s"}}"#);
+        let body = |status: &str| format!(r#"{{"status":"{status}","unchanged_for":"2h"}}"#);
         assert_eq!(fake.bodies(), [body("done"), body("error")]);
     }
 

@@ -5,15 +5,9 @@ use rollbook_core::xbus::id::Id;
 
 use crate::bus::error::Fault;
 use crate::bus::xbus::client::XbusClient;
-use crate::bus::xbus::storage;
-use crate::doors::nats::xbus::json::body::JsonEnvelope;
+use crate::bus::xbus::{storage, stored};
+use crate::doors::nats::xbus::messages::{self, Covered};
 use crate::doors::nats::xbus::proto::job::JobInput;
-use crate::doors::nats::xbus::stored::{self, Covered};
-
-/// A fragment of the book.
-pub(super) fn fragment(payload: &[u8]) -> Result<JsonEnvelope, Fault> {
-    stored::decode(payload).map_err(|error| Fault::internal(format!("a fragment cannot be read: {error}")))
-}
 
 /// The inputs of a job, each with its first fragment.
 pub(super) async fn of(client: &XbusClient, job: &JobDelivery) -> Result<Vec<JobInput>, Fault> {
@@ -25,7 +19,7 @@ pub(super) async fn of(client: &XbusClient, job: &JobDelivery) -> Result<Vec<Job
             continue;
         };
         let start = storage::start(client, envelope).await?;
-        let message = stored::to_message(envelope, fragment(&start.first)?);
+        let message = messages::to_message(envelope, stored::fragment(&start.first)?);
         let mut covered = Covered::nothing(envelope);
         covered.take(&message);
         let position = Some(covered.position(start.fragments <= 1));

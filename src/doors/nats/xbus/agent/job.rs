@@ -13,6 +13,7 @@ use super::link::Link;
 use super::{end, inputs};
 use crate::base::clock;
 use crate::bus::xbus::engine::{Engine, job_name};
+use crate::bus::xbus::give_back::give_back;
 use crate::bus::xbus::workers::Deliver;
 use crate::doors::nats::xbus::proto::envelope::ProcessingContext;
 use crate::doors::nats::xbus::proto::job::{ActorProcessRequest, ActorProcessingState, JobStatus};
@@ -117,7 +118,7 @@ pub(super) async fn run(
     let request = ActorProcessRequest { context, inputs }.encode_to_vec();
     let subject = format!("{PREFIX}actoragent.{actor}.process");
     if !link.deliver(&subject, &inbox, request.into()) {
-        end::give_back(&engine, process, actor).await;
+        give_back(&engine, process, actor).await;
         return Outcome::Lost;
     }
     let (beats, mut heard) = (format!("{inbox}{HEARTBEAT_SUFFIX}"), Heard::default());
@@ -150,7 +151,7 @@ pub(super) async fn run(
     let ended = match (step, heard.status) {
         (Some(Step::Fails(text)), _) => end::propose(&engine, process, finish(false, vec![error_line(text)])).await,
         (Some(Step::Busy), _) => {
-            end::give_back(&engine, process, actor).await;
+            give_back(&engine, process, actor).await;
             drop(guard);
             return Outcome::Busy;
         }
@@ -161,7 +162,7 @@ pub(super) async fn run(
         (None, _) => {
             tracing::info!(%process, %actor, "an actor of Xbus says nothing any more; its job is given back");
             beat(true);
-            end::give_back(&engine, process, actor).await;
+            give_back(&engine, process, actor).await;
             return Outcome::Lost;
         }
     };

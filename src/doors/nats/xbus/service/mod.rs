@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! request    who calls what, with what
-//! reply      one message, a stream or an error, in the dialect of the call
+//! reply      one message or an error, in the dialect of the call;   stream   many messages
 //! shared     what all handlers need
 //! in_flight  the calls of one client that are being answered
 //! registration  accounts register          who   who somebody is, and which actors there are
-//! control/   accounts, actors and pipelines, for operators       rows   rows as messages
+//! control/   the control API, for operators                     rows   rows as messages
 //! flow       envelopes, ends of jobs, logs      retrieve   envelopes that an actor asks for
 //! ```
 //!
@@ -24,6 +24,7 @@ pub mod request;
 mod retrieve;
 pub mod rows;
 pub mod shared;
+pub mod stream;
 pub mod who;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use rollbook_core::xbus::done::AccountDone;
 use rollbook_core::xbus::id::Id;
 
 use super::reply::Answer;
-use super::request::{Request, new_id};
+use super::request::Request;
 use super::rows;
 use super::shared::XbusShared;
 use crate::base::clock;
@@ -16,8 +16,9 @@ use crate::bus::error::Fault;
 use crate::bus::security::account_credential;
 use crate::bus::security::credentials::account_ca::VerifiedRequest;
 use crate::bus::security::identity::{Identity, Shown};
-use crate::doors::nats::xbus::json::answer;
-use crate::doors::nats::xbus::json::body::{ActorBody, RegistrationBody};
+use crate::bus::xbus::actor_calls::new_id;
+use crate::bus::xbus::json::answer;
+use crate::bus::xbus::json::body::{ActorBody, RegistrationBody};
 use crate::doors::nats::xbus::proto::account::{self, RegistrationRequest, RegistrationStatus};
 
 /// What a program wants, in whichever dialect.

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use rollbook_core::security::principal::Kind;
-use rollbook_core::xbus::id::Id;
 
 use super::reply::{Answer, Replies};
 use crate::bus::access::Access;
@@ -80,10 +79,4 @@ impl Request {
         T::decode(&*self.payload)
             .map_err(|error| Fault::bad(format!("the payload is not the message of the call: {error}")))
     }
-}
-
-/// A new id, as a client of the rules makes one.
-#[must_use]
-pub fn new_id() -> Id {
-    Id::new(uuid::Uuid::new_v4().into_bytes())
 }

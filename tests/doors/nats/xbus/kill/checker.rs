@@ -48,8 +48,7 @@ pub(super) fn check(seen: &[Seen], processes: &[Process]) -> Verdict {
             other => verdict.violations.push(format!("process {} never ends: it is {other}", process.id)),
         }
     }
-    let envelopes: HashMap<&str, &str> =
-        processes.iter().map(|process| (&*process.id, &*process.envelope)).collect();
+    let envelopes: HashMap<&str, &str> = processes.iter().map(|process| (&*process.id, &*process.envelope)).collect();
     let mut accepted: BTreeMap<u64, &str> = BTreeMap::new();
     // What consumers had, by envelope of the emitter; and how often each.
     let mut consumed: BTreeSet<&str> = BTreeSet::new();
@@ -125,7 +124,17 @@ mod tests {
     #[test]
     fn what_may_be_is_no_violation() {
         // The second one fails, the third one is redelivered, the fourth one was accepted and nobody heard so.
-        let seen = [accepted(1), consumed(1), told(1), accepted(2), consumed(3), accepted(3), consumed(3), told(3), consumed(4)];
+        let seen = [
+            accepted(1),
+            consumed(1),
+            told(1),
+            accepted(2),
+            consumed(3),
+            accepted(3),
+            consumed(3),
+            told(3),
+            consumed(4),
+        ];
         let processes = [process(1, "done"), process(2, "error"), process(3, "done"), process(4, "done")];
         let verdict = check(&seen, &processes);
         let wanted = Verdict { accepted: 3, done: 3, failed: 1, repeated: 1, violations: Vec::new() };

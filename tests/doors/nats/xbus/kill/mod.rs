@@ -164,7 +164,10 @@ fn ended(node: &Node) -> Vec<Process> {
 fn run(count: u64, kills: usize) {
     let verdict = Run::start(Rng::from_env("xbus kill")).judge(count, kills);
     let shown = verdict.violations.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
-    eprintln!("{} accepted, {} done, {} in error, {} consumed again", verdict.accepted, verdict.done, verdict.failed, verdict.repeated);
+    eprintln!(
+        "{} accepted, {} done, {} in error, {} consumed again",
+        verdict.accepted, verdict.done, verdict.failed, verdict.repeated
+    );
     assert!(verdict.violations.is_empty(), "{} violations\n{shown}", verdict.violations.len());
     assert_eq!(verdict.accepted, usize::try_from(count).expect("small"));
     assert_eq!(verdict.failed, 0, "no actor has failed");
@@ -178,7 +181,8 @@ fn no_accepted_envelope_is_lost_when_nodes_are_killed() {
 #[test]
 #[ignore = "minutes; ROLLBOOK_XBUS_ENVELOPES=10000 ROLLBOOK_XBUS_KILLS=20 say how many"]
 fn no_accepted_envelope_is_lost_when_many_nodes_are_killed() {
-    let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let number =
+        |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let kills = number("ROLLBOOK_XBUS_KILLS", 20);
     run(number("ROLLBOOK_XBUS_ENVELOPES", 10_000), usize::try_from(kills).expect("few"));
 }

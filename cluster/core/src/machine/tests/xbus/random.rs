@@ -4,7 +4,7 @@ use super::*;
 use crate::command::attributed::Attributed;
 use crate::entry::KIND_COMMAND;
 use crate::xbus::account::row::ConfigEntry;
-use crate::xbus::change::{ActorSet, Attention, Expire, LogChange};
+use crate::xbus::change::{ActorSet, Attention, Expire, LogChange, Replay, SchemaSet};
 use crate::xbus::log::LogLine;
 use crate::xbus::process::event::JobOutput;
 
@@ -56,6 +56,28 @@ fn an_event() -> impl Strategy<Value = Happens> {
         1 => Just(Happens::Cancel(Unit {})),
         1 => life.prop_map(Happens::NodeLost),
     ]
+}
+
+fn a_replay() -> impl Strategy<Value = Replay> {
+    let node = prop_oneof![Just(""), Just("e"), Just("w"), Just("c"), Just("x")];
+    (few(200), proptest::collection::vec(200_u8..205, 0..3), node, any::<bool>()).prop_map(
+        |(process, new, node, active)| {
+            let ids = new.into_iter().map(id).collect();
+            Replay { process: id(process), ids, from_node: node.into(), active }
+        },
+    )
+}
+
+fn a_schema() -> impl Strategy<Value = Change> {
+    let event_type = prop_oneof![Just("order"), Just("bill")];
+    (event_type, 0_i32..4, any::<bool>()).prop_map(|(event_type, mode, delete)| {
+        let event_type = String::from(event_type);
+        if delete {
+            Change::SchemaDelete(event_type)
+        } else {
+            Change::SchemaSet(SchemaSet { event_type, mode, schema: "{}".into() })
+        }
+    })
 }
 
 /// A fragment, and the publish of its items unless they are missing.
@@ -111,6 +133,8 @@ fn a_change() -> impl Strategy<Value = Change> {
         1 => few(200).prop_map(|process|
             Change::Log(LogChange { actor: id(10), process: id(process), ..LogChange::default() })),
         1 => (0_u64..9_000_000).prop_map(|millis| Change::LogsPurge(Expire { millis })),
+        4 => a_replay().prop_map(Change::Replay),
+        1 => a_schema(),
         1 => (few(200), status).prop_map(|(process, status)|
             Change::Attention(Attention { process: id(process), status, ..Attention::default() })),
     ]

@@ -9,11 +9,12 @@ use rollbook_core::xbus::id::Id;
 use super::{change, check_count};
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
+use crate::bus::xbus::actor_calls::new_id;
 use crate::doors::nats::xbus::proto::account::Actor;
 use crate::doors::nats::xbus::proto::control::{ActorReply, ActorRequest};
 use crate::doors::nats::xbus::proto::ids::{optional, required};
 use crate::doors::nats::xbus::service::reply::Answer;
-use crate::doors::nats::xbus::service::request::{Request, new_id};
+use crate::doors::nats::xbus::service::request::Request;
 use crate::doors::nats::xbus::service::rows;
 use crate::doors::nats::xbus::service::shared::XbusShared;
 

@@ -1,15 +1,22 @@
-//! The control API: accounts, actors and pipelines, for operators with a tool of Xbus.
+//! The control API, for operators with a tool of Xbus.
 //!
 //! ```text
-//! account   list, accept, shut out, delete, keys        actor   create, change, delete, query
-//! pipeline  query, save, activate, read
+//! account   list, accept, shut out, delete, keys        actor      create, change, delete, query
+//! pipeline  query, save, activate, read                 process    query, pause, resume, cancel, purge
+//! export    processes as texts                          attention  processes that failed, and what became of them
+//! purge     envelopes and log entries that are old
 //! ```
 //!
-//! Imports what the service shares. Invariant: every change goes into the audit with who had it done.
+//! Imports what the service shares. Invariant: every change goes into the audit with who had it done, and clients hear of
+//! what the change did to processes and actors.
 
 mod account;
 mod actor;
+mod attention;
+mod export;
 mod pipeline;
+mod process;
+mod purge;
 
 use rollbook_core::xbus::change::Change;
 use rollbook_core::xbus::done::XbusDone;
@@ -43,13 +50,24 @@ pub async fn answer(shared: &XbusShared, request: &Request, service: &str, metho
         ("pipeline", "save") => pipeline::save(shared, request).await,
         ("pipeline", "setstatus") => pipeline::set_status(shared, request).await,
         ("pipeline", "getgraph") => pipeline::graph(shared, request),
+        ("process", "query") => process::query(shared, request).await,
+        ("process", "control") => process::control(shared, request).await,
+        ("process", "export") => export::export(shared, request).await,
+        ("process", "exportstream") => export::export_stream(shared, request).await,
+        ("process", "purge") => process::purge(shared, request).await,
+        ("pm", "query") => attention::query(shared, request).await,
+        ("pm", "setstatus") => attention::set_status(shared, request).await,
+        ("envelope", "purge") => purge::envelopes(shared, request).await,
+        ("logs", "purge") => purge::logs(shared, request).await,
         _ => Err(Fault::bad(format!("there is no method {method} of {service}"))),
     }
 }
 
-/// Makes a change in the name of the caller.
+/// Makes a change in the name of the caller, and tells clients what it did.
 async fn change(shared: &XbusShared, request: &Request, change: Change) -> Result<XbusDone, Fault> {
-    shared.client.change_of(None, change, request.caller.access.identity().actor("")).await
+    let done = shared.client.change_of(None, change, request.caller.access.identity().actor("")).await?;
+    shared.engine.flow().tell(&done);
+    Ok(done)
 }
 
 /// Refuses what would be too much work for one call.

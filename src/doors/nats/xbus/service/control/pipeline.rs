@@ -10,6 +10,7 @@ use rollbook_core::xbus::pipeline::version::PipelineStatus;
 use super::change;
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
+use crate::bus::xbus::actor_calls::new_id;
 use crate::bus::xbus::yaml;
 use crate::doors::nats::xbus::proto::control::{
     PipelineQueryReply, PipelineQueryRequest, PipelineSaveReply, PipelineSaveRequest, PipelineSetStatusReply,
@@ -18,7 +19,7 @@ use crate::doors::nats::xbus::proto::ids::optional;
 use crate::doors::nats::xbus::proto::log::StringReply;
 use crate::doors::nats::xbus::proto::process::PipelineInfo;
 use crate::doors::nats::xbus::service::reply::Answer;
-use crate::doors::nats::xbus::service::request::{Request, new_id};
+use crate::doors::nats::xbus::service::request::Request;
 use crate::doors::nats::xbus::service::rows;
 use crate::doors::nats::xbus::service::shared::XbusShared;
 
