@@ -64,6 +64,24 @@ pub(super) fn envelope(events: Vec<Event>) -> Envelope {
     Envelope { id: new_id(), event_ids, events, last: false }
 }
 
+/// One event with so many items, in fragments of one item each.
+pub(super) fn fragments(texts: &[&str]) -> Vec<Envelope> {
+    let whole = event("order.placed", texts);
+    let id = new_id();
+    let part = |(number, item): (u64, &Vec<u8>)| {
+        let mut part = whole.clone();
+        part.index = number;
+        part.items = vec![item.clone()];
+        let is_last = usize::try_from(number).is_ok_and(|number| number == texts.len());
+        if !is_last {
+            (part.item_count, part.checksum) = (0, 0);
+        }
+        let event_ids = if is_last { vec![whole.id.clone()] } else { Vec::new() };
+        Envelope { id: id.clone(), event_ids, events: vec![part], last: false }
+    };
+    (1..).zip(&whole.items).map(part).collect()
+}
+
 /// An envelope with one event with one item.
 pub(super) fn order(text: &str) -> Envelope {
     envelope(vec![event("order.placed", &[text])])
