@@ -6,6 +6,7 @@ use rollbook_core::security::actor::Actor;
 use rollbook_core::xbus::change::Change;
 use rollbook_core::xbus::done::XbusDone;
 
+use super::recent::Recent;
 use crate::bus::error::Fault;
 use crate::bus::handle::Bus;
 
@@ -13,13 +14,20 @@ use crate::bus::handle::Bus;
 #[derive(Debug, Clone)]
 pub struct XbusClient {
     bus: Bus,
+    recent: Recent,
 }
 
 impl XbusClient {
     /// The client of this bus.
     #[must_use]
-    pub const fn new(bus: Bus) -> Self {
-        Self { bus }
+    pub fn new(bus: Bus) -> Self {
+        Self { bus, recent: Recent::default() }
+    }
+
+    /// Envelopes that were stored by this client or its clones a moment ago.
+    #[must_use]
+    pub const fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// The bus.

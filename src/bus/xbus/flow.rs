@@ -11,13 +11,14 @@ use rollbook_core::event::Event;
 use rollbook_core::subjects::subject::Namespace;
 use rollbook_core::xbus::account::row::ActorRow;
 use rollbook_core::xbus::change::{Change, FragmentReceived, ProcessChange, ProcessesChange};
-use rollbook_core::xbus::done::{ProcessStep, XbusDone};
+use rollbook_core::xbus::done::{ProcessStep, Reception, XbusDone};
 use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::process::event as process;
 use rollbook_core::xbus::process::row::ProcessStatus;
 use serde_json::json;
 
 use super::client::{XbusClient, done};
+use super::recent;
 use super::schema::Schemas;
 use crate::base::clock;
 use crate::bus::error::Fault;
@@ -149,6 +150,7 @@ impl Flow {
         let envelope = Id::from_slice(&received.envelope).unwrap_or_default();
         let subject = format!("{}.envelope.{envelope}", Namespace::XBUS);
         let frame = frame(&subject, &received.event, payload)?;
+        let is_whole = recent::is_whole(&received.fragment);
         let proposer = self.client().bus().proposer();
         let (stored, changed) =
             tokio::join!(proposer.publish(frame), proposer.command(Command::xbus(None, Change::Fragment(received))));
@@ -158,6 +160,10 @@ impl Flow {
             Err(refusal) => return Err(refusal.into()),
         }
         let done = done(changed?)?;
+        let accepted = done.fragment.as_ref().is_some_and(|fragment| fragment.reception() == Reception::Accepted);
+        if is_whole && accepted {
+            self.client().recent().keep(envelope, payload);
+        }
         self.tell(&done);
         Ok(done)
     }

@@ -4,7 +4,7 @@
 //! client     reads and changes of the state
 //! reads      envelopes, processes and logs, in memory and on the disk;  filter says which processes
 //! json/      the JSON of the specification page;  measure  what the rules need to know of an envelope in it
-//! storage    the fragments of envelopes in the book, as stored writes and reads them;  whole  envelopes in one piece
+//! storage    the fragments of envelopes in the book, as stored writes and reads them;  whole  envelopes in one piece;  recent  those of a moment ago
 //! flow       what programs do all the time, and who hears of what became of it
 //! actor_calls  what programs of actors do: envelopes, ends of jobs, logs
 //! engine     brings jobs to the actors of this node:  pick says which, workers has the actors
@@ -34,6 +34,7 @@ pub mod measure;
 mod pick;
 pub mod presence;
 pub mod reads;
+pub mod recent;
 pub mod replay;
 pub mod schema;
 pub mod seen;

@@ -159,8 +159,7 @@ mod tests {
     use super::*;
 
     fn row(mode: SchemaMode, schema: &str, revision: u64) -> Arc<SchemaRow> {
-        let mut row =
-            SchemaRow { event_type: "order".into(), schema: schema.into(), revision, ..SchemaRow::default() };
+        let mut row = SchemaRow { event_type: "order".into(), schema: schema.into(), revision, ..SchemaRow::default() };
         row.set_mode(mode);
         Arc::new(row)
     }

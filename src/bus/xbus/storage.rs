@@ -67,6 +67,9 @@ pub struct Start {
 /// # Errors
 /// The store failed, or the envelope is gone.
 pub async fn start(client: &XbusClient, envelope: Id) -> Result<Start, Fault> {
+    if let Some(payload) = client.recent().get(envelope) {
+        return Ok(Start { fragments: 1, first: payload.to_vec() });
+    }
     let until = clock::now() + BEHIND;
     loop {
         if let Some(start) = look(client, envelope).await? {

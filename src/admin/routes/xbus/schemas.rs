@@ -29,22 +29,20 @@ const ONE: &str = "xbus/schemas/{type}";
 const BODY_BYTES_MAX: usize = 4 * SCHEMA_BYTES_MAX;
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
-    services
-        .service(resource("/api/xbus/schemas", [get("xbus/schemas")]).route(web::get().to(list)))
-        .service(
-            resource(
-                "/api/xbus/schemas/{type}",
-                [
-                    get(ONE),
-                    write("PUT", "xbus.schema_set", Verb::AdminWrite, ONE),
-                    write("DELETE", "xbus.schema_delete", Verb::AdminWrite, ONE),
-                ],
-            )
-            .app_data(at_most(BODY_BYTES_MAX))
-            .route(web::get().to(show))
-            .route(web::put().to(set))
-            .route(web::delete().to(delete)),
-        );
+    services.service(resource("/api/xbus/schemas", [get("xbus/schemas")]).route(web::get().to(list))).service(
+        resource(
+            "/api/xbus/schemas/{type}",
+            [
+                get(ONE),
+                write("PUT", "xbus.schema_set", Verb::AdminWrite, ONE),
+                write("DELETE", "xbus.schema_delete", Verb::AdminWrite, ONE),
+            ],
+        )
+        .app_data(at_most(BODY_BYTES_MAX))
+        .route(web::get().to(show))
+        .route(web::put().to(set))
+        .route(web::delete().to(delete)),
+    );
 }
 
 /// What becomes of an item that breaks the schema.
@@ -138,9 +136,8 @@ pub(in crate::admin) struct SchemasQuery {
 #[utoipa::path(get, path = "/api/xbus/schemas", operation_id = "xbus_schemas", tag = "xbus", params(SchemasQuery), responses((status = 200, description = "a page of schemas", body = List<SchemaView>), Problems))]
 pub(in crate::admin) async fn list(admin: web::Data<Admin>, Query(query): Query<SchemasQuery>) -> Answer {
     let page = Page::new("xbus_schemas", query.limit, query.cursor.as_deref())?;
-    let found = look(&admin, |xbus| {
-        page.of(xbus.schemas().map(|row| SchemaView::new(row)), |view| view.event_type.clone())
-    });
+    let found =
+        look(&admin, |xbus| page.of(xbus.schemas().map(|row| SchemaView::new(row)), |view| view.event_type.clone()));
     Ok(HttpResponse::Ok().json(found))
 }
 

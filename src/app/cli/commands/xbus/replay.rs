@@ -142,7 +142,13 @@ pub(super) async fn run(global: &Global, args: ReplayArgs) -> anyhow::Result<()>
 
 fn progress(answer: &Value) -> String {
     let count = |member| text(answer, member);
-    format!("replay {}: {} fit, {} replayed, {} refused", count("id"), count("matched"), count("replayed"), count("refused"))
+    format!(
+        "replay {}: {} fit, {} replayed, {} refused",
+        count("id"),
+        count("matched"),
+        count("replayed"),
+        count("refused")
+    )
 }
 
 /// The end of a replay, with the first reasons of refusals.
