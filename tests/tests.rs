@@ -1,6 +1,7 @@
 //! The node from outside: the real binary, raw sockets, files on disk.
 //!
-//! Nothing here uses the library, but for the list of refusals. Each test names the behaviour it checks.
+//! Nothing here uses the library, but for the list of refusals and the messages of Xbus. Each test names the behaviour it
+//! checks.
 
 #![expect(
     clippy::expect_used,

@@ -20,10 +20,16 @@ use std::time::{Duration, Instant};
 use rollbook_cluster::node::Node;
 use rollbook_cluster::running::{NodeConfig, Running};
 use rollbook_cluster::timing::HEARTBEAT;
-use rollbook_core::command::Done;
-use rollbook_core::entry::{FLAG_CREATE, begin_publish, finish_publish};
+use rollbook_core::command::{Command, Done};
+use rollbook_core::entry::{FLAG_CREATE, FLAG_INTERNAL, FLAG_KEYED, begin_publish, finish_publish};
 use rollbook_core::event::Event;
 use rollbook_core::level::FeatureLevel;
+use rollbook_core::machine::Machine;
+use rollbook_core::xbus::account::register::{ActorRequest, Registration};
+use rollbook_core::xbus::account::row::{ActorKind, ActorStatus};
+use rollbook_core::xbus::change::{AccountAccept, ActorStatusSet, Change, FragmentReceived};
+use rollbook_core::xbus::envelope::part::{EventView, Fragment, Part};
+use rollbook_core::xbus::id::Id;
 use tempfile::TempDir;
 
 /// Bytes of an event that does not compress.
@@ -217,12 +223,78 @@ impl Trial {
         self.node(id).state().namespace("a").map_or(0, |head| head.last())
     }
 
+    /// An account of Xbus with an emitter, which sends a whole envelope that no pipeline takes, and a part of another one.
+    fn change_xbus(&self) {
+        let id = |number: u8| vec![number; 16];
+        let mut actor = ActorRequest { id: id(10), name: "emitter".to_owned(), ..ActorRequest::default() };
+        actor.set_kind(ActorKind::Emitter);
+        let (name, csr, public_key) = ("shop".to_owned(), "PEM".to_owned(), vec![1; 32]);
+        let register =
+            Registration { id: id(1), name, kind: 1, csr, public_key, actors: vec![actor], authenticated: false };
+        let (certificate, fingerprint) = ("CERT".to_owned(), "sha256:01".to_owned());
+        let accept = AccountAccept { id: id(1), public_key: vec![1; 32], certificate, fingerprint, expires: u64::MAX };
+        let status = ActorStatusSet { id: id(10), status: ActorStatus::Enabled.into(), config: Vec::new() };
+        let fragment = |envelope: u8, item_count: u64| {
+            let (event, items) = (Some(Id::new([1; 16])), [b"item".as_slice()]);
+            let view = EventView { id: event, event_type: "t", index: Some(1), item_count, checksum: 0, items };
+            let fragment = Fragment { event_ids: Vec::new(), parts: vec![Part::measure(view)], last: false };
+            let (envelope, event) = (id(envelope), format!("f-{envelope}"));
+            let (actor, process_ids) = (id(10), vec![id(200)]);
+            let received = FragmentReceived {
+                envelope,
+                actor,
+                output: "o".to_owned(),
+                fragment,
+                event,
+                process_ids,
+                ..Default::default()
+            };
+            Change::Fragment(received)
+        };
+        let changes = [Change::Register(register), Change::AccountAccept(accept), Change::ActorStatus(status)];
+        self.change(changes);
+        for id in ["f-100", "f-101"] {
+            let mut frame = Vec::new();
+            begin_publish(&mut frame, "xbus").unwrap();
+            Event { subject: "xbus.envelope", id, ..Event::default() }.encode(&mut frame).unwrap();
+            finish_publish(&mut frame, 0, FLAG_INTERNAL | FLAG_KEYED, 1).unwrap();
+            self.runtime
+                .block_on(async { self.node(1).proposals().propose(frame.into()).unwrap().await.unwrap().unwrap() });
+        }
+        self.change([fragment(100, 1), fragment(101, 2)]);
+    }
+
+    fn change(&self, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            let done = self.runtime.block_on(self.node(1).proposals().command(Command::xbus(None, change)));
+            assert!(matches!(done, Ok(Done::Xbus(_))), "{done:?}");
+        }
+    }
+
+    /// What of Xbus came to a node: its state in memory, and rows that are on the disk alone.
+    fn check_xbus(&self, id: u64) {
+        let of = |id: u64| self.node(id).state().with_machine(|machine| machine.xbus().clone());
+        assert!(of(id) == of(1), "{:?}", of(id));
+        assert!(of(id).open_envelope(Id::new([101; 16])).is_some());
+        let rows = self.node(id).state().xbus();
+        let process = rows.process(Id::new([200; 16])).unwrap().unwrap();
+        assert_eq!((process.envelope.as_slice(), process.state.as_str()), (&[100; 16][..], "no matching pipeline"));
+        assert!(rows.attention(Id::new([200; 16])).unwrap().is_some());
+        assert_eq!(rows.events(Id::new([101; 16])).unwrap().len(), 1);
+        assert_eq!(rows.fragments(Id::new([100; 16]), 0, 10).unwrap(), [(0, 1)]);
+    }
+
     /// Node 3 goes away, and misses more than the logs of the others keep.
     fn leave_behind(&mut self, dice: &mut u64) {
         self.lead(1);
         self.publish(1, dice);
+        self.wait("the newest level", || {
+            let level = self.node(1).state().with_machine(Machine::level);
+            (level == FeatureLevel::LATEST).then_some(())
+        });
         let missed = self.node(3).consensus().status().last_index;
         self.down(3);
+        self.change_xbus();
         for _ in 1..EVENTS {
             self.publish(1, dice);
         }
@@ -260,6 +332,7 @@ fn leadership_that_moves_in_the_middle_of_a_snapshot_does_not_leave_the_receiver
     let last = trial.last(2);
     trial.wait("node 3 is level", || (trial.last(3) >= last).then_some(()));
     assert!(trial.data(3).join("INSTALLED").exists(), "it came as a snapshot, not by the log");
+    trial.check_xbus(3);
     // Nothing of it stays: neither what came, nor the generation before, nor what was made for it.
     trial.wait("the generation before is gone", || {
         (directories(&trial.data(3), "state-") == ["state-1"] && directories(&trial.data(3), "ledger-") == ["ledger-1"])

@@ -16,7 +16,13 @@ fn has_tag(path: &str) -> bool {
     let is_service = || path.strip_prefix("/api/services/").is_some_and(|id| !id.contains('/'));
     let is_row = |list: &&str| path.strip_prefix(*list).is_some_and(|name| !name.contains('/'));
     let rows = ["/api/security/principals/", "/api/security/roles/", "/api/security/issuers/"];
-    path == "/api/config" || path == "/api/config/rollback" || is_service() || rows.iter().any(is_row)
+    // What is done to a row of these has a path below that of the row.
+    let xbus = ["/api/xbus/accounts/", "/api/xbus/actors/", "/api/xbus/pipelines/"];
+    path == "/api/config"
+        || path == "/api/config/rollback"
+        || is_service()
+        || rows.iter().any(is_row)
+        || xbus.iter().any(|list| path.starts_with(list))
 }
 
 /// Serves HEAD with the handler of GET (the server removes the body), and completes the answers of the handlers.

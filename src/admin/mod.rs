@@ -33,6 +33,7 @@ use crate::base::clock;
 use crate::bus::handle::Bus;
 use crate::bus::relay::Relay;
 use crate::bus::roll::services::Services;
+use crate::bus::xbus::engine::Engine;
 use crate::net::http::head::Fault;
 
 /// The settings of the administration.
@@ -65,6 +66,7 @@ pub struct Admin {
     config: Config,
     bus: Bus,
     services: Services,
+    xbus: Engine,
     relay: Addr<Relay>,
     metrics: prometheus_client::registry::Registry,
     draining: AtomicBool,
@@ -81,7 +83,7 @@ impl std::fmt::Debug for Admin {
 impl Admin {
     /// Creates the administration of this bus.
     #[must_use]
-    pub fn new(services: Services, relay: Addr<Relay>, config: Config) -> Arc<Self> {
+    pub fn new((services, xbus): (Services, Engine), relay: Addr<Relay>, config: Config) -> Arc<Self> {
         let bus = services.bus.clone();
         let mut metrics = prometheus_client::registry::Registry::default();
         bus.metrics().register(&mut metrics);
@@ -89,6 +91,7 @@ impl Admin {
             config,
             bus,
             services,
+            xbus,
             relay,
             metrics,
             draining: AtomicBool::new(false),
@@ -137,6 +140,7 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .configure(routes::commands::mount)
         .configure(routes::services::mount)
         .configure(routes::security::mount)
+        .configure(routes::xbus::mount)
         .configure(routes::connections::mount)
         .configure(routes::openapi::mount)
         .default_service(web::to(problem::not_found));

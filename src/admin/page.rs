@@ -84,6 +84,16 @@ impl Page {
         self.limit
     }
 
+    /// The key of the last item of the page before.
+    pub(super) fn after(&self) -> Option<&str> {
+        self.after.as_deref()
+    }
+
+    /// The cursor of the page behind the item of that key, for a list that its store has cut already.
+    pub(super) fn cursor(&self, key: &str) -> String {
+        encode(self.list, key)
+    }
+
     /// Whether the item of that key is on this page or after it.
     pub(super) fn begins_before(&self, key: &str) -> bool {
         self.after.as_ref().is_none_or(|after| key > after.as_str())

@@ -89,8 +89,9 @@ impl Guard {
         }
         self.authority().expires_later(identity);
         client.rights_changed();
-        let registration = client.about().registration;
-        if registration.is_some_and(|registration| !identity.may_offer(&registration)) {
+        let about = client.about();
+        let lost = about.registration.is_some_and(|registration| !about.accepted && !identity.may_offer(&registration));
+        if lost {
             let principal = identity.name();
             tracing::info!(client = client.serial, principal, "a client lost the right to be what it is registered as");
             client.close(CloseReason::Forbidden);

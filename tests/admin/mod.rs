@@ -8,3 +8,5 @@ mod consumers;
 mod rest;
 /// Health, metrics and the administration of namespaces.
 mod web;
+/// Accounts, actors and pipelines of Xbus.
+mod xbus;

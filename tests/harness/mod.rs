@@ -14,6 +14,8 @@ pub(crate) mod socket;
 pub(crate) mod sse;
 /// TLS of clients.
 pub(crate) mod tls;
+/// Keys of programs of Xbus.
+pub(crate) mod xbus;
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

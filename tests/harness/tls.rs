@@ -104,30 +104,43 @@ impl Authority {
         certificate(&self.path(name)).to_vec()
     }
 
+    /// A client that trusts this CA and has this certificate, both in PEM.
+    pub(crate) fn client_with(&self, certificate: &str, key: &str) -> Arc<ClientConfig> {
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+        Arc::new(self.trusting().with_client_auth_cert(vec![certificate], key).expect("a pair"))
+    }
+
     /// An address at which the node is without TLS, for as long as the process lives.
     pub(crate) fn tunnel(&self, to: SocketAddr) -> SocketAddr {
-        let connector = TlsConnector::from(self.client(None));
-        let (sender, address) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async move {
-                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-                sender.send(listener.local_addr().expect("its address")).expect("a test that waits");
-                while let Ok((mut near, _)) = listener.accept().await {
-                    let connector = connector.clone();
-                    tokio::spawn(async move {
-                        let far = tokio::net::TcpStream::connect(to).await.expect("connect");
-                        near.set_nodelay(true).expect("an option");
-                        far.set_nodelay(true).expect("an option");
-                        let mut far = connector.connect(localhost(), far).await.expect("a handshake");
-                        // How it ends is the business of the test.
-                        tokio::io::copy_bidirectional(&mut near, &mut far).await.ok();
-                    });
-                }
-            });
-        });
-        address.recv_timeout(SOON).expect("a tunnel")
+        tunnel(to, self.client(None))
     }
+}
+
+/// An address at which a node is without TLS for one kind of client, for as long as the process lives. A handshake that
+/// fails ends the connection.
+pub(crate) fn tunnel(to: SocketAddr, client: Arc<ClientConfig>) -> SocketAddr {
+    let connector = TlsConnector::from(client);
+    let (sender, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            sender.send(listener.local_addr().expect("its address")).expect("a test that waits");
+            while let Ok((mut near, _)) = listener.accept().await {
+                let connector = connector.clone();
+                tokio::spawn(async move {
+                    let far = tokio::net::TcpStream::connect(to).await.expect("connect");
+                    near.set_nodelay(true).expect("an option");
+                    far.set_nodelay(true).expect("an option");
+                    let Ok(mut far) = connector.connect(localhost(), far).await else { return };
+                    // How it ends is the business of the test.
+                    tokio::io::copy_bidirectional(&mut near, &mut far).await.ok();
+                });
+            }
+        });
+    });
+    address.recv_timeout(SOON).expect("a tunnel")
 }
 
 fn roots(path: &Path) -> RootCertStore {

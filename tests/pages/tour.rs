@@ -8,8 +8,10 @@
 //! | `sh serve` | started: a node of the page's own, which runs until the page ends. Commands of its section know no other node than those that they name |
 //! | `toml` | checked by `rollbook config check` |
 
+use std::cell::Cell;
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -30,7 +32,11 @@ use crate::harness::{SOON, wait_for};
 struct Tour {
     node: Node,
     /// Addresses on the pages of a node that a page starts itself, and the free ones that stand for them.
-    own: [(&'static str, String); 3],
+    own: [(&'static str, String); 4],
+    /// The addresses of two more nodes that are started with the node of a page: peer, log, web, nats. Empty: it is alone.
+    more: Vec<String>,
+    /// Counts the programs, so that each talks to another one of three nodes.
+    programs: Cell<usize>,
     here: TempDir,
     path: String,
     clients: Option<Clients>,
@@ -38,20 +44,38 @@ struct Tour {
 
 impl Tour {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// A reader who starts three nodes where a page starts one of its own.
+    fn of_three() -> Self {
+        let addresses = free_addresses(9);
+        let tour = Self::with(&addresses);
+        assert_eq!(tour.more.len(), 9);
+        tour
+    }
+
+    fn with(more: &[String]) -> Self {
         let here = tempfile::tempdir().expect("temporary directory");
         let bin = here.path().join("bin");
         std::fs::create_dir(&bin).expect("a directory for the program");
         symlink(env!("CARGO_BIN_EXE_rollbook"), bin.join("rollbook")).expect("link the program");
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
         let clients = clients();
+        if let Some(python) = clients.as_ref().map(Clients::python) {
+            let wrapper = bin.join("python");
+            std::fs::write(&wrapper, format!("#!/bin/sh\nexec {} \"$@\"\n", python.display())).expect("a wrapper");
+            std::fs::set_permissions(&wrapper, Permissions::from_mode(0o755)).expect("a program");
+        }
         if let Some(clients) = &clients {
             install(clients, here.path());
         }
-        let [log, web] = free_addresses(2).try_into().expect("two addresses");
+        let [log, web, own_nats] = free_addresses(3).try_into().expect("three addresses");
         let node = Node::start(&Options::new().arg("--nats").arg("127.0.0.1:0"));
         let nats = address(&node).to_string();
-        let own = [("127.0.0.1:2121", log), ("127.0.0.1:7540", web), ("127.0.0.1:4222", nats)];
-        Self { node, own, here, path, clients }
+        let own =
+            [("127.0.0.1:2121", log), ("127.0.0.1:7540", web), ("127.0.0.1:4222", nats), ("127.0.0.1:4322", own_nats)];
+        Self { node, own, more: more.to_vec(), programs: Cell::new(0), here, path, clients }
     }
 
     /// Follows one page; tells how many examples were tried.
@@ -164,7 +188,7 @@ impl Tour {
         let name = first.trim_start_matches(['/', '#', ' ']).split(':').next().unwrap_or_default();
         assert!(name.contains('.') && !name.contains(['/', ' ']), "line {}: the first line names no file", block.line);
         let path = self.here.path().join(name);
-        std::fs::write(&path, self.for_this_node(&block.text)).expect("save a program");
+        std::fs::write(&path, self.for_this_node(&self.for_another_node(&block.text))).expect("save a program");
         let python = self.clients.as_ref().map(Clients::python).filter(|_| block.language == "python");
         let mut command = self.command(&python.unwrap_or_else(|| PathBuf::from("node")));
         command.arg(path);
@@ -182,9 +206,42 @@ impl Tour {
         serving
     }
 
+    /// A program of a page that talks to another one of three nodes than the program before.
+    fn for_another_node(&self, text: &str) -> String {
+        let place = self.programs.replace(self.programs.get() + 1) % 3;
+        match self.more.chunks(4).nth(place).filter(|_| self.more.len() == 9) {
+            Some([_, _, _, nats]) => text.replace("127.0.0.1:4322", nats),
+            _ => text.to_owned(),
+        }
+    }
+
+    /// The command that starts the node of a page; or three nodes instead of it.
+    fn nodes(&self, text: &str) -> String {
+        let (Some(first), true) = (self.more.get(8), text.contains("--peer off")) else { return text.to_owned() };
+        let mut script = String::new();
+        for line in text.lines() {
+            let Some((before, after)) = line.split_once("--peer off") else {
+                script.push_str(&format!("{line}\n"));
+                continue;
+            };
+            let members = format!("1={first},2={},3={}", self.more[0], self.more[4]);
+            script.push_str(&format!("{before}--node 1 --cluster {members}{after} &\n"));
+            for (number, addresses) in (2..).zip(self.more.chunks(4).take(2)) {
+                let before = before
+                    .replace("/data", &format!("/data-{number}"))
+                    .replace("127.0.0.1:2121", &addresses[1])
+                    .replace("127.0.0.1:7540", &addresses[2])
+                    .replace("127.0.0.1:4322", &addresses[3]);
+                script.push_str(&format!("{before}--node {number} --cluster {members}{after} &\n"));
+            }
+            script.push_str("wait\n");
+        }
+        script
+    }
+
     /// Starts a node of a page, and waits until it is ready.
     fn serve_node(&self, block: &Block) -> Serving {
-        let mut command = self.shell(&block.text);
+        let mut command = self.shell(&self.nodes(&block.text));
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut serving = Serving(command.spawn().expect("start a node"));
         let output = BufReader::new(serving.0.stdout.take().expect("piped output"));
@@ -192,12 +249,20 @@ impl Tour {
         // To the end, so that the node never waits for a reader.
         std::thread::spawn(move || output.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
         let (until, mut said) = (Instant::now() + SOON, Vec::new());
-        while said.last().is_none_or(|line| line != "ready") {
+        let nodes = if self.more.is_empty() { 1 } else { 3 };
+        while said.iter().filter(|line| *line == "ready").count() < nodes {
             let left = until.saturating_duration_since(Instant::now());
             match lines.recv_timeout(left) {
                 Ok(line) => said.push(line),
                 Err(_) => panic!("line {}: the node of the page is not ready; it said {said:#?}", block.line),
             }
+        }
+        if nodes > 1 {
+            // One node of the three has written the token of the operator.
+            let found = "for i in $(seq 100); do cp xbus/data*/root.token xbus/data/ 2> /dev/null && break; \
+                         [ -e xbus/data/root.token ] && break; sleep 0.1; done";
+            let mut copy = self.shell(found);
+            assert!(copy.status().is_ok_and(|status| status.success()), "the token of the operator");
         }
         serving
     }
@@ -252,6 +317,15 @@ fn the_pages_print_what_they_show_one_after_the_other_on_one_node() {
     let tour = Tour::new();
     let tried: usize = pages().iter().map(|path| tour.follow(path)).sum();
     assert!(tried > 20, "only {tried} examples were tried: this test has gone blind");
+}
+
+#[test]
+fn the_page_about_xbus_prints_the_same_on_three_nodes() {
+    if !there_is_curl() {
+        return;
+    }
+    let tried = Tour::of_three().follow("docs/xbus.md");
+    assert!(tried > 10, "only {tried} examples were tried: this test has gone blind");
 }
 
 /// No page needs another one, or is disturbed by it.

@@ -23,3 +23,5 @@ mod nats;
 mod revocation;
 /// A node whose clients need credentials.
 mod secured;
+/// Accounts and pipelines of Xbus.
+mod xbus;

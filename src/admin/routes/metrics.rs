@@ -3,10 +3,11 @@
 //! `Accept` chooses OpenMetrics 1.0.0 or the older text format 0.0.4. Invariant: all samples of a family stand
 //! together behind its `# TYPE`, because a strict parser refuses the page otherwise.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 
 use actix_web::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use actix_web::{HttpRequest, HttpResponse, web};
+use rollbook_core::machine::Machine;
 use rollbook_core::namespace::Head;
 use rollbook_core::subjects::subject::Namespace;
 
@@ -14,6 +15,10 @@ use crate::admin::Admin;
 use crate::admin::operation::get;
 use crate::admin::problem::Problem;
 use crate::admin::resource::resource;
+use page::Page;
+
+mod page;
+mod xbus;
 
 const OPEN_METRICS: &str = "application/openmetrics-text";
 const TEXT: &str = "text/plain";
@@ -89,23 +94,6 @@ fn older(open_metrics: &str) -> String {
     text
 }
 
-/// An OpenMetrics page while it is written.
-struct Page {
-    text: String,
-}
-
-impl Page {
-    /// Begins a family. Its samples must follow at once.
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        write!(self.text, "# HELP {name} {help}.\n# TYPE {name} {kind}\n").unwrap_or_default();
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
-        self.family(name, "gauge", help);
-        writeln!(self.text, "{name} {value}").unwrap_or_default();
-    }
-}
-
 fn look_up(admin: &Admin, page: &mut Page) {
     let node = admin.bus.node();
     let proposer = admin.bus.proposer();
@@ -123,6 +111,8 @@ fn look_up(admin: &Admin, page: &mut Page) {
     page.gauge("rollbook_feature_level", "Which version of the rules the cluster follows", level);
     let help = "Seconds that the clocks are ahead of the time of the log while that is in doubt, else 0";
     page.gauge("rollbook_clock_skew_seconds", help, seconds(node.state().clock_skew()));
+    let machine = node.state().with_machine(Machine::clone);
+    xbus::look_up(machine.xbus(), page);
     of_namespaces(&node.state().namespaces(), admin.config.metrics_namespaces_max, page);
     if let Some((cpu_seconds, resident_bytes)) = process() {
         page.family("process_cpu_seconds", "counter", "User and system time of the process");

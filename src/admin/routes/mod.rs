@@ -16,3 +16,4 @@ pub(super) mod root;
 pub(super) mod security;
 pub(super) mod services;
 pub(super) mod views;
+pub(super) mod xbus;

@@ -9,7 +9,7 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::reference;
-use super::{cluster, commands, config, connections, consumers, namespaces, security, services};
+use super::{cluster, commands, config, connections, consumers, namespaces, security, services, xbus};
 use crate::admin::operation::{Need, get_for};
 use crate::admin::resource::resource;
 
@@ -88,6 +88,42 @@ const PAGES: &str = "/docs/{_:.*}";
         security::explain::explain,
         security::explain::who,
         security::audit::list,
+        xbus::accounts::list,
+        xbus::accounts::register,
+        xbus::accounts::show,
+        xbus::account_changes::accept_account,
+        xbus::account_changes::reject,
+        xbus::account_changes::disable,
+        xbus::account_changes::enable,
+        xbus::account_changes::reset_certificate,
+        xbus::account_changes::make_key,
+        xbus::account_changes::remove_key,
+        xbus::account_changes::delete,
+        xbus::actors::list,
+        xbus::actors::show,
+        xbus::actors::set,
+        xbus::actors::accept,
+        xbus::actors::reject,
+        xbus::actors::disable,
+        xbus::actors::delete,
+        xbus::pipelines::list,
+        xbus::pipelines::versions,
+        xbus::pipelines::show,
+        xbus::pipeline_changes::save,
+        xbus::pipeline_changes::set_status,
+        xbus::pipeline_changes::delete,
+        xbus::processes::list,
+        xbus::processes::show,
+        xbus::process_changes::pause,
+        xbus::process_changes::resume,
+        xbus::process_changes::cancel,
+        xbus::process_changes::note,
+        xbus::process_changes::purge,
+        xbus::processes::attentions,
+        xbus::envelopes::show,
+        xbus::envelopes::purge,
+        xbus::logs::list,
+        xbus::logs::purge,
     )
 )]
 struct Description;

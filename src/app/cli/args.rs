@@ -6,6 +6,7 @@ use super::commands::security::{
     audit, certificates, context, credentials, explain, issuers, login, nkeys, passwords, principals, roles, tokens,
 };
 use super::commands::serve::ServeArgs;
+use super::commands::xbus::{account, actor, envelope, logs, pipeline, ps};
 use super::commands::{
     ack, call, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe,
 };
@@ -69,6 +70,18 @@ pub enum ClientCommand {
     Consumers(consumers::ConsumersArgs),
     /// Show the nodes of the cluster, add, promote and remove them
     Cluster(cluster::ClusterArgs),
+    /// Show the accounts of Xbus, accept them and shut them out
+    Account(account::AccountArgs),
+    /// Show the actors of Xbus, accept them and set what they have
+    Actor(actor::ActorArgs),
+    /// Save pipelines of Xbus, make them active, show and delete them
+    Pipeline(pipeline::PipelineArgs),
+    /// Show the processes of Xbus, hold them, end them and remove them
+    Ps(ps::PsArgs),
+    /// Show an envelope of Xbus, remove old ones
+    Envelope(envelope::EnvelopeArgs),
+    /// Show what actors of Xbus said, remove old entries
+    Logs(logs::LogsArgs),
     /// Check a token, or a user and password, and save it as a context
     Login(login::LoginArgs),
     /// Forget the token of a context

@@ -85,7 +85,7 @@ impl From<Founders> for String {
 }
 
 /// Namespaces that belong to the node.
-pub const RESERVED_NAMESPACES: [&str; 4] = ["_bus_", "_dead_", "_audit", "roll"];
+pub const RESERVED_NAMESPACES: [&str; 5] = ["_bus_", "_dead_", "_audit", "roll", "xbus"];
 
 /// Longest name of a namespace.
 const NAMESPACE_LEN_MAX: usize = 64;

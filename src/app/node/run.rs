@@ -155,10 +155,10 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
     let message_bytes_max = message_bytes_max.unwrap_or_default();
     let xbus = Engine::new(bus.clone());
     actix_web::rt::spawn(xbus.clone().run(stop.clone()));
-    let context = Context { access: access.clone(), services: services.clone(), xbus, message_bytes_max };
+    let context = Context { access: access.clone(), services: services.clone(), xbus: xbus.clone(), message_bytes_max };
     let mut doors = doors::all(&config.doors, &context);
     doors.extend(more.iter().map(|build| build(&context)));
-    let admin = Admin::new(services.clone(), relay.addr().clone(), parts::admin(config, &doors));
+    let admin = Admin::new((services.clone(), xbus), relay.addr().clone(), parts::admin(config, &doors));
     let live = doors.iter().filter_map(|door| Some((door.name(), door.live()?)));
     let live_peers = LivePeers::new(bus.live_subjects().clone(), services.peers.clone(), bus.metrics().clone());
     actix_web::rt::spawn(Arc::clone(&live_peers).run(stop.clone()));

@@ -112,6 +112,8 @@ pub struct About {
     pub name: String,
     /// Its transport.
     pub transport: &'static str,
+    /// Whether an operator has accepted what the client registers as, so that it needs no right to offer that.
+    pub accepted: bool,
     /// Its registration.
     pub registration: Option<Box<InstanceRegister>>,
     /// Content of its newest heartbeat: a JSON object.

@@ -8,4 +8,5 @@ pub mod announcement;
 pub mod call;
 pub mod clients;
 pub mod commands;
+pub mod no_announcements;
 pub mod plain;

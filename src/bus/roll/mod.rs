@@ -4,6 +4,7 @@
 //! Invariant: everything that must be equal on all nodes is a command of the rules. This room only decides when to
 //! propose a command.
 
+pub mod actor_place;
 pub mod announcer;
 pub mod pending_leaves;
 pub mod registration;

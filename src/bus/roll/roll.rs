@@ -102,7 +102,9 @@ impl Roll {
     /// # Errors
     /// The client may not offer that; any refusal, and after [`Refusal::OutcomeUnknown`] it may be registered.
     pub async fn register(&self, client: &Arc<Client>, register: InstanceRegister) -> Result<Registered, Fault> {
-        client.identity().check_offer(&register)?;
+        if !client.about().accepted {
+            client.identity().check_offer(&register)?;
+        }
         self.enroll(client, register).await.map_err(|refusal| Fault::of_service(&refusal))
     }
 

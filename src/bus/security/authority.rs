@@ -14,7 +14,7 @@ use rollbook_core::security::model::{Credential, Proof};
 use rollbook_core::security::principal::Principal;
 use tokio::sync::watch;
 
-use super::account_rights::REGISTRANT;
+use super::account_credential;
 use super::compile::RightsSource;
 use super::credentials::account_ca::AccountCa;
 use super::credentials::basic::Basic;
@@ -67,6 +67,14 @@ pub(super) struct Admitted {
     pub(super) shown: Shown,
     /// When the credential ends to count, milliseconds since 1970; 0: never.
     pub(super) expires: u64,
+}
+
+impl Admitted {
+    /// The same, at most until a point in time.
+    fn until(self, expires: u64) -> Self {
+        let earlier = if self.expires == 0 { expires } else { self.expires.min(expires) };
+        Self { expires: earlier, ..self }
+    }
 }
 
 /// The shared state of all clones of [`Authority`].
@@ -215,23 +223,12 @@ impl Authority {
         self.inner.denials.note(actor, "authenticate", &fault.text);
     }
 
-    /// A client that shows nothing, at a door where programs register accounts of Xbus: what it may do is what anybody
-    /// may without a credential, and to register.
-    ///
-    /// # Errors
-    /// As [`Authority::admit`]: when there is neither a CA nor an account, nobody can register.
-    pub fn admit_registrant(&self, origin: Origin) -> Result<Arc<Identity>, Fault> {
-        let has_accounts = || self.with_rights(|from| from.xbus.accounts().next().is_some());
-        let registers = self.account_ca().is_some() || has_accounts();
-        self.without_credential(origin, registers.then(|| REGISTRANT.to_owned()).into_iter().collect())
-    }
-
     /// A client that shows nothing.
     pub(super) fn anonymous(&self, origin: Origin) -> Result<Arc<Identity>, Fault> {
         self.without_credential(origin, Vec::new())
     }
 
-    fn without_credential(&self, origin: Origin, claimed: Vec<String>) -> Result<Arc<Identity>, Fault> {
+    pub(super) fn without_credential(&self, origin: Origin, claimed: Vec<String>) -> Result<Arc<Identity>, Fault> {
         let grant = match self.is_open_to(origin.local) {
             true => Arc::clone(&self.inner.everything),
             false => {
@@ -401,7 +398,12 @@ impl Authority {
         let print = format!("sha256:{}", names.fingerprint);
         self.with_security(|security| {
             if let Some(account) = &names.account {
-                return self.of_account(security, account, (&print, expires));
+                let row = account_credential::of(security, account, &print);
+                let row =
+                    row.ok_or_else(|| unauthenticated("the certificate is not the present one of its account"))?;
+                let shown = Shown::Certificate(print.clone(), Some(row.id.clone()));
+                let holder = self.of_credential(security, row, shown)?;
+                return Ok(holder.until(expires));
             }
             // The most exact of the credentials that name the certificate counts.
             let cn = names.common_name.as_ref().map(|name| format!("cn:{name}"));
@@ -411,8 +413,7 @@ impl Authority {
             if let Some(row) = known {
                 let shown = Shown::Certificate(print.clone(), Some(row.id.clone()));
                 let holder = self.of_credential(security, row, shown)?;
-                let earlier = if holder.expires == 0 { expires } else { holder.expires.min(expires) };
-                return Ok(Admitted { expires: earlier, ..holder });
+                return Ok(holder.until(expires));
             }
             let Some(principal) = &names.principal else {
                 return Err(unauthenticated("the client certificate names no principal, and no credential names it"));
@@ -421,17 +422,6 @@ impl Authority {
             let grant = self.grant(principal, Vec::new());
             Ok(Admitted { grant, shown: Shown::Certificate(print.clone(), None), expires })
         })
-    }
-
-    /// The account of a certificate that this cluster has signed: the present one of the account alone counts, and no
-    /// other credential that its names may fit.
-    fn of_account(&self, security: &Security, account: &str, (print, expires): (&str, u64)) -> Result<Admitted, Fault> {
-        let row = security.credential(&format!("xbus:{account}"));
-        let row = row.filter(|row| matches!(&row.proof, Some(Proof::Certificate(present)) if present == print));
-        let row = row.ok_or_else(|| unauthenticated("the certificate is not the present one of its account"))?;
-        let holder = self.of_credential(security, row, Shown::Certificate(print.to_owned(), Some(row.id.clone())))?;
-        let earlier = if holder.expires == 0 { expires } else { holder.expires.min(expires) };
-        Ok(Admitted { expires: earlier, ..holder })
     }
 
     /// Why a client is not who it was any more; `None` while it is.
@@ -451,10 +441,12 @@ impl Authority {
             match identity.shown() {
                 Shown::Nothing if identity.may_nothing() => Some("a credential is needed"),
                 Shown::Nothing => None,
-                Shown::Certificate(print, Some(id)) if id.starts_with("xbus:") => {
-                    let proof = security.credential(id).and_then(|present| present.proof.as_ref());
-                    let present = matches!(proof, Some(Proof::Certificate(present)) if present == print);
-                    if present { None } else { gone }
+                Shown::Certificate(print, Some(id)) if account_credential::is_one(id) => {
+                    if account_credential::is_present(security, id, print) {
+                        None
+                    } else {
+                        gone
+                    }
                 }
                 Shown::Token(id) | Shown::Password(id) | Shown::Nkey(id) | Shown::Certificate(_, Some(id)) => {
                     let present = security.credential(id).is_some_and(|present| present.principal == identity.name());

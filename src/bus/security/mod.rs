@@ -6,6 +6,7 @@
 //! identity      who a client is: every operation of the bus asks it
 //! grant         the compiled rights of a principal, shared by its clients     usage   its limits
 //! compile       from the replicated rows to rights          account_rights   those of accounts of Xbus
+//! account_credential   their certificates        registrants   who has no account yet, and asks for one
 //! escalation    nobody gives more than it has               tickets      credentials for one use in an address
 //! denials       what was refused, for the audit
 //! bootstrap     the first token of a cluster
@@ -14,6 +15,7 @@
 //! A door hands in what a client presented and gets an [`identity::Identity`]. Invariant: rooms above check with it, and
 //! doors decide nothing.
 
+pub mod account_credential;
 pub mod account_rights;
 pub mod authority;
 pub mod bootstrap;
@@ -27,6 +29,7 @@ pub mod http;
 pub mod identity;
 pub mod issuers;
 pub mod origin;
+mod registrants;
 pub mod ticket_peers;
 pub mod tickets;
 pub mod usage;

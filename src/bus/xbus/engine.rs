@@ -1,7 +1,7 @@
 //! Brings jobs to the actors of this node, and keeps the processes of the cluster going.
 //!
-//! Three loops, which end with the handle that [`Engine::run`] returns to its caller: one brings jobs, one gives back
-//! what this node no longer works on, and at the leader one lets time pass and hears of lost nodes and actors.
+//! Four loops, which run until the node stops: one brings jobs, one gives back what this node no longer works on, one
+//! tells the cluster which actors were seen here, and at the leader one lets time pass and hears of lost nodes and actors.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use rollbook_core::level::FeatureLevel;
+use rollbook_core::limits::ROLL_STEP_MAX;
+use rollbook_core::xbus::change::{Change, Ids};
 use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::process::event::{Event, JobName, JobSend};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::XbusClient;
 use super::flow::Flow;
 use super::pick::{Pick, Picker};
+use super::seen::{Seen, Told};
 use super::sweep;
 use super::upkeep::Upkeep;
 use super::workers::{Deliver, JobGuard, Workers};
@@ -27,6 +30,8 @@ use crate::bus::handle::Bus;
 const LOOK: Duration = Duration::from_millis(100);
 /// How often the node gives back what it no longer works on, and the leader looks after the rest.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often the node looks for actors of which the cluster has to hear that they were seen.
+const SEEN: Duration = Duration::from_secs(5);
 /// Most jobs whose start is being proposed.
 const SENDS_MAX: usize = 1024;
 
@@ -35,13 +40,14 @@ const SENDS_MAX: usize = 1024;
 pub struct Engine {
     flow: Flow,
     workers: Workers,
+    seen: Seen,
 }
 
 impl Engine {
     /// The engine over a bus. [`Engine::run`] must run.
     #[must_use]
     pub fn new(bus: Bus) -> Self {
-        Self { flow: Flow::new(XbusClient::new(bus)), workers: Workers::default() }
+        Self { flow: Flow::new(XbusClient::new(bus)), workers: Workers::default(), seen: Seen::default() }
     }
 
     /// Makes the changes of envelopes and processes.
@@ -54,6 +60,12 @@ impl Engine {
     #[must_use]
     pub const fn workers(&self) -> &Workers {
         &self.workers
+    }
+
+    /// The actors that did something at this node.
+    #[must_use]
+    pub const fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     fn bus(&self) -> &Bus {
@@ -72,6 +84,7 @@ impl Engine {
             () = self.bring() => {}
             () = self.sweep() => {}
             () = self.look_after() => {}
+            () = self.tell_seen() => {}
         }
     }
 
@@ -144,6 +157,25 @@ impl Engine {
             }
             if self.is_known() {
                 sweep::sweep(&self.flow, &self.workers, &mut suspects).await;
+            }
+        }
+    }
+
+    /// Tells the cluster which actors were seen here.
+    async fn tell_seen(&self) {
+        let mut told = Told::default();
+        loop {
+            tokio::time::sleep(SEEN).await;
+            if !self.is_known() {
+                continue;
+            }
+            let mut seen = self.seen.take();
+            seen.extend(self.workers.connected());
+            for part in told.due(seen, clock::now()).chunks(ROLL_STEP_MAX) {
+                let ids = part.iter().copied().map(Id::to_vec).collect();
+                if let Err(fault) = self.flow.client().change(Change::ActorsSeen(Ids { ids })).await {
+                    tracing::debug!(%fault, "actors are seen again in a minute");
+                }
             }
         }
     }

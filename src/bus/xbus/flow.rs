@@ -9,6 +9,7 @@ use rollbook_core::entry::{FLAG_INTERNAL, FLAG_KEYED, begin_publish, finish_publ
 use rollbook_core::error::Refusal;
 use rollbook_core::event::Event;
 use rollbook_core::subjects::subject::Namespace;
+use rollbook_core::xbus::account::row::ActorRow;
 use rollbook_core::xbus::change::{Change, FragmentReceived, ProcessChange, ProcessesChange};
 use rollbook_core::xbus::done::{ProcessStep, XbusDone};
 use rollbook_core::xbus::id::Id;
@@ -20,10 +21,24 @@ use super::client::{XbusClient, done};
 use crate::base::clock;
 use crate::bus::error::Fault;
 
+/// What became of an actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActorNews {
+    /// The actor is connected somewhere, and was not before.
+    Online,
+    /// The actor is connected nowhere any more.
+    Offline,
+    /// An operator has changed the actor.
+    Changed,
+}
+
 /// Hears what changes did, to tell clients of it in their protocol. Must not block.
 pub trait XbusListener: fmt::Debug + Send + Sync {
     /// A change was made, proposed by this node.
     fn happened(&self, done: &XbusDone);
+
+    /// Something became of an actor.
+    fn actor(&self, actor: &ActorRow, news: ActorNews);
 }
 
 struct Inner {
@@ -78,7 +93,15 @@ impl Flow {
         if let Some(listener) = self.inner.listener.get() {
             listener.happened(done);
         }
+        done.actors.iter().for_each(|actor| self.tell_of_actor(actor, ActorNews::Changed));
         done.steps.iter().filter(|step| step.was.is_some()).for_each(|step| self.record(step));
+    }
+
+    /// Tells clients what became of an actor.
+    pub fn tell_of_actor(&self, actor: &ActorRow, news: ActorNews) {
+        if let Some(listener) = self.inner.listener.get() {
+            listener.actor(actor, news);
+        }
     }
 
     /// Something happened to a process.
@@ -92,14 +115,21 @@ impl Flow {
     }
 
     /// Something happened to an actor or a node, and these processes hear of it: at most
-    /// [`rollbook_core::limits::ROLL_STEP_MAX`].
+    /// [`rollbook_core::limits::ROLL_STEP_MAX`]. Big processes hear of it in several changes.
     ///
     /// # Errors
-    /// The cluster cannot make the change now.
-    pub async fn advance_all(&self, processes: &[Id], event: process::Event) -> Result<XbusDone, Fault> {
-        let ids = processes.iter().copied().map(Id::to_vec).collect();
+    /// The cluster cannot make the change now. Some processes may have heard of the event.
+    pub async fn advance_all(&self, processes: &[Id], event: process::Event) -> Result<(), Fault> {
         let event = process::ProcessEvent { event: Some(event) };
-        self.change(Change::Processes(ProcessesChange { ids, event })).await
+        let mut left = processes;
+        while !left.is_empty() {
+            let ids = left.iter().copied().map(Id::to_vec).collect();
+            let done = self.change(Change::Processes(ProcessesChange { ids, event: event.clone() })).await?;
+            // Each change looks at one process at least.
+            let heard = usize::try_from(done.count).unwrap_or(usize::MAX).max(1);
+            left = if done.more { left.get(heard..).unwrap_or_default() } else { &[] };
+        }
+        Ok(())
     }
 
     /// Stores a fragment: `payload`, a JSON document, goes into the book, and the rules take its measure. Both are
@@ -146,9 +176,13 @@ impl Flow {
         let subject = format!("{}.process.{process}", Namespace::XBUS);
         let once = format!("p-{process}-{}", status_word(step.status()));
         let Ok(frame) = frame(&subject, &once, payload.to_string().as_bytes()) else { return };
-        if let Err(refusal) = self.client().bus().node().proposals().propose(frame) {
-            tracing::debug!(%refusal, %process, "the status of a process is not in the book");
-        }
+        let proposer = self.client().bus().proposer().clone();
+        // A publish whose answer nobody awaits would be given up.
+        actix_web::rt::spawn(async move {
+            if let Err(refusal) = proposer.publish(frame).await {
+                tracing::debug!(%refusal, %process, "the status of a process is not in the book");
+            }
+        });
     }
 }
 

@@ -2,11 +2,13 @@
 //! brings a job; the rules let exactly one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rollbook_core::machine::Machine;
-use rollbook_core::machine::xbus::state::Waiting;
+use rollbook_core::machine::xbus::state::{Waiting, Xbus};
 use rollbook_core::xbus::id::Id;
+use rollbook_core::xbus::pipeline::graph::Node;
 use rollbook_core::xbus::process::event::Actors as _;
 
 use super::presence;
@@ -17,6 +19,8 @@ pub(super) const PICKS_MAX: usize = 256;
 const LOOKED_MAX: usize = 1024;
 /// Most jobs of an actor, those included that it does without a stream.
 const LOAD_MAX: usize = 1024;
+/// Most nodes of pipelines whose actors are remembered.
+const NAMED_MAX: usize = 4096;
 /// How long a job is left to the node that should bring it.
 const ELSEWHERE: Duration = Duration::from_millis(200);
 /// Most jobs that are remembered as left to other nodes.
@@ -33,9 +37,14 @@ pub(super) struct Pick {
     pub actor: Id,
 }
 
+/// A node of a version of a pipeline: version and number.
+type NodeAt = (Id, u32);
+
 /// What this node remembers between two looks.
 #[derive(Debug, Default)]
 pub(super) struct Picker {
+    /// The actors that each node of each pipeline names, at this revision of accounts, actors and pipelines.
+    named: (u64, HashMap<NodeAt, Arc<[Id]>>),
     /// Jobs that were left to other nodes, and since when.
     passed: HashMap<Waiting, Instant>,
 }
@@ -89,7 +98,8 @@ impl Picker {
             let version = xbus.pipeline(pipeline);
             let graph = version.and_then(|version| version.graph.as_ref());
             let Some(node) = usize::try_from(number).ok().and_then(|number| graph?.node(number)) else { continue };
-            let actors = if bound == Id::default() { xbus.of(node) } else { vec![bound] };
+            let actors =
+                if bound == Id::default() { self.named(xbus, (pipeline, number), node) } else { [bound].into() };
             let candidate = |actor: Id| {
                 let row = xbus.actor(actor).filter(|_| xbus.may_work(node, actor))?;
                 let others = presence::other_nodes(machine, row, here);
@@ -98,7 +108,7 @@ impl Picker {
                 let free = free.get(&actor).copied().unwrap_or_default().min(room);
                 (free > 0 || !others.is_empty()).then_some(Candidate { actor, load, free, others })
             };
-            let mut candidates: Vec<Candidate> = actors.into_iter().filter_map(candidate).collect();
+            let mut candidates: Vec<Candidate> = actors.iter().copied().filter_map(candidate).collect();
             if candidates.iter().all(|candidate| candidate.free == 0) {
                 continue;
             }
@@ -114,6 +124,16 @@ impl Picker {
             }
         }
         picks
+    }
+
+    /// The enabled actors that a node names.
+    fn named(&mut self, xbus: &Xbus, of: NodeAt, node: &Node) -> Arc<[Id]> {
+        let (revision, named) = &mut self.named;
+        if *revision != xbus.revision() || named.len() > NAMED_MAX {
+            *revision = xbus.revision();
+            named.clear();
+        }
+        Arc::clone(named.entry(of).or_insert_with(|| xbus.of(node).into()))
     }
 
     /// The actor here that gets the job; `None`: another node should bring the job, or nobody has room.

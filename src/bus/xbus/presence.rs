@@ -57,3 +57,17 @@ pub fn other_nodes(machine: &Machine, actor: &ActorRow, here: u64) -> Vec<u64> {
     nodes.dedup();
     nodes
 }
+
+/// Whether the roll shows another connection of an actor than this one.
+#[must_use]
+pub fn is_online_beside(machine: &Machine, actor: &ActorRow, connection: &str) -> bool {
+    let other = |instance: &Instance| instance.id != connection && machine.is_alive(instance.connection.owner);
+    machine.instances(&service_id(actor)).any(other)
+}
+
+/// Whether the roll shows an actor anywhere.
+#[must_use]
+pub fn is_online(machine: &Machine, actor: &ActorRow) -> bool {
+    let id = service_id(actor);
+    machine.instances(&id).any(|instance| machine.is_alive(instance.connection.owner))
+}

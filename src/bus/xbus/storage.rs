@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use rollbook_core::subjects::subject::Namespace;
+use rollbook_core::xbus::envelope::row::EnvelopeStatus;
 use rollbook_core::xbus::id::Id;
 
 use super::client::XbusClient;
+use crate::base::clock;
 use crate::bus::error::Fault;
 
 /// Fragments whose places are read at a time.
@@ -49,22 +51,45 @@ impl Fragments {
         let payload = self.client.bus().read(read).await?;
         payload.flatten().map(Some).ok_or_else(|| Fault::internal("a fragment is gone from the book"))
     }
+}
 
-    /// The payload of the first fragment of an envelope that is complete somewhere in the cluster, also when this node
-    /// has not applied that yet.
-    ///
-    /// # Errors
-    /// The store failed, or the envelope is gone.
-    pub async fn first(&mut self) -> Result<Vec<u8>, Fault> {
-        let wait = async {
-            loop {
-                if let Some(payload) = self.next().await? {
-                    return Ok(payload);
-                }
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        let found = tokio::time::timeout(BEHIND, wait).await;
-        found.unwrap_or_else(|_| Err(Fault::internal("the envelope is gone from the book")))
+/// How an envelope begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// How many fragments the envelope has.
+    pub fragments: u32,
+    /// The payload of the first one.
+    pub first: Vec<u8>,
+}
+
+/// How an envelope begins that is complete somewhere in the cluster, also when this node has not applied that yet.
+///
+/// # Errors
+/// The store failed, or the envelope is gone.
+pub async fn start(client: &XbusClient, envelope: Id) -> Result<Start, Fault> {
+    let until = clock::now() + BEHIND;
+    loop {
+        if let Some(start) = look(client, envelope).await? {
+            return Ok(start);
+        }
+        if clock::now() >= until {
+            return Err(Fault::internal(format!("envelope {envelope} is gone from the book")));
+        }
+        tokio::time::sleep(LOOK).await;
     }
+}
+
+/// One look, with one change of threads.
+async fn look(client: &XbusClient, envelope: Id) -> Result<Option<Start>, Fault> {
+    let state = client.bus().node().state();
+    let (reader, book) = (state.xbus(), state.book());
+    let read = move || {
+        let Some(row) = reader.envelope(envelope)?.filter(|row| row.status() == EnvelopeStatus::Complete) else {
+            return Ok(None);
+        };
+        let Some((_, sequence)) = reader.fragments(envelope, 0, 1)?.first().copied() else { return Ok(None) };
+        let payload = book.get(Namespace::XBUS, sequence, |event| event.payload.map(<[u8]>::to_vec))?;
+        Ok(payload.flatten().map(|first| Start { fragments: row.fragments, first }))
+    };
+    Ok(client.bus().read(read).await?)
 }

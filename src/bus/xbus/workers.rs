@@ -88,6 +88,12 @@ impl Workers {
         self.table().workers.contains_key(&actor)
     }
 
+    /// The actors that are connected here.
+    #[must_use]
+    pub fn connected(&self) -> Vec<Id> {
+        self.table().workers.keys().copied().collect()
+    }
+
     /// The actors that can take jobs now, each with how many.
     #[must_use]
     pub fn free(&self) -> HashMap<Id, usize> {
@@ -144,12 +150,21 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
+    /// From now on the actor has at most so many jobs at a time. Jobs that it has are not taken away.
+    pub fn set_jobs_max(&self, jobs_max: usize) {
+        self.change(|worker| worker.jobs_max = jobs_max);
+    }
+
     /// From now on the actor takes jobs, or takes no more.
     pub fn set_ready(&self, ready: bool) {
+        self.change(|worker| worker.ready = ready);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Worker)) {
         let mut table = self.workers.table();
         let workers = table.workers.get_mut(&self.actor).into_iter().flatten();
         if let Some(worker) = workers.into_iter().find(|worker| worker.number == self.number) {
-            worker.ready = ready;
+            change(worker);
         }
         drop(table);
         self.workers.changed.notify_one();

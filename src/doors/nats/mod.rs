@@ -13,7 +13,6 @@
 //! any other subject is live alone.
 
 mod admit;
-mod announcements;
 mod api_error;
 mod connection;
 mod context;
@@ -58,6 +57,8 @@ const HANDSHAKE_FIRST_WAIT: Duration = Duration::from_millis(50);
 const FULL: &[u8] = b"-ERR 'maximum connections exceeded'\r\n";
 /// The last word to a client that speaks no TLS.
 const PLAINTEXT: &[u8] = b"-ERR 'Secure Connection - TLS Required'\r\n";
+/// How often actors of Xbus are asked whether they are ready.
+const SURVEY: Duration = Duration::from_secs(60);
 /// Time beyond the lame duck for last words.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -86,7 +87,12 @@ pub fn open(settings: &Settings, context: &Context) -> Arc<dyn Door> {
     let (next, count, draining) = (AtomicU64::new(1), AtomicUsize::new(0), AtomicBool::new(false));
     let shared = Arc::clone(&nodes);
     let engine = context.xbus.clone();
-    engine.flow().listen(Notices::new(services.bus.clone()));
+    let notices = Notices::new(services.bus.clone());
+    engine.flow().listen(Arc::<Notices>::clone(&notices));
+    if settings.listen.addr().is_some() {
+        let ended = stop.clone();
+        actix_web::rt::spawn(async move { ended.run_until_cancelled(survey(notices)).await });
+    }
     let xbus = XbusService::new(engine.clone());
     let context = Arc::new(DoorContext {
         settings,
@@ -101,6 +107,14 @@ pub fn open(settings: &Settings, context: &Context) -> Arc<dyn Door> {
         draining,
     });
     Arc::new(NatsDoor { context, nodes, _running: stop.drop_guard() })
+}
+
+/// Asks the actors again and again whether they are ready.
+async fn survey(notices: Arc<Notices>) {
+    loop {
+        notices.survey();
+        actix_web::rt::time::sleep(SURVEY).await;
+    }
 }
 
 impl Door for NatsDoor {

@@ -49,14 +49,19 @@ pub(crate) struct Nats {
 impl Nats {
     /// Connects and reads the first line.
     pub(crate) fn greeted(address: SocketAddr) -> Self {
+        Self::try_greeted(address).expect("a server that says INFO")
+    }
+
+    /// The same; `None` when the server closes before it says anything.
+    pub(crate) fn try_greeted(address: SocketAddr) -> Option<Self> {
         let socket = TcpStream::connect(address).expect("a connection");
         socket.set_read_timeout(Some(SOON)).expect("a timeout");
         socket.set_nodelay(true).expect("no delay");
         let mut nats = Self { socket, read: Vec::new(), info: Value::Null };
-        let line = nats.line();
+        let line = nats.try_line()?;
         let json = line.strip_prefix("INFO ").unwrap_or_else(|| panic!("no INFO: {line}"));
         nats.info = serde_json::from_str(json).unwrap_or_else(|error| panic!("{json}: {error}"));
-        nats
+        Some(nats)
     }
 
     /// Connects and says `CONNECT`, without `+OK` from then on.

@@ -11,3 +11,4 @@ mod odd;
 pub(crate) mod responder;
 mod services;
 pub(crate) mod tls;
+mod xbus;

@@ -69,6 +69,42 @@ post /api/services/{id}/ping | /api/services/none/ping | command none | {}
 post /api/services/{id}/restart | /api/services/none/restart | command none | {}
 post /api/services/{id}/shutdown | /api/services/none/shutdown | command none | {}
 get /api/stats |  | admin:read stats |
+get /api/xbus/accounts |  | admin:read xbus/accounts |
+post /api/xbus/accounts |  | admin:write xbus/accounts | {}
+get /api/xbus/accounts/{account} | /api/xbus/accounts/none | admin:read xbus/accounts/none |
+delete /api/xbus/accounts/{account} | /api/xbus/accounts/none | admin:write xbus/accounts/none |
+post /api/xbus/accounts/{account}/accept | /api/xbus/accounts/none/accept | admin:write xbus/accounts/none |
+post /api/xbus/accounts/{account}/reject | /api/xbus/accounts/none/reject | admin:write xbus/accounts/none |
+post /api/xbus/accounts/{account}/disable | /api/xbus/accounts/none/disable | admin:write xbus/accounts/none |
+post /api/xbus/accounts/{account}/enable | /api/xbus/accounts/none/enable | admin:write xbus/accounts/none |
+post /api/xbus/accounts/{account}/reset-certificate | /api/xbus/accounts/none/reset-certificate | admin:write xbus/accounts/none |
+post /api/xbus/accounts/{account}/api-key | /api/xbus/accounts/none/api-key | admin:write xbus/accounts/none |
+delete /api/xbus/accounts/{account}/api-key | /api/xbus/accounts/none/api-key | admin:write xbus/accounts/none |
+get /api/xbus/actors |  | admin:read xbus/actors |
+get /api/xbus/actors/{actor} | /api/xbus/actors/none | admin:read xbus/actors/none |
+put /api/xbus/actors/{actor} | /api/xbus/actors/none | admin:write xbus/actors/none | {}
+delete /api/xbus/actors/{actor} | /api/xbus/actors/none | admin:write xbus/actors/none |
+post /api/xbus/actors/{actor}/accept | /api/xbus/actors/none/accept | admin:write xbus/actors/none |
+post /api/xbus/actors/{actor}/reject | /api/xbus/actors/none/reject | admin:write xbus/actors/none |
+post /api/xbus/actors/{actor}/disable | /api/xbus/actors/none/disable | admin:write xbus/actors/none |
+get /api/xbus/attention |  | admin:read xbus/processes |
+get /api/xbus/envelopes/{id} | /api/xbus/envelopes/53131466-4e2e-11e7-916e-af2b1e6d242d | admin:read xbus/envelopes/53131466-4e2e-11e7-916e-af2b1e6d242d |
+post /api/xbus/envelopes/purge |  | admin:write xbus/envelopes | {}
+get /api/xbus/logs/{id} | /api/xbus/logs/53131466-4e2e-11e7-916e-af2b1e6d242d | admin:read xbus/logs/53131466-4e2e-11e7-916e-af2b1e6d242d |
+post /api/xbus/logs/purge |  | admin:write xbus/logs | {}
+get /api/xbus/pipelines |  | admin:read xbus/pipelines |
+get /api/xbus/pipelines/{name} | /api/xbus/pipelines/none | admin:read xbus/pipelines/none |
+get /api/xbus/pipelines/{name}/{version} | /api/xbus/pipelines/none/1 | admin:read xbus/pipelines/none |
+put /api/xbus/pipelines/{name}/{version} | /api/xbus/pipelines/none/1 | pipeline none | [
+delete /api/xbus/pipelines/{name}/{version} | /api/xbus/pipelines/none/1 | pipeline none |
+post /api/xbus/pipelines/{name}/{version}/status | /api/xbus/pipelines/none/1/status | pipeline none | {}
+get /api/xbus/processes |  | admin:read xbus/processes |
+post /api/xbus/processes/purge |  | admin:write xbus/processes | {}
+get /api/xbus/processes/{id} | /api/xbus/processes/53131466-4e2e-11e7-916e-af2b1e6d242d | admin:read xbus/processes/53131466-4e2e-11e7-916e-af2b1e6d242d |
+post /api/xbus/processes/{id}/pause | /api/xbus/processes/53131466-4e2e-11e7-916e-af2b1e6d242d/pause | admin:write xbus/processes/53131466-4e2e-11e7-916e-af2b1e6d242d |
+post /api/xbus/processes/{id}/resume | /api/xbus/processes/53131466-4e2e-11e7-916e-af2b1e6d242d/resume | admin:write xbus/processes/53131466-4e2e-11e7-916e-af2b1e6d242d |
+post /api/xbus/processes/{id}/cancel | /api/xbus/processes/53131466-4e2e-11e7-916e-af2b1e6d242d/cancel | admin:write xbus/processes/53131466-4e2e-11e7-916e-af2b1e6d242d |
+put /api/xbus/processes/{id}/attention | /api/xbus/processes/53131466-4e2e-11e7-916e-af2b1e6d242d/attention | admin:write xbus/processes/53131466-4e2e-11e7-916e-af2b1e6d242d | {}
 "#;
 
 /// Paths that are not part of the API.

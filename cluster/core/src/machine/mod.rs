@@ -419,6 +419,7 @@ impl Machine {
         let due = self.heads.values().filter_map(|head| Some((tidy::due(head)?, head.name.clone())));
         assert_eq!(self.due, due.collect::<Set<_>>());
         self.check_services();
+        self.check_xbus();
     }
 }
 

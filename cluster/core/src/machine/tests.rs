@@ -33,6 +33,7 @@ mod security;
 mod services;
 mod snapshots;
 mod tidying;
+mod xbus;
 
 /// A store in memory with the rows and the entries of a node.
 #[derive(Default, Clone, PartialEq, Debug)]

@@ -20,7 +20,7 @@ pub struct XbusChange {
     /// What is changed.
     #[prost(
         oneof = "Change",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
     )]
     pub change: Option<Change>,
 }
@@ -97,6 +97,15 @@ pub enum Change {
     /// An operator says what becomes of a process that needs attention.
     #[prost(message, tag = "24")]
     Attention(Attention),
+    /// An operator has a process that has ended go along its pipeline again, as a new process.
+    #[prost(message, tag = "25")]
+    Replay(Replay),
+    /// An operator says what items of a type of events have to look like.
+    #[prost(message, tag = "26")]
+    SchemaSet(SchemaSet),
+    /// An operator deletes the schema of a type of events, by the type.
+    #[prost(string, tag = "27")]
+    SchemaDelete(String),
 }
 
 /// The body of [`Change::AccountAccept`].
@@ -316,6 +325,37 @@ pub struct Attention {
     /// The gravest message of the process; the rules set it.
     #[prost(enumeration = "LogLevel", tag = "4")]
     pub level: i32,
+}
+
+/// The body of [`Change::Replay`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Replay {
+    /// The process that has ended, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub process: Vec<u8>,
+    /// Ids for the new processes: one, or for a process that no pipeline took as many as active pipelines may match.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub ids: Vec<Vec<u8>>,
+    /// The node with which the new process begins; empty: the start.
+    #[prost(string, tag = "3")]
+    pub from_node: String,
+    /// Whether the new process goes along the active version of the pipeline, rather than that of the old process.
+    #[prost(bool, tag = "4")]
+    pub active: bool,
+}
+
+/// The body of [`Change::SchemaSet`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct SchemaSet {
+    /// The type of the events.
+    #[prost(string, tag = "1")]
+    pub event_type: String,
+    /// What becomes of items that break the schema.
+    #[prost(enumeration = "super::schema::SchemaMode", tag = "2")]
+    pub mode: i32,
+    /// The JSON Schema. The rules keep the text and do not read it.
+    #[prost(string, tag = "3")]
+    pub schema: String,
 }
 
 #[cfg(test)]

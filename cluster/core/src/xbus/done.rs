@@ -6,6 +6,7 @@ use alloc::{string::String, vec};
 use super::account::row::{AccountRow, ActorRow};
 use super::log::LogLine;
 use super::pipeline::version::PipelineRow;
+use super::schema::SchemaRow;
 
 /// The reply to a change. Of the fields only those are filled that the change is about.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -34,6 +35,9 @@ pub struct XbusDone {
     /// Whether the bounded step left something for the next one.
     #[prost(bool, tag = "8")]
     pub more: bool,
+    /// The schema after the change.
+    #[prost(message, optional, tag = "9")]
+    pub schema: Option<SchemaRow>,
 }
 
 impl XbusDone {
@@ -53,6 +57,12 @@ impl XbusDone {
     #[must_use]
     pub fn pipeline(pipeline: PipelineDone) -> Self {
         Self { pipeline: Some(pipeline), ..Self::default() }
+    }
+
+    /// The reply of a change of a schema.
+    #[must_use]
+    pub fn schema(schema: SchemaRow) -> Self {
+        Self { schema: Some(schema), ..Self::default() }
     }
 
     /// The reply of a change of one process.

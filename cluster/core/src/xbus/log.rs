@@ -41,6 +41,21 @@ pub fn bounded(mut lines: Vec<LogLine>) -> Vec<LogLine> {
     lines
 }
 
+/// About how many bytes these messages take.
+#[must_use]
+pub fn bytes(lines: &[LogLine]) -> usize {
+    lines.iter().map(|line| line.text.len().saturating_add(16)).sum()
+}
+
+/// The newest of these messages that take at most so many bytes.
+#[must_use]
+pub fn within(mut lines: Vec<LogLine>, most: usize) -> Vec<LogLine> {
+    while bytes(&lines) > most {
+        lines.remove(0);
+    }
+    lines
+}
+
 /// Cuts a text to [`MESSAGE_BYTES_MAX`] bytes, at the border of a character.
 pub fn cut(text: &mut String) {
     if text.len() > MESSAGE_BYTES_MAX {

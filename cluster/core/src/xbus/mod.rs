@@ -5,6 +5,7 @@
 //! pipeline/  the graphs: nodes of actors, and edges along which envelopes go
 //! envelope/  fragments of events become one envelope, of which only counts and checksums are kept
 //! process/   one envelope on its way through one pipeline: a job for each actor that works on it
+//! schema     what items of a type of events have to look like
 //! change     every change of these, as the log carries it
 //! done       what a change did: the reply of the rules
 //! ```
@@ -25,3 +26,4 @@ pub mod limits;
 pub mod log;
 pub mod pipeline;
 pub mod process;
+pub mod schema;

@@ -13,6 +13,7 @@ use crate::error::NodeError;
 use rig::{Rig, check_image, image, temporary};
 
 mod costs;
+mod pinned;
 mod readers;
 mod rig;
 

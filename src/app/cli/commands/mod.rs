@@ -17,3 +17,4 @@ pub(super) mod restore;
 pub(super) mod security;
 pub(super) mod serve;
 pub(super) mod subscribe;
+pub(super) mod xbus;

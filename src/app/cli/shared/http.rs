@@ -32,6 +32,8 @@ pub(in crate::app::cli) const NO_PROVIDER: &str = "no_provider";
 const FORBIDDEN: &str = "forbidden";
 /// The code of a principal, role, credential or issuer that is not there.
 pub(in crate::app::cli) const SECURITY_NOT_FOUND: &str = "security_not_found";
+/// The code of an account, actor, pipeline, process or envelope that is not there.
+pub(in crate::app::cli) const XBUS_NOT_FOUND: &str = "xbus_not_found";
 /// Most bytes of an error text that are shown.
 const ERROR_TEXT_MAX: usize = 2000;
 
@@ -326,6 +328,10 @@ fn hint(status: u16, text: &str, code: &str, retry_after: Option<Duration>) -> S
             Some("credential") => "; `rollbook credentials list PRINCIPAL` shows what there is".to_owned(),
             Some(kind) => format!("; `rollbook {kind}s list` shows what there is"),
             None => String::new(),
+        },
+        (404, None) if code == XBUS_NOT_FOUND => match text.split(' ').nth(2) {
+            Some(kind @ ("account" | "actor" | "pipeline")) => format!("; `rollbook {kind} list` shows what there is"),
+            _ => String::new(),
         },
         (404, None) if text.starts_with("consumer ") => "; `rollbook consumers list` shows what there is".to_owned(),
         (404, None) if text.starts_with("node ") => "; `rollbook cluster status` shows what there is".to_owned(),

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use aws_lc_rs::rand;
 use rcgen::string::Ia5String;
@@ -14,9 +14,10 @@ use rcgen::{
     SerialNumber, SubjectPublicKeyInfo,
 };
 use rollbook_cluster::tls::{TlsError, certified_key};
+use rollbook_core::xbus::limits::PEM_BYTES_MAX;
 use rustls::crypto::aws_lc_rs as provider;
-use rustls::pki_types::CertificateSigningRequestDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
@@ -34,8 +35,6 @@ const BEFORE: Duration = Duration::from_secs(60 * 60);
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 /// Bytes of a serial number.
 const SERIAL_BYTES: usize = 16;
-/// Longest request in PEM, in bytes.
-const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 /// Why a request is not signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +66,7 @@ impl VerifiedRequest {
     /// # Errors
     /// The request cannot be read or is not for the account.
     pub fn read(pem: &str, account: &str) -> Result<Self, RequestError> {
-        if pem.len() > REQUEST_BYTES_MAX {
+        if pem.len() > PEM_BYTES_MAX {
             return Err(RequestError::Malformed);
         }
         let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes()).map_err(|_| RequestError::Malformed)?;
@@ -109,6 +108,45 @@ pub struct SignedCertificate {
     pub fingerprint: String,
     /// When the certificate ends to count, milliseconds since 1970.
     pub expires: u64,
+}
+
+/// Why a certificate that was signed elsewhere is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignedError {
+    /// No certificate in PEM, or a damaged one.
+    #[error("certificate: an X.509 certificate in PEM, of at most {PEM_BYTES_MAX} bytes")]
+    Malformed,
+    /// Another common name, several, or none.
+    #[error("certificate: its common name has to be {0}")]
+    CommonName(String),
+    /// The URI by which doors tell certificates of accounts from others is missing.
+    #[error("certificate: one of its alternative names has to be the URI {ACCOUNT_SCHEME}{0}")]
+    Uri(String),
+}
+
+impl SignedCertificate {
+    /// Reads a certificate for an account of that name, whoever signed it, and SHA-256 of its public key.
+    ///
+    /// # Errors
+    /// The text is no such certificate.
+    pub fn read(pem: &str, account: &str) -> Result<(Self, [u8; 32]), SignedError> {
+        if pem.len() > PEM_BYTES_MAX {
+            return Err(SignedError::Malformed);
+        }
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| SignedError::Malformed)?;
+        let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| SignedError::Malformed)?;
+        let said = names(&der).map_err(|_| SignedError::Malformed)?;
+        if said.common_name.as_deref() != Some(account) {
+            return Err(SignedError::CommonName(account.to_owned()));
+        }
+        if said.account.as_deref() != Some(account) {
+            return Err(SignedError::Uri(account.to_owned()));
+        }
+        let expires = said.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let expires = u64::try_from(expires.as_millis()).unwrap_or(u64::MAX);
+        let fingerprint = format!("sha256:{}", said.fingerprint);
+        Ok((Self { pem: pem.to_owned(), fingerprint, expires }, sha256(parsed.public_key().raw)))
+    }
 }
 
 /// Why there is no authority.
@@ -249,7 +287,7 @@ mod tests {
         let request = VerifiedRequest::read(&pem, "shop").unwrap();
         assert_eq!(request.public_key(), sha256(&rcgen::PublicKeyData::subject_public_key_info(&key)));
         let signed = ca.sign(&request, "shop", None).unwrap();
-        let der = rustls::pki_types::CertificateDer::from_pem_slice(signed.pem.as_bytes()).unwrap();
+        let der = CertificateDer::from_pem_slice(signed.pem.as_bytes()).unwrap();
         let (_, certificate) = X509Certificate::from_der(&der).unwrap();
         assert!(!certificate.is_ca());
         let usage = certificate.extended_key_usage().unwrap().unwrap().value;
@@ -284,6 +322,24 @@ mod tests {
         let body = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
         let pem = format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n");
         assert_eq!(VerifiedRequest::read(&pem, "shop"), Err(RequestError::Signature));
+    }
+
+    #[test]
+    fn a_certificate_that_was_signed_elsewhere_is_for_the_account_and_a_key() {
+        let (ca, (pem, _)) = (ca(true).unwrap(), request(&["shop"]));
+        let request = VerifiedRequest::read(&pem, "shop").unwrap();
+        let signed = ca.sign(&request, "shop", None).unwrap();
+        assert_eq!(SignedCertificate::read(&signed.pem, "shop"), Ok((signed.clone(), request.public_key())));
+        let read = |pem: &str, account: &str| SignedCertificate::read(pem, account).unwrap_err();
+        assert_eq!(read(&signed.pem, "other"), SignedError::CommonName("other".to_owned()));
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "shop");
+        let without = params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
+        assert!(read(&without, "shop").to_string().contains("the URI xbus-account:shop"));
+        for wrong in [pem, "x".to_owned(), "x".repeat(PEM_BYTES_MAX + 1)] {
+            assert_eq!(read(&wrong, "shop"), SignedError::Malformed);
+        }
     }
 
     #[test]

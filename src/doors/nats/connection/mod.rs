@@ -27,7 +27,6 @@ use futures_util::stream::{FuturesUnordered, unfold};
 use tokio::sync::oneshot;
 
 use super::admit::admit;
-use super::announcements::NO_ANNOUNCEMENTS;
 use super::context::DoorContext;
 use super::outbox::Outbox;
 use super::outcome::Recorded;
@@ -43,6 +42,7 @@ use crate::base::fault::FaultKind;
 use crate::bus::access::Access;
 use crate::bus::access::live::LiveClient;
 use crate::bus::client::clients::{About, ClientHandle, ClientMessage, CloseReason};
+use crate::bus::client::no_announcements::NO_ANNOUNCEMENTS;
 use crate::bus::error::Fault;
 use crate::bus::live::filter::LiveFilter;
 use crate::bus::live::subjects::LiveSubscription;

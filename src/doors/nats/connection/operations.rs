@@ -24,6 +24,7 @@ use crate::doors::nats::wire::error::ProtocolError;
 use crate::doors::nats::wire::operation::{ClientOp, Publish, Subscribe, Unsubscribe};
 use crate::doors::nats::wire::subject::queue_name;
 use crate::doors::nats::xbus;
+use crate::doors::nats::xbus::version::is_compatible;
 
 /// The refusal of a subscription.
 pub(super) fn denied(subject: &str, queue: &str) -> ProtocolError {
@@ -99,6 +100,9 @@ impl Connection {
             return self.refuse(&error, ctx);
         }
         match &mut self.stage {
+            Stage::New if !is_compatible(connect.name.as_deref(), self.context.settings.xbus_strict) => {
+                self.refuse(&ProtocolError::IncompatibleXbusVersion, ctx);
+            }
             Stage::New => self.begin_admission(connect, ctx),
             // Who the client is was decided; how it wants to talk may change.
             Stage::Open(client) if connect.shows_credentials() && client.live.access().identity().is_nobody() => {

@@ -1,6 +1,7 @@
 //! What a responder of the services API of NATS says of itself, and the subject on which it is asked.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use bytestring::ByteString;
 use rollbook_core::limits::{ACTIONS_MAX, METADATA_BYTES_MAX};
@@ -91,9 +92,9 @@ pub(super) fn described(name: &Name, json: &[u8]) -> Result<Option<Described>, F
     let mut actions = Vec::new();
     for EndpointJson { name, subject } in info.endpoints.unwrap_or_default().into_iter().take(ACTIONS_MAX) {
         let Ok(subject) = LiveSubject::parse(subject.into()) else { continue };
-        if !endpoints.contains_key(&name) {
-            actions.push(name.clone());
-            endpoints.insert(name, subject);
+        if let Entry::Vacant(free) = endpoints.entry(name) {
+            actions.push(free.key().clone());
+            free.insert(subject);
         }
     }
     if actions.is_empty() {

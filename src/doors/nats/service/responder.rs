@@ -25,6 +25,7 @@ use crate::base::fault::FaultKind;
 use crate::bus::call::types::Key;
 use crate::bus::client::call::{Answer, HandedPayload, Payload, Responder as Awaiting};
 use crate::bus::client::clients::{About, ClientHandle, ClientMessage, CloseReason, Enrollment};
+use crate::bus::client::no_announcements::NO_ANNOUNCEMENTS;
 use crate::bus::client::plain::plain;
 use crate::bus::error::Fault;
 use crate::bus::live::filter::{LiveFilter, LiveSubject};
@@ -34,7 +35,6 @@ use crate::bus::roll::registration::{Registration, RegistrationResult};
 use crate::bus::roll::services::Services;
 use crate::bus::security::credentials::base62;
 use crate::bus::security::identity::Identity;
-use crate::doors::nats::announcements::NO_ANNOUNCEMENTS;
 use crate::doors::nats::outbox::Outbox;
 use crate::doors::nats::wire::headers::{self, Headers};
 

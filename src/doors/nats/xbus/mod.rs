@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! proto/     the protobuf messages, and nrpc, which carries them
-//! json/      the JSON profile of the specification page: the same in another dialect
-//! measure    envelopes of both become what the rules need to know of them
-//! stored     fragments as the book has them
+//! json/      the JSON profile of the control API: the same in another dialect
+//! messages   fragments of envelopes in protobuf, from and to the JSON that the book has
 //! subject    subjects by which clients call
+//! version    which version a client speaks
 //! service/   answers calls
 //! agent/     brings jobs to an actor of a connection
 //! notices    what clients are told of processes
@@ -19,9 +19,9 @@
 
 pub mod agent;
 pub mod json;
-pub mod measure;
+pub mod messages;
 pub mod notices;
 pub mod proto;
 pub mod service;
-pub mod stored;
 pub mod subject;
+pub mod version;

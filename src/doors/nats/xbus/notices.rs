@@ -4,22 +4,25 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use rollbook_core::machine::Machine;
+use rollbook_core::xbus::account::row::ActorRow;
 use rollbook_core::xbus::done::{EnvelopeStep, ProcessStep, XbusDone};
 use rollbook_core::xbus::id::Id;
-use rollbook_core::xbus::log::LogLine;
 use rollbook_core::xbus::process::row::ProcessStatus;
 
+use super::proto::job::SurveyRequest;
 use super::proto::log::{LogMessage, Timestamp};
 use super::proto::process::{
     CoreEvent, EmitterEnvelopeState, EmitterProcess, EnvelopeEvent, LaterEnvelopeState, Process, ProcessNodeReadyEvent,
 };
+use super::service::rows;
 use super::subject::PREFIX;
 use crate::bus::handle::Bus;
 use crate::bus::live::filter::LiveSubject;
 use crate::bus::live::message::LiveMessage;
 use crate::bus::live::route::Wakes;
 use crate::bus::live::subjects::OwnRoutes;
-use crate::bus::xbus::flow::XbusListener;
+use crate::bus::xbus::flow::{ActorNews, XbusListener};
+use crate::bus::xbus::presence;
 
 /// Publishes notices on live subjects.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ impl Notices {
         let (Ok(emitter), Ok(envelope)) = (Id::from_slice(&step.emitter), Id::from_slice(&step.envelope)) else {
             return;
         };
-        let errors: Vec<LogMessage> = step.errors.iter().map(message).collect();
+        let errors: Vec<LogMessage> = step.errors.iter().map(rows::message).collect();
         let process = EmitterProcess { id: step.id.clone(), status: step.status, errors: errors.clone() };
         let state = EmitterEnvelopeState { status: step.status, process_list: vec![process] };
         self.publish(format!("{PREFIX}processstate.{emitter}.envelope.{envelope}"), &state, wakes);
@@ -90,11 +93,31 @@ impl Notices {
     }
 }
 
-fn message(line: &LogLine) -> LogMessage {
-    LogMessage { time: Some(Timestamp::from_millis(line.millis)), level: line.level, text: line.text.clone() }
+impl Notices {
+    /// Asks all actors to say that they are ready. Programs that do not know the question stay silent, which means nothing.
+    pub fn survey(&self) {
+        let mut wakes = Wakes::default();
+        let request = SurveyRequest { online_status: true };
+        self.publish(format!("{PREFIX}sentinel.survey"), &request, &mut wakes);
+        wakes.wake();
+    }
 }
 
 impl XbusListener for Notices {
+    fn actor(&self, actor: &ActorRow, news: ActorNews) {
+        let is_online = || self.bus.node().state().with_machine(|machine| presence::is_online(machine, actor));
+        let (name, online) = match news {
+            ActorNews::Online => ("online", true),
+            ActorNews::Offline => ("offline", false),
+            ActorNews::Changed => ("changed", is_online()),
+        };
+        let actor = Some(rows::actor(actor, online));
+        let event = CoreEvent { name: name.to_owned(), actor, ..CoreEvent::default() };
+        let mut wakes = Wakes::default();
+        self.publish(format!("{PREFIX}core.events.actor"), &event, &mut wakes);
+        wakes.wake();
+    }
+
     fn happened(&self, done: &XbusDone) {
         if done.steps.is_empty() && done.envelopes.is_empty() {
             return;

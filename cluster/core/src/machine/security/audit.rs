@@ -114,6 +114,9 @@ fn describe_xbus(change: &xbus::Change) -> Option<(&'static str, String)> {
         Of::EnvelopesPurge(_) => ("xbus.envelopes_purge", "envelopes".into()),
         Of::ProcessesPurge(ids) => ("xbus.processes_purge", ids.ids.len().to_string()),
         Of::LogsPurge(_) => ("xbus.logs_purge", "logs".into()),
+        Of::Replay(replay) => ("xbus.process_replay", id(&replay.process)),
+        Of::SchemaSet(set) => ("xbus.schema_set", set.event_type.clone()),
+        Of::SchemaDelete(event_type) => ("xbus.schema_delete", event_type.clone()),
         Of::Attention(attention) => ("xbus.attention", id(&attention.process)),
         Of::Process(change) => match change.event.event.as_ref()? {
             Event::Pause(_) => ("xbus.process_pause", id(&change.id)),

@@ -142,6 +142,45 @@ impl Machine {
         Ok(())
     }
 
+    /// Lets a principal in or shuts it out. Nothing else of the principal is looked at, so that one whose roles are gone
+    /// can be shut out too.
+    pub(in crate::machine) fn principal_enable(
+        &mut self,
+        name: &str,
+        enabled: bool,
+        writes: &mut Writes,
+    ) -> Result<(), Refusal> {
+        let present = self.security.principals.get(name).filter(|present| present.disabled == enabled);
+        let Some(mut row) = present.cloned() else { return Ok(()) };
+        if !enabled {
+            self.security.keeps_a_root(name, self.millis)?;
+        }
+        row.disabled = !enabled;
+        row.revision = self.next_revision(writes);
+        writes.put(Family::Meta, key(PRINCIPAL, name), row.encode_to_vec());
+        self.security.principals.insert_mut(row.principal.clone(), row);
+        Ok(())
+    }
+
+    /// Whether a principal can be made, if there is none of this name, and can get or replace this credential.
+    pub(in crate::machine) fn check_certificate(&self, name: &str, credential: &str) -> Result<(), Refusal> {
+        let present = self.security.credentials.get(credential);
+        if present.is_some_and(|present| present.principal != name) {
+            return Err(refused(format!("the credential {credential} belongs to another principal; revoke it")));
+        }
+        let counts = self.security.credentials_of(name).filter(|row| row.counts_at(self.millis));
+        let count = counts.filter(|row| row.id != credential).count();
+        if count >= limits::CREDENTIALS_PER_PRINCIPAL_MAX {
+            let most = limits::CREDENTIALS_PER_PRINCIPAL_MAX;
+            return Err(refused(format!("{name} has {most} credentials; revoke one")));
+        }
+        let is_new = !self.security.principals.contains_key(name);
+        if is_new && self.security.principals.size() >= limits::PRINCIPALS_MAX {
+            return Err(Refusal::Overloaded(format!("at most {} principals", limits::PRINCIPALS_MAX)));
+        }
+        Ok(())
+    }
+
     pub(in crate::machine) fn principal_delete(
         &mut self,
         name: &str,

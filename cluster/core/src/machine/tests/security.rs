@@ -261,7 +261,7 @@ fn a_key_of_nats_is_a_credential_from_the_level_of_xbus_on() {
     let lower = key.to_lowercase();
     for (key, id) in [
         (&*key, "nkey:other".into()),
-        (&key[1..], Credential::nkey_id(&key[1..])),
+        (key.trim_start_matches('U'), Credential::nkey_id(key.trim_start_matches('U'))),
         (&lower, Credential::nkey_id(&lower)),
         (&key.replace('U', "A"), Credential::nkey_id(&key.replace('U', "A"))),
     ] {

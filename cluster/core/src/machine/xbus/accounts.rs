@@ -3,6 +3,7 @@
 //! An account is the principal `actor:NAME` of the security model, and its certificate is the credential `xbus:NAME` of
 //! that principal. Both are made, shut out and removed by the same entry as the account.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
@@ -14,12 +15,15 @@ use crate::error::Refusal;
 use crate::machine::Machine;
 use crate::rows::{Family, Writes};
 use crate::security::model::{Credential, PrincipalRow, Proof};
-use crate::xbus::account::register::{self, Registration};
+use crate::xbus::account::register::{self, ActorRequest, Registration};
 use crate::xbus::account::row::{AccountRow, AccountStatus, ActorRow, ActorStatus, ConfigEntry};
 use crate::xbus::change::{AccountAccept, ActorSet, ActorStatusSet, ApiKey, Enable, Ids};
 use crate::xbus::done::{AccountDone, XbusDone};
 use crate::xbus::id::Id;
-use crate::xbus::limits::{ACCOUNTS_MAX, ACTORS_MAX, ACTORS_PER_ACCOUNT_MAX, CONFIG_BYTES_MAX, CONFIG_ENTRIES_MAX};
+use crate::xbus::limits::{
+    ACCOUNTS_BYTES_MAX, ACCOUNTS_MAX, ACTORS_MAX, ACTORS_PER_ACCOUNT_MAX, CONFIG_BYTES_MAX, CONFIG_ENTRIES_MAX,
+    FINGERPRINT_BYTES_MAX, PEM_BYTES_MAX,
+};
 
 /// The principal of an account.
 fn principal_of(name: &str) -> String {
@@ -34,6 +38,12 @@ fn credential_of(name: &str) -> String {
 fn not_found(what: &str, id: &[u8]) -> Refusal {
     let id = Id::from_slice(id).map_or_else(|_| "of that id".to_string(), |id| id.to_string());
     Refusal::XbusNotFound(format!("{what} {id}"))
+}
+
+/// The id of an actor. All zero is none: the indexes have that for any actor.
+fn new_actor_id(id: &[u8]) -> Result<Id, Refusal> {
+    let id = Id::from_slice(id).ok().filter(|id| *id != Id::default());
+    id.ok_or_else(|| Refusal::Malformed("id of an actor".into()))
 }
 
 fn key(prefix: &[u8], id: &[u8]) -> Vec<u8> {
@@ -93,6 +103,17 @@ impl Machine {
         Ok(())
     }
 
+    /// Whether a row of an account or actor fits that takes the place of one of `before` bytes.
+    fn check_bytes(&self, before: usize, after: usize) -> Result<(), Refusal> {
+        let all = self.xbus.account_bytes.saturating_sub(before).saturating_add(after);
+        if after > before && all > ACCOUNTS_BYTES_MAX {
+            return Err(Refusal::Overloaded(format!(
+                "all accounts and actors have at most {ACCOUNTS_BYTES_MAX} bytes"
+            )));
+        }
+        Ok(())
+    }
+
     pub(super) fn xbus_register(&mut self, request: &Registration, writes: &mut Writes) -> Result<XbusDone, Refusal> {
         register::check(request).map_err(|error| Refusal::Xbus(error.to_string()))?;
         let present = self.xbus.account_named(&request.name).cloned();
@@ -102,29 +123,20 @@ impl Machine {
                 return Err(Refusal::Malformed("an account has that id".into()));
             }
         }
-        let is_new = present.is_none();
+        let (is_new, before) = (present.is_none(), present.as_ref().map_or(0, AccountRow::encoded_len));
         let (account, changed, answer) = register::register(present, request, self.millis);
         let rejected = answer == register::Answer::Rejected;
-        let known = |name: &str| self.xbus.actor_named(name);
-        let mut rows = Vec::new();
         // Who is not let in changes nothing, the actors included.
-        for wanted in request.actors.iter().filter(|_| !rejected) {
-            let present = known(&wanted.name);
-            if present.is_some_and(|present| present.account != account.id) {
-                return Err(Refusal::Xbus(format!("actor {} belongs to another account", wanted.name)));
-            }
-            let id_of = |id: &[u8]| Id::from_slice(id).ok();
-            if present.is_none() && id_of(&wanted.id).is_none_or(|id| self.xbus.actor(id).is_some()) {
-                return Err(Refusal::Malformed("id of an actor".into()));
-            }
-            let row = register::actor(present.cloned(), &account, wanted);
-            if present.is_none_or(|present| present.config != row.config) {
-                rows.push((present.is_none(), row));
-            }
-        }
-        let new = rows.iter().filter(|(new, _)| *new).count();
+        let wanted = if rejected { &[][..] } else { &request.actors };
+        let rows = self.registered_actors(&account, wanted)?;
+        let new = rows.iter().filter(|(before, _)| *before == 0).count();
         let of = Id::from_slice(&account.id).map_or(0, |id| self.xbus.actors_of(id).count());
         self.check_room(usize::from(is_new), new, of)?;
+        let bytes = |(was, now): (usize, usize), (before, row): &(usize, ActorRow)| {
+            (was.saturating_add(*before), now.saturating_add(row.encoded_len()))
+        };
+        let (before, after) = rows.iter().fold((before, account.encoded_len()), bytes);
+        self.check_bytes(before, after)?;
         let touched = changed || !rows.is_empty();
         if changed {
             self.save_account(account.clone(), writes);
@@ -142,22 +154,52 @@ impl Machine {
         Ok(XbusDone::account(done))
     }
 
+    /// The rows of the actors of a registration that change, each with the bytes of the row before; 0: a new one.
+    fn registered_actors(
+        &self,
+        account: &AccountRow,
+        wanted: &[ActorRequest],
+    ) -> Result<Vec<(usize, ActorRow)>, Refusal> {
+        let (mut rows, mut ids) = (Vec::new(), BTreeSet::new());
+        for wanted in wanted {
+            let present = self.xbus.actor_named(&wanted.name);
+            if present.is_some_and(|present| present.account != account.id) {
+                return Err(Refusal::Xbus(format!("actor {} belongs to another account", wanted.name)));
+            }
+            if present.is_none() {
+                let id = new_actor_id(&wanted.id)?;
+                if self.xbus.actor(id).is_some() || !ids.insert(id) {
+                    return Err(Refusal::Malformed("an actor has that id".into()));
+                }
+            }
+            let row = register::actor(present.cloned(), account, wanted);
+            if present.is_none_or(|present| present.config != row.config) {
+                rows.push((present.map_or(0, ActorRow::encoded_len), row));
+            }
+        }
+        Ok(rows)
+    }
+
     pub(super) fn account_accept(&mut self, accept: AccountAccept, writes: &mut Writes) -> Result<XbusDone, Refusal> {
         let mut row = self.account_row(&accept.id)?;
+        let before = row.encoded_len();
+        if !(1..=PEM_BYTES_MAX).contains(&accept.certificate.len())
+            || !(1..=FINGERPRINT_BYTES_MAX).contains(&accept.fingerprint.len())
+        {
+            return Err(Refusal::Malformed("certificate of an account".into()));
+        }
         if !row.accept(&accept.public_key, accept.certificate) {
             return Err(Refusal::Xbus(format!("account {} has another request by now", row.name)));
         }
-        let name = principal_of(&row.name);
-        let mut principal = self.security.principal(&name).cloned().unwrap_or_else(|| PrincipalRow {
-            principal: name.clone(),
-            description: "account of Xbus".into(),
-            ..PrincipalRow::default()
-        });
-        principal.disabled = false;
-        self.principal_set(principal, None, writes)?;
-        let id = credential_of(&row.name);
-        if self.security.credential(&id).is_some() {
-            self.credential_delete(&id, writes)?;
+        self.check_bytes(before, row.encoded_len())?;
+        let (name, id) = (principal_of(&row.name), credential_of(&row.name));
+        // All that could be refused is asked before the first row is written.
+        self.check_certificate(&name, &id)?;
+        if self.security.principal(&name).is_some() {
+            self.principal_enable(&name, true, writes)?;
+        } else {
+            let (principal, description) = (name.clone(), "account of Xbus".into());
+            self.principal_set(PrincipalRow { principal, description, ..PrincipalRow::default() }, None, writes)?;
         }
         let (description, proof) = ("certificate of Xbus".into(), Some(Proof::Certificate(accept.fingerprint)));
         let credential =
@@ -168,17 +210,20 @@ impl Machine {
         Ok(XbusDone::account(self.account_done(row)))
     }
 
+    /// The credential of an account, unless somebody gave that id to another principal.
+    fn certificate_of(&self, account: &AccountRow) -> Option<String> {
+        let (name, id) = (principal_of(&account.name), credential_of(&account.name));
+        self.security.credential(&id).is_some_and(|row| row.principal == name).then_some(id)
+    }
+
     pub(super) fn account_enable(&mut self, enable: &Enable, writes: &mut Writes) -> Result<XbusDone, Refusal> {
         let mut row = self.account_row(&enable.id)?;
-        if enable.enabled && row.certificate.is_empty() {
+        if enable.enabled && (row.certificate.is_empty() || self.certificate_of(&row).is_none()) {
             return Err(Refusal::Xbus(format!("account {} has no certificate; accept the account", row.name)));
         }
         row.set_status(if enable.enabled { AccountStatus::Enabled } else { AccountStatus::Disabled });
         row.revision = row.revision.saturating_add(1);
-        if let Some(mut principal) = self.security.principal(&principal_of(&row.name)).cloned() {
-            principal.disabled = !enable.enabled;
-            self.principal_set(principal, None, writes)?;
-        }
+        self.principal_enable(&principal_of(&row.name), enable.enabled, writes)?;
         self.save_account(row.clone(), writes);
         self.xbus_rights_changed(writes);
         Ok(XbusDone::account(self.account_done(row)))
@@ -195,8 +240,7 @@ impl Machine {
         for actor in &done.actors {
             self.forget_actor(actor, writes);
         }
-        self.xbus.account_names.remove_mut(&row.name);
-        self.xbus.accounts.remove_mut(&account);
+        self.xbus.remove_account(account);
         writes.delete(Family::Meta, key(ACCOUNT, &row.id));
         self.xbus_rights_changed(writes);
         Ok(XbusDone::account(done))
@@ -208,8 +252,7 @@ impl Machine {
         if row.status() == AccountStatus::Enabled {
             row.set_status(AccountStatus::Pending);
         }
-        let credential = credential_of(&row.name);
-        if self.security.credential(&credential).is_some() {
+        if let Some(credential) = self.certificate_of(&row) {
             self.credential_delete(&credential, writes)?;
         }
         self.save_account(row.clone(), writes);
@@ -237,7 +280,7 @@ impl Machine {
     ) -> Result<XbusDone, Refusal> {
         let account = self.account_row(&set.account)?;
         register::check_actor(&set.actor).map_err(|error| Refusal::Xbus(error.to_string()))?;
-        let id = Id::from_slice(&set.actor.id).map_err(|_| Refusal::Malformed("id of an actor".into()))?;
+        let id = new_actor_id(&set.actor.id)?;
         let present = self.xbus.actor(id);
         check_revision(if_revision, present.map_or(0, |row| row.revision))?;
         if present.is_some_and(|row| row.account != account.id) {
@@ -259,6 +302,7 @@ impl Machine {
                 register::actor(None, &account, &set.actor)
             }
         };
+        self.check_bytes(present.map_or(0, ActorRow::encoded_len), row.encoded_len())?;
         self.save_actor(row.clone(), writes);
         self.xbus_rights_changed(writes);
         Ok(XbusDone::actors(alloc::vec![row]))
@@ -266,6 +310,7 @@ impl Machine {
 
     pub(super) fn actor_status(&mut self, set: &ActorStatusSet, writes: &mut Writes) -> Result<XbusDone, Refusal> {
         let mut row = self.actor_row(&set.id)?;
+        let before = row.encoded_len();
         let status = ActorStatus::try_from(set.status).map_err(|_| Refusal::Malformed("status of an actor".into()))?;
         row.set_status(status);
         for ConfigEntry { key, value } in &set.config {
@@ -278,6 +323,7 @@ impl Machine {
         if row.config.len() > CONFIG_ENTRIES_MAX || row.config.iter().map(bytes).sum::<usize>() > CONFIG_BYTES_MAX {
             return Err(Refusal::Xbus("the configuration of the actor is too big".into()));
         }
+        self.check_bytes(before, row.encoded_len())?;
         row.revision = row.revision.saturating_add(1);
         self.save_actor(row.clone(), writes);
         self.xbus_rights_changed(writes);
@@ -292,10 +338,8 @@ impl Machine {
     }
 
     fn forget_actor(&mut self, row: &ActorRow, writes: &mut Writes) {
-        let (Ok(id), Ok(account)) = (Id::from_slice(&row.id), Id::from_slice(&row.account)) else { return };
-        self.xbus.actor_names.remove_mut(&row.name);
-        self.xbus.owned.remove_mut(&(account, id));
-        self.xbus.actors.remove_mut(&id);
+        let Ok(id) = Id::from_slice(&row.id) else { return };
+        self.xbus.remove_actor(id);
         writes.delete(Family::Meta, key(ACTOR, &row.id));
     }
 

@@ -2,44 +2,56 @@
 
 use alloc::vec::Vec;
 
+use prost::Message as _;
+
 use super::keys::{self, FAMILY, Kind};
 use crate::error::Refusal;
 use crate::limits::ROLL_STEP_MAX;
 use crate::machine::Machine;
+use crate::machine::expire::Budget;
 use crate::rows::{Rows, RowsError, Writes};
 use crate::xbus::change::{Expire, Ids};
 use crate::xbus::done::{EnvelopeStep, XbusDone};
+use crate::xbus::envelope::row::{EnvelopeRow, EnvelopeStatus};
 use crate::xbus::id::Id;
 use crate::xbus::limits::STALL_MS;
 use crate::xbus::process::event::{Event, JobName, JobOutput};
+use crate::xbus::process::row::ProcessRow;
 
 type Checked = Result<Result<XbusDone, Refusal>, RowsError>;
 
 impl Machine {
     /// Lets time pass for the envelopes that are coming. `expire` says how long one waits for its rest.
-    pub(super) fn envelopes_expire(&mut self, expire: Expire, _: &impl Rows, writes: &mut Writes) -> Checked {
+    pub(super) fn envelopes_expire(&mut self, expire: Expire, rows: &impl Rows, writes: &mut Writes) -> Checked {
         let until = self.millis.saturating_sub(STALL_MS);
-        let idle: Vec<Id> =
-            self.xbus.touched.iter().take_while(|(touched, _)| *touched <= until).map(|(_, id)| *id).collect();
-        let mut done = XbusDone::default();
-        for id in idle {
-            if done.envelopes.len() >= ROLL_STEP_MAX {
+        let idle = self.xbus.touched.iter().take_while(|(touched, _)| *touched <= until);
+        let due = |id: &Id| {
+            let row = self.xbus.open_envelope(*id)?;
+            // Those that are stalled already stay first until they are given up.
+            let wait = if row.status() == EnvelopeStatus::Stalled { expire.millis } else { STALL_MS };
+            (self.millis.saturating_sub(row.touched) >= wait).then(|| row.clone())
+        };
+        let mut due: Vec<EnvelopeRow> =
+            idle.filter_map(|(_, id)| due(id)).take(ROLL_STEP_MAX.saturating_add(1)).collect();
+        let mut done = XbusDone { more: due.len() > ROLL_STEP_MAX, ..XbusDone::default() };
+        due.truncate(ROLL_STEP_MAX);
+        let mut budget = Budget::of(self.level());
+        for mut row in due {
+            let process = Id::from_slice(&row.process).ok();
+            if !budget.spend(process.and_then(|id| self.xbus.open_process(id)).map_or(0, |row| row.encoded_len())) {
                 done.more = true;
                 break;
             }
-            let Some(mut row) = self.xbus.open_envelope(id).cloned() else { continue };
             if row.expire(expire.millis, self.millis).is_none() {
                 continue;
             }
-            done.envelopes.push(EnvelopeStep { id: id.to_vec(), status: row.status, new_data: false });
-            if row.is_final()
-                && let Ok(process) = Id::from_slice(&row.process)
-            {
+            done.envelopes.push(EnvelopeStep { id: row.id.clone(), status: row.status, new_data: false });
+            if let Some(process) = process.filter(|_| row.is_final()) {
                 let job = JobName { node: row.node.clone(), actor: row.actor.clone() };
                 let output = JobOutput { job, output: row.output.clone(), envelope: row.id.clone() };
                 done.steps.extend(self.advance(process, &Event::OutputFail(output), writes).ok());
             }
-            self.save_envelope(row, writes);
+            self.save_envelope(row, rows, writes)?;
         }
         done.count = u64::try_from(done.envelopes.len()).unwrap_or(u64::MAX);
         Ok(Ok(done))
@@ -56,8 +68,7 @@ impl Machine {
             if let Some(id) = id_at_end(&key) {
                 writes.delete(FAMILY, keys::of(Kind::ENVELOPE, id));
                 for kind in [Kind::EVENT, Kind::FRAGMENT, Kind::LOG] {
-                    let (from, to) = keys::bounds(kind, &[id.as_bytes()]);
-                    writes.delete_range(FAMILY, from, to);
+                    keys::delete_all(kind, id, rows, writes)?;
                 }
             }
             writes.delete(FAMILY, key);
@@ -71,14 +82,12 @@ impl Machine {
         for id in ids.ids.iter().take(ROLL_STEP_MAX).filter_map(|id| Id::from_slice(id).ok()) {
             let key = keys::of(Kind::PROCESS, id);
             let Some(value) = writes.get(rows, FAMILY, &key)? else { continue };
-            let row = <crate::xbus::process::row::ProcessRow as prost::Message>::decode(value.as_slice())
-                .map_err(|_| RowsError::corrupt("xbus"))?;
+            let row = ProcessRow::decode(value.as_slice()).map_err(|_| RowsError::corrupt("xbus"))?;
             writes.delete(FAMILY, key);
             writes.delete(FAMILY, keys::of(Kind::ATTENTION, id));
             let ended = keys::key(Kind::PROCESS_ENDED, &[&row.status_changed.to_be_bytes(), id.as_bytes()]);
             writes.delete(FAMILY, ended);
-            let (from, to) = keys::bounds(Kind::LOG, &[id.as_bytes()]);
-            writes.delete_range(FAMILY, from, to);
+            keys::delete_all(Kind::LOG, id, rows, writes)?;
             count = count.saturating_add(1);
         }
         Ok(Ok(XbusDone::count(count, false)))

@@ -1,17 +1,18 @@
 //! Fragments become envelopes, and complete envelopes of emitters begin processes.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::{String, ToString as _};
-use alloc::sync::Arc;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use prost::Message as _;
 
 use super::keys::{self, FAMILY, Kind};
-use super::processes::step;
+use super::processes::{denied, step};
 use crate::command::{Done, Reply};
 use crate::error::Refusal;
+use crate::event::EventId;
+use crate::limits::EVENT_ID_BYTES_MAX;
 use crate::machine::Machine;
 use crate::machine::events::ids;
 use crate::rows::{Rows, RowsError, Writes};
@@ -22,11 +23,14 @@ use crate::xbus::done::{EnvelopeStep, FragmentDone, ProcessStep, Reception, Xbus
 use crate::xbus::envelope::assembly::{Ack, Needed};
 use crate::xbus::envelope::row::{EnvelopeRow, EnvelopeStatus, EventRow};
 use crate::xbus::id::Id;
-use crate::xbus::limits::{ENVELOPES_OPEN_MAX, EVENTS_MAX, PROCESS_BYTES_OPEN_MAX, PROCESSES_OPEN_MAX};
+use crate::xbus::limits::{
+    ENVELOPES_OPEN_MAX, EVENTS_MAX, NAME_BYTES_MAX, PROCESS_BYTES_OPEN_MAX, PROCESSES_OPEN_MAX,
+    PROCESSES_PER_ENVELOPE_MAX,
+};
 use crate::xbus::pipeline::graph::Trigger;
 use crate::xbus::process::apply::Seed;
-use crate::xbus::process::event::{Denied, Event, JobOutput};
-use crate::xbus::process::row::ProcessRow;
+use crate::xbus::process::event::{Denied, Effects, Event, JobOutput};
+use crate::xbus::process::row::{ProcessRow, ProcessStatus};
 
 /// What a fragment is about, after its first checks.
 struct Arrival {
@@ -39,15 +43,34 @@ struct Arrival {
 }
 
 /// A fragment, or what the sender is told instead.
-type Checked<T> = Result<Result<T, Refusal>, RowsError>;
+pub(super) type Checked<T> = Result<Result<T, Refusal>, RowsError>;
 
-fn xbus(denied: &Denied) -> Refusal {
-    Refusal::Xbus(denied.to_string())
+fn received(reception: Reception, reason: String, new_data: bool) -> XbusDone {
+    let fragment = FragmentDone { reception: reception.into(), reason, new_data };
+    XbusDone { fragment: Some(fragment), ..XbusDone::default() }
 }
 
-fn accepted() -> XbusDone {
-    let fragment = FragmentDone { reception: Reception::Accepted.into(), ..FragmentDone::default() };
-    XbusDone { fragment: Some(fragment), ..XbusDone::default() }
+impl Arrival {
+    /// Whether the fragment comes from where the others of the envelope came from.
+    fn continues(&self, row: &EnvelopeRow, output: &str) -> bool {
+        let (process, node) = self.job();
+        row.actor == self.actor.id && row.output == output && row.process == process && row.node == node
+    }
+
+    /// Process and node of the job of a worker; both empty for an emitter.
+    fn job(&self) -> (Vec<u8>, String) {
+        let job = self.output.as_ref();
+        job.map(|(process, output)| (process.to_vec(), output.job.node.clone())).unwrap_or_default()
+    }
+
+    /// The envelope before its first fragment.
+    fn begin(&self, output: String, millis: u64) -> EnvelopeRow {
+        let ((process, node), id, actor) = (self.job(), self.id.to_vec(), self.actor.id.clone());
+        let (created, touched) = (millis, millis);
+        let mut row = EnvelopeRow { id, actor, output, process, node, created, touched, ..EnvelopeRow::default() };
+        row.set_status(EnvelopeStatus::Receiving);
+        row
+    }
 }
 
 impl Machine {
@@ -69,6 +92,13 @@ impl Machine {
     fn arrival(&self, received: &FragmentReceived, rows: &impl Rows, writes: &Writes) -> Checked<Arrival> {
         let malformed = |what: &str| Ok(Err(Refusal::Malformed(what.into())));
         let Ok(id) = Id::from_slice(&received.envelope) else { return malformed("id of an envelope") };
+        if received.output.len() > NAME_BYTES_MAX {
+            return malformed("name of an output");
+        }
+        // An id that the book gave stands for an event that may not be readable yet.
+        if received.event.len() > EVENT_ID_BYTES_MAX || EventId::parse(&received.event).is_some() {
+            return malformed("id of the event of a fragment");
+        }
         let actor = Id::from_slice(&received.actor).ok().and_then(|id| self.xbus.actor(id));
         let Some(actor) = actor.cloned() else { return Ok(Err(Refusal::XbusNotFound("actor".into()))) };
         if !self.xbus.is_enabled(&actor) {
@@ -85,7 +115,7 @@ impl Machine {
             (Some(_), ActorKind::Emitter) => {
                 return Ok(Err(Refusal::Xbus("an emitter has no context".into())));
             }
-            (_, ActorKind::Worker) => return Ok(Err(xbus(&Denied::NoLiveJob))),
+            (_, ActorKind::Worker) => return Ok(Err(denied(&Denied::NoLiveJob))),
         };
         let Some(head) = self.head(Namespace::XBUS) else { return Ok(Err(lost())) };
         let key = ids::row_key(head.id, &received.event);
@@ -94,49 +124,28 @@ impl Machine {
         Ok(Ok(Arrival { id, actor, output, sequence: stored.sequence }))
     }
 
-    /// The envelope as it is now, open or ended; a new one when none is known.
-    fn envelope_of(
-        &self,
-        arrival: &Arrival,
-        received: &FragmentReceived,
-        rows: &impl Rows,
-        writes: &Writes,
-    ) -> Checked<EnvelopeRow> {
-        let (process, node) = match &arrival.output {
-            Some((process, output)) => (process.to_vec(), output.job.node.clone()),
-            None => (Vec::new(), String::new()),
-        };
-        let known = match self.xbus.open_envelope(arrival.id) {
-            Some(open) => Some(open.clone()),
-            None => self.ended_envelope(arrival.id, rows, writes)?,
-        };
-        let Some(row) = known else {
-            if self.xbus.envelopes.size() >= ENVELOPES_OPEN_MAX {
-                let text = format!("{ENVELOPES_OPEN_MAX} envelopes are coming");
-                return Ok(Err(Refusal::Overloaded(text)));
-            }
-            let (id, actor) = (arrival.id.to_vec(), arrival.actor.id.clone());
-            let (output, created, touched) = (received.output.clone(), self.millis, self.millis);
-            let mut row = EnvelopeRow { id, actor, output, process, node, created, touched, ..EnvelopeRow::default() };
-            row.set_status(EnvelopeStatus::Receiving);
-            return Ok(Ok(row));
-        };
-        let same = row.actor == arrival.actor.id && row.output == received.output;
-        if same && row.process == process && row.node == node {
-            return Ok(Ok(row));
+    /// The envelope as it is now, open or ended.
+    fn envelope_of(&self, id: Id, rows: &impl Rows, writes: &Writes) -> Result<Option<EnvelopeRow>, RowsError> {
+        match self.xbus.open_envelope(id) {
+            Some(open) => Ok(Some(open.clone())),
+            None => self.ended_envelope(id, rows, writes),
         }
-        Ok(Err(Refusal::Xbus(format!("envelope {} was sent by another job or on another output", arrival.id))))
     }
 
     /// An envelope that is complete or in error.
-    fn ended_envelope(&self, id: Id, rows: &impl Rows, writes: &Writes) -> Result<Option<EnvelopeRow>, RowsError> {
+    pub(super) fn ended_envelope(
+        &self,
+        id: Id,
+        rows: &impl Rows,
+        writes: &Writes,
+    ) -> Result<Option<EnvelopeRow>, RowsError> {
         let row = writes.get(rows, FAMILY, &keys::of(Kind::ENVELOPE, id))?;
         let decode = |value: Vec<u8>| EnvelopeRow::decode(value.as_slice()).map_err(|_| RowsError::corrupt("xbus"));
         row.map(decode).transpose()
     }
 
     /// The rows of events that `needed` names.
-    fn event_rows(
+    pub(super) fn event_rows(
         envelope: Id,
         needed: &Needed,
         rows: &impl Rows,
@@ -167,41 +176,52 @@ impl Machine {
     fn receive(
         &mut self,
         arrival: &Arrival,
-        received: &FragmentReceived,
+        fragment: &FragmentReceived,
         rows: &impl Rows,
         writes: &mut Writes,
     ) -> Checked<XbusDone> {
-        let mut envelope = match self.envelope_of(arrival, received, rows, writes)? {
-            Ok(envelope) => envelope,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
+        let present = self.envelope_of(arrival.id, rows, writes)?;
+        let is_new = present.is_none();
+        if present.as_ref().is_some_and(|row| !arrival.continues(row, &fragment.output)) {
+            let reason = format!("id reused: envelope {} came from another actor, job or output", arrival.id);
+            return Ok(Ok(received(Reception::Error, reason, false)));
+        }
+        if is_new && self.xbus.envelopes.size() >= ENVELOPES_OPEN_MAX {
+            return Ok(Err(Refusal::Overloaded(format!("{ENVELOPES_OPEN_MAX} envelopes are coming"))));
+        }
+        let mut envelope = present.unwrap_or_else(|| arrival.begin(fragment.output.clone(), self.millis));
         let mut steps = Vec::new();
+        // Nothing is refused behind this for a worker, whose process is written here.
         if let Some((process, output)) = arrival.output.as_ref().filter(|_| !envelope.is_final()) {
             match self.advance(*process, &Event::OutputBegin(output.clone()), writes) {
-                Ok(step) if step.discard => return Ok(Ok(XbusDone { steps: alloc::vec![step], ..accepted() })),
+                Ok(step) if step.discard => {
+                    let done = received(Reception::Accepted, String::new(), false);
+                    return Ok(Ok(XbusDone { steps: alloc::vec![step], ..done }));
+                }
                 Ok(step) => steps.push(step),
                 Err(refusal) => return Ok(Err(refusal)),
             }
         }
-        let known = Self::event_rows(arrival.id, &envelope.needs(&received.fragment), rows, writes)?;
-        let result = envelope.receive(&known, &received.fragment, self.millis);
+        let known = Self::event_rows(arrival.id, &envelope.needs(&fragment.fragment), rows, writes)?;
+        let result = envelope.receive(&known, &fragment.fragment, self.millis);
         let changed: BTreeMap<Id, EventRow> = result.changed.iter().map(|row| (row.id(), row.clone())).collect();
         let ends = result.was.is_some_and(|was| was != envelope.status());
-        if result.new_data && envelope.first_sequence == 0 {
+        // Two fragments may come in another order than they were stored.
+        let first = envelope.first_sequence;
+        if result.new_data && (first == 0 || arrival.sequence < first) {
             envelope.first_sequence = arrival.sequence;
         }
         if ends && envelope.status() == EnvelopeStatus::Complete && arrival.output.is_none() {
             let mut events = Self::event_rows(arrival.id, &Needed::All, rows, writes)?;
             events.extend(changed);
-            match self.begin_processes(arrival, received, &envelope, &events) {
-                Ok(begun) => {
-                    for (row, step) in begun {
-                        self.save_process(row, writes);
-                        steps.push(step);
-                    }
-                }
-                // Nothing is written yet: the sender repeats the fragment.
+            // Nothing is written yet when this is refused: the sender repeats the fragment.
+            let begun = match self.begin_processes(&envelope, &fragment.process_ids, &events, rows, writes)? {
+                Ok(begun) => begun,
                 Err(refusal) => return Ok(Err(refusal)),
+            };
+            for (row, step) in begun {
+                self.save_process(row, writes);
+                steps.push(step);
             }
         }
         for row in &result.changed {
@@ -213,8 +233,9 @@ impl Machine {
             writes.put(FAMILY, key, arrival.sequence.to_be_bytes().into());
         }
         let status = envelope.status();
-        if result.was.is_some() || result.new_data {
-            self.save_envelope(envelope, writes);
+        // An envelope that holds an output is kept even when nothing of it came yet, so that it ends some day.
+        if result.was.is_some() || result.new_data || is_new && arrival.output.is_some() {
+            self.save_envelope(envelope, rows, writes)?;
         }
         if let Some((process, output)) = arrival.output.as_ref().filter(|_| ends) {
             let event = match status {
@@ -230,23 +251,27 @@ impl Machine {
             Ack::Error(reason) => (Reception::Error, reason),
         };
         let new_data = result.new_data;
-        let fragment = FragmentDone { reception: reception.into(), reason, new_data };
         let envelopes = if ends || new_data {
             alloc::vec![EnvelopeStep { id: arrival.id.to_vec(), status: status.into(), new_data }]
         } else {
             Vec::new()
         };
         steps.retain(|step| step.was.is_some() || !step.ready.is_empty() || step.deliver.is_some());
-        Ok(Ok(XbusDone { fragment: Some(fragment), steps, envelopes, ..XbusDone::default() }))
+        Ok(Ok(XbusDone { steps, envelopes, ..received(reception, reason, new_data) }))
     }
 
     /// Writes the row of an envelope, and files it under those that are coming or those that have ended.
-    pub(super) fn save_envelope(&mut self, row: EnvelopeRow, writes: &mut Writes) {
+    pub(super) fn save_envelope(
+        &mut self,
+        row: EnvelopeRow,
+        rows: &impl Rows,
+        writes: &mut Writes,
+    ) -> Result<(), RowsError> {
         let id = row.id();
         if !row.is_final() {
             writes.put(FAMILY, keys::of(Kind::ENVELOPE_OPEN, id), row.encode_to_vec());
             self.xbus.put_envelope(row);
-            return;
+            return Ok(());
         }
         self.xbus.remove_envelope(id);
         writes.delete(FAMILY, keys::of(Kind::ENVELOPE_OPEN, id));
@@ -256,78 +281,111 @@ impl Machine {
         if row.status() == EnvelopeStatus::Error {
             // Nothing can make it whole, and a fragment that comes again is answered by the row alone.
             for kind in [Kind::EVENT, Kind::FRAGMENT] {
-                let (from, to) = keys::bounds(kind, &[id.as_bytes()]);
-                writes.delete_range(FAMILY, from, to);
+                keys::delete_all(kind, id, rows, writes)?;
             }
         }
+        Ok(())
+    }
+
+    /// The ids that new processes get: the first of a proposal, as long as no process has or had one of them.
+    pub(super) fn new_process_ids(
+        &self,
+        ids: &[Vec<u8>],
+        needed: usize,
+        rows: &impl Rows,
+        writes: &Writes,
+    ) -> Checked<Vec<Id>> {
+        let mut new = Vec::new();
+        for id in ids.iter().take(needed) {
+            let Ok(id) = Id::from_slice(id) else { return Ok(Err(Refusal::Malformed("id of a process".into()))) };
+            let ended = writes.get(rows, FAMILY, &keys::of(Kind::PROCESS, id))?;
+            if new.contains(&id) || self.xbus.open_process(id).is_some() || ended.is_some() {
+                return Ok(Err(Refusal::Malformed("a process has that id".into())));
+            }
+            new.push(id);
+        }
+        Ok(if new.len() < needed { Err(Refusal::Malformed(format!("{needed} process ids needed"))) } else { Ok(new) })
     }
 
     /// The processes that begin with a complete envelope of an emitter: one for each active pipeline that matches, and
     /// one in error when none does.
     fn begin_processes(
         &self,
-        arrival: &Arrival,
-        received: &FragmentReceived,
         envelope: &EnvelopeRow,
+        ids: &[Vec<u8>],
         events: &BTreeMap<Id, EventRow>,
-    ) -> Result<Vec<(ProcessRow, ProcessStep)>, Refusal> {
-        let mut types: Vec<String> = events.values().map(|event| event.event_type.clone()).collect();
-        types.sort_unstable();
-        types.dedup();
-        let emitter = arrival.actor.view().ok_or_else(|| Refusal::Malformed("id of an actor".into()))?;
-        let trigger = Trigger { emitter, output: &received.output, event_types: &types };
-        let mut ids = received.process_ids.iter().filter_map(|id| Id::from_slice(id).ok());
-        let mut begun = Vec::new();
-        let pipelines = self.xbus.active_pipelines().filter_map(|pipeline| Some((pipeline, pipeline.graph.as_ref()?)));
-        let matching: Vec<_> = pipelines.filter(|(_, graph)| graph.matching(trigger).next().is_some()).collect();
-        let needed = matching.len().max(1);
-        if ids.clone().count() < needed {
-            return Err(Refusal::Malformed(format!("{needed} process ids needed")));
+        rows: &impl Rows,
+        writes: &Writes,
+    ) -> Checked<Vec<(ProcessRow, ProcessStep)>> {
+        let mut begun = match self.matched_processes(envelope, ids, events, rows, writes)? {
+            Ok(begun) => begun,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if begun.is_empty() {
+            let ids = match self.new_process_ids(ids, 1, rows, writes)? {
+                Ok(ids) => ids,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let seed = |id| Seed { id, envelope: envelope.id(), millis: self.millis };
+            let emitter = Id::from_slice(&envelope.actor).unwrap_or_default();
+            begun = ids.into_iter().map(|id| unmatched(seed(id), emitter)).collect();
         }
-        let seed = |id| Seed { id, envelope: arrival.id, millis: self.millis };
-        if self.xbus.processes.size().saturating_add(matching.len()) > PROCESSES_OPEN_MAX {
-            return Err(Refusal::Overloaded(format!("{PROCESSES_OPEN_MAX} processes go on")));
-        }
-        if self.xbus.process_bytes > PROCESS_BYTES_OPEN_MAX {
-            return Err(Refusal::Overloaded("the processes that go on take too much memory".into()));
-        }
-        for (pipeline, graph) in matching {
-            let Some(id) = ids.next() else { break };
-            if self.xbus.open_process(id).is_some() {
-                return Err(Refusal::Malformed("a process has that id".into()));
-            }
-            let version = Id::from_slice(&pipeline.row.id).unwrap_or_default();
-            if let Some((mut row, effects)) = ProcessRow::begin(seed(id), version, graph, trigger, &self.xbus) {
-                row.pinned = envelope.first_sequence;
-                let step = step(&row, effects);
-                begun.push((row, step));
-            }
-        }
-        if begun.is_empty()
-            && let Some(id) = ids.next()
-        {
-            let row = ProcessRow::unmatched(seed(id), emitter.id);
-            let status = Some((crate::xbus::process::row::ProcessStatus::Initial, row.status()));
-            let step = step(&row, crate::xbus::process::event::Effects { status, ..Default::default() });
-            begun.push((row, step));
-        }
-        Ok(begun)
+        let with_step = |(row, effects)| {
+            let step = step(&row, effects);
+            (row, step)
+        };
+        Ok(Ok(begun.into_iter().map(with_step).collect()))
     }
 
-    /// Applies an event to a process that goes on.
-    pub(super) fn advance(&mut self, id: Id, event: &Event, writes: &mut Writes) -> Result<ProcessStep, Refusal> {
-        let Some(present) = self.xbus.open_process(id).cloned() else { return Err(xbus(&Denied::NoLiveJob)) };
-        let pipeline = Id::from_slice(&present.pipeline).ok().and_then(|id| self.xbus.pipeline(id)).map(Arc::clone);
-        let graph = pipeline.as_ref().and_then(|pipeline| pipeline.graph.as_ref());
-        let Some(graph) = graph else { return Err(Refusal::Xbus("the pipeline of the process is gone".into())) };
-        let mut row = ProcessRow::clone(&present);
-        let effects = row.apply(graph, &self.xbus, event, self.millis).map_err(|denied| xbus(&denied))?;
-        let step = step(&row, effects);
-        if row != *present {
-            self.save_process(row, writes);
+    /// A process for each active pipeline that matches a complete envelope of an emitter.
+    pub(super) fn matched_processes(
+        &self,
+        envelope: &EnvelopeRow,
+        ids: &[Vec<u8>],
+        events: &BTreeMap<Id, EventRow>,
+        rows: &impl Rows,
+        writes: &Writes,
+    ) -> Checked<Vec<(ProcessRow, Effects)>> {
+        let types: BTreeSet<&String> = events.values().map(|event| &event.event_type).collect();
+        let types: Vec<String> = types.into_iter().cloned().collect();
+        let emitter = Id::from_slice(&envelope.actor).ok().and_then(|id| self.xbus.actor(id)).and_then(ActorRow::view);
+        let Some(emitter) = emitter else { return Ok(Err(Refusal::XbusNotFound("actor".into()))) };
+        let trigger = Trigger { emitter, output: &envelope.output, event_types: &types };
+        let pipelines = self.xbus.active_pipelines().filter_map(|pipeline| Some((pipeline, pipeline.graph.as_ref()?)));
+        let matching: Vec<_> = pipelines.filter(|(_, graph)| graph.matching(trigger).next().is_some()).collect();
+        if matching.len() > PROCESSES_PER_ENVELOPE_MAX {
+            let (count, most) = (matching.len(), PROCESSES_PER_ENVELOPE_MAX);
+            return Ok(Err(Refusal::Xbus(format!("{count} pipelines match the envelope; at most {most} may"))));
         }
-        Ok(step)
+        let ids = match self.new_process_ids(ids, matching.len(), rows, writes)? {
+            Ok(ids) => ids,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if self.xbus.processes.size().saturating_add(matching.len()) > PROCESSES_OPEN_MAX {
+            return Ok(Err(Refusal::Overloaded(format!("{PROCESSES_OPEN_MAX} processes go on"))));
+        }
+        let (mut begun, mut bytes) = (Vec::new(), self.xbus.process_bytes);
+        for ((pipeline, graph), id) in matching.into_iter().zip(ids) {
+            if bytes >= PROCESS_BYTES_OPEN_MAX {
+                return Ok(Err(Refusal::Overloaded("the processes that go on take too much memory".into())));
+            }
+            let version = Id::from_slice(&pipeline.row.id).unwrap_or_default();
+            let seed = Seed { id, envelope: envelope.id(), millis: self.millis };
+            if let Some((mut row, effects)) = ProcessRow::begin(seed, version, graph, trigger, &self.xbus) {
+                row.pinned = envelope.first_sequence;
+                bytes = bytes.saturating_add(row.encoded_len());
+                begun.push((row, effects));
+            }
+        }
+        Ok(Ok(begun))
     }
+}
+
+/// The process of an envelope that no pipeline takes.
+fn unmatched(seed: Seed, emitter: Id) -> (ProcessRow, Effects) {
+    let row = ProcessRow::unmatched(seed, emitter);
+    let status = Some((ProcessStatus::Initial, row.status()));
+    (row, Effects { status, ..Effects::default() })
 }
 
 /// The refusal of a fragment whose items are not in the book.

@@ -8,6 +8,15 @@ use crate::persistent::{Map, Set};
 use crate::xbus::id::Id;
 use crate::xbus::process::row::{JobState, NodeState, ProcessRow, ProcessStatus};
 
+/// Who needs the book. An envelope and a process may have the same id, because senders choose the ids of envelopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Holder {
+    /// An envelope that is coming.
+    Envelope(Id),
+    /// A process that goes on.
+    Process(Id),
+}
+
 /// The indexes. Only [`Index::replace`] changes them, so that they say what the rows say.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Index {
@@ -23,10 +32,11 @@ pub(super) struct Index {
     pub(super) without_actor: Set<Id>,
     /// How many jobs each actor has.
     pub(super) load: Map<Id, u32>,
-    /// When processes began that go on, and which: nothing that ended before the first of them is needed.
+    /// When processes began that go on, and which: nothing that ended before the first of them is needed. A replay
+    /// counts as begun when its oldest envelope was there.
     pub(super) began: Set<(u64, Id)>,
     /// Sequence number of the first event of the book that an envelope or process needs, and which that is.
-    pub(super) pins: Set<(u64, Id)>,
+    pub(super) pins: Set<(u64, Holder)>,
 }
 
 /// One thing that a process says.
@@ -45,7 +55,7 @@ enum Fact {
 
 /// All that a process says.
 fn facts(row: &ProcessRow) -> BTreeSet<Fact> {
-    let mut facts = BTreeSet::from([Fact::Began(row.created)]);
+    let mut facts = BTreeSet::from([Fact::Began(row.needs_since())]);
     if row.pinned != 0 {
         facts.insert(Fact::Pins(row.pinned));
     }
@@ -105,7 +115,7 @@ impl Index {
             Fact::Away(since) => put(&mut self.away, (*since, process), holds),
             Fact::WithoutActor => put(&mut self.without_actor, process, holds),
             Fact::Began(at) => put(&mut self.began, (*at, process), holds),
-            Fact::Pins(sequence) => put(&mut self.pins, (*sequence, process), holds),
+            Fact::Pins(sequence) => put(&mut self.pins, (*sequence, Holder::Process(process)), holds),
             Fact::Works(actor, ..) => {
                 let before = self.load.get(actor).copied().unwrap_or_default();
                 match if holds { before.saturating_add(1) } else { before.saturating_sub(1) } {
@@ -121,12 +131,12 @@ impl Index {
     /// An envelope that is coming needs the book from this sequence number on; 0: nothing of it is there yet.
     pub(super) fn pin(&mut self, sequence: u64, envelope: Id) {
         if sequence != 0 {
-            self.pins.insert_mut((sequence, envelope));
+            self.pins.insert_mut((sequence, Holder::Envelope(envelope)));
         }
     }
 
     /// The envelope is not coming any more.
     pub(super) fn unpin(&mut self, sequence: u64, envelope: Id) {
-        self.pins.remove_mut(&(sequence, envelope));
+        self.pins.remove_mut(&(sequence, Holder::Envelope(envelope)));
     }
 }

@@ -6,11 +6,11 @@
 
 use alloc::vec::Vec;
 
-use crate::rows::{self, Family};
+use crate::rows::{self, Family, Rows, RowsError, Writes};
 use crate::xbus::id::Id;
 
 /// Stands where other rows of [`Family::Ids`] have the number of their namespace.
-pub(crate) const NAMESPACE: u32 = u32::MAX - 1;
+pub(in crate::machine) const NAMESPACE: u32 = u32::MAX - 1;
 /// The family of all rows under [`NAMESPACE`].
 pub(super) const FAMILY: Family = Family::Ids;
 
@@ -20,6 +20,7 @@ pub(super) const LOGS: &[u8] = b"xbus/logs";
 pub(super) const ACCOUNT: &[u8] = b"xbus/account/";
 pub(super) const ACTOR: &[u8] = b"xbus/actor/";
 pub(super) const PIPELINE: &[u8] = b"xbus/pipeline/";
+pub(super) const SCHEMA: &[u8] = b"xbus/schema/";
 
 /// What a row under [`NAMESPACE`] is about: the byte behind the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,8 @@ impl Kind {
     pub(super) const ATTENTION: Self = Self(0x50);
 }
 
+/// From so many rows on they are deleted as a range.
+const SINGLE_MAX: usize = 16;
 /// The first kind that is not read at the start.
 const NOT_OPEN: u8 = 0x10;
 
@@ -79,9 +82,22 @@ pub(super) fn bounds(kind: Kind, parts: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
     (from, to)
 }
 
+/// Deletes the rows of a kind that belong to an id. Few rows go one by one: a deleted range stays in the store, and
+/// later reads have to pass by it.
+pub(super) fn delete_all(kind: Kind, id: Id, rows: &impl Rows, writes: &mut Writes) -> Result<(), RowsError> {
+    let (from, to) = bounds(kind, &[id.as_bytes()]);
+    let found = writes.scan(rows, FAMILY, &from, &to, SINGLE_MAX)?;
+    if found.len() < SINGLE_MAX {
+        found.into_iter().for_each(|(key, _)| writes.delete(FAMILY, key));
+    } else {
+        writes.delete_range(FAMILY, from, to);
+    }
+    Ok(())
+}
+
 /// Keys of the rows that are read at the start.
 #[must_use]
-pub(crate) fn open_bounds() -> (Vec<u8>, Vec<u8>) {
+pub(in crate::machine) fn open_bounds() -> (Vec<u8>, Vec<u8>) {
     (rows::key(NAMESPACE, &[]), rows::key(NAMESPACE, &[&[NOT_OPEN]]))
 }
 

@@ -7,6 +7,8 @@
 //! pipelines  versions of pipelines
 //! envelopes  fragments become envelopes, and complete ones begin processes
 //! processes  events of processes
+//! replay     a process that has ended goes along again, as a new process
+//! schemas    what items of events have to look like
 //! cleaning   what becomes old is removed, in bounded steps
 //! query      where the rows are that are not in memory, for readers
 //! ```
@@ -15,13 +17,17 @@
 //! applies those rules, writes the rows and keeps the indexes.
 
 mod accounts;
+#[cfg(test)]
+mod check;
 mod cleaning;
 mod envelopes;
 mod index;
-mod keys;
+pub(in crate::machine) mod keys;
 mod pipelines;
 mod processes;
 pub mod query;
+mod replay;
+mod schemas;
 pub mod state;
 
 use alloc::boxed::Box;
@@ -33,6 +39,7 @@ use crate::error::Refusal;
 use crate::rows::{Rows, RowsError};
 use crate::xbus::change::{Change, XbusChange};
 use crate::xbus::done::XbusDone;
+use crate::xbus::id::Id;
 use state::Xbus;
 
 impl Machine {
@@ -40,6 +47,22 @@ impl Machine {
     #[must_use]
     pub const fn xbus(&self) -> &Xbus {
         &self.xbus
+    }
+
+    /// The revision of the account or actor that a change of an operator is about. The changes that are not here look at
+    /// the revision themselves, or are about no row that has one.
+    fn revision_before(&self, change: &Change) -> Option<u64> {
+        let account = |id: &[u8]| Some(self.xbus.account(Id::from_slice(id).ok()?)?.revision);
+        let actor = |id: &[u8]| Some(self.xbus.actor(Id::from_slice(id).ok()?)?.revision);
+        match change {
+            Change::AccountAccept(accept) => account(&accept.id),
+            Change::AccountEnable(enable) => account(&enable.id),
+            Change::AccountApiKey(key) => account(&key.id),
+            Change::AccountDelete(id) | Change::AccountResetCertificate(id) => account(id),
+            Change::ActorStatus(set) => actor(&set.id),
+            Change::ActorDelete(id) => actor(id),
+            _ => None,
+        }
     }
 
     /// Applies a change of the state of Xbus.
@@ -51,6 +74,11 @@ impl Machine {
     ) -> Result<Reply, RowsError> {
         let XbusChange { if_revision, change } = change;
         let Some(change) = change else { return Ok(Err(Refusal::Malformed("no change".into()))) };
+        if let Some(present) = self.revision_before(&change)
+            && let Err(refusal) = accounts::check_revision(if_revision, present)
+        {
+            return Ok(Err(refusal));
+        }
         let writes = &mut *effects.writes;
         let done = match change {
             Change::Register(request) => self.xbus_register(&request, writes),
@@ -76,6 +104,9 @@ impl Machine {
             Change::Log(log) => self.xbus_log(log, writes),
             Change::LogsPurge(before) => self.logs_purge(before, rows, writes)?,
             Change::Attention(attention) => self.attention(attention, rows, writes)?,
+            Change::Replay(replay) => self.process_replay(&replay, rows, writes)?,
+            Change::SchemaSet(set) => self.schema_set(set, if_revision, writes),
+            Change::SchemaDelete(event_type) => self.schema_delete(&event_type, if_revision, writes),
         };
         Ok(done.map(|done: XbusDone| Done::Xbus(Box::new(done))))
     }

@@ -8,6 +8,7 @@ use prost::Message as _;
 
 use super::accounts::check_revision;
 use super::keys::PIPELINE;
+use super::state::bytes_of;
 use crate::error::Refusal;
 use crate::machine::Machine;
 use crate::rows::{Family, Writes};
@@ -63,13 +64,13 @@ impl Machine {
                 return Err(Refusal::Overloaded(format!("at most {PIPELINES_MAX} versions of pipelines")));
             }
         }
-        let before = present.as_ref().map_or(0, |row| row.source.len());
-        let bytes = self.xbus.pipeline_bytes.saturating_sub(before).saturating_add(save.source.len());
-        if bytes > PIPELINES_BYTES_MAX {
-            return Err(Refusal::Overloaded("the texts of all pipelines take too much".into()));
-        }
+        let before = present.as_ref().map_or(0, bytes_of);
         let PipelineSave { id, name, version, source, document } = save;
         let saved = PipelineRow { id, name, version, source, document, ..PipelineRow::default() };
+        let bytes = self.xbus.pipeline_bytes.saturating_sub(before).saturating_add(bytes_of(&saved));
+        if bytes > PIPELINES_BYTES_MAX {
+            return Err(Refusal::Overloaded(format!("all pipelines have at most {PIPELINES_BYTES_MAX} bytes")));
+        }
         let row = PipelineRow::save(present.as_ref(), saved, self.millis).map_err(|error| refused(&error))?;
         let faults = faults(&row);
         self.save_pipeline(row.clone(), writes);

@@ -1,6 +1,7 @@
 //! Events of processes, their rows, and what actors log.
 
 use alloc::format;
+use alloc::string::ToString as _;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -10,14 +11,21 @@ use super::keys::{self, FAMILY, Kind};
 use crate::error::Refusal;
 use crate::limits::ROLL_STEP_MAX;
 use crate::machine::Machine;
+use crate::machine::expire::Budget;
+use crate::node::Owner;
 use crate::rows::{Rows, RowsError, Writes};
 use crate::xbus::change::{Attention, AttentionStatus, LogChange, ProcessChange, ProcessesChange};
 use crate::xbus::done::{JobDelivery, JobInput, JobReady, ProcessStep, XbusDone};
 use crate::xbus::id::Id;
-use crate::xbus::limits::{DETACHED_MS, JOB_MESSAGES_MAX};
+use crate::xbus::limits::{DETACHED_MS, JOB_MESSAGES_MAX, PROCESS_BYTES_OPEN_MAX};
 use crate::xbus::log::{LogLevel, LogLine, bounded, cut};
-use crate::xbus::process::event::{Effects, Event, Unit};
+use crate::xbus::process::event::{Denied, Effects, Event, JobEnd, JobSend, Unit};
 use crate::xbus::process::row::{JobState, ProcessRow, ProcessStatus};
+
+/// The refusal of an event that cannot happen.
+pub(super) fn denied(denied: &Denied) -> Refusal {
+    Refusal::Xbus(denied.to_string())
+}
 
 /// What a change did to a process, for the reply.
 pub(super) fn step(row: &ProcessRow, effects: Effects) -> ProcessStep {
@@ -77,23 +85,56 @@ impl Machine {
         self.xbus.put_process(&Arc::new(row));
     }
 
+    /// Applies an event to a process that goes on.
+    pub(super) fn advance(&mut self, id: Id, event: &Event, writes: &mut Writes) -> Result<ProcessStep, Refusal> {
+        let Some(present) = self.xbus.open_process(id).cloned() else { return Err(denied(&Denied::NoLiveJob)) };
+        let pipeline = Id::from_slice(&present.pipeline).ok().and_then(|id| self.xbus.pipeline(id)).map(Arc::clone);
+        let graph = pipeline.as_ref().and_then(|pipeline| pipeline.graph.as_ref());
+        let Some(graph) = graph else { return Err(Refusal::Xbus("the pipeline of the process is gone".into())) };
+        let mut row = ProcessRow::clone(&present);
+        let effects = row.apply(graph, &self.xbus, event, self.millis).map_err(|error| denied(&error))?;
+        let step = step(&row, effects);
+        if row != *present {
+            self.save_process(row, writes);
+        }
+        Ok(step)
+    }
+
     /// Applies an event to one process.
     pub(super) fn process_event(&mut self, change: &ProcessChange, writes: &mut Writes) -> Result<XbusDone, Refusal> {
         let id = Id::from_slice(&change.id).map_err(|_| Refusal::Malformed("id of a process".into()))?;
         let event = change.event.event.as_ref().ok_or_else(|| Refusal::Malformed("no event".into()))?;
-        let operator = matches!(event, Event::Pause(_) | Event::Resume(_) | Event::Cancel(_));
-        if operator && self.xbus.open_process(id).is_none() {
-            return Err(Refusal::XbusNotFound(format!("a process {id} that goes on")));
-        }
-        if let Event::Send(send) = event
-            && !send.owner.is_some_and(|owner| self.is_alive(owner))
-        {
-            return Err(Refusal::Unavailable("that life of the node has ended".into()));
+        match event {
+            Event::Pause(_) | Event::Resume(_) | Event::Cancel(_) if self.xbus.open_process(id).is_none() => {
+                return Err(Refusal::XbusNotFound(format!("a process {id} that goes on")));
+            }
+            // These follow from the fragments alone.
+            Event::OutputBegin(_) | Event::OutputComplete(_) | Event::OutputFail(_) => {
+                return Err(Refusal::Malformed("an envelope without its fragment".into()));
+            }
+            Event::Send(JobSend { owner, .. }) => self.check_alive(*owner)?,
+            Event::ActorBack(connection) => self.check_alive(connection.owner)?,
+            Event::End(end) if self.xbus.process_bytes >= PROCESS_BYTES_OPEN_MAX => {
+                // The newest message is the reason of a failure; for more there is no room.
+                let messages = end.messages.last().cloned().into_iter().collect();
+                let event = Event::End(JobEnd { messages, ..end.clone() });
+                return self.advance(id, &event, writes).map(XbusDone::step);
+            }
+            _ => {}
         }
         self.advance(id, event, writes).map(XbusDone::step)
     }
 
-    /// Applies an event of an actor or node to some processes. Those that are gone are left out.
+    /// Whether this life of a node goes on: the end of one that has ended was told already, and is not told again.
+    fn check_alive(&self, owner: Option<Owner>) -> Result<(), Refusal> {
+        if owner.is_some_and(|owner| self.is_alive(owner)) {
+            return Ok(());
+        }
+        Err(Refusal::Unavailable("that life of the node has ended".into()))
+    }
+
+    /// Applies an event of an actor or node to some processes. Those that are gone are left out. The reply counts those
+    /// that were looked at: when there is more, the proposer proposes the change again with the others.
     pub(super) fn processes_event(
         &mut self,
         change: &ProcessesChange,
@@ -109,12 +150,28 @@ impl Machine {
                 | Event::ActorsChanged(_)
                 | Event::Expire(_)
         );
-        if !shared || change.ids.len() > ROLL_STEP_MAX {
-            return Err(Refusal::Malformed("processes that hear of something".into()));
+        let ids: Result<Vec<Id>, _> = change.ids.iter().map(|id| Id::from_slice(id)).collect();
+        let ids = ids.ok().filter(|ids| shared && ids.len() <= ROLL_STEP_MAX);
+        let ids = ids.ok_or_else(|| Refusal::Malformed("processes that hear of something".into()))?;
+        if let Event::ActorBack(connection) = event {
+            self.check_alive(connection.owner)?;
         }
-        let ids: Vec<Id> = change.ids.iter().filter_map(|id| Id::from_slice(id).ok()).collect();
-        let steps = ids.into_iter().filter_map(|id| self.advance(id, event, writes).ok());
-        Ok(XbusDone { steps: steps.collect(), ..XbusDone::default() })
+        Ok(self.advance_all(&ids, event, writes))
+    }
+
+    /// Applies an event to some processes, as far as their bytes do not take too long.
+    fn advance_all(&mut self, ids: &[Id], event: &Event, writes: &mut Writes) -> XbusDone {
+        let mut budget = Budget::of(self.level());
+        let (mut steps, mut count) = (Vec::new(), 0_usize);
+        for id in ids {
+            let bytes = self.xbus.open_process(*id).map_or(0, |row| row.encoded_len());
+            if !budget.spend(bytes) {
+                break;
+            }
+            steps.extend(self.advance(*id, event, writes).ok());
+            count = count.saturating_add(1);
+        }
+        XbusDone { steps, ..XbusDone::count(count, count < ids.len()) }
     }
 
     /// Gives the detached jobs back whose actor has been away for too long.
@@ -122,17 +179,20 @@ impl Machine {
         let late = |since: u64| self.millis.saturating_sub(since) >= DETACHED_MS;
         let due = self.xbus.index.away.iter().take_while(|(since, _)| late(*since));
         let mut ids: Vec<Id> = due.map(|(_, id)| *id).take(ROLL_STEP_MAX).collect();
+        let full = ids.len() >= ROLL_STEP_MAX;
         ids.dedup();
-        let more = ids.len() >= ROLL_STEP_MAX;
-        let event = Event::Expire(Unit {});
-        let steps: Vec<ProcessStep> = ids.into_iter().filter_map(|id| self.advance(id, &event, writes).ok()).collect();
-        XbusDone { steps, more, ..XbusDone::default() }
+        let done = self.advance_all(&ids, &Event::Expire(Unit {}), writes);
+        XbusDone { more: done.more || full, ..done }
     }
 
     /// Keeps what an actor has to say of a process or envelope.
     pub(super) fn xbus_log(&mut self, log: LogChange, writes: &mut Writes) -> Result<XbusDone, Refusal> {
         let about = if log.process.is_empty() { &log.envelope } else { &log.process };
         let about = Id::from_slice(about).map_err(|_| Refusal::Malformed("a log entry about nothing".into()))?;
+        let is_id = |id: &[u8]| id.is_empty() || Id::from_slice(id).is_ok();
+        if Id::from_slice(&log.actor).is_err() || !is_id(&log.envelope) || !is_id(&log.process) {
+            return Err(Refusal::Malformed("an id of a log entry".into()));
+        }
         let mut log = LogChange { messages: bounded(log.messages), ..log };
         cut(&mut log.node);
         let (millis, sequence) = (self.millis.to_be_bytes(), self.xbus.next_log().to_be_bytes());
@@ -154,6 +214,9 @@ impl Machine {
         let Ok(id) = Id::from_slice(&attention.process) else {
             return Ok(Err(Refusal::Malformed("id of a process".into())));
         };
+        if AttentionStatus::try_from(attention.status).is_err() {
+            return Ok(Err(Refusal::Malformed("status of a process that needs attention".into())));
+        }
         let key = keys::of(Kind::ATTENTION, id);
         let known = writes.get(rows, FAMILY, &key)?;
         let known = known.map(|value| Attention::decode(value.as_slice()).map_err(|_| RowsError::corrupt("xbus")));

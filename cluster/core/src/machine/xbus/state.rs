@@ -8,7 +8,7 @@ use core::ops::Bound;
 use prost::Message as _;
 
 use super::index::Index;
-use super::keys::{self, ACCOUNT, ACTOR, Kind, LOGS, PIPELINE, REVISION};
+use super::keys::{self, ACCOUNT, ACTOR, Kind, LOGS, PIPELINE, REVISION, SCHEMA};
 use crate::node::Owner;
 use crate::persistent::{Map, Set};
 use crate::rows::{Row, RowsError};
@@ -19,6 +19,7 @@ use crate::xbus::pipeline::graph::{Graph, Node};
 use crate::xbus::pipeline::version::{PipelineRow, PipelineStatus};
 use crate::xbus::process::event::Actors;
 use crate::xbus::process::row::{JobState, ProcessRow};
+use crate::xbus::schema::SchemaRow;
 
 /// A version of a pipeline, with its graph when it has no faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct Waiting {
 /// The state of Xbus.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Xbus {
-    /// Counts the changes of accounts, actors and pipelines, for caches beside the machine.
+    /// Counts the changes of accounts, actors, pipelines and schemas, for caches beside the machine.
     pub(super) revision: u64,
     pub(super) accounts: Map<Id, Arc<AccountRow>>,
     pub(super) account_names: Map<String, Id>,
@@ -55,13 +56,19 @@ pub struct Xbus {
     pub(super) actor_names: Map<String, Id>,
     /// Account and actor.
     pub(super) owned: Set<(Id, Id)>,
+    /// Bytes of the rows of all accounts and actors.
+    pub(super) account_bytes: usize,
     pub(super) pipelines: Map<Id, Arc<Pipeline>>,
     /// By name and version.
     pub(super) versions: Map<(String, String), Id>,
     /// The active version of each pipeline that has one, by name.
     pub(super) active: Map<String, Id>,
-    /// Bytes of all texts of pipelines.
+    /// Bytes of all texts of pipelines, and of what these say.
     pub(super) pipeline_bytes: usize,
+    /// Schemas by the type of their events.
+    pub(super) schemas: Map<String, Arc<SchemaRow>>,
+    /// Bytes of the rows of all schemas.
+    pub(super) schema_bytes: usize,
     /// Envelopes that are coming.
     pub(super) envelopes: Map<Id, EnvelopeRow>,
     /// Those by the time of their newest fragment.
@@ -89,7 +96,7 @@ impl Xbus {
         state
     }
 
-    /// Counts the changes of accounts, actors and pipelines.
+    /// Counts the changes of accounts, actors, pipelines and schemas.
     #[must_use]
     pub const fn revision(&self) -> u64 {
         self.revision
@@ -127,6 +134,12 @@ impl Xbus {
     /// All actors, by name.
     pub fn actors(&self) -> impl Iterator<Item = &ActorRow> {
         self.actor_names.values().filter_map(|id| self.actor(*id))
+    }
+
+    /// The actors behind a name, by name.
+    pub fn actors_after(&self, name: &str) -> impl Iterator<Item = &ActorRow> {
+        let from = (Bound::Excluded(name), Bound::Unbounded);
+        self.actor_names.range::<str, _>(from).filter_map(|(_, id)| self.actor(*id))
     }
 
     /// The actors of an account.
@@ -202,6 +215,18 @@ impl Xbus {
     #[must_use]
     pub fn open_processes_count(&self) -> usize {
         self.processes.size()
+    }
+
+    /// About the bytes of the processes that go on.
+    #[must_use]
+    pub const fn open_processes_bytes(&self) -> usize {
+        self.process_bytes
+    }
+
+    /// How many jobs wait for an actor.
+    #[must_use]
+    pub fn waiting_count(&self) -> usize {
+        self.index.waiting.size()
     }
 
     /// The jobs of a node of a version of a pipeline that wait for any actor, or for this one; oldest first.
@@ -317,6 +342,8 @@ impl Xbus {
             self.put_actor(ActorRow::decode(value).map_err(corrupt)?);
         } else if key.starts_with(PIPELINE) {
             self.put_pipeline(PipelineRow::decode(value).map_err(corrupt)?);
+        } else if key.starts_with(SCHEMA) {
+            self.put_schema(SchemaRow::decode(value).map_err(corrupt)?);
         } else {
             return Ok(false);
         }
@@ -349,24 +376,40 @@ impl Xbus {
 
     pub(super) fn put_account(&mut self, row: AccountRow) {
         let id = Id::from_slice(&row.id).unwrap_or_default();
+        self.remove_account(id);
+        self.account_bytes = self.account_bytes.saturating_add(row.encoded_len());
         self.account_names.insert_mut(row.name.clone(), id);
         self.accounts.insert_mut(id, Arc::new(row));
     }
 
+    pub(super) fn remove_account(&mut self, id: Id) {
+        let Some(was) = self.accounts.get(&id).cloned() else { return };
+        self.account_bytes = self.account_bytes.saturating_sub(was.encoded_len());
+        self.account_names.remove_mut(&was.name);
+        self.accounts.remove_mut(&id);
+    }
+
     pub(super) fn put_actor(&mut self, row: ActorRow) {
         let id = Id::from_slice(&row.id).unwrap_or_default();
-        if let Some(was) = self.actors.get(&id) {
-            self.actor_names.remove_mut(&was.name.clone());
-        }
+        self.remove_actor(id);
+        self.account_bytes = self.account_bytes.saturating_add(row.encoded_len());
         self.actor_names.insert_mut(row.name.clone(), id);
         self.owned.insert_mut((Id::from_slice(&row.account).unwrap_or_default(), id));
         self.actors.insert_mut(id, Arc::new(row));
     }
 
+    pub(super) fn remove_actor(&mut self, id: Id) {
+        let Some(was) = self.actors.get(&id).cloned() else { return };
+        self.account_bytes = self.account_bytes.saturating_sub(was.encoded_len());
+        self.actor_names.remove_mut(&was.name);
+        self.owned.remove_mut(&(Id::from_slice(&was.account).unwrap_or_default(), id));
+        self.actors.remove_mut(&id);
+    }
+
     pub(super) fn put_pipeline(&mut self, row: PipelineRow) {
         let id = Id::from_slice(&row.id).unwrap_or_default();
         self.remove_pipeline(id);
-        self.pipeline_bytes = self.pipeline_bytes.saturating_add(row.source.len());
+        self.pipeline_bytes = self.pipeline_bytes.saturating_add(bytes_of(&row));
         self.versions.insert_mut((row.name.clone(), row.version.clone()), id);
         if row.status() == PipelineStatus::Active {
             self.active.insert_mut(row.name.clone(), id);
@@ -378,7 +421,7 @@ impl Xbus {
     pub(super) fn remove_pipeline(&mut self, id: Id) {
         let Some(was) = self.pipelines.get(&id).cloned() else { return };
         self.pipelines.remove_mut(&id);
-        self.pipeline_bytes = self.pipeline_bytes.saturating_sub(was.row.source.len());
+        self.pipeline_bytes = self.pipeline_bytes.saturating_sub(bytes_of(&was.row));
         self.versions.remove_mut(&(was.row.name.clone(), was.row.version.clone()));
         if self.active.get(&was.row.name) == Some(&id) {
             self.active.remove_mut(&was.row.name);
@@ -416,6 +459,11 @@ impl Xbus {
         self.index.replace(Some(&was), None);
         self.processes.remove_mut(&id);
     }
+}
+
+/// The bytes of a version of a pipeline that count.
+pub(super) fn bytes_of(row: &PipelineRow) -> usize {
+    row.source.len().saturating_add(row.document.encoded_len())
 }
 
 impl Actors for Xbus {

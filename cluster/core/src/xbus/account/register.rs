@@ -78,6 +78,9 @@ pub enum RegistrationError {
     /// A name of an actor or role.
     #[error("the name of an actor or role is 1 to 128 bytes without control characters")]
     ActorName,
+    /// An actor does nothing that is known.
+    #[error("an actor is a consumer, an emitter or a worker")]
+    ActorKind,
     /// Two actors of one name.
     #[error("actor {0} is named twice")]
     DuplicateActor(String),
@@ -131,6 +134,9 @@ pub fn check_actor(actor: &ActorRequest) -> Result<(), RegistrationError> {
     };
     if !is_name(&actor.name) || !actor.roles.iter().all(|role| is_name(role)) {
         return Err(RegistrationError::ActorName);
+    }
+    if ActorKind::try_from(actor.kind).is_err() {
+        return Err(RegistrationError::ActorKind);
     }
     if actor.roles.len() > SELECTORS_MAX {
         return Err(RegistrationError::TooMany("roles"));
@@ -287,6 +293,10 @@ mod tests {
             (Registration { csr: String::new(), ..request(1) }, RegistrationError::Csr),
             (Registration { public_key: vec![1], ..request(1) }, RegistrationError::Csr),
             (Registration { actors: vec![actor("")], ..request(1) }, RegistrationError::ActorName),
+            (
+                Registration { actors: vec![ActorRequest { kind: 3, ..actor("a") }], ..request(1) },
+                RegistrationError::ActorKind,
+            ),
             (
                 Registration { actors: vec![actor("a"), actor("a")], ..request(1) },
                 RegistrationError::DuplicateActor("a".into()),

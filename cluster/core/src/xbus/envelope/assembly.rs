@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::part::{Fragment, Part};
 use super::row::{EnvelopeRow, EnvelopeStatus, EventRow};
 use crate::xbus::id::Id;
-use crate::xbus::limits::{ENVELOPE_BYTES_MAX, EVENTS_MAX, FRAGMENTS_MAX, STALL_MS};
+use crate::xbus::limits::{ENVELOPE_BYTES_MAX, EVENTS_MAX, FRAGMENTS_MAX, PARTS_MAX, STALL_MS};
 
 /// What is wrong with an envelope. The texts go to its sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -288,12 +288,16 @@ impl Step<'_> {
             None if self.envelope.announced.is_some() => return Err(Fault::UnknownEvent(id)),
             None => EventRow::announced(id),
         };
-        let (was_seen, was_complete, bytes) = (row.is_seen(), row.complete, row.bytes);
+        let (was_seen, was_complete, bytes, parts) = (row.is_seen(), row.complete, row.bytes, row.parts.len());
         if row.take(part)? {
             let envelope = &mut self.envelope;
             envelope.seen = envelope.seen.saturating_add(u32::from(!was_seen));
             envelope.complete = envelope.complete.saturating_add(u32::from(row.complete && !was_complete));
             envelope.bytes = envelope.bytes.saturating_add(row.bytes.saturating_sub(bytes));
+            envelope.parts = envelope.parts.saturating_add(u32::from(row.parts.len() > parts));
+            if envelope.parts > PARTS_MAX {
+                return Err(Fault::TooMany("parts", usize::try_from(PARTS_MAX).unwrap_or(usize::MAX)));
+            }
             if usize::try_from(envelope.seen).unwrap_or(usize::MAX) > EVENTS_MAX {
                 return Err(Fault::TooMany("events", EVENTS_MAX));
             }

@@ -72,6 +72,9 @@ pub struct EnvelopeRow {
     /// Sequence number of the event of the book with its first fragment; 0: nothing is stored yet.
     #[prost(uint64, tag = "16")]
     pub first_sequence: u64,
+    /// Parts of all events.
+    #[prost(uint32, tag = "17")]
+    pub parts: u32,
 }
 
 /// An event of an envelope.

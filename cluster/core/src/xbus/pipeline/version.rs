@@ -2,6 +2,8 @@
 
 use alloc::string::String;
 
+use prost::Message as _;
+
 use super::check::Fault;
 use super::document::Document;
 use super::graph::Graph;
@@ -83,7 +85,7 @@ impl PipelineRow {
                 return Err(VersionError::Name(what));
             }
         }
-        if saved.source.len() > PIPELINE_BYTES_MAX {
+        if saved.source.len() > PIPELINE_BYTES_MAX || saved.document.encoded_len() > PIPELINE_BYTES_MAX {
             return Err(VersionError::TooLong);
         }
         if let Some(present) = present {

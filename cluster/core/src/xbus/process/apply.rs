@@ -59,14 +59,32 @@ impl ProcessRow {
         if matching.is_empty() {
             return None;
         }
-        let mut process = seed.row(trigger.emitter.id, pipeline.to_vec());
+        let emitter = trigger.emitter.id;
+        Some(Self::blank(seed, emitter, pipeline, graph).start(graph, trigger.output, &matching, actors))
+    }
+
+    /// A process with no envelope at any node.
+    pub(super) fn blank(seed: Seed, emitter: Id, pipeline: Id, graph: &Graph) -> Self {
+        let mut process = seed.row(emitter, pipeline.to_vec());
         let inputs = |count: usize| alloc::vec![InputRow::default(); count];
         process.nodes = graph
             .nodes()
             .iter()
             .map(|node| NodeRow { inputs: inputs(node.inputs.len()), ..NodeRow::default() })
             .collect();
-        let mut step = Step { graph, actors, process, effects: Effects::default(), millis: seed.millis };
+        process
+    }
+
+    /// Sends the envelope out of these emitter nodes, by this output.
+    pub(super) fn start(
+        self,
+        graph: &Graph,
+        output: &str,
+        matching: &[usize],
+        actors: &impl Actors,
+    ) -> (Self, Effects) {
+        let (millis, envelope) = (self.created, self.envelope.clone());
+        let mut step = Step { graph, actors, process: self, effects: Effects::default(), millis };
         step.set_status(ProcessStatus::Running);
         for (number, node) in graph.nodes().iter().enumerate().filter(|(_, node)| node.kind == NodeKind::Emitter) {
             let matches = matching.contains(&number);
@@ -74,17 +92,17 @@ impl ProcessRow {
                 row.set_state(if matches { NodeState::Success } else { NodeState::Skipped });
             }
             // An emitter sends on one output; nothing will come on the others.
-            for (port, output) in node.outputs.iter().enumerate() {
+            for (port, name) in node.outputs.iter().enumerate() {
                 let from = Port { node: number, port };
-                if matches && output == trigger.output {
-                    step.pass_on(from, seed.envelope.as_bytes());
+                if matches && name == output {
+                    step.pass_on(from, &envelope);
                 } else {
                     step.close_edges(from);
                 }
             }
         }
         step.settle();
-        Some((step.process, step.effects))
+        (step.process, step.effects)
     }
 
     /// Applies an event. `graph` is that of [`ProcessRow::pipeline`].

@@ -7,7 +7,7 @@ use super::row::{JobRow, JobState, NodeState, OutputState, ProcessStatus};
 use super::step::{JobAt, Step};
 use crate::node::Owner;
 use crate::xbus::id::Id;
-use crate::xbus::limits::DETACHED_MS;
+use crate::xbus::limits::{DETACHED_MS, PROCESS_MESSAGES_BYTES_MAX};
 use crate::xbus::log;
 
 impl<A: Actors> Step<'_, A> {
@@ -55,7 +55,11 @@ impl<A: Actors> Step<'_, A> {
     /// Ends a job as its actor says.
     pub(super) fn end(&mut self, end: &JobEnd) -> Result<(), Denied> {
         let at = self.find(&end.job)?;
-        let messages = log::bounded(end.messages.clone());
+        let kept: usize = self.jobs().map(|(_, job)| log::bytes(&job.messages)).sum();
+        // What went well leaves room for what fails.
+        let most = if end.success { PROCESS_MESSAGES_BYTES_MAX / 2 } else { PROCESS_MESSAGES_BYTES_MAX };
+        let left = most.saturating_sub(kept);
+        let messages = log::within(log::bounded(end.messages.clone()), left);
         let job = self.job(at).ok_or(Denied::NoLiveJob)?;
         // A worker ends by closing its outputs, and its stream may say so once more.
         if job.state() == JobState::Success && end.success {

@@ -4,6 +4,7 @@
 //! row       what is kept of a process: its nodes, their inputs, their jobs
 //! event     what can happen to a process, and what the caller has to do then
 //! apply     an event changes a process
+//! replay    a process that has ended goes along again, as a new process
 //! flow      envelopes and closings go along the edges; nodes become ready, are skipped, have ended
 //! job       jobs are sent, run, end, and go back when their actor is lost
 //! output    actors send, close and forward on the outputs of their jobs
@@ -22,6 +23,7 @@ pub mod event;
 mod flow;
 mod job;
 mod output;
+pub mod replay;
 pub mod row;
 mod step;
 #[cfg(test)]

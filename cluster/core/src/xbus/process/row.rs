@@ -108,6 +108,12 @@ pub struct ProcessRow {
     /// Sequence number of the event of the book from which on the process needs the book.
     #[prost(uint64, tag = "10")]
     pub pinned: u64,
+    /// The process that this one replays; empty: none.
+    #[prost(bytes = "vec", tag = "11")]
+    pub replay_of: Vec<u8>,
+    /// Of a replay: when the oldest envelope that it needs got its last fragment, milliseconds since 1970.
+    #[prost(uint64, tag = "12")]
+    pub needs_from: u64,
 }
 
 /// A node of a process.
@@ -234,6 +240,12 @@ impl ProcessRow {
     #[must_use]
     pub fn id(&self) -> Id {
         Id::from_slice(&self.id).unwrap_or_default()
+    }
+
+    /// What came before this time is of no use to the process, milliseconds since 1970.
+    #[must_use]
+    pub fn needs_since(&self) -> u64 {
+        if self.replay_of.is_empty() { self.created } else { self.needs_from.min(self.created) }
     }
 
     /// Whether an actor has a job of this process. A process in error may still have some.

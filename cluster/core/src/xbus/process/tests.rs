@@ -1,7 +1,8 @@
-//! Processes: one story after the other. `loss` has those about actors that are lost; `random` has random pipelines and random stories.
+//! Processes: one story after the other. `loss` has those about actors that are lost; `replay` has processes that go along again; `random` has random pipelines and random stories.
 
 mod loss;
 mod random;
+mod replay;
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString as _};

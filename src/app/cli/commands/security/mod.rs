@@ -14,5 +14,5 @@ pub(in crate::app::cli) mod passwords;
 pub(in crate::app::cli) mod principals;
 mod rights;
 pub(in crate::app::cli) mod roles;
-mod rows;
+pub(in crate::app::cli) mod rows;
 pub(in crate::app::cli) mod tokens;

@@ -1,4 +1,4 @@
-//! Rows of security at REST: principals, roles and issuers are read, changed and written back, shown and deleted alike.
+//! Rows at REST: principals, roles, issuers and what Xbus has are read, changed and written back, shown and deleted alike.
 
 use anyhow::Context as _;
 use reqwest::{Method, Url};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::app::cli::shared::confirm;
 use crate::app::cli::shared::global::{Global, Output};
-use crate::app::cli::shared::http::{CallError, Client, SECURITY_NOT_FOUND};
+use crate::app::cli::shared::http::{CallError, Client, SECURITY_NOT_FOUND, XBUS_NOT_FOUND};
 use crate::app::cli::shared::output::print;
 
 /// How often a change is tried when others change the same row meanwhile.
@@ -27,9 +27,10 @@ pub(super) async fn find<R: DeserializeOwned>(client: &Client, url: &Url) -> any
     }
 }
 
-/// Whether the node knows no principal, role, credential or issuer of that name.
+/// Whether the node knows no row of that name.
 pub(super) fn is_unknown(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<CallError>().and_then(CallError::code) == Some(SECURITY_NOT_FOUND)
+    let code = error.downcast_ref::<CallError>().and_then(CallError::code);
+    code.is_some_and(|code| code == SECURITY_NOT_FOUND || code == XBUS_NOT_FOUND)
 }
 
 /// Reads the JSON of a row.
@@ -39,7 +40,7 @@ pub(super) fn read<R: DeserializeOwned>(json: &Value, url: &Url) -> anyhow::Resu
 
 /// Reads a row, changes it and writes it back; again from the start when somebody else changed it in between, so that
 /// nobody's change is lost. `change` gets `None` when there is no such row, and returns the body of the request.
-pub(super) async fn edit<R: DeserializeOwned>(
+pub(in crate::app::cli) async fn edit<R: DeserializeOwned>(
     client: &Client,
     url: &Url,
     change: impl Fn(Option<R>) -> anyhow::Result<Value>,
@@ -62,7 +63,12 @@ pub(super) async fn edit<R: DeserializeOwned>(
 }
 
 /// Deletes a row, after a question.
-pub(super) async fn delete(global: &Global, url: Url, what: Deletion<'_>, yes: bool) -> anyhow::Result<()> {
+pub(in crate::app::cli) async fn delete(
+    global: &Global,
+    url: Url,
+    what: Deletion<'_>,
+    yes: bool,
+) -> anyhow::Result<()> {
     let client = Client::web(global)?;
     let Deletion { kind, name, effect } = what;
     if confirm::has_to_ask(yes, &format!("deleting the {kind} {name}"))? {
@@ -76,17 +82,17 @@ pub(super) async fn delete(global: &Global, url: Url, what: Deletion<'_>, yes: b
 }
 
 /// What is deleted.
-pub(super) struct Deletion<'a> {
+pub(in crate::app::cli) struct Deletion<'a> {
     /// The noun: `role`.
-    pub(super) kind: &'a str,
+    pub(in crate::app::cli) kind: &'a str,
     /// The name, which the user types as an answer.
-    pub(super) name: &'a str,
+    pub(in crate::app::cli) name: &'a str,
     /// What ends with it.
-    pub(super) effect: &'a str,
+    pub(in crate::app::cli) effect: &'a str,
 }
 
 /// One line for each member that says something.
-pub(super) fn lines(members: &[(&str, String)]) -> String {
+pub(in crate::app::cli) fn lines(members: &[(&str, String)]) -> String {
     let said = members.iter().filter(|(_, text)| !text.is_empty());
     let width = said.clone().map(|(name, _)| name.len()).max().unwrap_or_default();
     let mut lines = String::new();

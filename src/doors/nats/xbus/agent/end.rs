@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rollbook_core::xbus::id::Id;
-use rollbook_core::xbus::process::event::{ActorConnection, Event};
+use rollbook_core::xbus::process::event::Event;
 
 use crate::base::fault::FaultKind;
 use crate::bus::xbus::engine::Engine;
@@ -29,13 +29,4 @@ pub(super) async fn propose(engine: &Engine, process: Id, event: Event) -> bool 
         }
     }
     false
-}
-
-/// Gives a job back at once.
-pub(super) async fn give_back(engine: &Engine, process: Id, actor: Id) {
-    let owner = engine.flow().client().bus().node().owner();
-    let lost = ActorConnection { actor: actor.to_vec(), owner: Some(owner) };
-    if let Err(fault) = engine.flow().advance_all(&[process], Event::ActorLost(lost)).await {
-        tracing::debug!(%fault, %process, "a job is given back by the sweep");
-    }
 }

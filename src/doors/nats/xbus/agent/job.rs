@@ -13,6 +13,7 @@ use super::link::Link;
 use super::{end, inputs};
 use crate::base::clock;
 use crate::bus::xbus::engine::{Engine, job_name};
+use crate::bus::xbus::give_back::give_back;
 use crate::bus::xbus::workers::Deliver;
 use crate::doors::nats::xbus::proto::envelope::ProcessingContext;
 use crate::doors::nats::xbus::proto::job::{ActorProcessRequest, ActorProcessingState, JobStatus};
@@ -22,8 +23,9 @@ use crate::doors::nats::xbus::subject::PREFIX;
 
 /// How often the client hears that the server is still there.
 const BEAT: Duration = Duration::from_secs(1);
-/// An actor that says nothing for so long is lost.
-const SILENCE: Duration = Duration::from_secs(5);
+/// An actor that says nothing for so long is lost. Longer than nrpc asks of servers: the Python client says nothing while it
+/// computes the checksum of a big envelope, and would get its job again for ever. A connection that breaks is noticed at once.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// How the work of this node on a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +118,7 @@ pub(super) async fn run(
     let request = ActorProcessRequest { context, inputs }.encode_to_vec();
     let subject = format!("{PREFIX}actoragent.{actor}.process");
     if !link.deliver(&subject, &inbox, request.into()) {
-        end::give_back(&engine, process, actor).await;
+        give_back(&engine, process, actor).await;
         return Outcome::Lost;
     }
     let (beats, mut heard) = (format!("{inbox}{HEARTBEAT_SUFFIX}"), Heard::default());
@@ -149,7 +151,7 @@ pub(super) async fn run(
     let ended = match (step, heard.status) {
         (Some(Step::Fails(text)), _) => end::propose(&engine, process, finish(false, vec![error_line(text)])).await,
         (Some(Step::Busy), _) => {
-            end::give_back(&engine, process, actor).await;
+            give_back(&engine, process, actor).await;
             drop(guard);
             return Outcome::Busy;
         }
@@ -160,7 +162,7 @@ pub(super) async fn run(
         (None, _) => {
             tracing::info!(%process, %actor, "an actor of Xbus says nothing any more; its job is given back");
             beat(true);
-            end::give_back(&engine, process, actor).await;
+            give_back(&engine, process, actor).await;
             return Outcome::Lost;
         }
     };

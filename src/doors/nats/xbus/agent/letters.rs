@@ -4,14 +4,16 @@
 use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::process::event::Event;
 
+use super::end;
 use super::link::Link;
-use super::{end, inputs};
 use crate::bus::error::Fault;
 use crate::bus::xbus::engine::{Engine, job_name};
-use crate::bus::xbus::storage::Fragments;
+use crate::bus::xbus::give_back::give_back;
+use crate::bus::xbus::json::answer::Delivered;
+use crate::bus::xbus::json::body::Context;
+use crate::bus::xbus::storage::{self, Fragments};
+use crate::bus::xbus::stored;
 use crate::bus::xbus::workers::Deliver;
-use crate::doors::nats::xbus::json::answer::Delivered;
-use crate::doors::nats::xbus::json::body::Context;
 
 /// Brings a job to its actor.
 pub(super) async fn run(engine: Engine, link: Link, deliver: Deliver) {
@@ -20,10 +22,10 @@ pub(super) async fn run(engine: Engine, link: Link, deliver: Deliver) {
         Ok(true) => {
             end::propose(&engine, process, Event::Detach(job_name(&deliver.guard))).await;
         }
-        Ok(false) => end::give_back(&engine, process, actor).await,
+        Ok(false) => give_back(&engine, process, actor).await,
         Err(fault) => {
             tracing::error!(%fault, %process, "the envelopes of a job cannot be sent");
-            end::give_back(&engine, process, actor).await;
+            give_back(&engine, process, actor).await;
         }
     }
 }
@@ -37,10 +39,11 @@ async fn send(engine: &Engine, link: &Link, deliver: &Deliver) -> Result<bool, F
         let Ok(envelope) = Id::from_slice(&input.envelope) else { continue };
         let subject = format!("xbus.msgbox.{actor}.input.{}", input.name);
         let reply = format!("_INBOX.{actor}.srv.letter");
-        let count = inputs::fragments(client, envelope).await?;
+        let count = storage::start(client, envelope).await?.fragments;
         let mut fragments = Fragments::of(client.clone(), envelope);
         for number in 1..=count {
-            let fragment = inputs::fragment(&mut fragments).await?;
+            let gone = || Fault::internal(format!("envelope {envelope} is gone from the book"));
+            let fragment = stored::fragment(&fragments.next().await?.ok_or_else(gone)?)?;
             let (event_ids, events) = (fragment.event_ids.as_slice(), fragment.events.as_slice());
             let last = number == count;
             let body = Delivered { envelope, event_ids, events, last, context: &context }.body();

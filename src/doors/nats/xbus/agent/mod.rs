@@ -25,19 +25,18 @@ use actix::prelude::{Actor, ActorFutureExt as _, AsyncContext, Context, Handler,
 use bytes::Bytes;
 use rollbook_core::xbus::account::row::ActorRow;
 use rollbook_core::xbus::id::Id;
-use rollbook_core::xbus::process::event::{ActorConnection, Event};
 use tokio::sync::mpsc;
 
 use crate::base::actors::{Belongs, Kind};
 use crate::base::fault::FaultKind;
-use crate::bus::client::clients::{About, ClientHandle, ClientMessage};
+use crate::bus::client::clients::ClientMessage;
 use crate::bus::error::Fault;
+use crate::bus::roll::actor_place::{ActorConnection, ActorPlace};
 use crate::bus::roll::services::Services;
 use crate::bus::security::identity::Identity;
 use crate::bus::xbus::engine::Engine;
-use crate::bus::xbus::presence;
 use crate::bus::xbus::workers::{Deliver, WorkerHandle};
-use crate::doors::nats::announcements::NO_ANNOUNCEMENTS;
+use crate::doors::nats::settings::NAME;
 use link::Link;
 
 /// Messages of one job that wait to be read.
@@ -104,14 +103,6 @@ pub struct Parts {
     pub jobs_max: usize,
 }
 
-/// A place on the roll.
-#[derive(Debug)]
-struct Place {
-    handle: ClientHandle,
-    service: String,
-    instance: String,
-}
-
 /// The actor of a connection of an Xbus actor.
 #[derive(Debug)]
 pub struct Agent {
@@ -119,7 +110,7 @@ pub struct Agent {
     id: Id,
     profile: Profile,
     worker: Option<WorkerHandle>,
-    place: Option<Place>,
+    place: Option<ActorPlace>,
     /// Where the messages of each job go, by token.
     jobs: HashMap<String, mpsc::Sender<Bytes>>,
     /// The next pause when the actor says that it is too busy.
@@ -140,54 +131,22 @@ impl Agent {
         }
         match (ready, self.place.is_some()) {
             (true, false) => self.appear(ctx),
-            (false, true) => self.disappear(),
+            (false, true) => self.place = None,
             _ => {}
         }
     }
 
     /// Takes a place on the roll.
     fn appear(&mut self, ctx: &Context<Self>) {
-        let Parts { services, actor, identity, link, address, .. } = &self.parts;
-        let instance = format!("{}-{}-{}", self.id, services.bus.node().id(), link.connection());
-        let about = About {
-            id: instance.clone(),
+        let Parts { services, engine, actor, identity, link, address, .. } = &self.parts;
+        let connection = ActorConnection {
+            actor: actor.clone(),
+            identity: Arc::clone(identity),
             address: address.clone(),
-            name: actor.name.clone(),
-            transport: "xbus",
-            ..About::default()
+            door: NAME,
+            tag: link.connection().to_string(),
         };
-        let to = ctx.address().recipient();
-        let handle = services.clients.connect((Arc::clone(identity), None), &NO_ANNOUNCEMENTS, to, about);
-        let register = presence::registration(actor, &instance, "nats");
-        let (roll, client, name) = (services.roll.clone(), Arc::clone(handle.client()), actor.name.clone());
-        self.place = Some(Place { handle, service: presence::service_id(actor), instance });
-        let (engine, id) = (self.parts.engine.clone(), self.id);
-        actix_web::rt::spawn(async move {
-            if let Err(fault) = roll.register(&client, register).await {
-                tracing::warn!(actor = name, %fault, "an actor of Xbus is not on the roll");
-            }
-            come_back(&engine, id).await;
-        });
-    }
-
-    fn disappear(&mut self) {
-        let Some(place) = self.place.take() else { return };
-        let serial = place.handle.client().serial;
-        drop(place.handle);
-        self.parts.services.router.forget(serial);
-        self.parts.services.roll.leave(serial, &place.service, &place.instance);
-    }
-}
-
-/// Detached jobs of an actor go on that is connected again.
-async fn come_back(engine: &Engine, actor: Id) {
-    let owner = engine.flow().client().bus().node().owner();
-    let ids: Vec<Id> = engine.flow().client().look(|xbus| xbus.detached_of(actor).collect());
-    let connection = ActorConnection { actor: actor.to_vec(), owner: Some(owner) };
-    for part in ids.chunks(rollbook_core::limits::ROLL_STEP_MAX) {
-        if let Err(fault) = engine.flow().advance_all(part, Event::ActorBack(connection.clone())).await {
-            tracing::warn!(%actor, %fault, "jobs of an actor that came back may be given to others");
-        }
+        self.place = Some(ActorPlace::take(services, engine, connection, ctx.address().recipient()));
     }
 }
 
@@ -197,12 +156,6 @@ impl Actor for Agent {
     fn started(&mut self, ctx: &mut Self::Context) {
         let to = ctx.address().recipient::<Deliver>();
         self.worker = Some(self.parts.engine.workers().attach(self.id, to, self.parts.jobs_max));
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.disappear();
     }
 }
 
@@ -297,7 +250,7 @@ impl Handler<ClientMessage> for Agent {
             ClientMessage::Request(handed) => {
                 let Some(place) = &self.place else { return };
                 let fault = Fault::new(FaultKind::NoAction, "an actor of Xbus takes envelopes, not requests");
-                self.parts.services.router.refuse(place.handle.client().serial, handed.number, fault);
+                self.parts.services.router.refuse(place.serial(), handed.number, fault);
             }
             // The place is taken by another connection, or an operator took it away: no jobs come here any more.
             ClientMessage::Close(reason) => {
@@ -305,7 +258,7 @@ impl Handler<ClientMessage> for Agent {
                 if let Some(worker) = &self.worker {
                     worker.set_ready(false);
                 }
-                self.disappear();
+                self.place = None;
             }
             _ => {}
         }

@@ -1,18 +1,14 @@
-//! The JSON profile of Xbus: the objects of the specification page.
+//! The JSON profile of the calls: what the specification page does not have. Its objects are in
+//! [`crate::bus::xbus::json`].
 //!
 //! ```text
-//! value      ids, numbers, words and times as clients write them
-//! body       what clients send: outputs told apart by their keys, ends of jobs, logs, registrations
-//! answer     what clients are told, and envelopes that are delivered to them
+//! control    the control API: accounts, actors and pipelines, bodies and answers
+//! process    the same for processes, envelopes and logs
+//! error      errors and ends of streams
 //! ```
-//!
-//! Read are snake case and the camel case of proto3 JSON, lower case and upper case words, ids with dashes and in
-//! base64. What is written is always the dialect of the specification page.
 //!
 //! Invariant: a body is a typed request or an error text for its sender. Unknown keys are left out, as in protobuf.
 
-pub mod answer;
-pub mod body;
-#[cfg(test)]
-mod tests;
-pub mod value;
+pub mod control;
+pub mod error;
+pub mod process;

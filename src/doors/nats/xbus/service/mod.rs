@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! request    who calls what, with what
-//! reply      one message, a stream or an error, in the dialect of the call
+//! reply      one message or an error, in the dialect of the call;   stream   many messages
 //! shared     what all handlers need
 //! in_flight  the calls of one client that are being answered
+//! registration  accounts register          who   who somebody is, and which actors there are
+//! control/   the control API, for operators                     rows   rows as messages
 //! flow       envelopes, ends of jobs, logs      retrieve   envelopes that an actor asks for
 //! ```
 //!
@@ -13,12 +15,17 @@
 //! Invariant: the door has checked that the client may publish on the subject of the call. A handler that looks at rows
 //! checks that they are those of the caller all the same where the subject does not name their owner.
 
+pub mod control;
 pub mod flow;
 pub mod in_flight;
+pub mod registration;
 pub mod reply;
 pub mod request;
 mod retrieve;
+pub mod rows;
 pub mod shared;
+pub mod stream;
+pub mod who;
 
 use std::sync::Arc;
 
@@ -89,11 +96,11 @@ async fn handle(shared: &XbusShared, request: &Request) -> Result<Answer, Fault>
         Call::Retrieve { actor } => retrieve::retrieve(shared, request, *actor).await,
         // The connection has heard.
         Call::ActorReady { .. } | Call::ActorLeaving { .. } => Ok(Answer::Silent),
-        Call::Register
-        | Call::Update { .. }
-        | Call::WhoAmI { .. }
-        | Call::GetActors { .. }
-        | Call::ListActors
-        | Call::Control { .. } => Err(Fault::internal("not implemented yet")),
+        Call::Register => registration::register(shared, request).await,
+        Call::Update { account } => registration::update(shared, request, *account).await,
+        Call::WhoAmI { identifier } => who::whoami(shared, request, identifier),
+        Call::GetActors { account } => who::actors_of(shared, request, *account),
+        Call::ListActors => who::list_actors(shared, request),
+        Call::Control { service, method } => control::answer(shared, request, service, method).await,
     }
 }

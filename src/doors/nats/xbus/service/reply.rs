@@ -8,7 +8,8 @@ use crate::bus::live::filter::LiveSubject;
 use crate::bus::live::message::LiveMessage;
 use crate::bus::live::route::Wakes;
 use crate::bus::live::subjects::{LiveSubjects, OwnRoutes};
-use crate::doors::nats::xbus::json::answer;
+use crate::bus::xbus::json::answer;
+use crate::doors::nats::xbus::json::error;
 use crate::doors::nats::xbus::proto::nrpc::{self, ErrorType};
 
 /// What a handler answers.
@@ -63,6 +64,11 @@ impl Replies {
         self.subjects.publish(to, &message, (&mut OwnRoutes::default(), None), &mut wakes)
     }
 
+    /// Ends a stream of so many messages.
+    pub fn end(&self, messages: u32) {
+        self.send(if self.json { error::end(messages).into_bytes() } else { nrpc::end_of_stream(messages) });
+    }
+
     /// Sends what a handler answers.
     pub(super) fn finish(&self, answered: Result<Answer, Fault>) {
         let payload = match answered {
@@ -78,7 +84,7 @@ impl Replies {
     /// The payload of an error.
     fn error(&self, fault: &Fault) -> Vec<u8> {
         let kind = error_type(fault.kind);
-        if self.json { answer::error(kind, &fault.text).into_bytes() } else { nrpc::error(kind, &fault.text) }
+        if self.json { error::error(kind, &fault.text).into_bytes() } else { nrpc::error(kind, &fault.text) }
     }
 }
 

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use rollbook_core::security::principal::Kind;
-use rollbook_core::xbus::id::Id;
 
-use super::reply::Replies;
+use super::reply::{Answer, Replies};
 use crate::bus::access::Access;
 use crate::bus::error::Fault;
+use crate::doors::nats::xbus::json::control::{FromJson, ToJson};
 use crate::doors::nats::xbus::subject::Called;
 
 /// What waits for a client.
@@ -55,6 +55,22 @@ impl Request {
         self.called.json
     }
 
+    /// Reads the payload in its dialect.
+    ///
+    /// # Errors
+    /// The payload is another message, or none.
+    pub fn read<T: prost::Message + Default + FromJson>(&self) -> Result<T, Fault> {
+        if self.is_json() {
+            return T::from_json(&self.payload).map_err(|error| Fault::bad(error.to_string()));
+        }
+        self.proto()
+    }
+
+    /// A message as an answer, in the dialect of the call.
+    pub fn message(&self, message: &(impl prost::Message + ToJson)) -> Answer {
+        if self.is_json() { Answer::json(message.to_json()) } else { Answer::proto(message) }
+    }
+
     /// Reads a payload of protobuf.
     ///
     /// # Errors
@@ -63,10 +79,4 @@ impl Request {
         T::decode(&*self.payload)
             .map_err(|error| Fault::bad(format!("the payload is not the message of the call: {error}")))
     }
-}
-
-/// A new id, as a client of the rules makes one.
-#[must_use]
-pub fn new_id() -> Id {
-    Id::new(uuid::Uuid::new_v4().into_bytes())
 }

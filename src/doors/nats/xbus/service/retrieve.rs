@@ -1,25 +1,19 @@
 //! An actor asks for an envelope: its fragments are streamed.
 
-use std::time::Duration;
-
 use prost::Message as _;
 use rollbook_core::xbus::id::Id;
 
 use super::reply::Answer;
 use super::request::Request;
 use super::shared::XbusShared;
+use super::stream::ReplyStream;
 use crate::bus::error::Fault;
 use crate::bus::xbus::storage::Fragments;
+use crate::bus::xbus::stored;
+use crate::doors::nats::xbus::messages::{self, Covered};
 use crate::doors::nats::xbus::proto::envelope::{EnvelopeFragmentAndPosition, EnvelopePosition};
 use crate::doors::nats::xbus::proto::ids::required;
-use crate::doors::nats::xbus::proto::nrpc;
-use crate::doors::nats::xbus::stored::{self, Covered};
 use rollbook_core::xbus::envelope::row::EnvelopeStatus;
-
-/// Bytes that wait for the client before a stream pauses.
-const BACKLOG_MAX: usize = 4 * 1024 * 1024;
-/// Such a pause.
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// Streams the fragments behind the position that the actor names.
 ///
@@ -38,11 +32,11 @@ pub(super) async fn retrieve(shared: &XbusShared, request: &Request, actor: Id) 
         return Err(unknown());
     }
     let (mut fragments, mut covered) = (Fragments::of(shared.client.clone(), envelope), Covered::nothing(envelope));
-    let mut sent = 0_u32;
+    let mut stream = ReplyStream::of(request);
     for number in 1..=row.fragments {
         let Some(payload) = fragments.next().await? else { return Err(unknown()) };
         let fragment = stored::decode(&payload)?;
-        let message = stored::to_message(envelope, fragment);
+        let message = messages::to_message(envelope, fragment);
         covered.take(&message);
         let complete = number == row.fragments;
         if covered.is_behind(&position) && !complete {
@@ -50,16 +44,11 @@ pub(super) async fn retrieve(shared: &XbusShared, request: &Request, actor: Id) 
         }
         let position = Some(covered.position(complete));
         let message = EnvelopeFragmentAndPosition { fragment: Some(message), position };
-        if !request.replies.send(message.encode_to_vec()) {
-            // Nobody listens any more.
+        if !stream.send_payload(message.encode_to_vec()).await {
             return Ok(Answer::Silent);
         }
-        sent = sent.saturating_add(1);
-        while request.caller.backlog.waiting() > BACKLOG_MAX {
-            tokio::time::sleep(PAUSE).await;
-        }
     }
-    Ok(Answer::Message(nrpc::end_of_stream(sent)))
+    Ok(stream.end())
 }
 
 /// Whether the actor has a job with this envelope, as far as this node knows.

@@ -8,6 +8,7 @@ use rollbook_core::xbus::log::{LogLevel, LogLine};
 use serde::Deserialize;
 
 use super::value::{IdText, Number, Time, Word, Words};
+use crate::bus::error::Fault;
 
 /// The output of a body that names none.
 const DEFAULT_OUTPUT: &str = "default";
@@ -27,6 +28,12 @@ pub enum BodyError {
     /// Only jobs have outputs to close, or something to forward.
     #[error("context is missing")]
     NoContext,
+}
+
+impl From<BodyError> for Fault {
+    fn from(error: BodyError) -> Self {
+        Self::bad(error.to_string())
+    }
 }
 
 /// A job, copied from what came in.

@@ -10,18 +10,11 @@ use rollbook_core::xbus::id::Id;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::super::proto::nrpc::ErrorType;
 use super::body::{Context, JsonEvent};
 use super::value::{Words, word};
 
 /// The answer to a call that only has to be understood.
 pub const SUCCESS: &str = r#"{"status":"success"}"#;
-
-/// The answer to a call that is malformed or not allowed.
-#[must_use]
-pub fn error(kind: ErrorType, message: &str) -> String {
-    json!({"__error__": {"type": kind.name(), "message": message}}).to_string()
-}
 
 /// The answer to a fragment: the specification page names its status twice.
 #[must_use]

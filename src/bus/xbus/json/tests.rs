@@ -8,7 +8,6 @@ use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::log::LogLevel;
 use serde_json::{Value, json};
 
-use super::super::proto::nrpc::ErrorType;
 use super::answer::{self, Delivered};
 use super::body::{BodyError, Context, EndBody, JsonEnvelope, JsonEvent, LogBody, OutputBody, RegistrationBody};
 
@@ -159,7 +158,6 @@ fn answers_are_those_of_the_specification_page() {
         (&error["status"], &error["registration_status"], &error["reason"]),
         (&json!("error"), &json!("error"), &json!("no"))
     );
-    assert_eq!(answer::error(ErrorType::Client, "no"), r#"{"__error__":{"type":"CLIENT","message":"no"}}"#);
     assert_eq!(parsed(answer::SUCCESS.into()), json!({"status": "success"}));
     let mut account = AccountRow { id: id(OTHER).to_vec(), certificate: "CERT".into(), ..AccountRow::default() };
     account.set_kind(AccountType::Actor);

@@ -1,0 +1,11 @@
+//! The commands of Xbus: accounts and actors, pipelines, processes, envelopes and logs.
+//!
+//! Imports `shared` and the rows of `security`. Each command is one request to REST, or a list of pages.
+
+pub(in crate::app::cli) mod account;
+pub(in crate::app::cli) mod actor;
+mod common;
+pub(in crate::app::cli) mod envelope;
+pub(in crate::app::cli) mod logs;
+pub(in crate::app::cli) mod pipeline;
+pub(in crate::app::cli) mod ps;

@@ -1,0 +1,14 @@
+//! Clients of Xbus at the door for clients of NATS.
+
+mod accounts;
+mod actor;
+mod client;
+mod envelopes;
+mod jobs;
+mod kill;
+mod letters;
+mod pipelines;
+mod python;
+mod rights;
+mod setup;
+mod wire;
