@@ -41,7 +41,7 @@ fn a_responder_is_on_the_roll_for_as_long_as_its_subscription_lives() {
     // Other endpoints come and go.
     responder.client.send("SUB other 9\r\n");
     responder.tell();
-    responder.client.send("UNSUB info\r\n");
+    responder.client.send("UNSUB info.math.I1\r\n");
     wait_for("the end of the instance", SOON, || instances(&node, "math").is_empty().then_some(()));
     assert_eq!(call(address(&node), "math", "add", "1"), Err("no_provider".to_owned()));
     responder.client.flush();
