@@ -136,6 +136,8 @@ pub(super) struct Connection {
     nodes_known: u64,
     /// Whether the client is told of further changes.
     follows_nodes: bool,
+    /// Whether the log says that something that the client serves is no service of the roll.
+    warned_of_responder: bool,
     /// Dropped when the connection ends.
     _ended: oneshot::Sender<Infallible>,
 }
@@ -175,6 +177,7 @@ impl Connection {
             lame: false,
             nodes_known,
             follows_nodes: false,
+            warned_of_responder: false,
             _ended: ended,
         }
     }
