@@ -2,4 +2,6 @@
 
 mod accounts;
 mod client;
+mod replays;
 mod rights;
+mod schemas;
