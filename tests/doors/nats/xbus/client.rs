@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::doors::nats::client::{Nats, address};
 use crate::harness::node::{Node, Options};
-use crate::harness::tls::{Authority, tunnel};
+use crate::harness::tls::{Authority, exchange, tunnel};
 use crate::harness::{SOON, wait_for};
 
 /// The inbox of a client: nobody guesses its token.
@@ -46,6 +46,21 @@ impl Bus {
     /// Where the door is behind TLS, for a client with this configuration.
     pub(super) fn door(&self, client: Arc<ClientConfig>) -> SocketAddr {
         tunnel(address(&self.node), client)
+    }
+
+    /// A request to REST with the root token: status and body.
+    pub(super) fn rest(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let mut stream = self.authority.try_connect(self.node.web, None).expect("TLS");
+        let request = format!(
+            "{method} /api/xbus/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
+            self.root,
+            body.len()
+        );
+        let answer = exchange(&mut stream, &request).expect("an answer");
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, serde_json::from_str(body).unwrap_or_default())
     }
 
     /// A client without a certificate.

@@ -9,6 +9,8 @@ mod kill;
 mod letters;
 mod pipelines;
 mod python;
+mod replays;
 mod rights;
+mod schemas;
 mod setup;
 mod wire;
