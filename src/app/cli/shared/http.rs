@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
 };
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
@@ -13,7 +13,8 @@ use serde_json::Value;
 use super::event;
 use super::global::Global;
 use super::tls_error::advice;
-use crate::app::cli::access::resolve::Access;
+use crate::app::cli::access::resolve::{Access, check_private};
+use crate::app::cli::access::secret::Secret;
 use crate::app::cli::access::tls;
 use crate::base::duration;
 use crate::base::https;
@@ -126,13 +127,33 @@ impl Client {
 
     /// The client of the listener at `base`. `flag` names where another address can be given.
     pub(in crate::app::cli) fn new(base: Url, flag: &'static str, access: &Access) -> anyhow::Result<Self> {
+        match access.authorization(&base)? {
+            Some(authorization) => Self::with((base, flag), access, Some((AUTHORIZATION, &authorization))),
+            None => Self::with((base, flag), access, None),
+        }
+    }
+
+    /// The client of the gateway for actors of Xbus. Each request shows this API key.
+    pub(in crate::app::cli) fn gateway(global: &Global, key: &Secret) -> anyhow::Result<Self> {
+        let access = Access { credential: None, ..Access::resolve(global)? };
+        let base = access.web_url()?;
+        check_private(&base, "API key")?;
+        Self::with((base, "--web-url"), &access, Some((HeaderName::from_static("xbus-api-key"), key)))
+    }
+
+    /// The client that sends a secret in a header.
+    fn with(
+        (base, flag): (Url, &'static str),
+        access: &Access,
+        secret: Option<(HeaderName, &Secret)>,
+    ) -> anyhow::Result<Self> {
         let tls = if base.scheme() == "https" { access.tls.config()? } else { tls::none()? };
         let mut headers = HeaderMap::new();
-        if let Some(authorization) = access.authorization(&base)? {
+        if let Some((name, secret)) = secret {
             let mut value =
-                HeaderValue::from_str(authorization.reveal()).context("the credential does not fit into a header")?;
+                HeaderValue::from_str(secret.reveal()).context("the credential does not fit into a header")?;
             value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
+            headers.insert(name, value);
         }
         let http = https::client()
             .tls_backend_preconfigured(tls)

@@ -2,4 +2,5 @@
 
 mod accounts;
 mod client;
+mod control;
 mod rights;
