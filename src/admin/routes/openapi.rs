@@ -106,6 +106,7 @@ const PAGES: &str = "/docs/{_:.*}";
         xbus::actors::reject,
         xbus::actors::disable,
         xbus::actors::delete,
+        xbus::output::output,
         xbus::pipelines::list,
         xbus::pipelines::versions,
         xbus::pipelines::show,

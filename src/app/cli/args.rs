@@ -6,7 +6,7 @@ use super::commands::security::{
     audit, certificates, context, credentials, explain, issuers, login, nkeys, passwords, principals, roles, tokens,
 };
 use super::commands::serve::ServeArgs;
-use super::commands::xbus::{account, actor, envelope, logs, pipeline, ps, schema};
+use super::commands::xbus::{account, actor, emit, envelope, logs, pipeline, ps, schema};
 use super::commands::{
     ack, call, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe,
 };
@@ -80,6 +80,8 @@ pub enum ClientCommand {
     Ps(ps::PsArgs),
     /// Show an envelope of Xbus, remove old ones
     Envelope(envelope::EnvelopeArgs),
+    /// Send an envelope in the name of an actor of Xbus
+    Emit(emit::EmitArgs),
     /// Show what actors of Xbus said, remove old entries
     Logs(logs::LogsArgs),
     /// Set what items of events of Xbus have to look like

@@ -52,6 +52,7 @@ async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()>
         ClientCommand::Pipeline(args) => commands::xbus::pipeline::run(global, args).await,
         ClientCommand::Ps(args) => commands::xbus::ps::run(global, args).await,
         ClientCommand::Envelope(args) => commands::xbus::envelope::run(global, args).await,
+        ClientCommand::Emit(args) => commands::xbus::emit::run(global, args).await,
         ClientCommand::Logs(args) => commands::xbus::logs::run(global, args).await,
         ClientCommand::Schema(args) => commands::xbus::schema::run(global, args).await,
         ClientCommand::Login(args) => commands::security::login::login(global, args).await,

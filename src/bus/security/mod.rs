@@ -16,6 +16,7 @@
 //! doors decide nothing.
 
 pub mod account_credential;
+mod account_key;
 pub mod account_rights;
 pub mod authority;
 pub mod bootstrap;

@@ -1,5 +1,7 @@
 //! What the programs of actors do, in whichever dialect: they send envelopes, end jobs and log.
 
+use rollbook_core::machine::xbus::state::Xbus;
+use rollbook_core::xbus::account::row::{ActorKind, ActorRow};
 use rollbook_core::xbus::change::{Change, FragmentReceived, LogChange};
 use rollbook_core::xbus::done::{FragmentDone, Reception, XbusDone};
 use rollbook_core::xbus::envelope::assembly::Ack;
@@ -12,12 +14,50 @@ use super::engine::Engine;
 use super::json::body::{Context, EndBody, JsonEnvelope, LogBody, OutputBody};
 use super::{measure, stored};
 use crate::base::clock;
+use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
 
 /// A new id.
 #[must_use]
 pub fn new_id() -> Id {
     Id::new(uuid::Uuid::new_v4().into_bytes())
+}
+
+/// Checks that an actor may send envelopes, for callers whose right does not say so.
+///
+/// # Errors
+/// The actor waits for an operator, is shut out, or only takes envelopes.
+pub fn check_sender(xbus: &Xbus, actor: &ActorRow) -> Result<(), Fault> {
+    check_enabled(xbus, actor)?;
+    if actor.kind() == ActorKind::Consumer {
+        return Err(Fault::new(
+            FaultKind::Forbidden,
+            format!("actor {} is a consumer, which sends nothing", actor.name),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks that an actor may take jobs, for callers whose right does not say so.
+///
+/// # Errors
+/// The actor waits for an operator, is shut out, or only sends envelopes.
+pub fn check_taker(xbus: &Xbus, actor: &ActorRow) -> Result<(), Fault> {
+    check_enabled(xbus, actor)?;
+    if actor.kind() == ActorKind::Emitter {
+        return Err(Fault::new(
+            FaultKind::Forbidden,
+            format!("actor {} is an emitter, which gets no jobs", actor.name),
+        ));
+    }
+    Ok(())
+}
+
+fn check_enabled(xbus: &Xbus, actor: &ActorRow) -> Result<(), Fault> {
+    if xbus.is_enabled(actor) {
+        return Ok(());
+    }
+    Err(Fault::new(FaultKind::Forbidden, format!("actor {} is not enabled; see `rollbook actor accept`", actor.name)))
 }
 
 fn job(context: &Context, actor: Id) -> JobName {

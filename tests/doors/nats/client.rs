@@ -200,8 +200,8 @@ impl Nats {
         let quiet = loop {
             while self.read.starts_with(b"INFO ") && self.read.windows(2).any(|pair| pair == b"\r\n") {
                 let line = self.any_line().expect("a line that is there");
-                self.info =
-                    serde_json::from_str(line.trim_start_matches("INFO ")).unwrap_or_else(|error| panic!("{line}: {error}"));
+                self.info = serde_json::from_str(line.trim_start_matches("INFO "))
+                    .unwrap_or_else(|error| panic!("{line}: {error}"));
             }
             if !self.read.is_empty() && !self.read.starts_with(b"INFO ") {
                 break false;

@@ -180,22 +180,33 @@ impl Client {
         serde_json::from_str(&answer.payload).unwrap_or_else(|error| panic!("{answer:?}: {error}"))
     }
 
-    /// Calls with JSON, and the answers before the end of the stream.
-    pub(super) fn stream(&mut self, subject: &str) -> Vec<Value> {
-        self.nats.send(&format!("SUB {INBOX} stream\r\n"));
-        self.nats.publish(&format!("xbus.default.{subject}.json"), INBOX, "", "{}");
-        let mut answers = Vec::new();
+    /// Calls with JSON, and all messages of the answer.
+    pub(super) fn stream(&mut self, subject: &str, body: &Value) -> Vec<Value> {
+        self.nats.send(&format!("SUB {INBOX} answer\r\n"));
+        self.nats.publish(&format!("xbus.default.{subject}.json"), INBOX, "", &body.to_string());
+        let mut messages = Vec::new();
         loop {
-            let answer = self.nats.message();
-            let answer: Value =
-                serde_json::from_str(&answer.payload).unwrap_or_else(|error| panic!("{answer:?}: {error}"));
-            if answer["__error__"]["type"] == "EOS" {
-                assert_eq!(answer["__error__"]["msgCount"], answers.len(), "{answer}");
-                self.nats.send("UNSUB stream\r\n");
-                return answers;
+            let message: Value = serde_json::from_str(&self.nats.message().payload).expect("JSON");
+            if message["__error__"]["type"] == "EOS" {
+                assert_eq!(message["__error__"]["msgCount"], messages.len(), "the number of messages");
+                self.nats.send("UNSUB answer\r\n");
+                return messages;
             }
-            answers.push(answer);
+            assert_eq!(message["status"], "success", "{subject}: {message}");
+            messages.push(message);
         }
+    }
+
+    /// Hears of a subject from now on.
+    pub(super) fn hear(&mut self, subject: &str) {
+        self.nats.send(&format!("SUB {subject} heard\r\n"));
+        self.nats.flush();
+    }
+
+    /// The next message of a subject that this client hears of: its subject and its bytes as text.
+    pub(super) fn heard(&mut self) -> (String, String) {
+        let message = self.nats.message();
+        (message.subject, message.payload)
     }
 
     /// What the node says to an operation: its error, or nothing.

@@ -3,6 +3,7 @@
 mod accounts;
 mod actor;
 mod client;
+mod control;
 mod envelopes;
 mod jobs;
 mod kill;
