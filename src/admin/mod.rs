@@ -33,7 +33,7 @@ use crate::base::clock;
 use crate::bus::handle::Bus;
 use crate::bus::relay::Relay;
 use crate::bus::roll::services::Services;
-use crate::bus::xbus::engine::Engine;
+use crate::bus::xbus::jobs::engine::Engine;
 use crate::bus::xbus::replay::Replays;
 use crate::net::http::head::Fault;
 

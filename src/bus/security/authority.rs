@@ -14,7 +14,7 @@ use rollbook_core::security::model::{Credential, Proof};
 use rollbook_core::security::principal::Principal;
 use tokio::sync::watch;
 
-use super::account_credential;
+use super::accounts::credential as account_credential;
 use super::compile::RightsSource;
 use super::credentials::account_ca::AccountCa;
 use super::credentials::basic::Basic;
@@ -25,7 +25,7 @@ use super::credentials::jwt::error::JwtError;
 use super::credentials::jwt::jwks::JwksSettings;
 use super::credentials::jwt::verifier::Verifier;
 use super::credentials::nkey::NkeyProof;
-use super::credentials::password::Passwords;
+use super::credentials::password::{self, Passwords};
 use super::credentials::seal::SealKey;
 use super::credentials::ticket::Tickets;
 use super::credentials::token::SecretHash;
@@ -359,7 +359,7 @@ impl Authority {
         let Basic { user, password } = basic;
         let principal = user.to_string();
         let attempt = self.attempt(&principal, origin)?;
-        let id = password_id(&principal);
+        let id = password::credential_id(&principal);
         let hash = self.with_security(|security| match security.credential(&id)?.proof.as_ref()? {
             Proof::Password(hash) => Some(hash.clone()),
             _ => None,
@@ -487,12 +487,6 @@ impl Authority {
     pub fn take_used(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.inner.used)).into_iter().collect()
     }
-}
-
-/// The id of the credential that is the password of a principal.
-#[must_use]
-pub fn password_id(principal: &str) -> String {
-    format!("password:{principal}")
 }
 
 fn millis(time: SystemTime) -> u64 {

@@ -10,12 +10,13 @@ use rollbook_core::xbus::log::{LogLevel, LogLine};
 use rollbook_core::xbus::process::event::{Event, JobEnd, JobName, JobOutput};
 use rollbook_core::xbus::process::row::OutputState;
 
-use super::engine::Engine;
-use super::json::body::{Context, EndBody, JsonEnvelope, LogBody, OutputBody};
-use super::{measure, stored};
 use crate::base::clock;
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
+use crate::bus::xbus::envelopes::json::body::{Context, EndBody, JsonEnvelope, LogBody, OutputBody};
+use crate::bus::xbus::envelopes::measure;
+use crate::bus::xbus::envelopes::stored;
+use crate::bus::xbus::jobs::engine::Engine;
 
 /// A new id.
 #[must_use]

@@ -6,9 +6,9 @@ use rollbook_core::security::actor::Actor;
 use rollbook_core::xbus::change::Change;
 use rollbook_core::xbus::done::XbusDone;
 
-use super::recent::Recent;
 use crate::bus::error::Fault;
 use crate::bus::handle::Bus;
+use crate::bus::xbus::envelopes::recent::Recent;
 
 /// The state of Xbus, as this node has applied it, and the way to change it. Clones share one state.
 #[derive(Debug, Clone)]

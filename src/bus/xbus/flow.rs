@@ -17,11 +17,11 @@ use rollbook_core::xbus::process::event as process;
 use rollbook_core::xbus::process::row::ProcessStatus;
 use serde_json::json;
 
-use super::client::{XbusClient, done};
-use super::recent;
-use super::schema::Schemas;
 use crate::base::clock;
 use crate::bus::error::Fault;
+use crate::bus::xbus::client::{XbusClient, done};
+use crate::bus::xbus::envelopes::recent;
+use crate::bus::xbus::schema::Schemas;
 
 /// What became of an actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

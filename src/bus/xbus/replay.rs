@@ -17,11 +17,11 @@ use rollbook_core::xbus::process::row::ProcessRow;
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-use super::client::XbusClient;
-use super::filter::ProcessFilter;
 use crate::base::clock;
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
+use crate::bus::xbus::client::XbusClient;
+use crate::bus::xbus::filter::ProcessFilter;
 
 /// Most jobs that are remembered, ended ones included. From so many on the oldest one that has ended is forgotten.
 pub const JOBS_MAX: usize = 100;

@@ -12,7 +12,7 @@ use rollbook_core::xbus::limits::MESSAGE_BYTES_MAX;
 use rollbook_core::xbus::schema::{SchemaMode, SchemaRow};
 use serde_json::Value;
 
-use super::client::XbusClient;
+use crate::bus::xbus::client::XbusClient;
 
 /// Most schemas that are kept compiled. From one more on all are compiled again as they are needed.
 const COMPILED_MAX: usize = 256;

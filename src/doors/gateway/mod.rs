@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! caller     which account calls, by its API key, and for which actor
-//! station    where the program of an actor gets its jobs;   stations   those of this node
-//! job        a job in one piece                             state      what became of an envelope
+//! session    the station of an actor, where its program gets its jobs;   stations   those of this node
+//! codec      a job in one piece                             state      what became of an envelope
 //! problem    errors
 //! ```
 //!
@@ -11,12 +11,14 @@
 //! the program may end the job by any node.
 
 mod caller;
-mod job;
+mod codec;
 mod problem;
+mod session;
 pub mod settings;
 mod state;
-mod station;
 mod stations;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,18 +37,16 @@ use crate::base::duration;
 use crate::bus::error::Fault;
 use crate::bus::xbus::actor_calls::{self, check_sender, check_taker};
 use crate::bus::xbus::client::XbusClient;
-use crate::bus::xbus::engine::Engine;
-use crate::bus::xbus::json::answer;
-use crate::bus::xbus::json::body::{EndBody, LogBody, OutputBody};
+use crate::bus::xbus::envelopes::json::answer;
+use crate::bus::xbus::envelopes::json::body::{EndBody, LogBody, OutputBody};
+use crate::bus::xbus::jobs::engine::Engine;
 use crate::net::http_body::{self, Bounds};
 use caller::Caller;
 use problem::Problem;
+use session::Poll;
 use settings::{NAME, Settings};
-use station::Poll;
 use stations::Stations;
 
-/// The challenge of an answer 401.
-const CHALLENGE: &str = "Xbus-API-Key realm=\"rollbook\"";
 /// Least time that a request waits for a job, so that one that is there is found.
 const WAIT_MIN: Duration = Duration::from_millis(250);
 /// Most jobs that are read from the book at the same time.
@@ -213,7 +213,7 @@ async fn poll(request: &HttpRequest, actor: &str, door: &GatewayDoor) -> Result<
     let reading = || async { door.reads.acquire().await.map_err(|_| Fault::unavailable("this node stops")) };
     if again == Some(true) {
         let _permit = reading().await?;
-        if let Some(body) = job::held(door.client(), caller.id, door.settings.job_bytes_max).await? {
+        if let Some(body) = codec::held(door.client(), caller.id, door.settings.job_bytes_max).await? {
             return Ok(json(StatusCode::OK, body));
         }
     }
@@ -227,7 +227,7 @@ async fn poll(request: &HttpRequest, actor: &str, door: &GatewayDoor) -> Result<
     });
     let Some(handover) = handover else { return none() };
     let _permit = reading().await?;
-    match job::hand_over(&door.engine, handover, door.settings.job_bytes_max).await? {
+    match codec::hand_over(&door.engine, handover, door.settings.job_bytes_max).await? {
         Some(body) => Ok(json(StatusCode::OK, body)),
         None => none(),
     }

@@ -8,6 +8,9 @@ use crate::bus::error::Fault;
 use crate::net::http::status::status;
 use crate::net::http_body::BodyError;
 
+/// The challenge of an answer 401.
+const CHALLENGE: &str = "Xbus-API-Key realm=\"rollbook\"";
+
 /// Why a request is refused.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -65,7 +68,7 @@ impl Problem {
             builder.insert_header((header::RETRY_AFTER, self.retry_after.unwrap_or(1).to_string()));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            builder.insert_header((header::WWW_AUTHENTICATE, super::CHALLENGE));
+            builder.insert_header((header::WWW_AUTHENTICATE, CHALLENGE));
         }
         if self.close {
             builder.force_close();

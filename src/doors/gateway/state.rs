@@ -40,7 +40,7 @@ pub(super) async fn of(client: &XbusClient, actor: Id, envelope: Id) -> Result<S
     Ok(told(&row, &rows).to_string())
 }
 
-fn told(row: &EnvelopeRow, processes: &[&ProcessRow]) -> Value {
+pub(super) fn told(row: &EnvelopeRow, processes: &[&ProcessRow]) -> Value {
     let has_ended = match row.status() {
         EnvelopeStatus::Error => true,
         EnvelopeStatus::Complete => processes.iter().all(|row| row.status().is_final()) && !processes.is_empty(),
@@ -57,28 +57,4 @@ fn told(row: &EnvelopeRow, processes: &[&ProcessRow]) -> Value {
         "id": Id::from_slice(&row.id).unwrap_or_default().to_string(), "status": word(row.status()),
         "reason": row.reason, "ended": has_ended, "processes": processes.iter().map(process).collect::<Value>(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use rollbook_core::xbus::process::row::ProcessStatus;
-
-    use super::*;
-
-    #[test]
-    fn an_envelope_has_ended_when_all_its_processes_have() {
-        let mut row = EnvelopeRow { id: vec![1; 16], ..EnvelopeRow::default() };
-        row.set_status(EnvelopeStatus::Complete);
-        let process = |status: ProcessStatus| {
-            let mut row = ProcessRow { id: vec![2; 16], ..ProcessRow::default() };
-            row.set_status(status);
-            row
-        };
-        let (done, running) = (process(ProcessStatus::Done), process(ProcessStatus::Running));
-        let ended = |row: &EnvelopeRow, processes: &[&ProcessRow]| told(row, processes)["ended"].clone();
-        assert_eq!(ended(&row, &[]), false, "its processes are not known yet");
-        assert_eq!((ended(&row, &[&done, &running]), ended(&row, &[&done])), (json!(false), json!(true)));
-        row.set_status(EnvelopeStatus::Error);
-        assert_eq!(ended(&row, &[]), true);
-    }
 }

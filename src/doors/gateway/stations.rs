@@ -8,14 +8,14 @@ use rollbook_cluster::lock::lock;
 use rollbook_core::xbus::account::row::ActorRow;
 use rollbook_core::xbus::id::Id;
 
+use super::session::{Alive, Parts, Station};
 use super::settings::NAME;
-use super::station::{Alive, Parts, Station};
 use crate::base::actors::{Owned, hint};
 use crate::bus::error::Fault;
 use crate::bus::roll::actor_place::ActorConnection;
 use crate::bus::roll::services::Services;
 use crate::bus::security::identity::Identity;
-use crate::bus::xbus::engine::Engine;
+use crate::bus::xbus::jobs::engine::Engine;
 
 /// Most stations of a node.
 const STATIONS_MAX: usize = 10_000;

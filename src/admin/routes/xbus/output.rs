@@ -21,7 +21,7 @@ use crate::admin::query::Query;
 use crate::admin::resource::resource;
 use crate::bus::error::Fault;
 use crate::bus::xbus::actor_calls::{self, check_sender};
-use crate::bus::xbus::json::body::OutputBody;
+use crate::bus::xbus::envelopes::json::body::OutputBody;
 
 /// The right, apart from that to change the actor.
 const RIGHT: &str = "xbus/actors/{actor}/output";

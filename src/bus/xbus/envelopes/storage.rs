@@ -6,9 +6,9 @@ use rollbook_core::subjects::subject::Namespace;
 use rollbook_core::xbus::envelope::row::EnvelopeStatus;
 use rollbook_core::xbus::id::Id;
 
-use super::client::XbusClient;
 use crate::base::clock;
 use crate::bus::error::Fault;
+use crate::bus::xbus::client::XbusClient;
 
 /// Fragments whose places are read at a time.
 const PLACES: usize = 64;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use rollbook_core::xbus::account::row::{AccountRow, AccountStatus};
 
-use super::account_credential;
-use super::authority::{Admitted, Authority, unauthenticated};
-use super::credentials::token::sha256;
-use super::identity::{Identity, Shown};
-use super::origin::Origin;
 use crate::base::clock;
 use crate::bus::error::Fault;
+use crate::bus::security::accounts::credential as account_credential;
+use crate::bus::security::authority::{Admitted, Authority, unauthenticated};
+use crate::bus::security::credentials::token::sha256;
+use crate::bus::security::identity::{Identity, Shown};
+use crate::bus::security::origin::Origin;
 
 /// Longest API key, in bytes.
 const KEY_BYTES_MAX: usize = 128;

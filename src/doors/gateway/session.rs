@@ -18,9 +18,9 @@ use crate::bus::client::clients::ClientMessage;
 use crate::bus::error::Fault;
 use crate::bus::roll::actor_place::{ActorConnection, ActorPlace};
 use crate::bus::roll::services::Services;
-use crate::bus::xbus::engine::Engine;
-use crate::bus::xbus::give_back::{come_back, give_back, is_away};
-use crate::bus::xbus::workers::{Deliver, WorkerHandle};
+use crate::bus::xbus::jobs::engine::Engine;
+use crate::bus::xbus::jobs::give_back::{come_back, give_back, is_away};
+use crate::bus::xbus::jobs::workers::{Deliver, WorkerHandle};
 
 /// How long an actor counts as connected behind the last sign of life of its program. With the minute that the cluster
 /// waits for the actor of a detached job, a program may be silent for two minutes.

@@ -6,10 +6,10 @@ use rollbook_core::xbus::envelope::part::checksum;
 use rollbook_core::xbus::id::Id;
 use serde::Serialize;
 
-use super::json::answer::EventOut;
-use super::json::body::{BodyError, JsonEnvelope, OutputBody};
 use crate::bus::error::Fault;
 use crate::bus::security::credentials::token::sha256;
+use crate::bus::xbus::envelopes::json::answer::EventOut;
+use crate::bus::xbus::envelopes::json::body::{BodyError, JsonEnvelope, OutputBody};
 
 #[derive(Serialize)]
 struct EnvelopeOut<'a> {

@@ -5,16 +5,16 @@ use rollbook_core::xbus::log::{LogLevel, LogLine};
 use rollbook_core::xbus::process::event::Event;
 use rollbook_core::xbus::process::row::{JobState, NodeRow, ProcessRow};
 
-use super::station::Handover;
+use super::session::Handover;
 use crate::base::clock;
 use crate::bus::error::Fault;
 use crate::bus::xbus::actor_calls;
 use crate::bus::xbus::client::XbusClient;
-use crate::bus::xbus::engine::{Engine, job_name};
-use crate::bus::xbus::give_back::give_back;
-use crate::bus::xbus::json::answer;
-use crate::bus::xbus::json::body::{Context, EndBody};
-use crate::bus::xbus::whole::whole;
+use crate::bus::xbus::envelopes::json::answer;
+use crate::bus::xbus::envelopes::json::body::{Context, EndBody};
+use crate::bus::xbus::envelopes::whole::whole;
+use crate::bus::xbus::jobs::engine::{Engine, job_name};
+use crate::bus::xbus::jobs::give_back::give_back;
 
 /// The inputs of a job by name, with the envelope of each that is not closed.
 type Inputs = Vec<(String, Option<Id>)>;

@@ -15,16 +15,16 @@ use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::process::event::{Event, JobName, JobSend};
 use tokio_util::sync::CancellationToken;
 
-use super::client::XbusClient;
-use super::flow::Flow;
-use super::pick::{Pick, PickKey, Picker};
-use super::seen::{Seen, Told};
-use super::sweep;
-use super::upkeep::Upkeep;
-use super::workers::{Deliver, JobGuard, Workers};
 use crate::base::actors::must_tell;
 use crate::base::clock;
 use crate::bus::handle::Bus;
+use crate::bus::xbus::client::XbusClient;
+use crate::bus::xbus::flow::Flow;
+use crate::bus::xbus::jobs::pick::{Pick, PickKey, Picker};
+use crate::bus::xbus::jobs::seen::{Seen, Told};
+use crate::bus::xbus::jobs::sweep;
+use crate::bus::xbus::jobs::upkeep::Upkeep;
+use crate::bus::xbus::jobs::workers::{Deliver, JobGuard, Workers};
 
 /// Longest time between two looks for jobs to bring: a job that another node should have brought is found then.
 const LOOK: Duration = Duration::from_millis(100);

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rollbook_core::machine::Machine;
-use rollbook_core::machine::xbus::state::{Waiting, Xbus};
+use rollbook_core::machine::xbus::state::Xbus;
+use rollbook_core::machine::xbus::waiting::Waiting;
 use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::pipeline::graph::Node;
 use rollbook_core::xbus::process::event::Actors as _;
 
-use super::presence;
+use crate::bus::xbus::presence;
 
 /// Most jobs that one look picks.
 pub(super) const PICKS_MAX: usize = 256;
