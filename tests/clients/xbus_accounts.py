@@ -8,7 +8,7 @@ import uuid
 
 import nats
 import nrpc.exc
-from xbus import client, control_nrpc, control_pb2, xbus_nrpc, xbus_pb2
+from xbus import client, conn, control_nrpc, control_pb2, xbus_nrpc, xbus_pb2
 
 
 async def connect(url, ca, **more):
@@ -52,7 +52,9 @@ async def main(url, ca, directory, token):
     assert shop.conf["account-id"] == str(uuid.UUID(bytes=told.id)), shop.conf["account-id"]
     assert shop.get_actor("ledger").id == str(uuid.UUID(bytes=told.actorList[0].id))
 
-    all_actors = [reply async for reply in xbus_nrpc.SentinelClient(operator).ListActors()]
+    # python-nrpc makes up inboxes without a dot for a client that makes up none.
+    inboxes = conn.CustomInboxPrefixConn(operator, "_INBOX.")
+    all_actors = [reply async for reply in xbus_nrpc.SentinelClient(inboxes).ListActors()]
     assert [actor.name for reply in all_actors for actor in reply.actors] == ["ledger"], all_actors
     try:
         await accounts.Delete(control_pb2.AccountIDRequest(accountID=b"short"))
