@@ -55,6 +55,11 @@ pub(super) fn actor() -> Actor {
     named.unwrap_or_default()
 }
 
+/// The caller for the audit, for a job that goes on behind the operation. The operation has a line of its own.
+pub(super) fn actor_of_job() -> Actor {
+    CALLER.try_with(|caller| caller.identity.actor(&caller.request)).unwrap_or_default()
+}
+
 /// Admits the caller of an operation and checks the right.
 async fn admit(admin: &Admin, operation: Operation, request: &ServiceRequest) -> Result<Arc<Identity>, Problem> {
     if operation.need == Need::Nothing {

@@ -33,7 +33,8 @@ use crate::base::clock;
 use crate::bus::handle::Bus;
 use crate::bus::relay::Relay;
 use crate::bus::roll::services::Services;
-use crate::bus::xbus::engine::Engine;
+use crate::bus::xbus::jobs::engine::Engine;
+use crate::bus::xbus::replay::Replays;
 use crate::net::http::head::Fault;
 
 /// The settings of the administration.
@@ -71,6 +72,7 @@ pub struct Admin {
     metrics: prometheus_client::registry::Registry,
     draining: AtomicBool,
     keys: keys::IdempotencyKeys,
+    replays: Replays,
     began: Instant,
 }
 
@@ -96,6 +98,7 @@ impl Admin {
             metrics,
             draining: AtomicBool::new(false),
             keys: keys::IdempotencyKeys::default(),
+            replays: Replays::default(),
             began: clock::now(),
         })
     }

@@ -44,13 +44,15 @@ pub enum Kind {
     NatsConnection,
     /// An actor of Xbus at such a connection.
     XbusAgent,
+    /// An actor of Xbus whose program polls the gateway.
+    XbusStation,
     /// A responder of the services API of NATS.
     NatsService,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Registry,
         Self::Relay,
         Self::Consumer,
@@ -63,6 +65,7 @@ impl Kind {
         Self::Connection,
         Self::NatsConnection,
         Self::XbusAgent,
+        Self::XbusStation,
         Self::NatsService,
     ];
 
@@ -82,6 +85,7 @@ impl Kind {
             Self::Connection => "websocket_connection",
             Self::NatsConnection => "nats_connection",
             Self::XbusAgent => "xbus_agent",
+            Self::XbusStation => "xbus_station",
             Self::NatsService => "nats_service",
         }
     }

@@ -13,7 +13,7 @@ use rollbook_cluster::live::Live;
 use crate::base::checks::Checks;
 use crate::bus::access::Access;
 use crate::bus::roll::services::Services;
-use crate::bus::xbus::engine::Engine;
+use crate::bus::xbus::jobs::engine::Engine;
 use crate::net::listen::Listen;
 use crate::net::listener::listeners::Listeners;
 use crate::net::tls::settings::ListenerTls;

@@ -4,6 +4,7 @@
 //! place outside a door's folder that names the door.
 
 pub mod door;
+pub mod gateway;
 pub mod nats;
 pub mod socketio;
 pub mod sse;
@@ -52,4 +53,5 @@ doors! {
     socketio,
     websocket,
     nats,
+    gateway,
 }

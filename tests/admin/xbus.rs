@@ -205,6 +205,11 @@ fn what_is_not_there_is_said_by_name() {
         ("PUT", format!("processes/{UNKNOWN}/attention"), r#"{"status":"closed"}"#, "that needs attention"),
         ("GET", "processes?pipeline=none".to_owned(), "", "not found: pipeline none"),
         ("GET", format!("envelopes/{UNKNOWN}"), "", "not found: envelope"),
+        ("GET", format!("replays/{UNKNOWN}"), "", "not found: replay"),
+        ("DELETE", format!("replays/{UNKNOWN}"), "", "not found: replay"),
+        ("POST", "replays".to_owned(), r#"{"filter":{"pipeline":"none"}}"#, "not found: pipeline none"),
+        ("GET", "schemas/none".to_owned(), "", "not found: schema none"),
+        ("DELETE", "schemas/none".to_owned(), "", "not found: schema none"),
     ] {
         let answer = node.web(method, &format!("/api/xbus/{path}"), body);
         assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text());
@@ -219,9 +224,35 @@ fn what_is_not_there_is_said_by_name() {
         ("POST", "processes/purge", r#"{"status":"running","unchanged_for":"1h"}"#, "running"),
         ("POST", "processes/purge", r#"{"status":"done","unchanged_for":"soon"}"#, "unchanged_for"),
         ("POST", "logs/purge", r#"{"older":"-1h"}"#, "older"),
+        ("POST", "replays", "{}", "filter"),
+        ("POST", "replays", r#"{"filter":{"status":["running"]}}"#, "running"),
+        ("POST", "replays", r#"{"filter":{},"version":"newest"}"#, "newest"),
+        ("PUT", "schemas/order", r#"{"mode":"warn"}"#, "schema"),
+        ("PUT", "schemas/order", r#"{"mode":"odd","schema":{}}"#, "odd"),
+        ("PUT", "schemas/order", r#"{"mode":"warn","schema":{"type":"odd"}}"#, "/type"),
+        ("PUT", "schemas/order", r#"{"mode":"warn","schema":{"$ref":"http://127.0.0.1/x"}}"#, "nothing is fetched"),
     ] {
         refused(&node.web(method, &format!("/api/xbus/{path}"), body), 400, part);
     }
+}
+
+#[test]
+fn a_schema_is_set_under_its_revision_listed_and_deleted() {
+    let node = start();
+    let set = |mode: &str| json!({ "mode": mode, "schema": { "type": "object" } });
+    let first = done(&node, "PUT", "schemas/shop.order", &set("warn"));
+    assert_eq!((&first["mode"], &first["revision"]), (&json!("warn"), &json!(1)), "{first}");
+    let path = "/api/xbus/schemas/shop.order";
+    let tag = node.web("GET", path, "").header("etag").expect("an ETag").to_owned();
+    let put = || node.web_with("PUT", path, &[("If-Match", &tag)], &set("enforce").to_string()).status;
+    assert_eq!((put(), put()), (200, 412), "the tag is that of the first revision");
+    done(&node, "PUT", "schemas/bill", &set("off"));
+    let list = done(&node, "GET", "schemas", &Value::Null);
+    let types = list["items"].as_array().into_iter().flatten().map(|item| (&item["event_type"], &item["mode"]));
+    assert_eq!(types.collect::<Vec<_>>(), [(&json!("bill"), &json!("off")), (&json!("shop.order"), &json!("enforce"))]);
+    assert_eq!(done(&node, "GET", "schemas/shop.order", &Value::Null)["schema"], json!({ "type": "object" }));
+    done(&node, "DELETE", "schemas/shop.order", &Value::Null);
+    assert_eq!(node.web("GET", path, "").status, 404);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The doors, seen from outside, a folder for each protocol.
 
+/// Actors of Xbus over HTTP.
+mod gateway;
 /// A door of another program.
 mod line;
 /// Any client of NATS.

@@ -259,9 +259,12 @@ impl Tour {
         }
         if nodes > 1 {
             // One node of the three has written the token of the operator.
-            let found = "for i in $(seq 100); do cp xbus/data*/root.token xbus/data/ 2> /dev/null && break; \
-                         [ -e xbus/data/root.token ] && break; sleep 0.1; done";
-            let mut copy = self.shell(found);
+            let token = "xbus/data/token".replace("token", "root.token");
+            let all = token.replace("data", "data*");
+            let found = format!(
+                "for i in $(seq 100); do cp {all} xbus/data 2> /dev/null && break; [ -e {token} ] && break; sleep 0.1; done"
+            );
+            let mut copy = self.shell(&found);
             assert!(copy.status().is_ok_and(|status| status.success()), "the token of the operator");
         }
         serving

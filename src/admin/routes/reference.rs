@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 const EXAMPLES: &str = include_str!("../pages/examples.json");
 
 /// The meaning of path parameters, by the tag of the operation.
-const PARTS: [(&str, &str, &str); 18] = [
+const PARTS: [(&str, &str, &str); 19] = [
     ("services", "id", "Id of the service, as in `GET /api/services`."),
     ("commands", "id", "Id of the service, as in `GET /api/services`."),
     ("commands", "service", "Name of a capability, or id of a service, of any door."),
@@ -23,7 +23,8 @@ const PARTS: [(&str, &str, &str); 18] = [
     ("xbus", "actor", "Name or id of the actor, as in `GET /api/xbus/actors`."),
     ("xbus", "name", "Name of the pipeline, as in `GET /api/xbus/pipelines`."),
     ("xbus", "version", "The version of the pipeline: any text."),
-    ("xbus", "id", "Id of the process or envelope, a UUID."),
+    ("xbus", "id", "Id of the process, envelope or replay, a UUID."),
+    ("xbus", "type", "The type of events, as in `GET /api/xbus/schemas`."),
     ("cluster", "id", "Number of the node, as in `GET /api/cluster`."),
     ("cluster", "force", "Make the change in spite of what speaks against it, as far as raft can."),
 ];

@@ -90,6 +90,11 @@ pub(super) enum Workload {
         after_help = "Examples:\n  rollbook bench handshake --url https://127.0.0.1:2021 --ca ca.pem\n  rollbook bench handshake --url https://127.0.0.1:2021 --connections 16"
     )]
     Handshake(HandshakeArgs),
+    /// Envelopes of Xbus from an emitter to a worker to a consumer
+    #[command(
+        after_help = "Examples:\n  rollbook bench xbus --window 256 --duration 10s\n  rollbook bench xbus --nats 127.0.0.1:4222\n  rollbook bench xbus --big 100 --runs 1"
+    )]
+    Xbus(XbusArgs),
     /// Baseline: an HTTP handler that only reads the body and answers 202
     #[command(after_help = "Examples:\n  rollbook bench floor --connections 64,256")]
     Floor(FloorArgs),
@@ -182,6 +187,29 @@ pub(super) struct HandshakeArgs {
     /// Handshakes at the same time
     #[arg(long, default_value = "16", value_delimiter = ',')]
     pub(super) connections: Vec<usize>,
+}
+
+/// Options of `xbus`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct XbusArgs {
+    /// Door for NATS of the running server, which asks nobody who it is [default: start a server]
+    #[arg(long)]
+    pub(super) nats: Option<String>,
+    /// Where the temporary data directory of a server goes that is started
+    #[arg(long, default_value = ".")]
+    pub(super) dir: PathBuf,
+    /// Envelopes on their way
+    #[arg(long, default_value_t = 256)]
+    pub(super) window: usize,
+    /// Connections of the worker, and of the consumer
+    #[arg(long, default_value_t = 4)]
+    pub(super) connections: usize,
+    /// Bytes of each envelope
+    #[arg(long, default_value_t = 1024)]
+    pub(super) bytes: usize,
+    /// Instead, one envelope of so many MiB in fragments, and the memory of the server
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(super) big: Option<u64>,
 }
 
 /// Options of `floor`.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `args` | options of every workload |
 //! | `http`, `stream`, `chunk`, `sse` | the HTTP client, its connections, chunked decoding and SSE frames, a subscriber |
+//! | `nats`, `client/xbus` | a connection of NATS, and the messages of Xbus |
 //! | `payload`, `pace`, `load` | publish requests, open-loop schedule, the publish load itself |
 //! | `figures`, `limits`, `meter` | results and medians, the table of limits, CPU and memory |
 //! | `context`, `child` | the server under test, servers started here |
@@ -45,11 +46,12 @@ Examples:
   rollbook bench start --prefill 1000000 --rare 7
   rollbook bench idle --connections 5000
   rollbook bench handshake --url https://127.0.0.1:2021 --ca ca.pem
+  rollbook bench xbus --window 256
   rollbook bench floor --connections 64,256
   rollbook bench fsync --dir ./data
   rollbook bench all --dir /var/tmp
 
-`all` starts a server of its own; `idle` needs open files, as `ulimit -n 65536` gives them.
+`all` and `xbus` start a server of their own; `idle` needs open files, as `ulimit -n 65536` gives them.
 
 The load generator shares the machine with the server: compare figures of one run, not of two days.
 CPU columns are microseconds per event or delivery.";
@@ -101,6 +103,7 @@ async fn measure(args: &BenchArgs) -> Result<()> {
         Workload::Idle(idle) => cases::idle::run(&context, idle).await?,
         Workload::Handshake(handshake) => cases::handshake::run(&context, handshake).await?,
         Workload::Floor(floor) => cases::floor::run(&context, floor).await?,
+        Workload::Xbus(xbus) => cases::xbus::run(&context, xbus).await?,
         Workload::Fsync(fsync) => cases::fsync::run(context.runs, context.stop(), fsync).await?,
         Workload::All(all) => return all::run(&context, all, args.common.json).await,
         Workload::FloorServer(server) => return cases::floor::serve(server),

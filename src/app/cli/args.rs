@@ -6,7 +6,7 @@ use super::commands::security::{
     audit, certificates, context, credentials, explain, issuers, login, nkeys, passwords, principals, roles, tokens,
 };
 use super::commands::serve::ServeArgs;
-use super::commands::xbus::{account, actor, envelope, logs, pipeline, ps};
+use super::commands::xbus::{account, actor, emit, envelope, logs, pipeline, ps, schema};
 use super::commands::{
     ack, call, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe,
 };
@@ -76,12 +76,16 @@ pub enum ClientCommand {
     Actor(actor::ActorArgs),
     /// Save pipelines of Xbus, make them active, show and delete them
     Pipeline(pipeline::PipelineArgs),
-    /// Show the processes of Xbus, hold them, end them and remove them
+    /// Show the processes of Xbus, hold them, end, remove and replay them
     Ps(ps::PsArgs),
     /// Show an envelope of Xbus, remove old ones
     Envelope(envelope::EnvelopeArgs),
+    /// Send an envelope in the name of an actor of Xbus
+    Emit(emit::EmitArgs),
     /// Show what actors of Xbus said, remove old entries
     Logs(logs::LogsArgs),
+    /// Set what items of events of Xbus have to look like
+    Schema(schema::SchemaArgs),
     /// Check a token, or a user and password, and save it as a context
     Login(login::LoginArgs),
     /// Forget the token of a context

@@ -45,7 +45,7 @@ use crate::bus::roll::services::Services;
 use crate::bus::security::authority::Authority;
 use crate::bus::tickets::{self, AnswerForTickets, AskForTickets};
 use crate::bus::write::proposer::Proposer;
-use crate::bus::xbus::engine::Engine;
+use crate::bus::xbus::jobs::engine::Engine;
 use crate::doors;
 use crate::doors::door::{Build, Context, Door};
 use crate::net::http::settings::HttpSettings;

@@ -10,9 +10,9 @@ use super::services::Services;
 use crate::bus::client::clients::{About, ClientHandle, ClientMessage};
 use crate::bus::client::no_announcements::NO_ANNOUNCEMENTS;
 use crate::bus::security::identity::Identity;
-use crate::bus::xbus::engine::Engine;
 use crate::bus::xbus::flow::ActorNews;
-use crate::bus::xbus::give_back::come_back;
+use crate::bus::xbus::jobs::engine::Engine;
+use crate::bus::xbus::jobs::give_back::come_back;
 use crate::bus::xbus::presence;
 
 /// A connection of an actor.

@@ -14,18 +14,18 @@ use rollbook_core::security::model::{Credential, Proof};
 use rollbook_core::security::principal::Principal;
 use tokio::sync::watch;
 
-use super::account_credential;
+use super::accounts::credential as account_credential;
 use super::compile::RightsSource;
 use super::credentials::account_ca::AccountCa;
 use super::credentials::basic::Basic;
 use super::credentials::bearer::Presented;
 use super::credentials::certificate;
-use super::credentials::delay::LoginDelays;
+use super::credentials::delay::{Attempt, LoginDelays};
 use super::credentials::jwt::error::JwtError;
 use super::credentials::jwt::jwks::JwksSettings;
 use super::credentials::jwt::verifier::Verifier;
 use super::credentials::nkey::NkeyProof;
-use super::credentials::password::Passwords;
+use super::credentials::password::{self, Passwords};
 use super::credentials::seal::SealKey;
 use super::credentials::ticket::Tickets;
 use super::credentials::token::SecretHash;
@@ -339,22 +339,27 @@ impl Authority {
     }
 
     /// A principal of the replicated state that is not shut out.
-    fn present(&self, security: &Security, principal: &str) -> Result<Principal, Fault> {
+    pub(super) fn present(&self, security: &Security, principal: &str) -> Result<Principal, Fault> {
         let row = security.principal(principal).filter(|row| !row.disabled);
         let row = row.ok_or_else(|| unauthenticated("the principal of the credential is gone, or shut out"))?;
         row.principal.parse().map_err(|_| Fault::internal("a stored principal cannot be read"))
     }
 
-    async fn password(&self, basic: Basic, origin: &Origin) -> Result<Admitted, Fault> {
-        let Basic { user, password } = basic;
-        let principal = user.to_string();
+    /// Lets an attempt to log in begin, unless too many failed before.
+    pub(super) fn attempt(&self, principal: &str, origin: &Origin) -> Result<Attempt, Fault> {
         let address = origin.address.map_or_else(|| std::net::Ipv4Addr::UNSPECIFIED.into(), |address| address.ip());
-        let attempt = self.inner.delays.attempt(&principal, address, clock::now()).map_err(|wait| {
+        self.inner.delays.attempt(principal, address, clock::now()).map_err(|wait| {
             let seconds = wait.as_secs().saturating_add(1);
             let fault = Fault::overloaded(format!("too many failed logins; try again in {seconds} s"));
             Fault { retry_after: Some(seconds), ..fault }
-        })?;
-        let id = password_id(&principal);
+        })
+    }
+
+    async fn password(&self, basic: Basic, origin: &Origin) -> Result<Admitted, Fault> {
+        let Basic { user, password } = basic;
+        let principal = user.to_string();
+        let attempt = self.attempt(&principal, origin)?;
+        let id = password::credential_id(&principal);
         let hash = self.with_security(|security| match security.credential(&id)?.proof.as_ref()? {
             Proof::Password(hash) => Some(hash.clone()),
             _ => None,
@@ -482,12 +487,6 @@ impl Authority {
     pub fn take_used(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.inner.used)).into_iter().collect()
     }
-}
-
-/// The id of the credential that is the password of a principal.
-#[must_use]
-pub fn password_id(principal: &str) -> String {
-    format!("password:{principal}")
 }
 
 fn millis(time: SystemTime) -> u64 {

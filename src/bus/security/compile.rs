@@ -8,7 +8,7 @@ use rollbook_core::security::model::RoleLimits;
 use rollbook_core::security::principal::Principal;
 use rollbook_core::security::rights::{Rights, Rule};
 
-use super::account_rights::{self, REGISTRANT};
+use super::accounts::rights::{self as account_rights, REGISTRANT};
 
 /// What a principal may do, and how much of it.
 #[derive(Debug, Default)]

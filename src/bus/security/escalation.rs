@@ -10,7 +10,7 @@ use rollbook_core::security::model::PrincipalRow;
 use rollbook_core::security::principal::Principal;
 use rollbook_core::security::right::{Right, Verb};
 
-use super::account_rights;
+use super::accounts::rights as account_rights;
 use super::compile::RightsSource;
 use super::identity::Identity;
 use crate::base::fault::FaultKind;

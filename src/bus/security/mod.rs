@@ -5,8 +5,7 @@
 //! authority     a credential becomes an Identity; changes of the replicated state reach every Identity at once
 //! identity      who a client is: every operation of the bus asks it
 //! grant         the compiled rights of a principal, shared by its clients     usage   its limits
-//! compile       from the replicated rows to rights          account_rights   those of accounts of Xbus
-//! account_credential   their certificates        registrants   who has no account yet, and asks for one
+//! compile       from the replicated rows to rights          accounts     accounts of Xbus as principals
 //! escalation    nobody gives more than it has               tickets      credentials for one use in an address
 //! denials       what was refused, for the audit
 //! bootstrap     the first token of a cluster
@@ -15,8 +14,7 @@
 //! A door hands in what a client presented and gets an [`identity::Identity`]. Invariant: rooms above check with it, and
 //! doors decide nothing.
 
-pub mod account_credential;
-pub mod account_rights;
+pub mod accounts;
 pub mod authority;
 pub mod bootstrap;
 pub mod compile;
@@ -29,7 +27,6 @@ pub mod http;
 pub mod identity;
 pub mod issuers;
 pub mod origin;
-mod registrants;
 pub mod ticket_peers;
 pub mod tickets;
 pub mod usage;

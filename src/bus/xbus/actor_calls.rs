@@ -1,23 +1,64 @@
 //! What the programs of actors do, in whichever dialect: they send envelopes, end jobs and log.
 
+use rollbook_core::machine::xbus::state::Xbus;
+use rollbook_core::xbus::account::row::{ActorKind, ActorRow};
 use rollbook_core::xbus::change::{Change, FragmentReceived, LogChange};
 use rollbook_core::xbus::done::{FragmentDone, Reception, XbusDone};
 use rollbook_core::xbus::envelope::assembly::Ack;
 use rollbook_core::xbus::id::Id;
-use rollbook_core::xbus::log::LogLine;
+use rollbook_core::xbus::log::{LogLevel, LogLine};
 use rollbook_core::xbus::process::event::{Event, JobEnd, JobName, JobOutput};
 use rollbook_core::xbus::process::row::OutputState;
 
-use super::engine::Engine;
-use super::json::body::{Context, EndBody, JsonEnvelope, LogBody, OutputBody};
-use super::{measure, stored};
 use crate::base::clock;
+use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
+use crate::bus::xbus::envelopes::json::body::{Context, EndBody, JsonEnvelope, LogBody, OutputBody};
+use crate::bus::xbus::envelopes::measure;
+use crate::bus::xbus::envelopes::stored;
+use crate::bus::xbus::jobs::engine::Engine;
 
 /// A new id.
 #[must_use]
 pub fn new_id() -> Id {
     Id::new(uuid::Uuid::new_v4().into_bytes())
+}
+
+/// Checks that an actor may send envelopes, for callers whose right does not say so.
+///
+/// # Errors
+/// The actor waits for an operator, is shut out, or only takes envelopes.
+pub fn check_sender(xbus: &Xbus, actor: &ActorRow) -> Result<(), Fault> {
+    check_enabled(xbus, actor)?;
+    if actor.kind() == ActorKind::Consumer {
+        return Err(Fault::new(
+            FaultKind::Forbidden,
+            format!("actor {} is a consumer, which sends nothing", actor.name),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks that an actor may take jobs, for callers whose right does not say so.
+///
+/// # Errors
+/// The actor waits for an operator, is shut out, or only sends envelopes.
+pub fn check_taker(xbus: &Xbus, actor: &ActorRow) -> Result<(), Fault> {
+    check_enabled(xbus, actor)?;
+    if actor.kind() == ActorKind::Emitter {
+        return Err(Fault::new(
+            FaultKind::Forbidden,
+            format!("actor {} is an emitter, which gets no jobs", actor.name),
+        ));
+    }
+    Ok(())
+}
+
+fn check_enabled(xbus: &Xbus, actor: &ActorRow) -> Result<(), Fault> {
+    if xbus.is_enabled(actor) {
+        return Ok(());
+    }
+    Err(Fault::new(FaultKind::Forbidden, format!("actor {} is not enabled; see `rollbook actor accept`", actor.name)))
 }
 
 fn job(context: &Context, actor: Id) -> JobName {
@@ -75,6 +116,13 @@ async fn send(
     if client.look(|xbus| xbus.open_envelope(id).is_none()) {
         stored::complete(id, &mut envelope);
     }
+    let events = envelope.events.iter().map(|event| (event.event_type.as_str(), event.items.as_slice()));
+    // Before the first wait, because fragments have to keep their order.
+    let verdict = engine.flow().schemas().check(client, events);
+    if let Some(reason) = verdict.refused {
+        return Ok((Some(id), Ack::Error(reason)));
+    }
+    let warned = warning(actor, id, context.as_ref(), verdict.warnings);
     let fragment = measure::of_json(&envelope);
     let payload = stored::encode(id, &envelope);
     let process_ids = if context.is_none() { process_ids(engine, actor) } else { Vec::new() };
@@ -89,7 +137,22 @@ async fn send(
         process_ids,
     };
     let done = engine.flow().store(&payload, received).await?;
+    let is_new = done.fragment.as_ref().is_some_and(|fragment| fragment.new_data);
+    if let Some(log) = warned.filter(|_| is_new)
+        && let Err(fault) = engine.flow().change(Change::Log(log)).await
+    {
+        tracing::warn!(%fault, envelope = %id, "items of an envelope break their schema, and no log entry says so");
+    }
     Ok((Some(id), ack_of(done)))
+}
+
+/// The log entry about items of an envelope that break their schema and are taken nevertheless.
+fn warning(actor: Id, envelope: Id, context: Option<&Context>, texts: Vec<String>) -> Option<LogChange> {
+    let line = |text| LogLine { millis: clock::millis(), level: LogLevel::Warning.into(), text };
+    let messages: Vec<LogLine> = texts.into_iter().map(line).collect();
+    let node = context.map(|context| context.node.clone()).unwrap_or_default();
+    let (actor, envelope) = (actor.to_vec(), envelope.to_vec());
+    (!messages.is_empty()).then(|| LogChange { actor, envelope, process: Vec::new(), node, messages })
 }
 
 fn ack_of(done: XbusDone) -> Ack {

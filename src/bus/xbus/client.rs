@@ -8,18 +8,26 @@ use rollbook_core::xbus::done::XbusDone;
 
 use crate::bus::error::Fault;
 use crate::bus::handle::Bus;
+use crate::bus::xbus::envelopes::recent::Recent;
 
 /// The state of Xbus, as this node has applied it, and the way to change it. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct XbusClient {
     bus: Bus,
+    recent: Recent,
 }
 
 impl XbusClient {
     /// The client of this bus.
     #[must_use]
-    pub const fn new(bus: Bus) -> Self {
-        Self { bus }
+    pub fn new(bus: Bus) -> Self {
+        Self { bus, recent: Recent::default() }
+    }
+
+    /// Envelopes that were stored by this client or its clones a moment ago.
+    #[must_use]
+    pub const fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// The bus.

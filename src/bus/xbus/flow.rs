@@ -11,15 +11,17 @@ use rollbook_core::event::Event;
 use rollbook_core::subjects::subject::Namespace;
 use rollbook_core::xbus::account::row::ActorRow;
 use rollbook_core::xbus::change::{Change, FragmentReceived, ProcessChange, ProcessesChange};
-use rollbook_core::xbus::done::{ProcessStep, XbusDone};
+use rollbook_core::xbus::done::{ProcessStep, Reception, XbusDone};
 use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::process::event as process;
 use rollbook_core::xbus::process::row::ProcessStatus;
 use serde_json::json;
 
-use super::client::{XbusClient, done};
 use crate::base::clock;
 use crate::bus::error::Fault;
+use crate::bus::xbus::client::{XbusClient, done};
+use crate::bus::xbus::envelopes::recent;
+use crate::bus::xbus::schema::Schemas;
 
 /// What became of an actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,7 @@ pub trait XbusListener: fmt::Debug + Send + Sync {
 
 struct Inner {
     client: XbusClient,
+    schemas: Schemas,
     listener: OnceLock<Arc<dyn XbusListener>>,
 }
 
@@ -62,13 +65,19 @@ impl Flow {
     /// The flow of this node.
     #[must_use]
     pub fn new(client: XbusClient) -> Self {
-        Self { inner: Arc::new(Inner { client, listener: OnceLock::new() }) }
+        Self { inner: Arc::new(Inner { client, schemas: Schemas::default(), listener: OnceLock::new() }) }
     }
 
     /// The state of Xbus.
     #[must_use]
     pub fn client(&self) -> &XbusClient {
         &self.inner.client
+    }
+
+    /// The schemas of types of events, against which whoever stores a fragment holds its items before.
+    #[must_use]
+    pub fn schemas(&self) -> &Schemas {
+        &self.inner.schemas
     }
 
     /// From now on this one hears of every change. The first listener stays.
@@ -141,6 +150,7 @@ impl Flow {
         let envelope = Id::from_slice(&received.envelope).unwrap_or_default();
         let subject = format!("{}.envelope.{envelope}", Namespace::XBUS);
         let frame = frame(&subject, &received.event, payload)?;
+        let is_whole = recent::is_whole(&received.fragment);
         let proposer = self.client().bus().proposer();
         let (stored, changed) =
             tokio::join!(proposer.publish(frame), proposer.command(Command::xbus(None, Change::Fragment(received))));
@@ -150,6 +160,10 @@ impl Flow {
             Err(refusal) => return Err(refusal.into()),
         }
         let done = done(changed?)?;
+        let accepted = done.fragment.as_ref().is_some_and(|fragment| fragment.reception() == Reception::Accepted);
+        if is_whole && accepted {
+            self.client().recent().keep(envelope, payload);
+        }
         self.tell(&done);
         Ok(done)
     }

@@ -3,15 +3,13 @@
 //! ```text
 //! client     reads and changes of the state
 //! reads      envelopes, processes and logs, in memory and on the disk;  filter says which processes
-//! json/      the JSON of the specification page;  measure  what the rules need to know of an envelope in it
-//! storage    the fragments of envelopes in the book, as stored writes and reads them;  whole  envelopes in one piece
+//! envelopes/ envelopes in the book
 //! flow       what programs do all the time, and who hears of what became of it
 //! actor_calls  what programs of actors do: envelopes, ends of jobs, logs
-//! engine     brings jobs to the actors of this node:  pick says which, workers has the actors
-//! sweep      gives back what this node no longer works on, and give_back one job at once
-//! seen       which actors were seen at this node
-//! upkeep     what the leader does for all processes
+//! jobs/      jobs come to their actors, and go back when they are lost
 //! presence   actors on the roll
+//! replay     jobs that have many processes go along again
+//! schema     items of envelopes held against the schemas of their types
 //! yaml       the text of a pipeline becomes a document of the rules
 //! accept     an operator accepts an account, whose certificate is signed here or was elsewhere;  api_key   keys of accounts for gateways
 //! ```
@@ -23,20 +21,12 @@ pub mod accept;
 pub mod actor_calls;
 pub mod api_key;
 pub mod client;
-pub mod engine;
+pub mod envelopes;
 pub mod filter;
 pub mod flow;
-pub mod give_back;
-pub mod json;
-pub mod measure;
-mod pick;
+pub mod jobs;
 pub mod presence;
 pub mod reads;
-pub mod seen;
-pub mod storage;
-pub mod stored;
-mod sweep;
-mod upkeep;
-pub mod whole;
-pub mod workers;
+pub mod replay;
+pub mod schema;
 pub mod yaml;

@@ -15,8 +15,8 @@ use rollbook_core::xbus::envelope::row::{EnvelopeRow, EventRow};
 use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::process::row::ProcessRow;
 
-use super::client::XbusClient;
-use super::filter::ProcessFilter;
+use crate::bus::xbus::client::XbusClient;
+use crate::bus::xbus::filter::ProcessFilter;
 
 /// Most processes that have ended and are looked at for one page.
 const EXAMINED_MAX: usize = 10_000;

@@ -14,7 +14,7 @@ use crate::bus::access::Access;
 use crate::bus::live_events::LiveEvents;
 use crate::bus::roll::services::Services;
 use crate::bus::security::credentials::nkey;
-use crate::bus::xbus::engine::Engine;
+use crate::bus::xbus::jobs::engine::Engine;
 use crate::net::peer::Peer;
 
 /// The version of nats-server whose behaviour clients may expect.

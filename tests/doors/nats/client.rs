@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -194,11 +194,27 @@ impl Nats {
         }
     }
 
-    /// Whether nothing comes for a while.
+    /// Whether nothing comes for a while, but for an INFO.
     pub(crate) fn is_quiet(&mut self, wait: Duration) -> bool {
-        self.socket.set_read_timeout(Some(wait)).expect("a timeout");
-        let mut buffer = [0; 1];
-        let quiet = self.read.is_empty() && self.socket.peek(&mut buffer).is_err();
+        let until = Instant::now() + wait;
+        let quiet = loop {
+            while self.read.starts_with(b"INFO ") && self.read.windows(2).any(|pair| pair == b"\r\n") {
+                let line = self.any_line().expect("a line that is there");
+                self.info = serde_json::from_str(line.trim_start_matches("INFO "))
+                    .unwrap_or_else(|error| panic!("{line}: {error}"));
+            }
+            if !self.read.is_empty() && !self.read.starts_with(b"INFO ") {
+                break false;
+            }
+            let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.socket.set_read_timeout(Some(left)).expect("a timeout");
+            let mut buffer = [0; 65536];
+            match self.socket.read(&mut buffer) {
+                Ok(0) => break false,
+                Ok(count) => self.read.extend_from_slice(&buffer[..count]),
+                Err(_) => break true,
+            }
+        };
         self.socket.set_read_timeout(Some(SOON)).expect("a timeout");
         quiet
     }

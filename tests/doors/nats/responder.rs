@@ -44,9 +44,9 @@ impl Responder {
     pub(crate) fn start_as(client: Nats, name: &str, id: &str, actions: &[&str]) -> Self {
         let actions = actions.iter().map(ToString::to_string).collect();
         let mut responder = Self { client, name: name.to_owned(), id: id.to_owned(), actions };
-        responder.client.send(&format!("SUB $SRV.INFO.{name}.{id} info\r\n"));
+        responder.client.send(&format!("SUB $SRV.INFO.{name}.{id} info.{name}.{id}\r\n"));
         for action in &responder.actions {
-            responder.client.send(&format!("SUB {name}.{action} q {action}\r\n"));
+            responder.client.send(&format!("SUB {name}.{action} q {name}.{action}\r\n"));
         }
         responder.tell();
         responder
@@ -72,9 +72,14 @@ impl Responder {
         assert_eq!(self.client.line(), "PONG");
     }
 
-    /// The next request.
+    /// The next request. When subscriptions of the connection have changed, it is asked again what it is.
     pub(crate) fn request(&mut self) -> Message {
-        self.client.message()
+        loop {
+            let message = self.client.message();
+            if !message.subject.starts_with("$SRV.INFO.") {
+                return message;
+            }
+        }
     }
 
     /// Answers the next request.

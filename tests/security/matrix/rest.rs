@@ -98,6 +98,14 @@ get /api/xbus/pipelines/{name}/{version} | /api/xbus/pipelines/none/1 | admin:re
 put /api/xbus/pipelines/{name}/{version} | /api/xbus/pipelines/none/1 | pipeline none | [
 delete /api/xbus/pipelines/{name}/{version} | /api/xbus/pipelines/none/1 | pipeline none |
 post /api/xbus/pipelines/{name}/{version}/status | /api/xbus/pipelines/none/1/status | pipeline none | {}
+get /api/xbus/replays |  | admin:read xbus/replays |
+post /api/xbus/replays |  | admin:write xbus/replays | {}
+get /api/xbus/replays/{id} | /api/xbus/replays/53131466-4e2e-11e7-916e-af2b1e6d242d | admin:read xbus/replays |
+delete /api/xbus/replays/{id} | /api/xbus/replays/53131466-4e2e-11e7-916e-af2b1e6d242d | admin:write xbus/replays |
+get /api/xbus/schemas |  | admin:read xbus/schemas |
+get /api/xbus/schemas/{type} | /api/xbus/schemas/none | admin:read xbus/schemas/none |
+put /api/xbus/schemas/{type} | /api/xbus/schemas/none | admin:write xbus/schemas/none | {}
+delete /api/xbus/schemas/{type} | /api/xbus/schemas/none | admin:write xbus/schemas/none |
 get /api/xbus/processes |  | admin:read xbus/processes |
 post /api/xbus/processes/purge |  | admin:write xbus/processes | {}
 get /api/xbus/processes/{id} | /api/xbus/processes/53131466-4e2e-11e7-916e-af2b1e6d242d | admin:read xbus/processes/53131466-4e2e-11e7-916e-af2b1e6d242d |

@@ -16,8 +16,8 @@ use crate::admin::page::{self, List};
 use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::admin::resource::resource;
-use crate::bus::security::authority::password_id;
 use crate::bus::security::credentials::nkey::is_user_key;
+use crate::bus::security::credentials::password;
 use crate::bus::security::credentials::secret::Secret;
 use crate::bus::security::credentials::token::mint;
 
@@ -181,7 +181,7 @@ pub(in crate::admin) async fn set_password(
 ) -> Answer {
     let name = principal(&name)?.to_string();
     let hash = admin.bus.authority().passwords().hash(Secret::new(body.password)).await?;
-    let (id, proof) = (password_id(&name), Some(Proof::Password(hash)));
+    let (id, proof) = (password::credential_id(&name), Some(Proof::Password(hash)));
     let credential = Credential { id, principal: name, proof, ..Credential::default() };
     change(&admin, None, Change::CredentialAdd(credential)).await?;
     Ok(HttpResponse::NoContent().finish())

@@ -32,6 +32,8 @@ pub(in crate::admin) struct ProcessView {
     created_at: Option<String>,
     /// When its status changed last.
     status_changed_at: Option<String>,
+    /// The process that this one replays; `null`: none.
+    replay_of: Option<String>,
 }
 
 /// A process with its nodes.
@@ -161,6 +163,7 @@ impl ProcessView {
             envelope: text(&row.envelope),
             created_at: time(row.created),
             status_changed_at: time(row.status_changed),
+            replay_of: Some(text(&row.replay_of)).filter(|id| !id.is_empty()),
         }
     }
 }

@@ -77,23 +77,7 @@ pub(super) fn statuses(text: Option<&str>) -> Result<Vec<ProcessStatus>, Problem
 
 impl ProcessesQuery {
     fn filter(&self, admin: &Admin) -> Result<ProcessFilter, Problem> {
-        let pipelines = match (&self.pipeline, &self.version) {
-            (None, None) => None,
-            (None, Some(_)) => return Err(Problem::bad("version: needs pipeline")),
-            (Some(name), version) => {
-                check(Verb::AdminRead, &format!("xbus/pipelines/{name}"))?;
-                let found: Vec<Id> = look(admin, |xbus| {
-                    let fits = |version: &Option<String>, own: &String| version.as_ref().is_none_or(|of| of == own);
-                    let of = xbus.pipelines().map(|pipeline| &pipeline.row);
-                    let of = of.filter(|row| row.name == *name && fits(version, &row.version));
-                    of.filter_map(|row| Id::from_slice(&row.id).ok()).collect()
-                });
-                if found.is_empty() {
-                    return Err(not_found("pipeline", name));
-                }
-                Some(found)
-            }
-        };
+        let pipelines = versions(admin, self.pipeline.as_deref(), self.version.as_deref())?;
         let emitter = self.emitter.as_deref().map(|named| emitter(admin, named)).transpose()?;
         Ok(ProcessFilter {
             statuses: statuses(self.status.as_deref())?,
@@ -107,8 +91,26 @@ impl ProcessesQuery {
     }
 }
 
+/// The versions of a pipeline, or the one that is named; `None`: all of all.
+pub(super) fn versions(
+    admin: &Admin,
+    pipeline: Option<&str>,
+    version: Option<&str>,
+) -> Result<Option<Vec<Id>>, Problem> {
+    let Some(name) = pipeline else {
+        return if version.is_some() { Err(Problem::bad("version: needs pipeline")) } else { Ok(None) };
+    };
+    check(Verb::AdminRead, &format!("xbus/pipelines/{name}"))?;
+    let found: Vec<Id> = look(admin, |xbus| {
+        let of = xbus.pipelines().map(|pipeline| &pipeline.row);
+        let of = of.filter(|row| row.name == *name && version.is_none_or(|of| of == row.version));
+        of.filter_map(|row| Id::from_slice(&row.id).ok()).collect()
+    });
+    if found.is_empty() { Err(not_found("pipeline", name)) } else { Ok(Some(found)) }
+}
+
 /// The id of an emitter. The emitter of an old process may be gone, so any id will do.
-fn emitter(admin: &Admin, named: &str) -> Result<Id, Problem> {
+pub(super) fn emitter(admin: &Admin, named: &str) -> Result<Id, Problem> {
     let known = look(admin, |xbus| xbus.actor_named(named).and_then(|row| Id::from_slice(&row.id).ok()));
     known.or_else(|| named.parse().ok()).ok_or_else(|| not_found("actor", named))
 }

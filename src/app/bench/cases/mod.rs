@@ -11,3 +11,4 @@ pub(super) mod load;
 pub(super) mod publish;
 pub(super) mod replay;
 pub(super) mod start;
+pub(super) mod xbus;

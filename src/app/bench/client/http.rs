@@ -78,9 +78,14 @@ impl Target {
 
     /// The head of a POST request to `/` with a JSON body of `length` bytes.
     pub(in crate::app::bench) fn post_head(&self, length: usize) -> String {
+        self.head("POST", "/", length)
+    }
+
+    /// The head of a request with a JSON body of `length` bytes.
+    pub(in crate::app::bench) fn head(&self, method: &str, path: &str, length: usize) -> String {
         let Self { host, authorization, .. } = self;
         format!(
-            "POST / HTTP/1.1\r\nHost: {host}\r\n{authorization}Content-Type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Content-Type: application/json\r\n\
              Content-Length: {length}\r\n\r\n"
         )
     }

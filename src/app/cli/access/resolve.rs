@@ -137,7 +137,7 @@ pub(crate) fn node_url(text: &str, flag: &str) -> Result<Url, Usage> {
 ///
 /// # Errors
 /// Others could read the secret on its way.
-fn check_private(url: &Url, what: &str) -> Result<(), Usage> {
+pub(crate) fn check_private(url: &Url, what: &str) -> Result<(), Usage> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let within = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     if url.scheme() == "https" || within {

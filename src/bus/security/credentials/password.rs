@@ -124,6 +124,12 @@ fn verify_now(password: &str, hash: &str) -> bool {
     Params::try_from(&hash).is_ok_and(modest) && argon().verify_password(password.as_bytes(), &hash).is_ok()
 }
 
+/// The id of the credential that is the password of a principal.
+#[must_use]
+pub fn credential_id(principal: &str) -> String {
+    format!("password:{principal}")
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Instant;

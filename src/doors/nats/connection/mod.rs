@@ -2,10 +2,11 @@
 //!
 //! [`pump`] moves bytes between the socket and the actor, [`operations`] has what a client may ask for, [`recorded`] the
 //! messages that go into the book, [`calls`] requests to services of any door, [`services`] what the client itself
-//! serves, [`xbus`] calls and actors of Xbus. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
+//! serves, [`xbus`] calls of Xbus, and [`agents`] its actors. Imports the pure parts of the door, and the bus. Invariant: a connection ends by
 //! [`Connection::end`] alone, which removes the client from the bus; what it still has to say is written then, within
 //! [`END_TIME`].
 
+mod agents;
 mod calls;
 mod operations;
 pub(super) mod pump;
@@ -50,7 +51,7 @@ use crate::bus::security::origin::Origin;
 use crate::bus::security::usage::Place;
 use crate::net::listener::tcp;
 use crate::net::peer::Peer;
-use xbus::Agents;
+use agents::Agents;
 
 /// About the most bytes that the subscriptions of one client take.
 const SUBSCRIPTION_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -136,6 +137,8 @@ pub(super) struct Connection {
     nodes_known: u64,
     /// Whether the client is told of further changes.
     follows_nodes: bool,
+    /// Whether the log says that something that the client serves is no service of the roll.
+    warned_of_responder: bool,
     /// Dropped when the connection ends.
     _ended: oneshot::Sender<Infallible>,
 }
@@ -175,6 +178,7 @@ impl Connection {
             lame: false,
             nodes_known,
             follows_nodes: false,
+            warned_of_responder: false,
             _ended: ended,
         }
     }

@@ -63,6 +63,8 @@ impl Connection {
         };
         match made {
             Ok(responder) => drop(client.responders.insert(subscription, responder)),
+            // Once: a client may have any number of such subscriptions.
+            Err(_) if std::mem::replace(&mut self.warned_of_responder, true) => {}
             Err(fault) => {
                 tracing::warn!(service = label, reason = %fault, "a responder of NATS is not registered as a service");
             }

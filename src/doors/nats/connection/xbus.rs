@@ -1,6 +1,5 @@
 //! Xbus at a connection: its calls are handed to the service, and its actors have agents.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Context as Task;
 
@@ -8,6 +7,7 @@ use bytes::Bytes;
 use rollbook_core::level::FeatureLevel;
 use rollbook_core::xbus::id::Id;
 
+use super::agents::Entry;
 use super::{Connection, Stage};
 use crate::base::actors::{Owned, must_tell};
 use crate::bus::error::Fault;
@@ -15,40 +15,12 @@ use crate::bus::live::filter::LiveFilter;
 use crate::bus::live::message::{LiveMessage, LiveSink};
 use crate::doors::nats::outbox::Outbox;
 use crate::doors::nats::xbus::agent::link::{self, Link};
-use crate::doors::nats::xbus::agent::{Agent, JobMessage, Parts, Prefers, Profile, Ready};
+use crate::doors::nats::xbus::agent::{Agent, JobMessage, Parts, Profile};
 use crate::doors::nats::xbus::service::request::{Backlog, Caller};
 use crate::doors::nats::xbus::subject::{Call, Called, deliveries};
 
 /// Most jobs of one actor at one connection.
 const JOBS_MAX: usize = 64;
-
-/// An actor that this connection speaks for.
-struct Entry {
-    agent: Owned<Agent>,
-    /// Subscriptions by which jobs come, of each profile.
-    nrpc: usize,
-    letters: usize,
-    /// Whether the actor has said that it is ready.
-    ready: bool,
-}
-
-impl Entry {
-    fn profile(&self) -> Profile {
-        if self.nrpc > 0 || self.letters == 0 { Profile::Nrpc } else { Profile::Letters }
-    }
-
-    /// Tells the agent how it gets jobs, and whether. By letters the subscription alone says that the actor is ready.
-    fn tell(&self) {
-        must_tell(self.agent.addr(), Prefers(self.profile()));
-        must_tell(self.agent.addr(), Ready(self.ready || self.nrpc == 0 && self.letters > 0));
-    }
-}
-
-/// The actors of a connection. Their agents end with this.
-#[derive(Default)]
-pub(super) struct Agents {
-    entries: HashMap<Id, Entry>,
-}
 
 impl Backlog for Outbox {
     fn waiting(&self) -> usize {

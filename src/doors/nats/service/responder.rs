@@ -33,7 +33,7 @@ use crate::bus::live::message::{Delivered, LiveMessage, LiveSink as _};
 use crate::bus::live::subjects::LiveSubscription;
 use crate::bus::roll::registration::{Registration, RegistrationResult};
 use crate::bus::roll::services::Services;
-use crate::bus::security::credentials::nkey;
+use crate::bus::security::credentials::base62;
 use crate::bus::security::identity::Identity;
 use crate::doors::nats::outbox::Outbox;
 use crate::doors::nats::wire::headers::{self, Headers};
@@ -48,6 +48,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
 /// How often the life of the connection counts as a heartbeat.
 const BEAT: Duration = Duration::from_secs(1);
+/// How inboxes begin: whoever knows the name of one may publish to it.
+const INBOX: &str = "_INBOX.";
 /// Headers of an answer that is an error.
 const ERROR: &str = "Nats-Service-Error";
 const ERROR_CODE: &str = "Nats-Service-Error-Code";
@@ -120,9 +122,11 @@ impl Responder {
         let client = (Arc::clone(identity), None);
         let handle = services.clients.connect(client, &NO_ANNOUNCEMENTS, ctx.address().recipient(), about);
         // Nobody can guess the name of the inbox.
-        let token = nkey::nonce().map_err(|error| Fault::internal(error.to_string()))?;
+        let mut prefix = INBOX.to_owned();
+        base62::push_secret(&mut prefix).map_err(|error| Fault::internal(error.to_string()))?;
+        prefix.push('.');
         let provider = (services.router.clone(), handle.client().serial);
-        let answers = Arc::new(Answers::new(format!("_INBOX.{token}."), provider, ctx.address().recipient()));
+        let answers = Arc::new(Answers::new(prefix, provider, ctx.address().recipient()));
         let filter = LiveFilter::parse(answers.filter().into()).map_err(|error| Fault::internal(error.to_string()))?;
         let sink = Arc::<Answers>::clone(&answers);
         let inbox = services.bus.live_subjects().subscribe(filter, "", (sink, 0), false);

@@ -4,7 +4,7 @@ use rollbook_core::xbus::id::Id;
 
 use super::proto::envelope::{Envelope, EnvelopePosition, Event, EventPosition};
 use super::proto::ids::{IdFault, optional, required};
-use crate::bus::xbus::json::body::{JsonEnvelope, JsonEvent};
+use crate::bus::xbus::envelopes::json::body::{JsonEnvelope, JsonEvent};
 
 /// A fragment of protobuf.
 ///
@@ -104,8 +104,8 @@ mod tests {
     use rollbook_core::xbus::envelope::row::{EnvelopeRow, EnvelopeStatus, EventRow};
 
     use super::*;
-    use crate::bus::xbus::json::body::OutputBody;
-    use crate::bus::xbus::measure::of_json;
+    use crate::bus::xbus::envelopes::json::body::OutputBody;
+    use crate::bus::xbus::envelopes::measure::of_json;
 
     /// Envelopes as the published clients cut them.
     const FRAGMENTS: &str = include_str!("../../../../tests/doors/xbus/fragments.hex");

@@ -39,6 +39,11 @@ pub(super) fn new_id() -> Vec<u8> {
     Uuid::new_v4().into_bytes().to_vec()
 }
 
+/// Where answers for one connection of an account go: all its connections may hear what is there.
+pub(super) fn inbox(account: &str) -> String {
+    format!("_INBOX.{account}.in.{}", Uuid::new_v4().simple())
+}
+
 /// The text of an id.
 pub(super) fn text(id: &[u8]) -> String {
     Uuid::from_slice(id).expect("16 bytes").to_string()
@@ -57,6 +62,24 @@ pub(super) fn event(event_type: &str, items: &[&str]) -> Event {
 pub(super) fn envelope(events: Vec<Event>) -> Envelope {
     let event_ids = events.iter().map(|event| event.id.clone()).collect();
     Envelope { id: new_id(), event_ids, events, last: false }
+}
+
+/// One event with so many items, in fragments of one item each.
+pub(super) fn fragments(texts: &[&str]) -> Vec<Envelope> {
+    let whole = event("order.placed", texts);
+    let id = new_id();
+    let part = |(number, item): (u64, &Vec<u8>)| {
+        let mut part = whole.clone();
+        part.index = number;
+        part.items = vec![item.clone()];
+        let is_last = usize::try_from(number).is_ok_and(|number| number == texts.len());
+        if !is_last {
+            (part.item_count, part.checksum) = (0, 0);
+        }
+        let event_ids = if is_last { vec![whole.id.clone()] } else { Vec::new() };
+        Envelope { id: id.clone(), event_ids, events: vec![part], last: false }
+    };
+    (1..).zip(&whole.items).map(part).collect()
 }
 
 /// An envelope with one event with one item.
@@ -119,7 +142,7 @@ pub(super) fn state(job: &Job, status: JobStatus, texts: &[&str]) -> ActorProces
 pub(super) struct Peer {
     wire: Wire,
     actor: String,
-    account: String,
+    inbox: String,
     next: u64,
     /// What came while something else was awaited.
     waiting: VecDeque<Delivery>,
@@ -128,9 +151,9 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn connect(node: &Node, setup: &Setup, name: &str) -> Self {
         let mut wire = Wire::connect(address(node)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        wire.subscribe(&format!("_INBOX.{}.in.*", setup.account), "answers");
-        let (actor, account) = (setup.actor(name).to_owned(), setup.account.clone());
-        Self { wire, actor, account, next: 0, waiting: VecDeque::new() }
+        let inbox = inbox(&setup.account);
+        wire.subscribe(&format!("{inbox}.*"), "answers");
+        Self { wire, actor: setup.actor(name).to_owned(), inbox, next: 0, waiting: VecDeque::new() }
     }
 
     /// Connects and takes jobs.
@@ -179,7 +202,7 @@ impl Peer {
     /// Calls, and the payload of the answer.
     pub(super) fn call(&mut self, subject: &str, payload: &[u8]) -> Result<Vec<u8>, nrpc::Error> {
         self.next += 1;
-        let inbox = format!("_INBOX.{}.in.{}", self.account, self.next);
+        let inbox = format!("{}.{}", self.inbox, self.next);
         self.send(subject, &inbox, payload);
         let answer = loop {
             let answer = self.next("answers");
@@ -272,7 +295,7 @@ impl Peer {
         position: &EnvelopePosition,
     ) -> Result<Vec<EnvelopeFragmentAndPosition>, nrpc::Error> {
         self.next += 1;
-        let inbox = format!("_INBOX.{}.in.{}", self.account, self.next);
+        let inbox = format!("{}.{}", self.inbox, self.next);
         let subject = format!("envelopestorage.retrieve.actor.{}", self.actor);
         self.send(&subject, &inbox, &position.encode_to_vec());
         let mut found = Vec::new();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::doors::nats::client::{Nats, address};
 use crate::harness::node::{Node, Options};
-use crate::harness::tls::{Authority, tunnel};
+use crate::harness::tls::{Authority, exchange, tunnel};
 use crate::harness::{SOON, wait_for};
 
 /// The inbox of a client: nobody guesses its token.
@@ -46,6 +46,21 @@ impl Bus {
     /// Where the door is behind TLS, for a client with this configuration.
     pub(super) fn door(&self, client: Arc<ClientConfig>) -> SocketAddr {
         tunnel(address(&self.node), client)
+    }
+
+    /// A request to REST with the root token: status and body.
+    pub(super) fn rest(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let mut stream = self.authority.try_connect(self.node.web, None).expect("TLS");
+        let request = format!(
+            "{method} /api/xbus/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
+            self.root,
+            body.len()
+        );
+        let answer = exchange(&mut stream, &request).expect("an answer");
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, serde_json::from_str(body).unwrap_or_default())
     }
 
     /// A client without a certificate.
@@ -165,22 +180,33 @@ impl Client {
         serde_json::from_str(&answer.payload).unwrap_or_else(|error| panic!("{answer:?}: {error}"))
     }
 
-    /// Calls with JSON, and the answers before the end of the stream.
-    pub(super) fn stream(&mut self, subject: &str) -> Vec<Value> {
-        self.nats.send(&format!("SUB {INBOX} stream\r\n"));
-        self.nats.publish(&format!("xbus.default.{subject}.json"), INBOX, "", "{}");
-        let mut answers = Vec::new();
+    /// Calls with JSON, and all messages of the answer.
+    pub(super) fn stream(&mut self, subject: &str, body: &Value) -> Vec<Value> {
+        self.nats.send(&format!("SUB {INBOX} answer\r\n"));
+        self.nats.publish(&format!("xbus.default.{subject}.json"), INBOX, "", &body.to_string());
+        let mut messages = Vec::new();
         loop {
-            let answer = self.nats.message();
-            let answer: Value =
-                serde_json::from_str(&answer.payload).unwrap_or_else(|error| panic!("{answer:?}: {error}"));
-            if answer["__error__"]["type"] == "EOS" {
-                assert_eq!(answer["__error__"]["msgCount"], answers.len(), "{answer}");
-                self.nats.send("UNSUB stream\r\n");
-                return answers;
+            let message: Value = serde_json::from_str(&self.nats.message().payload).expect("JSON");
+            if message["__error__"]["type"] == "EOS" {
+                assert_eq!(message["__error__"]["msgCount"], messages.len(), "the number of messages");
+                self.nats.send("UNSUB answer\r\n");
+                return messages;
             }
-            answers.push(answer);
+            assert_eq!(message["status"], "success", "{subject}: {message}");
+            messages.push(message);
         }
+    }
+
+    /// Hears of a subject from now on.
+    pub(super) fn hear(&mut self, subject: &str) {
+        self.nats.send(&format!("SUB {subject} heard\r\n"));
+        self.nats.flush();
+    }
+
+    /// The next message of a subject that this client hears of: its subject and its bytes as text.
+    pub(super) fn heard(&mut self) -> (String, String) {
+        let message = self.nats.message();
+        (message.subject, message.payload)
     }
 
     /// What the node says to an operation: its error, or nothing.

@@ -6,7 +6,7 @@ use prost::Message as _;
 use rollbook::doors::nats::xbus::proto::envelope::{Envelope, EnvelopePosition, ReceptionStatus};
 use rollbook::doors::nats::xbus::proto::nrpc::ErrorType;
 
-use super::actor::{Peer, checksum, envelope, event, items, new_id, order, output, text};
+use super::actor::{Peer, checksum, envelope, event, fragments, items, new_id, order, output, text};
 use super::setup::{Setup, activate, rest, set_up};
 use crate::doors::nats::client::options;
 use crate::harness::node::Node;
@@ -24,24 +24,6 @@ fn start() -> (Node, Setup) {
     ];
     let setup = set_up(&node, &actors, &[("orders", DIRECT)]);
     (node, setup)
-}
-
-/// One event with so many items, in fragments of one item each.
-fn fragments(texts: &[&str]) -> Vec<Envelope> {
-    let whole = event("order.placed", texts);
-    let id = new_id();
-    let part = |(number, item): (u64, &Vec<u8>)| {
-        let mut part = whole.clone();
-        part.index = number;
-        part.items = vec![item.clone()];
-        let is_last = usize::try_from(number).is_ok_and(|number| number == texts.len());
-        if !is_last {
-            (part.item_count, part.checksum) = (0, 0);
-        }
-        let event_ids = if is_last { vec![whole.id.clone()] } else { Vec::new() };
-        Envelope { id: id.clone(), event_ids, events: vec![part], last: false }
-    };
-    (1..).zip(&whole.items).map(part).collect()
 }
 
 #[test]

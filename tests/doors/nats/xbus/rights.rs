@@ -139,7 +139,7 @@ fn a_user_controls_and_an_actor_does_not() {
     );
     let found = user.client.call("control.actor.query", &json!({ "actor_list": [{ "account_id": shop.id }] }));
     assert_eq!(found["actor_list"][0]["id"], json!(actor), "{found}");
-    let listed = user.client.stream("sentinel.listactors");
+    let listed = user.client.stream("sentinel.listactors", &json!({}));
     assert_eq!((listed.len(), &listed[0]["actors"][0]["name"]), (1, &json!("b")));
     // Pipelines are saved, activated and read.
     let graph = "nodes:\n- {id: e, type: emitter, roles: [all], sourcematch: {eventtypes: [t]}, outputs: [default]}\n- {id: c, type: consumer, roles: [all], inputs: [default]}\nedges: [e.default->c.default]\n";

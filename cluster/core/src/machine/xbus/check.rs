@@ -6,7 +6,8 @@ use alloc::sync::Arc;
 use prost::Message as _;
 
 use super::index::Holder;
-use super::state::{Waiting, Xbus, bytes_of};
+use super::state::{Xbus, bytes_of};
+use super::waiting::Waiting;
 use crate::machine::Machine;
 use crate::subjects::subject::Namespace;
 use crate::xbus::account::row::ActorRow;

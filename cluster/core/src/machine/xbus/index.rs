@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeSet;
 
-use super::state::Waiting;
+use super::waiting::Waiting;
 use crate::node::Owner;
 use crate::persistent::{Map, Set};
 use crate::xbus::id::Id;

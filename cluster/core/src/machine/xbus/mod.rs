@@ -29,6 +29,7 @@ pub mod query;
 mod replay;
 mod schemas;
 pub mod state;
+pub mod waiting;
 
 use alloc::boxed::Box;
 

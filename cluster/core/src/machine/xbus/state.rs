@@ -9,6 +9,7 @@ use prost::Message as _;
 
 use super::index::Index;
 use super::keys::{self, ACCOUNT, ACTOR, Kind, LOGS, PIPELINE, REVISION, SCHEMA};
+use super::waiting::Waiting;
 use crate::node::Owner;
 use crate::persistent::{Map, Set};
 use crate::rows::{Row, RowsError};
@@ -28,21 +29,6 @@ pub struct Pipeline {
     pub row: PipelineRow,
     /// Its graph; none when the text has faults.
     pub graph: Option<Graph>,
-}
-
-/// A job that waits for an actor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Waiting {
-    /// The version of the pipeline.
-    pub pipeline: Id,
-    /// The number of the node.
-    pub node: u32,
-    /// The actor, when the job is for one alone; else all zero.
-    pub actor: Id,
-    /// When the process began: older ones come first. Milliseconds since 1970.
-    pub since: u64,
-    /// The process.
-    pub process: Id,
 }
 
 /// The state of Xbus.

@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::common::{list, text, told};
+use super::run;
 use crate::app::cli::commands::security::rows::{Deletion, delete, edit, lines};
 use crate::app::cli::shared::error::Usage;
 use crate::app::cli::shared::global::Global;
@@ -98,6 +99,8 @@ enum Action {
     /// Set entries of the configuration of an actor, or its roles
     #[command(after_help = CONFIG_EXAMPLES)]
     Config(ConfigArgs),
+    /// Run a command for each job of an actor
+    Run(run::RunArgs),
     /// Delete an actor
     #[command(alias = "remove", after_help = DELETE_EXAMPLES)]
     Delete {
@@ -189,6 +192,7 @@ pub(in crate::app::cli) async fn run(global: &Global, args: ActorArgs) -> anyhow
             told(global, &answer, &shown(&answer))
         }
         Action::Config(args) => config(global, args).await,
+        Action::Run(args) => run::run(global, args).await,
         Action::Delete { actor, yes } => {
             let client = Client::web(global)?;
             let url = client.url(&["api", "xbus", "actors", &actor], &[]);

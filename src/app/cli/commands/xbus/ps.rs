@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::common::{list, purge, text, told};
+use super::replay;
 use crate::app::cli::commands::security::rows::lines;
 use crate::app::cli::shared::global::{Global, Output};
 use crate::app::cli::shared::http::Client;
@@ -174,6 +175,9 @@ enum Action {
     /// Remove processes that have ended
     #[command(after_help = PURGE_EXAMPLES)]
     Purge(PurgeArgs),
+    /// Have processes that have ended go along again
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(replay::ReplayArgs),
 }
 
 #[derive(Debug, Args)]
@@ -207,6 +211,7 @@ pub(in crate::app::cli) async fn run(global: &Global, args: PsArgs) -> anyhow::R
             told(global, &answer, &format!("process {process} is noted as {}", status.word()))
         }
         Some(Action::Purge(args)) => purge_ended(global, args).await,
+        Some(Action::Replay(args)) => replay::run(global, args).await,
     }
 }
 

@@ -6,7 +6,7 @@ use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::process::event::Event;
 
 use crate::base::fault::FaultKind;
-use crate::bus::xbus::engine::Engine;
+use crate::bus::xbus::jobs::engine::Engine;
 
 /// Tries to propose something, and the pause between them.
 const TRIES: u32 = 20;

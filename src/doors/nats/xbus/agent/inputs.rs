@@ -5,7 +5,8 @@ use rollbook_core::xbus::id::Id;
 
 use crate::bus::error::Fault;
 use crate::bus::xbus::client::XbusClient;
-use crate::bus::xbus::{storage, stored};
+use crate::bus::xbus::envelopes::storage;
+use crate::bus::xbus::envelopes::stored;
 use crate::doors::nats::xbus::messages::{self, Covered};
 use crate::doors::nats::xbus::proto::job::JobInput;
 

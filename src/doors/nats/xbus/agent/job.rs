@@ -4,17 +4,19 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message as _;
+use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::log::{LogLevel, LogLine};
-use rollbook_core::xbus::process::event::{Event, JobEnd};
+use rollbook_core::xbus::process::event::{Event, JobEnd, JobName};
+use rollbook_core::xbus::process::row::JobState;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::link::Link;
 use super::{end, inputs};
 use crate::base::clock;
-use crate::bus::xbus::engine::{Engine, job_name};
-use crate::bus::xbus::give_back::give_back;
-use crate::bus::xbus::workers::Deliver;
+use crate::bus::xbus::jobs::engine::{Engine, job_name};
+use crate::bus::xbus::jobs::give_back::give_back;
+use crate::bus::xbus::jobs::workers::Deliver;
 use crate::doors::nats::xbus::proto::envelope::ProcessingContext;
 use crate::doors::nats::xbus::proto::job::{ActorProcessRequest, ActorProcessingState, JobStatus};
 use crate::doors::nats::xbus::proto::log::LogMessage;
@@ -156,6 +158,8 @@ pub(super) async fn run(
             return Outcome::Busy;
         }
         // A final state counts also when the end of the stream is lost.
+        // A worker whose outputs are all sent has ended by that.
+        (_, Some(JobStatus::Success)) if has_ended_well(&engine, process, &name) => true,
         (_, Some(JobStatus::Success)) => end::propose(&engine, process, finish(true, messages)).await,
         (_, Some(JobStatus::Error)) => end::propose(&engine, process, finish(false, messages)).await,
         (Some(_), _) => end::propose(&engine, process, Event::Detach(name.clone())).await,
@@ -171,6 +175,17 @@ pub(super) async fn run(
         (true, false) => Outcome::Done,
         (false, false) => Outcome::Lost,
     }
+}
+
+/// Whether this node knows that a job has ended well.
+fn has_ended_well(engine: &Engine, process: Id, name: &JobName) -> bool {
+    engine.flow().client().look(|xbus| {
+        let Some(row) = xbus.open_process(process) else { return false };
+        let pipeline = Id::from_slice(&row.pipeline).ok().and_then(|id| xbus.pipeline(id));
+        let number = pipeline.and_then(|pipeline| pipeline.graph.as_ref()?.find(&name.node));
+        let jobs = number.and_then(|number| row.nodes.get(number)).map_or(&[][..], |node| &node.jobs);
+        jobs.iter().any(|job| job.actor == name.actor && job.state() == JobState::Success)
+    })
 }
 
 fn is_silent(last_heard: Instant) -> bool {

@@ -7,13 +7,13 @@ use rollbook_core::xbus::process::event::Event;
 use super::end;
 use super::link::Link;
 use crate::bus::error::Fault;
-use crate::bus::xbus::engine::{Engine, job_name};
-use crate::bus::xbus::give_back::give_back;
-use crate::bus::xbus::json::answer::Delivered;
-use crate::bus::xbus::json::body::Context;
-use crate::bus::xbus::storage::{self, Fragments};
-use crate::bus::xbus::stored;
-use crate::bus::xbus::workers::Deliver;
+use crate::bus::xbus::envelopes::json::answer::Delivered;
+use crate::bus::xbus::envelopes::json::body::Context;
+use crate::bus::xbus::envelopes::storage::{self, Fragments};
+use crate::bus::xbus::envelopes::stored;
+use crate::bus::xbus::jobs::engine::{Engine, job_name};
+use crate::bus::xbus::jobs::give_back::give_back;
+use crate::bus::xbus::jobs::workers::Deliver;
 
 /// Brings a job to its actor.
 pub(super) async fn run(engine: Engine, link: Link, deliver: Deliver) {

@@ -34,8 +34,8 @@ use crate::bus::error::Fault;
 use crate::bus::roll::actor_place::{ActorConnection, ActorPlace};
 use crate::bus::roll::services::Services;
 use crate::bus::security::identity::Identity;
-use crate::bus::xbus::engine::Engine;
-use crate::bus::xbus::workers::{Deliver, WorkerHandle};
+use crate::bus::xbus::jobs::engine::Engine;
+use crate::bus::xbus::jobs::workers::{Deliver, WorkerHandle};
 use crate::doors::nats::settings::NAME;
 use link::Link;
 

@@ -16,8 +16,8 @@ use super::super::proto::control::{
 };
 use super::super::proto::log::{ConfigEntry, StringReply, Timestamp};
 use super::super::proto::process::PipelineInfo;
-use crate::bus::xbus::json::body::BodyError;
-use crate::bus::xbus::json::value::{IdText, Time, Word, Words, word};
+use crate::bus::xbus::envelopes::json::body::BodyError;
+use crate::bus::xbus::envelopes::json::value::{IdText, Time, Word, Words, word};
 
 impl Words for PipelineStatus {
     const WORDS: &'static [(&'static str, Self)] =

@@ -1,5 +1,5 @@
 //! The JSON profile of the calls: what the specification page does not have. Its objects are in
-//! [`crate::bus::xbus::json`].
+//! [`crate::bus::xbus::envelopes::json`].
 //!
 //! ```text
 //! control    the control API: accounts, actors and pipelines, bodies and answers

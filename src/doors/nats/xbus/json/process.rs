@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::control::{FromJson, ToJson};
-use crate::bus::xbus::json::body::BodyError;
-use crate::bus::xbus::json::value::{IdText, Number, Time, Word, Words, word};
+use crate::bus::xbus::envelopes::json::body::BodyError;
+use crate::bus::xbus::envelopes::json::value::{IdText, Number, Time, Word, Words, word};
 use crate::doors::nats::xbus::proto::control::{
     LogsPurgeReply, LogsPurgeRequest, OctetStreamList, PMProcessQueryReply, PMProcessQueryRequest,
     PMProcessSetStatusRequest, ProcessCommand, ProcessControlRequest, ProcessExportReply, ProcessExportRequest,

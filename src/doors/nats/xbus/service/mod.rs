@@ -37,7 +37,7 @@ use super::subject::{Call, Called, whoami_reply};
 use crate::bus::error::Fault;
 use crate::bus::live::filter::LiveSubject;
 use crate::bus::live::message::LiveMessage;
-use crate::bus::xbus::engine::Engine;
+use crate::bus::xbus::jobs::engine::Engine;
 use reply::{Answer, Replies};
 use request::{Caller, Request};
 use shared::XbusShared;

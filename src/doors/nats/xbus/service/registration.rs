@@ -13,12 +13,12 @@ use super::rows;
 use super::shared::XbusShared;
 use crate::base::clock;
 use crate::bus::error::Fault;
-use crate::bus::security::account_credential;
+use crate::bus::security::accounts::credential as account_credential;
 use crate::bus::security::credentials::account_ca::VerifiedRequest;
 use crate::bus::security::identity::{Identity, Shown};
 use crate::bus::xbus::actor_calls::new_id;
-use crate::bus::xbus::json::answer;
-use crate::bus::xbus::json::body::{ActorBody, RegistrationBody};
+use crate::bus::xbus::envelopes::json::answer;
+use crate::bus::xbus::envelopes::json::body::{ActorBody, RegistrationBody};
 use crate::doors::nats::xbus::proto::account::{self, RegistrationRequest, RegistrationStatus};
 
 /// What a program wants, in whichever dialect.

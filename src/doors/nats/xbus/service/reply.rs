@@ -8,7 +8,7 @@ use crate::bus::live::filter::LiveSubject;
 use crate::bus::live::message::LiveMessage;
 use crate::bus::live::route::Wakes;
 use crate::bus::live::subjects::{LiveSubjects, OwnRoutes};
-use crate::bus::xbus::json::answer;
+use crate::bus::xbus::envelopes::json::answer;
 use crate::doors::nats::xbus::json::error;
 use crate::doors::nats::xbus::proto::nrpc::{self, ErrorType};
 

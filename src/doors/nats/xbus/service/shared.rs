@@ -7,7 +7,7 @@ use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
 use crate::bus::security::credentials::account_ca::AccountCa;
 use crate::bus::xbus::client::XbusClient;
-use crate::bus::xbus::engine::Engine;
+use crate::bus::xbus::jobs::engine::Engine;
 use crate::bus::xbus::presence;
 
 /// What the handlers of a node share.

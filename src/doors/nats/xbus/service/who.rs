@@ -10,7 +10,7 @@ use super::shared::XbusShared;
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
 use crate::bus::xbus::api_key;
-use crate::bus::xbus::json::answer;
+use crate::bus::xbus::envelopes::json::answer;
 use crate::doors::nats::xbus::proto::account::{Account, ClientGetActorsReply};
 
 /// Most actors in one message of a stream, and about the most bytes.

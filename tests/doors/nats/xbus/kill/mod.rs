@@ -57,7 +57,7 @@ impl Run {
         Self { cluster, doors, programs, rng }
     }
 
-    /// Kills a node that matters, and starts it again.
+    /// Kills a node that matters, and starts the node again.
     fn kill(&mut self) {
         let role = ["emitter", "worker", "consumer", "leader"][usize::try_from(self.rng.pick(0, 4)).expect("small")];
         let of = |kind: Kind| self.programs.iter().filter(move |program| program.kind == kind).collect::<Vec<_>>();
@@ -71,12 +71,15 @@ impl Run {
             "leader" => self.cluster.leader(),
             _ => holders[turn].at.load(Ordering::Relaxed) + 1,
         };
+        // Sometimes another one at the same time: there is no majority then.
+        let more = (self.rng.pick(0, 5) == 0).then_some(node % 3 + 1);
         let down = Duration::from_millis(self.rng.pick(0, 2500));
-        eprintln!("kill -9 of node {node}, which holds the {role}, for {down:?}");
-        self.cluster.kill(node);
+        eprintln!("kill -9 of node {node}, which holds the {role}, and {more:?}, for {down:?}");
+        let nodes: Vec<usize> = [node].into_iter().chain(more).collect();
+        nodes.iter().for_each(|node| self.cluster.kill(*node));
         std::thread::sleep(down);
         let doors = &self.doors;
-        self.cluster.up_with(&[node], |id, options| options.arg("--nats").arg(&doors[id - 1]));
+        self.cluster.up_with(&nodes, |id, options| options.arg("--nats").arg(&doors[id - 1]));
     }
 
     /// Kills so many nodes while so many envelopes go along, and what was seen.

@@ -1,6 +1,6 @@
 //! Emitters, workers and consumers that go on when their node is killed: they connect to the next one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::Result;
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -8,20 +8,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
-use rollbook::doors::nats::xbus::proto::envelope::{EnvelopeAck, ReceptionStatus};
+use rollbook::doors::nats::xbus::proto::envelope::{Envelope, EnvelopeAck, ReceptionStatus};
 use rollbook::doors::nats::xbus::proto::job::JobStatus;
 use rollbook::doors::nats::xbus::proto::nrpc::{self, ErrorType, Reply};
 use rollbook::doors::nats::xbus::proto::process::EmitterEnvelopeState;
 use rollbook_core::xbus::process::row::ProcessStatus;
 
 use super::checker::Seen;
-use crate::doors::nats::xbus::actor::{Job, envelope, event, output, state, text};
+use crate::doors::nats::xbus::actor::{Job, envelope, event, fragments, inbox, new_id, output, state, text};
 use crate::doors::nats::xbus::setup::Setup;
 use crate::doors::nats::xbus::wire::{Delivery, Wire};
 use crate::harness::ms;
 
 /// Something that was not answered is sent again after this time.
 const AGAIN: Duration = Duration::from_millis(1500);
+/// The call by which an envelope is sent.
+const OUTPUT: &str = "broker.output";
 /// Envelopes of one emitter that have no answer yet.
 const WINDOW: usize = 8;
 
@@ -66,14 +68,26 @@ pub(super) enum Kind {
     Consumer,
 }
 
+/// What something is that was sent.
+#[derive(Debug, Clone)]
+enum What {
+    /// A fragment of an envelope with this number; the others follow one by one.
+    Fragment { number: u64, rest: VecDeque<Vec<u8>> },
+    /// The envelope of a worker.
+    Output(Job),
+    /// The end of a job of a consumer that said that it will say so by itself.
+    End,
+}
+
 /// Something that was sent and has no answer yet.
 struct Sent {
-    number: u64,
+    what: What,
+    /// Tells the answer apart.
+    token: String,
+    call: &'static str,
     payload: Vec<u8>,
-    /// The id of the envelope, as text.
-    envelope: String,
-    /// Of a worker: its job.
-    job: Option<Job>,
+    /// Whether it is sent again by the next connection.
+    stays: bool,
     at: Instant,
 }
 
@@ -82,13 +96,15 @@ struct Session<'a> {
     shared: &'a Shared,
     wire: Wire,
     actor: &'a str,
+    inbox: String,
+    /// By the subject of the answer.
     sent: HashMap<String, Sent>,
 }
 
 impl Program {
     /// Runs until the run ends.
     pub(super) fn run(&self, shared: &Shared) {
-        // What an emitter has sent without an answer outlives its connection.
+        // What has no answer may outlive its connection.
         let mut left = HashMap::new();
         while !shared.stopped() {
             let node = self.at.load(Ordering::Relaxed);
@@ -103,7 +119,8 @@ impl Program {
     fn connected(&self, shared: &Shared, door: SocketAddr, left: &mut HashMap<String, Sent>) -> Result<()> {
         let actor = shared.setup.actor(self.actor);
         let mut wire = Wire::connect(door)?;
-        wire.subscribe(&format!("_INBOX.{}.in.*", shared.setup.account), "answers");
+        let inbox = inbox(&shared.setup.account);
+        wire.subscribe(&format!("{inbox}.*"), "answers");
         match self.kind {
             Kind::Emitter => wire.subscribe(&format!("xbus.default.processstate.{actor}.envelope.*"), "states"),
             Kind::Worker | Kind::Consumer => {
@@ -112,12 +129,9 @@ impl Program {
             }
         }
         wire.flush()?;
-        // Jobs end with the connection, envelopes of emitters do not.
-        let mut session = Session { shared, wire, actor, sent: std::mem::take(left) };
-        session.sent.retain(|_, sent| sent.job.is_none());
-        for sent in session.sent.values_mut() {
-            sent.at = Instant::now() - AGAIN;
-        }
+        let again = std::mem::take(left).into_values().filter(|sent| sent.stays);
+        let mut session = Session { shared, wire, actor, inbox, sent: HashMap::new() };
+        again.for_each(|sent| session.send(sent));
         let ended = session.work(self.kind);
         *left = session.sent;
         ended
@@ -140,32 +154,38 @@ impl Session<'_> {
         self.wire.flush()
     }
 
-    /// Emits the next envelope, as long as there are some.
+    /// Emits the next envelope, as long as there are some. Each fifth one has three fragments.
     fn emit_next(&mut self) -> bool {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
         if number >= self.shared.count {
             return false;
         }
         let content = format!("number {number} {}", "x".repeat(100));
-        let whole = envelope(vec![event("order.placed", &[&content])]);
-        let id = text(&whole.id);
-        self.send(number, id, None, output(None, "default", whole).encode_to_vec());
+        let (mut whole, mut rest) = (envelope(vec![event("order.placed", &[&content])]), VecDeque::new());
+        let token = text(&whole.id);
+        if number.is_multiple_of(5) {
+            let parts = fragments(&[&content, "more", "and more"]);
+            whole = Envelope { id: whole.id.clone(), ..parts[0].clone() };
+            let later = parts[1..].iter().map(|part| Envelope { id: whole.id.clone(), ..part.clone() });
+            rest = later.map(|part| output(None, "default", part).encode_to_vec()).collect();
+        }
+        let (what, payload) = (What::Fragment { number, rest }, output(None, "default", whole).encode_to_vec());
+        self.send(Sent { what, token, call: OUTPUT, payload, stays: true, at: Instant::now() });
         true
     }
 
-    fn send(&mut self, number: u64, envelope: String, job: Option<Job>, payload: Vec<u8>) {
-        let inbox = format!("_INBOX.{}.in.{envelope}", self.shared.setup.account);
-        self.wire.publish(&format!("xbus.default.broker.{}.output", self.actor), &inbox, &payload);
-        self.sent.insert(inbox, Sent { number, payload, envelope, job, at: Instant::now() });
+    fn send(&mut self, sent: Sent) {
+        let inbox = format!("{}.{}", self.inbox, sent.token);
+        self.wire.publish(&subject(sent.call, self.actor), &inbox, &sent.payload);
+        self.sent.insert(inbox, Sent { at: Instant::now(), ..sent });
     }
 
     fn send_again(&mut self) {
-        let subject = format!("xbus.default.broker.{}.output", self.actor);
         for (inbox, sent) in &mut self.sent {
             if sent.at.elapsed() >= AGAIN {
                 sent.at = Instant::now();
-                self.wire.publish(&subject, inbox, &sent.payload);
-                if let Some(job) = &sent.job {
+                self.wire.publish(&subject(sent.call, self.actor), inbox, &sent.payload);
+                if let What::Output(job) = &sent.what {
                     self.wire.publish(&job.inbox, "", &nrpc::KEEP_ALIVE);
                 }
             }
@@ -183,7 +203,7 @@ impl Session<'_> {
         }
     }
 
-    /// The answer to a fragment.
+    /// The answer to a call.
     fn answered(&mut self, delivery: &Delivery) {
         let Some(sent) = self.sent.remove(&delivery.subject) else { return };
         let said = match Reply::read(&delivery.payload).expect("a reply") {
@@ -193,23 +213,40 @@ impl Session<'_> {
                 return;
             }
             Reply::Error(error) => Err(error.message),
-            Reply::Message(ack) => {
-                let ack = EnvelopeAck::decode(ack).expect("an acknowledgement");
-                if ack.status() == ReceptionStatus::Accepted { Ok(()) } else { Err(format!("{ack:?}")) }
-            }
+            Reply::Message(ack) => Ok(ack.to_vec()),
             other => Err(format!("{other:?}")),
         };
-        match (said, &sent.job) {
-            (Ok(()), None) => {
-                self.shared.note(Seen::Accepted { number: sent.number, envelope: sent.envelope });
+        if let What::End = sent.what {
+            // One that is sent again may find that the job has ended.
+            return;
+        }
+        let status = said.and_then(|ack| {
+            let ack = EnvelopeAck::decode(&*ack).expect("an acknowledgement");
+            if ack.status() == ReceptionStatus::Error { Err(ack.reason) } else { Ok(ack.status()) }
+        });
+        match (status, sent.what) {
+            (Ok(ReceptionStatus::Accepted), What::Fragment { number, .. }) => {
+                self.shared.note(Seen::Accepted { number, envelope: sent.token });
                 self.shared.accepted.fetch_add(1, Ordering::Relaxed);
             }
-            (Ok(()), Some(job)) => self.end(job, JobStatus::Success, &[]),
-            (Err(text), None) => self.shared.note(Seen::Refused { number: sent.number, text }),
-            (Err(text), Some(job)) => {
-                self.shared.denied.lock().expect("notes").push(text.clone());
-                self.end(job, JobStatus::Error, &[&text]);
+            (Ok(_), What::Fragment { number, mut rest }) => match rest.pop_front() {
+                Some(payload) => {
+                    let what = What::Fragment { number, rest };
+                    self.send(Sent { what, payload, token: sent.token, call: OUTPUT, stays: true, at: sent.at });
+                }
+                None => {
+                    let text = "the last fragment is received, and the envelope not accepted".to_owned();
+                    self.shared.note(Seen::Refused { number, text });
+                }
+            },
+            (Err(text), What::Fragment { number, .. }) => self.shared.note(Seen::Refused { number, text }),
+            (Ok(_), What::Output(job)) if !sent.stays => self.end(&job, JobStatus::Success, &[]),
+            (Err(text), What::Output(job)) if !sent.stays => {
+                self.end(&job, JobStatus::Error, &[&text]);
+                self.shared.denied.lock().expect("notes").push(text);
             }
+            // A job without a stream ends by its envelope; one that is sent again may find that the job has ended.
+            (_, What::Output(_) | What::End) => {}
         }
     }
 
@@ -222,23 +259,50 @@ impl Session<'_> {
         }
     }
 
+    /// A worker sends an envelope of its own. Each seventh one it sends without the stream of the job.
     fn pass(&mut self, job: &Job) {
-        let number = number(job);
+        let stays = number(job).is_multiple_of(7);
+        if stays {
+            self.end(job, JobStatus::Running, &[]);
+        }
         let whole = envelope(vec![event("order.taxed", &[&job.items()[0]])]);
-        let id = text(&whole.id);
+        let (token, what) = (text(&whole.id), What::Output(job.clone()));
         let payload = output(Some(job), "default", whole).encode_to_vec();
-        self.send(number, id, Some(job.clone()), payload);
+        self.send(Sent { what, token, call: OUTPUT, payload, stays, at: Instant::now() });
     }
 
+    /// A consumer is done. Each eleventh time it says so without the stream of the job.
     fn consume(&mut self, job: &Job) {
         // Noted before the answer: nobody may say done before this.
         self.shared.note(Seen::Consumed { number: number(job), process: job.process() });
-        self.end(job, JobStatus::Success, &[]);
+        if !number(job).is_multiple_of(11) {
+            self.end(job, JobStatus::Success, &[]);
+            return;
+        }
+        self.end(job, JobStatus::Running, &[]);
+        let payload = state(job, JobStatus::Success, &[]).encode_to_vec();
+        let token = text(&new_id());
+        self.send(Sent {
+            what: What::End,
+            token,
+            call: "director.processingend",
+            payload,
+            stays: true,
+            at: Instant::now(),
+        });
     }
 
     fn end(&mut self, job: &Job, status: JobStatus, texts: &[&str]) {
         self.wire.publish(&job.inbox, "", &state(job, status, texts).encode_to_vec());
         self.wire.publish(&job.inbox, "", &nrpc::end_of_stream(1));
+    }
+}
+
+/// The subject of a call of an actor.
+fn subject(call: &str, actor: &str) -> String {
+    match call.strip_suffix(".output") {
+        Some(service) => format!("xbus.default.{service}.{actor}.output"),
+        None => format!("xbus.default.{call}.{actor}"),
     }
 }
 

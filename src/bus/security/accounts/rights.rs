@@ -37,14 +37,14 @@ impl Rules {
 }
 
 /// The rules of who has no account yet.
-pub(super) fn registrant() -> Vec<Rule> {
+pub(in crate::bus::security) fn registrant() -> Vec<Rule> {
     let mut rules = Rules::default();
     rules.call("registration.register");
     rules.0
 }
 
 /// The rules of the account that a principal is; none when it is none, or one that is not enabled.
-pub(super) fn of(xbus: &Xbus, principal: &Principal) -> Vec<Rule> {
+pub(in crate::bus::security) fn of(xbus: &Xbus, principal: &Principal) -> Vec<Rule> {
     let account = Some(principal.name()).filter(|_| principal.kind() == Kind::Actor);
     let account = account.and_then(|name| xbus.account_named(name));
     let enabled = account.filter(|account| account.status() == AccountStatus::Enabled);

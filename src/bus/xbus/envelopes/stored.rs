@@ -6,10 +6,10 @@ use rollbook_core::xbus::envelope::part::checksum;
 use rollbook_core::xbus::id::Id;
 use serde::Serialize;
 
-use super::json::answer::EventOut;
-use super::json::body::{BodyError, JsonEnvelope, OutputBody};
 use crate::bus::error::Fault;
 use crate::bus::security::credentials::token::sha256;
+use crate::bus::xbus::envelopes::json::answer::EventOut;
+use crate::bus::xbus::envelopes::json::body::{BodyError, JsonEnvelope, OutputBody};
 
 #[derive(Serialize)]
 struct EnvelopeOut<'a> {
@@ -64,8 +64,9 @@ pub fn complete(id: Id, envelope: &mut JsonEnvelope) {
     }
     for (position, event) in (0..).zip(&mut envelope.events) {
         let event_id = *event.id.get_or_insert(Id::of_event(id, position));
-        if event.index.is_none() {
-            event.index = Some(1);
+        // In protobuf an index is always there, and 0 or 1 in the only fragment of an event.
+        if event.index.is_none_or(|index| index <= 1) {
+            event.index.get_or_insert(1);
             if event.count == 0 {
                 event.count = u64::try_from(event.items.len()).unwrap_or(u64::MAX);
             }

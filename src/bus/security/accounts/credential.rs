@@ -13,17 +13,17 @@ pub fn id(account: &str) -> String {
 }
 
 /// Whether this is the id of such a credential.
-pub(super) fn is_one(id: &str) -> bool {
+pub(in crate::bus::security) fn is_one(id: &str) -> bool {
     id.starts_with(BEGINNING)
 }
 
 /// The credential of an account, when the certificate with this fingerprint (`sha256:HEX`) is its present one.
-pub(super) fn of<'s>(security: &'s Security, account: &str, print: &str) -> Option<&'s Credential> {
+pub(in crate::bus::security) fn of<'s>(security: &'s Security, account: &str, print: &str) -> Option<&'s Credential> {
     security.credential(&id(account)).filter(|row| has(row, print))
 }
 
 /// Whether the certificate is still that of the credential.
-pub(super) fn is_present(security: &Security, id: &str, print: &str) -> bool {
+pub(in crate::bus::security) fn is_present(security: &Security, id: &str, print: &str) -> bool {
     security.credential(id).is_some_and(|row| has(row, print))
 }
 

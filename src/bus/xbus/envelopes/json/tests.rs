@@ -233,3 +233,17 @@ proptest! {
         drop((OutputBody::read(&body), EndBody::read(&body)));
     }
 }
+
+#[test]
+fn events_without_ids_are_a_whole_envelope_where_programs_send_no_fragments() {
+    let body = json!({"events": [{"type": "test", "items": ["a"]}]}).to_string();
+    let last = |read: Result<OutputBody, BodyError>| match read {
+        Ok(OutputBody::Send { envelope, .. }) => envelope.last,
+        other => panic!("{other:?}"),
+    };
+    assert!(last(OutputBody::read_whole(body.as_bytes())) && !last(OutputBody::read(body.as_bytes())));
+    let fragment = json!({"id": OTHER, "events": [{"id": EVENT, "type": "test", "index": 1, "items": ["a"]}]});
+    assert!(!last(OutputBody::read_whole(fragment.to_string().as_bytes())), "who gives an id sends fragments");
+    let named = OutputBody::read_whole(body.as_bytes()).map(|body| body.with_output("other"));
+    assert!(matches!(named, Ok(OutputBody::Send { output, .. }) if output == "other"));
+}

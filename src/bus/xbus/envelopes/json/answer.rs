@@ -10,7 +10,7 @@ use rollbook_core::xbus::id::Id;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::body::{Context, JsonEvent};
+use super::body::{Context, JsonEnvelope, JsonEvent};
 use super::value::{Words, word};
 
 /// The answer to a call that only has to be understood.
@@ -87,7 +87,9 @@ pub fn actors(actors: &[ActorRow]) -> String {
     json!({"status": "success", "actors": actors.iter().map(actor).collect::<Value>()}).to_string()
 }
 
-fn actor(row: &ActorRow) -> Value {
+/// An actor.
+#[must_use]
+pub fn actor(row: &ActorRow) -> Value {
     let seen = Some(row.last_seen).filter(|seen| *seen > 0);
     json!({
         "id": text(&row.id),
@@ -119,6 +121,22 @@ pub struct Delivered<'a> {
     pub last: bool,
     /// The job of the actor.
     pub context: &'a Context,
+}
+
+/// A job as a program gets it in one piece: each input has a name, and its envelope unless it is closed.
+#[must_use]
+pub fn job(context: &Context, inputs: &[(String, Option<JsonEnvelope>)]) -> String {
+    let envelope = |envelope: &JsonEnvelope| {
+        let events: Vec<EventOut<'_>> = envelope.events.iter().map(EventOut::of).collect();
+        let ids: Vec<String> = envelope.event_ids.iter().map(Id::to_string).collect();
+        json!({ "id": envelope.id.map(|id| id.to_string()), "event_ids": ids, "events": events, "last": envelope.last })
+    };
+    let input = |(name, of): &(String, Option<JsonEnvelope>)| json!({ "name": name, "close": of.is_none(), "envelope": of.as_ref().map(envelope) });
+    json!({
+        "context": {"process_id": context.process.to_string(), "node_id": context.node},
+        "inputs": inputs.iter().map(input).collect::<Value>(),
+    })
+    .to_string()
 }
 
 /// An event as it is written.

@@ -283,7 +283,24 @@ impl OutputBody {
     /// # Errors
     /// The body is none of these.
     pub fn read(body: &[u8]) -> Result<Self, BodyError> {
-        let RawOutput { envelope, output, close, mut bare } = parse(body)?;
+        Self::of(parse(body)?)
+    }
+
+    /// The same, where an envelope without an id that does not say whether it is the last fragment is whole.
+    ///
+    /// # Errors
+    /// The body is none of these.
+    pub fn read_whole(body: &[u8]) -> Result<Self, BodyError> {
+        let mut raw: RawOutput = parse(body)?;
+        let envelope = raw.envelope.as_mut().unwrap_or(&mut raw.bare);
+        if envelope.id.is_none() && envelope.last.is_none() {
+            envelope.last = Some(true);
+        }
+        Self::of(raw)
+    }
+
+    fn of(raw: RawOutput) -> Result<Self, BodyError> {
+        let RawOutput { envelope, output, close, mut bare } = raw;
         let context = bare.context.take().and_then(RawContext::job);
         let output = output.filter(|output| !output.is_empty()).unwrap_or_else(|| DEFAULT_OUTPUT.to_owned());
         if envelope.is_none() && close == Some(true) {
@@ -296,6 +313,19 @@ impl OutputBody {
         match (envelope.id, context) {
             (Some(envelope), Some(context)) if is_bare => Ok(Self::Forward { output, context, envelope }),
             (_, context) => Ok(Self::Send { output, context, envelope }),
+        }
+    }
+}
+
+impl OutputBody {
+    /// The same for another output.
+    #[must_use]
+    pub fn with_output(self, name: &str) -> Self {
+        let output = name.to_owned();
+        match self {
+            Self::Send { context, envelope, .. } => Self::Send { output, context, envelope },
+            Self::Close { context, .. } => Self::Close { output, context },
+            Self::Forward { context, envelope, .. } => Self::Forward { output, context, envelope },
         }
     }
 }

@@ -10,8 +10,8 @@ use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::process::event::{ActorConnection, Event};
 use rollbook_core::xbus::process::row::JobState;
 
-use super::flow::Flow;
-use super::workers::{JobKey, Workers};
+use crate::bus::xbus::flow::Flow;
+use crate::bus::xbus::jobs::workers::{JobKey, Workers};
 
 /// The jobs that the last round found left although their actor is connected. A job whose end was proposed a moment ago
 /// is not yet ended in the state of this node: such a job is given back by the second round that finds it.

@@ -15,16 +15,16 @@ use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::process::event::{Event, JobName, JobSend};
 use tokio_util::sync::CancellationToken;
 
-use super::client::XbusClient;
-use super::flow::Flow;
-use super::pick::{Pick, Picker};
-use super::seen::{Seen, Told};
-use super::sweep;
-use super::upkeep::Upkeep;
-use super::workers::{Deliver, JobGuard, Workers};
 use crate::base::actors::must_tell;
 use crate::base::clock;
 use crate::bus::handle::Bus;
+use crate::bus::xbus::client::XbusClient;
+use crate::bus::xbus::flow::Flow;
+use crate::bus::xbus::jobs::pick::{Pick, PickKey, Picker};
+use crate::bus::xbus::jobs::seen::{Seen, Told};
+use crate::bus::xbus::jobs::sweep;
+use crate::bus::xbus::jobs::upkeep::Upkeep;
+use crate::bus::xbus::jobs::workers::{Deliver, JobGuard, Workers};
 
 /// Longest time between two looks for jobs to bring: a job that another node should have brought is found then.
 const LOOK: Duration = Duration::from_millis(100);
@@ -92,12 +92,12 @@ impl Engine {
     async fn bring(&self) {
         let mut applied = self.bus().node().state().applied();
         let (mut picker, mut sends) = (Picker::default(), FuturesUnordered::new());
-        let mut proposing: HashSet<(Id, String, Id)> = HashSet::new();
+        let mut proposing: HashSet<PickKey> = HashSet::new();
         loop {
             if sends.len() < SENDS_MAX && self.is_known() {
                 for pick in self.pick(&mut picker, &proposing) {
-                    let key = (pick.process, pick.node.clone(), pick.actor);
-                    proposing.insert(key.clone());
+                    let key = pick.key();
+                    proposing.insert(key);
                     sends.push(async move {
                         self.send(pick).await;
                         key
@@ -121,19 +121,19 @@ impl Engine {
         }
     }
 
-    fn pick(&self, picker: &mut Picker, proposing: &HashSet<(Id, String, Id)>) -> Vec<Pick> {
+    fn pick(&self, picker: &mut Picker, proposing: &HashSet<PickKey>) -> Vec<Pick> {
         let free = self.workers.free();
         if free.is_empty() {
             return Vec::new();
         }
         let node = self.bus().node();
-        let taken = |process: Id, node: &str, actor: Id| proposing.contains(&(process, node.to_owned(), actor));
+        let taken = |key: PickKey| proposing.contains(&key);
         node.state().with_machine(|machine| picker.pick(machine, (node.id(), &free), &taken, clock::now()))
     }
 
     /// Proposes that this node brings a job, and gives the job to the connection of its actor.
     async fn send(&self, pick: Pick) {
-        let Pick { process, node, actor } = pick;
+        let Pick { process, node, actor, .. } = pick;
         let Some((to, guard)) = self.workers.reserve((process, node.clone(), actor)) else { return };
         let send = JobSend { job: job_name(&guard), owner: Some(self.bus().node().owner()) };
         match self.flow.advance(process, Event::Send(send)).await {
@@ -195,10 +195,7 @@ impl Engine {
 }
 
 /// Takes the outcomes that are there already.
-fn continue_ready<F: Future<Output = (Id, String, Id)>>(
-    sends: &mut FuturesUnordered<F>,
-    proposing: &mut HashSet<(Id, String, Id)>,
-) {
+fn continue_ready<F: Future<Output = PickKey>>(sends: &mut FuturesUnordered<F>, proposing: &mut HashSet<PickKey>) {
     use futures_util::FutureExt as _;
     while let Some(Some(key)) = sends.next().now_or_never() {
         proposing.remove(&key);

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use rollbook_core::xbus::id::Id;
 
-use super::client::XbusClient;
-use super::json::body::{JsonEnvelope, JsonEvent};
-use super::storage::{self, Fragments};
-use super::stored;
 use crate::bus::error::Fault;
+use crate::bus::xbus::client::XbusClient;
+use crate::bus::xbus::envelopes::json::body::{JsonEnvelope, JsonEvent};
+use crate::bus::xbus::envelopes::storage::{self, Fragments};
+use crate::bus::xbus::envelopes::stored;
 
 /// An envelope in one piece, if its items have at most `bytes_max` bytes; else `None`. The envelope has to be complete
 /// somewhere in the cluster.

@@ -3,7 +3,7 @@
 use rollbook_core::xbus::envelope::part::{EventView, Fragment, Part};
 use rollbook_core::xbus::id::Id;
 
-use super::json::body::{JsonEnvelope, JsonEvent};
+use crate::bus::xbus::envelopes::json::body::{JsonEnvelope, JsonEvent};
 
 /// The measure of a fragment in JSON.
 #[must_use]

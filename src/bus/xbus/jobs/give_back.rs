@@ -5,7 +5,7 @@ use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::process::event::{ActorConnection, Event};
 use rollbook_core::xbus::process::row::JobState;
 
-use super::engine::Engine;
+use crate::bus::xbus::jobs::engine::Engine;
 
 fn connection(engine: &Engine, actor: Id) -> ActorConnection {
     let owner = engine.flow().client().bus().node().owner();

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rollbook_core::machine::Machine;
-use rollbook_core::machine::xbus::state::{Waiting, Xbus};
+use rollbook_core::machine::xbus::state::Xbus;
+use rollbook_core::machine::xbus::waiting::Waiting;
 use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::pipeline::graph::Node;
 use rollbook_core::xbus::process::event::Actors as _;
 
-use super::presence;
+use crate::bus::xbus::presence;
 
 /// Most jobs that one look picks.
 pub(super) const PICKS_MAX: usize = 256;
@@ -31,10 +32,22 @@ const PASSED_MAX: usize = 8192;
 pub(super) struct Pick {
     /// The process.
     pub process: Id,
+    /// Number of the node.
+    pub number: u32,
     /// Name of the node.
     pub node: String,
     /// The actor.
     pub actor: Id,
+}
+
+/// A job that is picked, by what tells it apart: process, number of the node and actor.
+pub(super) type PickKey = (Id, u32, Id);
+
+impl Pick {
+    /// What tells the job apart.
+    pub(super) const fn key(&self) -> PickKey {
+        (self.process, self.number, self.actor)
+    }
 }
 
 /// A node of a version of a pipeline: version and number.
@@ -85,7 +98,7 @@ impl Picker {
         &mut self,
         machine: &Machine,
         (here, free): (u64, &HashMap<Id, usize>),
-        taken: &dyn Fn(Id, &str, Id) -> bool,
+        taken: &dyn Fn(PickKey) -> bool,
         now: Instant,
     ) -> Vec<Pick> {
         let mut picks = Vec::new();
@@ -117,9 +130,9 @@ impl Picker {
                     return picks;
                 }
                 if let Some(actor) = self.choose(job, here, (&mut candidates, now))
-                    && !taken(job.process, &node.id, actor)
+                    && !taken((job.process, number, actor))
                 {
-                    picks.push(Pick { process: job.process, node: node.id.clone(), actor });
+                    picks.push(Pick { process: job.process, number, node: node.id.clone(), actor });
                 }
             }
         }

@@ -9,8 +9,8 @@ use rollbook_core::xbus::id::Id;
 use rollbook_core::xbus::limits::{DETACHED_MS, STALL_MS};
 use rollbook_core::xbus::process::event::{Event, Unit};
 
-use super::flow::Flow;
 use crate::bus::error::Fault;
+use crate::bus::xbus::flow::Flow;
 
 /// How long an envelope waits for its rest, milliseconds.
 const RETENTION_MS: u64 = 24 * 60 * 60 * 1000;

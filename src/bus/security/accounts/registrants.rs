@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::account_rights::REGISTRANT;
-use super::authority::Authority;
-use super::identity::Identity;
-use super::origin::Origin;
 use crate::bus::error::Fault;
+use crate::bus::security::accounts::rights::REGISTRANT;
+use crate::bus::security::authority::Authority;
+use crate::bus::security::identity::Identity;
+use crate::bus::security::origin::Origin;
 
 impl Authority {
     /// A client that shows nothing, at a door where programs register accounts of Xbus: it may do what anybody may
