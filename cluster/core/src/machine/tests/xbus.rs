@@ -111,6 +111,15 @@ impl Story {
         self.propose(None, change).unwrap()
     }
 
+    /// Makes many changes in one entry, without the checks of [`Story::propose`].
+    #[track_caller]
+    fn all_done(&mut self, changes: impl IntoIterator<Item = Change>) {
+        self.millis += 10;
+        let frames: Vec<_> = changes.into_iter().map(|change| Command::xbus(None, change).frame().unwrap()).collect();
+        let replies = self.replica.apply_at(self.millis, &frames);
+        assert!(replies.iter().all(Result::is_ok), "{replies:?}");
+    }
+
     #[track_caller]
     fn refused(&mut self, change: Change) -> String {
         self.propose(None, change).unwrap_err().to_string()

@@ -213,14 +213,14 @@ fn big_processes_hear_in_several_changes() {
         .collect();
     story.done(Change::Register(registration(2, "many", 2, &consumers)));
     story.done(accept(2, 2));
-    for consumer in &consumers {
+    story.all_done(consumers.iter().map(|consumer| {
         let (id, config) = (consumer.id.clone(), Vec::new());
-        story.done(Change::ActorStatus(ActorStatusSet { id, status: ActorStatus::Enabled.into(), config }));
-    }
+        Change::ActorStatus(ActorStatusSet { id, status: ActorStatus::Enabled.into(), config })
+    }));
     let processes: Vec<u8> = (100..200).collect();
-    for process in &processes {
-        story.begins(*process, *process);
-    }
+    let begun: Vec<_> =
+        processes.iter().map(|number| story.fragment(*number, &emitter(&[*number]), whole("order"))).collect();
+    story.all_done(begun);
     let done = story.done(all_hear(&processes, Happens::ActorsChanged(Unit {})));
     assert!(done.more && done.count > 10 && done.count < 100, "{}", done.count);
     let rest = &processes[usize::try_from(done.count).unwrap()..];
@@ -236,23 +236,17 @@ fn messages_of_all_jobs_of_a_process_are_bounded() {
     let edges = (0..30).map(|number| format!("e.o->w{number}.i")).collect();
     let nodes = [node("e", &[], &["o"])].into_iter().chain(workers).collect();
     story.pipeline(51, "many", Document { nodes, edges });
+    let messages = vec![text(&"x".repeat(1024)); 16];
     story.begins(100, 200);
-    for number in 0..30 {
-        let name = format!("w{number}");
-        story.goes(200, send(&name, WORKER));
-        let messages = vec![text(&"x".repeat(1024)); 16];
-        story.goes(200, Happens::End(JobEnd { job: job(&name, WORKER), success: number > 0, messages }));
-        if number == 0 {
-            break;
-        }
-    }
+    story.goes(200, send("w0", WORKER));
+    story.goes(200, Happens::End(JobEnd { job: job("w0", WORKER), success: false, messages: messages.clone() }));
     assert_eq!(story.ended(200).nodes[1].jobs[0].state(), JobState::Error);
     story.begins(101, 201);
     for number in 0..30 {
         let name = format!("w{number}");
         story.goes(201, send(&name, WORKER));
-        let messages = vec![text(&"x".repeat(1024)); 16];
-        story.goes(201, Happens::End(JobEnd { job: job(&name, WORKER), success: true, messages }));
+        let end = JobEnd { job: job(&name, WORKER), success: true, messages: messages.clone() };
+        story.goes(201, Happens::End(end));
     }
     let row = story.ended(201);
     assert_eq!((row.status(), row.encoded_len() < 40 << 10), (ProcessStatus::Done, true));
