@@ -215,7 +215,8 @@ async fn services_of_async_nats_are_called_by_other_doors() {
     .expect("no panic");
     assert_eq!(answer, (200, json!(42)));
     serving.abort();
-    drop((service, client));
+    // Its task has a handle of the connection: dropping ours ends nothing.
+    service.stop().await.expect("an end");
     let gone = move || wait_for("the end", SOON, || instances(&node, "rusty").is_empty().then_some(()));
     tokio::task::spawn_blocking(gone).await.expect("no panic");
 }
