@@ -13,7 +13,7 @@ fn processes_go_along_again_when_the_pipeline_is_there() {
     let output = format!("broker.{}.output", shop.actors[0]);
     for _ in 0..3 {
         let sent = json!({ "events": [{ "type": "t", "items": ["a"] }], "last": true });
-        assert_eq!(shop.client.call(&output, &sent)["status"], "accepted");
+        assert_eq!(shop.client.call(&output, &sent)["reception_status"], "accepted");
     }
     let processes = |status: &str| {
         let (_, list) = bus.rest("GET", &format!("processes?status={status}"), &Value::Null);
