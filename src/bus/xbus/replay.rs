@@ -169,7 +169,9 @@ impl Replays {
         if jobs.len() >= JOBS_MAX {
             let ended = |entry: &Entry| entry.job.progress().state != ReplayState::Running;
             let oldest = jobs.iter().find(|(_, entry)| ended(entry)).map(|(key, _)| *key);
-            oldest.and_then(|key| jobs.remove(&key));
+            if let Some(key) = oldest {
+                jobs.remove(&key);
+            }
         }
         let (id, began) = (Id::new(*Uuid::new_v4().as_bytes()), clock::millis());
         let progress = ReplayProgress {

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jsonschema::{PatternOptions, Retrieve, Uri, Validator};
-use rollbook_core::xbus::limits::MESSAGE_BYTES_MAX;
+use rollbook_core::xbus::log;
 use rollbook_core::xbus::schema::{SchemaMode, SchemaRow};
 use serde_json::Value;
 
@@ -50,7 +50,7 @@ fn named(place: &str) -> &str {
 }
 
 fn cut(mut text: String) -> String {
-    rollbook_core::xbus::log::cut(&mut text);
+    log::cut(&mut text);
     text
 }
 
@@ -151,9 +151,6 @@ impl Schemas {
     }
 }
 
-// A verdict fits into a log entry.
-const _: () = assert!(MESSAGE_BYTES_MAX >= 256);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,7 +221,8 @@ mod tests {
         assert!(list.is_valid(&serde_json::json!({ "next": { "next": {} } })));
         assert!(!list.is_valid(&serde_json::json!({ "next": { "next": 1 } })));
         if let Ok(circle) = compile(r##"{"$ref":"#"}"##) {
-            std::hint::black_box(circle.is_valid(&serde_json::json!(1)));
+            let ends = circle.is_valid(&serde_json::json!(1));
+            assert!([true, false].contains(&ends));
         }
     }
 }

@@ -4,7 +4,7 @@
 //! accounts    who may speak: registered, accepted, disabled     account_changes  what operators do with an account
 //! actors      what programs of an account do                    pipelines        graphs and their versions
 //! processes   envelopes on their way                            process_changes  pause, resume, cancel, purge
-//! replays     processes that go along again                  schemas          what items of events have to look like
+//! replays     processes that go along again                     schemas          what items of events have to look like
 //! envelopes   what is known of an envelope                      logs             what actors had to say
 //! output      an envelope in the name of an actor
 //! ```
