@@ -42,7 +42,7 @@ fn commands_are_the_actors_of_a_pipeline() {
     let _upper = run(&shop, &key, "shop.upper", "tr a-z A-Z");
     let mut consumer = run(&shop, &key, "shop.archive", &format!("cat >> {}; echo kept >&2", archive.display()));
     let emit = |more: &[&str]| {
-        let arguments = [&["emit", "shop.orders", "--wait", "--output", "json"], more].concat();
+        let arguments = [&["emit", "shop.orders", "--wait", "--output", "json"][..], more].concat();
         run_command(command(&shop, &key, &arguments), b"", SOON)
     };
     let done = emit(&["--type", "order", "--item", "one", "--item", "two"]);

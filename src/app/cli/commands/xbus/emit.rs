@@ -227,7 +227,7 @@ mod tests {
         let args = EmitArgs { output_name: Some("other".into()), wait: Some(Duration::from_secs(60)), ..args() };
         run(&fake.global(), args).await.unwrap();
         assert_eq!(fake.calls()[0], "POST /api/xbus/actors/shop.orders/output?output=other");
-        assert_eq!(fake.bodies()[0], r#"{"events":[{"items":["a","b"],"type":"order"}]}"#);
+        assert_eq!(fake.bodies()[0], r#"{"events":[{"type":"order","items":["a","b"]}]}"#);
         assert_eq!(fake.calls()[2], "GET /api/xbus/processes?envelope=e");
         assert_eq!(fake.calls().len(), 5);
     }

@@ -46,7 +46,7 @@ impl Gateway {
         query: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<Option<Value>, CallError> {
-        let path = [&["xbus", self.actor.as_str()], path].concat();
+        let path = [&["xbus", self.actor.as_str()][..], path].concat();
         let url = self.client.url(&path, query);
         let body = body.map(|body| body.to_string().into_bytes());
         let answer = self.client.send(method, url.clone(), body).await?;

@@ -12,7 +12,7 @@ use crate::app::cli::shared::output::{note, print};
 
 /// Most bytes of the standard output of a command that become an envelope.
 const OUTPUT_BYTES_MAX: usize = 6 << 20;
-/// Most bytes of one line of the standard error. The rest of a longer line is cut.
+/// Most bytes of one line of the standard error. A longer line becomes several.
 const LINE_BYTES_MAX: u64 = 1024;
 /// Lines of the standard error that are kept: the newest ones.
 const LINES_MAX: usize = 16;
