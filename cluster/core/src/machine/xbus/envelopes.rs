@@ -202,7 +202,12 @@ impl Machine {
                 Err(refusal) => return Ok(Err(refusal)),
             }
         }
-        let known = Self::event_rows(arrival.id, &envelope.needs(&fragment.fragment), rows, writes)?;
+        // An envelope that begins has no rows of events, and most have all their events in their only fragment.
+        let known = if is_new {
+            BTreeMap::new()
+        } else {
+            Self::event_rows(arrival.id, &envelope.needs(&fragment.fragment), rows, writes)?
+        };
         let result = envelope.receive(&known, &fragment.fragment, self.millis);
         let changed: BTreeMap<Id, EventRow> = result.changed.iter().map(|row| (row.id(), row.clone())).collect();
         let ends = result.was.is_some_and(|was| was != envelope.status());
@@ -212,7 +217,8 @@ impl Machine {
             envelope.first_sequence = arrival.sequence;
         }
         if ends && envelope.status() == EnvelopeStatus::Complete && arrival.output.is_none() {
-            let mut events = Self::event_rows(arrival.id, &Needed::All, rows, writes)?;
+            let mut events =
+                if is_new { BTreeMap::new() } else { Self::event_rows(arrival.id, &Needed::All, rows, writes)? };
             events.extend(changed);
             // Nothing is written yet when this is refused: the sender repeats the fragment.
             let begun = match self.begin_processes(&envelope, &fragment.process_ids, &events, rows, writes)? {
@@ -273,8 +279,10 @@ impl Machine {
             self.xbus.put_envelope(row);
             return Ok(());
         }
-        self.xbus.remove_envelope(id);
-        writes.delete(FAMILY, keys::of(Kind::ENVELOPE_OPEN, id));
+        if self.xbus.open_envelope(id).is_some() {
+            self.xbus.remove_envelope(id);
+            writes.delete(FAMILY, keys::of(Kind::ENVELOPE_OPEN, id));
+        }
         writes.put(FAMILY, keys::of(Kind::ENVELOPE, id), row.encode_to_vec());
         let ended = keys::key(Kind::ENVELOPE_ENDED, &[&row.touched.to_be_bytes(), id.as_bytes()]);
         writes.put(FAMILY, ended, Vec::new());

@@ -74,8 +74,10 @@ impl Machine {
             writes.put(FAMILY, keys::of(Kind::ATTENTION, id), attention.encode_to_vec());
         }
         if row.status().is_final() && !row.has_live_jobs() {
-            self.xbus.remove_process(id);
-            writes.delete(FAMILY, keys::of(Kind::PROCESS_OPEN, id));
+            if self.xbus.open_process(id).is_some() {
+                self.xbus.remove_process(id);
+                writes.delete(FAMILY, keys::of(Kind::PROCESS_OPEN, id));
+            }
             writes.put(FAMILY, keys::of(Kind::PROCESS, id), row.encode_to_vec());
             let ended = keys::key(Kind::PROCESS_ENDED, &[&row.status_changed.to_be_bytes(), id.as_bytes()]);
             writes.put(FAMILY, ended, Vec::new());

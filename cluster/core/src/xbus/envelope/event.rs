@@ -3,6 +3,7 @@
 use alloc::string::String;
 
 use super::assembly::Fault;
+use super::crc::combine;
 use super::part::{Part, checksum_start};
 use super::row::EventRow;
 use crate::xbus::id::Id;
@@ -96,7 +97,7 @@ impl EventRow {
         self.parts.push(part.fingerprint());
         self.items = self.items.saturating_add(part.items);
         self.bytes = self.bytes.saturating_add(part.bytes);
-        self.crc = crc32c::crc32c_combine(self.crc, part.crc, usize::try_from(part.bytes).unwrap_or(usize::MAX));
+        self.crc = combine(self.crc, part.crc, part.bytes);
         Ok(())
     }
 

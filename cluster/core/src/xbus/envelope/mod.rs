@@ -4,6 +4,7 @@
 //! part       what the rules need to know of one event in one fragment: its measure
 //! row        what is kept of an envelope and of each of its events: no items
 //! assembly   a fragment changes an envelope: receiving, stalled, complete, error
+//! crc        the CRC of two texts one behind the other
 //! position   what the first fragments of an envelope cover, for whoever reads it in steps
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! Invariant: an envelope that is complete never changes again.
 
 pub mod assembly;
+mod crc;
 mod event;
 pub mod part;
 pub mod position;

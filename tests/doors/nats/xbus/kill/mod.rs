@@ -91,7 +91,7 @@ impl Run {
             setup,
             count,
             next: AtomicU64::new(0),
-            accepted: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             seen: Mutex::new(Vec::new()),
             stop: AtomicBool::new(false),
             denied: Mutex::new(Vec::new()),
@@ -107,10 +107,10 @@ impl Run {
                 scope.spawn(move || program.run(shared));
             }
             for moment in moments {
-                until("envelopes before a kill", || shared.accepted.load(Ordering::Relaxed) >= moment);
+                until("envelopes before a kill", || shared.answered.load(Ordering::Relaxed) >= moment);
                 self.kill();
             }
-            until("the acknowledgement of each envelope", || shared.accepted.load(Ordering::Relaxed) >= count);
+            until("the acknowledgement of each envelope", || shared.answered.load(Ordering::Relaxed) >= count);
             eprintln!("{count} envelopes were accepted after {:?}", begun.elapsed());
             let found = ended(self.cluster.node(1));
             drop(stop);

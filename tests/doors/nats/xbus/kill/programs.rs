@@ -15,7 +15,7 @@ use rollbook::doors::nats::xbus::proto::process::EmitterEnvelopeState;
 use rollbook_core::xbus::process::row::ProcessStatus;
 
 use super::checker::Seen;
-use crate::doors::nats::xbus::actor::{Job, envelope, event, fragments, inbox, new_id, output, state, text};
+use crate::doors::nats::xbus::actor::{Job, envelope, event, fragments, inbox, output, state, text};
 use crate::doors::nats::xbus::setup::Setup;
 use crate::doors::nats::xbus::wire::{Delivery, Wire};
 use crate::harness::ms;
@@ -36,7 +36,8 @@ pub(super) struct Shared {
     pub(super) count: u64,
     /// The number of the next envelope.
     pub(super) next: AtomicU64,
-    pub(super) accepted: AtomicU64,
+    /// Envelopes that were accepted or refused.
+    pub(super) answered: AtomicU64,
     pub(super) seen: Mutex<Vec<Seen>>,
     pub(super) stop: AtomicBool,
     /// Workers that were refused what they sent, with the reason.
@@ -45,6 +46,9 @@ pub(super) struct Shared {
 
 impl Shared {
     fn note(&self, seen: Seen) {
+        if let Seen::Accepted { .. } | Seen::Refused { .. } = &seen {
+            self.answered.fetch_add(1, Ordering::Relaxed);
+        }
         self.seen.lock().expect("notes").push(seen);
     }
 
@@ -82,8 +86,8 @@ enum What {
 /// Something that was sent and has no answer yet.
 struct Sent {
     what: What,
-    /// Tells the answer apart.
-    token: String,
+    /// The envelope, or what else is meant.
+    about: String,
     call: &'static str,
     payload: Vec<u8>,
     /// Whether it is sent again by the next connection.
@@ -97,6 +101,8 @@ struct Session<'a> {
     wire: Wire,
     actor: &'a str,
     inbox: String,
+    /// The number of the next call.
+    next: u64,
     /// By the subject of the answer.
     sent: HashMap<String, Sent>,
 }
@@ -130,7 +136,7 @@ impl Program {
         }
         wire.flush()?;
         let again = std::mem::take(left).into_values().filter(|sent| sent.stays);
-        let mut session = Session { shared, wire, actor, inbox, sent: HashMap::new() };
+        let mut session = Session { shared, wire, actor, inbox, next: 0, sent: HashMap::new() };
         again.for_each(|sent| session.send(sent));
         let ended = session.work(self.kind);
         *left = session.sent;
@@ -162,7 +168,7 @@ impl Session<'_> {
         }
         let content = format!("number {number} {}", "x".repeat(100));
         let (mut whole, mut rest) = (envelope(vec![event("order.placed", &[&content])]), VecDeque::new());
-        let token = text(&whole.id);
+        let about = text(&whole.id);
         if number.is_multiple_of(5) {
             let parts = fragments(&[&content, "more", "and more"]);
             whole = Envelope { id: whole.id.clone(), ..parts[0].clone() };
@@ -170,12 +176,14 @@ impl Session<'_> {
             rest = later.map(|part| output(None, "default", part).encode_to_vec()).collect();
         }
         let (what, payload) = (What::Fragment { number, rest }, output(None, "default", whole).encode_to_vec());
-        self.send(Sent { what, token, call: OUTPUT, payload, stays: true, at: Instant::now() });
+        self.send(Sent { what, about, call: OUTPUT, payload, stays: true, at: Instant::now() });
         true
     }
 
     fn send(&mut self, sent: Sent) {
-        let inbox = format!("{}.{}", self.inbox, sent.token);
+        // An answer that comes twice must not count for the next fragment.
+        self.next += 1;
+        let inbox = format!("{}.{}", self.inbox, self.next);
         self.wire.publish(&subject(sent.call, self.actor), &inbox, &sent.payload);
         self.sent.insert(inbox, Sent { at: Instant::now(), ..sent });
     }
@@ -226,13 +234,12 @@ impl Session<'_> {
         });
         match (status, sent.what) {
             (Ok(ReceptionStatus::Accepted), What::Fragment { number, .. }) => {
-                self.shared.note(Seen::Accepted { number, envelope: sent.token });
-                self.shared.accepted.fetch_add(1, Ordering::Relaxed);
+                self.shared.note(Seen::Accepted { number, envelope: sent.about });
             }
             (Ok(_), What::Fragment { number, mut rest }) => match rest.pop_front() {
                 Some(payload) => {
                     let what = What::Fragment { number, rest };
-                    self.send(Sent { what, payload, token: sent.token, call: OUTPUT, stays: true, at: sent.at });
+                    self.send(Sent { what, payload, about: sent.about, call: OUTPUT, stays: true, at: sent.at });
                 }
                 None => {
                     let text = "the last fragment is received, and the envelope not accepted".to_owned();
@@ -266,9 +273,9 @@ impl Session<'_> {
             self.end(job, JobStatus::Running, &[]);
         }
         let whole = envelope(vec![event("order.taxed", &[&job.items()[0]])]);
-        let (token, what) = (text(&whole.id), What::Output(job.clone()));
+        let (about, what) = (text(&whole.id), What::Output(job.clone()));
         let payload = output(Some(job), "default", whole).encode_to_vec();
-        self.send(Sent { what, token, call: OUTPUT, payload, stays, at: Instant::now() });
+        self.send(Sent { what, about, call: OUTPUT, payload, stays, at: Instant::now() });
     }
 
     /// A consumer is done. Each eleventh time it says so without the stream of the job.
@@ -281,15 +288,8 @@ impl Session<'_> {
         }
         self.end(job, JobStatus::Running, &[]);
         let payload = state(job, JobStatus::Success, &[]).encode_to_vec();
-        let token = text(&new_id());
-        self.send(Sent {
-            what: What::End,
-            token,
-            call: "director.processingend",
-            payload,
-            stays: true,
-            at: Instant::now(),
-        });
+        let (about, call) = (job.process(), "director.processingend");
+        self.send(Sent { what: What::End, about, call, payload, stays: true, at: Instant::now() });
     }
 
     fn end(&mut self, job: &Job, status: JobStatus, texts: &[&str]) {
