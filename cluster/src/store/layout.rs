@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
     WriteOptions,
 };
 use rollbook_core::rows::Family;
@@ -258,6 +258,9 @@ pub(crate) fn sync_directory(path: &Path) -> std::io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
 
+/// Bytes of a piece of a filter or index.
+const METADATA_BLOCK_BYTES: usize = 4096;
+
 fn base_options() -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
@@ -282,6 +285,12 @@ fn bounded(cache: &Cache, compression: DBCompressionType) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // In pieces: the filter of a file with a million keys is larger than a shard of the cache, and each look for a key
+    // would read all of it.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_metadata_block_size(METADATA_BLOCK_BYTES);
+    table.set_pin_top_level_index_and_filter(true);
     tabled(table, cache, compression)
 }
 

@@ -6,3 +6,5 @@ pub(crate) mod complete;
 pub mod disk;
 pub mod files;
 pub(crate) mod layout;
+#[cfg(test)]
+mod tests;
