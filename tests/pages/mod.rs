@@ -55,7 +55,7 @@ pub(crate) struct Block {
     pub(crate) text: String,
     line: usize,
     end: usize,
-    /// The line of the heading above.
+    /// The line of the heading above, of the first or second order.
     section: usize,
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn blocks(text: &str) -> Vec<Block> {
                 block.text.push('\n');
                 open = Some(block);
             }
-            (None, None) if content.starts_with('#') => section = line,
+            (None, None) if content.starts_with("# ") || content.starts_with("## ") => section = line,
             (None, None) => {}
         }
     }

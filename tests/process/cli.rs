@@ -267,7 +267,7 @@ fn whatever_was_stored_comes_out_of_a_dump_and_in_again() {
     // Also one that came in through a door with a larger limit.
     let large = body_of(200_000).replace("{\"subject\"", "{\"id\":\"large\",\"subject\"");
     assert_eq!(done(run(&node, &["restore"], &large)), "restored 1 event, 0 already there\n");
-    let copy = format!("{}\n", body_of(1_100_000).replace("{\"subject\"", "{\"id\":\"huge\",\"subject\""));
+    let copy = format!("{}\n", body_of(9_000_000).replace("{\"subject\"", "{\"id\":\"huge\",\"subject\""));
     failed(&run(&node, &["restore"], &copy), 1, "request body too large");
 }
 

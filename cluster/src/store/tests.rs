@@ -24,7 +24,8 @@ fn a_look_for_a_key_that_is_not_there_reads_nothing_however_many_there_are() {
         db.put_cf_opt(ids, key(number), [7; 16], &unlogged()).unwrap();
     }
     db.flush_cf(ids).unwrap();
-    let look = |from: u64| (from..from + LOOKS).for_each(|number| assert_eq!(db.get_cf(ids, key(number)).unwrap(), None));
+    let look =
+        |from: u64| (from..from + LOOKS).for_each(|number| assert_eq!(db.get_cf(ids, key(number)).unwrap(), None));
     // The pieces of the filter come into the cache.
     (0..10).for_each(|round| look(KEYS + round * LOOKS));
     set_perf_stats(PerfStatsLevel::EnableCount);

@@ -124,7 +124,8 @@ impl Settings {
     /// What the listener says about TLS.
     #[must_use]
     pub(super) fn listener_tls(&self) -> ListenerTls {
-        let own_client_ca = self.xbus_ca().is_some();
+        // A closed door asks nobody; over REST accounts are accepted all the same.
+        let own_client_ca = self.xbus_ca().is_some() && self.listen.addr().is_some();
         ListenerTls { mode: self.tls, client_certificates: self.client_certificates, own_client_ca }
     }
 

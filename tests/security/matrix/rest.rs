@@ -86,6 +86,7 @@ put /api/xbus/actors/{actor} | /api/xbus/actors/none | admin:write xbus/actors/n
 delete /api/xbus/actors/{actor} | /api/xbus/actors/none | admin:write xbus/actors/none |
 post /api/xbus/actors/{actor}/accept | /api/xbus/actors/none/accept | admin:write xbus/actors/none |
 post /api/xbus/actors/{actor}/reject | /api/xbus/actors/none/reject | admin:write xbus/actors/none |
+post /api/xbus/actors/{actor}/output | /api/xbus/actors/none/output | admin:write xbus/actors/none/output | {}
 post /api/xbus/actors/{actor}/disable | /api/xbus/actors/none/disable | admin:write xbus/actors/none |
 get /api/xbus/attention |  | admin:read xbus/processes |
 get /api/xbus/envelopes/{id} | /api/xbus/envelopes/53131466-4e2e-11e7-916e-af2b1e6d242d | admin:read xbus/envelopes/53131466-4e2e-11e7-916e-af2b1e6d242d |

@@ -16,6 +16,7 @@ use super::tls_error::advice;
 use crate::app::cli::access::resolve::{Access, check_private};
 use crate::app::cli::access::secret::Secret;
 use crate::app::cli::access::tls;
+use crate::base::duration;
 use crate::base::https;
 
 /// Longest wait for a connection.

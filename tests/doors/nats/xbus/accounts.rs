@@ -182,7 +182,7 @@ fn an_api_key_is_shown_once_and_names_its_account_to_a_gateway() {
 #[test]
 fn python_xbus_registers_connects_and_finds_its_actors() {
     let Some(clients) = clients() else { return };
-    let bus = Bus::start_with(|options| options.env("ROLLBOOK_NATS__TLS_HANDSHAKE_FIRST", "off"));
+    let bus = Bus::start_with(|options| options.env("ROLLBOOK_NATS__TLS_HANDSHAKE_FIRST", "auto"));
     let key = KeyPair::generate().expect("a key");
     let files = tempfile::tempdir().expect("a directory");
     std::fs::write(files.path().join("shop.key"), key.serialize_pem()).expect("write");

@@ -103,8 +103,16 @@ impl Bus {
         let told = anonymous.call("registration.register", &wanted);
         assert_eq!(told["registration_status"], "accepted", "{told}");
         let certificate = text(&told["signed_certificate"]);
-        let client = self.connect(&certificate, &key).unwrap_or_else(|error| panic!("{error}"));
-        let ids = told["actor_list"].as_array().into_iter().flatten().map(|actor| text(&actor["id"])).collect();
+        let mut client = self.connect(&certificate, &key).unwrap_or_else(|error| panic!("{error}"));
+        let ids: Vec<String> =
+            told["actor_list"].as_array().into_iter().flatten().map(|actor| text(&actor["id"])).collect();
+        // What an operator decided reaches all clients a moment later.
+        for actor in &ids {
+            wait_for("the rights of an enabled actor", SOON, || {
+                let log = format!("PUB xbus.default.director.log.{actor} 0\r\n");
+                client.refusal(&log).is_empty().then_some(())
+            });
+        }
         Account { client, id, actors: ids, key, certificate, wanted }
     }
 }
