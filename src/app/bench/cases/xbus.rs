@@ -64,16 +64,8 @@ impl Bus {
         let host = nats.host_str().context("the server printed no host for `nats`")?;
         let door = format!("{host}:{}", nats.port().context("the server printed no port for `nats`")?);
         let meter = Meter::Process(server.pid());
-        // The feature level of a new cluster is raised a moment after its start.
-        let mut actors = set_up(&web).await;
-        for _ in 0..100 {
-            if actors.is_ok() {
-                break;
-            }
-            sleep(SAMPLE).await;
-            actors = set_up(&web).await;
-        }
-        Ok(Self { _server: Some(server), _data: Some(data), door, meter, actors: actors? })
+        let actors = set_up(&web).await?;
+        Ok(Self { _server: Some(server), _data: Some(data), door, meter, actors })
     }
 
     /// Connects, and subscribes to an inbox of this connection alone.

@@ -1,17 +1,23 @@
 //! The messages of Xbus that the load generator needs, as the published clients have them, and the accounts and
 //! pipelines that a run needs.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use prost::Message as _;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use rollbook_core::xbus::envelope::part::checksum;
 use rollbook_core::xbus::id::Id;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::http::{Connection, Target};
 
 /// The account, and in front of the names of its actors.
 const ACCOUNT: &str = "bench";
+/// Tries to register, and the pause between them.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(50);
 /// The version of the pipeline. One that was active is never saved again.
 const VERSION: &str = "1";
 /// The pipeline: an emitter, a worker and a consumer in a line.
@@ -224,7 +230,14 @@ pub(in crate::app::bench) async fn set_up(web: &Target) -> Result<Actors> {
         let csr = params.serialize_request(&key)?.pem()?;
         let actors = [actor("emitter"), actor("worker"), actor("consumer")];
         let body = json!({ "name": ACCOUNT, "type": "actor", "csr": csr, "actors": actors });
-        done(web, "POST", "accounts", &body.to_string()).await?;
+        let mut tries = 0;
+        // The feature level of a new cluster is raised a moment after its start.
+        while let Err(error) = done(web, "POST", "accounts", &body.to_string()).await {
+            tries += 1;
+            ensure!(tries < TRIES, "{error:#}");
+            sleep(PAUSE).await;
+        }
+        params.subject_alt_names = vec![SanType::URI(format!("xbus-account:{ACCOUNT}").as_str().try_into()?)];
         // Nobody connects with this certificate: the load is for a bus without security.
         let certificate = json!({ "certificate": params.self_signed(&key)?.pem() });
         done(web, "POST", &format!("accounts/{ACCOUNT}/accept"), &certificate.to_string()).await?;
