@@ -20,8 +20,8 @@ use uuid::Uuid;
 use crate::base::clock;
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
-use crate::bus::xbus::client::XbusClient;
 use crate::bus::xbus::filter::ProcessFilter;
+use crate::bus::xbus::flow::Flow;
 
 /// Most jobs that are remembered, ended ones included. From so many on the oldest one that has ended is forgotten.
 pub const JOBS_MAX: usize = 100;
@@ -159,7 +159,7 @@ impl Replays {
     ///
     /// # Errors
     /// Too many jobs run.
-    pub fn begin(&self, client: XbusClient, wish: ReplayWish, actor: Actor) -> Result<ReplayProgress, Fault> {
+    pub fn begin(&self, flow: Flow, wish: ReplayWish, actor: Actor) -> Result<ReplayProgress, Fault> {
         let mut jobs = lock(&self.jobs);
         let running = jobs.values().filter(|entry| entry.job.progress().state == ReplayState::Running).count();
         if running >= RUNNING_MAX {
@@ -187,7 +187,7 @@ impl Replays {
             ended: 0,
         };
         let job = Arc::new(Job { progress: Mutex::new(progress.clone()), canceled: AtomicBool::new(false) });
-        let task = tokio::spawn(run(client, wish, actor, Arc::clone(&job))).abort_handle();
+        let task = tokio::spawn(run(flow, wish, actor, Arc::clone(&job))).abort_handle();
         jobs.insert((began, id), Entry { job, task });
         Ok(progress)
     }
@@ -214,8 +214,8 @@ impl Replays {
     }
 }
 
-async fn run(client: XbusClient, wish: ReplayWish, actor: Actor, job: Arc<Job>) {
-    match pages(&client, &wish, &actor, &job).await {
+async fn run(flow: Flow, wish: ReplayWish, actor: Actor, job: Arc<Job>) {
+    match pages(&flow, &wish, &actor, &job).await {
         Ok(()) if job.is_canceled() => job.end(ReplayState::Canceled, String::new()),
         Ok(()) => job.end(ReplayState::Done, String::new()),
         Err(fault) => {
@@ -227,10 +227,10 @@ async fn run(client: XbusClient, wish: ReplayWish, actor: Actor, job: Arc<Job>) 
 
 /// Goes through all processes that fit. A new process is newer than those that are still to come, so none is replayed
 /// twice.
-async fn pages(client: &XbusClient, wish: &ReplayWish, actor: &Actor, job: &Job) -> Result<(), Fault> {
+async fn pages(flow: &Flow, wish: &ReplayWish, actor: &Actor, job: &Job) -> Result<(), Fault> {
     let mut behind = None;
     while !job.is_canceled() {
-        let page = client.processes(wish.filter.clone(), behind, PAGE).await?;
+        let page = flow.client().processes(wish.filter.clone(), behind, PAGE).await?;
         let found: Vec<(Id, bool)> = page.items.iter().map(|row| (row.id(), is_unmatched(row))).collect();
         let next = page.next;
         drop(page);
@@ -239,7 +239,7 @@ async fn pages(client: &XbusClient, wish: &ReplayWish, actor: &Actor, job: &Job)
             progress.matched = progress.matched.saturating_add(u64::try_from(found.len()).unwrap_or(u64::MAX));
         }
         if !wish.dry_run {
-            let each = |(process, unmatched)| one(client, wish, actor, job, (process, unmatched));
+            let each = |(process, unmatched)| one(flow, wish, actor, job, (process, unmatched));
             stream::iter(found).for_each_concurrent(CONCURRENCY, each).await;
         }
         behind = next;
@@ -255,8 +255,8 @@ fn is_unmatched(row: &ProcessRow) -> bool {
     row.pipeline.is_empty()
 }
 
-async fn one(client: &XbusClient, wish: &ReplayWish, actor: &Actor, job: &Job, (process, unmatched): (Id, bool)) {
-    let count = if unmatched { client.look(|xbus| xbus.active_pipelines().count()) } else { 1 };
+async fn one(flow: &Flow, wish: &ReplayWish, actor: &Actor, job: &Job, (process, unmatched): (Id, bool)) {
+    let count = if unmatched { flow.client().look(|xbus| xbus.active_pipelines().count()) } else { 1 };
     let first = Id::new(*Uuid::new_v4().as_bytes());
     let more = (1..count.min(PROCESSES_PER_ENVELOPE_MAX)).map(|_| Uuid::new_v4().as_bytes().to_vec());
     let ids = std::iter::once(first.to_vec()).chain(more).collect();
@@ -267,11 +267,15 @@ async fn one(client: &XbusClient, wish: &ReplayWish, actor: &Actor, job: &Job, (
             return;
         }
         tries = tries.saturating_add(1);
-        match client.change_of(None, Change::Replay(replay.clone()), actor.clone()).await {
-            Ok(_) => return job.replayed(),
+        match flow.client().change_of(None, Change::Replay(replay.clone()), actor.clone()).await {
+            Ok(done) => {
+                // Whoever watches processes hears that a new one begins.
+                flow.tell(&done);
+                return job.replayed();
+            }
             Err(fault) if tries < TRIES && may_pass(fault.kind) => tokio::time::sleep(PAUSE).await,
             // A try before may have been taken although nobody heard of it.
-            Err(_) if tries > 1 && matches!(client.process(first).await, Ok(Some(_))) => return job.replayed(),
+            Err(_) if tries > 1 && matches!(flow.client().process(first).await, Ok(Some(_))) => return job.replayed(),
             Err(fault) => return job.refuse(process, fault.text.into_owned()),
         }
     }

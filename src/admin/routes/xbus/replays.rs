@@ -6,7 +6,7 @@ use rollbook_core::xbus::process::row::ProcessStatus;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::common::{client, fresh, id, moment, not_found, time};
+use super::common::{fresh, id, moment, not_found, time};
 use super::processes::{emitter, versions};
 use crate::admin::Admin;
 use crate::admin::body::Object;
@@ -192,7 +192,7 @@ pub(in crate::admin) async fn begin(
         dry_run: body.dry_run,
     };
     // The request has a line of its own in the audit, and each process that is replayed.
-    let begun = admin.replays.begin(client(&admin), wish, caller::actor_of_job())?;
+    let begun = admin.replays.begin(admin.xbus.flow().clone(), wish, caller::actor_of_job())?;
     Ok(HttpResponse::Accepted().json(ReplayView::from(begun)))
 }
 
