@@ -30,7 +30,7 @@ pub(crate) fn call(address: SocketAddr, capability: &str, action: &str, payload:
 pub(crate) struct Responder {
     pub(crate) client: Nats,
     name: String,
-    id: String,
+    pub(crate) id: String,
     actions: Vec<String>,
 }
 

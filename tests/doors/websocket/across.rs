@@ -1,6 +1,7 @@
 //! Every pair of doors calls each other, on one node and on three.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -92,7 +93,12 @@ enum Provider {
 
 const PROVIDERS: [fn(At, &str) -> Provider; 3] = [
     |at, name| Provider::WebSocket(Socket::service(at.web, name, &["get"])),
-    |at, name| Provider::Nats(Responder::start(at.nats, name, "I1", &["get"]).into()),
+    |at, name| {
+        // Another instance each time: one that has gone away may be on the roll for a moment longer.
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let id = format!("I{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Provider::Nats(Responder::start(at.nats, name, &id, &["get"]).into())
+    },
     |at, name| {
         let client = BusClient::connect(at.web);
         let capabilities = json!([{ "name": name, "actions": ["get"] }]);
@@ -213,6 +219,15 @@ fn matrix(callers_at: At, providers_at: At, names: &str) {
                 let list = Http::connect(callers_at.web).request("GET", "/api/services", &[], b"").text();
                 list.contains(&capability).then_some(())
             });
+            if let Provider::Nats(responder) = &provider {
+                // Nobody tells a responder when it is registered.
+                let id = format!("\"{}\"", responder.borrow().id);
+                let target = format!("/api/services/{capability}");
+                wait_for("the instance to be known", SOON, || {
+                    let service = Http::connect(callers_at.web).request("GET", &target, &[], b"").text();
+                    service.contains(&id).then_some(())
+                });
+            }
             std::thread::scope(|scope| {
                 let asking = scope.spawn(|| ask(callers_at, &capability, &payload));
                 provider.echo();
