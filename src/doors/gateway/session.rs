@@ -154,7 +154,9 @@ impl Handler<Deliver> for Station {
     fn handle(&mut self, deliver: Deliver, ctx: &mut Self::Context) {
         let mut handover = Handover { deliver, station: ctx.address() };
         self.handed = self.handed.saturating_add(1);
-        while let Some(poll) = self.polls.pop_front() {
+        // The newest request first: an older one may be that of a program that has gone, which shows only when the
+        // answer is written.
+        while let Some(poll) = self.polls.pop_back() {
             match poll.send(handover) {
                 Ok(()) => return self.fit(),
                 Err(back) => handover = back,

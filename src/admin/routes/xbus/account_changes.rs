@@ -190,7 +190,7 @@ pub(in crate::admin) struct ApiKeyView {
 }
 
 /// Makes an API key for an account, which replaces the one before. The answer is the only place that shows the key.
-#[utoipa::path(post, path = "/api/xbus/accounts/{account}/api-key", operation_id = "xbus_account_api_key", tag = "xbus", params(("account" = String, Path), ("If-Match" = Option<String>, Header, description = "the ETag of a GET")), responses((status = 201, description = "the key", body = ApiKeyView), Problems))]
+#[utoipa::path(post, path = "/api/xbus/accounts/{account}/api-key", operation_id = "xbus_account_api_key", tag = "xbus", params(("account" = String, Path), ("If-Match" = Option<String>, Header, description = "the ETag of a GET")), responses((status = 201, description = "the new key, which no other answer shows", body = ApiKeyView), Problems))]
 pub(in crate::admin) async fn make_key(
     admin: web::Data<Admin>,
     request: HttpRequest,

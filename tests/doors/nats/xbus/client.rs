@@ -104,8 +104,9 @@ impl Bus {
         assert_eq!(told["registration_status"], "accepted", "{told}");
         let certificate = text(&told["signed_certificate"]);
         let mut client = self.connect(&certificate, &key).unwrap_or_else(|error| panic!("{error}"));
-        let ids: Vec<String> =
-            told["actor_list"].as_array().into_iter().flatten().map(|actor| text(&actor["id"])).collect();
+        let mut listed: Vec<&Value> = told["actor_list"].as_array().into_iter().flatten().collect();
+        listed.sort_by_key(|actor| actor["name"].as_str());
+        let ids: Vec<String> = listed.into_iter().map(|actor| text(&actor["id"])).collect();
         // What an operator decided reaches all clients a moment later.
         for actor in &ids {
             wait_for("the rights of an enabled actor", SOON, || {

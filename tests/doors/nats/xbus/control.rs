@@ -90,7 +90,7 @@ fn clients_hear_of_actors_that_come_go_and_are_changed() {
         let told = other.call("control.actor.query", &json!({ "actor_list": [{ "id": actor }] }));
         told["actor_list"][0]["last_seen"].is_string().then_some(())
     });
-    drop(shop.client);
+    shop.client.refusal(&format!("PUB xbus.default.sentinel.actorleaving.{actor} 0\r\n"));
     assert!(next(&mut operator).contains("offline"), "the actor has gone");
     for status in ["disabled", "enabled"] {
         other.call("control.actor.update", &json!({ "actor_list": [{ "id": actor, "status": status }] }));

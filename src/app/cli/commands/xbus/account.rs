@@ -283,7 +283,8 @@ mod tests {
         let args = AcceptArgs { account: "shop".into(), certificate_days: Some(7), certificate: None };
         run(&fake.global(), AccountArgs { action: Action::Accept(args) }).await.unwrap();
         assert_eq!(fake.calls(), ["POST /api/xbus/accounts/shop/accept"]);
-        assert_eq!(fake.bodies(), [r#"{"certificate":null,"certificate_days":7}"#]);
+        let sent: Value = serde_json::from_str(&fake.bodies()[0]).unwrap();
+        assert_eq!(sent, serde_json::json!({ "certificate_days": 7, "certificate": null }));
     }
 
     #[tokio::test]

@@ -375,7 +375,7 @@ mod tests {
                 ] },
             ],
         }));
-        assert!(text.starts_with("id      p1\nstatus  error\nstate   disk full\n\nNODE"), "{text}");
+        assert!(text.starts_with("id      p1\nstatus  error\nstate   disk full\n\n NODE"), "{text}");
         assert!(text.contains("files") && text.contains("success"), "{text}");
     }
 }
