@@ -237,7 +237,7 @@ impl Trial {
         let fragment = |envelope: u8, item_count: u64| {
             let (event, items) = (Some(Id::new([1; 16])), [b"item".as_slice()]);
             let view = EventView { id: event, event_type: "t", index: Some(1), item_count, checksum: 0, items };
-            let fragment = Fragment { event_ids: Vec::new(), parts: vec![Part::measure(view)], last: false };
+            let fragment = Fragment { event_ids: Vec::new(), parts: vec![Part::measure(view)], last: item_count == 1 };
             let (envelope, event) = (id(envelope), format!("f-{envelope}"));
             let (actor, process_ids) = (id(10), vec![id(200)]);
             let received = FragmentReceived {
