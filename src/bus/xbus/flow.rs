@@ -191,8 +191,8 @@ impl Flow {
         let once = format!("p-{process}-{}", status_word(step.status()));
         let Ok(frame) = frame(&subject, &once, payload.to_string().as_bytes()) else { return };
         let proposer = self.client().bus().proposer().clone();
-        // A publish whose answer nobody awaits would be given up.
-        actix_web::rt::spawn(async move {
+        // A publish whose answer nobody awaits would be given up. Replays run outside of the threads of actors.
+        tokio::spawn(async move {
             if let Err(refusal) = proposer.publish(frame).await {
                 tracing::debug!(%refusal, %process, "the status of a process is not in the book");
             }

@@ -214,7 +214,19 @@ impl Replays {
     }
 }
 
+/// A job that ends in whatever way has an end, also when it panics or is aborted.
+struct Ending<'j>(&'j Job);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if self.0.progress().state == ReplayState::Running {
+            self.0.end(ReplayState::Failed, "the replay was broken off; see the log of the node".to_owned());
+        }
+    }
+}
+
 async fn run(flow: Flow, wish: ReplayWish, actor: Actor, job: Arc<Job>) {
+    let _ending = Ending(&job);
     match pages(&flow, &wish, &actor, &job).await {
         Ok(()) if job.is_canceled() => job.end(ReplayState::Canceled, String::new()),
         Ok(()) => job.end(ReplayState::Done, String::new()),

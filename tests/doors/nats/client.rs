@@ -190,6 +190,7 @@ impl Nats {
             sid: words[2].to_owned(),
             reply: words[3..last].first().map(ToString::to_string),
             headers: String::from_utf8(bytes).expect("UTF-8"),
+            bytes: payload.clone(),
             payload: String::from_utf8(payload).unwrap_or_else(|error| format!("{:?}", error.into_bytes())),
         }
     }
@@ -249,5 +250,7 @@ pub(crate) struct Message {
     pub(crate) sid: String,
     pub(crate) reply: Option<String>,
     pub(crate) headers: String,
+    /// The payload, or the list of its bytes where these are no text.
     pub(crate) payload: String,
+    pub(crate) bytes: Vec<u8>,
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::ClientConfig;
@@ -158,7 +159,11 @@ pub(super) fn registration(kind: &str, name: &str, actors: &[(&str, &str)]) -> (
 /// A client of Xbus.
 pub(super) struct Client {
     nats: Nats,
+    /// Its own, so that no answer to another client comes here.
+    inbox: String,
 }
+
+static INBOXES: AtomicU64 = AtomicU64::new(0);
 
 impl Client {
     /// Connects through a tunnel. `more` are members of the CONNECT.
@@ -169,7 +174,10 @@ impl Client {
         let mut nats = Nats::try_greeted(door).ok_or("closed before the first line")?;
         nats.send(&format!("CONNECT {{\"verbose\":false,\"name\":\"@3.0\",\"headers\":true{more}}}\r\nPING\r\n"));
         match nats.try_line() {
-            Some(line) if line == "PONG" => Ok(Self { nats }),
+            Some(line) if line == "PONG" => {
+                let inbox = format!("{INBOX}{}", INBOXES.fetch_add(1, Ordering::Relaxed));
+                Ok(Self { nats, inbox })
+            }
             Some(line) => Err(line),
             None => Err("closed".to_owned()),
         }
@@ -177,7 +185,8 @@ impl Client {
 
     /// Calls with JSON, and the answer.
     pub(super) fn call(&mut self, subject: &str, body: &Value) -> Value {
-        self.call_at(INBOX, subject, body)
+        let inbox = self.inbox.clone();
+        self.call_at(&inbox, subject, body)
     }
 
     /// The same with an inbox of the caller's choice.
@@ -191,8 +200,9 @@ impl Client {
 
     /// Calls with JSON, and all messages of the answer.
     pub(super) fn stream(&mut self, subject: &str, body: &Value) -> Vec<Value> {
-        self.nats.send(&format!("SUB {INBOX} answer\r\n"));
-        self.nats.publish(&format!("xbus.default.{subject}.json"), INBOX, "", &body.to_string());
+        let inbox = self.inbox.clone();
+        self.nats.send(&format!("SUB {inbox} answer\r\n"));
+        self.nats.publish(&format!("xbus.default.{subject}.json"), &inbox, "", &body.to_string());
         let mut messages = Vec::new();
         loop {
             let message: Value = serde_json::from_str(&self.nats.message().payload).expect("JSON");
@@ -215,7 +225,7 @@ impl Client {
     /// The next message of a subject that this client hears of: its subject and its bytes as text.
     pub(super) fn heard(&mut self) -> (String, String) {
         let message = self.nats.message();
-        (message.subject, message.payload)
+        (message.subject, String::from_utf8_lossy(&message.bytes).into_owned())
     }
 
     /// What the node says to an operation: its error, or nothing.
