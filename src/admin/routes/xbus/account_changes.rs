@@ -206,7 +206,7 @@ pub(in crate::admin) async fn make_key(
     Ok(HttpResponse::Created().insert_header(("cache-control", "no-store")).json(view))
 }
 
-/// Takes the API key of an account away.
+/// Takes the API key of an account away. From then on the key lets nobody in.
 #[utoipa::path(delete, path = "/api/xbus/accounts/{account}/api-key", operation_id = "xbus_account_api_key_delete", tag = "xbus", params(("account" = String, Path), ("If-Match" = Option<String>, Header, description = "the ETag of a GET")), responses((status = 204, description = "the key does not count any more"), Problems))]
 pub(in crate::admin) async fn remove_key(
     admin: web::Data<Admin>,

@@ -99,7 +99,7 @@ pub(in crate::admin) async fn list(
     Ok(page::list(views, next))
 }
 
-/// Removes old log entries of all processes and envelopes.
+/// Removes old log entries of all processes and envelopes. The processes and envelopes themselves stay.
 #[utoipa::path(post, path = "/api/xbus/logs/purge", operation_id = "xbus_logs_purge", tag = "xbus", request_body = OlderJson, responses((status = 200, description = "how many were removed", body = RemovedView), Problems))]
 pub(in crate::admin) async fn purge(
     admin: web::Data<Admin>,

@@ -110,7 +110,7 @@ pub(in crate::admin) async fn set_status(
     view(&changed.row)
 }
 
-/// Deletes a version that is not active and that no process goes along.
+/// Deletes a version of a pipeline. A version that is active, or that a process goes along, is refused.
 #[utoipa::path(delete, path = "/api/xbus/pipelines/{name}/{version}", operation_id = "xbus_pipeline_delete", tag = "xbus", params(("name" = String, Path), ("version" = String, Path), ("If-Match" = Option<String>, Header, description = "the ETag of a GET")), responses((status = 204, description = "the version is gone"), Problems))]
 pub(in crate::admin) async fn delete(
     admin: web::Data<Admin>,

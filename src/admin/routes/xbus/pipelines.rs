@@ -200,13 +200,13 @@ fn page_of(admin: &Admin, query: &PipelinesQuery, name: Option<&str>) -> Result<
     }))
 }
 
-/// The versions of all pipelines by name and version, page by page.
+/// The versions of all pipelines, page by page. They are in the order of their names and versions.
 #[utoipa::path(get, path = "/api/xbus/pipelines", operation_id = "xbus_pipelines", tag = "xbus", params(PipelinesQuery), responses((status = 200, description = "a page of versions", body = List<PipelineView>), Problems))]
 pub(in crate::admin) async fn list(admin: web::Data<Admin>, Query(query): Query<PipelinesQuery>) -> Answer {
     Ok(HttpResponse::Ok().json(page_of(&admin, &query, None)?))
 }
 
-/// The versions of one pipeline, page by page.
+/// The versions of one pipeline, page by page. They are in the order of their versions.
 #[utoipa::path(get, path = "/api/xbus/pipelines/{name}", operation_id = "xbus_pipeline_versions", tag = "xbus", params(("name" = String, Path), PipelinesQuery), responses((status = 200, description = "a page of versions", body = List<PipelineView>), Problems))]
 pub(in crate::admin) async fn versions(
     admin: web::Data<Admin>,

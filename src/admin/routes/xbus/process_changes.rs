@@ -62,7 +62,7 @@ pub(in crate::admin) async fn pause(
     control(&admin, &named, Event::Pause(Unit {})).await
 }
 
-/// Lets a process go on that was paused.
+/// Lets a process go on that was paused. Its jobs go to the programs of actors again.
 #[utoipa::path(post, path = "/api/xbus/processes/{id}/resume", operation_id = "xbus_process_resume", tag = "xbus", params(("id" = String, Path)), responses((status = 200, description = "the process as it is now", body = ProcessDetail), Problems))]
 pub(in crate::admin) async fn resume(
     admin: web::Data<Admin>,

@@ -202,7 +202,7 @@ pub(in crate::admin) async fn list(admin: web::Data<Admin>, _: Query<NoParameter
     Ok(page::whole(admin.replays.list().into_iter().map(ReplayView::from).collect()))
 }
 
-/// A replay of this node and how far it is.
+/// A replay and how far it is. Only the node on which a replay began knows it.
 #[utoipa::path(get, path = "/api/xbus/replays/{id}", operation_id = "xbus_replay_progress", tag = "xbus", params(("id" = String, Path)), responses((status = 200, description = "the replay", body = ReplayView), Problems))]
 pub(in crate::admin) async fn show(
     admin: web::Data<Admin>,

@@ -132,7 +132,7 @@ pub(in crate::admin) struct SchemasQuery {
     _consistency: Option<String>,
 }
 
-/// The schemas by the type of their events, without their texts, page by page.
+/// The schemas without their texts, page by page. They are in the order of the types of their events.
 #[utoipa::path(get, path = "/api/xbus/schemas", operation_id = "xbus_schemas", tag = "xbus", params(SchemasQuery), responses((status = 200, description = "a page of schemas", body = List<SchemaView>), Problems))]
 pub(in crate::admin) async fn list(admin: web::Data<Admin>, Query(query): Query<SchemasQuery>) -> Answer {
     let page = Page::new("xbus_schemas", query.limit, query.cursor.as_deref())?;
