@@ -21,6 +21,7 @@ use rollbook_cluster::node::Node;
 use rollbook_cluster::running::{NodeConfig, Running};
 use rollbook_cluster::timing::HEARTBEAT;
 use rollbook_core::command::{Command, Done};
+use rollbook_core::dock::change::{self as dock, BuildBegin, BuildChunk, BuildFinish, DefinitionSet};
 use rollbook_core::entry::{FLAG_CREATE, FLAG_INTERNAL, FLAG_KEYED, begin_publish, finish_publish};
 use rollbook_core::event::Event;
 use rollbook_core::level::FeatureLevel;
@@ -271,6 +272,36 @@ impl Trial {
         }
     }
 
+    /// A definition with a finished build, whose chunks are on the disk alone.
+    fn change_docks(&self) {
+        let (build, definition) = (vec![7; 16], "web".to_owned());
+        let chunk = |ordinal: u32, bytes: &[u8]| {
+            dock::Change::BuildChunk(BuildChunk { build: vec![7; 16], ordinal, bytes: bytes.to_vec() })
+        };
+        let (document, sha256) = (b"{}".to_vec(), vec![9; 32]);
+        let changes = [
+            dock::Change::DefinitionSet(DefinitionSet { id: definition.clone(), document: document.clone() }),
+            dock::Change::BuildBegin(BuildBegin { build: build.clone(), definition }),
+            chunk(0, b"first"),
+            chunk(1, b"second"),
+            dock::Change::BuildFinish(BuildFinish { build, chunks: 2, bytes: 11, sha256, document }),
+        ];
+        for change in changes {
+            let done = self.runtime.block_on(self.node(1).proposals().command(Command::dock(None, change)));
+            assert!(matches!(done, Ok(Done::Dock(_))), "{done:?}");
+        }
+    }
+
+    /// What of docks came to a node: its state in memory, and the bytes of a build.
+    fn check_docks(&self, id: u64) {
+        let of = |id: u64| self.node(id).state().with_machine(|machine| machine.docks().clone());
+        assert!(of(id) == of(1), "{:?}", of(id));
+        assert_eq!(of(id).definition("web").and_then(|row| row.build_id()), Some(Id::new([7; 16])));
+        let builds = self.node(id).build_reader();
+        let chunk = |ordinal| builds.chunk(&Id::new([7; 16]), ordinal).unwrap();
+        assert_eq!((chunk(0), chunk(1), chunk(2)), (Some(b"first".to_vec()), Some(b"second".to_vec()), None));
+    }
+
     /// What of Xbus came to a node: its state in memory, and rows that are on the disk alone.
     fn check_xbus(&self, id: u64) {
         let of = |id: u64| self.node(id).state().with_machine(|machine| machine.xbus().clone());
@@ -295,6 +326,7 @@ impl Trial {
         let missed = self.node(3).consensus().status().last_index;
         self.down(3);
         self.change_xbus();
+        self.change_docks();
         for _ in 1..EVENTS {
             self.publish(1, dice);
         }
@@ -333,6 +365,7 @@ fn leadership_that_moves_in_the_middle_of_a_snapshot_does_not_leave_the_receiver
     trial.wait("node 3 is level", || (trial.last(3) >= last).then_some(()));
     assert!(trial.data(3).join("INSTALLED").exists(), "it came as a snapshot, not by the log");
     trial.check_xbus(3);
+    trial.check_docks(3);
     // Nothing of it stays: neither what came, nor the generation before, nor what was made for it.
     trial.wait("the generation before is gone", || {
         (directories(&trial.data(3), "state-") == ["state-1"] && directories(&trial.data(3), "ledger-") == ["ledger-1"])

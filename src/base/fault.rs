@@ -104,7 +104,8 @@ impl From<&Refusal> for FaultKind {
             | Refusal::ServiceNotFound(_)
             | Refusal::InstanceNotFound(_)
             | Refusal::SecurityNotFound(_)
-            | Refusal::XbusNotFound(_) => Self::NotFound,
+            | Refusal::XbusNotFound(_)
+            | Refusal::DockNotFound(_) => Self::NotFound,
             Refusal::NamespaceExists(_)
             | Refusal::KeyProcessed(_)
             | Refusal::EventIdExists(_)
@@ -114,7 +115,8 @@ impl From<&Refusal> for FaultKind {
             | Refusal::ConsumersExhausted(_)
             | Refusal::Membership(_)
             | Refusal::Security(_)
-            | Refusal::Xbus(_) => Self::Conflict,
+            | Refusal::Xbus(_)
+            | Refusal::Dock(_) => Self::Conflict,
             Refusal::RevisionMismatch(_) => Self::Stale,
             Refusal::Overloaded(_) | Refusal::Unavailable(_) | Refusal::OutcomeUnknown(_) => Self::Unavailable,
             Refusal::InsufficientStorage(_) => Self::StorageFull,

@@ -12,6 +12,8 @@ use alloc::vec::Vec;
 
 use crate::central::ConfigSet;
 use crate::consumer::{Attempts, Consumer, ConsumerStart, Range};
+use crate::dock::change as dock;
+use crate::dock::done::DockDone;
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
 use crate::namespace::{Head, Retention};
@@ -112,6 +114,9 @@ pub enum Command {
     /// Change accounts, actors, pipelines, envelopes or processes of Xbus. From feature level `XBUS` on.
     #[prost(message, tag = "27")]
     Xbus(Box<xbus::XbusChange>),
+    /// Change definitions or builds of docks, or say what happened to processes. From feature level `DOCKS` on.
+    #[prost(message, tag = "28")]
+    Dock(Box<dock::DockChange>),
     /// Remove some rows that no rule needs any more, such as expired dedupe keys. From feature level `BOUNDED` on.
     #[prost(message, tag = "40")]
     Tidy(Tidy),
@@ -340,6 +345,12 @@ impl Command {
         Self::Xbus(Box::new(xbus::XbusChange { if_revision, change: Some(change) }))
     }
 
+    /// A change of the state of docks. With `if_revision` only if the definition still has that revision.
+    #[must_use]
+    pub fn dock(if_revision: Option<u64>, change: dock::Change) -> Self {
+        Self::Dock(Box::new(dock::DockChange { if_revision, change: Some(change) }))
+    }
+
     /// The lowest feature level at which this command may be proposed: releases that know only a lower level cannot
     /// apply it.
     #[must_use]
@@ -356,6 +367,7 @@ impl Command {
             Self::Security(change) if change.adds_nkey() => FeatureLevel::XBUS,
             Self::Security(_) => FeatureLevel::SECURED,
             Self::Xbus(_) => FeatureLevel::XBUS,
+            Self::Dock(_) => FeatureLevel::DOCKS,
             // A cluster at the first level must be able to raise the level. The number inside the command says which
             // releases can apply the command.
             Self::LevelRaise(_)
@@ -432,6 +444,8 @@ pub enum Done {
     Security(u64),
     /// What a change of Xbus did.
     Xbus(Box<XbusDone>),
+    /// What a change of docks did.
+    Dock(DockDone),
     /// One bounded step was done and work is left: the proposer proposes the same command again.
     More,
     /// The frame was accepted and has no result.

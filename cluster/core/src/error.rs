@@ -110,6 +110,20 @@ pub enum Refusal {
     /// This change of accounts, actors, pipelines, envelopes or processes is not possible.
     #[error("{0}")]
     Xbus(String),
+    /// There is no definition or build of this id.
+    #[error("not found: {0}")]
+    DockNotFound(String),
+    /// This change of definitions or builds is not possible.
+    #[error("{0}")]
+    Dock(String),
+}
+
+/// Checks that a row still has the revision that a caller wants, if the caller wants one. 0: there is no row.
+pub(crate) fn check_revision(wanted: Option<u64>, present: u64) -> Result<(), Refusal> {
+    match wanted.filter(|wanted| *wanted != present) {
+        Some(wanted) => Err(Refusal::RevisionMismatch(alloc::format!("revision is {present}, not {wanted}"))),
+        None => Ok(()),
+    }
 }
 
 impl Refusal {
@@ -142,6 +156,8 @@ impl Refusal {
             Self::Security(_) => 23,
             Self::XbusNotFound(_) => 24,
             Self::Xbus(_) => 25,
+            Self::DockNotFound(_) => 26,
+            Self::Dock(_) => 27,
         }
     }
 
@@ -174,6 +190,8 @@ impl Refusal {
             Self::Security(_) => "security",
             Self::XbusNotFound(_) => "xbus_not_found",
             Self::Xbus(_) => "xbus",
+            Self::DockNotFound(_) => "dock_not_found",
+            Self::Dock(_) => "dock",
         }
     }
 
@@ -207,6 +225,8 @@ impl Refusal {
             Self::Security(s("<detail>")),
             Self::XbusNotFound(s("<name>")),
             Self::Xbus(s("<detail>")),
+            Self::DockNotFound(s("<id>")),
+            Self::Dock(s("<detail>")),
         ]
     }
 
@@ -252,7 +272,9 @@ impl Refusal {
             | Self::SecurityNotFound(a)
             | Self::Security(a)
             | Self::XbusNotFound(a)
-            | Self::Xbus(a) => alloc::vec![a],
+            | Self::Xbus(a)
+            | Self::DockNotFound(a)
+            | Self::Dock(a) => alloc::vec![a],
             Self::ConsumerSubject { name, subject } => alloc::vec![name, subject],
             Self::NamespacesExhausted | Self::KeyProcessed(_) | Self::EventIdExists(_) | Self::Storage => {
                 alloc::vec::Vec::new()
@@ -286,7 +308,9 @@ impl Refusal {
             | Self::SecurityNotFound(a)
             | Self::Security(a)
             | Self::XbusNotFound(a)
-            | Self::Xbus(a) => *a = next(),
+            | Self::Xbus(a)
+            | Self::DockNotFound(a)
+            | Self::Dock(a) => *a = next(),
             Self::ConsumerSubject { name, subject } => (*name, *subject) = (next(), next()),
             Self::NamespacesExhausted | Self::KeyProcessed(_) | Self::EventIdExists(_) | Self::Storage => {}
         }

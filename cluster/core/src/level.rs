@@ -28,8 +28,10 @@ impl FeatureLevel {
     /// Accounts, actors, pipelines, envelopes and processes of Xbus are replicated, and the namespace `xbus` is theirs.
     /// Keys of NATS are credentials.
     pub const XBUS: Self = Self(6);
+    /// Definitions of processes and their builds are replicated, and the roll tells what became of processes.
+    pub const DOCKS: Self = Self(7);
     /// The highest level whose rules this release knows.
-    pub const LATEST: Self = Self::XBUS;
+    pub const LATEST: Self = Self::DOCKS;
 
     /// The level of this number; `None` for 0, because levels begin at 1.
     #[must_use]

@@ -10,6 +10,7 @@ use prost::Message as _;
 
 use crate::command::{Done, Reply};
 use crate::consumer::Consumer;
+use crate::dock::done::DockDone;
 use crate::error::{Refusal, Repeated};
 use crate::namespace::Head;
 use crate::node::Node;
@@ -26,7 +27,7 @@ struct Replies {
 /// One reply, a message because a `oneof` needs one.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReplyMessage {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     kind: Option<Kind>,
 }
 
@@ -59,6 +60,8 @@ enum Kind {
     Security(u64),
     #[prost(message, tag = "13")]
     Xbus(Box<XbusDone>),
+    #[prost(message, tag = "14")]
+    Dock(DockDone),
 }
 
 /// See [`Done::Published`].
@@ -98,6 +101,7 @@ pub fn encode(replies: &[Reply]) -> Vec<u8> {
             Ok(Done::More) => Kind::More(true),
             Ok(Done::Security(revision)) => Kind::Security(*revision),
             Ok(Done::Xbus(done)) => Kind::Xbus(done.clone()),
+            Ok(Done::Dock(done)) => Kind::Dock(*done),
             Err(refusal) => Kind::Refused(refusal_message(refusal)),
         }),
     };
@@ -121,6 +125,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Reply>> {
             Kind::More(_) => Ok(Done::More),
             Kind::Security(revision) => Ok(Done::Security(revision)),
             Kind::Xbus(done) => Ok(Done::Xbus(done)),
+            Kind::Dock(done) => Ok(Done::Dock(done)),
             Kind::Refused(refused) => Err(parse_refusal(refused)?),
         })
     };
@@ -176,6 +181,7 @@ mod tests {
             Ok(Done::More),
             Ok(Done::Security(9)),
             Ok(Done::Xbus(Box::new(XbusDone { count: 3, more: true, ..XbusDone::default() }))),
+            Ok(Done::Dock(DockDone { revision: 3, chunks: 2, bytes: 9 })),
         ];
         replies.extend(Refusal::all().into_iter().map(Err));
         assert_eq!(decode(&encode(&replies)), Some(replies));

@@ -2,6 +2,7 @@
 //!
 //! - [`StateReader`]: reads of the replicated state as this node has applied it
 //! - [`XbusReader`](xbus_reader::XbusReader): what Xbus keeps on the disk alone
+//! - [`BuildReader`]: the bytes of builds of docks
 //! - [`ProposalClient`]: frames and commands into the log
 //! - [`Consensus`]: who leads, how fresh a read is, whether writes can be accepted
 //! - [`Membership`]: nodes join and leave the cluster, and vote; leadership is handed over
@@ -13,6 +14,7 @@
 //!
 //! May import `member` and the rooms below. Invariant: no handle gives access to the parts of the node behind it.
 
+pub mod build_reader;
 pub mod consensus;
 pub mod disk_space;
 pub mod membership;
@@ -23,6 +25,7 @@ pub mod xbus_reader;
 
 use std::sync::Arc;
 
+use build_reader::BuildReader;
 use consensus::Consensus;
 use disk_space::DiskSpace;
 use membership::Membership;
@@ -78,6 +81,12 @@ impl Node {
     #[must_use]
     pub fn state(&self) -> &StateReader {
         &self.handles.state
+    }
+
+    /// Reads of the bytes of builds of docks.
+    #[must_use]
+    pub fn build_reader(&self) -> BuildReader {
+        self.handles.state.builds()
     }
 
     /// Frames and commands into the log.

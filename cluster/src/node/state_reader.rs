@@ -11,6 +11,7 @@ use rollbook_core::node::Owner;
 use rollbook_core::rows::Family;
 use tokio::sync::watch;
 
+use super::build_reader::BuildReader;
 use super::xbus_reader::XbusReader;
 use crate::book::events::Book;
 use crate::error::ReadError;
@@ -51,6 +52,12 @@ impl StateReader {
     #[must_use]
     pub fn xbus(&self) -> XbusReader {
         XbusReader::new(Arc::clone(&self.state))
+    }
+
+    /// The bytes of builds of docks.
+    #[must_use]
+    pub fn builds(&self) -> BuildReader {
+        BuildReader::new(Arc::clone(&self.state))
     }
 
     /// Follows the index behind the last applied entry.

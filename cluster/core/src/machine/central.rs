@@ -12,7 +12,7 @@ use super::Machine;
 use super::effects::Effects;
 use crate::central::{ConfigRevision, ConfigSet, without_secrets};
 use crate::command::{Done, Reply};
-use crate::error::Refusal;
+use crate::error::{Refusal, check_revision};
 use crate::level::FeatureLevel;
 use crate::limits;
 use crate::rows::Family;
@@ -37,9 +37,7 @@ impl Machine {
     /// Replaces the document: checks revision, size and JSON, keeps the newest revisions, and announces the new one.
     pub(super) fn config_set(&mut self, set: ConfigSet, effects: &mut Effects<'_>) -> Reply {
         let present = self.config.revision;
-        if let Some(wanted) = set.if_revision.filter(|wanted| *wanted != present) {
-            return Err(Refusal::RevisionMismatch(format!("revision is {present}, not {wanted}")));
-        }
+        check_revision(set.if_revision, present)?;
         let wrong = |what: &str| Refusal::Malformed(format!("config: {what}"));
         if set.document.len() > limits::CONFIG_BYTES_MAX {
             return Err(wrong(&format!("at most {} bytes", limits::CONFIG_BYTES_MAX)));

@@ -8,8 +8,8 @@ use crate::rows::{Family, Writes};
 use crate::service::Service;
 
 impl Machine {
-    /// Continues with an earlier time. Stored events keep their times. Services in their grace time wait as long as
-    /// they would have without the change.
+    /// Continues with an earlier time. Stored events keep their times. Services in their grace time and open builds wait
+    /// as long as they would have without the change.
     pub(super) fn clock_set(&mut self, set: ClockSet, writes: &mut Writes) -> Reply {
         let back = self.millis.saturating_sub(set.millis);
         if back == 0 {
@@ -23,6 +23,7 @@ impl Machine {
             service.offline_at = service.offline_at.saturating_sub(back).max(1);
             self.save_service(service, writes);
         }
+        self.set_builds_back(back, writes);
         Ok(Done::Nothing)
     }
 }

@@ -5,7 +5,7 @@
 //! time of the entries, made monotone.
 //!
 //! One file for each part of the state: `namespaces`, `consumers`, `nodes`, `roll` (services and instances), `central`,
-//! `level`, `security`, `xbus`; `events` applies publishes, `batch` recognises forwarded batches that arrive twice, `tidy` removes rows.
+//! `level`, `security`, `xbus`, `docks`; `events` applies publishes, `batch` recognises forwarded batches that arrive twice, `tidy` removes rows.
 //!
 //! Invariant: the machine in memory equals the machine that [`Machine::load`] builds from the committed rows.
 
@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use prost::Message as _;
 
 use crate::persistent::{Map, Set, update};
+use docks::state::Docks;
 use effects::{Appends, Effects};
 use migration::Migration;
 use recent_batches::{BatchState, RecentBatches};
@@ -38,6 +39,7 @@ mod batch;
 mod central;
 mod clock;
 mod consumers;
+pub mod docks;
 mod effects;
 mod events;
 mod expire;
@@ -119,6 +121,8 @@ pub struct Machine {
     security: Security,
     /// Accounts, actors, pipelines, envelopes and processes of Xbus.
     xbus: Xbus,
+    /// Definitions and builds of docks.
+    docks: Docks,
     /// Services and instances with the indexes by which routers find them.
     services: Services,
     /// Progress of the migration of rows from the first level; none at that level.
@@ -157,7 +161,7 @@ impl Machine {
                 }
                 META_NEXT_NODE => machine.next_node = number()?,
                 META_MIGRATION => machine.load_migration(value)?,
-                key if machine.xbus.load_meta(key, value)? => {}
+                key if machine.xbus.load_meta(key, value)? || machine.docks.load_meta(key, value)? => {}
                 key => machine.security.load(key, value)?,
             }
         }
@@ -383,6 +387,7 @@ impl Machine {
             Command::LevelRaise(raise) => Ok(self.level_raise(effects.entry, &raise, writes)?),
             Command::Security(change) => self.security_change(*change, effects),
             Command::Xbus(change) => self.xbus_change(*change, rows, effects)?,
+            Command::Dock(change) => self.dock_change(*change, rows, effects)?,
         })
     }
 
@@ -420,6 +425,7 @@ impl Machine {
         assert_eq!(self.due, due.collect::<Set<_>>());
         self.check_services();
         self.check_xbus();
+        self.check_docks();
     }
 }
 

@@ -26,6 +26,7 @@ mod bounded;
 mod central;
 mod counted;
 mod dedupe;
+mod docks;
 mod first;
 mod level;
 mod order;

@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use super::events::{ids, keys};
 use super::migration::Migration;
-use super::{META_MIGRATION, Machine, save_head, xbus};
+use super::{META_MIGRATION, Machine, docks, save_head};
 use crate::command::{Done, Reply};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
@@ -18,8 +18,9 @@ use crate::limits;
 use crate::namespace::Head;
 use crate::rows::{self, Family, Rows, RowsError, Writes};
 
-/// An upper bound of all keys that begin with the number of a namespace. The rows of Xbus lie behind: they are no ids.
-const END: &[u8] = &xbus::keys::NAMESPACE.to_be_bytes();
+/// An upper bound of all keys that begin with the number of a namespace. The rows of docks and of Xbus lie behind: they
+/// are no ids.
+const END: &[u8] = &docks::keys::NAMESPACE.to_be_bytes();
 
 /// The time at which the next row of a namespace may be removed, milliseconds since 1970: 0 for at once, `None` if
 /// there is no such row.
@@ -69,10 +70,10 @@ impl Machine {
     pub fn tidy_due(&self) -> Option<u64> {
         let keys = self.due.first().map(|(at, _)| *at);
         let migration = self.migration.as_ref().and_then(Migration::due);
-        keys.into_iter().chain(migration).min()
+        keys.into_iter().chain(migration).chain(self.docks.next_abandoned()).min()
     }
 
-    /// Reads at most [`limits::TIDY_ROWS_MAX`] rows and removes those that are due.
+    /// Reads at most [`limits::TIDY_ROWS_MAX`] rows and removes those that are due, and abandons idle builds.
     pub(super) fn tidy(&mut self, rows: &impl Rows, writes: &mut Writes) -> Result<Reply, RowsError> {
         if self.level < FeatureLevel::BOUNDED {
             // The reply of nodes of earlier releases.
@@ -96,6 +97,7 @@ impl Machine {
         while left > 0 && self.migration.as_ref().and_then(Migration::due).is_some_and(|due| due <= self.millis) {
             left = left.saturating_sub(self.migrate(left, rows, writes)?.max(1));
         }
+        self.abandon_idle_builds(writes);
         Ok(Ok(Done::Nothing))
     }
 

@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use serde::Serialize;
 
 use crate::command::{Command, Reply};
+use crate::dock::change as dock;
 use crate::limits;
 use crate::machine::Machine;
 use crate::machine::effects::Effects;
@@ -57,7 +58,7 @@ fn cut(text: &str) -> &str {
 }
 
 /// What a command is called in the audit, and what it is about. `None`: it is not an administrative change.
-fn describe(command: &Command) -> Option<(&'static str, String)> {
+fn describe(machine: &Machine, command: &Command) -> Option<(&'static str, String)> {
     let of = |of: &str, name: &str| format!("{of}/{name}");
     Some(match command {
         Command::NamespaceCreate(create) => ("namespace.create", create.name.clone()),
@@ -76,6 +77,7 @@ fn describe(command: &Command) -> Option<(&'static str, String)> {
         Command::ServiceRemove(remove) => ("service.remove", remove.id.clone()),
         Command::Security(change) => describe_security(change.change.as_ref()?)?,
         Command::Xbus(change) => describe_xbus(change.change.as_ref()?)?,
+        Command::Dock(change) => describe_dock(machine, change.change.as_ref()?)?,
         _ => return None,
     })
 }
@@ -128,6 +130,21 @@ fn describe_xbus(change: &xbus::Change) -> Option<(&'static str, String)> {
     })
 }
 
+/// What operators do to definitions. Each chunk of a build has no line, nor has what happens to processes.
+fn describe_dock(machine: &Machine, change: &dock::Change) -> Option<(&'static str, String)> {
+    use dock::Change as Of;
+    Some(match change {
+        Of::DefinitionSet(set) => ("dock.definition_set", cut(&set.id).into()),
+        Of::DefinitionRemove(id) => ("dock.definition_remove", cut(id).into()),
+        Of::BuildFinish(finish) => {
+            let id = Id::from_slice(&finish.build).ok()?;
+            let definition = machine.docks().build(&id).map_or("", |build| &build.definition);
+            ("dock.build_finish", format!("{definition}/{id}"))
+        }
+        Of::BuildBegin(_) | Of::BuildChunk(_) | Of::BuildAbandon(_) | Of::Events(_) => return None,
+    })
+}
+
 fn of_credential(credential: &Credential) -> String {
     format!("{} {}", credential.principal, credential.id)
 }
@@ -135,7 +152,7 @@ fn of_credential(credential: &Credential) -> String {
 impl Noted {
     /// Notes a command before it is applied.
     pub(in crate::machine) fn begin(machine: &Machine, command: &Command, actor: Actor) -> Option<Self> {
-        let (what, target) = describe(command)?;
+        let (what, target) = describe(machine, command)?;
         Some(Self { actor, what, target, before: machine.revision_of(what) })
     }
 }

@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::state::{CREDENTIAL, ISSUER, PRINCIPAL, REVISION, ROLE, Security};
 use crate::command::{Done, Reply};
-use crate::error::Refusal;
+use crate::error::{Refusal, check_revision};
 use crate::limits;
 use crate::machine::Machine;
 use crate::machine::effects::Effects;
@@ -28,14 +28,6 @@ fn not_found(what: &str, name: &str) -> Refusal {
 
 fn refused(text: String) -> Refusal {
     Refusal::Security(text)
-}
-
-/// Checks the revision that the caller expects.
-fn check_revision(wanted: Option<u64>, present: u64) -> Result<(), Refusal> {
-    match wanted.filter(|wanted| *wanted != present) {
-        Some(wanted) => Err(Refusal::RevisionMismatch(format!("revision is {present}, not {wanted}"))),
-        None => Ok(()),
-    }
 }
 
 fn check_rights(rights: &[String]) -> Result<(), Refusal> {

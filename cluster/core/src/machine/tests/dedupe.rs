@@ -14,10 +14,10 @@ pub(super) fn bounded() -> Replica {
     replica
 }
 
-/// Raises the level to `BOUNDED` between two entries.
+/// Raises the level to `BOUNDED` between two entries. A higher level stays: none is ever lowered.
 pub(super) fn raise(replica: &mut Replica) {
-    replica.machine.level = FeatureLevel::BOUNDED;
-    let level = u64::from(FeatureLevel::BOUNDED.get());
+    replica.machine.level = replica.machine.level.max(FeatureLevel::BOUNDED);
+    let level = u64::from(replica.machine.level.get());
     replica.memory.rows.insert((Family::Meta, META_LEVEL.into()), level.to_be_bytes().into());
 }
 

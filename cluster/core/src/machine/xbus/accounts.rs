@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use prost::Message as _;
 
 use super::keys::{ACCOUNT, ACTOR, REVISION};
-use crate::error::Refusal;
+use crate::error::{Refusal, check_revision};
 use crate::machine::Machine;
 use crate::rows::{Family, Writes};
 use crate::security::model::{Credential, PrincipalRow, Proof};
@@ -351,13 +351,5 @@ impl Machine {
             self.save_actor(row, writes);
         }
         XbusDone::default()
-    }
-}
-
-/// Checks the revision that the caller expects.
-pub(super) fn check_revision(wanted: Option<u64>, present: u64) -> Result<(), Refusal> {
-    match wanted.filter(|wanted| *wanted != present) {
-        Some(wanted) => Err(Refusal::RevisionMismatch(format!("revision is {present}, not {wanted}"))),
-        None => Ok(()),
     }
 }

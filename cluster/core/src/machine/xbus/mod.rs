@@ -36,7 +36,7 @@ use alloc::boxed::Box;
 use super::Machine;
 use super::effects::Effects;
 use crate::command::{Done, Reply};
-use crate::error::Refusal;
+use crate::error::{Refusal, check_revision};
 use crate::rows::{Rows, RowsError};
 use crate::xbus::change::{Change, XbusChange};
 use crate::xbus::done::XbusDone;
@@ -76,7 +76,7 @@ impl Machine {
         let XbusChange { if_revision, change } = change;
         let Some(change) = change else { return Ok(Err(Refusal::Malformed("no change".into()))) };
         if let Some(present) = self.revision_before(&change)
-            && let Err(refusal) = accounts::check_revision(if_revision, present)
+            && let Err(refusal) = check_revision(if_revision, present)
         {
             return Ok(Err(refusal));
         }

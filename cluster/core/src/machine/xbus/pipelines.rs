@@ -6,10 +6,9 @@ use alloc::vec::Vec;
 
 use prost::Message as _;
 
-use super::accounts::check_revision;
 use super::keys::PIPELINE;
 use super::state::bytes_of;
-use crate::error::Refusal;
+use crate::error::{Refusal, check_revision};
 use crate::machine::Machine;
 use crate::rows::{Family, Writes};
 use crate::xbus::change::{PipelineSave, PipelineStatusSet};
