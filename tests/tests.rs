@@ -1,10 +1,11 @@
 //! The node from outside: the real binary, raw sockets, files on disk.
 //!
-//! Nothing here uses the library, but for the list of refusals and the messages of Xbus. Each test names the behaviour it
+//! Nothing here uses the library, but for the list of refusals, the messages of Xbus and the frames of hms. Each test names the behaviour it
 //! checks.
 
 #![expect(
     clippy::expect_used,
+    clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::as_conversions,
@@ -19,6 +20,8 @@ mod harness;
 mod admin;
 /// Three nodes: one book, one roll, any node for any request.
 mod cluster;
+/// The agent that runs processes.
+mod dock;
 /// The doors, a folder for each protocol.
 mod doors;
 /// Listeners for clients, whatever door is behind them.

@@ -30,6 +30,7 @@ use rollbook_cluster::live::Live;
 use serde::Serialize;
 
 use crate::base::clock;
+use crate::bus::docks::hub::DockHub;
 use crate::bus::handle::Bus;
 use crate::bus::relay::Relay;
 use crate::bus::roll::services::Services;
@@ -68,6 +69,7 @@ pub struct Admin {
     bus: Bus,
     services: Services,
     xbus: Engine,
+    docks: DockHub,
     relay: Addr<Relay>,
     metrics: prometheus_client::registry::Registry,
     draining: AtomicBool,
@@ -85,7 +87,7 @@ impl std::fmt::Debug for Admin {
 impl Admin {
     /// Creates the administration of this bus.
     #[must_use]
-    pub fn new((services, xbus): (Services, Engine), relay: Addr<Relay>, config: Config) -> Arc<Self> {
+    pub fn new((services, xbus, docks): (Services, Engine, DockHub), relay: Addr<Relay>, config: Config) -> Arc<Self> {
         let bus = services.bus.clone();
         let mut metrics = prometheus_client::registry::Registry::default();
         bus.metrics().register(&mut metrics);
@@ -94,6 +96,7 @@ impl Admin {
             bus,
             services,
             xbus,
+            docks,
             relay,
             metrics,
             draining: AtomicBool::new(false),
@@ -112,6 +115,7 @@ impl Admin {
     /// Marks the node as not ready from now on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.docks.draining().cancel();
     }
 }
 
@@ -144,6 +148,7 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .configure(routes::services::mount)
         .configure(routes::security::mount)
         .configure(routes::xbus::mount)
+        .configure(routes::processes::mount)
         .configure(routes::connections::mount)
         .configure(routes::openapi::mount)
         .default_service(web::to(problem::not_found));

@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod dock;
 mod lines;
 mod log;
 pub mod node;

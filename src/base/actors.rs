@@ -48,11 +48,15 @@ pub enum Kind {
     XbusStation,
     /// A responder of the services API of NATS.
     NatsService,
+    /// A connection of the door `hms`.
+    HmsConnection,
+    /// The WebSocket of such a connection.
+    HmsWebSocket,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Registry,
         Self::Relay,
         Self::Consumer,
@@ -67,6 +71,8 @@ impl Kind {
         Self::XbusAgent,
         Self::XbusStation,
         Self::NatsService,
+        Self::HmsConnection,
+        Self::HmsWebSocket,
     ];
 
     /// The value of the label `kind`.
@@ -87,6 +93,8 @@ impl Kind {
             Self::XbusAgent => "xbus_agent",
             Self::XbusStation => "xbus_station",
             Self::NatsService => "nats_service",
+            Self::HmsConnection => "hms_connection",
+            Self::HmsWebSocket => "hms_websocket",
         }
     }
 }

@@ -14,7 +14,7 @@
 //! (`base::actors`).
 //!
 //! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file `error`, `xbus`, `security`,
-//! `write`, `read`, `live`, `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `roll`,
+//! `write`, `read`, `live`, `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `docks`, `roll`,
 //! `access`, and the files `guard`, `tickets`, `live_peers`, `live_events`,
 //! `book_client` and `call_handler`, by which doors and other nodes use the
 //! bus.
@@ -28,6 +28,7 @@ pub mod call;
 pub mod client;
 pub mod consume;
 pub mod delivery;
+pub mod docks;
 pub mod error;
 pub mod guard;
 pub mod handle;

@@ -12,6 +12,7 @@ use rollbook_cluster::live::Live;
 
 use crate::base::checks::Checks;
 use crate::bus::access::Access;
+use crate::bus::docks::hub::DockHub;
 use crate::bus::roll::services::Services;
 use crate::bus::xbus::jobs::engine::Engine;
 use crate::net::listen::Listen;
@@ -81,6 +82,8 @@ pub struct Context {
     pub services: Services,
     /// Envelopes and processes of Xbus.
     pub xbus: Engine,
+    /// Docks, and what runs on them.
+    pub docks: DockHub,
     /// Most bytes of one message at any door.
     pub message_bytes_max: usize,
 }

@@ -5,6 +5,7 @@
 
 pub mod door;
 pub mod gateway;
+pub mod hms;
 pub mod nats;
 pub mod socketio;
 pub mod sse;
@@ -54,4 +55,5 @@ doors! {
     websocket,
     nats,
     gateway,
+    hms,
 }

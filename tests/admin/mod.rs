@@ -4,6 +4,8 @@
 mod config;
 /// Pause, resume and reset of durable consumers.
 mod consumers;
+/// Processes on docks.
+mod processes;
 /// What all of REST has in common.
 mod rest;
 /// Health, metrics and the administration of namespaces.

@@ -2,6 +2,8 @@
 
 /// Actors of Xbus over HTTP.
 mod gateway;
+/// Clients and docks of hms.
+pub(crate) mod hms;
 /// A door of another program.
 mod line;
 /// Any client of NATS.

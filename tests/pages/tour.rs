@@ -32,7 +32,7 @@ use crate::harness::{SOON, wait_for};
 struct Tour {
     node: Node,
     /// Addresses on the pages of a node that a page starts itself, and the free ones that stand for them.
-    own: [(&'static str, String); 4],
+    own: [(&'static str, String); 5],
     /// The addresses of two more nodes that are started with the node of a page: peer, log, web, nats. Empty: it is alone.
     more: Vec<String>,
     /// Counts the programs, so that each talks to another one of three nodes.
@@ -68,13 +68,23 @@ impl Tour {
             std::fs::set_permissions(&wrapper, Permissions::from_mode(0o755)).expect("a program");
         }
         if let Some(clients) = &clients {
+            let wrapper = bin.join("hms");
+            let program = clients.modules().join("hms/bin/hms.js");
+            std::fs::write(&wrapper, format!("#!/bin/sh\nexec node {} \"$@\"\n", program.display()))
+                .expect("a wrapper");
+            std::fs::set_permissions(&wrapper, Permissions::from_mode(0o755)).expect("a program");
             install(clients, here.path());
         }
-        let [log, web, own_nats] = free_addresses(3).try_into().expect("three addresses");
+        let [log, web, own_nats, hms] = free_addresses(4).try_into().expect("three addresses");
         let node = Node::start(&Options::new().arg("--nats").arg("127.0.0.1:0"));
         let nats = address(&node).to_string();
-        let own =
-            [("127.0.0.1:2121", log), ("127.0.0.1:7540", web), ("127.0.0.1:4222", nats), ("127.0.0.1:4322", own_nats)];
+        let own = [
+            ("127.0.0.1:2121", log),
+            ("127.0.0.1:7540", web),
+            ("127.0.0.1:4222", nats),
+            ("127.0.0.1:4322", own_nats),
+            ("127.0.0.1:10102", hms),
+        ];
         Self { node, own, more: more.to_vec(), programs: Cell::new(0), here, path, clients }
     }
 
@@ -86,7 +96,8 @@ impl Tour {
         let (mut left_out, mut has_node) = (None, None);
         for (at, block) in blocks.iter().enumerate() {
             let program = !block.role.is_empty();
-            if program && !self.can_run(&block.language) {
+            let without_npm = block.text.contains("\nhms ") && self.clients.is_none();
+            if without_npm || program && !self.can_run(&block.language) {
                 left_out = Some(block.section);
             }
             // What needs a program that could not be started is left out: the rest of its section.
@@ -277,6 +288,19 @@ impl Tour {
 
     fn wait_until_online(&self, services: usize) {
         wait_for(&format!("{services} services to be online"), SOON, || (self.online() == services).then_some(()));
+    }
+}
+
+/// Processes of a dock outlive the dock; a page that ends early must not leave any.
+impl Drop for Tour {
+    fn drop(&mut self) {
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let here =
+                std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(self.here.path()));
+            if here {
+                Command::new("kill").arg("-KILL").arg(process.file_name()).status().ok();
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod certificates;
 /// Other ways to what one may not have.
 mod edges;
 /// Tokens of an issuer.
+mod hms;
 mod jwt;
 /// Limits of roles.
 mod limits;

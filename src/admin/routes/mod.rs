@@ -11,6 +11,7 @@ pub(super) mod health;
 pub(super) mod metrics;
 pub(super) mod namespaces;
 pub(super) mod openapi;
+pub(super) mod processes;
 mod reference;
 pub(super) mod root;
 pub(super) mod security;

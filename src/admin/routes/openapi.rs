@@ -9,7 +9,7 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::reference;
-use super::{cluster, commands, config, connections, consumers, namespaces, security, services, xbus};
+use super::{cluster, commands, config, connections, consumers, namespaces, processes, security, services, xbus};
 use crate::admin::operation::{Need, get_for};
 use crate::admin::resource::resource;
 
@@ -88,6 +88,20 @@ const PAGES: &str = "/docs/{_:.*}";
         security::explain::explain,
         security::explain::who,
         security::audit::list,
+        processes::docks::list,
+        processes::docks::processes,
+        processes::definitions::list,
+        processes::definitions::show,
+        processes::definitions::add,
+        processes::definitions::update,
+        processes::definitions::remove,
+        processes::control::start,
+        processes::control::stop,
+        processes::control::restart,
+        processes::control::sync,
+        processes::logs::one,
+        processes::logs::all,
+        processes::builds::deploy,
         xbus::accounts::list,
         xbus::accounts::register,
         xbus::accounts::show,

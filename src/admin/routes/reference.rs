@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 const EXAMPLES: &str = include_str!("../pages/examples.json");
 
 /// The meaning of path parameters, by the tag of the operation.
-const PARTS: [(&str, &str, &str); 19] = [
+const PARTS: [(&str, &str, &str); 20] = [
     ("services", "id", "Id of the service, as in `GET /api/services`."),
     ("commands", "id", "Id of the service, as in `GET /api/services`."),
     ("commands", "service", "Name of a capability, or id of a service, of any door."),
@@ -19,6 +19,7 @@ const PARTS: [(&str, &str, &str); 19] = [
     ("security", "principal", "The principal, as in `service:billing` or `anonymous`."),
     ("security", "name", "Name of the role or issuer."),
     ("security", "id", "Id of the credential, as in the list of those of its principal."),
+    ("processes", "id", "Id of the definition, as in `GET /api/definitions`."),
     ("xbus", "account", "Name or id of the account, as in `GET /api/xbus/accounts`."),
     ("xbus", "actor", "Name or id of the actor, as in `GET /api/xbus/actors`."),
     ("xbus", "name", "Name of the pipeline, as in `GET /api/xbus/pipelines`."),

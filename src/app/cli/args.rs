@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use super::commands::processes::{control, deploy};
 use super::commands::security::{
     audit, certificates, context, credentials, explain, issuers, login, nkeys, passwords, principals, roles, tokens,
 };
@@ -12,6 +13,7 @@ use super::commands::{
 };
 use super::shared::global::Global;
 use crate::app::bench::BenchArgs;
+use crate::app::dock::command::DockArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,6 +41,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a node
     Serve(ServeArgs),
+    /// Run processes on this machine
+    Dock(DockArgs),
     /// A command that talks to a running node, or to none.
     #[command(flatten)]
     Client(ClientCommand),
@@ -76,13 +80,21 @@ pub enum ClientCommand {
     Actor(actor::ActorArgs),
     /// Save pipelines of Xbus, make them active, show and delete them
     Pipeline(pipeline::PipelineArgs),
-    /// Show the processes of Xbus, hold them, end, remove and replay them
+    /// Show processes on docks and of Xbus; hold, end, replay those of Xbus
     Ps(ps::PsArgs),
+    /// Start a process on the docks that have it
+    Start(control::ControlArgs),
+    /// Stop a process on all docks
+    Stop(control::ControlArgs),
+    /// Restart a process on all docks
+    Restart(control::ControlArgs),
+    /// Deploy a folder as a process on docks
+    Deploy(deploy::DeployArgs),
     /// Show an envelope of Xbus, remove old ones
     Envelope(envelope::EnvelopeArgs),
     /// Send an envelope in the name of an actor of Xbus
     Emit(emit::EmitArgs),
-    /// Show what actors of Xbus said, remove old entries
+    /// Follow processes on docks; show what actors of Xbus said
     Logs(logs::LogsArgs),
     /// Set what items of events of Xbus have to look like
     Schema(schema::SchemaArgs),

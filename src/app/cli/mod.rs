@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use args::ClientCommand;
+use commands::processes::control::Verb;
 use shared::error::{AlreadyReported, Usage};
 use shared::global::Global;
 
@@ -51,6 +52,10 @@ async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()>
         ClientCommand::Actor(args) => commands::xbus::actor::run(global, args).await,
         ClientCommand::Pipeline(args) => commands::xbus::pipeline::run(global, args).await,
         ClientCommand::Ps(args) => commands::xbus::ps::run(global, args).await,
+        ClientCommand::Start(args) => commands::processes::control::run(global, args, Verb::Start).await,
+        ClientCommand::Stop(args) => commands::processes::control::run(global, args, Verb::Stop).await,
+        ClientCommand::Restart(args) => commands::processes::control::run(global, args, Verb::Restart).await,
+        ClientCommand::Deploy(args) => commands::processes::deploy::run(global, args).await,
         ClientCommand::Envelope(args) => commands::xbus::envelope::run(global, args).await,
         ClientCommand::Emit(args) => commands::xbus::emit::run(global, args).await,
         ClientCommand::Logs(args) => commands::xbus::logs::run(global, args).await,

@@ -17,13 +17,14 @@ use super::settings::Config;
 const ENV_PREFIX: &str = "ROLLBOOK_";
 
 /// Settings with a flag of `rollbook serve`, so that messages can name the flag.
-const FLAGS: [(&str, &str); 13] = [
+const FLAGS: [(&str, &str); 14] = [
     ("node.id", "--node"),
     ("node.data", "--data"),
     ("node.insecure", "--insecure"),
     ("web.listen", "--web"),
     ("sse.listen", "--log"),
     ("nats.listen", "--nats"),
+    ("hms.listen", "--hms"),
     ("peer.listen", "--peer"),
     ("peer.advertise", "--advertise"),
     ("cluster.founders", "--cluster"),

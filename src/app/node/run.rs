@@ -35,6 +35,8 @@ use crate::bus::access::Access;
 use crate::bus::call_handler::{CallHandler, Mailbox};
 use crate::bus::client::clients::CloseReason;
 use crate::bus::consume::registry::{Drain, Registry};
+use crate::bus::docks::fleet::{self, AnswerForDocks};
+use crate::bus::docks::hub::DockHub;
 use crate::bus::guard::Guard;
 use crate::bus::handle::Bus;
 use crate::bus::live_peers::{self, LivePeers};
@@ -155,16 +157,33 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
     let message_bytes_max = message_bytes_max.unwrap_or_default();
     let xbus = Engine::new(bus.clone());
     actix_web::rt::spawn(xbus.clone().run(stop.clone()));
-    let context = Context { access: access.clone(), services: services.clone(), xbus: xbus.clone(), message_bytes_max };
+    let docks = DockHub::new(
+        bus.clone(),
+        services.peers.clone(),
+        (config.doors.hms.build_limits(), config.doors.hms.record_config()),
+    );
+    actix_web::rt::spawn(docks.clone().run(stop.clone()));
+    let context = Context {
+        access: access.clone(),
+        services: services.clone(),
+        xbus: xbus.clone(),
+        docks: docks.clone(),
+        message_bytes_max,
+    };
     let mut doors = doors::all(&config.doors, &context);
     doors.extend(more.iter().map(|build| build(&context)));
-    let admin = Admin::new((services.clone(), xbus), relay.addr().clone(), parts::admin(config, &doors));
+    let admin = Admin::new((services.clone(), xbus, docks.clone()), relay.addr().clone(), parts::admin(config, &doors));
     let live = doors.iter().filter_map(|door| Some((door.name(), door.live()?)));
     let live_peers = LivePeers::new(bus.live_subjects().clone(), services.peers.clone(), bus.metrics().clone());
     actix_web::rt::spawn(Arc::clone(&live_peers).run(stop.clone()));
     let answer_tickets: Arc<dyn Live> = Arc::new(AnswerForTickets(bus.authority().clone()));
-    let rooms: [(_, Arc<dyn Live>); 3] =
-        [(keys::NAME, admin.live()), (tickets::NAME, answer_tickets), (live_peers::NAME, live_peers)];
+    let answer_for_docks: Arc<dyn Live> = Arc::new(AnswerForDocks(docks.fleet().here().clone()));
+    let rooms: [(_, Arc<dyn Live>); 4] = [
+        (keys::NAME, admin.live()),
+        (tickets::NAME, answer_tickets),
+        (live_peers::NAME, live_peers),
+        (fleet::NAME, answer_for_docks),
+    ];
     call_handler.set_doors(live.chain(rooms).collect());
     bus.authority().set_ticket_peers(Arc::new(AskForTickets(services.peers.clone())));
     node.messages()

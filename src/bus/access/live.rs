@@ -6,6 +6,8 @@ use bytes::Bytes;
 
 use super::Access;
 use crate::base::clock;
+use crate::base::fault::FaultKind;
+use crate::bus::docks;
 use crate::bus::error::Fault;
 use crate::bus::live::filter::{LiveFilter, LiveSubject};
 use crate::bus::live::message::{LiveMessage, LiveSink};
@@ -50,6 +52,10 @@ impl LiveClient {
     /// The client may not, or publishes too much.
     pub fn publish(&mut self, subject: &LiveSubject, message: &LiveMessage) -> Result<bool, Fault> {
         let identity = self.access.identity();
+        if subject.first_token() == docks::output::FIRST_TOKEN {
+            // Whoever follows a process trusts that its dock has said what comes.
+            return Err(Fault::new(FaultKind::Forbidden, "only nodes publish what processes say"));
+        }
         identity.check_live_publish(subject.as_str())?;
         let bytes = u64::try_from(message.bytes()).unwrap_or(u64::MAX);
         identity.usage().publish((1, bytes), || 0, clock::now)?;

@@ -12,6 +12,7 @@ pub(super) mod dump;
 pub(super) mod health;
 pub(super) mod join;
 pub(super) mod namespaces;
+pub(super) mod processes;
 pub(super) mod publish;
 pub(super) mod restore;
 pub(super) mod security;

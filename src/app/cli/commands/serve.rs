@@ -13,7 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   rollbook serve
   rollbook serve --data /var/lib/rollbook --namespaces app,audit
-  rollbook serve --nats 127.0.0.1:4222
+  rollbook serve --nats 127.0.0.1:4222 --hms 127.0.0.1:10002
   rollbook serve --log 0.0.0.0:2021 --web off --insecure
   rollbook serve --log 0.0.0.0:2021 --tls-certificate certs/server.pem --tls-key certs/server.key
   rollbook serve --config rollbook.toml
@@ -47,6 +47,9 @@ pub struct ServeArgs {
     /// Where clients of NATS connect, or off; their default port is 4222 [default: off]
     #[arg(long, value_name = "ADDR")]
     pub nats: Option<String>,
+    /// Where clients and docks of hms connect, or off; their default port is 10002 [default: off]
+    #[arg(long, value_name = "ADDR")]
+    pub hms: Option<String>,
     /// Where other nodes call, or off [default: its own entry in --cluster, else 127.0.0.1:7441]
     #[arg(long, value_name = "ADDR")]
     pub peer: Option<String>,
@@ -106,6 +109,7 @@ impl ServeArgs {
             ("web.listen", text(&self.web)),
             ("sse.listen", text(&self.log)),
             ("nats.listen", text(&self.nats)),
+            ("hms.listen", text(&self.hms)),
             ("peer.listen", text(&self.peer)),
             ("peer.advertise", text(&self.advertise)),
             ("cluster.founders", text(&self.cluster)),

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::TryStreamExt as _;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH,
+    RETRY_AFTER,
 };
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio_util::io::ReaderStream;
 
 use super::event;
 use super::global::Global;
@@ -23,6 +26,8 @@ use crate::base::https;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for an answer. A node gives up a publish earlier.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a piece of an upload.
+const UPLOAD_PIECE_BYTES: usize = 64 * 1024;
 /// The header with the index of a published event.
 pub(in crate::app::cli) const EVENT_INDEX: &str = "X-BUS-EVENT-INDEX";
 /// The header with the deadline of a call.
@@ -191,6 +196,31 @@ impl Client {
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body);
         }
+        self.answer(request, url).await
+    }
+
+    /// Sends a request whose answer may take as long as it takes. Pings of the connection find out whether the node lives.
+    pub(in crate::app::cli) async fn send_patiently(
+        &self,
+        method: Method,
+        url: Url,
+        body: impl Into<reqwest::Body>,
+    ) -> Result<Response, CallError> {
+        self.answer(self.http.request(method, url.clone()).body(body), url).await
+    }
+
+    /// Uploads a file of so many bytes. `sent` hears of each piece. The answer may take as long as it takes.
+    pub(in crate::app::cli) async fn upload(
+        &self,
+        url: Url,
+        (file, bytes): (tokio::fs::File, u64),
+        sent: impl Fn(u64) + Send + Sync + 'static,
+    ) -> Result<Response, CallError> {
+        let pieces = ReaderStream::with_capacity(file, UPLOAD_PIECE_BYTES).inspect_ok(move |piece| {
+            sent(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        });
+        let request = self.http.post(url.clone()).header(CONTENT_TYPE, "application/gzip");
+        let request = request.header(CONTENT_LENGTH, bytes).body(reqwest::Body::wrap_stream(pieces));
         self.answer(request, url).await
     }
 

@@ -117,19 +117,22 @@ async fn exchange(
 }
 
 async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> String {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let count = stream.read(&mut buffer).await.unwrap_or(0);
-        text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length =
-                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
-            if count == 0 || body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+        bytes.extend_from_slice(&buffer[..count]);
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            let length = text
+                .lines()
+                .take_while(|line| !line.is_empty())
+                .find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
+            if count == 0 || bytes.len() - end - 4 >= length.map_or(0, |length| length.parse().unwrap()) {
                 return text;
             }
         } else if count == 0 {
-            return text;
+            return String::from_utf8_lossy(&bytes).into_owned();
         }
     }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::common::{purge, text};
-use crate::app::cli::shared::error::Usage;
+use crate::app::cli::commands::processes::logs as on_docks;
 use crate::app::cli::shared::global::{Global, Output};
 use crate::app::cli::shared::http::Client;
 use crate::app::cli::shared::output::{print, table};
@@ -14,11 +14,14 @@ use crate::base::duration;
 
 const EXAMPLES: &str = "\
 Examples:
+  rollbook logs web
+  rollbook logs --output json --lines 100
   rollbook logs 0d4e3d0a-5d6c-4a4e-9f37-6a1c2b3d4e5f
   rollbook logs --envelope 53131466-4e2e-11e7-916e-af2b1e6d242d --output json
   rollbook logs purge --older 1344h --yes
 
-Shows what actors said about a process, oldest first, or about an envelope outside of a process.";
+Follows what processes of a definition say on all docks, from now on. With the id of a process of Xbus, shows what \
+actors said about it, oldest first, or about an envelope outside of a process.";
 
 const PURGE_EXAMPLES: &str = "\
 Examples:
@@ -32,8 +35,11 @@ is given: exit code 2.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct LogsArgs {
-    /// Id of the process
+    /// Definition of processes on docks, or id of a process of Xbus; none: all processes on docks
     process: Option<String>,
+    /// End after so many lines of processes on docks
+    #[arg(long, conflicts_with = "envelope")]
+    lines: Option<u64>,
     /// Of this envelope instead
     #[arg(long, value_name = "ID", conflicts_with = "process")]
     envelope: Option<String>,
@@ -61,9 +67,11 @@ pub(in crate::app::cli) async fn run(global: &Global, args: LogsArgs) -> anyhow:
         let what = format!("log entries that are older than {age}");
         return purge(global, (["entry", "entries"], &what), &[("logs", json!({ "older": age }))], yes).await;
     }
-    let about = args.process.or(args.envelope);
-    let about = about.ok_or_else(|| Usage("name a process, or an envelope with --envelope".to_owned()))?;
-    let items = Client::web(global)?.list(&["api", "xbus", "logs", &about], &[]).await?;
+    let id = args.process.as_deref();
+    let Some(about) = args.envelope.as_deref().or(id.filter(|id| id.parse::<uuid::Uuid>().is_ok())) else {
+        return on_docks::follow(global, id, args.lines).await;
+    };
+    let items = Client::web(global)?.list(&["api", "xbus", "logs", about], &[]).await?;
     print(&match global.output {
         Output::Json => Value::Array(items).to_string(),
         Output::Table => lines(&items),
@@ -88,8 +96,10 @@ mod tests {
     use super::*;
     use crate::app::cli::shared::testing::{Fake, answer};
 
+    const PROCESS: &str = "0d4e3d0a-5d6c-4a4e-9f37-6a1c2b3d4e5f";
+
     fn args(process: Option<&str>, envelope: Option<&str>, action: Option<Action>) -> LogsArgs {
-        LogsArgs { process: process.map(str::to_owned), envelope: envelope.map(str::to_owned), action }
+        LogsArgs { process: process.map(str::to_owned), lines: None, envelope: envelope.map(str::to_owned), action }
     }
 
     #[tokio::test]
@@ -98,11 +108,17 @@ mod tests {
         let page = || answer("200 OK", "", &format!(r#"{{"items":[{entry}],"next_cursor":null}}"#));
         let fake = Fake::start(vec![page(), page(), answer("200 OK", "", r#"{"removed":3}"#)]).await;
         assert!(lines(&[serde_json::from_str(entry).unwrap()]).contains("disk full"));
-        run(&fake.global(), args(Some("p1"), None, None)).await.unwrap();
+        run(&fake.global(), args(Some(PROCESS), None, None)).await.unwrap();
         run(&fake.global(), args(None, Some("e1"), None)).await.unwrap();
         let action = Some(Action::Purge { older: Duration::from_secs(1), yes: true });
         run(&fake.global(), args(None, None, action)).await.unwrap();
-        assert_eq!(fake.calls(), ["GET /api/xbus/logs/p1", "GET /api/xbus/logs/e1", "POST /api/xbus/logs/purge"]);
-        assert!(run(&fake.global(), args(None, None, None)).await.unwrap_err().is::<Usage>());
+        assert_eq!(
+            fake.calls(),
+            [
+                "GET /api/xbus/logs/0d4e3d0a-5d6c-4a4e-9f37-6a1c2b3d4e5f",
+                "GET /api/xbus/logs/e1",
+                "POST /api/xbus/logs/purge"
+            ]
+        );
     }
 }

@@ -8,14 +8,25 @@ use serde_json::{Value, json};
 
 use super::common::{list, purge, text, told};
 use super::replay;
+use crate::app::cli::commands::processes::ps as on_docks;
 use crate::app::cli::commands::security::rows::lines;
 use crate::app::cli::shared::global::{Global, Output};
-use crate::app::cli::shared::http::Client;
+use crate::app::cli::shared::http::{CallError, Client};
 use crate::app::cli::shared::output::{print, table};
 use crate::base::duration;
 
 /// Processes that are shown when nothing else is said.
 const LIMIT: u32 = 100;
+/// Columns of a list of processes of Xbus.
+const COLUMNS: [(&str, &str); 7] = [
+    ("PROCESS", "id"),
+    ("STATUS", "status"),
+    ("PIPELINE", "pipeline"),
+    ("VERSION", "version"),
+    ("EMITTER", "emitter"),
+    ("CHANGED", "status_changed_at"),
+    ("STATE", "state"),
+];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,8 +35,8 @@ Examples:
   rollbook ps --from 2026-11-21T10:00:00Z --output json
   rollbook ps show 0d4e3d0a-5d6c-4a4e-9f37-6a1c2b3d4e5f
 
-Shows the processes whose status changed last first, at most --limit of them. A process is one envelope on its way \
-through one pipeline.";
+Shows what runs on docks, as the docks tell now, and the processes of Xbus whose status changed last, at most --limit \
+of them. A process of Xbus is one envelope on its way through one pipeline. With an option only those of Xbus are shown.";
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
@@ -97,6 +108,15 @@ struct FilterArgs {
     /// Most processes
     #[arg(long, default_value_t = LIMIT, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
+}
+
+impl FilterArgs {
+    /// Whether nothing is said that only processes of Xbus have.
+    fn asks_for_all(&self) -> bool {
+        let Self { status, pipeline, version, emitter, envelope, from, to, limit: _ } = self;
+        let texts = [pipeline, version, emitter, envelope, from, to];
+        status.is_empty() && texts.iter().all(|text| text.is_none())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -198,6 +218,7 @@ struct PurgeArgs {
 
 pub(in crate::app::cli) async fn run(global: &Global, args: PsArgs) -> anyhow::Result<()> {
     match args.action {
+        None if args.filter.asks_for_all() => all(global, args.filter).await,
         None => ps(global, args.filter).await,
         Some(Action::Show { process }) => show(global, &process).await,
         Some(Action::Pause { process }) => control(global, &process, "pause").await,
@@ -212,6 +233,33 @@ pub(in crate::app::cli) async fn run(global: &Global, args: PsArgs) -> anyhow::R
         }
         Some(Action::Purge(args)) => purge_ended(global, args).await,
         Some(Action::Replay(args)) => replay::run(global, args).await,
+    }
+}
+
+/// Processes on docks, and then those of Xbus: in JSON one list, in which those on docks have a member `dock`.
+async fn all(global: &Global, filter: FilterArgs) -> anyhow::Result<()> {
+    let client = Client::web(global)?;
+    let on_docks = on_docks::list(&client, None).await?;
+    if on_docks.is_empty() {
+        return ps(global, filter).await;
+    }
+    let limit = filter.limit.to_string();
+    let of_xbus = pages(&client, &[("limit", &limit)], filter.limit).await;
+    // Whoever may see processes on docks alone sees those.
+    let of_xbus = match of_xbus {
+        Err(error) if error.downcast_ref::<CallError>().is_some_and(|error| error.status() == Some(403)) => Vec::new(),
+        other => other?,
+    };
+    match global.output {
+        Output::Json => print(&Value::Array(on_docks.into_iter().chain(of_xbus).collect()).to_string()),
+        Output::Table => {
+            print(&on_docks::lines(&on_docks))?;
+            if of_xbus.is_empty() {
+                return Ok(());
+            }
+            print("")?;
+            list(global, of_xbus, &COLUMNS)
+        }
     }
 }
 
@@ -231,16 +279,7 @@ async fn ps(global: &Global, filter: FilterArgs) -> anyhow::Result<()> {
     ];
     let query: Vec<(&str, &str)> = named.iter().filter_map(|(name, value)| Some((*name, (*value)?))).collect();
     let items = pages(&client, &query, filter.limit).await?;
-    let columns = [
-        ("PROCESS", "id"),
-        ("STATUS", "status"),
-        ("PIPELINE", "pipeline"),
-        ("VERSION", "version"),
-        ("EMITTER", "emitter"),
-        ("CHANGED", "status_changed_at"),
-        ("STATE", "state"),
-    ];
-    list(global, items, &columns)
+    list(global, items, &COLUMNS)
 }
 
 /// The first processes of a list, whose pages may be short before the last one.

@@ -1,0 +1,27 @@
+//! Services: an actor for each, which alone touches the process of the service.
+//!
+//! ```text
+//! handle.rs       the mailbox of an actor, as others see it
+//! actor.rs        commands in their order              supervisor.rs   start, stop, restart, exit
+//! starter.rs      from a definition to a process       ending.rs       the end of a process, told to the hub
+//! history.rs      whether and when to restart (pure)   probe.rs        readiness
+//! roster.rs       which services are ready             record.rs       the row of the state file
+//! snapshot.rs     what `ps` shows                      context.rs      what all actors share
+//! ```
+//!
+//! May import: `definition`, `process`, `output`, `report`, `store`, `node`.
+//! Invariant: a service has at most one process that is not being stopped, and the state file names a process before the
+//! process exists.
+
+mod actor;
+pub(super) mod commands;
+pub(super) mod context;
+mod ending;
+pub(super) mod handle;
+mod history;
+mod probe;
+mod record;
+pub(super) mod roster;
+mod snapshot;
+mod starter;
+mod supervisor;

@@ -1,0 +1,138 @@
+//! Output of processes for one reader, in a queue that is bounded in bytes.
+//!
+//! Invariant: whoever reads too slowly misses output, and is told how much.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::hub::DockHub;
+use super::output::{self, Gaps, Output};
+use super::visible::Visible;
+use crate::base::clock;
+use crate::base::fault::FaultKind;
+use crate::bus::error::Fault;
+use crate::bus::live::message::{Delivered, LiveMessage, LiveSink};
+use crate::bus::live::subjects::LiveSubscription;
+use crate::bus::security::identity::Identity;
+
+/// Most bytes that wait for one reader.
+const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a message costs beside its data.
+const MESSAGE_BYTES: usize = 128;
+/// How long what a reader may see is remembered.
+const RIGHTS_MAX: Duration = Duration::from_secs(1);
+
+/// What a reader gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tailed {
+    /// A message of a process.
+    Output(Output),
+    /// So many messages were not read in time.
+    Dropped(u64),
+    /// Nothing follows: the node stops.
+    End,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Output>,
+    bytes: usize,
+    dropped: u64,
+    gaps: Gaps,
+}
+
+#[derive(Debug)]
+struct Queue {
+    visible: Visible,
+    state: Mutex<State>,
+    more: Notify,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LiveSink for Queue {
+    fn deliver(&self, _: u64, message: &LiveMessage) -> Delivered {
+        let Some(output) = output::read(message).filter(|output| self.visible.has(output)) else {
+            return Delivered::Queued;
+        };
+        let mut state = self.lock();
+        let missed = state.gaps.before(&output);
+        state.dropped = state.dropped.saturating_add(missed);
+        let bytes = output.data.len().saturating_add(MESSAGE_BYTES);
+        if state.bytes.saturating_add(bytes) > BYTES_MAX {
+            state.dropped = state.dropped.saturating_add(1);
+            return Delivered::Queued;
+        }
+        state.bytes = state.bytes.saturating_add(bytes);
+        state.waiting.push_back(output);
+        Delivered::Sleeping
+    }
+
+    fn wake(&self) {
+        self.more.notify_one();
+    }
+
+    fn client(&self) -> u64 {
+        0
+    }
+}
+
+/// Follows the output of a process, or of all, until this is dropped.
+#[derive(Debug)]
+pub struct Tail {
+    hub: DockHub,
+    queue: Arc<Queue>,
+    /// When the rights of the reader were looked at last.
+    checked: Instant,
+    _subscription: LiveSubscription,
+}
+
+impl DockHub {
+    /// Follows a process, or all that the client may see, from now on.
+    ///
+    /// # Errors
+    /// [`FaultKind::NotFound`]: there is no such definition. The node has too many subscriptions.
+    pub async fn tail(&self, who: Arc<Identity>, id: Option<&str>) -> Result<Tail, Fault> {
+        self.check_follow(&who, id).await?;
+        let filter = output::filter(id).ok_or_else(|| Fault::new(FaultKind::NotFound, "no definition has this id"))?;
+        let queue = Arc::new(Queue { visible: Visible::new(who), state: Mutex::default(), more: Notify::new() });
+        let (subjects, sink) = (self.client().bus().live_subjects(), Arc::clone(&queue));
+        let subscription = subjects.subscribe(filter, "", (sink, 0), true);
+        let _subscription = subscription.map_err(|full| Fault::overloaded(full.to_string()))?;
+        Ok(Tail { hub: self.clone(), queue, checked: clock::now(), _subscription })
+    }
+}
+
+impl Tail {
+    /// What comes next.
+    pub async fn next(&mut self) -> Tailed {
+        loop {
+            if self.checked.elapsed() > RIGHTS_MAX {
+                self.checked = clock::now();
+                self.queue.visible.forget();
+            }
+            {
+                let mut state = self.queue.lock();
+                if let Some(output) = state.waiting.pop_front() {
+                    let bytes = output.data.len().saturating_add(MESSAGE_BYTES);
+                    state.bytes = state.bytes.saturating_sub(bytes);
+                    return Tailed::Output(output);
+                }
+                if state.dropped > 0 {
+                    return Tailed::Dropped(std::mem::take(&mut state.dropped));
+                }
+            }
+            tokio::select! {
+                () = self.hub.draining().cancelled() => return Tailed::End,
+                () = self.queue.more.notified() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! `PUT /ID?revision=R`: an archive becomes the build of a definition.
+
+use std::io;
+
+use bytes::Bytes;
+use tempfile::NamedTempFile;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+
+use super::answer::{Chunks, Whole, nothing};
+use super::body::Body;
+use super::{Request, admit, refusal};
+use crate::base::fault::FaultKind;
+use crate::bus::access::Access;
+use crate::bus::docks::builds::deploy::Deployed;
+use crate::bus::docks::builds::work::Bench;
+use crate::bus::docks::definition::Definition;
+use crate::bus::error::Fault;
+use crate::bus::security::usage::Place;
+use crate::doors::hms::admit::Shown;
+use crate::doors::hms::context::DoorContext;
+use crate::doors::hms::wire::texts::SERVICE_NOT_FOUND;
+use crate::net::peer::Peer;
+
+/// Most bytes of a body that is read only to be refused behind it.
+const REFUSED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    context: &DoorContext,
+    (peer, shown): (&Peer, &Shown),
+    request: &mut Request<S>,
+    (id, query): (&str, &str),
+) -> io::Result<()> {
+    let prepared = prepare(context, (peer, shown), id).await;
+    if request.head.expects_continue && prepared.is_ok() {
+        request.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        request.stream.flush().await?;
+    }
+    let (read, framing) = (std::mem::take(&mut request.read), request.head.framing);
+    let arrival = async {
+        let body = Body::new(&mut request.stream, read, framing);
+        match &prepared {
+            Ok(Prepared { bench, .. }) => keep(context, body, bench).await,
+            // A client that waits to be told sends no body.
+            Err(_) if request.head.expects_continue => Ok(None),
+            Err(_) => drain(body).await.map(|()| None),
+        }
+    };
+    let arrived = tokio::time::timeout(context.settings.upload_timeout, arrival).await;
+    let arrived = arrived.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let refused = match (&prepared, arrived) {
+        (Err(fault), _) if fault.kind == FaultKind::NotFound => Whole::new(404, SERVICE_NOT_FOUND),
+        (Err(fault), _) => refusal(fault),
+        (Ok(_), None) => {
+            let text = format!("an archive has at most {} bytes", context.settings.archive_bytes_max);
+            Whole::new(413, text)
+        }
+        (Ok(prepared), Some(archive)) => {
+            return answer(context, prepared, (archive, &revision(query)), &mut request.stream).await;
+        }
+    };
+    refused.with_trailer().send(&mut request.stream).await
+}
+
+/// What an upload needs before its body is read.
+struct Prepared {
+    access: Access,
+    _place: Place,
+    definition: Definition,
+    bench: Bench,
+}
+
+async fn prepare(context: &DoorContext, (peer, shown): (&Peer, &Shown), id: &str) -> Result<Prepared, Fault> {
+    let (access, place) = admit(context, peer, shown).await?;
+    let definition = context.docks.check_deploy(access.identity(), id).await?;
+    let bench = context.docks.workshop().take_bench()?;
+    Ok(Prepared { access, _place: place, definition, bench })
+}
+
+/// The revision of the query; empty when there is none.
+fn revision(query: &str) -> String {
+    let mut members = form_urlencoded::parse(query.as_bytes());
+    members.find(|(name, _)| name == "revision").map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+/// Writes a body into a file; `None`: it is too large, and was read to its end or a bound.
+async fn keep<S: AsyncRead + Unpin>(
+    context: &DoorContext,
+    mut body: Body<'_, S>,
+    bench: &Bench,
+) -> io::Result<Option<NamedTempFile>> {
+    let file = bench.file()?;
+    let mut writer = tokio::fs::File::from_std(file.reopen()?);
+    let (mut written, most) = (0_usize, context.settings.archive_bytes_max);
+    while let Some(bytes) = body.next().await? {
+        written = written.saturating_add(bytes.len());
+        if written > most {
+            drain(body).await?;
+            return Ok(None);
+        }
+        writer.write_all(&bytes).await?;
+    }
+    writer.flush().await?;
+    Ok(Some(file))
+}
+
+/// Reads a body to its end, or to a bound.
+async fn drain<S: AsyncRead + Unpin>(mut body: Body<'_, S>) -> io::Result<()> {
+    let mut read = 0_u64;
+    while let Some(bytes) = body.next().await? {
+        read = read.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        if read > REFUSED_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Deploys, and sends what the build writes while it writes.
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    context: &DoorContext,
+    prepared: &Prepared,
+    (archive, revision): (NamedTempFile, &str),
+    stream: &mut S,
+) -> io::Result<()> {
+    let Prepared { access, definition, bench, .. } = prepared;
+    let (output, mut came) = mpsc::channel::<Bytes>(8);
+    let deploying = async {
+        let what = (definition, revision);
+        let deployed = context.docks.deploy(access.identity(), what, (bench, archive), &output).await;
+        drop(output);
+        deployed
+    };
+    let mut sent = Sent { stream: Some(stream), chunks: None };
+    let sending = async {
+        while let Some(bytes) = came.recv().await {
+            sent.send(&bytes).await?;
+        }
+        // Whoever has gone ends the build, because nothing takes its output.
+        Ok::<_, io::Error>(sent)
+    };
+    let (deployed, sent) = tokio::join!(deploying, sending);
+    let mut sent = sent?;
+    match deployed {
+        Ok(Deployed::Stored) => sent.nothing().await,
+        Ok(Deployed::Built) => sent.end(200).await,
+        Ok(Deployed::Failed(why)) => {
+            tracing::info!(definition = definition.id(), why, "a build has failed");
+            sent.end_with(&format!("{why}\n")).await
+        }
+        Err(fault) => {
+            let status = if fault.kind == FaultKind::NotFound { 404 } else { 500 };
+            let text = if status == 404 { SERVICE_NOT_FOUND.to_owned() } else { fault.text.into_owned() };
+            sent.refuse(status, text).await
+        }
+    }
+}
+
+/// What was sent of an answer.
+struct Sent<'s, S> {
+    stream: Option<&'s mut S>,
+    chunks: Option<Chunks<'s, S>>,
+}
+
+impl<'s, S: AsyncRead + AsyncWrite + Unpin> Sent<'s, S> {
+    /// Sends output of the build: the status of the answer is 200 from then on.
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(stream) = self.stream.take() {
+            self.chunks = Some(Chunks::begin(stream, 200, "text/plain; charset=utf-8").await?);
+        }
+        match &mut self.chunks {
+            Some(chunks) => chunks.send(bytes).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn nothing(&mut self) -> io::Result<()> {
+        match self.stream.take() {
+            Some(stream) => nothing(stream).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn end(&mut self, status: u16) -> io::Result<()> {
+        self.send(&[]).await?;
+        match self.chunks.take() {
+            Some(chunks) => chunks.end(Some(status)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The build has failed: its output ends with why, and stock clients see the trailer.
+    async fn end_with(&mut self, why: &str) -> io::Result<()> {
+        if let Some(stream) = self.stream.take() {
+            return Whole::new(500, why).with_trailer().send(stream).await;
+        }
+        self.send(why.as_bytes()).await?;
+        self.end(500).await
+    }
+
+    async fn refuse(&mut self, status: u16, text: String) -> io::Result<()> {
+        if let Some(stream) = self.stream.take() {
+            return Whole::new(status, text).with_trailer().send(stream).await;
+        }
+        self.send(text.as_bytes()).await?;
+        self.end(status).await
+    }
+}

@@ -1,0 +1,93 @@
+//! Process trees: whatever a service starts ends with the service.
+
+use std::time::{Duration, Instant};
+
+use rollbook::doors::hms::wire::op::Op;
+use serde_json::json;
+
+use crate::dock::agent::{Agent, has_variable, is_alive, pid_in, pids, wait_for};
+use crate::dock::hub::Hub;
+
+/// With cgroups, where the machine has them for us, and without.
+const WAYS: [&[&str]; 2] = [&[], &["--no-cgroups"]];
+
+#[test]
+fn a_service_that_ignores_sigterm_is_killed_after_its_stop_timeout() {
+    for arguments in WAYS {
+        let hub = Hub::new();
+        let agent = Agent::start(&[&hub], arguments);
+        let mut dock = hub.accept();
+        let script = r#"trap "" TERM; sleep 1000 & echo $! > child; while true; do sleep 0.05; done"#;
+        dock.run("app", json!({"start": format!("sh -c '{script}'"), "stop_timeout": "300ms"}));
+        let pid = dock.spawned("app");
+        let child = pid_in(&agent.path("work/app/child"));
+        let since = Instant::now();
+        dock.request(Op::Stop, "app", "").unwrap();
+        assert!(since.elapsed() >= Duration::from_millis(300) && since.elapsed() < Duration::from_secs(5));
+        assert!(!is_alive(pid) && !is_alive(child));
+        assert_eq!(dock.wait(Op::Exit, "app"), "null");
+    }
+}
+
+#[test]
+fn a_service_that_forks_all_the_time_ends_as_a_whole() {
+    for arguments in WAYS {
+        let hub = Hub::new();
+        let agent = Agent::start(&[&hub], arguments);
+        let mut dock = hub.accept();
+        let script = r#"trap "" TERM; n=0; while [ $n -lt 2000 ]; do setsid sleep 5 & n=$((n+1)); sleep 0.003; done"#;
+        dock.run("app", json!({"start": format!("sh -c '{script}'"), "stop_timeout": "100ms", "restart": "never"}));
+        std::thread::sleep(Duration::from_millis(200));
+        dock.request(Op::Stop, "app", "").unwrap();
+        let variable = format!("ROLLBOOK_DOCK={}", agent.id);
+        let left: Vec<u32> = pids().into_iter().filter(|pid| has_variable(*pid, &variable) && is_alive(*pid)).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn a_process_that_daemonises_ends_with_its_service() {
+    for arguments in WAYS {
+        let hub = Hub::new();
+        let agent = Agent::start(&[&hub], arguments);
+        let mut dock = hub.accept();
+        // The daemon has a session of its own, and its parents have ended.
+        let script = r#"setsid sh -c "setsid sleep 1000 & echo \$! > daemon" & wait; sleep 1000"#;
+        dock.run("app", json!({"start": format!("sh -c '{script}'")}));
+        let daemon = pid_in(&agent.path("work/app/daemon"));
+        assert!(is_alive(daemon));
+        dock.request(Op::Stop, "app", "").unwrap();
+        assert!(!is_alive(daemon));
+    }
+}
+
+#[test]
+fn a_service_whose_first_process_ends_leaves_nothing_behind() {
+    for arguments in WAYS {
+        let hub = Hub::new();
+        let agent = Agent::start(&[&hub], arguments);
+        let mut dock = hub.accept();
+        let script = r#"setsid sleep 1000 & echo $! > daemon; exit 7"#;
+        dock.run("app", json!({"start": format!("sh -c '{script}'"), "restart": "never"}));
+        assert_eq!(dock.wait(Op::Exit, "app"), "7");
+        let daemon = pid_in(&agent.path("work/app/daemon"));
+        wait_for("the daemon ends", || (!is_alive(daemon)).then_some(()));
+        dock.wait_status("app", "stopped");
+    }
+}
+
+#[test]
+fn orphans_that_end_do_not_stay_as_zombies() {
+    let hub = Hub::new();
+    let agent = Agent::start(&[&hub], &[]);
+    let mut dock = hub.accept();
+    let script = "for i in 1 2 3 4 5; do (setsid sleep 0.05 &); done; touch done; sleep 1000";
+    dock.run("app", json!({"start": format!("sh -c '{script}'")}));
+    wait_for("the script is through", || agent.path("work/app/done").exists().then_some(()));
+    let children = format!("/proc/{0}/task/{0}/children", agent.pid());
+    wait_for("one child is left", || {
+        let children = std::fs::read_to_string(&children).unwrap_or_default();
+        (children.split_whitespace().count() == 1).then_some(())
+    });
+    assert_eq!(dock.ps("app")["status"], "running");
+}
