@@ -5,6 +5,7 @@ import inspect
 import itertools
 import json
 import logging
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
@@ -31,6 +32,12 @@ CLOSE_SECONDS = 15.0  # longer than a node waits for the end of what a client th
 log = logging.getLogger("rollbook")
 
 
+def with_process(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The metadata with the process, when a dock of rollbook has started it: so the roll shows both as one."""
+    process = os.environ.get("ROLLBOOK_PROCESS")
+    return {"process": process, **(metadata or {})} if process else metadata and dict(metadata)
+
+
 class Client:
     """A client of the nodes at these URLs, ``ws://host:7440/ws`` or ``http://host:7440``. With ``methods`` it is a
     service, whose ``handler(payload, message)``, plain or async, returns the answer; without, a consumer. It connects
@@ -51,7 +58,7 @@ class Client:
         self._token, self._tls, self.timeout = token, tls_context(ca, cert, key), timeout
         self._methods, self.instance_id = dict(methods or {}), instance
         self._document = {"type": "register", "name": name, "version": version, "methods": [*self._methods],
-                          "instance": instance, "metadata": metadata and dict(metadata)}
+                          "instance": instance, "metadata": with_process(metadata)}
         encode(self._document)
         self._callbacks, self._roll = dict[str, list[Callback]](), Roll()
         self.services = self._roll.services

@@ -16,6 +16,12 @@ const TIMING = { minMs: 500, maxMs: 10_000, pingMs: 15_000, lostMs: 40_000 };
 export const newId = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
 export const text = (value: unknown) => (typeof value === 'string' ? value : undefined);
 
+/** The metadata with the process, when a dock of rollbook has started it: so the roll shows both as one. */
+function withProcess(metadata?: object): object | undefined {
+  const own: unknown = (globalThis as { process?: { env?: Record<string, string> } }).process?.env?.ROLLBOOK_PROCESS;
+  return own ? { process: own, ...metadata } : metadata;
+}
+
 export abstract class Link {
   private readonly tls = tlsOf(this.options);
   /** That of browsers and of Node has no options for TLS. */
@@ -166,7 +172,8 @@ export abstract class Link {
     const request = this.pending.get(frame.id);
     this.watch(this.timing.pingMs, false);
     if (type === 'connect' && this.opening) {
-      const { name, version, methods = {}, instance, metadata } = this.options;
+      const { name, version, methods = {}, instance } = this.options;
+      const metadata = withProcess(this.options.metadata);
       this.transmit({ type: 'register', name, version, methods: Object.keys(methods), instance, metadata });
       this.frameMax = Number(frame.max_frame) || Infinity;
     } else if (type === 'registered' && this.opening) {

@@ -1,12 +1,14 @@
 //! Commands to services, and calls of them: `/api/services/{id}/restart|shutdown|ping`, `/api/services/restart-all`,
 //! `/api/call/{service}/{method}`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use rollbook_core::error::Refusal;
 use rollbook_core::limits;
 use rollbook_core::security::right::Verb;
 use rollbook_core::service::Instance;
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
+use super::restart::{self, Before};
 use super::services::{self, find};
 use crate::admin::Admin;
 use crate::admin::body::{self, Optional};
@@ -32,10 +35,16 @@ use crate::bus::client::plain::plain;
 use crate::bus::error::Fault;
 use crate::bus::relay::peer_client::{Delivery, Order};
 use crate::bus::roll::services::Services;
+use crate::bus::security::identity::Identity;
 use crate::net::http_body::BodyError;
 
 /// Longest wait for the acknowledgement of a command.
 const WAIT: Duration = Duration::from_secs(1);
+/// Longest wait for new instances behind a restart, and the wait when docks do the restart.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+const DOCKS_WAIT: Duration = Duration::from_secs(10);
+/// The result of a restart behind which a new instance is online.
+const RESTARTED: &str = "restarted";
 /// Largest payload of a call, bytes.
 const CALL_BYTES_MAX: usize = 1_000_000;
 const TIMEOUT_HEADER: &str = "x-rollbook-timeout";
@@ -89,6 +98,9 @@ pub(in crate::admin) struct OrderJson {
     /// Id of the one instance that gets it; all by default.
     #[schema(example = json!(null))]
     instance: Option<String>,
+    /// Of a restart: how long to wait for a new instance, as in `30s`. At most `5m`; 10 s when docks restart the process.
+    #[schema(example = json!(null))]
+    wait: Option<String>,
 }
 
 /// What became of a command at one instance.
@@ -97,7 +109,7 @@ pub(in crate::admin) struct Delivered {
     service: String,
     instance: String,
     node: u64,
-    /// `acknowledged`, `unhandled` when the program says that nothing there takes the command, `delivered` when it says
+    /// `restarted` when a new instance is online, if that was waited for; else `acknowledged`, `unhandled` when the program says that nothing there takes the command, `delivered` when it says
     /// nothing, or `failed`.
     result: &'static str,
     /// Milliseconds to the acknowledgement.
@@ -127,13 +139,21 @@ async fn command(
     reason: Option<String>,
 ) -> Answer {
     if instances.is_empty() {
-        return Err(Problem::new(409, "no_instance", format!("nobody is there who could be told to {name}")));
+        return Err(nobody(name));
     }
-    let answer = |body: Bytes| HttpResponse::Ok().content_type("application/json").body(body);
-    let claim = match admin.keys.claim(request, &admin.services).await? {
-        ClaimResult::New(claim) => claim,
-        ClaimResult::Before(body) => return Ok(answer(body)),
+    let (order, services) = (order_of(name, reason), admin.services.clone());
+    let all = async move {
+        join_all(instances.into_iter().map(|instance| deliver(&services, instance, order.clone()))).await
     };
+    once(admin, request, all).await
+}
+
+fn nobody(name: &str) -> Problem {
+    Problem::new(409, "no_instance", format!("nobody is there who could be told to {name}"))
+}
+
+/// A command with its arguments.
+fn order_of(name: &'static str, reason: Option<String>) -> Order {
     let timestamp = clock::millis();
     let json = match name {
         "ping" => json!({ "timestamp": timestamp }),
@@ -141,16 +161,118 @@ async fn command(
             json!({ "reason": reason.unwrap_or_else(|| "requested by the operator".to_owned()), "timestamp": timestamp })
         }
     };
-    let order = Order { name, json: json.to_string().into(), wait: WAIT };
-    let services = admin.services.clone();
+    Order { name, json: json.to_string().into(), wait: WAIT }
+}
+
+/// Gives a command, once for each key of idempotency, and reports the result of each instance.
+async fn once(admin: &Admin, request: &HttpRequest, given: impl Future<Output = Vec<Delivered>> + 'static) -> Answer {
+    let answer = |body: Bytes| HttpResponse::Ok().content_type("application/json").body(body);
+    let claim = match admin.keys.claim(request, &admin.services).await? {
+        ClaimResult::New(claim) => claim,
+        ClaimResult::Before(body) => return Ok(answer(body)),
+    };
     // The command continues when the operator disconnects. A repetition with the same key gets the result.
     let given = actix_web::rt::spawn(async move {
-        let items = join_all(instances.into_iter().map(|instance| deliver(&services, instance, order.clone()))).await;
-        let body: Bytes = serde_json::to_vec(&List::whole(items)).unwrap_or_default().into();
+        let body: Bytes = serde_json::to_vec(&List::whole(given.await)).unwrap_or_default().into();
         claim.done(&body);
         body
     });
     given.await.map(answer).map_err(|error| Problem::storage(error.to_string()))
+}
+
+/// What becomes of a restart: programs are asked, docks do it where nobody takes the command, and new instances are waited
+/// for.
+struct Restart {
+    admin: Arc<Admin>,
+    who: Arc<Identity>,
+    service: String,
+    /// The instances that are asked. None: docks have the process.
+    instances: Vec<Instance>,
+    order: Order,
+    wait: Duration,
+}
+
+impl Restart {
+    async fn run(self) -> Vec<Delivered> {
+        let before = Before::new(Arc::clone(&self.admin), &self.service);
+        let each = self.instances.iter().cloned().map(|instance| self.one(instance));
+        let mut items = join_all(each).await;
+        if items.is_empty() {
+            items.push(self.by_docks().await);
+        }
+        let expected = items.iter().filter(|item| item.result != Delivery::Failed.name()).count();
+        if self.wait.is_zero() || expected == 0 {
+            return items;
+        }
+        let mut came = before.wait(expected, self.wait).await.into_iter();
+        for item in items.iter_mut().filter(|item| item.result != Delivery::Failed.name()) {
+            let Some(instance) = came.next() else { break };
+            item.result = RESTARTED;
+            if item.instance.is_empty() {
+                item.instance = instance;
+            }
+        }
+        items
+    }
+
+    /// Asks one instance, and then its dock if the instance does not take the command.
+    async fn one(&self, instance: Instance) -> Delivered {
+        let process = restart::process_of(&instance);
+        let mut delivered = deliver(&self.admin.services, instance, self.order.clone()).await;
+        let taken = [Delivery::Acknowledged.name(), Delivery::Delivered.name()].contains(&delivered.result);
+        if let (false, Some((dock, definition))) = (taken, process) {
+            delivered.result = told(restart::by_docks(&self.admin, &self.who, &definition, Some(&dock)).await);
+        }
+        delivered
+    }
+
+    /// The docks that have the process of the service do it.
+    async fn by_docks(&self) -> Delivered {
+        let result = told(restart::by_docks(&self.admin, &self.who, &self.service, None).await);
+        let (node, service) = (self.admin.bus.node().id(), self.service.clone());
+        Delivered { service, instance: String::new(), node, result, rtt_ms: None }
+    }
+}
+
+/// How a command that docks got ended.
+fn told(done: Result<(), Fault>) -> &'static str {
+    match done {
+        Ok(()) => Delivery::Delivered.name(),
+        Err(fault) => {
+            tracing::info!(%fault, "docks did not restart a process");
+            Delivery::Failed.name()
+        }
+    }
+}
+
+/// How long a restart waits for new instances.
+fn wait_of(order: &OrderJson, by_docks: bool) -> Result<Duration, Problem> {
+    let Some(text) = &order.wait else { return Ok(if by_docks { DOCKS_WAIT } else { Duration::ZERO }) };
+    let wait = duration::parse(text).map_err(|error| Problem::bad(format!("wait: {error}")))?;
+    if wait > WAIT_MAX { Err(Problem::bad("wait: at most 5m")) } else { Ok(wait) }
+}
+
+/// Restarts a service, or one of its instances.
+async fn restart_service(admin: web::Data<Admin>, request: HttpRequest, id: String, order: OrderJson) -> Answer {
+    let found = find(&admin, &id).map(|(_, instances)| instances);
+    let defined = restart::has_definition(&admin, &id);
+    let mut instances = match found {
+        Err(_) if defined => Vec::new(),
+        other => other?,
+    };
+    if let Some(wanted) = &order.instance {
+        instances.retain(|instance| instance.id == *wanted);
+        if instances.is_empty() {
+            return Err(Refusal::InstanceNotFound(wanted.clone()).into());
+        }
+    }
+    if instances.is_empty() && !defined {
+        return Err(nobody("restart"));
+    }
+    let (who, wait) = (identity(), wait_of(&order, instances.is_empty())?);
+    let order = order_of("restart", order.reason);
+    let restart = Restart { admin: admin.clone().into_inner(), who, service: id, instances, order, wait };
+    once(&admin, &request, restart.run()).await
 }
 
 async fn of_service(
@@ -160,19 +282,21 @@ async fn of_service(
     order: OrderJson,
     name: &'static str,
 ) -> Answer {
-    let OrderJson { reason, instance } = order;
+    let OrderJson { reason, instance, .. } = order;
     let (_, mut instances) = find(&admin, &id)?;
     if let Some(wanted) = instance {
         instances.retain(|instance| instance.id == wanted);
         if instances.is_empty() {
-            return Err(rollbook_core::error::Refusal::InstanceNotFound(wanted).into());
+            return Err(Refusal::InstanceNotFound(wanted).into());
         }
     }
     command(&admin, &request, name, instances, reason).await
 }
 
 /// Asks all instances of a service, or one, to start anew, and says for each whether it acknowledged within a second. The
-/// program decides what it does: `unhandled` means that nothing in it takes the command.
+/// program decides what it does: `unhandled` means that nothing in it takes the command. Where a dock has started the
+/// process, the dock restarts it then, and also when the service is not connected. With `wait`, `restarted` says that a
+/// new instance is online.
 #[utoipa::path(post, path = "/api/services/{id}/restart", operation_id = "commands_restart", tag = "commands", params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "with the same key a command is given once")), request_body = Option<OrderJson>, responses((status = 200, description = "what became of it at each instance", body = List<Delivered>), Problems))]
 pub(in crate::admin) async fn restart(
     admin: web::Data<Admin>,
@@ -181,7 +305,7 @@ pub(in crate::admin) async fn restart(
     _: Query<NoParameters>,
     Optional(order): Optional<OrderJson>,
 ) -> Answer {
-    of_service(admin, request, id.into_inner(), order, "restart").await
+    restart_service(admin, request, id.into_inner(), order).await
 }
 
 /// Asks all instances of a service, or one, to stop, and says for each whether it acknowledged within a second. The

@@ -13,6 +13,7 @@ pub(super) mod namespaces;
 pub(super) mod openapi;
 pub(super) mod processes;
 mod reference;
+mod restart;
 pub(super) mod root;
 pub(super) mod security;
 pub(super) mod services;

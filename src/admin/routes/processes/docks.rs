@@ -2,6 +2,8 @@
 
 #![expect(unused_qualifications, reason = "the macro that describes a handler writes them")]
 
+use std::collections::BTreeMap;
+
 use actix_web::web;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,6 +17,7 @@ use crate::admin::page::{self, List};
 use crate::admin::problem::Problems;
 use crate::admin::query::{ConsistencyQuery, Query};
 use crate::admin::resource::resource;
+use crate::admin::routes::restart::process_of;
 use crate::bus::docks::table::DockInfo;
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
@@ -88,6 +91,8 @@ pub(in crate::admin) struct DockProcessView {
     cpu: Option<f64>,
     /// Bytes of memory.
     rss: Option<u64>,
+    /// The instances of services that this process is, `SERVICE/INSTANCE`.
+    services: Vec<String>,
     /// Why nothing is known of the dock: the members above are empty then.
     error: Option<String>,
 }
@@ -107,6 +112,7 @@ impl DockProcessView {
             restarts: number("restarts"),
             cpu: process.get("cpu").and_then(Value::as_f64),
             rss: number("rss"),
+            services: Vec::new(),
             error: None,
         }
     }
@@ -130,6 +136,24 @@ pub(in crate::admin) async fn processes(admin: web::Data<Admin>, Query(query): Q
         let list = dock.get("list").and_then(Value::as_array).into_iter().flatten();
         views.extend(list.map(|process| DockProcessView::new(id, process)));
     }
+    name_services(&admin, &mut views);
     views.retain(|view| query.definition.as_ref().is_none_or(|wanted| *wanted == view.definition));
     Ok(page::whole(views))
+}
+
+/// Names the instances whose programs say that they are one of these processes.
+fn name_services(admin: &Admin, views: &mut [DockProcessView]) {
+    let mut instances: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    admin.bus.node().state().with_machine(|machine| {
+        for service in machine.services() {
+            for instance in machine.instances(&service.id) {
+                if let Some(process) = process_of(instance) {
+                    instances.entry(process).or_default().push(format!("{}/{}", service.id, instance.id));
+                }
+            }
+        }
+    });
+    for view in views {
+        view.services = instances.get(&(view.dock.clone(), view.definition.clone())).cloned().unwrap_or_default();
+    }
 }
