@@ -255,7 +255,13 @@ impl Dock {
     /// The element of `ps` of one service.
     pub(crate) fn ps(&mut self, service: &str) -> Value {
         let answer = self.request(Op::Ps, "", "").unwrap();
-        answer["list"].as_array().unwrap().iter().find(|element| element["id"] == service).cloned().unwrap_or_default()
+        answer[0]["list"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|element| element["id"] == service)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Asks until the service has the status.

@@ -18,8 +18,8 @@ fn a_service_is_started_shown_and_stopped() {
     assert_eq!((event.op, event.id.as_str(), event.origin()), (Op::Spawn, "app", agent.id.as_str()));
     let pid: u32 = String::from_utf8_lossy(&event.payload).parse().unwrap();
     let answer = dock.request(Op::Ps, "", "").unwrap();
-    assert_eq!(answer["id"], agent.id);
-    let element = &answer["list"][0];
+    assert_eq!(answer[0]["id"], agent.id);
+    let element = &answer[0]["list"][0];
     let expected = json!({"id": "app", "status": "running", "pid": pid, "command": ["sleep", "1000"],
         "env": {"SERVICE_NAME": "app", "TIME": "1000"}, "revision": "r1", "restarts": 0, "ready": true});
     for (key, value) in expected.as_object().unwrap() {
@@ -38,7 +38,7 @@ fn a_service_is_started_shown_and_stopped() {
     assert_eq!((&service["stopped"], &service["start"]), (&json!(true), &json!("sleep $TIME")));
     dock.request(Op::Remove, "app", "").unwrap();
     assert_eq!(dock.request(Op::Get, "app", "").unwrap(), Value::Null);
-    assert_eq!(dock.request(Op::Ps, "", "").unwrap()["list"], json!([]));
+    assert_eq!(dock.request(Op::Ps, "", "").unwrap()[0]["list"], json!([]));
     assert!(!agent.path("logs/app").exists() && !agent.path("work/app").exists());
 }
 

@@ -83,8 +83,8 @@ fn a_stopped_service_stays_stopped_and_a_removed_one_removed() {
     agent.start_again();
     let mut dock = hub.accept();
     let answer = dock.request(Op::Ps, "", "").unwrap();
-    assert_eq!(answer["list"].as_array().unwrap().len(), 1);
-    assert_eq!(answer["list"][0]["status"], "stopped");
+    assert_eq!(answer[0]["list"].as_array().unwrap().len(), 1);
+    assert_eq!(answer[0]["list"][0]["status"], "stopped");
 }
 
 #[test]

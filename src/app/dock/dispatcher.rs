@@ -136,7 +136,7 @@ impl Dispatcher {
         let services = self.lock();
         let list: Vec<Value> =
             services.iter().filter_map(|(service, handle)| handle.to_json(service, roster.is_ready(service))).collect();
-        json!({"id": self.context.dock, "list": list})
+        json!([{"id": self.context.dock, "list": list}])
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, ServiceHandle>> {

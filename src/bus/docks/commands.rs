@@ -3,8 +3,11 @@
 //!
 //! The right is `process` on `all/ID`, or on `DOCK/ID` for what concerns one dock.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rollbook_cluster::node::consensus::Consistency;
+use rollbook_core::error::Refusal;
 use rollbook_core::security::right::Verb;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -14,9 +17,15 @@ use super::hub::DockHub;
 use super::order::{DockAnswer, DockOp};
 use super::output::is_id;
 use super::table::{DockInfo, Selection};
+use crate::base::clock;
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
 use crate::bus::security::identity::Identity;
+
+/// How long an answer waits for a new leader.
+const ELECTION: Duration = Duration::from_secs(5);
+/// Pause before the leader is looked for again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What all docks do alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +83,16 @@ impl DockHub {
     /// # Errors
     /// The cluster cannot be asked now.
     pub async fn fresh(&self) -> Result<(), Fault> {
-        self.client().bus().node().consensus().read_barrier(Consistency::Linearizable).await?;
-        Ok(())
+        let consensus = self.client().bus().node().consensus();
+        let until = clock::now() + ELECTION;
+        loop {
+            match consensus.read_barrier(Consistency::Linearizable).await {
+                Ok(_) => return Ok(()),
+                // A leader was lost a moment ago: clients of hms do not try again by themselves.
+                Err(Refusal::Unavailable(_)) if clock::now() < until => tokio::time::sleep(PAUSE).await,
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
     }
 
     /// Adds a definition.
@@ -244,11 +261,14 @@ fn text<'v>(value: &'v Value, member: &str) -> &'v str {
 }
 
 /// What a dock told of its processes, if it has the form that clients need: `list` an array of objects, their `id` a text,
-/// `command` an array. The id of the dock is that which it has here.
+/// `command` an array. The id of the dock is that which it has here. A stock dock tells an array of one such object.
 fn processes(dock: &str, told: &[u8]) -> Result<(Map<String, Value>, Vec<Value>), String> {
-    let told: Map<String, Value> =
-        serde_json::from_slice(told).map_err(|error| format!("dock {dock} told no list: {error}"))?;
-    let mut told = told;
+    let told: Value = serde_json::from_slice(told).map_err(|error| format!("dock {dock} told no list: {error}"))?;
+    let one = match told {
+        Value::Array(docks) => docks.into_iter().next(),
+        one => Some(one),
+    };
+    let Some(Value::Object(mut told)) = one else { return Err(format!("dock {dock} told no list")) };
     let Some(Value::Array(list)) = told.remove("list") else { return Err(format!("dock {dock} told no list")) };
     told.insert("id".to_owned(), dock.into());
     let list = list.into_iter().filter_map(|process| {
@@ -313,7 +333,9 @@ mod tests {
         let (shown, list) = processes("d1", told).unwrap();
         assert_eq!(Value::Object(shown), json!({"tags": ["x"], "id": "d1"}));
         assert_eq!(Value::Array(list), json!([{"id": "a", "command": []}, {"id": "b", "command": ["n"]}]));
-        for wrong in [&b"null"[..], b"", b"{}", br#"{"list":null}"#, br#"{"list":{}}"#] {
+        let stock = [&b"["[..], told, b"]"].concat();
+        assert_eq!(processes("d1", &stock).unwrap().1.len(), 2);
+        for wrong in [&b"null"[..], b"", b"{}", b"[]", b"[7]", br#"{"list":null}"#, br#"{"list":{}}"#] {
             assert!(processes("d1", wrong).is_err(), "{}", String::from_utf8_lossy(wrong));
         }
     }

@@ -47,7 +47,7 @@ impl Drop for Dock {
 
 fn dock(clients: &Clients, folder: &Path, id: &str, remote: &str) -> Dock {
     let port = crate::harness::cluster::free_addresses(1)[0].rsplit(':').next().unwrap_or_default().to_owned();
-    let mut command = stock(clients, folder, &["dock", "--remote", remote, "--id", id, "--port", &port, "--default"]);
+    let mut command = stock(clients, folder, &["dock", remote, "--id", id, "--port", &port, "--default"]);
     Dock(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("node"))
 }
 

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use rollbook_cluster::node::consensus::Consistency;
 use rollbook_core::security::right::Verb;
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
@@ -37,7 +36,7 @@ impl DockHub {
     /// [`FaultKind::NotFound`], or the client may not.
     pub async fn check_deploy(&self, who: &Identity, id: &str) -> Result<Definition, Fault> {
         who.check(Verb::Process, &format!("all/{id}"))?;
-        self.client().bus().node().consensus().read_barrier(Consistency::Linearizable).await?;
+        self.fresh().await?;
         let found = self.client().get(id)?.map(|(definition, _)| definition);
         found.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("there is no definition {id}")))
     }
