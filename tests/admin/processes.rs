@@ -9,6 +9,7 @@ use crate::doors::hms::builds::archive;
 use crate::doors::hms::client::{Hms, address, op, options};
 use crate::harness::http::Http;
 use crate::harness::node::{Node, rollbook, run_command};
+use crate::harness::socket::Socket;
 use crate::harness::sse::Sse;
 use crate::harness::{SOON, ms, wait_for};
 
@@ -118,4 +119,43 @@ fn the_command_line_deploys_shows_follows_and_stops() {
         });
     }
     assert_eq!(run(&["start", "gone"]).code, Some(1));
+}
+
+#[test]
+fn a_restart_reaches_the_dock_of_a_service_that_is_not_connected_and_tells_when_it_is_back() {
+    let node = Node::start(&options());
+    let restart = "/api/services/svc/restart";
+    assert_eq!(node.web("POST", restart, "").status, 404, "neither a service nor a definition");
+    node.web("PUT", "/api/definitions/svc", r#"{"start":"x"}"#);
+    let mut dock = Hms::dock(&node, "d1", &[]);
+    let web = node.web;
+    let ask = move |body: &'static str| {
+        std::thread::spawn(move || Http::connect(web).request("POST", restart, &[], body.as_bytes()))
+    };
+    let asked = ask(r#"{"wait":"200ms"}"#);
+    assert_eq!([dock.obey(), dock.obey()], ["update svc", "restart svc"]);
+    let answer = asked.join().expect("ran").json();
+    assert_eq!(answer["items"][0]["result"], json!("delivered"), "nobody has come: {answer}");
+    let asked = ask(r#"{"wait":"20s"}"#);
+    assert_eq!([dock.obey(), dock.obey()], ["update svc", "restart svc"]);
+    let service = Socket::connect(node.web);
+    let register = json!({
+        "type": "register", "name": "svc", "version": "1", "methods": [], "instance": "blue",
+        "metadata": {"process": "d1/svc/0d4e"}
+    });
+    service.send(&register);
+    service.next("registered");
+    let answer = asked.join().expect("ran").json();
+    let item = &answer["items"][0];
+    assert_eq!((&item["result"], &item["instance"]), (&json!("restarted"), &json!("blue")), "{answer}");
+    let asked = std::thread::spawn(move || Http::connect(web).request("GET", "/api/processes", &[], b""));
+    let (id, _) = dock.asked();
+    dock.answer(id, br#"[{"id":"d1","list":[{"id":"svc","status":"running","command":[]}]}]"#);
+    let processes = asked.join().expect("ran").json();
+    assert_eq!(
+        processes["items"][0]["services"],
+        json!(["svc/blue"]),
+        "the process and the service are one: {processes}"
+    );
+    assert_eq!(node.web("POST", restart, r#"{"wait":"1h"}"#).status, 400);
 }

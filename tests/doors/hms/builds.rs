@@ -174,7 +174,7 @@ fn an_archive_beyond_the_bound_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn a_build_outlives_its_node_and_an_upload_to_a_killed_node_leaves_nothing() {
+fn a_build_outlives_its_node_and_an_upload_that_a_killed_node_took_changes_nothing() {
     let mut cluster = Cluster::start_with(options());
     let mut client = Hms::client(cluster.node(1));
     client.ask(op::ADD, "app1", &json!({"start": "x"})).expect("added");
@@ -182,6 +182,11 @@ fn a_build_outlives_its_node_and_an_upload_to_a_killed_node_leaves_nothing() {
     let sent = archive(&[("noise", b'0', "", &noise)]);
     assert!(upload(cluster.node(1), "app1", "r1", &sent).starts_with("HTTP/1.1 204 "));
     drop(client);
+    // Half of a second archive is there when the node dies.
+    let mut half = std::net::TcpStream::connect(address(cluster.node(1))).expect("a connection");
+    let head = format!("PUT /app1?revision=r2 HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", sent.len());
+    half.write_all(head.as_bytes()).expect("write");
+    half.write_all(&sent[..sent.len() / 2]).expect("write");
     cluster.kill(1);
     let begun = Instant::now();
     let mut client = Hms::client(cluster.node(2));

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::client::{Hms, address, frame, kind, message, op, options};
+use crate::harness::cluster::Cluster;
 use crate::harness::node::Node;
+use crate::harness::{SOON, ms, wait_for};
 
 const DOCKS: usize = 500;
 const PROCESSES: usize = 20;
@@ -85,42 +87,66 @@ fn five_hundred_docks_tell_and_obey_at_once() {
     assert!(restart < Duration::from_secs(3), "restart takes {restart:?}");
 }
 
-#[test]
-fn a_hundred_thousand_lines_come_through_one_node() {
-    let node = Node::start(&options());
-    let mut dock = Hms::dock(&node, "d1", &[]);
-    let mut client = Hms::client(&node);
-    client.do_(op::SUBSCRIBE, "*").expect("subscribed");
-    const LINES: usize = 200_000;
-    let reader = std::thread::spawn(move || {
-        let (mut lines, mut dropped, begun) = (0, 0, Instant::now());
-        loop {
-            let heard = client.heard();
-            match heard.op {
-                op::STDOUT => lines += heard.payload.iter().filter(|byte| **byte == b'\n').count(),
-                op::STDERR => dropped += 1,
-                _ => return (lines, dropped, begun.elapsed()),
-            }
+/// Follows everything until an exit: lines, notices of drops, and how long that took.
+fn read_to_exit(mut client: Hms) -> (usize, usize, Duration) {
+    let (mut lines, mut notices, begun) = (0, 0, Instant::now());
+    loop {
+        let heard = client.heard();
+        match heard.op {
+            op::STDOUT => lines += heard.payload.iter().filter(|byte| **byte == b'\n').count(),
+            op::STDERR => notices += 1,
+            op::EXIT => return (lines, notices, begun.elapsed()),
+            _ => {}
         }
-    });
+    }
+}
+
+/// Sends so many lines at so many a second, and then an exit.
+fn say(dock: &mut Hms, lines: usize, per_second: u64) -> Duration {
     // As docks do: what has come since the last look is one message.
     let line = "2026-11-21T10:00:00.000Z info request 12345 GET /orders 200 in 12 ms\n";
     let piece = line.repeat(20);
     let body = frame(kind::MESSAGE, 0, &message(op::STDOUT, "app1@d1", piece.as_bytes()));
     let begun = Instant::now();
-    for round in 0..LINES / 20 {
+    for round in 0..lines / 20 {
         dock.send(&body);
-        // A little more than a hundred thousand lines a second.
-        if let Some(early) =
-            Duration::from_micros(u64::try_from(round).expect("a time") * 150).checked_sub(begun.elapsed())
-        {
+        let due = Duration::from_micros(u64::try_from(round).expect("a number") * 20_000_000 / per_second);
+        if let Some(early) = due.checked_sub(begun.elapsed()) {
             std::thread::sleep(early);
         }
     }
     dock.tell(op::EXIT, "app1@d1", b"0");
-    let sent = begun.elapsed();
-    let (lines, dropped, took) = reader.join().expect("read");
-    eprintln!("{LINES} lines sent in {sent:?}, read in {took:?}, notices of drops: {dropped}");
-    assert_eq!((lines, dropped), (LINES, 0));
-    assert!(took < Duration::from_secs(2), "less than 100,000 lines a second: {took:?}");
+    begun.elapsed()
+}
+
+#[test]
+fn a_hundred_thousand_lines_a_second_come_through_one_node() {
+    let node = Node::start(&options());
+    let mut dock = Hms::dock(&node, "d1", &[]);
+    let mut client = Hms::client(&node);
+    client.do_(op::SUBSCRIBE, "*").expect("subscribed");
+    let reader = std::thread::spawn(move || read_to_exit(client));
+    let sent = say(&mut dock, 200_000, 130_000);
+    let (lines, notices, took) = reader.join().expect("read");
+    eprintln!("200000 lines sent in {sent:?}, read in {took:?}, notices of drops: {notices}");
+    assert_eq!((lines, notices), (200_000, 0));
+    assert!(took < Duration::from_secs(4), "much less than 100,000 lines a second: {took:?}");
+}
+
+#[test]
+fn twenty_thousand_lines_a_second_come_across_two_nodes() {
+    let cluster = Cluster::start_with(options());
+    let mut dock = Hms::dock(cluster.node(1), "d1", &[]);
+    let mut client = Hms::client(cluster.node(2));
+    client.do_(op::SUBSCRIBE, "*").expect("subscribed");
+    wait_for("the interest at the other node", SOON, || {
+        dock.tell(op::SPAWN, "probe@x", b"1");
+        (!client.is_quiet(ms(50))).then_some(())
+    });
+    let reader = std::thread::spawn(move || read_to_exit(client));
+    let sent = say(&mut dock, 60_000, 25_000);
+    let (lines, notices, took) = reader.join().expect("read");
+    eprintln!("60000 lines across two nodes sent in {sent:?}, read in {took:?}, notices of drops: {notices}");
+    assert_eq!((lines, notices), (60_000, 0));
+    assert!(took < Duration::from_secs(6), "much less than 20,000 lines a second: {took:?}");
 }
