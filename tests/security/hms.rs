@@ -1,9 +1,14 @@
 //! Rights at the door for processes.
 
+use std::process::{Child, Stdio};
+
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::secured::{Secured, options};
 use crate::doors::hms::client::{Hms, address, op};
+use crate::harness::node::{rollbook, run_command};
+use crate::harness::{SOON, ms, wait_for};
 
 fn known(hms: &mut Hms, kind: &str, id: &str, token: Option<&str>) -> Result<Value, String> {
     let options = json!({"type": kind, "id": id, "version": "1", "protocol": 1, "token": token, "default": true});
@@ -49,4 +54,60 @@ fn rights_decide_what_a_client_sees_and_does_and_who_is_a_dock() {
     dock.answer(id, br#"{"list":[{"id":"app1","command":[]},{"id":"app2","command":[]}]}"#);
     let ps: Value = serde_json::from_slice(&one.answered(number).expect("an answer")).expect("JSON");
     assert_eq!(ps, json!([{"id": "d1", "list": [{"id": "app1", "command": []}]}]));
+}
+
+#[test]
+fn a_dock_of_rollbook_shows_its_token_over_tls_alone() {
+    let folder = TempDir::new().expect("a folder");
+    let certs = folder.path().join("certs");
+    let mut made = rollbook();
+    made.args(["cert", "dev", "--dir"]).arg(&certs);
+    assert_eq!(run_command(made, b"", SOON).code, Some(0));
+    let options = options()
+        .arg("--hms")
+        .arg("127.0.0.1:0")
+        .env("ROLLBOOK_TLS__CERTIFICATE", certs.join("server.pem").to_str().expect("text"))
+        .env("ROLLBOOK_TLS__KEY", certs.join("server.key").to_str().expect("text"))
+        .env("ROLLBOOK_WEB__TLS", "off")
+        .env("ROLLBOOK_SSE__TLS", "off");
+    let secured = Secured::start_with(&options);
+    let (token, _) = secured.root.principal("dock:eu-1", &[]);
+    let file = folder.path().join("dock.token");
+    std::fs::write(&file, token).expect("a file");
+    let node = address(&secured.node).to_string();
+    let dock = |id: &str, more: &[&str]| {
+        let mut command = rollbook();
+        command.args(["dock", "--hms", &node, "--id", id, "--data"]).arg(folder.path().join(id)).args(more);
+        command.arg("--token-file").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ended(command.spawn().expect("a dock"))
+    };
+    let ca = certs.join("ca.pem");
+    let docks = || secured.root.ask("GET", "/api/docks", "").json()["items"].clone();
+    let _other = dock("eu-2", &["--ca", ca.to_str().expect("text")]);
+    let _itself = dock("eu-1", &["--ca", ca.to_str().expect("text")]);
+    let found = wait_for("the dock", SOON, || docks().as_array()?.first().cloned());
+    assert_eq!((&found["id"], &found["principal"]), (&json!("eu-1"), &json!("dock:eu-1")), "{found}");
+    std::thread::sleep(ms(500));
+    assert_eq!(docks().as_array().map(Vec::len), Some(1), "the token is that of another dock");
+    let mut far = rollbook();
+    far.args(["dock", "--hms", "192.0.2.1:10002", "--id", "x", "--data"]).arg(folder.path().join("x"));
+    let refused = run_command(
+        {
+            far.arg("--token-file").arg(&file);
+            far
+        },
+        b"",
+        SOON,
+    );
+    assert!(refused.code == Some(2) && refused.stderr.contains("in clear"), "{refused:?}");
+}
+
+/// A program that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }

@@ -1,25 +1,32 @@
 //! `rollbook dock`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use rustls::ClientConfig;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::config::Config as DockConfig;
 use super::run;
+use crate::app::cli::access::tls::TlsFiles;
+use crate::app::cli::shared::error::Usage;
 use crate::app::config::settings::Config;
 use crate::app::log::{self, StandardStreams};
 use crate::base::duration;
 
+/// Stands for the CAs of the system.
+const SYSTEM: &str = "system";
 /// Size from which on a file of output is rotated.
 const LOG_BYTES: u64 = 16 * 1024 * 1024;
 
 const EXAMPLES: &str = "\
 Examples:
   rollbook dock --hms 127.0.0.1:10002 --id eu-1 --data ./dock --default
-  rollbook dock --hms node-1:10002,node-2:10002,node-3:10002 --id eu-1 --data /var/lib/rollbook-dock --tag eu --token-file dock.token
+  rollbook dock --hms node-1:10002,node-2:10002,node-3:10002 --id eu-1 --data /var/lib/rollbook-dock --tag eu --ca ca.pem --token-file dock.token
 
 Runs processes on this machine, and prints `ready` when it is connected. The dock is connected to one of the nodes, and goes to another one when that is lost; its \
 processes run on meanwhile, also when the dock itself is killed and started again. SIGTERM ends the processes first, \
@@ -59,6 +66,15 @@ pub struct DockArgs {
     /// Use no cgroups, also where the kernel lets the dock
     #[arg(long)]
     no_cgroups: bool,
+    /// Connect over TLS, and trust the CAs in this file, PEM; `system` means those of the system
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Client certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    certificate: Option<PathBuf>,
+    /// Its key, PEM [default: the file of the certificate]
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    certificate_key: Option<PathBuf>,
     /// Leave the processes running when the dock is stopped
     #[arg(long)]
     keep: bool,
@@ -75,11 +91,38 @@ pub fn run(args: DockArgs) -> anyhow::Result<()> {
     ran
 }
 
+/// The settings of TLS, when it is wanted.
+fn tls(
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> anyhow::Result<Option<ClientConfig>> {
+    let Some(ca) = ca else { return Ok(None) };
+    let ca = Some(ca).filter(|path| path.as_os_str() != SYSTEM);
+    TlsFiles { ca, certificate, key }.config().map(Some)
+}
+
+/// A token goes out only over TLS or within the machine, as with all commands.
+fn check_secret(config: &DockConfig) -> anyhow::Result<()> {
+    let local = |node: &String| {
+        let host = node.rsplit_once(':').map_or(node.as_str(), |(host, _)| host).trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    match config.nodes.iter().find(|node| !local(node)) {
+        Some(node) if config.token_file.is_some() && config.tls.is_none() => {
+            Err(Usage(format!("the token would go to {node} in clear; pass --ca FILE for TLS")).into())
+        }
+        _ => Ok(()),
+    }
+}
+
 fn serve(args: DockArgs, streams: &StandardStreams) -> anyhow::Result<()> {
     let mut config = DockConfig::new(args.id, args.data, args.hms);
     config.tags = args.tag;
     (config.default, config.keep, config.cgroups) = (args.default, args.keep, !args.no_cgroups);
+    config.tls = tls(args.ca, args.certificate, args.certificate_key)?.map(Arc::new);
     config.token_file = args.token_file;
+    check_secret(&config)?;
     config.log_bytes_max = args.log_bytes_max;
     (config.timing.ping_after, config.timing.pong_within) = (args.ping_interval, args.ping_timeout);
     // One thread does it all, and costs the least while nothing happens.

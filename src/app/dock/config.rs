@@ -2,7 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::ClientConfig;
 
 use crate::doors::hms::wire::frame::{PING_AFTER, PONG_WITHIN};
 use crate::doors::hms::wire::handshake::DOCK_ID_BYTES_MAX;
@@ -27,6 +30,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// A token, for when there is no file.
     pub token: Option<String>,
+    /// The settings of TLS, if the nodes speak TLS.
+    pub tls: Option<Arc<ClientConfig>>,
     /// Whether services keep running when the agent is stopped.
     pub keep: bool,
     /// The version that the handshake tells. Stock peers compare the version.
@@ -68,6 +73,7 @@ impl Config {
             default: false,
             token_file: None,
             token: None,
+            tls: None,
             keep: false,
             version: VERSION.to_owned(),
             // Also names the binary that runs after the file was replaced by a newer one.

@@ -29,6 +29,19 @@ delete /api/consumers/{namespace}/{name} | /api/consumers/o/none | admin:write c
 post /api/consumers/{namespace}/{name}/reset | /api/consumers/o/none/reset | admin:write consumers/o/none | {}
 post /api/consumers/{namespace}/{name}/pause | /api/consumers/o/none/pause | admin:write consumers/o/none |
 post /api/consumers/{namespace}/{name}/resume | /api/consumers/o/none/resume | admin:write consumers/o/none |
+get /api/definitions |  |  |
+get /api/definitions/{id} | /api/definitions/none | process all/none |
+put /api/definitions/{id} | /api/definitions/none | process all/none | {}
+patch /api/definitions/{id} | /api/definitions/none | process all/none | {}
+delete /api/definitions/{id} | /api/definitions/none | process all/none |
+post /api/definitions/{id}/builds | /api/definitions/none/builds | process all/none |
+post /api/definitions/{id}/start | /api/definitions/none/start | process all/none |
+post /api/definitions/{id}/stop | /api/definitions/none/stop | process all/none |
+post /api/definitions/{id}/restart | /api/definitions/none/restart | process all/none |
+post /api/definitions/{id}/sync | /api/definitions/none/sync | process all/none |
+get /api/definitions/{id}/logs | /api/definitions/nobody/logs | process all/nobody |
+get /api/docks |  | admin:read docks |
+get /api/processes |  |  |
 get /api/namespaces |  | admin:read namespaces |
 post /api/namespaces |  | admin:write namespaces/made | {"name":"made"}
 get /api/namespaces/{name} | /api/namespaces/none | admin:read namespaces/none |
@@ -129,6 +142,9 @@ const PAGES: &[(&str, Need)] = &[
 /// A login is for callers with a password, whatever their rights are.
 const LOGIN: &str = "post /api/security/login";
 
+/// Whoever follows all processes gets those that may be seen; the answer has no end.
+const FOLLOW: &str = "get /api/processes/logs";
+
 /// A row of the table.
 struct Row {
     name: &'static str,
@@ -159,7 +175,7 @@ fn described(secured: &Secured) -> Vec<String> {
         let known = |name: &&String| ["get", "put", "post", "patch", "delete"].contains(&name.as_str());
         names.extend(methods.keys().filter(known).map(|method| format!("{method} {path}")));
     }
-    names.retain(|name| name != LOGIN);
+    names.retain(|name| name != LOGIN && name != FOLLOW);
     names
 }
 

@@ -71,6 +71,7 @@ impl Connector {
             address: address.to_owned(),
             dock: self.config.id.clone(),
             token: self.token(),
+            tls: self.config.tls.clone(),
             connect_timeout: self.config.timing.connect_timeout,
         }
     }

@@ -11,12 +11,12 @@ use crate::doors::hms::wire::op::Op;
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::super::config::Config;
 use super::super::node::head::read_head;
 use super::super::node::node_address::NodeAddress;
+use super::super::node::node_stream::NodeStream;
 
 /// Most frames that are kept for after the handshake.
 const EARLY_FRAMES_MAX: usize = 1024;
@@ -26,7 +26,7 @@ const HANDSHAKE_ID: u16 = 0;
 /// A connection on which the hub knows the dock.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) stream: TcpStream,
+    pub(super) stream: NodeStream,
     pub(super) decoder: Decoder,
     /// What came before the answer to the handshake: stock hubs send subscriptions that early.
     pub(super) early: Vec<Frame>,
@@ -58,6 +58,7 @@ impl Opened {
         let message = Message::new(Op::Handshake, "").with_payload(handshake(config, node, hostname));
         message.encode_request(HANDSHAKE_ID, &mut out).map_err(io::Error::other)?;
         self.stream.write_all(&out).await?;
+        self.stream.flush().await?;
         loop {
             while let Some(frame) = self.decoder.next_frame().map_err(io::Error::other)? {
                 match frame.kind {
@@ -70,6 +71,7 @@ impl Opened {
                         out.clear();
                         Frame::pong(frame.id).encode(&mut out).map_err(io::Error::other)?;
                         self.stream.write_all(&out).await?;
+                        self.stream.flush().await?;
                     }
                     _ if self.early.len() >= EARLY_FRAMES_MAX => {
                         return Err(io::Error::other("the node does not answer the handshake"));

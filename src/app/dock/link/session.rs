@@ -7,13 +7,13 @@ use crate::doors::hms::wire::answer::{Answer, encode_error};
 use crate::doors::hms::wire::frame::{Frame, FrameKind};
 use crate::doors::hms::wire::message::Message;
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::config::Timing;
 use super::super::dispatcher::{Dispatcher, Reply};
+use super::super::node::node_stream::NodeStream;
 use super::super::report::outbox::Outbox;
 use super::super::report::subscriptions::Subscriptions;
 use super::opening::Opened;
@@ -38,8 +38,8 @@ pub(super) struct Session<'a> {
 impl Session<'_> {
     /// Runs until the connection ends, and says why.
     pub(super) async fn run(&self, opened: Opened) -> io::Error {
-        let Opened { mut stream, decoder, early } = opened;
-        let (reader, writer) = stream.split();
+        let Opened { stream, decoder, early } = opened;
+        let (reader, writer) = split(stream);
         let pongs = Notify::new();
         self.subscriptions.connect();
         let connection = self.outbox.connect();
@@ -56,7 +56,7 @@ impl Session<'_> {
 
     async fn read(
         &self,
-        mut reader: ReadHalf<'_>,
+        mut reader: ReadHalf<NodeStream>,
         mut decoder: crate::doors::hms::wire::decoder::Decoder,
         early: Vec<Frame>,
         connection: u64,
@@ -137,12 +137,16 @@ impl Session<'_> {
         }
     }
 
-    async fn write(&self, mut writer: WriteHalf<'_>) -> io::Error {
+    async fn write(&self, mut writer: WriteHalf<NodeStream>) -> io::Error {
         loop {
             // Made anew each time: an idle connection keeps no buffer.
             let mut out = BytesMut::new();
             self.outbox.take(&mut out).await;
-            if let Err(error) = writer.write_all(&out).await {
+            let written = async {
+                writer.write_all(&out).await?;
+                writer.flush().await
+            };
+            if let Err(error) = written.await {
                 return error;
             }
         }

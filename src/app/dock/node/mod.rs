@@ -7,3 +7,4 @@ mod body;
 pub(super) mod build;
 pub(super) mod head;
 pub(super) mod node_address;
+pub(super) mod node_stream;

@@ -1,14 +1,17 @@
 //! Where a node is, and how the dock names itself there.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::node_stream::NodeStream;
+
 /// A node that the dock talks to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct NodeAddress {
     /// `host:port`.
     pub(crate) address: String,
@@ -16,6 +19,8 @@ pub(crate) struct NodeAddress {
     pub(crate) dock: String,
     /// The token of the dock.
     pub(crate) token: Option<String>,
+    /// The settings of TLS, if the connection is to be over TLS.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
     /// The time for a connection.
     pub(crate) connect_timeout: Duration,
 }
@@ -26,11 +31,11 @@ impl NodeAddress {
     /// # Errors
     ///
     /// The node cannot be reached in time.
-    pub(crate) async fn request(&self, method: &str, path: &str, connection: &str) -> io::Result<TcpStream> {
+    pub(crate) async fn request(&self, method: &str, path: &str, connection: &str) -> io::Result<NodeStream> {
         let connect = async {
-            let mut stream = TcpStream::connect(&self.address).await?;
-            stream.set_nodelay(true)?;
+            let mut stream = NodeStream::connect(&self.address, self.tls.as_ref()).await?;
             stream.write_all(self.head(method, path, connection).as_bytes()).await?;
+            stream.flush().await?;
             Ok(stream)
         };
         timeout(self.connect_timeout, connect).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
@@ -58,6 +63,7 @@ mod tests {
             address: "127.0.0.1:10995".into(),
             dock: "dock1".into(),
             token: None,
+            tls: None,
             connect_timeout: Duration::from_secs(1),
         };
         let head = node.head("CONNECT", "/", "keep-alive");
