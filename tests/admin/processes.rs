@@ -140,7 +140,7 @@ fn a_restart_reaches_the_dock_of_a_service_that_is_not_connected_and_tells_when_
     assert_eq!([dock.obey(), dock.obey()], ["update svc", "restart svc"]);
     let service = Socket::connect(node.web);
     let register = json!({
-        "type": "register", "name": "svc", "version": "1", "methods": [], "instance": "blue",
+        "type": "register", "name": "svc", "version": "1", "methods": ["ping"], "instance": "blue",
         "metadata": {"process": "d1/svc/0d4e"}
     });
     service.send(&register);

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use actix::prelude::{Message, Recipient};
 use bytes::Bytes;
 use prost::Message as _;
 use rollbook_core::xbus::id::Id;
@@ -51,6 +52,11 @@ struct Heard {
     /// The rules know that the actor works.
     told: bool,
 }
+
+/// The actor says that it is too busy, and gets no jobs for a while.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Busy;
 
 /// What a reply means for the job.
 enum Step {
@@ -104,6 +110,7 @@ pub(super) async fn run(
     link: Link,
     (deliver, inbox): (Deliver, String),
     mut states: mpsc::Receiver<Bytes>,
+    busy: Recipient<Busy>,
 ) -> Outcome {
     let Deliver { process, job, guard } = deliver;
     let (name, actor) = (job_name(&guard), guard.key().2);
@@ -153,6 +160,10 @@ pub(super) async fn run(
     let ended = match (step, heard.status) {
         (Some(Step::Fails(text)), _) => end::propose(&engine, process, finish(false, vec![error_line(text)])).await,
         (Some(Step::Busy), _) => {
+            // The actor pauses first: otherwise the job comes back to it at once.
+            if busy.send(Busy).await.is_err() {
+                tracing::debug!(%process, "an actor that is too busy has gone");
+            }
             give_back(&engine, process, actor).await;
             drop(guard);
             return Outcome::Busy;

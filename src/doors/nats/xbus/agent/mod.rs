@@ -74,11 +74,6 @@ pub struct Ready(pub bool);
 #[rtype(result = "()")]
 pub struct Prefers(pub Profile);
 
-/// The actor says that it is too busy.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct Busy;
-
 /// A job that was done resets the pauses of an actor that was too busy.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -178,14 +173,13 @@ impl Handler<Deliver> for Agent {
         self.jobs.insert(token.clone(), states);
         let account = Id::from_slice(&self.parts.actor.account).unwrap_or_default();
         let inbox = link::inbox(account, &token);
-        let work = job::run(engine, link, (deliver, inbox), taken);
+        let work = job::run(engine, link, (deliver, inbox), taken, ctx.address().recipient());
         ctx.spawn(wrap_future::<_, Self>(work).map(move |outcome, act: &mut Self, ctx| {
             act.jobs.remove(&token);
             match outcome {
                 job::Outcome::Done => ctx.notify(Idle),
-                job::Outcome::Busy => ctx.notify(Busy),
                 job::Outcome::Leaving => ctx.notify(Ready(false)),
-                job::Outcome::Lost => {}
+                job::Outcome::Busy | job::Outcome::Lost => {}
             }
         }));
     }
@@ -219,10 +213,10 @@ impl Handler<Prefers> for Agent {
     }
 }
 
-impl Handler<Busy> for Agent {
+impl Handler<job::Busy> for Agent {
     type Result = ();
 
-    fn handle(&mut self, _: Busy, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: job::Busy, ctx: &mut Self::Context) {
         let Some(worker) = self.worker.as_ref().filter(|_| self.place.is_some()) else { return };
         worker.set_ready(false);
         ctx.run_later(self.pause, |act, _| {
