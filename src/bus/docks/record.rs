@@ -146,7 +146,11 @@ impl State {
         let key = (dock.to_owned(), id.to_owned(), is_error);
         let mut open = self.open.remove(&key).unwrap_or_default();
         for piece in data.split_inclusive(|byte| *byte == b'\n') {
-            for part in piece.chunks(LINE_BYTES_MAX) {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let room = LINE_BYTES_MAX.saturating_sub(open.len()).max(1);
+                let (part, behind) = rest.split_at_checked(room).unwrap_or((rest, &[]));
+                rest = behind;
                 open.extend_from_slice(part);
                 if part.ends_with(b"\n") || open.len() >= LINE_BYTES_MAX {
                     let text = String::from_utf8_lossy(&open);
