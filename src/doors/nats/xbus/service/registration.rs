@@ -40,7 +40,7 @@ pub async fn register(shared: &XbusShared, request: &Request) -> Result<Answer, 
 /// Registers another key of an account, or other actors. A request that says no key keeps the present one.
 ///
 /// # Errors
-/// As [`register`], or there is no such account.
+/// As [`register()`], or there is no such account.
 pub async fn update(shared: &XbusShared, request: &Request, account: Id) -> Result<Answer, Fault> {
     let mut wanted = read(request)?;
     let present = shared.account(account)?;
