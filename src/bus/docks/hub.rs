@@ -8,12 +8,12 @@ use rollbook_core::security::principal::Kind;
 use rollbook_core::security::right::Verb;
 use tokio_util::sync::CancellationToken;
 
-use super::builds::work::{BuildLimits, Workshop};
+use super::builds::folders::{BuildFolders, BuildLimits};
 use super::client::DockClient;
 use super::fleet::Fleet;
-use super::happenings::{self, Happenings, Recorder};
 use super::order::DockOp;
 use super::output::{self, OutputPublisher};
+use super::process_events::{self, ProcessEventQueue, Recorder};
 use super::record::{LineRecorder, RecordConfig};
 use super::table::{DockInfo, DockPlace, DockTable, Selection};
 use crate::base::fault::FaultKind;
@@ -26,10 +26,10 @@ use crate::bus::security::identity::Identity;
 struct Inner {
     client: DockClient,
     fleet: Fleet,
-    happenings: Happenings,
+    process_events: ProcessEventQueue,
     /// Taken by [`DockHub::run`].
     recorder: Mutex<Option<Recorder>>,
-    workshop: Workshop,
+    build_folders: BuildFolders,
     /// Takes lines for the book, where the settings want that.
     lines: Option<LineRecorder>,
     /// Cancelled when the node stops: whoever follows processes over HTTP has to end.
@@ -46,13 +46,13 @@ impl DockHub {
     /// The hub of this node.
     #[must_use]
     pub fn new(bus: Bus, peers: PeerClient, (limits, record): (BuildLimits, Option<RecordConfig>)) -> Self {
-        let (happenings, recorder) = happenings::queue();
+        let (process_events, recorder) = process_events::queue();
         let inner = Inner {
             client: DockClient::new(bus),
             fleet: Fleet::new(DockTable::default(), peers),
-            happenings,
+            process_events,
             recorder: Mutex::new(Some(recorder)),
-            workshop: Workshop::new(limits),
+            build_folders: BuildFolders::new(limits),
             lines: record.map(LineRecorder::new),
             draining: CancellationToken::new(),
         };
@@ -61,7 +61,7 @@ impl DockHub {
 
     /// Writes starts and ends of processes into the book, until cancelled.
     pub async fn run(self, stop: CancellationToken) {
-        self.inner.workshop.empty().await;
+        self.inner.build_folders.empty().await;
         if let Some(lines) = self.inner.lines.clone() {
             tokio::spawn(lines.run(self.client().bus().clone(), stop.clone()));
         }
@@ -85,8 +85,8 @@ impl DockHub {
 
     /// Where archives are checked and built.
     #[must_use]
-    pub fn workshop(&self) -> &Workshop {
-        &self.inner.workshop
+    pub fn build_folders(&self) -> &BuildFolders {
+        &self.inner.build_folders
     }
 
     /// Cancelled when the node stops.
@@ -105,7 +105,7 @@ impl DockHub {
     /// with it.
     pub fn record(&self, event: ProcessEvent) {
         if output::is_id(&event.definition) && event.check().is_ok() {
-            self.inner.happenings.tell(event);
+            self.inner.process_events.tell(event);
         }
     }
 

@@ -7,8 +7,8 @@
 //! fleet        the docks of all nodes: what goes to them, and who they are
 //! client       definitions as this node has applied them, and the way to change them
 //! output       lines of processes on their way to whoever follows them, over all nodes
-//! visible      which processes a client may see        tail   output for one reader, in a bounded queue
-//! happenings   starts and ends of processes on their way into the book        record   their lines, too
+//! process_filter  which processes a client may see        tail   output for one reader, in a bounded queue
+//! process_events  starts and ends of processes on their way into the book        record   their lines, too
 //! builds/      archives that clients deploy: they are checked, built and replicated
 //! hub          all of that in one handle
 //! commands     what clients ask for: add, update, remove, start, stop, restart, sync, ps
@@ -23,11 +23,11 @@ pub mod client;
 pub mod commands;
 pub mod definition;
 pub mod fleet;
-mod happenings;
 pub mod hub;
 pub mod order;
 pub mod output;
+mod process_events;
+pub mod process_filter;
 pub mod record;
 pub mod table;
 pub mod tail;
-pub mod visible;

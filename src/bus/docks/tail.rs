@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::hub::DockHub;
 use super::output::{self, Gaps, Output};
-use super::visible::Visible;
+use super::process_filter::ProcessFilter;
 use crate::base::clock;
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
@@ -27,7 +27,7 @@ const RIGHTS_MAX: Duration = Duration::from_secs(1);
 
 /// What a reader gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tailed {
+pub enum TailItem {
     /// A message of a process.
     Output(Output),
     /// So many messages were not read in time.
@@ -46,7 +46,7 @@ struct State {
 
 #[derive(Debug)]
 struct Queue {
-    visible: Visible,
+    visible: ProcessFilter,
     state: Mutex<State>,
     more: Notify,
 }
@@ -102,7 +102,7 @@ impl DockHub {
     pub async fn tail(&self, who: Arc<Identity>, id: Option<&str>) -> Result<Tail, Fault> {
         self.check_follow(&who, id).await?;
         let filter = output::filter(id).ok_or_else(|| Fault::new(FaultKind::NotFound, "no definition has this id"))?;
-        let queue = Arc::new(Queue { visible: Visible::new(who), state: Mutex::default(), more: Notify::new() });
+        let queue = Arc::new(Queue { visible: ProcessFilter::new(who), state: Mutex::default(), more: Notify::new() });
         let (subjects, sink) = (self.client().bus().live_subjects(), Arc::clone(&queue));
         let subscription = subjects.subscribe(filter, "", (sink, 0), true);
         let _subscription = subscription.map_err(|full| Fault::overloaded(full.to_string()))?;
@@ -112,7 +112,7 @@ impl DockHub {
 
 impl Tail {
     /// What comes next.
-    pub async fn next(&mut self) -> Tailed {
+    pub async fn next(&mut self) -> TailItem {
         loop {
             if self.checked.elapsed() > RIGHTS_MAX {
                 self.checked = clock::now();
@@ -123,14 +123,14 @@ impl Tail {
                 if let Some(output) = state.waiting.pop_front() {
                     let bytes = output.data.len().saturating_add(MESSAGE_BYTES);
                     state.bytes = state.bytes.saturating_sub(bytes);
-                    return Tailed::Output(output);
+                    return TailItem::Output(output);
                 }
                 if state.dropped > 0 {
-                    return Tailed::Dropped(std::mem::take(&mut state.dropped));
+                    return TailItem::Dropped(std::mem::take(&mut state.dropped));
                 }
             }
             tokio::select! {
-                () = self.hub.draining().cancelled() => return Tailed::End,
+                () = self.hub.draining().cancelled() => return TailItem::End,
                 () = self.queue.more.notified() => {}
             }
         }

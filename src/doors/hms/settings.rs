@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::checks::Checks;
 use crate::base::{bytes, duration};
-use crate::bus::docks::builds::work::BuildLimits;
+use crate::bus::docks::builds::folders::BuildLimits;
 use crate::bus::docks::record::RecordConfig;
 use crate::doors::door::{ConnectionBound, DoorSettings, OwnListener, check_socket_bounds};
 use crate::net::listen::Listen;

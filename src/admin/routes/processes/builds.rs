@@ -26,7 +26,7 @@ use crate::admin::query::Query;
 use crate::admin::resource::resource;
 use crate::base::actors::hint;
 use crate::bus::docks::builds::deploy::Deployed;
-use crate::bus::docks::builds::work::Bench;
+use crate::bus::docks::builds::folders::UploadFolder;
 
 /// Longest time that an archive may take to arrive.
 const ARRIVAL_MAX: Duration = Duration::from_secs(15 * 60);
@@ -57,16 +57,16 @@ pub(in crate::admin) async fn deploy(
 ) -> Answer {
     let (who, id) = (caller::identity(), id.into_inner());
     let definition = admin.docks.check_deploy(&who, &id).await.map_err(|fault| problem(&id, fault))?;
-    let bench = admin.docks.workshop().take_bench()?;
-    let most = admin.docks.workshop().limits().archive_bytes_max;
-    let kept = tokio::time::timeout(ARRIVAL_MAX, keep(body, &bench, most)).await;
+    let folder = admin.docks.build_folders().open_upload()?;
+    let most = admin.docks.build_folders().limits().archive_bytes_max;
+    let kept = tokio::time::timeout(ARRIVAL_MAX, keep(body, &folder, most)).await;
     let archive = kept.map_err(|_| Problem::new(408, "bad_request", "the archive did not arrive in time"))??;
     let (output, came) = mpsc::channel::<Bytes>(8);
     let (docks, revision) = (admin.docks.clone(), query.revision.unwrap_or_default());
     let (ended, end) = oneshot::channel();
     // The task ends with the reader of the answer, because a build whose output nobody takes is ended.
     actix_web::rt::spawn(async move {
-        let deployed = docks.deploy(&who, (&definition, &revision), (&bench, archive), &output).await;
+        let deployed = docks.deploy(&who, (&definition, &revision), (&folder, archive), &output).await;
         drop(output);
         let last = match deployed {
             Ok(Deployed::Stored) => json!({ "deployed": "stored" }),
@@ -89,9 +89,9 @@ fn line(value: Value) -> Bytes {
     Bytes::from(format!("{value}\n"))
 }
 
-async fn keep(mut body: web::Payload, bench: &Bench, most: u64) -> Result<NamedTempFile, Problem> {
+async fn keep(mut body: web::Payload, folder: &UploadFolder, most: u64) -> Result<NamedTempFile, Problem> {
     let disk = |error: io::Error| Problem::storage(error.to_string());
-    let file = bench.file().map_err(disk)?;
+    let file = folder.file().map_err(disk)?;
     let mut writer = tokio::fs::File::from_std(file.reopen().map_err(disk)?);
     let mut written = 0_u64;
     while let Some(bytes) = body.next().await {

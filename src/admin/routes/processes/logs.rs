@@ -16,7 +16,7 @@ use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{NoParameters, Query};
 use crate::admin::resource::resource;
 use crate::bus::docks::output::{Output, OutputKind};
-use crate::bus::docks::tail::{Tail, Tailed};
+use crate::bus::docks::tail::{Tail, TailItem};
 
 /// Silence after which a comment shows that the stream lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -58,9 +58,9 @@ fn events(tail: Tail) -> impl Stream<Item = Result<Bytes, actix_web::Error>> {
         }
         let frame = match tokio::time::timeout(KEEP_ALIVE, tail.next()).await {
             Err(_) => Bytes::from_static(b": alive\n\n"),
-            Ok(Tailed::End) => return None,
-            Ok(Tailed::Dropped(messages)) => event("dropped", &json!({ "messages": messages })),
-            Ok(Tailed::Output(output)) => frame(&output),
+            Ok(TailItem::End) => return None,
+            Ok(TailItem::Dropped(messages)) => event("dropped", &json!({ "messages": messages })),
+            Ok(TailItem::Output(output)) => frame(&output),
         };
         Some((Ok(frame), Some((tail, false))))
     })

@@ -7,9 +7,9 @@ use rollbook_core::security::right::Verb;
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
 
+use super::folders::{BuildLimits, UploadFolder};
 use super::run::{Ended, run};
 use super::store::store;
-use super::work::{Bench, BuildLimits};
 use crate::base::archive::{check, pack, unpack};
 use crate::base::clock;
 use crate::base::fault::FaultKind;
@@ -49,10 +49,10 @@ impl DockHub {
         &self,
         who: &Identity,
         (definition, revision): (&Definition, &str),
-        (bench, archive): (&Bench, NamedTempFile),
+        (folder, archive): (&UploadFolder, NamedTempFile),
         output: &mpsc::Sender<Bytes>,
     ) -> Result<Deployed, Fault> {
-        let limits = self.workshop().limits();
+        let limits = self.build_folders().limits();
         let (archive, deployed) = match definition.build() {
             None => {
                 look(archive.path(), limits).await?;
@@ -64,13 +64,13 @@ impl DockHub {
                 return Err(Fault::new(FaultKind::Forbidden, text));
             }
             Some(_) => {
-                let tree = bench.tree();
+                let tree = folder.tree();
                 open(archive.path(), &tree, limits).await?;
                 drop(archive);
                 if let Ended::Badly(why) = run(definition, &tree, limits, output).await {
                     return Ok(Deployed::Failed(why));
                 }
-                (close(bench, tree, limits).await?, Deployed::Built)
+                (close(folder, tree, limits).await?, Deployed::Built)
             }
         };
         let at = clock::timestamp().to_string();
@@ -114,8 +114,8 @@ async fn open(archive: &Path, tree: &Path, limits: &BuildLimits) -> Result<(), F
 }
 
 /// Packs what a build has made.
-async fn close(bench: &Bench, tree: PathBuf, limits: &BuildLimits) -> Result<NamedTempFile, Fault> {
-    let (file, limits) = (bench.file().map_err(|error| disk(&error))?, limits.archive());
+async fn close(folder: &UploadFolder, tree: PathBuf, limits: &BuildLimits) -> Result<NamedTempFile, Fault> {
+    let (file, limits) = (folder.file().map_err(|error| disk(&error))?, limits.archive());
     blocking(move || {
         let writer = file.reopen().map_err(|error| disk(&error))?;
         pack::pack(&tree, writer, &limits).map_err(|error| not_taken(&error))?;

@@ -1,7 +1,7 @@
 //! Archives that clients deploy: they are checked, built and replicated.
 //!
 //! ```text
-//! work    folders for archives on their way, and how much they may take
+//! folders where archives are kept on their way, and how much they may take
 //! run     the command of a definition that builds an archive
 //! store   archives into the replicated state
 //! read    and out of it
@@ -12,7 +12,7 @@
 //! a folder goes with its owner.
 
 pub mod deploy;
+pub mod folders;
 pub mod read;
 mod run;
 mod store;
-pub mod work;

@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::work::BuildLimits;
+use super::folders::BuildLimits;
 use crate::base::clock;
 use crate::bus::docks::definition::Definition;
 

@@ -17,7 +17,7 @@ use crate::bus::security::identity::Identity;
 
 /// A client, as far as its requests need it.
 #[derive(Debug, Clone)]
-pub(super) struct Asking {
+pub(super) struct ClientRequest {
     pub(super) docks: DockHub,
     pub(super) identity: Arc<Identity>,
     /// Restricts what the client asks for to docks with this id or tag.
@@ -33,7 +33,7 @@ pub(super) fn text_of(op: Op, fault: &Fault) -> String {
     }
 }
 
-impl Asking {
+impl ClientRequest {
     /// Does what a client asks for.
     pub(super) async fn answer(self, message: Message) -> Answer {
         let op = message.op;

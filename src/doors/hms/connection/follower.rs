@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::outbox::Outbox;
 use crate::bus::docks::output;
-use crate::bus::docks::visible::Visible;
+use crate::bus::docks::process_filter::ProcessFilter;
 use crate::bus::live::message::{Delivered, LiveMessage, LiveSink};
 use crate::bus::security::identity::Identity;
 
@@ -19,12 +19,12 @@ pub(super) struct Follower {
     outbox: Arc<Outbox>,
     /// The client follows all processes: each message comes by that subscription alone.
     all: AtomicBool,
-    visible: Visible,
+    visible: ProcessFilter,
 }
 
 impl Follower {
     pub(super) fn new(client: u64, identity: Arc<Identity>, outbox: Arc<Outbox>) -> Arc<Self> {
-        let visible = Visible::new(identity);
+        let visible = ProcessFilter::new(identity);
         Arc::new(Self { client, outbox, all: AtomicBool::new(false), visible })
     }
 

@@ -23,7 +23,7 @@ use super::super::wire::op::Op;
 use super::super::wire::request_ids::RequestIds;
 use super::super::wire::texts::{ALL_SERVICES, NOT_SUPPORTED, VERSION};
 use super::admission::{Admitted, admit};
-use super::client::Asking;
+use super::client::ClientRequest;
 use super::dock::{Dock, answered, op_of};
 use super::follower::{ALL, Follower};
 use super::signals::Signals;
@@ -82,7 +82,7 @@ pub(super) enum Finished {
 }
 
 /// A client or dock that was admitted.
-struct Known {
+struct AdmittedPeer {
     handle: ClientHandle,
     access: Access,
     follower: Arc<Follower>,
@@ -108,7 +108,7 @@ pub(super) struct Session {
     outbox: Arc<Outbox>,
     signals: Signals,
     decoder: Decoder,
-    known: Option<Box<Known>>,
+    known: Option<Box<AdmittedPeer>>,
     /// Requests in their order, with their numbers if they want answers.
     requests: VecDeque<(Option<u16>, Message)>,
     requests_bytes: usize,
@@ -286,7 +286,7 @@ impl Session {
             (Some(known), _) if known.dock.is_some() => refused(message),
             (Some(known), _) => {
                 let (docks, identity) = (self.context.docks.clone(), Arc::clone(known.access.identity()));
-                let asking = Asking { docks, identity, route: known.route.clone() };
+                let asking = ClientRequest { docks, identity, route: known.route.clone() };
                 async move {
                     let answer = asking.answer(message.clone()).await;
                     Finished::Answered(message, wants_answer, answer)
@@ -354,7 +354,7 @@ impl Session {
         let follower = Follower::new(handle.client().serial, Arc::clone(access.identity()), Arc::clone(&self.outbox));
         let is_dock = dock.is_some();
         let followed = BTreeMap::new();
-        self.known = Some(Box::new(Known { handle, access, follower, route, dock, followed }));
+        self.known = Some(Box::new(AdmittedPeer { handle, access, follower, route, dock, followed }));
         if let Some(id) = wants_answer {
             let body = HandshakeReply::terminal(VERSION).encode();
             self.say(|out| Frame { kind: FrameKind::Response, id, body }.encode(out))?;

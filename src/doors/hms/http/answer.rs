@@ -7,7 +7,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 /// An answer whose body is a text.
 #[derive(Debug)]
-pub(super) struct Whole {
+pub(super) struct TextAnswer {
     status: u16,
     text: String,
     /// Whether a trailer says the status once more, as stock clients expect of an upload.
@@ -18,7 +18,7 @@ fn reason(status: u16) -> &'static str {
     StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
 }
 
-impl Whole {
+impl TextAnswer {
     pub(super) fn new(status: u16, text: impl Into<String>) -> Self {
         Self { status, text: text.into(), trailer: false }
     }

@@ -25,7 +25,7 @@ use crate::bus::security::origin::Origin;
 use crate::bus::security::usage::Place;
 use crate::net::http::status::status;
 use crate::net::peer::Peer;
-use answer::Whole;
+use answer::TextAnswer;
 use head::{Head, HeadError};
 
 /// A request whose head was read.
@@ -46,10 +46,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let (id, query) = (id_of(path), query.to_owned());
     let shown = Shown { authorization: request.head.authorization.take(), token: None };
     let served = match (request.head.method.as_str(), id) {
-        ("GET", _) if path == "/" => Whole::new(200, TERMINAL_BANNER).send(&mut request.stream).await,
+        ("GET", _) if path == "/" => TextAnswer::new(200, TERMINAL_BANNER).send(&mut request.stream).await,
         ("PUT", Some(id)) => upload::serve(context, (peer, &shown), &mut request, (&id, &query)).await,
         ("GET", Some(id)) => download::serve(context, (peer, &shown), &mut request.stream, &id).await,
-        _ => Whole::new(404, format!("{CANNOT_FIND}{path}")).send(&mut request.stream).await,
+        _ => TextAnswer::new(404, format!("{CANNOT_FIND}{path}")).send(&mut request.stream).await,
     };
     if let Err(error) = served {
         tracing::debug!(%error, address = %peer.address, "a request was not answered to its end");
@@ -58,7 +58,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Answers a head that cannot be read.
 pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, error: &HeadError) {
-    Whole::new(error.status(), error.to_string()).send(stream).await.ok();
+    TextAnswer::new(error.status(), error.to_string()).send(stream).await.ok();
 }
 
 /// The definition that a path names: its one part.
@@ -73,6 +73,6 @@ async fn admit(context: &DoorContext, peer: &Peer, shown: &Shown) -> Result<(Acc
 }
 
 /// The answer that says why there is no other.
-fn refusal(fault: &Fault) -> Whole {
-    Whole::new(status(fault.kind).as_u16(), fault.text.clone().into_owned())
+fn refusal(fault: &Fault) -> TextAnswer {
+    TextAnswer::new(status(fault.kind).as_u16(), fault.text.clone().into_owned())
 }

@@ -7,13 +7,13 @@ use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
-use super::answer::{Chunks, Whole, nothing};
+use super::answer::{Chunks, TextAnswer, nothing};
 use super::body::Body;
 use super::{Request, admit, refusal};
 use crate::base::fault::FaultKind;
 use crate::bus::access::Access;
 use crate::bus::docks::builds::deploy::Deployed;
-use crate::bus::docks::builds::work::Bench;
+use crate::bus::docks::builds::folders::UploadFolder;
 use crate::bus::docks::definition::Definition;
 use crate::bus::error::Fault;
 use crate::bus::security::usage::Place;
@@ -40,7 +40,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let arrival = async {
         let body = Body::new(&mut request.stream, read, framing);
         match &prepared {
-            Ok(Prepared { bench, .. }) => keep(context, body, bench).await,
+            Ok(Prepared { folder, .. }) => keep(context, body, folder).await,
             // A client that waits to be told sends no body.
             Err(_) if request.head.expects_continue => Ok(None),
             Err(_) => drain(body).await.map(|()| None),
@@ -49,11 +49,11 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let arrived = tokio::time::timeout(context.settings.upload_timeout, arrival).await;
     let arrived = arrived.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let refused = match (&prepared, arrived) {
-        (Err(fault), _) if fault.kind == FaultKind::NotFound => Whole::new(404, SERVICE_NOT_FOUND),
+        (Err(fault), _) if fault.kind == FaultKind::NotFound => TextAnswer::new(404, SERVICE_NOT_FOUND),
         (Err(fault), _) => refusal(fault),
         (Ok(_), None) => {
             let text = format!("an archive has at most {} bytes", context.settings.archive_bytes_max);
-            Whole::new(413, text)
+            TextAnswer::new(413, text)
         }
         (Ok(prepared), Some(archive)) => {
             return answer(context, prepared, (archive, &revision(query)), &mut request.stream).await;
@@ -67,14 +67,14 @@ struct Prepared {
     access: Access,
     _place: Place,
     definition: Definition,
-    bench: Bench,
+    folder: UploadFolder,
 }
 
 async fn prepare(context: &DoorContext, (peer, shown): (&Peer, &Shown), id: &str) -> Result<Prepared, Fault> {
     let (access, place) = admit(context, peer, shown).await?;
     let definition = context.docks.check_deploy(access.identity(), id).await?;
-    let bench = context.docks.workshop().take_bench()?;
-    Ok(Prepared { access, _place: place, definition, bench })
+    let folder = context.docks.build_folders().open_upload()?;
+    Ok(Prepared { access, _place: place, definition, folder })
 }
 
 /// The revision of the query; empty when there is none.
@@ -87,9 +87,9 @@ fn revision(query: &str) -> String {
 async fn keep<S: AsyncRead + Unpin>(
     context: &DoorContext,
     mut body: Body<'_, S>,
-    bench: &Bench,
+    folder: &UploadFolder,
 ) -> io::Result<Option<NamedTempFile>> {
-    let file = bench.file()?;
+    let file = folder.file()?;
     let mut writer = tokio::fs::File::from_std(file.reopen()?);
     let (mut written, most) = (0_usize, context.settings.archive_bytes_max);
     while let Some(bytes) = body.next().await? {
@@ -123,11 +123,11 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     (archive, revision): (NamedTempFile, &str),
     stream: &mut S,
 ) -> io::Result<()> {
-    let Prepared { access, definition, bench, .. } = prepared;
+    let Prepared { access, definition, folder, .. } = prepared;
     let (output, mut came) = mpsc::channel::<Bytes>(8);
     let deploying = async {
         let what = (definition, revision);
-        let deployed = context.docks.deploy(access.identity(), what, (bench, archive), &output).await;
+        let deployed = context.docks.deploy(access.identity(), what, (folder, archive), &output).await;
         drop(output);
         deployed
     };
@@ -192,7 +192,7 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Sent<'s, S> {
     /// The build has failed: its output ends with why, and stock clients see the trailer.
     async fn end_with(&mut self, why: &str) -> io::Result<()> {
         if let Some(stream) = self.stream.take() {
-            return Whole::new(500, why).with_trailer().send(stream).await;
+            return TextAnswer::new(500, why).with_trailer().send(stream).await;
         }
         self.send(why.as_bytes()).await?;
         self.end(500).await
@@ -200,7 +200,7 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Sent<'s, S> {
 
     async fn refuse(&mut self, status: u16, text: String) -> io::Result<()> {
         if let Some(stream) = self.stream.take() {
-            return Whole::new(status, text).with_trailer().send(stream).await;
+            return TextAnswer::new(status, text).with_trailer().send(stream).await;
         }
         self.send(text.as_bytes()).await?;
         self.end(status).await

@@ -53,20 +53,20 @@ impl BuildLimits {
 
 /// Where archives are checked and built. Clones share the places.
 #[derive(Debug, Clone)]
-pub struct Workshop {
+pub struct BuildFolders {
     limits: Arc<BuildLimits>,
     places: Arc<Semaphore>,
 }
 
 /// The folder of one upload, with everything in it, until this is dropped.
 #[derive(Debug)]
-pub struct Bench {
+pub struct UploadFolder {
     folder: TempDir,
     _place: OwnedSemaphorePermit,
 }
 
-impl Workshop {
-    /// A workshop with these limits.
+impl BuildFolders {
+    /// A build_folders with these limits.
     #[must_use]
     pub fn new(limits: BuildLimits) -> Self {
         let places = Arc::new(Semaphore::new(limits.uploads_max));
@@ -88,7 +88,7 @@ impl Workshop {
     ///
     /// # Errors
     /// All places are taken, or the folder cannot be made.
-    pub fn take_bench(&self) -> Result<Bench, Fault> {
+    pub fn open_upload(&self) -> Result<UploadFolder, Fault> {
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
             .map_err(|_| Fault::overloaded(format!("{} uploads are going on already", self.limits.uploads_max)))?;
@@ -96,7 +96,7 @@ impl Workshop {
             .prefix(PREFIX)
             .tempdir_in(self.folder())
             .map_err(|error| Fault::internal(format!("no folder for an archive: {error}")))?;
-        Ok(Bench { folder, _place: place })
+        Ok(UploadFolder { folder, _place: place })
     }
 
     /// Removes what nodes have left that were killed.
@@ -121,7 +121,7 @@ fn empty(folder: &Path) {
     }
 }
 
-impl Bench {
+impl UploadFolder {
     /// A new file.
     ///
     /// # Errors

@@ -25,19 +25,19 @@ const TRIES_MAX: u32 = 120;
 
 /// Takes starts and ends of processes for the book. Clones share one queue.
 #[derive(Debug, Clone)]
-pub(super) struct Happenings(mpsc::Sender<ProcessEvent>);
+pub(super) struct ProcessEventQueue(mpsc::Sender<ProcessEvent>);
 
 /// The other end of the queue.
 #[derive(Debug)]
 pub(super) struct Recorder(mpsc::Receiver<ProcessEvent>);
 
 /// A queue.
-pub(super) fn queue() -> (Happenings, Recorder) {
+pub(super) fn queue() -> (ProcessEventQueue, Recorder) {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
-    (Happenings(sender), Recorder(receiver))
+    (ProcessEventQueue(sender), Recorder(receiver))
 }
 
-impl Happenings {
+impl ProcessEventQueue {
     /// Takes an event.
     pub(super) fn tell(&self, event: ProcessEvent) {
         if self.0.try_send(event).is_err() {

@@ -12,13 +12,13 @@ const KNOWN_MAX: usize = 10_000;
 
 /// Which processes a client may see.
 #[derive(Debug)]
-pub struct Visible {
+pub struct ProcessFilter {
     identity: Arc<Identity>,
     /// By dock and process.
     known: Mutex<HashMap<(String, String), bool>>,
 }
 
-impl Visible {
+impl ProcessFilter {
     /// What this client may see.
     #[must_use]
     pub fn new(identity: Arc<Identity>) -> Self {
