@@ -40,6 +40,10 @@ pub struct Metrics {
     pub requests_retried: Counter,
     /// Answers that came when their caller had been told that there is none.
     pub answers_late: Counter,
+    /// Connected docks.
+    pub docks: Gauge,
+    /// Orders that docks refused, or did not answer.
+    pub dock_orders_failed: Counter,
     /// Connected clients of services.
     pub clients: Gauge,
     /// Clients that were disconnected because they did not read.
@@ -90,6 +94,11 @@ impl Metrics {
                 &self.requests_retried,
             ),
             ("answers_late", "Answers that came after the deadline of their request", &self.answers_late),
+            (
+                "dock_orders_failed",
+                "Orders that docks of this node refused or did not answer",
+                &self.dock_orders_failed,
+            ),
             ("clients_slow", "Clients that were disconnected because they did not read", &self.clients_slow),
             ("clients_recovered", "Clients that came back and found their state", &self.clients_recovered),
             (
@@ -121,6 +130,7 @@ impl Metrics {
         let insecure = "1 when the node was started with --insecure";
         registry.register("rollbook_insecure", insecure, self.insecure.clone());
         registry.register("rollbook_clients", "Connected clients of services", self.clients.clone());
+        registry.register("rollbook_docks", "Docks that are connected to this node", self.docks.clone());
         registry.register("rollbook_subscriptions", "Open streams", self.subscriptions.clone());
         registry.register("rollbook_actors", "Actors that live now, by kind", self.actors.metric());
     }

@@ -1,5 +1,5 @@
 //! What every room above the cluster may use: lifetimes of actors, time, values of settings, JSON of all languages,
-//! metrics, kinds of faults, the client of HTTPS.
+//! metrics, kinds of faults, names of processes, the client of HTTPS.
 //!
 //! Nothing here knows an event, a socket or a protocol. Imports nothing but the crates below and libraries.
 
@@ -15,5 +15,6 @@ pub mod https;
 pub mod json;
 pub mod json_error;
 pub mod metrics;
+pub mod process_name;
 pub mod slot;
 pub mod supervisor;

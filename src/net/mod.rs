@@ -5,6 +5,7 @@
 
 pub mod budget;
 pub mod byte_queue;
+pub mod framed_body;
 pub mod http;
 pub mod http_body;
 pub mod http_credential;

@@ -5,9 +5,12 @@ use std::process::{Child, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::secured::{Secured, options};
+use super::secured::{Secured, bearer, options};
+use crate::doors::hms::builds::archive;
 use crate::doors::hms::client::{Hms, address, op};
+use crate::harness::http::Http;
 use crate::harness::node::{rollbook, run_command};
+use crate::harness::sse::Sse;
 use crate::harness::{SOON, ms, wait_for};
 
 fn known(hms: &mut Hms, kind: &str, id: &str, token: Option<&str>) -> Result<Value, String> {
@@ -22,13 +25,8 @@ fn rights_decide_what_a_client_sees_and_does_and_who_is_a_dock() {
     let (operator, _) = secured.root.principal("user:operator", &["process >"]);
     let (limited, _) = secured.root.principal("user:limited", &["process d1/app1"]);
     let (dock_token, _) = secured.root.principal("dock:d1", &[]);
-    let nobody = known(&mut Hms::raw(address(node)), "client", "", None);
-    let mut anonymous = Hms::raw(address(node));
-    if nobody.is_ok() {
-        known(&mut anonymous, "client", "", None).expect("known");
-        let refused = anonymous.ask(op::ADD, "app1", &json!({})).expect_err("needs a credential");
-        assert!(refused.contains("needs a credential"), "{refused}");
-    }
+    let nobody = known(&mut Hms::raw(address(node)), "client", "", None).expect_err("no credential");
+    assert!(nobody.contains("a credential is needed"), "{nobody}");
     let mut wrong = Hms::raw(address(node));
     assert!(known(&mut wrong, "dock", "d2", Some(&dock_token)).is_err(), "a dock has its own id alone");
     let mut dock = Hms::raw(address(node));
@@ -54,6 +52,48 @@ fn rights_decide_what_a_client_sees_and_does_and_who_is_a_dock() {
     dock.answer(id, br#"{"list":[{"id":"app1","command":[]},{"id":"app2","command":[]}]}"#);
     let ps: Value = serde_json::from_slice(&one.answered(number).expect("an answer")).expect("JSON");
     assert_eq!(ps, json!([{"id": "d1", "list": [{"id": "app1", "command": []}]}]));
+}
+
+/// The placement of a given definition decides where processes end, so a right to one dock is not enough.
+#[test]
+fn whoever_may_do_things_on_one_dock_syncs_no_definition_of_their_own() {
+    let secured = Secured::start_with(&options().arg("--hms").arg("127.0.0.1:0"));
+    let (operator, _) = secured.root.principal("user:operator", &["process >"]);
+    let (limited, _) = secured.root.principal("user:limited", &["process d1/app1"]);
+    let mut all = Hms::raw(address(&secured.node));
+    known(&mut all, "client", "", Some(&operator)).expect("a client");
+    all.ask(op::ADD, "app1", &json!({})).expect("may");
+    let mut one = Hms::raw(address(&secured.node));
+    let options = json!({"type": "client", "version": "1", "protocol": 1, "token": limited, "route": "d1"});
+    one.ask(op::HANDSHAKE, "", &options).expect("a client");
+    one.do_(op::SYNC, "app1").expect("the definition as it is, on this dock");
+    let refused = one.ask(op::SYNC, "app1", &json!({"id": "app1", "docks": ["d2"]})).expect_err("may not");
+    assert!(refused.contains("may not process all/app1"), "{refused}");
+}
+
+#[test]
+fn output_is_followed_over_rest_as_long_as_the_token_counts() {
+    let secured = Secured::start_with(&options().arg("--hms").arg("127.0.0.1:0"));
+    secured.root.done("PUT", "/api/definitions/app1", &json!({"start": "x"}));
+    let (token, id) = secured.root.principal("user:reader", &["process all/app1"]);
+    let bearer = bearer(&token);
+    let mut logs = Sse::open(secured.node.web, "/api/definitions/app1/logs", &[("authorization", &bearer)]);
+    secured.root.revoke(&id);
+    logs.end(SOON);
+}
+
+/// A build runs a command on the node, which only those nodes allow whose door for processes is open.
+#[test]
+fn a_node_whose_door_for_processes_is_closed_runs_no_builds() {
+    let secured = Secured::start_with(&options());
+    secured.root.done("PUT", "/api/definitions/app1", &json!({"build": "touch made"}));
+    let mut http = Http::connect(secured.node.web);
+    let token = bearer(&secured.root.token);
+    let body = archive(&[("a", b'0', "", b"a")]);
+    let refused = http.request("POST", "/api/definitions/app1/builds", &[("authorization", &token)], &body);
+    assert!(refused.status == 403 && refused.text().contains("hms.listen"), "{} {}", refused.status, refused.text());
+    secured.root.done("PUT", "/api/definitions/app1", &json!({"start": "x"}));
+    secured.root.done("DELETE", "/api/definitions/app1", &Value::Null);
 }
 
 #[test]

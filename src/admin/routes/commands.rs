@@ -29,9 +29,11 @@ use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{NoParameters, Query};
 use crate::admin::resource::resource;
 use crate::base::actors::hint;
+use crate::base::process_name::ProcessName;
 use crate::base::{clock, duration};
 use crate::bus::client::call::{Answer as Answered, Caller, Payload, Request, Responder, traceparent};
 use crate::bus::client::plain::plain;
+use crate::bus::docks::order::CommandError;
 use crate::bus::error::Fault;
 use crate::bus::relay::peer_client::{Delivery, Order};
 use crate::bus::roll::services::Services;
@@ -115,6 +117,9 @@ pub(in crate::admin) struct Delivered {
     /// Milliseconds to the acknowledgement.
     #[serde(skip_serializing_if = "Option::is_none")]
     rtt_ms: Option<f64>,
+    /// Why docks did not do it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 async fn deliver(services: &Services, instance: Instance, order: Order) -> Delivered {
@@ -127,6 +132,7 @@ async fn deliver(services: &Services, instance: Instance, order: Order) -> Deliv
         instance: instance.id,
         result: delivery.name(),
         rtt_ms: (delivery == Delivery::Acknowledged).then_some((rtt * 1000.0).round() / 1000.0),
+        error: None,
     }
 }
 
@@ -217,31 +223,30 @@ impl Restart {
 
     /// Asks one instance, and then its dock if the instance does not take the command.
     async fn one(&self, instance: Instance) -> Delivered {
-        let process = restart::process_of(&instance);
+        let process = ProcessName::of_metadata(&instance.metadata);
         let mut delivered = deliver(&self.admin.services, instance, self.order.clone()).await;
         let taken = [Delivery::Acknowledged.name(), Delivery::Delivered.name()].contains(&delivered.result);
-        if let (false, Some((dock, definition))) = (taken, process) {
-            delivered.result = told(restart::by_docks(&self.admin, &self.who, &definition, Some(&dock)).await);
+        if let (false, Some(ProcessName { dock, definition, .. })) = (taken, process) {
+            let done = restart::by_docks(&self.admin, &self.who, &definition, Some(&dock)).await;
+            (delivered.result, delivered.error) = delivery_of(done);
         }
         delivered
     }
 
     /// The docks that have the process of the service do it.
     async fn by_docks(&self) -> Delivered {
-        let result = told(restart::by_docks(&self.admin, &self.who, &self.service, None).await);
+        let done = restart::by_docks(&self.admin, &self.who, &self.service, None).await;
+        let (result, error) = delivery_of(done);
         let (node, service) = (self.admin.bus.node().id(), self.service.clone());
-        Delivered { service, instance: String::new(), node, result, rtt_ms: None }
+        Delivered { service, instance: String::new(), node, result, error, rtt_ms: None }
     }
 }
 
 /// How a command that docks got ended.
-fn told(done: Result<(), Fault>) -> &'static str {
+fn delivery_of(done: Result<(), CommandError>) -> (&'static str, Option<String>) {
     match done {
-        Ok(()) => Delivery::Delivered.name(),
-        Err(fault) => {
-            tracing::info!(%fault, "docks did not restart a process");
-            Delivery::Failed.name()
-        }
+        Ok(()) => (Delivery::Delivered.name(), None),
+        Err(error) => (Delivery::Failed.name(), Some(error.to_string())),
     }
 }
 

@@ -1,32 +1,23 @@
 //! A restart of a service whose program does not do it: the docks that have its process do. And the wait for a new
 //! instance, whoever started the process.
 //!
-//! A program whose process a dock has started says so when it registers: `metadata.process` is `ROLLBOOK_PROCESS` of its
-//! environment, `DOCK/DEFINITION/NUMBER`. A service that is not connected is the process of the definition with its id.
+//! A program whose process a dock has started says so when it registers (`base::process_name`). A service that is not
+//! connected is the process of the definition with its id.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rollbook_core::service::Instance;
-use serde_json::Value;
 
 use crate::admin::Admin;
 use crate::base::clock;
 use crate::bus::docks::commands::Control;
-use crate::bus::error::Fault;
+use crate::bus::docks::order::CommandError;
 use crate::bus::security::identity::Identity;
 
 /// How often the roll is looked at.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// The process of an instance, if a dock has started it: dock and definition.
-pub(in crate::admin) fn process_of(instance: &Instance) -> Option<(String, String)> {
-    let metadata: Value = serde_json::from_str(&instance.metadata).ok()?;
-    let mut parts = metadata.get("process")?.as_str()?.splitn(3, '/');
-    let (dock, definition) = (parts.next()?, parts.next()?);
-    parts.next().map(|_| (dock.to_owned(), definition.to_owned()))
-}
 
 /// Whether docks have a process that may be this service.
 pub(super) fn has_definition(admin: &Admin, service: &str) -> bool {
@@ -34,7 +25,12 @@ pub(super) fn has_definition(admin: &Admin, service: &str) -> bool {
 }
 
 /// Has docks restart a process: all that have it, or one.
-pub(super) async fn by_docks(admin: &Admin, who: &Identity, definition: &str, dock: Option<&str>) -> Result<(), Fault> {
+pub(super) async fn by_docks(
+    admin: &Admin,
+    who: &Arc<Identity>,
+    definition: &str,
+    dock: Option<&str>,
+) -> Result<(), CommandError> {
     admin.docks.control(who, definition, Control::Restart, dock).await
 }
 
@@ -77,21 +73,4 @@ impl Before {
 
 fn instances(admin: &Admin, service: &str) -> Vec<Instance> {
     admin.bus.node().state().with_machine(|machine| machine.instances(service).cloned().collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_process_of_an_instance_is_what_it_said_when_it_registered() {
-        let of = |metadata: &str| {
-            let instance = Instance { metadata: metadata.to_owned(), ..Instance::default() };
-            process_of(&instance).map(|(dock, definition)| format!("{dock} {definition}"))
-        };
-        assert_eq!(of(r#"{"process":"d1/shop.web/0d4e"}"#).as_deref(), Some("d1 shop.web"));
-        for none in ["", "{}", r#"{"process":7}"#, r#"{"process":"d1"}"#, r#"{"process":"d1/app"}"#] {
-            assert_eq!(of(none), None, "{none}");
-        }
-    }
 }

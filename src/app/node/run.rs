@@ -163,6 +163,7 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
         (config.doors.hms.build_limits(), config.doors.hms.record_config()),
     );
     actix_web::rt::spawn(docks.clone().run(stop.clone()));
+    actix_web::rt::spawn(docks.clone().tell_registered(services.roll.registered_processes(), stop.clone()));
     let context = Context {
         access: access.clone(),
         services: services.clone(),

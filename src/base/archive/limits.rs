@@ -14,6 +14,11 @@ pub struct Limits {
     pub compressed_bytes: u64,
 }
 
+impl Limits {
+    /// What no node is told to go beyond: for whoever makes archives for nodes, or takes those that a node has checked.
+    pub const MOST: Self = Self { bytes: 64 << 30, entries: 10_000_000, path_bytes: 1024, compressed_bytes: 1 << 30 };
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { bytes: 1 << 30, entries: 100_000, path_bytes: 1024, compressed_bytes: 1 << 28 }

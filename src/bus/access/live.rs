@@ -14,6 +14,11 @@ use crate::bus::live::message::{LiveMessage, LiveSink};
 use crate::bus::live::route::Wakes;
 use crate::bus::live::subjects::{LiveSubscription, OwnRoutes};
 
+/// Whether only nodes publish under a subject: whoever follows a process trusts that its dock has said what comes.
+fn is_of_nodes(subject: &LiveSubject) -> bool {
+    subject.first_token() == docks::output::FIRST_TOKEN
+}
+
 /// The live subjects, for one client of a door.
 #[derive(Debug)]
 pub struct LiveClient {
@@ -52,8 +57,7 @@ impl LiveClient {
     /// The client may not, or publishes too much.
     pub fn publish(&mut self, subject: &LiveSubject, message: &LiveMessage) -> Result<bool, Fault> {
         let identity = self.access.identity();
-        if subject.first_token() == docks::output::FIRST_TOKEN {
-            // Whoever follows a process trusts that its dock has said what comes.
+        if is_of_nodes(subject) {
             return Err(Fault::new(FaultKind::Forbidden, "only nodes publish what processes say"));
         }
         identity.check_live_publish(subject.as_str())?;
@@ -82,7 +86,7 @@ impl LiveClient {
     pub fn answer(&mut self, reply: &LiveSubject, payload: Bytes) {
         let state = self.access.bus().node().state();
         let allowed = self.access.identity().may_publish_live(reply.as_str());
-        if allowed && !state.has_namespace(reply.first_token()) {
+        if allowed && !is_of_nodes(reply) && !state.has_namespace(reply.first_token()) {
             let message = LiveMessage { subject: reply.text().clone(), payload, ..LiveMessage::default() };
             self.send(reply, &message);
         }

@@ -3,6 +3,7 @@
 //!
 //! The right is `process` on `all/ID`, or on `DOCK/ID` for what concerns one dock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use super::definition::Definition;
 use super::hub::DockHub;
-use super::order::{DockAnswer, DockOp};
+use super::order::{CommandError, DockAnswer, DockAnswers, DockOp};
 use super::output::is_id;
 use super::table::{DockInfo, Selection};
 use crate::base::clock;
@@ -69,12 +70,36 @@ fn selection(route: Option<&str>) -> Selection {
     route.map_or(Selection::All, |route| Selection::Route(route.to_owned()))
 }
 
-/// The first error of a dock wins.
-fn first_error(answers: Vec<DockAnswer>) -> Result<(), Fault> {
-    match answers.into_iter().find_map(|answer| answer.result.err()) {
-        Some(error) => Err(Fault::unavailable(error)),
-        None => Ok(()),
+/// The docks that a command of this client is for. A tag is what a dock says of itself, so a right to one dock is not one to
+/// all docks with its name as a tag.
+fn commanded(who: &Identity, id: &str, route: Option<&str>) -> Selection {
+    match route {
+        Some(route) if !who.may(Verb::Process, &format!("all/{id}")) => Selection::These(vec![route.to_owned()]),
+        route => selection(route),
     }
+}
+
+/// The first error of a dock wins. What a node does not tell of its docks is one too.
+fn first_error(answers: DockAnswers) -> Result<(), CommandError> {
+    let failed = |answer: DockAnswer| {
+        let DockAnswer { dock, result } = answer;
+        result.err().map(|text| CommandError::Dock { dock, text })
+    };
+    let error = answers.answers.into_iter().find_map(failed);
+    let silent = answers.unanswered.first().map(|node| silent(*node));
+    error.or(silent).map_or(Ok(()), Err)
+}
+
+fn silent(node: u64) -> CommandError {
+    Fault::unavailable(format!("the docks of node {node} cannot be asked now")).into()
+}
+
+/// Does what a client asked for to its end, also when the client leaves meanwhile: half of a command would leave processes
+/// where they should not be. The orders to docks have deadlines, and so has this.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, CommandError>> + Send + 'static,
+) -> Result<T, CommandError> {
+    tokio::spawn(work).await.map_err(|error| Fault::internal(error.to_string()))?
 }
 
 impl DockHub {
@@ -95,14 +120,14 @@ impl DockHub {
         }
     }
 
-    /// Adds a definition.
+    /// Adds a definition, and returns it.
     ///
     /// # Errors
     /// [`FaultKind::Conflict`]: there is one of this id. [`FaultKind::BadRequest`]: the text is no id, or a member is not
     /// what it must be.
-    pub async fn add(&self, who: &Identity, id: &str, wanted: Map<String, Value>) -> Result<(), Fault> {
+    pub async fn add(&self, who: &Identity, id: &str, wanted: Map<String, Value>) -> Result<Definition, Fault> {
         check(who, id, None)?;
-        self.fresh().await?;
+        // What another node has added a moment ago is noticed when this one is to be the first.
         if self.client().get(id)?.is_some() {
             return Err(Fault::new(FaultKind::Conflict, format!("there is a definition {id} already")));
         }
@@ -112,34 +137,39 @@ impl DockHub {
         let mut definition = Definition::new(id);
         definition.merge(wanted)?;
         if self.client().add(&definition, who.actor("")).await? {
-            return Ok(());
+            return Ok(definition);
         }
         Err(Fault::new(FaultKind::Conflict, format!("there is a definition {id} already")))
     }
 
-    /// Changes a definition. Docks hear of it with the next start, stop, restart or sync.
+    /// Changes a definition, and returns what it is then. Docks hear of it with the next start, stop, restart or sync.
     ///
     /// # Errors
     /// [`FaultKind::NotFound`]; [`FaultKind::BadRequest`]: a member is not what it must be.
-    pub async fn update(&self, who: &Identity, id: &str, wanted: Map<String, Value>) -> Result<(), Fault> {
+    pub async fn update(&self, who: &Identity, id: &str, wanted: Map<String, Value>) -> Result<Definition, Fault> {
         check(who, id, None)?;
         self.fresh().await?;
         let edited = self.client().edit(id, &who.actor(""), |definition| definition.merge(wanted.clone())).await?;
-        edited.map(drop).ok_or_else(|| not_found(id))
+        edited.ok_or_else(|| not_found(id))
     }
 
     /// Ends the processes of a definition on all docks, and removes the definition with its builds. It need not exist.
     ///
     /// # Errors
     /// A dock did not do it; the definition is still there then.
-    pub async fn remove(&self, who: &Identity, id: &str, route: Option<&str>) -> Result<(), Fault> {
+    pub async fn remove(&self, who: &Arc<Identity>, id: &str, route: Option<&str>) -> Result<(), CommandError> {
         check(who, id, route)?;
-        first_error(self.fleet().order(&selection(route), (DockOp::Remove, id), &Bytes::new()).await)?;
-        if route.is_some() {
-            return Ok(());
-        }
-        self.fresh().await?;
-        self.client().remove(id, who.actor("")).await
+        let (hub, who, id, route) = (self.clone(), Arc::clone(who), id.to_owned(), route.map(str::to_owned));
+        to_the_end(async move {
+            let docks = commanded(&who, &id, route.as_deref());
+            first_error(hub.fleet().order(&docks, (DockOp::Remove, &id), &Bytes::new()).await)?;
+            if route.is_some() {
+                return Ok(());
+            }
+            hub.fresh().await?;
+            Ok(hub.client().remove(&id, who.actor("")).await?)
+        })
+        .await
     }
 
     /// A definition.
@@ -166,9 +196,26 @@ impl DockHub {
     /// stopped does not change.
     ///
     /// # Errors
-    /// [`FaultKind::NotFound`]; [`FaultKind::Unavailable`] with the error of the first dock that did not do it.
-    pub async fn control(&self, who: &Identity, id: &str, control: Control, route: Option<&str>) -> Result<(), Fault> {
+    /// [`FaultKind::NotFound`]; [`CommandError::Dock`]: the first dock that did not do it.
+    pub async fn control(
+        &self,
+        who: &Arc<Identity>,
+        id: &str,
+        control: Control,
+        route: Option<&str>,
+    ) -> Result<(), CommandError> {
         check(who, id, route)?;
+        let (hub, who, id, route) = (self.clone(), Arc::clone(who), id.to_owned(), route.map(str::to_owned));
+        to_the_end(async move { hub.control_now(&who, &id, control, route.as_deref()).await }).await
+    }
+
+    async fn control_now(
+        &self,
+        who: &Identity,
+        id: &str,
+        control: Control,
+        route: Option<&str>,
+    ) -> Result<(), CommandError> {
         self.fresh().await?;
         let scoped = route.is_some();
         let edit = |definition: &mut Definition| {
@@ -178,41 +225,60 @@ impl DockHub {
             Ok(())
         };
         let definition = self.client().edit(id, &who.actor(""), edit).await?.ok_or_else(|| not_found(id))?;
-        let (selection, update) = (selection(route), Bytes::from(definition.update_json()));
-        first_error(self.fleet().order(&selection, (DockOp::Update, id), &update).await)?;
-        first_error(self.fleet().order(&selection, (control.op(), id), &Bytes::new()).await)
+        let (docks, update) = (commanded(who, id, route), Bytes::from(definition.update_json()));
+        first_error(self.fleet().order(&docks, (DockOp::Update, id), &update).await)?;
+        first_error(self.fleet().order(&docks, (control.op(), id), &Bytes::new()).await)
     }
 
     /// Brings the deployed build to the docks where it should run, and ends its processes elsewhere. A definition that was
-    /// never deployed has nothing to bring.
+    /// never deployed has nothing to bring. A definition that the client gives is used as it is, which needs the right to
+    /// change definitions.
     ///
     /// # Errors
-    /// [`FaultKind::NotFound`]; [`FaultKind::Unavailable`] with the error of the first dock that did not do it.
+    /// [`FaultKind::NotFound`]; [`CommandError::Dock`]: the first dock that did not do it. While a node does not tell its
+    /// docks nothing is done, because a process might run on too many of them.
     pub async fn sync(
+        &self,
+        who: &Arc<Identity>,
+        id: &str,
+        given: Option<Definition>,
+        route: Option<&str>,
+    ) -> Result<(), CommandError> {
+        check(who, id, route.filter(|_| given.is_none()))?;
+        let (hub, who, id, route) = (self.clone(), Arc::clone(who), id.to_owned(), route.map(str::to_owned));
+        to_the_end(async move { hub.sync_now(&who, &id, given, route.as_deref()).await }).await
+    }
+
+    async fn sync_now(
         &self,
         who: &Identity,
         id: &str,
         given: Option<Definition>,
         route: Option<&str>,
-    ) -> Result<(), Fault> {
-        check(who, id, route)?;
+    ) -> Result<(), CommandError> {
         self.fresh().await?;
         let stored = self.client().get(id)?.map(|(definition, _)| definition);
-        let mut definition = given.or(stored).ok_or_else(|| not_found(id))?;
+        let mut definition = given.clone().or(stored).ok_or_else(|| not_found(id))?;
         if definition.deployed().is_none() {
             return Ok(());
         }
-        let docks: Vec<_> = self.fleet().infos().await;
-        let docks: Vec<_> = docks.into_iter().filter(|dock| selection(route).has(dock)).collect();
-        let chosen = choose(&definition, &docks);
-        definition.set_docks(&chosen);
+        let (docks, unanswered) = self.fleet().infos().await;
+        if let Some(node) = unanswered.first() {
+            return Err(silent(*node));
+        }
+        let commanded = commanded(who, id, route);
+        let docks: Vec<_> = docks.into_iter().filter(|dock| commanded.has(dock)).collect();
+        let mut chosen = choose(&definition, &docks);
         if route.is_none() {
+            // Within the change, so that of two who do this at once the second keeps the docks of the first.
             let keep = |stored: &mut Definition| {
-                stored.set_docks(&chosen);
+                stored.set_docks(&choose(given.as_ref().unwrap_or(stored), &docks));
                 Ok(())
             };
-            self.client().edit(id, &who.actor(""), keep).await?;
+            let stored = self.client().edit(id, &who.actor(""), keep).await?;
+            chosen = stored.map_or(chosen, |stored| stored.docks().map(str::to_owned).collect());
         }
+        definition.set_docks(&chosen);
         let others = docks.into_iter().map(|dock| dock.id).filter(|dock| !chosen.contains(dock)).collect();
         let chosen = Selection::These(chosen);
         first_error(self.fleet().order(&chosen, (DockOp::Sync, id), &definition.json().into()).await)?;
@@ -223,11 +289,12 @@ impl DockHub {
     }
 
     /// What runs, by dock: objects with `id` and `list`. A dock that does not answer has an empty list and an `error`. Of
-    /// the processes of a dock, those are told that the client may see.
-    pub async fn ps(&self, who: &Identity, route: Option<&str>) -> Vec<Value> {
-        let answers = self.fleet().order(&selection(route), (DockOp::Ps, ""), &Bytes::new()).await;
+    /// the processes of a dock, those are told that the client may see. Beside that the nodes that did not answer.
+    pub async fn ps(&self, who: &Identity, route: Option<&str>) -> (Vec<Value>, Vec<u64>) {
+        let DockAnswers { answers, unanswered } =
+            self.fleet().order(&selection(route), (DockOp::Ps, ""), &Bytes::new()).await;
         let mut docks: Vec<Value> = Vec::with_capacity(answers.len());
-        for answer in answers.into_iter().filter(|answer| !answer.dock.is_empty()) {
+        for answer in answers {
             let DockAnswer { dock, result } = answer;
             docks.push(match result.and_then(|bytes| processes(&dock, &bytes)) {
                 Ok((mut shown, list)) => {
@@ -241,7 +308,7 @@ impl DockHub {
             });
         }
         docks.sort_by(|one, other| text(one, "id").cmp(text(other, "id")));
-        docks
+        (docks, unanswered)
     }
 
     /// Checks that a client may follow a process, or, without an id, those that it may see.

@@ -56,6 +56,12 @@ impl Definition {
         Self(document)
     }
 
+    /// Whether a process counts as ready when it has registered on the bus.
+    #[must_use]
+    pub fn is_ready_by_registration(&self) -> bool {
+        self.0.get("ready").and_then(|ready| ready.get("bus")) == Some(&Value::Bool(true))
+    }
+
     /// Reads a stored document.
     ///
     /// # Errors

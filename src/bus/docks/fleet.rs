@@ -10,10 +10,11 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join, join_all};
 use rollbook_cluster::live::Live;
 use rollbook_core::error::Refusal;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::order::{DockAnswer, DockOp};
+use super::order::{DockAnswer, DockAnswers, DockOp};
 use super::table::{DockInfo, DockTable, Selection};
 use crate::bus::relay::peer_client::PeerClient;
 
@@ -29,7 +30,7 @@ const ANSWERS_BYTES_MAX: usize = 12 * 1024 * 1024;
 /// What a node asks another one.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Question {
+enum FleetRequest {
     /// Its docks.
     List,
     /// What they answer to an order.
@@ -38,7 +39,7 @@ enum Question {
 
 /// What one dock of another node said.
 #[derive(Debug, Serialize, Deserialize)]
-struct Said {
+struct DockReply {
     dock: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -46,7 +47,7 @@ struct Said {
     answer: Option<Box<RawValue>>,
 }
 
-impl From<DockAnswer> for Said {
+impl From<DockAnswer> for DockReply {
     fn from(answer: DockAnswer) -> Self {
         let DockAnswer { dock, result } = answer;
         match result.map(|bytes| raw(&bytes)) {
@@ -59,8 +60,8 @@ impl From<DockAnswer> for Said {
     }
 }
 
-impl From<Said> for DockAnswer {
-    fn from(said: Said) -> Self {
+impl From<DockReply> for DockAnswer {
+    fn from(said: DockReply) -> Self {
         let bytes = || said.answer.map(|answer| Bytes::from(answer.get().to_owned())).unwrap_or_default();
         Self { dock: said.dock, result: said.error.map_or_else(|| Ok(bytes()), Err) }
     }
@@ -75,14 +76,16 @@ fn raw(bytes: &Bytes) -> serde_json::Result<Option<Box<RawValue>>> {
 #[derive(Debug, Clone)]
 pub struct Fleet {
     here: DockTable,
+    /// The number of this node.
+    node: u64,
     peers: PeerClient,
 }
 
 impl Fleet {
-    /// The docks of this node, and those of the others.
+    /// The docks of the node of this number, and those of the others.
     #[must_use]
-    pub const fn new(here: DockTable, peers: PeerClient) -> Self {
-        Self { here, peers }
+    pub fn new((here, node): (DockTable, u64), peers: PeerClient) -> Self {
+        Self { here, node, peers }
     }
 
     /// The docks of this node.
@@ -91,57 +94,63 @@ impl Fleet {
         &self.here
     }
 
-    /// All docks, by id. The docks of a node that does not answer are left out.
-    pub async fn infos(&self) -> Vec<DockInfo> {
-        let asked = self.ask_others(&Question::List, LIST_MAX).await;
-        let mut infos = self.here.infos();
+    /// All docks, by id, and the nodes that do not tell theirs.
+    pub async fn infos(&self) -> (Vec<DockInfo>, Vec<u64>) {
+        let asked = self.ask_others(&FleetRequest::List, LIST_MAX).await;
+        let (mut infos, mut unanswered) = (self.here.infos(), Vec::new());
         for (node, answer) in asked {
-            match answer.as_deref().map(serde_json::from_slice::<Vec<DockInfo>>) {
-                Ok(Ok(more)) => infos.extend(more),
-                Ok(Err(error)) => tracing::warn!(node, %error, "the docks of a node cannot be read"),
-                Err(refusal) => tracing::warn!(node, %refusal, "a node does not tell its docks"),
+            match read(node, answer) {
+                Some(more) => infos.extend::<Vec<DockInfo>>(more),
+                None => unanswered.push(node),
             }
         }
         infos.sort_by(|one, other| one.id.cmp(&other.id));
         infos.dedup_by(|one, other| one.id == other.id);
-        infos
+        (infos, unanswered)
     }
 
-    /// Gives an order to the selected docks of all nodes at once, and waits for their answers. A node that does not answer
-    /// is an answer with an error, unless `op` only asks.
-    pub async fn order(&self, selection: &Selection, (op, id): (DockOp, &str), payload: &Bytes) -> Vec<DockAnswer> {
-        let Ok(document) = raw(payload) else { return Vec::new() };
-        let question = Question::Order { selection: selection.clone(), op, id: id.to_owned(), payload: document };
+    /// Gives an order to the selected docks of all nodes at once, and waits for their answers. `payload` is JSON, or empty.
+    pub async fn order(&self, selection: &Selection, (op, id): (DockOp, &str), payload: &Bytes) -> DockAnswers {
+        let Ok(document) = raw(payload) else {
+            tracing::error!(id, "an order for docks is no JSON");
+            return DockAnswers { unanswered: vec![self.node], ..DockAnswers::default() };
+        };
+        let request = FleetRequest::Order { selection: selection.clone(), op, id: id.to_owned(), payload: document };
         let here = self.here.order(selection, (op, id), payload);
-        let (mut answers, asked) = join(here, self.ask_others(&question, op.within().saturating_add(LINK))).await;
+        let (answers, asked) = join(here, self.ask_others(&request, op.within().saturating_add(LINK))).await;
+        let mut all = DockAnswers { answers, unanswered: Vec::new() };
         for (node, answer) in asked {
-            match answer.as_deref().map(serde_json::from_slice::<Vec<Said>>) {
-                Ok(Ok(more)) => answers.extend(more.into_iter().map(DockAnswer::from)),
-                Ok(Err(error)) => answers.push(lost(node, &error.to_string())),
-                Err(refusal) => answers.push(lost(node, &refusal.to_string())),
+            match read::<Vec<DockReply>>(node, answer) {
+                Some(more) => all.answers.extend(more.into_iter().map(DockAnswer::from)),
+                None => all.unanswered.push(node),
             }
         }
-        answers
+        all
     }
 
-    async fn ask_others(&self, question: &Question, within: Duration) -> Vec<(u64, Result<Bytes, Refusal>)> {
+    async fn ask_others(&self, request: &FleetRequest, within: Duration) -> Vec<(u64, Result<Bytes, Refusal>)> {
         let others = self.peers.others_up();
         if others.is_empty() {
             return Vec::new();
         }
-        let Ok(question) = serde_json::to_vec(question) else { return Vec::new() };
-        let question = Bytes::from(question);
+        let Ok(request) = serde_json::to_vec(request) else { return Vec::new() };
+        let request = Bytes::from(request);
         let ask = |node| {
-            let asked = self.peers.ask_door(node, NAME, question.clone(), within);
+            let asked = self.peers.ask_door(node, NAME, request.clone(), within);
             asked.map(move |answer| (node, answer))
         };
         join_all(others.into_iter().map(ask)).await
     }
 }
 
-/// The answer for the docks of a node that did not answer. They have no ids, because only their node knows these.
-fn lost(node: u64, why: &str) -> DockAnswer {
-    DockAnswer { dock: String::new(), result: Err(format!("the docks of node {node} cannot be asked: {why}")) }
+/// What a node answered for its docks.
+fn read<T: DeserializeOwned>(node: u64, answer: Result<Bytes, Refusal>) -> Option<T> {
+    match answer.as_deref().map(serde_json::from_slice) {
+        Ok(Ok(answer)) => return Some(answer),
+        Ok(Err(error)) => tracing::warn!(node, %error, "what a node tells of its docks cannot be read"),
+        Err(refusal) => tracing::warn!(node, %refusal, "a node does not answer for its docks"),
+    }
+    None
 }
 
 /// Answers other nodes for the docks of this one.
@@ -155,14 +164,14 @@ impl Live for AnswerForDocks {
     fn answer(&self, _: u64, message: Bytes) -> BoxFuture<'static, Result<Bytes, Refusal>> {
         let table = self.0.clone();
         async move {
-            let question: Question = serde_json::from_slice(&message)
-                .map_err(|error| Refusal::Malformed(format!("a question for docks: {error}")))?;
-            let answer = match question {
-                Question::List => serde_json::to_vec(&table.infos()),
-                Question::Order { selection, op, id, payload } => {
+            let request: FleetRequest = serde_json::from_slice(&message)
+                .map_err(|error| Refusal::Malformed(format!("a request for docks: {error}")))?;
+            let answer = match request {
+                FleetRequest::List => serde_json::to_vec(&table.infos()),
+                FleetRequest::Order { selection, op, id, payload } => {
                     let payload = payload.map(|text| Bytes::from(text.get().to_owned())).unwrap_or_default();
                     let answers = table.order(&selection, (op, &id), &payload).await;
-                    serde_json::to_vec(&answers.into_iter().map(Said::from).collect::<Vec<_>>())
+                    serde_json::to_vec(&answers.into_iter().map(DockReply::from).collect::<Vec<_>>())
                 }
             };
             let answer = answer.map_err(|error| Refusal::Malformed(error.to_string()))?;
@@ -184,15 +193,15 @@ mod tests {
     fn answers_are_the_same_at_the_other_node() {
         for result in [Ok(Bytes::new()), Ok(Bytes::from_static(br#"{"id":"d1","list":[]}"#)), Err("no".to_owned())] {
             let answer = DockAnswer { dock: "d1".to_owned(), result };
-            let text = serde_json::to_vec(&Said::from(answer.clone())).unwrap();
-            assert_eq!(DockAnswer::from(serde_json::from_slice::<Said>(&text).unwrap()), answer);
+            let text = serde_json::to_vec(&DockReply::from(answer.clone())).unwrap();
+            assert_eq!(DockAnswer::from(serde_json::from_slice::<DockReply>(&text).unwrap()), answer);
         }
     }
 
     #[test]
     fn what_is_no_json_becomes_an_error_of_its_dock() {
         let answer = DockAnswer { dock: "d1".to_owned(), result: Ok(Bytes::from_static(b"oops")) };
-        let said = DockAnswer::from(Said::from(answer));
+        let said = DockAnswer::from(DockReply::from(answer));
         assert!(said.result.unwrap_err().starts_with("dock d1 answered no JSON"));
     }
 }

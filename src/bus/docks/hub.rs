@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use rollbook_cluster::lock::lock;
-use rollbook_core::dock::event::ProcessEvent;
+use rollbook_core::dock::event::DockEvent;
 use rollbook_core::security::principal::Kind;
 use rollbook_core::security::right::Verb;
 use tokio_util::sync::CancellationToken;
@@ -47,9 +47,10 @@ impl DockHub {
     #[must_use]
     pub fn new(bus: Bus, peers: PeerClient, (limits, record): (BuildLimits, Option<RecordConfig>)) -> Self {
         let (process_events, recorder) = process_events::queue();
+        let (node, metrics) = (bus.node().id(), bus.metrics().clone());
         let inner = Inner {
             client: DockClient::new(bus),
-            fleet: Fleet::new(DockTable::default(), peers),
+            fleet: Fleet::new((DockTable::new(metrics), node), peers),
             process_events,
             recorder: Mutex::new(Some(recorder)),
             build_folders: BuildFolders::new(limits),
@@ -103,7 +104,7 @@ impl DockHub {
 
     /// Puts a start or an end of a process into the book. What the rules would refuse is left out, because it would take others
     /// with it.
-    pub fn record(&self, event: ProcessEvent) {
+    pub fn record(&self, event: DockEvent) {
         if output::is_id(&event.definition) && event.check().is_ok() {
             self.inner.process_events.tell(event);
         }
@@ -120,7 +121,7 @@ impl DockHub {
         }
         let same = Selection::These(vec![info.id.clone()]);
         let answers = self.fleet().order(&same, (DockOp::Ps, ""), &bytes::Bytes::new()).await;
-        if answers.iter().any(|answer| answer.dock == info.id && answer.result.is_ok()) {
+        if answers.answers.iter().any(|answer| answer.dock == info.id && answer.result.is_ok()) {
             let text = format!("a dock with the id {} is connected already", info.id);
             return Err(Fault::new(FaultKind::Conflict, text));
         }

@@ -9,6 +9,7 @@
 //! output       lines of processes on their way to whoever follows them, over all nodes
 //! process_filter  which processes a client may see        tail   output for one reader, in a bounded queue
 //! process_events  starts and ends of processes on their way into the book        record   their lines, too
+//! registered   docks are told which of their processes have registered as services
 //! builds/      archives that clients deploy: they are checked, built and replicated
 //! hub          all of that in one handle
 //! commands     what clients ask for: add, update, remove, start, stop, restart, sync, ps
@@ -29,5 +30,6 @@ pub mod output;
 mod process_events;
 pub mod process_filter;
 pub mod record;
+mod registered;
 pub mod table;
 pub mod tail;

@@ -1,10 +1,13 @@
 //! What a dock is asked to do, and what became of that.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+
+use crate::bus::error::Fault;
 
 /// What a dock can be asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,4 +63,42 @@ pub struct DockAnswer {
     pub dock: String,
     /// Its answer, or why there is none.
     pub result: Result<Bytes, String>,
+}
+
+/// What docks said to an order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DockAnswers {
+    /// The docks of nodes that answered.
+    pub answers: Vec<DockAnswer>,
+    /// The nodes that did not answer for their docks.
+    pub unanswered: Vec<u64>,
+}
+
+/// Why a command was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandError {
+    /// The bus did not do it.
+    Fault(Fault),
+    /// A dock did not do it.
+    Dock {
+        /// The dock.
+        dock: String,
+        /// What the dock said, or why it said nothing.
+        text: String,
+    },
+}
+
+impl From<Fault> for CommandError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(fault) => fault.fmt(f),
+            Self::Dock { dock, text } => write!(f, "dock {dock}: {text}"),
+        }
+    }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rollbook_core::command::Command;
 use rollbook_core::dock::change::{Change, Events};
-use rollbook_core::dock::event::ProcessEvent;
+use rollbook_core::dock::event::DockEvent;
+use rollbook_core::dock::limits::EVENTS_MAX;
 use rollbook_core::error::Refusal;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -16,8 +17,6 @@ use crate::bus::handle::Bus;
 
 /// Events that wait.
 const WAITING_MAX: usize = 10_000;
-/// Events of one command, as the rules allow.
-const BATCH_MAX: usize = 256;
 /// Pause before a batch is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often a batch is tried.
@@ -25,11 +24,11 @@ const TRIES_MAX: u32 = 120;
 
 /// Takes starts and ends of processes for the book. Clones share one queue.
 #[derive(Debug, Clone)]
-pub(super) struct ProcessEventQueue(mpsc::Sender<ProcessEvent>);
+pub(super) struct ProcessEventQueue(mpsc::Sender<DockEvent>);
 
 /// The other end of the queue.
 #[derive(Debug)]
-pub(super) struct Recorder(mpsc::Receiver<ProcessEvent>);
+pub(super) struct Recorder(mpsc::Receiver<DockEvent>);
 
 /// A queue.
 pub(super) fn queue() -> (ProcessEventQueue, Recorder) {
@@ -39,7 +38,7 @@ pub(super) fn queue() -> (ProcessEventQueue, Recorder) {
 
 impl ProcessEventQueue {
     /// Takes an event.
-    pub(super) fn tell(&self, event: ProcessEvent) {
+    pub(super) fn tell(&self, event: DockEvent) {
         if self.0.try_send(event).is_err() {
             tracing::warn!("an event of a process is not in the book: {WAITING_MAX} wait already");
         }
@@ -50,7 +49,7 @@ impl Recorder {
     /// Writes events, until cancelled.
     pub(super) async fn run(mut self, bus: Bus, stop: CancellationToken) {
         let mut batch = Vec::new();
-        while stop.run_until_cancelled(self.0.recv_many(&mut batch, BATCH_MAX)).await.is_some_and(|count| count > 0) {
+        while stop.run_until_cancelled(self.0.recv_many(&mut batch, EVENTS_MAX)).await.is_some_and(|count| count > 0) {
             let events = std::mem::take(&mut batch);
             if stop.run_until_cancelled(write(&bus, Events { events })).await.is_none() {
                 return;

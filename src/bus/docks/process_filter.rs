@@ -25,6 +25,12 @@ impl ProcessFilter {
         Self { identity, known: Mutex::default() }
     }
 
+    /// The client.
+    #[must_use]
+    pub const fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
     /// Rights have changed.
     pub fn forget(&self) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();

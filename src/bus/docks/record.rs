@@ -2,7 +2,7 @@
 //!
 //! Subject: `NAMESPACE.ID.stdout` or `NAMESPACE.ID.stderr`, in which the dots of the id are dashes; payload: `definition`,
 //! `dock`, `text`, an event for each line. Invariant: what waits is bounded in bytes; lines that find no room are counted and
-//! told in the book, and no process waits.
+//! told in the book, and no process waits. A line that the end of its process leaves without an end is an event too.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rollbook_core::command::{Command, NamespaceCreate};
-use rollbook_core::entry::{begin_publish, finish_publish};
 use rollbook_core::error::Refusal;
 use rollbook_core::event::Event;
 use rollbook_core::namespace::Retention;
@@ -20,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::{OutputKind, is_id};
 use crate::base::clock;
+use crate::bus::error::Fault;
 use crate::bus::handle::Bus;
+use crate::bus::write::draft;
 
 /// Most bytes that wait for the book.
 const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -30,8 +31,8 @@ const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_LINES: usize = 1000;
 /// Longest line; the rest of a longer one is another event.
 const LINE_BYTES_MAX: usize = 16 * 1024;
-/// Most processes whose last line has no end yet.
-const OPEN_MAX: usize = 10_000;
+/// Most bytes of lines that have no end yet; beyond that the pieces are recorded as lines.
+const OPEN_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long lines may wait for company, so that a line costs less than a publish.
 const COMPANY: Duration = Duration::from_millis(100);
 /// Pause before a batch is tried again that could not be stored.
@@ -62,6 +63,7 @@ struct State {
     dropped: u64,
     /// The beginnings of lines that have no end yet, by dock, process and stream.
     open: BTreeMap<(String, String, bool), Vec<u8>>,
+    open_bytes: usize,
 }
 
 /// Takes output for the book. Clones share one queue.
@@ -84,13 +86,13 @@ impl LineRecorder {
 
     /// Takes what a process wrote.
     pub fn take(&self, kind: OutputKind, dock: &str, id: &str, data: &[u8]) {
-        let is_error = match kind {
-            OutputKind::Stdout => false,
-            OutputKind::Stderr => true,
-            OutputKind::Spawn | OutputKind::Exit => return,
-        };
-        if is_id(id) {
-            self.lock().take(is_error, dock, id, data);
+        if !is_id(id) {
+            return;
+        }
+        match kind {
+            OutputKind::Stdout => self.lock().take(false, dock, id, data),
+            OutputKind::Stderr => self.lock().take(true, dock, id, data),
+            OutputKind::Spawn | OutputKind::Exit => self.lock().end_lines(dock, id),
         }
     }
 
@@ -113,7 +115,13 @@ impl LineRecorder {
     /// Stores lines, again and again while the cluster cannot: meanwhile others wait, up to their bound.
     async fn store(&self, bus: &Bus, lines: &[Line]) {
         let namespace = self.config.namespace.as_str();
-        let Some(frame) = frame(namespace, lines) else { return };
+        let frame = match frame(namespace, lines) {
+            Ok(frame) => frame,
+            Err(fault) => {
+                tracing::error!(%fault, lines = lines.len(), "lines of processes cannot be encoded");
+                return;
+            }
+        };
         loop {
             match bus.proposer().publish(frame.clone()).await {
                 Ok(_) => return,
@@ -145,6 +153,7 @@ impl State {
     fn take(&mut self, is_error: bool, dock: &str, id: &str, data: &[u8]) {
         let key = (dock.to_owned(), id.to_owned(), is_error);
         let mut open = self.open.remove(&key).unwrap_or_default();
+        self.open_bytes = self.open_bytes.saturating_sub(weight_open(&key, &open));
         for piece in data.split_inclusive(|byte| *byte == b'\n') {
             let mut rest = piece;
             while !rest.is_empty() {
@@ -153,16 +162,38 @@ impl State {
                 rest = behind;
                 open.extend_from_slice(part);
                 if part.ends_with(b"\n") || open.len() >= LINE_BYTES_MAX {
-                    let text = String::from_utf8_lossy(&open);
-                    let text = text.trim_end_matches(['\n', '\r']).to_owned();
+                    self.push_line((dock, id, is_error), &open);
                     open.clear();
-                    self.push(Line { is_error, id: id.to_owned(), dock: dock.to_owned(), text });
                 }
             }
         }
-        if !open.is_empty() && self.open.len() < OPEN_MAX {
-            self.open.insert(key, open);
+        if open.is_empty() {
+            return;
         }
+        let bytes = weight_open(&key, &open);
+        if self.open_bytes.saturating_add(bytes) > OPEN_BYTES_MAX {
+            self.push_line((dock, id, is_error), &open);
+            return;
+        }
+        self.open_bytes = self.open_bytes.saturating_add(bytes);
+        self.open.insert(key, open);
+    }
+
+    /// The process has ended, or begins: what it wrote last has no end to wait for.
+    fn end_lines(&mut self, dock: &str, id: &str) {
+        for is_error in [false, true] {
+            let key = (dock.to_owned(), id.to_owned(), is_error);
+            if let Some(open) = self.open.remove(&key) {
+                self.open_bytes = self.open_bytes.saturating_sub(weight_open(&key, &open));
+                self.push_line((dock, id, is_error), &open);
+            }
+        }
+    }
+
+    fn push_line(&mut self, (dock, id, is_error): (&str, &str, bool), line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim_end_matches(['\n', '\r']).to_owned();
+        self.push(Line { is_error, id: id.to_owned(), dock: dock.to_owned(), text });
     }
 
     fn push(&mut self, line: Line) {
@@ -202,23 +233,26 @@ fn weight(line: &Line) -> usize {
     line.text.len().saturating_add(line.id.len()).saturating_add(line.dock.len()).saturating_add(64)
 }
 
-fn frame(namespace: &str, lines: &[Line]) -> Option<Bytes> {
-    let mut frame = Vec::new();
-    begin_publish(&mut frame, namespace).ok()?;
-    for Line { is_error, id, dock, text } in lines {
+/// About the bytes that a line without an end takes.
+fn weight_open((dock, id, _): &(String, String, bool), open: &[u8]) -> usize {
+    open.len().saturating_add(dock.len()).saturating_add(id.len()).saturating_add(64)
+}
+
+fn frame(namespace: &str, lines: &[Line]) -> Result<Bytes, Fault> {
+    let encoded = lines.iter().map(|Line { is_error, id, dock, text }| {
         let stream = if *is_error { "stderr" } else { "stdout" };
         let subject = format!("{namespace}.{}.{stream}", id.replace('.', "-"));
-        let payload = json!({ "definition": id, "dock": dock, "text": text }).to_string();
-        let event = Event {
-            subject: &subject,
-            created_at: clock::timestamp(),
-            payload: Some(payload.as_bytes()),
-            ..Event::default()
-        };
-        event.encode(&mut frame).ok()?;
-    }
-    finish_publish(&mut frame, 0, 0, u32::try_from(lines.len()).ok()?).ok()?;
-    Some(frame.into())
+        (subject, json!({ "definition": id, "dock": dock, "text": text }).to_string())
+    });
+    let encoded: Vec<(String, String)> = encoded.collect();
+    let created_at = clock::timestamp();
+    let events = encoded.iter().map(|(subject, payload)| Event {
+        subject,
+        created_at,
+        payload: Some(payload.as_bytes()),
+        ..Event::default()
+    });
+    draft::frame(namespace, &events.collect::<Vec<_>>()).map(Bytes::from)
 }
 
 #[cfg(test)]
@@ -243,6 +277,28 @@ mod tests {
             let out: Vec<Line> = lines.into_iter().filter(|line| !line.is_error).collect();
             assert_eq!(texts(&out), ["one", "two", "", "three"], "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_line_ends_with_its_process_and_is_not_the_beginning_of_what_the_next_one_says() {
+        let mut state = State::default();
+        state.take(false, "d", "a", b"last words");
+        state.take(false, "d", "b", b"of another");
+        state.end_lines("d", "a");
+        state.take(false, "d", "a", b"first words\n");
+        assert_eq!(texts(&state.batch()), ["last words", "first words"]);
+        state.end_lines("d", "b");
+        assert_eq!((state.open_bytes, texts(&state.batch())), (0, vec!["of another"]));
+    }
+
+    #[test]
+    fn lines_without_an_end_take_a_bounded_memory() {
+        let mut state = State::default();
+        for number in 0..2000 {
+            state.take(false, "d", &number.to_string(), &[b'x'; 10_000]);
+        }
+        assert!(state.open_bytes <= OPEN_BYTES_MAX, "{}", state.open_bytes);
+        assert!(!state.lines.is_empty(), "what finds no room is a line of its own");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::order::{DockAnswer, DockOp, Order};
+use crate::base::metrics::Metrics;
 
 /// Orders that wait for one dock.
 const ORDERS_MAX: usize = 256;
@@ -86,6 +87,7 @@ struct Docks {
 #[derive(Clone, Default)]
 pub struct DockTable {
     docks: Arc<Mutex<Docks>>,
+    metrics: Metrics,
 }
 
 impl std::fmt::Debug for DockTable {
@@ -109,11 +111,22 @@ impl Drop for DockPlace {
         let mut docks = lock(&self.table.docks);
         if docks.by_id.get(&self.id).is_some_and(|dock| dock.serial == self.serial) {
             docks.by_id.remove(&self.id);
+            self.table.count(&docks);
         }
     }
 }
 
 impl DockTable {
+    /// The docks of a node with these metrics.
+    #[must_use]
+    pub fn new(metrics: Metrics) -> Self {
+        Self { docks: Arc::default(), metrics }
+    }
+
+    fn count(&self, docks: &Docks) {
+        self.metrics.docks.set(i64::try_from(docks.by_id.len()).unwrap_or(i64::MAX));
+    }
+
     /// A dock is connected. A dock of the same id loses its place, and its orders end.
     #[must_use]
     pub fn take_place(&self, info: DockInfo) -> DockPlace {
@@ -122,25 +135,14 @@ impl DockTable {
         docks.last_serial = docks.last_serial.wrapping_add(1);
         let (id, serial) = (info.id.clone(), docks.last_serial);
         docks.by_id.insert(id.clone(), Dock { info, orders: sender, serial });
+        self.count(&docks);
         DockPlace { table: self.clone(), id, serial, orders }
-    }
-
-    /// Whether a dock of this id is connected here.
-    #[must_use]
-    pub fn has(&self, id: &str) -> bool {
-        lock(&self.docks).by_id.contains_key(id)
     }
 
     /// The docks, by id.
     #[must_use]
     pub fn infos(&self) -> Vec<DockInfo> {
         lock(&self.docks).by_id.values().map(|dock| dock.info.clone()).collect()
-    }
-
-    /// The number of docks.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        lock(&self.docks).by_id.len()
     }
 
     /// Gives an order to the selected docks at once, and waits for all their answers.
@@ -152,6 +154,9 @@ impl DockTable {
         };
         let each = selected.into_iter().map(|(dock, orders)| async move {
             let result = order_one(&dock, &orders, (op, id), payload).await;
+            if result.is_err() {
+                self.metrics.dock_orders_failed.inc();
+            }
             DockAnswer { dock, result }
         });
         join_all(each).await
@@ -222,7 +227,7 @@ mod tests {
         drop(place);
         let answers = asked.await.unwrap();
         assert_eq!(answers.first().unwrap().result, Err("dock d1 was lost before it answered".to_owned()));
-        assert_eq!(table.count(), 0);
+        assert_eq!((table.infos().len(), table.metrics.docks.get()), (0, 0));
     }
 
     #[tokio::test]
@@ -232,8 +237,8 @@ mod tests {
         let second = table.take_place(dock("d1", &[]));
         assert!(first.orders.recv().await.is_none(), "the orders of the older connection end");
         drop(first);
-        assert!(table.has("d1"));
+        assert!(table.infos().len() == 1);
         drop(second);
-        assert!(!table.has("d1"));
+        assert!(table.infos().is_empty());
     }
 }

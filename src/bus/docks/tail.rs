@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::hub::DockHub;
@@ -17,6 +18,7 @@ use crate::bus::error::Fault;
 use crate::bus::live::message::{Delivered, LiveMessage, LiveSink};
 use crate::bus::live::subjects::LiveSubscription;
 use crate::bus::security::identity::Identity;
+use crate::bus::security::usage::Place;
 
 /// Most bytes that wait for one reader.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -32,7 +34,7 @@ pub enum TailItem {
     Output(Output),
     /// So many messages were not read in time.
     Dropped(u64),
-    /// Nothing follows: the node stops.
+    /// Nothing follows: the node stops, or the credential of the reader does not count any more.
     End,
 }
 
@@ -46,7 +48,7 @@ struct State {
 
 #[derive(Debug)]
 struct Queue {
-    visible: ProcessFilter,
+    filter: ProcessFilter,
     state: Mutex<State>,
     more: Notify,
 }
@@ -59,19 +61,21 @@ impl Queue {
 
 impl LiveSink for Queue {
     fn deliver(&self, _: u64, message: &LiveMessage) -> Delivered {
-        let Some(output) = output::read(message).filter(|output| self.visible.has(output)) else {
+        let Some(output) = output::read(message).filter(|output| self.filter.has(output)) else {
             return Delivered::Queued;
         };
         let mut state = self.lock();
         let missed = state.gaps.before(&output);
         state.dropped = state.dropped.saturating_add(missed);
         let bytes = output.data.len().saturating_add(MESSAGE_BYTES);
-        if state.bytes.saturating_add(bytes) > BYTES_MAX {
+        if state.bytes > 0 && state.bytes.saturating_add(bytes) > BYTES_MAX {
             state.dropped = state.dropped.saturating_add(1);
             return Delivered::Queued;
         }
         state.bytes = state.bytes.saturating_add(bytes);
-        state.waiting.push_back(output);
+        // What came from another node shares the memory of a whole batch.
+        let data = Bytes::copy_from_slice(&output.data);
+        state.waiting.push_back(Output { data, ..output });
         Delivered::Sleeping
     }
 
@@ -91,6 +95,8 @@ pub struct Tail {
     queue: Arc<Queue>,
     /// When the rights of the reader were looked at last.
     checked: Instant,
+    /// Its place among the streams of its principal.
+    _place: Place,
     _subscription: LiveSubscription,
 }
 
@@ -98,15 +104,16 @@ impl DockHub {
     /// Follows a process, or all that the client may see, from now on.
     ///
     /// # Errors
-    /// [`FaultKind::NotFound`]: there is no such definition. The node has too many subscriptions.
+    /// [`FaultKind::NotFound`]: there is no such definition. The client or the node has too many streams.
     pub async fn tail(&self, who: Arc<Identity>, id: Option<&str>) -> Result<Tail, Fault> {
         self.check_follow(&who, id).await?;
+        let _place = who.usage().stream()?;
         let filter = output::filter(id).ok_or_else(|| Fault::new(FaultKind::NotFound, "no definition has this id"))?;
-        let queue = Arc::new(Queue { visible: ProcessFilter::new(who), state: Mutex::default(), more: Notify::new() });
+        let queue = Arc::new(Queue { filter: ProcessFilter::new(who), state: Mutex::default(), more: Notify::new() });
         let (subjects, sink) = (self.client().bus().live_subjects(), Arc::clone(&queue));
         let subscription = subjects.subscribe(filter, "", (sink, 0), true);
         let _subscription = subscription.map_err(|full| Fault::overloaded(full.to_string()))?;
-        Ok(Tail { hub: self.clone(), queue, checked: clock::now(), _subscription })
+        Ok(Tail { hub: self.clone(), queue, checked: clock::now(), _place, _subscription })
     }
 }
 
@@ -114,9 +121,8 @@ impl Tail {
     /// What comes next.
     pub async fn next(&mut self) -> TailItem {
         loop {
-            if self.checked.elapsed() > RIGHTS_MAX {
-                self.checked = clock::now();
-                self.queue.visible.forget();
+            if self.is_over() {
+                return TailItem::End;
             }
             {
                 let mut state = self.queue.lock();
@@ -132,7 +138,18 @@ impl Tail {
             tokio::select! {
                 () = self.hub.draining().cancelled() => return TailItem::End,
                 () = self.queue.more.notified() => {}
+                () = tokio::time::sleep(RIGHTS_MAX) => {}
             }
         }
+    }
+
+    /// Looks at the rights of the reader now and then. Whether its credential does not count any more.
+    fn is_over(&mut self) -> bool {
+        if clock::now().saturating_duration_since(self.checked) < RIGHTS_MAX {
+            return false;
+        }
+        self.checked = clock::now();
+        self.queue.filter.forget();
+        self.hub.client().bus().authority().lost(self.queue.filter.identity()).is_some()
     }
 }

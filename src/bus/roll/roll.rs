@@ -8,7 +8,7 @@
 //! Removals, new registrations after a lost life, and heartbeats are three loops, none of which waits for another. Each
 //! loop has many commands on their way at a time, which the node batches into few entries of the log.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -20,11 +20,12 @@ use rollbook_core::command::{Command, Done, Reply};
 use rollbook_core::error::Refusal;
 use rollbook_core::node::Owner;
 use rollbook_core::service::{Connection, InstanceLeave, InstanceMark, InstanceRegister, Leaving, Registered};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::pending_leaves::{LeaveBatch, PendingLeaves};
 use crate::base::clock;
+use crate::base::process_name::ProcessName;
 use crate::bus::client::clients::{Client, ClientMessage, Clients, CloseReason};
 use crate::bus::error::Fault;
 use crate::bus::relay::peer_client::PeerClient;
@@ -38,6 +39,8 @@ const LEAVING_MAX: usize = rollbook_core::limits::ROLL_STEP_MAX;
 const LEAVES_MAX: usize = 8;
 /// Most registrations on their way after a new life of the node, and most changes of health.
 const IN_FLIGHT_MAX: usize = 256;
+/// Most registered processes that wait until their docks are told.
+const PROCESSES_MAX: usize = 1024;
 
 /// Timeouts of registered instances.
 #[derive(Debug, Clone)]
@@ -71,6 +74,8 @@ struct Inner {
     removals: tokio::sync::Mutex<()>,
     /// Starts a pass when a client has left.
     wake: Notify,
+    /// Where processes of docks go that have registered.
+    processes: OnceLock<mpsc::Sender<ProcessName>>,
 }
 
 /// Registers and removes the clients of this node. Clones share one state.
@@ -84,7 +89,19 @@ impl Roll {
     #[must_use]
     pub fn new(node: Node, proposer: Proposer, clients: Clients, peers: PeerClient, config: RollConfig) -> Self {
         let (pending_leaves, removals, wake) = (Mutex::default(), tokio::sync::Mutex::default(), Notify::new());
-        Self { inner: Arc::new(Inner { node, proposer, clients, peers, config, pending_leaves, removals, wake }) }
+        let processes = OnceLock::new();
+        let inner = Inner { node, proposer, clients, peers, config, pending_leaves, removals, wake, processes };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The processes of docks that register at this node as services, from now on. To be called once.
+    #[must_use]
+    pub fn registered_processes(&self) -> mpsc::Receiver<ProcessName> {
+        let (sender, receiver) = mpsc::channel(PROCESSES_MAX);
+        if self.inner.processes.set(sender).is_err() {
+            tracing::error!("registered processes are followed already");
+        }
+        receiver
     }
 
     fn pending_leaves(&self) -> MutexGuard<'_, PendingLeaves> {
@@ -125,6 +142,11 @@ impl Roll {
         let Done::Registered(registered) = became? else {
             return Err(Refusal::Malformed("the answer is not that of a registration".to_owned()));
         };
+        if let Some(process) = ProcessName::of_metadata(&register.instance.metadata)
+            && let Some(Err(error)) = self.inner.processes.get().map(|to| to.try_send(process))
+        {
+            tracing::debug!(%error, "a dock is not told that its process has registered");
+        }
         client.describe(|about| about.registration = Some(Box::new(register)));
         client.beats();
         client.set_unhealthy(false);

@@ -76,6 +76,9 @@ impl Door for HmsDoor {
     }
 
     fn routes(self: Arc<Self>, services: &mut web::ServiceConfig) {
+        if !self.context.settings.is_open() {
+            return;
+        }
         let resource = web::resource(PATH).app_data(web::Data::from(self));
         services.service(resource.route(web::get().to(websocket)));
     }

@@ -62,12 +62,13 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends what the connection says. Returns whether the client still reads.
+    /// Appends what the connection says. Returns whether the client still reads: what waited before this is counted, so that
+    /// whoever reads may ask for an answer of any length.
     pub(super) fn say<E>(&self, write: impl FnOnce(&mut BytesMut) -> Result<(), E>) -> bool {
         let mut state = self.lock();
+        let waiting = state.bytes.len().saturating_add(state.taken);
         // What is too long for a frame is longer than any bound.
         let written = write(&mut state.bytes).is_ok();
-        let waiting = state.bytes.len().saturating_add(state.taken);
         state.slow |= !written || waiting > self.bytes_max.saturating_mul(2).saturating_add(EVENT_BYTES);
         let wakes = std::mem::take(&mut state.sleeping);
         let reads = !state.slow;
@@ -253,6 +254,19 @@ mod tests {
         outbox.deliver(output(9, OutputKind::Stdout, 1));
         let told = taken(&outbox).await.pop().unwrap();
         assert!(String::from_utf8_lossy(&told.payload).contains("4 messages"), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_may_be_longer_than_the_bound_but_many_are_not_kept_for_who_does_not_read() {
+        let outbox = Outbox::new(1000);
+        let say = |bytes: usize| {
+            outbox.say(|out| {
+                out.extend_from_slice(&vec![b'x'; bytes]);
+                Ok::<_, Infallible>(())
+            })
+        };
+        assert!(say(4 * EVENT_BYTES), "the first answer is longer than the bound");
+        assert!(!say(1), "what waits is over the bound already");
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rollbook_core::subjects::subject::Namespace;
 use serde::{Deserialize, Serialize};
 
+use crate::base::archive::limits::Limits;
 use crate::base::checks::Checks;
 use crate::base::{bytes, duration};
 use crate::bus::docks::builds::folders::BuildLimits;
@@ -112,6 +113,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whether the door is open.
+    #[must_use]
+    pub(super) fn is_open(&self) -> bool {
+        self.listen.addr().is_some()
+    }
+
     /// What the listener says about TLS.
     #[must_use]
     pub(super) fn listener_tls(&self) -> ListenerTls {
@@ -134,7 +141,9 @@ impl Settings {
             archive_bytes_max: bytes(self.archive_bytes_max),
             files_bytes_max: bytes(self.files_bytes_max),
             files_max: self.files_max,
-            builds: self.builds,
+            // Whoever may deploy runs commands where builds are; a closed door opens no way to that.
+            builds: self.builds && self.is_open(),
+            upload_timeout: self.upload_timeout,
             time_max: self.build_timeout,
             output_bytes_max: bytes(self.build_output_bytes_max),
             processes_max: self.build_processes_max,
@@ -156,11 +165,13 @@ impl DoorSettings for Settings {
             "hms.archive_bytes_max",
             format!("1 to {ARCHIVE_BYTES_MAX}"),
         );
+        let files = u64::try_from(self.files_bytes_max).is_ok_and(|bytes| (1..=Limits::MOST.bytes).contains(&bytes));
+        checks.require(files, "hms.files_bytes_max", format!("1 to {}", Limits::MOST.bytes));
+        let count = u64::try_from(self.files_max).is_ok_and(|count| (1..=Limits::MOST.entries).contains(&count));
+        checks.require(count, "hms.files_max", format!("1 to {}", Limits::MOST.entries));
         let records = self.record.is_empty() || Namespace::parse(&self.record).is_ok() && !self.record.starts_with('_');
         checks.require(records, "hms.record", "the name of a namespace, or nothing");
         for (key, count) in [
-            ("hms.files_bytes_max", self.files_bytes_max),
-            ("hms.files_max", self.files_max),
             ("hms.uploads_max", self.uploads_max),
             ("hms.build_output_bytes_max", self.build_output_bytes_max),
             ("hms.build_processes_max", self.build_processes_max),
@@ -188,7 +199,7 @@ impl DoorSettings for Settings {
     }
 
     fn connection_bounds(&mut self) -> Vec<ConnectionBound<'_>> {
-        if self.listen.addr().is_none() {
+        if !self.is_open() {
             // A closed door takes no files from the others.
             return Vec::new();
         }

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::client::{Hms, address, http, op, options};
 use crate::harness::cluster::Cluster;
 use crate::harness::node::Node;
+use crate::harness::{SOON, wait_for};
 
 /// A header of a tar file.
 fn header(name: &str, size: usize, kind: u8, link: &str) -> Vec<u8> {
@@ -126,6 +127,26 @@ fn a_build_that_fails_is_not_stored() {
         );
         assert!(download(&node, id).0.starts_with("HTTP/1.1 404 "), "{id}");
     }
+}
+
+/// The build writes for ever, and nobody would read that.
+#[test]
+fn a_build_whose_uploader_leaves_ends_and_frees_its_place() {
+    let node = Node::start(&options().env("ROLLBOOK_HMS__UPLOADS_MAX", "1"));
+    let mut client = Hms::client(&node);
+    client.ask(op::ADD, "loud", &json!({"build": "yes"})).expect("added");
+    client.ask(op::ADD, "app1", &json!({})).expect("added");
+    let body = archive(&[("a", b'0', "", b"a")]);
+    let mut leaves = std::net::TcpStream::connect(address(&node)).expect("a connection");
+    let head = format!("PUT /loud HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    leaves.write_all(head.as_bytes()).expect("write");
+    leaves.write_all(&body).expect("write");
+    let mut some = [0; 1000];
+    std::io::Read::read_exact(&mut leaves, &mut some).expect("output");
+    let full = upload(&node, "app1", "", &body);
+    assert!(full.contains("1 uploads are going on already"), "{full}");
+    drop(leaves);
+    wait_for("a place for an upload", SOON, || deploy(&node, "app1", "").ok());
 }
 
 #[test]

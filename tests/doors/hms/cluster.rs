@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::client::{Hms, address, op, options};
 use crate::harness::cluster::Cluster;
+use crate::harness::socket::Socket;
 use crate::harness::{SOON, ms, wait_for};
 
 /// Waits until output of a dock at one node comes to a client at another.
@@ -90,4 +91,30 @@ fn a_node_that_is_killed_takes_its_docks_along_and_they_come_back_elsewhere() {
         }
         client.answered(number).ok()
     });
+}
+
+/// A definition with `"ready":{"bus":true}` lets the dock wait for that.
+#[test]
+fn a_dock_is_told_that_its_process_has_registered_at_any_node() {
+    let cluster = Cluster::start_with(options());
+    let mut client = Hms::client(cluster.node(1));
+    client.ask(op::ADD, "waits", &json!({"ready": {"bus": true}})).expect("added");
+    client.ask(op::ADD, "other", &json!({})).expect("added");
+    let mut dock = Hms::dock(cluster.node(3), "d1", &[]);
+    let mut services = Vec::new();
+    for (name, process) in [("other", "d1/other/1"), ("shop", "d1/waits/0d4e")] {
+        let service = Socket::connect(cluster.node(2).web);
+        service.send(&json!({
+            "type": "register", "name": name, "version": "1", "methods": ["x"], "metadata": {"process": process}
+        }));
+        service.next("registered");
+        services.push(service);
+    }
+    let (id, told) = dock.asked();
+    assert_eq!(
+        (told.op, told.id.as_str(), told.text().as_str()),
+        (op::UPDATE, "waits", r#"{"registered":"d1/waits/0d4e"}"#)
+    );
+    dock.answer(id, b"");
+    assert!(dock.is_quiet(ms(1500)), "told once, and no dock of a process that does not wait");
 }

@@ -28,11 +28,8 @@ pub struct BuildRow {
     /// in order; 0 while the build is open.
     #[prost(uint64, tag = "6")]
     pub revision: u64,
-    /// When the build was begun, milliseconds since 1970.
+    /// When the newest chunk came, or the build was begun or finished, milliseconds since 1970.
     #[prost(uint64, tag = "7")]
-    pub begun_at: u64,
-    /// When the newest chunk came, or the build was begun or finished.
-    #[prost(uint64, tag = "8")]
     pub touched_at: u64,
 }
 
@@ -85,7 +82,7 @@ impl BuildRow {
     /// A build of which no chunk came yet.
     #[must_use]
     pub fn begin(id: Id, definition: String, millis: u64) -> Self {
-        Self { id: id.to_vec(), definition, begun_at: millis, touched_at: millis, ..Self::default() }
+        Self { id: id.to_vec(), definition, touched_at: millis, ..Self::default() }
     }
 
     /// The build.

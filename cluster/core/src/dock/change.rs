@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::event::ProcessEvent;
+use super::event::DockEvent;
 
 /// One change.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -104,7 +104,7 @@ pub struct BuildFinish {
 pub struct Events {
     /// What happened, in order: at most [`super::limits::EVENTS_MAX`].
     #[prost(message, repeated, tag = "1")]
-    pub events: Vec<ProcessEvent>,
+    pub events: Vec<DockEvent>,
 }
 
 #[cfg(test)]
@@ -114,17 +114,17 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::dock::event::ProcessEventKind;
+    use crate::dock::event::DockEventKind;
 
     #[test]
     fn a_change_is_what_it_was_before_it_was_stored() {
-        let event = ProcessEvent {
-            kind: ProcessEventKind::Exited.into(),
+        let event = DockEvent {
+            kind: DockEventKind::Exited.into(),
             definition: "web".into(),
             dock: "dock1".into(),
             code: Some(-1),
             at: 5,
-            ..ProcessEvent::default()
+            ..DockEvent::default()
         };
         let build = || vec![1; 16];
         let all = [

@@ -31,7 +31,5 @@ pub const SHA256_BYTES: usize = 32;
 pub const EVENTS_MAX: usize = 256;
 /// Longest text of a process event, in bytes; callers cut longer ones.
 pub const TEXT_BYTES_MAX: usize = 4 << 10;
-/// Longest name of a signal, in bytes.
-pub const SIGNAL_BYTES_MAX: usize = 32;
 /// The latest time of a process event, milliseconds since 1970: the end of the year 9999.
 pub const AT_MS_MAX: u64 = 253_402_300_799_999;

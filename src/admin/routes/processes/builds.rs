@@ -2,17 +2,13 @@
 
 #![expect(unused_qualifications, reason = "the macro that describes a handler writes them")]
 
-use std::io;
-use std::time::Duration;
-
+use actix_web::error::PayloadError;
 use actix_web::{HttpResponse, web};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
-use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, oneshot};
 use utoipa::IntoParams;
 
@@ -26,10 +22,7 @@ use crate::admin::query::Query;
 use crate::admin::resource::resource;
 use crate::base::actors::hint;
 use crate::bus::docks::builds::deploy::Deployed;
-use crate::bus::docks::builds::folders::UploadFolder;
-
-/// Longest time that an archive may take to arrive.
-const ARRIVAL_MAX: Duration = Duration::from_secs(15 * 60);
+use crate::bus::docks::builds::folders::ReceiveError;
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
     services.service(
@@ -58,9 +51,10 @@ pub(in crate::admin) async fn deploy(
     let (who, id) = (caller::identity(), id.into_inner());
     let definition = admin.docks.check_deploy(&who, &id).await.map_err(|fault| problem(&id, fault))?;
     let folder = admin.docks.build_folders().open_upload()?;
-    let most = admin.docks.build_folders().limits().archive_bytes_max;
-    let kept = tokio::time::timeout(ARRIVAL_MAX, keep(body, &folder, most)).await;
-    let archive = kept.map_err(|_| Problem::new(408, "bad_request", "the archive did not arrive in time"))??;
+    let limits = admin.docks.build_folders().limits();
+    let received = tokio::time::timeout(limits.upload_timeout, folder.receive(body)).await;
+    let received = received.map_err(|_| Problem::new(408, "bad_request", "the archive did not arrive in time"))?;
+    let archive = received.map_err(not_received)?;
     let (output, came) = mpsc::channel::<Bytes>(8);
     let (docks, revision) = (admin.docks.clone(), query.revision.unwrap_or_default());
     let (ended, end) = oneshot::channel();
@@ -89,19 +83,10 @@ fn line(value: Value) -> Bytes {
     Bytes::from(format!("{value}\n"))
 }
 
-async fn keep(mut body: web::Payload, folder: &UploadFolder, most: u64) -> Result<NamedTempFile, Problem> {
-    let disk = |error: io::Error| Problem::storage(error.to_string());
-    let file = folder.file().map_err(disk)?;
-    let mut writer = tokio::fs::File::from_std(file.reopen().map_err(disk)?);
-    let mut written = 0_u64;
-    while let Some(bytes) = body.next().await {
-        let bytes = bytes.map_err(|error| Problem::bad(format!("the archive did not arrive: {error}")))?;
-        written = written.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        if written > most {
-            return Err(Problem::new(413, "bad_request", format!("an archive has at most {most} bytes")));
-        }
-        writer.write_all(&bytes).await.map_err(disk)?;
+fn not_received(error: ReceiveError<PayloadError>) -> Problem {
+    match error {
+        ReceiveError::TooLarge(most) => Problem::new(413, "too_large", format!("an archive has at most {most} bytes")),
+        ReceiveError::Disk(error) => Problem::storage(error.to_string()),
+        ReceiveError::Body(error) => Problem::bad(format!("the archive did not arrive: {error}")),
     }
-    writer.flush().await.map_err(disk)?;
-    Ok(file)
 }

@@ -16,6 +16,8 @@ use crate::admin::problem::Problems;
 use crate::admin::query::{ConsistencyQuery, NoParameters, Query};
 use crate::admin::resource::resource;
 use crate::base::fault::FaultKind;
+use crate::bus::docks::definition::Definition;
+use crate::bus::error::Fault;
 
 /// Most bytes of a body.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -66,7 +68,11 @@ pub(in crate::admin) async fn show(
     id: web::Path<String>,
     _: Query<ConsistencyQuery>,
 ) -> Answer {
-    let found = admin.docks.get(&caller::identity(), &id).await.map_err(|fault| problem(&id, fault))?;
+    shown(&id, admin.docks.get(&caller::identity(), &id).await)
+}
+
+fn shown(id: &str, found: Result<Definition, Fault>) -> Answer {
+    let found = found.map_err(|fault| problem(id, fault))?;
     Ok(HttpResponse::Ok().json(DefinitionView(found.value())))
 }
 
@@ -79,14 +85,11 @@ pub(in crate::admin) async fn add(
     Object(body): Object<DefinitionJson>,
 ) -> Answer {
     let who = caller::identity();
-    let added = admin.docks.add(&who, &id, body.0.clone()).await;
-    match added {
+    let set = match admin.docks.add(&who, &id, body.0.clone()).await {
         Err(fault) if fault.kind == FaultKind::Conflict => admin.docks.update(&who, &id, body.0).await,
         other => other,
-    }
-    .map_err(|fault| problem(&id, fault))?;
-    let found = admin.docks.get(&who, &id).await.map_err(|fault| problem(&id, fault))?;
-    Ok(HttpResponse::Ok().json(DefinitionView(found.value())))
+    };
+    shown(&id, set)
 }
 
 /// Sets members of a definition. Docks hear of it with the next start, restart or sync.
@@ -98,9 +101,7 @@ pub(in crate::admin) async fn update(
     Object(body): Object<DefinitionJson>,
 ) -> Answer {
     let who = caller::identity();
-    admin.docks.update(&who, &id, body.0).await.map_err(|fault| problem(&id, fault))?;
-    let found = admin.docks.get(&who, &id).await.map_err(|fault| problem(&id, fault))?;
-    Ok(HttpResponse::Ok().json(DefinitionView(found.value())))
+    shown(&id, admin.docks.update(&who, &id, body.0).await)
 }
 
 /// Ends the processes of a definition on all docks, and removes it. Its builds go with it.

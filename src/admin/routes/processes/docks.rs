@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use actix_web::web;
+use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -13,11 +13,11 @@ use crate::admin::Admin;
 use crate::admin::caller;
 use crate::admin::common::Answer;
 use crate::admin::operation::{Need, get, get_for};
-use crate::admin::page::{self, List};
+use crate::admin::page::List;
 use crate::admin::problem::Problems;
 use crate::admin::query::{ConsistencyQuery, Query};
 use crate::admin::resource::resource;
-use crate::admin::routes::restart::process_of;
+use crate::base::process_name::ProcessName;
 use crate::bus::docks::table::DockInfo;
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
@@ -53,10 +53,12 @@ impl From<DockInfo> for DockView {
     }
 }
 
-/// The docks that are connected to any node. Those of a node that does not answer are left out.
+/// The docks that are connected to any node. A node that does not answer is named in `unanswered_nodes`.
 #[utoipa::path(get, path = "/api/docks", operation_id = "docks_list", tag = "processes", params(ConsistencyQuery), responses((status = 200, description = "the docks", body = List<DockView>), Problems))]
 pub(in crate::admin) async fn list(admin: web::Data<Admin>, _: Query<ConsistencyQuery>) -> Answer {
-    Ok(page::whole(admin.docks.fleet().infos().await.into_iter().map(DockView::from).collect()))
+    let (docks, unanswered) = admin.docks.fleet().infos().await;
+    let views = docks.into_iter().map(DockView::from).collect();
+    Ok(HttpResponse::Ok().json(List::whole(views).without(unanswered)))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -122,11 +124,11 @@ impl DockProcessView {
     }
 }
 
-/// What runs on the docks, as they tell at this moment. A dock that does not answer has one item with an `error`. What the
-/// caller may not see is left out.
+/// What runs on the docks, as they tell at this moment. A dock that does not answer has one item with an `error`, and a
+/// node that does not answer is named in `unanswered_nodes`. What the caller may not see is left out.
 #[utoipa::path(get, path = "/api/processes", operation_id = "processes_list", tag = "processes", params(ProcessesQuery), responses((status = 200, description = "the processes", body = List<DockProcessView>), Problems))]
 pub(in crate::admin) async fn processes(admin: web::Data<Admin>, Query(query): Query<ProcessesQuery>) -> Answer {
-    let told = admin.docks.ps(&caller::identity(), query.route.as_deref()).await;
+    let (told, unanswered) = admin.docks.ps(&caller::identity(), query.route.as_deref()).await;
     let mut views = Vec::new();
     for dock in &told {
         let id = dock.get("id").and_then(Value::as_str).unwrap_or_default();
@@ -138,7 +140,7 @@ pub(in crate::admin) async fn processes(admin: web::Data<Admin>, Query(query): Q
     }
     name_services(&admin, &mut views);
     views.retain(|view| query.definition.as_ref().is_none_or(|wanted| *wanted == view.definition));
-    Ok(page::whole(views))
+    Ok(HttpResponse::Ok().json(List::whole(views).without(unanswered)))
 }
 
 /// Names the instances whose programs say that they are one of these processes.
@@ -147,8 +149,11 @@ fn name_services(admin: &Admin, views: &mut [DockProcessView]) {
     admin.bus.node().state().with_machine(|machine| {
         for service in machine.services() {
             for instance in machine.instances(&service.id) {
-                if let Some(process) = process_of(instance) {
-                    instances.entry(process).or_default().push(format!("{}/{}", service.id, instance.id));
+                if let Some(process) = ProcessName::of_metadata(&instance.metadata) {
+                    instances
+                        .entry((process.dock, process.definition))
+                        .or_default()
+                        .push(format!("{}/{}", service.id, instance.id));
                 }
             }
         }

@@ -13,7 +13,7 @@ use actix_web::web;
 
 use crate::admin::problem::Problem;
 use crate::base::fault::FaultKind;
-use crate::bus::error::Fault;
+use crate::bus::docks::order::CommandError;
 
 pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     docks::mount(services);
@@ -23,8 +23,12 @@ pub(in crate::admin) fn mount(services: &mut web::ServiceConfig) {
     builds::mount(services);
 }
 
-/// The problem of a fault, with codes of its own where a program has to tell.
-fn problem(id: &str, fault: Fault) -> Problem {
+/// The problem of an error, with codes of its own where a program has to tell.
+fn problem(id: &str, error: impl Into<CommandError>) -> Problem {
+    let fault = match error.into() {
+        error @ CommandError::Dock { .. } => return Problem::new(503, "dock_failed", error.to_string()),
+        CommandError::Fault(fault) => fault,
+    };
     match fault.kind {
         FaultKind::NotFound => Problem::new(404, "definition_not_found", format!("definition not found: {id}")),
         FaultKind::Conflict => Problem::new(409, "definition_exists", fault.text),

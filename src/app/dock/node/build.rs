@@ -3,18 +3,21 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::base::archive::limits::Limits;
-use crate::doors::hms::wire::texts::NO_BUILD_FETCHED;
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
 
 use super::super::store::builds::{Builds, discard};
-use super::body::Body;
 use super::head::read_head;
 use super::node_address::NodeAddress;
+use crate::base::archive::limits::Limits;
+use crate::base::archive::unpack::unpack as unpack_archive;
+use crate::doors::hms::wire::texts::NO_BUILD_FETCHED;
+use crate::net::framed_body::FramedBody;
 
-/// Most bytes of a download, which is compressed.
-const DOWNLOAD_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// How long a node may send nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Brings the build of a service to `path`. Nothing is at `path` when that fails.
 ///
@@ -48,18 +51,19 @@ pub(crate) async fn fetch_build(
 /// Downloads to a file. A status other than 200 is [`io::ErrorKind::NotFound`].
 async fn download(node: &NodeAddress, service: &str, archive: &Path) -> io::Result<()> {
     let mut stream = node.request("GET", &format!("/{service}"), "close").await?;
-    let (head, buffer) = tokio::time::timeout(node.connect_timeout.saturating_mul(6), read_head(&mut stream))
+    let (head, buffer) = timeout(node.connect_timeout.saturating_mul(6), read_head(&mut stream))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     if head.status != 200 {
         return Err(io::Error::new(io::ErrorKind::NotFound, format!("the node answers {}", head.status)));
     }
     let mut file = tokio::fs::File::create(archive).await?;
-    let mut body = Body::new(stream, &head, buffer);
+    let mut body = FramedBody::new(stream, buffer, head.framing);
     let mut bytes = 0_u64;
-    while let Some(piece) = body.next().await? {
+    let silent = |_| io::Error::from(io::ErrorKind::TimedOut);
+    while let Some(piece) = timeout(SILENCE_MAX, body.next()).await.map_err(silent)?? {
         bytes = bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
-        if bytes > DOWNLOAD_BYTES_MAX {
+        if bytes > Limits::MOST.compressed_bytes {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the build is larger than 1 GiB"));
         }
         file.write_all(&piece).await?;
@@ -71,8 +75,7 @@ async fn download(node: &NodeAddress, service: &str, archive: &Path) -> io::Resu
 async fn unpack(archive: &Path, unpacked: &Path) -> io::Result<()> {
     let (archive, unpacked) = (archive.to_owned(), unpacked.to_owned());
     let work = move || {
-        crate::base::archive::unpack::unpack(File::open(archive)?, &unpacked, &Limits::default())
-            .map_err(io::Error::other)?;
+        unpack_archive(File::open(archive)?, &unpacked, &Limits::MOST).map_err(io::Error::other)?;
         rustix::fs::syncfs(File::open(&unpacked)?).map_err(io::Error::from)
     };
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?

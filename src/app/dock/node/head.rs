@@ -5,6 +5,8 @@ use std::io;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use crate::net::framed_body::Framing;
+
 /// Most bytes of a head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -13,10 +15,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub(crate) struct Head {
     /// The status.
     pub(crate) status: u16,
-    /// True when the body comes in chunks.
-    pub(crate) chunked: bool,
-    /// The length of the body.
-    pub(crate) length: Option<u64>,
+    /// How the body ends.
+    pub(crate) framing: Framing,
 }
 
 /// Reads a head. Gives what came behind the head too.
@@ -50,14 +50,18 @@ fn parse(text: &str) -> Option<Head> {
     let mut words = lines.next()?.split(' ');
     words.next().filter(|version| version.starts_with("HTTP/1."))?;
     let status = words.next()?.parse().ok()?;
-    let mut head = Head { status, chunked: false, length: None };
+    let mut head = Head { status, framing: Framing::UntilEnd };
+    let mut chunked = false;
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
         let value = value.trim();
         if name.eq_ignore_ascii_case("transfer-encoding") {
-            head.chunked = value.to_ascii_lowercase().ends_with("chunked");
+            chunked = value.to_ascii_lowercase().ends_with("chunked");
         } else if name.eq_ignore_ascii_case("content-length") {
-            head.length = Some(value.parse().ok()?);
+            head.framing = Framing::Length(value.parse().ok()?);
         }
+    }
+    if chunked {
+        head.framing = Framing::Chunked;
     }
     Some(head)
 }
@@ -70,11 +74,11 @@ mod tests {
     async fn a_head_ends_at_the_blank_line_and_the_rest_is_kept() {
         let mut bytes: &[u8] = b"HTTP/1.1 101 Swiching Protocols\r\nUpgrade: hms-protocol\r\n\r\nrest";
         let (head, rest) = read_head(&mut bytes).await.unwrap();
-        assert_eq!((head.status, head.chunked, head.length), (101, false, None));
+        assert_eq!((head.status, head.framing), (101, Framing::UntilEnd));
         assert_eq!(rest, "rest");
         let mut bytes: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\ncontent-length: 7\r\n\r\n";
         let (head, _) = read_head(&mut bytes).await.unwrap();
-        assert_eq!((head.status, head.chunked, head.length), (200, true, Some(7)));
+        assert_eq!((head.status, head.framing), (200, Framing::Chunked));
     }
 
     #[tokio::test]

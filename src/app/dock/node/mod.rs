@@ -3,7 +3,6 @@
 //! May import: `base::archive`, `store`.
 //! Invariant: whatever a node answers, heads and bodies are bounded, and a build is complete or not there.
 
-mod body;
 pub(super) mod build;
 pub(super) mod head;
 pub(super) mod node_address;

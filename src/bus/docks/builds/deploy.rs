@@ -33,12 +33,17 @@ impl DockHub {
     /// Checks that a client may deploy, and that there is what it deploys.
     ///
     /// # Errors
-    /// [`FaultKind::NotFound`], or the client may not.
+    /// [`FaultKind::NotFound`], the client may not, or the node runs no builds.
     pub async fn check_deploy(&self, who: &Identity, id: &str) -> Result<Definition, Fault> {
         who.check(Verb::Process, &format!("all/{id}"))?;
         self.fresh().await?;
         let found = self.client().get(id)?.map(|(definition, _)| definition);
-        found.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("there is no definition {id}")))
+        let found = found.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("there is no definition {id}")))?;
+        if found.build().is_some() && !self.build_folders().limits().builds {
+            let text = "this node runs no builds: hms.builds or hms.listen is off; deploy at another node, or what is built already";
+            return Err(Fault::new(FaultKind::Forbidden, text));
+        }
+        Ok(found)
     }
 
     /// Deploys an archive, a gzipped tar, as a build of this revision. What a build writes goes to `output`.
@@ -57,11 +62,6 @@ impl DockHub {
             None => {
                 look(archive.path(), limits).await?;
                 (archive, Deployed::Stored)
-            }
-            Some(_) if !limits.builds => {
-                let text =
-                    "this node runs no builds: hms.builds is off; deploy without a build command, or what is built";
-                return Err(Fault::new(FaultKind::Forbidden, text));
             }
             Some(_) => {
                 let tree = folder.tree();

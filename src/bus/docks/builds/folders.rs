@@ -1,10 +1,15 @@
 //! Folders for archives on their way, and how much they may take.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
 use tempfile::{NamedTempFile, TempDir};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::base::archive::limits::Limits;
@@ -28,6 +33,8 @@ pub struct BuildLimits {
     pub files_max: usize,
     /// Whether definitions may have a command that builds their archives on this node.
     pub builds: bool,
+    /// How long an archive may take to arrive.
+    pub upload_timeout: Duration,
     /// How long a build may take.
     pub time_max: Duration,
     /// Bytes that a build may write to its output.
@@ -62,11 +69,12 @@ pub struct BuildFolders {
 #[derive(Debug)]
 pub struct UploadFolder {
     folder: TempDir,
+    archive_bytes_max: u64,
     _place: OwnedSemaphorePermit,
 }
 
 impl BuildFolders {
-    /// A build_folders with these limits.
+    /// Folders with these limits.
     #[must_use]
     pub fn new(limits: BuildLimits) -> Self {
         let places = Arc::new(Semaphore::new(limits.uploads_max));
@@ -96,7 +104,7 @@ impl BuildFolders {
             .prefix(PREFIX)
             .tempdir_in(self.folder())
             .map_err(|error| Fault::internal(format!("no folder for an archive: {error}")))?;
-        Ok(UploadFolder { folder, _place: place })
+        Ok(UploadFolder { folder, archive_bytes_max: self.limits.archive_bytes_max, _place: place })
     }
 
     /// Removes what nodes have left that were killed.
@@ -121,12 +129,47 @@ fn empty(folder: &Path) {
     }
 }
 
+/// Why an archive was not received.
+#[derive(Debug)]
+pub enum ReceiveError<E> {
+    /// The archive is larger than this many bytes.
+    TooLarge(u64),
+    /// The archive cannot be kept.
+    Disk(io::Error),
+    /// The archive did not arrive.
+    Body(E),
+}
+
 impl UploadFolder {
+    /// Writes an archive into a file while the archive arrives. Nothing more is read of one that is too large.
+    ///
+    /// # Errors
+    /// [`ReceiveError`].
+    pub async fn receive<E>(
+        &self,
+        body: impl Stream<Item = Result<Bytes, E>>,
+    ) -> Result<NamedTempFile, ReceiveError<E>> {
+        let mut body = pin!(body);
+        let file = self.file().map_err(ReceiveError::Disk)?;
+        let mut writer = tokio::fs::File::from_std(file.reopen().map_err(ReceiveError::Disk)?);
+        let mut written = 0_u64;
+        while let Some(bytes) = body.next().await {
+            let bytes = bytes.map_err(ReceiveError::Body)?;
+            written = written.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+            if written > self.archive_bytes_max {
+                return Err(ReceiveError::TooLarge(self.archive_bytes_max));
+            }
+            writer.write_all(&bytes).await.map_err(ReceiveError::Disk)?;
+        }
+        writer.flush().await.map_err(ReceiveError::Disk)?;
+        Ok(file)
+    }
+
     /// A new file.
     ///
     /// # Errors
     /// The disk.
-    pub fn file(&self) -> std::io::Result<NamedTempFile> {
+    pub(super) fn file(&self) -> io::Result<NamedTempFile> {
         NamedTempFile::new_in(self.folder.path())
     }
 

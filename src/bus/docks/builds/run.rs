@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -56,12 +56,55 @@ pub(super) async fn run(
         Ok(child) => child,
         Err(error) => return Ended::Badly(format!("the build cannot be started: {error}")),
     };
-    let ended = follow(&mut child, &mark, limits, output).await;
-    end_all(&mark).await;
+    let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+    let processes = BuildProcesses { group, mark, ended: false };
+    let ended = follow(&mut child, &processes.mark, limits, output).await;
+    processes.end().await;
     if let Err(error) = child.kill().await {
         tracing::debug!(%error, "the command of a build had ended");
     }
     ended
+}
+
+/// The processes of a build: those of the group of its command, and those with its mark. They end with this, also when
+/// nobody waits for the build any more.
+struct BuildProcesses {
+    group: Option<Pid>,
+    mark: String,
+    ended: bool,
+}
+
+impl BuildProcesses {
+    /// Kills them until there is none.
+    async fn end(mut self) {
+        for _ in 0..KILLS_MAX {
+            self.kill_group();
+            let left = marked(&self.mark).await;
+            if left.is_empty() {
+                self.ended = true;
+                return;
+            }
+            kill(left);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        tracing::warn!("processes of a build cannot be ended");
+    }
+
+    /// The command has not been waited for, or was a moment ago, so that its number is nobody else's.
+    fn kill_group(&self) {
+        if let Some(Err(error)) = self.group.map(|group| kill_process_group(group, Signal::KILL)) {
+            tracing::debug!(%error, "the group of a build had ended");
+        }
+    }
+}
+
+impl Drop for BuildProcesses {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.kill_group();
+            kill(find(&mark_of(&self.mark)));
+        }
+    }
 }
 
 fn start(definition: &Definition, command: &str, folder: &Path, mark: &str) -> std::io::Result<Child> {
@@ -110,14 +153,14 @@ async fn follow(child: &mut Child, mark: &str, limits: &BuildLimits, output: &mp
             }
             status = child.wait() => {
                 let rest = async {
-                    while let Some(piece) = came.recv().await {
+                    // A process that the command has left behind may hold the pipes open.
+                    while let Ok(Some(piece)) = tokio::time::timeout(LAST_OUTPUT, came.recv()).await {
                         if output.send(piece).await.is_err() {
                             break;
                         }
                     }
                 };
-                // A process that the command has left behind may hold the pipes open.
-                tokio::time::timeout(LAST_OUTPUT, rest).await.ok();
+                tokio::time::timeout_at(deadline.into(), rest).await.ok();
                 break match status {
                     Ok(status) if status.success() => Ended::Well,
                     Ok(status) => Ended::Badly(format!("the build ended with {status}")),
@@ -144,26 +187,21 @@ async fn read(mut pipe: impl AsyncRead + Unpin, pieces: mpsc::Sender<Bytes>) {
     }
 }
 
-/// Kills the processes of a build until there is none.
-async fn end_all(mark: &str) {
-    for _ in 0..KILLS_MAX {
-        let left = marked(mark).await;
-        if left.is_empty() {
-            return;
+fn kill(pids: Vec<Pid>) {
+    for pid in pids {
+        if let Err(error) = kill_process(pid, Signal::KILL) {
+            tracing::debug!(%error, ?pid, "a process of a build had ended");
         }
-        for pid in left {
-            if let Err(error) = kill_process(pid, Signal::KILL) {
-                tracing::debug!(%error, ?pid, "a process of a build had ended");
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    tracing::warn!("processes of a build cannot be ended");
+}
+
+fn mark_of(mark: &str) -> String {
+    format!("{MARK}={mark}")
 }
 
 /// The processes with the mark in their environment.
 async fn marked(mark: &str) -> Vec<Pid> {
-    let line = format!("{MARK}={mark}");
+    let line = mark_of(mark);
     tokio::task::spawn_blocking(move || find(&line)).await.unwrap_or_default()
 }
 
@@ -192,6 +230,7 @@ mod tests {
             files_bytes_max: 1 << 20,
             files_max: 100,
             builds: true,
+            upload_timeout: Duration::from_secs(20),
             time_max: Duration::from_secs(20),
             output_bytes_max: 1 << 20,
             processes_max: 8,
@@ -245,16 +284,49 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn nothing_that_a_build_has_started_outlives_it() {
-        let name = format!("left-{}", Uuid::new_v4());
-        let (ended, _) =
-            built(&format!("ln -s $(command -v sleep) {name}; setsid ./{name} 1000 & sleep 0.3"), limits()).await;
-        assert_eq!(ended, Ended::Well);
-        let alive = std::fs::read_dir("/proc")
+    fn is_alive(name: &str) -> bool {
+        std::fs::read_dir("/proc")
             .unwrap()
             .flatten()
-            .any(|entry| std::fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.contains(&name)));
-        assert!(!alive, "{name} is still there");
+            .any(|entry| std::fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.contains(name)))
+    }
+
+    /// With a name of its own, so that the process is found without what it is killed by.
+    fn sleeper(start: &str) -> (String, String) {
+        let name = format!("left-{}", Uuid::new_v4());
+        let command = format!("ln -s $(command -v sleep) {name}; {start} ./{name} 1000 & sleep 0.3");
+        (name, command)
+    }
+
+    #[tokio::test]
+    async fn nothing_that_a_build_has_started_outlives_it() {
+        for start in ["setsid", "env -i", ""] {
+            let (name, command) = sleeper(start);
+            let (ended, _) = built(&command, limits()).await;
+            assert_eq!(ended, Ended::Well);
+            assert!(!is_alive(&name), "{start:?} {name} is still there");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_build_for_which_nobody_waits_any_more_ends_with_all_that_it_has_started() {
+        let (name, command) = sleeper("setsid");
+        let until = async |alive: bool| {
+            let became = async {
+                while is_alive(&name) != alive {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), became).await.unwrap();
+        };
+        {
+            let command = format!("{command}; sleep 1000");
+            let mut building = std::pin::pin!(built(&command, limits()));
+            tokio::select! {
+                _ = &mut building => panic!("the build has ended"),
+                () = until(true) => {}
+            }
+        }
+        until(false).await;
     }
 }

@@ -11,6 +11,7 @@ use crate::base::fault::FaultKind;
 use crate::bus::docks::commands::Control;
 use crate::bus::docks::definition::Definition;
 use crate::bus::docks::hub::DockHub;
+use crate::bus::docks::order::CommandError;
 use crate::bus::docks::output::is_id;
 use crate::bus::error::Fault;
 use crate::bus::security::identity::Identity;
@@ -25,11 +26,16 @@ pub(super) struct ClientRequest {
 }
 
 /// The text of a fault, in the words of the protocol where it has some.
-pub(super) fn text_of(op: Op, fault: &Fault) -> String {
+fn text_of(op: Op, error: CommandError) -> String {
+    let fault = match error {
+        // The error of a dock is passed on as it is, as the original does.
+        CommandError::Dock { text, .. } => return text,
+        CommandError::Fault(fault) => fault,
+    };
     match (op, fault.kind) {
         (_, FaultKind::NotFound) => SERVICE_NOT_FOUND.to_owned(),
         (Op::Add, FaultKind::Conflict) => SERVICE_EXISTS.to_owned(),
-        _ => fault.text.clone().into_owned(),
+        _ => fault.text.into_owned(),
     }
 }
 
@@ -37,32 +43,32 @@ impl ClientRequest {
     /// Does what a client asks for.
     pub(super) async fn answer(self, message: Message) -> Answer {
         let op = message.op;
-        match self.done(message).await {
+        match self.execute(message).await {
             Ok(answer) => answer,
-            Err(fault) => Answer::Error(text_of(op, &fault)),
+            Err(error) => Answer::Error(text_of(op, error)),
         }
     }
 
-    async fn done(&self, message: Message) -> Result<Answer, Fault> {
-        let (docks, who, route) = (&self.docks, &*self.identity, self.route.as_deref());
+    async fn execute(&self, message: Message) -> Result<Answer, CommandError> {
+        let (docks, who, route) = (&self.docks, &self.identity, self.route.as_deref());
         let Message { op, id, payload, .. } = message;
         let service = || parse_service(op, &payload).map_err(|error| Fault::bad(error.to_string()));
         match op {
             Op::Add => {
                 let wanted = service()?.unwrap_or_default();
                 if !is_id(&id) {
-                    return Err(Fault::bad(SERVICE_NAME));
+                    return Err(Fault::bad(SERVICE_NAME).into());
                 }
-                docks.add(who, &id, wanted).await?;
+                docks.add(who, &id, wanted).await.map(drop)?;
             }
-            Op::Update => docks.update(who, &id, service()?.unwrap_or_default()).await?,
+            Op::Update => docks.update(who, &id, service()?.unwrap_or_default()).await.map(drop)?,
             Op::Remove => docks.remove(who, &id, route).await?,
             Op::Get => return Ok(Answer::json(&docks.get(who, &id).await?.value())),
             Op::List => {
                 let all: Vec<_> = docks.list(who).await?.iter().map(Definition::value).collect();
                 return Ok(Answer::json(&all));
             }
-            Op::Ps => return Ok(Answer::json(&docks.ps(who, route).await)),
+            Op::Ps => return Ok(Answer::json(&docks.ps(who, route).await.0)),
             Op::Start => docks.control(who, &id, Control::Start, route).await?,
             Op::Stop => docks.control(who, &id, Control::Stop, route).await?,
             Op::Restart => docks.control(who, &id, Control::Restart, route).await?,

@@ -1,8 +1,9 @@
 //! What docks tell, and what they are asked to do.
 
 use bytes::Bytes;
-use rollbook_core::dock::event::{ProcessEvent, ProcessEventKind};
+use rollbook_core::dock::event::{DockEvent, DockEventKind};
 
+use super::super::wire::answer::{Answer, InvalidAnswer};
 use super::super::wire::message::Message;
 use super::super::wire::op::Op;
 use super::super::wire::payload::{ExitCode, encode_pid, parse_pid};
@@ -14,8 +15,8 @@ use crate::bus::docks::table::{DockInfo, DockPlace};
 use crate::bus::error::Fault;
 use crate::bus::security::identity::Identity;
 
-/// Longest text of an event in the book, in bytes.
-const TEXT_BYTES_MAX: usize = 1024;
+/// Longest text of an exit that is put into the book, in bytes.
+const EXIT_TEXT_BYTES_MAX: usize = 1024;
 
 /// A connected dock.
 #[derive(Debug)]
@@ -66,23 +67,21 @@ impl Dock {
             Op::Stderr => self.output(OutputKind::Stderr, id, payload),
             Op::Spawn => {
                 let Ok(pid) = parse_pid(payload) else { return };
-                self.publisher.publish(OutputKind::Spawn, id, &encode_pid(pid));
-                self.record(ProcessEventKind::Spawned, id, |event| event.pid = pid.map(u64::from));
+                self.output(OutputKind::Spawn, id, &encode_pid(pid));
+                self.record(DockEventKind::Spawned, id, |event| event.pid = pid.map(u64::from));
             }
             Op::Exit => {
                 let Ok(code) = ExitCode::parse(payload) else { return };
-                self.publisher.publish(OutputKind::Exit, id, &code.encode());
+                self.output(OutputKind::Exit, id, &code.encode());
                 match code {
-                    ExitCode::Number(code) => {
-                        self.record(ProcessEventKind::Exited, id, |event| event.code = Some(code))
-                    }
-                    ExitCode::Null => self.record(ProcessEventKind::Exited, id, |_| {}),
+                    ExitCode::Number(code) => self.record(DockEventKind::Exited, id, |event| event.code = Some(code)),
+                    ExitCode::Null => self.record(DockEventKind::Exited, id, |_| {}),
                     ExitCode::Text(text) => {
                         let kind = match text.starts_with("crashed") {
-                            true => ProcessEventKind::Crashed,
-                            false => ProcessEventKind::Exited,
+                            true => DockEventKind::Crashed,
+                            false => DockEventKind::Exited,
                         };
-                        let end = text.floor_char_boundary(TEXT_BYTES_MAX);
+                        let end = text.floor_char_boundary(EXIT_TEXT_BYTES_MAX);
                         let text = text.get(..end).unwrap_or_default().to_owned();
                         self.record(kind, id, |event| event.text = Some(text));
                     }
@@ -104,13 +103,9 @@ impl Dock {
         self.publisher.flush();
     }
 
-    fn record(&self, kind: ProcessEventKind, id: &str, fill: impl FnOnce(&mut ProcessEvent)) {
-        let mut event = ProcessEvent {
-            definition: id.to_owned(),
-            dock: self.id.clone(),
-            at: clock::millis(),
-            ..ProcessEvent::default()
-        };
+    fn record(&self, kind: DockEventKind, id: &str, fill: impl FnOnce(&mut DockEvent)) {
+        let mut event =
+            DockEvent { definition: id.to_owned(), dock: self.id.clone(), at: clock::millis(), ..DockEvent::default() };
         event.set_kind(kind);
         fill(&mut event);
         self.docks.record(event);
@@ -118,11 +113,7 @@ impl Dock {
 }
 
 /// The answer of a dock, as whoever gave the order gets it.
-pub(super) fn answered(
-    op: Op,
-    parsed: Result<Option<super::super::wire::answer::Answer>, super::super::wire::answer::InvalidAnswer>,
-) -> Option<Result<Bytes, String>> {
-    use super::super::wire::answer::Answer;
+pub(super) fn answered(op: Op, parsed: Result<Option<Answer>, InvalidAnswer>) -> Option<Result<Bytes, String>> {
     match parsed {
         Ok(None) => None,
         Ok(Some(Answer::Done)) => Some(Ok(Bytes::new())),

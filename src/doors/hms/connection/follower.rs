@@ -19,13 +19,13 @@ pub(super) struct Follower {
     outbox: Arc<Outbox>,
     /// The client follows all processes: each message comes by that subscription alone.
     all: AtomicBool,
-    visible: ProcessFilter,
+    filter: ProcessFilter,
 }
 
 impl Follower {
     pub(super) fn new(client: u64, identity: Arc<Identity>, outbox: Arc<Outbox>) -> Arc<Self> {
-        let visible = ProcessFilter::new(identity);
-        Arc::new(Self { client, outbox, all: AtomicBool::new(false), visible })
+        let filter = ProcessFilter::new(identity);
+        Arc::new(Self { client, outbox, all: AtomicBool::new(false), filter })
     }
 
     /// Whether the client follows all processes.
@@ -35,7 +35,7 @@ impl Follower {
 
     /// Rights have changed.
     pub(super) fn forget_rights(&self) {
-        self.visible.forget();
+        self.filter.forget();
     }
 }
 
@@ -44,7 +44,7 @@ impl LiveSink for Follower {
         if subscription != ALL && self.all.load(Ordering::Acquire) {
             return Delivered::Queued;
         }
-        let Some(output) = output::read(message).filter(|output| self.visible.has(output)) else {
+        let Some(output) = output::read(message).filter(|output| self.filter.has(output)) else {
             return Delivered::Queued;
         };
         if self.outbox.deliver(output) { Delivered::Sleeping } else { Delivered::Queued }

@@ -5,7 +5,7 @@
 //! session   what a peer may say, and when            client    what clients ask for
 //! follower  output of processes for a client         dock      what docks tell, and are asked to do
 //! admission who a peer is                            signals   what the bus has to say to a connection
-//! websocket frames in the messages of a WebSocket
+//! websocket frames in the messages of a WebSocket    keep_alive   pings, and the end of a peer that shows no life
 //! ```
 //!
 //! The actor owns one task, which has the socket and ends with the actor; the bus reaches the task by [`signals::Signals`]. Imports
@@ -16,6 +16,7 @@ mod admission;
 mod client;
 mod dock;
 mod follower;
+mod keep_alive;
 mod opening;
 mod session;
 mod signals;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
@@ -26,6 +26,7 @@ use super::admission::{Admitted, admit};
 use super::client::ClientRequest;
 use super::dock::{Dock, answered, op_of};
 use super::follower::{ALL, Follower};
+use super::keep_alive::{Due, KeepAlive};
 use super::signals::Signals;
 use crate::base::actors::hint;
 use crate::base::clock;
@@ -43,8 +44,8 @@ const WAITING_MAX: usize = 256;
 const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Processes that one client follows one by one.
 const FOLLOWED_MAX: usize = 10_000;
-/// A time that does not come.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Bytes of a message before the handshake.
+const UNKNOWN_MESSAGE_BYTES_MAX: u32 = 64 * 1024;
 
 /// The connection is over.
 #[derive(Debug)]
@@ -116,17 +117,15 @@ pub(super) struct Session {
     current: Option<LocalBoxFuture<'static, Finished>>,
     asked: RequestIds<Waiting>,
     since: Instant,
-    next_ping: Instant,
-    /// Until when a ping must be answered.
-    pong_by: Option<Instant>,
+    pings: KeepAlive,
 }
 
 impl Session {
     pub(super) fn new(setup: Setup) -> Self {
         let Setup { context, peer, shown, outbox, signals } = setup;
         let since = clock::now();
-        let next_ping = since + context.settings.ping_interval;
-        let bytes_max = u32::try_from(context.settings.message_bytes_max).unwrap_or(u32::MAX);
+        let pings = KeepAlive::new(context.settings.ping_interval, context.settings.ping_timeout, since);
+        let bytes_max = message_bytes_max(&context).min(UNKNOWN_MESSAGE_BYTES_MAX);
         Self {
             context,
             peer,
@@ -140,8 +139,7 @@ impl Session {
             current: None,
             asked: RequestIds::default(),
             since,
-            next_ping,
-            pong_by: None,
+            pings,
         }
     }
 
@@ -151,15 +149,24 @@ impl Session {
 
     /// Whether more may be read.
     pub(super) fn is_listening(&self) -> bool {
-        self.requests.len() < WAITING_MAX && self.requests_bytes < WAITING_BYTES_MAX
+        !self.is_admitting() && self.requests.len() < WAITING_MAX && self.requests_bytes < WAITING_BYTES_MAX
+    }
+
+    /// Whether the handshake is being answered. What comes behind it waits, because it may be longer then.
+    const fn is_admitting(&self) -> bool {
+        self.known.is_none() && self.current.is_some()
     }
 
     /// When something has to be done that nobody else calls for.
     pub(super) fn wakes_at(&self) -> Instant {
-        let ping = self.pong_by.unwrap_or(self.next_ping);
+        let ping = self.pings.at();
+        self.handshake_by().map_or(ping, |by| ping.min(by))
+    }
+
+    /// Until when the other end must have said who it is, where that has to be said.
+    fn handshake_by(&self) -> Option<Instant> {
         let open = self.known.is_some() || self.context.services.bus.authority().is_open_to(self.peer.local);
-        let handshake = if open { self.since + NEVER } else { self.since + self.context.settings.auth_timeout };
-        ping.min(handshake)
+        (!open).then(|| self.since + self.context.settings.auth_timeout)
     }
 
     /// What happens next, beside what the other end says.
@@ -202,7 +209,7 @@ impl Session {
                 self.current = None;
                 self.finish(finished)?;
                 self.begin_next();
-                Ok(())
+                self.take_frames()
             }
             Event::Order(order) => self.order(order.ok_or(Over)?),
             Event::Timer(last_sign) => self.wake(last_sign),
@@ -212,7 +219,11 @@ impl Session {
     /// Takes what the other end says.
     pub(super) fn take_bytes(&mut self, bytes: &[u8]) -> Result<(), Over> {
         self.decoder.feed(bytes);
-        loop {
+        self.take_frames()
+    }
+
+    fn take_frames(&mut self) -> Result<(), Over> {
+        while !self.is_admitting() {
             match self.decoder.next_frame() {
                 Ok(Some(frame)) => self.frame(frame)?,
                 Ok(None) => break,
@@ -259,7 +270,7 @@ impl Session {
             return Ok(());
         }
         // The payload shares the memory of what came with it.
-        let message = Message { payload: Bytes::copy_from_slice(&message.payload), ..message };
+        let message = Message { payload: Bytes::copy_from_slice(&message.payload), origin: None, ..message };
         self.requests_bytes = self.requests_bytes.saturating_add(weight(&message));
         self.requests.push_back((wants_answer, message));
         self.begin_next();
@@ -354,6 +365,7 @@ impl Session {
         let follower = Follower::new(handle.client().serial, Arc::clone(access.identity()), Arc::clone(&self.outbox));
         let is_dock = dock.is_some();
         let followed = BTreeMap::new();
+        self.decoder.set_max_body(message_bytes_max(&self.context));
         self.known = Some(Box::new(AdmittedPeer { handle, access, follower, route, dock, followed }));
         if let Some(id) = wants_answer {
             let body = HandshakeReply::terminal(VERSION).encode();
@@ -422,10 +434,7 @@ impl Session {
 
     fn answer(&mut self, id: u16, kind: FrameKind, body: &Bytes) {
         match self.asked.remove(id) {
-            Some(Waiting::Pong) => {
-                self.pong_by = None;
-                self.next_ping = clock::now() + self.context.settings.ping_interval;
-            }
+            Some(Waiting::Pong) => self.pings.pong(clock::now()),
             Some(Waiting::Order(op, done)) => {
                 let result = answered(op, Answer::parse(Some(op), kind, body));
                 // Whoever has given the order may have stopped to wait.
@@ -439,35 +448,27 @@ impl Session {
 
     /// Sends a ping, or gives the other end up.
     fn wake(&mut self, last_sign: Instant) -> Result<(), Over> {
-        let (now, settings) = (clock::now(), &self.context.settings);
-        let open = self.known.is_some() || self.context.services.bus.authority().is_open_to(self.peer.local);
-        if !open && now >= self.since + settings.auth_timeout {
+        let now = clock::now();
+        if self.handshake_by().is_some_and(|by| now >= by) {
             return Err(Over);
         }
-        match self.pong_by {
-            Some(by) if now >= by => {
-                // Behind much output a pong comes late; but bytes that move show that somebody is there.
-                let alive_until = last_sign + settings.ping_timeout;
-                if alive_until <= now {
-                    self.give_up();
-                    return Err(Over);
-                }
-                self.pong_by = Some(alive_until);
-                Ok(())
-            }
-            None if now >= self.next_ping => {
-                self.pong_by = Some(now + settings.ping_timeout);
+        match self.pings.due(now, last_sign, self.is_listening()) {
+            Due::Nothing => Ok(()),
+            Due::Ping => {
                 let Ok(id) = self.asked.insert(Waiting::Pong) else { return Ok(()) };
                 self.say(|out| Frame::ping(id).encode(out))
             }
-            _ => Ok(()),
+            Due::End => {
+                self.give_up("answers no ping");
+                Err(Over)
+            }
         }
     }
 
-    fn give_up(&self) {
+    fn give_up(&self, why: &str) {
         let waiting = self.outbox.waiting();
         self.context.services.bus.metrics().clients_slow.inc();
-        tracing::info!(address = %self.peer.address, waiting, "a client or dock that answers no ping is disconnected");
+        tracing::info!(address = %self.peer.address, waiting, "a client or dock that {why} is disconnected");
     }
 
     /// Says something. A client that does not read what it is told is disconnected.
@@ -475,9 +476,14 @@ impl Session {
         if self.outbox.say(write) {
             return Ok(());
         }
-        self.give_up();
+        self.give_up("does not read");
         Err(Over)
     }
+}
+
+/// Most bytes of a message of a peer that is known.
+fn message_bytes_max(context: &DoorContext) -> u32 {
+    u32::try_from(context.settings.message_bytes_max).unwrap_or(u32::MAX)
 }
 
 /// About the bytes that a waiting request takes.

@@ -1,9 +1,28 @@
 //! Answers of HTTP: whole, or in chunks with a status behind them.
 
 use std::io;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+
+/// How long the other end may take to read one piece.
+const WRITE_MAX: Duration = Duration::from_secs(60);
+
+/// Writes one piece. A client that does not read holds nothing for longer than the bound.
+pub(super) async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
+    let written = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    tokio::time::timeout(WRITE_MAX, written).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Says that nothing more follows.
+pub(super) async fn end<S: AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    let ended = tokio::time::timeout(WRITE_MAX, stream.shutdown()).await;
+    ended.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
 
 /// An answer whose body is a text.
 #[derive(Debug)]
@@ -40,8 +59,8 @@ impl TextAnswer {
             "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{challenge}Connection: close\r\n\r\n{text}",
             text.len()
         );
-        stream.write_all(head.as_bytes()).await?;
-        stream.shutdown().await
+        write(stream, head.as_bytes()).await?;
+        end(stream).await
     }
 }
 
@@ -49,8 +68,8 @@ const CHALLENGE: &str = "WWW-Authenticate: Bearer realm=\"rollbook\"\r\n";
 
 /// Nothing to say: there may be no trailer then, because the HTTP server of node refuses to send one, and so do others.
 pub(super) async fn nothing<S: AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
-    stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await?;
-    stream.shutdown().await
+    write(stream, b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await?;
+    end(stream).await
 }
 
 /// An answer in chunks.
@@ -65,7 +84,7 @@ impl<'s, S: AsyncWrite + Unpin> Chunks<'s, S> {
         let head = format!(
             "HTTP/1.1 {status} {reason}\r\nContent-Type: {kind}\r\nTrailer: X-Status\r\nTransfer-Encoding: chunked\r\n{challenge}Connection: close\r\n\r\n"
         );
-        stream.write_all(head.as_bytes()).await?;
+        write(stream, head.as_bytes()).await?;
         Ok(Self { stream })
     }
 
@@ -73,15 +92,13 @@ impl<'s, S: AsyncWrite + Unpin> Chunks<'s, S> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.stream.write_all(format!("{:x}\r\n", bytes.len()).as_bytes()).await?;
-        self.stream.write_all(bytes).await?;
-        self.stream.write_all(b"\r\n").await?;
-        self.stream.flush().await
+        let chunk = [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+        write(self.stream, &chunk).await
     }
 
     pub(super) async fn end(self, status: Option<u16>) -> io::Result<()> {
         let trailer = status.map(|status| format!("X-Status: {status}\r\n")).unwrap_or_default();
-        self.stream.write_all(format!("0\r\n{trailer}\r\n").as_bytes()).await?;
-        self.stream.shutdown().await
+        write(self.stream, format!("0\r\n{trailer}\r\n").as_bytes()).await?;
+        end(self.stream).await
     }
 }

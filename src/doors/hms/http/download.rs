@@ -6,8 +6,9 @@ use std::pin::pin;
 use futures_util::StreamExt as _;
 use rollbook_core::security::principal::Kind;
 use rollbook_core::security::right::Verb;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::io::AsyncWrite;
 
+use super::answer::{end, write};
 use super::{admit, refusal};
 use crate::bus::docks::builds::read;
 use crate::bus::error::Fault;
@@ -42,13 +43,12 @@ pub(super) async fn serve<S: AsyncWrite + Unpin>(
         "HTTP/1.1 200 OK\r\nContent-Type: application/gzip\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         build.bytes
     );
-    stream.write_all(head.as_bytes()).await?;
+    write(stream, head.as_bytes()).await?;
     let mut chunks = pin!(read::stream(client, build));
     while let Some(chunk) = chunks.next().await {
         // The length is announced, so whoever gets less knows that it is not all.
         let chunk = chunk.map_err(|fault| io::Error::other(fault.to_string()))?;
-        stream.write_all(&chunk).await?;
+        write(stream, &chunk).await?;
     }
-    stream.flush().await?;
-    stream.shutdown().await
+    end(stream).await
 }

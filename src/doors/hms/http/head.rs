@@ -5,20 +5,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::bus::security::credentials::bearer::AUTHORIZATION_BYTES_MAX;
 use crate::bus::security::credentials::secret::Secret;
+use crate::net::framed_body::Framing;
 
 /// Longest head, in bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Most headers.
 const HEADERS_MAX: usize = 64;
-
-/// How a body ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// After so many bytes.
-    Length(u64),
-    /// With a chunk of no bytes.
-    Chunked,
-}
 
 /// The head of a request.
 #[derive(Debug)]

@@ -6,7 +6,6 @@
 //! end, or to a bound, because stock clients look for an answer only then.
 
 mod answer;
-mod body;
 mod download;
 pub(super) mod head;
 mod upload;

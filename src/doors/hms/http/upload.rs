@@ -3,23 +3,24 @@
 use std::io;
 
 use bytes::Bytes;
+use futures_util::stream::try_unfold;
 use tempfile::NamedTempFile;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use super::answer::{Chunks, TextAnswer, nothing};
-use super::body::Body;
+use super::answer::{Chunks, TextAnswer, nothing, write};
 use super::{Request, admit, refusal};
 use crate::base::fault::FaultKind;
 use crate::bus::access::Access;
 use crate::bus::docks::builds::deploy::Deployed;
-use crate::bus::docks::builds::folders::UploadFolder;
+use crate::bus::docks::builds::folders::{ReceiveError, UploadFolder};
 use crate::bus::docks::definition::Definition;
 use crate::bus::error::Fault;
 use crate::bus::security::usage::Place;
 use crate::doors::hms::admit::Shown;
 use crate::doors::hms::context::DoorContext;
 use crate::doors::hms::wire::texts::SERVICE_NOT_FOUND;
+use crate::net::framed_body::FramedBody;
 use crate::net::peer::Peer;
 
 /// Most bytes of a body that is read only to be refused behind it.
@@ -33,33 +34,32 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> io::Result<()> {
     let prepared = prepare(context, (peer, shown), id).await;
     if request.head.expects_continue && prepared.is_ok() {
-        request.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
-        request.stream.flush().await?;
+        write(&mut request.stream, b"HTTP/1.1 100 Continue\r\n\r\n").await?;
     }
     let (read, framing) = (std::mem::take(&mut request.read), request.head.framing);
     let arrival = async {
-        let body = Body::new(&mut request.stream, read, framing);
-        match &prepared {
-            Ok(Prepared { folder, .. }) => keep(context, body, folder).await,
-            // A client that waits to be told sends no body.
-            Err(_) if request.head.expects_continue => Ok(None),
-            Err(_) => drain(body).await.map(|()| None),
+        let body = FramedBody::new(&mut request.stream, read, framing);
+        match prepared {
+            Ok(prepared) => Ok(receive(&prepared.folder, body).await?.map(|archive| (prepared, archive))),
+            Err(fault) => {
+                // A client that waits to be told sends no body.
+                if !request.head.expects_continue {
+                    drain(body).await?;
+                }
+                Ok(Err(refusal_of(&fault)))
+            }
         }
     };
     let arrived = tokio::time::timeout(context.settings.upload_timeout, arrival).await;
-    let arrived = arrived.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let refused = match (&prepared, arrived) {
-        (Err(fault), _) if fault.kind == FaultKind::NotFound => TextAnswer::new(404, SERVICE_NOT_FOUND),
-        (Err(fault), _) => refusal(fault),
-        (Ok(_), None) => {
-            let text = format!("an archive has at most {} bytes", context.settings.archive_bytes_max);
-            TextAnswer::new(413, text)
-        }
-        (Ok(prepared), Some(archive)) => {
-            return answer(context, prepared, (archive, &revision(query)), &mut request.stream).await;
-        }
-    };
-    refused.with_trailer().send(&mut request.stream).await
+    let arrived: io::Result<_> = arrived.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+    match arrived? {
+        Ok((prepared, archive)) => answer(context, prepared, (archive, &revision(query)), &mut request.stream).await,
+        Err(refused) => refused.with_trailer().send(&mut request.stream).await,
+    }
+}
+
+fn refusal_of(fault: &Fault) -> TextAnswer {
+    if fault.kind == FaultKind::NotFound { TextAnswer::new(404, SERVICE_NOT_FOUND) } else { refusal(fault) }
 }
 
 /// What an upload needs before its body is read.
@@ -83,29 +83,24 @@ fn revision(query: &str) -> String {
     members.find(|(name, _)| name == "revision").map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
 
-/// Writes a body into a file; `None`: it is too large, and was read to its end or a bound.
-async fn keep<S: AsyncRead + Unpin>(
-    context: &DoorContext,
-    mut body: Body<'_, S>,
+/// Receives the archive, and reads what remains of a body whose archive is not kept.
+async fn receive<S: AsyncRead + Unpin>(
     folder: &UploadFolder,
-) -> io::Result<Option<NamedTempFile>> {
-    let file = folder.file()?;
-    let mut writer = tokio::fs::File::from_std(file.reopen()?);
-    let (mut written, most) = (0_usize, context.settings.archive_bytes_max);
-    while let Some(bytes) = body.next().await? {
-        written = written.saturating_add(bytes.len());
-        if written > most {
-            drain(body).await?;
-            return Ok(None);
-        }
-        writer.write_all(&bytes).await?;
-    }
-    writer.flush().await?;
-    Ok(Some(file))
+    mut body: FramedBody<&mut S>,
+) -> io::Result<Result<NamedTempFile, TextAnswer>> {
+    let pieces = try_unfold(&mut body, |body| async { Ok(body.next().await?.map(|bytes| (bytes, body))) });
+    let refused = match folder.receive(pieces).await {
+        Ok(archive) => return Ok(Ok(archive)),
+        Err(ReceiveError::Body(error)) => return Err(error),
+        Err(ReceiveError::TooLarge(most)) => TextAnswer::new(413, format!("an archive has at most {most} bytes")),
+        Err(ReceiveError::Disk(error)) => TextAnswer::new(500, format!("an archive cannot be kept: {error}")),
+    };
+    drain(body).await?;
+    Ok(Err(refused))
 }
 
 /// Reads a body to its end, or to a bound.
-async fn drain<S: AsyncRead + Unpin>(mut body: Body<'_, S>) -> io::Result<()> {
+async fn drain<S: AsyncRead + Unpin>(mut body: FramedBody<&mut S>) -> io::Result<()> {
     let mut read = 0_u64;
     while let Some(bytes) = body.next().await? {
         read = read.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
@@ -119,24 +114,25 @@ async fn drain<S: AsyncRead + Unpin>(mut body: Body<'_, S>) -> io::Result<()> {
 /// Deploys, and sends what the build writes while it writes.
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     context: &DoorContext,
-    prepared: &Prepared,
+    prepared: Prepared,
     (archive, revision): (NamedTempFile, &str),
     stream: &mut S,
 ) -> io::Result<()> {
-    let Prepared { access, definition, folder, .. } = prepared;
+    let Prepared { access, definition, folder, _place } = prepared;
     let (output, mut came) = mpsc::channel::<Bytes>(8);
     let deploying = async {
-        let what = (definition, revision);
-        let deployed = context.docks.deploy(access.identity(), what, (folder, archive), &output).await;
-        drop(output);
+        let what = (&definition, revision);
+        let deployed = context.docks.deploy(access.identity(), what, (&folder, archive), &output).await;
+        // Others may upload while the end of the output is read.
+        drop((output, folder));
         deployed
     };
     let mut sent = Sent { stream: Some(stream), chunks: None };
-    let sending = async {
+    // The receiver ends with this: whoever has gone ends the build, because nothing takes its output.
+    let sending = async move {
         while let Some(bytes) = came.recv().await {
             sent.send(&bytes).await?;
         }
-        // Whoever has gone ends the build, because nothing takes its output.
         Ok::<_, io::Error>(sent)
     };
     let (deployed, sent) = tokio::join!(deploying, sending);

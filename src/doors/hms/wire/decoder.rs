@@ -37,6 +37,11 @@ impl Decoder {
         Self { max_body, buffer: BytesMut::new(), failed: None }
     }
 
+    /// Bodies may have so many bytes from the next frame on.
+    pub fn set_max_body(&mut self, max_body: u32) {
+        self.max_body = max_body;
+    }
+
     /// Takes the next bytes of the peer. Bytes behind an error are dropped.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.failed.is_none() {

@@ -54,18 +54,6 @@ impl<T> RequestIds<T> {
         Some(waiter)
     }
 
-    /// What waits for the answer to the request `id`.
-    #[must_use]
-    pub fn get(&self, id: u16) -> Option<&T> {
-        self.waiting.get(usize::from(id))?.as_ref()
-    }
-
-    /// Takes all that wait, in the order of their ids: the connection has ended.
-    pub fn take_all(&mut self) -> Vec<T> {
-        self.free.clear();
-        std::mem::take(&mut self.waiting).into_iter().flatten().collect()
-    }
-
     /// How many requests wait.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -88,7 +76,7 @@ mod tests {
         let mut ids = RequestIds::default();
         assert_eq!(["a", "b", "c", "d"].map(|name| ids.insert(name).unwrap()), [0, 1, 2, 3]);
         assert_eq!((ids.remove(1), ids.remove(3), ids.remove(0)), (Some("b"), Some("d"), Some("a")));
-        assert_eq!((ids.len(), ids.get(2), ids.get(0)), (1, Some(&"c"), None));
+        assert_eq!(ids.len(), 1);
         assert_eq!(["e", "f", "g", "h"].map(|name| ids.insert(name).unwrap()), [0, 3, 1, 4]);
     }
 
@@ -109,7 +97,5 @@ mod tests {
         let error = ids.insert(7).unwrap_err();
         assert_eq!((error.0, error.to_string().as_str(), ids.len()), (7, "stack overflow", REQUESTS_MAX));
         assert_eq!((ids.remove(512), ids.insert(8)), (Some(512), Ok(512)));
-        assert_eq!(ids.take_all().len(), REQUESTS_MAX);
-        assert_eq!((ids.is_empty(), ids.insert(9)), (true, Ok(0)));
     }
 }

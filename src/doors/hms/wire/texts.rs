@@ -6,8 +6,6 @@ pub const NOT_SUPPORTED: &str = "Command is not supported";
 pub const UNKNOWN_ERROR: &str = "unknown error";
 /// Fails a request when 65536 requests wait already. Never on the wire.
 pub const TOO_MANY_REQUESTS: &str = "stack overflow";
-/// Fails all requests that wait when their connection ends. Never on the wire.
-pub const CONNECTION_ENDED: &str = "cable was destroyed";
 /// Answers a handshake of another version of the protocol.
 pub const OTHER_PROTOCOL: &str = "Server and client do not speak the same protocol";
 /// Answers a handshake of neither a client nor a dock.
@@ -24,29 +22,15 @@ pub const SERVICE_NOT_FOUND: &str = "Service not found";
 pub const NO_BUILDS: &str = "No builds found";
 /// Answers a request for any other path, which follows the text.
 pub const CANNOT_FIND: &str = "cannot find ";
-/// Answers a client that asks a dock to sync.
-pub const NO_SYNC_FROM_DOCK: &str = "Cannot sync from a dock";
-/// Answers a client that asks a dock to remove a service.
-pub const NO_REMOVE_ON_DOCK: &str = "Cannot remove on a dock";
-/// Answers a client that asks a dock to update a service.
-pub const NO_UPDATE_ON_DOCK: &str = "Cannot update on a dock";
 /// Answers a `sync` without a service on a dock.
 pub const SERVICE_REQUIRED: &str = "Service must be passed";
 /// Answers a `sync` whose build the dock cannot download.
 pub const NO_BUILD_FETCHED: &str = "Could not fetch build";
-/// Answers an upload to a dock.
-pub const NO_DEPLOY_TO_DOCK: &str = "Cannot deploy to a dock";
-/// Fails an upload whose trailer tells a failure. Never on the wire.
-pub const BUILD_FAILED: &str = "Build failed";
-/// Fails a client whose socket closes before the answer to CONNECT. Never on the wire.
-pub const HANG_UP: &str = "socket hang up";
 /// The head that answers CONNECT, misspelled as in the original. Frames follow, and never a body.
 pub const SWITCHING_PROTOCOLS: &str =
     "HTTP/1.1 101 Swiching Protocols\r\nUpgrade: hms-protocol\r\nConnection: Upgrade\r\n\r\n";
 /// The body that a terminal answers `GET /`.
 pub const TERMINAL_BANNER: &str = "hms-terminal 0.4.4\n";
-/// The body that a dock answers `GET /`.
-pub const DOCK_BANNER: &str = "hms-dock 0.4.4\n";
 /// The version that a terminal and a dock of rollbook state, for stock peers that compare it.
 pub const VERSION: &str = "0.4.4";
 /// The origin of a message that has none.

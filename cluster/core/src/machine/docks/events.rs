@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use serde::Serialize;
 
 use crate::dock::done::DockDone;
-use crate::dock::event::{ProcessEvent, ProcessEventKind};
+use crate::dock::event::{DockEvent, DockEventKind};
 use crate::dock::limits::EVENTS_MAX;
 use crate::error::Refusal;
 use crate::machine::Machine;
@@ -24,8 +24,6 @@ struct ProcessJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    signal: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
     at: String,
 }
@@ -34,28 +32,27 @@ impl Machine {
     /// Appends the events `roll.process.<what>`: all of them, or none when one breaks a rule.
     pub(super) fn process_events(
         &mut self,
-        events: &[ProcessEvent],
+        events: &[DockEvent],
         effects: &mut Effects<'_>,
     ) -> Result<DockDone, Refusal> {
         if !(1..=EVENTS_MAX).contains(&events.len()) {
             return Err(Refusal::Malformed(format!("a change has 1 to {EVENTS_MAX} process events")));
         }
-        let check = |event: &ProcessEvent| event.check().map_err(|error| Refusal::Malformed(error.to_string()));
+        let check = |event: &DockEvent| event.check().map_err(|error| Refusal::Malformed(error.to_string()));
         let kinds = events.iter().map(check).collect::<Result<Vec<_>, _>>()?;
         for (event, kind) in events.iter().zip(kinds) {
             let what = match kind {
-                ProcessEventKind::Spawned => "process.spawn",
-                ProcessEventKind::Exited => "process.exit",
-                ProcessEventKind::Crashed => "process.crashed",
+                DockEventKind::Spawned => "process.spawn",
+                DockEventKind::Exited => "process.exit",
+                DockEventKind::Crashed => "process.crashed",
                 // No event of this kind passes the check.
-                ProcessEventKind::Unspecified => continue,
+                DockEventKind::Unspecified => continue,
             };
             let payload = ProcessJson {
                 definition: &event.definition,
                 dock: &event.dock,
                 pid: event.pid,
                 code: event.code,
-                signal: event.signal.as_deref(),
                 text: event.text.as_deref(),
                 at: Timestamp::from_millis(event.at).to_string(),
             };

@@ -13,7 +13,7 @@ use super::*;
 use crate::dock::change::{BuildBegin, BuildChunk, BuildFinish, Change, DefinitionSet, Events};
 use crate::dock::definition::DefinitionRow;
 use crate::dock::done::DockDone;
-use crate::dock::event::{ProcessEvent, ProcessEventKind};
+use crate::dock::event::{DockEvent, DockEventKind};
 use crate::dock::limits::*;
 use crate::xbus::id::Id;
 

@@ -108,7 +108,7 @@ pub(in crate::app::cli) async fn run(global: &Global, args: DeployArgs) -> anyho
 fn packed(folder: &Path) -> anyhow::Result<NamedTempFile> {
     let file = NamedTempFile::new().context("no room for an archive")?;
     let writer = file.reopen().context("no room for an archive")?;
-    pack::pack(folder, writer, &Limits::default()).with_context(|| folder.display().to_string())?;
+    pack::pack(folder, writer, &Limits::MOST).with_context(|| folder.display().to_string())?;
     Ok(file)
 }
 

@@ -3,11 +3,11 @@
 use super::*;
 use crate::security::actor::Actor;
 
-fn happened(kind: ProcessEventKind) -> ProcessEvent {
-    ProcessEvent { kind: kind.into(), definition: "web".into(), dock: "dock1".into(), at: 1500, ..Default::default() }
+fn happened(kind: DockEventKind) -> DockEvent {
+    DockEvent { kind: kind.into(), definition: "web".into(), dock: "dock1".into(), at: 1500, ..Default::default() }
 }
 
-fn events(events: Vec<ProcessEvent>) -> Change {
+fn events(events: Vec<DockEvent>) -> Change {
     Change::Events(Events { events })
 }
 
@@ -28,21 +28,18 @@ fn made(replica: &Replica, namespace: &str) -> Vec<(String, String)> {
 fn what_happened_to_processes_is_in_the_roll_in_its_order() {
     let mut story = Story::with_web();
     let docks = story.replica.machine.docks().clone();
-    let (spawned, exited) = (happened(ProcessEventKind::Spawned), happened(ProcessEventKind::Exited));
-    let crashed = ProcessEvent { text: Some("10 exits in \"60\" s".into()), ..happened(ProcessEventKind::Crashed) };
+    let (spawned, exited) = (happened(DockEventKind::Spawned), happened(DockEventKind::Exited));
+    let crashed = DockEvent { text: Some("10 exits in \"60\" s".into()), ..happened(DockEventKind::Crashed) };
     story.done(events(vec![
-        ProcessEvent { pid: Some(7), ..spawned },
-        ProcessEvent { pid: Some(7), code: Some(-1), ..exited.clone() },
-        ProcessEvent { signal: Some("SIGTERM".into()), definition: "gone".into(), ..exited },
+        DockEvent { pid: Some(7), ..spawned },
+        DockEvent { pid: Some(7), code: Some(-1), ..exited.clone() },
+        DockEvent { text: Some("SIGTERM".into()), definition: "gone".into(), ..exited },
     ]));
     story.done(events(vec![crashed]));
     let wanted = [
         ("roll.process.spawn", r#"{"definition":"web","dock":"dock1","pid":7,"at":"1970-01-01T00:00:01.5Z"}"#),
         ("roll.process.exit", r#"{"definition":"web","dock":"dock1","pid":7,"code":-1,"at":"1970-01-01T00:00:01.5Z"}"#),
-        (
-            "roll.process.exit",
-            r#"{"definition":"gone","dock":"dock1","signal":"SIGTERM","at":"1970-01-01T00:00:01.5Z"}"#,
-        ),
+        ("roll.process.exit", r#"{"definition":"gone","dock":"dock1","text":"SIGTERM","at":"1970-01-01T00:00:01.5Z"}"#),
         (
             "roll.process.crashed",
             r#"{"definition":"web","dock":"dock1","text":"10 exits in \"60\" s","at":"1970-01-01T00:00:01.5Z"}"#,
@@ -55,9 +52,9 @@ fn what_happened_to_processes_is_in_the_roll_in_its_order() {
 #[test]
 fn process_events_are_stored_all_together_or_not_at_all() {
     let mut story = Story::new();
-    let good = || happened(ProcessEventKind::Spawned);
-    let bad = ProcessEvent { text: Some("x".repeat(TEXT_BYTES_MAX + 1)), ..good() };
-    for refused in [vec![], vec![good(), bad], vec![good(); EVENTS_MAX + 1], vec![good(), ProcessEvent::default()]] {
+    let good = || happened(DockEventKind::Spawned);
+    let bad = DockEvent { text: Some("x".repeat(TEXT_BYTES_MAX + 1)), ..good() };
+    for refused in [vec![], vec![good(), bad], vec![good(); EVENTS_MAX + 1], vec![good(), DockEvent::default()]] {
         assert!(matches!(story.refused(events(refused)), Refusal::Malformed(_)));
     }
     assert_eq!(made(&story.replica, "roll").len(), 0);
@@ -75,7 +72,7 @@ fn changes_of_definitions_and_finished_builds_are_in_the_audit_and_nothing_else(
         chunk(1, 0, b"a"),
         finish(1, &[b"a"]),
         finish(2, &[b"a"]),
-        events(vec![happened(ProcessEventKind::Spawned)]),
+        events(vec![happened(DockEventKind::Spawned)]),
         begin(3, "web"),
         abandon(3),
         remove("web"),

@@ -16,15 +16,15 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![Just(b"a".to_vec()), Just(b"8 bytes.".to_vec()), Just(vec![9; 300]), Just(Vec::new())]
 }
 
-fn an_event() -> impl Strategy<Value = ProcessEvent> {
-    (0_i32..5, an_id(), any::<Option<u8>>(), "[ab]{0,2}").prop_map(|(kind, definition, number, text)| ProcessEvent {
+fn an_event() -> impl Strategy<Value = DockEvent> {
+    (0_i32..5, an_id(), any::<Option<u8>>(), "[ab]{0,2}").prop_map(|(kind, definition, number, text)| DockEvent {
         kind,
         definition: definition.into(),
         dock: "dock".into(),
         pid: number.map(u64::from),
         code: number.map(i64::from),
         text: Some(text).filter(|text| !text.is_empty()),
-        ..ProcessEvent::default()
+        ..DockEvent::default()
     })
 }
 

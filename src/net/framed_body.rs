@@ -1,16 +1,26 @@
-//! The body of a request: of a known length, or in chunks.
+//! The body of a request or an answer in HTTP: of a known length, in chunks, or until the connection ends. For those
+//! who read a socket themselves.
 
 use std::io;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::head::Framing;
-
 /// Longest line between chunks, in bytes.
 const LINE_BYTES_MAX: usize = 4096;
 /// Bytes of a read.
 const READ_BYTES: usize = 64 * 1024;
+
+/// How a body says where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// After so many bytes.
+    Length(u64),
+    /// Behind the last chunk.
+    Chunked,
+    /// With the connection. Only answers may.
+    UntilEnd,
+}
 
 /// What comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,24 +35,27 @@ enum State {
     ChunkEnd,
     /// Lines behind the last chunk.
     Trailers,
+    /// All until the end of the connection.
+    All,
     /// Nothing.
     End,
 }
 
-/// Reads a body.
+/// Reads a body piece by piece.
 #[derive(Debug)]
-pub(super) struct Body<'s, S> {
-    stream: &'s mut S,
+pub struct FramedBody<S> {
+    stream: S,
     read: BytesMut,
     state: State,
 }
 
-impl<'s, S: AsyncRead + Unpin> Body<'s, S> {
+impl<S: AsyncRead + Unpin> FramedBody<S> {
     /// The body of this form, of which some bytes were read already.
-    pub(super) fn new(stream: &'s mut S, read: BytesMut, framing: Framing) -> Self {
+    pub fn new(stream: S, read: BytesMut, framing: Framing) -> Self {
         let state = match framing {
             Framing::Length(length) => State::Rest(length),
             Framing::Chunked => State::Length,
+            Framing::UntilEnd => State::All,
         };
         Self { stream, read, state }
     }
@@ -51,11 +64,15 @@ impl<'s, S: AsyncRead + Unpin> Body<'s, S> {
     ///
     /// # Errors
     /// The connection broke, or the chunks are malformed.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Bytes>> {
+    pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         loop {
             match self.state {
                 State::End | State::Rest(0) => return Ok(None),
                 State::Chunk(0) => self.state = State::ChunkEnd,
+                State::All => {
+                    let more = if self.read.is_empty() { self.read_some().await? } else { self.read.len() };
+                    return Ok((more > 0).then(|| self.read.split().freeze()));
+                }
                 State::Rest(left) => {
                     let bytes = self.some(left).await?;
                     self.state = State::Rest(left.saturating_sub(length(&bytes)));
@@ -113,11 +130,15 @@ impl<'s, S: AsyncRead + Unpin> Body<'s, S> {
     }
 
     async fn more(&mut self) -> io::Result<()> {
-        self.read.reserve(READ_BYTES);
-        match self.stream.read_buf(&mut self.read).await? {
+        match self.read_some().await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
         }
+    }
+
+    async fn read_some(&mut self) -> io::Result<usize> {
+        self.read.reserve(READ_BYTES);
+        self.stream.read_buf(&mut self.read).await
     }
 }
 
@@ -142,7 +163,7 @@ mod tests {
 
     async fn body(text: &[u8], framing: Framing, first: usize) -> io::Result<Vec<u8>> {
         let (read, mut rest) = text.split_at(first);
-        let mut body = Body::new(&mut rest, BytesMut::from(read), framing);
+        let mut body = FramedBody::new(&mut rest, BytesMut::from(read), framing);
         let mut whole = Vec::new();
         while let Some(bytes) = body.next().await? {
             whole.extend_from_slice(&bytes);
@@ -157,6 +178,7 @@ mod tests {
             assert_eq!(body(text, Framing::Chunked, first).await.unwrap(), b"abc0123456789", "{first}");
         }
         assert_eq!(body(b"abcdef", Framing::Length(4), 2).await.unwrap(), b"abcd");
+        assert_eq!(body(b"abcdef", Framing::UntilEnd, 2).await.unwrap(), b"abcdef");
     }
 
     #[tokio::test]
