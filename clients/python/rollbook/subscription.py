@@ -94,6 +94,8 @@ class Subscription:
             try:
                 await link.ask({**self._terms, "id": stream}, 1e9)
                 self._stream = link, stream
+                if self._closed:  # meanwhile: the node must not keep it open
+                    await self.close()
             except RollbookError as error:
                 link.streams.pop(stream, None)
                 if not error.retryable:

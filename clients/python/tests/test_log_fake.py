@@ -23,6 +23,8 @@ class Log:
         self.subscribed: list[Frame] = []
         self.conflicts: list[Any] = []
         self.unsubscribed = self.most = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         self.acked: list[str] = []
         self.cursors: dict[str, int] = {}
         self.refuse: list[Frame] = []
@@ -54,6 +56,7 @@ class Log:
                     if self.refuse:
                         await peer.send("error", id=identity, **self.refuse.pop(0))
                         continue
+                    await self.may_answer.wait()
                     await peer.send("subscribed", id=identity, consumer_id="c_1")
                     streams[identity] = asyncio.create_task(self.stream(peer, frame, acks))
                 elif frame["type"] == "ack":
@@ -305,6 +308,17 @@ class LogTest(FakeTest):
         following = asyncio.create_task(take(subscription.__aiter__(), 1))
         await until(lambda: self.log.subscribed)
         await subscription.close()
+        with self.assertRaises(StopAsyncIteration):
+            await asyncio.wait_for(following, 5)
+        await until(lambda: self.log.unsubscribed == 1)
+
+    async def test_a_subscription_that_is_closed_before_its_node_has_answered_is_not_left_open_there(self) -> None:
+        self.log.may_answer.clear()
+        subscription = self.client(self.url).subscribe("app.>")
+        following = asyncio.create_task(take(subscription.__aiter__(), 1))
+        await until(lambda: self.log.subscribed)
+        await subscription.close()
+        self.log.may_answer.set()
         with self.assertRaises(StopAsyncIteration):
             await asyncio.wait_for(following, 5)
         await until(lambda: self.log.unsubscribed == 1)

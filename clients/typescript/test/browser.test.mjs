@@ -44,7 +44,9 @@ test('nothing that is built imports anything but its own files', async () => {
     const text = await readFile(join(dist, file), 'utf8');
     const imports = text.matchAll(/\b(?:from|import)\s*\(?['"]([^'"]+)['"]/g);
     for (const [, from] of imports) assert.match(from, /^\.\/\w+\.js$/, file);
-    assert.doesNotMatch(text, /\b(?:process|Buffer|require|global|__dirname)\b/, file);
+    // What only Node has is looked up as a member of `globalThis`, where it may be missing.
+    const code = text.replaceAll(/\/\*[^]*?\*\/|\/\/.*/g, '');
+    assert.doesNotMatch(code, /(?<![.\w])(?:process|Buffer|require|global|__dirname)\b(?!:)/, file);
   }
 });
 
