@@ -50,7 +50,7 @@ impl Dispatcher {
         let rows = self.context.state.services();
         // All names first, so that services that start after others know them.
         for service in rows.keys() {
-            self.context.roster.set(service, false);
+            self.context.readiness.set(service, false);
         }
         let mut recovered = Vec::new();
         for (service, row) in rows {
@@ -132,10 +132,12 @@ impl Dispatcher {
     }
 
     fn ps(&self) -> Value {
-        let roster = &self.context.roster;
+        let readiness = &self.context.readiness;
         let services = self.lock();
-        let list: Vec<Value> =
-            services.iter().filter_map(|(service, handle)| handle.to_json(service, roster.is_ready(service))).collect();
+        let list: Vec<Value> = services
+            .iter()
+            .filter_map(|(service, handle)| handle.to_json(service, readiness.is_ready(service)))
+            .collect();
         json!([{"id": self.context.dock, "list": list}])
     }
 

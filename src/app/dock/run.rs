@@ -17,7 +17,7 @@ use super::process::reaper::Children;
 use super::report::outbox::Outbox;
 use super::report::subscriptions::Subscriptions;
 use super::service::context::Context;
-use super::service::roster::Roster;
+use super::service::readiness_table::ReadinessTable;
 use super::store::builds::Builds;
 use super::store::data_dir::DataDir;
 use super::store::state_file::StateFile;
@@ -110,7 +110,7 @@ fn context(config: &Config, node: watch::Receiver<Option<NodeAddress>>) -> Resul
         children: Arc::<Children>::default(),
         outbox: Arc::new(Outbox::new(&config.id)),
         subscriptions: Arc::<Subscriptions>::default(),
-        roster: Arc::<Roster>::default(),
+        readiness: Arc::<ReadinessTable>::default(),
         stopping: watch::Sender::new(false),
         node,
     })

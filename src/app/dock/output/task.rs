@@ -159,9 +159,9 @@ struct Task {
     drain_requests: mpsc::Receiver<oneshot::Sender<()>>,
 }
 
-/// What one look at the files found.
+/// How far one look at the files came.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum Progress {
     Nothing,
     Growth,
     /// There is more, and the hub has to read first.
@@ -175,18 +175,18 @@ impl Task {
         let mut pause = SHORT_PAUSE;
         let mut drains = Vec::new();
         loop {
-            let found = self.look(!drains.is_empty());
-            match found {
-                Found::More => {
+            let progress = self.look(!drains.is_empty());
+            match progress {
+                Progress::More => {
                     tokio::task::yield_now().await;
                     continue;
                 }
-                Found::Blocked => {
+                Progress::Blocked => {
                     self.outbox.wait_for_room(LONG_PAUSE).await;
                     continue;
                 }
-                Found::Growth => pause = SHORT_PAUSE,
-                Found::Nothing => pause = (pause * 2).min(LONG_PAUSE),
+                Progress::Growth => pause = SHORT_PAUSE,
+                Progress::Nothing => pause = (pause * 2).min(LONG_PAUSE),
             }
             for done in drains.drain(..) {
                 let done: oneshot::Sender<()> = done;
@@ -201,7 +201,7 @@ impl Task {
         }
     }
 
-    fn look(&mut self, flush: bool) -> Found {
+    fn look(&mut self, flush: bool) -> Progress {
         for (_, tail) in &mut self.streams {
             tail.rotate_if_full();
         }
@@ -216,11 +216,11 @@ impl Task {
                 }
                 match self.held.load(Ordering::Relaxed) {
                     0 => self.send(flush),
-                    _ => Found::Growth,
+                    _ => Progress::Growth,
                 }
             }
             // A hub that has just connected subscribes in its next frames.
-            Interest::Disconnected | Interest::Fresh if keeps_place => Found::Nothing,
+            Interest::Disconnected | Interest::Fresh if keeps_place => Progress::Nothing,
             _ => {
                 (self.last_wanted, self.follows) = (None, false);
                 self.skip_to_end()
@@ -228,20 +228,20 @@ impl Task {
         }
     }
 
-    fn skip_to_end(&mut self) -> Found {
+    fn skip_to_end(&mut self) -> Progress {
         let moved = self.streams.iter_mut().fold(false, |moved, (_, tail)| tail.skip_to_end() || moved);
-        if moved { Found::Growth } else { Found::Nothing }
+        if moved { Progress::Growth } else { Progress::Nothing }
     }
 
-    fn send(&mut self, flush: bool) -> Found {
-        let mut found = Found::Nothing;
+    fn send(&mut self, flush: bool) -> Progress {
+        let mut progress = Progress::Nothing;
         for (op, tail) in &mut self.streams {
             for chunk_number in 0..=CHUNKS_AT_ONCE {
                 if self.outbox.room() == Room::Full {
-                    return Found::Blocked;
+                    return Progress::Blocked;
                 }
                 if chunk_number == CHUNKS_AT_ONCE {
-                    found = Found::More;
+                    progress = Progress::More;
                     break;
                 }
                 let Some(chunk) = tail.read(flush) else { break };
@@ -253,11 +253,11 @@ impl Task {
                 if !chunk.is_empty() {
                     self.outbox.output(*op, &self.service, chunk);
                 }
-                if found == Found::Nothing {
-                    found = Found::Growth;
+                if progress == Progress::Nothing {
+                    progress = Progress::Growth;
                 }
             }
         }
-        found
+        progress
     }
 }

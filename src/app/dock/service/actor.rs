@@ -15,10 +15,10 @@ use super::super::node::build::fetch_build;
 use super::super::store::state_file::ServiceRow;
 use super::commands::{Command, Request};
 use super::context::Context;
-use super::record::Record;
 use super::snapshot::Snapshot;
 use super::starter::folder;
-use super::supervisor::{Happened, Supervisor};
+use super::state_row::StateRow;
+use super::supervisor::{Supervisor, SupervisorEvent};
 
 /// The key of an update by which the hub tells that a process is registered on the bus. The value is that of
 /// `ROLLBOOK_PROCESS` in the environment of the process.
@@ -29,7 +29,7 @@ const REGISTERED: &str = "registered";
 pub(super) struct Actor {
     service: String,
     context: Arc<Context>,
-    record: Record,
+    state_row: StateRow,
     supervisor: Supervisor,
     snapshot: Arc<Mutex<Snapshot>>,
     /// None before the first `sync` and after `remove`.
@@ -38,12 +38,12 @@ pub(super) struct Actor {
 
 impl Actor {
     pub(super) fn new(service: &str, context: &Arc<Context>, snapshot: Arc<Mutex<Snapshot>>) -> Self {
-        let record = Record::new(service, context);
+        let state_row = StateRow::new(service, context);
         Self {
             service: service.to_owned(),
             context: Arc::clone(context),
-            supervisor: Supervisor::new(service, context, record.clone(), Arc::clone(&snapshot)),
-            record,
+            supervisor: Supervisor::new(service, context, state_row.clone(), Arc::clone(&snapshot)),
+            state_row,
             snapshot,
             definition: None,
         }
@@ -61,15 +61,15 @@ impl Actor {
                     }
                     None => return,
                 },
-                happened = self.supervisor.next() => self.happened(happened).await,
+                event = self.supervisor.next() => self.supervise(event).await,
             }
         }
     }
 
-    async fn happened(&mut self, happened: Happened) {
-        let retired = matches!(happened, Happened::Retired);
+    async fn supervise(&mut self, event: SupervisorEvent) {
+        let retired = matches!(event, SupervisorEvent::Retired);
         if let Some(definition) = &self.definition {
-            self.supervisor.handle(happened, definition).await;
+            self.supervisor.handle(event, definition).await;
         }
         if retired {
             self.prune_builds();
@@ -112,7 +112,7 @@ impl Actor {
         let definition = Definition::parse(row.service.clone()).inspect_err(|error| {
             tracing::error!(service = self.service, error, "a stored service cannot be understood");
         })?;
-        self.record.recover(row.clone());
+        self.state_row.recover(row.clone());
         self.supervisor.publish(&definition);
         self.supervisor.recover(row.process, row.retiring, &definition).await;
         if definition.stopped {
@@ -141,7 +141,7 @@ impl Actor {
                 }
             }
         }
-        self.context.roster.set(&self.service, self.context.roster.is_ready(&self.service));
+        self.context.readiness.set(&self.service, self.context.readiness.is_ready(&self.service));
         self.define(definition).await?;
         self.prune_builds();
         Ok(())
@@ -164,7 +164,7 @@ impl Actor {
         let service = definition.document().clone();
         self.supervisor.publish(&definition);
         self.definition = Some(definition);
-        self.record.change(|row| row.service = service).await
+        self.state_row.change(|row| row.service = service).await
     }
 
     async fn set_stopped(&mut self, definition: &Definition, stopped: bool) -> Result<(), String> {
@@ -196,12 +196,12 @@ impl Actor {
     async fn remove(&mut self) -> Result<(), String> {
         let Some(definition) = self.definition.take() else { return Ok(()) };
         self.supervisor.stop(&definition).await;
-        let removed = self.record.remove().await;
+        let removed = self.state_row.remove().await;
         self.supervisor.remove_output();
         self.context.builds.prune(&self.service, &[]);
         // What the service itself wrote stays.
         fs::remove_dir(self.context.data.work(&self.service)).ok();
-        self.context.roster.remove(&self.service);
+        self.context.readiness.remove(&self.service);
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot::default();
         removed
     }
@@ -214,7 +214,7 @@ impl Actor {
     /// Keeps the build of the definition, and those that processes run in.
     fn prune_builds(&self) {
         let Some(definition) = &self.definition else { return };
-        let mut kept = self.record.folders();
+        let mut kept = self.state_row.folders();
         kept.extend(folder(&self.context, &self.service, definition));
         self.context.builds.prune(&self.service, &kept);
     }

@@ -13,7 +13,7 @@ use super::super::report::subscriptions::Subscriptions;
 use super::super::store::builds::Builds;
 use super::super::store::data_dir::DataDir;
 use super::super::store::state_file::StateFile;
-use super::roster::Roster;
+use super::readiness_table::ReadinessTable;
 
 /// What all actors share.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) struct Context {
     /// What the hub wants of the output.
     pub(crate) subscriptions: Arc<Subscriptions>,
     /// Which services are ready.
-    pub(crate) roster: Arc<Roster>,
+    pub(crate) readiness: Arc<ReadinessTable>,
     /// True when the agent stops: no download is waited for.
     pub(crate) stopping: watch::Sender<bool>,
     /// The node that the agent is connected to.

@@ -15,11 +15,11 @@ use super::super::process::tree::Tree;
 use super::super::store::state_file::ProcessRow;
 use super::context::Context;
 use super::ending::{Reporter, end_process};
-use super::history::{History, Next, with_jitter};
 use super::probe::wait_ready;
-use super::record::Record;
+use super::restart_history::{RestartDecision, RestartHistory, with_jitter};
 use super::snapshot::{Snapshot, Status, from_ms, to_ms};
 use super::starter::{Plan, folder, plan, start};
+use super::state_row::StateRow;
 
 /// How long a service waits for those that it starts after.
 const AFTER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ enum Phase {
 
 /// What happened while the supervisor waited.
 #[derive(Debug)]
-pub(super) enum Happened {
+pub(super) enum SupervisorEvent {
     /// The process ended by itself.
     Exit(Exit),
     /// It is time to start a process.
@@ -55,13 +55,13 @@ pub(super) enum Happened {
 pub(super) struct Supervisor {
     service: String,
     context: Arc<Context>,
-    record: Record,
+    state_row: StateRow,
     reporter: Reporter,
     snapshot: Arc<Mutex<Snapshot>>,
     output: Option<Arc<Output>>,
     process: Option<(Process, ProcessRow)>,
     phase: Phase,
-    history: History,
+    history: RestartHistory,
     restarts: u64,
     /// Processes that are being stopped while a newer one runs.
     retiring: JoinSet<()>,
@@ -70,17 +70,22 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(super) fn new(service: &str, context: &Arc<Context>, record: Record, snapshot: Arc<Mutex<Snapshot>>) -> Self {
+    pub(super) fn new(
+        service: &str,
+        context: &Arc<Context>,
+        state_row: StateRow,
+        snapshot: Arc<Mutex<Snapshot>>,
+    ) -> Self {
         Self {
             service: service.to_owned(),
             reporter: Reporter::new(service, &context.outbox),
             context: Arc::clone(context),
-            record,
+            state_row,
             snapshot,
             output: None,
             process: None,
             phase: Phase::Idle,
-            history: History::default(),
+            history: RestartHistory::default(),
             restarts: 0,
             retiring: JoinSet::new(),
             probe: None,
@@ -93,11 +98,11 @@ impl Supervisor {
     }
 
     /// Waits for what happens by itself. May be cancelled and called again.
-    pub(super) async fn next(&mut self) -> Happened {
+    pub(super) async fn next(&mut self) -> SupervisorEvent {
         let due = async {
             match &self.phase {
                 Phase::After { services, until } => tokio::select! {
-                    () = self.context.roster.wait(services) => {}
+                    () = self.context.readiness.wait(services) => {}
                     () = sleep_until(*until) => {}
                 },
                 Phase::Pause { until } => sleep_until(*until).await,
@@ -110,20 +115,20 @@ impl Supervisor {
                     Some((process, _)) => process.wait().await,
                     None => std::future::pending().await,
                 }
-            } => Happened::Exit(exit),
-            () = due => Happened::Due,
-            Some(_) = self.retiring.join_next() => Happened::Retired,
+            } => SupervisorEvent::Exit(exit),
+            () = due => SupervisorEvent::Due,
+            Some(_) = self.retiring.join_next() => SupervisorEvent::Retired,
         }
     }
 
     /// Does what follows.
-    pub(super) async fn handle(&mut self, happened: Happened, definition: &Definition) {
-        match happened {
-            Happened::Exit(exit) => self.exited(exit, definition).await,
-            Happened::Retired => {}
-            Happened::Due => {
+    pub(super) async fn handle(&mut self, event: SupervisorEvent, definition: &Definition) {
+        match event {
+            SupervisorEvent::Exit(exit) => self.exited(exit, definition).await,
+            SupervisorEvent::Retired => {}
+            SupervisorEvent::Due => {
                 if let Phase::After { services, .. } = &self.phase {
-                    let missing = self.context.roster.missing(services);
+                    let missing = self.context.readiness.missing(services);
                     if !missing.is_empty() {
                         let text = format!("started though {} is not ready", missing.join(", "));
                         self.open_output().inspect(|output| output.note(&text)).ok();
@@ -147,7 +152,7 @@ impl Supervisor {
             return Ok(());
         }
         self.begin_anew();
-        if self.context.roster.missing(&definition.after).is_empty() {
+        if self.context.readiness.missing(&definition.after).is_empty() {
             return self.spawn(definition).await;
         }
         // A definition that can never start is told at once.
@@ -167,7 +172,7 @@ impl Supervisor {
         self.end_probe();
         self.begin_anew();
         self.restarts = 0;
-        let started = self.record.change(|stored| {
+        let started = self.state_row.change(|stored| {
             stored.process = None;
             stored.retiring.push(row.clone());
         });
@@ -184,7 +189,7 @@ impl Supervisor {
         if let Some((process, _)) = self.process.take() {
             self.publish_status(definition, Status::Stopping, Some((process.pid(), process.started())));
             end_process(process, definition.stop_timeout, &self.reporter, self.output.as_deref()).await;
-            self.record.set_process(None).await;
+            self.state_row.set_process(None).await;
         }
         while self.retiring.join_next().await.is_some() {}
         self.publish(definition);
@@ -202,7 +207,7 @@ impl Supervisor {
         let waits = definition.ready.as_ref().is_some_and(|ready| ready.check == ReadinessCheck::Bus);
         if waits && self.process.as_ref().is_some_and(|(_, row)| is_this(row)) {
             self.end_probe();
-            self.context.roster.set(&self.service, true);
+            self.context.readiness.set(&self.service, true);
         }
     }
 
@@ -218,14 +223,14 @@ impl Supervisor {
                 Some(process) => self.retire(process, row.variable, definition.stop_timeout),
                 None => {
                     self.end_rest(&row).await;
-                    self.record.forget_retired(&row.variable).await;
+                    self.state_row.forget_retired(&row.variable).await;
                 }
             }
         }
         let Some(mut row) = process else { return };
         let Some(process) = self.adopt(&row) else {
             self.end_rest(&row).await;
-            self.record.set_process(None).await;
+            self.state_row.set_process(None).await;
             if row.pid != 0 {
                 self.reporter.exit(Exit::Unknown, None).await;
             }
@@ -235,12 +240,12 @@ impl Supervisor {
         if row.pid == 0 {
             // The agent ended between the start of the process and the event.
             (row.pid, row.start_time) = (process.pid(), process.tree().start_time);
-            self.record.set_process(Some(row.clone())).await;
+            self.state_row.set_process(Some(row.clone())).await;
             self.reporter.spawn(process.pid());
         }
         self.open_output().ok();
         self.process = Some((process, row));
-        self.context.roster.set(&self.service, true);
+        self.context.readiness.set(&self.service, true);
         self.publish(definition);
     }
 
@@ -265,10 +270,10 @@ impl Supervisor {
 
     /// Stops a process in the background.
     fn retire(&mut self, process: Process, variable: String, grace: Duration) {
-        let (reporter, record, output) = (self.reporter.clone(), self.record.clone(), self.output.clone());
+        let (reporter, state_row, output) = (self.reporter.clone(), self.state_row.clone(), self.output.clone());
         self.retiring.spawn(async move {
             end_process(process, grace, &reporter, output.as_deref()).await;
-            record.forget_retired(&variable).await;
+            state_row.forget_retired(&variable).await;
         });
     }
 
@@ -277,7 +282,7 @@ impl Supervisor {
         self.end_probe();
         let ran = process.ran();
         self.reporter.exit(exit, self.output.as_deref()).await;
-        self.record.set_process(None).await;
+        self.state_row.set_process(None).await;
         // What the process left behind would hold the ports that the next one needs.
         process.tree().end(REST_TIMEOUT.min(definition.stop_timeout)).await;
         self.plan_restart(ran, exit != Exit::Code(0), definition);
@@ -285,12 +290,12 @@ impl Supervisor {
 
     fn plan_restart(&mut self, ran: Duration, failed: bool, definition: &Definition) {
         self.phase = match self.history.ended(ran, failed, &definition.restart) {
-            Next::Rest => Phase::Idle,
-            Next::Restart(delay) => {
+            RestartDecision::Rest => Phase::Idle,
+            RestartDecision::Restart(delay) => {
                 let random = uuid::Uuid::new_v4().into_bytes().first().copied().unwrap_or_default();
                 Phase::Pause { until: Instant::now() + with_jitter(delay, random) }
             }
-            Next::Crash => {
+            RestartDecision::Crash => {
                 let text = format!("crashed: {} restarts within 60 s", definition.restart.max);
                 if let Some(output) = &self.output {
                     output.note(&text);
@@ -304,7 +309,7 @@ impl Supervisor {
 
     async fn spawn(&mut self, definition: &Definition) -> Result<(), String> {
         self.phase = Phase::Idle;
-        self.context.roster.set(&self.service, false);
+        self.context.readiness.set(&self.service, false);
         let spawned = self.try_spawn(definition).await;
         match &spawned {
             Ok(()) => self.publish(definition),
@@ -324,17 +329,17 @@ impl Supervisor {
         let plan = plan(&self.context, &self.service, definition)?;
         let stdout = output.stdout();
         let mut row = self.row(&plan);
-        self.record.set_process(Some(row.clone())).await;
+        self.state_row.set_process(Some(row.clone())).await;
         let hold = output.hold();
         let process = match start(&self.context, &self.service, definition, plan, &output).await {
             Ok(process) => process,
             Err(error) => {
-                self.record.set_process(None).await;
+                self.state_row.set_process(None).await;
                 return Err(error);
             }
         };
         (row.pid, row.start_time) = (process.pid(), process.tree().start_time);
-        self.record.set_process(Some(row.clone())).await;
+        self.state_row.set_process(Some(row.clone())).await;
         self.reporter.spawn(process.pid());
         drop(hold);
         self.process = Some((process, row));
@@ -358,15 +363,16 @@ impl Supervisor {
     fn watch_readiness(&mut self, definition: &Definition, stdout: (std::path::PathBuf, u64), output: &Arc<Output>) {
         self.end_probe();
         let Some(ready) = definition.ready.clone() else {
-            self.context.roster.set(&self.service, true);
+            self.context.readiness.set(&self.service, true);
             return;
         };
-        let (service, roster, output) = (self.service.clone(), Arc::clone(&self.context.roster), Arc::clone(output));
+        let (service, readiness, output) =
+            (self.service.clone(), Arc::clone(&self.context.readiness), Arc::clone(output));
         self.probe = Some(tokio::spawn(async move {
             if tokio::time::timeout(ready.timeout, wait_ready(ready.check, stdout)).await.is_err() {
                 output.note(&format!("not ready within {} s; counts as ready", ready.timeout.as_secs()));
             }
-            roster.set(&service, true);
+            readiness.set(&service, true);
         }));
     }
 
@@ -374,12 +380,12 @@ impl Supervisor {
         if let Some(probe) = self.probe.take() {
             probe.abort();
         }
-        self.context.roster.set(&self.service, false);
+        self.context.readiness.set(&self.service, false);
     }
 
     /// A command begins the count of restarts anew.
     fn begin_anew(&mut self) {
-        self.history = History::default();
+        self.history = RestartHistory::default();
         self.restarts = 0;
         self.phase = Phase::Idle;
     }

@@ -6,17 +6,17 @@ use tokio::sync::watch;
 
 /// Which services are ready.
 #[derive(Debug)]
-pub(crate) struct Roster {
+pub(crate) struct ReadinessTable {
     services: watch::Sender<HashMap<String, bool>>,
 }
 
-impl Default for Roster {
+impl Default for ReadinessTable {
     fn default() -> Self {
         Self { services: watch::Sender::new(HashMap::new()) }
     }
 }
 
-impl Roster {
+impl ReadinessTable {
     /// The service is here, and ready or not.
     pub(crate) fn set(&self, service: &str, ready: bool) {
         self.services.send_if_modified(|services| services.insert(service.to_owned(), ready) != Some(ready));
@@ -56,17 +56,17 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_ends_when_all_that_are_here_are_ready() {
-        let roster = Roster::default();
-        roster.set("db", false);
-        roster.set("cache", false);
+        let readiness = ReadinessTable::default();
+        readiness.set("db", false);
+        readiness.set("cache", false);
         let after = ["db".to_owned(), "cache".to_owned(), "elsewhere".to_owned()];
         let order = async {
-            roster.set("db", true);
-            assert_eq!(roster.missing(&after), ["cache"]);
+            readiness.set("db", true);
+            assert_eq!(readiness.missing(&after), ["cache"]);
             tokio::task::yield_now().await;
-            roster.remove("cache");
+            readiness.remove("cache");
         };
-        tokio::join!(roster.wait(&after), order);
-        assert!(roster.is_ready("db") && !roster.is_ready("cache"));
+        tokio::join!(readiness.wait(&after), order);
+        assert!(readiness.is_ready("db") && !readiness.is_ready("cache"));
     }
 }

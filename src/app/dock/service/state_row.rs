@@ -9,14 +9,14 @@ use super::context::Context;
 
 /// The row of one service, which its actor and its processes that are being stopped change.
 #[derive(Debug, Clone)]
-pub(super) struct Record {
+pub(super) struct StateRow {
     service: String,
     context: Arc<Context>,
     /// None when the service is removed.
     row: Arc<Mutex<Option<ServiceRow>>>,
 }
 
-impl Record {
+impl StateRow {
     pub(super) fn new(service: &str, context: &Arc<Context>) -> Self {
         Self { service: service.to_owned(), context: Arc::clone(context), row: Arc::default() }
     }
@@ -66,7 +66,7 @@ impl Record {
     ///
     /// # Errors
     ///
-    /// As [`Record::change`].
+    /// As [`StateRow::change`].
     pub(super) async fn remove(&self) -> Result<(), String> {
         *self.lock() = None;
         self.save().await
