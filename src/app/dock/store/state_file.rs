@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -63,8 +63,9 @@ pub(crate) struct ProcessRow {
 pub(crate) struct StateFile {
     path: PathBuf,
     inner: Mutex<Inner>,
-    /// The number of the change that is in the file. Held while the file is written.
-    saved: tokio::sync::Mutex<u64>,
+    /// The number of the change that is in the file. Held while the file is written, also when nobody waits for that
+    /// any more: two writes at a time would mix in one file.
+    saved: Arc<tokio::sync::Mutex<u64>>,
 }
 
 #[derive(Debug)]
@@ -99,7 +100,7 @@ impl StateFile {
             Err(error) => return Err(error),
         };
         let inner = Mutex::new(Inner { state, changes: 0 });
-        Ok(Self { path: path.to_owned(), inner, saved: tokio::sync::Mutex::new(0) })
+        Ok(Self { path: path.to_owned(), inner, saved: Arc::default() })
     }
 
     /// The name of the directory.
@@ -128,7 +129,7 @@ impl StateFile {
             inner.changes = inner.changes.saturating_add(1);
             inner.changes
         };
-        let mut saved = self.saved.lock().await;
+        let mut saved = Arc::clone(&self.saved).lock_owned().await;
         if *saved >= change {
             return Ok(());
         }
@@ -137,9 +138,12 @@ impl StateFile {
             (inner.state.clone(), inner.changes)
         };
         let path = self.path.clone();
-        tokio::task::spawn_blocking(move || write(&path, &state)).await.map_err(io::Error::other)??;
-        *saved = change;
-        Ok(())
+        let work = move || {
+            write(&path, &state)?;
+            *saved = change;
+            Ok(())
+        };
+        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
