@@ -7,7 +7,7 @@
 //! service/       the actor of one service            store/                the data directory
 //! node/          HTTP to a node, downloads           output/               standard output and error
 //! report/        what goes to the hub                process/              processes, trees, cgroups
-//! definition/    what hubs say about a service
+//! definition/    what hubs say about a service       jitter.rs             chance in pauses
 //! ```
 //!
 //! May import the wire of the door `hms`, whose other end this is, and `base::archive`. Arrows point down, from `run.rs` to `definition/`.
@@ -19,6 +19,7 @@ pub mod config;
 mod definition;
 mod dispatcher;
 pub mod error;
+mod jitter;
 mod link;
 mod node;
 mod output;

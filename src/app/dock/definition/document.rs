@@ -80,6 +80,27 @@ impl Definition {
         })
     }
 
+    /// The definition of a service that is not started, whatever the document says.
+    pub(crate) fn empty(document: Map<String, Value>) -> Self {
+        Self {
+            // Known even so, because the build is kept.
+            deployed: document.get("deployed").and_then(Value::as_str).map(str::to_owned),
+            document,
+            start: None,
+            env: Vec::new(),
+            tags: Vec::new(),
+            revision: None,
+            stopped: false,
+            after: Vec::new(),
+            ready: None,
+            user: None,
+            stop_timeout: DEFAULT_STOP_TIMEOUT,
+            nofile: None,
+            memory: None,
+            restart: RestartPolicy::default(),
+        }
+    }
+
     /// The document as the hub gave it.
     pub(crate) fn document(&self) -> &Map<String, Value> {
         &self.document

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::config::Timing;
+use super::super::jitter::spread;
 
 /// Pauses that double from one failure to the next.
 #[derive(Debug, Clone)]
@@ -22,7 +23,7 @@ impl Backoff {
     pub(super) fn next(&mut self, random: u8) -> Duration {
         let bound = self.first.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.max);
         self.failures = self.failures.saturating_add(1);
-        bound.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u8::MAX))
+        spread(bound, 0.5, 1.0, random)
     }
 
     /// A connection worked.

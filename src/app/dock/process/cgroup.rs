@@ -67,7 +67,7 @@ impl Cgroups {
         let path = self.base.join(name);
         fs::create_dir(&path)?;
         if let Some(memory) = memory.filter(|_| self.memory) {
-            write(&path.join("memory.max"), &memory.to_string())?;
+            write(&path.join("memory.max"), &memory.to_string()).inspect_err(|_| drop_group(&path))?;
             // Swap would make the limit soft. The file is missing where there is no swap.
             write(&path.join("memory.swap.max"), "0").ok();
         }

@@ -1,12 +1,15 @@
 //! The actor of one service: commands one after the other, and in between what happens to the process.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::doors::hms::wire::answer::Answer;
 use crate::doors::hms::wire::payload::Service;
 use crate::doors::hms::wire::texts::NO_BUILD_FETCHED;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
 use crate::base::actors::hint;
 
@@ -72,7 +75,7 @@ impl Actor {
             self.supervisor.handle(event, definition).await;
         }
         if retired {
-            self.prune_builds();
+            self.prune_builds().await;
         }
     }
 
@@ -109,9 +112,11 @@ impl Actor {
     }
 
     async fn recover(&mut self, row: ServiceRow) -> Result<(), String> {
-        let definition = Definition::parse(row.service.clone()).inspect_err(|error| {
-            tracing::error!(service = self.service, error, "a stored service cannot be understood");
-        })?;
+        // The process of a document that this version does not understand is taken over nevertheless.
+        let definition = Definition::parse(row.service.clone()).unwrap_or_else(|error| {
+            tracing::error!(service = self.service, error, "a stored service cannot be understood and is not started");
+            Definition::empty(row.service.clone())
+        });
         self.state_row.recover(row.clone());
         self.supervisor.publish(&definition);
         self.supervisor.recover(row.process, row.retiring, &definition).await;
@@ -122,7 +127,7 @@ impl Actor {
             self.supervisor.start(&definition).await.ok();
         }
         self.definition = Some(definition);
-        self.prune_builds();
+        self.prune_builds().await;
         Ok(())
     }
 
@@ -131,20 +136,30 @@ impl Actor {
         if definition.deployed.is_some() {
             let path = folder(&self.context, &self.service, &definition)?;
             if !path.is_dir() {
-                let node = self.context.node.borrow().clone();
-                let mut stopping = self.context.stopping.subscribe();
-                tokio::select! {
-                    fetched = fetch_build(node, &self.context.builds, &self.service, &path) => fetched?,
-                    () = async {
-                        while !*stopping.borrow_and_update() && stopping.changed().await.is_ok() {}
-                    } => return Err(NO_BUILD_FETCHED.into()),
-                }
+                self.fetch(&path).await?;
             }
         }
         self.context.readiness.set(&self.service, self.context.readiness.is_ready(&self.service));
         self.define(definition).await?;
-        self.prune_builds();
+        self.prune_builds().await;
         Ok(())
+    }
+
+    /// Brings a build to `path`. The process is watched meanwhile, because a download may take long.
+    async fn fetch(&mut self, path: &Path) -> Result<(), String> {
+        let (context, service) = (Arc::clone(&self.context), self.service.clone());
+        let node = context.node.borrow().clone();
+        let mut stopping = context.stopping.subscribe();
+        let fetched = fetch_build(node, &context.builds, &service, path);
+        let stopped = async { while !*stopping.borrow_and_update() && stopping.changed().await.is_ok() {} };
+        tokio::pin!(fetched, stopped);
+        loop {
+            tokio::select! {
+                fetched = &mut fetched => return fetched,
+                () = &mut stopped => return Err(NO_BUILD_FETCHED.into()),
+                event = self.supervisor.next() => self.supervise(event).await,
+            }
+        }
     }
 
     async fn update(&mut self, changes: &Service) -> Result<(), String> {
@@ -198,9 +213,8 @@ impl Actor {
         self.supervisor.stop(&definition).await;
         let removed = self.state_row.remove().await;
         self.supervisor.remove_output();
-        self.context.builds.prune(&self.service, &[]);
-        // What the service itself wrote stays.
-        fs::remove_dir(self.context.data.work(&self.service)).ok();
+        self.keep_builds(Vec::new()).await;
+        self.remove_work_folder();
         self.context.readiness.remove(&self.service);
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot::default();
         removed
@@ -211,11 +225,30 @@ impl Actor {
         definition.start.is_some() && definition.belongs_to(&context.dock, &context.tags, context.default)
     }
 
+    /// What the service itself wrote stays.
+    fn remove_work_folder(&self) {
+        let folder = self.context.data.work(&self.service);
+        if let Err(error) = fs::remove_dir(&folder)
+            && !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty)
+        {
+            tracing::warn!(folder = %folder.display(), %error, "could not remove the folder of a service");
+        }
+    }
+
     /// Keeps the build of the definition, and those that processes run in.
-    fn prune_builds(&self) {
+    async fn prune_builds(&self) {
         let Some(definition) = &self.definition else { return };
         let mut kept = self.state_row.folders();
         kept.extend(folder(&self.context, &self.service, definition));
-        self.context.builds.prune(&self.service, &kept);
+        self.keep_builds(kept).await;
+    }
+
+    /// Removes all other builds of the service, on another thread: builds may have many files.
+    async fn keep_builds(&self, kept: Vec<PathBuf>) {
+        let (context, service) = (Arc::clone(&self.context), self.service.clone());
+        let pruned = spawn_blocking(move || context.builds.prune(&service, &kept)).await;
+        if let Err(error) = pruned {
+            tracing::error!(service = self.service, %error, "could not remove old builds");
+        }
     }
 }

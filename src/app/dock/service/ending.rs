@@ -53,23 +53,29 @@ impl Reporter {
 }
 
 /// Ends a process with all that it started: SIGTERM, and SIGKILL after `grace`. The exit is told when the process itself
-/// has ended; the function returns when the whole tree has.
-pub(super) async fn end_process(mut process: Process, grace: Duration, reporter: &Reporter, output: Option<&Output>) {
+/// has ended; the function returns when the whole tree has, or false when members of the tree outlived SIGKILL.
+pub(super) async fn end_process(
+    mut process: Process,
+    grace: Duration,
+    reporter: &Reporter,
+    output: Option<&Output>,
+) -> bool {
     let tree = process.tree().clone();
     let end = tree.end(grace);
     tokio::pin!(end);
     let mut told = false;
-    loop {
+    let ended = loop {
         tokio::select! {
             exit = process.wait(), if !told => {
                 reporter.exit(exit, output).await;
                 told = true;
             }
-            _ = &mut end => break,
+            ended = &mut end => break ended,
         }
-    }
+    };
     if !told {
         let exit = timeout(WAIT_TIMEOUT, process.wait()).await.unwrap_or(Exit::Unknown);
         reporter.exit(exit, output).await;
     }
+    ended
 }

@@ -27,6 +27,7 @@ mod ending;
 pub(super) mod handle;
 mod probe;
 pub(super) mod readiness_table;
+mod recovery;
 mod restart_history;
 mod snapshot;
 mod starter;

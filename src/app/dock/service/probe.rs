@@ -18,9 +18,11 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of the output that are searched at once.
 const SEARCH_BYTES: usize = 32 * 1024;
 
-/// Returns when the check succeeds. `stdout` is the file of the standard output, and its size before the process was
-/// started. The check for the bus never succeeds here: the hub tells.
-pub(super) async fn wait_ready(check: ReadinessCheck, stdout: (PathBuf, u64)) {
+/// A file of standard output, and where in the file the output of a process begins.
+pub(super) type Position = (PathBuf, u64);
+
+/// Returns when the check succeeds. `stdout` says where the output of the process begins. The check for the bus never succeeds here: the hub tells.
+pub(super) async fn wait_ready(check: ReadinessCheck, stdout: Position) {
     if let ReadinessCheck::Line(text) = check {
         return find_line(text.into_bytes(), stdout).await;
     }
@@ -50,7 +52,7 @@ async fn http(address: &str, path: &str) -> std::io::Result<bool> {
 
 /// Returns when the file has `text` behind the given position. A file that became shorter was rotated, and is read from
 /// its beginning.
-async fn find_line(text: Vec<u8>, (path, mut position): (PathBuf, u64)) {
+async fn find_line(text: Vec<u8>, (path, mut position): Position) {
     let mut kept: Vec<u8> = Vec::new();
     let mut buffer = vec![0; SEARCH_BYTES];
     loop {
@@ -61,7 +63,7 @@ async fn find_line(text: Vec<u8>, (path, mut position): (PathBuf, u64)) {
         }
         let read = file.and_then(|file| file.read_at(&mut buffer, position)).unwrap_or(0);
         kept.extend_from_slice(buffer.get(..read).unwrap_or_default());
-        if kept.windows(text.len()).any(|window| window == text) {
+        if memchr::memmem::find(&kept, &text).is_some() {
             return;
         }
         // The beginning of the text may have come already.

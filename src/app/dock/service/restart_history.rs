@@ -56,11 +56,6 @@ impl RestartHistory {
     }
 }
 
-/// `delay` times 0.8 to 1.2, so that services that failed together do not start together.
-pub(super) fn with_jitter(delay: Duration, random: u8) -> Duration {
-    delay.mul_f64(0.8 + 0.4 * f64::from(random) / f64::from(u8::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,11 +99,5 @@ mod tests {
         assert_eq!(RestartHistory::default().ended(SECOND, true, &policy), RestartDecision::Restart(SECOND));
         policy.mode = RestartMode::Never;
         assert_eq!(RestartHistory::default().ended(SECOND, true, &policy), RestartDecision::Rest);
-    }
-
-    #[test]
-    fn jitter_stays_within_a_fifth() {
-        assert_eq!(with_jitter(SECOND * 10, 0), SECOND * 8);
-        assert_eq!(with_jitter(SECOND * 10, u8::MAX), SECOND * 12);
     }
 }

@@ -102,7 +102,6 @@ pub(super) async fn start(
 ) -> Result<Process, String> {
     let (stdout, stderr) = output.writers().map_err(|error| format!("could not open the output: {error}"))?;
     let env = environment(context, service, definition, &plan);
-    let cgroup = plan.cgroup.clone();
     let start = Launch {
         child_command: context.child_command.clone(),
         arguments: plan.arguments,
@@ -116,11 +115,7 @@ pub(super) async fn start(
         cgroup: plan.cgroup,
         account: plan.account,
     };
-    let launched = launch(start, &context.children).await;
-    if let (Err(_), Some(cgroup)) = (&launched, cgroup) {
-        cgroup.remove();
-    }
-    launched.map_err(|error| error.to_string())
+    launch(start, &context.children).await.map_err(|error| error.to_string())
 }
 
 /// The environment of the agent without its secrets, and what the dock and the service add.
@@ -145,8 +140,8 @@ fn environment(context: &Context, service: &str, definition: &Definition, plan: 
 
 /// Secrets of the agent, and what ties a process to whoever started the agent.
 fn is_private(name: &OsStr) -> bool {
-    let name = name.to_string_lossy();
-    let is_secret = ["TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "KEY"].iter().any(|word| name.contains(word));
+    let name = name.to_string_lossy().to_ascii_uppercase();
+    let is_secret = ["TOKEN", "SECRET", "PASS", "CREDENTIAL", "KEY"].iter().any(|word| name.contains(word));
     name.starts_with("ROLLBOOK_") && is_secret
         || matches!(&*name, "NOTIFY_SOCKET" | "WATCHDOG_PID" | "WATCHDOG_USEC" | "LISTEN_PID" | "LISTEN_FDS")
         || matches!(&*name, "LISTEN_FDNAMES" | "INVOCATION_ID" | "JOURNAL_STREAM")
@@ -158,7 +153,8 @@ mod tests {
 
     #[test]
     fn secrets_of_the_agent_stay_with_the_agent() {
-        for private in ["ROLLBOOK_TOKEN", "ROLLBOOK_TOKEN_FILE", "ROLLBOOK_TLS_KEY", "NOTIFY_SOCKET"] {
+        for private in ["ROLLBOOK_TOKEN", "rollbook_token", "ROLLBOOK_TOKEN_FILE", "ROLLBOOK_TLS_KEY", "NOTIFY_SOCKET"]
+        {
             assert!(is_private(OsStr::new(private)), "{private}");
         }
         for public in ["PATH", "ROLLBOOK_URL", "HOME", "GITHUB_TOKEN"] {

@@ -1,6 +1,5 @@
 //! The row of one service in the state file.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,29 +29,56 @@ impl StateRow {
     ///
     /// # Errors
     ///
-    /// The sentence says why the change is not in the file.
+    /// The sentence says why the change is not in the file. The row in memory has the change.
     pub(super) async fn change(&self, change: impl FnOnce(&mut ServiceRow)) -> Result<(), String> {
         change(self.lock().get_or_insert_default());
         self.save().await
     }
 
-    /// Takes a process that is being stopped off the row. Nothing happens when the service was removed meanwhile.
-    pub(super) async fn forget_retired(&self, variable: &str) {
-        let changed = match &mut *self.lock() {
-            Some(row) => {
-                row.retiring.retain(|process| process.variable != variable);
-                true
-            }
-            None => false,
-        };
-        if changed {
-            self.save().await.ok();
-        }
+    /// Names the process of the service. A process that is started although this failed would be lost when the agent
+    /// ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateRow::change`].
+    pub(super) async fn set_process(&self, process: ProcessRow) -> Result<(), String> {
+        self.change(|row| row.process = Some(process)).await
     }
 
-    /// Names the process, or that there is none. A failure is logged: the process goes on either way.
-    pub(super) async fn set_process(&self, process: Option<ProcessRow>) {
-        self.change(|row| row.process = process).await.ok();
+    /// Says that the process is being stopped.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateRow::change`], but the row is as before.
+    pub(super) async fn retire(&self, variable: &str) -> Result<(), String> {
+        let retired = self.change(|row| {
+            let process = row.process.take_if(|process| process.variable == variable);
+            row.retiring.extend(process);
+        });
+        retired.await.inspect_err(|_| {
+            if let Some(row) = &mut *self.lock() {
+                let process = row.retiring.pop_if(|process| process.variable == variable);
+                row.process = process.or(row.process.take());
+            }
+        })
+    }
+
+    /// Takes a process off the row. A process of which something outlived SIGKILL stays on the row as one that is being
+    /// stopped, so that the next start of the agent tries again. Nothing happens when the service was removed meanwhile.
+    pub(super) async fn close(&self, variable: &str, ended: bool) {
+        match &mut *self.lock() {
+            None => return,
+            Some(row) => {
+                let process = row.process.take_if(|process| process.variable == variable);
+                match ended {
+                    true => row.retiring.retain(|process| process.variable != variable),
+                    false => row.retiring.extend(process),
+                }
+            }
+        }
+        // The error is in the log. A process that ended and is on the row is looked for at the next start of the agent,
+        // and not found.
+        self.save().await.ok();
     }
 
     /// The folders that processes of the service run in.
@@ -73,9 +99,11 @@ impl StateRow {
     }
 
     async fn save(&self) -> Result<(), String> {
-        let row = self.lock().clone();
-        let saved = self.context.state.save(&self.service, row).await;
-        saved.map_err(|error: io::Error| {
+        let change = {
+            let row = self.lock();
+            self.context.state.put(&self.service, row.clone())
+        };
+        self.context.state.flush(change).await.map_err(|error| {
             tracing::error!(service = self.service, %error, "could not save the state");
             format!("could not save the state of {}: {error}", self.service)
         })

@@ -3,21 +3,23 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::super::definition::document::Definition;
 use super::super::definition::readiness::ReadinessCheck;
+use super::super::jitter::{random_byte, spread};
 use super::super::output::task::Output;
-use super::super::process::cgroup::Cgroup;
 use super::super::process::running::{Exit, Process};
-use super::super::process::tree::Tree;
+use super::super::store::builds::discard;
 use super::super::store::state_file::ProcessRow;
 use super::context::Context;
 use super::ending::{Reporter, end_process};
-use super::probe::wait_ready;
-use super::restart_history::{RestartDecision, RestartHistory, with_jitter};
-use super::snapshot::{Snapshot, Status, from_ms, to_ms};
+use super::probe::{Position, wait_ready};
+use super::recovery::{adopt, rest_of};
+use super::restart_history::{RestartDecision, RestartHistory};
+use super::snapshot::{Snapshot, Status, to_ms};
 use super::starter::{Plan, folder, plan, start};
 use super::state_row::StateRow;
 
@@ -25,6 +27,8 @@ use super::state_row::StateRow;
 const AFTER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long what an ended process left behind may take to end after SIGTERM.
 const REST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause before another attempt to start, when the state file could not be written.
+const STATE_PAUSE: Duration = Duration::from_secs(10);
 
 /// What the supervisor waits for beside the end of the process.
 #[derive(Debug)]
@@ -37,6 +41,23 @@ enum Phase {
     Pause { until: Instant },
     /// A command: the service ended too often.
     Crashed,
+}
+
+/// Why no process was started.
+#[derive(Debug, thiserror::Error)]
+enum SpawnError {
+    /// The service cannot be started as its definition says. Counts as an end of the service.
+    #[error("{0}")]
+    Service(String),
+    /// The state file could not name the process. That is no fault of the service, and does not count.
+    #[error("{0}")]
+    State(String),
+}
+
+impl From<String> for SpawnError {
+    fn from(text: String) -> Self {
+        Self::Service(text)
+    }
 }
 
 /// What happened while the supervisor waited.
@@ -66,7 +87,7 @@ pub(super) struct Supervisor {
     /// Processes that are being stopped while a newer one runs.
     retiring: JoinSet<()>,
     /// Watches a process that is not ready yet.
-    probe: Option<JoinHandle<()>>,
+    probe: Option<AbortOnDropHandle<()>>,
 }
 
 impl Supervisor {
@@ -131,7 +152,7 @@ impl Supervisor {
                     let missing = self.context.readiness.missing(services);
                     if !missing.is_empty() {
                         let text = format!("started though {} is not ready", missing.join(", "));
-                        self.open_output().inspect(|output| output.note(&text)).ok();
+                        self.note(&text);
                     }
                 } else {
                     self.restarts = self.restarts.saturating_add(1);
@@ -169,14 +190,13 @@ impl Supervisor {
     /// As [`Supervisor::start`].
     pub(super) async fn restart(&mut self, definition: &Definition) -> Result<(), String> {
         let Some((process, row)) = self.process.take() else { return self.start(definition).await };
+        if let Err(error) = self.state_row.retire(&row.variable).await {
+            // An agent that ended now would know only one of two processes: the old one stays the only one.
+            self.process = Some((process, row));
+            return Err(error);
+        }
         self.end_probe();
         self.begin_anew();
-        self.restarts = 0;
-        let started = self.state_row.change(|stored| {
-            stored.process = None;
-            stored.retiring.push(row.clone());
-        });
-        started.await.ok();
         let spawned = self.spawn(definition).await;
         self.retire(process, row.variable, definition.stop_timeout);
         spawned
@@ -186,10 +206,11 @@ impl Supervisor {
     pub(super) async fn stop(&mut self, definition: &Definition) {
         self.phase = Phase::Idle;
         self.end_probe();
-        if let Some((process, _)) = self.process.take() {
+        if let Some((process, row)) = self.process.take() {
             self.publish_status(definition, Status::Stopping, Some((process.pid(), process.started())));
-            end_process(process, definition.stop_timeout, &self.reporter, self.output.as_deref()).await;
-            self.state_row.set_process(None).await;
+            let grace = definition.stop_timeout;
+            let ended = end_process(process, grace, &self.reporter, self.output.as_deref()).await;
+            self.state_row.close(&row.variable, ended).await;
         }
         while self.retiring.join_next().await.is_some() {}
         self.publish(definition);
@@ -197,8 +218,9 @@ impl Supervisor {
 
     /// Removes the output of a service that is stopped.
     pub(super) fn remove_output(&mut self) {
-        self.open_output().inspect(|output| output.remove()).ok();
+        // Ends the task that reads the files.
         self.output = None;
+        discard(&self.context.data.logs(&self.service));
     }
 
     /// The hub says that the process with this value of the variable is registered on the bus.
@@ -219,18 +241,14 @@ impl Supervisor {
         definition: &Definition,
     ) {
         for row in retiring {
-            match self.adopt(&row) {
+            match adopt(&row, &self.context.boot) {
                 Some(process) => self.retire(process, row.variable, definition.stop_timeout),
-                None => {
-                    self.end_rest(&row).await;
-                    self.state_row.forget_retired(&row.variable).await;
-                }
+                None => self.end_rest(&row).await,
             }
         }
         let Some(mut row) = process else { return };
-        let Some(process) = self.adopt(&row) else {
+        let Some(process) = adopt(&row, &self.context.boot) else {
             self.end_rest(&row).await;
-            self.state_row.set_process(None).await;
             if row.pid != 0 {
                 self.reporter.exit(Exit::Unknown, None).await;
             }
@@ -240,66 +258,51 @@ impl Supervisor {
         if row.pid == 0 {
             // The agent ended between the start of the process and the event.
             (row.pid, row.start_time) = (process.pid(), process.tree().start_time);
-            self.state_row.set_process(Some(row.clone())).await;
+            self.note_numbers(&row).await;
             self.reporter.spawn(process.pid());
         }
-        self.open_output().ok();
+        if let Err(error) = self.open_output() {
+            tracing::error!(service = self.service, error, "the output of the process is neither rotated nor sent");
+        }
         self.process = Some((process, row));
         self.context.readiness.set(&self.service, true);
         self.publish(definition);
     }
 
-    fn adopt(&self, row: &ProcessRow) -> Option<Process> {
-        if row.boot != self.context.boot {
-            return None;
-        }
-        let mut tree = tree_of(row);
-        if tree.pid == 0 {
-            let first = tree.find_first()?;
-            (tree.pid, tree.start_time) = (first.pid, first.start_time);
-        }
-        Process::adopt(tree, from_ms(row.started_ms))
-    }
-
     /// Ends what a process left behind that ended while no agent watched.
     async fn end_rest(&self, row: &ProcessRow) {
-        // Its number may belong to another process by now.
-        let tree = Tree { pid: 0, start_time: 0, ..tree_of(row) };
-        tree.end(REST_TIMEOUT).await;
+        let ended = rest_of(row).end(REST_TIMEOUT).await;
+        self.state_row.close(&row.variable, ended).await;
     }
 
     /// Stops a process in the background.
     fn retire(&mut self, process: Process, variable: String, grace: Duration) {
         let (reporter, state_row, output) = (self.reporter.clone(), self.state_row.clone(), self.output.clone());
         self.retiring.spawn(async move {
-            end_process(process, grace, &reporter, output.as_deref()).await;
-            state_row.forget_retired(&variable).await;
+            let ended = end_process(process, grace, &reporter, output.as_deref()).await;
+            state_row.close(&variable, ended).await;
         });
     }
 
     async fn exited(&mut self, exit: Exit, definition: &Definition) {
-        let Some((process, _)) = self.process.take() else { return };
+        let Some((process, row)) = self.process.take() else { return };
         self.end_probe();
         let ran = process.ran();
         self.reporter.exit(exit, self.output.as_deref()).await;
-        self.state_row.set_process(None).await;
-        // What the process left behind would hold the ports that the next one needs.
-        process.tree().end(REST_TIMEOUT.min(definition.stop_timeout)).await;
+        // What the process left behind would hold the ports that the next one needs. The row goes last, so that an agent
+        // that ends in between ends the rest when the agent starts again.
+        let ended = process.tree().end(REST_TIMEOUT.min(definition.stop_timeout)).await;
+        self.state_row.close(&row.variable, ended).await;
         self.plan_restart(ran, exit != Exit::Code(0), definition);
     }
 
     fn plan_restart(&mut self, ran: Duration, failed: bool, definition: &Definition) {
         self.phase = match self.history.ended(ran, failed, &definition.restart) {
             RestartDecision::Rest => Phase::Idle,
-            RestartDecision::Restart(delay) => {
-                let random = uuid::Uuid::new_v4().into_bytes().first().copied().unwrap_or_default();
-                Phase::Pause { until: Instant::now() + with_jitter(delay, random) }
-            }
+            RestartDecision::Restart(delay) => Phase::Pause { until: Instant::now() + with_jitter(delay) },
             RestartDecision::Crash => {
                 let text = format!("crashed: {} restarts within 60 s", definition.restart.max);
-                if let Some(output) = &self.output {
-                    output.note(&text);
-                }
+                self.note(&text);
                 self.reporter.crash(text);
                 Phase::Crashed
             }
@@ -310,41 +313,58 @@ impl Supervisor {
     async fn spawn(&mut self, definition: &Definition) -> Result<(), String> {
         self.phase = Phase::Idle;
         self.context.readiness.set(&self.service, false);
-        let spawned = self.try_spawn(definition).await;
-        match &spawned {
-            Ok(()) => self.publish(definition),
-            Err(error) => {
-                tracing::warn!(service = self.service, error, "could not start");
-                if let Some(output) = &self.output {
-                    output.note(&format!("could not start: {error}"));
-                }
-                self.plan_restart(Duration::ZERO, true, definition);
+        let Err(error) = self.try_spawn(definition).await else {
+            self.publish(definition);
+            return Ok(());
+        };
+        let text = error.to_string();
+        tracing::warn!(service = self.service, error = text, "could not start");
+        self.note(&format!("could not start: {text}"));
+        match error {
+            SpawnError::Service(_) => self.plan_restart(Duration::ZERO, true, definition),
+            SpawnError::State(_) => {
+                self.phase = Phase::Pause { until: Instant::now() + with_jitter(STATE_PAUSE) };
+                self.publish(definition);
             }
         }
-        spawned
+        Err(text)
     }
 
-    async fn try_spawn(&mut self, definition: &Definition) -> Result<(), String> {
+    async fn try_spawn(&mut self, definition: &Definition) -> Result<(), SpawnError> {
         let output = self.open_output()?;
         let plan = plan(&self.context, &self.service, definition)?;
-        let stdout = output.stdout();
-        let mut row = self.row(&plan);
-        self.state_row.set_process(Some(row.clone())).await;
+        let (stdout, cgroup, mut row) = (output.stdout(), plan.cgroup.clone(), self.row(&plan));
         let hold = output.hold();
-        let process = match start(&self.context, &self.service, definition, plan, &output).await {
+        let started = match self.state_row.set_process(row.clone()).await {
+            Ok(()) => {
+                let started = start(&self.context, &self.service, definition, plan, &output).await;
+                started.map_err(SpawnError::Service)
+            }
+            Err(error) => Err(SpawnError::State(error)),
+        };
+        let process = match started {
             Ok(process) => process,
             Err(error) => {
-                self.state_row.set_process(None).await;
+                if let Some(cgroup) = cgroup {
+                    cgroup.remove();
+                }
+                self.state_row.close(&row.variable, true).await;
                 return Err(error);
             }
         };
         (row.pid, row.start_time) = (process.pid(), process.tree().start_time);
-        self.state_row.set_process(Some(row.clone())).await;
+        self.note_numbers(&row).await;
         self.reporter.spawn(process.pid());
         drop(hold);
         self.process = Some((process, row));
         self.watch_readiness(definition, stdout, &output);
         Ok(())
+    }
+
+    /// Adds the numbers of a process to its row.
+    async fn note_numbers(&self, row: &ProcessRow) {
+        // The error is in the log. Without the numbers, the process is found by its variable.
+        self.state_row.set_process(row.clone()).await.ok();
     }
 
     fn row(&self, plan: &Plan) -> ProcessRow {
@@ -360,7 +380,7 @@ impl Supervisor {
         }
     }
 
-    fn watch_readiness(&mut self, definition: &Definition, stdout: (std::path::PathBuf, u64), output: &Arc<Output>) {
+    fn watch_readiness(&mut self, definition: &Definition, stdout: Position, output: &Arc<Output>) {
         self.end_probe();
         let Some(ready) = definition.ready.clone() else {
             self.context.readiness.set(&self.service, true);
@@ -368,18 +388,16 @@ impl Supervisor {
         };
         let (service, readiness, output) =
             (self.service.clone(), Arc::clone(&self.context.readiness), Arc::clone(output));
-        self.probe = Some(tokio::spawn(async move {
-            if tokio::time::timeout(ready.timeout, wait_ready(ready.check, stdout)).await.is_err() {
+        self.probe = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            if timeout(ready.timeout, wait_ready(ready.check, stdout)).await.is_err() {
                 output.note(&format!("not ready within {} s; counts as ready", ready.timeout.as_secs()));
             }
             readiness.set(&service, true);
-        }));
+        })));
     }
 
     fn end_probe(&mut self) {
-        if let Some(probe) = self.probe.take() {
-            probe.abort();
-        }
+        self.probe = None;
         self.context.readiness.set(&self.service, false);
     }
 
@@ -388,6 +406,14 @@ impl Supervisor {
         self.history = RestartHistory::default();
         self.restarts = 0;
         self.phase = Phase::Idle;
+    }
+
+    /// Writes a line of the agent into the output of the service, or into the log when the output cannot be opened.
+    fn note(&mut self, text: &str) {
+        match self.open_output() {
+            Ok(output) => output.note(text),
+            Err(error) => tracing::warn!(service = self.service, error, text, "no output to write into"),
+        }
     }
 
     fn open_output(&mut self) -> Result<Arc<Output>, String> {
@@ -441,11 +467,7 @@ impl Supervisor {
     }
 }
 
-fn tree_of(row: &ProcessRow) -> Tree {
-    Tree {
-        pid: row.pid,
-        start_time: row.start_time,
-        variable: row.variable.clone(),
-        cgroup: row.cgroup.clone().map(Cgroup::at),
-    }
+/// The pause times 0.8 to 1.2, so that services that failed together do not start together.
+fn with_jitter(pause: Duration) -> Duration {
+    spread(pause, 0.8, 1.2, random_byte())
 }

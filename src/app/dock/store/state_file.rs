@@ -113,22 +113,26 @@ impl StateFile {
         self.lock().state.services.clone()
     }
 
-    /// Replaces the row of a service, or removes it, and returns when the file has the change. Changes that come while
-    /// the file is written are written together.
+    /// Replaces the row of a service, or removes it, in memory. Gives the number of the change, for
+    /// [`StateFile::flush`].
+    pub(crate) fn put(&self, service: &str, row: Option<ServiceRow>) -> u64 {
+        let mut inner = self.lock();
+        match row {
+            Some(row) => inner.state.services.insert(service.to_owned(), row),
+            None => inner.state.services.remove(service),
+        };
+        inner.changes = inner.changes.saturating_add(1);
+        inner.changes
+    }
+
+    /// Returns when the file has the change with this number. Changes that come while the file is written are written
+    /// together.
     ///
     /// # Errors
     ///
-    /// The file cannot be written. The state in memory has the change nevertheless.
-    pub(crate) async fn save(&self, service: &str, row: Option<ServiceRow>) -> io::Result<()> {
-        let change = {
-            let mut inner = self.lock();
-            match row {
-                Some(row) => inner.state.services.insert(service.to_owned(), row),
-                None => inner.state.services.remove(service),
-            };
-            inner.changes = inner.changes.saturating_add(1);
-            inner.changes
-        };
+    /// The file cannot be written. The state in memory has the change nevertheless, and a later write brings the change
+    /// into the file.
+    pub(crate) async fn flush(&self, change: u64) -> io::Result<()> {
         let mut saved = Arc::clone(&self.saved).lock_owned().await;
         if *saved >= change {
             return Ok(());
@@ -179,13 +183,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dock.json");
         let file = StateFile::open(&path, || "first".into()).unwrap();
-        let (a, b) = tokio::join!(file.save("a", Some(row("x"))), file.save("b", Some(row("y"))));
+        let (a, b) = (file.put("a", Some(row("x"))), file.put("b", Some(row("y"))));
+        let (a, b) = tokio::join!(file.flush(a), file.flush(b));
         a.unwrap();
         b.unwrap();
-        file.save("a", None).await.unwrap();
+        file.flush(file.put("a", None)).await.unwrap();
         let again = StateFile::open(&path, || "second".into()).unwrap();
         assert_eq!(again.directory(), "first");
         assert_eq!(again.services(), BTreeMap::from([("b".to_owned(), row("y"))]));
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_written_with_the_next_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dock.json");
+        let file = StateFile::open(&path, || "first".into()).unwrap();
+        let obstacle = folder.path().join("dock.json.new");
+        fs::create_dir(&obstacle).unwrap();
+        assert!(file.flush(file.put("a", Some(row("x")))).await.is_err());
+        fs::remove_dir(&obstacle).unwrap();
+        file.flush(file.put("b", Some(row("y")))).await.unwrap();
+        assert_eq!(StateFile::open(&path, String::new).unwrap().services().len(), 2);
     }
 
     #[test]
