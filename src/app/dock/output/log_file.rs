@@ -59,6 +59,11 @@ impl LogFile {
         OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)
     }
 
+    /// Where the file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The present size.
     pub(crate) fn size(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
@@ -76,6 +81,21 @@ impl LogFile {
     /// True when the file is due for a rotation.
     pub(crate) fn is_full(&self) -> bool {
         self.size() >= self.max_bytes
+    }
+
+    /// True when the file has grown to twice the size from which on it is rotated.
+    pub(crate) fn is_far_beyond(&self) -> bool {
+        self.size() >= self.max_bytes.saturating_mul(2)
+    }
+
+    /// Removes the content of the file, and gives its size.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be changed.
+    pub(crate) fn empty(&self) -> io::Result<u64> {
+        let size = self.size();
+        self.file.set_len(0).map(|()| size)
     }
 
     /// Moves the content of the file to the newest older file, and the older files on by one. Of a file that grew far

@@ -3,25 +3,27 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::log_file::LogFile;
+use super::super::report::outbox::CHUNK_BYTES_MAX;
+use super::log_file::{LogFile, Rotation};
 
-/// Most bytes of a chunk.
-const CHUNK_BYTES: usize = 32 * 1024;
 /// How far the reading may be behind the file before bytes are passed over.
 const BEHIND_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// How far behind the end the reading goes on then.
 const RESUME_BYTES: u64 = 64 * 1024;
 /// How long a line without an end waits for its end.
 const LINE_WAIT: Duration = Duration::from_millis(50);
+/// The pause after a rotation that failed.
+const ROTATE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Where the reading of one file is.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    log: LogFile,
+    log: Arc<LogFile>,
     position: u64,
     /// What was not read yet when the file was rotated.
     backlog: Option<Backlog>,
@@ -30,6 +32,8 @@ pub(crate) struct Tail {
     inside_line: bool,
     /// When the beginning of a line without an end was seen, and how many bytes it had.
     waits: Option<(Instant, usize)>,
+    /// When the last rotation failed.
+    rotation_failed: Option<Instant>,
 }
 
 /// The rest of a rotated file.
@@ -42,9 +46,14 @@ struct Backlog {
 
 impl Tail {
     /// Reads what comes from now on.
-    pub(crate) fn new(log: LogFile) -> Self {
+    pub(crate) fn new(log: Arc<LogFile>) -> Self {
         let position = log.size();
-        Self { log, position, backlog: None, dropped: 0, inside_line: false, waits: None }
+        Self { log, position, backlog: None, dropped: 0, inside_line: false, waits: None, rotation_failed: None }
+    }
+
+    /// True when there is something to read.
+    pub(crate) fn has_more(&self) -> bool {
+        self.backlog.is_some() || self.log.size() != self.position
     }
 
     /// Passes over everything, without a count: nobody wants the output. Says whether there was any.
@@ -55,18 +64,45 @@ impl Tail {
         moved
     }
 
-    /// Rotates the file when the file is due.
-    pub(crate) fn rotate_if_full(&mut self) {
-        if !self.log.is_full() {
-            return;
-        }
-        let rotation = match self.log.rotate() {
-            Ok(rotation) => rotation,
-            Err(error) => {
-                tracing::warn!(%error, "could not rotate the output of a service");
-                return;
+    /// The file, when it is due for a rotation. The caller rotates the file and then calls [`Tail::rotated`].
+    pub(crate) fn full_log(&self) -> Option<Arc<LogFile>> {
+        let pauses = self.rotation_failed.is_some_and(|at| at.elapsed() < ROTATE_AGAIN);
+        (!pauses && self.log.is_full()).then(|| Arc::clone(&self.log))
+    }
+
+    /// Goes on behind a rotation. When the rotation failed, a file far beyond its bound is emptied: a full disk is no
+    /// reason to fill it further.
+    pub(crate) fn rotated(&mut self, rotation: io::Result<Rotation>) {
+        match rotation {
+            Ok(rotation) => {
+                self.rotation_failed = None;
+                self.move_to(rotation);
             }
-        };
+            Err(error) => {
+                tracing::warn!(file = %self.log.path().display(), %error, "could not rotate the output of a service");
+                self.rotation_failed = Some(Instant::now());
+                if self.log.is_far_beyond() {
+                    self.empty_file();
+                }
+            }
+        }
+    }
+
+    fn empty_file(&mut self) {
+        match self.log.empty() {
+            Ok(size) => {
+                let rest = self.backlog.take().map_or(0, |backlog| backlog.end.saturating_sub(backlog.position));
+                self.drop_bytes(rest.saturating_add(size.saturating_sub(self.position)));
+                self.position = 0;
+                tracing::warn!(file = %self.log.path().display(), size, "emptied the output of a service");
+            }
+            Err(error) => {
+                tracing::error!(file = %self.log.path().display(), %error, "the output of a service is not bounded");
+            }
+        }
+    }
+
+    fn move_to(&mut self, rotation: Rotation) {
         if let Some(backlog) = self.backlog.take() {
             self.drop_bytes(backlog.end.saturating_sub(backlog.position));
         }
@@ -86,14 +122,14 @@ impl Tail {
     /// The next chunk. None when there is nothing new; `flush` gives a line without an end at once.
     pub(crate) fn read(&mut self, flush: bool) -> Option<Bytes> {
         self.pass_over();
-        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut buffer = vec![0; CHUNK_BYTES_MAX];
         let read = self.fill(&mut buffer);
         buffer.truncate(read);
         let line_end = buffer.iter().rposition(|byte| *byte == b'\n').map(|at| at.saturating_add(1));
         match line_end {
             Some(end) => buffer.truncate(end),
             None if buffer.is_empty() => return None,
-            None if buffer.len() < CHUNK_BYTES && !flush && self.must_wait(buffer.len()) => return None,
+            None if buffer.len() < CHUNK_BYTES_MAX && !flush && self.must_wait(buffer.len()) => return None,
             None => {}
         }
         self.waits = None;
@@ -209,24 +245,30 @@ mod tests {
     struct Fixture {
         tail: Tail,
         writer: File,
-        _folder: tempfile::TempDir,
+        folder: tempfile::TempDir,
+    }
+
+    fn rotate_if_full(tail: &mut Tail) {
+        if let Some(log) = tail.full_log() {
+            tail.rotated(log.rotate());
+        }
     }
 
     fn fixture(max_bytes: u64) -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let log = LogFile::open(&folder.path().join("out.log"), max_bytes).unwrap();
-        Fixture { writer: log.writer().unwrap(), tail: Tail::new(log), _folder: folder }
+        Fixture { writer: log.writer().unwrap(), tail: Tail::new(Arc::new(log)), folder }
     }
 
     #[test]
     fn chunks_end_at_line_ends() {
-        let Fixture { mut tail, mut writer, _folder } = fixture(1 << 24);
+        let Fixture { mut tail, mut writer, folder: _folder } = fixture(1 << 24);
         let text: Vec<u8> = (0..10_000).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
         writer.write_all(&text).unwrap();
         writer.write_all(b"half").unwrap();
         let mut read = Vec::new();
         while let Some(chunk) = tail.read(false) {
-            assert!(chunk.len() <= CHUNK_BYTES && chunk.ends_with(b"\n"));
+            assert!(chunk.len() <= CHUNK_BYTES_MAX && chunk.ends_with(b"\n"));
             read.extend_from_slice(&chunk);
         }
         assert_eq!(read, text);
@@ -236,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_line_without_an_end_comes_after_a_moment_and_at_once_when_flushed() {
-        let Fixture { mut tail, mut writer, _folder } = fixture(1 << 24);
+        let Fixture { mut tail, mut writer, folder: _folder } = fixture(1 << 24);
         writer.write_all(b"name: ").unwrap();
         assert_eq!(tail.read(false), None);
         let since = Instant::now();
@@ -253,7 +295,7 @@ mod tests {
 
     #[test]
     fn rotation_in_the_middle_of_the_reading_loses_nothing() {
-        let Fixture { mut tail, mut writer, _folder } = fixture(300_000);
+        let Fixture { mut tail, mut writer, folder: _folder } = fixture(300_000);
         let (mut written, mut read) = (Vec::new(), Vec::new());
         for round in 0..20 {
             for number in 0..5_000 {
@@ -261,7 +303,7 @@ mod tests {
                 writer.write_all(line.as_bytes()).unwrap();
                 written.extend_from_slice(line.as_bytes());
             }
-            tail.rotate_if_full();
+            rotate_if_full(&mut tail);
             // Only a part, so that the rest has to come out of the rotated file.
             for _ in 0..round {
                 read.extend(tail.read(true).unwrap_or_default());
@@ -281,8 +323,25 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_cannot_be_rotated_is_emptied_before_it_fills_the_disk() {
+        let Fixture { mut tail, mut writer, folder } = fixture(100_000);
+        std::fs::create_dir(folder.path().join("out.log.0")).unwrap();
+        let line = [vec![b'x'; 99], vec![b'\n']].concat();
+        writer.write_all(&line.repeat(1_500)).unwrap();
+        rotate_if_full(&mut tail);
+        assert_eq!(tail.log.size(), 150_000, "there is time for another attempt");
+        tail.rotation_failed = None;
+        writer.write_all(&line.repeat(1_000)).unwrap();
+        rotate_if_full(&mut tail);
+        assert_eq!(tail.log.size(), 0);
+        writer.write_all(b"the rest of a line\nnext\n").unwrap();
+        assert_eq!(tail.read(false).unwrap(), "next\n");
+        assert_eq!(tail.take_dropped(), 250_000 + 19);
+    }
+
+    #[test]
     fn what_is_too_far_behind_is_passed_over_up_to_a_line_and_counted() {
-        let Fixture { mut tail, mut writer, _folder } = fixture(1 << 30);
+        let Fixture { mut tail, mut writer, folder: _folder } = fixture(1 << 30);
         let line = [vec![b'x'; 99], vec![b'\n']].concat();
         for _ in 0..100 {
             writer.write_all(&line.repeat(1_000)).unwrap();
@@ -298,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_line_without_any_end_comes_in_full_chunks() {
-        let Fixture { mut tail, mut writer, _folder } = fixture(1 << 24);
+        let Fixture { mut tail, mut writer, folder: _folder } = fixture(1 << 24);
         writer.write_all(&vec![b'x'; 100_000]).unwrap();
         let chunks: Vec<usize> = std::iter::from_fn(|| tail.read(true)).map(|chunk| chunk.len()).collect();
         assert_eq!(chunks, [32_768, 32_768, 32_768, 1_696]);

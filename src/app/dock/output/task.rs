@@ -10,8 +10,9 @@ use std::time::Duration;
 use crate::doors::hms::wire::op::Op;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::AbortHandle;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::base::actors::hint;
 
@@ -29,18 +30,17 @@ const LONG_PAUSE: Duration = Duration::from_millis(250);
 const RESUME_WITHIN: Duration = Duration::from_secs(60);
 /// How long the last output of an ended process may take to the hub before its exit is told anyway.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Chunks of one file before the other file has its turn.
-const CHUNKS_AT_ONCE: usize = 8;
+/// Chunks of both files before other services have their turn.
+const CHUNKS_AT_ONCE: usize = 16;
 
 /// The output of one service.
 #[derive(Debug)]
 pub(crate) struct Output {
-    folder: PathBuf,
-    stdout: LogFile,
-    stderr: LogFile,
+    stdout: Arc<LogFile>,
+    stderr: Arc<LogFile>,
     drains: mpsc::Sender<oneshot::Sender<()>>,
     held: Arc<AtomicUsize>,
-    task: AbortHandle,
+    _task: AbortOnDropHandle<()>,
 }
 
 impl Output {
@@ -57,12 +57,14 @@ impl Output {
         subscriptions: &Arc<Subscriptions>,
     ) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let open = |name: &str| LogFile::open(&folder.join(name), max_bytes);
+        let open = |name: &str| LogFile::open(&folder.join(name), max_bytes).map(Arc::new);
+        let (stdout, stderr) = (open("out.log")?, open("err.log")?);
         let (drains, drain_requests) = mpsc::channel(4);
         let held = Arc::<AtomicUsize>::default();
         let task = Task {
             service: service.to_owned(),
-            streams: [(Op::Stdout, Tail::new(open("out.log")?)), (Op::Stderr, Tail::new(open("err.log")?))],
+            streams: [(Op::Stdout, Tail::new(Arc::clone(&stdout))), (Op::Stderr, Tail::new(Arc::clone(&stderr)))],
+            room: None,
             outbox: Arc::clone(outbox),
             changes: subscriptions.changes(),
             subscriptions: Arc::clone(subscriptions),
@@ -71,14 +73,7 @@ impl Output {
             held: Arc::clone(&held),
             drain_requests,
         };
-        Ok(Self {
-            folder: folder.to_owned(),
-            stdout: open("out.log")?,
-            stderr: open("err.log")?,
-            drains,
-            held,
-            task: tokio::spawn(task.run()).abort_handle(),
-        })
+        Ok(Self { stdout, stderr, drains, held, _task: AbortOnDropHandle::new(tokio::spawn(task.run())) })
     }
 
     /// The handles that a process writes to.
@@ -92,7 +87,7 @@ impl Output {
 
     /// The file of the standard output and its present size.
     pub(crate) fn stdout(&self) -> (PathBuf, u64) {
-        (self.folder.join("out.log"), self.stdout.size())
+        (self.stdout.path().to_owned(), self.stdout.size())
     }
 
     /// Writes a line of the agent into the standard error of the service.
@@ -117,20 +112,6 @@ impl Output {
             timeout(DRAIN_TIMEOUT, is_done).await.ok();
         }
     }
-
-    /// Ends the reading, and removes all files.
-    pub(crate) fn remove(&self) {
-        self.task.abort();
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            tracing::warn!(%error, folder = %self.folder.display(), "could not remove the output of a service");
-        }
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// Holds output back until dropped.
@@ -147,7 +128,10 @@ impl Drop for Hold {
 
 struct Task {
     service: String,
+    /// The streams, with the one first whose turn it is.
     streams: [(Op, Tail); 2],
+    /// Room that was waited for.
+    room: Option<Room>,
     outbox: Arc<Outbox>,
     subscriptions: Arc<Subscriptions>,
     changes: watch::Receiver<SubscriptionKeys>,
@@ -173,23 +157,22 @@ enum Progress {
 impl Task {
     async fn run(mut self) {
         let mut pause = SHORT_PAUSE;
-        let mut drains = Vec::new();
+        let mut drains: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
-            let progress = self.look(!drains.is_empty());
-            match progress {
+            self.rotate().await;
+            match self.look(!drains.is_empty()) {
                 Progress::More => {
                     tokio::task::yield_now().await;
                     continue;
                 }
                 Progress::Blocked => {
-                    self.outbox.wait_for_room(LONG_PAUSE).await;
+                    self.wait_for_room().await;
                     continue;
                 }
                 Progress::Growth => pause = SHORT_PAUSE,
                 Progress::Nothing => pause = (pause * 2).min(LONG_PAUSE),
             }
             for done in drains.drain(..) {
-                let done: oneshot::Sender<()> = done;
                 // Whoever asked may have given up.
                 hint(done, ());
             }
@@ -201,10 +184,35 @@ impl Task {
         }
     }
 
-    fn look(&mut self, flush: bool) -> Progress {
+    /// Rotates the files that are full, on another thread: the copy takes time, and other services do not wait for that.
+    async fn rotate(&mut self) {
         for (_, tail) in &mut self.streams {
-            tail.rotate_if_full();
+            let Some(log) = tail.full_log() else { continue };
+            let rotated = spawn_blocking(move || log.rotate()).await;
+            tail.rotated(rotated.unwrap_or_else(|error| Err(io::Error::other(error))));
         }
+    }
+
+    /// Waits for room for a chunk. The files are rotated meanwhile, and the place among those who wait is kept.
+    async fn wait_for_room(&mut self) {
+        let outbox = Arc::clone(&self.outbox);
+        let room = outbox.room();
+        tokio::pin!(room);
+        loop {
+            tokio::select! {
+                room = &mut room => {
+                    self.room = room;
+                    return;
+                }
+                Ok(()) = self.changes.changed() => return,
+                () = sleep(LONG_PAUSE) => self.rotate().await,
+            }
+        }
+    }
+
+    fn look(&mut self, flush: bool) -> Progress {
+        // Not kept when there is nothing to send.
+        let room = self.room.take();
         let now = Instant::now();
         let keeps_place = self.last_wanted.is_some_and(|at| now.duration_since(at) < RESUME_WITHIN);
         match self.subscriptions.interest(&self.service) {
@@ -215,7 +223,7 @@ impl Task {
                     self.skip_to_end();
                 }
                 match self.held.load(Ordering::Relaxed) {
-                    0 => self.send(flush),
+                    0 => self.send(flush, room),
                     _ => Progress::Growth,
                 }
             }
@@ -233,31 +241,39 @@ impl Task {
         if moved { Progress::Growth } else { Progress::Nothing }
     }
 
-    fn send(&mut self, flush: bool) -> Progress {
-        let mut progress = Progress::Nothing;
-        for (op, tail) in &mut self.streams {
-            for chunk_number in 0..=CHUNKS_AT_ONCE {
-                if self.outbox.room() == Room::Full {
-                    return Progress::Blocked;
-                }
-                if chunk_number == CHUNKS_AT_ONCE {
-                    progress = Progress::More;
-                    break;
-                }
-                let Some(chunk) = tail.read(flush) else { break };
-                let dropped = tail.take_dropped();
-                if dropped > 0 {
-                    let line = format!("rollbook: {dropped} bytes of output were dropped\n");
-                    self.outbox.output(Op::Stderr, &self.service, Bytes::from(line));
-                }
-                if !chunk.is_empty() {
-                    self.outbox.output(*op, &self.service, chunk);
-                }
-                if progress == Progress::Nothing {
-                    progress = Progress::Growth;
-                }
+    /// Sends what there is. The streams take turns, also from one call to the next.
+    fn send(&mut self, flush: bool, mut room: Option<Room>) -> Progress {
+        let (mut progress, mut without_more) = (Progress::Nothing, 0);
+        for _ in 0..CHUNKS_AT_ONCE {
+            match self.send_chunk(flush, room.take()) {
+                Progress::Blocked => return Progress::Blocked,
+                Progress::Nothing => without_more += 1,
+                Progress::Growth | Progress::More => (progress, without_more) = (Progress::Growth, 0),
             }
+            if without_more == self.streams.len() {
+                return progress;
+            }
+            self.streams.rotate_left(1);
         }
-        progress
+        Progress::More
+    }
+
+    /// Sends a chunk of the stream whose turn it is.
+    fn send_chunk(&mut self, flush: bool, room: Option<Room>) -> Progress {
+        let [(op, tail), _] = &mut self.streams;
+        if !tail.has_more() {
+            return Progress::Nothing;
+        }
+        let Some(mut room) = room.or_else(|| self.outbox.try_room()) else { return Progress::Blocked };
+        let Some(chunk) = tail.read(flush) else { return Progress::Nothing };
+        let dropped = tail.take_dropped();
+        if dropped > 0 {
+            let line = format!("rollbook: {dropped} bytes of output were dropped\n");
+            self.outbox.output(Op::Stderr, &self.service, Bytes::from(line), &mut room);
+        }
+        if !chunk.is_empty() {
+            self.outbox.output(*op, &self.service, chunk, &mut room);
+        }
+        Progress::Growth
     }
 }

@@ -5,23 +5,28 @@
 //! output ----> queue ----> written
 //! ```
 //!
+//! Output has to wait for room in the queue. Those who wait get room in the order in which they came, one chunk each, so a
+//! loud service does not keep the output of others from the hub.
+//!
 //! TCP keeps the order, so the answer to a ping shows that the hub has read all that was written before the ping. When a
 //! connection ends, all events without such a proof are sent again on the next connection. An event may therefore come
 //! twice, and never not at all, unless more than [`EVENTS_MAX`] wait.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::doors::hms::wire::op::Op;
 use bytes::{Bytes, BytesMut};
-use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::event::{Event, frame};
 
-/// Bytes in the queue from which on output has to wait.
+/// Most bytes of output in the queue.
 const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+/// Most bytes of one chunk of output.
+pub(crate) const CHUNK_BYTES_MAX: usize = 32 * 1024;
+/// The permits for a chunk, one for each byte.
+const CHUNK_PERMITS: u32 = 32 * 1024;
 /// Most events that wait for the hub.
 const EVENTS_MAX: usize = 10_000;
 /// About how many bytes one write takes.
@@ -33,18 +38,14 @@ pub(crate) struct Outbox {
     dock: String,
     inner: Mutex<Inner>,
     filled: Notify,
-    emptied: Notify,
     event_written: Notify,
+    /// The room for output, in bytes.
+    room: Arc<Semaphore>,
 }
 
-/// Whether output may be queued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
-    /// At once.
-    Yes,
-    /// When the hub has read some.
-    Full,
-}
+/// Room for a chunk of output in the queue. What is not used is given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Room(OwnedSemaphorePermit);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -54,6 +55,7 @@ struct Inner {
     /// Pings and pongs, which pass everything else.
     urgent: VecDeque<Bytes>,
     queue: VecDeque<Item>,
+    /// The bytes of all frames in the two.
     queued_bytes: usize,
     /// Events that were written to the present connection and that the hub may not have read.
     unconfirmed: VecDeque<Event>,
@@ -67,7 +69,8 @@ struct Inner {
 
 #[derive(Debug)]
 enum Item {
-    Frame(Bytes),
+    /// A frame, and its room if the frame is output.
+    Frame { bytes: Bytes, _room: Option<OwnedSemaphorePermit> },
     Event(Event),
 }
 
@@ -75,8 +78,9 @@ impl Outbox {
     /// An empty queue of a dock.
     pub(crate) fn new(dock: &str) -> Self {
         let inner = Mutex::new(Inner::default());
-        let (filled, emptied, event_written) = (Notify::new(), Notify::new(), Notify::new());
-        Self { dock: dock.to_owned(), inner, filled, emptied, event_written }
+        let (filled, event_written) = (Notify::new(), Notify::new());
+        let room = Arc::new(Semaphore::new(OUTPUT_BYTES_MAX));
+        Self { dock: dock.to_owned(), inner, filled, event_written, room }
     }
 
     /// Queues an event, also while there is no connection.
@@ -96,7 +100,7 @@ impl Outbox {
     pub(crate) fn frame(&self, connection: u64, frame: Bytes) {
         let mut inner = self.lock();
         if inner.connected && inner.connection == connection {
-            inner.push_frame(frame);
+            inner.push_frame(frame, None);
         }
         drop(inner);
         self.filled.notify_one();
@@ -104,7 +108,7 @@ impl Outbox {
 
     /// Queues a pong, which passes everything else.
     pub(crate) fn urgent(&self, frame: Bytes) {
-        self.lock().urgent.push_back(frame);
+        self.lock().push_urgent(frame);
         self.filled.notify_one();
     }
 
@@ -112,7 +116,7 @@ impl Outbox {
     pub(crate) fn ping(&self, frame: Bytes) {
         let mut inner = self.lock();
         inner.before_ping = inner.unconfirmed.len();
-        inner.urgent.push_back(frame);
+        inner.push_urgent(frame);
         drop(inner);
         self.filled.notify_one();
     }
@@ -136,7 +140,7 @@ impl Outbox {
         }
     }
 
-    /// The bytes in the queue.
+    /// The bytes of all frames in the queue.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.lock().queued_bytes
     }
@@ -147,28 +151,23 @@ impl Outbox {
         inner.queue.is_empty() && inner.urgent.is_empty() && inner.waiting.is_empty()
     }
 
-    /// Output may be queued, or has to wait.
-    pub(crate) fn room(&self) -> Room {
-        match self.lock().queued_bytes < OUTPUT_BYTES_MAX {
-            true => Room::Yes,
-            false => Room::Full,
-        }
+    /// Room for one chunk of output, unless others wait or the queue is full.
+    pub(crate) fn try_room(&self) -> Option<Room> {
+        Arc::clone(&self.room).try_acquire_many_owned(CHUNK_PERMITS).ok().map(Room)
     }
 
-    /// Waits for room for output, at most `longest`.
-    pub(crate) async fn wait_for_room(&self, longest: Duration) {
-        let emptied = self.emptied.notified();
-        if self.room() == Room::Full {
-            timeout(longest, emptied).await.ok();
-        }
+    /// Waits for room for one chunk of output. Whoever gives the future up loses the place among those who wait.
+    pub(crate) async fn room(&self) -> Option<Room> {
+        Arc::clone(&self.room).acquire_many_owned(CHUNK_PERMITS).await.ok().map(Room)
     }
 
-    /// Queues output of a process.
-    pub(crate) fn output(&self, op: Op, service: &str, bytes: Bytes) {
+    /// Queues output of a process, which takes as much of `room` as the output is long.
+    pub(crate) fn output(&self, op: Op, service: &str, bytes: Bytes, room: &mut Room) {
+        let taken = room.0.split(bytes.len().min(room.0.num_permits()));
         let frame = frame(op, service, &self.dock, bytes);
         let mut inner = self.lock();
         if inner.connected {
-            inner.push_frame(frame);
+            inner.push_frame(frame, taken);
         }
         drop(inner);
         self.filled.notify_one();
@@ -198,12 +197,10 @@ impl Outbox {
         (inner.lost, inner.connection) = (lost, connection);
         let queued = queue.into_iter().filter_map(|item| match item {
             Item::Event(event) => Some(event),
-            Item::Frame(_) => None,
+            Item::Frame { .. } => None,
         });
         inner.waiting = unconfirmed.into_iter().chain(queued).chain(waiting).collect();
         inner.drop_oldest_events();
-        drop(inner);
-        self.emptied.notify_waiters();
     }
 
     /// Waits for something to write, and takes about [`WRITE_BYTES`] of it into `out`.
@@ -212,7 +209,6 @@ impl Outbox {
             let filled = self.filled.notified();
             self.take_now(out);
             if !out.is_empty() {
-                self.emptied.notify_waiters();
                 return;
             }
             filled.await;
@@ -222,12 +218,13 @@ impl Outbox {
     fn take_now(&self, out: &mut BytesMut) {
         let mut inner = self.lock();
         while let Some(frame) = inner.urgent.pop_front() {
+            inner.queued_bytes = inner.queued_bytes.saturating_sub(frame.len());
             out.extend_from_slice(&frame);
         }
         while out.len() < WRITE_BYTES {
             match inner.queue.pop_front() {
                 None => break,
-                Some(Item::Frame(frame)) => {
+                Some(Item::Frame { bytes: frame, .. }) => {
                     inner.queued_bytes = inner.queued_bytes.saturating_sub(frame.len());
                     out.extend_from_slice(&frame);
                 }
@@ -246,9 +243,14 @@ impl Outbox {
 }
 
 impl Inner {
-    fn push_frame(&mut self, frame: Bytes) {
+    fn push_frame(&mut self, frame: Bytes, room: Option<OwnedSemaphorePermit>) {
         self.queued_bytes = self.queued_bytes.saturating_add(frame.len());
-        self.queue.push_back(Item::Frame(frame));
+        self.queue.push_back(Item::Frame { bytes: frame, _room: room });
+    }
+
+    fn push_urgent(&mut self, frame: Bytes) {
+        self.queued_bytes = self.queued_bytes.saturating_add(frame.len());
+        self.urgent.push_back(frame);
     }
 
     /// Keeps the number of events within its bound. Those of the queue go first into the count, because the hub does
@@ -324,13 +326,17 @@ mod tests {
         assert_eq!(written(&outbox), b"pongnew");
     }
 
+    fn chunk() -> Bytes {
+        Bytes::from(vec![b'x'; CHUNK_BYTES_MAX])
+    }
+
     #[test]
     fn output_waits_when_the_hub_does_not_read_and_events_do_not() {
         let outbox = Outbox::new("d");
         outbox.connect();
         let mut queued = 0;
-        while outbox.room() == Room::Yes {
-            outbox.output(Op::Stdout, "app", Bytes::from(vec![b'x'; 32 * 1024]));
+        while let Some(mut room) = outbox.try_room() {
+            outbox.output(Op::Stdout, "app", chunk(), &mut room);
             queued += 1;
         }
         assert_eq!(queued, 32);
@@ -339,7 +345,48 @@ mod tests {
         while !outbox.is_empty() {
             all.extend(written(&outbox));
         }
-        assert!(all.ends_with(&encoded([1])) && outbox.room() == Room::Yes);
+        assert!(all.ends_with(&encoded([1])) && outbox.try_room().is_some());
+        assert_eq!((outbox.queued_bytes(), outbox.room.available_permits()), (0, OUTPUT_BYTES_MAX));
+    }
+
+    #[test]
+    fn output_takes_only_the_room_that_it_needs_and_gives_it_back_when_the_connection_ends() {
+        let outbox = Outbox::new("d");
+        outbox.connect();
+        for _ in 0..1_000 {
+            outbox.output(Op::Stdout, "app", Bytes::from_static(b"a line"), &mut outbox.try_room().unwrap());
+        }
+        outbox.urgent(Bytes::from_static(b"pong"));
+        assert!(outbox.queued_bytes() > 6_000);
+        outbox.disconnect();
+        assert_eq!((outbox.queued_bytes(), outbox.room.available_permits()), (0, OUTPUT_BYTES_MAX));
+    }
+
+    #[tokio::test]
+    async fn a_loud_service_leaves_others_their_turn() {
+        let outbox = Outbox::new("d");
+        outbox.connect();
+        while let Some(mut room) = outbox.try_room() {
+            outbox.output(Op::Stdout, "loud", chunk(), &mut room);
+        }
+        let output = async |service: &str, chunks: usize| {
+            for _ in 0..chunks {
+                let mut room = outbox.room().await.unwrap();
+                outbox.output(Op::Stdout, service, chunk(), &mut room);
+            }
+        };
+        let hub = async {
+            tokio::task::yield_now().await;
+            for _ in 0..20 {
+                written(&outbox);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = hub => panic!("the quiet service had no turn"),
+            () = output("loud", 1_000) => panic!("the hub reads less"),
+            () = output("quiet", 5) => {}
+        }
     }
 
     #[test]
