@@ -62,6 +62,7 @@ pub async fn run(
         if !config.keep {
             tracing::info!("stopping all services");
             dispatcher.shut_down().await;
+            context.children.end_orphans().await;
         }
         flush(&context.outbox).await;
     };
@@ -107,7 +108,7 @@ fn context(config: &Config, node: watch::Receiver<Option<NodeAddress>>) -> Resul
         data,
         state,
         cgroups,
-        children: Arc::<Children>::default(),
+        children: Arc::new(Children::new()),
         outbox: Arc::new(Outbox::new(&config.id)),
         subscriptions: Arc::<Subscriptions>::default(),
         readiness: Arc::<ReadinessTable>::default(),
@@ -123,6 +124,8 @@ async fn flush(outbox: &Outbox) {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(FLUSH_TIMEOUT, empty).await.ok();
+    if timeout(FLUSH_TIMEOUT, empty).await.is_err() {
+        tracing::warn!("the last events of processes did not reach a node");
+    }
     sleep(Duration::from_millis(20)).await;
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::{Instant, sleep};
 
@@ -121,7 +122,7 @@ impl Tree {
             }
             sleep(POLL).await;
         }
-        tracing::warn!(pid = self.pid, "processes outlived SIGKILL and are left alone");
+        tracing::error!(process = self.variable, pid = self.pid, "processes outlived SIGKILL and are left alone");
         false
     }
 
@@ -132,14 +133,18 @@ impl Tree {
     }
 }
 
-/// Sends a signal to exactly the process that `member` was read from.
-fn send(member: &Stat, signal: Signal) {
+/// Sends a signal to exactly the process that `member` was read from. A process that has ended meanwhile needs none.
+pub(super) fn send(member: &Stat, signal: Signal) {
     let Some(pid) = Pid::from_raw(member.pid) else { return };
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-    // From here on the pidfd stands for one process. Its start time shows that this process is the member.
-    if stat(member.pid).is_some_and(|now| now.start_time == member.start_time)
-        && let Err(error) = pidfd_send_signal(&pidfd, signal)
-        && error != rustix::io::Errno::SRCH
+    let sent = pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| {
+        // From here on the pidfd stands for one process. Its start time shows that this process is the member.
+        match stat(member.pid).is_some_and(|now| now.start_time == member.start_time) {
+            true => pidfd_send_signal(&pidfd, signal),
+            false => Ok(()),
+        }
+    });
+    if let Err(error) = sent
+        && error != Errno::SRCH
     {
         tracing::warn!(pid = member.pid, ?signal, %error, "could not signal a process");
     }
