@@ -9,7 +9,6 @@ use rustls::ClientConfig;
 
 use crate::doors::hms::wire::frame::{PING_AFTER, PONG_WITHIN};
 use crate::doors::hms::wire::handshake::DOCK_ID_BYTES_MAX;
-use crate::doors::hms::wire::texts::VERSION;
 
 use super::error::AgentError;
 
@@ -28,14 +27,10 @@ pub struct Config {
     pub default: bool,
     /// A file with a token. The file is read for each connection, so the token may be replaced.
     pub token_file: Option<PathBuf>,
-    /// A token, for when there is no file.
-    pub token: Option<String>,
     /// The settings of TLS, if the nodes speak TLS.
     pub tls: Option<Arc<ClientConfig>>,
     /// Whether services keep running when the agent is stopped.
     pub keep: bool,
-    /// The version that the handshake tells. Stock peers compare the version.
-    pub version: String,
     /// The program and first arguments that end in [`run_child`](super::run_child).
     pub child_command: Vec<OsString>,
     /// Whether services get cgroups where the kernel allows.
@@ -72,10 +67,8 @@ impl Config {
             tags: Vec::new(),
             default: false,
             token_file: None,
-            token: None,
             tls: None,
             keep: false,
-            version: VERSION.to_owned(),
             // Also names the binary that runs after the file was replaced by a newer one.
             child_command: vec!["/proc/self/exe".into(), super::CHILD.into()],
             cgroups: true,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::doors::hms::wire::answer::Answer;
 use crate::doors::hms::wire::message::Message;
 use crate::doors::hms::wire::op::Op;
-use crate::doors::hms::wire::payload::{PayloadError, parse_service};
+use crate::doors::hms::wire::payload::{PayloadError, Service, parse_service};
 use crate::doors::hms::wire::texts::{NOT_SUPPORTED, SERVICE_NAME, SERVICE_NOT_FOUND, SERVICE_REQUIRED};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -58,7 +58,9 @@ impl Dispatcher {
             recovered.extend(handle.send(Command::Recover(row)));
             self.lock().insert(service, handle);
         }
-        timeout(RECOVER_TIMEOUT, all(recovered)).await.ok();
+        if timeout(RECOVER_TIMEOUT, all(recovered)).await.is_err() {
+            tracing::warn!("some services are still being taken over; the dock connects meanwhile");
+        }
     }
 
     /// Stops all services, and returns when none has a process. From now on the hub can only ask.
@@ -69,7 +71,9 @@ impl Dispatcher {
             services.values().map(|handle| tokio::spawn(handle.shut_down())).collect()
         };
         for stop in stops {
-            stop.await.ok();
+            if let Err(error) = stop.await {
+                tracing::error!(%error, "the stop of a service failed");
+            }
         }
     }
 
@@ -100,10 +104,10 @@ impl Dispatcher {
             },
             Op::Ps => Reply::Now(Answer::json(&self.ps())),
             Op::Subscribe | Op::Unsubscribe if service.is_empty() => Reply::error(SERVICE_NOT_FOUND),
-            Op::Subscribe => {
-                self.context.subscriptions.subscribe(service);
-                Reply::Now(Answer::Done)
-            }
+            Op::Subscribe => match self.context.subscriptions.subscribe(service) {
+                true => Reply::Now(Answer::Done),
+                false => Reply::error("too many subscriptions"),
+            },
             Op::Unsubscribe => {
                 self.context.subscriptions.unsubscribe(service);
                 Reply::Now(Answer::Done)
@@ -113,7 +117,7 @@ impl Dispatcher {
         }
     }
 
-    fn sync(&self, service: &str, definition: crate::doors::hms::wire::payload::Service) -> Reply {
+    fn sync(&self, service: &str, definition: Service) -> Reply {
         if !is_name(service) {
             return Reply::error(SERVICE_NAME);
         }

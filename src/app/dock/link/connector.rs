@@ -8,12 +8,14 @@ use tokio::time::{Instant, sleep};
 
 use super::super::config::Config;
 use super::super::dispatcher::Dispatcher;
+use super::super::jitter::random_byte;
 use super::super::node::node_address::NodeAddress;
 use super::super::report::outbox::Outbox;
 use super::super::report::subscriptions::Subscriptions;
 use super::backoff::Backoff;
 use super::opening::open;
 use super::session::Session;
+use crate::app::cli::access::secret::Token;
 
 /// A connection that lived this long worked.
 const WORKED_AFTER: Duration = Duration::from_secs(5);
@@ -39,7 +41,7 @@ impl Connector {
     pub(crate) async fn run(&self) {
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
         let mut backoff = Backoff::new(&self.config.timing);
-        let start = usize::from(random()).checked_rem(self.config.nodes.len()).unwrap_or_default();
+        let start = usize::from(random_byte()).checked_rem(self.config.nodes.len()).unwrap_or_default();
         for address in self.config.nodes.iter().cycle().skip(start) {
             let node = self.address(address);
             match open(&self.config, &node, &hostname).await {
@@ -62,7 +64,7 @@ impl Connector {
                 }
                 Err(error) => tracing::warn!(node = address, %error, "could not connect"),
             }
-            sleep(backoff.next(random())).await;
+            sleep(backoff.next(random_byte())).await;
         }
     }
 
@@ -76,18 +78,10 @@ impl Connector {
         }
     }
 
-    fn token(&self) -> Option<String> {
-        let Some(file) = &self.config.token_file else { return self.config.token.clone() };
-        match std::fs::read_to_string(file) {
-            Ok(token) => Some(token.trim().to_owned()).filter(|token| !token.contains(char::is_control)),
-            Err(error) => {
-                tracing::warn!(file = %file.display(), %error, "could not read the token");
-                None
-            }
-        }
+    fn token(&self) -> Option<Token> {
+        let file = self.config.token_file.as_ref()?;
+        Token::from_file(file)
+            .inspect_err(|error| tracing::warn!(error = format!("{error:#}"), "the dock connects without its token"))
+            .ok()
     }
-}
-
-fn random() -> u8 {
-    uuid::Uuid::new_v4().into_bytes().first().copied().unwrap_or_default()
 }

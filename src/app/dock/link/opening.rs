@@ -8,6 +8,7 @@ use crate::doors::hms::wire::frame::{BODY_BYTES_MAX, Frame, FrameKind};
 use crate::doors::hms::wire::handshake::HandshakeReply;
 use crate::doors::hms::wire::message::Message;
 use crate::doors::hms::wire::op::Op;
+use crate::doors::hms::wire::texts::VERSION;
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,6 +21,10 @@ use super::super::node::node_stream::NodeStream;
 
 /// Most frames that are kept for after the handshake.
 const EARLY_FRAMES_MAX: usize = 1024;
+/// Most bytes of the bodies of these frames, and of the answer to the handshake.
+const EARLY_BYTES_MAX: u32 = 1024 * 1024;
+/// Letters of what a node says that are shown in the log.
+const SHOWN_LETTERS: usize = 200;
 /// The id of the handshake, which is the first request of the connection.
 const HANDSHAKE_ID: u16 = 0;
 
@@ -45,10 +50,11 @@ pub(super) async fn open(config: &Config, node: &NodeAddress, hostname: &str) ->
     if !matches!(head.status, 101 | 200) {
         return Err(io::Error::other(format!("the node refuses the connection with status {}", head.status)));
     }
-    let mut decoder = Decoder::new(BODY_BYTES_MAX);
+    let mut decoder = Decoder::new(EARLY_BYTES_MAX);
     decoder.feed(&rest);
     let mut opened = Opened { stream, decoder, early: Vec::new() };
     in_time(longest, opened.shake_hands(config, node, hostname)).await?;
+    opened.decoder.set_max_body(BODY_BYTES_MAX);
     Ok(opened)
 }
 
@@ -59,13 +65,14 @@ impl Opened {
         message.encode_request(HANDSHAKE_ID, &mut out).map_err(io::Error::other)?;
         self.stream.write_all(&out).await?;
         self.stream.flush().await?;
+        let mut room = usize::try_from(EARLY_BYTES_MAX).unwrap_or(usize::MAX);
         loop {
             while let Some(frame) = self.decoder.next_frame().map_err(io::Error::other)? {
                 match frame.kind {
                     FrameKind::Response if frame.id == HANDSHAKE_ID => return check(&frame.body),
                     FrameKind::Error if frame.id == HANDSHAKE_ID => {
-                        let text = String::from_utf8_lossy(&frame.body).into_owned();
-                        return Err(io::Error::other(format!("the node refuses the dock: {text}")));
+                        let text = String::from_utf8_lossy(&frame.body);
+                        return Err(io::Error::other(format!("the node refuses the dock: {}", shown(&text))));
                     }
                     FrameKind::Ping => {
                         out.clear();
@@ -73,10 +80,13 @@ impl Opened {
                         self.stream.write_all(&out).await?;
                         self.stream.flush().await?;
                     }
-                    _ if self.early.len() >= EARLY_FRAMES_MAX => {
-                        return Err(io::Error::other("the node does not answer the handshake"));
+                    _ if self.early.len() >= EARLY_FRAMES_MAX || frame.body.len() > room => {
+                        return Err(io::Error::other("the node sends too much before it answers the handshake"));
                     }
-                    _ => self.early.push(frame),
+                    _ => {
+                        room = room.saturating_sub(frame.body.len());
+                        self.early.push(frame);
+                    }
                 }
             }
             let mut bytes = BytesMut::with_capacity(4096);
@@ -92,11 +102,11 @@ impl Opened {
 /// that stock docks do not.
 fn handshake(config: &Config, node: &NodeAddress, hostname: &str) -> Bytes {
     let mut options = json!({
-        "type": "dock", "version": config.version, "hostname": hostname, "id": config.id, "tags": config.tags,
+        "type": "dock", "version": VERSION, "hostname": hostname, "id": config.id, "tags": config.tags,
         "default": config.default, "agent": "rollbook", "protocol": 1,
     });
     if let (Some(options), Some(token)) = (options.as_object_mut(), &node.token) {
-        options.insert("token".into(), token.as_str().into());
+        options.insert("token".into(), token.secret().reveal().into());
     }
     Bytes::from(options.to_string())
 }
@@ -104,9 +114,14 @@ fn handshake(config: &Config, node: &NodeAddress, hostname: &str) -> Bytes {
 fn check(body: &[u8]) -> io::Result<()> {
     match HandshakeReply::parse(body) {
         Ok(reply) if reply.kind == "terminal" => Ok(()),
-        Ok(reply) => Err(io::Error::other(format!("the peer is no hub, but a {}", reply.kind))),
+        Ok(reply) => Err(io::Error::other(format!("the peer is no hub, but a {}", shown(&reply.kind)))),
         Err(error) => Err(io::Error::other(error)),
     }
+}
+
+/// What a node says, short and on one line.
+fn shown(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(SHOWN_LETTERS).collect()
 }
 
 async fn in_time<T>(longest: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {

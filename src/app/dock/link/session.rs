@@ -2,8 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::doors::hms::wire::answer::{Answer, encode_error};
+use crate::doors::hms::wire::decoder::Decoder;
 use crate::doors::hms::wire::frame::{Frame, FrameKind};
 use crate::doors::hms::wire::message::Message;
 use bytes::{Bytes, BytesMut};
@@ -23,7 +25,7 @@ const REQUESTS_MAX: usize = 4096;
 /// Bytes of answers and output that may wait for a hub that asks and does not read.
 const UNREAD_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// A hub is asked this soon whether it has read the events that were sent.
-const CONFIRM_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 /// The id of pings: at most one is not answered yet, and the dock has no other requests.
 const PING_ID: u16 = 0;
 
@@ -57,7 +59,7 @@ impl Session<'_> {
     async fn read(
         &self,
         mut reader: ReadHalf<NodeStream>,
-        mut decoder: crate::doors::hms::wire::decoder::Decoder,
+        mut decoder: Decoder,
         early: Vec<Frame>,
         connection: u64,
         pongs: &Notify,
@@ -69,14 +71,14 @@ impl Session<'_> {
         let mut bytes = BytesMut::new();
         loop {
             loop {
+                if self.outbox.queued_bytes() > UNREAD_BYTES_MAX {
+                    return io::Error::other("the node asks and does not read");
+                }
                 match decoder.next_frame() {
                     Ok(Some(frame)) => self.frame(&frame, connection, &requests, pongs),
                     Ok(None) => break,
                     Err(error) => return io::Error::other(error),
                 }
-            }
-            if self.outbox.queued_bytes() > UNREAD_BYTES_MAX {
-                return io::Error::other("the node asks and does not read");
             }
             bytes.clear();
             bytes.reserve(8 * 1024);
@@ -98,8 +100,10 @@ impl Session<'_> {
             }
             FrameKind::Response | FrameKind::Error if frame.id == PING_ID => pongs.notify_one(),
             FrameKind::Message => {
-                if let Ok(message) = Message::parse(&frame.body) {
-                    self.dispatcher.request(&message);
+                // Nobody waits for the reply.
+                match Message::parse(&frame.body) {
+                    Ok(message) => drop(self.dispatcher.request(&message)),
+                    Err(error) => tracing::debug!(%error, "the node sent a message that cannot be understood"),
                 }
             }
             FrameKind::Request => self.request(frame, connection, requests),
@@ -181,7 +185,8 @@ impl Session<'_> {
 
 fn error_frame(text: &str, id: u16) -> Bytes {
     let mut out = BytesMut::new();
-    // Texts of errors are far shorter than frames may be.
-    encode_error(text, id, &mut out).ok();
+    if let Err(error) = encode_error(text, id, &mut out) {
+        tracing::error!(%error, "an error could not be encoded");
+    }
     out.freeze()
 }

@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
 use super::node_stream::NodeStream;
+use crate::app::cli::access::secret::Token;
 
 /// A node that the dock talks to.
 #[derive(Debug, Clone)]
@@ -18,7 +19,7 @@ pub(crate) struct NodeAddress {
     /// The name of the dock.
     pub(crate) dock: String,
     /// The token of the dock.
-    pub(crate) token: Option<String>,
+    pub(crate) token: Option<Token>,
     /// The settings of TLS, if the connection is to be over TLS.
     pub(crate) tls: Option<Arc<ClientConfig>>,
     /// The time for a connection.
@@ -43,7 +44,7 @@ impl NodeAddress {
 
     fn head(&self, method: &str, path: &str, connection: &str) -> String {
         let authorization = match &self.token {
-            Some(token) => format!("Authorization: Bearer {token}\r\n"),
+            Some(token) => format!("Authorization: {}\r\n", token.bearer().reveal()),
             None => String::new(),
         };
         format!(
@@ -71,7 +72,8 @@ mod tests {
             head,
             "CONNECT / HTTP/1.1\r\norigin: dock1\r\nHost: 127.0.0.1:10995\r\nConnection: keep-alive\r\n\r\n"
         );
-        node.token = Some("t".into());
-        assert!(node.head("GET", "/app", "close").contains("\r\nAuthorization: Bearer t\r\n"));
+        node.token = Token::new("s3cr3t", "x").ok();
+        assert!(node.head("GET", "/app", "close").contains("\r\nAuthorization: Bearer s3cr3t\r\n"));
+        assert!(!format!("{node:?}").contains("s3cr3t"));
     }
 }

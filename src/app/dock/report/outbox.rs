@@ -70,7 +70,10 @@ struct Inner {
 #[derive(Debug)]
 enum Item {
     /// A frame, and its room if the frame is output.
-    Frame { bytes: Bytes, _room: Option<OwnedSemaphorePermit> },
+    Frame {
+        bytes: Bytes,
+        _room: Option<OwnedSemaphorePermit>,
+    },
     Event(Event),
 }
 

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 /// How long a hub that has connected may take to subscribe again.
 const FRESH: Duration = Duration::from_secs(10);
+/// Most subscriptions of one connection.
+const SUBSCRIPTIONS_MAX: usize = 16 * 1024;
 
 /// What the hub has subscribed to on the present connection.
 #[derive(Debug)]
@@ -59,11 +61,14 @@ impl Subscriptions {
         self.keys.send_replace(SubscriptionKeys::default());
     }
 
-    /// The hub wants the output of a service, or of all with `*`.
-    pub(crate) fn subscribe(&self, service: &str) {
-        self.keys.send_modify(|keys| {
-            keys.wanted.insert(service.to_owned());
+    /// The hub wants the output of a service, or of all with `*`. False when the hub has too many subscriptions.
+    pub(crate) fn subscribe(&self, service: &str) -> bool {
+        let mut wanted = false;
+        self.keys.send_if_modified(|keys| {
+            wanted = keys.wanted.len() < SUBSCRIPTIONS_MAX || keys.wanted.contains(service);
+            wanted && keys.wanted.insert(service.to_owned())
         });
+        wanted
     }
 
     /// The hub does not want the output any more.
