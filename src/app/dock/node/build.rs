@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::super::store::builds::{Builds, discard};
@@ -16,6 +17,8 @@ use crate::base::archive::unpack::unpack as unpack_archive;
 use crate::doors::hms::wire::texts::NO_BUILD_FETCHED;
 use crate::net::framed_body::FramedBody;
 
+/// How long a download may take.
+const DOWNLOAD_MAX: Duration = Duration::from_secs(60 * 60);
 /// How long a node may send nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -32,13 +35,13 @@ pub(crate) async fn fetch_build(
 ) -> Result<(), String> {
     let Some(node) = node else { return Err(NO_BUILD_FETCHED.into()) };
     let (archive, unpacked) = builds.incoming(&uuid::Uuid::new_v4().simple().to_string());
-    let fetched = match download(&node, service, &archive).await {
+    let downloaded = timeout(DOWNLOAD_MAX, download(&node, service, &archive)).await;
+    let fetched = match downloaded.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(()) => unpack(&archive, &unpacked).await,
         Err(error) => Err(error),
     };
     let installed = fetched.and_then(|()| builds.install(&unpacked, path));
-    discard(&archive);
-    discard(&unpacked);
+    remove_incoming(archive, unpacked).await;
     installed.map_err(|error| {
         tracing::warn!(service, node = node.address, %error, "could not fetch the build");
         match error.kind() {
@@ -46,6 +49,17 @@ pub(crate) async fn fetch_build(
             _ => format!("{NO_BUILD_FETCHED}: {error}"),
         }
     })
+}
+
+/// Removes what is left of a download, on another thread: a build may have many files.
+async fn remove_incoming(archive: PathBuf, unpacked: PathBuf) {
+    let removed = spawn_blocking(move || {
+        discard(&archive);
+        discard(&unpacked);
+    });
+    if let Err(error) = removed.await {
+        tracing::error!(%error, "could not remove a download");
+    }
 }
 
 /// Downloads to a file. A status other than 200 is [`io::ErrorKind::NotFound`].
@@ -78,5 +92,5 @@ async fn unpack(archive: &Path, unpacked: &Path) -> io::Result<()> {
         unpack_archive(File::open(archive)?, &unpacked, &Limits::MOST).map_err(io::Error::other)?;
         rustix::fs::syncfs(File::open(&unpacked)?).map_err(io::Error::from)
     };
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    spawn_blocking(work).await.map_err(io::Error::other)?
 }
