@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::doors::hms::wire::answer::Answer;
 use crate::doors::hms::wire::payload::Service;
@@ -18,7 +18,7 @@ use super::super::node::build::fetch_build;
 use super::super::store::state_file::ServiceRow;
 use super::commands::{Command, Request};
 use super::context::Context;
-use super::snapshot::Snapshot;
+use super::snapshot::{SharedSnapshot, Snapshot};
 use super::starter::folder;
 use super::state_row::StateRow;
 use super::supervisor::{Supervisor, SupervisorEvent};
@@ -34,18 +34,18 @@ pub(super) struct Actor {
     context: Arc<Context>,
     state_row: StateRow,
     supervisor: Supervisor,
-    snapshot: Arc<Mutex<Snapshot>>,
+    snapshot: SharedSnapshot,
     /// None before the first `sync` and after `remove`.
     definition: Option<Definition>,
 }
 
 impl Actor {
-    pub(super) fn new(service: &str, context: &Arc<Context>, snapshot: Arc<Mutex<Snapshot>>) -> Self {
+    pub(super) fn new(service: &str, context: &Arc<Context>, snapshot: SharedSnapshot) -> Self {
         let state_row = StateRow::new(service, context);
         Self {
             service: service.to_owned(),
             context: Arc::clone(context),
-            supervisor: Supervisor::new(service, context, state_row.clone(), Arc::clone(&snapshot)),
+            supervisor: Supervisor::new(service, context, state_row.clone(), snapshot.clone()),
             state_row,
             snapshot,
             definition: None,
@@ -216,7 +216,7 @@ impl Actor {
         self.keep_builds(Vec::new()).await;
         self.remove_work_folder();
         self.context.readiness.remove(&self.service);
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot::default();
+        self.snapshot.set(Snapshot::default());
         removed
     }
 

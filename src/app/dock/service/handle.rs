@@ -10,7 +10,7 @@ use super::super::process::usage::Usage;
 use super::actor::Actor;
 use super::commands::{Command, Request};
 use super::context::Context;
-use super::snapshot::Snapshot;
+use super::snapshot::SharedSnapshot;
 
 /// Most commands that wait for one service.
 const COMMANDS_MAX: usize = 256;
@@ -19,7 +19,7 @@ const COMMANDS_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct ServiceHandle {
     mailbox: mpsc::Sender<Request>,
-    snapshot: Arc<Mutex<Snapshot>>,
+    snapshot: SharedSnapshot,
     usage: Mutex<Usage>,
     /// Shared with each command that is not answered yet.
     pending: Arc<()>,
@@ -29,8 +29,8 @@ impl ServiceHandle {
     /// Starts the actor of a service that is not defined yet. The actor ends with the handle; its process does not.
     pub(crate) fn new(service: &str, context: &Arc<Context>) -> Self {
         let (mailbox, requests) = mpsc::channel(COMMANDS_MAX);
-        let snapshot = Arc::<Mutex<Snapshot>>::default();
-        tokio::spawn(Actor::new(service, context, Arc::clone(&snapshot)).run(requests));
+        let snapshot = SharedSnapshot::default();
+        tokio::spawn(Actor::new(service, context, snapshot.clone()).run(requests));
         Self { mailbox, snapshot, usage: Mutex::default(), pending: Arc::new(()) }
     }
 
@@ -56,18 +56,14 @@ impl ServiceHandle {
 
     /// True when the service is not defined, and no command is under way that could define the service.
     pub(crate) fn is_gone(&self) -> bool {
-        Arc::strong_count(&self.pending) == 1 && !self.snapshot().defined
+        Arc::strong_count(&self.pending) == 1 && !self.snapshot.get().defined
     }
 
     /// The element of the list of `ps`. None when the service is not defined.
     pub(crate) fn to_json(&self, service: &str, ready: bool) -> Option<Value> {
-        let snapshot = self.snapshot();
+        let snapshot = self.snapshot.get();
         let usage =
             snapshot.process.map(|(pid, _)| self.usage.lock().unwrap_or_else(PoisonError::into_inner).measure(pid));
         snapshot.defined.then(|| snapshot.to_json(service, usage, ready))
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -3,13 +3,17 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::super::definition::readiness::ReadinessCheck;
+use super::super::definition::readiness::{Readiness, ReadinessCheck};
+use super::super::output::task::Output;
+use super::readiness_table::ReadinessTable;
 
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -21,8 +25,24 @@ const SEARCH_BYTES: usize = 32 * 1024;
 /// A file of standard output, and where in the file the output of a process begins.
 pub(super) type Position = (PathBuf, u64);
 
+/// Says in the readiness table when a new process is ready, or when the process has had its time. Ends with the handle.
+pub(super) fn watch(
+    service: String,
+    ready: Readiness,
+    stdout: Position,
+    readiness: Arc<ReadinessTable>,
+    output: Arc<Output>,
+) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        if timeout(ready.timeout, wait_ready(ready.check, stdout)).await.is_err() {
+            output.note(&format!("not ready within {} s; counts as ready", ready.timeout.as_secs_f64()));
+        }
+        readiness.set(&service, true);
+    }))
+}
+
 /// Returns when the check succeeds. `stdout` says where the output of the process begins. The check for the bus never succeeds here: the hub tells.
-pub(super) async fn wait_ready(check: ReadinessCheck, stdout: Position) {
+async fn wait_ready(check: ReadinessCheck, stdout: Position) {
     if let ReadinessCheck::Line(text) = check {
         return find_line(text.into_bytes(), stdout).await;
     }

@@ -1,6 +1,7 @@
 //! What `ps` shows of a service.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
@@ -54,6 +55,24 @@ pub(crate) struct Snapshot {
     pub(crate) deployed: Option<String>,
     /// Restarts since the last command.
     pub(crate) restarts: u64,
+}
+
+/// The snapshot of one service, which its actor changes and `ps` reads.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SharedSnapshot(Arc<Mutex<Snapshot>>);
+
+impl SharedSnapshot {
+    pub(super) fn get(&self) -> Snapshot {
+        self.lock().clone()
+    }
+
+    pub(super) fn set(&self, snapshot: Snapshot) {
+        *self.lock() = snapshot;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Snapshot {

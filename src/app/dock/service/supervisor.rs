@@ -1,10 +1,10 @@
 //! The processes of one service: which one runs, which ones are being stopped, and when the next one starts.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::super::definition::document::Definition;
@@ -16,10 +16,10 @@ use super::super::store::builds::discard;
 use super::super::store::state_file::ProcessRow;
 use super::context::Context;
 use super::ending::{Reporter, end_process};
-use super::probe::{Position, wait_ready};
+use super::probe::{Position, watch};
 use super::recovery::{adopt, rest_of};
 use super::restart_history::{RestartDecision, RestartHistory};
-use super::snapshot::{Snapshot, Status, to_ms};
+use super::snapshot::{SharedSnapshot, Snapshot, Status, to_ms};
 use super::starter::{Plan, folder, plan, start};
 use super::state_row::StateRow;
 
@@ -78,7 +78,7 @@ pub(super) struct Supervisor {
     context: Arc<Context>,
     state_row: StateRow,
     reporter: Reporter,
-    snapshot: Arc<Mutex<Snapshot>>,
+    snapshot: SharedSnapshot,
     output: Option<Arc<Output>>,
     process: Option<(Process, ProcessRow)>,
     phase: Phase,
@@ -91,12 +91,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(super) fn new(
-        service: &str,
-        context: &Arc<Context>,
-        state_row: StateRow,
-        snapshot: Arc<Mutex<Snapshot>>,
-    ) -> Self {
+    pub(super) fn new(service: &str, context: &Arc<Context>, state_row: StateRow, snapshot: SharedSnapshot) -> Self {
         Self {
             service: service.to_owned(),
             reporter: Reporter::new(service, &context.outbox),
@@ -382,18 +377,13 @@ impl Supervisor {
 
     fn watch_readiness(&mut self, definition: &Definition, stdout: Position, output: &Arc<Output>) {
         self.end_probe();
-        let Some(ready) = definition.ready.clone() else {
-            self.context.readiness.set(&self.service, true);
-            return;
-        };
-        let (service, readiness, output) =
-            (self.service.clone(), Arc::clone(&self.context.readiness), Arc::clone(output));
-        self.probe = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            if timeout(ready.timeout, wait_ready(ready.check, stdout)).await.is_err() {
-                output.note(&format!("not ready within {} s; counts as ready", ready.timeout.as_secs()));
+        match definition.ready.clone() {
+            None => self.context.readiness.set(&self.service, true),
+            Some(ready) => {
+                let (readiness, output) = (Arc::clone(&self.context.readiness), Arc::clone(output));
+                self.probe = Some(watch(self.service.clone(), ready, stdout, readiness, output));
             }
-            readiness.set(&service, true);
-        })));
+        }
     }
 
     fn end_probe(&mut self) {
@@ -449,7 +439,7 @@ impl Supervisor {
                 folder(&self.context, &self.service, definition).unwrap_or_default(),
             ),
         };
-        *self.snapshot() = Snapshot {
+        self.snapshot.set(Snapshot {
             defined: true,
             status,
             process,
@@ -459,11 +449,7 @@ impl Supervisor {
             revision: definition.revision.clone(),
             deployed: definition.deployed.clone(),
             restarts: self.restarts,
-        };
-    }
-
-    fn snapshot(&self) -> MutexGuard<'_, Snapshot> {
-        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+        });
     }
 }
 
