@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::dock::hub::Hub;
+use crate::dock::hub::{Hub, PATIENCE};
+use crate::harness;
 use crate::harness::node::rollbook;
 
 pub(crate) struct Agent {
@@ -128,15 +129,8 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 }
 
 /// Waits until `check` gives a value.
-pub(crate) fn wait_for<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while Instant::now() < deadline {
-        if let Some(value) = check() {
-            return value;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    panic!("waited in vain: {what}");
+pub(crate) fn wait_for<T>(what: &str, check: impl FnMut() -> Option<T>) -> T {
+    harness::wait_for(what, PATIENCE, check)
 }
 
 /// The number that a process wrote into a file.

@@ -15,7 +15,10 @@ use rollbook::doors::hms::wire::op::Op;
 use rollbook::doors::hms::wire::texts::SWITCHING_PROTOCOLS;
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::harness::wait_for;
+
+/// How long a test waits for what must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The downloads that are there, and how often each was asked for.
 type Builds = Arc<Mutex<HashMap<String, (Vec<u8>, usize)>>>;
@@ -78,11 +81,15 @@ impl Hub {
         Self::open(self.docks.recv_timeout(PATIENCE).expect("a dock connects"))
     }
 
-    /// A dock that connects within a second.
-    pub(crate) fn try_accept(&self) -> Option<Dock> {
-        let mut dock = Self::open(self.docks.recv_timeout(Duration::from_secs(1)).ok()?);
+    /// Waits for a dock that may begin with either of two hubs. Gives the other hub too.
+    pub(crate) fn accept_at_one(first: Self, second: Self) -> (Dock, Self) {
+        let (connection, is_first) = wait_for("a dock connects", PATIENCE, || {
+            let at_first = first.docks.try_recv().ok().map(|connection| (connection, true));
+            at_first.or_else(|| Some((second.docks.try_recv().ok()?, false)))
+        });
+        let mut dock = Self::open(connection);
         dock.shake_hands();
-        Some(dock)
+        (dock, if is_first { second } else { first })
     }
 
     fn open((mut stream, head): (TcpStream, String)) -> Dock {
@@ -266,14 +273,9 @@ impl Dock {
 
     /// Asks until the service has the status.
     pub(crate) fn wait_status(&mut self, service: &str, status: &str) -> Value {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        wait_for(&format!("{service} is {status}"), PATIENCE, || {
             let element = self.ps(service);
-            if element["status"] == status {
-                return element;
-            }
-            assert!(Instant::now() < deadline, "waited for {status}: {element}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            (element["status"] == status).then_some(element)
+        })
     }
 }

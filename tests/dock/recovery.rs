@@ -102,6 +102,53 @@ fn an_agent_that_keeps_leaves_its_services_running_and_takes_them_over() {
 }
 
 #[test]
+fn a_process_that_the_state_file_cannot_name_is_not_started() {
+    let hub = Hub::new();
+    let agent = Agent::start(&[&hub], &[]);
+    let mut dock = hub.accept();
+    dock.run("old", json!({"start": "sleep 1000"}));
+    let old = dock.spawned("old");
+    dock.request(Op::Sync, "new", r#"{"start":"sleep 1000"}"#).unwrap();
+    // The agent writes this file before it gives the file the name of the state file.
+    let obstacle = agent.path("dock.json.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    let refused = dock.request(Op::Start, "new", "").unwrap_err();
+    assert!(refused.starts_with("could not save the state of new: "), "{refused}");
+    assert_eq!(dock.ps("new")["status"], "sleeping", "another attempt follows");
+    let refused = dock.request(Op::Restart, "old", "").unwrap_err();
+    assert!(refused.starts_with("could not save the state of old: "), "{refused}");
+    assert_eq!((&dock.ps("old")["pid"], is_alive(old)), (&json!(old), true), "the old process stays");
+    std::fs::remove_dir(&obstacle).unwrap();
+    dock.request(Op::Start, "new", "").unwrap();
+    dock.request(Op::Restart, "old", "").unwrap();
+    dock.wait_status("new", "running");
+    assert_ne!(dock.ps("old")["pid"], old);
+    wait_for("the old process ends", || (!is_alive(old)).then_some(()));
+    assert_eq!(count(&agent), 2);
+}
+
+#[test]
+fn a_process_of_a_definition_that_is_not_understood_is_taken_over() {
+    let hub = Hub::new();
+    let mut agent = Agent::start(&[&hub], &[]);
+    let mut dock = hub.accept();
+    dock.run("app", json!({"start": "sleep 1000"}));
+    let pid = dock.spawned("app");
+    agent.kill();
+    let path = agent.path("dock.json");
+    let mut state: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    state["services"]["app"]["service"]["restart"] = json!("in a way of a later version");
+    std::fs::write(&path, state.to_string()).unwrap();
+    agent.start_again();
+    let mut dock = hub.accept();
+    assert_eq!(dock.ps("app")["pid"], pid);
+    dock.request(Op::Sync, "app", r#"{"start":"sleep 2000"}"#).unwrap();
+    dock.request(Op::Restart, "app", "").unwrap();
+    assert_eq!(dock.ps("app")["command"], json!(["sleep", "2000"]));
+    wait_for("the old process ends", || (!is_alive(pid)).then_some(()));
+}
+
+#[test]
 fn two_agents_do_not_share_a_data_directory() {
     let hub = Hub::new();
     let agent = Agent::start(&[&hub], &[]);

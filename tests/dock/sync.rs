@@ -1,37 +1,17 @@
 //! Builds.
 
 use std::fs;
-use std::io::Write as _;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use rollbook::doors::hms::wire::op::Op;
 use serde_json::json;
 
-use crate::dock::agent::Agent;
+use crate::dock::agent::{Agent, wait_for};
 use crate::dock::hub::Hub;
+use crate::doors::hms::builds::archive;
 
-/// A gzip tar with one file.
-fn archive(name: &str, content: &str) -> Vec<u8> {
-    let mut header = [0_u8; 512];
-    header[..name.len()].copy_from_slice(name.as_bytes());
-    header[100..108].copy_from_slice(b"0000755\0");
-    for id in [108, 116] {
-        header[id..id + 8].copy_from_slice(b"0000000\0");
-    }
-    header[124..136].copy_from_slice(format!("{:011o}\0", content.len()).as_bytes());
-    header[136..148].copy_from_slice(b"00000000000\0");
-    header[148..156].copy_from_slice(b"        ");
-    header[156] = b'0';
-    header[257..265].copy_from_slice(b"ustar\x0000");
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    let mut tar = header.to_vec();
-    tar.extend(content.as_bytes());
-    tar.resize(tar.len().div_ceil(512) * 512 + 1024, 0);
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(&tar).unwrap();
-    encoder.finish().unwrap()
+/// An archive with one file.
+fn archive_of(name: &str, content: &str) -> Vec<u8> {
+    archive(&[(name, b'0', "", content.as_bytes())])
 }
 
 fn builds(agent: &Agent) -> Vec<String> {
@@ -49,7 +29,7 @@ fn a_build_is_fetched_once_and_replaced_by_the_next_one() {
     dock.request(Op::Subscribe, "*", "").unwrap();
     let definition = |time: &str| json!({"start": "sh run.sh", "deployed": time, "revision": time}).to_string();
     let (first, second) = ("2024-01-01T10:00:00.000Z", "2024-01-02T10:00:00.000Z");
-    hub.store("app", archive("run.sh", "echo one in $(pwd); exec sleep 1000\n"));
+    hub.store("app", archive_of("run.sh", "echo one in $(pwd); exec sleep 1000\n"));
     dock.request(Op::Sync, "app", &definition(first)).unwrap();
     dock.request(Op::Sync, "app", &definition(first)).unwrap();
     assert_eq!(hub.downloads("app"), 1);
@@ -59,15 +39,13 @@ fn a_build_is_fetched_once_and_replaced_by_the_next_one() {
     let element = dock.ps("app");
     assert_eq!((&element["deployed"], &element["revision"]), (&json!(first), &json!(first)));
 
-    hub.store("app", archive("run.sh", "echo two; exec sleep 1000\n"));
+    hub.store("app", archive_of("run.sh", "echo two; exec sleep 1000\n"));
     dock.request(Op::Sync, "app", &definition(second)).unwrap();
     assert_eq!(builds(&agent).len(), 2, "the running one and the newest");
     dock.request(Op::Restart, "app", "").unwrap();
     dock.read_until("app", "two");
     dock.wait(Op::Exit, "app");
-    crate::dock::agent::wait_for("the old build goes", || {
-        (builds(&agent) == ["app@2024-01-02T10-00-00.000Z"]).then_some(())
-    });
+    wait_for("the old build goes", || (builds(&agent) == ["app@2024-01-02T10-00-00.000Z"]).then_some(()));
     let service = dock.request(Op::Get, "app", "").unwrap();
     assert!(service["cwd"].as_str().unwrap().ends_with("/builds/app@2024-01-02T10-00-00.000Z"));
     dock.request(Op::Remove, "app", "").unwrap();
@@ -81,10 +59,10 @@ fn a_build_that_cannot_be_fetched_leaves_nothing_and_the_old_definition() {
     let mut dock = hub.accept();
     let definition = r#"{"start":"sh run.sh","deployed":"2024-01-01T10:00:00.000Z"}"#;
     assert_eq!(dock.request(Op::Sync, "app", definition), Err("Could not fetch build".into()));
-    let whole = archive("run.sh", &"x".repeat(10_000));
+    let whole = archive_of("run.sh", &"x".repeat(10_000));
     for (name, broken) in [
-        ("outside", archive("../../escaped", "x")),
-        ("absolute", archive("/tmp/rollbook-escaped", "x")),
+        ("outside", archive_of("../../escaped", "x")),
+        ("absolute", archive_of("/tmp/rollbook-escaped", "x")),
         ("truncated", whole[..whole.len() / 2].to_vec()),
         ("nonsense", b"this is no archive".to_vec()),
     ] {

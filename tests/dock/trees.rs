@@ -11,6 +11,16 @@ use crate::dock::hub::Hub;
 /// With cgroups, where the machine has them for us, and without.
 const WAYS: [&[&str]; 2] = [&[], &["--no-cgroups"]];
 
+fn of_dock(agent: &Agent) -> String {
+    format!("ROLLBOOK_DOCK={}", agent.id)
+}
+
+/// The processes that have the environment of the dock.
+fn members(agent: &Agent) -> Vec<u32> {
+    let variable = of_dock(agent);
+    pids().into_iter().filter(|pid| has_variable(*pid, &variable) && is_alive(*pid)).collect()
+}
+
 #[test]
 fn a_service_that_ignores_sigterm_is_killed_after_its_stop_timeout() {
     for arguments in WAYS {
@@ -23,7 +33,7 @@ fn a_service_that_ignores_sigterm_is_killed_after_its_stop_timeout() {
         let child = pid_in(&agent.path("work/app/child"));
         let since = Instant::now();
         dock.request(Op::Stop, "app", "").unwrap();
-        assert!(since.elapsed() >= Duration::from_millis(300) && since.elapsed() < Duration::from_secs(5));
+        assert!(since.elapsed() >= Duration::from_millis(300), "{:?}", since.elapsed());
         assert!(!is_alive(pid) && !is_alive(child));
         assert_eq!(dock.wait(Op::Exit, "app"), "null");
     }
@@ -37,11 +47,9 @@ fn a_service_that_forks_all_the_time_ends_as_a_whole() {
         let mut dock = hub.accept();
         let script = r#"trap "" TERM; n=0; while [ $n -lt 2000 ]; do setsid sleep 5 & n=$((n+1)); sleep 0.003; done"#;
         dock.run("app", json!({"start": format!("sh -c '{script}'"), "stop_timeout": "100ms", "restart": "never"}));
-        std::thread::sleep(Duration::from_millis(200));
+        wait_for("some processes run", || (members(&agent).len() > 10).then_some(()));
         dock.request(Op::Stop, "app", "").unwrap();
-        let variable = format!("ROLLBOOK_DOCK={}", agent.id);
-        let left: Vec<u32> = pids().into_iter().filter(|pid| has_variable(*pid, &variable) && is_alive(*pid)).collect();
-        assert!(left.is_empty(), "{left:?}");
+        assert_eq!(members(&agent), [0; 0]);
     }
 }
 
@@ -57,6 +65,23 @@ fn a_process_that_daemonises_ends_with_its_service() {
         let daemon = pid_in(&agent.path("work/app/daemon"));
         assert!(is_alive(daemon));
         dock.request(Op::Stop, "app", "").unwrap();
+        assert!(!is_alive(daemon));
+    }
+}
+
+#[test]
+fn a_process_that_hides_from_its_service_ends_with_the_dock() {
+    for arguments in WAYS {
+        let hub = Hub::new();
+        let mut agent = Agent::start(&[&hub], arguments);
+        let mut dock = hub.accept();
+        // The daemon has a session and an environment of its own, and its parents have ended.
+        let script = r#"(env -i setsid sleep 1000 & echo $! > daemon); sleep 1000"#;
+        dock.run("app", json!({"start": format!("sh -c '{script}'")}));
+        let daemon = pid_in(&agent.path("work/app/daemon"));
+        wait_for("the daemon has no environment", || (!has_variable(daemon, &of_dock(&agent))).then_some(()));
+        assert!(is_alive(daemon));
+        assert_eq!(agent.terminate().code(), Some(0));
         assert!(!is_alive(daemon));
     }
 }
