@@ -22,8 +22,6 @@ use super::opening::Opened;
 
 /// Most requests of the hub that are not answered yet.
 const REQUESTS_MAX: usize = 4096;
-/// Bytes of answers and output that may wait for a hub that asks and does not read.
-const UNREAD_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// A hub is asked this soon whether it has read the events that were sent.
 const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 /// The id of pings: at most one is not answered yet, and the dock has no other requests.
@@ -50,6 +48,7 @@ impl Session<'_> {
             end = read => end,
             end = self.write(writer) => end,
             end = self.ping(&pongs) => end,
+            () = self.outbox.overflow() => io::Error::other("the node asks and does not read"),
         };
         self.outbox.disconnect();
         self.subscriptions.disconnect();
@@ -71,9 +70,6 @@ impl Session<'_> {
         let mut bytes = BytesMut::new();
         loop {
             loop {
-                if self.outbox.queued_bytes() > UNREAD_BYTES_MAX {
-                    return io::Error::other("the node asks and does not read");
-                }
                 match decoder.next_frame() {
                     Ok(Some(frame)) => self.frame(&frame, connection, &requests, pongs),
                     Ok(None) => break,

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::super::store::builds::discard;
+
 /// How many older files are kept.
 const OLDER_FILES: u32 = 4;
 /// Removed ranges begin and end at blocks. Larger than the block of every common file system.
@@ -109,7 +111,8 @@ impl LogFile {
         let older = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o640).open(&fresh)?;
         let size = self.size();
         let older_from = if size <= self.older_bytes_max() { 0 } else { size.saturating_sub(self.max_bytes) };
-        let mut copied_to = older_from.saturating_add(self.copy(older_from, &older)?);
+        let copied = self.copy(older_from, &older).inspect_err(|_| discard(&fresh))?;
+        let mut copied_to = older_from.saturating_add(copied);
         let removed = match self.collapse(copied_to) {
             Some(removed) => {
                 older.set_len(removed.saturating_sub(older_from))?;

@@ -27,8 +27,10 @@ const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const CHUNK_BYTES_MAX: usize = 32 * 1024;
 /// The permits for a chunk, one for each byte.
 const CHUNK_PERMITS: u32 = 32 * 1024;
-/// Most events that wait for the hub.
+/// Most events that the hub may not have read.
 const EVENTS_MAX: usize = 10_000;
+/// Bytes of answers and output that may wait for a hub that asks and does not read.
+const UNREAD_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// About how many bytes one write takes.
 const WRITE_BYTES: usize = 64 * 1024;
 
@@ -39,6 +41,7 @@ pub(crate) struct Outbox {
     inner: Mutex<Inner>,
     filled: Notify,
     event_written: Notify,
+    overflowed: Notify,
     /// The room for output, in bytes.
     room: Arc<Semaphore>,
 }
@@ -57,6 +60,10 @@ struct Inner {
     queue: VecDeque<Item>,
     /// The bytes of all frames in the two.
     queued_bytes: usize,
+    /// The events in the queue.
+    queued_events: usize,
+    /// True when a frame of the present connection was dropped, because too much was unread.
+    overflowed: bool,
     /// Events that were written to the present connection and that the hub may not have read.
     unconfirmed: VecDeque<Event>,
     /// How many of them were written before the ping that is not answered yet.
@@ -81,16 +88,16 @@ impl Outbox {
     /// An empty queue of a dock.
     pub(crate) fn new(dock: &str) -> Self {
         let inner = Mutex::new(Inner::default());
-        let (filled, event_written) = (Notify::new(), Notify::new());
+        let (filled, event_written, overflowed) = (Notify::new(), Notify::new(), Notify::new());
         let room = Arc::new(Semaphore::new(OUTPUT_BYTES_MAX));
-        Self { dock: dock.to_owned(), inner, filled, event_written, room }
+        Self { dock: dock.to_owned(), inner, filled, event_written, overflowed, room }
     }
 
     /// Queues an event, also while there is no connection.
     pub(crate) fn event(&self, event: Event) {
         let mut inner = self.lock();
         if inner.connected {
-            inner.queue.push_back(Item::Event(event));
+            inner.push_event(event);
         } else {
             inner.waiting.push_back(event);
         }
@@ -102,7 +109,7 @@ impl Outbox {
     /// Queues an answer. Nothing happens when the connection of the request has ended.
     pub(crate) fn frame(&self, connection: u64, frame: Bytes) {
         let mut inner = self.lock();
-        if inner.connected && inner.connection == connection {
+        if inner.connected && inner.connection == connection && self.has_room_for_answers(&mut inner) {
             inner.push_frame(frame, None);
         }
         drop(inner);
@@ -111,8 +118,33 @@ impl Outbox {
 
     /// Queues a pong, which passes everything else.
     pub(crate) fn urgent(&self, frame: Bytes) {
-        self.lock().push_urgent(frame);
+        let mut inner = self.lock();
+        if self.has_room_for_answers(&mut inner) {
+            inner.push_urgent(frame);
+        }
+        drop(inner);
         self.filled.notify_one();
+    }
+
+    /// False when the hub asks and does not read. The connection has to end then.
+    fn has_room_for_answers(&self, inner: &mut Inner) -> bool {
+        if inner.queued_bytes <= UNREAD_BYTES_MAX {
+            return true;
+        }
+        inner.overflowed = true;
+        self.overflowed.notify_one();
+        false
+    }
+
+    /// Returns when the hub asks and does not read, so that an answer was dropped.
+    pub(crate) async fn overflow(&self) {
+        loop {
+            let overflowed = self.overflowed.notified();
+            if self.lock().overflowed {
+                return;
+            }
+            overflowed.await;
+        }
     }
 
     /// Queues a ping, which passes everything else.
@@ -143,11 +175,6 @@ impl Outbox {
         }
     }
 
-    /// The bytes of all frames in the queue.
-    pub(crate) fn queued_bytes(&self) -> usize {
-        self.lock().queued_bytes
-    }
-
     /// True when everything was written.
     pub(crate) fn is_empty(&self) -> bool {
         let inner = self.lock();
@@ -164,10 +191,11 @@ impl Outbox {
         Arc::clone(&self.room).acquire_many_owned(CHUNK_PERMITS).await.ok().map(Room)
     }
 
-    /// Queues output of a process, which takes as much of `room` as the output is long.
+    /// Queues output of a process, which takes as much of `room` as its frame is long.
     pub(crate) fn output(&self, op: Op, service: &str, bytes: Bytes, room: &mut Room) {
-        let taken = room.0.split(bytes.len().min(room.0.num_permits()));
         let frame = frame(op, service, &self.dock, bytes);
+        // The few bytes around a chunk of full length have no room.
+        let taken = room.0.split(frame.len().min(room.0.num_permits()));
         let mut inner = self.lock();
         if inner.connected {
             inner.push_frame(frame, taken);
@@ -183,7 +211,9 @@ impl Outbox {
         inner.connection = inner.connection.saturating_add(1);
         let connection = inner.connection;
         let waiting = std::mem::take(&mut inner.waiting);
-        inner.queue.extend(waiting.into_iter().map(Item::Event));
+        for event in waiting {
+            inner.push_event(event);
+        }
         let lost = std::mem::take(&mut inner.lost);
         drop(inner);
         if lost > 0 {
@@ -232,6 +262,7 @@ impl Outbox {
                     out.extend_from_slice(&frame);
                 }
                 Some(Item::Event(event)) => {
+                    inner.queued_events = inner.queued_events.saturating_sub(1);
                     out.extend_from_slice(&event.encode(&self.dock));
                     inner.unconfirmed.push_back(event);
                     self.event_written.notify_one();
@@ -251,29 +282,35 @@ impl Inner {
         self.queue.push_back(Item::Frame { bytes: frame, _room: room });
     }
 
+    fn push_event(&mut self, event: Event) {
+        self.queued_events = self.queued_events.saturating_add(1);
+        self.queue.push_back(Item::Event(event));
+    }
+
     fn push_urgent(&mut self, frame: Bytes) {
         self.queued_bytes = self.queued_bytes.saturating_add(frame.len());
         self.urgent.push_back(frame);
     }
 
-    /// Keeps the number of events within its bound. Those of the queue go first into the count, because the hub does
-    /// not read when they are many.
+    /// Keeps the number of events within its bound.
     fn drop_oldest_events(&mut self) {
-        while self.waiting.len().saturating_add(self.unconfirmed.len()) > EVENTS_MAX {
+        while self.unconfirmed.len().saturating_add(self.queued_events).saturating_add(self.waiting.len()) > EVENTS_MAX
+        {
             if self.unconfirmed.pop_front().is_some() {
                 self.before_ping = self.before_ping.saturating_sub(1);
+            } else if self.queued_events > 0 {
+                self.drop_queued_event();
             } else {
                 self.waiting.pop_front();
             }
             self.lost = self.lost.saturating_add(1);
         }
-        let queued = self.queue.len();
-        if queued > EVENTS_MAX.saturating_mul(2) {
-            let oldest = self.queue.iter().position(|item| matches!(item, Item::Event(_)));
-            if oldest.and_then(|at| self.queue.remove(at)).is_some() {
-                self.lost = self.lost.saturating_add(1);
-            }
-        }
+    }
+
+    fn drop_queued_event(&mut self) {
+        let oldest = self.queue.iter().position(|item| matches!(item, Item::Event(_)));
+        drop(oldest.and_then(|at| self.queue.remove(at)));
+        self.queued_events = self.queued_events.saturating_sub(1);
     }
 }
 
@@ -349,7 +386,7 @@ mod tests {
             all.extend(written(&outbox));
         }
         assert!(all.ends_with(&encoded([1])) && outbox.try_room().is_some());
-        assert_eq!((outbox.queued_bytes(), outbox.room.available_permits()), (0, OUTPUT_BYTES_MAX));
+        assert_eq!((outbox.lock().queued_bytes, outbox.room.available_permits()), (0, OUTPUT_BYTES_MAX));
     }
 
     #[test]
@@ -360,9 +397,9 @@ mod tests {
             outbox.output(Op::Stdout, "app", Bytes::from_static(b"a line"), &mut outbox.try_room().unwrap());
         }
         outbox.urgent(Bytes::from_static(b"pong"));
-        assert!(outbox.queued_bytes() > 6_000);
+        assert!(outbox.lock().queued_bytes > 6_000);
         outbox.disconnect();
-        assert_eq!((outbox.queued_bytes(), outbox.room.available_permits()), (0, OUTPUT_BYTES_MAX));
+        assert_eq!((outbox.lock().queued_bytes, outbox.room.available_permits()), (0, OUTPUT_BYTES_MAX));
     }
 
     #[tokio::test]
@@ -390,6 +427,34 @@ mod tests {
             () = output("loud", 1_000) => panic!("the hub reads less"),
             () = output("quiet", 5) => {}
         }
+    }
+
+    #[test]
+    fn many_small_pieces_of_output_push_no_event_out() {
+        let outbox = Outbox::new("d");
+        outbox.connect();
+        outbox.event(event(1));
+        while let Some(mut room) = outbox.try_room() {
+            outbox.output(Op::Stdout, "app", Bytes::from_static(b"x"), &mut room);
+        }
+        outbox.event(event(2));
+        let inner = outbox.lock();
+        assert!(inner.queue.len() > 20_000 && inner.queue.len() < 100_000, "{}", inner.queue.len());
+        assert_eq!((inner.lost, inner.queued_events), (0, 2));
+    }
+
+    #[tokio::test]
+    async fn a_hub_that_asks_and_does_not_read_is_left() {
+        let outbox = Outbox::new("d");
+        let connection = outbox.connect();
+        for _ in 0..40 {
+            outbox.frame(connection, Bytes::from(vec![b'x'; 1024 * 1024]));
+        }
+        assert!(outbox.lock().queued_bytes <= UNREAD_BYTES_MAX + 1024 * 1024);
+        outbox.overflow().await;
+        outbox.disconnect();
+        outbox.connect();
+        assert!(!outbox.lock().overflowed);
     }
 
     #[test]

@@ -260,6 +260,7 @@ impl Supervisor {
             tracing::error!(service = self.service, error, "the output of the process is neither rotated nor sent");
         }
         self.process = Some((process, row));
+        // Nobody knows whether the process was ready, and services that start after this one have waited once already.
         self.context.readiness.set(&self.service, true);
         self.publish(definition);
     }
@@ -283,6 +284,7 @@ impl Supervisor {
         let Some((process, row)) = self.process.take() else { return };
         self.end_probe();
         let ran = process.ran();
+        self.publish_status(definition, Status::Stopping, None);
         self.reporter.exit(exit, self.output.as_deref()).await;
         // What the process left behind would hold the ports that the next one needs. The row goes last, so that an agent
         // that ends in between ends the rest when the agent starts again.
