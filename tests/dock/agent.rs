@@ -23,6 +23,11 @@ impl Agent {
     /// Starts an agent of a dock with a name of its own.
     pub(crate) fn start(hubs: &[&Hub], arguments: &[&str]) -> Self {
         let addresses: Vec<String> = hubs.iter().map(|hub| hub.address.clone()).collect();
+        Self::start_at(&addresses, arguments)
+    }
+
+    /// Starts an agent that connects to one of these addresses.
+    pub(crate) fn start_at(addresses: &[String], arguments: &[&str]) -> Self {
         let id = format!("dock-{}", uuid::Uuid::new_v4().simple());
         let mut all = vec!["--hms".into(), addresses.join(","), "--id".into(), id.clone(), "--default".into()];
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));

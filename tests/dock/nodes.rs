@@ -1,33 +1,15 @@
 //! A dock at the nodes of a cluster, which are killed one after the other.
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use super::agent::is_alive;
+use super::agent::{Agent, is_alive};
 use crate::doors::hms::builds::deploy;
 use crate::doors::hms::client::{Hms, op};
 use crate::harness::cluster::{Cluster, free_addresses};
-use crate::harness::node::{Options, rollbook};
+use crate::harness::node::Options;
 use crate::harness::{SOON, wait_for};
-
-/// The agent, which ends its processes with the test.
-struct Agent(Child);
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().ok();
-        let until = Instant::now() + SOON;
-        while Instant::now() < until && self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
 
 /// The processes of the dock, as a node tells.
 fn processes(client: &mut Hms) -> Vec<Value> {
@@ -59,11 +41,7 @@ fn a_process_keeps_running_and_reporting_while_the_nodes_are_killed_one_after_th
     let addresses = free_addresses(3);
     let more = |id: usize, options: Options| options.arg("--hms").arg(&addresses[id - 1]);
     cluster.up_with(&[1, 2, 3], more);
-    let folder = TempDir::new().expect("a folder");
-    let mut command = rollbook();
-    command.args(["dock", "--hms", &addresses.join(","), "--id", "d1", "--default", "--data"]).arg(folder.path());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let agent = Agent(command.spawn().expect("the agent"));
+    let mut agent = Agent::start_at(&addresses, &[]);
     let mut client = Hms::client(cluster.node(1));
     let script = "i=0; while true; do i=$((i+1)); echo tick $i; sleep 0.05; done";
     let definition = json!({"start": format!("sh -c '{script}'")});
@@ -94,6 +72,6 @@ fn a_process_keeps_running_and_reporting_while_the_nodes_are_killed_one_after_th
     }
     assert!(is_alive(u32::try_from(pid).expect("a pid")), "the process that was there from the beginning");
     assert!(seen.len() >= 60, "{}", seen.len());
-    drop(agent);
-    wait_for("the end of the process", SOON, || (!is_alive(u32::try_from(pid).ok()?)).then_some(()));
+    assert_eq!(agent.terminate().code(), Some(0));
+    assert!(!is_alive(u32::try_from(pid).expect("a pid")), "the process ends with the dock");
 }

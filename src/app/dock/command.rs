@@ -91,7 +91,7 @@ pub fn run(args: DockArgs) -> anyhow::Result<()> {
     ran
 }
 
-/// The settings of TLS, when it is wanted.
+/// The settings of TLS, when there is a CA to trust.
 fn tls(
     ca: Option<PathBuf>,
     certificate: Option<PathBuf>,

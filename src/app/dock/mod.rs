@@ -10,7 +10,8 @@
 //! definition/    what hubs say about a service       jitter.rs             chance in pauses
 //! ```
 //!
-//! May import the wire of the door `hms`, whose other end this is, and `base::archive`. Arrows point down, from `run.rs` to `definition/`.
+//! May import the wire of the door `hms`, whose other end this is, `base::archive`, and what all commands have in common
+//! of TLS and tokens. Arrows point down, from `run.rs` to `definition/`.
 //! Invariant: a service needs neither the hub nor the agent to run. Whatever happens to them, its process is not touched
 //! until a command, its own exit or the stop of the agent says so.
 

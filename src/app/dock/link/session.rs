@@ -22,7 +22,7 @@ use super::opening::Opened;
 
 /// Most requests of the hub that are not answered yet.
 const REQUESTS_MAX: usize = 4096;
-/// A hub is asked this soon whether it has read the events that were sent.
+/// The pause between events and the ping that shows whether the hub has read the events.
 const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 /// The id of pings: at most one is not answered yet, and the dock has no other requests.
 const PING_ID: u16 = 0;

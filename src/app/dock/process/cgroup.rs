@@ -69,7 +69,11 @@ impl Cgroups {
         if let Some(memory) = memory.filter(|_| self.memory) {
             write(&path.join("memory.max"), &memory.to_string()).inspect_err(|_| drop_group(&path))?;
             // Swap would make the limit soft. The file is missing where there is no swap.
-            write(&path.join("memory.swap.max"), "0").ok();
+            if let Err(error) = write(&path.join("memory.swap.max"), "0")
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(group = %path.display(), %error, "a limit of memory does not count swap");
+            }
         }
         Ok(Cgroup { path })
     }

@@ -1,7 +1,7 @@
 //! The hidden subcommand that stands between the agent and a service: our own binary, started once more, sets limits,
 //! groups and user of itself and then becomes the program of the service.
 //!
-//! Standard input is a pipe to the agent. It closes when the program runs; until then it takes the text of an error.
+//! Standard input is a pipe to the agent. The pipe closes when the program runs, and takes the text of an error before.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};

@@ -23,7 +23,7 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
-    /// True when the process still runs: it has not ended, waited for or not.
+    /// True when the process still runs. A process that has ended and was not waited for does not run.
     pub(crate) fn is_alive(&self) -> bool {
         !matches!(self.state, b'Z' | b'X' | b'x')
     }

@@ -30,7 +30,7 @@ const ORPHANS_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Children {
     own: Mutex<HashSet<i32>>,
-    /// Children that the process had before it was an agent: a script that became the agent may have started some.
+    /// Children from before the agent started: a script that became the agent may have started some.
     inherited: HashSet<i32>,
 }
 
@@ -98,8 +98,8 @@ impl Children {
         }
     }
 
-    /// Ends the orphans that are left when all services have ended: what detached itself from its service and cleared
-    /// its environment, so that nothing else tells where it belongs.
+    /// Ends the orphans that are left when all services have ended: processes that detached themselves and cleared their
+    /// environment, so that nothing tells to which service they belong.
     pub(crate) async fn end_orphans(&self) {
         let deadline = Instant::now() + ORPHANS_TIMEOUT;
         while Instant::now() < deadline {

@@ -56,7 +56,7 @@ impl ServiceHandle {
 
     /// True when the service is not defined, and no command is under way that could define the service.
     pub(crate) fn is_gone(&self) -> bool {
-        Arc::strong_count(&self.pending) == 1 && !self.snapshot.get().defined
+        Arc::strong_count(&self.pending) == 1 && !self.snapshot.is_defined()
     }
 
     /// The element of the list of `ps`. None when the service is not defined.

@@ -62,6 +62,11 @@ pub(crate) struct Snapshot {
 pub(super) struct SharedSnapshot(Arc<Mutex<Snapshot>>);
 
 impl SharedSnapshot {
+    /// False when the service is not defined here.
+    pub(super) fn is_defined(&self) -> bool {
+        self.lock().defined
+    }
+
     pub(super) fn get(&self) -> Snapshot {
         self.lock().clone()
     }

@@ -23,9 +23,9 @@ use super::snapshot::{SharedSnapshot, Snapshot, Status, to_ms};
 use super::starter::{Plan, folder, plan, start};
 use super::state_row::StateRow;
 
-/// How long a service waits for those that it starts after.
+/// How long a service waits for the services of its `after`.
 const AFTER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long what an ended process left behind may take to end after SIGTERM.
+/// How long the rest of an ended process may take to end after SIGTERM.
 const REST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause before another attempt to start, when the state file could not be written.
 const STATE_PAUSE: Duration = Duration::from_secs(10);
@@ -65,7 +65,7 @@ impl From<String> for SpawnError {
 pub(super) enum SupervisorEvent {
     /// The process ended by itself.
     Exit(Exit),
-    /// It is time to start a process.
+    /// A process is due to be started.
     Due,
     /// A process that was told to stop is gone.
     Retired,
