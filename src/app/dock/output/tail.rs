@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::report::outbox::CHUNK_BYTES_MAX;
+use super::super::report::room::CHUNK_BYTES_MAX;
 use super::log_file::{LogFile, Rotation};
 
 /// How far the reading may be behind the file before bytes are passed over.

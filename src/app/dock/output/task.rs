@@ -16,7 +16,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::base::actors::hint;
 
-use super::super::report::outbox::{Outbox, Room};
+use super::super::report::outbox::Outbox;
+use super::super::report::room::Room;
 use super::super::report::subscriptions::{Interest, SubscriptionKeys, Subscriptions};
 use super::log_file::LogFile;
 use super::tail::Tail;
@@ -196,7 +197,7 @@ impl Task {
     /// Waits for room for a chunk. The files are rotated meanwhile, and the place among those who wait is kept.
     async fn wait_for_room(&mut self) {
         let outbox = Arc::clone(&self.outbox);
-        let room = outbox.room();
+        let room = outbox.room().take();
         tokio::pin!(room);
         loop {
             tokio::select! {
@@ -264,7 +265,7 @@ impl Task {
         if !tail.has_more() {
             return Progress::Nothing;
         }
-        let Some(mut room) = room.or_else(|| self.outbox.try_room()) else { return Progress::Blocked };
+        let Some(mut room) = room.or_else(|| self.outbox.room().try_take()) else { return Progress::Blocked };
         let Some(chunk) = tail.read(flush) else { return Progress::Nothing };
         let dropped = tail.take_dropped();
         if dropped > 0 {

@@ -5,28 +5,20 @@
 //! output ----> queue ----> written
 //! ```
 //!
-//! Output has to wait for room in the queue. Those who wait get room in the order in which they came, one chunk each, so a
-//! loud service does not keep the output of others from the hub.
-//!
 //! TCP keeps the order, so the answer to a ping shows that the hub has read all that was written before the ping. When a
 //! connection ends, all events without such a proof are sent again on the next connection. An event may therefore come
 //! twice, and never not at all, unless more than [`EVENTS_MAX`] wait.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::doors::hms::wire::op::Op;
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use super::event::{Event, frame};
+use super::room::{OutputRoom, Room};
 
-/// Most bytes of output in the queue.
-const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
-/// Most bytes of one chunk of output.
-pub(crate) const CHUNK_BYTES_MAX: usize = 32 * 1024;
-/// The permits for a chunk, one for each byte.
-const CHUNK_PERMITS: u32 = 32 * 1024;
 /// Most events that the hub may not have read.
 const EVENTS_MAX: usize = 10_000;
 /// Bytes of answers and output that may wait for a hub that asks and does not read.
@@ -42,13 +34,8 @@ pub(crate) struct Outbox {
     filled: Notify,
     event_written: Notify,
     overflowed: Notify,
-    /// The room for output, in bytes.
-    room: Arc<Semaphore>,
+    room: OutputRoom,
 }
-
-/// Room for a chunk of output in the queue. What is not used is given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Room(OwnedSemaphorePermit);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -79,7 +66,7 @@ enum Item {
     /// A frame, and its room if the frame is output.
     Frame {
         bytes: Bytes,
-        _room: Option<OwnedSemaphorePermit>,
+        _room: Option<Room>,
     },
     Event(Event),
 }
@@ -89,7 +76,7 @@ impl Outbox {
     pub(crate) fn new(dock: &str) -> Self {
         let inner = Mutex::new(Inner::default());
         let (filled, event_written, overflowed) = (Notify::new(), Notify::new(), Notify::new());
-        let room = Arc::new(Semaphore::new(OUTPUT_BYTES_MAX));
+        let room = OutputRoom::new();
         Self { dock: dock.to_owned(), inner, filled, event_written, overflowed, room }
     }
 
@@ -181,21 +168,15 @@ impl Outbox {
         inner.queue.is_empty() && inner.urgent.is_empty() && inner.waiting.is_empty()
     }
 
-    /// Room for one chunk of output, unless others wait or the queue is full.
-    pub(crate) fn try_room(&self) -> Option<Room> {
-        Arc::clone(&self.room).try_acquire_many_owned(CHUNK_PERMITS).ok().map(Room)
-    }
-
-    /// Waits for room for one chunk of output. Whoever gives the future up loses the place among those who wait.
-    pub(crate) async fn room(&self) -> Option<Room> {
-        Arc::clone(&self.room).acquire_many_owned(CHUNK_PERMITS).await.ok().map(Room)
+    /// The room for output, which is asked for before the output is read.
+    pub(crate) fn room(&self) -> &OutputRoom {
+        &self.room
     }
 
     /// Queues output of a process, which takes as much of `room` as its frame is long.
     pub(crate) fn output(&self, op: Op, service: &str, bytes: Bytes, room: &mut Room) {
         let frame = frame(op, service, &self.dock, bytes);
-        // The few bytes around a chunk of full length have no room.
-        let taken = room.0.split(frame.len().min(room.0.num_permits()));
+        let taken = room.split(frame.len());
         let mut inner = self.lock();
         if inner.connected {
             inner.push_frame(frame, taken);
@@ -277,7 +258,7 @@ impl Outbox {
 }
 
 impl Inner {
-    fn push_frame(&mut self, frame: Bytes, room: Option<OwnedSemaphorePermit>) {
+    fn push_frame(&mut self, frame: Bytes, room: Option<Room>) {
         self.queued_bytes = self.queued_bytes.saturating_add(frame.len());
         self.queue.push_back(Item::Frame { bytes: frame, _room: room });
     }
@@ -317,6 +298,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::super::event::EventKind;
+    use super::super::room::CHUNK_BYTES_MAX;
     use super::*;
 
     fn event(number: u32) -> Event {
@@ -375,7 +357,7 @@ mod tests {
         let outbox = Outbox::new("d");
         outbox.connect();
         let mut queued = 0;
-        while let Some(mut room) = outbox.try_room() {
+        while let Some(mut room) = outbox.room().try_take() {
             outbox.output(Op::Stdout, "app", chunk(), &mut room);
             queued += 1;
         }
@@ -385,8 +367,8 @@ mod tests {
         while !outbox.is_empty() {
             all.extend(written(&outbox));
         }
-        assert!(all.ends_with(&encoded([1])) && outbox.try_room().is_some());
-        assert_eq!((outbox.lock().queued_bytes, outbox.room.available_permits()), (0, OUTPUT_BYTES_MAX));
+        assert!(all.ends_with(&encoded([1])) && outbox.room().try_take().is_some());
+        assert!(outbox.lock().queued_bytes == 0 && outbox.room.is_unused());
     }
 
     #[test]
@@ -394,24 +376,24 @@ mod tests {
         let outbox = Outbox::new("d");
         outbox.connect();
         for _ in 0..1_000 {
-            outbox.output(Op::Stdout, "app", Bytes::from_static(b"a line"), &mut outbox.try_room().unwrap());
+            outbox.output(Op::Stdout, "app", Bytes::from_static(b"a line"), &mut outbox.room().try_take().unwrap());
         }
         outbox.urgent(Bytes::from_static(b"pong"));
         assert!(outbox.lock().queued_bytes > 6_000);
         outbox.disconnect();
-        assert_eq!((outbox.lock().queued_bytes, outbox.room.available_permits()), (0, OUTPUT_BYTES_MAX));
+        assert!(outbox.lock().queued_bytes == 0 && outbox.room.is_unused());
     }
 
     #[tokio::test]
     async fn a_loud_service_leaves_others_their_turn() {
         let outbox = Outbox::new("d");
         outbox.connect();
-        while let Some(mut room) = outbox.try_room() {
+        while let Some(mut room) = outbox.room().try_take() {
             outbox.output(Op::Stdout, "loud", chunk(), &mut room);
         }
         let output = async |service: &str, chunks: usize| {
             for _ in 0..chunks {
-                let mut room = outbox.room().await.unwrap();
+                let mut room = outbox.room().take().await.unwrap();
                 outbox.output(Op::Stdout, service, chunk(), &mut room);
             }
         };
@@ -434,7 +416,7 @@ mod tests {
         let outbox = Outbox::new("d");
         outbox.connect();
         outbox.event(event(1));
-        while let Some(mut room) = outbox.try_room() {
+        while let Some(mut room) = outbox.room().try_take() {
             outbox.output(Op::Stdout, "app", Bytes::from_static(b"x"), &mut room);
         }
         outbox.event(event(2));

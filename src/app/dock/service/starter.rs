@@ -18,6 +18,23 @@ use super::context::Context;
 /// The variable by which the processes of one start of a service are found.
 const PROCESS_VARIABLE: &str = "ROLLBOOK_PROCESS";
 
+/// Why no process was started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SpawnError {
+    /// The service cannot be started as its definition says. Counts as an end of the service.
+    #[error("{0}")]
+    Service(String),
+    /// The state file could not name the process. That is no fault of the service, and does not count.
+    #[error("{0}")]
+    State(String),
+}
+
+impl From<String> for SpawnError {
+    fn from(text: String) -> Self {
+        Self::Service(text)
+    }
+}
+
 /// What is decided before a process is started, so that the state file can name the process.
 #[derive(Debug)]
 pub(super) struct Plan {

@@ -20,7 +20,7 @@ use super::probe::{Position, watch};
 use super::recovery::{adopt, rest_of};
 use super::restart_history::{RestartDecision, RestartHistory};
 use super::snapshot::{SharedSnapshot, Snapshot, Status, to_ms};
-use super::starter::{Plan, folder, plan, start};
+use super::starter::{Plan, SpawnError, folder, plan, start};
 use super::state_row::StateRow;
 
 /// How long a service waits for the services of its `after`.
@@ -41,23 +41,6 @@ enum Phase {
     Pause { until: Instant },
     /// A command: the service ended too often.
     Crashed,
-}
-
-/// Why no process was started.
-#[derive(Debug, thiserror::Error)]
-enum SpawnError {
-    /// The service cannot be started as its definition says. Counts as an end of the service.
-    #[error("{0}")]
-    Service(String),
-    /// The state file could not name the process. That is no fault of the service, and does not count.
-    #[error("{0}")]
-    State(String),
-}
-
-impl From<String> for SpawnError {
-    fn from(text: String) -> Self {
-        Self::Service(text)
-    }
 }
 
 /// What happened while the supervisor waited.
@@ -333,10 +316,7 @@ impl Supervisor {
         let (stdout, cgroup, mut row) = (output.stdout(), plan.cgroup.clone(), self.row(&plan));
         let hold = output.hold();
         let started = match self.state_row.set_process(row.clone()).await {
-            Ok(()) => {
-                let started = start(&self.context, &self.service, definition, plan, &output).await;
-                started.map_err(SpawnError::Service)
-            }
+            Ok(()) => start(&self.context, &self.service, definition, plan, &output).await.map_err(SpawnError::Service),
             Err(error) => Err(SpawnError::State(error)),
         };
         let process = match started {
