@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::access::Access;
 use super::client::clients::{Client, ClientMessage};
+use super::delivery::acknowledgement::Acknowledgement;
 use super::subscribe::request::Subscribe;
 use super::subscribe::streams::{StreamMessage, StreamRefusal, StreamUpdate, Streams};
 use super::write::draft::Draft;
@@ -57,14 +58,15 @@ impl BookClient {
         self.streams.subscribe(id, reply_to, opening, self.mailbox())
     }
 
-    /// Acknowledges an event of the stream that the client calls `id`.
+    /// Takes what the client says of events of the stream that the client calls `id`.
     ///
     /// # Errors
     /// [`StreamRefusal::Unknown`], [`StreamRefusal::Unanswered`]
-    pub fn acknowledge(&mut self, id: &str, event: String, reply_to: Option<u64>) -> Result<(), StreamRefusal> {
+    pub fn acknowledge(&mut self, id: &str, said: Acknowledgement, reply_to: Option<u64>) -> Result<(), StreamRefusal> {
         let access = self.access.clone();
-        let acknowledge = |consumer: String, event: String| async move { access.acknowledge(&consumer, &event).await };
-        self.streams.acknowledge(id, event, reply_to, acknowledge, self.mailbox())
+        let acknowledge =
+            |consumer: String, said: Acknowledgement| async move { access.acknowledge(&consumer, said).await };
+        self.streams.acknowledge(id, said, reply_to, acknowledge, self.mailbox())
     }
 
     /// Ends the stream that the client calls `id`, when all its acknowledgements are answered. Returns the messages for

@@ -138,12 +138,12 @@ impl CallHandler {
             return std::future::ready(Err(frame::malformed())).boxed();
         };
         if !self.is_of_this_life(command.to) {
-            return std::future::ready(Ok(frame::number(Delivery::Failed.number()))).boxed();
+            return std::future::ready(Ok(frame::parts::number(Delivery::Failed.number()))).boxed();
         }
         let wait = Duration::from_millis(command.wait_ms).min(WAIT_MAX);
         let order = Order { name, json: command.json, wait };
         let delivery = order_here(self.services.clients.clone(), command.to.serial, order);
-        async move { Ok(frame::number(delivery.await.number())) }.boxed()
+        async move { Ok(frame::parts::number(delivery.await.number())) }.boxed()
     }
 }
 

@@ -97,8 +97,10 @@ pub(in crate::admin) struct ConsumerView {
 #[schema(as = ConsumerMember)]
 struct MemberView {
     consumer_id: String,
-    /// Events that it has and has not acknowledged.
+    /// The oldest event that it has and has not acknowledged.
     in_flight: Vec<u64>,
+    /// How many such events it has.
+    in_flight_count: u32,
 }
 
 async fn view(admin: &Admin, head: &Head, consumer: &Consumer) -> ConsumerView {
@@ -112,6 +114,7 @@ async fn view(admin: &Admin, head: &Head, consumer: &Consumer) -> ConsumerView {
     let member = |state: MemberState| MemberView {
         consumer_id: state.consumer_id,
         in_flight: state.in_flight.into_iter().collect(),
+        in_flight_count: state.in_flight_count,
     };
     ConsumerView {
         namespace: head.name.clone(),

@@ -19,7 +19,8 @@ use rollbook_core::time::Timestamp;
 use enabled::Enabled;
 
 use super::consume::registry::Registry;
-use super::delivery::messages::{AckResult, StreamCommand, stopping};
+use super::delivery::acknowledgement::{Acknowledged, Acknowledgement};
+use super::delivery::messages::{StreamCommand, stopping};
 use super::error::Fault;
 use super::handle::Bus;
 use super::read::encoder::EventEncoder;
@@ -214,23 +215,23 @@ impl Access {
         Published { id: item.id(), created_at, index: -1 }
     }
 
-    /// Acknowledges an event for a stream of the same principal, at any node.
+    /// Takes what a client says of events of a stream of the same principal, at any node.
     ///
     /// # Errors
-    /// Nobody knows whether it was acknowledged.
-    pub async fn acknowledge(&self, consumer_id: &str, event_id: &str) -> Result<AckResult, Fault> {
+    /// Nobody knows whether that was taken.
+    pub async fn acknowledge(&self, consumer_id: &str, said: Acknowledgement) -> Result<Acknowledged, Fault> {
+        let nothing = Acknowledged::nothing(&said);
         let Some(live) = self.bus().find(consumer_id) else {
-            let (consumer_id, event_id) = (consumer_id.to_owned(), event_id.to_owned());
-            let ack = AckElsewhere { consumer_id, event_id, principal: self.principal() };
+            let ack = AckElsewhere { consumer_id: consumer_id.to_owned(), said, principal: self.principal() };
             return Ok(self.inner.relay.send(ack).await.map_err(stopping).and_then(|answer| answer)?);
         };
         // A stream of another principal is as one that is not there, at this node as at any other.
         if !self.identity.is_open() && !live.identity.is_same(&self.identity) {
-            return Ok(AckResult::NotInFlight);
+            return Ok(nothing);
         }
         // A stream that has just ended is the same as one that is unknown.
-        match live.commands.send(StreamCommand::Acknowledge(event_id.to_owned())).await {
-            Err(_) => Ok(AckResult::NotInFlight),
+        match live.commands.send(StreamCommand::Acknowledge(said)).await {
+            Err(_) => Ok(nothing),
             Ok(Ok(acknowledged)) => Ok(acknowledged),
             Ok(Err(refusal)) if FaultKind::from(&refusal) == FaultKind::Unavailable => Err(refusal.into()),
             Ok(Err(refusal)) => {

@@ -16,12 +16,14 @@ use crate::base::clock;
 use crate::base::fault::FaultKind;
 use crate::bus::consume::source::Source;
 use crate::bus::delivery::messages::{ConsumerSpec, Join, stopping};
-use crate::bus::delivery::window::{Departure, RedeliveryPolicy};
+use crate::bus::delivery::policy::DeliveryPolicy;
+use crate::bus::delivery::window::Departure;
 use crate::bus::error::Fault;
 use crate::bus::relay::JoinElsewhere;
 use crate::bus::security::usage::Place;
+use crate::bus::subscribe::membership::Membership;
 use crate::bus::subscribe::request::{Durable, Start, Subscribe};
-use crate::bus::subscribe::subscription::{Delivery, Membership, Subscription};
+use crate::bus::subscribe::subscription::{Delivery, Subscription};
 
 /// How long a member waits until a node serves its consumer.
 const SERVED_MAX: Duration = Duration::from_secs(8);
@@ -123,7 +125,7 @@ impl Access {
         let mut place = Some(place);
         loop {
             let served = self.served(durable, wanted, next).await?;
-            match self.join(served, durable.member.clone(), wanted.manual, (target, &mut place)).await {
+            match self.join(served, durable.member.clone(), wanted.manual.clone(), (target, &mut place)).await {
                 Err(fault) if fault.kind == FaultKind::Unavailable && clock::now() < until => {
                     tokio::time::sleep(SERVED_PAUSE).await;
                 }
@@ -170,7 +172,7 @@ impl Access {
         &self,
         (spec, owner): (ConsumerSpec, Owner),
         name: Option<String>,
-        policy: Option<RedeliveryPolicy>,
+        policy: Option<DeliveryPolicy>,
         (target, place): (&StreamTarget, &mut Option<Place>),
     ) -> Result<(), Fault> {
         let Inner { registry, relay, .. } = &*self.inner;
@@ -187,8 +189,10 @@ impl Access {
         // The membership leaves when it is dropped, also when nobody knows whether the member was accepted, or its
         // client goes meanwhile.
         let departure = Departure::Returned;
-        let membership = Membership { namespace, consumer, member, manual, departure, acknowledge, leave };
-        let policy = policy.unwrap_or(RedeliveryPolicy { redelivery: Duration::ZERO, count_max: 0 });
+        let none = DeliveryPolicy { redelivery: Duration::ZERO, count_max: 0, ..DeliveryPolicy::default() };
+        let policy = policy.unwrap_or(none);
+        let many = policy.in_flight_max > 1;
+        let membership = Membership { namespace, consumer, member, manual, many, departure, acknowledge, leave };
         let pattern = spec.pattern.clone();
         let join = Join { spec, member, consumer_id: target.consumer_id.clone(), name, policy, deliver, commands };
         let joined = if here { registry.send(join).await } else { relay.send(JoinElsewhere { owner, join }).await };

@@ -8,38 +8,36 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use actix::fut;
 use actix::prelude::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, SpawnHandle,
-    WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, SpawnHandle, WrapFuture,
 };
 use rollbook_core::consumer::{Consumer as Known, Range};
 use rollbook_core::error::Refusal;
 
-use super::cursor::{Cursor, CursorUpdate};
+use super::cursor::Cursor;
 use super::source::{Page, Source, SourceProgress};
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
 use crate::bus::delivery::messages::{
-    AckResult, ConsumerSpec, Deliver, EndReason, Join, Leave, MemberAck, MemberState, Members, StreamCommand,
-    WriteResult,
+    ConsumerSpec, Deliver, EndReason, Join, Leave, MemberState, Members, StreamCommand, WriteResult,
 };
 use crate::bus::delivery::shares::Shares;
 use crate::bus::delivery::window::{Departure, Member, Step, Window};
 use crate::bus::handle::Bus;
 use crate::bus::read::stored_event::StoredEvent;
 
+mod acknowledge;
 mod durable;
 
-/// How often a consumer saves its progress, and checks whether it is paused and still the one that serves.
+/// How often a consumer checks whether it is paused and still the one that serves, and saves its progress when nothing
+/// else has made it do so.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a consumer tries to start, and how long one without members waits for its last answers.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Pause between two tries.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
-
 /// A member, as its consumer reaches it.
 struct MemberHandle {
     /// The message by which the member joined: its addresses and its name.
@@ -88,8 +86,12 @@ pub struct Consumer {
     /// Answers of members, of the book and of the cluster that are still to come. The consumer does not stop before
     /// them.
     pending_answers: usize,
-    /// Wakes the consumer when the wait for an acknowledgement ends.
-    timer: Option<SpawnHandle>,
+    /// Acknowledged events that are not in a save yet.
+    unsaved: u32,
+    /// Whether they will be saved after [`UNSAVED_TIME`].
+    save_is_due: bool,
+    /// Wakes the consumer when the wait for an acknowledgement ends, and when that is.
+    timer: Option<(SpawnHandle, Instant)>,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -115,6 +117,8 @@ impl Consumer {
             paused: false,
             is_saving: false,
             pending_answers: 0,
+            unsaved: 0,
+            save_is_due: false,
             timer: None,
         }
     }
@@ -273,23 +277,27 @@ impl Consumer {
         let mut recording = Vec::new();
         for step in steps {
             match step {
-                Step::Record(member, sequence) => recording.push((member, sequence)),
-                Step::Send(member, item) => self.deliver(member, item, ctx),
-                Step::DeadLetter(member, item, deliveries) => self.store_dead_letter(member, item, deliveries, ctx),
+                Step::Record(member, sequences) => recording.push((member, sequences)),
+                Step::Send(member, items) => self.deliver(member, items, ctx),
+                Step::DeadLetter(member, item, deliveries, why) => {
+                    self.store_dead_letter((member, item), (deliveries, why), ctx);
+                }
             }
         }
+        self.bus.metrics().redeliveries.inc_by(self.window.take_sent_again());
         if !recording.is_empty() {
             self.record(recording, ctx);
         }
     }
 
     /// Saves delivery counts, then begins the deliveries. Nothing is delivered while the cluster does not answer.
-    fn record(&mut self, recording: Vec<(Member, u64)>, ctx: &mut Context<Self>) {
+    fn record(&mut self, recording: Vec<(Member, Vec<u64>)>, ctx: &mut Context<Self>) {
         self.save_counts(ctx, move |durable, act, ctx| {
             if durable {
-                for (member, sequence) in recording {
-                    if let Some(item) = act.window.recorded(member, sequence, clock::now()) {
-                        act.deliver(member, item, ctx);
+                for (member, sequences) in recording {
+                    let items = act.window.recorded(member, &sequences, clock::now());
+                    if !items.is_empty() {
+                        act.deliver(member, items, ctx);
                     }
                 }
                 act.arm_redelivery(ctx);
@@ -299,15 +307,15 @@ impl Consumer {
         });
     }
 
-    /// Writes an event to a member and reports the result to the window.
-    fn deliver(&mut self, member: Member, item: Arc<StoredEvent>, ctx: &mut Context<Self>) {
+    /// Writes events to a member and reports the result to the window.
+    fn deliver(&mut self, member: Member, items: Vec<Arc<StoredEvent>>, ctx: &mut Context<Self>) {
         let Some(handle) = self.members.get(&member) else { return };
-        let sequence = item.sequence();
-        let write = handle.join.deliver.send(Deliver { items: vec![item] });
+        let sequences: Vec<u64> = items.iter().map(|item| item.sequence()).collect();
+        let write = handle.join.deliver.send(Deliver { items });
         let given = self.await_before_stop(write, move |written, act, ctx| {
             let written = written.unwrap_or(WriteResult::Gone);
-            let step = act.window.answered(member, sequence, written == WriteResult::Taken, clock::now());
-            act.run_steps(step, ctx);
+            let steps = act.window.answered(member, &sequences, written == WriteResult::Taken, clock::now());
+            act.run_steps(steps, ctx);
             act.answered(member, written, ctx);
         });
         ctx.spawn(given);
@@ -330,12 +338,19 @@ impl Consumer {
 
     /// Sets the timer to the next end of a wait.
     fn arm_redelivery(&mut self, ctx: &mut Context<Self>) {
-        if let Some(timer) = self.timer.take() {
+        let Some(deadline) = self.window.deadline() else { return };
+        if self.timer.is_some_and(|(_, at)| at <= deadline) {
+            return;
+        }
+        self.wake_at(deadline, ctx);
+    }
+
+    fn wake_at(&mut self, at: Instant, ctx: &mut Context<Self>) {
+        if let Some((timer, _)) = self.timer.take() {
             ctx.cancel_future(timer);
         }
-        let Some(deadline) = self.window.deadline() else { return };
-        let wait = deadline.saturating_duration_since(clock::now());
-        self.timer = Some(ctx.run_later(wait, Self::redeliver));
+        let wait = at.saturating_duration_since(clock::now());
+        self.timer = Some((ctx.run_later(wait, Self::redeliver), at));
     }
 
     /// Handles the events that were not acknowledged in time.
@@ -347,12 +362,10 @@ impl Consumer {
         }
         if self.bus.node().consensus().ready().is_err() {
             // Without a majority no acknowledgement is taken: nothing is given up meanwhile.
-            self.timer = Some(ctx.run_later(SAVE_INTERVAL, Self::redeliver));
+            self.wake_at(clock::now() + SAVE_INTERVAL, ctx);
             return;
         }
         let steps = self.window.expire(clock::now());
-        let again = steps.iter().filter(|step| !matches!(step, Step::DeadLetter(..))).count();
-        self.bus.metrics().redeliveries.inc_by(u64::try_from(again).unwrap_or_default());
         self.run_steps(steps, ctx);
         self.pump(ctx);
     }
@@ -373,8 +386,8 @@ impl Consumer {
 
     /// Removes a member and carries out what follows for its event.
     fn remove_member(&mut self, member: Member, departure: Departure, ctx: &mut Context<Self>) -> Option<MemberHandle> {
-        let step = self.window.leave(member, departure);
-        self.run_steps(step, ctx);
+        let steps = self.window.leave(member, departure);
+        self.run_steps(steps, ctx);
         self.members.remove(&member)
     }
 
@@ -431,7 +444,7 @@ impl Handler<Join> for Consumer {
             }
         }
         if self.spec.manual {
-            self.window.join(join.member, join.policy);
+            self.window.join(join.member, join.policy.clone());
         }
         self.members.insert(join.member, MemberHandle { join, busy: false });
         self.pump(ctx);
@@ -448,39 +461,19 @@ impl Handler<Leave> for Consumer {
     }
 }
 
-impl Handler<MemberAck> for Consumer {
-    type Result = ResponseActFuture<Self, Result<AckResult, Refusal>>;
-
-    fn handle(&mut self, ack: MemberAck, ctx: &mut Context<Self>) -> Self::Result {
-        if self.window.ack(ack.member, &ack.event_id).is_none() {
-            return Box::pin(fut::ready(Ok(AckResult::NotInFlight)));
-        }
-        self.bus.metrics().acks.inc();
-        let floor = self.present_floor();
-        self.pump(ctx);
-        let Some(serving) = self.serving.as_ref().filter(|serving| floor > serving.floor) else {
-            return Box::pin(fut::ready(Ok(AckResult::Yes)));
-        };
-        let (cursor, update) = (serving.cursor.clone(), CursorUpdate { floor, ..CursorUpdate::default() });
-        let sent = update.clone();
-        let durable = async move { cursor.advance(sent).await };
-        Box::pin(self.await_before_stop(durable, |durable, act, _| {
-            durable.map(|()| {
-                act.apply_saved(update);
-                AckResult::Yes
-            })
-        }))
-    }
-}
-
 impl Handler<Members> for Consumer {
     type Result = MessageResult<Members>;
 
     fn handle(&mut self, _: Members, _: &mut Context<Self>) -> Self::Result {
-        let flights: BTreeMap<Member, Option<u64>> = self.window.in_flight().collect();
-        let state = |(member, handle): (&Member, &MemberHandle)| MemberState {
-            consumer_id: handle.join.consumer_id.clone(),
-            in_flight: flights.get(member).copied().flatten(),
+        let flights: BTreeMap<Member, (usize, Option<u64>)> =
+            self.window.in_flight().map(|(member, count, oldest)| (member, (count, oldest))).collect();
+        let state = |(member, handle): (&Member, &MemberHandle)| {
+            let (count, oldest) = flights.get(member).copied().unwrap_or_default();
+            MemberState {
+                consumer_id: handle.join.consumer_id.clone(),
+                in_flight: oldest,
+                in_flight_count: u32::try_from(count).unwrap_or(u32::MAX),
+            }
         };
         MessageResult(self.members.iter().map(state).collect())
     }

@@ -10,6 +10,7 @@ use rollbook_core::event::Event;
 use rollbook_core::subjects::subject::Namespace;
 
 use crate::base::clock;
+use crate::bus::delivery::window::GivenUp;
 use crate::bus::handle::Bus;
 use crate::bus::read::event_json;
 use crate::bus::read::stored_event::StoredEvent;
@@ -30,6 +31,8 @@ pub struct DeadLetter {
     pub group: Option<String>,
     /// How often a client got the event.
     pub deliveries: u32,
+    /// Why it is given up.
+    pub why: GivenUp,
     /// Dedupe key of the letter: two nodes, or one node that does not know the outcome of its first try, store the
     /// letter once.
     pub once: Option<String>,
@@ -105,8 +108,12 @@ impl DeadLetter {
                 None => out.extend_from_slice(b"null"),
             }
         }
-        let tail = format!(",\"deliveries\":{},\"reason\":\"redelivery_count exceeded\"}}", self.deliveries);
-        out.extend_from_slice(tail.as_bytes());
+        out.extend_from_slice(format!(",\"deliveries\":{},\"reason\":", self.deliveries).as_bytes());
+        match &self.why {
+            GivenUp::Count => event_json::string("redelivery_count exceeded", &mut out),
+            GivenUp::Rejected(reason) => event_json::string(reason, &mut out),
+        }
+        out.push(b'}');
         out
     }
 }

@@ -10,8 +10,9 @@ use super::consumer::Consumer;
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
 use crate::base::supervisor::{Health, Supervised};
+use crate::bus::delivery::acknowledgement::Acknowledged;
 use crate::bus::delivery::messages::{
-    AckResult, EndReason, Join, Leave, MemberAck, MemberState, Members, StreamCommand, stopping,
+    EndReason, Join, Leave, MemberAck, MemberState, Members, StreamCommand, stopping,
 };
 use crate::bus::delivery::window::{Departure, Member};
 use crate::bus::handle::Bus;
@@ -213,11 +214,11 @@ impl Handler<Leave> for Registry {
 }
 
 impl Handler<MemberAck> for Registry {
-    type Result = ResponseFuture<Result<AckResult, Refusal>>;
+    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
 
     fn handle(&mut self, ack: MemberAck, _: &mut Context<Self>) -> Self::Result {
         let Some(child) = self.children.get(&(ack.namespace.clone(), ack.consumer.clone())) else {
-            return Box::pin(std::future::ready(Ok(AckResult::NotInFlight)));
+            return Box::pin(std::future::ready(Ok(Acknowledged::nothing(&ack.said))));
         };
         let answer = child.consumer.child().send(ack);
         Box::pin(async move {

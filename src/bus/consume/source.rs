@@ -19,7 +19,7 @@ use crate::bus::read::stored_event::StoredEvent;
 /// A page ends behind the event that reaches this size.
 const PAGE_BYTES_MAX: usize = 128 << 10;
 /// Most events of one page from the book. The bound keeps reads short, so that a client that left is noticed.
-const PAGE_ITEMS_MAX: usize = 64;
+const PAGE_ITEMS_MAX: usize = 512;
 
 /// The cursor of one subscription or consumer.
 #[derive(Debug)]

@@ -6,7 +6,9 @@ use actix::{Message, Recipient};
 use rollbook_core::error::Refusal;
 use rollbook_core::subjects::pattern::Pattern;
 
-use super::window::{Departure, Member, RedeliveryPolicy};
+use super::acknowledgement::{Acknowledged, Acknowledgement};
+use super::policy::DeliveryPolicy;
+use super::window::{Departure, Member};
 use crate::bus::read::stored_event::StoredEvent;
 
 /// The refusal for a message whose receiver has stopped. Takes any error, so that it fits into `map_err`.
@@ -16,21 +18,12 @@ pub(in crate::bus) fn stopping<E>(_: E) -> Refusal {
 
 /// What other actors ask of a live subscription. One message type, so that one address serves for all commands.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<AckResult, Refusal>")]
+#[rtype(result = "Result<Acknowledged, Refusal>")]
 pub enum StreamCommand {
-    /// The client has processed the event of this id.
-    Acknowledge(String),
+    /// What the client says of events.
+    Acknowledge(Acknowledgement),
     /// End the stream for this reason.
     Close(EndReason),
-}
-
-/// The result of an acknowledgement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AckResult {
-    /// The acknowledgement ended a delivery.
-    Yes,
-    /// The event was not in flight to this subscription.
-    NotInFlight,
 }
 
 /// Why the node ends a stream.
@@ -95,7 +88,7 @@ pub struct Join {
     /// Stable name of the member. A member of the same name is replaced.
     pub name: Option<String>,
     /// When and how often the member gets an event again.
-    pub policy: RedeliveryPolicy,
+    pub policy: DeliveryPolicy,
     /// Where the events of the member go.
     pub deliver: Recipient<Deliver>,
     /// Where the command to end goes.
@@ -116,9 +109,10 @@ pub struct Leave {
     pub departure: Departure,
 }
 
-/// A member acknowledges an event. The answer comes when the ack floor is durable.
+/// What a member says of events. For a member with one event at a time the answer comes when the ack floor is durable; for
+/// others at once, and the floor becomes durable with that of others.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<AckResult, Refusal>")]
+#[rtype(result = "Result<Acknowledged, Refusal>")]
 pub struct MemberAck {
     /// Namespace of the consumer.
     pub namespace: String,
@@ -126,8 +120,8 @@ pub struct MemberAck {
     pub consumer: String,
     /// Number of the member.
     pub member: Member,
-    /// Id of the event.
-    pub event_id: String,
+    /// What it says.
+    pub said: Acknowledgement,
 }
 
 /// Asks a consumer for its members.
@@ -140,6 +134,8 @@ pub struct Members;
 pub struct MemberState {
     /// Consumer id of the stream of the member.
     pub consumer_id: String,
-    /// Position of the event in flight.
+    /// Position of the oldest event in flight.
     pub in_flight: Option<u64>,
+    /// How many events are in flight.
+    pub in_flight_count: u32,
 }

@@ -1,138 +1,70 @@
-//! The window of deliveries: which member has which event, how often an event was delivered, and what happens when no
+//! The window of deliveries: which member has which events, how often an event was delivered, and what happens when no
 //! member acknowledges. A pure state machine.
 //!
 //! One window serves a manual-ack subscription with its single member, or a durable consumer or group with many
 //! members.
 //!
-//! Invariants: at most one event is in flight per member. At most one copy of an event waits to be read by the client
-//! of a member. A delivery counts when the connection of the client has taken the event.
+//! Invariants: a member has at most as many events in flight as its policy says, in events and in bytes. At most one
+//! copy of an event waits to be read by the client of a member. A delivery counts when the connection of the client has
+//! taken the event. An event on its last delivery is alone with its member, so that no other is given up with it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rollbook_core::consumer::{Attempts, Range};
 
+use super::policy::DeliveryPolicy;
 use crate::bus::read::stored_event::StoredEvent;
+
+mod acknowledge;
+mod member;
+mod progress;
+
+use member::{InFlight, MemberWindow, PendingEvent, Stage};
 
 /// Number of a member. Numbers are unique in the cluster, so a late message about one member never reaches another.
 pub type Member = u64;
 
-/// When an event is delivered to a member again, and how often at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RedeliveryPolicy {
-    /// Wait for an acknowledgement before the event is delivered again; at least [`REDELIVERY_MIN`] when the client
-    /// acknowledges.
-    pub redelivery: Duration,
-    /// Most deliveries of one event; 0 means no bound.
-    pub count_max: u32,
-}
-
-impl Default for RedeliveryPolicy {
-    /// The policy of members that do not choose one: 5 seconds, 3 deliveries.
-    fn default() -> Self {
-        Self { redelivery: Duration::from_secs(5), count_max: 3 }
-    }
-}
-
-/// Shortest redelivery wait that a client may choose.
-pub const REDELIVERY_MIN: Duration = Duration::from_millis(100);
 /// Most events above the ack floor that the window remembers. The bound decides how far fast members may run ahead of
 /// the slowest one.
-pub const WINDOW_EVENTS_MAX: usize = 4096;
-/// Stands for a redelivery wait that is too long for an `Instant`.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+pub const WINDOW_EVENTS_MAX: usize = 16_384;
+/// Most events that one member gets in one step while others wait for some.
+const SHARE_MAX: usize = 256;
+/// Most events that are read ahead of the members that have many at a time.
+const AHEAD_MAX: usize = 512;
 
-/// How a member left, which decides whether its last delivery counts.
+/// How a member left, which decides whether its last deliveries count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Departure {
-    /// The client closed its stream, or another connection took its place. The delivery counts.
+    /// The client closed its stream, or another connection took its place. The delivery of the event counts that the client
+    /// was working on: the oldest.
     Gone,
     /// The bus ended the stream, or lost the link to its node. The client may have had no chance to acknowledge, so the
-    /// last delivery does not count.
+    /// last deliveries do not count.
     Returned,
 }
 
-/// An event that is neither acknowledged nor a dead letter.
-#[derive(Debug, Clone)]
-struct PendingEvent {
-    /// The event, shared with the feed and with other streams.
-    item: Arc<StoredEvent>,
-    /// How often a client has taken the event without acknowledging it. The policy compares this number with
-    /// `count_max`.
-    deliveries: u32,
-}
-
-/// The steps of one delivery, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// The delivery waits until the replicated state has its count. No client has the event yet.
-    Recording,
-    /// The stream of the member has the event, its client has not taken it. At this time another member may get the
-    /// event.
-    Handed(Instant),
-    /// The client has taken the event and may acknowledge it until this time.
-    Delivered(Instant),
-}
-
-/// The one event that a member has, and how far its delivery is.
-#[derive(Debug)]
-struct InFlight {
-    /// The event, which returns to the queues when the delivery fails.
-    pending: PendingEvent,
-    /// Decides what an answer, a departure or the end of the wait means.
-    stage: Stage,
-    /// Whether the replicated state has counted this delivery before it began. [`Window::counts`] then reports one
-    /// delivery more than the client has taken.
-    recorded: bool,
-}
-
-/// What the window knows of one member.
-#[derive(Debug)]
-struct MemberWindow {
-    /// The policy that the member chose when it joined.
-    policy: RedeliveryPolicy,
-    /// The event that the member has; `None` while it can take one.
-    flight: Option<InFlight>,
-    /// Whether a copy waits in the stream of the member. No second copy is written behind it: a client that does not
-    /// read would collect copies.
-    unread: bool,
-    /// Whether the member has ever acknowledged. A new member may crash on the first event it gets, so its deliveries
-    /// are recorded before they begin.
-    has_acked: bool,
-    /// Whether the client has gone while its stream still had the copy. The member stays until the stream says whether
-    /// the client took the event.
-    leaving: bool,
-}
-
-impl MemberWindow {
-    /// Whether the member can take an event.
-    const fn is_idle(&self) -> bool {
-        self.flight.is_none() && !self.unread && !self.leaving
-    }
-
-    /// When the wait for an acknowledgement ends for a delivery that begins now.
-    fn until(&self, now: Instant) -> Instant {
-        now.checked_add(self.policy.redelivery).unwrap_or_else(|| now + NEVER)
-    }
-
-    /// Whether an event with this many deliveries has had its last one.
-    const fn gives_up(&self, deliveries: u32) -> bool {
-        self.policy.count_max != 0 && deliveries >= self.policy.count_max
-    }
+/// Why an event becomes a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GivenUp {
+    /// It had its last delivery.
+    Count,
+    /// A client has rejected it, for this reason.
+    Rejected(String),
 }
 
 /// What the caller of the window must do next. The window itself does no I/O.
 #[derive(Debug)]
 pub enum Step {
-    /// Make the delivery of the event at this position to the member durable, then call [`Window::recorded`].
-    Record(Member, u64),
-    /// Write the event to the member, then report the result with [`Window::answered`].
-    Send(Member, Arc<StoredEvent>),
+    /// Make the deliveries of the events at these positions to the member durable, then call [`Window::recorded`].
+    Record(Member, Vec<u64>),
+    /// Write the events to the member, then report the result with [`Window::answered`].
+    Send(Member, Vec<Arc<StoredEvent>>),
     /// Store the event as a dead letter after this many deliveries, then call [`Window::dead_letter_done`]. The member
     /// had the event last, or would have had it next.
-    DeadLetter(Member, Arc<StoredEvent>, u32),
+    DeadLetter(Member, Arc<StoredEvent>, u32, GivenUp),
 }
 
 /// The deliveries of one consumer or subscription.
@@ -140,18 +72,20 @@ pub enum Step {
 pub struct Window {
     /// The members, in the order of their numbers, which is the order of service.
     windows: BTreeMap<Member, MemberWindow>,
-    /// The member that got an event last. The search for an idle member begins behind it, so that all members get work.
+    /// The member that got events last. The search for a member with room begins behind it, so that all members get work.
     last_served: Member,
     /// Whether deliveries that may be repeated are recorded before they begin, so that a crash does not reset their
     /// count.
     records_deliveries: bool,
-    /// Whether nothing is delivered while the window does not know whether a departed member took its event. A consumer
-    /// with one member at a time keeps the order of events by this.
+    /// Whether nothing is delivered while the window does not know which events a departed member took. A consumer with
+    /// one member at a time keeps the order of events by this.
     in_order: bool,
     /// Events that this window has not sent yet, in order.
     unsent: VecDeque<PendingEvent>,
     /// Events to be delivered again, by position: the oldest is delivered first.
     redeliveries: BTreeMap<u64, PendingEvent>,
+    /// Events to be delivered again at a time, by position.
+    delayed: BTreeMap<u64, (Instant, PendingEvent)>,
     /// Events that are being stored as dead letters, with their deliveries. The ack floor must not pass them before
     /// they are stored.
     dead_lettering: BTreeMap<u64, u32>,
@@ -162,10 +96,14 @@ pub struct Window {
     done_earlier: Vec<Range>,
     /// Deliveries by an earlier start, of events that were not offered to this window yet.
     counts_earlier: BTreeMap<u64, u32>,
+    /// How many events were sent again since [`Window::take_sent_again`].
+    sent_again: u64,
+    /// No wait ends before this; `None` while none is running.
+    wake_at: Option<Instant>,
 }
 
 impl Window {
-    /// A window for one member at a time. Its successor goes on with the event that was in flight.
+    /// A window for one member at a time. Its successor goes on with the events that were in flight.
     #[must_use]
     pub fn in_order() -> Self {
         Self { in_order: true, ..Self::default() }
@@ -178,36 +116,53 @@ impl Window {
     }
 
     /// Sets whether deliveries are recorded before they begin: every delivery but the first of an event, and the first
-    /// one to a member that has not acknowledged yet.
+    /// ones to a member that has not acknowledged yet.
     pub const fn set_records(&mut self, records_deliveries: bool) {
         self.records_deliveries = records_deliveries;
     }
 
-    /// Adds a member. A member of the same number is replaced, and its event is delivered again.
-    pub fn join(&mut self, member: Member, policy: RedeliveryPolicy) {
-        if let Some(flight) = self.windows.remove(&member).and_then(|window| window.flight) {
-            self.release(flight, Departure::Returned);
-        }
-        let window = MemberWindow { policy, flight: None, unread: false, has_acked: false, leaving: false };
-        self.windows.insert(member, window);
+    /// How many events were sent again since the last call.
+    pub const fn take_sent_again(&mut self) -> u64 {
+        std::mem::replace(&mut self.sent_again, 0)
     }
 
-    /// Removes a member. Its event goes to another member, or becomes a dead letter when this was the last delivery.
-    pub fn leave(&mut self, member: Member, departure: Departure) -> Option<Step> {
-        let window = self.windows.get_mut(&member)?;
-        let handed = window.flight.as_ref().is_some_and(|flight| matches!(flight.stage, Stage::Handed(_)));
-        if handed && departure == Departure::Gone {
-            window.leaving = true;
-            return None;
+    /// Adds a member. A member of the same number is replaced, and its events are delivered again.
+    pub fn join(&mut self, member: Member, policy: DeliveryPolicy) {
+        if let Some(mut window) = self.windows.remove(&member) {
+            self.release_all(&mut window, Departure::Returned);
         }
-        let mut window = self.windows.remove(&member)?;
-        let flight = window.flight.take()?;
-        let delivered = matches!(flight.stage, Stage::Delivered(_));
-        if delivered && departure == Departure::Gone && window.gives_up(flight.pending.deliveries) {
-            return Some(self.begin_dead_letter(member, flight.pending));
+        self.windows.insert(member, MemberWindow::new(policy));
+    }
+
+    fn release_all(&mut self, window: &mut MemberWindow, departure: Departure) {
+        let sequences: Vec<u64> = window.flights().keys().copied().collect();
+        for flight in sequences.into_iter().filter_map(|sequence| window.take(sequence)) {
+            self.release(flight, departure);
         }
-        self.release(flight, departure);
-        None
+    }
+
+    /// Removes a member. Its events go to other members. When the client has gone, the delivery of the oldest event counts,
+    /// which the client was working on, and that event becomes a dead letter when this was its last one.
+    #[must_use]
+    pub fn leave(&mut self, member: Member, departure: Departure) -> Vec<Step> {
+        let Some(window) = self.windows.get_mut(&member) else { return Vec::new() };
+        let is_handed = |flight: &InFlight| matches!(flight.stage, Stage::Handed(_));
+        if departure == Departure::Gone && window.flights().values().any(is_handed) {
+            window.begin_leaving();
+            return Vec::new();
+        }
+        let Some(mut window) = self.windows.remove(&member) else { return Vec::new() };
+        let worked_on = (departure == Departure::Gone).then(|| window.oldest_delivered()).flatten();
+        if let Some(flight) = worked_on.and_then(|sequence| window.take(sequence)) {
+            if window.policy().gives_up(flight.pending.deliveries) {
+                let step = self.begin_dead_letter(member, flight.pending, GivenUp::Count);
+                self.release_all(&mut window, Departure::Returned);
+                return vec![step];
+            }
+            self.release(flight, departure);
+        }
+        self.release_all(&mut window, Departure::Returned);
+        Vec::new()
     }
 
     /// Puts an event back into the queue. A `Returned` delivery is taken out of the count.
@@ -220,9 +175,9 @@ impl Window {
     }
 
     /// Moves an event to the dead letters that are being stored.
-    fn begin_dead_letter(&mut self, member: Member, pending: PendingEvent) -> Step {
+    fn begin_dead_letter(&mut self, member: Member, pending: PendingEvent, why: GivenUp) -> Step {
         self.dead_lettering.insert(pending.item.sequence(), pending.deliveries);
-        Step::DeadLetter(member, pending.item, pending.deliveries)
+        Step::DeadLetter(member, pending.item, pending.deliveries, why)
     }
 
     /// Adds events, in order, which members will get.
@@ -238,241 +193,226 @@ impl Window {
         }
     }
 
-    /// Whether the caller should fetch more events: a member is idle, nothing waits for it, and the window has room.
+    /// Whether the caller should fetch more events: a member has room and nothing waits for it, or members that have many
+    /// at a time will soon; and the window has room.
     #[must_use]
     pub fn wants_more(&self) -> bool {
-        let idle = self.windows.values().any(MemberWindow::is_idle);
-        let beyond = self.done.len().saturating_add(self.redeliveries.len()).saturating_add(self.dead_lettering.len());
-        self.unsent.is_empty() && self.redeliveries.is_empty() && idle && beyond < WINDOW_EVENTS_MAX
+        let beyond = self.done.len().saturating_add(self.redeliveries.len());
+        let beyond = beyond.saturating_add(self.delayed.len()).saturating_add(self.dead_lettering.len());
+        if beyond >= WINDOW_EVENTS_MAX || self.windows.is_empty() {
+            return false;
+        }
+        let many = |window: &MemberWindow| window.policy().room().saturating_sub(1);
+        let ahead = self.windows.values().map(many).max().unwrap_or_default().min(AHEAD_MAX);
+        if self.unsent.len() < ahead {
+            return true;
+        }
+        let waits = !self.unsent.is_empty() || !self.redeliveries.is_empty();
+        !waits && self.windows.values().any(|window| window.room() > 0)
     }
 
-    /// Gives events to idle members, one each, behind the member that was served last.
+    /// Gives events to members that have room, in turns that begin behind the member that was served last.
+    #[must_use]
     pub fn assign(&mut self, now: Instant) -> Vec<Step> {
         let mut steps = Vec::new();
-        if self.in_order && self.windows.values().any(|window| window.leaving) {
+        self.wake_delayed(now);
+        if self.in_order && self.windows.values().any(MemberWindow::is_leaving) {
             return steps;
         }
-        let behind = (Bound::Excluded(self.last_served), Bound::Unbounded);
-        let idle = |(member, window): (&Member, &MemberWindow)| window.is_idle().then_some(*member);
-        let mut idle_members: Vec<Member> = self.windows.range(behind).filter_map(idle).collect();
-        idle_members.extend(self.windows.range(..=self.last_served).filter_map(idle));
-        for member in idle_members {
-            // An event that becomes a dead letter does not use up the member's turn.
-            while self.windows.get(&member).is_some_and(MemberWindow::is_idle) {
-                let next =
-                    self.redeliveries.pop_first().map(|(_, pending)| pending).or_else(|| self.unsent.pop_front());
-                let Some(pending) = next else { return steps };
-                self.send(member, pending, now, &mut steps);
+        loop {
+            let waiting = self.redeliveries.len().saturating_add(self.unsent.len());
+            let members = self.with_room();
+            if waiting == 0 || members.is_empty() {
+                return steps;
+            }
+            let share = waiting.div_ceil(members.len()).min(SHARE_MAX);
+            let given: usize = members.into_iter().map(|member| self.give(member, share, now, &mut steps)).sum();
+            if given == 0 {
+                return steps;
             }
         }
-        steps
     }
 
-    /// Begins the delivery of an event to a member, or gives the event up when it has had its last delivery.
-    fn send(&mut self, member: Member, pending: PendingEvent, now: Instant, steps: &mut Vec<Step>) {
-        let Some(window) = self.windows.get_mut(&member) else { return };
-        if window.gives_up(pending.deliveries) {
-            steps.push(self.begin_dead_letter(member, pending));
+    /// The members that can take events, in the order of service.
+    fn with_room(&self) -> Vec<Member> {
+        let behind = (Bound::Excluded(self.last_served), Bound::Unbounded);
+        let around = self.windows.range(behind).chain(self.windows.range(..=self.last_served));
+        around.filter(|(_, window)| window.room() > 0).map(|(member, _)| *member).collect()
+    }
+
+    /// The next event for a member, oldest first.
+    fn next_for(&mut self, member: Member) -> Option<PendingEvent> {
+        let window = self.windows.get(&member).filter(|window| window.room() > 0)?;
+        let again = self.redeliveries.iter().find(|(_, pending)| window.may_take(pending)).map(|(at, _)| *at);
+        if let Some(sequence) = again {
+            self.sent_again = self.sent_again.saturating_add(1);
+            return self.redeliveries.remove(&sequence);
+        }
+        // An event that waits to be alone holds those behind it back, or there might never be a moment for it.
+        let blocked = self.redeliveries.values().any(|pending| window.policy().is_alone(pending.deliveries));
+        let next = self.unsent.front().filter(|pending| !blocked && window.may_take(pending));
+        next.is_some().then(|| self.unsent.pop_front())?
+    }
+
+    /// Begins the deliveries of at most so many events to a member. An event that has had its last delivery is given up
+    /// instead, and does not use up the member's turn. Returns how many events have left the queues.
+    fn give(&mut self, member: Member, most: usize, now: Instant, steps: &mut Vec<Step>) -> usize {
+        let (mut record, mut send, mut given_up) = (Vec::new(), Vec::new(), 0_usize);
+        while record.len().saturating_add(send.len()) < most {
+            let Some(pending) = self.next_for(member) else { break };
+            let Some(window) = self.windows.get_mut(&member) else { break };
+            if window.policy().gives_up(pending.deliveries) {
+                given_up = given_up.saturating_add(1);
+                steps.push(self.begin_dead_letter(member, pending, GivenUp::Count));
+                continue;
+            }
+            if self.records_deliveries && (pending.deliveries > 0 || !window.has_acked()) {
+                record.push(pending.item.sequence());
+                // Only the oldest counts when a client goes at its first events.
+                let recorded = pending.deliveries > 0 || window.flights().is_empty();
+                window.begin(pending, Stage::Recording, recorded);
+            } else {
+                send.push(Arc::clone(&pending.item));
+                let until = window.until(pending.deliveries, now);
+                window.begin(pending, Stage::Handed(until), false);
+                self.wakes_by(until);
+            }
+        }
+        let given = record.len().saturating_add(send.len());
+        if given > 0 {
+            self.last_served = member;
+        }
+        steps.extend((!record.is_empty()).then_some(Step::Record(member, record)));
+        steps.extend((!send.is_empty()).then_some(Step::Send(member, send)));
+        given.saturating_add(given_up)
+    }
+
+    /// The deliveries of a [`Step::Record`] are durable. Returns the events to write to the member: those that it still
+    /// waits for.
+    #[must_use]
+    pub fn recorded(&mut self, member: Member, sequences: &[u64], now: Instant) -> Vec<Arc<StoredEvent>> {
+        let Some(window) = self.windows.get_mut(&member) else { return Vec::new() };
+        let mut items = Vec::new();
+        for sequence in sequences {
+            let waits = |flight: &&mut InFlight| flight.stage == Stage::Recording;
+            let Some(flight) = window.flight_mut(*sequence).filter(waits) else { continue };
+            let (item, deliveries) = (Arc::clone(&flight.pending.item), flight.pending.deliveries);
+            let until = window.until(deliveries, now);
+            window.hand(*sequence, until);
+            earliest(&mut self.wake_at, until);
+            items.push(item);
+        }
+        items
+    }
+
+    /// A wait ends at this time.
+    fn wakes_by(&mut self, until: Instant) {
+        earliest(&mut self.wake_at, until);
+    }
+
+    /// Reports what became of events that were written to a member: its client has `taken` them, or nothing was written.
+    /// Returns steps when the member has left meanwhile and these were the last deliveries.
+    #[must_use]
+    pub fn answered(&mut self, member: Member, sequences: &[u64], taken: bool, now: Instant) -> Vec<Step> {
+        let Some(window) = self.windows.get_mut(&member) else { return Vec::new() };
+        let mut back = Vec::new();
+        for sequence in sequences {
+            window.read(*sequence);
+            let handed = |flight: &&mut InFlight| matches!(flight.stage, Stage::Handed(_));
+            let Some(flight) = window.flight_mut(*sequence).filter(handed) else { continue };
+            if taken {
+                let before = flight.pending.deliveries;
+                flight.pending.deliveries = before.saturating_add(1);
+                let until = window.until(before, now);
+                if let Some(flight) = window.flight_mut(*sequence) {
+                    flight.stage = Stage::Delivered(until);
+                }
+                earliest(&mut self.wake_at, until);
+            } else {
+                back.extend(window.take(*sequence));
+            }
+        }
+        let left = window.is_leaving() && window.has_read_all();
+        back.into_iter().for_each(|flight| self.release(flight, Departure::Gone));
+        if left { self.leave(member, Departure::Gone) } else { Vec::new() }
+    }
+
+    /// Events whose time has come are delivered again.
+    fn wake_delayed(&mut self, now: Instant) {
+        if self.delayed.is_empty() {
             return;
         }
-        self.last_served = member;
-        if self.records_deliveries && (pending.deliveries > 0 || !window.has_acked) {
-            steps.push(Step::Record(member, pending.item.sequence()));
-            window.flight = Some(InFlight { pending, stage: Stage::Recording, recorded: true });
-        } else {
-            steps.push(Step::Send(member, Arc::clone(&pending.item)));
-            window.unread = true;
-            window.flight = Some(InFlight { pending, stage: Stage::Handed(window.until(now)), recorded: false });
-        }
-    }
-
-    /// The delivery of a [`Step::Record`] is durable. Returns the event to write to the member; `None` when the member
-    /// no longer waits for it.
-    pub fn recorded(&mut self, member: Member, sequence: u64, now: Instant) -> Option<Arc<StoredEvent>> {
-        let window = self.windows.get_mut(&member)?;
-        let until = window.until(now);
-        let waits =
-            |flight: &&mut InFlight| flight.stage == Stage::Recording && flight.pending.item.sequence() == sequence;
-        let flight = window.flight.as_mut().filter(waits)?;
-        flight.stage = Stage::Handed(until);
-        window.unread = true;
-        Some(Arc::clone(&flight.pending.item))
-    }
-
-    /// Reports what became of an event that was written to a member: its client has `taken` it, or nothing was written.
-    /// Returns a step when the member has left meanwhile and this was the last delivery.
-    pub fn answered(&mut self, member: Member, sequence: u64, taken: bool, now: Instant) -> Option<Step> {
-        let window = self.windows.get_mut(&member)?;
-        window.unread = false;
-        let until = window.until(now);
-        let this = |flight: &mut InFlight| {
-            matches!(flight.stage, Stage::Handed(_)) && flight.pending.item.sequence() == sequence
-        };
-        let Some(mut flight) = window.flight.take_if(this) else {
-            if window.leaving && window.flight.is_none() {
-                self.windows.remove(&member);
+        let due: Vec<u64> = self.delayed.iter().filter(|(_, (at, _))| *at <= now).map(|(at, _)| *at).collect();
+        for sequence in due {
+            if let Some((_, pending)) = self.delayed.remove(&sequence) {
+                self.redeliveries.insert(sequence, pending);
             }
-            return None;
-        };
-        let leaving = window.leaving;
-        if taken {
-            flight.pending.deliveries = flight.pending.deliveries.saturating_add(1);
-            flight.stage = Stage::Delivered(until);
-            window.flight = Some(flight);
-            return if leaving { self.leave(member, Departure::Gone) } else { None };
         }
-        if leaving {
-            self.windows.remove(&member);
-        }
-        self.release(flight, Departure::Gone);
-        None
     }
 
-    /// A member acknowledges an event by id. Returns the position of the event; `None` when it was not in flight.
-    pub fn ack(&mut self, member: Member, id: &str) -> Option<u64> {
-        let window = self.windows.get_mut(&member)?;
-        let own = window.flight.take_if(|flight| flight.pending.item.has_id(id));
-        let sequence = match own {
-            Some(flight) => flight.pending.item.sequence(),
-            // The acknowledgement crossed the end of its time: the event waits for another, or has one.
-            None => self.take_elsewhere(id)?,
-        };
-        if let Some(window) = self.windows.get_mut(&member) {
-            window.has_acked = true;
-        }
-        self.done.insert(sequence);
-        Some(sequence)
-    }
-
-    /// Finds an event that was taken away from the acknowledging member because its wait had ended: the event waits for
-    /// another member, or another member has it.
-    fn take_elsewhere(&mut self, id: &str) -> Option<u64> {
-        let waiting =
-            self.redeliveries.iter().find(|(_, pending)| pending.item.has_id(id)).map(|(sequence, _)| *sequence);
-        if let Some(sequence) = waiting {
-            self.redeliveries.remove(&sequence);
-            return Some(sequence);
-        }
-        let flights = self.windows.values_mut().map(|window| &mut window.flight);
-        let mut taken = flights.filter_map(|flight| flight.take_if(|flight| flight.pending.item.has_id(id)));
-        taken.next().map(|flight| flight.pending.item.sequence())
-    }
-
-    /// The event in flight of each member, by position.
-    pub fn in_flight(&self) -> impl Iterator<Item = (Member, Option<u64>)> {
+    /// How many events each member has, and the oldest of them by position.
+    pub fn in_flight(&self) -> impl Iterator<Item = (Member, usize, Option<u64>)> {
         let of = |(member, window): (&Member, &MemberWindow)| {
-            (*member, window.flight.as_ref().map(|of| of.pending.item.sequence()))
+            (*member, window.flights().len(), window.flights().keys().next().copied())
         };
         self.windows.iter().map(of)
     }
 
-    /// When to call [`Window::expire`] next; `None` while no wait is running.
+    /// When to call [`Window::expire`] next, at the latest; `None` while no wait is running.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        self.windows.values().filter_map(|window| window.flight.as_ref()?.until()).min()
+    pub const fn deadline(&self) -> Option<Instant> {
+        self.wake_at
     }
 
-    /// Handles the events whose wait has ended: another idle member gets the event, else the same member again, or the
-    /// event becomes a dead letter.
+    /// The first end of a wait.
+    fn first_end(&self) -> Option<Instant> {
+        let delayed = self.delayed.values().map(|(at, _)| *at).min();
+        self.windows.values().filter_map(MemberWindow::deadline).chain(delayed).min()
+    }
+
+    /// Handles the events whose wait has ended: another member with room gets the event, else the same member again, or
+    /// the event becomes a dead letter.
+    #[must_use]
     pub fn expire(&mut self, now: Instant) -> Vec<Step> {
         let mut steps = Vec::new();
-        let is_late =
-            |window: &MemberWindow| window.flight.as_ref().and_then(InFlight::until).is_some_and(|until| until <= now);
-        let late: Vec<Member> = self.windows.iter().filter(|(_, window)| is_late(window)).map(|(id, _)| *id).collect();
-        for member in late {
-            // Another member who is idle gets it, else the same one again.
-            let other = self.next_idle();
-            let Some(window) = self.windows.get_mut(&member) else { continue };
-            let unread = window.unread;
-            let until = window.until(now);
-            let Some(mut flight) = window.flight.take() else { continue };
-            if matches!(flight.stage, Stage::Delivered(_)) && window.gives_up(flight.pending.deliveries) {
-                steps.push(self.begin_dead_letter(member, flight.pending));
-                continue;
-            }
-            match other {
-                Some(other) => self.send(other, flight.pending, now, &mut steps),
-                None if unread => {
-                    // Its client has a copy to read: it is waited for, and nothing is counted.
-                    flight.stage = Stage::Handed(until);
-                    window.flight = Some(flight);
-                }
-                None => self.send(member, flight.pending, now, &mut steps),
+        let late: Vec<(Member, Vec<u64>)> =
+            self.windows.iter().map(|(member, window)| (*member, window.late(now))).collect();
+        for (member, sequences) in late {
+            let others = self.windows.iter().filter(|(id, _)| **id != member);
+            let mut free: usize = others.map(|(_, window)| window.room()).sum();
+            for sequence in sequences {
+                steps.extend(self.expire_one(member, sequence, &mut free, now));
+                // Another member is asked first.
+                self.last_served = member;
             }
         }
+        steps.extend(self.assign(now));
+        self.wake_at = self.first_end();
         steps
     }
 
-    /// The next idle member behind the one that was served last.
-    fn next_idle(&self) -> Option<Member> {
-        let behind = self.windows.range((Bound::Excluded(self.last_served), Bound::Unbounded));
-        let mut around = behind.chain(self.windows.range(..=self.last_served));
-        around.find(|(_, window)| window.is_idle()).map(|(member, _)| *member)
-    }
-
-    /// The dead letter at this position is stored, or none will be stored. The event is done.
-    pub fn dead_letter_done(&mut self, sequence: u64) {
-        if self.dead_lettering.remove(&sequence).is_some() {
-            self.done.insert(sequence);
+    fn expire_one(&mut self, member: Member, sequence: u64, free: &mut usize, now: Instant) -> Option<Step> {
+        let window = self.windows.get_mut(&member)?;
+        if window.is_unread(sequence) && *free == 0 {
+            // Its client has a copy to read: it is waited for, and nothing is counted.
+            let deliveries = window.flights().get(&sequence)?.pending.deliveries;
+            let until = window.until(deliveries, now);
+            window.hand(sequence, until);
+            return None;
         }
-    }
-
-    /// Positions that are not done, in no order. Of the unsent events only the first is included, because the floor
-    /// needs no more.
-    fn outstanding(&self) -> impl Iterator<Item = u64> {
-        let flights = self.windows.values().filter_map(|window| Some(window.flight.as_ref()?.pending.item.sequence()));
-        let waiting = self.redeliveries.keys().chain(self.dead_lettering.keys()).copied();
-        flights.chain(waiting).chain(self.unsent.front().map(|pending| pending.item.sequence()))
-    }
-
-    /// Computes the ack floor: every event up to the floor is done. All events of the pattern before position
-    /// `considered` must have been offered.
-    pub fn floor(&mut self, considered: u64) -> u64 {
-        let floor = self.outstanding().min().unwrap_or(considered).saturating_sub(1);
-        let behind = floor.saturating_add(1);
-        self.done = self.done.split_off(&behind);
-        self.counts_earlier = self.counts_earlier.split_off(&behind);
-        floor
-    }
-
-    /// The ranges that are done above the floor, in order. Two ranges are joined when no event between them is
-    /// outstanding.
-    #[must_use]
-    pub fn done(&self) -> Vec<Range> {
-        let unsent = self.unsent.iter().map(|pending| pending.item.sequence());
-        let outstanding: BTreeSet<u64> = self.outstanding().chain(unsent).collect();
-        let mut ranges: Vec<Range> = Vec::new();
-        for sequence in self.done.iter().copied() {
-            match ranges.last_mut() {
-                Some(range) if outstanding.range(range.last..sequence).next().is_none() => range.last = sequence,
-                _ => ranges.push(Range { first: sequence, last: sequence }),
-            }
+        let policy = window.policy().clone();
+        let flight = window.take(sequence)?;
+        if matches!(flight.stage, Stage::Delivered(_)) && policy.gives_up(flight.pending.deliveries) {
+            return Some(self.begin_dead_letter(member, flight.pending, GivenUp::Count));
         }
-        ranges
-    }
-
-    /// How often each outstanding event was delivered; events that were never delivered are left out.
-    #[must_use]
-    pub fn counts(&self) -> BTreeMap<u64, u32> {
-        let pending =
-            self.redeliveries.values().chain(&self.unsent).map(|pending| (pending.item.sequence(), pending.deliveries));
-        let flights = self.windows.values().filter_map(|window| window.flight.as_ref()).map(|flight| {
-            let begun = flight.recorded && !matches!(flight.stage, Stage::Delivered(_));
-            (flight.pending.item.sequence(), flight.pending.deliveries.saturating_add(u32::from(begun)))
-        });
-        let rest = self.counts_earlier.iter().chain(&self.dead_lettering).map(|(sequence, count)| (*sequence, *count));
-        pending.chain(flights).chain(rest).filter(|(_, count)| *count > 0).collect()
+        *free = free.saturating_sub(1);
+        self.release(flight, Departure::Gone);
+        None
     }
 }
 
-impl InFlight {
-    /// When the wait of this delivery ends; `None` while the delivery is being recorded.
-    const fn until(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Recording => None,
-            Stage::Handed(until) | Stage::Delivered(until) => Some(until),
-        }
-    }
+fn earliest(first: &mut Option<Instant>, other: Instant) {
+    *first = Some(first.map_or(other, |first| first.min(other)));
 }
 
 #[cfg(test)]

@@ -11,11 +11,17 @@ use prost::Message;
 use rollbook_core::error::Refusal;
 use rollbook_core::subjects::pattern::Pattern;
 
+use self::acknowledgement::{Ack, RemoteAck};
+use self::parts::{Member, Reply, number, read_number, whole_millis};
 use super::live::{Call, ClientCommand, CloseClient, DoorMessage, KickClient};
 use crate::bus::call::survey::Wanted;
-use crate::bus::delivery::messages::{AckResult, ConsumerSpec, EndReason, Leave, MemberAck, MemberState, WriteResult};
-use crate::bus::delivery::window::{Departure, REDELIVERY_MIN, RedeliveryPolicy};
+use crate::bus::delivery::messages::{ConsumerSpec, EndReason, Leave, MemberState, WriteResult};
+use crate::bus::delivery::policy::{BACKOFF_MAX, DeliveryPolicy, REDELIVERY_MIN};
+use crate::bus::delivery::window::Departure;
 use crate::bus::read::stored_event::StoredEvent;
+
+pub(in crate::bus) mod acknowledgement;
+pub(in crate::bus) mod parts;
 
 /// A message. The relay or the call handler of the receiving node handles it.
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -95,18 +101,6 @@ pub(in crate::bus) struct Post {
     pub(in crate::bus) record: Bytes,
 }
 
-/// An acknowledgement by consumer id.
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::bus) struct Ack {
-    #[prost(string, tag = "1")]
-    pub(in crate::bus) consumer_id: String,
-    #[prost(string, tag = "2")]
-    pub(in crate::bus) event_id: String,
-    /// Who acknowledges; empty when there is no authentication.
-    #[prost(string, tag = "3")]
-    pub(in crate::bus) principal: String,
-}
-
 /// A newer stream.
 #[derive(Clone, PartialEq, Message)]
 pub(in crate::bus) struct SupersedeOwn {
@@ -156,6 +150,12 @@ pub(in crate::bus) struct RemoteJoin {
     /// The life of the sending node; older releases do not send it.
     #[prost(uint64, optional, tag = "11")]
     pub(in crate::bus) incarnation: Option<u64>,
+    /// Most events in flight; older releases do not send it, and have one.
+    #[prost(uint32, tag = "12")]
+    in_flight_max: u32,
+    /// The waits of a back-off.
+    #[prost(uint64, repeated, tag = "13")]
+    backoff_ms: Vec<u64>,
 }
 
 impl RemoteJoin {
@@ -172,23 +172,24 @@ impl RemoteJoin {
             count_max: join.policy.count_max,
             seen,
             incarnation: Some(incarnation),
+            in_flight_max: join.policy.in_flight_max,
+            backoff_ms: join.policy.backoff.iter().copied().map(whole_millis).collect(),
         }
     }
 
     /// The consumer and the policy that the member expects; `None` when the pattern is invalid.
-    pub(in crate::bus) fn spec(&self) -> Option<(ConsumerSpec, RedeliveryPolicy)> {
+    pub(in crate::bus) fn spec(&self) -> Option<(ConsumerSpec, DeliveryPolicy)> {
         let pattern = Pattern::parse(&self.pattern).ok()?;
         let spec = ConsumerSpec { name: self.consumer.clone(), pattern, group: self.group, manual: self.manual };
         // A node of the release before accepts shorter waits, and rounds them to 0.
         let redelivery = Duration::from_millis(self.redelivery_ms).max(REDELIVERY_MIN);
-        Some((spec, RedeliveryPolicy { redelivery, count_max: self.count_max }))
+        let backoff =
+            self.backoff_ms.iter().take(BACKOFF_MAX).map(|wait| Duration::from_millis(*wait).max(REDELIVERY_MIN));
+        let in_flight_max = self.in_flight_max.max(1);
+        let policy =
+            DeliveryPolicy { redelivery, backoff: backoff.collect(), count_max: self.count_max, in_flight_max };
+        Some((spec, policy))
     }
-}
-
-/// Milliseconds, rounded up, so that a wait never becomes none.
-fn whole_millis(wait: Duration) -> u64 {
-    let millis = wait.as_nanos().div_ceil(1_000_000);
-    u64::try_from(millis).unwrap_or(u64::MAX)
 }
 
 /// A member leaves. Its first fields are those of a [`MemberKey`], which is what a release before sends.
@@ -215,39 +216,6 @@ impl RemoteLeave {
         let Self { namespace, consumer, member, returned } = self;
         let departure = if returned { Departure::Returned } else { Departure::Gone };
         Leave { namespace, consumer, member, departure }
-    }
-}
-
-/// A member of a durable consumer.
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::bus) struct MemberKey {
-    #[prost(string, tag = "1")]
-    pub(in crate::bus) namespace: String,
-    #[prost(string, tag = "2")]
-    pub(in crate::bus) consumer: String,
-    #[prost(uint64, tag = "3")]
-    pub(in crate::bus) member: u64,
-}
-
-/// A member acknowledges an event.
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::bus) struct RemoteAck {
-    #[prost(message, required, tag = "1")]
-    member_key: MemberKey,
-    #[prost(string, tag = "2")]
-    event_id: String,
-}
-
-impl RemoteAck {
-    pub(in crate::bus) fn new(ack: &MemberAck) -> Self {
-        let member_key =
-            MemberKey { namespace: ack.namespace.clone(), consumer: ack.consumer.clone(), member: ack.member };
-        Self { member_key, event_id: ack.event_id.clone() }
-    }
-
-    pub(in crate::bus) fn into_ack(self) -> MemberAck {
-        let MemberKey { namespace, consumer, member } = self.member_key;
-        MemberAck { namespace, consumer, member, event_id: self.event_id }
     }
 }
 
@@ -320,54 +288,6 @@ impl Frame {
     }
 }
 
-/// The answer to any frame.
-#[derive(Clone, PartialEq, Message)]
-struct Reply {
-    /// The meaning depends on the frame, see the functions below.
-    #[prost(uint32, tag = "1")]
-    number: u32,
-    /// The answer to [`Frame::ListMembers`].
-    #[prost(message, repeated, tag = "2")]
-    members: Vec<Member>,
-}
-
-/// One member in a [`Reply`].
-#[derive(Clone, PartialEq, Message)]
-struct Member {
-    #[prost(string, tag = "1")]
-    consumer_id: String,
-    #[prost(uint64, optional, tag = "2")]
-    in_flight: Option<u64>,
-}
-
-/// An answer that is a number.
-pub(in crate::bus) fn number(number: u32) -> Bytes {
-    Reply { number, members: Vec::new() }.encode_to_vec().into()
-}
-
-/// Reads [`number`] back; 0 when the bytes are invalid.
-pub(in crate::bus) fn read_number(bytes: Bytes) -> u32 {
-    Reply::decode(bytes).map_or(0, |reply| reply.number)
-}
-
-/// The result of an acknowledgement; `None` when the stream is not on this node.
-pub(in crate::bus) fn encode_acknowledged(acknowledged: Option<AckResult>) -> Bytes {
-    number(match acknowledged {
-        None => 0,
-        Some(AckResult::NotInFlight) => 1,
-        Some(AckResult::Yes) => 2,
-    })
-}
-
-/// Reads [`encode_acknowledged`] back.
-pub(in crate::bus) fn decode_acknowledged(bytes: Bytes) -> Option<AckResult> {
-    match read_number(bytes) {
-        2 => Some(AckResult::Yes),
-        1 => Some(AckResult::NotInFlight),
-        _ => None,
-    }
-}
-
 /// An answer that is yes or no.
 pub(in crate::bus) fn encode_yes(yes: bool) -> Bytes {
     number(u32::from(yes))
@@ -400,13 +320,22 @@ pub(in crate::bus) fn decode_written(bytes: Bytes) -> Option<WriteResult> {
 
 /// The members of a consumer.
 pub(in crate::bus) fn encode_members(members: &[MemberState]) -> Bytes {
-    let member = |state: &MemberState| Member { consumer_id: state.consumer_id.clone(), in_flight: state.in_flight };
-    Reply { number: 1, members: members.iter().map(member).collect() }.encode_to_vec().into()
+    let member = |state: &MemberState| Member {
+        consumer_id: state.consumer_id.clone(),
+        in_flight: state.in_flight,
+        in_flight_count: state.in_flight_count,
+    };
+    Reply { number: 1, members: members.iter().map(member).collect(), ..Reply::default() }.encode_to_vec().into()
 }
 
 /// Reads [`encode_members`] back.
 pub(in crate::bus) fn decode_members(bytes: Bytes) -> Vec<MemberState> {
-    let state = |member: Member| MemberState { consumer_id: member.consumer_id, in_flight: member.in_flight };
+    // A release before says no count, and has one event at a time.
+    let state = |member: Member| MemberState {
+        consumer_id: member.consumer_id,
+        in_flight: member.in_flight,
+        in_flight_count: member.in_flight_count.max(u32::from(member.in_flight.is_some())),
+    };
     Reply::decode(bytes).map(|reply| reply.members.into_iter().map(state).collect()).unwrap_or_default()
 }
 
@@ -418,13 +347,14 @@ pub(in crate::bus) fn malformed() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::delivery::acknowledgement::Acknowledgement;
 
     #[test]
     fn messages_and_answers_read_back() {
         let items = [Arc::new(StoredEvent::stored(7, Bytes::from_static(b"record")))];
         let frames = [
             Frame::Post(Post { subject: "_bus_.x".into(), record: Bytes::from_static(b"r") }),
-            Frame::Ack(Ack { consumer_id: "c".into(), event_id: "e".into(), principal: "user:a".into() }),
+            Frame::Ack(Ack::new("c".into(), "user:a".into(), Acknowledgement::of("e"))),
             Frame::SupersedeOwn(SupersedeOwn { consumer_id: "c".into(), principal: "user:a".into() }),
             Frame::Supersede("c".into()),
             Frame::Deliver(Delivery::new(9, &items)),
@@ -436,16 +366,13 @@ mod tests {
         }
         assert_eq!(Frame::from_bytes(Bytes::from_static(&[0xff; 3])), None);
         assert_eq!(Frame::from_bytes(Bytes::new()), None);
-        for answer in [None, Some(AckResult::Yes), Some(AckResult::NotInFlight)] {
-            assert_eq!(decode_acknowledged(encode_acknowledged(answer)), answer);
-        }
         for written in [None, Some(WriteResult::Taken), Some(WriteResult::Skipped), Some(WriteResult::Gone)] {
             assert_eq!(decode_written(encode_written(written)), written);
         }
         for reason in [EndReason::Draining, EndReason::TakenOver, EndReason::Deleted, EndReason::Forbidden] {
             assert_eq!(CloseMember::new(1, reason).reason(), reason);
         }
-        let members = [MemberState { consumer_id: "c".into(), in_flight: Some(3) }];
+        let members = [MemberState { consumer_id: "c".into(), in_flight: Some(3), in_flight_count: 7 }];
         assert_eq!(decode_members(encode_members(&members)), members);
     }
 
@@ -457,7 +384,7 @@ mod tests {
             assert_eq!((there.namespace.as_str(), there.consumer.as_str(), there.member), ("app", "c", 7));
             assert_eq!(there.departure, departure);
         }
-        let before = MemberKey { namespace: "app".into(), consumer: "c".into(), member: 7 }.encode_to_vec();
+        let before = parts::MemberKey { namespace: "app".into(), consumer: "c".into(), member: 7 }.encode_to_vec();
         assert_eq!(RemoteLeave::decode(before.as_slice()).unwrap().into_leave().departure, Departure::Gone);
     }
 

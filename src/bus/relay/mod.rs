@@ -27,15 +27,17 @@ use rollbook_core::node::Owner;
 use tokio_util::sync::CancellationToken;
 
 use super::consume::registry::{EndConsumers, ListMembers, Registry};
+use super::delivery::acknowledgement::{Acknowledged, Acknowledgement};
 use super::delivery::messages::{
-    AckResult, Deliver, EndReason, Join, Leave, MemberAck, MemberState, StreamCommand, WriteResult, stopping,
+    Deliver, EndReason, Join, Leave, MemberAck, MemberState, StreamCommand, WriteResult, stopping,
 };
 use super::delivery::window::{Departure, Member};
 use super::handle::{Bus, Live};
 use super::read::stored_event::StoredEvent;
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
-use frame::{Ack, ConsumerKey, Frame, Post, RemoteAck, RemoteJoin, RemoteLeave, SupersedeOwn};
+use frame::acknowledgement::{Ack, RemoteAck, decode_acknowledged, encode_acknowledged};
+use frame::{ConsumerKey, Frame, Post, RemoteJoin, RemoteLeave, SupersedeOwn};
 use remote_member::{RemoteMemberKey, RemoteMembers};
 
 /// Longest wait for an answer of another node.
@@ -55,12 +57,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// An acknowledgement for a stream of another node.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<AckResult, Refusal>")]
+#[rtype(result = "Result<Acknowledged, Refusal>")]
 pub struct AckElsewhere {
     /// Consumer id of the stream.
     pub consumer_id: String,
-    /// Id of the event.
-    pub event_id: String,
+    /// What the client says.
+    pub said: Acknowledgement,
     /// Who acknowledges; empty when there is no authentication.
     pub principal: String,
 }
@@ -260,13 +262,13 @@ impl Relay {
     fn ack_here(&self, ack: Ack) -> ResponseFuture<Result<Bytes, Refusal>> {
         let live = self.bus.find(&ack.consumer_id).filter(|live| is_own(live, &ack.principal));
         let Some(live) = live else {
-            return done(Ok(frame::encode_acknowledged(None)));
+            return done(Ok(encode_acknowledged(None)));
         };
-        let answer = live.commands.send(StreamCommand::Acknowledge(ack.event_id));
+        let answer = live.commands.send(StreamCommand::Acknowledge(ack.said()));
         Box::pin(async move {
             match answer.await {
-                Ok(acknowledged) => acknowledged.map(|acknowledged| frame::encode_acknowledged(Some(acknowledged))),
-                Err(_) => Ok(frame::encode_acknowledged(None)),
+                Ok(acknowledged) => acknowledged.map(|acknowledged| encode_acknowledged(Some(acknowledged))),
+                Err(_) => Ok(encode_acknowledged(None)),
             }
         })
     }
@@ -322,7 +324,7 @@ impl Handler<Incoming> for Relay {
             Frame::MemberAck(ack) => {
                 return Box::pin(async move {
                     let acknowledged = registry.send(ack.into_ack()).await.map_err(stopping)??;
-                    Ok(frame::encode_acknowledged(Some(acknowledged)))
+                    Ok(encode_acknowledged(Some(acknowledged)))
                 });
             }
             Frame::Deliver(delivery) => {
@@ -388,21 +390,22 @@ impl Handler<Leave> for Relay {
 }
 
 impl Handler<MemberAck> for Relay {
-    type Result = ResponseFuture<Result<AckResult, Refusal>>;
+    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
 
     fn handle(&mut self, ack: MemberAck, _: &mut Context<Self>) -> Self::Result {
-        let Some(served) = self.served.get(&ack.member) else { return done(Ok(AckResult::NotInFlight)) };
+        let nothing = Acknowledged::nothing(&ack.said);
+        let Some(served) = self.served.get(&ack.member) else { return done(Ok(nothing)) };
         let (node, owner) = (self.node().clone(), served.owner.node);
         let message = Frame::MemberAck(RemoteAck::new(&ack)).into_bytes();
         Box::pin(async move {
             let answer = node.messages().ask(owner, message, ANSWER_MAX).await?;
-            Ok(frame::decode_acknowledged(answer).unwrap_or(AckResult::NotInFlight))
+            Ok(decode_acknowledged(answer, &ack.said).unwrap_or(nothing))
         })
     }
 }
 
 impl Handler<AckElsewhere> for Relay {
-    type Result = ResponseFuture<Result<AckResult, Refusal>>;
+    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
 
     fn handle(&mut self, ack: AckElsewhere, _: &mut Context<Self>) -> Self::Result {
         let node = self.node().clone();
@@ -415,21 +418,21 @@ impl Handler<AckElsewhere> for Relay {
             Some(issuing_node) => vec![issuing_node],
             None => others,
         };
-        let AckElsewhere { consumer_id, event_id, principal } = ack;
-        let message = Frame::Ack(Ack { consumer_id, event_id, principal }).into_bytes();
+        let AckElsewhere { consumer_id, said, principal } = ack;
+        let message = Frame::Ack(Ack::new(consumer_id, principal, said.clone())).into_bytes();
         Box::pin(async move {
             let answers =
                 join_all(asked.into_iter().map(|to| node.messages().ask(to, message.clone(), ANSWER_MAX))).await;
             let mut refused = None;
             for answer in answers {
-                match answer.map(frame::decode_acknowledged) {
+                match answer.map(|answer| decode_acknowledged(answer, &said)) {
                     Ok(Some(acknowledged)) => return Ok(acknowledged),
                     Ok(None) => {}
                     Err(refusal) => refused = Some(refusal),
                 }
             }
             // A node that did not answer may have the stream.
-            refused.map_or(Ok(AckResult::NotInFlight), |refusal| Err(Refusal::Unavailable(refusal.to_string())))
+            refused.map_or(Ok(Acknowledged::nothing(&said)), |refusal| Err(Refusal::Unavailable(refusal.to_string())))
         })
     }
 }

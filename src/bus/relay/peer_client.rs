@@ -157,7 +157,7 @@ impl PeerClient {
         let wait_ms = u64::try_from(order.wait.as_millis()).unwrap_or(u64::MAX);
         let frame = Frame::Order(ClientCommand { to, name: order.name.to_owned(), json: order.json, wait_ms });
         let answer = self.node.messages().ask(to.owner.node, frame.into_bytes(), order.wait + LINK).await;
-        answer.map_or(Delivery::Failed, |bytes| Delivery::from_number(super::frame::read_number(bytes)))
+        answer.map_or(Delivery::Failed, |bytes| Delivery::from_number(super::frame::parts::read_number(bytes)))
     }
 
     /// The clients of another node: JSON.

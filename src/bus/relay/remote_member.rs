@@ -10,10 +10,12 @@ use rollbook_cluster::node::peer_messages::PeerMessages;
 use rollbook_core::error::Refusal;
 use rollbook_core::node::Owner;
 
-use super::frame::{self, Delivery, Frame, MemberKey};
+use super::frame::parts::MemberKey;
+use super::frame::{self, Delivery, Frame};
 use super::reachability::PeerReachability;
 use crate::base::actors::{Belongs, Kind, Owned, must_tell};
-use crate::bus::delivery::messages::{AckResult, Deliver, EndReason, Leave, StreamCommand, WriteResult};
+use crate::bus::delivery::acknowledgement::Acknowledged;
+use crate::bus::delivery::messages::{Deliver, EndReason, Leave, StreamCommand, WriteResult};
 use crate::bus::delivery::window::{Departure, Member};
 
 /// Longest wait until the other node says that its client has taken the events, or has not taken them yet.
@@ -82,14 +84,14 @@ impl Handler<Deliver> for RemoteMember {
 }
 
 impl Handler<StreamCommand> for RemoteMember {
-    type Result = Result<AckResult, Refusal>;
+    type Result = Result<Acknowledged, Refusal>;
 
     fn handle(&mut self, command: StreamCommand, _: &mut Context<Self>) -> Self::Result {
         // Acknowledgements come from the node of the client directly to the registry.
         if let StreamCommand::Close(reason) = command {
             must_tell(&self.ends, RemoteMemberEnds { key: self.key, reason });
         }
-        Ok(AckResult::NotInFlight)
+        Ok(Acknowledged::default())
     }
 }
 

@@ -8,7 +8,8 @@ use rollbook_cluster::wait::wait_until;
 use rollbook_core::error::Refusal;
 use rollbook_core::node::Owner;
 
-use super::frame::{self, CloseMember, Frame, MemberKey, RemoteJoin};
+use super::frame::parts::MemberKey;
+use super::frame::{self, CloseMember, Frame, RemoteJoin};
 use super::remote_member::{RemoteMember, RemoteMemberEnds, RemoteMemberKey};
 use super::{Relay, done};
 use crate::base::actors::{Owned, must_tell};

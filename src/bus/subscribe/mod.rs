@@ -4,6 +4,7 @@
 //! Invariant: the client sets the pace. Events that the client does not read cost a cursor, not memory.
 
 mod chunks;
+pub mod membership;
 pub mod request;
 pub mod streams;
 pub mod subscription;

@@ -1,10 +1,12 @@
 //! The parameters of a subscription, the same through every door.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rollbook_core::subjects::pattern::Pattern;
 
-use crate::bus::delivery::window::{REDELIVERY_MIN, RedeliveryPolicy};
+use crate::base::duration;
+use crate::bus::delivery::policy::{BACKOFF_MAX, DeliveryPolicy, IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX, REDELIVERY_MIN};
 use crate::bus::error::Fault;
 
 /// Where a subscription begins.
@@ -28,8 +30,8 @@ pub struct Subscribe {
     pub pattern: Pattern,
     /// Where the subscription begins.
     pub start: Start,
-    /// The redelivery policy when the client acknowledges; `None` when it does not.
-    pub manual: Option<RedeliveryPolicy>,
+    /// The policy of deliveries when the client acknowledges; `None` when it does not.
+    pub manual: Option<DeliveryPolicy>,
     /// The consumer id when the client chooses it.
     pub consumer_id: Option<String>,
     /// The durable consumer or group; `None` when the cursor ends with the stream.
@@ -51,8 +53,12 @@ pub struct Options<'a> {
     pub group: Option<&'a str>,
     /// Wait for an acknowledgement, at least [`REDELIVERY_MIN`]; 0 means the default.
     pub redelivery: Option<Duration>,
+    /// The waits of the first and further deliveries in place of `redelivery`, separated by commas: `1s,10s,1m`.
+    pub backoff: Option<&'a str>,
     /// Most deliveries of one event; 0 means no bound.
     pub redelivery_count: Option<u64>,
+    /// Most events in flight, 1 to [`IN_FLIGHT_MAX`]; absent means [`IN_FLIGHT_DEFAULT`].
+    pub max_in_flight: Option<u64>,
 }
 
 impl Options<'_> {
@@ -63,9 +69,11 @@ impl Options<'_> {
     pub fn subscribe(&self) -> Result<Subscribe, Fault> {
         let count = self.redelivery_count.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
         let short = || Fault::bad("redelivery: at least 100ms, as \"5s\", or 0 for the usual time");
-        let policy = RedeliveryPolicy {
+        let policy = DeliveryPolicy {
             redelivery: redelivery(self.redelivery).ok_or_else(short)?,
-            count_max: count.unwrap_or(RedeliveryPolicy::default().count_max),
+            backoff: self.backoff.map_or_else(|| Ok(Arc::default()), backoff)?,
+            count_max: count.unwrap_or(DeliveryPolicy::default().count_max),
+            in_flight_max: self.max_in_flight.map_or(Ok(IN_FLIGHT_DEFAULT), max_in_flight)?,
         };
         let manual = match self.ack {
             None | Some("none") => None,
@@ -83,8 +91,30 @@ impl Options<'_> {
 /// [`REDELIVERY_MIN`].
 #[must_use]
 pub fn redelivery(said: Option<Duration>) -> Option<Duration> {
-    let wait = said.filter(|wait| !wait.is_zero()).unwrap_or(RedeliveryPolicy::default().redelivery);
+    let wait = said.filter(|wait| !wait.is_zero()).unwrap_or(DeliveryPolicy::default().redelivery);
     (wait >= REDELIVERY_MIN).then_some(wait)
+}
+
+/// The parameter `backoff`.
+///
+/// # Errors
+/// The text is no list of waits, or one of them is too short.
+pub fn backoff(text: &str) -> Result<Arc<[Duration]>, Fault> {
+    let wrong = || Fault::bad(format!("backoff: 1 to {BACKOFF_MAX} waits of at least 100ms, as \"1s,10s,1m\""));
+    let waits: Result<Vec<Duration>, Fault> = text
+        .split(',')
+        .map(|wait| duration::parse(wait.trim()).ok().filter(|wait| *wait >= REDELIVERY_MIN).ok_or_else(wrong))
+        .collect();
+    waits.and_then(|waits| if waits.len() <= BACKOFF_MAX { Ok(waits.into()) } else { Err(wrong()) })
+}
+
+/// The parameter `max_in_flight`.
+///
+/// # Errors
+/// The number is out of bounds.
+pub fn max_in_flight(count: u64) -> Result<u32, Fault> {
+    let found = u32::try_from(count).ok().filter(|count| (1..=IN_FLIGHT_MAX).contains(count));
+    found.ok_or_else(|| Fault::bad(format!("max_in_flight: 1 to {IN_FLIGHT_MAX}")))
 }
 
 impl Subscribe {

@@ -13,7 +13,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-use crate::bus::delivery::messages::AckResult;
+use crate::bus::delivery::acknowledgement::{Acknowledged, Acknowledgement, Which};
 use crate::bus::error::Fault;
 use crate::bus::read::encoder::End;
 use crate::bus::read::pieces::{self, Piece};
@@ -62,12 +62,12 @@ pub enum StreamUpdate {
 pub struct AckOutcome {
     /// Id of the stream, also when the stream has ended meanwhile.
     pub stream: String,
-    /// Id of the event.
-    pub event: String,
+    /// Id of the event, when the acknowledgement was of one.
+    pub event: Option<String>,
     /// The reply number of the client.
     pub reply_to: Option<u64>,
-    /// Whether the event was in flight; or why nobody knows.
-    pub done: Result<AckResult, Fault>,
+    /// Which events were in flight; or why nobody knows.
+    pub done: Result<Acknowledged, Fault>,
 }
 
 /// A message to the client about its publishes and streams. The numbers are reply numbers of the client.
@@ -230,24 +230,28 @@ impl Streams {
         Ok(())
     }
 
-    /// Begins the acknowledgement of an event. `acknowledge` gets the consumer id and the id of the event.
+    /// Begins an acknowledgement. `acknowledge` gets the consumer id and what the client says.
     ///
     /// # Errors
     /// [`StreamRefusal::Unknown`], [`StreamRefusal::Unanswered`]
     pub fn acknowledge<Done>(
         &mut self,
         id: &str,
-        event: String,
+        said: Acknowledgement,
         reply_to: Option<u64>,
-        acknowledge: impl FnOnce(String, String) -> Done,
+        acknowledge: impl FnOnce(String, Acknowledgement) -> Done,
         send: impl Fn(u64, StreamUpdate) + 'static,
     ) -> Result<(), StreamRefusal>
     where
-        Done: Future<Output = Result<AckResult, Fault>> + 'static,
+        Done: Future<Output = Result<Acknowledged, Fault>> + 'static,
     {
         let opened = |stream: &&Stream| !stream.consumer.is_empty();
         let stream = self.open.get(id).filter(opened).ok_or(StreamRefusal::Unknown)?;
-        let (number, acknowledging) = (stream.number, acknowledge(stream.consumer.clone(), event.clone()));
+        let event = match &said.which {
+            Which::Ids(ids) => <[String; 1]>::try_from(ids.clone()).ok().map(|[id]| id),
+            Which::UpTo(_) => None,
+        };
+        let (number, acknowledging) = (stream.number, acknowledge(stream.consumer.clone(), said));
         self.begin()?;
         if let Some(stream) = self.open.get_mut(id) {
             stream.acks = stream.acks.saturating_add(1);

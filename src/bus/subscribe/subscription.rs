@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Recipient, ResponseActFuture, ResponseFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture,
     SpawnHandle, WrapFuture,
 };
 use bytes::Bytes;
@@ -15,12 +15,15 @@ use rollbook_core::error::Refusal;
 use rollbook_core::subjects::pattern::Pattern;
 
 use super::chunks::join_frames;
+use super::membership::Membership;
 use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
 use crate::bus::consume::dead_letter::DeadLetter;
 use crate::bus::consume::source::{Page, Source};
-use crate::bus::delivery::messages::{AckResult, Deliver, EndReason, Leave, MemberAck, StreamCommand, WriteResult};
-use crate::bus::delivery::window::{Departure, Member, RedeliveryPolicy, Step, Window};
+use crate::bus::delivery::acknowledgement::{Acknowledged, Outcome};
+use crate::bus::delivery::messages::{Deliver, EndReason, MemberAck, StreamCommand, WriteResult};
+use crate::bus::delivery::policy::DeliveryPolicy;
+use crate::bus::delivery::window::{Departure, Step, Window};
 use crate::bus::handle::{Bus, Live};
 use crate::bus::live::reply_subjects::Listening;
 use crate::bus::read::encoder::{End, EventEncoder};
@@ -35,38 +38,12 @@ use crate::net::byte_queue::Outlet;
 pub enum Delivery {
     /// All events from a cursor on, as fast as the client reads.
     Stream(Source),
-    /// One event at a time, each until it is acknowledged.
-    Manual(Source, RedeliveryPolicy),
+    /// As many events at a time as the policy says, each until it is acknowledged.
+    Manual(Source, DeliveryPolicy),
     /// Live messages of an inbox subject.
     Inbox(Listening),
     /// The events that a durable consumer gives to this member.
     Member(Membership),
-}
-
-/// The place of a member in a durable consumer. The member leaves when this is dropped, however its stream ends.
-#[derive(Debug)]
-pub struct Membership {
-    /// Namespace of the consumer.
-    pub namespace: String,
-    /// Name of the consumer.
-    pub consumer: String,
-    /// Number of the member.
-    pub member: Member,
-    /// Whether the client acknowledges.
-    pub manual: bool,
-    /// How the member would leave now, which decides whether its last delivery counts.
-    pub departure: Departure,
-    /// Where acknowledgements go.
-    pub acknowledge: Recipient<MemberAck>,
-    /// Where the message goes that the member leaves.
-    pub leave: Recipient<Leave>,
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        let (namespace, consumer) = (std::mem::take(&mut self.namespace), std::mem::take(&mut self.consumer));
-        must_tell(&self.leave, Leave { namespace, consumer, member: self.member, departure: self.departure });
-    }
 }
 
 /// The parts of a subscription.
@@ -106,8 +83,8 @@ struct Manual {
     source: Option<Source>,
     /// The deliveries of its one member.
     window: Window,
-    /// Wakes the stream when the wait for an acknowledgement ends.
-    timer: Option<SpawnHandle>,
+    /// Wakes the stream when the wait for an acknowledgement ends, and when that is.
+    timer: Option<(SpawnHandle, Instant)>,
 }
 
 /// How the actor gets its events.
@@ -277,19 +254,19 @@ impl Subscription {
         self.arm_redelivery(ctx);
     }
 
-    /// Writes an event that must be acknowledged. Its wait begins when the connection of the client has taken it.
-    fn send(&mut self, item: Arc<StoredEvent>, ctx: &mut Context<Self>) {
-        let sequence = item.sequence();
+    /// Writes events that must be acknowledged. Their wait begins when the connection of the client has taken them.
+    fn send(&mut self, items: &[Arc<StoredEvent>], ctx: &mut Context<Self>) {
+        let sequences: Vec<u64> = items.iter().map(|item| item.sequence()).collect();
         if !self.outlet.is_open() {
             return;
         }
-        self.write_items(&[item]);
+        self.write_items(items);
         let (outlet, mark) = (self.outlet.clone(), self.outlet.mark());
         let taken = async move { outlet.taken(mark).await };
         ctx.spawn(taken.into_actor(self).map(move |taken, act, ctx| {
             let State::Manual(manual) = &mut act.state else { return };
             // The window has one member, which leaves with the stream: there is no step to carry out.
-            drop(manual.window.answered(SELF, sequence, taken, clock::now()));
+            drop(manual.window.answered(SELF, &sequences, taken, clock::now()));
             if taken {
                 act.pump(ctx);
             }
@@ -298,18 +275,22 @@ impl Subscription {
 
     /// Carries out what the window has decided.
     fn carry_out(&mut self, steps: Vec<Step>, ctx: &mut Context<Self>) {
+        if let State::Manual(manual) = &mut self.state {
+            self.bus.metrics().redeliveries.inc_by(manual.window.take_sent_again());
+        }
         for step in steps {
             match step {
-                Step::Send(_, item) => self.send(item, ctx),
+                Step::Send(_, items) => self.send(&items, ctx),
                 // Counts of a stream that is not durable end with the stream.
                 Step::Record(..) => {}
-                Step::DeadLetter(_, item, deliveries) => {
+                Step::DeadLetter(_, item, deliveries, why) => {
                     let letter = DeadLetter {
                         item: Arc::clone(&item),
                         consumer_id: Some(self.consumer_id.clone()),
                         consumer: None,
                         group: None,
                         deliveries,
+                        why,
                         once: None,
                     };
                     let bus = self.bus.clone();
@@ -328,20 +309,24 @@ impl Subscription {
     /// Sets the timer to the next end of a wait.
     fn arm_redelivery(&mut self, ctx: &mut Context<Self>) {
         let State::Manual(manual) = &mut self.state else { return };
-        if let Some(timer) = manual.timer.take() {
-            ctx.cancel_future(timer);
-        }
         let Some(deadline) = manual.window.deadline() else { return };
+        match manual.timer.take() {
+            Some((timer, at)) if at <= deadline => {
+                manual.timer = Some((timer, at));
+                return;
+            }
+            Some((timer, _)) => drop(ctx.cancel_future(timer)),
+            None => {}
+        }
         let wait = deadline.saturating_duration_since(clock::now());
-        manual.timer = Some(ctx.run_later(wait, |act, ctx| {
+        let timer = ctx.run_later(wait, |act, ctx| {
             let State::Manual(manual) = &mut act.state else { return };
             manual.timer = None;
             let steps = manual.window.expire(clock::now());
-            let again = steps.iter().filter(|step| matches!(step, Step::Send(..))).count();
-            act.bus.metrics().redeliveries.inc_by(u64::try_from(again).unwrap_or_default());
             act.carry_out(steps, ctx);
             act.pump(ctx);
-        }));
+        });
+        manual.timer = Some((timer, deadline));
     }
 
     /// Ends the stream because the book cannot be read.
@@ -440,12 +425,12 @@ impl Handler<Deliver> for Subscription {
     type Result = ResponseActFuture<Self, WriteResult>;
 
     fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
-        let manual = matches!(&self.state, State::Member(membership) if membership.manual);
+        let one = matches!(&self.state, State::Member(membership) if membership.manual && !membership.many);
         let outlet = self.outlet.clone();
         if !outlet.is_open() {
             return Box::pin(actix::fut::ready(WriteResult::Gone));
         }
-        if manual && outlet.is_full() && !deliver.items.is_empty() {
+        if one && outlet.is_full() && !deliver.items.is_empty() {
             // A copy waits that the client has not read: a node of the release before sends one at each end of the
             // wait.
             let ready = async move { if outlet.ready().await { WriteResult::Skipped } else { WriteResult::Gone } };
@@ -461,33 +446,35 @@ impl Handler<Deliver> for Subscription {
 }
 
 impl Handler<StreamCommand> for Subscription {
-    type Result = ResponseFuture<Result<AckResult, Refusal>>;
+    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
 
     fn handle(&mut self, command: StreamCommand, ctx: &mut Context<Self>) -> Self::Result {
-        let event_id = match command {
-            StreamCommand::Acknowledge(event_id) => event_id,
+        let said = match command {
+            StreamCommand::Acknowledge(said) => said,
             StreamCommand::Close(reason) => {
                 self.close(reason, ctx);
-                return Box::pin(std::future::ready(Ok(AckResult::NotInFlight)));
+                return Box::pin(std::future::ready(Ok(Acknowledged::default())));
             }
         };
         match &mut self.state {
-            State::Streaming => Box::pin(std::future::ready(Ok(AckResult::NotInFlight))),
+            State::Streaming => Box::pin(std::future::ready(Ok(Acknowledged::nothing(&said)))),
             State::Manual(manual) => {
-                let done = manual.window.ack(SELF, &event_id).is_some();
-                if done {
-                    self.bus.metrics().acks.inc();
+                let (acknowledged, steps) = manual.window.acknowledge(SELF, &said, clock::now());
+                if said.outcome == Outcome::Ack {
+                    self.bus.metrics().acks.inc_by(acknowledged.count.into());
+                }
+                self.carry_out(steps, ctx);
+                if acknowledged.is_any() {
                     self.pump(ctx);
                 }
-                let answer = if done { AckResult::Yes } else { AckResult::NotInFlight };
-                Box::pin(std::future::ready(Ok(answer)))
+                Box::pin(std::future::ready(Ok(acknowledged)))
             }
             State::Member(membership) => {
                 let sent = membership.acknowledge.send(MemberAck {
                     namespace: membership.namespace.clone(),
                     consumer: membership.consumer.clone(),
                     member: self.serial,
-                    event_id,
+                    said,
                 });
                 let gone = |_| Refusal::Unavailable("the consumer is being restarted".to_owned());
                 Box::pin(async move { sent.await.map_err(gone)? })

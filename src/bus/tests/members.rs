@@ -133,13 +133,13 @@ impl Handler<Deliver> for Deaf {
 }
 
 impl Handler<StreamCommand> for Deaf {
-    type Result = Result<AckResult, Refusal>;
+    type Result = Result<Acknowledged, Refusal>;
 
     fn handle(&mut self, command: StreamCommand, _: &mut Self::Context) -> Self::Result {
         if let StreamCommand::Close(reason) = command {
             self.closed.try_send(reason).expect("a test that listens");
         }
-        Ok(AckResult::NotInFlight)
+        Ok(Acknowledged::default())
     }
 }
 
@@ -147,7 +147,7 @@ impl Handler<StreamCommand> for Deaf {
 async fn a_member_that_cannot_be_reached_loses_its_place_and_the_others_go_on() {
     for manual in [true, false] {
         let one = alone().await;
-        let mut body = one.follow(manual.then(RedeliveryPolicy::default)).await;
+        let mut body = one.follow(manual.then(DeliveryPolicy::default)).await;
         let (closed, mut closes) = mpsc::channel(8);
         let deaf = Owned::start(&one.bus.metrics().actors, Deaf { answer: WriteResult::Unreachable, closed });
         // Its number is lower: it is served first.

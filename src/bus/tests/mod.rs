@@ -26,8 +26,10 @@ use super::access::enabled::Enabled;
 use super::call::types::RouterConfig;
 use super::call_handler::{CallHandler, Mailbox};
 use super::consume::registry::{EndConsumers, EndStreams, ListMembers, Registry};
-use super::delivery::messages::{AckResult, ConsumerSpec, Deliver, EndReason, Join, StreamCommand, WriteResult};
-use super::delivery::window::{Departure, RedeliveryPolicy};
+use super::delivery::acknowledgement::Acknowledged;
+use super::delivery::messages::{ConsumerSpec, Deliver, EndReason, Join, StreamCommand, WriteResult};
+use super::delivery::policy::DeliveryPolicy;
+use super::delivery::window::Departure;
 use super::handle::Bus;
 use super::read::feed::Feed;
 use super::read::pieces::{Piece, split};
@@ -36,8 +38,9 @@ use super::roll::roll::RollConfig;
 use super::roll::services::Services;
 use super::security::authority::{Authority, SecurityConfig};
 use super::security::identity::Identity;
+use super::subscribe::membership::Membership;
 use super::subscribe::request::{Durable, Start, Subscribe};
-use super::subscribe::subscription::{Membership, Subscription};
+use super::subscribe::subscription::Subscription;
 use super::write::draft::{self, Parsed, Publish};
 use super::write::proposer::{self, Proposer};
 use crate::base::actors::{Belongs, Kind, Owned, must_tell};
@@ -150,7 +153,7 @@ impl TestNode {
     }
 
     /// Opens a stream of a member of the group. The client acknowledges unless `policy` is `None`.
-    async fn follow(&self, policy: Option<RedeliveryPolicy>) -> Body {
+    async fn follow(&self, policy: Option<DeliveryPolicy>) -> Body {
         let durable = Durable { name: GROUP.to_owned(), group: true, member: None };
         let wanted = Subscribe {
             pattern: pattern(),
@@ -172,8 +175,16 @@ impl TestNode {
             false => (relay.clone().recipient(), relay.clone().recipient()),
         };
         let (namespace, consumer) = ("app".to_owned(), GROUP.to_owned());
-        let place =
-            Membership { namespace, consumer, member: number, manual, departure: Departure::Gone, acknowledge, leave };
+        let place = Membership {
+            namespace,
+            consumer,
+            member: number,
+            manual,
+            many: false,
+            departure: Departure::Gone,
+            acknowledge,
+            leave,
+        };
         let join = join(number, manual, ctx.address().recipient(), ctx.address().recipient());
         let joined = match here {
             true => registry.send(join).await,
@@ -232,7 +243,7 @@ fn pattern() -> Pattern {
 
 fn join(number: u64, manual: bool, deliver: Recipient<Deliver>, commands: Recipient<StreamCommand>) -> Join {
     let spec = ConsumerSpec { name: GROUP.to_owned(), pattern: pattern(), group: true, manual };
-    let (consumer_id, policy) = (format!("c_{number}"), RedeliveryPolicy::default());
+    let (consumer_id, policy) = (format!("c_{number}"), DeliveryPolicy::default());
     Join { spec, member: number, consumer_id, name: None, policy, deliver, commands }
 }
 
@@ -293,6 +304,6 @@ async fn event(body: &mut Body) -> Option<Piece> {
     split(chunk).next()
 }
 
-fn policy(millis: u64, count_max: u32) -> Option<RedeliveryPolicy> {
-    Some(RedeliveryPolicy { redelivery: Duration::from_millis(millis), count_max })
+fn policy(millis: u64, count_max: u32) -> Option<DeliveryPolicy> {
+    Some(DeliveryPolicy { redelivery: Duration::from_millis(millis), count_max, ..DeliveryPolicy::default() })
 }

@@ -32,7 +32,7 @@ use rollbook_core::time::Timestamp;
 
 use crate::base::clock;
 use crate::bus::access::{Access, StreamTarget};
-use crate::bus::delivery::messages::AckResult;
+use crate::bus::delivery::acknowledgement::{Acknowledged, Which};
 use crate::bus::error::Fault;
 use crate::bus::security::http::CHALLENGE;
 use crate::bus::write::draft::{self, Parsed, Published};
@@ -80,6 +80,8 @@ const ALLOWED: &str = "Content-Type, X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-B
 static ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(ALLOWED);
 static EXPOSED: HeaderValue =
     HeaderValue::from_static("X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID");
+/// Most bytes of an acknowledgement.
+const ACK_BYTES_MAX: usize = 512 << 10;
 /// Most bytes of an unneeded body that the door reads.
 const DISCARD_BYTES_MAX: usize = 64 << 10;
 /// Most additional headers that a preflight allows, and the longest name of one.
@@ -208,10 +210,7 @@ async fn handle(request: HttpRequest, payload: web::Payload, door: web::Data<Sse
         Method::POST => publish(&request, payload, &door).await,
         Method::GET => subscribe(&request, &door, false).await,
         Method::HEAD => subscribe(&request, &door, true).await,
-        Method::PUT => {
-            discard(payload).await;
-            acknowledge(&request, &door).await
-        }
+        Method::PUT => acknowledge(&request, payload, &door).await,
         Method::OPTIONS => Ok(preflight(request.headers())),
         _ => Err(HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")),
     };
@@ -407,16 +406,34 @@ fn event_headers(builder: &mut HttpResponseBuilder, id: &str, created_at: Option
     }
 }
 
-async fn acknowledge(request: &HttpRequest, door: &SseDoor) -> Result<HttpResponse, HttpRefusal> {
+async fn acknowledge(
+    request: &HttpRequest,
+    payload: web::Payload,
+    door: &SseDoor,
+) -> Result<HttpResponse, HttpRefusal> {
+    let query = Query::parse(request.query_string());
+    let body = if session::names_in_body(&query) {
+        read_body(request, payload, ACK_BYTES_MAX, door).await?
+    } else {
+        discard(payload).await;
+        Bytes::new()
+    };
     let access = admit(request, door).await?;
-    let ack = session::ack(&Query::parse(request.query_string()))?;
-    let acknowledged = access.acknowledge(&ack.consumer_id, &ack.event_id).await?;
-    if ack.unusual && acknowledged == AckResult::NotInFlight {
+    let session::Ack { consumer_id, said, unusual } = session::ack(&query, &body)?;
+    let one = matches!(&said.which, Which::Ids(ids) if ids.len() == 1);
+    let acknowledged = access.acknowledge(&consumer_id, said).await?;
+    if unusual && !acknowledged.is_any() {
         return Err(session::invalid_event_id().into());
     }
     // The protocol fixes the status: clients rely on 202 for every acknowledgement.
-    let waited_for = if acknowledged == AckResult::Yes { "true" } else { "false" };
-    Ok(answer(StatusCode::ACCEPTED).insert_header((ACKNOWLEDGED.clone(), waited_for)).finish())
+    let mut accepted = answer(StatusCode::ACCEPTED);
+    if one {
+        let waited_for = if acknowledged.is_any() { "true" } else { "false" };
+        return Ok(accepted.insert_header((ACKNOWLEDGED.clone(), waited_for)).finish());
+    }
+    let Acknowledged { count, not_in_flight } = acknowledged;
+    accepted.insert_header((ACKNOWLEDGED.clone(), count.to_string()));
+    Ok(accepted.json(serde_json::json!({ "count": count, "not_in_flight": not_in_flight })))
 }
 
 async fn subscribe(request: &HttpRequest, door: &SseDoor, head: bool) -> Result<HttpResponse, HttpRefusal> {

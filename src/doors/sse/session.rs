@@ -2,12 +2,14 @@
 //! the protocol. Pure.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rollbook_core::subjects::pattern::Pattern;
 
 use crate::base::duration;
-use crate::bus::delivery::window::RedeliveryPolicy;
+use crate::bus::delivery::acknowledgement::{Acknowledgement, Parameters, Which};
+use crate::bus::delivery::policy::DeliveryPolicy;
 use crate::bus::error::Fault;
 use crate::bus::subscribe::request::{self, Start, Subscribe, is_name};
 
@@ -65,20 +67,27 @@ pub(super) fn subscribe(query: &Query<'_>, pattern: Pattern, last_event_id: Opti
     }
     let start = last_event_id.filter(|id| !id.is_empty()).map(|id| Start::Resume(id.to_owned()));
     let start = start.unwrap_or_else(|| Start::parse(query.given("start")));
-    let manual = manual.then_some(RedeliveryPolicy { redelivery, count_max });
+    let backoff = query.given("backoff").map_or_else(|| Ok(Arc::default()), request::backoff)?;
+    // The form of the specification has one event at a time.
+    let in_flight_max = query.given("max_in_flight").map_or(Ok(1), in_flight)?;
+    let manual = manual.then_some(DeliveryPolicy { redelivery, backoff, count_max, in_flight_max });
     let wanted = Subscribe { pattern, start, manual, consumer_id: consumer_id.map(str::to_owned), durable: None };
     wanted.named(query.given("consumer"), query.given("group"))
 }
 
+fn in_flight(text: &str) -> Result<u32, Fault> {
+    request::max_in_flight(text.parse().map_err(|_| Fault::bad(format!("invalid max_in_flight: {text}")))?)
+}
+
 fn redelivery(text: Option<&str>) -> Result<Duration, Fault> {
-    let Some(text) = text else { return Ok(RedeliveryPolicy::default().redelivery) };
+    let Some(text) = text else { return Ok(DeliveryPolicy::default().redelivery) };
     let time = duration::parse(text).map_err(|_| Fault::bad(format!("invalid redelivery: {text}")))?;
     let short = || Fault::bad(format!("invalid redelivery: {text}, at least 100ms"));
     request::redelivery(Some(time)).ok_or_else(short)
 }
 
 fn deliveries(text: Option<&str>) -> Result<u32, Fault> {
-    let Some(text) = text else { return Ok(RedeliveryPolicy::default().count_max) };
+    let Some(text) = text else { return Ok(DeliveryPolicy::default().count_max) };
     let count: i64 = text.parse().map_err(|_| Fault::bad(format!("invalid redelivery_count: {text}")))?;
     Ok(u32::try_from(count.max(0)).unwrap_or(u32::MAX))
 }
@@ -87,11 +96,11 @@ fn is_consumer_id(text: &str) -> bool {
     text.strip_prefix("c_").is_some_and(is_name)
 }
 
-/// A request to acknowledge an event.
+/// What a client says of events of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ack {
     pub(super) consumer_id: String,
-    pub(super) event_id: String,
+    pub(super) said: Acknowledgement,
     /// Whether the id is not of the server's form. Such an id is valid only while an event with that id is in flight.
     pub(super) unusual: bool,
 }
@@ -101,20 +110,41 @@ pub(super) fn invalid_event_id() -> Fault {
     Fault::bad("invalid event_id in query string")
 }
 
-/// Reads an acknowledgement.
-pub(super) fn ack(query: &Query<'_>) -> Result<Ack, Fault> {
+/// Whether an acknowledgement names its events in the body: a JSON array of ids.
+pub(super) fn names_in_body(query: &Query<'_>) -> bool {
+    ["event_id", "event_ids", "up_to"].into_iter().all(|name| query.given(name).is_none())
+}
+
+/// Reads an acknowledgement, with the body if the events are named there. An empty body names none.
+pub(super) fn ack(query: &Query<'_>, body: &[u8]) -> Result<Ack, Fault> {
     let consumer_id = query.given("consumer_id").ok_or_else(|| Fault::bad("missing consumer_id in query string"))?;
     if !consumer_id.starts_with("c_") {
         return Err(Fault::bad("invalid consumer_id in query string"));
     }
-    let event_id = query.given("event_id").ok_or_else(|| Fault::bad("missing event_id in query string"))?;
-    let unusual = !event_id.starts_with("e_");
-    Ok(Ack { consumer_id: consumer_id.to_owned(), event_id: event_id.to_owned(), unusual })
+    let text = |name| query.given(name).map(str::to_owned);
+    let mut event_ids: Option<Vec<String>> =
+        query.given("event_ids").map(|ids| ids.split(',').map(str::to_owned).collect());
+    if names_in_body(query) {
+        if body.is_empty() {
+            return Err(Fault::bad("missing event_id in query string"));
+        }
+        let ids =
+            serde_json::from_slice(body).map_err(|_| Fault::bad("invalid body: expected a JSON array of event ids"))?;
+        event_ids = Some(ids);
+    }
+    let delay = query.given("delay").map(duration::parse).transpose().map_err(|_| Fault::bad("invalid delay"))?;
+    let (event_id, up_to) = (text("event_id"), text("up_to"));
+    let parameters = Parameters { event_id, event_ids, up_to, action: text("action"), delay, reason: text("reason") };
+    let said = parameters.read()?;
+    let unusual =
+        matches!(&said.which, Which::Ids(ids) if ids.len() == 1 && ids.iter().all(|id| !id.starts_with("e_")));
+    Ok(Ack { consumer_id: consumer_id.to_owned(), said, unusual })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::delivery::acknowledgement::Outcome;
     use crate::net::http::status::status;
 
     /// A subscription as one line: pattern, start, manual, consumer id, durable.
@@ -204,10 +234,18 @@ mod tests {
 
     #[test]
     fn parameters_of_an_acknowledgement() {
-        let text = |query: &str| match ack(&Query::parse(query)) {
-            Ok(Ack { consumer_id, event_id, unusual }) => format!("{consumer_id} {event_id} {unusual}"),
+        let read = |query: &str, body: &[u8]| match ack(&Query::parse(query), body) {
+            Ok(Ack { consumer_id, said: Acknowledgement { which, outcome }, unusual }) => {
+                let which = match which {
+                    Which::Ids(ids) => ids.join(" "),
+                    Which::UpTo(id) => format!("up to {id}"),
+                };
+                let outcome = if outcome == Outcome::Ack { String::new() } else { format!(" {outcome:?}") };
+                format!("{consumer_id} {which} {unusual}{outcome}")
+            }
             Err(Fault { kind, text, .. }) => format!("{} {text}", status(kind).as_u16()),
         };
+        let text = |query: &str| read(query, b"");
         for (query, want) in [
             ("", "400 missing consumer_id in query string"),
             ("event_id=e_1", "400 missing consumer_id in query string"),
@@ -218,8 +256,19 @@ mod tests {
             ("consumer_id=c_1&event_id=e_1", "c_1 e_1 false"),
             ("event_id=e_1&consumer_id=c_1&more=x", "c_1 e_1 false"),
             ("consumer_id=c_1&event_id=mine%3A1", "c_1 mine:1 true"),
+            ("consumer_id=c_1&event_ids=e_1,e_2", "c_1 e_1 e_2 false"),
+            ("consumer_id=c_1&up_to=e_9", "c_1 up to e_9 false"),
+            ("consumer_id=c_1&event_id=e_1&action=nack&delay=3s", "c_1 e_1 false Nack(Some(3s))"),
+            ("consumer_id=c_1&event_id=e_1&action=in_progress", "c_1 e_1 false InProgress"),
+            ("consumer_id=c_1&event_id=e_1&action=reject&reason=no", "c_1 e_1 false Reject(\"no\")"),
+            ("consumer_id=c_1&event_id=e_1&up_to=e_2", "400 one of event_id, event_ids and up_to"),
+            ("consumer_id=c_1&event_id=e_1&delay=soon", "400 invalid delay"),
         ] {
             assert_eq!(text(query), want, "{query}");
+        }
+        assert_eq!(read("consumer_id=c_1", b"[\"e_1\",\"e_2\"]"), "c_1 e_1 e_2 false");
+        for wrong in [&b"{}"[..], b"[1]", b"[\"e_1\""] {
+            assert_eq!(read("consumer_id=c_1", wrong), "400 invalid body: expected a JSON array of event ids");
         }
         assert_eq!(invalid_event_id().text, "invalid event_id in query string");
     }
@@ -230,5 +279,6 @@ mod tests {
         let wanted = subscribe(&query, pattern(&query).unwrap(), None).unwrap();
         let patience = wanted.manual.unwrap();
         assert_eq!((patience.redelivery, patience.count_max), (Duration::from_secs(5), 3));
+        assert_eq!((patience.in_flight_max, patience.backoff.len()), (1, 0));
     }
 }

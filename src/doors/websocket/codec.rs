@@ -14,6 +14,7 @@ use super::error::{ErrorCode, FrameError};
 use super::payloads::{ClientFrame, MessagePayload, PublishPayload, RegisterPayload, SubscribePayload};
 use crate::base::json::{self, Wait, Whole};
 use crate::bus::client::call::{Answer, Payload, Responder, part_of, traceparent};
+use crate::bus::delivery::acknowledgement::{Acknowledgement, Parameters, REASON_BYTES_MAX};
 use crate::bus::subscribe::request::{Options, Subscribe};
 use crate::bus::write::headers::HeadersJson;
 
@@ -99,6 +100,20 @@ struct Fields<'a> {
     redelivery_ms: Option<&'a RawValue>,
     #[serde(borrow, alias = "max_deliveries")]
     redelivery_count: Option<&'a RawValue>,
+    #[serde(borrow)]
+    backoff: Option<&'a RawValue>,
+    #[serde(borrow)]
+    max_in_flight: Option<&'a RawValue>,
+    #[serde(borrow)]
+    event_ids: Option<&'a RawValue>,
+    #[serde(borrow)]
+    up_to: Option<&'a RawValue>,
+    #[serde(borrow)]
+    action: Option<&'a RawValue>,
+    #[serde(borrow)]
+    delay: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reason: Option<&'a RawValue>,
 }
 
 type Field<'a> = Option<&'a RawValue>;
@@ -159,8 +174,8 @@ pub(super) fn parse(frame: &ByteString, first: bool) -> Result<ClientFrame, Fram
         Some("subscribe") => parse_subscribe(&fields).map(|payload| ClientFrame::Subscribe(Box::new(payload))),
         Some("ack") => {
             let id = required(fields.id, "id", ID_BYTES_MAX)?.into_owned();
-            let event = required(fields.event_id, "event_id", ID_BYTES_MAX).map_err(|error| error.of(&id))?;
-            Ok(ClientFrame::Ack { event: event.into_owned(), id })
+            let said = acknowledgement(&fields).map_err(|error| error.of(&id))?;
+            Ok(ClientFrame::Ack { said, id })
         }
         Some("unsubscribe") => {
             Ok(ClientFrame::Unsubscribe { id: required(fields.id, "id", ID_BYTES_MAX)?.into_owned() })
@@ -317,11 +332,9 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, FrameError> {
     };
     let redelivery = match fields.redelivery {
         None => number(fields.redelivery_ms, "redelivery_ms")?.map(Duration::from_millis),
-        Some(raw) => {
-            let error = || bad("redelivery: expected a time, as \"5s\", \"1m30s\", or as a number of milliseconds");
-            Some(serde_json::from_str(raw.get()).map(|Wait(time)| time).map_err(|_| error())?)
-        }
+        some => wait(some, "redelivery")?,
     };
+    let backoff = named(fields.backoff, "backoff")?;
     let (consumer, group) = (named(fields.consumer, "consumer")?, named(fields.group, "group")?);
     let options = Options {
         subject: &subject,
@@ -330,9 +343,33 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, FrameError> {
         consumer: consumer.as_deref(),
         group: group.as_deref(),
         redelivery,
+        backoff: backoff.as_deref(),
         redelivery_count: number(fields.redelivery_count, "redelivery_count")?,
+        max_in_flight: number(fields.max_in_flight, "max_in_flight")?,
     };
     options.subscribe().map_err(|fault| bad(fault.text))
+}
+
+fn wait(field: Field<'_>, name: &str) -> Result<Option<Duration>, FrameError> {
+    let Some(raw) = field else { return Ok(None) };
+    let error = |_| bad(format!("{name}: expected a time, as \"5s\", \"1m30s\", or as a number of milliseconds"));
+    serde_json::from_str(raw.get()).map(|Wait(time)| Some(time)).map_err(error)
+}
+
+/// Reads what a client says of events.
+fn acknowledgement(fields: &Fields<'_>) -> Result<Acknowledgement, FrameError> {
+    let named = |field, name| text(field, name, ID_BYTES_MAX).map(|text| text.map(Cow::into_owned));
+    let ids = |raw: &RawValue| serde_json::from_str::<Vec<String>>(raw.get());
+    let event_ids = fields.event_ids.map(ids).transpose().map_err(|_| bad("event_ids: expected a list of ids"))?;
+    let parameters = Parameters {
+        event_id: named(fields.event_id, "event_id")?.filter(|id| !id.is_empty()),
+        event_ids,
+        up_to: named(fields.up_to, "up_to")?,
+        action: named(fields.action, "action")?,
+        delay: wait(fields.delay, "delay")?,
+        reason: text(fields.reason, "reason", REASON_BYTES_MAX)?.map(Cow::into_owned),
+    };
+    parameters.read().map_err(|fault| bad(fault.text))
 }
 
 /// Reads the failure of a request. The caller gets its code and message.

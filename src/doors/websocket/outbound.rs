@@ -14,6 +14,7 @@ use crate::base::fault::FaultKind;
 use crate::base::json;
 use crate::bus::client::call::{Answer, HandedPayload, Outcome, Payload, Responder};
 use crate::bus::client::plain::plain;
+use crate::bus::delivery::acknowledgement::Acknowledged;
 use crate::bus::error::{Fault, First};
 use crate::bus::read::encoder::End;
 use crate::bus::read::event_json;
@@ -175,9 +176,19 @@ pub(super) fn delivery(id: &str, event: Bytes) -> OutboundFrame {
     Builder::new("delivery").text("id", id).end_with("event", event)
 }
 
-pub(super) fn acked(id: &str, event: &str, in_flight: bool) -> OutboundFrame {
-    let builder = Builder::new("acked").text("id", id).text("event_id", event);
-    builder.raw(if in_flight { ",\"in_flight\":true" } else { ",\"in_flight\":false" }).end()
+/// Answers an acknowledgement: of one event, or of many.
+pub(super) fn acked(id: &str, event: Option<&str>, acknowledged: &Acknowledged) -> OutboundFrame {
+    let builder = Builder::new("acked").text("id", id);
+    match event {
+        Some(event) => {
+            let in_flight = if acknowledged.is_any() { ",\"in_flight\":true" } else { ",\"in_flight\":false" };
+            builder.text("event_id", event).raw(in_flight).end()
+        }
+        None => {
+            let Acknowledged { count, not_in_flight } = acknowledged;
+            builder.raw(&format!(",\"count\":{count},\"not_in_flight\":{}", json!(not_in_flight))).end()
+        }
+    }
 }
 
 /// Tells a client that a stream has ended. `end` is the kind and the reason, when the client did not end the stream.

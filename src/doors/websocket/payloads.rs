@@ -9,6 +9,7 @@ use rollbook_core::service::{Capability, Instance, InstanceRegister, Service};
 
 use super::settings::NAME;
 use crate::bus::client::call::{Answer, Responder};
+use crate::bus::delivery::acknowledgement::Acknowledgement;
 use crate::bus::subscribe::request::Subscribe;
 use crate::bus::write::draft::Draft;
 
@@ -36,7 +37,7 @@ pub(super) enum ClientFrame {
     Subscribe(Box<SubscribePayload>),
     Ack {
         id: String,
-        event: String,
+        said: Acknowledgement,
     },
     Unsubscribe {
         id: String,

@@ -12,6 +12,7 @@ use super::outbound::{self, OutboundFrame, PendingMessage};
 use super::payloads::{ClientFrame, MessagePayload, PublishPayload, RegisterPayload, SubscribePayload};
 use super::{close_codes, codec};
 use crate::bus::client::call::{Answer, Outcome, Responder};
+use crate::bus::delivery::acknowledgement::Acknowledgement;
 
 /// Most frames that may wait for the registration, and most bytes of them.
 const BACKLOG_MAX: usize = 64;
@@ -62,8 +63,8 @@ pub(super) enum Step {
     Publish(Box<PublishPayload>),
     /// Open a stream of the book.
     Subscribe(Box<SubscribePayload>),
-    /// Acknowledge an event of that stream.
-    Ack(String, String),
+    /// Take what the client says of events of that stream.
+    Ack(String, Acknowledgement),
     /// End that stream.
     Unsubscribe(String),
     /// Drain the connection because the client wants to disconnect.
@@ -233,7 +234,7 @@ impl Session {
             ClientFrame::Broadcast { id, payload } => Some(Step::Broadcast(id, payload)),
             ClientFrame::Publish(payload) => Some(Step::Publish(payload)),
             ClientFrame::Subscribe(payload) => Some(Step::Subscribe(payload)),
-            ClientFrame::Ack { id, event } => Some(Step::Ack(id, event)),
+            ClientFrame::Ack { id, said } => Some(Step::Ack(id, said)),
             ClientFrame::Unsubscribe { id } => Some(Step::Unsubscribe(id)),
             ClientFrame::Disconnect => Some(Step::Leave),
             ClientFrame::Pong => None,

@@ -16,3 +16,4 @@ mod refused;
 mod start;
 mod stream;
 mod subscribe;
+mod window;

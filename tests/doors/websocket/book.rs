@@ -119,7 +119,7 @@ fn what_is_not_acknowledged_comes_again_and_a_named_place_is_kept_on_all_nodes()
     (0..3).for_each(|n| drop(publish(&client, &format!("p{n}"), "app.job", json!({ "payload": n }))));
     let subscribe = json!({
         "type": "subscribe", "id": "s", "subject": "app.job", "start": "oldest", "ack": "manual", "consumer": "worker",
-        "redelivery": "300ms",
+        "redelivery": "300ms", "max_in_flight": 1,
     });
     client.send(&subscribe);
     client.next("subscribed");
@@ -135,8 +135,7 @@ fn what_is_not_acknowledged_comes_again_and_a_named_place_is_kept_on_all_nodes()
     drop(client);
     // It goes on where it was, at another node, through another door.
     let other = BusClient::connect(cluster.node(2).web);
-    let subscribe =
-        json!({ "id": "s", "subject": "app.job", "ack": "manual", "consumer": "worker", "redelivery": "300ms" });
+    let subscribe = json!({ "id": "s", "subject": "app.job", "ack": "manual", "consumer": "worker", "redelivery": "300ms", "maxInFlight": 1 });
     let opened = wait_for("the place", SOON, || {
         let opened = other.ask("book:subscribe", &subscribe);
         (opened["success"] == true).then_some(opened)
@@ -152,6 +151,44 @@ fn what_is_not_acknowledged_comes_again_and_a_named_place_is_kept_on_all_nodes()
             break;
         }
     }
+}
+
+/// The same words as over HTTP, through both doors.
+#[test]
+fn many_events_are_in_flight_and_acknowledged_together() {
+    let node = Node::start(&Options::new());
+    let client = Socket::consumer(node.web, "client");
+    (0..6).for_each(|n| drop(publish(&client, &format!("p{n}"), "app.job", json!({ "payload": n }))));
+    client.send(&json!({ "type": "subscribe", "id": "s", "subject": "app.job", "start": "oldest", "ack": "manual" }));
+    client.next("subscribed");
+    let ids: Vec<Value> = (0..6).map(|_| delivered(&client, "s")["id"].clone()).collect();
+    client.send(&json!({ "type": "ack", "id": "s", "event_ids": [ids[0], ids[2], "e_unknown"] }));
+    let acked = client.next("acked");
+    assert_eq!((&acked["count"], &acked["not_in_flight"]), (&json!(2), &json!(["e_unknown"])), "{acked}");
+    client.send(&json!({ "type": "ack", "id": "s", "event_id": ids[5], "action": "nack" }));
+    assert_eq!(client.next("acked")["in_flight"], true);
+    assert_eq!(delivered(&client, "s")["id"], ids[5], "again");
+    client.send(&json!({ "type": "ack", "id": "s", "up_to": ids[4] }));
+    assert_eq!(client.next("acked")["count"], 3);
+    for wrong in [
+        json!({ "type": "ack", "id": "s" }),
+        json!({ "type": "ack", "id": "s", "event_ids": 7 }),
+        json!({ "type": "ack", "id": "s", "event_id": ids[5], "action": "maybe" }),
+        json!({ "type": "subscribe", "id": "t", "subject": "app.job", "ack": "manual", "max_in_flight": 0 }),
+    ] {
+        client.send(&wrong);
+        let error = client.next("error");
+        assert_eq!((&error["code"], &error["id"]), (&json!("bad_message"), &wrong["id"]), "{error}");
+    }
+    let other = BusClient::connect(node.web);
+    let opened =
+        other.ask("book:subscribe", &json!({ "id": "s", "subject": "app.job", "start": "oldest", "ack": "manual" }));
+    assert_eq!(opened["success"], true, "{opened}");
+    let ids: Vec<Value> = (0..6).map(|_| other.event("book:event").args[1]["id"].clone()).collect();
+    let acked = other.ask("book:ack", &json!({ "id": "s", "eventIds": [ids[0], ids[1]] }));
+    assert_eq!(acked, json!({ "success": true, "count": 2, "not_in_flight": [] }));
+    let rejected = other.ask("book:ack", &json!({ "id": "s", "event_id": ids[2], "action": "reject", "reason": "no" }));
+    assert_eq!(rejected, json!({ "success": true, "in_flight": true }));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::app::cli::shared::global::Global;
 use crate::app::cli::shared::http::Client;
 use crate::app::cli::shared::output::{Closed, Out, note, unread};
 use crate::base::duration;
+use crate::bus::delivery::policy::{IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,9 +54,15 @@ pub struct SubscribeArgs {
     /// Time after which an event without acknowledgment comes again, at least 100ms [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     redelivery: Option<Duration>,
+    /// Waits of the first and further deliveries in place of --redelivery, as 1s,10s,1m
+    #[arg(long, value_name = "DURATION,...")]
+    backoff: Option<String>,
     /// Deliveries of an event before it becomes a dead letter; 0 = no limit [default: 3]
     #[arg(long, value_name = "N")]
     redelivery_count: Option<u32>,
+    /// Most events without acknowledgement at a time [default: 256; with --count or --ack=manual 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(IN_FLIGHT_MAX)))]
+    max_in_flight: Option<u32>,
     /// Stop after this many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -81,6 +88,8 @@ enum Ack {
 /// Most attempts to acknowledge an event. After them, the node delivers the event again.
 const ACK_ATTEMPTS: u32 = 3;
 const ACK_PAUSE: Duration = Duration::from_millis(200);
+/// Most events of one acknowledgement.
+const BATCH_MAX: usize = 256;
 
 pub(in crate::app::cli) async fn run(global: &Global, args: SubscribeArgs) -> anyhow::Result<()> {
     let (client, mut out) = (Client::log(global)?, Out::stdout());
@@ -94,7 +103,7 @@ async fn follow(client: &Client, args: &SubscribeArgs, out: &mut Out) -> anyhow:
     let policy = ReconnectPolicy { silence_max: args.silence, attempts_max: None };
     let mut follower = Follower::new(client, query(args), policy);
     let mut shown_consumer = String::new();
-    let mut printed: u64 = 0;
+    let (mut printed, mut unsaid) = (0_u64, Vec::new());
     while args.count.is_none_or(|count| printed < count) {
         if !follower.has_ready() {
             out.flush()?;
@@ -108,13 +117,23 @@ async fn follow(client: &Client, args: &SubscribeArgs, out: &mut Out) -> anyhow:
         print(args, &event.data, out)?;
         printed = printed.saturating_add(1);
         if args.ack == Ack::Auto {
-            out.flush()?;
-            if let Some(id) = &event.id {
-                acknowledge_or_leave(client, follower.consumer_id(), id).await;
+            unsaid.extend(event.id);
+            let full = unsaid.len() >= BATCH_MAX || args.count == Some(printed);
+            if full || !follower.has_ready() {
+                out.flush()?;
+                acknowledge_or_leave(client, follower.consumer_id(), &std::mem::take(&mut unsaid)).await;
             }
         }
     }
     out.flush()
+}
+
+impl SubscribeArgs {
+    /// With a count the command leaves when it has printed so many: what it had beyond would count as delivered.
+    fn in_flight(&self) -> u32 {
+        let one = self.count.is_some() || self.ack == Ack::Manual;
+        self.max_in_flight.unwrap_or(if one { 1 } else { IN_FLIGHT_DEFAULT })
+    }
 }
 
 fn query(args: &SubscribeArgs) -> Vec<(&'static str, String)> {
@@ -124,7 +143,10 @@ fn query(args: &SubscribeArgs) -> Vec<(&'static str, String)> {
     add("group", args.group.clone());
     add("ack", (args.ack != Ack::None).then(|| "manual".to_owned()));
     add("redelivery", args.redelivery.map(duration::format));
+    add("backoff", args.backoff.clone());
     add("redelivery_count", args.redelivery_count.map(|count| count.to_string()));
+    let in_flight = (args.ack != Ack::None).then(|| args.in_flight()).filter(|most| *most > 1);
+    add("max_in_flight", in_flight.map(|most| most.to_string()));
     query
 }
 
@@ -137,14 +159,18 @@ fn print(args: &SubscribeArgs, data: &str, out: &mut Out) -> anyhow::Result<()> 
 }
 
 /// A lost acknowledgement costs a second delivery, and does not end the stream.
-async fn acknowledge_or_leave(client: &Client, consumer_id: &str, event_id: &str) {
+async fn acknowledge_or_leave(client: &Client, consumer_id: &str, event_ids: &[String]) {
+    if event_ids.is_empty() {
+        return;
+    }
     for attempt in 1..=ACK_ATTEMPTS {
-        match acknowledge(client, consumer_id, event_id).await {
+        match acknowledge(client, consumer_id, event_ids, &[]).await {
             // The acknowledgement may have crossed the next delivery, and then ends none.
             Ok(_) => return,
             Err(error) if error.is_transient() && attempt < ACK_ATTEMPTS => tokio::time::sleep(ACK_PAUSE).await,
             Err(error) => {
-                return note(&format!("rollbook: {event_id} is not acknowledged and comes again: {error}"));
+                let ids = event_ids.join(", ");
+                return note(&format!("rollbook: not acknowledged, and delivered again: {ids}: {error}"));
             }
         }
     }
@@ -171,10 +197,18 @@ mod tests {
             query(&args(line)).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
         };
         assert_eq!(query("app.>"), "subject=app.>&start=newest");
-        assert_eq!(query("app.> --ack"), "subject=app.>&start=newest&ack=manual");
+        assert_eq!(query("app.> --ack"), "subject=app.>&start=newest&ack=manual&max_in_flight=256");
+        assert_eq!(query("app.> --ack=manual"), "subject=app.>&start=newest&ack=manual");
         assert_eq!(
-            query("--ack app.> --start e_1 --group g --consumer c --redelivery 1m30s --redelivery-count 0"),
-            "subject=app.>&start=e_1&consumer=c&group=g&ack=manual&redelivery=1m30s&redelivery_count=0"
+            query("app.> --ack --count 3 --max-in-flight 2"),
+            "subject=app.>&start=newest&ack=manual&max_in_flight=2"
+        );
+        assert_eq!(
+            query(
+                "--ack app.> --start e_1 --group g --consumer c --redelivery 1m30s --redelivery-count 0 --backoff 1s,1m"
+            ),
+            "subject=app.>&start=e_1&consumer=c&group=g&ack=manual&redelivery=1m30s&backoff=1s,1m&redelivery_count=0\
+             &max_in_flight=256"
         );
         assert_eq!(
             (args("a.b --ack=manual").ack, args("a.b --ack").ack, args("a.b").ack),
@@ -198,6 +232,20 @@ mod tests {
         let stream = "GET /?subject=app.%3E&start=newest&ack=manual";
         let acks = ["PUT /?consumer_id=c_a&event_id=e_1", "PUT /?consumer_id=c_b&event_id=e_2"];
         assert_eq!(fake.calls(), [stream, acks[0], stream, acks[1]]);
+    }
+
+    #[tokio::test]
+    async fn what_came_together_is_acknowledged_together() {
+        let fake = Fake::start(vec![
+            testing::stream("c_a", &format!("{}{}{}", frame(1, "1"), frame(2, "2"), frame(3, "3"))),
+            answer("202 Accepted", "", "{\"count\":3,\"not_in_flight\":[]}"),
+        ])
+        .await;
+        let (mut out, text) = captured();
+        let client = Client::log(&fake.global()).unwrap();
+        follow(&client, &args("app.> --ack --count 3 --max-in-flight 9 --payload-only"), &mut out).await.unwrap();
+        assert_eq!(text(), "1\n2\n3\n");
+        assert_eq!(fake.calls()[1..], ["PUT /?consumer_id=c_a"]);
     }
 
     #[tokio::test]

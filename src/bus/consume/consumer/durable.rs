@@ -13,7 +13,7 @@ use rollbook_core::limits::{CONSUMER_ATTEMPTS_MAX, CONSUMER_RANGES_MAX};
 use super::{Consumer, RETRY_MAX, SAVE_INTERVAL};
 use crate::bus::consume::cursor::{Cursor, CursorUpdate};
 use crate::bus::consume::dead_letter::DeadLetter;
-use crate::bus::delivery::window::Member;
+use crate::bus::delivery::window::{GivenUp, Member};
 use crate::bus::handle::Bus;
 use crate::bus::read::stored_event::StoredEvent;
 
@@ -104,6 +104,7 @@ impl Consumer {
             return;
         }
         self.is_saving = true;
+        self.unsaved = 0;
         let ahead = self.shares.ahead();
         self.advance(update, ctx, move |saved, act, ctx| {
             act.is_saving = false;
@@ -113,6 +114,8 @@ impl Consumer {
                     act.pump(ctx);
                     if !act.spec.manual || act.members.is_empty() {
                         act.save_progress(ctx);
+                    } else if act.unsaved > 0 {
+                        act.save_soon(0, ctx);
                     }
                 }
                 Err(refusal) => tracing::debug!(consumer = %act.spec.name, %refusal, "what is new is noted later"),
@@ -166,9 +169,8 @@ impl Consumer {
     /// Stores a dead letter, as long as this start serves the consumer.
     pub(super) fn store_dead_letter(
         &mut self,
-        member: Member,
-        item: Arc<StoredEvent>,
-        deliveries: u32,
+        (member, item): (Member, Arc<StoredEvent>),
+        (deliveries, why): (u32, GivenUp),
         ctx: &mut Context<Self>,
     ) {
         if !self.check_serving(ctx) {
@@ -183,6 +185,7 @@ impl Consumer {
             consumer: if self.spec.group { named } else { Some(self.spec.name.clone()) },
             group: self.spec.group.then(|| self.spec.name.clone()),
             deliveries,
+            why,
             once: Some(serving.cursor.unique(item.sequence())),
         };
         let (bus, cursor) = (self.bus.clone(), serving.cursor.clone());

@@ -87,16 +87,16 @@ async fn a_stream_that_is_left_ends_behind_the_answers_to_what_was_acknowledged(
     let (answer, answers) = tokio::sync::oneshot::channel();
     let tells = Rc::clone(&heard);
     let tell = move |number, update| tells.borrow_mut().push((number, update));
-    let acknowledge = |consumer: String, event: String| async move {
-        assert_eq!((&*consumer, &*event), ("c_a", "e_1"));
+    let acknowledge = |consumer: String, said: Acknowledgement| async move {
+        assert_eq!((&*consumer, said), ("c_a", Acknowledgement::of("e_1")));
         Ok(answers.await.unwrap())
     };
-    streams.acknowledge("a", "e_1".to_owned(), Some(7), acknowledge, tell).unwrap();
+    streams.acknowledge("a", Acknowledgement::of("e_1"), Some(7), acknowledge, tell).unwrap();
     assert!(streams.unsubscribe("a", Some(8)).unwrap().is_empty() && streams.unanswered() == 1);
     outlet.push(event());
     assert!(messages(&mut streams, &heard).await.is_empty(), "its client wants no more of it");
     assert_eq!(streams.unsubscribe("a", None).unwrap_err(), StreamRefusal::Unknown);
-    answer.send(AckResult::Yes).unwrap();
+    answer.send(Acknowledged { count: 1, not_in_flight: Vec::new() }).unwrap();
     let told = messages(&mut streams, &heard).await;
     assert_eq!(names(&told), ["a acknowledged", "a left"]);
     assert!(matches!(told[1].1, StreamMessage::Left(Some(8))) && streams.unanswered() == 0);

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::bus_socket::BusSocket;
 use super::payloads::parse;
 use crate::base::json::{Wait, Whole, or_default};
-use crate::bus::delivery::messages::AckResult;
+use crate::bus::delivery::acknowledgement::{Acknowledged, Parameters};
 use crate::bus::error::Fault;
 use crate::bus::subscribe::request::{Options, Subscribe};
 use crate::bus::subscribe::streams::{AckOutcome, StreamMessage, StreamRefusal, StreamUpdate};
@@ -66,8 +66,11 @@ struct SubscribePayload {
     consumer: Option<String>,
     group: Option<String>,
     redelivery: Option<Wait>,
+    backoff: Option<String>,
     #[serde(alias = "maxDeliveries")]
     redelivery_count: Option<Whole>,
+    #[serde(alias = "maxInFlight")]
+    max_in_flight: Option<Whole>,
 }
 
 impl SubscribePayload {
@@ -79,18 +82,33 @@ impl SubscribePayload {
             consumer: self.consumer.as_deref(),
             group: self.group.as_deref(),
             redelivery: self.redelivery.map(|Wait(time)| time),
+            backoff: self.backoff.as_deref(),
             redelivery_count: self.redelivery_count.map(|Whole(count)| count),
+            max_in_flight: self.max_in_flight.map(|Whole(count)| count),
         };
         options.subscribe()
     }
 }
 
-/// `book:ack` and `book:unsubscribe`
+/// `book:unsubscribe`
 #[derive(Deserialize)]
 struct StreamPayload {
     id: String,
-    #[serde(default, deserialize_with = "or_default", alias = "eventId")]
-    event_id: String,
+}
+
+/// `book:ack`
+#[derive(Deserialize)]
+struct AckPayload {
+    id: String,
+    #[serde(alias = "eventId")]
+    event_id: Option<String>,
+    #[serde(alias = "eventIds")]
+    event_ids: Option<Vec<String>>,
+    #[serde(alias = "upTo")]
+    up_to: Option<String>,
+    action: Option<String>,
+    delay: Option<Wait>,
+    reason: Option<String>,
 }
 
 impl From<StreamRefusal> for Fault {
@@ -127,8 +145,10 @@ impl BusSocket {
     }
 
     pub(in crate::doors::socketio) fn acknowledge(&mut self, ack: Option<u64>, arg: &str) -> Result<(), Fault> {
-        let StreamPayload { id, event_id } = parse(arg)?;
-        Ok(self.book.acknowledge(&id, event_id, ack)?)
+        let AckPayload { id, event_id, event_ids, up_to, action, delay, reason } = parse(arg)?;
+        let delay = delay.map(|Wait(time)| time);
+        let said = Parameters { event_id, event_ids, up_to, action, delay, reason }.read()?;
+        Ok(self.book.acknowledge(&id, said, ack)?)
     }
 
     pub(in crate::doors::socketio) fn unsubscribe(
@@ -137,7 +157,7 @@ impl BusSocket {
         arg: &str,
         out: &mut Out,
     ) -> Result<(), Fault> {
-        let StreamPayload { id, .. } = parse(arg)?;
+        let StreamPayload { id } = parse(arg)?;
         let messages = self.book.unsubscribe(&id, ack)?;
         let id = StreamId::new(id);
         messages.into_iter().for_each(|message| encode(&id, message, out));
@@ -189,8 +209,14 @@ fn encode(id: &StreamId, message: StreamMessage, out: &mut Out) {
             let end = json!({ "id": id.text, "code": end.code(), "retryable": end.is_retryable(), "reason": reason });
             out.emit(None, "book:end", &[&end.to_string()], Vec::new());
         }
-        StreamMessage::Acknowledged(AckOutcome { reply_to, done, .. }) => {
-            let outcome = done.map(|done| json!({ "in_flight": done == AckResult::Yes })).map_err(Into::into);
+        StreamMessage::Acknowledged(AckOutcome { reply_to, event, done, .. }) => {
+            let outcome = done.map_err(Into::into).map(|done| match event {
+                Some(_) => json!({ "in_flight": done.is_any() }),
+                None => {
+                    let Acknowledged { count, not_in_flight } = done;
+                    json!({ "count": count, "not_in_flight": not_in_flight })
+                }
+            });
             BusSocket::answer("book:ack", reply_to, outcome, out);
         }
         StreamMessage::Left(ack) => BusSocket::answer("book:unsubscribe", ack, Ok(json!({})), out),

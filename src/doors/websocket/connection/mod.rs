@@ -235,7 +235,7 @@ impl Connection {
             Step::Done(id, handled) => self.commands.done(id, handled),
             Step::Publish(payload) => self.publish(&payload, ctx),
             Step::Subscribe(payload) => self.subscribe(*payload),
-            Step::Ack(id, event) => self.ack(&id, event),
+            Step::Ack(id, said) => self.ack(&id, said),
             Step::Unsubscribe(id) => self.unsubscribe(&id, ctx),
             Step::Leave => self.drain(code::NORMAL, "as message", ctx),
             Step::Close(last, code, reason) => {

@@ -4,7 +4,7 @@ use actix::WrapFuture as _;
 use actix::prelude::{AsyncContext, Context};
 
 use super::Connection;
-use crate::bus::delivery::messages::AckResult;
+use crate::bus::delivery::acknowledgement::Acknowledgement;
 use crate::bus::subscribe::streams::{AckOutcome, StreamMessage, StreamRefusal, StreamUpdate, Turn};
 use crate::doors::websocket::error::{ErrorCode, FrameError};
 use crate::doors::websocket::outbound::{self, OutboundFrame};
@@ -25,8 +25,8 @@ impl Connection {
         }
     }
 
-    pub(super) fn ack(&mut self, id: &str, event: String) {
-        if let Err(refusal) = self.book.acknowledge(id, event, None) {
+    pub(super) fn ack(&mut self, id: &str, said: Acknowledgement) {
+        if let Err(refusal) = self.book.acknowledge(id, said, None) {
             self.refuse(id, refusal);
         }
     }
@@ -66,7 +66,7 @@ impl Connection {
                 StreamMessage::ChunkEnd(turn) => self.wait_for_room(turn, ctx),
                 StreamMessage::Ended(end, reason) => self.send(&outbound::unsubscribed(id, Some((end, &reason)))),
                 StreamMessage::Acknowledged(AckOutcome { event, done: Ok(done), .. }) => {
-                    self.send(&outbound::acked(id, &event, done == AckResult::Yes));
+                    self.send(&outbound::acked(id, event.as_deref(), &done));
                 }
                 StreamMessage::Left(_) => self.send(&outbound::unsubscribed(id, None)),
                 StreamMessage::Published(_, Err(fault))
