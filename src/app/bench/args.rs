@@ -79,6 +79,9 @@ pub(super) enum Workload {
     /// One subscriber reading the log from its oldest event
     #[command(after_help = "Examples:\n  rollbook bench replay --prefill 1000000")]
     Replay(ReplayArgs),
+    /// Members of a group that read the log from its oldest event and acknowledge each event
+    #[command(after_help = "Examples:\n  rollbook bench consume --prefill 200000 --members 1,4 --window 256")]
+    Consume(ConsumeArgs),
     /// Time to the first event of a new subscriber, and replay of a rare subject
     #[command(after_help = "Examples:\n  rollbook bench start --prefill 1000000 --rare 7")]
     Start(StartArgs),
@@ -157,6 +160,27 @@ pub(super) struct ReplayArgs {
     /// Publish this many events first
     #[arg(long, default_value_t = 0)]
     pub(super) prefill: u64,
+}
+
+/// Options of `consume`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ConsumeArgs {
+    /// Publish this many events first
+    #[arg(long, default_value_t = 0)]
+    pub(super) prefill: u64,
+    /// Numbers of members, one case each
+    #[arg(long, default_value = "1", value_delimiter = ',')]
+    pub(super) members: Vec<usize>,
+    /// Most events in flight of each member
+    #[arg(long, default_value_t = 256)]
+    pub(super) window: u32,
+    /// Most events of one acknowledgement
+    #[arg(long, default_value_t = 128, value_parser = parse_batch)]
+    pub(super) batch: usize,
+}
+
+fn parse_batch(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| (1..=4096).contains(count)).ok_or_else(|| "1 to 4096".to_owned())
 }
 
 /// Options of `start`.

@@ -43,6 +43,7 @@ Examples:
   rollbook bench batch --batch 1000 --connections 4 --json
   rollbook bench fanout --subscribers 1,10,100,1000
   rollbook bench replay --prefill 1000000
+  rollbook bench consume --prefill 200000 --members 1,4
   rollbook bench start --prefill 1000000 --rare 7
   rollbook bench idle --connections 5000
   rollbook bench handshake --url https://127.0.0.1:2021 --ca ca.pem
@@ -99,6 +100,7 @@ async fn measure(args: &BenchArgs) -> Result<()> {
         Workload::Batch(batch) => cases::publish::batch(&context, batch).await?,
         Workload::Fanout(fanout) => cases::fanout::run(&context, fanout).await?,
         Workload::Replay(replay) => cases::replay::run(&context, replay).await?,
+        Workload::Consume(consume) => cases::consume::run(&context, consume).await?,
         Workload::Start(start) => cases::start::run(&context, start).await?,
         Workload::Idle(idle) => cases::idle::run(&context, idle).await?,
         Workload::Handshake(handshake) => cases::handshake::run(&context, handshake).await?,

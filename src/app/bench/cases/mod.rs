@@ -2,6 +2,7 @@
 //!
 //! Imports the clients and the context. `load` drives the publish load of several cases.
 
+pub(super) mod consume;
 pub(super) mod fanout;
 pub(super) mod floor;
 pub(super) mod fsync;

@@ -33,15 +33,20 @@ impl Subscriber {
         start: &str,
         capacity: usize,
     ) -> Result<Self> {
-        timeout(OPEN_TIMEOUT, Self::subscribe(target, subject, start, capacity))
+        let path = format!("/?subject={}&start={}&ack=none", encode(subject), encode(start));
+        Self::open_path(target, &path, capacity).await
+    }
+
+    /// Subscribes with a request for `path`.
+    pub(in crate::app::bench) async fn open_path(target: &Target, path: &str, capacity: usize) -> Result<Self> {
+        timeout(OPEN_TIMEOUT, Self::subscribe(target, path, capacity))
             .await
             .context("no answer to the subscribe request in 10 s")?
     }
 
-    async fn subscribe(target: &Target, subject: &str, start: &str, capacity: usize) -> Result<Self> {
+    async fn subscribe(target: &Target, path: &str, capacity: usize) -> Result<Self> {
         let mut stream = target.connect().await?;
-        let path = format!("/?subject={}&start={}&ack=none", encode(subject), encode(start));
-        stream.send(&target.get(&path, "text/event-stream")).await?;
+        stream.send(&target.get(path, "text/event-stream")).await?;
         let mut buffer = Vec::with_capacity(capacity);
         let head = loop {
             if stream.receive(&mut buffer).await? == 0 {
@@ -54,12 +59,12 @@ impl Subscriber {
         buffer.drain(..head.length);
         if head.status != 200 {
             let text = String::from_utf8_lossy(&buffer);
-            bail!("subscribe to {subject}: HTTP {}: {}", head.status, text.trim());
+            bail!("subscribe with {path}: HTTP {}: {}", head.status, text.trim());
         }
         let decoder = match head.body {
             Body::Chunked => Some(ChunkDecoder::default()),
             Body::UntilClose => None,
-            Body::Sized(_) => bail!("subscribe to {subject}: the answer is not a stream"),
+            Body::Sized(_) => bail!("subscribe with {path}: the answer is not a stream"),
         };
         let bytes = count(buffer.len());
         Ok(Self { stream, buffer, decoder, frames: Frames::default(), bytes })
