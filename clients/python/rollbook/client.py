@@ -121,7 +121,8 @@ class Client:
 
     def subscribe(self, subject: str, *, start: str | None = None, ack: Literal["manual"] | None = None,
                   consumer: str | None = None, group: str | None = None, redelivery: str | int | None = None,
-                  redelivery_count: int | None = None, queue_max: int = 1024,
+                  redelivery_count: int | None = None, backoff: str | None = None,
+                  max_in_flight: int | None = None, queue_max: int = 1024,
                   redelivery_ms: int | None = None, max_deliveries: int | None = None) -> Subscription:
         """The events of a subject from ``oldest``, ``newest`` or behind an event id; the bus keeps the position of a
         ``consumer`` or ``group``. With ``ack="manual"`` an event comes again after ``redelivery`` (``"5s"``, or
@@ -129,7 +130,8 @@ class Client:
         here, the node holds the rest back. The last two are older names."""
         where = {"subject": subject, "start": start, "consumer": consumer, "group": group}
         how = {"ack": ack, "redelivery": redelivery_ms if redelivery is None else redelivery,
-               "redelivery_count": max_deliveries if redelivery_count is None else redelivery_count}
+               "redelivery_count": max_deliveries if redelivery_count is None else redelivery_count,
+               "backoff": backoff, "max_in_flight": max_in_flight}
         return Subscription(self, {**where, **how}, queue_max)
 
     async def close(self) -> None:

@@ -39,9 +39,10 @@ export class Subscription implements Stream {
     await this.work;
     if (this.over || this.id !== id) return;
     const { redeliveryMs, maxDeliveries, ...given } = this.options; // Their older names.
-    const { redelivery = redeliveryMs, redeliveryCount: redelivery_count = maxDeliveries, ...options } = given;
+    const { redelivery = redeliveryMs, redeliveryCount: redelivery_count = maxDeliveries, maxInFlight, ...options } = given;
     const start = options.consumer ?? options.group ? options.start : this.last ?? options.start;
-    const frame = { type: 'subscribe', id, subject: this.subject, ...options, start, redelivery, redelivery_count };
+    const terms = { start, redelivery, redelivery_count, max_in_flight: maxInFlight };
+    const frame = { type: 'subscribe', id, subject: this.subject, ...options, ...terms };
     try {
       await this.link.ask(frame, 'subscribed');
       this.settle.begun();

@@ -60,6 +60,8 @@ export interface SubscribeOptions {
   /** How long to wait for an acknowledgement: `'5s'` (unless said), `'1m30s'`, or milliseconds; at least 100. */
   redelivery?: string | number;
   /** How often to deliver at most, 3 unless said; 0: for ever. */ redeliveryCount?: number;
+  /** Waits of the first and further deliveries in place of `redelivery`: `'1s,10s,1m'`. */ backoff?: string;
+  /** Most events without acknowledgement at a time, 256 unless said. */ maxInFlight?: number;
   /** Its name before. @deprecated */ redeliveryMs?: number; /** @deprecated */ maxDeliveries?: number;
 }
 /** An event of the log; `index` is -1 for one that is stored nowhere. */
