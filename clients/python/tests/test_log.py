@@ -78,7 +78,8 @@ class RealLogTest(unittest.IsolatedAsyncioTestCase):
 
     async def test_what_is_not_acknowledged_comes_again(self) -> None:
         await self.publish("a", "b")
-        subscription = self.client.subscribe(self.subject, start="oldest", ack="manual", redelivery="300ms")
+        subscription = self.client.subscribe(self.subject, start="oldest", ack="manual", redelivery="300ms",
+                                             max_in_flight=1)
         async with contextlib.aclosing(aiter(subscription)) as events:
             first, again = await anext(events), await asyncio.wait_for(anext(events), 10)
             self.assertEqual((first.payload, again.id), ("a", first.id))
@@ -140,6 +141,7 @@ class RealLogTest(unittest.IsolatedAsyncioTestCase):
         first = await anext(durable)
         self.assertTrue(await first.ack())
         second = await anext(durable)
+        await asyncio.sleep(0.5)  # acknowledgements are stored together, within 50 ms
         node.kill()
         self.assertFalse(await second.ack())
         await asyncio.to_thread(node.start)

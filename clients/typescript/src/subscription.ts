@@ -18,6 +18,8 @@ export class Subscription implements Stream {
   private running?: string; // The event that is being handled.
   private failures = 0; // Attempts in a row that brought no event.
   private work = Promise.resolve();
+  private unsaid: string[] = []; // Events that were handled and are not acknowledged yet.
+  private saying = Promise.resolve();
 
   /** Use `client.subscribe`. */
   constructor(
@@ -30,12 +32,14 @@ export class Subscription implements Stream {
     if (this.over) return;
     this.end();
     await this.work;
+    await this.saying;
     if (this.link.live) await this.link.ask({ type: 'unsubscribe', id: this.id }, 'unsubscribed').catch(() => {});
   }
 
   /** There is a connection: begins, or goes on behind what was handled. */
   async start(): Promise<void> {
     const id = (this.id = newId());
+    this.unsaid = [];
     await this.work;
     if (this.over || this.id !== id) return;
     const { redeliveryMs, maxDeliveries, ...given } = this.options; // Their older names.
@@ -93,10 +97,21 @@ export class Subscription implements Stream {
     const done = event.id === this.last || (await Promise.resolve(event).then(handler).then(() => true, link.report));
     // Behind one that is stored nowhere is nothing; one that is not acknowledged comes again.
     if (event.index >= 0 && (done || ack !== 'manual')) this.last = event.id;
-    if (done && ack === 'manual' && this.id === id && link.live) {
-      await link.ask({ type: 'ack', id, event_id: event.id }, 'acked').catch(link.report);
-    }
+    if (done && ack === 'manual' && this.id === id && link.live) this.acknowledge(event.id, id);
     this.running = undefined;
+  }
+
+  /** The handler does not wait for this. What was handled before the answer comes is acknowledged together. */
+  private acknowledge(event: string, id: string): void {
+    if (this.unsaid.push(event) === 1) this.saying = this.saying.then(() => this.say(id));
+  }
+
+  private async say(id: string): Promise<void> {
+    if (this.id !== id) return;
+    const event_ids = this.unsaid;
+    this.unsaid = [];
+    const which = event_ids.length > 1 ? { event_ids } : { event_id: event_ids[0] };
+    if (this.link.live) await this.link.ask({ type: 'ack', id, ...which }, 'acked').catch(this.link.report);
   }
 }
 

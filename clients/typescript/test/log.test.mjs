@@ -68,11 +68,28 @@ on('what is not acknowledged comes again', async (t, join, subject) => {
     seen.push(payload);
     if (seen.length === 1) throw new Error('not yet');
   };
-  const stream = shop.subscribe(subject, { start: 'oldest', ack: 'manual', redelivery: '200ms' }, handler);
+  const options = { start: 'oldest', ack: 'manual', redelivery: '200ms', maxInFlight: 1 };
+  const stream = shop.subscribe(subject, options, handler);
   await until('three', () => seen.length === 3);
   await sleep(500);
   assert.deepEqual(seen, [1, 1, 2]);
   await stream.close();
+});
+
+on('many events are in flight, and none of those that were handled comes again', async (t, join, subject) => {
+  const shop = await join({ name: 'shop' });
+  for (let n = 0; n < 300; n++) await shop.publish(subject, n);
+  const seen = [];
+  const options = { start: 'oldest', ack: 'manual', consumer: `many${run}`, backoff: '10s' };
+  const follow = () => shop.subscribe(subject, options, ({ payload }) => seen.push(payload));
+  const first = follow();
+  await until('all', () => seen.length === 300);
+  await first.close();
+  const again = follow();
+  await again.ready;
+  await sleep(300);
+  assert.deepEqual(seen, [...Array(300).keys()]);
+  await again.close();
 });
 
 on('a durable consumer goes on where it was', async (t, join, subject) => {

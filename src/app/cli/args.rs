@@ -59,7 +59,7 @@ pub enum ClientCommand {
     /// Print events as they come
     #[command(visible_alias = "sub")]
     Subscribe(subscribe::SubscribeArgs),
-    /// Acknowledge an event for a consumer
+    /// Say what has become of events of a consumer: processed, or not
     Ack(ack::AckArgs),
     /// Write all events of a namespace as lines of JSON
     Dump(dump::DumpArgs),
