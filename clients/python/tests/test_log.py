@@ -141,7 +141,7 @@ class RealLogTest(unittest.IsolatedAsyncioTestCase):
         first = await anext(durable)
         self.assertTrue(await first.ack())
         second = await anext(durable)
-        await asyncio.sleep(0.5)  # acknowledgements are stored together, within 50 ms
+        await asyncio.sleep(1)  # acknowledgements are stored together, within 50 ms
         node.kill()
         self.assertFalse(await second.ack())
         await asyncio.to_thread(node.start)
