@@ -4,6 +4,7 @@
 //! Nothing here knows an event, a socket or a protocol. Imports nothing but the crates below and libraries.
 
 pub mod actors;
+pub mod alarm;
 pub mod archive;
 pub mod bytes;
 pub mod checks;

@@ -8,17 +8,16 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use actix::prelude::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, SpawnHandle, WrapFuture,
-};
+use actix::prelude::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, WrapFuture};
 use rollbook_core::consumer::{Consumer as Known, Range};
 use rollbook_core::error::Refusal;
 
 use super::cursor::Cursor;
 use super::source::{Page, Source, SourceProgress};
 use crate::base::actors::{Belongs, Kind, must_tell};
+use crate::base::alarm::Alarm;
 use crate::base::clock;
 use crate::bus::delivery::messages::{
     ConsumerSpec, Deliver, EndReason, Join, Leave, MemberState, Members, StreamCommand, WriteResult,
@@ -38,6 +37,7 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Pause between two tries.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
 /// A member, as its consumer reaches it.
 struct MemberHandle {
     /// The message by which the member joined: its addresses and its name.
@@ -88,10 +88,10 @@ pub struct Consumer {
     pending_answers: usize,
     /// Acknowledged events that are not in a save yet.
     unsaved: u32,
-    /// Whether they will be saved after [`UNSAVED_TIME`].
+    /// Whether a save of them is due, see [`acknowledge`].
     save_is_due: bool,
-    /// Wakes the consumer when the wait for an acknowledgement ends, and when that is.
-    timer: Option<(SpawnHandle, Instant)>,
+    /// Wakes the consumer when the wait for an acknowledgement ends.
+    alarm: Alarm,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -119,7 +119,7 @@ impl Consumer {
             pending_answers: 0,
             unsaved: 0,
             save_is_due: false,
-            timer: None,
+            alarm: Alarm::default(),
         }
     }
 
@@ -336,33 +336,23 @@ impl Consumer {
         self.pump(ctx);
     }
 
-    /// Sets the timer to the next end of a wait.
+    /// Sets the alarm to the next end of a wait.
     fn arm_redelivery(&mut self, ctx: &mut Context<Self>) {
-        let Some(deadline) = self.window.deadline() else { return };
-        if self.timer.is_some_and(|(_, at)| at <= deadline) {
-            return;
+        if let Some(deadline) = self.window.deadline() {
+            self.alarm.ring_by(deadline, ctx, Self::redeliver);
         }
-        self.wake_at(deadline, ctx);
-    }
-
-    fn wake_at(&mut self, at: Instant, ctx: &mut Context<Self>) {
-        if let Some((timer, _)) = self.timer.take() {
-            ctx.cancel_future(timer);
-        }
-        let wait = at.saturating_duration_since(clock::now());
-        self.timer = Some((ctx.run_later(wait, Self::redeliver), at));
     }
 
     /// Handles the events that were not acknowledged in time.
     fn redeliver(&mut self, ctx: &mut Context<Self>) {
-        self.timer = None;
+        self.alarm.rang();
         if self.paused {
             // Nothing is sent again, and nothing given up, until it goes on.
             return;
         }
         if self.bus.node().consensus().ready().is_err() {
             // Without a majority no acknowledgement is taken: nothing is given up meanwhile.
-            self.wake_at(clock::now() + SAVE_INTERVAL, ctx);
+            self.alarm.ring_by(clock::now() + SAVE_INTERVAL, ctx, Self::redeliver);
             return;
         }
         let steps = self.window.expire(clock::now());

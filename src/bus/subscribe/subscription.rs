@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture,
-    SpawnHandle, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture, WrapFuture,
 };
 use bytes::Bytes;
 use rollbook_core::error::Refusal;
@@ -17,6 +16,7 @@ use rollbook_core::subjects::pattern::Pattern;
 use super::chunks::join_frames;
 use super::membership::Membership;
 use crate::base::actors::{Belongs, Kind, must_tell};
+use crate::base::alarm::Alarm;
 use crate::base::clock;
 use crate::bus::consume::dead_letter::DeadLetter;
 use crate::bus::consume::source::{Page, Source};
@@ -83,8 +83,8 @@ struct Manual {
     source: Option<Source>,
     /// The deliveries of its one member.
     window: Window,
-    /// Wakes the stream when the wait for an acknowledgement ends, and when that is.
-    timer: Option<(SpawnHandle, Instant)>,
+    /// Wakes the stream when the wait for an acknowledgement ends.
+    alarm: Alarm,
 }
 
 /// How the actor gets its events.
@@ -306,27 +306,21 @@ impl Subscription {
         }
     }
 
-    /// Sets the timer to the next end of a wait.
+    /// Sets the alarm to the next end of a wait.
     fn arm_redelivery(&mut self, ctx: &mut Context<Self>) {
         let State::Manual(manual) = &mut self.state else { return };
-        let Some(deadline) = manual.window.deadline() else { return };
-        match manual.timer.take() {
-            Some((timer, at)) if at <= deadline => {
-                manual.timer = Some((timer, at));
-                return;
-            }
-            Some((timer, _)) => drop(ctx.cancel_future(timer)),
-            None => {}
+        if let Some(deadline) = manual.window.deadline() {
+            manual.alarm.ring_by(deadline, ctx, Self::redeliver);
         }
-        let wait = deadline.saturating_duration_since(clock::now());
-        let timer = ctx.run_later(wait, |act, ctx| {
-            let State::Manual(manual) = &mut act.state else { return };
-            manual.timer = None;
-            let steps = manual.window.expire(clock::now());
-            act.carry_out(steps, ctx);
-            act.pump(ctx);
-        });
-        manual.timer = Some((timer, deadline));
+    }
+
+    /// Handles the events that were not acknowledged in time.
+    fn redeliver(&mut self, ctx: &mut Context<Self>) {
+        let State::Manual(manual) = &mut self.state else { return };
+        manual.alarm.rang();
+        let steps = manual.window.expire(clock::now());
+        self.carry_out(steps, ctx);
+        self.pump(ctx);
     }
 
     /// Ends the stream because the book cannot be read.
@@ -364,7 +358,7 @@ impl Actor for Subscription {
             Some(Delivery::Manual(source, policy)) => {
                 let mut window = Window::default();
                 window.join(SELF, policy);
-                self.state = State::Manual(Box::new(Manual { source: Some(source), window, timer: None }));
+                self.state = State::Manual(Box::new(Manual { source: Some(source), window, alarm: Alarm::default() }));
                 self.pump(ctx);
             }
             Some(Delivery::Member(mut membership)) => {
