@@ -220,18 +220,18 @@ impl Access {
     /// # Errors
     /// Nobody knows whether that was taken.
     pub async fn acknowledge(&self, consumer_id: &str, said: Acknowledgement) -> Result<Acknowledged, Fault> {
-        let nothing = Acknowledged::nothing(&said);
+        let said = Arc::new(said);
         let Some(live) = self.bus().find(consumer_id) else {
             let ack = AckElsewhere { consumer_id: consumer_id.to_owned(), said, principal: self.principal() };
             return Ok(self.inner.relay.send(ack).await.map_err(stopping).and_then(|answer| answer)?);
         };
         // A stream of another principal is as one that is not there, at this node as at any other.
         if !self.identity.is_open() && !live.identity.is_same(&self.identity) {
-            return Ok(nothing);
+            return Ok(Acknowledged::nothing(&said));
         }
         // A stream that has just ended is the same as one that is unknown.
-        match live.commands.send(StreamCommand::Acknowledge(said)).await {
-            Err(_) => Ok(nothing),
+        match live.commands.send(StreamCommand::Acknowledge(Arc::clone(&said))).await {
+            Err(_) => Ok(Acknowledged::nothing(&said)),
             Ok(Ok(acknowledged)) => Ok(acknowledged),
             Ok(Err(refusal)) if FaultKind::from(&refusal) == FaultKind::Unavailable => Err(refusal.into()),
             Ok(Err(refusal)) => {

@@ -46,6 +46,15 @@ impl Acknowledgement {
     pub fn of(event_id: impl Into<String>) -> Self {
         Self { which: Which::Ids(vec![event_id.into()]), outcome: Outcome::Ack }
     }
+
+    /// The id of the event, when this is of one event.
+    #[must_use]
+    pub fn single(&self) -> Option<&str> {
+        match &self.which {
+            Which::Ids(ids) => <&[String; 1]>::try_from(ids.as_slice()).ok().map(|[id]| id.as_str()),
+            Which::UpTo(_) => None,
+        }
+    }
 }
 
 /// An acknowledgement, as a door reads it from a client. Its parameters have the same names through every door.

@@ -21,7 +21,7 @@ pub(in crate::bus) fn stopping<E>(_: E) -> Refusal {
 #[rtype(result = "Result<Acknowledged, Refusal>")]
 pub enum StreamCommand {
     /// What the client says of events.
-    Acknowledge(Acknowledgement),
+    Acknowledge(Arc<Acknowledgement>),
     /// End the stream for this reason.
     Close(EndReason),
 }
@@ -121,7 +121,7 @@ pub struct MemberAck {
     /// Number of the member.
     pub member: Member,
     /// What it says.
-    pub said: Acknowledgement,
+    pub said: Arc<Acknowledgement>,
 }
 
 /// Asks a consumer for its members.

@@ -354,7 +354,7 @@ mod tests {
         let items = [Arc::new(StoredEvent::stored(7, Bytes::from_static(b"record")))];
         let frames = [
             Frame::Post(Post { subject: "_bus_.x".into(), record: Bytes::from_static(b"r") }),
-            Frame::Ack(Ack::new("c".into(), "user:a".into(), Acknowledgement::of("e"))),
+            Frame::Ack(Ack::new("c".into(), "user:a".into(), &Acknowledgement::of("e"))),
             Frame::SupersedeOwn(SupersedeOwn { consumer_id: "c".into(), principal: "user:a".into() }),
             Frame::Supersede("c".into()),
             Frame::Deliver(Delivery::new(9, &items)),

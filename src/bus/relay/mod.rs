@@ -15,6 +15,7 @@ mod remote_member;
 mod remote_members;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseFuture};
@@ -62,7 +63,7 @@ pub struct AckElsewhere {
     /// Consumer id of the stream.
     pub consumer_id: String,
     /// What the client says.
-    pub said: Acknowledgement,
+    pub said: Arc<Acknowledgement>,
     /// Who acknowledges; empty when there is no authentication.
     pub principal: String,
 }
@@ -264,7 +265,7 @@ impl Relay {
         let Some(live) = live else {
             return done(Ok(encode_acknowledged(None)));
         };
-        let answer = live.commands.send(StreamCommand::Acknowledge(ack.said()));
+        let answer = live.commands.send(StreamCommand::Acknowledge(ack.said().into()));
         Box::pin(async move {
             match answer.await {
                 Ok(acknowledged) => acknowledged.map(|acknowledged| encode_acknowledged(Some(acknowledged))),
@@ -306,7 +307,7 @@ impl Handler<Incoming> for Relay {
         let registry = self.registry.clone();
         match incoming.frame {
             Frame::Post(Post { subject, record }) => {
-                let item = std::sync::Arc::new(StoredEvent::unstored(record));
+                let item = Arc::new(StoredEvent::unstored(record));
                 self.bus.reply_subjects().post(&subject, &item, self.bus.metrics());
             }
             Frame::Ack(ack) => return self.ack_here(ack),
@@ -393,13 +394,12 @@ impl Handler<MemberAck> for Relay {
     type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
 
     fn handle(&mut self, ack: MemberAck, _: &mut Context<Self>) -> Self::Result {
-        let nothing = Acknowledged::nothing(&ack.said);
-        let Some(served) = self.served.get(&ack.member) else { return done(Ok(nothing)) };
+        let Some(served) = self.served.get(&ack.member) else { return done(Ok(Acknowledged::nothing(&ack.said))) };
         let (node, owner) = (self.node().clone(), served.owner.node);
         let message = Frame::MemberAck(RemoteAck::new(&ack)).into_bytes();
         Box::pin(async move {
             let answer = node.messages().ask(owner, message, ANSWER_MAX).await?;
-            Ok(decode_acknowledged(answer, &ack.said).unwrap_or(nothing))
+            Ok(decode_acknowledged(answer, &ack.said).unwrap_or_else(|| Acknowledged::nothing(&ack.said)))
         })
     }
 }
@@ -419,7 +419,7 @@ impl Handler<AckElsewhere> for Relay {
             None => others,
         };
         let AckElsewhere { consumer_id, said, principal } = ack;
-        let message = Frame::Ack(Ack::new(consumer_id, principal, said.clone())).into_bytes();
+        let message = Frame::Ack(Ack::new(consumer_id, principal, &said)).into_bytes();
         Box::pin(async move {
             let answers =
                 join_all(asked.into_iter().map(|to| node.messages().ask(to, message.clone(), ANSWER_MAX))).await;

@@ -13,7 +13,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-use crate::bus::delivery::acknowledgement::{Acknowledged, Acknowledgement, Which};
+use crate::bus::delivery::acknowledgement::{Acknowledged, Acknowledgement};
 use crate::bus::error::Fault;
 use crate::bus::read::encoder::End;
 use crate::bus::read::pieces::{self, Piece};
@@ -247,10 +247,7 @@ impl Streams {
     {
         let opened = |stream: &&Stream| !stream.consumer.is_empty();
         let stream = self.open.get(id).filter(opened).ok_or(StreamRefusal::Unknown)?;
-        let event = match &said.which {
-            Which::Ids(ids) => <[String; 1]>::try_from(ids.clone()).ok().map(|[id]| id),
-            Which::UpTo(_) => None,
-        };
+        let event = said.single().map(str::to_owned);
         let (number, acknowledging) = (stream.number, acknowledge(stream.consumer.clone(), said));
         self.begin()?;
         if let Some(stream) = self.open.get_mut(id) {

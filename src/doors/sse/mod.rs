@@ -32,7 +32,7 @@ use rollbook_core::time::Timestamp;
 
 use crate::base::clock;
 use crate::bus::access::{Access, StreamTarget};
-use crate::bus::delivery::acknowledgement::{Acknowledged, Which};
+use crate::bus::delivery::acknowledgement::Acknowledged;
 use crate::bus::error::Fault;
 use crate::bus::security::http::CHALLENGE;
 use crate::bus::write::draft::{self, Parsed, Published};
@@ -412,15 +412,15 @@ async fn acknowledge(
     door: &SseDoor,
 ) -> Result<HttpResponse, HttpRefusal> {
     let query = Query::parse(request.query_string());
-    let body = if session::names_in_body(&query) {
-        read_body(request, payload, ACK_BYTES_MAX, door).await?
+    let (access, body) = if session::names_in_body(&query) {
+        let access = admit(request, door).await?;
+        (access, read_body(request, payload, ACK_BYTES_MAX, door).await?)
     } else {
         discard(payload).await;
-        Bytes::new()
+        (admit(request, door).await?, Bytes::new())
     };
-    let access = admit(request, door).await?;
     let session::Ack { consumer_id, said, unusual } = session::ack(&query, &body)?;
-    let one = matches!(&said.which, Which::Ids(ids) if ids.len() == 1);
+    let one = said.single().is_some();
     let acknowledged = access.acknowledge(&consumer_id, said).await?;
     if unusual && !acknowledged.is_any() {
         return Err(session::invalid_event_id().into());

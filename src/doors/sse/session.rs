@@ -8,7 +8,7 @@ use std::time::Duration;
 use rollbook_core::subjects::pattern::Pattern;
 
 use crate::base::duration;
-use crate::bus::delivery::acknowledgement::{Acknowledgement, Parameters, Which};
+use crate::bus::delivery::acknowledgement::{Acknowledgement, Parameters};
 use crate::bus::delivery::policy::DeliveryPolicy;
 use crate::bus::error::Fault;
 use crate::bus::subscribe::request::{self, Start, Subscribe, is_name};
@@ -136,15 +136,14 @@ pub(super) fn ack(query: &Query<'_>, body: &[u8]) -> Result<Ack, Fault> {
     let (event_id, up_to) = (text("event_id"), text("up_to"));
     let parameters = Parameters { event_id, event_ids, up_to, action: text("action"), delay, reason: text("reason") };
     let said = parameters.read()?;
-    let unusual =
-        matches!(&said.which, Which::Ids(ids) if ids.len() == 1 && ids.iter().all(|id| !id.starts_with("e_")));
+    let unusual = said.single().is_some_and(|id| !id.starts_with("e_"));
     Ok(Ack { consumer_id: consumer_id.to_owned(), said, unusual })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::delivery::acknowledgement::Outcome;
+    use crate::bus::delivery::acknowledgement::{Outcome, Which};
     use crate::net::http::status::status;
 
     /// A subscription as one line: pattern, start, manual, consumer id, durable.

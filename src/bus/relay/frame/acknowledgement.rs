@@ -26,7 +26,7 @@ pub(in crate::bus) struct Ack {
 }
 
 impl Ack {
-    pub(in crate::bus) fn new(consumer_id: String, principal: String, said: Acknowledgement) -> Self {
+    pub(in crate::bus) fn new(consumer_id: String, principal: String, said: &Acknowledgement) -> Self {
         let (event_id, more) = MoreSaid::split(said);
         Self { consumer_id, event_id, principal, more }
     }
@@ -59,25 +59,23 @@ struct MoreSaid {
 }
 
 impl MoreSaid {
-    fn split(said: Acknowledgement) -> (String, Option<Self>) {
-        let (ids, up_to) = match said.which {
-            Which::Ids(ids) => (ids, false),
-            Which::UpTo(id) => (vec![id], true),
+    /// The event that a release before can take, or else what else there is to say.
+    fn split(said: &Acknowledgement) -> (String, Option<Self>) {
+        if let (Some(only), Outcome::Ack) = (said.single(), &said.outcome) {
+            return (only.to_owned(), None);
+        }
+        let (ids, up_to) = match &said.which {
+            Which::Ids(ids) => (ids.clone(), false),
+            Which::UpTo(id) => (vec![id.clone()], true),
         };
         let mut more = Self { ids, up_to, ..Self::default() };
-        match said.outcome {
+        match &said.outcome {
             Outcome::Ack => {}
             Outcome::Nack(delay) => (more.outcome, more.delay_ms) = (1, delay.map(whole_millis)),
             Outcome::InProgress => more.outcome = 2,
-            Outcome::Reject(reason) => (more.outcome, more.reason) = (3, reason),
+            Outcome::Reject(reason) => (more.outcome, more.reason) = (3, reason.clone()),
         }
-        match (more.ids.pop(), more.outcome, up_to) {
-            (Some(only), 0, false) if more.ids.is_empty() => (only, None),
-            (last, ..) => {
-                more.ids.extend(last);
-                (String::new(), Some(more))
-            }
-        }
+        (String::new(), Some(more))
     }
 
     fn join(event_id: String, more: Option<Self>) -> Acknowledgement {
@@ -110,13 +108,13 @@ impl RemoteAck {
     pub(in crate::bus) fn new(ack: &MemberAck) -> Self {
         let member_key =
             MemberKey { namespace: ack.namespace.clone(), consumer: ack.consumer.clone(), member: ack.member };
-        let (event_id, more) = MoreSaid::split(ack.said.clone());
+        let (event_id, more) = MoreSaid::split(&ack.said);
         Self { member_key, event_id, more }
     }
 
     pub(in crate::bus) fn into_ack(self) -> MemberAck {
         let MemberKey { namespace, consumer, member } = self.member_key;
-        MemberAck { namespace, consumer, member, said: MoreSaid::join(self.event_id, self.more) }
+        MemberAck { namespace, consumer, member, said: MoreSaid::join(self.event_id, self.more).into() }
     }
 }
 
@@ -157,7 +155,7 @@ mod tests {
             Acknowledgement { which: ids(&["e1"]), outcome: Outcome::Reject("no".into()) },
         ];
         for said in all {
-            let ack = Ack::new("c".into(), String::new(), said.clone());
+            let ack = Ack::new("c".into(), String::new(), &said);
             assert_eq!(ack.event_id.is_empty(), said != Acknowledgement::of("e1"), "what a release before may take");
             assert_eq!(ack.said(), said);
         }
