@@ -30,8 +30,10 @@ impl FeatureLevel {
     pub const XBUS: Self = Self(6);
     /// Definitions of processes and their builds are replicated, and the roll tells what became of processes.
     pub const DOCKS: Self = Self(7);
+    /// Events wait for their time before they are published, and schedules publish at their times.
+    pub const TIMED: Self = Self(8);
     /// The highest level whose rules this release knows.
-    pub const LATEST: Self = Self::DOCKS;
+    pub const LATEST: Self = Self::TIMED;
 
     /// The level of this number; `None` for 0, because levels begin at 1.
     #[must_use]
