@@ -40,6 +40,20 @@ fn a_service_that_ignores_sigterm_is_killed_after_its_stop_timeout() {
 }
 
 #[test]
+fn a_process_that_begins_while_its_service_ends_is_told_to_end_too() {
+    for arguments in WAYS {
+        let hub = Hub::new();
+        let agent = Agent::start(&[&hub], arguments);
+        let mut dock = hub.accept();
+        let script = r#"trap "sleep 1000 & exit 0" TERM; touch ready; while true; do sleep 0.01; done"#;
+        dock.run("app", json!({"start": format!("sh -c '{script}'"), "stop_timeout": "1h"}));
+        wait_for("the trap is set", || agent.path("work/app/ready").exists().then_some(()));
+        dock.request(Op::Stop, "app", "").unwrap();
+        assert_eq!(members(&agent), [0; 0]);
+    }
+}
+
+#[test]
 fn a_service_that_forks_all_the_time_ends_as_a_whole() {
     for arguments in WAYS {
         let hub = Hub::new();

@@ -75,33 +75,41 @@ impl Tree {
         all.into_iter().filter(|stat| members.contains(&stat.pid) && stat.is_alive()).collect()
     }
 
-    /// Sends a signal to all members, and says how many there were.
-    pub(crate) fn signal(&self, signal: Signal) -> usize {
-        let members = self.members();
-        for member in &members {
+    /// Sends a signal to all members.
+    fn signal(&self, signal: Signal) {
+        for member in &self.members() {
             send(member, signal);
         }
-        members.len()
     }
 
     /// Ends the whole tree: SIGTERM, and SIGKILL for what is left after `grace`. Returns when no member is left, or
     /// false when members outlived SIGKILL.
     pub(crate) async fn end(&self, grace: Duration) -> bool {
         let deadline = Instant::now() + grace;
-        if self.signal(Signal::TERM) == 0 {
-            self.remove_cgroup();
-            return true;
-        }
+        let mut told = HashSet::new();
         let mut wait = Duration::from_millis(2);
-        while Instant::now() < deadline {
-            sleep(wait.min(deadline.saturating_duration_since(Instant::now()))).await;
+        while self.tell_to_end(&mut told) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return self.kill().await;
+            }
+            sleep(wait.min(left)).await;
             wait = (wait * 2).min(POLL);
-            if self.members().is_empty() {
-                self.remove_cgroup();
-                return true;
+        }
+        self.remove_cgroup();
+        true
+    }
+
+    /// Sends SIGTERM to the members that did not get the signal yet, and says whether there are members. A process that
+    /// was being forked while the others got the signal is found by a later call.
+    fn tell_to_end(&self, told: &mut HashSet<(i32, u64)>) -> bool {
+        let members = self.members();
+        for member in &members {
+            if told.insert((member.pid, member.start_time)) {
+                send(member, Signal::TERM);
             }
         }
-        self.kill().await
+        !members.is_empty()
     }
 
     /// Sends SIGKILL until no member is left. A tree that forks all the time is killed at once by its cgroup; without
