@@ -138,6 +138,10 @@ impl Book {
         self.state.ledger().stored_bytes(head.id)
     }
 
+    pub(super) fn databases(&self) -> Arc<Databases> {
+        self.state.databases()
+    }
+
     /// The events at `from` were neither in the log nor in the ledger when we looked.
     fn missing(&self, head: &Head, from: u64) -> Result<Step, ReadError> {
         if self.is_out_of_sight(head, from) {

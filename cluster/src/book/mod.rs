@@ -7,3 +7,4 @@ pub mod events;
 pub(crate) mod retain;
 pub(crate) mod settle;
 pub(crate) mod snapshot;
+mod time;

@@ -16,6 +16,7 @@ mod costs;
 mod pinned;
 mod readers;
 mod rig;
+mod times;
 
 /// A random part of a history.
 fn play(rig: &mut Rig) {

@@ -8,6 +8,7 @@ use openraft::impls::EntryPayload;
 use openraft::storage::RaftLogStorage as _;
 use rollbook_core::command::{Command, Trim};
 use rollbook_core::entry::{EntryBuilder, FLAG_CREATE, begin_publish, finish_publish};
+use rollbook_core::time::Timestamp;
 
 use crate::book::events::Book;
 use crate::book::settle::*;
@@ -94,13 +95,21 @@ impl Rig {
     }
 
     pub(super) fn frame(&mut self, namespace: &str, events: u32, bytes: u64) -> Vec<u8> {
+        self.frame_at(namespace, events, bytes, 0)
+    }
+
+    /// A publish of events that were created at a time.
+    pub(super) fn frame_at(&mut self, namespace: &str, events: u32, bytes: u64, millis: u64) -> Vec<u8> {
+        let created_at = Timestamp::from_millis(millis);
         let mut frame = Vec::new();
         begin_publish(&mut frame, namespace).unwrap();
         for _ in 0..events {
             // Noise, which does not compress.
             let payload: Vec<u8> = (0..bytes / 8 + 1).flat_map(|_| self.random(u64::MAX).to_be_bytes()).collect();
             let subject = format!("{namespace}.x");
-            Event { subject: &subject, payload: Some(&payload), ..Event::default() }.encode(&mut frame).unwrap();
+            Event { subject: &subject, payload: Some(&payload), created_at, ..Event::default() }
+                .encode(&mut frame)
+                .unwrap();
             self.published.entry(namespace.to_owned()).or_default().push(payload);
         }
         finish_publish(&mut frame, 0, FLAG_CREATE, events).unwrap();
